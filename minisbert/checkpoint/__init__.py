@@ -1,0 +1,1 @@
+"""Model files: names, downloads, folders, tensors, conversion. NumPy and files only; nothing here touches a device."""

@@ -1,0 +1,154 @@
+"""The tensors of a model folder: one safetensors file, or several with an index, read one tensor at a time.
+
+The files are memory-mapped by the safetensors library, which also checks that the header fits the file. A shard that
+the index names must lie inside the folder. Pickled weights (`pytorch_model.bin`) are refused: unpickling runs code.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minisbert import limits
+from minisbert.checkpoint.settings import read_json
+from minisbert.errors import ModelFolderError
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+PICKLE_RECIPE = (
+    "Pickled weights can run code when read, so minisbert does not read them. On a machine where you trust the file: "
+    "python -c \"import torch, safetensors.torch as s; w = torch.load('pytorch_model.bin', weights_only=True); "
+    "s.save_file({k: v.clone().contiguous() for k, v in w.items()}, 'model.safetensors')\""
+)
+
+
+def inside(folder: Path, relative: str, named_by: Path | str) -> Path:
+    """A path that a file of the folder names, after checking that it stays inside the folder.
+
+    The check is on the name: download caches keep a model as links into a common store, so links are followed.
+
+    Raises:
+        ModelFolderError: an absolute path, or one with `..`.
+    """
+    if Path(relative).is_absolute() or ".." in Path(relative).parts or "\\" in relative or "\0" in relative:
+        raise ModelFolderError(
+            f"{named_by}: names the path {relative!r}, which leaves the model folder. Expected a path inside it; "
+            "do not use this model."
+        )
+    return folder / relative
+
+
+class SafetensorsFiles:
+    """The tensors of one model folder, by name.
+
+    Args:
+        folder: holds `model.safetensors`, or its shards and `model.safetensors.index.json`.
+        name: another file name for the weights (Dense modules use the same one in their own folder).
+
+    Raises:
+        ModelFolderError: no weights, a pickle only, a header that lies, a tensor in no shard or in two.
+    """
+
+    def __init__(self, folder: Path, name: str = WEIGHTS):
+        self.folder = folder
+        self.where = folder / name
+        if self.where.is_file():
+            files = [self.where]
+            index: dict[str, str] | None = None
+        elif (folder / INDEX).is_file():
+            self.where = folder / INDEX
+            index = self._index(self.where)
+            files = [inside(folder, file, self.where) for file in sorted(set(index.values()))]
+        else:
+            pickled = sorted(path.name for path in folder.glob("*.bin")) if folder.is_dir() else []
+            told = f"Found {', '.join(pickled)}. {PICKLE_RECIPE}" if pickled else "Fetch the model again."
+            raise ModelFolderError(f"{folder}: no {name} and no {INDEX}. {told}")
+        self._open: dict[str, Any] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        for file in files:
+            self._read_header(file)
+        if index is not None:
+            self._check_index(index)
+
+    def _index(self, path: Path) -> dict[str, str]:
+        content = read_json(path)
+        weight_map = content.get("weight_map") if isinstance(content, dict) else None
+        if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
+            raise ModelFolderError(
+                f"{path}: 'weight_map' is {type(weight_map).__name__}, expected an object of tensor name to file name. "
+                "Fetch the model again."
+            )
+        return weight_map
+
+    def _check_index(self, index: Mapping[str, str]) -> None:
+        complaints = [f"missing: {name!r} (the index puts it in {index[name]!r})" for name in index.keys() - self._open]
+        complaints += [f"not in the index: {name!r}" for name in self._open.keys() - index.keys()]
+        if complaints:
+            raise ModelFolderError(
+                f"{self.where}: index and files do not agree. {'; '.join(sorted(complaints))}. Fetch the model again."
+            )
+
+    def _read_header(self, file: Path) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with file.open("rb") as stream:
+                header = int.from_bytes(stream.read(8), "little")
+            size = file.stat().st_size
+        except OSError as error:
+            raise ModelFolderError(f"{file}: cannot be read ({error}). Fetch the model again.") from None
+        if header > limits.HEADER_BYTES or header + 8 > size:
+            raise ModelFolderError(
+                f"{file}: the header claims {header} bytes in a file of {size} (at most {limits.HEADER_BYTES} are "
+                "allowed). The file is truncated or not safetensors; fetch the model again."
+            )
+        try:
+            opened = safe_open(str(file), framework="np")
+            names = list(opened.keys())
+        except (SafetensorError, OSError, ValueError) as error:
+            raise ModelFolderError(f"{file}: not a whole safetensors file ({error}). Fetch the model again.") from None
+        if len(names) > limits.TENSORS:
+            raise ModelFolderError(f"{file}: {len(names)} tensors, more than the {limits.TENSORS} any model has.")
+        for name in names:
+            if name in self._open:
+                raise ModelFolderError(f"{file}: tensor {name!r} is in another shard too. Fetch the model again.")
+            self._open[name] = opened
+            self._shapes[name] = tuple(opened.get_slice(name).get_shape())
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Every tensor's shape, without reading any."""
+        return self._shapes
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor, in the dtype of the file."""
+        from safetensors import SafetensorError
+
+        try:
+            return self._open[name].get_tensor(name)
+        except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+            dtype = self._open[name].get_slice(name).get_dtype() if name in self._open else "unknown"
+            raise ModelFolderError(
+                f"{self.where}: tensor {name!r} of dtype {dtype} cannot be read ({error}). Expected float32, float16 "
+                "or bfloat16; fetch the model again."
+            ) from None
+
+    def metadata(self) -> dict[str, str]:
+        """The free-form strings of the first file's header."""
+        for opened in self._open.values():
+            return opened.metadata() or {}
+        return {}
+
+
+def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file as the field's readers expect it (contiguous, `format` = pt)."""
+    from safetensors.numpy import save_file
+
+    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    save_file(arrays, str(path), metadata={"format": "pt", **(metadata or {})})
+    # The library writes through a private temporary file; a model folder is as readable as its other files.
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)

@@ -1,0 +1,8 @@
+"""The encoder families: one file each, with its Config, Encoder and weight RULES. This table is the only list of them."""
+
+from types import ModuleType
+
+from minisbert.encoders import bert, mpnet
+
+# config.json's `model_type` -> the family's file
+FAMILIES: dict[str, ModuleType] = {"bert": bert, "mpnet": mpnet}

@@ -1,0 +1,176 @@
+"""MPNet (Song et al. 2020, "MPNet: Masked and Permuted Pre-training for Language Understanding"), as an encoder.
+
+    x_t    = LayerNorm(token embedding + position embedding)        positions start after the padding row
+    output = Block_layers(... Block_1(x, bias), bias)               bias: T5's relative positions, one table for all layers
+
+Against BERT: no segments, positions counted from `padding id + 1`, and a learned score per head and distance added
+to every layer's attention. Left out: permuted pre-training (two-stream attention), heads, pooler.
+`reference/encoder.py` is the same in NumPy and must agree.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from minisbert import limits
+from minisbert.checkpoint.convert import Rule
+from minisbert.checkpoint.settings import Settings
+from minisbert.transformer.block import ACTIVATIONS, Block, layer_norm
+from minisbert.transformer.dropout import dropout, fold
+from minisbert.transformer.positions import RelativePositionBias, offset_position_ids
+
+# The family fixes the padding row; config.json may repeat it but not change it.
+PADDING_ID = 1
+
+
+@dataclass(frozen=True)
+class Config:
+    """What config.json says of an MPNet; the field names are that file's."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int
+    relative_attention_num_buckets: int = 32
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-5
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    initializer_range: float = 0.02
+
+    @property
+    def positions(self) -> int:
+        """The longest input in tokens: the table's first rows, up to the padding row, are no positions."""
+        return self.max_position_embeddings - PADDING_ID - 1
+
+    @staticmethod
+    def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
+        """Read config.json.
+
+        Raises:
+            ModelFolderError: naming every key that is missing, out of bounds, or asks for what is not computed here.
+        """
+        settings = Settings(values, where)
+        settings.choice("pad_token_id", [PADDING_ID], default=PADDING_ID, why="MPNet counts positions from it")
+        settings.absent(["is_decoder", "add_cross_attention"], "only encoders are computed")
+        settings.absent(["auto_map"], "code from a model folder is never run")
+        settings.absent(["quantization_config", "pruned_heads"], "only dense float weights are read")
+        config = Config(
+            vocab_size=settings.integer("vocab_size", at_least=PADDING_ID + 1, at_most=10_000_000),
+            hidden_size=settings.integer("hidden_size", at_least=1, at_most=limits.WIDTH),
+            num_hidden_layers=settings.integer("num_hidden_layers", at_least=1, at_most=limits.LAYERS),
+            num_attention_heads=settings.integer("num_attention_heads", at_least=1, at_most=limits.WIDTH),
+            intermediate_size=settings.integer("intermediate_size", at_least=1, at_most=limits.WIDTH),
+            max_position_embeddings=settings.integer(
+                "max_position_embeddings", at_least=PADDING_ID + 2, at_most=10_000_000
+            ),
+            relative_attention_num_buckets=settings.integer(
+                "relative_attention_num_buckets", at_least=4, at_most=65_536, default=32
+            ),
+            hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu"),
+            layer_norm_eps=settings.number("layer_norm_eps", at_least=1e-20, below=0.1, default=1e-12),
+            hidden_dropout_prob=settings.number("hidden_dropout_prob", at_least=0, below=1, default=0.1),
+            attention_probs_dropout_prob=settings.number(
+                "attention_probs_dropout_prob", at_least=0, below=1, default=0.1
+            ),
+            initializer_range=settings.number("initializer_range", at_least=0, below=10, default=0.02),
+        )
+        if not settings.complaints and config.hidden_size % config.num_attention_heads:
+            settings.complain(
+                "num_attention_heads", f"a divisor of hidden_size {config.hidden_size}, so that heads are equally wide"
+            )
+        settings.finish()
+        return config
+
+
+class Encoder(nnx.Module):
+    """token ids -> token embeddings."""
+
+    def __init__(self, config: Config, *, dtype=jnp.float32, rngs: nnx.Rngs):
+        normal = nnx.initializers.normal(config.initializer_range)
+        self.config = config
+        self.token_embedding = nnx.Embed(config.vocab_size, config.hidden_size, embedding_init=normal, rngs=rngs)
+        self.position_embedding = nnx.Embed(
+            config.max_position_embeddings, config.hidden_size, embedding_init=normal, rngs=rngs
+        )
+        self.embedding_norm = layer_norm(config.hidden_size, config.layer_norm_eps, dtype, rngs)
+        self.relative_position_bias = RelativePositionBias(
+            config.relative_attention_num_buckets, config.num_attention_heads, embedding_init=normal, rngs=rngs
+        )
+        self.blocks = nnx.List(
+            [
+                Block(
+                    width=config.hidden_size,
+                    heads=config.num_attention_heads,
+                    inner_width=config.intermediate_size,
+                    activation=config.hidden_act,
+                    epsilon=config.layer_norm_eps,
+                    hidden_dropout=config.hidden_dropout_prob,
+                    attention_dropout=config.attention_probs_dropout_prob,
+                    dtype=dtype,
+                    kernel_init=normal,
+                    rngs=rngs,
+                )
+                for _ in range(config.num_hidden_layers)
+            ]
+        )
+
+    def __call__(
+        self,
+        token_ids_BL: jax.Array,
+        mask_BL: jax.Array,
+        segment_ids_BL: jax.Array | None = None,
+        keys_B: jax.Array | None = None,
+    ) -> jax.Array:
+        """hidden_BLD, the last layer's token embeddings.
+
+        Args:
+            token_ids_BL: rows of the token table; L is at most `config.positions`.
+            mask_BL: True = real token.
+            segment_ids_BL: ignored; MPNet has no segments.
+            keys_B: one dropout key per sentence, None for inference.
+        """
+        position_BLD = self.position_embedding(offset_position_ids(token_ids_BL, PADDING_ID))
+        hidden_BLD = self.embedding_norm(self.token_embedding(token_ids_BL) + position_BLD)
+        hidden_BLD = dropout(hidden_BLD, self.config.hidden_dropout_prob, fold(keys_B, 0))
+        bias_NQK = self.relative_position_bias(token_ids_BL.shape[1])
+        for layer, block in enumerate(self.blocks, start=1):
+            hidden_BLD = block(hidden_BLD, mask_BL, bias_NQK, keys_B=fold(keys_B, layer))
+        return hidden_BLD
+
+
+# Where each tensor of an MPNet checkpoint goes; see encoders/bert.py for how to read the table.
+_THEIRS = "encoder.layer.{i}."
+RULES = [
+    Rule("embeddings.word_embeddings.weight", "token_embedding.embedding"),
+    Rule("embeddings.position_embeddings.weight", "position_embedding.embedding"),
+    Rule("embeddings.LayerNorm.weight", "embedding_norm.scale"),
+    Rule("embeddings.LayerNorm.bias", "embedding_norm.bias"),
+    Rule("encoder.relative_attention_bias.weight", "relative_position_bias.table.embedding"),
+    Rule(
+        tuple(_THEIRS + f"attention.attn.{part}.weight" for part in "qkv"),
+        "blocks.{i}.attention.qkv.kernel",
+        transpose=True,
+    ),
+    Rule(tuple(_THEIRS + f"attention.attn.{part}.bias" for part in "qkv"), "blocks.{i}.attention.qkv.bias"),
+    Rule(_THEIRS + "attention.attn.o.weight", "blocks.{i}.attention.output.kernel", transpose=True),
+    Rule(_THEIRS + "attention.attn.o.bias", "blocks.{i}.attention.output.bias"),
+    Rule(_THEIRS + "attention.LayerNorm.weight", "blocks.{i}.attention_norm.scale"),
+    Rule(_THEIRS + "attention.LayerNorm.bias", "blocks.{i}.attention_norm.bias"),
+    Rule(_THEIRS + "intermediate.dense.weight", "blocks.{i}.feed_forward.up.kernel", transpose=True),
+    Rule(_THEIRS + "intermediate.dense.bias", "blocks.{i}.feed_forward.up.bias"),
+    Rule(_THEIRS + "output.dense.weight", "blocks.{i}.feed_forward.down.kernel", transpose=True),
+    Rule(_THEIRS + "output.dense.bias", "blocks.{i}.feed_forward.down.bias"),
+    Rule(_THEIRS + "output.LayerNorm.weight", "blocks.{i}.feed_forward_norm.scale"),
+    Rule(_THEIRS + "output.LayerNorm.bias", "blocks.{i}.feed_forward_norm.bias"),
+]
+# Tensors of the same checkpoints that a sentence embedding does not use. They are carried along and written back.
+CARRIED = ["embeddings.position_ids", "pooler.dense.*", "lm_head.*", "classifier.*"]
+# MPNetForMaskedLM and its kin put the encoder under this prefix.
+PREFIX = "mpnet."

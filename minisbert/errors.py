@@ -1,0 +1,25 @@
+"""The errors minisbert raises for bad input: one small tree.
+
+Every message names the place (file, key, argument, row), the value found, what was expected, and what to do.
+Each class also derives from the builtin that callers would reach for, so `except ValueError` keeps working.
+"""
+
+
+class MinisbertError(Exception):
+    """Base of every error that minisbert raises on purpose."""
+
+
+class InputError(MinisbertError, ValueError):
+    """An argument of a call is not what the call takes (a sentence that is not text, an unknown option)."""
+
+
+class ModelFolderError(MinisbertError, ValueError):
+    """A model folder (config, weights, tokenizer, modules) is missing something, lies, or asks for what we do not compute."""
+
+
+class DownloadError(MinisbertError, OSError):
+    """A model could not be fetched, or what was fetched is not what the catalog says it is."""
+
+
+class DataError(MinisbertError, ValueError):
+    """A data file (sentences, pairs, scores) is missing, malformed, or has a value out of range."""

@@ -1,0 +1,113 @@
+"""Pooling: token embeddings -> one sentence embedding (Reimers & Gurevych 2019, section 3).
+
+Six pure functions of `hidden_BLD` and `mask_BL` (True = a real token that counts), each giving `sentence_BD`, and one
+table of them under the names that model folders use. Padding never counts: it gets value and gradient exactly 0.
+`reference/pooling.py` is the same in NumPy and must agree.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+
+def cls(hidden_BLD: jax.Array, mask_BL: jax.Array) -> jax.Array:
+    """The first token that counts: BERT's [CLS] (Devlin et al. 2019, section 3).
+
+    Example:
+        >>> hidden_BLD = jnp.array([[[1.0], [2.0], [9.0]]])
+        >>> cls(hidden_BLD, jnp.array([[True, True, False]])).tolist()
+        [[1.0]]
+    """
+    first_B = jnp.argmax(mask_BL, axis=1)
+    return jnp.take_along_axis(hidden_BLD, first_B[:, None, None], axis=1)[:, 0]
+
+
+def mean(hidden_BLD: jax.Array, mask_BL: jax.Array) -> jax.Array:
+    """The mean of the tokens: SBERT's default.
+
+    Example:
+        >>> hidden_BLD = jnp.array([[[1.0], [2.0], [9.0]]])
+        >>> mean(hidden_BLD, jnp.array([[True, True, False]])).tolist()
+        [[1.5]]
+    """
+    return _sum(hidden_BLD, mask_BL) / _count(mask_BL, hidden_BLD.dtype)
+
+
+def max(hidden_BLD: jax.Array, mask_BL: jax.Array) -> jax.Array:
+    """The largest value over the tokens, in each dimension (SBERT's MAX strategy).
+
+    Example:
+        >>> hidden_BLD = jnp.array([[[1.0], [2.0], [9.0]]])
+        >>> max(hidden_BLD, jnp.array([[True, True, False]])).tolist()
+        [[2.0]]
+    """
+    lowest = jnp.finfo(hidden_BLD.dtype).min
+    return jnp.max(jnp.where(mask_BL[:, :, None], hidden_BLD, lowest), axis=1)
+
+
+def mean_sqrt_len(hidden_BLD: jax.Array, mask_BL: jax.Array) -> jax.Array:
+    """The sum of the tokens over the square root of their number: long texts get longer vectors.
+
+    Example:
+        >>> mean_sqrt_len(jnp.ones((1, 4, 1)), jnp.ones((1, 4), bool)).tolist()
+        [[2.0]]
+    """
+    return _sum(hidden_BLD, mask_BL) / jnp.sqrt(_count(mask_BL, hidden_BLD.dtype))
+
+
+def weighted_mean(hidden_BLD: jax.Array, mask_BL: jax.Array) -> jax.Array:
+    """A mean in which token t weighs t = 1, 2, 3, ...: later tokens have seen more (Muennighoff 2022, SGPT, section 3).
+
+    Example:
+        >>> weighted_mean(jnp.array([[[1.0], [4.0]]]), jnp.ones((1, 2), bool)).tolist()
+        [[3.0]]
+    """
+    position_L = jnp.arange(1, mask_BL.shape[1] + 1, dtype=hidden_BLD.dtype)
+    weight_BL = jnp.where(mask_BL, position_L, 0)
+    total_B1 = jnp.maximum(weight_BL.sum(axis=1, keepdims=True), 1)
+    return jnp.where(mask_BL[:, :, None], hidden_BLD * weight_BL[:, :, None], 0).sum(axis=1) / total_B1
+
+
+def last_token(hidden_BLD: jax.Array, mask_BL: jax.Array) -> jax.Array:
+    """The last token that counts, which in a left-to-right model has seen all others.
+
+    Example:
+        >>> hidden_BLD = jnp.array([[[1.0], [2.0], [9.0]]])
+        >>> last_token(hidden_BLD, jnp.array([[True, True, False]])).tolist()
+        [[2.0]]
+    """
+    length = mask_BL.shape[1]
+    last_B = length - 1 - jnp.argmax(mask_BL[:, ::-1], axis=1)
+    return jnp.take_along_axis(hidden_BLD, last_B[:, None, None], axis=1)[:, 0]
+
+
+def _sum(hidden_BLD: jax.Array, mask_BL: jax.Array) -> jax.Array:
+    # where, not a product with the mask: whatever stands in the padding, its share is 0.
+    return jnp.where(mask_BL[:, :, None], hidden_BLD, 0).sum(axis=1)
+
+
+def _count(mask_BL: jax.Array, dtype) -> jax.Array:
+    # At least 1: a row of a batch that is all padding gives zeros, not NaN.
+    return jnp.maximum(mask_BL.sum(axis=1, keepdims=True), 1).astype(dtype)
+
+
+# The names of model folders.
+POOLINGS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "cls": cls,
+    "max": max,
+    "mean": mean,
+    "mean_sqrt_len_tokens": mean_sqrt_len,
+    "weightedmean": weighted_mean,
+    "lasttoken": last_token,
+}
+
+
+def pool(hidden_BLD: jax.Array, mask_BL: jax.Array, modes: Sequence[str]) -> jax.Array:
+    """The poolings named, concatenated in that order: `sentence_BD` with D times as many columns as there are modes.
+
+    Example:
+        >>> pool(jnp.array([[[1.0], [2.0]]]), jnp.ones((1, 2), bool), ["cls", "max"]).tolist()
+        [[1.0, 2.0]]
+    """
+    return jnp.concatenate([POOLINGS[mode](hidden_BLD, mask_BL) for mode in modes], axis=-1)

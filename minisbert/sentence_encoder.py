@@ -1,0 +1,442 @@
+"""SentenceEncoder: the face of the package. Load a model, encode text, compare embeddings, save.
+
+    text -> tokens -> transformer -> token embeddings -> pooling -> sentence embedding -> similarity
+
+The names and defaults are those that users of sentence-transformers know. The work is done elsewhere: text/ makes
+token batches, sentence_model.py computes, pretrained.py and checkpoint/ read and write folders.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from minisbert.checkpoint import folder as folders
+from minisbert.errors import InputError, MinisbertError
+from minisbert.pretrained import Pretrained, cast_matrices, load_pretrained, save_pretrained
+from minisbert.quantization import PRECISIONS, quantize_embeddings
+from minisbert.sentence_model import Embeddings, define
+from minisbert.similarity import PAIRWISE_SIMILARITIES, SIMILARITIES
+from minisbert.text.batching import Batch, batches
+from minisbert.text.tokenizer import TokenCount, check_sentences
+
+logger = logging.getLogger("minisbert")
+
+COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+OUTPUT_VALUES = ("sentence_embedding", "token_embeddings", None)
+# Sentences tokenized at a time: the device computes the batches of one chunk while the next is tokenized.
+CHUNK = 1024
+# Batches computed ahead of the one being read back.
+IN_FLIGHT = 4
+
+
+class SentenceEncoder:
+    """A sentence embedding model: text in, one vector a text out.
+
+    Args:
+        pretrained: what `load_pretrained` read; most callers want `SentenceEncoder.load`.
+        compute_dtype: "float32", or "bfloat16" for the matrix products (norms, softmax and pooling stay float32).
+        token_budget: tokens computed at once, padding counted.
+
+    Example:
+        >>> encoder = SentenceEncoder.load("weights/tiny-bert")
+        >>> encoder.encode(["a sentence", "another one"]).shape
+        (2, 32)
+    """
+
+    def __init__(self, pretrained: Pretrained, *, compute_dtype: str = "float32", token_budget: int = 1024):
+        if compute_dtype not in COMPUTE_DTYPES:
+            raise InputError(f"compute_dtype is {compute_dtype!r}. Expected one of {', '.join(COMPUTE_DTYPES)}.")
+        self.pretrained = pretrained
+        self.compute_dtype = compute_dtype
+        self.token_budget = _positive("token_budget", token_budget)
+        self.prompts = dict(pretrained.folder.prompts)
+        self.default_prompt_name = pretrained.folder.default_prompt_name
+        self.similarity_fn_name = pretrained.folder.similarity_fn_name
+        self.truncate_dim = pretrained.folder.truncate_dim
+        self.tokenizer = pretrained.tokenizer
+        limit = pretrained.folder.max_seq_length
+        self._max_seq_length = min(limit or pretrained.capacity, pretrained.capacity)
+        dtype = COMPUTE_DTYPES[compute_dtype]
+        definition, _ = define(pretrained.design, dtype)
+        self.params = cast_matrices(pretrained.params, dtype)
+
+        def embed(params: Any, token_ids_BL: jax.Array, lengths_B: jax.Array, prompt_length: jax.Array) -> Embeddings:
+            # "highest": float32 means float32 on every device, not its short-cuts (TF32, bfloat16 passes).
+            with jax.default_matmul_precision("highest" if dtype == jnp.float32 else "default"):
+                return nnx.merge(definition, params)(token_ids_BL, lengths_B, prompt_length)
+
+        # The only compiled functions here; what a caller does not ask for is not computed or copied.
+        self._embed_sentences = jax.jit(lambda *arguments: embed(*arguments).sentence_BD)
+        self._embed_tokens = jax.jit(embed)
+
+    @staticmethod
+    def load(
+        name_or_folder: str | Path,
+        *,
+        compute_dtype: str = "float32",
+        token_budget: int = 1024,
+        revision: str | None = None,
+        cache: str | Path | None = None,
+        offline: bool | None = None,
+    ) -> "SentenceEncoder":
+        """A model by name ("all-mpnet-base-v2", "org/name" on the hub) or from a folder.
+
+        Args:
+            compute_dtype, token_budget: see the class.
+            revision: of a hub model.
+            cache: where downloaded models are kept; by default the user's cache folder.
+            offline: True never opens a socket; None asks the environment (MINISBERT_OFFLINE).
+
+        Raises:
+            ModelFolderError: the folder is not a whole model that minisbert computes.
+            DownloadError: the model is not at hand and cannot be fetched.
+        """
+        from minisbert.checkpoint.download import locate
+
+        path = locate(name_or_folder, revision=revision, cache=Path(cache) if cache else None, offline=offline)
+        return SentenceEncoder(load_pretrained(path), compute_dtype=compute_dtype, token_budget=token_budget)
+
+    # --- text to vectors -------------------------------------------------------------------------------------------
+
+    def encode(
+        self,
+        sentences: str | Sequence[str] | np.ndarray,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        output_value: str | None = "sentence_embedding",
+        precision: str = "float32",
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        on_truncate: str = "warn",
+    ) -> Any:
+        """Embed one text or many.
+
+        Args:
+            sentences: a string, or a list, tuple or 1-d array of strings.
+            prompt_name: a name in `prompts`, whose text is put before each sentence.
+            prompt: such a text itself; wins over `prompt_name`.
+            batch_size: sentences computed at once; by default as many as fit `token_budget`.
+            show_progress_bar: None shows one on a terminal when it takes longer than two seconds.
+            output_value: "sentence_embedding", "token_embeddings" (an array per sentence), or None for both in a dict
+                per sentence.
+            precision: see `quantize_embeddings`.
+            normalize_embeddings: scale each to length 1.
+            truncate_dim: keep the first dimensions only (Matryoshka models); by default the model's setting.
+            on_truncate: "warn", "error" or "ignore" when a text is longer than `max_seq_length`.
+
+        Returns:
+            float32 `[sentences, dimension]`; for one string, one vector; for an empty list, `(0, dimension)`.
+
+        Raises:
+            InputError: an argument or a sentence is not what it should be; nothing is computed then.
+
+        Example:
+            >>> encoder = SentenceEncoder.load("weights/tiny-bert")
+            >>> encoder.encode("one sentence").shape, encoder.encode([]).shape
+            ((32,), (0, 32))
+        """
+        texts, single = _as_list(sentences)
+        _one_of("output_value", output_value, OUTPUT_VALUES)
+        _one_of("precision", precision, PRECISIONS)
+        _one_of("on_truncate", on_truncate, ("warn", "error", "ignore"))
+        if batch_size is not None:
+            _positive("batch_size", batch_size)
+        truncate_dim = self.truncate_dim if truncate_dim is None else _positive("truncate_dim", truncate_dim)
+        text_before = self._prompt(prompt, prompt_name)
+        dimension = min(truncate_dim or self.design.dimension, self.design.dimension)
+
+        stream = self._stream(texts, text_before, batch_size, show_progress_bar, on_truncate, output_value)
+        if output_value == "sentence_embedding":
+            embeddings = np.empty((len(texts), dimension), np.float32)
+            for rows, _, sentence_BD in stream:
+                embeddings[rows] = _finish(sentence_BD, dimension, normalize_embeddings)
+            if not np.isfinite(embeddings).all():
+                raise MinisbertError("an embedding is not finite: the weights overflow. Use another model.")
+            result: Any = quantize_embeddings(embeddings, precision) if len(texts) else _empty(dimension, precision)
+        else:
+            items: list[Any] = [None] * len(texts)
+            for rows, token_LDs, sentence_BD in stream:
+                finished_BD = _finish(sentence_BD, dimension, normalize_embeddings)
+                for row, (ids, token_LD), sentence_D in zip(rows, token_LDs, finished_BD, strict=True):
+                    whole = {"input_ids": ids, "token_embeddings": token_LD, "sentence_embedding": sentence_D}
+                    items[row] = token_LD if output_value == "token_embeddings" else whole
+            result = items
+        return result[0] if single else result
+
+    def encode_query(self, sentences: str | Sequence[str] | np.ndarray, **options: Any) -> Any:
+        """`encode` with the model's "query" prompt, where it has one."""
+        if options.get("prompt") is None and options.get("prompt_name") is None and "query" in self.prompts:
+            options["prompt_name"] = "query"
+        return self.encode(sentences, **options)
+
+    def encode_document(self, sentences: str | Sequence[str] | np.ndarray, **options: Any) -> Any:
+        """`encode` with the model's "document", "passage" or "corpus" prompt, where it has one."""
+        if options.get("prompt") is None and options.get("prompt_name") is None:
+            options["prompt_name"] = next((n for n in ("document", "passage", "corpus") if n in self.prompts), None)
+        return self.encode(sentences, **options)
+
+    def token_counts(
+        self, sentences: str | Sequence[str] | np.ndarray, prompt_name: str | None = None, prompt: str | None = None
+    ) -> list[TokenCount]:
+        """The truncation ledger: for each sentence its tokens, how many are kept and how many dropped.
+
+        Example:
+            >>> SentenceEncoder.load("weights/tiny-bert").token_counts("a b c")
+            [TokenCount(tokens=5, kept=5, dropped=0)]
+        """
+        texts, _ = _as_list(sentences)
+        before = self._prompt(prompt, prompt_name)
+        return self.tokenizer.tokenize(texts, max_length=self.max_seq_length, prompt=before).ledger()
+
+    def _stream(
+        self,
+        texts: Sequence[str],
+        prompt: str,
+        batch_size: int | None,
+        show_progress_bar: bool | None,
+        on_truncate: str,
+        output_value: str | None,
+    ) -> Iterator[tuple[list[int], list[tuple[np.ndarray, np.ndarray]], np.ndarray]]:
+        """Batches of results: rows, (ids, token embeddings) a sentence where asked for, sentence embeddings."""
+        if on_truncate == "error":
+            self._refuse_long(texts, prompt)
+        prompt_length = np.int32(self.tokenizer.prompt_length(prompt) if prompt else 0)
+        truncated = [0]
+        with_tokens = output_value != "sentence_embedding"
+        compute = self._embed_tokens if with_tokens else self._embed_sentences
+        pending: deque[tuple[Batch, Any]] = deque()
+        with _progress(len(texts), show_progress_bar) as bar:
+            for batch in batches(
+                self._tokenized(texts, prompt, truncated),
+                padding_id=self.padding_id,
+                capacity=self.pretrained.capacity,
+                token_budget=self.token_budget,
+                batch_size=batch_size,
+            ):
+                pending.append((batch, compute(self.params, batch.token_ids_BL, batch.lengths_B, prompt_length)))
+                if len(pending) > IN_FLIGHT:
+                    yield _read_back(*pending.popleft(), with_tokens, bar)
+            while pending:
+                yield _read_back(*pending.popleft(), with_tokens, bar)
+        if truncated[0] and on_truncate == "warn":
+            logger.warning(
+                f"{truncated[0]} of {len(texts)} sentences are longer than max_seq_length {self.max_seq_length} and were "
+                "cut; token_counts() tells which. on_truncate='ignore' silences this, 'error' refuses them."
+            )
+
+    def _tokenized(self, texts: Sequence[str], prompt: str, truncated: list[int]) -> Iterator[list[int]]:
+        for start in range(0, len(texts), CHUNK):
+            chunk = texts[start : start + CHUNK]
+            tokens = self.tokenizer.tokenize(chunk, max_length=self.max_seq_length, prompt=prompt)
+            truncated[0] += tokens.truncated
+            yield from tokens.ids
+
+    def _refuse_long(self, texts: Sequence[str], prompt: str) -> None:
+        for start in range(0, len(texts), CHUNK):
+            chunk = texts[start : start + CHUNK]
+            for row, count in enumerate(
+                self.tokenizer.tokenize(chunk, max_length=self.max_seq_length, prompt=prompt).ledger(), start=start
+            ):
+                if count.dropped:
+                    raise InputError(
+                        f"sentences[{row}] has {count.tokens} tokens, {count.dropped} more than max_seq_length "
+                        f"{self.max_seq_length}. Shorten it, or pass on_truncate='warn' to embed its beginning."
+                    )
+
+    def _prompt(self, prompt: str | None, prompt_name: str | None) -> str:
+        if prompt is not None:
+            check_sentences([prompt])
+            return prompt
+        name = prompt_name if prompt_name is not None else self.default_prompt_name
+        if name is None:
+            return ""
+        if name not in self.prompts:
+            raise InputError(
+                f"prompt_name is {name!r}. Expected one of {sorted(self.prompts)}, the prompts of this model."
+            )
+        return self.prompts[name]
+
+    # --- vectors to scores -----------------------------------------------------------------------------------------
+
+    def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Similarity of every embedding in `a` with every one in `b`, by the model's function: `[len(a), len(b)]`."""
+        return np.asarray(SIMILARITIES[self.similarity_fn_name](*_comparable(a, b)))
+
+    def similarity_pairwise(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Similarity of `a[i]` with `b[i]`, by the model's function: `[len(a)]`.
+
+        Raises:
+            InputError: different numbers of embeddings, different widths, not finite.
+        """
+        a_BD, b_BD = _comparable(a, b)
+        if len(a_BD) != len(b_BD):
+            raise InputError(f"a has {len(a_BD)} embeddings, b {len(b_BD)}. Expected equally many.")
+        return np.asarray(PAIRWISE_SIMILARITIES[self.similarity_fn_name](a_BD, b_BD))
+
+    # --- settings --------------------------------------------------------------------------------------------------
+
+    @property
+    def design(self) -> Any:
+        """What the model consists of."""
+        return self.pretrained.design
+
+    @property
+    def padding_id(self) -> int:
+        """The token id that fills rows."""
+        value = self.pretrained.folder.config.get("pad_token_id")
+        return value if isinstance(value, int) else 0
+
+    @property
+    def max_seq_length(self) -> int:
+        """Tokens kept of a text, special tokens included; may be set, up to the encoder's positions."""
+        return self._max_seq_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        _positive("max_seq_length", value)
+        if not self.tokenizer.special_tokens < value <= self.pretrained.capacity:
+            raise InputError(
+                f"max_seq_length is {value}. Expected {self.tokenizer.special_tokens + 1} to {self.pretrained.capacity}, "
+                "the special tokens and one more up to the positions of this encoder."
+            )
+        self._max_seq_length = value
+
+    def get_embedding_dimension(self) -> int:
+        """Width of the embeddings that `encode` returns."""
+        return min(self.truncate_dim or self.design.dimension, self.design.dimension)
+
+    get_sentence_embedding_dimension = get_embedding_dimension
+
+    def save(self, path: str | Path) -> None:
+        """Write an ordinary sentence-transformers folder; it appears whole or not at all.
+
+        Raises:
+            InputError: the path is taken by something else than a model, or the weights were cast to bfloat16.
+        """
+        if self.compute_dtype != "float32":
+            raise InputError(f"the weights were cast to {self.compute_dtype}. Load in float32 to save them whole.")
+        folder = replace(
+            self.pretrained.folder,
+            prompts=self.prompts,
+            default_prompt_name=self.default_prompt_name,
+            similarity_fn_name=self.similarity_fn_name,
+            truncate_dim=self.truncate_dim,
+            max_seq_length=self.max_seq_length,
+        )
+        save_pretrained(replace(self.pretrained, folder=folder, params=self.params), Path(path))
+
+    def __repr__(self) -> str:
+        folder, design = self.pretrained.folder, self.design
+        lengths = {"max_seq_length": self.max_seq_length, "do_lower_case": folder.do_lower_case}
+        lines = [f"Transformer({lengths}) with {design.model_type} encoder"]
+        width = design.config.hidden_size
+        for module in design.modules:
+            if isinstance(module, folders.Pooling):
+                settings: dict[str, Any] = {
+                    "embedding_dimension": width,
+                    "pooling_mode": module.modes[0] if len(module.modes) == 1 else module.modes,
+                    "include_prompt": module.include_prompt,
+                }
+                lines.append(f"Pooling({settings})")
+            elif isinstance(module, folders.Dense):
+                settings = {key: getattr(module, key) for key in ("in_features", "out_features", "bias", "activation")}
+                lines.append(f"Dense({settings})")
+            else:
+                lines.append("Normalize()")
+        return "\n".join(["SentenceEncoder(", *(f"  ({i}): {line}" for i, line in enumerate(lines)), ")"])
+
+
+def _as_list(sentences: Any) -> tuple[list[str], bool]:
+    """The sentences as a list of text, and whether there was just one."""
+    if isinstance(sentences, str):
+        check_sentences([sentences])
+        return [sentences], True
+    one_dimensional = isinstance(sentences, np.ndarray) and sentences.ndim == 1
+    if one_dimensional or type(sentences).__module__.startswith("pandas"):
+        sentences = sentences.tolist()
+    if not isinstance(sentences, list | tuple):
+        raise InputError(
+            f"sentences is {sentences!r:.100} ({type(sentences).__name__}). Expected a string or a list of strings."
+        )
+    check_sentences(sentences)
+    return list(sentences), False
+
+
+def _positive(name: str, value: Any) -> int:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name} is {value!r}. Expected a whole number of at least 1.")
+    return int(value)
+
+
+def _one_of(name: str, value: Any, choices: Sequence[Any]) -> None:
+    if value not in choices:
+        raise InputError(f"{name} is {value!r}. Expected one of {', '.join(map(repr, choices))}.")
+
+
+def _finish(sentence_BD: np.ndarray, dimension: int, normalize: bool) -> np.ndarray:
+    sentence_BD = sentence_BD[:, :dimension]
+    if normalize:
+        norm_B1 = np.linalg.norm(sentence_BD, axis=1, keepdims=True)
+        sentence_BD = sentence_BD / np.maximum(norm_B1, 1e-12)
+    return sentence_BD
+
+
+def _empty(dimension: int, precision: str) -> np.ndarray:
+    binary = precision in ("binary", "ubinary")
+    kinds = {"float32": np.float32, "int8": np.int8, "uint8": np.uint8, "binary": np.int8, "ubinary": np.uint8}
+    return np.zeros((0, (dimension + 7) // 8 if binary else dimension), kinds[precision])
+
+
+def _read_back(
+    batch: Batch, computed: Any, with_tokens: bool, bar: Any
+) -> tuple[list[int], list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
+    count = len(batch.rows)
+    bar.update(count)
+    if not with_tokens:
+        return batch.rows, [], np.asarray(computed)[:count]
+    token_BLD = np.asarray(computed.token_BLD)
+    rows = [
+        (ids[:n], token_LD[:n].copy())
+        for ids, token_LD, n in zip(batch.token_ids_BL, token_BLD, batch.lengths_B, strict=True)
+    ]
+    return batch.rows, rows[:count], np.asarray(computed.sentence_BD)[:count]
+
+
+def _comparable(a: Any, b: Any) -> tuple[jax.Array, jax.Array]:
+    """Two sets of embeddings as float32 rows of one width."""
+    rows = []
+    for name, value in (("a", a), ("b", b)):
+        try:
+            array = np.asarray(value, np.float32)
+        except (TypeError, ValueError):
+            raise InputError(f"{name} is {value!r:.100}. Expected embeddings, an array of numbers.") from None
+        array = array[None] if array.ndim == 1 else array
+        if array.ndim != 2:
+            raise InputError(f"{name} has shape {array.shape}. Expected one embedding or rows of embeddings.")
+        if not np.isfinite(array).all():
+            row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
+            raise InputError(f"{name}[{row}] holds NaN or infinity. Expected finite embeddings; encode the text again.")
+        rows.append(array)
+    if rows[0].shape[1] != rows[1].shape[1]:
+        raise InputError(
+            f"a is {rows[0].shape[1]} wide, b {rows[1].shape[1]}. Expected embeddings of one model (and truncate_dim)."
+        )
+    return jnp.asarray(rows[0]), jnp.asarray(rows[1])
+
+
+def _progress(total: int, show: bool | None) -> Any:
+    from tqdm import tqdm
+
+    # disable=None: only on a terminal; delay: short calls stay quiet.
+    options: dict[str, Any] = {"disable": None, "delay": 2} if show is None else {"disable": not show}
+    return tqdm(total=total, unit=" sentences", desc="encode", leave=bool(show), **options)

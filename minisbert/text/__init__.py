@@ -1,0 +1,1 @@
+"""Text to arrays: the tokenizer with its truncation ledger, and batches."""

@@ -1,0 +1,213 @@
+"""Text -> token ids, with an account of what did not fit.
+
+The splitting itself is the `tokenizers` library's, from the model folder's `tokenizer.json` (or, for the oldest
+folders, `vocab.txt`). Here: lower-casing as the folder asks, prompts, special tokens, and truncation that is counted
+instead of silent: a text is tokenized whole, then cut, so the ledger knows what was lost.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minisbert.checkpoint.folder import ModelFolder
+from minisbert.checkpoint.settings import Settings, read_json
+from minisbert.errors import InputError, ModelFolderError
+
+
+class TokenCount(NamedTuple):
+    """One line of the truncation ledger, special tokens included: `tokens == kept + dropped`."""
+
+    tokens: int
+    kept: int
+    dropped: int
+
+
+class Tokens(NamedTuple):
+    """Tokenized sentences: ids after truncation, and the ledger."""
+
+    ids: list[list[int]]
+    counts: np.ndarray  # int64 [sentences, 3]: tokens, kept, dropped
+
+    def ledger(self) -> list[TokenCount]:
+        """The counts, a named row per sentence."""
+        return [TokenCount(*row) for row in self.counts.tolist()]
+
+    @property
+    def truncated(self) -> int:
+        """How many sentences lost tokens."""
+        return int((self.counts[:, 2] > 0).sum())
+
+
+class Tokenizer:
+    """A `tokenizers` tokenizer with the model's special tokens and length limit around each text.
+
+    Args:
+        backend: a `tokenizers.Tokenizer`; its own truncation and padding are switched off.
+        where: the file it came from, for messages.
+        lower_case: lower-case the text first, for models whose settings ask for it.
+    """
+
+    def __init__(self, backend: Any, where: Path | str, *, lower_case: bool = False):
+        backend.no_truncation()
+        backend.no_padding()
+        if lower_case and not _lower_cases(backend):
+            from tokenizers import normalizers
+
+            steps = [normalizers.Lowercase()] + ([backend.normalizer] if backend.normalizer else [])
+            backend.normalizer = normalizers.Sequence(steps)
+        self.backend = backend
+        self.where = where
+        self.prefix, self.suffix = self._special_tokens()
+
+    @staticmethod
+    def from_folder(folder: ModelFolder) -> "Tokenizer":
+        """The tokenizer of a model folder.
+
+        Raises:
+            ModelFolderError: no tokenizer file, or one that cannot be read.
+        """
+        file = folder.transformer_path / "tokenizer.json"
+        vocabulary = folder.transformer_path / "vocab.txt"
+        if file.exists():
+            backend = _read(file)
+        elif vocabulary.exists():
+            file, backend = vocabulary, _word_piece(folder, vocabulary)
+        else:
+            raise ModelFolderError(
+                f"{folder.transformer_path}: no tokenizer.json and no vocab.txt. Expected the model's tokenizer beside "
+                "its weights; fetch the model again."
+            )
+        return Tokenizer(backend, file, lower_case=folder.do_lower_case)
+
+    def _special_tokens(self) -> tuple[list[int], list[int]]:
+        """What the tokenizer puts before and after one text, found by trying it on a word."""
+        bare = self.backend.encode("a", add_special_tokens=False).ids
+        full = self.backend.encode("a", add_special_tokens=True).ids
+        for start in range(len(full) - len(bare) + 1):
+            if full[start : start + len(bare)] == bare:
+                return full[:start], full[start + len(bare) :]
+        raise ModelFolderError(
+            f"{self.where}: the tokenizer changes a text when it adds special tokens ({bare} became {full}). Expected "
+            "special tokens before and after; use another model."
+        )
+
+    @property
+    def special_tokens(self) -> int:
+        """How many special tokens stand around each text."""
+        return len(self.prefix) + len(self.suffix)
+
+    def largest_id(self) -> int:
+        """The largest id that any text can give."""
+        return max(self.backend.get_vocab(with_added_tokens=True).values(), default=0)
+
+    def tokenize(self, sentences: Sequence[str], *, max_length: int, prompt: str = "") -> Tokens:
+        """Token ids of each sentence, at most `max_length` of them, special tokens included.
+
+        The front of a text is kept, and the special tokens always.
+
+        Raises:
+            InputError: a sentence that is not text or cannot be encoded as UTF-8; `max_length` too short for one token.
+        """
+        if max_length <= self.special_tokens:
+            raise InputError(
+                f"max_seq_length is {max_length}, but this model puts {self.special_tokens} special tokens around "
+                f"each text. Expected at least {self.special_tokens + 1}."
+            )
+        texts = [prompt + sentence for sentence in sentences] if prompt else list(sentences)
+        try:
+            encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
+        except Exception as error:
+            check_sentences(sentences)  # names the one at fault
+            raise InputError(f"the tokenizer {self.where} failed on a sentence: {error}") from None
+        room = max_length - self.special_tokens
+        ids: list[list[int]] = []
+        counts = np.empty((len(texts), 3), np.int64)
+        for row, encoding in enumerate(encodings):
+            content = encoding.ids
+            whole = len(content) + self.special_tokens
+            ids.append(self.prefix + content[:room] + self.suffix)
+            counts[row] = whole, len(ids[-1]), whole - len(ids[-1])
+        return Tokens(ids, counts)
+
+    def prompt_length(self, prompt: str) -> int:
+        """Tokens that a prompt takes at the front of a row, the special tokens before it included."""
+        return len(self.prefix) + len(self.backend.encode(prompt, add_special_tokens=False).ids)
+
+
+def check_sentences(sentences: Sequence[Any]) -> None:
+    """Every item is text that can be encoded.
+
+    Raises:
+        InputError: naming the first item that is not, and what it is.
+    """
+    for row, sentence in enumerate(sentences):
+        if not isinstance(sentence, str):
+            raise InputError(
+                f"sentences[{row}] is {sentence!r:.100} ({type(sentence).__name__}). Expected text (str); convert it, "
+                "or leave it out."
+            )
+        try:
+            sentence.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"sentences[{row}] holds the lone surrogate {sentence[error.start]!r} at character {error.start}. "
+                "Expected valid Unicode; read the text with errors='replace' or remove the character."
+            ) from None
+
+
+def _lower_cases(backend: Any) -> bool:
+    """Whether the tokenizer lower-cases by itself."""
+    steps = backend.normalizer.__getstate__().decode().replace(" ", "") if backend.normalizer else ""
+    return '"lowercase":true' in steps or '"Lowercase"' in steps
+
+
+def _read(file: Path) -> Any:
+    import tokenizers
+
+    read_json(file)  # size and JSON first, for a clear message
+    try:
+        return tokenizers.Tokenizer.from_file(str(file))
+    except BaseException as error:  # the library panics on some malformed files, which is no Exception
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        raise ModelFolderError(
+            f"{file}: not a tokenizer that the tokenizers library reads ({error}). Fetch the model again."
+        ) from None
+
+
+def _word_piece(folder: ModelFolder, vocabulary: Path) -> Any:
+    """BERT's tokenizer from its vocabulary file, as the first checkpoints were published."""
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import models, normalizers, pre_tokenizers, processors
+
+    file = folder.transformer_path / "tokenizer_config.json"
+    settings = Settings(read_json(file) if file.exists() else {}, file)
+    lower_case = settings.flag("do_lower_case", default=True)
+    chinese = settings.flag("tokenize_chinese_chars", default=True)
+    strip = settings.choice("strip_accents", [None, True, False], default=None)
+    defaults = {"cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]", "pad_token": "[PAD]"}
+    special = {key: settings.text(key, default=token) for key, token in defaults.items()}
+    settings.finish()
+    try:
+        pieces = vocabulary.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelFolderError(f"{vocabulary}: not readable ({error}). Expected UTF-8, a piece a line.") from None
+    ids = {piece.rstrip("\r"): row for row, piece in enumerate(pieces) if piece or row < len(pieces) - 1}
+    missing = [token for token in special.values() if token not in ids]
+    if missing:
+        raise ModelFolderError(
+            f"{vocabulary}: special token(s) {', '.join(missing)} are not in the vocabulary. Fetch the model again."
+        )
+    backend = Backend(models.WordPiece(ids, unk_token=special["unk_token"], max_input_chars_per_word=100))
+    backend.normalizer = normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=chinese, strip_accents=strip, lowercase=lower_case
+    )
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.add_special_tokens([token for token in {**special, "mask_token": "[MASK]"}.values() if token in ids])
+    cls, sep = special["cls_token"], special["sep_token"]
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{cls} $A {sep}", pair=f"{cls} $A {sep} $B:1 {sep}:1", special_tokens=[(cls, ids[cls]), (sep, ids[sep])]
+    )
+    return backend

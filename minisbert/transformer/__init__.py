@@ -1,0 +1,1 @@
+"""The papers' maths: positions, attention, the block, dropout."""

@@ -1,0 +1,91 @@
+"""Attention, written from "Attention Is All You Need" (Vaswani et al. 2017), section 3.2.
+
+    Attention(Q, K, V) = softmax(Q K^T / sqrt(d_k)) V                                  equation 1
+    MultiHead(X)       = Concat(head_1, ..., head_N) W_O,
+                         head_n = Attention(X W_Q^n, X W_K^n, X W_V^n)                 section 3.2.2
+
+Left out: cross-attention and causal masks (sentence encoders look both ways), key/value caches. `reference/encoder.py`
+is the same in NumPy and must agree.
+
+Letters: B sentences, Q query tokens, K key tokens, L tokens, N heads, H head width, D = N * H width.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from minisbert.transformer.dropout import dropout, fold
+
+
+def scaled_dot_product_attention(
+    query_BQNH: jax.Array,
+    key_BKNH: jax.Array,
+    value_BKNH: jax.Array,
+    mask_BK: jax.Array,
+    bias_NQK: jax.Array | None = None,
+    *,
+    dropout_rate: float = 0.0,
+    keys_B: jax.Array | None = None,
+) -> jax.Array:
+    """Weighted mean of the values, weighted by how well each key answers the query (Vaswani 3.2.1, equation 1).
+
+    Args:
+        mask_BK: True where the key is a real token; padding gets weight exactly 0, and so gradient exactly 0.
+        bias_NQK: added to the scores before the softmax (relative positions), or None.
+        dropout_rate, keys_B: dropout of the attention weights, as BERT does in training.
+
+    Returns:
+        context_BQNH, in the dtype of the values. The softmax is taken in float32 at least.
+
+    Example:
+        >>> one = jnp.ones((1, 2, 1, 4))
+        >>> values = jnp.stack([jnp.zeros((1, 1, 4)), jnp.ones((1, 1, 4))], axis=1)
+        >>> scaled_dot_product_attention(one, one, values, jnp.array([[True, True]]))[0, 0, 0].tolist()
+        [0.5, 0.5, 0.5, 0.5]
+    """
+    head_width = query_BQNH.shape[-1]
+    # The scale goes into the query: Q*H products instead of Q*K.
+    scores_BNQK = jnp.einsum("BQNH,BKNH->BNQK", query_BQNH * head_width**-0.5, key_BKNH)
+    scores_BNQK = scores_BNQK.astype(jnp.promote_types(scores_BNQK.dtype, jnp.float32))
+    if bias_NQK is not None:
+        scores_BNQK = scores_BNQK + bias_NQK
+    # The lowest finite number, not -inf: a row of a batch that is all padding stays free of NaN.
+    lowest = jnp.finfo(scores_BNQK.dtype).min
+    scores_BNQK = jnp.where(mask_BK[:, None, None, :], scores_BNQK, lowest)
+    weights_BNQK = dropout(jax.nn.softmax(scores_BNQK, axis=-1), dropout_rate, keys_B)
+    return jnp.einsum("BNQK,BKNH->BQNH", weights_BNQK.astype(value_BKNH.dtype), value_BKNH)
+
+
+class MultiHeadSelfAttention(nnx.Module):
+    """N attentions side by side, each on its own projection of the same tokens (Vaswani 3.2.2).
+
+    W_Q, W_K and W_V are kept as one matrix `qkv`, so that the three projections are one matrix product.
+    """
+
+    def __init__(self, width: int, heads: int, *, dropout_rate: float, dtype, kernel_init, rngs: nnx.Rngs):
+        self.heads = heads
+        self.dropout_rate = dropout_rate
+        self.qkv = nnx.Linear(width, 3 * width, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+        self.output = nnx.Linear(width, width, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+
+    def __call__(
+        self,
+        hidden_BLD: jax.Array,
+        mask_BL: jax.Array,
+        bias_NQK: jax.Array | None = None,
+        keys_B: jax.Array | None = None,
+    ) -> jax.Array:
+        """hidden_BLD -> hidden_BLD; each token becomes a mixture of all real tokens of its sentence."""
+        B, L, D = hidden_BLD.shape
+        qkv_BLNH = self.qkv(hidden_BLD).reshape(B, L, 3 * self.heads, D // self.heads)
+        query_BLNH, key_BLNH, value_BLNH = jnp.split(qkv_BLNH, 3, axis=2)
+        context_BLNH = scaled_dot_product_attention(
+            query_BLNH,
+            key_BLNH,
+            value_BLNH,
+            mask_BL,
+            bias_NQK,
+            dropout_rate=self.dropout_rate,
+            keys_B=fold(keys_B, 0),
+        )
+        return self.output(context_BLNH.reshape(B, L, D))

@@ -1,0 +1,84 @@
+"""One layer of the encoder: self-attention, then a feed-forward net, each with a shortcut and a layer norm.
+
+    a      = LayerNorm(x + Dropout(MultiHead(x)))
+    output = LayerNorm(a + Dropout(FFN(a))),      FFN(a) = W_2 GELU(W_1 a + b_1) + b_2
+
+This is the post-norm form of Vaswani et al. 2017 (sections 3.1, 3.3, 5.4) with BERT's GELU in place of ReLU. The
+shortcut, the layer norms and the softmax stay in float32 when the matrix products are done in bfloat16.
+Left out: pre-norm and gated feed-forward nets, which newer encoders use.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from minisbert.transformer.attention import MultiHeadSelfAttention
+from minisbert.transformer.dropout import dropout, fold
+
+# The names that config.json uses. "gelu" is the exact x * Phi(x) (Hendrycks & Gimpel 2016), not the tanh approximation.
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu_new": partial(jax.nn.gelu, approximate=True),
+    "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+}
+
+
+def layer_norm(width: int, epsilon: float, dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """Layer norm (Ba et al. 2016) in float32 at least; the variance as mean((x - mean)^2), which does not cancel."""
+    dtype = jnp.promote_types(dtype, jnp.float32)
+    return nnx.LayerNorm(width, epsilon=epsilon, dtype=dtype, use_fast_variance=False, rngs=rngs)
+
+
+class FeedForward(nnx.Module):
+    """Two linear maps with a nonlinearity between, applied to each token by itself (Vaswani 3.3)."""
+
+    def __init__(self, width: int, inner_width: int, activation: str, *, dtype, kernel_init, rngs: nnx.Rngs):
+        self.activation = ACTIVATIONS[activation]
+        self.up = nnx.Linear(width, inner_width, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+        self.down = nnx.Linear(inner_width, width, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+
+    def __call__(self, hidden_BLD: jax.Array) -> jax.Array:
+        return self.down(self.activation(self.up(hidden_BLD)))
+
+
+class Block(nnx.Module):
+    """Post-norm transformer layer, hidden_BLD -> hidden_BLD (Vaswani 3.1; BERT)."""
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        heads: int,
+        inner_width: int,
+        activation: str,
+        epsilon: float,
+        hidden_dropout: float,
+        attention_dropout: float,
+        dtype,
+        kernel_init,
+        rngs: nnx.Rngs,
+    ):
+        self.hidden_dropout = hidden_dropout
+        self.attention = MultiHeadSelfAttention(
+            width, heads, dropout_rate=attention_dropout, dtype=dtype, kernel_init=kernel_init, rngs=rngs
+        )
+        self.attention_norm = layer_norm(width, epsilon, dtype, rngs)
+        self.feed_forward = FeedForward(width, inner_width, activation, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+        self.feed_forward_norm = layer_norm(width, epsilon, dtype, rngs)
+
+    def __call__(
+        self,
+        hidden_BLD: jax.Array,
+        mask_BL: jax.Array,
+        bias_NQK: jax.Array | None = None,
+        keys_B: jax.Array | None = None,
+    ) -> jax.Array:
+        attended_BLD = self.attention(hidden_BLD, mask_BL, bias_NQK, fold(keys_B, 0))
+        hidden_BLD = self.attention_norm(hidden_BLD + dropout(attended_BLD, self.hidden_dropout, fold(keys_B, 1)))
+        fed_BLD = self.feed_forward(hidden_BLD)
+        return self.feed_forward_norm(hidden_BLD + dropout(fed_BLD, self.hidden_dropout, fold(keys_B, 2)))

@@ -1,0 +1,93 @@
+"""How a transformer knows word order: the positional encodings of the papers.
+
+Attention treats a sentence as a set; order has to be put in. Four ways, in the order they were published:
+
+- `sinusoidal_positions`     fixed waves added to the embeddings          Vaswani et al. 2017, section 3.5
+- learned positions          a trained row per position, added            Devlin et al. 2019 (BERT): a plain table
+- `offset_position_ids`      the same, rows start after the padding row   RoBERTa, MPNet (an inheritance from fairseq)
+- `relative_position_buckets`, `RelativePositionBias`
+                             a learned number per head and distance, added to the scores
+                                                                          Raffel et al. 2020 (T5), section 2.1; MPNet
+
+`reference/encoder.py` computes the same in NumPy and must agree.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+
+def sinusoidal_positions(length: int, width: int) -> np.ndarray:
+    """Fixed waves: PE(p, 2i) = sin(p / 10000^(2i/D)), PE(p, 2i+1) = cos(p / 10000^(2i/D)).
+
+    Args:
+        length: number of positions L.
+        width: D, even.
+
+    Returns:
+        float32 `[L, D]`.
+
+    Source: Vaswani et al. 2017, section 3.5.
+
+    Example:
+        >>> sinusoidal_positions(2, 4).round(3).tolist()
+        [[0.0, 1.0, 0.0, 1.0], [0.8410000205039978, 0.5400000214576721, 0.009999999776482582, 1.0]]
+    """
+    if width % 2:
+        raise ValueError(f"sinusoidal_positions: width is {width}; sine and cosine come in pairs, so it must be even")
+    position_L1 = np.arange(length)[:, None]
+    wavelength_D2 = 10_000.0 ** (np.arange(0, width, 2) / width)
+    angle_LD2 = position_L1 / wavelength_D2
+    return np.stack([np.sin(angle_LD2), np.cos(angle_LD2)], axis=-1).reshape(length, width).astype(np.float32)
+
+
+def offset_position_ids(token_ids_BL: jax.Array, padding_id: int) -> jax.Array:
+    """Rows of the position table for RoBERTa and MPNet: padding has row `padding_id`, real tokens count up from the next.
+
+    Example:
+        >>> offset_position_ids(jnp.array([[0, 50, 2, 1, 1]]), padding_id=1).tolist()
+        [[2, 3, 4, 1, 1]]
+    """
+    real_BL = (token_ids_BL != padding_id).astype(jnp.int32)
+    return jnp.cumsum(real_BL, axis=1) * real_BL + padding_id
+
+
+def relative_position_buckets(length: int, buckets: int = 32, max_distance: int = 128) -> np.ndarray:
+    """The bucket of each (query, key) distance: near ones have a bucket each, far ones share, logarithmically.
+
+    Half of the buckets look back, half forward; of each half, the first half are exact distances and the others
+    spread over log(distance) up to `max_distance`, beyond which all share the last.
+
+    Returns:
+        int32 `[Q, K]` with Q = K = `length`, values in 0 .. buckets - 1.
+
+    Source: Raffel et al. 2020 (T5), section 2.1; used by MPNet (Song et al. 2020).
+
+    Example:
+        >>> relative_position_buckets(4)[0].tolist()
+        [0, 17, 18, 19]
+    """
+    half = buckets // 2
+    exact = half // 2
+    distance_QK = np.arange(length)[None, :] - np.arange(length)[:, None]  # key minus query
+    forward_QK = np.where(distance_QK > 0, half, 0)
+    magnitude_QK = np.abs(distance_QK)
+    # float32 throughout, as the models were trained: a bucket edge decided in float64 could fall the other way.
+    ratio_QK = np.maximum(magnitude_QK, 1).astype(np.float32) / np.float32(exact)
+    log_QK = np.log(ratio_QK) / np.float32(np.log(max_distance / exact)) * np.float32(half - exact)
+    far_QK = np.minimum(exact + log_QK.astype(np.int32), half - 1)
+    return (forward_QK + np.where(magnitude_QK < exact, magnitude_QK, far_QK)).astype(np.int32)
+
+
+class RelativePositionBias(nnx.Module):
+    """A learned score per head and bucket of distance (T5 section 2.1); one table serves all layers."""
+
+    def __init__(self, buckets: int, heads: int, *, embedding_init, rngs: nnx.Rngs):
+        self.buckets = buckets
+        self.table = nnx.Embed(buckets, heads, embedding_init=embedding_init, rngs=rngs)
+
+    def __call__(self, length: int) -> jax.Array:
+        """bias_NQK for sentences of `length` tokens."""
+        bucket_QK = relative_position_buckets(length, self.buckets)
+        return jnp.transpose(self.table(jnp.asarray(bucket_QK)), (2, 0, 1))
