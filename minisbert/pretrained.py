@@ -5,11 +5,7 @@ makes an ordinary sentence-transformers folder, in the older dialect that every 
 not at all.
 """
 
-import json
 import logging
-import os
-import shutil
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,11 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from minisbert.checkpoint import folder as folders
-from minisbert.checkpoint.convert import Converted, convert, export, flatten, nest
+from minisbert.checkpoint.convert import Converted, Rule, convert, export, flatten, nest
+from minisbert.checkpoint.converted import CONVERTED, read_converted
 from minisbert.checkpoint.folder import ModelFolder
+from minisbert.checkpoint.folder_writer import write_settings
 from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
+from minisbert.checkpoint.whole_folder import staged_folder
 from minisbert.encoders import FAMILIES
-from minisbert.errors import InputError, ModelFolderError
+from minisbert.errors import ModelFolderError
 from minisbert.sentence_model import Design, define
 from minisbert.text.tokenizer import Tokenizer
 
@@ -38,7 +37,6 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "added_tokens.json",
 )
-CONVERTED = "minisbert.safetensors"
 
 
 @dataclass
@@ -132,9 +130,7 @@ def _read_encoder(
     )
 
 
-def _dense_rules(module: folders.Dense) -> list[Any]:
-    from minisbert.checkpoint.convert import Rule
-
+def _dense_rules(module: folders.Dense) -> list[Rule]:
     rules = [Rule("linear.weight", "kernel", transpose=True)]
     return rules + [Rule("linear.bias", "bias")] if module.bias else rules
 
@@ -177,163 +173,19 @@ def save_pretrained(model: Pretrained, target: Path) -> None:
         _write_folder(model, staging)
 
 
-class staged_folder:
-    """Context manager: a new empty folder beside `target` that takes its place on success and vanishes on failure."""
-
-    def __init__(self, target: Path):
-        if target.is_symlink() or (target.exists() and not target.is_dir()):
-            raise InputError(
-                f"{target}: exists and is not a folder. Expected a new path, or a model folder to replace."
-            )
-        if target.is_dir() and any(target.iterdir()) and not (target / "config.json").is_file():
-            raise InputError(
-                f"{target}: holds files but no model. Expected a new path, or a model folder to replace; nothing was "
-                "written."
-            )
-        self.target = target
-        self.staging = target.with_name(f".{target.name}.partial-{uuid.uuid4().hex[:8]}")
-
-    def __enter__(self) -> Path:
-        self.staging.mkdir(parents=True)
-        return self.staging
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if kind is not None:
-            shutil.rmtree(self.staging, ignore_errors=True)
-            return
-        for file in self.staging.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as stream:
-                    os.fsync(stream.fileno())
-        if self.target.exists():
-            old = self.target.with_name(f".{self.target.name}.old-{uuid.uuid4().hex[:8]}")
-            self.target.rename(old)
-            self.staging.rename(self.target)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            self.staging.rename(self.target)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def _write_folder(model: Pretrained, path: Path) -> None:
-    folder = model.folder
-    _write_json(path / "config.json", folder.config)
+    places = write_settings(replace(model.folder, modules=model.design.modules), path)
     write_tensors(path / "model.safetensors", encoder_tensors(model))
     for name, content in model.tokenizer_files.items():
         (path / name).write_bytes(content)
     if "tokenizer.json" not in model.tokenizer_files:
         model.tokenizer.backend.save(str(path / "tokenizer.json"))
-    _write_json(
-        path / "sentence_bert_config.json",
-        {"max_seq_length": folder.max_seq_length, "do_lower_case": folder.do_lower_case},
-    )
-    chain = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
-    width = model.design.config.hidden_size
     dense = 0
-    for i, module in enumerate(model.design.modules, start=1):
-        kind = type(module).__name__
-        here = f"{i}_{kind}"
-        chain.append({"idx": i, "name": str(i), "path": here, "type": f"sentence_transformers.models.{kind}"})
-        if isinstance(module, folders.Pooling):
-            _write_json(path / here / "config.json", _pooling_json(module, width))
-            width *= len(module.modes)
-        elif isinstance(module, folders.Dense):
-            _write_json(path / here / "config.json", _dense_json(module))
-            params = flatten(model.params["dense"][dense]["linear"])
-            write_tensors(path / here / "model.safetensors", export(Converted(params), _dense_rules(module), layers=0))
+    for module, here in zip(model.design.modules, places, strict=True):
+        if isinstance(module, folders.Dense):
+            linear = Converted(flatten(model.params["dense"][dense]["linear"]))
+            write_tensors(here / "model.safetensors", export(linear, _dense_rules(module), layers=0))
             dense += 1
-        else:
-            (path / here).mkdir()
-    _write_json(path / "modules.json", chain)
-    _write_json(path / "config_sentence_transformers.json", _model_json(folder))
-
-
-def _pooling_json(module: folders.Pooling, width: int) -> dict[str, Any]:
-    in_order = tuple(mode for mode in folders.POOLING_MODES if mode in module.modes)
-    if module.modes != in_order:
-        # The booleans have no order of their own; only the newer form can say another one.
-        return {
-            "embedding_dimension": width,
-            "pooling_mode": list(module.modes),
-            "include_prompt": module.include_prompt,
-        }
-    flags = {flag: mode in module.modes for flag, mode in folders.POOLING_FLAGS.items()}
-    return {"word_embedding_dimension": width, **flags, "include_prompt": module.include_prompt}
-
-
-def _dense_json(module: folders.Dense) -> dict[str, Any]:
-    activation = next(theirs for theirs, ours in folders.DENSE_ACTIVATIONS.items() if ours == module.activation)
-    return {
-        "in_features": module.in_features,
-        "out_features": module.out_features,
-        "bias": module.bias,
-        "activation_function": activation,
-    }
-
-
-def _model_json(folder: ModelFolder) -> dict[str, Any]:
-    content: dict[str, Any] = {
-        "prompts": folder.prompts,
-        "default_prompt_name": folder.default_prompt_name,
-        "similarity_fn_name": folder.similarity_fn_name,
-    }
-    if folder.truncate_dim is not None:
-        content["truncate_dim"] = folder.truncate_dim
-    return content
-
-
-def write_converted(path: Path, converted: Converted) -> None:
-    """Our own names in one safetensors file, with all that is needed to write the original back to the bit."""
-    tensors = {f"params/{name}": np.asarray(array) for name, array in converted.params.items()}
-    tensors.update({f"carried/{name}": array for name, array in converted.carried.items()})
-    record = {"renamed": converted.renamed, "dtypes": converted.dtypes}
-    write_tensors(path / CONVERTED, tensors, {"minisbert": json.dumps(record)})
-
-
-def read_converted(
-    path: Path, shapes: Mapping[str, Any], put: Callable[[str, np.ndarray], Any] = lambda path, array: array
-) -> Converted:
-    """Read what `write_converted` wrote.
-
-    Raises:
-        ModelFolderError: tensors missing, unknown or mis-shaped, all named; a record that is not ours.
-    """
-    files = SafetensorsFiles(path, CONVERTED)
-    try:
-        record = json.loads(files.metadata()["minisbert"])
-        renamed, dtypes = dict(record["renamed"]), dict(record["dtypes"])
-    except (KeyError, ValueError, TypeError):
-        raise ModelFolderError(
-            f"{path / CONVERTED}: the record of the conversion is missing or damaged. Run `minisbert convert` again."
-        ) from None
-    found = {
-        name.removeprefix("params/"): shape for name, shape in files.shapes().items() if name.startswith("params/")
-    }
-    complaints = [f"missing: {name!r}" for name in shapes.keys() - found.keys()]
-    complaints += [f"unknown: {name!r}" for name in found.keys() - shapes.keys()]
-    complaints += [
-        f"wrong shape: {name!r} is {list(found[name])}, expected {list(shapes[name])}"
-        for name in shapes.keys() & found.keys()
-        if tuple(found[name]) != tuple(shapes[name])
-    ]
-    if complaints:
-        raise ModelFolderError(f"{path / CONVERTED}: {'; '.join(sorted(complaints))}. Run `minisbert convert` again.")
-    converted = Converted({}, renamed=renamed, dtypes=dtypes)
-    for name in shapes:
-        array = files.read(f"params/{name}")
-        if not np.isfinite(array).all():
-            raise ModelFolderError(
-                f"{path / CONVERTED}: {name!r} holds NaN or infinity. Run `minisbert convert` again."
-            )
-        converted.params[name] = put(name, array)
-    for name in files.shapes():
-        if name.startswith("carried/"):
-            converted.carried[name.removeprefix("carried/")] = files.read(name)
-    return converted
 
 
 def cast_matrices(params: dict[Any, Any], dtype: Any) -> dict[Any, Any]:

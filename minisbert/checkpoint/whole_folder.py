@@ -1,0 +1,46 @@
+"""Writing a folder whole or not at all."""
+
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+from minisbert.errors import InputError
+
+
+class staged_folder:
+    """Context manager: a new empty folder beside `target` that takes its place on success and vanishes on failure."""
+
+    def __init__(self, target: Path):
+        if target.is_symlink() or (target.exists() and not target.is_dir()):
+            raise InputError(
+                f"{target}: exists and is not a folder. Expected a new path, or a model folder to replace."
+            )
+        if target.is_dir() and any(target.iterdir()) and not (target / "config.json").is_file():
+            raise InputError(
+                f"{target}: holds files but no model. Expected a new path, or a model folder to replace; nothing was "
+                "written."
+            )
+        self.target = target
+        self.staging = target.with_name(f".{target.name}.partial-{uuid.uuid4().hex[:8]}")
+
+    def __enter__(self) -> Path:
+        self.staging.mkdir(parents=True)
+        return self.staging
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if kind is not None:
+            shutil.rmtree(self.staging, ignore_errors=True)
+            return
+        for file in self.staging.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as stream:
+                    os.fsync(stream.fileno())
+        if self.target.exists():
+            old = self.target.with_name(f".{self.target.name}.old-{uuid.uuid4().hex[:8]}")
+            self.target.rename(old)
+            self.staging.rename(self.target)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            self.staging.rename(self.target)

@@ -1,0 +1,332 @@
+"""The hub, asked for real: huggingface_hub talks to a stand-in server on 127.0.0.1 that can lie, stall and drop."""
+
+import hashlib
+import http.server
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from minisbert.checkpoint import catalog, download, hub, staging
+from minisbert.checkpoint.catalog import FileRecord, Model
+from minisbert.errors import DownloadError
+
+COMMIT = "c" * 40
+CONFIG, POOLING, WEIGHTS = b'{"model_type": "bert"}', b'{"word_embedding_dimension": 4}', os.urandom(400_000)
+FILES = {"config.json": CONFIG, "1_Pooling/config.json": POOLING, "model.safetensors": WEIGHTS}
+
+
+class HubStandIn(http.server.ThreadingHTTPServer):
+    """One repository, org/tiny, by the routes huggingface_hub uses; weights are "LFS" and redirect to another host."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Routes)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.files = dict(FILES)  # what is listed
+        self.sent: dict[str, bytes] = {}  # what is sent instead of what is listed
+        self.drop_after: dict[str, list[int]] = {}  # bytes after which the line drops, one per request
+        self.resumes = True
+        self.delay = 0.0
+        self.listings = 0
+        self.log: list[tuple[str, str, str | None, bool]] = []  # method, file, Range, with a token?
+
+    def fetched(self) -> list[str]:
+        return [name for method, name, _, _ in self.log if method == "GET"]
+
+
+class _Routes(http.server.BaseHTTPRequestHandler):
+    server: HubStandIn
+
+    def log_message(self, format, *arguments):
+        pass
+
+    def do_GET(self):
+        path = unquote(urlsplit(self.path).path)
+        if path.startswith("/api/models/org/tiny/revision/"):
+            self.server.listings += 1
+            return self._json(200, self._listing())
+        for prefix in (f"/org/tiny/resolve/{COMMIT}/", "/elsewhere/"):
+            name = path.removeprefix(prefix)
+            if path.startswith(prefix) and name in self.server.files:
+                return self._file(name, redirect=prefix != "/elsewhere/" and name.endswith(".safetensors"))
+        return self._json(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
+
+    def _listing(self):
+        siblings = []
+        for name, data in self.server.files.items():
+            row = {"rfilename": name, "size": len(data), "blobId": git_sha1(data)}
+            if name.endswith((".safetensors", ".bin")):
+                row["lfs"] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "pointerSize": 130}
+            siblings.append(row)
+        return {"id": "org/tiny", "sha": COMMIT, "siblings": siblings}
+
+    def _json(self, status, content, headers=()):
+        self._send(status, json.dumps(content).encode(), {"Content-Type": "application/json", **dict(headers)})
+
+    def _file(self, name, redirect):
+        if redirect:
+            return self._send(302, b"", {"Location": f"http://localhost:{self.server.server_port}/elsewhere/{name}"})
+        asked = self.headers.get("Range")
+        self.server.log.append(("GET", name, asked, "authorization" in self.headers))
+        time.sleep(self.server.delay)
+        data = self.server.sent.get(name, self.server.files[name])
+        partial = asked is not None and self.server.resumes
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if partial else 0
+        limits = self.server.drop_after.get(name)
+        self._send(206 if partial else 200, data[start:], {"X-Repo-Commit": COMMIT}, limits.pop(0) if limits else None)
+
+    def _send(self, status, body, headers, limit=None):
+        self.send_response(status)
+        for key, value in {"Content-Length": str(len(body)), "X-HF-Warning": "auth; please log in", **headers}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        self.wfile.write(body[:limit])
+        self.close_connection = True
+
+
+def git_sha1(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def use_endpoint(monkeypatch, url: str) -> None:
+    from huggingface_hub import constants
+    from huggingface_hub.utils import close_session
+
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    close_session()  # a client of an earlier test may remember its proxies
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    stand_in = HubStandIn()
+    threading.Thread(target=stand_in.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    use_endpoint(monkeypatch, stand_in.url)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "huggingface"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    monkeypatch.setenv("MINISBERT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    for name in ("MINISBERT_OFFLINE", "HF_HUB_OFFLINE", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    yield stand_in
+    stand_in.shutdown()
+    stand_in.server_close()
+
+
+@pytest.fixture
+def other_source(monkeypatch):
+    """A catalogued "tiny", and a second source after the hub that always has it; returns how often it was asked."""
+    records = {name: FileRecord(len(data), hashlib.sha256(data).hexdigest()) for name, data in FILES.items()}
+    model = Model(name="tiny", repository="org/tiny", revision=COMMIT, licence="mit", files=records)
+    monkeypatch.setitem(catalog._BY_NAME, "tiny", model)
+    asked = []
+
+    def give(model, workplace, show_progress):
+        asked.append(model.name)
+        for name, record in model.files.items():
+            arrived = staging.incoming(workplace, name, record)
+            arrived.write_bytes(FILES[name])
+            staging.accept(workplace, name, record, arrived)
+        return staging.Delivery(model.files, "other", "catalog", model.revision)
+
+    monkeypatch.setattr(download, "_REMOTE_SOURCES", (("the hub", hub.fetch), ("the other", give)))
+    return asked
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != staging.MANIFEST)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def manifest(folder: Path) -> dict:
+    return json.loads((folder / staging.MANIFEST).read_text())
+
+
+def no_model_stands(cache: Path) -> bool:
+    return all(path.name.startswith(".") for path in cache.glob("models/*/*"))
+
+
+# --- what is fetched
+
+
+def test_a_catalogued_model_comes_from_the_hub_and_then_from_the_cache(server, other_source):
+    folder = download.locate("tiny", show_progress=False)
+    assert contents(folder) == FILES
+    assert (manifest(folder)["source"], manifest(folder)["verified by"]) == ("hub", "catalog")
+    assert sorted(server.fetched()) == sorted(FILES)
+    assert other_source == []
+    server.log.clear()
+    assert download.locate("tiny", show_progress=False) == folder
+    assert server.log == []
+
+
+def test_of_an_uncatalogued_model_only_what_an_encoder_needs_is_fetched(server):
+    unwanted = [
+        "pytorch_model.bin",
+        "modeling.py",
+        "README.md",
+        "onnx/config.json",
+        "openvino/model.safetensors",
+        ".x.json",
+    ]
+    unwanted += [
+        "eval/results.json",
+        "../up.json",
+        "/abs.json",
+        "1_Pooling/../../up.json",
+        "a\\b.json",
+        "model.fp16.safetensors",
+        staging.MANIFEST,
+    ]
+    server.files |= dict.fromkeys(unwanted, b"no")
+    server.files |= {"vocab.txt": b"[PAD]\n", "2_Dense/model.safetensors": b"dense"}
+    folder = download.locate("org/tiny", show_progress=False)
+    assert contents(folder) == FILES | {"vocab.txt": b"[PAD]\n", "2_Dense/model.safetensors": b"dense"}
+    assert not set(server.fetched()) & set(unwanted)
+    said = manifest(folder)
+    assert (said["revision"], said["commit"], said["verified by"]) == ("main", COMMIT, "hub")
+    assert said["files"]["config.json"]["sha256"] == hashlib.sha256(CONFIG).hexdigest()
+
+
+def test_the_token_goes_to_the_hub_and_not_where_it_redirects(server, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    download.locate("org/tiny", show_progress=False)
+    with_token = {name: token for _, name, _, token in server.log}
+    assert with_token == {"config.json": True, "1_Pooling/config.json": True, "model.safetensors": False}
+
+
+@pytest.mark.parametrize("pickle", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin"])
+def test_a_pickle_only_repository_is_refused_with_the_recipe(server, pickle):
+    server.files = {"config.json": CONFIG, pickle: b"\x80\x04"}
+    with pytest.raises(DownloadError, match=r"(?s)pickle only.*weights_only=True.*model\.safetensors"):
+        download.locate("org/tiny", show_progress=False)
+    assert server.fetched() == []
+
+
+def test_what_the_hub_does_not_have_is_said_in_a_sentence(server):
+    with pytest.raises(DownloadError, match="it has no org/nothing") as caught:
+        download.locate("org/nothing", show_progress=False)
+    assert caught.value.__context__ is None, "no traceback of the hub's libraries above ours"
+    server.files = {"README.md": b"nothing here"}
+    with pytest.raises(DownloadError, match=r"no model.safetensors with a config.json"):
+        download.locate("org/tiny", show_progress=False)
+
+
+# --- a hub that lies, is away, or stalls
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_wrong_bytes_from_the_hub_are_set_aside_for_the_next_source(server, other_source, name):
+    server.sent[name] = FILES[name][:-1] + bytes([FILES[name][-1] ^ 1])
+    folder = download.locate("tiny", show_progress=False)
+    assert contents(folder) == FILES
+    assert other_source == ["tiny"]
+    assert any(f"{name}: sha256" in reason for reason in manifest(folder)["set aside"])
+
+
+def test_a_listing_that_differs_from_the_catalog_costs_no_download(server, other_source):
+    server.files["model.safetensors"] = bytes(len(WEIGHTS))
+    assert contents(download.locate("tiny", show_progress=False)) == FILES
+    assert server.fetched() == []
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_wrong_bytes_of_an_uncatalogued_model_leave_nothing(server, tmp_path, name):
+    server.sent[name] = bytes(len(FILES[name]))
+    with pytest.raises(DownloadError, match=f"{name}: (sha256|git sha1) .* expected"):
+        download.locate("org/tiny", show_progress=False)
+    assert no_model_stands(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("length", [len(WEIGHTS) - 1, len(WEIGHTS) + 500_000])
+def test_a_file_of_another_length_is_refused(server, tmp_path, length):
+    server.sent["model.safetensors"] = (WEIGHTS * 3)[:length]
+    with pytest.raises(DownloadError):
+        download.locate("org/tiny", show_progress=False)
+    assert no_model_stands(tmp_path / "cache")
+
+
+def test_a_refused_connection_is_passed_over_at_once(server, other_source, monkeypatch):
+    use_endpoint(monkeypatch, "http://127.0.0.1:9")
+    start = time.monotonic()
+    folder = download.locate("tiny", show_progress=False)
+    assert time.monotonic() - start < 2
+    assert contents(folder) == FILES
+    assert any("the hub: ConnectError" in reason for reason in manifest(folder)["set aside"])
+
+
+def test_a_hub_that_accepts_but_never_answers_is_waited_for_once(server, other_source, monkeypatch):
+    monkeypatch.setattr(hub, "CONNECT_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        use_endpoint(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        start = time.monotonic()
+        assert contents(download.locate("tiny", show_progress=False)) == FILES
+        assert 0.4 < time.monotonic() - start < 3
+
+
+def test_a_name_look_up_that_hangs_is_not_waited_for(server, other_source, monkeypatch):
+    monkeypatch.setattr(hub, "LISTING_SECONDS", 0.3)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(5))
+    start = time.monotonic()
+    folder = download.locate("tiny", show_progress=False)
+    assert time.monotonic() - start < 3
+    assert any("no answer within" in reason for reason in manifest(folder)["set aside"])
+
+
+# --- interrupted, and two at once
+
+
+def test_a_dropped_line_is_taken_up_again_where_it_broke(server):
+    server.drop_after["model.safetensors"] = [150_000]
+    assert contents(download.locate("org/tiny", show_progress=False)) == FILES
+    ranges = [asked for _, name, asked, _ in server.log if name == "model.safetensors"]
+    assert ranges == [None, "bytes=150000-"]
+
+
+def test_a_server_that_cannot_resume_is_read_from_the_start(server):
+    server.resumes = False
+    server.drop_after["model.safetensors"] = [150_000]
+    assert contents(download.locate("org/tiny", show_progress=False)) == FILES
+
+
+def test_a_rerun_fetches_only_what_is_missing(server, tmp_path):
+    server.drop_after["model.safetensors"] = [150_000, 0]
+    with pytest.raises(DownloadError, match="goes on where it stopped"):
+        download.locate("org/tiny", show_progress=False)
+    assert no_model_stands(tmp_path / "cache")
+    server.log.clear()
+    assert contents(download.locate("org/tiny", show_progress=False)) == FILES
+    assert server.log == [("GET", "model.safetensors", "bytes=150000-", False)]
+
+
+def test_two_processes_at_once_download_once(server, tmp_path):
+    server.delay = 0.4
+    code = "from minisbert.checkpoint.download import locate; print(locate('org/tiny', show_progress=False))"
+    settings = {"HF_ENDPOINT": server.url, "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HOME": str(tmp_path / "home")}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=os.environ | settings,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=60) for process in both]
+    assert said[0] == said[1]
+    assert contents(Path(said[0][0].strip())) == FILES
+    assert said[0][1] == "", "the hub's log-in hints are not the user's business"
+    assert server.listings == 1, "the second process asks nobody"
+    assert sorted(server.fetched()) == sorted(FILES), "each file once"
