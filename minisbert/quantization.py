@@ -36,6 +36,8 @@ def quantize_embeddings(embeddings_BD: np.ndarray, precision: str, ranges_2D: np
     if precision in ("binary", "ubinary"):
         packed = np.packbits(embeddings_BD > 0, axis=-1)
         return packed if precision == "ubinary" else (packed.astype(np.int16) - 128).astype(np.int8)
+    if len(embeddings_BD) == 0:
+        return embeddings_BD.astype(precision)
     if ranges_2D is None:
         if len(embeddings_BD) < 2:
             raise InputError(

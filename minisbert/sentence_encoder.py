@@ -7,34 +7,27 @@ token batches, sentence_model.py computes, pretrained.py and checkpoint/ read an
 """
 
 import logging
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
-from minisbert.checkpoint import folder as folders
+from minisbert.arguments import as_list, comparable, one_of, positive
 from minisbert.errors import InputError, MinisbertError
+from minisbert.forward import COMPUTE_DTYPES, Compilation, Forward, Result
 from minisbert.pretrained import Pretrained, cast_matrices, load_pretrained, save_pretrained
 from minisbert.quantization import PRECISIONS, quantize_embeddings
-from minisbert.sentence_model import Embeddings, define
 from minisbert.similarity import PAIRWISE_SIMILARITIES, SIMILARITIES
-from minisbert.text.batching import Batch, batches
+from minisbert.text.batching import batches
 from minisbert.text.tokenizer import TokenCount, check_sentences
 
 logger = logging.getLogger("minisbert")
 
-COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 OUTPUT_VALUES = ("sentence_embedding", "token_embeddings", None)
 # Sentences tokenized at a time: the device computes the batches of one chunk while the next is tokenized.
 CHUNK = 1024
-# Batches computed ahead of the one being read back.
-IN_FLIGHT = 4
 
 
 class SentenceEncoder:
@@ -56,7 +49,7 @@ class SentenceEncoder:
             raise InputError(f"compute_dtype is {compute_dtype!r}. Expected one of {', '.join(COMPUTE_DTYPES)}.")
         self.pretrained = pretrained
         self.compute_dtype = compute_dtype
-        self.token_budget = _positive("token_budget", token_budget)
+        self.token_budget = positive("token_budget", token_budget)
         self.prompts = dict(pretrained.folder.prompts)
         self.default_prompt_name = pretrained.folder.default_prompt_name
         self.similarity_fn_name = pretrained.folder.similarity_fn_name
@@ -64,18 +57,8 @@ class SentenceEncoder:
         self.tokenizer = pretrained.tokenizer
         limit = pretrained.folder.max_seq_length
         self._max_seq_length = min(limit or pretrained.capacity, pretrained.capacity)
-        dtype = COMPUTE_DTYPES[compute_dtype]
-        definition, _ = define(pretrained.design, dtype)
-        self.params = cast_matrices(pretrained.params, dtype)
-
-        def embed(params: Any, token_ids_BL: jax.Array, lengths_B: jax.Array, prompt_length: jax.Array) -> Embeddings:
-            # "highest": float32 means float32 on every device, not its short-cuts (TF32, bfloat16 passes).
-            with jax.default_matmul_precision("highest" if dtype == jnp.float32 else "default"):
-                return nnx.merge(definition, params)(token_ids_BL, lengths_B, prompt_length)
-
-        # The only compiled functions here; what a caller does not ask for is not computed or copied.
-        self._embed_sentences = jax.jit(lambda *arguments: embed(*arguments).sentence_BD)
-        self._embed_tokens = jax.jit(embed)
+        params = cast_matrices(pretrained.params, COMPUTE_DTYPES[compute_dtype])
+        self.forward = Forward(pretrained.design, params, compute_dtype)
 
     @staticmethod
     def load(
@@ -145,33 +128,37 @@ class SentenceEncoder:
             >>> encoder.encode("one sentence").shape, encoder.encode([]).shape
             ((32,), (0, 32))
         """
-        texts, single = _as_list(sentences)
-        _one_of("output_value", output_value, OUTPUT_VALUES)
-        _one_of("precision", precision, PRECISIONS)
-        _one_of("on_truncate", on_truncate, ("warn", "error", "ignore"))
+        texts, single = as_list(sentences)
+        one_of("output_value", output_value, OUTPUT_VALUES)
+        one_of("precision", precision, PRECISIONS)
+        one_of("on_truncate", on_truncate, ("warn", "error", "ignore"))
         if batch_size is not None:
-            _positive("batch_size", batch_size)
-        truncate_dim = self.truncate_dim if truncate_dim is None else _positive("truncate_dim", truncate_dim)
-        text_before = self._prompt(prompt, prompt_name)
+            positive("batch_size", batch_size)
+        truncate_dim = self.truncate_dim if truncate_dim is None else positive("truncate_dim", truncate_dim)
+        before = self._prompt(prompt, prompt_name)
         dimension = min(truncate_dim or self.design.dimension, self.design.dimension)
 
-        stream = self._stream(texts, text_before, batch_size, show_progress_bar, on_truncate, output_value)
-        if output_value == "sentence_embedding":
-            embeddings = np.empty((len(texts), dimension), np.float32)
-            for rows, _, sentence_BD in stream:
-                embeddings[rows] = _finish(sentence_BD, dimension, normalize_embeddings)
-            if not np.isfinite(embeddings).all():
-                raise MinisbertError("an embedding is not finite: the weights overflow. Use another model.")
-            result: Any = quantize_embeddings(embeddings, precision) if len(texts) else _empty(dimension, precision)
-        else:
-            items: list[Any] = [None] * len(texts)
-            for rows, token_LDs, sentence_BD in stream:
-                finished_BD = _finish(sentence_BD, dimension, normalize_embeddings)
-                for row, (ids, token_LD), sentence_D in zip(rows, token_LDs, finished_BD, strict=True):
-                    whole = {"input_ids": ids, "token_embeddings": token_LD, "sentence_embedding": sentence_D}
-                    items[row] = token_LD if output_value == "token_embeddings" else whole
-            result = items
-        return result[0] if single else result
+        if on_truncate == "error":
+            self._refuse_long(texts, before)
+        with _progress(len(texts), show_progress_bar) as bar:
+            results = self._run(texts, before, batch_size, on_truncate == "warn", output_value != "sentence_embedding")
+            if output_value == "sentence_embedding":
+                embeddings = np.empty((len(texts), dimension), np.float32)
+                for rows, sentence_BD, _ in results:
+                    embeddings[rows] = _finish(sentence_BD, dimension, normalize_embeddings)
+                    bar.update(len(rows))
+                if not np.isfinite(embeddings).all():
+                    raise MinisbertError("an embedding is not finite: the weights overflow. Use another model.")
+                items: Any = quantize_embeddings(embeddings, precision)
+            else:
+                items = [None] * len(texts)
+                for rows, sentence_BD, tokens in results:
+                    finished_BD = _finish(sentence_BD, dimension, normalize_embeddings)
+                    for row, (ids, token_LD), sentence_D in zip(rows, tokens, finished_BD, strict=True):
+                        whole = {"input_ids": ids, "token_embeddings": token_LD, "sentence_embedding": sentence_D}
+                        items[row] = token_LD if output_value == "token_embeddings" else whole
+                    bar.update(len(rows))
+        return items[0] if single else items
 
     def encode_query(self, sentences: str | Sequence[str] | np.ndarray, **options: Any) -> Any:
         """`encode` with the model's "query" prompt, where it has one."""
@@ -194,44 +181,28 @@ class SentenceEncoder:
             >>> SentenceEncoder.load("weights/tiny-bert").token_counts("a b c")
             [TokenCount(tokens=5, kept=5, dropped=0)]
         """
-        texts, _ = _as_list(sentences)
+        texts, _ = as_list(sentences)
         before = self._prompt(prompt, prompt_name)
         return self.tokenizer.tokenize(texts, max_length=self.max_seq_length, prompt=before).ledger()
 
-    def _stream(
-        self,
-        texts: Sequence[str],
-        prompt: str,
-        batch_size: int | None,
-        show_progress_bar: bool | None,
-        on_truncate: str,
-        output_value: str | None,
-    ) -> Iterator[tuple[list[int], list[tuple[np.ndarray, np.ndarray]], np.ndarray]]:
-        """Batches of results: rows, (ids, token embeddings) a sentence where asked for, sentence embeddings."""
-        if on_truncate == "error":
-            self._refuse_long(texts, prompt)
-        prompt_length = np.int32(self.tokenizer.prompt_length(prompt) if prompt else 0)
+    def _run(
+        self, texts: Sequence[str], prompt: str, batch_size: int | None, warn: bool, with_tokens: bool
+    ) -> Iterator[Result]:
+        """Tokenize, batch and compute, as a stream; warns once at the end about texts that were cut."""
         truncated = [0]
-        with_tokens = output_value != "sentence_embedding"
-        compute = self._embed_tokens if with_tokens else self._embed_sentences
-        pending: deque[tuple[Batch, Any]] = deque()
-        with _progress(len(texts), show_progress_bar) as bar:
-            for batch in batches(
-                self._tokenized(texts, prompt, truncated),
-                padding_id=self.padding_id,
-                capacity=self.pretrained.capacity,
-                token_budget=self.token_budget,
-                batch_size=batch_size,
-            ):
-                pending.append((batch, compute(self.params, batch.token_ids_BL, batch.lengths_B, prompt_length)))
-                if len(pending) > IN_FLIGHT:
-                    yield _read_back(*pending.popleft(), with_tokens, bar)
-            while pending:
-                yield _read_back(*pending.popleft(), with_tokens, bar)
-        if truncated[0] and on_truncate == "warn":
+        stream = batches(
+            self._tokenized(texts, prompt, truncated),
+            padding_id=self.padding_id,
+            capacity=self.pretrained.capacity,
+            token_budget=self.token_budget,
+            batch_size=batch_size,
+        )
+        prompt_length = self.tokenizer.prompt_length(prompt) if prompt else 0
+        yield from self.forward.run(stream, prompt_length, with_tokens=with_tokens)
+        if truncated[0] and warn:
             logger.warning(
-                f"{truncated[0]} of {len(texts)} sentences are longer than max_seq_length {self.max_seq_length} and were "
-                "cut; token_counts() tells which. on_truncate='ignore' silences this, 'error' refuses them."
+                f"{truncated[0]} of {len(texts)} sentences are longer than max_seq_length {self.max_seq_length} and "
+                "were cut; token_counts() tells which. on_truncate='ignore' silences this, 'error' refuses them."
             )
 
     def _tokenized(self, texts: Sequence[str], prompt: str, truncated: list[int]) -> Iterator[list[int]]:
@@ -270,7 +241,7 @@ class SentenceEncoder:
 
     def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Similarity of every embedding in `a` with every one in `b`, by the model's function: `[len(a), len(b)]`."""
-        return np.asarray(SIMILARITIES[self.similarity_fn_name](*_comparable(a, b)))
+        return SIMILARITIES[self.similarity_fn_name](*comparable(a, b))
 
     def similarity_pairwise(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Similarity of `a[i]` with `b[i]`, by the model's function: `[len(a)]`.
@@ -278,10 +249,15 @@ class SentenceEncoder:
         Raises:
             InputError: different numbers of embeddings, different widths, not finite.
         """
-        a_BD, b_BD = _comparable(a, b)
+        a_BD, b_BD = comparable(a, b)
         if len(a_BD) != len(b_BD):
             raise InputError(f"a has {len(a_BD)} embeddings, b {len(b_BD)}. Expected equally many.")
-        return np.asarray(PAIRWISE_SIMILARITIES[self.similarity_fn_name](a_BD, b_BD))
+        return PAIRWISE_SIMILARITIES[self.similarity_fn_name](a_BD, b_BD)
+
+    @property
+    def compilations(self) -> list[Compilation]:
+        """The compile ledger: every shape compiled so far and the seconds it took."""
+        return self.forward.compilations
 
     # --- settings --------------------------------------------------------------------------------------------------
 
@@ -303,7 +279,7 @@ class SentenceEncoder:
 
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
-        _positive("max_seq_length", value)
+        positive("max_seq_length", value)
         if not self.tokenizer.special_tokens < value <= self.pretrained.capacity:
             raise InputError(
                 f"max_seq_length is {value}. Expected {self.tokenizer.special_tokens + 1} to {self.pretrained.capacity}, "
@@ -333,54 +309,12 @@ class SentenceEncoder:
             truncate_dim=self.truncate_dim,
             max_seq_length=self.max_seq_length,
         )
-        save_pretrained(replace(self.pretrained, folder=folder, params=self.params), Path(path))
+        save_pretrained(replace(self.pretrained, folder=folder, params=self.forward.params), Path(path))
 
     def __repr__(self) -> str:
-        folder, design = self.pretrained.folder, self.design
-        lengths = {"max_seq_length": self.max_seq_length, "do_lower_case": folder.do_lower_case}
-        lines = [f"Transformer({lengths}) with {design.model_type} encoder"]
-        width = design.config.hidden_size
-        for module in design.modules:
-            if isinstance(module, folders.Pooling):
-                settings: dict[str, Any] = {
-                    "embedding_dimension": width,
-                    "pooling_mode": module.modes[0] if len(module.modes) == 1 else module.modes,
-                    "include_prompt": module.include_prompt,
-                }
-                lines.append(f"Pooling({settings})")
-            elif isinstance(module, folders.Dense):
-                settings = {key: getattr(module, key) for key in ("in_features", "out_features", "bias", "activation")}
-                lines.append(f"Dense({settings})")
-            else:
-                lines.append("Normalize()")
+        lengths = {"max_seq_length": self.max_seq_length, "do_lower_case": self.pretrained.folder.do_lower_case}
+        lines = [f"Transformer({lengths}) with {self.design.model_type} encoder", *self.design.describe()]
         return "\n".join(["SentenceEncoder(", *(f"  ({i}): {line}" for i, line in enumerate(lines)), ")"])
-
-
-def _as_list(sentences: Any) -> tuple[list[str], bool]:
-    """The sentences as a list of text, and whether there was just one."""
-    if isinstance(sentences, str):
-        check_sentences([sentences])
-        return [sentences], True
-    one_dimensional = isinstance(sentences, np.ndarray) and sentences.ndim == 1
-    if one_dimensional or type(sentences).__module__.startswith("pandas"):
-        sentences = sentences.tolist()
-    if not isinstance(sentences, list | tuple):
-        raise InputError(
-            f"sentences is {sentences!r:.100} ({type(sentences).__name__}). Expected a string or a list of strings."
-        )
-    check_sentences(sentences)
-    return list(sentences), False
-
-
-def _positive(name: str, value: Any) -> int:
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name} is {value!r}. Expected a whole number of at least 1.")
-    return int(value)
-
-
-def _one_of(name: str, value: Any, choices: Sequence[Any]) -> None:
-    if value not in choices:
-        raise InputError(f"{name} is {value!r}. Expected one of {', '.join(map(repr, choices))}.")
 
 
 def _finish(sentence_BD: np.ndarray, dimension: int, normalize: bool) -> np.ndarray:
@@ -389,49 +323,6 @@ def _finish(sentence_BD: np.ndarray, dimension: int, normalize: bool) -> np.ndar
         norm_B1 = np.linalg.norm(sentence_BD, axis=1, keepdims=True)
         sentence_BD = sentence_BD / np.maximum(norm_B1, 1e-12)
     return sentence_BD
-
-
-def _empty(dimension: int, precision: str) -> np.ndarray:
-    binary = precision in ("binary", "ubinary")
-    kinds = {"float32": np.float32, "int8": np.int8, "uint8": np.uint8, "binary": np.int8, "ubinary": np.uint8}
-    return np.zeros((0, (dimension + 7) // 8 if binary else dimension), kinds[precision])
-
-
-def _read_back(
-    batch: Batch, computed: Any, with_tokens: bool, bar: Any
-) -> tuple[list[int], list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
-    count = len(batch.rows)
-    bar.update(count)
-    if not with_tokens:
-        return batch.rows, [], np.asarray(computed)[:count]
-    token_BLD = np.asarray(computed.token_BLD)
-    rows = [
-        (ids[:n], token_LD[:n].copy())
-        for ids, token_LD, n in zip(batch.token_ids_BL, token_BLD, batch.lengths_B, strict=True)
-    ]
-    return batch.rows, rows[:count], np.asarray(computed.sentence_BD)[:count]
-
-
-def _comparable(a: Any, b: Any) -> tuple[jax.Array, jax.Array]:
-    """Two sets of embeddings as float32 rows of one width."""
-    rows = []
-    for name, value in (("a", a), ("b", b)):
-        try:
-            array = np.asarray(value, np.float32)
-        except (TypeError, ValueError):
-            raise InputError(f"{name} is {value!r:.100}. Expected embeddings, an array of numbers.") from None
-        array = array[None] if array.ndim == 1 else array
-        if array.ndim != 2:
-            raise InputError(f"{name} has shape {array.shape}. Expected one embedding or rows of embeddings.")
-        if not np.isfinite(array).all():
-            row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
-            raise InputError(f"{name}[{row}] holds NaN or infinity. Expected finite embeddings; encode the text again.")
-        rows.append(array)
-    if rows[0].shape[1] != rows[1].shape[1]:
-        raise InputError(
-            f"a is {rows[0].shape[1]} wide, b {rows[1].shape[1]}. Expected embeddings of one model (and truncate_dim)."
-        )
-    return jnp.asarray(rows[0]), jnp.asarray(rows[1])
 
 
 def _progress(total: int, show: bool | None) -> Any:

@@ -5,6 +5,7 @@ training differentiates it. A `Design` says which parts it has; the parts are th
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -36,6 +37,21 @@ class Design:
             elif isinstance(module, folder.Dense):
                 width = module.out_features
         return width
+
+    def describe(self) -> list[str]:
+        """A line for each module after the transformer, as sentence-transformers prints them."""
+        lines = []
+        for module in self.modules:
+            settings = {key: value for key, value in vars(module).items() if key != "path"}
+            if isinstance(module, folder.Pooling):
+                modes = module.modes[0] if len(module.modes) == 1 else module.modes
+                settings = {
+                    "embedding_dimension": self.config.hidden_size,
+                    "pooling_mode": modes,
+                    "include_prompt": module.include_prompt,
+                }
+            lines.append(f"{type(module).__name__}({settings or ''})")
+        return lines
 
 
 class Embeddings(NamedTuple):
@@ -90,6 +106,7 @@ class SentenceModel(nnx.Module):
         return Embeddings(token_BLD, sentence_BD)
 
 
+@cache
 def define(design: Design, dtype=jnp.float32) -> tuple[nnx.GraphDef, dict[Any, Any]]:
     """The model without its numbers: flax's definition, and the tree of parameter shapes. Nothing is allocated.
 

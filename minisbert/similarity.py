@@ -1,90 +1,101 @@
 """Similarity of sentence embeddings: cosine, dot product, and (negated) euclidean and manhattan distance.
 
 Each comes for all pairs, `similarity_BM` of `a_BD` and `b_MD`, and row by row, `similarity_B` of `a_BD` and `b_BD`.
-Distances are negated, so that larger always means more alike. Pure functions; `reference/similarity.py` is the same
-in NumPy and must agree.
+Distances are negated, so that larger always means more alike. Pure functions that take NumPy arrays as well as JAX's and
+stay with whichever they get: a few vectors on the host need no compiler. `reference/similarity.py` must agree.
 """
 
 from collections.abc import Callable
+from typing import Any
 
-import jax
-import jax.numpy as jnp
+import numpy as np
+
+Array = Any  # numpy.ndarray or jax.Array
 
 
-def normalize(sentence_BD: jax.Array) -> jax.Array:
+def normalize(sentence_BD: Array) -> Array:
     """Scale each row to length 1; a zero row stays zero.
 
     Example:
-        >>> normalize(jnp.array([[3.0, 4.0], [0.0, 0.0]])).round(3).tolist()
-        [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+        >>> normalize(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+        [[0.6, 0.8], [0.0, 0.0]]
     """
-    square_B1 = jnp.sum(sentence_BD * sentence_BD, axis=-1, keepdims=True)
+    xp = sentence_BD.__array_namespace__()
+    square_B1 = (sentence_BD * sentence_BD).sum(axis=-1, keepdims=True)
     # The root is taken of a number above 0 only: its slope at 0 is infinite and would turn gradients into NaN.
-    norm_B1 = jnp.sqrt(jnp.where(square_B1 > 0, square_B1, 1))
-    return sentence_BD / jnp.maximum(norm_B1, 1e-12)
+    norm_B1 = xp.sqrt(xp.where(square_B1 > 0, square_B1, 1))
+    return sentence_BD / xp.maximum(norm_B1, 1e-12)
 
 
-def dot(a_BD: jax.Array, b_MD: jax.Array) -> jax.Array:
+def dot(a_BD: Array, b_MD: Array) -> Array:
     """All dot products.
 
     Example:
-        >>> dot(jnp.array([[1.0, 2.0]]), jnp.array([[3.0, 4.0], [0.0, 1.0]])).tolist()
+        >>> dot(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0], [0.0, 1.0]])).tolist()
         [[11.0, 2.0]]
     """
-    return jnp.einsum("BD,MD->BM", a_BD, b_MD, precision=jax.lax.Precision.HIGHEST)
+    return a_BD @ b_MD.T
 
 
-def cosine(a_BD: jax.Array, b_MD: jax.Array) -> jax.Array:
+def cosine(a_BD: Array, b_MD: Array) -> Array:
     """All cosines; a zero vector has cosine 0 with everything (SBERT section 3, "cosine-similarity").
 
     Example:
-        >>> cosine(jnp.array([[1.0, 0.0]]), jnp.array([[2.0, 0.0], [0.0, 5.0]])).tolist()
+        >>> cosine(np.array([[1.0, 0.0]]), np.array([[2.0, 0.0], [0.0, 5.0]])).tolist()
         [[1.0, 0.0]]
     """
     return dot(normalize(a_BD), normalize(b_MD))
 
 
-def euclidean(a_BD: jax.Array, b_MD: jax.Array) -> jax.Array:
+def euclidean(a_BD: Array, b_MD: Array) -> Array:
     """All negated euclidean distances, from the differences: exact 0 for equal rows, no cancellation.
 
     Example:
-        >>> euclidean(jnp.array([[0.0, 0.0]]), jnp.array([[3.0, 4.0]])).tolist()
+        >>> euclidean(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0]])).tolist()
         [[-5.0]]
     """
-    return jax.lax.map(lambda a_D: -jnp.sqrt(jnp.sum((a_D - b_MD) ** 2, axis=-1)), a_BD)
+    return _row_by_row(pairwise_euclidean, a_BD, b_MD)
 
 
-def manhattan(a_BD: jax.Array, b_MD: jax.Array) -> jax.Array:
+def manhattan(a_BD: Array, b_MD: Array) -> Array:
     """All negated manhattan distances.
 
     Example:
-        >>> manhattan(jnp.array([[0.0, 0.0]]), jnp.array([[3.0, 4.0]])).tolist()
+        >>> manhattan(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0]])).tolist()
         [[-7.0]]
     """
-    return jax.lax.map(lambda a_D: -jnp.sum(jnp.abs(a_D - b_MD), axis=-1), a_BD)
+    return _row_by_row(pairwise_manhattan, a_BD, b_MD)
 
 
-def pairwise_dot(a_BD: jax.Array, b_BD: jax.Array) -> jax.Array:
+def pairwise_dot(a_BD: Array, b_BD: Array) -> Array:
     """Row-by-row dot products, `similarity_B`."""
-    return jnp.sum(a_BD * b_BD, axis=-1)
+    return (a_BD * b_BD).sum(axis=-1)
 
 
-def pairwise_cosine(a_BD: jax.Array, b_BD: jax.Array) -> jax.Array:
+def pairwise_cosine(a_BD: Array, b_BD: Array) -> Array:
     """Row-by-row cosines, `similarity_B`."""
     return pairwise_dot(normalize(a_BD), normalize(b_BD))
 
 
-def pairwise_euclidean(a_BD: jax.Array, b_BD: jax.Array) -> jax.Array:
+def pairwise_euclidean(a_BD: Array, b_BD: Array) -> Array:
     """Row-by-row negated euclidean distances, `similarity_B`."""
-    return -jnp.sqrt(jnp.sum((a_BD - b_BD) ** 2, axis=-1))
+    return -(((a_BD - b_BD) ** 2).sum(axis=-1) ** 0.5)
 
 
-def pairwise_manhattan(a_BD: jax.Array, b_BD: jax.Array) -> jax.Array:
+def pairwise_manhattan(a_BD: Array, b_BD: Array) -> Array:
     """Row-by-row negated manhattan distances, `similarity_B`."""
-    return -jnp.sum(jnp.abs(a_BD - b_BD), axis=-1)
+    return -abs(a_BD - b_BD).sum(axis=-1)
 
 
-Similarity = Callable[[jax.Array, jax.Array], jax.Array]
+Similarity = Callable[[Array, Array], Array]
+
+
+def _row_by_row(pairwise: Similarity, a_BD: Array, b_MD: Array) -> Array:
+    # One row at a time: all differences at once would be B * M * D numbers.
+    xp = a_BD.__array_namespace__()
+    rows = [pairwise(a_D[None], b_MD) for a_D in a_BD]
+    return xp.stack(rows) if rows else xp.zeros((0, len(b_MD)), dtype=np.float32)
+
 
 # The names of model folders.
 SIMILARITIES: dict[str, Similarity] = {

@@ -25,7 +25,7 @@ WORDS = (
     "woman child dog cat water red blue green walk run eat play sing music guitar piano food street house car train "
     "small big old new good bad day night city sea tree bird book read write word sentence vector meaning same other"
 ).split()
-ENDINGS = ["##s", "##ed", "##ing", "##er", "##ly", "##est"]
+ENDINGS = ["##ed", "##ing", "##er", "##ly", "##est"]
 
 MODELS = {
     "tiny-bert": {

@@ -1,0 +1,97 @@
+"""The command line: `minisbert COMMAND ...`, one file per command.
+
+    minisbert demo
+    minisbert encode sentences.txt --model all-mpnet-base-v2 --out embeddings.npy
+
+A command is a function of its file with the command's name; its signature and docstring are its flags and its help
+(tyro reads them). Only the file of the command that is called is imported, and the files import jax, NumPy and the
+like inside their functions, so that help and mistakes are answered at once.
+"""
+
+import os
+import sys
+from importlib import import_module
+
+from minisbert import __version__
+from minisbert.errors import InputError, MinisbertError
+
+# command -> its purpose, the first line of the function's docstring (a test holds the two together)
+COMMANDS = {
+    "demo": "Compare five sentences, beside the published similarities of the model.",
+    "encode": "Embed the sentences of a file.",
+    "similarity": "Score how alike sentences are.",
+    "inspect": "Show every setting of a model and which file it comes from.",
+    "download": "Fetch models into the cache, and print where they are.",
+    "convert": "Convert a model's weights to minisbert's own names, or back.",
+}
+
+# Exit codes: 0 done, 1 a comparison failed, 2 a mistake in the call or its files; and the shell's for two signals.
+MISTAKE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code.
+
+    Args:
+        argv: the words after `minisbert`; by default those of this process.
+
+    Example:
+        >>> main(["--version"])
+        minisbert 0.1.0
+        0
+    """
+    if argv is None:
+        argv = sys.argv[1:]
+        for stream in (sys.stdout, sys.stderr):
+            # A terminal that cannot show a character shows its number instead of a traceback.
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _run(argv)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # The reader has left (`minisbert inspect ... | head`). What is still buffered goes nowhere, quietly.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        print("minisbert: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (MinisbertError, OSError) as error:
+        print(f"minisbert: error: {error}", file=sys.stderr)
+        return MISTAKE
+
+
+def _run(argv: list[str]) -> int:
+    name = argv[0] if argv else "--help"
+    if name in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if argv else MISTAKE
+    if name == "--version":
+        print(f"minisbert {__version__}")
+        return 0
+    if name not in COMMANDS:
+        raise InputError(f"{name!r} is no command. Expected one of {', '.join(COMMANDS)}; see `minisbert --help`.")
+
+    import tyro
+
+    command = getattr(import_module(f"minisbert.commands.{name}"), name)
+    try:
+        return tyro.cli(
+            command,
+            prog=f"minisbert {name}",
+            args=argv[1:],
+            config=(tyro.conf.FlagCreatePairsOff,),  # --json, but no --no-json
+        )
+    except SystemExit as end:  # how tyro ends after help and after a wrong flag, which it has explained itself
+        return end.code if isinstance(end.code, int) else 0
+
+
+def _help() -> str:
+    commands = "\n".join(f"  {name:<12}{purpose}" for name, purpose in COMMANDS.items())
+    return (
+        "usage: minisbert COMMAND ...\n\nSentence-BERT: sentences to embeddings that can be compared.\n\n"
+        f"commands:\n{commands}\n\n"
+        "options:\n  -h, --help  this page; `minisbert COMMAND --help` explains a command\n  --version   the version\n\n"
+        "A MODEL is a folder, a known name (all-mpnet-base-v2), or a name on the Hugging Face hub (org/name)."
+    )

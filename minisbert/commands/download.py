@@ -1,0 +1,38 @@
+"""`minisbert download`: fetch models, and print where they are.
+
+minisbert download all-mpnet-base-v2 all-MiniLM-L6-v2
+minisbert download all-mpnet-base-v2 --offline && echo "it is here"
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+
+def download(
+    name: Annotated[Positional[str], arg(metavar="NAME")],
+    more: Annotated[Positional[tuple[str, ...]], arg(metavar="[NAME ...]")] = (),
+    *,
+    revision: Annotated[str | None, arg(metavar="REVISION")] = None,
+    cache: Annotated[str | None, arg(metavar="FOLDER")] = None,
+    offline: bool = False,
+) -> int:
+    """Fetch models into the cache, and print where they are.
+
+    Example: minisbert download all-mpnet-base-v2
+
+    Args:
+        name: a known name, or a name on the hub (org/name).
+        more: further names.
+        revision: a branch, tag or commit of the hub's repository.
+        cache: where models are kept, instead of the user's cache folder.
+        offline: only look whether they are here; never open a socket.
+    """
+    from minisbert.checkpoint.download import locate
+
+    for each in (name, *more):
+        folder = locate(each, revision=revision, cache=Path(cache) if cache else None, offline=offline)
+        # One path a line and nothing else on stdout, for `model=$(minisbert download ...)`.
+        print(folder, flush=True)
+    return 0

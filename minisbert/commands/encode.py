@@ -1,0 +1,102 @@
+"""`minisbert encode`: a file of sentences in, a file of embeddings out.
+
+minisbert encode sentences.txt --model all-mpnet-base-v2 --out embeddings.npy
+cat sentences.txt | minisbert encode - --model weights/tiny-bert > embeddings.jsonl
+"""
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from minisbert.commands.files import STANDARD, Sentences, read_sentences
+from minisbert.commands.outputs import WRITERS, check_output, write_embeddings
+from minisbert.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from minisbert.sentence_encoder import SentenceEncoder
+
+# Sentences embedded before they are written: enough to fill batches, few enough to keep memory flat.
+PART = 65_536
+
+
+def encode(
+    source: Annotated[Positional[str], arg(metavar="INPUT")],
+    *,
+    model: Annotated[str, arg(metavar="MODEL")],
+    out: Annotated[str, arg(metavar="FILE")] = STANDARD,
+    column: Annotated[str, arg(metavar="NAME")] = "text",
+    prompt: Annotated[str | None, arg(metavar="TEXT")] = None,
+    prompt_name: Annotated[str | None, arg(metavar="NAME")] = None,
+    batch_size: Annotated[int | None, arg(metavar="N")] = None,
+    normalize: bool = False,
+    truncate_dim: Annotated[int | None, arg(metavar="N")] = None,
+    precision: Literal["float32", "int8", "uint8", "binary", "ubinary"] = "float32",
+    compute_dtype: Literal["float32", "bfloat16"] = "float32",
+    on_truncate: Literal["warn", "error", "ignore"] = "warn",
+    offline: bool = False,
+) -> int:
+    """Embed the sentences of a file.
+
+    Example: echo "a man eats" | minisbert encode - --model all-mpnet-base-v2 --out embeddings.npy
+
+    Args:
+        source: .txt (a sentence a line), .jsonl, .tsv (each also .gz), .parquet, or - for text on stdin.
+        model: a folder, a known name, or a name on the hub.
+        out: .npy, .jsonl, .parquet, or - for jsonl on stdout.
+        column: which key or column of jsonl, tsv or parquet holds the sentence.
+        prompt: a text to put before each sentence.
+        prompt_name: the name of such a text in the model's settings.
+        batch_size: sentences computed at once; by default as many as fit 1024 tokens.
+        normalize: scale each embedding to length 1.
+        truncate_dim: keep the first dimensions only (Matryoshka models).
+        precision: numbers of the output; int8 and uint8 divide the range that each dimension has in this file.
+        compute_dtype: bfloat16 is faster where the hardware has it, and less exact.
+        on_truncate: what to do about sentences that are longer than the model takes.
+        offline: never open a socket.
+    """
+    check_output(out, (*WRITERS, STANDARD), source=source)
+    sentences = read_sentences(source, column)
+
+    from minisbert import SentenceEncoder
+
+    encoder = SentenceEncoder.load(model, compute_dtype=compute_dtype, offline=offline)
+    if on_truncate == "error":
+        _refuse_long(encoder, sentences, prompt_name, prompt)
+    options = {
+        "prompt": prompt,
+        "prompt_name": prompt_name,
+        "batch_size": batch_size,
+        "show_progress_bar": sys.stderr.isatty(),
+        "precision": precision,
+        "normalize_embeddings": normalize,
+        "truncate_dim": truncate_dim,
+        "on_truncate": on_truncate,
+    }
+    # int8 steps are measured over the whole file, so it has to be one part.
+    size = len(sentences.texts) if precision in ("int8", "uint8") else PART
+    write_embeddings(out, _parts(encoder, sentences.texts, size, options), rows=len(sentences.texts))
+    return 0
+
+
+def _parts(
+    encoder: "SentenceEncoder", texts: list[str], size: int, options: dict[str, Any]
+) -> Iterator[tuple[list[str], "np.ndarray"]]:
+    for start in range(0, max(len(texts), 1), max(size, 1)):
+        part = texts[start : start + size]
+        yield part, encoder.encode(part, **options)
+
+
+def _refuse_long(encoder: "SentenceEncoder", sentences: Sentences, prompt_name: str | None, prompt: str | None) -> None:
+    """Before anything is computed, and in the file's own line numbers, which `encode` cannot know."""
+    for start in range(0, len(sentences.texts), PART):
+        part = sentences.texts[start : start + PART]
+        for row, count in enumerate(encoder.token_counts(part, prompt_name, prompt), start=start):
+            if count.dropped:
+                raise DataError(
+                    f"{sentences.place(row)}: {count.tokens} tokens, {count.dropped} more than the model's "
+                    f"{encoder.max_seq_length}. Shorten it, or pass --on-truncate warn to embed its beginning."
+                )

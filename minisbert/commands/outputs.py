@@ -1,0 +1,142 @@
+"""Files that commands write: checked before the work, whole or not at all after it.
+
+    check_output("talk.npy", (".npy", ".jsonl", ".parquet", "-"))                    # before anything is computed
+    write_embeddings("talk.npy", [(texts, embeddings)], rows=len(texts))
+
+Embeddings go into .npy (an array, a row a sentence), .jsonl ({"text": ..., "embedding": [...]} a line), .parquet (the
+same two columns, fixed-size lists), or "-", which is jsonl on stdout.
+"""
+
+import json
+import os
+import sys
+import uuid
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from minisbert.commands.files import STANDARD, pyarrow_parquet
+from minisbert.errors import DataError, InputError, MinisbertError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Part = tuple[list[str], np.ndarray]  # consecutive sentences and their embeddings
+
+
+def check_output(out: str, kinds: Collection[str], *, source: str = "") -> None:
+    """Refuse a path that cannot be written, before any work is done for it.
+
+    Args:
+        out: the path asked for.
+        kinds: the extensions that can be written; "-" among them allows stdout.
+        source: the input, which the output must not replace.
+
+    Raises:
+        InputError: the wrong extension, a folder, or the input itself.
+        DataError: the folder is missing or not writable.
+    """
+    if out == STANDARD and STANDARD in kinds:
+        return
+    path = Path(out)
+    if path.suffix.lower() not in kinds:
+        expected = ", ".join("- (stdout)" if kind == STANDARD else kind for kind in kinds)
+        raise InputError(f"{out}: this kind of file is not written here. Expected a name that ends in {expected}.")
+    if path.suffix.lower() == ".parquet":
+        pyarrow_parquet()
+    if path.is_dir():
+        raise InputError(f"{out}: is a folder. Expected the name of a file.")
+    if source and path.exists() and Path(source).exists() and path.samefile(source):
+        raise InputError(f"{out}: is the input itself. Expected another name.")
+    if not path.parent.is_dir():
+        raise DataError(f"{out}: there is no folder {path.parent}. Make it first, or choose another name.")
+    if not os.access(path.parent, os.W_OK):
+        raise DataError(f"{out}: the folder {path.parent} is not writable. Choose another name.")
+
+
+@contextmanager
+def whole_file(out: Path) -> Iterator[Path]:
+    """A temporary path beside `out` that takes its place when the block ends well, and vanishes when it does not.
+
+    Raises:
+        DataError: it cannot be written (a full disk, a forbidden folder).
+    """
+    temporary = out.with_name(f".{out.name}.partial-{uuid.uuid4().hex[:8]}")
+    try:
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, out)
+    except MinisbertError:
+        raise
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({error.strerror or error}). Nothing was left behind.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_embeddings(out: str, parts: Iterable["Part"], rows: int) -> None:
+    """Write embeddings as they come; only one part is in memory.
+
+    Args:
+        out: a path that `check_output` has passed, or "-" for jsonl on stdout.
+        parts: sentences and their embeddings, in order; at least one part, which may have no rows.
+        rows: how many there are in all.
+    """
+    if out == STANDARD:
+        for texts, embeddings in parts:
+            sys.stdout.buffer.writelines(_json_lines(texts, embeddings))
+        sys.stdout.buffer.flush()
+        return
+    with whole_file(Path(out)) as temporary:
+        WRITERS[Path(out).suffix.lower()](temporary, parts, rows)
+
+
+def _write_npy(path: Path, parts: Iterable["Part"], rows: int) -> None:
+    import numpy as np
+
+    with path.open("wb") as file:
+        for _, embeddings in parts:
+            if file.tell() == 0:
+                descr = np.lib.format.dtype_to_descr(embeddings.dtype)
+                header = {"descr": descr, "fortran_order": False, "shape": (rows, embeddings.shape[1])}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(embeddings.tobytes())
+
+
+def _write_jsonl(path: Path, parts: Iterable["Part"], rows: int) -> None:
+    with path.open("wb") as file:
+        for texts, embeddings in parts:
+            file.writelines(_json_lines(texts, embeddings))
+
+
+def _json_lines(texts: list[str], embeddings: "np.ndarray") -> Iterator[bytes]:
+    for text, embedding in zip(texts, embeddings, strict=True):
+        # NumPy's shortest digits that give the same float32 again, half as many as those of Python's floats.
+        numbers = ", ".join(embedding.astype(str))
+        yield f'{{"text": {json.dumps(text, ensure_ascii=False)}, "embedding": [{numbers}]}}\n'.encode()
+
+
+def _write_parquet(path: Path, parts: Iterable["Part"], rows: int) -> None:
+    import pyarrow
+
+    parquet = pyarrow_parquet()
+    writer = None
+    try:
+        for texts, embeddings in parts:
+            values = pyarrow.array(embeddings.ravel())
+            lists = pyarrow.FixedSizeListArray.from_arrays(values, embeddings.shape[1])
+            table = pyarrow.table({"text": pyarrow.array(texts, pyarrow.string()), "embedding": lists})
+            writer = writer or parquet.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+    finally:
+        if writer:
+            writer.close()
+
+
+WRITERS: dict[str, Callable[[Path, Iterable["Part"], int], None]] = {
+    ".npy": _write_npy,
+    ".jsonl": _write_jsonl,
+    ".parquet": _write_parquet,
+}

@@ -1,0 +1,120 @@
+"""The compiled forward pass: token batches in, embeddings out, with the device kept busy.
+
+The one place where encoding is compiled. Each shape is compiled once, and the ledger says which, and how long it
+took; XLA's results are kept in a cache folder, so a second process does not compile again. Batches are sent off
+without waiting, and read back a few batches later, while the next are already computed and tokenized.
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from minisbert.checkpoint.download import cache_folder
+from minisbert.sentence_model import Design, Embeddings, define
+from minisbert.text.batching import Batch
+
+COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+# Batches computed ahead of the one being read back.
+IN_FLIGHT = 4
+
+
+class Result(NamedTuple):
+    """What was computed for one batch, its filling rows left out."""
+
+    rows: list[int]  # which sentences
+    sentence_BD: np.ndarray
+    tokens: list[tuple[np.ndarray, np.ndarray]]  # (ids, token embeddings) a sentence, where asked for
+
+
+class Compilation(NamedTuple):
+    """One line of the compile ledger."""
+
+    rows: int
+    length: int
+    output: str
+    seconds: float
+
+
+class Forward:
+    """A model ready to compute.
+
+    Args:
+        design: what the model consists of.
+        params: its parameters, in the compute dtype where that differs (see `pretrained.cast_matrices`).
+        compute_dtype: "float32" or "bfloat16".
+    """
+
+    def __init__(self, design: Design, params: dict[Any, Any], compute_dtype: str):
+        keep_compiled()
+        self.params = params
+        self.compilations: list[Compilation] = []
+        self._shapes: set[tuple[int, int, bool]] = set()
+        dtype = COMPUTE_DTYPES[compute_dtype]
+        definition, _ = define(design, dtype)
+
+        def embed(params: Any, token_ids_BL: jax.Array, lengths_B: jax.Array, prompt_length: jax.Array) -> Embeddings:
+            # "highest": float32 means float32 on every device, not its short-cuts (TF32, bfloat16 passes).
+            with jax.default_matmul_precision("highest" if compute_dtype == "float32" else "default"):
+                return nnx.merge(definition, params)(token_ids_BL, lengths_B, prompt_length)
+
+        # What a caller does not ask for is not computed or copied.
+        self._sentences = jax.jit(lambda *arguments: embed(*arguments).sentence_BD)
+        self._tokens = jax.jit(embed)
+
+    def start(self, batch: Batch, prompt_length: int = 0, *, with_tokens: bool = False) -> Any:
+        """Send one batch to the device; returns at once unless the shape is new and must be compiled."""
+        compute = self._tokens if with_tokens else self._sentences
+        arguments = (self.params, batch.token_ids_BL, batch.lengths_B, np.int32(prompt_length))
+        B, L = batch.token_ids_BL.shape
+        if (B, L, with_tokens) in self._shapes:
+            return compute(*arguments)
+        started = time.perf_counter()
+        result = compute(*arguments)
+        self._shapes.add((B, L, with_tokens))
+        output = "token embeddings" if with_tokens else "sentence embeddings"
+        self.compilations.append(Compilation(B, L, output, time.perf_counter() - started))
+        return result
+
+    def run(self, batches: Iterable[Batch], prompt_length: int = 0, *, with_tokens: bool = False) -> Iterator[Result]:
+        """Compute batch after batch, a few ahead of the reader."""
+        pending: deque[tuple[Batch, Any]] = deque()
+        for batch in batches:
+            pending.append((batch, self.start(batch, prompt_length, with_tokens=with_tokens)))
+            if len(pending) > IN_FLIGHT:
+                yield read_back(*pending.popleft())
+        while pending:
+            yield read_back(*pending.popleft())
+
+
+def read_back(batch: Batch, computed: Any) -> Result:
+    """Wait for a batch and bring it to the host."""
+    count = len(batch.rows)
+    if not isinstance(computed, Embeddings):
+        return Result(batch.rows, np.asarray(computed)[:count], [])
+    token_BLD = np.asarray(computed.token_BLD)
+    tokens = [(batch.token_ids_BL[b, :length], token_BLD[b, :length]) for b, length in enumerate(batch.lengths_B)]
+    return Result(batch.rows, np.asarray(computed.sentence_BD)[:count], tokens[:count])
+
+
+def keep_compiled() -> Path | None:
+    """Keep XLA's compiled programs in the user's cache folder, unless a folder is set already or
+    MINISBERT_COMPILATION_CACHE=0 says no.
+
+    Returns:
+        the folder, or None.
+    """
+    folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    if folder is None and os.environ.get("MINISBERT_COMPILATION_CACHE") != "0":
+        folder = str(cache_folder() / "compiled")
+        jax.config.update("jax_compilation_cache_dir", folder)
+        # The small programs are most of them; each saves a fifth of a second or more.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    return Path(folder) if folder else None

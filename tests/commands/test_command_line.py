@@ -1,0 +1,106 @@
+"""The command line as a whole: help, exit codes, and how it ends early."""
+
+import importlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+import minisbert
+from minisbert.commands import COMMANDS, main
+
+HEAVY = ("jax", "flax", "numpy", "tokenizers", "safetensors", "matplotlib", "pyarrow", "huggingface_hub")
+
+
+def command(name):
+    return getattr(importlib.import_module(f"minisbert.commands.{name}"), name)
+
+
+def test_help_lists_every_command_with_one_line(run):
+    result = run("--help")
+    assert result.code == 0
+    for name in COMMANDS:
+        purpose = command(name).__doc__.splitlines()[0]
+        assert f"  {name:<12}{purpose}\n" in result.out
+
+
+@pytest.mark.parametrize("words", [["--help"], *([name, "--help"] for name in COMMANDS)], ids=" ".join)
+def test_help_imports_nothing_heavy(words):
+    code = (
+        f"import sys; from minisbert.commands import main; code = main({words!r}); "
+        f"print('heavy:', [name for name in {HEAVY} if name in sys.modules]); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "heavy: []"
+
+
+def test_python_dash_m():
+    done = subprocess.run([sys.executable, "-m", "minisbert", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"minisbert {minisbert.__version__}\n", "")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_example_in_the_help_works(name, run, tiny_bert, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    example = re.search(r"^Example: (.*)$", run(name, "--help").out, re.MULTILINE).group(1)
+    words = [tiny_bert if word.startswith("all-") else word for word in shlex.split(example)]
+    stdin = b""
+    if words[0] == "echo":
+        stdin, words = words[1].encode() + b"\n", words[3:]
+    if name == "demo":
+        words.append(tiny_bert)
+    assert words[0] == "minisbert"
+    result = run(*words[1:], stdin=stdin)
+    assert result.code == 0, result.err
+
+
+def test_no_command(run):
+    result = run()
+    assert result.code == 2
+    assert result.out.startswith("usage: minisbert COMMAND")
+
+
+def test_unknown_command(run):
+    result = run("enocde")
+    assert result.code == 2
+    assert result.err.startswith("minisbert: error: 'enocde' is no command. Expected one of demo, encode,")
+
+
+@pytest.mark.parametrize(
+    "words", [["encode"], ["demo", "--ot", "x"], ["encode", "-", "--model", "m", "--batch-size", "x"]]
+)
+def test_wrong_flags_are_explained(words, run):
+    result = run(*words)
+    assert result.code == 2
+    assert "--help" in result.err
+
+
+def test_an_unknown_name_is_one_clear_error(run):
+    result = run("similarity", "no-such-model", "a", "b")
+    assert result.code == 2
+    assert result.err.startswith("minisbert: error: 'no-such-model' is not a folder here")
+
+
+def test_interrupted(monkeypatch, capsys):
+    def interrupted(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minisbert.commands._run", interrupted)
+    assert main(["demo"]) == 130
+    assert capsys.readouterr().err == "minisbert: interrupted\n"
+
+
+def test_a_reader_that_leaves_is_no_error(tiny_bert):
+    # Nobody reads from the start, so that the first flush already fails.
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "minisbert", "inspect", tiny_bert], stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")

@@ -1,0 +1,138 @@
+"""`minisbert convert`: there and back to the bit; nothing is overwritten that should not be."""
+
+import errno
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from minisbert import SentenceEncoder
+
+
+def files_of(folder):
+    return {str(file.relative_to(folder)): file.read_bytes() for file in Path(folder).rglob("*") if file.is_file()}
+
+
+def test_there_and_back(run, tiny, tmp_path):
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    count = len(load_file(Path(tiny) / "model.safetensors"))
+    result = run("convert", tiny, "--out", ours)
+    assert result.code == 0
+    assert f"{count} tensors, the same to the bit." in result.out
+    assert (ours / "minisbert.safetensors").is_file()
+    assert not (ours / "model.safetensors").exists()
+    assert run("convert", "--back", ours, "--out", theirs).code == 0
+    assert files_of(theirs) == files_of(tiny)
+
+
+def test_a_converted_folder_loads(run, tiny, sentences, tmp_path):
+    assert run("convert", tiny, "--out", tmp_path / "ours").code == 0
+    expected = SentenceEncoder.load(tiny).encode(sentences)
+    np.testing.assert_array_equal(SentenceEncoder.load(str(tmp_path / "ours")).encode(sentences), expected)
+
+
+def test_dtypes_names_and_unused_tensors_come_back(run, tiny_bert, tmp_path):
+    """An old checkpoint: prefix, TensorFlow's names of layer norms, float16, a pooler, and -0.0."""
+    old = tmp_path / "old"
+    shutil.copytree(tiny_bert, old)
+    tensors = load_file(old / "model.safetensors")
+    renamed = {
+        "bert." + name.replace("LayerNorm.weight", "LayerNorm.gamma"): tensor.astype(np.float16)
+        for name, tensor in tensors.items()
+    }
+    renamed["bert.pooler.dense.weight"] = np.full((32, 32), -0.0, np.float32)
+    renamed["bert.embeddings.position_ids"] = np.arange(64)[None]
+    save_file(renamed, old / "model.safetensors", metadata={"format": "pt"})
+    assert run("convert", old, "--out", tmp_path / "ours").code == 0
+    assert run("convert", "--back", tmp_path / "ours", "--out", tmp_path / "back").code == 0
+    assert files_of(tmp_path / "back") == files_of(old)
+
+
+def test_dense_modules_and_plain_folders(run, tiny_bert, tmp_path):
+    model = tmp_path / "with-dense"
+    shutil.copytree(tiny_bert, model)
+    chain = json.loads((model / "modules.json").read_text())
+    chain.append({"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"})
+    (model / "modules.json").write_text(json.dumps(chain))
+    (model / "2_Dense").mkdir()
+    settings = {"in_features": 32, "out_features": 4, "bias": False}
+    (model / "2_Dense" / "config.json").write_text(json.dumps(settings))
+    save_file({"linear.weight": np.eye(4, 32, dtype=np.float32)}, model / "2_Dense" / "model.safetensors")
+    plain = tmp_path / "plain"
+    shutil.copytree(tiny_bert, plain)
+    (plain / "modules.json").unlink()
+    shutil.rmtree(plain / "1_Pooling")
+    for source in (model, plain):
+        ours, theirs = tmp_path / f"{source.name}-ours", tmp_path / f"{source.name}-theirs"
+        assert run("convert", source, "--out", ours).code == 0
+        assert run("convert", "--back", ours, "--out", theirs).code == 0
+        assert files_of(theirs) == files_of(source)
+
+
+def test_the_default_is_under_weights(run, tiny_bert, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("convert", tiny_bert).code == 0
+    assert (tmp_path / "weights" / "tiny-bert" / "minisbert.safetensors").is_file()
+    # Once more: the model there is replaced.
+    assert run("convert", tiny_bert).code == 0
+    assert [path.name for path in (tmp_path / "weights").iterdir()] == ["tiny-bert"]
+
+
+def test_the_source_is_never_replaced(run, tiny_bert, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_bert, model)
+    before = files_of(tmp_path)
+    for out in (model, tmp_path):
+        result = run("convert", model, "--out", out)
+        assert result.code == 2
+        assert "is or holds the source itself" in result.err
+    assert files_of(tmp_path) == before
+
+
+def test_the_wrong_way(run, tiny_bert, tmp_path):
+    ours = tmp_path / "ours"
+    assert run("convert", "--back", tiny_bert, "--out", tmp_path / "x").err.startswith(
+        f"minisbert: error: {tiny_bert}: has no minisbert.safetensors."
+    )
+    assert run("convert", tiny_bert, "--out", ours).code == 0
+    assert "is converted already" in run("convert", ours, "--out", tmp_path / "x").err
+    assert "--back needs --out" in run("convert", "--back", ours).err
+    assert [path.name for path in tmp_path.iterdir()] == ["ours"]
+
+
+def test_other_files_are_not_replaced(run, tiny_bert, tmp_path):
+    (tmp_path / "diary.txt").write_text("dear diary")
+    result = run("convert", tiny_bert, "--out", tmp_path)
+    assert result.code == 2
+    assert "holds files but no model" in result.err
+    assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
+
+
+def test_a_failure_leaves_nothing(run, tiny_bert, tmp_path, monkeypatch):
+    def disk_full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("minisbert.checkpoint.converted.write_tensors", disk_full)
+    result = run("convert", tiny_bert, "--out", tmp_path / "ours")
+    assert result.code == 2
+    assert "ours: cannot be written (No space left on device). Nothing was left behind." in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_conversion_that_loses_a_bit_is_not_kept(run, tiny_bert, tmp_path, monkeypatch):
+    from minisbert import pretrained
+
+    honest = pretrained.encoder_tensors
+
+    def lossy(model):
+        tensors = honest(model)
+        name = "embeddings.LayerNorm.bias"
+        return {**tensors, name: np.nextafter(tensors[name], np.float32(1))}
+
+    monkeypatch.setattr(pretrained, "encoder_tensors", lossy)
+    result = run("convert", tiny_bert, "--out", tmp_path / "ours")
+    assert result.code == 2
+    assert "1 tensors do not survive the conversion: embeddings.LayerNorm.bias." in result.err
+    assert list(tmp_path.iterdir()) == []
