@@ -18,7 +18,7 @@ from flax import nnx
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule
 from minisbert.checkpoint.settings import Settings
-from minisbert.transformer.block import ACTIVATIONS, Block, layer_norm
+from minisbert.transformer.block import ACTIVATIONS, Block, embedding_table, layer_norm
 from minisbert.transformer.dropout import dropout, fold
 
 
@@ -86,11 +86,11 @@ class Encoder(nnx.Module):
     def __init__(self, config: Config, *, dtype=jnp.float32, rngs: nnx.Rngs):
         normal = nnx.initializers.normal(config.initializer_range)
         self.config = config
-        self.token_embedding = nnx.Embed(config.vocab_size, config.hidden_size, embedding_init=normal, rngs=rngs)
-        self.position_embedding = nnx.Embed(
-            config.max_position_embeddings, config.hidden_size, embedding_init=normal, rngs=rngs
+        self.token_embedding = embedding_table(config.vocab_size, config.hidden_size, dtype, normal, rngs)
+        self.position_embedding = embedding_table(
+            config.max_position_embeddings, config.hidden_size, dtype, normal, rngs
         )
-        self.segment_embedding = nnx.Embed(config.type_vocab_size, config.hidden_size, embedding_init=normal, rngs=rngs)
+        self.segment_embedding = embedding_table(config.type_vocab_size, config.hidden_size, dtype, normal, rngs)
         self.embedding_norm = layer_norm(config.hidden_size, config.layer_norm_eps, dtype, rngs)
         self.blocks = nnx.List(
             [

@@ -19,7 +19,7 @@ from flax import nnx
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule
 from minisbert.checkpoint.settings import Settings
-from minisbert.transformer.block import ACTIVATIONS, Block, layer_norm
+from minisbert.transformer.block import ACTIVATIONS, Block, embedding_table, layer_norm
 from minisbert.transformer.dropout import dropout, fold
 from minisbert.transformer.positions import RelativePositionBias, offset_position_ids
 
@@ -95,13 +95,17 @@ class Encoder(nnx.Module):
     def __init__(self, config: Config, *, dtype=jnp.float32, rngs: nnx.Rngs):
         normal = nnx.initializers.normal(config.initializer_range)
         self.config = config
-        self.token_embedding = nnx.Embed(config.vocab_size, config.hidden_size, embedding_init=normal, rngs=rngs)
-        self.position_embedding = nnx.Embed(
-            config.max_position_embeddings, config.hidden_size, embedding_init=normal, rngs=rngs
+        self.token_embedding = embedding_table(config.vocab_size, config.hidden_size, dtype, normal, rngs)
+        self.position_embedding = embedding_table(
+            config.max_position_embeddings, config.hidden_size, dtype, normal, rngs
         )
         self.embedding_norm = layer_norm(config.hidden_size, config.layer_norm_eps, dtype, rngs)
         self.relative_position_bias = RelativePositionBias(
-            config.relative_attention_num_buckets, config.num_attention_heads, embedding_init=normal, rngs=rngs
+            config.relative_attention_num_buckets,
+            config.num_attention_heads,
+            dtype=dtype,
+            embedding_init=normal,
+            rngs=rngs,
         )
         self.blocks = nnx.List(
             [

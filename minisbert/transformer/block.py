@@ -28,6 +28,12 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
+def embedding_table(rows: int, width: int, dtype, initializer, rngs: nnx.Rngs) -> nnx.Embed:
+    """A table with a learned vector a row, looked up in float32 at least."""
+    dtype = jnp.promote_types(dtype, jnp.float32)
+    return nnx.Embed(rows, width, dtype=dtype, embedding_init=initializer, rngs=rngs)
+
+
 def layer_norm(width: int, epsilon: float, dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
     """Layer norm (Ba et al. 2016) in float32 at least; the variance as mean((x - mean)^2), which does not cancel."""
     dtype = jnp.promote_types(dtype, jnp.float32)

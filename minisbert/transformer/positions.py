@@ -83,9 +83,10 @@ def relative_position_buckets(length: int, buckets: int = 32, max_distance: int 
 class RelativePositionBias(nnx.Module):
     """A learned score per head and bucket of distance (T5 section 2.1); one table serves all layers."""
 
-    def __init__(self, buckets: int, heads: int, *, embedding_init, rngs: nnx.Rngs):
+    def __init__(self, buckets: int, heads: int, *, dtype=jnp.float32, embedding_init, rngs: nnx.Rngs):
         self.buckets = buckets
-        self.table = nnx.Embed(buckets, heads, embedding_init=embedding_init, rngs=rngs)
+        dtype = jnp.promote_types(dtype, jnp.float32)
+        self.table = nnx.Embed(buckets, heads, dtype=dtype, embedding_init=embedding_init, rngs=rngs)
 
     def __call__(self, length: int) -> jax.Array:
         """bias_NQK for sentences of `length` tokens."""
