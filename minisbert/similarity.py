@@ -28,7 +28,7 @@ def normalize(sentence_BD: Array) -> Array:
 
 
 def dot(a_BD: Array, b_MD: Array) -> Array:
-    """All dot products.
+    """All dot products. On an accelerator JAX rounds products unless `jax.default_matmul_precision("highest")` is set.
 
     Example:
         >>> dot(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0], [0.0, 1.0]])).tolist()
@@ -94,7 +94,7 @@ def _row_by_row(pairwise: Similarity, a_BD: Array, b_MD: Array) -> Array:
     # One row at a time: all differences at once would be B * M * D numbers.
     xp = a_BD.__array_namespace__()
     rows = [pairwise(a_D[None], b_MD) for a_D in a_BD]
-    return xp.stack(rows) if rows else xp.zeros((0, len(b_MD)), dtype=np.float32)
+    return xp.stack(rows) if rows else xp.zeros((0, len(b_MD)), dtype=a_BD.dtype)
 
 
 # The names of model folders.

@@ -1,0 +1,249 @@
+"""The plan of the house, held by reading the source (ast): who may import whom, where code is compiled, what is kept out.
+
+Imports run down the rows of `ROWS` only. A new file gets its place in that table. Every complaint names file:line.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "minisbert"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# From the top of the house to its foundations: a room may import itself and the rows below its own.
+ROWS = [
+    {"__main__"},
+    {"commands"},
+    {"__init__"},  # the public names, lazily imported
+    {"tasks"},
+    {"training"},
+    {"sentence_encoder", "cross_encoder"},
+    {"pretrained", "forward", "arguments"},
+    {"sentence_model"},
+    {"dense", "encoders", "text"},
+    {"checkpoint"},
+    {"transformer", "pooling", "similarity", "quantization"},
+    {"errors", "limits"},
+]
+HEIGHT = {room: len(ROWS) - i for i, row in enumerate(ROWS) for room in row}
+# The NumPy twin stands beside the house: it imports nothing of it, and nothing in it imports the twin.
+ISLAND = "reference"
+
+# The few places that compile; everything else is a plain function that they may compile.
+MAY_COMPILE = {
+    "forward.py",
+    "cross_encoder.py",
+    "training/siamese.py",
+    "training/gradcache.py",
+    "tasks/search.py",
+}
+COMPILES = {"jax.jit", "jax.pmap", "nnx.jit", "flax.nnx.jit", "jax.experimental.pjit", "jax.pjit"}
+
+# Other frameworks, and modules whose files run code when read.
+NEVER_IMPORTED = {
+    *("torch", "transformers", "sentence_transformers", "tensorflow"),
+    *("pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"),
+}
+NEVER_CALLED = {"eval", "exec", "compile", "__import__", "execfile"}
+# Lazy public names and lazy commands, each from a table in the file.
+MAY_IMPORT_BY_NAME = {"__init__.py", "commands/__init__.py"}
+
+LONGEST = 330
+# Files allowed to be longer, each with its own bound; to be split by question, and never to grow.
+LONGER = {"sentence_encoder.py": 340}
+
+
+def room_of(path: str) -> str:
+    """The room of a file: the folder or file right under the package."""
+    return path.split("/")[0].removesuffix(".py")
+
+
+def parents_named(path: str, node: ast.ImportFrom) -> str:
+    """The absolute module that a `from ... import` names, relative ones resolved."""
+    if not node.level:
+        return node.module or ""
+    package = ["minisbert", *path.split("/")[:-1]]
+    return ".".join([*package[: len(package) - node.level + 1], *filter(None, [node.module])])
+
+
+def imports(path: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Every imported module with its line, at the top of the file or inside a function."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = parents_named(path, node)
+            if module == "minisbert":
+                # `from minisbert import limits` names a room; any other name is one of the public ones in __init__.
+                for alias in node.names:
+                    known = alias.name in HEIGHT or alias.name == ISLAND
+                    yield node.lineno, f"minisbert.{alias.name if known else '__init__'}"
+            else:
+                yield node.lineno, module
+
+
+def dotted(node: ast.expr) -> str:
+    """`jax.jit` of the expression jax.jit; empty for anything else than names and dots."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        before = dotted(node.value)
+        return f"{before}.{node.attr}" if before else ""
+    return ""
+
+
+def import_complaints(path: str, tree: ast.Module) -> Iterator[str]:
+    """Imports that run up the rows, or across."""
+    room = room_of(path)
+    if room != ISLAND and room not in HEIGHT:
+        yield f"{path}:1: the room {room!r} is in no row; give it a place in ROWS"
+        return
+    for line, module in imports(path, tree):
+        top, _, rest = module.partition(".")
+        if top != "minisbert":
+            if room == ISLAND and top in ("jax", "flax", "optax", "jaxlib"):
+                yield f"{path}:{line}: imports {module}, but reference/ is plain NumPy"
+            continue
+        other = rest.split(".")[0] or "__init__"
+        if other == room:
+            continue
+        if room == ISLAND:
+            yield f"{path}:{line}: imports {module}, but reference/ imports nothing else of minisbert"
+        elif other == ISLAND:
+            yield f"{path}:{line}: imports {module}, but only tests may import reference/"
+        elif other not in HEIGHT:
+            yield f"{path}:{line}: imports {module}, which is in no row; give it a place in ROWS"
+        elif HEIGHT[other] >= HEIGHT[room]:
+            yield f"{path}:{line}: imports {module}, but {room} stands below or beside {other}"
+
+
+def compile_complaints(path: str, tree: ast.Module) -> Iterator[str]:
+    """Compilation outside the few places, under any of its names."""
+    if path in MAY_COMPILE:
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and dotted(node) in COMPILES:
+            yield f"{path}:{node.lineno}: {dotted(node)}; only {', '.join(sorted(MAY_COMPILE))} compile"
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if f"{node.module}.{alias.name}" in COMPILES:
+                    yield f"{path}:{node.lineno}: imports {alias.name} of {node.module}; write jax.jit, where it may stand"
+
+
+def danger_complaints(path: str, tree: ast.Module) -> Iterator[str]:
+    """Other frameworks, pickles, code made from data, modules imported by a computed name."""
+    for line, module in imports(path, tree):
+        top = module.split(".")[0]
+        if top in NEVER_IMPORTED:
+            yield f"{path}:{line}: imports {top}"
+        if top in ("importlib", "runpy", "imp") and path not in MAY_IMPORT_BY_NAME and module != "importlib.metadata":
+            yield f"{path}:{line}: imports {module}; only {', '.join(sorted(MAY_IMPORT_BY_NAME))} import by name"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in NEVER_CALLED:
+            yield f"{path}:{node.lineno}: {node.id}"
+        elif isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+            if not (isinstance(node.value, ast.Constant) and node.value.value is False):
+                yield f"{path}:{node.value.lineno}: allow_pickle"
+        elif isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
+            yield f"{path}:{node.value.lineno}: trust_remote_code"
+
+
+def docstring_complaints(path: str, tree: ast.Module) -> Iterator[str]:
+    """Files, and public functions and classes at their top, that do not say what they are."""
+    if not ast.get_docstring(tree):
+        yield f"{path}:1: the file has no docstring"
+    for node in tree.body:
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        if not node.name.startswith("_") and not ast.get_docstring(node):
+            yield f"{path}:{node.lineno}: {node.name} has no docstring"
+
+
+def length_complaints(path: str, source: str) -> Iterator[str]:
+    """Files too long to be read in one sitting."""
+    lines, bound = len(source.splitlines()), LONGER.get(path, LONGEST)
+    if lines > bound:
+        yield f"{path}:{bound + 1}: the file has {lines} lines, more than {bound}; split it by question"
+
+
+RULES = [import_complaints, compile_complaints, danger_complaints, docstring_complaints]
+
+
+def complaints(path: str, source: str) -> list[str]:
+    """Everything that is against the plan in one file; `path` counts from the package's folder."""
+    tree = ast.parse(source)
+    found = [complaint for rule in RULES for complaint in rule(path, tree)]
+    return [*found, *length_complaints(path, source)]
+
+
+def test_there_is_something_to_read():
+    paths = {file.relative_to(PACKAGE).as_posix() for file in FILES}
+    assert {"__init__.py", "transformer/attention.py", "reference/encoder.py", *LONGER} <= paths
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(PACKAGE).as_posix())
+def test_the_file_keeps_to_the_plan(file):
+    path = file.relative_to(PACKAGE).as_posix()
+    assert complaints(path, file.read_text(encoding="utf-8")) == []
+
+
+# path, one bad line, and what the complaint must say. The line is line 2 of the file.
+BAD = [
+    ("transformer/attention.py", "from minisbert.encoders import bert", "transformer stands below or beside encoders"),
+    ("transformer/attention.py", "from ..encoders import bert", "imports minisbert.encoders"),
+    ("checkpoint/folder.py", "import minisbert.sentence_model", "checkpoint stands below or beside sentence_model"),
+    ("pooling.py", "from minisbert.similarity import normalize", "pooling stands below or beside similarity"),
+    ("encoders/bert.py", "from minisbert import sentence_model", "encoders stands below or beside sentence_model"),
+    ("tasks/sts.py", "from minisbert import SentenceEncoder", "tasks stands below or beside __init__"),
+    ("text/tokenizer.py", "if True: from minisbert.encoders import bert", "text stands below or beside encoders"),
+    ("errors.py", "from minisbert import limits", "errors stands below or beside limits"),
+    ("reference/encoder.py", "from minisbert.errors import InputError", "imports nothing else of minisbert"),
+    ("reference/encoder.py", "import jax.numpy as jnp", "plain NumPy"),
+    ("training/losses.py", "from minisbert.reference import encoder", "only tests may import reference/"),
+    ("cellar.py", "import numpy", "'cellar' is in no row"),
+    ("training/loop.py", "from minisbert.cellar import wine", "in no row"),
+    ("transformer/block.py", "block = jax.jit(print)", "jax.jit; only"),
+    ("sentence_model.py", "@nnx.jit\ndef _run(): ...", "nnx.jit; only"),
+    ("similarity.py", "from jax import jit", "imports jit of jax"),
+    ("checkpoint/tensors.py", "import torch.nn", "imports torch"),
+    ("checkpoint/tensors.py", "def _read(): import pickle", "imports pickle"),
+    ("checkpoint/folder.py", "from importlib import import_module", "import by name"),
+    ("checkpoint/folder.py", "kind = __import__('torch')", "__import__"),
+    ("checkpoint/folder.py", "value = eval('1')", "eval"),
+    ("checkpoint/tensors.py", "array = np.load('x', allow_pickle=True)", "allow_pickle"),
+    ("pooling.py", "def mean(hidden_BLD): return 0", "mean has no docstring"),
+    ("pooling.py", "class Mean: x = 0", "Mean has no docstring"),
+]
+
+
+@pytest.mark.parametrize("path, line, complaint", BAD)
+def test_a_bad_line_is_named(path, line, complaint):
+    (found,) = complaints(path, f'"""A file."""\n{line}\n')
+    assert complaint in found
+    assert found.startswith((f"{path}:2: ", f"{path}:1: the room"))
+
+
+# The same lines, or nearly, where they may stand.
+GOOD = [
+    ("encoders/bert.py", "from minisbert.transformer.block import Block"),
+    ("encoders/__init__.py", "from minisbert.encoders import bert"),
+    ("commands/demo.py", "from minisbert import SentenceEncoder"),
+    ("__init__.py", "from importlib import import_module"),
+    ("forward.py", "embed = jax.jit(print)"),
+    ("checkpoint/hub.py", "pattern = re.compile('a')"),
+    ("transformer/block.py", "shapes = nnx.eval_shape(print)"),
+    ("reference/pooling.py", "import numpy as np"),
+]
+
+
+@pytest.mark.parametrize("path, line", GOOD)
+def test_a_good_line_is_not(path, line):
+    assert complaints(path, f'"""A file."""\n{line}\n') == []
+
+
+def test_a_missing_docstring_and_a_long_file_are_named():
+    assert complaints("pooling.py", "x = 1\n") == ["pooling.py:1: the file has no docstring"]
+    (found,) = complaints("pooling.py", '"""A file."""\n' + "x = 1\n" * LONGEST)
+    assert found.startswith(f"pooling.py:{LONGEST + 1}: the file has {LONGEST + 1} lines")

@@ -1,0 +1,75 @@
+"""pooling.py against the NumPy twin; padding has value and gradient exactly 0 in each of the six."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from minisbert.checkpoint.folder import POOLING_MODES
+from minisbert.pooling import POOLINGS, pool
+from minisbert.reference import pooling as reference
+
+# A sum of at most 8 numbers of size 1 in float64; 4e-16 is measured.
+FLOAT64 = 1e-10
+# The same in float32, where 2e-7 is measured.
+FLOAT32 = 2e-6
+
+B, L, D = 5, 8, 6
+MASK_BL = np.arange(L) < np.array([8, 5, 1, 4, 7])[:, None]
+# The first two tokens of two sentences do not count, as with a prompt that is left out.
+PROMPT_BL = MASK_BL & ~((np.arange(L) < 2) & np.array([[True], [True], [False], [False], [False]]))
+HIDDEN_BLD = np.random.default_rng(0).normal(size=(B, L, D))
+
+
+def test_the_tables_have_the_names_of_model_folders():
+    assert set(POOLINGS) == set(reference.POOLINGS) == set(POOLING_MODES)
+
+
+@pytest.mark.parametrize("mask_BL", [MASK_BL, PROMPT_BL], ids=["padded", "without prompt"])
+@pytest.mark.parametrize("dtype, tolerance", [(np.float64, FLOAT64), (np.float32, FLOAT32)])
+@pytest.mark.parametrize("mode", POOLING_MODES)
+def test_poolings_are_the_twins(mode, dtype, tolerance, mask_BL):
+    hidden_BLD = HIDDEN_BLD.astype(dtype)
+    with jax.enable_x64(dtype == np.float64):
+        found = POOLINGS[mode](jnp.asarray(hidden_BLD), jnp.asarray(mask_BL))
+    assert found.dtype == dtype
+    expected = reference.POOLINGS[mode](hidden_BLD.astype(np.float64), mask_BL)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+
+
+def test_several_poolings_stand_side_by_side_in_the_order_given():
+    modes = ["lasttoken", "mean", "cls"]
+    found = pool(jnp.asarray(HIDDEN_BLD, jnp.float32), jnp.asarray(MASK_BL), modes)
+    assert found.shape == (B, 3 * D)
+    np.testing.assert_allclose(found, reference.pool(HIDDEN_BLD, MASK_BL, modes), rtol=0, atol=FLOAT32)
+    np.testing.assert_array_equal(found[:, 2 * D :], HIDDEN_BLD[:, 0].astype(np.float32))
+
+
+@pytest.mark.parametrize("mode", POOLING_MODES)
+@pytest.mark.parametrize("padding", [1e30, -1e30, np.inf, np.nan])
+def test_what_stands_in_the_padding_does_not_matter_to_the_bit(mode, padding):
+    hidden_BLD = HIDDEN_BLD.astype(np.float32)
+    other_BLD = np.where(MASK_BL[:, :, None], hidden_BLD, np.float32(padding))
+    found = [POOLINGS[mode](jnp.asarray(x), jnp.asarray(MASK_BL)) for x in (hidden_BLD, other_BLD)]
+    assert np.array_equal(*found) and np.isfinite(found[1]).all()
+
+
+@pytest.mark.parametrize("mode", POOLING_MODES)
+def test_the_gradient_with_respect_to_padding_is_exactly_zero(mode):
+    weight_BD = np.random.default_rng(1).normal(size=(B, D)).astype(np.float32)
+    gradient_BLD = jax.grad(lambda x: jnp.sum(weight_BD * POOLINGS[mode](x, jnp.asarray(MASK_BL))))(
+        jnp.asarray(HIDDEN_BLD, jnp.float32)
+    )
+    assert np.abs(np.asarray(gradient_BLD)[~MASK_BL]).max() == 0
+    assert np.abs(np.asarray(gradient_BLD)).sum(axis=(1, 2)).min() > 0
+
+
+@pytest.mark.parametrize("mode", POOLING_MODES)
+def test_a_row_of_padding_gives_no_nan(mode):
+    mask_BL = MASK_BL.copy()
+    mask_BL[1] = False
+    hidden_BLD = jnp.asarray(HIDDEN_BLD, jnp.float32)
+    sentence_BD = POOLINGS[mode](hidden_BLD, jnp.asarray(mask_BL))
+    # tanh keeps max pooling's lowest number, which stands for an empty row, from overflowing in the square.
+    gradient_BLD = jax.grad(lambda x: jnp.sum(jnp.tanh(POOLINGS[mode](x, jnp.asarray(mask_BL))) ** 2))(hidden_BLD)
+    assert np.isfinite(sentence_BD).all() and np.isfinite(gradient_BLD).all()
