@@ -1,11 +1,13 @@
 """The command line as a whole: help, exit codes, and how it ends early."""
 
+import gzip
 import importlib
 import os
 import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +56,9 @@ def test_the_example_in_the_help_works(name, run, tiny_bert, tmp_path, monkeypat
         stdin, words = words[1].encode() + b"\n", words[3:]
     if name == "demo":
         words.append(tiny_bert)
+    if name == "evaluate":
+        rows = b"score\tsentence1\tsentence2\n5\ta cat\ta cat sits\n1\ta dog\tx\n"
+        Path("stsb_dev.tsv.gz").write_bytes(gzip.compress(rows))
     assert words[0] == "minisbert"
     result = run(*words[1:], stdin=stdin)
     assert result.code == 0, result.err

@@ -1,0 +1,1 @@
+"""Tasks: what sentence embeddings are for, and how well they do it."""

@@ -1,0 +1,90 @@
+"""GradCache: the gradient of any loss over a large batch, in the memory of one chunk of it.
+
+Gao, Zhang, Han & Callan 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", section 3.2.
+Memory goes into the encoder's activations, but a loss sees only embeddings, one short vector per text. With E the
+embeddings, dL/dparams = sum over chunks c of dL/dE_c dE_c/dparams, and dL/dE needs no activations. So:
+
+    1  embed all chunks and keep the embeddings only          (section 3.2, step 1: graph-less forward)
+    2  the loss, and its gradient for each embedding          (step 2: representation gradient)
+    3  embed each chunk again, pull its gradient through,     (step 3: sub-batch gradient accumulation)
+       add up
+
+It costs one more forward pass (about a third more time) and gives the gradient of the whole batch, not an
+approximation: a plain mean of per-chunk losses would show each anchor the negatives of its chunk only. Dropout must be
+the same in 1 and 3, so each row brings its own key; then it is also the same whatever the chunk size.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from minisbert.errors import InputError
+
+Tree = Any  # nested dicts, tuples or None of arrays
+
+
+def gradcache_value_and_grad(
+    embed: Callable[[Tree, Tree, jax.Array | None], jax.Array], loss: Callable[..., jax.Array], chunk_size: int
+) -> Callable[..., tuple[jax.Array, tuple[Tree, Tree]]]:
+    """Like `jax.value_and_grad` of `loss(embed(params, inputs, keys), head, *rest)` for params and head.
+
+    Args:
+        embed: (params, inputs, keys) -> embeddings `[rows, D]`; each row must depend on its own input and key alone.
+        loss: (embeddings `[R, D]`, head, *rest) -> scalar; it sees all rows, in the order in which they came.
+        chunk_size: at most so many rows are differentiated at once.
+
+    Returns:
+        A function (params, head, inputs, keys_R, *rest) -> (loss, (gradient of params, gradient of head)). `inputs`
+        is any tree of arrays with R rows (texts, not examples: R = S * B); `keys_R` dropout keys or None; `head` the
+        loss's own parameters or None.
+
+    Example:
+        >>> gradient = gradcache_value_and_grad(lambda w, x_R1, _: w * x_R1, lambda e_R1, _: jnp.sum(e_R1) ** 2, 2)
+        >>> loss, (d_w, _) = gradient(jnp.float32(2.0), None, jnp.array([[1.0], [2.0], [3.0]]), None)
+        >>> float(loss), float(d_w)  # (6 w)^2 and 72 w
+        (144.0, 144.0)
+    """
+    if chunk_size < 1:
+        raise InputError(f"chunk_size is {chunk_size}. Expected at least 1 row.")
+
+    def value_and_grad(params: Tree, head: Tree, inputs: Tree, keys_R: jax.Array | None, *rest: Any):
+        rows = jax.tree.leaves(inputs)[0].shape[0]
+        chunks = -(-rows // chunk_size)
+        dealt = jax.tree.map(lambda x: _deal(x, chunks), (inputs, keys_R))
+
+        embeddings = jax.lax.map(lambda chunk: embed(params, *chunk), dealt)  # [chunks, rows of a chunk, D]
+
+        def loss_of_dealt(embeddings: jax.Array, head: Tree) -> jax.Array:
+            return loss(_collect(embeddings, rows), head, *rest)
+
+        value, (d_embeddings, d_head) = jax.value_and_grad(loss_of_dealt, argnums=(0, 1))(embeddings, head)
+
+        def add_chunk(d_params: Tree, chunk: Tree) -> tuple[Tree, None]:
+            (inputs_chunk, keys_chunk), d_embeddings_chunk = chunk
+            _, pull = jax.vjp(lambda params: embed(params, inputs_chunk, keys_chunk), params)
+            return jax.tree.map(jnp.add, d_params, *pull(d_embeddings_chunk)), None
+
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        d_params, _ = jax.lax.scan(add_chunk, zeros, (dealt, d_embeddings))
+        return value, (d_params, d_head)
+
+    return value_and_grad
+
+
+def _deal(x_R: jax.Array, chunks: int) -> jax.Array:
+    """`[R, ...]` -> `[chunks, rows of a chunk, ...]`, dealt like cards: chunk c gets rows c, c + chunks, ...
+
+    So every chunk has rows of every device over which the batch is spread; consecutive rows would keep one device busy
+    and the others waiting. Where R is not divisible the last row fills up; `_collect` drops it, so its gradient is 0.
+    """
+    missing = -x_R.shape[0] % chunks
+    if missing:
+        x_R = jnp.concatenate([x_R, jnp.repeat(x_R[-1:], missing, axis=0)])
+    return x_R.reshape(-1, chunks, *x_R.shape[1:]).swapaxes(0, 1)
+
+
+def _collect(dealt: jax.Array, rows: int) -> jax.Array:
+    """The rows of `_deal` in their first order, without the filling."""
+    return dealt.swapaxes(0, 1).reshape(-1, *dealt.shape[2:])[:rows]

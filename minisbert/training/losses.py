@@ -1,0 +1,162 @@
+"""Losses: the embeddings of a batch -> one number to make small. At the bottom stands the table of all of them.
+
+Every loss is a pure function `loss(embeddings_SBD, targets, head=None, **options)` -> scalar float32. The S texts of
+an example stand on axis 0: anchor, positive, then hard negatives. `Targets` holds what is known about them, `head` the
+parameters that only the loss has. Ranking losses live in ranking_losses.py, those of labelled pairs in pair_losses.py;
+here are distillation, Matryoshka (a wrapper over any loss), and `LOSSES`. To add a loss: one function, one row.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from minisbert.errors import InputError
+from minisbert.similarity import normalize
+from minisbert.training.pair_losses import (
+    CONCATENATIONS,
+    Head,
+    contrastive,
+    cosent,
+    cosine_similarity,
+    initial_softmax_head,
+    online_contrastive,
+    softmax,
+    softmax_logits,
+)
+from minisbert.training.ranking_losses import DIRECTIONS, DISTANCES, margin_mse, multiple_negatives_ranking, triplet
+from minisbert.training.targets import Targets, texts
+
+__all__ = [
+    "CONCATENATIONS",
+    "DIRECTIONS",
+    "DISTANCES",
+    "LOSSES",
+    "Head",
+    "Loss",
+    "Targets",
+    "contrastive",
+    "cosent",
+    "cosine_similarity",
+    "initial_softmax_head",
+    "margin_mse",
+    "matryoshka",
+    "mse",
+    "multiple_negatives_ranking",
+    "online_contrastive",
+    "softmax",
+    "softmax_logits",
+    "triplet",
+]
+
+
+def mse(embeddings_SBD: jax.Array, targets: Targets, head: Head | None = None) -> jax.Array:
+    """Distillation: (student - teacher)^2, meaned over everything (Reimers & Gurevych 2020, section 2).
+
+    Needs: S >= 1; `teacher_SBD` embeddings, of the student's width, for each text or one per example for all of them.
+    Use when: a model should copy a larger one, or a translation should land where the original is.
+    See also: `margin_mse`, which copies a teacher's scores.
+
+    Shapes: embeddings `[S, B, D]`, teacher `[S, B, D]`, `[1, B, D]` or `[B, D]` -> scalar.
+
+    Example:
+        >>> float(mse(jnp.ones((2, 4, 8)), Targets(teacher_SBD=jnp.zeros((4, 8)))))
+        1.0
+    """
+    teacher, shape = targets.teacher_SBD, texts("mse", embeddings_SBD, 1).shape
+    if teacher is None or teacher.shape not in (shape, (1, *shape[1:]), shape[1:]):
+        raise InputError(
+            f"mse: targets.teacher_SBD has shape {None if teacher is None else teacher.shape}, the embeddings {shape}. "
+            "Expected the teacher's embeddings in the same shape, or without S. Widths must agree: take a teacher of "
+            "this width, or reduce its embeddings (PCA) first."
+        )
+    return jnp.mean((embeddings_SBD - teacher) ** 2)
+
+
+def matryoshka(
+    loss: Callable[..., jax.Array], dimensions: Sequence[int], weights: Sequence[float] | None = None
+) -> Callable[..., jax.Array]:
+    """Any loss on the first d numbers of each embedding, for several d: sum over d of weight_d * loss(first d).
+
+    Kusupati et al. 2022, section 3, equation 1. The shortened embeddings are scaled to length 1 before the loss, as they
+    are when searched. A teacher's embeddings are shortened alike (not scaled); a softmax head is one for all d, of which
+    the rows for the first d numbers are used (there MRL-E, "efficient": W^(d) = W_{1:d}).
+
+    Needs: what the wrapped loss needs. Weights are 1 unless given.
+    Use when: users should be able to cut embeddings to save memory. Include the full width, or it is not trained.
+    See also: `truncate_dim` of SentenceEncoder, which cuts.
+
+    Example:
+        >>> embeddings_SBD = jnp.array([[[1.0, 0.0]], [[1.0, 1.0]]])
+        >>> loss = matryoshka(cosine_similarity, [2, 1], [1.0, 10.0])
+        >>> round(float(loss(embeddings_SBD, Targets(labels_B=jnp.zeros(1)))), 4)  # 1/2 + 10 * 1
+        10.5
+    """
+    weights = [1.0] * len(dimensions) if weights is None else weights
+    if not dimensions or min(dimensions) < 1 or len(weights) != len(dimensions):
+        raise InputError(
+            f"matryoshka: dimensions are {dimensions}, weights {weights}. Expected at least one dimension, each at least "
+            "1, and as many weights."
+        )
+
+    def summed(embeddings_SBD: jax.Array, targets: Targets, head: Head | None = None, **options: Any) -> jax.Array:
+        width = embeddings_SBD.shape[-1]
+        if max(dimensions) > width:
+            raise InputError(f"matryoshka: dimension {max(dimensions)} is more than the embeddings' {width}.")
+        total = jnp.zeros((), embeddings_SBD.dtype)
+        for dimension, weight in zip(dimensions, weights, strict=True):
+            short_SBD = normalize(embeddings_SBD[..., :dimension])
+            short_teacher = None if targets.teacher_SBD is None else targets.teacher_SBD[..., :dimension]
+            short_head = None if head is None else _first_rows(head, width, dimension)
+            total += weight * loss(short_SBD, targets._replace(teacher_SBD=short_teacher), short_head, **options)
+        return total
+
+    return summed
+
+
+def _first_rows(head: Head, width: int, dimension: int) -> Head:
+    # The kernel's rows are parts (u, v, |u - v|) of `width` each; every part keeps its first rows.
+    kernel_PDC = head["kernel"].reshape(-1, width, head["kernel"].shape[1])
+    return {**head, "kernel": kernel_PDC[:, :dimension].reshape(-1, kernel_PDC.shape[2])}
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One row of the table: a loss, and what the command line and the training loop must know of it."""
+
+    function: Callable[..., jax.Array]
+    needs: Literal["none", "class", "score", "margin", "teacher"]  # the kind of label ("score" includes 0 / 1)
+    least_texts: int  # S, texts per example
+    most_texts: int | None  # None: any number
+    # The examples of a batch see each other (as negatives, or to be ordered): the loss of a batch is not the mean over
+    # its parts, so that accumulating gradients over parts is wrong without GradCache.
+    in_batch: bool = False
+    has_head: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options with their defaults, as the function's signature has them.
+
+        Example:
+            >>> LOSSES["triplet"].options
+            {'distance': 'euclidean', 'margin': 5.0}
+        """
+        parameters = inspect.signature(self.function).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+LOSSES: dict[str, Loss] = {
+    # name: function, needs, least and most texts
+    "softmax": Loss(softmax, "class", 2, 2, has_head=True),
+    "cosine_similarity": Loss(cosine_similarity, "score", 2, 2),
+    "cosent": Loss(cosent, "score", 2, 2, in_batch=True),
+    "contrastive": Loss(contrastive, "score", 2, 2),
+    "online_contrastive": Loss(online_contrastive, "score", 2, 2, in_batch=True),
+    "multiple_negatives_ranking": Loss(multiple_negatives_ranking, "none", 2, None, in_batch=True),
+    "triplet": Loss(triplet, "none", 3, 3),
+    "margin_mse": Loss(margin_mse, "margin", 3, None),
+    "mse": Loss(mse, "teacher", 1, None),
+}

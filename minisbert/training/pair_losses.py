@@ -1,0 +1,215 @@
+"""Losses of labelled pairs: two sentences and a class, a score, or "alike or not".
+
+Reimers & Gurevych 2019 (SBERT), section 3, gives the first two: the classification objective and the regression
+objective. Definitions, defaults and reductions are those of sentence-transformers 6, against which they are tested;
+`reference/losses.py` is the same in NumPy and must agree.
+
+All are functions of `embeddings_SBD` with S = 2 (u and v) in float32, of `Targets` and of `head` (parameters that a
+loss trains; None for all but `softmax`). Left out: example weights, label smoothing.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from minisbert.errors import InputError
+from minisbert.similarity import pairwise_cosine
+from minisbert.training.targets import Targets, choose, labels, texts
+
+Head = dict[str, jax.Array]
+
+# SBERT table 6, with its accuracy on NLI's dev set in %.
+CONCATENATIONS = (
+    "u,v",  # 66.04
+    "|u-v|",  # 69.78
+    "u*v",  # 70.54
+    "|u-v|,u*v",  # 78.37
+    "u,v,u*v",  # 77.44
+    "u,v,|u-v|",  # 80.78
+    "u,v,|u-v|,u*v",  # 80.44
+)
+
+
+def softmax(
+    embeddings_SBD: jax.Array, targets: Targets, head: Head | None = None, *, concatenation: str = "u,v,|u-v|"
+) -> jax.Array:
+    """Softmax classification: -log softmax(W (u, v, |u - v|) + b)[class], meaned (SBERT section 3, figure 1).
+
+    Needs: S = 2; `labels_B` int32 class ids from 0; `head` of `initial_softmax_head`.
+    Use when: pairs are sorted into classes, as in NLI (entailment, neutral, contradiction).
+    See also: `softmax_logits` for predicting afterwards; `multiple_negatives_ranking`, stronger on the same data.
+
+    Shapes: embeddings `[2, B, D]`, kernel `[parts * D, C]`, bias `[C]` -> scalar. |u - v| has slope 0 at u = v.
+
+    Example:
+        >>> head = {"kernel": jnp.zeros((6, 3)), "bias": jnp.zeros(3)}
+        >>> round(float(softmax(jnp.ones((2, 4, 2)), Targets(labels_B=jnp.array([0, 1, 2, 0])), head)), 4)  # log 3
+        1.0986
+    """
+    u_BD, v_BD = texts("softmax", embeddings_SBD, 2, 2)
+    class_B = labels("softmax", targets, embeddings_SBD)
+    if head is None or not jnp.issubdtype(class_B.dtype, jnp.integer):
+        raise InputError(
+            f"softmax: head is {'missing' if head is None else 'given'}, labels_B are {class_B.dtype}. Expected a head "
+            "of initial_softmax_head and whole numbers as labels; for scores take cosine_similarity or cosent."
+        )
+    log_p_BC = jax.nn.log_softmax(softmax_logits(head, u_BD, v_BD, concatenation))
+    return -jnp.mean(jnp.take_along_axis(log_p_BC, class_B[:, None], axis=1))
+
+
+def softmax_logits(head: Head, u_BD: jax.Array, v_BD: jax.Array, concatenation: str = "u,v,|u-v|") -> jax.Array:
+    """`logits_BC` of the classification head; the largest is the predicted class.
+
+    Example:
+        >>> head = {"kernel": jnp.array([[1.0, 0.0], [0.0, 1.0]]), "bias": jnp.zeros(2)}
+        >>> softmax_logits(head, jnp.array([[3.0]]), jnp.array([[2.0]]), "u,v").tolist()
+        [[3.0, 2.0]]
+    """
+    choose("softmax", "concatenation", concatenation, CONCATENATIONS)
+    parts = {"u": u_BD, "v": v_BD, "|u-v|": absolute(u_BD - v_BD), "u*v": u_BD * v_BD}
+    features_BF = jnp.concatenate([parts[name] for name in concatenation.split(",")], axis=1)
+    if head["kernel"].shape[0] != features_BF.shape[1]:
+        raise InputError(
+            f"softmax: the head's kernel has {head['kernel'].shape[0]} rows, {concatenation!r} of embeddings of width "
+            f"{u_BD.shape[1]} has {features_BF.shape[1]}. Use the concatenation and model that the head was made for."
+        )
+    return jnp.matmul(features_BF, head["kernel"], precision=jax.lax.Precision.HIGHEST) + head["bias"]
+
+
+def absolute(x: jax.Array) -> jax.Array:
+    """|x| with slope 0 at 0, as torch has it; the slope of `jnp.abs` there is 1, as if all equal sentences differed.
+
+    Example:
+        >>> float(absolute(jnp.float32(-2.0))), float(jax.grad(absolute)(0.0))
+        (2.0, 0.0)
+    """
+    return x * jnp.sign(x)
+
+
+def initial_softmax_head(key: jax.Array, dimension: int, classes: int, concatenation: str = "u,v,|u-v|") -> Head:
+    """A head before training: kernel and bias uniform in ±1 / sqrt(rows), the distribution of torch's nn.Linear.
+
+    Example:
+        >>> {name: array.shape for name, array in initial_softmax_head(jax.random.key(0), 8, 3).items()}
+        {'bias': (3,), 'kernel': (24, 3)}
+    """
+    choose("softmax", "concatenation", concatenation, CONCATENATIONS)
+    if dimension < 1 or classes < 2:
+        raise InputError(f"softmax: dimension is {dimension}, classes {classes}. Expected at least 1 and at least 2.")
+    rows = dimension * len(concatenation.split(","))
+    limit = 1 / math.sqrt(rows)
+    kernel_key, bias_key = jax.random.split(key)
+    return {
+        "bias": jax.random.uniform(bias_key, (classes,), jnp.float32, -limit, limit),
+        "kernel": jax.random.uniform(kernel_key, (rows, classes), jnp.float32, -limit, limit),
+    }
+
+
+def cosine_similarity(embeddings_SBD: jax.Array, targets: Targets, head: Head | None = None) -> jax.Array:
+    """Cosine regression: (cos(u, v) - score)^2, meaned (SBERT section 3, "Regression Objective Function").
+
+    Needs: S = 2; `labels_B` scores in the range of the cosine, such as STS scores divided by 5.
+    Use when: pairs have graded similarities and their size matters.
+    See also: `cosent`, which learns the order of the scores only and often ranks better.
+
+    Shapes: embeddings `[2, B, D]` -> scalar. A zero vector has cosine 0 and slope as if it had length 1.
+
+    Example:
+        >>> embeddings_SBD = jnp.array([[[1.0, 0.0]], [[0.0, 2.0]]])
+        >>> float(cosine_similarity(embeddings_SBD, Targets(labels_B=jnp.array([0.5]))))
+        0.25
+    """
+    u_BD, v_BD = texts("cosine_similarity", embeddings_SBD, 2, 2)
+    score_B = labels("cosine_similarity", targets, embeddings_SBD)
+    return jnp.mean((pairwise_cosine(u_BD, v_BD) - score_B) ** 2)
+
+
+def cosent(embeddings_SBD: jax.Array, targets: Targets, head: Head | None = None, *, scale: float = 20.0) -> jax.Array:
+    """CoSENT: log(1 + sum over i, j with score_i > score_j of exp(scale (cos_j - cos_i))).
+
+    A smooth count of the pairs of pairs that stand in the wrong order (Huang et al. 2024, "CoSENT: Consistent Sentence
+    Embedding via Similarity Ranking"). Equal scores are not compared. One value for the whole batch, not a mean.
+
+    Needs: S = 2; `labels_B` scores of any scale, only their order counts.
+    Use when: the model will be judged by a rank correlation (Spearman), as on STS.
+    See also: `cosine_similarity`, which fits the scores themselves.
+
+    Shapes: embeddings `[2, B, D]` -> scalar; memory B^2, no D.
+
+    Example:
+        >>> embeddings_SBD = jnp.array([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]])  # cosines 1 and 0
+        >>> round(float(cosent(embeddings_SBD, Targets(labels_B=jnp.array([0.1, 0.9])), scale=1.0)), 4)  # log(1 + e)
+        1.3133
+    """
+    u_BD, v_BD = texts("cosent", embeddings_SBD, 2, 2)
+    score_B = labels("cosent", targets, embeddings_SBD)
+    scaled_B = scale * pairwise_cosine(u_BD, v_BD)
+    wrong_BB = jnp.where(score_B[:, None] > score_B[None, :], scaled_B[None, :] - scaled_B[:, None], -jnp.inf)
+    # exp(0) is the 1 of the formula; it also keeps the sum above 0 where all scores are equal.
+    return jax.nn.logsumexp(jnp.append(wrong_BB, 0))
+
+
+def contrastive(
+    embeddings_SBD: jax.Array, targets: Targets, head: Head | None = None, *, margin: float = 0.5
+) -> jax.Array:
+    """Contrastive loss: (y d^2 + (1 - y) max(0, margin - d)^2) / 2, meaned, with d = 1 - cos(u, v).
+
+    Hadsell, Chopra & LeCun 2006, section 2.1, equations 1 and 4; there Y = 1 marks the pairs that are *not* alike.
+
+    Needs: S = 2; `labels_B` 1 for alike and 0 for not; a label between weighs both terms.
+    Use when: pairs are labelled alike or not (duplicate questions).
+    See also: `online_contrastive`, which skips the easy pairs; `multiple_negatives_ranking`, for the alike ones alone.
+
+    Shapes: embeddings `[2, B, D]` -> scalar. At d = margin the slope is 0.
+
+    Example:
+        >>> embeddings_SBD = jnp.array([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]]])  # distances 1 and 0
+        >>> float(contrastive(embeddings_SBD, Targets(labels_B=jnp.array([1, 0]))))  # (1 + 0.25) / 2 / 2
+        0.3125
+    """
+    u_BD, v_BD = texts("contrastive", embeddings_SBD, 2, 2)
+    alike_B = labels("contrastive", targets, embeddings_SBD)
+    distance_B = 1 - pairwise_cosine(u_BD, v_BD)
+    # jax.nn.relu, not maximum: at 0 its slope is 0 (as torch has it), that of maximum is 1/2.
+    return jnp.mean(alike_B * distance_B**2 + (1 - alike_B) * jax.nn.relu(margin - distance_B) ** 2) / 2
+
+
+def online_contrastive(
+    embeddings_SBD: jax.Array, targets: Targets, head: Head | None = None, *, margin: float = 0.5
+) -> jax.Array:
+    """`contrastive` on the hard pairs of the batch only, summed (not meaned, not halved).
+
+    Hard are the alike pairs farther apart than the closest pair that is not alike, and the pairs that are not alike
+    closer than the farthest alike pair. Where one kind is missing, the mean of the other stands in for it. No paper:
+    this is sentence-transformers' definition. Because it is a sum, the loss grows with the batch.
+
+    Needs: S = 2; `labels_B` 1 for alike and 0 for not; a pair with any other label is left out.
+    Use when: `contrastive` stalls because most pairs of a batch are already right.
+    See also: `contrastive`.
+
+    Shapes: embeddings `[2, B, D]` -> scalar. The choice of the hard pairs has no gradient.
+
+    Example:
+        >>> embeddings_SBD = jnp.array([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]]])  # distances 1 and 0
+        >>> float(online_contrastive(embeddings_SBD, Targets(labels_B=jnp.array([1, 0]))))  # 1 + 0.25
+        1.25
+    """
+    u_BD, v_BD = texts("online_contrastive", embeddings_SBD, 2, 2)
+    label_B = labels("online_contrastive", targets, embeddings_SBD)
+    alike_B, unlike_B = label_B == 1, label_B == 0
+    distance_B = 1 - pairwise_cosine(u_BD, v_BD)
+    # Without any pair of a kind its mean is 0 / 0 = NaN; nothing compares with NaN and nothing of that kind is chosen.
+    farthest = jnp.where(
+        alike_B.any(),
+        jnp.max(distance_B, initial=-jnp.inf, where=alike_B),
+        jnp.mean(distance_B, where=unlike_B),
+    )
+    closest = jnp.where(
+        unlike_B.any(),
+        jnp.min(distance_B, initial=jnp.inf, where=unlike_B),
+        jnp.mean(distance_B, where=alike_B),
+    )
+    pull_B = jnp.where(alike_B & (distance_B > closest), distance_B, 0) ** 2
+    push_B = jnp.where(unlike_B & (distance_B < farthest), jax.nn.relu(margin - distance_B), 0) ** 2
+    return jnp.sum(pull_B + push_B)

@@ -1,0 +1,58 @@
+"""What a loss is given besides the embeddings, and what every loss refuses before it computes.
+
+Shapes are known while JAX traces, so each refusal comes before the first step and costs nothing afterwards.
+"""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+import jax
+
+from minisbert.errors import InputError
+
+
+class Targets(NamedTuple):
+    """The truth about a batch of B examples with S texts each; every loss takes its own part of it.
+
+    Example:
+        >>> Targets(labels_B=jax.numpy.array([0, 2])).hashes_SB is None
+        True
+    """
+
+    labels_B: jax.Array | None = None
+    """Class ids (int32), scores (float32) or 0 / 1; the teacher's margins may be `[B, S - 2]` or `[B, S - 1]`."""
+    hashes_SB: jax.Array | None = None
+    """A uint32 hash of each text, by which in-batch negatives recognise duplicates; two texts collide once in 2^32."""
+    teacher_SBD: jax.Array | None = None
+    """The teacher's embedding of each text, or `[1, B, D]` or `[B, D]`: one for all texts of an example."""
+
+
+def texts(loss: str, embeddings_SBD: jax.Array, least: int, most: int | None = None) -> jax.Array:
+    """The embeddings, after a check that an example has as many texts as the loss can use."""
+    shape = embeddings_SBD.shape
+    if len(shape) != 3 or shape[0] < least or (most is not None and shape[0] > most):
+        wanted = f"S = {least}" if least == most else f"S >= {least}" if most is None else f"{least} <= S <= {most}"
+        raise InputError(
+            f"{loss}: the embeddings have shape {shape}. Expected [S, B, D] with {wanted} texts per example: "
+            "name that many text columns, or take another loss."
+        )
+    return embeddings_SBD
+
+
+def labels(loss: str, targets: Targets, embeddings_SBD: jax.Array) -> jax.Array:
+    """One label per example; a `[B, 1]` column would broadcast against `[B]` to all pairs and is refused."""
+    batch = embeddings_SBD.shape[1]
+    found = None if targets.labels_B is None else targets.labels_B.shape
+    if targets.labels_B is None or found != (batch,):
+        raise InputError(
+            f"{loss}: targets.labels_B has shape {found}. Expected ({batch},), one label per example: name the label "
+            "column, or take a loss that needs no labels."
+        )
+    return targets.labels_B
+
+
+def choose(loss: str, option: str, value: str, choices: Collection[str]) -> str:
+    """`value`, after a check that it is one of the names in `choices`."""
+    if value not in choices:
+        raise InputError(f"{loss}: {option} is {value!r}. Expected one of {', '.join(map(repr, choices))}.")
+    return value

@@ -1,0 +1,69 @@
+"""`minisbert evaluate` on tiny models: what it prints, writes and refuses."""
+
+import json
+
+import pytest
+
+HEAD = "score\tsentence1\tsentence2\n"
+ROWS = [
+    "5\ta cat sits\ta cat sits down",
+    "1\ta dog\tthe stock market",
+    "3.5\ta man plays\ta man sings",
+    "0\tx\tcats fly",
+]
+
+
+@pytest.fixture
+def files(tmp_path):
+    paths = [tmp_path / "one.tsv", tmp_path / "two.tsv"]
+    paths[0].write_text(HEAD + "\n".join(ROWS) + "\n")
+    paths[1].write_text(HEAD + "\n".join(ROWS[:3]) + "\n4\ta bird sings\ta bird is singing\n")
+    return paths
+
+
+def test_one_file(run, tiny, files):
+    result = run("evaluate", tiny, files[0], "--resamples", "20")
+    assert result.code == 0 and not result.err
+    lines = result.out.splitlines()
+    assert "Spearman" in lines[0] and "Pearson" in lines[0] and "95 % intervals" in lines[0]
+    assert [line.split()[2] for line in lines[1:]] == ["cosine", "dot", "euclidean", "manhattan"]
+    assert all(line.split()[:2] == [str(files[0]), "4"] and "[" in line for line in lines[1:])
+
+
+def test_several_files_json_and_plot(run, tiny_bert, files, tmp_path):
+    out, plot = tmp_path / "scores.json", tmp_path / "scatter.png"
+    result = run("evaluate", tiny_bert, *files, "--resamples", "20", "--json", out, "--plot", plot)
+    assert result.code == 0
+    assert "\npooled " in result.out and "\nmean of subsets " in result.out
+    record = json.loads(out.read_text())
+    names = [score["name"] for score in record["scores"] if score["similarity"] == "cosine"]
+    assert names == [*map(str, files), "pooled", "mean of subsets"]
+    by_name = {score["name"]: score["spearman"] for score in record["scores"] if score["similarity"] == "cosine"}
+    mean = sum(by_name[str(file)]["value"] for file in files) / 2
+    assert by_name["mean of subsets"]["value"] == pytest.approx(mean)
+    assert by_name["pooled"]["low"] <= by_name["pooled"]["high"]
+    assert plot.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_two_models(run, tiny_bert, files, tmp_path):
+    out = tmp_path / "scores.json"
+    result = run("evaluate", tiny_bert, files[0], "--against", tiny_bert, "--resamples", "20", "--json", out)
+    assert result.code == 0
+    assert f"{tiny_bert} against {tiny_bert}, by cosine (paired bootstrap):" in result.out
+    assert "difference of Spearman x 100   0.00" in result.out and "p = 1.0000" in result.out
+    assert json.loads(out.read_text())["comparisons"][0]["p_value"] == 1
+
+
+def test_mistakes_are_found_before_the_model_is(run, files, tmp_path):
+    (tmp_path / "bad.tsv").write_text(HEAD + "5\ta\tb\nhigh\tc\td\n")
+    for words, message in [
+        ((files[0], tmp_path / "bad.tsv"), "bad.tsv, line 3: 'score' is 'high'"),
+        ((tmp_path / "none.tsv",), "none.tsv: no such file"),
+        ((files[0], "--score-column", "points"), "no (single) column 'points'"),
+        ((files[0], "--plot", tmp_path / "plot.svg"), "Expected a name that ends in .png"),
+        ((files[0], "--json", tmp_path / "none" / "scores.json"), "there is no folder"),
+        ((files[0], "--resamples", "0"), "--resamples is 0"),
+    ]:
+        result = run("evaluate", "no-such-model", *words)
+        assert result.code == 2 and not result.out
+        assert message in result.err
