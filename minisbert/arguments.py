@@ -6,7 +6,72 @@ from typing import Any
 import numpy as np
 
 from minisbert.errors import InputError
-from minisbert.text.tokenizer import check_sentences
+from minisbert.quantization import PRECISIONS
+from minisbert.text.tokenizer import check_sentences, check_text, shown
+
+OUTPUT_VALUES = ("sentence_embedding", "token_embeddings", None)
+
+
+def check_options(
+    *,
+    output_value: Any,
+    precision: Any,
+    on_truncate: Any,
+    batch_size: Any,
+    truncate_dim: Any,
+    normalize_embeddings: Any,
+    show_progress_bar: Any,
+) -> None:
+    """The options of `SentenceEncoder.encode`, each by itself and together.
+
+    Raises:
+        InputError: naming the option, its value and what was expected.
+    """
+    one_of("output_value", output_value, OUTPUT_VALUES)
+    one_of("precision", precision, PRECISIONS)
+    one_of("on_truncate", on_truncate, ("warn", "error", "ignore"))
+    if precision != "float32" and output_value != "sentence_embedding":
+        raise InputError(
+            f"precision is {precision!r} with output_value {output_value!r}. Expected 'float32' there; only sentence "
+            "embeddings are quantized."
+        )
+    for name, count in (("batch_size", batch_size), ("truncate_dim", truncate_dim)):
+        if count is not None:
+            positive(name, count)
+    switch("normalize_embeddings", normalize_embeddings)
+    if show_progress_bar is not None:
+        switch("show_progress_bar", show_progress_bar)
+
+
+def check_prompts(prompts: Any) -> None:
+    """A dict of prompt name to text.
+
+    Raises:
+        InputError: naming what is not.
+    """
+    if not isinstance(prompts, dict):
+        raise InputError(f"prompts is {shown(prompts)}. Expected a dict of prompt name to text.")
+    for name, text in prompts.items():
+        check_text("a name in prompts", name)
+        check_text(f"prompts[{name!r}]", text)
+
+
+def prompt_text(prompt: Any, prompt_name: Any, prompts: Any, default_name: Any) -> str:
+    """What is put before each sentence: the prompt itself, or the one of that name, or the default one, or nothing.
+
+    Raises:
+        InputError: a prompt that is not text, or a name that is not in `prompts`.
+    """
+    if prompt is not None:
+        check_text("prompt", prompt)
+        return prompt
+    name = prompt_name if prompt_name is not None else default_name
+    if name is None:
+        return ""
+    check_prompts(prompts)
+    if not isinstance(name, str) or name not in prompts:
+        raise InputError(f"prompt_name is {shown(name)}. Expected one of {sorted(prompts)}, the prompts of this model.")
+    return prompts[name]
 
 
 def as_list(sentences: Any) -> tuple[list[str], bool]:
@@ -23,7 +88,7 @@ def as_list(sentences: Any) -> tuple[list[str], bool]:
         sentences = sentences.tolist()
     if not isinstance(sentences, list | tuple):
         raise InputError(
-            f"sentences is {sentences!r:.100} ({type(sentences).__name__}). Expected a string or a list of strings."
+            f"sentences is {shown(sentences)} ({type(sentences).__name__}). Expected a string or a list of strings."
         )
     check_sentences(sentences)
     return list(sentences), False
@@ -36,8 +101,18 @@ def positive(name: str, value: Any) -> int:
         InputError: naming the argument and its value.
     """
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name} is {value!r}. Expected a whole number of at least 1.")
+        raise InputError(f"{name} is {shown(value)}. Expected a whole number of at least 1.")
     return int(value)
+
+
+def switch(name: str, value: Any) -> None:
+    """True or False; a text like "no" would count as true.
+
+    Raises:
+        InputError: naming the argument and its value.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise InputError(f"{name} is {shown(value)}. Expected True or False.")
 
 
 def one_of(name: str, value: Any, choices: Sequence[Any]) -> None:
@@ -47,7 +122,7 @@ def one_of(name: str, value: Any, choices: Sequence[Any]) -> None:
         InputError: naming the argument, its value and the choices.
     """
     if not isinstance(value, str | None) or value not in choices:
-        raise InputError(f"{name} is {value!r:.100}. Expected one of {', '.join(map(repr, choices))}.")
+        raise InputError(f"{name} is {shown(value)}. Expected one of {', '.join(map(repr, choices))}.")
 
 
 def embedding_rows(name: str, value: Any) -> np.ndarray:
@@ -57,11 +132,15 @@ def embedding_rows(name: str, value: Any) -> np.ndarray:
         InputError: naming the argument, and the row that holds NaN or infinity.
     """
     try:
-        array = np.asarray(value, np.float32)
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
+            raise TypeError  # text that reads as numbers, complex numbers, objects
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is named below
+            array = array.astype(np.float32, copy=False)
     except (TypeError, ValueError):
-        raise InputError(f"{name} is {value!r:.100}. Expected embeddings, an array of numbers.") from None
+        raise InputError(f"{name} is {shown(value)}. Expected embeddings, an array of numbers.") from None
     array = array[None] if array.ndim == 1 else array
-    if array.ndim != 2:
+    if array.ndim != 2 or array.shape[1] == 0:
         raise InputError(f"{name} has shape {array.shape}. Expected one embedding or rows of embeddings.")
     if not np.isfinite(array).all():
         row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])

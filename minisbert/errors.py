@@ -23,3 +23,11 @@ class DownloadError(MinisbertError, OSError):
 
 class DataError(MinisbertError, ValueError):
     """A data file (sentences, pairs, scores) is missing, malformed, or has a value out of range."""
+
+
+class TrainingError(MinisbertError, RuntimeError):
+    """A training run cannot go on, or cannot be resumed, without losing or spoiling something."""
+
+
+class TrainingStopped(MinisbertError):
+    """A training run was asked to stop (SIGTERM), saved its state and left; the same command goes on."""

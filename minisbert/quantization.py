@@ -21,7 +21,7 @@ def quantize_embeddings(embeddings_BD: np.ndarray, precision: str, ranges_2D: np
             themselves, which makes embeddings of different calls incomparable: keep ranges from a large sample.
 
     Raises:
-        InputError: unknown precision; int8 or uint8 of a single embedding without ranges.
+        InputError: unknown precision; not finite float embeddings; int8 or uint8 of a single embedding without ranges.
 
     Example:
         >>> quantize_embeddings(np.array([[0.0, -255.0], [255.0, 255.0]], np.float32), "uint8").tolist()
@@ -29,10 +29,11 @@ def quantize_embeddings(embeddings_BD: np.ndarray, precision: str, ranges_2D: np
         >>> quantize_embeddings(np.array([[0.5, -0.5] * 4], np.float32), "ubinary").tolist()
         [[170]]
     """
-    if precision not in PRECISIONS:
-        raise InputError(f"precision is {precision!r}. Expected one of {', '.join(PRECISIONS)}.")
+    if not isinstance(precision, str) or precision not in PRECISIONS:
+        raise InputError(f"precision is {precision!r:.100}. Expected one of {', '.join(PRECISIONS)}.")
+    embeddings_BD = _float_rows("embeddings", embeddings_BD)
     if precision == "float32":
-        return embeddings_BD.astype(np.float32, copy=False)
+        return embeddings_BD
     if precision in ("binary", "ubinary"):
         packed = np.packbits(embeddings_BD > 0, axis=-1)
         return packed if precision == "ubinary" else (packed.astype(np.int16) - 128).astype(np.int8)
@@ -45,9 +46,32 @@ def quantize_embeddings(embeddings_BD: np.ndarray, precision: str, ranges_2D: np
                 "2, or ranges_2D from a larger sample with quantize_embeddings(embeddings, precision, ranges)."
             )
         ranges_2D = np.stack([embeddings_BD.min(axis=0), embeddings_BD.max(axis=0)])
-    lowest_D, highest_D = ranges_2D.astype(np.float32, copy=False)
+    ranges_2D = _float_rows("ranges_2D", ranges_2D)
+    if ranges_2D.shape != (2, embeddings_BD.shape[1]) or (ranges_2D[0] > ranges_2D[1]).any():
+        raise InputError(
+            f"ranges_2D has shape {ranges_2D.shape}. Expected {(2, embeddings_BD.shape[1])}: the lowest value of each "
+            "dimension, then the highest."
+        )
+    lowest_D, highest_D = ranges_2D
     step_D = (highest_D - lowest_D) / 255
     step_D = np.where(step_D == 0, 1, step_D)
     # Clipped before the cast: a value outside the ranges must not wrap around.
     steps_BD = np.clip(np.floor((embeddings_BD - lowest_D) / step_D), 0, 255)
     return steps_BD.astype(np.uint8) if precision == "uint8" else (steps_BD - 128).astype(np.int8)
+
+
+def _float_rows(name: str, value: np.ndarray) -> np.ndarray:
+    try:
+        array = np.asarray(value)
+    except ValueError:  # ragged rows
+        array = np.asarray(None)
+    if array.dtype.kind != "f" or array.ndim != 2:
+        raise InputError(
+            f"{name} is {type(value).__name__}, {array.dtype} {list(array.shape)}. Expected rows of floating-point "
+            "embeddings, not quantized before."
+        )
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32, copy=False)
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} holds NaN or infinity. Expected finite embeddings.")
+    return array

@@ -14,18 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.arguments import as_list, comparable, one_of, positive
+from minisbert.arguments import as_list, check_options, check_prompts, comparable, one_of, positive, prompt_text
 from minisbert.errors import InputError, MinisbertError
 from minisbert.forward import COMPUTE_DTYPES, Compilation, Forward, Result
 from minisbert.pretrained import Pretrained, cast_matrices, load_pretrained, save_pretrained
-from minisbert.quantization import PRECISIONS, quantize_embeddings
+from minisbert.quantization import quantize_embeddings
 from minisbert.similarity import PAIRWISE_SIMILARITIES, SIMILARITIES
 from minisbert.text.batching import batches
-from minisbert.text.tokenizer import TokenCount, check_sentences
+from minisbert.text.tokenizer import TokenCount, shown
 
 logger = logging.getLogger("minisbert")
 
-OUTPUT_VALUES = ("sentence_embedding", "token_embeddings", None)
 # Sentences tokenized at a time: the device computes the batches of one chunk while the next is tokenized.
 CHUNK = 1024
 
@@ -45,12 +44,17 @@ class SentenceEncoder:
     """
 
     def __init__(self, pretrained: Pretrained, *, compute_dtype: str = "float32", token_budget: int = 1024):
-        if compute_dtype not in COMPUTE_DTYPES:
-            raise InputError(f"compute_dtype is {compute_dtype!r}. Expected one of {', '.join(COMPUTE_DTYPES)}.")
+        if not isinstance(pretrained, Pretrained):
+            raise InputError(
+                f"pretrained is {shown(pretrained)} ({type(pretrained).__name__}). Expected a model that was read; for a "
+                "name or a folder write SentenceEncoder.load(...)."
+            )
+        one_of("compute_dtype", compute_dtype, tuple(COMPUTE_DTYPES))
         self.pretrained = pretrained
         self.compute_dtype = compute_dtype
         self.token_budget = positive("token_budget", token_budget)
-        self.prompts = dict(pretrained.folder.prompts)
+        # As in sentence-transformers: "query" and "document" are always there, empty where the model has none.
+        self.prompts = {"query": "", "document": "", **pretrained.folder.prompts}
         self.default_prompt_name = pretrained.folder.default_prompt_name
         self.similarity_fn_name = pretrained.folder.similarity_fn_name
         self.truncate_dim = pretrained.folder.truncate_dim
@@ -129,12 +133,16 @@ class SentenceEncoder:
             ((32,), (0, 32))
         """
         texts, single = as_list(sentences)
-        one_of("output_value", output_value, OUTPUT_VALUES)
-        one_of("precision", precision, PRECISIONS)
-        one_of("on_truncate", on_truncate, ("warn", "error", "ignore"))
-        if batch_size is not None:
-            positive("batch_size", batch_size)
-        truncate_dim = self.truncate_dim if truncate_dim is None else positive("truncate_dim", truncate_dim)
+        truncate_dim = self.truncate_dim if truncate_dim is None else truncate_dim
+        check_options(
+            output_value=output_value,
+            precision=precision,
+            on_truncate=on_truncate,
+            batch_size=batch_size,
+            truncate_dim=truncate_dim,
+            normalize_embeddings=normalize_embeddings,
+            show_progress_bar=show_progress_bar,
+        )
         before = self._prompt(prompt, prompt_name)
         dimension = min(truncate_dim or self.design.dimension, self.design.dimension)
 
@@ -161,7 +169,7 @@ class SentenceEncoder:
         return items[0] if single else items
 
     def encode_query(self, sentences: str | Sequence[str] | np.ndarray, **options: Any) -> Any:
-        """`encode` with the model's "query" prompt, where it has one."""
+        """`encode` with the "query" prompt, empty where the model has none (never the default prompt)."""
         if options.get("prompt") is None and options.get("prompt_name") is None and "query" in self.prompts:
             options["prompt_name"] = "query"
         return self.encode(sentences, **options)
@@ -197,7 +205,7 @@ class SentenceEncoder:
             token_budget=self.token_budget,
             batch_size=batch_size,
         )
-        prompt_length = self.tokenizer.prompt_length(prompt) if prompt else 0
+        prompt_length = self.tokenizer.prompt_length(prompt, max_length=self.max_seq_length) if prompt else 0
         yield from self.forward.run(stream, prompt_length, with_tokens=with_tokens)
         if truncated[0] and warn:
             logger.warning(
@@ -225,22 +233,13 @@ class SentenceEncoder:
                     )
 
     def _prompt(self, prompt: str | None, prompt_name: str | None) -> str:
-        if prompt is not None:
-            check_sentences([prompt])
-            return prompt
-        name = prompt_name if prompt_name is not None else self.default_prompt_name
-        if name is None:
-            return ""
-        if name not in self.prompts:
-            raise InputError(
-                f"prompt_name is {name!r}. Expected one of {sorted(self.prompts)}, the prompts of this model."
-            )
-        return self.prompts[name]
+        return prompt_text(prompt, prompt_name, self.prompts, self.default_prompt_name)
 
     # --- vectors to scores -----------------------------------------------------------------------------------------
 
     def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Similarity of every embedding in `a` with every one in `b`, by the model's function: `[len(a), len(b)]`."""
+        one_of("similarity_fn_name", self.similarity_fn_name, tuple(SIMILARITIES))
         return SIMILARITIES[self.similarity_fn_name](*comparable(a, b))
 
     def similarity_pairwise(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -249,6 +248,7 @@ class SentenceEncoder:
         Raises:
             InputError: different numbers of embeddings, different widths, not finite.
         """
+        one_of("similarity_fn_name", self.similarity_fn_name, tuple(SIMILARITIES))
         a_BD, b_BD = comparable(a, b)
         if len(a_BD) != len(b_BD):
             raise InputError(f"a has {len(a_BD)} embeddings, b {len(b_BD)}. Expected equally many.")
@@ -299,6 +299,9 @@ class SentenceEncoder:
         Raises:
             InputError: the path is taken by something else than a model, or the weights were cast to bfloat16.
         """
+        if not isinstance(path, str | Path) or not str(path).strip():
+            raise InputError(f"path is {shown(path)}. Expected the folder to write, as str or Path.")
+        check_prompts(self.prompts)
         if self.compute_dtype != "float32":
             raise InputError(f"the weights were cast to {self.compute_dtype}. Load in float32 to save them whole.")
         folder = replace(

@@ -8,7 +8,7 @@ stay with whichever they get: a few vectors on the host need no compiler. `refer
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
+import numpy as np  # noqa: F401 (the examples below)
 
 Array = Any  # numpy.ndarray or jax.Array
 

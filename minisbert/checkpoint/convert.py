@@ -147,6 +147,7 @@ def convert(
 
     converted = Converted(params={}, renamed={c: n[0] for c, n in canonical.items() if n[0] != c})
     not_finite: list[str] = []
+    too_fine: list[str] = []
     for rule in filled:
         parts = []
         for part in rule.parts:
@@ -158,10 +159,15 @@ def convert(
                 converted.dtypes[part] = array.dtype.name
             if not _all_finite(array):
                 not_finite.append(part)
+            elif array.dtype.itemsize > 4 and not _fits_float32(array):
+                too_fine.append(part)
             parts.append(array.T if rule.transpose else array)
         if len(parts) == len(rule.parts):
             joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
-            converted.params[rule.ours] = put(rule.ours, np.ascontiguousarray(joined, dtype=np.float32))
+            with np.errstate(over="ignore"):
+                converted.params[rule.ours] = put(rule.ours, np.ascontiguousarray(joined, dtype=np.float32))
+    if too_fine:
+        complaints.append("more than float32 can hold: " + ", ".join(repr(name) for name in too_fine))
     if not_finite:
         complaints.append("not finite (NaN or infinity): " + ", ".join(repr(name) for name in not_finite))
     if complaints:
@@ -172,6 +178,11 @@ def convert(
         if short not in expected:
             converted.carried[short] = tensors.read(names[0])
     return converted
+
+
+def _fits_float32(array: np.ndarray) -> bool:
+    with np.errstate(over="ignore"):
+        return bool(np.array_equal(array.astype(np.float32).astype(array.dtype), array))
 
 
 def _all_finite(array: np.ndarray) -> bool:

@@ -111,7 +111,7 @@ def _as_folder(name_or_folder: str | Path) -> Path | None:
         if path.is_dir():
             return path
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, an unknown ~user
-        raise InputError(f"{text!r:.200} is neither a model's name nor a folder: {error}") from None
+        raise InputError(f"{text!r:.200} is neither a model's name nor a folder: {error!s:.200}") from None
     reads_as_path = isinstance(name_or_folder, Path) or path.is_absolute() or text.startswith((".", "/", "~"))
     if reads_as_path or text.count("/") > 1 or "\\" in text:
         kind = "a file, not a folder" if path.exists() else "no such folder"

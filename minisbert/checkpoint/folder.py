@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from minisbert import limits
-from minisbert.checkpoint.settings import Settings, read_json
+from minisbert.checkpoint.settings import Settings, encodable, read_json
 from minisbert.checkpoint.tensors import inside
 from minisbert.errors import ModelFolderError
 
@@ -136,7 +136,8 @@ def read_folder(path: Path) -> ModelFolder:
         folder.sources["modules"] = "assumed: no modules.json"
     else:
         folder.sources["modules"] = "modules.json"
-        folder.modules = tuple(_read_module(path, kind, where) for kind, where in chain[1:])
+        width = config.get("hidden_size")
+        folder.modules = tuple(_read_module(path, kind, where, width) for kind, where in chain[1:])
         _check_chain(folder)
     _read_lengths(folder)
     _read_model_settings(folder)
@@ -151,9 +152,10 @@ def _read_chain(file: Path) -> list[tuple[str, str]]:
     if len(entries) > limits.LAYERS:
         raise ModelFolderError(f"{file}: {len(entries)} modules, more than any model has. Fetch the model again.")
     chain = []
-    for entry in entries:
+    for row, entry in enumerate(entries):
         settings = Settings(entry, file)
         path, kind = settings.text("path"), settings.text("type")
+        settings.choice("idx", [row], default=row, why="modules stand in their order")
         settings.finish()
         if kind not in MODULE_TYPES:
             raise ModelFolderError(
@@ -173,10 +175,10 @@ def _read_chain(file: Path) -> list[tuple[str, str]]:
     return chain
 
 
-def _read_module(folder: Path, kind: str, relative: str) -> Module:
+def _read_module(folder: Path, kind: str, relative: str, width: Any) -> Module:
     file = folder / relative / "config.json"
     if kind == "pooling":
-        return _read_pooling(Settings(read_json(file), file))
+        return _read_pooling(Settings(read_json(file), file), width)
     if kind == "dense":
         return _read_dense(Settings(read_json(file), file), relative)
     if file.exists():
@@ -187,10 +189,13 @@ def _read_module(folder: Path, kind: str, relative: str) -> Module:
     return Normalize()
 
 
-def _read_pooling(settings: Settings) -> Pooling:
+def _read_pooling(settings: Settings, width: Any) -> Pooling:
     settings.known(
         ["word_embedding_dimension", "embedding_dimension", "include_prompt", "pooling_mode", *POOLING_FLAGS]
     )
+    if type(width) is int and 1 <= width <= limits.WIDTH:  # else config.json is complained of later
+        for key in ("word_embedding_dimension", "embedding_dimension"):
+            settings.integer(key, at_least=width, at_most=width, default=width)
     include_prompt = settings.flag("include_prompt", default=True)
     if "pooling_mode" in settings.values:
         mode = settings.values["pooling_mode"]
@@ -285,9 +290,12 @@ def _read_lengths(folder: ModelFolder) -> None:
         settings = Settings(read_json(file), file)
         length = settings.values.get("model_max_length")
         # 1e30 is the library's way to say "no limit".
-        if isinstance(length, int | float) and not isinstance(length, bool) and 0 < length < 10_000_000:
-            folder.max_seq_length = int(length)
+        if isinstance(length, int | float) and not isinstance(length, bool) and length >= 10_000_000:
+            length = None
+        if length is not None:
+            folder.max_seq_length = settings.integer("model_max_length", at_least=1, at_most=10_000_000)
             folder.sources["max_seq_length"] = "tokenizer_config.json"
+            settings.finish()
 
 
 def _read_model_settings(folder: ModelFolder) -> None:
@@ -302,8 +310,12 @@ def _read_model_settings(folder: ModelFolder) -> None:
     )
     settings.choice("model_type", ["SentenceTransformer", None], default=None, why="dense sentence embeddings")
     settings.absent(["requirements"], "what another library requires cannot be checked here")
-    prompts = settings.values.get("prompts") or {}
-    if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
+    prompts = settings.values.get("prompts", {})
+    if prompts is None:
+        prompts = {}
+    if not isinstance(prompts, dict) or not all(
+        isinstance(text, str) and encodable(text) for pair in prompts.items() for text in pair
+    ):
         settings.complain("prompts", "an object of prompt name to text")
         prompts = {}
     folder.prompts = dict(prompts)

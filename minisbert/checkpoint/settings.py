@@ -5,7 +5,6 @@ A `Settings` is read key by key; each key that is missing or wrong is noted, and
 """
 
 import json
-import math
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -43,6 +42,15 @@ def read_json(path: Path) -> Any:
         raise ModelFolderError(
             f"{path}: not readable as JSON ({error}). Expected UTF-8 JSON; fetch the model again."
         ) from None
+
+
+def encodable(text: str) -> bool:
+    """Whether it is valid Unicode; JSON can spell lone surrogates, which nothing can write or tokenize."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Settings:
@@ -89,7 +97,7 @@ class Settings:
         if not isinstance(value, int | float) or isinstance(value, bool):
             self.complain(key, expected)
             return at_least
-        if not math.isfinite(value) or not at_least <= value < below:
+        if not at_least <= value < below:  # false for NaN; comparing takes whole numbers of any size
             self.complain(key, expected)
             return at_least
         return float(value)
@@ -117,7 +125,7 @@ class Settings:
         value = self._value(key, default, "a string")
         if value is _MISSING or (value is None and default is None):
             return None if value is None else ""  # type: ignore[return-value]
-        if not isinstance(value, str):
+        if not isinstance(value, str) or not encodable(value):
             self.complain(key, "a string")
             return ""
         return value

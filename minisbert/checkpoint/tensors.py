@@ -4,6 +4,7 @@ The files are memory-mapped by the safetensors library, which also checks that t
 the index names must lie inside the folder. Pickled weights (`pytorch_model.bin`) are refused: unpickling runs code.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,6 +69,7 @@ class SafetensorsFiles:
             raise ModelFolderError(f"{folder}: no {name} and no {INDEX}. {told}")
         self._open: dict[str, Any] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._files: dict[str, str] = {}
         for file in files:
             self._read_header(file)
         if index is not None:
@@ -76,7 +78,7 @@ class SafetensorsFiles:
     def _index(self, path: Path) -> dict[str, str]:
         content = read_json(path)
         weight_map = content.get("weight_map") if isinstance(content, dict) else None
-        if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
+        if not isinstance(weight_map, dict) or not all(isinstance(v, str) and v for v in weight_map.values()):
             raise ModelFolderError(
                 f"{path}: 'weight_map' is {type(weight_map).__name__}, expected an object of tensor name to file name. "
                 "Fetch the model again."
@@ -86,6 +88,11 @@ class SafetensorsFiles:
     def _check_index(self, index: Mapping[str, str]) -> None:
         complaints = [f"missing: {name!r} (the index puts it in {index[name]!r})" for name in index.keys() - self._open]
         complaints += [f"not in the index: {name!r}" for name in self._open.keys() - index.keys()]
+        complaints += [
+            f"elsewhere: {name!r} is in {self._files[name]!r}, the index says {index[name]!r}"
+            for name in self._open.keys() & index.keys()
+            if self.folder / index[name] != self.folder / self._files[name]
+        ]
         if complaints:
             raise ModelFolderError(
                 f"{self.where}: index and files do not agree. {'; '.join(sorted(complaints))}. Fetch the model again."
@@ -95,9 +102,10 @@ class SafetensorsFiles:
         from safetensors import SafetensorError, safe_open
 
         try:
+            size = file.stat().st_size
             with file.open("rb") as stream:
                 header = int.from_bytes(stream.read(8), "little")
-            size = file.stat().st_size
+                text = stream.read(header) if header <= min(limits.HEADER_BYTES, size) else b""
         except OSError as error:
             raise ModelFolderError(f"{file}: cannot be read ({error}). Fetch the model again.") from None
         if header > limits.HEADER_BYTES or header + 8 > size:
@@ -106,16 +114,20 @@ class SafetensorsFiles:
                 "allowed). The file is truncated or not safetensors; fetch the model again."
             )
         try:
+            _refuse_doubled_names(text)
             opened = safe_open(str(file), framework="np")
             names = list(opened.keys())
         except (SafetensorError, OSError, ValueError) as error:
             raise ModelFolderError(f"{file}: not a whole safetensors file ({error}). Fetch the model again.") from None
         if len(names) > limits.TENSORS:
-            raise ModelFolderError(f"{file}: {len(names)} tensors, more than the {limits.TENSORS} any model has.")
+            raise ModelFolderError(
+                f"{file}: {len(names)} tensors, more than the {limits.TENSORS} any model has. Use another."
+            )
         for name in names:
             if name in self._open:
                 raise ModelFolderError(f"{file}: tensor {name!r} is in another shard too. Fetch the model again.")
             self._open[name] = opened
+            self._files[name] = str(file.relative_to(self.folder))
             self._shapes[name] = tuple(opened.get_slice(name).get_shape())
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -140,6 +152,22 @@ class SafetensorsFiles:
         for opened in self._open.values():
             return opened.metadata() or {}
         return {}
+
+
+def _refuse_doubled_names(header: bytes) -> None:
+    """The safetensors library takes the last of two tensors of one name; which one was meant nobody knows."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        doubled = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+        if doubled:
+            raise ValueError(f"given twice: {', '.join(map(repr, doubled))}")
+        return dict(pairs)
+
+    try:
+        json.loads(header, object_pairs_hook=once)
+    except RecursionError:
+        raise ValueError("the header is nested too deeply") from None
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:

@@ -17,7 +17,7 @@ class staged_folder:
             raise InputError(
                 f"{target}: exists and is not a folder. Expected a new path, or a model folder to replace."
             )
-        if target.is_dir() and any(target.iterdir()) and not (target / "config.json").is_file():
+        if target.is_dir() and any(target.iterdir()) and not _is_model(target):
             raise InputError(
                 f"{target}: holds files but no model. Expected a new path, or a model folder to replace; nothing was "
                 "written."
@@ -40,7 +40,18 @@ class staged_folder:
         if self.target.exists():
             old = self.target.with_name(f".{self.target.name}.old-{uuid.uuid4().hex[:8]}")
             self.target.rename(old)
-            self.staging.rename(self.target)
+            try:
+                self.staging.rename(self.target)
+            except BaseException:
+                old.rename(self.target)  # the former model stands again
+                shutil.rmtree(self.staging, ignore_errors=True)
+                raise
             shutil.rmtree(old, ignore_errors=True)
         else:
             self.staging.rename(self.target)
+
+
+def _is_model(folder: Path) -> bool:
+    """Only a model may be replaced: a config.json alone is any program's."""
+    weights = ("model.safetensors", "model.safetensors.index.json", "minisbert.safetensors")
+    return (folder / "config.json").is_file() and any((folder / name).is_file() for name in weights)

@@ -22,6 +22,7 @@ COMMANDS = {
     "similarity": "Score how alike sentences are.",
     "inspect": "Show every setting of a model and which file it comes from.",
     "download": "Fetch models into the cache, and print where they are.",
+    "train": "Train a model on sentence pairs, triplets or scored pairs.",
     "evaluate": "Score a model on pairs of sentences that people have scored.",
     "convert": "Convert a model's weights to minisbert's own names, or back.",
 }

@@ -72,6 +72,8 @@ class Config:
             ),
             initializer_range=settings.number("initializer_range", at_least=0, below=10, default=0.02),
         )
+        if settings.values.get("pad_token_id") is not None:
+            settings.integer("pad_token_id", at_least=0, at_most=config.vocab_size - 1)
         if not settings.complaints and config.hidden_size % config.num_attention_heads:
             settings.complain(
                 "num_attention_heads", f"a divisor of hidden_size {config.hidden_size}, so that heads are equally wide"

@@ -99,8 +99,9 @@ class Tokenizer:
         return len(self.prefix) + len(self.suffix)
 
     def largest_id(self) -> int:
-        """The largest id that any text can give."""
-        return max(self.backend.get_vocab(with_added_tokens=True).values(), default=0)
+        """The largest id that any text can give, the special tokens around it included."""
+        words = self.backend.get_vocab(with_added_tokens=True).values()
+        return max((*words, *self.prefix, *self.suffix), default=0)
 
     def tokenize(self, sentences: Sequence[str], *, max_length: int, prompt: str = "") -> Tokens:
         """Token ids of each sentence, at most `max_length` of them, special tokens included.
@@ -120,7 +121,10 @@ class Tokenizer:
             encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
         except Exception as error:
             check_sentences(sentences)  # names the one at fault
-            raise InputError(f"the tokenizer {self.where} failed on a sentence: {error}") from None
+            raise InputError(
+                f"{self.where}: the tokenizer failed on a sentence ({error}). Expected one that takes any text; fetch "
+                "the model again."
+            ) from None
         room = max_length - self.special_tokens
         ids: list[list[int]] = []
         counts = np.empty((len(texts), 3), np.int64)
@@ -131,9 +135,13 @@ class Tokenizer:
             counts[row] = whole, len(ids[-1]), whole - len(ids[-1])
         return Tokens(ids, counts)
 
-    def prompt_length(self, prompt: str) -> int:
-        """Tokens that a prompt takes at the front of a row, the special tokens before it included."""
-        return len(self.prefix) + len(self.backend.encode(prompt, add_special_tokens=False).ids)
+    def prompt_length(self, prompt: str, *, max_length: int) -> int:
+        """Tokens that a prompt takes at the front of a row, the special tokens before it included.
+
+        Of a prompt that fills the row, as much as is kept: the special tokens after it always count as text.
+        """
+        whole = len(self.prefix) + len(self.backend.encode(prompt, add_special_tokens=False).ids)
+        return min(whole, max_length - len(self.suffix))
 
 
 def check_sentences(sentences: Sequence[Any]) -> None:
@@ -143,18 +151,34 @@ def check_sentences(sentences: Sequence[Any]) -> None:
         InputError: naming the first item that is not, and what it is.
     """
     for row, sentence in enumerate(sentences):
-        if not isinstance(sentence, str):
-            raise InputError(
-                f"sentences[{row}] is {sentence!r:.100} ({type(sentence).__name__}). Expected text (str); convert it, "
-                "or leave it out."
-            )
-        try:
-            sentence.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"sentences[{row}] holds the lone surrogate {sentence[error.start]!r} at character {error.start}. "
-                "Expected valid Unicode; read the text with errors='replace' or remove the character."
-            ) from None
+        check_text(f"sentences[{row}]", sentence)
+
+
+def check_text(name: str, text: Any) -> None:
+    """One text that can be encoded.
+
+    Raises:
+        InputError: naming the place, and what stands there.
+    """
+    if not isinstance(text, str):
+        raise InputError(
+            f"{name} is {shown(text)} ({type(text).__name__}). Expected text (str); convert it, or leave it out."
+        )
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{name} holds the lone surrogate {text[error.start]!r} at character {error.start}. "
+            "Expected valid Unicode; read the text with errors='replace' or remove the character."
+        ) from None
+
+
+def shown(value: Any) -> str:
+    """The beginning of a value's repr, for messages; whatever the value is, this does not fail."""
+    try:
+        return f"{value!r:.100}"
+    except Exception:
+        return f"<{type(value).__name__}>"
 
 
 def _lower_cases(backend: Any) -> bool:

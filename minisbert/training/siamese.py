@@ -114,7 +114,7 @@ def train_step(
         value, gradient = _cached_gradient(state.params, batch, keys_R, definition, loss, chunk_size)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    norm = optax.global_norm(gradient)
+    norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(value) & jnp.isfinite(norm)
     params, optimizer_state = jax.tree.map(
         lambda new, old: jnp.where(finite, new, old),

@@ -59,6 +59,9 @@ def test_the_example_in_the_help_works(name, run, tiny_bert, tmp_path, monkeypat
     if name == "evaluate":
         rows = b"score\tsentence1\tsentence2\n5\ta cat\ta cat sits\n1\ta dog\tx\n"
         Path("stsb_dev.tsv.gz").write_bytes(gzip.compress(rows))
+    if name == "train":
+        rows = "".join(f"a man walk\tthe man run {i}\n" for i in range(4))
+        Path("pairs.tsv").write_text("anchor\tpositive\n" + rows)
     assert words[0] == "minisbert"
     result = run(*words[1:], stdin=stdin)
     assert result.code == 0, result.err

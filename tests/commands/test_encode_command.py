@@ -182,7 +182,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(kind, run, source, tiny_
     [
         (["--truncate-dim", "0"], "truncate_dim is 0. Expected a whole number of at least 1."),
         (["--batch-size", "-1"], "batch_size is -1. Expected a whole number of at least 1."),
-        (["--prompt-name", "query"], "prompt_name is 'query'. Expected one of []"),
+        (["--prompt-name", "typo"], "prompt_name is 'typo'. Expected one of ['document', 'query']"),
     ],
 )
 def test_bad_options_leave_nothing(flags, message, run, source, tiny_bert, tmp_path):

@@ -16,7 +16,7 @@ from minisbert.sentence_model import define
 from minisbert.training.gradcache import gradcache_value_and_grad
 from minisbert.training.losses import LOSSES, Targets, initial_softmax_head
 
-# Norm of the gradients' difference over their norm. float32 rounds at 6e-8, and some sums over tokens cancel; 3e-7 is
+# Norm of the gradients' difference over their norm. float32 rounds at 6e-8, and some sums over tokens cancel; 6e-7 is
 # measured.
 FLOAT32 = 1e-6
 # The same in float64, where 1e-15 is measured.
@@ -32,7 +32,7 @@ CASES = [
     ("cosine_similarity", 2),
     ("cosent", 2),
     *(("multiple_negatives_ranking", S) for S in (2, 3, 4)),
-    *(("margin_mse", S) for S in (3, 4)),
+    ("margin_mse", 4),
 ]
 
 
@@ -77,7 +77,9 @@ def arguments(dtype):
         "token_ids": jnp.asarray(rng.integers(5, 180, (ROWS, L)), jnp.int32),
         "lengths": jnp.asarray(rng.integers(2, L + 1, ROWS), jnp.int32),
     }
-    targets = {"score": rng.uniform(size=ROWS), "margin": rng.normal(size=(ROWS, 2))}
+    # Margins of size 10, as cross-encoders give: against smaller ones the loss would be the difference of two scores of
+    # size 30, hardly more than their rounding.
+    targets = {"score": rng.uniform(size=ROWS), "margin": 10 * rng.normal(size=(ROWS, 2))}
     head = initial_softmax_head(jax.random.key(1), design.dimension, CLASSES)
     params, head, targets = jax.tree.map(lambda x: jnp.asarray(x, dtype), (params, head, targets))
     targets["class"] = jnp.arange(ROWS, dtype=jnp.int32) % CLASSES
@@ -122,7 +124,7 @@ def test_gradcache_is_the_plain_gradient(dtype, tolerance, chunk_size):
 
 
 def test_dropout_is_on_in_these_tests():
-    embed = embed_as(jnp.float32)
+    embed = jax.jit(embed_as(jnp.float32), compiler_options=UNOPTIMIZED)
     params, _, inputs, keys, _ = arguments(jnp.float32)
     assert np.abs(embed(params, inputs, keys) - embed(params, inputs, None)).max() > 0.1
 

@@ -1,0 +1,129 @@
+"""`minisbert train`: fine-tune a model on a data file; killed and started again, the same command goes on.
+
+minisbert train all-MiniLM-L6-v2 runs/nli --data nli.tsv.gz --loss softmax --evaluate stsb_dev.tsv.gz
+"""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+if TYPE_CHECKING:
+    from minisbert.sentence_encoder import SentenceEncoder
+
+
+def train(
+    model: Annotated[Positional[str], arg(metavar="MODEL")],
+    run: Annotated[Positional[str], arg(metavar="FOLDER")],
+    *,
+    data: Annotated[tuple[str, ...], arg(metavar="FILE")],
+    loss: str = "multiple_negatives_ranking",
+    scale: float | None = None,
+    kind: str | None = None,
+    score_range: tuple[float, float] | None = None,
+    epochs: int = 1,
+    max_steps: int | None = None,
+    batch_size: int = 16,
+    chunk_size: int | None = None,
+    learning_rate: float = 2e-5,
+    warmup: float = 0.1,
+    decay: str = "linear",
+    weight_decay: float = 0.01,
+    clip_norm: float = 1.0,
+    compute_dtype: str = "float32",
+    no_dropout: bool = False,
+    mixing: str = "proportional",
+    no_duplicates: bool = False,
+    prompts: tuple[str, ...] = (),
+    evaluate: Annotated[tuple[str, ...], arg(metavar="FILE")] = (),
+    evaluate_every: int = 500,
+    checkpoint_every: int = 200,
+    max_seq_length: int | None = None,
+    random_weights: bool = False,
+    seed: int = 0,
+    offline: bool = False,
+) -> int:
+    """Train a model on sentence pairs, triplets or scored pairs.
+
+    Example: minisbert train all-MiniLM-L6-v2 runs/pairs --data pairs.tsv --batch-size 2 --max-steps 3
+
+    Args:
+        model: a folder, a known name, or a name on the hub.
+        run: folder for checkpoints, metrics and the trained model; a run that was stopped in it goes on.
+        data: .tsv, .jsonl (each also .gz), .parquet, or hub:org/name; columns by convention.
+        loss: softmax, cosine_similarity, cosent, contrastive, online_contrastive, multiple_negatives_ranking, triplet,
+            margin_mse.
+        scale: the loss's scale, 1 / temperature, where it has one.
+        kind: kind of the data where its columns fit several, such as nli or scored.
+        score_range: lowest and highest score of the data; 0 5 for STS.
+        epochs: passes over the data.
+        max_steps: stop after this many steps.
+        batch_size: examples a step.
+        chunk_size: texts differentiated at once (GradCache), to bound memory.
+        learning_rate: the highest rate.
+        warmup: share of the steps in which the rate rises.
+        decay: linear, cosine or constant.
+        weight_decay: of matrices and tables.
+        clip_norm: longest gradient.
+        compute_dtype: float32 or bfloat16.
+        no_dropout: train without dropout.
+        mixing: how several data files take turns, proportional or round_robin.
+        no_duplicates: no batch holds a text twice.
+        prompts: a text to put before each column.
+        evaluate: STS files to score during the run; the best model is kept.
+        evaluate_every: steps between two evaluations.
+        checkpoint_every: steps between two checkpoints.
+        max_seq_length: tokens kept of a text.
+        random_weights: start from random weights instead of the model's.
+        seed: of order, dropout and random weights.
+        offline: never open a socket.
+    """
+    from pathlib import Path
+
+    from minisbert.sentence_encoder import SentenceEncoder
+    from minisbert.training.config import TrainConfig
+    from minisbert.training.loop import train as run_training
+
+    config = TrainConfig(
+        data=data,
+        loss=loss,
+        loss_options=None if scale is None else {"scale": scale},
+        kind=kind,
+        score_range=score_range,
+        epochs=epochs,
+        max_steps=max_steps,
+        batch_size=batch_size,
+        chunk_size=chunk_size,
+        learning_rate=learning_rate,
+        warmup=warmup,
+        decay=decay,
+        weight_decay=weight_decay,
+        clip_norm=clip_norm,
+        compute_dtype=compute_dtype,
+        dropout=not no_dropout,
+        mixing=mixing,
+        no_duplicates=no_duplicates,
+        prompts=prompts,
+        evaluate=evaluate,
+        evaluate_every=evaluate_every,
+        checkpoint_every=checkpoint_every,
+        seed=seed,
+    )
+    encoder = SentenceEncoder.load(model, offline=offline)
+    if random_weights:
+        encoder = _untrained(encoder, seed)
+    if max_seq_length is not None:
+        encoder.max_seq_length = max_seq_length
+    run_training(encoder, config, Path(run), show_progress=sys.stderr.isatty())
+    print(Path(run) / "final")
+    return 0
+
+
+def _untrained(encoder: "SentenceEncoder", seed: int) -> "SentenceEncoder":
+    from dataclasses import replace
+
+    from minisbert.sentence_encoder import SentenceEncoder
+    from minisbert.sentence_model import initial_params
+
+    pretrained = replace(encoder.pretrained, params=initial_params(encoder.design, seed))
+    return SentenceEncoder(pretrained)

@@ -1,0 +1,123 @@
+"""What a training run is told, and what is refused before its first step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from minisbert.errors import InputError
+from minisbert.forward import COMPUTE_DTYPES
+from minisbert.training.data import Examples
+from minisbert.training.losses import LOSSES
+from minisbert.training.optimizer import DECAYS
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What a run is told. Two runs with the same config, data and starting model end with the same weights."""
+
+    data: tuple[str, ...]
+    """Files (.tsv, .jsonl, also .gz, .parquet) or hub:org/name; columns by convention (training/data.py)."""
+    loss: str = "multiple_negatives_ranking"
+    """A row of training/losses.py's table."""
+    loss_options: dict[str, Any] | None = None
+    """Options of the loss, such as scale (Radford et al. 2021 call its inverse temperature)."""
+    kind: str | None = None
+    """Kind of the data where its columns fit several, such as nli or scored."""
+    score_range: tuple[float, float] | None = None
+    """Lowest and highest score of the data, which become 0 and 1; (0, 5) for STS."""
+    epochs: int = 1
+    """Passes over the data (SBERT section 3.1: 1)."""
+    max_steps: int | None = None
+    """Stop after this many steps."""
+    batch_size: int = 16
+    """Examples a step (SBERT section 3.1: 16)."""
+    chunk_size: int | None = None
+    """Texts differentiated at once (GradCache); None: all. Bounds memory, changes nothing else."""
+    learning_rate: float = 2e-5
+    """Highest rate (SBERT section 3.1: 2e-5)."""
+    warmup: float = 0.1
+    """Share of the steps in which the rate rises (SBERT section 3.1: 10 %)."""
+    decay: str = "linear"
+    """How the rate falls afterwards: linear, cosine or constant."""
+    weight_decay: float = 0.01
+    """AdamW's, on matrices and tables only."""
+    clip_norm: float = 1.0
+    """Longest gradient, in the global norm."""
+    compute_dtype: str = "float32"
+    """float32, or bfloat16 for the matrix products; parameters and optimizer stay float32."""
+    dropout: bool = True
+    """Drop as the model's config says."""
+    mixing: str = "proportional"
+    """How several data sets take turns: proportional or round_robin."""
+    no_duplicates: bool = False
+    """No batch holds a text twice."""
+    prompts: tuple[str, ...] = ()
+    """A text to put before each column."""
+    evaluate: tuple[str, ...] = ()
+    """STS files scored during the run (Spearman of the cosine); the best model is kept."""
+    evaluate_every: int = 500
+    """Steps between two evaluations."""
+    checkpoint_every: int = 200
+    """Steps between two checkpoints."""
+    seed: int = 0
+    """Of order, dropout and the loss's own parameters."""
+
+
+def check_settings(config: TrainConfig, encoder_dtype: str) -> None:
+    """Settings that cannot be trained with, before anything is read.
+
+    Raises:
+        InputError: naming each.
+    """
+    complaints = []
+    for name, value, choices in (
+        ("loss", config.loss, LOSSES),
+        ("decay", config.decay, DECAYS),
+        ("compute_dtype", config.compute_dtype, COMPUTE_DTYPES),
+    ):
+        if value not in choices:
+            complaints.append(f"{name} is {value!r}, expected one of {', '.join(choices)}")
+    for name in ("epochs", "batch_size", "evaluate_every", "checkpoint_every", "max_steps", "chunk_size"):
+        value = getattr(config, name)
+        if value is not None and (not isinstance(value, int) or value < 1):
+            complaints.append(f"{name} is {value!r}, expected a whole number of at least 1")
+    for name in ("learning_rate", "clip_norm"):
+        if not 0 < getattr(config, name) < float("inf"):
+            complaints.append(f"{name} is {getattr(config, name)!r}, expected a finite number above 0")
+    if not 0 <= config.warmup <= 1:
+        complaints.append(f"warmup is {config.warmup!r}, expected a share of the steps from 0 to 1")
+    if config.loss in LOSSES:
+        unknown = set(config.loss_options or {}) - set(LOSSES[config.loss].options)
+        if unknown:
+            complaints.append(f"loss_options has {sorted(unknown)}, expected {sorted(LOSSES[config.loss].options)}")
+        if config.batch_size == 1 and LOSSES[config.loss].in_batch:
+            complaints.append(
+                f"batch_size is 1, but {config.loss} compares the examples of a batch; expected 2 or more"
+            )
+    if encoder_dtype != "float32":
+        complaints.append(f"the encoder was loaded in {encoder_dtype}, expected float32 (set compute_dtype here)")
+    if complaints:
+        raise InputError("; ".join(complaints) + ". Nothing was started.")
+
+
+def check_examples(examples: Sequence[Examples], config: TrainConfig) -> None:
+    """Data that the loss cannot use.
+
+    Raises:
+        InputError: naming the file and what the loss needs.
+    """
+    loss = LOSSES[config.loss]
+    for example in examples:
+        data = example.dataset
+        texts = len(data.texts)
+        if loss.needs != data.label_kind or texts < loss.least_texts or texts > (loss.most_texts or texts):
+            raise InputError(
+                f"{data.source}: {texts} texts a row with {data.label_kind} labels; {config.loss} needs "
+                f"{loss.least_texts}{'' if loss.least_texts == loss.most_texts else ' or more'} texts with {loss.needs} "
+                "labels. Choose another loss, or name the columns' kind."
+            )
+        if loss.has_head and data.classes != examples[0].dataset.classes:
+            raise InputError(
+                f"{data.source}: classes {data.classes}, but {examples[0].dataset.source} has "
+                f"{examples[0].dataset.classes}. Expected the same classes in all data sets."
+            )

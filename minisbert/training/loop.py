@@ -1,0 +1,250 @@
+"""The training loop: data, steps, evaluation, checkpoints, until the last step, whatever happens in between.
+
+    train(encoder, TrainConfig(data=("nli.tsv.gz",), loss="softmax"), Path("runs/nli"))
+
+Everything a step needs follows from its number: the batch (order.py), the dropout (siamese.dropout_keys), the learning
+rate (optimizer.schedule). So a run that is killed and started again by the same command ends with the same weights to
+the bit. What the run leaves in its folder:
+
+    checkpoints/    the state, newest two            metrics.jsonl   loss, rate, scores by step
+    best/           the model with the best score    curves.png      loss and score drawn
+    final/          the model after the last step    (each model: an ordinary sentence-transformers folder)
+"""
+
+import json
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from minisbert.errors import TrainingError, TrainingStopped
+from minisbert.forward import COMPUTE_DTYPES
+from minisbert.pretrained import cast_matrices
+from minisbert.sentence_encoder import SentenceEncoder
+from minisbert.sentence_model import define
+from minisbert.tasks.sts import STSPairs, evaluate_sts, read_sts
+from minisbert.training.checkpoints import Checkpoints
+from minisbert.training.config import TrainConfig, check_examples, check_settings
+from minisbert.training.data import open_examples
+from minisbert.training.feed import train_batch
+from minisbert.training.losses import LOSSES, initial_softmax_head
+from minisbert.training.optimizer import adamw, schedule
+from minisbert.training.order import Batches
+from minisbert.training.report import draw_curves, write_card
+from minisbert.training.siamese import StepMetrics, TrainState, initial_state, make_train_step
+
+logger = logging.getLogger("minisbert")
+
+
+def train(
+    encoder: SentenceEncoder, config: TrainConfig, folder: Path, *, show_progress: bool = True
+) -> SentenceEncoder:
+    """Train a model, or go on where the run in `folder` stopped.
+
+    Returns:
+        the trained encoder; it is in `folder / "final"` too.
+
+    Raises:
+        InputError, DataError: settings or data that cannot be trained on, before the first step.
+        TrainingError: a step was not finite, or the folder holds another run.
+        TrainingStopped: SIGTERM came; the state is saved.
+    """
+    run = _Run(encoder, config, Path(folder))
+    with _on_sigterm() as asked_to_stop:
+        state, step = run.start()
+        progress = _bar(run.steps, step, show_progress)
+        pending: tuple[int, StepMetrics] | None = None
+        started = time.perf_counter()
+        while step < run.steps:
+            state, metrics = run.train_step(state, run.batch(step))
+            # The metrics of the step before are read while this one is computed.
+            if pending is not None:
+                run.note(*pending, progress)
+            pending, step = (step, metrics), step + 1
+            stop = asked_to_stop.is_set()
+            if stop or step == run.steps or step % config.checkpoint_every == 0 or run.evaluates_at(step):
+                run.note(*pending, progress)
+                pending = None
+                if run.evaluates_at(step):
+                    run.evaluate(state, step)
+                if stop or step == run.steps or step % config.checkpoint_every == 0:
+                    run.checkpoints.save(state)
+            if stop and step < run.steps:
+                raise TrainingStopped(
+                    f"{run.folder}: stopped after step {step} of {run.steps} and saved. Start the same "
+                    "command again to go on."
+                )
+        progress.close()
+        return run.finish(state, time.perf_counter() - started)
+
+
+class _Run:
+    """What stays the same over a run: settings, data, compiled step, files."""
+
+    def __init__(self, encoder: SentenceEncoder, config: TrainConfig, folder: Path):
+        check_settings(config, encoder.compute_dtype)
+        self.encoder, self.config, self.folder = encoder, config, folder
+        examples = [open_examples(source, kind=config.kind, score_range=config.score_range) for source in config.data]
+        check_examples(examples, config)
+        self.examples = examples
+        self.batches = Batches(
+            examples,
+            config.batch_size,
+            seed=config.seed,
+            mixing=config.mixing,  # type: ignore[arg-type]
+            no_duplicates=config.no_duplicates,
+        )
+        self.steps = self.batches.steps(config.epochs)
+        self.steps = min(self.steps, config.max_steps or self.steps)
+        self.rates = schedule(config.decay, config.learning_rate, int(config.warmup * self.steps), self.steps)
+        self.optimizer = adamw(self.rates, weight_decay=config.weight_decay, clip_norm=config.clip_norm)
+        loss = LOSSES[config.loss]
+        definition, _ = define(encoder.design, COMPUTE_DTYPES[config.compute_dtype])
+        self.train_step = make_train_step(
+            definition=definition,
+            loss=partial(loss.function, **(config.loss_options or {})),
+            optimizer=self.optimizer,
+            dropout=config.dropout,
+            chunk_size=config.chunk_size,
+        )
+        self.evaluations: list[STSPairs] = [read_sts(file) for file in config.evaluate]
+        self.best: float | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        self.metrics_file = folder / "metrics.jsonl"
+        record = {
+            "config": json.loads(json.dumps(asdict(config))),
+            "data": json.loads(json.dumps([asdict(example.dataset) for example in examples])),
+            "model": repr(encoder),
+        }
+        self.checkpoints = Checkpoints(folder, record)
+
+    def start(self) -> tuple[TrainState, int]:
+        """The first state, or the newest saved one."""
+        head: dict[str, Any] = {}
+        if LOSSES[self.config.loss].has_head:
+            options = self.config.loss_options or {}
+            classes = len(self.examples[0].dataset.classes)
+            head = dict(
+                initial_softmax_head(
+                    jax.random.key(self.config.seed), self.encoder.design.dimension, classes, **options
+                )
+            )  # type: ignore[arg-type]
+        # A copy: the step gives the state's memory away, and the caller's encoder keeps its own.
+        params = jax.tree.map(jnp.copy, self.encoder.pretrained.params)
+        state = initial_state({"model": params, "head": head}, self.optimizer, self.config.seed)
+        step = 0
+        if self.checkpoints.latest() is not None:
+            state = self.checkpoints.restore(state)
+            step = int(state.step)
+            logger.info(f"{self.folder}: going on after step {step} of {self.steps}")
+        self._forget_after(step)
+        return state, step
+
+    def _forget_after(self, step: int) -> None:
+        """Drop metrics of steps that will be done again."""
+        lines = self.metrics_file.read_text().splitlines() if self.metrics_file.exists() else []
+        kept = [line for line in lines if _step_of(line) is not None and _step_of(line) <= step]  # type: ignore[operator]
+        self.metrics_file.write_text("".join(line + "\n" for line in kept))
+        scores = [json.loads(line).get("spearman") for line in kept]
+        self.best = max((score for score in scores if score is not None), default=None)
+
+    def batch(self, step: int) -> Any:
+        """The arrays of a step."""
+        return train_batch(
+            self.batches.batch_at(step),
+            self.encoder.tokenizer,
+            max_length=self.encoder.max_seq_length,
+            capacity=self.encoder.pretrained.capacity,
+            padding_id=self.encoder.padding_id,
+            prompts=self.config.prompts,
+        )
+
+    def note(self, step: int, metrics: StepMetrics, progress: Any) -> None:
+        """Read a step's metrics, refuse what is not finite, write and show the rest."""
+        loss, norm = float(metrics.loss), float(metrics.gradient_norm)
+        if not bool(metrics.finite):
+            rows = self.batches.batch_at(step)
+            raise TrainingError(
+                f"{self.folder}: step {step + 1} gave loss {loss} and gradient norm {norm}, on rows "
+                f"{rows.rows_B.tolist()[:16]} of {self.config.data[rows.dataset]}. Nothing was overwritten; the last "
+                f"checkpoint is of step {self.checkpoints.latest()}. Lower the learning rate or look at these rows."
+            )
+        self._write({"step": step + 1, "loss": loss, "gradient_norm": norm, "learning_rate": float(self.rates(step))})
+        progress.update(self.config.batch_size)
+        progress.set_postfix(step=step + 1, loss=f"{loss:.4f}")
+
+    def evaluates_at(self, step: int) -> bool:
+        """Whether the model is scored after this step."""
+        return bool(self.evaluations) and (step == self.steps or step % self.config.evaluate_every == 0)
+
+    def evaluate(self, state: TrainState, step: int) -> None:
+        """Score the model; keep it if it is the best so far."""
+        trained = self.trained(state)
+        score = evaluate_sts(trained, self.evaluations, resamples=0).score().spearman.value
+        if self.best is None or score > self.best:
+            self.best = score
+            trained.save(self.folder / "best")
+        self._write({"step": step, "spearman": score})
+
+    def trained(self, state: TrainState) -> SentenceEncoder:
+        """The encoder with the state's parameters; its compiled programs are the same."""
+        params = jax.tree.map(jnp.copy, state.params["model"])  # the next step gives the state's memory away
+        pretrained = replace(self.encoder.pretrained, params=params)
+        self.encoder.forward.params = cast_matrices(params, COMPUTE_DTYPES[self.encoder.compute_dtype])
+        self.encoder.pretrained = pretrained
+        return self.encoder
+
+    def finish(self, state: TrainState, seconds: float) -> SentenceEncoder:
+        """Write the final model, the curves and the card."""
+        trained = self.trained(state)
+        trained.save(self.folder / "final")
+        lines = [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
+        draw_curves(lines, self.folder / "curves.png")
+        for name in ("final", "best"):
+            if (self.folder / name).is_dir():
+                head = jax.tree.map(np.asarray, state.params["head"]) if name == "final" else {}
+                write_card(self.folder / name, self.config, [e.dataset for e in self.examples], lines, head)
+        self.checkpoints.close()
+        logger.info(f"{self.folder}: {self.steps} steps, {seconds:.0f} s in this process")
+        return trained
+
+    def _write(self, line: dict[str, Any]) -> None:
+        with self.metrics_file.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def _step_of(line: str) -> int | None:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return None  # a line that a kill cut short
+
+
+def _bar(steps: int, done: int, show: bool) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=None, desc=f"train ({steps} steps, {done} done)", unit=" pairs", disable=None if show else True)
+
+
+@contextmanager
+def _on_sigterm() -> Iterator[threading.Event]:
+    """An event that SIGTERM (a preempted machine) sets; the loop looks at it after each step."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    former = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, former)

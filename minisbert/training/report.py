@@ -1,0 +1,67 @@
+"""What a run says about itself when it is done: curves as a picture, a model card, the loss's own parameters."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minisbert.checkpoint.tensors import write_tensors
+
+HEAD_FILE = "softmax_head.safetensors"
+
+
+def draw_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
+    """Loss by step, and the STS score where it was measured, as a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    scores = [(line["step"], line["spearman"]) for line in lines if "spearman" in line]
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    steps, values = zip(*losses, strict=True) if losses else ((), ())
+    axes.plot(steps, values, color="#9ecae1", linewidth=0.8, label="loss of the batch")
+    window = max(1, len(values) // 50)
+    if window > 1:
+        smooth = np.convolve(values, np.ones(window) / window, mode="valid")
+        axes.plot(steps[window - 1 :], smooth, color="#08519c", label=f"mean of {window} steps")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    handles, labels = axes.get_legend_handles_labels()
+    if scores:
+        right = axes.twinx()
+        right.plot(*zip(*scores, strict=True), color="#d95f02", marker="o", label="STS Spearman (right)")
+        right.set_ylabel("Spearman of the cosine")
+        more = right.get_legend_handles_labels()
+        handles, labels = handles + more[0], labels + more[1]
+    axes.legend(handles, labels, frameon=False)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def write_card(
+    folder: Path, config: Any, datasets: Sequence[Any], lines: Sequence[dict[str, Any]], head: dict[str, np.ndarray]
+) -> None:
+    """A README.md in a trained model's folder: data, settings, scores; and the loss's parameters beside it."""
+    if head:
+        write_tensors(folder / HEAD_FILE, head, {"classes": json.dumps(list(datasets[0].classes))})
+    rows = [f"| {Path(d.source).name} | {d.kind} | {d.rows} | `{d.sha256}` |" for d in datasets]
+    scores = [line for line in lines if "spearman" in line]
+    losses = [line for line in lines if "loss" in line]
+    settings = "\n".join(
+        f"| {key} | {value} |" for key, value in asdict(config).items() if key not in ("data", "evaluate")
+    )
+    text = [
+        "---\nlibrary_name: sentence-transformers\ntags: [sentence-similarity, minisbert]\n---",
+        f"# A sentence embedding model\n\nTrained by minisbert with the loss `{config.loss}` in {len(losses)} steps.",
+        "## Data\n\n| file | kind | rows | sha256 |\n| --- | --- | --- | --- |\n" + "\n".join(rows),
+        "## Settings\n\n| setting | value |\n| --- | --- |\n" + settings,
+    ]
+    if scores:
+        table = "\n".join(f"| {line['step']} | {100 * line['spearman']:.2f} |" for line in scores)
+        text.append("## Spearman of the cosine (x 100)\n\n| step | score |\n| --- | --- |\n" + table)
+    (folder / "README.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")

@@ -1,0 +1,415 @@
+"""The rule engine: `export(convert(x)) == x` to the bit, and every tensor that does not fit is named, all at once.
+
+On the tiny checkpoints exhaustively; on the real ones too where they are in the cache (marked `real`).
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from minisbert.checkpoint.convert import Converted, convert, export, flatten
+from minisbert.checkpoint.download import locate
+from minisbert.checkpoint.tensors import INDEX, WEIGHTS, SafetensorsFiles, write_tensors
+from minisbert.encoders import FAMILIES
+from minisbert.errors import DownloadError, ModelFolderError
+from minisbert.sentence_model import Design, define
+
+TINY = Path(__file__).parents[2] / "weights"
+FAMILY = {"tiny-bert": "bert", "tiny-mpnet": "mpnet", "all-MiniLM-L6-v2": "bert", "all-mpnet-base-v2": "mpnet"}
+REAL = [pytest.param(name, marks=pytest.mark.real) for name in ("all-MiniLM-L6-v2", "all-mpnet-base-v2")]
+# Stand in the same checkpoints, are not computed, and come back.
+CARRIED = {
+    "bert": {
+        "embeddings.position_ids": np.arange(64)[None],
+        "pooler.dense.weight": np.random.default_rng(0).normal(size=(32, 32)).astype(np.float32),
+        "cls.predictions.bias": np.arange(188, dtype=np.float32),
+    },
+    "mpnet": {
+        "pooler.dense.bias": np.arange(36, dtype=np.float32),
+        "lm_head.layer_norm.weight": np.ones(36, np.float32),
+    },
+}
+
+Arrays = dict[str, np.ndarray]
+
+
+class InMemory:
+    """A checkpoint that is a dict."""
+
+    where = "checkpoint in memory"
+
+    def __init__(self, arrays: Arrays):
+        self.arrays = arrays
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {name: array.shape for name, array in self.arrays.items()}
+
+    def read(self, name: str) -> np.ndarray:
+        return self.arrays[name]
+
+
+def folder(name: str) -> Path:
+    if name.startswith("tiny"):
+        return TINY / name
+    try:
+        return locate(name, offline=True)
+    except DownloadError:
+        pytest.skip(f"{name} is not in the cache: minisbert download {name}")
+
+
+def read(tensors, place: Path, family: str, **options) -> Converted:
+    code = FAMILIES[family]
+    config = code.Config.from_json(json.loads((place / "config.json").read_text()))
+    leaves = flatten(define(Design(family, config))[1])
+    shapes = {name.removeprefix("encoder."): tuple(leaf.shape) for name, leaf in leaves.items()}
+    return convert(
+        tensors,
+        code.RULES,
+        shapes,
+        layers=config.num_hidden_layers,
+        carried=code.CARRIED,
+        prefix=code.PREFIX,
+        **options,
+    )
+
+
+def written_back(converted: Converted, place: Path, family: str) -> Arrays:
+    layers = json.loads((place / "config.json").read_text())["num_hidden_layers"]
+    return export(converted, FAMILIES[family].RULES, layers=layers)
+
+
+def same_bits(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, array in theirs.items():
+        assert ours[name].dtype == array.dtype, name
+        assert ours[name].shape == array.shape, name
+        assert ours[name].tobytes() == array.tobytes(), name
+
+
+@pytest.fixture(params=["tiny-bert", "tiny-mpnet"])
+def tiny(request) -> tuple[Path, str, Arrays]:
+    place = TINY / request.param
+    return place, FAMILY[request.param], load_file(place / WEIGHTS)
+
+
+# --- there and back ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["tiny-bert", "tiny-mpnet", *REAL])
+def test_export_of_convert_is_the_file_to_the_bit(name, tmp_path):
+    place, family = folder(name), FAMILY[name]
+    converted = read(SafetensorsFiles(place), place, family)
+    assert all(array.dtype == np.float32 for array in converted.params.values())
+    back = written_back(converted, place, family)
+    same_bits(back, load_file(place / WEIGHTS))
+    write_tensors(tmp_path / WEIGHTS, back)
+    same_bits(load_file(tmp_path / WEIGHTS), load_file(place / WEIGHTS))
+
+
+def test_carried_tensors_come_back(tiny):
+    place, family, arrays = tiny
+    whole = arrays | CARRIED[family]
+    converted = read(InMemory(whole), place, family)
+    assert converted.carried.keys() == CARRIED[family].keys()
+    same_bits(written_back(converted, place, family), whole)
+
+
+def test_prefix_comes_back(tiny):
+    place, family, arrays = tiny
+    prefix = FAMILIES[family].PREFIX
+    head = "cls.predictions.bias" if family == "bert" else "lm_head.bias"
+    whole = {prefix + name: array for name, array in arrays.items()} | {head: np.arange(4, dtype=np.float32)}
+    converted = read(InMemory(whole), place, family)
+    same_bits(written_back(converted, place, family), whole)
+    plain = read(InMemory(arrays), place, family).params
+    same_bits(converted.params, plain)
+
+
+def test_old_layer_norm_names_come_back(tiny):
+    place, family, arrays = tiny
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): array
+        for name, array in arrays.items()
+    }
+    # The heads of the oldest checkpoints have these names too, and are carried as they are.
+    if family == "bert":
+        old["cls.predictions.transform.LayerNorm.gamma"] = np.ones(32, np.float32)
+    assert sum("gamma" in name for name in old) > 2
+    for whole in (old, {FAMILIES[family].PREFIX + name: array for name, array in old.items()}):
+        converted = read(InMemory(whole), place, family)
+        same_bits(written_back(converted, place, family), whole)
+        same_bits(converted.params, read(InMemory(arrays), place, family).params)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_other_float_dtypes_come_back(tiny, dtype):
+    place, family, arrays = tiny
+    whole = {name: array.astype(dtype) for name, array in arrays.items()}
+    converted = read(InMemory(whole), place, family)
+    assert all(array.dtype == np.float32 for array in converted.params.values())
+    same_bits(written_back(converted, place, family), whole)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_other_float_dtypes_through_a_file(tiny, dtype, tmp_path):
+    place, family, arrays = tiny
+    whole = {name: array.astype(dtype if "weight" in name else np.float32) for name, array in arrays.items()}
+    write_tensors(tmp_path / WEIGHTS, whole)
+    converted = read(SafetensorsFiles(tmp_path), place, family)
+    same_bits(written_back(converted, place, family), whole)
+
+
+def test_special_float_values_come_back(tiny):
+    """Minus zero, the smallest denormal and the largest number are values like others."""
+    place, family, arrays = tiny
+    name = next(name for name in arrays if name.endswith("word_embeddings.weight"))
+    table = arrays[name].copy()
+    table[3, :4] = [-0.0, 1e-45, np.finfo(np.float32).max, -np.finfo(np.float32).max]
+    whole = arrays | {name: table}
+    same_bits(written_back(read(InMemory(whole), place, family), place, family), whole)
+
+
+def shards(place: Path, arrays: Arrays, count: int, target: Path) -> dict[str, str]:
+    names = sorted(arrays)
+    weight_map = {}
+    for i in range(count):
+        file = f"model-{i + 1:05}-of-{count:05}.safetensors"
+        part = {name: arrays[name] for name in names[i::count]}
+        write_tensors(target / file, part)
+        weight_map.update(dict.fromkeys(part, file))
+    (target / INDEX).write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
+    return weight_map
+
+
+def test_shards_with_an_index(tiny, tmp_path):
+    place, family, arrays = tiny
+    shards(place, arrays, 3, tmp_path)
+    converted = read(SafetensorsFiles(tmp_path), place, family)
+    same_bits(written_back(converted, place, family), arrays)
+
+
+def test_parameters_are_put_one_by_one(tiny):
+    place, family, arrays = tiny
+    seen = []
+
+    def put(path, array):
+        assert array.dtype == np.float32
+        assert array.flags.c_contiguous
+        seen.append(path)
+        return array
+
+    converted = read(InMemory(arrays), place, family, put=put)
+    assert sorted(seen) == sorted(converted.params)
+
+
+# --- what does not fit ---------------------------------------------------------------------------------------------
+
+
+def complaint(tensors, place: Path, family: str) -> str:
+    with pytest.raises(ModelFolderError) as caught:
+        read(tensors, place, family)
+    return str(caught.value)
+
+
+def named(message: str) -> set[str]:
+    """The tensors in quotes."""
+    return set(re.findall(r"'([\w.]+)'", message))
+
+
+def test_every_dropped_tensor_is_named(tiny):
+    place, family, arrays = tiny
+    for name in arrays:
+        message = complaint(InMemory({n: a for n, a in arrays.items() if n != name}), place, family)
+        assert f"missing: {name!r}" in message
+        assert str(list(arrays[name].shape)) in message
+        assert named(message) == {name}
+
+
+def test_every_added_tensor_is_named(tiny):
+    place, family, arrays = tiny
+    for name in arrays:
+        added = f"{name}.copy"
+        message = complaint(InMemory(arrays | {added: arrays[name]}), place, family)
+        assert f"unknown: {added!r}" in message
+        assert named(message) == {added}
+
+
+def test_one_layer_too_many_and_one_too_few(tiny):
+    place, family, arrays = tiny
+    layers = json.loads((place / "config.json").read_text())["num_hidden_layers"]
+    extra = {n.replace(".0.", f".{layers}."): a for n, a in arrays.items() if ".layer.0." in n}
+    message = complaint(InMemory(arrays | extra), place, family)
+    assert named(message) == set(extra)
+    assert len(extra) == 16
+    last = {name for name in arrays if f".layer.{layers - 1}." in name}
+    message = complaint(InMemory({n: a for n, a in arrays.items() if n not in last}), place, family)
+    assert named(message) == last
+
+
+def test_every_renamed_tensor_is_named_under_both_names(tiny):
+    place, family, arrays = tiny
+    for name in arrays:
+        new = name.replace("weight", "wait").replace("bias", "buyers")
+        changed = {new if n == name else n: a for n, a in arrays.items()}
+        message = complaint(InMemory(changed), place, family)
+        assert named(message) == {name, new}
+        assert f"missing: {name!r}" in message
+        assert f"unknown: {new!r}" in message
+
+
+def wrong_shapes(array: np.ndarray) -> list[np.ndarray]:
+    """Other shapes: an axis more, an axis longer or shorter, flat, empty, a single number; transposed if that differs."""
+    longer = np.concatenate([array, array[:1]])
+    others = [array[None], longer, array[:-1], array.reshape(-1, 1), array[:0], array.reshape(-1)[0].reshape(())]
+    others.append(array[..., :-1])
+    if array.ndim == 2:
+        others += [array.reshape(-1)]
+        if array.shape[0] != array.shape[1]:
+            others += [np.ascontiguousarray(array.T)]
+    return others
+
+
+def test_every_reshaped_tensor_is_named(tiny):
+    place, family, arrays = tiny
+    for name, array in arrays.items():
+        for other in wrong_shapes(array):
+            message = complaint(InMemory(arrays | {name: other}), place, family)
+            assert f"wrong shape: {name!r} is {list(other.shape)}, expected {list(array.shape)}" in message
+            assert named(message) == {name}
+
+
+def test_every_doubled_tensor_is_named(tiny):
+    """The same tensor with and without the prefix, or under its old and its new name."""
+    place, family, arrays = tiny
+    prefix = FAMILIES[family].PREFIX
+    for name, array in arrays.items():
+        message = complaint(InMemory(arrays | {prefix + name: array}), place, family)
+        assert "doubled" in message
+        assert {name, prefix + name} <= named(message)
+        if "LayerNorm" in name:
+            old = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+            message = complaint(InMemory(arrays | {old: array}), place, family)
+            assert "doubled" in message
+            assert named(message) == {name, old}
+
+
+def test_the_same_tensor_in_two_shards_is_named(tiny, tmp_path):
+    place, _, arrays = tiny
+    name = sorted(arrays)[1]
+    shards(place, arrays, 3, tmp_path)
+    first = tmp_path / "model-00001-of-00003.safetensors"
+    write_tensors(first, load_file(first) | {name: arrays[name]})
+    with pytest.raises(ModelFolderError, match=re.escape(name)):
+        SafetensorsFiles(tmp_path)
+
+
+def test_an_index_that_does_not_agree_names_every_tensor(tiny, tmp_path):
+    place, _, arrays = tiny
+    weight_map = shards(place, arrays, 3, tmp_path)
+    lost = sorted(weight_map)[:2]
+    changed = {name: file for name, file in weight_map.items() if name not in lost}
+    changed |= {"no.such.tensor": "model-00001-of-00003.safetensors"}
+    (tmp_path / INDEX).write_text(json.dumps({"weight_map": changed}))
+    with pytest.raises(ModelFolderError) as caught:
+        SafetensorsFiles(tmp_path)
+    assert {*lost, "no.such.tensor"} <= named(str(caught.value))
+    assert INDEX in str(caught.value)
+
+
+def test_all_complaints_at_once(tiny):
+    """Many tensors changed at random in every way: one error, exactly the changed ones named."""
+    place, family, arrays = tiny
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        names = random.permutation(sorted(arrays))[: random.integers(2, 16)]
+        changed, expected = dict(arrays), set()
+        for name in map(str, names):
+            way = random.integers(5)
+            expected.add(name)
+            if way == 0:
+                del changed[name]
+            elif way == 1:
+                changed[f"{name}.x"] = changed.pop(name)
+                expected.add(f"{name}.x")
+            elif way == 2:
+                changed[name] = changed[name][None]
+            elif way == 3:
+                changed[f"extra.{name}"] = changed[name]
+                expected.remove(name)
+                expected.add(f"extra.{name}")
+            else:
+                changed[f"{FAMILIES[family].PREFIX}{name}"] = changed[name]
+                expected.add(f"{FAMILIES[family].PREFIX}{name}")
+        assert named(complaint(InMemory(changed), place, family)) == expected, seed
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int32, np.int64, np.uint8, np.bool_])
+def test_weights_that_are_not_floats_are_all_named(tiny, dtype):
+    place, family, arrays = tiny
+    names = sorted(arrays)[::7]
+    message = complaint(InMemory(arrays | {name: arrays[name].astype(dtype) for name in names}), place, family)
+    assert named(message) == set(names)
+    assert np.dtype(dtype).name in message
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_weights_that_are_not_finite_are_all_named(tiny, value, dtype):
+    place, family, arrays = tiny
+    names = sorted(arrays)[::5]
+    changed = dict(arrays)
+    for name in names:
+        damaged = arrays[name].astype(dtype)
+        damaged.reshape(-1)[-1] = value
+        changed[name] = damaged
+    assert named(complaint(InMemory(changed), place, family)) == set(names)
+
+
+def test_every_single_bad_number_is_found(tiny):
+    place, family, arrays = tiny
+    for name in arrays:
+        for position in (0, -1):
+            damaged = arrays[name].copy()
+            damaged.reshape(-1)[position] = np.nan
+            assert named(complaint(InMemory(arrays | {name: damaged}), place, family)) == {name}
+
+
+def test_float64_beyond_float32_is_refused(tiny):
+    """Finite in the file, infinite when computed: refused too, and without a NumPy warning."""
+    place, family, arrays = tiny
+    name = sorted(arrays)[0]
+    huge = arrays[name].astype(np.float64)
+    huge.reshape(-1)[0] = 1e300
+    assert name in complaint(InMemory(arrays | {name: huge}), place, family)
+
+
+def test_float64_that_float32_cannot_hold_is_not_rounded_silently(tiny):
+    """`export(convert(x)) == x` would not hold: either it comes back to the bit, or it is refused by name."""
+    place, family, arrays = tiny
+    name = sorted(arrays)[0]
+    fine = arrays[name].astype(np.float64) + 1e-12
+    whole = arrays | {name: fine}
+    try:
+        converted = read(InMemory(whole), place, family)
+    except ModelFolderError as error:
+        assert name in str(error)
+        return
+    same_bits(written_back(converted, place, family), whole)
+
+
+def test_an_empty_checkpoint_names_every_tensor(tiny):
+    place, family, arrays = tiny
+    assert named(complaint(InMemory({}), place, family)) == set(arrays)
+
+
+def test_the_other_family_is_refused():
+    arrays = load_file(TINY / "tiny-mpnet" / WEIGHTS)
+    message = complaint(InMemory(arrays), TINY / "tiny-bert", "bert")
+    assert "encoder.relative_attention_bias.weight" in named(message)
+    assert "embeddings.token_type_embeddings.weight" in named(message)

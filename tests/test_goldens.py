@@ -1,0 +1,59 @@
+"""minisbert against frozen numbers of sentence-transformers: token ids identical, embeddings within 2e-6.
+
+The numbers and their recipe lie in tests/goldens. This keeps the comparison in runs without the peer library; the
+comparison itself, on all sentences, is in tests/parity.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minisbert import SentenceEncoder
+from minisbert.checkpoint.download import locate
+from minisbert.errors import DownloadError
+
+sys.path.insert(0, str(Path(__file__).parent / "goldens"))
+from make_goldens import HERE, MODELS, WEIGHTS, digest, texts
+
+TOLERANCE = 2e-6
+PARAMS = [pytest.param(name, marks=[] if name.startswith("tiny") else pytest.mark.real) for name in MODELS]
+
+
+def folder(name: str) -> Path:
+    if name.startswith("tiny"):
+        return WEIGHTS / name
+    try:
+        return locate(name, offline=True)
+    except DownloadError:
+        pytest.skip(f"{name} is not in the cache: minisbert download {name}")
+
+
+@pytest.mark.parametrize("name", PARAMS)
+def test_frozen_numbers(name):
+    count, dimensions = MODELS[name]
+    sentences = texts(count)
+    golden = np.load(HERE / f"{name}.npz")
+    assert str(golden["texts"]) == digest(sentences), (
+        "tests/varied_sentences.py has changed: run tests/goldens/make_goldens.py"
+    )
+    encoder = SentenceEncoder.load(folder(name))
+
+    tokens = encoder.tokenizer.tokenize(sentences, max_length=encoder.max_seq_length)
+    expected = np.split(golden["token_ids"], np.cumsum(golden["lengths"])[:-1])
+    for text, ours, theirs in zip(sentences, tokens.ids, expected, strict=True):
+        assert ours == theirs.tolist(), repr(text)[:100]
+
+    embeddings = encoder.encode(sentences, on_truncate="ignore")[:, :dimensions]
+    differences = np.abs(embeddings - golden["embeddings"]).max(axis=1)
+    worst = int(differences.argmax())
+    assert differences.max() <= TOLERANCE, f"{differences.max():.2e} at {sentences[worst]!r:.100}"
+
+
+def test_frozen_numbers_are_small_and_tell_texts_apart():
+    assert sum(file.stat().st_size for file in HERE.glob("*.npz")) < 100_000
+    for name in MODELS:
+        embeddings = np.load(HERE / f"{name}.npz")["embeddings"]
+        assert np.isfinite(embeddings).all()
+        assert len(np.unique(embeddings.round(4), axis=0)) > 0.8 * len(embeddings)

@@ -1,0 +1,220 @@
+"""The training loop on a tiny model: killed and started again it ends with the same bits; bad runs never start."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from minisbert import SentenceEncoder
+from minisbert.checkpoint.convert import flatten
+from minisbert.errors import InputError, TrainingError, TrainingStopped
+from minisbert.training import loop
+from minisbert.training.config import TrainConfig
+from minisbert.training.loop import train
+
+TINY = Path(__file__).parents[2] / "weights" / "tiny-bert"
+WORDS = "man woman child dog cat water red blue green walk run eat play sing music guitar".split()
+
+
+def sentence(random: np.random.Generator) -> str:
+    return " ".join(random.choice(WORDS, random.integers(2, 9)))
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    random = np.random.default_rng(0)
+    rows = [f"{sentence(random)}\t{sentence(random)}" for _ in range(24)]
+    file = tmp_path / "pairs.tsv"
+    file.write_text("anchor\tpositive\n" + "".join(row + "\n" for row in rows))
+    return str(file)
+
+
+@pytest.fixture
+def scored(tmp_path):
+    random = np.random.default_rng(1)
+    rows = [f"{i / 9}\t{sentence(random)}\t{sentence(random)}" for i in range(10)]
+    file = tmp_path / "scored.tsv"
+    file.write_text("score\tsentence1\tsentence2\n" + "".join(row + "\n" for row in rows))
+    return str(file)
+
+
+def config(*data, **settings):
+    return TrainConfig(data=data, **{"batch_size": 4, "learning_rate": 1e-3, "checkpoint_every": 2, **settings})
+
+
+def run(config, folder) -> SentenceEncoder:
+    return train(SentenceEncoder.load(TINY), config, folder, show_progress=False)
+
+
+def weights(encoder) -> dict[str, np.ndarray]:
+    return {name: np.asarray(leaf) for name, leaf in flatten(encoder.pretrained.params).items()}
+
+
+def assert_same_bits(a, b):
+    a, b = weights(a), weights(b)
+    assert a.keys() == b.keys()
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_it_learns_and_leaves_a_model_a_picture_and_a_card(pairs, scored, tmp_path):
+    trained = run(config(pairs, epochs=4, evaluate=(scored,), evaluate_every=8), tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert len(losses) == 24  # 24 rows, 4 a step, 4 epochs
+    assert np.mean(losses[-6:]) < np.mean(losses[:6])
+    assert [line["step"] for line in lines if "spearman" in line] == [8, 16, 24]
+    loaded = SentenceEncoder.load(tmp_path / "run" / "final")
+    assert_same_bits(trained, loaded)
+    np.testing.assert_array_equal(loaded.encode("a man eats"), trained.encode("a man eats"))
+    assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
+    assert "sha256" in (tmp_path / "run" / "final" / "README.md").read_text()
+    assert SentenceEncoder.load(tmp_path / "run" / "best").encode("a man").shape == (32,)
+
+
+@pytest.mark.parametrize("killed_before", [1, 3, 4, 5])
+def test_resumed_to_the_bit(pairs, tmp_path, monkeypatch, killed_before):
+    undisturbed = run(config(pairs), tmp_path / "undisturbed")
+
+    class Killed(BaseException):
+        pass
+
+    batch = loop._Run.batch
+
+    def dying(self, step):
+        if step == killed_before:
+            raise Killed
+        return batch(self, step)
+
+    monkeypatch.setattr(loop._Run, "batch", dying)
+    with pytest.raises(Killed):
+        run(config(pairs), tmp_path / "killed")
+    monkeypatch.setattr(loop._Run, "batch", batch)
+    resumed = run(config(pairs), tmp_path / "killed")
+    assert_same_bits(undisturbed, resumed)
+    metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("undisturbed", "killed")]
+    assert metrics[0] == metrics[1]
+
+
+def test_sigkill_from_outside(pairs, tmp_path):
+    undisturbed = run(config(pairs, epochs=3), tmp_path / "undisturbed")
+    command = [sys.executable, "-m", "minisbert", "train", str(TINY), str(tmp_path / "killed"), "--data", pairs]
+    command += ["--batch-size", "4", "--learning-rate", "1e-3", "--checkpoint-every", "2", "--epochs", "3"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    metrics = tmp_path / "killed" / "metrics.jsonl"
+    while process.poll() is None and time.monotonic() < deadline:
+        if metrics.exists() and len(metrics.read_text().splitlines()) >= 5:
+            break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr
+    assert_same_bits(undisturbed, SentenceEncoder.load(tmp_path / "killed" / "final"))
+
+
+def test_sigterm_saves_and_leaves(pairs, tmp_path, monkeypatch):
+    batch = loop._Run.batch
+
+    def preempted(self, step):
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return batch(self, step)
+
+    monkeypatch.setattr(loop._Run, "batch", preempted)
+    with pytest.raises(TrainingStopped, match="stopped after step 3 of 6"):
+        run(config(pairs, checkpoint_every=100), tmp_path / "run")
+    monkeypatch.setattr(loop._Run, "batch", batch)
+    assert_same_bits(
+        run(config(pairs, checkpoint_every=100), tmp_path / "run"),
+        run(config(pairs, checkpoint_every=100), tmp_path / "undisturbed"),
+    )
+
+
+def test_another_run_in_the_folder_is_refused(pairs, tmp_path):
+    run(config(pairs, max_steps=2), tmp_path / "run")
+    with pytest.raises(TrainingError, match=r"learning_rate.*0\.001.*0\.002"):
+        run(config(pairs, max_steps=2, learning_rate=2e-3), tmp_path / "run")
+    Path(pairs).write_text(Path(pairs).read_text().replace("guitar", "piano"))
+    with pytest.raises(TrainingError, match="sha256"):
+        run(config(pairs, max_steps=2), tmp_path / "run")
+
+
+def test_what_is_not_finite_stops_and_overwrites_nothing(pairs, tmp_path):
+    encoder = SentenceEncoder.load(TINY)
+    encoder.pretrained.params["encoder"]["embedding_norm"]["scale"] *= np.nan
+    with pytest.raises(TrainingError, match=r"step 1 gave loss nan.*rows \[.*pairs\.tsv"):
+        train(encoder, config(pairs), tmp_path / "run", show_progress=False)
+    assert not (tmp_path / "run" / "final").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"loss": "typo"}, "loss is 'typo'"),
+        ({"decay": "typo"}, "decay is 'typo'"),
+        ({"compute_dtype": "int4"}, "compute_dtype is 'int4'"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"max_steps": 0}, "max_steps is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 1}, "batch_size is 1, but multiple_negatives_ranking compares"),
+        ({"chunk_size": -1}, "chunk_size is -1"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"warmup": 2.0}, "warmup is 2.0"),
+        ({"loss_options": {"typo": 1}}, "typo"),
+        ({"loss": "triplet"}, "needs 3 texts"),
+        ({"loss": "softmax"}, "with class labels"),
+    ],
+)
+def test_settings_that_cannot_be_trained_with(pairs, tmp_path, settings, told):
+    with pytest.raises(InputError, match=told.replace("(", r"\(")):
+        run(config(pairs, **settings), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_gradcache_takes_the_same_steps(pairs, tmp_path):
+    for name, chunk_size in (("plain", None), ("cached", 3)):
+        run(config(pairs, chunk_size=chunk_size), tmp_path / name)
+    losses = [
+        [json.loads(line)["loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("plain", "cached")
+    ]
+    # The gradients agree to 1e-6 (test_gradcache.py); Adam divides small ones by themselves and so magnifies rounding.
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+
+
+def test_the_softmax_head_is_trained_and_saved(tmp_path):
+    random = np.random.default_rng(2)
+    names = ["entailment", "neutral", "contradiction"]
+    rows = [f"{names[i % 3]}\t{sentence(random)}\t{sentence(random)}" for i in range(12)]
+    file = tmp_path / "nli.tsv"
+    file.write_text("label\tsentence1\tsentence2\n" + "".join(row + "\n" for row in rows))
+    run(config(str(file), loss="softmax"), tmp_path / "run")
+    from safetensors import safe_open
+
+    with safe_open(tmp_path / "run" / "final" / "softmax_head.safetensors", "np") as head:
+        assert head.get_tensor("kernel").shape == (96, 3)
+        assert json.loads(head.metadata()["classes"]) == names
+
+
+def test_one_compilation_a_shape(pairs, tmp_path, monkeypatch):
+    compiled = []
+    make = loop.make_train_step
+
+    def counting(**parts):
+        step = make(**parts)
+        compiled.append(step)
+        return step
+
+    monkeypatch.setattr(loop, "make_train_step", counting)
+    run(config(pairs, epochs=3), tmp_path / "run")
+    assert compiled[0]._cache_size() == 1  # every row is shorter than 16 tokens
+    assert jax.device_count() >= 1
