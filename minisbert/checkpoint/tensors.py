@@ -18,6 +18,8 @@ from minisbert.errors import ModelFolderError
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+# Bytes read from a mapping before it is made anew, so that a model is in memory once, not twice.
+RELEASE_AFTER = 32_000_000
 
 PICKLE_RECIPE = (
     "Pickled weights can run code when read, so minisbert does not read them. On a machine where you trust the file: "
@@ -67,9 +69,10 @@ class SafetensorsFiles:
             pickled = sorted(path.name for path in folder.glob("*.bin")) if folder.is_dir() else []
             told = f"Found {', '.join(pickled)}. {PICKLE_RECIPE}" if pickled else "Fetch the model again."
             raise ModelFolderError(f"{folder}: no {name} and no {INDEX}. {told}")
-        self._open: dict[str, Any] = {}
+        self._open: dict[Path, Any] = {}  # file -> its mapping
+        self._unread = RELEASE_AFTER
         self._shapes: dict[str, tuple[int, ...]] = {}
-        self._files: dict[str, str] = {}
+        self._files: dict[str, Path] = {}
         for file in files:
             self._read_header(file)
         if index is not None:
@@ -86,12 +89,13 @@ class SafetensorsFiles:
         return weight_map
 
     def _check_index(self, index: Mapping[str, str]) -> None:
-        complaints = [f"missing: {name!r} (the index puts it in {index[name]!r})" for name in index.keys() - self._open]
-        complaints += [f"not in the index: {name!r}" for name in self._open.keys() - index.keys()]
+        found = self._files
+        complaints = [f"missing: {name!r} (the index puts it in {index[name]!r})" for name in index.keys() - found]
+        complaints += [f"not in the index: {name!r}" for name in found.keys() - index.keys()]
         complaints += [
-            f"elsewhere: {name!r} is in {self._files[name]!r}, the index says {index[name]!r}"
-            for name in self._open.keys() & index.keys()
-            if self.folder / index[name] != self.folder / self._files[name]
+            f"elsewhere: {name!r} is in {found[name].name!r}, the index says {index[name]!r}"
+            for name in found.keys() & index.keys()
+            if self.folder / index[name] != found[name]
         ]
         if complaints:
             raise ModelFolderError(
@@ -123,11 +127,11 @@ class SafetensorsFiles:
             raise ModelFolderError(
                 f"{file}: {len(names)} tensors, more than the {limits.TENSORS} any model has. Use another."
             )
+        self._open[file] = opened
         for name in names:
-            if name in self._open:
+            if name in self._files:
                 raise ModelFolderError(f"{file}: tensor {name!r} is in another shard too. Fetch the model again.")
-            self._open[name] = opened
-            self._files[name] = str(file.relative_to(self.folder))
+            self._files[name] = file
             self._shapes[name] = tuple(opened.get_slice(name).get_shape())
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -136,12 +140,19 @@ class SafetensorsFiles:
 
     def read(self, name: str) -> np.ndarray:
         """One tensor, in the dtype of the file."""
-        from safetensors import SafetensorError
+        from safetensors import SafetensorError, safe_open
 
+        file = self._files[name]
         try:
-            return self._open[name].get_tensor(name)
+            array = self._open[file].get_tensor(name)
+            self._unread -= array.nbytes
+            if self._unread < 0:
+                # Pages of a mapping that were read count as this process's memory until the mapping goes.
+                self._unread = RELEASE_AFTER
+                self._open[file] = safe_open(str(file), framework="np")
+            return array
         except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-            dtype = self._open[name].get_slice(name).get_dtype() if name in self._open else "unknown"
+            dtype = self._open[file].get_slice(name).get_dtype()
             raise ModelFolderError(
                 f"{self.where}: tensor {name!r} of dtype {dtype} cannot be read ({error}). Expected float32, float16 "
                 "or bfloat16; fetch the model again."
