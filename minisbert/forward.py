@@ -19,7 +19,7 @@ from flax import nnx
 
 from minisbert.checkpoint.download import cache_folder
 from minisbert.sentence_model import Design, Embeddings, define
-from minisbert.text.batching import Batch
+from minisbert.text.batching import ACCELERATOR, Batch, ShapeTable
 
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # Batches computed ahead of the one being read back.
@@ -104,6 +104,11 @@ def read_back(batch: Batch, computed: Any) -> Result:
     return Result(batch.rows, np.asarray(computed.sentence_BD)[:count], tokens[:count])
 
 
+def default_shapes() -> ShapeTable:
+    """The table of batch shapes that suits JAX's default device."""
+    return ShapeTable() if jax.default_backend() == "cpu" else ACCELERATOR
+
+
 def keep_compiled() -> Path | None:
     """Keep XLA's compiled programs in the user's cache folder, unless a folder is set already or
     MINISBERT_COMPILATION_CACHE=0 says no.
@@ -118,3 +123,12 @@ def keep_compiled() -> Path | None:
         # The small programs are most of them; each saves a fifth of a second or more.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     return Path(folder) if folder else None
+
+
+def progress_bar(total: int, show: bool | None) -> Any:
+    """A bar on stderr; None shows it on a terminal when the work takes longer than two seconds."""
+    from tqdm import tqdm
+
+    # disable=None: only on a terminal; delay: short calls stay quiet.
+    options: dict[str, Any] = {"disable": None, "delay": 2} if show is None else {"disable": not show}
+    return tqdm(total=total, unit=" sentences", desc="encode", leave=bool(show), **options)

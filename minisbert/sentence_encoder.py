@@ -16,17 +16,14 @@ import numpy as np
 
 from minisbert.arguments import as_list, check_options, check_prompts, comparable, one_of, positive, prompt_text
 from minisbert.errors import InputError, MinisbertError
-from minisbert.forward import COMPUTE_DTYPES, Compilation, Forward, Result
+from minisbert.forward import COMPUTE_DTYPES, Compilation, Forward, Result, default_shapes, progress_bar
 from minisbert.pretrained import Pretrained, cast_matrices, load_pretrained, save_pretrained
 from minisbert.quantization import quantize_embeddings
 from minisbert.similarity import PAIRWISE_SIMILARITIES, SIMILARITIES
-from minisbert.text.batching import batches
-from minisbert.text.tokenizer import TokenCount, shown
+from minisbert.text.batching import batches, rectangle
+from minisbert.text.tokenizer import CHUNK, TokenCount, shown
 
 logger = logging.getLogger("minisbert")
-
-# Sentences tokenized at a time: the device computes the batches of one chunk while the next is tokenized.
-CHUNK = 1024
 
 
 class SentenceEncoder:
@@ -35,7 +32,7 @@ class SentenceEncoder:
     Args:
         pretrained: what `load_pretrained` read; most callers want `SentenceEncoder.load`.
         compute_dtype: "float32", or "bfloat16" for the matrix products (norms, softmax and pooling stay float32).
-        token_budget: tokens computed at once, padding counted.
+        token_budget: tokens computed at once, padding counted; by default what suits the device.
 
     Example:
         >>> encoder = SentenceEncoder.load("weights/tiny-bert")
@@ -43,7 +40,7 @@ class SentenceEncoder:
         (2, 32)
     """
 
-    def __init__(self, pretrained: Pretrained, *, compute_dtype: str = "float32", token_budget: int = 1024):
+    def __init__(self, pretrained: Pretrained, *, compute_dtype: str = "float32", token_budget: int | None = None):
         if not isinstance(pretrained, Pretrained):
             raise InputError(
                 f"pretrained is {shown(pretrained)} ({type(pretrained).__name__}). Expected a model that was read; for a "
@@ -52,7 +49,9 @@ class SentenceEncoder:
         one_of("compute_dtype", compute_dtype, tuple(COMPUTE_DTYPES))
         self.pretrained = pretrained
         self.compute_dtype = compute_dtype
-        self.token_budget = positive("token_budget", token_budget)
+        self.shapes = default_shapes()
+        if token_budget is not None:
+            self.shapes = replace(self.shapes, token_budget=positive("token_budget", token_budget))
         # As in sentence-transformers: "query" and "document" are always there, empty where the model has none.
         self.prompts = {"query": "", "document": "", **pretrained.folder.prompts}
         self.default_prompt_name = pretrained.folder.default_prompt_name
@@ -69,7 +68,7 @@ class SentenceEncoder:
         name_or_folder: str | Path,
         *,
         compute_dtype: str = "float32",
-        token_budget: int = 1024,
+        token_budget: int | None = None,
         revision: str | None = None,
         cache: str | Path | None = None,
         offline: bool | None = None,
@@ -147,8 +146,8 @@ class SentenceEncoder:
         dimension = min(truncate_dim or self.design.dimension, self.design.dimension)
 
         if on_truncate == "error":
-            self._refuse_long(texts, before)
-        with _progress(len(texts), show_progress_bar) as bar:
+            self.tokenizer.refuse_long(texts, max_length=self.max_seq_length, prompt=before)
+        with progress_bar(len(texts), show_progress_bar) as bar:
             results = self._run(texts, before, batch_size, on_truncate == "warn", output_value != "sentence_embedding")
             if output_value == "sentence_embedding":
                 embeddings = np.empty((len(texts), dimension), np.float32)
@@ -200,9 +199,9 @@ class SentenceEncoder:
         truncated = [0]
         stream = batches(
             self._tokenized(texts, prompt, truncated),
+            self.shapes,
             padding_id=self.padding_id,
             capacity=self.pretrained.capacity,
-            token_budget=self.token_budget,
             batch_size=batch_size,
         )
         prompt_length = self.tokenizer.prompt_length(prompt, max_length=self.max_seq_length) if prompt else 0
@@ -219,18 +218,6 @@ class SentenceEncoder:
             tokens = self.tokenizer.tokenize(chunk, max_length=self.max_seq_length, prompt=prompt)
             truncated[0] += tokens.truncated
             yield from tokens.ids
-
-    def _refuse_long(self, texts: Sequence[str], prompt: str) -> None:
-        for start in range(0, len(texts), CHUNK):
-            chunk = texts[start : start + CHUNK]
-            for row, count in enumerate(
-                self.tokenizer.tokenize(chunk, max_length=self.max_seq_length, prompt=prompt).ledger(), start=start
-            ):
-                if count.dropped:
-                    raise InputError(
-                        f"sentences[{row}] has {count.tokens} tokens, {count.dropped} more than max_seq_length "
-                        f"{self.max_seq_length}. Shorten it, or pass on_truncate='warn' to embed its beginning."
-                    )
 
     def _prompt(self, prompt: str | None, prompt_name: str | None) -> str:
         return prompt_text(prompt, prompt_name, self.prompts, self.default_prompt_name)
@@ -253,6 +240,26 @@ class SentenceEncoder:
         if len(a_BD) != len(b_BD):
             raise InputError(f"a has {len(a_BD)} embeddings, b {len(b_BD)}. Expected equally many.")
         return PAIRWISE_SIMILARITIES[self.similarity_fn_name](a_BD, b_BD)
+
+    def warm_up(self, max_tokens: int | None = None) -> list[Compilation]:
+        """Compile every shape that texts of up to `max_tokens` tokens can need, so that no later call waits for it.
+
+        Returns:
+            the compile ledger.
+
+        Example:
+            >>> len(SentenceEncoder.load("weights/tiny-bert").warm_up(max_tokens=16))
+            3
+        """
+        limit = (
+            self.max_seq_length if max_tokens is None else min(positive("max_tokens", max_tokens), self.max_seq_length)
+        )
+        capacity = self.pretrained.capacity
+        longest = max(self.shapes.length(limit, capacity), self.shapes.single(limit, capacity))
+        for rows, length in self.shapes.all(capacity):
+            if length <= longest:
+                self.forward.start(rectangle([], rows, length, self.padding_id))
+        return self.compilations
 
     @property
     def compilations(self) -> list[Compilation]:
@@ -326,11 +333,3 @@ def _finish(sentence_BD: np.ndarray, dimension: int, normalize: bool) -> np.ndar
         norm_B1 = np.linalg.norm(sentence_BD, axis=1, keepdims=True)
         sentence_BD = sentence_BD / np.maximum(norm_B1, 1e-12)
     return sentence_BD
-
-
-def _progress(total: int, show: bool | None) -> Any:
-    from tqdm import tqdm
-
-    # disable=None: only on a terminal; delay: short calls stay quiet.
-    options: dict[str, Any] = {"disable": None, "delay": 2} if show is None else {"disable": not show}
-    return tqdm(total=total, unit=" sentences", desc="encode", leave=bool(show), **options)

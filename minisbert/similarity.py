@@ -79,7 +79,10 @@ def pairwise_cosine(a_BD: Array, b_BD: Array) -> Array:
 
 def pairwise_euclidean(a_BD: Array, b_BD: Array) -> Array:
     """Row-by-row negated euclidean distances, `similarity_B`."""
-    return -(((a_BD - b_BD) ** 2).sum(axis=-1) ** 0.5)
+    xp = a_BD.__array_namespace__()
+    square_B = ((a_BD - b_BD) ** 2).sum(axis=-1)
+    # As in `normalize`: equal rows have distance 0 with slope 0, not NaN.
+    return xp.where(square_B > 0, -xp.sqrt(xp.where(square_B > 0, square_B, 1)), 0)
 
 
 def pairwise_manhattan(a_BD: Array, b_BD: Array) -> Array:

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 
 from minisbert import SentenceEncoder
-from minisbert.text.batching import bucket_length
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
 # Another padded shape is another program, which sums in another order: float32 rounding on embeddings whose
 # elements are below 3 (below 1 for mpnet, which normalizes); 7e-7 is measured.
 ACROSS_SHAPES = 1e-6
-# 8 rows of 16 tokens, 4 of 32: small, so that a handful of sentences fills several batches.
+# 10 rows of 12 tokens, 4 of 32: small, so that a handful of sentences fills several batches.
 TOKEN_BUDGET = 128
 
 WORDS = "the a cat dog sits eats on under red small mat house and when it rains we go home now".split()
@@ -32,19 +31,19 @@ def encoder(request):
 
 def padded_lengths(encoder, sentences):
     """The padded length of each sentence."""
-    return [bucket_length(count.kept, encoder.pretrained.capacity) for count in encoder.token_counts(sentences)]
+    return [encoder.shapes.length(count.kept, encoder.pretrained.capacity) for count in encoder.token_counts(sentences)]
 
 
 def test_neighbours_and_order_do_not_matter_to_the_bit(encoder):
-    # 21 sentences in batches of 8: the last holds 5 sentences and 3 rows of filling, in the same shape.
-    sentences = sentences_of([1, 2, 1] * 7, seed=0)
-    assert set(padded_lengths(encoder, sentences)) == {16}
+    # 24 sentences in batches of 10: the last holds 4 sentences and 6 rows of filling, in the same shape.
+    sentences = sentences_of([1, 2, 1] * 8, seed=0)
+    assert set(padded_lengths(encoder, sentences)) == {12}
     expected = encoder.encode(sentences)
     rng = np.random.default_rng(1)
     for _ in range(40):
-        # Any number of them but those that leave one sentence over, which is computed in a shape of its own.
-        count = rng.choice([2, 3, 7, 8, 10, 13, 16, 18, 21])
-        chosen = rng.permutation(21)[:count]
+        # Any number of them but those that leave one or two over, which are computed in a shape of their own.
+        count = rng.choice([2, 5, 7, 8, 10, 12, 15, 16, 18, 22])
+        chosen = rng.permutation(24)[:count]
         strangers = sentences_of(rng.integers(1, 3, size=8), seed=int(rng.integers(1000)))
         found = encoder.encode([sentences[i] for i in chosen] + strangers)
         assert np.array_equal(found[:count], expected[chosen])
@@ -57,13 +56,13 @@ def test_the_place_in_the_batch_does_not_matter_to_the_bit(encoder):
 
 
 def test_a_sentence_given_twice_has_one_embedding(encoder):
-    found = encoder.encode(sentences_of([2], seed=3) * 11)
+    found = encoder.encode(sentences_of([2], seed=3) * 13)
     assert all(np.array_equal(embedding, found[0]) for embedding in found)
 
 
 def test_batch_size_and_mixed_lengths_matter_only_by_rounding(encoder):
     sentences = ["", *sentences_of([1, 12, 3, 11, 2, 1, 9, 2, 10], seed=4)]
-    assert len(set(padded_lengths(encoder, sentences))) == 2
+    assert len(set(padded_lengths(encoder, sentences))) > 2
     expected = encoder.encode(sentences)
     assert np.abs(expected).max() > 0.1
     alone = np.stack([encoder.encode(sentence) for sentence in sentences])

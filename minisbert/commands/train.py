@@ -81,6 +81,7 @@ def train(
     from pathlib import Path
 
     from minisbert.sentence_encoder import SentenceEncoder
+    from minisbert.tasks.sts import sts_score
     from minisbert.training.config import TrainConfig
     from minisbert.training.loop import train as run_training
 
@@ -104,7 +105,6 @@ def train(
         mixing=mixing,
         no_duplicates=no_duplicates,
         prompts=prompts,
-        evaluate=evaluate,
         evaluate_every=evaluate_every,
         checkpoint_every=checkpoint_every,
         seed=seed,
@@ -114,7 +114,8 @@ def train(
         encoder = _untrained(encoder, seed)
     if max_seq_length is not None:
         encoder.max_seq_length = max_seq_length
-    run_training(encoder, config, Path(run), show_progress=sys.stderr.isatty())
+    score = sts_score(evaluate) if evaluate else None
+    run_training(encoder, config, Path(run), score=score, show_progress=sys.stderr.isatty())
     print(Path(run) / "final")
     return 0
 

@@ -14,7 +14,7 @@ Intervals are those of the percentile bootstrap (bootstrap.py), and two models a
 same kind, not of other seeds in training.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -199,6 +199,16 @@ def evaluate_sts(
             both = (interval(values[j, i], draws[j, i], confidence) for j in range(2))
             scores.append(STSScore(name, count, similarity, *both))
     return STSResult(tuple(scores), confidence, sets, tuple(similarities))
+
+
+def sts_score(files: Sequence[str | Path]) -> Callable[[Encoder], float]:
+    """A function that scores a model in one number, the Spearman of the cosine over all pairs: for `training.train`.
+
+    Raises:
+        DataError: a file that is no STS file, at once and not in the middle of a run.
+    """
+    sets = [read_sts(file) for file in files]
+    return lambda encoder: evaluate_sts(encoder, sets, resamples=0, on_truncate="ignore").score().spearman.value
 
 
 def compare_sts(

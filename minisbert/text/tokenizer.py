@@ -16,6 +16,10 @@ from minisbert.checkpoint.settings import Settings, read_json
 from minisbert.errors import InputError, ModelFolderError
 
 
+# Sentences tokenized at a time: the device computes the batches of one chunk while the next is tokenized.
+CHUNK = 1024
+
+
 class TokenCount(NamedTuple):
     """One line of the truncation ledger, special tokens included: `tokens == kept + dropped`."""
 
@@ -134,6 +138,21 @@ class Tokenizer:
             ids.append(self.prefix + content[:room] + self.suffix)
             counts[row] = whole, len(ids[-1]), whole - len(ids[-1])
         return Tokens(ids, counts)
+
+    def refuse_long(self, sentences: Sequence[str], *, max_length: int, prompt: str = "") -> None:
+        """Every sentence fits.
+
+        Raises:
+            InputError: naming the first that does not.
+        """
+        for start in range(0, len(sentences), CHUNK):
+            tokens = self.tokenize(sentences[start : start + CHUNK], max_length=max_length, prompt=prompt)
+            for row, count in enumerate(tokens.ledger(), start=start):
+                if count.dropped:
+                    raise InputError(
+                        f"sentences[{row}] has {count.tokens} tokens, {count.dropped} more than max_seq_length "
+                        f"{max_length}. Shorten it, or pass on_truncate='warn' to embed its beginning."
+                    )
 
     def prompt_length(self, prompt: str, *, max_length: int) -> int:
         """Tokens that a prompt takes at the front of a row, the special tokens before it included.

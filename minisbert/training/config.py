@@ -53,8 +53,6 @@ class TrainConfig:
     """No batch holds a text twice."""
     prompts: tuple[str, ...] = ()
     """A text to put before each column."""
-    evaluate: tuple[str, ...] = ()
-    """STS files scored during the run (Spearman of the cosine); the best model is kept."""
     evaluate_every: int = 500
     """Steps between two evaluations."""
     checkpoint_every: int = 200

@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.text.batching import bucket_length
+from minisbert.text.batching import ShapeTable
 from minisbert.text.tokenizer import Tokenizer
 from minisbert.training.data import text_hashes
 from minisbert.training.order import Batch
 from minisbert.training.siamese import TrainBatch
 from minisbert.training.targets import Targets
 
+# A training batch has a fixed number of rows; only the lengths of the table are used.
+SHAPES = ShapeTable(lengths=(16, 32, 48, 64, 96, 128, 192, 256, 384, 512))
 # An example's own number for dropout is its row in its data set, moved by this much per data set.
 _DATASET_STRIDE = 1 << 27
 
@@ -44,7 +46,7 @@ def train_batch(
         columns.append(tokenizer.tokenize(texts, max_length=max_length, prompt=prompt).ids)
     S, B = len(columns), len(batch.rows_B)
     lengths_SB = np.array([[len(ids) for ids in column] for column in columns], np.int32)
-    L = bucket_length(int(lengths_SB.max()), capacity)
+    L = SHAPES.length(int(lengths_SB.max()), capacity)
     token_ids_SBL = np.full((S, B, L), padding_id, np.int32)
     for s, column in enumerate(columns):
         for b, ids in enumerate(column):

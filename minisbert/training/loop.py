@@ -16,7 +16,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -32,7 +32,6 @@ from minisbert.forward import COMPUTE_DTYPES
 from minisbert.pretrained import cast_matrices
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.sentence_model import define
-from minisbert.tasks.sts import STSPairs, evaluate_sts, read_sts
 from minisbert.training.checkpoints import Checkpoints
 from minisbert.training.config import TrainConfig, check_examples, check_settings
 from minisbert.training.data import open_examples
@@ -47,9 +46,18 @@ logger = logging.getLogger("minisbert")
 
 
 def train(
-    encoder: SentenceEncoder, config: TrainConfig, folder: Path, *, show_progress: bool = True
+    encoder: SentenceEncoder,
+    config: TrainConfig,
+    folder: Path,
+    *,
+    score: Callable[[SentenceEncoder], float] | None = None,
+    show_progress: bool = True,
 ) -> SentenceEncoder:
     """Train a model, or go on where the run in `folder` stopped.
+
+    Args:
+        score: called every `config.evaluate_every` steps; the model with the highest is kept in `folder / "best"`.
+            `tasks.sts.sts_score(files)` makes one.
 
     Returns:
         the trained encoder; it is in `folder / "final"` too.
@@ -59,7 +67,7 @@ def train(
         TrainingError: a step was not finite, or the folder holds another run.
         TrainingStopped: SIGTERM came; the state is saved.
     """
-    run = _Run(encoder, config, Path(folder))
+    run = _Run(encoder, config, Path(folder), score)
     with _on_sigterm() as asked_to_stop:
         state, step = run.start()
         progress = _bar(run.steps, step, show_progress)
@@ -91,7 +99,13 @@ def train(
 class _Run:
     """What stays the same over a run: settings, data, compiled step, files."""
 
-    def __init__(self, encoder: SentenceEncoder, config: TrainConfig, folder: Path):
+    def __init__(
+        self,
+        encoder: SentenceEncoder,
+        config: TrainConfig,
+        folder: Path,
+        score: Callable[[SentenceEncoder], float] | None,
+    ):
         check_settings(config, encoder.compute_dtype)
         self.encoder, self.config, self.folder = encoder, config, folder
         examples = [open_examples(source, kind=config.kind, score_range=config.score_range) for source in config.data]
@@ -117,7 +131,7 @@ class _Run:
             dropout=config.dropout,
             chunk_size=config.chunk_size,
         )
-        self.evaluations: list[STSPairs] = [read_sts(file) for file in config.evaluate]
+        self.score = score
         self.best: float | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self.metrics_file = folder / "metrics.jsonl"
@@ -155,7 +169,7 @@ class _Run:
         lines = self.metrics_file.read_text().splitlines() if self.metrics_file.exists() else []
         kept = [line for line in lines if _step_of(line) is not None and _step_of(line) <= step]  # type: ignore[operator]
         self.metrics_file.write_text("".join(line + "\n" for line in kept))
-        scores = [json.loads(line).get("spearman") for line in kept]
+        scores = [json.loads(line).get("score") for line in kept]
         self.best = max((score for score in scores if score is not None), default=None)
 
     def batch(self, step: int) -> Any:
@@ -185,16 +199,17 @@ class _Run:
 
     def evaluates_at(self, step: int) -> bool:
         """Whether the model is scored after this step."""
-        return bool(self.evaluations) and (step == self.steps or step % self.config.evaluate_every == 0)
+        return self.score is not None and (step == self.steps or step % self.config.evaluate_every == 0)
 
     def evaluate(self, state: TrainState, step: int) -> None:
         """Score the model; keep it if it is the best so far."""
         trained = self.trained(state)
-        score = evaluate_sts(trained, self.evaluations, resamples=0).score().spearman.value
+        assert self.score is not None
+        score = self.score(trained)
         if self.best is None or score > self.best:
             self.best = score
             trained.save(self.folder / "best")
-        self._write({"step": step, "spearman": score})
+        self._write({"step": step, "score": score})
 
     def trained(self, state: TrainState) -> SentenceEncoder:
         """The encoder with the state's parameters; its compiled programs are the same."""

@@ -21,7 +21,7 @@ def draw_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot
 
     losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
-    scores = [(line["step"], line["spearman"]) for line in lines if "spearman" in line]
+    scores = [(line["step"], line["score"]) for line in lines if "score" in line]
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
     steps, values = zip(*losses, strict=True) if losses else ((), ())
     axes.plot(steps, values, color="#9ecae1", linewidth=0.8, label="loss of the batch")
@@ -34,8 +34,8 @@ def draw_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if scores:
         right = axes.twinx()
-        right.plot(*zip(*scores, strict=True), color="#d95f02", marker="o", label="STS Spearman (right)")
-        right.set_ylabel("Spearman of the cosine")
+        right.plot(*zip(*scores, strict=True), color="#d95f02", marker="o", label="score (right)")
+        right.set_ylabel("score, such as Spearman of the cosine")
         more = right.get_legend_handles_labels()
         handles, labels = handles + more[0], labels + more[1]
     axes.legend(handles, labels, frameon=False)
@@ -50,11 +50,9 @@ def write_card(
     if head:
         write_tensors(folder / HEAD_FILE, head, {"classes": json.dumps(list(datasets[0].classes))})
     rows = [f"| {Path(d.source).name} | {d.kind} | {d.rows} | `{d.sha256}` |" for d in datasets]
-    scores = [line for line in lines if "spearman" in line]
+    scores = [line for line in lines if "score" in line]
     losses = [line for line in lines if "loss" in line]
-    settings = "\n".join(
-        f"| {key} | {value} |" for key, value in asdict(config).items() if key not in ("data", "evaluate")
-    )
+    settings = "\n".join(f"| {key} | {value} |" for key, value in asdict(config).items() if key != "data")
     text = [
         "---\nlibrary_name: sentence-transformers\ntags: [sentence-similarity, minisbert]\n---",
         f"# A sentence embedding model\n\nTrained by minisbert with the loss `{config.loss}` in {len(losses)} steps.",
@@ -62,6 +60,6 @@ def write_card(
         "## Settings\n\n| setting | value |\n| --- | --- |\n" + settings,
     ]
     if scores:
-        table = "\n".join(f"| {line['step']} | {100 * line['spearman']:.2f} |" for line in scores)
-        text.append("## Spearman of the cosine (x 100)\n\n| step | score |\n| --- | --- |\n" + table)
+        table = "\n".join(f"| {line['step']} | {100 * line['score']:.2f} |" for line in scores)
+        text.append("## Score (x 100)\n\n| step | score |\n| --- | --- |\n" + table)
     (folder / "README.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")

@@ -1,0 +1,105 @@
+"""The texts of `minisbert bench`: English-like sentences from a seed, the same on every machine.
+
+    make_sentences(3)       # ['...', '...', '...']
+
+Speed depends on how long the sentences are and how the lengths vary, hardly on what they say. So their lengths follow
+those of captions and forum questions: for BERT's tokenizer 13.6 tokens on average, most between 7 and 25, at the ends
+4 and 45, special tokens counted. A file of real sentences (`--texts`) takes their place.
+"""
+
+import math
+import random
+from collections.abc import Iterable
+from itertools import cycle
+
+DETERMINERS = "the a one this that every another some his her my our their each".split()
+ADJECTIVES = (
+    "small young old red green tired happy wooden broken quiet curious expensive new open empty early heavy bright "
+    "unexpected lukewarm handmade suspicious seventeen Norwegian waterproof half-finished"
+).split()
+NOUNS = (
+    "man woman child dog cat horse guitar kitchen river train city window market bank teacher doctor engine garden "
+    "letter price phone bridge question paper story goalkeeper dentist kayak accordion zucchini thermostat eggplant "
+    "photographer windmill spreadsheet neighbourhood orchestra committee grandmother laptop Berlin Monday"
+).split()
+VERBS = (
+    "sees plays cuts opens buys finds paints follows repairs carries explains watches sells forgets crosses measures "
+    "photographs juggles renovates misplaces translates applauds"
+).split()
+PLACES = "in on near behind under without before after during across beside towards".split()
+JOINTS = ", and|, but| while| because| so that|;".split("|")
+ADVERBS = "slowly today again often quickly twice outside carefully reluctantly tomorrow".split()
+
+# Words a sentence: a log-normal draw, which is how sentence lengths spread, cut at both ends.
+MEDIAN_WORDS, SPREAD, FEWEST_WORDS, MOST_WORDS = 7.8, 0.44, 2, 26
+# About 230 tokens, a little under the 256 at which all-MiniLM-L6-v2 cuts.
+WORDS_OF_A_LONG_TEXT = 176
+
+
+def make_sentences(count: int, seed: int = 0) -> list[str]:
+    """Sentences made from word lists.
+
+    Args:
+        count: how many.
+        seed: equal seeds give equal sentences.
+
+    Example:
+        >>> make_sentences(2) == make_sentences(2)
+        True
+    """
+    rng = random.Random(seed)
+    return [_sentence(rng) for _ in range(count)]
+
+
+def join_sentences(sentences: Iterable[str], count: int) -> list[str]:
+    """Long texts of consecutive sentences, from the first again when they run out.
+
+    Args:
+        sentences: at least one that is not empty.
+        count: how many texts.
+
+    Example:
+        >>> [len(text.split()) >= WORDS_OF_A_LONG_TEXT for text in join_sentences(["a cat sits", "a dog"], 2)]
+        [True, True]
+    """
+    texts, parts, words = [], [], 0
+    for sentence in cycle(sentences):
+        parts.append(sentence)
+        words += len(sentence.split())
+        if words >= WORDS_OF_A_LONG_TEXT:
+            texts.append(" ".join(parts))
+            parts, words = [], 0
+            if len(texts) == count:
+                break
+    return texts
+
+
+def _pick(rng: random.Random, words: list[str]) -> str:
+    # Of all draws only random() is promised to stay the same in every version of Python.
+    return words[int(rng.random() * len(words))]
+
+
+def _sentence(rng: random.Random) -> str:
+    # Box and Muller's normal deviate; 1 - u is never 0.
+    normal = math.sqrt(-2 * math.log(1 - rng.random())) * math.cos(2 * math.pi * rng.random())
+    wanted = min(max(round(MEDIAN_WORDS * math.exp(SPREAD * normal)), FEWEST_WORDS), MOST_WORDS)
+    words = [*_noun_phrase(rng), _pick(rng, VERBS)]
+    while len(words) < wanted:
+        left = wanted - len(words)
+        if left == 1:
+            words.append(_pick(rng, ADVERBS))
+        elif left >= 5 and rng.random() < 0.3:
+            words[-1] += _pick(rng, JOINTS)
+            words += [*_noun_phrase(rng), _pick(rng, VERBS)]
+        elif words[-1] in VERBS:
+            words += _noun_phrase(rng)
+        else:
+            words += [_pick(rng, PLACES), *_noun_phrase(rng)]
+    words = words[:wanted] if wanted < 4 else words
+    text = " ".join(words)
+    return text[0].upper() + text[1:] + ("." if rng.random() < 0.7 else "?" if rng.random() < 0.4 else "")
+
+
+def _noun_phrase(rng: random.Random) -> list[str]:
+    adjectives = [_pick(rng, ADJECTIVES)] if rng.random() < 0.35 else []
+    return [_pick(rng, DETERMINERS), *adjectives, _pick(rng, NOUNS)]
