@@ -15,7 +15,6 @@ from minisbert.checkpoint.folder import ModelFolder
 from minisbert.checkpoint.settings import Settings, read_json
 from minisbert.errors import InputError, ModelFolderError
 
-
 # Sentences tokenized at a time: the device computes the batches of one chunk while the next is tokenized.
 CHUNK = 1024
 
