@@ -11,6 +11,7 @@ the bit. What the run leaves in its folder:
     final/          the model after the last step    (each model: an ordinary sentence-transformers folder)
 """
 
+import copy
 import json
 import logging
 import signal
@@ -29,7 +30,6 @@ import numpy as np
 
 from minisbert.errors import TrainingError, TrainingStopped
 from minisbert.forward import COMPUTE_DTYPES
-from minisbert.pretrained import cast_matrices
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.sentence_model import define
 from minisbert.training.checkpoints import Checkpoints
@@ -212,12 +212,13 @@ class _Run:
         self._write({"step": step, "score": score})
 
     def trained(self, state: TrainState) -> SentenceEncoder:
-        """The encoder with the state's parameters; its compiled programs are the same."""
+        """An encoder with the state's parameters. The caller's own is left as it is; only compiled programs are shared."""
         params = jax.tree.map(jnp.copy, state.params["model"])  # the next step gives the state's memory away
-        pretrained = replace(self.encoder.pretrained, params=params)
-        self.encoder.forward.params = cast_matrices(params, COMPUTE_DTYPES[self.encoder.compute_dtype])
-        self.encoder.pretrained = pretrained
-        return self.encoder
+        encoder = copy.copy(self.encoder)
+        encoder.pretrained = replace(encoder.pretrained, params=params)
+        encoder.forward = copy.copy(encoder.forward)
+        encoder.forward.params = params
+        return encoder
 
     def finish(self, state: TrainState, seconds: float) -> SentenceEncoder:
         """Write the final model, the curves and the card."""

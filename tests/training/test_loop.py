@@ -139,6 +139,14 @@ def test_sigterm_saves_and_leaves(pairs, tmp_path, monkeypatch):
     )
 
 
+def test_the_encoder_that_was_given_is_left_as_it_is(pairs, tmp_path):
+    encoder = SentenceEncoder.load(TINY)
+    before = encoder.encode(["a man", "a dog"])
+    trained = train(encoder, config(pairs), tmp_path / "run", show_progress=False)
+    np.testing.assert_array_equal(encoder.encode(["a man", "a dog"]), before)
+    assert np.abs(trained.encode(["a man", "a dog"]) - before).max() > 1e-3
+
+
 def test_another_run_in_the_folder_is_refused(pairs, tmp_path):
     run(config(pairs, max_steps=2), tmp_path / "run")
     with pytest.raises(TrainingError, match=r"learning_rate.*0\.001.*0\.002"):
