@@ -13,7 +13,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from minisbert.errors import DataError, DownloadError, InputError, MinisbertError, ModelFolderError
+    from minisbert.errors import (
+        DataError,
+        DownloadError,
+        InputError,
+        MinisbertError,
+        ModelFolderError,
+        TrainingError,
+        TrainingStopped,
+    )
     from minisbert.quantization import quantize_embeddings
     from minisbert.sentence_encoder import SentenceEncoder
 
@@ -28,6 +36,8 @@ _NAMES = {
     "ModelFolderError": "minisbert.errors",
     "DownloadError": "minisbert.errors",
     "DataError": "minisbert.errors",
+    "TrainingError": "minisbert.errors",
+    "TrainingStopped": "minisbert.errors",
 }
 __all__ = [
     "DataError",
@@ -36,6 +46,8 @@ __all__ = [
     "MinisbertError",
     "ModelFolderError",
     "SentenceEncoder",
+    "TrainingError",
+    "TrainingStopped",
     "quantize_embeddings",
 ]
 

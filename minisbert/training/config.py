@@ -1,5 +1,6 @@
 """What a training run is told, and what is refused before its first step."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,6 +83,11 @@ def check_settings(config: TrainConfig, encoder_dtype: str) -> None:
     for name in ("learning_rate", "clip_norm"):
         if not 0 < getattr(config, name) < float("inf"):
             complaints.append(f"{name} is {getattr(config, name)!r}, expected a finite number above 0")
+    if not 0 <= config.weight_decay < float("inf"):
+        complaints.append(f"weight_decay is {config.weight_decay!r}, expected a finite number of at least 0")
+    for name, value in (config.loss_options or {}).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            complaints.append(f"loss_options[{name!r}] is {value!r}, expected a finite number")
     if not 0 <= config.warmup <= 1:
         complaints.append(f"warmup is {config.warmup!r}, expected a share of the steps from 0 to 1")
     if config.loss in LOSSES:
@@ -113,6 +119,10 @@ def check_examples(examples: Sequence[Examples], config: TrainConfig) -> None:
                 f"{data.source}: {texts} texts a row with {data.label_kind} labels; {config.loss} needs "
                 f"{loss.least_texts}{'' if loss.least_texts == loss.most_texts else ' or more'} texts with {loss.needs} "
                 "labels. Choose another loss, or name the columns' kind."
+            )
+        if len(config.prompts) > texts:
+            raise InputError(
+                f"{data.source}: {texts} texts a row, but {len(config.prompts)} prompts. Expected at most one a text."
             )
         if loss.has_head and data.classes != examples[0].dataset.classes:
             raise InputError(

@@ -30,8 +30,8 @@ def train_batch(
     capacity: int,
     padding_id: int,
     prompts: Sequence[str] = (),
-) -> TrainBatch:
-    """The arrays of one step, on the host.
+) -> tuple[TrainBatch, int]:
+    """The arrays of one step, on the host, and how many of its texts were cut.
 
     Args:
         batch: texts by column, from `Batches.batch_at`.
@@ -40,10 +40,12 @@ def train_batch(
         padding_id: what fills the rows.
         prompts: a text to put before each column, "" for none.
     """
-    columns = []
+    columns, cut = [], 0
     for s, texts in enumerate(batch.texts):
         prompt = prompts[s] if s < len(prompts) else ""
-        columns.append(tokenizer.tokenize(texts, max_length=max_length, prompt=prompt).ids)
+        tokenized = tokenizer.tokenize(texts, max_length=max_length, prompt=prompt)
+        columns.append(tokenized.ids)
+        cut += tokenized.truncated
     S, B = len(columns), len(batch.rows_B)
     lengths_SB = np.array([[len(ids) for ids in column] for column in columns], np.int32)
     L = SHAPES.length(int(lengths_SB.max()), capacity)
@@ -56,4 +58,4 @@ def train_batch(
     example_ids_B: Any = (batch.rows_B + batch.dataset * _DATASET_STRIDE).astype(np.uint32)
     tokens: Any = token_ids_SBL
     lengths: Any = lengths_SB
-    return TrainBatch(tokens, lengths, example_ids_B, Targets(labels_B, hashes_SB))
+    return TrainBatch(tokens, lengths, example_ids_B, Targets(labels_B, hashes_SB)), cut

@@ -40,7 +40,7 @@ from minisbert.training.losses import LOSSES, initial_softmax_head
 from minisbert.training.optimizer import adamw, schedule
 from minisbert.training.order import Batches
 from minisbert.training.report import draw_curves, write_card
-from minisbert.training.siamese import StepMetrics, TrainState, initial_state, make_train_step
+from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState, initial_state, make_train_step
 
 logger = logging.getLogger("minisbert")
 
@@ -133,6 +133,7 @@ class _Run:
         )
         self.score = score
         self.best: float | None = None
+        self.cut = 0  # texts that were longer than max_seq_length
         folder.mkdir(parents=True, exist_ok=True)
         self.metrics_file = folder / "metrics.jsonl"
         record = {
@@ -172,9 +173,9 @@ class _Run:
         scores = [json.loads(line).get("score") for line in kept]
         self.best = max((score for score in scores if score is not None), default=None)
 
-    def batch(self, step: int) -> Any:
+    def batch(self, step: int) -> TrainBatch:
         """The arrays of a step."""
-        return train_batch(
+        batch, cut = train_batch(
             self.batches.batch_at(step),
             self.encoder.tokenizer,
             max_length=self.encoder.max_seq_length,
@@ -182,6 +183,8 @@ class _Run:
             padding_id=self.encoder.padding_id,
             prompts=self.config.prompts,
         )
+        self.cut += cut
+        return batch
 
     def note(self, step: int, metrics: StepMetrics, progress: Any) -> None:
         """Read a step's metrics, refuse what is not finite, write and show the rest."""
@@ -231,6 +234,11 @@ class _Run:
                 head = jax.tree.map(np.asarray, state.params["head"]) if name == "final" else {}
                 write_card(self.folder / name, self.config, [e.dataset for e in self.examples], lines, head)
         self.checkpoints.close()
+        if self.cut:
+            logger.warning(
+                f"{self.folder}: {self.cut} texts were longer than max_seq_length {self.encoder.max_seq_length} and were "
+                "cut; set it higher (--max-seq-length) to train on whole texts."
+            )
         logger.info(f"{self.folder}: {self.steps} steps, {seconds:.0f} s in this process")
         return trained
 

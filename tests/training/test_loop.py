@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -147,6 +146,14 @@ def test_the_encoder_that_was_given_is_left_as_it_is(pairs, tmp_path):
     assert np.abs(trained.encode(["a man", "a dog"]) - before).max() > 1e-3
 
 
+def test_texts_that_are_cut_are_said_once(tmp_path, caplog):
+    file = tmp_path / "pairs.tsv"
+    file.write_text("anchor\tpositive\n" + "".join(f"{'man walk ' * 60}{i}\ta dog {i}\n" for i in range(4)))
+    run(config(str(file)), tmp_path / "run")
+    [warning] = [record.getMessage() for record in caplog.records if "were cut" in record.getMessage()]
+    assert "4 texts were longer than max_seq_length 64" in warning
+
+
 def test_another_run_in_the_folder_is_refused(pairs, tmp_path):
     run(config(pairs, max_steps=2), tmp_path / "run")
     with pytest.raises(TrainingError, match=r"learning_rate.*0\.001.*0\.002"):
@@ -178,6 +185,9 @@ def test_what_is_not_finite_stops_and_overwrites_nothing(pairs, tmp_path):
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"warmup": 2.0}, "warmup is 2.0"),
+        ({"weight_decay": -1.0}, "weight_decay is -1.0"),
+        ({"loss_options": {"scale": float("nan")}}, "'scale'] is nan"),
+        ({"prompts": ("a", "b", "c")}, "3 prompts"),
         ({"loss_options": {"typo": 1}}, "typo"),
         ({"loss": "triplet"}, "needs 3 texts"),
         ({"loss": "softmax"}, "with class labels"),
@@ -226,4 +236,3 @@ def test_one_compilation_a_shape(pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "make_train_step", counting)
     run(config(pairs, epochs=3), tmp_path / "run")
     assert compiled[0]._cache_size() == 1  # every row is shorter than 16 tokens
-    assert jax.device_count() >= 1
