@@ -6,6 +6,7 @@ table of them under the names that model folders use. Padding never counts: it g
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -56,15 +57,18 @@ def mean_sqrt_len(hidden_BLD: jax.Array, mask_BL: jax.Array) -> jax.Array:
     return _sum(hidden_BLD, mask_BL) / jnp.sqrt(_count(mask_BL, hidden_BLD.dtype))
 
 
-def weighted_mean(hidden_BLD: jax.Array, mask_BL: jax.Array) -> jax.Array:
+def weighted_mean(hidden_BLD: jax.Array, mask_BL: jax.Array, positions_BL: jax.Array | None = None) -> jax.Array:
     """A mean in which token t weighs t = 1, 2, 3, ...: later tokens have seen more (Muennighoff 2022, SGPT, section 3).
+
+    Args:
+        positions_BL: each token's place in its text, where a row holds several; None means 0, 1, 2, ...
 
     Example:
         >>> weighted_mean(jnp.array([[[1.0], [4.0]]]), jnp.ones((1, 2), bool)).tolist()
         [[3.0]]
     """
-    position_L = jnp.arange(1, mask_BL.shape[1] + 1, dtype=hidden_BLD.dtype)
-    weight_BL = jnp.where(mask_BL, position_L, 0)
+    positions_BL = jnp.arange(mask_BL.shape[1]) if positions_BL is None else positions_BL
+    weight_BL = jnp.where(mask_BL, positions_BL + 1, 0).astype(hidden_BLD.dtype)
     total_B1 = jnp.maximum(weight_BL.sum(axis=1, keepdims=True), 1)
     return jnp.where(mask_BL[:, :, None], hidden_BLD * weight_BL[:, :, None], 0).sum(axis=1) / total_B1
 
@@ -103,11 +107,15 @@ POOLINGS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 }
 
 
-def pool(hidden_BLD: jax.Array, mask_BL: jax.Array, modes: Sequence[str]) -> jax.Array:
+def pool(
+    hidden_BLD: jax.Array, mask_BL: jax.Array, modes: Sequence[str], positions_BL: jax.Array | None = None
+) -> jax.Array:
     """The poolings named, concatenated in that order: `sentence_BD` with D times as many columns as there are modes.
 
     Example:
         >>> pool(jnp.array([[[1.0], [2.0]]]), jnp.ones((1, 2), bool), ["cls", "max"]).tolist()
         [[1.0, 2.0]]
     """
-    return jnp.concatenate([POOLINGS[mode](hidden_BLD, mask_BL) for mode in modes], axis=-1)
+    # Only one of them asks where in its text a token stands.
+    functions: dict[str, Callable[..., jax.Array]] = {**POOLINGS, "weightedmean": partial(weighted_mean, positions_BL=positions_BL)}
+    return jnp.concatenate([functions[mode](hidden_BLD, mask_BL) for mode in modes], axis=-1)

@@ -17,6 +17,8 @@ from minisbert.dense import Dense
 from minisbert.encoders import FAMILIES
 from minisbert.pooling import pool
 from minisbert.similarity import normalize
+from minisbert.text.packing import PackedTexts
+from minisbert.transformer.dropout import token_keys
 
 
 @dataclass(frozen=True)
@@ -82,28 +84,65 @@ class SentenceModel(nnx.Module):
         prompt_length: jax.Array | int = 0,
         keys_B: jax.Array | None = None,
     ) -> Embeddings:
-        """Embed a batch of token rows, padded on the right.
+        """Embed a batch of token rows, a text a row, padded on the right.
 
         Args:
             token_ids_BL: token ids; beyond a row's length they are padding and count for nothing.
             lengths_B: how many tokens of each row are real; 0 makes a row of padding (its embedding is meaningless).
             prompt_length: tokens of a prompt to leave out of the pooling, where the model asks for that.
-            keys_B: one dropout key per sentence; None means inference.
+            keys_B: one dropout key per text; None means inference.
         """
         position_L = jnp.arange(token_ids_BL.shape[1])
         mask_BL = position_L < lengths_B[:, None]
-        token_BLD = self.encoder(token_ids_BL, mask_BL, keys_B=keys_B)
+        keys_BL = None
+        if keys_B is not None:
+            keys_BL = token_keys(*jnp.broadcast_arrays(keys_B[:, None], position_L))
+        token_BLD = self.encoder(token_ids_BL, mask_BL, keys_BL=keys_BL)
+        return Embeddings(token_BLD, self.embed(token_BLD, mask_BL, mask_BL & (position_L >= prompt_length)))
+
+    def packed(self, rows: PackedTexts, keys_PT: jax.Array | None = None) -> jax.Array:
+        """Embed packed rows (text/packing.py): sentence_PTD, as if each text stood alone; empty slots are meaningless.
+
+        Args:
+            keys_PT: one dropout key per text; None means inference.
+        """
+        slots_PL = jnp.asarray(rows.slots_PL)
+        looks_PQK = slots_PL[:, :, None] == slots_PL[:, None, :]
+        keys_PL = None
+        if keys_PT is not None:
+            keys_PL = jnp.take_along_axis(keys_PT, jnp.maximum(slots_PL, 0), axis=1)
+            keys_PL = token_keys(keys_PL, rows.positions_PL)
+        token_PLD = self.encoder(rows.token_ids_PL, looks_PQK, keys_BL=keys_PL, positions_BL=rows.positions_PL)
+
+        def embed_slot(slot: jax.Array, lengths_P: jax.Array, prompts_P: jax.Array) -> jax.Array:
+            # An empty slot takes the row's first token: an embedding of nothing could have a slope of NaN.
+            empty_PL = (lengths_P == 0)[:, None] & (jnp.arange(slots_PL.shape[1]) == 0)
+            mask_PL = (slots_PL == slot) | empty_PL
+            after_prompt_PL = mask_PL & (rows.positions_PL >= prompts_P[:, None])
+            return self.embed(token_PLD, mask_PL, after_prompt_PL, rows.positions_PL)
+
+        slots_T = jnp.arange(rows.lengths_PT.shape[1])
+        return jax.vmap(embed_slot, in_axes=(0, 1, 1), out_axes=1)(slots_T, rows.lengths_PT, rows.prompts_PT)
+
+    def embed(
+        self,
+        token_BLD: jax.Array,
+        mask_BL: jax.Array,
+        after_prompt_BL: jax.Array,
+        positions_BL: jax.Array | None = None,
+    ) -> jax.Array:
+        """Token embeddings -> sentence_BD, by the modules after the transformer."""
         sentence_BD = token_BLD
         dense = iter(self.dense)
         for module in self.design.modules:
             if isinstance(module, folder.Pooling):
-                counts_BL = mask_BL if module.include_prompt else mask_BL & (position_L >= prompt_length)
-                sentence_BD = pool(token_BLD, counts_BL, module.modes)
+                counts_BL = mask_BL if module.include_prompt else after_prompt_BL
+                sentence_BD = pool(token_BLD, counts_BL, module.modes, positions_BL)
             elif isinstance(module, folder.Dense):
                 sentence_BD = next(dense)(sentence_BD)
             else:
                 sentence_BD = normalize(sentence_BD)
-        return Embeddings(token_BLD, sentence_BD)
+        return sentence_BD
 
 
 @cache

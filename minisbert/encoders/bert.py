@@ -117,27 +117,31 @@ class Encoder(nnx.Module):
         token_ids_BL: jax.Array,
         mask_BL: jax.Array,
         segment_ids_BL: jax.Array | None = None,
-        keys_B: jax.Array | None = None,
+        keys_BL: jax.Array | None = None,
+        positions_BL: jax.Array | None = None,
     ) -> jax.Array:
         """hidden_BLD, the last layer's token embeddings.
 
         Args:
             token_ids_BL: rows of the token table; L is at most `config.positions`.
-            mask_BL: True = real token.
+            mask_BL: True = real token; or mask_BQK, who may look at whom (see attention.py).
             segment_ids_BL: 0 for the first text, 1 for the second (cross-encoders); None means all 0.
-            keys_B: one dropout key per sentence, None for inference.
+            keys_BL: one dropout key per token, None for inference.
+            positions_BL: each token's place in its text, where a row holds several; None means 0, 1, 2, ...
         """
         L = token_ids_BL.shape[1]
-        # Positions are 0, 1, 2, ...: a slice of the table, no lookup.
-        position_LD = self.position_embedding.embedding[:L]
+        if positions_BL is None:
+            position_BLD = self.position_embedding.embedding[:L]  # 0, 1, 2, ...: a slice of the table, no lookup
+        else:
+            position_BLD = self.position_embedding(positions_BL)
         if segment_ids_BL is None:
             segment_BLD = self.segment_embedding.embedding[0]
         else:
             segment_BLD = self.segment_embedding(segment_ids_BL)
-        hidden_BLD = self.embedding_norm(self.token_embedding(token_ids_BL) + position_LD + segment_BLD)
-        hidden_BLD = dropout(hidden_BLD, self.config.hidden_dropout_prob, fold(keys_B, 0))
+        hidden_BLD = self.embedding_norm(self.token_embedding(token_ids_BL) + position_BLD + segment_BLD)
+        hidden_BLD = dropout(hidden_BLD, self.config.hidden_dropout_prob, fold(keys_BL, 0))
         for layer, block in enumerate(self.blocks, start=1):
-            hidden_BLD = block(hidden_BLD, mask_BL, keys_B=fold(keys_B, layer))
+            hidden_BLD = block(hidden_BLD, mask_BL, keys_BL=fold(keys_BL, layer))
         return hidden_BLD
 
 

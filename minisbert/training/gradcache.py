@@ -31,13 +31,13 @@ def gradcache_value_and_grad(
     """Like `jax.value_and_grad` of `loss(embed(params, inputs, keys), head, *rest)` for params and head.
 
     Args:
-        embed: (params, inputs, keys) -> embeddings `[rows, D]`; each row must depend on its own input and key alone.
-        loss: (embeddings `[R, D]`, head, *rest) -> scalar; it sees all rows, in the order in which they came.
+        embed: (params, inputs, keys) -> embeddings `[rows, ...]`; each row must depend on its own input and key alone.
+        loss: (embeddings `[R, ...]`, head, *rest) -> scalar; it sees all rows, in the order in which they came.
         chunk_size: at most so many rows are differentiated at once.
 
     Returns:
         A function (params, head, inputs, keys_R, *rest) -> (loss, (gradient of params, gradient of head)). `inputs`
-        is any tree of arrays with R rows (texts, not examples: R = S * B); `keys_R` dropout keys or None; `head` the
+        is any tree of arrays with R rows (of one text, or packed); `keys_R` dropout keys or None; `head` the
         loss's own parameters or None.
 
     Example:

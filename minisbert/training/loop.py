@@ -134,6 +134,7 @@ class _Run:
         self.score = score
         self.best: float | None = None
         self.cut = 0  # texts that were longer than max_seq_length
+        self.shapes: dict[int, tuple[int, ...]] = {}  # of the steps of this process: rows and tokens, a program each
         folder.mkdir(parents=True, exist_ok=True)
         self.metrics_file = folder / "metrics.jsonl"
         record = {
@@ -179,11 +180,11 @@ class _Run:
             self.batches.batch_at(step),
             self.encoder.tokenizer,
             max_length=self.encoder.max_seq_length,
-            capacity=self.encoder.pretrained.capacity,
             padding_id=self.encoder.padding_id,
             prompts=self.config.prompts,
         )
         self.cut += cut
+        self.shapes[step] = batch.rows.token_ids_PL.shape
         return batch
 
     def note(self, step: int, metrics: StepMetrics, progress: Any) -> None:
@@ -196,7 +197,8 @@ class _Run:
                 f"{rows.rows_B.tolist()[:16]} of {self.config.data[rows.dataset]}. Nothing was overwritten; the last "
                 f"checkpoint is of step {self.checkpoints.latest()}. Lower the learning rate or look at these rows."
             )
-        self._write({"step": step + 1, "loss": loss, "gradient_norm": norm, "learning_rate": float(self.rates(step))})
+        line = {"step": step + 1, "loss": loss, "gradient_norm": norm, "learning_rate": float(self.rates(step))}
+        self._write(line | {"shape": self.shapes[step]})
         progress.update(self.config.batch_size)
         progress.set_postfix(step=step + 1, loss=f"{loss:.4f}")
 
@@ -239,7 +241,11 @@ class _Run:
                 f"{self.folder}: {self.cut} texts were longer than max_seq_length {self.encoder.max_seq_length} and were "
                 "cut; set it higher (--max-seq-length) to train on whole texts."
             )
-        logger.info(f"{self.folder}: {self.steps} steps, {seconds:.0f} s in this process")
+        shapes = sorted(set(self.shapes.values()))
+        logger.info(
+            f"{self.folder}: {self.steps} steps, {seconds:.0f} s in this process; a program each for {len(shapes)} shapes "
+            f"of batches: {', '.join(f'{P} x {L}' for P, L in shapes)}"
+        )
         return trained
 
     def _write(self, line: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """The siamese training step (Reimers & Gurevych 2019, section 3): one set of weights, S texts an example, one loss.
 
-    embeddings = model(texts of the batch)                      all S columns in one forward pass
+    embeddings = model(texts of the batch)                      all S columns in one forward pass, packed
     loss       = L(embeddings, targets)                         any row of losses.LOSSES
     parameters = optimizer(parameters, d loss / d parameters)
 
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from minisbert.text.packing import PackedTexts
 from minisbert.training.gradcache import gradcache_value_and_grad
 from minisbert.training.targets import Targets
 
@@ -23,11 +24,12 @@ Tree = Any  # nested dicts of arrays
 
 
 class TrainBatch(NamedTuple):
-    """B examples of S texts each, padded to one length."""
+    """B examples of S texts each, packed into P rows with up to T texts (text/packing.py)."""
 
-    token_ids_SBL: jax.Array
-    lengths_SB: jax.Array
-    example_ids_B: jax.Array  # uint32, an example's own number in its data: its dropout follows from it
+    rows: PackedTexts
+    examples_PT: jax.Array  # uint32, of each text the number of its example in the data: its dropout follows from it
+    columns_PT: jax.Array  # int32, of each text its column s
+    where_SB: jax.Array  # int32, where text s of example b stands: row * T + slot
     targets: Targets
 
 
@@ -54,21 +56,22 @@ def initial_state(params: dict[str, Tree], optimizer: optax.GradientTransformati
 
 
 def dropout_keys(key: jax.Array, step: jax.Array, batch: TrainBatch) -> jax.Array:
-    """One key per text, `[S * B]`, from the run's key, the step and the example's own number.
+    """One key per text, keys_PT, from the run's key, the step, the example's own number and the column.
 
-    Where in the batch an example stands, and on which device, does not matter.
+    Where in the batch an example stands, in which row, and on which device, does not matter.
     """
-    S = batch.lengths_SB.shape[0]
     of_step = jax.random.fold_in(key, step)
-    of_example_B = jax.vmap(lambda example: jax.random.fold_in(of_step, example))(batch.example_ids_B)
-    keys_SB = jax.vmap(lambda s: jax.vmap(lambda k: jax.random.fold_in(k, s))(of_example_B))(jnp.arange(S))
-    return keys_SB.reshape(-1)
+
+    def of_text(example: jax.Array, column: jax.Array) -> jax.Array:
+        return jax.random.fold_in(jax.random.fold_in(of_step, example), column)
+
+    return jax.vmap(jax.vmap(of_text))(batch.examples_PT, batch.columns_PT)
 
 
 def siamese_loss(
     params: dict[str, Tree],
     batch: TrainBatch,
-    keys_R: jax.Array | None,
+    keys_PT: jax.Array | None,
     *,
     definition: nnx.GraphDef,
     loss: Callable[..., jax.Array],
@@ -77,14 +80,18 @@ def siamese_loss(
 
     Args:
         params: {"model", "head"}.
-        keys_R: dropout keys of the S * B texts, or None.
+        keys_PT: one dropout key per text, or None.
         definition: of the `SentenceModel` (`sentence_model.define`).
         loss: (embeddings_SBD, targets, head) -> scalar.
     """
-    S, B, L = batch.token_ids_SBL.shape
-    model = nnx.merge(definition, params["model"])
-    embeddings = model(batch.token_ids_SBL.reshape(S * B, L), batch.lengths_SB.reshape(S * B), keys_B=keys_R)
-    return loss(embeddings.sentence_BD.reshape(S, B, -1), batch.targets, params["head"])
+    embeddings_PTD = nnx.merge(definition, params["model"]).packed(batch.rows, keys_PT)
+    return loss(by_example(embeddings_PTD, batch.where_SB), batch.targets, params["head"])
+
+
+def by_example(embeddings_PTD: jax.Array, where_SB: jax.Array) -> jax.Array:
+    """Embeddings as the rows had them -> embeddings_SBD."""
+    P, T, D = embeddings_PTD.shape
+    return embeddings_PTD.reshape(P * T, D)[where_SB]
 
 
 def train_step(
@@ -105,13 +112,13 @@ def train_step(
         dropout: False trains without, for comparisons.
         chunk_size: texts differentiated at once (GradCache), None for all.
     """
-    keys_R = dropout_keys(state.key, state.step, batch) if dropout else None
+    keys_PT = dropout_keys(state.key, state.step, batch) if dropout else None
     if chunk_size is None:
         value, gradient = jax.value_and_grad(siamese_loss)(
-            state.params, batch, keys_R, definition=definition, loss=loss
+            state.params, batch, keys_PT, definition=definition, loss=loss
         )
     else:
-        value, gradient = _cached_gradient(state.params, batch, keys_R, definition, loss, chunk_size)
+        value, gradient = _cached_gradient(state.params, batch, keys_PT, definition, loss, chunk_size)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
     params = optax.apply_updates(state.params, updates)
     norm = optax.tree.norm(gradient)
@@ -127,24 +134,23 @@ def train_step(
 def _cached_gradient(
     params: dict[str, Tree],
     batch: TrainBatch,
-    keys_R: jax.Array | None,
+    keys_PT: jax.Array | None,
     definition: nnx.GraphDef,
     loss: Callable[..., jax.Array],
     chunk_size: int,
 ) -> tuple[jax.Array, dict[str, Tree]]:
-    """`value_and_grad(siamese_loss)` in the memory of `chunk_size` texts."""
-    S, B, L = batch.token_ids_SBL.shape
+    """`value_and_grad(siamese_loss)` in the memory of about `chunk_size` texts: GradCache over the packed rows."""
 
-    def embed(model_params: Tree, inputs: tuple[jax.Array, jax.Array], keys: jax.Array | None) -> jax.Array:
-        token_ids_RL, lengths_R = inputs
-        return nnx.merge(definition, model_params)(token_ids_RL, lengths_R, keys_B=keys).sentence_BD
+    def embed(model_params: Tree, rows: PackedTexts, keys: jax.Array | None) -> jax.Array:
+        return nnx.merge(definition, model_params).packed(rows, keys)
 
-    def loss_of_rows(embeddings_RD: jax.Array, head: Tree, targets: Targets) -> jax.Array:
-        return loss(embeddings_RD.reshape(S, B, -1), targets, head)
+    def loss_of_rows(embeddings_PTD: jax.Array, head: Tree, targets: Targets) -> jax.Array:
+        return loss(by_example(embeddings_PTD, batch.where_SB), targets, head)
 
-    inputs = (batch.token_ids_SBL.reshape(S * B, L), batch.lengths_SB.reshape(S * B))
-    value_and_grad = gradcache_value_and_grad(embed, loss_of_rows, chunk_size)
-    value, (model, head) = value_and_grad(params["model"], params["head"], inputs, keys_R, batch.targets)
+    P = batch.rows.token_ids_PL.shape[0]
+    rows_a_chunk = max(1, P * chunk_size // batch.where_SB.size)
+    value_and_grad = gradcache_value_and_grad(embed, loss_of_rows, rows_a_chunk)
+    value, (model, head) = value_and_grad(params["model"], params["head"], batch.rows, keys_PT, batch.targets)
     return value, {"model": model, "head": head}
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from minisbert.transformer.dropout import dropout, fold
+from minisbert.transformer.dropout import dropout_weights, fold
 
 
 def scaled_dot_product_attention(
@@ -25,14 +25,15 @@ def scaled_dot_product_attention(
     bias_NQK: jax.Array | None = None,
     *,
     dropout_rate: float = 0.0,
-    keys_B: jax.Array | None = None,
+    keys_BL: jax.Array | None = None,
 ) -> jax.Array:
     """Weighted mean of the values, weighted by how well each key answers the query (Vaswani 3.2.1, equation 1).
 
     Args:
-        mask_BK: True where the key is a real token; padding gets weight exactly 0, and so gradient exactly 0.
+        mask_BK: True where the key is a real token; padding gets weight exactly 0, and so gradient exactly 0. Or
+            mask_BQK, True where the query may look at the key: rows that hold several texts (text/packing.py).
         bias_NQK: added to the scores before the softmax (relative positions), or None.
-        dropout_rate, keys_B: dropout of the attention weights, as BERT does in training.
+        dropout_rate, keys_BL: dropout of the attention weights, as BERT does in training; one key per token.
 
     Returns:
         context_BNQH in float32 at least, as the softmax is.
@@ -51,13 +52,14 @@ def scaled_dot_product_attention(
     if bias_NQK is not None:
         scores_BNQK = scores_BNQK + bias_NQK
     # The lowest finite number, not -inf: a row of a batch that is all padding stays free of NaN.
-    scores_BNQK = jnp.where(mask_BK[:, None, None, :], scores_BNQK, jnp.finfo(exact).min)
+    mask_B1QK = mask_BK[:, None, None, :] if mask_BK.ndim == 2 else mask_BK[:, None]
+    scores_BNQK = jnp.where(mask_B1QK, scores_BNQK, jnp.finfo(exact).min)
     # softmax(scores) V = (exp(scores - max) V) / sum(exp(scores - max)): dividing the H values of a query instead of
     # its K weights saves a pass over [Q, K] (1.25 times as fast at 4 x 256). The maximum only shifts; it has no slope.
     highest_BNQ1 = jax.lax.stop_gradient(scores_BNQK.max(axis=-1, keepdims=True))
     weights_BNQK = jnp.exp(scores_BNQK - highest_BNQ1)
     total_BNQ1 = weights_BNQK.sum(axis=-1, keepdims=True)
-    weights_BNQK = dropout(weights_BNQK, dropout_rate, keys_B).astype(value_BNKH.dtype)
+    weights_BNQK = dropout_weights(weights_BNQK, dropout_rate, keys_BL).astype(value_BNKH.dtype)
     context_BNQH = jnp.einsum("BNQK,BNKH->BNQH", weights_BNQK, value_BNKH, preferred_element_type=exact)
     return context_BNQH / total_BNQ1
 
@@ -79,7 +81,7 @@ class MultiHeadSelfAttention(nnx.Module):
         hidden_BLD: jax.Array,
         mask_BL: jax.Array,
         bias_NQK: jax.Array | None = None,
-        keys_B: jax.Array | None = None,
+        keys_BL: jax.Array | None = None,
     ) -> jax.Array:
         """hidden_BLD -> hidden_BLD; each token becomes a mixture of all real tokens of its sentence."""
         B, L, D = hidden_BLD.shape
@@ -92,6 +94,6 @@ class MultiHeadSelfAttention(nnx.Module):
             mask_BL,
             bias_NQK,
             dropout_rate=self.dropout_rate,
-            keys_B=fold(keys_B, 0),
+            keys_BL=fold(keys_BL, 0),
         )
         return self.output(jnp.transpose(context_BNLH, (0, 2, 1, 3)).reshape(B, L, D))

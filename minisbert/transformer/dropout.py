@@ -1,34 +1,72 @@
-"""Dropout as a function of a key (Srivastava et al. 2014), one key per sentence.
+"""Dropout as a function of keys (Srivastava et al. 2014), one key per token.
 
-A module that stores its own random state gives other masks when the batch is split, padded or sharded. Here the
-mask of a sentence follows from that sentence's key alone, so the same example is dropped the same way whatever
-stands beside it and on whichever device it is computed. `keys_B=None` means inference: nothing is dropped.
+A module that stores its own random state gives other masks when the batch is split, padded, packed or sharded. Here a
+token's mask follows from its own key alone, and its key from its text and its place in it (`token_keys`). So the same
+text is dropped the same way whatever stands beside it, in whichever row, on whichever device. `keys_BL=None` means
+inference: nothing is dropped.
 """
 
 import jax
 import jax.numpy as jnp
+from jax.extend.random import threefry2x32_p
 
 
-def dropout(x: jax.Array, rate: float, keys_B: jax.Array | None) -> jax.Array:
+def token_keys(keys_BL: jax.Array, positions_BL: jax.Array) -> jax.Array:
+    """Each token's own key, from the key of its text and its position in the text."""
+    return jax.vmap(jax.vmap(jax.random.fold_in))(keys_BL, positions_BL)
+
+
+def fold(keys_BL: jax.Array | None, number: int) -> jax.Array | None:
+    """A fresh key per token for the `number`-th place that drops; None stays None."""
+    if keys_BL is None:
+        return None
+    return jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, number)))(keys_BL)
+
+
+def dropout(x_BLD: jax.Array, rate: float, keys_BL: jax.Array | None) -> jax.Array:
     """Set each element to 0 with probability `rate` and scale the rest by 1 / (1 - rate).
 
     Args:
-        x: any array with the sentences on axis 0, `[B, ...]`.
+        x_BLD: any array with the tokens on the first two axes.
         rate: probability of dropping, 0 <= rate < 1.
-        keys_B: one key per sentence, or None for inference.
+        keys_BL: one key per token, or None for inference.
 
     Example:
-        >>> dropout(jnp.ones((2, 3)), 0.5, None).tolist()
-        [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
+        >>> dropout(jnp.ones((1, 2, 3)), 0.5, None).tolist()
+        [[[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]]
     """
-    if keys_B is None or rate == 0.0:
-        return x
-    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, x.shape[1:]))(keys_B)
+    if keys_BL is None or rate == 0.0:
+        return x_BLD
+    bits_BLD = jax.vmap(jax.vmap(lambda key: jax.random.bits(key, x_BLD.shape[2:])))(keys_BL)
+    return _keep(x_BLD, rate, bits_BLD)
+
+
+def dropout_weights(weights_BNQK: jax.Array, rate: float, keys_BL: jax.Array | None) -> jax.Array:
+    """Dropout of attention weights: the mask of a weight follows from its two tokens and its head.
+
+    The generator is JAX's own (threefry; Salmon et al. 2011): keyed by the query's key, it counts by the key token's
+    key and the head. Positions in the row play no part, so that a packed row drops like the text alone.
+
+    Args:
+        weights_BNQK: Q and K are the same tokens.
+        rate, keys_BL: as for `dropout`.
+    """
+    if keys_BL is None or rate == 0.0:
+        return weights_BNQK
+    N = weights_BNQK.shape[1]
+    word_BL2 = jax.random.key_data(keys_BL)
+    pairs = -(-N // 2)  # one call of the generator gives two words, for two heads
+    words = jnp.broadcast_arrays(
+        word_BL2[:, None, :, None, 0],
+        word_BL2[:, None, :, None, 1],
+        word_BL2[:, None, None, :, 0],
+        jnp.arange(pairs, dtype=jnp.uint32)[:, None, None],
+    )
+    bits_BNQK = jnp.concatenate(threefry2x32_p.bind(*words), axis=1)[:, :N]
+    return _keep(weights_BNQK, rate, bits_BNQK)
+
+
+def _keep(x: jax.Array, rate: float, bits: jax.Array) -> jax.Array:
+    # 32 random bits are below rate * 2^32 with probability `rate`.
+    keep = bits >= jnp.uint32(int(rate * 2**32))
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros((), x.dtype))
-
-
-def fold(keys_B: jax.Array | None, number: int) -> jax.Array | None:
-    """A fresh key per sentence for the `number`-th place that drops; None stays None."""
-    if keys_B is None:
-        return None
-    return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys_B)

@@ -42,15 +42,21 @@ def sinusoidal_positions(length: int, width: int) -> np.ndarray:
     return np.stack([np.sin(angle_LD2), np.cos(angle_LD2)], axis=-1).reshape(length, width).astype(np.float32)
 
 
-def offset_position_ids(token_ids_BL: jax.Array, padding_id: int) -> jax.Array:
+def offset_position_ids(token_ids_BL: jax.Array, padding_id: int, positions_BL: jax.Array | None = None) -> jax.Array:
     """Rows of the position table for RoBERTa and MPNet: padding has row `padding_id`, real tokens count up from the next.
+
+    With `positions_BL` (each token's place in its text) a row may hold several texts, and each counts from its own start.
 
     Example:
         >>> offset_position_ids(jnp.array([[0, 50, 2, 1, 1]]), padding_id=1).tolist()
         [[2, 3, 4, 1, 1]]
     """
     real_BL = (token_ids_BL != padding_id).astype(jnp.int32)
-    return jnp.cumsum(real_BL, axis=1) * real_BL + padding_id
+    count_BL = jnp.cumsum(real_BL, axis=1)
+    if positions_BL is not None:
+        first_BL = jnp.arange(token_ids_BL.shape[1]) - positions_BL  # where in the row the token's text begins
+        count_BL -= jnp.take_along_axis(count_BL - real_BL, first_BL, axis=1)
+    return count_BL * real_BL + padding_id
 
 
 def relative_position_buckets(length: int, buckets: int = 32, max_distance: int = 128) -> np.ndarray:

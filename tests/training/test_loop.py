@@ -235,4 +235,5 @@ def test_one_compilation_a_shape(pairs, tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, "make_train_step", counting)
     run(config(pairs, epochs=3), tmp_path / "run")
-    assert compiled[0]._cache_size() == 1  # every row is shorter than 16 tokens
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert compiled[0]._cache_size() == len({tuple(line["shape"]) for line in lines if "shape" in line}) == 2

@@ -151,13 +151,25 @@ def test_bfloat16_inputs_have_a_float32_softmax():
 
 def test_dropout_of_the_weights_belongs_to_each_sentence():
     query, key, value, bias = random_parts(np.float32)
-    keys_B = jax.random.split(jax.random.key(0), B)
+    keys_BL = jax.random.split(jax.random.key(0), query.shape[:1] + query.shape[2:3])
 
-    def attend(rows, keys_B):
+    def attend(rows, keys_BL):
         parts = (query[rows], key[rows], value[rows], MASK_BL[rows], bias)
-        return np.asarray(scaled_dot_product_attention(*parts, dropout_rate=0.5, keys_B=keys_B))
+        return np.asarray(scaled_dot_product_attention(*parts, dropout_rate=0.5, keys_BL=keys_BL))
 
     rows = np.arange(B)
-    dropped = attend(rows, keys_B)
+    dropped = attend(rows, keys_BL)
     assert not np.allclose(dropped[0], attend(rows, None)[0])
-    np.testing.assert_allclose(attend(rows[::-1], keys_B[::-1]), dropped[::-1], rtol=0, atol=FLOAT32)
+    np.testing.assert_allclose(attend(rows[::-1], keys_BL[::-1]), dropped[::-1], rtol=0, atol=FLOAT32)
+
+
+def test_a_mask_of_pairs_lets_texts_share_a_row():
+    query, key, value, _ = random_parts(np.float32)
+    L = query.shape[2]
+    first = np.arange(L) < L // 2
+    looks_BQK = np.broadcast_to(first[:, None] == first[None, :], (B, L, L))
+    together = scaled_dot_product_attention(query, key, value, looks_BQK)
+    for half in (slice(0, L // 2), slice(L // 2, L)):
+        parts = [part[:, :, half] for part in (query, key, value)]
+        alone = scaled_dot_product_attention(*parts, np.ones((B, parts[0].shape[2]), bool))
+        np.testing.assert_allclose(together[:, :, half], alone, rtol=0, atol=FLOAT32)

@@ -1,4 +1,4 @@
-"""transformer/dropout.py: nothing without a key; with one, a sentence's mask follows from its own key alone."""
+"""transformer/dropout.py: nothing without keys; with them, a token's mask follows from its own key alone."""
 
 import jax
 import jax.numpy as jnp
@@ -7,65 +7,91 @@ import pytest
 from flax import nnx
 
 from minisbert.transformer.block import Block
-from minisbert.transformer.dropout import dropout, fold
+from minisbert.transformer.dropout import dropout, dropout_weights, fold, token_keys
 
 # A count of n independent draws lies within 5 standard deviations but once in 1.7 million seeds; the seed is fixed.
 DEVIATIONS = 5
 # Two shapes of one block in float32, on values of size 1; at most rounding steps of 1.2e-7 add up.
 ACROSS_SHAPES = 2e-6
 
-KEYS_B = jax.random.split(jax.random.key(7), 6)
+KEYS_BL = jax.random.split(jax.random.key(7), (6, 5))
+
+
+def random(*shape):
+    return jnp.asarray(np.random.default_rng(1).uniform(1, 2, size=shape), jnp.float32)
+
+
+def kept_shares(dropped, x, rate):
+    """The share of elements kept, by text; what is kept is scaled."""
+    kept = np.asarray(dropped) != 0
+    np.testing.assert_array_equal(np.asarray(dropped)[kept], np.asarray(x / (1 - rate))[kept])
+    return kept.reshape(len(kept), -1).mean(axis=1), kept[0].size
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_no_key_or_no_rate_is_the_identity(dtype):
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(6, 5, 4)), dtype)
-    assert dropout(x, 0.3, None) is x
-    assert dropout(x, 0.0, KEYS_B) is x
+def test_no_keys_or_no_rate_is_the_identity(dtype):
+    x_BLD, weights_BNQK = random(6, 5, 4).astype(dtype), random(6, 3, 5, 5).astype(dtype)
+    assert dropout(x_BLD, 0.3, None) is dropout(x_BLD, 0.0, KEYS_BL) is x_BLD
+    assert dropout_weights(weights_BNQK, 0.3, None) is dropout_weights(weights_BNQK, 0.0, KEYS_BL) is weights_BNQK
     assert fold(None, 3) is None
-    assert dropout(x, 0.3, KEYS_B).dtype == dtype
+    assert dropout(x_BLD, 0.3, KEYS_BL).dtype == dropout_weights(weights_BNQK, 0.3, KEYS_BL).dtype == dtype
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 def test_elements_are_dropped_or_scaled_at_the_rate(rate):
-    x = jnp.asarray(np.random.default_rng(1).uniform(1, 2, size=(6, 100, 200)), jnp.float32)
-    dropped = np.asarray(dropout(x, rate, KEYS_B))
-    kept = dropped != 0
-    np.testing.assert_array_equal(dropped[kept], np.asarray(x / (1 - rate))[kept])
-    for kept_of_one in kept:
-        n = kept_of_one.size
-        assert abs(kept_of_one.sum() - n * (1 - rate)) < DEVIATIONS * np.sqrt(n * rate * (1 - rate))
+    keys_BL = jax.random.split(jax.random.key(7), (6, 50))
+    for x, drop in ((random(6, 50, 200), dropout), (random(6, 5, 50, 50), dropout_weights)):
+        shares, n = kept_shares(drop(x, rate, keys_BL), x, rate)
+        assert np.all(np.abs(shares - (1 - rate)) < DEVIATIONS * np.sqrt(rate * (1 - rate) / n))
+
+
+def test_weights_of_different_heads_queries_and_keys_are_dropped_independently():
+    kept = np.asarray(dropout_weights(jnp.ones((1, 4, 200, 200)), 0.5, tokens(200)))[0] != 0
+    for axis in range(3):
+        agreement = np.mean(kept == np.roll(kept, 1, axis=axis))
+        assert abs(agreement - 0.5) < DEVIATIONS * np.sqrt(0.25 / kept.size)
+
+
+def tokens(number):
+    return jax.random.split(jax.random.key(3), (1, number))
 
 
 def test_the_expectation_is_the_input():
     rate, draws = 0.4, 4000
-    x = jnp.asarray([[1.0, -2.0, 3.0]])
-    keys = jax.random.split(jax.random.key(1), draws)
-    mean = np.asarray(dropout(jnp.repeat(x, draws, axis=0), rate, keys).mean(axis=0))
-    deviation = np.abs(np.asarray(x[0])) * np.sqrt(rate / (1 - rate) / draws)
-    assert np.all(np.abs(mean - np.asarray(x[0])) < DEVIATIONS * deviation)
+    x_D = jnp.asarray([1.0, -2.0, 3.0])
+    mean_D = np.asarray(dropout(jnp.tile(x_D, (1, draws, 1)), rate, tokens(draws))[0].mean(axis=0))
+    deviation_D = np.abs(np.asarray(x_D)) * np.sqrt(rate / (1 - rate) / draws)
+    assert np.all(np.abs(mean_D - np.asarray(x_D)) < DEVIATIONS * deviation_D)
 
 
-def test_a_sentences_mask_follows_from_its_own_key():
-    x = jnp.ones((6, 8, 16))
-    together = np.asarray(dropout(x, 0.5, KEYS_B))
-    order = np.array([4, 2, 0, 5, 1, 3])
-    np.testing.assert_array_equal(dropout(x, 0.5, KEYS_B[order]), together[order])
-    for b in range(6):
-        np.testing.assert_array_equal(dropout(x[:1], 0.5, KEYS_B[b : b + 1])[0], together[b])
-    assert len({mask.tobytes() for mask in together}) == 6
+def test_a_tokens_mask_follows_from_its_own_key():
+    x_BLD = jnp.ones((6, 5, 16))
+    together = np.asarray(dropout(x_BLD, 0.5, KEYS_BL))
+    b, l = np.array([4, 2, 0, 5]), np.array([1, 0, 3, 4])
+    np.testing.assert_array_equal(dropout(x_BLD[:1, :4], 0.5, KEYS_BL[b, l][None])[0], together[b, l])
+    assert len({mask.tobytes() for mask in together.reshape(30, 16)}) == 30
 
 
-def test_fold_gives_every_place_and_sentence_its_own_key():
-    folded = [jax.random.key_data(fold(KEYS_B, number)) for number in range(5)]
-    assert len({tuple(key) for keys_B in folded for key in np.asarray(keys_B).tolist()}) == 5 * 6
-    np.testing.assert_array_equal(jax.random.key_data(fold(KEYS_B[2:3], 4))[0], folded[4][2])
+def test_a_weights_mask_follows_from_its_two_tokens():
+    weights_BNQK = jnp.ones((6, 3, 5, 5))
+    together = np.asarray(dropout_weights(weights_BNQK, 0.5, KEYS_BL))
+    order = np.array([3, 0, 4, 1])
+    some = np.asarray(dropout_weights(weights_BNQK[2:3, :, :4, :4], 0.5, KEYS_BL[2:3, order]))
+    np.testing.assert_array_equal(some[0], together[2][:, order][:, :, order])
+
+
+def test_fold_and_place_give_every_token_its_own_key():
+    folded = [jax.random.key_data(fold(KEYS_BL, number)) for number in range(5)]
+    assert len({tuple(key) for keys in folded for key in np.asarray(keys).reshape(-1, 2).tolist()}) == 5 * 30
+    np.testing.assert_array_equal(jax.random.key_data(fold(KEYS_BL[2:3], 4))[0], folded[4][2])
+    text_BL = jnp.repeat(KEYS_BL[:, :1], 5, axis=1)
+    of_tokens = np.asarray(jax.random.key_data(token_keys(text_BL, jnp.tile(jnp.arange(5), (6, 1)))))
+    assert len({tuple(key) for key in of_tokens.reshape(-1, 2).tolist()}) == 30
 
 
 def test_the_gradient_passes_only_where_elements_are_kept():
-    x = jnp.ones((6, 10))
-    dropped = dropout(x, 0.5, KEYS_B)
-    np.testing.assert_array_equal(jax.grad(lambda x: dropout(x, 0.5, KEYS_B).sum())(x), dropped)
+    for x, drop in ((jnp.ones((6, 5, 10)), dropout), (jnp.ones((6, 2, 5, 5)), dropout_weights)):
+        np.testing.assert_array_equal(jax.grad(lambda x: drop(x, 0.5, KEYS_BL).sum())(x), drop(x, 0.5, KEYS_BL))  # noqa: B023
 
 
 def test_a_block_drops_each_sentence_alike_whatever_its_neighbours():
@@ -83,10 +109,10 @@ def test_a_block_drops_each_sentence_alike_whatever_its_neighbours():
     )
     hidden_BLD = np.random.default_rng(2).normal(size=(6, 5, 16)).astype(np.float32)
     mask_BL = np.arange(5) < np.array([5, 3, 1, 4, 2, 5])[:, None]
-    run = jax.jit(lambda hidden_BLD, mask_BL, keys_B: block(hidden_BLD, mask_BL, None, keys_B))
-    together = np.asarray(run(hidden_BLD, mask_BL, KEYS_B))
+    run = jax.jit(lambda hidden_BLD, mask_BL, keys_BL: block(hidden_BLD, mask_BL, None, keys_BL))
+    together = np.asarray(run(hidden_BLD, mask_BL, KEYS_BL))
     order = np.array([3, 5, 1, 0, 2, 4])
-    np.testing.assert_array_equal(run(hidden_BLD[order], mask_BL[order], KEYS_B[order]), together[order])
-    alone = run(hidden_BLD[3:4], mask_BL[3:4], KEYS_B[3:4])[0]
+    np.testing.assert_array_equal(run(hidden_BLD[order], mask_BL[order], KEYS_BL[order]), together[order])
+    alone = run(hidden_BLD[3:4], mask_BL[3:4], KEYS_BL[3:4])[0]
     np.testing.assert_allclose(alone, together[3], rtol=0, atol=ACROSS_SHAPES)
     assert np.abs(together - np.asarray(run(hidden_BLD, mask_BL, None))).max() > 0.1

@@ -1,0 +1,109 @@
+"""text/packing.py: every text whole, once, in few rows; and a packed row computes what its texts give alone."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minisbert.checkpoint.folder import Normalize, Pooling
+from minisbert.pretrained import load_pretrained
+from minisbert.sentence_model import define
+from minisbert.text.batching import rectangle
+from minisbert.text.packing import pack
+
+WEIGHTS = Path(__file__).parents[2] / "weights"
+# Two shapes of one model in float32, embeddings of length 1.
+ACROSS_SHAPES = 1e-6
+MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+
+
+@given(st.lists(st.integers(1, 130), min_size=1, max_size=60), st.integers(1, 8))
+def test_every_text_is_whole_and_in_one_place(lengths, multiple):
+    texts = [list(np.arange(length) + 1000 * number + 5) for number, length in enumerate(lengths)]
+    rows, where = pack(texts, padding_id=0, multiple=multiple)
+    T = rows.lengths_PT.shape[1]
+    assert len(rows.token_ids_PL) % multiple == 0 and len(set(where)) == len(texts)
+    for text, place in zip(texts, where, strict=True):
+        here = rows.slots_PL[place // T] == place % T
+        np.testing.assert_array_equal(rows.token_ids_PL[place // T][here], text)
+        np.testing.assert_array_equal(rows.positions_PL[place // T][here], np.arange(len(text)))
+        assert rows.lengths_PT.flat[place] == len(text)
+    assert (rows.slots_PL >= 0).sum() == sum(lengths) == rows.lengths_PT.sum()
+    assert np.all(rows.token_ids_PL[rows.slots_PL < 0] == 0)
+
+
+def test_rows_are_full():
+    rng = np.random.default_rng(0)
+    lengths = np.clip(rng.lognormal(2.5, 0.5, 256).astype(int), 4, 60)  # as SNLI's sentences
+    rows, _ = pack([[1] * length for length in lengths], padding_id=0)
+    assert rows.token_ids_PL.size < 1.1 * lengths.sum()
+
+
+def texts_of(pretrained, number=12):
+    rng = np.random.default_rng(1)
+    longest = min(20, pretrained.capacity)
+    return [rng.integers(5, 60, rng.integers(2, longest + 1)).tolist() for _ in range(number)]
+
+
+@pytest.mark.parametrize("name", ["tiny-bert", "tiny-mpnet"])
+@pytest.mark.parametrize("dropout", [False, True])
+def test_packed_texts_are_as_they_are_alone(name, dropout):
+    pretrained = load_pretrained(WEIGHTS / name)
+    texts = texts_of(pretrained)
+    definition, _ = define(replace(pretrained.design, modules=(Pooling(MODES), Normalize())))
+    padding_id = pretrained.folder.config["pad_token_id"]
+    rows, where = pack(texts, padding_id=padding_id)
+    keys_R = jax.random.split(jax.random.key(3), len(texts))
+    keys_PT = jnp.take(keys_R, np.zeros(rows.lengths_PT.size, int)).at[where].set(keys_R).reshape(rows.lengths_PT.shape)
+
+    @jax.jit
+    def packed(params, rows, keys_PT):
+        return nnx.merge(definition, params).packed(rows, keys_PT)
+
+    @jax.jit
+    def alone(params, token_ids_BL, lengths_B, keys_B):
+        return nnx.merge(definition, params)(token_ids_BL, lengths_B, 0, keys_B).sentence_BD
+
+    embeddings_PTD = np.asarray(packed(pretrained.params, rows, keys_PT if dropout else None))
+    batch = rectangle(list(enumerate(texts)), len(texts), 24, padding_id)
+    expected_RD = alone(pretrained.params, batch.token_ids_BL, batch.lengths_B, keys_R if dropout else None)
+    found_RD = embeddings_PTD.reshape(-1, embeddings_PTD.shape[-1])[where]
+    np.testing.assert_allclose(found_RD, expected_RD, rtol=0, atol=ACROSS_SHAPES)
+    assert np.isfinite(embeddings_PTD).all()  # empty slots too: their gradient must not be NaN
+    if dropout:
+        assert np.abs(found_RD - alone(pretrained.params, batch.token_ids_BL, batch.lengths_B, None)).max() > 0.01
+
+
+@pytest.mark.parametrize("name", ["tiny-bert", "tiny-mpnet"])
+def test_a_text_is_independent_of_its_neighbours_and_gradients_are_finite(name):
+    pretrained = load_pretrained(WEIGHTS / name)
+    definition, _ = define(replace(pretrained.design, modules=(Pooling(("max", "mean")), Normalize())))
+    rows, where = pack([[5, 6, 7, 8], [9, 10, 11]], padding_id=pretrained.folder.config["pad_token_id"])
+
+    def first(params, token_ids_PL):
+        embeddings = nnx.merge(definition, params).packed(rows._replace(token_ids_PL=token_ids_PL))
+        return embeddings.reshape(-1, embeddings.shape[-1])[where[0]]
+
+    ids = rows.token_ids_PL.copy()
+    ids[rows.slots_PL == 1] = 33
+    np.testing.assert_array_equal(first(pretrained.params, rows.token_ids_PL), first(pretrained.params, ids))
+    gradient = jax.grad(lambda params: first(params, rows.token_ids_PL).sum())(pretrained.params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_a_prompt_is_left_out_of_the_pooling_where_the_model_says_so():
+    pretrained = load_pretrained(WEIGHTS / "tiny-bert")
+    texts = [[5, 6, 7, 8, 9, 10], [5, 6, 11, 12]]
+    definition, _ = define(replace(pretrained.design, modules=(Pooling(("mean",), include_prompt=False),)))
+    rows, where = pack(texts, padding_id=0, prompt_lengths=[2, 2])
+    model = nnx.merge(definition, pretrained.params)
+    found = model.packed(rows).reshape(-1, pretrained.design.dimension)[where]
+    batch = rectangle(list(enumerate(texts)), 2, 8, 0)
+    expected = model(batch.token_ids_BL, batch.lengths_B, 2).sentence_BD
+    np.testing.assert_allclose(found, expected, rtol=0, atol=ACROSS_SHAPES)
