@@ -15,7 +15,8 @@ from minisbert.checkpoint.download import locate
 from minisbert.errors import DownloadError
 
 sys.path.insert(0, str(Path(__file__).parent / "goldens"))
-from make_goldens import HERE, MODELS, WEIGHTS, digest, texts
+from make_goldens import HERE, MODELS, WEIGHTS, texts
+from varied_sentences import digest
 
 TOLERANCE = 2e-6
 PARAMS = [pytest.param(name, marks=[] if name.startswith("tiny") else pytest.mark.real) for name in MODELS]

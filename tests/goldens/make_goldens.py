@@ -7,7 +7,6 @@ checked against the catalog's sha256 when they are fetched. For each model: toke
 (of the real models the first 32 dimensions of 30 texts), the digest of the texts, and the versions used.
 """
 
-import hashlib
 import importlib.metadata
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from varied_sentences import SOME
+from varied_sentences import SOME, digest
 
 HERE = Path(__file__).parent
 WEIGHTS = HERE.parents[1] / "weights"
@@ -32,11 +31,6 @@ MODELS = {
 def texts(count: int) -> list[str]:
     """`count` of the varied sentences, spread over all groups."""
     return [SOME[i] for i in sorted({round(i) for i in np.linspace(0, len(SOME) - 1, count)})]
-
-
-def digest(sentences: list[str]) -> str:
-    """Tells whether the texts are still those of the frozen numbers."""
-    return hashlib.sha256("\0\0".join(sentences).encode()).hexdigest()
 
 
 def folder(name: str) -> Path:
