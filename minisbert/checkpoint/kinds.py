@@ -11,23 +11,25 @@ from minisbert.checkpoint.settings import read_json
 from minisbert.errors import ModelFolderError
 
 
+def sign_of_cross_encoder(path: Path) -> str | None:
+    """Where the folder says that it is a cross-encoder's, or None."""
+    if (path / "modules.json").exists():
+        file, key = path / "config_sentence_transformers.json", "model_type"
+        return f"{file}: {key!r} is 'CrossEncoder'" if _values(file).get(key) == "CrossEncoder" else None
+    file, key = path / "config.json", "architectures"
+    names = _values(file).get(key)
+    if isinstance(names, list) and names and str(names[0]).endswith("ForSequenceClassification"):
+        return f"{file}: {key!r} is {names!r:.200}, a classifier"
+    return None
+
+
 def refuse_cross_encoder(path: Path) -> None:
     """The folder is not a cross-encoder's.
 
     Raises:
         ModelFolderError: it says that it is one, and what to load it with.
     """
-    told = None
-    if (path / "modules.json").exists():
-        file, key = path / "config_sentence_transformers.json", "model_type"
-        if _values(file).get(key) == "CrossEncoder":
-            told = f"{file}: {key!r} is 'CrossEncoder'"
-    else:
-        file, key = path / "config.json", "architectures"
-        names = _values(file).get(key)
-        if isinstance(names, list) and names and str(names[0]).endswith("ForSequenceClassification"):
-            told = f"{file}: {key!r} is {names!r:.200}, a classifier"
-    if told:
+    if told := sign_of_cross_encoder(path):
         raise ModelFolderError(
             f"{told}. Expected a model that embeds single texts; this one scores pairs: load it with CrossEncoder(...)."
         )

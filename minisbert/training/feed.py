@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from minisbert.text.batching import ShapeTable
+from minisbert.text.pairs import PairTokenizer
 from minisbert.text.tokenizer import Tokenizer
 from minisbert.training.data import text_hashes
 from minisbert.training.order import Batch
@@ -46,16 +47,39 @@ def train_batch(
         tokenized = tokenizer.tokenize(texts, max_length=max_length, prompt=prompt)
         columns.append(tokenized.ids)
         cut += tokenized.truncated
-    S, B = len(columns), len(batch.rows_B)
+    hashes_SB: Any = np.stack([text_hashes(texts) for texts in batch.texts])
+    tokens, lengths = _padded(columns, capacity, padding_id)
+    labels_B: Any = batch.labels
+    return TrainBatch(tokens, lengths, _example_ids(batch), Targets(labels_B, hashes_SB)), cut
+
+
+def pair_batch(
+    batch: Batch, tokenizer: PairTokenizer, *, max_length: int, capacity: int, padding_id: int
+) -> tuple[TrainBatch, int]:
+    """The same for a cross-encoder: of S texts the first with each of the others, S - 1 pairs an example.
+
+    Returns:
+        the arrays, and how many pairs were cut.
+    """
+    first, *others = batch.texts
+    tokenized = [tokenizer.tokenize(list(zip(first, texts, strict=True)), max_length=max_length) for texts in others]
+    first_lengths: Any = np.array([pairs.first_lengths for pairs in tokenized], np.int32)
+    tokens, lengths = _padded([pairs.ids for pairs in tokenized], capacity, padding_id)
+    labels_B: Any = batch.labels
+    arrays = TrainBatch(tokens, lengths, _example_ids(batch), Targets(labels_B), first_lengths)
+    return arrays, sum(pairs.truncated for pairs in tokenized)
+
+
+def _padded(columns: Sequence[Sequence[Sequence[int]]], capacity: int, padding_id: int) -> tuple[Any, Any]:
+    """token_ids_SBL and lengths_SB of S columns of B rows."""
     lengths_SB = np.array([[len(ids) for ids in column] for column in columns], np.int32)
     L = SHAPES.length(int(lengths_SB.max()), capacity)
-    token_ids_SBL = np.full((S, B, L), padding_id, np.int32)
+    token_ids_SBL = np.full((*lengths_SB.shape, L), padding_id, np.int32)
     for s, column in enumerate(columns):
         for b, ids in enumerate(column):
             token_ids_SBL[s, b, : len(ids)] = ids
-    labels_B: Any = batch.labels
-    hashes_SB: Any = np.stack([text_hashes(texts) for texts in batch.texts])
-    example_ids_B: Any = (batch.rows_B + batch.dataset * _DATASET_STRIDE).astype(np.uint32)
-    tokens: Any = token_ids_SBL
-    lengths: Any = lengths_SB
-    return TrainBatch(tokens, lengths, example_ids_B, Targets(labels_B, hashes_SB)), cut
+    return token_ids_SBL, lengths_SB
+
+
+def _example_ids(batch: Batch) -> Any:
+    return (batch.rows_B + batch.dataset * _DATASET_STRIDE).astype(np.uint32)

@@ -22,21 +22,21 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from minisbert.cross_encoder import CrossEncoder
 from minisbert.errors import TrainingError, TrainingStopped
 from minisbert.forward import COMPUTE_DTYPES
 from minisbert.sentence_encoder import SentenceEncoder
-from minisbert.sentence_model import define
 from minisbert.training.checkpoints import Checkpoints
-from minisbert.training.config import TrainConfig, check_examples, check_settings
+from minisbert.training.config import TrainConfig, check_settings
 from minisbert.training.data import open_examples
-from minisbert.training.feed import train_batch
-from minisbert.training.losses import LOSSES, initial_softmax_head
+from minisbert.training.joint import way_of
+from minisbert.training.losses import initial_softmax_head
 from minisbert.training.optimizer import adamw, schedule
 from minisbert.training.order import Batches
 from minisbert.training.report import draw_curves, write_card
@@ -44,20 +44,23 @@ from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState, init
 
 logger = logging.getLogger("minisbert")
 
+Model = TypeVar("Model", SentenceEncoder, CrossEncoder)
+
 
 def train(
-    encoder: SentenceEncoder,
+    encoder: Model,
     config: TrainConfig,
     folder: Path,
     *,
-    score: Callable[[SentenceEncoder], float] | None = None,
+    score: Callable[[Model], float] | None = None,
     show_progress: bool = True,
-) -> SentenceEncoder:
+) -> Model:
     """Train a model, or go on where the run in `folder` stopped.
 
     Args:
+        encoder: the model to start from: siamese training for a SentenceEncoder, joint.py's for a CrossEncoder.
         score: called every `config.evaluate_every` steps; the model with the highest is kept in `folder / "best"`.
-            `tasks.sts.sts_score(files)` makes one.
+            `tasks.sts.sts_score(files)` makes one, for a cross-encoder `tasks.pairs.pair_score(files)`.
 
     Returns:
         the trained encoder; it is in `folder / "final"` too.
@@ -101,15 +104,16 @@ class _Run:
 
     def __init__(
         self,
-        encoder: SentenceEncoder,
+        encoder: Any,
         config: TrainConfig,
         folder: Path,
-        score: Callable[[SentenceEncoder], float] | None,
+        score: Callable[[Any], float] | None,
     ):
-        check_settings(config, encoder.compute_dtype)
+        self.way = way_of(encoder)
+        check_settings(config, encoder.compute_dtype, self.way.losses)
         self.encoder, self.config, self.folder = encoder, config, folder
         examples = [open_examples(source, kind=config.kind, score_range=config.score_range) for source in config.data]
-        check_examples(examples, config)
+        self.way.check(examples, config, encoder)
         self.examples = examples
         self.batches = Batches(
             examples,
@@ -122,18 +126,19 @@ class _Run:
         self.steps = min(self.steps, config.max_steps or self.steps)
         self.rates = schedule(config.decay, config.learning_rate, int(config.warmup * self.steps), self.steps)
         self.optimizer = adamw(self.rates, weight_decay=config.weight_decay, clip_norm=config.clip_norm)
-        loss = LOSSES[config.loss]
-        definition, _ = define(encoder.design, COMPUTE_DTYPES[config.compute_dtype])
+        loss = self.way.losses[config.loss]
+        definition, _ = self.way.define(encoder.design, COMPUTE_DTYPES[config.compute_dtype])
         self.train_step = make_train_step(
             definition=definition,
             loss=partial(loss.function, **(config.loss_options or {})),
             optimizer=self.optimizer,
+            forward=self.way.forward,
             dropout=config.dropout,
             chunk_size=config.chunk_size,
         )
         self.score = score
         self.best: float | None = None
-        self.cut = 0  # texts that were longer than max_seq_length
+        self.cut = 0  # texts (or pairs) that were longer than max_seq_length
         folder.mkdir(parents=True, exist_ok=True)
         self.metrics_file = folder / "metrics.jsonl"
         record = {
@@ -146,7 +151,7 @@ class _Run:
     def start(self) -> tuple[TrainState, int]:
         """The first state, or the newest saved one."""
         head: dict[str, Any] = {}
-        if LOSSES[self.config.loss].has_head:
+        if self.way.losses[self.config.loss].has_head:
             options = self.config.loss_options or {}
             classes = len(self.examples[0].dataset.classes)
             head = dict(
@@ -175,14 +180,7 @@ class _Run:
 
     def batch(self, step: int) -> TrainBatch:
         """The arrays of a step."""
-        batch, cut = train_batch(
-            self.batches.batch_at(step),
-            self.encoder.tokenizer,
-            max_length=self.encoder.max_seq_length,
-            capacity=self.encoder.pretrained.capacity,
-            padding_id=self.encoder.padding_id,
-            prompts=self.config.prompts,
-        )
+        batch, cut = self.way.batch(self.batches.batch_at(step), self.encoder, self.config)
         self.cut += cut
         return batch
 
@@ -214,7 +212,7 @@ class _Run:
             trained.save(self.folder / "best")
         self._write({"step": step, "score": score})
 
-    def trained(self, state: TrainState) -> SentenceEncoder:
+    def trained(self, state: TrainState) -> Any:
         """An encoder with the state's parameters. The caller's own is left as it is; only compiled programs are shared."""
         params = jax.tree.map(jnp.copy, state.params["model"])  # the next step gives the state's memory away
         encoder = copy.copy(self.encoder)
@@ -223,7 +221,7 @@ class _Run:
         encoder.forward.params = params
         return encoder
 
-    def finish(self, state: TrainState, seconds: float) -> SentenceEncoder:
+    def finish(self, state: TrainState, seconds: float) -> Any:
         """Write the final model, the curves and the card."""
         trained = self.trained(state)
         trained.save(self.folder / "final")
@@ -232,12 +230,15 @@ class _Run:
         for name in ("final", "best"):
             if (self.folder / name).is_dir():
                 head = jax.tree.map(np.asarray, state.params["head"]) if name == "final" else {}
-                write_card(self.folder / name, self.config, [e.dataset for e in self.examples], lines, head)
+                write_card(
+                    self.folder / name, self.config, [e.dataset for e in self.examples], lines, head, self.way.tags
+                )
         self.checkpoints.close()
         if self.cut:
             logger.warning(
-                f"{self.folder}: {self.cut} texts were longer than max_seq_length {self.encoder.max_seq_length} and were "
-                "cut; set it higher (--max-seq-length) to train on whole texts."
+                f"{self.folder}: {self.cut} {self.way.rows} were longer than max_seq_length "
+                f"{self.encoder.max_seq_length} and were cut; set it higher (--max-seq-length) to train on whole "
+                f"{self.way.rows}."
             )
         logger.info(f"{self.folder}: {self.steps} steps, {seconds:.0f} s in this process")
         return trained

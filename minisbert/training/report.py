@@ -44,9 +44,18 @@ def draw_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def write_card(
-    folder: Path, config: Any, datasets: Sequence[Any], lines: Sequence[dict[str, Any]], head: dict[str, np.ndarray]
+    folder: Path,
+    config: Any,
+    datasets: Sequence[Any],
+    lines: Sequence[dict[str, Any]],
+    head: dict[str, np.ndarray],
+    tags: tuple[str, str] = ("sentence embedding model", "sentence-similarity"),
 ) -> None:
-    """A README.md in a trained model's folder: data, settings, scores; and the loss's parameters beside it."""
+    """A README.md in a trained model's folder: data, settings, scores; and the loss's parameters beside it.
+
+    Args:
+        tags: what the model is, and how the hub calls that.
+    """
     if head:
         write_tensors(folder / HEAD_FILE, head, {"classes": json.dumps(list(datasets[0].classes))})
     rows = [f"| {Path(d.source).name} | {d.kind} | {d.rows} | `{d.sha256}` |" for d in datasets]
@@ -54,11 +63,14 @@ def write_card(
     losses = [line for line in lines if "loss" in line]
     settings = "\n".join(f"| {key} | {value} |" for key, value in asdict(config).items() if key != "data")
     text = [
-        "---\nlibrary_name: sentence-transformers\ntags: [sentence-similarity, minisbert]\n---",
-        f"# A sentence embedding model\n\nTrained by minisbert with the loss `{config.loss}` in {len(losses)} steps.",
+        f"---\nlibrary_name: sentence-transformers\ntags: [{tags[1]}, minisbert]\n---",
+        f"# A {tags[0]}\n\nTrained by minisbert with the loss `{config.loss}` in {len(losses)} steps.",
         "## Data\n\n| file | kind | rows | sha256 |\n| --- | --- | --- | --- |\n" + "\n".join(rows),
         "## Settings\n\n| setting | value |\n| --- | --- |\n" + settings,
     ]
+    if datasets[0].classes:
+        classes = ", ".join(f"{i} {name}" for i, name in enumerate(datasets[0].classes))
+        text.append(f"## Classes\n\n{classes}")
     if scores:
         table = "\n".join(f"| {line['step']} | {100 * line['score']:.2f} |" for line in scores)
         text.append("## Score (x 100)\n\n| step | score |\n| --- | --- |\n" + table)

@@ -1,11 +1,12 @@
 """The siamese training step (Reimers & Gurevych 2019, section 3): one set of weights, S texts an example, one loss.
 
-    embeddings = model(texts of the batch)                      all S columns in one forward pass
+    embeddings = model(texts of the batch)                      all S columns in one forward pass: `embed`
     loss       = L(embeddings, targets)                         any row of losses.LOSSES
     parameters = optimizer(parameters, d loss / d parameters)
 
 Read from the top: what a batch is, the loss of a batch, the step, the compiled step. Everything is a pure function of
-its arguments; the state holds all that changes. With `chunk_size` the same gradient comes from GradCache.
+its arguments; the state holds all that changes. With `chunk_size` the same gradient comes from GradCache. A cross-encoder
+trains by the same steps with another forward pass (joint.py): its "texts" are pairs, its "embeddings" logits.
 """
 
 from collections.abc import Callable
@@ -23,12 +24,13 @@ Tree = Any  # nested dicts of arrays
 
 
 class TrainBatch(NamedTuple):
-    """B examples of S texts each, padded to one length."""
+    """B examples of S texts (or pairs of texts) each, padded to one length."""
 
     token_ids_SBL: jax.Array
     lengths_SB: jax.Array
     example_ids_B: jax.Array  # uint32, an example's own number in its data: its dropout follows from it
     targets: Targets
+    first_lengths_SB: jax.Array | None = None  # of pairs: how many tokens belong to the first text
 
 
 class TrainState(NamedTuple):
@@ -65,6 +67,24 @@ def dropout_keys(key: jax.Array, step: jax.Array, batch: TrainBatch) -> jax.Arra
     return keys_SB.reshape(-1)
 
 
+def embed(
+    model: nnx.Module,
+    token_ids_RL: jax.Array,
+    lengths_R: jax.Array,
+    first_lengths_R: jax.Array | None,
+    keys_R: jax.Array | None,
+) -> jax.Array:
+    """The siamese forward pass: `sentence_RD` of R texts, each by itself."""
+    return model(token_ids_RL, lengths_R, keys_B=keys_R).sentence_BD  # type: ignore[operator]
+
+
+def rows_of(batch: TrainBatch) -> tuple[Tree, ...]:
+    """Tokens, lengths and first lengths (or None) of all texts of a batch on one axis, R = S * B."""
+    return jax.tree.map(
+        lambda x: x.reshape(-1, *x.shape[2:]), (batch.token_ids_SBL, batch.lengths_SB, batch.first_lengths_SB)
+    )
+
+
 def siamese_loss(
     params: dict[str, Tree],
     batch: TrainBatch,
@@ -72,6 +92,7 @@ def siamese_loss(
     *,
     definition: nnx.GraphDef,
     loss: Callable[..., jax.Array],
+    forward: Callable[..., jax.Array] = embed,
 ) -> jax.Array:
     """The loss of a batch: one forward pass of all its texts through one set of weights, then the loss.
 
@@ -80,11 +101,11 @@ def siamese_loss(
         keys_R: dropout keys of the S * B texts, or None.
         definition: of the `SentenceModel` (`sentence_model.define`).
         loss: (embeddings_SBD, targets, head) -> scalar.
+        forward: (model, tokens, lengths, first lengths, keys) -> embeddings_RD.
     """
-    S, B, L = batch.token_ids_SBL.shape
-    model = nnx.merge(definition, params["model"])
-    embeddings = model(batch.token_ids_SBL.reshape(S * B, L), batch.lengths_SB.reshape(S * B), keys_B=keys_R)
-    return loss(embeddings.sentence_BD.reshape(S, B, -1), batch.targets, params["head"])
+    S, B, _ = batch.token_ids_SBL.shape
+    embeddings_RD = forward(nnx.merge(definition, params["model"]), *rows_of(batch), keys_R)
+    return loss(embeddings_RD.reshape(S, B, -1), batch.targets, params["head"])
 
 
 def train_step(
@@ -94,6 +115,7 @@ def train_step(
     definition: nnx.GraphDef,
     loss: Callable[..., jax.Array],
     optimizer: optax.GradientTransformation,
+    forward: Callable[..., jax.Array] = embed,
     dropout: bool = True,
     chunk_size: int | None = None,
 ) -> tuple[TrainState, StepMetrics]:
@@ -108,10 +130,10 @@ def train_step(
     keys_R = dropout_keys(state.key, state.step, batch) if dropout else None
     if chunk_size is None:
         value, gradient = jax.value_and_grad(siamese_loss)(
-            state.params, batch, keys_R, definition=definition, loss=loss
+            state.params, batch, keys_R, definition=definition, loss=loss, forward=forward
         )
     else:
-        value, gradient = _cached_gradient(state.params, batch, keys_R, definition, loss, chunk_size)
+        value, gradient = _cached_gradient(state.params, batch, keys_R, definition, loss, forward, chunk_size)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
     params = optax.apply_updates(state.params, updates)
     norm = optax.tree.norm(gradient)
@@ -130,21 +152,20 @@ def _cached_gradient(
     keys_R: jax.Array | None,
     definition: nnx.GraphDef,
     loss: Callable[..., jax.Array],
+    forward: Callable[..., jax.Array],
     chunk_size: int,
 ) -> tuple[jax.Array, dict[str, Tree]]:
     """`value_and_grad(siamese_loss)` in the memory of `chunk_size` texts."""
-    S, B, L = batch.token_ids_SBL.shape
+    S, B, _ = batch.token_ids_SBL.shape
 
-    def embed(model_params: Tree, inputs: tuple[jax.Array, jax.Array], keys: jax.Array | None) -> jax.Array:
-        token_ids_RL, lengths_R = inputs
-        return nnx.merge(definition, model_params)(token_ids_RL, lengths_R, keys_B=keys).sentence_BD
+    def embed_rows(model_params: Tree, rows: tuple[Tree, ...], keys: jax.Array | None) -> jax.Array:
+        return forward(nnx.merge(definition, model_params), *rows, keys)
 
     def loss_of_rows(embeddings_RD: jax.Array, head: Tree, targets: Targets) -> jax.Array:
         return loss(embeddings_RD.reshape(S, B, -1), targets, head)
 
-    inputs = (batch.token_ids_SBL.reshape(S * B, L), batch.lengths_SB.reshape(S * B))
-    value_and_grad = gradcache_value_and_grad(embed, loss_of_rows, chunk_size)
-    value, (model, head) = value_and_grad(params["model"], params["head"], inputs, keys_R, batch.targets)
+    value_and_grad = gradcache_value_and_grad(embed_rows, loss_of_rows, chunk_size)
+    value, (model, head) = value_and_grad(params["model"], params["head"], rows_of(batch), keys_R, batch.targets)
     return value, {"model": model, "head": head}
 
 
@@ -153,6 +174,7 @@ def make_train_step(
     definition: nnx.GraphDef,
     loss: Callable[..., jax.Array],
     optimizer: optax.GradientTransformation,
+    forward: Callable[..., jax.Array] = embed,
     dropout: bool = True,
     chunk_size: int | None = None,
 ) -> Callable[[TrainState, TrainBatch], tuple[TrainState, StepMetrics]]:
@@ -165,6 +187,7 @@ def make_train_step(
             definition=definition,
             loss=loss,
             optimizer=optimizer,
+            forward=forward,
             dropout=dropout,
             chunk_size=chunk_size,
         )
