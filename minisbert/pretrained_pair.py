@@ -16,6 +16,7 @@ import numpy as np
 from minisbert.checkpoint.convert import Converted, Rule, canonical_names, convert, export, flatten, nest
 from minisbert.checkpoint.folder import ModelFolder
 from minisbert.checkpoint.pair_folder import (
+    MOST_LABELS,
     PairFolder,
     classifier_dropout,
     default_activation,
@@ -28,7 +29,7 @@ from minisbert.checkpoint.settings import Settings
 from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
 from minisbert.checkpoint.whole_folder import staged_folder
 from minisbert.encoders import FAMILIES
-from minisbert.errors import ModelFolderError
+from minisbert.errors import InputError, ModelFolderError
 from minisbert.pair_model import PairDesign, define_pair, initial_head
 from minisbert.pretrained import TOKENIZER_FILES, Pretrained
 from minisbert.text.tokenizer import Tokenizer
@@ -95,7 +96,10 @@ def fresh_pair(encoder: Pretrained, num_labels: int, seed: int) -> PretrainedPai
 
     Raises:
         ModelFolderError: a family without a head here, or without a second segment.
+        InputError: more labels than any model has.
     """
+    if num_labels > MOST_LABELS:
+        raise InputError(f"num_labels is {num_labels}. Expected at most {MOST_LABELS}.")
     given = encoder.folder
     file = given.transformer_path / "config.json"
     family = _family(given.model_type, file)

@@ -91,7 +91,7 @@ class Way(NamedTuple):
     batch: Callable[[Batch, Any, TrainConfig], tuple[TrainBatch, int]]
     check: Callable[[Sequence[Examples], TrainConfig, Any], None]
     rows: str  # what is cut when it is too long
-    tags: tuple[str, str]  # of the model card: what the model is, how the hub calls it
+    kind: tuple[str, str]  # for the model card: what the model is, and how the hub calls it
 
 
 def _siamese_batch(batch: Batch, encoder: SentenceEncoder, config: TrainConfig) -> tuple[TrainBatch, int]:
@@ -117,7 +117,7 @@ SIAMESE = Way(
     batch=_siamese_batch,
     check=lambda examples, config, encoder: check_examples(examples, config),
     rows="texts",
-    tags=("sentence embedding model", "sentence-similarity"),
+    kind=("sentence embedding model", "sentence-similarity"),
 )
 JOINT = Way(
     losses=JOINT_LOSSES,
@@ -126,7 +126,7 @@ JOINT = Way(
     batch=_joint_batch,
     check=check_pairs,
     rows="pairs",
-    tags=("cross-encoder", "cross-encoder"),
+    kind=("cross-encoder", "cross-encoder"),
 )
 
 

@@ -231,7 +231,7 @@ class _Run:
             if (self.folder / name).is_dir():
                 head = jax.tree.map(np.asarray, state.params["head"]) if name == "final" else {}
                 write_card(
-                    self.folder / name, self.config, [e.dataset for e in self.examples], lines, head, self.way.tags
+                    self.folder / name, self.config, [e.dataset for e in self.examples], lines, head, self.way.kind
                 )
         self.checkpoints.close()
         if self.cut:

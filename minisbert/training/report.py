@@ -49,12 +49,12 @@ def write_card(
     datasets: Sequence[Any],
     lines: Sequence[dict[str, Any]],
     head: dict[str, np.ndarray],
-    tags: tuple[str, str] = ("sentence embedding model", "sentence-similarity"),
+    kind: tuple[str, str] = ("sentence embedding model", "sentence-similarity"),
 ) -> None:
     """A README.md in a trained model's folder: data, settings, scores; and the loss's parameters beside it.
 
     Args:
-        tags: what the model is, and how the hub calls that.
+        kind: what the model is, and how the hub calls that.
     """
     if head:
         write_tensors(folder / HEAD_FILE, head, {"classes": json.dumps(list(datasets[0].classes))})
@@ -63,8 +63,8 @@ def write_card(
     losses = [line for line in lines if "loss" in line]
     settings = "\n".join(f"| {key} | {value} |" for key, value in asdict(config).items() if key != "data")
     text = [
-        f"---\nlibrary_name: sentence-transformers\ntags: [{tags[1]}, minisbert]\n---",
-        f"# A {tags[0]}\n\nTrained by minisbert with the loss `{config.loss}` in {len(losses)} steps.",
+        f"---\nlibrary_name: sentence-transformers\ntags: [{kind[1]}, minisbert]\n---",
+        f"# A {kind[0]}\n\nTrained by minisbert with the loss `{config.loss}` in {len(losses)} steps.",
         "## Data\n\n| file | kind | rows | sha256 |\n| --- | --- | --- | --- |\n" + "\n".join(rows),
         "## Settings\n\n| setting | value |\n| --- | --- |\n" + settings,
     ]
