@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from minisbert.cross_encoder import CrossEncoder
     from minisbert.errors import (
         DataError,
         DownloadError,
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 # public name -> the file it lives in
 _NAMES = {
     "SentenceEncoder": "minisbert.sentence_encoder",
+    "CrossEncoder": "minisbert.cross_encoder",
     "quantize_embeddings": "minisbert.quantization",
     "MinisbertError": "minisbert.errors",
     "InputError": "minisbert.errors",
@@ -40,6 +42,7 @@ _NAMES = {
     "TrainingStopped": "minisbert.errors",
 }
 __all__ = [
+    "CrossEncoder",
     "DataError",
     "DownloadError",
     "InputError",

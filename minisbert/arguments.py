@@ -43,6 +43,20 @@ def check_options(
         switch("show_progress_bar", show_progress_bar)
 
 
+def check_pair_options(on_truncate: Any, batch_size: Any, apply_softmax: Any, show_progress_bar: Any) -> None:
+    """The options of `CrossEncoder`'s methods.
+
+    Raises:
+        InputError: naming the option, its value and what was expected.
+    """
+    one_of("on_truncate", on_truncate, ("warn", "error", "ignore"))
+    switch("apply_softmax", apply_softmax)
+    if batch_size is not None:
+        positive("batch_size", batch_size)
+    if show_progress_bar is not None:
+        switch("show_progress_bar", show_progress_bar)
+
+
 def check_prompts(prompts: Any) -> None:
     """A dict of prompt name to text.
 
@@ -94,6 +108,32 @@ def as_list(sentences: Any) -> tuple[list[str], bool]:
     return list(sentences), False
 
 
+def as_pairs(pairs: Any) -> tuple[list[tuple[str, str]], bool]:
+    """The pairs as a list of two texts each, and whether there was just one pair.
+
+    Raises:
+        InputError: no pairs, a pair of other than two texts, an item that is not text.
+    """
+    expected = "Expected a pair of texts, (query, document), or a list of such pairs"
+    if isinstance(pairs, np.ndarray):
+        pairs = pairs.tolist()
+    if not isinstance(pairs, list | tuple):
+        raise InputError(f"pairs is {shown(pairs)} ({type(pairs).__name__}). {expected}.")
+    if not pairs:
+        raise InputError(f"pairs is empty. {expected}, at least one.")
+    single = not any(isinstance(pair, list | tuple) for pair in pairs)
+    rows = [pairs] if single else pairs
+    for row, pair in enumerate(rows):
+        name = "pairs" if single else f"pairs[{row}]"
+        if not isinstance(pair, list | tuple):
+            raise InputError(f"{name} is {shown(pair)} ({type(pair).__name__}). {expected}.")
+        if len(pair) != 2:
+            raise InputError(f"{name} is {shown(pair)}, of length {len(pair)}. {expected}.")
+        for side, text in enumerate(pair):
+            check_text(f"{name}[{side}]", text)
+    return [(pair[0], pair[1]) for pair in rows], single
+
+
 def positive(name: str, value: Any) -> int:
     """A whole number of at least 1.
 
@@ -102,6 +142,17 @@ def positive(name: str, value: Any) -> int:
     """
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
         raise InputError(f"{name} is {shown(value)}. Expected a whole number of at least 1.")
+    return int(value)
+
+
+def seed_number(name: str, value: Any) -> int:
+    """A whole number that seeds random numbers.
+
+    Raises:
+        InputError: naming the argument and its value.
+    """
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or not 0 <= value < 2**32:
+        raise InputError(f"{name} is {shown(value)}. Expected a whole number from 0 to {2**32 - 1}.")
     return int(value)
 
 

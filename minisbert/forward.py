@@ -1,6 +1,6 @@
-"""The compiled forward pass: token batches in, embeddings out, with the device kept busy.
+"""The compiled forward pass: token batches in, embeddings (or logits of pairs) out, with the device kept busy.
 
-The one place where encoding is compiled. Each shape is compiled once, and the ledger says which, and how long it
+The one place where encoding and scoring are compiled. Each shape is compiled once, and the ledger says which, and how long it
 took; XLA's results are kept in a cache folder, so a second process does not compile again. Batches are sent off
 without waiting, and read back a few batches later, while the next are already computed and tokenized.
 """
@@ -8,7 +8,7 @@ without waiting, and read back a few batches later, while the next are already c
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ import numpy as np
 from flax import nnx
 
 from minisbert.checkpoint.download import cache_folder
+from minisbert.pair_model import PairDesign, define_pair
 from minisbert.sentence_model import Design, Embeddings, define
 from minisbert.text.batching import ACCELERATOR, Batch, ShapeTable
 
@@ -85,13 +86,63 @@ class Forward:
 
     def run(self, batches: Iterable[Batch], prompt_length: int = 0, *, with_tokens: bool = False) -> Iterator[Result]:
         """Compute batch after batch, a few ahead of the reader."""
-        pending: deque[tuple[Batch, Any]] = deque()
-        for batch in batches:
-            pending.append((batch, self.start(batch, prompt_length, with_tokens=with_tokens)))
-            if len(pending) > IN_FLIGHT:
-                yield read_back(*pending.popleft())
-        while pending:
-            yield read_back(*pending.popleft())
+        for batch, computed in ahead(batches, lambda b: self.start(b, prompt_length, with_tokens=with_tokens)):
+            yield read_back(batch, computed)
+
+
+class PairForward:
+    """The same for a cross-encoder: batches of pairs in, logits out.
+
+    Args:
+        design: what the model consists of.
+        params: its parameters, in the compute dtype where that differs (see `pretrained.cast_matrices`).
+        compute_dtype: "float32" or "bfloat16".
+    """
+
+    def __init__(self, design: PairDesign, params: dict[Any, Any], compute_dtype: str):
+        keep_compiled()
+        self.params = params
+        self.compilations: list[Compilation] = []
+        self._shapes: set[tuple[int, int]] = set()
+        definition, _ = define_pair(design, COMPUTE_DTYPES[compute_dtype])
+
+        def score(params: Any, token_ids_BL: jax.Array, lengths_B: jax.Array, first_lengths_B: jax.Array) -> jax.Array:
+            with jax.default_matmul_precision("highest" if compute_dtype == "float32" else "default"):
+                return nnx.merge(definition, params)(token_ids_BL, lengths_B, first_lengths_B)
+
+        self._score = jax.jit(score)
+
+    def start(self, batch: Batch, first_lengths: Sequence[int]) -> Any:
+        """Send one batch to the device; returns at once unless the shape is new and must be compiled."""
+        B, L = batch.token_ids_BL.shape
+        first_lengths_B = np.zeros(B, np.int32)
+        first_lengths_B[: len(batch.rows)] = [first_lengths[row] for row in batch.rows]
+        started = time.perf_counter()
+        logits_BC = self._score(self.params, batch.token_ids_BL, batch.lengths_B, first_lengths_B)
+        if (B, L) not in self._shapes:
+            self._shapes.add((B, L))
+            self.compilations.append(Compilation(B, L, "logits of pairs", time.perf_counter() - started))
+        return logits_BC
+
+    def run(self, batches: Iterable[Batch], first_lengths: Sequence[int]) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Compute batch after batch, a few ahead of the reader: which pairs, and their logits.
+
+        Args:
+            first_lengths: for every pair its tokens of segment 0; may grow while the batches are read.
+        """
+        for batch, logits_BC in ahead(batches, lambda b: self.start(b, first_lengths)):
+            yield batch.rows, np.asarray(logits_BC)[: len(batch.rows)]
+
+
+def ahead(batches: Iterable[Batch], start: Callable[[Batch], Any]) -> Iterator[tuple[Batch, Any]]:
+    """Start batch after batch, `IN_FLIGHT` of them before the first is handed out."""
+    pending: deque[tuple[Batch, Any]] = deque()
+    for batch in batches:
+        pending.append((batch, start(batch)))
+        if len(pending) > IN_FLIGHT:
+            yield pending.popleft()
+    while pending:
+        yield pending.popleft()
 
 
 def read_back(batch: Batch, computed: Any) -> Result:
@@ -125,10 +176,10 @@ def keep_compiled() -> Path | None:
     return Path(folder) if folder else None
 
 
-def progress_bar(total: int, show: bool | None) -> Any:
+def progress_bar(total: int, show: bool | None, unit: str = "sentences", desc: str = "encode") -> Any:
     """A bar on stderr; None shows it on a terminal when the work takes longer than two seconds."""
     from tqdm import tqdm
 
     # disable=None: only on a terminal; delay: short calls stay quiet.
     options: dict[str, Any] = {"disable": None, "delay": 2} if show is None else {"disable": not show}
-    return tqdm(total=total, unit=" sentences", desc="encode", leave=bool(show), **options)
+    return tqdm(total=total, unit=f" {unit}", desc=desc, leave=bool(show), **options)

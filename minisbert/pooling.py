@@ -117,5 +117,8 @@ def pool(
         [[1.0, 2.0]]
     """
     # Only one of them asks where in its text a token stands.
-    functions: dict[str, Callable[..., jax.Array]] = {**POOLINGS, "weightedmean": partial(weighted_mean, positions_BL=positions_BL)}
+    functions: dict[str, Callable[..., jax.Array]] = {
+        **POOLINGS,
+        "weightedmean": partial(weighted_mean, positions_BL=positions_BL),
+    }
     return jnp.concatenate([functions[mode](hidden_BLD, mask_BL) for mode in modes], axis=-1)

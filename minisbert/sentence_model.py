@@ -18,7 +18,7 @@ from minisbert.encoders import FAMILIES
 from minisbert.pooling import pool
 from minisbert.similarity import normalize
 from minisbert.text.packing import PackedTexts
-from minisbert.transformer.dropout import token_keys
+from minisbert.transformer.dropout import packed_token_keys, token_keys
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,7 @@ class SentenceModel(nnx.Module):
         """
         slots_PL = jnp.asarray(rows.slots_PL)
         looks_PQK = slots_PL[:, :, None] == slots_PL[:, None, :]
-        keys_PL = None
-        if keys_PT is not None:
-            keys_PL = jnp.take_along_axis(keys_PT, jnp.maximum(slots_PL, 0), axis=1)
-            keys_PL = token_keys(keys_PL, rows.positions_PL)
+        keys_PL = None if keys_PT is None else packed_token_keys(keys_PT, slots_PL, rows.positions_PL)
         token_PLD = self.encoder(rows.token_ids_PL, looks_PQK, keys_BL=keys_PL, positions_BL=rows.positions_PL)
 
         def embed_slot(slot: jax.Array, lengths_P: jax.Array, prompts_P: jax.Array) -> jax.Array:

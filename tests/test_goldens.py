@@ -15,6 +15,7 @@ from minisbert.checkpoint.download import locate
 from minisbert.errors import DownloadError
 
 sys.path.insert(0, str(Path(__file__).parent / "goldens"))
+from cross_encoder_cases import FAMILIES, PAIRS, tiny
 from make_goldens import HERE, MODELS, WEIGHTS, texts
 from varied_sentences import digest
 
@@ -50,6 +51,24 @@ def test_frozen_numbers(name):
     differences = np.abs(embeddings - golden["embeddings"]).max(axis=1)
     worst = int(differences.argmax())
     assert differences.max() <= TOLERANCE, f"{differences.max():.2e} at {sentences[worst]!r:.100}"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_frozen_numbers_of_pairs(family):
+    golden = np.load(HERE / f"pairs-tiny-{family}.npz")
+    assert str(golden["texts"]) == digest([text for pair in PAIRS for text in pair]), (
+        "tests/cross_encoder_cases.py has changed: run tests/goldens/make_goldens.py"
+    )
+    model = tiny(family, 3)
+    tokens = model.tokenize(PAIRS)
+    expected = np.split(golden["token_ids"], np.cumsum(golden["lengths"])[:-1])
+    for pair, ours, theirs in zip(PAIRS, tokens.ids, expected, strict=True):
+        assert ours == theirs.tolist(), repr(pair)[:100]
+    if family == "bert":  # MPNet has no segments
+        assert tokens.first_lengths == golden["first_lengths"].tolist()
+    logits = model.predict(PAIRS, activation_fn="identity", on_truncate="ignore")
+    assert np.abs(logits - golden["logits"]).max() <= TOLERANCE
+    assert len(np.unique(golden["logits"].round(3), axis=0)) >= len(PAIRS) - 1  # cut, two are one
 
 
 def test_frozen_numbers_are_small_and_tell_texts_apart():

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from minisbert import limits
+from minisbert.checkpoint.kinds import refuse_cross_encoder
 from minisbert.checkpoint.settings import Settings, encodable, read_json
 from minisbert.checkpoint.tensors import inside
 from minisbert.errors import ModelFolderError
@@ -121,6 +122,7 @@ def read_folder(path: Path) -> ModelFolder:
     path = Path(path)
     if not path.is_dir():
         raise ModelFolderError(f"{path}: no such folder. Expected a model folder or a known model name.")
+    refuse_cross_encoder(path)
     chain = _read_chain(path / "modules.json") if (path / "modules.json").exists() else None
     transformer_path = inside(path, chain[0][1], path / "modules.json") if chain else path
     config = read_json(transformer_path / "config.json")
@@ -310,9 +312,7 @@ def _read_model_settings(folder: ModelFolder) -> None:
     )
     settings.choice("model_type", ["SentenceTransformer", None], default=None, why="dense sentence embeddings")
     settings.absent(["requirements"], "what another library requires cannot be checked here")
-    prompts = settings.values.get("prompts", {})
-    if prompts is None:
-        prompts = {}
+    prompts = {} if settings.values.get("prompts") is None else settings.values["prompts"]
     if not isinstance(prompts, dict) or not all(
         isinstance(text, str) and encodable(text) for pair in prompts.items() for text in pair
     ):

@@ -12,7 +12,8 @@ from minisbert.checkpoint import folder as folders
 from minisbert.checkpoint.folder import ModelFolder
 
 
-def _write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any) -> None:
+    """A settings file as people like to read it."""
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -23,8 +24,8 @@ def write_settings(folder: ModelFolder, path: Path) -> list[Path]:
     Returns:
         the folder of each module after the transformer, in order; a Dense still wants its weights there.
     """
-    _write_json(path / "config.json", folder.config)
-    _write_json(
+    write_json(path / "config.json", folder.config)
+    write_json(
         path / "sentence_bert_config.json",
         {"max_seq_length": folder.max_seq_length, "do_lower_case": folder.do_lower_case},
     )
@@ -37,12 +38,12 @@ def write_settings(folder: ModelFolder, path: Path) -> list[Path]:
         here.mkdir()
         chain.append({"idx": i, "name": str(i), "path": here.name, "type": f"sentence_transformers.models.{kind}"})
         if isinstance(module, folders.Pooling):
-            _write_json(here / "config.json", _pooling_json(module, width))
+            write_json(here / "config.json", _pooling_json(module, width))
         elif isinstance(module, folders.Dense):
-            _write_json(here / "config.json", _dense_json(module))
+            write_json(here / "config.json", _dense_json(module))
         places.append(here)
-    _write_json(path / "modules.json", chain)
-    _write_json(path / "config_sentence_transformers.json", _model_json(folder))
+    write_json(path / "modules.json", chain)
+    write_json(path / "config_sentence_transformers.json", _model_json(folder))
     return places
 
 

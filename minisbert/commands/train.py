@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from minisbert.cross_encoder import CrossEncoder
     from minisbert.sentence_encoder import SentenceEncoder
 
 
@@ -39,6 +42,8 @@ def train(
     evaluate_every: int = 500,
     checkpoint_every: int = 200,
     max_seq_length: int | None = None,
+    cross_encoder: bool = False,
+    num_labels: int | None = None,
     random_weights: bool = False,
     seed: int = 0,
     offline: bool = False,
@@ -52,7 +57,7 @@ def train(
         run: folder for checkpoints, metrics and the trained model; a run that was stopped in it goes on.
         data: .tsv, .jsonl (each also .gz), .parquet, or hub:org/name; columns by convention.
         loss: softmax, cosine_similarity, cosent, contrastive, online_contrastive, multiple_negatives_ranking, triplet,
-            margin_mse.
+            margin_mse; with --cross-encoder binary_cross_entropy, cross_entropy, mse, margin_mse.
         scale: the loss's scale, 1 / temperature, where it has one.
         kind: kind of the data where its columns fit several, such as nli or scored.
         score_range: lowest and highest score of the data; 0 5 for STS.
@@ -70,16 +75,20 @@ def train(
         mixing: how several data files take turns, proportional or round_robin.
         no_duplicates: no batch holds a text twice.
         prompts: a text to put before each column.
-        evaluate: STS files to score during the run; the best model is kept.
+        evaluate: STS files to score during the run; the best model is kept. A cross-encoder with several labels takes NLI
+            files and is scored by its accuracy.
         evaluate_every: steps between two evaluations.
         checkpoint_every: steps between two checkpoints.
-        max_seq_length: tokens kept of a text.
+        max_seq_length: tokens kept of a text (of a pair with --cross-encoder).
+        cross_encoder: train a model that scores pairs; MODEL is one, or an encoder that gets a fresh head.
+        num_labels: of the fresh head, 1 by default; the number of classes for cross_entropy.
         random_weights: start from random weights instead of the model's.
         seed: of order, dropout and random weights.
         offline: never open a socket.
     """
     from pathlib import Path
 
+    from minisbert.errors import InputError
     from minisbert.sentence_encoder import SentenceEncoder
     from minisbert.tasks.sts import sts_score
     from minisbert.training.config import TrainConfig
@@ -109,6 +118,15 @@ def train(
         checkpoint_every=checkpoint_every,
         seed=seed,
     )
+    if cross_encoder:
+        pairs = _cross_encoder(model, num_labels, random_weights, seed, offline)
+        if max_seq_length is not None:
+            pairs.max_seq_length = max_seq_length
+        run_training(pairs, config, Path(run), score=_pair_score(pairs, evaluate), show_progress=sys.stderr.isatty())
+        print(Path(run) / "final")
+        return 0
+    if num_labels is not None:
+        raise InputError(f"num_labels is {num_labels} without --cross-encoder. Expected both, or none.")
     encoder = SentenceEncoder.load(model, offline=offline)
     if random_weights:
         encoder = _untrained(encoder, seed)
@@ -128,3 +146,33 @@ def _untrained(encoder: "SentenceEncoder", seed: int) -> "SentenceEncoder":
 
     pretrained = replace(encoder.pretrained, params=initial_params(encoder.design, seed))
     return SentenceEncoder(pretrained)
+
+
+def _cross_encoder(
+    model: str, num_labels: int | None, random_weights: bool, seed: int, offline: bool
+) -> "CrossEncoder":
+    """A cross-encoder that there is, or an encoder with a fresh head."""
+    from minisbert.checkpoint.download import locate
+    from minisbert.checkpoint.kinds import sign_of_cross_encoder
+    from minisbert.cross_encoder import CrossEncoder
+    from minisbert.errors import InputError
+    from minisbert.sentence_encoder import SentenceEncoder
+
+    folder = locate(model, offline=offline)
+    if sign_of_cross_encoder(folder):
+        if random_weights:
+            raise InputError(f"{model} is a cross-encoder. Expected an encoder with --random-weights; leave one out.")
+        return CrossEncoder(folder, num_labels=num_labels)
+    encoder = SentenceEncoder.load(folder)
+    if random_weights:
+        encoder = _untrained(encoder, seed)
+    return CrossEncoder.from_encoder(encoder, 1 if num_labels is None else num_labels, seed=seed)
+
+
+def _pair_score(model: "CrossEncoder", files: tuple[str, ...]) -> "Callable[[CrossEncoder], float] | None":
+    """What the model is scored by during the run."""
+    from minisbert.tasks.pairs import pair_accuracy, pair_score
+
+    if not files:
+        return None
+    return pair_score(files) if model.num_labels == 1 else pair_accuracy(files)

@@ -6,7 +6,7 @@ computed tokens for each real one, where the columns are padded apart). Packed, 
 
     a token looks only at tokens of its own text       `slots_PL`, which text of the row a token belongs to
     its position counts from its own text's start      `positions_PL`
-    pooling takes each text for itself                 `SentenceModel.packed`
+    pooling takes each text for itself                 `SentenceModel.packed`, `PairModel.packed`
 
 Letters: P packed rows, T texts of a row (slots), L tokens of a row.
 """
@@ -33,6 +33,7 @@ class PackedTexts(NamedTuple):
     slots_PL: Array  # int32, which text of the row a token belongs to; -1 = padding
     lengths_PT: Array  # int32, tokens of each text; 0 = no text in this slot
     prompts_PT: Array  # int32, tokens of a text's prompt, which some models leave out of the pooling
+    first_lengths_PT: Array  # int32, of a pair of texts the tokens of the first; of one text all
 
 
 def pack(
@@ -40,6 +41,7 @@ def pack(
     *,
     padding_id: int,
     prompt_lengths: Sequence[int] | None = None,
+    first_lengths: Sequence[int] | None = None,
     multiple: int = 1,
 ) -> tuple[PackedTexts, np.ndarray]:
     """Token ids of texts -> packed rows, and where each text went: row * T + slot, `[len(texts)]`.
@@ -49,6 +51,7 @@ def pack(
     Args:
         padding_id: what fills the rows.
         prompt_lengths: tokens of each text's prompt.
+        first_lengths: where a text is a pair of texts, the tokens of its first.
         multiple: the number of rows is a multiple of this (devices).
 
     Example:
@@ -66,6 +69,7 @@ def pack(
     slots_PL = np.full((P, L), -1, np.int32)
     lengths_PT = np.zeros((P, T), np.int32)
     prompts_PT = np.zeros((P, T), np.int32)
+    first_lengths_PT = np.zeros((P, T), np.int32)
     where = np.empty(len(texts), np.int32)
     for p, row in enumerate(rows):
         start = 0
@@ -76,9 +80,10 @@ def pack(
             slots_PL[p, start:end] = t
             lengths_PT[p, t] = lengths[text]
             prompts_PT[p, t] = prompt_lengths[text] if prompt_lengths else 0
+            first_lengths_PT[p, t] = first_lengths[text] if first_lengths else lengths[text]
             where[text] = p * T + t
             start = end
-    return PackedTexts(token_ids_PL, positions_PL, slots_PL, lengths_PT, prompts_PT), where
+    return PackedTexts(token_ids_PL, positions_PL, slots_PL, lengths_PT, prompts_PT, first_lengths_PT), where
 
 
 def _best_fit(lengths: Sequence[int], L: int, T: int) -> list[list[int]]:

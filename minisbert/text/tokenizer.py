@@ -5,7 +5,7 @@ folders, `vocab.txt`). Here: lower-casing as the folder asks, prompts, special t
 instead of silent: a text is tokenized whole, then cut, so the ledger knows what was lost.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,6 +101,11 @@ class Tokenizer:
         """How many special tokens stand around each text."""
         return len(self.prefix) + len(self.suffix)
 
+    @property
+    def lower_cases(self) -> bool:
+        """Whether the text is lower-cased first."""
+        return _lower_cases(self.backend)
+
     def largest_id(self) -> int:
         """The largest id that any text can give, the special tokens around it included."""
         words = self.backend.get_vocab(with_added_tokens=True).values()
@@ -119,6 +124,21 @@ class Tokenizer:
                 f"max_seq_length is {max_length}, but this model puts {self.special_tokens} special tokens around "
                 f"each text. Expected at least {self.special_tokens + 1}."
             )
+        room = max_length - self.special_tokens
+        ids: list[list[int]] = []
+        counts = np.empty((len(sentences), 3), np.int64)
+        for row, content in enumerate(self.contents(sentences, prompt)):
+            whole = len(content) + self.special_tokens
+            ids.append(self.prefix + content[:room] + self.suffix)
+            counts[row] = whole, len(ids[-1]), whole - len(ids[-1])
+        return Tokens(ids, counts)
+
+    def contents(self, sentences: Sequence[str], prompt: str = "") -> Iterator[list[int]]:
+        """All token ids of each sentence, without special tokens.
+
+        Raises:
+            InputError: a sentence that is not text or cannot be encoded as UTF-8.
+        """
         texts = [prompt + sentence for sentence in sentences] if prompt else list(sentences)
         try:
             encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
@@ -128,15 +148,7 @@ class Tokenizer:
                 f"{self.where}: the tokenizer failed on a sentence ({error}). Expected one that takes any text; fetch "
                 "the model again."
             ) from None
-        room = max_length - self.special_tokens
-        ids: list[list[int]] = []
-        counts = np.empty((len(texts), 3), np.int64)
-        for row, encoding in enumerate(encodings):
-            content = encoding.ids
-            whole = len(content) + self.special_tokens
-            ids.append(self.prefix + content[:room] + self.suffix)
-            counts[row] = whole, len(ids[-1]), whole - len(ids[-1])
-        return Tokens(ids, counts)
+        return (encoding.ids for encoding in encodings)
 
     def refuse_long(self, sentences: Sequence[str], *, max_length: int, prompt: str = "") -> None:
         """Every sentence fits.

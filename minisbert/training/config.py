@@ -1,14 +1,14 @@
 """What a training run is told, and what is refused before its first step."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from minisbert.errors import InputError
 from minisbert.forward import COMPUTE_DTYPES
 from minisbert.training.data import Examples
-from minisbert.training.losses import LOSSES
+from minisbert.training.losses import LOSSES, Loss
 from minisbert.training.optimizer import DECAYS
 
 
@@ -19,7 +19,7 @@ class TrainConfig:
     data: tuple[str, ...]
     """Files (.tsv, .jsonl, also .gz, .parquet) or hub:org/name; columns by convention (training/data.py)."""
     loss: str = "multiple_negatives_ranking"
-    """A row of training/losses.py's table."""
+    """A row of training/losses.py's table; for a cross-encoder of joint_losses.py's."""
     loss_options: dict[str, Any] | None = None
     """Options of the loss, such as scale (Radford et al. 2021 call its inverse temperature)."""
     kind: str | None = None
@@ -62,15 +62,18 @@ class TrainConfig:
     """Of order, dropout and the loss's own parameters."""
 
 
-def check_settings(config: TrainConfig, encoder_dtype: str) -> None:
+def check_settings(config: TrainConfig, encoder_dtype: str, losses: Mapping[str, Loss] = LOSSES) -> None:
     """Settings that cannot be trained with, before anything is read.
+
+    Args:
+        losses: those that train this kind of model.
 
     Raises:
         InputError: naming each.
     """
     complaints = []
     for name, value, choices in (
-        ("loss", config.loss, LOSSES),
+        ("loss", config.loss, losses),
         ("decay", config.decay, DECAYS),
         ("compute_dtype", config.compute_dtype, COMPUTE_DTYPES),
     ):
@@ -90,11 +93,11 @@ def check_settings(config: TrainConfig, encoder_dtype: str) -> None:
             complaints.append(f"loss_options[{name!r}] is {value!r}, expected a finite number")
     if not 0 <= config.warmup <= 1:
         complaints.append(f"warmup is {config.warmup!r}, expected a share of the steps from 0 to 1")
-    if config.loss in LOSSES:
-        unknown = set(config.loss_options or {}) - set(LOSSES[config.loss].options)
+    if config.loss in losses:
+        unknown = set(config.loss_options or {}) - set(losses[config.loss].options)
         if unknown:
-            complaints.append(f"loss_options has {sorted(unknown)}, expected {sorted(LOSSES[config.loss].options)}")
-        if config.batch_size == 1 and LOSSES[config.loss].in_batch:
+            complaints.append(f"loss_options has {sorted(unknown)}, expected {sorted(losses[config.loss].options)}")
+        if config.batch_size == 1 and losses[config.loss].in_batch:
             complaints.append(
                 f"batch_size is 1, but {config.loss} compares the examples of a batch; expected 2 or more"
             )
@@ -104,13 +107,13 @@ def check_settings(config: TrainConfig, encoder_dtype: str) -> None:
         raise InputError("; ".join(complaints) + ". Nothing was started.")
 
 
-def check_examples(examples: Sequence[Examples], config: TrainConfig) -> None:
+def check_examples(examples: Sequence[Examples], config: TrainConfig, losses: Mapping[str, Loss] = LOSSES) -> None:
     """Data that the loss cannot use.
 
     Raises:
         InputError: naming the file and what the loss needs.
     """
-    loss = LOSSES[config.loss]
+    loss = losses[config.loss]
     for example in examples:
         data = example.dataset
         texts = len(data.texts)

@@ -5,7 +5,8 @@
     texts, labels = nli.take([3, 1])                             # [["premise", ...], ["hypothesis", ...]], int32 [2]
 
 The kinds are those that the losses need: NLI rows (Reimers & Gurevych 2019, section 3.1), pairs and triplets for
-in-batch negatives (Henderson et al. 2017), scored pairs (STS), and a teacher's margins (Hofstätter et al. 2020).
+in-batch negatives (Henderson et al. 2017), scored pairs (STS), a teacher's scores, and its margins (Hofstätter et al.
+2020).
 Rows are read when they are asked for (rows.py); order.py says which row stands in which batch.
 
 Left to the loop: prompts before the texts, tokens, and the choice of a loss.
@@ -35,6 +36,8 @@ class Convention:
     texts: tuple[tuple[str, ...], ...]
     labels: tuple[tuple[str, ...], ...] = ()
     label_kind: LabelKind = "none"
+    lowest: float = -1.0
+    highest: float = 1.0  # of a score, where no score_range is given
 
 
 ANCHOR, POSITIVE = ("anchor", "query", "question"), ("positive", "answer", "document")
@@ -45,6 +48,9 @@ CONVENTIONS = {
     "triplets": Convention((ANCHOR, POSITIVE, ("negative{i}",))),
     "nli": Convention((FIRST, SECOND), (("label", "gold_label"),), "class"),
     "scored": Convention((FIRST, SECOND), (("score", "relatedness", "similarity"),), "score"),
+    "distilled": Convention(
+        (ANCHOR, POSITIVE), (("teacher_score",),), "score", lowest=float("-inf"), highest=float("inf")
+    ),
     "margins": Convention((ANCHOR, POSITIVE, ("negative{i}",)), (("margin{i}",),), "margin"),
     "teacher": Convention(
         (ANCHOR, POSITIVE, ("negative{i}",)), (("positive_score",), ("negative_score{i}",)), "margin"
@@ -130,7 +136,7 @@ def open_examples(
         classes: the names of the classes in the order of their ids; by default a known order (`KNOWN_CLASSES`), else
             sorted. Labels that are numbers are ids.
         score_range: the lowest and highest score, which become 0 and 1: (0, 5) for STS. By default scores are kept and
-            must lie in -1 ... 1.
+            must lie in -1 ... 1 (a teacher's scores of single pairs: anywhere).
 
     Raises:
         InputError: an option is unknown, or the columns fit no kind or several.
@@ -271,7 +277,8 @@ def _label(value: Any, data: Dataset, column: int, ids: dict[str, int], place: s
         )
     found = number(value, name, place)
     if data.label_kind == "score":
-        low, high = data.score_range or (-1.0, 1.0)
+        convention = CONVENTIONS[data.kind]
+        low, high = data.score_range or (convention.lowest, convention.highest)
         if not low <= found <= high:
             hint = "correct the row" if data.score_range else "say score_range, for example (0, 5) for STS"
             raise DataError(f"{place}: {name!r} is {found:g}. Expected a score from {low:g} to {high:g}; {hint}.")

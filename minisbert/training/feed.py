@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.text.packing import pack
+from minisbert.text.packing import PackedTexts, pack
+from minisbert.text.pairs import PairTokenizer
 from minisbert.text.tokenizer import Tokenizer
 from minisbert.training.data import text_hashes
 from minisbert.training.order import Batch
@@ -43,15 +44,36 @@ def train_batch(
         cut += tokenized.truncated
         prompt_lengths += [tokenizer.prompt_length(prompt, max_length=max_length) if prompt else 0] * len(column)
     rows, where = pack(texts, padding_id=padding_id, prompt_lengths=prompt_lengths)
-    S, B = len(batch.texts), len(batch.rows_B)
+    hashes_SB = np.stack([text_hashes(column) for column in batch.texts])
+    return _arrays(batch, rows, where, hashes_SB), cut
+
+
+def pair_batch(batch: Batch, tokenizer: PairTokenizer, *, max_length: int, padding_id: int) -> tuple[TrainBatch, int]:
+    """The same for a cross-encoder: of S texts the first with each of the others, S - 1 pairs an example.
+
+    Returns:
+        the arrays, and how many pairs were cut.
+    """
+    first, *others = batch.texts
+    tokenized = [tokenizer.tokenize(list(zip(first, texts, strict=True)), max_length=max_length) for texts in others]
+    rows, where = pack(
+        [ids for pairs in tokenized for ids in pairs.ids],
+        padding_id=padding_id,
+        first_lengths=[length for pairs in tokenized for length in pairs.first_lengths],
+    )
+    return _arrays(batch, rows, where), sum(pairs.truncated for pairs in tokenized)
+
+
+def _arrays(batch: Batch, rows: PackedTexts, where: np.ndarray, hashes_SB: np.ndarray | None = None) -> TrainBatch:
+    where_SB = where.reshape(-1, len(batch.rows_B))
+    S, B = where_SB.shape
     example_ids_B = (batch.rows_B + batch.dataset * _DATASET_STRIDE).astype(np.uint32)
     examples_PT = np.zeros(rows.lengths_PT.shape, np.uint32)
     columns_PT = np.zeros(rows.lengths_PT.shape, np.int32)
     examples_PT.flat[where] = np.tile(example_ids_B, S)
     columns_PT.flat[where] = np.repeat(np.arange(S), B)
-    hashes_SB = np.stack([text_hashes(column) for column in batch.texts])
     targets = Targets(_device(batch.labels), _device(hashes_SB))
-    return TrainBatch(rows, _device(examples_PT), _device(columns_PT), _device(where.reshape(S, B)), targets), cut
+    return TrainBatch(rows, _device(examples_PT), _device(columns_PT), _device(where_SB), targets)
 
 
 def _device(array: Any) -> Any:

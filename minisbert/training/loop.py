@@ -22,42 +22,46 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from minisbert.cross_encoder import CrossEncoder
 from minisbert.errors import TrainingError, TrainingStopped
 from minisbert.forward import COMPUTE_DTYPES
 from minisbert.sentence_encoder import SentenceEncoder
-from minisbert.sentence_model import define
 from minisbert.training.checkpoints import Checkpoints
-from minisbert.training.config import TrainConfig, check_examples, check_settings
+from minisbert.training.config import TrainConfig, check_settings
 from minisbert.training.data import open_examples
-from minisbert.training.feed import train_batch
-from minisbert.training.losses import LOSSES, initial_softmax_head
+from minisbert.training.joint import way_of
+from minisbert.training.losses import initial_softmax_head
 from minisbert.training.optimizer import adamw, schedule
 from minisbert.training.order import Batches
 from minisbert.training.report import draw_curves, write_card
 from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState, initial_state, make_train_step
+from minisbert.training.softmax_head import write_head
 
 logger = logging.getLogger("minisbert")
 
+Model = TypeVar("Model", SentenceEncoder, CrossEncoder)
+
 
 def train(
-    encoder: SentenceEncoder,
+    encoder: Model,
     config: TrainConfig,
     folder: Path,
     *,
-    score: Callable[[SentenceEncoder], float] | None = None,
+    score: Callable[[Model], float] | None = None,
     show_progress: bool = True,
-) -> SentenceEncoder:
+) -> Model:
     """Train a model, or go on where the run in `folder` stopped.
 
     Args:
+        encoder: the model to start from: siamese training for a SentenceEncoder, joint.py's for a CrossEncoder.
         score: called every `config.evaluate_every` steps; the model with the highest is kept in `folder / "best"`.
-            `tasks.sts.sts_score(files)` makes one.
+            `tasks.sts.sts_score(files)` makes one, for a cross-encoder `tasks.pairs.pair_score(files)`.
 
     Returns:
         the trained encoder; it is in `folder / "final"` too.
@@ -101,15 +105,16 @@ class _Run:
 
     def __init__(
         self,
-        encoder: SentenceEncoder,
+        encoder: Any,
         config: TrainConfig,
         folder: Path,
-        score: Callable[[SentenceEncoder], float] | None,
+        score: Callable[[Any], float] | None,
     ):
-        check_settings(config, encoder.compute_dtype)
+        self.way = way_of(encoder)
+        check_settings(config, encoder.compute_dtype, self.way.losses)
         self.encoder, self.config, self.folder = encoder, config, folder
         examples = [open_examples(source, kind=config.kind, score_range=config.score_range) for source in config.data]
-        check_examples(examples, config)
+        self.way.check(examples, config, encoder)
         self.examples = examples
         self.batches = Batches(
             examples,
@@ -122,18 +127,19 @@ class _Run:
         self.steps = min(self.steps, config.max_steps or self.steps)
         self.rates = schedule(config.decay, config.learning_rate, int(config.warmup * self.steps), self.steps)
         self.optimizer = adamw(self.rates, weight_decay=config.weight_decay, clip_norm=config.clip_norm)
-        loss = LOSSES[config.loss]
-        definition, _ = define(encoder.design, COMPUTE_DTYPES[config.compute_dtype])
+        loss = self.way.losses[config.loss]
+        self.loss_options = config.loss_options or {}
+        definition, _ = self.way.define(encoder.design, COMPUTE_DTYPES[config.compute_dtype])
         self.train_step = make_train_step(
             definition=definition,
-            loss=partial(loss.function, **(config.loss_options or {})),
+            loss=partial(loss.function, **self.loss_options),
             optimizer=self.optimizer,
             dropout=config.dropout,
             chunk_size=config.chunk_size,
         )
         self.score = score
         self.best: float | None = None
-        self.cut = 0  # texts that were longer than max_seq_length
+        self.cut = 0  # texts (or pairs) that were longer than max_seq_length
         self.shapes: dict[int, tuple[int, ...]] = {}  # of the steps of this process: rows and tokens, a program each
         folder.mkdir(parents=True, exist_ok=True)
         self.metrics_file = folder / "metrics.jsonl"
@@ -147,7 +153,7 @@ class _Run:
     def start(self) -> tuple[TrainState, int]:
         """The first state, or the newest saved one."""
         head: dict[str, Any] = {}
-        if LOSSES[self.config.loss].has_head:
+        if self.way.losses[self.config.loss].has_head:
             options = self.config.loss_options or {}
             classes = len(self.examples[0].dataset.classes)
             head = dict(
@@ -158,6 +164,7 @@ class _Run:
         # A copy: the step gives the state's memory away, and the caller's encoder keeps its own.
         params = jax.tree.map(jnp.copy, self.encoder.pretrained.params)
         state = initial_state({"model": params, "head": head}, self.optimizer, self.config.seed)
+        self.parameter_names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(state.params)]
         step = 0
         if self.checkpoints.latest() is not None:
             state = self.checkpoints.restore(state)
@@ -176,13 +183,7 @@ class _Run:
 
     def batch(self, step: int) -> TrainBatch:
         """The arrays of a step."""
-        batch, cut = train_batch(
-            self.batches.batch_at(step),
-            self.encoder.tokenizer,
-            max_length=self.encoder.max_seq_length,
-            padding_id=self.encoder.padding_id,
-            prompts=self.config.prompts,
-        )
+        batch, cut = self.way.batch(self.batches.batch_at(step), self.encoder, self.config)
         self.cut += cut
         self.shapes[step] = batch.rows.token_ids_PL.shape
         return batch
@@ -193,14 +194,20 @@ class _Run:
         if not bool(metrics.finite):
             rows = self.batches.batch_at(step)
             raise TrainingError(
-                f"{self.folder}: step {step + 1} gave loss {loss} and gradient norm {norm}, on rows "
-                f"{rows.rows_B.tolist()[:16]} of {self.config.data[rows.dataset]}. Nothing was overwritten; the last "
+                f"{self.folder}: step {step + 1} gave loss {loss} and gradient norm {norm}{self._first_bad(metrics)}, on "
+                f"rows {rows.rows_B.tolist()[:16]} of {self.config.data[rows.dataset]}. Nothing was overwritten; the last "
                 f"checkpoint is of step {self.checkpoints.latest()}. Lower the learning rate or look at these rows."
             )
         line = {"step": step + 1, "loss": loss, "gradient_norm": norm, "learning_rate": float(self.rates(step))}
         self._write(line | {"shape": self.shapes[step]})
         progress.update(self.config.batch_size)
         progress.set_postfix(step=step + 1, loss=f"{loss:.4f}")
+
+    def _first_bad(self, metrics: StepMetrics) -> str:
+        norms = np.asarray(metrics.gradient_norms)
+        if np.isfinite(norms).all():
+            return ""
+        return f", first in the gradient of {self.parameter_names[int(np.argmin(np.isfinite(norms)))]}"
 
     def evaluates_at(self, step: int) -> bool:
         """Whether the model is scored after this step."""
@@ -214,9 +221,10 @@ class _Run:
         if self.best is None or score > self.best:
             self.best = score
             trained.save(self.folder / "best")
+            self._save_head(state, "best")
         self._write({"step": step, "score": score})
 
-    def trained(self, state: TrainState) -> SentenceEncoder:
+    def trained(self, state: TrainState) -> Any:
         """An encoder with the state's parameters. The caller's own is left as it is; only compiled programs are shared."""
         params = jax.tree.map(jnp.copy, state.params["model"])  # the next step gives the state's memory away
         encoder = copy.copy(self.encoder)
@@ -225,21 +233,23 @@ class _Run:
         encoder.forward.params = params
         return encoder
 
-    def finish(self, state: TrainState, seconds: float) -> SentenceEncoder:
+    def finish(self, state: TrainState, seconds: float) -> Any:
         """Write the final model, the curves and the card."""
         trained = self.trained(state)
         trained.save(self.folder / "final")
+        self._save_head(state, "final")
         lines = [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
         draw_curves(lines, self.folder / "curves.png")
         for name in ("final", "best"):
             if (self.folder / name).is_dir():
-                head = jax.tree.map(np.asarray, state.params["head"]) if name == "final" else {}
-                write_card(self.folder / name, self.config, [e.dataset for e in self.examples], lines, head)
+                datasets = [example.dataset for example in self.examples]
+                write_card(self.folder / name, self.config, datasets, lines, self.way.kind)
         self.checkpoints.close()
         if self.cut:
             logger.warning(
-                f"{self.folder}: {self.cut} texts were longer than max_seq_length {self.encoder.max_seq_length} and were "
-                "cut; set it higher (--max-seq-length) to train on whole texts."
+                f"{self.folder}: {self.cut} {self.way.rows} were longer than max_seq_length "
+                f"{self.encoder.max_seq_length} and were cut; set it higher (--max-seq-length) to train on whole "
+                f"{self.way.rows}."
             )
         shapes = sorted(set(self.shapes.values()))
         logger.info(
@@ -247,6 +257,11 @@ class _Run:
             f"of batches: {', '.join(f'{P} x {L}' for P, L in shapes)}"
         )
         return trained
+
+    def _save_head(self, state: TrainState, name: str) -> None:
+        """The loss's own parameters beside the model, for `tasks.pair_classifier` to predict with."""
+        if self.way.losses[self.config.loss].has_head:
+            write_head(self.folder / name, state.params["head"], self.examples[0].dataset.classes, self.loss_options)
 
     def _write(self, line: dict[str, Any]) -> None:
         with self.metrics_file.open("a") as file:

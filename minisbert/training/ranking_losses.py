@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from minisbert.errors import InputError
 from minisbert.similarity import cosine, dot, pairwise_cosine, pairwise_dot
 from minisbert.training.pair_losses import Head, absolute
-from minisbert.training.targets import Targets, choose, texts
+from minisbert.training.targets import Targets, choose, margins, texts
 
 DIRECTIONS = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
 
@@ -143,17 +143,7 @@ def margin_mse(
     negative_NB = jnp.stack([compare(anchor_BD, negative_BD) for negative_BD in negatives])
     margin_BN = (compare(anchor_BD, positive_BD) - negative_NB).T
     batch, count = margin_BN.shape
-    teacher = targets.labels_B
-    if teacher is not None and teacher.shape == (batch, count + 1):
-        teacher = teacher[:, :1] - teacher[:, 1:]
-    elif teacher is not None and teacher.shape == (batch,):
-        teacher = teacher[:, None]
-    if teacher is None or teacher.shape != (batch, count):
-        raise InputError(
-            f"margin_mse: targets.labels_B has shape {None if targets.labels_B is None else targets.labels_B.shape}. "
-            f"Expected {(batch, count)}, the teacher's margin of each negative, or {(batch, count + 1)}, its scores."
-        )
-    return jnp.mean((margin_BN - teacher) ** 2)
+    return jnp.mean((margin_BN - margins("margin_mse", targets, batch, count)) ** 2)
 
 
 def triplet(

@@ -1,16 +1,11 @@
 """What a run says about itself when it is done: curves as a picture, a model card, the loss's own parameters."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from minisbert.checkpoint.tensors import write_tensors
-
-HEAD_FILE = "softmax_head.safetensors"
 
 
 def draw_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
@@ -44,21 +39,30 @@ def draw_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def write_card(
-    folder: Path, config: Any, datasets: Sequence[Any], lines: Sequence[dict[str, Any]], head: dict[str, np.ndarray]
+    folder: Path,
+    config: Any,
+    datasets: Sequence[Any],
+    lines: Sequence[dict[str, Any]],
+    kind: tuple[str, str] = ("sentence embedding model", "sentence-similarity"),
 ) -> None:
-    """A README.md in a trained model's folder: data, settings, scores; and the loss's parameters beside it."""
-    if head:
-        write_tensors(folder / HEAD_FILE, head, {"classes": json.dumps(list(datasets[0].classes))})
+    """A README.md in a trained model's folder: data, settings, scores.
+
+    Args:
+        kind: what the model is, and how the hub calls that.
+    """
     rows = [f"| {Path(d.source).name} | {d.kind} | {d.rows} | `{d.sha256}` |" for d in datasets]
     scores = [line for line in lines if "score" in line]
     losses = [line for line in lines if "loss" in line]
     settings = "\n".join(f"| {key} | {value} |" for key, value in asdict(config).items() if key != "data")
     text = [
-        "---\nlibrary_name: sentence-transformers\ntags: [sentence-similarity, minisbert]\n---",
-        f"# A sentence embedding model\n\nTrained by minisbert with the loss `{config.loss}` in {len(losses)} steps.",
+        f"---\nlibrary_name: sentence-transformers\ntags: [{kind[1]}, minisbert]\n---",
+        f"# A {kind[0]}\n\nTrained by minisbert with the loss `{config.loss}` in {len(losses)} steps.",
         "## Data\n\n| file | kind | rows | sha256 |\n| --- | --- | --- | --- |\n" + "\n".join(rows),
         "## Settings\n\n| setting | value |\n| --- | --- |\n" + settings,
     ]
+    if datasets[0].classes:
+        classes = ", ".join(f"{i} {name}" for i, name in enumerate(datasets[0].classes))
+        text.append(f"## Classes\n\n{classes}")
     if scores:
         table = "\n".join(f"| {line['step']} | {100 * line['score']:.2f} |" for line in scores)
         text.append("## Score (x 100)\n\n| step | score |\n| --- | --- |\n" + table)

@@ -5,7 +5,8 @@
     parameters = optimizer(parameters, d loss / d parameters)
 
 Read from the top: what a batch is, the loss of a batch, the step, the compiled step. Everything is a pure function of
-its arguments; the state holds all that changes. With `chunk_size` the same gradient comes from GradCache.
+its arguments; the state holds all that changes. With `chunk_size` the same gradient comes from GradCache. A cross-encoder
+trains by the same steps (joint.py): its "texts" are pairs, its "embeddings" logits.
 """
 
 from collections.abc import Callable
@@ -47,6 +48,7 @@ class StepMetrics(NamedTuple):
 
     loss: jax.Array
     gradient_norm: jax.Array
+    gradient_norms: jax.Array  # of each parameter, in the order of `jax.tree.leaves`
     finite: jax.Array  # False: the step was not taken
 
 
@@ -81,7 +83,7 @@ def siamese_loss(
     Args:
         params: {"model", "head"}.
         keys_PT: one dropout key per text, or None.
-        definition: of the `SentenceModel` (`sentence_model.define`).
+        definition: of the `SentenceModel` (`sentence_model.define`), or of a `PairModel`.
         loss: (embeddings_SBD, targets, head) -> scalar.
     """
     embeddings_PTD = nnx.merge(definition, params["model"]).packed(batch.rows, keys_PT)
@@ -121,14 +123,15 @@ def train_step(
         value, gradient = _cached_gradient(state.params, batch, keys_PT, definition, loss, chunk_size)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    norm = optax.tree.norm(gradient)
+    norms = jnp.stack([jnp.linalg.norm(leaf.reshape(-1)) for leaf in jax.tree.leaves(gradient)])
+    norm = jnp.linalg.norm(norms)
     finite = jnp.isfinite(value) & jnp.isfinite(norm)
     params, optimizer_state = jax.tree.map(
         lambda new, old: jnp.where(finite, new, old),
         (params, optimizer_state),
         (state.params, state.optimizer_state),
     )
-    return TrainState(state.step + 1, params, optimizer_state, state.key), StepMetrics(value, norm, finite)
+    return TrainState(state.step + 1, params, optimizer_state, state.key), StepMetrics(value, norm, norms, finite)
 
 
 def _cached_gradient(

@@ -51,6 +51,21 @@ def labels(loss: str, targets: Targets, embeddings_SBD: jax.Array) -> jax.Array:
     return targets.labels_B
 
 
+def margins(loss: str, targets: Targets, batch: int, count: int) -> jax.Array:
+    """The teacher's margin of each of `count` negatives, `[batch, count]`; of its scores the differences are taken."""
+    teacher = targets.labels_B
+    if teacher is not None and teacher.shape == (batch, count + 1):
+        teacher = teacher[:, :1] - teacher[:, 1:]
+    elif teacher is not None and teacher.shape == (batch,):
+        teacher = teacher[:, None]
+    if teacher is None or teacher.shape != (batch, count):
+        raise InputError(
+            f"{loss}: targets.labels_B has shape {None if targets.labels_B is None else targets.labels_B.shape}. "
+            f"Expected {(batch, count)}, the teacher's margin of each negative, or {(batch, count + 1)}, its scores."
+        )
+    return teacher
+
+
 def choose(loss: str, option: str, value: str, choices: Collection[str]) -> str:
     """`value`, after a check that it is one of the names in `choices`."""
     if value not in choices:

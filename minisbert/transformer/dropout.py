@@ -16,6 +16,11 @@ def token_keys(keys_BL: jax.Array, positions_BL: jax.Array) -> jax.Array:
     return jax.vmap(jax.vmap(jax.random.fold_in))(keys_BL, positions_BL)
 
 
+def packed_token_keys(keys_PT: jax.Array, slots_PL: jax.Array, positions_PL: jax.Array) -> jax.Array:
+    """Each token's own key where a row holds several texts (text/packing.py): `token_keys` of its text and place."""
+    return token_keys(jnp.take_along_axis(keys_PT, jnp.maximum(slots_PL, 0), axis=1), positions_PL)
+
+
 def fold(keys_BL: jax.Array | None, number: int) -> jax.Array | None:
     """A fresh key per token for the `number`-th place that drops; None stays None."""
     if keys_BL is None:

@@ -1,6 +1,9 @@
 """Make the frozen numbers of tests/test_goldens.py with the peer library; minisbert computes none of them.
 
-    python tests/goldens/make_goldens.py
+For cross-encoders (tests/cross_encoder_cases.py, three labels, written to a temporary folder): token ids of pairs after
+truncation, how many are segment 0 (MPNet has no segments), logits.
+
+    python tests/goldens/make_goldens.py [NAME ...]
 
 Needs sentence-transformers and torch (the `parity` extra) and the two real models in minisbert's cache, whose files are
 checked against the catalog's sha256 when they are fetched. For each model: token ids after truncation, embeddings
@@ -9,11 +12,13 @@ checked against the catalog's sha256 when they are fetched. For each model: toke
 
 import importlib.metadata
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from cross_encoder_cases import FAMILIES, PAIRS, tiny
 from varied_sentences import SOME, digest
 
 HERE = Path(__file__).parent
@@ -54,7 +59,6 @@ def make(name: str) -> Path:
     ids = [model.preprocess([text])["input_ids"][0].tolist() for text in sentences]
     # One text at a time: no padding, the plainest computation.
     embeddings = np.stack([model.encode(text) for text in sentences])[:, :dimensions]
-    packages = ("sentence-transformers", "transformers", "torch")
     path = HERE / f"{name}.npz"
     np.savez_compressed(
         path,
@@ -62,12 +66,46 @@ def make(name: str) -> Path:
         token_ids=np.concatenate([np.asarray(row, np.uint16) for row in ids]),
         lengths=np.array([len(row) for row in ids], np.int32),
         texts=digest(sentences),
-        made_by=" ".join(f"{package}=={importlib.metadata.version(package)}" for package in packages),
+        made_by=made_by(),
+    )
+    return path
+
+
+def made_by() -> str:
+    """The versions used."""
+    packages = ("sentence-transformers", "transformers", "torch")
+    return " ".join(f"{package}=={importlib.metadata.version(package)}" for package in packages)
+
+
+def make_pairs(family: str) -> Path:
+    """Compute and write one tiny cross-encoder's goldens."""
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        tiny(family, 3).save(Path(folder, "model"))
+        model = CrossEncoder(str(Path(folder, "model")), device="cpu", local_files_only=True)
+        rows = [model.preprocess([pair]) for pair in PAIRS]
+        logits = np.stack([model.predict(pair, activation_fn=torch.nn.Identity()) for pair in PAIRS])
+    path = HERE / f"pairs-tiny-{family}.npz"
+    np.savez_compressed(
+        path,
+        logits=logits.astype(np.float32),
+        token_ids=np.concatenate([np.asarray(row["input_ids"][0], np.uint16) for row in rows]),
+        lengths=np.array([row["input_ids"].shape[1] for row in rows], np.int32),
+        first_lengths=np.array([int((row["token_type_ids"] == 0).sum()) for row in rows if "token_type_ids" in row]),
+        texts=digest([text for pair in PAIRS for text in pair]),
+        made_by=made_by(),
     )
     return path
 
 
 if __name__ == "__main__":
-    for name in MODELS:
-        path = make(name)
+    wanted = sys.argv[1:]  # names of files without .npz; all by default
+    recipes = {name: (make, name) for name in MODELS}
+    recipes |= {f"pairs-tiny-{family}": (make_pairs, family) for family in FAMILIES}
+    for name in wanted or recipes:
+        recipe, argument = recipes[name]
+        path = recipe(argument)
         print(f"{path.name}: {path.stat().st_size / 1000:.1f} kB")

@@ -1,0 +1,107 @@
+"""Two texts -> one row of token ids: what a cross-encoder reads.
+
+    [CLS] A [SEP] B [SEP]        segment 0 up to the first [SEP], then 1       Devlin et al. 2019, section 3, figure 2
+    <s> A </s> </s> B </s>       no segments                                   MPNet (and RoBERTa)
+
+How many separators stand between the texts is the family's, whatever pair template tokenizer.json holds: so do the
+peer library's BERT and MPNet tokenizers. A pair that is too long loses tokens of its longer text ("longest first"), and
+the ledger says how many.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from minisbert.errors import InputError
+from minisbert.text.tokenizer import CHUNK, TokenCount, Tokenizer
+
+
+class PairTokens(NamedTuple):
+    """Tokenized pairs: ids after truncation, how many of them are segment 0, and the ledger."""
+
+    ids: list[list[int]]
+    first_lengths: list[int]
+    counts: np.ndarray  # int64 [pairs, 3]: tokens, kept, dropped
+
+    def ledger(self) -> list[TokenCount]:
+        """The counts, a named row per pair."""
+        return [TokenCount(*row) for row in self.counts.tolist()]
+
+    @property
+    def truncated(self) -> int:
+        """How many pairs lost tokens."""
+        return int((self.counts[:, 2] > 0).sum())
+
+
+class PairTokenizer:
+    """A tokenizer that puts two texts into one row.
+
+    Args:
+        tokenizer: of the model.
+        separators: how often what ends a text stands between the two (`SEPARATORS` of the family).
+    """
+
+    def __init__(self, tokenizer: Tokenizer, separators: int):
+        self.tokenizer, self.separators = tokenizer, separators
+
+    @property
+    def special_tokens(self) -> int:
+        """How many special tokens stand around and between the texts of a pair."""
+        return len(self.tokenizer.prefix) + (self.separators + 1) * len(self.tokenizer.suffix)
+
+    def tokenize(self, pairs: Sequence[tuple[str, str]], *, max_length: int) -> PairTokens:
+        """Token ids of each pair, at most `max_length` of them, special tokens included.
+
+        Raises:
+            InputError: a text that is not one; `max_length` too short for a token of each text.
+        """
+        around = self.special_tokens
+        room = max_length - around
+        if room < 2:
+            raise InputError(
+                f"max_seq_length is {max_length}, but this model puts {around} special tokens around each pair. Expected "
+                f"at least {around + 2}."
+            )
+        before, after = self.tokenizer.prefix, self.tokenizer.suffix
+        ids: list[list[int]] = []
+        first_lengths: list[int] = []
+        counts = np.empty((len(pairs), 3), np.int64)
+        sides = [self.tokenizer.contents([pair[side] for pair in pairs]) for side in (0, 1)]
+        for row, (a, b) in enumerate(zip(*sides, strict=True)):
+            keep_a, keep_b = longest_first(len(a), len(b), room)
+            first = before + a[:keep_a] + after
+            ids.append(first + after * (self.separators - 1) + b[:keep_b] + after)
+            first_lengths.append(len(first))
+            counts[row] = len(a) + len(b) + around, len(ids[-1]), len(a) + len(b) - keep_a - keep_b
+        return PairTokens(ids, first_lengths, counts)
+
+    def refuse_long(self, pairs: Sequence[tuple[str, str]], *, max_length: int) -> None:
+        """Every pair fits.
+
+        Raises:
+            InputError: naming the first that does not.
+        """
+        for start in range(0, len(pairs), CHUNK):
+            tokens = self.tokenize(pairs[start : start + CHUNK], max_length=max_length)
+            for row, count in enumerate(tokens.ledger(), start=start):
+                if count.dropped:
+                    raise InputError(
+                        f"pairs[{row}] has {count.tokens} tokens, {count.dropped} more than max_seq_length {max_length}. "
+                        "Shorten it, or pass on_truncate='warn' to score its beginning."
+                    )
+
+
+def longest_first(a: int, b: int, room: int) -> tuple[int, int]:
+    """How many tokens of two texts are kept in `room`: the longer one gives way until both are equally long.
+
+    Where both must give way the odd token is the longer one's, and of equals the second's, as in the tokenizers library.
+
+    Example:
+        >>> [longest_first(a, b, 7) for a, b in [(3, 4), (2, 9), (9, 2), (9, 8), (8, 9), (8, 8)]]
+        [(3, 4), (2, 5), (5, 2), (4, 3), (3, 4), (3, 4)]
+    """
+    if a + b <= room:
+        return a, b
+    short = min(a, b, room // 2)
+    return (room - short, short) if a > b else (short, room - short)

@@ -1,0 +1,117 @@
+"""Losses of a cross-encoder: the logits of a batch of pairs -> one number. At the bottom stands the table of all of them.
+
+They have the form of losses.py, `loss(logits_SBC, targets, head=None, **options)` -> scalar float32, with S pairs an
+example (a query with each of its S documents) where there are S texts, and C logits where there is an embedding. The
+head is a part of the model here; `head` stays empty. Definitions and reductions are those of sentence-transformers 6,
+against which they are tested; `reference/cross_encoder.py` is the same in NumPy and must agree.
+
+The activation that a model applies in `predict` has no part in training: all losses take logits.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from minisbert.errors import InputError
+from minisbert.training.losses import Loss
+from minisbert.training.pair_losses import Head
+from minisbert.training.targets import Targets, labels, margins
+
+
+def binary_cross_entropy(
+    logits_SBC: jax.Array, targets: Targets, head: Head | None = None, *, pos_weight: float = 1.0
+) -> jax.Array:
+    """Binary cross-entropy: -(w y log σ(x) + (1 - y) log(1 - σ(x))), meaned, with the logit x (Nogueira & Cho 2019).
+
+    Needs: S = 1 pair, C = 1; `labels_B` from 0 (not relevant) to 1 (relevant), also between.
+    Use when: pairs are labelled relevant or not, or scored from 0 to 1. `pos_weight` w evens out rare positives.
+    See also: `cross_entropy` for classes.
+
+    Shapes: logits `[1, B, 1]` -> scalar.
+
+    Example:
+        >>> round(float(binary_cross_entropy(jnp.zeros((1, 2, 1)), Targets(labels_B=jnp.array([0.0, 1.0])))), 4)  # log 2
+        0.6931
+    """
+    logit_B = _logits("binary_cross_entropy", logits_SBC, 1, 1)[0]
+    y_B = labels("binary_cross_entropy", targets, logits_SBC)
+    # softplus(-x) = -log σ(x), without its overflow.
+    return jnp.mean(pos_weight * y_B * jax.nn.softplus(-logit_B) + (1 - y_B) * jax.nn.softplus(logit_B))
+
+
+def cross_entropy(logits_SBC: jax.Array, targets: Targets, head: Head | None = None) -> jax.Array:
+    """Cross-entropy: -log softmax(logits)[class], meaned (Devlin et al. 2019, section 4.1).
+
+    Needs: S = 1 pair, C >= 2; `labels_B` int32 class ids from 0.
+    Use when: pairs are sorted into classes, as in NLI.
+    See also: `losses.softmax`, the bi-encoder's.
+
+    Shapes: logits `[1, B, C]` -> scalar.
+
+    Example:
+        >>> round(float(cross_entropy(jnp.zeros((1, 2, 3)), Targets(labels_B=jnp.array([0, 2])))), 4)  # log 3
+        1.0986
+    """
+    class_B = labels("cross_entropy", targets, logits_SBC)
+    if logits_SBC.shape[0] != 1 or logits_SBC.shape[2] < 2 or not jnp.issubdtype(class_B.dtype, jnp.integer):
+        raise InputError(
+            f"cross_entropy: logits have shape {logits_SBC.shape}, labels_B are {class_B.dtype}. Expected [1, B, C] with "
+            "C >= 2 and whole numbers; make the model with num_labels = the number of classes."
+        )
+    log_p_BC = jax.nn.log_softmax(logits_SBC[0])
+    return -jnp.mean(jnp.take_along_axis(log_p_BC, class_B[:, None], axis=1))
+
+
+def mse(logits_SBC: jax.Array, targets: Targets, head: Head | None = None) -> jax.Array:
+    """Regression: (logit - score)^2, meaned.
+
+    Needs: S = 1 pair, C = 1; `labels_B` scores.
+    Use when: a teacher has scored pairs one by one, or scores of any range are to be hit.
+    See also: `margin_mse`, where only differences count.
+
+    Shapes: logits `[1, B, 1]` -> scalar.
+
+    Example:
+        >>> float(mse(jnp.zeros((1, 2, 1)), Targets(labels_B=jnp.array([1.0, 3.0]))))
+        5.0
+    """
+    logit_B = _logits("mse", logits_SBC, 1, 1)[0]
+    return jnp.mean((logit_B - labels("mse", targets, logits_SBC)) ** 2)
+
+
+def margin_mse(logits_SBC: jax.Array, targets: Targets, head: Head | None = None) -> jax.Array:
+    """Margin-MSE: ((x(q, p) - x(q, n)) - teacher's margin)^2, meaned over examples and negatives (Hofstätter et al. 2020).
+
+    Needs: S >= 2 pairs (query with positive, query with each negative), C = 1; `labels_B` the margins `[B]` (one
+        negative) or `[B, S - 1]`, or the teacher's scores `[B, S]`, whose differences are taken.
+    Use when: a larger cross-encoder has scored triplets.
+    See also: `mse`.
+
+    Shapes: logits `[S, B, 1]` -> scalar.
+
+    Example:
+        >>> float(margin_mse(jnp.array([[[3.0]], [[1.0]]]), Targets(labels_B=jnp.array([5.0]))))  # (2 - 5)^2
+        9.0
+    """
+    positive_B, *negatives = _logits("margin_mse", logits_SBC, 2, None)
+    margin_BN = jnp.stack([positive_B - negative_B for negative_B in negatives], axis=1)
+    return jnp.mean((margin_BN - margins("margin_mse", targets, *margin_BN.shape)) ** 2)
+
+
+def _logits(loss: str, logits_SBC: jax.Array, least: int, most: int | None) -> jax.Array:
+    """logit_SB, after a check that there is one a pair, and as many pairs as the loss can use."""
+    shape = logits_SBC.shape
+    if len(shape) != 3 or shape[2] != 1 or shape[0] < least or (most is not None and shape[0] > most):
+        raise InputError(
+            f"{loss}: the logits have shape {shape}. Expected [S, B, 1] with S {'=' if most else '>='} {least} pairs an "
+            "example and one logit a pair; make the model with num_labels = 1."
+        )
+    return logits_SBC[:, :, 0]
+
+
+# name: function, needs, least and most texts of an example (one more than pairs)
+JOINT_LOSSES: dict[str, Loss] = {
+    "binary_cross_entropy": Loss(binary_cross_entropy, "score", 2, 2),
+    "cross_entropy": Loss(cross_entropy, "class", 2, 2),
+    "mse": Loss(mse, "score", 2, 2),
+    "margin_mse": Loss(margin_mse, "margin", 3, None),
+}

@@ -1,0 +1,67 @@
+"""The head of the softmax loss on disk, beside the model that was trained with it: W, b, its classes, its concatenation."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
+from minisbert.errors import ModelFolderError
+from minisbert.training.pair_losses import CONCATENATIONS
+
+HEAD_FILE = "softmax_head.safetensors"
+
+
+class SoftmaxHead(NamedTuple):
+    """A trained head (SBERT section 3, figure 1)."""
+
+    kernel: np.ndarray  # [parts * D, C]
+    bias: np.ndarray  # [C]
+    classes: tuple[str, ...]
+    concatenation: str
+
+
+def write_head(folder: Path, head: Mapping[str, Any], classes: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Write the head that the softmax loss has trained into a model's folder."""
+    arrays = {name: np.asarray(array) for name, array in head.items()}
+    concatenation = options.get("concatenation", "u,v,|u-v|")
+    write_tensors(folder / HEAD_FILE, arrays, {"classes": json.dumps(list(classes)), "concatenation": concatenation})
+
+
+def read_head(folder: Path, dimension: int) -> SoftmaxHead:
+    """The head in a model's folder.
+
+    Args:
+        dimension: width of the model's embeddings.
+
+    Raises:
+        ModelFolderError: there is none, or it does not fit the model.
+    """
+    file = folder / HEAD_FILE
+    if not file.is_file():
+        raise ModelFolderError(
+            f"{file} is missing. Expected a model trained with the softmax loss: minisbert train ... --loss softmax."
+        )
+    files = SafetensorsFiles(folder, HEAD_FILE)
+    metadata = files.metadata()
+    concatenation = metadata.get("concatenation", "u,v,|u-v|")
+    try:
+        classes = tuple(map(str, json.loads(metadata.get("classes", "[]"))))
+    except (ValueError, TypeError):
+        classes = ()
+    if concatenation not in CONCATENATIONS:
+        raise ModelFolderError(
+            f"{file}: concatenation is {concatenation!r}. Expected one of {', '.join(CONCATENATIONS)}."
+        )
+    rows = dimension * len(concatenation.split(","))
+    expected = {"kernel": (rows, len(classes)), "bias": (len(classes),)}
+    found = dict(files.shapes())
+    tensors = {name: files.read(name) for name in found} if found == expected else {}
+    if not tensors or len(classes) < 2 or not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+        raise ModelFolderError(
+            f"{file}: tensors {found}, classes {classes}. Expected finite {expected} for embeddings of width {dimension} and "
+            "at least two classes: the head of this model."
+        )
+    return SoftmaxHead(tensors["kernel"], tensors["bias"], classes, concatenation)

@@ -1,0 +1,320 @@
+"""minisbert's CrossEncoder against sentence-transformers' and transformers', on random BERT and MPNet classifiers.
+
+Token ids identical, logits and scores within 2e-6, folders written by either and read by the other, rank, every loss,
+and training runs without dropout step by step. Needs the `parity` extra; skipped where it is not installed.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from minisbert import CrossEncoder
+from minisbert.checkpoint.convert import flatten
+from minisbert.checkpoint.download import locate
+from minisbert.errors import DownloadError
+from minisbert.pair_model import define_pair
+from minisbert.training.data import open_examples
+from minisbert.training.feed import pair_batch
+from minisbert.training.joint_losses import JOINT_LOSSES
+from minisbert.training.order import Batches
+from minisbert.training.siamese import initial_state, make_train_step
+from minisbert.training.targets import Targets
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from cross_encoder_cases import FAMILIES, PAIRS, WEIGHTS, tiny
+
+WHY = "the parity extra is not installed: pip install torch (a CPU build will do), then pip install -e .[parity]"
+torch = pytest.importorskip("torch", reason=WHY)
+transformers = pytest.importorskip("transformers", reason=WHY)
+peers = pytest.importorskip("sentence_transformers", reason=WHY)
+from sentence_transformers.cross_encoder import losses as theirs  # noqa: E402
+
+pytestmark = pytest.mark.parity
+
+# On logits of size 1 (5e-7 is measured), relative above.
+TOLERANCE = 2e-6
+# Parameters after three steps of plain gradient descent, relative to the largest change of a tensor: two float32
+# implementations that add in another order; 2e-5 is measured.
+STEPS = 1e-3
+CLASSES = {"bert": "BertForSequenceClassification", "mpnet": "MPNetForSequenceClassification"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def peer(folder: Path, **options):
+    return peers.CrossEncoder(str(folder), device="cpu", local_files_only=True, **options)
+
+
+def random_classifier(family: str, num_labels: int, folder: Path, **settings) -> Path:
+    """A plain transformers folder with wide random weights, made by the peer alone."""
+    torch.manual_seed(num_labels)
+    values = json.loads((WEIGHTS / f"tiny-{family}" / "config.json").read_text()) | {
+        "initializer_range": 0.2,
+        **settings,
+    }
+    values = {key: value for key, value in values.items() if key not in ("architectures", "model_type")}
+    kind = getattr(transformers, CLASSES[family])
+    model = kind(kind.config_class(**values, num_labels=num_labels))
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(str(WEIGHTS / f"tiny-{family}")).save_pretrained(folder)
+    return folder
+
+
+def close(ours, theirs, what: str) -> None:
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    assert ours.shape == theirs.shape and ours.dtype == theirs.dtype, what
+    difference = float(np.abs(ours - theirs).max()) / max(1.0, float(np.abs(theirs).max()))
+    assert difference <= TOLERANCE, f"{what}: differs by {difference:.2e}"
+
+
+def identity(x):
+    return x
+
+
+def same(ours: CrossEncoder, other, what: str) -> None:
+    for pair, ids in zip(PAIRS, ours.tokenize(PAIRS).ids, strict=True):
+        assert ids == other.preprocess([pair])["input_ids"][0].tolist(), f"{what}: {pair!r:.100}"
+    assert (ours.num_labels, ours.max_seq_length) == (other.num_labels, other.max_seq_length), what
+    close(ours.predict(PAIRS, on_truncate="ignore"), other.predict(PAIRS), what)
+    raw = ours.predict(PAIRS, activation_fn="identity", on_truncate="ignore")
+    close(raw, other.predict(PAIRS, activation_fn=identity), f"{what}, logits")
+
+
+@pytest.mark.parametrize("num_labels", [1, 2, 5])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_folders_of_both_are_read_by_both(family, num_labels, tmp_path):
+    """transformers' plain folder -> ours -> the peer, and the peer's own newer form -> ours -> the peer."""
+    plain = random_classifier(family, num_labels, tmp_path / "plain")
+    other = peer(plain)
+    same(CrossEncoder(plain), other, "plain")
+    other.save(str(tmp_path / "new"))
+    assert (tmp_path / "new" / "modules.json").exists()
+    for source in ("plain", "new"):
+        ours = CrossEncoder(tmp_path / source)
+        ours.save(tmp_path / f"{source}-ours")
+        written = peer(tmp_path / f"{source}-ours")
+        assert type(written.activation_fn) is type(other.activation_fn)
+        assert (written.predict(PAIRS) == other.predict(PAIRS)).all()
+        same(CrossEncoder(tmp_path / f"{source}-ours"), other, source)
+    kind = getattr(transformers, CLASSES[family])
+    before, after = (kind.from_pretrained(str(tmp_path / name)).state_dict() for name in ("plain", "plain-ours"))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_transformers_alone_gives_the_same_logits(family, tmp_path):
+    """Padded batches of transformers, without sentence-transformers."""
+    folder = random_classifier(family, 3, tmp_path / "model")
+    model = getattr(transformers, CLASSES[family]).from_pretrained(str(folder)).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder))
+    first, second = (list(side) for side in zip(*PAIRS, strict=True))
+    rows = tokenizer(first, second, padding=True, truncation="longest_first", max_length=64, return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**rows).logits.numpy()
+    close(CrossEncoder(folder).predict(PAIRS, on_truncate="ignore"), logits, family)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("limit", [7, 8, 9, 20, 33])
+def test_truncation_at_every_border(family, limit, tmp_path):
+    folder = random_classifier(family, 1, tmp_path / "model")
+    ours, other = CrossEncoder(folder, max_length=limit), peer(folder)
+    other.max_seq_length = limit
+    texts = ["", "a", "a cat", "the man and", "the woman and child", "one two one two one two one", "word " * 40]
+    pairs = [(a, b) for a in texts for b in texts]
+    tokens = ours.tokenize(pairs)
+    for row, pair in enumerate(pairs):
+        features = other.preprocess([pair])
+        assert tokens.ids[row] == features["input_ids"][0].tolist(), pair
+        if "token_type_ids" in features:
+            assert tokens.first_lengths[row] == int((features["token_type_ids"] == 0).sum()), pair
+
+
+@pytest.mark.parametrize("name", ["Identity", "Sigmoid", "Tanh", "ReLU"])
+def test_activations_saved_by_either(name, tmp_path):
+    folder = random_classifier("bert", 1, tmp_path / "model")
+    other = peer(folder, activation_fn=getattr(torch.nn, name)())
+    other.save(str(tmp_path / "theirs"))
+    ours = CrossEncoder(tmp_path / "theirs")
+    assert ours.activation_fn == name.lower()
+    close(ours.predict(PAIRS[:3]), other.predict(PAIRS[:3]), name)
+    ours.save(tmp_path / "ours")
+    assert type(peer(tmp_path / "ours").activation_fn) is getattr(torch.nn, name)
+
+
+def test_softmax_and_rank(tmp_path):
+    three, one = random_classifier("bert", 3, tmp_path / "three"), random_classifier("bert", 1, tmp_path / "one")
+    close(
+        CrossEncoder(three).predict(PAIRS[:3], apply_softmax=True),
+        peer(three).predict(PAIRS[:3], apply_softmax=True),
+        "",
+    )
+    documents = [text for pair in PAIRS[:8] for text in pair]
+    ours = CrossEncoder(one).rank("a dog", documents, top_k=5, return_documents=True)
+    others = peer(one).rank("a dog", documents, top_k=5, return_documents=True)
+    assert [(hit["corpus_id"], hit["text"]) for hit in ours] == [(hit["corpus_id"], hit["text"]) for hit in others]
+    np.testing.assert_allclose([hit["score"] for hit in ours], [hit["score"] for hit in others], atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_fresh_head_is_read_by_the_peer(family, tmp_path):
+    ours = CrossEncoder.from_encoder(WEIGHTS / f"tiny-{family}", 2, seed=5)
+    ours.save(tmp_path / "model")
+    same(ours, peer(tmp_path / "model"), family)
+
+
+@pytest.mark.real
+def test_a_fresh_head_on_a_real_encoder(tmp_path):
+    """BERT's pretrained pooler is the peer's too."""
+    try:
+        folder = locate("all-MiniLM-L6-v2", offline=True)
+    except DownloadError:
+        pytest.skip("all-MiniLM-L6-v2 is not in the cache: minisbert download all-MiniLM-L6-v2")
+    ours = CrossEncoder.from_encoder(folder, 2)
+    ours.save(tmp_path / "model")
+    close(ours.predict(PAIRS[:5]), peer(tmp_path / "model").predict(PAIRS[:5]), "logits")
+    pooler = transformers.AutoModel.from_pretrained(str(folder)).pooler.dense.weight.detach().numpy()
+    np.testing.assert_array_equal(ours.pretrained.params["head"]["dense"]["kernel"], pooler.T)
+
+
+# --- losses --------------------------------------------------------------------------------------------------------
+
+B = 6
+RNG = np.random.default_rng(0)
+TARGETS = {
+    "binary_cross_entropy": RNG.uniform(size=B).astype(np.float32),
+    "cross_entropy": RNG.integers(0, 3, B),
+    "mse": 5 * RNG.normal(size=B).astype(np.float32),
+    "margin_mse": 5 * RNG.normal(size=(B, 2)).astype(np.float32),
+}
+LOSSES = {
+    "binary_cross_entropy": (theirs.BinaryCrossEntropyLoss, 1, 1),
+    "cross_entropy": (theirs.CrossEntropyLoss, 1, 3),
+    "mse": (theirs.MSELoss, 1, 1),
+    "margin_mse": (theirs.MarginMSELoss, 3, 1),
+}
+
+
+class Stub(peers.CrossEncoder):
+    """A model that hands out the logits it is given, pair after pair."""
+
+    def __init__(self, logits_SBC):
+        torch.nn.Module.__init__(self)
+        self.rows = logits_SBC.reshape(-1, logits_SBC.shape[-1])
+
+    num_labels = property(lambda self: self.rows.shape[1])
+    device = torch.device("cpu")
+
+    def preprocess(self, pairs, **options):
+        return {"row": torch.tensor([int(document) for _, document in pairs])}
+
+    def forward(self, features):
+        return {"scores": self.rows[features["row"]]}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_and_its_gradient_are_the_peers(name):
+    make, S, C = LOSSES[name]
+    logits = 3 * np.random.default_rng(1).normal(size=(S, B, C)).astype(np.float32)
+    ours = jax.value_and_grad(JOINT_LOSSES[name].function)(
+        jnp.asarray(logits), Targets(labels_B=jnp.asarray(TARGETS[name]))
+    )
+    leaf = torch.tensor(logits, requires_grad=True)
+    columns = [["query"] * B, *[[str(s * B + b) for b in range(B)] for s in range(S)]]
+    value = make(Stub(leaf))(columns, torch.tensor(TARGETS[name]))
+    value.backward()
+    np.testing.assert_allclose(float(ours[0]), value.item(), rtol=1e-5)
+    np.testing.assert_allclose(ours[1], leaf.grad.numpy(), atol=1e-5 * float(leaf.grad.abs().max()))
+
+
+# --- training ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", ["binary_cross_entropy", "cross_entropy", "margin_mse"])
+def test_three_steps_are_torchs(family, name, tmp_path):
+    """The same rows through both, dropout off, plain gradient descent: losses and every parameter."""
+    make, S, C = LOSSES[name]
+    words = "man woman child dog cat water red blue green walk run eat play sing music guitar".split()
+    random = np.random.default_rng(3)
+
+    def sentence() -> str:
+        return " ".join(random.choice(words, random.integers(2, 6)))
+
+    header = {
+        "binary_cross_entropy": "sentence1\tsentence2\tscore",
+        "cross_entropy": "sentence1\tsentence2\tlabel",
+        "margin_mse": "query\tdocument\tnegative\tnegative_2\tmargin\tmargin_2",
+    }[name]
+    labels = {
+        "binary_cross_entropy": lambda: (round(random.uniform(), 2),),
+        "cross_entropy": lambda: (random.integers(0, 3),),
+        "margin_mse": lambda: tuple(random.normal(size=2).round(2)),
+    }[name]
+    rows = [(*(sentence() for _ in range(S + 1)), *labels()) for _ in range(11)]
+    rows.append((*(sentence() for _ in range(S + 1)), *((2,) if name == "cross_entropy" else labels())))
+    file = tmp_path / "data.tsv"
+    file.write_text("\n".join([header, *("\t".join(map(str, row)) for row in rows)]) + "\n")
+    model = tiny(family, C)
+    model.save(tmp_path / "start")
+
+    # A rate at which three steps change the loss clearly and do not diverge.
+    rate = 0.02
+    batches = Batches([open_examples(str(file))], 4, seed=0)
+    definition, _ = define_pair(model.design)
+    step = make_train_step(
+        definition=definition,
+        loss=JOINT_LOSSES[name].function,
+        optimizer=optax.sgd(rate),
+        dropout=False,
+    )
+    state = initial_state({"model": jax.tree.map(jnp.copy, model.pretrained.params), "head": {}}, optax.sgd(rate), 0)
+    our_losses = []
+    for number in range(3):
+        batch, _ = pair_batch(batches.batch_at(number), model.tokenizer, max_length=64, padding_id=model.padding_id)
+        state, metrics = step(state, batch)
+        our_losses.append(float(metrics.loss))
+
+    other = peer(tmp_path / "start")
+    other.eval()  # no dropout; gradients flow all the same
+    loss = make(other)
+    descent = torch.optim.SGD(other.parameters(), lr=rate)
+    their_losses = []
+    for number in range(3):
+        batch = batches.batch_at(number)
+        known = torch.tensor(batch.labels.astype(np.int64) if name == "cross_entropy" else batch.labels)
+        descent.zero_grad()
+        value = loss(batch.texts, known)
+        value.backward()
+        descent.step()
+        their_losses.append(value.item())
+    np.testing.assert_allclose(our_losses, their_losses, rtol=1e-5)
+
+    other.save(str(tmp_path / "theirs"))
+    after = {
+        key: np.asarray(value) for key, value in flatten(CrossEncoder(tmp_path / "theirs").pretrained.params).items()
+    }
+    before = flatten(model.pretrained.params)
+    for key, ours in flatten(state.params["model"]).items():
+        change = float(np.abs(after[key] - np.asarray(before[key])).max())
+        difference = float(np.abs(np.asarray(ours) - after[key]).max())
+        # Key biases have no gradient but rounding: softmax does not see them.
+        assert difference <= STEPS * change + 1e-7, f"{key}: {difference:.1e} of a change of {change:.1e}"
+    moved = np.abs(after["head.output.kernel"] - np.asarray(before["head.output.kernel"])).max()
+    assert moved > 1e-3 and abs(our_losses[0] - our_losses[1]) > 1e-4
