@@ -21,7 +21,9 @@ from minisbert.errors import DownloadError, ModelFolderError
 from minisbert.sentence_model import Design, define
 
 TINY = Path(__file__).parents[2] / "weights"
-FAMILY = {"tiny-bert": "bert", "tiny-mpnet": "mpnet", "all-MiniLM-L6-v2": "bert", "all-mpnet-base-v2": "mpnet"}
+TINIES = ["tiny-bert", "tiny-mpnet", "tiny-roberta"]
+FAMILY = {name: name.removeprefix("tiny-") for name in TINIES}
+FAMILY |= {"all-MiniLM-L6-v2": "bert", "all-mpnet-base-v2": "mpnet"}
 REAL = [pytest.param(name, marks=pytest.mark.real) for name in ("all-MiniLM-L6-v2", "all-mpnet-base-v2")]
 # Stand in the same checkpoints, are not computed, and come back.
 CARRIED = {
@@ -33,6 +35,12 @@ CARRIED = {
     "mpnet": {
         "pooler.dense.bias": np.arange(36, dtype=np.float32),
         "lm_head.layer_norm.weight": np.ones(36, np.float32),
+    },
+    "roberta": {
+        "embeddings.position_ids": np.arange(66)[None],
+        "pooler.dense.weight": np.random.default_rng(0).normal(size=(36, 36)).astype(np.float32),
+        "lm_head.bias": np.arange(10, dtype=np.float32),
+        "classifier.out_proj.bias": np.ones(1, np.float32),
     },
 }
 
@@ -92,7 +100,7 @@ def same_bits(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) 
         assert ours[name].tobytes() == array.tobytes(), name
 
 
-@pytest.fixture(params=["tiny-bert", "tiny-mpnet"])
+@pytest.fixture(params=TINIES)
 def tiny(request) -> tuple[Path, str, Arrays]:
     place = TINY / request.param
     return place, FAMILY[request.param], load_file(place / WEIGHTS)
@@ -101,7 +109,7 @@ def tiny(request) -> tuple[Path, str, Arrays]:
 # --- there and back ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["tiny-bert", "tiny-mpnet", *REAL])
+@pytest.mark.parametrize("name", [*TINIES, *REAL])
 def test_export_of_convert_is_the_file_to_the_bit(name, tmp_path):
     place, family = folder(name), FAMILY[name]
     converted = read(SafetensorsFiles(place), place, family)

@@ -1,6 +1,6 @@
 """Make the frozen numbers of tests/test_goldens.py with the peer library; minisbert computes none of them.
 
-    python tests/goldens/make_goldens.py
+    python tests/goldens/make_goldens.py [NAME ...]
 
 Needs sentence-transformers and torch (the `parity` extra) and the two real models in minisbert's cache, whose files are
 checked against the catalog's sha256 when they are fetched. For each model: token ids after truncation, embeddings
@@ -24,6 +24,8 @@ WEIGHTS = HERE.parents[1] / "weights"
 MODELS = {
     "tiny-bert": (len(SOME), 32),
     "tiny-mpnet": (len(SOME), 36),
+    "tiny-roberta": (len(SOME), 36),
+    "tiny-xlm-roberta": (len(SOME), 24),
     "all-MiniLM-L6-v2": (30, 32),
     "all-mpnet-base-v2": (30, 32),
 }
@@ -74,6 +76,7 @@ def make(name: str) -> Path:
 
 
 if __name__ == "__main__":
-    for name in MODELS:
+    # All, or those named on the command line.
+    for name in sys.argv[1:] or MODELS:
         path = make(name)
         print(f"{path.name}: {path.stat().st_size / 1000:.1f} kB")

@@ -1,0 +1,36 @@
+"""Every encoder family: its tiny checkpoint `weights/tiny-<model_type>` and its NumPy twin. Adding a family adds a row."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from minisbert.reference.encoder import bert, mpnet
+from minisbert.reference.roberta import roberta
+
+WEIGHTS = Path(__file__).parents[1] / "weights"
+
+# config.json's `model_type` -> the twin
+TWINS: dict[str, Callable] = {
+    "bert": bert,
+    "mpnet": mpnet,
+    "roberta": roberta,
+    "xlm-roberta": roberta,
+}
+
+
+def tiny(model_type: str) -> Path:
+    """The family's tiny checkpoint."""
+    return WEIGHTS / f"tiny-{model_type}"
+
+
+def random_encoder(code: ModuleType, config: Any) -> tuple[Any, dict[Any, Any]]:
+    """An encoder of a family with random weights, and those weights, nested, as NumPy."""
+    definition, state = nnx.split(nnx.eval_shape(lambda: code.Encoder(config, rngs=nnx.Rngs(0))))
+    random = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype(leaf.dtype) / 5, nnx.to_pure_dict(state))
+    return nnx.merge(definition, params), params
