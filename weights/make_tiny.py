@@ -226,6 +226,29 @@ MODELS = {
             "eos_token_id": 2,
         },
     },
+    "tiny-distilbert": {
+        "special": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
+        "tokenizer": word_piece,
+        "tokenizer_config": {"tokenizer_class": "DistilBertTokenizer", "do_lower_case": True},
+        "names": {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
+        "modules": (Pooling(("mean",)),),
+        "max_seq_length": 64,
+        "config": {
+            "architectures": ["DistilBertModel"],
+            "model_type": "distilbert",
+            "dim": 30,
+            "n_layers": 2,
+            "n_heads": 5,
+            "hidden_dim": 60,
+            "max_position_embeddings": 64,
+            "sinusoidal_pos_embds": False,
+            "activation": "gelu",
+            "dropout": 0.1,
+            "attention_dropout": 0.1,
+            "initializer_range": 0.02,
+            "pad_token_id": 0,
+        },
+    },
 }
 
 

@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from minisbert.encoders import bert, mpnet, roberta
+from minisbert.encoders import bert, distilbert, mpnet, roberta
 
 # config.json's `model_type` -> the family's file
 FAMILIES: dict[str, ModuleType] = {
@@ -11,4 +11,5 @@ FAMILIES: dict[str, ModuleType] = {
     "roberta": roberta,
     "xlm-roberta": roberta,
     "camembert": roberta,
+    "distilbert": distilbert,
 }

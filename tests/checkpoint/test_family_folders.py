@@ -54,6 +54,20 @@ def roberta(**more: Any) -> dict[str, Any]:
 TABLE: dict[str, dict[str, Any]] = {
     "roberta": roberta(),
     "xlm-roberta": roberta(),
+    "distilbert": {
+        "counts": ["vocab_size", "dim", "n_layers", "n_heads", "hidden_dim", "max_position_embeddings"],
+        "numbers": ["dropout", "attention_dropout", "initializer_range"],
+        "wrong": {
+            "n_heads": [7],
+            "activation": ACTIVATIONS,
+            "sinusoidal_pos_embds": [True, "yes", None],
+            "hidden_size": [30],
+            "num_attention_heads": [3],
+            "pad_token_id": [-1, "0", 188, HUGE],
+            "pruned_heads": [{"0": [1]}],
+            **EVERY_FAMILY,
+        },
+    },
 }
 CASES = [
     (family, key, value)

@@ -161,11 +161,17 @@ def roberta_settings(shape: tuple[Any, ...]) -> dict[str, Any]:
     return bert_like(shape) | {"type_vocab_size": 1, "max_position_embeddings": POSITIONS + 2, "layer_norm_eps": 1e-5}
 
 
+def distilbert_settings(shape: tuple[Any, ...]) -> dict[str, Any]:
+    names = ("dim", "n_heads", "n_layers", "hidden_dim", "activation")
+    return dict(zip(names, shape, strict=True)) | {"max_position_embeddings": POSITIONS}
+
+
 # model_type -> the peer's class names before "Config", "Model" and "ForMaskedLM", and the settings of a shape
 KINDS: dict[str, tuple[str, Any]] = {
     "roberta": ("Roberta", roberta_settings),
     "xlm-roberta": ("XLMRoberta", roberta_settings),
     "camembert": ("Camembert", roberta_settings),
+    "distilbert": ("DistilBert", distilbert_settings),
 }
 
 
@@ -173,7 +179,7 @@ def random_model(family: str, kind: str, settings: dict[str, Any], folder: Path)
     """A model of the peer with a random number in every weight, written to a folder."""
     name = KINDS[family][0]
     config = getattr(transformers, f"{name}Config")(vocab_size=60, **settings)
-    torch.manual_seed(len(family) + settings.get("hidden_size", 0))
+    torch.manual_seed(len(family) + config.hidden_size)
     model = getattr(transformers, name + kind)(config).eval()
     with torch.no_grad():  # biases and norms are made 0 and 1; give each of them a number of its own
         for path, tensor in model.named_parameters():
