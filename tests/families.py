@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from minisbert.reference.albert import albert
 from minisbert.reference.distilbert import distilbert
 from minisbert.reference.encoder import bert, mpnet
 from minisbert.reference.roberta import roberta
@@ -22,6 +23,7 @@ TWINS: dict[str, Callable] = {
     "roberta": roberta,
     "xlm-roberta": roberta,
     "distilbert": distilbert,
+    "albert": albert,
 }
 
 

@@ -8,7 +8,6 @@ words, words in pieces, unknown signs.
 
 import json
 import string
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,17 +95,17 @@ def byte_level_bpe(special: list[str], names: dict[str, str]) -> Made:
     return Made(backend, len(ids), files)
 
 
-def unigram(special: list[str], names: dict[str, str], *, mask_last: bool) -> Made:
+def unigram(special: list[str], names: dict[str, str]) -> Made:
     """XLM-R's tokenizer (Kudo 2018): a score a piece, the best way to cut a text is the one of the highest sum."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
     letters = list(string.ascii_letters + string.digits + string.punctuation)
     words = [*(f"▁{word}" for word in WORDS), *(ending.removeprefix("##") for ending in ENDINGS), "é", "中"]
-    first = special[:-1] if mask_last else special
+    *first, mask = special
     pieces = [(token, 0.0) for token in first]
     pieces += [(piece, -2.0 - row / 100) for row, piece in enumerate([*words, "▁"])]
     pieces += [(letter, -6.0 - row / 100) for row, letter in enumerate(letters)]
-    pieces += [(token, 0.0) for token in special if token not in first]
+    pieces += [(mask, 0.0)]
     ids = {piece: row for row, (piece, _) in enumerate(pieces)}
     backend = Tokenizer(models.Unigram(pieces, unk_id=ids[names["unk"]], byte_fallback=False))
     backend.pre_tokenizer = pre_tokenizers.Sequence(
@@ -121,6 +120,21 @@ def unigram(special: list[str], names: dict[str, str], *, mask_last: bool) -> Ma
         special_tokens=[(cls, ids[cls]), (sep, ids[sep])],
     )
     return Made(backend, len(ids), {})
+
+
+def albert_unigram(special: list[str], names: dict[str, str]) -> Made:
+    """ALBERT's tokenizer: the same, of lower-cased text without accents, and segments for pairs."""
+    from tokenizers import normalizers, processors
+
+    made = unigram(special, names)
+    quotes = [normalizers.Replace(pair, '"') for pair in ("``", "''")]
+    steps = [normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()]
+    made.backend.normalizer = normalizers.Sequence([*quotes, *steps])
+    numbers = [(token, made.backend.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    made.backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=numbers
+    )
+    return made
 
 
 MODELS = {
@@ -202,7 +216,7 @@ MODELS = {
     },
     "tiny-xlm-roberta": {
         "special": ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
-        "tokenizer": partial(unigram, mask_last=True),
+        "tokenizer": unigram,
         "tokenizer_config": {"tokenizer_class": "XLMRobertaTokenizer"},
         "names": {"pad": "<pad>", "unk": "<unk>", "cls": "<s>", "sep": "</s>", "mask": "<mask>"},
         "modules": (Pooling(("mean",)), Normalize()),
@@ -247,6 +261,35 @@ MODELS = {
             "attention_dropout": 0.1,
             "initializer_range": 0.02,
             "pad_token_id": 0,
+        },
+    },
+    "tiny-albert": {
+        "special": ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"],
+        "tokenizer": albert_unigram,
+        "tokenizer_config": {"tokenizer_class": "AlbertTokenizer", "do_lower_case": True},
+        "names": {"pad": "<pad>", "unk": "<unk>", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
+        "modules": (Pooling(("mean",)), Normalize()),
+        "max_seq_length": 64,
+        "config": {
+            "architectures": ["AlbertModel"],
+            "model_type": "albert",
+            "embedding_size": 16,
+            "hidden_size": 40,
+            "num_hidden_layers": 3,
+            "num_hidden_groups": 1,
+            "num_attention_heads": 5,
+            "intermediate_size": 60,
+            "inner_group_num": 1,
+            "max_position_embeddings": 64,
+            "type_vocab_size": 2,
+            "hidden_act": "gelu_new",
+            "layer_norm_eps": 1e-12,
+            "hidden_dropout_prob": 0.1,
+            "attention_probs_dropout_prob": 0.1,
+            "initializer_range": 0.02,
+            "bos_token_id": 2,
+            "pad_token_id": 0,
+            "eos_token_id": 3,
         },
     },
 }

@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from minisbert.encoders import bert, distilbert, mpnet, roberta
+from minisbert.encoders import albert, bert, distilbert, mpnet, roberta
 
 # config.json's `model_type` -> the family's file
 FAMILIES: dict[str, ModuleType] = {
@@ -12,4 +12,5 @@ FAMILIES: dict[str, ModuleType] = {
     "xlm-roberta": roberta,
     "camembert": roberta,
     "distilbert": distilbert,
+    "albert": albert,
 }

@@ -51,9 +51,29 @@ def roberta(**more: Any) -> dict[str, Any]:
     }
 
 
+def albert() -> dict[str, Any]:
+    return {
+        "counts": ["vocab_size", *NEEDED],
+        "numbers": NUMBERS,
+        "wrong": {
+            "num_attention_heads": [7],
+            "hidden_act": ACTIVATIONS,
+            "position_embedding_type": POSITION_TYPES,
+            "num_hidden_groups": [0, 2, "1", None],
+            "inner_group_num": [0, 2, "1", None],
+            "embedding_size": NO_COUNT,
+            "type_vocab_size": [0, "1", None, HUGE],
+            "pad_token_id": [-1, "0", HUGE],
+            "pruned_heads": [{"0": [1]}],
+            **EVERY_FAMILY,
+        },
+    }
+
+
 TABLE: dict[str, dict[str, Any]] = {
     "roberta": roberta(),
     "xlm-roberta": roberta(),
+    "albert": albert(),
     "distilbert": {
         "counts": ["vocab_size", "dim", "n_layers", "n_heads", "hidden_dim", "max_position_embeddings"],
         "numbers": ["dropout", "attention_dropout", "initializer_range"],

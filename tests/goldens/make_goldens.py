@@ -27,6 +27,7 @@ MODELS = {
     "tiny-roberta": (len(SOME), 36),
     "tiny-xlm-roberta": (len(SOME), 24),
     "tiny-distilbert": (len(SOME), 30),
+    "tiny-albert": (len(SOME), 40),
     "all-MiniLM-L6-v2": (30, 32),
     "all-mpnet-base-v2": (30, 32),
 }

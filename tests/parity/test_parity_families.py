@@ -166,12 +166,17 @@ def distilbert_settings(shape: tuple[Any, ...]) -> dict[str, Any]:
     return dict(zip(names, shape, strict=True)) | {"max_position_embeddings": POSITIONS}
 
 
+def albert_settings(shape: tuple[Any, ...]) -> dict[str, Any]:
+    return bert_like(shape) | {"embedding_size": 10 + shape[1], "max_position_embeddings": POSITIONS}
+
+
 # model_type -> the peer's class names before "Config", "Model" and "ForMaskedLM", and the settings of a shape
 KINDS: dict[str, tuple[str, Any]] = {
     "roberta": ("Roberta", roberta_settings),
     "xlm-roberta": ("XLMRoberta", roberta_settings),
     "camembert": ("Camembert", roberta_settings),
     "distilbert": ("DistilBert", distilbert_settings),
+    "albert": ("Albert", albert_settings),
 }
 
 
