@@ -12,6 +12,7 @@ from flax import nnx
 from minisbert.reference.albert import albert
 from minisbert.reference.distilbert import distilbert
 from minisbert.reference.encoder import bert, mpnet
+from minisbert.reference.modernbert import modernbert
 from minisbert.reference.roberta import roberta
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
@@ -24,6 +25,7 @@ TWINS: dict[str, Callable] = {
     "xlm-roberta": roberta,
     "distilbert": distilbert,
     "albert": albert,
+    "modernbert": modernbert,
 }
 
 

@@ -95,6 +95,19 @@ def byte_level_bpe(special: list[str], names: dict[str, str]) -> Made:
     return Made(backend, len(ids), files)
 
 
+def modernbert_bpe(special: list[str], names: dict[str, str]) -> Made:
+    """ModernBERT's tokenizer: the same, of composed characters (NFC), between BERT's special tokens."""
+    from tokenizers import normalizers, processors
+
+    made = byte_level_bpe(special, names)
+    made.backend.normalizer = normalizers.NFC()
+    numbers = [(token, made.backend.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    made.backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=numbers
+    )
+    return Made(made.backend, made.size, {})
+
+
 def unigram(special: list[str], names: dict[str, str]) -> Made:
     """XLM-R's tokenizer (Kudo 2018): a score a piece, the best way to cut a text is the one of the highest sum."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -290,6 +303,39 @@ MODELS = {
             "bos_token_id": 2,
             "pad_token_id": 0,
             "eos_token_id": 3,
+        },
+    },
+    "tiny-modernbert": {
+        "special": ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"],
+        "tokenizer": modernbert_bpe,
+        "tokenizer_config": {"tokenizer_class": "PreTrainedTokenizerFast"},
+        "names": {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
+        "modules": (Pooling(("cls",)), Normalize()),
+        "max_seq_length": 64,
+        "config": {
+            "architectures": ["ModernBertModel"],
+            "model_type": "modernbert",
+            "hidden_size": 24,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 3,
+            "intermediate_size": 36,
+            "max_position_embeddings": 64,
+            "hidden_activation": "gelu",
+            "global_attn_every_n_layers": 2,
+            "global_rope_theta": 160000.0,
+            "local_rope_theta": 10000.0,
+            "local_attention": 12,
+            "norm_eps": 1e-5,
+            "norm_bias": False,
+            "attention_bias": False,
+            "mlp_bias": False,
+            "attention_dropout": 0.1,
+            "embedding_dropout": 0.1,
+            "mlp_dropout": 0.1,
+            "initializer_range": 0.02,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "pad_token_id": 3,
         },
     },
 }

@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from minisbert.encoders import albert, bert, distilbert, mpnet, roberta
+from minisbert.encoders import albert, bert, distilbert, modernbert, mpnet, roberta
 
 # config.json's `model_type` -> the family's file
 FAMILIES: dict[str, ModuleType] = {
@@ -13,4 +13,5 @@ FAMILIES: dict[str, ModuleType] = {
     "camembert": roberta,
     "distilbert": distilbert,
     "albert": albert,
+    "modernbert": modernbert,
 }

@@ -70,10 +70,44 @@ def albert() -> dict[str, Any]:
     }
 
 
+def rope(**full: Any) -> dict[str, Any]:
+    return {"full_attention": full, "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0}}
+
+
+def modernbert() -> dict[str, Any]:
+    return {
+        "counts": ["vocab_size", *NEEDED],
+        "numbers": ["norm_eps", "embedding_dropout", "attention_dropout", "mlp_dropout", "initializer_range"],
+        "wrong": {
+            "num_attention_heads": [5, 8],  # 24 / 8 = 3 is no number of pairs
+            "hidden_activation": ACTIVATIONS,
+            "position_embedding_type": POSITION_TYPES,
+            "local_attention": [-1, None, "128", 12.5, True, HUGE, [64, 64]],
+            "layer_types": [[], ["full_attention"], ["full_attention"] * 2 + ["linear_attention"], "full_attention", 3],
+            "global_attn_every_n_layers": [0, -3, "3", None, HUGE],
+            "global_rope_theta": [0, "10000", None, float("nan"), HUGE],
+            "local_rope_theta": [0, "10000", None, float("inf")],
+            "rope_parameters": [
+                *(3, "default", [], rope(rope_theta="1"), rope(rope_theta=0), rope(rope_theta=True)),
+                *(rope(rope_type="yarn", rope_theta=1e4), rope(rope_type="default", rope_theta=1e4, factor=2.0)),
+                *(rope(rope_theta=float("nan")), {"full_attention": 3}),
+            ],
+            "rope_scaling": [{"rope_type": "linear", "factor": 2.0}],
+            "attention_bias": [True, "no", None],
+            "mlp_bias": [True],
+            "norm_bias": [True],
+            "pad_token_id": [-1, "0", HUGE],
+            "pruned_heads": [{"0": [1]}],
+            **EVERY_FAMILY,
+        },
+    }
+
+
 TABLE: dict[str, dict[str, Any]] = {
     "roberta": roberta(),
     "xlm-roberta": roberta(),
     "albert": albert(),
+    "modernbert": modernbert(),
     "distilbert": {
         "counts": ["vocab_size", "dim", "n_layers", "n_heads", "hidden_dim", "max_position_embeddings"],
         "numbers": ["dropout", "attention_dropout", "initializer_range"],

@@ -28,6 +28,7 @@ MODELS = {
     "tiny-xlm-roberta": (len(SOME), 24),
     "tiny-distilbert": (len(SOME), 30),
     "tiny-albert": (len(SOME), 40),
+    "tiny-modernbert": (len(SOME), 24),
     "all-MiniLM-L6-v2": (30, 32),
     "all-mpnet-base-v2": (30, 32),
 }

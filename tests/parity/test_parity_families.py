@@ -23,6 +23,7 @@ from minisbert.checkpoint.convert import Converted, convert, export, flatten, ne
 from minisbert.checkpoint.tensors import SafetensorsFiles
 from minisbert.encoders import FAMILIES
 from minisbert.sentence_model import Design, define
+from minisbert.transformer.positions import rotary_angles
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from families import TWINS, tiny
@@ -144,6 +145,19 @@ def test_byte_level_bpe_from_its_vocabulary_files(options, tmp_path):
     same(SentenceEncoder.load(folder), peer(folder), SENTENCES, str(options))
 
 
+@pytest.mark.parametrize("width", [2, 8, 64])
+def test_rotary_angles_far_out(width):
+    """At position 8,191 too, where rounding an angle otherwise would show."""
+    from transformers.models.modernbert.modeling_modernbert import ModernBertRotaryEmbedding
+
+    config = transformers.ModernBertConfig(hidden_size=2 * width, num_attention_heads=2)
+    theirs = ModernBertRotaryEmbedding(config)
+    for kind, theta in (("full_attention", 160_000.0), ("sliding_attention", 10_000.0)):
+        waves = theirs(torch.zeros(1), torch.arange(8192)[None], kind)
+        for ours, wave in zip(rotary_angles(8192, width, theta), waves, strict=True):
+            close(ours, wave[0, :, : width // 2].numpy(), f"{kind}, width {width}", 1e-7)
+
+
 # --- random configs ------------------------------------------------------------------------------------------------
 
 # (width, heads, layers, inner width, activation)
@@ -170,6 +184,14 @@ def albert_settings(shape: tuple[Any, ...]) -> dict[str, Any]:
     return bert_like(shape) | {"embedding_size": 10 + shape[1], "max_position_embeddings": POSITIONS}
 
 
+def modernbert_settings(shape: tuple[Any, ...]) -> dict[str, Any]:
+    width, heads, layers, inner, activation = shape
+    # Twice as wide, since heads hold pairs of numbers; a window smaller than the texts, and a second global layer.
+    settings = bert_like((2 * width, heads, layers + 3, inner, activation))
+    settings["hidden_activation"] = settings.pop("hidden_act")
+    return settings | {"max_position_embeddings": POSITIONS, "local_attention": 10 + layers, "pad_token_id": 0}
+
+
 # model_type -> the peer's class names before "Config", "Model" and "ForMaskedLM", and the settings of a shape
 KINDS: dict[str, tuple[str, Any]] = {
     "roberta": ("Roberta", roberta_settings),
@@ -177,6 +199,7 @@ KINDS: dict[str, tuple[str, Any]] = {
     "camembert": ("Camembert", roberta_settings),
     "distilbert": ("DistilBert", distilbert_settings),
     "albert": ("Albert", albert_settings),
+    "modernbert": ("ModernBert", modernbert_settings),
 }
 
 
@@ -227,7 +250,9 @@ def test_token_embeddings_and_gradients_of_random_configs(family, shape, tmp_pat
     model = random_model(family, "Model", settings, tmp_path)
     config, converted = read(family, tmp_path)
     ids, mask = batch(model.config.pad_token_id)
-    weight = np.random.default_rng(2).normal(size=(*mask.shape, shape[0])).astype(np.float32) * mask[:, :, None]
+    weight = (
+        np.random.default_rng(2).normal(size=(*mask.shape, config.hidden_size)).astype(np.float32) * mask[:, :, None]
+    )
     weight /= mask.sum()
     code = FAMILIES[family]
     definition, _ = nnx.split(nnx.eval_shape(lambda: code.Encoder(config, rngs=nnx.Rngs(0))))
