@@ -34,9 +34,16 @@ def tiny(model_type: str) -> Path:
     return WEIGHTS / f"tiny-{model_type}"
 
 
-def random_encoder(code: ModuleType, config: Any) -> tuple[Any, dict[Any, Any]]:
-    """An encoder of a family with random weights, and those weights, nested, as NumPy."""
-    definition, state = nnx.split(nnx.eval_shape(lambda: code.Encoder(config, rngs=nnx.Rngs(0))))
+def random_encoder(code: ModuleType, config: Any) -> tuple[Callable, dict[Any, Any]]:
+    """An encoder of a family with random weights, compiled, and those weights, nested, as NumPy."""
+    _, state = nnx.split(nnx.eval_shape(lambda: code.Encoder(config, rngs=nnx.Rngs(0))))
     random = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype(leaf.dtype) / 5, nnx.to_pure_dict(state))
-    return nnx.merge(definition, params), params
+    return compiled(code, config, params), params
+
+
+def compiled(code: ModuleType, config: Any, params: dict[Any, Any]) -> Callable:
+    """An encoder with these weights, as a compiled function that gives NumPy."""
+    definition, _ = nnx.split(nnx.eval_shape(lambda: code.Encoder(config, rngs=nnx.Rngs(0))))
+    run = jax.jit(lambda params, *parts: nnx.merge(definition, params)(*parts))
+    return lambda *parts: np.asarray(run(params, *parts))

@@ -65,6 +65,7 @@ class Config:
         settings.choice("position_embedding_type", ["absolute"], default="absolute", why="the word means nothing here")
         for key in ("attention_bias", "mlp_bias", "norm_bias"):
             settings.choice(key, [False], default=False, why="no published model has biases")
+        settings.absent(["head_dim"], "heads are hidden_size / num_attention_heads wide")
         settings.absent(["rope_scaling"], "rotary positions are computed as trained, not stretched")
         settings.absent(["is_decoder", "add_cross_attention"], "only encoders are computed")
         settings.absent(["auto_map"], "code from a model folder is never run")
@@ -115,18 +116,17 @@ def _theta(settings: Settings, kind: str, old_key: str, default: float) -> float
     """The base angle of one kind of layers: in `rope_parameters`, or under its older key."""
     old = settings.number(old_key, at_least=1, below=1e12, default=default)
     every = settings.values.get("rope_parameters")
-    new = every.get(kind, {}) if isinstance(every, dict) else every
-    if new is None:
-        return old
-    expected = f"an object that gives {kind!r} a 'rope_theta' and the 'rope_type' 'default' (nothing is stretched)"
-    if not isinstance(new, dict) or not new.keys() <= {"rope_theta", "rope_type"}:
-        settings.complain("rope_parameters", expected)
-        return old
-    theta = new.get("rope_theta", old)
-    if new.get("rope_type", "default") != "default" or type(theta) not in (int, float) or not 1 <= theta < 1e12:
-        settings.complain("rope_parameters", expected)
-        return old
-    return float(theta)
+    new: Any = {} if every is None else None
+    if isinstance(every, dict) and every.keys() <= {FULL, LOCAL}:
+        new = {} if every.get(kind) is None else every[kind]
+    if isinstance(new, dict) and new.keys() <= {"rope_theta", "rope_type"}:
+        theta = new.get("rope_theta", old)
+        if new.get("rope_type", "default") == "default" and type(theta) in (int, float) and 1 <= theta < 1e12:
+            return float(theta)
+    settings.complain(
+        "rope_parameters", f"{FULL!r} and {LOCAL!r}, each with a 'rope_theta' and the 'rope_type' 'default'"
+    )
+    return old
 
 
 class Encoder(nnx.Module):

@@ -90,8 +90,9 @@ def modernbert() -> dict[str, Any]:
             "rope_parameters": [
                 *(3, "default", [], rope(rope_theta="1"), rope(rope_theta=0), rope(rope_theta=True)),
                 *(rope(rope_type="yarn", rope_theta=1e4), rope(rope_type="default", rope_theta=1e4, factor=2.0)),
-                *(rope(rope_theta=float("nan")), {"full_attention": 3}),
+                *(rope(rope_theta=float("nan")), {"full_attention": 3}, {"rope_type": "default", "rope_theta": 1e4}),
             ],
+            "head_dim": [8],
             "rope_scaling": [{"rope_type": "linear", "factor": 2.0}],
             "attention_bias": [True, "no", None],
             "mlp_bias": [True],
@@ -124,14 +125,13 @@ TABLE: dict[str, dict[str, Any]] = {
     },
 }
 CASES = [
-    (family, key, value)
+    pytest.param(family, key, values, id=f"{family}-{key}")
     for family, rows in TABLE.items()
     for key, values in [
         *((key, NO_COUNT) for key in rows["counts"]),
         *((key, NO_NUMBER) for key in rows["numbers"]),
         *rows["wrong"].items(),
     ]
-    for value in values
 ]
 
 
@@ -149,11 +149,13 @@ def settings(family: str) -> dict[str, Any]:
     return json.loads((tiny(family) / "config.json").read_text())
 
 
-@pytest.mark.parametrize(("family", "key", "value"), CASES, ids=lambda part: f"{part!r:.30}")
-def test_values_of_config_json(family, key, value):
-    """A count or number out of bounds, an unknown activation or position type, a decoder: named with its value."""
-    values = settings(family) | {key: value}
-    refused(lambda: FAMILIES[family].Config.from_json(values, "here/config.json"), "here/config.json", f"'{key}'")
+@pytest.mark.parametrize(("family", "key", "values"), CASES)
+def test_values_of_config_json(family, key, values):
+    """A count or number out of bounds, an unknown activation or position type, a decoder: each named with its value."""
+    for value in values:
+        wrong = settings(family) | {key: value}
+        message = refused(lambda wrong=wrong: FAMILIES[family].Config.from_json(wrong, "config.json"), f"'{key}'")
+        assert message.startswith("config.json: ") and f"{value!r:.20}" in message, value
 
 
 def test_every_missing_count_is_named(family):
@@ -213,6 +215,11 @@ def test_a_layer_too_many_in_config_json(family, folder):
         assert load_pretrained(folder).design.config.num_hidden_layers == 7
     else:
         refused(lambda: load_pretrained(folder), MODEL, "layer", ".6.")
+
+
+def test_a_pooling_of_another_width(family, folder):
+    edit("1_Pooling/config.json", word_embedding_dimension=99)(folder)
+    refused(lambda: load_pretrained(folder), "1_Pooling/config.json", "word_embedding_dimension", "99")
 
 
 def test_no_tokenizer(family, folder):

@@ -6,43 +6,29 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from flax import nnx
 
 from minisbert.encoders import albert, bert
 from minisbert.pretrained import load_pretrained
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from families import TWINS, random_encoder, tiny
+from families import TWINS, compiled, random_encoder, tiny
 
 SETTINGS = json.loads((tiny("albert") / "config.json").read_text())
 TOKENS_BL = np.random.default_rng(0).integers(5, 60, (2, 9))
 MASK_BL = np.ones_like(TOKENS_BL, bool)
 
 
-def test_its_blocks_are_berts_with_the_same_weights_in_each():
-    """A BERT whose layers are all ALBERT's one, its embeddings ALBERT's projected ones: the same to the bit."""
-    config = albert.Config.from_json(SETTINGS)
-    model, params = random_encoder(albert, config)
-    definition, _ = nnx.split(nnx.eval_shape(lambda: bert.Encoder(bert.Config.from_json(SETTINGS), rngs=nnx.Rngs(0))))
-    blocks = dict.fromkeys(range(config.num_hidden_layers), params["blocks"][0])
-    theirs = nnx.merge(definition, bert_params(config) | {"blocks": blocks})
-    tables = (model.token_embedding.embedding[TOKENS_BL], model.position_embedding.embedding[:9])
-    hidden_BLD = model.embedding_projection(
-        model.embedding_norm(tables[0] + tables[1] + model.segment_embedding.embedding[0])
-    )
-    for block in theirs.blocks:
-        hidden_BLD = block(hidden_BLD, MASK_BL)
-    np.testing.assert_array_equal(model(TOKENS_BL, MASK_BL), hidden_BLD)
-
-
-def bert_params(config):
-    """Zeros for BERT's own embeddings, which are not used."""
+def test_it_is_bert_where_the_embeddings_are_wide_and_all_layers_the_same():
+    """ALBERT with an identity for its projection is BERT with the one block's weights in every layer."""
+    config = albert.Config.from_json({**SETTINGS, "embedding_size": SETTINGS["hidden_size"]})
+    _, params = random_encoder(albert, config)
     width = config.hidden_size
-    tables = {"token": config.vocab_size, "position": config.max_position_embeddings, "segment": config.type_vocab_size}
-    norm = {"embedding_norm": {"scale": np.zeros(width, np.float32), "bias": np.zeros(width, np.float32)}}
-    return norm | {
-        f"{name}_embedding": {"embedding": np.zeros((rows, width), np.float32)} for name, rows in tables.items()
-    }
+    identity = {"kernel": np.eye(width, dtype=np.float32), "bias": np.zeros(width, np.float32)}
+    ours = compiled(albert, config, params | {"embedding_projection": identity})
+    blocks = dict.fromkeys(range(config.num_hidden_layers), params["blocks"][0])
+    rest = {name: part for name, part in params.items() if name != "embedding_projection"}
+    theirs = compiled(bert, bert.Config.from_json(SETTINGS), rest | {"blocks": blocks})
+    np.testing.assert_allclose(ours(TOKENS_BL, MASK_BL), theirs(TOKENS_BL, MASK_BL), rtol=0, atol=2e-6)
 
 
 def test_the_number_of_layers_is_no_number_of_weights():
@@ -51,8 +37,7 @@ def test_the_number_of_layers_is_no_number_of_weights():
     found = []
     for layers in (1, 7):
         config = albert.Config.from_json({**SETTINGS, "num_hidden_layers": layers})
-        definition, _ = nnx.split(nnx.eval_shape(lambda c=config: albert.Encoder(c, rngs=nnx.Rngs(0))))
-        found.append(np.asarray(nnx.merge(definition, params)(TOKENS_BL, MASK_BL)))
+        found.append(compiled(albert, config, params)(TOKENS_BL, MASK_BL))
         np.testing.assert_allclose(found[-1], TWINS["albert"](params, config, TOKENS_BL, MASK_BL), rtol=0, atol=5e-6)
     assert np.abs(found[0] - found[1]).max() > 0.1
 

@@ -14,7 +14,7 @@ import pytest
 from flax import nnx
 
 from minisbert.encoders import FAMILIES
-from minisbert.pretrained import load_pretrained
+from minisbert.pretrained import cast_matrices, load_pretrained
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from families import TWINS, tiny
@@ -28,6 +28,9 @@ FLOAT32 = 2e-6
 # The same for two shapes of one program, which sum in different orders; the mean of a sentence's tokens is tighter.
 ACROSS_SHAPES = 5e-6
 ACROSS_SHAPES_MEAN = 1e-6
+
+# bfloat16 keeps 8 bits (see test_sentence_model.py); for the worst token 0.99994 is measured.
+BFLOAT16_COSINE = 0.9998
 
 LENGTHS_B = np.array([16, 9, 1, 5])
 L = 16
@@ -47,11 +50,11 @@ class Model:
         compiled = jax.jit(lambda *parts: model(*parts))
         self.run = lambda ids_BL, mask_BL: np.asarray(compiled(ids_BL.astype(np.int32), mask_BL))
 
-    def encoder(self, dtype):
-        """The JAX encoder with the parameters in `dtype`."""
+    def encoder(self, dtype, params=None):
+        """The JAX encoder computing in `dtype`, with the checkpoint's parameters in it or with those given."""
         code = FAMILIES[self.family]
         definition, _ = nnx.split(nnx.eval_shape(lambda: code.Encoder(self.config, dtype=dtype, rngs=nnx.Rngs(0))))
-        return nnx.merge(definition, jax.tree.map(lambda x: jnp.asarray(x, dtype), self.params))
+        return nnx.merge(definition, params or jax.tree.map(lambda x: jnp.asarray(x, dtype), self.params))
 
     def twin(self, token_ids_BL, mask_BL, *more):
         return TWINS[self.family](self.params, self.config, token_ids_BL, mask_BL, *more)
@@ -150,19 +153,22 @@ def test_padding_changes_nothing(model):
     np.testing.assert_allclose(*means, rtol=0, atol=ACROSS_SHAPES_MEAN)
 
 
+@pytest.mark.parametrize("family", ["albert", "modernbert"])  # the others are BERT's blocks and nothing more
+def test_bfloat16_products_are_near(family):
+    """As `compute_dtype="bfloat16"` computes: matrices of the blocks cast, everything around them float32."""
+    model = load(family)
+    token_ids_BL = model.random_tokens()
+    params = cast_matrices({"encoder": model.params}, jnp.bfloat16)["encoder"]
+    encoder = model.encoder(jnp.bfloat16, params)
+    found = jax.jit(lambda *parts: encoder(*parts))(token_ids_BL, MASK_BL)
+    assert found.dtype == jnp.float32
+    expected = model.run(token_ids_BL, MASK_BL)
+    norms = np.linalg.norm(found, axis=-1) * np.linalg.norm(expected, axis=-1)
+    cosines = ((np.asarray(found) * expected).sum(axis=-1) / norms)[MASK_BL]
+    assert BFLOAT16_COSINE < cosines.min() < 1 - 1e-8
+
+
 def test_word_order_matters(model):
     token_ids_BL = model.random_tokens()
     there, back = model.run(token_ids_BL, MASK_BL)[0], model.run(token_ids_BL[:, ::-1], MASK_BL)[0, ::-1]
     assert np.abs(there - back).max() > 0.1
-
-
-def test_dropout_follows_each_sentences_key_alone(model):
-    """In training: another key, another result; the same key, the same, whatever stands beside the sentence."""
-    mask_BL = MASK_BL[1:, :3]
-    token_ids_BL, encoder = model.random_tokens()[1:, :3], model.encoder(np.float32)
-    keys_B, others_B = (jax.random.split(jax.random.key(seed), 3) for seed in (0, 1))
-    found = np.asarray(encoder(token_ids_BL, mask_BL, keys_B=keys_B))
-    backwards = np.asarray(encoder(token_ids_BL[::-1], mask_BL[::-1], keys_B=keys_B[::-1]))[::-1]
-    np.testing.assert_allclose(backwards[mask_BL], found[mask_BL], rtol=0, atol=ACROSS_SHAPES)
-    for other in (encoder(token_ids_BL, mask_BL), encoder(token_ids_BL, mask_BL, keys_B=others_B)):
-        assert np.abs(found - np.asarray(other))[mask_BL].max() > 0.1

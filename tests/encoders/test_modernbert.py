@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -60,7 +61,7 @@ def test_other_windows_kinds_and_angles_are_the_twins(values):
     model, params = random_encoder(modernbert, chosen)
     token_ids_BL = np.random.default_rng(0).integers(5, chosen.vocab_size, (2, 20))
     mask_BL = np.arange(20) < np.array([20, 13])[:, None]
-    found = np.asarray(model(token_ids_BL, mask_BL))
+    found = model(token_ids_BL, mask_BL)
     expected = TWINS["modernbert"](params, chosen, token_ids_BL, mask_BL)
     np.testing.assert_allclose(found[mask_BL], expected[mask_BL], rtol=0, atol=2e-6)
     plain = TWINS["modernbert"](params, config(), token_ids_BL, mask_BL)
@@ -71,3 +72,17 @@ def test_only_the_first_layer_has_no_norm_before_its_attention():
     _, params = random_encoder(modernbert, config())
     assert [("attention_norm" in block) for block in params["blocks"].values()] == [False, True, True]
     assert all("bias" not in name for name in str(params).split("'")), "no biases anywhere"
+
+
+def test_dropout_follows_each_sentences_key_alone():
+    """In training: another key, another result; the same key, the same, whatever stands beside the sentence."""
+    chosen = config(num_hidden_layers=2, embedding_dropout=0.2, attention_dropout=0.2, mlp_dropout=0.2)
+    model, _ = random_encoder(modernbert, chosen)
+    token_ids_BL = np.random.default_rng(0).integers(5, chosen.vocab_size, (3, 4))
+    mask_BL = np.arange(4) < np.array([4, 1, 3])[:, None]
+    keys_B, others_B = (jax.random.split(jax.random.key(seed), 3) for seed in (0, 1))
+    found = model(token_ids_BL, mask_BL, None, keys_B)
+    backwards = model(token_ids_BL[::-1], mask_BL[::-1], None, keys_B[::-1])[::-1]
+    np.testing.assert_allclose(backwards[mask_BL], found[mask_BL], rtol=0, atol=5e-6)
+    for other in (model(token_ids_BL, mask_BL), model(token_ids_BL, mask_BL, None, others_B)):
+        assert np.abs(found - other)[mask_BL].max() > 0.1
