@@ -335,6 +335,8 @@ MODELS = {
             "initializer_range": 0.02,
             "bos_token_id": 1,
             "eos_token_id": 2,
+            "cls_token_id": 1,
+            "sep_token_id": 2,
             "pad_token_id": 3,
         },
     },
