@@ -2,13 +2,14 @@
 
     python weights/make_tiny.py
 
-The vocabulary is letters, signs and a few dozen English words, so that every piece of WordPiece is used: whole words,
-words in pieces, unknown signs.
+The vocabularies are letters, signs and a few dozen English words, so that every way of a tokenizer is used: whole
+words, words in pieces, unknown signs.
 """
 
 import json
 import string
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,9 +28,133 @@ WORDS = (
 ).split()
 ENDINGS = ["##ed", "##ing", "##er", "##ly", "##est"]
 
+
+class Made(NamedTuple):
+    """A tokenizer: the backend, how many ids it has, and the files beside tokenizer.json."""
+
+    backend: Any
+    size: int
+    files: dict[str, bytes]
+
+
+def vocabulary(special: list[str]) -> list[str]:
+    """Special tokens, signs, letters and their continuations, words."""
+    letters = list(string.ascii_lowercase + string.digits)
+    return [
+        *special,
+        *string.punctuation,
+        *letters,
+        *(f"##{letter}" for letter in letters),
+        *ENDINGS,
+        *WORDS,
+        "é",
+        "中",
+    ]
+
+
+def word_piece(special: list[str], names: dict[str, str]) -> Made:
+    """BERT's tokenizer."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    pieces = vocabulary(special)
+    ids = {piece: row for row, piece in enumerate(pieces)}
+    backend = Tokenizer(models.WordPiece(ids, unk_token=names["unk"], max_input_chars_per_word=100))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.add_special_tokens(special)
+    cls, sep = names["cls"], names["sep"]
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{cls} $A {sep}", pair=f"{cls} $A {sep} $B:1 {sep}:1", special_tokens=[(cls, ids[cls]), (sep, ids[sep])]
+    )
+    return Made(backend, len(ids), {"vocab.txt": ("\n".join(pieces) + "\n").encode()})
+
+
+def byte_level_bpe(special: list[str], names: dict[str, str]) -> Made:
+    """RoBERTa's tokenizer: the 256 bytes, and each word put together sign by sign from the left."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+    *first, mask = special
+    ids = {piece: row for row, piece in enumerate([*first, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    merges = []
+    for word in [*(f"Ġ{word}" for word in WORDS), *(ending.removeprefix("##") for ending in ENDINGS)]:
+        for end in range(1, len(word)):
+            if word[: end + 1] not in ids:
+                ids[word[: end + 1]] = len(ids)
+                merges.append((word[:end], word[end]))
+    ids[mask] = len(ids)
+    backend = Tokenizer(models.BPE(ids, merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(special)
+    cls, sep = names["cls"], names["sep"]
+    backend.post_processor = processors.RobertaProcessing((sep, ids[sep]), (cls, ids[cls]), True, False)
+    files = {
+        "vocab.json": json.dumps(ids, ensure_ascii=False).encode(),
+        "merges.txt": "\n".join(["#version: 0.2", *(" ".join(pair) for pair in merges), ""]).encode(),
+    }
+    return Made(backend, len(ids), files)
+
+
+def modernbert_bpe(special: list[str], names: dict[str, str]) -> Made:
+    """ModernBERT's tokenizer: the same, of composed characters (NFC), between BERT's special tokens."""
+    from tokenizers import normalizers, processors
+
+    made = byte_level_bpe(special, names)
+    made.backend.normalizer = normalizers.NFC()
+    numbers = [(token, made.backend.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    made.backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=numbers
+    )
+    return Made(made.backend, made.size, {})
+
+
+def unigram(special: list[str], names: dict[str, str]) -> Made:
+    """XLM-R's tokenizer (Kudo 2018): a score a piece, the best way to cut a text is the one of the highest sum."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+    letters = list(string.ascii_letters + string.digits + string.punctuation)
+    words = [*(f"▁{word}" for word in WORDS), *(ending.removeprefix("##") for ending in ENDINGS), "é", "中"]
+    *first, mask = special
+    pieces = [(token, 0.0) for token in first]
+    pieces += [(piece, -2.0 - row / 100) for row, piece in enumerate([*words, "▁"])]
+    pieces += [(letter, -6.0 - row / 100) for row, letter in enumerate(letters)]
+    pieces += [(mask, 0.0)]
+    ids = {piece: row for row, (piece, _) in enumerate(pieces)}
+    backend = Tokenizer(models.Unigram(pieces, unk_id=ids[names["unk"]], byte_fallback=False))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")]
+    )
+    backend.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
+    backend.add_special_tokens(special)
+    cls, sep = names["cls"], names["sep"]
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{cls} $A {sep}",
+        pair=f"{cls} $A {sep} {sep} $B {sep}",
+        special_tokens=[(cls, ids[cls]), (sep, ids[sep])],
+    )
+    return Made(backend, len(ids), {})
+
+
+def albert_unigram(special: list[str], names: dict[str, str]) -> Made:
+    """ALBERT's tokenizer: the same, of lower-cased text without accents, and segments for pairs."""
+    from tokenizers import normalizers, processors
+
+    made = unigram(special, names)
+    quotes = [normalizers.Replace(pair, '"') for pair in ("``", "''")]
+    steps = [normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()]
+    made.backend.normalizer = normalizers.Sequence([*quotes, *steps])
+    numbers = [(token, made.backend.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    made.backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=numbers
+    )
+    return made
+
+
 MODELS = {
     "tiny-bert": {
         "special": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
+        "tokenizer": word_piece,
+        "tokenizer_config": {"tokenizer_class": "BertTokenizer", "do_lower_case": True},
         "names": {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
         "modules": (Pooling(("mean",)),),
         "max_seq_length": 64,
@@ -52,6 +177,8 @@ MODELS = {
     },
     "tiny-mpnet": {
         "special": ["<s>", "<pad>", "</s>", "<unk>", "[UNK]", "<mask>"],
+        "tokenizer": word_piece,
+        "tokenizer_config": {"tokenizer_class": "MPNetTokenizer", "do_lower_case": True},
         "names": {"pad": "<pad>", "unk": "[UNK]", "cls": "<s>", "sep": "</s>", "mask": "<mask>"},
         "modules": (Pooling(("mean",)), Normalize()),
         "max_seq_length": 64,
@@ -74,38 +201,146 @@ MODELS = {
             "eos_token_id": 2,
         },
     },
+    "tiny-roberta": {
+        "special": ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        "tokenizer": byte_level_bpe,
+        "tokenizer_config": {"tokenizer_class": "RobertaTokenizer", "add_prefix_space": False},
+        "names": {"pad": "<pad>", "unk": "<unk>", "cls": "<s>", "sep": "</s>", "mask": "<mask>"},
+        "modules": (Pooling(("mean",)), Normalize()),
+        "max_seq_length": 64,
+        "config": {
+            "architectures": ["RobertaModel"],
+            "model_type": "roberta",
+            "hidden_size": 36,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 3,
+            "intermediate_size": 72,
+            "max_position_embeddings": 66,
+            "type_vocab_size": 1,
+            "hidden_act": "gelu",
+            "layer_norm_eps": 1e-5,
+            "hidden_dropout_prob": 0.1,
+            "attention_probs_dropout_prob": 0.1,
+            "initializer_range": 0.02,
+            "bos_token_id": 0,
+            "pad_token_id": 1,
+            "eos_token_id": 2,
+        },
+    },
+    "tiny-xlm-roberta": {
+        "special": ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        "tokenizer": unigram,
+        "tokenizer_config": {"tokenizer_class": "XLMRobertaTokenizer"},
+        "names": {"pad": "<pad>", "unk": "<unk>", "cls": "<s>", "sep": "</s>", "mask": "<mask>"},
+        "modules": (Pooling(("mean",)), Normalize()),
+        "max_seq_length": 64,
+        "config": {
+            "architectures": ["XLMRobertaModel"],
+            "model_type": "xlm-roberta",
+            "hidden_size": 24,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 48,
+            "max_position_embeddings": 66,
+            "type_vocab_size": 1,
+            "hidden_act": "gelu",
+            "layer_norm_eps": 1e-5,
+            "hidden_dropout_prob": 0.1,
+            "attention_probs_dropout_prob": 0.1,
+            "initializer_range": 0.02,
+            "bos_token_id": 0,
+            "pad_token_id": 1,
+            "eos_token_id": 2,
+        },
+    },
+    "tiny-distilbert": {
+        "special": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
+        "tokenizer": word_piece,
+        "tokenizer_config": {"tokenizer_class": "DistilBertTokenizer", "do_lower_case": True},
+        "names": {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
+        "modules": (Pooling(("mean",)),),
+        "max_seq_length": 64,
+        "config": {
+            "architectures": ["DistilBertModel"],
+            "model_type": "distilbert",
+            "dim": 30,
+            "n_layers": 2,
+            "n_heads": 5,
+            "hidden_dim": 60,
+            "max_position_embeddings": 64,
+            "sinusoidal_pos_embds": False,
+            "activation": "gelu",
+            "dropout": 0.1,
+            "attention_dropout": 0.1,
+            "initializer_range": 0.02,
+            "pad_token_id": 0,
+        },
+    },
+    "tiny-albert": {
+        "special": ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"],
+        "tokenizer": albert_unigram,
+        "tokenizer_config": {"tokenizer_class": "AlbertTokenizer", "do_lower_case": True},
+        "names": {"pad": "<pad>", "unk": "<unk>", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
+        "modules": (Pooling(("mean",)), Normalize()),
+        "max_seq_length": 64,
+        "config": {
+            "architectures": ["AlbertModel"],
+            "model_type": "albert",
+            "embedding_size": 16,
+            "hidden_size": 40,
+            "num_hidden_layers": 3,
+            "num_hidden_groups": 1,
+            "num_attention_heads": 5,
+            "intermediate_size": 60,
+            "inner_group_num": 1,
+            "max_position_embeddings": 64,
+            "type_vocab_size": 2,
+            "hidden_act": "gelu_new",
+            "layer_norm_eps": 1e-12,
+            "hidden_dropout_prob": 0.1,
+            "attention_probs_dropout_prob": 0.1,
+            "initializer_range": 0.02,
+            "bos_token_id": 2,
+            "pad_token_id": 0,
+            "eos_token_id": 3,
+        },
+    },
+    "tiny-modernbert": {
+        "special": ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"],
+        "tokenizer": modernbert_bpe,
+        "tokenizer_config": {"tokenizer_class": "PreTrainedTokenizerFast"},
+        "names": {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
+        "modules": (Pooling(("cls",)), Normalize()),
+        "max_seq_length": 64,
+        "config": {
+            "architectures": ["ModernBertModel"],
+            "model_type": "modernbert",
+            "hidden_size": 24,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 3,
+            "intermediate_size": 36,
+            "max_position_embeddings": 64,
+            "hidden_activation": "gelu",
+            "global_attn_every_n_layers": 2,
+            "global_rope_theta": 160000.0,
+            "local_rope_theta": 10000.0,
+            "local_attention": 12,
+            "norm_eps": 1e-5,
+            "norm_bias": False,
+            "attention_bias": False,
+            "mlp_bias": False,
+            "attention_dropout": 0.1,
+            "embedding_dropout": 0.1,
+            "mlp_dropout": 0.1,
+            "initializer_range": 0.02,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "cls_token_id": 1,
+            "sep_token_id": 2,
+            "pad_token_id": 3,
+        },
+    },
 }
-
-
-def vocabulary(special: list[str]) -> list[str]:
-    """Special tokens, signs, letters and their continuations, words."""
-    letters = list(string.ascii_lowercase + string.digits)
-    return [
-        *special,
-        *string.punctuation,
-        *letters,
-        *(f"##{letter}" for letter in letters),
-        *ENDINGS,
-        *WORDS,
-        "é",
-        "中",
-    ]
-
-
-def tokenizer(pieces: list[str], names: dict[str, str], special: list[str]):
-    """BERT's tokenizer over `pieces`."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-
-    ids = {piece: row for row, piece in enumerate(pieces)}
-    backend = Tokenizer(models.WordPiece(ids, unk_token=names["unk"], max_input_chars_per_word=100))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.add_special_tokens(special)
-    cls, sep = names["cls"], names["sep"]
-    backend.post_processor = processors.TemplateProcessing(
-        single=f"{cls} $A {sep}", pair=f"{cls} $A {sep} $B:1 {sep}:1", special_tokens=[(cls, ids[cls]), (sep, ids[sep])]
-    )
-    return backend
 
 
 def weights(design: Design, seed: int) -> dict:
@@ -126,18 +361,16 @@ def make(name: str, seed: int) -> None:
     from minisbert.encoders import FAMILIES
 
     recipe = MODELS[name]
-    pieces = vocabulary(recipe["special"])
-    config = {**recipe["config"], "vocab_size": len(pieces)}
+    made = recipe["tokenizer"](recipe["special"], recipe["names"])
+    config = {**recipe["config"], "vocab_size": made.size}
     family = FAMILIES[config["model_type"]]
     design = Design(config["model_type"], family.Config.from_json(config), recipe["modules"])
-    backend = tokenizer(pieces, recipe["names"], recipe["special"])
     tokenizer_config = {
-        "tokenizer_class": "BertTokenizer" if config["model_type"] == "bert" else "MPNetTokenizer",
-        "do_lower_case": True,
+        **recipe["tokenizer_config"],
         "model_max_length": recipe["max_seq_length"],
         **{f"{role}_token": token for role, token in recipe["names"].items()},
     }
-    if config["model_type"] == "mpnet":
+    if recipe["names"]["cls"] == "<s>":
         tokenizer_config.update(bos_token="<s>", eos_token="</s>")
     folder = ModelFolder(
         path=HERE / name,
@@ -148,11 +381,11 @@ def make(name: str, seed: int) -> None:
         max_seq_length=recipe["max_seq_length"],
     )
     files = {
-        "tokenizer.json": backend.to_str(pretty=True).encode(),
+        "tokenizer.json": made.backend.to_str(pretty=True).encode(),
         "tokenizer_config.json": (json.dumps(tokenizer_config, indent=2) + "\n").encode(),
-        "vocab.txt": ("\n".join(pieces) + "\n").encode(),
+        **made.files,
     }
-    model = Pretrained(folder, design, weights(design, seed), Tokenizer(backend, name), files)
+    model = Pretrained(folder, design, weights(design, seed), Tokenizer(made.backend, name), files)
     save_pretrained(model, HERE / name)
 
 

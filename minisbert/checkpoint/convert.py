@@ -20,11 +20,15 @@ Shape = tuple[int, ...]
 
 
 class Rule(NamedTuple):
-    """One line of a family's table: their name (or names, joined along the last axis of ours) and our path."""
+    """One line of a family's table: their name (or names, joined along the last axis of ours) and our path.
+
+    `first` is the first layer that has it, where the layers before have not.
+    """
 
     theirs: str | tuple[str, ...]
     ours: str
     transpose: bool = False
+    first: int = 0
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -83,7 +87,7 @@ def _filled(rules: Sequence[Rule], layers: int) -> list[Rule]:
     """The table with {i} spelled out for every layer."""
     filled: list[Rule] = []
     for rule in rules:
-        filled += [rule.at(i) for i in range(layers)] if "{i}" in rule.ours else [rule.at(0)]
+        filled += [rule.at(i) for i in range(rule.first, layers)] if "{i}" in rule.ours else [rule.at(0)]
     return filled
 
 

@@ -138,7 +138,7 @@ def read_folder(path: Path) -> ModelFolder:
         folder.sources["modules"] = "assumed: no modules.json"
     else:
         folder.sources["modules"] = "modules.json"
-        width = config.get("hidden_size")
+        width = config.get("hidden_size") or config.get("dim")  # DistilBERT says dim
         folder.modules = tuple(_read_module(path, kind, where, width) for kind, where in chain[1:])
         _check_chain(folder)
     _read_lengths(folder)
@@ -248,7 +248,7 @@ def _read_dense(settings: Settings, relative: str) -> Dense:
 
 def _check_chain(folder: ModelFolder) -> None:
     """Each Dense must take what the module before it gives."""
-    width = folder.config.get("hidden_size")
+    width = folder.config.get("hidden_size") or folder.config.get("dim")
     pooling_file = folder.path / "modules.json"
     for module in folder.modules:
         if isinstance(module, Pooling) and isinstance(width, int):

@@ -31,7 +31,7 @@ def write_settings(folder: ModelFolder, path: Path) -> list[Path]:
     )
     chain = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
     places = []
-    width = folder.config["hidden_size"]
+    width = folder.config.get("hidden_size") or folder.config["dim"]
     for i, module in enumerate(folder.modules, start=1):
         kind = type(module).__name__
         here = path / f"{i}_{kind}"

@@ -2,7 +2,16 @@
 
 from types import ModuleType
 
-from minisbert.encoders import bert, mpnet
+from minisbert.encoders import albert, bert, distilbert, modernbert, mpnet, roberta
 
 # config.json's `model_type` -> the family's file
-FAMILIES: dict[str, ModuleType] = {"bert": bert, "mpnet": mpnet}
+FAMILIES: dict[str, ModuleType] = {
+    "bert": bert,
+    "mpnet": mpnet,
+    "roberta": roberta,
+    "xlm-roberta": roberta,
+    "camembert": roberta,
+    "distilbert": distilbert,
+    "albert": albert,
+    "modernbert": modernbert,
+}

@@ -1,8 +1,9 @@
 """Text -> token ids, with an account of what did not fit.
 
 The splitting itself is the `tokenizers` library's, from the model folder's `tokenizer.json` (or, for the oldest
-folders, `vocab.txt`). Here: lower-casing as the folder asks, prompts, special tokens, and truncation that is counted
-instead of silent: a text is tokenized whole, then cut, so the ledger knows what was lost.
+folders, their vocabulary files; see text/vocabulary.py). Here: lower-casing as the folder asks, prompts, special
+tokens, and truncation that is counted instead of silent: a text is tokenized whole, then cut, so the ledger knows what
+was lost.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minisbert.checkpoint.folder import ModelFolder
-from minisbert.checkpoint.settings import Settings, read_json
+from minisbert.checkpoint.settings import read_json
 from minisbert.errors import InputError, ModelFolderError
+from minisbert.text.vocabulary import from_vocabulary
 
 # Sentences tokenized at a time: the device computes the batches of one chunk while the next is tokenized.
 CHUNK = 1024
@@ -72,16 +74,10 @@ class Tokenizer:
             ModelFolderError: no tokenizer file, or one that cannot be read.
         """
         file = folder.transformer_path / "tokenizer.json"
-        vocabulary = folder.transformer_path / "vocab.txt"
         if file.exists():
             backend = _read(file)
-        elif vocabulary.exists():
-            file, backend = vocabulary, _word_piece(folder, vocabulary)
         else:
-            raise ModelFolderError(
-                f"{folder.transformer_path}: no tokenizer.json and no vocab.txt. Expected the model's tokenizer beside "
-                "its weights; fetch the model again."
-            )
+            file, backend = from_vocabulary(folder.transformer_path)
         return Tokenizer(backend, file, lower_case=folder.do_lower_case)
 
     def _special_tokens(self) -> tuple[list[int], list[int]]:
@@ -220,48 +216,33 @@ def _lower_cases(backend: Any) -> bool:
 def _read(file: Path) -> Any:
     import tokenizers
 
-    read_json(file)  # size and JSON first, for a clear message
+    content = read_json(file)  # size and JSON first, for a clear message
     try:
-        return tokenizers.Tokenizer.from_file(str(file))
+        backend = tokenizers.Tokenizer.from_file(str(file))
     except BaseException as error:  # the library panics on some malformed files, which is no Exception
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
         raise ModelFolderError(
             f"{file}: not a tokenizer that the tokenizers library reads ({error}). Fetch the model again."
         ) from None
-
-
-def _word_piece(folder: ModelFolder, vocabulary: Path) -> Any:
-    """BERT's tokenizer from its vocabulary file, as the first checkpoints were published."""
-    from tokenizers import Tokenizer as Backend
-    from tokenizers import models, normalizers, pre_tokenizers, processors
-
-    file = folder.transformer_path / "tokenizer_config.json"
-    settings = Settings(read_json(file) if file.exists() else {}, file)
-    lower_case = settings.flag("do_lower_case", default=True)
-    chinese = settings.flag("tokenize_chinese_chars", default=True)
-    strip = settings.choice("strip_accents", [None, True, False], default=None)
-    defaults = {"cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]", "pad_token": "[PAD]"}
-    special = {key: settings.text(key, default=token) for key, token in defaults.items()}
-    settings.finish()
-    try:
-        pieces = vocabulary.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelFolderError(f"{vocabulary}: not readable ({error}). Expected UTF-8, a piece a line.") from None
-    ids = {piece.rstrip("\r"): row for row, piece in enumerate(pieces) if piece or row < len(pieces) - 1}
-    missing = [token for token in special.values() if token not in ids]
-    if missing:
-        raise ModelFolderError(
-            f"{vocabulary}: special token(s) {', '.join(missing)} are not in the vocabulary. Fetch the model again."
-        )
-    backend = Backend(models.WordPiece(ids, unk_token=special["unk_token"], max_input_chars_per_word=100))
-    backend.normalizer = normalizers.BertNormalizer(
-        clean_text=True, handle_chinese_chars=chinese, strip_accents=strip, lowercase=lower_case
-    )
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.add_special_tokens([token for token in {**special, "mask_token": "[MASK]"}.values() if token in ids])
-    cls, sep = special["cls_token"], special["sep_token"]
-    backend.post_processor = processors.TemplateProcessing(
-        single=f"{cls} $A {sep}", pair=f"{cls} $A {sep} $B:1 {sep}:1", special_tokens=[(cls, ids[cls]), (sep, ids[sep])]
-    )
+    for token, number in _placed_tokens(content.get("post_processor") or {}):
+        known = backend.token_to_id(token)
+        if known != number:
+            raise ModelFolderError(
+                f"{file}: the post_processor puts the special token {token!r} as id {number} around a text, but in the "
+                f"vocabulary it {'is not' if known is None else f'is {known}'}. Fetch the model again."
+            )
     return backend
+
+
+def _placed_tokens(processor: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """Each special token that a post-processor of tokenizer.json places, with the id it gives it."""
+    kind = processor.get("type")  # the library has checked what each kind holds
+    if kind == "Sequence":
+        for part in processor["processors"]:
+            yield from _placed_tokens(part)
+    elif kind == "TemplateProcessing":
+        for placed in processor["special_tokens"].values():
+            yield from zip(placed["tokens"], placed["ids"], strict=True)
+    elif kind in ("BertProcessing", "RobertaProcessing"):
+        yield from (tuple(processor[key]) for key in ("cls", "sep"))

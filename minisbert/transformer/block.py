@@ -5,7 +5,7 @@
 
 This is the post-norm form of Vaswani et al. 2017 (sections 3.1, 3.3, 5.4) with BERT's GELU in place of ReLU. The
 shortcut, the layer norms and the softmax stay in float32 when the matrix products are done in bfloat16.
-Left out: pre-norm and gated feed-forward nets, which newer encoders use.
+Left out: pre-norm and gated feed-forward nets, which newer encoders use (transformer/prenorm.py).
 """
 
 from collections.abc import Callable

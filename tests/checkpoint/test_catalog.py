@@ -43,6 +43,18 @@ def test_a_verified_row_knows_every_file_an_encoder_needs(model):
         assert re.fullmatch("[0-9a-f]{64}", record.sha256)
 
 
+def test_names_are_given_once():
+    names = [name for model in MODELS for name in (model.name, model.repository)]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("model", [model for model in MODELS if not model.verified], ids=lambda model: model.name)
+def test_an_unverified_row_claims_no_digest_and_no_wheel(model):
+    """The hub's listing is its judge, so it can come from nowhere else."""
+    assert (model.revision, model.wheels, dict(model.files)) == ("main", None, {})
+    assert model.repository.endswith(f"/{model.name}")
+
+
 @pytest.mark.parametrize("model", [model for model in MODELS if model.wheels], ids=lambda model: model.name)
 def test_wheels_are_pinned(model):
     for package, size in model.wheels.packages:

@@ -28,6 +28,11 @@ WEIGHTS = HERE.parents[1] / "weights"
 MODELS = {
     "tiny-bert": (len(SOME), 32),
     "tiny-mpnet": (len(SOME), 36),
+    "tiny-roberta": (len(SOME), 36),
+    "tiny-xlm-roberta": (len(SOME), 24),
+    "tiny-distilbert": (len(SOME), 30),
+    "tiny-albert": (len(SOME), 40),
+    "tiny-modernbert": (len(SOME), 24),
     "all-MiniLM-L6-v2": (30, 32),
     "all-mpnet-base-v2": (30, 32),
 }

@@ -18,6 +18,7 @@ from minisbert.text.batching import rectangle
 from minisbert.text.packing import pack
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
+TINY = sorted(folder.name for folder in WEIGHTS.glob("tiny-*"))
 # Two shapes of one model in float32, embeddings of length 1.
 ACROSS_SHAPES = 1e-6
 MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
@@ -51,7 +52,7 @@ def texts_of(pretrained, number=12):
     return [rng.integers(5, 60, rng.integers(2, longest + 1)).tolist() for _ in range(number)]
 
 
-@pytest.mark.parametrize("name", ["tiny-bert", "tiny-mpnet"])
+@pytest.mark.parametrize("name", TINY)
 @pytest.mark.parametrize("dropout", [False, True])
 def test_packed_texts_are_as_they_are_alone(name, dropout):
     pretrained = load_pretrained(WEIGHTS / name)
@@ -80,7 +81,7 @@ def test_packed_texts_are_as_they_are_alone(name, dropout):
         assert np.abs(found_RD - alone(pretrained.params, batch.token_ids_BL, batch.lengths_B, None)).max() > 0.01
 
 
-@pytest.mark.parametrize("name", ["tiny-bert", "tiny-mpnet"])
+@pytest.mark.parametrize("name", TINY)
 def test_a_text_is_independent_of_its_neighbours_and_gradients_are_finite(name):
     pretrained = load_pretrained(WEIGHTS / name)
     definition, _ = define(replace(pretrained.design, modules=(Pooling(("max", "mean")), Normalize())))

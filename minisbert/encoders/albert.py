@@ -1,0 +1,191 @@
+"""ALBERT (Lan et al. 2020, "ALBERT: A Lite BERT for Self-supervised Learning of Language Representations"), as an encoder.
+
+    x_t    = W LayerNorm(token + position + segment embedding) + b       section 3.1: embeddings of width E, then E -> D
+    output = Block(... Block(x))                                         section 3.1: one layer's weights serve all layers
+
+Against BERT: the embeddings are narrower than the blocks (factorised), and the blocks are one block, applied again and
+again; its activation is GELU's tanh approximation. Left out: several groups of shared layers (no published model has
+them), sentence-order prediction, heads, pooler. In training, dropout stands where BERT has it.
+`reference/albert.py` is the same in NumPy and must agree.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from minisbert import limits
+from minisbert.checkpoint.convert import Rule
+from minisbert.checkpoint.settings import Settings
+from minisbert.transformer.block import ACTIVATIONS, Block, embedding_table, layer_norm
+from minisbert.transformer.dropout import dropout, fold
+
+
+@dataclass(frozen=True)
+class Config:
+    """What config.json says of an ALBERT; the field names are that file's."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int
+    embedding_size: int = 128
+    type_vocab_size: int = 2
+    hidden_act: str = "gelu_new"
+    layer_norm_eps: float = 1e-12
+    hidden_dropout_prob: float = 0.0
+    attention_probs_dropout_prob: float = 0.0
+    initializer_range: float = 0.02
+
+    @property
+    def positions(self) -> int:
+        """The longest input in tokens, special tokens included."""
+        return self.max_position_embeddings
+
+    @staticmethod
+    def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
+        """Read config.json.
+
+        Raises:
+            ModelFolderError: naming every key that is missing, out of bounds, or asks for what is not computed here.
+        """
+        settings = Settings(values, where)
+        settings.choice("position_embedding_type", ["absolute"], default="absolute", why="learned positions")
+        settings.choice("num_hidden_groups", [1], default=1, why="all layers share one set of weights")
+        settings.choice("inner_group_num", [1], default=1, why="a shared layer is one block")
+        settings.absent(["is_decoder", "add_cross_attention"], "only encoders are computed")
+        settings.absent(["auto_map"], "code from a model folder is never run")
+        settings.absent(["quantization_config", "pruned_heads"], "only dense float weights are read")
+        config = Config(
+            vocab_size=settings.integer("vocab_size", at_least=1, at_most=10_000_000),
+            hidden_size=settings.integer("hidden_size", at_least=1, at_most=limits.WIDTH),
+            num_hidden_layers=settings.integer("num_hidden_layers", at_least=1, at_most=limits.LAYERS),
+            num_attention_heads=settings.integer("num_attention_heads", at_least=1, at_most=limits.WIDTH),
+            intermediate_size=settings.integer("intermediate_size", at_least=1, at_most=limits.WIDTH),
+            max_position_embeddings=settings.integer("max_position_embeddings", at_least=1, at_most=10_000_000),
+            embedding_size=settings.integer("embedding_size", at_least=1, at_most=limits.WIDTH, default=128),
+            type_vocab_size=settings.integer("type_vocab_size", at_least=1, at_most=1_000, default=2),
+            hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu_new"),
+            layer_norm_eps=settings.number("layer_norm_eps", at_least=1e-20, below=0.1, default=1e-12),
+            hidden_dropout_prob=settings.number("hidden_dropout_prob", at_least=0, below=1, default=0.0),
+            attention_probs_dropout_prob=settings.number(
+                "attention_probs_dropout_prob", at_least=0, below=1, default=0.0
+            ),
+            initializer_range=settings.number("initializer_range", at_least=0, below=10, default=0.02),
+        )
+        if settings.values.get("pad_token_id") is not None:
+            settings.integer("pad_token_id", at_least=0, at_most=config.vocab_size - 1)
+        if not settings.complaints and config.hidden_size % config.num_attention_heads:
+            settings.complain(
+                "num_attention_heads", f"a divisor of hidden_size {config.hidden_size}, so that heads are equally wide"
+            )
+        settings.finish()
+        return config
+
+
+class Encoder(nnx.Module):
+    """token ids -> token embeddings."""
+
+    def __init__(self, config: Config, *, dtype=jnp.float32, rngs: nnx.Rngs):
+        normal = nnx.initializers.normal(config.initializer_range)
+        narrow = config.embedding_size
+        self.config = config
+        self.token_embedding = embedding_table(config.vocab_size, narrow, dtype, normal, rngs)
+        self.position_embedding = embedding_table(config.max_position_embeddings, narrow, dtype, normal, rngs)
+        self.segment_embedding = embedding_table(config.type_vocab_size, narrow, dtype, normal, rngs)
+        self.embedding_norm = layer_norm(narrow, config.layer_norm_eps, dtype, rngs)
+        # In float32 at least, as the embeddings are.
+        exact = jnp.promote_types(dtype, jnp.float32)
+        self.embedding_projection = nnx.Linear(narrow, config.hidden_size, dtype=exact, kernel_init=normal, rngs=rngs)
+        # A list of one, so that its matrices stand where every family has them.
+        self.blocks = nnx.List(
+            [
+                Block(
+                    width=config.hidden_size,
+                    heads=config.num_attention_heads,
+                    inner_width=config.intermediate_size,
+                    activation=config.hidden_act,
+                    epsilon=config.layer_norm_eps,
+                    hidden_dropout=config.hidden_dropout_prob,
+                    attention_dropout=config.attention_probs_dropout_prob,
+                    dtype=dtype,
+                    kernel_init=normal,
+                    rngs=rngs,
+                )
+            ]
+        )
+
+    def __call__(
+        self,
+        token_ids_BL: jax.Array,
+        mask_BL: jax.Array,
+        segment_ids_BL: jax.Array | None = None,
+        keys_BL: jax.Array | None = None,
+        positions_BL: jax.Array | None = None,
+    ) -> jax.Array:
+        """hidden_BLD, the last layer's token embeddings.
+
+        Args:
+            token_ids_BL: rows of the token table; L is at most `config.positions`.
+            mask_BL: True = real token; or mask_BQK, who may look at whom (see attention.py).
+            segment_ids_BL: 0 for the first text, 1 for the second (cross-encoders); None means all 0.
+            keys_BL: one dropout key per token, None for inference.
+            positions_BL: each token's place in its text, where a row holds several; None means 0, 1, 2, ...
+        """
+        if positions_BL is None:
+            position_BLE = self.position_embedding.embedding[: token_ids_BL.shape[1]]
+        else:
+            position_BLE = self.position_embedding(positions_BL)
+        if segment_ids_BL is None:
+            segment_BLE = self.segment_embedding.embedding[0]
+        else:
+            segment_BLE = self.segment_embedding(segment_ids_BL)
+        narrow_BLE = self.embedding_norm(self.token_embedding(token_ids_BL) + position_BLE + segment_BLE)
+        narrow_BLE = dropout(narrow_BLE, self.config.hidden_dropout_prob, fold(keys_BL, 0))
+        hidden_BLD = self.embedding_projection(narrow_BLE)
+        (block,) = self.blocks
+        for layer in range(1, self.config.num_hidden_layers + 1):
+            hidden_BLD = block(hidden_BLD, mask_BL, keys_BL=fold(keys_BL, layer))
+        return hidden_BLD
+
+
+# Where each tensor of an ALBERT checkpoint goes; see encoders/bert.py for how to read the table. There is no {i}: the
+# file holds one layer.
+_THEIRS = "encoder.albert_layer_groups.0.albert_layers.0."
+RULES = [
+    Rule("embeddings.word_embeddings.weight", "token_embedding.embedding"),
+    Rule("embeddings.position_embeddings.weight", "position_embedding.embedding"),
+    Rule("embeddings.token_type_embeddings.weight", "segment_embedding.embedding"),
+    Rule("embeddings.LayerNorm.weight", "embedding_norm.scale"),
+    Rule("embeddings.LayerNorm.bias", "embedding_norm.bias"),
+    Rule("encoder.embedding_hidden_mapping_in.weight", "embedding_projection.kernel", transpose=True),
+    Rule("encoder.embedding_hidden_mapping_in.bias", "embedding_projection.bias"),
+    Rule(
+        tuple(_THEIRS + f"attention.{part}.weight" for part in ("query", "key", "value")),
+        "blocks.0.attention.qkv.kernel",
+        transpose=True,
+    ),
+    Rule(
+        tuple(_THEIRS + f"attention.{part}.bias" for part in ("query", "key", "value")),
+        "blocks.0.attention.qkv.bias",
+    ),
+    Rule(_THEIRS + "attention.dense.weight", "blocks.0.attention.output.kernel", transpose=True),
+    Rule(_THEIRS + "attention.dense.bias", "blocks.0.attention.output.bias"),
+    Rule(_THEIRS + "attention.LayerNorm.weight", "blocks.0.attention_norm.scale"),
+    Rule(_THEIRS + "attention.LayerNorm.bias", "blocks.0.attention_norm.bias"),
+    Rule(_THEIRS + "ffn.weight", "blocks.0.feed_forward.up.kernel", transpose=True),
+    Rule(_THEIRS + "ffn.bias", "blocks.0.feed_forward.up.bias"),
+    Rule(_THEIRS + "ffn_output.weight", "blocks.0.feed_forward.down.kernel", transpose=True),
+    Rule(_THEIRS + "ffn_output.bias", "blocks.0.feed_forward.down.bias"),
+    Rule(_THEIRS + "full_layer_layer_norm.weight", "blocks.0.feed_forward_norm.scale"),
+    Rule(_THEIRS + "full_layer_layer_norm.bias", "blocks.0.feed_forward_norm.bias"),
+]
+# Tensors of the same checkpoints that a sentence embedding does not use. They are carried along and written back.
+CARRIED = ["embeddings.position_ids", "pooler.*", "predictions.*", "sop_classifier.*", "classifier.*", "qa_outputs.*"]
+# AlbertForMaskedLM and its kin put the encoder under this prefix.
+PREFIX = "albert."

@@ -1,0 +1,175 @@
+"""DistilBERT (Sanh et al. 2019, "DistilBERT, a distilled version of BERT"), as an encoder.
+
+    x_t    = LayerNorm(token embedding + position embedding)        section 2: BERT without segments and pooler
+    output = Block_layers(... Block_1(x))                           BERT's blocks, half as many
+
+config.json and the weights have names of their own. Left out: distillation, heads, sinusoidal positions that are not
+trained. In training, dropout stands where BERT has it (transformers leaves out the one after the attention).
+`reference/distilbert.py` is the same in NumPy and must agree.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from minisbert import limits
+from minisbert.checkpoint.convert import Rule
+from minisbert.checkpoint.settings import Settings
+from minisbert.transformer.block import ACTIVATIONS, Block, embedding_table, layer_norm
+from minisbert.transformer.dropout import dropout, fold
+
+# The family fixes it; config.json has no key for it.
+EPSILON = 1e-12
+
+
+@dataclass(frozen=True)
+class Config:
+    """What config.json says of a DistilBERT; the field names are that file's."""
+
+    vocab_size: int
+    dim: int
+    n_layers: int
+    n_heads: int
+    hidden_dim: int
+    max_position_embeddings: int
+    activation: str = "gelu"
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    initializer_range: float = 0.02
+
+    @property
+    def hidden_size(self) -> int:
+        """`dim`, under the name it has in every other family."""
+        return self.dim
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """`n_layers`, under the name it has in every other family."""
+        return self.n_layers
+
+    @property
+    def positions(self) -> int:
+        """The longest input in tokens, special tokens included."""
+        return self.max_position_embeddings
+
+    @staticmethod
+    def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
+        """Read config.json.
+
+        Raises:
+            ModelFolderError: naming every key that is missing, out of bounds, or asks for what is not computed here.
+        """
+        settings = Settings(values, where)
+        settings.choice("sinusoidal_pos_embds", [False], default=False, why="positions are trained here, those are not")
+        settings.absent(["hidden_size", "num_hidden_layers"], "DistilBERT's are dim and n_layers; two could disagree")
+        settings.absent(["num_attention_heads", "intermediate_size"], "DistilBERT's are n_heads and hidden_dim")
+        settings.absent(["is_decoder", "add_cross_attention"], "only encoders are computed")
+        settings.absent(["auto_map"], "code from a model folder is never run")
+        settings.absent(["quantization_config", "pruned_heads"], "only dense float weights are read")
+        config = Config(
+            vocab_size=settings.integer("vocab_size", at_least=1, at_most=10_000_000),
+            dim=settings.integer("dim", at_least=1, at_most=limits.WIDTH),
+            n_layers=settings.integer("n_layers", at_least=1, at_most=limits.LAYERS),
+            n_heads=settings.integer("n_heads", at_least=1, at_most=limits.WIDTH),
+            hidden_dim=settings.integer("hidden_dim", at_least=1, at_most=limits.WIDTH),
+            max_position_embeddings=settings.integer("max_position_embeddings", at_least=1, at_most=10_000_000),
+            activation=settings.choice("activation", ACTIVATIONS, default="gelu"),
+            dropout=settings.number("dropout", at_least=0, below=1, default=0.1),
+            attention_dropout=settings.number("attention_dropout", at_least=0, below=1, default=0.1),
+            initializer_range=settings.number("initializer_range", at_least=0, below=10, default=0.02),
+        )
+        if settings.values.get("pad_token_id") is not None:
+            settings.integer("pad_token_id", at_least=0, at_most=config.vocab_size - 1)
+        if not settings.complaints and config.dim % config.n_heads:
+            settings.complain("n_heads", f"a divisor of dim {config.dim}, so that heads are equally wide")
+        settings.finish()
+        return config
+
+
+class Encoder(nnx.Module):
+    """token ids -> token embeddings."""
+
+    def __init__(self, config: Config, *, dtype=jnp.float32, rngs: nnx.Rngs):
+        normal = nnx.initializers.normal(config.initializer_range)
+        self.config = config
+        self.token_embedding = embedding_table(config.vocab_size, config.dim, dtype, normal, rngs)
+        self.position_embedding = embedding_table(config.max_position_embeddings, config.dim, dtype, normal, rngs)
+        self.embedding_norm = layer_norm(config.dim, EPSILON, dtype, rngs)
+        self.blocks = nnx.List(
+            [
+                Block(
+                    width=config.dim,
+                    heads=config.n_heads,
+                    inner_width=config.hidden_dim,
+                    activation=config.activation,
+                    epsilon=EPSILON,
+                    hidden_dropout=config.dropout,
+                    attention_dropout=config.attention_dropout,
+                    dtype=dtype,
+                    kernel_init=normal,
+                    rngs=rngs,
+                )
+                for _ in range(config.n_layers)
+            ]
+        )
+
+    def __call__(
+        self,
+        token_ids_BL: jax.Array,
+        mask_BL: jax.Array,
+        segment_ids_BL: jax.Array | None = None,
+        keys_BL: jax.Array | None = None,
+        positions_BL: jax.Array | None = None,
+    ) -> jax.Array:
+        """hidden_BLD, the last layer's token embeddings.
+
+        Args:
+            token_ids_BL: rows of the token table; L is at most `config.positions`.
+            mask_BL: True = real token; or mask_BQK, who may look at whom (see attention.py).
+            segment_ids_BL: ignored; DistilBERT has no segments.
+            keys_BL: one dropout key per token, None for inference.
+            positions_BL: each token's place in its text, where a row holds several; None means 0, 1, 2, ...
+        """
+        if positions_BL is None:
+            position_BLD = self.position_embedding.embedding[: token_ids_BL.shape[1]]
+        else:
+            position_BLD = self.position_embedding(positions_BL)
+        hidden_BLD = self.embedding_norm(self.token_embedding(token_ids_BL) + position_BLD)
+        hidden_BLD = dropout(hidden_BLD, self.config.dropout, fold(keys_BL, 0))
+        for layer, block in enumerate(self.blocks, start=1):
+            hidden_BLD = block(hidden_BLD, mask_BL, keys_BL=fold(keys_BL, layer))
+        return hidden_BLD
+
+
+# Where each tensor of a DistilBERT checkpoint goes; see encoders/bert.py for how to read the table.
+_THEIRS = "transformer.layer.{i}."
+RULES = [
+    Rule("embeddings.word_embeddings.weight", "token_embedding.embedding"),
+    Rule("embeddings.position_embeddings.weight", "position_embedding.embedding"),
+    Rule("embeddings.LayerNorm.weight", "embedding_norm.scale"),
+    Rule("embeddings.LayerNorm.bias", "embedding_norm.bias"),
+    Rule(
+        tuple(_THEIRS + f"attention.{part}_lin.weight" for part in "qkv"),
+        "blocks.{i}.attention.qkv.kernel",
+        transpose=True,
+    ),
+    Rule(tuple(_THEIRS + f"attention.{part}_lin.bias" for part in "qkv"), "blocks.{i}.attention.qkv.bias"),
+    Rule(_THEIRS + "attention.out_lin.weight", "blocks.{i}.attention.output.kernel", transpose=True),
+    Rule(_THEIRS + "attention.out_lin.bias", "blocks.{i}.attention.output.bias"),
+    Rule(_THEIRS + "sa_layer_norm.weight", "blocks.{i}.attention_norm.scale"),
+    Rule(_THEIRS + "sa_layer_norm.bias", "blocks.{i}.attention_norm.bias"),
+    Rule(_THEIRS + "ffn.lin1.weight", "blocks.{i}.feed_forward.up.kernel", transpose=True),
+    Rule(_THEIRS + "ffn.lin1.bias", "blocks.{i}.feed_forward.up.bias"),
+    Rule(_THEIRS + "ffn.lin2.weight", "blocks.{i}.feed_forward.down.kernel", transpose=True),
+    Rule(_THEIRS + "ffn.lin2.bias", "blocks.{i}.feed_forward.down.bias"),
+    Rule(_THEIRS + "output_layer_norm.weight", "blocks.{i}.feed_forward_norm.scale"),
+    Rule(_THEIRS + "output_layer_norm.bias", "blocks.{i}.feed_forward_norm.bias"),
+]
+# Tensors of the same checkpoints that a sentence embedding does not use. They are carried along and written back.
+CARRIED = ["embeddings.position_ids", "vocab_*", "pre_classifier.*", "classifier.*", "qa_outputs.*"]
+# DistilBertForMaskedLM and its kin put the encoder under this prefix.
+PREFIX = "distilbert."

@@ -1,0 +1,212 @@
+"""ModernBERT (Warner et al. 2024, "Smarter, Better, Faster, Longer: A Modern Bidirectional Encoder ..."), as an encoder.
+
+    x_t    = LayerNorm(token embedding)                             section 2.1.1: no position table, no segments
+    output = LayerNorm(Block_layers(... Block_1(x)))                pre-norm blocks without biases, a norm at the end
+
+Against BERT: positions turn the queries and keys (rotary), each third layer looks at the whole text and the others at
+a window of 128 tokens, with a base angle for each of the two kinds (section 2.1.2), and the feed-forward net is gated.
+The first layer has no norm before its attention: its input is normed already. Left out: unpadding, heads, biases,
+stretched rotary positions. `reference/modernbert.py` is the same in NumPy and must agree.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from minisbert import limits
+from minisbert.checkpoint.convert import Rule
+from minisbert.checkpoint.settings import Settings
+from minisbert.transformer.block import ACTIVATIONS, embedding_table
+from minisbert.transformer.dropout import dropout, fold
+from minisbert.transformer.positions import rotary_angles
+from minisbert.transformer.prenorm import PreNormBlock, layer_norm_without_bias, window_bias
+
+FULL, LOCAL = "full_attention", "sliding_attention"
+
+
+@dataclass(frozen=True)
+class Config:
+    """What config.json says of a ModernBERT, in either of its forms; the field names are that file's."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int
+    layer_types: tuple[str, ...]
+    global_rope_theta: float = 160_000.0
+    local_rope_theta: float = 10_000.0
+    local_attention: int = 128
+    hidden_activation: str = "gelu"
+    norm_eps: float = 1e-5
+    embedding_dropout: float = 0.0
+    attention_dropout: float = 0.0
+    mlp_dropout: float = 0.0
+    initializer_range: float = 0.02
+
+    @property
+    def positions(self) -> int:
+        """The longest input in tokens, special tokens included."""
+        return self.max_position_embeddings
+
+    @staticmethod
+    def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
+        """Read config.json.
+
+        Raises:
+            ModelFolderError: naming every key that is missing, out of bounds, or asks for what is not computed here.
+        """
+        settings = Settings(values, where)
+        settings.choice("position_embedding_type", ["absolute"], default="absolute", why="the word means nothing here")
+        for key in ("attention_bias", "mlp_bias", "norm_bias"):
+            settings.choice(key, [False], default=False, why="no published model has biases")
+        settings.absent(["head_dim"], "heads are hidden_size / num_attention_heads wide")
+        settings.absent(["rope_scaling"], "rotary positions are computed as trained, not stretched")
+        settings.absent(["is_decoder", "add_cross_attention"], "only encoders are computed")
+        settings.absent(["auto_map"], "code from a model folder is never run")
+        settings.absent(["quantization_config", "pruned_heads"], "only dense float weights are read")
+        layers = settings.integer("num_hidden_layers", at_least=1, at_most=limits.LAYERS)
+        config = Config(
+            vocab_size=settings.integer("vocab_size", at_least=1, at_most=10_000_000),
+            hidden_size=settings.integer("hidden_size", at_least=1, at_most=limits.WIDTH),
+            num_hidden_layers=layers,
+            num_attention_heads=settings.integer("num_attention_heads", at_least=1, at_most=limits.WIDTH),
+            intermediate_size=settings.integer("intermediate_size", at_least=1, at_most=limits.WIDTH),
+            max_position_embeddings=settings.integer("max_position_embeddings", at_least=1, at_most=10_000_000),
+            layer_types=_layer_types(settings, layers),
+            global_rope_theta=_theta(settings, FULL, "global_rope_theta", 160_000.0),
+            local_rope_theta=_theta(settings, LOCAL, "local_rope_theta", 10_000.0),
+            local_attention=settings.integer("local_attention", at_least=0, at_most=10_000_000, default=128),
+            hidden_activation=settings.choice("hidden_activation", ACTIVATIONS, default="gelu"),
+            norm_eps=settings.number("norm_eps", at_least=1e-20, below=0.1, default=1e-5),
+            embedding_dropout=settings.number("embedding_dropout", at_least=0, below=1, default=0.0),
+            attention_dropout=settings.number("attention_dropout", at_least=0, below=1, default=0.0),
+            mlp_dropout=settings.number("mlp_dropout", at_least=0, below=1, default=0.0),
+            initializer_range=settings.number("initializer_range", at_least=0, below=10, default=0.02),
+        )
+        if settings.values.get("pad_token_id") is not None:
+            settings.integer("pad_token_id", at_least=0, at_most=config.vocab_size - 1)
+        if not settings.complaints and config.hidden_size % (2 * config.num_attention_heads):
+            settings.complain(
+                "num_attention_heads",
+                f"half a divisor of hidden_size {config.hidden_size}, so that heads are equally wide and hold pairs",
+            )
+        settings.finish()
+        return config
+
+
+def _layer_types(settings: Settings, layers: int) -> tuple[str, ...]:
+    """Which layers look at the whole text: a list of names, or, in the older form, every n-th."""
+    every = settings.integer("global_attn_every_n_layers", at_least=1, at_most=limits.LAYERS, default=3)
+    types = settings.values.get("layer_types")
+    if types is None:
+        return tuple(LOCAL if layer % every else FULL for layer in range(layers))
+    if not isinstance(types, list) or len(types) != layers or not all(name in (FULL, LOCAL) for name in types):
+        settings.complain("layer_types", f"a list of {layers} names (num_hidden_layers), each {FULL!r} or {LOCAL!r}")
+        return (FULL,) * layers
+    return tuple(types)
+
+
+def _theta(settings: Settings, kind: str, old_key: str, default: float) -> float:
+    """The base angle of one kind of layers: in `rope_parameters`, or under its older key."""
+    old = settings.number(old_key, at_least=1, below=1e12, default=default)
+    every = settings.values.get("rope_parameters")
+    new: Any = {} if every is None else None
+    if isinstance(every, dict) and every.keys() <= {FULL, LOCAL}:
+        new = {} if every.get(kind) is None else every[kind]
+    if isinstance(new, dict) and new.keys() <= {"rope_theta", "rope_type"}:
+        theta = new.get("rope_theta", old)
+        if new.get("rope_type", "default") == "default" and type(theta) in (int, float) and 1 <= theta < 1e12:
+            return float(theta)
+    settings.complain(
+        "rope_parameters", f"{FULL!r} and {LOCAL!r}, each with a 'rope_theta' and the 'rope_type' 'default'"
+    )
+    return old
+
+
+class Encoder(nnx.Module):
+    """token ids -> token embeddings."""
+
+    def __init__(self, config: Config, *, dtype=jnp.float32, rngs: nnx.Rngs):
+        normal = nnx.initializers.normal(config.initializer_range)
+        self.config = config
+        self.token_embedding = embedding_table(config.vocab_size, config.hidden_size, dtype, normal, rngs)
+        self.embedding_norm = layer_norm_without_bias(config.hidden_size, config.norm_eps, dtype, rngs)
+        self.blocks = nnx.List(
+            [
+                PreNormBlock(
+                    width=config.hidden_size,
+                    heads=config.num_attention_heads,
+                    inner_width=config.intermediate_size,
+                    activation=config.hidden_activation,
+                    epsilon=config.norm_eps,
+                    attention_dropout=config.attention_dropout,
+                    inner_dropout=config.mlp_dropout,
+                    norm_first=layer > 0,
+                    dtype=dtype,
+                    kernel_init=normal,
+                    rngs=rngs,
+                )
+                for layer in range(config.num_hidden_layers)
+            ]
+        )
+        self.final_norm = layer_norm_without_bias(config.hidden_size, config.norm_eps, dtype, rngs)
+
+    def __call__(
+        self,
+        token_ids_BL: jax.Array,
+        mask_BL: jax.Array,
+        segment_ids_BL: jax.Array | None = None,
+        keys_BL: jax.Array | None = None,
+        positions_BL: jax.Array | None = None,
+    ) -> jax.Array:
+        """hidden_BLD, the last layer's token embeddings.
+
+        Args:
+            token_ids_BL: rows of the token table; L is at most `config.positions`.
+            mask_BL: True = real token; or mask_BQK, who may look at whom (see attention.py).
+            segment_ids_BL: ignored; ModernBERT has no segments.
+            keys_BL: one dropout key per token, None for inference.
+            positions_BL: not needed: products of turned queries and keys depend on distances alone, which are the
+                same in a row that holds several texts.
+        """
+        config, L = self.config, token_ids_BL.shape[1]
+        hidden_BLD = self.embedding_norm(self.token_embedding(token_ids_BL))
+        hidden_BLD = dropout(hidden_BLD, config.embedding_dropout, fold(keys_BL, 0))
+        exact, head_width = hidden_BLD.dtype, config.hidden_size // config.num_attention_heads
+        # Kind of layer -> its angles, and what keeps its queries within their window (half of it on either side).
+        looks = {
+            FULL: (rotary_angles(L, head_width, config.global_rope_theta, exact), None),
+            LOCAL: (
+                rotary_angles(L, head_width, config.local_rope_theta, exact),
+                window_bias(L, config.local_attention // 2, exact),
+            ),
+        }
+        for layer, (kind, block) in enumerate(zip(config.layer_types, self.blocks, strict=True), start=1):
+            hidden_BLD = block(hidden_BLD, mask_BL, *looks[kind], keys_BL=fold(keys_BL, layer))
+        return self.final_norm(hidden_BLD)
+
+
+# Where each tensor of a ModernBERT checkpoint goes; see encoders/bert.py for how to read the table. Query, key and
+# value are one matrix there too, and so are the two of the gated feed-forward net.
+_THEIRS = "layers.{i}."
+RULES = [
+    Rule("embeddings.tok_embeddings.weight", "token_embedding.embedding"),
+    Rule("embeddings.norm.weight", "embedding_norm.scale"),
+    Rule(_THEIRS + "attn_norm.weight", "blocks.{i}.attention_norm.scale", first=1),
+    Rule(_THEIRS + "attn.Wqkv.weight", "blocks.{i}.attention.qkv.kernel", transpose=True),
+    Rule(_THEIRS + "attn.Wo.weight", "blocks.{i}.attention.output.kernel", transpose=True),
+    Rule(_THEIRS + "mlp_norm.weight", "blocks.{i}.feed_forward_norm.scale"),
+    Rule(_THEIRS + "mlp.Wi.weight", "blocks.{i}.feed_forward.up.kernel", transpose=True),
+    Rule(_THEIRS + "mlp.Wo.weight", "blocks.{i}.feed_forward.down.kernel", transpose=True),
+    Rule("final_norm.weight", "final_norm.scale"),
+]
+# Tensors of the same checkpoints that a sentence embedding does not use. They are carried along and written back.
+CARRIED = ["head.*", "decoder.*", "classifier.*"]
+# ModernBertForMaskedLM and its kin put the encoder under this prefix.
+PREFIX = "model."

@@ -1,0 +1,184 @@
+"""RoBERTa (Liu et al. 2019, "RoBERTa: A Robustly Optimized BERT Pretraining Approach"), as an encoder.
+
+    x_t    = LayerNorm(token embedding + position embedding + segment embedding)      positions start after the padding row
+    output = Block_layers(... Block_1(x))                                             BERT's blocks
+
+XLM-R (Conneau et al. 2020) and CamemBERT (Martin et al. 2020) are the same encoder under other `model_type`s, with
+other vocabularies. Against BERT: positions are counted from `pad_token_id + 1`, so a table of 514 rows takes 512
+tokens, and there is one segment in all published models. Left out: heads, pooler, decoders, relative positions.
+`reference/roberta.py` is the same in NumPy and must agree.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from minisbert import limits
+from minisbert.checkpoint.convert import Rule
+from minisbert.checkpoint.settings import Settings
+from minisbert.transformer.block import ACTIVATIONS, Block, embedding_table, layer_norm
+from minisbert.transformer.dropout import dropout, fold
+from minisbert.transformer.positions import offset_position_ids
+
+
+@dataclass(frozen=True)
+class Config:
+    """What config.json says of a RoBERTa; the field names are that file's."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int
+    pad_token_id: int = 1
+    type_vocab_size: int = 2
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-12
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    initializer_range: float = 0.02
+
+    @property
+    def positions(self) -> int:
+        """The longest input in tokens: the table's first rows, up to the padding row, are no positions."""
+        return self.max_position_embeddings - self.pad_token_id - 1
+
+    @staticmethod
+    def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
+        """Read config.json.
+
+        Raises:
+            ModelFolderError: naming every key that is missing, out of bounds, or asks for what is not computed here.
+        """
+        settings = Settings(values, where)
+        settings.choice("position_embedding_type", ["absolute"], default="absolute", why="learned positions")
+        settings.absent(["is_decoder", "add_cross_attention"], "only encoders are computed")
+        settings.absent(["auto_map"], "code from a model folder is never run")
+        settings.absent(["quantization_config", "pruned_heads"], "only dense float weights are read")
+        vocab_size = settings.integer("vocab_size", at_least=2, at_most=10_000_000)
+        pad_token_id = settings.integer("pad_token_id", at_least=0, at_most=vocab_size - 1, default=1)
+        config = Config(
+            vocab_size=vocab_size,
+            hidden_size=settings.integer("hidden_size", at_least=1, at_most=limits.WIDTH),
+            num_hidden_layers=settings.integer("num_hidden_layers", at_least=1, at_most=limits.LAYERS),
+            num_attention_heads=settings.integer("num_attention_heads", at_least=1, at_most=limits.WIDTH),
+            intermediate_size=settings.integer("intermediate_size", at_least=1, at_most=limits.WIDTH),
+            max_position_embeddings=settings.integer(
+                "max_position_embeddings", at_least=pad_token_id + 2, at_most=10_000_000
+            ),
+            pad_token_id=pad_token_id,
+            type_vocab_size=settings.integer("type_vocab_size", at_least=1, at_most=1_000, default=2),
+            hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu"),
+            layer_norm_eps=settings.number("layer_norm_eps", at_least=1e-20, below=0.1, default=1e-12),
+            hidden_dropout_prob=settings.number("hidden_dropout_prob", at_least=0, below=1, default=0.1),
+            attention_probs_dropout_prob=settings.number(
+                "attention_probs_dropout_prob", at_least=0, below=1, default=0.1
+            ),
+            initializer_range=settings.number("initializer_range", at_least=0, below=10, default=0.02),
+        )
+        if not settings.complaints and config.hidden_size % config.num_attention_heads:
+            settings.complain(
+                "num_attention_heads", f"a divisor of hidden_size {config.hidden_size}, so that heads are equally wide"
+            )
+        settings.finish()
+        return config
+
+
+class Encoder(nnx.Module):
+    """token ids -> token embeddings."""
+
+    def __init__(self, config: Config, *, dtype=jnp.float32, rngs: nnx.Rngs):
+        normal = nnx.initializers.normal(config.initializer_range)
+        self.config = config
+        self.token_embedding = embedding_table(config.vocab_size, config.hidden_size, dtype, normal, rngs)
+        self.position_embedding = embedding_table(
+            config.max_position_embeddings, config.hidden_size, dtype, normal, rngs
+        )
+        self.segment_embedding = embedding_table(config.type_vocab_size, config.hidden_size, dtype, normal, rngs)
+        self.embedding_norm = layer_norm(config.hidden_size, config.layer_norm_eps, dtype, rngs)
+        self.blocks = nnx.List(
+            [
+                Block(
+                    width=config.hidden_size,
+                    heads=config.num_attention_heads,
+                    inner_width=config.intermediate_size,
+                    activation=config.hidden_act,
+                    epsilon=config.layer_norm_eps,
+                    hidden_dropout=config.hidden_dropout_prob,
+                    attention_dropout=config.attention_probs_dropout_prob,
+                    dtype=dtype,
+                    kernel_init=normal,
+                    rngs=rngs,
+                )
+                for _ in range(config.num_hidden_layers)
+            ]
+        )
+
+    def __call__(
+        self,
+        token_ids_BL: jax.Array,
+        mask_BL: jax.Array,
+        segment_ids_BL: jax.Array | None = None,
+        keys_BL: jax.Array | None = None,
+        positions_BL: jax.Array | None = None,
+    ) -> jax.Array:
+        """hidden_BLD, the last layer's token embeddings.
+
+        Args:
+            token_ids_BL: rows of the token table; L is at most `config.positions`.
+            mask_BL: True = real token; or mask_BQK, who may look at whom (see attention.py).
+            segment_ids_BL: below `type_vocab_size`; None means all 0.
+            keys_BL: one dropout key per token, None for inference.
+            positions_BL: each token's place in its text, where a row holds several; None means 0, 1, 2, ...
+        """
+        position_BLD = self.position_embedding(
+            offset_position_ids(token_ids_BL, self.config.pad_token_id, positions_BL)
+        )
+        if segment_ids_BL is None:
+            segment_BLD = self.segment_embedding.embedding[0]
+        else:
+            segment_BLD = self.segment_embedding(segment_ids_BL)
+        hidden_BLD = self.embedding_norm(self.token_embedding(token_ids_BL) + position_BLD + segment_BLD)
+        hidden_BLD = dropout(hidden_BLD, self.config.hidden_dropout_prob, fold(keys_BL, 0))
+        for layer, block in enumerate(self.blocks, start=1):
+            hidden_BLD = block(hidden_BLD, mask_BL, keys_BL=fold(keys_BL, layer))
+        return hidden_BLD
+
+
+# Where each tensor of a RoBERTa checkpoint goes; see encoders/bert.py for how to read the table.
+_THEIRS = "encoder.layer.{i}."
+RULES = [
+    Rule("embeddings.word_embeddings.weight", "token_embedding.embedding"),
+    Rule("embeddings.position_embeddings.weight", "position_embedding.embedding"),
+    Rule("embeddings.token_type_embeddings.weight", "segment_embedding.embedding"),
+    Rule("embeddings.LayerNorm.weight", "embedding_norm.scale"),
+    Rule("embeddings.LayerNorm.bias", "embedding_norm.bias"),
+    Rule(
+        tuple(_THEIRS + f"attention.self.{part}.weight" for part in ("query", "key", "value")),
+        "blocks.{i}.attention.qkv.kernel",
+        transpose=True,
+    ),
+    Rule(
+        tuple(_THEIRS + f"attention.self.{part}.bias" for part in ("query", "key", "value")),
+        "blocks.{i}.attention.qkv.bias",
+    ),
+    Rule(_THEIRS + "attention.output.dense.weight", "blocks.{i}.attention.output.kernel", transpose=True),
+    Rule(_THEIRS + "attention.output.dense.bias", "blocks.{i}.attention.output.bias"),
+    Rule(_THEIRS + "attention.output.LayerNorm.weight", "blocks.{i}.attention_norm.scale"),
+    Rule(_THEIRS + "attention.output.LayerNorm.bias", "blocks.{i}.attention_norm.bias"),
+    Rule(_THEIRS + "intermediate.dense.weight", "blocks.{i}.feed_forward.up.kernel", transpose=True),
+    Rule(_THEIRS + "intermediate.dense.bias", "blocks.{i}.feed_forward.up.bias"),
+    Rule(_THEIRS + "output.dense.weight", "blocks.{i}.feed_forward.down.kernel", transpose=True),
+    Rule(_THEIRS + "output.dense.bias", "blocks.{i}.feed_forward.down.bias"),
+    Rule(_THEIRS + "output.LayerNorm.weight", "blocks.{i}.feed_forward_norm.scale"),
+    Rule(_THEIRS + "output.LayerNorm.bias", "blocks.{i}.feed_forward_norm.bias"),
+]
+# Tensors of the same checkpoints that a sentence embedding does not use. They are carried along and written back.
+CARRIED = ["embeddings.position_ids", "pooler.dense.*", "lm_head.*", "classifier.*"]
+# RobertaForMaskedLM and its kin, XLM-R's and CamemBERT's too, put the encoder under this prefix.
+PREFIX = "roberta."

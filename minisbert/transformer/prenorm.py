@@ -1,0 +1,142 @@
+"""One layer of the newer encoders: norms before the sublayers, rotary positions, a gated feed-forward net.
+
+    a      = x + Dropout(MultiHead(LayerNorm(x)))           queries and keys turned by their positions
+    output = a + FFN(LayerNorm(a)),                         FFN(a) = W_2 (GELU(W_1 a) * V a)
+
+This is the pre-norm form (Xiong et al. 2020, "On Layer Normalization in the Transformer Architecture", figure 1b) with
+rotary positions (Su et al. 2021) and GEGLU (Shazeer 2020, "GLU Variants Improve Transformer", equation 6), without any
+bias, as ModernBERT has it. `transformer/block.py` is the older layer. Left out: grouped queries, RMS norm.
+`reference/modernbert.py` is the same in NumPy and must agree.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from minisbert.transformer.attention import scaled_dot_product_attention
+from minisbert.transformer.block import ACTIVATIONS
+from minisbert.transformer.dropout import dropout, fold
+from minisbert.transformer.positions import rotate
+
+
+def window_bias(length: int, reach: int, dtype=jnp.float32) -> jax.Array | None:
+    """What is added to the scores so that a query sees only keys at most `reach` tokens away; None where all are.
+
+    Returns:
+        `[1, Q, K]`: 0 within the window, the lowest number beyond, whose weight is then exactly 0.
+
+    Source: sliding window attention, Beltagy et al. 2020 (Longformer), section 3.1. Computed densely all the same.
+
+    Example:
+        >>> (window_bias(4, reach=1)[0] == 0).astype(int).tolist()
+        [[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 1], [0, 0, 1, 1]]
+        >>> window_bias(4, reach=3) is None
+        True
+    """
+    if length <= reach + 1:
+        return None
+    distance_QK = jnp.abs(jnp.arange(length)[:, None] - jnp.arange(length)[None, :])
+    return jnp.where(distance_QK <= reach, 0, jnp.finfo(dtype).min).astype(dtype)[None]
+
+
+def layer_norm_without_bias(width: int, epsilon: float, dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """Layer norm with a scale alone, in float32 at least; see `block.layer_norm`."""
+    dtype = jnp.promote_types(dtype, jnp.float32)
+    return nnx.LayerNorm(width, epsilon=epsilon, dtype=dtype, use_bias=False, use_fast_variance=False, rngs=rngs)
+
+
+class RotarySelfAttention(nnx.Module):
+    """`attention.MultiHeadSelfAttention` without bias, queries and keys turned by their positions."""
+
+    def __init__(self, width: int, heads: int, *, dropout_rate: float, dtype, kernel_init, rngs: nnx.Rngs):
+        self.heads = heads
+        self.dropout_rate = dropout_rate
+        self.qkv = nnx.Linear(width, 3 * width, use_bias=False, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+        self.output = nnx.Linear(width, width, use_bias=False, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+
+    def __call__(
+        self,
+        hidden_BLD: jax.Array,
+        mask_BL: jax.Array,
+        angles: tuple[np.ndarray, np.ndarray],
+        bias_1QK: jax.Array | None = None,
+        keys_BL: jax.Array | None = None,
+    ) -> jax.Array:
+        """hidden_BLD -> hidden_BLD; `angles` are those of `positions.rotary_angles`."""
+        B, L, D = hidden_BLD.shape
+        qkv_BL3NH = self.qkv(hidden_BLD).reshape(B, L, 3, self.heads, D // self.heads)
+        query_BNLH, key_BNLH, value_BNLH = jnp.transpose(qkv_BL3NH, (2, 0, 3, 1, 4))
+        context_BNLH = scaled_dot_product_attention(
+            rotate(query_BNLH, *angles),
+            rotate(key_BNLH, *angles),
+            value_BNLH,
+            mask_BL,
+            bias_1QK,
+            dropout_rate=self.dropout_rate,
+            keys_BL=fold(keys_BL, 0),
+        )
+        return self.output(jnp.transpose(context_BNLH, (0, 2, 1, 3)).reshape(B, L, D))
+
+
+class GatedFeedForward(nnx.Module):
+    """W_2 (activation(W_1 x) * V x) on each token by itself (Shazeer 2020, equation 6); W_1 and V are one matrix `up`."""
+
+    def __init__(
+        self, width: int, inner_width: int, activation: str, *, dropout_rate: float, dtype, kernel_init, rngs: nnx.Rngs
+    ):
+        self.activation = ACTIVATIONS[activation]
+        self.dropout_rate = dropout_rate
+        self.up = nnx.Linear(width, 2 * inner_width, use_bias=False, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+        self.down = nnx.Linear(inner_width, width, use_bias=False, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+
+    def __call__(self, hidden_BLD: jax.Array, keys_BL: jax.Array | None = None) -> jax.Array:
+        inner_BLF, gate_BLF = jnp.split(self.up(hidden_BLD), 2, axis=-1)
+        return self.down(dropout(self.activation(inner_BLF) * gate_BLF, self.dropout_rate, keys_BL))
+
+
+class PreNormBlock(nnx.Module):
+    """Pre-norm transformer layer, hidden_BLD -> hidden_BLD (Xiong et al. 2020, figure 1b)."""
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        heads: int,
+        inner_width: int,
+        activation: str,
+        epsilon: float,
+        attention_dropout: float,
+        inner_dropout: float,
+        norm_first: bool,
+        dtype,
+        kernel_init,
+        rngs: nnx.Rngs,
+    ):
+        """`norm_first=False` leaves out the norm before the attention, for a layer whose input is normed already."""
+        self.attention_dropout = attention_dropout
+        self.attention_norm = layer_norm_without_bias(width, epsilon, dtype, rngs) if norm_first else None
+        self.attention = RotarySelfAttention(
+            width, heads, dropout_rate=attention_dropout, dtype=dtype, kernel_init=kernel_init, rngs=rngs
+        )
+        self.feed_forward_norm = layer_norm_without_bias(width, epsilon, dtype, rngs)
+        self.feed_forward = GatedFeedForward(
+            *(width, inner_width, activation),
+            dropout_rate=inner_dropout,
+            dtype=dtype,
+            kernel_init=kernel_init,
+            rngs=rngs,
+        )
+
+    def __call__(
+        self,
+        hidden_BLD: jax.Array,
+        mask_BL: jax.Array,
+        angles: tuple[np.ndarray, np.ndarray],
+        bias_1QK: jax.Array | None = None,
+        keys_BL: jax.Array | None = None,
+    ) -> jax.Array:
+        normed_BLD = hidden_BLD if self.attention_norm is None else self.attention_norm(hidden_BLD)
+        attended_BLD = self.attention(normed_BLD, mask_BL, angles, bias_1QK, fold(keys_BL, 0))
+        hidden_BLD = hidden_BLD + dropout(attended_BLD, self.attention_dropout, fold(keys_BL, 1))
+        return hidden_BLD + self.feed_forward(self.feed_forward_norm(hidden_BLD), fold(keys_BL, 2))

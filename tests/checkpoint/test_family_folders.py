@@ -1,0 +1,269 @@
+"""Bad folders of the families after BERT and MPNet: refused by the file and the key, before anything is computed.
+
+What is the same for every family (JSON, modules, pooling, safetensors) is in test_folder.py on BERT and MPNet.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from test_folder import HUGE, MODEL, NO_COUNT, NO_NUMBER, J, T, drop, edit, refused, remove, tokenizer
+
+from minisbert.encoders import FAMILIES
+from minisbert.pretrained import load_pretrained
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from families import tiny
+
+# What each family's config.json must say, and may.
+NEEDED = ["hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings"]
+NUMBERS = ["layer_norm_eps", "hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range"]
+EVERY_FAMILY: dict[str, list[Any]] = {
+    "is_decoder": [True],
+    "add_cross_attention": [True],
+    "auto_map": [{"AutoModel": "modeling_evil.Evil"}],
+    "quantization_config": [{"bits": 4}],
+}
+ACTIVATIONS = ["swiglu", "os.system", "quick_gelu", None, 3, ["gelu"], ""]
+POSITION_TYPES = ["relative_key", "relative_key_query", "rotary", 3, ["absolute"]]
+
+
+def roberta(**more: Any) -> dict[str, Any]:
+    return {
+        "counts": ["vocab_size", *NEEDED],
+        "numbers": NUMBERS,
+        "wrong": {
+            "num_attention_heads": [5],
+            "hidden_act": ACTIVATIONS,
+            "position_embedding_type": POSITION_TYPES,
+            "pad_token_id": [-1, None, "1", 0.5, True, HUGE],
+            "type_vocab_size": [0, "1", None, HUGE],
+            "max_position_embeddings": [2],
+            "pruned_heads": [{"0": [1]}],
+            **EVERY_FAMILY,
+        },
+        **more,
+    }
+
+
+def albert() -> dict[str, Any]:
+    return {
+        "counts": ["vocab_size", *NEEDED],
+        "numbers": NUMBERS,
+        "wrong": {
+            "num_attention_heads": [7],
+            "hidden_act": ACTIVATIONS,
+            "position_embedding_type": POSITION_TYPES,
+            "num_hidden_groups": [0, 2, "1", None],
+            "inner_group_num": [0, 2, "1", None],
+            "embedding_size": NO_COUNT,
+            "type_vocab_size": [0, "1", None, HUGE],
+            "pad_token_id": [-1, "0", HUGE],
+            "pruned_heads": [{"0": [1]}],
+            **EVERY_FAMILY,
+        },
+    }
+
+
+def rope(**full: Any) -> dict[str, Any]:
+    return {"full_attention": full, "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0}}
+
+
+def modernbert() -> dict[str, Any]:
+    return {
+        "counts": ["vocab_size", *NEEDED],
+        "numbers": ["norm_eps", "embedding_dropout", "attention_dropout", "mlp_dropout", "initializer_range"],
+        "wrong": {
+            "num_attention_heads": [5, 8],  # 24 / 8 = 3 is no number of pairs
+            "hidden_activation": ACTIVATIONS,
+            "position_embedding_type": POSITION_TYPES,
+            "local_attention": [-1, None, "128", 12.5, True, HUGE, [64, 64]],
+            "layer_types": [[], ["full_attention"], ["full_attention"] * 2 + ["linear_attention"], "full_attention", 3],
+            "global_attn_every_n_layers": [0, -3, "3", None, HUGE],
+            "global_rope_theta": [0, "10000", None, float("nan"), HUGE],
+            "local_rope_theta": [0, "10000", None, float("inf")],
+            "rope_parameters": [
+                *(3, "default", [], rope(rope_theta="1"), rope(rope_theta=0), rope(rope_theta=True)),
+                *(rope(rope_type="yarn", rope_theta=1e4), rope(rope_type="default", rope_theta=1e4, factor=2.0)),
+                *(rope(rope_theta=float("nan")), {"full_attention": 3}, {"rope_type": "default", "rope_theta": 1e4}),
+            ],
+            "head_dim": [8],
+            "rope_scaling": [{"rope_type": "linear", "factor": 2.0}],
+            "attention_bias": [True, "no", None],
+            "mlp_bias": [True],
+            "norm_bias": [True],
+            "pad_token_id": [-1, "0", HUGE],
+            "pruned_heads": [{"0": [1]}],
+            **EVERY_FAMILY,
+        },
+    }
+
+
+TABLE: dict[str, dict[str, Any]] = {
+    "roberta": roberta(),
+    "xlm-roberta": roberta(),
+    "albert": albert(),
+    "modernbert": modernbert(),
+    "distilbert": {
+        "counts": ["vocab_size", "dim", "n_layers", "n_heads", "hidden_dim", "max_position_embeddings"],
+        "numbers": ["dropout", "attention_dropout", "initializer_range"],
+        "wrong": {
+            "n_heads": [7],
+            "activation": ACTIVATIONS,
+            "sinusoidal_pos_embds": [True, "yes", None],
+            "hidden_size": [30],
+            "num_attention_heads": [3],
+            "pad_token_id": [-1, "0", 188, HUGE],
+            "pruned_heads": [{"0": [1]}],
+            **EVERY_FAMILY,
+        },
+    },
+}
+CASES = [
+    pytest.param(family, key, values, id=f"{family}-{key}")
+    for family, rows in TABLE.items()
+    for key, values in [
+        *((key, NO_COUNT) for key in rows["counts"]),
+        *((key, NO_NUMBER) for key in rows["numbers"]),
+        *rows["wrong"].items(),
+    ]
+]
+
+
+@pytest.fixture(params=TABLE)
+def family(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def folder(family, tmp_path) -> Path:
+    return Path(shutil.copytree(tiny(family), tmp_path / "model"))
+
+
+def settings(family: str) -> dict[str, Any]:
+    return json.loads((tiny(family) / "config.json").read_text())
+
+
+@pytest.mark.parametrize(("family", "key", "values"), CASES)
+def test_values_of_config_json(family, key, values):
+    """A count or number out of bounds, an unknown activation or position type, a decoder: each named with its value."""
+    for value in values:
+        wrong = settings(family) | {key: value}
+        message = refused(lambda wrong=wrong: FAMILIES[family].Config.from_json(wrong, "config.json"), f"'{key}'")
+        assert message.startswith("config.json: ") and f"{value!r:.20}" in message, value
+
+
+def test_every_missing_count_is_named(family):
+    values, counts = settings(family), TABLE[family]["counts"]
+    for key in counts:
+        less = {name: value for name, value in values.items() if name != key}
+        refused(lambda less=less: FAMILIES[family].Config.from_json(less), f"'{key}' is missing")
+    refused(lambda: FAMILIES[family].Config.from_json({}), *(f"'{key}' is missing" for key in counts))
+
+
+def test_all_complaints_at_once(family):
+    wrong = [*TABLE[family]["counts"], *TABLE[family]["numbers"]]
+    refused(lambda: FAMILIES[family].Config.from_json(dict.fromkeys(wrong, "x")), *(f"'{key}'" for key in wrong))
+
+
+def test_a_config_is_refused_when_the_folder_is_loaded(family, folder):
+    key = TABLE[family]["counts"][1]
+    edit("config.json", **{key: "x"})(folder)
+    refused(lambda: load_pretrained(folder), str(folder), "config.json", key)
+
+
+def test_a_wrong_vocabulary_size(family, folder):
+    size = settings(family)["vocab_size"]
+    edit("config.json", vocab_size=size - 1)(folder)
+    refused(lambda: load_pretrained(folder), J, str(size - 1))
+    edit("config.json", vocab_size=size + 1)(folder)
+    refused(lambda: load_pretrained(folder), MODEL, "embeddings.weight", str(size + 1), str(size))
+
+
+def test_missing_and_unknown_tensors_are_all_named(family, folder):
+    arrays = load_file(folder / MODEL)
+    lost = sorted(arrays)[::3]
+    save_file({n: a for n, a in arrays.items() if n not in lost} | {"evil": arrays[lost[0]]}, folder / MODEL)
+    refused(lambda: load_pretrained(folder), MODEL, *(f"missing: {name!r}" for name in lost), "unknown: 'evil'")
+
+
+def test_a_tensor_of_another_shape_and_one_not_finite(family, folder):
+    arrays = load_file(folder / MODEL)
+    first, last = sorted(arrays)[0], sorted(arrays)[-1]
+    save_file(arrays | {first: arrays[first][:-1]}, folder / MODEL)
+    refused(lambda: load_pretrained(folder), MODEL, f"wrong shape: {first!r}")
+    save_file(arrays | {last: arrays[last] * np.float32(np.nan)}, folder / MODEL)
+    refused(lambda: load_pretrained(folder), MODEL, last, "not finite")
+
+
+def test_another_familys_weights(family, folder):
+    other = "mpnet" if family != "mpnet" else "bert"
+    shutil.copy(tiny(other) / MODEL, folder / MODEL)
+    refused(lambda: load_pretrained(folder), MODEL, "relative_attention")
+
+
+def test_a_layer_too_many_in_config_json(family, folder):
+    """Its tensors are named; a family that shares one layer is the same with more of them."""
+    key = next(key for key in ("num_hidden_layers", "n_layers") if key in settings(family))
+    edit("config.json", **{key: 7})(folder)
+    if family == "albert":
+        assert load_pretrained(folder).design.config.num_hidden_layers == 7
+    else:
+        refused(lambda: load_pretrained(folder), MODEL, "layer", ".6.")
+
+
+def test_a_pooling_of_another_width(family, folder):
+    edit("1_Pooling/config.json", word_embedding_dimension=99)(folder)
+    refused(lambda: load_pretrained(folder), "1_Pooling/config.json", "word_embedding_dimension", "99")
+
+
+def test_no_tokenizer(family, folder):
+    for name in (J, "vocab.txt", "vocab.json", "merges.txt"):
+        (folder / name).unlink(missing_ok=True)
+    refused(lambda: load_pretrained(folder), "tokenizer.json", "vocab.txt", "vocab.json")
+
+
+def test_a_special_token_that_the_vocabulary_has_not(family, folder):
+    """The tokenizer's template or processor puts a token around each text that stands nowhere else."""
+
+    def gone(content: dict[str, Any]) -> None:
+        text = json.dumps(content["post_processor"])
+        start = "[CLS]" if "[CLS]" in text else "<s>"
+        content["post_processor"] = json.loads(text.replace(json.dumps(start), json.dumps("<gone>")))
+
+    tokenizer(gone)(folder)
+    refused(lambda: load_pretrained(folder), J, "<gone>")
+
+
+def test_special_tokens_of_another_model(family, folder):
+    """The processor's id of a special token is not the vocabulary's."""
+
+    def other(content: dict[str, Any]) -> None:
+        processor = content["post_processor"]
+        if "cls" in processor:
+            processor["cls"][1] += 5
+        else:
+            next(iter(processor["special_tokens"].values()))["ids"][0] += 5
+
+    tokenizer(other)(folder)
+    refused(lambda: load_pretrained(folder), J, "special token")
+
+
+def test_the_length_limit_leaves_room(family, folder):
+    (folder / "sentence_bert_config.json").unlink()
+    edit(T, model_max_length=0)(folder)
+    refused(lambda: load_pretrained(folder), T, "model_max_length")
+
+
+def test_a_folder_without_config_or_weights(family, folder):
+    remove(MODEL)(folder)
+    refused(lambda: load_pretrained(folder), MODEL)
+    drop("config.json", "model_type")(folder)
+    refused(lambda: load_pretrained(folder), "config.json", "model_type")
+    remove("config.json")(folder)
+    refused(lambda: load_pretrained(folder), "config.json")

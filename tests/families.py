@@ -1,0 +1,49 @@
+"""Every encoder family: its tiny checkpoint `weights/tiny-<model_type>` and its NumPy twin. Adding a family adds a row."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from minisbert.reference.albert import albert
+from minisbert.reference.distilbert import distilbert
+from minisbert.reference.encoder import bert, mpnet
+from minisbert.reference.modernbert import modernbert
+from minisbert.reference.roberta import roberta
+
+WEIGHTS = Path(__file__).parents[1] / "weights"
+
+# config.json's `model_type` -> the twin
+TWINS: dict[str, Callable] = {
+    "bert": bert,
+    "mpnet": mpnet,
+    "roberta": roberta,
+    "xlm-roberta": roberta,
+    "distilbert": distilbert,
+    "albert": albert,
+    "modernbert": modernbert,
+}
+
+
+def tiny(model_type: str) -> Path:
+    """The family's tiny checkpoint."""
+    return WEIGHTS / f"tiny-{model_type}"
+
+
+def random_encoder(code: ModuleType, config: Any) -> tuple[Callable, dict[Any, Any]]:
+    """An encoder of a family with random weights, compiled, and those weights, nested, as NumPy."""
+    _, state = nnx.split(nnx.eval_shape(lambda: code.Encoder(config, rngs=nnx.Rngs(0))))
+    random = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype(leaf.dtype) / 5, nnx.to_pure_dict(state))
+    return compiled(code, config, params), params
+
+
+def compiled(code: ModuleType, config: Any, params: dict[Any, Any]) -> Callable:
+    """An encoder with these weights, as a compiled function that gives NumPy."""
+    definition, _ = nnx.split(nnx.eval_shape(lambda: code.Encoder(config, rngs=nnx.Rngs(0))))
+    run = jax.jit(lambda params, *parts: nnx.merge(definition, params)(*parts))
+    return lambda *parts: np.asarray(run(params, *parts))

@@ -1,0 +1,291 @@
+"""Every encoder family after BERT and MPNet against transformers and sentence-transformers.
+
+On the tiny checkpoints: token ids, embeddings, folders written by either and read by the other, length limits,
+vocabulary files in place of tokenizer.json. On random configs (odd head counts, one layer, long texts, tied weights
+under a prefix): token embeddings within 2e-6, relative to the largest value above 1 as in
+test_parity_sentence_transformers.py, and gradients of a mean of random projections in every weight within 1e-5.
+"""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from minisbert import SentenceEncoder
+from minisbert.checkpoint.convert import Converted, convert, export, flatten, nest
+from minisbert.checkpoint.tensors import SafetensorsFiles
+from minisbert.encoders import FAMILIES
+from minisbert.sentence_model import Design, define
+from minisbert.transformer.positions import rotary_angles
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from families import TWINS, tiny
+from varied_sentences import SENTENCES, SOME
+
+WHY = "the parity extra is not installed: pip install torch (a CPU build will do), then pip install -e .[parity]"
+torch = pytest.importorskip("torch", reason=WHY)
+transformers = pytest.importorskip("transformers", reason=WHY)
+peers = pytest.importorskip("sentence_transformers", reason=WHY)
+
+pytestmark = pytest.mark.parity
+
+TOLERANCE = 2e-6
+GRADIENT_TOLERANCE = 1e-5
+NEWER = [family for family in TWINS if family not in ("bert", "mpnet")]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def peer(folder: Path) -> Any:
+    return peers.SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+
+
+def their_ids(model: Any, texts: list[str]) -> list[list[int]]:
+    """One text at a time, so that nothing is padded."""
+    return [model.preprocess([text])["input_ids"][0].tolist() for text in texts]
+
+
+def close(ours: Any, theirs: Any, what: str, tolerance: float = TOLERANCE) -> None:
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    assert ours.shape == theirs.shape, what
+    difference = float(np.abs(ours - theirs).max())
+    scale = max(1.0, float(np.abs(theirs).max()))
+    if os.environ.get("MINISBERT_SHOW_DIFFERENCES"):
+        print(f"\n  {what}: {difference:.1e} (largest value {scale:.2g})", end="")
+    assert difference <= tolerance * scale, f"{what}: differs by {difference:.2e}, values up to {scale:.3g}"
+
+
+def same(encoder: SentenceEncoder, other: Any, texts: list[str], what: str) -> None:
+    """Token ids equal, sentence embeddings close."""
+    ids = encoder.tokenizer.tokenize(texts, max_length=encoder.max_seq_length).ids
+    for text, ours, theirs in zip(texts, ids, their_ids(other, texts), strict=True):
+        assert ours == theirs, repr(text)[:100]
+    close(encoder.encode(texts, on_truncate="ignore"), other.encode(texts), what)
+
+
+# --- the tiny checkpoints ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", NEWER)
+def test_tiny_models_on_all_sentences(family):
+    encoder, other = SentenceEncoder.load(tiny(family)), peer(tiny(family))
+    assert encoder.max_seq_length == other.max_seq_length
+    same(encoder, other, SENTENCES, family)
+    ours = encoder.encode(SOME, output_value="token_embeddings", on_truncate="ignore")
+    theirs = other.encode(SOME, output_value="token_embeddings")
+    for text, mine, others in zip(SOME, ours, theirs, strict=True):
+        close(mine, others, f"{family}, tokens of {text[:40]!r}")
+
+
+@pytest.mark.parametrize("family", NEWER)
+def test_folders_by_minisbert_and_by_the_peer(family, tmp_path):
+    """minisbert -> peer -> minisbert -> peer; every one of them gives the same embeddings."""
+    encoder, expected = SentenceEncoder.load(tiny(family)), peer(tiny(family)).encode(SOME)
+    encoder.save(tmp_path / "by-minisbert")
+    by_minisbert = peer(tmp_path / "by-minisbert")
+    assert (by_minisbert.encode(SOME) == expected).all(), "minisbert wrote it, the peer reads it"
+    by_minisbert.save(str(tmp_path / "by-peer"), create_model_card=False)
+    again = SentenceEncoder.load(tmp_path / "by-peer")
+    same(again, by_minisbert, SOME, f"{family}, the peer wrote it, minisbert reads it")
+    again.save(tmp_path / "back")
+    assert (peer(tmp_path / "back").encode(SOME) == expected).all(), "from the peer through minisbert to the peer"
+
+
+@pytest.mark.parametrize("limit", [9, 64, 512, None])
+@pytest.mark.parametrize("family", NEWER)
+def test_length_limits(family, limit, tmp_path):
+    """A limit of the tokens, all positions, more than there are, and none at all; the tokenizer's, as from 5.4."""
+    folder = Path(shutil.copytree(tiny(family), tmp_path / "model"))
+    (folder / "sentence_bert_config.json").unlink()
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    del config["model_max_length"]
+    content = json.dumps(config | ({} if limit is None else {"model_max_length": limit}))
+    (folder / "tokenizer_config.json").write_text(content)
+    encoder, other = SentenceEncoder.load(folder), peer(folder)
+    assert encoder.max_seq_length == min(other.max_seq_length, 64)
+    other.max_seq_length = encoder.max_seq_length
+    same(encoder, other, SOME, f"{family}, {limit}")
+
+
+@pytest.mark.parametrize("lower", [True, False])
+@pytest.mark.parametrize("family", NEWER)
+def test_lower_casing_that_the_folder_asks_for(family, lower, tmp_path):
+    folder = Path(shutil.copytree(tiny(family), tmp_path / "model"))
+    settings = {"max_seq_length": 64, "do_lower_case": lower}
+    (folder / "sentence_bert_config.json").write_text(json.dumps(settings))
+    same(SentenceEncoder.load(folder), peer(folder), SENTENCES, f"{family}, do_lower_case {lower}")
+
+
+MASKS = [
+    {},
+    {"mask_token": {"__type": "AddedToken", "content": "<mask>", "lstrip": True, "normalized": True}},
+    {"add_prefix_space": True},
+    {"unk_token": "<pad>", "model_max_length": 20},
+]
+
+
+@pytest.mark.parametrize("options", MASKS, ids=str)
+def test_byte_level_bpe_from_its_vocabulary_files(options, tmp_path):
+    folder = Path(shutil.copytree(tiny("roberta"), tmp_path / "model"))
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps(options))
+    same(SentenceEncoder.load(folder), peer(folder), SENTENCES, str(options))
+
+
+@pytest.mark.parametrize("width", [2, 8, 64])
+def test_rotary_angles_far_out(width):
+    """At position 8,191 too, where rounding an angle otherwise would show."""
+    from transformers.models.modernbert.modeling_modernbert import ModernBertRotaryEmbedding
+
+    config = transformers.ModernBertConfig(hidden_size=2 * width, num_attention_heads=2)
+    theirs = ModernBertRotaryEmbedding(config)
+    for kind, theta in (("full_attention", 160_000.0), ("sliding_attention", 10_000.0)):
+        waves = theirs(torch.zeros(1), torch.arange(8192)[None], kind)
+        for ours, wave in zip(rotary_angles(8192, width, theta), waves, strict=True):
+            close(ours, wave[0, :, : width // 2].numpy(), f"{kind}, width {width}", 1e-7)
+
+
+# --- random configs ------------------------------------------------------------------------------------------------
+
+# (width, heads, layers, inner width, activation)
+SHAPES = [(32, 4, 2, 64, "gelu"), (21, 3, 1, 40, "gelu_new"), (35, 5, 3, 36, "relu"), (56, 7, 2, 28, "silu")]
+POSITIONS = 50
+
+
+def bert_like(shape: tuple[Any, ...]) -> dict[str, Any]:
+    """config.json's names in BERT and those that kept them."""
+    names = ("hidden_size", "num_attention_heads", "num_hidden_layers", "intermediate_size", "hidden_act")
+    return dict(zip(names, shape, strict=True))
+
+
+def roberta_settings(shape: tuple[Any, ...]) -> dict[str, Any]:
+    return bert_like(shape) | {"type_vocab_size": 1, "max_position_embeddings": POSITIONS + 2, "layer_norm_eps": 1e-5}
+
+
+def distilbert_settings(shape: tuple[Any, ...]) -> dict[str, Any]:
+    names = ("dim", "n_heads", "n_layers", "hidden_dim", "activation")
+    return dict(zip(names, shape, strict=True)) | {"max_position_embeddings": POSITIONS}
+
+
+def albert_settings(shape: tuple[Any, ...]) -> dict[str, Any]:
+    return bert_like(shape) | {"embedding_size": 10 + shape[1], "max_position_embeddings": POSITIONS}
+
+
+def modernbert_settings(shape: tuple[Any, ...]) -> dict[str, Any]:
+    width, heads, layers, inner, activation = shape
+    # Twice as wide, since heads hold pairs of numbers; a window smaller than the texts, and a second global layer.
+    settings = bert_like((2 * width, heads, layers + 3, inner, activation))
+    settings["hidden_activation"] = settings.pop("hidden_act")
+    return settings | {"max_position_embeddings": POSITIONS, "local_attention": 10 + layers, "pad_token_id": 0}
+
+
+# model_type -> the peer's class names before "Config", "Model" and "ForMaskedLM", and the settings of a shape
+KINDS: dict[str, tuple[str, Any]] = {
+    "roberta": ("Roberta", roberta_settings),
+    "xlm-roberta": ("XLMRoberta", roberta_settings),
+    "camembert": ("Camembert", roberta_settings),
+    "distilbert": ("DistilBert", distilbert_settings),
+    "albert": ("Albert", albert_settings),
+    "modernbert": ("ModernBert", modernbert_settings),
+}
+
+
+def random_model(family: str, kind: str, settings: dict[str, Any], folder: Path) -> Any:
+    """A model of the peer with a random number in every weight, written to a folder."""
+    name = KINDS[family][0]
+    config = getattr(transformers, f"{name}Config")(vocab_size=60, **settings)
+    torch.manual_seed(len(family) + config.hidden_size)
+    model = getattr(transformers, name + kind)(config).eval()
+    with torch.no_grad():  # biases and norms are made 0 and 1; give each of them a number of its own
+        for path, tensor in model.named_parameters():
+            spread = tensor.shape[-1] ** -0.5 if tensor.ndim == 2 and "embedding" not in path else 0.2
+            tensor.copy_(torch.randn_like(tensor) * spread + float("norm" in path.lower() and path.endswith("weight")))
+    model.save_pretrained(str(folder))
+    return model
+
+
+def read(family: str, folder: Path) -> tuple[Any, Converted]:
+    """Our config of a folder, and its tensors under our names."""
+    code = FAMILIES[family]
+    config = code.Config.from_json(json.loads((folder / "config.json").read_text()))
+    leaves = flatten(define(Design(family, config))[1])
+    shapes = {name.removeprefix("encoder."): tuple(leaf.shape) for name, leaf in leaves.items()}
+    layers = config.num_hidden_layers
+    tensors = SafetensorsFiles(folder)
+    return config, convert(tensors, code.RULES, shapes, layers=layers, carried=code.CARRIED, prefix=code.PREFIX)
+
+
+def batch(padding: int) -> tuple[np.ndarray, np.ndarray]:
+    """token ids and mask, up to 48 tokens."""
+    lengths = np.array([48, 1, 2, 31, 17])
+    mask = np.arange(48) < lengths[:, None]
+    ids = np.random.default_rng(1).integers(3, 60, size=mask.shape)
+    return np.where(mask, ids, padding).astype(np.int32), mask
+
+
+# XLM-R and CamemBERT are RoBERTa's code: one shape tells whether their names and defaults are too.
+CONFIGS = [
+    (family, shape)
+    for family in KINDS
+    for shape in (SHAPES if family not in ("xlm-roberta", "camembert") else SHAPES[1:2])
+]
+
+
+@pytest.mark.parametrize(("family", "shape"), CONFIGS, ids=str)
+def test_token_embeddings_and_gradients_of_random_configs(family, shape, tmp_path):
+    settings = KINDS[family][1](shape)
+    model = random_model(family, "Model", settings, tmp_path)
+    config, converted = read(family, tmp_path)
+    ids, mask = batch(model.config.pad_token_id)
+    weight = (
+        np.random.default_rng(2).normal(size=(*mask.shape, config.hidden_size)).astype(np.float32) * mask[:, :, None]
+    )
+    weight /= mask.sum()
+    code = FAMILIES[family]
+    definition, _ = nnx.split(nnx.eval_shape(lambda: code.Encoder(config, rngs=nnx.Rngs(0))))
+
+    def score(params):
+        hidden = nnx.merge(definition, params)(ids, mask)
+        return (hidden * weight).sum(), hidden
+
+    gradient, hidden = jax.jit(jax.grad(score, has_aux=True))(nest(converted.params))
+    theirs = model(input_ids=torch.tensor(ids.astype(int)), attention_mask=torch.tensor(mask.astype(int)))
+    theirs = theirs.last_hidden_state
+    (theirs * torch.tensor(weight)).sum().backward()
+    close(np.asarray(hidden)[mask], theirs.detach().numpy()[mask], f"{family} {shape}")
+
+    # The gradient in their names; what is carried along has none.
+    slopes = export(Converted(flatten(gradient)), code.RULES, layers=config.num_hidden_layers)
+    others = {name: tensor.grad.numpy() for name, tensor in model.named_parameters() if tensor.grad is not None}
+    assert slopes.keys() == others.keys()
+    for name, slope in slopes.items():
+        close(slope, others[name], f"{family} {shape}, gradient of {name}", GRADIENT_TOLERANCE)
+
+
+@pytest.mark.parametrize("family", KINDS)
+def test_a_checkpoint_with_a_head_and_tied_weights(family, tmp_path):
+    """ForMaskedLM puts the encoder under a prefix, and its tied decoder is not in the file."""
+    settings = KINDS[family][1](SHAPES[1])
+    model = random_model(family, "ForMaskedLM", settings, tmp_path)
+    config, converted = read(family, tmp_path)
+    assert converted.carried and converted.renamed
+    ids, mask = batch(model.config.pad_token_id)
+    with torch.no_grad():
+        inner = getattr(model, model.base_model_prefix)
+        theirs = inner(input_ids=torch.tensor(ids.astype(int)), attention_mask=torch.tensor(mask.astype(int)))
+    definition, _ = nnx.split(nnx.eval_shape(lambda: FAMILIES[family].Encoder(config, rngs=nnx.Rngs(0))))
+    ours = jax.jit(lambda params: nnx.merge(definition, params)(ids, mask))(nest(converted.params))
+    close(np.asarray(ours)[mask], theirs.last_hidden_state.numpy()[mask], f"{family}, masked language model")
