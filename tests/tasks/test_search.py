@@ -139,7 +139,7 @@ def test_bad_arguments_are_refused(arguments, word):
 def test_bad_options_are_refused():
     with pytest.raises(InputError, match="similarity is 'euclidean'"):
         nearest(np.ones((1, 4)), np.ones((2, 4)), similarity="euclidean")
-    with pytest.raises(InputError, match="recall is 1.5"):
+    with pytest.raises(InputError, match=r"recall is 1\.5"):
         nearest(np.ones((1, 4)), np.ones((2, 4)), recall=1.5)
     with pytest.raises(InputError, match="chunk_rows is 0"):
         nearest(np.ones((1, 4)), np.ones((2, 4)), chunk_rows=0)
