@@ -49,7 +49,7 @@ def write_index(index: Index, folder: Path) -> None:
                     stream.write(part_MD.astype("<f4").tobytes())
         if index.precision != "float32":
             np.save(staging / CODES, index.codes())
-        if index.ranges_2D is not None:
+        if index.precision == "int8":
             np.save(staging / RANGES, np.asarray(index.ranges_2D, np.float32))
         if index.backend != "exact":
             index.whole_graph().save(staging / GRAPH)
