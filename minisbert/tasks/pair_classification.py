@@ -129,17 +129,18 @@ def pair_scores(scores_B: np.ndarray, labels_B: np.ndarray) -> PairScores:
     above = np.nextafter(scores_B[0], np.inf, dtype=np.result_type(scores_B.dtype, np.float16))
     accuracy_threshold = above if best == 0 else _between(scores_B, last[best - 1])
 
-    f1 = 2 * hits / (taken + positives)
+    precision, recall = hits / taken, hits / positives
+    # The peer's formula, not 2 hits / (taken + positives): which of two equal F1 is first is a matter of rounding.
+    f1 = 2 * precision * recall / np.where(hits > 0, precision + recall, 1)
     cut = int(f1.argmax())
-    recall = hits / positives
-    average_precision = (np.diff(recall, prepend=0) * hits / taken).sum()
+    average_precision = (np.diff(recall, prepend=0) * precision).sum()
     tp, fp, fn, tn = hits[cut], misses[cut], positives - hits[cut], negatives - misses[cut]
     sides = float(tp + fp) * float(tp + fn) * float(tn + fp) * float(tn + fn)
     return PairScores(
         accuracy=float(right[best]) / len(labels_B),
         accuracy_threshold=float(accuracy_threshold),
         f1=float(f1[cut]),
-        precision=float(hits[cut] / taken[cut]),
+        precision=float(precision[cut]),
         recall=float(recall[cut]),
         f1_threshold=float(_between(scores_B, last[cut])),
         average_precision=float(average_precision),

@@ -99,5 +99,7 @@ def evaluate_triplets(encoder: Encoder, triplets: Triplets, *, margin: float = 0
     documents = list(dict.fromkeys((*triplets.positives, *triplets.negatives)))
     place = {one: row for row, one in enumerate(documents)}
     embeddings = np.asarray(encoder.encode_document(documents, **options))
-    sides = [embeddings[[place[one] for one in side]] for side in (triplets.positives, triplets.negatives)]
-    return {name: triplet_accuracy(anchors, *sides, name, margin) for name in PAIRWISE_SIMILARITIES}
+    positives, negatives = (
+        embeddings[[place[one] for one in side]] for side in (triplets.positives, triplets.negatives)
+    )
+    return {name: triplet_accuracy(anchors, positives, negatives, name, margin) for name in PAIRWISE_SIMILARITIES}
