@@ -116,7 +116,7 @@ def _search(
             part, count = corpus.part(first, size)
             chunk_MD, bad = _prepare(part, corpus.ranges_2D, precision=corpus.precision, similarity=similarity)
             best = [
-                _best_after(*so_far, block, chunk_MD, first, count, k=k, recall=recall)
+                _best_after(*so_far, block, chunk_MD, first, None if count == size else count, k=k, recall=recall)
                 for so_far, block in zip(best, blocks, strict=True)
             ]
             checks.append((first, bad))
@@ -144,19 +144,19 @@ def best_after(
     queries_BD: jax.Array,
     chunk_MD: jax.Array,
     first: jax.Array,
-    count: jax.Array,
+    count: jax.Array | None,
     *,
     k: int,
     recall: float | None,
 ) -> tuple[jax.Array, jax.Array]:
-    """The best k so far, after one more chunk: rows `first` to `first + count` of the corpus."""
+    """The best k so far, after one more chunk: the rows of the corpus from `first` on, `count` of them or (None) all."""
     with jax.default_matmul_precision("highest"):
         scores_BM = queries_BD @ chunk_MD.T
     M = chunk_MD.shape[0]
     if recall is None:
         new_BK, column_BK = top_columns(scores_BM, count, min(k, M))
     else:
-        some_BM = _ordered(scores_BM, jnp.arange(M) < count)
+        some_BM = _ordered(scores_BM, jnp.arange(M), count)
         new_BK, column_BK = jax.lax.approx_max_k(some_BM, min(k, M), recall_target=recall)
     # The rows of earlier chunks stand first, and top_k keeps the first of equals.
     both = jnp.concatenate([scores_BK, new_BK], axis=1)
@@ -165,11 +165,11 @@ def best_after(
     return scores_BK, jnp.take_along_axis(both_rows, place_BK, axis=1)
 
 
-def top_columns(scores_BM: jax.Array, count: Any, k: int) -> tuple[jax.Array, jax.Array]:
-    """`jax.lax.top_k` of the first `count` columns, by maxima of blocks (see the file's head): values and columns, `[B, k]`.
+def top_columns(scores_BM: jax.Array, count: jax.Array | None, k: int) -> tuple[jax.Array, jax.Array]:
+    """The k highest of the first `count` (None: of all) columns, by maxima of blocks: values and columns, `[B, k]`.
 
     Example:
-        >>> values, columns = top_columns(jnp.arange(1024.0)[None] % 1000, 1024, 2)
+        >>> values, columns = top_columns(jnp.arange(1024.0)[None] % 1000, None, 2)
         >>> values.tolist(), columns.tolist()
         ([[999.0, 998.0]], [[999, 998]])
     """
@@ -177,24 +177,28 @@ def top_columns(scores_BM: jax.Array, count: Any, k: int) -> tuple[jax.Array, ja
     column_M = jnp.arange(M)
     width = 1 << max(0, (M // k).bit_length() - 1) // 2  # about sqrt(M / k), a power of two
     if width < 8 or M % width:
-        return jax.lax.top_k(_ordered(scores_BM, column_M < count), k)
+        return jax.lax.top_k(_ordered(scores_BM, column_M, count), k)
     blocks = scores_BM.reshape(B, M // width, width)
-    # The conditions are asked of the maxima and again of the few candidates: asked once of all scores, those would be
+    # Filling is left out of the maxima and again of the few candidates: left out of all scores at once, those would be
     # written to memory a second time.
-    maxima = jnp.where(column_M.reshape(M // width, width) < count, blocks, -jnp.inf).max(axis=2)
+    maxima = _real(blocks, column_M.reshape(M // width, width), count).max(axis=2)
     _, block_BK = jax.lax.top_k(_ordered(maxima), k)
     block_BK = jnp.sort(block_BK, axis=1)  # so that of equal scores the lower column stands first
     column_BC = (block_BK[:, :, None] * width + jnp.arange(width)).reshape(B, k * width)
     values_BC = jnp.take_along_axis(blocks, block_BK[:, :, None], axis=1).reshape(B, k * width)
-    values_BK, place_BK = jax.lax.top_k(_ordered(values_BC, column_BC < count), k)
+    values_BK, place_BK = jax.lax.top_k(_ordered(values_BC, column_BC, count), k)
     return values_BK, jnp.take_along_axis(column_BC, place_BK, axis=1)
 
 
-def _ordered(scores: jax.Array, real: Any = True) -> jax.Array:
+def _real(scores: jax.Array, column: Any, count: jax.Array | None) -> jax.Array:
+    return scores if count is None else jnp.where(column < count, scores, -jnp.inf)
+
+
+def _ordered(scores: jax.Array, column: Any = None, count: jax.Array | None = None) -> jax.Array:
     # top_k orders by bits: -0.0 below 0.0, and NaN above or below all by its sign. Zeros are made equal; NaN comes to
     # the top as infinity, where it is seen and refused.
     some = jnp.where(scores == 0, 0.0, jnp.where(jnp.isnan(scores), jnp.inf, scores))
-    return jnp.where(real, some, -jnp.inf)
+    return _real(some, column, count)
 
 
 def prepared(
