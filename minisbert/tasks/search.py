@@ -206,11 +206,12 @@ def prepared(
 ) -> tuple[jax.Array, jax.Array]:
     """A chunk as float32 rows (of length 1 for cosine), and its first row that is not finite, or -1."""
     chunk_MD = DECODERS[precision](part, ranges_2D)
-    # A row whose squares overflow has no length to divide by.
-    finite_M = jnp.isfinite(chunk_MD * chunk_MD if similarity == "cosine" else chunk_MD).all(axis=1)
     if similarity == "cosine":
-        finite_M &= jnp.isfinite((chunk_MD * chunk_MD).sum(axis=1))
+        # A row whose squares overflow has no length to divide by; NaN and infinity show in the sum too.
+        finite_M = jnp.isfinite((chunk_MD * chunk_MD).sum(axis=1))
         chunk_MD = normalize(chunk_MD)
+    else:
+        finite_M = jnp.isfinite(chunk_MD).all(axis=1)
     return chunk_MD, jnp.where(finite_M.all(), -1, jnp.argmin(finite_M))
 
 

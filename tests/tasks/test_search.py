@@ -7,7 +7,7 @@ import pytest
 
 from minisbert import DataError, InputError
 from minisbert.tasks.search import nearest, top_columns
-from minisbert.tasks.vectors import Vectors
+from minisbert.tasks.vectors import NpyFile, Vectors
 
 TOLERANCE = 2e-6  # float32 products of unit rows in another order of summation; measured 3e-7
 
@@ -64,13 +64,27 @@ def test_equal_rows_of_ordinary_numbers_tie_too():
     assert (np.diff(hits.rows_BK, axis=1) == 7).all(), "the row most alike repeats every 7 rows"
 
 
+@pytest.mark.parametrize("count", [None, 4000])
 @pytest.mark.parametrize("k", [1, 3, 16])
-def test_blocks_rank_as_top_k(k):
-    scores = np.random.default_rng(k).integers(0, 30, (20, 4096)).astype(np.float32) / 7
-    scores[:, 4000:] = 99.0
-    values, columns = jax.jit(top_columns, static_argnums=2)(scores, 4000, k)
-    expected, places = jax.lax.top_k(scores[:, :4000], k)
+def test_blocks_rank_as_top_k(k, count):
+    """Few high scores, many times each, so that a block's second best ties with the best of an earlier block."""
+    scores = np.floor(30 * np.random.default_rng(k).random((200, 4096)) ** 99).astype(np.float32)
+    scores[:, 4000:] = 99.0 if count else 0.0
+    values, columns = jax.jit(top_columns, static_argnums=2)(scores, count, k)
+    expected, places = jax.lax.top_k(scores[:, :count], k)
     assert (values == expected).all() and (columns == places).all()
+
+
+@pytest.mark.parametrize("width", [64, 4096])
+def test_zeros_of_both_signs_tie_and_nan_of_both_signs_comes_first(width):
+    zeros = np.where(np.random.default_rng(0).random((5, width)) < 0.5, np.float32(0.0), np.float32(-0.0))
+    _, columns = top_columns(jnp.asarray(zeros), None, 7)
+    assert (columns == np.arange(7)).all()
+    for bad in (np.nan, -np.nan):
+        spoiled = zeros + np.arange(width, dtype=np.float32)
+        spoiled[:, 11] = bad
+        values, columns = top_columns(jnp.asarray(spoiled), None, 7)
+        assert not np.isfinite(values[:, 0]).any() and (columns[:, 0] == 11).all()
 
 
 def test_the_edges_of_k_and_of_the_corpus():
@@ -111,8 +125,9 @@ def test_what_overflows_is_refused(sign):
         nearest(huge, sign * huge, 1, similarity="dot")
     with pytest.raises(InputError, match=r"queries\[0\] is too long"):
         nearest(huge, made(3, 4), 1)
-    with pytest.raises(InputError, match=r"corpus\[0\] .* too long"):
-        nearest(made(3, 4), huge, 1)
+    for long in (huge, np.full((1, 4), 1.5e19, np.float32)):  # a square overflows; only their sum does
+        with pytest.raises(InputError, match=r"corpus\[0\] .* too long"):
+            nearest(made(3, 4), long, 1)
     # inf - inf in one product, an ordinary best one elsewhere
     mixed = np.array([[1e30, 1e30], [1e-30, 0.0]], np.float32)
     with pytest.raises(InputError, match="too large"):
@@ -178,6 +193,8 @@ def test_a_file_is_read_in_parts(tmp_path, monkeypatch):
     )
     nearest(made(1, 12), tmp_path / "c.npy", 3, chunk_rows=400)
     assert asked == [(0, 400), (400, 400), (800, 400)]
+    part = NpyFile(tmp_path / "c.npy")[2:5]
+    assert type(part) is np.ndarray and part.base is None, "a copy: the mapping goes, and its pages with it"
 
 
 def test_bad_files_are_refused(tmp_path):
