@@ -67,8 +67,8 @@ def nearest(
         float32 scores and int64 rows, both `[B, min(k, M)]`.
 
     Raises:
-        InputError: an argument is out of range; the widths differ; NaN or infinity in a query or a row, or a product
-            too large for float32, which would spoil the order.
+        InputError: an argument is out of range; the widths differ; NaN or infinity in a query or a row, or one
+            whose squared length float32 cannot hold, which would spoil the order.
         DataError: the file is missing, or no whole .npy file of rows.
 
     Example:
@@ -92,8 +92,9 @@ def nearest(
     B, K = len(queries), min(wanted, M)
     if not B or not K:
         return Hits(np.empty((B, K), np.float32), np.empty((B, K), np.int64))
+    _refuse_long(queries)
     if similarity == "cosine":
-        queries = _unit_rows(queries)
+        queries = normalize(queries)
     return _search(queries, corpus, K, similarity, recall, _chunk_rows(chunk_rows, M, D), show_progress_bar)
 
 
@@ -126,12 +127,6 @@ def _search(
         _refuse_bad(*checks.popleft())
     scores_BK = np.concatenate([np.asarray(scores) for scores, _ in best])[:B]
     rows_BK = np.concatenate([np.asarray(found) for _, found in best])[:B].astype(np.int64)
-    if not np.isfinite(scores_BK).all():
-        b = int(np.flatnonzero(~np.isfinite(scores_BK).all(axis=1))[0])
-        raise InputError(
-            f"queries[{b}]: a product with a row of the corpus is too large for float32. Expected embeddings of "
-            "ordinary size; scale them, or search by cosine."
-        )
     return Hits(scores_BK, rows_BK)
 
 
@@ -195,10 +190,8 @@ def _real(scores: jax.Array, column: Any, count: jax.Array | None) -> jax.Array:
 
 
 def _ordered(scores: jax.Array, column: Any = None, count: jax.Array | None = None) -> jax.Array:
-    # top_k orders by bits: -0.0 below 0.0, and NaN above or below all by its sign. Zeros are made equal; NaN comes to
-    # the top as infinity, where it is seen and refused.
-    some = jnp.where(scores == 0, 0.0, jnp.where(jnp.isnan(scores), jnp.inf, scores))
-    return _real(some, column, count)
+    # top_k orders by bits, -0.0 below 0.0: zeros are made equal, to be ties.
+    return _real(jnp.where(scores == 0, 0.0, scores), column, count)
 
 
 def prepared(
@@ -206,12 +199,11 @@ def prepared(
 ) -> tuple[jax.Array, jax.Array]:
     """A chunk as float32 rows (of length 1 for cosine), and its first row that is not finite, or -1."""
     chunk_MD = DECODERS[precision](part, ranges_2D)
+    # NaN and infinity show in the squares; and where the squared lengths of rows and queries are finite, no product
+    # overflows either (Cauchy-Schwarz), so that every score has its place in the order.
+    finite_M = jnp.isfinite((chunk_MD * chunk_MD).sum(axis=1))
     if similarity == "cosine":
-        # A row whose squares overflow has no length to divide by; NaN and infinity show in the sum too.
-        finite_M = jnp.isfinite((chunk_MD * chunk_MD).sum(axis=1))
         chunk_MD = normalize(chunk_MD)
-    else:
-        finite_M = jnp.isfinite(chunk_MD).all(axis=1)
     return chunk_MD, jnp.where(finite_M.all(), -1, jnp.argmin(finite_M))
 
 
@@ -251,14 +243,13 @@ def _count(name: str, value: Any) -> int:
     )
 
 
-def _unit_rows(queries_BD: np.ndarray) -> np.ndarray:
+def _refuse_long(queries_BD: np.ndarray) -> None:
     with np.errstate(over="ignore"):
         long = ~np.isfinite((queries_BD * queries_BD).sum(axis=1))
     if long.any():
         raise InputError(
             f"queries[{int(np.argmax(long))}] is too long for float32. Expected embeddings of ordinary size."
         )
-    return normalize(queries_BD)
 
 
 def _chunk_rows(chunk_rows: int | None, M: int, D: int) -> int:
