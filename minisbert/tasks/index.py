@@ -130,7 +130,7 @@ class Index:
             texts = items
             count = len(items)
         else:
-            items = embedding_rows("items", items)
+            items = embedding_rows("items", items).copy()  # the caller's array may change, the index not
             count = len(items)
         new_ids = checked_ids(range(len(self), len(self) + count) if ids is None else ids, count, self._known)
         if texts is not None:
@@ -232,6 +232,7 @@ class Index:
                 raise InputError(
                     f"queries are {queries_BD.shape[1]} wide, the index {self.width}. Expected one model's."
                 )
+            refuse_long(queries_BD)
             hits = self.whole_graph().search(scaled(queries_BD, self.similarity), candidates)
             if (hits.rows_BK >= len(self)).any():
                 raise InputError("the graph names rows that the index does not have. Load the index without its graph.")

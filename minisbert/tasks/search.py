@@ -111,7 +111,7 @@ def _search(
     rows = next(n for n in (1, 8, 64, QUERIES) if n >= min(B, QUERIES))  # few shapes to compile
     blocks = [jnp.asarray(_filled(queries_BD[b : b + rows], rows)) for b in range(0, B, rows)]
     best = [(jnp.full((rows, k), -jnp.inf), jnp.zeros((rows, k), jnp.int32))] * len(blocks)
-    checks: deque[tuple[int, Any]] = deque()
+    sent: deque[tuple[int, Any, Any]] = deque()
     with _progress_bar(M, show_progress_bar) as bar:
         for first in range(0, M, size):
             part, count = corpus.part(first, size)
@@ -120,11 +120,11 @@ def _search(
                 _best_after(*so_far, block, chunk_MD, first, None if count == size else count, k=k, recall=recall)
                 for so_far, block in zip(best, blocks, strict=True)
             ]
-            checks.append((first, bad))
-            if len(checks) > 1:  # the chunk before is waited for: two are in memory, no more
-                _refuse_bad(*checks.popleft())
+            sent.append((first, bad, best))
+            if len(sent) > 1:  # the chunk before is waited for: two are in memory, no more
+                _wait(*sent.popleft())
             bar.update(count)
-        _refuse_bad(*checks.popleft())
+        _wait(*sent.popleft())
     scores_BK = np.concatenate([np.asarray(scores) for scores, _ in best])[:B]
     rows_BK = np.concatenate([np.asarray(found) for _, found in best])[:B].astype(np.int64)
     return Hits(scores_BK, rows_BK)
@@ -236,11 +236,8 @@ _best_after = jax.jit(best_after, static_argnames=("k", "recall"))
 
 
 def _count(name: str, value: Any) -> int:
-    return (
-        0
-        if isinstance(value, int | np.integer) and not isinstance(value, bool) and value == 0
-        else positive(name, value)
-    )
+    zero = isinstance(value, int | np.integer) and not isinstance(value, bool) and value == 0
+    return 0 if zero else positive(name, value)
 
 
 def _refuse_long(queries_BD: np.ndarray) -> None:
@@ -265,7 +262,8 @@ def _filled(rows: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([rows, np.zeros((size - len(rows), rows.shape[1]), rows.dtype)])
 
 
-def _refuse_bad(first: int, bad: Any) -> None:
+def _wait(first: int, bad: Any, best: Any) -> None:
+    jax.block_until_ready(best)
     if (row := int(bad)) >= 0:
         raise InputError(
             f"corpus[{first + row}] holds NaN or infinity, or is too long for float32. Expected finite embeddings; encode "

@@ -43,7 +43,7 @@ class NpyFile:
             raise DataError(f"{path}: no such file. Expected a .npy file of embeddings; check the path.") from None
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{path}: cannot be read ({error}). Expected a .npy file; make it again.") from None
-        if len(self.shape) != 2 or fortran or self.dtype.hasobject:
+        if len(self.shape) != 2 or min(self.shape) < 0 or fortran or self.dtype.hasobject:
             raise DataError(
                 f"{path}: holds {self.dtype} {list(self.shape)}{', in Fortran order' if fortran else ''}. Expected rows of "
                 "numbers in C order; write np.ascontiguousarray(embeddings)."

@@ -179,6 +179,13 @@ def test_nothing_is_added_when_something_is_wrong(encoder, items, options, word)
     assert index.ids == [0, 1]
 
 
+def test_the_callers_array_may_change():
+    rows, index = made(5), Index()
+    index.add(rows)
+    rows[:] = 0
+    assert index.search(made(5)[3], 1)[0].id == 3
+
+
 def test_options_that_do_not_go_together_are_refused():
     for options, word in [
         ({"precision": "int8", "backend": "faiss"}, "with backend"),

@@ -197,6 +197,10 @@ def test_bad_files_are_refused(tmp_path):
         (lambda: np.save(path, np.array([["a"]], object), allow_pickle=True), "object"),
         (lambda: np.save(path, np.asfortranarray(made(4, 3))), "Fortran"),
         (lambda: np.save(path, made(4, 3)[0]), "Expected rows"),
+        (
+            lambda: (np.save(path, made(4, 3)), path.write_bytes(path.read_bytes().replace(b"(4, 3)", b"(-4,3)"))),
+            "Expected",
+        ),
         (lambda: (np.save(path, made(400, 3)), path.write_bytes(path.read_bytes()[:-9])), "It is cut"),
     ]:
         write()
