@@ -3,24 +3,37 @@
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from minisbert.errors import InputError
 
 
-class staged_folder:
-    """Context manager: a new empty folder beside `target` that takes its place on success and vanishes on failure."""
+def _is_model(folder: Path) -> bool:
+    """Only a model may be replaced: a config.json alone is any program's."""
+    weights = ("model.safetensors", "model.safetensors.index.json", "minisbert.safetensors")
+    return (folder / "config.json").is_file() and any((folder / name).is_file() for name in weights)
 
-    def __init__(self, target: Path):
+
+class staged_folder:
+    """Context manager: a new empty folder beside `target` that takes its place on success and vanishes on failure.
+
+    Args:
+        target: a new path, or a folder of the same kind, which is replaced.
+        kind: what the folder holds, for messages.
+        is_kind: tells whether a folder that is there holds that.
+    """
+
+    def __init__(self, target: Path, kind: str = "model", is_kind: Callable[[Path], bool] = _is_model):
         if target.is_symlink() or (target.exists() and not target.is_dir()):
             raise InputError(
-                f"{target}: exists and is not a folder. Expected a new path, or a model folder to replace."
+                f"{target}: exists and is not a folder. Expected a new path, or a folder with a {kind} to replace."
             )
-        if target.is_dir() and any(target.iterdir()) and not _is_model(target):
+        if target.is_dir() and any(target.iterdir()) and not is_kind(target):
             raise InputError(
-                f"{target}: holds files but no model. Expected a new path, or a model folder to replace; nothing was "
-                "written."
+                f"{target}: holds files but no {kind}. Expected a new path, or a folder with a {kind} to replace; nothing "
+                "was written."
             )
         self.target = target
         self.staging = target.with_name(f".{target.name}.partial-{uuid.uuid4().hex[:8]}")
@@ -43,15 +56,9 @@ class staged_folder:
             try:
                 self.staging.rename(self.target)
             except BaseException:
-                old.rename(self.target)  # the former model stands again
+                old.rename(self.target)  # what was there stands again
                 shutil.rmtree(self.staging, ignore_errors=True)
                 raise
             shutil.rmtree(old, ignore_errors=True)
         else:
             self.staging.rename(self.target)
-
-
-def _is_model(folder: Path) -> bool:
-    """Only a model may be replaced: a config.json alone is any program's."""
-    weights = ("model.safetensors", "model.safetensors.index.json", "minisbert.safetensors")
-    return (folder / "config.json").is_file() and any((folder / name).is_file() for name in weights)

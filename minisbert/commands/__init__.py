@@ -24,6 +24,8 @@ COMMANDS = {
     "download": "Fetch models into the cache, and print where they are.",
     "train": "Train a model on sentence pairs, triplets or scored pairs.",
     "evaluate": "Score a model on pairs of sentences that people have scored.",
+    "search": "Find the texts that are most like a query.",
+    "retrieval": "Score a model on finding the relevant documents of a collection.",
     "bench": "Race minisbert against the other libraries that are installed.",
     "convert": "Convert a model's weights to minisbert's own names, or back.",
 }

@@ -59,6 +59,13 @@ def test_the_example_in_the_help_works(name, run, tiny_bert, tmp_path, monkeypat
     if name == "evaluate":
         rows = b"score\tsentence1\tsentence2\n5\ta cat\ta cat sits\n1\ta dog\tx\n"
         Path("stsb_dev.tsv.gz").write_bytes(gzip.compress(rows))
+    if name == "search":
+        Path("sentences.txt").write_text("a man eats\na dog barks\n")
+    if name == "retrieval":
+        Path("cranfield").mkdir()
+        Path("cranfield/corpus.jsonl").write_text('{"_id": "d1", "text": "a cat"}\n{"_id": "d2", "text": "a dog"}\n')
+        Path("cranfield/queries.jsonl").write_text('{"_id": "q1", "text": "a cat"}\n')
+        Path("cranfield/qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
     if name == "train":
         rows = "".join(f"a man walk\tthe man run {i}\n" for i in range(4))
         Path("pairs.tsv").write_text("anchor\tpositive\n" + rows)

@@ -1,0 +1,158 @@
+"""Retrieval, triplets and labelled pairs against sentence-transformers' evaluators, to 1e-6.
+
+Needs the `parity` extra; skipped with a message where it is not installed. The tiny model is read by both libraries, each
+with its own embeddings. Cranfield with all-MiniLM-L6-v2: the peer's figures, recorded, and its evaluator over our
+embeddings.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minisbert import DownloadError, SentenceEncoder
+from minisbert.checkpoint.download import locate
+from minisbert.tasks.pair_classification import LabelledPairs, evaluate_pairs
+from minisbert.tasks.retrieval import RetrievalData, evaluate_rankings, evaluate_retrieval, index_of, read_retrieval
+from minisbert.tasks.triplets import Triplets, evaluate_triplets
+
+WHY = "the parity extra is not installed: pip install torch (a CPU build will do), then pip install -e .[parity]"
+torch = pytest.importorskip("torch", reason=WHY)
+peers = pytest.importorskip("sentence_transformers", reason=WHY)
+evaluation = pytest.importorskip("sentence_transformers.sentence_transformer.evaluation", reason=WHY)
+
+pytestmark = pytest.mark.parity
+
+TOLERANCE = 1e-6
+WEIGHTS = Path(__file__).parents[2] / "weights"
+CRANFIELD = Path(__file__).parents[2].parent / "shared" / "data" / "retrieval" / "cranfield"
+# sentence-transformers 6.2.0, torch 2.13.0 (CPU, float32), all-MiniLM-L6-v2: InformationRetrievalEvaluator with its defaults
+# over read_retrieval(CRANFIELD), its own embeddings.
+PEER_CRANFIELD = {
+    "accuracy@1": 0.3466666666666667,
+    "accuracy@3": 0.6977777777777778,
+    "accuracy@5": 0.7777777777777778,
+    "accuracy@10": 0.8622222222222222,
+    "precision@1": 0.3466666666666667,
+    "precision@3": 0.36,
+    "precision@5": 0.3191111111111112,
+    "precision@10": 0.244,
+    "recall@1": 0.07693546141585358,
+    "recall@3": 0.2073263684295676,
+    "recall@5": 0.2923940410390358,
+    "recall@10": 0.4136458403328888,
+    "ndcg@10": 0.3953210787999995,
+    "mrr@10": 0.5346049382716048,
+    "map@100": 0.31659301279641655,
+}
+WORDS = "man woman dog city night guitar sea book street play read sing walk run the a at by".split()
+SIMILARITIES = ["cosine", "dot", "euclidean", "manhattan"]
+
+
+def sentences(count: int, seed: int) -> list[str]:
+    """All different: of equal texts the scores are equal but for rounding, which is each library's own."""
+    rng = np.random.default_rng(seed)
+    made = dict.fromkeys(" ".join(rng.choice(WORDS, rng.integers(2, 9))) for _ in range(2 * count))
+    return list(made)[:count]
+
+
+@pytest.fixture(scope="module", params=["tiny-bert", "tiny-mpnet"])
+def models(request):
+    folder = str(WEIGHTS / request.param)
+    return SentenceEncoder.load(folder), peers.SentenceTransformer(folder, device="cpu")
+
+
+def close(ours: float, theirs: float, what: str) -> None:
+    assert ours == pytest.approx(float(theirs), abs=TOLERANCE), what
+
+
+def relevant(data: RetrievalData) -> dict[str, set[str]]:
+    return {q: {d for d, gain in docs.items() if gain > 0} for q, docs in data.relevant.items()}
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_retrieval(models, similarity):
+    encoder, peer = models
+    rng = np.random.default_rng(0)
+    corpus = {f"d{i}": text for i, text in enumerate(sentences(190, 1))}
+    queries = {f"q{i}": text for i, text in enumerate(sentences(40, 2))}
+    qrels = {q: {f"d{i}": int(rng.integers(0, 3)) for i in rng.choice(190, 12, replace=False)} for q in queries}
+    data = RetrievalData("made", corpus, queries, qrels)
+    ours = evaluate_retrieval(encoder, data, similarity=similarity).scores
+    peer.similarity_fn_name = similarity
+    evaluator = evaluation.InformationRetrievalEvaluator(queries, corpus, relevant(data), write_csv=False)
+    theirs = {name.removeprefix(f"{similarity}_"): value for name, value in evaluator(peer).items()}
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        close(value, theirs[name], name)
+
+
+def test_triplets(models):
+    encoder, peer = models
+    columns = [sentences(200, seed) for seed in range(3)]
+    evaluator = evaluation.TripletEvaluator(*columns, similarity_fn_names=SIMILARITIES, write_csv=False)
+    theirs = evaluator(peer)
+    for name, value in evaluate_triplets(encoder, Triplets("made", *map(tuple, columns))).items():
+        close(value, theirs[f"{name}_accuracy"], name)
+
+
+def test_labelled_pairs(models):
+    encoder, peer = models
+    first, second = sentences(300, 1), sentences(300, 2)
+    labels = np.random.default_rng(3).integers(0, 2, 300).tolist()
+    second = [
+        f"{a} {b}" if label and i % 3 else b for i, (a, b, label) in enumerate(zip(first, second, labels, strict=True))
+    ]
+    evaluator = evaluation.BinaryClassificationEvaluator(
+        first, second, labels, similarity_fn_names=SIMILARITIES, write_csv=False
+    )
+    theirs = evaluator(peer)
+    names = {"average_precision": "ap", "matthews": "mcc"}
+    for similarity, scores in evaluate_pairs(
+        encoder, LabelledPairs("made", *map(tuple, (first, second, labels)))
+    ).items():
+        sign = -1 if similarity in ("euclidean", "manhattan") else 1
+        for name, value in scores._asdict().items():
+            what = f"{similarity}_{names.get(name, name)}"
+            if name.endswith("threshold"):  # a similarity itself; those of untrained models reach the hundreds
+                assert sign * value == pytest.approx(float(theirs[what]), rel=1e-5, abs=2e-5), what
+            else:
+                close(value, theirs[what], what)
+
+
+@pytest.mark.real
+def test_cranfield():
+    if not CRANFIELD.is_dir():
+        pytest.skip(f"{CRANFIELD} is not there")
+    try:
+        locate("all-MiniLM-L6-v2", offline=True)
+    except DownloadError as error:
+        pytest.skip(f"all-MiniLM-L6-v2 is not on this machine: {error}")
+    encoder = SentenceEncoder.load("all-MiniLM-L6-v2", offline=True)
+    data = read_retrieval(CRANFIELD)
+    index = index_of(encoder, data, on_truncate="ignore")
+    queries = data.judged()
+    query_embeddings = encoder.encode_query([data.queries[q] for q in queries])
+    hits = index.search(query_embeddings, 100)
+    rankings = {q: [hit.id for hit in some] for q, some in zip(queries, hits, strict=True)}
+    ours = evaluate_rankings(data, rankings).scores
+    assert ours.keys() == PEER_CRANFIELD.keys()
+    for name, value in ours.items():
+        close(value, PEER_CRANFIELD[name], name)
+
+    class Ours:
+        def encode_query(self, texts, **options):
+            return torch.from_numpy(query_embeddings)
+
+    texts, ids = data.texts_and_ids()
+    evaluator = evaluation.InformationRetrievalEvaluator(
+        {q: data.queries[q] for q in queries},
+        dict(zip(ids, texts, strict=True)),
+        relevant(data),
+        score_functions={"cosine": peers.util.cos_sim},
+    )
+    corpus = torch.from_numpy(np.concatenate(list(index.float_parts())))
+    theirs = evaluator.compute_all_metrics(Ours(), corpus_embeddings=corpus)["cosine"]
+    for name, value in ours.items():
+        metric, _, k = name.partition("@")
+        close(value, theirs[f"{metric}@k"][int(k)], name)
