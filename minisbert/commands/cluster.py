@@ -100,7 +100,9 @@ def cluster(
     print(f"{len(medoids)} clusters of {len(texts)} sentences; {int((labels < 0).sum())} in none")
     if classes is not None:
         score = v_measure([classes[row] for row in rows], labels)
-        print(f"V-measure {score.v_measure:.4f} (homogeneity {score.homogeneity:.4f}, completeness {score.completeness:.4f})")
+        print(
+            f"V-measure {score.v_measure:.4f} (homogeneity {score.homogeneity:.4f}, completeness {score.completeness:.4f})"
+        )
     if out is not None:
         _write(out, source, rows, labels)
     if map is not None:

@@ -278,6 +278,6 @@ def _entropy(p: np.ndarray) -> float:
 
 def _labels(labels_M: Any, rows: int) -> np.ndarray:
     labels = np.asarray(labels_M)
-    if labels.shape != (rows,) or labels.dtype.kind not in "iu" and rows:
+    if labels.shape != (rows,) or (labels.dtype.kind not in "iu" and rows):
         raise InputError(f"labels have shape {labels.shape}. Expected a whole number for each of {rows} rows.")
     return labels.astype(np.int64)

@@ -50,7 +50,7 @@ def hard_negatives(
     """Rows (anchor, positive, negatives), the hardest negative first.
 
     Args:
-        encoder: embeds; scores are cosines.
+        encoder: embeds anchors by `encode_query`, all others by `encode_document`; scores are cosines.
         anchors, positives: pairs of texts, row by row. An anchor with several positives has all of them spared.
         corpus: where negatives come from, beside all positives.
         number: negatives a row.
@@ -61,7 +61,7 @@ def hard_negatives(
         absolute_margin: a negative scores at least this much less than the positive (the lowest of several).
         relative_margin: the same as a share of the positive's score, 0.05 for 5 %.
         rescore: scores candidates and positives anew, pairs -> scores, for example `CrossEncoder.predict`.
-        options: for `encoder.encode`.
+        options: for both.
 
     Raises:
         InputError: no pairs, or columns of different lengths; an argument out of range; `rescore` gives something else
@@ -69,8 +69,9 @@ def hard_negatives(
 
     Example:
         >>> class Letters:
-        ...     def encode(self, texts, **options):
+        ...     def encode_query(self, texts):
         ...         return np.array([[text.count(letter) for letter in "abc"] for text in texts], np.float32)
+        ...     encode_document = encode_query
         >>> hard_negatives(Letters(), ["a", "c"], ["aab", "cc"], ["ab", "bbc"]).rows
         [('a', 'aab', 'ab'), ('c', 'cc', 'bbc')]
     """
@@ -100,7 +101,8 @@ def hard_negatives(
     own: dict[str, dict[int, float]] = {anchor: {} for anchor in asked}  # anchor -> rows of its positives -> scores
     for a, p in zip(texts_a, texts_p, strict=True):
         own[a][row_of[p]] = 0.0
-    pool_MD, asked_BD = (np.asarray(encoder.encode(texts, **options), np.float32) for texts in (pool, asked))
+    asked_BD = np.asarray(encoder.encode_query(asked, **options), np.float32)
+    pool_MD = np.asarray(encoder.encode_document(pool, **options), np.float32)
     spared = max(map(len, own.values())) + 1  # the positives, and the anchor itself
     hits = nearest(asked_BD, pool_MD, range_max + spared)
     for anchor, query_D in zip(asked, asked_BD, strict=True):
@@ -157,7 +159,9 @@ def triplet_lines(rows: Sequence[tuple[str, ...]], kind: str = ".tsv") -> Iterat
     for row in rows:
         for text in row:
             if any(mark in text for mark in "\t\n\r"):
-                raise DataError(f"{text!r:.80} holds a tab or a line break, which no tsv cell can. Write .jsonl instead.")
+                raise DataError(
+                    f"{text!r:.80} holds a tab or a line break, which no tsv cell can. Write .jsonl instead."
+                )
         yield "\t".join(row) + "\n"
 
 
