@@ -5,7 +5,8 @@
     bitext_pairs(english, german)               # one to one, by the margin score of Artetxe & Schwenk 2019
 
 Exact: all pairs are compared, by blocks (blocks.py), and what is kept is what can still be among the answers, so that
-memory follows the answer and not the pairs. sentence-transformers' `paraphrase_mining` gives the same pairs where its
+memory follows the answer and not the pairs. Where few of many are wanted, a first look in bfloat16 tells which rows can hold
+one of them (screening.py); the answer is the same. sentence-transformers' `paraphrase_mining` gives the same pairs where its
 `top_k` neighbours of a sentence are enough. Hard negatives stand in negatives.py.
 """
 
@@ -15,9 +16,13 @@ import numpy as np
 
 from minisbert.arguments import positive
 from minisbert.errors import InputError
-from minisbert.tasks.blocks import comparable_rows, upper_blocks
+from minisbert.tasks.blocks import COLUMNS, comparable_rows, upper_blocks
+from minisbert.tasks.screening import row_bounds
 from minisbert.tasks.search import nearest
 from minisbert.text.tokenizer import shown
+
+# From here on a first look in bfloat16 (screening.py) pays, where few pairs are wanted. Rows compared exactly after it.
+SCREENED, TOGETHER = 4096, 32
 
 
 class Pairs(NamedTuple):
@@ -66,11 +71,13 @@ def best_pairs(
         [[1, 2], [0, 2]]
     """
     positive("k", k)
+    rows_MD = comparable_rows("embeddings", embeddings_MD, similarity)
     best = _Best(k)
-    for first, column, scores_BC in upper_blocks(
-        comparable_rows("embeddings", embeddings_MD, similarity), show_progress_bar
-    ):
-        best.add(first, column, scores_BC)
+    if len(rows_MD) >= SCREENED and k <= len(rows_MD) // 64:
+        _search_promising(rows_MD, best, show_progress_bar)
+    else:
+        for first, column, scores_BC in upper_blocks(rows_MD, show_progress_bar):
+            best.add(np.arange(first, first + len(scores_BC)), column, scores_BC)
     return best.pairs()
 
 
@@ -169,6 +176,20 @@ def bitext_pairs(
     return Pairs(ranked.scores_K[kept], ranked.rows_K2[kept])
 
 
+def _search_promising(rows_MD: np.ndarray, best: "_Best", show_progress_bar: bool | None) -> None:
+    """Rows in the order of the best that they may hold, until no other can hold any."""
+    bound_M = row_bounds(rows_MD, show_progress_bar)
+    order = np.argsort(-bound_M, kind="stable")
+    for start in range(0, len(order), TOGETHER):
+        if bound_M[order[start]] < best.threshold:
+            return
+        rows_B = np.sort(order[start : start + TOGETHER])
+        for column in range(0, len(rows_MD), COLUMNS):
+            scores_BC = rows_MD[rows_B] @ rows_MD[column : column + COLUMNS].T
+            scores_BC[np.arange(column, column + scores_BC.shape[1]) <= rows_B[:, None]] = -np.inf
+            best.add(rows_B, column, scores_BC)
+
+
 # --- the best so far -----------------------------------------------------------------------------------------------
 
 
@@ -180,8 +201,8 @@ class _Best:
         self._found: list[Pairs] = []
         self._count = 0
 
-    def add(self, first: int, column: int, scores_BC: np.ndarray) -> None:
-        """Take from one block what may be among the best."""
+    def add(self, rows_B: np.ndarray, column: int, scores_BC: np.ndarray) -> None:
+        """Take what may be among the best from one block: of ascending rows, and of columns from `column` on."""
         highest_B = scores_BC.max(axis=1)
         floor = self.threshold
         if self.k <= len(highest_B):  # k rows with such a maximum: k pairs at least as good
@@ -194,7 +215,7 @@ class _Best:
         if len(place) > self.k:
             place = place[_first(flat[place], self.k)]
         b, c = np.divmod(place, scores_BC.shape[1])
-        rows = np.stack([hit[b] + first, c + column], axis=1)
+        rows = np.stack([rows_B[hit[b]], c + column], axis=1)
         self._found.append(Pairs(flat[place], rows))
         self._count += len(place)
         if self._count > self.k:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minisbert import DataError, InputError
-from minisbert.tasks import blocks
+from minisbert.tasks import blocks, mining, screening
 from minisbert.tasks.mining import best_pair, best_pairs, bitext_pairs, pairs_above
 from minisbert.tasks.negatives import hard_negatives, triplet_lines
 
@@ -53,6 +53,33 @@ def test_ties_go_to_the_lower_rows(small_blocks, k):
     scores, pairs = all_pairs(embeddings, "dot")
     found = best_pairs(embeddings, k, similarity="dot")
     assert (found.rows_K2 == pairs[:k]).all() and (found.scores_K == scores[:k]).all()
+
+
+def awkward():
+    rng = np.random.default_rng(7)
+    near = made(1, 40) + 0.002 * made(300, 40)  # closer together than bfloat16 can tell
+    ties = rng.integers(-1, 2, (300, 6)).astype(np.float32)
+    scaled = made(300) * 10.0 ** rng.uniform(-3, 3, (300, 1)).astype(np.float32)
+    negative = -abs(made(1, 8)) * np.sign(rng.normal(size=(300, 1))).astype(np.float32)
+    return {"random": made(300), "near": near, "ties": ties, "scaled": scaled, "opposed": negative, "zero": 0 * near}
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+@pytest.mark.parametrize("name", awkward())
+def test_a_first_look_in_bfloat16_changes_nothing(name, similarity, monkeypatch):
+    embeddings = awkward()[name]
+    expected = [best_pairs(embeddings, k, similarity=similarity) for k in (1, 4)]
+    monkeypatch.setattr(mining, "SCREENED", 2)
+    monkeypatch.setattr(mining, "TOGETHER", 8)
+    monkeypatch.setattr(screening, "TILE", 64)
+    for found, direct in zip([best_pairs(embeddings, k, similarity=similarity) for k in (1, 4)], expected, strict=True):
+        np.testing.assert_allclose(found.scores_K, direct.scores_K, rtol=1e-5, atol=TOLERANCE)
+        if name in ("random", "scaled") or (name, similarity) == ("ties", "dot"):  # others tie within rounding
+            assert (found.rows_K2 == direct.rows_K2).all()
+    rows = blocks.comparable_rows("rows", embeddings, similarity)
+    products = rows.astype(np.float64) @ rows.T.astype(np.float64)
+    highest = np.where(np.tri(300, dtype=bool), -np.inf, products).max(axis=1)
+    assert (screening.row_bounds(rows) >= highest).all()
 
 
 def test_pairs_above(small_blocks):
@@ -267,7 +294,7 @@ def test_hard_negatives_as_the_peer(options):
         vectors[p] = unit([np.array(vectors[a]) + 0.3 * made(1, 6, i)[0]])[0].tolist()
 
     class Peer:
-        device, prompts = torch.device("cpu"), {}  # noqa: RUF012
+        device, prompts = torch.device("cpu"), {}
         similarity, similarity_pairwise = staticmethod(util.cos_sim), staticmethod(util.pairwise_cos_sim)
 
         def encode_query(self, texts, **kwargs):
