@@ -3,7 +3,8 @@
 save_map("map.png", points_M2, labels_M, texts, names)
 save_map("map.html", points_M2, labels_M, texts, names)      # no network: drawing, script and text are in the page
 
-Clusters differ by colour (Okabe & Ito's, which stay apart with every kind of colour blindness) and, after seven, by shape.
+Clusters differ by colour (Okabe & Ito's, which stay apart with every kind of colour blindness) and, after seven, by shape;
+after 21 they are grey.
 Sentences come from strangers: in the page they are escaped, and its policy forbids it to load anything.
 """
 
@@ -25,9 +26,10 @@ SHAPES = [
     ("o", "M-4,0a4,4 0 1,0 8,0a4,4 0 1,0 -8,0"),
     ("s", "M-3.5,-3.5h7v7h-7z"),
     ("^", "M0,-4.5l4.5,8h-9z"),
-    ("D", "M0,-5l5,5l-5,5l-5,-5z"),
 ]
-NOISE = ("#999999", "x", "M-3,-3l6,6M-3,3l6,-6")
+SMALLER = ("#BBBBBB", "o", SHAPES[0][1])
+NOISE = ("#777777", "x", "M-3,-3l6,6M-3,3l6,-6")
+# The largest clusters have a look and a line of the legend of their own; more looks than this nobody tells apart.
 IN_LEGEND = 21
 
 PAGE = """<!doctype html>
@@ -98,7 +100,9 @@ def look(cluster: int) -> tuple[str, str, str]:
     """
     if cluster < 0:
         return NOISE
-    marker, path = SHAPES[cluster // len(COLOURS) % len(SHAPES)]
+    if cluster >= IN_LEGEND:
+        return SMALLER
+    marker, path = SHAPES[cluster // len(COLOURS)]
     return COLOURS[cluster % len(COLOURS)], marker, path
 
 
@@ -108,7 +112,7 @@ def _entries(labels_M: "np.ndarray", names: Sequence[str]) -> list[tuple[int, st
     entries = [(c, f"{c}: {names[c]} ({int((labels_M == c).sum())})") for c in clusters[:IN_LEGEND]]
     rest = clusters[IN_LEGEND:]
     if rest:
-        entries.append((-2, f"and {len(rest)} smaller clusters"))
+        entries.append((IN_LEGEND, f"and {len(rest)} smaller clusters"))
     if (labels_M == -1).any():
         entries.append((-1, f"no cluster ({int((labels_M == -1).sum())})"))
     return entries
@@ -123,14 +127,14 @@ def _picture(out: str, points_M2: "np.ndarray", labels_M: "np.ndarray", names: S
     figure = Figure(figsize=(12, 7), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for cluster in sorted(set(labels_M.tolist())):
+    for cluster in sorted(set(labels_M.tolist()), reverse=True):  # the grey ones first, under the others
         colour, marker, _ = look(cluster)
         mine = points_M2[labels_M == cluster]
         axes.scatter(mine[:, 0], mine[:, 1], s=14, c=colour, marker=marker, alpha=0.7, linewidths=0.8)
     handles, labels = [], []
     for cluster, text in _entries(labels_M, names):
         colour, marker, _ = look(cluster)
-        handles.append(Line2D([], [], linestyle="", color=colour, marker="" if cluster == -2 else marker))
+        handles.append(Line2D([], [], linestyle="", color=colour, marker=marker))
         # A dollar sign would begin a formula.
         labels.append(textwrap.shorten(text, 48, placeholder=" …").replace("$", r"\$"))
     if handles:
@@ -160,8 +164,7 @@ def _page(
         points.append(f'<path transform="translate({x:.1f},{y:.1f})" {_drawn(cluster)} data-text="{_escaped(about)}"/>')
     legend = []
     for cluster, text in _entries(labels_M, names):
-        sign = f'<svg viewBox="-6 -6 12 12"><path {_drawn(cluster)}/></svg> ' if cluster != -2 else ""
-        legend.append(f"<li>{sign}{_escaped(text)}</li>")
+        legend.append(f'<li><svg viewBox="-6 -6 12 12"><path {_drawn(cluster)}/></svg> {_escaped(text)}</li>')
     return PAGE.format(title=_escaped(title), points="\n".join(points), legend="\n".join(legend))
 
 

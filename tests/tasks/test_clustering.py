@@ -214,4 +214,4 @@ def test_the_picture(tmp_path):
 
 
 def test_looks_differ():
-    assert len({look(cluster)[:2] for cluster in range(-1, 28)}) == 29
+    assert len({look(cluster)[:2] for cluster in range(-1, 22)}) == 23 and look(22) == look(99)
