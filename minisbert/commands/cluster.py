@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from minisbert.commands.files import Sentences, read_sentences
-from minisbert.commands.mine import printable
+from minisbert.commands.mine import check_columns, printable
 from minisbert.commands.outputs import check_output, whole_file
 from minisbert.errors import DataError, InputError
 
@@ -80,6 +80,8 @@ def cluster(
         check_output(out, (".jsonl",), source=file)
     if map is not None:
         check_output(map, (".png", ".html"), source=file)
+    if label_column is not None:
+        check_columns(file)
     source = read_sentences(file, column)
     classes = read_sentences(file, label_column).texts if label_column is not None else None
     rows = [row for row, text in enumerate(source.texts) if text.strip()]

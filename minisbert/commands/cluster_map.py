@@ -96,7 +96,7 @@ def look(cluster: int) -> tuple[str, str, str]:
 
     Example:
         >>> look(0)[:2], look(8)[:2], look(-1)[:2]
-        (('#0072B2', 'o'), ('#E69F00', 's'), ('#999999', 'x'))
+        (('#0072B2', 'o'), ('#E69F00', 's'), ('#777777', 'x'))
     """
     if cluster < 0:
         return NOISE

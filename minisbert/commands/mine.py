@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from minisbert.commands.files import Sentences, read_sentences
+from minisbert.commands.files import STANDARD, Sentences, read_sentences
 from minisbert.commands.outputs import check_output, whole_file
 from minisbert.errors import DataError, InputError
 
@@ -78,6 +78,7 @@ def mine(
         if top is not None or threshold is not None or with_file is not None or json:
             raise InputError("--negatives goes with none of --top, --threshold, --with-file, --json. Do one at a time.")
         check_output(negatives, (".tsv", ".jsonl"), source=file)
+        check_columns(file)
         asked, answers = read_sentences(file, anchor), read_sentences(file, positive)
         for name, side in ((anchor, asked), (positive, answers)):
             if not side.texts:
@@ -88,6 +89,8 @@ def mine(
     else:
         if top is not None and (threshold is not None or top < 1):
             raise InputError("expected --top, at least 1, or --threshold. Say how many pairs, or how alike.")
+        if file == with_file == STANDARD:
+            raise InputError("stdin is named twice. Expected a file for one side.")
         asked = read_sentences(file, column)
         answers = read_sentences(with_file, column) if with_file is not None else asked
 
@@ -152,6 +155,16 @@ def _print(found: "Pairs", one: Sentences, other: Sentences, sides: list[list[in
             print(dumps({"score": score, "lines": lines, "texts": texts}, ensure_ascii=False))
         else:
             print(f"{score:.4f}", *lines, *map(printable, texts), sep="\t")
+
+
+def check_columns(file: str) -> None:
+    """Refuse a kind of file that has no columns to choose from.
+
+    Raises:
+        InputError: plain text, or stdin.
+    """
+    if file == STANDARD or file.lower().removesuffix(".gz").endswith(".txt"):
+        raise InputError(f"{file}: plain text has one column. Expected .tsv, .jsonl (or these with .gz) or .parquet.")
 
 
 def printable(text: str) -> str:

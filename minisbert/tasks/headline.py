@@ -129,4 +129,4 @@ def duration(seconds: float) -> str:
     for unit, size, most in (("s", 1, 60), ("minutes", 60, 3600), ("hours", 3600, 72 * 3600)):
         if seconds < most:
             return f"{seconds / size:.3g} {unit}" if seconds >= 0.1 else f"{seconds / size:.2g} {unit}"
-    return f"{seconds / 86400:.0f} days"
+    return f"{seconds / 86400:.3g} days"

@@ -33,6 +33,13 @@ def test_pairs_of_two_files(run, tiny_bert, corpus, tmp_path):
     assert {tuple(line.split("\t")[1:3]) for line in result.out.splitlines()} == {("3", "2"), ("5", "1")}
 
 
+def test_nothing_to_pair(run, tiny_bert, corpus, tmp_path):
+    (tmp_path / "blank.txt").write_text("\n \n")
+    for words in [("FILE", "--with-file", tmp_path / "blank.txt"), (tmp_path / "blank.txt",)]:
+        result = run("mine", *(corpus if word == "FILE" else word for word in words), "--model", tiny_bert)
+        assert (result.code, result.out) == (0, ""), result.err
+
+
 @pytest.mark.parametrize("kind", ["tsv", "jsonl"])
 def test_negatives_for_training(run, tiny_bert, tmp_path, kind):
     (tmp_path / "pairs.tsv").write_text("q\ta\na man\tthe man\na city\tthe city\nbooks\tthe books\n")
@@ -75,6 +82,9 @@ def test_clusters_beside_known_classes(run, tiny_bert, tmp_path):
         (("mine", "FILE", "--top", "1", "--threshold", "0.5"), "expected --top, at least 1"),
         (("mine", "FILE", "--negatives", "x.tsv", "--top", "1"), "--negatives goes with none"),
         (("mine", "FILE", "--negatives", "x.csv"), "ends in .tsv, .jsonl"),
+        (("mine", "FILE", "--negatives", "x.tsv"), "plain text has one column"),
+        (("cluster", "FILE", "--label-column", "x"), "plain text has one column"),
+        (("mine", "-", "--with-file", "-"), "stdin is named twice"),
         (("mine", "none.txt"), "no such file"),
         (("cluster", "FILE", "--clusters", "3"), "--clusters is not for communities"),
         (("cluster", "FILE", "--method", "hdbscan", "--seed", "3"), "Expected --min-size there"),
