@@ -39,6 +39,7 @@ MAY_COMPILE = {
     "training/siamese.py",
     "training/gradcache.py",
     "tasks/search.py",
+    "tasks/screening.py",
 }
 COMPILES = {"jax.jit", "jax.pmap", "nnx.jit", "flax.nnx.jit", "jax.experimental.pjit", "jax.pjit"}
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from minisbert import SentenceEncoder
+from minisbert.checkpoint.convert import Converted
 from minisbert.checkpoint.download import locate
 from minisbert.pretrained import save_pretrained
 from minisbert.sentence_model import initial_params
