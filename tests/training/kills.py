@@ -1,0 +1,94 @@
+"""Kill a training run with SIGKILL again and again, start it by the same command, compare the final weights.
+
+    python tests/training/kills.py [--kills 30] [--saves 10]        a few minutes
+
+Of the kills, `--saves` come while a checkpoint is half written (orbax's temporary folder is there), the others at random
+moments. A run that gets through is compared with the undisturbed one by the sha256 of its weights, and the next begins.
+"""
+
+import argparse
+import hashlib
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TINY_BERT = Path(__file__).parents[2] / "weights" / "tiny-bert"
+STEPS = 60
+
+
+def command(data: Path, folder: Path) -> list[str]:
+    """The same command each time; nothing in it says that it goes on."""
+    settings = ["--max-steps", str(STEPS), "--checkpoint-every", "3", "--batch-size", "4", "--learning-rate", "1e-3"]
+    return [sys.executable, "-m", "minisbert", "train", str(TINY_BERT), str(folder), "--data", str(data), *settings]
+
+
+def weights(folder: Path) -> str:
+    """What must not differ."""
+    return hashlib.sha256((folder / "final" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def half_written(folder: Path) -> bool:
+    """Whether a checkpoint is being written now."""
+    return any("tmp" in path.name for path in (folder / "checkpoints").glob("*"))
+
+
+def run_and_kill(data: Path, folder: Path, rng: random.Random, *, in_save: bool) -> bool:
+    """Start the run and kill it; False where it was done before."""
+    before = len(list((folder / "checkpoints").glob("*")))
+    process = subprocess.Popen(command(data, folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    until = None if in_save else time.monotonic() + rng.uniform(0.5, 9)
+    while process.poll() is None:
+        if (until and time.monotonic() > until) or (in_save and half_written(folder)):
+            process.kill()
+            process.wait()
+            return True
+        time.sleep(0.0005 if in_save else 0.02)
+    if process.returncode:
+        raise SystemExit(
+            f"the run did not go on by itself after {before} checkpoints:\n{process.stderr.read().decode()}"
+        )  # type: ignore[union-attr]
+    return False
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--saves", type=int, default=10, help="of them, while a checkpoint is half written")
+    options = parser.parse_args()
+    rng = random.Random(0)
+    with tempfile.TemporaryDirectory() as scratch:
+        data = Path(scratch) / "pairs.tsv"
+        words = "cat dog house river tree stone book train cloud horse lamp road".split()
+        pairs = [f"the {a} and the {b}\ta {b} beside a {a}" for a in words for b in words]
+        data.write_text("\n".join(["anchor\tpositive", *pairs]) + "\n")
+        undisturbed = Path(scratch) / "undisturbed"
+        subprocess.run(command(data, undisturbed), check=True, capture_output=True)
+        expected = weights(undisturbed)
+        kills = saves = finished = 0
+        folder = Path(scratch) / "killed"
+        while kills < options.kills or folder.exists():
+            in_save = (
+                kills < options.kills
+                and saves < options.saves
+                and (options.saves - saves >= options.kills - kills or rng.random() < options.saves / options.kills)
+            )
+            if kills < options.kills and run_and_kill(data, folder, rng, in_save=in_save):
+                kills, saves = kills + 1, saves + in_save
+                print(f"kill {kills}{' in a save' if in_save else ''}", flush=True)
+                continue
+            subprocess.run(command(data, folder), check=True, capture_output=True)
+            if weights(folder) != expected:
+                raise SystemExit(f"after {kills} kills the final weights differ")
+            finished += 1
+            shutil.rmtree(folder)
+        print(
+            f"{kills} kills, {saves} of them in a save: {finished} runs got through, all bit-identical to the undisturbed"
+        )
+
+
+if __name__ == "__main__":
+    main()
