@@ -3,8 +3,9 @@
 minisbert train all-MiniLM-L6-v2 runs/nli --data nli.tsv.gz --loss softmax --evaluate stsb_dev.tsv.gz
 """
 
+import json
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
@@ -22,6 +23,8 @@ def train(
     data: Annotated[tuple[str, ...], arg(metavar="FILE")],
     loss: str = "multiple_negatives_ranking",
     scale: float | None = None,
+    loss_options: str | None = None,
+    matryoshka: tuple[int, ...] = (),
     kind: str | None = None,
     score_range: tuple[float, float] | None = None,
     epochs: int = 1,
@@ -59,6 +62,8 @@ def train(
         loss: softmax, cosine_similarity, cosent, contrastive, online_contrastive, multiple_negatives_ranking, triplet,
             margin_mse; with --cross-encoder binary_cross_entropy, cross_entropy, mse, margin_mse.
         scale: the loss's scale, 1 / temperature, where it has one.
+        loss_options: options of the loss as JSON, such as '{"margin": 0.3, "distance": "cosine"}'.
+        matryoshka: dimensions whose shortened embeddings the loss sees too, such as 384 128 64.
         kind: kind of the data where its columns fit several, such as nli or scored.
         score_range: lowest and highest score of the data; 0 5 for STS.
         epochs: passes over the data.
@@ -97,7 +102,8 @@ def train(
     config = TrainConfig(
         data=data,
         loss=loss,
-        loss_options=None if scale is None else {"scale": scale},
+        loss_options=_options(loss_options, scale),
+        matryoshka=matryoshka,
         kind=kind,
         score_range=score_range,
         epochs=epochs,
@@ -136,6 +142,20 @@ def train(
     run_training(encoder, config, Path(run), score=score, show_progress=sys.stderr.isatty())
     print(Path(run) / "final")
     return 0
+
+
+def _options(text: str | None, scale: float | None) -> dict[str, Any] | None:
+    """The loss's options from the command line; lists become tuples, as the losses' own defaults are."""
+    from minisbert.errors import InputError
+
+    try:
+        options = {} if text is None else json.loads(text)
+    except ValueError as error:
+        raise InputError(f"--loss-options is {text!r}, not JSON ({error}). Expected an object.") from None
+    if not isinstance(options, dict):
+        raise InputError(f"--loss-options is {text!r}. Expected a JSON object, such as '{{\"scale\": 30}}'.")
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    return {**options, **({} if scale is None else {"scale": scale})} or None
 
 
 def _untrained(encoder: "SentenceEncoder", seed: int) -> "SentenceEncoder":

@@ -22,6 +22,8 @@ class TrainConfig:
     """A row of training/losses.py's table; for a cross-encoder of joint_losses.py's."""
     loss_options: dict[str, Any] | None = None
     """Options of the loss, such as scale (Radford et al. 2021 call its inverse temperature)."""
+    matryoshka: tuple[int, ...] = ()
+    """Dimensions whose shortened embeddings the loss sees too (Kusupati et al. 2022); name the full width as well."""
     kind: str | None = None
     """Kind of the data where its columns fit several, such as nli or scored."""
     score_range: tuple[float, float] | None = None
@@ -91,6 +93,8 @@ def check_settings(config: TrainConfig, encoder_dtype: str, losses: Mapping[str,
     for name, value in (config.loss_options or {}).items():
         if isinstance(value, float) and not math.isfinite(value):
             complaints.append(f"loss_options[{name!r}] is {value!r}, expected a finite number")
+    if any(not isinstance(dimension, int) or dimension < 1 for dimension in config.matryoshka):
+        complaints.append(f"matryoshka is {config.matryoshka!r}, expected whole numbers of at least 1")
     if not 0 <= config.warmup <= 1:
         complaints.append(f"warmup is {config.warmup!r}, expected a share of the steps from 0 to 1")
     if config.loss in losses:

@@ -29,14 +29,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from minisbert.cross_encoder import CrossEncoder
-from minisbert.errors import TrainingError, TrainingStopped
+from minisbert.errors import InputError, TrainingError, TrainingStopped
 from minisbert.forward import COMPUTE_DTYPES
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.training.checkpoints import Checkpoints
 from minisbert.training.config import TrainConfig, check_settings
 from minisbert.training.data import open_examples
 from minisbert.training.joint import way_of
-from minisbert.training.losses import initial_softmax_head
+from minisbert.training.losses import initial_softmax_head, matryoshka
 from minisbert.training.optimizer import adamw, schedule
 from minisbert.training.order import Batches
 from minisbert.training.report import draw_curves, write_card
@@ -132,7 +132,7 @@ class _Run:
         definition, _ = self.way.define(encoder.design, COMPUTE_DTYPES[config.compute_dtype])
         self.train_step = make_train_step(
             definition=definition,
-            loss=partial(loss.function, **self.loss_options),
+            loss=self._loss(loss.function, encoder.design),
             optimizer=self.optimizer,
             dropout=config.dropout,
             chunk_size=config.chunk_size,
@@ -149,6 +149,20 @@ class _Run:
             "model": repr(encoder),
         }
         self.checkpoints = Checkpoints(folder, record)
+
+    def _loss(self, function: Callable[..., jax.Array], design: Any) -> Callable[..., jax.Array]:
+        """The loss with its options, over shortened embeddings too where the config says so."""
+        function = partial(function, **self.loss_options)
+        dimensions = self.config.matryoshka
+        if not dimensions:
+            return function
+        width = getattr(design, "dimension", 0)
+        if max(dimensions) > width:
+            raise InputError(
+                f"matryoshka is {dimensions}, but this model's embeddings have {width} dimensions. Expected at most that; a "
+                "cross-encoder has none."
+            )
+        return matryoshka(function, dimensions)
 
     def start(self) -> tuple[TrainState, int]:
         """The first state, or the newest saved one."""

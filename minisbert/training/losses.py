@@ -110,7 +110,7 @@ def matryoshka(
         for dimension, weight in zip(dimensions, weights, strict=True):
             short_SBD = normalize(embeddings_SBD[..., :dimension])
             short_teacher = None if targets.teacher_SBD is None else targets.teacher_SBD[..., :dimension]
-            short_head = None if head is None else _first_rows(head, width, dimension)
+            short_head = _first_rows(head, width, dimension) if head else head
             total += weight * loss(short_SBD, targets._replace(teacher_SBD=short_teacher), short_head, **options)
         return total
 

@@ -30,15 +30,15 @@ from minisbert.training.order import Batches
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 DEV = DATA / "sts" / "stsb_dev.tsv.gz"
-NLI = (str(DATA / "nli" / "snli_train_20k.tsv.gz"), str(DATA / "nli" / "mnli_train_10k.tsv.gz"))
+NLI = (str(DATA / "nli" / "snli_train_20k.tsv.gz"),)
 TRIPLETS = (str(DATA / "nli" / "triplets_train.tsv.gz"),)
 STSB = (str(DATA / "sts" / "stsb_train.tsv.gz"),)
 SMALL = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512}
 
 EXPERIMENTS = {
-    "stsb": [TrainConfig(STSB, "cosine_similarity", score_range=(0, 5), epochs=2, batch_size=32, learning_rate=3e-5)],
+    "stsb": [TrainConfig(STSB, "cosine_similarity", score_range=(0, 5), epochs=1, batch_size=32, learning_rate=3e-5)],
     "nli": [
-        TrainConfig(NLI, "softmax", epochs=3, batch_size=32, learning_rate=5e-4),
+        TrainConfig(NLI, "softmax", epochs=2, batch_size=32, learning_rate=5e-4),
         TrainConfig(TRIPLETS, "multiple_negatives_ranking", epochs=10, batch_size=64, learning_rate=5e-4),
     ],
 }

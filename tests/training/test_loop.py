@@ -13,6 +13,7 @@ import pytest
 
 from minisbert import SentenceEncoder
 from minisbert.checkpoint.convert import flatten
+from minisbert.commands import main
 from minisbert.errors import InputError, TrainingError, TrainingStopped
 from minisbert.tasks.sts import sts_score
 from minisbert.training import loop
@@ -237,3 +238,25 @@ def test_one_compilation_a_shape(pairs, tmp_path, monkeypatch):
     run(config(pairs, epochs=3), tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert compiled[0]._cache_size() == len({tuple(line["shape"]) for line in lines if "shape" in line}) == 2
+
+
+def test_matryoshka_trains_short_embeddings_too(pairs, tmp_path):
+    plain = run(config(pairs, max_steps=2), tmp_path / "plain")
+    short = run(config(pairs, max_steps=2, matryoshka=(32, 8)), tmp_path / "short")
+    losses = [
+        json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0])["loss"]
+        for name in ("plain", "short")
+    ]
+    assert losses[1] > 1.5 * losses[0]  # a second loss was added
+    assert np.abs(plain.encode("a cat") - short.encode("a cat")).max() > 1e-4
+    with pytest.raises(InputError, match="32 dimensions"):
+        run(config(pairs, max_steps=2, matryoshka=(64,)), tmp_path / "wide")
+
+
+def test_options_of_a_loss_from_the_command_line(pairs, tmp_path, capsys):
+    command = ["train", str(TINY), str(tmp_path / "run"), "--data", str(pairs), "--max-steps", "1", "--batch-size", "4"]
+    assert main([*command, "--loss-options", '{"scale": 5.0, "directions": ["query_to_doc", "doc_to_query"]}']) == 0
+    assert "directions" in (tmp_path / "run" / "final" / "README.md").read_text()
+    capsys.readouterr()
+    assert main([*command, "--loss-options", "[1]"]) != 0
+    assert "Expected a JSON object" in capsys.readouterr().err
