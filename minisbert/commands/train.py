@@ -47,6 +47,8 @@ def train(
     max_seq_length: int | None = None,
     cross_encoder: bool = False,
     num_labels: int | None = None,
+    devices: int | None = None,
+    layout: str = "replicated",
     random_weights: bool = False,
     seed: int = 0,
     offline: bool = False,
@@ -87,6 +89,8 @@ def train(
         max_seq_length: tokens kept of a text (of a pair with --cross-encoder).
         cross_encoder: train a model that scores pairs; MODEL is one, or an encoder that gets a fresh head.
         num_labels: of the fresh head, 1 by default; the number of classes for cross_entropy.
+        devices: how many to train on; all that JAX finds by default. The loss is the global batch's in any case.
+        layout: of the parameters on several devices: replicated, or fsdp (spread over them).
         random_weights: start from random weights instead of the model's.
         seed: of order, dropout and random weights.
         offline: never open a socket.
@@ -124,11 +128,12 @@ def train(
         checkpoint_every=checkpoint_every,
         seed=seed,
     )
+    where: dict[str, Any] = {"devices": devices, "layout": layout, "show_progress": sys.stderr.isatty()}
     if cross_encoder:
         pairs = _cross_encoder(model, num_labels, random_weights, seed, offline)
         if max_seq_length is not None:
             pairs.max_seq_length = max_seq_length
-        run_training(pairs, config, Path(run), score=_pair_score(pairs, evaluate), show_progress=sys.stderr.isatty())
+        run_training(pairs, config, Path(run), score=_pair_score(pairs, evaluate), **where)
         print(Path(run) / "final")
         return 0
     if num_labels is not None:
@@ -139,7 +144,7 @@ def train(
     if max_seq_length is not None:
         encoder.max_seq_length = max_seq_length
     score = sts_score(evaluate) if evaluate else None
-    run_training(encoder, config, Path(run), score=score, show_progress=sys.stderr.isatty())
+    run_training(encoder, config, Path(run), score=score, **where)
     print(Path(run) / "final")
     return 0
 

@@ -27,6 +27,7 @@ def train_batch(
     max_length: int,
     padding_id: int,
     prompts: Sequence[str] = (),
+    multiple: int = 1,
 ) -> tuple[TrainBatch, int]:
     """The arrays of one step, on the host, and how many of its texts were cut.
 
@@ -35,6 +36,7 @@ def train_batch(
         max_length: tokens kept of a text; what is longer is cut, as in encoding.
         padding_id: what fills the rows.
         prompts: a text to put before each column, "" for none.
+        multiple: the number of packed rows is a multiple of this (devices).
     """
     texts, prompt_lengths, cut = [], [], 0
     for s, column in enumerate(batch.texts):
@@ -43,12 +45,14 @@ def train_batch(
         texts += tokenized.ids
         cut += tokenized.truncated
         prompt_lengths += [tokenizer.prompt_length(prompt, max_length=max_length) if prompt else 0] * len(column)
-    rows, where = pack(texts, padding_id=padding_id, prompt_lengths=prompt_lengths)
+    rows, where = pack(texts, padding_id=padding_id, prompt_lengths=prompt_lengths, multiple=multiple)
     hashes_SB = np.stack([text_hashes(column) for column in batch.texts])
     return _arrays(batch, rows, where, hashes_SB), cut
 
 
-def pair_batch(batch: Batch, tokenizer: PairTokenizer, *, max_length: int, padding_id: int) -> tuple[TrainBatch, int]:
+def pair_batch(
+    batch: Batch, tokenizer: PairTokenizer, *, max_length: int, padding_id: int, multiple: int = 1
+) -> tuple[TrainBatch, int]:
     """The same for a cross-encoder: of S texts the first with each of the others, S - 1 pairs an example.
 
     Returns:
@@ -60,6 +64,7 @@ def pair_batch(batch: Batch, tokenizer: PairTokenizer, *, max_length: int, paddi
         [ids for pairs in tokenized for ids in pairs.ids],
         padding_id=padding_id,
         first_lengths=[length for pairs in tokenized for length in pairs.first_lengths],
+        multiple=multiple,
     )
     return _arrays(batch, rows, where), sum(pairs.truncated for pairs in tokenized)
 

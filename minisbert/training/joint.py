@@ -74,24 +74,27 @@ class Way(NamedTuple):
 
     losses: Mapping[str, Loss]
     define: Callable[..., Any]
-    batch: Callable[[Batch, Any, TrainConfig], tuple[TrainBatch, int]]
+    batch: Callable[[Batch, Any, TrainConfig, int], tuple[TrainBatch, int]]
     check: Callable[[Sequence[Examples], TrainConfig, Any], None]
     rows: str  # what is cut when it is too long
     kind: tuple[str, str]  # for the model card: what the model is, and how the hub calls it
 
 
-def _siamese_batch(batch: Batch, encoder: SentenceEncoder, config: TrainConfig) -> tuple[TrainBatch, int]:
-    return train_batch(batch, encoder.tokenizer, prompts=config.prompts, **_limits(encoder))
+def _siamese_batch(
+    batch: Batch, encoder: SentenceEncoder, config: TrainConfig, multiple: int
+) -> tuple[TrainBatch, int]:
+    return train_batch(batch, encoder.tokenizer, prompts=config.prompts, **_limits(encoder, multiple))
 
 
-def _joint_batch(batch: Batch, encoder: CrossEncoder, config: TrainConfig) -> tuple[TrainBatch, int]:
-    return pair_batch(batch, encoder.tokenizer, **_limits(encoder))
+def _joint_batch(batch: Batch, encoder: CrossEncoder, config: TrainConfig, multiple: int) -> tuple[TrainBatch, int]:
+    return pair_batch(batch, encoder.tokenizer, **_limits(encoder, multiple))
 
 
-def _limits(encoder: Any) -> dict[str, int]:
+def _limits(encoder: Any, multiple: int) -> dict[str, int]:
     return {
         "max_length": encoder.max_seq_length,
         "padding_id": encoder.padding_id,
+        "multiple": multiple,
     }
 
 

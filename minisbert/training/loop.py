@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from minisbert.cross_encoder import CrossEncoder
 from minisbert.errors import InputError, TrainingError, TrainingStopped
@@ -40,6 +41,7 @@ from minisbert.training.losses import initial_softmax_head, matryoshka
 from minisbert.training.optimizer import adamw, schedule
 from minisbert.training.order import Batches
 from minisbert.training.report import draw_curves, write_card
+from minisbert.training.sharding import data_mesh, on_one_device, place_batch, state_sharding
 from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState, initial_state, make_train_step
 from minisbert.training.softmax_head import write_head
 
@@ -55,6 +57,8 @@ def train(
     *,
     score: Callable[[Model], float] | None = None,
     show_progress: bool = True,
+    devices: int | None = None,
+    layout: str = "replicated",
 ) -> Model:
     """Train a model, or go on where the run in `folder` stopped.
 
@@ -62,6 +66,10 @@ def train(
         encoder: the model to start from: siamese training for a SentenceEncoder, joint.py's for a CrossEncoder.
         score: called every `config.evaluate_every` steps; the model with the highest is kept in `folder / "best"`.
             `tasks.sts.sts_score(files)` makes one, for a cross-encoder `tasks.pairs.pair_score(files)`.
+
+        devices: how many to train on, None for all that JAX finds. The loss is the global batch's whatever they are; a run
+            may go on with another number (then not to the bit).
+        layout: of the parameters on them, a row of sharding.LAYOUTS.
 
     Returns:
         the trained encoder; it is in `folder / "final"` too.
@@ -71,7 +79,7 @@ def train(
         TrainingError: a step was not finite, or the folder holds another run.
         TrainingStopped: SIGTERM came; the state is saved.
     """
-    run = _Run(encoder, config, Path(folder), score)
+    run = _Run(encoder, config, Path(folder), score, data_mesh(devices), layout)
     with _on_sigterm() as asked_to_stop:
         state, step = run.start()
         progress = _bar(run.steps, step, show_progress)
@@ -109,6 +117,8 @@ class _Run:
         config: TrainConfig,
         folder: Path,
         score: Callable[[Any], float] | None,
+        mesh: Mesh,
+        layout: str,
     ):
         self.way = way_of(encoder)
         check_settings(config, encoder.compute_dtype, self.way.losses)
@@ -129,14 +139,8 @@ class _Run:
         self.optimizer = adamw(self.rates, weight_decay=config.weight_decay, clip_norm=config.clip_norm)
         loss = self.way.losses[config.loss]
         self.loss_options = config.loss_options or {}
-        definition, _ = self.way.define(encoder.design, COMPUTE_DTYPES[config.compute_dtype])
-        self.train_step = make_train_step(
-            definition=definition,
-            loss=self._loss(loss.function, encoder.design),
-            optimizer=self.optimizer,
-            dropout=config.dropout,
-            chunk_size=config.chunk_size,
-        )
+        self.mesh, self.layout = mesh, layout
+        self.loss = self._loss(loss.function, encoder.design)
         self.score = score
         self.best: float | None = None
         self.cut = 0  # texts (or pairs) that were longer than max_seq_length
@@ -149,6 +153,17 @@ class _Run:
             "model": repr(encoder),
         }
         self.checkpoints = Checkpoints(folder, record)
+
+    def _compiled(self, sharding: Any) -> Callable[..., Any]:
+        definition, _ = self.way.define(self.encoder.design, COMPUTE_DTYPES[self.config.compute_dtype])
+        return make_train_step(
+            definition=definition,
+            loss=self.loss,
+            optimizer=self.optimizer,
+            dropout=self.config.dropout,
+            chunk_size=self.config.chunk_size,
+            sharding=sharding,
+        )
 
     def _loss(self, function: Callable[..., jax.Array], design: Any) -> Callable[..., jax.Array]:
         """The loss with its options, over shortened embeddings too where the config says so."""
@@ -179,6 +194,11 @@ class _Run:
         params = jax.tree.map(jnp.copy, self.encoder.pretrained.params)
         state = initial_state({"model": params, "head": head}, self.optimizer, self.config.seed)
         self.parameter_names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(state.params)]
+        sharding = None
+        if self.mesh.size > 1:
+            sharding = state_sharding(state, self.mesh, self.layout)
+            state = jax.device_put(state, sharding)
+        self.train_step = self._compiled(sharding)
         step = 0
         if self.checkpoints.latest() is not None:
             state = self.checkpoints.restore(state)
@@ -197,10 +217,10 @@ class _Run:
 
     def batch(self, step: int) -> TrainBatch:
         """The arrays of a step."""
-        batch, cut = self.way.batch(self.batches.batch_at(step), self.encoder, self.config)
+        batch, cut = self.way.batch(self.batches.batch_at(step), self.encoder, self.config, self.mesh.size)
         self.cut += cut
         self.shapes[step] = batch.rows.token_ids_PL.shape
-        return batch
+        return batch if self.mesh.size == 1 else place_batch(batch, self.mesh)
 
     def note(self, step: int, metrics: StepMetrics, progress: Any) -> None:
         """Read a step's metrics, refuse what is not finite, write and show the rest."""
@@ -240,7 +260,10 @@ class _Run:
 
     def trained(self, state: TrainState) -> Any:
         """An encoder with the state's parameters. The caller's own is left as it is; only compiled programs are shared."""
-        params = jax.tree.map(jnp.copy, state.params["model"])  # the next step gives the state's memory away
+        # A copy: the next step gives the state's memory away.
+        params = jax.tree.map(jnp.copy, state.params["model"])
+        if self.mesh.size > 1:
+            params = on_one_device(params)
         encoder = copy.copy(self.encoder)
         encoder.pretrained = replace(encoder.pretrained, params=params)
         encoder.forward = copy.copy(encoder.forward)

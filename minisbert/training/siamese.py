@@ -164,8 +164,13 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     dropout: bool = True,
     chunk_size: int | None = None,
+    sharding: Tree | None = None,
 ) -> Callable[[TrainState, TrainBatch], tuple[TrainState, StepMetrics]]:
-    """`train_step` compiled: the only `jax.jit` of training. The old state's memory is given to the new one."""
+    """`train_step` compiled: the only `jax.jit` of training. The old state's memory is given to the new one.
+
+    Args:
+        sharding: where the state lives on several devices (sharding.py), so that the new one lives there too.
+    """
 
     def step(state: TrainState, batch: TrainBatch) -> tuple[TrainState, StepMetrics]:
         return train_step(
@@ -178,4 +183,6 @@ def make_train_step(
             chunk_size=chunk_size,
         )
 
-    return jax.jit(step, donate_argnums=0)
+    if sharding is None:
+        return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, out_shardings=(sharding, None))
