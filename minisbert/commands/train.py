@@ -36,6 +36,9 @@ def train(
     decay: str = "linear",
     weight_decay: float = 0.01,
     clip_norm: float = 1.0,
+    remat: bool = False,
+    teacher: str | None = None,
+    report_to: tuple[str, ...] = (),
     compute_dtype: str = "float32",
     no_dropout: bool = False,
     mixing: str = "proportional",
@@ -62,7 +65,7 @@ def train(
         run: folder for checkpoints, metrics and the trained model; a run that was stopped in it goes on.
         data: .tsv, .jsonl (each also .gz), .parquet, or hub:org/name; columns by convention.
         loss: softmax, cosine_similarity, cosent, contrastive, online_contrastive, multiple_negatives_ranking, triplet,
-            margin_mse; with --cross-encoder binary_cross_entropy, cross_entropy, mse, margin_mse.
+            margin_mse, mse (with --teacher); with --cross-encoder binary_cross_entropy, cross_entropy, mse, margin_mse.
         scale: the loss's scale, 1 / temperature, where it has one.
         loss_options: options of the loss as JSON, such as '{"margin": 0.3, "distance": "cosine"}'.
         matryoshka: dimensions whose shortened embeddings the loss sees too, such as 384 128 64.
@@ -77,6 +80,9 @@ def train(
         decay: linear, cosine or constant.
         weight_decay: of matrices and tables.
         clip_norm: longest gradient.
+        remat: keep less for the way back and compute it again; less memory, more time.
+        teacher: the model whose embeddings the loss mse copies.
+        report_to: tensorboard, wandb or trackio, besides metrics.jsonl.
         compute_dtype: float32 or bfloat16.
         no_dropout: train without dropout.
         mixing: how several data files take turns, proportional or round_robin.
@@ -119,6 +125,9 @@ def train(
         decay=decay,
         weight_decay=weight_decay,
         clip_norm=clip_norm,
+        remat=remat,
+        teacher=teacher,
+        report_to=report_to,
         compute_dtype=compute_dtype,
         dropout=not no_dropout,
         mixing=mixing,

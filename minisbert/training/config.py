@@ -8,6 +8,7 @@ from typing import Any
 from minisbert.errors import InputError
 from minisbert.forward import COMPUTE_DTYPES
 from minisbert.training.data import Examples
+from minisbert.training.loggers import LOGGERS
 from minisbert.training.losses import LOSSES, Loss
 from minisbert.training.optimizer import DECAYS
 
@@ -46,6 +47,12 @@ class TrainConfig:
     """AdamW's, on matrices and tables only."""
     clip_norm: float = 1.0
     """Longest gradient, in the global norm."""
+    remat: bool = False
+    """Keep matrix products only and compute the rest again on the way back (Chen et al. 2016): less memory, more time."""
+    teacher: str | None = None
+    """The model (name or folder) whose embeddings the `mse` loss copies; embeddings as wide as the trained model's."""
+    report_to: tuple[str, ...] = ()
+    """Besides metrics.jsonl: tensorboard, wandb or trackio (each a package of its own)."""
     compute_dtype: str = "float32"
     """float32, or bfloat16 for the matrix products; parameters and optimizer stay float32."""
     dropout: bool = True
@@ -95,6 +102,12 @@ def check_settings(config: TrainConfig, encoder_dtype: str, losses: Mapping[str,
             complaints.append(f"loss_options[{name!r}] is {value!r}, expected a finite number")
     if any(not isinstance(dimension, int) or dimension < 1 for dimension in config.matryoshka):
         complaints.append(f"matryoshka is {config.matryoshka!r}, expected whole numbers of at least 1")
+    if set(config.report_to) - set(LOGGERS):
+        complaints.append(f"report_to is {config.report_to!r}, expected of {', '.join(LOGGERS)}")
+    if config.loss in losses and (losses[config.loss].needs == "teacher") != (config.teacher is not None):
+        complaints.append(
+            f"teacher is {config.teacher!r} with the loss {config.loss}, expected a model with mse, else None"
+        )
     if not 0 <= config.warmup <= 1:
         complaints.append(f"warmup is {config.warmup!r}, expected a share of the steps from 0 to 1")
     if config.loss in losses:
@@ -121,10 +134,12 @@ def check_examples(examples: Sequence[Examples], config: TrainConfig, losses: Ma
     for example in examples:
         data = example.dataset
         texts = len(data.texts)
-        if loss.needs != data.label_kind or texts < loss.least_texts or texts > (loss.most_texts or texts):
+        # A teacher is asked during the run: its rows are plain texts.
+        needs = "none" if loss.needs == "teacher" else loss.needs
+        if needs != data.label_kind or texts < loss.least_texts or texts > (loss.most_texts or texts):
             raise InputError(
                 f"{data.source}: {texts} texts a row with {data.label_kind} labels; {config.loss} needs "
-                f"{loss.least_texts}{'' if loss.least_texts == loss.most_texts else ' or more'} texts with {loss.needs} "
+                f"{loss.least_texts}{'' if loss.least_texts == loss.most_texts else ' or more'} texts with {needs} "
                 "labels. Choose another loss, or name the columns' kind."
             )
         if len(config.prompts) > texts:

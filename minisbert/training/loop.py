@@ -14,11 +14,8 @@ the bit. What the run leaves in its folder:
 import copy
 import json
 import logging
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -37,13 +34,16 @@ from minisbert.training.checkpoints import Checkpoints
 from minisbert.training.config import TrainConfig, check_settings
 from minisbert.training.data import open_examples
 from minisbert.training.joint import way_of
+from minisbert.training.loggers import open_loggers
 from minisbert.training.losses import initial_softmax_head, matryoshka
 from minisbert.training.optimizer import adamw, schedule
 from minisbert.training.order import Batches
+from minisbert.training.preemption import on_sigterm
 from minisbert.training.report import draw_curves, write_card
 from minisbert.training.sharding import data_mesh, on_one_device, place_batch, state_sharding
 from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState, initial_state, make_train_step
 from minisbert.training.softmax_head import write_head
+from minisbert.training.teacher import load_teacher
 
 logger = logging.getLogger("minisbert")
 
@@ -80,7 +80,7 @@ def train(
         TrainingStopped: SIGTERM came; the state is saved.
     """
     run = _Run(encoder, config, Path(folder), score, data_mesh(devices), layout)
-    with _on_sigterm() as asked_to_stop:
+    with on_sigterm() as asked_to_stop:
         state, step = run.start()
         progress = _bar(run.steps, step, show_progress)
         pending: tuple[int, StepMetrics] | None = None
@@ -145,7 +145,9 @@ class _Run:
         self.best: float | None = None
         self.cut = 0  # texts (or pairs) that were longer than max_seq_length
         self.shapes: dict[int, tuple[int, ...]] = {}  # of the steps of this process: rows and tokens, a program each
+        self.teacher = None if config.teacher is None else load_teacher(config.teacher, encoder)
         folder.mkdir(parents=True, exist_ok=True)
+        self.loggers = open_loggers(config.report_to, folder, asdict(config))
         self.metrics_file = folder / "metrics.jsonl"
         record = {
             "config": json.loads(json.dumps(asdict(config))),
@@ -162,6 +164,7 @@ class _Run:
             optimizer=self.optimizer,
             dropout=self.config.dropout,
             chunk_size=self.config.chunk_size,
+            remat=self.config.remat,
             sharding=sharding,
         )
 
@@ -219,6 +222,10 @@ class _Run:
         """The arrays of a step."""
         batch, cut = self.way.batch(self.batches.batch_at(step), self.encoder, self.config, self.mesh.size)
         self.cut += cut
+        if self.teacher is not None:
+            texts = self.batches.batch_at(step).texts
+            taught_SBD = np.stack([self.teacher.encode(column, show_progress_bar=False) for column in texts])
+            batch = batch._replace(targets=batch.targets._replace(teacher_SBD=taught_SBD))  # type: ignore[arg-type]
         self.shapes[step] = batch.rows.token_ids_PL.shape
         return batch if self.mesh.size == 1 else place_batch(batch, self.mesh)
 
@@ -303,6 +310,8 @@ class _Run:
     def _write(self, line: dict[str, Any]) -> None:
         with self.metrics_file.open("a") as file:
             file.write(json.dumps(line) + "\n")
+        for log in self.loggers:
+            log(line["step"], {name: value for name, value in line.items() if isinstance(value, float)})
 
 
 def _step_of(line: str) -> int | None:
@@ -316,17 +325,3 @@ def _bar(steps: int, done: int, show: bool) -> Any:
     from tqdm import tqdm
 
     return tqdm(total=None, desc=f"train ({steps} steps, {done} done)", unit=" pairs", disable=None if show else True)
-
-
-@contextmanager
-def _on_sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM (a preempted machine) sets; the loop looks at it after each step."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    former = signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGTERM, former)

@@ -77,6 +77,7 @@ def siamese_loss(
     *,
     definition: nnx.GraphDef,
     loss: Callable[..., jax.Array],
+    remat: bool = False,
 ) -> jax.Array:
     """The loss of a batch: one forward pass of all its texts through one set of weights, then the loss.
 
@@ -85,9 +86,27 @@ def siamese_loss(
         keys_PT: one dropout key per text, or None.
         definition: of the `SentenceModel` (`sentence_model.define`), or of a `PairModel`.
         loss: (embeddings_SBD, targets, head) -> scalar.
+        remat: see `embed`.
     """
-    embeddings_PTD = nnx.merge(definition, params["model"]).packed(batch.rows, keys_PT)
+    embeddings_PTD = embed(definition, params["model"], batch.rows, keys_PT, remat)
     return loss(by_example(embeddings_PTD, batch.where_SB), batch.targets, params["head"])
+
+
+def embed(
+    definition: nnx.GraphDef, params: Tree, rows: PackedTexts, keys_PT: jax.Array | None, remat: bool = False
+) -> jax.Array:
+    """The forward pass of packed rows: embeddings_PTD.
+
+    Args:
+        remat: keep only matrix products for the way back, compute the rest again (Chen et al. 2016).
+    """
+
+    def forward(params: Tree, keys_PT: jax.Array | None) -> jax.Array:
+        return nnx.merge(definition, params).packed(rows, keys_PT)
+
+    if remat:
+        forward = jax.checkpoint(forward, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
+    return forward(params, keys_PT)
 
 
 def by_example(embeddings_PTD: jax.Array, where_SB: jax.Array) -> jax.Array:
@@ -105,6 +124,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     dropout: bool = True,
     chunk_size: int | None = None,
+    remat: bool = False,
 ) -> tuple[TrainState, StepMetrics]:
     """One step: gradient of the batch's loss, update by the optimizer.
 
@@ -113,14 +133,15 @@ def train_step(
     Args:
         dropout: False trains without, for comparisons.
         chunk_size: texts differentiated at once (GradCache), None for all.
+        remat: see `embed`.
     """
     keys_PT = dropout_keys(state.key, state.step, batch) if dropout else None
     if chunk_size is None:
         value, gradient = jax.value_and_grad(siamese_loss)(
-            state.params, batch, keys_PT, definition=definition, loss=loss
+            state.params, batch, keys_PT, definition=definition, loss=loss, remat=remat
         )
     else:
-        value, gradient = _cached_gradient(state.params, batch, keys_PT, definition, loss, chunk_size)
+        value, gradient = _cached_gradient(state.params, batch, keys_PT, definition, loss, chunk_size, remat)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
     params = optax.apply_updates(state.params, updates)
     norms = jnp.stack([jnp.linalg.norm(leaf.reshape(-1)) for leaf in jax.tree.leaves(gradient)])
@@ -141,18 +162,19 @@ def _cached_gradient(
     definition: nnx.GraphDef,
     loss: Callable[..., jax.Array],
     chunk_size: int,
+    remat: bool,
 ) -> tuple[jax.Array, dict[str, Tree]]:
     """`value_and_grad(siamese_loss)` in the memory of about `chunk_size` texts: GradCache over the packed rows."""
 
-    def embed(model_params: Tree, rows: PackedTexts, keys: jax.Array | None) -> jax.Array:
-        return nnx.merge(definition, model_params).packed(rows, keys)
+    def embed_rows(model_params: Tree, rows: PackedTexts, keys: jax.Array | None) -> jax.Array:
+        return embed(definition, model_params, rows, keys, remat)
 
     def loss_of_rows(embeddings_PTD: jax.Array, head: Tree, targets: Targets) -> jax.Array:
         return loss(by_example(embeddings_PTD, batch.where_SB), targets, head)
 
     P = batch.rows.token_ids_PL.shape[0]
     rows_a_chunk = max(1, P * chunk_size // batch.where_SB.size)
-    value_and_grad = gradcache_value_and_grad(embed, loss_of_rows, rows_a_chunk)
+    value_and_grad = gradcache_value_and_grad(embed_rows, loss_of_rows, rows_a_chunk)
     value, (model, head) = value_and_grad(params["model"], params["head"], batch.rows, keys_PT, batch.targets)
     return value, {"model": model, "head": head}
 
@@ -164,6 +186,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     dropout: bool = True,
     chunk_size: int | None = None,
+    remat: bool = False,
     sharding: Tree | None = None,
 ) -> Callable[[TrainState, TrainBatch], tuple[TrainState, StepMetrics]]:
     """`train_step` compiled: the only `jax.jit` of training. The old state's memory is given to the new one.
@@ -181,6 +204,7 @@ def make_train_step(
             optimizer=optimizer,
             dropout=dropout,
             chunk_size=chunk_size,
+            remat=remat,
         )
 
     if sharding is None:

@@ -14,10 +14,12 @@ import pytest
 from minisbert import SentenceEncoder
 from minisbert.checkpoint.convert import flatten
 from minisbert.commands import main
+from minisbert.commands.train import _untrained
 from minisbert.errors import InputError, TrainingError, TrainingStopped
 from minisbert.tasks.sts import sts_score
 from minisbert.training import loop
 from minisbert.training.config import TrainConfig
+from minisbert.training.loggers import LOGGERS
 from minisbert.training.loop import train
 
 TINY = Path(__file__).parents[2] / "weights" / "tiny-bert"
@@ -260,3 +262,36 @@ def test_options_of_a_loss_from_the_command_line(pairs, tmp_path, capsys):
     capsys.readouterr()
     assert main([*command, "--loss-options", "[1]"]) != 0
     assert "Expected a JSON object" in capsys.readouterr().err
+
+
+def test_remat_changes_nothing_but_memory(pairs, tmp_path):
+    plain, again = (
+        run(config(pairs, max_steps=3, remat=remat, chunk_size=5), tmp_path / str(remat)) for remat in (False, True)
+    )
+    np.testing.assert_allclose(plain.encode("a cat"), again.encode("a cat"), rtol=0, atol=1e-5)
+
+
+def test_a_teacher_is_copied(tmp_path, pairs):
+    """The student starts from random weights and comes nearer to the model that teaches it."""
+    teacher = SentenceEncoder.load(TINY)
+    student = _untrained(SentenceEncoder.load(TINY), seed=3)
+    texts = ["a cat and a dog", "the river", "stones"]
+    settings = {"loss": "mse", "teacher": str(TINY), "epochs": 6, "learning_rate": 3e-3, "dropout": False}
+    trained = train(student, config(pairs, **settings), tmp_path / "run", show_progress=False)
+    before, after = (np.mean((model.encode(texts) - teacher.encode(texts)) ** 2) for model in (student, trained))
+    assert after < 0.7 * before
+    for wrong in ({"loss": "mse"}, {"teacher": str(TINY)}):
+        with pytest.raises(InputError, match="teacher is"):
+            run(config(pairs, **wrong), tmp_path / "wrong")
+
+
+def test_metrics_go_elsewhere_too(pairs, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setitem(LOGGERS, "wandb", lambda folder, config: lambda step, numbers: seen.append((step, numbers)))
+    run(config(pairs, max_steps=2, report_to=("wandb",)), tmp_path / "run")
+    assert [step for step, _ in seen] == [1, 2] and seen[0][1].keys() == {"loss", "gradient_norm", "learning_rate"}
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(InputError, match="pip install tensorboardX"):
+        run(config(pairs, max_steps=2, report_to=("tensorboard",)), tmp_path / "other")
+    with pytest.raises(InputError, match="report_to is"):
+        run(config(pairs, report_to=("paper",)), tmp_path / "other")
