@@ -52,6 +52,10 @@ def train(
     num_labels: int | None = None,
     devices: int | None = None,
     layout: str = "replicated",
+    coordinator: Annotated[str | None, arg(metavar="ADDRESS:PORT")] = None,
+    hosts: int | None = None,
+    host: int | None = None,
+    cluster: bool = False,
     random_weights: bool = False,
     seed: int = 0,
     offline: bool = False,
@@ -97,11 +101,18 @@ def train(
         num_labels: of the fresh head, 1 by default; the number of classes for cross_entropy.
         devices: how many to train on; all that JAX finds by default. The loss is the global batch's in any case.
         layout: of the parameters on several devices: replicated, or fsdp (spread over them).
+        coordinator: of several hosts, the first one's; start the same command on each.
+        hosts: how many hosts there are.
+        host: which of them this is, from 0.
+        cluster: find these three in the environment (TPU pods, SLURM, MPI).
         random_weights: start from random weights instead of the model's.
         seed: of order, dropout and random weights.
         offline: never open a socket.
     """
     from pathlib import Path
+
+    if cluster or (coordinator, hosts, host) != (None, None, None):
+        _join(run, coordinator, hosts, host)
 
     from minisbert.errors import InputError
     from minisbert.sentence_encoder import SentenceEncoder
@@ -156,6 +167,16 @@ def train(
     run_training(encoder, config, Path(run), score=score, **where)
     print(Path(run) / "final")
     return 0
+
+
+def _join(run: str, coordinator: str | None, hosts: int | None, host: int | None) -> None:
+    """Become one of several hosts: before jax is imported, and before anything asks it for its devices."""
+    from minisbert.commands.supervision import in_child
+
+    in_child(run)
+    from minisbert.training.hosts import join
+
+    join(coordinator, hosts, host)
 
 
 def _options(text: str | None, scale: float | None) -> dict[str, Any] | None:

@@ -57,9 +57,11 @@ class Checkpoints:
             self.manager.wait_until_finished()
         except (OSError, ValueError, RuntimeError) as error:
             size = sum(leaf.nbytes for leaf in _as_leaves(state).values())
+            alone = jax.process_count() == 1
             raise TrainingError(
                 f"{self.folder}: the checkpoint of step {step} ({size} bytes) could not be written: {error}. The "
-                f"checkpoint of step {self.latest()} stands. Make room and start the same command again."
+                f"checkpoint of step {self.latest()} stands. Make room{'' if alone else ', see whether a host is gone,'} and "
+                "start the same command again."
             ) from None
 
     def restore(self, like: TrainState) -> TrainState:

@@ -1,5 +1,6 @@
-"""Metrics for those who watch runs elsewhere: TensorBoard, Weights & Biases, Trackio. metrics.jsonl is written always."""
+"""The metrics of a run: always metrics.jsonl, and for those who watch runs elsewhere TensorBoard, Weights & Biases, Trackio."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,3 +62,46 @@ def open_loggers(names: Sequence[str], folder: Path, config: dict[str, Any]) -> 
                 f"report_to names {name}, which is not installed ({error}): pip install {package}."
             ) from None
     return opened
+
+
+class Journal:
+    """The lines of a run, one JSON object each with the step it speaks of.
+
+    Args:
+        folder: of the run.
+        config: its settings, for loggers that show them.
+        report_to: names of LOGGERS.
+        writes: False for a host that only reads (of several hosts one writes).
+    """
+
+    def __init__(self, folder: Path, config: dict[str, Any], report_to: Sequence[str] = (), *, writes: bool = True):
+        self.file, self.writes = folder / "metrics.jsonl", writes
+        self.loggers = open_loggers(report_to, folder, config) if writes else []
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Add a line; its numbers go to the loggers too."""
+        if not self.writes:
+            return
+        with self.file.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        for log in self.loggers:
+            log(line["step"], {name: value for name, value in line.items() if isinstance(value, float)})
+
+    def lines(self) -> list[dict[str, Any]]:
+        """All whole lines; one that a kill cut short is left out."""
+        found = []
+        for text in self.file.read_text().splitlines() if self.file.exists() else []:
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue
+            if isinstance(line, dict) and isinstance(line.get("step"), int):
+                found.append(line)
+        return found
+
+    def forget_after(self, step: int) -> list[dict[str, Any]]:
+        """Drop the lines of steps that will be done again; those that are left."""
+        kept = [line for line in self.lines() if line["step"] <= step]
+        if self.writes:
+            self.file.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        return kept

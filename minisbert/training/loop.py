@@ -33,14 +33,15 @@ from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.training.checkpoints import Checkpoints
 from minisbert.training.config import TrainConfig, check_settings
 from minisbert.training.data import open_examples
+from minisbert.training.hosts import evened, leads, together
 from minisbert.training.joint import way_of
-from minisbert.training.loggers import open_loggers
+from minisbert.training.loggers import Journal
 from minisbert.training.losses import initial_softmax_head, matryoshka
 from minisbert.training.optimizer import adamw, schedule
 from minisbert.training.order import Batches
 from minisbert.training.preemption import on_sigterm
 from minisbert.training.report import draw_curves, write_card
-from minisbert.training.sharding import data_mesh, on_one_device, place_batch, state_sharding
+from minisbert.training.sharding import data_mesh, on_one_device, place_batch, place_state, state_sharding
 from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState, initial_state, make_train_step
 from minisbert.training.softmax_head import write_head
 from minisbert.training.teacher import load_teacher
@@ -80,18 +81,18 @@ def train(
         TrainingStopped: SIGTERM came; the state is saved.
     """
     run = _Run(encoder, config, Path(folder), score, data_mesh(devices), layout)
-    with on_sigterm() as asked_to_stop:
+    with on_sigterm() as asked_to_stop, together(str(folder)):
         state, step = run.start()
-        progress = _bar(run.steps, step, show_progress)
+        progress = _bar(run.steps, step, show_progress and leads())
         pending: tuple[int, StepMetrics] | None = None
         started = time.perf_counter()
         while step < run.steps:
-            state, metrics = run.train_step(state, run.batch(step))
+            batch, stop = evened(run.batch(step), asked_to_stop.is_set())
+            state, metrics = run.train_step(state, run.placed(step, batch))
             # The metrics of the step before are read while this one is computed.
             if pending is not None:
                 run.note(*pending, progress)
             pending, step = (step, metrics), step + 1
-            stop = asked_to_stop.is_set()
             if stop or step == run.steps or step % config.checkpoint_every == 0 or run.evaluates_at(step):
                 run.note(*pending, progress)
                 pending = None
@@ -132,6 +133,8 @@ class _Run:
             seed=config.seed,
             mixing=config.mixing,  # type: ignore[arg-type]
             no_duplicates=config.no_duplicates,
+            host=jax.process_index(),
+            hosts=jax.process_count(),
         )
         self.steps = self.batches.steps(config.epochs)
         self.steps = min(self.steps, config.max_steps or self.steps)
@@ -147,8 +150,7 @@ class _Run:
         self.shapes: dict[int, tuple[int, ...]] = {}  # of the steps of this process: rows and tokens, a program each
         self.teacher = None if config.teacher is None else load_teacher(config.teacher, encoder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.loggers = open_loggers(config.report_to, folder, asdict(config))
-        self.metrics_file = folder / "metrics.jsonl"
+        self.journal = Journal(folder, asdict(config), config.report_to, writes=leads())
         record = {
             "config": json.loads(json.dumps(asdict(config))),
             "data": json.loads(json.dumps([asdict(example.dataset) for example in examples])),
@@ -200,32 +202,31 @@ class _Run:
         sharding = None
         if self.mesh.size > 1:
             sharding = state_sharding(state, self.mesh, self.layout)
-            state = jax.device_put(state, sharding)
+            state = place_state(state, sharding)
         self.train_step = self._compiled(sharding)
         step = 0
         if self.checkpoints.latest() is not None:
             state = self.checkpoints.restore(state)
             step = int(state.step)
             logger.info(f"{self.folder}: going on after step {step} of {self.steps}")
-        self._forget_after(step)
+        scores = [line.get("score") for line in self.journal.forget_after(step)]
+        self.best = max((score for score in scores if score is not None), default=None)
         return state, step
 
-    def _forget_after(self, step: int) -> None:
-        """Drop metrics of steps that will be done again."""
-        lines = self.metrics_file.read_text().splitlines() if self.metrics_file.exists() else []
-        kept = [line for line in lines if _step_of(line) is not None and _step_of(line) <= step]  # type: ignore[operator]
-        self.metrics_file.write_text("".join(line + "\n" for line in kept))
-        scores = [json.loads(line).get("score") for line in kept]
-        self.best = max((score for score in scores if score is not None), default=None)
-
     def batch(self, step: int) -> TrainBatch:
-        """The arrays of a step."""
-        batch, cut = self.way.batch(self.batches.batch_at(step), self.encoder, self.config, self.mesh.size)
+        """The arrays of a step, this host's part."""
+        batch, cut = self.way.batch(
+            self.batches.batch_at(step), self.encoder, self.config, len(self.mesh.local_devices)
+        )
         self.cut += cut
         if self.teacher is not None:
             texts = self.batches.batch_at(step).texts
             taught_SBD = np.stack([self.teacher.encode(column, show_progress_bar=False) for column in texts])
             batch = batch._replace(targets=batch.targets._replace(teacher_SBD=taught_SBD))  # type: ignore[arg-type]
+        return batch
+
+    def placed(self, step: int, batch: TrainBatch) -> TrainBatch:
+        """The same on the devices."""
         self.shapes[step] = batch.rows.token_ids_PL.shape
         return batch if self.mesh.size == 1 else place_batch(batch, self.mesh)
 
@@ -240,7 +241,7 @@ class _Run:
                 f"checkpoint is of step {self.checkpoints.latest()}. Lower the learning rate or look at these rows."
             )
         line = {"step": step + 1, "loss": loss, "gradient_norm": norm, "learning_rate": float(self.rates(step))}
-        self._write(line | {"shape": self.shapes[step]})
+        self.journal.write(line | {"shape": self.shapes[step]})
         progress.update(self.config.batch_size)
         progress.set_postfix(step=step + 1, loss=f"{loss:.4f}")
 
@@ -256,14 +257,16 @@ class _Run:
 
     def evaluate(self, state: TrainState, step: int) -> None:
         """Score the model; keep it if it is the best so far."""
-        trained = self.trained(state)
+        trained, head = self.trained(state), on_one_device(state.params["head"])
+        if not leads():
+            return
         assert self.score is not None
         score = self.score(trained)
         if self.best is None or score > self.best:
             self.best = score
             trained.save(self.folder / "best")
-            self._save_head(state, "best")
-        self._write({"step": step, "score": score})
+            self._save_head(head, "best")
+        self.journal.write({"step": step, "score": score})
 
     def trained(self, state: TrainState) -> Any:
         """An encoder with the state's parameters. The caller's own is left as it is; only compiled programs are shared."""
@@ -279,16 +282,18 @@ class _Run:
 
     def finish(self, state: TrainState, seconds: float) -> Any:
         """Write the final model, the curves and the card."""
-        trained = self.trained(state)
+        trained, head = self.trained(state), on_one_device(state.params["head"])
+        self.checkpoints.close()
+        if not leads():
+            return trained
         trained.save(self.folder / "final")
-        self._save_head(state, "final")
-        lines = [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
+        self._save_head(head, "final")
+        lines = self.journal.lines()
         draw_curves(lines, self.folder / "curves.png")
         for name in ("final", "best"):
             if (self.folder / name).is_dir():
                 datasets = [example.dataset for example in self.examples]
                 write_card(self.folder / name, self.config, datasets, lines, self.way.kind)
-        self.checkpoints.close()
         if self.cut:
             logger.warning(
                 f"{self.folder}: {self.cut} {self.way.rows} were longer than max_seq_length "
@@ -302,23 +307,10 @@ class _Run:
         )
         return trained
 
-    def _save_head(self, state: TrainState, name: str) -> None:
+    def _save_head(self, head: dict[str, Any], name: str) -> None:
         """The loss's own parameters beside the model, for `tasks.pair_classifier` to predict with."""
         if self.way.losses[self.config.loss].has_head:
-            write_head(self.folder / name, state.params["head"], self.examples[0].dataset.classes, self.loss_options)
-
-    def _write(self, line: dict[str, Any]) -> None:
-        with self.metrics_file.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        for log in self.loggers:
-            log(line["step"], {name: value for name, value in line.items() if isinstance(value, float)})
-
-
-def _step_of(line: str) -> int | None:
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return None  # a line that a kill cut short
+            write_head(self.folder / name, head, self.examples[0].dataset.classes, self.loss_options)
 
 
 def _bar(steps: int, done: int, show: bool) -> Any:
