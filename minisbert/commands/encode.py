@@ -83,7 +83,7 @@ def encode(
     encoder = SentenceEncoder.load(model, compute_dtype=compute_dtype, offline=offline)
     if on_truncate == "error" and not sharded:
         _refuse_long(encoder, sentences, prompt_name, prompt)
-    options = {
+    options: dict[str, Any] = {
         "prompt": prompt,
         "prompt_name": prompt_name,
         "batch_size": batch_size,
