@@ -9,6 +9,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from minisbert.checkpoint.download import cache_folder
 from minisbert.pair_model import PairDesign, define_pair
@@ -44,6 +46,30 @@ class Compilation(NamedTuple):
     seconds: float
 
 
+class Devices:
+    """This host's devices, each with all parameters and its share of a batch's rows; of one device nothing is seen."""
+
+    def __init__(self) -> None:
+        here = jax.local_devices()
+        self.mesh = Mesh(np.array(here), ("rows",)) if len(here) > 1 else None
+        self._given: Any = None
+        self._placed: Any = None
+
+    def params(self, params: Any) -> Any:
+        """The parameters on every device; placed once, not at every call."""
+        if self.mesh is None:
+            return params
+        if self._given is not params:
+            self._given, self._placed = params, jax.device_put(params, NamedSharding(self.mesh, PartitionSpec()))
+        return self._placed
+
+    def rows(self, *arrays: np.ndarray) -> Sequence[Any]:
+        """Arrays of B rows spread over the devices; B is a multiple of them (`ShapeTable.devices`)."""
+        if self.mesh is None:
+            return arrays
+        return jax.device_put(arrays, NamedSharding(self.mesh, PartitionSpec("rows")))
+
+
 class Forward:
     """A model ready to compute.
 
@@ -56,6 +82,7 @@ class Forward:
     def __init__(self, design: Design, params: dict[Any, Any], compute_dtype: str):
         keep_compiled()
         self.params = params
+        self.devices = Devices()
         self.compilations: list[Compilation] = []
         self._shapes: set[tuple[int, int, bool]] = set()
         dtype = COMPUTE_DTYPES[compute_dtype]
@@ -73,8 +100,9 @@ class Forward:
     def start(self, batch: Batch, prompt_length: int = 0, *, with_tokens: bool = False) -> Any:
         """Send one batch to the device; returns at once unless the shape is new and must be compiled."""
         compute = self._tokens if with_tokens else self._sentences
-        arguments = (self.params, batch.token_ids_BL, batch.lengths_B, np.int32(prompt_length))
         B, L = batch.token_ids_BL.shape
+        rows = self.devices.rows(batch.token_ids_BL, batch.lengths_B)
+        arguments = (self.devices.params(self.params), *rows, np.int32(prompt_length))
         if (B, L, with_tokens) in self._shapes:
             return compute(*arguments)
         started = time.perf_counter()
@@ -102,6 +130,7 @@ class PairForward:
     def __init__(self, design: PairDesign, params: dict[Any, Any], compute_dtype: str):
         keep_compiled()
         self.params = params
+        self.devices = Devices()
         self.compilations: list[Compilation] = []
         self._shapes: set[tuple[int, int]] = set()
         definition, _ = define_pair(design, COMPUTE_DTYPES[compute_dtype])
@@ -118,7 +147,8 @@ class PairForward:
         first_lengths_B = np.zeros(B, np.int32)
         first_lengths_B[: len(batch.rows)] = [first_lengths[row] for row in batch.rows]
         started = time.perf_counter()
-        logits_BC = self._score(self.params, batch.token_ids_BL, batch.lengths_B, first_lengths_B)
+        rows = self.devices.rows(batch.token_ids_BL, batch.lengths_B, first_lengths_B)
+        logits_BC = self._score(self.devices.params(self.params), *rows)
         if (B, L) not in self._shapes:
             self._shapes.add((B, L))
             self.compilations.append(Compilation(B, L, "logits of pairs", time.perf_counter() - started))
@@ -156,8 +186,9 @@ def read_back(batch: Batch, computed: Any) -> Result:
 
 
 def default_shapes() -> ShapeTable:
-    """The table of batch shapes that suits JAX's default device."""
-    return ShapeTable() if jax.default_backend() == "cpu" else ACCELERATOR
+    """The table of batch shapes that suits JAX's devices here."""
+    table = ShapeTable() if jax.default_backend() == "cpu" else ACCELERATOR
+    return replace(table, devices=len(jax.local_devices()))
 
 
 def keep_compiled() -> Path | None:
