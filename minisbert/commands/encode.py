@@ -7,6 +7,7 @@ minisbert encode corpus.txt.gz --model all-MiniLM-L6-v2 --out vectors/          
 
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -42,6 +43,7 @@ def encode(
     rows_per_shard: Annotated[int, arg(metavar="N")] = 65_536,
     worker: Annotated[int, arg(metavar="N")] = 0,
     workers: Annotated[int, arg(metavar="N")] = 1,
+    ray: Annotated[int | None, arg(metavar="N")] = None,
     offline: bool = False,
 ) -> int:
     """Embed the sentences of a file.
@@ -65,6 +67,7 @@ def encode(
         rows_per_shard: sentences of a shard; one shard is in memory.
         worker: which worker this is, from 0, where several machines fill one folder of shards.
         workers: how many there are.
+        ray: so many workers of a Ray cluster (of this machine where there is none) instead.
         offline: never open a socket.
     """
     sharded = out.endswith("/")
@@ -80,7 +83,9 @@ def encode(
 
     from minisbert import SentenceEncoder
 
-    encoder = SentenceEncoder.load(model, compute_dtype=compute_dtype, offline=offline)
+    load = partial(SentenceEncoder.load, model, compute_dtype=compute_dtype, offline=offline)
+    if ray is None:
+        encoder = load()
     if on_truncate == "error" and not sharded:
         _refuse_long(encoder, sentences, prompt_name, prompt)
     options: dict[str, Any] = {
@@ -93,6 +98,13 @@ def encode(
         "truncate_dim": truncate_dim,
         "on_truncate": on_truncate,
     }
+    if sharded and ray is not None:
+        from minisbert.tasks.ray_shards import encode_on_ray
+
+        texts = partial(stream_sentences, str(Path(source).absolute()), column)
+        folder = Path(out).absolute()
+        encode_on_ray(texts, load, folder, workers=ray, rows_per_shard=rows_per_shard, **options)
+        return 0
     if sharded:
         from minisbert.tasks.shards import encode_shards
 

@@ -96,6 +96,19 @@ def test_options_that_shards_cannot_have(encoder, tmp_path, options, said):
     assert not (tmp_path / "none").exists()
 
 
+def test_a_local_ray_makes_the_same_bytes(encoder, tmp_path):
+    ray = pytest.importorskip("ray", reason="needs the ray extra: pip install 'minisbert[ray]'")
+    (tmp_path / "corpus.txt").write_text("\n".join(TEXTS) + "\n")
+    arguments = ["encode", str(tmp_path / "corpus.txt"), "--model", str(TINY), "--rows-per-shard", "10"]
+    assert main([*arguments, "--out", f"{tmp_path}/alone/"]) == 0
+    try:
+        assert main([*arguments, "--out", f"{tmp_path}/ray/", "--ray", "2"]) == 0
+    finally:
+        ray.shutdown()
+    for name in ("00000.npy", "00001.npy", "00002.npy", "rows.json"):
+        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+
+
 def test_the_command_writes_shards_where_out_ends_in_a_slash(tmp_path, expected, capsys):
     (tmp_path / "corpus.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     arguments = ["encode", str(tmp_path / "corpus.jsonl"), "--model", str(TINY), "--rows-per-shard", "10"]
