@@ -20,7 +20,7 @@ from flax import nnx
 from minisbert.checkpoint.download import cache_folder
 from minisbert.pair_model import PairDesign, define_pair
 from minisbert.sentence_model import Design, Embeddings, define
-from minisbert.text.batching import ACCELERATOR, Batch, ShapeTable
+from minisbert.text.batching import ACCELERATOR, Batch, ShapeTable, rectangle
 
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # Batches computed ahead of the one being read back.
@@ -88,6 +88,13 @@ class Forward:
         """Compute batch after batch, a few ahead of the reader."""
         for batch, computed in ahead(batches, lambda b: self.start(b, prompt_length, with_tokens=with_tokens)):
             yield read_back(batch, computed)
+
+    def warm_up(self, shapes: ShapeTable, tokens: int, *, capacity: int, padding_id: int) -> None:
+        """Compile every shape of the table that texts of up to `tokens` tokens can need."""
+        longest = max(shapes.length(tokens, capacity), shapes.single(tokens, capacity))
+        for rows, length in shapes.all(capacity):
+            if length <= longest:
+                self.start(rectangle([], rows, length, padding_id))
 
 
 class PairForward:
