@@ -9,6 +9,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from minisbert.arguments import positive
 from minisbert.checkpoint.download import cache_folder
 from minisbert.pair_model import PairDesign, define_pair
 from minisbert.sentence_model import Design, Embeddings, define
@@ -162,9 +164,14 @@ def read_back(batch: Batch, computed: Any) -> Result:
     return Result(batch.rows, np.asarray(computed.sentence_BD)[:count], tokens[:count])
 
 
-def default_shapes() -> ShapeTable:
-    """The table of batch shapes that suits JAX's default device."""
-    return ShapeTable() if jax.default_backend() == "cpu" else ACCELERATOR
+def default_shapes(token_budget: int | None = None) -> ShapeTable:
+    """The table of batch shapes that suits JAX's default device, with this budget where one is given.
+
+    Raises:
+        InputError: the budget is no number of tokens.
+    """
+    shapes = ShapeTable() if jax.default_backend() == "cpu" else ACCELERATOR
+    return shapes if token_budget is None else replace(shapes, token_budget=positive("token_budget", token_budget))
 
 
 def keep_compiled() -> Path | None:

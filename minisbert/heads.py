@@ -19,7 +19,6 @@ from flax import nnx
 from minisbert.checkpoint import modules
 from minisbert.checkpoint.convert import Rule
 from minisbert.pooling import weighted_layers
-from minisbert.transformer.block import layer_norm
 
 # Names of checkpoint/modules.py's table.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -59,7 +58,8 @@ class LayerNorm(nnx.Module):
     """sentence_BD -> sentence_BD."""
 
     def __init__(self, settings: modules.LayerNorm, *, rngs: nnx.Rngs):
-        self.norm = layer_norm(settings.dimension, EPSILON, jnp.float32, rngs)
+        # The variance as mean((x - mean)^2), as in transformer/block.py, but in the dtype of the input.
+        self.norm = nnx.LayerNorm(settings.dimension, epsilon=EPSILON, use_fast_variance=False, rngs=rngs)
 
     def __call__(self, sentence_BD: jax.Array) -> jax.Array:
         return self.norm(sentence_BD)

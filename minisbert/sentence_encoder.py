@@ -56,17 +56,14 @@ class SentenceEncoder:
         one_of("compute_dtype", compute_dtype, tuple(COMPUTE_DTYPES))
         self.pretrained = pretrained
         self.compute_dtype = compute_dtype
-        self.shapes = default_shapes()
-        if token_budget is not None:
-            self.shapes = replace(self.shapes, token_budget=positive("token_budget", token_budget))
+        self.shapes = default_shapes(token_budget)
         # As in sentence-transformers: "query" and "document" are always there, empty where the model has none.
         self.prompts = {"query": "", "document": "", **pretrained.folder.prompts}
         self.default_prompt_name = pretrained.folder.default_prompt_name
         self.similarity_fn_name = pretrained.folder.similarity_fn_name
         self.truncate_dim = pretrained.folder.truncate_dim
         self.tokenizer = pretrained.tokenizer
-        limit = pretrained.folder.max_seq_length
-        self._max_seq_length = min(limit or pretrained.capacity, pretrained.capacity)
+        self._max_seq_length = min(pretrained.folder.max_seq_length or pretrained.capacity, pretrained.capacity)
         params = cast_matrices(pretrained.params, COMPUTE_DTYPES[compute_dtype])
         self.forward = Forward(pretrained.design, params, compute_dtype)
         # Of a Router, each route as a model of its own; everything above is then the main route's.
@@ -212,8 +209,7 @@ class SentenceEncoder:
             [TokenCount(tokens=5, kept=5, dropped=0)]
         """
         texts, _ = as_list(sentences)
-        before = prompt_text(prompt, prompt_name, self.prompts, self.default_prompt_name)
-        tower = self.tower(task)
+        before, tower = prompt_text(prompt, prompt_name, self.prompts, self.default_prompt_name), self.tower(task)
         return tower.tokenizer.tokenize(texts, max_length=tower.max_seq_length, prompt=before).ledger()
 
     def tower(self, task: str | None = None) -> "SentenceEncoder":
@@ -326,11 +322,9 @@ class SentenceEncoder:
         return replace(self.pretrained, folder=folder, params=self.forward.params, towers=towers)
 
     def __repr__(self) -> str:
-        if self.towers:
-            inner = [f"  {route}: {tower!r}".replace("\n", "\n  ") for route, tower in self.towers.items()]
-            return "\n".join(
-                [f"SentenceEncoder(Router, by default {self.pretrained.folder.routes.default}:", *inner, ")"]
-            )
-        lengths = {"max_seq_length": self.max_seq_length, "do_lower_case": self.pretrained.folder.do_lower_case}
-        lines = [f"Transformer({lengths}) with {self.design.model_type} encoder", *self.design.describe()]
+        folder = self.pretrained.folder
+        if folder.routes:
+            towers = [f"  {route}: {tower!r}".replace("\n", "\n  ") for route, tower in self.towers.items()]
+            return "\n".join([f"SentenceEncoder(Router, by default {folder.routes.default}:", *towers, ")"])
+        lines = self.design.describe(max_seq_length=self.max_seq_length, do_lower_case=folder.do_lower_case)
         return "\n".join(["SentenceEncoder(", *(f"  ({i}): {line}" for i, line in enumerate(lines)), ")"])

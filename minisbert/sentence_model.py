@@ -42,10 +42,17 @@ class Design:
         """Whether the token embeddings are a mean of the encoder's layers."""
         return isinstance(self.modules[0], WeightedLayerPooling)
 
-    def describe(self) -> list[str]:
-        """A line for each module after the transformer, as sentence-transformers prints them."""
-        lines = []
-        for module in self.modules:
+    def describe(self, **lengths: Any) -> list[str]:
+        """A line for each module, as sentence-transformers prints them.
+
+        Args:
+            lengths: settings of the transformer's that are not the design's.
+        """
+        first, modules = f"Transformer({lengths}) with {self.model_type} encoder", self.modules
+        if self.model_type == "static":  # its mean is its own there
+            first, modules = f"StaticEmbedding({{'embedding_dimension': {self.config.hidden_size}}})", modules[1:]
+        lines = [first]
+        for module in modules:
             settings = {key: value for key, value in vars(module).items() if key != "path"}
             if isinstance(module, Pooling):
                 modes = module.modes[0] if len(module.modes) == 1 else module.modes

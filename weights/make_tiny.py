@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minisbert.checkpoint.convert import nest
-from minisbert.checkpoint.folder import ModelFolder, Normalize, Pooling
+from minisbert.checkpoint.folder import ModelFolder
+from minisbert.checkpoint.modules import Normalize, Pooling
 from minisbert.pretrained import Pretrained, save_pretrained
 from minisbert.sentence_model import Design, define
 from minisbert.text.tokenizer import Tokenizer
