@@ -21,6 +21,7 @@ from minisbert.checkpoint.converted import CONVERTED, read_converted
 from minisbert.checkpoint.folder import ModelFolder, read_folder
 from minisbert.checkpoint.folder_writer import chain_of, write_chain, write_module, write_router
 from minisbert.checkpoint.modules import Module
+from minisbert.checkpoint.router import Routes, check_names
 from minisbert.checkpoint.static_folder import StaticTensors, with_length_limit
 from minisbert.checkpoint.tensors import WEIGHTS, SafetensorsFiles, write_tensors
 from minisbert.checkpoint.whole_folder import staged_folder
@@ -174,6 +175,35 @@ def encoder_tensors(model: Pretrained) -> dict[str, np.ndarray]:
     flat = flatten(model.params["encoder"])
     converted = replace(model.leftover, params=flat)
     return export(converted, FAMILIES[model.design.model_type].RULES, layers=model.design.config.num_hidden_layers)
+
+
+def join_towers(towers: Mapping[str, Pretrained], default: str | None = None) -> Pretrained:
+    """Several models as the routes of one, as a Router folder has them: a small one for queries, a large for documents.
+
+    Args:
+        towers: route -> model; "query" and "document" are what `encode_query` and `encode_document` ask for.
+        default: the route of texts without a task; None means that there is none.
+
+    Raises:
+        ModelFolderError: a name that is none, an unknown default, embeddings of different widths, a Router in a Router.
+
+    Example:
+        >>> static, bert = (load_pretrained(Path("weights", name)) for name in ("tiny-static", "tiny-bert"))
+        >>> list(join_towers({"query": static, "document": bert}, default="document").towers)
+        ['query', 'document']
+    """
+    check_names(towers, "join_towers")
+    widths = {route: tower.design.dimension for route, tower in towers.items()}
+    if len(set(widths.values())) > 1 or any(tower.towers for tower in towers.values()):
+        raise ModelFolderError(
+            f"join_towers: embeddings of the widths {widths}. Expected one width, and towers without a Router of their own."
+        )
+    if default is not None and default not in towers:
+        raise ModelFolderError(f"join_towers: default is {default!r}. Expected one of {', '.join(towers)}, or None.")
+    routes = Routes(tuple(towers), default)
+    folders = {route: replace(tower.folder, modules=tower.design.modules) for route, tower in towers.items()}
+    folder = replace(folders[routes.main], routes=routes, towers=folders)
+    return replace(towers[routes.main], folder=folder, towers=dict(towers))
 
 
 def save_pretrained(model: Pretrained, target: Path) -> None:

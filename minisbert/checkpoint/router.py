@@ -9,6 +9,7 @@ refused.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ ROUTER_FILE = "router_config.json"
 TEXT = "text"  # the only modality there is here
 MOST_ROUTES = 100
 
+_ROUTE = re.compile(r"[\w-]{1,100}")
 # A key of route_mappings as Python shows a pair: "('query', 'text')", "(None, 'text')".
 _NAME = r"(None|'[^'\\]*')"
 _MAPPING = re.compile(rf"\({_NAME}, {_NAME}\)")
@@ -97,10 +99,7 @@ def read_router(folder: Path, relative: str) -> tuple[Routes, dict[str, list[Par
     structure = _objects(settings, "structure", "an object of route to a list of modules")
     parameters = _objects(settings, "parameters", "an object with 'default_route'")
     settings.finish()
-    if not 1 <= len(structure) <= MOST_ROUTES or not all(name and encodable(name) for name in structure):
-        raise ModelFolderError(
-            f"{file}: {len(structure)} routes in 'structure'; expected 1 to {MOST_ROUTES} with names."
-        )
+    check_names(structure, file)
     kinds = {module: _kind(module, name, file) for module, name in types.items()}
     chains = {route: _chain(route, modules, kinds, relative, file) for route, modules in structure.items()}
     unused = kinds.keys() - {module for modules in structure.values() for module in modules}
@@ -110,6 +109,21 @@ def read_router(folder: Path, relative: str) -> tuple[Routes, dict[str, list[Par
             "fetch the model again."
         )
     return _read_parameters(Settings(parameters, f"{file}, 'parameters'"), tuple(structure)), chains
+
+
+def check_names(names: Iterable[str], where: Path | str) -> None:
+    """Names of routes, which become names of folders.
+
+    Raises:
+        ModelFolderError: there is none, there are too many, or one is no such name.
+    """
+    names = list(names)
+    wrong = [name for name in names if not _ROUTE.fullmatch(name)]
+    if wrong or not 1 <= len(names) <= MOST_ROUTES:
+        raise ModelFolderError(
+            f"{where}: the routes in 'structure' are {names!r:.200}. Expected 1 to {MOST_ROUTES} names of letters, digits, "
+            "- and _; correct the file, or use another model."
+        )
 
 
 def _objects(settings: Settings, key: str, expected: str) -> dict[str, Any]:
