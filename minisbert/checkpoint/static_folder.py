@@ -64,7 +64,8 @@ class StaticTensors:
             if weights_V.shape != table_VD.shape[:1] or weights_V.dtype.kind != "f":
                 told = f"{weights_V.dtype} {list(weights_V.shape)}"
                 raise self._wrong(_WEIGHTS, told, f"a number for each of {len(table_VD)} tokens")
-            table_VD = table_VD.astype(np.promote_types(table_VD.dtype, np.float32)) * weights_V[:, None]
+            exact = np.promote_types(table_VD.dtype, np.float32)
+            table_VD = (table_VD.astype(exact) * weights_V[:, None]).astype(exact)
         return table_VD
 
     def _wrong(self, name: str, found: str, expected: str) -> ModelFolderError:
