@@ -1,6 +1,7 @@
 """Checks of what callers pass in, done once at the edge; inside, everything is what it seems."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,16 @@ def check_pair_options(on_truncate: Any, batch_size: Any, apply_softmax: Any, sh
         positive("batch_size", batch_size)
     if show_progress_bar is not None:
         switch("show_progress_bar", show_progress_bar)
+
+
+def check_path(path: Any) -> None:
+    """Where to write a folder.
+
+    Raises:
+        InputError: it is no path.
+    """
+    if not isinstance(path, str | Path) or not str(path).strip():
+        raise InputError(f"path is {shown(path)}. Expected the folder to write, as str or Path.")
 
 
 def check_prompts(prompts: Any) -> None:
@@ -211,3 +222,15 @@ def comparable(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
             f"a is {a_BD.shape[1]} wide, b {b_MD.shape[1]}. Expected embeddings of one model (and truncate_dim)."
         )
     return a_BD, b_MD
+
+
+def comparable_rows(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Two sets of embeddings of one width, as many in the one as in the other.
+
+    Raises:
+        InputError: see `comparable`; or different numbers of embeddings.
+    """
+    a_BD, b_BD = comparable(a, b)
+    if len(a_BD) != len(b_BD):
+        raise InputError(f"a has {len(a_BD)} embeddings, b {len(b_BD)}. Expected equally many.")
+    return a_BD, b_BD

@@ -19,10 +19,11 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from minisbert.arguments import positive
 from minisbert.checkpoint.download import cache_folder
 from minisbert.pair_model import PairDesign, define_pair
 from minisbert.sentence_model import Design, Embeddings, define
-from minisbert.text.batching import ACCELERATOR, Batch, ShapeTable
+from minisbert.text.batching import ACCELERATOR, Batch, ShapeTable, rectangle
 
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # Batches computed ahead of the one being read back.
@@ -117,6 +118,13 @@ class Forward:
         for batch, computed in ahead(batches, lambda b: self.start(b, prompt_length, with_tokens=with_tokens)):
             yield read_back(batch, computed)
 
+    def warm_up(self, shapes: ShapeTable, tokens: int, *, capacity: int, padding_id: int) -> None:
+        """Compile every shape of the table that texts of up to `tokens` tokens can need."""
+        longest = max(shapes.length(tokens, capacity), shapes.single(tokens, capacity))
+        for rows, length in shapes.all(capacity):
+            if length <= longest:
+                self.start(rectangle([], rows, length, padding_id))
+
 
 class PairForward:
     """The same for a cross-encoder: batches of pairs in, logits out.
@@ -185,10 +193,16 @@ def read_back(batch: Batch, computed: Any) -> Result:
     return Result(batch.rows, np.asarray(computed.sentence_BD)[:count], tokens[:count])
 
 
-def default_shapes() -> ShapeTable:
-    """The table of batch shapes that suits JAX's devices here."""
-    table = ShapeTable() if jax.default_backend() == "cpu" else ACCELERATOR
-    return replace(table, devices=len(jax.local_devices()))
+def default_shapes(token_budget: int | None = None) -> ShapeTable:
+    """The table of batch shapes that suits JAX's devices here, with this budget (of each) where one is given.
+
+    Raises:
+        InputError: the budget is no number of tokens.
+    """
+    shapes = ShapeTable() if jax.default_backend() == "cpu" else ACCELERATOR
+    if token_budget is not None:
+        shapes = replace(shapes, token_budget=positive("token_budget", token_budget))
+    return replace(shapes, devices=len(jax.local_devices()))
 
 
 def keep_compiled() -> Path | None:

@@ -101,6 +101,11 @@ def fresh_pair(encoder: Pretrained, num_labels: int, seed: int) -> PretrainedPai
     if num_labels > MOST_LABELS:
         raise InputError(f"num_labels is {num_labels}. Expected at most {MOST_LABELS}.")
     given = encoder.folder
+    if given.routes is not None:
+        raise ModelFolderError(
+            f"{given.path}: has a Router with the routes {', '.join(given.routes.names)}. Expected one transformer; use "
+            "another model."
+        )
     file = given.transformer_path / "config.json"
     family = _family(given.model_type, file)
     settings = Settings(given.config, file)

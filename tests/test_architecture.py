@@ -20,10 +20,11 @@ ROWS = [
     {"tasks"},
     {"training"},
     {"sentence_encoder", "cross_encoder"},
+    {"encoding"},
     {"pretrained_pair", "pair_scores", "forward"},
     {"pretrained", "arguments"},
     {"sentence_model", "pair_model"},
-    {"dense", "encoders", "text"},
+    {"heads", "encoders", "text"},
     {"checkpoint"},
     {"transformer", "pooling", "similarity", "quantization"},
     {"errors", "limits"},
@@ -57,7 +58,7 @@ MAY_IMPORT_BY_NAME = {"__init__.py", "commands/__init__.py"}
 
 LONGEST = 330
 # Files allowed to be longer, each with its own bound; to be split by question, and never to grow.
-LONGER = {"sentence_encoder.py": 340}
+LONGER: dict[str, int] = {}
 
 
 def room_of(path: str) -> str:

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minisbert.checkpoint.folder import MODULE_TYPES, ModelFolder
+from minisbert.checkpoint.folder import ModelFolder
 from minisbert.checkpoint.folder_writer import write_json
 from minisbert.checkpoint.kinds import refuse_bi_encoder
+from minisbert.checkpoint.modules import MODULE_TYPES
 from minisbert.checkpoint.settings import Settings, read_json
 from minisbert.checkpoint.tensors import inside
 from minisbert.errors import ModelFolderError

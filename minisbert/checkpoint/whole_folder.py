@@ -11,9 +11,15 @@ from minisbert.errors import InputError
 
 
 def _is_model(folder: Path) -> bool:
-    """Only a model may be replaced: a config.json alone is any program's."""
+    """Only a model may be replaced: a config.json alone is any program's.
+
+    A static model's or a Router's modules lie in folders of their own, each with its weights.
+    """
     weights = ("model.safetensors", "model.safetensors.index.json", "minisbert.safetensors")
-    return (folder / "config.json").is_file() and any((folder / name).is_file() for name in weights)
+    at_the_top = any((folder / name).is_file() for name in weights)
+    if (folder / "modules.json").is_file():
+        return at_the_top or any(folder.glob("*_*/model.safetensors"))
+    return (folder / "config.json").is_file() and at_the_top
 
 
 class staged_folder:

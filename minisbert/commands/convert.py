@@ -62,6 +62,9 @@ def convert(
         raise InputError(f"{target}: is or holds the source itself, and would be replaced. Choose another --out.")
     model = load_pretrained(path, put=lambda name, array: array)  # stays in NumPy, off every device
     folder = model.folder
+    if folder.routes is not None or folder.model_type == "static":
+        kind = "a Router, with a model a route" if folder.routes else "a static model, a single table"
+        raise InputError(f"{path}: is {kind}. Expected one transformer; there is nothing to convert here.")
     is_converted = (folder.transformer_path / CONVERTED).is_file()
     if is_converted and not back:
         raise InputError(f"{path}: is converted already, it has {CONVERTED}. Pass --back for the original.")

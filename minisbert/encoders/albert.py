@@ -128,7 +128,18 @@ class Encoder(nnx.Module):
         keys_BL: jax.Array | None = None,
         positions_BL: jax.Array | None = None,
     ) -> jax.Array:
-        """hidden_BLD, the last layer's token embeddings.
+        """hidden_BLD, the last layer's token embeddings; arguments as for `layers`."""
+        return self.layers(token_ids_BL, mask_BL, segment_ids_BL, keys_BL, positions_BL)[-1]
+
+    def layers(
+        self,
+        token_ids_BL: jax.Array,
+        mask_BL: jax.Array,
+        segment_ids_BL: jax.Array | None = None,
+        keys_BL: jax.Array | None = None,
+        positions_BL: jax.Array | None = None,
+    ) -> list[jax.Array]:
+        """hidden_BLD of every layer, layer 0 what goes into the first block.
 
         Args:
             token_ids_BL: rows of the token table; L is at most `config.positions`.
@@ -149,9 +160,10 @@ class Encoder(nnx.Module):
         narrow_BLE = dropout(narrow_BLE, self.config.hidden_dropout_prob, fold(keys_BL, 0))
         hidden_BLD = self.embedding_projection(narrow_BLE)
         (block,) = self.blocks
+        hidden_IBLD = [hidden_BLD]
         for layer in range(1, self.config.num_hidden_layers + 1):
-            hidden_BLD = block(hidden_BLD, mask_BL, keys_BL=fold(keys_BL, layer))
-        return hidden_BLD
+            hidden_IBLD.append(block(hidden_IBLD[-1], mask_BL, keys_BL=fold(keys_BL, layer)))
+        return hidden_IBLD
 
 
 # Where each tensor of an ALBERT checkpoint goes; see encoders/bert.py for how to read the table. There is no {i}: the

@@ -165,7 +165,18 @@ class Encoder(nnx.Module):
         keys_BL: jax.Array | None = None,
         positions_BL: jax.Array | None = None,
     ) -> jax.Array:
-        """hidden_BLD, the last layer's token embeddings.
+        """hidden_BLD, the last layer's token embeddings; arguments as for `layers`."""
+        return self.layers(token_ids_BL, mask_BL, segment_ids_BL, keys_BL, positions_BL)[-1]
+
+    def layers(
+        self,
+        token_ids_BL: jax.Array,
+        mask_BL: jax.Array,
+        segment_ids_BL: jax.Array | None = None,
+        keys_BL: jax.Array | None = None,
+        positions_BL: jax.Array | None = None,
+    ) -> list[jax.Array]:
+        """hidden_BLD of every layer, layer 0 what goes into the first block.
 
         Args:
             token_ids_BL: rows of the token table; L is at most `config.positions`.
@@ -187,9 +198,11 @@ class Encoder(nnx.Module):
                 window_bias(L, config.local_attention // 2, exact),
             ),
         }
+        hidden_IBLD = [hidden_BLD]
         for layer, (kind, block) in enumerate(zip(config.layer_types, self.blocks, strict=True), start=1):
-            hidden_BLD = block(hidden_BLD, mask_BL, *looks[kind], keys_BL=fold(keys_BL, layer))
-        return self.final_norm(hidden_BLD)
+            hidden_IBLD.append(block(hidden_IBLD[-1], mask_BL, *looks[kind], keys_BL=fold(keys_BL, layer)))
+        hidden_IBLD[-1] = self.final_norm(hidden_IBLD[-1])
+        return hidden_IBLD
 
 
 # Where each tensor of a ModernBERT checkpoint goes; see encoders/bert.py for how to read the table. Query, key and

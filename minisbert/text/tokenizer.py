@@ -52,9 +52,10 @@ class Tokenizer:
         backend: a `tokenizers.Tokenizer`; its own truncation and padding are switched off.
         where: the file it came from, for messages.
         lower_case: lower-case the text first, for models whose settings ask for it.
+        special_tokens: False puts none around a text, whatever the backend would (static models).
     """
 
-    def __init__(self, backend: Any, where: Path | str, *, lower_case: bool = False):
+    def __init__(self, backend: Any, where: Path | str, *, lower_case: bool = False, special_tokens: bool = True):
         backend.no_truncation()
         backend.no_padding()
         if lower_case and not _lower_cases(backend):
@@ -64,7 +65,7 @@ class Tokenizer:
             backend.normalizer = normalizers.Sequence(steps)
         self.backend = backend
         self.where = where
-        self.prefix, self.suffix = self._special_tokens()
+        self.prefix, self.suffix = self._special_tokens() if special_tokens else ([], [])
 
     @staticmethod
     def from_folder(folder: ModelFolder) -> "Tokenizer":
@@ -74,11 +75,12 @@ class Tokenizer:
             ModelFolderError: no tokenizer file, or one that cannot be read.
         """
         file = folder.transformer_path / "tokenizer.json"
+        special_tokens = folder.model_type != "static"
         if file.exists():
-            backend = _read(file)
+            backend = _read(file, special_tokens)
         else:
             file, backend = from_vocabulary(folder.transformer_path)
-        return Tokenizer(backend, file, lower_case=folder.do_lower_case)
+        return Tokenizer(backend, file, lower_case=folder.do_lower_case, special_tokens=special_tokens)
 
     def _special_tokens(self) -> tuple[list[int], list[int]]:
         """What the tokenizer puts before and after one text, found by trying it on a word."""
@@ -213,7 +215,7 @@ def _lower_cases(backend: Any) -> bool:
     return '"lowercase":true' in steps or '"Lowercase"' in steps
 
 
-def _read(file: Path) -> Any:
+def _read(file: Path, special_tokens: bool) -> Any:
     import tokenizers
 
     content = read_json(file)  # size and JSON first, for a clear message
@@ -225,7 +227,7 @@ def _read(file: Path) -> Any:
         raise ModelFolderError(
             f"{file}: not a tokenizer that the tokenizers library reads ({error}). Fetch the model again."
         ) from None
-    for token, number in _placed_tokens(content.get("post_processor") or {}):
+    for token, number in _placed_tokens(content.get("post_processor") or {}) if special_tokens else ():
         known = backend.token_to_id(token)
         if known != number:
             raise ModelFolderError(

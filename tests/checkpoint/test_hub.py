@@ -186,13 +186,23 @@ def test_of_an_uncatalogued_model_only_what_an_encoder_needs_is_fetched(server):
         "/abs.json",
         "1_Pooling/../../up.json",
         "a\\b.json",
+        "query_0_Dense/../up.json",
+        "a/b/1_Dense/config.json",
+        "1_A/2_B/3_C/config.json",
         "model.fp16.safetensors",
         staging.MANIFEST,
     ]
     server.files |= dict.fromkeys(unwanted, b"no")
-    server.files |= {"vocab.txt": b"[PAD]\n", "2_Dense/model.safetensors": b"dense"}
+    wanted = {
+        "vocab.txt": b"[PAD]\n",
+        "2_Dense/model.safetensors": b"dense",
+        "router_config.json": b"{}",
+        "query_0_StaticEmbedding/model.safetensors": b"table",
+        "2_Router/my-route_0_Dense/config.json": b"{}",
+    }
+    server.files |= wanted
     folder = download.locate("org/tiny", show_progress=False)
-    assert contents(folder) == FILES | {"vocab.txt": b"[PAD]\n", "2_Dense/model.safetensors": b"dense"}
+    assert contents(folder) == FILES | wanted
     assert not set(server.fetched()) & set(unwanted)
     said = manifest(folder)
     assert (said["revision"], said["commit"], said["verified by"]) == ("main", COMMIT, "hub")

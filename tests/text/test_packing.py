@@ -11,7 +11,7 @@ from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minisbert.checkpoint.folder import Normalize, Pooling
+from minisbert.checkpoint.modules import Normalize, Pooling
 from minisbert.pretrained import load_pretrained
 from minisbert.sentence_model import define
 from minisbert.text.batching import rectangle
