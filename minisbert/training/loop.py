@@ -35,11 +35,12 @@ from minisbert.training.config import TrainConfig, check_settings
 from minisbert.training.data import open_examples
 from minisbert.training.joint import way_of
 from minisbert.training.loggers import open_loggers
+from minisbert.training.lora import initial_adapters, merge, weights_digest
 from minisbert.training.losses import initial_softmax_head, matryoshka
 from minisbert.training.optimizer import adamw, schedule
 from minisbert.training.order import Batches
 from minisbert.training.preemption import on_sigterm
-from minisbert.training.report import draw_curves, write_card
+from minisbert.training.report import draw_curves, lines_until, progress_bar, write_card
 from minisbert.training.sharding import data_mesh, on_one_device, place_batch, state_sharding
 from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState, initial_state, make_train_step
 from minisbert.training.softmax_head import write_head
@@ -66,7 +67,6 @@ def train(
         encoder: the model to start from: siamese training for a SentenceEncoder, joint.py's for a CrossEncoder.
         score: called every `config.evaluate_every` steps; the model with the highest is kept in `folder / "best"`.
             `tasks.sts.sts_score(files)` makes one, for a cross-encoder `tasks.pairs.pair_score(files)`.
-
         devices: how many to train on, None for all that JAX finds. The loss is the global batch's whatever they are; a run
             may go on with another number (then not to the bit).
         layout: of the parameters on them, a row of sharding.LAYOUTS.
@@ -82,7 +82,7 @@ def train(
     run = _Run(encoder, config, Path(folder), score, data_mesh(devices), layout)
     with on_sigterm() as asked_to_stop:
         state, step = run.start()
-        progress = _bar(run.steps, step, show_progress)
+        progress = progress_bar(run.steps, step, show_progress)
         pending: tuple[int, StepMetrics] | None = None
         started = time.perf_counter()
         while step < run.steps:
@@ -146,6 +146,14 @@ class _Run:
         self.cut = 0  # texts (or pairs) that were longer than max_seq_length
         self.shapes: dict[int, tuple[int, ...]] = {}  # of the steps of this process: rows and tokens, a program each
         self.teacher = None if config.teacher is None else load_teacher(config.teacher, encoder)
+        # With LoRA the adapters are trained, and this gives the model's parameters from the frozen ones and them.
+        self.adapt, params = None, encoder.pretrained.params
+        if config.lora_rank is not None:
+            key = jax.random.key(config.seed)
+            self.adapt = partial(merge, scale=config.lora_scale)
+            self.trainable = initial_adapters(params, config.lora_rank, config.lora_targets, key)
+        else:  # a copy: the step gives the state's memory away, and the caller's encoder keeps its own
+            self.trainable = jax.tree.map(jnp.copy, params)
         folder.mkdir(parents=True, exist_ok=True)
         self.loggers = open_loggers(config.report_to, folder, asdict(config))
         self.metrics_file = folder / "metrics.jsonl"
@@ -154,10 +162,15 @@ class _Run:
             "data": json.loads(json.dumps([asdict(example.dataset) for example in examples])),
             "model": repr(encoder),
         }
+        if self.adapt is not None:
+            record["weights"] = weights_digest(params)
         self.checkpoints = Checkpoints(folder, record)
 
     def _compiled(self, sharding: Any) -> Callable[..., Any]:
         definition, _ = self.way.define(self.encoder.design, COMPUTE_DTYPES[self.config.compute_dtype])
+        frozen = None if self.adapt is None else self.encoder.pretrained.params
+        if frozen is not None and self.mesh.size > 1:
+            frozen = jax.device_put(frozen, state_sharding(frozen, self.mesh, self.layout))
         return make_train_step(
             definition=definition,
             loss=self.loss,
@@ -166,6 +179,8 @@ class _Run:
             chunk_size=self.config.chunk_size,
             remat=self.config.remat,
             sharding=sharding,
+            adapt=self.adapt,
+            frozen=frozen,
         )
 
     def _loss(self, function: Callable[..., jax.Array], design: Any) -> Callable[..., jax.Array]:
@@ -193,9 +208,8 @@ class _Run:
                     jax.random.key(self.config.seed), self.encoder.design.dimension, classes, **options
                 )
             )  # type: ignore[arg-type]
-        # A copy: the step gives the state's memory away, and the caller's encoder keeps its own.
-        params = jax.tree.map(jnp.copy, self.encoder.pretrained.params)
-        state = initial_state({"model": params, "head": head}, self.optimizer, self.config.seed)
+        state = initial_state({"model": self.trainable, "head": head}, self.optimizer, self.config.seed)
+        del self.trainable  # the first step takes its memory
         self.parameter_names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(state.params)]
         sharding = None
         if self.mesh.size > 1:
@@ -212,8 +226,7 @@ class _Run:
 
     def _forget_after(self, step: int) -> None:
         """Drop metrics of steps that will be done again."""
-        lines = self.metrics_file.read_text().splitlines() if self.metrics_file.exists() else []
-        kept = [line for line in lines if _step_of(line) is not None and _step_of(line) <= step]  # type: ignore[operator]
+        kept = lines_until(self.metrics_file, step)
         self.metrics_file.write_text("".join(line + "\n" for line in kept))
         scores = [json.loads(line).get("score") for line in kept]
         self.best = max((score for score in scores if score is not None), default=None)
@@ -271,6 +284,8 @@ class _Run:
         params = jax.tree.map(jnp.copy, state.params["model"])
         if self.mesh.size > 1:
             params = on_one_device(params)
+        if self.adapt is not None:
+            params = self.adapt(self.encoder.pretrained.params, params)
         encoder = copy.copy(self.encoder)
         encoder.pretrained = replace(encoder.pretrained, params=params)
         encoder.forward = copy.copy(encoder.forward)
@@ -312,16 +327,3 @@ class _Run:
             file.write(json.dumps(line) + "\n")
         for log in self.loggers:
             log(line["step"], {name: value for name, value in line.items() if isinstance(value, float)})
-
-
-def _step_of(line: str) -> int | None:
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return None  # a line that a kill cut short
-
-
-def _bar(steps: int, done: int, show: bool) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=None, desc=f"train ({steps} steps, {done} done)", unit=" pairs", disable=None if show else True)

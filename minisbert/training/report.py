@@ -1,11 +1,32 @@
-"""What a run says about itself when it is done: curves as a picture, a model card."""
+"""What a run says about itself: a bar and lines of metrics while it runs; curves as a picture and a model card at the end."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+
+def progress_bar(steps: int, done: int, show: bool) -> Any:
+    """A bar of the examples seen, on a terminal only."""
+    from tqdm import tqdm
+
+    return tqdm(total=None, desc=f"train ({steps} steps, {done} done)", unit=" pairs", disable=None if show else True)
+
+
+def lines_until(file: Path, step: int) -> list[str]:
+    """The lines of metrics.jsonl up to a step; what comes after will be done again."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [line for line in lines if (of := _step_of(line)) is not None and of <= step]
+
+
+def _step_of(line: str) -> int | None:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return None  # a line that a kill cut short
 
 
 def draw_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
