@@ -41,14 +41,14 @@ def add_tokens(encoder: SentenceEncoder, tokens: Sequence[str], *, whole_words: 
         the grown model, with the settings of `encoder`. A space before a token belongs to it.
 
     Raises:
-        InputError: an item that is not text, is empty, stands twice, is in the vocabulary already, holds a special token,
-            or cannot be found by this tokenizer; the model has no embedding table.
+        InputError: an item that is not text, is empty, stands twice, is in the vocabulary already, or holds a special token;
+            the model has no embedding table.
 
     Example:
         >>> encoder = SentenceEncoder.load("weights/tiny-bert")
         >>> grown = add_tokens(encoder, ["guitarists"])
         >>> [len(model.tokenizer.tokenize(["guitarists"], max_length=9).ids[0]) for model in (encoder, grown)]
-        [4, 3]
+        [7, 3]
     """
     if not isinstance(encoder, SentenceEncoder) or encoder.compute_dtype != "float32":
         raise InputError(f"encoder is {shown(encoder)}. Expected a SentenceEncoder loaded in float32.")
@@ -130,17 +130,17 @@ def _grown_tokenizer(
     tokenizer = Tokenizer(Backend.from_str(content.decode()), before.where, lower_case=folder.do_lower_case)
     new = backend.get_vocab(with_added_tokens=True)
     ids = [new[token] for token in tokens]
-    if {word: new[word] for word in old} != old or set(ids) & set(old.values()) or len(set(ids)) < len(ids):
+    taken = {word: new[word] for word in old} != old or set(ids) & set(old.values()) or len(set(ids)) < len(ids)
+    unseen = [
+        token
+        for token, number in zip(tokens, ids, strict=True)
+        if number not in tokenizer.backend.encode(f"a {token} a", add_special_tokens=False).ids
+    ]
+    if taken or unseen:
         raise MinisbertError(
-            f"{before.where}: the tokenizers library gave ids {ids} that are taken. Please report this model."
+            f"{before.where}: the new tokens {shown(tokens)} got the ids {ids}, of which some are taken, or are not found in a "
+            f"text ({unseen}). Please report this model."
         )
-    for token, number in zip(tokens, ids, strict=True):
-        read = tokenizer.backend.encode(f"a {token} a", add_special_tokens=False).ids
-        if number not in read:
-            raise InputError(
-                f"tokens has {token!r}, which this tokenizer does not find in a text. Pass whole_words=False for what "
-                "begins or ends with a sign, or write it as the model's normalizer leaves it."
-            )
     return tokenizer, content, ids
 
 

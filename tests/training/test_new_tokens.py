@@ -1,4 +1,4 @@
-"""training/new_tokens.py: a new token has an id and a row of its own, and whatever holds no new token is as it was, to the bit."""
+"""training/new_tokens.py: a new token has an id and a row of its own; what holds none is as it was, to the bit."""
 
 import sys
 from functools import cache
