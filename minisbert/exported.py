@@ -44,8 +44,8 @@ KEYS: dict[str, type | tuple[type, ...]] = {
 }
 # What a program may call besides StableHLO's own operations: JAX's checks of sizes. Anything else could be a call into
 # the process that runs it.
-_HARMLESS_CALL = re.compile(r"custom_call\s+@(?:\"([^\"]*)\"|([\w.$-]+))|call_target_name\s*=\s*\"([^\"]*)\"")
-_CALL = re.compile(r"custom_call\s+@\"?([\w.]+)|call_target_name\s*=\s*\"([^\"]*)\"")
+_HARMLESS_CALL = re.compile(r"shape_assertion|stablehlo\.[\w.]+")
+_CALL = re.compile(r"custom_call\s+@(?:\"([^\"]*)\"|([\w.$-]+))|call_target_name\s*=\s*\"([^\"]*)\"")
 
 
 class ExportedEncoder:
