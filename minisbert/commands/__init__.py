@@ -22,6 +22,7 @@ COMMANDS = {
     "similarity": "Score how alike sentences are.",
     "inspect": "Show every setting of a model and which file it comes from.",
     "download": "Fetch models into the cache, and print where they are.",
+    "verify": "Check a catalogued model: its files, its embeddings, the article's table.",
     "train": "Train a model on sentence pairs, triplets or scored pairs.",
     "evaluate": "Score a model on pairs of sentences that people have scored.",
     "search": "Find the texts that are most like a query.",
