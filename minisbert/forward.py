@@ -53,16 +53,17 @@ class Devices:
     def __init__(self) -> None:
         here = jax.local_devices()
         self.mesh = Mesh(np.array(here), ("rows",)) if len(here) > 1 else None
-        self._given: Any = None
-        self._placed: Any = None
+        self._placed: tuple[Any, Any] = (None, None)  # what was given, and where it is
 
     def params(self, params: Any) -> Any:
         """The parameters on every device; placed once, not at every call."""
         if self.mesh is None:
             return params
-        if self._given is not params:
-            self._given, self._placed = params, jax.device_put(params, NamedSharding(self.mesh, PartitionSpec()))
-        return self._placed
+        given, placed = self._placed
+        if given is not params:
+            placed = jax.device_put(params, NamedSharding(self.mesh, PartitionSpec()))
+            self._placed = params, placed
+        return placed
 
     def rows(self, *arrays: np.ndarray) -> Sequence[Any]:
         """Arrays of B rows spread over the devices; B is a multiple of them (`ShapeTable.devices`)."""

@@ -26,7 +26,7 @@ ROWS = [
     {"sentence_model", "pair_model"},
     {"heads", "encoders", "text"},
     {"checkpoint"},
-    {"transformer", "pooling", "similarity", "quantization"},
+    {"transformer", "pooling", "similarity", "quantization", "exported"},
     {"errors", "limits"},
 ]
 HEIGHT = {room: len(ROWS) - i for i, row in enumerate(ROWS) for room in row}
@@ -41,6 +41,8 @@ MAY_COMPILE = {
     "training/gradcache.py",
     "tasks/search.py",
     "tasks/screening.py",
+    "tasks/stablehlo.py",
+    "exported.py",
 }
 COMPILES = {"jax.jit", "jax.pmap", "nnx.jit", "flax.nnx.jit", "jax.experimental.pjit", "jax.pjit"}
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "similarity": "Score how alike sentences are.",
     "inspect": "Show every setting of a model and which file it comes from.",
     "download": "Fetch models into the cache, and print where they are.",
+    "verify": "Check a catalogued model: its files, its embeddings, the article's table.",
     "train": "Train a model on sentence pairs, triplets or scored pairs.",
     "evaluate": "Score a model on pairs of sentences that people have scored.",
     "search": "Find the texts that are most like a query.",
@@ -30,6 +31,7 @@ COMMANDS = {
     "cluster": "Group the sentences of a file by what they are about.",
     "headline": "Time SBERT's headline: the most similar pair of 10,000 sentences.",
     "bench": "Race minisbert against the other libraries that are installed.",
+    "export": "Export a model as a StableHLO program that runs without its code.",
     "convert": "Convert a model's weights to minisbert's own names, or back.",
 }
 

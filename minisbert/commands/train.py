@@ -38,6 +38,9 @@ def train(
     clip_norm: float = 1.0,
     remat: bool = False,
     teacher: str | None = None,
+    lora_rank: int | None = None,
+    lora_alpha: float | None = None,
+    lora_targets: tuple[str, ...] = ("query", "value"),
     report_to: tuple[str, ...] = (),
     compute_dtype: str = "float32",
     no_dropout: bool = False,
@@ -86,6 +89,9 @@ def train(
         clip_norm: longest gradient.
         remat: keep less for the way back and compute it again; less memory, more time.
         teacher: the model whose embeddings the loss mse copies.
+        lora_rank: train low-rank changes of this rank beside frozen matrices (LoRA); saved merged, an ordinary model.
+        lora_alpha: the change counts alpha / rank times; once by default.
+        lora_targets: which matrices: query, key, value, output, up, down.
         report_to: tensorboard, wandb or trackio, besides metrics.jsonl.
         compute_dtype: float32 or bfloat16.
         no_dropout: train without dropout.
@@ -138,6 +144,9 @@ def train(
         clip_norm=clip_norm,
         remat=remat,
         teacher=teacher,
+        lora_rank=lora_rank,
+        lora_alpha=lora_alpha,
+        lora_targets=lora_targets,
         report_to=report_to,
         compute_dtype=compute_dtype,
         dropout=not no_dropout,

@@ -9,6 +9,7 @@ from minisbert.errors import InputError
 from minisbert.forward import COMPUTE_DTYPES
 from minisbert.training.data import Examples
 from minisbert.training.loggers import LOGGERS
+from minisbert.training.lora import TARGETS
 from minisbert.training.losses import LOSSES, Loss
 from minisbert.training.optimizer import DECAYS
 
@@ -51,6 +52,12 @@ class TrainConfig:
     """Keep matrix products only and compute the rest again on the way back (Chen et al. 2016): less memory, more time."""
     teacher: str | None = None
     """The model (name or folder) whose embeddings the `mse` loss copies; embeddings as wide as the trained model's."""
+    lora_rank: int | None = None
+    """Train low-rank changes A B of this rank beside frozen matrices (LoRA, Hu et al. 2021); None: all parameters."""
+    lora_alpha: float | None = None
+    """The change counts alpha / rank times (section 4.1); None: once."""
+    lora_targets: tuple[str, ...] = ("query", "value")
+    """Which matrices, rows of training/lora.py's table (section 7.1: query and value)."""
     report_to: tuple[str, ...] = ()
     """Besides metrics.jsonl: tensorboard, wandb or trackio (each a package of its own)."""
     compute_dtype: str = "float32"
@@ -68,7 +75,12 @@ class TrainConfig:
     checkpoint_every: int = 200
     """Steps between two checkpoints."""
     seed: int = 0
-    """Of order, dropout and the loss's own parameters."""
+    """Of order, dropout, adapters and the loss's own parameters."""
+
+    @property
+    def lora_scale(self) -> float:
+        """What the low-rank changes are multiplied with."""
+        return 1.0 if self.lora_rank is None or self.lora_alpha is None else self.lora_alpha / self.lora_rank
 
 
 def check_settings(config: TrainConfig, encoder_dtype: str, losses: Mapping[str, Loss] = LOSSES) -> None:
@@ -88,7 +100,16 @@ def check_settings(config: TrainConfig, encoder_dtype: str, losses: Mapping[str,
     ):
         if value not in choices:
             complaints.append(f"{name} is {value!r}, expected one of {', '.join(choices)}")
-    for name in ("epochs", "batch_size", "evaluate_every", "checkpoint_every", "max_steps", "chunk_size"):
+    at_least_one = (
+        "epochs",
+        "batch_size",
+        "evaluate_every",
+        "checkpoint_every",
+        "max_steps",
+        "chunk_size",
+        "lora_rank",
+    )
+    for name in at_least_one:
         value = getattr(config, name)
         if value is not None and (not isinstance(value, int) or value < 1):
             complaints.append(f"{name} is {value!r}, expected a whole number of at least 1")
@@ -102,6 +123,11 @@ def check_settings(config: TrainConfig, encoder_dtype: str, losses: Mapping[str,
             complaints.append(f"loss_options[{name!r}] is {value!r}, expected a finite number")
     if any(not isinstance(dimension, int) or dimension < 1 for dimension in config.matryoshka):
         complaints.append(f"matryoshka is {config.matryoshka!r}, expected whole numbers of at least 1")
+    if config.lora_alpha is not None and (config.lora_rank is None or not 0 < config.lora_alpha < float("inf")):
+        complaints.append(f"lora_alpha is {config.lora_alpha!r}, expected a finite number above 0, with a lora_rank")
+    targets = config.lora_targets
+    if not targets or len(set(targets)) < len(targets) or set(targets) - set(TARGETS):
+        complaints.append(f"lora_targets is {targets!r}, expected of {', '.join(TARGETS)}, each once")
     if set(config.report_to) - set(LOGGERS):
         complaints.append(f"report_to is {config.report_to!r}, expected of {', '.join(LOGGERS)}")
     if config.loss in losses and (losses[config.loss].needs == "teacher") != (config.teacher is not None):

@@ -36,11 +36,12 @@ from minisbert.training.data import open_examples
 from minisbert.training.hosts import evened, leads, together
 from minisbert.training.joint import way_of
 from minisbert.training.loggers import Journal
+from minisbert.training.lora import initial_adapters, merge, weights_digest
 from minisbert.training.losses import initial_softmax_head, matryoshka
 from minisbert.training.optimizer import adamw, schedule
 from minisbert.training.order import Batches
 from minisbert.training.preemption import on_sigterm
-from minisbert.training.report import draw_curves, write_card
+from minisbert.training.report import draw_curves, progress_bar, write_card
 from minisbert.training.sharding import data_mesh, on_one_device, place_batch, place_state, state_sharding
 from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState, initial_state, make_train_step
 from minisbert.training.softmax_head import write_head
@@ -67,7 +68,6 @@ def train(
         encoder: the model to start from: siamese training for a SentenceEncoder, joint.py's for a CrossEncoder.
         score: called every `config.evaluate_every` steps; the model with the highest is kept in `folder / "best"`.
             `tasks.sts.sts_score(files)` makes one, for a cross-encoder `tasks.pairs.pair_score(files)`.
-
         devices: how many to train on, None for all that JAX finds. The loss is the global batch's whatever they are; a run
             may go on with another number (then not to the bit).
         layout: of the parameters on them, a row of sharding.LAYOUTS.
@@ -83,7 +83,7 @@ def train(
     run = _Run(encoder, config, Path(folder), score, data_mesh(devices), layout)
     with on_sigterm() as asked_to_stop, together(str(folder)):
         state, step = run.start()
-        progress = _bar(run.steps, step, show_progress and leads())
+        progress = progress_bar(run.steps, step, show_progress and leads())
         pending: tuple[int, StepMetrics] | None = None
         started = time.perf_counter()
         while step < run.steps:
@@ -149,6 +149,14 @@ class _Run:
         self.cut = 0  # texts (or pairs) that were longer than max_seq_length
         self.shapes: dict[int, tuple[int, ...]] = {}  # of the steps of this process: rows and tokens, a program each
         self.teacher = None if config.teacher is None else load_teacher(config.teacher, encoder)
+        # With LoRA the adapters are trained, and this gives the model's parameters from the frozen ones and them.
+        self.adapt, params = None, encoder.pretrained.params
+        if config.lora_rank is not None:
+            key = jax.random.key(config.seed)
+            self.adapt = partial(merge, scale=config.lora_scale)
+            self.trainable = initial_adapters(params, config.lora_rank, config.lora_targets, key)
+        else:  # a copy: the step gives the state's memory away, and the caller's encoder keeps its own
+            self.trainable = jax.tree.map(jnp.copy, params)
         folder.mkdir(parents=True, exist_ok=True)
         self.journal = Journal(folder, asdict(config), config.report_to, writes=leads())
         record = {
@@ -156,10 +164,15 @@ class _Run:
             "data": json.loads(json.dumps([asdict(example.dataset) for example in examples])),
             "model": repr(encoder),
         }
+        if self.adapt is not None:
+            record["weights"] = weights_digest(params)
         self.checkpoints = Checkpoints(folder, record)
 
     def _compiled(self, sharding: Any) -> Callable[..., Any]:
         definition, _ = self.way.define(self.encoder.design, COMPUTE_DTYPES[self.config.compute_dtype])
+        frozen = None if self.adapt is None else self.encoder.pretrained.params
+        if frozen is not None and self.mesh.size > 1:
+            frozen = jax.device_put(frozen, state_sharding(frozen, self.mesh, self.layout))
         return make_train_step(
             definition=definition,
             loss=self.loss,
@@ -168,6 +181,8 @@ class _Run:
             chunk_size=self.config.chunk_size,
             remat=self.config.remat,
             sharding=sharding,
+            adapt=self.adapt,
+            frozen=frozen,
         )
 
     def _loss(self, function: Callable[..., jax.Array], design: Any) -> Callable[..., jax.Array]:
@@ -195,9 +210,8 @@ class _Run:
                     jax.random.key(self.config.seed), self.encoder.design.dimension, classes, **options
                 )
             )  # type: ignore[arg-type]
-        # A copy: the step gives the state's memory away, and the caller's encoder keeps its own.
-        params = jax.tree.map(jnp.copy, self.encoder.pretrained.params)
-        state = initial_state({"model": params, "head": head}, self.optimizer, self.config.seed)
+        state = initial_state({"model": self.trainable, "head": head}, self.optimizer, self.config.seed)
+        del self.trainable  # the first step takes its memory
         self.parameter_names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(state.params)]
         sharding = None
         if self.mesh.size > 1:
@@ -274,6 +288,8 @@ class _Run:
         params = jax.tree.map(jnp.copy, state.params["model"])
         if self.mesh.size > 1:
             params = on_one_device(params)
+        if self.adapt is not None:
+            params = self.adapt(self.encoder.pretrained.params, params)
         encoder = copy.copy(self.encoder)
         encoder.pretrained = replace(encoder.pretrained, params=params)
         encoder.forward = copy.copy(encoder.forward)
@@ -311,9 +327,3 @@ class _Run:
         """The loss's own parameters beside the model, for `tasks.pair_classifier` to predict with."""
         if self.way.losses[self.config.loss].has_head:
             write_head(self.folder / name, head, self.examples[0].dataset.classes, self.loss_options)
-
-
-def _bar(steps: int, done: int, show: bool) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=None, desc=f"train ({steps} steps, {done} done)", unit=" pairs", disable=None if show else True)

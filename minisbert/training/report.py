@@ -1,4 +1,4 @@
-"""What a run says about itself when it is done: curves as a picture, a model card."""
+"""What a run says about itself: a bar while it runs; curves as a picture and a model card at the end."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -6,6 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+
+def progress_bar(steps: int, done: int, show: bool) -> Any:
+    """A bar of the examples seen, on a terminal only."""
+    from tqdm import tqdm
+
+    return tqdm(total=None, desc=f"train ({steps} steps, {done} done)", unit=" pairs", disable=None if show else True)
 
 
 def draw_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:

@@ -53,8 +53,8 @@ def data_mesh(devices: int | None = None) -> Mesh:
     return Mesh(np.array(ordered), (AXIS,), axis_types=(AxisType.Auto,))
 
 
-def state_sharding(state: TrainState, mesh: Mesh, layout: str = "replicated") -> Any:
-    """Where each array of the state lives, by the table of the layout."""
+def state_sharding(state: TrainState | dict[Any, Any], mesh: Mesh, layout: str = "replicated") -> Any:
+    """Where each array of the state (or of frozen parameters) lives, by the table of the layout."""
     if layout not in LAYOUTS:
         raise InputError(f"layout is {layout!r}. Expected one of {', '.join(LAYOUTS)}.")
 
