@@ -82,7 +82,8 @@ class Explanation:
         """
         flat = self.contributions_QK.ravel()
         best = np.argsort(-abs(flat), kind="stable")[:count]
-        return [TokenPair(*map(int, divmod(i, len(self.tokens_b))), float(flat[i])) for i in best.tolist()]
+        width = len(self.tokens_b)
+        return [TokenPair(i // width, i % width, float(flat[i])) for i in best.tolist()]
 
 
 class Attention(NamedTuple):
@@ -115,10 +116,12 @@ def explain(encoder: SentenceEncoder, a: str, b: str) -> Explanation:
     check_text("b", b)
     outputs = encoder.encode([a, b], output_value=None)
     u_D, v_D = (output["sentence_embedding"].astype(np.float64) for output in outputs)
+    tokens_a, tokens_b = (token_texts(encoder.tokenizer.backend, output["input_ids"]) for output in outputs)
     parts_QD, parts_KD = (_parts(encoder, output["token_embeddings"]) for output in outputs)
     return Explanation(
         _over(u_D @ v_D, np.linalg.norm(u_D) * np.linalg.norm(v_D)),
-        *(token_texts(encoder.tokenizer.backend, output["input_ids"]) for output in outputs),
+        tokens_a,
+        tokens_b,
         _over(parts_QD @ parts_KD.T, np.linalg.norm(parts_QD.sum(axis=0)) * np.linalg.norm(parts_KD.sum(axis=0))),
     )
 
@@ -237,7 +240,8 @@ def _watch(definition: Any, compute_dtype: str) -> Callable[..., jax.Array]:
 
     @jax.jit
     def weights(params: Any, token_ids_BL: jax.Array, lengths_B: jax.Array, first_length: jax.Array) -> jax.Array:
-        encoder, seen = nnx.merge(definition, params).encoder, []
+        encoder = nnx.merge(definition, params).encoder
+        seen: list[jax.Array] = []
         for block in encoder.blocks:  # ALBERT has one, which runs once a layer
             block.attention = _Watched(block.attention, seen.append)
         position_BL = jnp.arange(token_ids_BL.shape[1])[None]
