@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
+from minisbert.commands.mine import printable
 from minisbert.commands.outputs import check_output
 from minisbert.commands.tables import columns
 from minisbert.errors import InputError
@@ -55,10 +56,7 @@ def explain(
     found = inside.explain(encoder, a, b)
     scores = [] if reranker is None else reranker.predict([(a, b)]).ravel().tolist()
     print(f"{found.cosine:.6f}  cosine, the sum over {len(found.tokens_a)} x {len(found.tokens_b)} pairs of tokens:")
-    sides = [
-        ["".join(c if c.isprintable() else "�" for c in token) for token in side]
-        for side in (found.tokens_a, found.tokens_b)
-    ]
+    sides = [[printable(token) for token in side] for side in (found.tokens_a, found.tokens_b)]
     terms = [(f"{term.contribution:9.6f}", sides[0][term.a], sides[1][term.b]) for term in found.largest(top)]
     print("\n".join(columns(terms)))
     if scores:
