@@ -63,7 +63,7 @@ def retrieval(
     data = read_retrieval(folder, split)
     words = BM25(*data.texts_and_ids()) if bm25 else None
     encoder = SentenceEncoder.load(model, compute_dtype=compute_dtype, offline=offline)
-    reranker = None if rerank is None else CrossEncoder(rerank, compute_dtype=compute_dtype, offline=offline)
+    reranker: Any = None if rerank is None else CrossEncoder(rerank, compute_dtype=compute_dtype, offline=offline)
     if reranker is not None and reranker.num_labels != 1:
         raise InputError(
             f"{rerank} has {reranker.num_labels} labels. Expected 1, a score to sort by; use another model."
