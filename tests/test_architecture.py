@@ -39,6 +39,7 @@ MAY_COMPILE = {
     "cross_encoder.py",
     "training/siamese.py",
     "training/gradcache.py",
+    "tasks/explain.py",
     "tasks/search.py",
     "tasks/screening.py",
     "tasks/stablehlo.py",

@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": "Score a model on pairs of sentences that people have scored.",
     "search": "Find the texts that are most like a query.",
     "retrieval": "Score a model on finding the relevant documents of a collection.",
+    "explain": "Show which pairs of tokens a similarity comes from.",
     "mine": "Find pairs of sentences that belong together, or hard negatives for training.",
     "cluster": "Group the sentences of a file by what they are about.",
     "headline": "Time SBERT's headline: the most similar pair of 10,000 sentences.",

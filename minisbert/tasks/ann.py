@@ -14,8 +14,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from minisbert.arguments import embedding_rows
 from minisbert.errors import DataError, InputError
-from minisbert.tasks.search import Hits
+from minisbert.tasks.index_rows import refuse_long
+from minisbert.tasks.search import Hits, counted
 
 # Links a node, and candidates followed while building and while searching: the libraries' and the paper's usual range.
 LINKS, BUILDING, SEARCHING = 32, 128, 128
@@ -66,12 +68,15 @@ class FaissGraph:
 
     def add(self, rows_MD: np.ndarray) -> None:
         """Append float32 rows."""
-        self._index.add(np.ascontiguousarray(rows_MD, np.float32))
+        self._index.add(_rows("rows", rows_MD, self.width))
 
     def search(self, queries_BD: np.ndarray, k: int) -> Hits:
         """Dot products and rows, best first; row -1 where the graph led to fewer than k."""
+        queries_BD = _rows("queries", queries_BD, self.width)
+        if not counted("k", k):
+            return Hits(np.empty((len(queries_BD), 0), np.float32), np.empty((len(queries_BD), 0), np.int64))
         self._index.hnsw.efSearch = max(SEARCHING, k)
-        return Hits(*self._index.search(np.ascontiguousarray(queries_BD, np.float32), k))
+        return Hits(*self._index.search(queries_BD, k))
 
     def save(self, path: Path) -> None:
         """Write faiss's own file."""
@@ -115,15 +120,16 @@ class UsearchGraph:
 
     def add(self, rows_MD: np.ndarray) -> None:
         """Append float32 rows."""
-        keys = np.arange(len(self), len(self) + len(rows_MD), dtype=np.uint64)
-        self._index.add(keys, np.ascontiguousarray(rows_MD, np.float32))
+        rows_MD = _rows("rows", rows_MD, self.width)
+        self._index.add(np.arange(len(self), len(self) + len(rows_MD), dtype=np.uint64), rows_MD)
 
     def search(self, queries_BD: np.ndarray, k: int) -> Hits:
         """Dot products and rows, best first; row -1 where the graph led to fewer than k."""
-        self._index.expansion_search = max(SEARCHING, k)
+        queries_BD = _rows("queries", queries_BD, self.width)
+        self._index.expansion_search = max(SEARCHING, counted("k", k))
         scores_BK = np.full((len(queries_BD), k), -np.inf, np.float32)
         rows_BK = np.full((len(queries_BD), k), -1, np.int64)
-        for b, query_D in enumerate(np.ascontiguousarray(queries_BD, np.float32)):
+        for b, query_D in enumerate(queries_BD if k else []):
             found = self._index.search(query_D, k)
             rows_BK[b, : len(found)] = found.keys.astype(np.int64)
             scores_BK[b, : len(found)] = 1 - found.distances
@@ -144,6 +150,15 @@ class UsearchGraph:
 
 
 GRAPHS: dict[str, type[Graph]] = {"faiss": FaissGraph, "usearch": UsearchGraph}
+
+
+def _rows(name: str, value: Any, width: int) -> np.ndarray:
+    """Finite float32 rows of that width: neither library would refuse NaN, and the graph would be spoiled for good."""
+    rows_MD = np.ascontiguousarray(embedding_rows(name, value))
+    if rows_MD.shape[1] != width:
+        raise InputError(f"{name} are {rows_MD.shape[1]} wide, the graph {width}. Expected embeddings of one model.")
+    refuse_long(rows_MD, name)
+    return rows_MD
 
 
 def _missing(library: str, extra: str) -> InputError:

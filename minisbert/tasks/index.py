@@ -23,7 +23,7 @@ from minisbert.tasks.ann import GRAPHS, Graph
 from minisbert.tasks.fingerprint import fingerprint as fingerprint_of
 from minisbert.tasks.index_rows import are_texts, checked_ids, refuse_long
 from minisbert.tasks.rescoring import rescored, scaled
-from minisbert.tasks.search import SIMILARITIES, Hits, nearest
+from minisbert.tasks.search import SIMILARITIES, Hits, counted, nearest
 from minisbert.tasks.vectors import STORED, Vectors
 from minisbert.text.tokenizer import check_sentences
 
@@ -217,28 +217,27 @@ class Index:
     ) -> Hits:
         """`search` for embeddings, in arrays: scores and rows, row -1 where a graph found fewer."""
         positive("oversample", oversample)
-        queries_BD = embedding_rows("queries", queries_BD)
+        queries_BD, wanted = embedding_rows("queries", queries_BD), counted("k", k)
         if self.width is None:
             return Hits(np.empty((len(queries_BD), 0), np.float32), np.empty((len(queries_BD), 0), np.int64))
+        if queries_BD.shape[1] != self.width:
+            raise InputError(f"queries are {queries_BD.shape[1]} wide, the index {self.width}. Expected one model's.")
+        refuse_long(queries_BD, "queries")
         options: dict[str, Any] = {"similarity": self.similarity, "show_progress_bar": show_progress_bar}
-        if self.precision == "float32" and (self.backend == "exact" or not k):
-            return nearest(queries_BD, Vectors(self._joined(self._floats)), k, **options)
-        candidates = min(len(self), positive("k", k) * oversample if k else 0)
+        if self.precision == "float32" and self.backend == "exact":
+            return nearest(queries_BD, Vectors(self._joined(self._floats)), wanted, **options)
+        wanted = min(len(self), wanted)
+        candidates = min(len(self), wanted * oversample)
         if self.backend == "exact":
             vectors = Vectors(self.codes(), self.precision, self.ranges_2D)
-            hits = nearest(queries_BD, vectors, candidates if self.keeps_floats else k, **options)
+            hits = nearest(queries_BD, vectors, candidates if self.keeps_floats else wanted, **options)
         else:
-            if queries_BD.shape[1] != self.width:
-                raise InputError(
-                    f"queries are {queries_BD.shape[1]} wide, the index {self.width}. Expected one model's."
-                )
-            refuse_long(queries_BD)
             hits = self.whole_graph().search(scaled(queries_BD, self.similarity), candidates)
             if (hits.rows_BK >= len(self)).any():
                 raise InputError("the graph names rows that the index does not have. Load the index without its graph.")
         if not self.keeps_floats:
             return hits
-        return rescored(queries_BD, hits, self._joined(self._floats), k, self.similarity)
+        return rescored(queries_BD, hits, self._joined(self._floats), wanted, self.similarity)
 
     def whole_graph(self) -> Graph:
         """The graph, after the rows that it does not have yet were added to it."""

@@ -44,11 +44,9 @@ def checked_ids(ids: Sequence[str | int], count: int, known: set[str | int]) -> 
     return found
 
 
-def refuse_long(rows_MD: np.ndarray) -> None:
+def refuse_long(rows_MD: np.ndarray, name: str = "embeddings") -> None:
     """Raises InputError for a row whose squared length float32 cannot hold, so that it has no cosine."""
     with np.errstate(over="ignore"):
         long = ~np.isfinite((rows_MD * rows_MD).sum(axis=1))
     if long.any():
-        raise InputError(
-            f"embeddings[{int(np.argmax(long))}] is too long for float32. Expected ordinary size; scale it."
-        )
+        raise InputError(f"{name}[{int(np.argmax(long))}] is too long for float32. Expected ordinary size; scale it.")

@@ -79,7 +79,7 @@ def nearest(
         array([[1.    , 0.7071]], dtype=float32)
     """
     one_of("similarity", similarity, SIMILARITIES)
-    wanted = _count("k", k)
+    wanted = counted("k", k)
     if recall is not None and not (isinstance(recall, float | int) and 0 < recall <= 1):
         raise InputError(f"recall is {shown(recall)}. Expected None, or a share above 0 and up to 1.")
     corpus = Vectors.of(corpus_MD)
@@ -235,7 +235,12 @@ _best_after = jax.jit(best_after, static_argnames=("k", "recall"))
 # --- on the host ---------------------------------------------------------------------------------------------------
 
 
-def _count(name: str, value: Any) -> int:
+def counted(name: str, value: Any) -> int:
+    """A whole number of at least 0: none may be wanted.
+
+    Raises:
+        InputError: naming the argument and its value.
+    """
     zero = isinstance(value, int | np.integer) and not isinstance(value, bool) and value == 0
     return 0 if zero else positive(name, value)
 
