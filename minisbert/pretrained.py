@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from minisbert.checkpoint import folder as folders
-from minisbert.checkpoint.convert import Converted, Rule, convert, export, flatten, nest
+from minisbert.checkpoint.convert import Converted, Rule, convert, export, flatten, nest, refuse_too_few
 from minisbert.checkpoint.converted import CONVERTED, read_converted
 from minisbert.checkpoint.folder import ModelFolder
 from minisbert.checkpoint.folder_writer import write_settings
@@ -97,6 +97,7 @@ def load_pretrained(path: Path, *, put: Callable[[str, np.ndarray], Any] | None 
             f"{design.config.vocab_size}. The tokenizer is another model's; fetch the model again."
         )
     put = put or (lambda path, array: jax.device_put(array))
+    _refuse_too_few(folder, design)
     shapes = {name: tuple(leaf.shape) for name, leaf in flatten(define(design)[1]).items()}
     converted = _read_encoder(folder, design, shapes, lambda path, array: put(f"encoder.{path}", array))
     params = {f"encoder.{name}": array for name, array in converted.params.items()}
@@ -110,6 +111,16 @@ def load_pretrained(path: Path, *, put: Callable[[str, np.ndarray], Any] | None 
         tokenizer_files={name: file.read_bytes() for name, file in files.items() if file.is_file()},
         leftover=replace(converted, params={}),
     )
+
+
+def _refuse_too_few(folder: ModelFolder, design: Design) -> None:
+    family, layers = FAMILIES[design.model_type], design.config.num_hidden_layers
+    if (folder.transformer_path / CONVERTED).is_file():
+        ours = [Rule(f"params/{rule.ours}", rule.ours, first=rule.first) for rule in family.RULES]
+        refuse_too_few(SafetensorsFiles(folder.transformer_path, CONVERTED), ours, layers=layers)
+    else:
+        tensors = SafetensorsFiles(folder.transformer_path)
+        refuse_too_few(tensors, family.RULES, layers=layers, carried=family.CARRIED, prefix=family.PREFIX)
 
 
 def _read_encoder(

@@ -13,7 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from minisbert.checkpoint.convert import Converted, Rule, canonical_names, convert, export, flatten, nest
+from minisbert.checkpoint.convert import (
+    Converted,
+    Rule,
+    canonical_names,
+    convert,
+    export,
+    flatten,
+    nest,
+    refuse_too_few,
+)
 from minisbert.checkpoint.folder import ModelFolder
 from minisbert.checkpoint.pair_folder import (
     MOST_LABELS,
@@ -71,6 +80,9 @@ def load_pair(path: Path) -> PretrainedPair:
     _check_tokenizer(tokenizer, folder, design)
     tensors = SafetensorsFiles(folder.transformer_path)
     _refuse_headless(tensors, family)
+    refuse_too_few(
+        tensors, _rules(family), layers=config.num_hidden_layers, carried=family.HEAD_CARRIED, prefix=family.PREFIX
+    )
     shapes = {name: tuple(leaf.shape) for name, leaf in flatten(define_pair(design)[1]).items()}
     converted = convert(
         tensors,

@@ -257,6 +257,8 @@ CASES += [
         "64",
     ),
     case("a layer too many", edit("config.json", num_hidden_layers=3), MODEL, "encoder.layer.2.output.dense.bias"),
+    # Refused before a model of that depth is defined, which would take hours.
+    case("a thousand layers", edit("config.json", num_hidden_layers=1000), MODEL, "16005 tensors", "file has 37"),
     case("a layer too few", edit("config.json", num_hidden_layers=1), MODEL, "encoder.layer.1.output.dense.bias"),
     case("positions that are not there", edit("config.json", max_position_embeddings=512), MODEL, "512", "64"),
     case("two positions", edit("config.json", max_position_embeddings=2), "max_position_embeddings", family="mpnet"),
