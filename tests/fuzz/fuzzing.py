@@ -1,0 +1,152 @@
+"""Examining one spoiled file after another: who complains, how long it takes, how much memory it takes.
+
+    campaign("safetensors", count=2000, seed=0)     # -> Report: how many were refused, how many taken, what went wrong
+
+A file must be refused by one of minisbert's errors that names it, or be taken for what the reference reader takes it for
+(fuzz_targets.py); within a second of this thread, and within the file's size + 64 MB of memory.
+"""
+
+import hashlib
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fuzz_targets import TARGETS, Target
+from mutators import mutated
+
+from minisbert.errors import MinisbertError
+
+SEEDS = Path(__file__).parent / "seeds"
+SECONDS = 1.0
+HANGS = 30  # seconds after which a reader is interrupted
+MEMORY = 64_000_000
+ROOM = 6_000_000_000  # bytes of addresses that a reader may ask for on top; beyond, allocations fail
+
+
+@dataclass
+class Report:
+    """What a campaign found."""
+
+    refused: int = 0
+    taken: int = 0
+    slowest: float = 0.0
+    most_memory: int = 0
+    failures: dict[str, bytes] = field(default_factory=dict)  # what went wrong -> the first file that shows it
+
+
+class Hang(BaseException):
+    """A reader that does not come back; no Exception, so that no reader takes it for one of its own."""
+
+
+def campaign(name: str, count: int, seed: int = 0) -> Report:
+    """So many spoiled files of one target. The n-th file depends on target, seed and n alone."""
+    target, report = TARGETS[name], Report()
+    starts = target.starts() + seeds(name)
+    with workplace(target) as folder:
+        for content in starts:
+            examine(target, folder, content, report)  # whatever is loaded on first use is loaded now
+        report = Report()
+        for number in range(count):
+            content = mutated(starts, target.mutations, random.Random(f"{name} {seed} {number}"))
+            examine(target, folder, content, report)
+    return report
+
+
+def seeds(name: str) -> list[bytes]:
+    """Files that once went wrong."""
+    return [file.read_bytes() for file in sorted((SEEDS / name).glob("*"))]
+
+
+def keep(name: str, content: bytes) -> Path:
+    """Put a file among the seeds."""
+    file = SEEDS / name / hashlib.sha256(content).hexdigest()[:12]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    return file
+
+
+@contextmanager
+def workplace(target: Target) -> Iterator[Path]:
+    """A folder with what belongs around the target's file, where no reader can take all memory or go on for ever."""
+
+    def hangs(*_: object) -> None:
+        raise Hang
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    former = signal.signal(signal.SIGALRM, hangs)
+    folder = Path(tempfile.mkdtemp(prefix="minisbert-fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+    try:
+        target.prepare(folder)
+        resource.setrlimit(resource.RLIMIT_AS, (memory.now("VmSize") + ROOM, hard))
+        yield folder
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        signal.signal(signal.SIGALRM, former)
+        shutil.rmtree(folder)
+
+
+def examine(target: Target, folder: Path, content: bytes, report: Report) -> None:
+    """Let the target read one file, and note how it went."""
+    file = folder / target.file
+    file.write_bytes(content)
+    before = memory.forget_peak()
+    started = time.thread_time()
+    signal.alarm(HANGS)
+    wrong = ""
+    try:
+        target.check(file, content)
+        report.taken += 1
+    except MinisbertError as error:
+        report.refused += 1
+        if str(folder) not in str(error):
+            wrong = f"the error does not name the place: {error!s:.200}"
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        # Numbers are left out, so that one fault is told once.
+        wrong = f"{type(error).__name__}: {re.sub('[0-9]+', '#', str(error)):.200}"
+    finally:
+        signal.alarm(0)
+    seconds, more = time.thread_time() - started, memory.now("VmHWM") - before
+    report.slowest, report.most_memory = max(report.slowest, seconds), max(report.most_memory, more)
+    if not wrong and seconds > SECONDS:
+        wrong = f"more than {SECONDS:.0f} s"
+    if not wrong and more > len(content) + MEMORY:
+        wrong = f"more than {MEMORY // 10**6} MB"
+    if wrong:
+        report.failures.setdefault(wrong, content)
+
+
+class Memory:
+    """This process's memory, told by a Linux kernel; elsewhere everything is 0."""
+
+    def __init__(self) -> None:
+        known = Path("/proc/self/clear_refs").exists()
+        # Held open, because opening takes longer than a reader.
+        self.status = Path("/proc/self/status").open("rb", buffering=0) if known else None  # noqa: SIM115
+        self.forget = Path("/proc/self/clear_refs").open("wb", buffering=0) if known else None  # noqa: SIM115
+
+    def now(self, key: str = "VmRSS") -> int:
+        """Bytes; "VmHWM" is the most since `forget_peak`, "VmSize" the addresses in use."""
+        if self.status is None:
+            return 0
+        self.status.seek(0)
+        return int(re.search(rf"{key}:\s+(\d+) kB".encode(), self.status.read(10_000)).group(1)) * 1024  # type: ignore[union-attr]
+
+    def forget_peak(self) -> int:
+        """Let the peak be measured anew; returns the memory now."""
+        if self.forget is not None:
+            self.forget.write(b"5")
+        return self.now()
+
+
+memory = Memory()
