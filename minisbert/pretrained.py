@@ -179,7 +179,7 @@ def save_pretrained(model: Pretrained, target: Path) -> None:
 
     Raises:
         InputError: the target is a file, or a folder with something else than a model in it.
-        OSError: the disk is full or not writable; the target is as it was.
+        WriteError: the disk is full or not writable; the target is as it was.
     """
     target = Path(target).absolute()
     with staged_folder(target) as staging:
@@ -192,7 +192,7 @@ def _write_folder(model: Pretrained, path: Path) -> None:
     for name, content in model.tokenizer_files.items():
         (path / name).write_bytes(content)
     if "tokenizer.json" not in model.tokenizer_files:
-        model.tokenizer.backend.save(str(path / "tokenizer.json"))
+        (path / "tokenizer.json").write_text(model.tokenizer.backend.to_str(pretty=True), encoding="utf-8")
     dense = 0
     for module, here in zip(model.design.modules, places, strict=True):
         if isinstance(module, folders.Dense):

@@ -156,14 +156,14 @@ def save_pair(model: PretrainedPair, target: Path) -> None:
 
     Raises:
         InputError: the target is a file, or a folder with something else than a model in it.
-        OSError: the disk is full or not writable; the target is as it was.
+        WriteError: the disk is full or not writable; the target is as it was.
     """
     family = FAMILIES[model.design.model_type]
     converted = replace(model.leftover, params=flatten(model.params))
     with staged_folder(Path(target).absolute()) as staging:
         write_pair_settings(model.pair, staging, model.tokenizer_files)
         if "tokenizer.json" not in model.tokenizer_files:
-            model.tokenizer.backend.save(str(staging / "tokenizer.json"))
+            (staging / "tokenizer.json").write_text(model.tokenizer.backend.to_str(pretty=True), encoding="utf-8")
         tensors = export(converted, _rules(family), layers=model.design.config.num_hidden_layers)
         write_tensors(staging / "model.safetensors", tensors)
 

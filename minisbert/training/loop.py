@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from minisbert.checkpoint.whole_folder import not_written, whole_file
 from minisbert.cross_encoder import CrossEncoder
 from minisbert.errors import InputError, TrainingError, TrainingStopped
 from minisbert.forward import COMPUTE_DTYPES
@@ -76,7 +77,8 @@ def train(
 
     Raises:
         InputError, DataError: settings or data that cannot be trained on, before the first step.
-        TrainingError: a step was not finite, or the folder holds another run.
+        TrainingError: a step was not finite, a checkpoint could not be written, or the folder holds another run.
+        WriteError: the model or the metrics could not be written.
         TrainingStopped: SIGTERM came; the state is saved.
     """
     run = _Run(encoder, config, Path(folder), score, data_mesh(devices), layout)
@@ -214,7 +216,8 @@ class _Run:
         """Drop metrics of steps that will be done again."""
         lines = self.metrics_file.read_text().splitlines() if self.metrics_file.exists() else []
         kept = [line for line in lines if _step_of(line) is not None and _step_of(line) <= step]  # type: ignore[operator]
-        self.metrics_file.write_text("".join(line + "\n" for line in kept))
+        with whole_file(self.metrics_file) as temporary:  # a kill must not take the scores that were there
+            temporary.write_text("".join(line + "\n" for line in kept))
         scores = [json.loads(line).get("score") for line in kept]
         self.best = max((score for score in scores if score is not None), default=None)
 
@@ -283,7 +286,8 @@ class _Run:
         trained.save(self.folder / "final")
         self._save_head(state, "final")
         lines = [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
-        draw_curves(lines, self.folder / "curves.png")
+        with whole_file(self.folder / "curves.png") as temporary:
+            draw_curves(lines, temporary)
         for name in ("final", "best"):
             if (self.folder / name).is_dir():
                 datasets = [example.dataset for example in self.examples]
@@ -308,8 +312,11 @@ class _Run:
             write_head(self.folder / name, state.params["head"], self.examples[0].dataset.classes, self.loss_options)
 
     def _write(self, line: dict[str, Any]) -> None:
-        with self.metrics_file.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        try:
+            with self.metrics_file.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise not_written(self.metrics_file, error) from None
         for log in self.loggers:
             log(line["step"], {name: value for name, value in line.items() if isinstance(value, float)})
 

@@ -8,6 +8,7 @@ import json
 import random
 import struct
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 Mutator = Callable[[bytes, random.Random], bytes]
@@ -82,11 +83,11 @@ def swap(content: bytes, rng: random.Random) -> bytes:
     """Values and keys of a JSON file are hostile ones, each other's, doubled or gone."""
     try:
         tree = json.loads(content)
-    except (ValueError, RecursionError):
+        for _ in range(rng.choice((1, 1, 1, 2, 4))):
+            tree = _swapped(tree, rng)
+        text = json.dumps(tree, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
+    except (ValueError, RecursionError):  # spoiled already, or nested deeply
         return flip(content, rng)
-    for _ in range(rng.choice((1, 1, 1, 2, 4))):
-        tree = _swapped(tree, rng)
-    text = json.dumps(tree, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
     return _doubled_key(text, rng) if rng.random() < 0.05 else text
 
 
@@ -100,23 +101,24 @@ def nest(content: bytes, rng: random.Random) -> bytes:
 
 
 def _swapped(tree: Any, rng: random.Random) -> Any:
-    places = list(_places(tree))
+    # Copies throughout: what stands twice in a tree could be put into itself.
+    places = _places(tree)
     if not places:
-        return rng.choice(VALUES)
+        return deepcopy(rng.choice(VALUES))
     holder, key = rng.choice(places)
     way = rng.random()
     if way < 0.55:
         holder[key] = _hostile(holder[key], rng)
     elif way < 0.7:
         other, other_key = rng.choice(places)
-        holder[key] = json.loads(json.dumps(other[other_key]))
+        holder[key] = deepcopy(other[other_key])
     elif way < 0.85:
         del holder[key]
     elif isinstance(holder, dict):
         name = rng.choice([value for value in VALUES if isinstance(value, str)] + [str(k) for h, k in places[:40]])
-        holder[name] = holder[key] if rng.random() < 0.5 else holder.pop(key)
+        holder[name] = deepcopy(holder[key]) if rng.random() < 0.5 else holder.pop(key)
     else:
-        holder.insert(key, rng.choice(VALUES))
+        holder.insert(key, deepcopy(rng.choice(VALUES)))
     return tree
 
 
@@ -129,16 +131,22 @@ def _hostile(value: Any, rng: random.Random) -> Any:
     if isinstance(value, str) and near < 0.3:
         return rng.choice((value.upper(), value + "x", value[:-1], "../" + value, value + "\0", [value], "/" + value))
     if isinstance(value, list) and near < 0.3:
-        return rng.choice((value * 2, value[::-1], value[1:], [value], value * 2000 if len(value) < 4 else value))
-    return rng.choice(VALUES)
+        times = 3 if any(isinstance(item, dict | list) for item in value) else 1 + 4000 // (len(value) + 1)
+        return deepcopy(rng.choice((value * 2, value[::-1], value[1:], [value], value * times)))
+    return deepcopy(rng.choice(VALUES))
 
 
-def _places(tree: Any) -> Any:
-    """Every (holder, key) of a JSON tree; not deep, so that the walk may recurse."""
-    if isinstance(tree, dict | list):
-        for key, value in list(tree.items() if isinstance(tree, dict) else enumerate(tree)):
-            yield tree, key
-            yield from _places(value)
+def _places(tree: Any) -> list[tuple[Any, Any]]:
+    """Every (holder, key) of a JSON tree."""
+    places: list[tuple[Any, Any]] = []
+    holders = [tree]
+    while holders:
+        holder = holders.pop()
+        if isinstance(holder, dict | list):
+            keys = list(holder) if isinstance(holder, dict) else range(len(holder))
+            places += [(holder, key) for key in keys]
+            holders += holder.values() if isinstance(holder, dict) else holder
+    return places
 
 
 def _doubled_key(text: bytes, rng: random.Random) -> bytes:
@@ -202,8 +210,8 @@ SAFETENSORS: tuple[Mutator, ...] = (header, header, header, header, lie, *BINARY
 
 
 def mutated(starts: list[bytes], mutators: tuple[Mutator, ...], rng: random.Random) -> bytes:
-    """One of the good files after one or more mutations; never longer than a few megabytes."""
+    """One of the good files after one or more mutations; never longer than two megabytes."""
     content = rng.choice(starts)
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        content = rng.choice(mutators)(content, rng)
-    return content[:4_000_000]
+        content = rng.choice(mutators)(content, rng)[:2_000_000]
+    return content
