@@ -15,6 +15,7 @@ import shutil
 import signal
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from mutators import mutated
 
 from minisbert.errors import MinisbertError
 
+HOUSE = Path(__file__).parents[2]
 SEEDS = Path(__file__).parent / "seeds"
 SECONDS = 1.0
 HANGS = 30  # seconds after which a reader is interrupted
@@ -40,7 +42,8 @@ class Report:
     taken: int = 0
     slowest: float = 0.0
     most_memory: int = 0
-    failures: dict[str, bytes] = field(default_factory=dict)  # what went wrong -> the first file that shows it
+    # Where which error came from -> what it said, and the first file that shows it.
+    failures: dict[str, tuple[str, bytes]] = field(default_factory=dict)
 
 
 class Hang(BaseException):
@@ -101,29 +104,32 @@ def examine(target: Target, folder: Path, content: bytes, report: Report) -> Non
     before = memory.forget_peak()
     started = time.thread_time()
     signal.alarm(HANGS)
-    wrong = ""
+    kind = words = ""
     try:
         target.check(file, content)
         report.taken += 1
     except MinisbertError as error:
         report.refused += 1
         if str(folder) not in str(error):
-            wrong = f"the error does not name the place: {error!s:.200}"
+            kind, words = "the error does not name the place", str(error)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        # Numbers are left out, so that one fault is told once.
-        wrong = f"{type(error).__name__}: {re.sub('[0-9]+', '#', str(error)):.200}"
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(HOUSE)]
+        kind, words = (
+            f"{type(error).__name__} in {Path(frames[-1].filename).name}, line {frames[-1].lineno}",
+            str(error),
+        )
     finally:
         signal.alarm(0)
     seconds, more = time.thread_time() - started, memory.now("VmHWM") - before
     report.slowest, report.most_memory = max(report.slowest, seconds), max(report.most_memory, more)
-    if not wrong and seconds > SECONDS:
-        wrong = f"more than {SECONDS:.0f} s"
-    if not wrong and more > len(content) + MEMORY:
-        wrong = f"more than {MEMORY // 10**6} MB"
-    if wrong:
-        report.failures.setdefault(wrong, content)
+    if not kind and seconds > SECONDS:
+        kind = f"more than {SECONDS:.0f} s"
+    if not kind and more > len(content) + MEMORY:
+        kind = f"more than {MEMORY // 10**6} MB"
+    if kind:
+        report.failures.setdefault(kind, (words[:200], content))
 
 
 class Memory:

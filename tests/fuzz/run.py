@@ -37,8 +37,8 @@ def main() -> int:
             f"{report.most_memory / 1e6:>6.0f} MB{len(report.failures):>7}",
             flush=True,
         )
-        for complaint, content in report.failures.items():
-            print(f"  {complaint}\n  kept as {keep(name, content)}", flush=True)
+        for kind, (words, content) in report.failures.items():
+            print(f"  {kind}: {words!r}\n  kept as {keep(name, content)}", flush=True)
     print(f"{time.perf_counter() - started:.0f} s; {failed} kinds of failure")
     return 1 if failed else 0
 
