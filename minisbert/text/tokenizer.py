@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minisbert import limits
 from minisbert.checkpoint.folder import ModelFolder
 from minisbert.checkpoint.settings import read_json
 from minisbert.errors import InputError, ModelFolderError
@@ -222,6 +223,7 @@ def _read(file: Path) -> Any:
     import tokenizers
 
     content = read_json(file)  # size and JSON first, for a clear message
+    _refuse_long_pieces(content, file)
     with _library_errors(f"{file}: not a tokenizer that the tokenizers library reads"):
         backend = tokenizers.Tokenizer.from_file(str(file))
     for token, number in _placed_tokens(content.get("post_processor") or {}):
@@ -232,6 +234,21 @@ def _read(file: Path) -> Any:
                 f"vocabulary it {'is not' if known is None else f'is {known}'}. Fetch the model again."
             )
     return backend
+
+
+def _refuse_long_pieces(content: Any, file: Path) -> None:
+    """The tokenizers library overflows its stack, and ends the process, over a piece of a hundred thousand characters."""
+    model = content.get("model") if isinstance(content, dict) else None
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if not isinstance(vocabulary, dict | list):
+        return  # left to the library's own complaint
+    pieces = (piece[0] if isinstance(piece, list) and piece else piece for piece in vocabulary)
+    longest = max((len(piece) for piece in pieces if isinstance(piece, str)), default=0)
+    if longest > limits.PIECE_LENGTH:
+        raise ModelFolderError(
+            f"{file}: a piece of the vocabulary has {longest} characters. Expected at most {limits.PIECE_LENGTH}; the file is "
+            "damaged or not a model's; fetch the model again."
+        )
 
 
 @contextmanager

@@ -628,6 +628,8 @@ CASES = [
         str(VOCABULARY),
     ),
     case("[CLS] beyond the table", edit(J, *SPECIAL, ids=[99_999]), J, "99999"),
+    case("a piece of 5,000 characters", tokenizer(lambda c: c["model"]["vocab"].update({"x" * 5000: 5})), J, "5000"),
+    case("a special token with two ids", edit(J, *SPECIAL, ids=[2, 3]), J, "as id 3"),
     case("an unknown model", tokenizer(lambda c: c["model"].update(type="Evil")), J),
     case("a model that is a number", edit(J, model=3), J),
     case("an unknown normalizer", edit(J, normalizer={"type": "os.system"}), J),

@@ -7,6 +7,7 @@ A file must be refused by one of minisbert's errors that names it, or be taken f
 """
 
 import hashlib
+import multiprocessing
 import os
 import random
 import re
@@ -17,9 +18,10 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fuzz_targets import TARGETS, Target
 from mutators import mutated
@@ -28,6 +30,7 @@ from minisbert.errors import MinisbertError
 
 HOUSE = Path(__file__).parents[2]
 SEEDS = Path(__file__).parent / "seeds"
+MEMORY_FOLDER = "/dev/shm" if os.path.isdir("/dev/shm") else None  # files are written by the thousand
 SECONDS = 1.0
 HANGS = 30  # seconds after which a reader is interrupted
 MEMORY = 64_000_000
@@ -45,23 +48,68 @@ class Report:
     # Where which error came from -> what it said, and the first file that shows it.
     failures: dict[str, tuple[str, bytes]] = field(default_factory=dict)
 
+    def add(self, other: "Report") -> None:
+        """The sum of two."""
+        self.refused, self.taken = self.refused + other.refused, self.taken + other.taken
+        self.slowest, self.most_memory = max(self.slowest, other.slowest), max(self.most_memory, other.most_memory)
+        self.failures = {**other.failures, **self.failures}
+
 
 class Hang(BaseException):
     """A reader that does not come back; no Exception, so that no reader takes it for one of its own."""
 
 
-def campaign(name: str, count: int, seed: int = 0) -> Report:
-    """So many spoiled files of one target. The n-th file depends on target, seed and n alone."""
+def campaign(
+    name: str, count: int, seed: int = 0, *, first: int = 0, at: Any = None, folder: Path | None = None
+) -> Report:
+    """So many spoiled files of one target. The n-th file depends on target, seed and n alone.
+
+    Args:
+        first: the number of the first file.
+        at: its `value` is set to each file's number; with `folder`, another process can tell which file ended this one.
+        folder: where the files are written; by default one of their own.
+    """
     target, report = TARGETS[name], Report()
     starts = target.starts() + seeds(name)
-    with workplace(target) as folder:
-        for content in starts:
-            examine(target, folder, content, report)  # whatever is loaded on first use is loaded now
-        report = Report()
-        for number in range(count):
+    with workplace(target, folder) as here:
+        for content in starts[: 0 if first else None]:
+            examine(target, here, content, report)  # whatever is loaded on first use is loaded now
+        report = Report(failures=report.failures)
+        for number in range(first, count):
+            if at is not None:
+                at.value = number
             content = mutated(starts, target.mutations, random.Random(f"{name} {seed} {number}"))
-            examine(target, folder, content, report)
+            examine(target, here, content, report)
     return report
+
+
+def apart(name: str, count: int, seed: int = 0) -> Report:
+    """The same in a process of its own, and in another when a file ends it."""
+    context = multiprocessing.get_context("fork")
+    total, first = Report(), 0
+    with tempfile.TemporaryDirectory(prefix="minisbert-fuzz-", dir=MEMORY_FOLDER) as scratch:
+        while first < count:
+            folder = Path(scratch) / str(first)
+            folder.mkdir()
+            at, (receiver, sender) = context.Value("q", first), context.Pipe(duplex=False)
+            process = context.Process(target=_work, args=(sender, name, count, seed, first, at, folder))
+            process.start()
+            sender.close()
+            with suppress(EOFError):
+                total.add(receiver.recv())
+            process.join()
+            if process.exitcode == 0:
+                break
+            content = (folder / TARGETS[name].file).read_bytes()
+            total.failures.setdefault(f"the process ended with code {process.exitcode}", ("", content))
+            first = at.value + 1
+    return total
+
+
+def _work(sender: Any, name: str, count: int, seed: int, first: int, at: Any, folder: Path) -> None:
+    global memory
+    memory = Memory()  # of this process
+    sender.send(campaign(name, count, seed, first=first, at=at, folder=folder))
 
 
 def seeds(name: str) -> list[bytes]:
@@ -78,7 +126,7 @@ def keep(name: str, content: bytes) -> Path:
 
 
 @contextmanager
-def workplace(target: Target) -> Iterator[Path]:
+def workplace(target: Target, folder: Path | None = None) -> Iterator[Path]:
     """A folder with what belongs around the target's file, where no reader can take all memory or go on for ever."""
 
     def hangs(*_: object) -> None:
@@ -86,7 +134,8 @@ def workplace(target: Target) -> Iterator[Path]:
 
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     former = signal.signal(signal.SIGALRM, hangs)
-    folder = Path(tempfile.mkdtemp(prefix="minisbert-fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+    own = None if folder else Path(tempfile.mkdtemp(prefix="minisbert-fuzz-", dir=MEMORY_FOLDER))
+    folder = folder or own
     try:
         target.prepare(folder)
         resource.setrlimit(resource.RLIMIT_AS, (memory.now("VmSize") + ROOM, hard))
@@ -94,7 +143,8 @@ def workplace(target: Target) -> Iterator[Path]:
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
         signal.signal(signal.SIGALRM, former)
-        shutil.rmtree(folder)
+        if own:
+            shutil.rmtree(own)
 
 
 def examine(target: Target, folder: Path, content: bytes, report: Report) -> None:

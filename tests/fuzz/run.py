@@ -14,7 +14,7 @@ import sys
 import time
 
 from fuzz_targets import TARGETS
-from fuzzing import campaign, keep
+from fuzzing import apart, keep
 
 
 def main() -> int:
@@ -30,7 +30,7 @@ def main() -> int:
     started = time.perf_counter()
     print(f"{'target':<12}{'files':>8}{'refused':>9}{'taken':>8}{'slowest':>10}{'memory':>9}{'wrong':>7}")
     for name in options.target or TARGETS:
-        report = campaign(name, options.count, options.seed)
+        report = apart(name, options.count, options.seed)
         failed += len(report.failures)
         print(
             f"{name:<12}{options.count:>8}{report.refused:>9}{report.taken:>8}{report.slowest:>8.2f} s"
