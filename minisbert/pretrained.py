@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from minisbert.checkpoint.convert import Converted, Rule, convert, export, flatten, nest
+from minisbert.checkpoint.convert import Converted, Rule, convert, export, flatten, nest, refuse_too_few
 from minisbert.checkpoint.converted import CONVERTED, read_converted
 from minisbert.checkpoint.folder import ModelFolder, read_folder
 from minisbert.checkpoint.folder_writer import chain_of, write_chain, write_module, write_router
@@ -120,6 +120,7 @@ def _load_chain(
             f"{tokenizer.where}: gives ids up to {tokenizer.largest_id()}, but {folder.sources['vocab_size']}'s vocab_size "
             f"is {design.config.vocab_size}. The tokenizer is another model's; fetch the model again."
         )
+    _refuse_too_few(folder, design)
     shapes = {name: tuple(leaf.shape) for name, leaf in flatten(define(design)[1]).items()}
 
     def read(place: Path, ours: str, read_tensors: Callable[..., Converted]) -> Converted:
@@ -146,15 +147,29 @@ def _load_chain(
     )
 
 
+def _refuse_too_few(folder: ModelFolder, design: Design) -> None:
+    family, layers = FAMILIES[design.model_type], design.config.num_hidden_layers
+    if (folder.transformer_path / CONVERTED).is_file():
+        ours = [Rule(f"params/{rule.ours}", rule.ours, first=rule.first) for rule in family.RULES]
+        refuse_too_few(SafetensorsFiles(folder.transformer_path, CONVERTED), ours, layers=layers)
+    else:
+        refuse_too_few(
+            _tensors(folder, design), family.RULES, layers=layers, carried=family.CARRIED, prefix=family.PREFIX
+        )
+
+
+def _tensors(folder: ModelFolder, design: Design) -> SafetensorsFiles | StaticTensors:
+    return (StaticTensors if design.model_type == "static" else SafetensorsFiles)(folder.transformer_path)
+
+
 def _read_encoder(
     folder: ModelFolder, design: Design, shapes: Mapping[str, Any], put: Callable[[str, np.ndarray], Any]
 ) -> Converted:
     if (folder.transformer_path / CONVERTED).is_file():
         return read_converted(folder.transformer_path, shapes, put)
     family = FAMILIES[design.model_type]
-    tensors = StaticTensors if design.model_type == "static" else SafetensorsFiles
     return convert(
-        tensors(folder.transformer_path),
+        _tensors(folder, design),
         family.RULES,
         shapes,
         layers=design.config.num_hidden_layers,
@@ -213,7 +228,7 @@ def save_pretrained(model: Pretrained, target: Path) -> None:
 
     Raises:
         InputError: the target is a file, or a folder with something else than a model in it.
-        OSError: the disk is full or not writable; the target is as it was.
+        WriteError: the disk is full or not writable; the target is as it was.
     """
     target = Path(target).absolute()
     with staged_folder(target) as staging:

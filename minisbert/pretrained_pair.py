@@ -13,7 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from minisbert.checkpoint.convert import Converted, Rule, canonical_names, convert, export, flatten, nest
+from minisbert.checkpoint.convert import (
+    Converted,
+    Rule,
+    canonical_names,
+    convert,
+    export,
+    flatten,
+    nest,
+    refuse_too_few,
+)
 from minisbert.checkpoint.folder import ModelFolder
 from minisbert.checkpoint.pair_folder import (
     MOST_LABELS,
@@ -71,6 +80,9 @@ def load_pair(path: Path) -> PretrainedPair:
     _check_tokenizer(tokenizer, folder, design)
     tensors = SafetensorsFiles(folder.transformer_path)
     _refuse_headless(tensors, family)
+    refuse_too_few(
+        tensors, _rules(family), layers=config.num_hidden_layers, carried=family.HEAD_CARRIED, prefix=family.PREFIX
+    )
     shapes = {name: tuple(leaf.shape) for name, leaf in flatten(define_pair(design)[1]).items()}
     converted = convert(
         tensors,
@@ -149,14 +161,14 @@ def save_pair(model: PretrainedPair, target: Path) -> None:
 
     Raises:
         InputError: the target is a file, or a folder with something else than a model in it.
-        OSError: the disk is full or not writable; the target is as it was.
+        WriteError: the disk is full or not writable; the target is as it was.
     """
     family = FAMILIES[model.design.model_type]
     converted = replace(model.leftover, params=flatten(model.params))
     with staged_folder(Path(target).absolute()) as staging:
         write_pair_settings(model.pair, staging, model.tokenizer_files)
         if "tokenizer.json" not in model.tokenizer_files:
-            model.tokenizer.backend.save(str(staging / "tokenizer.json"))
+            (staging / "tokenizer.json").write_text(model.tokenizer.backend.to_str(pretty=True), encoding="utf-8")
         tensors = export(converted, _rules(family), layers=model.design.config.num_hidden_layers)
         write_tensors(staging / "model.safetensors", tensors)
 

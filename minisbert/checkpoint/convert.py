@@ -83,12 +83,36 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _filled(rules: Sequence[Rule], layers: int) -> list[Rule]:
+def filled(rules: Sequence[Rule], layers: int) -> list[Rule]:
     """The table with {i} spelled out for every layer."""
-    filled: list[Rule] = []
+    spelled: list[Rule] = []
     for rule in rules:
-        filled += [rule.at(i) for i in range(rule.first, layers)] if "{i}" in rule.ours else [rule.at(0)]
-    return filled
+        spelled += [rule.at(i) for i in range(rule.first, layers)] if "{i}" in rule.ours else [rule.at(0)]
+    return spelled
+
+
+def refuse_too_few(
+    tensors: Tensors, rules: Sequence[Rule], *, layers: int, carried: Sequence[str] = (), prefix: str = ""
+) -> None:
+    """The file has at least half as many tensors as its config.json asks for.
+
+    Asked before the model is defined, which takes time for every layer: a small file with a config.json that claims a
+    thousand layers is refused at once. What else is missing `convert` names.
+
+    Args: see `convert`.
+
+    Raises:
+        ModelFolderError: naming the first and the last that are missing.
+    """
+    found = canonical_names(list(tensors.shapes()), prefix, carried)
+    wanted = [part for rule in filled(rules, layers) for part in rule.parts]
+    if len(wanted) > 2 * len(found):
+        absent = [name for name in wanted if name not in found]
+        raise ModelFolderError(
+            f"{tensors.where}: the weights do not fit config.json. With {layers} layers they are {len(wanted)} tensors, the "
+            f"file has {len(found)}; missing: {', '.join(map(repr, absent[:3]))} ... {absent[-1]!r}. Check config.json or "
+            "fetch the model again."
+        )
 
 
 def convert(
@@ -126,8 +150,8 @@ def convert(
         if len(names) > 1:
             complaints.append(f"doubled: {' and '.join(repr(name) for name in names)} both mean {short!r}")
     expected: set[str] = set()
-    filled = _filled(rules, layers)
-    for rule in filled:
+    table = filled(rules, layers)
+    for rule in table:
         ours = shapes[rule.ours]
         part_shape = (*ours[:-1], ours[-1] // len(rule.parts))
         part_shape = part_shape[::-1] if rule.transpose else part_shape
@@ -152,7 +176,7 @@ def convert(
     converted = Converted(params={}, renamed={c: n[0] for c, n in canonical.items() if n[0] != c})
     not_finite: list[str] = []
     too_fine: list[str] = []
-    for rule in filled:
+    for rule in table:
         parts = []
         for part in rule.parts:
             array = tensors.read(canonical[part][0])
@@ -205,7 +229,7 @@ def export(converted: Converted, rules: Sequence[Rule], *, layers: int) -> dict[
         {'q': [[0.0], [1.0]], 'k': [[2.0], [3.0]]}
     """
     tensors: dict[str, np.ndarray] = {}
-    for rule in _filled(rules, layers):
+    for rule in filled(rules, layers):
         parts = np.split(np.asarray(converted.params[rule.ours]), len(rule.parts), axis=-1)
         for name, part in zip(rule.parts, parts, strict=True):
             array = part.T if rule.transpose else part

@@ -15,6 +15,7 @@ socket is opened and no pip is started. Two processes may ask at once: one fetch
 
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -77,8 +78,8 @@ def locate(
         raise
     except OSError as error:
         raise DownloadError(
-            f"{model.name}: cannot write to the cache ({error}). Free the disk or allow writing there, or set "
-            "MINISBERT_CACHE to another folder."
+            f"{model.name}: {_unwritable(home, error)}. Free the disk or allow writing there, or set MINISBERT_CACHE to "
+            "another folder."
         ) from None
 
 
@@ -171,8 +172,11 @@ def _fetch_locked(model: Model, home: Path, *, offline: bool, show_progress: boo
     for place, source in _sources(model, offline):
         try:
             delivery = source(model, workplace, show_progress)
-        except OSError as error:  # DownloadError is one; a full disk or a forbidden file is another
+        except DownloadError as error:
             reasons.append(f"{place}: {error}")
+            continue
+        except OSError as error:  # a full disk, a forbidden file
+            reasons.append(f"{place}: {_unwritable(workplace, error)}")
             continue
         staging.finish(workplace, home, model, delivery, reasons)
         return home
@@ -181,6 +185,11 @@ def _fetch_locked(model: Model, home: Path, *, offline: bool, show_progress: boo
     raise DownloadError(
         f"{model.name} could not be had.\n" + "".join(f"  - {reason}\n" for reason in reasons) + _advice(model, offline)
     )
+
+
+def _unwritable(folder: Path, error: OSError) -> str:
+    there = next((path for path in folder.absolute().parents if path.is_dir()), Path("."))
+    return f"cannot write to the cache {folder} ({error}; {shutil.disk_usage(there).free} bytes are free)"
 
 
 def _sources(model: Model, offline: bool) -> list[tuple[str, _Source]]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from minisbert.errors import DataError, InputError, MinisbertError
+from minisbert.errors import InputError, MinisbertError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,20 +72,15 @@ def convert(
         raise InputError(
             f"{path}: has no {CONVERTED}. Expected a folder made by `minisbert convert`; leave out --back."
         )
-    try:
-        with staged_folder(target) as staging:
-            _copy_settings(folder, staging)
-            here = staging / folder.transformer_path.relative_to(folder.path)
-            if back:
-                write_tensors(here / WEIGHTS, encoder_tensors(model))
-                count = _compare(here, model)
-            else:
-                write_converted(here, replace(model.leftover, params=flatten(model.params["encoder"])))
-                count = _compare(folder.transformer_path, _read_again(here, model))
-    except MinisbertError:
-        raise
-    except OSError as error:
-        raise DataError(f"{target}: cannot be written ({error.strerror or error}). Nothing was left behind.") from None
+    with staged_folder(target) as staging:
+        _copy_settings(folder, staging)
+        here = staging / folder.transformer_path.relative_to(folder.path)
+        if back:
+            write_tensors(here / WEIGHTS, encoder_tensors(model))
+            count = _compare(here, model)
+        else:
+            write_converted(here, replace(model.leftover, params=flatten(model.params["encoder"])))
+            count = _compare(folder.transformer_path, _read_again(here, model))
     print(f"{target}\nThe original and the converted weights were compared: {count} tensors, the same to the bit.")
     return 0
 

@@ -37,7 +37,7 @@ class Graph(Protocol):
         """Dot products and rows, best first; row -1 where the graph led to fewer than k."""
 
     def save(self, path: Path) -> None:
-        """Write the library's own file."""
+        """Write the library's own file. Raises OSError: it cannot be written."""
 
     def read(self, path: Path) -> None:
         """Read it back.
@@ -79,8 +79,11 @@ class FaissGraph:
         return Hits(*self._index.search(queries_BD, k))
 
     def save(self, path: Path) -> None:
-        """Write faiss's own file."""
-        self._faiss.write_index(self._index, str(path))
+        """Write faiss's own file. Raises OSError: it cannot be written."""
+        try:
+            self._faiss.write_index(self._index, str(path))
+        except RuntimeError as error:
+            raise OSError(f"{path.name}: {error}") from None
 
     def read(self, path: Path) -> None:
         """Read it back. Raises DataError: it is no such file, or of another width."""
@@ -136,8 +139,11 @@ class UsearchGraph:
         return Hits(scores_BK, rows_BK)
 
     def save(self, path: Path) -> None:
-        """Write usearch's own file."""
-        self._index.save(str(path))
+        """Write usearch's own file. Raises OSError: it cannot be written."""
+        try:
+            self._index.save(str(path))
+        except RuntimeError as error:
+            raise OSError(f"{path.name}: {error}") from None
 
     def read(self, path: Path) -> None:
         """Read it back. Raises DataError: it is no such file, or of another width."""

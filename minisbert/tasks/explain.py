@@ -28,7 +28,7 @@ import numpy as np
 from flax import nnx
 
 from minisbert.arguments import prompt_text
-from minisbert.checkpoint import folder
+from minisbert.checkpoint.modules import Dense, LayerNorm, Normalize, Pooling
 from minisbert.cross_encoder import CrossEncoder
 from minisbert.errors import InputError
 from minisbert.forward import COMPUTE_DTYPES
@@ -111,6 +111,7 @@ def explain(encoder: SentenceEncoder, a: str, b: str) -> Explanation:
     """
     if not isinstance(encoder, SentenceEncoder):
         raise InputError(f"encoder is {shown(encoder)}. Expected a SentenceEncoder; a cross-encoder has no embeddings.")
+    encoder = encoder.tower()
     refuse_unsummed(encoder)
     check_text("a", a)
     check_text("b", b)
@@ -129,17 +130,22 @@ def explain(encoder: SentenceEncoder, a: str, b: str) -> Explanation:
 def refuse_unsummed(encoder: SentenceEncoder) -> None:
     """Raises InputError, naming the module, for a model whose embedding is no weighted sum of token embeddings."""
     for module in encoder.design.modules:
-        if isinstance(module, folder.Pooling):
+        if isinstance(module, Pooling):
             name = next((mode for mode in module.modes if mode not in SHARES), None)
             if name is not None:
                 raise InputError(
                     f"the model's pooling is {name!r}, which is no weighted sum of all tokens. Expected "
                     f"{', '.join(map(repr, SHARES))}; its cosine cannot be divided among pairs of tokens."
                 )
-        elif isinstance(module, folder.Dense) and module.activation != "identity":
+        elif isinstance(module, Dense) and module.activation != "identity":
             raise InputError(
                 f"the model has a Dense module with the activation {module.activation!r}. Expected none ('identity'): a "
                 "curve of a sum is no sum, and the cosine cannot be divided among pairs of tokens."
+            )
+        elif isinstance(module, LayerNorm):
+            raise InputError(
+                "the model has a LayerNorm module after its pooling. Expected none: what it divides by depends on all "
+                "tokens at once, and the cosine cannot be divided among pairs of them."
             )
 
 
@@ -150,23 +156,23 @@ def _parts(encoder: SentenceEncoder, token_LD: np.ndarray) -> np.ndarray:
     prompt = prompt_text(None, None, encoder.prompts, encoder.default_prompt_name)
     skipped = encoder.tokenizer.prompt_length(prompt, max_length=encoder.max_seq_length) if prompt else 0
     parts_LD, counted_L = token_LD, np.ones(length, bool)
-    dense = 0
+    heads = iter(encoder.forward.params.get("heads", {}).values())
+    if encoder.design.pools_layers:
+        next(heads)  # done before: these token embeddings are the mean of the layers
     for module in encoder.design.modules:
-        if isinstance(module, folder.Pooling):
+        if isinstance(module, Pooling):
             position_L = np.arange(1, length + 1)
             counted_L = (position_L > skipped) | module.include_prompt
             shares_ML = np.zeros((len(module.modes), length))
             for row, mode in enumerate(module.modes):
                 shares_ML[row, counted_L] = SHARES[mode](position_L[counted_L])
             parts_LD = np.concatenate([share_L[:, None] * token_LD for share_L in shares_ML], axis=1)
-        elif isinstance(module, folder.Dense):
-            linear = encoder.forward.params["dense"][dense]["linear"]
-            linear = {name: np.asarray(value, np.float64) for name, value in linear.items()}
-            dense += 1
+        elif isinstance(module, Dense):
+            linear = {name: np.asarray(value, np.float64) for name, value in next(heads)["linear"].items()}
             # The bias belongs to no token; every one that counts is given the same share of it.
             bias_LE = np.outer(counted_L / max(counted_L.sum(), 1), linear.get("bias", 0))
             parts_LD = parts_LD @ linear["kernel"] + bias_LE
-        else:
+        elif isinstance(module, Normalize):
             parts_LD = parts_LD / max(np.linalg.norm(parts_LD.sum(axis=0)), 1e-12)
     return parts_LD[:, : encoder.get_embedding_dimension()]
 
@@ -197,6 +203,9 @@ def sentence_attention(encoder: SentenceEncoder, text: str) -> Attention:
     """
     if not isinstance(encoder, SentenceEncoder):
         raise InputError(f"encoder is {shown(encoder)}. Expected a SentenceEncoder; for pairs take pair_attention.")
+    encoder = encoder.tower()
+    if encoder.design.model_type == "static":
+        raise InputError("a static model has no attention: its embedding is the mean of its tokens' own.")
     check_text("text", text)
     prompt = prompt_text(None, None, encoder.prompts, encoder.default_prompt_name)
     (ids,) = encoder.tokenizer.tokenize([text], max_length=encoder.max_seq_length, prompt=prompt).ids

@@ -14,8 +14,6 @@ else. A shard that is there is not computed again, but its texts are compared wi
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -25,6 +23,7 @@ import numpy as np
 
 from minisbert.arguments import positive
 from minisbert.checkpoint.settings import read_json
+from minisbert.checkpoint.whole_folder import not_written, whole_file
 from minisbert.errors import DataError, InputError, ModelFolderError
 from minisbert.tasks.fingerprint import fingerprint
 
@@ -58,7 +57,8 @@ def encode_shards(
 
     Raises:
         InputError: an option that needs the whole corpus at once (int8), or a worker's number out of range.
-        DataError: the folder holds another model's embeddings, or another corpus'; or it cannot be written.
+        DataError: the folder holds another model's embeddings, or another corpus'.
+        WriteError: it cannot be written; the shards before stand.
     """
     positive("rows_per_shard", rows_per_shard)
     if not 0 <= worker < positive("workers", workers):
@@ -113,7 +113,7 @@ def _make_shard(folder: Path, shard: int, texts: list[str], encoder: Any, option
                 "with; choose another folder for another corpus."
             )
         return
-    for stale in folder.glob(f".{shard:05d}.*"):  # of a kill
+    for stale in folder.glob(f".{shard:05d}.*"):  # a killed worker's
         stale.unlink(missing_ok=True)
     embeddings = encoder.encode(texts, **options)
     _write(folder / f"{shard:05d}.json", lambda file: file.write(json.dumps(record).encode()))
@@ -140,7 +140,7 @@ def _same_settings(folder: Path, encoder: Any, rows_per_shard: int, options: dic
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{folder}: cannot be made ({error.strerror or error}). Choose another folder.") from None
+        raise not_written(folder, error) from None
     if not (folder / SETTINGS).exists():
         others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
         if others and not (folder / SETTINGS).exists():  # another worker may have come between
@@ -158,18 +158,5 @@ def _same_settings(folder: Path, encoder: Any, rows_per_shard: int, options: dic
 
 
 def _write(path: Path, write: Callable[[Any], Any]) -> None:
-    """A file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be written ({error.strerror or error}). The shards before it stand; make room and run the "
-            "same command."
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        write(file)

@@ -7,11 +7,14 @@ was lost.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from minisbert import limits
 from minisbert.checkpoint.folder import ModelFolder
 from minisbert.checkpoint.settings import read_json
 from minisbert.errors import InputError, ModelFolderError
@@ -84,8 +87,9 @@ class Tokenizer:
 
     def _special_tokens(self) -> tuple[list[int], list[int]]:
         """What the tokenizer puts before and after one text, found by trying it on a word."""
-        bare = self.backend.encode("a", add_special_tokens=False).ids
-        full = self.backend.encode("a", add_special_tokens=True).ids
+        with _library_errors(f"{self.where}: the tokenizer fails on a word"):
+            bare = self.backend.encode("a", add_special_tokens=False).ids
+            full = self.backend.encode("a", add_special_tokens=True).ids
         for start in range(len(full) - len(bare) + 1):
             if full[start : start + len(bare)] == bare:
                 return full[:start], full[start + len(bare) :]
@@ -140,7 +144,9 @@ class Tokenizer:
         texts = [prompt + sentence for sentence in sentences] if prompt else list(sentences)
         try:
             encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a panic of the library is no Exception
             check_sentences(sentences)  # names the one at fault
             raise InputError(
                 f"{self.where}: the tokenizer failed on a sentence ({error}). Expected one that takes any text; fetch "
@@ -168,7 +174,7 @@ class Tokenizer:
 
         Of a prompt that fills the row, as much as is kept: the special tokens after it always count as text.
         """
-        whole = len(self.prefix) + len(self.backend.encode(prompt, add_special_tokens=False).ids)
+        whole = len(self.prefix) + len(next(self.contents([prompt])))
         return min(whole, max_length - len(self.suffix))
 
 
@@ -219,16 +225,11 @@ def _read(file: Path, special_tokens: bool) -> Any:
     import tokenizers
 
     content = read_json(file)  # size and JSON first, for a clear message
-    try:
+    _refuse_long_pieces(content, file)
+    with _library_errors(f"{file}: not a tokenizer that the tokenizers library reads"):
         backend = tokenizers.Tokenizer.from_file(str(file))
-    except BaseException as error:  # the library panics on some malformed files, which is no Exception
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            raise
-        raise ModelFolderError(
-            f"{file}: not a tokenizer that the tokenizers library reads ({error}). Fetch the model again."
-        ) from None
     for token, number in _placed_tokens(content.get("post_processor") or {}) if special_tokens else ():
-        known = backend.token_to_id(token)
+        known = None if token is None else backend.token_to_id(token)
         if known != number:
             raise ModelFolderError(
                 f"{file}: the post_processor puts the special token {token!r} as id {number} around a text, but in the "
@@ -237,14 +238,40 @@ def _read(file: Path, special_tokens: bool) -> Any:
     return backend
 
 
-def _placed_tokens(processor: dict[str, Any]) -> Iterator[tuple[str, int]]:
-    """Each special token that a post-processor of tokenizer.json places, with the id it gives it."""
+def _refuse_long_pieces(content: Any, file: Path) -> None:
+    """The tokenizers library overflows its stack, and ends the process, over a piece of a hundred thousand characters."""
+    model = content.get("model") if isinstance(content, dict) else None
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if not isinstance(vocabulary, dict | list):
+        return  # left to the library's own complaint
+    pieces = (piece[0] if isinstance(piece, list) and piece else piece for piece in vocabulary)
+    longest = max((len(piece) for piece in pieces if isinstance(piece, str)), default=0)
+    if longest > limits.PIECE_LENGTH:
+        raise ModelFolderError(
+            f"{file}: a piece of the vocabulary has {longest} characters. Expected at most {limits.PIECE_LENGTH}; the file is "
+            "damaged or not a model's; fetch the model again."
+        )
+
+
+@contextmanager
+def _library_errors(complaint: str) -> Iterator[None]:
+    """Whatever the tokenizers library raises over a model's file; some of it are panics, which are no Exception."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise ModelFolderError(f"{complaint} ({error}). Fetch the model again.") from None
+
+
+def _placed_tokens(processor: dict[str, Any]) -> Iterator[tuple[str | None, int | None]]:
+    """Each special token that a post-processor of tokenizer.json places, with the id it gives it; None where one lacks."""
     kind = processor.get("type")  # the library has checked what each kind holds
     if kind == "Sequence":
         for part in processor["processors"]:
             yield from _placed_tokens(part)
     elif kind == "TemplateProcessing":
         for placed in processor["special_tokens"].values():
-            yield from zip(placed["tokens"], placed["ids"], strict=True)
+            yield from zip_longest(placed["tokens"], placed["ids"])
     elif kind in ("BertProcessing", "RobertaProcessing"):
         yield from (tuple(processor[key]) for key in ("cls", "sep"))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from minisbert.checkpoint.whole_folder import not_written, whole_file
 from minisbert.errors import InputError
 
 # (step, numbers by name)
@@ -82,8 +83,11 @@ class Journal:
         """Add a line; its numbers go to the loggers too."""
         if not self.writes:
             return
-        with self.file.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        try:
+            with self.file.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise not_written(self.file, error) from None
         for log in self.loggers:
             log(line["step"], {name: value for name, value in line.items() if isinstance(value, float)})
 
@@ -103,5 +107,6 @@ class Journal:
         """Drop the lines of steps that will be done again; those that are left."""
         kept = [line for line in self.lines() if line["step"] <= step]
         if self.writes:
-            self.file.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            with whole_file(self.file) as temporary:  # a kill must not take the scores that were there
+                temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
         return kept

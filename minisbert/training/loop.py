@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from minisbert.checkpoint.whole_folder import whole_file
 from minisbert.cross_encoder import CrossEncoder
 from minisbert.errors import InputError, TrainingError, TrainingStopped
 from minisbert.forward import COMPUTE_DTYPES
@@ -77,7 +78,8 @@ def train(
 
     Raises:
         InputError, DataError: settings or data that cannot be trained on, before the first step.
-        TrainingError: a step was not finite, or the folder holds another run.
+        TrainingError: a step was not finite, a checkpoint could not be written, or the folder holds another run.
+        WriteError: the model or the metrics could not be written.
         TrainingStopped: SIGTERM came; the state is saved.
     """
     run = _Run(encoder, config, Path(folder), score, data_mesh(devices), layout)
@@ -305,7 +307,8 @@ class _Run:
         trained.save(self.folder / "final")
         self._save_head(head, "final")
         lines = self.journal.lines()
-        draw_curves(lines, self.folder / "curves.png")
+        with whole_file(self.folder / "curves.png") as temporary:
+            draw_curves(lines, temporary)
         for name in ("final", "best"):
             if (self.folder / name).is_dir():
                 datasets = [example.dataset for example in self.examples]

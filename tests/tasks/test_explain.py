@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from minisbert import CrossEncoder, DownloadError, InputError, SentenceEncoder
-from minisbert.checkpoint import folder
+from minisbert.checkpoint import modules as parts
 from minisbert.checkpoint.download import locate
 from minisbert.reference import encoder as twin
 from minisbert.tasks.explain import SHARES, explain, pair_attention, sentence_attention
@@ -65,7 +65,7 @@ def with_modules(*modules, prompts=None, truncate_dim=None) -> SentenceEncoder:
                 **({"bias": rng.normal(size=m.out_features).astype(np.float32)} if m.bias else {}),
             }
         }
-        for i, m in enumerate(m for m in modules if isinstance(m, folder.Dense))
+        for i, m in enumerate(m for m in modules if isinstance(m, parts.Dense))
     }
     design = replace(encoder.design, modules=modules)
     settings = replace(
@@ -75,20 +75,20 @@ def with_modules(*modules, prompts=None, truncate_dim=None) -> SentenceEncoder:
         default_prompt_name=next(iter(prompts)) if prompts else None,
         truncate_dim=truncate_dim,
     )
-    params = {"encoder": encoder.pretrained.params["encoder"], **({"dense": dense} if dense else {})}
+    params = {"encoder": encoder.pretrained.params["encoder"], **({"heads": dense} if dense else {})}
     params = jax.tree.map(jax.numpy.asarray, params)
     return SentenceEncoder(replace(encoder.pretrained, design=design, folder=settings, params=params))
 
 
-DENSE = folder.Dense(32, 16, activation="identity")
+DENSE = parts.Dense(32, 16, activation="identity")
 CHAINS = {
-    "sqrt": (folder.Pooling(("mean_sqrt_len_tokens",)),),
-    "weighted": (folder.Pooling(("weightedmean",)),),
-    "two poolings": (folder.Pooling(("mean", "weightedmean")),),
-    "dense": (folder.Pooling(), DENSE),
-    "dense without bias": (folder.Pooling(), replace(DENSE, bias=False), folder.Normalize()),
-    "normalize first": (folder.Pooling(), folder.Normalize(), DENSE, replace(DENSE, in_features=16, out_features=8)),
-    "without prompt": (folder.Pooling(include_prompt=False), DENSE),
+    "sqrt": (parts.Pooling(("mean_sqrt_len_tokens",)),),
+    "weighted": (parts.Pooling(("weightedmean",)),),
+    "two poolings": (parts.Pooling(("mean", "weightedmean")),),
+    "dense": (parts.Pooling(), DENSE),
+    "dense without bias": (parts.Pooling(), replace(DENSE, bias=False), parts.Normalize()),
+    "normalize first": (parts.Pooling(), parts.Normalize(), DENSE, replace(DENSE, in_features=16, out_features=8)),
+    "without prompt": (parts.Pooling(include_prompt=False), DENSE),
 }
 
 
@@ -108,10 +108,11 @@ def test_every_chain_that_is_a_sum(name):
 @pytest.mark.parametrize(
     ("modules", "word"),
     [
-        ((folder.Pooling(("max",)),), "pooling is 'max'"),
-        ((folder.Pooling(("cls",)),), "pooling is 'cls'"),
-        ((folder.Pooling(("mean", "lasttoken")),), "pooling is 'lasttoken'"),
-        ((folder.Pooling(), replace(DENSE, activation="tanh")), "activation 'tanh'"),
+        ((parts.Pooling(("max",)),), "pooling is 'max'"),
+        ((parts.Pooling(("cls",)),), "pooling is 'cls'"),
+        ((parts.Pooling(("mean", "lasttoken")),), "pooling is 'lasttoken'"),
+        ((parts.Pooling(), replace(DENSE, activation="tanh")), "activation 'tanh'"),
+        ((parts.Pooling(), parts.LayerNorm(32)), "LayerNorm module"),
     ],
 )
 def test_what_is_no_sum_is_refused_by_name(modules, word):
@@ -120,7 +121,7 @@ def test_what_is_no_sum_is_refused_by_name(modules, word):
 
 
 def test_every_pooling_is_summed_or_refused():
-    assert set(SHARES) | {"cls", "max", "lasttoken"} == set(folder.POOLING_MODES)
+    assert set(SHARES) | {"cls", "max", "lasttoken"} == set(parts.POOLING_MODES)
 
 
 def test_mistakes():
