@@ -10,7 +10,7 @@ matplotlib's `Figure` is used without pyplot: nothing is shown twice, and no win
 
 import io
 
-from IPython.display import Image, Markdown, display
+from IPython.display import Image, display
 from matplotlib.figure import Figure
 
 # Okabe & Ito 2008: colours that people with any kind of colour blindness tell apart. For maps of numbers: "cividis"
@@ -30,7 +30,7 @@ def show(figure: Figure, description: str, *, dpi: int = 90) -> None:
     # Without the name of the software, so that equal figures are equal files.
     figure.savefig(picture, format="png", dpi=dpi, metadata={"Software": None})
     display(Image(picture.getvalue(), format="png", alt=description))
-    display(Markdown(f"*Figure: {description}*"))
+    display({"text/markdown": f"*Figure: {description}*", "text/plain": f"Figure: {description}"}, raw=True)
 
 
 def annotate(axes, values, *, form: str = "{:.2f}", size: float = 9) -> None:

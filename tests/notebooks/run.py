@@ -156,9 +156,12 @@ def main() -> int:
     for script in scripts(asked.numbers):
         told = [] if asked.write else disagreements(script)
         notebook = read_script(script)
-        started = time.monotonic()
-        told += execute(notebook, script.parent, asked.limit)
-        print(f"{script.stem:32} {time.monotonic() - started:6.1f} s  {'failed' if told else 'ok'}", flush=True)
+        started, before = time.monotonic(), os.times()
+        told = told or execute(notebook, script.parent, asked.limit)
+        wall, after = time.monotonic() - started, os.times()
+        busy = after.children_user + after.children_system - before.children_user - before.children_system
+        verdict = "failed" if told else "ok"
+        print(f"{script.stem:32} {wall:6.1f} s, {busy:6.1f} s of a core  {verdict}", flush=True)
         for complaint in told:
             print(f"    {complaint}", flush=True)
         if told:
