@@ -92,7 +92,7 @@ assert with_order < 0.99
 # since sin a sin b + cos a cos b = cos(a - b).
 
 # %%
-waves_LD = sinusoidal_positions(128, 128)
+waves_LD = sinusoidal_positions(128, 64)
 products_LL = waves_LD @ waves_LD.T
 for distance in (1, 10, 50):
     along = np.diagonal(products_LL, distance)
@@ -105,11 +105,11 @@ left, right = figure.subplots(1, 2)
 picture = left.imshow(waves_LD.T, cmap="PuOr", vmin=-1, vmax=1, aspect="auto")
 left.set(xlabel="position (tokens)", ylabel="dimension", title="the waves")
 figure.colorbar(picture, ax=left, label="value (no unit)")
-right.plot(np.arange(-64, 64), products_LL[64] / 64, color=BLUE)
+right.plot(np.arange(-64, 64), products_LL[64] / 32, color=BLUE)
 right.set(xlabel="distance (tokens)", ylabel="cosine of the two vectors", title="position 64 with the others")
 show(
     figure,
-    "Left: a map of 128 positions by 128 dimensions; the waves are fast in the first dimensions and ever slower "
+    "Left: a map of 128 positions by 64 dimensions; the waves are fast in the first dimensions and ever slower "
     "below, the last ones nearly constant. Right: the cosine of position 64 with the others has its peak of 1 "
     "at distance 0 and falls to both sides alike, with ripples.",
 )
@@ -134,12 +134,12 @@ figure = Figure(figsize=(9, 3.8), layout="constrained")
 for axes, (name, table_LD) in zip(figure.subplots(1, 2), tables.items(), strict=True):
     place_LD = table_LD - table_LD.mean(axis=0)
     near[name] = cosine(place_LD, place_LD)
-    picture = axes.imshow(near[name][:128, :128], cmap="PuOr", vmin=-1, vmax=1)
+    picture = axes.imshow(near[name][:80, :80], cmap="PuOr", vmin=-1, vmax=1)
     axes.set(title=name, xlabel="position (tokens)", ylabel="position (tokens)")
 figure.colorbar(picture, ax=figure.axes, label="cosine of the two rows", shrink=0.8)
 show(
     figure,
-    "Two maps of the cosines of position vectors, 128 by 128, of two trained models. Both are dark purple, "
+    "Two maps of the cosines of position vectors, 80 by 80, of two trained models. Both are dark purple, "
     "near 1, along the diagonal: neighbours are alike. In all-MiniLM-L6-v2 narrow stripes run beside it, as "
     "waves make them; in all-mpnet-base-v2 the band is broad and fades.",
 )
@@ -259,7 +259,7 @@ show(
 # <details><summary>Solution 1</summary>
 #
 # ```python
-# cosine_LH, sine_LH = rotary_angles(8, 128, theta=10_000.0)
+# cosine_LH, sine_LH = rotary_angles(8, 64, theta=10_000.0)
 # sines, cosines = waves_LD[3, 0::2], waves_LD[3, 1::2]
 # turned = sines * cosine_LH[7] + cosines * sine_LH[7]  # sin(a + b) = sin a cos b + cos a sin b
 # assert np.abs(turned - waves_LD[10, 0::2]).max() < 1e-6
