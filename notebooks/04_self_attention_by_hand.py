@@ -243,8 +243,8 @@ assert cls_TN.mean(axis=1)[1:5].min() > 0.5 > cls_TN.mean(axis=1)[0]
 
 # %% [markdown]
 # The weights of a head sum to 1 even where it finds nothing to look at. It seems to leave them at [CLS] then (Clark et al.
-# 2019, section 3.2, find the same of BERT and [SEP]). So a bright cell is not yet a reason; notebook 12 asks what really moves a
-# similarity.
+# 2019, section 3.2, find the same of BERT and [SEP]). So a bright cell is not yet a reason; notebook 12 asks what really
+# moves a similarity.
 #
 # ## Exercises
 #
