@@ -70,7 +70,7 @@ def read_design(folder: ModelFolder) -> Design:
     Raises:
         ModelFolderError: a family that minisbert does not have, or settings it does not compute.
     """
-    file = folder.transformer_path / "config.json"
+    file = folder.transformer_path / (WEIGHTS if folder.model_type == "static" else "config.json")
     if folder.model_type not in FAMILIES:
         raise ModelFolderError(
             f"{file}: 'model_type' is {folder.model_type!r}. Expected one of {', '.join(sorted(FAMILIES))}; use another "

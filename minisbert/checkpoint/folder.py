@@ -210,7 +210,8 @@ def _encoder_folder(path: Path, transformer_path: Path, config: dict[str, Any]) 
     if config["model_type"] == "static":
         folder.sources.update(dict.fromkeys(config, "model.safetensors"))
         folder.max_seq_length = length_limit(transformer_path)
-        folder.sources["max_seq_length"] = "tokenizer.json"
+        if folder.max_seq_length is not None:
+            folder.sources["max_seq_length"] = "tokenizer.json"
     else:
         folder.sources.update(dict.fromkeys(config, "config.json"))
         _read_lengths(folder)

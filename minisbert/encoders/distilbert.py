@@ -67,6 +67,7 @@ class Config:
         settings.choice("sinusoidal_pos_embds", [False], default=False, why="positions are trained here, those are not")
         settings.absent(["hidden_size", "num_hidden_layers"], "DistilBERT's are dim and n_layers; two could disagree")
         settings.absent(["num_attention_heads", "intermediate_size"], "DistilBERT's are n_heads and hidden_dim")
+        settings.choice("position_embedding_type", ["absolute"], default="absolute", why="learned positions")
         settings.absent(["is_decoder", "add_cross_attention"], "only encoders are computed")
         settings.absent(["auto_map"], "code from a model folder is never run")
         settings.absent(["quantization_config", "pruned_heads"], "only dense float weights are read")

@@ -58,6 +58,7 @@ class Config:
             ModelFolderError: naming every key that is missing, out of bounds, or asks for what is not computed here.
         """
         settings = Settings(values, where)
+        settings.choice("position_embedding_type", ["absolute"], default="absolute", why="MPNet's own")
         settings.choice("pad_token_id", [PADDING_ID], default=PADDING_ID, why="MPNet counts positions from it")
         settings.absent(["is_decoder", "add_cross_attention"], "only encoders are computed")
         settings.absent(["auto_map"], "code from a model folder is never run")
