@@ -118,11 +118,14 @@ def _search(
     rows = next(n for n in (1, 8, 64, QUERIES) if n >= min(B, QUERIES))  # few shapes to compile
     blocks = [_filled(queries_BD[b : b + rows], rows) for b in range(0, B, rows)]
     nothing = (jnp.full((rows, k), -jnp.inf), jnp.zeros((rows, k), jnp.int32))
-    asked = {device: [jax.device_put(block, device) for block in blocks] for device in shares.devices}
-    best = {device: [nothing] * len(blocks) for device in asked}
+    asked: dict[Any, list[jax.Array]] = {}
+    best: dict[Any, list[tuple[jax.Array, jax.Array]]] = {}
     sent: deque[tuple[int, Any, Any]] = deque()
     with _progress_bar(M, show_progress_bar) as bar:
         for device, first, part, count in shares.chunks(size):
+            if device not in asked:
+                asked[device] = [jax.device_put(block, device) for block in blocks]
+                best[device] = [nothing] * len(blocks)
             chunk_MD, bad = _prepare(
                 jax.device_put(part, device), corpus.ranges_2D, precision=corpus.precision, similarity=similarity
             )

@@ -62,14 +62,9 @@ class Shares:
                 return Shares(tuple(own), dealt=False)
             corpus = replace(corpus, rows=np.asarray(rows))  # the rows themselves are cut: from here on one array
         devices = jax.local_devices()
-        if len(devices) == 1:
+        if len(devices) == 1 or jax.config.jax_default_device is not None:  # type: ignore[attr-defined]
             return Shares((Share(None, 0, corpus),), dealt=False)
         return Shares(tuple(Share(device, 0, corpus) for device in devices), dealt=True)
-
-    @property
-    def devices(self) -> list[Any]:
-        """In the order of the shares."""
-        return [share.device for share in self.all]
 
     @property
     def most_rows(self) -> int:
