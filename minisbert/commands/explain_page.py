@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minisbert.commands.explain_assets import BLUE, ORANGE, SCRIPT, STYLE
+from minisbert.commands.explain_assets import BLUE, SCRIPT, STYLE
 from minisbert.commands.outputs import whole_file
 from minisbert.errors import InputError
 
@@ -195,6 +195,3 @@ def _legible(text: str) -> str:
 
 def _sum(content: str) -> str:
     return f"'sha256-{b64encode(sha256(content.encode()).digest()).decode()}'"
-
-
-assert len(BLUE) == len(ORANGE)

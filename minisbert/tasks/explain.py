@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from minisbert.arguments import prompt_text
+from minisbert.arguments import embedding_rows, prompt_text
 from minisbert.checkpoint.modules import Dense, LayerNorm, Normalize, Pooling
 from minisbert.cross_encoder import CrossEncoder
 from minisbert.errors import InputError
@@ -102,7 +102,7 @@ def explain(encoder: SentenceEncoder, a: str, b: str) -> Explanation:
         a, b: one text each; what is longer than `max_seq_length` is cut, with a warning.
 
     Raises:
-        InputError: not a SentenceEncoder, not text, or a module that makes no such sum, named.
+        InputError: not a SentenceEncoder, not text, or a module that makes no such sum, named; an embedding is not finite.
 
     Example:
         >>> found = explain(SentenceEncoder.load("weights/tiny-bert"), "a cat", "a dog")
@@ -116,7 +116,8 @@ def explain(encoder: SentenceEncoder, a: str, b: str) -> Explanation:
     check_text("a", a)
     check_text("b", b)
     outputs = encoder.encode([a, b], output_value=None)
-    u_D, v_D = (output["sentence_embedding"].astype(np.float64) for output in outputs)
+    embeddings = embedding_rows("embeddings", [output["sentence_embedding"] for output in outputs])
+    u_D, v_D = embeddings.astype(np.float64)
     tokens_a, tokens_b = (token_texts(encoder.tokenizer.backend, output["input_ids"]) for output in outputs)
     parts_QD, parts_KD = (_parts(encoder, output["token_embeddings"]) for output in outputs)
     return Explanation(

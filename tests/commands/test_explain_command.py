@@ -54,6 +54,7 @@ def test_mistakes(run, tiny_bert, tmp_path):
         (("a", "b", "--model", "no-such-model", "--html", tmp_path / "out.pdf"), "Expected a name that ends in .html"),
         (("a", "b", "--model", "no-such-model", "--top", "0"), "--top is 0"),
         (("a", "word " * 63, "--model", tiny_bert, "--cross-encoder", "no-such"), "'no-such' is not a folder"),
+        (("a", "b", "--model", Path(tiny_bert).with_name("tiny-modernbert")), "the model's pooling is 'cls'"),
     ]:
         result = run("explain", *words)
         assert result.code == 2 and message in result.err and not result.out
@@ -79,6 +80,7 @@ def test_numbers_are_legible_on_every_colour():
     for ground, ink in [*BLUE, *ORANGE, ("#fff", "#111"), ("#161616", "#eee")]:
         low, high = sorted(map(luminance, (ground, ink)))
         assert (high + 0.05) / (low + 0.05) >= 4.5, (ground, ink)
+    assert len(BLUE) == len(ORANGE)
     for colours in (BLUE, ORANGE):  # brightness alone tells the size
         assert np.all(np.diff([luminance(ground) for ground, _ in colours]) < 0)
 
