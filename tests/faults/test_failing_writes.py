@@ -19,6 +19,7 @@ import pytest
 from disk import Disk, largest_file, leave, small_disk, snapshot
 
 from minisbert import CrossEncoder, SentenceEncoder
+from minisbert.checkpoint import whole_folder
 from minisbert.commands.convert import convert
 from minisbert.commands.outputs import write_embeddings
 from minisbert.errors import WriteError
@@ -203,6 +204,12 @@ def test_every_call_fails_once(saver, former, tmp_path):
     else:
         pytest.fail("no save got through")
     assert n > 2, disk.calls
+
+
+def test_every_call_fails_once_where_names_cannot_be_swapped(tmp_path, monkeypatch):
+    """Two renames then take the place of one swap, and the second may fail too."""
+    monkeypatch.setattr(whole_folder, "_exchanged", lambda a, b: False)
+    test_every_call_fails_once(SAVERS["index"], True, tmp_path)
 
 
 def restore(home: Path, before: dict[str, bytes]) -> None:
