@@ -7,7 +7,7 @@ operators do not take two unknown sizes. The file is run once with ONNX Runtime 
 
     token_ids   int32 [B, length]   padded with the model's padding token, special tokens and prompt included
     lengths     int32 [B]           how many of each row are real
-    embeddings  float32 [B, D]
+    embeddings  float32 [B, D]      all dimensions, not scaled but where the model ends in Normalize
 """
 
 import os
@@ -43,11 +43,17 @@ def export_onnx(encoder: SentenceEncoder, target: Path, *, length: int) -> float
         the largest difference between its embeddings of two texts and the model's.
 
     Raises:
-        InputError: jax2onnx or onnxruntime is not installed; a length or name that will not do.
+        InputError: jax2onnx or onnxruntime is not installed; a length or name that will not do; a model that leaves
+            prompts out of its pooling.
         MinisbertError: the file does not compute what the model does; it is not kept.
     """
     if not isinstance(encoder, SentenceEncoder) or encoder.compute_dtype != "float32":
         raise InputError(f"encoder is {shown(encoder)}. Expected a SentenceEncoder loaded in float32.")
+    if any(getattr(module, "include_prompt", True) is False for module in encoder.design.modules):
+        raise InputError(
+            f"{encoder.design.model_type} leaves prompts out of its pooling, which the file cannot be told. Expected a model "
+            "that pools all tokens; use `minisbert export` without --onnx-length."
+        )
     shortest = encoder.tokenizer.special_tokens + 1
     if type(length) is not int or not shortest <= length <= encoder.max_seq_length:
         raise InputError(f"length is {length!r}. Expected {shortest} to {encoder.max_seq_length} tokens.")

@@ -1,12 +1,15 @@
 """tasks/onnx_model.py: the file, run by ONNX Runtime, gives the model's embeddings for any number of rows."""
 
+import copy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from minisbert import SentenceEncoder
+from minisbert.checkpoint.folder import Pooling
 from minisbert.commands import main
 from minisbert.errors import InputError, MinisbertError
 from minisbert.tasks import onnx_model
@@ -57,6 +60,11 @@ def test_what_is_refused(tmp_path, monkeypatch):
         export_onnx(encoder, tmp_path / "model", length=16)
     with pytest.raises(InputError, match="loaded in float32"):
         export_onnx(SentenceEncoder.load(tiny("bert"), compute_dtype="bfloat16"), tmp_path / "model.onnx", length=16)
+    leaving = copy.copy(encoder)
+    design = replace(encoder.design, modules=(Pooling(include_prompt=False),))
+    leaving.pretrained = replace(encoder.pretrained, design=design)
+    with pytest.raises(InputError, match="leaves prompts out of its pooling"):
+        export_onnx(leaving, tmp_path / "model.onnx", length=16)
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
     with pytest.raises(InputError, match="pip install jax2onnx onnxruntime"):
         export_onnx(encoder, tmp_path / "model.onnx", length=16)
