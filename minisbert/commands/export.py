@@ -12,9 +12,10 @@ from tyro.conf import Positional, arg
 
 def export(
     model: Annotated[Positional[str], arg(metavar="MODEL")],
-    out: Annotated[Positional[str], arg(metavar="FOLDER")],
+    out: Annotated[Positional[str], arg(metavar="OUT")],
     *,
     platforms: tuple[str, ...] = ("cpu", "cuda", "tpu"),
+    onnx_length: int | None = None,
     offline: bool = False,
 ) -> int:
     """Export a model as a StableHLO program that runs without its code.
@@ -23,8 +24,9 @@ def export(
 
     Args:
         model: a folder, a known name, or a name on the hub.
-        out: the folder to write; an exported model that is there already is replaced.
+        out: the folder (or .onnx file) to write; an exported model that is there already is replaced.
         platforms: the kinds of device it is for: cpu, cuda, rocm, tpu.
+        onnx_length: write an ONNX file for rows of so many tokens instead; OUT ends in .onnx (needs jax2onnx).
         offline: never open a socket.
     """
     from minisbert.exported import ExportedEncoder, runs_here
@@ -32,6 +34,13 @@ def export(
     from minisbert.tasks.stablehlo import export_stablehlo
 
     encoder = SentenceEncoder.load(model, offline=offline)
+    if onnx_length is not None:
+        from minisbert.tasks.onnx_model import export_onnx
+
+        difference = export_onnx(encoder, Path(out), length=onnx_length)
+        print(f"the file's embeddings are {difference:.1e} apart from the model's")
+        print(f"{out}  {Path(out).stat().st_size:,} bytes")
+        return 0
     export_stablehlo(encoder, Path(out), platforms)
     text = "The program gives what the model gives."
     if runs_here(platforms):
