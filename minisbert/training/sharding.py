@@ -4,11 +4,14 @@ The contract: the loss and its gradient are those of the global batch, whatever 
 (`jax.jit` over one mesh): the step is written for the whole batch, the tables below say how its arguments are spread, and
 XLA puts in the collectives. So in-batch negatives are those of all devices, and nothing is averaged or summed by hand.
 
-    rows of texts      spread over the devices: each embeds its own share
+    rows of texts      spread over the data devices: each embeds its own share
     embeddings, loss   gathered by XLA where the loss compares texts of several devices
-    parameters         `LAYOUTS`: the same on each device, or spread too (FSDP; Rajbhandari et al. 2020, ZeRO, stage 3)
+    parameters         `LAYOUTS`: the same on each device; spread over the data devices (FSDP; Rajbhandari et al. 2020,
+                       ZeRO, stage 3); or cut within each layer over model devices (Shoeybi et al. 2019, Megatron-LM,
+                       section 3: heads and inner units side by side, one sum at the end of each half of a block)
 
-Left out: tensor parallelism, several hosts.
+With N devices of which M share a copy of the model, the mesh is N / M data devices by M model devices. Left out: several
+hosts, pipelines of layers.
 """
 
 import re
@@ -21,20 +24,32 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from minisbert.errors import InputError
 from minisbert.training.siamese import TrainBatch, TrainState
 
-AXIS = "data"
-# layout -> (path pattern, whether the array is spread); the first that matches counts. The optimizer's state has the
-# parameters' paths in its own, and so their layout.
-LAYOUTS: dict[str, list[tuple[str, bool]]] = {
-    "replicated": [(r".*", False)],
-    "fsdp": [(r"kernel'\]$|embedding'\]$", True), (r".*", False)],
+AXIS, MODEL = "data", "model"
+WHOLE = PartitionSpec()
+# Cut over the data devices along the longest axis that they divide; what cannot be cut evenly stays whole.
+LONGEST = "longest"
+# layout -> (path pattern, how the array is cut); the first that matches counts. The optimizer's state has the parameters'
+# paths in its own, and so their layout. All families have these names.
+LAYOUTS: dict[str, list[tuple[str, Any]]] = {
+    "replicated": [(r".*", WHOLE)],
+    "fsdp": [(r"kernel'\]$|embedding'\]$", LONGEST), (r".*", WHOLE)],
+    "tensor": [
+        (r"\['(qkv|up)'\]\['kernel'\]$", PartitionSpec(None, MODEL)),  # by heads, by inner units
+        (r"\['(qkv|up)'\]\['bias'\]$", PartitionSpec(MODEL)),
+        (r"\['blocks'\].*\['(output|down)'\]\['kernel'\]$", PartitionSpec(MODEL, None)),  # their products are summed
+        (r"\['relative_position_bias'\].*\['embedding'\]$", PartitionSpec(None, MODEL)),  # by heads
+        # By width, which M divides; the vocabulary's size is often odd, such as MPNet's 30,527.
+        (r"_embedding'\]\['embedding'\]$", PartitionSpec(None, MODEL)),
+        (r".*", WHOLE),  # norms, biases after a sum, what follows the transformer
+    ],
 }
 
 
-def data_mesh(devices: int | None = None) -> Mesh:
-    """A mesh with one axis over the first `devices` devices, None for all.
+def data_mesh(devices: int | None = None, model_devices: int = 1) -> Mesh:
+    """A mesh over the first `devices` devices, None for all: data devices by `model_devices`.
 
     Raises:
-        InputError: there are not so many.
+        InputError: there are not so many, or `model_devices` does not divide them.
     """
     there = jax.devices()
     count = len(there) if devices is None else devices
@@ -42,22 +57,71 @@ def data_mesh(devices: int | None = None) -> Mesh:
         raise InputError(
             f"devices is {devices!r}. Expected 1 to {len(there)}, the {there[0].platform} devices that JAX finds here."
         )
-    return jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=there[:count])
+    if not isinstance(model_devices, int) or model_devices < 1 or count % model_devices:
+        divisors = [n for n in range(1, count + 1) if count % n == 0]
+        raise InputError(
+            f"model_devices is {model_devices!r} of {count} devices. Expected one of {', '.join(map(str, divisors))}."
+        )
+    shape = (count // model_devices, model_devices)
+    return jax.make_mesh(shape, (AXIS, MODEL), axis_types=(AxisType.Auto,) * 2, devices=there[:count])
+
+
+def check_setup(mesh: Mesh, layout: str, batch_size: int, config: Any = None) -> None:
+    """A set-up that cannot be trained with, before anything is read or written.
+
+    Args:
+        config: of the encoder (its family's Config), for `tensor`.
+
+    Raises:
+        InputError: naming what to change.
+    """
+    data, model = mesh.shape[AXIS], mesh.shape[MODEL]
+    if layout not in LAYOUTS:
+        raise InputError(f"layout is {layout!r}. Expected one of {', '.join(LAYOUTS)}.")
+    if (layout == "tensor") != (model > 1):
+        raise InputError(
+            f"layout is {layout!r} with model_devices {model}. Expected model_devices of 2 or more with 'tensor', and 1 "
+            "with any other."
+        )
+    if batch_size % data:
+        below = batch_size // data * data
+        raise InputError(
+            f"batch_size is {batch_size} on {data} data devices. Expected a multiple: take {below or data}"
+            f"{f' or {below + data}' if below else ''}, or another number of devices."
+        )
+    if model == 1 or config is None:
+        return
+    for name in ("num_attention_heads", "hidden_size", "intermediate_size"):
+        if (size := getattr(config, name)) % model:
+            raise InputError(
+                f"model_devices is {model}, but the model's {name} is {size}. Expected a number that divides it: "
+                f"{', '.join(str(n) for n in range(1, model) if size % n == 0)}."
+            )
 
 
 def state_sharding(state: TrainState, mesh: Mesh, layout: str = "replicated") -> Any:
-    """Where each array of the state lives, by the table of the layout."""
+    """Where each array of the state lives, by the table of the layout.
+
+    Raises:
+        InputError: no such layout, or an array that the model devices cannot share evenly.
+    """
     if layout not in LAYOUTS:
         raise InputError(f"layout is {layout!r}. Expected one of {', '.join(LAYOUTS)}.")
 
     def place(path: Any, leaf: jax.Array) -> NamedSharding:
         name = jax.tree_util.keystr(path)
-        spread = next(spread for pattern, spread in LAYOUTS[layout] if re.search(pattern, name))
-        axes = [axis for axis, size in enumerate(leaf.shape) if size % mesh.size == 0] if spread else []
-        if not axes:  # what cannot be cut evenly stays whole
-            return NamedSharding(mesh, PartitionSpec())
-        longest = max(axes, key=lambda axis: leaf.shape[axis])
-        return NamedSharding(mesh, PartitionSpec(*[None] * longest, AXIS))
+        spec = next(spec for pattern, spec in LAYOUTS[layout] if re.search(pattern, name))
+        if spec == LONGEST:
+            axes = [axis for axis, size in enumerate(leaf.shape) if size % mesh.shape[AXIS] == 0]
+            longest = max(axes, key=lambda axis: leaf.shape[axis], default=None)
+            spec = WHOLE if longest is None else PartitionSpec(*[None] * longest, AXIS)
+        for size, axis in zip(leaf.shape, spec, strict=False):
+            if axis is not None and size % mesh.shape[axis]:
+                raise InputError(
+                    f"{name} has the shape {leaf.shape}, which {mesh.shape[axis]} {axis} devices cannot share by {spec}. "
+                    "Expected a multiple; take another number of model_devices."
+                )
+        return NamedSharding(mesh, spec)
 
     return jax.tree_util.tree_map_with_path(place, state)
 
@@ -69,11 +133,11 @@ def place_batch(batch: TrainBatch, mesh: Mesh) -> TrainBatch:
         InputError: the number of rows is not a multiple of the devices (pack with `multiple`).
     """
     rows = len(batch.rows.token_ids_PL)
-    if rows % mesh.size:
+    if rows % mesh.shape[AXIS]:
         raise InputError(
-            f"the batch has {rows} packed rows for {mesh.size} devices. Expected a multiple: pack(multiple=...)."
+            f"the batch has {rows} packed rows for {mesh.shape[AXIS]} data devices. Expected a multiple: pack(multiple=...)."
         )
-    whole = NamedSharding(mesh, PartitionSpec())
+    whole = NamedSharding(mesh, WHOLE)
     by_rows = NamedSharding(mesh, PartitionSpec(AXIS))
     spread = TrainBatch(
         rows=jax.tree.map(lambda _: by_rows, batch.rows),
