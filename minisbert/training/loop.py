@@ -27,7 +27,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from minisbert.cross_encoder import CrossEncoder
-from minisbert.errors import InputError, TrainingError, TrainingStopped
+from minisbert.errors import TrainingError, TrainingStopped
 from minisbert.forward import COMPUTE_DTYPES
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.training.checkpoints import Checkpoints
@@ -35,13 +35,21 @@ from minisbert.training.config import TrainConfig, check_settings
 from minisbert.training.data import open_examples
 from minisbert.training.joint import way_of
 from minisbert.training.loggers import open_loggers
-from minisbert.training.losses import initial_softmax_head, matryoshka
-from minisbert.training.optimizer import adamw, schedule
+from minisbert.training.losses import initial_softmax_head
 from minisbert.training.order import Batches
+from minisbert.training.ordered import check_ordered
 from minisbert.training.preemption import on_sigterm
+from minisbert.training.programs import (
+    Programs,
+    compiled_step,
+    loss_for,
+    optimizer_for,
+    sampled_steps,
+    what_new_shapes_are,
+)
 from minisbert.training.report import draw_curves, write_card
-from minisbert.training.sharding import data_mesh, on_one_device, place_batch, state_sharding
-from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState, initial_state, make_train_step
+from minisbert.training.sharding import AXIS, check_setup, data_mesh, on_one_device, place_batch, state_sharding
+from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState, initial_state
 from minisbert.training.softmax_head import write_head
 from minisbert.training.teacher import load_teacher
 
@@ -59,6 +67,8 @@ def train(
     show_progress: bool = True,
     devices: int | None = None,
     layout: str = "replicated",
+    model_devices: int = 1,
+    new_shapes: str | None = None,
 ) -> Model:
     """Train a model, or go on where the run in `folder` stopped.
 
@@ -66,10 +76,11 @@ def train(
         encoder: the model to start from: siamese training for a SentenceEncoder, joint.py's for a CrossEncoder.
         score: called every `config.evaluate_every` steps; the model with the highest is kept in `folder / "best"`.
             `tasks.sts.sts_score(files)` makes one, for a cross-encoder `tasks.pairs.pair_score(files)`.
-
         devices: how many to train on, None for all that JAX finds. The loss is the global batch's whatever they are; a run
             may go on with another number (then not to the bit).
         layout: of the parameters on them, a row of sharding.LAYOUTS.
+        model_devices: over how many of them `tensor` cuts each layer.
+        new_shapes: what a shape of batch that comes unforeseen is, a row of programs.NEW_SHAPES.
 
     Returns:
         the trained encoder; it is in `folder / "final"` too.
@@ -79,14 +90,14 @@ def train(
         TrainingError: a step was not finite, or the folder holds another run.
         TrainingStopped: SIGTERM came; the state is saved.
     """
-    run = _Run(encoder, config, Path(folder), score, data_mesh(devices), layout)
+    run = _Run(encoder, config, Path(folder), score, data_mesh(devices, model_devices), layout, new_shapes)
     with on_sigterm() as asked_to_stop:
         state, step = run.start()
         progress = _bar(run.steps, step, show_progress)
         pending: tuple[int, StepMetrics] | None = None
         started = time.perf_counter()
         while step < run.steps:
-            state, metrics = run.train_step(state, run.batch(step))
+            state, metrics = run.programs(state, run.batch(step))
             # The metrics of the step before are read while this one is computed.
             if pending is not None:
                 run.note(*pending, progress)
@@ -119,9 +130,14 @@ class _Run:
         score: Callable[[Any], float] | None,
         mesh: Mesh,
         layout: str,
+        new_shapes: str | None,
     ):
         self.way = way_of(encoder)
         check_settings(config, encoder.compute_dtype, self.way.losses)
+        check_setup(mesh, layout, config.batch_size, encoder.design.config)
+        self.ordered = config.reduction == "ordered"
+        if self.ordered:
+            check_ordered(config.blocks, mesh.size, layout)
         self.encoder, self.config, self.folder = encoder, config, folder
         examples = [open_examples(source, kind=config.kind, score_range=config.score_range) for source in config.data]
         self.way.check(examples, config, encoder)
@@ -135,16 +151,14 @@ class _Run:
         )
         self.steps = self.batches.steps(config.epochs)
         self.steps = min(self.steps, config.max_steps or self.steps)
-        self.rates = schedule(config.decay, config.learning_rate, int(config.warmup * self.steps), self.steps)
-        self.optimizer = adamw(self.rates, weight_decay=config.weight_decay, clip_norm=config.clip_norm)
-        loss = self.way.losses[config.loss]
+        self.rates, self.optimizer, self.steps = optimizer_for(config, self.steps)
         self.loss_options = config.loss_options or {}
-        self.mesh, self.layout = mesh, layout
-        self.loss = self._loss(loss.function, encoder.design)
+        self.mesh, self.layout, self.new_shapes = mesh, layout, what_new_shapes_are(new_shapes)
+        self.loss = loss_for(config, self.way.losses[config.loss], getattr(encoder.design, "dimension", 0))
         self.score = score
         self.best: float | None = None
         self.cut = 0  # texts (or pairs) that were longer than max_seq_length
-        self.shapes: dict[int, tuple[int, ...]] = {}  # of the steps of this process: rows and tokens, a program each
+        self.shapes: dict[int, tuple[int, ...]] = {}  # of the steps of this process: rows and tokens
         self.teacher = None if config.teacher is None else load_teacher(config.teacher, encoder)
         folder.mkdir(parents=True, exist_ok=True)
         self.loggers = open_loggers(config.report_to, folder, asdict(config))
@@ -155,32 +169,6 @@ class _Run:
             "model": repr(encoder),
         }
         self.checkpoints = Checkpoints(folder, record)
-
-    def _compiled(self, sharding: Any) -> Callable[..., Any]:
-        definition, _ = self.way.define(self.encoder.design, COMPUTE_DTYPES[self.config.compute_dtype])
-        return make_train_step(
-            definition=definition,
-            loss=self.loss,
-            optimizer=self.optimizer,
-            dropout=self.config.dropout,
-            chunk_size=self.config.chunk_size,
-            remat=self.config.remat,
-            sharding=sharding,
-        )
-
-    def _loss(self, function: Callable[..., jax.Array], design: Any) -> Callable[..., jax.Array]:
-        """The loss with its options, over shortened embeddings too where the config says so."""
-        function = partial(function, **self.loss_options)
-        dimensions = self.config.matryoshka
-        if not dimensions:
-            return function
-        width = getattr(design, "dimension", 0)
-        if max(dimensions) > width:
-            raise InputError(
-                f"matryoshka is {dimensions}, but this model's embeddings have {width} dimensions. Expected at most that; a "
-                "cross-encoder has none."
-            )
-        return matryoshka(function, dimensions)
 
     def start(self) -> tuple[TrainState, int]:
         """The first state, or the newest saved one."""
@@ -197,17 +185,23 @@ class _Run:
         params = jax.tree.map(jnp.copy, self.encoder.pretrained.params)
         state = initial_state({"model": params, "head": head}, self.optimizer, self.config.seed)
         self.parameter_names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(state.params)]
-        sharding = None
-        if self.mesh.size > 1:
-            sharding = state_sharding(state, self.mesh, self.layout)
+        sharding, place = None, {}
+        if self.mesh.size > 1 and not self.ordered:
+            sharding, place = (
+                state_sharding(state, self.mesh, self.layout),
+                {"place": partial(place_batch, mesh=self.mesh)},
+            )
             state = jax.device_put(state, sharding)
-        self.train_step = self._compiled(sharding)
+        definition, _ = self.way.define(self.encoder.design, COMPUTE_DTYPES[self.config.compute_dtype])
+        train_step = compiled_step(self.config, definition, self.loss, self.optimizer, self.mesh, sharding)
+        self.programs = Programs(train_step, padding_id=self.encoder.padding_id, new_shapes=self.new_shapes, **place)
         step = 0
         if self.checkpoints.latest() is not None:
             state = self.checkpoints.restore(state)
             step = int(state.step)
             logger.info(f"{self.folder}: going on after step {step} of {self.steps}")
         self._forget_after(step)
+        self.programs.warm_up(state, (self._arrays(step, look=True) for step in sampled_steps(self.steps)))
         return state, step
 
     def _forget_after(self, step: int) -> None:
@@ -220,14 +214,23 @@ class _Run:
 
     def batch(self, step: int) -> TrainBatch:
         """The arrays of a step."""
-        batch, cut = self.way.batch(self.batches.batch_at(step), self.encoder, self.config, self.mesh.size)
-        self.cut += cut
-        if self.teacher is not None:
-            texts = self.batches.batch_at(step).texts
-            taught_SBD = np.stack([self.teacher.encode(column, show_progress_bar=False) for column in texts])
-            batch = batch._replace(targets=batch.targets._replace(teacher_SBD=taught_SBD))  # type: ignore[arg-type]
+        batch = self.programs.fit(self._arrays(step))
         self.shapes[step] = batch.rows.token_ids_PL.shape
-        return batch if self.mesh.size == 1 else place_batch(batch, self.mesh)
+        return batch
+
+    def _arrays(self, step: int, look: bool = False) -> TrainBatch:
+        """The same as the texts pack; `look` is for the shapes alone."""
+        multiple = self.config.blocks if self.ordered else self.mesh.shape[AXIS]
+        texts = self.batches.batch_at(step)
+        batch, cut = self.way.batch(texts, self.encoder, self.config, multiple)
+        self.cut += 0 if look else cut
+        if self.teacher is not None:
+            if look:
+                taught_SBD = np.zeros((*batch.where_SB.shape, self.teacher.design.dimension), np.float32)
+            else:
+                taught_SBD = np.stack([self.teacher.encode(column, show_progress_bar=False) for column in texts.texts])
+            batch = batch._replace(targets=batch.targets._replace(teacher_SBD=taught_SBD))  # type: ignore[arg-type]
+        return batch
 
     def note(self, step: int, metrics: StepMetrics, progress: Any) -> None:
         """Read a step's metrics, refuse what is not finite, write and show the rest."""
@@ -239,7 +242,7 @@ class _Run:
                 f"rows {rows.rows_B.tolist()[:16]} of {self.config.data[rows.dataset]}. Nothing was overwritten; the last "
                 f"checkpoint is of step {self.checkpoints.latest()}. Lower the learning rate or look at these rows."
             )
-        line = {"step": step + 1, "loss": loss, "gradient_norm": norm, "learning_rate": float(self.rates(step))}
+        line = {"step": step + 1, "loss": loss, "gradient_norm": norm, "learning_rate": self.rates(step)}
         self._write(line | {"shape": self.shapes[step]})
         progress.update(self.config.batch_size)
         progress.set_postfix(step=step + 1, loss=f"{loss:.4f}")
@@ -295,11 +298,7 @@ class _Run:
                 f"{self.encoder.max_seq_length} and were cut; set it higher (--max-seq-length) to train on whole "
                 f"{self.way.rows}."
             )
-        shapes = sorted(set(self.shapes.values()))
-        logger.info(
-            f"{self.folder}: {self.steps} steps, {seconds:.0f} s in this process; a program each for {len(shapes)} shapes "
-            f"of batches: {', '.join(f'{P} x {L}' for P, L in shapes)}"
-        )
+        logger.info(f"{self.folder}: {self.steps} steps, {seconds:.0f} s in this process; {self.programs.ledger()}")
         return trained
 
     def _save_head(self, state: TrainState, name: str) -> None:

@@ -20,6 +20,7 @@ Left out: parameters that are spread over devices (`fsdp`, `tensor`).
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -68,7 +69,7 @@ def make_ordered_step(
     Raises:
         InputError: blocks that the devices cannot share evenly.
     """
-    check_blocks(blocks, len(devices))
+    check_ordered(blocks, len(devices))
 
     def embed_rows(params: Tree, rows: Tree, keys: jax.Array | None) -> jax.Array:
         return embed(definition, params, rows, keys, remat)
@@ -94,7 +95,7 @@ def make_ordered_step(
         return jax.value_and_grad(loss_of_all, argnums=(0, 1))(every, head)
 
     add = jax.jit(lambda a, b: jax.tree.map(jnp.add, a, b), donate_argnums=0)
-    update = jax.jit(lambda *arguments: apply_gradient(*arguments, optimizer), donate_argnums=0)
+    update = jax.jit(partial(apply_gradient, optimizer=optimizer), donate_argnums=0)
 
     def step(state: TrainState, batch: TrainBatch) -> tuple[TrainState, StepMetrics]:
         state = jax.device_put(state, devices[0])
@@ -124,8 +125,10 @@ def make_ordered_step(
     return step
 
 
-def check_blocks(blocks: int, devices: int) -> None:
-    """Refuse blocks that the devices cannot share, or cannot add up two by two."""
+def check_ordered(blocks: int, devices: int, layout: str = "replicated") -> None:
+    """Refuse blocks that the devices cannot share or that cannot be added up two by two, and spread parameters."""
+    if layout != "replicated":
+        raise InputError(f"reduction is 'ordered' with layout {layout!r}. Expected 'replicated', or reduction 'plain'.")
     powers = [2**i for i in range(blocks.bit_length())] if isinstance(blocks, int) else []
     if blocks not in powers or blocks % devices or devices not in powers:
         raise InputError(
@@ -138,7 +141,9 @@ def _cut(batch: TrainBatch, blocks: int) -> list[Any]:
     """The packed rows of each block, without the rest."""
     rows = len(batch.examples_PT)
     if rows % blocks:
-        raise InputError(f"the batch has {rows} packed rows for {blocks} blocks. Expected a multiple: pack(multiple=...).")
+        raise InputError(
+            f"the batch has {rows} packed rows for {blocks} blocks. Expected a multiple: pack(multiple=...)."
+        )
     size = rows // blocks
     alone = batch._replace(where_SB=None, targets=Targets())  # type: ignore[arg-type]
     return [jax.tree.map(lambda x, i=i: x[i * size : (i + 1) * size], alone) for i in range(blocks)]

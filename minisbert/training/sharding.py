@@ -137,16 +137,19 @@ def place_batch(batch: TrainBatch, mesh: Mesh) -> TrainBatch:
         raise InputError(
             f"the batch has {rows} packed rows for {mesh.shape[AXIS]} data devices. Expected a multiple: pack(multiple=...)."
         )
-    whole = NamedSharding(mesh, WHOLE)
-    by_rows = NamedSharding(mesh, PartitionSpec(AXIS))
-    spread = TrainBatch(
+    return jax.device_put(batch, batch_sharding(batch, mesh))
+
+
+def batch_sharding(batch: TrainBatch, mesh: Mesh) -> TrainBatch:
+    """Where each array of a batch lives: packed rows are spread, the rest is the same on each device."""
+    whole, by_rows = NamedSharding(mesh, WHOLE), NamedSharding(mesh, PartitionSpec(AXIS))
+    return TrainBatch(
         rows=jax.tree.map(lambda _: by_rows, batch.rows),
         examples_PT=by_rows,  # type: ignore[arg-type]
         columns_PT=by_rows,  # type: ignore[arg-type]
         where_SB=whole,  # type: ignore[arg-type]
         targets=jax.tree.map(lambda _: whole, batch.targets),
     )
-    return jax.device_put(batch, spread)
 
 
 def on_one_device(params: Any) -> Any:

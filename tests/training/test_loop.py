@@ -227,19 +227,14 @@ def test_the_softmax_head_is_trained_and_saved(tmp_path):
         assert json.loads(head.metadata()["classes"]) == names
 
 
-def test_one_compilation_a_shape(pairs, tmp_path, monkeypatch):
-    compiled = []
-    make = loop.make_train_step
-
-    def counting(**parts):
-        step = make(**parts)
-        compiled.append(step)
-        return step
-
-    monkeypatch.setattr(loop, "make_train_step", counting)
+def test_one_compilation_a_shape(pairs, tmp_path, caplog):
+    caplog.set_level("INFO")
     run(config(pairs, epochs=3), tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert compiled[0]._cache_size() == len({tuple(line["shape"]) for line in lines if "shape" in line}) == 2
+    shapes = {tuple(line["shape"]) for line in lines if "shape" in line}
+    [ledger] = [record.getMessage() for record in caplog.records if "programs compiled" in record.getMessage()]
+    assert len(shapes) == 2 and "2 programs compiled in" in ledger and "during the run" not in ledger
+    assert all(f"{rows} x {length} (" in ledger for rows, length in shapes)
 
 
 def test_matryoshka_trains_short_embeddings_too(pairs, tmp_path):
