@@ -4,13 +4,15 @@ minisbert train all-MiniLM-L6-v2 runs/nli --data nli.tsv.gz --loss softmax --eva
 """
 
 import json
+import logging
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from minisbert.cross_encoder import CrossEncoder
     from minisbert.sentence_encoder import SentenceEncoder
@@ -21,7 +23,8 @@ def train(
     run: Annotated[Positional[str], arg(metavar="FOLDER")],
     *,
     data: Annotated[tuple[str, ...], arg(metavar="FILE")],
-    loss: str = "multiple_negatives_ranking",
+    recipe: str | None = None,
+    loss: str | None = None,
     scale: float | None = None,
     loss_options: str | None = None,
     matryoshka: tuple[int, ...] = (),
@@ -29,13 +32,17 @@ def train(
     score_range: tuple[float, float] | None = None,
     epochs: int = 1,
     max_steps: int | None = None,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     chunk_size: int | None = None,
-    learning_rate: float = 2e-5,
-    warmup: float = 0.1,
-    decay: str = "linear",
-    weight_decay: float = 0.01,
-    clip_norm: float = 1.0,
+    accumulate: int = 1,
+    reduction: str = "plain",
+    blocks: int = 8,
+    learning_rate: float | None = None,
+    warmup: float | None = None,
+    warmup_steps: int | None = None,
+    decay: str | None = None,
+    weight_decay: float | None = None,
+    clip_norm: float | None = None,
     remat: bool = False,
     teacher: str | None = None,
     lora_rank: int | None = None,
@@ -59,6 +66,10 @@ def train(
     hosts: int | None = None,
     host: int | None = None,
     cluster: bool = False,
+    model_devices: int = 1,
+    new_shapes: str | None = None,
+    plan: bool = False,
+    memory: float | None = None,
     random_weights: bool = False,
     seed: int = 0,
     offline: bool = False,
@@ -71,8 +82,12 @@ def train(
         model: a folder, a known name, or a name on the hub.
         run: folder for checkpoints, metrics and the trained model; a run that was stopped in it goes on.
         data: .tsv, .jsonl (each also .gz), .parquet, or hub:org/name; columns by convention.
-        loss: softmax, cosine_similarity, cosent, contrastive, online_contrastive, multiple_negatives_ranking, triplet,
-            margin_mse, mse (with --teacher); with --cross-encoder binary_cross_entropy, cross_entropy, mse, margin_mse.
+        recipe: settings that others have published: `all` is that of the all-* models (2021): global batch 1024, 128 tokens,
+            AdamW 2e-5, 500 steps of warm-up then linear, 100,000 steps, clipping at 1, scale 20, symmetric. Other flags
+            beside it count more.
+        loss: multiple_negatives_ranking by default; softmax, cosine_similarity, cosent, contrastive, online_contrastive,
+            triplet, margin_mse, mse (with --teacher); with --cross-encoder binary_cross_entropy, cross_entropy, mse,
+            margin_mse.
         scale: the loss's scale, 1 / temperature, where it has one.
         loss_options: options of the loss as JSON, such as '{"margin": 0.3, "distance": "cosine"}'.
         matryoshka: dimensions whose shortened embeddings the loss sees too, such as 384 128 64.
@@ -80,13 +95,17 @@ def train(
         score_range: lowest and highest score of the data; 0 5 for STS.
         epochs: passes over the data.
         max_steps: stop after this many steps.
-        batch_size: examples a step.
+        batch_size: examples a step, of all devices together; 16 by default.
         chunk_size: texts differentiated at once (GradCache), to bound memory.
-        learning_rate: the highest rate.
-        warmup: share of the steps in which the rate rises.
-        decay: linear, cosine or constant.
-        weight_decay: of matrices and tables.
-        clip_norm: longest gradient.
+        accumulate: steps whose gradients are meaned before the weights change; each one's loss sees its own batch alone.
+        reduction: plain, or ordered: the same weights to the bit on 1, 2, 4 or 8 devices, for about a third more time.
+        blocks: of ordered, into how many the batch is cut; as many as devices at least.
+        learning_rate: the highest rate; 2e-5 by default.
+        warmup: share of the steps in which the rate rises; 0.1 by default.
+        warmup_steps: the same as a number of steps.
+        decay: linear (the default), cosine or constant.
+        weight_decay: of matrices and tables; 0.01 by default.
+        clip_norm: longest gradient; 1 by default.
         remat: keep less for the way back and compute it again; less memory, more time.
         teacher: the model whose embeddings the loss mse copies.
         lora_rank: train low-rank changes of this rank beside frozen matrices (LoRA); saved merged, an ordinary model.
@@ -106,7 +125,13 @@ def train(
         cross_encoder: train a model that scores pairs; MODEL is one, or an encoder that gets a fresh head.
         num_labels: of the fresh head, 1 by default; the number of classes for cross_entropy.
         devices: how many to train on; all that JAX finds by default. The loss is the global batch's in any case.
-        layout: of the parameters on several devices: replicated, or fsdp (spread over them).
+        layout: of the parameters on several devices: replicated, fsdp (spread over them), or tensor (each layer cut over
+            --model-devices).
+        model_devices: how many devices share a copy of the model, with --layout tensor.
+        new_shapes: what a batch of unforeseen shape is in the run: compile (a stall, with a warning), or error, the default
+            on several hosts and on TPUs.
+        plan: print what the run will need and stop: memory, work, rates of named chips. Only the model's config is read.
+        memory: of one device in GiB; the plan then says the largest batch.
         coordinator: of several hosts, the first one's; start the same command on each.
         hosts: how many hosts there are.
         host: which of them this is, from 0.
@@ -120,28 +145,37 @@ def train(
     if cluster or (coordinator, hosts, host) != (None, None, None):
         _join(run, coordinator, hosts, host)
 
+    from minisbert.commands.train_plan import print_plan
     from minisbert.errors import InputError
     from minisbert.sentence_encoder import SentenceEncoder
     from minisbert.tasks.sts import sts_score
     from minisbert.training.config import TrainConfig
     from minisbert.training.loop import train as run_training
 
+    settings = {
+        "loss": loss,
+        "loss_options": _options(loss_options, scale),
+        "max_steps": max_steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "warmup": warmup,
+        "warmup_steps": warmup_steps,
+        "decay": decay,
+        "weight_decay": weight_decay,
+        "clip_norm": clip_norm,
+    }
+    if recipe is not None:
+        max_seq_length = max_seq_length or _recipe(recipe)[1]
     config = TrainConfig(
         data=data,
-        loss=loss,
-        loss_options=_options(loss_options, scale),
         matryoshka=matryoshka,
         kind=kind,
         score_range=score_range,
         epochs=epochs,
-        max_steps=max_steps,
-        batch_size=batch_size,
         chunk_size=chunk_size,
-        learning_rate=learning_rate,
-        warmup=warmup,
-        decay=decay,
-        weight_decay=weight_decay,
-        clip_norm=clip_norm,
+        accumulate=accumulate,
+        reduction=reduction,
+        blocks=blocks,
         remat=remat,
         teacher=teacher,
         lora_rank=lora_rank,
@@ -156,13 +190,30 @@ def train(
         evaluate_every=evaluate_every,
         checkpoint_every=checkpoint_every,
         seed=seed,
+        **_chosen(recipe, settings),
     )
-    where: dict[str, Any] = {"devices": devices, "layout": layout, "show_progress": sys.stderr.isatty()}
+    on: dict[str, Any] = {"devices": devices, "layout": layout, "model_devices": model_devices}
+    if plan:
+        print_plan(
+            model,
+            config,
+            max_seq_length=max_seq_length,
+            cross_encoder=cross_encoder,
+            num_labels=num_labels,
+            memory=memory,
+            offline=offline,
+            **on,
+        )
+        return 0
+    if memory is not None:
+        raise InputError(f"memory is {memory} without --plan. Expected both, or none.")
+    where: dict[str, Any] = {**on, "new_shapes": new_shapes, "show_progress": sys.stderr.isatty()}
     if cross_encoder:
         pairs = _cross_encoder(model, num_labels, random_weights, seed, offline)
         if max_seq_length is not None:
             pairs.max_seq_length = max_seq_length
-        run_training(pairs, config, Path(run), score=_pair_score(pairs, evaluate), **where)
+        with _told():
+            run_training(pairs, config, Path(run), score=_pair_score(pairs, evaluate), **where)
         print(Path(run) / "final")
         return 0
     if num_labels is not None:
@@ -173,7 +224,8 @@ def train(
     if max_seq_length is not None:
         encoder.max_seq_length = max_seq_length
     score = sts_score(evaluate) if evaluate else None
-    run_training(encoder, config, Path(run), score=score, **where)
+    with _told():
+        run_training(encoder, config, Path(run), score=score, **where)
     print(Path(run) / "final")
     return 0
 
@@ -186,6 +238,44 @@ def _join(run: str, coordinator: str | None, hosts: int | None, host: int | None
     from minisbert.training.hosts import join
 
     join(coordinator, hosts, host)
+
+
+@contextmanager
+def _told() -> "Iterator[None]":
+    """What the run says of itself (where it goes on, what was compiled) goes to stderr while it lasts."""
+    log, handler = logging.getLogger("minisbert"), logging.StreamHandler()
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+def _recipe(name: str) -> tuple[dict[str, Any], int]:
+    """The settings of a recipe, and the tokens kept of a text."""
+    from minisbert.errors import InputError
+    from minisbert.training.config import RECIPE_LENGTHS, RECIPES
+
+    if name not in RECIPES:
+        raise InputError(f"recipe is {name!r}. Expected one of {', '.join(RECIPES)}, or none.")
+    return RECIPES[name], RECIPE_LENGTHS[name]
+
+
+def _chosen(recipe: str | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """The recipe's settings, and over them those that were given; the loss's options likewise, for the same loss."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    if recipe is None:
+        return given
+    base = dict(_recipe(recipe)[0])
+    if given.get("loss", base["loss"]) != base["loss"]:
+        del base["loss_options"]
+    if "warmup" in given:
+        del base["warmup_steps"]
+    options = {**base.pop("loss_options", {}), **given.pop("loss_options", {})}
+    return {**base, **given, "loss_options": options or None}
 
 
 def _options(text: str | None, scale: float | None) -> dict[str, Any] | None:

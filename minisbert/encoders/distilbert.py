@@ -52,6 +52,16 @@ class Config:
         return self.n_layers
 
     @property
+    def num_attention_heads(self) -> int:
+        """`n_heads`, likewise."""
+        return self.n_heads
+
+    @property
+    def intermediate_size(self) -> int:
+        """`hidden_dim`, likewise."""
+        return self.hidden_dim
+
+    @property
     def positions(self) -> int:
         """The longest input in tokens, special tokens included."""
         return self.max_position_embeddings

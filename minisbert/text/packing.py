@@ -86,6 +86,17 @@ def pack(
     return PackedTexts(token_ids_PL, positions_PL, slots_PL, lengths_PT, prompts_PT, first_lengths_PT), where
 
 
+def packed_shape(texts: int, length: int, multiple: int = 1) -> tuple[int, int]:
+    """Rows P and their length L when all texts have `length` tokens: the most that so many texts can need.
+
+    Example:
+        >>> packed_shape(32, 128), packed_shape(32, 30, multiple=8)
+        ((32, 128), (16, 64))
+    """
+    L = _row_length(length)
+    return _rounded(-(-texts // min(L // length, L // TOKENS_A_SLOT)), multiple), L
+
+
 def _best_fit(lengths: Sequence[int], L: int, T: int) -> list[list[int]]:
     rows: list[list[int]] = []
     rows_by_free: list[list[int]] = [[] for _ in range(L + 1)]

@@ -12,6 +12,7 @@ from minisbert.training.loggers import LOGGERS
 from minisbert.training.lora import TARGETS
 from minisbert.training.losses import LOSSES, Loss
 from minisbert.training.optimizer import DECAYS
+from minisbert.training.ordered import BLOCKS
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,19 @@ class TrainConfig:
     """Examples a step (SBERT section 3.1: 16)."""
     chunk_size: int | None = None
     """Texts differentiated at once (GradCache); None: all. Bounds memory, changes nothing else."""
+    accumulate: int = 1
+    """Batches whose gradients are meaned before the weights change. Each batch's loss sees that batch alone; for in-batch
+    negatives of a larger batch take batch_size with chunk_size."""
+    reduction: str = "plain"
+    """ordered: the same bits on any number of devices (training/ordered.py); plain: as the devices add up."""
+    blocks: int = BLOCKS
+    """Of `ordered`, into how many blocks the batch is cut; more devices than 8 need more."""
     learning_rate: float = 2e-5
     """Highest rate (SBERT section 3.1: 2e-5)."""
     warmup: float = 0.1
     """Share of the steps in which the rate rises (SBERT section 3.1: 10 %)."""
+    warmup_steps: int | None = None
+    """The same as a number of steps, instead of the share."""
     decay: str = "linear"
     """How the rate falls afterwards: linear, cosine or constant."""
     weight_decay: float = 0.01
@@ -83,6 +93,31 @@ class TrainConfig:
         return 1.0 if self.lora_rank is None or self.lora_alpha is None else self.lora_alpha / self.lora_rank
 
 
+REDUCTIONS = ("plain", "ordered")
+
+# Recipes by name: settings that others have published. `TrainConfig(data=..., **RECIPES["all"])`.
+RECIPES: dict[str, dict[str, Any]] = {
+    # The all-* models of sentence-transformers (2021, TPU v3-8; their model cards and training script): in-batch
+    # negatives both ways, AdamW without weight decay. Texts are cut at 128 tokens (RECIPE_LENGTHS).
+    "all": {
+        "loss": "multiple_negatives_ranking",
+        "loss_options": {
+            "scale": 20.0,
+            "directions": ("query_to_doc", "doc_to_query"),
+            "partition_mode": "per_direction",
+        },
+        "batch_size": 1024,
+        "max_steps": 100_000,
+        "learning_rate": 2e-5,
+        "warmup_steps": 500,
+        "decay": "linear",
+        "weight_decay": 0.0,
+        "clip_norm": 1.0,
+    },
+}
+RECIPE_LENGTHS = {"all": 128}
+
+
 def check_settings(config: TrainConfig, encoder_dtype: str, losses: Mapping[str, Loss] = LOSSES) -> None:
     """Settings that cannot be trained with, before anything is read.
 
@@ -97,19 +132,15 @@ def check_settings(config: TrainConfig, encoder_dtype: str, losses: Mapping[str,
         ("loss", config.loss, losses),
         ("decay", config.decay, DECAYS),
         ("compute_dtype", config.compute_dtype, COMPUTE_DTYPES),
+        ("reduction", config.reduction, REDUCTIONS),
     ):
         if value not in choices:
             complaints.append(f"{name} is {value!r}, expected one of {', '.join(choices)}")
-    at_least_one = (
-        "epochs",
-        "batch_size",
-        "evaluate_every",
-        "checkpoint_every",
-        "max_steps",
-        "chunk_size",
-        "lora_rank",
+    whole = (
+        *("epochs", "batch_size", "evaluate_every", "checkpoint_every", "max_steps", "chunk_size"),
+        *("accumulate", "lora_rank"),
     )
-    for name in at_least_one:
+    for name in whole:
         value = getattr(config, name)
         if value is not None and (not isinstance(value, int) or value < 1):
             complaints.append(f"{name} is {value!r}, expected a whole number of at least 1")
@@ -136,6 +167,10 @@ def check_settings(config: TrainConfig, encoder_dtype: str, losses: Mapping[str,
         )
     if not 0 <= config.warmup <= 1:
         complaints.append(f"warmup is {config.warmup!r}, expected a share of the steps from 0 to 1")
+    if config.warmup_steps is not None and (not isinstance(config.warmup_steps, int) or config.warmup_steps < 0):
+        complaints.append(f"warmup_steps is {config.warmup_steps!r}, expected a whole number of at least 0")
+    if config.max_steps and isinstance(config.accumulate, int) and config.accumulate > config.max_steps:
+        complaints.append(f"accumulate is {config.accumulate}, expected at most max_steps, {config.max_steps}")
     if config.loss in losses:
         unknown = set(config.loss_options or {}) - set(losses[config.loss].options)
         if unknown:

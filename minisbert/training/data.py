@@ -168,6 +168,11 @@ def open_examples(
     return examples
 
 
+def text_columns(source: str, kind: str | None = None) -> tuple[str, ...]:
+    """The text columns of a data file, from its header alone; see `open_examples`."""
+    return _columns(source, column_names(source), kind, None, None)[1]
+
+
 def text_hashes(texts: Sequence[str]) -> np.ndarray:
     """A number for each text, the same in every process: equal texts have equal numbers, uint32 `[texts]`.
 

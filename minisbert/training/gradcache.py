@@ -52,32 +52,50 @@ def gradcache_value_and_grad(
     def value_and_grad(params: Tree, head: Tree, inputs: Tree, keys_R: jax.Array | None, *rest: Any):
         rows = jax.tree.leaves(inputs)[0].shape[0]
         chunks = -(-rows // chunk_size)
-        dealt = jax.tree.map(lambda x: _deal(x, chunks), (inputs, keys_R))
-
-        embeddings = jax.lax.map(lambda chunk: embed(params, *chunk), dealt)  # [chunks, rows of a chunk, D]
-
-        def loss_of_dealt(embeddings: jax.Array, head: Tree) -> jax.Array:
-            return loss(_collect(embeddings, rows), head, *rest)
-
-        value, (d_embeddings, d_head) = jax.value_and_grad(loss_of_dealt, argnums=(0, 1))(embeddings, head)
-
-        def add_chunk(d_params: Tree, chunk: Tree) -> tuple[Tree, None]:
-            (inputs_chunk, keys_chunk), d_embeddings_chunk = chunk
-            _, pull = jax.vjp(lambda params: embed(params, inputs_chunk, keys_chunk), params)
-            return jax.tree.map(jnp.add, d_params, *pull(d_embeddings_chunk)), None
-
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        d_params, _ = jax.lax.scan(add_chunk, zeros, (dealt, d_embeddings))
-        return value, (d_params, d_head)
+        embeddings = embed_chunks(embed, params, inputs, keys_R, chunks)
+        value, (d_embeddings, d_head) = jax.value_and_grad(loss, argnums=(0, 1))(embeddings, head, *rest)
+        return value, (pull_chunks(embed, params, inputs, keys_R, d_embeddings, chunks), d_head)
 
     return value_and_grad
+
+
+def embed_chunks(
+    embed: Callable[..., jax.Array], params: Tree, inputs: Tree, keys_R: jax.Array | None, chunks: int
+) -> jax.Array:
+    """The embeddings of all rows, chunk after chunk (step 1)."""
+    rows = jax.tree.leaves(inputs)[0].shape[0]
+    dealt = jax.tree.map(lambda x: _deal(x, chunks), (inputs, keys_R))
+    return _collect(jax.lax.map(lambda chunk: embed(params, *chunk), dealt), rows)
+
+
+def pull_chunks(
+    embed: Callable[..., jax.Array],
+    params: Tree,
+    inputs: Tree,
+    keys_R: jax.Array | None,
+    d_embeddings: jax.Array,
+    chunks: int,
+) -> Tree:
+    """The gradient of the parameters, from that of the embeddings, chunk after chunk (step 3)."""
+
+    def add_chunk(d_params: Tree, chunk: Tree) -> tuple[Tree, None]:
+        (inputs_chunk, keys_chunk), d_embeddings_chunk = chunk
+        _, pull = jax.vjp(lambda params: embed(params, inputs_chunk, keys_chunk), params)
+        return jax.tree.map(jnp.add, d_params, *pull(d_embeddings_chunk)), None
+
+    missing = -len(d_embeddings) % chunks
+    # The rows that `_deal` fills up with count for nothing.
+    d_embeddings = jnp.pad(d_embeddings, [(0, missing), *[(0, 0)] * (d_embeddings.ndim - 1)])
+    dealt = jax.tree.map(lambda x: _deal(x, chunks), ((inputs, keys_R), d_embeddings))
+    d_params, _ = jax.lax.scan(add_chunk, jax.tree.map(jnp.zeros_like, params), dealt)
+    return d_params
 
 
 def _deal(x_R: jax.Array, chunks: int) -> jax.Array:
     """`[R, ...]` -> `[chunks, rows of a chunk, ...]`, dealt like cards: chunk c gets rows c, c + chunks, ...
 
     So every chunk has rows of every device over which the batch is spread; consecutive rows would keep one device busy
-    and the others waiting. Where R is not divisible the last row fills up; `_collect` drops it, so its gradient is 0.
+    and the others waiting. Where R is not divisible the last row fills up; `_collect` drops it.
     """
     missing = -x_R.shape[0] % chunks
     if missing:

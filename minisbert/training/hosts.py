@@ -13,15 +13,14 @@ With one host, and without `join`, everything here is the identity.
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import jax
 import numpy as np
 
 from minisbert.errors import InputError, TrainingError
-from minisbert.text.packing import PackedTexts
+from minisbert.training.feed import widened
 from minisbert.training.siamese import TrainBatch
 
 # Seconds without a sign of life after which a host counts as dead, and in which the others have to leave.
@@ -86,49 +85,26 @@ def whole(leaf: jax.Array) -> np.ndarray:
     return np.asarray(process_allgather(leaf, tiled=True))
 
 
-def evened(batch: TrainBatch, stop: bool) -> tuple[TrainBatch, bool]:
+def evened(batch: TrainBatch, asked: Callable[[], bool], padding_id: int) -> tuple[TrainBatch, bool]:
     """What the hosts have to agree on before a step: the shape of its rows, and whether it is the last.
 
     Args:
         batch: this host's part.
-        stop: whether this host was asked to stop.
+        asked: whether this host was asked to stop.
+        padding_id: what fills up rows.
 
     Returns:
         the batch with as many and as long rows as the host with most, so that all run one program; whether any host
         was asked to stop.
     """
     if jax.process_count() == 1:
-        return batch, stop
+        return batch, asked()
     from jax.experimental.multihost_utils import process_allgather
 
     rows, length, any_stop = np.max(
-        process_allgather(np.array([*batch.rows.token_ids_PL.shape, stop])), axis=0
+        process_allgather(np.array([*batch.rows.token_ids_PL.shape, asked()])), axis=0
     ).tolist()
-    return widened(batch, rows, length), bool(any_stop)
-
-
-def widened(batch: TrainBatch, rows: int, length: int) -> TrainBatch:
-    """The same texts in more and longer rows; what is added is empty."""
-    P, L = batch.rows.token_ids_PL.shape
-    T = batch.rows.lengths_PT.shape[1]
-    slots = T * length // L
-
-    def fill(array: Any, columns: int, value: int = 0) -> Any:
-        return np.pad(array, [(0, rows - P), (0, columns - array.shape[1])], constant_values=value)
-
-    return batch._replace(
-        rows=PackedTexts(
-            token_ids_PL=fill(batch.rows.token_ids_PL, length),
-            positions_PL=fill(batch.rows.positions_PL, length),
-            slots_PL=fill(batch.rows.slots_PL, length, -1),
-            lengths_PT=fill(batch.rows.lengths_PT, slots),
-            prompts_PT=fill(batch.rows.prompts_PT, slots),
-            first_lengths_PT=fill(batch.rows.first_lengths_PT, slots),
-        ),
-        examples_PT=fill(batch.examples_PT, slots),
-        columns_PT=fill(batch.columns_PT, slots),
-        where_SB=np.asarray(batch.where_SB) // T * slots + np.asarray(batch.where_SB) % T,  # type: ignore[arg-type]
-    )
+    return widened(batch, rows, length, padding_id), bool(any_stop)
 
 
 @contextmanager

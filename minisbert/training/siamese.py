@@ -152,6 +152,13 @@ def train_step(
         )
     else:
         value, gradient = _cached_gradient(state.params, batch, keys_PT, definition, loss, chunk_size, remat, whole)
+    return apply_gradient(state, value, gradient, optimizer)
+
+
+def apply_gradient(
+    state: TrainState, value: jax.Array, gradient: dict[str, Tree], optimizer: optax.GradientTransformation
+) -> tuple[TrainState, StepMetrics]:
+    """The state after a step with this loss and gradient; as it was, but for the step's number, if they are not finite."""
     updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
     params = optax.apply_updates(state.params, updates)
     norms = jnp.stack([jnp.linalg.norm(leaf.reshape(-1)) for leaf in jax.tree.leaves(gradient)])

@@ -1,4 +1,15 @@
-"""Run by test_sharding.py with eight virtual devices: each case on 1, 2 and 8, and how far loss and weights are apart."""
+"""Loss and gradient of every loss on 1, 2, 4 and 8 virtual devices, dropout on, and how far they are apart.
+
+python tests/training/many_devices.py            the table, with XLA's optimizations (about 10 minutes)
+python tests/training/many_devices.py --quick    a part of it, as JSON, for test_sharding.py
+
+One program computes every loss of `CASES`, chosen while it runs, on the same 56 texts: compiling is nearly all the work.
+"""
+
+import os
+
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import json
 import sys
@@ -7,93 +18,202 @@ from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
+from minisbert.forward import keep_compiled
 from minisbert.pretrained import load_pretrained
 from minisbert.sentence_model import define
 from minisbert.text.packing import pack
-from minisbert.training.losses import LOSSES, initial_softmax_head
+from minisbert.training.losses import LOSSES, Targets, initial_softmax_head
+from minisbert.training.ordered import make_ordered_step
 from minisbert.training.sharding import data_mesh, place_batch, state_sharding
-from minisbert.training.siamese import TrainBatch, initial_state, train_step
-from minisbert.training.targets import Targets
+from minisbert.training.siamese import TrainBatch, TrainState, initial_state, train_step
 
-B = 8
+WEIGHTS = Path(__file__).parents[2] / "weights"
+NEGATIVES = (0, 1, 2, 5)
+N = 56  # texts, as examples of S
+SYMMETRIC = {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
+# Every loss with as many hard negatives as it can use.
 CASES = [
-    # loss, texts, chunk size, layout
-    ("multiple_negatives_ranking", 2, None, "replicated"),
-    ("multiple_negatives_ranking", 4, None, "fsdp"),
-    ("multiple_negatives_ranking", 4, 7, "replicated"),
-    ("softmax", 2, None, "fsdp"),
-    ("cosent", 2, 4, "replicated"),
+    *((name, 2, {}) for name in ("softmax", "cosine_similarity", "cosent", "contrastive", "online_contrastive")),
+    *(("multiple_negatives_ranking", 2 + count, {}) for count in NEGATIVES),
+    ("multiple_negatives_ranking", 2, SYMMETRIC),
+    ("triplet", 3, {}),
+    *(("margin_mse", 2 + count, {}) for count in NEGATIVES[1:]),
+    *(("mse", 2 + count, {}) for count in NEGATIVES),
 ]
+QUICK = [("softmax", 2, {}), ("multiple_negatives_ranking", 4, {}), ("multiple_negatives_ranking", 2, SYMMETRIC)]
+CHUNK = 10
+MODES = ("plain", "gradcache", "accumulated")
 UNOPTIMIZED = {"xla_backend_optimization_level": 0}
 
 
-def batch_of(S: int) -> TrainBatch:
-    rng = np.random.default_rng(0)
-    texts = [rng.integers(5, 60, rng.integers(20, 33)).tolist() for _ in range(S * B)]
+def any_loss(embeddings_1ND: jax.Array, given: dict, head: dict, *, cases: list) -> jax.Array:
+    """The loss of `cases[which]`."""
+
+    def one(name, S, options):
+        row, B = LOSSES[name], N // S
+        labels = {"class": given["class"], "margin": given["margin"][:B, : S - 2]}.get(row.needs, given["score"])
+        hashes_SB = given["hashes"][: S * B].reshape(S, B)
+        targets = Targets(labels[:B], hashes_SB, given["teacher"][: S * B].reshape(S, B, -1))
+        return lambda: row.function(
+            embeddings_1ND[0, : S * B].reshape(S, B, -1), targets, head if row.has_head else None, **options
+        )
+
+    return jax.lax.switch(given["which"], [one(*case) for case in cases])
+
+
+def batch_of(seed: int, width: int, dtype) -> TrainBatch:
+    """56 texts in packed rows; some texts twice, on different devices."""
+    random = np.random.default_rng(seed)
+    texts = [random.integers(5, 60, random.integers(20, 33)).tolist() for _ in range(N)]
     rows, where = pack(texts, padding_id=0, multiple=8)
-    examples, columns = np.zeros(rows.lengths_PT.shape, np.uint32), np.zeros(rows.lengths_PT.shape, np.int32)
-    examples.flat[where], columns.flat[where] = np.tile(np.arange(B), S), np.repeat(np.arange(S), B)
-    hashes_SB = rng.integers(0, 2**32, (S, B)).astype(np.uint32)
-    hashes_SB[1, 1] = hashes_SB[1, 6]  # the same positive twice, on two devices
-    labels = np.arange(B) % 3
-    return TrainBatch(rows, examples, columns, where.reshape(S, B), Targets(labels.astype(np.int32), hashes_SB))
+    examples_PT = np.zeros(rows.lengths_PT.shape, np.uint32)
+    examples_PT.flat[where] = np.arange(N)
+    hashes = random.integers(0, 2**32, N).astype(np.uint32)
+    hashes[[29, 35, 50]] = hashes[[1, 30, 2]]
+    given = {
+        "class": (np.arange(N) % 3).astype(np.int32),
+        "score": (np.arange(N) % 5 / 4).astype(dtype),
+        "margin": (10 * random.normal(size=(N, 5))).astype(dtype),
+        "teacher": random.normal(size=(N, width)).astype(dtype),
+        "hashes": hashes,
+        "which": np.int32(0),
+    }
+    return TrainBatch(rows, examples_PT, np.zeros_like(examples_PT, np.int32), where.reshape(1, N), given)
 
 
-def distance(a: list, b: list) -> float:
-    return float(np.sqrt(sum(np.sum((x - y) ** 2) for x, y in zip(a, b, strict=True))))
+def keep_gradient() -> optax.GradientTransformation:
+    """An "optimizer" whose state is the gradient."""
+    zeros = partial(jax.tree.map, jnp.zeros_like)
+    return optax.GradientTransformation(zeros, lambda gradient, state, params=None: (zeros(gradient), gradient))
 
 
-def main() -> None:
-    model = load_pretrained(Path(sys.argv[1]))
-    design = replace(model.design, config=replace(model.design.config, num_hidden_layers=1))
-    params = jax.tree.map(np.asarray, model.params)
-    del params["encoder"]["blocks"][1]
+class Bench:
+    """A tiny model of a family with one layer, and its loss and gradient in every way."""
+
+    def __init__(self, family: str = "bert", dtype: str = "float32", quick: bool = False):
+        model = load_pretrained(WEIGHTS / f"tiny-{family}")
+        design, params = model.design, jax.tree.map(np.asarray, model.params)
+        if len(params["encoder"]["blocks"]) > 1 and family == "bert":
+            design = replace(design, config=replace(design.config, num_hidden_layers=1))
+            del params["encoder"]["blocks"][1]
+        self.dtype, self.options, self.cases = dtype, UNOPTIMIZED if quick else {}, QUICK if quick else CASES
+        self.definition, _ = define(design, jnp.dtype(dtype))
+        head = initial_softmax_head(jax.random.key(0), design.dimension, 3)
+        self.params = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), {"model": params, "head": dict(head)})
+        self.batches = [batch_of(seed, design.dimension, dtype) for seed in (0, 1)]
+
+    def run(self, mode: str, layout: str, devices: int, model_devices: int = 1, *, ordered: bool = False):
+        """The loss and the gradient's leaves of each case, and how many leaves are spread."""
+        with jax.enable_x64(self.dtype == "float64"):
+            mesh = data_mesh(devices, model_devices)
+            optimizer, batches = keep_gradient(), self.batches
+            if mode == "accumulated":
+                optimizer = optax.MultiSteps(optimizer, 2).gradient_transformation()
+            else:
+                batches = batches[:1]
+            state = initial_state(jax.tree.map(jnp.asarray, self.params), optimizer, 0)
+            parts = {"definition": self.definition, "loss": partial(any_loss, cases=self.cases), "optimizer": optimizer}
+            parts["chunk_size"] = CHUNK if mode == "gradcache" else None
+            sharding = state_sharding(state, mesh, layout)
+            if ordered:
+                step = make_ordered_step(**parts, devices=list(mesh.devices.flat))
+            else:
+                out = {"out_shardings": (sharding, None), "compiler_options": self.options}
+                step = jax.jit(partial(train_step, **parts), **out)
+            found = []
+            for which in range(len(self.cases)):
+                after: TrainState = jax.device_put(jax.tree.map(jnp.copy, state), sharding)
+                losses = []
+                for batch in batches:
+                    batch = batch._replace(targets={**batch.targets, "which": np.int32(which)})
+                    after, metrics = step(after, batch if ordered else place_batch(batch, mesh))
+                    losses.append(float(metrics.loss))
+                gradient = after.optimizer_state.inner_opt_state if mode == "accumulated" else after.optimizer_state
+                found.append((losses[-1], [np.asarray(leaf) for leaf in jax.tree.leaves(gradient)]))
+            spread = sum(not leaf.is_fully_replicated for leaf in jax.tree.leaves(after.params))
+        return found, spread
+
+
+def apart(one: list, other: list) -> list[tuple[float, float]]:
+    """Of each case the relative difference of the losses and of the gradients."""
+    result = []
+    for (loss, leaves), (other_loss, other_leaves) in zip(one, other, strict=True):
+        norm = np.sqrt(sum(float(np.sum(np.float64(a) ** 2)) for a in leaves))
+        off = np.sqrt(sum(float(np.sum((np.float64(a) - b) ** 2)) for a, b in zip(leaves, other_leaves, strict=True)))
+        assert norm > 1e-4, "there is no gradient to compare"
+        result.append((abs(other_loss / loss - 1), off / norm))
+    return result
+
+
+def same_bits(one: list, other: list) -> bool:
+    """Whether losses and gradients are the same to the bit."""
+    return all(
+        loss == other_loss and all(np.array_equal(a, b) for a, b in zip(leaves, other_leaves, strict=True))
+        for (loss, leaves), (other_loss, other_leaves) in zip(one, other, strict=True)
+    )
+
+
+def quick() -> dict:
+    """What test_sharding.py looks at: float64 without XLA's optimizations, all against one device at once."""
+    bench = Bench(dtype="float64", quick=True)
+    one, _ = bench.run("plain", "replicated", 1)
     found = []
-    with jax.enable_x64(True):
-        definition, _ = define(design, jax.numpy.float64)
-        params = jax.tree.map(lambda leaf: leaf.astype(np.float64), params)
-        for loss, S, chunk_size, layout in CASES:
-            head = {}
-            if loss == "softmax":
-                head = jax.tree.map(
-                    lambda x: x.astype("float64"), initial_softmax_head(jax.random.key(0), design.dimension, 3)
-                )
-            batch = batch_of(S)
-            if loss == "cosent":
-                batch = batch._replace(targets=batch.targets._replace(labels_B=np.arange(B) / B))
-            results = {}
-            for count in (1, 2, 8):
-                mesh = data_mesh(count)
-                optimizer = optax.sgd(1.0)  # the update is the gradient itself
-                state = initial_state({"model": params, "head": head}, optimizer, 0)
-                sharding = state_sharding(state, mesh, layout)
-                step = partial(
-                    train_step,
-                    definition=definition,
-                    loss=LOSSES[loss].function,
-                    optimizer=optimizer,
-                    chunk_size=chunk_size,
-                )
-                compiled = jax.jit(step, out_shardings=(sharding, None), compiler_options=UNOPTIMIZED)
-                after, metrics = compiled(jax.device_put(state, sharding), place_batch(batch, mesh))
-                spread = sum(not leaf.is_fully_replicated for leaf in jax.tree.leaves(after.params))
-                results[count] = (float(metrics.loss), [np.asarray(x) for x in jax.tree.leaves(after.params)], spread)
-            for count in (2, 8):
-                before = jax.tree.leaves({"model": params, "head": head})
-                norm, gradient = (distance(results[1][1], other) for other in (before, results[count][1]))
-                found.append(
-                    {
-                        "case": [loss, S, chunk_size, layout, count],
-                        "loss": abs(results[count][0] / results[1][0] - 1),
-                        "gradient": gradient / norm,
-                        "spread": results[count][2],
-                    }
-                )
-    print(json.dumps(found))
+    for mode, layout, devices, model in (
+        ("plain", "replicated", 8, 1),
+        ("gradcache", "fsdp", 2, 1),
+        ("plain", "tensor", 4, 2),
+    ):
+        other, spread = bench.run(mode, layout, devices, model)
+        worst = np.max(apart(one, other), axis=0).tolist()
+        found.append({"case": [mode, layout, devices, model], "loss": worst[0], "gradient": worst[1], "spread": spread})
+    bench = Bench(quick=True)
+    ordered = [bench.run("plain", "replicated", devices, ordered=True)[0] for devices in (1, 2)]
+    return {"apart": found, "ordered": same_bits(*ordered)}
+
+
+def table() -> None:
+    """Everything, printed as it is found; float32 as users train."""
+    print(
+        f"{len(CASES)} losses with 0, 1, 2, 5 hard negatives where they take them; dropout on; float32; tiny BERT, 1 layer"
+    )
+    print(
+        "largest over the losses: |loss / loss on 1 device - 1|, |gradient - gradient on 1 device| / |gradient on 1 device|"
+    )
+    bench = Bench()
+    rows: dict[int, list] = {which: [] for which in range(len(CASES))}
+    for mode in MODES:
+        one, _ = bench.run(mode, "replicated", 1)
+        for devices in (2, 4, 8):
+            differences = apart(one, bench.run(mode, "replicated", devices)[0])
+            print(f"{mode:12} {devices} devices", *(f"{x:.1e}" for x in np.max(differences, axis=0)), flush=True)
+            for which, difference in enumerate(differences):
+                rows[which].append(max(difference))
+    for which, (name, S, options) in enumerate(CASES):
+        print(f"  {name} {'symmetric ' if options else ''}S={S}: {max(rows[which]):.1e}")
+    for mode in MODES:
+        one, _ = bench.run(mode, "replicated", 1, ordered=True)
+        for devices in (2, 4, 8):
+            same = same_bits(one, bench.run(mode, "replicated", devices, ordered=True)[0])
+            print(f"{mode:12} {devices} devices, ordered: {'the same bits' if same else 'OTHER BITS'}", flush=True)
+    for family, model in (("bert", 2), ("bert", 4), ("albert", 5), ("distilbert", 5), ("mpnet", 3), ("modernbert", 3)):
+        for dtype in ("float32", "float64"):
+            bench = Bench(family, dtype)
+            one, _ = bench.run("plain", "replicated", 1)
+            layouts = [("tensor", 8 // model * model, model)] + [("fsdp", 8, 1)] * (model == 2)
+            for layout, devices, of_model in layouts:
+                other, spread = bench.run("plain", layout, devices, of_model)
+                worst = " ".join(f"{x:.1e}" for x in np.max(apart(one, other), axis=0))
+                mesh = f"{devices // of_model} x {of_model} devices"
+                print(f"{layout} {family} {dtype} {mesh}, {spread} leaves spread: {worst}", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    keep_compiled()
+    if "--quick" in sys.argv:
+        print(json.dumps(quick()))
+    else:
+        table()

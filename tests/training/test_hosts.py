@@ -9,8 +9,8 @@ from two_hosts import equal, stop
 from minisbert.errors import InputError
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.sentence_model import define
-from minisbert.training.feed import train_batch
-from minisbert.training.hosts import join, widened
+from minisbert.training.feed import train_batch, widened
+from minisbert.training.hosts import join
 from minisbert.training.order import Batch
 from minisbert.training.siamese import by_example, embed
 
@@ -32,7 +32,7 @@ def test_wider_rows_hold_the_same_texts():
     batch, _ = train_batch(Batch(0, 0, np.arange(3), texts, None), encoder.tokenizer, max_length=64, padding_id=0)
     definition, _ = define(encoder.design)
     params = encoder.pretrained.params
-    wide = widened(batch, 3, 128)
+    wide = widened(batch, 3, 128, 0)
     assert wide.rows.token_ids_PL.shape == (3, 128)
     narrow_SBD, wide_SBD = (by_example(embed(definition, params, b.rows, None), b.where_SB) for b in (batch, wide))
     np.testing.assert_allclose(narrow_SBD, wide_SBD, atol=1e-6)

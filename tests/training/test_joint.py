@@ -122,10 +122,10 @@ CASES = [
 @pytest.mark.parametrize("name, S, C, labels, options", CASES)
 def test_a_loss_and_its_gradient_are_the_twins(name, S, C, labels, options):
     logits, known = LOGITS[:S, :, :C], LABELS[name][labels]
-    plain = partial(getattr(twin, name), **options)
+    plain = partial(getattr(twin, name), *asked)
     reference = lambda x: plain(x, known if known.ndim == 2 or name != "margin_mse" else known[:, None])  # noqa: E731
     with jax.enable_x64(True):
-        loss = partial(JOINT_LOSSES[name].function, targets=Targets(labels_B=jnp.asarray(known)), **options)
+        loss = partial(JOINT_LOSSES[name].function, targets=Targets(labels_B=jnp.asarray(known)), *asked)
         value, gradient = jax.jit(jax.value_and_grad(loss), compiler_options=UNOPTIMIZED)(jnp.asarray(logits))
         gradient = np.asarray(gradient)
     assert float(value) == pytest.approx(reference(logits), rel=FLOAT64)
@@ -295,17 +295,17 @@ def test_resumed_to_the_bit(files, tmp_path, monkeypatch):
     class Killed(BaseException):
         pass
 
-    batch = loop._Run.batch
+    batch = loop.Run.batch
 
-    def dying(self, step):
+    def dying(self, step, *asked):
         if step == 4:
             raise Killed
-        return batch(self, step)
+        return batch(self, step, *asked)
 
-    monkeypatch.setattr(loop._Run, "batch", dying)
+    monkeypatch.setattr(loop.Run, "batch", dying)
     with pytest.raises(Killed):
         run(settings, tmp_path / "killed")
-    monkeypatch.setattr(loop._Run, "batch", batch)
+    monkeypatch.setattr(loop.Run, "batch", batch)
     assert_same_bits(undisturbed, run(settings, tmp_path / "killed"))
     metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("undisturbed", "killed")]
     assert metrics[0] == metrics[1]

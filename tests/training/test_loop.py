@@ -88,17 +88,17 @@ def test_resumed_to_the_bit(pairs, tmp_path, monkeypatch, killed_before):
     class Killed(BaseException):
         pass
 
-    batch = loop._Run.batch
+    batch = loop.Run.batch
 
-    def dying(self, step):
+    def dying(self, step, *asked):
         if step == killed_before:
             raise Killed
-        return batch(self, step)
+        return batch(self, step, *asked)
 
-    monkeypatch.setattr(loop._Run, "batch", dying)
+    monkeypatch.setattr(loop.Run, "batch", dying)
     with pytest.raises(Killed):
         run(config(pairs), tmp_path / "killed")
-    monkeypatch.setattr(loop._Run, "batch", batch)
+    monkeypatch.setattr(loop.Run, "batch", batch)
     resumed = run(config(pairs), tmp_path / "killed")
     assert_same_bits(undisturbed, resumed)
     metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("undisturbed", "killed")]
@@ -124,17 +124,17 @@ def test_sigkill_from_outside(pairs, tmp_path):
 
 
 def test_sigterm_saves_and_leaves(pairs, tmp_path, monkeypatch):
-    batch = loop._Run.batch
+    batch = loop.Run.batch
 
-    def preempted(self, step):
+    def preempted(self, step, *asked):
         if step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return batch(self, step)
+        return batch(self, step, *asked)
 
-    monkeypatch.setattr(loop._Run, "batch", preempted)
+    monkeypatch.setattr(loop.Run, "batch", preempted)
     with pytest.raises(TrainingStopped, match="stopped after step 3 of 6"):
         run(config(pairs, checkpoint_every=100), tmp_path / "run")
-    monkeypatch.setattr(loop._Run, "batch", batch)
+    monkeypatch.setattr(loop.Run, "batch", batch)
     assert_same_bits(
         run(config(pairs, checkpoint_every=100), tmp_path / "run"),
         run(config(pairs, checkpoint_every=100), tmp_path / "undisturbed"),
@@ -227,19 +227,14 @@ def test_the_softmax_head_is_trained_and_saved(tmp_path):
         assert json.loads(head.metadata()["classes"]) == names
 
 
-def test_one_compilation_a_shape(pairs, tmp_path, monkeypatch):
-    compiled = []
-    make = loop.make_train_step
-
-    def counting(**parts):
-        step = make(**parts)
-        compiled.append(step)
-        return step
-
-    monkeypatch.setattr(loop, "make_train_step", counting)
+def test_one_compilation_a_shape(pairs, tmp_path, caplog):
+    caplog.set_level("INFO")
     run(config(pairs, epochs=3), tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert compiled[0]._cache_size() == len({tuple(line["shape"]) for line in lines if "shape" in line}) == 2
+    shapes = {tuple(line["shape"]) for line in lines if "shape" in line}
+    [ledger] = [record.getMessage() for record in caplog.records if "programs compiled" in record.getMessage()]
+    assert len(shapes) == 2 and "2 programs compiled in" in ledger and "during the run" not in ledger
+    assert all(f"{rows} x {length} (" in ledger for rows, length in shapes)
 
 
 def test_matryoshka_trains_short_embeddings_too(pairs, tmp_path):

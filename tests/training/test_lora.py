@@ -179,10 +179,10 @@ def losses_and_gradients(chunk_size=None):
     options = {"definition": definition, "loss": loss}
 
     def of_adapters(model):
-        return siamese_loss({"model": model, "head": {}}, batch, None, whole=whole, **options)
+        return siamese_loss({"model": model, "head": {}}, batch, None, whole=whole, *asked)
 
     def of_params(model):
-        return siamese_loss({"model": model, "head": {}}, batch, None, **options)
+        return siamese_loss({"model": model, "head": {}}, batch, None, *asked)
 
     if chunk_size is None:
         ours = compiled(jax.value_and_grad(of_adapters))(trained)
@@ -245,8 +245,8 @@ def config(data, **settings):
     return TrainConfig(data=(data,), **{**defaults, **settings})
 
 
-def run(config, folder, family="bert", **options):
-    return train(SentenceEncoder.load(tiny(family)), config, folder, show_progress=False, **options)
+def run(config, folder, family="bert", *asked):
+    return train(SentenceEncoder.load(tiny(family)), config, folder, show_progress=False, *asked)
 
 
 def bits(encoder):
@@ -276,17 +276,17 @@ def test_a_run_trains_the_adapters_only_and_saves_an_ordinary_folder(pairs, tmp_
 @pytest.mark.parametrize("killed_before", [1, 4])
 def test_resumed_to_the_bit(pairs, tmp_path, monkeypatch, killed_before):
     undisturbed = run(config(pairs), tmp_path / "undisturbed")
-    batch = loop._Run.batch
+    batch = loop.Run.batch
 
-    def dying(self, step):
+    def dying(self, step, *asked):
         if step == killed_before:
             raise KeyboardInterrupt
-        return batch(self, step)
+        return batch(self, step, *asked)
 
-    monkeypatch.setattr(loop._Run, "batch", dying)
+    monkeypatch.setattr(loop.Run, "batch", dying)
     with pytest.raises(KeyboardInterrupt):
         run(config(pairs), tmp_path / "killed")
-    monkeypatch.setattr(loop._Run, "batch", batch)
+    monkeypatch.setattr(loop.Run, "batch", batch)
     assert bits(run(config(pairs), tmp_path / "killed")) == bits(undisturbed)
 
 

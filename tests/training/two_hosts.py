@@ -90,7 +90,17 @@ def equal(scratch: Path) -> float:
 
 def stop(scratch: Path) -> list[str]:
     """SIGTERM to the second of two hosts: what both said when they left."""
-    both = start(pairs_file(scratch), scratch / "run", 2, "--epochs", "1000", "--checkpoint-every", "5")
+    both = start(
+        pairs_file(scratch),
+        scratch / "run",
+        2,
+        "--epochs",
+        "1000",
+        "--checkpoint-every",
+        "5",
+        "--new-shapes",
+        "compile",
+    )
     wait_for_checkpoint(scratch / "run", 5, both)
     both[1].terminate()
     said = [process.communicate(timeout=300)[1] for process in both]
@@ -101,7 +111,7 @@ def death(scratch: Path, victim: int, rng: random.Random) -> tuple[float, str]:
     """Kill one of two hosts: how long the other took to leave, and its last words."""
     run = scratch / "run"
     shutil.rmtree(run, ignore_errors=True)
-    both = start(pairs_file(scratch), run, 2, "--epochs", "1000", "--checkpoint-every", "5")
+    both = start(pairs_file(scratch), run, 2, "--epochs", "1000", "--checkpoint-every", "5", "--new-shapes", "compile")
     wait_for_checkpoint(run, 5, both)
     time.sleep(rng.uniform(0, 2))
     both[victim].kill()

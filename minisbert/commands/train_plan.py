@@ -1,0 +1,70 @@
+"""`minisbert train --plan`: what a run will need, before it is started; only the model's config is read."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from minisbert.training.config import TrainConfig
+
+
+def print_plan(
+    model: str,
+    config: "TrainConfig",
+    *,
+    max_seq_length: int | None,
+    cross_encoder: bool,
+    num_labels: int | None,
+    devices: int | None,
+    model_devices: int,
+    layout: str,
+    memory: float | None,
+    offline: bool,
+) -> None:
+    """Print the plan of a run; see `training.plan`."""
+    from minisbert.checkpoint.download import locate
+    from minisbert.checkpoint.folder import read_folder
+    from minisbert.errors import InputError
+    from minisbert.pair_model import PairDesign
+    from minisbert.pretrained import read_design
+    from minisbert.training.config import check_settings
+    from minisbert.training.data import text_columns
+    from minisbert.training.joint import JOINT, SIAMESE
+    from minisbert.training.plan import plan
+
+    if memory is not None and not memory > 0:
+        raise InputError(f"memory is {memory}. Expected GiB of one device, above 0.")
+    way = JOINT if cross_encoder else SIAMESE
+    check_settings(config, "float32", way.losses)
+    folder = read_folder(locate(model, offline=offline))
+    design: Any = read_design(folder)
+    capacity = design.config.positions
+    length = max_seq_length or min(folder.max_seq_length or capacity, capacity)
+    if not 1 <= length <= capacity:
+        raise InputError(f"max_seq_length is {length}. Expected 1 to {capacity}.")
+    if cross_encoder:
+        design = PairDesign(design.model_type, design.config, num_labels or 1)
+    planned = plan(
+        design,
+        config,
+        way,
+        texts=len(text_columns(config.data[0], config.kind)),
+        max_length=length,
+        mesh=_mesh(devices, model_devices),
+        layout=layout,
+    )
+    print("\n".join(planned.lines(memory)))
+
+
+def _mesh(devices: int | None, model_devices: int) -> "Mesh":
+    """The devices of the run; where here are fewer, as many that XLA compiles for but that do not exist."""
+    import jax
+    from jax.extend.backend import clear_backends
+
+    from minisbert.training.sharding import data_mesh
+
+    if isinstance(devices, int) and devices > len(jax.devices()):
+        clear_backends()
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_num_cpu_devices", devices)
+    return data_mesh(devices, model_devices)
