@@ -210,4 +210,19 @@ def comparable(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(
             f"a is {a_BD.shape[1]} wide, b {b_MD.shape[1]}. Expected embeddings of one model (and truncate_dim)."
         )
+    for name, rows in (("a", a_BD), ("b", b_MD)):
+        refuse_too_long(name, rows)
     return a_BD, b_MD
+
+
+def refuse_too_long(name: str, rows_MD: np.ndarray) -> None:
+    """Each row's squared length is a float32, so that it has a cosine and no product overflows (Cauchy-Schwarz).
+
+    Raises:
+        InputError: naming the first row of which it is not.
+    """
+    with np.errstate(over="ignore"):
+        long = ~np.isfinite(np.einsum("md,md->m", rows_MD, rows_MD))
+    if long.any():
+        row = int(np.argmax(long))
+        raise InputError(f"{name}[{row}] is too long for float32. Expected embeddings of ordinary size; scale them.")

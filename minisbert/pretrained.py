@@ -20,7 +20,8 @@ from minisbert.checkpoint.convert import Converted, Rule, convert, export, flatt
 from minisbert.checkpoint.converted import CONVERTED, read_converted
 from minisbert.checkpoint.folder import ModelFolder
 from minisbert.checkpoint.folder_writer import write_settings
-from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
+from minisbert.checkpoint.settings import read_bytes
+from minisbert.checkpoint.tensors import WEIGHTS, SafetensorsFiles, write_tensors
 from minisbert.checkpoint.whole_folder import staged_folder
 from minisbert.encoders import FAMILIES
 from minisbert.errors import ModelFolderError
@@ -39,6 +40,8 @@ TOKENIZER_FILES = (
     "merges.txt",
     "added_tokens.json",
 )
+
+SOON_DEFINED = 48  # layers
 
 
 @dataclass
@@ -96,6 +99,12 @@ def load_pretrained(path: Path, *, put: Callable[[str, np.ndarray], Any] | None 
             f"{tokenizer.where}: gives ids up to {tokenizer.largest_id()}, but config.json's vocab_size is "
             f"{design.config.vocab_size}. The tokenizer is another model's; fetch the model again."
         )
+    if folder.max_seq_length is not None and folder.max_seq_length <= tokenizer.special_tokens:
+        raise ModelFolderError(
+            f"{folder.path}: max_seq_length is {folder.max_seq_length}, but the tokenizer puts {tokenizer.special_tokens} "
+            f"special tokens around each text. Expected at least {tokenizer.special_tokens + 1}; correct the settings."
+        )
+    refuse_layers(folder, design.config.num_hidden_layers)
     put = put or (lambda path, array: jax.device_put(array))
     shapes = {name: tuple(leaf.shape) for name, leaf in flatten(define(design)[1]).items()}
     converted = _read_encoder(folder, design, shapes, lambda path, array: put(f"encoder.{path}", array))
@@ -107,9 +116,26 @@ def load_pretrained(path: Path, *, put: Callable[[str, np.ndarray], Any] | None 
         design=design,
         params=nest(params),
         tokenizer=tokenizer,
-        tokenizer_files={name: file.read_bytes() for name, file in files.items() if file.is_file()},
+        tokenizer_files={name: read_bytes(file) for name, file in files.items() if file.is_file()},
         leftover=replace(converted, params={}),
     )
+
+
+def refuse_layers(folder: ModelFolder, layers: int) -> None:
+    """The weights are many enough for the layers that config.json tells of: defining a thousand takes minutes, which is not
+    spent on those that are not there. A few are, and then every missing tensor is named.
+
+    Raises:
+        ModelFolderError: they are not.
+    """
+    here = folder.transformer_path
+    tensors = SafetensorsFiles(here, CONVERTED if (here / CONVERTED).is_file() else WEIGHTS)
+    per_layer = [rule for rule in FAMILIES[folder.model_type].RULES if "{i}" in rule.ours]
+    if per_layer and layers > max(SOON_DEFINED, len(tensors.shapes())):
+        raise ModelFolderError(
+            f"{here / 'config.json'}: 'num_hidden_layers' is {layers}, but {tensors.where.name} has "
+            f"{len(tensors.shapes())} tensors. Expected several for each layer; fetch the model again."
+        )
 
 
 def _read_encoder(

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from minisbert import limits
 from minisbert.checkpoint.convert import Converted, Rule, canonical_names, convert, export, flatten, nest
 from minisbert.checkpoint.folder import ModelFolder
 from minisbert.checkpoint.pair_folder import (
-    MOST_LABELS,
     PairFolder,
     classifier_dropout,
     default_activation,
@@ -25,13 +25,13 @@ from minisbert.checkpoint.pair_folder import (
     read_pair_folder,
     write_pair_settings,
 )
-from minisbert.checkpoint.settings import Settings
+from minisbert.checkpoint.settings import Settings, read_bytes
 from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
 from minisbert.checkpoint.whole_folder import staged_folder
 from minisbert.encoders import FAMILIES
 from minisbert.errors import InputError, ModelFolderError
 from minisbert.pair_model import PairDesign, define_pair, initial_head
-from minisbert.pretrained import TOKENIZER_FILES, Pretrained
+from minisbert.pretrained import TOKENIZER_FILES, Pretrained, refuse_layers
 from minisbert.text.tokenizer import Tokenizer
 
 # A pretrained encoder's own first matrix for [CLS], which a fresh head starts from (BERT's).
@@ -69,6 +69,7 @@ def load_pair(path: Path) -> PretrainedPair:
     design = PairDesign(folder.model_type, config, pair.num_labels, pair.classifier_dropout)
     tokenizer = Tokenizer.from_folder(folder)
     _check_tokenizer(tokenizer, folder, design)
+    refuse_layers(folder, config.num_hidden_layers)
     tensors = SafetensorsFiles(folder.transformer_path)
     _refuse_headless(tensors, family)
     shapes = {name: tuple(leaf.shape) for name, leaf in flatten(define_pair(design)[1]).items()}
@@ -82,7 +83,7 @@ def load_pair(path: Path) -> PretrainedPair:
         put=lambda path, array: jax.device_put(array),
     )
     files = {name: folder.transformer_path / name for name in TOKENIZER_FILES}
-    contents = {name: file.read_bytes() for name, file in files.items() if file.is_file()}
+    contents = {name: read_bytes(file) for name, file in files.items() if file.is_file()}
     if folder.max_seq_length is None:
         folder.max_seq_length = length_limit(contents, folder.transformer_path)
     return PretrainedPair(pair, design, nest(converted.params), tokenizer, contents, replace(converted, params={}))
@@ -98,8 +99,8 @@ def fresh_pair(encoder: Pretrained, num_labels: int, seed: int) -> PretrainedPai
         ModelFolderError: a family without a head here, or without a second segment.
         InputError: more labels than any model has.
     """
-    if num_labels > MOST_LABELS:
-        raise InputError(f"num_labels is {num_labels}. Expected at most {MOST_LABELS}.")
+    if num_labels > limits.LABELS:
+        raise InputError(f"num_labels is {num_labels}. Expected at most {limits.LABELS}.")
     given = encoder.folder
     file = given.transformer_path / "config.json"
     family = _family(given.model_type, file)

@@ -154,8 +154,6 @@ class SentenceEncoder:
                 for rows, sentence_BD, _ in results:
                     embeddings[rows] = _finish(sentence_BD, dimension, normalize_embeddings)
                     bar.update(len(rows))
-                if not np.isfinite(embeddings).all():
-                    raise MinisbertError("an embedding is not finite: the weights overflow. Use another model.")
                 items: Any = quantize_embeddings(embeddings, precision)
             else:
                 items = [None] * len(texts)
@@ -331,5 +329,7 @@ def _finish(sentence_BD: np.ndarray, dimension: int, normalize: bool) -> np.ndar
     sentence_BD = sentence_BD[:, :dimension]
     if normalize:
         norm_B1 = np.linalg.norm(sentence_BD, axis=1, keepdims=True)
+        if not np.isfinite(norm_B1).all():
+            raise MinisbertError("an embedding is too long for float32 to be scaled. Use another model.")
         sentence_BD = sentence_BD / np.maximum(norm_B1, 1e-12)
     return sentence_BD

@@ -111,7 +111,9 @@ def _as_folder(name_or_folder: str | Path) -> Path | None:
         if path.is_dir():
             return path
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, an unknown ~user
-        raise InputError(f"{text!r:.200} is neither a model's name nor a folder: {error!s:.200}") from None
+        raise InputError(
+            f"{text!r:.200} is neither a model's name nor a folder ({error!s:.200}). Expected one of them; check the path."
+        ) from None
     reads_as_path = isinstance(name_or_folder, Path) or path.is_absolute() or text.startswith((".", "/", "~"))
     if reads_as_path or text.count("/") > 1 or "\\" in text:
         kind = "a file, not a folder" if path.exists() else "no such folder"
@@ -129,8 +131,8 @@ def _as_model(name: str, revision: str | None) -> Model:
         if not _HUB_ID.fullmatch(name) or ".." in name or "--" in name:
             known = ", ".join(row.name for row in MODELS)
             raise InputError(
-                f'{name!r:.200} is not a folder here, not a known model ({known}), and not a hub id "org/name" '
-                "of letters, digits, '-', '_' and '.'."
+                f"{name!r:.200} is no model's name. Expected a folder, a known model ({known}), or a hub id "
+                "\"org/name\" of letters, digits, '-', '_' and '.'."
             )
         model = Model(name=name, repository=name, revision="main", licence="see the hub")
     if revision is None or revision == model.revision:

@@ -19,6 +19,7 @@ from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.kinds import refuse_cross_encoder
+from minisbert.checkpoint.links import refuse_links_out
 from minisbert.checkpoint.settings import Settings, encodable, read_json
 from minisbert.checkpoint.tensors import inside
 from minisbert.errors import ModelFolderError
@@ -122,9 +123,11 @@ def read_folder(path: Path) -> ModelFolder:
     path = Path(path)
     if not path.is_dir():
         raise ModelFolderError(f"{path}: no such folder. Expected a model folder or a known model name.")
+    refuse_links_out(path)
     refuse_cross_encoder(path)
     chain = _read_chain(path / "modules.json") if (path / "modules.json").exists() else None
     transformer_path = inside(path, chain[0][1], path / "modules.json") if chain else path
+    refuse_links_out(path, (path / where for _, where in chain or ()))
     config = read_json(transformer_path / "config.json")
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise ModelFolderError(
@@ -282,7 +285,7 @@ def _read_lengths(folder: ModelFolder) -> None:
         if settings.values.get("modality_config", text_only) != text_only:
             settings.complain("modality_config", f"{text_only}, text in and the last hidden state out")
         if settings.values.get("max_seq_length") is not None:
-            folder.max_seq_length = settings.integer("max_seq_length", at_least=1, at_most=10_000_000)
+            folder.max_seq_length = settings.integer("max_seq_length", at_least=1, at_most=limits.ROWS)
             folder.sources["max_seq_length"] = _LENGTH_FILE
         folder.do_lower_case = settings.flag("do_lower_case", default=False)
         folder.sources["do_lower_case"] = _LENGTH_FILE
@@ -292,10 +295,10 @@ def _read_lengths(folder: ModelFolder) -> None:
         settings = Settings(read_json(file), file)
         length = settings.values.get("model_max_length")
         # 1e30 is the library's way to say "no limit".
-        if isinstance(length, int | float) and not isinstance(length, bool) and length >= 10_000_000:
+        if isinstance(length, int | float) and not isinstance(length, bool) and length >= limits.ROWS:
             length = None
         if length is not None:
-            folder.max_seq_length = settings.integer("model_max_length", at_least=1, at_most=10_000_000)
+            folder.max_seq_length = settings.integer("model_max_length", at_least=1, at_most=limits.ROWS)
             folder.sources["max_seq_length"] = "tokenizer_config.json"
             settings.finish()
 

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minisbert.arguments import as_list, embedding_rows, one_of, positive, switch
+from minisbert.arguments import as_list, embedding_rows, one_of, positive, refuse_too_long, switch
 from minisbert.errors import InputError
 from minisbert.quantization import quantize_embeddings
 from minisbert.tasks.ann import GRAPHS, Graph
 from minisbert.tasks.fingerprint import fingerprint as fingerprint_of
-from minisbert.tasks.index_rows import are_texts, checked_ids, refuse_long
+from minisbert.tasks.index_rows import are_texts, checked_ids
 from minisbert.tasks.rescoring import rescored, scaled
 from minisbert.tasks.search import SIMILARITIES, Hits, nearest
 from minisbert.tasks.vectors import STORED, Vectors
@@ -142,7 +142,7 @@ class Index:
         if not count:
             return
         self._check_width(items.shape[1])
-        refuse_long(items)
+        refuse_too_long("embeddings", items)
         if self.precision != "float32":
             codes = self._quantized(items)
             self._codes.append(codes)
@@ -232,7 +232,7 @@ class Index:
                 raise InputError(
                     f"queries are {queries_BD.shape[1]} wide, the index {self.width}. Expected one model's."
                 )
-            refuse_long(queries_BD)
+            refuse_too_long("queries", queries_BD)
             hits = self.whole_graph().search(scaled(queries_BD, self.similarity), candidates)
             if (hits.rows_BK >= len(self)).any():
                 raise InputError("the graph names rows that the index does not have. Load the index without its graph.")

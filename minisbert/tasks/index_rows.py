@@ -42,13 +42,3 @@ def checked_ids(ids: Sequence[str | int], count: int, known: set[str | int]) -> 
             raise InputError(f"ids[{row}] is {shown(one)}, which is there already. Expected each id once in the index.")
         seen.add(one)
     return found
-
-
-def refuse_long(rows_MD: np.ndarray) -> None:
-    """Raises InputError for a row whose squared length float32 cannot hold, so that it has no cosine."""
-    with np.errstate(over="ignore"):
-        long = ~np.isfinite((rows_MD * rows_MD).sum(axis=1))
-    if long.any():
-        raise InputError(
-            f"embeddings[{int(np.argmax(long))}] is too long for float32. Expected ordinary size; scale it."
-        )

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from minisbert.arguments import embedding_rows, one_of, positive
+from minisbert.arguments import embedding_rows, one_of, positive, refuse_too_long
 from minisbert.errors import InputError
 from minisbert.similarity import normalize
 from minisbert.tasks.vectors import Vectors
@@ -92,7 +92,7 @@ def nearest(
     B, K = len(queries), min(wanted, M)
     if not B or not K:
         return Hits(np.empty((B, K), np.float32), np.empty((B, K), np.int64))
-    _refuse_long(queries)
+    refuse_too_long("queries", queries)
     if similarity == "cosine":
         queries = normalize(queries)
     return _search(queries, corpus, K, similarity, recall, _chunk_rows(chunk_rows, M, D), show_progress_bar)
@@ -238,15 +238,6 @@ _best_after = jax.jit(best_after, static_argnames=("k", "recall"))
 def _count(name: str, value: Any) -> int:
     zero = isinstance(value, int | np.integer) and not isinstance(value, bool) and value == 0
     return 0 if zero else positive(name, value)
-
-
-def _refuse_long(queries_BD: np.ndarray) -> None:
-    with np.errstate(over="ignore"):
-        long = ~np.isfinite((queries_BD * queries_BD).sum(axis=1))
-    if long.any():
-        raise InputError(
-            f"queries[{int(np.argmax(long))}] is too long for float32. Expected embeddings of ordinary size."
-        )
 
 
 def _chunk_rows(chunk_rows: int | None, M: int, D: int) -> int:

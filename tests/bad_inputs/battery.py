@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,7 +30,9 @@ OUTCOMES = (CORRECT, CLEAR, UNCLEAR, REFUSED_GOOD, BARE, SILENT, HANG, CRASH, RA
 WELL = (CORRECT, CLEAR)
 
 # Every message says what was expected or what to do.
-ADVICE = re.compile(r"expect|fetch|use another|do not use|check|correct|remove|choose|make|set |start|load|run |needs", re.I)
+ADVICE = re.compile(
+    r"expect|fetch|use another|do not use|check|correct|remove|choose|make|set |start|load|run |needs", re.I
+)
 LONGEST_MESSAGE = 8000
 
 
@@ -123,7 +126,7 @@ def _judged(case: Case, lib: Any, work: Work) -> Outcome:
         if isinstance(case.expect, Gives):
             right = case.expect.check(lib, result)
             return Outcome(CORRECT if right else SILENT, f"{case.expect.what}: {_shown(result)}")
-        harmless = case.harmless is not None and case.harmless(lib, result)
+        harmless = lib.name != "minisbert" and case.harmless is not None and case.harmless(lib, result)
         return Outcome(CORRECT if harmless else SILENT, f"no error, but {_shown(result)}")
     except TimeLimit:
         return Outcome(HANG, f"more than {case.seconds:g} s")
@@ -153,19 +156,22 @@ def judge_own(error: BaseException, expect: Refused | Gives) -> Outcome:
     return Outcome(UNCLEAR, f"{', '.join(faults)}: {detail}") if faults else Outcome(CLEAR, detail)
 
 
-def judge_peer(error: BaseException, expect: Refused | Gives, hints: tuple[str, ...]) -> Outcome:
-    """An error of another library, judged kindly: any Exception whose message holds one of the words, in any case.
-
-    Args:
-        hints: more words that would do, such as the type of the value.
-    """
+def judge_peer(error: BaseException, expect: Refused | Gives) -> Outcome:
+    """An error of another library, judged kindly: clear is whatever some code raised on purpose (a `raise` stands where it
+    began, or it is safetensors' own), and any other Exception whose message holds one of the words."""
     message = " ".join(str(one) for one in (error, error.__cause__, error.__context__) if one is not None).lower()
     detail = f"{type(error).__name__}: {message[:300]}"
     if isinstance(expect, Gives):
         return Outcome(REFUSED_GOOD, detail)
-    words = [word.strip("'").lower() for word in (*expect.words, *hints)]
-    clear = isinstance(error, Exception) and any(word and word in message for word in words)
-    return Outcome(CLEAR if clear else BARE, detail)
+    named = any(word.strip("'").lower() in message for word in expect.words)
+    return Outcome(CLEAR if isinstance(error, Exception) and (named or _on_purpose(error)) else BARE, detail)
+
+
+def _on_purpose(error: BaseException) -> bool:
+    if type(error).__name__ == "SafetensorError":
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and (frames[-1].line or "").startswith("raise ") and not isinstance(error, AssertionError)
 
 
 def _encodable(text: str) -> bool:

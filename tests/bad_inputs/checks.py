@@ -47,12 +47,3 @@ def vector(lib: Any, result: Any) -> bool:
     """One finite embedding that is not zero."""
     array = np.asarray(result)
     return array.shape == (32,) and bool(np.isfinite(array).all()) and bool(np.abs(array).max() > 0)
-
-
-def equals(value: Any) -> Gives:
-    """This very value, or numbers near it."""
-    return Gives(f"{value!r:.60}", lambda lib, result: result == value if _plain(value) else close(result, value))
-
-
-def _plain(value: Any) -> bool:
-    return isinstance(value, str | bool | None) or (isinstance(value, list) and not np.asarray(value, object).dtype != object)

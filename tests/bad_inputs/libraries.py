@@ -62,6 +62,11 @@ class Minisbert:
         """Embeddings by tiny-bert."""
         return self.encoder.encode(sentences, **options)
 
+    def warm_up(self) -> None:
+        """Load what most cases use, before their time counts."""
+        self.encode(["a man"])
+        self.cross.predict([("a", "b")])
+
     def similarity(self, a: Any, b: Any) -> Any:
         """All similarities."""
         return self.encoder.similarity(a, b)
@@ -90,12 +95,9 @@ class Peer:
 
     name = "sentence-transformers"
 
-    def __init__(self) -> None:
-        self.hints: tuple[str, ...] = ()
-
     def judge(self, error: BaseException, expect: Refused | Gives) -> Outcome:
         """See `judge_peer`."""
-        return judge_peer(error, expect, self.hints)
+        return judge_peer(error, expect)
 
     @functools.cached_property
     def encoder(self) -> Any:
@@ -122,6 +124,8 @@ class Peer:
     def encode(self, sentences: Any, **options: Any) -> Any:
         """Embeddings by tiny-bert."""
         return self.encoder.encode(sentences, **options)
+
+    warm_up = Minisbert.warm_up
 
     def similarity(self, a: Any, b: Any) -> Any:
         """All similarities."""

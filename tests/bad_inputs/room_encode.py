@@ -83,6 +83,9 @@ NO_SENTENCES: list[tuple[str, Callable[[], Any], list[str] | None]] = [
     ("NumPy's NaT", lambda: np.datetime64("NaT"), None),
 ]
 
+# What sentence-transformers takes for inputs of its own: columns and pairs by modality.
+NOT_PEER = {"a dict of columns", "a 2-d array", "a list of pairs", "a dict in a list", "a text", "a text among pairs"}
+
 # --- lists with a bad item: (name, the list, its place) ------------------------------------------------------------
 
 BAD_ROWS: list[tuple[str, Callable[[], Any], int]] = [
@@ -193,7 +196,11 @@ FINE: list[tuple[str, Callable[[], Any], Gives]] = [
     ("1 MB of emojis", lambda: "😀" * 250_000, Gives("one vector", vector)),
     ("1 MB of spaces", lambda: " " * 1_000_000, embeds_as("")),
     ("1 MB of NUL", lambda: "\0" * 1_000_000, Gives("one vector", vector)),
-    ("5,000 texts", lambda: ["a man", "a dog"] * 2500, Gives("rows alike", lambda lib, r: close(r[::2], r[:1].repeat(2500, 0)))),
+    (
+        "5,000 texts",
+        lambda: ["a man", "a dog"] * 2500,
+        Gives("rows alike", lambda lib, r: close(r[::2], r[:1].repeat(2500, 0))),
+    ),
 ]
 
 # --- options: (option, value, a result that would be right all the same) -------------------------------------------
@@ -201,19 +208,21 @@ FINE: list[tuple[str, Callable[[], Any], Gives]] = [
 NO_COUNT = [0, -1, True, "8", 1.5, NAN, INF, [8], 8j, b"8", 10**30]
 NO_SWITCH = ["no", "False", 2, NAN, [], b"", None]
 UNIT = rows_of(GOOD, normalize_embeddings=True)
-PLAIN = rows_of(GOOD)
+PLAIN, FIRST = rows_of(GOOD), rows_of(GOOD, truncate_dim=1)
 OPTIONS: list[tuple[str, Any, Check | None]] = [
     *[("batch_size", value, PLAIN) for value in NO_COUNT[:-1]],
-    *[("truncate_dim", value, None) for value in NO_COUNT[:-1]],
-    *[("normalize_embeddings", value, UNIT if value == 2 else PLAIN if value in (None, [], b"") else None) for value in NO_SWITCH],
+    *[("truncate_dim", value, FIRST if value is True else None) for value in NO_COUNT[:-1]],
+    *[
+        ("normalize_embeddings", value, UNIT if value == 2 else PLAIN if value in (None, [], b"") else None)
+        for value in NO_SWITCH
+    ],
     *[("show_progress_bar", value, PLAIN) for value in NO_SWITCH[:-1]],
     *[("output_value", value, None) for value in ("nope", "", 3, True, ["sentence_embedding"])],
-    *[("precision", value, None) for value in ("int4", "", None, 3, "FLOAT32", ["int8"])],
+    *[("precision", value, PLAIN if value is None else None) for value in ("int4", "", None, 3, "FLOAT32", ["int8"])],
     *[("prompt", value, None) for value in (3, True, b"x", ["x"], {"query": "x"}, NAN, "\ud800")],
     *[("prompt_name", value, None) for value in ("nope", "", "Query", 3, True, b"query", ["query"], NAN)],
 ]
 OWN_OPTIONS: list[tuple[str, Any]] = [
-    ("batch_size", 10**30),
     ("on_truncate", "nope"),
     ("on_truncate", None),
     ("on_truncate", ["warn"]),
@@ -242,16 +251,19 @@ BAD_PAIRS: list[tuple[str, Any, str]] = [
     ("a list in a pair", [("a", ["b"])], "pairs[0][1]"),
     ("three columns", np.array([["a", "b", "c"]]), "pairs"),
 ]
-RANKS: list[tuple[str, Any, Any, dict[str, Any], str]] = [
-    ("a query that is None", None, TWO, {}, "query"),
-    ("a query that is a list", ["a"], TWO, {}, "query"),
-    ("a query with a lone surrogate", "\ud800", TWO, {}, "query"),
-    ("documents that are None", "a", None, {}, "documents"),
-    ("documents that are one text", "a", "text", {}, "documents"),
-    ("no documents", "a", [], {}, "documents"),
-    ("a document that is None", "a", ["b", None], {}, "documents[1]"),
-    ("a document that is an int", "a", ["b", 3], {}, "documents[1]"),
-    *[(f"top_k {value!r}", "a", TWO, {"top_k": value}, "top_k") for value in (0, -1, "1", 1.5, True)],
+RANKS: list[tuple[str, Any, Any, dict[str, Any], str, Check | None]] = [
+    ("a query that is None", None, TWO, {}, "query", None),
+    ("a query that is a list", ["a"], TWO, {}, "query", None),
+    ("a query with a lone surrogate", "\ud800", TWO, {}, "query", None),
+    ("documents that are None", "a", None, {}, "documents", None),
+    ("documents that are one text", "a", "text", {}, "documents", None),
+    ("no documents", "a", [], {}, "documents", nothing),
+    ("a document that is None", "a", ["b", None], {}, "documents[1]", None),
+    ("a document that is an int", "a", ["b", 3], {}, "documents[1]", None),
+    *[
+        (f"top_k {value!r}", "a", TWO, {"top_k": value}, "top_k", harmless)
+        for value, harmless in [(0, nothing), (-1, None), ("1", None), (1.5, None), (True, lambda lib, r: len(r) == 1)]
+    ],
 ]
 
 
@@ -288,44 +300,100 @@ def _no_sentences() -> list[Case]:
     for name, make, means in NO_SENTENCES:
         harmless = None if means is None else rows_of(means)
         expect = refused("InputError", "sentences")
-        found.append(Case("encode", f"{name} for sentences", _encode(make), expect, peer=True, harmless=harmless))
+        found.append(Case("encode", f"{name} for sentences", _encode(make), expect, name not in NOT_PEER, harmless))
     return found
 
 
 CASES = [
     *_no_sentences(),
     *[
-        Case("encode", f"{name} in a list", _encode(make), refused("InputError", f"sentences[{row}]"), peer=True)
+        Case(
+            "encode",
+            f"{name} in a list",
+            _encode(make),
+            refused("InputError", f"sentences[{row}]"),
+            name not in NOT_PEER,
+        )
         for name, make, row in BAD_ROWS
     ],
     *[
-        Case("encode", f"odd text: {name}", _encode(lambda t=text: [GOOD[0], t, GOOD[1]]), embeds(GOOD[0], text, GOOD[1]), peer=True)
+        Case(
+            "encode",
+            f"odd text: {name}",
+            _encode(lambda t=text: [GOOD[0], t, GOOD[1]]),
+            embeds(GOOD[0], text, GOOD[1]),
+            peer=True,
+        )
         for name, text in ODD_TEXTS
     ],
+    Case("encode", "fine: a batch size beyond all texts", _good(batch_size=10**30), embeds(*GOOD)),
     *[Case("encode", f"fine: {name}", _encode(make), expect, peer=True, seconds=60) for name, make, expect in FINE],
     *[
-        Case("encode", f"{name} {value!r:.20}", _good(**{name: value}), refused("InputError", name), peer=True, harmless=harmless)
+        Case(
+            "encode",
+            f"{name} {value!r:.20}",
+            _good(**{name: value}),
+            refused("InputError", name),
+            peer=True,
+            harmless=harmless,
+        )
         for name, value, harmless in OPTIONS
     ],
-    *[Case("encode", f"{name} {value!r:.20}", _good(**{name: value}), refused("InputError", name)) for name, value in OWN_OPTIONS],
     *[
-        Case("encode", f"int8 of one text, {precision}", _encode(lambda: ["a"], precision=precision), refused("InputError", precision, "range"), peer=True)
+        Case("encode", f"{name} {value!r:.20}", _good(**{name: value}), refused("InputError", name))
+        for name, value in OWN_OPTIONS
+    ],
+    *[
+        Case(
+            "encode",
+            f"int8 of one text, {precision}",
+            _encode(lambda: ["a"], precision=precision),
+            refused("InputError", precision, "range"),
+            peer=True,
+        )
         for precision in ("int8", "uint8")
     ],
     *[
-        Case("encode", f"max_seq_length {value!r}", _set("max_seq_length", value), refused("InputError", "max_seq_length"), peer=True)
+        Case(
+            "encode",
+            f"max_seq_length {value!r}",
+            _set("max_seq_length", value),
+            refused("InputError", "max_seq_length"),
+            True,
+            PLAIN if value in (65, 10**6) else None,
+        )
         for value in (0, -1, 2, 65, 10**6, "64", 64.5, True, None, [64], NAN)
     ],
     *[
-        Case("encode", f"similarity_fn_name {value!r}", _set_similarity(value), refused("InputError", "similarity_fn_name"), peer=True)
+        Case(
+            "encode",
+            f"similarity_fn_name {value!r}",
+            _set_similarity(value),
+            refused("InputError", "similarity_fn_name"),
+            peer=True,
+        )
         for value in ("nope", "", 3, ["cosine"], "Cosine")
     ],
     *[
-        Case("encode", f"pairs: {name}", lambda lib, work, p=pairs: lib.cross.predict(p), refused("InputError", place), peer=True)
+        Case(
+            "encode",
+            f"pairs: {name}",
+            lambda lib, work, p=pairs: lib.cross.predict(p),
+            refused("InputError", place),
+            name not in NOT_PEER,
+            nothing if name == "an empty list" else None,
+        )
         for name, pairs, place in BAD_PAIRS
     ],
     *[
-        Case("encode", f"rank: {name}", lambda lib, work, a=(q, d), o=options: lib.cross.rank(*a, **o), refused("InputError", place), peer=True)
-        for name, q, d, options, place in RANKS
+        Case(
+            "encode",
+            f"rank: {name}",
+            lambda lib, work, a=(q, d), o=options: lib.cross.rank(*a, **o),
+            refused("InputError", place),
+            True,
+            harmless,
+        )
+        for name, q, d, options, place, harmless in RANKS
     ],
 ]

@@ -19,11 +19,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(Path(__file__).parent))
 from battery import CRASH, HANG, OUTCOMES, WELL, Case, cases, run_case
 from libraries import LIBRARIES
 
+HERE = Path(__file__).parent
 STARTING = 180.0  # seconds that a process may take to import its library
 GRACE = 10.0  # beyond a case's own limit, which its process should keep by itself
 
@@ -54,6 +54,8 @@ class Worker:
     def _started(self) -> subprocess.Popen:
         command = [sys.executable, str(HERE / "run.py"), "--worker", self.library]
         environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "RUST_BACKTRACE": "0"}
+        if self.library == "peer":  # read when the library is imported, not when a case says so
+            environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
         quiet = subprocess.DEVNULL
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=quiet, env=environment, bufsize=0
@@ -81,6 +83,7 @@ def work(library: str) -> None:
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     lib, known = LIBRARIES[library](), {case.id: case for case in cases()}
+    lib.warm_up()
     for line in sys.stdin.buffer:
         outcome = run_case(known[line.strip().decode("unicode_escape")], lib)
         answers.write(json.dumps(outcome._asdict()).encode() + b"\n")
