@@ -31,7 +31,7 @@ from minisbert.errors import InputError, TrainingError, TrainingStopped
 from minisbert.forward import COMPUTE_DTYPES
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.training.checkpoints import Checkpoints
-from minisbert.training.config import TrainConfig, check_settings
+from minisbert.training.config import TrainConfig, check_call, check_settings, checked_score
 from minisbert.training.data import open_examples
 from minisbert.training.joint import way_of
 from minisbert.training.loggers import open_loggers
@@ -39,7 +39,7 @@ from minisbert.training.losses import initial_softmax_head, matryoshka
 from minisbert.training.optimizer import adamw, schedule
 from minisbert.training.order import Batches
 from minisbert.training.preemption import on_sigterm
-from minisbert.training.report import draw_curves, write_card
+from minisbert.training.report import draw_curves, metrics_until, write_card
 from minisbert.training.sharding import data_mesh, on_one_device, place_batch, state_sharding
 from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState, initial_state, make_train_step
 from minisbert.training.softmax_head import write_head
@@ -79,6 +79,7 @@ def train(
         TrainingError: a step was not finite, or the folder holds another run.
         TrainingStopped: SIGTERM came; the state is saved.
     """
+    check_call(folder, score, layout)
     run = _Run(encoder, config, Path(folder), score, data_mesh(devices), layout)
     with on_sigterm() as asked_to_stop:
         state, step = run.start()
@@ -146,7 +147,10 @@ class _Run:
         self.cut = 0  # texts (or pairs) that were longer than max_seq_length
         self.shapes: dict[int, tuple[int, ...]] = {}  # of the steps of this process: rows and tokens, a program each
         self.teacher = None if config.teacher is None else load_teacher(config.teacher, encoder)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(f"{folder}: the run's folder cannot be made ({error}). Choose another.") from None
         self.loggers = open_loggers(config.report_to, folder, asdict(config))
         self.metrics_file = folder / "metrics.jsonl"
         record = {
@@ -212,11 +216,9 @@ class _Run:
 
     def _forget_after(self, step: int) -> None:
         """Drop metrics of steps that will be done again."""
-        lines = self.metrics_file.read_text().splitlines() if self.metrics_file.exists() else []
-        kept = [line for line in lines if _step_of(line) is not None and _step_of(line) <= step]  # type: ignore[operator]
-        self.metrics_file.write_text("".join(line + "\n" for line in kept))
-        scores = [json.loads(line).get("score") for line in kept]
-        self.best = max((score for score in scores if score is not None), default=None)
+        kept = metrics_until(self.metrics_file, step)
+        self.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self.best = max((line["score"] for line in kept if "score" in line), default=None)
 
     def batch(self, step: int) -> TrainBatch:
         """The arrays of a step."""
@@ -258,7 +260,7 @@ class _Run:
         """Score the model; keep it if it is the best so far."""
         trained = self.trained(state)
         assert self.score is not None
-        score = self.score(trained)
+        score = checked_score(self.score(trained), step)
         if self.best is None or score > self.best:
             self.best = score
             trained.save(self.folder / "best")
@@ -312,13 +314,6 @@ class _Run:
             file.write(json.dumps(line) + "\n")
         for log in self.loggers:
             log(line["step"], {name: value for name, value in line.items() if isinstance(value, float)})
-
-
-def _step_of(line: str) -> int | None:
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return None  # a line that a kill cut short
 
 
 def _bar(steps: int, done: int, show: bool) -> Any:

@@ -1,11 +1,26 @@
 """What a run says about itself when it is done: curves as a picture, a model card."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+
+def metrics_until(file: Path, step: int) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl up to a step; what a kill cut short, or what is none of ours, is left out."""
+    kept = []
+    for text in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []:
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        whole = isinstance(line, dict) and type(line.get("step")) is int and line["step"] <= step
+        if whole and all(isinstance(line.get(name, 0.0), int | float) for name in ("loss", "score")):
+            kept.append(line)
+    return kept
 
 
 def draw_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
