@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from minisbert.checkpoint import hub, staging, wheels
 from minisbert.checkpoint.catalog import MODELS, Model, find
@@ -39,7 +40,7 @@ def locate(
     name_or_folder: str | Path,
     *,
     offline: bool | None = None,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     revision: str | None = None,
     show_progress: bool = True,
 ) -> Path:
@@ -55,7 +56,7 @@ def locate(
         show_progress: bars for what takes long, on stderr.
 
     Raises:
-        InputError: the name or revision is not one.
+        InputError: the name or revision is not one, or an option.
         ModelFolderError: it reads as a path, and no folder is there.
         DownloadError: no source could give the model; the message tells what each of them said.
 
@@ -64,11 +65,17 @@ def locate(
         >>> sorted(path.name for path in folder.glob("*.safetensors"))      # doctest: +SKIP
         ['model.safetensors']
     """
+    _check_options(cache, offline)
     folder = _as_folder(name_or_folder)
     if folder is not None:
         return folder
     model = _as_model(str(name_or_folder), revision)
-    home = (cache or cache_folder()) / "models" / model.repository.replace("/", "--") / model.revision
+    home = (
+        (Path(cache).expanduser() if cache is not None else cache_folder())
+        / "models"
+        / model.repository.replace("/", "--")
+        / model.revision
+    )
     if not staging.faults(home, model):
         return home
     try:
@@ -99,6 +106,14 @@ def is_offline(argument: bool | None = None) -> bool:
     """Whether the network is forbidden, by the argument or by MINISBERT_OFFLINE or HF_HUB_OFFLINE."""
     said = (os.environ.get(name, "").strip().lower() for name in ("MINISBERT_OFFLINE", "HF_HUB_OFFLINE"))
     return bool(argument) or any(word not in ("", "0", "false", "no", "off") for word in said)
+
+
+def _check_options(cache: Any, offline: Any) -> None:
+    written = isinstance(cache, str | Path) and str(cache).strip() and "\0" not in str(cache)
+    if cache is not None and not written:
+        raise InputError(f"cache is {cache!r:.100}. Expected None, or the folder of the cache, as str or Path.")
+    if offline is not None and not isinstance(offline, bool):
+        raise InputError(f"offline is {offline!r:.100}. Expected True, False or None.")
 
 
 def _as_folder(name_or_folder: str | Path) -> Path | None:

@@ -1,6 +1,6 @@
 """What is given to an index, checked before anything is kept of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ def checked_ids(ids: Sequence[str | int], count: int, known: set[str | int]) -> 
     Raises:
         InputError: not as many as rows, of another type, or known already.
     """
+    if not isinstance(ids, Iterable):
+        raise InputError(f"ids is {shown(ids)}. Expected a list of texts or whole numbers.")
     found = [int(one) if isinstance(one, np.integer) else one for one in ids]
     if len(found) != count:
         raise InputError(f"ids has {len(found)} items, there are {count} rows. Expected equally many.")

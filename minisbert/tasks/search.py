@@ -79,8 +79,9 @@ def nearest(
         array([[1.    , 0.7071]], dtype=float32)
     """
     one_of("similarity", similarity, SIMILARITIES)
-    wanted = _count("k", k)
-    if recall is not None and not (isinstance(recall, float | int) and 0 < recall <= 1):
+    wanted = positive("k", k)
+    share = isinstance(recall, float | int) and not isinstance(recall, bool) and 0 < recall <= 1
+    if recall is not None and not share:
         raise InputError(f"recall is {shown(recall)}. Expected None, or a share above 0 and up to 1.")
     corpus = Vectors.of(corpus_MD)
     M, D = corpus.shape
@@ -233,11 +234,6 @@ _best_after = jax.jit(best_after, static_argnames=("k", "recall"))
 
 
 # --- on the host ---------------------------------------------------------------------------------------------------
-
-
-def _count(name: str, value: Any) -> int:
-    zero = isinstance(value, int | np.integer) and not isinstance(value, bool) and value == 0
-    return 0 if zero else positive(name, value)
 
 
 def _chunk_rows(chunk_rows: int | None, M: int, D: int) -> int:

@@ -9,6 +9,7 @@ Whether the numbers are finite is seen where they are used (search.py), so that 
 
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import jax
@@ -41,7 +42,7 @@ class NpyFile:
             size = self.path.stat().st_size
         except FileNotFoundError:
             raise DataError(f"{path}: no such file. Expected a .npy file of embeddings; check the path.") from None
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, SyntaxError, TokenError, RecursionError) as error:  # of NumPy's parser
             raise DataError(f"{path}: cannot be read ({error}). Expected a .npy file; make it again.") from None
         if len(self.shape) != 2 or min(self.shape) < 0 or fortran or self.dtype.hasobject:
             raise DataError(

@@ -176,14 +176,14 @@ class Tokenizer:
         return min(len(self.prefix) + len(content), max_length - len(self.suffix))
 
 
-def check_sentences(sentences: Sequence[Any]) -> None:
+def check_sentences(sentences: Sequence[Any], name: str = "sentences") -> None:
     """Every item is text that can be encoded.
 
     Raises:
         InputError: naming the first item that is not, and what it is.
     """
     for row, sentence in enumerate(sentences):
-        check_text(f"sentences[{row}]", sentence)
+        check_text(f"{name}[{row}]", sentence)
 
 
 def check_text(name: str, text: Any) -> None:
