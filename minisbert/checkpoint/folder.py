@@ -270,17 +270,14 @@ def _read_lengths(folder: ModelFolder) -> None:
     file = folder.transformer_path / _LENGTH_FILE
     if file.exists():
         settings = Settings(read_json(file), file)
+        refused = ["model_args", "tokenizer_args", "config_args", "model_kwargs", "processor_kwargs", "config_kwargs"]
         settings.known(
             ["max_seq_length", "do_lower_case", "transformer_task", "modality_config", "module_output_name"]
-            + ["model_args", "tokenizer_args", "config_args", "model_kwargs", "processor_kwargs", "config_kwargs"]
-            + ["unpad_inputs"]
+            + ["unpad_inputs", *refused]
         )
         settings.choice("transformer_task", ["feature-extraction"], default="feature-extraction")
         settings.choice("module_output_name", ["token_embeddings"], default="token_embeddings")
-        settings.absent(
-            ["model_args", "tokenizer_args", "config_args", "model_kwargs", "processor_kwargs", "config_kwargs"],
-            "arguments for another library could change the result",
-        )
+        settings.absent(refused, "arguments for another library could change the result")
         text_only = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
         if settings.values.get("modality_config", text_only) != text_only:
             settings.complain("modality_config", f"{text_only}, text in and the last hidden state out")

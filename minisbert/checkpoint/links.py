@@ -4,6 +4,7 @@ A folder that came as an archive or a git clone can hold links to any file of th
 copy what they point to.
 """
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def refuse_links_out(folder: Path, parts: Iterable[Path] = ()) -> None:
     ):  # the Hugging Face cache: snapshots/<commit>/config.json -> ../../blobs/<digest>
         stores.append((home.parent.parent / "blobs").resolve())
     for part in {folder, *parts}:
-        for file in sorted(part.iterdir()) if part.is_dir() else ():
+        for file in sorted(part.iterdir()) if os.path.isdir(part) else ():
             if file.suffix not in _READ:
                 continue
             try:

@@ -45,7 +45,7 @@ class Worker:
         line = self._line(seconds)
         if line:
             return json.loads(line)
-        hung = process.poll() is None
+        hung = line is None
         process.kill()
         code = process.wait()
         self.process = None
@@ -61,13 +61,13 @@ class Worker:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=quiet, env=environment, bufsize=0
         )
 
-    def _line(self, seconds: float) -> bytes:
-        """What the process answers; nothing when it ends or takes too long."""
+    def _line(self, seconds: float) -> bytes | None:
+        """What the process answers; nothing (b"") when it ends, None when it takes too long."""
         assert self.process is not None and self.process.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self.process.stdout, selectors.EVENT_READ)
             # An answer is one short write: when there is something, there is all of it.
-            return self.process.stdout.readline() if selector.select(seconds) else b""
+            return self.process.stdout.readline() if selector.select(seconds) else None
 
     def close(self) -> None:
         """End the process."""
