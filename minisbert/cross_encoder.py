@@ -325,4 +325,4 @@ class CrossEncoder:
 def _locate(model: Any, revision: str | None, cache: str | Path | None, offline: bool | None) -> Path:
     from minisbert.checkpoint.download import locate
 
-    return locate(model, revision=revision, cache=Path(cache) if cache else None, offline=offline)
+    return locate(model, revision=revision, cache=cache, offline=offline)

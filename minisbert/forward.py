@@ -21,6 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from minisbert.arguments import positive
 from minisbert.checkpoint.download import cache_folder
+from minisbert.errors import MinisbertError
 from minisbert.pair_model import PairDesign, define_pair
 from minisbert.sentence_model import Design, Embeddings, define
 from minisbert.text.batching import ACCELERATOR, Batch, ShapeTable, rectangle
@@ -185,13 +186,22 @@ def ahead(batches: Iterable[Batch], start: Callable[[Batch], Any]) -> Iterator[t
 
 
 def read_back(batch: Batch, computed: Any) -> Result:
-    """Wait for a batch and bring it to the host."""
+    """Wait for a batch and bring it to the host.
+
+    Raises:
+        MinisbertError: a number that is not finite, which would spoil whatever it is compared with.
+    """
     count = len(batch.rows)
     if not isinstance(computed, Embeddings):
-        return Result(batch.rows, np.asarray(computed)[:count], [])
-    token_BLD = np.asarray(computed.token_BLD)
-    tokens = [(batch.token_ids_BL[b, :length], token_BLD[b, :length]) for b, length in enumerate(batch.lengths_B)]
-    return Result(batch.rows, np.asarray(computed.sentence_BD)[:count], tokens[:count])
+        result = Result(batch.rows, np.asarray(computed)[:count], [])
+    else:
+        token_BLD, lengths = np.asarray(computed.token_BLD), batch.lengths_B[:count]
+        tokens = [(batch.token_ids_BL[b, :length], token_BLD[b, :length]) for b, length in enumerate(lengths)]
+        result = Result(batch.rows, np.asarray(computed.sentence_BD)[:count], tokens)
+    finite = np.isfinite(result.sentence_BD).all() and all(np.isfinite(token_LD).all() for _, token_LD in result.tokens)
+    if not finite:
+        raise MinisbertError("an embedding is not finite: the weights overflow. Use another model.")
+    return result
 
 
 def default_shapes(token_budget: int | None = None) -> ShapeTable:

@@ -22,6 +22,7 @@ from minisbert.checkpoint.folder import ModelFolder, read_folder
 from minisbert.checkpoint.folder_writer import chain_of, write_chain, write_module, write_router
 from minisbert.checkpoint.modules import Module
 from minisbert.checkpoint.router import Routes, check_names
+from minisbert.checkpoint.settings import read_bytes
 from minisbert.checkpoint.static_folder import StaticTensors, with_length_limit
 from minisbert.checkpoint.tensors import WEIGHTS, SafetensorsFiles, write_tensors
 from minisbert.checkpoint.whole_folder import staged_folder
@@ -43,6 +44,8 @@ TOKENIZER_FILES = (
     "merges.txt",
     "added_tokens.json",
 )
+
+SOON_DEFINED = 48  # layers
 
 
 @dataclass
@@ -120,6 +123,11 @@ def _load_chain(
             f"{tokenizer.where}: gives ids up to {tokenizer.largest_id()}, but {folder.sources['vocab_size']}'s vocab_size "
             f"is {design.config.vocab_size}. The tokenizer is another model's; fetch the model again."
         )
+    if folder.max_seq_length is not None and folder.max_seq_length <= tokenizer.special_tokens:
+        raise ModelFolderError(
+            f"{folder.path}: max_seq_length is {folder.max_seq_length}, but the tokenizer puts {tokenizer.special_tokens} "
+            f"special tokens around each text. Expected at least {tokenizer.special_tokens + 1}; correct the settings."
+        )
     _refuse_too_few(folder, design)
     shapes = {name: tuple(leaf.shape) for name, leaf in flatten(define(design)[1]).items()}
 
@@ -142,7 +150,7 @@ def _load_chain(
         design=design,
         params=nest(params),
         tokenizer=tokenizer,
-        tokenizer_files={name: file.read_bytes() for name, file in files.items() if file.is_file()},
+        tokenizer_files={name: read_bytes(file) for name, file in files.items() if file.is_file()},
         leftover=replace(encoder, params={}),
     )
 

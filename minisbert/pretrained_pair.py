@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from minisbert import limits
 from minisbert.checkpoint.convert import (
     Converted,
     Rule,
@@ -25,7 +26,6 @@ from minisbert.checkpoint.convert import (
 )
 from minisbert.checkpoint.folder import ModelFolder
 from minisbert.checkpoint.pair_folder import (
-    MOST_LABELS,
     PairFolder,
     classifier_dropout,
     default_activation,
@@ -34,7 +34,7 @@ from minisbert.checkpoint.pair_folder import (
     read_pair_folder,
     write_pair_settings,
 )
-from minisbert.checkpoint.settings import Settings
+from minisbert.checkpoint.settings import Settings, read_bytes
 from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
 from minisbert.checkpoint.whole_folder import staged_folder
 from minisbert.encoders import FAMILIES
@@ -94,7 +94,7 @@ def load_pair(path: Path) -> PretrainedPair:
         put=lambda path, array: jax.device_put(array),
     )
     files = {name: folder.transformer_path / name for name in TOKENIZER_FILES}
-    contents = {name: file.read_bytes() for name, file in files.items() if file.is_file()}
+    contents = {name: read_bytes(file) for name, file in files.items() if file.is_file()}
     if folder.max_seq_length is None:
         folder.max_seq_length = length_limit(contents, folder.transformer_path)
     return PretrainedPair(pair, design, nest(converted.params), tokenizer, contents, replace(converted, params={}))
@@ -110,8 +110,8 @@ def fresh_pair(encoder: Pretrained, num_labels: int, seed: int) -> PretrainedPai
         ModelFolderError: a family without a head here, or without a second segment.
         InputError: more labels than any model has.
     """
-    if num_labels > MOST_LABELS:
-        raise InputError(f"num_labels is {num_labels}. Expected at most {MOST_LABELS}.")
+    if num_labels > limits.LABELS:
+        raise InputError(f"num_labels is {num_labels}. Expected at most {limits.LABELS}.")
     given = encoder.folder
     if given.routes is not None:
         raise ModelFolderError(

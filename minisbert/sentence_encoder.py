@@ -96,7 +96,7 @@ class SentenceEncoder:
         """
         from minisbert.checkpoint.download import locate
 
-        path = locate(name_or_folder, revision=revision, cache=Path(cache) if cache else None, offline=offline)
+        path = locate(name_or_folder, revision=revision, cache=cache, offline=offline)
         return SentenceEncoder(load_pretrained(path), compute_dtype=compute_dtype, token_budget=token_budget)
 
     # --- text to vectors -------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.kinds import refuse_other_kinds
+from minisbert.checkpoint.links import refuse_links_out
 from minisbert.checkpoint.modules import (
     MODULE_TYPES,
     Given,
@@ -81,12 +82,14 @@ def read_folder(path: Path) -> ModelFolder:
     path = Path(path)
     if not path.is_dir():
         raise ModelFolderError(f"{path}: no such folder. Expected a model folder or a known model name.")
+    refuse_links_out(path)
     refuse_other_kinds(path)
     file = path / "modules.json"
     if not file.exists():
         folder = _read_plain(path)
     else:
         parts = _read_chain(file)
+        refuse_links_out(path, (path / part.path for part in parts))
         routers = [i for i, part in enumerate(parts) if part.kind == "router"]
         if len(routers) > 1:
             raise ModelFolderError(f"{file}: {len(routers)} Routers in the chain; expected one. Use another model.")
@@ -223,22 +226,19 @@ def _read_lengths(folder: ModelFolder) -> None:
     file = folder.transformer_path / _LENGTH_FILE
     if file.exists():
         settings = Settings(read_json(file), file)
+        refused = ["model_args", "tokenizer_args", "config_args", "model_kwargs", "processor_kwargs", "config_kwargs"]
         settings.known(
             ["max_seq_length", "do_lower_case", "transformer_task", "modality_config", "module_output_name"]
-            + ["model_args", "tokenizer_args", "config_args", "model_kwargs", "processor_kwargs", "config_kwargs"]
-            + ["unpad_inputs"]
+            + ["unpad_inputs", *refused]
         )
         settings.choice("transformer_task", ["feature-extraction"], default="feature-extraction")
         settings.choice("module_output_name", ["token_embeddings"], default="token_embeddings")
-        settings.absent(
-            ["model_args", "tokenizer_args", "config_args", "model_kwargs", "processor_kwargs", "config_kwargs"],
-            "arguments for another library could change the result",
-        )
+        settings.absent(refused, "arguments for another library could change the result")
         text_only = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
         if settings.values.get("modality_config", text_only) != text_only:
             settings.complain("modality_config", f"{text_only}, text in and the last hidden state out")
         if settings.values.get("max_seq_length") is not None:
-            folder.max_seq_length = settings.integer("max_seq_length", at_least=1, at_most=10_000_000)
+            folder.max_seq_length = settings.integer("max_seq_length", at_least=1, at_most=limits.ROWS)
             folder.sources["max_seq_length"] = _LENGTH_FILE
         folder.do_lower_case = settings.flag("do_lower_case", default=False)
         folder.sources["do_lower_case"] = _LENGTH_FILE
@@ -248,10 +248,10 @@ def _read_lengths(folder: ModelFolder) -> None:
         settings = Settings(read_json(file), file)
         length = settings.values.get("model_max_length")
         # 1e30 is the library's way to say "no limit".
-        if isinstance(length, int | float) and not isinstance(length, bool) and length >= 10_000_000:
+        if isinstance(length, int | float) and not isinstance(length, bool) and length >= limits.ROWS:
             length = None
         if length is not None:
-            folder.max_seq_length = settings.integer("model_max_length", at_least=1, at_most=10_000_000)
+            folder.max_seq_length = settings.integer("model_max_length", at_least=1, at_most=limits.ROWS)
             folder.sources["max_seq_length"] = "tokenizer_config.json"
             settings.finish()
 

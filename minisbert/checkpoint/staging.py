@@ -143,7 +143,7 @@ def faults(home: Path, model: Model) -> list[str]:
     try:
         listed = json.loads((home / MANIFEST).read_text(encoding="utf-8"))["files"]
         sizes = {name: int(entry["size"]) for name, entry in listed.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return [f"{MANIFEST}: missing or not readable"]
     sizes |= {name: record.size for name, record in model.files.items()}
     found = ((name, problem_with(home / name, FileRecord(size))) for name, size in sizes.items())

@@ -93,6 +93,12 @@ class SafetensorsFiles:
                 f"{path}: 'weight_map' is {type(weight_map).__name__}, expected an object of tensor name to file name. "
                 "Fetch the model again."
             )
+        odd = sorted(file for file in set(weight_map.values()) if not file.endswith(".safetensors"))
+        if odd:
+            raise ModelFolderError(
+                f"{path}: names the file {odd[0]!r:.200} among the weights. Expected names that end in .safetensors; do not "
+                "use this model."
+            )
         return weight_map
 
     def _check_index(self, index: Mapping[str, str]) -> None:

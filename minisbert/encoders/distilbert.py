@@ -82,12 +82,12 @@ class Config:
         settings.absent(["auto_map"], "code from a model folder is never run")
         settings.absent(["quantization_config", "pruned_heads"], "only dense float weights are read")
         config = Config(
-            vocab_size=settings.integer("vocab_size", at_least=1, at_most=10_000_000),
+            vocab_size=settings.integer("vocab_size", at_least=1, at_most=limits.ROWS),
             dim=settings.integer("dim", at_least=1, at_most=limits.WIDTH),
             n_layers=settings.integer("n_layers", at_least=1, at_most=limits.LAYERS),
             n_heads=settings.integer("n_heads", at_least=1, at_most=limits.WIDTH),
             hidden_dim=settings.integer("hidden_dim", at_least=1, at_most=limits.WIDTH),
-            max_position_embeddings=settings.integer("max_position_embeddings", at_least=1, at_most=10_000_000),
+            max_position_embeddings=settings.integer("max_position_embeddings", at_least=1, at_most=limits.ROWS),
             activation=settings.choice("activation", ACTIVATIONS, default="gelu"),
             dropout=settings.number("dropout", at_least=0, below=1, default=0.1),
             attention_dropout=settings.number("attention_dropout", at_least=0, below=1, default=0.1),

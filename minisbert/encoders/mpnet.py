@@ -64,13 +64,13 @@ class Config:
         settings.absent(["auto_map"], "code from a model folder is never run")
         settings.absent(["quantization_config", "pruned_heads"], "only dense float weights are read")
         config = Config(
-            vocab_size=settings.integer("vocab_size", at_least=PADDING_ID + 1, at_most=10_000_000),
+            vocab_size=settings.integer("vocab_size", at_least=PADDING_ID + 1, at_most=limits.ROWS),
             hidden_size=settings.integer("hidden_size", at_least=1, at_most=limits.WIDTH),
             num_hidden_layers=settings.integer("num_hidden_layers", at_least=1, at_most=limits.LAYERS),
             num_attention_heads=settings.integer("num_attention_heads", at_least=1, at_most=limits.WIDTH),
             intermediate_size=settings.integer("intermediate_size", at_least=1, at_most=limits.WIDTH),
             max_position_embeddings=settings.integer(
-                "max_position_embeddings", at_least=PADDING_ID + 2, at_most=10_000_000
+                "max_position_embeddings", at_least=PADDING_ID + 2, at_most=limits.ROWS
             ),
             relative_attention_num_buckets=settings.choice(
                 "relative_attention_num_buckets", [32], default=32, why="the peer library computes 32 whatever it says"

@@ -14,10 +14,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from minisbert.arguments import embedding_rows
+from minisbert.arguments import embedding_rows, positive, refuse_too_long
 from minisbert.errors import DataError, InputError
-from minisbert.tasks.index_rows import refuse_long
-from minisbert.tasks.search import Hits, counted
+from minisbert.tasks.search import Hits
 
 # Links a node, and candidates followed while building and while searching: the libraries' and the paper's usual range.
 LINKS, BUILDING, SEARCHING = 32, 128, 128
@@ -73,9 +72,7 @@ class FaissGraph:
     def search(self, queries_BD: np.ndarray, k: int) -> Hits:
         """Dot products and rows, best first; row -1 where the graph led to fewer than k."""
         queries_BD = _rows("queries", queries_BD, self.width)
-        if not counted("k", k):
-            return Hits(np.empty((len(queries_BD), 0), np.float32), np.empty((len(queries_BD), 0), np.int64))
-        self._index.hnsw.efSearch = max(SEARCHING, k)
+        self._index.hnsw.efSearch = max(SEARCHING, positive("k", k))
         return Hits(*self._index.search(queries_BD, k))
 
     def save(self, path: Path) -> None:
@@ -129,7 +126,7 @@ class UsearchGraph:
     def search(self, queries_BD: np.ndarray, k: int) -> Hits:
         """Dot products and rows, best first; row -1 where the graph led to fewer than k."""
         queries_BD = _rows("queries", queries_BD, self.width)
-        self._index.expansion_search = max(SEARCHING, counted("k", k))
+        self._index.expansion_search = max(SEARCHING, positive("k", k))
         scores_BK = np.full((len(queries_BD), k), -np.inf, np.float32)
         rows_BK = np.full((len(queries_BD), k), -1, np.int64)
         for b, query_D in enumerate(queries_BD if k else []):
@@ -163,7 +160,7 @@ def _rows(name: str, value: Any, width: int) -> np.ndarray:
     rows_MD = np.ascontiguousarray(embedding_rows(name, value))
     if rows_MD.shape[1] != width:
         raise InputError(f"{name} are {rows_MD.shape[1]} wide, the graph {width}. Expected embeddings of one model.")
-    refuse_long(rows_MD, name)
+    refuse_too_long(name, rows_MD)
     return rows_MD
 
 

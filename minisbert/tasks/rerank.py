@@ -58,7 +58,7 @@ def retrieve_and_rerank(
         >>> [hit.id for hit in retrieve_and_rerank("query", Found(), Shortest())]
         ['b', 'a']
     """
-    texts, single = as_list(queries)
+    texts, single = as_list(queries, "queries")
     if positive("candidates", candidates) < positive("k", k):
         raise InputError(f"candidates is {candidates}, k {k}. Expected at least as many candidates as hits.")
     found = searcher.search(texts, candidates) if texts else []

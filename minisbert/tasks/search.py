@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from minisbert.arguments import embedding_rows, one_of, positive
+from minisbert.arguments import embedding_rows, one_of, positive, refuse_too_long
 from minisbert.errors import InputError
 from minisbert.similarity import normalize
 from minisbert.tasks.shares import Shares
@@ -83,8 +83,9 @@ def nearest(
         array([[1.    , 0.7071]], dtype=float32)
     """
     one_of("similarity", similarity, SIMILARITIES)
-    wanted = counted("k", k)
-    if recall is not None and not (isinstance(recall, float | int) and 0 < recall <= 1):
+    wanted = positive("k", k)
+    share = isinstance(recall, float | int) and not isinstance(recall, bool) and 0 < recall <= 1
+    if recall is not None and not share:
         raise InputError(f"recall is {shown(recall)}. Expected None, or a share above 0 and up to 1.")
     corpus = Vectors.of(corpus_MD)
     M, D = corpus.shape
@@ -96,7 +97,7 @@ def nearest(
     B, K = len(queries), min(wanted, M)
     if not B or not K:
         return Hits(np.empty((B, K), np.float32), np.empty((B, K), np.int64))
-    _refuse_long(queries)
+    refuse_too_long("queries", queries)
     if similarity == "cosine":
         queries = normalize(queries)
     shares = Shares.of(corpus)
@@ -254,25 +255,6 @@ _best_after = jax.jit(best_after, static_argnames=("k", "recall"))
 
 
 # --- on the host ---------------------------------------------------------------------------------------------------
-
-
-def counted(name: str, value: Any) -> int:
-    """A whole number of at least 0: none may be wanted.
-
-    Raises:
-        InputError: naming the argument and its value.
-    """
-    zero = isinstance(value, int | np.integer) and not isinstance(value, bool) and value == 0
-    return 0 if zero else positive(name, value)
-
-
-def _refuse_long(queries_BD: np.ndarray) -> None:
-    with np.errstate(over="ignore"):
-        long = ~np.isfinite((queries_BD * queries_BD).sum(axis=1))
-    if long.any():
-        raise InputError(
-            f"queries[{int(np.argmax(long))}] is too long for float32. Expected embeddings of ordinary size."
-        )
 
 
 def _chunk_rows(chunk_rows: int | None, M: int, D: int) -> int:

@@ -92,14 +92,15 @@ class Journal:
             log(line["step"], {name: value for name, value in line.items() if isinstance(value, float)})
 
     def lines(self) -> list[dict[str, Any]]:
-        """All whole lines; one that a kill cut short is left out."""
+        """All whole lines; what a kill cut short, or what is none of ours, is left out."""
         found = []
-        for text in self.file.read_text().splitlines() if self.file.exists() else []:
+        for text in self.file.read_text(encoding="utf-8", errors="replace").splitlines() if self.file.exists() else []:
             try:
                 line = json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
-            if isinstance(line, dict) and isinstance(line.get("step"), int):
+            whole = isinstance(line, dict) and type(line.get("step")) is int
+            if whole and all(isinstance(line.get(name, 0.0), int | float) for name in ("loss", "score")):
                 found.append(line)
         return found
 

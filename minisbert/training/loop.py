@@ -19,7 +19,7 @@ from typing import TypeVar
 from minisbert.cross_encoder import CrossEncoder
 from minisbert.errors import TrainingStopped
 from minisbert.sentence_encoder import SentenceEncoder
-from minisbert.training.config import TrainConfig
+from minisbert.training.config import TrainConfig, check_call
 from minisbert.training.hosts import leads, together
 from minisbert.training.preemption import on_sigterm
 from minisbert.training.report import progress_bar
@@ -63,6 +63,7 @@ def train(
         WriteError: the model or the metrics could not be written.
         TrainingStopped: SIGTERM came; the state is saved.
     """
+    check_call(folder, score, layout)
     run = Run(encoder, config, Path(folder), score, data_mesh(devices, model_devices), layout, new_shapes)
     with on_sigterm() as asked_to_stop, together(str(folder)):
         state, step = run.start()

@@ -18,11 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from minisbert.checkpoint.whole_folder import whole_file
+from minisbert.checkpoint.whole_folder import not_written, whole_file
 from minisbert.errors import TrainingError
 from minisbert.forward import COMPUTE_DTYPES
 from minisbert.training.checkpoints import Checkpoints
-from minisbert.training.config import TrainConfig, check_settings
+from minisbert.training.config import TrainConfig, check_settings, checked_score
 from minisbert.training.data import open_examples
 from minisbert.training.hosts import evened, leads
 from minisbert.training.joint import way_of
@@ -107,7 +107,10 @@ class Run:
             self.trainable = initial_adapters(params, config.lora_rank, config.lora_targets, key)
         else:  # a copy: the step gives the state's memory away, and the caller's encoder keeps its own
             self.trainable = jax.tree.map(jnp.copy, params)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise not_written(folder, error) from None
         self.journal = Journal(folder, asdict(config), config.report_to, writes=leads())
         record = {
             "config": json.loads(json.dumps(asdict(config))),
@@ -208,7 +211,7 @@ class Run:
         if not leads():
             return
         assert self.score is not None
-        score = self.score(trained)
+        score = checked_score(self.score(trained), step)
         if self.best is None or score > self.best:
             self.best = score
             trained.save(self.folder / "best")

@@ -55,7 +55,7 @@ def data_mesh(devices: int | None = None, model_devices: int = 1) -> Mesh:
     """
     there = jax.devices()
     count = len(there) if devices is None else devices
-    if not isinstance(count, int) or not 1 <= count <= len(there):
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= len(there):
         raise InputError(
             f"devices is {devices!r}. Expected 1 to {len(there)}, the {there[0].platform} devices that JAX finds here."
         )

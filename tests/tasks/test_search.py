@@ -92,7 +92,6 @@ def test_the_edges_of_k_and_of_the_corpus():
     q, c = made(2, 4, 1), made(5, 4, 2)
     assert nearest(q, c, 9).rows_BK.shape == (2, 5)
     assert sorted(nearest(q, c, 9).rows_BK[0]) == [0, 1, 2, 3, 4]
-    assert nearest(q, c, 0).rows_BK.shape == (2, 0)
     assert nearest(q, c[:0], 3).rows_BK.shape == (2, 0)
     assert nearest(q[:0], c, 3).scores_BK.shape == (0, 3)
     assert nearest(q[0], c, 3).rows_BK.shape == (1, 3)

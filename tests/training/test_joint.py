@@ -122,10 +122,10 @@ CASES = [
 @pytest.mark.parametrize("name, S, C, labels, options", CASES)
 def test_a_loss_and_its_gradient_are_the_twins(name, S, C, labels, options):
     logits, known = LOGITS[:S, :, :C], LABELS[name][labels]
-    plain = partial(getattr(twin, name), *asked)
+    plain = partial(getattr(twin, name), **options)
     reference = lambda x: plain(x, known if known.ndim == 2 or name != "margin_mse" else known[:, None])  # noqa: E731
     with jax.enable_x64(True):
-        loss = partial(JOINT_LOSSES[name].function, targets=Targets(labels_B=jnp.asarray(known)), *asked)
+        loss = partial(JOINT_LOSSES[name].function, targets=Targets(labels_B=jnp.asarray(known)), **options)
         value, gradient = jax.jit(jax.value_and_grad(loss), compiler_options=UNOPTIMIZED)(jnp.asarray(logits))
         gradient = np.asarray(gradient)
     assert float(value) == pytest.approx(reference(logits), rel=FLOAT64)

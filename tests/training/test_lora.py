@@ -179,10 +179,10 @@ def losses_and_gradients(chunk_size=None):
     options = {"definition": definition, "loss": loss}
 
     def of_adapters(model):
-        return siamese_loss({"model": model, "head": {}}, batch, None, whole=whole, *asked)
+        return siamese_loss({"model": model, "head": {}}, batch, None, whole=whole, **options)
 
     def of_params(model):
-        return siamese_loss({"model": model, "head": {}}, batch, None, *asked)
+        return siamese_loss({"model": model, "head": {}}, batch, None, **options)
 
     if chunk_size is None:
         ours = compiled(jax.value_and_grad(of_adapters))(trained)
@@ -245,8 +245,8 @@ def config(data, **settings):
     return TrainConfig(data=(data,), **{**defaults, **settings})
 
 
-def run(config, folder, family="bert", *asked):
-    return train(SentenceEncoder.load(tiny(family)), config, folder, show_progress=False, *asked)
+def run(config, folder, family="bert", **options):
+    return train(SentenceEncoder.load(tiny(family)), config, folder, show_progress=False, **options)
 
 
 def bits(encoder):
