@@ -54,7 +54,11 @@ NEVER_IMPORTED = {
     *("builtins", "code", "codeop", "ctypes", "pty", "zipimport", "pkgutil"),
 }
 # The race runs its rivals, each in a process of its own.
-MAY_IMPORT_RIVALS = {("commands/bench_peers.py", "torch"), ("commands/bench_peers.py", "sentence_transformers")}
+MAY_IMPORT_THIS = {
+    *(("commands/bench_peers.py", "torch"), ("commands/bench_peers.py", "sentence_transformers")),
+    # One call of the C library each, by its name in the source: renameat2 and prctl, which Python has not.
+    *(("checkpoint/whole_folder.py", "ctypes"), ("commands/supervision.py", "ctypes")),
+}
 
 NEVER_CALLED = {"eval", "exec", "compile", "__import__", "execfile"}
 # The same by their full names, and what else runs code or a shell from data.
@@ -153,7 +157,7 @@ def danger_complaints(path: str, tree: ast.Module) -> Iterator[str]:
     """Other frameworks, pickles, code made from data, modules imported by a computed name."""
     for line, module in imports(path, tree):
         top = module.split(".")[0]
-        if top in NEVER_IMPORTED and (path, top) not in MAY_IMPORT_RIVALS:
+        if top in NEVER_IMPORTED and (path, top) not in MAY_IMPORT_THIS:
             yield f"{path}:{line}: imports {top}"
         if top in ("importlib", "runpy", "imp") and path not in MAY_IMPORT_BY_NAME and module != "importlib.metadata":
             yield f"{path}:{line}: imports {module}; only {', '.join(sorted(MAY_IMPORT_BY_NAME))} import by name"

@@ -14,6 +14,14 @@ from minisbert.errors import TrainingError
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
+def join_in_child(run: str, coordinator: str | None, hosts: int | None, host: int | None) -> None:
+    """Become one of several hosts: before jax is imported, and before anything asks it for its devices."""
+    in_child(run)
+    from minisbert.training.hosts import join
+
+    join(coordinator, hosts, host)
+
+
 def in_child(what: str) -> None:
     """Go on in a child process; the parent passes SIGTERM on, waits, and ends as the child did. Before jax is imported.
 

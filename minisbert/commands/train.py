@@ -143,7 +143,9 @@ def train(
     from pathlib import Path
 
     if cluster or (coordinator, hosts, host) != (None, None, None):
-        _join(run, coordinator, hosts, host)
+        from minisbert.commands.supervision import join_in_child
+
+        join_in_child(run, coordinator, hosts, host)
 
     from minisbert.commands.train_plan import print_plan
     from minisbert.errors import InputError
@@ -228,16 +230,6 @@ def train(
         run_training(encoder, config, Path(run), score=score, **where)
     print(Path(run) / "final")
     return 0
-
-
-def _join(run: str, coordinator: str | None, hosts: int | None, host: int | None) -> None:
-    """Become one of several hosts: before jax is imported, and before anything asks it for its devices."""
-    from minisbert.commands.supervision import in_child
-
-    in_child(run)
-    from minisbert.training.hosts import join
-
-    join(coordinator, hosts, host)
 
 
 @contextmanager
