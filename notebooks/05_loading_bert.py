@@ -262,9 +262,9 @@ assert (
 assert np.abs(scores["one transpose forgotten"] - scores["right"]).max() > 0.1
 
 # %% [markdown]
-# No error, numbers between -1 and 1 as they should be, and even the pairs that mean the same still come first: a glance
-# at the results would pass it. Only an independent truth tells that they are wrong: the printed table of the article (notebook 01), the
-# float64 twin, the peer library. This is why every family of this package is held against the last two.
+# No error, numbers between -1 and 1 as they should be, and even the pairs that mean the same still come first: a glance at
+# the results would pass it. Only an independent truth tells that they are wrong: the printed table of the article (notebook
+# 01), the float64 twin, the peer library. This is why every family of this package is held against the last two.
 #
 # ## Exercises
 #

@@ -128,17 +128,16 @@ TABLE_2 = {  # trained on -> (cross-encoder BERT-base, bi-encoder SBERT-base), x
     "STSb": (84.30, 84.67),
     "NLI, then STSb": (88.33, 85.35),
 }
-figure = Figure(figsize=(7, 2.4), layout="constrained")
+figure = Figure(figsize=(7, 2.8), layout="constrained")
 axes = figure.subplots()
-for place, (cross_score, bi_score) in enumerate(TABLE_2.values()):
-    for shift, score, colour, hatch in ((-0.2, cross_score, ORANGE, "//"), (0.2, bi_score, BLUE, "")):
-        axes.barh(place + shift, score, 0.38, color=colour, hatch=hatch, edgecolor="white")
-        axes.text(score + 0.1, place + shift, f"{score:.2f}", va="center")
+kinds = (("cross-encoder, BERT-base", -0.2, ORANGE, "//"), ("bi-encoder, SBERT-base", 0.2, BLUE, ""))
+for (label, shift, colour, hatch), scores in zip(kinds, zip(*TABLE_2.values(), strict=True), strict=True):
+    places = np.arange(len(TABLE_2)) + shift
+    bars = axes.barh(places, scores, 0.38, color=colour, hatch=hatch, edgecolor="white", label=label)
+    axes.bar_label(bars, fmt="%.2f", padding=3)
 axes.set_yticks(range(len(TABLE_2)), TABLE_2)
-axes.legend(["cross-encoder, BERT-base", "bi-encoder, SBERT-base"], loc="center left")
-legend = axes.get_legend()
-for handle, colour, hatch in zip(legend.legend_handles, (ORANGE, BLUE), ("//", ""), strict=True):
-    handle.set(facecolor=colour, hatch=hatch)
+axes.invert_yaxis()
+figure.legend(loc="outside lower center", ncols=2, frameon=False)
 axes.set(xlim=(80, 90), xlabel="Spearman correlation x 100 (the axis begins at 80)", ylabel="trained on")
 show(
     figure,
@@ -206,7 +205,7 @@ for seconds, name in ((1, "a second"), (3600, "an hour"), (86400, "a day"), (864
     axes.axhline(seconds, color="grey", linewidth=0.5)
     axes.text(11, seconds * 1.3, name, color="grey", fontsize=8)
 axes.set(xlabel="sentences", ylabel="time for the most similar pair (s)")
-axes.legend(loc="lower right")
+axes.legend(loc="upper left", bbox_to_anchor=(0.08, 1))
 show(
     figure,
     "Time against the number of sentences, both axes logarithmic. The cross-encoder's line rises twice as "
