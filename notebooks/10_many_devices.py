@@ -83,8 +83,9 @@ right.set(xlabel="positive", ylabel="anchor", title="the square of scores")
 show(
     figure,
     "Left the packed rows as stripes, texts in turn dark and bright, white the padding; black lines cut "
-    "them into eight devices, of which the last has only padding. Right the square of 32 by 32 scores: what eight devices alone would "
-    "compare are eight small orange blocks on the diagonal, an eighth of the square.",
+    "them into eight devices, of which the last has only padding. Right the square of 32 by 32 scores: "
+    "what eight devices alone would compare are eight small orange blocks on the diagonal, an eighth of "
+    "the square.",
 )
 alone, whole = DEVICES * (B // DEVICES) ** 2, B**2
 print(f"scores of the whole batch: {whole}; of eight devices, each for itself: {alone}")
@@ -261,5 +262,5 @@ assert 1 / DEVICES < share < 0.25
 # whose threshold is then an eighth, and in the logged norms.
 # </details>
 #
-# **The file just read:** `minisbert/training/sharding.py`, 90 lines of tables and no communication. Next:
+# **The file just read:** `minisbert/training/sharding.py`, tables and no communication. Next:
 # [11 Search, duplicates, clusters](11_search_duplicates_clusters.ipynb).
