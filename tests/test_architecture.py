@@ -38,6 +38,7 @@ MAY_COMPILE = {
     "cross_encoder.py",
     "training/siamese.py",
     "training/gradcache.py",
+    "training/ordered.py",
     "tasks/search.py",
     "tasks/screening.py",
 }
