@@ -106,11 +106,31 @@ def test_a_plan_of_a_small_run(monkeypatch):
     text = "\n".join(found.lines(1.0))
     assert all(name in text for name in CHIPS) and "15 for each anchor" in text and "40% of the bfloat16 peak" in text
     assert f"batch in 1 GiB a device: {found.largest_batch(GIB):,}" in text
-    chunked = plan(design, replace(config, chunk_size=4), SIAMESE, texts=3, max_length=64, mesh=data_mesh(1))
-    assert chunked.flops * 3 == found.flops * 4
-    assert chunked.activation_bytes < found.activation_bytes / 2
     rate = found.rate(CHIPS["H100"], mfu=0.5)
     assert rate * found.flops / 8 == pytest.approx(989e12 / 2)
+
+
+def test_memory_is_a_straight_line_through_two_batches(monkeypatch):
+    """A compiler whose programs take 1,000 bytes and 7 an example."""
+    compiled = []
+
+    def lower(state, batch):
+        B = batch.where_SB.shape[1]
+        compiled.append(B)
+        memory = SimpleNamespace(temp_size_in_bytes=1000 + 7 * B)
+        return SimpleNamespace(compile=lambda: SimpleNamespace(memory_analysis=lambda: memory))
+
+    monkeypatch.setattr(planning, "compiled_step", lambda *settings: SimpleNamespace(lower=lower))
+    design, config = design_of("bert"), TrainConfig(("x",), batch_size=8)
+    found = plan(design, config, SIAMESE, texts=2, max_length=64, mesh=data_mesh(1))
+    assert compiled == [8, 4] and found.activation_bytes == 1056 and found.bytes_an_example == 7
+    fixed = found.parameter_bytes + found.optimizer_bytes
+    assert found.largest_batch(fixed + 1000 + 7 * 20) == 20 and found.largest_batch(fixed + 1000 + 7 * 20 - 1) == 19
+    chunked = plan(design, replace(config, chunk_size=4), SIAMESE, texts=2, max_length=64, mesh=data_mesh(1))
+    assert chunked.flops * 3 == found.flops * 4
+    scored = replace(config, loss="margin_mse", batch_size=1)
+    assert plan(design, scored, SIAMESE, texts=4, max_length=64, mesh=data_mesh(1)).negatives is None
+    assert compiled[-2:] == [1, 2]
 
 
 def test_the_command_reads_no_weights(tmp_path, capsys, monkeypatch):

@@ -115,14 +115,15 @@ def test_tensor_cuts_every_large_parameter_of_every_family(family):
         elif "norm" in name or name.endswith("['output']['bias']") or name.endswith("['down']['bias']"):
             assert spec == PartitionSpec(), name
         elif "embedding']" in name and "projection" not in name:
-            assert spec == PartitionSpec(None, "model"), name
+            # Tiny ALBERT's tables are 16 wide, which its 5 heads' devices cannot share.
+            assert spec == (PartitionSpec() if family == "albert" else PartitionSpec(None, "model")), name
     assert sum(spec != PartitionSpec() for spec in cut.values()) >= 6
 
 
 def test_what_the_model_devices_cannot_share_is_named():
     leaf = jax.ShapeDtypeStruct((5, 7), jax.numpy.float32)
-    state = TrainState(jax.numpy.int32(0), {"model": {"token_embedding": {"embedding": leaf}}}, {}, jax.random.key(0))
-    with pytest.raises(InputError, match=r"token_embedding.*\(5, 7\), which 2 model devices"):
+    state = TrainState(jax.numpy.int32(0), {"model": {"up": {"kernel": leaf}}}, {}, jax.random.key(0))
+    with pytest.raises(InputError, match=r"up.*\(5, 7\), which 2 model devices"):
         state_sharding(state, mesh_of(1, 2), "tensor")
 
 
