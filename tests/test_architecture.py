@@ -40,6 +40,7 @@ MAY_COMPILE = {
     "training/siamese.py",
     "training/gradcache.py",
     "tasks/explain.py",
+    "training/ordered.py",
     "tasks/search.py",
     "tasks/screening.py",
     "tasks/stablehlo.py",

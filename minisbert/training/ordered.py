@@ -16,7 +16,7 @@ first device holds the state (3) and, while b blocks are added up, log2(b) + 1 g
 gradients. Dropout follows from the examples (siamese.dropout_keys) in any case. For papers and for finding mistakes: programs
 are compiled once a device, and the host starts each block by itself.
 
-Left out: parameters that are spread over devices (`fsdp`, `tensor`).
+Left out: parameters that are spread over devices (`fsdp`, `tensor`), several hosts.
 """
 
 from collections.abc import Callable, Sequence
@@ -129,6 +129,10 @@ def check_ordered(blocks: int, devices: int, layout: str = "replicated") -> None
     """Refuse blocks that the devices cannot share or that cannot be added up two by two, and spread parameters."""
     if layout != "replicated":
         raise InputError(f"reduction is 'ordered' with layout {layout!r}. Expected 'replicated', or reduction 'plain'.")
+    if jax.process_count() > 1:
+        raise InputError(
+            "reduction is 'ordered' on several hosts. Expected the devices of one host, or reduction 'plain'."
+        )
     powers = [2**i for i in range(blocks.bit_length())] if isinstance(blocks, int) else []
     if blocks not in powers or blocks % devices or devices not in powers:
         raise InputError(

@@ -75,6 +75,7 @@ class Run:
         self.ordered = config.reduction == "ordered"
         if self.ordered:
             check_ordered(config.blocks, mesh.size, layout)
+        self.new_shapes = what_new_shapes_are(new_shapes)
         self.encoder, self.config, self.folder = encoder, config, folder
         examples = [open_examples(source, kind=config.kind, score_range=config.score_range) for source in config.data]
         self.way.check(examples, config, encoder)
@@ -92,7 +93,7 @@ class Run:
         self.steps = min(self.steps, config.max_steps or self.steps)
         self.rates, self.optimizer, self.steps = optimizer_for(config, self.steps)
         self.loss_options = config.loss_options or {}
-        self.mesh, self.layout, self.new_shapes = mesh, layout, what_new_shapes_are(new_shapes)
+        self.mesh, self.layout = mesh, layout
         self.loss = loss_for(config, self.way.losses[config.loss], getattr(encoder.design, "dimension", 0))
         self.score = score
         self.best: float | None = None

@@ -28,8 +28,9 @@ from minisbert.training.targets import Targets
 
 AXIS, MODEL = "data", "model"
 WHOLE = PartitionSpec()
-# Cut over the data devices along the longest axis that they divide; what cannot be cut evenly stays whole.
-LONGEST = "longest"
+# Cut over the data devices along the longest axis that they divide, or over the model devices along the last, if they do;
+# what cannot be cut evenly stays whole.
+LONGEST, WIDTH = "longest", "width"
 # layout -> (path pattern, how the array is cut); the first that matches counts. The optimizer's state has the parameters'
 # paths in its own, and so their layout. All families have these names.
 LAYOUTS: dict[str, list[tuple[str, Any]]] = {
@@ -40,8 +41,8 @@ LAYOUTS: dict[str, list[tuple[str, Any]]] = {
         (r"\['(qkv|up)'\]\['bias'\]$", PartitionSpec(MODEL)),
         (r"\['blocks'\].*\['(output|down)'\]\['kernel'\]$", PartitionSpec(MODEL, None)),  # their products are summed
         (r"\['relative_position_bias'\].*\['embedding'\]$", PartitionSpec(None, MODEL)),  # by heads
-        # By width, which M divides; the vocabulary's size is often odd, such as MPNet's 30,527.
-        (r"_embedding'\]\['embedding'\]$", PartitionSpec(None, MODEL)),
+        # Not by rows: the vocabulary's size is often odd, such as MPNet's 30,527.
+        (r"_embedding'\]\['embedding'\]$", WIDTH),
         (r".*", WHOLE),  # norms, biases after a sum, what follows the transformer
     ],
 }
@@ -124,6 +125,8 @@ def state_sharding(state: TrainState | dict[Any, Any], mesh: Mesh, layout: str =
             axes = [axis for axis, size in enumerate(leaf.shape) if size % mesh.shape[AXIS] == 0]
             longest = max(axes, key=lambda axis: leaf.shape[axis], default=None)
             spec = WHOLE if longest is None else PartitionSpec(*[None] * longest, AXIS)
+        elif spec == WIDTH:
+            spec = WHOLE if leaf.shape[-1] % mesh.shape[MODEL] else PartitionSpec(None, MODEL)
         for size, axis in zip(leaf.shape, spec, strict=False):
             if axis is not None and size % mesh.shape[axis]:
                 raise InputError(

@@ -8,17 +8,26 @@ from pathlib import Path
 
 import jax
 import pytest
+from families import TWINS, tiny
+from jax.sharding import AbstractMesh, PartitionSpec
 
 from minisbert import SentenceEncoder
+from minisbert.checkpoint.folder import read_folder
 from minisbert.errors import InputError
+from minisbert.pretrained import read_design
+from minisbert.sentence_model import define
 from minisbert.training.config import TrainConfig
 from minisbert.training.loop import train
-from minisbert.training.sharding import data_mesh, state_sharding
+from minisbert.training.sharding import check_setup, data_mesh, state_sharding
 from minisbert.training.siamese import TrainState
 
 TINY = Path(__file__).parents[2] / "weights" / "tiny-bert"
 # In float64, where only another formula or another mask could show; sums in another order leave 1e-15.
 FLOAT64 = 1e-12
+
+
+def load_design(family):
+    return read_design(read_folder(tiny(family)))
 
 
 def with_devices(count: int, *command: str) -> str:
@@ -30,11 +39,17 @@ def with_devices(count: int, *command: str) -> str:
 
 
 def test_loss_and_gradient_are_the_global_batchs_on_any_number_of_devices():
-    found = json.loads(with_devices(8, str(Path(__file__).with_name("many_devices.py")), str(TINY)).splitlines()[-1])
-    assert len(found) == 10 and {case["case"][-1] for case in found} == {2, 8}
-    for case in found:
+    command = Path(__file__).with_name("many_devices.py")
+    found = json.loads(with_devices(8, str(command), "--quick").splitlines()[-1])
+    assert {tuple(case["case"][1:]) for case in found["apart"]} == {
+        ("replicated", 8, 1),
+        ("fsdp", 2, 1),
+        ("tensor", 4, 2),
+    }
+    for case in found["apart"]:
         assert case["loss"] <= FLOAT64 and case["gradient"] <= FLOAT64, case
-        assert (case["spread"] > 0) == (case["case"][3] == "fsdp"), case
+        assert (case["spread"] > 0) == (case["case"][1] != "replicated"), case
+    assert found["ordered"], "one device and two give other bits"
 
 
 def test_the_command_trains_on_four_devices_and_goes_on_with_one(tmp_path):
@@ -56,13 +71,78 @@ def test_the_command_trains_on_four_devices_and_goes_on_with_one(tmp_path):
     assert len((tmp_path / "four" / "metrics.jsonl").read_text().splitlines()) == 6
 
 
+def mesh_of(data, model=1):
+    """A mesh of devices that do not exist: enough to ask who would hold what."""
+    return AbstractMesh((data, model), ("data", "model"))
+
+
+@pytest.mark.parametrize(
+    ("mesh", "layout", "batch_size", "told"),
+    [
+        (mesh_of(4), "star", 8, "layout is 'star'. Expected one of replicated, fsdp, tensor"),
+        (mesh_of(4), "tensor", 8, "layout is 'tensor' with model_devices 1. Expected model_devices of 2 or more"),
+        (mesh_of(2, 2), "fsdp", 8, "layout is 'fsdp' with model_devices 2"),
+        (mesh_of(4), "fsdp", 10, "batch_size is 10 on 4 data devices. Expected a multiple: take 8 or 12"),
+        (mesh_of(16), "fsdp", 10, "batch_size is 10 on 16 data devices. Expected a multiple: take 16,"),
+        (mesh_of(1, 3), "tensor", 8, "model_devices is 3, but the model's num_attention_heads is 4. .* 1, 2"),
+        (mesh_of(1, 8), "tensor", 8, "model_devices is 8, but the model's num_attention_heads is 4. .* 1, 2, 4"),
+    ],
+)
+def test_a_set_up_that_cannot_work_is_refused_with_what_to_change(mesh, layout, batch_size, told):
+    with pytest.raises(InputError, match=told):
+        check_setup(mesh, layout, batch_size, load_design("bert").config)
+
+
+@pytest.mark.parametrize("family", TWINS)
+def test_tensor_cuts_every_large_parameter_of_every_family(family):
+    """By the roles: what makes heads and inner units is cut by its output, what joins them by its input, tables by width."""
+    design = load_design(family)
+    model = next(n for n in (2, 3, 5) if design.config.num_attention_heads % n == 0)
+    check_setup(mesh_of(2, model), "tensor", 8, design.config)
+    params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), define(design)[1])
+    state = TrainState(jax.numpy.int32(0), {"model": params, "head": {}}, {"mu": params}, jax.random.key(0))
+    sharding = state_sharding(state, mesh_of(2, model), "tensor")
+    assert sharding.optimizer_state["mu"] == sharding.params["model"]
+    cut = {
+        jax.tree_util.keystr(path): leaf.spec
+        for path, leaf in jax.tree.leaves_with_path(sharding.params["model"]["encoder"])
+    }
+    for name, spec in cut.items():
+        if name.endswith("['qkv']['kernel']") or name.endswith("['up']['kernel']"):
+            assert spec == PartitionSpec(None, "model"), name
+        elif "blocks" in name and "kernel" in name:
+            assert spec == PartitionSpec("model", None), name
+        elif "norm" in name or name.endswith("['output']['bias']") or name.endswith("['down']['bias']"):
+            assert spec == PartitionSpec(), name
+        elif "embedding']" in name and "projection" not in name:
+            # Tiny ALBERT's tables are 16 wide, which its 5 heads' devices cannot share.
+            assert spec == (PartitionSpec() if family == "albert" else PartitionSpec(None, "model")), name
+    assert sum(spec != PartitionSpec() for spec in cut.values()) >= 6
+
+
+def test_what_the_model_devices_cannot_share_is_named():
+    leaf = jax.ShapeDtypeStruct((5, 7), jax.numpy.float32)
+    state = TrainState(jax.numpy.int32(0), {"model": {"up": {"kernel": leaf}}}, {}, jax.random.key(0))
+    with pytest.raises(InputError, match=r"up.*\(5, 7\), which 2 model devices"):
+        state_sharding(state, mesh_of(1, 2), "tensor")
+
+
 def test_what_cannot_be_spread_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"devices is 9. Expected 1 to 1, the cpu devices"):
         data_mesh(9)
+    with pytest.raises(InputError, match="model_devices is 2 of 1 devices"):
+        data_mesh(1, 2)
     with pytest.raises(InputError, match="layout is 'star'"):
         state_sharding(TrainState(jax.numpy.int32(0), {}, {}, jax.random.key(0)), data_mesh(1), "star")
     data = tmp_path / "pairs.tsv"
     data.write_text("anchor\tpositive\na\tb\nc\td\n")
-    with pytest.raises(InputError, match="devices is 0"):
-        train(SentenceEncoder.load(TINY), TrainConfig((str(data),)), tmp_path / "run", devices=0)
+    for told, settings, where in (
+        ("devices is 0", {}, {"devices": 0}),
+        ("with layout 'fsdp'", {"reduction": "ordered"}, {"layout": "fsdp"}),
+        ("ordered' with 6 blocks on 1 devices", {"reduction": "ordered", "blocks": 6}, {}),
+        ("new_shapes is 'ignore'", {}, {"new_shapes": "ignore"}),
+        ("accumulate is 2, but the run has 1 steps", {"batch_size": 2, "accumulate": 2}, {}),
+    ):
+        with pytest.raises(InputError, match=told):
+            train(SentenceEncoder.load(TINY), TrainConfig((str(data),), **settings), tmp_path / "run", **where)
     assert not (tmp_path / "run").exists()

@@ -1,0 +1,167 @@
+"""training/plan.py: bytes are exact, FLOPs are those of the matrix products that JAX writes down, nothing is loaded."""
+
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from families import TWINS, tiny
+
+from minisbert.checkpoint.folder import read_folder
+from minisbert.commands import main
+from minisbert.pretrained import load_pretrained, read_design
+from minisbert.sentence_model import define
+from minisbert.training import plan as planning
+from minisbert.training.config import TrainConfig
+from minisbert.training.joint import SIAMESE
+from minisbert.training.plan import CHIPS, GIB, abstract_batch, forward_flops, plan
+from minisbert.training.programs import compiled_step
+from minisbert.training.sharding import data_mesh
+from minisbert.training.siamese import embed
+
+
+def design_of(family):
+    return read_design(read_folder(tiny(family)))
+
+
+def products(jaxpr) -> int:
+    """FLOPs of all matrix products of a program: two for each product of two numbers."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            left = equation.invars[0].aval.shape
+            total += 2 * equation.outvars[0].aval.size * int(np.prod([left[axis] for axis in contracted]))
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", None)
+            if inner is not None:
+                total += products(inner)
+    return total
+
+
+@pytest.mark.parametrize("family", TWINS)
+def test_flops_are_those_of_the_matrix_products(family):
+    design, P, L = design_of(family), 3, 64
+    definition, params = define(design)
+    rows = abstract_batch(P, L, 1, 3, "none", 0, 0).rows
+    program = jax.make_jaxpr(lambda params, rows: embed(definition, params, rows, None))(params, rows)
+    found = products(program.jaxpr)
+    pooling = found - forward_flops(params, design.config.num_hidden_layers, P, L)
+    # What is left is the mean over tokens, for each slot of a row.
+    T = L // 4
+    assert pooling in (0, 2 * P * T * L * design.config.hidden_size)
+
+
+def test_flops_by_hand():
+    """Tiny BERT: D 32, F 64, 2 layers; a row of 64 tokens."""
+    params = define(design_of("bert"))[1]
+    a_token = 2 * (32 * 96 + 32 * 32 + 2 * 32 * 64) + 4 * 64 * 32
+    assert forward_flops(params, 2, 1, 64) == 2 * 64 * a_token
+
+
+def test_the_compilers_count_is_near():
+    """XLA counts the rest too (norms, GELU, softmax): at BERT's widths the products are nearly all."""
+    design = design_of("bert")
+    config = replace(
+        design.config, hidden_size=384, num_attention_heads=12, intermediate_size=1536, num_hidden_layers=1
+    )
+    definition, params = define(replace(design, config=config))
+    rows = abstract_batch(8, 64, 1, 8, "none", 0, 0).rows
+    lowered = jax.jit(lambda params, rows: embed(definition, params, rows, None)).lower(params, rows)
+    assert 1 < lowered.cost_analysis()["flops"] / forward_flops(params, 1, 8, 64) < 1.15
+
+
+def unoptimized(*settings):
+    """A step that XLA compiles without optimizations: compiling is all that these tests do."""
+    step = compiled_step(*settings)
+
+    def lower(*arguments):
+        return SimpleNamespace(compile=partial(step.lower(*arguments).compile, {"xla_backend_optimization_level": 0}))
+
+    return SimpleNamespace(lower=lower)
+
+
+def test_a_plan_of_a_small_run(monkeypatch):
+    monkeypatch.setattr(planning, "compiled_step", unoptimized)
+    design = design_of("bert")
+    design = replace(design, config=replace(design.config, num_hidden_layers=1))
+    config = TrainConfig(("x",), batch_size=8, max_steps=10, dropout=False)  # which compiles faster
+    found = plan(design, config, SIAMESE, texts=3, max_length=64, mesh=data_mesh(1))
+    real = load_pretrained(tiny("bert")).params
+    del real["encoder"]["blocks"][1]
+    sizes = [leaf.nbytes for leaf in jax.tree.leaves(real)]
+    assert found.parameters * 4 == found.parameter_bytes == sum(sizes)
+    # AdamW: two of each, and the counts of the two parts that count.
+    assert found.optimizer_bytes == 2 * sum(sizes) + 2 * 4
+    assert (found.rows, found.length, found.negatives) == (24, 64, 15)
+    assert found.flops == 3 * forward_flops(define(design)[1], 1, 24, 64)
+    # A gradient at least, and more for more examples.
+    assert found.activation_bytes > sum(sizes) and found.bytes_an_example > 0
+    assert (
+        found.largest_batch(found.bytes) == 8 and found.largest_batch(found.bytes + 10 * found.bytes_an_example) == 18
+    )
+    assert found.largest_batch(0) == 0
+    text = "\n".join(found.lines(1.0))
+    assert all(name in text for name in CHIPS) and "15 for each anchor" in text and "40% of the bfloat16 peak" in text
+    assert f"batch in 1 GiB a device: {found.largest_batch(GIB):,}" in text
+    rate = found.rate(CHIPS["H100"], mfu=0.5)
+    assert rate * found.flops / 8 == pytest.approx(989e12 / 2)
+
+
+def test_memory_is_a_straight_line_through_two_batches(monkeypatch):
+    """A compiler whose programs take 1,000 bytes and 7 an example."""
+    compiled = []
+
+    def lower(state, batch):
+        B = batch.where_SB.shape[1]
+        compiled.append(B)
+        memory = SimpleNamespace(temp_size_in_bytes=1000 + 7 * B)
+        return SimpleNamespace(compile=lambda: SimpleNamespace(memory_analysis=lambda: memory))
+
+    monkeypatch.setattr(planning, "compiled_step", lambda *settings: SimpleNamespace(lower=lower))
+    design, config = design_of("bert"), TrainConfig(("x",), batch_size=8)
+    found = plan(design, config, SIAMESE, texts=2, max_length=64, mesh=data_mesh(1))
+    assert compiled == [8, 4] and found.activation_bytes == 1056 and found.bytes_an_example == 7
+    fixed = found.parameter_bytes + found.optimizer_bytes
+    assert found.largest_batch(fixed + 1000 + 7 * 20) == 20 and found.largest_batch(fixed + 1000 + 7 * 20 - 1) == 19
+    chunked = plan(design, replace(config, chunk_size=4), SIAMESE, texts=2, max_length=64, mesh=data_mesh(1))
+    assert chunked.flops * 3 == found.flops * 4
+    scored = replace(config, loss="margin_mse", batch_size=1)
+    assert plan(design, scored, SIAMESE, texts=4, max_length=64, mesh=data_mesh(1)).negatives is None
+    assert compiled[-2:] == [1, 2]
+
+
+def test_the_command_reads_no_weights(tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in tiny("bert").rglob("*"):
+        if file.is_file() and file.suffix != ".safetensors":
+            (folder / file.relative_to(tiny("bert"))).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file.relative_to(tiny("bert"))).write_bytes(file.read_bytes())
+    data = tmp_path / "pairs.tsv"
+    data.write_text("anchor\tpositive\tnegative\na\tb\tc\n")
+    monkeypatch.setattr(planning, "plan", lambda *args, **kwargs: planned.append((args, kwargs)) or Nothing())
+    planned = []
+
+    class Nothing:
+        def lines(self, memory):
+            return [f"memory {memory}"]
+
+    command = ["train", str(folder), str(tmp_path / "run"), "--data", str(data), "--plan", "--memory", "16"]
+    assert main([*command, "--max-seq-length", "20", "--recipe", "all", "--batch-size", "64"]) == 0
+    assert capsys.readouterr().out == "memory 16.0\n"
+    (design, config, way), options = planned[0]
+    assert design == design_of("bert") and way is SIAMESE
+    assert (
+        config.batch_size == 64
+        and config.warmup_steps == 500
+        and config.loss_options["partition_mode"] == "per_direction"
+    )
+    assert options["texts"] == 3 and options["max_length"] == 20
+    assert not (tmp_path / "run").exists()
+    assert main([*command[:-3], "--memory", "16"]) == 2
+    assert "without --plan" in capsys.readouterr().err
+    assert main([*command, "--recipe", "cake"]) == 2
+    assert "recipe is 'cake'. Expected one of all" in capsys.readouterr().err
