@@ -6,6 +6,7 @@ without waiting, and read back a few batches later, while the next are already c
 """
 
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,6 +30,8 @@ from minisbert.text.batching import ACCELERATOR, Batch, ShapeTable, rectangle
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # Batches computed ahead of the one being read back.
 IN_FLIGHT = 4
+# Threads that ask for a new shape at once compile it once.
+_COMPILING = threading.Lock()
 
 
 class Result(NamedTuple):
@@ -108,12 +111,14 @@ class Forward:
         arguments = (self.devices.params(self.params), *rows, np.int32(prompt_length))
         if (B, L, with_tokens) in self._shapes:
             return compute(*arguments)
-        started = time.perf_counter()
-        result = compute(*arguments)
-        self._shapes.add((B, L, with_tokens))
-        output = "token embeddings" if with_tokens else "sentence embeddings"
-        self.compilations.append(Compilation(B, L, output, time.perf_counter() - started))
-        return result
+        with _COMPILING:
+            started = time.perf_counter()
+            result = compute(*arguments)
+            if (B, L, with_tokens) not in self._shapes:  # another thread may have been here before
+                output = "token embeddings" if with_tokens else "sentence embeddings"
+                self.compilations.append(Compilation(B, L, output, time.perf_counter() - started))
+                self._shapes.add((B, L, with_tokens))
+            return result
 
     def run(self, batches: Iterable[Batch], prompt_length: int = 0, *, with_tokens: bool = False) -> Iterator[Result]:
         """Compute batch after batch, a few ahead of the reader."""
@@ -156,13 +161,17 @@ class PairForward:
         B, L = batch.token_ids_BL.shape
         first_lengths_B = np.zeros(B, np.int32)
         first_lengths_B[: len(batch.rows)] = [first_lengths[row] for row in batch.rows]
-        started = time.perf_counter()
         rows = self.devices.rows(batch.token_ids_BL, batch.lengths_B, first_lengths_B)
-        logits_BC = self._score(self.devices.params(self.params), *rows)
-        if (B, L) not in self._shapes:
-            self._shapes.add((B, L))
-            self.compilations.append(Compilation(B, L, "logits of pairs", time.perf_counter() - started))
-        return logits_BC
+        arguments = (self.devices.params(self.params), *rows)
+        if (B, L) in self._shapes:
+            return self._score(*arguments)
+        with _COMPILING:
+            started = time.perf_counter()
+            logits_BC = self._score(*arguments)
+            if (B, L) not in self._shapes:
+                self.compilations.append(Compilation(B, L, "logits of pairs", time.perf_counter() - started))
+                self._shapes.add((B, L))
+            return logits_BC
 
     def run(self, batches: Iterable[Batch], first_lengths: Sequence[int]) -> Iterator[tuple[list[int], np.ndarray]]:
         """Compute batch after batch, a few ahead of the reader: which pairs, and their logits.

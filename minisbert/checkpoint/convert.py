@@ -189,11 +189,11 @@ def convert(
                 not_finite.append(part)
             elif array.dtype.itemsize > 4 and not _fits_float32(array):
                 too_fine.append(part)
-            parts.append(array.T if rule.transpose else array)
+            with np.errstate(over="ignore"):  # parts may differ in dtype
+                parts.append((array.T if rule.transpose else array).astype(np.float32, copy=False))
         if len(parts) == len(rule.parts):
             joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
-            with np.errstate(over="ignore"):
-                converted.params[rule.ours] = put(rule.ours, np.ascontiguousarray(joined, dtype=np.float32))
+            converted.params[rule.ours] = put(rule.ours, np.ascontiguousarray(joined))
     if too_fine:
         complaints.append("more than float32 can hold: " + ", ".join(repr(name) for name in too_fine))
     if not_finite:

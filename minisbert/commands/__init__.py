@@ -10,6 +10,7 @@ like inside their functions, so that help and mistakes are answered at once.
 
 import os
 import sys
+import warnings
 from importlib import import_module
 
 from minisbert import __version__
@@ -66,10 +67,14 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except KeyboardInterrupt:
+        warnings.simplefilter("ignore")  # of libraries that were cut short and are torn down
         print("minisbert: interrupted", file=sys.stderr)
         return INTERRUPTED
     except (MinisbertError, OSError) as error:
-        print(f"minisbert: error: {error}", file=sys.stderr)
+        # A failed print names no file: it was stdout, on a full disk say.
+        bare = not isinstance(error, MinisbertError) and error.filename is None
+        told = f"stdout: cannot be written ({error.strerror or error}). Make room." if bare else error
+        print(f"minisbert: error: {told}", file=sys.stderr)
         return MISTAKE
 
 

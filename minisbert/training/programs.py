@@ -201,7 +201,7 @@ def compiled_step(
         adapters: `adapt` and `frozen` of `make_train_step`, with LoRA.
 
     Raises:
-        InputError: `ordered` with LoRA, or on several hosts.
+        InputError: `ordered` with LoRA.
     """
     parts: dict[str, Any] = {
         "definition": definition,

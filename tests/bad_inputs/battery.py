@@ -31,7 +31,8 @@ WELL = (CORRECT, CLEAR)
 
 # Every message says what was expected or what to do.
 ADVICE = re.compile(
-    r"expect|fetch|use another|do not use|check|correct|remove|choose|make|set |start|load|run |needs|shorten|name the|required|helptext",
+    r"expect|fetch|use another|do not use|check|correct|remove|choose|make|set |start|load|run |needs|shorten|name the|"
+    r"required|helptext",
     re.I,
 )
 LONGEST_MESSAGE = 8000

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minisbert.checkpoint.modules import Normalize, Pooling
@@ -27,6 +27,7 @@ MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoke
 
 
 @given(st.lists(st.integers(1, 130), min_size=1, max_size=60), st.integers(1, 8))
+@settings(deadline=None)
 def test_every_text_is_whole_and_in_one_place(lengths, multiple):
     texts = [list(np.arange(length) + 1000 * number + 5) for number, length in enumerate(lengths)]
     rows, where = pack(texts, padding_id=0, multiple=multiple)
