@@ -72,8 +72,9 @@ def main(argv: list[str] | None = None) -> int:
         return INTERRUPTED
     except (MinisbertError, OSError) as error:
         # A failed print names no file: it was stdout, on a full disk say.
-        bare = not isinstance(error, MinisbertError) and error.filename is None
-        told = f"stdout: cannot be written ({error.strerror or error}). Make room." if bare else error
+        told: object = error
+        if not isinstance(error, MinisbertError) and error.filename is None:
+            told = f"stdout: cannot be written ({error.strerror or error}). Make room."
         print(f"minisbert: error: {told}", file=sys.stderr)
         return MISTAKE
 
