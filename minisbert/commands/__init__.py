@@ -69,9 +69,8 @@ def main(argv: list[str] | None = None) -> int:
         return INTERRUPTED
     except (MinisbertError, OSError) as error:
         # A failed print names no file: it was stdout, on a full disk say.
-        bare = not isinstance(error, MinisbertError) and error.filename is None
-        told = f"stdout: cannot be written ({error.strerror or error}). Make room." if bare else error
-        print(f"minisbert: error: {told}", file=sys.stderr)
+        bare = isinstance(error, OSError) and not isinstance(error, MinisbertError) and error.filename is None
+        print(f"minisbert: error: {'stdout: cannot be written, ' if bare else ''}{error}", file=sys.stderr)
         return MISTAKE
 
 

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from minisbert.checkpoint.whole_folder import not_written, whole_file
+from minisbert.checkpoint.whole_folder import whole_file
 from minisbert.cross_encoder import CrossEncoder
 from minisbert.errors import InputError, TrainingError, TrainingStopped
 from minisbert.forward import COMPUTE_DTYPES
@@ -40,7 +40,7 @@ from minisbert.training.losses import initial_softmax_head, matryoshka
 from minisbert.training.optimizer import adamw, schedule
 from minisbert.training.order import Batches
 from minisbert.training.preemption import on_sigterm
-from minisbert.training.report import draw_curves, write_card
+from minisbert.training.report import append_line, draw_curves, write_card
 from minisbert.training.sharding import data_mesh, on_one_device, place_batch, state_sharding
 from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState, initial_state, make_train_step
 from minisbert.training.softmax_head import write_head
@@ -286,8 +286,7 @@ class _Run:
         trained.save(self.folder / "final")
         self._save_head(state, "final")
         lines = [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
-        with whole_file(self.folder / "curves.png") as temporary:
-            draw_curves(lines, temporary)
+        draw_curves(lines, self.folder / "curves.png")
         for name in ("final", "best"):
             if (self.folder / name).is_dir():
                 datasets = [example.dataset for example in self.examples]
@@ -312,11 +311,7 @@ class _Run:
             write_head(self.folder / name, state.params["head"], self.examples[0].dataset.classes, self.loss_options)
 
     def _write(self, line: dict[str, Any]) -> None:
-        try:
-            with self.metrics_file.open("a") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise not_written(self.metrics_file, error) from None
+        append_line(self.metrics_file, line)
         for log in self.loggers:
             log(line["step"], {name: value for name, value in line.items() if isinstance(value, float)})
 

@@ -1,5 +1,6 @@
-"""What a run says about itself when it is done: curves as a picture, a model card."""
+"""What a run says about itself: a line of metrics a step, and when it is done curves as a picture, a model card."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -7,7 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.checkpoint.whole_folder import whole_file
+from minisbert.checkpoint.whole_folder import not_written, whole_file
+
+
+def append_line(path: Path, line: dict[str, Any]) -> None:
+    """One more line of metrics.
+
+    Raises:
+        WriteError: it cannot be written; the lines before stand.
+    """
+    try:
+        with path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise not_written(path, error) from None
 
 
 def draw_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
@@ -36,7 +50,8 @@ def draw_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
         more = right.get_legend_handles_labels()
         handles, labels = handles + more[0], labels + more[1]
     axes.legend(handles, labels, frameon=False)
-    figure.savefig(path, format="png", dpi=120)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
     pyplot.close(figure)
 
 
