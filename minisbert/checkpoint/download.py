@@ -15,7 +15,6 @@ socket is opened and no pip is started. Two processes may ask at once: one fetch
 
 import os
 import re
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,6 +24,7 @@ from typing import Any
 from minisbert.checkpoint import hub, staging, wheels
 from minisbert.checkpoint.catalog import MODELS, Model, find
 from minisbert.checkpoint.staging import digest
+from minisbert.checkpoint.whole_folder import free_bytes
 from minisbert.errors import DownloadError, InputError, ModelFolderError
 
 __all__ = ["cache_folder", "digest", "is_offline", "locate"]
@@ -205,8 +205,7 @@ def _fetch_locked(model: Model, home: Path, *, offline: bool, show_progress: boo
 
 
 def _unwritable(folder: Path, error: OSError) -> str:
-    there = next((path for path in folder.absolute().parents if path.is_dir()), Path("."))
-    return f"cannot write to the cache {folder} ({error}; {shutil.disk_usage(there).free} bytes are free)"
+    return f"cannot write to the cache {folder} ({error}; {free_bytes(folder)} bytes are free)"
 
 
 def _sources(model: Model, offline: bool) -> list[tuple[str, _Source]]:

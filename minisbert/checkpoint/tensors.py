@@ -36,14 +36,12 @@ def inside(folder: Path, relative: str, named_by: Path | str) -> Path:
     Raises:
         ModelFolderError: an absolute path, one with `..`, or a text that no file can be called.
     """
-    parts = Path(relative).parts
-    if Path(relative).is_absolute() or ".." in parts or "\\" in relative:
+    if Path(relative).is_absolute() or ".." in Path(relative).parts or "\\" in relative:
         raise ModelFolderError(
             f"{named_by}: names the path {relative!r:.200}, which leaves the model folder. Expected a path inside it; "
             "do not use this model."
         )
-    names = [part.encode("utf-8", "replace") for part in (relative, *parts)]
-    if "\0" in relative or not encodable(relative) or max(map(len, names)) > limits.NAME_BYTES:
+    if "\0" in relative or not encodable(relative) or len(relative.encode()) > limits.NAME_BYTES:
         raise ModelFolderError(
             f"{named_by}: names the path {relative!r:.200}, as no file can be called. Expected a path inside the model "
             "folder; fetch the model again."

@@ -109,14 +109,20 @@ def not_written(target: Path, error: OSError, partial: Path | None = None) -> Wr
         partial: what had been written when it failed.
     """
     written = _size(partial) if partial else 0
-    there = next((folder for folder in target.absolute().parents if folder.is_dir()), Path("."))
     told = WriteError(
-        f"{target}: cannot be written ({error.strerror or error}; {written} bytes were written, "
-        f"{shutil.disk_usage(there).free} are free). What stood there before still does; make room or choose "
-        "another place."
+        f"{target}: cannot be written ({error.strerror or error}; {written} bytes were written, {free_bytes(target)} are "
+        "free). What stood there before still does; make room or choose another place."
     )
     told.errno = error.errno
     return told
+
+
+def free_bytes(path: Path) -> int:
+    """The room on the disk of a path that may not be there yet."""
+    there = next((folder for folder in path.absolute().parents if folder.is_dir()), Path("."))
+    with suppress(OSError):
+        return shutil.disk_usage(there).free
+    return 0
 
 
 def _size(path: Path) -> int:
@@ -130,11 +136,12 @@ def _take_place(staging: Path, target: Path) -> None:
         staging.rename(target)
     elif not _exchanged(staging, target):
         old = target.with_name(f".{target.name}.old-{uuid.uuid4().hex[:8]}")
-        target.rename(old)
         try:
+            target.rename(old)
             staging.rename(target)
         except BaseException:
-            old.rename(target)  # what was there stands again
+            if old.exists() and not target.exists():
+                old.rename(target)  # what was there stands again
             raise
         shutil.rmtree(old, ignore_errors=True)
     with suppress(OSError):  # some file systems cannot; the rename itself is done

@@ -1,5 +1,6 @@
 """The hub, asked for real: huggingface_hub talks to a stand-in server on 127.0.0.1 that can lie, stall and drop."""
 
+import errno
 import hashlib
 import json
 import os
@@ -177,6 +178,16 @@ def test_wrong_bytes_of_an_uncatalogued_model_leave_nothing(server, tmp_path, na
 def test_a_file_of_another_length_is_refused(server, tmp_path, length):
     server.sent["model.safetensors"] = (WEIGHTS * 3)[:length]
     with pytest.raises(DownloadError):
+        download.locate("org/tiny", show_progress=False)
+    assert no_model_stands(tmp_path / "cache")
+
+
+def test_a_full_disk_is_told_with_the_folder_and_its_room(server, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(hub, "_read_file", full)
+    with pytest.raises(DownloadError, match=r"cache .*org--tiny.*No space left on device; \d+ bytes are free"):
         download.locate("org/tiny", show_progress=False)
     assert no_model_stands(tmp_path / "cache")
 

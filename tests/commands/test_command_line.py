@@ -117,6 +117,14 @@ def test_interrupted(monkeypatch, capsys):
     assert capsys.readouterr().err == "minisbert: interrupted\n"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk_behind_stdout():
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([sys.executable, "-m", "minisbert", "--version"], stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 2
+    assert done.stderr == b"minisbert: error: stdout: cannot be written, [Errno 28] No space left on device\n"
+
+
 def test_a_reader_that_leaves_is_no_error(tiny_bert):
     # Nobody reads from the start, so that the first flush already fails.
     reader, writer = os.pipe()

@@ -157,8 +157,8 @@ def ends(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(
     ("only", "fails_at"),
-    # The line of the second step; the model of its score; a file of the final model.
-    [("metrics.jsonl", 11), (".best", 3), (".final", 7)],
+    # The line of the second step; a file of the final model.
+    [("metrics.jsonl", 11), (".final", 7)],
 )
 def test_a_run_that_failed_goes_on(only, fails_at, pairs, tmp_path, undisturbed):
     with Disk(tmp_path, fails_at, only=only) as disk, pytest.raises(MinisbertError) as caught:

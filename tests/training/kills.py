@@ -36,11 +36,11 @@ def half_written(folder: Path) -> bool:
     return any("tmp" in path.name for path in (folder / "checkpoints").glob("*"))
 
 
-def run_and_kill(data: Path, folder: Path, rng: random.Random, *, in_save: bool) -> bool:
-    """Start the run and kill it; False where it was done before."""
+def run_and_kill(data: Path, folder: Path, rng: random.Random, seconds: float, *, in_save: bool) -> bool:
+    """Start the run and kill it within the seconds that a whole one takes; False where it was done before."""
     before = len(list((folder / "checkpoints").glob("*")))
     process = subprocess.Popen(command(data, folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    until = None if in_save else time.monotonic() + rng.uniform(0.5, 9)
+    until = None if in_save else time.monotonic() + rng.uniform(0.05, 1) * seconds
     while process.poll() is None:
         if (until and time.monotonic() > until) or (in_save and half_written(folder)):
             process.kill()
@@ -66,7 +66,9 @@ def main() -> None:
         pairs = [f"the {a} and the {b}\ta {b} beside a {a}" for a in words for b in words]
         data.write_text("\n".join(["anchor\tpositive", *pairs]) + "\n")
         undisturbed = Path(scratch) / "undisturbed"
+        started = time.monotonic()
         subprocess.run(command(data, undisturbed), check=True, capture_output=True)
+        seconds = time.monotonic() - started
         expected = weights(undisturbed)
         kills = saves = finished = 0
         folder = Path(scratch) / "killed"
@@ -76,7 +78,7 @@ def main() -> None:
                 and saves < options.in_save
                 and (options.in_save - saves >= options.kills - kills or rng.random() < options.in_save / options.kills)
             )
-            if kills < options.kills and run_and_kill(data, folder, rng, in_save=in_save):
+            if kills < options.kills and run_and_kill(data, folder, rng, seconds, in_save=in_save):
                 kills, saves = kills + 1, saves + in_save
                 print(f"kill {kills}{' in a save' if in_save else ''}", flush=True)
                 continue
