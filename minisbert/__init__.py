@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from minisbert.quantization import quantize_embeddings
     from minisbert.sentence_encoder import SentenceEncoder
+    from minisbert.tasks.index import Index
 
 __version__ = "0.1.0"
 
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 _NAMES = {
     "SentenceEncoder": "minisbert.sentence_encoder",
     "CrossEncoder": "minisbert.cross_encoder",
+    "Index": "minisbert.tasks.index",
     "quantize_embeddings": "minisbert.quantization",
     "MinisbertError": "minisbert.errors",
     "InputError": "minisbert.errors",
@@ -45,6 +47,7 @@ __all__ = [
     "CrossEncoder",
     "DataError",
     "DownloadError",
+    "Index",
     "InputError",
     "MinisbertError",
     "ModelFolderError",

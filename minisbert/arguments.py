@@ -1,6 +1,7 @@
 """Checks of what callers pass in, done once at the edge; inside, everything is what it seems."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,16 @@ def check_pair_options(on_truncate: Any, batch_size: Any, apply_softmax: Any, sh
         switch("show_progress_bar", show_progress_bar)
 
 
+def check_path(path: Any) -> None:
+    """Where to write a folder.
+
+    Raises:
+        InputError: it is no path.
+    """
+    if not isinstance(path, str | Path) or not str(path).strip():
+        raise InputError(f"path is {shown(path)}. Expected the folder to write, as str or Path.")
+
+
 def check_prompts(prompts: Any) -> None:
     """A dict of prompt name to text.
 
@@ -88,24 +99,39 @@ def prompt_text(prompt: Any, prompt_name: Any, prompts: Any, default_name: Any) 
     return prompts[name]
 
 
-def as_list(sentences: Any) -> tuple[list[str], bool]:
+def as_list(sentences: Any, name: str = "sentences") -> tuple[list[str], bool]:
     """The sentences as a list of text, and whether there was just one string.
+
+    Args:
+        name: of the argument, for messages.
 
     Raises:
         InputError: not text, or an item that is not.
     """
     if isinstance(sentences, str):
-        check_sentences([sentences])
+        check_sentences([sentences], name)
         return [sentences], True
     one_dimensional = isinstance(sentences, np.ndarray) and sentences.ndim == 1
     if one_dimensional or type(sentences).__module__.startswith("pandas"):
         sentences = sentences.tolist()
     if not isinstance(sentences, list | tuple):
         raise InputError(
-            f"sentences is {shown(sentences)} ({type(sentences).__name__}). Expected a string or a list of strings."
+            f"{name} is {shown(sentences)} ({type(sentences).__name__}). Expected a string or a list of strings."
         )
-    check_sentences(sentences)
+    check_sentences(sentences, name)
     return list(sentences), False
+
+
+def several(name: str, texts: Any) -> list[str]:
+    """A list of texts, where one alone makes no sense.
+
+    Raises:
+        InputError: one string, whose letters would be taken for texts; see `as_list`.
+    """
+    found, single = as_list(texts, name)
+    if single:
+        raise InputError(f"{name} is the text {shown(texts)}. Expected a list of texts; put it into one.")
+    return found
 
 
 def as_pairs(pairs: Any) -> tuple[list[tuple[str, str]], bool]:
@@ -210,4 +236,31 @@ def comparable(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(
             f"a is {a_BD.shape[1]} wide, b {b_MD.shape[1]}. Expected embeddings of one model (and truncate_dim)."
         )
+    for name, rows in (("a", a_BD), ("b", b_MD)):
+        refuse_too_long(name, rows)
     return a_BD, b_MD
+
+
+def comparable_rows(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Two sets of embeddings of one width, as many in the one as in the other.
+
+    Raises:
+        InputError: see `comparable`; or different numbers of embeddings.
+    """
+    a_BD, b_BD = comparable(a, b)
+    if len(a_BD) != len(b_BD):
+        raise InputError(f"a has {len(a_BD)} embeddings, b {len(b_BD)}. Expected equally many.")
+    return a_BD, b_BD
+
+
+def refuse_too_long(name: str, rows_MD: np.ndarray) -> None:
+    """Each row's squared length is a float32, so that it has a cosine and no product overflows (Cauchy-Schwarz).
+
+    Raises:
+        InputError: naming the first row of which it is not.
+    """
+    with np.errstate(over="ignore"):
+        long = ~np.isfinite(np.einsum("md,md->m", rows_MD, rows_MD))
+    if long.any():
+        row = int(np.argmax(long))
+        raise InputError(f"{name}[{row}] is too long for float32. Expected embeddings of ordinary size; scale them.")

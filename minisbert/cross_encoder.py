@@ -74,9 +74,7 @@ class CrossEncoder:
                 f"num_labels is {num_labels}, but the model in {model.pair.folder.path} has {self.num_labels}. Expected "
                 f"{self.num_labels}; for a fresh head with {num_labels} write CrossEncoder.from_encoder(encoder, ...)."
             )
-        self.shapes = default_shapes()
-        if token_budget is not None:
-            self.shapes = replace(self.shapes, token_budget=positive("token_budget", token_budget))
+        self.shapes = default_shapes(token_budget)
         self.tokenizer = PairTokenizer(model.tokenizer, FAMILIES[model.design.model_type].SEPARATORS)
         self.activation_fn = model.pair.activation
         limit = model.pair.folder.max_seq_length
@@ -327,4 +325,4 @@ class CrossEncoder:
 def _locate(model: Any, revision: str | None, cache: str | Path | None, offline: bool | None) -> Path:
     from minisbert.checkpoint.download import locate
 
-    return locate(model, revision=revision, cache=Path(cache) if cache else None, offline=offline)
+    return locate(model, revision=revision, cache=cache, offline=offline)

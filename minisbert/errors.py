@@ -21,6 +21,10 @@ class DownloadError(MinisbertError, OSError):
     """A model could not be fetched, or what was fetched is not what the catalog says it is."""
 
 
+class WriteError(MinisbertError, OSError):
+    """A model, an index or another file could not be written (a full disk, say); what stood there before still does."""
+
+
 class DataError(MinisbertError, ValueError):
     """A data file (sentences, pairs, scores) is missing, malformed, or has a value out of range."""
 

@@ -6,9 +6,11 @@ without waiting, and read back a few batches later, while the next are already c
 """
 
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,15 +18,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from minisbert.arguments import positive
 from minisbert.checkpoint.download import cache_folder
+from minisbert.errors import MinisbertError
 from minisbert.pair_model import PairDesign, define_pair
 from minisbert.sentence_model import Design, Embeddings, define
-from minisbert.text.batching import ACCELERATOR, Batch, ShapeTable
+from minisbert.text.batching import ACCELERATOR, Batch, ShapeTable, rectangle
 
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # Batches computed ahead of the one being read back.
 IN_FLIGHT = 4
+# Threads that ask for a new shape at once compile it once.
+_COMPILING = threading.Lock()
 
 
 class Result(NamedTuple):
@@ -44,6 +51,31 @@ class Compilation(NamedTuple):
     seconds: float
 
 
+class Devices:
+    """This host's devices, each with all parameters and its share of a batch's rows; of one device nothing is seen."""
+
+    def __init__(self) -> None:
+        here = jax.local_devices()
+        self.mesh = Mesh(np.array(here), ("rows",)) if len(here) > 1 else None
+        self._placed: tuple[Any, Any] = (None, None)  # what was given, and where it is
+
+    def params(self, params: Any) -> Any:
+        """The parameters on every device; placed once, not at every call."""
+        if self.mesh is None:
+            return params
+        given, placed = self._placed
+        if given is not params:
+            placed = jax.device_put(params, NamedSharding(self.mesh, PartitionSpec()))
+            self._placed = params, placed
+        return placed
+
+    def rows(self, *arrays: np.ndarray) -> Sequence[Any]:
+        """Arrays of B rows spread over the devices; B is a multiple of them (`ShapeTable.devices`)."""
+        if self.mesh is None:
+            return arrays
+        return jax.device_put(arrays, NamedSharding(self.mesh, PartitionSpec("rows")))
+
+
 class Forward:
     """A model ready to compute.
 
@@ -56,6 +88,7 @@ class Forward:
     def __init__(self, design: Design, params: dict[Any, Any], compute_dtype: str):
         keep_compiled()
         self.params = params
+        self.devices = Devices()
         self.compilations: list[Compilation] = []
         self._shapes: set[tuple[int, int, bool]] = set()
         dtype = COMPUTE_DTYPES[compute_dtype]
@@ -73,21 +106,31 @@ class Forward:
     def start(self, batch: Batch, prompt_length: int = 0, *, with_tokens: bool = False) -> Any:
         """Send one batch to the device; returns at once unless the shape is new and must be compiled."""
         compute = self._tokens if with_tokens else self._sentences
-        arguments = (self.params, batch.token_ids_BL, batch.lengths_B, np.int32(prompt_length))
         B, L = batch.token_ids_BL.shape
+        rows = self.devices.rows(batch.token_ids_BL, batch.lengths_B)
+        arguments = (self.devices.params(self.params), *rows, np.int32(prompt_length))
         if (B, L, with_tokens) in self._shapes:
             return compute(*arguments)
-        started = time.perf_counter()
-        result = compute(*arguments)
-        self._shapes.add((B, L, with_tokens))
-        output = "token embeddings" if with_tokens else "sentence embeddings"
-        self.compilations.append(Compilation(B, L, output, time.perf_counter() - started))
-        return result
+        with _COMPILING:
+            started = time.perf_counter()
+            result = compute(*arguments)
+            if (B, L, with_tokens) not in self._shapes:  # another thread may have been here before
+                output = "token embeddings" if with_tokens else "sentence embeddings"
+                self.compilations.append(Compilation(B, L, output, time.perf_counter() - started))
+                self._shapes.add((B, L, with_tokens))
+            return result
 
     def run(self, batches: Iterable[Batch], prompt_length: int = 0, *, with_tokens: bool = False) -> Iterator[Result]:
         """Compute batch after batch, a few ahead of the reader."""
         for batch, computed in ahead(batches, lambda b: self.start(b, prompt_length, with_tokens=with_tokens)):
             yield read_back(batch, computed)
+
+    def warm_up(self, shapes: ShapeTable, tokens: int, *, capacity: int, padding_id: int) -> None:
+        """Compile every shape of the table that texts of up to `tokens` tokens can need."""
+        longest = max(shapes.length(tokens, capacity), shapes.single(tokens, capacity))
+        for rows, length in shapes.all(capacity):
+            if length <= longest:
+                self.start(rectangle([], rows, length, padding_id))
 
 
 class PairForward:
@@ -102,6 +145,7 @@ class PairForward:
     def __init__(self, design: PairDesign, params: dict[Any, Any], compute_dtype: str):
         keep_compiled()
         self.params = params
+        self.devices = Devices()
         self.compilations: list[Compilation] = []
         self._shapes: set[tuple[int, int]] = set()
         definition, _ = define_pair(design, COMPUTE_DTYPES[compute_dtype])
@@ -117,12 +161,17 @@ class PairForward:
         B, L = batch.token_ids_BL.shape
         first_lengths_B = np.zeros(B, np.int32)
         first_lengths_B[: len(batch.rows)] = [first_lengths[row] for row in batch.rows]
-        started = time.perf_counter()
-        logits_BC = self._score(self.params, batch.token_ids_BL, batch.lengths_B, first_lengths_B)
-        if (B, L) not in self._shapes:
-            self._shapes.add((B, L))
-            self.compilations.append(Compilation(B, L, "logits of pairs", time.perf_counter() - started))
-        return logits_BC
+        rows = self.devices.rows(batch.token_ids_BL, batch.lengths_B, first_lengths_B)
+        arguments = (self.devices.params(self.params), *rows)
+        if (B, L) in self._shapes:
+            return self._score(*arguments)
+        with _COMPILING:
+            started = time.perf_counter()
+            logits_BC = self._score(*arguments)
+            if (B, L) not in self._shapes:
+                self.compilations.append(Compilation(B, L, "logits of pairs", time.perf_counter() - started))
+                self._shapes.add((B, L))
+            return logits_BC
 
     def run(self, batches: Iterable[Batch], first_lengths: Sequence[int]) -> Iterator[tuple[list[int], np.ndarray]]:
         """Compute batch after batch, a few ahead of the reader: which pairs, and their logits.
@@ -146,18 +195,34 @@ def ahead(batches: Iterable[Batch], start: Callable[[Batch], Any]) -> Iterator[t
 
 
 def read_back(batch: Batch, computed: Any) -> Result:
-    """Wait for a batch and bring it to the host."""
+    """Wait for a batch and bring it to the host.
+
+    Raises:
+        MinisbertError: a number that is not finite, which would spoil whatever it is compared with.
+    """
     count = len(batch.rows)
     if not isinstance(computed, Embeddings):
-        return Result(batch.rows, np.asarray(computed)[:count], [])
-    token_BLD = np.asarray(computed.token_BLD)
-    tokens = [(batch.token_ids_BL[b, :length], token_BLD[b, :length]) for b, length in enumerate(batch.lengths_B)]
-    return Result(batch.rows, np.asarray(computed.sentence_BD)[:count], tokens[:count])
+        result = Result(batch.rows, np.asarray(computed)[:count], [])
+    else:
+        token_BLD, lengths = np.asarray(computed.token_BLD), batch.lengths_B[:count]
+        tokens = [(batch.token_ids_BL[b, :length], token_BLD[b, :length]) for b, length in enumerate(lengths)]
+        result = Result(batch.rows, np.asarray(computed.sentence_BD)[:count], tokens)
+    finite = np.isfinite(result.sentence_BD).all() and all(np.isfinite(token_LD).all() for _, token_LD in result.tokens)
+    if not finite:
+        raise MinisbertError("an embedding is not finite: the weights overflow. Use another model.")
+    return result
 
 
-def default_shapes() -> ShapeTable:
-    """The table of batch shapes that suits JAX's default device."""
-    return ShapeTable() if jax.default_backend() == "cpu" else ACCELERATOR
+def default_shapes(token_budget: int | None = None) -> ShapeTable:
+    """The table of batch shapes that suits JAX's devices here, with this budget (of each) where one is given.
+
+    Raises:
+        InputError: the budget is no number of tokens.
+    """
+    shapes = ShapeTable() if jax.default_backend() == "cpu" else ACCELERATOR
+    if token_budget is not None:
+        shapes = replace(shapes, token_budget=positive("token_budget", token_budget))
+    return replace(shapes, devices=len(jax.local_devices()))
 
 
 def keep_compiled() -> Path | None:

@@ -2,7 +2,8 @@
 
 Six pure functions of `hidden_BLD` and `mask_BL` (True = a real token that counts), each giving `sentence_BD`, and one
 table of them under the names that model folders use. Padding never counts: it gets value and gradient exactly 0.
-`reference/pooling.py` is the same in NumPy and must agree.
+Before them, `weighted_layers` may mix the layers of an encoder. `reference/pooling.py` is the same in NumPy and must
+agree.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +11,19 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+
+
+def weighted_layers(hidden_IBLD: Sequence[jax.Array], weight_I: jax.Array) -> jax.Array:
+    """The weighted mean of I layers, hidden_BLD: lower layers keep what the last has dropped (Peters et al. 2018, eq. 1).
+
+    There the weights are a softmax; here they are free and divided by their sum, as model folders have them.
+
+    Example:
+        >>> layers_IBLD = jnp.array([[[[1.0]]], [[[4.0]]]])
+        >>> weighted_layers(layers_IBLD, jnp.array([2.0, 1.0])).tolist()
+        [[[2.0]]]
+    """
+    return (jnp.stack(hidden_IBLD) * weight_I[:, None, None, None]).sum(axis=0) / weight_I.sum()
 
 
 def cls(hidden_BLD: jax.Array, mask_BL: jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@ not at all.
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from minisbert.checkpoint import folder as folders
-from minisbert.checkpoint.convert import Converted, Rule, convert, export, flatten, nest
+from minisbert.checkpoint.convert import Converted, Rule, convert, export, flatten, nest, refuse_too_few
 from minisbert.checkpoint.converted import CONVERTED, read_converted
-from minisbert.checkpoint.folder import ModelFolder
-from minisbert.checkpoint.folder_writer import write_settings
-from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
+from minisbert.checkpoint.folder import ModelFolder, read_folder
+from minisbert.checkpoint.folder_writer import chain_of, write_chain, write_module, write_router
+from minisbert.checkpoint.modules import Module
+from minisbert.checkpoint.router import Routes, check_names
+from minisbert.checkpoint.settings import read_bytes
+from minisbert.checkpoint.static_folder import StaticTensors, with_length_limit
+from minisbert.checkpoint.tensors import WEIGHTS, SafetensorsFiles, write_tensors
 from minisbert.checkpoint.whole_folder import staged_folder
 from minisbert.encoders import FAMILIES
 from minisbert.errors import ModelFolderError
+from minisbert.heads import HEADS
 from minisbert.sentence_model import Design, define
 from minisbert.text.tokenizer import Tokenizer
 
@@ -40,6 +45,8 @@ TOKENIZER_FILES = (
     "added_tokens.json",
 )
 
+SOON_DEFINED = 48  # layers
+
 
 @dataclass
 class Pretrained:
@@ -51,6 +58,8 @@ class Pretrained:
     tokenizer: Tokenizer
     tokenizer_files: dict[str, bytes]
     leftover: Converted = field(default_factory=lambda: Converted({}))  # carried tensors, original names and dtypes
+    # Of a Router: each route as a model of its own. The rest is then the main route's.
+    towers: dict[str, "Pretrained"] = field(default_factory=dict)
 
     @property
     def capacity(self) -> int:
@@ -64,7 +73,7 @@ def read_design(folder: ModelFolder) -> Design:
     Raises:
         ModelFolderError: a family that minisbert does not have, or settings it does not compute.
     """
-    file = folder.transformer_path / "config.json"
+    file = folder.transformer_path / (WEIGHTS if folder.model_type == "static" else "config.json")
     if folder.model_type not in FAMILIES:
         raise ModelFolderError(
             f"{file}: 'model_type' is {folder.model_type!r}. Expected one of {', '.join(sorted(FAMILIES))}; use another "
@@ -78,7 +87,7 @@ def load_pretrained(path: Path, *, put: Callable[[str, np.ndarray], Any] | None 
     """Read a model folder.
 
     Args:
-        path: of a sentence-transformers or plain Hugging Face folder.
+        path: of a sentence-transformers or plain Hugging Face folder, or of model2vec's.
         put: places one finished parameter, called with our flat path and a float32 array; by default on JAX's
             default device.
 
@@ -86,45 +95,91 @@ def load_pretrained(path: Path, *, put: Callable[[str, np.ndarray], Any] | None 
         ModelFolderError: see `read_folder`, `convert`, `Tokenizer.from_folder`; and a tokenizer with ids that the
             embedding table does not have.
     """
-    folder = folders.read_folder(path)
+    folder = read_folder(path)
     for note in folder.notes:
         logger.warning(note)
+    put = put or (lambda path, array: jax.device_put(array))
+    if folder.routes is None:
+        return _load_chain(folder, put, {})
+    modules: dict[
+        tuple[Path, str], Converted
+    ] = {}  # a module that several routes name is read, and kept in memory, once
+    towers = {name: _load_chain(tower, put, modules) for name, tower in folder.towers.items()}
+    return replace(towers[folder.routes.main], folder=folder, towers=towers)
+
+
+def _load_chain(
+    folder: ModelFolder, put: Callable[[str, np.ndarray], Any], modules: dict[tuple[Path, str], Converted]
+) -> Pretrained:
+    """One encoder and the modules after it.
+
+    Args:
+        modules: those read so far, by their folder and what they are; grows.
+    """
     design = read_design(folder)
     tokenizer = Tokenizer.from_folder(folder)
     if tokenizer.largest_id() >= design.config.vocab_size:
         raise ModelFolderError(
-            f"{tokenizer.where}: gives ids up to {tokenizer.largest_id()}, but config.json's vocab_size is "
-            f"{design.config.vocab_size}. The tokenizer is another model's; fetch the model again."
+            f"{tokenizer.where}: gives ids up to {tokenizer.largest_id()}, but {folder.sources['vocab_size']}'s vocab_size "
+            f"is {design.config.vocab_size}. The tokenizer is another model's; fetch the model again."
         )
-    put = put or (lambda path, array: jax.device_put(array))
+    if folder.max_seq_length is not None and folder.max_seq_length <= tokenizer.special_tokens:
+        raise ModelFolderError(
+            f"{folder.path}: max_seq_length is {folder.max_seq_length}, but the tokenizer puts {tokenizer.special_tokens} "
+            f"special tokens around each text. Expected at least {tokenizer.special_tokens + 1}; correct the settings."
+        )
+    _refuse_too_few(folder, design)
     shapes = {name: tuple(leaf.shape) for name, leaf in flatten(define(design)[1]).items()}
-    converted = _read_encoder(folder, design, shapes, lambda path, array: put(f"encoder.{path}", array))
-    params = {f"encoder.{name}": array for name, array in converted.params.items()}
-    params.update(_read_dense(folder, put))
+
+    def read(place: Path, ours: str, read_tensors: Callable[..., Converted]) -> Converted:
+        inner = {name.removeprefix(ours): shape for name, shape in shapes.items() if name.startswith(ours)}
+        key = place, ours.split(".")[0]
+        if key not in modules:
+            modules[key] = read_tensors(inner, lambda name, array: put(ours + name, array))
+        return modules[key]
+
+    encoder = read(folder.transformer_path, "encoder.", lambda *more: _read_encoder(folder, design, *more))
+    params = {f"encoder.{name}": array for name, array in encoder.params.items()}
+    for i, module in enumerate(m for m in design.modules if type(m) in HEADS):
+        place, rules = folder.path / module.path, HEADS[type(module)].rules(module)  # type: ignore[union-attr]
+        head = read(place, f"heads.{i}.", partial(_read_head, place, rules))
+        params.update({f"heads.{i}.{name}": array for name, array in head.params.items()})
     files = {name: folder.transformer_path / name for name in TOKENIZER_FILES}
     return Pretrained(
         folder=folder,
         design=design,
         params=nest(params),
         tokenizer=tokenizer,
-        tokenizer_files={name: file.read_bytes() for name, file in files.items() if file.is_file()},
-        leftover=replace(converted, params={}),
+        tokenizer_files={name: read_bytes(file) for name, file in files.items() if file.is_file()},
+        leftover=replace(encoder, params={}),
     )
+
+
+def _refuse_too_few(folder: ModelFolder, design: Design) -> None:
+    family, layers = FAMILIES[design.model_type], design.config.num_hidden_layers
+    if (folder.transformer_path / CONVERTED).is_file():
+        ours = [Rule(f"params/{rule.ours}", rule.ours, first=rule.first) for rule in family.RULES]
+        refuse_too_few(SafetensorsFiles(folder.transformer_path, CONVERTED), ours, layers=layers)
+    else:
+        refuse_too_few(
+            _tensors(folder, design), family.RULES, layers=layers, carried=family.CARRIED, prefix=family.PREFIX
+        )
+
+
+def _tensors(folder: ModelFolder, design: Design) -> SafetensorsFiles | StaticTensors:
+    return (StaticTensors if design.model_type == "static" else SafetensorsFiles)(folder.transformer_path)
 
 
 def _read_encoder(
     folder: ModelFolder, design: Design, shapes: Mapping[str, Any], put: Callable[[str, np.ndarray], Any]
 ) -> Converted:
-    encoder_shapes = {
-        name.removeprefix("encoder."): shape for name, shape in shapes.items() if name.startswith("encoder.")
-    }
     if (folder.transformer_path / CONVERTED).is_file():
-        return read_converted(folder.transformer_path, encoder_shapes, put)
+        return read_converted(folder.transformer_path, shapes, put)
     family = FAMILIES[design.model_type]
     return convert(
-        SafetensorsFiles(folder.transformer_path),
+        _tensors(folder, design),
         family.RULES,
-        encoder_shapes,
+        shapes,
         layers=design.config.num_hidden_layers,
         carried=family.CARRIED,
         prefix=family.PREFIX,
@@ -132,26 +187,10 @@ def _read_encoder(
     )
 
 
-def _dense_rules(module: folders.Dense) -> list[Rule]:
-    rules = [Rule("linear.weight", "kernel", transpose=True)]
-    return rules + [Rule("linear.bias", "bias")] if module.bias else rules
-
-
-def _read_dense(folder: ModelFolder, put: Callable[[str, np.ndarray], Any]) -> dict[str, Any]:
-    params: dict[str, Any] = {}
-    dense = [module for module in folder.modules if isinstance(module, folders.Dense)]
-    for i, module in enumerate(dense):
-        shapes = {"kernel": (module.in_features, module.out_features), "bias": (module.out_features,)}
-        here = f"dense.{i}.linear."
-        read = convert(
-            SafetensorsFiles(folder.path / module.path),
-            _dense_rules(module),
-            shapes,
-            layers=0,
-            put=lambda path, array, here=here: put(here + path, array),  # type: ignore[misc]
-        )
-        params.update({here + name: array for name, array in read.params.items()})
-    return params
+def _read_head(
+    place: Path, rules: list[Rule], shapes: Mapping[str, Any], put: Callable[[str, np.ndarray], Any]
+) -> Converted:
+    return convert(SafetensorsFiles(place), rules, shapes, layers=0, put=put)
 
 
 def encoder_tensors(model: Pretrained) -> dict[str, np.ndarray]:
@@ -161,6 +200,35 @@ def encoder_tensors(model: Pretrained) -> dict[str, np.ndarray]:
     return export(converted, FAMILIES[model.design.model_type].RULES, layers=model.design.config.num_hidden_layers)
 
 
+def join_towers(towers: Mapping[str, Pretrained], default: str | None = None) -> Pretrained:
+    """Several models as the routes of one, as a Router folder has them: a small one for queries, a large for documents.
+
+    Args:
+        towers: route -> model; "query" and "document" are what `encode_query` and `encode_document` ask for.
+        default: the route of texts without a task; None means that there is none.
+
+    Raises:
+        ModelFolderError: a name that is none, an unknown default, embeddings of different widths, a Router in a Router.
+
+    Example:
+        >>> static, bert = (load_pretrained(Path("weights", name)) for name in ("tiny-static", "tiny-bert"))
+        >>> list(join_towers({"query": static, "document": bert}, default="document").towers)
+        ['query', 'document']
+    """
+    check_names(towers, "join_towers")
+    widths = {route: tower.design.dimension for route, tower in towers.items()}
+    if len(set(widths.values())) > 1 or any(tower.towers for tower in towers.values()):
+        raise ModelFolderError(
+            f"join_towers: embeddings of the widths {widths}. Expected one width, and towers without a Router of their own."
+        )
+    if default is not None and default not in towers:
+        raise ModelFolderError(f"join_towers: default is {default!r}. Expected one of {', '.join(towers)}, or None.")
+    routes = Routes(tuple(towers), default)
+    folders = {route: replace(tower.folder, modules=tower.design.modules) for route, tower in towers.items()}
+    folder = replace(folders[routes.main], routes=routes, towers=folders)
+    return replace(towers[routes.main], folder=folder, towers=dict(towers))
+
+
 def save_pretrained(model: Pretrained, target: Path) -> None:
     """Write a model folder that minisbert, sentence-transformers and text-embeddings-inference read.
 
@@ -168,26 +236,63 @@ def save_pretrained(model: Pretrained, target: Path) -> None:
 
     Raises:
         InputError: the target is a file, or a folder with something else than a model in it.
-        OSError: the disk is full or not writable; the target is as it was.
+        WriteError: the disk is full or not writable; the target is as it was.
     """
     target = Path(target).absolute()
     with staged_folder(target) as staging:
-        _write_folder(model, staging)
+        if model.folder.routes is None:
+            folder = replace(model.folder, modules=model.design.modules)
+            for (_, module), here, weights in zip(
+                chain_of(folder), write_chain(folder, staging), _weights(model), strict=True
+            ):
+                _write_weights(model, module, weights, here)
+        else:
+            write_router(model.folder, model.folder.routes, _write_routes(model, staging), staging)
 
 
-def _write_folder(model: Pretrained, path: Path) -> None:
-    places = write_settings(replace(model.folder, modules=model.design.modules), path)
-    write_tensors(path / "model.safetensors", encoder_tensors(model))
-    for name, content in model.tokenizer_files.items():
-        (path / name).write_bytes(content)
-    if "tokenizer.json" not in model.tokenizer_files:
-        model.tokenizer.backend.save(str(path / "tokenizer.json"))
-    dense = 0
-    for module, here in zip(model.design.modules, places, strict=True):
-        if isinstance(module, folders.Dense):
-            linear = Converted(flatten(model.params["dense"][dense]["linear"]))
-            write_tensors(here / "model.safetensors", export(linear, _dense_rules(module), layers=0))
-            dense += 1
+def _write_routes(model: Pretrained, path: Path) -> dict[str, list[str]]:
+    """The modules of every route, a folder each; returns which a route has.
+
+    What two routes share in memory is written once and named by both, so that it stays one when it is trained.
+    """
+    written: dict[Any, str] = {}
+    structure: dict[str, list[str]] = {}
+    for route, tower in model.towers.items():
+        folder = replace(tower.folder, modules=tower.design.modules)
+        structure[route] = []
+        for i, ((name, module), weights) in enumerate(zip(chain_of(folder), _weights(tower), strict=True)):
+            leaves = tuple(id(leaf) for leaf in flatten(weights).values())
+            same = (name, module, leaves, folder.max_seq_length if module is None else None)
+            if not leaves or same not in written:
+                written[same] = f"{route}_{i}_{name}"
+                write_module(folder, module, path / written[same])
+                _write_weights(tower, module, weights, path / written[same])
+            structure[route].append(written[same])
+    return structure
+
+
+def _weights(model: Pretrained) -> list[dict[Any, Any]]:
+    """The parameters of each module of `chain_of(model.folder)`, {} where it has none."""
+    modules = model.design.modules[1:] if model.design.model_type == "static" else model.design.modules
+    heads = iter(model.params.get("heads", {}).values())
+    return [model.params["encoder"], *(next(heads) if type(module) in HEADS else {} for module in modules)]
+
+
+def _write_weights(model: Pretrained, module: Module | None, weights: dict[Any, Any], here: Path) -> None:
+    """What write_module leaves out: tensors, and the tokenizer's files."""
+    if module is not None:
+        if weights:
+            rules = HEADS[type(module)].rules(module)
+            write_tensors(here / WEIGHTS, export(Converted(flatten(weights)), rules, layers=0))
+        return
+    write_tensors(here / WEIGHTS, encoder_tensors(model))
+    files = dict(model.tokenizer_files)
+    if "tokenizer.json" not in files:
+        files["tokenizer.json"] = model.tokenizer.backend.to_str(pretty=True).encode()
+    if model.design.model_type == "static":
+        files["tokenizer.json"] = with_length_limit(files["tokenizer.json"], model.folder.max_seq_length)
+    for name, content in files.items():
+        (here / name).write_bytes(content)
 
 
 def cast_matrices(params: dict[Any, Any], dtype: Any) -> dict[Any, Any]:

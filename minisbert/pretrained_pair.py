@@ -13,10 +13,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from minisbert.checkpoint.convert import Converted, Rule, canonical_names, convert, export, flatten, nest
+from minisbert import limits
+from minisbert.checkpoint.convert import (
+    Converted,
+    Rule,
+    canonical_names,
+    convert,
+    export,
+    flatten,
+    nest,
+    refuse_too_few,
+)
 from minisbert.checkpoint.folder import ModelFolder
 from minisbert.checkpoint.pair_folder import (
-    MOST_LABELS,
     PairFolder,
     classifier_dropout,
     default_activation,
@@ -25,7 +34,7 @@ from minisbert.checkpoint.pair_folder import (
     read_pair_folder,
     write_pair_settings,
 )
-from minisbert.checkpoint.settings import Settings
+from minisbert.checkpoint.settings import Settings, read_bytes
 from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
 from minisbert.checkpoint.whole_folder import staged_folder
 from minisbert.encoders import FAMILIES
@@ -71,6 +80,9 @@ def load_pair(path: Path) -> PretrainedPair:
     _check_tokenizer(tokenizer, folder, design)
     tensors = SafetensorsFiles(folder.transformer_path)
     _refuse_headless(tensors, family)
+    refuse_too_few(
+        tensors, _rules(family), layers=config.num_hidden_layers, carried=family.HEAD_CARRIED, prefix=family.PREFIX
+    )
     shapes = {name: tuple(leaf.shape) for name, leaf in flatten(define_pair(design)[1]).items()}
     converted = convert(
         tensors,
@@ -82,7 +94,7 @@ def load_pair(path: Path) -> PretrainedPair:
         put=lambda path, array: jax.device_put(array),
     )
     files = {name: folder.transformer_path / name for name in TOKENIZER_FILES}
-    contents = {name: file.read_bytes() for name, file in files.items() if file.is_file()}
+    contents = {name: read_bytes(file) for name, file in files.items() if file.is_file()}
     if folder.max_seq_length is None:
         folder.max_seq_length = length_limit(contents, folder.transformer_path)
     return PretrainedPair(pair, design, nest(converted.params), tokenizer, contents, replace(converted, params={}))
@@ -98,9 +110,14 @@ def fresh_pair(encoder: Pretrained, num_labels: int, seed: int) -> PretrainedPai
         ModelFolderError: a family without a head here, or without a second segment.
         InputError: more labels than any model has.
     """
-    if num_labels > MOST_LABELS:
-        raise InputError(f"num_labels is {num_labels}. Expected at most {MOST_LABELS}.")
+    if num_labels > limits.LABELS:
+        raise InputError(f"num_labels is {num_labels}. Expected at most {limits.LABELS}.")
     given = encoder.folder
+    if given.routes is not None:
+        raise ModelFolderError(
+            f"{given.path}: has a Router with the routes {', '.join(given.routes.names)}. Expected one transformer; use "
+            "another model."
+        )
     file = given.transformer_path / "config.json"
     family = _family(given.model_type, file)
     settings = Settings(given.config, file)
@@ -144,14 +161,14 @@ def save_pair(model: PretrainedPair, target: Path) -> None:
 
     Raises:
         InputError: the target is a file, or a folder with something else than a model in it.
-        OSError: the disk is full or not writable; the target is as it was.
+        WriteError: the disk is full or not writable; the target is as it was.
     """
     family = FAMILIES[model.design.model_type]
     converted = replace(model.leftover, params=flatten(model.params))
     with staged_folder(Path(target).absolute()) as staging:
         write_pair_settings(model.pair, staging, model.tokenizer_files)
         if "tokenizer.json" not in model.tokenizer_files:
-            model.tokenizer.backend.save(str(staging / "tokenizer.json"))
+            (staging / "tokenizer.json").write_text(model.tokenizer.backend.to_str(pretty=True), encoding="utf-8")
         tensors = export(converted, _rules(family), layers=model.design.config.num_hidden_layers)
         write_tensors(staging / "model.safetensors", tensors)
 

@@ -6,24 +6,31 @@ The names and defaults are those that users of sentence-transformers know. The w
 token batches, sentence_model.py computes, pretrained.py and checkpoint/ read and write folders.
 """
 
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minisbert.arguments import as_list, check_options, check_prompts, comparable, one_of, positive, prompt_text
-from minisbert.errors import InputError, MinisbertError
-from minisbert.forward import COMPUTE_DTYPES, Compilation, Forward, Result, default_shapes, progress_bar
+from minisbert.arguments import (
+    as_list,
+    check_options,
+    check_path,
+    check_prompts,
+    comparable,
+    comparable_rows,
+    one_of,
+    positive,
+    prompt_text,
+)
+from minisbert.encoding import sentence_embeddings, stream, token_embeddings
+from minisbert.errors import InputError
+from minisbert.forward import COMPUTE_DTYPES, Compilation, Forward, default_shapes, progress_bar
 from minisbert.pretrained import Pretrained, cast_matrices, load_pretrained, save_pretrained
 from minisbert.quantization import quantize_embeddings
 from minisbert.similarity import PAIRWISE_SIMILARITIES, SIMILARITIES
-from minisbert.text.batching import batches, rectangle
-from minisbert.text.tokenizer import CHUNK, TokenCount, shown
-
-logger = logging.getLogger("minisbert")
+from minisbert.text.tokenizer import TokenCount, check_text, shown
 
 
 class SentenceEncoder:
@@ -49,19 +56,21 @@ class SentenceEncoder:
         one_of("compute_dtype", compute_dtype, tuple(COMPUTE_DTYPES))
         self.pretrained = pretrained
         self.compute_dtype = compute_dtype
-        self.shapes = default_shapes()
-        if token_budget is not None:
-            self.shapes = replace(self.shapes, token_budget=positive("token_budget", token_budget))
+        self.shapes = default_shapes(token_budget)
         # As in sentence-transformers: "query" and "document" are always there, empty where the model has none.
         self.prompts = {"query": "", "document": "", **pretrained.folder.prompts}
         self.default_prompt_name = pretrained.folder.default_prompt_name
         self.similarity_fn_name = pretrained.folder.similarity_fn_name
         self.truncate_dim = pretrained.folder.truncate_dim
         self.tokenizer = pretrained.tokenizer
-        limit = pretrained.folder.max_seq_length
-        self._max_seq_length = min(limit or pretrained.capacity, pretrained.capacity)
+        self._max_seq_length = min(pretrained.folder.max_seq_length or pretrained.capacity, pretrained.capacity)
         params = cast_matrices(pretrained.params, COMPUTE_DTYPES[compute_dtype])
         self.forward = Forward(pretrained.design, params, compute_dtype)
+        # Of a Router, each route as a model of its own; everything above is then the main route's.
+        self.towers = {
+            route: SentenceEncoder(tower, compute_dtype=compute_dtype, token_budget=token_budget)
+            for route, tower in pretrained.towers.items()
+        }
 
     @staticmethod
     def load(
@@ -87,7 +96,7 @@ class SentenceEncoder:
         """
         from minisbert.checkpoint.download import locate
 
-        path = locate(name_or_folder, revision=revision, cache=Path(cache) if cache else None, offline=offline)
+        path = locate(name_or_folder, revision=revision, cache=cache, offline=offline)
         return SentenceEncoder(load_pretrained(path), compute_dtype=compute_dtype, token_budget=token_budget)
 
     # --- text to vectors -------------------------------------------------------------------------------------------
@@ -104,6 +113,7 @@ class SentenceEncoder:
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
         on_truncate: str = "warn",
+        task: str | None = None,
     ) -> Any:
         """Embed one text or many.
 
@@ -119,6 +129,7 @@ class SentenceEncoder:
             normalize_embeddings: scale each to length 1.
             truncate_dim: keep the first dimensions only (Matryoshka models); by default the model's setting.
             on_truncate: "warn", "error" or "ignore" when a text is longer than `max_seq_length`.
+            task: chooses the route of a model with a Router ("query", "document"); other models have one way only.
 
         Returns:
             float32 `[sentences, dimension]`; for one string, one vector; for an empty list, `(0, dimension)`.
@@ -142,45 +153,54 @@ class SentenceEncoder:
             normalize_embeddings=normalize_embeddings,
             show_progress_bar=show_progress_bar,
         )
-        before = self._prompt(prompt, prompt_name)
-        dimension = min(truncate_dim or self.design.dimension, self.design.dimension)
+        before = prompt_text(prompt, prompt_name, self.prompts, self.default_prompt_name)
+        tower = self.tower(task)
+        dimension = min(truncate_dim or tower.design.dimension, tower.design.dimension)
 
         if on_truncate == "error":
-            self.tokenizer.refuse_long(texts, max_length=self.max_seq_length, prompt=before)
+            tower.tokenizer.refuse_long(texts, max_length=tower.max_seq_length, prompt=before)
         with progress_bar(len(texts), show_progress_bar) as bar:
-            results = self._run(texts, before, batch_size, on_truncate == "warn", output_value != "sentence_embedding")
-            if output_value == "sentence_embedding":
-                embeddings = np.empty((len(texts), dimension), np.float32)
-                for rows, sentence_BD, _ in results:
-                    embeddings[rows] = _finish(sentence_BD, dimension, normalize_embeddings)
-                    bar.update(len(rows))
-                if not np.isfinite(embeddings).all():
-                    raise MinisbertError("an embedding is not finite: the weights overflow. Use another model.")
-                items: Any = quantize_embeddings(embeddings, precision)
+            with_tokens = output_value != "sentence_embedding"
+            results = stream(
+                texts,
+                tower.tokenizer,
+                tower.forward,
+                prompt=before,
+                max_length=tower.max_seq_length,
+                shapes=tower.shapes,
+                capacity=tower.pretrained.capacity,
+                padding_id=tower.padding_id,
+                batch_size=batch_size,
+                with_tokens=with_tokens,
+                warn=on_truncate == "warn",
+            )
+            options: dict[str, Any] = {"normalize": normalize_embeddings, "bar": bar}
+            if with_tokens:
+                items: Any = token_embeddings(results, len(texts), dimension, **options, whole=output_value is None)
             else:
-                items = [None] * len(texts)
-                for rows, sentence_BD, tokens in results:
-                    finished_BD = _finish(sentence_BD, dimension, normalize_embeddings)
-                    for row, (ids, token_LD), sentence_D in zip(rows, tokens, finished_BD, strict=True):
-                        whole = {"input_ids": ids, "token_embeddings": token_LD, "sentence_embedding": sentence_D}
-                        items[row] = token_LD if output_value == "token_embeddings" else whole
-                    bar.update(len(rows))
+                items = quantize_embeddings(sentence_embeddings(results, len(texts), dimension, **options), precision)
         return items[0] if single else items
 
     def encode_query(self, sentences: str | Sequence[str] | np.ndarray, **options: Any) -> Any:
-        """`encode` with the "query" prompt, empty where the model has none (never the default prompt)."""
+        """`encode` with the "query" prompt, empty where the model has none (never the default prompt), and that task."""
+        options.setdefault("task", "query")
         if options.get("prompt") is None and options.get("prompt_name") is None and "query" in self.prompts:
             options["prompt_name"] = "query"
         return self.encode(sentences, **options)
 
     def encode_document(self, sentences: str | Sequence[str] | np.ndarray, **options: Any) -> Any:
-        """`encode` with the model's "document", "passage" or "corpus" prompt, where it has one."""
+        """`encode` with the model's "document", "passage" or "corpus" prompt, where it has one, and the task "document"."""
+        options.setdefault("task", "document")
         if options.get("prompt") is None and options.get("prompt_name") is None:
             options["prompt_name"] = next((n for n in ("document", "passage", "corpus") if n in self.prompts), None)
         return self.encode(sentences, **options)
 
     def token_counts(
-        self, sentences: str | Sequence[str] | np.ndarray, prompt_name: str | None = None, prompt: str | None = None
+        self,
+        sentences: str | Sequence[str] | np.ndarray,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        task: str | None = None,
     ) -> list[TokenCount]:
         """The truncation ledger: for each sentence its tokens, how many are kept and how many dropped.
 
@@ -189,38 +209,19 @@ class SentenceEncoder:
             [TokenCount(tokens=5, kept=5, dropped=0)]
         """
         texts, _ = as_list(sentences)
-        before = self._prompt(prompt, prompt_name)
-        return self.tokenizer.tokenize(texts, max_length=self.max_seq_length, prompt=before).ledger()
+        before, tower = prompt_text(prompt, prompt_name, self.prompts, self.default_prompt_name), self.tower(task)
+        return tower.tokenizer.tokenize(texts, max_length=tower.max_seq_length, prompt=before).ledger()
 
-    def _run(
-        self, texts: Sequence[str], prompt: str, batch_size: int | None, warn: bool, with_tokens: bool
-    ) -> Iterator[Result]:
-        """Tokenize, batch and compute, as a stream; warns once at the end about texts that were cut."""
-        truncated = [0]
-        stream = batches(
-            self._tokenized(texts, prompt, truncated),
-            self.shapes,
-            padding_id=self.padding_id,
-            capacity=self.pretrained.capacity,
-            batch_size=batch_size,
-        )
-        prompt_length = self.tokenizer.prompt_length(prompt, max_length=self.max_seq_length) if prompt else 0
-        yield from self.forward.run(stream, prompt_length, with_tokens=with_tokens)
-        if truncated[0] and warn:
-            logger.warning(
-                f"{truncated[0]} of {len(texts)} sentences are longer than max_seq_length {self.max_seq_length} and "
-                "were cut; token_counts() tells which. on_truncate='ignore' silences this, 'error' refuses them."
-            )
+    def tower(self, task: str | None = None) -> "SentenceEncoder":
+        """The model that embeds texts of this task: a route of a Router, or this one, where there is none.
 
-    def _tokenized(self, texts: Sequence[str], prompt: str, truncated: list[int]) -> Iterator[list[int]]:
-        for start in range(0, len(texts), CHUNK):
-            chunk = texts[start : start + CHUNK]
-            tokens = self.tokenizer.tokenize(chunk, max_length=self.max_seq_length, prompt=prompt)
-            truncated[0] += tokens.truncated
-            yield from tokens.ids
-
-    def _prompt(self, prompt: str | None, prompt_name: str | None) -> str:
-        return prompt_text(prompt, prompt_name, self.prompts, self.default_prompt_name)
+        Raises:
+            InputError: no route takes the task, and which there are.
+        """
+        if task is not None:
+            check_text("task", task)
+        routes = self.pretrained.folder.routes
+        return self if routes is None else self.towers[routes.of(task)]
 
     # --- vectors to scores -----------------------------------------------------------------------------------------
 
@@ -236,10 +237,7 @@ class SentenceEncoder:
             InputError: different numbers of embeddings, different widths, not finite.
         """
         one_of("similarity_fn_name", self.similarity_fn_name, tuple(SIMILARITIES))
-        a_BD, b_BD = comparable(a, b)
-        if len(a_BD) != len(b_BD):
-            raise InputError(f"a has {len(a_BD)} embeddings, b {len(b_BD)}. Expected equally many.")
-        return PAIRWISE_SIMILARITIES[self.similarity_fn_name](a_BD, b_BD)
+        return PAIRWISE_SIMILARITIES[self.similarity_fn_name](*comparable_rows(a, b))
 
     def warm_up(self, max_tokens: int | None = None) -> list[Compilation]:
         """Compile every shape that texts of up to `max_tokens` tokens can need, so that no later call waits for it.
@@ -251,20 +249,16 @@ class SentenceEncoder:
             >>> len(SentenceEncoder.load("weights/tiny-bert").warm_up(max_tokens=16))
             3
         """
-        limit = (
-            self.max_seq_length if max_tokens is None else min(positive("max_tokens", max_tokens), self.max_seq_length)
-        )
-        capacity = self.pretrained.capacity
-        longest = max(self.shapes.length(limit, capacity), self.shapes.single(limit, capacity))
-        for rows, length in self.shapes.all(capacity):
-            if length <= longest:
-                self.forward.start(rectangle([], rows, length, self.padding_id))
+        for tower in self.towers.values() or [self]:
+            limit = tower.max_seq_length if max_tokens is None else positive("max_tokens", max_tokens)
+            tokens, capacity = min(limit, tower.max_seq_length), tower.pretrained.capacity
+            tower.forward.warm_up(tower.shapes, tokens, capacity=capacity, padding_id=tower.padding_id)
         return self.compilations
 
     @property
     def compilations(self) -> list[Compilation]:
         """The compile ledger: every shape compiled so far and the seconds it took."""
-        return self.forward.compilations
+        return [line for tower in self.towers.values() or [self] for line in tower.forward.compilations]
 
     # --- settings --------------------------------------------------------------------------------------------------
 
@@ -293,6 +287,8 @@ class SentenceEncoder:
                 "the special tokens and one more up to the positions of this encoder."
             )
         self._max_seq_length = value
+        for tower in self.towers.values():
+            tower._max_seq_length = min(value, tower.pretrained.capacity)
 
     def get_embedding_dimension(self) -> int:
         """Width of the embeddings that `encode` returns."""
@@ -306,30 +302,29 @@ class SentenceEncoder:
         Raises:
             InputError: the path is taken by something else than a model, or the weights were cast to bfloat16.
         """
-        if not isinstance(path, str | Path) or not str(path).strip():
-            raise InputError(f"path is {shown(path)}. Expected the folder to write, as str or Path.")
+        check_path(path)
         check_prompts(self.prompts)
         if self.compute_dtype != "float32":
             raise InputError(f"the weights were cast to {self.compute_dtype}. Load in float32 to save them whole.")
+        save_pretrained(self._as_it_is(self), Path(path))
+
+    def _as_it_is(self, settings: "SentenceEncoder") -> Pretrained:
+        """What was read, with what has been set and trained since; of a Router every tower under the model's settings."""
         folder = replace(
             self.pretrained.folder,
-            prompts=self.prompts,
-            default_prompt_name=self.default_prompt_name,
-            similarity_fn_name=self.similarity_fn_name,
-            truncate_dim=self.truncate_dim,
+            prompts=settings.prompts,
+            default_prompt_name=settings.default_prompt_name,
+            similarity_fn_name=settings.similarity_fn_name,
+            truncate_dim=settings.truncate_dim,
             max_seq_length=self.max_seq_length,
         )
-        save_pretrained(replace(self.pretrained, folder=folder, params=self.forward.params), Path(path))
+        towers = {route: tower._as_it_is(settings) for route, tower in self.towers.items()}
+        return replace(self.pretrained, folder=folder, params=self.forward.params, towers=towers)
 
     def __repr__(self) -> str:
-        lengths = {"max_seq_length": self.max_seq_length, "do_lower_case": self.pretrained.folder.do_lower_case}
-        lines = [f"Transformer({lengths}) with {self.design.model_type} encoder", *self.design.describe()]
+        folder = self.pretrained.folder
+        if folder.routes:
+            towers = [f"  {route}: {tower!r}".replace("\n", "\n  ") for route, tower in self.towers.items()]
+            return "\n".join([f"SentenceEncoder(Router, by default {folder.routes.default}:", *towers, ")"])
+        lines = self.design.describe(max_seq_length=self.max_seq_length, do_lower_case=folder.do_lower_case)
         return "\n".join(["SentenceEncoder(", *(f"  ({i}): {line}" for i, line in enumerate(lines)), ")"])
-
-
-def _finish(sentence_BD: np.ndarray, dimension: int, normalize: bool) -> np.ndarray:
-    sentence_BD = sentence_BD[:, :dimension]
-    if normalize:
-        norm_B1 = np.linalg.norm(sentence_BD, axis=1, keepdims=True)
-        sentence_BD = sentence_BD / np.maximum(norm_B1, 1e-12)
-    return sentence_BD

@@ -1,4 +1,4 @@
-"""The whole model as one module: tokens -> transformer -> pooling -> Dense / Normalize -> sentence embedding.
+"""The whole model as one module: tokens -> encoder -> pooling -> Dense, LayerNorm, Normalize -> sentence embedding.
 
 This is the bi-encoder of SBERT (Reimers & Gurevych 2019, figure 2). `SentenceEncoder` puts text on one end of it;
 training differentiates it. A `Design` says which parts it has; the parts are the folder's.
@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from minisbert.checkpoint import folder
-from minisbert.dense import Dense
+from minisbert.checkpoint.modules import Module, Pooling, WeightedLayerPooling
 from minisbert.encoders import FAMILIES
+from minisbert.heads import HEADS
 from minisbert.pooling import pool
 from minisbert.similarity import normalize
 from minisbert.text.packing import PackedTexts
@@ -27,25 +27,34 @@ class Design:
 
     model_type: str
     config: Any
-    modules: tuple[folder.Module, ...] = (folder.Pooling(),)
+    modules: tuple[Module, ...] = (Pooling(),)
 
     @property
     def dimension(self) -> int:
         """Width of the sentence embedding."""
         width = self.config.hidden_size
         for module in self.modules:
-            if isinstance(module, folder.Pooling):
-                width *= len(module.modes)
-            elif isinstance(module, folder.Dense):
-                width = module.out_features
+            width = module.width(width)
         return width
 
-    def describe(self) -> list[str]:
-        """A line for each module after the transformer, as sentence-transformers prints them."""
-        lines = []
-        for module in self.modules:
+    @property
+    def pools_layers(self) -> bool:
+        """Whether the token embeddings are a mean of the encoder's layers."""
+        return isinstance(self.modules[0], WeightedLayerPooling)
+
+    def describe(self, **lengths: Any) -> list[str]:
+        """A line for each module, as sentence-transformers prints them.
+
+        Args:
+            lengths: settings of the transformer's that are not the design's.
+        """
+        first, modules = f"Transformer({lengths}) with {self.model_type} encoder", self.modules
+        if self.model_type == "static":  # its mean is its own there
+            first, modules = f"StaticEmbedding({{'embedding_dimension': {self.config.hidden_size}}})", modules[1:]
+        lines = [first]
+        for module in modules:
             settings = {key: value for key, value in vars(module).items() if key != "path"}
-            if isinstance(module, folder.Pooling):
+            if isinstance(module, Pooling):
                 modes = module.modes[0] if len(module.modes) == 1 else module.modes
                 settings = {
                     "embedding_dimension": self.config.hidden_size,
@@ -69,13 +78,8 @@ class SentenceModel(nnx.Module):
     def __init__(self, design: Design, *, dtype=jnp.float32, rngs: nnx.Rngs):
         self.design = design
         self.encoder = FAMILIES[design.model_type].Encoder(design.config, dtype=dtype, rngs=rngs)
-        self.dense = nnx.List(
-            [
-                Dense(m.in_features, m.out_features, bias=m.bias, activation=m.activation, rngs=rngs)
-                for m in design.modules
-                if isinstance(m, folder.Dense)
-            ]
-        )
+        # Of the modules after the encoder those that have weights, in their order.
+        self.heads = nnx.List([HEADS[type(m)].module(m, rngs=rngs) for m in design.modules if type(m) in HEADS])
 
     def __call__(
         self,
@@ -97,7 +101,7 @@ class SentenceModel(nnx.Module):
         keys_BL = None
         if keys_B is not None:
             keys_BL = token_keys(*jnp.broadcast_arrays(keys_B[:, None], position_L))
-        token_BLD = self.encoder(token_ids_BL, mask_BL, keys_BL=keys_BL)
+        token_BLD = self.tokens(token_ids_BL, mask_BL, keys_BL)
         return Embeddings(token_BLD, self.embed(token_BLD, mask_BL, mask_BL & (position_L >= prompt_length)))
 
     def packed(self, rows: PackedTexts, keys_PT: jax.Array | None = None) -> jax.Array:
@@ -109,17 +113,35 @@ class SentenceModel(nnx.Module):
         slots_PL = jnp.asarray(rows.slots_PL)
         looks_PQK = slots_PL[:, :, None] == slots_PL[:, None, :]
         keys_PL = None if keys_PT is None else packed_token_keys(keys_PT, slots_PL, rows.positions_PL)
-        token_PLD = self.encoder(rows.token_ids_PL, looks_PQK, keys_BL=keys_PL, positions_BL=rows.positions_PL)
+        token_PLD = self.tokens(rows.token_ids_PL, looks_PQK, keys_PL, rows.positions_PL)
 
         def embed_slot(slot: jax.Array, lengths_P: jax.Array, prompts_P: jax.Array) -> jax.Array:
-            # An empty slot takes the row's first token: an embedding of nothing could have a slope of NaN.
-            empty_PL = (lengths_P == 0)[:, None] & (jnp.arange(slots_PL.shape[1]) == 0)
-            mask_PL = (slots_PL == slot) | empty_PL
+            mask_PL = slots_PL == slot
+            if self.design.model_type != "static":
+                # An empty slot takes the row's first token: an embedding of nothing could have a slope of NaN. A static
+                # model's is the zero vector with slope 0, and may be a text's: no special tokens stand around it.
+                mask_PL |= (lengths_P == 0)[:, None] & (jnp.arange(slots_PL.shape[1]) == 0)
             after_prompt_PL = mask_PL & (rows.positions_PL >= prompts_P[:, None])
             return self.embed(token_PLD, mask_PL, after_prompt_PL, rows.positions_PL)
 
         slots_T = jnp.arange(rows.lengths_PT.shape[1])
         return jax.vmap(embed_slot, in_axes=(0, 1, 1), out_axes=1)(slots_T, rows.lengths_PT, rows.prompts_PT)
+
+    def tokens(
+        self,
+        token_ids_BL: jax.Array,
+        mask_BL: jax.Array,
+        keys_BL: jax.Array | None = None,
+        positions_BL: jax.Array | None = None,
+    ) -> jax.Array:
+        """token ids -> token embeddings, hidden_BLD: the encoder's last layer, or the mean of layers asked for.
+
+        Arguments as for the encoders (encoders/bert.py).
+        """
+        options = {"keys_BL": keys_BL, "positions_BL": positions_BL}
+        if not self.design.pools_layers:
+            return self.encoder(token_ids_BL, mask_BL, **options)
+        return self.heads[0](self.encoder.layers(token_ids_BL, mask_BL, **options))
 
     def embed(
         self,
@@ -128,15 +150,16 @@ class SentenceModel(nnx.Module):
         after_prompt_BL: jax.Array,
         positions_BL: jax.Array | None = None,
     ) -> jax.Array:
-        """Token embeddings -> sentence_BD, by the modules after the transformer."""
+        """Token embeddings -> sentence_BD, by the pooling and the modules after it."""
         sentence_BD = token_BLD
-        dense = iter(self.dense)
-        for module in self.design.modules:
-            if isinstance(module, folder.Pooling):
+        first = 1 if self.design.pools_layers else 0
+        heads = iter(list(self.heads)[first:])
+        for module in self.design.modules[first:]:
+            if isinstance(module, Pooling):
                 counts_BL = mask_BL if module.include_prompt else after_prompt_BL
                 sentence_BD = pool(token_BLD, counts_BL, module.modes, positions_BL)
-            elif isinstance(module, folder.Dense):
-                sentence_BD = next(dense)(sentence_BD)
+            elif type(module) in HEADS:
+                sentence_BD = next(heads)(sentence_BD)
             else:
                 sentence_BD = normalize(sentence_BD)
         return sentence_BD

@@ -1,11 +1,15 @@
 """Through SentenceEncoder: a sentence's embedding does not depend on what is encoded with it, or in which order."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from minisbert import SentenceEncoder
+from minisbert import CrossEncoder, SentenceEncoder
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
@@ -79,3 +83,18 @@ def test_token_embeddings_are_those_of_the_sentence_alone(encoder):
         assert np.array_equal(alone["input_ids"], whole["input_ids"])
         np.testing.assert_allclose(alone["token_embeddings"], whole["token_embeddings"], rtol=0, atol=5 * ACROSS_SHAPES)
         np.testing.assert_allclose(encoder.encode(sentence), whole["sentence_embedding"], rtol=0, atol=ACROSS_SHAPES)
+
+
+def test_eight_devices_give_what_one_gives():
+    texts = sentences_of([1, 3, 9, 2, 30, 4, 5, 2, 60, 7, 1, 12, 8], seed=4)
+    command = [sys.executable, str(Path(__file__).with_name("encode_devices.py")), str(WEIGHTS), json.dumps(texts)]
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "8"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    encoder = SentenceEncoder.load(WEIGHTS / "tiny-bert")
+    scores = CrossEncoder.from_encoder(encoder, 1, seed=0).predict([(text, texts[0]) for text in texts])
+    assert found["devices"] == 8 and all(rows % 8 == 0 for rows in found["rows"])
+    np.testing.assert_allclose(found["embeddings"], encoder.encode(texts), atol=ACROSS_SHAPES)
+    np.testing.assert_allclose(found["three at once"], encoder.encode(texts), atol=ACROSS_SHAPES)
+    np.testing.assert_allclose(found["scores"], scores, atol=ACROSS_SHAPES)

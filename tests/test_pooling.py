@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from minisbert.checkpoint.folder import POOLING_MODES
+from minisbert.checkpoint.modules import POOLING_MODES
 from minisbert.pooling import POOLINGS, pool
 from minisbert.reference import pooling as reference
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from minisbert.checkpoint.folder import POOLING_MODES, Dense, Normalize, Pooling
+from minisbert.checkpoint.modules import POOLING_MODES, Dense, Normalize, Pooling
 from minisbert.pretrained import cast_matrices, load_pretrained
 from minisbert.reference import encoder as reference
 from minisbert.reference import pooling as reference_pooling
@@ -86,7 +86,7 @@ def test_dense_and_a_prompt_left_out_of_the_pooling_are_the_twins(pretrained):
     design = replace(pretrained.design, modules=modules)
     rng = np.random.default_rng(1)
     kernel, bias = rng.normal(size=(2 * width, 10), scale=0.1), rng.normal(size=10)
-    params = {**pretrained.params, "dense": {0: {"linear": {"kernel": kernel, "bias": bias}}}}
+    params = {**pretrained.params, "heads": {0: {"linear": {"kernel": kernel, "bias": bias}}}}
     token_ids_BL, _ = random_tokens(pretrained)
     found = embed(design, params, token_ids_BL, dtype=np.float64, prompt_length=3)
     counts_BL = MASK_BL & (np.arange(L) >= 3)

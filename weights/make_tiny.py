@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minisbert.checkpoint.convert import nest
-from minisbert.checkpoint.folder import ModelFolder, Normalize, Pooling
-from minisbert.pretrained import Pretrained, save_pretrained
+from minisbert.checkpoint.folder import ModelFolder
+from minisbert.checkpoint.modules import Dense, LayerNorm, Normalize, Pooling, WeightedLayerPooling
+from minisbert.pretrained import Pretrained, join_towers, load_pretrained, save_pretrained
 from minisbert.sentence_model import Design, define
 from minisbert.text.tokenizer import Tokenizer
 
@@ -340,7 +341,48 @@ MODELS = {
             "pad_token_id": 3,
         },
     },
+    "tiny-static": {
+        "special": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
+        "tokenizer": word_piece,
+        "names": {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
+        "modules": (Pooling(), Normalize()),
+        "max_seq_length": None,
+        "config": {"model_type": "static", "hidden_size": 24},
+    },
+    "tiny-layers": {
+        "special": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
+        "tokenizer": word_piece,
+        "tokenizer_config": {"tokenizer_class": "BertTokenizer", "do_lower_case": True},
+        "names": {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
+        "modules": (
+            WeightedLayerPooling(layer_start=1, num_hidden_layers=3),
+            Pooling(("cls", "mean")),
+            LayerNorm(40),
+            Dense(40, 24),
+            Normalize(),
+        ),
+        "max_seq_length": 64,
+        "config": {
+            "architectures": ["BertModel"],
+            "model_type": "bert",
+            "hidden_size": 20,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "intermediate_size": 40,
+            "max_position_embeddings": 64,
+            "type_vocab_size": 2,
+            "hidden_act": "gelu",
+            "layer_norm_eps": 1e-12,
+            "hidden_dropout_prob": 0.1,
+            "attention_probs_dropout_prob": 0.1,
+            "initializer_range": 0.02,
+            "output_hidden_states": True,
+            "pad_token_id": 0,
+        },
+    },
 }
+# Routers: their routes, each a model from above. The last is the default.
+ROUTERS = {"tiny-router": {"query": "tiny-static", "document": "tiny-layers"}}
 
 
 def weights(design: Design, seed: int) -> dict:
@@ -352,7 +394,7 @@ def weights(design: Design, seed: int) -> dict:
     for name, leaf in sorted(flatten(define(design)[1]).items()):
         noise = random.normal(size=leaf.shape).astype(np.float32)
         spread = leaf.shape[0] ** -0.5 if name.endswith("kernel") else 0.1
-        params[name] = noise * np.float32(spread) + np.float32(name.endswith("scale"))
+        params[name] = noise * np.float32(spread) + np.float32(name.endswith(("scale", "weights")))
     return nest(params)
 
 
@@ -365,13 +407,6 @@ def make(name: str, seed: int) -> None:
     config = {**recipe["config"], "vocab_size": made.size}
     family = FAMILIES[config["model_type"]]
     design = Design(config["model_type"], family.Config.from_json(config), recipe["modules"])
-    tokenizer_config = {
-        **recipe["tokenizer_config"],
-        "model_max_length": recipe["max_seq_length"],
-        **{f"{role}_token": token for role, token in recipe["names"].items()},
-    }
-    if recipe["names"]["cls"] == "<s>":
-        tokenizer_config.update(bos_token="<s>", eos_token="</s>")
     folder = ModelFolder(
         path=HERE / name,
         transformer_path=HERE / name,
@@ -380,17 +415,32 @@ def make(name: str, seed: int) -> None:
         modules=recipe["modules"],
         max_seq_length=recipe["max_seq_length"],
     )
-    files = {
-        "tokenizer.json": made.backend.to_str(pretty=True).encode(),
-        "tokenizer_config.json": (json.dumps(tokenizer_config, indent=2) + "\n").encode(),
-        **made.files,
-    }
+    files = {"tokenizer.json": made.backend.to_str(pretty=True).encode()}
+    if "tokenizer_config" in recipe:  # a static model has none
+        tokenizer_config = {
+            **recipe["tokenizer_config"],
+            "model_max_length": recipe["max_seq_length"],
+            **{f"{role}_token": token for role, token in recipe["names"].items()},
+        }
+        if recipe["names"]["cls"] == "<s>":
+            tokenizer_config.update(bos_token="<s>", eos_token="</s>")
+        files["tokenizer_config.json"] = (json.dumps(tokenizer_config, indent=2) + "\n").encode()
+        files |= made.files
     model = Pretrained(folder, design, weights(design, seed), Tokenizer(made.backend, name), files)
     save_pretrained(model, HERE / name)
 
 
+def make_router(name: str) -> None:
+    """Write one tiny Router, of models made before."""
+    towers = {route: load_pretrained(HERE / tower) for route, tower in ROUTERS[name].items()}
+    save_pretrained(join_towers(towers, default=list(towers)[-1]), HERE / name)
+
+
 if __name__ == "__main__":
-    for seed, name in enumerate(MODELS):
-        make(name, seed)
+    for seed, name in enumerate([*MODELS, *ROUTERS]):
+        if name in MODELS:
+            make(name, seed)
+        else:
+            make_router(name)
         size = sum(file.stat().st_size for file in (HERE / name).rglob("*") if file.is_file())
         print(f"weights/{name}: {size / 1000:.0f} kB")

@@ -83,12 +83,36 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _filled(rules: Sequence[Rule], layers: int) -> list[Rule]:
+def filled(rules: Sequence[Rule], layers: int) -> list[Rule]:
     """The table with {i} spelled out for every layer."""
-    filled: list[Rule] = []
+    spelled: list[Rule] = []
     for rule in rules:
-        filled += [rule.at(i) for i in range(rule.first, layers)] if "{i}" in rule.ours else [rule.at(0)]
-    return filled
+        spelled += [rule.at(i) for i in range(rule.first, layers)] if "{i}" in rule.ours else [rule.at(0)]
+    return spelled
+
+
+def refuse_too_few(
+    tensors: Tensors, rules: Sequence[Rule], *, layers: int, carried: Sequence[str] = (), prefix: str = ""
+) -> None:
+    """The file has at least half as many tensors as its config.json asks for.
+
+    Asked before the model is defined, which takes time for every layer: a small file with a config.json that claims a
+    thousand layers is refused at once. What else is missing `convert` names.
+
+    Args: see `convert`.
+
+    Raises:
+        ModelFolderError: naming the first and the last that are missing.
+    """
+    found = canonical_names(list(tensors.shapes()), prefix, carried)
+    wanted = [part for rule in filled(rules, layers) for part in rule.parts]
+    if len(wanted) > 2 * len(found):
+        absent = [name for name in wanted if name not in found]
+        raise ModelFolderError(
+            f"{tensors.where}: the weights do not fit config.json. With {layers} layers they are {len(wanted)} tensors, the "
+            f"file has {len(found)}; missing: {', '.join(map(repr, absent[:3]))} ... {absent[-1]!r}. Check config.json or "
+            "fetch the model again."
+        )
 
 
 def convert(
@@ -126,8 +150,8 @@ def convert(
         if len(names) > 1:
             complaints.append(f"doubled: {' and '.join(repr(name) for name in names)} both mean {short!r}")
     expected: set[str] = set()
-    filled = _filled(rules, layers)
-    for rule in filled:
+    table = filled(rules, layers)
+    for rule in table:
         ours = shapes[rule.ours]
         part_shape = (*ours[:-1], ours[-1] // len(rule.parts))
         part_shape = part_shape[::-1] if rule.transpose else part_shape
@@ -152,7 +176,7 @@ def convert(
     converted = Converted(params={}, renamed={c: n[0] for c, n in canonical.items() if n[0] != c})
     not_finite: list[str] = []
     too_fine: list[str] = []
-    for rule in filled:
+    for rule in table:
         parts = []
         for part in rule.parts:
             array = tensors.read(canonical[part][0])
@@ -165,11 +189,11 @@ def convert(
                 not_finite.append(part)
             elif array.dtype.itemsize > 4 and not _fits_float32(array):
                 too_fine.append(part)
-            parts.append(array.T if rule.transpose else array)
+            with np.errstate(over="ignore"):  # parts may differ in dtype
+                parts.append((array.T if rule.transpose else array).astype(np.float32, copy=False))
         if len(parts) == len(rule.parts):
             joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
-            with np.errstate(over="ignore"):
-                converted.params[rule.ours] = put(rule.ours, np.ascontiguousarray(joined, dtype=np.float32))
+            converted.params[rule.ours] = put(rule.ours, np.ascontiguousarray(joined))
     if too_fine:
         complaints.append("more than float32 can hold: " + ", ".join(repr(name) for name in too_fine))
     if not_finite:
@@ -205,7 +229,7 @@ def export(converted: Converted, rules: Sequence[Rule], *, layers: int) -> dict[
         {'q': [[0.0], [1.0]], 'k': [[2.0], [3.0]]}
     """
     tensors: dict[str, np.ndarray] = {}
-    for rule in _filled(rules, layers):
+    for rule in filled(rules, layers):
         parts = np.split(np.asarray(converted.params[rule.ours]), len(rule.parts), axis=-1)
         for name, part in zip(rule.parts, parts, strict=True):
             array = part.T if rule.transpose else part

@@ -15,10 +15,12 @@ socket is opened and no pip is started. Two processes may ask at once: one fetch
 
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from minisbert.checkpoint import hub, staging, wheels
 from minisbert.checkpoint.catalog import MODELS, Model, find
@@ -39,7 +41,7 @@ def locate(
     name_or_folder: str | Path,
     *,
     offline: bool | None = None,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     revision: str | None = None,
     show_progress: bool = True,
 ) -> Path:
@@ -55,7 +57,7 @@ def locate(
         show_progress: bars for what takes long, on stderr.
 
     Raises:
-        InputError: the name or revision is not one.
+        InputError: the name or revision is not one, or an option.
         ModelFolderError: it reads as a path, and no folder is there.
         DownloadError: no source could give the model; the message tells what each of them said.
 
@@ -64,11 +66,17 @@ def locate(
         >>> sorted(path.name for path in folder.glob("*.safetensors"))      # doctest: +SKIP
         ['model.safetensors']
     """
+    _check_options(cache, offline)
     folder = _as_folder(name_or_folder)
     if folder is not None:
         return folder
     model = _as_model(str(name_or_folder), revision)
-    home = (cache or cache_folder()) / "models" / model.repository.replace("/", "--") / model.revision
+    home = (
+        (Path(cache).expanduser() if cache is not None else cache_folder())
+        / "models"
+        / model.repository.replace("/", "--")
+        / model.revision
+    )
     if not staging.faults(home, model):
         return home
     try:
@@ -77,8 +85,8 @@ def locate(
         raise
     except OSError as error:
         raise DownloadError(
-            f"{model.name}: cannot write to the cache ({error}). Free the disk or allow writing there, or set "
-            "MINISBERT_CACHE to another folder."
+            f"{model.name}: {_unwritable(home, error)}. Free the disk or allow writing there, or set MINISBERT_CACHE to "
+            "another folder."
         ) from None
 
 
@@ -101,6 +109,14 @@ def is_offline(argument: bool | None = None) -> bool:
     return bool(argument) or any(word not in ("", "0", "false", "no", "off") for word in said)
 
 
+def _check_options(cache: Any, offline: Any) -> None:
+    written = isinstance(cache, str | Path) and str(cache).strip() and "\0" not in str(cache)
+    if cache is not None and not written:
+        raise InputError(f"cache is {cache!r:.100}. Expected None, or the folder of the cache, as str or Path.")
+    if offline is not None and not isinstance(offline, bool):
+        raise InputError(f"offline is {offline!r:.100}. Expected True, False or None.")
+
+
 def _as_folder(name_or_folder: str | Path) -> Path | None:
     """The folder that is meant, or None when the text is a model's name."""
     if not isinstance(name_or_folder, (str, Path)) or not str(name_or_folder).strip():
@@ -111,7 +127,9 @@ def _as_folder(name_or_folder: str | Path) -> Path | None:
         if path.is_dir():
             return path
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, an unknown ~user
-        raise InputError(f"{text!r:.200} is neither a model's name nor a folder: {error!s:.200}") from None
+        raise InputError(
+            f"{text!r:.200} is neither a model's name nor a folder ({error!s:.200}). Expected one of them; check the path."
+        ) from None
     reads_as_path = isinstance(name_or_folder, Path) or path.is_absolute() or text.startswith((".", "/", "~"))
     if reads_as_path or text.count("/") > 1 or "\\" in text:
         kind = "a file, not a folder" if path.exists() else "no such folder"
@@ -129,8 +147,8 @@ def _as_model(name: str, revision: str | None) -> Model:
         if not _HUB_ID.fullmatch(name) or ".." in name or "--" in name:
             known = ", ".join(row.name for row in MODELS)
             raise InputError(
-                f'{name!r:.200} is not a folder here, not a known model ({known}), and not a hub id "org/name" '
-                "of letters, digits, '-', '_' and '.'."
+                f"{name!r:.200} is no model's name. Expected a folder, a known model ({known}), or a hub id "
+                "\"org/name\" of letters, digits, '-', '_' and '.'."
             )
         model = Model(name=name, repository=name, revision="main", licence="see the hub")
     if revision is None or revision == model.revision:
@@ -171,8 +189,11 @@ def _fetch_locked(model: Model, home: Path, *, offline: bool, show_progress: boo
     for place, source in _sources(model, offline):
         try:
             delivery = source(model, workplace, show_progress)
-        except OSError as error:  # DownloadError is one; a full disk or a forbidden file is another
+        except DownloadError as error:
             reasons.append(f"{place}: {error}")
+            continue
+        except OSError as error:  # a full disk, a forbidden file
+            reasons.append(f"{place}: {_unwritable(workplace, error)}")
             continue
         staging.finish(workplace, home, model, delivery, reasons)
         return home
@@ -181,6 +202,11 @@ def _fetch_locked(model: Model, home: Path, *, offline: bool, show_progress: boo
     raise DownloadError(
         f"{model.name} could not be had.\n" + "".join(f"  - {reason}\n" for reason in reasons) + _advice(model, offline)
     )
+
+
+def _unwritable(folder: Path, error: OSError) -> str:
+    there = next((path for path in folder.absolute().parents if path.is_dir()), Path("."))
+    return f"cannot write to the cache {folder} ({error}; {shutil.disk_usage(there).free} bytes are free)"
 
 
 def _sources(model: Model, offline: bool) -> list[tuple[str, _Source]]:

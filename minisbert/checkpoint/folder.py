@@ -1,63 +1,41 @@
 """A sentence-transformers model folder, read exactly and written plainly.
 
     config.json, model.safetensors, tokenizer.json      the transformer, as Hugging Face keeps it
-    modules.json                                        the chain: Transformer, Pooling, then Dense / Normalize
+    modules.json                                        the chain of modules: Transformer, Pooling, ...: modules.py
     1_Pooling/config.json, 2_Dense/...                  one folder a module
+    router_config.json                                  several chains in one folder: router.py
     sentence_bert_config.json                           max_seq_length, do_lower_case
     config_sentence_transformers.json                   prompts, similarity function, truncate_dim
 
 Two dialects are in use: up to sentence-transformers 5.3 pooling is six booleans and the length limit stands in
 `sentence_bert_config.json`; from 5.4 pooling is one `pooling_mode` and the limit is the tokenizer's. Both are read;
-the older is written, because every reader knows it. Reading is strict: a module, key or value that is not understood
-is refused, since guessing could change the embeddings. Names of classes are looked up in the tables below; nothing a
-folder names is ever imported.
+the older is written, because every reader knows it. A static model has neither config.json nor limit
+(static_folder.py). Reading is strict: a key or value that is not understood is refused, since guessing could change the
+embeddings.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from minisbert import limits
-from minisbert.checkpoint.kinds import refuse_cross_encoder
+from minisbert.checkpoint.kinds import refuse_other_kinds
+from minisbert.checkpoint.links import refuse_links_out
+from minisbert.checkpoint.modules import (
+    MODULE_TYPES,
+    Given,
+    Module,
+    Normalize,
+    Part,
+    Pooling,
+    check_order,
+    read_module,
+)
+from minisbert.checkpoint.router import Routes, read_router
 from minisbert.checkpoint.settings import Settings, encodable, read_json
+from minisbert.checkpoint.static_folder import length_limit, static_config
 from minisbert.checkpoint.tensors import inside
 from minisbert.errors import ModelFolderError
-
-# The class names of both dialects -> what we call the module.
-_PREFIXES = ("sentence_transformers.models", "sentence_transformers.base.modules")
-_MODULES = "sentence_transformers.sentence_transformer.modules"
-MODULE_TYPES = {
-    f"{prefix}.{path}": kind
-    for kind, paths in {
-        "transformer": ("Transformer", "transformer.Transformer"),
-        "pooling": ("Pooling", "pooling.Pooling"),
-        "dense": ("Dense", "dense.Dense"),
-        "normalize": ("Normalize", "normalize.Normalize"),
-    }.items()
-    for prefix in (*_PREFIXES, _MODULES)
-    for path in paths
-}
-
-# Old boolean -> pooling mode; the order is the order in which several modes are concatenated.
-POOLING_FLAGS = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-    "pooling_mode_lasttoken": "lasttoken",
-}
-POOLING_MODES = tuple(POOLING_FLAGS.values())
-
-# The activations of Dense modules: their class -> our name (see dense.py). Looked up, never imported.
-DENSE_ACTIVATIONS = {
-    "torch.nn.modules.linear.Identity": "identity",
-    "torch.nn.modules.activation.Tanh": "tanh",
-    "torch.nn.modules.activation.ReLU": "relu",
-    "torch.nn.modules.activation.GELU": "gelu",
-    "torch.nn.modules.activation.SiLU": "silu",
-    "torch.nn.modules.activation.Sigmoid": "sigmoid",
-}
 
 SIMILARITY_NAMES = ("cosine", "dot", "euclidean", "manhattan")
 
@@ -65,39 +43,12 @@ _LENGTH_FILE = "sentence_bert_config.json"
 _MODEL_FILE = "config_sentence_transformers.json"
 
 
-@dataclass(frozen=True)
-class Pooling:
-    """Token embeddings -> one vector; several modes are concatenated in the order given."""
-
-    modes: tuple[str, ...] = ("mean",)
-    include_prompt: bool = True
-
-
-@dataclass(frozen=True)
-class Dense:
-    """A linear map with an activation on the sentence embedding; its weights lie in `path`."""
-
-    in_features: int
-    out_features: int
-    bias: bool = True
-    activation: str = "tanh"
-    path: str = ""
-
-
-@dataclass(frozen=True)
-class Normalize:
-    """Scale the sentence embedding to length 1."""
-
-
-Module = Pooling | Dense | Normalize
-
-
 @dataclass
 class ModelFolder:
     """Everything a model folder says, except the tensors and the tokenizer's insides."""
 
     path: Path  # holds modules.json
-    transformer_path: Path  # holds config.json, the weights and the tokenizer
+    transformer_path: Path  # holds the encoder: config.json (but a static model's), the weights and the tokenizer
     model_type: str
     config: dict[str, Any]
     modules: tuple[Module, ...] = (Pooling(),)
@@ -107,10 +58,19 @@ class ModelFolder:
     default_prompt_name: str | None = None
     similarity_fn_name: str = "cosine"
     truncate_dim: int | None = None
-    # Which file each setting came from, for `minisbert inspect`.
+    # Of a Router: how a route is chosen, and each route as a folder of its own. The rest is then the main route's.
+    routes: Routes | None = None
+    towers: dict[str, "ModelFolder"] = field(default_factory=dict)
+    # Which file each setting came from, for `minisbert inspect`; and each module.
     sources: dict[str, str] = field(default_factory=dict)
+    module_sources: tuple[str, ...] = ()
     # What was assumed where the folder is silent; said aloud by the caller.
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def width(self) -> int:
+        """Of the token embeddings."""
+        return self.config.get("hidden_size") or self.config["dim"]  # DistilBERT says dim
 
 
 def read_folder(path: Path) -> ModelFolder:
@@ -122,32 +82,61 @@ def read_folder(path: Path) -> ModelFolder:
     path = Path(path)
     if not path.is_dir():
         raise ModelFolderError(f"{path}: no such folder. Expected a model folder or a known model name.")
-    refuse_cross_encoder(path)
-    chain = _read_chain(path / "modules.json") if (path / "modules.json").exists() else None
-    transformer_path = inside(path, chain[0][1], path / "modules.json") if chain else path
-    config = read_json(transformer_path / "config.json")
-    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
-        raise ModelFolderError(
-            f"{transformer_path / 'config.json'}: no 'model_type' string. Expected a Hugging Face encoder's settings; "
-            "fetch the model again."
-        )
-    folder = ModelFolder(path, transformer_path, config["model_type"], config)
-    folder.sources.update(dict.fromkeys(config, "config.json"))
-    if chain is None:
-        folder.notes.append(f"{path}: no modules.json, so mean pooling over the transformer is used.")
-        folder.sources["modules"] = "assumed: no modules.json"
+    refuse_links_out(path)
+    refuse_other_kinds(path)
+    file = path / "modules.json"
+    if not file.exists():
+        folder = _read_plain(path)
     else:
-        folder.sources["modules"] = "modules.json"
-        width = config.get("hidden_size") or config.get("dim")  # DistilBERT says dim
-        folder.modules = tuple(_read_module(path, kind, where, width) for kind, where in chain[1:])
-        _check_chain(folder)
-    _read_lengths(folder)
-    _read_model_settings(folder)
+        parts = _read_chain(file)
+        refuse_links_out(path, (path / part.path for part in parts))
+        routers = [i for i, part in enumerate(parts) if part.kind == "router"]
+        if len(routers) > 1:
+            raise ModelFolderError(f"{file}: {len(routers)} Routers in the chain; expected one. Use another model.")
+        folder = _read_routes(path, parts, routers[0]) if routers else _read_parts(path, parts, file)
+    for one in (folder, *folder.towers.values()):
+        _read_model_settings(one)
     return folder
 
 
-def _read_chain(file: Path) -> list[tuple[str, str]]:
-    """modules.json -> (kind, folder) pairs, the transformer first."""
+def _read_plain(path: Path) -> ModelFolder:
+    """A folder without modules.json: a transformer's, or a static model's as model2vec wrote it at first."""
+    config = _read_config(path)
+    if config["model_type"] != "model2vec":
+        folder = _encoder_folder(path, path, config)
+        folder.notes.append(f"{path}: no modules.json, so mean pooling over the transformer is used.")
+        folder.module_sources = ("assumed: no modules.json",)
+        return folder
+    settings = Settings(config, path / "config.json")
+    normalize = settings.flag("normalize", default=False)
+    settings.finish()
+    folder = _encoder_folder(path, path, static_config(path))
+    folder.modules = (Pooling(), Normalize()) if normalize else (Pooling(),)
+    folder.module_sources = ("a static model's", "config.json")[: len(folder.modules)]
+    folder.notes.append(
+        f"{path}: no modules.json; a model2vec folder, read as sentence-transformers reads those that have one: unknown "
+        "tokens count in the mean (model2vec itself leaves them out)."
+    )
+    return folder
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    config = read_json(path / "config.json")
+    # "static" is our own name for what has no config.json.
+    if (
+        not isinstance(config, dict)
+        or not isinstance(config.get("model_type"), str)
+        or config["model_type"] == "static"
+    ):
+        raise ModelFolderError(
+            f"{path / 'config.json'}: no 'model_type' string. Expected a Hugging Face encoder's settings; "
+            "fetch the model again."
+        )
+    return config
+
+
+def _read_chain(file: Path) -> list[Part]:
+    """modules.json -> the modules in their order."""
     entries = read_json(file)
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise ModelFolderError(f"{file}: expected a list of modules. Fetch the model again.")
@@ -162,104 +151,74 @@ def _read_chain(file: Path) -> list[tuple[str, str]]:
         if kind not in MODULE_TYPES:
             raise ModelFolderError(
                 f"{file}: module {path!r} is of type {kind!r}, which minisbert does not compute (and never imports). "
-                "Expected Transformer, Pooling, Dense or Normalize of sentence-transformers; use another model."
+                "Expected Transformer, StaticEmbedding, Router, Pooling, WeightedLayerPooling, Dense, LayerNorm or "
+                "Normalize of sentence-transformers; use another model."
             )
         inside(file.parent, path, file)
-        chain.append((MODULE_TYPES[kind], path))
-    kinds = [kind for kind, _ in chain]
-    if kinds[0] != "transformer" or kinds.count("transformer") > 1 or kinds[1:2] != ["pooling"]:
-        raise ModelFolderError(
-            f"{file}: the chain is {' -> '.join(kinds)}; expected transformer -> pooling, then any dense and "
-            "normalize. Use another model."
-        )
-    if kinds.count("pooling") > 1:
-        raise ModelFolderError(f"{file}: pooling stands {kinds.count('pooling')} times in the chain; expected once.")
+        chain.append(Part(MODULE_TYPES[kind], path))
     return chain
 
 
-def _read_module(folder: Path, kind: str, relative: str, width: Any) -> Module:
-    file = folder / relative / "config.json"
-    if kind == "pooling":
-        return _read_pooling(Settings(read_json(file), file), width)
-    if kind == "dense":
-        return _read_dense(Settings(read_json(file), file), relative)
-    if file.exists():
-        settings = Settings(read_json(file), file)
-        settings.known(["module_input_name", "module_output_name"])
-        _expect_sentence_embedding(settings)
-        settings.finish()
-    return Normalize()
+def _read_routes(path: Path, parts: list[Part], at: int) -> ModelFolder:
+    """Each route as a chain of its own: what stands before the Router, the route's modules, what stands after."""
+    routes, chains = read_router(path, parts[at].path)
+    file = path / "modules.json"
+    towers = {name: _read_parts(path, [*parts[:at], *chain, *parts[at + 1 :]], file) for name, chain in chains.items()}
+    widths = {name: _embedding_width(tower) for name, tower in towers.items()}
+    if len(set(widths.values())) > 1:
+        raise ModelFolderError(
+            f"{file}: the routes give embeddings of different widths, {widths}, which cannot be compared. Expected one "
+            "width; use another model."
+        )
+    return replace(towers[routes.main], routes=routes, towers=towers)
 
 
-def _read_pooling(settings: Settings, width: Any) -> Pooling:
-    settings.known(
-        ["word_embedding_dimension", "embedding_dimension", "include_prompt", "pooling_mode", *POOLING_FLAGS]
-    )
-    if type(width) is int and 1 <= width <= limits.WIDTH:  # else config.json is complained of later
-        for key in ("word_embedding_dimension", "embedding_dimension"):
-            settings.integer(key, at_least=width, at_most=width, default=width)
-    include_prompt = settings.flag("include_prompt", default=True)
-    if "pooling_mode" in settings.values:
-        mode = settings.values["pooling_mode"]
-        modes = [mode] if isinstance(mode, str) else mode
-        if not isinstance(modes, list) or not modes or not all(name in POOLING_MODES for name in modes):
-            settings.complain("pooling_mode", f"one or a list of {', '.join(POOLING_MODES)}")
-            modes = ["mean"]
-    else:
-        flags = [flag for flag in POOLING_FLAGS if flag in settings.values]
-        modes = [POOLING_FLAGS[flag] for flag in flags if settings.flag(flag)]
-        if not flags:
-            modes = ["mean"]  # the default of every version
-        elif not modes:
-            settings.complain(flags[0], "at least one of the pooling_mode_* settings true")
-    settings.finish()
-    return Pooling(tuple(modes), include_prompt)
-
-
-def _expect_sentence_embedding(settings: Settings) -> None:
-    for key in ("module_input_name", "module_output_name"):
-        settings.choice(key, ["sentence_embedding", None], default=None, why="modules after the pooling work on it")
-
-
-def _read_dense(settings: Settings, relative: str) -> Dense:
-    settings.known(
-        ["in_features", "out_features", "bias", "activation_function", "use_residual"]
-        + ["module_input_name", "module_output_name"]
-    )
-    settings.choice("use_residual", [False], default=False, why="a shortcut around Dense is not computed")
-    _expect_sentence_embedding(settings)
-    dense = Dense(
-        in_features=settings.integer("in_features", at_least=1, at_most=limits.WIDTH),
-        out_features=settings.integer("out_features", at_least=1, at_most=limits.WIDTH),
-        bias=settings.flag("bias", default=True),
-        activation=DENSE_ACTIVATIONS[
-            settings.choice(
-                "activation_function",
-                DENSE_ACTIVATIONS,
-                default="torch.nn.modules.activation.Tanh",
-                why="never imported",
-            )
-        ],
-        path=relative,
-    )
-    settings.finish()
-    return dense
-
-
-def _check_chain(folder: ModelFolder) -> None:
-    """Each Dense must take what the module before it gives."""
-    width = folder.config.get("hidden_size") or folder.config.get("dim")
-    pooling_file = folder.path / "modules.json"
+def _embedding_width(folder: ModelFolder) -> int | None:
+    width = _sane(folder.config.get("hidden_size") or folder.config.get("dim"))
     for module in folder.modules:
-        if isinstance(module, Pooling) and isinstance(width, int):
-            width *= len(module.modes)
-        elif isinstance(module, Dense):
-            if module.in_features != width:
-                raise ModelFolderError(
-                    f"{folder.path / module.path / 'config.json'}: 'in_features' is {module.in_features}, but the "
-                    f"module before gives {width} (see {pooling_file}). Fetch the model again."
-                )
-            width = module.out_features
+        width = None if width is None else module.width(width)
+    return width
+
+
+def _read_parts(path: Path, parts: list[Part], file: Path) -> ModelFolder:
+    """A chain: its encoder, then the modules after that, each told what the ones before give."""
+    check_order(parts, file)
+    (kind, relative), *rest = parts
+    transformer_path = inside(path, relative, file)
+    is_static = kind == "static_embedding"
+    config = static_config(transformer_path) if is_static else _read_config(transformer_path)
+    modules: list[Module] = [Pooling()] if is_static else []
+    sources = ["a static model's"] if is_static else []
+    width = _sane(config.get("hidden_size") or config.get("dim"))
+    layers = _sane(config.get("num_hidden_layers") or config.get("n_layers"))
+    for part in rest:
+        given = Given(width, layers, config.get("output_hidden_states") is True)
+        modules.append(read_module(part, path, given))
+        width = None if width is None else modules[-1].width(width)
+        own = f"{part.path}/config.json"
+        sources.append(own if (path / own).exists() else "modules.json")
+    folder = _encoder_folder(path, transformer_path, config)
+    folder.modules, folder.module_sources = tuple(modules), tuple(sources)
+    return folder
+
+
+def _sane(size: Any) -> int | None:
+    """A size of config.json, or None where it is none: the family will complain of it."""
+    return size if type(size) is int and 1 <= size <= limits.WIDTH else None
+
+
+def _encoder_folder(path: Path, transformer_path: Path, config: dict[str, Any]) -> ModelFolder:
+    """The encoder's settings and length limit."""
+    folder = ModelFolder(path, transformer_path, config["model_type"], config)
+    if config["model_type"] == "static":
+        folder.sources.update(dict.fromkeys(config, "model.safetensors"))
+        folder.max_seq_length = length_limit(transformer_path)
+        if folder.max_seq_length is not None:
+            folder.sources["max_seq_length"] = "tokenizer.json"
+    else:
+        folder.sources.update(dict.fromkeys(config, "config.json"))
+        _read_lengths(folder)
+    return folder
 
 
 def _read_lengths(folder: ModelFolder) -> None:
@@ -267,22 +226,19 @@ def _read_lengths(folder: ModelFolder) -> None:
     file = folder.transformer_path / _LENGTH_FILE
     if file.exists():
         settings = Settings(read_json(file), file)
+        refused = ["model_args", "tokenizer_args", "config_args", "model_kwargs", "processor_kwargs", "config_kwargs"]
         settings.known(
             ["max_seq_length", "do_lower_case", "transformer_task", "modality_config", "module_output_name"]
-            + ["model_args", "tokenizer_args", "config_args", "model_kwargs", "processor_kwargs", "config_kwargs"]
-            + ["unpad_inputs"]
+            + ["unpad_inputs", *refused]
         )
         settings.choice("transformer_task", ["feature-extraction"], default="feature-extraction")
         settings.choice("module_output_name", ["token_embeddings"], default="token_embeddings")
-        settings.absent(
-            ["model_args", "tokenizer_args", "config_args", "model_kwargs", "processor_kwargs", "config_kwargs"],
-            "arguments for another library could change the result",
-        )
+        settings.absent(refused, "arguments for another library could change the result")
         text_only = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
         if settings.values.get("modality_config", text_only) != text_only:
             settings.complain("modality_config", f"{text_only}, text in and the last hidden state out")
         if settings.values.get("max_seq_length") is not None:
-            folder.max_seq_length = settings.integer("max_seq_length", at_least=1, at_most=10_000_000)
+            folder.max_seq_length = settings.integer("max_seq_length", at_least=1, at_most=limits.ROWS)
             folder.sources["max_seq_length"] = _LENGTH_FILE
         folder.do_lower_case = settings.flag("do_lower_case", default=False)
         folder.sources["do_lower_case"] = _LENGTH_FILE
@@ -292,10 +248,10 @@ def _read_lengths(folder: ModelFolder) -> None:
         settings = Settings(read_json(file), file)
         length = settings.values.get("model_max_length")
         # 1e30 is the library's way to say "no limit".
-        if isinstance(length, int | float) and not isinstance(length, bool) and length >= 10_000_000:
+        if isinstance(length, int | float) and not isinstance(length, bool) and length >= limits.ROWS:
             length = None
         if length is not None:
-            folder.max_seq_length = settings.integer("model_max_length", at_least=1, at_most=10_000_000)
+            folder.max_seq_length = settings.integer("model_max_length", at_least=1, at_most=limits.ROWS)
             folder.sources["max_seq_length"] = "tokenizer_config.json"
             settings.finish()
 

@@ -5,6 +5,7 @@ The hub is asked through `huggingface_hub` (its session, token, endpoint, errors
 go on where it stopped and a machine without the hub should know within seconds.
 """
 
+import errno
 import logging
 import os
 import queue
@@ -24,15 +25,17 @@ CONNECT_SECONDS = 5.0  # one connection, and one answer of the listing
 READ_SECONDS = 15.0  # silence in the middle of a file
 LISTING_SECONDS = 12.0  # the whole first exchange, name look-up included, which no client time-out covers
 
-# What an encoder needs, at the top or in a module's folder (1_Pooling, 2_Dense). No pickle, no code, no exports.
-_WANTED = re.compile(
-    r"(?:\d+_[A-Za-z0-9]+/)?(?:[A-Za-z0-9_-][A-Za-z0-9._-]*\.(?:json|txt)|model(?:-\d+-of-\d+)?\.safetensors)"
-)
-_PICKLE = re.compile(r"(?:\d+_[A-Za-z0-9]+/)?pytorch_model(?:-\d+-of-\d+)?\.bin")
+# What an encoder needs, at the top or in a module's folder (1_Pooling, 2_Dense; a Router's query_0_Transformer, which may
+# lie in the Router's own). No pickle, no code, no exports.
+_MODULE = r"(?:(?:[\w-]+_)?\d+_[A-Za-z0-9]+/){0,2}"
+_WANTED = re.compile(_MODULE + r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*\.(?:json|txt)|model(?:-\d+-of-\d+)?\.safetensors)")
+_PICKLE = re.compile(_MODULE + r"pytorch_model(?:-\d+-of-\d+)?\.bin")
 _RECIPE = (
     'python -c "import torch, safetensors.torch as s; s.save_file({k: v.contiguous().clone() for k, v in '
     "torch.load('pytorch_model.bin', weights_only=True).items()}, 'model.safetensors', metadata={'format': 'pt'})\""
 )
+# What writing here may end with; an OSError of the network has other numbers.
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
 _Answer = TypeVar("_Answer")
 
 
@@ -215,6 +218,8 @@ def _plain_errors(model: Model) -> Iterator[None]:
     except errors.RevisionNotFoundError:
         raise DownloadError(f"{model.repository} has no revision {model.revision}") from None
     except Exception as error:  # the client, its transport, a portal's HTML: each has types of its own
+        if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+            raise  # told with the folder and its room
         raise DownloadError(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from None
     finally:
         logger.setLevel(level)

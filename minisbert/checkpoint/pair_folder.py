@@ -16,9 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minisbert.checkpoint.folder import MODULE_TYPES, ModelFolder
+from minisbert import limits
+from minisbert.checkpoint.folder import ModelFolder
 from minisbert.checkpoint.folder_writer import write_json
 from minisbert.checkpoint.kinds import refuse_bi_encoder
+from minisbert.checkpoint.links import refuse_links_out
+from minisbert.checkpoint.modules import MODULE_TYPES
 from minisbert.checkpoint.settings import Settings, read_json
 from minisbert.checkpoint.tensors import inside
 from minisbert.errors import ModelFolderError
@@ -30,8 +33,6 @@ PAIR_ACTIVATIONS = {
     "torch.nn.modules.activation.Tanh": "tanh",
     "torch.nn.modules.activation.ReLU": "relu",
 }
-MOST_LABELS = 100_000
-_NO_LIMIT = 10_000_000  # the tokenizers' way to say "no limit" is 1e30
 _TOKENIZER_FILE = "tokenizer_config.json"
 _LEGACY_ACTIVATION = "sbert_ce_default_activation_function"  # sentence-transformers before 4
 
@@ -55,9 +56,11 @@ def read_pair_folder(path: Path) -> PairFolder:
     path = Path(path)
     if not path.is_dir():
         raise ModelFolderError(f"{path}: no such folder. Expected a model folder or a known model name.")
+    refuse_links_out(path)
     refuse_bi_encoder(path)
     has_modules = (path / "modules.json").exists()
     transformer_path = _transformer(path / "modules.json") if has_modules else path
+    refuse_links_out(path, [transformer_path])
     file = transformer_path / "config.json"
     config = Settings(read_json(file), file)
     model_type = config.text("model_type")
@@ -92,9 +95,10 @@ def length_limit(tokenizer_files: Mapping[str, bytes], where: Path) -> int | Non
     """
     settings = _tokenizer_settings(tokenizer_files, where)
     length = settings.values.get("model_max_length")
-    if length is None or (type(length) in (int, float) and length >= _NO_LIMIT):
+    # 1e30 is the tokenizers' way to say "no limit".
+    if length is None or (type(length) in (int, float) and length >= limits.ROWS):
         return None
-    length = settings.integer("model_max_length", at_least=1, at_most=_NO_LIMIT)
+    length = settings.integer("model_max_length", at_least=1, at_most=limits.ROWS)
     settings.finish()
     return length
 
@@ -150,10 +154,10 @@ def _num_labels(config: Settings) -> int:
     """One label a name in id2label; without any, transformers means two."""
     names = config.values.get("id2label")
     if names is None:
-        return config.integer("num_labels", at_least=1, at_most=MOST_LABELS, default=2)
+        return config.integer("num_labels", at_least=1, at_most=limits.LABELS, default=2)
     if (
         not isinstance(names, dict)
-        or not 1 <= len(names) <= MOST_LABELS
+        or not 1 <= len(names) <= limits.LABELS
         or set(names) != set(map(str, range(len(names))))
     ):
         config.complain("id2label", "an object that names labels 0, 1, ... without gaps")
@@ -198,7 +202,7 @@ def _read_lengths(folder: ModelFolder, file: Path) -> None:
     if settings.values.get("modality_config", text_only) != text_only:
         settings.complain("modality_config", f"{text_only}, text in and logits out")
     if settings.values.get("max_seq_length") is not None:
-        folder.max_seq_length = settings.integer("max_seq_length", at_least=1, at_most=_NO_LIMIT)
+        folder.max_seq_length = settings.integer("max_seq_length", at_least=1, at_most=limits.ROWS)
     folder.do_lower_case = settings.flag("do_lower_case", default=False)
     settings.finish()
 

@@ -15,11 +15,11 @@ from minisbert.errors import ModelFolderError
 _MISSING = object()
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+def read_bytes(path: Path) -> bytes:
+    """The content of a settings or vocabulary file.
 
     Raises:
-        ModelFolderError: the file is missing, larger than `limits.JSON_BYTES`, not UTF-8, or not JSON.
+        ModelFolderError: the file is missing, no file, not readable, or larger than `limits.JSON_BYTES`.
     """
     try:
         size = path.stat().st_size
@@ -30,15 +30,28 @@ def read_json(path: Path) -> Any:
                 f"{path}: {size} bytes, more than the {limits.JSON_BYTES} that a settings file may have. "
                 "The file is damaged or not a model's; fetch the model again."
             )
-        return json.loads(path.read_text(encoding="utf-8"))
+        return path.read_bytes()
     except FileNotFoundError:
         raise ModelFolderError(
             f"{path}: no such file. Expected a sentence-transformers or Hugging Face model folder; check the path or "
             "fetch the model again."
         ) from None
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         if isinstance(error, ModelFolderError):
             raise
+        raise ModelFolderError(f"{path}: not readable ({error}). Check the model folder.") from None
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        ModelFolderError: see `read_bytes`; not UTF-8, or not JSON.
+    """
+    content = read_bytes(path)
+    try:
+        return json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ModelFolderError(
             f"{path}: not readable as JSON ({error}). Expected UTF-8 JSON; fetch the model again."
         ) from None

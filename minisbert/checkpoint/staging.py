@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minisbert.checkpoint.catalog import FileRecord, Model
+from minisbert.checkpoint.whole_folder import flush
 from minisbert.errors import DownloadError
 
 MANIFEST = "minisbert_source.json"
@@ -96,7 +97,7 @@ def accept(staging: Path, name: str, record: FileRecord, arrived: Path) -> None:
     if problem := problem_with(arrived, record):
         arrived.unlink(missing_ok=True)
         raise DownloadError(f"{name}: {problem}")
-    _flush(arrived)
+    flush(arrived)
     place = staging / name
     place.parent.mkdir(parents=True, exist_ok=True)
     os.replace(arrived, place)
@@ -127,10 +128,10 @@ def finish(staging: Path, home: Path, model: Model, delivery: Delivery, set_asid
         elif path.relative_to(staging).as_posix() not in delivery.files:
             path.unlink()
     (staging / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    _flush(staging / MANIFEST)
-    _flush(staging)
+    flush(staging / MANIFEST)
+    flush(staging)
     os.replace(staging, home)
-    _flush(home.parent)
+    flush(home.parent)
 
 
 def faults(home: Path, model: Model) -> list[str]:
@@ -142,7 +143,7 @@ def faults(home: Path, model: Model) -> list[str]:
     try:
         listed = json.loads((home / MANIFEST).read_text(encoding="utf-8"))["files"]
         sizes = {name: int(entry["size"]) for name, entry in listed.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return [f"{MANIFEST}: missing or not readable"]
     sizes |= {name: record.size for name, record in model.files.items()}
     found = ((name, problem_with(home / name, FileRecord(size))) for name, size in sizes.items())
@@ -155,14 +156,3 @@ def reopen(home: Path, staging: Path) -> None:
         shutil.rmtree(home)
     else:
         os.replace(home, staging)
-
-
-def _flush(path: Path) -> None:
-    """Push a file, or a folder's list of names, to the disk itself, so that a power cut cannot undo a rename."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows neither needs nor allows it for folders
-    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

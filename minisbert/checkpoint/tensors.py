@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minisbert import limits
-from minisbert.checkpoint.settings import read_json
+from minisbert.checkpoint.settings import encodable, read_json
 from minisbert.errors import ModelFolderError
 
 WEIGHTS = "model.safetensors"
@@ -34,12 +34,19 @@ def inside(folder: Path, relative: str, named_by: Path | str) -> Path:
     The check is on the name: download caches keep a model as links into a common store, so links are followed.
 
     Raises:
-        ModelFolderError: an absolute path, or one with `..`.
+        ModelFolderError: an absolute path, one with `..`, or a text that no file can be called.
     """
-    if Path(relative).is_absolute() or ".." in Path(relative).parts or "\\" in relative or "\0" in relative:
+    parts = Path(relative).parts
+    if Path(relative).is_absolute() or ".." in parts or "\\" in relative:
         raise ModelFolderError(
-            f"{named_by}: names the path {relative!r}, which leaves the model folder. Expected a path inside it; "
+            f"{named_by}: names the path {relative!r:.200}, which leaves the model folder. Expected a path inside it; "
             "do not use this model."
+        )
+    names = [part.encode("utf-8", "replace") for part in (relative, *parts)]
+    if "\0" in relative or not encodable(relative) or max(map(len, names)) > limits.NAME_BYTES:
+        raise ModelFolderError(
+            f"{named_by}: names the path {relative!r:.200}, as no file can be called. Expected a path inside the model "
+            "folder; fetch the model again."
         )
     return folder / relative
 
@@ -85,6 +92,12 @@ class SafetensorsFiles:
             raise ModelFolderError(
                 f"{path}: 'weight_map' is {type(weight_map).__name__}, expected an object of tensor name to file name. "
                 "Fetch the model again."
+            )
+        odd = sorted(file for file in set(weight_map.values()) if not file.endswith(".safetensors"))
+        if odd:
+            raise ModelFolderError(
+                f"{path}: names the file {odd[0]!r:.200} among the weights. Expected names that end in .safetensors; do not "
+                "use this model."
             )
         return weight_map
 
@@ -182,11 +195,19 @@ def _refuse_doubled_names(header: bytes) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file as the field's readers expect it (contiguous, `format` = pt)."""
+    """Write a safetensors file as the field's readers expect it (contiguous, `format` = pt).
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    save_file(arrays, str(path), metadata={"format": "pt", **(metadata or {})})
+    try:
+        save_file(arrays, str(path), metadata={"format": "pt", **(metadata or {})})
+    except SafetensorError as error:  # what the library makes of a full disk
+        raise OSError(f"{path.name}: {error}") from None
     # The library writes through a private temporary file; a model folder is as readable as its other files.
     umask = os.umask(0)
     os.umask(umask)

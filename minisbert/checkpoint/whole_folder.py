@@ -1,64 +1,153 @@
-"""Writing a folder whole or not at all."""
+"""Writing a folder or a file whole or not at all: made beside its place, flushed to the disk, then one rename.
 
+A reader finds what was there before or what is there now, whenever the writer is killed. What a killed writer leaves is a
+hidden `.NAME.partial-...` beside it.
+"""
+
+import ctypes
 import os
 import shutil
+import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-from minisbert.errors import InputError
+from minisbert.errors import InputError, MinisbertError, WriteError
 
 
 def _is_model(folder: Path) -> bool:
-    """Only a model may be replaced: a config.json alone is any program's."""
+    """Only a model may be replaced: a config.json alone is any program's.
+
+    A static model's or a Router's modules lie in folders of their own, each with its weights.
+    """
     weights = ("model.safetensors", "model.safetensors.index.json", "minisbert.safetensors")
-    return (folder / "config.json").is_file() and any((folder / name).is_file() for name in weights)
+    at_the_top = any((folder / name).is_file() for name in weights)
+    if (folder / "modules.json").is_file():
+        return at_the_top or any(folder.glob("*_*/model.safetensors"))
+    return (folder / "config.json").is_file() and at_the_top
 
 
-class staged_folder:
-    """Context manager: a new empty folder beside `target` that takes its place on success and vanishes on failure.
+@contextmanager
+def staged_folder(target: Path, kind: str = "model", is_kind: Callable[[Path], bool] = _is_model) -> Iterator[Path]:
+    """A new empty folder beside `target` that takes its place when the block ends well, and vanishes when it does not.
 
     Args:
         target: a new path, or a folder of the same kind, which is replaced.
         kind: what the folder holds, for messages.
         is_kind: tells whether a folder that is there holds that.
+
+    Raises:
+        InputError: something else stands there.
+        WriteError: it cannot be written; the target is as it was.
     """
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise InputError(
+            f"{target}: exists and is not a folder. Expected a new path, or a folder with a {kind} to replace."
+        )
+    if target.is_dir() and any(target.iterdir()) and not is_kind(target):
+        raise InputError(
+            f"{target}: holds files but no {kind}. Expected a new path, or a folder with a {kind} to replace; nothing "
+            "was written."
+        )
+    staging = beside(target)
+    try:
+        staging.mkdir(parents=True)
+        yield staging
+        for path in [*staging.rglob("*"), staging]:
+            flush(path)
+        _take_place(staging, target)
+    except MinisbertError:
+        raise
+    except OSError as error:
+        raise not_written(target, error, staging) from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
-    def __init__(self, target: Path, kind: str = "model", is_kind: Callable[[Path], bool] = _is_model):
-        if target.is_symlink() or (target.exists() and not target.is_dir()):
-            raise InputError(
-                f"{target}: exists and is not a folder. Expected a new path, or a folder with a {kind} to replace."
-            )
-        if target.is_dir() and any(target.iterdir()) and not is_kind(target):
-            raise InputError(
-                f"{target}: holds files but no {kind}. Expected a new path, or a folder with a {kind} to replace; nothing "
-                "was written."
-            )
-        self.target = target
-        self.staging = target.with_name(f".{target.name}.partial-{uuid.uuid4().hex[:8]}")
 
-    def __enter__(self) -> Path:
-        self.staging.mkdir(parents=True)
-        return self.staging
+@contextmanager
+def whole_file(out: Path) -> Iterator[Path]:
+    """A temporary path beside `out` that takes its place when the block ends well, and vanishes when it does not.
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if kind is not None:
-            shutil.rmtree(self.staging, ignore_errors=True)
-            return
-        for file in self.staging.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as stream:
-                    os.fsync(stream.fileno())
-        if self.target.exists():
-            old = self.target.with_name(f".{self.target.name}.old-{uuid.uuid4().hex[:8]}")
-            self.target.rename(old)
-            try:
-                self.staging.rename(self.target)
-            except BaseException:
-                old.rename(self.target)  # what was there stands again
-                shutil.rmtree(self.staging, ignore_errors=True)
-                raise
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            self.staging.rename(self.target)
+    Raises:
+        WriteError: it cannot be written; what stood there is as it was.
+    """
+    temporary = beside(out)
+    try:
+        yield temporary
+        flush(temporary)
+        os.replace(temporary, out)
+    except MinisbertError:
+        raise
+    except OSError as error:
+        raise not_written(out, error, temporary) from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def beside(target: Path) -> Path:
+    """A hidden name of its own, on the same file system."""
+    return target.with_name(f".{target.name}.partial-{uuid.uuid4().hex[:8]}")
+
+
+def flush(path: Path) -> None:
+    """Push a file, or a folder's list of names, to the disk itself, so that a power cut cannot undo a rename."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows neither needs nor allows it for folders
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def not_written(target: Path, error: OSError, partial: Path | None = None) -> WriteError:
+    """The complaint about a file or folder that cannot be written, with the bytes that were and that are free.
+
+    Args:
+        partial: what had been written when it failed.
+    """
+    written = _size(partial) if partial else 0
+    there = next((folder for folder in target.absolute().parents if folder.is_dir()), Path("."))
+    told = WriteError(
+        f"{target}: cannot be written ({error.strerror or error}; {written} bytes were written, "
+        f"{shutil.disk_usage(there).free} are free). What stood there before still does; make room or choose "
+        "another place."
+    )
+    told.errno = error.errno
+    return told
+
+
+def _size(path: Path) -> int:
+    with suppress(OSError):
+        return sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
+    return 0
+
+
+def _take_place(staging: Path, target: Path) -> None:
+    if not target.exists():
+        staging.rename(target)
+    elif not _exchanged(staging, target):
+        old = target.with_name(f".{target.name}.old-{uuid.uuid4().hex[:8]}")
+        target.rename(old)
+        try:
+            staging.rename(target)
+        except BaseException:
+            old.rename(target)  # what was there stands again
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    with suppress(OSError):  # some file systems cannot; the rename itself is done
+        flush(target.parent)
+
+
+def _exchanged(a: Path, b: Path) -> bool:
+    """Swap two names at once, so that at no moment there is none: Linux's renameat2. False where it cannot be had."""
+    if sys.platform != "linux":
+        return False
+    try:
+        swap = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError):  # a C library without it
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return swap(here, os.fsencode(a), here, os.fsencode(b), exchange) == 0

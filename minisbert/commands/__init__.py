@@ -10,6 +10,7 @@ like inside their functions, so that help and mistakes are answered at once.
 
 import os
 import sys
+import warnings
 from importlib import import_module
 
 from minisbert import __version__
@@ -22,14 +23,17 @@ COMMANDS = {
     "similarity": "Score how alike sentences are.",
     "inspect": "Show every setting of a model and which file it comes from.",
     "download": "Fetch models into the cache, and print where they are.",
+    "verify": "Check a catalogued model: its files, its embeddings, the article's table.",
     "train": "Train a model on sentence pairs, triplets or scored pairs.",
     "evaluate": "Score a model on pairs of sentences that people have scored.",
     "search": "Find the texts that are most like a query.",
     "retrieval": "Score a model on finding the relevant documents of a collection.",
+    "explain": "Show which pairs of tokens a similarity comes from.",
     "mine": "Find pairs of sentences that belong together, or hard negatives for training.",
     "cluster": "Group the sentences of a file by what they are about.",
     "headline": "Time SBERT's headline: the most similar pair of 10,000 sentences.",
     "bench": "Race minisbert against the other libraries that are installed.",
+    "export": "Export a model as a StableHLO program that runs without its code.",
     "convert": "Convert a model's weights to minisbert's own names, or back.",
 }
 
@@ -63,10 +67,14 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except KeyboardInterrupt:
+        warnings.simplefilter("ignore")  # of libraries that were cut short and are torn down
         print("minisbert: interrupted", file=sys.stderr)
         return INTERRUPTED
     except (MinisbertError, OSError) as error:
-        print(f"minisbert: error: {error}", file=sys.stderr)
+        # A failed print names no file: it was stdout, on a full disk say.
+        bare = not isinstance(error, MinisbertError) and error.filename is None
+        told = f"stdout: cannot be written ({error.strerror or error}). Make room." if bare else error
+        print(f"minisbert: error: {told}", file=sys.stderr)
         return MISTAKE
 
 

@@ -152,7 +152,8 @@ def convert_ctranslate2(folder: Path, workplace: Path) -> None:
     """CTranslate2's own format; it holds the transformer only, so other pooling than the mean is refused."""
     import ctranslate2
 
-    from minisbert.checkpoint.folder import Normalize, Pooling, read_folder
+    from minisbert.checkpoint.folder import read_folder
+    from minisbert.checkpoint.modules import Normalize, Pooling
 
     if read_folder(folder).modules not in [(Pooling(),), (Pooling(), Normalize())]:
         raise ValueError("only mean pooling is written for it here")
@@ -185,7 +186,8 @@ def load_ctranslate2(folder: Path, workplace: Path) -> Loaded:
 
 def _save_limits(folder: Path, workplace: Path) -> None:
     """What an engine without sentence-transformers must know, so that its start reads as little as can be."""
-    from minisbert.checkpoint.folder import Normalize, read_folder
+    from minisbert.checkpoint.folder import read_folder
+    from minisbert.checkpoint.modules import Normalize
 
     model = read_folder(folder)
     limits = {

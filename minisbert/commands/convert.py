@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from minisbert.errors import DataError, InputError, MinisbertError
+from minisbert.errors import InputError, MinisbertError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,6 +62,9 @@ def convert(
         raise InputError(f"{target}: is or holds the source itself, and would be replaced. Choose another --out.")
     model = load_pretrained(path, put=lambda name, array: array)  # stays in NumPy, off every device
     folder = model.folder
+    if folder.routes is not None or folder.model_type == "static":
+        kind = "a Router, with a model a route" if folder.routes else "a static model, a single table"
+        raise InputError(f"{path}: is {kind}. Expected one transformer; there is nothing to convert here.")
     is_converted = (folder.transformer_path / CONVERTED).is_file()
     if is_converted and not back:
         raise InputError(f"{path}: is converted already, it has {CONVERTED}. Pass --back for the original.")
@@ -69,20 +72,15 @@ def convert(
         raise InputError(
             f"{path}: has no {CONVERTED}. Expected a folder made by `minisbert convert`; leave out --back."
         )
-    try:
-        with staged_folder(target) as staging:
-            _copy_settings(folder, staging)
-            here = staging / folder.transformer_path.relative_to(folder.path)
-            if back:
-                write_tensors(here / WEIGHTS, encoder_tensors(model))
-                count = _compare(here, model)
-            else:
-                write_converted(here, replace(model.leftover, params=flatten(model.params["encoder"])))
-                count = _compare(folder.transformer_path, _read_again(here, model))
-    except MinisbertError:
-        raise
-    except OSError as error:
-        raise DataError(f"{target}: cannot be written ({error.strerror or error}). Nothing was left behind.") from None
+    with staged_folder(target) as staging:
+        _copy_settings(folder, staging)
+        here = staging / folder.transformer_path.relative_to(folder.path)
+        if back:
+            write_tensors(here / WEIGHTS, encoder_tensors(model))
+            count = _compare(here, model)
+        else:
+            write_converted(here, replace(model.leftover, params=flatten(model.params["encoder"])))
+            count = _compare(folder.transformer_path, _read_again(here, model))
     print(f"{target}\nThe original and the converted weights were compared: {count} tensors, the same to the bit.")
     return 0
 

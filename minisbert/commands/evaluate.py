@@ -2,6 +2,7 @@
 
 minisbert evaluate all-MiniLM-L6-v2 stsb_dev.tsv.gz --json scores.json --plot scatter.png
 minisbert evaluate my-model sts12.tsv sts13.tsv --against all-MiniLM-L6-v2
+minisbert evaluate my-model triplets_dev.tsv.gz --task triplets        # or pairs, with labels 0 and 1
 """
 
 import sys
@@ -22,6 +23,7 @@ def evaluate(
     model: Annotated[Positional[str], arg(metavar="MODEL")],
     files: Annotated[Positional[tuple[str, ...]], arg(metavar="FILE [FILE ...]")],
     *,
+    task: Literal["sts", "triplets", "pairs"] = "sts",
     text_columns: Annotated[tuple[str, str], arg(metavar="NAME NAME")] = ("sentence1", "sentence2"),
     score_column: Annotated[str | None, arg(metavar="NAME")] = None,
     against: Annotated[str | None, arg(metavar="MODEL")] = None,
@@ -36,15 +38,17 @@ def evaluate(
     """Score a model on pairs of sentences that people have scored.
 
     Prints Spearman and Pearson correlations times 100 with bootstrap intervals, for each file and, over several files,
-    by both protocols in use: pooled, and the mean of the subsets.
+    by both protocols in use: pooled, and the mean of the subsets. With --task triplets the share of anchors that are more
+    like their positive than their negative; with --task pairs how well a threshold tells labels 1 and 0 apart.
 
     Example: minisbert evaluate all-MiniLM-L6-v2 stsb_dev.tsv.gz
 
     Args:
         model: a folder, a known name, or a name on the hub.
         files: .tsv (a header, no quoting), .jsonl (each also .gz) or .parquet.
-        text_columns: the two columns that hold the sentences.
-        score_column: the column that holds the score; by default the first of score, relatedness, label.
+        task: sts (scored pairs), triplets (anchor, positive, negative), or pairs (labels 1 and 0).
+        text_columns: the two columns that hold the sentences; triplets have their own names.
+        score_column: the column that holds the score; by default the first of score, relatedness, label; for pairs label.
         against: a second model on the same pairs, with a paired test of the difference to the first.
         prompt_name: the name of a text in the model's settings to put before each sentence.
         resamples: draws of the bootstrap.
@@ -56,12 +60,21 @@ def evaluate(
     """
     if not files:
         raise InputError("no file is named. Expected files of sentence pairs with scores.")
+    if task != "sts" and (against is not None or plot is not None):
+        raise InputError(f"--against and --plot belong to --task sts. Expected neither with --task {task}.")
     if resamples < 1:
         raise InputError(f"--resamples is {resamples}. Expected at least 1.")
     if json is not None:
         check_output(json, (".json",))
     if plot is not None:
         check_output(plot, (".png",))
+    if task != "sts":
+        options: dict[str, Any] = {"show_progress_bar": sys.stderr.isatty()}
+        options |= {} if prompt_name is None else {"prompt_name": prompt_name}
+        scores = _scores(task, files, text_columns, score_column, model, compute_dtype, offline, options)
+        if json is not None:
+            _write_json(json, {"model": model, "task": task, "scores": scores})
+        return 0
 
     from minisbert import SentenceEncoder
     from minisbert.tasks.sts import compare_sts, evaluate_sts, read_sts
@@ -89,11 +102,53 @@ def evaluate(
     return 0
 
 
+def _scores(
+    task: str,
+    files: tuple[str, ...],
+    text_columns: tuple[str, str],
+    label_column: str | None,
+    model: str,
+    compute_dtype: str,
+    offline: bool,
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    """Print and return the scores of each file by each similarity."""
+    from minisbert import SentenceEncoder
+    from minisbert.tasks.pair_classification import evaluate_pairs, read_pairs
+    from minisbert.tasks.triplets import evaluate_triplets, read_triplets
+
+    # All files before the model: a mistake in the last one is known at once.
+    sets: list[Any] = [
+        read_triplets(file) if task == "triplets" else read_pairs(file, text_columns, label_column or "label")
+        for file in files
+    ]
+    encoder = SentenceEncoder.load(model, compute_dtype=compute_dtype, offline=offline)
+    record: dict[str, Any] = {}
+    for file, data in zip(files, sets, strict=True):
+        if task == "triplets":
+            found = {name: {"accuracy": value} for name, value in evaluate_triplets(encoder, data, **options).items()}
+            print(f"{file}: {len(data.anchors)} triplets, accuracy x 100")
+        else:
+            found = {name: one._asdict() for name, one in evaluate_pairs(encoder, data, **options).items()}
+            print(f"{file}: {len(data.labels)} pairs, x 100 but for thresholds")
+        for name, values in found.items():
+            # Thresholds are on the scale of the similarity.
+            cells = [f"{key} {value if 'threshold' in key else 100 * value:.4g}" for key, value in values.items()]
+            print(f"  {name:10} {'  '.join(cells)}")
+        record[file] = found
+    return record
+
+
+def _write_json(out: str, record: dict[str, Any]) -> None:
+    from json import dumps
+
+    with whole_file(Path(out)) as temporary:
+        temporary.write_text(dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
 def _save_json(
     out: str, model: str, result: "STSResult", against: str | None, comparisons: "tuple[STSComparison, ...]"
 ) -> None:
-    from json import dumps
-
     record: dict[str, Any] = {
         "model": model,
         "confidence": result.confidence,
@@ -108,8 +163,7 @@ def _save_json(
             {"name": one.name, "spearman_difference": one.difference._asdict(), "p_value": one.p_value}
             for one in comparisons
         ]
-    with whole_file(Path(out)) as temporary:
-        temporary.write_text(dumps(record, indent=2) + "\n", encoding="utf-8")
+    _write_json(out, record)
 
 
 def _save_scatter(out: str, model: str, result: "STSResult") -> None:

@@ -52,23 +52,33 @@ def read_sentences(source: str, column: str = "text") -> Sentences:
         InputError: a kind of file that is not read here.
         DataError: the file is missing, damaged, not UTF-8, lacks the column, or a value is not text.
     """
+    texts = list(stream_sentences(source, column))
     if source == STANDARD:
-        return Sentences([line for _, line in _lines(source)], "stdin")
-    name = source.lower()
-    kind = Path(name.removesuffix(".gz")).suffix
-    if kind == ".parquet" and name.endswith(".parquet"):
+        return Sentences(texts, "stdin")
+    if source.lower().endswith(".parquet"):
+        return Sentences(texts, source, unit="0-based row", first=0)
+    return Sentences(texts, source, first=2 if _kind(source) == ".tsv" else 1)
+
+
+def stream_sentences(source: str, column: str = "text") -> Iterator[str]:
+    """The same one after the other, for files larger than memory; complaints come where the file is at fault."""
+    kind = ".txt" if source == STANDARD else _kind(source)
+    if kind == ".parquet" and source.lower().endswith(".parquet"):
         return _read_parquet(source, column)
     if kind == ".txt":
-        return Sentences([line for _, line in _lines(source)], source)
+        return (line for _, line in _lines(source))
     if kind == ".jsonl":
-        texts = [_json_text(line, column, f"{source}, line {number}") for number, line in _lines(source)]
-        return Sentences(texts, source)
+        return (_json_text(line, column, f"{source}, line {number}") for number, line in _lines(source))
     if kind == ".tsv":
         return _read_tsv(source, column)
     raise InputError(
         f"{source}: sentences are not read from this kind of file. Expected .txt, .jsonl, .tsv (or these with .gz), "
         ".parquet, or - for text on stdin."
     )
+
+
+def _kind(source: str) -> str:
+    return Path(source.lower().removesuffix(".gz")).suffix
 
 
 def _lines(source: str) -> Iterator[tuple[int, str]]:
@@ -118,7 +128,7 @@ def _json_text(line: str, column: str, place: str) -> str:
     return _text(record[column], column, place)
 
 
-def _read_tsv(source: str, column: str) -> Sentences:
+def _read_tsv(source: str, column: str) -> Iterator[str]:
     lines = _lines(source)
     _, first = next(lines, (0, None))
     if first is None:
@@ -126,7 +136,6 @@ def _read_tsv(source: str, column: str) -> Sentences:
     header = first.split("\t")
     if header.count(column) != 1:
         raise _no_column(f"{source}, line 1", column, header)
-    texts = []
     for number, line in lines:
         # No quoting (csv.QUOTE_NONE): a quotation mark is part of the sentence, and a cell cannot hold a tab.
         cells = line.split("\t")
@@ -135,25 +144,23 @@ def _read_tsv(source: str, column: str) -> Sentences:
                 f"{source}, line {number}: {len(cells)} cell(s), but the header has {len(header)}. Expected one cell a "
                 "column, separated by tabs; remove tabs and line breaks from the text."
             )
-        texts.append(cells[header.index(column)])
-    return Sentences(texts, source, first=2)
+        yield cells[header.index(column)]
 
 
-def _read_parquet(source: str, column: str) -> Sentences:
-    parquet = pyarrow_parquet()
-    sentences = Sentences([], source, unit="0-based row", first=0)
+def _read_parquet(source: str, column: str) -> Iterator[str]:
+    parquet, row = pyarrow_parquet(), 0
     try:
         with parquet.ParquetFile(source) as file:
             if file.schema_arrow.names.count(column) != 1:
                 raise _no_column(source, column, file.schema_arrow.names)
             for batch in file.iter_batches(columns=[column]):
                 for value in batch.column(0).to_pylist():
-                    sentences.texts.append(_text(value, column, sentences.place(len(sentences.texts))))
+                    yield _text(value, column, f"{source}, 0-based row {row}")
+                    row += 1
     except MinisbertError:
         raise
     except (OSError, ValueError) as error:  # pyarrow's own errors derive from these
         raise _unreadable(source, error) from None
-    return sentences
 
 
 def _no_column(place: str, column: str, columns: Collection[str]) -> DataError:

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,22 +58,33 @@ def describe(path: Path) -> dict[str, Any]:
         >>> describe(Path("weights/tiny-bert"))["max_seq_length"]
         {'value': 64, 'from': 'sentence_bert_config.json'}
     """
-    from minisbert import SentenceEncoder
-    from minisbert.checkpoint.convert import flatten
     from minisbert.checkpoint.folder import read_folder
-    from minisbert.pretrained import Pretrained, read_design
-    from minisbert.sentence_model import define
-    from minisbert.text.tokenizer import Tokenizer
 
     folder = read_folder(path)
-    design = read_design(folder)
-    # The encoder without its weights: it answers for its settings as it would when computing.
-    encoder = SentenceEncoder(Pretrained(folder, design, {}, Tokenizer.from_folder(folder), {}))
-    shapes = [leaf.shape for leaf in flatten(define(design)[1]).values()]
     return {
         "folder": str(path),
         "source": _manifest(path),
         "notes": folder.notes,
+        **_describe_chain(folder, path),
+        "default_route": folder.routes and folder.routes.default,
+        "routes": {route: _describe_chain(tower, path) for route, tower in folder.towers.items()},
+    }
+
+
+def _describe_chain(folder: "ModelFolder", path: Path) -> dict[str, Any]:
+    """One encoder and the modules after it."""
+    from minisbert import SentenceEncoder
+    from minisbert.checkpoint.convert import flatten
+    from minisbert.pretrained import Pretrained, read_design
+    from minisbert.sentence_model import define
+    from minisbert.text.tokenizer import Tokenizer
+
+    design = read_design(folder)
+    # The encoder without its weights: it answers for its settings as it would when computing.
+    alone = replace(folder, routes=None, towers={})
+    encoder = SentenceEncoder(Pretrained(alone, design, {}, Tokenizer.from_folder(folder), {}))
+    shapes = [leaf.shape for leaf in flatten(define(design)[1]).values()]
+    return {
         "repr": repr(encoder),
         "embedding_dimension": encoder.get_embedding_dimension(),
         "max_seq_length": _max_seq_length(encoder),
@@ -88,6 +100,11 @@ def describe(path: Path) -> dict[str, Any]:
 
 def as_text(facts: dict[str, Any]) -> str:
     """What `describe` found, for people."""
+    if facts["routes"]:
+        told = f"a Router with {len(facts['routes'])} routes, by default {facts['default_route']}"
+        # A route's own facts among what is said of the whole model.
+        blocks = [(route, as_text(facts | chain | {"routes": {}})) for route, chain in facts["routes"].items()]
+        return "\n\n".join([told, *(f"route {route}\n{block}" for route, block in blocks)])
     tokenizer, length = facts["tokenizer"], facts["max_seq_length"]
     prompts = [f"{name} {text!r}" for name, text in facts["prompts"].items()]
     rows = [
@@ -139,10 +156,11 @@ def _max_seq_length(encoder: "SentenceEncoder") -> dict[str, Any]:
 
 
 def _weight_folders(folder: "ModelFolder") -> list[Path]:
-    """The folders with tensors: the transformer's, then those of Dense modules."""
-    from minisbert.checkpoint.folder import Dense
+    """The folders with tensors: the encoder's, then those of modules that have some."""
+    from minisbert.heads import HEADS
 
-    return [folder.transformer_path] + [folder.path / m.path for m in folder.modules if isinstance(m, Dense)]
+    modules = [module for module in folder.modules if type(module) in HEADS]
+    return [folder.transformer_path] + [folder.path / module.path for module in modules]  # type: ignore[union-attr]
 
 
 def _weights(part: Path, model: Path) -> dict[str, Any]:
@@ -182,17 +200,11 @@ def _tokenizer(encoder: "SentenceEncoder", path: Path) -> dict[str, Any]:
 
 def _settings(encoder: "SentenceEncoder") -> list[tuple[str, Any, str]]:
     """(name, value, file) of every setting; "default" where no file says anything."""
-    from minisbert.checkpoint.settings import read_json
-
     folder = encoder.pretrained.folder
-    rows = [(name, value, "config.json") for name, value in folder.config.items()]
+    rows = [(name, value, folder.sources[name]) for name, value in folder.config.items()]
     defaults = dataclasses.asdict(encoder.design.config)
     rows += [(name, value, "default") for name, value in defaults.items() if name not in folder.config]
-    chain_file = folder.path / "modules.json"
-    paths = [entry["path"] for entry in read_json(chain_file)][1:] if chain_file.exists() else []
-    for i, module in enumerate(folder.modules):
-        own = f"{paths[i]}/config.json" if paths else ""
-        source = own if own and (folder.path / own).exists() else folder.sources["modules"]
+    for module, source in zip(folder.modules, folder.module_sources, strict=True):
         name = type(module).__name__
         values = dataclasses.asdict(module)
         rows += [(f"{name}.{key}", value, source) for key, value in values.items()] or [(name, True, source)]

@@ -10,14 +10,13 @@ same two columns, fixed-size lists), or "-", which is jsonl on stdout.
 import json
 import os
 import sys
-import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from minisbert.checkpoint.whole_folder import whole_file
 from minisbert.commands.files import STANDARD, pyarrow_parquet
-from minisbert.errors import DataError, InputError, MinisbertError
+from minisbert.errors import DataError, InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,27 +52,6 @@ def check_output(out: str, kinds: Collection[str], *, source: str = "") -> None:
         raise DataError(f"{out}: there is no folder {path.parent}. Make it first, or choose another name.")
     if not os.access(path.parent, os.W_OK):
         raise DataError(f"{out}: the folder {path.parent} is not writable. Choose another name.")
-
-
-@contextmanager
-def whole_file(out: Path) -> Iterator[Path]:
-    """A temporary path beside `out` that takes its place when the block ends well, and vanishes when it does not.
-
-    Raises:
-        DataError: it cannot be written (a full disk, a forbidden folder).
-    """
-    temporary = out.with_name(f".{out.name}.partial-{uuid.uuid4().hex[:8]}")
-    try:
-        yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        os.replace(temporary, out)
-    except MinisbertError:
-        raise
-    except OSError as error:
-        raise DataError(f"{out}: cannot be written ({error.strerror or error}). Nothing was left behind.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_embeddings(out: str, parts: Iterable["Part"], rows: int) -> None:

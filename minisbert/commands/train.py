@@ -45,6 +45,9 @@ def train(
     clip_norm: float | None = None,
     remat: bool = False,
     teacher: str | None = None,
+    lora_rank: int | None = None,
+    lora_alpha: float | None = None,
+    lora_targets: tuple[str, ...] = ("query", "value"),
     report_to: tuple[str, ...] = (),
     compute_dtype: str = "float32",
     no_dropout: bool = False,
@@ -59,6 +62,10 @@ def train(
     num_labels: int | None = None,
     devices: int | None = None,
     layout: str = "replicated",
+    coordinator: Annotated[str | None, arg(metavar="ADDRESS:PORT")] = None,
+    hosts: int | None = None,
+    host: int | None = None,
+    cluster: bool = False,
     model_devices: int = 1,
     new_shapes: str | None = None,
     plan: bool = False,
@@ -101,6 +108,9 @@ def train(
         clip_norm: longest gradient; 1 by default.
         remat: keep less for the way back and compute it again; less memory, more time.
         teacher: the model whose embeddings the loss mse copies.
+        lora_rank: train low-rank changes of this rank beside frozen matrices (LoRA); saved merged, an ordinary model.
+        lora_alpha: the change counts alpha / rank times; once by default.
+        lora_targets: which matrices: query, key, value, output, up, down.
         report_to: tensorboard, wandb or trackio, besides metrics.jsonl.
         compute_dtype: float32 or bfloat16.
         no_dropout: train without dropout.
@@ -122,11 +132,20 @@ def train(
             on several hosts and on TPUs.
         plan: print what the run will need and stop: memory, work, rates of named chips. Only the model's config is read.
         memory: of one device in GiB; the plan then says the largest batch.
+        coordinator: of several hosts, the first one's; start the same command on each.
+        hosts: how many hosts there are.
+        host: which of them this is, from 0.
+        cluster: find these three in the environment (TPU pods, SLURM, MPI).
         random_weights: start from random weights instead of the model's.
         seed: of order, dropout and random weights.
         offline: never open a socket.
     """
     from pathlib import Path
+
+    if cluster or (coordinator, hosts, host) != (None, None, None):
+        from minisbert.commands.supervision import join_in_child
+
+        join_in_child(run, coordinator, hosts, host)
 
     from minisbert.commands.train_plan import print_plan
     from minisbert.errors import InputError
@@ -161,6 +180,9 @@ def train(
         blocks=blocks,
         remat=remat,
         teacher=teacher,
+        lora_rank=lora_rank,
+        lora_alpha=lora_alpha,
+        lora_targets=lora_targets,
         report_to=report_to,
         compute_dtype=compute_dtype,
         dropout=not no_dropout,

@@ -2,9 +2,9 @@
 
 from types import ModuleType
 
-from minisbert.encoders import albert, bert, distilbert, modernbert, mpnet, roberta
+from minisbert.encoders import albert, bert, distilbert, modernbert, mpnet, roberta, static
 
-# config.json's `model_type` -> the family's file
+# config.json's `model_type` -> the family's file; a static model has no config.json (checkpoint/static_folder.py)
 FAMILIES: dict[str, ModuleType] = {
     "bert": bert,
     "mpnet": mpnet,
@@ -14,4 +14,5 @@ FAMILIES: dict[str, ModuleType] = {
     "distilbert": distilbert,
     "albert": albert,
     "modernbert": modernbert,
+    "static": static,
 }

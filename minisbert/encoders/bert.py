@@ -58,13 +58,13 @@ class Config:
         settings.absent(["auto_map"], "code from a model folder is never run")
         settings.absent(["quantization_config", "pruned_heads"], "only dense float weights are read")
         config = Config(
-            vocab_size=settings.integer("vocab_size", at_least=1, at_most=10_000_000),
+            vocab_size=settings.integer("vocab_size", at_least=1, at_most=limits.ROWS),
             hidden_size=settings.integer("hidden_size", at_least=1, at_most=limits.WIDTH),
             num_hidden_layers=settings.integer("num_hidden_layers", at_least=1, at_most=limits.LAYERS),
             num_attention_heads=settings.integer("num_attention_heads", at_least=1, at_most=limits.WIDTH),
             intermediate_size=settings.integer("intermediate_size", at_least=1, at_most=limits.WIDTH),
-            max_position_embeddings=settings.integer("max_position_embeddings", at_least=1, at_most=10_000_000),
-            type_vocab_size=settings.integer("type_vocab_size", at_least=1, at_most=1_000, default=2),
+            max_position_embeddings=settings.integer("max_position_embeddings", at_least=1, at_most=limits.ROWS),
+            type_vocab_size=settings.integer("type_vocab_size", at_least=1, at_most=limits.SEGMENTS, default=2),
             hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu"),
             layer_norm_eps=settings.number("layer_norm_eps", at_least=1e-20, below=0.1, default=1e-12),
             hidden_dropout_prob=settings.number("hidden_dropout_prob", at_least=0, below=1, default=0.1),
@@ -121,7 +121,18 @@ class Encoder(nnx.Module):
         keys_BL: jax.Array | None = None,
         positions_BL: jax.Array | None = None,
     ) -> jax.Array:
-        """hidden_BLD, the last layer's token embeddings.
+        """hidden_BLD, the last layer's token embeddings; arguments as for `layers`."""
+        return self.layers(token_ids_BL, mask_BL, segment_ids_BL, keys_BL, positions_BL)[-1]
+
+    def layers(
+        self,
+        token_ids_BL: jax.Array,
+        mask_BL: jax.Array,
+        segment_ids_BL: jax.Array | None = None,
+        keys_BL: jax.Array | None = None,
+        positions_BL: jax.Array | None = None,
+    ) -> list[jax.Array]:
+        """hidden_BLD of every layer, layer 0 what goes into the first block.
 
         Args:
             token_ids_BL: rows of the token table; L is at most `config.positions`.
@@ -141,9 +152,10 @@ class Encoder(nnx.Module):
             segment_BLD = self.segment_embedding(segment_ids_BL)
         hidden_BLD = self.embedding_norm(self.token_embedding(token_ids_BL) + position_BLD + segment_BLD)
         hidden_BLD = dropout(hidden_BLD, self.config.hidden_dropout_prob, fold(keys_BL, 0))
+        hidden_IBLD = [hidden_BLD]
         for layer, block in enumerate(self.blocks, start=1):
-            hidden_BLD = block(hidden_BLD, mask_BL, keys_BL=fold(keys_BL, layer))
-        return hidden_BLD
+            hidden_IBLD.append(block(hidden_IBLD[-1], mask_BL, keys_BL=fold(keys_BL, layer)))
+        return hidden_IBLD
 
 
 class Head(nnx.Module):

@@ -77,16 +77,17 @@ class Config:
         settings.choice("sinusoidal_pos_embds", [False], default=False, why="positions are trained here, those are not")
         settings.absent(["hidden_size", "num_hidden_layers"], "DistilBERT's are dim and n_layers; two could disagree")
         settings.absent(["num_attention_heads", "intermediate_size"], "DistilBERT's are n_heads and hidden_dim")
+        settings.choice("position_embedding_type", ["absolute"], default="absolute", why="learned positions")
         settings.absent(["is_decoder", "add_cross_attention"], "only encoders are computed")
         settings.absent(["auto_map"], "code from a model folder is never run")
         settings.absent(["quantization_config", "pruned_heads"], "only dense float weights are read")
         config = Config(
-            vocab_size=settings.integer("vocab_size", at_least=1, at_most=10_000_000),
+            vocab_size=settings.integer("vocab_size", at_least=1, at_most=limits.ROWS),
             dim=settings.integer("dim", at_least=1, at_most=limits.WIDTH),
             n_layers=settings.integer("n_layers", at_least=1, at_most=limits.LAYERS),
             n_heads=settings.integer("n_heads", at_least=1, at_most=limits.WIDTH),
             hidden_dim=settings.integer("hidden_dim", at_least=1, at_most=limits.WIDTH),
-            max_position_embeddings=settings.integer("max_position_embeddings", at_least=1, at_most=10_000_000),
+            max_position_embeddings=settings.integer("max_position_embeddings", at_least=1, at_most=limits.ROWS),
             activation=settings.choice("activation", ACTIVATIONS, default="gelu"),
             dropout=settings.number("dropout", at_least=0, below=1, default=0.1),
             attention_dropout=settings.number("attention_dropout", at_least=0, below=1, default=0.1),
@@ -135,7 +136,18 @@ class Encoder(nnx.Module):
         keys_BL: jax.Array | None = None,
         positions_BL: jax.Array | None = None,
     ) -> jax.Array:
-        """hidden_BLD, the last layer's token embeddings.
+        """hidden_BLD, the last layer's token embeddings; arguments as for `layers`."""
+        return self.layers(token_ids_BL, mask_BL, segment_ids_BL, keys_BL, positions_BL)[-1]
+
+    def layers(
+        self,
+        token_ids_BL: jax.Array,
+        mask_BL: jax.Array,
+        segment_ids_BL: jax.Array | None = None,
+        keys_BL: jax.Array | None = None,
+        positions_BL: jax.Array | None = None,
+    ) -> list[jax.Array]:
+        """hidden_BLD of every layer, layer 0 what goes into the first block.
 
         Args:
             token_ids_BL: rows of the token table; L is at most `config.positions`.
@@ -150,9 +162,10 @@ class Encoder(nnx.Module):
             position_BLD = self.position_embedding(positions_BL)
         hidden_BLD = self.embedding_norm(self.token_embedding(token_ids_BL) + position_BLD)
         hidden_BLD = dropout(hidden_BLD, self.config.dropout, fold(keys_BL, 0))
+        hidden_IBLD = [hidden_BLD]
         for layer, block in enumerate(self.blocks, start=1):
-            hidden_BLD = block(hidden_BLD, mask_BL, keys_BL=fold(keys_BL, layer))
-        return hidden_BLD
+            hidden_IBLD.append(block(hidden_IBLD[-1], mask_BL, keys_BL=fold(keys_BL, layer)))
+        return hidden_IBLD
 
 
 # Where each tensor of a DistilBERT checkpoint goes; see encoders/bert.py for how to read the table.

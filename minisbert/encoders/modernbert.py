@@ -72,16 +72,16 @@ class Config:
         settings.absent(["quantization_config", "pruned_heads"], "only dense float weights are read")
         layers = settings.integer("num_hidden_layers", at_least=1, at_most=limits.LAYERS)
         config = Config(
-            vocab_size=settings.integer("vocab_size", at_least=1, at_most=10_000_000),
+            vocab_size=settings.integer("vocab_size", at_least=1, at_most=limits.ROWS),
             hidden_size=settings.integer("hidden_size", at_least=1, at_most=limits.WIDTH),
             num_hidden_layers=layers,
             num_attention_heads=settings.integer("num_attention_heads", at_least=1, at_most=limits.WIDTH),
             intermediate_size=settings.integer("intermediate_size", at_least=1, at_most=limits.WIDTH),
-            max_position_embeddings=settings.integer("max_position_embeddings", at_least=1, at_most=10_000_000),
+            max_position_embeddings=settings.integer("max_position_embeddings", at_least=1, at_most=limits.ROWS),
             layer_types=_layer_types(settings, layers),
             global_rope_theta=_theta(settings, FULL, "global_rope_theta", 160_000.0),
             local_rope_theta=_theta(settings, LOCAL, "local_rope_theta", 10_000.0),
-            local_attention=settings.integer("local_attention", at_least=0, at_most=10_000_000, default=128),
+            local_attention=settings.integer("local_attention", at_least=0, at_most=limits.ROWS, default=128),
             hidden_activation=settings.choice("hidden_activation", ACTIVATIONS, default="gelu"),
             norm_eps=settings.number("norm_eps", at_least=1e-20, below=0.1, default=1e-5),
             embedding_dropout=settings.number("embedding_dropout", at_least=0, below=1, default=0.0),
@@ -165,7 +165,18 @@ class Encoder(nnx.Module):
         keys_BL: jax.Array | None = None,
         positions_BL: jax.Array | None = None,
     ) -> jax.Array:
-        """hidden_BLD, the last layer's token embeddings.
+        """hidden_BLD, the last layer's token embeddings; arguments as for `layers`."""
+        return self.layers(token_ids_BL, mask_BL, segment_ids_BL, keys_BL, positions_BL)[-1]
+
+    def layers(
+        self,
+        token_ids_BL: jax.Array,
+        mask_BL: jax.Array,
+        segment_ids_BL: jax.Array | None = None,
+        keys_BL: jax.Array | None = None,
+        positions_BL: jax.Array | None = None,
+    ) -> list[jax.Array]:
+        """hidden_BLD of every layer, layer 0 what goes into the first block.
 
         Args:
             token_ids_BL: rows of the token table; L is at most `config.positions`.
@@ -187,9 +198,11 @@ class Encoder(nnx.Module):
                 window_bias(L, config.local_attention // 2, exact),
             ),
         }
+        hidden_IBLD = [hidden_BLD]
         for layer, (kind, block) in enumerate(zip(config.layer_types, self.blocks, strict=True), start=1):
-            hidden_BLD = block(hidden_BLD, mask_BL, *looks[kind], keys_BL=fold(keys_BL, layer))
-        return self.final_norm(hidden_BLD)
+            hidden_IBLD.append(block(hidden_IBLD[-1], mask_BL, *looks[kind], keys_BL=fold(keys_BL, layer)))
+        hidden_IBLD[-1] = self.final_norm(hidden_IBLD[-1])
+        return hidden_IBLD
 
 
 # Where each tensor of a ModernBERT checkpoint goes; see encoders/bert.py for how to read the table. Query, key and

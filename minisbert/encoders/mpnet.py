@@ -58,18 +58,19 @@ class Config:
             ModelFolderError: naming every key that is missing, out of bounds, or asks for what is not computed here.
         """
         settings = Settings(values, where)
+        settings.choice("position_embedding_type", ["absolute"], default="absolute", why="MPNet's own")
         settings.choice("pad_token_id", [PADDING_ID], default=PADDING_ID, why="MPNet counts positions from it")
         settings.absent(["is_decoder", "add_cross_attention"], "only encoders are computed")
         settings.absent(["auto_map"], "code from a model folder is never run")
         settings.absent(["quantization_config", "pruned_heads"], "only dense float weights are read")
         config = Config(
-            vocab_size=settings.integer("vocab_size", at_least=PADDING_ID + 1, at_most=10_000_000),
+            vocab_size=settings.integer("vocab_size", at_least=PADDING_ID + 1, at_most=limits.ROWS),
             hidden_size=settings.integer("hidden_size", at_least=1, at_most=limits.WIDTH),
             num_hidden_layers=settings.integer("num_hidden_layers", at_least=1, at_most=limits.LAYERS),
             num_attention_heads=settings.integer("num_attention_heads", at_least=1, at_most=limits.WIDTH),
             intermediate_size=settings.integer("intermediate_size", at_least=1, at_most=limits.WIDTH),
             max_position_embeddings=settings.integer(
-                "max_position_embeddings", at_least=PADDING_ID + 2, at_most=10_000_000
+                "max_position_embeddings", at_least=PADDING_ID + 2, at_most=limits.ROWS
             ),
             relative_attention_num_buckets=settings.choice(
                 "relative_attention_num_buckets", [32], default=32, why="the peer library computes 32 whatever it says"
@@ -134,7 +135,18 @@ class Encoder(nnx.Module):
         keys_BL: jax.Array | None = None,
         positions_BL: jax.Array | None = None,
     ) -> jax.Array:
-        """hidden_BLD, the last layer's token embeddings.
+        """hidden_BLD, the last layer's token embeddings; arguments as for `layers`."""
+        return self.layers(token_ids_BL, mask_BL, segment_ids_BL, keys_BL, positions_BL)[-1]
+
+    def layers(
+        self,
+        token_ids_BL: jax.Array,
+        mask_BL: jax.Array,
+        segment_ids_BL: jax.Array | None = None,
+        keys_BL: jax.Array | None = None,
+        positions_BL: jax.Array | None = None,
+    ) -> list[jax.Array]:
+        """hidden_BLD of every layer, layer 0 what goes into the first block.
 
         Args:
             token_ids_BL: rows of the token table; L is at most `config.positions`.
@@ -147,9 +159,10 @@ class Encoder(nnx.Module):
         hidden_BLD = self.embedding_norm(self.token_embedding(token_ids_BL) + position_BLD)
         hidden_BLD = dropout(hidden_BLD, self.config.hidden_dropout_prob, fold(keys_BL, 0))
         bias_NQK = self.relative_position_bias(token_ids_BL.shape[1])
+        hidden_IBLD = [hidden_BLD]
         for layer, block in enumerate(self.blocks, start=1):
-            hidden_BLD = block(hidden_BLD, mask_BL, bias_NQK, keys_BL=fold(keys_BL, layer))
-        return hidden_BLD
+            hidden_IBLD.append(block(hidden_IBLD[-1], mask_BL, bias_NQK, keys_BL=fold(keys_BL, layer)))
+        return hidden_IBLD
 
 
 class Head(nnx.Module):

@@ -60,7 +60,7 @@ class Config:
         settings.absent(["is_decoder", "add_cross_attention"], "only encoders are computed")
         settings.absent(["auto_map"], "code from a model folder is never run")
         settings.absent(["quantization_config", "pruned_heads"], "only dense float weights are read")
-        vocab_size = settings.integer("vocab_size", at_least=2, at_most=10_000_000)
+        vocab_size = settings.integer("vocab_size", at_least=2, at_most=limits.ROWS)
         pad_token_id = settings.integer("pad_token_id", at_least=0, at_most=vocab_size - 1, default=1)
         config = Config(
             vocab_size=vocab_size,
@@ -69,10 +69,10 @@ class Config:
             num_attention_heads=settings.integer("num_attention_heads", at_least=1, at_most=limits.WIDTH),
             intermediate_size=settings.integer("intermediate_size", at_least=1, at_most=limits.WIDTH),
             max_position_embeddings=settings.integer(
-                "max_position_embeddings", at_least=pad_token_id + 2, at_most=10_000_000
+                "max_position_embeddings", at_least=pad_token_id + 2, at_most=limits.ROWS
             ),
             pad_token_id=pad_token_id,
-            type_vocab_size=settings.integer("type_vocab_size", at_least=1, at_most=1_000, default=2),
+            type_vocab_size=settings.integer("type_vocab_size", at_least=1, at_most=limits.SEGMENTS, default=2),
             hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu"),
             layer_norm_eps=settings.number("layer_norm_eps", at_least=1e-20, below=0.1, default=1e-12),
             hidden_dropout_prob=settings.number("hidden_dropout_prob", at_least=0, below=1, default=0.1),
@@ -127,7 +127,18 @@ class Encoder(nnx.Module):
         keys_BL: jax.Array | None = None,
         positions_BL: jax.Array | None = None,
     ) -> jax.Array:
-        """hidden_BLD, the last layer's token embeddings.
+        """hidden_BLD, the last layer's token embeddings; arguments as for `layers`."""
+        return self.layers(token_ids_BL, mask_BL, segment_ids_BL, keys_BL, positions_BL)[-1]
+
+    def layers(
+        self,
+        token_ids_BL: jax.Array,
+        mask_BL: jax.Array,
+        segment_ids_BL: jax.Array | None = None,
+        keys_BL: jax.Array | None = None,
+        positions_BL: jax.Array | None = None,
+    ) -> list[jax.Array]:
+        """hidden_BLD of every layer, layer 0 what goes into the first block.
 
         Args:
             token_ids_BL: rows of the token table; L is at most `config.positions`.
@@ -145,9 +156,10 @@ class Encoder(nnx.Module):
             segment_BLD = self.segment_embedding(segment_ids_BL)
         hidden_BLD = self.embedding_norm(self.token_embedding(token_ids_BL) + position_BLD + segment_BLD)
         hidden_BLD = dropout(hidden_BLD, self.config.hidden_dropout_prob, fold(keys_BL, 0))
+        hidden_IBLD = [hidden_BLD]
         for layer, block in enumerate(self.blocks, start=1):
-            hidden_BLD = block(hidden_BLD, mask_BL, keys_BL=fold(keys_BL, layer))
-        return hidden_BLD
+            hidden_IBLD.append(block(hidden_IBLD[-1], mask_BL, keys_BL=fold(keys_BL, layer)))
+        return hidden_IBLD
 
 
 # Where each tensor of a RoBERTa checkpoint goes; see encoders/bert.py for how to read the table.

@@ -11,6 +11,19 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 
+def weighted_layers(hidden_IBLD: Sequence[np.ndarray], weight_I: np.ndarray) -> np.ndarray:
+    """sum_i w_i h_i / sum_i w_i over layers i, hidden_BLD (after Peters et al. 2018, equation 1, without the softmax).
+
+    Example:
+        >>> weighted_layers([np.full((1, 1, 1), 1.0), np.full((1, 1, 1), 4.0)], np.array([2.0, 1.0])).tolist()
+        [[[2.0]]]
+    """
+    total_BLD = np.zeros_like(hidden_IBLD[0], np.float64)
+    for weight, hidden_BLD in zip(weight_I, hidden_IBLD, strict=True):
+        total_BLD += float(weight) * hidden_BLD
+    return total_BLD / math.fsum(weight_I)
+
+
 def _each(
     hidden_BLD: np.ndarray, mask_BL: np.ndarray, formula: Callable[[np.ndarray, np.ndarray], np.ndarray]
 ) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from minisbert.arguments import embedding_rows, positive, refuse_too_long
 from minisbert.errors import DataError, InputError
 from minisbert.tasks.search import Hits
 
@@ -35,7 +36,7 @@ class Graph(Protocol):
         """Dot products and rows, best first; row -1 where the graph led to fewer than k."""
 
     def save(self, path: Path) -> None:
-        """Write the library's own file."""
+        """Write the library's own file. Raises OSError: it cannot be written."""
 
     def read(self, path: Path) -> None:
         """Read it back.
@@ -66,16 +67,20 @@ class FaissGraph:
 
     def add(self, rows_MD: np.ndarray) -> None:
         """Append float32 rows."""
-        self._index.add(np.ascontiguousarray(rows_MD, np.float32))
+        self._index.add(_rows("rows", rows_MD, self.width))
 
     def search(self, queries_BD: np.ndarray, k: int) -> Hits:
         """Dot products and rows, best first; row -1 where the graph led to fewer than k."""
-        self._index.hnsw.efSearch = max(SEARCHING, k)
-        return Hits(*self._index.search(np.ascontiguousarray(queries_BD, np.float32), k))
+        queries_BD = _rows("queries", queries_BD, self.width)
+        self._index.hnsw.efSearch = max(SEARCHING, positive("k", k))
+        return Hits(*self._index.search(queries_BD, k))
 
     def save(self, path: Path) -> None:
-        """Write faiss's own file."""
-        self._faiss.write_index(self._index, str(path))
+        """Write faiss's own file. Raises OSError: it cannot be written."""
+        try:
+            self._faiss.write_index(self._index, str(path))
+        except RuntimeError as error:
+            raise OSError(f"{path.name}: {error}") from None
 
     def read(self, path: Path) -> None:
         """Read it back. Raises DataError: it is no such file, or of another width."""
@@ -115,23 +120,27 @@ class UsearchGraph:
 
     def add(self, rows_MD: np.ndarray) -> None:
         """Append float32 rows."""
-        keys = np.arange(len(self), len(self) + len(rows_MD), dtype=np.uint64)
-        self._index.add(keys, np.ascontiguousarray(rows_MD, np.float32))
+        rows_MD = _rows("rows", rows_MD, self.width)
+        self._index.add(np.arange(len(self), len(self) + len(rows_MD), dtype=np.uint64), rows_MD)
 
     def search(self, queries_BD: np.ndarray, k: int) -> Hits:
         """Dot products and rows, best first; row -1 where the graph led to fewer than k."""
-        self._index.expansion_search = max(SEARCHING, k)
+        queries_BD = _rows("queries", queries_BD, self.width)
+        self._index.expansion_search = max(SEARCHING, positive("k", k))
         scores_BK = np.full((len(queries_BD), k), -np.inf, np.float32)
         rows_BK = np.full((len(queries_BD), k), -1, np.int64)
-        for b, query_D in enumerate(np.ascontiguousarray(queries_BD, np.float32)):
+        for b, query_D in enumerate(queries_BD if k else []):
             found = self._index.search(query_D, k)
             rows_BK[b, : len(found)] = found.keys.astype(np.int64)
             scores_BK[b, : len(found)] = 1 - found.distances
         return Hits(scores_BK, rows_BK)
 
     def save(self, path: Path) -> None:
-        """Write usearch's own file."""
-        self._index.save(str(path))
+        """Write usearch's own file. Raises OSError: it cannot be written."""
+        try:
+            self._index.save(str(path))
+        except RuntimeError as error:
+            raise OSError(f"{path.name}: {error}") from None
 
     def read(self, path: Path) -> None:
         """Read it back. Raises DataError: it is no such file, or of another width."""
@@ -144,6 +153,15 @@ class UsearchGraph:
 
 
 GRAPHS: dict[str, type[Graph]] = {"faiss": FaissGraph, "usearch": UsearchGraph}
+
+
+def _rows(name: str, value: Any, width: int) -> np.ndarray:
+    """Finite float32 rows of that width: neither library would refuse NaN, and the graph would be spoiled for good."""
+    rows_MD = np.ascontiguousarray(embedding_rows(name, value))
+    if rows_MD.shape[1] != width:
+        raise InputError(f"{name} are {rows_MD.shape[1]} wide, the graph {width}. Expected embeddings of one model.")
+    refuse_too_long(name, rows_MD)
+    return rows_MD
 
 
 def _missing(library: str, extra: str) -> InputError:

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.arguments import embedding_rows, one_of
-from minisbert.errors import InputError
+from minisbert.arguments import embedding_rows, one_of, refuse_too_long
 from minisbert.similarity import normalize
 
 SIMILARITIES = ("cosine", "dot")
@@ -34,11 +33,7 @@ def comparable_rows(name: str, value: Any, similarity: str = "cosine") -> np.nda
     """
     one_of("similarity", similarity, SIMILARITIES)
     rows_MD = embedding_rows(name, value)
-    with np.errstate(over="ignore"):
-        long = ~np.isfinite(np.einsum("md,md->m", rows_MD, rows_MD))
-    if long.any():
-        row = int(np.argmax(long))
-        raise InputError(f"{name}[{row}] is too long for float32. Expected embeddings of ordinary size.")
+    refuse_too_long(name, rows_MD)
     return np.ascontiguousarray(normalize(rows_MD) if similarity == "cosine" else rows_MD)
 
 

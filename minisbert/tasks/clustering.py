@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minisbert.arguments import positive
+from minisbert.arguments import positive, seed_number, several
 from minisbert.errors import InputError
 from minisbert.tasks.blocks import comparable_rows, upper_blocks
 from minisbert.tasks.mining import finite
@@ -107,6 +107,7 @@ def kmeans(embeddings_MD: Any, clusters: int = 8, *, seed: int = 0) -> np.ndarra
     Raises:
         InputError: scikit-learn is not installed; fewer rows than clusters; see `community_detection`.
     """
+    seed_number("seed", seed)
     rows_MD = _enough(embeddings_MD, positive("clusters", clusters))
     return _by_size(_sklearn().KMeans(n_clusters=clusters, n_init=4, random_state=seed).fit_predict(rows_MD))
 
@@ -126,8 +127,8 @@ def agglomerative(
     """
     if (clusters is None) == (distance_threshold is None):
         raise InputError("expected either clusters or distance_threshold. Say how many, or how near.")
-    if distance_threshold is not None:
-        finite("distance_threshold", distance_threshold)
+    if distance_threshold is not None and finite("distance_threshold", distance_threshold) < 0:
+        raise InputError(f"distance_threshold is {distance_threshold}. Expected at least 0.")
     rows_MD = _enough(embeddings_MD, 2 if clusters is None else max(2, positive("clusters", clusters)))
     if len(rows_MD) > MOST_AGGLOMERATED:
         raise InputError(
@@ -204,6 +205,7 @@ def word_labels(texts: Sequence[str], labels_M: Any, words: int = 4) -> list[lis
         [['cat'], ['car']]
     """
     positive("words", words)
+    texts = several("texts", texts)
     labels = _labels(labels_M, len(texts))
     counts: list[Counter[str]] = [Counter() for _ in range(labels.max(initial=-1) + 1)]
     for text, cluster in zip(texts, labels.tolist(), strict=True):
@@ -280,4 +282,10 @@ def _labels(labels_M: Any, rows: int) -> np.ndarray:
     labels = np.asarray(labels_M)
     if labels.shape != (rows,) or (labels.dtype.kind not in "iu" and rows):
         raise InputError(f"labels have shape {labels.shape}. Expected a whole number for each of {rows} rows.")
+    numbers = np.unique(labels[labels >= 0]) if rows else np.empty(0, np.int64)
+    if not np.array_equal(numbers, np.arange(len(numbers))):
+        raise InputError(
+            f"labels go up to {numbers[-1]}, with {len(numbers)} different ones. Expected clusters numbered 0, 1, ... without "
+            "gaps, and -1 for none."
+        )
     return labels.astype(np.int64)

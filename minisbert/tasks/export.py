@@ -27,10 +27,9 @@ Pinecone wants text ids and batches (here of 100):
 An index by dot product asks for their "dot" instead of "cosine".
 """
 
-import os
-import uuid
 from pathlib import Path
 
+from minisbert.checkpoint.whole_folder import whole_file
 from minisbert.errors import InputError
 from minisbert.tasks.index import PART, Index
 from minisbert.training.sources import parquet_library
@@ -44,7 +43,7 @@ def export_parquet(index: Index, file: str | Path) -> None:
 
     Raises:
         InputError: pyarrow is not installed; the index is empty or does not keep float32 vectors.
-        OSError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
     parquet = parquet_library()
     import pyarrow
@@ -55,18 +54,12 @@ def export_parquet(index: Index, file: str | Path) -> None:
     vector = pyarrow.list_(pyarrow.float32(), index.width)
     id_type = pyarrow.int64() if numbers else pyarrow.string()
     schema = pyarrow.schema([("id", id_type), ("text", pyarrow.string()), ("embedding", vector)])
-    file = Path(file)
-    temporary = file.with_name(f".{file.name}.partial-{uuid.uuid4().hex[:8]}")
-    try:
-        with parquet.ParquetWriter(temporary, schema) as writer:
-            for first, part_MD in zip(range(0, len(index), PART), index.float_parts(), strict=True):
-                ids = index.ids[first : first + PART]
-                columns = [
-                    pyarrow.array(ids if numbers else map(str, ids), id_type),
-                    pyarrow.array(index.texts[first : first + PART], pyarrow.string()),
-                    pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(part_MD.ravel()), index.width),
-                ]
-                writer.write_table(pyarrow.Table.from_arrays(columns, schema=schema))
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(Path(file)) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
+        for first, part_MD in zip(range(0, len(index), PART), index.float_parts(), strict=True):
+            ids = index.ids[first : first + PART]
+            columns = [
+                pyarrow.array(ids if numbers else map(str, ids), id_type),
+                pyarrow.array(index.texts[first : first + PART], pyarrow.string()),
+                pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(part_MD.ravel()), index.width),
+            ]
+            writer.write_table(pyarrow.Table.from_arrays(columns, schema=schema))

@@ -34,18 +34,26 @@ def fingerprint(encoder: Any) -> str:
             f"encoder is {shown(encoder)}. Expected a SentenceEncoder; for another kind of model write Index(encoder, "
             "fingerprint='a name of yours')."
         )
-    design = encoder.design
+    routes = encoder.pretrained.folder.routes
+    digest = hashlib.sha256(b"" if routes is None else repr(routes).encode())
+    for tower in encoder.towers.values() or [encoder]:
+        _add(digest, tower, encoder)
+    return digest.hexdigest()
+
+
+def _add(digest: Any, tower: SentenceEncoder, model: SentenceEncoder) -> None:
+    """All that decides the embeddings of one encoder with the modules after it; prompts and the like are the model's."""
+    design = tower.design
     settings = {
         "design": (design.model_type, design.config, design.modules),
-        "compute_dtype": encoder.compute_dtype,
-        "max_seq_length": encoder.max_seq_length,
-        "prompts": (sorted(encoder.prompts.items()), encoder.default_prompt_name),
-        "truncate_dim": encoder.truncate_dim,
-        "tokenizer": encoder.tokenizer.backend.to_str(),
+        "compute_dtype": tower.compute_dtype,
+        "max_seq_length": tower.max_seq_length,
+        "prompts": (sorted(model.prompts.items()), model.default_prompt_name),
+        "truncate_dim": model.truncate_dim,
+        "tokenizer": tower.tokenizer.backend.to_str(),
     }
-    digest = hashlib.sha256(repr(settings).encode())
-    for name, leaf in sorted(flatten(encoder.forward.params).items()):
+    digest.update(repr(settings).encode())
+    for name, leaf in sorted(flatten(tower.forward.params).items()):
         array = np.ascontiguousarray(np.asarray(leaf))
         digest.update(f"\n{name} {array.dtype} {array.shape} ".encode())
         digest.update(array.tobytes())
-    return digest.hexdigest()

@@ -42,7 +42,9 @@ def reciprocal_rank_fusion(rankings: Sequence[Sequence[Id]], constant: float = C
         >>> [(one, round(score, 4)) for one, score in reciprocal_rank_fusion([["a", "b"], ["b", "c"]])]
         [('b', 0.0325), ('a', 0.0164), ('c', 0.0161)]
     """
-    if not constant > 0:
+    if not isinstance(rankings, list | tuple):
+        raise InputError(f"rankings is {shown(rankings)}. Expected a list of rankings, each a list of ids.")
+    if not isinstance(constant, int | float) or not constant > 0:
         raise InputError(f"constant is {shown(constant)}. Expected a number above 0; the paper takes 60.")
     scores: dict[Id, float] = {}
     for number, ranking in enumerate(rankings):
@@ -70,13 +72,13 @@ class Hybrid:
     """
 
     def __init__(self, searchers: Sequence[Searcher], *, candidates: int = 100, constant: float = CONSTANT):
-        if not searchers:
-            raise InputError("searchers is empty. Expected at least one.")
+        if not isinstance(searchers, list | tuple) or not searchers:
+            raise InputError(f"searchers is {shown(searchers)}. Expected a list of searchers, at least one.")
         self.searchers, self.candidates, self.constant = searchers, positive("candidates", candidates), constant
 
     def search(self, queries: str | Sequence[str], k: int = 10) -> Any:
         """Lists of `Hit` with fused scores, best first: for one query one list."""
-        texts, single = as_list(queries)
+        texts, single = as_list(queries, "queries")
         positive("k", k)
         found = [searcher.search(texts, max(k, self.candidates)) for searcher in self.searchers]
         fused = []

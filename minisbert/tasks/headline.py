@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.arguments import as_list, positive
+from minisbert.arguments import positive, several
 from minisbert.errors import InputError
 from minisbert.tasks.mining import best_pair
 from minisbert.tasks.sts import Encoder
@@ -83,7 +83,7 @@ def measure(
     Raises:
         InputError: fewer than two sentences, or an argument out of range.
     """
-    texts = as_list(list(sentences))[0]
+    texts = several("sentences", sentences)
     if len(texts) < 2:
         raise InputError(f"{len(texts)} sentences. Expected at least 2, to make a pair.")
     positive("sample", sample)

@@ -16,16 +16,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minisbert.arguments import as_list, embedding_rows, one_of, positive, switch
+from minisbert.arguments import as_list, embedding_rows, one_of, positive, refuse_too_long, several, switch
 from minisbert.errors import InputError
 from minisbert.quantization import quantize_embeddings
 from minisbert.tasks.ann import GRAPHS, Graph
 from minisbert.tasks.fingerprint import fingerprint as fingerprint_of
-from minisbert.tasks.index_rows import are_texts, checked_ids, refuse_long
+from minisbert.tasks.index_rows import are_texts, checked_ids
 from minisbert.tasks.rescoring import rescored, scaled
 from minisbert.tasks.search import SIMILARITIES, Hits, nearest
 from minisbert.tasks.vectors import STORED, Vectors
-from minisbert.text.tokenizer import check_sentences
+from minisbert.text.tokenizer import shown
 
 logger = logging.getLogger("minisbert")
 
@@ -126,7 +126,7 @@ class Index:
         if are_texts(items):
             if texts is not None:
                 raise InputError("texts are given twice. Expected them as items, or beside embeddings.")
-            items, _ = as_list(items)
+            items, _ = as_list(items, "items")
             texts = items
             count = len(items)
         else:
@@ -134,7 +134,7 @@ class Index:
             count = len(items)
         new_ids = checked_ids(range(len(self), len(self) + count) if ids is None else ids, count, self._known)
         if texts is not None:
-            check_sentences(list(texts))
+            texts = several("texts", texts)
             if len(texts) != count:
                 raise InputError(f"texts has {len(texts)} items, there are {count} embeddings. Expected equally many.")
         if not isinstance(items, np.ndarray):
@@ -142,7 +142,7 @@ class Index:
         if not count:
             return
         self._check_width(items.shape[1])
-        refuse_long(items)
+        refuse_too_long("embeddings", items)
         if self.precision != "float32":
             codes = self._quantized(items)
             self._codes.append(codes)
@@ -197,10 +197,11 @@ class Index:
         if isinstance(queries, list | tuple) and not queries:
             return []
         if are_texts(queries):
-            queries, single = as_list(queries)
+            queries, single = as_list(queries, "queries")
             queries = self._encode("encode_query", queries, show_progress_bar)
         else:
-            single = np.ndim(queries) == 1
+            rows_BD = embedding_rows("queries", queries)
+            queries, single = rows_BD, np.ndim(queries) == 1
         found = self.nearest(queries, k, oversample=oversample, show_progress_bar=show_progress_bar)
         hits = [
             [
@@ -216,29 +217,28 @@ class Index:
         self, queries_BD: Any, k: int = 10, *, oversample: int = 4, show_progress_bar: bool | None = None
     ) -> Hits:
         """`search` for embeddings, in arrays: scores and rows, row -1 where a graph found fewer."""
+        positive("k", k)
         positive("oversample", oversample)
         queries_BD = embedding_rows("queries", queries_BD)
         if self.width is None:
             return Hits(np.empty((len(queries_BD), 0), np.float32), np.empty((len(queries_BD), 0), np.int64))
+        if queries_BD.shape[1] != self.width:
+            raise InputError(f"queries are {queries_BD.shape[1]} wide, the index {self.width}. Expected one model's.")
+        refuse_too_long("queries", queries_BD)
         options: dict[str, Any] = {"similarity": self.similarity, "show_progress_bar": show_progress_bar}
-        if self.precision == "float32" and (self.backend == "exact" or not k):
+        if self.precision == "float32" and self.backend == "exact":
             return nearest(queries_BD, Vectors(self._joined(self._floats)), k, **options)
-        candidates = min(len(self), positive("k", k) * oversample if k else 0)
+        candidates = min(len(self), k * oversample)
         if self.backend == "exact":
             vectors = Vectors(self.codes(), self.precision, self.ranges_2D)
-            hits = nearest(queries_BD, vectors, candidates if self.keeps_floats else k, **options)
+            hits = nearest(queries_BD, vectors, candidates if self.keeps_floats else min(len(self), k), **options)
         else:
-            if queries_BD.shape[1] != self.width:
-                raise InputError(
-                    f"queries are {queries_BD.shape[1]} wide, the index {self.width}. Expected one model's."
-                )
-            refuse_long(queries_BD)
             hits = self.whole_graph().search(scaled(queries_BD, self.similarity), candidates)
             if (hits.rows_BK >= len(self)).any():
                 raise InputError("the graph names rows that the index does not have. Load the index without its graph.")
         if not self.keeps_floats:
             return hits
-        return rescored(queries_BD, hits, self._joined(self._floats), k, self.similarity)
+        return rescored(queries_BD, hits, self._joined(self._floats), min(len(self), k), self.similarity)
 
     def whole_graph(self) -> Graph:
         """The graph, after the rows that it does not have yet were added to it."""
@@ -293,7 +293,7 @@ class Index:
         """
         from minisbert.tasks.index_folder import write_index
 
-        write_index(self, Path(folder))
+        write_index(self, _folder(folder))
 
     @staticmethod
     def load(
@@ -313,4 +313,10 @@ class Index:
         """
         from minisbert.tasks.index_folder import read_index
 
-        return read_index(Path(folder), encoder, fingerprint, trust_graph)
+        return read_index(_folder(folder), encoder, fingerprint, trust_graph)
+
+
+def _folder(folder: Any) -> Path:
+    if not isinstance(folder, str | Path) or not str(folder).strip() or "\0" in str(folder):
+        raise InputError(f"folder is {shown(folder)}. Expected the folder of an index, as str or Path.")
+    return Path(folder)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from minisbert import limits
 from minisbert.checkpoint.settings import read_json
 from minisbert.checkpoint.whole_folder import staged_folder
 from minisbert.errors import DataError, InputError, ModelFolderError
@@ -135,8 +136,8 @@ def _settings(folder: Path) -> dict[str, Any]:
         "backend": lambda value: value in BACKENDS,
         "keep_texts": lambda value: isinstance(value, bool),
         "rescore": lambda value: isinstance(value, bool),
-        "width": lambda value: isinstance(value, int) and value > 0,
-        "rows": lambda value: isinstance(value, int) and value > 0,
+        "width": lambda value: type(value) is int and 0 < value <= limits.WIDTH,
+        "rows": lambda value: type(value) is int and 0 < value < 2**31,
         "sha256": lambda value: isinstance(value, dict),
     }
     wrong = [

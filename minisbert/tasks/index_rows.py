@@ -1,6 +1,6 @@
 """What is given to an index, checked before anything is kept of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ def checked_ids(ids: Sequence[str | int], count: int, known: set[str | int]) -> 
     Raises:
         InputError: not as many as rows, of another type, or known already.
     """
+    if not isinstance(ids, Iterable):
+        raise InputError(f"ids is {shown(ids)}. Expected a list of texts or whole numbers.")
     found = [int(one) if isinstance(one, np.integer) else one for one in ids]
     if len(found) != count:
         raise InputError(f"ids has {len(found)} items, there are {count} rows. Expected equally many.")
@@ -42,13 +44,3 @@ def checked_ids(ids: Sequence[str | int], count: int, known: set[str | int]) -> 
             raise InputError(f"ids[{row}] is {shown(one)}, which is there already. Expected each id once in the index.")
         seen.add(one)
     return found
-
-
-def refuse_long(rows_MD: np.ndarray) -> None:
-    """Raises InputError for a row whose squared length float32 cannot hold, so that it has no cosine."""
-    with np.errstate(over="ignore"):
-        long = ~np.isfinite((rows_MD * rows_MD).sum(axis=1))
-    if long.any():
-        raise InputError(
-            f"embeddings[{int(np.argmax(long))}] is too long for float32. Expected ordinary size; scale it."
-        )

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.arguments import as_list, positive
+from minisbert.arguments import as_list, positive, several
 from minisbert.errors import InputError
 from minisbert.tasks.index import Hit
 from minisbert.tasks.index_rows import checked_ids
+from minisbert.tasks.mining import finite
 from minisbert.text.tokenizer import shown
 
 
@@ -49,9 +50,9 @@ class BM25:
             raise InputError(
                 "BM25 needs bm25s, which is not installed. Run `pip install 'minisbert[bm25]'`, or search by an Index only."
             ) from None
-        self.texts, _ = as_list(texts)
+        self.texts = several("texts", texts)
         self.ids = checked_ids(range(len(self.texts)) if ids is None else ids, len(self.texts), set())
-        if not k1 >= 0 or not 0 <= b <= 1:
+        if finite("k1", k1) < 0 or not 0 <= finite("b", b) <= 1:
             raise InputError(f"k1 is {shown(k1)}, b {shown(b)}. Expected at least 0, and 0 to 1.")
         options = {"stopwords": stopwords or [], "stemmer": stemmer, "show_progress": False, "return_ids": False}
         self._words: Callable[[list[str]], Any] = lambda some: bm25s.tokenize(some, **options)
@@ -67,7 +68,7 @@ class BM25:
         Returns:
             a list of `Hit`, best first, of equal scores the earlier text first; for several queries a list of such lists.
         """
-        some, single = as_list(queries)
+        some, single = as_list(queries, "queries")
         positive("k", k)
         found = [self._best(words, k) for words in self._words(some)] if some else []
         return found[0] if single else found

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minisbert.arguments import as_list, positive
+from minisbert.arguments import positive, several
 from minisbert.errors import DataError, InputError, MinisbertError
 from minisbert.similarity import pairwise_cosine
 from minisbert.tasks.mining import finite
@@ -91,10 +91,10 @@ def hard_negatives(
             f"range_max is {range_max}, range_min {range_min}. Expected at least {wanted} candidates between, one for "
             "each negative; raise range_max."
         )
-    texts_a, texts_p = as_list(list(anchors))[0], as_list(list(positives))[0]
+    texts_a, texts_p = several("anchors", anchors), several("positives", positives)
     if not texts_a or len(texts_a) != len(texts_p):
         raise InputError(f"{len(texts_a)} anchors and {len(texts_p)} positives. Expected equally many, at least one.")
-    more = as_list(list(corpus))[0] if corpus is not None else []
+    more = several("corpus", corpus) if corpus is not None else []
 
     pool, asked = list(dict.fromkeys([*texts_p, *more])), list(dict.fromkeys(texts_a))
     row_of = {text: row for row, text in enumerate(pool)}

@@ -58,7 +58,7 @@ def retrieve_and_rerank(
         >>> [hit.id for hit in retrieve_and_rerank("query", Found(), Shortest())]
         ['b', 'a']
     """
-    texts, single = as_list(queries)
+    texts, single = as_list(queries, "queries")
     if positive("candidates", candidates) < positive("k", k):
         raise InputError(f"candidates is {candidates}, k {k}. Expected at least as many candidates as hits.")
     found = searcher.search(texts, candidates) if texts else []
@@ -70,6 +70,36 @@ def retrieve_and_rerank(
         first += len(hits)
         ranked.append([hits[i]._replace(score=float(mine[i])) for i in np.argsort(-mine, kind="stable")[:k]])
     return ranked[0] if single else ranked
+
+
+class Reranked:
+    """A searcher and a reranker as one searcher, to stand beside Index, BM25 and Hybrid.
+
+    Args:
+        searcher: finds candidates and gives their texts with them.
+        reranker: see `Reranker`.
+        candidates: pairs scored for each query; what comes after them in the searcher's order is not found.
+        options: for `reranker.predict`.
+
+    Example:
+        >>> class Found:
+        ...     def search(self, queries, k=10): return [[Hit("a", 0.9, "long text"), Hit("b", 0.8, "text")]] * len(queries)
+        >>> class Shortest:
+        ...     def predict(self, pairs): return [-len(text) for _, text in pairs]
+        >>> Reranked(Found(), Shortest()).search("query", k=1)[0].id
+        'b'
+    """
+
+    def __init__(self, searcher: Searcher, reranker: Reranker, *, candidates: int = 100, **options: Any):
+        self.searcher, self.reranker, self.options = searcher, reranker, options
+        self.candidates = positive("candidates", candidates)
+
+    def search(self, queries: str | Sequence[str], k: int = 10) -> Any:
+        """Lists of `Hit` with the reranker's scores, best first: for one query one list; at most `candidates` hits."""
+        wanted = min(positive("k", k), self.candidates)
+        return retrieve_and_rerank(
+            queries, self.searcher, self.reranker, wanted, candidates=self.candidates, **self.options
+        )
 
 
 def _text(hit: Hit) -> str:

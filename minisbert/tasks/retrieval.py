@@ -69,7 +69,9 @@ class RetrievalData:
     def __post_init__(self) -> None:
         for query in self.relevant:
             if query not in self.queries:
-                raise DataError(f"{self.name}: query {query!r} is judged, but is not among the queries. Add it.")
+                raise DataError(
+                    f"{self.name}: query {query!r} is judged, but not there. Expected it among the queries; add it."
+                )
         if not self.judged():
             raise DataError(f"{self.name}: no query has a relevant document. Expected judgements above 0.")
         absent = {one for docs in self.relevant.values() for one, gain in docs.items() if gain > 0} - self.corpus.keys()

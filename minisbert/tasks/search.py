@@ -6,6 +6,9 @@
 The corpus goes by in chunks; each is compared with blocks of queries, and what is kept is the best k so far, so that the
 matrix of all similarities never exists. The one place where search is compiled.
 
+Several devices share the work: chunks are dealt out to them, or, where the corpus is a JAX array spread over a mesh by rows,
+each searches the rows that it holds. Each keeps its own best k, and the best of these are the best of all.
+
 Only the blocks of columns with the k highest maxima can hold one of the k best scores (a better score elsewhere would
 make k + 1 blocks with a maximum at least as high), and of equal maxima the earlier block wins as the earlier row does.
 So the maxima are ranked first, then the columns of k blocks. With blocks of sqrt(M / k) columns fewest are looked at.
@@ -19,9 +22,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from minisbert.arguments import embedding_rows, one_of, positive
+from minisbert.arguments import embedding_rows, one_of, positive, refuse_too_long
 from minisbert.errors import InputError
 from minisbert.similarity import normalize
+from minisbert.tasks.shares import Shares
 from minisbert.tasks.vectors import Vectors
 from minisbert.text.tokenizer import shown
 
@@ -55,7 +59,7 @@ def nearest(
 
     Args:
         queries_BD: one embedding or rows of them.
-        corpus_MD: rows of the same width: NumPy, JAX, the path of a .npy file, or `Vectors`.
+        corpus_MD: rows of the same width: NumPy, JAX (spread over a mesh or not), the path of a .npy file, or `Vectors`.
         k: rows wanted; a corpus of fewer gives all of its rows.
         similarity: "cosine" (0 with a zero vector) or "dot".
         recall: None is exact; 0.95, say, lets an accelerator miss some (`jax.lax.approx_max_k`: Chern et al. 2022,
@@ -79,8 +83,9 @@ def nearest(
         array([[1.    , 0.7071]], dtype=float32)
     """
     one_of("similarity", similarity, SIMILARITIES)
-    wanted = _count("k", k)
-    if recall is not None and not (isinstance(recall, float | int) and 0 < recall <= 1):
+    wanted = positive("k", k)
+    share = isinstance(recall, float | int) and not isinstance(recall, bool) and 0 < recall <= 1
+    if recall is not None and not share:
         raise InputError(f"recall is {shown(recall)}. Expected None, or a share above 0 and up to 1.")
     corpus = Vectors.of(corpus_MD)
     M, D = corpus.shape
@@ -92,15 +97,18 @@ def nearest(
     B, K = len(queries), min(wanted, M)
     if not B or not K:
         return Hits(np.empty((B, K), np.float32), np.empty((B, K), np.int64))
-    _refuse_long(queries)
+    refuse_too_long("queries", queries)
     if similarity == "cosine":
         queries = normalize(queries)
-    return _search(queries, corpus, K, similarity, recall, _chunk_rows(chunk_rows, M, D), show_progress_bar)
+    shares = Shares.of(corpus)
+    size = _chunk_rows(chunk_rows, shares.most_rows, D)
+    return _search(queries, corpus, shares, K, similarity, recall, size, show_progress_bar)
 
 
 def _search(
     queries_BD: np.ndarray,
     corpus: Vectors,
+    shares: Shares,
     k: int,
     similarity: str,
     recall: float | None,
@@ -109,25 +117,39 @@ def _search(
 ) -> Hits:
     B, M = len(queries_BD), corpus.shape[0]
     rows = next(n for n in (1, 8, 64, QUERIES) if n >= min(B, QUERIES))  # few shapes to compile
-    blocks = [jnp.asarray(_filled(queries_BD[b : b + rows], rows)) for b in range(0, B, rows)]
-    best = [(jnp.full((rows, k), -jnp.inf), jnp.zeros((rows, k), jnp.int32))] * len(blocks)
+    blocks = [_filled(queries_BD[b : b + rows], rows) for b in range(0, B, rows)]
+    nothing = (jnp.full((rows, k), -jnp.inf), jnp.zeros((rows, k), jnp.int32))
+    asked: dict[Any, list[jax.Array]] = {}
+    best: dict[Any, list[tuple[jax.Array, jax.Array]]] = {}
     sent: deque[tuple[int, Any, Any]] = deque()
     with _progress_bar(M, show_progress_bar) as bar:
-        for first in range(0, M, size):
-            part, count = corpus.part(first, size)
-            chunk_MD, bad = _prepare(part, corpus.ranges_2D, precision=corpus.precision, similarity=similarity)
-            best = [
+        for device, first, part, count in shares.chunks(size):
+            if device not in asked:
+                asked[device] = [jax.device_put(block, device) for block in blocks]
+                best[device] = [nothing] * len(blocks)
+            chunk_MD, bad = _prepare(
+                jax.device_put(part, device), corpus.ranges_2D, precision=corpus.precision, similarity=similarity
+            )
+            best[device] = [
                 _best_after(*so_far, block, chunk_MD, first, None if count == size else count, k=k, recall=recall)
-                for so_far, block in zip(best, blocks, strict=True)
+                for so_far, block in zip(best[device], asked[device], strict=True)
             ]
-            sent.append((first, bad, best))
-            if len(sent) > 1:  # the chunk before is waited for: two are in memory, no more
+            sent.append((first, bad, best[device]))
+            if len(sent) > len(asked):  # the chunk before is waited for: two are in a device's memory, no more
                 _wait(*sent.popleft())
             bar.update(count)
-        _wait(*sent.popleft())
-    scores_BK = np.concatenate([np.asarray(scores) for scores, _ in best])[:B]
-    rows_BK = np.concatenate([np.asarray(found) for _, found in best])[:B].astype(np.int64)
-    return Hits(scores_BK, rows_BK)
+        while sent:
+            _wait(*sent.popleft())
+    scores_BK, rows_BK = (
+        np.concatenate(
+            [np.concatenate([np.asarray(block[i]) for block in found])[:B] for found in best.values()], axis=1
+        )
+        for i in (0, 1)
+    )
+    if len(best) > 1:  # the best of all devices' best; of equal scores the lower row
+        order_BK = np.lexsort((rows_BK, -scores_BK), axis=1)[:, :k]
+        scores_BK, rows_BK = (np.take_along_axis(found, order_BK, axis=1) for found in (scores_BK, rows_BK))
+    return Hits(scores_BK, rows_BK.astype(np.int64))
 
 
 # --- on the device -------------------------------------------------------------------------------------------------
@@ -233,20 +255,6 @@ _best_after = jax.jit(best_after, static_argnames=("k", "recall"))
 
 
 # --- on the host ---------------------------------------------------------------------------------------------------
-
-
-def _count(name: str, value: Any) -> int:
-    zero = isinstance(value, int | np.integer) and not isinstance(value, bool) and value == 0
-    return 0 if zero else positive(name, value)
-
-
-def _refuse_long(queries_BD: np.ndarray) -> None:
-    with np.errstate(over="ignore"):
-        long = ~np.isfinite((queries_BD * queries_BD).sum(axis=1))
-    if long.any():
-        raise InputError(
-            f"queries[{int(np.argmax(long))}] is too long for float32. Expected embeddings of ordinary size."
-        )
 
 
 def _chunk_rows(chunk_rows: int | None, M: int, D: int) -> int:

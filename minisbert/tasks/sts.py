@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Protocol
 import jax.numpy as jnp
 import numpy as np
 
+from minisbert.arguments import seed_number
 from minisbert.errors import DataError, InputError
 from minisbert.similarity import PAIRWISE_SIMILARITIES
 from minisbert.tasks.bootstrap import Interval, interval, mean_of_subsets, pooled, two_sided_p
@@ -181,6 +182,7 @@ def evaluate_sts(
         raise InputError("pairs is empty. Expected at least one set of pairs.")
     if resamples < 0 or not 0 < confidence < 1:
         raise InputError(f"resamples is {resamples}, confidence {confidence}. Expected >= 0, and between 0 and 1.")
+    seed_number("seed", seed)
     similarities = _similarities(encoder, sets, options)
     names = tuple(PAIRWISE_SIMILARITIES)
     groups = [
@@ -229,6 +231,7 @@ def compare_sts(
     Raises:
         InputError: the results are of other pairs, or there is no such similarity.
     """
+    seed_number("seed", seed)
     if first.pairs != second.pairs:
         raise InputError("the two results are not of the same pairs. Expected the same files, in the same order.")
     if similarity not in PAIRWISE_SIMILARITIES or resamples < 1:

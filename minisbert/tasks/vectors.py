@@ -41,7 +41,7 @@ class NpyFile:
             size = self.path.stat().st_size
         except FileNotFoundError:
             raise DataError(f"{path}: no such file. Expected a .npy file of embeddings; check the path.") from None
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # of a damaged header NumPy says whatever Python's own parser and tokenizer do
             raise DataError(f"{path}: cannot be read ({error}). Expected a .npy file; make it again.") from None
         if len(self.shape) != 2 or min(self.shape) < 0 or fortran or self.dtype.hasobject:
             raise DataError(

@@ -26,12 +26,14 @@ class ShapeTable:
         lengths: padded lengths, rising; beyond the last they double.
         alone_from: from this length on a full batch is one row.
         single_lengths: where a sentence that is left over can go as one row.
+        devices: how many compute a rectangle together: each has as many rows as one device alone would.
     """
 
     token_budget: int = 1024
     lengths: tuple[int, ...] = (12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
     alone_from: int = 192
     single_lengths: tuple[int, ...] = (16, 32, 64)
+    devices: int = 1
 
     def length(self, tokens: int, capacity: int) -> int:
         """The padded length of a sentence, at most `capacity`.
@@ -49,7 +51,7 @@ class ShapeTable:
             >>> [ShapeTable().rows(length) for length in (16, 128, 192)]
             [64, 8, 1]
         """
-        return 1 if length >= self.alone_from else max(1, self.token_budget // length)
+        return self.devices * (1 if length >= self.alone_from else max(1, self.token_budget // length))
 
     def single(self, tokens: int, capacity: int) -> int:
         """The padded length of a sentence that goes as one row."""
@@ -64,7 +66,7 @@ class ShapeTable:
             16
         """
         full = {(self.rows(self.length(length, capacity)), self.length(length, capacity)) for length in self.lengths}
-        singles = {(1, self.single(length, capacity)) for length in self.lengths}
+        singles = {(self.devices, self.single(length, capacity)) for length in self.lengths}
         return sorted(full | singles)
 
 
@@ -105,8 +107,10 @@ def batches(
         shapes: the rectangles there are.
         padding_id: what fills the rows.
         capacity: the longest row the model takes.
-        batch_size: rows of a full rectangle, instead of the table's.
+        batch_size: rows of a full rectangle, instead of the table's; each device has equally many.
     """
+    if batch_size is not None:
+        batch_size = -(-batch_size // shapes.devices) * shapes.devices
     queues: dict[int, list[tuple[int, Sequence[int]]]] = {}
     for row, ids in enumerate(tokenized):
         length = shapes.length(len(ids), capacity)
@@ -118,11 +122,11 @@ def batches(
     for length, queue in sorted(queues.items(), reverse=True):
         full = batch_size or shapes.rows(length)
         # Measured: a row alone takes a twentieth (16 tokens) to a ninth (64) of the time of a full batch.
-        if len(queue) > max(1, full // 4):
+        if len(queue) > max(shapes.devices, full // 4):
             yield rectangle(queue, full, length, padding_id)
         else:
             for row, ids in queue:
-                yield rectangle([(row, ids)], 1, shapes.single(len(ids), capacity), padding_id)
+                yield rectangle([(row, ids)], shapes.devices, shapes.single(len(ids), capacity), padding_id)
 
 
 def rectangle(queue: Sequence[tuple[int, Sequence[int]]], B: int, L: int, padding_id: int) -> Batch:

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minisbert.checkpoint.folder import ModelFolder
-from minisbert.checkpoint.settings import read_json
 from minisbert.errors import InputError, ModelFolderError
+from minisbert.text.tokenizer_file import read_tokenizer, refusal
 from minisbert.text.vocabulary import from_vocabulary
 
 # Sentences tokenized at a time: the device computes the batches of one chunk while the next is tokenized.
@@ -52,9 +52,10 @@ class Tokenizer:
         backend: a `tokenizers.Tokenizer`; its own truncation and padding are switched off.
         where: the file it came from, for messages.
         lower_case: lower-case the text first, for models whose settings ask for it.
+        special_tokens: False puts none around a text, whatever the backend would (static models).
     """
 
-    def __init__(self, backend: Any, where: Path | str, *, lower_case: bool = False):
+    def __init__(self, backend: Any, where: Path | str, *, lower_case: bool = False, special_tokens: bool = True):
         backend.no_truncation()
         backend.no_padding()
         if lower_case and not _lower_cases(backend):
@@ -64,26 +65,36 @@ class Tokenizer:
             backend.normalizer = normalizers.Sequence(steps)
         self.backend = backend
         self.where = where
-        self.prefix, self.suffix = self._special_tokens()
+        self.prefix, self.suffix = self._special_tokens() if special_tokens else ([], [])
 
     @staticmethod
     def from_folder(folder: ModelFolder) -> "Tokenizer":
         """The tokenizer of a model folder.
 
         Raises:
-            ModelFolderError: no tokenizer file, or one that cannot be read.
+            ModelFolderError: no tokenizer file, one that cannot be read, or one without special tokens around a text.
         """
         file = folder.transformer_path / "tokenizer.json"
+        special_tokens = folder.model_type != "static"
         if file.exists():
-            backend = _read(file)
+            backend = read_tokenizer(file, special_tokens=special_tokens)
         else:
             file, backend = from_vocabulary(folder.transformer_path)
-        return Tokenizer(backend, file, lower_case=folder.do_lower_case)
+        tokenizer = Tokenizer(backend, file, lower_case=folder.do_lower_case, special_tokens=special_tokens)
+        if special_tokens and not (tokenizer.prefix and tokenizer.suffix):
+            raise ModelFolderError(
+                f"{file}: puts no special tokens before or after a text. Expected them on both sides, as every family here "
+                "was trained with; fetch the model again."
+            )
+        return tokenizer
 
     def _special_tokens(self) -> tuple[list[int], list[int]]:
         """What the tokenizer puts before and after one text, found by trying it on a word."""
-        bare = self.backend.encode("a", add_special_tokens=False).ids
-        full = self.backend.encode("a", add_special_tokens=True).ids
+        try:
+            bare = self.backend.encode("a", add_special_tokens=False).ids
+            full = self.backend.encode("a", add_special_tokens=True).ids
+        except BaseException as error:
+            raise refusal(error, ModelFolderError, f"{self.where}: the tokenizer fails on the text 'a'") from None
         for start in range(len(full) - len(bare) + 1):
             if full[start : start + len(bare)] == bare:
                 return full[:start], full[start + len(bare) :]
@@ -138,12 +149,9 @@ class Tokenizer:
         texts = [prompt + sentence for sentence in sentences] if prompt else list(sentences)
         try:
             encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
-        except Exception as error:
+        except BaseException as error:
             check_sentences(sentences)  # names the one at fault
-            raise InputError(
-                f"{self.where}: the tokenizer failed on a sentence ({error}). Expected one that takes any text; fetch "
-                "the model again."
-            ) from None
+            raise refusal(error, InputError, f"{self.where}: the tokenizer fails on a sentence") from None
         return (encoding.ids for encoding in encodings)
 
     def refuse_long(self, sentences: Sequence[str], *, max_length: int, prompt: str = "") -> None:
@@ -166,18 +174,18 @@ class Tokenizer:
 
         Of a prompt that fills the row, as much as is kept: the special tokens after it always count as text.
         """
-        whole = len(self.prefix) + len(self.backend.encode(prompt, add_special_tokens=False).ids)
-        return min(whole, max_length - len(self.suffix))
+        (content,) = self.contents([prompt])
+        return min(len(self.prefix) + len(content), max_length - len(self.suffix))
 
 
-def check_sentences(sentences: Sequence[Any]) -> None:
+def check_sentences(sentences: Sequence[Any], name: str = "sentences") -> None:
     """Every item is text that can be encoded.
 
     Raises:
         InputError: naming the first item that is not, and what it is.
     """
     for row, sentence in enumerate(sentences):
-        check_text(f"sentences[{row}]", sentence)
+        check_text(f"{name}[{row}]", sentence)
 
 
 def check_text(name: str, text: Any) -> None:
@@ -211,38 +219,3 @@ def _lower_cases(backend: Any) -> bool:
     """Whether the tokenizer lower-cases by itself."""
     steps = backend.normalizer.__getstate__().decode().replace(" ", "") if backend.normalizer else ""
     return '"lowercase":true' in steps or '"Lowercase"' in steps
-
-
-def _read(file: Path) -> Any:
-    import tokenizers
-
-    content = read_json(file)  # size and JSON first, for a clear message
-    try:
-        backend = tokenizers.Tokenizer.from_file(str(file))
-    except BaseException as error:  # the library panics on some malformed files, which is no Exception
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            raise
-        raise ModelFolderError(
-            f"{file}: not a tokenizer that the tokenizers library reads ({error}). Fetch the model again."
-        ) from None
-    for token, number in _placed_tokens(content.get("post_processor") or {}):
-        known = backend.token_to_id(token)
-        if known != number:
-            raise ModelFolderError(
-                f"{file}: the post_processor puts the special token {token!r} as id {number} around a text, but in the "
-                f"vocabulary it {'is not' if known is None else f'is {known}'}. Fetch the model again."
-            )
-    return backend
-
-
-def _placed_tokens(processor: dict[str, Any]) -> Iterator[tuple[str, int]]:
-    """Each special token that a post-processor of tokenizer.json places, with the id it gives it."""
-    kind = processor.get("type")  # the library has checked what each kind holds
-    if kind == "Sequence":
-        for part in processor["processors"]:
-            yield from _placed_tokens(part)
-    elif kind == "TemplateProcessing":
-        for placed in processor["special_tokens"].values():
-            yield from zip(placed["tokens"], placed["ids"], strict=True)
-    elif kind in ("BertProcessing", "RobertaProcessing"):
-        yield from (tuple(processor[key]) for key in ("cls", "sep"))

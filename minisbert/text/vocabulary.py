@@ -10,7 +10,7 @@ must give the same ids. Left out: sentencepiece's own format (*.model), which `t
 from pathlib import Path
 from typing import Any
 
-from minisbert.checkpoint.settings import Settings, encodable, read_json
+from minisbert.checkpoint.settings import Settings, encodable, read_bytes, read_json
 from minisbert.errors import ModelFolderError
 
 # What makes a tokenizer.json of anything that transformers reads.
@@ -126,8 +126,9 @@ def _special_token(settings: Settings, key: str, default: str) -> Any:
 
 def _read_text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        # As text files are read: every kind of line end counts.
+        return read_bytes(file).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
         raise ModelFolderError(f"{file}: not readable ({error}). Expected UTF-8, a piece a line.") from None
 
 

@@ -34,6 +34,8 @@ class Checkpoints:
         self.folder = Path(folder).absolute() / "checkpoints"
         self.record = record
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+        if self.folder.exists() and not self.folder.is_dir():  # orbax would wait for it
+            raise TrainingError(f"{self.folder}: is a file. Expected a folder of checkpoints; remove the file.")
         self.manager = ocp.CheckpointManager(self.folder, options=options)
 
     def latest(self) -> int | None:
@@ -57,20 +59,24 @@ class Checkpoints:
             self.manager.wait_until_finished()
         except (OSError, ValueError, RuntimeError) as error:
             size = sum(leaf.nbytes for leaf in _as_leaves(state).values())
+            alone = jax.process_count() == 1
             raise TrainingError(
                 f"{self.folder}: the checkpoint of step {step} ({size} bytes) could not be written: {error}. The "
-                f"checkpoint of step {self.latest()} stands. Make room and start the same command again."
+                f"checkpoint of step {self.latest()} stands. Make room{'' if alone else ', see whether a host is gone,'} and "
+                "start the same command again."
             ) from None
 
     def restore(self, like: TrainState) -> TrainState:
         """The newest checkpoint, in the shapes of `like`.
 
         Raises:
-            TrainingError: it is of a run with other settings or other data; each difference is named.
+            TrainingError: it is of a run with other settings or other data; each difference is named. Or it is damaged.
         """
         step = self.latest()
         ocp = self._ocp
-        record = self.manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
+        record = self._read("record", ocp.args.JsonRestore())
+        if not isinstance(record, dict):
+            raise self._damaged("its record is no object")
         differences = [
             f"{key} was {record.get(key)!r}, is {self.record.get(key)!r}"
             for key in sorted(record.keys() | self.record.keys())
@@ -85,8 +91,20 @@ class Checkpoints:
             name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None))
             for name, leaf in _as_leaves(like).items()
         }
-        restored = self.manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))
-        return _from_leaves(restored["state"], like)
+        return _from_leaves(self._read("state", ocp.args.StandardRestore(abstract)), like)
+
+    def _read(self, item: str, arguments: Any) -> Any:
+        try:
+            return self.manager.restore(self.latest(), args=self._ocp.args.Composite(**{item: arguments}))[item]
+        except Exception as error:  # orbax, tensorstore and their codecs have no class in common
+            raise self._damaged(f"{item}: {type(error).__name__}: {error!s:.300}") from None
+
+    def _damaged(self, why: str) -> TrainingError:
+        step = self.latest()
+        return TrainingError(
+            f"{self.folder / str(step)}: the checkpoint cannot be read ({why}). Remove this folder to go on from the one "
+            "before, or start again in another run folder."
+        )
 
     def close(self) -> None:
         """Let go of the folder."""

@@ -1,17 +1,25 @@
 """What a training run is told, and what is refused before its first step."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from minisbert.checkpoint.settings import encodable
 from minisbert.errors import InputError
 from minisbert.forward import COMPUTE_DTYPES
-from minisbert.training.data import Examples
+from minisbert.text.tokenizer import shown
+from minisbert.training.data import CONVENTIONS, Examples
 from minisbert.training.loggers import LOGGERS
+from minisbert.training.lora import TARGETS
 from minisbert.training.losses import LOSSES, Loss
 from minisbert.training.optimizer import DECAYS
+from minisbert.training.order import MIXINGS
 from minisbert.training.ordered import BLOCKS
+from minisbert.training.sharding import LAYOUTS
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,12 @@ class TrainConfig:
     """Keep matrix products only and compute the rest again on the way back (Chen et al. 2016): less memory, more time."""
     teacher: str | None = None
     """The model (name or folder) whose embeddings the `mse` loss copies; embeddings as wide as the trained model's."""
+    lora_rank: int | None = None
+    """Train low-rank changes A B of this rank beside frozen matrices (LoRA, Hu et al. 2021); None: all parameters."""
+    lora_alpha: float | None = None
+    """The change counts alpha / rank times (section 4.1); None: once."""
+    lora_targets: tuple[str, ...] = ("query", "value")
+    """Which matrices, rows of training/lora.py's table (section 7.1: query and value)."""
     report_to: tuple[str, ...] = ()
     """Besides metrics.jsonl: tensorboard, wandb or trackio (each a package of its own)."""
     compute_dtype: str = "float32"
@@ -78,7 +92,12 @@ class TrainConfig:
     checkpoint_every: int = 200
     """Steps between two checkpoints."""
     seed: int = 0
-    """Of order, dropout and the loss's own parameters."""
+    """Of order, dropout, adapters and the loss's own parameters."""
+
+    @property
+    def lora_scale(self) -> float:
+        """What the low-rank changes are multiplied with."""
+        return 1.0 if self.lora_rank is None or self.lora_alpha is None else self.lora_alpha / self.lora_rank
 
 
 REDUCTIONS = ("plain", "ordered")
@@ -115,54 +134,152 @@ def check_settings(config: TrainConfig, encoder_dtype: str, losses: Mapping[str,
     Raises:
         InputError: naming each.
     """
-    complaints = []
-    for name, value, choices in (
-        ("loss", config.loss, losses),
-        ("decay", config.decay, DECAYS),
-        ("compute_dtype", config.compute_dtype, COMPUTE_DTYPES),
-        ("reduction", config.reduction, REDUCTIONS),
-    ):
-        if value not in choices:
-            complaints.append(f"{name} is {value!r}, expected one of {', '.join(choices)}")
-    whole = ("epochs", "batch_size", "evaluate_every", "checkpoint_every", "max_steps", "chunk_size", "accumulate")
-    for name in whole:
-        value = getattr(config, name)
-        if value is not None and (not isinstance(value, int) or value < 1):
-            complaints.append(f"{name} is {value!r}, expected a whole number of at least 1")
-    for name in ("learning_rate", "clip_norm"):
-        if not 0 < getattr(config, name) < float("inf"):
-            complaints.append(f"{name} is {getattr(config, name)!r}, expected a finite number above 0")
-    if not 0 <= config.weight_decay < float("inf"):
-        complaints.append(f"weight_decay is {config.weight_decay!r}, expected a finite number of at least 0")
-    for name, value in (config.loss_options or {}).items():
-        if isinstance(value, float) and not math.isfinite(value):
-            complaints.append(f"loss_options[{name!r}] is {value!r}, expected a finite number")
-    if any(not isinstance(dimension, int) or dimension < 1 for dimension in config.matryoshka):
-        complaints.append(f"matryoshka is {config.matryoshka!r}, expected whole numbers of at least 1")
-    if set(config.report_to) - set(LOGGERS):
-        complaints.append(f"report_to is {config.report_to!r}, expected of {', '.join(LOGGERS)}")
-    if config.loss in losses and (losses[config.loss].needs == "teacher") != (config.teacher is not None):
+    if not isinstance(config, TrainConfig):
+        raise InputError(f"config is {shown(config)}. Expected a TrainConfig.")
+    complaints = [*_wrong_types(config, losses), *_wrong_options(config, losses)]
+    loss = losses.get(config.loss) if isinstance(config.loss, str) else None
+    if loss and (loss.needs == "teacher") != (config.teacher is not None):
         complaints.append(
             f"teacher is {config.teacher!r} with the loss {config.loss}, expected a model with mse, else None"
         )
-    if not 0 <= config.warmup <= 1:
-        complaints.append(f"warmup is {config.warmup!r}, expected a share of the steps from 0 to 1")
-    if config.warmup_steps is not None and (not isinstance(config.warmup_steps, int) or config.warmup_steps < 0):
-        complaints.append(f"warmup_steps is {config.warmup_steps!r}, expected a whole number of at least 0")
-    if config.max_steps and isinstance(config.accumulate, int) and config.accumulate > config.max_steps:
+    if loss and loss.in_batch and config.batch_size == 1:
+        complaints.append(f"batch_size is 1, but {config.loss} compares the examples of a batch; expected 2 or more")
+    if (
+        isinstance(config.max_steps, int)
+        and isinstance(config.accumulate, int)
+        and config.accumulate > config.max_steps
+    ):
         complaints.append(f"accumulate is {config.accumulate}, expected at most max_steps, {config.max_steps}")
-    if config.loss in losses:
-        unknown = set(config.loss_options or {}) - set(losses[config.loss].options)
-        if unknown:
-            complaints.append(f"loss_options has {sorted(unknown)}, expected {sorted(losses[config.loss].options)}")
-        if config.batch_size == 1 and losses[config.loss].in_batch:
-            complaints.append(
-                f"batch_size is 1, but {config.loss} compares the examples of a batch; expected 2 or more"
-            )
+    if config.lora_alpha is not None and config.lora_rank is None:
+        complaints.append(f"lora_alpha is {config.lora_alpha!r} without a lora_rank, expected both, or none")
     if encoder_dtype != "float32":
         complaints.append(f"the encoder was loaded in {encoder_dtype}, expected float32 (set compute_dtype here)")
     if complaints:
         raise InputError("; ".join(complaints) + ". Nothing was started.")
+
+
+def check_call(folder: Any, score: Any, layout: Any) -> None:
+    """The arguments of `train` beside its config.
+
+    Raises:
+        InputError: naming the argument and its value.
+    """
+    if not isinstance(folder, str | Path) or not str(folder).strip() or "\0" in str(folder):
+        raise InputError(f"folder is {shown(folder)}. Expected the folder of the run, as str or Path.")
+    if score is not None and not callable(score):
+        raise InputError(f"score is {shown(score)}. Expected None, or a function of the model.")
+    if not _among(layout, LAYOUTS):
+        raise InputError(f"layout is {shown(layout)}. Expected one of {', '.join(LAYOUTS)}.")
+
+
+def checked_score(value: Any, step: int) -> float:
+    """What a caller's function gave for a model.
+
+    Raises:
+        InputError: it is no finite number; nothing could be called the best then.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
+        raise InputError(f"score gave {shown(value)} after step {step}. Expected a finite number.")
+    return float(value)
+
+
+def _wrong_types(config: TrainConfig, losses: Mapping[str, Loss]) -> Iterator[str]:
+    """Settings that are not what they should be, each by itself."""
+    whole = "a whole number of at least 1"
+    rules: list[tuple[str, Callable[[Any], bool], str]] = [
+        ("data", lambda value: _texts(value) and len(value) > 0, "a tuple of files, at least one"),
+        ("loss", lambda value: _among(value, losses), f"one of {', '.join(losses)}"),
+        ("matryoshka", lambda value: _row(value) and all(map(_count, value)), "whole numbers of at least 1"),
+        ("kind", lambda value: value is None or _among(value, CONVENTIONS), f"None or one of {', '.join(CONVENTIONS)}"),
+        ("score_range", lambda value: value is None or _range(value), "None, or a lowest and a highest number"),
+        *((name, _count, whole) for name in ("epochs", "batch_size", "evaluate_every", "checkpoint_every")),
+        ("accumulate", _count, whole),
+        *(
+            (name, lambda value: value is None or _count(value), whole)
+            for name in ("max_steps", "chunk_size", "lora_rank")
+        ),
+        *(
+            (name, lambda value: _number(value) and value > 0, "a finite number above 0")
+            for name in ("learning_rate", "clip_norm")
+        ),
+        ("weight_decay", lambda value: _number(value) and value >= 0, "a finite number of at least 0"),
+        ("warmup", lambda value: _number(value) and 0 <= value <= 1, "a share of the steps from 0 to 1"),
+        (
+            "warmup_steps",
+            lambda value: value is None or (_whole(value) and value >= 0),
+            "None, or a whole number of at least 0",
+        ),
+        ("reduction", lambda value: _among(value, REDUCTIONS), f"one of {', '.join(REDUCTIONS)}"),
+        ("lora_alpha", lambda value: value is None or (_number(value) and value > 0), "a finite number above 0"),
+        (
+            "lora_targets",
+            lambda value: _texts(value) and 0 < len(value) == len(set(value)) and set(value) <= set(TARGETS),
+            f"of {', '.join(TARGETS)}, each once",
+        ),
+        ("decay", lambda value: _among(value, DECAYS), f"one of {', '.join(DECAYS)}"),
+        ("teacher", lambda value: value is None or (isinstance(value, str) and bool(value)), "None, or a model's name"),
+        ("report_to", lambda value: _texts(value) and set(value) <= set(LOGGERS), f"names of {', '.join(LOGGERS)}"),
+        ("compute_dtype", lambda value: _among(value, COMPUTE_DTYPES), f"one of {', '.join(COMPUTE_DTYPES)}"),
+        ("mixing", lambda value: _among(value, MIXINGS), f"one of {', '.join(MIXINGS)}"),
+        ("prompts", _texts, "a tuple of texts"),
+        ("seed", lambda value: _whole(value) and 0 <= value < 2**32, f"a whole number from 0 to {2**32 - 1}"),
+        *(
+            (name, lambda value: isinstance(value, bool), "True or False")
+            for name in ("remat", "dropout", "no_duplicates")
+        ),
+    ]
+    for name, holds, expected in rules:
+        if not holds(getattr(config, name)):
+            yield f"{name} is {shown(getattr(config, name))}, expected {expected}"
+
+
+def _wrong_options(config: TrainConfig, losses: Mapping[str, Loss]) -> Iterator[str]:
+    """Options that the loss does not have, or of another kind than its own default."""
+    given = {} if config.loss_options is None else config.loss_options
+    if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
+        yield f"loss_options is {shown(given)}, expected a dict of option to value"
+        return
+    if not _among(config.loss, losses):
+        return
+    options = losses[config.loss].options
+    if unknown := sorted(set(given) - set(options)):
+        yield f"loss_options has {unknown}, expected {sorted(options)}"
+    for name in given.keys() & options.keys():
+        value, default = given[name], options[name]
+        if isinstance(default, float) and not (_number(value) and (value > 0 or name != "scale")):
+            yield f"loss_options[{name!r}] is {shown(value)}, expected a finite number{' above 0' if name == 'scale' else ''}"
+        elif isinstance(default, str) and not isinstance(value, str):
+            yield f"loss_options[{name!r}] is {shown(value)}, expected a name, such as {default!r}"
+        elif isinstance(default, tuple) and not _texts(value):
+            yield f"loss_options[{name!r}] is {shown(value)}, expected names, such as {default!r}"
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _count(value: Any) -> bool:
+    return _whole(value) and value >= 1
+
+
+def _number(value: Any) -> bool:
+    return (_whole(value) or isinstance(value, float)) and math.isfinite(value)
+
+
+def _among(value: Any, table: Collection[str]) -> bool:
+    return isinstance(value, str) and value in table
+
+
+def _row(value: Any) -> bool:
+    return isinstance(value, tuple | list)
+
+
+def _texts(value: Any) -> bool:
+    return _row(value) and all(isinstance(one, str) and encodable(one) for one in value)
+
+
+def _range(value: Any) -> bool:
+    return _row(value) and len(value) == 2 and all(map(_number, value)) and value[0] < value[1]
 
 
 def check_examples(examples: Sequence[Examples], config: TrainConfig, losses: Mapping[str, Loss] = LOSSES) -> None:

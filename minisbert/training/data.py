@@ -217,7 +217,10 @@ def _columns(
             f"{source}: columns {_listed(header)} are not those of {kind}. Expected {wanted}, or their names."
         )
     why = f"fit several kinds: {', '.join(best)}" if best else f"fit no kind of {', '.join(CONVENTIONS)}"
-    raise InputError(f"{source}: columns {_listed(header)} {why}. Name the kind, and the columns where they differ.")
+    raise InputError(
+        f"{source}: columns {_listed(header)} {why}. Expected the columns of one; name the kind, and the columns where they "
+        "differ."
+    )
 
 
 def _found(wanted: Iterable[Sequence[str]], header: Sequence[str]) -> list[str]:
@@ -240,7 +243,8 @@ def _found(wanted: Iterable[Sequence[str]], header: Sequence[str]) -> list[str]:
 
 
 def _listed(columns: Iterable[str]) -> str:
-    return ", ".join(map(repr, columns))
+    shown = [f"{column!r:.60}" for column in columns]
+    return ", ".join(shown[:20]) + (", ..." if len(shown) > 20 else "")
 
 
 # --- labels --------------------------------------------------------------------------------------------------------

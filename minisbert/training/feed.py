@@ -69,6 +69,30 @@ def pair_batch(
     return _arrays(batch, rows, where), sum(pairs.truncated for pairs in tokenized)
 
 
+def widened(batch: TrainBatch, rows: int, length: int, padding_id: int) -> TrainBatch:
+    """The same texts in more and longer rows, as `pack` fills up: what is added is empty."""
+    P, L = batch.rows.token_ids_PL.shape
+    T = batch.rows.lengths_PT.shape[1]
+    slots = T * length // L
+
+    def fill(array: Any, columns: int, value: int = 0) -> Any:
+        return np.pad(array, [(0, rows - P), (0, columns - array.shape[1])], constant_values=value)
+
+    return batch._replace(
+        rows=PackedTexts(
+            token_ids_PL=fill(batch.rows.token_ids_PL, length, padding_id),
+            positions_PL=fill(batch.rows.positions_PL, length),
+            slots_PL=fill(batch.rows.slots_PL, length, -1),
+            lengths_PT=fill(batch.rows.lengths_PT, slots),
+            prompts_PT=fill(batch.rows.prompts_PT, slots),
+            first_lengths_PT=fill(batch.rows.first_lengths_PT, slots),
+        ),
+        examples_PT=fill(batch.examples_PT, slots),
+        columns_PT=fill(batch.columns_PT, slots),
+        where_SB=np.asarray(batch.where_SB) // T * slots + np.asarray(batch.where_SB) % T,  # type: ignore[arg-type]
+    )
+
+
 def _arrays(batch: Batch, rows: PackedTexts, where: np.ndarray, hashes_SB: np.ndarray | None = None) -> TrainBatch:
     where_SB = where.reshape(-1, len(batch.rows_B))
     S, B = where_SB.shape

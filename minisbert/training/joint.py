@@ -120,8 +120,13 @@ def way_of(encoder: Any) -> Way:
     """How this model is trained.
 
     Raises:
-        InputError: it is neither a SentenceEncoder nor a CrossEncoder.
+        InputError: it is neither a SentenceEncoder nor a CrossEncoder, or has a Router.
     """
+    if getattr(encoder, "towers", None):
+        raise InputError(
+            f"encoder has a Router with the routes {', '.join(encoder.towers)}. Expected one model, whose columns share its "
+            "weights: train a route by itself (encoder.towers['...']), put it back there, and save the whole."
+        )
     for kind, way in ((SentenceEncoder, SIAMESE), (CrossEncoder, JOINT)):
         if isinstance(encoder, kind):
             return way

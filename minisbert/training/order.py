@@ -33,6 +33,8 @@ import numpy as np
 from minisbert.errors import DataError, InputError
 from minisbert.training.data import Examples, text_hashes
 
+MIXINGS = ("proportional", "round_robin")
+
 
 class Batch(NamedTuple):
     """This host's part of a batch: B examples of one data set with S texts each."""
@@ -90,8 +92,8 @@ class Batches:
             )
         if seed < 0:
             raise InputError(f"seed is {seed}. Expected a whole number of at least 0.")
-        if mixing not in ("proportional", "round_robin"):
-            raise InputError(f"mixing is {mixing!r}. Expected 'proportional' or 'round_robin'.")
+        if mixing not in MIXINGS:
+            raise InputError(f"mixing is {mixing!r}. Expected one of {', '.join(MIXINGS)}.")
         self.datasets, self.batch_size, self.seed, self.mixing = tuple(datasets), batch_size, seed, mixing
         part = batch_size // hosts
         self._mine = slice(host * part, (host + 1) * part)

@@ -25,8 +25,8 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from minisbert.errors import InputError, TrainingError
-from minisbert.text.packing import PackedTexts
 from minisbert.training.config import TrainConfig
+from minisbert.training.feed import widened
 from minisbert.training.losses import Loss, matryoshka
 from minisbert.training.optimizer import adamw, schedule
 from minisbert.training.ordered import make_ordered_step
@@ -84,7 +84,7 @@ class Programs:
         """The batch with as many rows as the next sampled shape has, where that is at most a quarter more."""
         rows = _rows(batch)
         enough = [sampled for sampled in self._sampled.get(_kind(batch), ()) if rows <= sampled <= rows * 5 / 4]
-        return fill_up(batch, min(enough), self.padding_id) if enough else batch
+        return widened(batch, min(enough), batch.rows.token_ids_PL.shape[1], self.padding_id) if enough else batch
 
     def __call__(self, state: TrainState, batch: TrainBatch) -> tuple[TrainState, StepMetrics]:
         """One step.
@@ -114,7 +114,7 @@ class Programs:
         if hasattr(program, "lower"):
             program = program.lower(state, self.place(batch)).compile()
         else:  # several programs, which the host starts one by one: a step on a copy, for nothing
-            jax.block_until_ready(program(jax.tree.map(jnp.copy, state), batch))
+            jax.block_until_ready(program(jax.tree.map(jnp.copy, state), self.place(batch)))
         rows, length = batch.rows.token_ids_PL.shape
         self.compilations.append(Compilation(rows, length, time.perf_counter() - started, ahead))
         self._ready.setdefault(_kind(batch), {})[rows] = program
@@ -192,11 +192,16 @@ def compiled_step(
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     sharding: Any = None,
+    **adapters: Any,
 ) -> Step:
     """The step that a run's settings ask for; XLA compiles it when its shapes are known.
 
     Args:
         sharding: where the state lives on several devices, None for one and for `ordered`.
+        adapters: `adapt` and `frozen` of `make_train_step`, with LoRA.
+
+    Raises:
+        InputError: `ordered` with LoRA.
     """
     parts: dict[str, Any] = {
         "definition": definition,
@@ -207,8 +212,12 @@ def compiled_step(
         "remat": config.remat,
     }
     if config.reduction == "ordered":
+        if adapters or jax.process_count() > 1:
+            raise InputError(
+                "reduction is 'ordered' with LoRA or on several hosts. Expected one host and all parameters."
+            )
         return make_ordered_step(**parts, devices=list(mesh.devices.flat), blocks=config.blocks)
-    return make_train_step(**parts, sharding=sharding)
+    return make_train_step(**parts, sharding=sharding, **adapters)
 
 
 def sampled_steps(steps: int, most: int = SAMPLE) -> list[int]:
@@ -219,22 +228,6 @@ def sampled_steps(steps: int, most: int = SAMPLE) -> list[int]:
         ([0, 1, 2], [0, 50, 99])
     """
     return sorted({round(i * (steps - 1) / max(1, most - 1)) for i in range(most)}) if steps > most else [*range(steps)]
-
-
-def fill_up(batch: TrainBatch, rows: int, padding_id: int) -> TrainBatch:
-    """The same batch with empty rows after its own, as `text.packing.pack` fills up."""
-    missing = rows - _rows(batch)
-    if missing == 0:
-        return batch
-
-    def filled(x: Any, value: int = 0) -> Any:
-        return np.concatenate([x, np.full((missing, *x.shape[1:]), value, x.dtype)])
-
-    token_ids_PL, positions_PL, slots_PL, *counts = batch.rows
-    packed = PackedTexts(
-        filled(token_ids_PL, padding_id), filled(positions_PL), filled(slots_PL, -1), *map(filled, counts)
-    )
-    return batch._replace(rows=packed, examples_PT=filled(batch.examples_PT), columns_PT=filled(batch.columns_PT))
 
 
 def _rows(batch: TrainBatch) -> int:

@@ -1,4 +1,4 @@
-"""What a run says about itself when it is done: curves as a picture, a model card."""
+"""What a run says about itself: a bar while it runs; curves as a picture and a model card at the end."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -6,6 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from minisbert.checkpoint.whole_folder import whole_file
+
+
+def progress_bar(steps: int, done: int, show: bool) -> Any:
+    """A bar of the examples seen, on a terminal only."""
+    from tqdm import tqdm
+
+    return tqdm(total=None, desc=f"train ({steps} steps, {done} done)", unit=" pairs", disable=None if show else True)
 
 
 def draw_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
@@ -34,7 +43,7 @@ def draw_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
         more = right.get_legend_handles_labels()
         handles, labels = handles + more[0], labels + more[1]
     axes.legend(handles, labels, frameon=False)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, format="png", dpi=120)
     pyplot.close(figure)
 
 
@@ -66,4 +75,5 @@ def write_card(
     if scores:
         table = "\n".join(f"| {line['step']} | {100 * line['score']:.2f} |" for line in scores)
         text.append("## Score (x 100)\n\n| step | score |\n| --- | --- |\n" + table)
-    (folder / "README.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
+    with whole_file(folder / "README.md") as temporary:
+        temporary.write_text("\n\n".join(text) + "\n", encoding="utf-8")

@@ -181,7 +181,8 @@ def number(value: Any, column: str, place: str) -> float:
 
 def no_column(place: str, column: str, columns: Iterable[str]) -> DataError:
     """The complaint about a column that is missing, or there twice."""
-    return DataError(f"{place}: no (single) column {column!r}. Found {', '.join(map(repr, columns)) or 'nothing'}.")
+    here = ", ".join(f"{name!r:.60}" for name in list(columns)[:20]) or "nothing"
+    return DataError(f"{place}: no (single) column {column!r}. Expected one; found {here}.")
 
 
 def _decoded(raw: bytes, place: str) -> str:

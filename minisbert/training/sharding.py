@@ -12,7 +12,7 @@ XLA puts in the collectives. So in-batch negatives are those of all devices, and
 
 With N devices of which M share a copy of the model, the mesh is N / M data devices by M model devices. Query, key and value
 are one matrix, whose columns are cut without regard to the three: XLA exchanges [rows, L, 3 D] numbers a block and way, which
-Megatron-LM's three matrices save. Left out: several hosts, pipelines of layers.
+Megatron-LM's three matrices save. Several hosts: hosts.py. Left out: pipelines of layers.
 """
 
 import re
@@ -23,7 +23,9 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from minisbert.errors import InputError
+from minisbert.training.hosts import whole
 from minisbert.training.siamese import TrainBatch, TrainState
+from minisbert.training.targets import Targets
 
 AXIS, MODEL = "data", "model"
 WHOLE = PartitionSpec()
@@ -55,7 +57,7 @@ def data_mesh(devices: int | None = None, model_devices: int = 1) -> Mesh:
     """
     there = jax.devices()
     count = len(there) if devices is None else devices
-    if not isinstance(count, int) or not 1 <= count <= len(there):
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= len(there):
         raise InputError(
             f"devices is {devices!r}. Expected 1 to {len(there)}, the {there[0].platform} devices that JAX finds here."
         )
@@ -64,8 +66,15 @@ def data_mesh(devices: int | None = None, model_devices: int = 1) -> Mesh:
         raise InputError(
             f"model_devices is {model_devices!r} of {count} devices. Expected one of {', '.join(map(str, divisors))}."
         )
+    if jax.process_count() > 1 and (count < len(there) or jax.local_device_count() % model_devices):
+        raise InputError(
+            f"devices is {count}, model_devices {model_devices} on {jax.process_count()} hosts. Expected all {len(there)} "
+            f"devices, and model_devices that divide the {jax.local_device_count()} of a host."
+        )
+    # A host's devices side by side, so that its rows of a batch are one piece of the whole.
+    ordered = sorted(there[:count], key=lambda device: (device.process_index, device.id))
     shape = (count // model_devices, model_devices)
-    return jax.make_mesh(shape, (AXIS, MODEL), axis_types=(AxisType.Auto,) * 2, devices=there[:count])
+    return Mesh(np.array(ordered).reshape(shape), (AXIS, MODEL), axis_types=(AxisType.Auto,) * 2)
 
 
 def check_setup(mesh: Mesh, layout: str, batch_size: int, config: Any = None) -> None:
@@ -101,8 +110,8 @@ def check_setup(mesh: Mesh, layout: str, batch_size: int, config: Any = None) ->
             )
 
 
-def state_sharding(state: TrainState, mesh: Mesh, layout: str = "replicated") -> Any:
-    """Where each array of the state lives, by the table of the layout.
+def state_sharding(state: TrainState | dict[Any, Any], mesh: Mesh, layout: str = "replicated") -> Any:
+    """Where each array of the state (or of frozen parameters) lives, by the table of the layout.
 
     Raises:
         InputError: no such layout, or an array that the model devices cannot share evenly.
@@ -130,32 +139,70 @@ def state_sharding(state: TrainState, mesh: Mesh, layout: str = "replicated") ->
     return jax.tree_util.tree_map_with_path(place, state)
 
 
+def place_state(state: TrainState, sharding: Any) -> TrainState:
+    """The state on the devices; of several hosts each has the same and brings what its own devices hold."""
+    # A key's numbers, since NumPy has no keys.
+    plain = state._replace(key=jax.random.key_data(state.key))
+    placed = place_params(plain, sharding)
+    return placed._replace(key=jax.random.wrap_key_data(placed.key))
+
+
+def place_params(params: Any, sharding: Any) -> Any:
+    """The same of a tree of parameters."""
+
+    def place(leaf: jax.Array, where: NamedSharding) -> jax.Array:
+        array = np.asarray(leaf)
+        return jax.make_array_from_callback(array.shape, where, lambda index: array[index])
+
+    return jax.tree.map(place, params, sharding)
+
+
 def place_batch(batch: TrainBatch, mesh: Mesh) -> TrainBatch:
-    """The batch on the devices: packed rows spread, the rest the same on each.
+    """The batch on the devices; of several hosts each brings its own part.
 
     Raises:
-        InputError: the number of rows is not a multiple of the devices (pack with `multiple`).
+        InputError: the number of packed rows is not a multiple of this host's data devices (pack with `multiple`).
     """
-    rows = len(batch.rows.token_ids_PL)
-    if rows % mesh.shape[AXIS]:
+    data = mesh.shape[AXIS] // jax.process_count()
+    P, T = batch.rows.lengths_PT.shape
+    if P % data:
         raise InputError(
-            f"the batch has {rows} packed rows for {mesh.shape[AXIS]} data devices. Expected a multiple: pack(multiple=...)."
+            f"the batch has {P} packed rows for {data} data devices. Expected a multiple: pack(multiple=...)."
         )
-    return jax.device_put(batch, batch_sharding(batch, mesh))
+    # A host counts its rows from 0; among all rows they start where the hosts before it end.
+    where_SB = (np.asarray(batch.where_SB) + jax.process_index() * P * T).astype(np.int32)
+    batch = batch._replace(where_SB=where_SB)  # type: ignore[arg-type]
+    placed: TrainBatch = jax.tree.map(
+        lambda array, where: jax.make_array_from_process_local_data(where, np.asarray(array)),
+        batch,
+        batch_sharding(batch, mesh),
+    )
+    return placed
 
 
 def batch_sharding(batch: TrainBatch, mesh: Mesh) -> TrainBatch:
-    """Where each array of a batch lives: packed rows are spread, the rest is the same on each device."""
+    """Where each array of a batch lives: packed rows are spread; the rest, which is small, is the same on each device.
+
+    Of several hosts none has the rest of all examples, so it is spread by example.
+    """
     whole, by_rows = NamedSharding(mesh, WHOLE), NamedSharding(mesh, PartitionSpec(AXIS))
+    first, second = whole, whole
+    if jax.process_count() > 1:
+        first, second = by_rows, NamedSharding(mesh, PartitionSpec(None, AXIS))
+    labels_B, hashes_SB, teacher_SBD = batch.targets
     return TrainBatch(
         rows=jax.tree.map(lambda _: by_rows, batch.rows),
         examples_PT=by_rows,  # type: ignore[arg-type]
         columns_PT=by_rows,  # type: ignore[arg-type]
-        where_SB=whole,  # type: ignore[arg-type]
-        targets=jax.tree.map(lambda _: whole, batch.targets),
+        where_SB=second,  # type: ignore[arg-type]
+        targets=Targets(
+            None if labels_B is None else first,  # type: ignore[arg-type]
+            None if hashes_SB is None else second,  # type: ignore[arg-type]
+            None if teacher_SBD is None else second,  # type: ignore[arg-type]
+        ),
     )
 
 
 def on_one_device(params: Any) -> Any:
-    """Parameters gathered from wherever they are, for encoding and saving."""
-    return jax.tree.map(lambda leaf: jax.numpy.asarray(np.asarray(leaf)), params)
+    """Parameters gathered from wherever they are, for encoding and saving; of several hosts each must call."""
+    return jax.tree.map(lambda leaf: jax.numpy.asarray(whole(leaf)), params)

@@ -10,6 +10,7 @@ trains by the same steps (joint.py): its "texts" are pairs, its "embeddings" log
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -38,7 +39,8 @@ class TrainState(NamedTuple):
     """All that changes in training; a checkpoint is this and the position in the data."""
 
     step: jax.Array  # int32, steps done
-    params: dict[str, Tree]  # {"model": the SentenceModel's, "head": the loss's own or {}}
+    # {"model": the SentenceModel's, or what is trained of it (lora.py); "head": the loss's own or {}}
+    params: dict[str, Tree]
     optimizer_state: Tree
     key: jax.Array  # the run's dropout key, never consumed: step and example are folded in
 
@@ -70,6 +72,11 @@ def dropout_keys(key: jax.Array, step: jax.Array, batch: TrainBatch) -> jax.Arra
     return jax.vmap(jax.vmap(of_text))(batch.examples_PT, batch.columns_PT)
 
 
+def itself(params: Tree) -> Tree:
+    """The model's parameters where all of them are trained."""
+    return params
+
+
 def siamese_loss(
     params: dict[str, Tree],
     batch: TrainBatch,
@@ -78,6 +85,7 @@ def siamese_loss(
     definition: nnx.GraphDef,
     loss: Callable[..., jax.Array],
     remat: bool = False,
+    whole: Callable[[Tree], Tree] = itself,
 ) -> jax.Array:
     """The loss of a batch: one forward pass of all its texts through one set of weights, then the loss.
 
@@ -87,8 +95,9 @@ def siamese_loss(
         definition: of the `SentenceModel` (`sentence_model.define`), or of a `PairModel`.
         loss: (embeddings_SBD, targets, head) -> scalar.
         remat: see `embed`.
+        whole: from what is trained to the model's parameters.
     """
-    embeddings_PTD = embed(definition, params["model"], batch.rows, keys_PT, remat)
+    embeddings_PTD = embed(definition, whole(params["model"]), batch.rows, keys_PT, remat)
     return loss(by_example(embeddings_PTD, batch.where_SB), batch.targets, params["head"])
 
 
@@ -125,6 +134,7 @@ def train_step(
     dropout: bool = True,
     chunk_size: int | None = None,
     remat: bool = False,
+    whole: Callable[[Tree], Tree] = itself,
 ) -> tuple[TrainState, StepMetrics]:
     """One step: gradient of the batch's loss, update by the optimizer.
 
@@ -133,15 +143,15 @@ def train_step(
     Args:
         dropout: False trains without, for comparisons.
         chunk_size: texts differentiated at once (GradCache), None for all.
-        remat: see `embed`.
+        remat, whole: see `siamese_loss`.
     """
     keys_PT = dropout_keys(state.key, state.step, batch) if dropout else None
     if chunk_size is None:
         value, gradient = jax.value_and_grad(siamese_loss)(
-            state.params, batch, keys_PT, definition=definition, loss=loss, remat=remat
+            state.params, batch, keys_PT, definition=definition, loss=loss, remat=remat, whole=whole
         )
     else:
-        value, gradient = _cached_gradient(state.params, batch, keys_PT, definition, loss, chunk_size, remat)
+        value, gradient = _cached_gradient(state.params, batch, keys_PT, definition, loss, chunk_size, remat, whole)
     return apply_gradient(state, value, gradient, optimizer)
 
 
@@ -170,11 +180,12 @@ def _cached_gradient(
     loss: Callable[..., jax.Array],
     chunk_size: int,
     remat: bool,
+    whole: Callable[[Tree], Tree],
 ) -> tuple[jax.Array, dict[str, Tree]]:
     """`value_and_grad(siamese_loss)` in the memory of about `chunk_size` texts: GradCache over the packed rows."""
 
-    def embed_rows(model_params: Tree, rows: PackedTexts, keys: jax.Array | None) -> jax.Array:
-        return embed(definition, model_params, rows, keys, remat)
+    def embed_rows(trained: Tree, rows: PackedTexts, keys: jax.Array | None) -> jax.Array:
+        return embed(definition, whole(trained), rows, keys, remat)
 
     def loss_of_rows(embeddings_PTD: jax.Array, head: Tree, targets: Targets) -> jax.Array:
         return loss(by_example(embeddings_PTD, batch.where_SB), targets, head)
@@ -195,14 +206,18 @@ def make_train_step(
     chunk_size: int | None = None,
     remat: bool = False,
     sharding: Tree | None = None,
+    adapt: Callable[[Tree, Tree], Tree] | None = None,
+    frozen: Tree | None = None,
 ) -> Callable[[TrainState, TrainBatch], tuple[TrainState, StepMetrics]]:
     """`train_step` compiled: the only `jax.jit` of training. The old state's memory is given to the new one.
 
     Args:
         sharding: where the state lives on several devices (sharding.py), so that the new one lives there too.
+        adapt: (frozen parameters, what is trained) -> the model's parameters; None where all are trained.
+        frozen: the parameters that stay as they are. An argument of the program, not a constant in it.
     """
 
-    def step(state: TrainState, batch: TrainBatch) -> tuple[TrainState, StepMetrics]:
+    def step(state: TrainState, batch: TrainBatch, frozen: Tree | None = None) -> tuple[TrainState, StepMetrics]:
         return train_step(
             state,
             batch,
@@ -212,8 +227,11 @@ def make_train_step(
             dropout=dropout,
             chunk_size=chunk_size,
             remat=remat,
+            whole=itself if adapt is None else partial(adapt, frozen),
         )
 
     if sharding is None:
-        return jax.jit(step, donate_argnums=0)
-    return jax.jit(step, donate_argnums=0, out_shardings=(sharding, None))
+        compiled = jax.jit(step, donate_argnums=0)
+    else:
+        compiled = jax.jit(step, donate_argnums=0, out_shardings=(sharding, None))
+    return compiled if adapt is None else lambda state, batch: compiled(state, batch, frozen)

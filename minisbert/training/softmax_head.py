@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
+from minisbert.checkpoint.whole_folder import whole_file
 from minisbert.errors import ModelFolderError
 from minisbert.training.pair_losses import CONCATENATIONS
 
@@ -27,7 +28,8 @@ def write_head(folder: Path, head: Mapping[str, Any], classes: Sequence[str], op
     """Write the head that the softmax loss has trained into a model's folder."""
     arrays = {name: np.asarray(array) for name, array in head.items()}
     concatenation = options.get("concatenation", "u,v,|u-v|")
-    write_tensors(folder / HEAD_FILE, arrays, {"classes": json.dumps(list(classes)), "concatenation": concatenation})
+    with whole_file(folder / HEAD_FILE) as temporary:
+        write_tensors(temporary, arrays, {"classes": json.dumps(list(classes)), "concatenation": concatenation})
 
 
 def read_head(folder: Path, dimension: int) -> SoftmaxHead:

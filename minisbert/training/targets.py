@@ -68,6 +68,6 @@ def margins(loss: str, targets: Targets, batch: int, count: int) -> jax.Array:
 
 def choose(loss: str, option: str, value: str, choices: Collection[str]) -> str:
     """`value`, after a check that it is one of the names in `choices`."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise InputError(f"{loss}: {option} is {value!r}. Expected one of {', '.join(map(repr, choices))}.")
     return value

@@ -1,4 +1,4 @@
-"""Bad folders of the families after BERT and MPNet: refused by the file and the key, before anything is computed.
+"""Bad folders of every family: refused by the file and the key, before anything is computed.
 
 What is the same for every family (JSON, modules, pooling, safetensors) is in test_folder.py on BERT and MPNet.
 """
@@ -49,6 +49,19 @@ def roberta(**more: Any) -> dict[str, Any]:
         },
         **more,
     }
+
+
+def bert() -> dict[str, Any]:
+    table = roberta()
+    del table["wrong"]["max_position_embeddings"]  # 2 are few, but enough: nothing lies before the first
+    return table | {"wrong": table["wrong"] | {"pad_token_id": [-1, "1", 0.5, True, HUGE]}}
+
+
+def mpnet() -> dict[str, Any]:
+    table = roberta()
+    del table["wrong"]["type_vocab_size"]  # there are no segments
+    wrong = {"pad_token_id": [0, 2, None, "1", HUGE], "relative_attention_num_buckets": [16, 0, None, "32", [32]]}
+    return table | {"wrong": table["wrong"] | wrong}
 
 
 def albert() -> dict[str, Any]:
@@ -105,6 +118,8 @@ def modernbert() -> dict[str, Any]:
 
 
 TABLE: dict[str, dict[str, Any]] = {
+    "bert": bert(),
+    "mpnet": mpnet(),
     "roberta": roberta(),
     "xlm-roberta": roberta(),
     "albert": albert(),
@@ -116,6 +131,7 @@ TABLE: dict[str, dict[str, Any]] = {
             "n_heads": [7],
             "activation": ACTIVATIONS,
             "sinusoidal_pos_embds": [True, "yes", None],
+            "position_embedding_type": POSITION_TYPES,
             "hidden_size": [30],
             "num_attention_heads": [3],
             "pad_token_id": [-1, "0", 188, HUGE],
@@ -133,6 +149,11 @@ CASES = [
         *rows["wrong"].items(),
     ]
 ]
+
+
+def test_the_table_is_whole():
+    """Every family with a config.json; CamemBERT is RoBERTa's code under another name."""
+    assert TABLE.keys() == FAMILIES.keys() - {"camembert", "static"}
 
 
 @pytest.fixture(params=TABLE)
@@ -199,6 +220,32 @@ def test_a_tensor_of_another_shape_and_one_not_finite(family, folder):
     refused(lambda: load_pretrained(folder), MODEL, f"wrong shape: {first!r}")
     save_file(arrays | {last: arrays[last] * np.float32(np.nan)}, folder / MODEL)
     refused(lambda: load_pretrained(folder), MODEL, last, "not finite")
+
+
+# A masked language model's decoder is its token table; where a file keeps it.
+DECODERS = {
+    "bert": "cls.predictions.decoder.weight",
+    "mpnet": "lm_head.decoder.weight",
+    "roberta": "lm_head.decoder.weight",
+    "xlm-roberta": "lm_head.decoder.weight",
+    "distilbert": "vocab_projector.weight",
+    "albert": "predictions.decoder.weight",
+    "modernbert": "decoder.weight",
+}
+
+
+@pytest.mark.parametrize("prefixed", [True, False])
+def test_tied_weights_of_which_only_the_other_is_there(family, folder, prefixed):
+    """The token table is in the file as the decoder alone; it is missed, not guessed."""
+    arrays = load_file(folder / MODEL)
+    table = next(name for name in arrays if name.endswith(("word_embeddings.weight", "tok_embeddings.weight")))
+    arrays[DECODERS[family]] = arrays[table]
+    save_file(arrays, folder / MODEL)
+    load_pretrained(folder)  # the decoder itself may stand there
+    tied = arrays.pop(table)
+    prefix = FAMILIES[family].PREFIX if prefixed else ""
+    save_file({(name if name == DECODERS[family] else prefix + name): a for name, a in arrays.items()}, folder / MODEL)
+    refused(lambda: load_pretrained(folder), MODEL, f"missing: {table!r} {list(tied.shape)}")
 
 
 def test_another_familys_weights(family, folder):

@@ -22,6 +22,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from minisbert import SentenceEncoder, limits
+from minisbert.checkpoint import whole_folder
 from minisbert.errors import InputError, MinisbertError, ModelFolderError
 from minisbert.pretrained import load_pretrained
 
@@ -257,6 +258,8 @@ CASES += [
         "64",
     ),
     case("a layer too many", edit("config.json", num_hidden_layers=3), MODEL, "encoder.layer.2.output.dense.bias"),
+    # Refused before a model of that depth is defined, which would take hours.
+    case("a thousand layers", edit("config.json", num_hidden_layers=1000), MODEL, "16005 tensors", "file has 37"),
     case("a layer too few", edit("config.json", num_hidden_layers=1), MODEL, "encoder.layer.1.output.dense.bias"),
     case("positions that are not there", edit("config.json", max_position_embeddings=512), MODEL, "512", "64"),
     case("two positions", edit("config.json", max_position_embeddings=2), "max_position_embeddings", family="mpnet"),
@@ -625,6 +628,8 @@ CASES = [
         str(VOCABULARY),
     ),
     case("[CLS] beyond the table", edit(J, *SPECIAL, ids=[99_999]), J, "99999"),
+    case("a piece of 5,000 characters", tokenizer(lambda c: c["model"]["vocab"].update({"x" * 5000: 5})), J, "5000"),
+    case("a special token with two ids", edit(J, *SPECIAL, ids=[2, 3]), J, "as id 3"),
     case("an unknown model", tokenizer(lambda c: c["model"].update(type="Evil")), J),
     case("a model that is a number", edit(J, model=3), J),
     case("an unknown normalizer", edit(J, normalizer={"type": "os.system"}), J),
@@ -1092,6 +1097,7 @@ def test_save_whose_last_step_fails(encoder, tmp_path, monkeypatch):
             raise OSError(errno.EIO, "Input/output error")
         return rename(self, to)
 
+    monkeypatch.setattr(whole_folder, "_exchanged", lambda a, b: False)  # as where the kernel cannot swap names
     monkeypatch.setattr(Path, "rename", fail)
     with pytest.raises(OSError):
         encoder.save(target)

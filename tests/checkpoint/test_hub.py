@@ -1,7 +1,6 @@
 """The hub, asked for real: huggingface_hub talks to a stand-in server on 127.0.0.1 that can lie, stall and drop."""
 
 import hashlib
-import http.server
 import json
 import os
 import socket
@@ -10,7 +9,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -18,92 +16,8 @@ from minisbert.checkpoint import catalog, download, hub, staging
 from minisbert.checkpoint.catalog import FileRecord, Model
 from minisbert.errors import DownloadError
 
-COMMIT = "c" * 40
-CONFIG, POOLING, WEIGHTS = b'{"model_type": "bert"}', b'{"word_embedding_dimension": 4}', os.urandom(400_000)
-FILES = {"config.json": CONFIG, "1_Pooling/config.json": POOLING, "model.safetensors": WEIGHTS}
-
-
-class HubStandIn(http.server.ThreadingHTTPServer):
-    """One repository, org/tiny, by the routes huggingface_hub uses; weights are "LFS" and redirect to another host."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Routes)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.files = dict(FILES)  # what is listed
-        self.sent: dict[str, bytes] = {}  # what is sent instead of what is listed
-        self.drop_after: dict[str, list[int]] = {}  # bytes after which the line drops, one per request
-        self.resumes = True
-        self.delay = 0.0
-        self.listings = 0
-        self.log: list[tuple[str, str, str | None, bool]] = []  # method, file, Range, with a token?
-
-    def fetched(self) -> list[str]:
-        return [name for method, name, _, _ in self.log if method == "GET"]
-
-
-class _Routes(http.server.BaseHTTPRequestHandler):
-    server: HubStandIn
-
-    def log_message(self, format, *arguments):
-        pass
-
-    def do_GET(self):
-        path = unquote(urlsplit(self.path).path)
-        if path.startswith("/api/models/org/tiny/revision/"):
-            self.server.listings += 1
-            return self._json(200, self._listing())
-        for prefix in (f"/org/tiny/resolve/{COMMIT}/", "/elsewhere/"):
-            name = path.removeprefix(prefix)
-            if path.startswith(prefix) and name in self.server.files:
-                return self._file(name, redirect=prefix != "/elsewhere/" and name.endswith(".safetensors"))
-        return self._json(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
-
-    def _listing(self):
-        siblings = []
-        for name, data in self.server.files.items():
-            row = {"rfilename": name, "size": len(data), "blobId": git_sha1(data)}
-            if name.endswith((".safetensors", ".bin")):
-                row["lfs"] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "pointerSize": 130}
-            siblings.append(row)
-        return {"id": "org/tiny", "sha": COMMIT, "siblings": siblings}
-
-    def _json(self, status, content, headers=()):
-        self._send(status, json.dumps(content).encode(), {"Content-Type": "application/json", **dict(headers)})
-
-    def _file(self, name, redirect):
-        if redirect:
-            return self._send(302, b"", {"Location": f"http://localhost:{self.server.server_port}/elsewhere/{name}"})
-        asked = self.headers.get("Range")
-        self.server.log.append(("GET", name, asked, "authorization" in self.headers))
-        time.sleep(self.server.delay)
-        data = self.server.sent.get(name, self.server.files[name])
-        partial = asked is not None and self.server.resumes
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if partial else 0
-        limits = self.server.drop_after.get(name)
-        self._send(206 if partial else 200, data[start:], {"X-Repo-Commit": COMMIT}, limits.pop(0) if limits else None)
-
-    def _send(self, status, body, headers, limit=None):
-        self.send_response(status)
-        for key, value in {"Content-Length": str(len(body)), "X-HF-Warning": "auth; please log in", **headers}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        self.wfile.write(body[:limit])
-        self.close_connection = True
-
-
-def git_sha1(data: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-
-
-def use_endpoint(monkeypatch, url: str) -> None:
-    from huggingface_hub import constants
-    from huggingface_hub.utils import close_session
-
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
-    close_session()  # a client of an earlier test may remember its proxies
+sys.path.insert(0, str(Path(__file__).parent))
+from hub_stand_in import COMMIT, CONFIG, FILES, WEIGHTS, HubStandIn, use_endpoint
 
 
 @pytest.fixture
@@ -186,13 +100,23 @@ def test_of_an_uncatalogued_model_only_what_an_encoder_needs_is_fetched(server):
         "/abs.json",
         "1_Pooling/../../up.json",
         "a\\b.json",
+        "query_0_Dense/../up.json",
+        "a/b/1_Dense/config.json",
+        "1_A/2_B/3_C/config.json",
         "model.fp16.safetensors",
         staging.MANIFEST,
     ]
     server.files |= dict.fromkeys(unwanted, b"no")
-    server.files |= {"vocab.txt": b"[PAD]\n", "2_Dense/model.safetensors": b"dense"}
+    wanted = {
+        "vocab.txt": b"[PAD]\n",
+        "2_Dense/model.safetensors": b"dense",
+        "router_config.json": b"{}",
+        "query_0_StaticEmbedding/model.safetensors": b"table",
+        "2_Router/my-route_0_Dense/config.json": b"{}",
+    }
+    server.files |= wanted
     folder = download.locate("org/tiny", show_progress=False)
-    assert contents(folder) == FILES | {"vocab.txt": b"[PAD]\n", "2_Dense/model.safetensors": b"dense"}
+    assert contents(folder) == FILES | wanted
     assert not set(server.fetched()) & set(unwanted)
     said = manifest(folder)
     assert (said["revision"], said["commit"], said["verified by"]) == ("main", COMMIT, "hub")

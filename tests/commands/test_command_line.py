@@ -14,6 +14,9 @@ import pytest
 import minisbert
 from minisbert.commands import COMMANDS, main
 
+sys.path.insert(0, str(Path(__file__).parent))
+from test_verify import known_as
+
 HEAVY = ("jax", "flax", "numpy", "tokenizers", "safetensors", "matplotlib", "pyarrow", "huggingface_hub")
 
 
@@ -68,6 +71,8 @@ def test_the_example_in_the_help_works(name, run, tiny_bert, tmp_path, monkeypat
         Path("cranfield/corpus.jsonl").write_text('{"_id": "d1", "text": "a cat"}\n{"_id": "d2", "text": "a dog"}\n')
         Path("cranfield/queries.jsonl").write_text('{"_id": "q1", "text": "a cat"}\n')
         Path("cranfield/qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
+    if name == "verify":  # the tiny model as a catalogued one, with its own embeddings as goldens
+        known_as(tiny_bert, monkeypatch)
     if name == "train":
         rows = "".join(f"a man walk\tthe man run {i}\n" for i in range(4))
         Path("pairs.tsv").write_text("anchor\tpositive\n" + rows)

@@ -6,9 +6,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 from safetensors.numpy import load_file, save_file
 
 from minisbert import SentenceEncoder
+
+WEIGHTS = Path(__file__).parents[2] / "weights"
 
 
 def files_of(folder):
@@ -117,7 +120,8 @@ def test_a_failure_leaves_nothing(run, tiny_bert, tmp_path, monkeypatch):
     monkeypatch.setattr("minisbert.checkpoint.converted.write_tensors", disk_full)
     result = run("convert", tiny_bert, "--out", tmp_path / "ours")
     assert result.code == 2
-    assert "ours: cannot be written (No space left on device). Nothing was left behind." in result.err
+    assert "ours: cannot be written (No space left on device; " in result.err
+    assert "What stood there before still does" in result.err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -135,4 +139,12 @@ def test_a_conversion_that_loses_a_bit_is_not_kept(run, tiny_bert, tmp_path, mon
     result = run("convert", tiny_bert, "--out", tmp_path / "ours")
     assert result.code == 2
     assert "1 tensors do not survive the conversion: embeddings.LayerNorm.bias." in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "told"), [("tiny-router", "a Router"), ("tiny-static", "a static model")])
+def test_what_has_nothing_to_convert(run, name, told, tmp_path):
+    result = run("convert", WEIGHTS / name, "--out", tmp_path / "ours")
+    assert result.code == 2
+    assert f"{name}: is {told}" in result.err
     assert list(tmp_path.iterdir()) == []

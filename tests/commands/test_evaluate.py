@@ -67,3 +67,44 @@ def test_mistakes_are_found_before_the_model_is(run, files, tmp_path):
         result = run("evaluate", "no-such-model", *words)
         assert result.code == 2 and not result.out
         assert message in result.err
+
+
+def test_triplets(run, tiny, tmp_path):
+    file, out = tmp_path / "triplets.tsv", tmp_path / "scores.json"
+    file.write_text("anchor\tpositive\tnegative\na cat\ta cat\tthe city\na dog\tthe sea\ta dog\n")
+    result = run("evaluate", tiny, file, "--task", "triplets", "--json", out)
+    assert result.code == 0, result.err
+    lines = result.out.splitlines()
+    assert lines[0] == f"{file}: 2 triplets, accuracy x 100"
+    assert [line.split() for line in lines[1:]] == [
+        [name, "accuracy", "50"] for name in ("cosine", "dot", "euclidean", "manhattan")
+    ]
+    record = json.loads(out.read_text())
+    assert record["task"] == "triplets" and record["scores"][str(file)]["cosine"] == {"accuracy": 0.5}
+
+
+def test_labelled_pairs(run, tiny, tmp_path):
+    file, out = tmp_path / "pairs.jsonl", tmp_path / "scores.json"
+    rows = [("a cat", "a cat", 1), ("a dog", "the city at night", 0), ("the sea", "the sea", 1), ("a cat", "books", 0)]
+    file.write_text("".join(json.dumps({"x": a, "y": b, "same": label}) + "\n" for a, b, label in rows))
+    words = ["--task", "pairs", "--text-columns", "x", "y", "--score-column", "same", "--json", out]
+    result = run("evaluate", tiny, file, *words)
+    assert result.code == 0, result.err
+    assert result.out.startswith(
+        f"{file}: 4 pairs, x 100 but for thresholds\n  cosine     accuracy 100  accuracy_threshold 0."
+    )
+    scores = json.loads(out.read_text())["scores"][str(file)]["euclidean"]
+    assert scores["f1"] == scores["average_precision"] == scores["matthews"] == 1 and scores["f1_threshold"] < 0
+
+
+def test_mistakes_of_the_other_tasks(run, files, tmp_path):
+    for words, message in [
+        ((files[0], "--task", "triplets"), "no (single) column 'anchor'"),
+        ((files[0], "--task", "pairs"), "no (single) column 'label'"),
+        ((files[0], "--task", "pairs", "--score-column", "score"), "Expected 0 or 1"),
+        ((files[0], "--task", "pairs", "--plot", tmp_path / "plot.png"), "--against and --plot belong to --task sts"),
+        ((files[0], "--task", "pairs", "--against", "other"), "--against and --plot belong to --task sts"),
+    ]:
+        result = run("evaluate", "no-such-model", *words)
+        assert result.code == 2 and not result.out
+        assert message in result.err

@@ -13,6 +13,7 @@ from minisbert.checkpoint.download import locate
 from minisbert.commands import demo as demo_command
 from minisbert.commands import main
 
+WEIGHTS = Path(__file__).parents[2] / "weights"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -113,6 +114,21 @@ def test_inspect_for_people(run, tiny):
     assert out.startswith("SentenceEncoder(\n  (0): Transformer(")
     assert "\nmax_seq_length       64, from sentence_bert_config.json\n" in out
     assert "  sha256 " in out
+
+
+def test_inspect_of_a_router_and_a_static_model(run):
+    router = run("inspect", WEIGHTS / "tiny-router").out
+    assert router.startswith("a Router with 2 routes, by default document\n\nroute query\nSentenceEncoder(\n")
+    assert "\nroute document\nSentenceEncoder(\n  (0): Transformer(" in router
+    assert "10000000, from the positions of the encoder (no file sets a limit)" in router
+    facts = json.loads(run("inspect", WEIGHTS / "tiny-router", "--json").out)
+    assert (facts["default_route"], list(facts["routes"])) == ("document", ["query", "document"])
+    document = facts["routes"]["document"]
+    assert sum(part["values"] for part in document["weights"]) == document["parameters"]
+    source = "document_1_WeightedLayerPooling/config.json"
+    assert {"name": "WeightedLayerPooling.layer_start", "value": 1, "from": source} in document["settings"]
+    alone = json.loads(run("inspect", WEIGHTS / "tiny-static", "--json").out)
+    assert alone["settings"][1] == {"name": "vocab_size", "value": 187, "from": "model.safetensors"}
 
 
 def test_inspect_says_what_is_assumed(run, tiny_bert, tmp_path):

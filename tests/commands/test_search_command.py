@@ -2,8 +2,15 @@
 
 import gzip
 import json
+import sys
+from pathlib import Path
 
 import pytest
+
+from minisbert import SentenceEncoder
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from cross_encoder_cases import tiny as tiny_pair
 
 LINES = ["a man plays the guitar", "", "the city at night", "women read books by the sea"]
 
@@ -110,11 +117,37 @@ def test_retrieval(run, tiny, collection, tmp_path):
     assert scores["BM25"]["recall@10"] == 0.5
 
 
+def test_retrieval_then_a_cross_encoder(run, tiny_bert, collection, tmp_path):
+    """Each of the rankings again, its first three documents in the order of the scores that the model gives by itself."""
+    pytest.importorskip("bm25s", reason="pip install -e '.[bm25]'")
+    model, cross = tiny_pair("bert", seed=2), tmp_path / "cross"
+    model.save(cross)
+    out = tmp_path / "scores.json"
+    words = ["--split", "dev", "--bm25", "--rerank", cross, "--candidates", "3", "--json", out]
+    result = run("retrieval", tiny_bert, collection, *words)
+    assert result.code == 0, result.err
+    scores = json.loads(out.read_text())["scores"]
+    plain = [tiny_bert, "BM25", "both, by reciprocal rank fusion"]
+    assert list(scores) == [*plain, *(f"{name}, then {cross}" for name in plain)]
+    query, encoder = LINES[0], SentenceEncoder.load(tiny_bert, compute_dtype="float32", offline=False)
+    order = encoder.similarity(encoder.encode([query]), encoder.encode(LINES))[0].argsort()[::-1][:3].tolist()
+    logits = model.predict([(query, LINES[row]) for row in order], activation_fn="identity")
+    assert order[int(logits.argmax())] not in (0, 2), (
+        "it puts a wrong document first, so that the order is seen to change"
+    )
+    assert scores[tiny_bert]["mrr@10"] == 1 and scores[f"{tiny_bert}, then {cross}"]["mrr@10"] == 0.5
+
+    tiny_pair("bert", num_labels=3).save(tmp_path / "classes")
+    result = run("retrieval", tiny_bert, collection, "--split", "dev", "--rerank", tmp_path / "classes")
+    assert result.code == 2 and "has 3 labels. Expected 1" in result.err
+
+
 def test_retrieval_mistakes_are_found_before_the_model_is(run, collection, tmp_path):
     for words, message in [
         ((collection,), "no qrels.tsv or qrels/test.tsv"),
         ((collection, "--split", "dev", "--json", tmp_path / "x.txt"), "ends in .json"),
         ((tmp_path / "none",), "no corpus.jsonl"),
+        ((collection, "--split", "dev", "--candidates", "0"), "--candidates is 0"),
     ]:
         result = run("retrieval", "no-such-model", *words)
         assert result.code == 2 and message in result.err

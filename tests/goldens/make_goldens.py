@@ -33,9 +33,15 @@ MODELS = {
     "tiny-distilbert": (len(SOME), 30),
     "tiny-albert": (len(SOME), 40),
     "tiny-modernbert": (len(SOME), 24),
+    "tiny-static": (60, 24),
+    "tiny-layers": (60, 24),
+    "tiny-router-query": (30, 24),
+    "tiny-router-document": (30, 24),
     "all-MiniLM-L6-v2": (30, 32),
     "all-mpnet-base-v2": (30, 32),
 }
+# A Router's goldens are a route's: name -> folder, task
+ROUTES = {f"tiny-router-{task}": ("tiny-router", task) for task in ("query", "document")}
 
 
 def texts(count: int) -> list[str]:
@@ -46,7 +52,7 @@ def texts(count: int) -> list[str]:
 def folder(name: str) -> Path:
     """Where a model stands."""
     if name.startswith("tiny"):
-        return WEIGHTS / name
+        return WEIGHTS / ROUTES.get(name, (name, None))[0]
     from minisbert.checkpoint.download import locate
 
     return locate(name, offline=True)
@@ -61,9 +67,10 @@ def make(name: str) -> Path:
     count, dimensions = MODELS[name]
     sentences = texts(count)
     model = SentenceTransformer(str(folder(name)), device="cpu", local_files_only=True)
-    ids = [model.preprocess([text])["input_ids"][0].tolist() for text in sentences]
+    task = ROUTES.get(name, (name, None))[1]
     # One text at a time: no padding, the plainest computation.
-    embeddings = np.stack([model.encode(text) for text in sentences])[:, :dimensions]
+    ids = [model.preprocess([text], task=task)["input_ids"].flatten().tolist() for text in sentences]
+    embeddings = np.stack([model.encode(text, task=task) for text in sentences])[:, :dimensions]
     path = HERE / f"{name}.npz"
     np.savez_compressed(
         path,

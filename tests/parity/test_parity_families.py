@@ -104,6 +104,24 @@ def test_folders_by_minisbert_and_by_the_peer(family, tmp_path):
     assert (peer(tmp_path / "back").encode(SOME) == expected).all(), "from the peer through minisbert to the peer"
 
 
+def test_camembert_is_roberta_under_another_name(tmp_path):
+    """It has no tiny checkpoint of its own: XLM-R's, called CamemBERT, which the peer then reads with that class."""
+    folder = Path(shutil.copytree(tiny("xlm-roberta"), tmp_path / "model"))
+    for file, values in {
+        "config.json": {"model_type": "camembert", "architectures": ["CamembertModel"]},
+        "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast"},
+    }.items():
+        (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | values))
+    encoder, other = SentenceEncoder.load(folder), peer(folder)
+    assert type(other[0].model).__name__ == "CamembertModel"
+    same(encoder, other, SOME, "camembert")
+    encoder.save(tmp_path / "by-minisbert")
+    by_minisbert = peer(tmp_path / "by-minisbert")
+    assert (by_minisbert.encode(SOME) == other.encode(SOME)).all()
+    by_minisbert.save(str(tmp_path / "by-peer"), create_model_card=False)
+    same(SentenceEncoder.load(tmp_path / "by-peer"), other, SOME, "camembert, the peer wrote it")
+
+
 @pytest.mark.parametrize("limit", [9, 64, 512, None])
 @pytest.mark.parametrize("family", NEWER)
 def test_length_limits(family, limit, tmp_path):

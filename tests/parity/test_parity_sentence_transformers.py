@@ -22,7 +22,7 @@ from flax import nnx
 from minisbert import SentenceEncoder, quantize_embeddings
 from minisbert.checkpoint.convert import convert, flatten, nest
 from minisbert.checkpoint.download import locate
-from minisbert.checkpoint.folder import DENSE_ACTIVATIONS, POOLING_FLAGS
+from minisbert.checkpoint.modules import DENSE_ACTIVATIONS, POOLING_FLAGS
 from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
 from minisbert.encoders import FAMILIES
 from minisbert.errors import DownloadError

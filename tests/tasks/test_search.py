@@ -1,5 +1,11 @@
 """Exact search against a plain sort of all similarities, at the edges of every chunk and block, and with bad numbers."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,7 +92,6 @@ def test_the_edges_of_k_and_of_the_corpus():
     q, c = made(2, 4, 1), made(5, 4, 2)
     assert nearest(q, c, 9).rows_BK.shape == (2, 5)
     assert sorted(nearest(q, c, 9).rows_BK[0]) == [0, 1, 2, 3, 4]
-    assert nearest(q, c, 0).rows_BK.shape == (2, 0)
     assert nearest(q, c[:0], 3).rows_BK.shape == (2, 0)
     assert nearest(q[:0], c, 3).scores_BK.shape == (0, 3)
     assert nearest(q[0], c, 3).rows_BK.shape == (1, 3)
@@ -206,3 +211,21 @@ def test_bad_files_are_refused(tmp_path):
         write()
         with pytest.raises((DataError, InputError), match=word):
             nearest(made(1, 3), path, 1)
+
+
+def test_eight_devices_find_what_one_finds(tmp_path):
+    script = Path(__file__).with_name("many_devices_search.py")
+    quick = "--xla_backend_optimization_level=0"  # each device compiles for itself
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": quick}
+    command = [sys.executable, str(script), str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    # How many devices did the work.
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "host": 8,
+        "file": 8,
+        "rows over the mesh": 8,
+        "copies": 1,
+        "columns over the mesh": 8,
+        "both": 8,
+    }

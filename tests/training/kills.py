@@ -1,8 +1,8 @@
 """Kill a training run with SIGKILL again and again, start it by the same command, compare the final weights.
 
-    python tests/training/kills.py [--kills 30] [--saves 10]        a few minutes
+    python tests/training/kills.py [--kills 30] [--in-save 10]        a few minutes; 200 and 50: half an hour
 
-Of the kills, `--saves` come while a checkpoint is half written (orbax's temporary folder is there), the others at random
+Of the kills, `--in-save` come while a checkpoint is half written (orbax's temporary folder is there), the others at random
 moments. A run that gets through is compared with the undisturbed one by the sha256 of its weights, and the next begins.
 """
 
@@ -57,7 +57,7 @@ def run_and_kill(data: Path, folder: Path, rng: random.Random, *, in_save: bool)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--saves", type=int, default=10, help="of them, while a checkpoint is half written")
+    parser.add_argument("--in-save", type=int, default=10, help="of them, while a checkpoint is half written")
     options = parser.parse_args()
     rng = random.Random(0)
     with tempfile.TemporaryDirectory() as scratch:
@@ -73,8 +73,8 @@ def main() -> None:
         while kills < options.kills or folder.exists():
             in_save = (
                 kills < options.kills
-                and saves < options.saves
-                and (options.saves - saves >= options.kills - kills or rng.random() < options.saves / options.kills)
+                and saves < options.in_save
+                and (options.in_save - saves >= options.kills - kills or rng.random() < options.in_save / options.kills)
             )
             if kills < options.kills and run_and_kill(data, folder, rng, in_save=in_save):
                 kills, saves = kills + 1, saves + in_save

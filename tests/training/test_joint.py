@@ -295,17 +295,17 @@ def test_resumed_to_the_bit(files, tmp_path, monkeypatch):
     class Killed(BaseException):
         pass
 
-    batch = loop._Run.batch
+    batch = loop.Run.batch
 
-    def dying(self, step):
+    def dying(self, step, *asked):
         if step == 4:
             raise Killed
-        return batch(self, step)
+        return batch(self, step, *asked)
 
-    monkeypatch.setattr(loop._Run, "batch", dying)
+    monkeypatch.setattr(loop.Run, "batch", dying)
     with pytest.raises(Killed):
         run(settings, tmp_path / "killed")
-    monkeypatch.setattr(loop._Run, "batch", batch)
+    monkeypatch.setattr(loop.Run, "batch", batch)
     assert_same_bits(undisturbed, run(settings, tmp_path / "killed"))
     metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("undisturbed", "killed")]
     assert metrics[0] == metrics[1]

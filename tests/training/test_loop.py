@@ -88,17 +88,17 @@ def test_resumed_to_the_bit(pairs, tmp_path, monkeypatch, killed_before):
     class Killed(BaseException):
         pass
 
-    batch = loop._Run.batch
+    batch = loop.Run.batch
 
-    def dying(self, step):
+    def dying(self, step, *asked):
         if step == killed_before:
             raise Killed
-        return batch(self, step)
+        return batch(self, step, *asked)
 
-    monkeypatch.setattr(loop._Run, "batch", dying)
+    monkeypatch.setattr(loop.Run, "batch", dying)
     with pytest.raises(Killed):
         run(config(pairs), tmp_path / "killed")
-    monkeypatch.setattr(loop._Run, "batch", batch)
+    monkeypatch.setattr(loop.Run, "batch", batch)
     resumed = run(config(pairs), tmp_path / "killed")
     assert_same_bits(undisturbed, resumed)
     metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("undisturbed", "killed")]
@@ -124,17 +124,17 @@ def test_sigkill_from_outside(pairs, tmp_path):
 
 
 def test_sigterm_saves_and_leaves(pairs, tmp_path, monkeypatch):
-    batch = loop._Run.batch
+    batch = loop.Run.batch
 
-    def preempted(self, step):
+    def preempted(self, step, *asked):
         if step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return batch(self, step)
+        return batch(self, step, *asked)
 
-    monkeypatch.setattr(loop._Run, "batch", preempted)
+    monkeypatch.setattr(loop.Run, "batch", preempted)
     with pytest.raises(TrainingStopped, match="stopped after step 3 of 6"):
         run(config(pairs, checkpoint_every=100), tmp_path / "run")
-    monkeypatch.setattr(loop._Run, "batch", batch)
+    monkeypatch.setattr(loop.Run, "batch", batch)
     assert_same_bits(
         run(config(pairs, checkpoint_every=100), tmp_path / "run"),
         run(config(pairs, checkpoint_every=100), tmp_path / "undisturbed"),

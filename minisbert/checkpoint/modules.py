@@ -1,0 +1,296 @@
+"""The modules of a sentence-transformers folder: which there are, and what the settings of each say.
+
+    Transformer, StaticEmbedding    text -> token embeddings: the encoder, whose settings folder.py reads
+    WeightedLayerPooling            all layers of a transformer -> token embeddings
+    Pooling                         token embeddings -> sentence embedding
+    Dense, LayerNorm, Normalize     sentence embedding -> sentence embedding; any number, in any order
+    Router                          one chain of these for each kind of text: router.py
+
+Each has a class name (several, over the years), a dataclass and a reader, joined in the tables. Reading is strict: a
+key or value that is not understood is refused, since guessing could change the embeddings. Names of classes are looked
+up; nothing a folder names is ever imported. folder_writer.py is the way back.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from minisbert import limits
+from minisbert.checkpoint.settings import Settings, read_json
+from minisbert.errors import ModelFolderError
+
+# What we call a module -> the names of its class and of the file of that class.
+_CLASSES = {
+    "transformer": [("Transformer", "transformer")],
+    "static_embedding": [("StaticEmbedding", "static_embedding")],
+    "router": [("Router", "router"), ("Asym", "asym")],
+    "weighted_layer_pooling": [("WeightedLayerPooling", "weighted_layer_pooling")],
+    "pooling": [("Pooling", "pooling")],
+    "dense": [("Dense", "dense")],
+    "layer_norm": [("LayerNorm", "layer_norm")],
+    "normalize": [("Normalize", "normalize")],
+}
+# Up to 5.3 modules.json has the class alone or, in a Router, its file too; from 5.4 its file, in one of two packages.
+_PACKAGES = (
+    "sentence_transformers.models",
+    "sentence_transformers.base.modules",
+    "sentence_transformers.sentence_transformer.modules",
+)
+MODULE_TYPES = {
+    f"{package}.{path}": kind
+    for kind, names in _CLASSES.items()
+    for package in _PACKAGES
+    for name, file in names
+    for path in (name, f"{name}.{name}", f"{file}.{name}")
+}
+
+# Old boolean -> pooling mode; the order is the order in which several modes are concatenated.
+POOLING_FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+POOLING_MODES = tuple(POOLING_FLAGS.values())
+
+# The activations of Dense modules: their class -> our name (see heads.py). Looked up, never imported.
+DENSE_ACTIVATIONS = {
+    "torch.nn.modules.linear.Identity": "identity",
+    "torch.nn.modules.activation.Tanh": "tanh",
+    "torch.nn.modules.activation.ReLU": "relu",
+    "torch.nn.modules.activation.GELU": "gelu",
+    "torch.nn.modules.activation.SiLU": "silu",
+    "torch.nn.modules.activation.Sigmoid": "sigmoid",
+}
+
+
+def _path() -> Any:
+    """Where in its folder a module lies: no part of what it computes."""
+    return field(default="", compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class WeightedLayerPooling:
+    """Token embeddings as a weighted mean of layers `layer_start` to the last; layer 0 is what goes into the first."""
+
+    layer_start: int
+    num_hidden_layers: int
+    path: str = _path()
+
+    @property
+    def layers(self) -> int:
+        """How many layers it takes, a weight each."""
+        return self.num_hidden_layers + 1 - self.layer_start
+
+    def width(self, before: int) -> int:
+        """Of what it gives, for the width of what it takes."""
+        return before
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """Token embeddings -> one vector; several modes are concatenated in the order given."""
+
+    modes: tuple[str, ...] = ("mean",)
+    include_prompt: bool = True
+
+    def width(self, before: int) -> int:
+        """Of what it gives, for the width of what it takes."""
+        return before * len(self.modes)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A linear map with an activation on the sentence embedding; its weights lie in `path`."""
+
+    in_features: int
+    out_features: int
+    bias: bool = True
+    activation: str = "tanh"
+    path: str = _path()
+
+    def width(self, before: int) -> int:
+        """Of what it gives, for the width of what it takes."""
+        return self.out_features
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """Layer norm (Ba et al. 2016) of the sentence embedding; its weights lie in `path`."""
+
+    dimension: int
+    path: str = _path()
+
+    def width(self, before: int) -> int:
+        """Of what it gives, for the width of what it takes."""
+        return self.dimension
+
+
+@dataclass(frozen=True)
+class Normalize:
+    """Scale the sentence embedding to length 1."""
+
+    def width(self, before: int) -> int:
+        """Of what it gives, for the width of what it takes."""
+        return before
+
+
+Module = WeightedLayerPooling | Pooling | Dense | LayerNorm | Normalize
+
+
+class Part(NamedTuple):
+    """One module of a chain: its kind and its folder, as `modules.json` or `router_config.json` names them."""
+
+    kind: str
+    path: str
+
+
+class Given(NamedTuple):
+    """What the modules before one give it. None where config.json is wrong: the family will complain of that."""
+
+    width: int | None
+    layers: int | None = None
+    every_layer: bool = False  # config.json asks for all of them
+
+
+def check_order(parts: list[Part], file: Path) -> None:
+    """The modules stand in an order that gives a sentence embedding.
+
+    Raises:
+        ModelFolderError: naming the chain as it is, and as it should be.
+    """
+    kinds = [part.kind for part in parts]
+    expected = (
+        "transformer -> pooling (weighted_layer_pooling between them or not), or static_embedding alone, then any"
+    )
+    heads = kinds[1:]
+    if kinds[:1] == ["transformer"]:
+        heads = heads[1:] if heads[:1] == ["weighted_layer_pooling"] else heads
+        good, heads = heads[:1] == ["pooling"], heads[1:]
+    else:
+        good = kinds[:1] == ["static_embedding"]
+    if not good or not {*heads} <= {"dense", "layer_norm", "normalize"}:
+        raise ModelFolderError(
+            f"{file}: the chain is {' -> '.join(kinds)}; expected {expected} dense, layer_norm and normalize, and the "
+            "encoder and the pooling once. Use another model."
+        )
+
+
+def read_module(part: Part, folder: Path, given: Given) -> Module:
+    """The settings of a module after the encoder.
+
+    Raises:
+        ModelFolderError: a key that is missing, wrong, unknown, or does not fit what the module gets.
+    """
+    file = folder / part.path / "config.json"
+    if part.kind == "normalize" and not file.exists():  # up to 5.3 it has no settings
+        return Normalize()
+    return _READERS[part.kind](Settings(read_json(file), file), given, part.path)
+
+
+def _read_layer_pooling(settings: Settings, given: Given, path: str) -> WeightedLayerPooling:
+    settings.known(["embedding_dimension", "word_embedding_dimension", "layer_start", "num_hidden_layers"])
+    _expect_width(settings, given, "embedding_dimension", "word_embedding_dimension")
+    low, high = (0, limits.LAYERS) if given.layers is None else (given.layers, given.layers)
+    layers = settings.integer("num_hidden_layers", at_least=low, at_most=high)
+    start = settings.integer("layer_start", at_least=0, at_most=layers)
+    settings.finish()
+    if not given.every_layer:
+        raise ModelFolderError(
+            f"{settings.where}: a mean of layers, but 'output_hidden_states' in the transformer's config.json is not "
+            "true; without that sentence-transformers leaves this module out without a word. Expected true there; "
+            "correct the file, or take the module out of the chain."
+        )
+    return WeightedLayerPooling(start, layers, path)
+
+
+def _read_pooling(settings: Settings, given: Given, path: str) -> Pooling:
+    settings.known(
+        ["word_embedding_dimension", "embedding_dimension", "include_prompt", "pooling_mode", *POOLING_FLAGS]
+    )
+    _expect_width(settings, given, "word_embedding_dimension", "embedding_dimension")
+    include_prompt = settings.flag("include_prompt", default=True)
+    if "pooling_mode" in settings.values:
+        mode = settings.values["pooling_mode"]
+        modes = [mode] if isinstance(mode, str) else mode
+        if not isinstance(modes, list) or not modes or not all(name in POOLING_MODES for name in modes):
+            settings.complain("pooling_mode", f"one or a list of {', '.join(POOLING_MODES)}")
+            modes = ["mean"]
+    else:
+        flags = [flag for flag in POOLING_FLAGS if flag in settings.values]
+        modes = [POOLING_FLAGS[flag] for flag in flags if settings.flag(flag)]
+        if not flags:
+            modes = ["mean"]  # the default of every version
+        elif not modes:
+            settings.complain(flags[0], "at least one of the pooling_mode_* settings true")
+    settings.finish()
+    return Pooling(tuple(modes), include_prompt)
+
+
+def _expect_width(settings: Settings, given: Given, *keys: str) -> None:
+    """Whichever of the keys are there say the width of what comes in."""
+    if given.width is not None:
+        for key in keys:
+            settings.integer(key, at_least=given.width, at_most=given.width, default=given.width)
+
+
+def _read_normalize(settings: Settings, given: Given, path: str) -> Normalize:
+    settings.known(["module_input_name", "module_output_name"])
+    _expect_sentence_embedding(settings)
+    settings.finish()
+    return Normalize()
+
+
+def _expect_sentence_embedding(settings: Settings) -> None:
+    for key in ("module_input_name", "module_output_name"):
+        settings.choice(key, ["sentence_embedding", None], default=None, why="modules after the pooling work on it")
+
+
+def _read_layer_norm(settings: Settings, given: Given, path: str) -> LayerNorm:
+    settings.known(["dimension"])
+    low, high = (1, limits.WIDTH) if given.width is None else (given.width, given.width)
+    dimension = settings.integer("dimension", at_least=low, at_most=high)
+    settings.finish()
+    return LayerNorm(dimension, path)
+
+
+def _read_dense(settings: Settings, given: Given, path: str) -> Dense:
+    settings.known(
+        ["in_features", "out_features", "bias", "activation_function", "use_residual"]
+        + ["module_input_name", "module_output_name"]
+    )
+    settings.choice("use_residual", [False], default=False, why="a shortcut around Dense is not computed")
+    _expect_sentence_embedding(settings)
+    dense = Dense(
+        in_features=settings.integer("in_features", at_least=1, at_most=limits.WIDTH),
+        out_features=settings.integer("out_features", at_least=1, at_most=limits.WIDTH),
+        bias=settings.flag("bias", default=True),
+        activation=DENSE_ACTIVATIONS[
+            settings.choice(
+                "activation_function",
+                DENSE_ACTIVATIONS,
+                default="torch.nn.modules.activation.Tanh",
+                why="never imported",
+            )
+        ],
+        path=path,
+    )
+    settings.finish()
+    if given.width is not None and dense.in_features != given.width:
+        raise ModelFolderError(
+            f"{settings.where}: 'in_features' is {dense.in_features}, but the module before gives {given.width}. Fetch "
+            "the model again."
+        )
+    return dense
+
+
+_READERS: dict[str, Callable[[Settings, Given, str], Module]] = {
+    "weighted_layer_pooling": _read_layer_pooling,
+    "pooling": _read_pooling,
+    "dense": _read_dense,
+    "layer_norm": _read_layer_norm,
+    "normalize": _read_normalize,
+}

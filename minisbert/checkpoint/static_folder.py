@@ -1,0 +1,119 @@
+"""The folder of a static model: a table with a vector a token, and the tokenizer that says which.
+
+    model.safetensors    `embedding.weight` [V, D], as sentence-transformers' StaticEmbedding keeps it, or model2vec's
+                         `embeddings` [R, D] with, where tokens share rows, `mapping` [V] and `weights` [V]
+    tokenizer.json       its `truncation` is the length limit, if it has one
+
+Token t's vector is `embedding.weight[t]`, or `weights[t] * embeddings[mapping[t]]`: folded into one table when read
+(as sentence-transformers 6.2 does), written back as `embedding.weight`. There is no config.json that counts.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minisbert import limits
+from minisbert.checkpoint.settings import Settings, read_json
+from minisbert.checkpoint.tensors import SafetensorsFiles
+from minisbert.errors import ModelFolderError
+
+TABLE = "embedding.weight"
+_SHARED, _MAPPING, _WEIGHTS = "embeddings", "mapping", "weights"
+
+
+class StaticTensors:
+    """The token table of a static model under its one name, whichever of the two ways it is kept.
+
+    Raises:
+        ModelFolderError: see `SafetensorsFiles`; a mapping or weights that do not fit the rows.
+    """
+
+    def __init__(self, folder: Path):
+        self.files = SafetensorsFiles(folder)
+        self.where = self.files.where
+        self._found = dict(self.files.shapes())
+        self.is_shared = _SHARED in self._found and TABLE not in self._found
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The table's shape once folded, and those of tensors that do not belong here."""
+        if not self.is_shared:
+            return self._found
+        others = {name: shape for name, shape in self._found.items() if name not in (_SHARED, _MAPPING, _WEIGHTS)}
+        rows, *width = self._found[_SHARED] or (0,)
+        tokens = self._found.get(_MAPPING, (rows,))
+        return {TABLE: (*tokens, *width), **others}
+
+    def read(self, name: str) -> np.ndarray:
+        """The table, folded, or a tensor that does not belong here."""
+        if name != TABLE or not self.is_shared:
+            return self.files.read(name)
+        table_VD = self.files.read(_SHARED)
+        if _MAPPING in self._found:
+            mapping_V = self.files.read(_MAPPING)
+            if mapping_V.ndim != 1 or mapping_V.dtype.kind not in "iu":
+                raise self._wrong(_MAPPING, f"{mapping_V.dtype} {list(mapping_V.shape)}", "whole numbers, one a token")
+            if mapping_V.size and not 0 <= mapping_V.min() <= mapping_V.max() < len(table_VD):
+                told = f"numbers from {mapping_V.min()} to {mapping_V.max()}"
+                raise self._wrong(_MAPPING, told, f"rows of {_SHARED!r}, which are {len(table_VD)}")
+            table_VD = table_VD[mapping_V]
+        if _WEIGHTS in self._found:
+            weights_V = self.files.read(_WEIGHTS)
+            if weights_V.shape != table_VD.shape[:1] or weights_V.dtype.kind != "f":
+                told = f"{weights_V.dtype} {list(weights_V.shape)}"
+                raise self._wrong(_WEIGHTS, told, f"a number for each of {len(table_VD)} tokens")
+            exact = np.promote_types(table_VD.dtype, np.float32)
+            table_VD = (table_VD.astype(exact) * weights_V[:, None]).astype(exact)
+        return table_VD
+
+    def _wrong(self, name: str, found: str, expected: str) -> ModelFolderError:
+        return ModelFolderError(f"{self.where}: {name!r} is {found}; expected {expected}. Fetch the model again.")
+
+
+def static_config(folder: Path) -> dict[str, Any]:
+    """What config.json would say: the sizes of the table.
+
+    Raises:
+        ModelFolderError: no table of vectors in the weights.
+    """
+    tensors = StaticTensors(folder)
+    shape = tensors.shapes().get(TABLE, ())
+    if len(shape) != 2 or not all(shape):
+        found = ", ".join(f"{name!r} {list(size)}" for name, size in sorted(tensors.files.shapes().items())[:10])
+        raise ModelFolderError(
+            f"{tensors.where}: no table of token vectors; found {found or 'no tensors'}. Expected {TABLE!r}, or "
+            f"{_SHARED!r} of model2vec, with a row a token; fetch the model again."
+        )
+    return {"model_type": "static", "vocab_size": shape[0], "hidden_size": shape[1]}
+
+
+def length_limit(folder: Path) -> int | None:
+    """The tokens kept of a text, where tokenizer.json says so.
+
+    Raises:
+        ModelFolderError: it cuts in a way that is not computed here.
+    """
+    file = folder / "tokenizer.json"
+    content = read_json(file) if file.exists() else {}
+    if not isinstance(content, dict) or content.get("truncation") is None:
+        return None
+    settings = Settings(content["truncation"], f"{file}, 'truncation'")
+    settings.choice("direction", ["Right"], default="Right", why="the beginning of a text is kept")
+    settings.choice("strategy", ["LongestFirst", "OnlyFirst"], default="LongestFirst")
+    limit = settings.integer("max_length", at_least=1, at_most=limits.TOKENS)
+    settings.finish()
+    return limit
+
+
+def with_length_limit(tokenizer: bytes, limit: int | None) -> bytes:
+    """tokenizer.json with this limit; the very same bytes where it has it already."""
+    content = json.loads(tokenizer)
+    if limit is not None and limit >= limits.TOKENS:
+        limit = None
+    if (content.get("truncation") or {}).get("max_length") == limit:
+        return tokenizer
+    cut = {"direction": "Right", "max_length": limit, "strategy": "LongestFirst", "stride": 0}
+    content["truncation"] = None if limit is None else cut
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

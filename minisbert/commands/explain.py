@@ -1,0 +1,88 @@
+"""`minisbert explain`: which pairs of tokens a similarity comes from.
+
+minisbert explain "a man eats" "someone has a meal" --model all-MiniLM-L6-v2
+minisbert explain "a man eats" "someone has a meal" --model all-MiniLM-L6-v2 --html out.html --cross-encoder my-reranker
+"""
+
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+from minisbert.commands.mine import printable
+from minisbert.commands.outputs import check_output
+from minisbert.commands.tables import columns
+from minisbert.errors import InputError
+
+if TYPE_CHECKING:
+    from minisbert import CrossEncoder, SentenceEncoder
+    from minisbert.tasks.explain import Explanation
+
+
+def explain(
+    a: Annotated[Positional[str], arg(metavar="A")],
+    b: Annotated[Positional[str], arg(metavar="B")],
+    *,
+    model: Annotated[str, arg(metavar="MODEL")],
+    html: Annotated[str | None, arg(metavar="FILE")] = None,
+    cross_encoder: Annotated[str | None, arg(metavar="MODEL")] = None,
+    top: Annotated[int, arg(metavar="N")] = 10,
+    offline: bool = False,
+) -> int:
+    """Show which pairs of tokens a similarity comes from.
+
+    With mean pooling a cosine is exactly a sum over pairs of tokens; the largest terms are printed.
+
+    Example: minisbert explain "a man eats" "someone has a meal" --model all-MiniLM-L6-v2
+
+    Args:
+        a: a text.
+        b: another one.
+        model: a folder, a known name, or a name on the hub; its pooling must be a mean.
+        html: also write a page with all terms and with the attention of every layer and head.
+        cross_encoder: a second model that reads both texts together, to be shown beside.
+        top: terms printed.
+        offline: never open a socket.
+    """
+    if top < 1:
+        raise InputError(f"--top is {top}. Expected at least 1.")
+    if html is not None:
+        check_output(html, (".html",))
+
+    from minisbert import CrossEncoder, SentenceEncoder
+    from minisbert.tasks import explain as inside
+
+    encoder = SentenceEncoder.load(model, offline=offline)
+    reranker = None if cross_encoder is None else CrossEncoder(cross_encoder, offline=offline)
+    found = inside.explain(encoder, a, b)
+    scores = [] if reranker is None else reranker.predict([(a, b)]).ravel().tolist()
+    print(f"{found.cosine:.6f}  cosine, the sum over {len(found.tokens_a)} x {len(found.tokens_b)} pairs of tokens:")
+    sides = [[printable(token) for token in side] for side in (found.tokens_a, found.tokens_b)]
+    terms = [(f"{term.contribution:9.6f}", sides[0][term.a], sides[1][term.b]) for term in found.largest(top)]
+    print("\n".join(columns(terms)))
+    if scores:
+        print(f"{', '.join(f'{score:.6f}' for score in scores)}  {cross_encoder}, which reads both texts together")
+    if html is not None:
+        _write(html, a, b, model, encoder, found, None if reranker is None else (str(cross_encoder), reranker, scores))
+    return 0
+
+
+def _write(
+    out: str,
+    a: str,
+    b: str,
+    model: str,
+    encoder: "SentenceEncoder",
+    found: "Explanation",
+    crossed: "tuple[str, CrossEncoder, list[float]] | None",
+) -> None:
+    from minisbert.commands.explain_page import Page, check_size, save_page
+    from minisbert.tasks.explain import pair_attention, sentence_attention
+
+    check_size(found)
+    attention = {"text A": sentence_attention(encoder, a), "text B": sentence_attention(encoder, b)}
+    if crossed is None:
+        save_page(out, Page(a, b, model, found, attention))
+    else:
+        name, reranker, scores = crossed
+        attention["both texts, by the cross-encoder"] = pair_attention(reranker, a, b)
+        save_page(out, Page(a, b, model, found, attention, (name, scores)))

@@ -1,0 +1,51 @@
+"""`minisbert export`: a model as one portable program with its weights and tokenizer, to run without the model's code.
+
+minisbert export all-MiniLM-L6-v2 minilm.exported
+python -c "from minisbert.exported import ExportedEncoder; print(ExportedEncoder.load('minilm.exported').encode('a cat'))"
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+
+def export(
+    model: Annotated[Positional[str], arg(metavar="MODEL")],
+    out: Annotated[Positional[str], arg(metavar="OUT")],
+    *,
+    platforms: tuple[str, ...] = ("cpu", "cuda", "tpu"),
+    onnx_length: int | None = None,
+    offline: bool = False,
+) -> int:
+    """Export a model as a StableHLO program that runs without its code.
+
+    Example: minisbert export all-MiniLM-L6-v2 exported --platforms cpu
+
+    Args:
+        model: a folder, a known name, or a name on the hub.
+        out: the folder (or .onnx file) to write; an exported model that is there already is replaced.
+        platforms: the kinds of device it is for: cpu, cuda, rocm, tpu.
+        onnx_length: write an ONNX file for rows of so many tokens instead; OUT ends in .onnx (needs jax2onnx).
+        offline: never open a socket.
+    """
+    from minisbert.exported import ExportedEncoder, runs_here
+    from minisbert.sentence_encoder import SentenceEncoder
+    from minisbert.tasks.stablehlo import export_stablehlo
+
+    encoder = SentenceEncoder.load(model, offline=offline)
+    if onnx_length is not None:
+        from minisbert.tasks.onnx_model import export_onnx
+
+        difference = export_onnx(encoder, Path(out), length=onnx_length)
+        print(f"the file's embeddings are {difference:.1e} apart from the model's")
+        print(f"{out}  {Path(out).stat().st_size:,} bytes")
+        return 0
+    export_stablehlo(encoder, Path(out), platforms)
+    text = "The program gives what the model gives."
+    if runs_here(platforms):
+        difference = abs(ExportedEncoder.load(out).encode(text) - encoder.encode(text)).max()
+        print(f"the program's embedding of a text is {difference:.1e} apart from the model's")
+    for file in sorted(Path(out).iterdir()):
+        print(f"{file}  {file.stat().st_size:,} bytes")
+    return 0

@@ -1,0 +1,232 @@
+"""A model as a program: `minisbert export` writes it, this file runs it, and no code of the model is needed any more.
+
+    encoder = ExportedEncoder.load("minilm.exported")
+    encoder.encode(["A man is eating food."])                      # what SentenceEncoder.encode gives, within 1e-6
+
+The folder holds StableHLO, the portable form of what XLA compiles, as `jax.export` serializes it (readable by later
+releases of JAX for six months at least); the weights; the tokenizer; and `minisbert_export.json`, which binds them by
+sha256. Needed are jax, tokenizers and numpy: this file may be copied out of the package with errors.py. Text is cut and
+batched as plainly as can be: for speed use SentenceEncoder.
+"""
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.export
+import numpy as np
+
+from minisbert.errors import InputError, ModelFolderError
+
+logger = logging.getLogger("minisbert")
+
+SETTINGS, WEIGHTS, TOKENIZER = "minisbert_export.json", "weights.npz", "tokenizer.json"
+# Every key of the settings and its type.
+KEYS: dict[str, type | tuple[type, ...]] = {
+    "programs": dict,  # file -> its padded length, or null where it takes any
+    "sha256": dict,  # every file -> its digest
+    "platforms": list,
+    "lengths": list,  # padded lengths, rising; the last is max_seq_length
+    "prefix": list,  # token ids before and after each text
+    "suffix": list,
+    "padding_id": int,
+    "dimension": int,
+    "prompts": dict,
+    "default_prompt_name": (str, type(None)),
+    "truncate_dim": (int, type(None)),
+    "similarity_fn_name": str,
+    "made_with": dict,
+}
+# What a program may call besides StableHLO's own operations: JAX's checks of sizes. Anything else could be a call into
+# the process that runs it.
+_HARMLESS_CALL = re.compile(r"shape_assertion|stablehlo\.[\w.]+")
+_CALL = re.compile(r"custom_call\s+@(?:\"([^\"]*)\"|([\w.$-]+))|call_target_name\s*=\s*\"([^\"]*)\"")
+
+
+class ExportedEncoder:
+    """A sentence embedding model read from an exported folder; most callers want `ExportedEncoder.load`."""
+
+    def __init__(
+        self, settings: dict[str, Any], programs: dict[int | None, Any], weights: dict[str, Any], backend: Any
+    ):
+        self.settings = settings
+        self.prompts: dict[str, str] = settings["prompts"]
+        self.max_seq_length: int = settings["lengths"][-1]
+        self._backend = backend
+        self._weights = jax.device_put(weights)
+        # Compiled once a shape.
+        self._programs = {length: jax.jit(program.call) for length, program in programs.items()}
+
+    @staticmethod
+    def load(folder: str | Path) -> "ExportedEncoder":
+        """Read a folder that `minisbert export` wrote.
+
+        Raises:
+            ModelFolderError: it is none, a file is missing or not the one that was written, the program calls anything but
+                StableHLO, or this machine's kind of device is not among those it was made for.
+        """
+        from tokenizers import Tokenizer
+
+        folder = Path(folder)
+        settings = _read_settings(folder / SETTINGS)
+        for name, digest in settings["sha256"].items():
+            file = folder / name
+            if Path(name).name != name or not file.is_file():
+                raise ModelFolderError(f"{file}: no such file. Expected all that was exported; copy the folder again.")
+            with file.open("rb") as stream:
+                found = hashlib.file_digest(stream, "sha256").hexdigest()
+            if found != digest:
+                raise ModelFolderError(f"{file}: sha256 is {found}, expected {digest}. Copy the folder again.")
+        if not runs_here(settings["platforms"]):
+            raise ModelFolderError(
+                f"{folder / SETTINGS}: made for {', '.join(map(str, settings['platforms']))}, this machine computes on "
+                f"{jax.default_backend()}. Export the model again with its platform."
+            )
+        with np.load(folder / WEIGHTS, allow_pickle=False) as archive:
+            weights = {name: archive[name] for name in archive.files}
+        programs = {length: _program(folder / name, weights) for name, length in settings["programs"].items()}
+        backend = Tokenizer.from_str((folder / TOKENIZER).read_text(encoding="utf-8"))
+        return ExportedEncoder(settings, programs, weights, backend)
+
+    def encode(
+        self,
+        sentences: str | Sequence[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        normalize_embeddings: bool = False,
+    ) -> np.ndarray:
+        """Embed one text or many, as SentenceEncoder.encode does; texts that are cut are warned of.
+
+        Returns:
+            float32 `[sentences, dimension]`; for one string, one vector.
+
+        Raises:
+            InputError: a sentence is not text; an unknown prompt; a batch size below 1.
+        """
+        texts = [sentences] if isinstance(sentences, str) else list(sentences)
+        for row, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise InputError(f"sentences[{row}] is a {type(text).__name__}. Expected text (str).")
+        if type(batch_size) is not int or batch_size < 1:
+            raise InputError(f"batch_size is {batch_size!r}. Expected a whole number of at least 1.")
+        before = self._prompt(prompt_name, prompt)
+        ids, prompt_length = self._tokenize(texts, before)
+        dimension = self.settings["truncate_dim"] or self.settings["dimension"]
+        embeddings = np.empty((len(texts), min(dimension, self.settings["dimension"])), np.float32)
+        queues: dict[int, list[int]] = {}  # padded length -> its texts
+        for row, tokens in enumerate(ids):
+            queues.setdefault(next(n for n in self.settings["lengths"] if n >= len(tokens)), []).append(row)
+        for length, rows in queues.items():
+            for start in range(0, len(rows), batch_size):
+                batch = rows[start : start + batch_size]
+                found_BD = self._run([ids[row] for row in batch], length, batch_size, prompt_length)
+                embeddings[batch] = found_BD[:, : embeddings.shape[1]]
+        if normalize_embeddings:
+            embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+        return embeddings[0] if isinstance(sentences, str) else embeddings
+
+    def _run(self, ids: Sequence[Sequence[int]], length: int, batch_size: int, prompt_length: int) -> np.ndarray:
+        rows = 1 if len(ids) == 1 else batch_size  # two shapes a length; rows of length 0 fill the second
+        token_ids_BL = np.full((rows, length), self.settings["padding_id"], np.int32)
+        lengths_B = np.zeros(rows, np.int32)
+        for b, tokens in enumerate(ids):
+            token_ids_BL[b, : len(tokens)] = tokens
+            lengths_B[b] = len(tokens)
+        program = self._programs.get(length) or self._programs[None]
+        return np.asarray(program(self._weights, token_ids_BL, lengths_B, np.int32(prompt_length)))[: len(ids)]
+
+    def _tokenize(self, texts: Sequence[str], before: str) -> tuple[list[list[int]], int]:
+        prefix, suffix = self.settings["prefix"], self.settings["suffix"]
+        room = self.max_seq_length - len(prefix) - len(suffix)
+        try:
+            encodings = self._backend.encode_batch([before + text for text in texts], add_special_tokens=False)
+        except Exception as error:  # lone surrogates, which no tokenizer takes
+            raise InputError(f"a sentence cannot be tokenized ({error}). Expected valid Unicode.") from None
+        ids = [prefix + encoding.ids[:room] + suffix for encoding in encodings]
+        cut = sum(len(encoding.ids) > room for encoding in encodings)
+        if cut:
+            logger.warning(
+                f"{cut} of {len(texts)} sentences are longer than {self.max_seq_length} tokens and were cut."
+            )
+        prompt_length = 0
+        if before:
+            whole = len(prefix) + len(self._backend.encode(before, add_special_tokens=False).ids)
+            prompt_length = min(whole, self.max_seq_length - len(suffix))
+        return ids, prompt_length
+
+    def _prompt(self, name: str | None, prompt: str | None) -> str:
+        if prompt is not None:
+            return prompt
+        name = self.settings["default_prompt_name"] if name is None else name
+        if name is None:
+            return ""
+        if name not in self.prompts:
+            raise InputError(f"prompt_name is {name!r}. Expected one of {sorted(self.prompts)}.")
+        return self.prompts[name]
+
+
+def _read_settings(file: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelFolderError(
+            f"{file}: not readable ({error}). Expected a folder that `minisbert export` wrote."
+        ) from None
+    wrong = (
+        [str(type(settings))]
+        if not isinstance(settings, dict)
+        else [
+            key
+            for key in settings.keys() | KEYS.keys()
+            if key not in KEYS or not isinstance(settings.get(key, ...), KEYS[key])
+        ]
+    )
+    if not wrong:
+        files, lengths = {WEIGHTS, TOKENIZER, *settings["programs"]}, settings["lengths"]
+        numbers = [*lengths, *settings["prefix"], *settings["suffix"]]
+        whole = all(type(number) is int and number >= 0 for number in numbers) and lengths == sorted(lengths)
+        of_programs = list(settings["programs"].values())
+        if settings["sha256"].keys() != files or not lengths or not whole or of_programs not in ([None], lengths):
+            wrong = ["programs", "lengths", "sha256"]
+    if wrong:
+        raise ModelFolderError(
+            f"{file}: {', '.join(sorted(wrong))} not as `minisbert export` writes it. Export the model again."
+        )
+    return settings
+
+
+def runs_here(platforms: Sequence[str]) -> bool:
+    """Whether JAX's default device is of one of these kinds."""
+    here = jax.default_backend()
+    return bool(({"cuda", "rocm"} if here == "gpu" else {here}) & set(platforms))
+
+
+def _program(file: Path, weights: dict[str, np.ndarray]) -> jax.export.Exported:
+    """One program, which takes these weights and calls nothing but StableHLO."""
+    try:
+        program = jax.export.deserialize(bytearray(file.read_bytes()))
+        arguments, _ = jax.tree.unflatten(program.in_tree, program.in_avals)
+        expected = {name: (aval.shape, str(aval.dtype)) for name, aval in arguments[0].items()}
+    except Exception as error:  # flatbuffers', MLIR's and JAX's own, of many types
+        raise ModelFolderError(
+            f"{file}: not a program that this release of JAX reads ({error!s:.300}). Export the model again."
+        ) from None
+    calls = {"".join(names) for names in _CALL.findall(program.mlir_module())}
+    foreign = sorted(call for call in calls if not _HARMLESS_CALL.fullmatch(call))
+    if foreign:
+        raise ModelFolderError(
+            f"{file}: calls {', '.join(foreign)}. Expected StableHLO alone; do not run this program."
+        )
+    found = {name: (array.shape, str(array.dtype)) for name, array in weights.items()}
+    if found != expected:
+        different = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+        raise ModelFolderError(
+            f"{file}: {WEIGHTS} does not fit it in {', '.join(different)[:300]}. Export the model again."
+        )
+    return program

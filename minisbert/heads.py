@@ -1,0 +1,86 @@
+"""The modules with weights between the encoder and the sentence embedding: layer pooling, Dense, LayerNorm.
+
+    WeightedLayerPooling    sum_i w_i h_i / sum_i w_i                  over layers i; `pooling.weighted_layers`
+    Dense                   activation(x W + b)                        as LaBSE and GTR end with
+    LayerNorm               (x - mean) / sqrt(variance + 1e-5) a + b   (Ba et al. 2016, section 3)
+
+One row of `HEADS` each: the settings of checkpoint/modules.py -> the module that computes, and the names of its tensors
+in the folder. A new one is a class here, a row, and its settings there. `reference/` must agree.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from minisbert.checkpoint import modules
+from minisbert.checkpoint.convert import Rule
+from minisbert.pooling import weighted_layers
+
+# Names of checkpoint/modules.py's table.
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "identity": lambda x: x,
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "silu": jax.nn.silu,
+    "sigmoid": jax.nn.sigmoid,
+}
+EPSILON = 1e-5  # LayerNorm modules have no setting for it
+
+
+class LayerPooling(nnx.Module):
+    """hidden_IBLD of all layers -> hidden_BLD."""
+
+    def __init__(self, settings: modules.WeightedLayerPooling, *, rngs: nnx.Rngs):
+        self.start = settings.layer_start
+        self.weights = nnx.Param(jnp.ones(settings.layers))
+
+    def __call__(self, hidden_IBLD: list[jax.Array]) -> jax.Array:
+        return weighted_layers(hidden_IBLD[self.start :], self.weights[...])
+
+
+class Dense(nnx.Module):
+    """sentence_BD -> sentence_BE, in the dtype of the input."""
+
+    def __init__(self, settings: modules.Dense, *, rngs: nnx.Rngs):
+        self.activation = ACTIVATIONS[settings.activation]
+        self.linear = nnx.Linear(settings.in_features, settings.out_features, use_bias=settings.bias, rngs=rngs)
+
+    def __call__(self, sentence_BD: jax.Array) -> jax.Array:
+        return self.activation(self.linear(sentence_BD))
+
+
+class LayerNorm(nnx.Module):
+    """sentence_BD -> sentence_BD."""
+
+    def __init__(self, settings: modules.LayerNorm, *, rngs: nnx.Rngs):
+        # The variance as mean((x - mean)^2), as in transformer/block.py, but in the dtype of the input.
+        self.norm = nnx.LayerNorm(settings.dimension, epsilon=EPSILON, use_fast_variance=False, rngs=rngs)
+
+    def __call__(self, sentence_BD: jax.Array) -> jax.Array:
+        return self.norm(sentence_BD)
+
+
+def _dense_rules(settings: modules.Dense) -> list[Rule]:
+    rules = [Rule("linear.weight", "linear.kernel", transpose=True)]
+    return rules + [Rule("linear.bias", "linear.bias")] if settings.bias else rules
+
+
+class Head(NamedTuple):
+    """All that is to be known of such a module."""
+
+    module: Callable[..., nnx.Module]  # (settings, rngs=) -> the module
+    rules: Callable[[Any], list[Rule]]  # settings -> its tensors (encoders/bert.py tells how to read rules)
+
+
+HEADS: dict[type, Head] = {
+    modules.WeightedLayerPooling: Head(LayerPooling, lambda settings: [Rule("layer_weights", "weights")]),
+    modules.Dense: Head(Dense, _dense_rules),
+    modules.LayerNorm: Head(
+        LayerNorm, lambda settings: [Rule("norm.weight", "norm.scale"), Rule("norm.bias", "norm.bias")]
+    ),
+}

@@ -1,0 +1,130 @@
+"""LoRA: train a low-rank change of chosen matrices instead of the matrices (Hu et al. 2021, section 4.1).
+
+    x W'  =  x W + scale * (x A) B        W' = W + scale * A B,   scale = alpha / rank        equation 3
+    A_IR normal, B_RO zero: the first step starts from the model as it was.
+
+Only A and B are trained: gradients, optimizer and checkpoints are theirs; W is handed to the step and never changes. The
+encoder knows nothing of it: `merge` gives ordinary parameters, in every step and when the model is saved, so that what is
+saved is an ordinary folder (the paper's "no additional inference latency"). All is computed on the parameter tree, by the
+paths in `TARGETS`; one table for all families. Left out: dropout on the adapters' input.
+
+Letters: I input width, O output width, R rank.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from minisbert.checkpoint.convert import flatten, nest
+from minisbert.errors import InputError
+
+Tree = Any  # nested dicts of arrays
+
+
+class Target(NamedTuple):
+    """One kind of matrix: the path of its kernel, and which of the matrices joined there it is."""
+
+    path: str
+    part: int = 0
+    parts: int = 1
+
+
+# What can be adapted. The paper's experiments adapt query and value (section 7.1).
+TARGETS = {
+    "query": Target(r"attention\.qkv\.kernel$", part=0, parts=3),
+    "key": Target(r"attention\.qkv\.kernel$", part=1, parts=3),
+    "value": Target(r"attention\.qkv\.kernel$", part=2, parts=3),
+    "output": Target(r"attention\.output\.kernel$"),
+    "up": Target(r"feed_forward\.up\.kernel$"),
+    "down": Target(r"feed_forward\.down\.kernel$"),
+}
+# A cross-encoder's fresh head is no pretrained matrix: there is nothing to adapt, it is trained whole.
+WHOLE = r"^head\."
+
+
+def initial_adapters(params: Tree, rank: int, targets: Sequence[str], key: jax.Array) -> Tree:
+    """What is trained instead of the model: {"adapters": A and B by path and target, "whole": parameters as they are}.
+
+    Args:
+        params: the model's, nested.
+        rank: R, at most the smaller side of each matrix.
+        targets: rows of `TARGETS`.
+        key: of A; B is zero.
+
+    Raises:
+        InputError: a rank that is no smaller than a matrix, or a model without such matrices.
+
+    Example:
+        >>> params = {"attention": {"output": {"kernel": jnp.ones((4, 4)), "bias": jnp.ones(4)}}}
+        >>> trained = initial_adapters(params, 2, ["output"], jax.random.key(0))
+        >>> {path: leaf.shape for path, leaf in flatten(trained["adapters"]).items()}
+        {'attention.output.kernel.output.a': (4, 2), 'attention.output.kernel.output.b': (2, 4)}
+    """
+    flat = flatten(params)
+    factors: dict[str, jax.Array] = {}
+    for target in targets:
+        row = TARGETS[target]
+        paths = sorted(path for path in flat if re.search(row.path, path))
+        if not paths:
+            raise InputError(
+                f"lora_targets has {target!r}, but the model has no such matrix. Expected others; leave it out."
+            )
+        for path in paths:
+            key, own = jax.random.split(key)
+            inputs, outputs = flat[path].shape[0], flat[path].shape[1] // row.parts
+            if rank > min(inputs, outputs):
+                raise InputError(
+                    f"lora_rank is {rank}, but {target} in {path} is {inputs} x {outputs}. Expected at most "
+                    f"{min(inputs, outputs)}, and far less to save anything."
+                )
+            dtype = flat[path].dtype
+            factors[f"{path}.{target}.a"] = jax.random.normal(own, (inputs, rank), dtype) / inputs**0.5
+            factors[f"{path}.{target}.b"] = jnp.zeros((rank, outputs), dtype)
+    # A copy: the training step gives the memory of what it trains away.
+    whole = {path: jnp.copy(leaf) for path, leaf in flat.items() if re.search(WHOLE, path)}
+    return {"adapters": nest(factors), "whole": nest(whole)}
+
+
+def merge(params: Tree, trained: Tree, *, scale: float) -> Tree:
+    """The adapted model's parameters, W + scale * A B; `params` is left as it is.
+
+    Args:
+        params: of the model that is adapted, nested.
+        trained: what `initial_adapters` gave, trained.
+        scale: alpha / rank.
+
+    Example:
+        >>> params = {"feed_forward": {"up": {"kernel": jnp.zeros((2, 2))}}}
+        >>> factors = {"a": jnp.array([[1.0], [2.0]]), "b": jnp.array([[3.0, 4.0]])}
+        >>> trained = {"adapters": {"feed_forward": {"up": {"kernel": {"up": factors}}}}, "whole": {}}
+        >>> merge(params, trained, scale=0.5)["feed_forward"]["up"]["kernel"].tolist()
+        [[1.5, 2.0], [3.0, 4.0]]
+    """
+    flat = {**flatten(params), **flatten(trained["whole"])}
+    factors = flatten(trained["adapters"])
+    for name, a_IR in factors.items():
+        place, _, factor = name.rpartition(".")
+        if factor != "a":
+            continue
+        path, _, target = place.rpartition(".")
+        row, kernel_IO = TARGETS[target], jnp.asarray(flat[path])
+        # "highest": a change of the weights is computed as exactly as they are kept.
+        change_IO = scale * jnp.matmul(a_IR, factors[f"{place}.b"], precision="highest")
+        width = kernel_IO.shape[1] // row.parts
+        flat[path] = kernel_IO.at[:, row.part * width : (row.part + 1) * width].add(change_IO)
+    return nest(flat)
+
+
+def weights_digest(params: Tree) -> str:
+    """sha256 over all parameters: which model the adapters are for, since a checkpoint holds the adapters alone."""
+    digest = hashlib.sha256()
+    for path, leaf in sorted(flatten(params).items()):
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{path} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.data)
+    return digest.hexdigest()

@@ -1,0 +1,414 @@
+# %% [markdown]
+# # 09 Contrastive training
+#
+# The models of today are not trained on labels but on **pairs that belong together**: a question and its answer, a title and
+# its text, a sentence and what follows from it. What does *not* belong together comes for nothing: the other pairs of the
+# batch. Each anchor must find its own positive among all positives. That is *multiple negatives ranking* (Henderson et al.
+# 2017), also called InfoNCE (van den Oord et al. 2018).
+#
+# The one idea: **the loss is a classification over the batch**, so all depends on what is in the batch, how sharply it is
+# looked at (the scale), how large it can be (GradCache), and how hard its negatives are.
+#
+# *Article:* how the newer models were trained. *Papers:* Henderson et al. 2017, section 4.4; Gao et al. 2021 (GradCache),
+# section 3. *File to read with it:* `minisbert/training/ranking_losses.py`.
+
+# %%
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from figures import BLUE, GREEN, ORANGE, RED, annotate, show
+from matplotlib.figure import Figure
+
+import minisbert
+from minisbert import SentenceEncoder
+from minisbert.sentence_model import define
+from minisbert.similarity import cosine, pairwise_cosine
+from minisbert.tasks.negatives import hard_negatives
+from minisbert.training.feed import train_batch
+from minisbert.training.gradcache import gradcache_value_and_grad
+from minisbert.training.losses import Targets, multiple_negatives_ranking
+from minisbert.training.optimizer import adamw, schedule
+from minisbert.training.order import Batch
+from minisbert.training.siamese import by_example, embed, initial_state, make_train_step, siamese_loss
+
+# %% [markdown]
+# ## A batch is a square of scores
+#
+# Twelve questions and their answers, embedded by a model that was trained in this way. Row i is a question, column j an
+# answer; on the diagonal stands what belongs together.
+
+# %%
+PAIRS = [
+    ("Why is the sky blue?", "Air scatters short wavelengths of sunlight more than long ones."),
+    ("How long do I boil an egg?", "Seven minutes give a yolk that is just set."),
+    ("Who wrote Faust?", "The play is by Johann Wolfgang von Goethe."),
+    ("How do I change a flat tyre?", "Jack up the car, take off the wheel nuts and put on the spare."),
+    ("What is the capital of Kenya?", "Nairobi is the seat of the Kenyan government."),
+    ("How can I fall asleep faster?", "Keep the bedroom dark and put your phone away an hour before bed."),
+    ("Why do cats purr?", "They purr when content, but also to calm themselves."),
+    ("What does a heart do?", "It pumps blood through the body."),
+    ("How do I back up my laptop?", "Copy your files to an external drive every week."),
+    ("When did the Berlin Wall fall?", "East Germany opened its border on 9 November 1989."),
+    ("How do plants eat?", "They make sugar out of light, water and carbon dioxide."),
+    ("Why does bread rise?", "Yeast turns sugar into gas, which the dough holds."),
+]
+questions, answers = (list(column) for column in zip(*PAIRS, strict=True))
+minilm = SentenceEncoder.load("all-MiniLM-L6-v2")
+pairs_SBD = jnp.stack([minilm.encode(questions), minilm.encode(answers)])  # S = 2 texts an example
+cosine_BB = cosine(pairs_SBD[0], pairs_SBD[1])
+
+
+def ranking(cosine_BB, scale):
+    """The loss by hand: the cross-entropy of the diagonal, by rows."""
+    return -jnp.mean(jnp.diagonal(jax.nn.log_softmax(scale * cosine_BB, axis=1)))
+
+
+ours = multiple_negatives_ranking(pairs_SBD, Targets(), scale=20.0)
+print(f"multiple_negatives_ranking {float(ours):.6f}, by hand {float(ranking(cosine_BB, 20.0)):.6f}")
+assert abs(ours - ranking(cosine_BB, 20.0)) < 1e-6
+
+# %%
+chance_BB = np.asarray(jax.nn.softmax(20.0 * cosine_BB, axis=1))
+figure = Figure(figsize=(10.5, 4.6), layout="constrained")
+left, right = figure.subplots(1, 2)
+panels = {"cosine": (left, cosine_BB), "softmax of 20 x cosine, by rows": (right, chance_BB)}
+for title, (axes, values) in panels.items():
+    image = axes.imshow(values, cmap="cividis", vmin=0, vmax=1)
+    annotate(axes, np.round(values, 1) + 0.0, form="{:.1f}", size=7.5)
+    axes.set(title=title, xlabel="answer", xticks=range(12), yticks=range(12))
+left.set_ylabel("question")
+figure.colorbar(image, ax=(left, right), label="cosine, or share of the row")
+show(
+    figure,
+    "Two squares of 12 by 12. Left the cosines: the diagonal, 0.3 to 0.8, stands out from the rest, "
+    "mostly below 0.2. Right the softmax of 20 times the cosine by rows: nearly all of a row is on its "
+    "diagonal, 0.9 and more in most rows.",
+)
+assert (chance_BB.argmax(axis=1) == np.arange(12)).all()
+assert np.median(np.diagonal(chance_BB)) > 0.9
+
+# %% [markdown]
+# ## The scale
+#
+# The cosine is between -1 and 1, so without a scale the softmax can never be sure: even if every pair were perfect and
+# everything else as far away as can be, the loss would stay high. The scale (20 in sentence-transformers; its inverse is
+# called temperature, 0.05) decides **who gets the gradient**. For the cosine of question i and answer j it is
+#
+#     dL / d cos_ij  =  scale / B * (p_ij - [i = j])
+#
+# with p the softmax on the right above. So each wrong answer is pushed away by its share p of its row.
+
+# %%
+slope_BB = jax.grad(ranking)(cosine_BB, 20.0)
+assert np.abs(slope_BB - 20.0 / 12 * (chance_BB - np.eye(12))).max() < 1e-5
+
+SCALES = {1.0: (RED, ":"), 5.0: (ORANGE, "-."), 20.0: (BLUE, "-"), 100.0: (GREEN, "--")}
+figure = Figure(figsize=(8, 3.4), layout="constrained")
+axes = figure.subplots()
+felt = {}
+for scale, (colour, style) in SCALES.items():
+    share_BB = np.asarray(jax.nn.softmax(scale * cosine_BB, axis=1)) * (1 - np.eye(12))
+    share_BB /= share_BB.sum(axis=1, keepdims=True)  # of what falls on the negatives of a question
+    ranked_M = np.sort(share_BB, axis=1)[:, :0:-1].mean(axis=0)
+    entropy_B = -(share_BB * np.log(np.maximum(share_BB, 1e-30))).sum(axis=1)
+    felt[scale] = float(np.exp(entropy_B).mean())
+    label = f"scale {scale:g}: as if {felt[scale]:.1f} of 11 counted"
+    axes.plot(range(1, 12), ranked_M, style, color=colour, marker="o", markersize=4, label=label)
+axes.set(xlabel="negative, the most similar first", ylabel="mean share of the push", ylim=(0, 1))
+axes.set_xticks(range(1, 12))
+axes.legend()
+show(
+    figure,
+    "How the push is shared among the 11 negatives, the hardest first. With scale 1 it is nearly even, "
+    "0.09 each. With 20 the hardest gets half of it, with 100 nearly all.",
+)
+assert felt[1.0] > 10.5 and 2 < felt[20.0] < 8 and felt[100.0] < 2.5
+assert list(felt.values()) == sorted(felt.values(), reverse=True)
+
+# %% [markdown]
+# At scale 1 everything is pushed alike, at 100 only the hardest negative (and if that is a right answer nobody marked, the
+# damage is greatest). "As if n counted" is e to the entropy of the shares.
+#
+# ## A world where order matters
+#
+# Now we train. The tiny BERT with random weights gets pairs of active and passive: *the old man sees the dog* and *the dog is
+# seen by the old man*. They mean the same. *The dog sees the old man* has nearly the same words and means something else.
+
+# %%
+NOUNS = ("man", "woman", "child", "dog", "cat", "bird")
+WHO = [f"the {size} {noun}" for size in ("old", "big", "good", "small", "new") for noun in NOUNS]
+VERBS = [("sees", "is seen by"), ("meets", "is met by"), ("likes", "is liked by")]
+BATCH, STEPS = 32, 250
+
+
+def say(meaning, passive):
+    """A meaning (who, verb, whom) in words."""
+    who, verb, whom = meaning
+    if passive:
+        return f"{WHO[whom]} {VERBS[verb][1]} {WHO[who]}"
+    return f"{WHO[who]} {VERBS[verb][0]} {WHO[whom]}"
+
+
+def swapped(meaning):
+    """The same words the other way round."""
+    return meaning[::-1]
+
+
+def meanings(count, random, held_out):
+    """Some of the 2,610 meanings; a fifth of them is held out."""
+    drawn = []
+    while len(drawn) < count:
+        who, verb, whom = random.integers((len(WHO), len(VERBS), len(WHO))).tolist()
+        if who != whom and ((who + verb + whom) % 5 == 0) == held_out:
+            drawn.append((who, verb, whom))
+    return drawn
+
+
+tiny = SentenceEncoder.load(Path(minisbert.__file__).parents[1] / "weights" / "tiny-bert")
+
+
+def batch_of(columns):
+    """The arrays of one step."""
+    batch = Batch(0, 0, np.arange(len(columns[0])), columns, None)
+    limits = {"max_length": tiny.max_seq_length, "padding_id": tiny.padding_id}
+    return train_batch(batch, tiny.tokenizer, **limits, multiple=16)[0]
+
+
+def texts(drawn, random, hard):
+    """Columns anchor, positive and, if asked for, the anchor with the roles swapped."""
+    passive = random.integers(0, 2, len(drawn)).tolist()
+    columns = [[say(m, p) for m, p in zip(drawn, passive, strict=True)]]
+    columns += [[say(m, 1 - p) for m, p in zip(drawn, passive, strict=True)]]
+    return columns + [[say(swapped(m), p) for m, p in zip(drawn, passive, strict=True)]] * hard
+
+
+for column in texts([(0, 0, 9)], np.random.default_rng(0), hard=True):
+    print(*column)
+
+# %% [markdown]
+# ## GradCache: the whole batch in the memory of a part
+#
+# More examples in a batch are more negatives. What fills the memory is not the scores but the activations of the encoder,
+# kept for the way back. GradCache embeds part after part, keeps only the embeddings, takes the loss of the **whole** batch and
+# its gradient for each embedding, and then goes back through part after part. Three gradients of one batch of 32 examples
+# with 3 texts each:
+#
+# - *plain*: all at once;
+# - *GradCache*: a quarter of the packed rows at a time;
+# - *parts*: the mistake. The batch cut into four, the four losses averaged, as gradient accumulation does.
+
+# %%
+definition, _ = define(tiny.pretrained.design)
+params = {"model": tiny.pretrained.params, "head": {}}
+random = np.random.default_rng(3)
+batch = batch_of(texts(meanings(BATCH, random, held_out=False), random, hard=True))
+
+
+def embed_rows(model, rows, keys):
+    """The encoder, for some of the packed rows."""
+    return embed(definition, model, rows, keys)
+
+
+def loss_of_rows(embeddings_PTD, head, targets):
+    """The loss of the whole batch."""
+    return multiple_negatives_ranking(by_example(embeddings_PTD, batch.where_SB), targets)
+
+
+def loss_of_parts(embeddings_SBD, targets, head):
+    """The mistake: the mean of the losses of four parts, blind to each other."""
+    parts = jnp.split(embeddings_SBD, 4, axis=1)
+    return jnp.mean(jnp.stack([multiple_negatives_ranking(part, Targets()) for part in parts]))
+
+
+def plain_loss(params, loss):
+    """The siamese loss of the batch."""
+    return siamese_loss(params, batch, None, definition=definition, loss=loss)
+
+
+P = len(batch.rows.token_ids_PL)
+cached = gradcache_value_and_grad(embed_rows, loss_of_rows, P // 4)
+programs = {
+    "plain": jax.jit(lambda p: jax.value_and_grad(plain_loss)(p, multiple_negatives_ranking)),
+    "GradCache": jax.jit(lambda p: cached(p["model"], p["head"], batch.rows, None, batch.targets)),
+    "parts": jax.jit(lambda p: jax.value_and_grad(plain_loss)(p, loss_of_parts)),
+}
+compiled = {name: program.lower(params).compile() for name, program in programs.items()}
+values, gradients = {}, {}
+for name, program in compiled.items():
+    value, gradient = program(params)
+    values[name] = float(value)
+    of_model = gradient[0] if name == "GradCache" else gradient["model"]
+    gradients[name] = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(of_model)])
+
+print(f"{3 * BATCH} texts in {P} rows of 64 tokens")
+away = {}
+for name, gradient in gradients.items():
+    distance = np.linalg.norm(gradient - gradients["plain"]) / np.linalg.norm(gradients["plain"])
+    away[name] = float(distance)
+    print(f"{name:10} loss {values[name]:.4f}, gradient off by {away[name]:.3f} of its length")
+assert abs(values["GradCache"] - values["plain"]) < 1e-5 and away["GradCache"] < 1e-5
+assert values["parts"] < values["plain"] - 0.5 and away["parts"] > 0.1
+
+# %%
+figure = Figure(figsize=(7, 2.4), layout="constrained")
+axes = figure.subplots()
+names = ["plain", "GradCache"]
+memory = {name: compiled[name].memory_analysis().temp_size_in_bytes for name in names}
+bars = axes.barh(names, [memory[name] / 1e6 for name in names], color=[ORANGE, BLUE])
+axes.bar_label(bars, fmt="%.1f MB", padding=3)
+axes.set(xlabel="working memory of the compiled step (MB)", xlim=(0, 1.2 * memory["plain"] / 1e6))
+axes.invert_yaxis()
+show(
+    figure,
+    f"Two bars: for the same gradient GradCache needs {memory['GradCache'] / memory['plain']:.0%} of the "
+    "working memory of the plain one.",
+)
+assert memory["GradCache"] < 0.5 * memory["plain"]
+
+# %% [markdown]
+# GradCache is exact, whatever the size of the parts. Accumulating the losses of parts is not: its task is easier (a part
+# has a quarter of the negatives), so its loss is lower, and its gradient points elsewhere.
+#
+# ## Hard negatives
+#
+# In a random batch nearly all negatives are about somebody else. The model can win with a look at the words, whatever
+# their order. Only the swapped sentence asks for more, and among 2,610 meanings it is hardly ever in the batch. So we put it
+# there, as a third text: twice the same training, without and with.
+
+# %%
+test = meanings(200, np.random.default_rng(5), held_out=True)
+active, passive = ([say(m, side) for m in test] for side in (0, 1))
+other = [say(swapped(m), 0) for m in test]
+
+
+def not_fooled(encoder):
+    """The share of held-out sentences nearer to their passive than to the same words swapped."""
+    anchor_BD, positive_BD, negative_BD = (encoder.encode(side) for side in (active, passive, other))
+    to_positive_B = pairwise_cosine(anchor_BD, positive_BD)
+    return float((to_positive_B > pairwise_cosine(anchor_BD, negative_BD)).mean())
+
+
+def trained(hard):
+    """Train from the random weights: the share not fooled, every 50 steps."""
+    optimizer = adamw(schedule("constant", 3e-3, STEPS // 10, STEPS), weight_decay=0.01, clip_norm=1.0)
+    model = jax.tree.map(jnp.copy, tiny.pretrained.params)
+    state = initial_state({"model": model, "head": {}}, optimizer, seed=0)
+    loss = partial(multiple_negatives_ranking, scale=20.0)
+    step = make_train_step(definition=definition, loss=loss, optimizer=optimizer, dropout=False)
+    random, shares = np.random.default_rng(0), [not_fooled(tiny)]
+    for done in range(1, STEPS + 1):
+        state, _ = step(state, batch_of(texts(meanings(BATCH, random, held_out=False), random, hard)))
+        if done % 50 == 0:
+            weights = jax.tree.map(jnp.copy, state.params["model"])
+            shares.append(not_fooled(SentenceEncoder(replace(tiny.pretrained, params=weights))))
+    return shares
+
+
+shares = {"in-batch negatives only": trained(hard=False), "and a hard one each": trained(hard=True)}
+
+# %%
+figure = Figure(figsize=(8, 3.2), layout="constrained")
+axes = figure.subplots()
+for (name, curve), look in zip(shares.items(), ((ORANGE, "--o"), (BLUE, "-s")), strict=True):
+    axes.plot(np.arange(0, STEPS + 1, 50), curve, look[1], color=look[0], label=name)
+axes.set(xlabel="training step", ylabel="share not fooled by swapped roles", ylim=(-0.03, 1.03))
+axes.legend()
+show(
+    figure,
+    "The share of held-out sentences that are nearer to their passive than to the swapped sentence, "
+    "over 250 steps. With hard negatives it rises to nearly 1, without them far more slowly.",
+)
+for name, curve in shares.items():
+    print(f"{name:24} not fooled after {STEPS} steps: {curve[-1]:.0%}")
+assert shares["and a hard one each"][-1] > 0.93
+assert shares["in-batch negatives only"][-1] < shares["and a hard one each"][-1] - 0.15
+
+# %% [markdown]
+# ## Where hard negatives come from
+#
+# Here we made them. In real life a model finds them: texts that it takes for near, and that are not the positive. The danger
+# is the *false* negative, a right answer that nobody marked. So to the pool of candidates we add an unmarked paraphrase of
+# each anchor, *the old man can see the dog*, and look at what MiniLM brings up, without and with a margin to the positive's
+# score, which keeps the likeliest right answers out (Moreira et al. 2024).
+
+# %%
+seen = [m for m in test if VERBS[m[1]][0] == "sees"]
+anchors, positives = [say(m, 0) for m in seen], [say(m, 1) for m in seen]
+paraphrase = {say(m, 0): f"{WHO[m[0]]} can see {WHO[m[2]]}" for m in seen}
+hard = {say(m, 0): say(swapped(m), 0) for m in seen}
+pool = [*paraphrase.values(), *hard.values()]
+mined = {}
+for margin in (None, 0.02):
+    options = {"range_max": 20, "relative_margin": margin}
+    rows, _ = hard_negatives(minilm, anchors, positives, pool, **options)
+    kinds = {"the swapped": hard, "a paraphrase": paraphrase}
+    for kind, texts_of in kinds.items():
+        mined[margin, kind] = sum(texts_of[row[0]] == row[2] for row in rows) / len(rows)
+    print(f"margin {margin}:", ", ".join(f"{kind} {mined[margin, kind]:.0%}" for kind in kinds))
+print(f"MiniLM itself is not fooled by {not_fooled(minilm):.0%} of the swapped sentences")
+assert mined[None, "a paraphrase"] > 0.1 and mined[None, "the swapped"] > 0.4
+assert mined[0.02, "a paraphrase"] < 0.05 and mined[0.02, "the swapped"] < 0.05
+assert not_fooled(minilm) < 0.2
+
+# %% [markdown]
+# Without a margin a fifth of what is mined is right answers, which training would push away. The margin takes them out, and the
+# swapped sentences with them: MiniLM holds both for nearer than the positive, so no threshold on *its* scores can tell
+# them apart. A judge that reads both sentences at once can; that is what `hard_negatives(..., rescore=cross_encoder.predict)`
+# is for.
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. The all-* models of 2021 were trained with the *symmetric* loss: questions also have to be found by their answers. Show
+#    that it is the mean of `ranking` of the square and of its transpose.
+# 2. A pair stands twice in a batch. What does the loss ask for, and what does `Targets(hashes_SB=...)` do about it?
+# 3. "At scale 1 the loss would stay high even if all were perfect." How high? The farthest that B vectors can be from each
+#    other are the corners of a simplex, with cosine -1 / (B - 1).
+#
+# <details><summary>Solution 1</summary>
+#
+# ```python
+# options = {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
+# symmetric = multiple_negatives_ranking(pairs_SBD, Targets(), scale=20.0, **options)
+# by_hand = (ranking(cosine_BB, 20.0) + ranking(cosine_BB.T, 20.0)) / 2
+# print(float(symmetric), float(by_hand))
+# assert abs(symmetric - by_hand) < 1e-6
+# ```
+# </details>
+#
+# <details><summary>Solution 2</summary>
+#
+# ```python
+# from minisbert.training.data import text_hashes
+#
+# twice_SBD = jnp.concatenate([pairs_SBD, pairs_SBD[:, :1]], axis=1)
+# hashes_SB = np.stack([text_hashes([*questions, questions[0]]), text_hashes([*answers, answers[0]])])
+# blind = multiple_negatives_ranking(twice_SBD, Targets())
+# knowing = multiple_negatives_ranking(twice_SBD, Targets(hashes_SB=hashes_SB))
+# print(float(blind), float(knowing))
+# assert blind > knowing + 2 * np.log(2) / 13 - 1e-3
+# ```
+#
+# Both copies have the right answer as positive *and* as negative: the best they can get is log 2 each, and training would
+# push the question from its own answer. By the hashes equal texts are known and left out of the sum.
+# </details>
+#
+# <details><summary>Solution 3</summary>
+#
+# ```python
+# B = 32
+# simplex_BD = jnp.eye(B) - 1 / B
+# lowest = multiple_negatives_ranking(jnp.stack([simplex_BD, simplex_BD]), Targets(), scale=1.0)
+# print(float(lowest), np.log(1 + (B - 1) * np.exp(-B / (B - 1))))
+# assert abs(lowest - np.log(1 + (B - 1) * np.exp(-B / (B - 1)))) < 1e-5 and lowest > 2.4
+# ```
+#
+# 2.49, where guessing has log 32 = 3.47. At scale 20 the same vectors have a loss of 3e-8.
+# </details>
+#
+# **The file just read:** `minisbert/training/ranking_losses.py`; `minisbert/training/gradcache.py` is the second, and
+# `minisbert/tasks/negatives.py` finds negatives. Next: [10 Many devices](10_many_devices.ipynb).

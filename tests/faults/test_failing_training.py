@@ -1,0 +1,176 @@
+"""A training run on a disk that fails: the last checkpoint stands, the error says where, the same command goes on.
+
+Orbax writes a checkpoint partly by Python, partly by tensorstore; the first meets disk.py's failing calls, the second the
+kernel's bound on the size of a file, and both a real full disk.
+"""
+
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+from disk import Disk, largest_file, leave, small_disk, snapshot
+
+from minisbert import SentenceEncoder
+from minisbert.errors import MinisbertError, TrainingError, WriteError
+from minisbert.training.checkpoints import Checkpoints
+from minisbert.training.config import TrainConfig
+from minisbert.training.loop import train
+from minisbert.training.siamese import initial_state
+
+TINY = Path(__file__).parents[2] / "weights" / "tiny-bert"
+RECORD = {"config": {"seed": 0}}
+MOST_CALLS = 200
+
+
+def state(step: int):
+    """A small state whose numbers tell its step."""
+    params = {"model": {"kernel": np.full((50, 40), step, np.float32), "bias": np.arange(7.0)}, "head": {}}
+    return initial_state(params, optax.adam(1e-3), 0)._replace(step=np.int32(step))
+
+
+def restored(folder: Path):
+    """What a new process finds."""
+    checkpoints = Checkpoints(folder, RECORD)
+    found = None if checkpoints.latest() is None else checkpoints.restore(state(0))
+    checkpoints.close()
+    return found
+
+
+def is_of(found, step: int) -> None:
+    """The state of that step to the bit."""
+    assert int(found.step) == step
+    for a, b in zip(jax.tree.leaves(found.params), jax.tree.leaves(state(step).params), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def failing_save(folder: Path, step: int) -> TrainingError | None:
+    """Save in a process of its own, as it were; the error it ended with."""
+    checkpoints = Checkpoints(folder, RECORD)
+    try:
+        checkpoints.save(state(step))
+        return None
+    except TrainingError as error:
+        return error
+    finally:
+        checkpoints.close()
+
+
+def former_stands(folder: Path, error: TrainingError) -> None:
+    """The checkpoint of step 3, and an error that says so."""
+    is_of(restored(folder), 3)
+    assert str(folder) in str(error) and re.search(r"step 5 \(\d+ bytes\)", str(error))
+    assert "checkpoint of step 3 stands" in str(error)
+
+
+def test_every_call_of_a_checkpoint_fails_once(tmp_path):
+    folder = tmp_path / "run"
+    assert failing_save(folder, 3) is None
+    failures = 0
+    for n in range(1, MOST_CALLS):
+        checkpoints = Checkpoints(folder, RECORD)
+        with Disk(folder, n) as disk:
+            try:
+                checkpoints.save(state(5))
+                error = None
+            except TrainingError as caught:
+                error, failures = caught, failures + 1
+        checkpoints.close()
+        if error is not None:
+            former_stands(folder, error)
+            continue
+        # Orbax passes over failures that do not matter to the checkpoint; then it is whole.
+        is_of(restored(folder), 5)
+        if disk.failed is None:
+            break
+        again = Checkpoints(folder, RECORD)
+        again.manager.delete(5)
+        again.close()
+    else:
+        pytest.fail("no save got through")
+    assert failures > 3, disk.calls
+
+
+def test_a_checkpoint_that_may_not_grow(tmp_path):
+    folder = tmp_path / "run"
+    assert failing_save(folder, 3) is None
+    size, failures = 0, 0
+    while size < 1_000_000:
+        with largest_file(size):
+            error = failing_save(folder, 5)
+        if error is None:
+            break
+        former_stands(folder, error)
+        size, failures = size * 4 + 100, failures + 1
+    assert failures > 2
+    is_of(restored(folder), 5)
+
+
+def test_a_checkpoint_on_a_full_disk(tmp_path):
+    with small_disk(tmp_path / "disk") as disk:
+        assert failing_save(disk / "run", 3) is None
+        room, failures = 0, 0
+        while room < 800_000:
+            leave(disk, room)
+            error = failing_save(disk / "run", 5)
+            if error is None:
+                break
+            former_stands(disk / "run", error)
+            room, failures = room * 2 + 8192, failures + 1
+        assert failures > 0
+        is_of(restored(disk / "run"), 5)
+
+
+# --- a whole run ---------------------------------------------------------------------------------------------------
+
+WORDS = "man woman child dog cat water red blue green walk run eat".split()
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    rows = [f"a {a} with a {b}\tthe {b} and the {a}" for a, b in pairwise(WORDS)]
+    file = tmp_path_factory.mktemp("data") / "pairs.tsv"
+    file.write_text("anchor\tpositive\n" + "\n".join(rows) + "\n")
+    return str(file)
+
+
+def run(pairs: str, folder: Path) -> None:
+    """Two steps, each with a score and a checkpoint."""
+    settings = {"batch_size": 4, "max_steps": 2, "warmup": 0.0, "checkpoint_every": 1, "evaluate_every": 1}
+    config = TrainConfig(data=(pairs,), learning_rate=1e-3, **settings)
+    train(SentenceEncoder.load(TINY), config, folder, score=score, show_progress=False)
+
+
+def score(encoder: SentenceEncoder) -> float:
+    """Some number that the weights decide."""
+    return float(np.abs(encoder.pretrained.params["encoder"]["token_embedding"]["embedding"]).sum())
+
+
+def ends(folder: Path) -> dict[str, bytes]:
+    """What a run leaves for its user."""
+    files = snapshot(folder)
+    return {name: content for name, content in files.items() if not name.startswith("checkpoints/")}
+
+
+@pytest.mark.parametrize(
+    ("only", "fails_at"),
+    # The line of the second step; the model of its score; a file of the final model.
+    [("metrics.jsonl", 11), (".best", 3), (".final", 7)],
+)
+def test_a_run_that_failed_goes_on(only, fails_at, pairs, tmp_path, undisturbed):
+    with Disk(tmp_path, fails_at, only=only) as disk, pytest.raises(MinisbertError) as caught:
+        run(pairs, tmp_path / "run")
+    assert disk.failed is not None
+    assert isinstance(caught.value, WriteError) and str(tmp_path / "run") in str(caught.value)
+    run(pairs, tmp_path / "run")
+    assert ends(tmp_path / "run") == undisturbed
+
+
+@pytest.fixture(scope="module")
+def undisturbed(pairs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run(pairs, folder / "run")
+    return ends(folder / "run")

@@ -1,0 +1,350 @@
+"""training/lora.py: the change of the weights is scale * A B and nothing else, in forward pass, gradient and saved folder."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from minisbert import CrossEncoder, SentenceEncoder
+from minisbert.checkpoint.convert import flatten
+from minisbert.errors import InputError, TrainingError
+from minisbert.pretrained import load_pretrained
+from minisbert.sentence_model import define
+from minisbert.text.packing import pack
+from minisbert.training import loop
+from minisbert.training.config import TrainConfig
+from minisbert.training.loop import train
+from minisbert.training.lora import TARGETS, initial_adapters, merge
+from minisbert.training.losses import LOSSES
+from minisbert.training.siamese import TrainBatch, _cached_gradient, siamese_loss
+from minisbert.training.targets import Targets
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from families import TWINS, tiny
+
+# float64 throughout: only another formula could show. 1e-15 is measured.
+FLOAT64 = 1e-11
+# Central differences with a step of 1e-5: the error is the step squared times the third derivative; 4e-9 is measured.
+DIFFERENCES = 1e-7
+SCALE = 0.5
+compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiling is nearly all there is
+
+
+def normals(tree, seed=0, size=1.0):
+    """Random numbers in the shapes of a tree, so that B, which begins as zero, does something."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: size * rng.normal(size=leaf.shape), tree)
+
+
+@cache
+def one_layer():
+    """tiny-bert in float64 without its second layer: its definition and parameters."""
+    model = load_pretrained(tiny("bert"))
+    design = replace(model.design, config=replace(model.design.config, num_hidden_layers=1))
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), model.params)
+    del params["encoder"]["blocks"][1]
+    return define(design, jnp.float64)[0], params
+
+
+def batch_of(S=2, B=4):
+    rng = np.random.default_rng(0)
+    rows, where = pack([rng.integers(5, 60, rng.integers(4, 12)).tolist() for _ in range(S * B)], padding_id=0)
+    numbers = np.zeros(rows.lengths_PT.shape, np.int32)
+    hashes_SB = rng.integers(0, 2**32, (S, B)).astype(np.uint32)
+    return TrainBatch(rows, numbers.astype(np.uint32), numbers, where.reshape(S, B), Targets(None, hashes_SB))
+
+
+class Beside:
+    """A matrix with an adapter beside it, as section 4.1 draws it: x W + scale * (x A) B, two paths and one sum."""
+
+    __array_ufunc__ = None  # so that NumPy leaves x @ Beside to us
+
+    def __init__(self, kernel_IO, a_IR, b_RO):
+        self.kernel_IO, self.a_IR, self.b_RO = kernel_IO, a_IR, b_RO
+
+    def __getitem__(self, columns):
+        return Beside(self.kernel_IO[columns], self.a_IR, self.b_RO[columns])
+
+    def __rmatmul__(self, x):
+        return x @ self.kernel_IO + SCALE * ((x @ self.a_IR) @ self.b_RO)
+
+
+def in_place(tree, path, value):
+    *parents, leaf = [int(part) if part.isdigit() else part for part in path.split(".")]
+    for parent in parents:
+        tree = tree[parent]
+    tree[leaf] = value
+
+
+@pytest.mark.parametrize("family", TWINS)
+def test_merged_weights_compute_what_the_adapter_beside_the_matrix_does(family, monkeypatch):
+    """The NumPy twin with two paths at every adapted matrix, against the same twin with the merged weights."""
+    model = load_pretrained(tiny(family))
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), model.params)
+    with jax.enable_x64(True):
+        trained = normals(initial_adapters(params, 3, list(TARGETS), jax.random.key(0)), size=0.2)
+        merged = jax.tree.map(np.asarray, merge(params, trained, scale=SCALE))
+    beside = jax.tree.map(lambda leaf: leaf, params)
+    factors = flatten(trained["adapters"])
+    kernels = {name.rsplit(".", 2)[0] for name in factors}
+    flat = flatten(params)
+    for path in kernels:
+        names = [name for name in TARGETS if f"{path}.{name}.a" in factors]
+        matrices = np.split(flat[path], len(names), axis=1)  # in the order of the table: query, key, value
+        pieces = [
+            Beside(matrix, factors[f"{path}.{name}.a"], factors[f"{path}.{name}.b"])
+            for name, matrix in zip(names, matrices, strict=True)
+        ]
+        in_place(beside, path, pieces if len(pieces) > 1 else pieces[0])
+    split = np.split
+
+    def split_with_adapters(array, parts, axis=0):
+        """The twins cut joined matrices; here they are cut already, or their adapter is cut with them."""
+        if isinstance(array, list):
+            return array
+        if isinstance(array, Beside):
+            width = array.kernel_IO.shape[1] // parts
+            return [array[:, part * width : (part + 1) * width] for part in range(parts)]
+        return split(array, parts, axis=axis)
+
+    ids_BL = np.random.default_rng(0).integers(5, model.design.config.vocab_size, (1, 4))
+    mask_BL = np.ones((1, 4), bool)
+    config, twin = model.design.config, TWINS[family]
+    expected = twin(merged["encoder"], config, ids_BL, mask_BL)
+    monkeypatch.setattr(np, "split", split_with_adapters)
+    monkeypatch.setattr(sys.modules[twin.__module__], "float64", lambda params: params)  # they are float64 already
+    found = twin(beside["encoder"], config, ids_BL, mask_BL)
+    monkeypatch.undo()
+    assert len(kernels) == 4 * model.design.config.num_hidden_layers or family == "albert"
+    np.testing.assert_allclose(found, expected, rtol=0, atol=FLOAT64)
+    assert np.abs(expected - twin(params["encoder"], config, ids_BL, mask_BL)).max() > 1e-2
+
+
+def test_before_the_first_step_the_model_is_as_it_was_and_the_base_is_left_alone():
+    params = load_pretrained(tiny("mpnet")).params
+    before = {path: np.asarray(leaf).tobytes() for path, leaf in flatten(params).items()}
+    trained = initial_adapters(params, 4, ["query", "value"], jax.random.key(0))
+    for path, leaf in flatten(merge(params, trained, scale=2.0)).items():
+        np.testing.assert_array_equal(leaf, np.frombuffer(before[path], np.float32).reshape(leaf.shape))
+    changed = flatten(merge(params, normals(trained), scale=2.0))
+    assert before == {path: np.asarray(leaf).tobytes() for path, leaf in flatten(params).items()}
+    different = {path for path, leaf in changed.items() if np.asarray(leaf).tobytes() != before[path]}
+    assert different == {path for path in before if path.endswith("qkv.kernel")}
+    keys = np.split(np.asarray(changed["encoder.blocks.0.attention.qkv.kernel"]), 3, axis=1)[1]
+    np.testing.assert_array_equal(
+        keys, np.split(np.asarray(flatten(params)["encoder.blocks.0.attention.qkv.kernel"]), 3, 1)[1]
+    )
+
+
+def test_at_full_rank_any_change_of_the_matrix_is_reached():
+    """Section 4.1: with the rank of the matrices LoRA has the expressiveness of full fine-tuning. A = I, B = the change."""
+    _, params = one_layer()
+    with jax.enable_x64(True):
+        trained = initial_adapters(params, 32, list(TARGETS), jax.random.key(0))
+        wanted = normals(params)
+        flat, goal = flatten(params), flatten(wanted)
+        factors = flatten(trained["adapters"])
+        for name in factors:
+            place, _, factor = name.rpartition(".")
+            path, _, target = place.rpartition(".")
+            row = TARGETS[target]
+            change_IO = np.split((goal[path] - flat[path]) / SCALE, row.parts, axis=1)[row.part]
+            left = change_IO.shape[0] <= change_IO.shape[1]  # I stands on the shorter side
+            eye = np.eye(min(change_IO.shape))
+            value = {"a": eye if left else change_IO, "b": change_IO if left else eye}[factor]
+            in_place(trained["adapters"], name, value)
+        merged = flatten(merge(params, trained, scale=SCALE))
+    adapted = {name.rsplit(".", 2)[0] for name in factors}
+    assert len(adapted) == 4
+    for path in adapted:
+        np.testing.assert_allclose(merged[path], goal[path], rtol=0, atol=FLOAT64)
+
+
+def losses_and_gradients(chunk_size=None):
+    """The siamese loss and its gradient in adapters (with LoRA) and in all parameters (without), at the same model."""
+    definition, params = one_layer()
+    params = jax.tree.map(jnp.asarray, params)
+    whole = partial(merge, params, scale=SCALE)
+    trained = normals(initial_adapters(params, 3, list(TARGETS), jax.random.key(0)), size=0.1)
+    batch, loss = batch_of(), LOSSES["multiple_negatives_ranking"].function
+    options = {"definition": definition, "loss": loss}
+
+    def of_adapters(model):
+        return siamese_loss({"model": model, "head": {}}, batch, None, whole=whole, **options)
+
+    def of_params(model):
+        return siamese_loss({"model": model, "head": {}}, batch, None, **options)
+
+    if chunk_size is None:
+        ours = compiled(jax.value_and_grad(of_adapters))(trained)
+    else:
+        state = {"model": trained, "head": {}}
+        cached = partial(
+            _cached_gradient, definition=definition, loss=loss, chunk_size=chunk_size, remat=False, whole=whole
+        )
+        value, gradient = compiled(cached)(state, batch, None)
+        ours = value, gradient["model"]
+    return of_adapters, trained, ours, compiled(jax.value_and_grad(of_params))(whole(trained))
+
+
+@pytest.mark.parametrize("chunk_size", [None, 3])
+def test_the_gradient_is_the_full_ones_through_the_two_factors(chunk_size):
+    """d/dA = scale * dW B^T and d/dB = scale * A^T dW, whatever else the model does; plain and with GradCache."""
+    with jax.enable_x64(True):
+        _, trained, (loss, gradient), (full_loss, full) = losses_and_gradients(chunk_size)
+    assert abs(float(loss) - float(full_loss)) <= FLOAT64
+    found, of_kernels, factors = flatten(gradient["adapters"]), flatten(full), flatten(trained["adapters"])
+    for name in factors:
+        place, _, factor = name.rpartition(".")
+        path, _, target = place.rpartition(".")
+        row = TARGETS[target]
+        d_IO = np.split(np.asarray(of_kernels[path]), row.parts, axis=1)[row.part]
+        a_IR, b_RO = factors[f"{place}.a"], factors[f"{place}.b"]
+        expected = SCALE * (d_IO @ b_RO.T if factor == "a" else a_IR.T @ d_IO)
+        np.testing.assert_allclose(found[name], expected, rtol=0, atol=FLOAT64)
+        assert target == "key" or np.abs(expected).max() > 1e-6
+
+
+def test_gradient_against_finite_differences():
+    with jax.enable_x64(True):
+        of_adapters, trained, (_, gradient), _ = losses_and_gradients()
+        flat, unravel = ravel_pytree(trained)
+        slope = np.asarray(ravel_pytree(gradient)[0])
+        rng, step = np.random.default_rng(0), 1e-5
+        value = compiled(lambda flat: of_adapters(unravel(flat)))
+        for _ in range(8):
+            direction = rng.normal(size=flat.shape) / np.sqrt(flat.size)
+            numeric = (value(flat + step * direction) - value(flat - step * direction)) / (2 * step)
+            assert abs(numeric - slope @ direction) <= DIFFERENCES
+        assert np.linalg.norm(slope) > 0.1
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    words = "man woman child dog cat water red blue".split()
+    file = tmp_path / "pairs.tsv"
+    rows = "".join(f"the {a} and a {b}\ta {b} by the {a}\n" for a in words[:4] for b in words[3:])
+    file.write_text("anchor\tpositive\n" + rows)
+    return str(file)
+
+
+def config(data, **settings):
+    defaults = {"batch_size": 4, "learning_rate": 1e-2, "checkpoint_every": 2, "max_steps": 5, "lora_rank": 4}
+    return TrainConfig(data=(data,), **{**defaults, **settings})
+
+
+def run(config, folder, family="bert", **options):
+    return train(SentenceEncoder.load(tiny(family)), config, folder, show_progress=False, **options)
+
+
+def bits(encoder):
+    return {path: np.asarray(leaf).tobytes() for path, leaf in flatten(encoder.pretrained.params).items()}
+
+
+def test_a_run_trains_the_adapters_only_and_saves_an_ordinary_folder(pairs, tmp_path):
+    base = SentenceEncoder.load(tiny("bert"))
+    before = bits(base)
+    settings = config(pairs, lora_alpha=8.0, epochs=4, max_steps=None, checkpoint_every=20, dropout=False)
+    trained = train(base, settings, tmp_path / "run", show_progress=False)
+    assert bits(base) == before
+    changed = {path for path, value in bits(trained).items() if value != before[path]}
+    assert changed == {path for path in before if path.endswith("qkv.kernel")}
+    loaded = SentenceEncoder.load(tmp_path / "run" / "final")
+    assert bits(loaded) == bits(trained)
+    np.testing.assert_array_equal(loaded.encode("a man"), trained.encode("a man"))
+    names = {file.name for file in (tmp_path / "run" / "final").iterdir()}
+    assert names - {"README.md"} == {file.name for file in tiny("bert").iterdir()}
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert len(losses) == 20 and np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    # The checkpoint is the adapters' and their two moments: about a tenth of the model's alone.
+    stored = sum(file.stat().st_size for file in (tmp_path / "run" / "checkpoints" / "20").rglob("*") if file.is_file())
+    assert stored < sum(len(value) for value in before.values())
+
+
+@pytest.mark.parametrize("killed_before", [1, 4])
+def test_resumed_to_the_bit(pairs, tmp_path, monkeypatch, killed_before):
+    undisturbed = run(config(pairs), tmp_path / "undisturbed")
+    batch = loop.Run.batch
+
+    def dying(self, step, *asked):
+        if step == killed_before:
+            raise KeyboardInterrupt
+        return batch(self, step, *asked)
+
+    monkeypatch.setattr(loop.Run, "batch", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run(config(pairs), tmp_path / "killed")
+    monkeypatch.setattr(loop.Run, "batch", batch)
+    assert bits(run(config(pairs), tmp_path / "killed")) == bits(undisturbed)
+
+
+def test_on_two_devices_with_the_frozen_weights_spread_it_is_the_same_run(pairs, tmp_path):
+    run(config(pairs, max_steps=2, dropout=False), tmp_path / "one")
+    command = [sys.executable, "-m", "minisbert", "train", str(tiny("bert")), str(tmp_path / "two"), "--data", pairs]
+    command += ["--batch-size", "4", "--learning-rate", "1e-2", "--max-steps", "2", "--no-dropout", "--lora-rank", "4"]
+    command += ["--layout", "fsdp"]
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    losses = [
+        [json.loads(line)["loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_adapters_do_not_go_on_beside_other_weights(pairs, tmp_path):
+    run(config(pairs, max_steps=2), tmp_path / "run")
+    other = SentenceEncoder.load(tiny("bert"))
+    other.pretrained.params["encoder"]["embedding_norm"]["bias"] += 1e-3
+    with pytest.raises(TrainingError, match="weights was '"):
+        train(other, config(pairs, max_steps=2), tmp_path / "run", show_progress=False)
+
+
+def test_the_head_of_a_cross_encoder_is_trained_whole(tmp_path):
+    file = tmp_path / "scored.tsv"
+    file.write_text("score\tsentence1\tsentence2\n" + "".join(f"{i / 8}\ta man {i}\ta dog\n" for i in range(8)))
+    model = CrossEncoder.from_encoder(SentenceEncoder.load(tiny("bert")), 1, seed=0)
+    before = bits(model)
+    settings = config(str(file), loss="binary_cross_entropy", max_steps=2)
+    trained = train(model, settings, tmp_path / "run", show_progress=False)
+    changed = {path for path, value in bits(trained).items() if value != before[path]}
+    heads = {path for path in before if path.startswith("head.")}
+    assert heads and changed == heads | {path for path in before if path.endswith("qkv.kernel")}
+    assert bits(model) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"lora_rank": 0}, "lora_rank is 0"),
+        ({"lora_rank": 33}, "lora_rank is 33, but query in .* is 32 x 32. Expected at most 32"),
+        ({"lora_alpha": 0.0}, "lora_alpha is 0.0"),
+        ({"lora_alpha": float("nan")}, "lora_alpha is nan"),
+        ({"lora_rank": None, "lora_alpha": 8.0}, "with a lora_rank"),
+        ({"lora_targets": ()}, "lora_targets is"),
+        ({"lora_targets": ("query", "query")}, "each once"),
+        ({"lora_targets": ("qkv",)}, "lora_targets is .*expected of query, key"),
+    ],
+)
+def test_what_cannot_be_adapted_is_refused_before_anything_is_written(pairs, tmp_path, settings, told):
+    with pytest.raises(InputError, match=told):
+        run(config(pairs, **settings), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_without_such_matrices_is_refused():
+    with pytest.raises(InputError, match="lora_targets has 'query', but the model has no such matrix"):
+        initial_adapters({"token_embedding": {"embedding": jnp.ones((3, 2))}}, 1, ["query"], jax.random.key(0))
