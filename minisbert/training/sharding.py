@@ -10,8 +10,9 @@ XLA puts in the collectives. So in-batch negatives are those of all devices, and
                        ZeRO, stage 3); or cut within each layer over model devices (Shoeybi et al. 2019, Megatron-LM,
                        section 3: heads and inner units side by side, one sum at the end of each half of a block)
 
-With N devices of which M share a copy of the model, the mesh is N / M data devices by M model devices. Several hosts:
-hosts.py. Left out: pipelines of layers.
+With N devices of which M share a copy of the model, the mesh is N / M data devices by M model devices. Query, key and value
+are one matrix, whose columns are cut without regard to the three: XLA exchanges [rows, L, 3 D] numbers a block and way, which
+Megatron-LM's three matrices save. Several hosts: hosts.py. Left out: pipelines of layers.
 """
 
 import re

@@ -213,6 +213,20 @@ def test_gradcache_takes_the_same_steps(pairs, tmp_path):
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
 
 
+def test_ordered_takes_the_same_way_and_accumulates(pairs, tmp_path):
+    """24 rows are 6 steps, so 3 changes of the weights."""
+    folders = [tmp_path / reduction for reduction in ("plain", "ordered")]
+    for folder in folders:
+        run(config(pairs, accumulate=2, reduction=folder.name, warmup=0.0, checkpoint_every=3), folder)
+    lines = [[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in folders]
+    # As in the test before; there and here batches are packed into other shapes.
+    losses = [[line["loss"] for line in of_run] for of_run in lines]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+    rates = [line["learning_rate"] for line in lines[0]]
+    assert rates[0] == rates[1] > rates[2] == rates[3] > rates[4] == rates[5]
+    assert {tuple(line["shape"]) for line in lines[1]} == {(8, 64)}
+
+
 def test_the_softmax_head_is_trained_and_saved(tmp_path):
     random = np.random.default_rng(2)
     names = ["entailment", "neutral", "contradiction"]
