@@ -29,11 +29,11 @@ BARE, SILENT, HANG, CRASH, RAN = "bare traceback", "silent garbage", "hang", "cr
 OUTCOMES = (CORRECT, CLEAR, UNCLEAR, REFUSED_GOOD, BARE, SILENT, HANG, CRASH, RAN)
 WELL = (CORRECT, CLEAR)
 
-# Every message says what was expected or what to do.
+# Every message says what was expected or what to do; the last two are the flag parser's words.
 ADVICE = re.compile(
-    r"expect|fetch|use another|do not use|check|correct|remove|choose|make|set |start|load|run |needs|shorten|name the|"
-    r"required|helptext",
-    re.I,
+    "expect|fetch|use another|do not use|check the|correct|remove|choose|shorten|make it|make the|make room"
+    "|where you trust|look at|lower the|load |start again|start the same|name the|pass |write |required|helptext",
+    re.IGNORECASE,
 )
 LONGEST_MESSAGE = 8000
 
