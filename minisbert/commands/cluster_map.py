@@ -81,7 +81,7 @@ def save_map(
         title: above the map.
 
     Raises:
-        DataError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
     if Path(out).suffix.lower() == ".html":
         page = _page(points_M2, labels_M, texts, names, title)

@@ -114,7 +114,7 @@ def save_headline_plot(out: str, times: "Headline", *, title: str) -> None:
     """Draw the times as bars on a logarithmic scale, the article's beside those of this machine.
 
     Raises:
-        DataError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
     # The Agg canvas directly instead of pyplot: no window system is asked for, and no global state is left.
     from matplotlib.backends.backend_agg import FigureCanvasAgg

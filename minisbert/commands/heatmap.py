@@ -28,7 +28,7 @@ def save_heatmap(
         quantity: what the numbers are, at the colour bar.
 
     Raises:
-        DataError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
     # The Agg canvas directly instead of pyplot: no window system is asked for, and no global state is left.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
