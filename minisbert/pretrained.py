@@ -187,8 +187,8 @@ def join_towers(towers: Mapping[str, Pretrained], default: str | None = None) ->
         ModelFolderError: a name that is none, an unknown default, embeddings of different widths, a Router in a Router.
 
     Example:
-        >>> static, bert = (load_pretrained(Path("weights", name)) for name in ("tiny-static", "tiny-bert"))
-        >>> list(join_towers({"query": static, "document": bert}, default="document").towers)
+        >>> static, layers = (load_pretrained(Path("weights", name)) for name in ("tiny-static", "tiny-layers"))
+        >>> list(join_towers({"query": static, "document": layers}, default="document").towers)
         ['query', 'document']
     """
     check_names(towers, "join_towers")
