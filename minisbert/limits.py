@@ -12,3 +12,4 @@ TEXT_GROWTH = 100  # how many times as long a tokenizer may make a text before s
 TOKENS = ROWS  # tokens of one text, where the model sets no limit
 NAME_BYTES = 255  # the name of a file or folder, as far as file systems go
 PIECE_LENGTH = 4_096  # characters of one piece of a vocabulary (some tokenizers crash over very long ones)
+SPREAD = 1_000_000_000  # numbers of a table whose rows are shared, once each token has its own; the file is far smaller

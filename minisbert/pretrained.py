@@ -101,9 +101,8 @@ def load_pretrained(path: Path, *, put: Callable[[str, np.ndarray], Any] | None 
     put = put or (lambda path, array: jax.device_put(array))
     if folder.routes is None:
         return _load_chain(folder, put, {})
-    modules: dict[
-        tuple[Path, str], Converted
-    ] = {}  # a module that several routes name is read, and kept in memory, once
+    # A module that several routes name is read, and kept in memory, once.
+    modules: dict[tuple[Path, str], Converted] = {}
     towers = {name: _load_chain(tower, put, modules) for name, tower in folder.towers.items()}
     return replace(towers[folder.routes.main], folder=folder, towers=towers)
 
@@ -211,8 +210,8 @@ def join_towers(towers: Mapping[str, Pretrained], default: str | None = None) ->
         ModelFolderError: a name that is none, an unknown default, embeddings of different widths, a Router in a Router.
 
     Example:
-        >>> static, bert = (load_pretrained(Path("weights", name)) for name in ("tiny-static", "tiny-bert"))
-        >>> list(join_towers({"query": static, "document": bert}, default="document").towers)
+        >>> static, layers = (load_pretrained(Path("weights", name)) for name in ("tiny-static", "tiny-layers"))
+        >>> list(join_towers({"query": static, "document": layers}, default="document").towers)
         ['query', 'document']
     """
     check_names(towers, "join_towers")
@@ -262,7 +261,9 @@ def _write_routes(model: Pretrained, path: Path) -> dict[str, list[str]]:
         structure[route] = []
         for i, ((name, module), weights) in enumerate(zip(chain_of(folder), _weights(tower), strict=True)):
             leaves = tuple(id(leaf) for leaf in flatten(weights).values())
-            same = (name, module, leaves, folder.max_seq_length if module is None else None)
+            # An encoder is one with another only if it reads texts as that does.
+            reads = (folder.max_seq_length, folder.do_lower_case, *sorted(tower.tokenizer_files.items()))
+            same = (name, module, leaves, reads if module is None else ())
             if not leaves or same not in written:
                 written[same] = f"{route}_{i}_{name}"
                 write_module(folder, module, path / written[same])

@@ -40,7 +40,7 @@ class Design:
     @property
     def pools_layers(self) -> bool:
         """Whether the token embeddings are a mean of the encoder's layers."""
-        return isinstance(self.modules[0], WeightedLayerPooling)
+        return any(isinstance(module, WeightedLayerPooling) for module in self.modules[:1])
 
     def describe(self, **lengths: Any) -> list[str]:
         """A line for each module, as sentence-transformers prints them.

@@ -51,6 +51,7 @@ def refuse_other_kinds(path: Path) -> None:
 
 
 def _signs_of_other_kinds(path: Path) -> Iterator[str]:
+    # Looked for in lists of the names: what stands in a file may be of any type, which no dict would take as a key.
     file = path / "config_sentence_transformers.json"
     if (name := _values(file).get("model_type")) in list(_OTHER_MODELS):
         yield f"{file}: 'model_type' is {name!r}, {_OTHER_MODELS[name]}"

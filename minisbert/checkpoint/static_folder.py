@@ -9,6 +9,7 @@ Token t's vector is `embedding.weight[t]`, or `weights[t] * embeddings[mapping[t
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,11 @@ def static_config(folder: Path) -> dict[str, Any]:
     """
     tensors = StaticTensors(folder)
     shape = tensors.shapes().get(TABLE, ())
+    if tensors.is_shared and math.prod(shape) > limits.SPREAD:
+        raise ModelFolderError(
+            f"{tensors.where}: {_SHARED!r} {list(tensors.files.shapes()[_SHARED])} and {_MAPPING!r} make a table of "
+            f"{list(shape)}. Expected at most {limits.SPREAD} numbers; use another model."
+        )
     if len(shape) != 2 or not all(shape):
         found = ", ".join(f"{name!r} {list(size)}" for name, size in sorted(tensors.files.shapes().items())[:10])
         raise ModelFolderError(

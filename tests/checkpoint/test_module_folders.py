@@ -191,6 +191,11 @@ CASES = [
     bad("a mapping of numbers with a point", shared_rows(mapping=ones(V)), SM, "mapping", "float32"),
     bad("a mapping in two directions", shared_rows(mapping=np.zeros((V, 1), np.int64)), SM, str([V, 1])),
     bad("a mapping of fewer tokens", shared_rows(mapping=np.zeros(V - 1, np.int64), weights=None), SJ, str(V - 1)),
+    bad(
+        "one row for all of 100,000 tokens",
+        shared_rows(embeddings=ones(1, 20_000), mapping=np.zeros(100_000, np.int8), weights=None),
+        *(SM, "[1, 20000]", "[100000, 20000]"),
+    ),
     bad("weights of fewer tokens", shared_rows(weights=ones(V - 1)), SM, "weights", str(V - 1)),
     bad("weights of the rows", shared_rows(weights=ones(9)), SM, "weights", "[9]", str(V)),
     bad("weights that are whole", shared_rows(weights=np.ones(V, np.int64)), SM, "weights", "int64"),
