@@ -56,19 +56,21 @@ MODES = ("plain", "gradcache", "accumulated")
 UNOPTIMIZED = {"xla_backend_optimization_level": 0}
 
 
-def any_loss(embeddings_1ND: jax.Array, given: dict, head: dict, *, cases: list) -> jax.Array:
-    """The loss of `cases[which]`."""
+def any_loss(embeddings_1ND: jax.Array, given: Targets, head: dict, *, cases: list) -> jax.Array:
+    """The loss of `cases[which]`; the columns of `given.labels_B` are which, class, score, margins."""
+    which_N, class_N, score_N, *_ = given.labels_B.T
+    margin_N5 = given.labels_B[:, 3:]
 
     def one(name, S, options):
         row, B = LOSSES[name], N // S
-        labels = {"class": given["class"], "margin": given["margin"][:B, : S - 2]}.get(row.needs, given["score"])
-        hashes_SB = given["hashes"][: S * B].reshape(S, B)
-        targets = Targets(labels[:B], hashes_SB, given["teacher"][: S * B].reshape(S, B, -1))
+        labels = {"class": class_N.astype(jnp.int32), "margin": margin_N5[:B, : S - 2]}.get(row.needs, score_N)
+        hashes_SB, teacher_SBD = given.hashes_SB[0, : S * B], given.teacher_SBD[0, : S * B]
+        targets = Targets(labels[:B], hashes_SB.reshape(S, B), teacher_SBD.reshape(S, B, -1))
         return lambda: row.function(
             embeddings_1ND[0, : S * B].reshape(S, B, -1), targets, head if row.has_head else None, **options
         )
 
-    return jax.lax.switch(given["which"], [one(*case) for case in cases])
+    return jax.lax.switch(which_N[0].astype(jnp.int32), [one(*case) for case in cases])
 
 
 def batch_of(seed: int, width: int, dtype) -> TrainBatch:
@@ -80,15 +82,20 @@ def batch_of(seed: int, width: int, dtype) -> TrainBatch:
     examples_PT.flat[where] = np.arange(N)
     hashes = random.integers(0, 2**32, N).astype(np.uint32)
     hashes[[29, 35, 50]] = hashes[[1, 30, 2]]
-    given = {
-        "class": (np.arange(N) % 3).astype(np.int32),
-        "score": (np.arange(N) % 5 / 4).astype(dtype),
-        "margin": (10 * random.normal(size=(N, 5))).astype(dtype),
-        "teacher": random.normal(size=(N, width)).astype(dtype),
-        "hashes": hashes,
-        "which": np.int32(0),
-    }
+    labels = [np.zeros(N), np.arange(N) % 3, np.arange(N) % 5 / 4, *(10 * random.normal(size=(5, N)))]
+    given = Targets(
+        np.stack(labels, axis=1).astype(dtype),
+        hashes[None],
+        random.normal(size=(1, N, width)).astype(dtype),
+    )
     return TrainBatch(rows, examples_PT, np.zeros_like(examples_PT, np.int32), where.reshape(1, N), given)
+
+
+def choose(batch: TrainBatch, which: int) -> TrainBatch:
+    """The batch for `cases[which]`."""
+    labels_B = batch.targets.labels_B.copy()
+    labels_B[:, 0] = which
+    return batch._replace(targets=batch.targets._replace(labels_B=labels_B))
 
 
 def keep_gradient() -> optax.GradientTransformation:
@@ -138,11 +145,12 @@ class Bench:
                 after: TrainState = jax.device_put(jax.tree.map(jnp.copy, state), sharding)
                 losses = []
                 for batch in batches:
-                    batch = batch._replace(targets={**batch.targets, "which": np.int32(which)})
+                    batch = choose(batch, which)
                     after, metrics = step(after, batch if ordered else place_batch(batch, mesh))
                     losses.append(float(metrics.loss))
                 gradient = after.optimizer_state.inner_opt_state if mode == "accumulated" else after.optimizer_state
                 found.append((losses[-1], [np.asarray(leaf) for leaf in jax.tree.leaves(gradient)]))
+            assert len({loss for loss, _ in found}) == len(self.cases), "not every loss was computed"
             spread = sum(not leaf.is_fully_replicated for leaf in jax.tree.leaves(after.params))
         return found, spread
 
