@@ -96,7 +96,7 @@ assert alone * DEVICES == whole
 #
 # `make_train_step` is the step of notebook 08; nothing in it knows of devices. Plain gradient descent with rate 1 makes the
 # change of the parameters the gradient itself. The only differences are where the batch lies (`place_batch`) and where the
-# state lies (`state_sharding`), by a table of two layouts:
+# state lies (`state_sharding`), by a table of layouts. Two of them:
 #
 # - *replicated*: the parameters are the same on each device;
 # - *fsdp*: the matrices are cut up too, and gathered when they are needed.
