@@ -301,5 +301,5 @@ assert np.abs(scores["one transpose forgotten"] - scores["right"]).max() > 0.1
 # ```
 # </details>
 #
-# **The file just read:** `minisbert/encoders/bert.py`: Config, Encoder, head and rules in 214 lines. Next:
+# **The file just read:** `minisbert/encoders/bert.py`: Config, Encoder, head and rules in one file. Next:
 # [06 Cross-encoder or bi-encoder](06_cross_or_bi_encoder.ipynb).
