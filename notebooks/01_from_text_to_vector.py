@@ -197,5 +197,5 @@ assert abs(newer_gap - 0.25440932) < 2e-6  # 0.51847214 - 0.26406282
 # </details>
 #
 # **The file just read:** `minisbert/sentence_model.py`: tokens → transformer → pooling → sentence embedding, as one module
-# of 159 lines. Around it stands `minisbert/sentence_encoder.py`, which puts text in. Next:
+# that reads in one sitting. Around it stands `minisbert/sentence_encoder.py`, which puts text in. Next:
 # [02 Why attention](02_why_attention.ipynb).

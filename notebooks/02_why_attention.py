@@ -290,7 +290,7 @@ by_length.legend(loc="lower left")
 show(
     figure,
     "Left: words translated right against the number of phrases. The GRU with one vector falls from "
-    "over 90 % at one phrase to about half at four; with attention, and as a transformer, nearly all are "
+    "about 90 % at one phrase to about half at four; with attention, and as a transformer, nearly all are "
     "right. Right: the loss of the first stays near 0.7 nats a word, the other two fall to about 0.01.",
 )
 

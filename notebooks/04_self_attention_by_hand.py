@@ -121,8 +121,9 @@ assert before.min() > 0.95
 
 # %%
 context_LH = weights_QK @ value_LH
-print("largest difference from the value of the token before:", np.abs(context_LH[1:] - value_LH[:-1]).max().round(3))
-assert np.abs(context_LH[1:] - value_LH[:-1]).max() < 0.1
+difference = np.abs(context_LH[1:] - value_LH[:-1]).max()
+print(f"largest difference from the value of the token before: {difference:.0e}")
+assert difference < 0.1
 
 # %% [markdown]
 # ## All heads, and the last matrix

@@ -64,8 +64,9 @@ assert segments == [0] * 7 + [1] * 5
 # %%
 tiny = SentenceEncoder.load("../weights/tiny-bert")
 tiny_cross = CrossEncoder.from_encoder(tiny)
-texts = [f"a {who} {does}" for who in "cat dog man bird child horse".split() for does in
-         ("eats", "sleeps", "sees a dog", "is in town", "runs home", "has a book", "is red", "sings")]  # fmt: skip
+who = "cat dog man bird child horse".split()
+does = ["eats", "sleeps", "sees a dog", "is in town", "runs home", "has a book", "is red", "sings"]
+texts = [f"a {one} {what}" for one in who for what in does]
 embeddings_BD = tiny.encode(texts).astype(np.float64)
 tables = {
     "bi-encoder": cosine(embeddings_BD, embeddings_BD),
@@ -106,7 +107,8 @@ TRIPLES = [
     ("Paris is larger than Rome", "Rome is larger than Paris", "Rome is smaller than Paris"),
     ("the lawyer called the doctor", "the doctor called the lawyer", "the doctor was called by the lawyer"),
 ]
-sentence_BD, exchanged_BD, paraphrase_BD = (bi_encoder.encode(list(column)) for column in zip(*TRIPLES, strict=True))
+columns = zip(*TRIPLES, strict=True)
+sentence_BD, exchanged_BD, paraphrase_BD = (bi_encoder.encode(list(column)) for column in columns)
 exchanged_B = pairwise_cosine(sentence_BD, exchanged_BD)
 paraphrase_B = pairwise_cosine(sentence_BD, paraphrase_BD)
 print("roles exchanged   paraphrase")
@@ -167,9 +169,8 @@ bi_tokens = sum(count.tokens for count in alone)
 cross_tokens = pairs * np.mean([count.tokens for count in together])
 print(f"tokens to compute: bi-encoder {bi_tokens:,}, cross-encoder about {cross_tokens / 1e6:,.0f} million")
 print(f"that is {cross_tokens / bi_tokens:,.0f} times as many")
-assert (
-    abs(cross_tokens / bi_tokens / (n - 1) - 1) < 0.1
-)  # a pair has twice the tokens, and there are (n - 1) / 2 a sentence
+# A pair has twice the tokens of a sentence, and there are (n - 1) / 2 pairs for each sentence.
+assert abs(cross_tokens / bi_tokens / (n - 1) - 1) < 0.1
 
 # %% [markdown]
 # ## Cost, measured
@@ -196,16 +197,18 @@ assert ratio > 500  # several thousand; machines and their load differ
 sizes = np.logspace(1, 6, 50)
 figure = Figure(figsize=(7.5, 4), layout="constrained")
 axes = figure.subplots()
-axes.loglog(sizes, sizes * (sizes - 1) / 2 / few.pairs_per_second, "--", color=ORANGE, label="cross-encoder, here")
-together = sizes * embed_each + sizes * (sizes - 1) / 2 * few.compare_seconds / few.pairs
-axes.loglog(sizes, together, "-", color=BLUE, label="bi-encoder, here: embed and compare")
+many = sizes * (sizes - 1) / 2
+by_pairs = many / few.pairs_per_second
+by_vectors = sizes * embed_each + many * few.compare_seconds / few.pairs
+axes.loglog(sizes, by_pairs, "--", color=ORANGE, label="cross-encoder, here")
+axes.loglog(sizes, by_vectors, "-", color=BLUE, label="bi-encoder, here: embed and compare")
 axes.loglog(n, PUBLISHED["cross-encoder"], "s", color=ORANGE, markeredgecolor="black", label="article: 65 hours")
 axes.loglog(n, PUBLISHED["embedding"], "o", color=BLUE, markeredgecolor="black", label="article: 5 seconds")
 for seconds, name in ((1, "a second"), (3600, "an hour"), (86400, "a day"), (86400 * 365, "a year")):
     axes.axhline(seconds, color="grey", linewidth=0.5)
-    axes.text(11, seconds * 1.3, name, color="grey", fontsize=8)
-axes.set(xlabel="sentences", ylabel="time for the most similar pair (s)")
-axes.legend(loc="upper left", bbox_to_anchor=(0.08, 1))
+    axes.text(1.4e6, seconds, name, color="dimgrey", fontsize=9, va="center", backgroundcolor="white")
+axes.set(xlim=(10, 1e7), xlabel="sentences", ylabel="time for the most similar pair (s)")
+axes.legend(loc="upper left")
 show(
     figure,
     "Time against the number of sentences, both axes logarithmic. The cross-encoder's line rises twice as "
