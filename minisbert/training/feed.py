@@ -72,6 +72,8 @@ def pair_batch(
 def widened(batch: TrainBatch, rows: int, length: int, padding_id: int) -> TrainBatch:
     """The same texts in more and longer rows, as `pack` fills up: what is added is empty."""
     P, L = batch.rows.token_ids_PL.shape
+    if (rows, length) == (P, L):
+        return batch
     T = batch.rows.lengths_PT.shape[1]
     slots = T * length // L
 

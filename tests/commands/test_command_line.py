@@ -122,7 +122,7 @@ def test_a_full_disk_behind_stdout():
     with open("/dev/full", "wb") as full:
         done = subprocess.run([sys.executable, "-m", "minisbert", "--version"], stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 2
-    assert done.stderr == b"minisbert: error: stdout: cannot be written, [Errno 28] No space left on device\n"
+    assert done.stderr == b"minisbert: error: stdout: cannot be written (No space left on device). Make room.\n"
 
 
 def test_a_reader_that_leaves_is_no_error(tiny_bert):

@@ -22,6 +22,7 @@ from safetensors.numpy import save
 
 from minisbert.checkpoint import folder as folders
 from minisbert.checkpoint.folder import read_folder
+from minisbert.checkpoint.modules import Dense
 from minisbert.checkpoint.tensors import INDEX, WEIGHTS, SafetensorsFiles
 from minisbert.commands.files import read_sentences
 from minisbert.errors import MinisbertError
@@ -200,7 +201,7 @@ def check_settings(file: Path, content: bytes) -> None:
     assert read.do_lower_case == lengths.get("do_lower_case", False)
     if lengths.get("max_seq_length") is not None:
         assert read.max_seq_length == lengths["max_seq_length"]
-    dense = next(module for module in read.modules if isinstance(module, folders.Dense))
+    dense = next(module for module in read.modules if isinstance(module, Dense))
     assert dense.out_features == places["2_Dense/config.json"]["out_features"]
 
 

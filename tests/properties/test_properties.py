@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from minisbert.checkpoint.convert import Rule, convert, export
-from minisbert.checkpoint.folder import POOLING_MODES
+from minisbert.checkpoint.modules import POOLING_MODES
 from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
 from minisbert.pooling import pool
 from minisbert.pretrained import load_pretrained

@@ -10,7 +10,8 @@ import pytest
 from minisbert.errors import InputError, TrainingError
 from minisbert.text.packing import pack, packed_shape
 from minisbert.training.config import RECIPES, TrainConfig
-from minisbert.training.programs import Programs, fill_up, optimizer_for, sampled_steps
+from minisbert.training.feed import widened
+from minisbert.training.programs import Programs, optimizer_for, sampled_steps
 from minisbert.training.siamese import TrainBatch
 from minisbert.training.targets import Targets
 
@@ -77,10 +78,10 @@ def test_other_targets_are_another_program():
 
 def test_filled_up_is_as_if_packed_so():
     lengths = [30, 20, 60, 12]
-    more, packed = fill_up(batch_of(*lengths), 8, PADDING), batch_of(*lengths, multiple=8)
+    more, packed = widened(batch_of(*lengths), 8, 64, PADDING), batch_of(*lengths, multiple=8)
     jax.tree.map(np.testing.assert_array_equal, more, packed)
     assert more.rows.token_ids_PL.dtype == packed.rows.token_ids_PL.dtype
-    assert fill_up(packed, 8, PADDING) is packed
+    assert widened(packed, 8, 64, PADDING) is packed
 
 
 @pytest.mark.parametrize(
