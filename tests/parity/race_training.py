@@ -1,12 +1,14 @@
 """Training steps of all-MiniLM-L6-v2 against sentence-transformers, taking turns in one process: pairs a second.
 
     python tests/parity/race_training.py [--rounds 10] [--loss multiple_negatives_ranking --batch-size 64]
+    python tests/parity/race_training.py --memory minisbert|peer        one side alone: the peak memory of its process
 
 SNLI pairs, dropout on, float32, AdamW and clipping on both sides, tokenizing included; each side has seen each batch once
 before it is timed. Prints the median of each side, the median of the ratios and their spread.
 """
 
 import argparse
+import resource
 import time
 from functools import partial
 from pathlib import Path
@@ -79,10 +81,18 @@ def main() -> None:
         "--loss", choices=("softmax", "multiple_negatives_ranking"), default="multiple_negatives_ranking"
     )
     parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--memory", choices=("minisbert", "peer"), help="measure this side's memory instead")
     options = parser.parse_args()
     order = Batches([open_examples(str(SNLI))], options.batch_size, seed=0)
     batches = [order.batch_at(i) for i in range(options.rounds)]
     folder = locate("all-MiniLM-L6-v2", offline=True)
+    if options.memory:
+        one = (ours if options.memory == "minisbert" else theirs)(folder, options.loss, batches)
+        for i in range(options.rounds):
+            one(i)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        print(f"{options.memory}, {options.loss}, batch {options.batch_size}: peak {peak} MiB")
+        return
     sides = {"minisbert": ours(folder, options.loss, batches), "peer": theirs(folder, options.loss, batches)}
     for one in sides.values():
         for i in range(options.rounds):
