@@ -230,7 +230,7 @@ def call(**changes: Any) -> Callable[[Any, Work], Any]:
 
 
 RUNS: list[tuple[str, Callable[[Any, Work], Any], Refused]] = [
-    ("a file in the place of the run's folder", trained(before=occupied), refused("TrainingError", "run")),
+    ("a file in the place of the run's folder", trained(before=occupied), refused("WriteError", "run")),
     (
         "a file in the place of the checkpoints",
         trained(before=file_for_checkpoints),

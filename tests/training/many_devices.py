@@ -8,8 +8,9 @@ One program computes every loss of `CASES`, chosen while it runs, on the same 56
 
 import os
 
-os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if __name__ == "__main__":  # before jax is imported, and not for the tests that import this file
+    os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import hashlib
 import json

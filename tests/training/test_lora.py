@@ -333,7 +333,7 @@ def test_the_head_of_a_cross_encoder_is_trained_whole(tmp_path):
         ({"lora_rank": 33}, "lora_rank is 33, but query in .* is 32 x 32. Expected at most 32"),
         ({"lora_alpha": 0.0}, "lora_alpha is 0.0"),
         ({"lora_alpha": float("nan")}, "lora_alpha is nan"),
-        ({"lora_rank": None, "lora_alpha": 8.0}, "with a lora_rank"),
+        ({"lora_rank": None, "lora_alpha": 8.0}, "without a lora_rank"),
         ({"lora_targets": ()}, "lora_targets is"),
         ({"lora_targets": ("query", "query")}, "each once"),
         ({"lora_targets": ("qkv",)}, "lora_targets is .*expected of query, key"),
