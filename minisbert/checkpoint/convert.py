@@ -109,8 +109,8 @@ def refuse_too_few(
     if len(wanted) > 2 * len(found):
         absent = [name for name in wanted if name not in found]
         raise ModelFolderError(
-            f"{tensors.where}: the weights do not fit config.json. With num_hidden_layers {layers} they are {len(wanted)} tensors, the "
-            f"file has {len(found)}; missing: {', '.join(map(repr, absent[:3]))} ... {absent[-1]!r}. Check config.json or "
+            f"{tensors.where}: the weights do not fit config.json. With num_hidden_layers {layers} they are "
+            f"{len(wanted)} tensors, the file has {len(found)}; missing: {', '.join(map(repr, absent[:3]))} ... {absent[-1]!r}. Check config.json or "
             "fetch the model again."
         )
 
