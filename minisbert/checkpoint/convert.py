@@ -110,8 +110,8 @@ def refuse_too_few(
         absent = [name for name in wanted if name not in found]
         raise ModelFolderError(
             f"{tensors.where}: the weights do not fit config.json. With num_hidden_layers {layers} they are "
-            f"{len(wanted)} tensors, the file has {len(found)}; missing: {', '.join(map(repr, absent[:3]))} ... {absent[-1]!r}. Check config.json or "
-            "fetch the model again."
+            f"{len(wanted)} tensors, the file has {len(found)}; missing: "
+            f"{', '.join(map(repr, absent[:3]))} ... {absent[-1]!r}. Check config.json or fetch the model again."
         )
 
 
