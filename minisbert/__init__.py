@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         InputError,
         MinisbertError,
         ModelFolderError,
+        SearchError,
         TrainingError,
         TrainingStopped,
     )
@@ -38,6 +39,7 @@ _NAMES = {
     "ModelFolderError": "minisbert.errors",
     "DownloadError": "minisbert.errors",
     "DataError": "minisbert.errors",
+    "SearchError": "minisbert.errors",
     "TrainingError": "minisbert.errors",
     "TrainingStopped": "minisbert.errors",
 }
@@ -48,6 +50,7 @@ __all__ = [
     "InputError",
     "MinisbertError",
     "ModelFolderError",
+    "SearchError",
     "SentenceEncoder",
     "TrainingError",
     "TrainingStopped",

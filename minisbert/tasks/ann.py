@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from minisbert.errors import DataError, InputError
+from minisbert.errors import InputError, SearchError
 from minisbert.tasks.search import Hits
 
 # Links a node, and candidates followed while building and while searching: the libraries' and the paper's usual range.
@@ -41,7 +41,7 @@ class Graph(Protocol):
         """Read it back.
 
         Raises:
-            DataError: it is no such file, or of another width.
+            SearchError: it is no such file, or of another width.
         """
 
 
@@ -78,7 +78,7 @@ class FaissGraph:
         self._faiss.write_index(self._index, str(path))
 
     def read(self, path: Path) -> None:
-        """Read it back. Raises DataError: it is no such file, or of another width."""
+        """Read it back. Raises SearchError: it is no such file, or of another width."""
         try:
             self._index = self._faiss.read_index(str(path))
             fits = self._index.d == self.width and hasattr(self._index, "hnsw")
@@ -134,7 +134,7 @@ class UsearchGraph:
         self._index.save(str(path))
 
     def read(self, path: Path) -> None:
-        """Read it back. Raises DataError: it is no such file, or of another width."""
+        """Read it back. Raises SearchError: it is no such file, or of another width."""
         try:
             self._index.load(str(path))
         except (RuntimeError, ValueError) as error:
@@ -153,5 +153,5 @@ def _missing(library: str, extra: str) -> InputError:
     )
 
 
-def _unreadable(path: Path, why: Any) -> DataError:
-    return DataError(f"{path}: the graph cannot be read ({why}). Load without it, and it is built again.")
+def _unreadable(path: Path, why: Any) -> SearchError:
+    return SearchError(f"{path}: the graph cannot be read ({why}). Load without it, and it is built again.")
