@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         InputError,
         MinisbertError,
         ModelFolderError,
+        SearchError,
         TrainingError,
         TrainingStopped,
     )
@@ -40,6 +41,7 @@ _NAMES = {
     "ModelFolderError": "minisbert.errors",
     "DownloadError": "minisbert.errors",
     "DataError": "minisbert.errors",
+    "SearchError": "minisbert.errors",
     "TrainingError": "minisbert.errors",
     "TrainingStopped": "minisbert.errors",
 }
@@ -51,6 +53,7 @@ __all__ = [
     "InputError",
     "MinisbertError",
     "ModelFolderError",
+    "SearchError",
     "SentenceEncoder",
     "TrainingError",
     "TrainingStopped",

@@ -29,6 +29,10 @@ class DataError(MinisbertError, ValueError):
     """A data file (sentences, pairs, scores) is missing, malformed, or has a value out of range."""
 
 
+class SearchError(DataError):
+    """An index's folder is missing something, lies, or holds what is not searched here."""
+
+
 class TrainingError(MinisbertError, RuntimeError):
     """A training run cannot go on, or cannot be resumed, without losing or spoiling something."""
 

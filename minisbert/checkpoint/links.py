@@ -29,7 +29,7 @@ def refuse_links_out(folder: Path, parts: Iterable[Path] = ()) -> None:
     if (
         home.parent.name == "snapshots"
     ):  # the Hugging Face cache: snapshots/<commit>/config.json -> ../../blobs/<digest>
-        stores.append((home.parent.parent / "blobs").resolve())
+        stores.append(home.parent.parent / "blobs")  # itself no link: that could lead anywhere
     for part in {folder, *parts}:
         for file in sorted(part.iterdir()) if os.path.isdir(part) else ():
             if file.suffix not in _READ:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from minisbert.arguments import embedding_rows, positive, refuse_too_long
-from minisbert.errors import DataError, InputError
+from minisbert.errors import InputError, SearchError
 from minisbert.tasks.search import Hits
 
 # Links a node, and candidates followed while building and while searching: the libraries' and the paper's usual range.
@@ -42,7 +42,7 @@ class Graph(Protocol):
         """Read it back.
 
         Raises:
-            DataError: it is no such file, or of another width.
+            SearchError: it is no such file, or of another width.
         """
 
 
@@ -83,7 +83,7 @@ class FaissGraph:
             raise OSError(f"{path.name}: {error}") from None
 
     def read(self, path: Path) -> None:
-        """Read it back. Raises DataError: it is no such file, or of another width."""
+        """Read it back. Raises SearchError: it is no such file, or of another width."""
         try:
             self._index = self._faiss.read_index(str(path))
             fits = self._index.d == self.width and hasattr(self._index, "hnsw")
@@ -143,7 +143,7 @@ class UsearchGraph:
             raise OSError(f"{path.name}: {error}") from None
 
     def read(self, path: Path) -> None:
-        """Read it back. Raises DataError: it is no such file, or of another width."""
+        """Read it back. Raises SearchError: it is no such file, or of another width."""
         try:
             self._index.load(str(path))
         except (RuntimeError, ValueError) as error:
@@ -171,5 +171,5 @@ def _missing(library: str, extra: str) -> InputError:
     )
 
 
-def _unreadable(path: Path, why: Any) -> DataError:
-    return DataError(f"{path}: the graph cannot be read ({why}). Load without it, and it is built again.")
+def _unreadable(path: Path, why: Any) -> SearchError:
+    return SearchError(f"{path}: the graph cannot be read ({why}). Load without it, and it is built again.")

@@ -308,7 +308,7 @@ class Index:
                 Otherwise it is built again when it is first needed.
 
         Raises:
-            DataError: not a whole index.
+            SearchError: not a whole index.
             InputError: another model made it.
         """
         from minisbert.tasks.index_folder import read_index

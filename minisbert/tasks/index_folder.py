@@ -18,7 +18,7 @@ import numpy as np
 from minisbert import limits
 from minisbert.checkpoint.settings import read_json
 from minisbert.checkpoint.whole_folder import staged_folder
-from minisbert.errors import DataError, InputError, ModelFolderError
+from minisbert.errors import DataError, InputError, ModelFolderError, SearchError
 from minisbert.tasks.ann import GRAPHS
 from minisbert.tasks.index import BACKENDS, Index
 from minisbert.tasks.search import SIMILARITIES
@@ -96,7 +96,7 @@ def read_index(folder: Path, encoder: Any, fingerprint: str | None, trust_graph:
         files.append(GRAPH)
     for name in files:
         if not (folder / name).is_file() or _sha256(folder / name) != settings["sha256"].get(name):
-            raise DataError(f"{folder / name}: missing, or not the file that was saved. Make the index again.")
+            raise SearchError(f"{folder / name}: missing, or not the file that was saved. Make the index again.")
     floats = _array(folder / FLOATS, (rows, width), "<f4") if index.keeps_floats else None
     codes = graph = None
     if index.precision != "float32":
@@ -107,7 +107,7 @@ def read_index(folder: Path, encoder: Any, fingerprint: str | None, trust_graph:
         graph = GRAPHS[index.backend](width=width)
         graph.read(folder / GRAPH)
         if len(graph) != rows:
-            raise DataError(f"{folder / GRAPH}: has {len(graph)} rows, the index {rows}. Load without it.")
+            raise SearchError(f"{folder / GRAPH}: has {len(graph)} rows, the index {rows}. Load without it.")
     elif index.backend != "exact":
         logger.warning(f"{folder}: the graph is built again; trust_graph=True reads it, for a folder of your own.")
     index.restore(*_rows(folder / ROWS, rows), floats, codes, graph)
@@ -126,9 +126,9 @@ def _settings(folder: Path) -> dict[str, Any]:
     try:
         settings = read_json(path)
     except ModelFolderError as error:
-        raise DataError(f"{folder}: no index can be read here ({error}).") from None
+        raise SearchError(f"{folder}: no index can be read here ({error}).") from None
     if not isinstance(settings, dict) or settings.get("format") != FORMAT or settings.get("version") != VERSION:
-        raise DataError(f"{path}: is not of a {FORMAT}, version {VERSION}. Expected a folder that Index.save wrote.")
+        raise SearchError(f"{path}: is not of a {FORMAT}, version {VERSION}. Expected a folder that Index.save wrote.")
     expected = {
         "fingerprint": lambda value: value is None or isinstance(value, str),
         "similarity": lambda value: value in SIMILARITIES,
@@ -144,14 +144,17 @@ def _settings(folder: Path) -> dict[str, Any]:
         f"{key!r} is {shown(settings.get(key))}" for key, holds in expected.items() if not holds(settings.get(key))
     ]
     if wrong:
-        raise DataError(f"{path}: {'; '.join(wrong)}. Expected what Index.save writes; make the index again.")
+        raise SearchError(f"{path}: {'; '.join(wrong)}. Expected what Index.save writes; make the index again.")
     return settings
 
 
 def _array(path: Path, shape: tuple[int, int], dtype: str) -> NpyFile:
-    file = NpyFile(path)
+    try:
+        file = NpyFile(path)
+    except DataError as error:
+        raise SearchError(str(error)) from None
     if file.shape != shape or file.dtype != np.dtype(dtype):
-        raise DataError(
+        raise SearchError(
             f"{path}: holds {file.dtype} {list(file.shape)}. Expected {np.dtype(dtype)} {list(shape)}, as {SETTINGS} "
             "tells; make the index again."
         )
@@ -167,15 +170,15 @@ def _rows(path: Path, count: int) -> tuple[list[str | int], list[str | None]]:
                 row = json.loads(line)
                 one, text = row["id"], row["text"]
             except (ValueError, KeyError, TypeError, RecursionError):
-                raise DataError(f"{path}, line {number}: no id and text. Make the index again.") from None
+                raise SearchError(f"{path}, line {number}: no id and text. Make the index again.") from None
             if isinstance(one, bool) or not isinstance(one, str | int) or not isinstance(text, str | None):
-                raise DataError(
+                raise SearchError(
                     f"{path}, line {number}: {shown(row)}. Expected an id and a text; make the index again."
                 )
             ids.append(one)
             texts.append(text)
     if len(ids) != count or len(set(ids)) != count:
-        raise DataError(f"{path}: {len(ids)} rows, {len(set(ids))} ids. Expected {count}; make the index again.")
+        raise SearchError(f"{path}: {len(ids)} rows, {len(set(ids))} ids. Expected {count}; make the index again.")
     return ids, texts
 
 

@@ -470,6 +470,16 @@ def snapshot(folder: Path) -> None:
     folder.symlink_to(home / "snapshots" / "main")
 
 
+def snapshot_of_a_link(folder: Path) -> None:
+    """That layout, with a store that is itself a link to where the files really are."""
+    snapshot(folder)
+    home = folder.parent / "models--org--tiny"
+    (home / "blobs").rename(folder.parent / "elsewhere")
+    (home / "blobs").symlink_to(folder.parent / "elsewhere")
+
+
+LINKS.append(("the Hugging Face cache's store is a link", snapshot_of_a_link, ("link",)))
+
 # --- folders that are odd, and fine --------------------------------------------------------------------------------
 
 FINE: list[tuple[str, Change, Gives]] = [
