@@ -5,8 +5,8 @@
 
 The folder holds StableHLO, the portable form of what XLA compiles, as `jax.export` serializes it (readable by later
 releases of JAX for six months at least); the weights; the tokenizer; and `minisbert_export.json`, which binds them by
-sha256. Needed are jax, tokenizers and numpy: this file may be copied out of the package with errors.py. Text is cut and
-batched as plainly as can be: for speed use SentenceEncoder.
+sha256. Needed are jax, tokenizers, numpy and flatbuffers: this file may be copied out of the package with errors.py. Text
+is cut and batched as plainly as can be: for speed use SentenceEncoder.
 """
 
 import hashlib
@@ -69,9 +69,11 @@ class ExportedEncoder:
         Raises:
             ModelFolderError: it is none, a file is missing or not the one that was written, the program calls anything but
                 StableHLO, or this machine's kind of device is not among those it was made for.
+            InputError: flatbuffers is not installed.
         """
         from tokenizers import Tokenizer
 
+        need_flatbuffers()
         folder = Path(folder)
         settings = _read_settings(folder / SETTINGS)
         for name, digest in settings["sha256"].items():
@@ -199,6 +201,16 @@ def _read_settings(file: Path) -> dict[str, Any]:
             f"{file}: {', '.join(sorted(wrong))} not as `minisbert export` writes it. Export the model again."
         )
     return settings
+
+
+def need_flatbuffers() -> None:
+    """JAX writes and reads programs with a package that it does not install. Raises InputError: it is missing."""
+    try:
+        import flatbuffers  # noqa: F401
+    except ImportError:
+        raise InputError(
+            "flatbuffers is not installed, and exported programs are written with it. Run `pip install 'minisbert[export]'`."
+        ) from None
 
 
 def runs_here(platforms: Sequence[str]) -> bool:

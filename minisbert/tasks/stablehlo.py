@@ -23,7 +23,7 @@ from minisbert.checkpoint.convert import flatten, nest
 from minisbert.checkpoint.staging import digest
 from minisbert.checkpoint.whole_folder import staged_folder
 from minisbert.errors import InputError
-from minisbert.exported import SETTINGS, TOKENIZER, WEIGHTS
+from minisbert.exported import SETTINGS, TOKENIZER, WEIGHTS, need_flatbuffers
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.sentence_model import define
 from minisbert.text.tokenizer import shown
@@ -43,8 +43,9 @@ def export_stablehlo(encoder: SentenceEncoder, target: Path, platforms: Sequence
         platforms: kinds of device the program is for.
 
     Raises:
-        InputError: an unknown platform, a model in bfloat16, or a target that is something else.
+        InputError: an unknown platform, a model in bfloat16, a target that is something else, or no flatbuffers.
     """
+    need_flatbuffers()
     if not isinstance(encoder, SentenceEncoder) or encoder.compute_dtype != "float32":
         raise InputError(f"encoder is {shown(encoder)}. Expected a SentenceEncoder loaded in float32.")
     if not platforms or set(platforms) - set(_KNOWN_PLATFORMS):

@@ -4,7 +4,7 @@
 
 `act(lib, work)` does one thing with a library (libraries.py) and an empty folder of its own. What must happen is either
 an error of a given class whose message holds given words, or a right result, known by a check. Cases with `peer` use
-only what sentence-transformers has too, and are run against it by the same code (run.py --peer).
+only what sentence-transformers has too, and are run against it by the same code (run_battery.py --peer).
 """
 
 import os
@@ -197,7 +197,7 @@ class TimeLimit(BaseException):
 
 @contextmanager
 def _limited(seconds: float) -> Iterator[None]:
-    """Raise TimeLimit after so many seconds. What does not come back to Python is killed by run.py from outside."""
+    """Raise TimeLimit after so many seconds. What does not come back to Python is killed by run_battery.py from outside."""
 
     def too_long(*_: Any) -> None:
         raise TimeLimit

@@ -1,4 +1,4 @@
-"""The fast half of the battery, case by case in this process; `python tests/bad_inputs/run.py` runs all of it.
+"""The fast half of the battery, case by case in this process; `python tests/bad_inputs/run_battery.py` runs all of it.
 
 And the runner itself: what it must tell apart, it does.
 """
@@ -106,7 +106,7 @@ def test_outcomes_are_told_apart(name):
     [("import os; os.abort()", battery.CRASH), ("import time; time.sleep(60)", battery.HANG)],
 )
 def test_a_process_that_crashes_or_hangs_costs_only_itself(code, outcome, monkeypatch):
-    import run
+    import run_battery as run
 
     script = f"import sys; sys.stdin.readline(); {code}"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
@@ -121,16 +121,16 @@ def test_a_process_that_crashes_or_hangs_costs_only_itself(code, outcome, monkey
 
 
 def test_the_report(tmp_path, monkeypatch, capsys):
-    import run
+    import run_battery as run
 
     chosen = cases("downloads")[:3]
     monkeypatch.setattr(run, "cases", lambda *a, **k: chosen)
     monkeypatch.setattr(run.Worker, "run", lambda self, case: {"outcome": battery.CLEAR, "detail": ""})
-    monkeypatch.setattr(sys, "argv", ["run.py", "--report", str(tmp_path / "report.json"), "--peer"])
+    monkeypatch.setattr(sys, "argv", ["run_battery.py", "--report", str(tmp_path / "report.json"), "--peer"])
     assert run.main() == 0
     assert "3 of 3 cases came out well" in capsys.readouterr().out
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["counts"] == {"minisbert": {"clear error": 3}, "peer": {"clear error": 3}}
     monkeypatch.setattr(run.Worker, "run", lambda self, case: {"outcome": battery.SILENT, "detail": "x"})
-    monkeypatch.setattr(sys, "argv", ["run.py"])
+    monkeypatch.setattr(sys, "argv", ["run_battery.py"])
     assert run.main() == 1

@@ -1,4 +1,4 @@
-"""A few hundred spoiled files a reader on every test run; run.py reads thousands. And each file that once went wrong.
+"""A few hundred spoiled files a reader on every test run; run_fuzzing.py reads thousands. And each file that once went wrong.
 
 The second that a file may take is one of this thread's processor time, so a busy machine does not count.
 """

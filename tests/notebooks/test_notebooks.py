@@ -1,4 +1,4 @@
-"""The notebooks as they are committed, without running them (run.py does that), and run.py on notebooks made for it."""
+"""The notebooks as they are committed, without running them; and what runs them, on notebooks made for it."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from run import (
+from run_notebooks import (
     MACHINE_PATH,
     NOTEBOOKS,
     ROOT,
@@ -88,7 +88,7 @@ def test_the_rows_of_the_readme_are_the_notebooks():
         assert "".join(cells(path)[0]["source"]).splitlines()[0] == f"# {number} {title}"
 
 
-# --- what run.py must not let pass -----------------------------------------------------------------------------------
+# --- what run_notebooks.py must not let pass -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,11 @@ def test_each_failure_of_a_run_is_named(tmp_path):
 
 def test_an_unknown_number_is_refused():
     done = subprocess.run(
-        [sys.executable, "tests/notebooks/run.py", "77"], cwd=ROOT, env={**os.environ}, capture_output=True, text=True
+        [sys.executable, "tests/notebooks/run_notebooks.py", "77"],
+        cwd=ROOT,
+        env={**os.environ},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 1
     assert "no notebook 77. Expected of 01" in done.stderr

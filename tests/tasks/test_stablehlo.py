@@ -227,6 +227,15 @@ def test_a_program_that_calls_into_the_process_is_refused(copy):
         ExportedEncoder.load(copy)
 
 
+def test_the_package_that_jax_leaves_out_is_asked_for(bert, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "flatbuffers", None)  # what makes an import fail
+    with pytest.raises(InputError, match=r"pip install 'minisbert\[export\]'"):
+        ExportedEncoder.load(bert)
+    with pytest.raises(InputError, match=r"pip install 'minisbert\[export\]'"):
+        export_stablehlo(encoder("bert"), tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
 def test_what_cannot_be_encoded_is_refused(bert):
     exported = ExportedEncoder.load(bert)
     with pytest.raises(InputError, match=r"sentences\[1\] is a int"):

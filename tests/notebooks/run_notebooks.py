@@ -1,9 +1,9 @@
 """Run the notebooks, each in a fresh kernel, and fail on an error, a warning, or a pair that does not agree.
 
-    python tests/notebooks/run.py                  all of them
-    python tests/notebooks/run.py 03 07            some
-    python tests/notebooks/run.py 03 --write       make the .ipynb of 03 from its .py, outputs and all
-    python tests/notebooks/run.py --html pages     also as web pages, to look at
+    python tests/notebooks/run_notebooks.py                  all of them
+    python tests/notebooks/run_notebooks.py 03 07            some
+    python tests/notebooks/run_notebooks.py 03 --write       make the .ipynb of 03 from its .py, outputs and all
+    python tests/notebooks/run_notebooks.py --html pages     also as web pages, to look at
 
 `NN_title.py` is the truth; `NN_title.ipynb` beside it holds the same cells and what they gave. Outputs are not compared,
 since times and last digits differ between machines: what must not change, a notebook asserts. Solutions of exercises
@@ -61,7 +61,7 @@ def disagreements(script: Path) -> list[str]:
     """Where the .ipynb beside a .py does not hold the same cells."""
     pair = script.with_suffix(".ipynb")
     if not pair.is_file():
-        return [f"{pair.name} is missing; python tests/notebooks/run.py {script.name[:2]} --write makes it"]
+        return [f"{pair.name} is missing; python tests/notebooks/run_notebooks.py {script.name[:2]} --write makes it"]
     ours = [(cell.cell_type, cell.source) for cell in read_script(script).cells]
     # A cell's source is one string or a list of lines.
     cells = json.loads(pair.read_text(encoding="utf-8"))["cells"]

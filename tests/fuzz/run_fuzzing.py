@@ -1,8 +1,8 @@
 """Fuzz minisbert's readers of files with spoiled ones.
 
-    python tests/fuzz/run.py                                     2,000 files a target, as on every change
-    python tests/fuzz/run.py --count 100000                      the nightly run
-    python tests/fuzz/run.py --target safetensors --seed 7
+    python tests/fuzz/run_fuzzing.py                                     2,000 files a target, as on every change
+    python tests/fuzz/run_fuzzing.py --count 100000                      the nightly run
+    python tests/fuzz/run_fuzzing.py --target safetensors --seed 7
 
 A file that goes wrong is kept in tests/fuzz/seeds/TARGET/, which every later run and the tests read again. Exit code 1
 where anything went wrong.

@@ -1,9 +1,9 @@
 """Run the battery of bad inputs and print what came of it.
 
-python tests/bad_inputs/run.py                          # all rooms against minisbert
-python tests/bad_inputs/run.py --room encode            # one room
-python tests/bad_inputs/run.py --peer                   # what sentence-transformers can take, against both libraries
-python tests/bad_inputs/run.py --report report.json     # every case with its outcome, too
+python tests/bad_inputs/run_battery.py                          # all rooms against minisbert
+python tests/bad_inputs/run_battery.py --room encode            # one room
+python tests/bad_inputs/run_battery.py --peer                   # what sentence-transformers can take, against both libraries
+python tests/bad_inputs/run_battery.py --report report.json     # every case with its outcome, too
 
 Cases run in a process of their own, one after the other; one that hangs or crashes costs that process, not the rest.
 Exit code 0: every case of minisbert came out as it must.
@@ -52,7 +52,7 @@ class Worker:
         return {"outcome": HANG if hung else CRASH, "detail": "killed" if hung else f"the process ended with {code}"}
 
     def _started(self) -> subprocess.Popen:
-        command = [sys.executable, str(HERE / "run.py"), "--worker", self.library]
+        command = [sys.executable, str(HERE / "run_battery.py"), "--worker", self.library]
         environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "RUST_BACKTRACE": "0"}
         if self.library == "peer":  # read when the library is imported, not when a case says so
             environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
