@@ -4,9 +4,13 @@ import inspect
 import json
 import re
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
+
+import jax
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "notebooks/README.md")
@@ -80,6 +84,16 @@ def flags_of(command: str) -> set[str]:
     """The flags that `minisbert COMMAND` has."""
     function = getattr(import_module(f"minisbert.commands.{command}"), command)
     return {f"--{name.replace('_', '-')}" for name in inspect.signature(function).parameters}
+
+
+@contextmanager
+def unoptimized() -> Iterator[None]:
+    """Compiling is nearly all that the documents' code does on tiny models."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
 
 
 def write_data(folder: Path) -> None:
