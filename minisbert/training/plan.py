@@ -114,6 +114,8 @@ class Plan:
         if memory_gib is not None:
             largest = self.largest_batch(memory_gib * GIB)
             lines.append(f"largest     batch in {memory_gib:g} GiB a device: {f'{largest:,}' if largest else 'none'}")
+        if not self.flops:
+            return [*lines, "rate        not planned: a static model looks its vectors up and multiplies nothing"]
         lines.append(f"rate        at {MFU:.0%} of the bfloat16 peak (an assumption), input not counted:")
         for name, chip in CHIPS.items():
             what = f"  {name:8} {chip.devices:5} x {chip.teraflops:g} TFLOP/s, {chip.gib:g} GiB: "
@@ -235,6 +237,8 @@ def forward_flops(params: Tree, layers: int, P: int, L: int) -> int:
         layers: how often the blocks are gone through, together (ALBERT's one block serves all).
     """
     encoder = params["encoder"]
+    if "blocks" not in encoder:
+        return 0  # a static model looks its vectors up
     block = encoder["blocks"][0]
     kernels = sum(leaf.size for path, leaf in jax.tree.leaves_with_path(encoder) if path[-1].key == "kernel")
     own = sum(leaf.size for path, leaf in jax.tree.leaves_with_path(encoder["blocks"]) if path[-1].key == "kernel")

@@ -44,10 +44,9 @@ NOT_RUN = {
 }
 # What is added so that a command is quick.
 EXTRA = {"headline": ["--sentences", "50", "--pairs", "0"]}
-# These take a table of vectors for the model, which compiles in a second and not in ten; unless they have a flag that
-# asks for a transformer. tests/training trains transformers.
+# These take a table of vectors for the model, which compiles in a second and not in ten, unless it must be a transformer.
+# tests/training trains transformers.
 WITH_A_TABLE = ("headline", "train")
-NEEDS_A_TRANSFORMER = {"--cross-encoder", "--plan"}
 ALL = [*dict.fromkeys([*(command for document in DOCUMENTS for command in commands(document)), *ladder()])]
 
 
@@ -61,7 +60,7 @@ RUN = [command for command in ALL if reason(command) is None]
 def tiny_words(command: str) -> list[str]:
     """The words of a command after `minisbert`, with the tiny model for the named ones."""
     words = shlex.split(command)[1:]
-    quick = words[0] in WITH_A_TABLE and not NEEDS_A_TRANSFORMER & set(words)
+    quick = words[0] in WITH_A_TABLE and "--cross-encoder" not in words
     model = TINY.with_name("tiny-static") if quick else TINY
     return [str(model) if word.startswith("all-M") else word for word in words] + EXTRA.get(words[0], [])
 
@@ -72,26 +71,22 @@ def test_there_is_something_to_run():
     assert [part for part in NOT_RUN if not any(command.startswith(part) or part in command for command in ALL)] == []
 
 
-@pytest.mark.parametrize("document", ["README.md", "the ladder"])
-def test_every_command_runs(document, run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("of", ["the documents", "the ladder"])
+def test_every_command_runs(of, run, tmp_path, monkeypatch):
     """In one folder, one after the other, as a reader would; a rung of the ladder in a folder of its own."""
     pytest.importorskip("bm25s", reason='pip install -e ".[bm25]" brings what `retrieval --bm25` needs')
     pytest.importorskip("flatbuffers", reason='pip install -e ".[export]" brings what `export` needs')
     known_as(str(TINY), monkeypatch)
-    mine = ladder() if document == "the ladder" else [command for command in RUN if command not in ladder()]
+    rungs = of == "the ladder"
     monkeypatch.chdir(tmp_path)
     write_data(tmp_path)
-    for number, command in enumerate(mine):
-        if reason(command) is not None:
-            continue
-        words = tiny_words(command)
-        if document == "the ladder":
-            words = [word.replace("runs/pairs", f"runs/{number}") for word in words]
-        with unoptimized():
-            result = run(*words)
-        assert result.code == 0, f"{command}\n{result.err}"
-        written = re.findall(r"--(?:out|html|map) (\S+)", command)
-        assert [name for name in written if not Path(name).exists()] == [], command
+    with unoptimized():
+        for number, command in enumerate(command for command in RUN if (command in ladder()) == rungs):
+            words = tiny_words(command)
+            result = run(*(word.replace("runs/pairs", f"runs/{number}") if rungs else word for word in words))
+            assert result.code == 0, f"{command}\n{result.err}"
+            written = re.findall(r"--(?:out|html|map) (\S+)", command)
+            assert [name for name in written if not Path(name).exists()] == [], command
 
 
 @pytest.mark.real

@@ -1,5 +1,6 @@
 """The notebooks as they are committed, without running them; and what runs them, on notebooks made for it."""
 
+import base64
 import json
 import os
 import re
@@ -65,7 +66,7 @@ def test_it_asserts_and_ends_with_exercises_and_a_file_to_read(script):
     _, heading, end = text.partition("## Exercises")
     assert heading
     assert end.count("<details>") == end.count("</details>") >= 1
-    (row,) = [line for line in README.splitlines() if f"({script.stem}.ipynb)" in line]
+    (row,) = [line for line in README.splitlines() if re.match(rf"\| \[{script.stem[:2]} ", line)]
     read = row.split("|")[-2].strip()
     assert read in end.rsplit("</details>", 1)[1], f"the end does not point to {read}, as the README says"
 
@@ -86,6 +87,46 @@ def test_the_rows_of_the_readme_are_the_notebooks():
     for (number, title, stem), path in zip(rows, SCRIPTS, strict=True):
         assert stem.startswith(number)
         assert "".join(cells(path)[0]["source"]).splitlines()[0] == f"# {number} {title}"
+
+
+def test_every_figure_of_the_article_has_its_place():
+    _, _, rest = README.partition("| the article shows or says |")
+    rows = [line for line in rest.split("\n\n")[0].splitlines() if "](" in line]
+    assert len(rows) >= 19
+    for row in rows:
+        *_, where, heading = re.split(r"(?<!\\)\|", row.strip("|"))
+        texts = [
+            (NOTEBOOKS / f"{stem}.py").read_text(encoding="utf-8") for stem in re.findall(r"\((\w+)\.ipynb\)", where)
+        ]
+        assert texts, row
+        assert any(re.search(rf"^# ##+ {re.escape(heading.strip())}$", text, re.MULTILINE) for text in texts), heading
+
+
+@each_notebook
+def test_every_figure_can_be_shown_small_and_read_aloud(script):
+    """Alt text that says more than a name, the same text below the picture, and no picture that fills the page's budget."""
+    for cell in cells(script):
+        outputs = cell.get("outputs", [])
+        pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+        below = ["".join(output.get("data", {}).get("text/markdown", "")) for output in outputs]
+        for picture in pictures:
+            alt = picture["metadata"]["image/png"]["alt"]
+            assert len(alt.split()) >= 10
+            assert f"*Figure: {alt}*" in below
+            data = base64.b64decode(picture["data"]["image/png"])
+            assert len(data) < 120_000
+            width = int.from_bytes(data[16:20])
+            assert 500 <= width <= 1000, "wider than a page, or too small to read"
+
+
+@each_notebook
+def test_it_can_be_read_without_a_network(script):
+    """Formulas between dollars are drawn by a program of the web's; links lead into this repository or to papers."""
+    for cell in cells(script):
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            assert "$" not in re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL), text
+            assert not re.search(r"!\[|<img|<script|<iframe", text)
 
 
 # --- what run_notebooks.py must not let pass -------------------------------------------------------------------------

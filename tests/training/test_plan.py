@@ -165,3 +165,10 @@ def test_the_command_reads_no_weights(tmp_path, capsys, monkeypatch):
     assert "without --plan" in capsys.readouterr().err
     assert main([*command, "--recipe", "cake"]) == 2
     assert "recipe is 'cake'. Expected one of all" in capsys.readouterr().err
+
+
+def test_a_static_model_has_no_rate(tmp_path, capsys):
+    data = tmp_path / "pairs.tsv"
+    data.write_text("anchor\tpositive\na\tb\nc\td\n")
+    assert main(["train", str(tiny("static")), str(tmp_path / "run"), "--data", str(data), "--plan"]) == 0
+    assert "rate        not planned: a static model" in capsys.readouterr().out
