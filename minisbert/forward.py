@@ -27,6 +27,7 @@ from minisbert.pair_model import PairDesign, define_pair
 from minisbert.sentence_model import Design, Embeddings, define
 from minisbert.text.batching import ACCELERATOR, Batch, ShapeTable, rectangle
 from minisbert.text.packing import PackedBatch, PackedTexts, empty_batch, packed_shapes
+from minisbert.token_budgets import kept_budget, machine_and_model
 
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # Batches computed ahead of the one being read back.
@@ -236,13 +237,18 @@ def read_back(batch: Batch | PackedBatch, computed: Any) -> Result:
     return result
 
 
-def default_shapes(token_budget: int | None = None) -> ShapeTable:
-    """The table of batch shapes that suits JAX's devices here, with this budget (of each) where one is given.
+def default_shapes(token_budget: int | None, design: Any, compute_dtype: str) -> ShapeTable:
+    """The table of batch shapes that suits JAX's devices here and this model.
+
+    Args:
+        token_budget: of each device; None takes what `minisbert tune` kept for such a model, or the usual.
 
     Raises:
         InputError: the budget is no number of tokens.
     """
     shapes = ShapeTable() if jax.default_backend() == "cpu" else ACCELERATOR
+    if token_budget is None:
+        token_budget = kept_budget(machine_and_model(design, compute_dtype))
     if token_budget is not None:
         shapes = replace(shapes, token_budget=positive("token_budget", token_budget))
     return replace(shapes, devices=len(jax.local_devices()))

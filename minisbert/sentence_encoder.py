@@ -40,7 +40,7 @@ class SentenceEncoder:
     Args:
         pretrained: what `load_pretrained` read; most callers want `SentenceEncoder.load`.
         compute_dtype: "float32", or "bfloat16" for the matrix products (norms, softmax and pooling stay float32).
-        token_budget: tokens computed at once, padding counted; by default what suits the device.
+        token_budget: tokens computed at once, padding counted; by default what `minisbert tune` kept, or suits the device.
         packing: several texts share a row where there are many, so that hardly any padding is computed; what a text's
             embedding is then depends on its neighbours in the last bits (1e-6).
 
@@ -67,7 +67,7 @@ class SentenceEncoder:
         switch("packing", packing)
         self.pretrained = pretrained
         self.compute_dtype = compute_dtype
-        self.shapes = default_shapes(token_budget)
+        self.shapes = default_shapes(token_budget, pretrained.design, compute_dtype)
         self.packing = packing
         # As in sentence-transformers: "query" and "document" are always there, empty where the model has none.
         self.prompts = {"query": "", "document": "", **pretrained.folder.prompts}

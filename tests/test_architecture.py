@@ -22,7 +22,7 @@ ROWS = [
     {"sentence_encoder", "cross_encoder"},
     {"encoding"},
     {"pretrained_pair", "pair_scores", "forward"},
-    {"pretrained", "arguments"},
+    {"pretrained", "arguments", "token_budgets"},
     {"sentence_model", "pair_model"},
     {"heads", "encoders", "text"},
     {"checkpoint"},
