@@ -215,7 +215,7 @@ def train(
         if max_seq_length is not None:
             pairs.max_seq_length = max_seq_length
         with _told():
-            run_training(pairs, config, Path(run), score=_pair_score(pairs, evaluate), **where)
+            run_training(pairs, config, Path(run), score=_pair_score(pairs, evaluate), keep_encoder=False, **where)
         print(Path(run) / "final")
         return 0
     if num_labels is not None:
@@ -227,7 +227,7 @@ def train(
         encoder.max_seq_length = max_seq_length
     score = sts_score(evaluate) if evaluate else None
     with _told():
-        run_training(encoder, config, Path(run), score=score, **where)
+        run_training(encoder, config, Path(run), score=score, keep_encoder=False, **where)
     print(Path(run) / "final")
     return 0
 

@@ -149,6 +149,17 @@ def test_the_encoder_that_was_given_is_left_as_it_is(pairs, tmp_path):
     assert np.abs(trained.encode(["a man", "a dog"]) - before).max() > 1e-3
 
 
+def test_an_encoder_that_is_let_go_trains_to_the_same_bits(pairs, tmp_path):
+    kept, let_go = (
+        train(SentenceEncoder.load(TINY), config(pairs), tmp_path / str(keep), show_progress=False, keep_encoder=keep)
+        for keep in (True, False)
+    )
+    np.testing.assert_array_equal(let_go.encode(["a man", "a dog"]), kept.encode(["a man", "a dog"]))
+    encoder = SentenceEncoder.load(TINY)
+    train(encoder, config(pairs), tmp_path / "again", show_progress=False, keep_encoder=False)
+    assert encoder.pretrained.params == encoder.forward.params == {}
+
+
 def test_texts_that_are_cut_are_said_once(tmp_path, caplog):
     file = tmp_path / "pairs.tsv"
     file.write_text("anchor\tpositive\n" + "".join(f"{'man walk ' * 60}{i}\ta dog {i}\n" for i in range(4)))
