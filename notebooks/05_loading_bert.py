@@ -144,8 +144,8 @@ for name, size in SIZES.items():
     for part, pattern in PARTS.items():
         mine = [path for path in left if pattern in path]
         counts[name][part] = sum(left.pop(path) for path in mine)
-    each = ", ".join(f"{part} {count:,}" for part, count in counts[name].items())
-    print(f"{name:17} {sum(counts[name].values()):11,}: {each}")
+    each = ", ".join(f"{part} {count / 1e6:.1f}" for part, count in counts[name].items())
+    print(f"{name:17} {sum(counts[name].values()):11,}; in millions: {each}")
 pooler = 768 * 768 + 768
 assert sum(counts["BERT-base"].values()) + pooler == 109_482_240
 

@@ -27,12 +27,12 @@ assert abs(cosine - 0.423822) < 1e-5
 # %% [markdown]
 # ## 1. A cosine is a sum
 #
-# The sentence embeddings are means of token embeddings, $u = \frac{1}{n_a}\sum_i t_i$ and $v = \frac{1}{n_b}\sum_j t_j$. A
-# product of two sums is the sum of all products:
+# The sentence embeddings are means of token embeddings: u is the mean of the tokens tᵢ of A, v that of the tokens tⱼ of B,
+# which have nᴬ and nᴮ tokens. A product of two sums is the sum of all products:
 #
-# $$\cos(u, v) = \frac{u \cdot v}{|u|\,|v|} = \sum_{i,j} \frac{t_i \cdot t_j}{n_a\, n_b\, |u|\, |v|}$$
+#     cos(u, v)  =  u · v / (|u| |v|)  =  sum over i and j of  tᵢ · tⱼ / (nᴬ nᴮ |u| |v|)
 #
-# Nothing is approximated. The last step of this model, scaling to length 1, is the division by $|u|$ and $|v|$.
+# Nothing is approximated. The last step of this model, scaling to length 1, is the division by |u| and |v|.
 
 # %%
 u_D, v_D = a_QD.mean(axis=0), b_KD.mean(axis=0)
@@ -107,7 +107,7 @@ row_sums = by_hand_QK.sum(axis=1)[1:-1]
 shorter = [" ".join(words[:i] + words[i + 1 :]) for i in range(len(words))]
 falls = cosine - encoder.similarity(encoder.encode(shorter), encoder.encode([B]))[:, 0]
 
-figure = Figure(figsize=(8.5, 3.4), layout="constrained")
+figure = Figure(figsize=(9.5, 3.4), layout="constrained")
 axes = figure.subplots()
 places = np.arange(len(words))
 axes.bar(places - 0.2, row_sums, 0.4, color=SKY, label="what its row sums to")

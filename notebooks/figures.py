@@ -20,6 +20,15 @@ BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, YELLOW, BLACK = "#CC79A7", "#56B4E9", "#F0E442", "#000000"
 
 
+def png(figure: Figure, *, dpi: int = 90) -> bytes:
+    """A figure as a small PNG on white, so that it can be read on a dark page too."""
+    pixels, picture = io.BytesIO(), io.BytesIO()
+    figure.savefig(pixels, format="png", dpi=dpi)
+    # 256 colours are enough for one map of colours and its labels, and a third of the size. Pillow comes with matplotlib.
+    PIL.Image.open(pixels).convert("RGB").quantize(256).save(picture, format="png", optimize=True)
+    return picture.getvalue()
+
+
 def show(figure: Figure, description: str, *, dpi: int = 90) -> None:
     """Display a figure with its description below it, which is also the picture's alt text.
 
@@ -27,11 +36,7 @@ def show(figure: Figure, description: str, *, dpi: int = 90) -> None:
         description: what there is to see, in a sentence or two, for a reader who cannot see it.
         dpi: dots per inch; 90 keeps a whole notebook below 300 kB.
     """
-    pixels, picture = io.BytesIO(), io.BytesIO()
-    figure.savefig(pixels, format="png", dpi=dpi)
-    # 256 colours are enough for one map of colours and its labels, and a third of the size. Pillow comes with matplotlib.
-    PIL.Image.open(pixels).convert("RGB").quantize(256).save(picture, format="png", optimize=True)
-    display(Image(picture.getvalue(), format="png", alt=description))
+    display(Image(png(figure, dpi=dpi), format="png", alt=description))
     display({"text/markdown": f"*Figure: {description}*", "text/plain": f"Figure: {description}"}, raw=True)
 
 

@@ -1,23 +1,28 @@
-"""What the README promises runs: CI calls its two lines word for word, its Python block gives what is printed below it."""
+"""What README and CONTRIBUTING promise: CI calls the two lines word for word, Python blocks print what stands below them,
+and whatever they name is there."""
 
+import importlib
 import re
 from pathlib import Path
 
 import pytest
+from documents import DOCUMENTS, ROOT, TINY, blocks, prose, read, spans, table, unoptimized, write_data
 
+from minisbert import CrossEncoder
 from minisbert.checkpoint.download import locate
 from minisbert.errors import MinisbertError
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+# Names in Python blocks -> what stands for them where the real model is not wanted.
+RERANKER, ENCODER = "cross-encoder/ms-marco-MiniLM-L6-v2", "all-MiniLM-L6-v2"
+PICTURE = ROOT / "notebooks" / "pictures" / "one_story.png"
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def code(document: str, language: str) -> list[str]:
+    return [block.code for block in blocks(document) if block.language == language]
 
 
 def test_ci_runs_the_two_lines_word_for_word():
-    install_and_demo, install_and_test = (block.strip() for block in blocks("bash")[:2])
+    install_and_demo, install_and_test = (block.strip() for block in code("README.md", "bash")[:2])
     assert "&& minisbert demo" in install_and_demo
     assert "&& python -m pytest" in install_and_test
     ci = (ROOT / ".ci" / "run").read_text().splitlines()
@@ -25,25 +30,135 @@ def test_ci_runs_the_two_lines_word_for_word():
     assert install_and_test in ci
 
 
-def test_every_file_the_readme_names_is_there():
-    named = set(re.findall(r"`((?:minisbert|weights|tests)/[\w./-]+)`", README))
-    assert named
-    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+def test_no_block_is_left_out():
+    """A new kind of block needs a test that runs it."""
+    assert {block.language for document in DOCUMENTS for block in blocks(document)} == {"bash", "python"}
+    assert [fence for document in DOCUMENTS for fence in re.findall(r"```\w+ +\w.*", read(document))] == []
 
 
-def test_every_command_the_readme_shows_is_one():
-    from minisbert.commands import COMMANDS
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_file_it_names_is_there(document):
+    shown = set(re.findall(r"(?:minisbert|weights|tests|notebooks)/[\w./*-]+\w", " ".join(spans(document))))
+    # Below the package, as `transformer/prenorm.py`; and without a folder, as `figures.py`.
+    short = {span for span in spans(document) if re.fullmatch(r"[\w./-]+\.(py|md|toml|cfg)", span)}
+    assert shown | short
+    places = [
+        ROOT,
+        ROOT / "notebooks",
+        ROOT / "tests",
+        *(folder for folder in (ROOT / "minisbert").rglob("") if folder.is_dir()),
+    ]
+    assert [name for name in sorted(shown | short) if not any(next(place.glob(name), None) for place in places)] == []
 
-    shown = re.findall(r"^minisbert (\w+)", "\n".join(blocks("bash")), re.MULTILINE)
-    assert shown
-    assert set(shown) <= set(COMMANDS)
+
+def test_the_layout_in_contributing_is_that_of_the_imports():
+    from test_architecture import ROWS
+
+    block = re.search(r"\n\n((?:    \S.*\n)+)", read("CONTRIBUTING.md"))[1]
+    named = [re.findall(r"(\w+)(?:/|\.py)(?=  | |$)", line[4:].split("   ")[0]) for line in block.splitlines()]
+    rooms = [room for row in named for room in row]
+    # The public names and the entry are no rooms of the list; the twin stands beside it.
+    assert set(rooms) == set().union(*ROWS) - {"__init__", "__main__"} | {"reference"}
+    assert all((ROOT / "minisbert" / room).exists() or (ROOT / f"minisbert/{room}.py").exists() for room in rooms)
+
+
+def test_each_of_our_words_is_in_its_file():
+    rows = table("README.md", "there")
+    assert len(rows) >= 20
+    for theirs, ours, files in rows:
+        sources = [(ROOT / file).read_text(encoding="utf-8") for file in re.findall(r"`([^`]+)`", files)]
+        words = re.findall(r"`(\w+)`", ours)
+        assert theirs and sources
+        assert [word for word in words if not any(re.search(rf"\b{word}\b", source) for source in sources)] in (
+            [],
+            ["static"],
+        ), theirs
+
+
+@pytest.mark.parity
+def test_each_of_their_words_is_one_of_theirs():
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    there = [word for row in table("README.md", "there") for word in re.findall(r"[\w.]+", row[0])]
+    util, losses = (
+        sentence_transformers.util,
+        importlib.import_module("sentence_transformers.sentence_transformer.losses"),
+    )
+    evaluators = importlib.import_module("sentence_transformers.sentence_transformer.evaluation")
+    for word in there:
+        if word.startswith("util."):
+            assert hasattr(util, word.removeprefix("util.")), word
+        elif word.endswith("Loss"):
+            assert hasattr(losses, word), word
+        elif word.endswith("Evaluator"):
+            assert hasattr(evaluators, word), word
+        elif re.match(r"(SentenceT|CrossE)\w+$", word):
+            assert hasattr(sentence_transformers, word), word
+
+
+def test_the_picture_is_small_and_stands_on_white():
+    import PIL.Image
+
+    alt = re.search(r"!\[([^\]]+)\]\(notebooks/pictures/one_story.png\)", prose("README.md"))[1]
+    from minisbert.commands.demo import PUBLISHED
+
+    cosines = sorted(PUBLISHED["all-mpnet-base-v2"].values())
+    assert f"{cosines[-1]:.4f}" in alt and f"{cosines[-2]:.2f}" in alt
+    assert PICTURE.stat().st_size < 120_000
+    with PIL.Image.open(PICTURE) as picture:
+        assert picture.width >= 1000 and "transparency" not in picture.info
+        assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+
+
+# --- the Python blocks -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.real
-def test_the_python_block_prints_what_is_shown(capsys):
+def test_the_first_python_block_prints_what_is_shown(capsys):
     try:
-        locate("all-MiniLM-L6-v2", offline=True)
+        locate(ENCODER, offline=True)
     except MinisbertError:
         pytest.skip("all-MiniLM-L6-v2 is not in the cache; `minisbert download all-MiniLM-L6-v2` fetches it")
-    exec(blocks("python")[0], {})
-    assert capsys.readouterr().out.split() == blocks("text")[0].split()
+    first = next(block for block in blocks("README.md") if block.language == "python")
+    assert first.prints
+    exec(first.code, {})
+    assert capsys.readouterr().out.split() == first.prints.split()
+
+
+def test_all_python_blocks_run_one_after_the_other(tmp_path, monkeypatch, capsys):
+    """As a reader would type them into one session, with tiny models for the named ones and small files."""
+    monkeypatch.chdir(tmp_path)
+    write_data(tmp_path)
+    CrossEncoder.from_encoder(TINY).save(tmp_path / "reranker")
+    # A table of vectors compiles in a second.
+    tiny = {RERANKER: str(tmp_path / "reranker"), ENCODER: str(TINY.with_name("tiny-static"))}
+    session: dict[str, object] = {}
+    for block in blocks("README.md"):
+        if block.language != "python":
+            continue
+        source = re.sub("|".join(map(re.escape, tiny)), lambda name: tiny[name[0]], block.code)
+        with unoptimized():
+            exec(source, session)
+        assert bool(capsys.readouterr().out.strip()) == (block.prints is not None), block.code
+    assert [set(hit) for hit in session["ranked"]] == [{"corpus_id", "score"}] * 3
+    scores = [hit["score"] for hit in session["ranked"]]
+    assert scores == sorted(scores, reverse=True)
+    assert (Path("runs/pairs") / "final" / "modules.json").exists()
+
+
+# --- a family ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_new_family_is_told_to_write_stands_in_those_files():
+    from minisbert.encoders import FAMILIES, bert
+
+    section = read("CONTRIBUTING.md").partition("## Add a family")[2].partition("\n## ")[0]
+    parts = set(re.findall(r"`([A-Z][\w.]+)`", section.partition("\n2. ")[0]))
+    assert {"Config", "Encoder", "RULES", "CARRIED", "PREFIX", "Head", "SEPARATORS"} <= parts
+    assert [part for part in parts if not hasattr(bert, part.split(".")[0])] == []
+    rule, row, *_ = code("CONTRIBUTING.md", "python")
+    assert rule.strip() in (ROOT / "minisbert/encoders/distilbert.py").read_text(encoding="utf-8")
+    assert row.strip() in (ROOT / "minisbert/encoders/__init__.py").read_text(encoding="utf-8")
+    assert "distilbert" in FAMILIES
+    for file, name, _ in table("CONTRIBUTING.md", "file"):
+        source = (ROOT / file.strip("`")).read_text(encoding="utf-8")
+        assert re.search(rf"^{name.strip('`')}\b.* = ", source, re.MULTILINE), f"{file} has no table {name}"

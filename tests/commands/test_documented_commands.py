@@ -1,0 +1,152 @@
+"""Every command that README, CONTRIBUTING and the course's page show: it runs, on a tiny model, in the order they have.
+
+What a test cannot run is in `NOT_RUN`, each with its reason; its files, flags, markers and names are there all the same.
+"""
+
+import configparser
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from documents import DOCUMENTS, ROOT, TINY, blocks, commands, flags_of, ladder, spans, unoptimized, write_data
+from test_verify import known_as
+
+from minisbert.checkpoint.download import locate
+from minisbert.commands import COMMANDS
+from minisbert.errors import MinisbertError
+
+# How a command begins -> why no test runs it. The longest that fits counts.
+NOT_RUN = {
+    "minisbert demo": "needs the real model; .ci/run has it word for word, in the README's first line",
+    "minisbert bench": "minutes of a quiet machine, and the rivals; tests/commands/test_bench.py runs small races",
+    "--cluster": "needs a pod",
+    "--coordinator": "needs four hosts; tests/training/two_hosts.py starts two",
+    "--loss pearson": "the reader's own loss; tests/training/test_new_loss.py writes it and runs this",
+    "python -m pip": "installs; .ci/run does",
+    "pip install": "installs; .ci/run does",
+    "python -m pytest": "is what runs this",
+    "pytest": "is what runs this, or another extra's tests; the files, markers and names are looked up below",
+    "python tests/parity/": "the peer library and hours",
+    "python tests/training/": "minutes",
+    "python tests/fuzz/": "minutes; tests/fuzz has a short run",
+    "python tests/bad_inputs/": "minutes; tests/test_bad_input.py runs the fast half",
+    "python tests/faults/": "minutes; tests/faults has short runs",
+    "python tests/endurance/": "minutes; tests/endurance has a short run",
+    "python tests/pages/": "tests/pages/test_pages.py runs it",
+    "python tests/notebooks/": ".ci/run runs all notebooks",
+    "python notebooks/one_story.py": "needs the real model; what it last drew is committed",
+    "jupyter lab": "opens a window",
+}
+# What is added so that a command is quick.
+EXTRA = {"headline": ["--sentences", "50", "--pairs", "0"]}
+# These take a table of vectors for the model, which compiles in a second and not in ten; unless they have a flag that
+# asks for a transformer. tests/training trains transformers.
+WITH_A_TABLE = ("headline", "train")
+NEEDS_A_TRANSFORMER = {"--cross-encoder", "--plan"}
+ALL = [*dict.fromkeys([*(command for document in DOCUMENTS for command in commands(document)), *ladder()])]
+
+
+def reason(command: str) -> str | None:
+    return next((why for part, why in NOT_RUN.items() if command.startswith(part) or f" {part}" in command), None)
+
+
+RUN = [command for command in ALL if reason(command) is None]
+
+
+def tiny_words(command: str) -> list[str]:
+    """The words of a command after `minisbert`, with the tiny model for the named ones."""
+    words = shlex.split(command)[1:]
+    quick = words[0] in WITH_A_TABLE and not NEEDS_A_TRANSFORMER & set(words)
+    model = TINY.with_name("tiny-static") if quick else TINY
+    return [str(model) if word.startswith("all-M") else word for word in words] + EXTRA.get(words[0], [])
+
+
+def test_there_is_something_to_run():
+    assert {command.split()[0] for command in RUN} == {"minisbert"}
+    assert len(RUN) > 20
+    assert [part for part in NOT_RUN if not any(command.startswith(part) or part in command for command in ALL)] == []
+
+
+@pytest.mark.parametrize("document", ["README.md", "the ladder"])
+def test_every_command_runs(document, run, tmp_path, monkeypatch):
+    """In one folder, one after the other, as a reader would; a rung of the ladder in a folder of its own."""
+    pytest.importorskip("bm25s", reason='pip install -e ".[bm25]" brings what `retrieval --bm25` needs')
+    pytest.importorskip("flatbuffers", reason='pip install -e ".[export]" brings what `export` needs')
+    known_as(str(TINY), monkeypatch)
+    mine = ladder() if document == "the ladder" else [command for command in RUN if command not in ladder()]
+    monkeypatch.chdir(tmp_path)
+    write_data(tmp_path)
+    for number, command in enumerate(mine):
+        if reason(command) is not None:
+            continue
+        words = tiny_words(command)
+        if document == "the ladder":
+            words = [word.replace("runs/pairs", f"runs/{number}") for word in words]
+        with unoptimized():
+            result = run(*words)
+        assert result.code == 0, f"{command}\n{result.err}"
+        written = re.findall(r"--(?:out|html|map) (\S+)", command)
+        assert [name for name in written if not Path(name).exists()] == [], command
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_what_is_shown_is_what_is_printed(document, run):
+    for block in blocks(document):
+        if block.language != "bash" or block.prints is None:
+            continue
+        try:
+            locate("all-MiniLM-L6-v2", offline=True)
+        except MinisbertError:
+            pytest.skip("all-MiniLM-L6-v2 is not in the cache; `minisbert download all-MiniLM-L6-v2` fetches it")
+        (command,) = block.code.splitlines()
+        result = run(*shlex.split(command)[1:])
+        assert result.code == 0, result.err
+        # The last digits are the machine's.
+        assert [float(number) for number in result.out.split()] == pytest.approx(
+            [float(number) for number in block.prints.split()], abs=2e-6
+        )
+
+
+@pytest.mark.parametrize("command", ALL)
+def test_its_files_flags_and_names_are_there(command):
+    words = shlex.split(command)
+    flags = {word for word in words if word.startswith("--")}
+    if words[:3] in (["python", "-m", "pip"], ["python", "-m", "pytest"]):
+        words = words[2:]
+    paths = [word for word in words if re.match(r"(tests|notebooks|minisbert|weights)(/|$)", word)]
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    if words[0] == "minisbert":
+        assert words[1] in COMMANDS
+        assert flags <= flags_of(words[1])
+    elif words[0] == "python":
+        source = (ROOT / words[1]).read_text(encoding="utf-8")
+        assert [flag for flag in flags if f'"{flag}"' not in source] == []
+    elif words[0] == "pip":
+        extras = [extra for word in words for extra in re.findall(r"\[(\w+)\]", word)]
+        assert set(extras) <= set(config["options.extras_require"])
+    elif words[0] == "pytest":
+        marked = [words[i + 1] for i, word in enumerate(words) if word == "-m"]
+        markers = [line.split(":")[0] for line in config["tool:pytest"]["markers"].split("\n")]
+        assert set(marked) <= set(markers)
+        for name in (words[i + 1] for i, word in enumerate(words) if word == "-k"):
+            files = [ROOT / path for path in paths] or [ROOT / "tests"]
+            tests = [test for path in files for test in ([path] if path.is_file() else path.rglob("test_*.py"))]
+            assert any(re.search(rf"def test_\w*{name}|{name}", test.read_text(encoding="utf-8")) for test in tests)
+    else:
+        assert words[:2] == ["jupyter", "lab"]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_flag_in_a_sentence_is_one(document):
+    known = set().union(*map(flags_of, COMMANDS))
+    scripts = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py")]
+    named = {word for span in spans(document) for word in span.split() if word.startswith("--")}
+    assert [flag for flag in named - known if not any(f'add_argument("{flag}"' in script for script in scripts)] == []
