@@ -234,16 +234,18 @@ def train(
 
 @contextmanager
 def _told() -> "Iterator[None]":
-    """What the run says of itself (where it goes on, what was compiled) goes to stderr while it lasts."""
+    """What the run says of itself (where it goes on, what was compiled) goes to stderr while it lasts, once."""
     log, handler = logging.getLogger("minisbert"), logging.StreamHandler()
-    level = log.level
+    level, propagate = log.level, log.propagate
     log.addHandler(handler)
     log.setLevel(logging.INFO)
+    log.propagate = False  # checkpointing gives the root logger a handler, which would say everything again
     try:
         yield
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
+        log.propagate = propagate
 
 
 def _recipe(name: str) -> tuple[dict[str, Any], int]:
