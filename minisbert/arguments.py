@@ -44,6 +44,23 @@ def check_options(
         switch("show_progress_bar", show_progress_bar)
 
 
+def check_out(out: Any, shape: tuple[int, int], output_value: Any, precision: Any) -> None:
+    """An array for the embeddings of `SentenceEncoder.encode`.
+
+    Raises:
+        InputError: it does not hold them, cannot be written, or something else than float32 embeddings is asked for.
+    """
+    if not isinstance(out, np.ndarray) or (out.dtype, out.shape) != (np.dtype(np.float32), shape):
+        found = f"{out.dtype} {list(out.shape)}" if isinstance(out, np.ndarray) else f"a {type(out).__name__}"
+        raise InputError(f"out is {found}. Expected a NumPy array, float32 {list(shape)}, for these sentences.")
+    if not out.flags.writeable:
+        raise InputError("out cannot be written. Expected a writeable array; open a memory-mapped file with mode 'r+'.")
+    if output_value != "sentence_embedding" or precision != "float32":
+        raise InputError(
+            f"out holds float32 sentence embeddings, not {output_value!r} in {precision!r}. Leave one out."
+        )
+
+
 def check_pair_options(on_truncate: Any, batch_size: Any, apply_softmax: Any, show_progress_bar: Any) -> None:
     """The options of `CrossEncoder`'s methods.
 

@@ -38,7 +38,7 @@ class CrossEncoder:
         num_labels: what the model should have; another number is refused, see `from_encoder` for a new head.
         max_length: tokens kept of a pair, special tokens included; by default the model's setting.
         compute_dtype: "float32", or "bfloat16" for the encoder's matrix products (norms, softmax, head stay float32).
-        token_budget: tokens computed at once, padding counted; by default what suits the device.
+        token_budget: tokens computed at once, padding counted; by default as in SentenceEncoder.
         revision, cache, offline: where a model that is no folder comes from; see `SentenceEncoder.load`.
 
     Raises:
@@ -74,7 +74,7 @@ class CrossEncoder:
                 f"num_labels is {num_labels}, but the model in {model.pair.folder.path} has {self.num_labels}. Expected "
                 f"{self.num_labels}; for a fresh head with {num_labels} write CrossEncoder.from_encoder(encoder, ...)."
             )
-        self.shapes = default_shapes(token_budget)
+        self.shapes = default_shapes(token_budget, model.design, compute_dtype)
         self.tokenizer = PairTokenizer(model.tokenizer, FAMILIES[model.design.model_type].SEPARATORS)
         self.activation_fn = model.pair.activation
         limit = model.pair.folder.max_seq_length

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -26,10 +26,13 @@ from minisbert.errors import MinisbertError
 from minisbert.pair_model import PairDesign, define_pair
 from minisbert.sentence_model import Design, Embeddings, define
 from minisbert.text.batching import ACCELERATOR, Batch, ShapeTable, rectangle
+from minisbert.text.packing import PackedBatch, PackedTexts, empty_batch, packed_shapes
+from minisbert.token_budgets import kept_budget, machine_and_model
 
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # Batches computed ahead of the one being read back.
 IN_FLIGHT = 4
+Some = TypeVar("Some", bound=NamedTuple)
 # Threads that ask for a new shape at once compile it once.
 _COMPILING = threading.Lock()
 
@@ -90,7 +93,7 @@ class Forward:
         self.params = params
         self.devices = Devices()
         self.compilations: list[Compilation] = []
-        self._shapes: set[tuple[int, int, bool]] = set()
+        self._shapes: set[tuple[int, int, str]] = set()
         dtype = COMPUTE_DTYPES[compute_dtype]
         definition, _ = define(design, dtype)
 
@@ -99,38 +102,56 @@ class Forward:
             with jax.default_matmul_precision("highest" if compute_dtype == "float32" else "default"):
                 return nnx.merge(definition, params)(token_ids_BL, lengths_B, prompt_length)
 
+        def embed_packed(params: Any, texts: PackedTexts) -> jax.Array:
+            with jax.default_matmul_precision("highest" if compute_dtype == "float32" else "default"):
+                return nnx.merge(definition, params).packed(texts)
+
         # What a caller does not ask for is not computed or copied.
         self._sentences = jax.jit(lambda *arguments: embed(*arguments).sentence_BD)
         self._tokens = jax.jit(embed)
+        self._packed = jax.jit(embed_packed)
 
-    def start(self, batch: Batch, prompt_length: int = 0, *, with_tokens: bool = False) -> Any:
+    def start(self, batch: Batch | PackedBatch, prompt_length: int = 0, *, with_tokens: bool = False) -> Any:
         """Send one batch to the device; returns at once unless the shape is new and must be compiled."""
-        compute = self._tokens if with_tokens else self._sentences
+        params = self.devices.params(self.params)
+        if isinstance(batch, PackedBatch):
+            B, L = batch.texts.token_ids_PL.shape
+            texts = PackedTexts(*self.devices.rows(*batch.texts))
+            return self._start("packed sentence embeddings", B, L, self._packed, params, texts)
         B, L = batch.token_ids_BL.shape
-        rows = self.devices.rows(batch.token_ids_BL, batch.lengths_B)
-        arguments = (self.devices.params(self.params), *rows, np.int32(prompt_length))
-        if (B, L, with_tokens) in self._shapes:
+        arguments = (params, *self.devices.rows(batch.token_ids_BL, batch.lengths_B), np.int32(prompt_length))
+        if with_tokens:
+            return self._start("token embeddings", B, L, self._tokens, *arguments)
+        return self._start("sentence embeddings", B, L, self._sentences, *arguments)
+
+    def _start(self, output: str, B: int, L: int, compute: Callable[..., Any], *arguments: Any) -> Any:
+        if (B, L, output) in self._shapes:
             return compute(*arguments)
         with _COMPILING:
             started = time.perf_counter()
             result = compute(*arguments)
-            if (B, L, with_tokens) not in self._shapes:  # another thread may have been here before
-                output = "token embeddings" if with_tokens else "sentence embeddings"
+            if (B, L, output) not in self._shapes:  # another thread may have been here before
                 self.compilations.append(Compilation(B, L, output, time.perf_counter() - started))
-                self._shapes.add((B, L, with_tokens))
+                self._shapes.add((B, L, output))
             return result
 
-    def run(self, batches: Iterable[Batch], prompt_length: int = 0, *, with_tokens: bool = False) -> Iterator[Result]:
+    def run(
+        self, batches: Iterable[Batch | PackedBatch], prompt_length: int = 0, *, with_tokens: bool = False
+    ) -> Iterator[Result]:
         """Compute batch after batch, a few ahead of the reader."""
         for batch, computed in ahead(batches, lambda b: self.start(b, prompt_length, with_tokens=with_tokens)):
             yield read_back(batch, computed)
 
-    def warm_up(self, shapes: ShapeTable, tokens: int, *, capacity: int, padding_id: int) -> None:
-        """Compile every shape of the table that texts of up to `tokens` tokens can need."""
+    def warm_up(
+        self, shapes: ShapeTable, tokens: int, *, capacity: int, padding_id: int, packing: bool = False
+    ) -> None:
+        """Compile every shape of the table, and of packed rows, that texts of up to `tokens` tokens can need."""
         longest = max(shapes.length(tokens, capacity), shapes.single(tokens, capacity))
         for rows, length in shapes.all(capacity):
             if length <= longest:
                 self.start(rectangle([], rows, length, padding_id))
+        for rows, length in packed_shapes(shapes.token_budget, shapes.devices, tokens) if packing else ():
+            self.start(empty_batch(rows, length, padding_id))
 
 
 class PairForward:
@@ -183,9 +204,9 @@ class PairForward:
             yield batch.rows, np.asarray(logits_BC)[: len(batch.rows)]
 
 
-def ahead(batches: Iterable[Batch], start: Callable[[Batch], Any]) -> Iterator[tuple[Batch, Any]]:
+def ahead(batches: Iterable[Some], start: Callable[[Some], Any]) -> Iterator[tuple[Some, Any]]:
     """Start batch after batch, `IN_FLIGHT` of them before the first is handed out."""
-    pending: deque[tuple[Batch, Any]] = deque()
+    pending: deque[tuple[Some, Any]] = deque()
     for batch in batches:
         pending.append((batch, start(batch)))
         if len(pending) > IN_FLIGHT:
@@ -194,14 +215,17 @@ def ahead(batches: Iterable[Batch], start: Callable[[Batch], Any]) -> Iterator[t
         yield pending.popleft()
 
 
-def read_back(batch: Batch, computed: Any) -> Result:
+def read_back(batch: Batch | PackedBatch, computed: Any) -> Result:
     """Wait for a batch and bring it to the host.
 
     Raises:
         MinisbertError: a number that is not finite, which would spoil whatever it is compared with.
     """
     count = len(batch.rows)
-    if not isinstance(computed, Embeddings):
+    if isinstance(batch, PackedBatch):
+        sentence_PTD = np.asarray(computed)
+        result = Result(batch.rows, sentence_PTD.reshape(-1, sentence_PTD.shape[-1])[batch.where], [])
+    elif not isinstance(computed, Embeddings):
         result = Result(batch.rows, np.asarray(computed)[:count], [])
     else:
         token_BLD, lengths = np.asarray(computed.token_BLD), batch.lengths_B[:count]
@@ -213,13 +237,18 @@ def read_back(batch: Batch, computed: Any) -> Result:
     return result
 
 
-def default_shapes(token_budget: int | None = None) -> ShapeTable:
-    """The table of batch shapes that suits JAX's devices here, with this budget (of each) where one is given.
+def default_shapes(token_budget: int | None, design: Any, compute_dtype: str) -> ShapeTable:
+    """The table of batch shapes that suits JAX's devices here and this model.
+
+    Args:
+        token_budget: of each device; None takes what `minisbert tune` kept for such a model, or the usual.
 
     Raises:
         InputError: the budget is no number of tokens.
     """
     shapes = ShapeTable() if jax.default_backend() == "cpu" else ACCELERATOR
+    if token_budget is None:
+        token_budget = kept_budget(machine_and_model(design, compute_dtype))
     if token_budget is not None:
         shapes = replace(shapes, token_budget=positive("token_budget", token_budget))
     return replace(shapes, devices=len(jax.local_devices()))

@@ -16,6 +16,7 @@ import numpy as np
 from minisbert.arguments import (
     as_list,
     check_options,
+    check_out,
     check_path,
     check_prompts,
     comparable,
@@ -23,12 +24,12 @@ from minisbert.arguments import (
     one_of,
     positive,
     prompt_text,
+    switch,
 )
-from minisbert.encoding import sentence_embeddings, stream, token_embeddings
+from minisbert.encoding import embed
 from minisbert.errors import InputError
-from minisbert.forward import COMPUTE_DTYPES, Compilation, Forward, default_shapes, progress_bar
+from minisbert.forward import COMPUTE_DTYPES, Compilation, Forward, default_shapes
 from minisbert.pretrained import Pretrained, cast_matrices, load_pretrained, save_pretrained
-from minisbert.quantization import quantize_embeddings
 from minisbert.similarity import PAIRWISE_SIMILARITIES, SIMILARITIES
 from minisbert.text.tokenizer import TokenCount, check_text, shown
 
@@ -39,7 +40,9 @@ class SentenceEncoder:
     Args:
         pretrained: what `load_pretrained` read; most callers want `SentenceEncoder.load`.
         compute_dtype: "float32", or "bfloat16" for the matrix products (norms, softmax and pooling stay float32).
-        token_budget: tokens computed at once, padding counted; by default what suits the device.
+        token_budget: tokens computed at once, padding counted; by default what `minisbert tune` kept, or suits the device.
+        packing: several texts share a row where there are many, so that hardly any padding is computed; what a text's
+            embedding is then depends on its neighbours in the last bits (1e-6).
 
     Example:
         >>> encoder = SentenceEncoder.load("weights/tiny-bert")
@@ -47,16 +50,25 @@ class SentenceEncoder:
         (2, 32)
     """
 
-    def __init__(self, pretrained: Pretrained, *, compute_dtype: str = "float32", token_budget: int | None = None):
+    def __init__(
+        self,
+        pretrained: Pretrained,
+        *,
+        compute_dtype: str = "float32",
+        token_budget: int | None = None,
+        packing: bool = False,
+    ):
         if not isinstance(pretrained, Pretrained):
             raise InputError(
                 f"pretrained is {shown(pretrained)} ({type(pretrained).__name__}). Expected a model that was read; for a "
                 "name or a folder write SentenceEncoder.load(...)."
             )
         one_of("compute_dtype", compute_dtype, tuple(COMPUTE_DTYPES))
+        switch("packing", packing)
         self.pretrained = pretrained
         self.compute_dtype = compute_dtype
-        self.shapes = default_shapes(token_budget)
+        self.shapes = default_shapes(token_budget, pretrained.design, compute_dtype)
+        self.packing = packing
         # As in sentence-transformers: "query" and "document" are always there, empty where the model has none.
         self.prompts = {"query": "", "document": "", **pretrained.folder.prompts}
         self.default_prompt_name = pretrained.folder.default_prompt_name
@@ -68,7 +80,7 @@ class SentenceEncoder:
         self.forward = Forward(pretrained.design, params, compute_dtype)
         # Of a Router, each route as a model of its own; everything above is then the main route's.
         self.towers = {
-            route: SentenceEncoder(tower, compute_dtype=compute_dtype, token_budget=token_budget)
+            route: SentenceEncoder(tower, compute_dtype=compute_dtype, token_budget=token_budget, packing=packing)
             for route, tower in pretrained.towers.items()
         }
 
@@ -78,6 +90,7 @@ class SentenceEncoder:
         *,
         compute_dtype: str = "float32",
         token_budget: int | None = None,
+        packing: bool = False,
         revision: str | None = None,
         cache: str | Path | None = None,
         offline: bool | None = None,
@@ -85,7 +98,7 @@ class SentenceEncoder:
         """A model by name ("all-mpnet-base-v2", "org/name" on the hub) or from a folder.
 
         Args:
-            compute_dtype, token_budget: see the class.
+            compute_dtype, token_budget, packing: see the class.
             revision: of a hub model.
             cache: where downloaded models are kept; by default the user's cache folder.
             offline: True never opens a socket; None asks the environment (MINISBERT_OFFLINE).
@@ -97,7 +110,8 @@ class SentenceEncoder:
         from minisbert.checkpoint.download import locate
 
         path = locate(name_or_folder, revision=revision, cache=cache, offline=offline)
-        return SentenceEncoder(load_pretrained(path), compute_dtype=compute_dtype, token_budget=token_budget)
+        options: dict[str, Any] = {"compute_dtype": compute_dtype, "token_budget": token_budget, "packing": packing}
+        return SentenceEncoder(load_pretrained(path), **options)
 
     # --- text to vectors -------------------------------------------------------------------------------------------
 
@@ -114,6 +128,7 @@ class SentenceEncoder:
         truncate_dim: int | None = None,
         on_truncate: str = "warn",
         task: str | None = None,
+        out: np.ndarray | None = None,
     ) -> Any:
         """Embed one text or many.
 
@@ -130,6 +145,7 @@ class SentenceEncoder:
             truncate_dim: keep the first dimensions only (Matryoshka models); by default the model's setting.
             on_truncate: "warn", "error" or "ignore" when a text is longer than `max_seq_length`.
             task: chooses the route of a model with a Router ("query", "document"); other models have one way only.
+            out: where the embeddings go, a memory-mapped file for example: float32 `[sentences, dimension]`; returned.
 
         Returns:
             float32 `[sentences, dimension]`; for one string, one vector; for an empty list, `(0, dimension)`.
@@ -144,41 +160,21 @@ class SentenceEncoder:
         """
         texts, single = as_list(sentences)
         truncate_dim = self.truncate_dim if truncate_dim is None else truncate_dim
-        check_options(
-            output_value=output_value,
-            precision=precision,
-            on_truncate=on_truncate,
-            batch_size=batch_size,
-            truncate_dim=truncate_dim,
-            normalize_embeddings=normalize_embeddings,
-            show_progress_bar=show_progress_bar,
-        )
+        options: dict[str, Any] = {
+            "batch_size": batch_size,
+            "show_progress_bar": show_progress_bar,
+            "output_value": output_value,
+            "precision": precision,
+            "normalize_embeddings": normalize_embeddings,
+            "on_truncate": on_truncate,
+        }
+        check_options(truncate_dim=truncate_dim, **options)
         before = prompt_text(prompt, prompt_name, self.prompts, self.default_prompt_name)
         tower = self.tower(task)
         dimension = min(truncate_dim or tower.design.dimension, tower.design.dimension)
-
-        if on_truncate == "error":
-            tower.tokenizer.refuse_long(texts, max_length=tower.max_seq_length, prompt=before)
-        with progress_bar(len(texts), show_progress_bar) as bar:
-            with_tokens = output_value != "sentence_embedding"
-            results = stream(
-                texts,
-                tower.tokenizer,
-                tower.forward,
-                prompt=before,
-                max_length=tower.max_seq_length,
-                shapes=tower.shapes,
-                capacity=tower.pretrained.capacity,
-                padding_id=tower.padding_id,
-                batch_size=batch_size,
-                with_tokens=with_tokens,
-                warn=on_truncate == "warn",
-            )
-            options: dict[str, Any] = {"normalize": normalize_embeddings, "bar": bar}
-            if with_tokens:
-                items: Any = token_embeddings(results, len(texts), dimension, **options, whole=output_value is None)
-            else:
-                items = quantize_embeddings(sentence_embeddings(results, len(texts), dimension, **options), precision)
+        if out is not None:
+            check_out(out, (len(texts), dimension), output_value, precision)
+        items = embed(tower, texts, prompt=before, dimension=dimension, out=out, **options)
         return items[0] if single else items
 
     def encode_query(self, sentences: str | Sequence[str] | np.ndarray, **options: Any) -> Any:
@@ -252,7 +248,8 @@ class SentenceEncoder:
         for tower in self.towers.values() or [self]:
             limit = tower.max_seq_length if max_tokens is None else positive("max_tokens", max_tokens)
             tokens, capacity = min(limit, tower.max_seq_length), tower.pretrained.capacity
-            tower.forward.warm_up(tower.shapes, tokens, capacity=capacity, padding_id=tower.padding_id)
+            options = {"capacity": capacity, "padding_id": tower.padding_id}
+            tower.forward.warm_up(tower.shapes, tokens, packing=tower.packing, **options)
         return self.compilations
 
     @property

@@ -22,7 +22,7 @@ ROWS = [
     {"sentence_encoder", "cross_encoder"},
     {"encoding"},
     {"pretrained_pair", "pair_scores", "forward"},
-    {"pretrained", "arguments"},
+    {"pretrained", "arguments", "token_budgets"},
     {"sentence_model", "pair_model"},
     {"heads", "encoders", "text"},
     {"checkpoint"},
@@ -56,7 +56,11 @@ NEVER_IMPORTED = {
 }
 # The race runs its rivals, each in a process of its own.
 MAY_IMPORT_THIS = {
-    *(("commands/bench_peers.py", "torch"), ("commands/bench_peers.py", "sentence_transformers")),
+    *(
+        (f"commands/{file}.py", library)
+        for file in ("bench_peers", "bench_training")
+        for library in ("torch", "sentence_transformers")
+    ),
     # One call of the C library each, by its name in the source: renameat2 and prctl, which Python has not.
     *(("checkpoint/whole_folder.py", "ctypes"), ("commands/supervision.py", "ctypes")),
 }

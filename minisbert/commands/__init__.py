@@ -32,6 +32,7 @@ COMMANDS = {
     "mine": "Find pairs of sentences that belong together, or hard negatives for training.",
     "cluster": "Group the sentences of a file by what they are about.",
     "headline": "Time SBERT's headline: the most similar pair of 10,000 sentences.",
+    "tune": "Measure how many tokens are best computed at once here, and keep it.",
     "bench": "Race minisbert against the other libraries that are installed.",
     "export": "Export a model as a StableHLO program that runs without its code.",
     "convert": "Convert a model's weights to minisbert's own names, or back.",

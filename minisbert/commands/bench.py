@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from minisbert.commands.bench_rounds import Race
 
 # Texts of a workload where --count is not given: a round of each takes some seconds on a laptop.
-COUNTS = {"short": 2000, "long": 200, "one": 200, "cold": 1, "memory": 1000}
+COUNTS = {"short": 2000, "long": 200, "one": 200, "cold": 1, "memory": 1000, "train": 512}
 # With whose embeddings the others are compared: the first of these that is there.
 REFERENCES = ("sentence-transformers float32", "minisbert float32")
 EXTRA = "pip install 'minisbert[bench]'"
@@ -31,12 +31,13 @@ EXTRA = "pip install 'minisbert[bench]'"
 def bench(
     *,
     model: Annotated[str, arg(metavar="MODEL")] = "all-MiniLM-L6-v2",
-    workload: tuple[Literal["short", "long", "one", "cold", "memory"], ...] = (
+    workload: tuple[Literal["short", "long", "one", "cold", "memory", "train"], ...] = (
         "short",
         "long",
         "one",
         "cold",
         "memory",
+        "train",
     ),
     texts: Annotated[str | None, arg(metavar="FILE")] = None,
     count: Annotated[int | None, arg(metavar="N")] = None,
@@ -57,9 +58,11 @@ def bench(
     Args:
         model: a folder, a known name, or a name on the hub.
         workload: short: sentences per second; long: texts of about 230 tokens; one: latency of one sentence; cold:
-            seconds from process start to first vector; memory: its peak in a short run.
+            seconds from process start to first vector; memory: its peak in a short run; train: pairs of sentences per
+            second, all of a training step.
         texts: a file of sentences (.txt, or .jsonl, .tsv, .parquet with a "text" column) instead of made-up ones.
-        count: texts of every workload but cold; by default 2000 short, 200 long, 200 single, 1000 for memory.
+        count: texts of every workload but cold; by default 2000 short, 200 long, 200 single, 1000 for memory,
+            512 (two a pair) to train on.
         rounds: how often each contestant has its turn.
         peer: installed (all that are), none, or names of sentence-transformers, torch-compile, onnxruntime, openvino,
             ctranslate2.
@@ -171,6 +174,10 @@ def _texts(workloads: tuple[str, ...], file: str | None, count: int | None) -> d
             work[workload] = join_sentences(source or make_sentences(20 * number), number)
         else:
             work[workload] = source[:number] if source else make_sentences(number)
+        if workload == "train":
+            if len(work[workload]) < 4:
+                raise InputError("training takes two pairs of sentences at least. Expected 4 sentences or more.")
+            del work[workload][len(work[workload]) // 2 * 2 :]
     return work
 
 

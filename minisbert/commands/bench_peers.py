@@ -13,12 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from minisbert.commands.bench_training import Step, minisbert_step, sentence_transformers_step
+
 if TYPE_CHECKING:
     import numpy as np
 
 THROUGHPUT = ("short", "long")
 SERVING = (*THROUGHPUT, "one")
-WORKLOADS = (*SERVING, "cold", "memory")
+EMBEDDING = (*SERVING, "cold", "memory")
+WORKLOADS = (*EMBEDDING, "train")
 
 
 class Loaded(NamedTuple):
@@ -40,6 +43,7 @@ class Contestant:
         load: model folder, workplace -> ready to embed.
         prepare: model folder, workplace -> None: convert the model, once a peer.
         workloads: those it takes part in; a batch size, for one, changes nothing about one sentence.
+        trainer: model folder -> ready to train; those who have one take part in "train".
         program: the words after `python` that start it.
     """
 
@@ -49,7 +53,8 @@ class Contestant:
     needs: tuple[str, ...]
     load: Callable[[Path, Path], Loaded]
     prepare: Callable[[Path, Path], None] | None = None
-    workloads: tuple[str, ...] = WORKLOADS
+    workloads: tuple[str, ...] = EMBEDDING
+    trainer: Callable[[Path], Step] | None = None
     program: tuple[str, ...] = ("-m", "minisbert.commands.bench_worker")
 
     @property
@@ -57,15 +62,19 @@ class Contestant:
         """What it is called in requests and records."""
         return f"{self.name} {self.dtype}"
 
+    def takes_part(self, workload: str) -> bool:
+        """Whether it is raced there."""
+        return workload in self.workloads or (workload == "train" and self.trainer is not None)
+
 
 # --- the libraries -------------------------------------------------------------------------------------------------
 
 
-def load_minisbert(folder: Path, workplace: Path, *, dtype: str) -> Loaded:
-    """Ours, with its defaults."""
+def load_minisbert(folder: Path, workplace: Path, *, dtype: str, packing: bool = False) -> Loaded:
+    """Ours, with its defaults but for `packing`."""
     from minisbert import SentenceEncoder
 
-    encoder = SentenceEncoder.load(folder, compute_dtype=dtype, offline=True)
+    encoder = SentenceEncoder.load(folder, compute_dtype=dtype, packing=packing, offline=True)
 
     import jax  # by now imported anyway
 
@@ -230,18 +239,35 @@ def _in_batches(workplace: Path, run: Callable[..., "np.ndarray"], *, batch_size
 
 _TORCH = ("sentence-transformers", "torch")
 _b32, _b128 = (partial(load_sentence_transformers, batch_size=size) for size in (32, 128))
-_minisbert = partial(Contestant, "minisbert", peer="minisbert", needs=("jax",))
+_minisbert = partial(Contestant, peer="minisbert", needs=("jax",))
+_packed = partial(_minisbert, "minisbert packed", workloads=THROUGHPUT)
 _torch = partial(Contestant, peer="sentence-transformers", needs=_TORCH)
 # torch.compile compiles for a minute at its start, so it takes no part where the start is measured.
 _compiled = partial(Contestant, "torch.compile b128", peer="torch-compile", needs=_TORCH, workloads=SERVING)
 _openvino = partial(Contestant, peer="openvino", needs=("openvino", *_TORCH), prepare=partial(trace, to="openvino"))
 
 CONTESTANTS = (
-    _minisbert(dtype="float32", load=partial(load_minisbert, dtype="float32")),
-    _minisbert(dtype="bfloat16", load=partial(load_minisbert, dtype="bfloat16")),
-    _torch("sentence-transformers", "float32", load=partial(_b32, dtype="float32")),
+    *(
+        _minisbert(
+            "minisbert", one, load=partial(load_minisbert, dtype=one), trainer=partial(minisbert_step, dtype=one)
+        )
+        for one in ("float32", "bfloat16")
+    ),
+    _packed(dtype="float32", load=partial(load_minisbert, dtype="float32", packing=True)),
+    _packed(dtype="bfloat16", load=partial(load_minisbert, dtype="bfloat16", packing=True)),
+    _torch(
+        "sentence-transformers",
+        "float32",
+        load=partial(_b32, dtype="float32"),
+        trainer=partial(sentence_transformers_step, dtype="float32"),
+    ),
     _torch("sentence-transformers b128", "float32", load=partial(_b128, dtype="float32"), workloads=THROUGHPUT),
-    _torch("sentence-transformers b128", "bfloat16", load=partial(_b128, dtype="bfloat16")),
+    _torch(
+        "sentence-transformers b128",
+        "bfloat16",
+        load=partial(_b128, dtype="bfloat16"),
+        trainer=partial(sentence_transformers_step, dtype="bfloat16"),
+    ),
     _compiled(dtype="float32", load=partial(_b128, dtype="float32", compiled=True)),
     _compiled(dtype="bfloat16", load=partial(_b128, dtype="bfloat16", compiled=True)),
     Contestant(

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from minisbert.commands.bench_training import PAIRS
 from minisbert.commands.tables import columns
 
 # Packages whose versions decide the figures.
@@ -58,6 +59,14 @@ def measures(texts: Mapping[str, Sequence[str]]) -> dict[str, Measure]:
         "cold": Measure("cold", "process start to first vector", "s", False, sum, 2),
         "cold empty": Measure(
             "cold empty", "process start to first vector, compilation caches empty", "s", False, sum, 2
+        ),
+        "train": Measure(
+            "train",
+            f"training on pairs, multiple negatives ranking, batch {PAIRS}",
+            "pairs per s",
+            True,
+            lambda s: counts["train"] / 2 / sum(s),
+            1,
         ),
         "memory": Measure("memory", "peak memory of a short run", "MiB", False, sum, 0),
     }
@@ -143,9 +152,9 @@ def measure_record(measure: Measure, raw: Mapping[str, Sequence[Sequence[float]]
     for key, rounds in raw.items():
         figures = [measure.figure(values) for values in rounds]
         rows[key] = {"dtype": key.split()[-1], "figures": figures, "spread": spread(figures)._asdict(), "ratios": None}
-    for key, row in rows.items():
+    for row in rows.values():
         ours = rows.get(f"minisbert {row['dtype']}")
-        if ours is not None and not _is_ours(key):
+        if ours is not None and row is not ours:
             each = ratios(ours["figures"], row["figures"])
             row["ratios"] = {"each": each, **spread(each)._asdict()}
     best = {}

@@ -140,7 +140,7 @@ class Race:
         self._prepare()
         workers: dict[str, Worker] = {}
         try:
-            for workload in filter(texts.__contains__, SERVING):
+            for workload in filter(texts.__contains__, (*SERVING, "train")):
                 self._serve(workload, workers)
         finally:
             for worker in workers.values():
@@ -153,7 +153,7 @@ class Race:
             self._fresh("memory", "memory")
 
     def _takes_part(self, contestant: Contestant, workload: str) -> bool:
-        return workload in contestant.workloads and contestant.key not in self.failed
+        return contestant.takes_part(workload) and contestant.key not in self.failed
 
     def _prepare(self) -> None:
         for contestant in [*self.contestants, *filter(None, [self.witness])]:
@@ -166,9 +166,10 @@ class Race:
                 done.touch()
 
     def _serve(self, workload: str, workers: dict[str, Worker]) -> None:
-        """Long-lived processes embed all texts at once, or (workload "one") each by itself."""
+        """Long-lived processes embed all texts at once, or (workload "one") each by itself, or train on them."""
         self.raw[workload], self.embeddings[workload] = {}, {}
-        request = {"texts": str(self.workplace / f"{workload}.json"), "each": workload == "one"}
+        request: dict[str, Any] = {"texts": str(self.workplace / f"{workload}.json")}
+        request |= {"each": workload == "one", "train": workload == "train"}
         for contestant in [*self.contestants, *filter(None, [self.witness])]:
             key = contestant.key
             if not self._takes_part(contestant, workload):
@@ -178,8 +179,11 @@ class Race:
                 if key not in workers:
                     workers[key] = self._new_worker(contestant)
                 saved = self.workplace / f"{workload} {key}.npy"
-                self.devices[key] = workers[key].ask(**request, save=str(saved))["device"]
-                self.embeddings[workload][key] = saved
+                if workload == "train":  # once over all batches, which compiles their shapes
+                    workers[key].ask(**request)
+                else:
+                    self.devices[key] = workers[key].ask(**request, save=str(saved))["device"]
+                    self.embeddings[workload][key] = saved
         for number in range(1, self.rounds + 1):
             self.say(f"{workload}: round {number} of {self.rounds}")
             for contestant in self.contestants:

@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from minisbert.commands.bench_peers import CONTESTANTS, Contestant, Loaded
+from minisbert.commands.bench_training import PAIRS, Step
 
 
 def serve(contestants: Sequence[Contestant], argv: Sequence[str]) -> int:
     """Answer requests until stdin ends.
 
     A request {"prepare": true} converts; {"texts": FILE, "each": bool, "save": FILE or null} embeds the JSON list of
-    texts, all at once or each by itself, and answers with the seconds of each call. What goes wrong is an answer too.
+    texts, all at once or each by itself, and answers with the seconds of each call; with "train" it takes them as pairs
+    and answers with the seconds of each step. What goes wrong is an answer too.
 
     Args:
         contestants: among whom the name is looked up.
@@ -32,7 +34,7 @@ def serve(contestants: Sequence[Contestant], argv: Sequence[str]) -> int:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     contestant = next(one for one in contestants if one.key == key)
-    loaded = None
+    loaded = step = None
     for line in sys.stdin:
         request = json.loads(line)
         try:
@@ -40,6 +42,10 @@ def serve(contestants: Sequence[Contestant], argv: Sequence[str]) -> int:
                 answer: dict[str, Any] = {}
                 if contestant.prepare:
                     contestant.prepare(folder, workplace)
+            elif request.get("train"):
+                assert contestant.trainer is not None
+                step = step or contestant.trainer(folder)
+                answer = {**_train(step, request), "device": "", "peak_mib": peak_mib()}
             else:
                 loaded = loaded or contestant.load(folder, workplace)
                 answer = {**_embed(loaded, request), "device": loaded.device, "peak_mib": peak_mib()}
@@ -61,6 +67,16 @@ def _embed(loaded: Loaded, request: dict[str, Any]) -> dict[str, Any]:
         import numpy as np
 
         np.save(request["save"], np.concatenate(embeddings).astype(np.float32))
+    return {"seconds": seconds}
+
+
+def _train(step: Step, request: dict[str, Any]) -> dict[str, Any]:
+    texts = json.loads(Path(request["texts"]).read_text(encoding="utf-8"))
+    seconds = []
+    for start in range(0, len(texts), 2 * PAIRS):
+        started = time.perf_counter()
+        step(texts[start : start + 2 * PAIRS])
+        seconds.append(time.perf_counter() - started)
     return {"seconds": seconds}
 
 

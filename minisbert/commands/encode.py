@@ -39,6 +39,7 @@ def encode(
     truncate_dim: Annotated[int | None, arg(metavar="N")] = None,
     precision: Literal["float32", "int8", "uint8", "binary", "ubinary"] = "float32",
     compute_dtype: Literal["float32", "bfloat16"] = "float32",
+    packing: bool = False,
     on_truncate: Literal["warn", "error", "ignore"] = "warn",
     rows_per_shard: Annotated[int, arg(metavar="N")] = 65_536,
     worker: Annotated[int, arg(metavar="N")] = 0,
@@ -63,6 +64,7 @@ def encode(
         truncate_dim: keep the first dimensions only (Matryoshka models).
         precision: numbers of the output; int8 and uint8 divide the range that each dimension has in this file.
         compute_dtype: bfloat16 is faster where the hardware has it, and less exact.
+        packing: several sentences share a row, which is faster where most are short; embeddings differ in the last bits.
         on_truncate: what to do about sentences that are longer than the model takes.
         rows_per_shard: sentences of a shard; one shard is in memory.
         worker: which worker this is, from 0, where several machines fill one folder of shards.
@@ -83,7 +85,7 @@ def encode(
 
     from minisbert import SentenceEncoder
 
-    load = partial(SentenceEncoder.load, model, compute_dtype=compute_dtype, offline=offline)
+    load = partial(SentenceEncoder.load, model, compute_dtype=compute_dtype, packing=packing, offline=offline)
     if ray is None:
         encoder = load()
     if on_truncate == "error" and not sharded:

@@ -215,7 +215,7 @@ def train(
         if max_seq_length is not None:
             pairs.max_seq_length = max_seq_length
         with _told():
-            run_training(pairs, config, Path(run), score=_pair_score(pairs, evaluate), **where)
+            run_training(pairs, config, Path(run), score=_pair_score(pairs, evaluate), keep_encoder=False, **where)
         print(Path(run) / "final")
         return 0
     if num_labels is not None:
@@ -227,23 +227,25 @@ def train(
         encoder.max_seq_length = max_seq_length
     score = sts_score(evaluate) if evaluate else None
     with _told():
-        run_training(encoder, config, Path(run), score=score, **where)
+        run_training(encoder, config, Path(run), score=score, keep_encoder=False, **where)
     print(Path(run) / "final")
     return 0
 
 
 @contextmanager
 def _told() -> "Iterator[None]":
-    """What the run says of itself (where it goes on, what was compiled) goes to stderr while it lasts."""
+    """What the run says of itself (where it goes on, what was compiled) goes to stderr while it lasts, once."""
     log, handler = logging.getLogger("minisbert"), logging.StreamHandler()
-    level = log.level
+    level, propagate = log.level, log.propagate
     log.addHandler(handler)
     log.setLevel(logging.INFO)
+    log.propagate = False  # checkpointing gives the root logger a handler, which would say everything again
     try:
         yield
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
+        log.propagate = propagate
 
 
 def _recipe(name: str) -> tuple[dict[str, Any], int]:

@@ -11,7 +11,7 @@ computed tokens for each real one, where the columns are padded apart). Packed, 
 Letters: P packed rows, T texts of a row (slots), L tokens of a row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,8 @@ import numpy as np
 ROW_LENGTHS = (64, 128, 256, 512)
 # A row holds at most a text for each 4 tokens, [CLS] and [SEP] included.
 TOKENS_A_SLOT = 4
+# A stream of texts is packed when there are enough for so many batches: more of them fit better, and wait longer.
+WINDOW = 4
 
 
 Array = Any  # NumPy's when it is made, JAX's inside a compiled step
@@ -61,9 +63,88 @@ def pack(
     """
     lengths = [len(ids) for ids in texts]
     L = _row_length(max(lengths, default=1))
-    T = L // TOKENS_A_SLOT
-    rows = _best_fit(lengths, L, T)
+    rows = _best_fit(lengths, L, L // TOKENS_A_SLOT)
     P = _rounded(len(rows), multiple)
+    return _filled(texts, rows, P, L, padding_id, prompt_lengths, first_lengths)
+
+
+class PackedBatch(NamedTuple):
+    """Packed rows for encoding, and where each text is in them."""
+
+    rows: list[int]  # which sentences
+    texts: PackedTexts
+    where: np.ndarray  # int32, of each sentence row * T + slot
+
+
+def packed_batches(
+    tokenized: Iterable[Sequence[int]], *, tokens: int, padding_id: int, prompt_length: int = 0, devices: int = 1
+) -> Generator[PackedBatch, None, list[tuple[int, Sequence[int]]]]:
+    """A stream of texts -> batches of full rows, sent off as texts come; each length of rows has one shape.
+
+    Args:
+        tokens: of a batch on one device.
+        padding_id: what fills the rows.
+        prompt_length: tokens of the prompt before every text.
+        devices: how many compute a batch together.
+
+    Returns:
+        the texts left over, with their places in the stream: fewer than fill a window of batches.
+    """
+    waiting: dict[int, list[tuple[int, Sequence[int]]]] = {}
+    tokens_waiting: dict[int, int] = {}
+    for place, ids in enumerate(tokenized):
+        L = _row_length(len(ids))
+        P = devices * max(1, tokens // L)
+        queue = waiting.setdefault(L, [])
+        queue.append((place, ids))
+        tokens_waiting[L] = tokens_waiting.get(L, 0) + len(ids)
+        if tokens_waiting[L] < WINDOW * P * L:
+            continue
+        rows = _best_fit([len(ids) for _, ids in queue], L, L // TOKENS_A_SLOT)
+        # The fullest go; what is in the others waits for the next window.
+        rows.sort(key=lambda row: -sum(len(queue[text][1]) for text in row))
+        sent = len(rows) // P * P
+        for start in range(0, sent, P):
+            texts = [text for row in rows[start : start + P] for text in row]
+            numbers = iter(range(len(texts)))
+            renumbered = [[next(numbers) for _ in row] for row in rows[start : start + P]]
+            prompts = [prompt_length] * len(texts)
+            filled = _filled([queue[text][1] for text in texts], renumbered, P, L, padding_id, prompts, None)
+            yield PackedBatch([queue[text][0] for text in texts], *filled)
+        waiting[L] = [queue[text] for row in rows[sent:] for text in row]
+        tokens_waiting[L] = sum(len(ids) for _, ids in waiting[L])
+    return [text for queue in waiting.values() for text in queue]
+
+
+def packed_shapes(tokens: int, devices: int, longest: int) -> list[tuple[int, int]]:
+    """The (P, L) of `packed_batches` for texts of up to `longest` tokens.
+
+    Example:
+        >>> packed_shapes(1024, devices=1, longest=256)
+        [(16, 64), (8, 128), (4, 256)]
+    """
+    lengths = [length for length in ROW_LENGTHS if length <= _row_length(longest)]
+    while lengths[-1] < longest:
+        lengths.append(2 * lengths[-1])
+    return [(devices * max(1, tokens // length), length) for length in lengths]
+
+
+def empty_batch(P: int, L: int, padding_id: int) -> PackedBatch:
+    """P rows of L tokens without a text, to compile with."""
+    return PackedBatch([], *_filled([], [], P, L, padding_id, None, None))
+
+
+def _filled(
+    texts: Sequence[Sequence[int]],
+    rows: Sequence[Sequence[int]],
+    P: int,
+    L: int,
+    padding_id: int,
+    prompt_lengths: Sequence[int] | None,
+    first_lengths: Sequence[int] | None,
+) -> tuple[PackedTexts, np.ndarray]:
+    """Texts put into P rows of L tokens as `rows` says, and where each is."""
+    T = L // TOKENS_A_SLOT
     token_ids_PL = np.full((P, L), padding_id, np.int32)
     positions_PL = np.zeros((P, L), np.int32)
     slots_PL = np.full((P, L), -1, np.int32)
@@ -74,13 +155,14 @@ def pack(
     for p, row in enumerate(rows):
         start = 0
         for t, text in enumerate(row):
-            end = start + lengths[text]
+            length = len(texts[text])
+            end = start + length
             token_ids_PL[p, start:end] = texts[text]
-            positions_PL[p, start:end] = np.arange(lengths[text])
+            positions_PL[p, start:end] = np.arange(length)
             slots_PL[p, start:end] = t
-            lengths_PT[p, t] = lengths[text]
+            lengths_PT[p, t] = length
             prompts_PT[p, t] = prompt_lengths[text] if prompt_lengths else 0
-            first_lengths_PT[p, t] = first_lengths[text] if first_lengths else lengths[text]
+            first_lengths_PT[p, t] = first_lengths[text] if first_lengths else length
             where[text] = p * T + t
             start = end
     return PackedTexts(token_ids_PL, positions_PL, slots_PL, lengths_PT, prompts_PT, first_lengths_PT), where

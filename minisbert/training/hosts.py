@@ -12,6 +12,7 @@ With one host, and without `join`, everything here is the identity.
 """
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -125,9 +126,19 @@ def together(place: str) -> Iterator[None]:
         timer = threading.Timer(LEAVE, os._exit, [MISTAKE])
         timer.daemon = True
         timer.start()
-        if not isinstance(error, jax.errors.JaxRuntimeError):
+        if not _from_the_runtime(error):
             raise
         raise TrainingError(
             f"{place}: host {jax.process_index()} of {jax.process_count()} lost another one: "
             f"{str(error).splitlines()[0][:200]}. The last checkpoint stands; start the same command on every host again."
         ) from None
+
+
+def _from_the_runtime(error: BaseException) -> bool:
+    # What a collective raises is JAX's own error on most ways out, and on some a ValueError; both open with a status.
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        return True
+    return (
+        isinstance(error, ValueError)
+        and re.match(r"(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED): ", str(error)) is not None
+    )

@@ -41,6 +41,7 @@ def train(
     layout: str = "replicated",
     model_devices: int = 1,
     new_shapes: str | None = None,
+    keep_encoder: bool = True,
 ) -> Model:
     """Train a model, or go on where the run in `folder` stopped.
 
@@ -53,6 +54,7 @@ def train(
         layout: of the parameters on them, a row of sharding.LAYOUTS.
         model_devices: over how many of them `tensor` cuts each layer.
         new_shapes: what a shape of batch that comes unforeseen is, a row of programs.NEW_SHAPES.
+        keep_encoder: False saves the memory of one copy of the parameters: `encoder` is of no use afterwards.
 
     Returns:
         the trained encoder; it is in `folder / "final"` too.
@@ -64,7 +66,7 @@ def train(
         TrainingStopped: SIGTERM came; the state is saved.
     """
     check_call(folder, score, layout)
-    run = Run(encoder, config, Path(folder), score, data_mesh(devices, model_devices), layout, new_shapes)
+    run = Run(encoder, config, Path(folder), score, data_mesh(devices, model_devices), layout, new_shapes, keep_encoder)
     with on_sigterm() as asked_to_stop, together(str(folder)):
         state, step = run.start()
         progress = progress_bar(run.steps, step, show_progress and leads())

@@ -134,7 +134,9 @@ class Programs:
             for one in self.compilations
         )
         seconds = sum(one.seconds for one in self.compilations)
-        return f"{len(self.compilations)} programs compiled in {seconds:.1f} s: {', '.join(each)}"
+        count = len(self.compilations)
+        programs = f"{count} program{'s' * (count != 1)}"
+        return f"{programs} compiled in {seconds:.1f} s: {', '.join(each)}"
 
 
 def what_new_shapes_are(new_shapes: str | None) -> str:

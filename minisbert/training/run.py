@@ -68,6 +68,7 @@ class Run:
         mesh: Mesh,
         layout: str,
         new_shapes: str | None,
+        keep_encoder: bool,
     ):
         self.way = way_of(encoder)
         check_settings(config, encoder.compute_dtype, self.way.losses)
@@ -108,6 +109,9 @@ class Run:
             self.trainable = initial_adapters(params, config.lora_rank, config.lora_targets, key)
         else:  # a copy: the step gives the state's memory away, and the caller's encoder keeps its own
             self.trainable = jax.tree.map(jnp.copy, params)
+            if not keep_encoder:
+                params.clear()
+                encoder.forward.params = params
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -14,6 +14,7 @@ from minisbert.commands.bench import REFERENCES, bench
 from minisbert.commands.bench_peers import CONTESTANTS, Contestant
 from minisbert.commands.bench_report import Measure, differences, mean_tokens, measure_record, ratios, spread
 from minisbert.commands.bench_texts import join_sentences, make_sentences
+from minisbert.commands.bench_training import minisbert_step
 from minisbert.errors import DataError, DownloadError, InputError, MinisbertError
 
 # Contestants that embed in no time: one of each kind of luck. They are a program of their own, as the real ones are.
@@ -30,6 +31,9 @@ def die(texts):
     print("out of luck", file=sys.stderr)
     os._exit(3)
 
+def train(folder):
+    return lambda texts: 0.0
+
 def refuse(folder, workplace):
     raise ValueError("no format for\\n this model")
 
@@ -37,7 +41,11 @@ def load(encode):
     return lambda folder, workplace: Loaded(encode, "cpu")
 
 sys.exit(serve([
-    *(Contestant(name, dtype, "", (), load(embed)) for name in ("fast", "minisbert") for dtype in ("float32", "bfloat16")),
+    *(
+        Contestant(name, dtype, "", (), load(embed), trainer=train)
+        for name in ("fast", "minisbert")
+        for dtype in ("float32", "bfloat16")
+    ),
     Contestant("dies", "float32", "", (), load(die)),
     Contestant("refuses", "float32", "", (), load(embed), refuse),
 ], sys.argv[1:]))
@@ -53,7 +61,7 @@ def fake(tmp_path, monkeypatch):
 
     def make(name: str, dtype: str = "float32", needs: tuple[str, ...] = ()) -> Contestant:
         prepare = print if name == "refuses" else None  # what it does is the program's business
-        return Contestant(name, dtype, name, needs, print, prepare, program=(str(program),))
+        return Contestant(name, dtype, name, needs, print, prepare, trainer=print, program=(str(program),))
 
     def use(*contestants: Contestant) -> None:
         monkeypatch.setattr(bench_peers, "CONTESTANTS", contestants)
@@ -153,6 +161,25 @@ def test_long_texts_begin_again_where_sentences_run_out():
     one, two = join_sentences(["a cat sits", "dogs bark"], 2)
     assert one.startswith("a cat sits dogs bark a cat sits")
     assert 176 <= len(one.split()) <= 178 and 176 <= len(two.split()) <= 178
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def test_a_training_step_learns(tiny_bert):
+    texts = make_sentences(16)
+    step = minisbert_step(Path(tiny_bert), dtype="float32")
+    losses = [step(texts) for _ in range(40)]
+    assert np.mean(losses[-10:]) < np.mean(losses[:10])
+
+
+def test_who_trains_takes_turns_too(fake, tiny_bert, capsys):
+    fake.use(fake("minisbert"), fake("fast"))
+    assert bench(model=tiny_bert, workload=("train",), count=9, rounds=2, peer=("fast",)) == 0
+    printed = capsys.readouterr().out
+    assert "train: 8 texts" in printed and "training on pairs" in printed
+    with pytest.raises(InputError, match="two pairs"):
+        bench(model=tiny_bert, workload=("train",), count=3, rounds=1)
 
 
 # --- races ---------------------------------------------------------------------------------------------------------

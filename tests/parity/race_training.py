@@ -34,6 +34,7 @@ def ours(folder, loss: str, batches: list):
     model = load_pretrained(folder)
     optimizer = adamw(schedule("linear", 2e-5, 10, 1000), weight_decay=0.01, clip_norm=1.0)
     params = {"model": jax.tree.map(jax.numpy.array, model.params), "head": {}}
+    model.params.clear()  # as `minisbert train` lets them go
     if loss == "softmax":
         params["head"] = initial_softmax_head(jax.random.key(0), model.design.dimension, 3)
     state = initial_state(params, optimizer, seed=0)

@@ -15,7 +15,7 @@ from minisbert.checkpoint.modules import Normalize, Pooling
 from minisbert.pretrained import load_pretrained
 from minisbert.sentence_model import define
 from minisbert.text.batching import rectangle
-from minisbert.text.packing import pack
+from minisbert.text.packing import pack, packed_batches, packed_shapes
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 OTHERS = ("tiny-layers", "tiny-router", "tiny-static")
@@ -111,3 +111,39 @@ def test_a_prompt_is_left_out_of_the_pooling_where_the_model_says_so():
     batch = rectangle(list(enumerate(texts)), 2, 8, 0)
     expected = model(batch.token_ids_BL, batch.lengths_B, 2).sentence_BD
     np.testing.assert_allclose(found, expected, rtol=0, atol=ACROSS_SHAPES)
+
+
+# --- a stream of texts, for encoding ---------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(2, 150), max_size=400), st.sampled_from([64, 256, 300]), st.integers(1, 3))
+@settings(deadline=None, max_examples=30)
+def test_a_stream_is_packed_once_each_in_known_shapes(lengths, tokens, devices):
+    texts = [list(np.arange(length) + 1000 * number + 5) for number, length in enumerate(lengths)]
+    stream, seen = packed_batches(texts, tokens=tokens, padding_id=0, prompt_length=2, devices=devices), []
+    while True:
+        try:
+            batch = next(stream)
+        except StopIteration as end:
+            left = end.value
+            break
+        assert batch.texts.token_ids_PL.shape in packed_shapes(tokens, devices, 150)
+        T = batch.texts.lengths_PT.shape[1]
+        for text, place in zip(batch.rows, batch.where, strict=True):
+            here = batch.texts.slots_PL[place // T] == place % T
+            np.testing.assert_array_equal(batch.texts.token_ids_PL[place // T][here], texts[text])
+            assert batch.texts.prompts_PT.flat[place] == 2
+        seen += batch.rows
+    assert all(ids == texts[place] for place, ids in left)
+    assert sorted(seen + [place for place, _ in left]) == list(range(len(texts)))
+
+
+def test_the_rows_of_a_stream_are_full():
+    rng = np.random.default_rng(0)
+    lengths = np.clip(rng.lognormal(2.5, 0.5, 2000).astype(int), 4, 60)
+    real, computed = 0, 0
+    for batch in packed_batches([[1] * length for length in lengths], tokens=1024, padding_id=0):
+        real += (batch.texts.slots_PL >= 0).sum()
+        computed += batch.texts.slots_PL.size
+    assert computed > 0.8 * lengths.sum()  # little is left over
+    assert real > 0.97 * computed

@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from two_hosts import equal, stop
 
-from minisbert.errors import InputError
+from minisbert.errors import InputError, TrainingError
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.sentence_model import define
 from minisbert.training.feed import train_batch, widened
-from minisbert.training.hosts import join
+from minisbert.training.hosts import join, together
 from minisbert.training.order import Batch
 from minisbert.training.siamese import by_example, embed
 
@@ -24,6 +25,24 @@ def test_two_hosts_train_as_one_does_and_go_on_after_a_kill(tmp_path):
 def test_when_one_host_is_asked_to_stop_both_save_the_same_step(tmp_path):
     first, second = stop(tmp_path)
     assert first == second and first.startswith("stopped after step ")
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (jax.errors.JaxRuntimeError("UNAVAILABLE: the other end is gone"), TrainingError),
+        # What the same collective raises when it fails on the way to the device.
+        (ValueError("UNKNOWN: Gloo AllGather failed: Connection reset by peer"), TrainingError),
+        (ValueError("a mistake of ours"), ValueError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
+def test_a_broken_connection_is_said_in_our_words(error, raised, monkeypatch):
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    monkeypatch.setattr("threading.Timer.start", lambda self: None)  # it would end this process
+    with pytest.raises(raised) as caught, together("runs/x"):
+        raise error
+    assert raised is not TrainingError or "lost another one" in str(caught.value)
 
 
 def test_wider_rows_hold_the_same_texts():

@@ -1,6 +1,7 @@
 """The training loop on a tiny model: killed and started again it ends with the same bits; bad runs never start."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -149,6 +150,17 @@ def test_the_encoder_that_was_given_is_left_as_it_is(pairs, tmp_path):
     assert np.abs(trained.encode(["a man", "a dog"]) - before).max() > 1e-3
 
 
+def test_an_encoder_that_is_let_go_trains_to_the_same_bits(pairs, tmp_path):
+    kept, let_go = (
+        train(SentenceEncoder.load(TINY), config(pairs), tmp_path / str(keep), show_progress=False, keep_encoder=keep)
+        for keep in (True, False)
+    )
+    np.testing.assert_array_equal(let_go.encode(["a man", "a dog"]), kept.encode(["a man", "a dog"]))
+    encoder = SentenceEncoder.load(TINY)
+    train(encoder, config(pairs), tmp_path / "again", show_progress=False, keep_encoder=False)
+    assert encoder.pretrained.params == encoder.forward.params == {}
+
+
 def test_texts_that_are_cut_are_said_once(tmp_path, caplog):
     file = tmp_path / "pairs.tsv"
     file.write_text("anchor\tpositive\n" + "".join(f"{'man walk ' * 60}{i}\ta dog {i}\n" for i in range(4)))
@@ -262,6 +274,19 @@ def test_matryoshka_trains_short_embeddings_too(pairs, tmp_path):
     assert np.abs(plain.encode("a cat") - short.encode("a cat")).max() > 1e-4
     with pytest.raises(InputError, match="32 dimensions"):
         run(config(pairs, max_steps=2, matryoshka=(64,)), tmp_path / "wide")
+
+
+def test_the_command_says_everything_once(pairs, tmp_path, capfd):
+    """Where the root logger has a handler too, which importing the checkpoint library may give it."""
+    handler = logging.StreamHandler()
+    logging.getLogger().addHandler(handler)
+    try:
+        words = ["train", str(TINY), str(tmp_path / "run"), "--data", pairs, "--batch-size", "8", "--max-steps", "2"]
+        assert main(words) == 0
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert capfd.readouterr().err.count("2 steps, ") == 1
+    assert logging.getLogger("minisbert").propagate
 
 
 def test_options_of_a_loss_from_the_command_line(pairs, tmp_path, capsys):

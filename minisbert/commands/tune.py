@@ -1,0 +1,71 @@
+"""`minisbert tune`: how many tokens this machine best computes at once, measured and kept.
+
+minisbert tune all-MiniLM-L6-v2
+minisbert tune all-mpnet-base-v2 --texts sentences.txt --compute-dtype bfloat16
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+
+def tune(
+    model: Annotated[Positional[str], arg(metavar="MODEL")],
+    *,
+    texts: Annotated[str | None, arg(metavar="FILE")] = None,
+    budgets: Annotated[tuple[int, ...], arg(metavar="N [N ...]")] = (),
+    rounds: Annotated[int, arg(metavar="N")] = 5,
+    compute_dtype: Literal["float32", "bfloat16"] = "float32",
+    keep: bool = True,
+    offline: bool = False,
+) -> int:
+    """Measure how many tokens are best computed at once here, and keep it.
+
+    A model of this size is then loaded with that token budget, until it is measured again.
+
+    Example: minisbert tune all-MiniLM-L6-v2 --budgets 512 1024 --rounds 1 --no-keep
+
+    Args:
+        model: a folder, a known name, or a name on the hub.
+        texts: a file of sentences like those that will be embedded (.txt, or .jsonl, .tsv, .parquet with a "text"
+            column) instead of made-up short ones.
+        budgets: tokens a batch to try; by default 256 to 4096 on a CPU, 4096 to 131072 on an accelerator.
+        rounds: how often each has its turn.
+        compute_dtype: what the matrices are multiplied in.
+        keep: write the best one to the cache folder, where loading finds it.
+        offline: never open a socket.
+    """
+    from minisbert.checkpoint.download import locate
+    from minisbert.commands.bench_texts import make_sentences
+    from minisbert.commands.files import read_sentences
+    from minisbert.commands.tables import columns
+    from minisbert.pretrained import load_pretrained
+    from minisbert.tasks.tune import best_budget, budgets_to_try, token_rates
+    from minisbert.token_budgets import budgets_file, keep_budget, machine_and_model
+
+    sentences = make_sentences(2000) if texts is None else read_sentences(texts).texts
+    pretrained = load_pretrained(Path(locate(model, offline=offline)))
+    tried = budgets or budgets_to_try()
+    rates = token_rates(
+        pretrained,
+        sentences,
+        tried,
+        rounds=rounds,
+        compute_dtype=compute_dtype,
+        said=lambda line: print(f"minisbert tune: {line}", file=sys.stderr, flush=True),
+    )
+    best = best_budget(rates)
+    rows = [["", "tokens a batch", "tokens per s", "min .. max"]]
+    for budget, each in rates.items():
+        middle = sorted(each)[len(each) // 2]
+        rows.append(
+            ["*" if budget == best else "", str(budget), f"{middle:.0f}", f"{min(each):.0f} .. {max(each):.0f}"]
+        )
+    measured_for = machine_and_model(pretrained.design, compute_dtype)
+    print(f"{measured_for}; medians of {rounds} rounds in turns", *columns(rows), sep="\n")
+    if keep:
+        keep_budget(measured_for, best)
+        print(f"kept {best} in {budgets_file()}")
+    return 0
