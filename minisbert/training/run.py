@@ -110,8 +110,8 @@ class Run:
         else:  # a copy: the step gives the state's memory away, and the caller's encoder keeps its own
             self.trainable = jax.tree.map(jnp.copy, params)
             if not keep_encoder:
-                params.clear()
-                encoder.forward.params = params
+                encoder.pretrained = replace(encoder.pretrained, params={})
+                encoder.forward.params = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -1,5 +1,6 @@
 """What the tests of the commands share: tiny models, and a way to run a command in this process."""
 
+import copy
 import functools
 import io
 import sys
@@ -19,6 +20,13 @@ SENTENCES = ["a man plays the guitar", "", "a woman sings", 'the "big" dog', "é
 _load = functools.cache(SentenceEncoder.load)
 
 
+def _load_once(*args, **options) -> SentenceEncoder:
+    """A copy that `train` may let go of; what is compiled is shared."""
+    encoder = copy.copy(_load(*args, **options))
+    encoder.forward = copy.copy(encoder.forward)
+    return encoder
+
+
 class Result(NamedTuple):
     code: int
     out: str
@@ -28,7 +36,7 @@ class Result(NamedTuple):
 @pytest.fixture(autouse=True)
 def offline_and_compiled_once(monkeypatch):
     monkeypatch.setenv("MINISBERT_OFFLINE", "1")
-    monkeypatch.setattr(SentenceEncoder, "load", staticmethod(_load))
+    monkeypatch.setattr(SentenceEncoder, "load", staticmethod(_load_once))
 
 
 @pytest.fixture
