@@ -32,7 +32,7 @@ from minisbert.token_budgets import kept_budget, machine_and_model
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # Batches computed ahead of the one being read back.
 IN_FLIGHT = 4
-Some = TypeVar("Some", bound=NamedTuple)
+AnyBatch = TypeVar("AnyBatch", bound=NamedTuple)
 # Threads that ask for a new shape at once compile it once.
 _COMPILING = threading.Lock()
 
@@ -204,9 +204,9 @@ class PairForward:
             yield batch.rows, np.asarray(logits_BC)[: len(batch.rows)]
 
 
-def ahead(batches: Iterable[Some], start: Callable[[Some], Any]) -> Iterator[tuple[Some, Any]]:
+def ahead(batches: Iterable[AnyBatch], start: Callable[[AnyBatch], Any]) -> Iterator[tuple[AnyBatch, Any]]:
     """Start batch after batch, `IN_FLIGHT` of them before the first is handed out."""
-    pending: deque[tuple[Some, Any]] = deque()
+    pending: deque[tuple[AnyBatch, Any]] = deque()
     for batch in batches:
         pending.append((batch, start(batch)))
         if len(pending) > IN_FLIGHT:

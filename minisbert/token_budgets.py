@@ -7,6 +7,7 @@ A budget decides the speed and the last bits of an embedding (1e-6), nothing els
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def keep_budget(measured_for: str, budget: int) -> None:
 
 def _kept() -> dict[str, int]:
     file = budgets_file()
-    if not file.exists():
+    if not os.path.exists(file):  # not Path.exists, which raises where a folder above may not be read
         return {}
     try:
         found = read_json(file)

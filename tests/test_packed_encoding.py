@@ -60,7 +60,7 @@ def test_nothing_is_compiled_after_warming_up():
 
 
 def test_shapes_stay_few():
-    """What the issue of encoding asks for, packed too: at most 16 shapes up to 512 tokens... and four more."""
+    """At most 16 shapes up to 512 tokens, and four of packed rows."""
     rng = np.random.default_rng(0)
     packed = SentenceEncoder.load(WEIGHTS / "tiny-bert", packing=True)
     packed.encode(["word " * int(length) for length in rng.integers(1, 80, 800)], on_truncate="ignore")
@@ -115,7 +115,8 @@ def test_a_stream_gives_what_the_whole_gives_and_reads_no_further_than_it_must()
 
 
 @pytest.mark.parametrize(
-    "texts, options", [("one", {}), (["a"], {"precision": "int8"}), (["a"], {"part": 0}), (["a"], {"out": np.zeros(1)})]
+    "texts, options",
+    [("one", {}), (5, {}), (["a"], {"precision": "int8"}), (["a"], {"part": 0}), (["a"], {"out": np.zeros(1)})],
 )
 def test_what_cannot_be_a_stream_is_refused_at_once(texts, options):
     with pytest.raises(InputError):

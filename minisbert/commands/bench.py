@@ -173,10 +173,14 @@ def _texts(workloads: tuple[str, ...], file: str | None, count: int | None) -> d
             # Some twenty sentences make a long text; join_sentences begins again if they do not suffice.
             work[workload] = join_sentences(source or make_sentences(20 * number), number)
         else:
-            work[workload] = source[:number] if source else make_sentences(number)
+            least = 4 if workload == "train" else 1  # two pairs
+            work[workload] = source[:number] if source else make_sentences(max(number, least))
+            if len(work[workload]) < least:
+                raise InputError(
+                    f"{len(work[workload])} sentences of {file} for --workload train. Expected 4, two pairs, at least; give "
+                    "more, or name the other workloads."
+                )
         if workload == "train":
-            if len(work[workload]) < 4:
-                raise InputError("training takes two pairs of sentences at least. Expected 4 sentences or more.")
             del work[workload][len(work[workload]) // 2 * 2 :]
     return work
 

@@ -170,7 +170,8 @@ class Race:
         self.raw[workload], self.embeddings[workload] = {}, {}
         request: dict[str, Any] = {"texts": str(self.workplace / f"{workload}.json")}
         request |= {"each": workload == "one", "train": workload == "train"}
-        for contestant in [*self.contestants, *filter(None, [self.witness])]:
+        # Nothing of training is compared with a witness.
+        for contestant in [*self.contestants, *([self.witness] if self.witness and workload != "train" else [])]:
             key = contestant.key
             if not self._takes_part(contestant, workload):
                 continue

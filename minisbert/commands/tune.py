@@ -37,6 +37,8 @@ def tune(
         keep: write the best one to the cache folder, where loading finds it.
         offline: never open a socket.
     """
+    from statistics import median
+
     from minisbert.checkpoint.download import locate
     from minisbert.commands.bench_texts import make_sentences
     from minisbert.commands.files import read_sentences
@@ -59,7 +61,7 @@ def tune(
     best = best_budget(rates)
     rows = [["", "tokens a batch", "tokens per s", "min .. max"]]
     for budget, each in rates.items():
-        middle = sorted(each)[len(each) // 2]
+        middle = median(each)
         rows.append(
             ["*" if budget == best else "", str(budget), f"{middle:.0f}", f"{min(each):.0f} .. {max(each):.0f}"]
         )

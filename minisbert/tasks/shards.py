@@ -136,6 +136,8 @@ def _record(path: Path) -> dict[str, Any]:
 
 def _same_settings(folder: Path, encoder: Any, rows_per_shard: int, options: dict[str, Any]) -> None:
     shown = {name: value for name, value in options.items() if name != "show_progress_bar"}
+    if getattr(encoder, "packing", False):  # other last bits than without
+        shown["packing"] = True
     settings = {"fingerprint": fingerprint(encoder), "rows_per_shard": rows_per_shard, "options": shown}
     try:
         folder.mkdir(parents=True, exist_ok=True)

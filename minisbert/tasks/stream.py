@@ -13,6 +13,7 @@ import numpy as np
 from minisbert.arguments import positive
 from minisbert.errors import InputError
 from minisbert.sentence_encoder import SentenceEncoder
+from minisbert.text.tokenizer import shown
 
 
 def encode_stream(
@@ -37,8 +38,11 @@ def encode_stream(
         [(2, 32), (1, 32)]
     """
     positive("part", part)
-    if isinstance(sentences, str):
-        raise InputError(f"sentences is one string, {sentences[:40]!r}. Expected many; encode takes one.")
+    if isinstance(sentences, str) or not isinstance(sentences, Iterable):
+        raise InputError(
+            f"sentences is {shown(sentences)} ({type(sentences).__name__}). Expected many strings, one after the other; "
+            "encode takes a single one."
+        )
     if options.get("precision") in ("int8", "uint8") or options.get("out") is not None:
         raise InputError("out, int8 and uint8 are for all sentences at once, which a stream never has. Use encode.")
     texts = iter(sentences)

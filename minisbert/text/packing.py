@@ -103,14 +103,12 @@ def packed_batches(
         rows = _best_fit([len(ids) for _, ids in queue], L, L // TOKENS_A_SLOT)
         # The fullest go; what is in the others waits for the next window.
         rows.sort(key=lambda row: -sum(len(queue[text][1]) for text in row))
-        sent = len(rows) // P * P
+        sent, prompts = len(rows) // P * P, [prompt_length] * len(queue)
         for start in range(0, sent, P):
-            texts = [text for row in rows[start : start + P] for text in row]
-            numbers = iter(range(len(texts)))
-            renumbered = [[next(numbers) for _ in row] for row in rows[start : start + P]]
-            prompts = [prompt_length] * len(texts)
-            filled = _filled([queue[text][1] for text in texts], renumbered, P, L, padding_id, prompts, None)
-            yield PackedBatch([queue[text][0] for text in texts], *filled)
+            chosen = rows[start : start + P]
+            filled, where = _filled([ids for _, ids in queue], chosen, P, L, padding_id, prompts, None)
+            texts = [text for row in chosen for text in row]
+            yield PackedBatch([queue[text][0] for text in texts], filled, where[texts])
         waiting[L] = [queue[text] for row in rows[sent:] for text in row]
         tokens_waiting[L] = sum(len(ids) for _, ids in waiting[L])
     return [text for queue in waiting.values() for text in queue]

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from minisbert.arguments import switch
 from minisbert.checkpoint.whole_folder import not_written, whole_file
 from minisbert.errors import TrainingError
 from minisbert.forward import COMPUTE_DTYPES
@@ -70,6 +71,7 @@ class Run:
         new_shapes: str | None,
         keep_encoder: bool,
     ):
+        switch("keep_encoder", keep_encoder)
         self.way = way_of(encoder)
         check_settings(config, encoder.compute_dtype, self.way.losses)
         check_setup(mesh, layout, config.batch_size, encoder.design.config)

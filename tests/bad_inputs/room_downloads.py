@@ -210,7 +210,7 @@ FINE: list[tuple[str, Act, Gives]] = [
             named(
                 "../escaped.json",
                 "../../escaped.json",
-                "/tmp/escaped.json",
+                "/escaped.json",
                 "1_Pooling/../../escaped.json",
                 "..\\escaped.json",
             )

@@ -1,7 +1,7 @@
 """A headless Chromium, driven through two pipes by its DevTools protocol: real keys, real focus, its own console.
 
 with Browser("/usr/bin/chromium") as browser:
-    browser.open("file:///tmp/page.html")
+    browser.open(Path("page.html").absolute().as_uri())
     browser.press("Tab")
     browser.value("document.activeElement.tagName")
 """

@@ -173,13 +173,15 @@ def test_a_training_step_learns(tiny_bert):
     assert np.mean(losses[-10:]) < np.mean(losses[:10])
 
 
-def test_who_trains_takes_turns_too(fake, tiny_bert, capsys):
+def test_who_trains_takes_turns_too(fake, tiny_bert, tmp_path, capsys):
     fake.use(fake("minisbert"), fake("fast"))
     assert bench(model=tiny_bert, workload=("train",), count=9, rounds=2, peer=("fast",)) == 0
     printed = capsys.readouterr().out
     assert "train: 8 texts" in printed and "training on pairs" in printed
-    with pytest.raises(InputError, match="two pairs"):
-        bench(model=tiny_bert, workload=("train",), count=3, rounds=1)
+    few = tmp_path / "few.txt"
+    few.write_text("a cat\na dog\na man\n")
+    with pytest.raises(InputError, match=r"3 sentences of .*few.txt for --workload train\. Expected 4, two pairs"):
+        bench(model=tiny_bert, workload=("train",), texts=str(few), rounds=1)
 
 
 # --- races ---------------------------------------------------------------------------------------------------------

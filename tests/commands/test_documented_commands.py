@@ -36,7 +36,7 @@ NOT_RUN = {
     "python tests/training/": "minutes",
     "python tests/tasks/": "minutes",
     "python tests/fuzz/": "minutes; tests/fuzz has a short run",
-    "python tests/bad_inputs/": "minutes; tests/test_bad_input.py runs the fast half",
+    "python tests/bad_inputs/": "minutes; tests/bad_inputs/test_battery.py runs the fast half",
     "python tests/faults/": "minutes; tests/faults has short runs",
     "python tests/endurance/": "minutes; tests/endurance has a short run",
     "python tests/pages/": "tests/pages/test_pages.py runs it",
