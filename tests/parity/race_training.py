@@ -11,68 +11,23 @@ import argparse
 import resource
 import time
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from minisbert.checkpoint.download import locate
-from minisbert.pretrained import load_pretrained
-from minisbert.sentence_model import define
+from minisbert.commands.bench_training import Step, minisbert_step, sentence_transformers_step
 from minisbert.training.data import open_examples
-from minisbert.training.feed import train_batch
-from minisbert.training.losses import LOSSES, initial_softmax_head
-from minisbert.training.optimizer import adamw, schedule
-from minisbert.training.order import Batches
-from minisbert.training.siamese import initial_state, make_train_step
+from minisbert.training.order import Batch, Batches
 
 SNLI = Path(__file__).parents[3] / "shared" / "data" / "nli" / "snli_train_20k.tsv.gz"
+SIDES = {"minisbert": minisbert_step, "peer": sentence_transformers_step}
 
 
-def ours(folder, loss: str, batches: list):
-    """A function that does the i-th step."""
-    model = load_pretrained(folder)
-    optimizer = adamw(schedule("linear", 2e-5, 10, 1000), weight_decay=0.01, clip_norm=1.0)
-    params = {"model": jax.tree.map(jax.numpy.array, model.params), "head": {}}
-    model.params.clear()  # as `minisbert train` lets them go
-    if loss == "softmax":
-        params["head"] = initial_softmax_head(jax.random.key(0), model.design.dimension, 3)
-    state = initial_state(params, optimizer, seed=0)
-    definition, _ = define(model.design)
-    step = make_train_step(definition=definition, loss=LOSSES[loss].function, optimizer=optimizer)
-
-    def one(i: int) -> None:
-        nonlocal state
-        state, _ = step(state, train_batch(batches[i], model.tokenizer, max_length=128, padding_id=0)[0])
-        jax.block_until_ready(state.params)
-
-    return one
-
-
-def theirs(folder, loss: str, batches: list):
-    """The same by the peer."""
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer import losses
-
-    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-    model.max_seq_length = 128
-    model.train()
-    make = {
-        "softmax": partial(losses.SoftmaxLoss, model, model.get_embedding_dimension(), 3),
-        "multiple_negatives_ranking": partial(losses.MultipleNegativesRankingLoss, model),
-    }
-    value = make[loss]()
-    optimizer = torch.optim.AdamW(value.parameters(), lr=2e-5)
-
-    def one(i: int) -> None:
-        features = [model.preprocess(list(column)) for column in batches[i].texts]
-        optimizer.zero_grad()
-        value(features, torch.tensor(batches[i].labels, dtype=torch.long)).backward()
-        torch.nn.utils.clip_grad_norm_(value.parameters(), 1.0)
-        optimizer.step()
-
-    return one
+def one_step(step: Step, loss: str, batches: list[Batch], i: int) -> None:
+    texts = list(chain(*zip(*batches[i].texts, strict=True)))
+    step(texts, batches[i].labels if loss == "softmax" else None)
 
 
 def main() -> None:
@@ -88,13 +43,16 @@ def main() -> None:
     batches = [order.batch_at(i) for i in range(options.rounds)]
     folder = locate("all-MiniLM-L6-v2", offline=True)
     if options.memory:
-        one = (ours if options.memory == "minisbert" else theirs)(folder, options.loss, batches)
+        step = SIDES[options.memory](folder, dtype="float32", loss=options.loss)
         for i in range(options.rounds):
-            one(i)
+            one_step(step, options.loss, batches, i)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         print(f"{options.memory}, {options.loss}, batch {options.batch_size}: peak {peak} MiB")
         return
-    sides = {"minisbert": ours(folder, options.loss, batches), "peer": theirs(folder, options.loss, batches)}
+    sides = {
+        name: partial(one_step, make(folder, dtype="float32", loss=options.loss), options.loss, batches)
+        for name, make in SIDES.items()
+    }
     for one in sides.values():
         for i in range(options.rounds):
             one(i)
