@@ -4,36 +4,32 @@
     hits = nearest(queries_BD, "embeddings.npy", k=10)     # the same, of a file larger than memory
 
 The corpus goes by in chunks; each is compared with blocks of queries, and what is kept is the best k so far, so that the
-matrix of all similarities never exists. The one place where search is compiled.
+matrix of all similarities never exists.
 
 Several devices share the work: chunks are dealt out to them, or, where the corpus is a JAX array spread over a mesh by rows,
 each searches the rows that it holds. Each keeps its own best k, and the best of these are the best of all.
-
-Only the blocks of columns with the k highest maxima can hold one of the k best scores (a better score elsewhere would
-make k + 1 blocks with a maximum at least as high), and of equal maxima the earlier block wins as the earlier row does.
-So the maxima are ranked first, then the columns of k blocks. With blocks of sqrt(M / k) columns fewest are looked at.
 """
 
 from collections import deque
-from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from minisbert.arguments import embedding_rows, one_of, positive, refuse_too_long
 from minisbert.errors import InputError
 from minisbert.similarity import normalize
+from minisbert.tasks.best_rows import Best, best_on_device, best_on_host, prepare
 from minisbert.tasks.shares import Shares
 from minisbert.tasks.vectors import Vectors
 from minisbert.text.tokenizer import shown
 
 SIMILARITIES = ("cosine", "dot")
 # Queries and corpus rows in one product: 8 MB of scores stay in the third-level cache. An accelerator wants more.
-# Top-10 of 1,000 queries in 100,000 x 384, processor seconds on one core: the products 0.75, all columns ranked +0.25, by
-# blocks +0.11, on the host above a running threshold +0.23.
 QUERIES, ROWS, ACCELERATOR_ROWS = 512, 4096, 65_536
+THREADS = 4  # blocks of queries in work at once
 CHUNK_BYTES = 256_000_000
 LARGEST = 2**31 - 1  # rows are counted in int32 on the device
 
@@ -116,22 +112,25 @@ def _search(
     show_progress_bar: bool | None,
 ) -> Hits:
     B, M = len(queries_BD), corpus.shape[0]
-    rows = next(n for n in (1, 8, 64, QUERIES) if n >= min(B, QUERIES))  # few shapes to compile
+    rows = _block_rows(B)
     blocks = [_filled(queries_BD[b : b + rows], rows) for b in range(0, B, rows)]
-    nothing = (jnp.full((rows, k), -jnp.inf), jnp.zeros((rows, k), jnp.int32))
+    nothing: Future[Best] = Future()
+    nothing.set_result((np.full((rows, k), -np.inf, np.float32), np.zeros((rows, k), np.int32)))
+    step = partial(_best_after, k=k, recall=recall, default=jax.config.jax_default_device)  # type: ignore[attr-defined]
     asked: dict[Any, list[jax.Array]] = {}
-    best: dict[Any, list[tuple[jax.Array, jax.Array]]] = {}
-    sent: deque[tuple[int, Any, Any]] = deque()
-    with _progress_bar(M, show_progress_bar) as bar:
+    best: dict[Any, list[Future[Best]]] = {}
+    sent: deque[tuple[int, Any, list[Future[Best]]]] = deque()
+    with _progress_bar(M, show_progress_bar) as bar, ThreadPoolExecutor(THREADS) as threads:
         for device, first, part, count in shares.chunks(size):
             if device not in asked:
                 asked[device] = [jax.device_put(block, device) for block in blocks]
                 best[device] = [nothing] * len(blocks)
-            chunk_MD, bad = _prepare(
+            chunk_MD, bad = prepare(
                 jax.device_put(part, device), corpus.ranges_2D, precision=corpus.precision, similarity=similarity
             )
+            chunk = chunk_MD, first, None if count == len(part) else count
             best[device] = [
-                _best_after(*so_far, block, chunk_MD, first, None if count == size else count, k=k, recall=recall)
+                threads.submit(step, so_far, block, *chunk)
                 for so_far, block in zip(best[device], asked[device], strict=True)
             ]
             sent.append((first, bad, best[device]))
@@ -142,7 +141,7 @@ def _search(
             _wait(*sent.popleft())
     scores_BK, rows_BK = (
         np.concatenate(
-            [np.concatenate([np.asarray(block[i]) for block in found])[:B] for found in best.values()], axis=1
+            [np.concatenate([np.asarray(block.result()[i]) for block in found])[:B] for found in best.values()], axis=1
         )
         for i in (0, 1)
     )
@@ -150,111 +149,6 @@ def _search(
         order_BK = np.lexsort((rows_BK, -scores_BK), axis=1)[:, :k]
         scores_BK, rows_BK = (np.take_along_axis(found, order_BK, axis=1) for found in (scores_BK, rows_BK))
     return Hits(scores_BK, rows_BK.astype(np.int64))
-
-
-# --- on the device -------------------------------------------------------------------------------------------------
-
-
-def best_after(
-    scores_BK: jax.Array,
-    rows_BK: jax.Array,
-    queries_BD: jax.Array,
-    chunk_MD: jax.Array,
-    first: jax.Array,
-    count: jax.Array | None,
-    *,
-    k: int,
-    recall: float | None,
-) -> tuple[jax.Array, jax.Array]:
-    """The best k so far, after one more chunk: the rows of the corpus from `first` on, `count` of them or (None) all."""
-    with jax.default_matmul_precision("highest"):
-        scores_BM = queries_BD @ chunk_MD.T
-    M = chunk_MD.shape[0]
-    if recall is None:
-        new_BK, column_BK = top_columns(scores_BM, count, min(k, M))
-    else:
-        some_BM = _ordered(scores_BM, jnp.arange(M), count)
-        new_BK, column_BK = jax.lax.approx_max_k(some_BM, min(k, M), recall_target=recall)
-    # The rows of earlier chunks stand first, and top_k keeps the first of equals.
-    both = jnp.concatenate([scores_BK, new_BK], axis=1)
-    both_rows = jnp.concatenate([rows_BK, column_BK + first], axis=1)
-    scores_BK, place_BK = jax.lax.top_k(both, k)
-    return scores_BK, jnp.take_along_axis(both_rows, place_BK, axis=1)
-
-
-def top_columns(scores_BM: jax.Array, count: jax.Array | None, k: int) -> tuple[jax.Array, jax.Array]:
-    """The k highest of the first `count` (None: of all) columns, by maxima of blocks: values and columns, `[B, k]`.
-
-    Example:
-        >>> values, columns = top_columns(jnp.arange(1024.0)[None] % 1000, None, 2)
-        >>> values.tolist(), columns.tolist()
-        ([[999.0, 998.0]], [[999, 998]])
-    """
-    B, M = scores_BM.shape
-    column_M = jnp.arange(M)
-    width = 1 << max(0, (M // k).bit_length() - 1) // 2  # about sqrt(M / k), a power of two
-    if width < 8 or M % width:
-        return jax.lax.top_k(_ordered(scores_BM, column_M, count), k)
-    blocks = scores_BM.reshape(B, M // width, width)
-    # Filling is left out of the maxima and again of the few candidates: left out of all scores at once, those would be
-    # written to memory a second time.
-    maxima = _real(blocks, column_M.reshape(M // width, width), count).max(axis=2)
-    _, block_BK = jax.lax.top_k(_ordered(maxima), k)
-    block_BK = jnp.sort(block_BK, axis=1)  # so that of equal scores the lower column stands first
-    column_BC = (block_BK[:, :, None] * width + jnp.arange(width)).reshape(B, k * width)
-    values_BC = jnp.take_along_axis(blocks, block_BK[:, :, None], axis=1).reshape(B, k * width)
-    values_BK, place_BK = jax.lax.top_k(_ordered(values_BC, column_BC, count), k)
-    return values_BK, jnp.take_along_axis(column_BC, place_BK, axis=1)
-
-
-def _real(scores: jax.Array, column: Any, count: jax.Array | None) -> jax.Array:
-    return scores if count is None else jnp.where(column < count, scores, -jnp.inf)
-
-
-def _ordered(scores: jax.Array, column: Any = None, count: jax.Array | None = None) -> jax.Array:
-    # top_k orders by bits, -0.0 below 0.0: zeros are made equal, to be ties.
-    return _real(jnp.where(scores == 0, 0.0, scores), column, count)
-
-
-def prepared(
-    part: jax.Array, ranges_2D: jax.Array | None, *, precision: str, similarity: str
-) -> tuple[jax.Array, jax.Array]:
-    """A chunk as float32 rows (of length 1 for cosine), and its first row that is not finite, or -1."""
-    chunk_MD = DECODERS[precision](part, ranges_2D)
-    # NaN and infinity show in the squares; and where the squared lengths of rows and queries are finite, no product
-    # overflows either (Cauchy-Schwarz), so that every score has its place in the order.
-    finite_M = jnp.isfinite((chunk_MD * chunk_MD).sum(axis=1))
-    if similarity == "cosine":
-        chunk_MD = normalize(chunk_MD)
-    return chunk_MD, jnp.where(finite_M.all(), -1, jnp.argmin(finite_M))
-
-
-def _from_float(part: jax.Array, ranges_2D: jax.Array | None) -> jax.Array:
-    return part.astype(jnp.float32)
-
-
-def _from_int8(codes_MD: jax.Array, ranges_2D: Any) -> jax.Array:
-    # The middle of the step that each code stands for.
-    lowest_D, highest_D = ranges_2D
-    return lowest_D + (codes_MD.astype(jnp.float32) + 128.5) * ((highest_D - lowest_D) / 255)
-
-
-def _from_binary(codes_MX: jax.Array, ranges_2D: jax.Array | None) -> jax.Array:
-    # sentence-transformers' "binary" is the packed byte minus 128. A bit stands for +1 or -1.
-    packed_MX = (codes_MX.astype(jnp.int16) + 128).astype(jnp.uint8)
-    return jnp.unpackbits(packed_MX, axis=1).astype(jnp.float32) * 2 - 1
-
-
-DECODERS: dict[str, Callable[[Any, Any], jax.Array]] = {
-    "float32": _from_float,
-    "int8": _from_int8,
-    "binary": _from_binary,
-}
-_prepare = jax.jit(prepared, static_argnames=("precision", "similarity"))
-_best_after = jax.jit(best_after, static_argnames=("k", "recall"))
-
-
-# --- on the host ---------------------------------------------------------------------------------------------------
 
 
 def _chunk_rows(chunk_rows: int | None, M: int, D: int) -> int:
@@ -266,12 +160,40 @@ def _chunk_rows(chunk_rows: int | None, M: int, D: int) -> int:
     return size
 
 
+def _block_rows(B: int) -> int:
+    if B <= QUERIES:
+        return next(n for n in (1, 8, 64, QUERIES) if n >= B)  # few shapes to compile
+    blocks = -(-B // QUERIES)
+    return -(-B // blocks // 8) * 8  # alike, filled up to a multiple of 8
+
+
 def _filled(rows: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([rows, np.zeros((size - len(rows), rows.shape[1]), rows.dtype)])
 
 
-def _wait(first: int, bad: Any, best: Any) -> None:
-    jax.block_until_ready(best)
+def _best_after(
+    so_far: Future[Best],
+    queries_BD: jax.Array,
+    chunk_MD: jax.Array,
+    first: int,
+    count: int | None,
+    *,
+    k: int,
+    recall: float | None,
+    default: Any,
+) -> Best:
+    # In a thread of its own, so that NumPy picks from one block of queries while the device compares another. What was
+    # sent first is begun first: the future waited for here is running or done.
+    before = so_far.result()
+    with jax.default_device(default):  # a setting of the caller's thread
+        if recall is None and next(iter(chunk_MD.devices())).platform == "cpu":
+            return best_on_host(before, queries_BD, chunk_MD, first, count, k=k)
+        found: Best = best_on_device(*before, queries_BD, chunk_MD, first, count, k=k, recall=recall)
+        return found
+
+
+def _wait(first: int, bad: Any, best: list[Future[Best]]) -> None:
+    jax.block_until_ready([block.result() for block in best])
     if (row := int(bad)) >= 0:
         raise InputError(
             f"corpus[{first + row}] holds NaN or infinity, or is too long for float32. Expected finite embeddings; encode "

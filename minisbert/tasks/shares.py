@@ -14,6 +14,8 @@ import numpy as np
 from minisbert.errors import InputError
 from minisbert.tasks.vectors import Vectors
 
+SMALLEST = 256  # rows of a chunk that is not halved again
+
 
 class Share(NamedTuple):
     """What one device has to do with a corpus."""
@@ -73,12 +75,18 @@ class Shares:
         return -(-most // len(self.all)) if self.dealt else most
 
     def chunks(self, size: int) -> Iterator[tuple[Any, int, Any, int]]:
-        """The devices in turn: device, the chunk's first row in the corpus, its `size` rows, how many of them are real."""
+        """The devices in turn: device, the chunk's first row in the corpus, its rows, how many of them are real.
+
+        All have `size` rows, or at the end a half, a quarter, ... of them: few shapes to compile, and little filling.
+        """
         apart = size if self.dealt else 0
         step = size * len(self.all) if self.dealt else size
         for turn in range(0, max(share.vectors.shape[0] for share in self.all), step):
             for place, share in enumerate(self.all):
                 start = turn + place * apart
                 if start < share.vectors.shape[0]:
-                    part, count = share.vectors.part(start, size)
+                    fitting = size
+                    while fitting > SMALLEST and fitting // 2 >= share.vectors.shape[0] - start:
+                        fitting //= 2
+                    part, count = share.vectors.part(start, fitting)
                     yield share.device, share.first + start, part, count

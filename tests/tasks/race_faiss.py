@@ -53,6 +53,13 @@ def race(rows: int, width: int, queries: int, k: int, rounds: int) -> None:
             f"{name:18} seconds {np.median(wall[name]):.3f} (best {min(wall[name]):.3f}), of processors "
             f"{np.median(processor[name]):.3f} (best {min(processor[name]):.3f})"
         )
+    rival = np.array(wall["faiss IndexFlatIP"])
+    for name in list(contestants)[1:]:
+        ratios = np.array(wall[name]) / rival
+        print(
+            f"{name:18} medians {np.median(wall[name]) / np.median(rival):.2f} of faiss; rounds "
+            f"{np.quantile(ratios, 0.25):.2f} to {np.quantile(ratios, 0.75):.2f} (quartiles)"
+        )
 
 
 def memory(rows: int, width: int, queries: int, k: int) -> None:

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from minisbert import DataError, InputError
-from minisbert.tasks.search import nearest, top_columns
+from minisbert.tasks import best_rows
+from minisbert.tasks.best_rows import top_columns
+from minisbert.tasks.search import nearest
 from minisbert.tasks.vectors import NpyFile, Vectors
 
 TOLERANCE = 2e-6  # float32 products of unit rows in another order of summation; measured 3e-7
@@ -62,6 +64,24 @@ def test_ties_go_to_the_lower_row(chunk):
     hits = nearest(q, c, 50, similarity="dot", chunk_rows=chunk)
     scores, found = whole(q, c, 50, "dot")
     assert (hits.rows_BK == found).all() and (hits.scores_BK == scores).all()
+
+
+@pytest.mark.parametrize("order", ["ascending", "descending", "all equal"])
+def test_every_order_of_the_corpus(order, monkeypatch):
+    """Ascending, each chunk holds only better rows than those before, and is ranked whole; descending, none is."""
+    ranked = []
+    device = best_rows.best_on_device
+    monkeypatch.setattr(best_rows, "best_on_device", lambda *a, **o: ranked.append(a[4]) or device(*a, **o))
+    number = {"ascending": np.arange(1, 1001), "descending": np.arange(1000, 0, -1), "all equal": np.ones(1000)}
+    corpus = number[order].astype(np.float32)[:, None]
+    hits = nearest([[1.0], [2.0]], corpus, 5, similarity="dot", chunk_rows=64)
+    assert (hits.rows_BK == ([999, 998, 997, 996, 995] if order == "ascending" else [0, 1, 2, 3, 4])).all()
+    assert ranked == (list(range(0, 1000, 64)) if order == "ascending" else [0])
+
+
+def test_the_callers_device_is_the_threads_device():
+    with jax.default_device(jax.devices("cpu")[0]):
+        assert nearest(made(2, 4), made(100, 4), 3, chunk_rows=16).rows_BK.shape == (2, 3)
 
 
 def test_equal_rows_of_ordinary_numbers_tie_too():
@@ -189,7 +209,7 @@ def test_a_file_is_read_in_parts(tmp_path, monkeypatch):
         Vectors, "part", lambda self, first, size: asked.append((first, size)) or before(self, first, size)
     )
     nearest(made(1, 12), tmp_path / "c.npy", 3, chunk_rows=400)
-    assert asked == [(0, 400), (400, 400), (800, 400)]
+    assert asked == [(0, 400), (400, 400), (800, 200)]
     part = NpyFile(tmp_path / "c.npy")[2:5]
     assert type(part) is np.ndarray and part.base is None, "a copy: the mapping goes, and its pages with it"
 
