@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from minisbert.definition import without_numbers
 from minisbert.encoders import FAMILIES
 from minisbert.text.packing import PackedTexts
 from minisbert.transformer.dropout import fold, packed_token_keys
@@ -72,11 +73,14 @@ class PairModel(nnx.Module):
         return self.head(first_PTD, fold(keys_PT, self.design.config.num_hidden_layers + 1))
 
 
-@cache
 def define_pair(design: PairDesign, dtype=jnp.float32) -> tuple[nnx.GraphDef, dict[Any, Any]]:
     """The model without its numbers, as `sentence_model.define`: flax's definition, and the tree of parameter shapes."""
-    definition, state = nnx.split(nnx.eval_shape(lambda: PairModel(design, dtype=dtype, rngs=nnx.Rngs(0))))
-    return definition, nnx.to_pure_dict(state)
+    return _define(design, jnp.dtype(dtype))
+
+
+@cache
+def _define(design: PairDesign, dtype: jnp.dtype) -> tuple[nnx.GraphDef, dict[Any, Any]]:
+    return without_numbers(lambda rngs: PairModel(design, dtype=dtype, rngs=rngs))
 
 
 def initial_head(design: PairDesign, seed: int) -> dict[Any, Any]:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from minisbert.checkpoint.modules import Module, Pooling, WeightedLayerPooling
+from minisbert.definition import without_numbers
 from minisbert.encoders import FAMILIES
 from minisbert.heads import HEADS
 from minisbert.pooling import pool
@@ -165,15 +166,18 @@ class SentenceModel(nnx.Module):
         return sentence_BD
 
 
-@cache
 def define(design: Design, dtype=jnp.float32) -> tuple[nnx.GraphDef, dict[Any, Any]]:
     """The model without its numbers: flax's definition, and the tree of parameter shapes. Nothing is allocated.
 
     `nnx.merge(definition, params)` inside `jax.jit` or `jax.grad` gives the module back; `params` is a nested dict of
     arrays of these shapes.
     """
-    definition, state = nnx.split(nnx.eval_shape(lambda: SentenceModel(design, dtype=dtype, rngs=nnx.Rngs(0))))
-    return definition, nnx.to_pure_dict(state)
+    return _define(design, jnp.dtype(dtype))
+
+
+@cache
+def _define(design: Design, dtype: jnp.dtype) -> tuple[nnx.GraphDef, dict[Any, Any]]:
+    return without_numbers(lambda rngs: SentenceModel(design, dtype=dtype, rngs=rngs))
 
 
 def initial_params(design: Design, seed: int) -> dict[Any, Any]:

@@ -26,7 +26,7 @@ ROWS = [
     {"sentence_model", "pair_model"},
     {"heads", "encoders", "text"},
     {"checkpoint"},
-    {"transformer", "pooling", "similarity", "quantization", "exported"},
+    {"transformer", "pooling", "similarity", "quantization", "exported", "definition"},
     {"errors", "limits"},
 ]
 HEIGHT = {room: len(ROWS) - i for i, row in enumerate(ROWS) for room in row}
