@@ -2,8 +2,8 @@
 
 XLA compiles one program per shape, so shapes are few: a sentence goes into the smallest of a fixed table of lengths
 that holds it, which follows from its own length alone. Each length has a queue; a queue that holds a full batch is
-sent off, so nothing waits for the whole corpus and memory stays flat. What is left at the end goes out row by row if
-it is little, or as one batch filled up with empty rows.
+sent off, so nothing waits for the whole corpus and memory stays flat. What is left at the end goes out as few batches,
+filled up with shorter sentences and empty rows, or row by row if it is little: whichever costs least.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +27,8 @@ class ShapeTable:
         alone_from: from this length on a full batch is one row.
         single_lengths: where a sentence that is left over can go as one row.
         devices: how many compute a rectangle together: each has as many rows as one device alone would.
+        start_tokens: starting a rectangle costs as much as computing so many tokens more. Measured: a row alone takes a
+            twentieth (16 tokens) to a ninth (64) of the time of a full batch.
     """
 
     token_budget: int = 1024
@@ -34,6 +36,7 @@ class ShapeTable:
     alone_from: int = 192
     single_lengths: tuple[int, ...] = (16, 32, 64)
     devices: int = 1
+    start_tokens: int = 32
 
     def length(self, tokens: int, capacity: int) -> int:
         """The padded length of a sentence, at most `capacity`.
@@ -58,6 +61,15 @@ class ShapeTable:
         longer = tuple(length for length in self.lengths if length >= self.alone_from)
         return _next(tuple(sorted({*self.single_lengths, *longer})) or self.lengths, tokens, capacity)
 
+    def cost(self, rows: int, length: int) -> int:
+        """What a rectangle costs, in tokens of one device.
+
+        Example:
+            >>> ShapeTable().cost(1, 16), ShapeTable().cost(64, 16)
+            (48, 1056)
+        """
+        return rows // self.devices * length + self.start_tokens
+
     def all(self, capacity: int) -> list[tuple[int, int]]:
         """Every (rows, length) up to `capacity` tokens.
 
@@ -70,8 +82,8 @@ class ShapeTable:
         return sorted(full | singles)
 
 
-# An accelerator wants thousands of tokens at once; padding rows cost it little.
-ACCELERATOR = ShapeTable(token_budget=32_768, alone_from=1 << 30, single_lengths=(16, 64, 512))
+# An accelerator wants thousands of tokens at once; padding rows cost it little, another call much.
+ACCELERATOR = ShapeTable(token_budget=32_768, alone_from=1 << 30, single_lengths=(16, 64, 512), start_tokens=4096)
 
 
 def _next(lengths: Sequence[int], tokens: int, capacity: int) -> int:
@@ -119,14 +131,33 @@ def batches(
         if len(queue) == (batch_size or shapes.rows(length)):
             yield rectangle(queue, len(queue), length, padding_id)
             queue.clear()
-    for length, queue in sorted(queues.items(), reverse=True):
+    left = sorted((text for queue in queues.values() for text in queue), key=lambda text: len(text[1]), reverse=True)
+    yield from _last(left, shapes, padding_id, capacity, batch_size)
+
+
+def _last(
+    left: list[tuple[int, Sequence[int]]], shapes: ShapeTable, padding_id: int, capacity: int, batch_size: int | None
+) -> Iterator[Batch]:
+    """What is left over, longest first, as rectangles and single rows: the division that costs least."""
+    n = len(left)
+    # least[i]: of the sentences from i on. Either i goes as one row, or it and those after it, which are no longer than
+    # it, fill a rectangle of its length.
+    least, rows = [0] * (n + 1), [1] * n
+    for i in reversed(range(n)):
+        tokens = len(left[i][1])
+        length = shapes.length(tokens, capacity)
         full = batch_size or shapes.rows(length)
-        # Measured: a row alone takes a twentieth (16 tokens) to a ninth (64) of the time of a full batch.
-        if len(queue) > max(shapes.devices, full // 4):
-            yield rectangle(queue, full, length, padding_id)
+        together = shapes.cost(full, length) + least[min(i + full, n)]
+        alone = shapes.cost(shapes.devices, shapes.single(tokens, capacity)) + least[i + 1]
+        least[i], rows[i] = (together, full) if together < alone else (alone, 1)
+    i = 0
+    while i < n:
+        tokens = len(left[i][1])
+        if rows[i] == 1:
+            yield rectangle(left[i : i + 1], shapes.devices, shapes.single(tokens, capacity), padding_id)
         else:
-            for row, ids in queue:
-                yield rectangle([(row, ids)], shapes.devices, shapes.single(len(ids), capacity), padding_id)
+            yield rectangle(left[i : i + rows[i]], rows[i], shapes.length(tokens, capacity), padding_id)
+        i += rows[i]
 
 
 def rectangle(queue: Sequence[tuple[int, Sequence[int]]], B: int, L: int, padding_id: int) -> Batch:

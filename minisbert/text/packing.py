@@ -11,7 +11,7 @@ computed tokens for each real one, where the columns are padded apart). Packed, 
 Letters: P packed rows, T texts of a row (slots), L tokens of a row.
 """
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ import numpy as np
 ROW_LENGTHS = (64, 128, 256, 512)
 # A row holds at most a text for each 4 tokens, [CLS] and [SEP] included.
 TOKENS_A_SLOT = 4
-# A stream of texts is packed when there are enough for so many batches: more of them fit better, and wait longer.
+# Texts are packed when there are enough for so many batches: more of them fit better, and wait longer.
 WINDOW = 4
 
 
@@ -88,29 +88,35 @@ def packed_batches(
         devices: how many compute a batch together.
 
     Returns:
-        the texts left over, with their places in the stream: fewer than fill a window of batches.
+        the texts left over, with their places in the stream: fewer than fill most of a batch.
     """
     waiting: dict[int, list[tuple[int, Sequence[int]]]] = {}
     tokens_waiting: dict[int, int] = {}
-    for place, ids in enumerate(tokenized):
-        L = _row_length(len(ids))
-        P = devices * max(1, tokens // L)
-        queue = waiting.setdefault(L, [])
-        queue.append((place, ids))
-        tokens_waiting[L] = tokens_waiting.get(L, 0) + len(ids)
-        if tokens_waiting[L] < WINDOW * P * L:
-            continue
+
+    def sent(L: int, *, last: bool) -> Iterator[PackedBatch]:
+        # The fullest rows go; what is in the others waits for the next window. Of the last, a batch goes with empty rows
+        # if most are not.
+        P, queue = devices * max(1, tokens // L), waiting[L]
         rows = _best_fit([len(ids) for _, ids in queue], L, L // TOKENS_A_SLOT)
-        # The fullest go; what is in the others waits for the next window.
         rows.sort(key=lambda row: -sum(len(queue[text][1]) for text in row))
-        sent, prompts = len(rows) // P * P, [prompt_length] * len(queue)
-        for start in range(0, sent, P):
+        whole = (len(rows) + P // 4) // P * P if last else len(rows) // P * P
+        for start in range(0, whole, P):
             chosen = rows[start : start + P]
+            prompts = [prompt_length] * len(queue)
             filled, where = _filled([ids for _, ids in queue], chosen, P, L, padding_id, prompts, None)
             texts = [text for row in chosen for text in row]
             yield PackedBatch([queue[text][0] for text in texts], filled, where[texts])
-        waiting[L] = [queue[text] for row in rows[sent:] for text in row]
+        waiting[L] = [queue[text] for row in rows[whole:] for text in row]
         tokens_waiting[L] = sum(len(ids) for _, ids in waiting[L])
+
+    for place, ids in enumerate(tokenized):
+        L = _row_length(len(ids))
+        waiting.setdefault(L, []).append((place, ids))
+        tokens_waiting[L] = tokens_waiting.get(L, 0) + len(ids)
+        if tokens_waiting[L] >= WINDOW * L * devices * max(1, tokens // L):
+            yield from sent(L, last=False)
+    for L in waiting:
+        yield from sent(L, last=True)
     return [text for queue in waiting.values() for text in queue]
 
 
