@@ -35,6 +35,7 @@ NOT_RUN = {
     "python tests/parity/": "the peer library and hours",
     "python tests/training/": "minutes",
     "python tests/tasks/": "minutes",
+    "python tests/encoders/": "needs the real model; tests/endurance/test_measuring.py measures a tiny one",
     "python tests/fuzz/": "minutes; tests/fuzz has a short run",
     "python tests/bad_inputs/": "minutes; tests/bad_inputs/test_battery.py runs the fast half",
     "python tests/faults/": "minutes; tests/faults has short runs",
