@@ -64,6 +64,18 @@ def test_a_sentence_given_twice_has_one_embedding(encoder):
     assert all(np.array_equal(embedding, found[0]) for embedding in found)
 
 
+def test_the_order_of_a_call_that_fills_no_batch_does_not_matter_to_the_bit():
+    """Sentences of several lengths share rectangles then; those of one length all go to the same."""
+    encoder = SentenceEncoder.load(WEIGHTS / "tiny-bert")
+    rng = np.random.default_rng(0)
+    for count in (20, 40, 60):
+        sentences = sentences_of(rng.integers(1, 9, count), seed=count)
+        expected = encoder.encode(sentences)
+        for _ in range(5):
+            order = rng.permutation(count)
+            assert np.array_equal(encoder.encode([sentences[i] for i in order]), expected[order])
+
+
 def test_batch_size_and_mixed_lengths_matter_only_by_rounding(encoder):
     sentences = ["", *sentences_of([1, 12, 3, 11, 2, 1, 9, 2, 10], seed=4)]
     assert len(set(padded_lengths(encoder, sentences))) > 2

@@ -36,7 +36,7 @@ class ShapeTable:
     alone_from: int = 192
     single_lengths: tuple[int, ...] = (16, 32, 64)
     devices: int = 1
-    start_tokens: int = 32
+    start_tokens: int = 40
 
     def length(self, tokens: int, capacity: int) -> int:
         """The padded length of a sentence, at most `capacity`.
@@ -66,7 +66,7 @@ class ShapeTable:
 
         Example:
             >>> ShapeTable().cost(1, 16), ShapeTable().cost(64, 16)
-            (48, 1056)
+            (56, 1064)
         """
         return rows // self.devices * length + self.start_tokens
 
@@ -131,33 +131,44 @@ def batches(
         if len(queue) == (batch_size or shapes.rows(length)):
             yield rectangle(queue, len(queue), length, padding_id)
             queue.clear()
-    left = sorted((text for queue in queues.values() for text in queue), key=lambda text: len(text[1]), reverse=True)
+    left = sorted(((length, queue) for length, queue in queues.items() if queue), reverse=True)
     yield from _last(left, shapes, padding_id, capacity, batch_size)
 
 
 def _last(
-    left: list[tuple[int, Sequence[int]]], shapes: ShapeTable, padding_id: int, capacity: int, batch_size: int | None
+    left: list[tuple[int, list[tuple[int, Sequence[int]]]]],
+    shapes: ShapeTable,
+    padding_id: int,
+    capacity: int,
+    batch_size: int | None,
 ) -> Iterator[Batch]:
-    """What is left over, longest first, as rectangles and single rows: the division that costs least."""
+    """What is left over, the longest first, as rectangles and single rows: the division that costs least.
+
+    A queue goes whole, so that where its sentences go does not depend on their order.
+    """
     n = len(left)
-    # least[i]: of the sentences from i on. Either i goes as one row, or it and those after it, which are no longer than
-    # it, fill a rectangle of its length.
-    least, rows = [0] * (n + 1), [1] * n
+    # least[i]: of the queues from i on. Queue i goes row by row, or fills a rectangle together with those up to end[i].
+    least, end = [0] * (n + 1), [0] * n
     for i in reversed(range(n)):
-        tokens = len(left[i][1])
-        length = shapes.length(tokens, capacity)
+        length, queue = left[i]
         full = batch_size or shapes.rows(length)
-        together = shapes.cost(full, length) + least[min(i + full, n)]
-        alone = shapes.cost(shapes.devices, shapes.single(tokens, capacity)) + least[i + 1]
-        least[i], rows[i] = (together, full) if together < alone else (alone, 1)
+        singles = (shapes.single(len(ids), capacity) for _, ids in queue)
+        least[i] = least[i + 1] + sum(shapes.cost(shapes.devices, single) for single in singles)
+        rows = 0
+        for j in range(i, n):
+            rows += len(left[j][1])
+            if rows <= full and shapes.cost(full, length) + least[j + 1] < least[i]:
+                least[i], end[i] = shapes.cost(full, length) + least[j + 1], j + 1
     i = 0
     while i < n:
-        tokens = len(left[i][1])
-        if rows[i] == 1:
-            yield rectangle(left[i : i + 1], shapes.devices, shapes.single(tokens, capacity), padding_id)
+        length, queue = left[i]
+        if end[i]:
+            texts = [text for _, queue in left[i : end[i]] for text in queue]
+            yield rectangle(texts, batch_size or shapes.rows(length), length, padding_id)
         else:
-            yield rectangle(left[i : i + rows[i]], rows[i], shapes.length(tokens, capacity), padding_id)
-        i += rows[i]
+            for row, ids in queue:
+                yield rectangle([(row, ids)], shapes.devices, shapes.single(len(ids), capacity), padding_id)
+        i = end[i] or i + 1
 
 
 def rectangle(queue: Sequence[tuple[int, Sequence[int]]], B: int, L: int, padding_id: int) -> Batch:
