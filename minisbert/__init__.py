@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from minisbert.cross_encoder import CrossEncoder
+    from minisbert.cross_encoder.encoder import CrossEncoder
     from minisbert.errors import (
         DataError,
         DownloadError,
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
         TrainingStopped,
     )
     from minisbert.quantization import quantize_embeddings
+    from minisbert.search.index import Index
     from minisbert.sentence_encoder import SentenceEncoder
-    from minisbert.tasks.index import Index
 
 __version__ = "0.1.0"
 
 # public name -> the file it lives in
 _NAMES = {
     "SentenceEncoder": "minisbert.sentence_encoder",
-    "CrossEncoder": "minisbert.cross_encoder",
-    "Index": "minisbert.tasks.index",
+    "CrossEncoder": "minisbert.cross_encoder.encoder",
+    "Index": "minisbert.search.index",
     "quantize_embeddings": "minisbert.quantization",
     "MinisbertError": "minisbert.errors",
     "InputError": "minisbert.errors",

@@ -8,7 +8,7 @@ import numpy as np
 
 from minisbert.errors import InputError
 from minisbert.quantization import PRECISIONS
-from minisbert.text.tokenizer import check_sentences, check_text, shown
+from minisbert.text.tokenizer import check_sentences, check_text, short_repr
 
 OUTPUT_VALUES = ("sentence_embedding", "token_embeddings", None)
 
@@ -28,9 +28,9 @@ def check_options(
     Raises:
         InputError: naming the option, its value and what was expected.
     """
-    one_of("output_value", output_value, OUTPUT_VALUES)
-    one_of("precision", precision, PRECISIONS)
-    one_of("on_truncate", on_truncate, ("warn", "error", "ignore"))
+    check_choice("output_value", output_value, OUTPUT_VALUES)
+    check_choice("precision", precision, PRECISIONS)
+    check_choice("on_truncate", on_truncate, ("warn", "error", "ignore"))
     if precision != "float32" and output_value != "sentence_embedding":
         raise InputError(
             f"precision is {precision!r} with output_value {output_value!r}. Expected 'float32' there; only sentence "
@@ -38,10 +38,10 @@ def check_options(
         )
     for name, count in (("batch_size", batch_size), ("truncate_dim", truncate_dim)):
         if count is not None:
-            positive(name, count)
-    switch("normalize_embeddings", normalize_embeddings)
+            check_positive(name, count)
+    check_bool("normalize_embeddings", normalize_embeddings)
     if show_progress_bar is not None:
-        switch("show_progress_bar", show_progress_bar)
+        check_bool("show_progress_bar", show_progress_bar)
 
 
 def check_out(out: Any, shape: tuple[int, int], output_value: Any, precision: Any) -> None:
@@ -67,12 +67,12 @@ def check_pair_options(on_truncate: Any, batch_size: Any, apply_softmax: Any, sh
     Raises:
         InputError: naming the option, its value and what was expected.
     """
-    one_of("on_truncate", on_truncate, ("warn", "error", "ignore"))
-    switch("apply_softmax", apply_softmax)
+    check_choice("on_truncate", on_truncate, ("warn", "error", "ignore"))
+    check_bool("apply_softmax", apply_softmax)
     if batch_size is not None:
-        positive("batch_size", batch_size)
+        check_positive("batch_size", batch_size)
     if show_progress_bar is not None:
-        switch("show_progress_bar", show_progress_bar)
+        check_bool("show_progress_bar", show_progress_bar)
 
 
 def check_path(path: Any) -> None:
@@ -82,7 +82,7 @@ def check_path(path: Any) -> None:
         InputError: it is no path.
     """
     if not isinstance(path, str | Path) or not str(path).strip():
-        raise InputError(f"path is {shown(path)}. Expected the folder to write, as str or Path.")
+        raise InputError(f"path is {short_repr(path)}. Expected the folder to write, as str or Path.")
 
 
 def check_prompts(prompts: Any) -> None:
@@ -92,7 +92,7 @@ def check_prompts(prompts: Any) -> None:
         InputError: naming what is not.
     """
     if not isinstance(prompts, dict):
-        raise InputError(f"prompts is {shown(prompts)}. Expected a dict of prompt name to text.")
+        raise InputError(f"prompts is {short_repr(prompts)}. Expected a dict of prompt name to text.")
     for name, text in prompts.items():
         check_text("a name in prompts", name)
         check_text(f"prompts[{name!r}]", text)
@@ -112,7 +112,9 @@ def prompt_text(prompt: Any, prompt_name: Any, prompts: Any, default_name: Any) 
         return ""
     check_prompts(prompts)
     if not isinstance(name, str) or name not in prompts:
-        raise InputError(f"prompt_name is {shown(name)}. Expected one of {sorted(prompts)}, the prompts of this model.")
+        raise InputError(
+            f"prompt_name is {short_repr(name)}. Expected one of {sorted(prompts)}, the prompts of this model."
+        )
     return prompts[name]
 
 
@@ -133,13 +135,13 @@ def as_list(sentences: Any, name: str = "sentences") -> tuple[list[str], bool]:
         sentences = sentences.tolist()
     if not isinstance(sentences, list | tuple):
         raise InputError(
-            f"{name} is {shown(sentences)} ({type(sentences).__name__}). Expected a string or a list of strings."
+            f"{name} is {short_repr(sentences)} ({type(sentences).__name__}). Expected a string or a list of strings."
         )
     check_sentences(sentences, name)
     return list(sentences), False
 
 
-def several(name: str, texts: Any) -> list[str]:
+def check_list(name: str, texts: Any) -> list[str]:
     """A list of texts, where one alone makes no sense.
 
     Raises:
@@ -147,7 +149,7 @@ def several(name: str, texts: Any) -> list[str]:
     """
     found, single = as_list(texts, name)
     if single:
-        raise InputError(f"{name} is the text {shown(texts)}. Expected a list of texts; put it into one.")
+        raise InputError(f"{name} is the text {short_repr(texts)}. Expected a list of texts; put it into one.")
     return found
 
 
@@ -161,7 +163,7 @@ def as_pairs(pairs: Any) -> tuple[list[tuple[str, str]], bool]:
     if isinstance(pairs, np.ndarray):
         pairs = pairs.tolist()
     if not isinstance(pairs, list | tuple):
-        raise InputError(f"pairs is {shown(pairs)} ({type(pairs).__name__}). {expected}.")
+        raise InputError(f"pairs is {short_repr(pairs)} ({type(pairs).__name__}). {expected}.")
     if not pairs:
         raise InputError(f"pairs is empty. {expected}, at least one.")
     single = not any(isinstance(pair, list | tuple) for pair in pairs)
@@ -169,22 +171,22 @@ def as_pairs(pairs: Any) -> tuple[list[tuple[str, str]], bool]:
     for row, pair in enumerate(rows):
         name = "pairs" if single else f"pairs[{row}]"
         if not isinstance(pair, list | tuple):
-            raise InputError(f"{name} is {shown(pair)} ({type(pair).__name__}). {expected}.")
+            raise InputError(f"{name} is {short_repr(pair)} ({type(pair).__name__}). {expected}.")
         if len(pair) != 2:
-            raise InputError(f"{name} is {shown(pair)}, of length {len(pair)}. {expected}.")
+            raise InputError(f"{name} is {short_repr(pair)}, of length {len(pair)}. {expected}.")
         for side, text in enumerate(pair):
             check_text(f"{name}[{side}]", text)
     return [(pair[0], pair[1]) for pair in rows], single
 
 
-def positive(name: str, value: Any) -> int:
+def check_positive(name: str, value: Any) -> int:
     """A whole number of at least 1.
 
     Raises:
         InputError: naming the argument and its value.
     """
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name} is {shown(value)}. Expected a whole number of at least 1.")
+        raise InputError(f"{name} is {short_repr(value)}. Expected a whole number of at least 1.")
     return int(value)
 
 
@@ -195,28 +197,28 @@ def seed_number(name: str, value: Any) -> int:
         InputError: naming the argument and its value.
     """
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or not 0 <= value < 2**32:
-        raise InputError(f"{name} is {shown(value)}. Expected a whole number from 0 to {2**32 - 1}.")
+        raise InputError(f"{name} is {short_repr(value)}. Expected a whole number from 0 to {2**32 - 1}.")
     return int(value)
 
 
-def switch(name: str, value: Any) -> None:
+def check_bool(name: str, value: Any) -> None:
     """True or False; a text like "no" would count as true.
 
     Raises:
         InputError: naming the argument and its value.
     """
     if not isinstance(value, bool | np.bool_):
-        raise InputError(f"{name} is {shown(value)}. Expected True or False.")
+        raise InputError(f"{name} is {short_repr(value)}. Expected True or False.")
 
 
-def one_of(name: str, value: Any, choices: Sequence[Any]) -> None:
+def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
     """One of a table of values.
 
     Raises:
         InputError: naming the argument, its value and the choices.
     """
     if not isinstance(value, str | None) or value not in choices:
-        raise InputError(f"{name} is {shown(value)}. Expected one of {', '.join(map(repr, choices))}.")
+        raise InputError(f"{name} is {short_repr(value)}. Expected one of {', '.join(map(repr, choices))}.")
 
 
 def embedding_rows(name: str, value: Any) -> np.ndarray:
@@ -232,7 +234,7 @@ def embedding_rows(name: str, value: Any) -> np.ndarray:
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is named below
             array = array.astype(np.float32, copy=False)
     except (TypeError, ValueError):
-        raise InputError(f"{name} is {shown(value)}. Expected embeddings, an array of numbers.") from None
+        raise InputError(f"{name} is {short_repr(value)}. Expected embeddings, an array of numbers.") from None
     array = array[None] if array.ndim == 1 else array
     if array.ndim != 2 or array.shape[1] == 0:
         raise InputError(f"{name} has shape {array.shape}. Expected one embedding or rows of embeddings.")

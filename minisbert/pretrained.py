@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from minisbert.atomic_write import staged_folder
 from minisbert.checkpoint.convert import Converted, Rule, convert, export, flatten, nest, refuse_too_few
 from minisbert.checkpoint.converted import CONVERTED, read_converted
 from minisbert.checkpoint.folder import ModelFolder, read_folder
@@ -25,11 +26,10 @@ from minisbert.checkpoint.router import Routes, check_names
 from minisbert.checkpoint.settings import read_bytes
 from minisbert.checkpoint.static_folder import StaticTensors, with_length_limit
 from minisbert.checkpoint.tensors import WEIGHTS, SafetensorsFiles, write_tensors
-from minisbert.checkpoint.whole_folder import staged_folder
 from minisbert.encoders import FAMILIES
 from minisbert.errors import ModelFolderError
-from minisbert.heads import HEADS
-from minisbert.sentence_model import Design, define
+from minisbert.modules import HEADS
+from minisbert.sentence_model import ModelConfig, define
 from minisbert.text.tokenizer import Tokenizer
 
 logger = logging.getLogger("minisbert")
@@ -53,7 +53,7 @@ class Pretrained:
     """A model read from a folder."""
 
     folder: ModelFolder
-    design: Design
+    model_config: ModelConfig
     params: dict[Any, Any]  # nested dict of arrays, float32
     tokenizer: Tokenizer
     tokenizer_files: dict[str, bytes]
@@ -62,12 +62,12 @@ class Pretrained:
     towers: dict[str, "Pretrained"] = field(default_factory=dict)
 
     @property
-    def capacity(self) -> int:
+    def max_positions(self) -> int:
         """The longest row of tokens the encoder takes."""
-        return self.design.config.positions
+        return self.model_config.config.positions
 
 
-def read_design(folder: ModelFolder) -> Design:
+def read_model_config(folder: ModelFolder) -> ModelConfig:
     """The parts a folder asks for.
 
     Raises:
@@ -80,7 +80,7 @@ def read_design(folder: ModelFolder) -> Design:
             "model, or add the family (CONTRIBUTING.md)."
         )
     config = FAMILIES[folder.model_type].Config.from_json(folder.config, file)
-    return Design(folder.model_type, config, folder.modules)
+    return ModelConfig(folder.model_type, config, folder.modules)
 
 
 def load_pretrained(path: Path, *, put: Callable[[str, np.ndarray], Any] | None = None) -> Pretrained:
@@ -115,20 +115,20 @@ def _load_chain(
     Args:
         modules: those read so far, by their folder and what they are; grows.
     """
-    design = read_design(folder)
+    model_config = read_model_config(folder)
     tokenizer = Tokenizer.from_folder(folder)
-    if tokenizer.largest_id() >= design.config.vocab_size:
+    if tokenizer.largest_id() >= model_config.config.vocab_size:
         raise ModelFolderError(
             f"{tokenizer.where}: gives ids up to {tokenizer.largest_id()}, but {folder.sources['vocab_size']}'s vocab_size "
-            f"is {design.config.vocab_size}. The tokenizer is another model's; fetch the model again."
+            f"is {model_config.config.vocab_size}. The tokenizer is another model's; fetch the model again."
         )
     if folder.max_seq_length is not None and folder.max_seq_length <= tokenizer.special_tokens:
         raise ModelFolderError(
             f"{folder.path}: max_seq_length is {folder.max_seq_length}, but the tokenizer puts {tokenizer.special_tokens} "
             f"special tokens around each text. Expected at least {tokenizer.special_tokens + 1}; correct the settings."
         )
-    _refuse_too_few(folder, design)
-    shapes = {name: tuple(leaf.shape) for name, leaf in flatten(define(design)[1]).items()}
+    _refuse_too_few(folder, model_config)
+    shapes = {name: tuple(leaf.shape) for name, leaf in flatten(define(model_config)[1]).items()}
 
     def read(place: Path, ours: str, read_tensors: Callable[..., Converted]) -> Converted:
         inner = {name.removeprefix(ours): shape for name, shape in shapes.items() if name.startswith(ours)}
@@ -137,16 +137,16 @@ def _load_chain(
             modules[key] = read_tensors(inner, lambda name, array: put(ours + name, array))
         return modules[key]
 
-    encoder = read(folder.transformer_path, "encoder.", lambda *more: _read_encoder(folder, design, *more))
+    encoder = read(folder.transformer_path, "encoder.", lambda *more: _read_encoder(folder, model_config, *more))
     params = {f"encoder.{name}": array for name, array in encoder.params.items()}
-    for i, module in enumerate(m for m in design.modules if type(m) in HEADS):
+    for i, module in enumerate(m for m in model_config.modules if type(m) in HEADS):
         place, rules = folder.path / module.path, HEADS[type(module)].rules(module)  # type: ignore[union-attr]
         head = read(place, f"heads.{i}.", partial(_read_head, place, rules))
         params.update({f"heads.{i}.{name}": array for name, array in head.params.items()})
     files = {name: folder.transformer_path / name for name in TOKENIZER_FILES}
     return Pretrained(
         folder=folder,
-        design=design,
+        model_config=model_config,
         params=nest(params),
         tokenizer=tokenizer,
         tokenizer_files={name: read_bytes(file) for name, file in files.items() if file.is_file()},
@@ -154,33 +154,37 @@ def _load_chain(
     )
 
 
-def _refuse_too_few(folder: ModelFolder, design: Design) -> None:
-    family, layers = FAMILIES[design.model_type], design.config.num_hidden_layers
+def _refuse_too_few(folder: ModelFolder, model_config: ModelConfig) -> None:
+    family, layers = FAMILIES[model_config.model_type], model_config.config.num_hidden_layers
     if (folder.transformer_path / CONVERTED).is_file():
-        ours = [Rule(f"params/{rule.ours}", rule.ours, first=rule.first) for rule in family.RULES]
+        ours = [Rule(f"params/{rule.path}", rule.path, first=rule.first) for rule in family.RULES]
         refuse_too_few(SafetensorsFiles(folder.transformer_path, CONVERTED), ours, layers=layers)
     else:
         refuse_too_few(
-            _tensors(folder, design), family.RULES, layers=layers, carried=family.CARRIED, prefix=family.PREFIX
+            _tensors(folder, model_config),
+            family.RULES,
+            layers=layers,
+            passthrough=family.PASSTHROUGH,
+            prefix=family.PREFIX,
         )
 
 
-def _tensors(folder: ModelFolder, design: Design) -> SafetensorsFiles | StaticTensors:
-    return (StaticTensors if design.model_type == "static" else SafetensorsFiles)(folder.transformer_path)
+def _tensors(folder: ModelFolder, model_config: ModelConfig) -> SafetensorsFiles | StaticTensors:
+    return (StaticTensors if model_config.model_type == "static" else SafetensorsFiles)(folder.transformer_path)
 
 
 def _read_encoder(
-    folder: ModelFolder, design: Design, shapes: Mapping[str, Any], put: Callable[[str, np.ndarray], Any]
+    folder: ModelFolder, model_config: ModelConfig, shapes: Mapping[str, Any], put: Callable[[str, np.ndarray], Any]
 ) -> Converted:
     if (folder.transformer_path / CONVERTED).is_file():
         return read_converted(folder.transformer_path, shapes, put)
-    family = FAMILIES[design.model_type]
+    family = FAMILIES[model_config.model_type]
     return convert(
-        _tensors(folder, design),
+        _tensors(folder, model_config),
         family.RULES,
         shapes,
-        layers=design.config.num_hidden_layers,
-        carried=family.CARRIED,
+        layers=model_config.config.num_hidden_layers,
+        passthrough=family.PASSTHROUGH,
         prefix=family.PREFIX,
         put=put,
     )
@@ -196,7 +200,9 @@ def encoder_tensors(model: Pretrained) -> dict[str, np.ndarray]:
     """The encoder's weights under the names of its family's checkpoints, with everything the original carried."""
     flat = flatten(model.params["encoder"])
     converted = replace(model.leftover, params=flat)
-    return export(converted, FAMILIES[model.design.model_type].RULES, layers=model.design.config.num_hidden_layers)
+    return export(
+        converted, FAMILIES[model.model_config.model_type].RULES, layers=model.model_config.config.num_hidden_layers
+    )
 
 
 def join_towers(towers: Mapping[str, Pretrained], default: str | None = None) -> Pretrained:
@@ -215,7 +221,7 @@ def join_towers(towers: Mapping[str, Pretrained], default: str | None = None) ->
         ['query', 'document']
     """
     check_names(towers, "join_towers")
-    widths = {route: tower.design.dimension for route, tower in towers.items()}
+    widths = {route: tower.model_config.dimension for route, tower in towers.items()}
     if len(set(widths.values())) > 1 or any(tower.towers for tower in towers.values()):
         raise ModelFolderError(
             f"join_towers: embeddings of the widths {widths}. Expected one width, and towers without a Router of their own."
@@ -223,7 +229,7 @@ def join_towers(towers: Mapping[str, Pretrained], default: str | None = None) ->
     if default is not None and default not in towers:
         raise ModelFolderError(f"join_towers: default is {default!r}. Expected one of {', '.join(towers)}, or None.")
     routes = Routes(tuple(towers), default)
-    folders = {route: replace(tower.folder, modules=tower.design.modules) for route, tower in towers.items()}
+    folders = {route: replace(tower.folder, modules=tower.model_config.modules) for route, tower in towers.items()}
     folder = replace(folders[routes.main], routes=routes, towers=folders)
     return replace(towers[routes.main], folder=folder, towers=dict(towers))
 
@@ -240,7 +246,7 @@ def save_pretrained(model: Pretrained, target: Path) -> None:
     target = Path(target).absolute()
     with staged_folder(target) as staging:
         if model.folder.routes is None:
-            folder = replace(model.folder, modules=model.design.modules)
+            folder = replace(model.folder, modules=model.model_config.modules)
             for (_, module), here, weights in zip(
                 chain_of(folder), write_chain(folder, staging), _weights(model), strict=True
             ):
@@ -257,7 +263,7 @@ def _write_routes(model: Pretrained, path: Path) -> dict[str, list[str]]:
     written: dict[Any, str] = {}
     structure: dict[str, list[str]] = {}
     for route, tower in model.towers.items():
-        folder = replace(tower.folder, modules=tower.design.modules)
+        folder = replace(tower.folder, modules=tower.model_config.modules)
         structure[route] = []
         for i, ((name, module), weights) in enumerate(zip(chain_of(folder), _weights(tower), strict=True)):
             leaves = tuple(id(leaf) for leaf in flatten(weights).values())
@@ -274,7 +280,9 @@ def _write_routes(model: Pretrained, path: Path) -> dict[str, list[str]]:
 
 def _weights(model: Pretrained) -> list[dict[Any, Any]]:
     """The parameters of each module of `chain_of(model.folder)`, {} where it has none."""
-    modules = model.design.modules[1:] if model.design.model_type == "static" else model.design.modules
+    modules = (
+        model.model_config.modules[1:] if model.model_config.model_type == "static" else model.model_config.modules
+    )
     heads = iter(model.params.get("heads", {}).values())
     return [model.params["encoder"], *(next(heads) if type(module) in HEADS else {} for module in modules)]
 
@@ -290,7 +298,7 @@ def _write_weights(model: Pretrained, module: Module | None, weights: dict[Any, 
     files = dict(model.tokenizer_files)
     if "tokenizer.json" not in files:
         files["tokenizer.json"] = model.tokenizer.backend.to_str(pretty=True).encode()
-    if model.design.model_type == "static":
+    if model.model_config.model_type == "static":
         files["tokenizer.json"] = with_length_limit(files["tokenizer.json"], model.folder.max_seq_length)
     for name, content in files.items():
         (here / name).write_bytes(content)

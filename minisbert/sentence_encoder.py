@@ -15,23 +15,23 @@ import numpy as np
 
 from minisbert.arguments import (
     as_list,
+    check_bool,
+    check_choice,
     check_options,
     check_out,
     check_path,
+    check_positive,
     check_prompts,
     comparable,
     comparable_rows,
-    one_of,
-    positive,
     prompt_text,
-    switch,
 )
-from minisbert.encoding import embed
 from minisbert.errors import InputError
-from minisbert.forward import COMPUTE_DTYPES, Compilation, Forward, default_shapes
+from minisbert.inference.compiled import COMPUTE_DTYPES, Compilation, Forward, default_shapes
+from minisbert.inference.encode import embed
 from minisbert.pretrained import Pretrained, cast_matrices, load_pretrained, save_pretrained
 from minisbert.similarity import PAIRWISE_SIMILARITIES, SIMILARITIES
-from minisbert.text.tokenizer import TokenCount, check_text, shown
+from minisbert.text.tokenizer import TokenCount, check_text, short_repr
 
 
 class SentenceEncoder:
@@ -60,14 +60,14 @@ class SentenceEncoder:
     ):
         if not isinstance(pretrained, Pretrained):
             raise InputError(
-                f"pretrained is {shown(pretrained)} ({type(pretrained).__name__}). Expected a model that was read; for a "
+                f"pretrained is {short_repr(pretrained)} ({type(pretrained).__name__}). Expected a model that was read; for a "
                 "name or a folder write SentenceEncoder.load(...)."
             )
-        one_of("compute_dtype", compute_dtype, tuple(COMPUTE_DTYPES))
-        switch("packing", packing)
+        check_choice("compute_dtype", compute_dtype, tuple(COMPUTE_DTYPES))
+        check_bool("packing", packing)
         self.pretrained = pretrained
         self.compute_dtype = compute_dtype
-        self.shapes = default_shapes(token_budget, pretrained.design, compute_dtype)
+        self.shapes = default_shapes(token_budget, pretrained.model_config, compute_dtype)
         self.packing = packing
         # As in sentence-transformers: "query" and "document" are always there, empty where the model has none.
         self.prompts = {"query": "", "document": "", **pretrained.folder.prompts}
@@ -75,9 +75,11 @@ class SentenceEncoder:
         self.similarity_fn_name = pretrained.folder.similarity_fn_name
         self.truncate_dim = pretrained.folder.truncate_dim
         self.tokenizer = pretrained.tokenizer
-        self._max_seq_length = min(pretrained.folder.max_seq_length or pretrained.capacity, pretrained.capacity)
+        self._max_seq_length = min(
+            pretrained.folder.max_seq_length or pretrained.max_positions, pretrained.max_positions
+        )
         params = cast_matrices(pretrained.params, COMPUTE_DTYPES[compute_dtype])
-        self.forward = Forward(pretrained.design, params, compute_dtype)
+        self.forward = Forward(pretrained.model_config, params, compute_dtype)
         # Of a Router, each route as a model of its own; everything above is then the main route's.
         self.towers = {
             route: SentenceEncoder(tower, compute_dtype=compute_dtype, token_budget=token_budget, packing=packing)
@@ -107,7 +109,7 @@ class SentenceEncoder:
             ModelFolderError: the folder is not a whole model that minisbert computes.
             DownloadError: the model is not at hand and cannot be fetched.
         """
-        from minisbert.checkpoint.download import locate
+        from minisbert.download.locate import locate
 
         path = locate(name_or_folder, revision=revision, cache=cache, offline=offline)
         options: dict[str, Any] = {"compute_dtype": compute_dtype, "token_budget": token_budget, "packing": packing}
@@ -171,7 +173,7 @@ class SentenceEncoder:
         check_options(truncate_dim=truncate_dim, **options)
         before = prompt_text(prompt, prompt_name, self.prompts, self.default_prompt_name)
         tower = self.tower(task)
-        dimension = min(truncate_dim or tower.design.dimension, tower.design.dimension)
+        dimension = min(truncate_dim or tower.model_config.dimension, tower.model_config.dimension)
         if out is not None:
             check_out(out, (len(texts), dimension), output_value, precision)
         items = embed(tower, texts, prompt=before, dimension=dimension, out=out, **options)
@@ -223,7 +225,7 @@ class SentenceEncoder:
 
     def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Similarity of every embedding in `a` with every one in `b`, by the model's function: `[len(a), len(b)]`."""
-        one_of("similarity_fn_name", self.similarity_fn_name, tuple(SIMILARITIES))
+        check_choice("similarity_fn_name", self.similarity_fn_name, tuple(SIMILARITIES))
         return SIMILARITIES[self.similarity_fn_name](*comparable(a, b))
 
     def similarity_pairwise(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -232,7 +234,7 @@ class SentenceEncoder:
         Raises:
             InputError: different numbers of embeddings, different widths, not finite.
         """
-        one_of("similarity_fn_name", self.similarity_fn_name, tuple(SIMILARITIES))
+        check_choice("similarity_fn_name", self.similarity_fn_name, tuple(SIMILARITIES))
         return PAIRWISE_SIMILARITIES[self.similarity_fn_name](*comparable_rows(a, b))
 
     def warm_up(self, max_tokens: int | None = None) -> list[Compilation]:
@@ -246,9 +248,9 @@ class SentenceEncoder:
             3
         """
         for tower in self.towers.values() or [self]:
-            limit = tower.max_seq_length if max_tokens is None else positive("max_tokens", max_tokens)
-            tokens, capacity = min(limit, tower.max_seq_length), tower.pretrained.capacity
-            options = {"capacity": capacity, "padding_id": tower.padding_id}
+            limit = tower.max_seq_length if max_tokens is None else check_positive("max_tokens", max_tokens)
+            tokens, max_positions = min(limit, tower.max_seq_length), tower.pretrained.max_positions
+            options = {"max_positions": max_positions, "padding_id": tower.padding_id}
             tower.forward.warm_up(tower.shapes, tokens, packing=tower.packing, **options)
         return self.compilations
 
@@ -260,9 +262,9 @@ class SentenceEncoder:
     # --- settings --------------------------------------------------------------------------------------------------
 
     @property
-    def design(self) -> Any:
+    def model_config(self) -> Any:
         """What the model consists of."""
-        return self.pretrained.design
+        return self.pretrained.model_config
 
     @property
     def padding_id(self) -> int:
@@ -277,19 +279,19 @@ class SentenceEncoder:
 
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
-        positive("max_seq_length", value)
-        if not self.tokenizer.special_tokens < value <= self.pretrained.capacity:
+        check_positive("max_seq_length", value)
+        if not self.tokenizer.special_tokens < value <= self.pretrained.max_positions:
             raise InputError(
                 f"max_seq_length is {value}. Expected {self.tokenizer.special_tokens + 1} to {self.pretrained.capacity}, "
                 "the special tokens and one more up to the positions of this encoder."
             )
         self._max_seq_length = value
         for tower in self.towers.values():
-            tower._max_seq_length = min(value, tower.pretrained.capacity)
+            tower._max_seq_length = min(value, tower.pretrained.max_positions)
 
     def get_embedding_dimension(self) -> int:
         """Width of the embeddings that `encode` returns."""
-        return min(self.truncate_dim or self.design.dimension, self.design.dimension)
+        return min(self.truncate_dim or self.model_config.dimension, self.model_config.dimension)
 
     get_sentence_embedding_dimension = get_embedding_dimension
 
@@ -323,5 +325,5 @@ class SentenceEncoder:
         if folder.routes:
             towers = [f"  {route}: {tower!r}".replace("\n", "\n  ") for route, tower in self.towers.items()]
             return "\n".join([f"SentenceEncoder(Router, by default {folder.routes.default}:", *towers, ")"])
-        lines = self.design.describe(max_seq_length=self.max_seq_length, do_lower_case=folder.do_lower_case)
+        lines = self.model_config.describe(max_seq_length=self.max_seq_length, do_lower_case=folder.do_lower_case)
         return "\n".join(["SentenceEncoder(", *(f"  ({i}): {line}" for i, line in enumerate(lines)), ")"])

@@ -15,7 +15,7 @@ from flax import nnx
 from minisbert.checkpoint.modules import Module, Pooling, WeightedLayerPooling
 from minisbert.definition import without_numbers
 from minisbert.encoders import FAMILIES
-from minisbert.heads import HEADS
+from minisbert.modules import HEADS
 from minisbert.pooling import pool
 from minisbert.similarity import normalize
 from minisbert.text.packing import PackedTexts
@@ -23,7 +23,7 @@ from minisbert.transformer.dropout import packed_token_keys, token_keys
 
 
 @dataclass(frozen=True)
-class Design:
+class ModelConfig:
     """What the model consists of: an encoder family with its Config, then pooling and the modules after it."""
 
     model_type: str
@@ -76,18 +76,18 @@ class Embeddings(NamedTuple):
 class SentenceModel(nnx.Module):
     """token ids -> `Embeddings`; the one set of weights that a siamese network uses for every text."""
 
-    def __init__(self, design: Design, *, dtype=jnp.float32, rngs: nnx.Rngs):
-        self.design = design
-        self.encoder = FAMILIES[design.model_type].Encoder(design.config, dtype=dtype, rngs=rngs)
+    def __init__(self, model_config: ModelConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
+        self.model_config = model_config
+        self.encoder = FAMILIES[model_config.model_type].Encoder(model_config.config, dtype=dtype, rngs=rngs)
         # Of the modules after the encoder those that have weights, in their order.
-        self.heads = nnx.List([HEADS[type(m)].module(m, rngs=rngs) for m in design.modules if type(m) in HEADS])
+        self.heads = nnx.List([HEADS[type(m)].module(m, rngs=rngs) for m in model_config.modules if type(m) in HEADS])
 
     def __call__(
         self,
         token_ids_BL: jax.Array,
         lengths_B: jax.Array,
         prompt_length: jax.Array | int = 0,
-        keys_B: jax.Array | None = None,
+        dropout_keys_B: jax.Array | None = None,
     ) -> Embeddings:
         """Embed a batch of token rows, a text a row, padded on the right.
 
@@ -95,35 +95,37 @@ class SentenceModel(nnx.Module):
             token_ids_BL: token ids; beyond a row's length they are padding and count for nothing.
             lengths_B: how many tokens of each row are real; 0 makes a row of padding (its embedding is meaningless).
             prompt_length: tokens of a prompt to leave out of the pooling, where the model asks for that.
-            keys_B: one dropout key per text; None means inference.
+            dropout_keys_B: one dropout key per text; None means inference.
         """
         position_L = jnp.arange(token_ids_BL.shape[1])
         mask_BL = position_L < lengths_B[:, None]
-        keys_BL = None
-        if keys_B is not None:
-            keys_BL = token_keys(*jnp.broadcast_arrays(keys_B[:, None], position_L))
-        token_BLD = self.tokens(token_ids_BL, mask_BL, keys_BL)
+        dropout_keys_BL = None
+        if dropout_keys_B is not None:
+            dropout_keys_BL = token_keys(*jnp.broadcast_arrays(dropout_keys_B[:, None], position_L))
+        token_BLD = self.tokens(token_ids_BL, mask_BL, dropout_keys_BL)
         return Embeddings(token_BLD, self.embed(token_BLD, mask_BL, mask_BL & (position_L >= prompt_length)))
 
-    def packed(self, rows: PackedTexts, keys_PT: jax.Array | None = None) -> jax.Array:
+    def packed(self, rows: PackedTexts, dropout_keys_PT: jax.Array | None = None) -> jax.Array:
         """Embed packed rows (text/packing.py): sentence_PTD, as if each text stood alone; empty slots are meaningless.
 
         Args:
-            keys_PT: one dropout key per text; None means inference.
+            dropout_keys_PT: one dropout key per text; None means inference.
         """
-        slots_PL = jnp.asarray(rows.slots_PL)
-        looks_PQK = slots_PL[:, :, None] == slots_PL[:, None, :]
-        keys_PL = None if keys_PT is None else packed_token_keys(keys_PT, slots_PL, rows.positions_PL)
-        token_PLD = self.tokens(rows.token_ids_PL, looks_PQK, keys_PL, rows.positions_PL)
+        segmentation_PL = jnp.asarray(rows.segmentation_PL)
+        attention_mask_PQK = segmentation_PL[:, :, None] == segmentation_PL[:, None, :]
+        dropout_keys_PL = (
+            None if dropout_keys_PT is None else packed_token_keys(dropout_keys_PT, segmentation_PL, rows.position_PL)
+        )
+        token_PLD = self.tokens(rows.token_ids_PL, attention_mask_PQK, dropout_keys_PL, rows.position_PL)
 
         def embed_slot(slot: jax.Array, lengths_P: jax.Array, prompts_P: jax.Array) -> jax.Array:
-            mask_PL = slots_PL == slot
-            if self.design.model_type != "static":
+            mask_PL = segmentation_PL == slot
+            if self.model_config.model_type != "static":
                 # An empty slot takes the row's first token: an embedding of nothing could have a slope of NaN. A static
                 # model's is the zero vector with slope 0, and may be a text's: no special tokens stand around it.
-                mask_PL |= (lengths_P == 0)[:, None] & (jnp.arange(slots_PL.shape[1]) == 0)
-            after_prompt_PL = mask_PL & (rows.positions_PL >= prompts_P[:, None])
-            return self.embed(token_PLD, mask_PL, after_prompt_PL, rows.positions_PL)
+                mask_PL |= (lengths_P == 0)[:, None] & (jnp.arange(segmentation_PL.shape[1]) == 0)
+            after_prompt_PL = mask_PL & (rows.position_PL >= prompts_P[:, None])
+            return self.embed(token_PLD, mask_PL, after_prompt_PL, rows.position_PL)
 
         slots_T = jnp.arange(rows.lengths_PT.shape[1])
         return jax.vmap(embed_slot, in_axes=(0, 1, 1), out_axes=1)(slots_T, rows.lengths_PT, rows.prompts_PT)
@@ -132,15 +134,15 @@ class SentenceModel(nnx.Module):
         self,
         token_ids_BL: jax.Array,
         mask_BL: jax.Array,
-        keys_BL: jax.Array | None = None,
+        dropout_keys_BL: jax.Array | None = None,
         positions_BL: jax.Array | None = None,
     ) -> jax.Array:
         """token ids -> token embeddings, hidden_BLD: the encoder's last layer, or the mean of layers asked for.
 
         Arguments as for the encoders (encoders/bert.py).
         """
-        options = {"keys_BL": keys_BL, "positions_BL": positions_BL}
-        if not self.design.pools_layers:
+        options = {"dropout_keys_BL": dropout_keys_BL, "positions_BL": positions_BL}
+        if not self.model_config.pools_layers:
             return self.encoder(token_ids_BL, mask_BL, **options)
         return self.heads[0](self.encoder.layers(token_ids_BL, mask_BL, **options))
 
@@ -153,9 +155,9 @@ class SentenceModel(nnx.Module):
     ) -> jax.Array:
         """Token embeddings -> sentence_BD, by the pooling and the modules after it."""
         sentence_BD = token_BLD
-        first = 1 if self.design.pools_layers else 0
+        first = 1 if self.model_config.pools_layers else 0
         heads = iter(list(self.heads)[first:])
-        for module in self.design.modules[first:]:
+        for module in self.model_config.modules[first:]:
             if isinstance(module, Pooling):
                 counts_BL = mask_BL if module.include_prompt else after_prompt_BL
                 sentence_BD = pool(token_BLD, counts_BL, module.modes, positions_BL)
@@ -166,21 +168,21 @@ class SentenceModel(nnx.Module):
         return sentence_BD
 
 
-def define(design: Design, dtype=jnp.float32) -> tuple[nnx.GraphDef, dict[Any, Any]]:
+def define(model_config: ModelConfig, dtype=jnp.float32) -> tuple[nnx.GraphDef, dict[Any, Any]]:
     """The model without its numbers: flax's definition, and the tree of parameter shapes. Nothing is allocated.
 
     `nnx.merge(definition, params)` inside `jax.jit` or `jax.grad` gives the module back; `params` is a nested dict of
     arrays of these shapes.
     """
-    return _define(design, jnp.dtype(dtype))
+    return _define(model_config, jnp.dtype(dtype))
 
 
 @cache
-def _define(design: Design, dtype: jnp.dtype) -> tuple[nnx.GraphDef, dict[Any, Any]]:
-    return without_numbers(lambda rngs: SentenceModel(design, dtype=dtype, rngs=rngs))
+def _define(model_config: ModelConfig, dtype: jnp.dtype) -> tuple[nnx.GraphDef, dict[Any, Any]]:
+    return without_numbers(lambda rngs: SentenceModel(model_config, dtype=dtype, rngs=rngs))
 
 
-def initial_params(design: Design, seed: int) -> dict[Any, Any]:
+def initial_params(model_config: ModelConfig, seed: int) -> dict[Any, Any]:
     """Random parameters, as before any training (normal with the config's `initializer_range`)."""
-    model = SentenceModel(design, rngs=nnx.Rngs(seed))
+    model = SentenceModel(model_config, rngs=nnx.Rngs(seed))
     return nnx.to_pure_dict(nnx.state(model))

@@ -162,7 +162,7 @@ assert abs(newer_gap - 0.25440932) < 2e-6  # 0.51847214 - 0.26406282
 # assert np.abs(alone_D - embeddings_BD[1]).max() < 1e-6
 # ```
 #
-# Padding is masked out of attention and of the mean. `tests/test_invariance.py` holds this for every shape.
+# Padding is masked out of attention and of the mean. `tests/inference/test_invariance.py` holds this for every shape.
 # </details>
 #
 # <details><summary>Solution 2</summary>

@@ -81,8 +81,8 @@ assert len(ours) == 29
 for rule in bert.RULES:
     part, *others = [name.removeprefix("encoder.layer.{i}.") for name in rule.parts]
     joined = "".join(f", {name.split('.')[2]}" for name in others)
-    print(f"{part + joined:45} -> {rule.ours}{', transposed' if rule.transpose else ''}")
-print("kept, not computed:", ", ".join(bert.CARRIED))
+    print(f"{part + joined:45} -> {rule.path}{', transposed' if rule.transpose else ''}")
+print("kept, not computed:", ", ".join(bert.PASSTHROUGH))
 assert len(bert.RULES) == 17
 
 # %% [markdown]
@@ -92,7 +92,7 @@ assert len(bert.RULES) == 17
 first = "encoder.layer.0.attention.self."
 three = [tensors.read(f"{first}{part}.weight") for part in ("query", "key", "value")]
 by_hand_DE = np.concatenate([matrix.T for matrix in three], axis=1)
-options = {"layers": config.num_hidden_layers, "carried": bert.CARRIED, "prefix": bert.PREFIX}
+options = {"layers": config.num_hidden_layers, "carried": bert.PASSTHROUGH, "prefix": bert.PREFIX}
 converted = convert(tensors, bert.RULES, ours, **options)
 print("three matrices", theirs[f"{first}query.weight"], "become one of", by_hand_DE.shape)
 assert np.array_equal(by_hand_DE, converted.params["blocks.0.attention.qkv.kernel"])
@@ -185,7 +185,7 @@ def told(message: str) -> None:
     print(textwrap.fill(message, 110))
 
 
-misspelt = [rule._replace(theirs=rule.theirs.replace("word_emb", "words_emb")) for rule in bert.RULES[:1]]
+misspelt = [rule._replace(hf_name=rule.hf_name.replace("word_emb", "words_emb")) for rule in bert.RULES[:1]]
 message = refusal(lambda: convert(tensors, misspelt + bert.RULES[1:], ours, **options))
 told(message)
 assert "missing: 'embeddings.words_embeddings.weight' [187, 32]" in message
@@ -195,7 +195,7 @@ assert "unknown: 'embeddings.word_embeddings.weight' [187, 32]" in message
 # A transpose forgotten, where the matrix is not square:
 
 # %%
-forgetful = [rule._replace(transpose=False) if "up.kernel" in rule.ours else rule for rule in bert.RULES]
+forgetful = [rule._replace(transpose=False) if "up.kernel" in rule.path else rule for rule in bert.RULES]
 message = refusal(lambda: convert(tensors, forgetful, ours, **options))
 told(message)
 assert message.count("wrong shape") == 2  # one in each layer
@@ -224,12 +224,12 @@ told(message[:330] + " ...")
 
 # %%
 minilm = SentenceEncoder.load("all-MiniLM-L6-v2")
-design = minilm.pretrained.design
+model_config = minilm.pretrained.model_config
 right = minilm.pretrained.params["encoder"]
 wrong = flatten(right)
-for layer in range(design.config.num_hidden_layers):
+for layer in range(model_config.config.num_hidden_layers):
     wrong[f"blocks.{layer}.attention.output.kernel"] = wrong[f"blocks.{layer}.attention.output.kernel"].T
-minilm_definition, _ = structure(design.config)
+minilm_definition, _ = structure(model_config.config)
 
 PAIRS = [
     ("a man is eating food", "someone has a meal"),

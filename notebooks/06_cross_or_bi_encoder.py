@@ -10,7 +10,7 @@
 # for each text cannot say, and what a forward pass for each pair costs, up to the article's 65 hours.
 #
 # *Article:* the cross-encoder (figure), the 65 hours, the bi-encoder (figure). *Paper:* Reimers & Gurevych 2019, sections 1
-# and 4, table 2. *File to read with it:* `minisbert/pair_model.py`.
+# and 4, table 2. *File to read with it:* `minisbert/cross_encoder/model.py`.
 
 # %%
 import numpy as np
@@ -18,9 +18,9 @@ from figures import BLUE, ORANGE, show
 from matplotlib.figure import Figure
 
 from minisbert import CrossEncoder, SentenceEncoder
-from minisbert.commands.bench_texts import make_sentences
+from minisbert.data.synthetic import make_sentences
+from minisbert.mining.pairwise_cost import PUBLISHED, duration, measure, sampled_pairs
 from minisbert.similarity import cosine, pairwise_cosine
-from minisbert.tasks.headline import PUBLISHED, duration, measure, sampled_pairs
 
 bi_encoder = SentenceEncoder.load("all-MiniLM-L6-v2")
 cross_encoder = CrossEncoder.from_encoder(bi_encoder)
@@ -220,7 +220,7 @@ show(
 # ## Both
 #
 # Search needs no choice: the bi-encoder's vectors find the hundred nearest of any number of documents, and a cross-encoder puts
-# those hundred in order (Nogueira & Cho 2019). `minisbert/tasks/rerank.py` does that. For one query and 10,000 documents, whose
+# those hundred in order (Nogueira & Cho 2019). `minisbert/search/rerank.py` does that. For one query and 10,000 documents, whose
 # vectors were made before:
 
 # %%
@@ -268,5 +268,5 @@ assert ways["bi-encoder, then cross-encoder on 100"] < ways["cross-encoder on al
 # margin-MSE loss (Hofstätter et al. 2020) does the same for search, and `minisbert train --loss margin_mse` has it.
 # </details>
 #
-# **The file just read:** `minisbert/pair_model.py`, the cross-encoder as one module; `minisbert/sentence_model.py` is its
+# **The file just read:** `minisbert/cross_encoder/model.py`, the cross-encoder as one module; `minisbert/sentence_model.py` is its
 # counterpart. Next: [07 Pooling matters](07_pooling_matters.ipynb).

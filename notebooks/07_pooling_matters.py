@@ -25,10 +25,10 @@ import minisbert
 from minisbert import SentenceEncoder, pooling
 from minisbert.checkpoint.folder import Normalize, Pooling
 from minisbert.commands.demo import SENTENCES
+from minisbert.evaluation.sts import STSPairs, evaluate_sts, read_sts
+from minisbert.evaluation.word_vectors import AveragedWords
+from minisbert.inference.batching import rectangle
 from minisbert.similarity import normalize
-from minisbert.tasks.sts import STSPairs, evaluate_sts, read_sts
-from minisbert.tasks.word_vectors import AveragedWords
-from minisbert.text.batching import rectangle
 
 encoder = SentenceEncoder.load("all-MiniLM-L6-v2")
 print(encoder)
@@ -110,8 +110,8 @@ for L in (16, 32):
 # %%
 def with_pooling(*modes):
     """The same weights, another pooling."""
-    design = replace(encoder.pretrained.design, modules=(Pooling(modes), Normalize()))
-    return SentenceEncoder(replace(encoder.pretrained, design=design))
+    model_config = replace(encoder.pretrained.model_config, modules=(Pooling(modes), Normalize()))
+    return SentenceEncoder(replace(encoder.pretrained, model_config=model_config))
 
 
 models = {"mean (as trained)": encoder, "max": with_pooling("max"), "cls": with_pooling("cls")}
@@ -235,8 +235,8 @@ if file.exists():
     pairs = read_sts(file)
     distinct = list(dict.fromkeys([*pairs.first, *pairs.second]))
     # One forward pass for three poolings: they are concatenated, cls first.
-    design = replace(encoder.pretrained.design, modules=(Pooling(("cls", "max", "mean")),))
-    three = SentenceEncoder(replace(encoder.pretrained, design=design))
+    model_config = replace(encoder.pretrained.model_config, modules=(Pooling(("cls", "max", "mean")),))
+    three = SentenceEncoder(replace(encoder.pretrained, model_config=model_config))
     three_BD = three.encode(distinct, show_progress_bar=False)
     row_of = {text: row for row, text in enumerate(distinct)}
 

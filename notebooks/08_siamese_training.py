@@ -24,14 +24,14 @@ from matplotlib.figure import Figure
 
 import minisbert
 from minisbert import SentenceEncoder
+from minisbert.data.sampler import Batch
+from minisbert.mining.clustering import plane
 from minisbert.sentence_model import define
 from minisbert.similarity import cosine, pairwise_cosine
-from minisbert.tasks.clustering import plane
-from minisbert.training.feed import train_batch
+from minisbert.training.collate import train_batch
 from minisbert.training.losses import initial_softmax_head, softmax, softmax_logits
 from minisbert.training.optimizer import adamw, schedule
-from minisbert.training.order import Batch
-from minisbert.training.siamese import by_example, embed, initial_state, make_train_step, siamese_loss
+from minisbert.training.siamese import embed, initial_state, make_train_step, siamese_loss, unpack
 
 before = SentenceEncoder.load(Path(minisbert.__file__).parents[1] / "weights" / "tiny-bert")
 print(before)
@@ -107,9 +107,9 @@ def batch_of(rows):
 
 batch = batch_of(train_rows[:BATCH])
 print("token ids of", 2 * BATCH, "texts, packed:", batch.rows.token_ids_PL.shape)
-print("where text s of example b stands:        ", batch.where_SB.shape)
+print("where text s of example b stands:        ", batch.index_SB.shape)
 
-definition, _ = define(before.pretrained.design)
+definition, _ = define(before.pretrained.model_config)
 params = {"model": before.pretrained.params, "head": initial_softmax_head(jax.random.key(1), 32, 3)}
 print("the head's kernel, (u, v, |u-v|) -> 3:   ", params["head"]["kernel"].shape)
 
@@ -133,8 +133,8 @@ assert abs(value - np.log(3)) < 0.15
 # %%
 def loss_of_twins(model_u, model_v, head):
     """The same loss, with a network for each column."""
-    u_BD = by_example(embed(definition, model_u, batch.rows, None), batch.where_SB)[0]
-    v_BD = by_example(embed(definition, model_v, batch.rows, None), batch.where_SB)[1]
+    u_BD = unpack(embed(definition, model_u, batch.rows, None), batch.index_SB)[0]
+    v_BD = unpack(embed(definition, model_v, batch.rows, None), batch.index_SB)[1]
     return softmax(jnp.stack([u_BD, v_BD]), batch.targets, head)
 
 

@@ -25,15 +25,15 @@ from matplotlib.figure import Figure
 
 import minisbert
 from minisbert import SentenceEncoder
+from minisbert.data.sampler import Batch
+from minisbert.mining.hard_negatives import hard_negatives
 from minisbert.sentence_model import define
 from minisbert.similarity import cosine, pairwise_cosine
-from minisbert.tasks.negatives import hard_negatives
-from minisbert.training.feed import train_batch
+from minisbert.training.collate import train_batch
 from minisbert.training.gradcache import gradcache_value_and_grad
 from minisbert.training.losses import Targets, multiple_negatives_ranking
 from minisbert.training.optimizer import adamw, schedule
-from minisbert.training.order import Batch
-from minisbert.training.siamese import by_example, embed, initial_state, make_train_step, siamese_loss
+from minisbert.training.siamese import embed, initial_state, make_train_step, siamese_loss, unpack
 
 # %% [markdown]
 # ## A batch is a square of scores
@@ -202,7 +202,7 @@ for column in texts([(0, 0, 9)], np.random.default_rng(0), hard=True):
 # - *parts*: the mistake. The batch cut into four, the four losses averaged, as gradient accumulation does.
 
 # %%
-definition, _ = define(tiny.pretrained.design)
+definition, _ = define(tiny.pretrained.model_config)
 params = {"model": tiny.pretrained.params, "head": {}}
 random = np.random.default_rng(3)
 batch = batch_of(texts(meanings(BATCH, random, held_out=False), random, hard=True))
@@ -215,7 +215,7 @@ def embed_rows(model, rows, keys):
 
 def loss_of_rows(embeddings_PTD, head, targets):
     """The loss of the whole batch."""
-    return multiple_negatives_ranking(by_example(embeddings_PTD, batch.where_SB), targets)
+    return multiple_negatives_ranking(unpack(embeddings_PTD, batch.index_SB), targets)
 
 
 def loss_of_parts(embeddings_SBD, targets, head):
@@ -383,7 +383,7 @@ assert not_fooled(minilm) < 0.2
 # <details><summary>Solution 2</summary>
 #
 # ```python
-# from minisbert.training.data import text_hashes
+# from minisbert.data.examples import text_hashes
 #
 # twice_SBD = jnp.concatenate([pairs_SBD, pairs_SBD[:, :1]], axis=1)
 # hashes_SB = np.stack([text_hashes([*questions, questions[0]]), text_hashes([*answers, answers[0]])])
@@ -411,4 +411,4 @@ assert not_fooled(minilm) < 0.2
 # </details>
 #
 # **The file just read:** `minisbert/training/ranking_losses.py`; `minisbert/training/gradcache.py` is the second, and
-# `minisbert/tasks/negatives.py` finds negatives. Next: [10 Many devices](10_many_devices.ipynb).
+# `minisbert/mining/hard_negatives.py` finds negatives. Next: [10 Many devices](10_many_devices.ipynb).

@@ -25,10 +25,10 @@ from matplotlib.patches import Rectangle
 
 import minisbert
 from minisbert import SentenceEncoder
+from minisbert.data.sampler import Batch
 from minisbert.sentence_model import define
-from minisbert.training.feed import train_batch
+from minisbert.training.collate import train_batch
 from minisbert.training.losses import Targets, multiple_negatives_ranking
-from minisbert.training.order import Batch
 from minisbert.training.sharding import data_mesh, place_batch, state_sharding
 from minisbert.training.siamese import initial_state, make_train_step
 
@@ -68,8 +68,8 @@ assert sorted(shard.device.id for shard in shards) == list(range(DEVICES))
 # %%
 figure = Figure(figsize=(10, 3.8), layout="constrained")
 left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
-slots_PL = np.where(batch.rows.slots_PL < 0, np.nan, batch.rows.slots_PL % 2)
-left.imshow(slots_PL, cmap="cividis", vmin=-0.5, vmax=1.5, aspect="auto", interpolation="nearest")
+segmentation_PL = np.where(batch.rows.segmentation_PL < 0, np.nan, batch.rows.segmentation_PL % 2)
+left.imshow(segmentation_PL, cmap="cividis", vmin=-0.5, vmax=1.5, aspect="auto", interpolation="nearest")
 for device in range(DEVICES):
     left.axhline((device + 1) * P / DEVICES - 0.5, color="black", linewidth=2)
 middles = (np.arange(DEVICES) + 0.5) * P / DEVICES - 0.5
@@ -102,7 +102,7 @@ assert alone * DEVICES == whole
 # - *fsdp*: the matrices are cut up too, and gathered when they are needed.
 
 # %%
-definition, _ = define(model.design, jnp.float64)
+definition, _ = define(model.model_config, jnp.float64)
 params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), model.params)
 optimizer = optax.sgd(1.0)
 

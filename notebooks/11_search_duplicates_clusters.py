@@ -8,7 +8,7 @@
 # by its blocks (clusters). A cross-encoder would have to read every pair of texts; here every text is read once.
 #
 # *Article:* what sentence similarity is for: semantic search and clustering. *Paper:* Reimers & Gurevych 2019, sections 1 and
-# 7. *File to read with it:* `minisbert/tasks/search.py`.
+# 7. *File to read with it:* `minisbert/search/exact.py`.
 
 # %%
 import numpy as np
@@ -17,8 +17,7 @@ from matplotlib.figure import Figure
 
 from minisbert import SentenceEncoder
 from minisbert.commands.cluster_map import look
-from minisbert.similarity import cosine
-from minisbert.tasks.clustering import (
+from minisbert.mining.clustering import (
     community_detection,
     community_labels,
     medoid_rows,
@@ -26,9 +25,10 @@ from minisbert.tasks.clustering import (
     v_measure,
     word_labels,
 )
-from minisbert.tasks.index import Index
-from minisbert.tasks.mining import best_pairs, pairs_above
-from minisbert.tasks.search import nearest
+from minisbert.mining.paraphrases import best_pairs, pairs_above
+from minisbert.search.exact import nearest
+from minisbert.search.index import Index
+from minisbert.similarity import cosine
 
 # %% [markdown]
 # ## The heap
@@ -222,7 +222,7 @@ assert ranks.count(1) >= 6 and None not in ranks
 
 # %% [markdown]
 # Where the first hit is wrong it is near: right topic, wrong question. The usual remedy is to let a cross-encoder read the
-# first few again (`minisbert/tasks/rerank.py`).
+# first few again (`minisbert/search/rerank.py`).
 #
 # ## The largest entries: duplicates
 #
@@ -342,7 +342,7 @@ assert lines["v_measure"][3] == max(lines["v_measure"]) and (labels_M == -1).sum
 # ```python
 # from importlib.util import find_spec
 #
-# from minisbert.tasks.clustering import agglomerative
+# from minisbert.mining.clustering import agglomerative
 #
 # if find_spec("sklearn"):
 #     wards = v_measure(topics, agglomerative(embeddings_MD, 7))
@@ -362,6 +362,6 @@ assert lines["v_measure"][3] == max(lines["v_measure"]) and (labels_M == -1).sum
 # ```
 # </details>
 #
-# **The file just read:** `minisbert/tasks/search.py`; pairs: `minisbert/tasks/mining.py`; clusters:
-# `minisbert/tasks/clustering.py`. The same from the command line: `minisbert search`, `mine`, `cluster`. Next:
+# **The file just read:** `minisbert/search/exact.py`; pairs: `minisbert/mining/paraphrases.py`; clusters:
+# `minisbert/mining/clustering.py`. The same from the command line: `minisbert search`, `mine`, `cluster`. Next:
 # [12 Inside a similarity](12_inside_a_similarity.ipynb).

@@ -6,7 +6,7 @@
 # Both views have limits, and the notebook measures them.
 #
 # *Beyond the article. Papers:* Clark et al. 2019, "What Does BERT Look At?", sections 3 and 4; Jain & Wallace 2019,
-# "Attention is not Explanation". *File to read with it:* `minisbert/tasks/explain.py`.
+# "Attention is not Explanation". *File to read with it:* `minisbert/explain/attribution.py`.
 
 # %%
 import numpy as np
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from minisbert import CrossEncoder, SentenceEncoder
 from minisbert.commands.demo import SENTENCES
-from minisbert.tasks.explain import explain, pair_attention, sentence_attention
+from minisbert.explain.attribution import explain, pair_attention, sentence_attention
 
 encoder = SentenceEncoder.load("all-MiniLM-L6-v2")
 A, B = SENTENCES[3], SENTENCES[4]
@@ -40,7 +40,7 @@ lengths = np.linalg.norm(u_D) * np.linalg.norm(v_D)
 by_hand_QK = a_QD @ b_KD.T / (len(a_QD) * len(b_KD) * lengths)
 found = explain(encoder, A, B)
 print(f"sum of {by_hand_QK.size} numbers: {by_hand_QK.sum():.6f}")
-print(f"of minisbert/tasks/explain.py:  {found.contributions_QK.sum():.6f}")
+print(f"of minisbert/explain/attribution.py:  {found.contributions_QK.sum():.6f}")
 assert abs(by_hand_QK.sum() - cosine) < 1e-6
 assert np.abs(by_hand_QK - found.contributions_QK).max() < 1e-7
 
@@ -261,6 +261,6 @@ assert (layer, head) == (2, 9) and one_way_YN.max() > 0.7
 # change with it, and so does every term of the sum.
 # </details>
 #
-# **The file just read:** `minisbert/tasks/explain.py`: the sum, for every pooling that is one, and a way to watch attention
+# **The file just read:** `minisbert/explain/attribution.py`: the sum, for every pooling that is one, and a way to watch attention
 # without a line in the transformer: where each token's *value* names the token, the weighted mean of the values is the
 # weights.

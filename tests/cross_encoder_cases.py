@@ -55,9 +55,9 @@ def with_params(model: CrossEncoder, params: dict) -> CrossEncoder:
 
 def shallow(model: CrossEncoder) -> CrossEncoder:
     """The same with its first layer only, which compiles in half the time."""
-    design = replace(model.design, config=replace(model.design.config, num_hidden_layers=1))
+    model_config = replace(model.model_config, config=replace(model.model_config.config, num_hidden_layers=1))
     folder = model.pretrained.pair.folder
     pair = replace(model.pretrained.pair, folder=replace(folder, config={**folder.config, "num_hidden_layers": 1}))
     encoder = {**model.pretrained.params["encoder"], "blocks": {0: model.pretrained.params["encoder"]["blocks"][0]}}
     params = {**model.pretrained.params, "encoder": encoder}
-    return CrossEncoder(replace(model.pretrained, pair=pair, design=design, params=params))
+    return CrossEncoder(replace(model.pretrained, pair=pair, model_config=model_config, params=params))

@@ -17,16 +17,22 @@ ROWS = [
     {"__main__"},
     {"commands"},
     {"__init__"},  # the public names, lazily imported
-    {"tasks"},
+    {"explain", "export"},
+    {"cross_encoder"},
+    {"mining"},
+    {"evaluation"},
+    {"corpus"},
+    {"search"},
     {"training"},
-    {"sentence_encoder", "cross_encoder"},
-    {"encoding"},
-    {"pretrained_pair", "pair_scores", "forward"},
-    {"pretrained", "arguments", "token_budgets"},
-    {"sentence_model", "pair_model"},
-    {"heads", "encoders", "text"},
+    {"sentence_encoder"},
+    {"inference"},
+    {"pretrained"},
+    {"arguments", "data"},
+    {"sentence_model"},
+    {"download"},
+    {"modules", "encoders", "text"},
     {"checkpoint"},
-    {"transformer", "pooling", "similarity", "quantization", "exported", "definition"},
+    {"transformer", "pooling", "similarity", "quantization", "definition", "atomic_write"},
     {"errors", "limits"},
 ]
 HEIGHT = {room: len(ROWS) - i for i, row in enumerate(ROWS) for room in row}
@@ -35,16 +41,16 @@ ISLAND = "reference"
 
 # The few places that compile; everything else is a plain function that they may compile.
 MAY_COMPILE = {
-    "forward.py",
-    "cross_encoder.py",
+    "inference/compiled.py",
+    "cross_encoder/encoder.py",
     "training/siamese.py",
     "training/gradcache.py",
-    "tasks/explain.py",
-    "training/ordered.py",
-    "tasks/best_rows.py",
-    "tasks/screening.py",
-    "tasks/stablehlo.py",
-    "exported.py",
+    "explain/attribution.py",
+    "training/deterministic.py",
+    "search/top_k.py",
+    "mining/screening.py",
+    "export/stablehlo.py",
+    "export/runtime.py",
 }
 COMPILES = {"jax.jit", "jax.pmap", "nnx.jit", "flax.nnx.jit", "jax.experimental.pjit", "jax.pjit"}
 
@@ -54,15 +60,9 @@ NEVER_IMPORTED = {
     *("pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"),
     *("builtins", "code", "codeop", "ctypes", "pty", "zipimport", "pkgutil"),
 }
-# The race runs its rivals, each in a process of its own.
 MAY_IMPORT_THIS = {
-    *(
-        (f"commands/{file}.py", library)
-        for file in ("bench_peers", "bench_training")
-        for library in ("torch", "sentence_transformers")
-    ),
     # One call of the C library each, by its name in the source: renameat2 and prctl, which Python has not.
-    *(("checkpoint/whole_folder.py", "ctypes"), ("commands/supervision.py", "ctypes")),
+    *(("atomic_write.py", "ctypes"), ("commands/supervision.py", "ctypes")),
 }
 
 NEVER_CALLED = {"eval", "exec", "compile", "__import__", "execfile"}
@@ -235,7 +235,7 @@ BAD = [
     ("checkpoint/folder.py", "import minisbert.sentence_model", "checkpoint stands below or beside sentence_model"),
     ("pooling.py", "from minisbert.similarity import normalize", "pooling stands below or beside similarity"),
     ("encoders/bert.py", "from minisbert import sentence_model", "encoders stands below or beside sentence_model"),
-    ("tasks/sts.py", "from minisbert import SentenceEncoder", "tasks stands below or beside __init__"),
+    ("evaluation/sts.py", "from minisbert import SentenceEncoder", "evaluation stands below or beside __init__"),
     ("text/tokenizer.py", "if True: from minisbert.encoders import bert", "text stands below or beside encoders"),
     ("errors.py", "from minisbert import limits", "errors stands below or beside limits"),
     ("reference/encoder.py", "from minisbert.errors import InputError", "imports nothing else of minisbert"),
@@ -255,11 +255,11 @@ BAD = [
     ("checkpoint/tensors.py", "array = np.load('x', allow_pickle=wanted)", "allow_pickle"),
     ("checkpoint/tensors.py", "from pickle import loads as read", "imports pickle"),
     ("checkpoint/tensors.py", "from _pickle import loads", "imports _pickle"),
-    ("training/sources.py", "import marshal, json", "imports marshal"),
-    ("training/sources.py", "from shelve import open as opened", "imports shelve"),
-    ("training/sources.py", "rows = pandas.read_pickle(file)", "pandas.read_pickle"),
-    ("commands/bench_peers.py", "weights = torch.load(file)", "torch.load"),
-    ("commands/bench_peers.py", "read(file, weights_only=False)", "weights_only"),
+    ("data/sources.py", "import marshal, json", "imports marshal"),
+    ("data/sources.py", "from shelve import open as opened", "imports shelve"),
+    ("data/sources.py", "rows = pandas.read_pickle(file)", "pandas.read_pickle"),
+    ("commands/encode.py", "weights = torch.load(file)", "torch.load"),
+    ("commands/encode.py", "read(file, weights_only=False)", "weights_only"),
     ("checkpoint/folder.py", "exec(compiled)", "exec"),
     ("checkpoint/folder.py", "run = [eval][0]", "eval"),
     ("checkpoint/folder.py", "from builtins import eval as text", "imports builtins"),
@@ -268,7 +268,7 @@ BAD = [
     ("checkpoint/folder.py", "import runpy", "import by name"),
     ("checkpoint/folder.py", "module = sys.modules[name]", "sys.modules"),
     ("checkpoint/folder.py", "os.system(values['run'])", "os.system"),
-    ("checkpoint/wheels.py", "subprocess.run(text, shell=True)", "shell"),
+    ("download/wheels.py", "subprocess.run(text, shell=True)", "shell"),
     ("checkpoint/kinds.py", "load(path, trust_remote_code=True)", "trust_remote_code"),
     ("__init__.py", "module = import_module(settings['type'])", "not from a table"),
     ("__init__.py", "module = import_module(name)", "not from a table"),
@@ -291,8 +291,8 @@ GOOD = [
     ("encoders/__init__.py", "from minisbert.encoders import bert"),
     ("commands/demo.py", "from minisbert import SentenceEncoder"),
     ("__init__.py", "from importlib import import_module"),
-    ("forward.py", "embed = jax.jit(print)"),
-    ("checkpoint/hub.py", "pattern = re.compile('a')"),
+    ("inference/compiled.py", "embed = jax.jit(print)"),
+    ("download/hub.py", "pattern = re.compile('a')"),
     ("transformer/block.py", "shapes = nnx.eval_shape(print)"),
     ("reference/pooling.py", "import numpy as np"),
 ]

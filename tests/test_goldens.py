@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from minisbert import SentenceEncoder
-from minisbert.checkpoint.download import locate
+from minisbert.download.locate import locate
 from minisbert.errors import DownloadError
-from minisbert.text.batching import ShapeTable
+from minisbert.inference.batching import ShapeTable
 
 sys.path.insert(0, str(Path(__file__).parent / "goldens"))
 from cross_encoder_cases import FAMILIES, PAIRS, tiny

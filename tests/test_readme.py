@@ -9,7 +9,7 @@ import pytest
 from documents import DOCUMENTS, ROOT, TINY, blocks, prose, read, spans, table, unoptimized, write_data
 
 from minisbert import CrossEncoder
-from minisbert.checkpoint.download import locate
+from minisbert.download.locate import locate
 from minisbert.errors import MinisbertError
 
 # Names in Python blocks -> what stands for them where the real model is not wanted.
@@ -153,7 +153,7 @@ def test_what_a_new_family_is_told_to_write_stands_in_those_files():
 
     section = read("CONTRIBUTING.md").partition("## Add a family")[2].partition("\n## ")[0]
     parts = set(re.findall(r"`([A-Z][\w.]+)`", section.partition("\n2. ")[0]))
-    assert {"Config", "Encoder", "RULES", "CARRIED", "PREFIX", "Head", "SEPARATORS"} <= parts
+    assert {"Config", "Encoder", "RULES", "PASSTHROUGH", "PREFIX", "Head", "SEPARATORS"} <= parts
     assert [part for part in parts if not hasattr(bert, part.split(".")[0])] == []
     rule, row, *_ = code("CONTRIBUTING.md", "python")
     assert rule.strip() in (ROOT / "minisbert/encoders/distilbert.py").read_text(encoding="utf-8")

@@ -44,55 +44,55 @@ def pretrained(request):
 
 def random_tokens(pretrained):
     """token_ids_BL with the family's padding token in the padding, and that token."""
-    padding = 1 if pretrained.design.model_type == "mpnet" else 0
-    token_ids_BL = np.random.default_rng(0).integers(5, pretrained.design.config.vocab_size, MASK_BL.shape)
+    padding = 1 if pretrained.model_config.model_type == "mpnet" else 0
+    token_ids_BL = np.random.default_rng(0).integers(5, pretrained.model_config.config.vocab_size, MASK_BL.shape)
     return np.where(MASK_BL, token_ids_BL, padding).astype(np.int32), padding
 
 
 @cache
-def compiled(design, dtype):
+def compiled(model_config, dtype):
     """params, token_ids_BL, lengths_B, prompt_length -> sentence_BD."""
-    definition, _ = define(design, dtype)
+    definition, _ = define(model_config, dtype)
     return jax.jit(lambda params, *parts: nnx.merge(definition, params)(*parts).sentence_BD)
 
 
-def embed(design, params, token_ids_BL, lengths_B=LENGTHS_B, *, dtype=np.float32, prompt_length=0):
+def embed(model_config, params, token_ids_BL, lengths_B=LENGTHS_B, *, dtype=np.float32, prompt_length=0):
     """The JAX model's sentence_BD as NumPy."""
     with jax.enable_x64(dtype == np.float64):
         params = jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
-        return np.asarray(compiled(design, dtype)(params, token_ids_BL, lengths_B, prompt_length))
+        return np.asarray(compiled(model_config, dtype)(params, token_ids_BL, lengths_B, prompt_length))
 
 
 def twin_tokens(pretrained, token_ids_BL):
     """The twin's token embeddings."""
-    encoder = {"bert": reference.bert, "mpnet": reference.mpnet}[pretrained.design.model_type]
+    encoder = {"bert": reference.bert, "mpnet": reference.mpnet}[pretrained.model_config.model_type]
     params = jax.tree.map(np.asarray, pretrained.params["encoder"])
-    return encoder(params, pretrained.design.config, token_ids_BL, MASK_BL)
+    return encoder(params, pretrained.model_config.config, token_ids_BL, MASK_BL)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(np.float64, FLOAT64), (np.float32, FLOAT32)])
 def test_every_pooling_then_normalize_is_the_twins(pretrained, dtype, tolerance):
     token_ids_BL, _ = random_tokens(pretrained)
-    design = replace(pretrained.design, modules=ALL)
-    found = embed(design, pretrained.params, token_ids_BL, dtype=dtype)
+    model_config = replace(pretrained.model_config, modules=ALL)
+    found = embed(model_config, pretrained.params, token_ids_BL, dtype=dtype)
     pooled_BD = reference_pooling.pool(twin_tokens(pretrained, token_ids_BL), MASK_BL, POOLING_MODES)
-    assert found.dtype == dtype and found.shape == (4, design.dimension) == pooled_BD.shape
+    assert found.dtype == dtype and found.shape == (4, model_config.dimension) == pooled_BD.shape
     np.testing.assert_allclose(found, reference_similarity.normalize(pooled_BD), rtol=0, atol=tolerance)
 
 
 def test_dense_and_a_prompt_left_out_of_the_pooling_are_the_twins(pretrained):
-    width = pretrained.design.config.hidden_size
+    width = pretrained.model_config.config.hidden_size
     modules = (Pooling(("mean", "lasttoken"), include_prompt=False), Dense(2 * width, 10), Normalize())
-    design = replace(pretrained.design, modules=modules)
+    model_config = replace(pretrained.model_config, modules=modules)
     rng = np.random.default_rng(1)
     kernel, bias = rng.normal(size=(2 * width, 10), scale=0.1), rng.normal(size=10)
     params = {**pretrained.params, "heads": {0: {"linear": {"kernel": kernel, "bias": bias}}}}
     token_ids_BL, _ = random_tokens(pretrained)
-    found = embed(design, params, token_ids_BL, dtype=np.float64, prompt_length=3)
+    found = embed(model_config, params, token_ids_BL, dtype=np.float64, prompt_length=3)
     counts_BL = MASK_BL & (np.arange(L) >= 3)
     pooled_BD = reference_pooling.pool(twin_tokens(pretrained, token_ids_BL), counts_BL, ["mean", "lasttoken"])
     expected = reference_similarity.normalize(np.tanh(pooled_BD @ kernel + bias))
-    assert found.shape == (4, design.dimension) == (4, 10)
+    assert found.shape == (4, model_config.dimension) == (4, 10)
     longer = LENGTHS_B > 3  # the third sentence is all prompt, and so without an embedding
     np.testing.assert_allclose(found[longer], expected[longer], rtol=0, atol=FLOAT64)
 
@@ -100,9 +100,9 @@ def test_dense_and_a_prompt_left_out_of_the_pooling_are_the_twins(pretrained):
 @pytest.fixture(scope="module")
 def slopes(pretrained):
     """token_ids_BL, lengths_B -> for each pooling, the gradient of a random projection in every parameter."""
-    design = replace(pretrained.design, modules=ALL)
-    definition, _ = define(design)
-    width = pretrained.design.config.hidden_size
+    model_config = replace(pretrained.model_config, modules=ALL)
+    definition, _ = define(model_config)
+    width = pretrained.model_config.config.hidden_size
     projection = np.random.default_rng(2).normal(size=width).astype(np.float32)
     # One row per pooling, which looks at the columns of that pooling only.
     rows = jnp.asarray(np.kron(np.eye(len(POOLING_MODES), dtype=np.float32), projection))
@@ -131,7 +131,7 @@ def test_rows_of_padding_give_no_nan(pretrained, slopes):
     token_ids_BL, padding = random_tokens(pretrained)
     token_ids_BL[1:3] = padding
     lengths_B = np.array([16, 0, 0, 5])
-    sentence_BD = embed(replace(pretrained.design, modules=ALL), pretrained.params, token_ids_BL, lengths_B)
+    sentence_BD = embed(replace(pretrained.model_config, modules=ALL), pretrained.params, token_ids_BL, lengths_B)
     assert np.isfinite(sentence_BD).all()
     for slope in jax.tree.leaves(slopes(token_ids_BL, lengths_B)):
         assert np.isfinite(slope).all()
@@ -139,19 +139,21 @@ def test_rows_of_padding_give_no_nan(pretrained, slopes):
 
 def test_what_stands_in_the_padding_does_not_matter_to_the_bit(pretrained):
     token_ids_BL, _ = random_tokens(pretrained)
-    design = replace(pretrained.design, modules=ALL)
+    model_config = replace(pretrained.model_config, modules=ALL)
     others_BL = np.where(
-        MASK_BL, token_ids_BL, np.random.default_rng(3).integers(0, pretrained.design.config.vocab_size, MASK_BL.shape)
+        MASK_BL,
+        token_ids_BL,
+        np.random.default_rng(3).integers(0, pretrained.model_config.config.vocab_size, MASK_BL.shape),
     )
-    found, other = (embed(design, pretrained.params, ids) for ids in (token_ids_BL, others_BL.astype(np.int32)))
+    found, other = (embed(model_config, pretrained.params, ids) for ids in (token_ids_BL, others_BL.astype(np.int32)))
     np.testing.assert_array_equal(found, other)
 
 
 def test_bfloat16_points_the_same_way(pretrained):
     token_ids_BL, _ = random_tokens(pretrained)
-    design = replace(pretrained.design, modules=(Pooling(("mean",)), Normalize()))
+    model_config = replace(pretrained.model_config, modules=(Pooling(("mean",)), Normalize()))
     params = cast_matrices(pretrained.params, jnp.bfloat16)
-    lower_BD = np.asarray(compiled(design, jnp.bfloat16)(params, token_ids_BL, LENGTHS_B, 0))
+    lower_BD = np.asarray(compiled(model_config, jnp.bfloat16)(params, token_ids_BL, LENGTHS_B, 0))
     full_BD = reference_similarity.normalize(reference_pooling.mean(twin_tokens(pretrained, token_ids_BL), MASK_BL))
     assert lower_BD.dtype == np.float32
     assert np.sum(lower_BD * full_BD, axis=1).min() >= BFLOAT16_COSINE
@@ -170,11 +172,11 @@ def draws(jaxpr):
 def test_every_place_of_the_papers_drops(pretrained):
     # The embeddings, and in each block the attention weights and both sublayers (BERT's code; Vaswani 5.4).
     token_ids_BL, _ = random_tokens(pretrained)
-    definition, shapes = define(pretrained.design)
-    keys_B = jax.random.split(jax.random.key(0), 4)
-    run = lambda params, keys_B: nnx.merge(definition, params)(token_ids_BL, LENGTHS_B, 0, keys_B)  # noqa: E731
-    places = 1 + 3 * pretrained.design.config.num_hidden_layers
-    assert draws(jax.make_jaxpr(run)(shapes, keys_B).jaxpr) == places
+    definition, shapes = define(pretrained.model_config)
+    dropout_keys_B = jax.random.split(jax.random.key(0), 4)
+    run = lambda params, dropout_keys_B: nnx.merge(definition, params)(token_ids_BL, LENGTHS_B, 0, dropout_keys_B)  # noqa: E731
+    places = 1 + 3 * pretrained.model_config.config.num_hidden_layers
+    assert draws(jax.make_jaxpr(run)(shapes, dropout_keys_B).jaxpr) == places
     assert draws(jax.make_jaxpr(run)(shapes, None).jaxpr) == 0
 
 
@@ -182,31 +184,31 @@ def test_dropout_changes_a_sentence_with_its_key_alone():
     pretrained = load_pretrained(WEIGHTS / "tiny-bert")
     token_ids_BL, _ = random_tokens(pretrained)
     # One block is enough, and quick to compile.
-    design = replace(pretrained.design, config=replace(pretrained.design.config, num_hidden_layers=1))
+    model_config = replace(pretrained.model_config, config=replace(pretrained.model_config.config, num_hidden_layers=1))
     encoder = {**pretrained.params["encoder"], "blocks": {0: pretrained.params["encoder"]["blocks"][0]}}
-    definition, _ = define(design)
+    definition, _ = define(model_config)
 
     @jax.jit
-    def run(token_ids_BL, lengths_B, keys_B):
-        return nnx.merge(definition, {"encoder": encoder})(token_ids_BL, lengths_B, 0, keys_B).sentence_BD
+    def run(token_ids_BL, lengths_B, dropout_keys_B):
+        return nnx.merge(definition, {"encoder": encoder})(token_ids_BL, lengths_B, 0, dropout_keys_B).sentence_BD
 
-    keys_B = jax.random.split(jax.random.key(0), 4)
-    dropped = np.asarray(run(token_ids_BL, LENGTHS_B, keys_B))
+    dropout_keys_B = jax.random.split(jax.random.key(0), 4)
+    dropped = np.asarray(run(token_ids_BL, LENGTHS_B, dropout_keys_B))
     order = np.array([2, 0, 3, 1])
-    np.testing.assert_array_equal(run(token_ids_BL[order], LENGTHS_B[order], keys_B[order]), dropped[order])
-    other = np.asarray(run(token_ids_BL, LENGTHS_B, keys_B.at[0].set(jax.random.key(9))))
+    np.testing.assert_array_equal(run(token_ids_BL[order], LENGTHS_B[order], dropout_keys_B[order]), dropped[order])
+    other = np.asarray(run(token_ids_BL, LENGTHS_B, dropout_keys_B.at[0].set(jax.random.key(9))))
     assert np.abs(other[0] - dropped[0]).max() > 1e-3
     np.testing.assert_array_equal(other[1:], dropped[1:])
 
 
 def test_initial_params_follow_from_the_seed_and_have_the_defined_shapes():
-    design = load_pretrained(WEIGHTS / "tiny-bert").design
-    design = replace(design, config=replace(design.config, num_hidden_layers=1))
-    _, shapes = define(design)
-    first, again, other = (initial_params(design, seed) for seed in (1, 1, 2))
+    model_config = load_pretrained(WEIGHTS / "tiny-bert").model_config
+    model_config = replace(model_config, config=replace(model_config.config, num_hidden_layers=1))
+    _, shapes = define(model_config)
+    first, again, other = (initial_params(model_config, seed) for seed in (1, 1, 2))
     assert jax.tree.map(lambda x: (x.shape, x.dtype), first) == jax.tree.map(lambda x: (x.shape, x.dtype), shapes)
     assert all(map(np.array_equal, jax.tree.leaves(first), jax.tree.leaves(again)))
     tables = [np.asarray(params["encoder"]["token_embedding"]["embedding"]) for params in (first, other)]
     assert not np.array_equal(*tables)
     # 6,000 draws give the width of a normal distribution within 1 % (one standard deviation); the seed is fixed.
-    assert abs(tables[0].std() / design.config.initializer_range - 1) < 0.05
+    assert abs(tables[0].std() / model_config.config.initializer_range - 1) < 0.05

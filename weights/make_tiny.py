@@ -17,7 +17,7 @@ from minisbert.checkpoint.convert import nest
 from minisbert.checkpoint.folder import ModelFolder
 from minisbert.checkpoint.modules import Dense, LayerNorm, Normalize, Pooling, WeightedLayerPooling
 from minisbert.pretrained import Pretrained, join_towers, load_pretrained, save_pretrained
-from minisbert.sentence_model import Design, define
+from minisbert.sentence_model import ModelConfig, define
 from minisbert.text.tokenizer import Tokenizer
 
 HERE = Path(__file__).parent
@@ -385,13 +385,13 @@ MODELS = {
 ROUTERS = {"tiny-router": {"query": "tiny-static", "document": "tiny-layers"}}
 
 
-def weights(design: Design, seed: int) -> dict:
+def weights(model_config: ModelConfig, seed: int) -> dict:
     """Random parameters, spread wide enough that different sentences get clearly different embeddings."""
     from minisbert.checkpoint.convert import flatten
 
     random = np.random.default_rng(seed)
     params = {}
-    for name, leaf in sorted(flatten(define(design)[1]).items()):
+    for name, leaf in sorted(flatten(define(model_config)[1]).items()):
         noise = random.normal(size=leaf.shape).astype(np.float32)
         spread = leaf.shape[0] ** -0.5 if name.endswith("kernel") else 0.1
         params[name] = noise * np.float32(spread) + np.float32(name.endswith(("scale", "weights")))
@@ -406,7 +406,7 @@ def make(name: str, seed: int) -> None:
     made = recipe["tokenizer"](recipe["special"], recipe["names"])
     config = {**recipe["config"], "vocab_size": made.size}
     family = FAMILIES[config["model_type"]]
-    design = Design(config["model_type"], family.Config.from_json(config), recipe["modules"])
+    model_config = ModelConfig(config["model_type"], family.Config.from_json(config), recipe["modules"])
     folder = ModelFolder(
         path=HERE / name,
         transformer_path=HERE / name,
@@ -426,7 +426,7 @@ def make(name: str, seed: int) -> None:
             tokenizer_config.update(bos_token="<s>", eos_token="</s>")
         files["tokenizer_config.json"] = (json.dumps(tokenizer_config, indent=2) + "\n").encode()
         files |= made.files
-    model = Pretrained(folder, design, weights(design, seed), Tokenizer(made.backend, name), files)
+    model = Pretrained(folder, model_config, weights(model_config, seed), Tokenizer(made.backend, name), files)
     save_pretrained(model, HERE / name)
 
 

@@ -25,19 +25,19 @@ class Rule(NamedTuple):
     `first` is the first layer that has it, where the layers before have not.
     """
 
-    theirs: str | tuple[str, ...]
-    ours: str
+    hf_name: str | tuple[str, ...]
+    path: str
     transpose: bool = False
     first: int = 0
 
     @property
     def parts(self) -> tuple[str, ...]:
-        return (self.theirs,) if isinstance(self.theirs, str) else self.theirs
+        return (self.hf_name,) if isinstance(self.hf_name, str) else self.hf_name
 
     def at(self, layer: int) -> "Rule":
         """The rule for one layer, {i} filled in."""
         parts = tuple(part.replace("{i}", str(layer)) for part in self.parts)
-        return Rule(parts, self.ours.replace("{i}", str(layer)), self.transpose)
+        return Rule(parts, self.path.replace("{i}", str(layer)), self.transpose)
 
 
 class Tensors(Protocol):
@@ -55,7 +55,7 @@ class Converted:
     """A checkpoint in our names, with all that is needed to write the original back."""
 
     params: dict[str, Any]  # our flat path "blocks.0.attention.qkv.kernel" -> float32 array
-    carried: dict[str, np.ndarray] = field(default_factory=dict)  # tensors kept but not computed, under their names
+    passthrough: dict[str, np.ndarray] = field(default_factory=dict)  # tensors kept but not computed, under their names
     # Their canonical name -> the name that stands in the file, where the two differ (a prefix, old layer norm names).
     renamed: dict[str, str] = field(default_factory=dict)
     # Their canonical name -> dtype in the file, where it is not float32.
@@ -66,14 +66,14 @@ class Converted:
 _OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
-def canonical_names(names: Sequence[str], prefix: str, carried: Sequence[str]) -> dict[str, list[str]]:
+def canonical_names(names: Sequence[str], prefix: str, passthrough: Sequence[str]) -> dict[str, list[str]]:
     """Their canonical name -> the names in the file that mean it (more than one is a doubled tensor)."""
     has_prefix = bool(prefix) and any(name.startswith(prefix) for name in names)
     canonical: dict[str, list[str]] = {}
     for name in names:
         short = name.removeprefix(prefix) if has_prefix and name.startswith(prefix) else name
         for old, new in _OLD_NAMES.items():
-            if short.endswith(old) and not _matches(name, carried):
+            if short.endswith(old) and not _matches(name, passthrough):
                 short = short.removesuffix(old) + new
         canonical.setdefault(short, []).append(name)
     return canonical
@@ -87,12 +87,12 @@ def filled(rules: Sequence[Rule], layers: int) -> list[Rule]:
     """The table with {i} spelled out for every layer."""
     spelled: list[Rule] = []
     for rule in rules:
-        spelled += [rule.at(i) for i in range(rule.first, layers)] if "{i}" in rule.ours else [rule.at(0)]
+        spelled += [rule.at(i) for i in range(rule.first, layers)] if "{i}" in rule.path else [rule.at(0)]
     return spelled
 
 
 def refuse_too_few(
-    tensors: Tensors, rules: Sequence[Rule], *, layers: int, carried: Sequence[str] = (), prefix: str = ""
+    tensors: Tensors, rules: Sequence[Rule], *, layers: int, passthrough: Sequence[str] = (), prefix: str = ""
 ) -> None:
     """The file has at least half as many tensors as its config.json asks for.
 
@@ -104,7 +104,7 @@ def refuse_too_few(
     Raises:
         ModelFolderError: naming the first and the last that are missing.
     """
-    found = canonical_names(list(tensors.shapes()), prefix, carried)
+    found = canonical_names(list(tensors.shapes()), prefix, passthrough)
     wanted = [part for rule in filled(rules, layers) for part in rule.parts]
     if len(wanted) > 2 * len(found):
         absent = [name for name in wanted if name not in found]
@@ -121,7 +121,7 @@ def convert(
     shapes: Mapping[str, Shape],
     *,
     layers: int,
-    carried: Sequence[str] = (),
+    passthrough: Sequence[str] = (),
     prefix: str = "",
     put: Callable[[str, np.ndarray], Any] = lambda path, array: array,
 ) -> Converted:
@@ -144,7 +144,7 @@ def convert(
     if layers > limits.LAYERS:
         raise ModelFolderError(f"{tensors.where}: {layers} layers, more than the {limits.LAYERS} any model has.")
     found = tensors.shapes()
-    canonical = canonical_names(list(found), prefix, carried)
+    canonical = canonical_names(list(found), prefix, passthrough)
     complaints: list[str] = []
     for short, names in canonical.items():
         if len(names) > 1:
@@ -152,8 +152,8 @@ def convert(
     expected: set[str] = set()
     table = filled(rules, layers)
     for rule in table:
-        ours = shapes[rule.ours]
-        part_shape = (*ours[:-1], ours[-1] // len(rule.parts))
+        path = shapes[rule.path]
+        part_shape = (*path[:-1], path[-1] // len(rule.parts))
         part_shape = part_shape[::-1] if rule.transpose else part_shape
         for part in rule.parts:
             expected.add(part)
@@ -164,7 +164,7 @@ def convert(
                     f"wrong shape: {part!r} is {list(found[canonical[part][0]])}, expected {list(part_shape)}"
                 )
     for short, names in canonical.items():
-        if short not in expected and not _matches(short, carried):
+        if short not in expected and not _matches(short, passthrough):
             complaints.append(f"unknown: {names[0]!r} {list(found[names[0]])}")
     if complaints:
         raise ModelFolderError(
@@ -193,7 +193,7 @@ def convert(
                 parts.append((array.T if rule.transpose else array).astype(np.float32, copy=False))
         if len(parts) == len(rule.parts):
             joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
-            converted.params[rule.ours] = put(rule.ours, np.ascontiguousarray(joined))
+            converted.params[rule.path] = put(rule.path, np.ascontiguousarray(joined))
     if too_fine:
         complaints.append("more than float32 can hold: " + ", ".join(repr(name) for name in too_fine))
     if not_finite:
@@ -204,7 +204,7 @@ def convert(
         )
     for short, names in canonical.items():
         if short not in expected:
-            converted.carried[short] = tensors.read(names[0])
+            converted.passthrough[short] = tensors.read(names[0])
     return converted
 
 
@@ -230,12 +230,12 @@ def export(converted: Converted, rules: Sequence[Rule], *, layers: int) -> dict[
     """
     tensors: dict[str, np.ndarray] = {}
     for rule in filled(rules, layers):
-        parts = np.split(np.asarray(converted.params[rule.ours]), len(rule.parts), axis=-1)
+        parts = np.split(np.asarray(converted.params[rule.path]), len(rule.parts), axis=-1)
         for name, part in zip(rule.parts, parts, strict=True):
             array = part.T if rule.transpose else part
             dtype = _dtype(converted.dtypes.get(name, "float32"))
             tensors[converted.renamed.get(name, name)] = np.ascontiguousarray(array, dtype=dtype)
-    for name, array in converted.carried.items():
+    for name, array in converted.passthrough.items():
         tensors[converted.renamed.get(name, name)] = array
     return tensors
 

@@ -17,7 +17,7 @@ CONVERTED = "minisbert.safetensors"
 def write_converted(path: Path, converted: Converted) -> None:
     """Our own names in one safetensors file, with all that is needed to write the original back to the bit."""
     tensors = {f"params/{name}": np.asarray(array) for name, array in converted.params.items()}
-    tensors.update({f"carried/{name}": array for name, array in converted.carried.items()})
+    tensors.update({f"carried/{name}": array for name, array in converted.passthrough.items()})
     record = {"renamed": converted.renamed, "dtypes": converted.dtypes}
     write_tensors(path / CONVERTED, tensors, {"minisbert": json.dumps(record)})
 
@@ -60,5 +60,5 @@ def read_converted(
         converted.params[name] = put(name, array)
     for name in files.shapes():
         if name.startswith("carried/"):
-            converted.carried[name.removeprefix("carried/")] = files.read(name)
+            converted.passthrough[name.removeprefix("carried/")] = files.read(name)
     return converted

@@ -56,7 +56,7 @@ POOLING_FLAGS = {
 }
 POOLING_MODES = tuple(POOLING_FLAGS.values())
 
-# The activations of Dense modules: their class -> our name (see heads.py). Looked up, never imported.
+# The activations of Dense modules: their class -> our name (see modules.py). Looked up, never imported.
 DENSE_ACTIVATIONS = {
     "torch.nn.modules.linear.Identity": "identity",
     "torch.nn.modules.activation.Tanh": "tanh",

@@ -90,7 +90,7 @@ def cluster(
     texts = [source.texts[row] for row in rows]
 
     from minisbert import SentenceEncoder
-    from minisbert.tasks.clustering import medoid_rows, plane, v_measure, word_labels
+    from minisbert.mining.clustering import medoid_rows, plane, v_measure, word_labels
 
     encoder = SentenceEncoder.load(model, compute_dtype=compute_dtype, offline=offline)
     embeddings = encoder.encode(texts, show_progress_bar=sys.stderr.isatty())
@@ -116,7 +116,7 @@ def cluster(
 
 
 def _clustered(embeddings: "np.ndarray", method: str, options: dict) -> "np.ndarray":
-    from minisbert.tasks import clustering
+    from minisbert.mining import clustering
 
     if method == "communities":
         size = {"min_community_size": options.pop("min_size")} if "min_size" in options else {}

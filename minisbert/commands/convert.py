@@ -47,11 +47,11 @@ def convert(
         back: write the original tensors again, under their own names.
         offline: never open a socket.
     """
+    from minisbert.atomic_write import staged_folder
     from minisbert.checkpoint.convert import flatten
     from minisbert.checkpoint.converted import CONVERTED, write_converted
-    from minisbert.checkpoint.download import locate
     from minisbert.checkpoint.tensors import WEIGHTS, write_tensors
-    from minisbert.checkpoint.whole_folder import staged_folder
+    from minisbert.download.locate import locate
     from minisbert.pretrained import encoder_tensors, load_pretrained
 
     if back and out is None:

@@ -78,7 +78,7 @@ def demo(
     """
     check_output(out, (".png",))
 
-    from minisbert.checkpoint.download import locate
+    from minisbert.download.locate import locate
 
     folder = locate(model, offline=offline)
     print(f"model     {model}")
@@ -114,7 +114,7 @@ def demo(
 
 def _origin(folder: Path) -> list[str]:
     """Which files the numbers come from: the folder, and who vouched for the weights in it."""
-    from minisbert.checkpoint.staging import MANIFEST
+    from minisbert.download.staging import MANIFEST
 
     lines = [f"folder    {folder}"]
     try:

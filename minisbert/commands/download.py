@@ -29,7 +29,7 @@ def download(
         cache: where models are kept, instead of the user's cache folder.
         offline: only look whether they are here; never open a socket.
     """
-    from minisbert.checkpoint.download import locate
+    from minisbert.download.locate import locate
 
     for each in (name, *more):
         folder = locate(each, revision=revision, cache=Path(cache) if cache else None, offline=offline)

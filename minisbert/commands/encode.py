@@ -101,14 +101,14 @@ def encode(
         "on_truncate": on_truncate,
     }
     if sharded and ray is not None:
-        from minisbert.tasks.ray_shards import encode_on_ray
+        from minisbert.corpus.ray_shards import encode_on_ray
 
         texts = partial(stream_sentences, str(Path(source).absolute()), column)
         folder = Path(out).absolute()
         encode_on_ray(texts, load, folder, workers=ray, rows_per_shard=rows_per_shard, **options)
         return 0
     if sharded:
-        from minisbert.tasks.shards import encode_shards
+        from minisbert.corpus.shards import encode_shards
 
         place: dict[str, Any] = {"rows_per_shard": rows_per_shard, "worker": worker, "workers": workers}
         encode_shards(stream, encoder, Path(out), **place, **options)

@@ -16,7 +16,7 @@ from minisbert.commands.outputs import check_output, whole_file
 from minisbert.errors import InputError
 
 if TYPE_CHECKING:
-    from minisbert.tasks.sts import STSComparison, STSResult
+    from minisbert.evaluation.sts import STSComparison, STSResult
 
 
 def evaluate(
@@ -77,7 +77,7 @@ def evaluate(
         return 0
 
     from minisbert import SentenceEncoder
-    from minisbert.tasks.sts import compare_sts, evaluate_sts, read_sts
+    from minisbert.evaluation.sts import compare_sts, evaluate_sts, read_sts
 
     # All files before any model: a mistake in the last one is known at once.
     pairs = [read_sts(file, text_columns, score_column) for file in files]
@@ -114,8 +114,8 @@ def _scores(
 ) -> dict[str, Any]:
     """Print and return the scores of each file by each similarity."""
     from minisbert import SentenceEncoder
-    from minisbert.tasks.pair_classification import evaluate_pairs, read_pairs
-    from minisbert.tasks.triplets import evaluate_triplets, read_triplets
+    from minisbert.evaluation.binary_classification import evaluate_pairs, read_pairs
+    from minisbert.evaluation.triplets import evaluate_triplets, read_triplets
 
     # All files before the model: a mistake in the last one is known at once.
     sets: list[Any] = [

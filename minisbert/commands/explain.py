@@ -15,7 +15,7 @@ from minisbert.errors import InputError
 
 if TYPE_CHECKING:
     from minisbert import CrossEncoder, SentenceEncoder
-    from minisbert.tasks.explain import Explanation
+    from minisbert.explain.attribution import Explanation
 
 
 def explain(
@@ -49,7 +49,7 @@ def explain(
         check_output(html, (".html",))
 
     from minisbert import CrossEncoder, SentenceEncoder
-    from minisbert.tasks import explain as inside
+    from minisbert.explain import attribution as inside
 
     encoder = SentenceEncoder.load(model, offline=offline)
     reranker = None if cross_encoder is None else CrossEncoder(cross_encoder, offline=offline)
@@ -75,8 +75,8 @@ def _write(
     found: "Explanation",
     crossed: "tuple[str, CrossEncoder, list[float]] | None",
 ) -> None:
-    from minisbert.commands.explain_page import Page, check_size, save_page
-    from minisbert.tasks.explain import pair_attention, sentence_attention
+    from minisbert.explain.attribution import pair_attention, sentence_attention
+    from minisbert.explain.page import Page, check_size, save_page
 
     check_size(found)
     attention = {"text A": sentence_attention(encoder, a), "text B": sentence_attention(encoder, b)}

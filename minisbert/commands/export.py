@@ -1,7 +1,7 @@
 """`minisbert export`: a model as one portable program with its weights and tokenizer, to run without the model's code.
 
 minisbert export all-MiniLM-L6-v2 minilm.exported
-python -c "from minisbert.exported import ExportedEncoder; print(ExportedEncoder.load('minilm.exported').encode('a cat'))"
+python -c "from minisbert.export.runtime import ExportedEncoder; print(ExportedEncoder.load('minilm.exported').encode('a cat'))"
 """
 
 from pathlib import Path
@@ -29,13 +29,13 @@ def export(
         onnx_length: write an ONNX file for rows of so many tokens instead; OUT ends in .onnx (needs jax2onnx).
         offline: never open a socket.
     """
-    from minisbert.exported import ExportedEncoder, runs_here
+    from minisbert.export.runtime import ExportedEncoder, runs_here
+    from minisbert.export.stablehlo import export_stablehlo
     from minisbert.sentence_encoder import SentenceEncoder
-    from minisbert.tasks.stablehlo import export_stablehlo
 
     encoder = SentenceEncoder.load(model, offline=offline)
     if onnx_length is not None:
-        from minisbert.tasks.onnx_model import export_onnx
+        from minisbert.export.onnx import export_onnx
 
         difference = export_onnx(encoder, Path(out), length=onnx_length)
         print(f"the file's embeddings are {difference:.1e} apart from the model's")

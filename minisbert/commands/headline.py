@@ -15,7 +15,7 @@ from minisbert.commands.outputs import check_output, whole_file
 from minisbert.errors import DataError, InputError
 
 if TYPE_CHECKING:
-    from minisbert.tasks.headline import Headline
+    from minisbert.mining.pairwise_cost import Headline
 
 
 def headline(
@@ -56,15 +56,16 @@ def headline(
         check_output(out, (".png",))
     texts = _texts(sentences, corpus, column, seed)
 
+    from bench_report import machine
+    from bench_worker import peak_mib
+
     from minisbert import SentenceEncoder
-    from minisbert.commands.bench_report import machine
-    from minisbert.commands.bench_worker import peak_mib
-    from minisbert.tasks.headline import measure
+    from minisbert.mining.pairwise_cost import measure
 
     encoder = SentenceEncoder.load(model, compute_dtype="float32", offline=offline)
     predict, name = None, cross_encoder or f"{Path(model).name} with a fresh head"
     if pairs:
-        from minisbert.cross_encoder import CrossEncoder
+        from minisbert.cross_encoder.encoder import CrossEncoder
 
         # Without a head of its own the encoder gets a fresh one; its weights are shared.
         pair = CrossEncoder.from_encoder(encoder, num_labels=1).pretrained if cross_encoder is None else cross_encoder
@@ -86,7 +87,7 @@ def report(times: "Headline", model: str, cross_name: str, texts: list[str]) -> 
     """Print what was measured beside what the article says."""
     from minisbert.commands.mine import printable
     from minisbert.commands.tables import columns
-    from minisbert.tasks.headline import PUBLISHED, duration
+    from minisbert.mining.pairwise_cost import PUBLISHED, duration
 
     cross = times.cross_seconds
     here = {
@@ -120,7 +121,7 @@ def save_headline_plot(out: str, times: "Headline", *, title: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from minisbert.tasks.headline import PUBLISHED, duration
+    from minisbert.mining.pairwise_cost import PUBLISHED, duration
 
     here = {"embedding": times.embed_seconds, "comparing": times.compare_seconds}
     if times.cross_seconds is not None:
@@ -152,7 +153,7 @@ def save_headline_plot(out: str, times: "Headline", *, title: str) -> None:
 
 def _texts(count: int, corpus: str | None, column: str, seed: int) -> list[str]:
     if corpus is None:
-        from minisbert.commands.bench_texts import make_sentences
+        from minisbert.data.synthetic import make_sentences
 
         # A few short ones come twice, and would be the best pair.
         some: dict[str, Any] = dict.fromkeys(make_sentences(count + count // 4 + 10, seed))

@@ -38,7 +38,7 @@ def inspect(
         as_json: one JSON object, for machines.
         offline: never open a socket.
     """
-    from minisbert.checkpoint.download import locate
+    from minisbert.download.locate import locate
 
     facts = describe(locate(model, offline=offline))
     print(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else as_text(facts))
@@ -75,15 +75,15 @@ def _describe_chain(folder: "ModelFolder", path: Path) -> dict[str, Any]:
     """One encoder and the modules after it."""
     from minisbert import SentenceEncoder
     from minisbert.checkpoint.convert import flatten
-    from minisbert.pretrained import Pretrained, read_design
+    from minisbert.pretrained import Pretrained, read_model_config
     from minisbert.sentence_model import define
     from minisbert.text.tokenizer import Tokenizer
 
-    design = read_design(folder)
+    model_config = read_model_config(folder)
     # The encoder without its weights: it answers for its settings as it would when computing.
     alone = replace(folder, routes=None, towers={})
-    encoder = SentenceEncoder(Pretrained(alone, design, {}, Tokenizer.from_folder(folder), {}))
-    shapes = [leaf.shape for leaf in flatten(define(design)[1]).values()]
+    encoder = SentenceEncoder(Pretrained(alone, model_config, {}, Tokenizer.from_folder(folder), {}))
+    shapes = [leaf.shape for leaf in flatten(define(model_config)[1]).values()]
     return {
         "repr": repr(encoder),
         "embedding_dimension": encoder.get_embedding_dimension(),
@@ -140,7 +140,7 @@ def _weights_rows(part: dict[str, Any]) -> list[tuple[str, str]]:
 def _manifest(path: Path) -> dict[str, Any] | None:
     """What a download has noted about where the files are from."""
     from minisbert.checkpoint.settings import read_json
-    from minisbert.checkpoint.staging import MANIFEST
+    from minisbert.download.staging import MANIFEST
 
     content = read_json(path / MANIFEST) if (path / MANIFEST).exists() else None
     return content if isinstance(content, dict) else None
@@ -157,7 +157,7 @@ def _max_seq_length(encoder: "SentenceEncoder") -> dict[str, Any]:
 
 def _weight_folders(folder: "ModelFolder") -> list[Path]:
     """The folders with tensors: the encoder's, then those of modules that have some."""
-    from minisbert.heads import HEADS
+    from minisbert.modules import HEADS
 
     modules = [module for module in folder.modules if type(module) in HEADS]
     return [folder.transformer_path] + [folder.path / module.path for module in modules]  # type: ignore[union-attr]
@@ -165,9 +165,9 @@ def _weight_folders(folder: "ModelFolder") -> list[Path]:
 
 def _weights(part: Path, model: Path) -> dict[str, Any]:
     from minisbert.checkpoint.converted import CONVERTED
-    from minisbert.checkpoint.download import digest
     from minisbert.checkpoint.settings import read_json
     from minisbert.checkpoint.tensors import INDEX, WEIGHTS, SafetensorsFiles
+    from minisbert.download.locate import digest
 
     tensors = SafetensorsFiles(part, CONVERTED if (part / CONVERTED).is_file() else WEIGHTS)
     files = [tensors.where]
@@ -202,7 +202,7 @@ def _settings(encoder: "SentenceEncoder") -> list[tuple[str, Any, str]]:
     """(name, value, file) of every setting; "default" where no file says anything."""
     folder = encoder.pretrained.folder
     rows = [(name, value, folder.sources[name]) for name, value in folder.config.items()]
-    defaults = dataclasses.asdict(encoder.design.config)
+    defaults = dataclasses.asdict(encoder.model_config.config)
     rows += [(name, value, "default") for name, value in defaults.items() if name not in folder.config]
     for module, source in zip(folder.modules, folder.module_sources, strict=True):
         name = type(module).__name__

@@ -17,7 +17,7 @@ from minisbert.commands.outputs import check_output, whole_file
 from minisbert.errors import DataError, InputError
 
 if TYPE_CHECKING:
-    from minisbert.tasks.mining import Pairs
+    from minisbert.mining.paraphrases import Pairs
 
 
 def mine(
@@ -95,15 +95,15 @@ def mine(
         answers = read_sentences(with_file, column) if with_file is not None else asked
 
     from minisbert import SentenceEncoder
-    from minisbert.tasks.mining import best_pairs, bitext_pairs, pairs_above
-    from minisbert.tasks.negatives import hard_negatives, triplet_lines
+    from minisbert.mining.hard_negatives import hard_negatives, triplet_lines
+    from minisbert.mining.paraphrases import best_pairs, bitext_pairs, pairs_above
 
     encoder = SentenceEncoder.load(model, compute_dtype=compute_dtype, offline=offline)
     on_terminal = sys.stderr.isatty()
     if negatives is not None:
         rescore = None
         if cross_encoder is not None:
-            from minisbert.cross_encoder import CrossEncoder
+            from minisbert.cross_encoder.encoder import CrossEncoder
 
             rescore = CrossEncoder(cross_encoder, compute_dtype=compute_dtype, offline=offline).predict
         mined = hard_negatives(

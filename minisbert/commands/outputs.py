@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minisbert.checkpoint.whole_folder import whole_file
+from minisbert.atomic_write import whole_file
 from minisbert.commands.files import STANDARD, pyarrow_parquet
 from minisbert.errors import DataError, InputError
 

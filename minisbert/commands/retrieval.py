@@ -54,10 +54,10 @@ def retrieval(
         raise InputError(f"--candidates is {candidates}. Expected at least 1.")
 
     from minisbert import CrossEncoder, SentenceEncoder
-    from minisbert.tasks.fusion import Hybrid
-    from minisbert.tasks.lexical import BM25
-    from minisbert.tasks.rerank import Reranked
-    from minisbert.tasks.retrieval import evaluate_rankings, index_of, rankings_of, read_retrieval
+    from minisbert.evaluation.retrieval import evaluate_rankings, index_of, rankings_of, read_retrieval
+    from minisbert.search.bm25 import BM25
+    from minisbert.search.fusion import Hybrid
+    from minisbert.search.rerank import Reranked
 
     # The collection, and what may not be installed, before any model: a mistake is known at once.
     data = read_retrieval(folder, split)

@@ -15,7 +15,7 @@ from minisbert.commands.files import STANDARD, read_sentences
 from minisbert.errors import DataError, InputError
 
 if TYPE_CHECKING:
-    from minisbert.tasks.index import Hit, Index
+    from minisbert.search.index import Hit, Index
 
 # Queries embedded and answered at a time, so that a long file is answered as it is read.
 PART = 1024
@@ -75,8 +75,8 @@ def search(
     asked = list(query) if query else read_sentences(queries, column).texts if queries not in (None, STANDARD) else None
 
     from minisbert import SentenceEncoder
-    from minisbert.tasks.fusion import Hybrid
-    from minisbert.tasks.index import Index
+    from minisbert.search.fusion import Hybrid
+    from minisbert.search.index import Index
 
     encoder = SentenceEncoder.load(model, compute_dtype=compute_dtype, offline=offline)
     if index is not None:
@@ -117,7 +117,7 @@ def _typed() -> Iterator[list[str]]:
 
 
 def _words(index: "Index") -> Any:
-    from minisbert.tasks.lexical import BM25
+    from minisbert.search.bm25 import BM25
 
     if not all(isinstance(text, str) for text in index.texts):
         raise InputError("--hybrid needs the texts, and the index does not keep them. Index the file again.")

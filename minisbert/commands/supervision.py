@@ -17,7 +17,7 @@ _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 def join_in_child(run: str, coordinator: str | None, hosts: int | None, host: int | None) -> None:
     """Become one of several hosts: before jax is imported, and before anything asks it for its devices."""
     in_child(run)
-    from minisbert.training.hosts import join
+    from minisbert.training.multihost import join
 
     join(coordinator, hosts, host)
 

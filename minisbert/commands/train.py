@@ -14,7 +14,7 @@ from tyro.conf import Positional, arg
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from minisbert.cross_encoder import CrossEncoder
+    from minisbert.cross_encoder.encoder import CrossEncoder
     from minisbert.sentence_encoder import SentenceEncoder
 
 
@@ -67,7 +67,7 @@ def train(
     host: int | None = None,
     cluster: bool = False,
     model_devices: int = 1,
-    new_shapes: str | None = None,
+    on_new_shape: str | None = None,
     plan: bool = False,
     memory: float | None = None,
     random_weights: bool = False,
@@ -128,7 +128,7 @@ def train(
         layout: of the parameters on several devices: replicated, fsdp (spread over them), or tensor (each layer cut over
             --model-devices).
         model_devices: how many devices share a copy of the model, with --layout tensor.
-        new_shapes: what a batch of unforeseen shape is in the run: compile (a stall, with a warning), or error, the default
+        on_new_shape: what a batch of unforeseen shape is in the run: compile (a stall, with a warning), or error, the default
             on several hosts and on TPUs.
         plan: print what the run will need and stop: memory, work, rates of named chips. Only the model's config is read.
         memory: of one device in GiB; the plan then says the largest batch.
@@ -149,8 +149,8 @@ def train(
 
     from minisbert.commands.train_plan import print_plan
     from minisbert.errors import InputError
+    from minisbert.evaluation.sts import sts_score
     from minisbert.sentence_encoder import SentenceEncoder
-    from minisbert.tasks.sts import sts_score
     from minisbert.training.config import TrainConfig
     from minisbert.training.loop import train as run_training
 
@@ -209,7 +209,7 @@ def train(
         return 0
     if memory is not None:
         raise InputError(f"memory is {memory} without --plan. Expected both, or none.")
-    where: dict[str, Any] = {**on, "new_shapes": new_shapes, "show_progress": sys.stderr.isatty()}
+    where: dict[str, Any] = {**on, "on_new_shape": on_new_shape, "show_progress": sys.stderr.isatty()}
     if cross_encoder:
         pairs = _cross_encoder(model, num_labels, random_weights, seed, offline)
         if max_seq_length is not None:
@@ -292,7 +292,7 @@ def _untrained(encoder: "SentenceEncoder", seed: int) -> "SentenceEncoder":
     from minisbert.sentence_encoder import SentenceEncoder
     from minisbert.sentence_model import initial_params
 
-    pretrained = replace(encoder.pretrained, params=initial_params(encoder.design, seed))
+    pretrained = replace(encoder.pretrained, params=initial_params(encoder.model_config, seed))
     return SentenceEncoder(pretrained)
 
 
@@ -300,9 +300,9 @@ def _cross_encoder(
     model: str, num_labels: int | None, random_weights: bool, seed: int, offline: bool
 ) -> "CrossEncoder":
     """A cross-encoder that there is, or an encoder with a fresh head."""
-    from minisbert.checkpoint.download import locate
     from minisbert.checkpoint.kinds import sign_of_cross_encoder
-    from minisbert.cross_encoder import CrossEncoder
+    from minisbert.cross_encoder.encoder import CrossEncoder
+    from minisbert.download.locate import locate
     from minisbert.errors import InputError
     from minisbert.sentence_encoder import SentenceEncoder
 
@@ -319,7 +319,7 @@ def _cross_encoder(
 
 def _pair_score(model: "CrossEncoder", files: tuple[str, ...]) -> "Callable[[CrossEncoder], float] | None":
     """What the model is scored by during the run."""
-    from minisbert.tasks.pairs import pair_accuracy, pair_score
+    from minisbert.cross_encoder.evaluation import pair_accuracy, pair_score
 
     if not files:
         return None

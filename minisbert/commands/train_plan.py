@@ -22,30 +22,30 @@ def print_plan(
     offline: bool,
 ) -> None:
     """Print the plan of a run; see `training.plan`."""
-    from minisbert.checkpoint.download import locate
     from minisbert.checkpoint.folder import read_folder
+    from minisbert.cross_encoder.model import CrossEncoderConfig
+    from minisbert.data.examples import text_columns
+    from minisbert.download.locate import locate
     from minisbert.errors import InputError
-    from minisbert.pair_model import PairDesign
-    from minisbert.pretrained import read_design
+    from minisbert.pretrained import read_model_config
     from minisbert.training.config import check_settings
-    from minisbert.training.data import text_columns
-    from minisbert.training.joint import JOINT, SIAMESE
     from minisbert.training.plan import plan
+    from minisbert.training.task import CROSS_ENCODER, SIAMESE
 
     if memory is not None and not memory > 0:
         raise InputError(f"memory is {memory}. Expected GiB of one device, above 0.")
-    way = JOINT if cross_encoder else SIAMESE
+    way = CROSS_ENCODER if cross_encoder else SIAMESE
     check_settings(config, "float32", way.losses)
     folder = read_folder(locate(model, offline=offline))
-    design: Any = read_design(folder)
-    capacity = design.config.positions
-    length = max_seq_length or min(folder.max_seq_length or capacity, capacity)
-    if not 1 <= length <= capacity:
-        raise InputError(f"max_seq_length is {length}. Expected 1 to {capacity}.")
+    model_config: Any = read_model_config(folder)
+    max_positions = model_config.config.positions
+    length = max_seq_length or min(folder.max_seq_length or max_positions, max_positions)
+    if not 1 <= length <= max_positions:
+        raise InputError(f"max_seq_length is {length}. Expected 1 to {max_positions}.")
     if cross_encoder:
-        design = PairDesign(design.model_type, design.config, num_labels or 1)
+        model_config = CrossEncoderConfig(model_config.model_type, model_config.config, num_labels or 1)
     planned = plan(
-        design,
+        model_config,
         config,
         way,
         texts=len(text_columns(config.data[0], config.kind)),

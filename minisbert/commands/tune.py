@@ -39,13 +39,13 @@ def tune(
     """
     from statistics import median
 
-    from minisbert.checkpoint.download import locate
-    from minisbert.commands.bench_texts import make_sentences
     from minisbert.commands.files import read_sentences
     from minisbert.commands.tables import columns
+    from minisbert.data.synthetic import make_sentences
+    from minisbert.download.locate import locate
+    from minisbert.inference.token_budgets import budgets_file, cache_token_budget, machine_and_model
+    from minisbert.inference.tune import best_budget, budgets_to_try, token_rates
     from minisbert.pretrained import load_pretrained
-    from minisbert.tasks.tune import best_budget, budgets_to_try, token_rates
-    from minisbert.token_budgets import budgets_file, keep_budget, machine_and_model
 
     sentences = make_sentences(2000) if texts is None else read_sentences(texts).texts
     pretrained = load_pretrained(Path(locate(model, offline=offline)))
@@ -65,9 +65,9 @@ def tune(
         rows.append(
             ["*" if budget == best else "", str(budget), f"{middle:.0f}", f"{min(each):.0f} .. {max(each):.0f}"]
         )
-    measured_for = machine_and_model(pretrained.design, compute_dtype)
+    measured_for = machine_and_model(pretrained.model_config, compute_dtype)
     print(f"{measured_for}; medians of {rounds} rounds in turns", *columns(rows), sep="\n")
     if keep:
-        keep_budget(measured_for, best)
+        cache_token_budget(measured_for, best)
         print(f"kept {best} in {budgets_file()}")
     return 0

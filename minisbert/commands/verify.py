@@ -20,7 +20,7 @@ from minisbert.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-    from minisbert.checkpoint.catalog import Model
+    from minisbert.download.catalog import Model
 
 # Measured on 200 texts: 4e-7 for MiniLM, 1.1e-6 for MPNet (README, "What is measured").
 GOLDEN_TOLERANCE = 2e-6
@@ -44,8 +44,8 @@ def verify(
         folder: a folder that should be this model, instead of fetching it.
         offline: never open a socket.
     """
-    from minisbert.checkpoint.catalog import MODELS, find
-    from minisbert.checkpoint.download import locate
+    from minisbert.download.catalog import MODELS, find
+    from minisbert.download.locate import locate
 
     model = find(name)
     if model is None:
@@ -87,7 +87,7 @@ def verify(
 
 def _check_files(path: Path, model: "Model") -> list[str]:
     """Every file's digest against the catalog's; what is wrong."""
-    from minisbert.checkpoint.staging import problem_with
+    from minisbert.download.staging import problem_with
 
     if not model.verified:
         print("files    unverified: the catalog has no digests of this model")

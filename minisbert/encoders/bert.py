@@ -118,18 +118,18 @@ class Encoder(nnx.Module):
         token_ids_BL: jax.Array,
         mask_BL: jax.Array,
         segment_ids_BL: jax.Array | None = None,
-        keys_BL: jax.Array | None = None,
+        dropout_keys_BL: jax.Array | None = None,
         positions_BL: jax.Array | None = None,
     ) -> jax.Array:
         """hidden_BLD, the last layer's token embeddings; arguments as for `layers`."""
-        return self.layers(token_ids_BL, mask_BL, segment_ids_BL, keys_BL, positions_BL)[-1]
+        return self.layers(token_ids_BL, mask_BL, segment_ids_BL, dropout_keys_BL, positions_BL)[-1]
 
     def layers(
         self,
         token_ids_BL: jax.Array,
         mask_BL: jax.Array,
         segment_ids_BL: jax.Array | None = None,
-        keys_BL: jax.Array | None = None,
+        dropout_keys_BL: jax.Array | None = None,
         positions_BL: jax.Array | None = None,
     ) -> list[jax.Array]:
         """hidden_BLD of every layer, layer 0 what goes into the first block.
@@ -138,7 +138,7 @@ class Encoder(nnx.Module):
             token_ids_BL: rows of the token table; L is at most `config.positions`.
             mask_BL: True = real token; or mask_BQK, who may look at whom (see attention.py).
             segment_ids_BL: 0 for the first text, 1 for the second (cross-encoders); None means all 0.
-            keys_BL: one dropout key per token, None for inference.
+            dropout_keys_BL: one dropout key per token, None for inference.
             positions_BL: each token's place in its text, where a row holds several; None means 0, 1, 2, ...
         """
         L = token_ids_BL.shape[1]
@@ -151,10 +151,10 @@ class Encoder(nnx.Module):
         else:
             segment_BLD = self.segment_embedding(segment_ids_BL)
         hidden_BLD = self.embedding_norm(self.token_embedding(token_ids_BL) + position_BLD + segment_BLD)
-        hidden_BLD = dropout(hidden_BLD, self.config.hidden_dropout_prob, fold(keys_BL, 0))
+        hidden_BLD = dropout(hidden_BLD, self.config.hidden_dropout_prob, fold(dropout_keys_BL, 0))
         hidden_IBLD = [hidden_BLD]
         for layer, block in enumerate(self.blocks, start=1):
-            hidden_IBLD.append(block(hidden_IBLD[-1], mask_BL, keys_BL=fold(keys_BL, layer)))
+            hidden_IBLD.append(block(hidden_IBLD[-1], mask_BL, dropout_keys_BL=fold(dropout_keys_BL, layer)))
         return hidden_IBLD
 
 
@@ -209,7 +209,7 @@ RULES = [
     Rule(_THEIRS + "output.LayerNorm.bias", "blocks.{i}.feed_forward_norm.bias"),
 ]
 # Tensors of the same checkpoints that a sentence embedding does not use. They are carried along and written back.
-CARRIED = ["embeddings.position_ids", "pooler.dense.*", "cls.*", "classifier.*"]
+PASSTHROUGH = ["embeddings.position_ids", "pooler.dense.*", "cls.*", "classifier.*"]
 # BertForMaskedLM and its kin put the encoder under this prefix.
 PREFIX = "bert."
 
@@ -220,7 +220,7 @@ HEAD_RULES = [
     Rule("classifier.weight", "head.output.kernel", transpose=True),
     Rule("classifier.bias", "head.output.bias"),
 ]
-HEAD_CARRIED = ["embeddings.position_ids", "cls.*"]
+HEAD_PASSTHROUGH = ["embeddings.position_ids", "cls.*"]
 HEAD_ARCHITECTURE = "BertForSequenceClassification"
 # [CLS] A [SEP] B [SEP]: separators between the two texts (section 3, figure 2).
 SEPARATORS = 1

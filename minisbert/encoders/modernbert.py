@@ -162,18 +162,18 @@ class Encoder(nnx.Module):
         token_ids_BL: jax.Array,
         mask_BL: jax.Array,
         segment_ids_BL: jax.Array | None = None,
-        keys_BL: jax.Array | None = None,
+        dropout_keys_BL: jax.Array | None = None,
         positions_BL: jax.Array | None = None,
     ) -> jax.Array:
         """hidden_BLD, the last layer's token embeddings; arguments as for `layers`."""
-        return self.layers(token_ids_BL, mask_BL, segment_ids_BL, keys_BL, positions_BL)[-1]
+        return self.layers(token_ids_BL, mask_BL, segment_ids_BL, dropout_keys_BL, positions_BL)[-1]
 
     def layers(
         self,
         token_ids_BL: jax.Array,
         mask_BL: jax.Array,
         segment_ids_BL: jax.Array | None = None,
-        keys_BL: jax.Array | None = None,
+        dropout_keys_BL: jax.Array | None = None,
         positions_BL: jax.Array | None = None,
     ) -> list[jax.Array]:
         """hidden_BLD of every layer, layer 0 what goes into the first block.
@@ -182,13 +182,13 @@ class Encoder(nnx.Module):
             token_ids_BL: rows of the token table; L is at most `config.positions`.
             mask_BL: True = real token; or mask_BQK, who may look at whom (see attention.py).
             segment_ids_BL: ignored; ModernBERT has no segments.
-            keys_BL: one dropout key per token, None for inference.
+            dropout_keys_BL: one dropout key per token, None for inference.
             positions_BL: not needed: products of turned queries and keys depend on distances alone, which are the
                 same in a row that holds several texts.
         """
         config, L = self.config, token_ids_BL.shape[1]
         hidden_BLD = self.embedding_norm(self.token_embedding(token_ids_BL))
-        hidden_BLD = dropout(hidden_BLD, config.embedding_dropout, fold(keys_BL, 0))
+        hidden_BLD = dropout(hidden_BLD, config.embedding_dropout, fold(dropout_keys_BL, 0))
         exact, head_width = hidden_BLD.dtype, config.hidden_size // config.num_attention_heads
         # Kind of layer -> its angles, and what keeps its queries within their window (half of it on either side).
         looks = {
@@ -200,7 +200,9 @@ class Encoder(nnx.Module):
         }
         hidden_IBLD = [hidden_BLD]
         for layer, (kind, block) in enumerate(zip(config.layer_types, self.blocks, strict=True), start=1):
-            hidden_IBLD.append(block(hidden_IBLD[-1], mask_BL, *looks[kind], keys_BL=fold(keys_BL, layer)))
+            hidden_IBLD.append(
+                block(hidden_IBLD[-1], mask_BL, *looks[kind], dropout_keys_BL=fold(dropout_keys_BL, layer))
+            )
         hidden_IBLD[-1] = self.final_norm(hidden_IBLD[-1])
         return hidden_IBLD
 
@@ -220,6 +222,6 @@ RULES = [
     Rule("final_norm.weight", "final_norm.scale"),
 ]
 # Tensors of the same checkpoints that a sentence embedding does not use. They are carried along and written back.
-CARRIED = ["head.*", "decoder.*", "classifier.*"]
+PASSTHROUGH = ["head.*", "decoder.*", "classifier.*"]
 # ModernBertForMaskedLM and its kin put the encoder under this prefix.
 PREFIX = "model."

@@ -132,18 +132,18 @@ class Encoder(nnx.Module):
         token_ids_BL: jax.Array,
         mask_BL: jax.Array,
         segment_ids_BL: jax.Array | None = None,
-        keys_BL: jax.Array | None = None,
+        dropout_keys_BL: jax.Array | None = None,
         positions_BL: jax.Array | None = None,
     ) -> jax.Array:
         """hidden_BLD, the last layer's token embeddings; arguments as for `layers`."""
-        return self.layers(token_ids_BL, mask_BL, segment_ids_BL, keys_BL, positions_BL)[-1]
+        return self.layers(token_ids_BL, mask_BL, segment_ids_BL, dropout_keys_BL, positions_BL)[-1]
 
     def layers(
         self,
         token_ids_BL: jax.Array,
         mask_BL: jax.Array,
         segment_ids_BL: jax.Array | None = None,
-        keys_BL: jax.Array | None = None,
+        dropout_keys_BL: jax.Array | None = None,
         positions_BL: jax.Array | None = None,
     ) -> list[jax.Array]:
         """hidden_BLD of every layer, layer 0 what goes into the first block.
@@ -152,16 +152,16 @@ class Encoder(nnx.Module):
             token_ids_BL: rows of the token table; L is at most `config.positions`.
             mask_BL: True = real token; or mask_BQK, who may look at whom (see attention.py).
             segment_ids_BL: ignored; MPNet has no segments.
-            keys_BL: one dropout key per token, None for inference.
+            dropout_keys_BL: one dropout key per token, None for inference.
             positions_BL: each token's place in its text, where a row holds several; None means 0, 1, 2, ...
         """
         position_BLD = self.position_embedding(offset_position_ids(token_ids_BL, PADDING_ID, positions_BL))
         hidden_BLD = self.embedding_norm(self.token_embedding(token_ids_BL) + position_BLD)
-        hidden_BLD = dropout(hidden_BLD, self.config.hidden_dropout_prob, fold(keys_BL, 0))
+        hidden_BLD = dropout(hidden_BLD, self.config.hidden_dropout_prob, fold(dropout_keys_BL, 0))
         bias_NQK = self.relative_position_bias(token_ids_BL.shape[1])
         hidden_IBLD = [hidden_BLD]
         for layer, block in enumerate(self.blocks, start=1):
-            hidden_IBLD.append(block(hidden_IBLD[-1], mask_BL, bias_NQK, keys_BL=fold(keys_BL, layer)))
+            hidden_IBLD.append(block(hidden_IBLD[-1], mask_BL, bias_NQK, dropout_keys_BL=fold(dropout_keys_BL, layer)))
         return hidden_IBLD
 
 
@@ -209,7 +209,7 @@ RULES = [
     Rule(_THEIRS + "output.LayerNorm.bias", "blocks.{i}.feed_forward_norm.bias"),
 ]
 # Tensors of the same checkpoints that a sentence embedding does not use. They are carried along and written back.
-CARRIED = ["embeddings.position_ids", "pooler.dense.*", "lm_head.*", "classifier.*"]
+PASSTHROUGH = ["embeddings.position_ids", "pooler.dense.*", "lm_head.*", "classifier.*"]
 # MPNetForMaskedLM and its kin put the encoder under this prefix.
 PREFIX = "mpnet."
 
@@ -220,7 +220,7 @@ HEAD_RULES = [
     Rule("classifier.out_proj.weight", "head.output.kernel", transpose=True),
     Rule("classifier.out_proj.bias", "head.output.bias"),
 ]
-HEAD_CARRIED = ["embeddings.position_ids", "pooler.dense.*", "lm_head.*"]
+HEAD_PASSTHROUGH = ["embeddings.position_ids", "pooler.dense.*", "lm_head.*"]
 HEAD_ARCHITECTURE = "MPNetForSequenceClassification"
 # <s> A </s> </s> B </s>: separators between the two texts, as RoBERTa has them.
 SEPARATORS = 2

@@ -68,7 +68,7 @@ class Encoder(nnx.Module):
         token_ids_BL: jax.Array,
         mask_BL: jax.Array,
         segment_ids_BL: jax.Array | None = None,
-        keys_BL: jax.Array | None = None,
+        dropout_keys_BL: jax.Array | None = None,
         positions_BL: jax.Array | None = None,
     ) -> jax.Array:
         """hidden_BLD, the tokens' rows of the table. All arguments but `token_ids_BL` are ignored: there is no dropout."""
@@ -77,5 +77,5 @@ class Encoder(nnx.Module):
 
 # Where each tensor of a static model goes; see encoders/bert.py for how to read the table.
 RULES = [Rule(TABLE, "token_embedding.embedding")]
-CARRIED: list[str] = []
+PASSTHROUGH: list[str] = []
 PREFIX = ""

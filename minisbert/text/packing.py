@@ -4,8 +4,8 @@ Texts differ in length, so a rectangle with a text a row is mostly padding (a tr
 computed tokens for each real one, where the columns are padded apart). Packed, the same texts fill rows of one length:
 1.1. For that to change nothing but the speed
 
-    a token looks only at tokens of its own text       `slots_PL`, which text of the row a token belongs to
-    its position counts from its own text's start      `positions_PL`
+    a token looks only at tokens of its own text       `segmentation_PL`, which text of the row a token belongs to
+    its position counts from its own text's start      `position_PL`
     pooling takes each text for itself                 `SentenceModel.packed`, `PairModel.packed`
 
 Letters: P packed rows, T texts of a row (slots), L tokens of a row.
@@ -31,8 +31,8 @@ class PackedTexts(NamedTuple):
     """P rows of L tokens with up to T texts each."""
 
     token_ids_PL: Array  # int32
-    positions_PL: Array  # int32, a token's place in its own text
-    slots_PL: Array  # int32, which text of the row a token belongs to; -1 = padding
+    position_PL: Array  # int32, a token's place in its own text
+    segmentation_PL: Array  # int32, which text of the row a token belongs to; -1 = padding
     lengths_PT: Array  # int32, tokens of each text; 0 = no text in this slot
     prompts_PT: Array  # int32, tokens of a text's prompt, which some models leave out of the pooling
     first_lengths_PT: Array  # int32, of a pair of texts the tokens of the first; of one text all
@@ -58,7 +58,7 @@ def pack(
 
     Example:
         >>> rows, where = pack([[5, 6, 7], [8, 9]], padding_id=0)
-        >>> rows.token_ids_PL.shape, rows.slots_PL[0, :6].tolist(), where.tolist()
+        >>> rows.token_ids_PL.shape, rows.segmentation_PL[0, :6].tolist(), where.tolist()
         ((1, 64), [0, 0, 0, 1, 1, -1], [0, 1])
     """
     lengths = [len(ids) for ids in texts]
@@ -100,12 +100,12 @@ def packed_batches(
         rows = _best_fit([len(ids) for _, ids in queue], L, L // TOKENS_A_SLOT)
         rows.sort(key=lambda row: -sum(len(queue[text][1]) for text in row))
         whole = (len(rows) + P // 4) // P * P if last else len(rows) // P * P
+        texts, prompts = [ids for _, ids in queue], [prompt_length] * len(queue)
         for start in range(0, whole, P):
             chosen = rows[start : start + P]
-            prompts = [prompt_length] * len(queue)
-            filled, where = _filled([ids for _, ids in queue], chosen, P, L, padding_id, prompts, None)
-            texts = [text for row in chosen for text in row]
-            yield PackedBatch([queue[text][0] for text in texts], filled, where[texts])
+            filled, where = _filled(texts, chosen, P, L, padding_id, prompts, None)
+            packed = [text for row in chosen for text in row]
+            yield PackedBatch([queue[text][0] for text in packed], filled, where[packed])
         waiting[L] = [queue[text] for row in rows[whole:] for text in row]
         tokens_waiting[L] = sum(len(ids) for _, ids in waiting[L])
 
@@ -150,8 +150,8 @@ def _filled(
     """Texts put into P rows of L tokens as `rows` says, and where each is."""
     T = L // TOKENS_A_SLOT
     token_ids_PL = np.full((P, L), padding_id, np.int32)
-    positions_PL = np.zeros((P, L), np.int32)
-    slots_PL = np.full((P, L), -1, np.int32)
+    position_PL = np.zeros((P, L), np.int32)
+    segmentation_PL = np.full((P, L), -1, np.int32)
     lengths_PT = np.zeros((P, T), np.int32)
     prompts_PT = np.zeros((P, T), np.int32)
     first_lengths_PT = np.zeros((P, T), np.int32)
@@ -162,14 +162,14 @@ def _filled(
             length = len(texts[text])
             end = start + length
             token_ids_PL[p, start:end] = texts[text]
-            positions_PL[p, start:end] = np.arange(length)
-            slots_PL[p, start:end] = t
+            position_PL[p, start:end] = np.arange(length)
+            segmentation_PL[p, start:end] = t
             lengths_PT[p, t] = length
             prompts_PT[p, t] = prompt_lengths[text] if prompt_lengths else 0
             first_lengths_PT[p, t] = first_lengths[text] if first_lengths else length
             where[text] = p * T + t
             start = end
-    return PackedTexts(token_ids_PL, positions_PL, slots_PL, lengths_PT, prompts_PT, first_lengths_PT), where
+    return PackedTexts(token_ids_PL, position_PL, segmentation_PL, lengths_PT, prompts_PT, first_lengths_PT), where
 
 
 def packed_shape(texts: int, length: int, multiple: int = 1) -> tuple[int, int]:

@@ -196,7 +196,7 @@ def check_text(name: str, text: Any) -> None:
     """
     if not isinstance(text, str):
         raise InputError(
-            f"{name} is {shown(text)} ({type(text).__name__}). Expected text (str); convert it, or leave it out."
+            f"{name} is {short_repr(text)} ({type(text).__name__}). Expected text (str); convert it, or leave it out."
         )
     try:
         text.encode("utf-8")
@@ -207,7 +207,7 @@ def check_text(name: str, text: Any) -> None:
         ) from None
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """The beginning of a value's repr, for messages; whatever the value is, this does not fail."""
     try:
         return f"{value!r:.100}"

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 from minisbert.checkpoint.settings import encodable
+from minisbert.data.examples import CONVENTIONS, Examples
+from minisbert.data.sampler import MIXINGS
 from minisbert.errors import InputError
-from minisbert.forward import COMPUTE_DTYPES
-from minisbert.text.tokenizer import shown
-from minisbert.training.data import CONVENTIONS, Examples
-from minisbert.training.loggers import LOGGERS
+from minisbert.inference.compiled import COMPUTE_DTYPES
+from minisbert.text.tokenizer import short_repr
+from minisbert.training.deterministic import BLOCKS
+from minisbert.training.logging import LOGGERS
 from minisbert.training.lora import TARGETS
 from minisbert.training.losses import LOSSES, Loss
 from minisbert.training.optimizer import DECAYS
-from minisbert.training.order import MIXINGS
-from minisbert.training.ordered import BLOCKS
 from minisbert.training.sharding import LAYOUTS
 
 
@@ -27,9 +27,9 @@ class TrainConfig:
     """What a run is told. Two runs with the same config, data and starting model end with the same weights."""
 
     data: tuple[str, ...]
-    """Files (.tsv, .jsonl, also .gz, .parquet) or hub:org/name; columns by convention (training/data.py)."""
+    """Files (.tsv, .jsonl, also .gz, .parquet) or hub:org/name; columns by convention (data/examples.py)."""
     loss: str = "multiple_negatives_ranking"
-    """A row of training/losses.py's table; for a cross-encoder of joint_losses.py's."""
+    """A row of training/losses.py's table; for a cross-encoder of cross_encoder/losses.py's."""
     loss_options: dict[str, Any] | None = None
     """Options of the loss, such as scale (Radford et al. 2021 call its inverse temperature)."""
     matryoshka: tuple[int, ...] = ()
@@ -50,7 +50,7 @@ class TrainConfig:
     """Batches whose gradients are meaned before the weights change. Each batch's loss sees that batch alone; for in-batch
     negatives of a larger batch take batch_size with chunk_size."""
     reduction: str = "plain"
-    """ordered: the same bits on any number of devices (training/ordered.py); plain: as the devices add up."""
+    """ordered: the same bits on any number of devices (training/deterministic.py); plain: as the devices add up."""
     blocks: int = BLOCKS
     """Of `ordered`, into how many blocks the batch is cut; more devices than 8 need more."""
     learning_rate: float = 2e-5
@@ -135,7 +135,7 @@ def check_settings(config: TrainConfig, encoder_dtype: str, losses: Mapping[str,
         InputError: naming each.
     """
     if not isinstance(config, TrainConfig):
-        raise InputError(f"config is {shown(config)}. Expected a TrainConfig.")
+        raise InputError(f"config is {short_repr(config)}. Expected a TrainConfig.")
     complaints = [*_wrong_types(config, losses), *_wrong_options(config, losses)]
     loss = losses.get(config.loss) if isinstance(config.loss, str) else None
     if loss and (loss.needs == "teacher") != (config.teacher is not None):
@@ -165,11 +165,11 @@ def check_call(folder: Any, score: Any, layout: Any) -> None:
         InputError: naming the argument and its value.
     """
     if not isinstance(folder, str | Path) or not str(folder).strip() or "\0" in str(folder):
-        raise InputError(f"folder is {shown(folder)}. Expected the folder of the run, as str or Path.")
+        raise InputError(f"folder is {short_repr(folder)}. Expected the folder of the run, as str or Path.")
     if score is not None and not callable(score):
-        raise InputError(f"score is {shown(score)}. Expected None, or a function of the model.")
+        raise InputError(f"score is {short_repr(score)}. Expected None, or a function of the model.")
     if not _among(layout, LAYOUTS):
-        raise InputError(f"layout is {shown(layout)}. Expected one of {', '.join(LAYOUTS)}.")
+        raise InputError(f"layout is {short_repr(layout)}. Expected one of {', '.join(LAYOUTS)}.")
 
 
 def checked_score(value: Any, step: int) -> float:
@@ -179,7 +179,7 @@ def checked_score(value: Any, step: int) -> float:
         InputError: it is no finite number; nothing could be called the best then.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
-        raise InputError(f"score gave {shown(value)} after step {step}. Expected a finite number.")
+        raise InputError(f"score gave {short_repr(value)} after step {step}. Expected a finite number.")
     return float(value)
 
 
@@ -230,14 +230,14 @@ def _wrong_types(config: TrainConfig, losses: Mapping[str, Loss]) -> Iterator[st
     ]
     for name, holds, expected in rules:
         if not holds(getattr(config, name)):
-            yield f"{name} is {shown(getattr(config, name))}, expected {expected}"
+            yield f"{name} is {short_repr(getattr(config, name))}, expected {expected}"
 
 
 def _wrong_options(config: TrainConfig, losses: Mapping[str, Loss]) -> Iterator[str]:
     """Options that the loss does not have, or of another kind than its own default."""
     given = {} if config.loss_options is None else config.loss_options
     if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
-        yield f"loss_options is {shown(given)}, expected a dict of option to value"
+        yield f"loss_options is {short_repr(given)}, expected a dict of option to value"
         return
     if not _among(config.loss, losses):
         return
@@ -247,11 +247,11 @@ def _wrong_options(config: TrainConfig, losses: Mapping[str, Loss]) -> Iterator[
     for name in given.keys() & options.keys():
         value, default = given[name], options[name]
         if isinstance(default, float) and not (_number(value) and (value > 0 or name != "scale")):
-            yield f"loss_options[{name!r}] is {shown(value)}, expected a finite number{' above 0' if name == 'scale' else ''}"
+            yield f"loss_options[{name!r}] is {short_repr(value)}, expected a finite number{' above 0' if name == 'scale' else ''}"
         elif isinstance(default, str) and not isinstance(value, str):
-            yield f"loss_options[{name!r}] is {shown(value)}, expected a name, such as {default!r}"
+            yield f"loss_options[{name!r}] is {short_repr(value)}, expected a name, such as {default!r}"
         elif isinstance(default, tuple) and not _texts(value):
-            yield f"loss_options[{name!r}] is {shown(value)}, expected names, such as {default!r}"
+            yield f"loss_options[{name!r}] is {short_repr(value)}, expected names, such as {default!r}"
 
 
 def _whole(value: Any) -> bool:

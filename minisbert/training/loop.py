@@ -2,7 +2,7 @@
 
     train(encoder, TrainConfig(data=("nli.tsv.gz",), loss="softmax"), Path("runs/nli"))
 
-Everything a step needs follows from its number: the batch (order.py), the dropout (siamese.dropout_keys), the learning
+Everything a step needs follows from its number: the batch (data/sampler.py), the dropout (siamese.dropout_keys), the learning
 rate (optimizer.schedule). So a run that is killed and started again by the same command ends with the same weights to
 the bit. What the run leaves in its folder:
 
@@ -16,11 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from minisbert.cross_encoder import CrossEncoder
+from minisbert.cross_encoder.encoder import CrossEncoder
 from minisbert.errors import TrainingStopped
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.training.config import TrainConfig, check_call
-from minisbert.training.hosts import leads, together
+from minisbert.training.multihost import exit_on_peer_failure, is_main_process
 from minisbert.training.preemption import on_sigterm
 from minisbert.training.report import progress_bar
 from minisbert.training.run import Run
@@ -40,20 +40,20 @@ def train(
     devices: int | None = None,
     layout: str = "replicated",
     model_devices: int = 1,
-    new_shapes: str | None = None,
+    on_new_shape: str | None = None,
     keep_encoder: bool = True,
 ) -> Model:
     """Train a model, or go on where the run in `folder` stopped.
 
     Args:
-        encoder: the model to start from: siamese training for a SentenceEncoder, joint.py's for a CrossEncoder.
+        encoder: the model to start from: siamese training for a SentenceEncoder, training/task.py's for a CrossEncoder.
         score: called every `config.evaluate_every` steps; the model with the highest is kept in `folder / "best"`.
-            `tasks.sts.sts_score(files)` makes one, for a cross-encoder `tasks.pairs.pair_score(files)`.
+            `evaluation.sts.sts_score(files)` makes one, for a cross-encoder `cross_encoder.evaluation.pair_score(files)`.
         devices: how many to train on, None for all that JAX finds. The loss is the global batch's whatever they are; a run
             may go on with another number (then not to the bit).
         layout: of the parameters on them, a row of sharding.LAYOUTS.
         model_devices: over how many of them `tensor` cuts each layer.
-        new_shapes: what a shape of batch that comes unforeseen is, a row of programs.NEW_SHAPES.
+        on_new_shape: what a shape of batch that comes unforeseen is, a row of programs.ON_NEW_SHAPE.
         keep_encoder: False saves the memory of one copy of the parameters: `encoder` is of no use afterwards.
 
     Returns:
@@ -66,10 +66,12 @@ def train(
         TrainingStopped: SIGTERM came; the state is saved.
     """
     check_call(folder, score, layout)
-    run = Run(encoder, config, Path(folder), score, data_mesh(devices, model_devices), layout, new_shapes, keep_encoder)
-    with on_sigterm() as asked_to_stop, together(str(folder)):
+    run = Run(
+        encoder, config, Path(folder), score, data_mesh(devices, model_devices), layout, on_new_shape, keep_encoder
+    )
+    with on_sigterm() as asked_to_stop, exit_on_peer_failure(str(folder)):
         state, step = run.start()
-        progress = progress_bar(run.steps, step, show_progress and leads())
+        progress = progress_bar(run.steps, step, show_progress and is_main_process())
         pending: tuple[int, StepMetrics] | None = None
         started = time.perf_counter()
         while step < run.steps:

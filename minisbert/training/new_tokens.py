@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from minisbert.checkpoint.convert import flatten, nest
 from minisbert.errors import InputError, MinisbertError
 from minisbert.sentence_encoder import SentenceEncoder
-from minisbert.text.tokenizer import Tokenizer, check_text, shown
+from minisbert.text.tokenizer import Tokenizer, check_text, short_repr
 
 logger = logging.getLogger("minisbert")
 
@@ -51,9 +51,9 @@ def add_tokens(encoder: SentenceEncoder, tokens: Sequence[str], *, whole_words: 
         [7, 3]
     """
     if not isinstance(encoder, SentenceEncoder) or encoder.compute_dtype != "float32":
-        raise InputError(f"encoder is {shown(encoder)}. Expected a SentenceEncoder loaded in float32.")
+        raise InputError(f"encoder is {short_repr(encoder)}. Expected a SentenceEncoder loaded in float32.")
     if isinstance(tokens, str) or not isinstance(tokens, Sequence) or not tokens:
-        raise InputError(f"tokens is {shown(tokens)}. Expected a list with at least one text.")
+        raise InputError(f"tokens is {short_repr(tokens)}. Expected a list with at least one text.")
     flat = flatten(encoder.pretrained.params)
     if _TABLE not in flat:
         raise InputError(
@@ -138,7 +138,7 @@ def _grown_tokenizer(
     ]
     if taken or unseen:
         raise MinisbertError(
-            f"{before.where}: the new tokens {shown(tokens)} got the ids {ids}, of which some are taken, or are not found in a "
+            f"{before.where}: the new tokens {short_repr(tokens)} got the ids {ids}, of which some are taken, or are not found in a "
             f"text ({unseen}). Please report this model."
         )
     return tokenizer, content, ids
@@ -149,10 +149,10 @@ def _with(encoder: SentenceEncoder, params: Any, tokenizer: Tokenizer, content: 
     model = encoder.pretrained
     files = {name: file for name, file in model.tokenizer_files.items() if name not in _STALE_FILES}
     files["tokenizer.json"] = content
-    old_rows = model.design.config.vocab_size
-    carried = model.leftover.carried
+    old_rows = model.model_config.config.vocab_size
+    passthrough = model.leftover.passthrough
     # A language model's head on the old vocabulary: not computed here, and of the wrong size from now on.
-    heads = sorted(name for name, array in carried.items() if rows != old_rows and old_rows in array.shape)
+    heads = sorted(name for name, array in passthrough.items() if rows != old_rows and old_rows in array.shape)
     if heads:
         logger.warning(f"left out, because they are for the old vocabulary: {', '.join(heads)}")
     folder = replace(
@@ -167,10 +167,12 @@ def _with(encoder: SentenceEncoder, params: Any, tokenizer: Tokenizer, content: 
     grown = replace(
         model,
         folder=folder,
-        design=replace(model.design, config=replace(model.design.config, vocab_size=rows)),
+        model_config=replace(model.model_config, config=replace(model.model_config.config, vocab_size=rows)),
         params=params,
         tokenizer=tokenizer,
         tokenizer_files=files,
-        leftover=replace(model.leftover, carried={name: carried[name] for name in carried if name not in heads}),
+        leftover=replace(
+            model.leftover, passthrough={name: passthrough[name] for name in passthrough if name not in heads}
+        ),
     )
     return SentenceEncoder(grown, token_budget=encoder.shapes.token_budget)

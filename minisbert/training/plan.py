@@ -24,15 +24,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from minisbert.forward import COMPUTE_DTYPES
+from minisbert.inference.compiled import COMPUTE_DTYPES
 from minisbert.text.packing import TOKENS_A_SLOT, PackedTexts, packed_shape
 from minisbert.training.config import TrainConfig
-from minisbert.training.joint import JOINT, Way
 from minisbert.training.losses import initial_softmax_head
-from minisbert.training.programs import compiled_step, loss_for, optimizer_for
 from minisbert.training.sharding import AXIS, batch_sharding, check_setup, state_sharding
 from minisbert.training.siamese import TrainBatch, TrainState, initial_state
+from minisbert.training.step_cache import compiled_step, loss_for, optimizer_for
 from minisbert.training.targets import Targets
+from minisbert.training.task import CROSS_ENCODER, TrainingTask
 
 Tree = Any
 GIB = 2**30
@@ -131,9 +131,9 @@ class Plan:
 
 
 def plan(
-    design: Any,
+    model_config: Any,
     config: TrainConfig,
-    way: Way,
+    way: TrainingTask,
     *,
     texts: int,
     max_length: int,
@@ -144,7 +144,7 @@ def plan(
     """Compile the step of a run without its data and weights, twice, and add up what it needs.
 
     Args:
-        design: of the model (`pretrained.read_design`), or a PairDesign.
+        design: of the model (`pretrained.read_design`), or a CrossEncoderConfig.
         way: how it is trained, `joint.SIAMESE` or `joint.JOINT`.
         texts: of an example in the data; a cross-encoder makes a pair less of them.
         max_length: tokens of a text at most.
@@ -154,11 +154,11 @@ def plan(
     Raises:
         InputError: a set-up that training refuses too.
     """
-    check_setup(mesh, layout, config.batch_size, design.config)
-    definition, params = way.define(design, COMPUTE_DTYPES[config.compute_dtype])
+    check_setup(mesh, layout, config.batch_size, model_config.config)
+    definition, params = way.define(model_config, COMPUTE_DTYPES[config.compute_dtype])
     loss, data_devices = way.losses[config.loss], mesh.shape[AXIS]
     _, optimizer, _ = optimizer_for(config, config.max_steps or 1_000 * config.accumulate)
-    columns, texts = texts, texts - (way is JOINT)
+    columns, texts = texts, texts - (way is CROSS_ENCODER)
     if config.reduction == "ordered":  # about the memory of GradCache with its blocks for chunks
         config = replace(config, chunk_size=config.chunk_size or max(1, texts * config.batch_size // config.blocks))
 
@@ -166,7 +166,7 @@ def plan(
         head = {}
         if loss.has_head:
             head = dict(
-                initial_softmax_head(jax.random.key(0), design.dimension, classes, **(config.loss_options or {}))
+                initial_softmax_head(jax.random.key(0), model_config.dimension, classes, **(config.loss_options or {}))
             )
         return initial_state({"model": params, "head": head}, optimizer, config.seed)
 
@@ -176,7 +176,7 @@ def plan(
     step = compiled_step(
         replace(config, reduction="plain"),
         definition,
-        loss_for(config, loss, getattr(design, "dimension", 0)),
+        loss_for(config, loss, getattr(model_config, "dimension", 0)),
         optimizer,
         mesh,
         sharding if mesh.size > 1 else None,
@@ -184,7 +184,7 @@ def plan(
 
     def activations(examples: int) -> tuple[int, tuple[int, int]]:
         P, L = packed_shape(texts * examples, max_length, data_devices)
-        batch = abstract_batch(P, L, texts, examples, loss.needs, columns - 2, getattr(design, "dimension", 0))
+        batch = abstract_batch(P, L, texts, examples, loss.needs, columns - 2, getattr(model_config, "dimension", 0))
         batch = jax.tree.map(_placed, batch, batch_sharding(batch, mesh))
         memory = step.lower(state, batch).compile().memory_analysis()  # type: ignore[attr-defined]
         return memory.temp_size_in_bytes, (P, L)
@@ -193,7 +193,7 @@ def plan(
     other = max(data_devices, config.batch_size // 2 // data_devices * data_devices)
     other = other if other < config.batch_size else 2 * config.batch_size
     slope = (needed - activations(other)[0]) / (config.batch_size - other)
-    forward = forward_flops(params, design.config.num_hidden_layers, P, L)
+    forward = forward_flops(params, model_config.config.num_hidden_layers, P, L)
     sees_batch = config.loss == "multiple_negatives_ranking"
     return Plan(
         config=config,
@@ -263,7 +263,7 @@ def abstract_batch(P: int, L: int, S: int, B: int, needs: str, negatives: int, w
         rows=PackedTexts(*(of(P, L) for _ in range(3)), *(of(P, T) for _ in range(3))),
         examples_PT=of(P, T, dtype=jnp.uint32),
         columns_PT=of(P, T),
-        where_SB=of(S, B),
+        index_SB=of(S, B),
         targets=Targets(
             labels_B=labels[needs]() if needs in labels else None,
             hashes_SB=of(S, B, dtype=jnp.uint32),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.checkpoint.whole_folder import whole_file
+from minisbert.atomic_write import whole_file
 
 
 def progress_bar(steps: int, done: int, show: bool) -> Any:

@@ -18,28 +18,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from minisbert.arguments import switch
-from minisbert.checkpoint.whole_folder import not_written, whole_file
+from minisbert.arguments import check_bool
+from minisbert.atomic_write import not_written, whole_file
+from minisbert.data.examples import open_examples
+from minisbert.data.sampler import Batches
 from minisbert.errors import TrainingError
-from minisbert.forward import COMPUTE_DTYPES
+from minisbert.inference.compiled import COMPUTE_DTYPES
 from minisbert.training.checkpoints import Checkpoints
 from minisbert.training.config import TrainConfig, check_settings, checked_score
-from minisbert.training.data import open_examples
-from minisbert.training.hosts import evened, leads
-from minisbert.training.joint import way_of
-from minisbert.training.loggers import Journal
+from minisbert.training.deterministic import check_ordered
+from minisbert.training.logging import Journal
 from minisbert.training.lora import initial_adapters, merge, weights_digest
 from minisbert.training.losses import initial_softmax_head
-from minisbert.training.order import Batches
-from minisbert.training.ordered import check_ordered
-from minisbert.training.programs import (
-    Programs,
-    compiled_step,
-    loss_for,
-    optimizer_for,
-    sampled_steps,
-    what_new_shapes_are,
-)
+from minisbert.training.multihost import is_main_process, sync_batch_shape
 from minisbert.training.report import draw_curves, write_card
 from minisbert.training.sharding import (
     AXIS,
@@ -52,6 +43,15 @@ from minisbert.training.sharding import (
 )
 from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState, initial_state
 from minisbert.training.softmax_head import write_head
+from minisbert.training.step_cache import (
+    Programs,
+    compiled_step,
+    loss_for,
+    optimizer_for,
+    resolve_on_new_shape,
+    sampled_steps,
+)
+from minisbert.training.task import task_for
 from minisbert.training.teacher import load_teacher
 
 logger = logging.getLogger("minisbert")
@@ -68,17 +68,17 @@ class Run:
         score: Callable[[Any], float] | None,
         mesh: Mesh,
         layout: str,
-        new_shapes: str | None,
+        on_new_shape: str | None,
         keep_encoder: bool,
     ):
-        switch("keep_encoder", keep_encoder)
-        self.way = way_of(encoder)
+        check_bool("keep_encoder", keep_encoder)
+        self.way = task_for(encoder)
         check_settings(config, encoder.compute_dtype, self.way.losses)
-        check_setup(mesh, layout, config.batch_size, encoder.design.config)
+        check_setup(mesh, layout, config.batch_size, encoder.model_config.config)
         self.ordered = config.reduction == "ordered"
         if self.ordered:
             check_ordered(config.blocks, mesh.size, layout)
-        self.new_shapes = what_new_shapes_are(new_shapes)
+        self.on_new_shape = resolve_on_new_shape(on_new_shape)
         self.encoder, self.config, self.folder = encoder, config, folder
         examples = [open_examples(source, kind=config.kind, score_range=config.score_range) for source in config.data]
         self.way.check(examples, config, encoder)
@@ -97,7 +97,7 @@ class Run:
         self.rates, self.optimizer, self.steps = optimizer_for(config, self.steps)
         self.loss_options = config.loss_options or {}
         self.mesh, self.layout = mesh, layout
-        self.loss = loss_for(config, self.way.losses[config.loss], getattr(encoder.design, "dimension", 0))
+        self.loss = loss_for(config, self.way.losses[config.loss], getattr(encoder.model_config, "dimension", 0))
         self.score = score
         self.best: float | None = None
         self.cut = 0  # texts (or pairs) that were longer than max_seq_length
@@ -118,7 +118,7 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise not_written(folder, error) from None
-        self.journal = Journal(folder, asdict(config), config.report_to, writes=leads())
+        self.journal = Journal(folder, asdict(config), config.report_to, writes=is_main_process())
         record = {
             "config": json.loads(json.dumps(asdict(config))),
             "data": json.loads(json.dumps([asdict(example.dataset) for example in examples])),
@@ -136,7 +136,7 @@ class Run:
             classes = len(self.examples[0].dataset.classes)
             head = dict(
                 initial_softmax_head(
-                    jax.random.key(self.config.seed), self.encoder.design.dimension, classes, **options
+                    jax.random.key(self.config.seed), self.encoder.model_config.dimension, classes, **options
                 )
             )  # type: ignore[arg-type]
         state = initial_state({"model": self.trainable, "head": head}, self.optimizer, self.config.seed)
@@ -152,10 +152,12 @@ class Run:
             if adapters:
                 spread = state_sharding(adapters["frozen"], self.mesh, self.layout)
                 adapters["frozen"] = place_params(adapters["frozen"], spread)
-        definition, _ = self.way.define(self.encoder.design, COMPUTE_DTYPES[self.config.compute_dtype])
+        definition, _ = self.way.define(self.encoder.model_config, COMPUTE_DTYPES[self.config.compute_dtype])
         parts = (self.config, definition, self.loss, self.optimizer, self.mesh, sharding)
         train_step = compiled_step(*parts, **adapters)
-        self.programs = Programs(train_step, padding_id=self.encoder.padding_id, new_shapes=self.new_shapes, **place)
+        self.programs = Programs(
+            train_step, padding_id=self.encoder.padding_id, on_new_shape=self.on_new_shape, **place
+        )
         step = 0
         if self.checkpoints.latest() is not None:
             state = self.checkpoints.restore(state)
@@ -181,11 +183,11 @@ class Run:
         self.cut += 0 if look else cut
         if self.teacher is not None:
             if look:
-                taught_SBD = np.zeros((*batch.where_SB.shape, self.teacher.design.dimension), np.float32)
+                taught_SBD = np.zeros((*batch.index_SB.shape, self.teacher.model_config.dimension), np.float32)
             else:
                 taught_SBD = np.stack([self.teacher.encode(column, show_progress_bar=False) for column in texts.texts])
             batch = batch._replace(targets=batch.targets._replace(teacher_SBD=taught_SBD))  # type: ignore[arg-type]
-        return evened(batch, asked, self.encoder.padding_id)
+        return sync_batch_shape(batch, asked, self.encoder.padding_id)
 
     def note(self, step: int, metrics: StepMetrics, progress: Any) -> None:
         """Read a step's metrics, refuse what is not finite, write and show the rest."""
@@ -215,7 +217,7 @@ class Run:
     def evaluate(self, state: TrainState, step: int) -> None:
         """Score the model; keep it if it is the best so far."""
         trained, head = self.trained(state), on_one_device(state.params["head"])
-        if not leads():
+        if not is_main_process():
             return
         assert self.score is not None
         score = checked_score(self.score(trained), step)
@@ -243,7 +245,7 @@ class Run:
         """Write the final model, the curves and the card."""
         trained, head = self.trained(state), on_one_device(state.params["head"])
         self.checkpoints.close()
-        if not leads():
+        if not is_main_process():
             return trained
         trained.save(self.folder / "final")
         self._save_head(head, "final")
@@ -264,6 +266,6 @@ class Run:
         return trained
 
     def _save_head(self, head: dict[str, Any], name: str) -> None:
-        """The loss's own parameters beside the model, for `tasks.pair_classifier` to predict with."""
+        """The loss's own parameters beside the model, for `evaluation.softmax_classifier` to predict with."""
         if self.way.losses[self.config.loss].has_head:
             write_head(self.folder / name, head, self.examples[0].dataset.classes, self.loss_options)

@@ -12,7 +12,7 @@ XLA puts in the collectives. So in-batch negatives are those of all devices, and
 
 With N devices of which M share a copy of the model, the mesh is N / M data devices by M model devices. Query, key and value
 are one matrix, whose columns are cut without regard to the three: XLA exchanges [rows, L, 3 D] numbers a block and way, which
-Megatron-LM's three matrices save. Several hosts: hosts.py. Left out: pipelines of layers.
+Megatron-LM's three matrices save. Several hosts: training/multihost.py. Left out: pipelines of layers.
 """
 
 import re
@@ -23,7 +23,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from minisbert.errors import InputError
-from minisbert.training.hosts import whole
+from minisbert.training.multihost import whole
 from minisbert.training.siamese import TrainBatch, TrainState
 from minisbert.training.targets import Targets
 
@@ -170,8 +170,8 @@ def place_batch(batch: TrainBatch, mesh: Mesh) -> TrainBatch:
             f"the batch has {P} packed rows for {data} data devices. Expected a multiple: pack(multiple=...)."
         )
     # A host counts its rows from 0; among all rows they start where the hosts before it end.
-    where_SB = (np.asarray(batch.where_SB) + jax.process_index() * P * T).astype(np.int32)
-    batch = batch._replace(where_SB=where_SB)  # type: ignore[arg-type]
+    index_SB = (np.asarray(batch.index_SB) + jax.process_index() * P * T).astype(np.int32)
+    batch = batch._replace(index_SB=index_SB)  # type: ignore[arg-type]
     placed: TrainBatch = jax.tree.map(
         lambda array, where: jax.make_array_from_process_local_data(where, np.asarray(array)),
         batch,
@@ -194,7 +194,7 @@ def batch_sharding(batch: TrainBatch, mesh: Mesh) -> TrainBatch:
         rows=jax.tree.map(lambda _: by_rows, batch.rows),
         examples_PT=by_rows,  # type: ignore[arg-type]
         columns_PT=by_rows,  # type: ignore[arg-type]
-        where_SB=second,  # type: ignore[arg-type]
+        index_SB=second,  # type: ignore[arg-type]
         targets=Targets(
             None if labels_B is None else first,  # type: ignore[arg-type]
             None if hashes_SB is None else second,  # type: ignore[arg-type]

@@ -6,7 +6,7 @@
 
 Read from the top: what a batch is, the loss of a batch, the step, the compiled step. Everything is a pure function of
 its arguments; the state holds all that changes. With `chunk_size` the same gradient comes from GradCache. A cross-encoder
-trains by the same steps (joint.py): its "texts" are pairs, its "embeddings" logits.
+trains by the same steps (training/task.py): its "texts" are pairs, its "embeddings" logits.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class TrainBatch(NamedTuple):
     rows: PackedTexts
     examples_PT: jax.Array  # uint32, of each text the number of its example in the data: its dropout follows from it
     columns_PT: jax.Array  # int32, of each text its column s
-    where_SB: jax.Array  # int32, where text s of example b stands: row * T + slot
+    index_SB: jax.Array  # int32, where text s of example b stands: row * T + slot
     targets: Targets
 
 
@@ -60,7 +60,7 @@ def initial_state(params: dict[str, Tree], optimizer: optax.GradientTransformati
 
 
 def dropout_keys(key: jax.Array, step: jax.Array, batch: TrainBatch) -> jax.Array:
-    """One key per text, keys_PT, from the run's key, the step, the example's own number and the column.
+    """One key per text, dropout_keys_PT, from the run's key, the step, the example's own number and the column.
 
     Where in the batch an example stands, in which row, and on which device, does not matter.
     """
@@ -80,7 +80,7 @@ def itself(params: Tree) -> Tree:
 def siamese_loss(
     params: dict[str, Tree],
     batch: TrainBatch,
-    keys_PT: jax.Array | None,
+    dropout_keys_PT: jax.Array | None,
     *,
     definition: nnx.GraphDef,
     loss: Callable[..., jax.Array],
@@ -91,18 +91,18 @@ def siamese_loss(
 
     Args:
         params: {"model", "head"}.
-        keys_PT: one dropout key per text, or None.
+        dropout_keys_PT: one dropout key per text, or None.
         definition: of the `SentenceModel` (`sentence_model.define`), or of a `PairModel`.
         loss: (embeddings_SBD, targets, head) -> scalar.
         remat: see `embed`.
         whole: from what is trained to the model's parameters.
     """
-    embeddings_PTD = embed(definition, whole(params["model"]), batch.rows, keys_PT, remat)
-    return loss(by_example(embeddings_PTD, batch.where_SB), batch.targets, params["head"])
+    embeddings_PTD = embed(definition, whole(params["model"]), batch.rows, dropout_keys_PT, remat)
+    return loss(unpack(embeddings_PTD, batch.index_SB), batch.targets, params["head"])
 
 
 def embed(
-    definition: nnx.GraphDef, params: Tree, rows: PackedTexts, keys_PT: jax.Array | None, remat: bool = False
+    definition: nnx.GraphDef, params: Tree, rows: PackedTexts, dropout_keys_PT: jax.Array | None, remat: bool = False
 ) -> jax.Array:
     """The forward pass of packed rows: embeddings_PTD.
 
@@ -110,18 +110,18 @@ def embed(
         remat: keep only matrix products for the way back, compute the rest again (Chen et al. 2016).
     """
 
-    def forward(params: Tree, keys_PT: jax.Array | None) -> jax.Array:
-        return nnx.merge(definition, params).packed(rows, keys_PT)
+    def forward(params: Tree, dropout_keys_PT: jax.Array | None) -> jax.Array:
+        return nnx.merge(definition, params).packed(rows, dropout_keys_PT)
 
     if remat:
         forward = jax.checkpoint(forward, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
-    return forward(params, keys_PT)
+    return forward(params, dropout_keys_PT)
 
 
-def by_example(embeddings_PTD: jax.Array, where_SB: jax.Array) -> jax.Array:
+def unpack(embeddings_PTD: jax.Array, index_SB: jax.Array) -> jax.Array:
     """Embeddings as the rows had them -> embeddings_SBD."""
     P, T, D = embeddings_PTD.shape
-    return embeddings_PTD.reshape(P * T, D)[where_SB]
+    return embeddings_PTD.reshape(P * T, D)[index_SB]
 
 
 def train_step(
@@ -145,13 +145,15 @@ def train_step(
         chunk_size: texts differentiated at once (GradCache), None for all.
         remat, whole: see `siamese_loss`.
     """
-    keys_PT = dropout_keys(state.key, state.step, batch) if dropout else None
+    dropout_keys_PT = dropout_keys(state.key, state.step, batch) if dropout else None
     if chunk_size is None:
         value, gradient = jax.value_and_grad(siamese_loss)(
-            state.params, batch, keys_PT, definition=definition, loss=loss, remat=remat, whole=whole
+            state.params, batch, dropout_keys_PT, definition=definition, loss=loss, remat=remat, whole=whole
         )
     else:
-        value, gradient = _cached_gradient(state.params, batch, keys_PT, definition, loss, chunk_size, remat, whole)
+        value, gradient = _cached_gradient(
+            state.params, batch, dropout_keys_PT, definition, loss, chunk_size, remat, whole
+        )
     return apply_gradient(state, value, gradient, optimizer)
 
 
@@ -175,7 +177,7 @@ def apply_gradient(
 def _cached_gradient(
     params: dict[str, Tree],
     batch: TrainBatch,
-    keys_PT: jax.Array | None,
+    dropout_keys_PT: jax.Array | None,
     definition: nnx.GraphDef,
     loss: Callable[..., jax.Array],
     chunk_size: int,
@@ -188,12 +190,12 @@ def _cached_gradient(
         return embed(definition, whole(trained), rows, keys, remat)
 
     def loss_of_rows(embeddings_PTD: jax.Array, head: Tree, targets: Targets) -> jax.Array:
-        return loss(by_example(embeddings_PTD, batch.where_SB), targets, head)
+        return loss(unpack(embeddings_PTD, batch.index_SB), targets, head)
 
     P = batch.rows.token_ids_PL.shape[0]
-    rows_a_chunk = max(1, P * chunk_size // batch.where_SB.size)
+    rows_a_chunk = max(1, P * chunk_size // batch.index_SB.size)
     value_and_grad = gradcache_value_and_grad(embed_rows, loss_of_rows, rows_a_chunk)
-    value, (model, head) = value_and_grad(params["model"], params["head"], batch.rows, keys_PT, batch.targets)
+    value, (model, head) = value_and_grad(params["model"], params["head"], batch.rows, dropout_keys_PT, batch.targets)
     return value, {"model": model, "head": head}
 
 

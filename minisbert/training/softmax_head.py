@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minisbert.atomic_write import whole_file
 from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
-from minisbert.checkpoint.whole_folder import whole_file
 from minisbert.errors import ModelFolderError
 from minisbert.training.pair_losses import CONCATENATIONS
 

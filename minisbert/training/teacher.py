@@ -12,7 +12,7 @@ def load_teacher(name: str, student: SentenceEncoder) -> SentenceEncoder:
     """
     teacher = SentenceEncoder.load(name)
     width = teacher.get_embedding_dimension()
-    if width != student.design.dimension:
+    if width != student.model_config.dimension:
         raise InputError(
             f"teacher {name} has embeddings of width {width}, the model {student.design.dimension}. "
             "Expected the same: add a Dense module to the model, or take another teacher."

@@ -25,7 +25,7 @@ def scaled_dot_product_attention(
     bias_NQK: jax.Array | None = None,
     *,
     dropout_rate: float = 0.0,
-    keys_BL: jax.Array | None = None,
+    dropout_keys_BL: jax.Array | None = None,
 ) -> jax.Array:
     """Weighted mean of the values, weighted by how well each key answers the query (Vaswani 3.2.1, equation 1).
 
@@ -33,7 +33,7 @@ def scaled_dot_product_attention(
         mask_BK: True where the key is a real token; padding gets weight exactly 0, and so gradient exactly 0. Or
             mask_BQK, True where the query may look at the key: rows that hold several texts (text/packing.py).
         bias_NQK: added to the scores before the softmax (relative positions), or None.
-        dropout_rate, keys_BL: dropout of the attention weights, as BERT does in training; one key per token.
+        dropout_rate, dropout_keys_BL: dropout of the attention weights, as BERT does in training; one key per token.
 
     Returns:
         context_BNQH in float32 at least, as the softmax is.
@@ -45,22 +45,24 @@ def scaled_dot_product_attention(
         [0.5, 0.5, 0.5, 0.5]
     """
     head_width = query_BNQH.shape[-1]
-    exact = jnp.promote_types(query_BNQH.dtype, jnp.float32)
+    accum_dtype = jnp.promote_types(query_BNQH.dtype, jnp.float32)
     # The scale goes into the query: Q*H products instead of Q*K. Heads stand before tokens, so that each head's
     # product is one matrix product; with heads last XLA:CPU takes 2.1 times as long at 4 x 256 tokens.
-    scores_BNQK = jnp.einsum("BNQH,BNKH->BNQK", query_BNQH * head_width**-0.5, key_BNKH, preferred_element_type=exact)
+    scores_BNQK = jnp.einsum(
+        "BNQH,BNKH->BNQK", query_BNQH * head_width**-0.5, key_BNKH, preferred_element_type=accum_dtype
+    )
     if bias_NQK is not None:
         scores_BNQK = scores_BNQK + bias_NQK
     # The lowest finite number, not -inf: a row of a batch that is all padding stays free of NaN.
     mask_B1QK = mask_BK[:, None, None, :] if mask_BK.ndim == 2 else mask_BK[:, None]
-    scores_BNQK = jnp.where(mask_B1QK, scores_BNQK, jnp.finfo(exact).min)
+    scores_BNQK = jnp.where(mask_B1QK, scores_BNQK, jnp.finfo(accum_dtype).min)
     # softmax(scores) V = (exp(scores - max) V) / sum(exp(scores - max)): dividing the H values of a query instead of
     # its K weights saves a pass over [Q, K] (1.25 times as fast at 4 x 256). The maximum only shifts; it has no slope.
     highest_BNQ1 = jax.lax.stop_gradient(scores_BNQK.max(axis=-1, keepdims=True))
     weights_BNQK = jnp.exp(scores_BNQK - highest_BNQ1)
     total_BNQ1 = weights_BNQK.sum(axis=-1, keepdims=True)
-    weights_BNQK = dropout_weights(weights_BNQK, dropout_rate, keys_BL).astype(value_BNKH.dtype)
-    context_BNQH = jnp.einsum("BNQK,BNKH->BNQH", weights_BNQK, value_BNKH, preferred_element_type=exact)
+    weights_BNQK = dropout_weights(weights_BNQK, dropout_rate, dropout_keys_BL).astype(value_BNKH.dtype)
+    context_BNQH = jnp.einsum("BNQK,BNKH->BNQH", weights_BNQK, value_BNKH, preferred_element_type=accum_dtype)
     return context_BNQH / total_BNQ1
 
 
@@ -81,7 +83,7 @@ class MultiHeadSelfAttention(nnx.Module):
         hidden_BLD: jax.Array,
         mask_BL: jax.Array,
         bias_NQK: jax.Array | None = None,
-        keys_BL: jax.Array | None = None,
+        dropout_keys_BL: jax.Array | None = None,
     ) -> jax.Array:
         """hidden_BLD -> hidden_BLD; each token becomes a mixture of all real tokens of its sentence."""
         B, L, D = hidden_BLD.shape
@@ -94,6 +96,6 @@ class MultiHeadSelfAttention(nnx.Module):
             mask_BL,
             bias_NQK,
             dropout_rate=self.dropout_rate,
-            keys_BL=fold(keys_BL, 0),
+            dropout_keys_BL=fold(dropout_keys_BL, 0),
         )
         return self.output(jnp.transpose(context_BNLH, (0, 2, 1, 3)).reshape(B, L, D))

@@ -82,9 +82,11 @@ class Block(nnx.Module):
         hidden_BLD: jax.Array,
         mask_BL: jax.Array,
         bias_NQK: jax.Array | None = None,
-        keys_BL: jax.Array | None = None,
+        dropout_keys_BL: jax.Array | None = None,
     ) -> jax.Array:
-        attended_BLD = self.attention(hidden_BLD, mask_BL, bias_NQK, fold(keys_BL, 0))
-        hidden_BLD = self.attention_norm(hidden_BLD + dropout(attended_BLD, self.hidden_dropout, fold(keys_BL, 1)))
+        attended_BLD = self.attention(hidden_BLD, mask_BL, bias_NQK, fold(dropout_keys_BL, 0))
+        hidden_BLD = self.attention_norm(
+            hidden_BLD + dropout(attended_BLD, self.hidden_dropout, fold(dropout_keys_BL, 1))
+        )
         fed_BLD = self.feed_forward(hidden_BLD)
-        return self.feed_forward_norm(hidden_BLD + dropout(fed_BLD, self.hidden_dropout, fold(keys_BL, 2)))
+        return self.feed_forward_norm(hidden_BLD + dropout(fed_BLD, self.hidden_dropout, fold(dropout_keys_BL, 2)))

@@ -2,7 +2,7 @@
 
 A module that stores its own random state gives other masks when the batch is split, padded, packed or sharded. Here a
 token's mask follows from its own key alone, and its key from its text and its place in it (`token_keys`). So the same
-text is dropped the same way whatever stands beside it, in whichever row, on whichever device. `keys_BL=None` means
+text is dropped the same way whatever stands beside it, in whichever row, on whichever device. `dropout_keys_BL=None` means
 inference: nothing is dropped.
 """
 
@@ -11,42 +11,42 @@ import jax.numpy as jnp
 from jax.extend.random import threefry2x32_p
 
 
-def token_keys(keys_BL: jax.Array, positions_BL: jax.Array) -> jax.Array:
+def token_keys(dropout_keys_BL: jax.Array, positions_BL: jax.Array) -> jax.Array:
     """Each token's own key, from the key of its text and its position in the text."""
-    return jax.vmap(jax.vmap(jax.random.fold_in))(keys_BL, positions_BL)
+    return jax.vmap(jax.vmap(jax.random.fold_in))(dropout_keys_BL, positions_BL)
 
 
-def packed_token_keys(keys_PT: jax.Array, slots_PL: jax.Array, positions_PL: jax.Array) -> jax.Array:
+def packed_token_keys(dropout_keys_PT: jax.Array, segmentation_PL: jax.Array, position_PL: jax.Array) -> jax.Array:
     """Each token's own key where a row holds several texts (text/packing.py): `token_keys` of its text and place."""
-    return token_keys(jnp.take_along_axis(keys_PT, jnp.maximum(slots_PL, 0), axis=1), positions_PL)
+    return token_keys(jnp.take_along_axis(dropout_keys_PT, jnp.maximum(segmentation_PL, 0), axis=1), position_PL)
 
 
-def fold(keys_BL: jax.Array | None, number: int) -> jax.Array | None:
+def fold(dropout_keys_BL: jax.Array | None, number: int) -> jax.Array | None:
     """A fresh key per token for the `number`-th place that drops; None stays None."""
-    if keys_BL is None:
+    if dropout_keys_BL is None:
         return None
-    return jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, number)))(keys_BL)
+    return jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, number)))(dropout_keys_BL)
 
 
-def dropout(x_BLD: jax.Array, rate: float, keys_BL: jax.Array | None) -> jax.Array:
+def dropout(x_BLD: jax.Array, rate: float, dropout_keys_BL: jax.Array | None) -> jax.Array:
     """Set each element to 0 with probability `rate` and scale the rest by 1 / (1 - rate).
 
     Args:
         x_BLD: any array with the tokens on the first two axes.
         rate: probability of dropping, 0 <= rate < 1.
-        keys_BL: one key per token, or None for inference.
+        dropout_keys_BL: one key per token, or None for inference.
 
     Example:
         >>> dropout(jnp.ones((1, 2, 3)), 0.5, None).tolist()
         [[[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]]
     """
-    if keys_BL is None or rate == 0.0:
+    if dropout_keys_BL is None or rate == 0.0:
         return x_BLD
-    bits_BLD = jax.vmap(jax.vmap(lambda key: jax.random.bits(key, x_BLD.shape[2:])))(keys_BL)
+    bits_BLD = jax.vmap(jax.vmap(lambda key: jax.random.bits(key, x_BLD.shape[2:])))(dropout_keys_BL)
     return _keep(x_BLD, rate, bits_BLD)
 
 
-def dropout_weights(weights_BNQK: jax.Array, rate: float, keys_BL: jax.Array | None) -> jax.Array:
+def dropout_weights(weights_BNQK: jax.Array, rate: float, dropout_keys_BL: jax.Array | None) -> jax.Array:
     """Dropout of attention weights: the mask of a weight follows from its two tokens and its head.
 
     The generator is JAX's own (threefry; Salmon et al. 2011): keyed by the query's key, it counts by the key token's
@@ -54,12 +54,12 @@ def dropout_weights(weights_BNQK: jax.Array, rate: float, keys_BL: jax.Array | N
 
     Args:
         weights_BNQK: Q and K are the same tokens.
-        rate, keys_BL: as for `dropout`.
+        rate, dropout_keys_BL: as for `dropout`.
     """
-    if keys_BL is None or rate == 0.0:
+    if dropout_keys_BL is None or rate == 0.0:
         return weights_BNQK
     N = weights_BNQK.shape[1]
-    word_BL2 = jax.random.key_data(keys_BL)
+    word_BL2 = jax.random.key_data(dropout_keys_BL)
     pairs = -(-N // 2)  # one call of the generator gives two words, for two heads
     words = jnp.broadcast_arrays(
         word_BL2[:, None, :, None, 0],

@@ -61,7 +61,7 @@ class RotarySelfAttention(nnx.Module):
         mask_BL: jax.Array,
         angles: tuple[np.ndarray, np.ndarray],
         bias_1QK: jax.Array | None = None,
-        keys_BL: jax.Array | None = None,
+        dropout_keys_BL: jax.Array | None = None,
     ) -> jax.Array:
         """hidden_BLD -> hidden_BLD; `angles` are those of `positions.rotary_angles`."""
         B, L, D = hidden_BLD.shape
@@ -74,7 +74,7 @@ class RotarySelfAttention(nnx.Module):
             mask_BL,
             bias_1QK,
             dropout_rate=self.dropout_rate,
-            keys_BL=fold(keys_BL, 0),
+            dropout_keys_BL=fold(dropout_keys_BL, 0),
         )
         return self.output(jnp.transpose(context_BNLH, (0, 2, 1, 3)).reshape(B, L, D))
 
@@ -90,9 +90,9 @@ class GatedFeedForward(nnx.Module):
         self.up = nnx.Linear(width, 2 * inner_width, use_bias=False, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
         self.down = nnx.Linear(inner_width, width, use_bias=False, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
 
-    def __call__(self, hidden_BLD: jax.Array, keys_BL: jax.Array | None = None) -> jax.Array:
+    def __call__(self, hidden_BLD: jax.Array, dropout_keys_BL: jax.Array | None = None) -> jax.Array:
         inner_BLF, gate_BLF = jnp.split(self.up(hidden_BLD), 2, axis=-1)
-        return self.down(dropout(self.activation(inner_BLF) * gate_BLF, self.dropout_rate, keys_BL))
+        return self.down(dropout(self.activation(inner_BLF) * gate_BLF, self.dropout_rate, dropout_keys_BL))
 
 
 class PreNormBlock(nnx.Module):
@@ -134,9 +134,9 @@ class PreNormBlock(nnx.Module):
         mask_BL: jax.Array,
         angles: tuple[np.ndarray, np.ndarray],
         bias_1QK: jax.Array | None = None,
-        keys_BL: jax.Array | None = None,
+        dropout_keys_BL: jax.Array | None = None,
     ) -> jax.Array:
         normed_BLD = hidden_BLD if self.attention_norm is None else self.attention_norm(hidden_BLD)
-        attended_BLD = self.attention(normed_BLD, mask_BL, angles, bias_1QK, fold(keys_BL, 0))
-        hidden_BLD = hidden_BLD + dropout(attended_BLD, self.attention_dropout, fold(keys_BL, 1))
-        return hidden_BLD + self.feed_forward(self.feed_forward_norm(hidden_BLD), fold(keys_BL, 2))
+        attended_BLD = self.attention(normed_BLD, mask_BL, angles, bias_1QK, fold(dropout_keys_BL, 0))
+        hidden_BLD = hidden_BLD + dropout(attended_BLD, self.attention_dropout, fold(dropout_keys_BL, 1))
+        return hidden_BLD + self.feed_forward(self.feed_forward_norm(hidden_BLD), fold(dropout_keys_BL, 2))

@@ -28,9 +28,9 @@ class Minisbert:
     name = "minisbert"
 
     def __init__(self) -> None:
-        from minisbert.forward import keep_compiled
+        from minisbert.inference.compiled import enable_compilation_cache
 
-        keep_compiled()  # where the user's cache is, before a case says otherwise
+        enable_compilation_cache()  # where the user's cache is, before a case says otherwise
 
     def judge(self, error: BaseException, expect: Refused | Gives) -> Outcome:
         """See `judge_own`."""
@@ -79,13 +79,13 @@ class Minisbert:
 
     def search(self, queries: Any, corpus: Any, k: Any) -> Any:
         """(scores, rows) of the k nearest."""
-        from minisbert.tasks.search import nearest
+        from minisbert.search.exact import nearest
 
         return tuple(nearest(queries, corpus, k))
 
     def communities(self, embeddings: Any, threshold: Any = 0.75, size: Any = 2) -> Any:
         """Groups of rows."""
-        from minisbert.tasks.clustering import community_detection
+        from minisbert.mining.clustering import community_detection
 
         return community_detection(embeddings, threshold, size)
 

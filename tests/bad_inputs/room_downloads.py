@@ -22,7 +22,7 @@ def asked(name: Any, **options: Any) -> Act:
     """`locate` without any network."""
 
     def act(lib: Any, work: Work) -> Any:
-        from minisbert.checkpoint.download import locate
+        from minisbert.download.locate import locate
 
         options.setdefault("offline", True)
         return locate(name, show_progress=False, **options)
@@ -36,7 +36,8 @@ def from_hub(lie: Callable[[HubStandIn], Any], name: str = "org/tiny", **options
     def act(lib: Any, work: Work) -> Any:
         from huggingface_hub import constants
 
-        from minisbert.checkpoint import download, hub
+        from minisbert.download import hub
+        from minisbert.download import locate as download
 
         stand_in = HubStandIn()
         thread = threading.Thread(target=stand_in.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)

@@ -203,7 +203,7 @@ def index(**options: Any) -> Act:
     """Make an index, add rows."""
 
     def act(lib: Any, work: Work) -> Any:
-        from minisbert.tasks.index import Index
+        from minisbert.search.index import Index
 
         made = Index(**options)
         made.add(ROWS)
@@ -216,7 +216,7 @@ def adding(*arguments: Any, **options: Any) -> Act:
     """Add something to an index that has an encoder."""
 
     def act(lib: Any, work: Work) -> Any:
-        from minisbert.tasks.index import Index
+        from minisbert.search.index import Index
 
         made = Index(lib.encoder)
         made.add(["a man"], ids=["first"])
@@ -229,7 +229,7 @@ def asking(*arguments: Any, **options: Any) -> Act:
     """Ask an index of four rows."""
 
     def act(lib: Any, work: Work) -> Any:
-        from minisbert.tasks.index import Index
+        from minisbert.search.index import Index
 
         made = Index()
         made.add(ROWS)
@@ -242,7 +242,7 @@ def saved(spoil: Callable[[Path], Any], precision: str = "float32") -> Act:
     """Save an index, spoil its folder, load and ask it."""
 
     def act(lib: Any, work: Work) -> Any:
-        from minisbert.tasks.index import Index
+        from minisbert.search.index import Index
 
         made = Index(precision=precision)
         made.add(np.tile(ROWS, (1, 2)), texts=["a", "b", "c", "d"])
@@ -437,7 +437,7 @@ def npy_search(data: bytes) -> Act:
     """Search in a .npy file."""
 
     def act(lib: Any, work: Work) -> Any:
-        from minisbert.tasks.search import nearest
+        from minisbert.search.exact import nearest
 
         return nearest(ROWS, work.file("corpus.npy", data), 2)
 
@@ -592,8 +592,8 @@ def reranked(scores: Any, **options: Any) -> Act:
     """Retrieve two texts and rerank them by scores."""
 
     def act(lib: Any, work: Work) -> Any:
-        from minisbert.tasks.index import Index
-        from minisbert.tasks.rerank import retrieve_and_rerank
+        from minisbert.search.index import Index
+        from minisbert.search.rerank import retrieve_and_rerank
 
         made = Index(lib.encoder)
         made.add(["a man", "a dog"])
@@ -606,7 +606,7 @@ def negatives(*arguments: Any, **options: Any) -> Act:
     """Mine hard negatives."""
 
     def act(lib: Any, work: Work) -> Any:
-        from minisbert.tasks.negatives import hard_negatives
+        from minisbert.mining.hard_negatives import hard_negatives
 
         return hard_negatives(lib.encoder, *arguments, **options)
 
@@ -617,7 +617,7 @@ def sts(data: str, name: str = "sts.tsv") -> Act:
     """Read an STS file and score tiny-bert on it."""
 
     def act(lib: Any, work: Work) -> Any:
-        from minisbert.tasks.sts import evaluate_sts, read_sts
+        from minisbert.evaluation.sts import evaluate_sts, read_sts
 
         return evaluate_sts(lib.encoder, read_sts(work.file(name, data)), resamples=10)
 
@@ -628,7 +628,7 @@ def collection(**files: str) -> Act:
     """Read a collection in BEIR's layout."""
 
     def act(lib: Any, work: Work) -> Any:
-        from minisbert.tasks.retrieval import read_retrieval
+        from minisbert.evaluation.retrieval import read_retrieval
 
         good = {
             "corpus.jsonl": '{"_id": "d1", "text": "a man"}\n{"_id": "d2", "text": "a dog"}\n',
@@ -731,7 +731,7 @@ def _of_folder(name: str) -> str:
 
 def loading(path: Any) -> Act:
     """Load an index from what is no folder of one."""
-    return lambda lib, work: __import__("minisbert.tasks.index", fromlist=["Index"]).Index.load(path)
+    return lambda lib, work: __import__("minisbert.search.index", fromlist=["Index"]).Index.load(path)
 
 
 CASES = [

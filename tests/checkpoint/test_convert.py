@@ -14,11 +14,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from minisbert.checkpoint.convert import Converted, convert, export, flatten
-from minisbert.checkpoint.download import locate
 from minisbert.checkpoint.tensors import INDEX, WEIGHTS, SafetensorsFiles, write_tensors
+from minisbert.download.locate import locate
 from minisbert.encoders import FAMILIES
 from minisbert.errors import DownloadError, ModelFolderError
-from minisbert.sentence_model import Design, define
+from minisbert.sentence_model import ModelConfig, define
 
 TINY = Path(__file__).parents[2] / "weights"
 TINIES = ["tiny-bert", "tiny-mpnet", "tiny-roberta", "tiny-distilbert", "tiny-albert", "tiny-modernbert"]
@@ -26,7 +26,7 @@ FAMILY = {name: name.removeprefix("tiny-") for name in TINIES}
 FAMILY |= {"all-MiniLM-L6-v2": "bert", "all-mpnet-base-v2": "mpnet"}
 REAL = [pytest.param(name, marks=pytest.mark.real) for name in ("all-MiniLM-L6-v2", "all-mpnet-base-v2")]
 # Stand in the same checkpoints, are not computed, and come back.
-CARRIED = {
+PASSTHROUGH = {
     "bert": {
         "embeddings.position_ids": np.arange(64)[None],
         "pooler.dense.weight": np.random.default_rng(0).normal(size=(32, 32)).astype(np.float32),
@@ -91,14 +91,14 @@ def folder(name: str) -> Path:
 def read(tensors, place: Path, family: str, **options) -> Converted:
     code = FAMILIES[family]
     config = code.Config.from_json(json.loads((place / "config.json").read_text()))
-    leaves = flatten(define(Design(family, config))[1])
+    leaves = flatten(define(ModelConfig(family, config))[1])
     shapes = {name.removeprefix("encoder."): tuple(leaf.shape) for name, leaf in leaves.items()}
     return convert(
         tensors,
         code.RULES,
         shapes,
         layers=config.num_hidden_layers,
-        carried=code.CARRIED,
+        passthrough=code.PASSTHROUGH,
         prefix=code.PREFIX,
         **options,
     )
@@ -142,16 +142,16 @@ def test_export_of_convert_is_the_file_to_the_bit(name, tmp_path):
 
 def test_carried_tensors_come_back(tiny):
     place, family, arrays = tiny
-    whole = arrays | CARRIED[family]
+    whole = arrays | PASSTHROUGH[family]
     converted = read(InMemory(whole), place, family)
-    assert converted.carried.keys() == CARRIED[family].keys()
+    assert converted.passthrough.keys() == PASSTHROUGH[family].keys()
     same_bits(written_back(converted, place, family), whole)
 
 
 def test_prefix_comes_back(tiny):
     place, family, arrays = tiny
     prefix = FAMILIES[family].PREFIX
-    heads = {n: a for n, a in CARRIED[family].items() if not n.startswith(("embeddings.", "pooler."))}
+    heads = {n: a for n, a in PASSTHROUGH[family].items() if not n.startswith(("embeddings.", "pooler."))}
     whole = {prefix + name: array for name, array in arrays.items()} | heads
     converted = read(InMemory(whole), place, family)
     same_bits(written_back(converted, place, family), whole)

@@ -22,7 +22,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from minisbert import SentenceEncoder, limits
-from minisbert.checkpoint import whole_folder
+from minisbert import atomic_write as whole_folder
 from minisbert.errors import InputError, MinisbertError, ModelFolderError
 from minisbert.pretrained import load_pretrained
 
@@ -130,7 +130,7 @@ def both(*changes: Callable[[Path], Any]) -> Callable[[Path], None]:
 
 def test_the_good_models_load():
     for family in ("bert", "mpnet"):
-        assert load_pretrained(WEIGHTS / f"tiny-{family}").design.model_type == family
+        assert load_pretrained(WEIGHTS / f"tiny-{family}").model_config.model_type == family
 
 
 # --- any JSON file -------------------------------------------------------------------------------------------------
@@ -309,7 +309,7 @@ def test_the_numbers_of_config_that_are_fine(model):
     edit("config.json", pad_token_id=None, is_decoder=False, pruned_heads={}, hidden_dropout_prob=0, torch_dtype="x")(
         folder
     )
-    assert load_pretrained(folder).design.config.hidden_dropout_prob == 0
+    assert load_pretrained(folder).model_config.config.hidden_dropout_prob == 0
 
 
 # --- modules.json --------------------------------------------------------------------------------------------------
@@ -1113,14 +1113,14 @@ def test_save_replaces_a_model_whole(encoder, tmp_path):
     encoder.save(target)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert not (target / "left over.txt").exists()
-    assert load_pretrained(target).design == load_pretrained(WEIGHTS / "tiny-mpnet").design
+    assert load_pretrained(target).model_config == load_pretrained(WEIGHTS / "tiny-mpnet").model_config
 
 
 def test_save_into_an_empty_folder_and_a_new_path(encoder, tmp_path):
     (tmp_path / "empty").mkdir()
     for target in (tmp_path / "empty", tmp_path / "new" / "path", str(tmp_path / "text")):
         encoder.save(target)
-        assert load_pretrained(Path(target)).design.model_type == "mpnet"
+        assert load_pretrained(Path(target)).model_config.model_type == "mpnet"
 
 
 def test_save_over_the_folder_it_was_read_from(model):

@@ -239,7 +239,7 @@ def test_a_model2vec_folder_that_is_not_clear(normalize, tmp_path):
     write("config.json", {"model_type": "model2vec", "normalize": normalize})(folder)
     refused(lambda: load_pretrained(folder), "config.json", "normalize")
     write("config.json", {"model_type": "model2vec"})(folder)
-    assert load_pretrained(folder).design.dimension == 24
+    assert load_pretrained(folder).model_config.dimension == 24
 
 
 # --- Routers ---------------------------------------------------------------------------------------------------------

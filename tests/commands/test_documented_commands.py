@@ -16,15 +16,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from documents import DOCUMENTS, ROOT, TINY, blocks, commands, flags_of, ladder, spans, unoptimized, write_data
 from test_verify import known_as
 
-from minisbert.checkpoint.download import locate
 from minisbert.commands import COMMANDS
+from minisbert.download.locate import locate
 from minisbert.errors import MinisbertError
 
 # How a command begins -> why no test runs it. The longest that fits counts.
 NOT_RUN = {
     "minisbert demo": "needs the real model; .ci/run has it word for word, in the README's first line",
-    "minisbert bench": "minutes of a quiet machine, and the rivals; tests/commands/test_bench.py runs small races",
-    "minisbert tune": "measures this machine for long and keeps what it found; tests/tasks/test_tune.py",
+    "minisbert bench": "minutes of a quiet machine, and the rivals; tests/benchmarks/test_bench.py runs small races",
+    "minisbert tune": "measures this machine for long and keeps what it found; tests/inference/test_tune.py",
     "--cluster": "needs a pod",
     "--coordinator": "needs four hosts; tests/training/two_hosts.py starts two",
     "--loss pearson": "the reader's own loss; tests/training/test_new_loss.py writes it and runs this",
@@ -35,7 +35,7 @@ NOT_RUN = {
     "python tests/parity/": "the peer library and hours",
     "python tests/training/": "minutes",
     "python tests/tasks/": "minutes",
-    "python tests/encoders/": "needs the real model; tests/endurance/test_measuring.py measures a tiny one",
+    "python tests/encoders/": "needs the real model; tests/benchmarks/test_measuring.py measures a tiny one",
     "python tests/fuzz/": "minutes; tests/fuzz has a short run",
     "python tests/bad_inputs/": "minutes; tests/bad_inputs/test_battery.py runs the fast half",
     "python tests/faults/": "minutes; tests/faults has short runs",

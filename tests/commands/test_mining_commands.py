@@ -117,7 +117,9 @@ def test_headline(run, tiny_bert, tmp_path, monkeypatch):
         def predict(self, pairs):
             return np.zeros(len(pairs))
 
-    monkeypatch.setitem(sys.modules, "minisbert.cross_encoder", types.SimpleNamespace(CrossEncoder=CrossEncoder))
+    monkeypatch.setitem(
+        sys.modules, "minisbert.cross_encoder.encoder", types.SimpleNamespace(CrossEncoder=CrossEncoder)
+    )
     out = tmp_path / "headline.png"
     result = run("headline", tiny_bert, "--sentences", 20, "--pairs", 5, "--out", out)
     assert result.code == 0, result.err

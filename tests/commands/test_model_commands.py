@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from minisbert import DownloadError, SentenceEncoder
-from minisbert.checkpoint.download import locate
 from minisbert.commands import demo as demo_command
 from minisbert.commands import main
+from minisbert.download.locate import locate
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 PNG = b"\x89PNG\r\n\x1a\n"

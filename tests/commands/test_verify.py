@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from minisbert import SentenceEncoder
-from minisbert.checkpoint import catalog
-from minisbert.checkpoint.catalog import MODELS, FileRecord, Model
-from minisbert.checkpoint.download import locate
 from minisbert.commands import main, verify
 from minisbert.commands.demo import PUBLISHED, SENTENCES
 from minisbert.commands.goldens import GOLDENS, Golden
+from minisbert.download import catalog
+from minisbert.download.catalog import MODELS, FileRecord, Model
+from minisbert.download.locate import locate
 from minisbert.errors import DownloadError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "checkpoint"))

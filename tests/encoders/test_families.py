@@ -43,7 +43,7 @@ class Model:
     def __init__(self, family: str):
         pretrained = load_pretrained(tiny(family))
         self.family = family
-        self.config = pretrained.design.config
+        self.config = pretrained.model_config.config
         self.params = jax.tree.map(np.asarray, pretrained.params["encoder"])
         self.padding = pretrained.folder.config["pad_token_id"]
         model = self.encoder(np.float32)

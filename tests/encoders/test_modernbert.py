@@ -80,9 +80,9 @@ def test_dropout_follows_each_sentences_key_alone():
     model, _ = random_encoder(modernbert, chosen)
     token_ids_BL = np.random.default_rng(0).integers(5, chosen.vocab_size, (3, 4))
     mask_BL = np.arange(4) < np.array([4, 1, 3])[:, None]
-    keys_BL, others_BL = (jax.random.split(jax.random.key(seed), token_ids_BL.shape) for seed in (0, 1))
-    found = model(token_ids_BL, mask_BL, None, keys_BL)
-    backwards = model(token_ids_BL[::-1], mask_BL[::-1], None, keys_BL[::-1])[::-1]
+    dropout_keys_BL, others_BL = (jax.random.split(jax.random.key(seed), token_ids_BL.shape) for seed in (0, 1))
+    found = model(token_ids_BL, mask_BL, None, dropout_keys_BL)
+    backwards = model(token_ids_BL[::-1], mask_BL[::-1], None, dropout_keys_BL[::-1])[::-1]
     np.testing.assert_allclose(backwards[mask_BL], found[mask_BL], rtol=0, atol=5e-6)
     for other in (model(token_ids_BL, mask_BL), model(token_ids_BL, mask_BL, None, others_BL)):
         assert np.abs(found - other)[mask_BL].max() > 0.1

@@ -42,7 +42,7 @@ def pretrained():
 
 @pytest.fixture(scope="module")
 def config(pretrained):
-    return pretrained.design.config
+    return pretrained.model_config.config
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from minisbert.pretrained import load_pretrained
 from minisbert.reference.pooling import mean
 from minisbert.reference.similarity import normalize
 from minisbert.reference.static import static
+from minisbert.search.fingerprint import fingerprint
 from minisbert.sentence_model import define
-from minisbert.tasks.fingerprint import fingerprint
 from minisbert.text.packing import pack
 from minisbert.training.config import TrainConfig
 from minisbert.training.loop import train
@@ -37,7 +37,7 @@ def twin(texts: list[str]) -> np.ndarray:
     token_ids_BL = np.array([row + [0] * (L - len(row)) for row in ids])
     mask_BL = np.arange(L) < np.array([len(row) for row in ids])[:, None]
     params = jax.tree.map(np.asarray, pretrained.params["encoder"])
-    return normalize(mean(static(params, pretrained.design.config, token_ids_BL, mask_BL), mask_BL))
+    return normalize(mean(static(params, pretrained.model_config.config, token_ids_BL, mask_BL), mask_BL))
 
 
 def test_encode_is_the_twins():
@@ -61,15 +61,15 @@ def test_packed_texts_are_as_they_are_alone_the_empty_ones_too():
     pretrained = load_pretrained(STATIC)
     ids = pretrained.tokenizer.tokenize(TEXTS, max_length=1000).ids
     rows, where = pack(ids, padding_id=0)
-    for modules in (pretrained.design.modules, (Pooling(),)):
-        design = replace(pretrained.design, modules=modules)
-        definition, _ = define(design)
+    for modules in (pretrained.model_config.modules, (Pooling(),)):
+        model_config = replace(pretrained.model_config, modules=modules)
+        definition, _ = define(model_config)
 
-        def embed(params, definition=definition, width=design.dimension):
+        def embed(params, definition=definition, width=model_config.dimension):
             return nnx.merge(definition, params).packed(rows).reshape(-1, width)[where]
 
         expected_BD = twin(TEXTS)
-        if modules == pretrained.design.modules:
+        if modules == pretrained.model_config.modules:
             np.testing.assert_allclose(jax.jit(embed)(pretrained.params), expected_BD, rtol=0, atol=FLOAT32)
         slopes = jax.jit(jax.grad(lambda params, embed=embed: embed(params)[np.array([1, 3])].sum()))(pretrained.params)
         assert all((np.asarray(slope) == 0).all() for slope in jax.tree.leaves(slopes))

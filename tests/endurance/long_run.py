@@ -89,7 +89,7 @@ def programs(encoder: SentenceEncoder) -> tuple[int, int]:
     """How many programs were compiled, and how many the table of shapes allows."""
     shapes = [(line.rows, line.length, line.output) for line in encoder.compilations]
     assert len(set(shapes)) == len(shapes), "a shape was compiled twice"
-    return len(shapes), len(encoder.shapes.all(encoder.pretrained.capacity))
+    return len(shapes), len(encoder.shapes.all(encoder.pretrained.max_positions))
 
 
 def main() -> int:

@@ -24,7 +24,7 @@ import pytest
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from minisbert.checkpoint import whole_folder
+from minisbert import atomic_write as whole_folder
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

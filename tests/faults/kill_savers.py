@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from minisbert.atomic_write import staged_folder, whole_file
 from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
-from minisbert.checkpoint.whole_folder import staged_folder, whole_file
 
 FILES = ("config.json", "modules.json", "tokenizer.json")
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from disk import Disk, leave, small_disk, snapshot
 
-from minisbert.checkpoint import catalog, download, staging
-from minisbert.checkpoint.catalog import FileRecord, Model
+from minisbert.download import catalog, staging
+from minisbert.download import locate as download
+from minisbert.download.catalog import FileRecord, Model
 from minisbert.errors import DownloadError
 
 FILES = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 200, "1_Pooling/config.json": b"{ }"}

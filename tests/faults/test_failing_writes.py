@@ -19,13 +19,13 @@ import pytest
 from disk import Disk, largest_file, leave, small_disk, snapshot
 
 from minisbert import CrossEncoder, SentenceEncoder
-from minisbert.checkpoint import whole_folder
+from minisbert import atomic_write as whole_folder
 from minisbert.commands.convert import convert
 from minisbert.commands.outputs import write_embeddings
 from minisbert.errors import WriteError
 from minisbert.pretrained import load_pretrained, save_pretrained
-from minisbert.tasks.export import export_parquet
-from minisbert.tasks.index import Index
+from minisbert.search.index import Index
+from minisbert.search.parquet import export_parquet
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 BYTES = re.compile(r"\d+ bytes were written, \d+ are free")
@@ -132,7 +132,7 @@ def save_converted(place: Path, state: int) -> None:
 
 
 def load_converted(place: Path) -> Any:
-    return "1" if load_pretrained(place).design.model_type == "albert" else "2"
+    return "1" if load_pretrained(place).model_config.model_type == "albert" else "2"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import kill_savers
 import pytest
 from kill_savers import kill
 
-from minisbert.checkpoint import whole_folder
+from minisbert import atomic_write as whole_folder
 
 
 def test_what_stands_is_whole(tmp_path):

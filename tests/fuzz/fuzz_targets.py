@@ -25,12 +25,12 @@ from minisbert.checkpoint.folder import read_folder
 from minisbert.checkpoint.modules import Dense
 from minisbert.checkpoint.tensors import INDEX, WEIGHTS, SafetensorsFiles
 from minisbert.commands.files import read_sentences
+from minisbert.data.rows import Rows
+from minisbert.data.rows import text as checked
 from minisbert.errors import MinisbertError
-from minisbert.pretrained import read_design
-from minisbert.tasks.vectors import NpyFile
+from minisbert.pretrained import read_model_config
+from minisbert.search.vectors import NpyFile
 from minisbert.text.tokenizer import Tokenizer
-from minisbert.training.rows import Rows
-from minisbert.training.rows import text as checked
 
 MODELS = Path(__file__).parents[2] / "weights"
 TEXTS = ["a man is walking", "", "É 中 [SEP] <s> ##a 12,5%", "x" * 300]
@@ -122,7 +122,7 @@ def model_without(*names: str) -> Callable[[Path], None]:
 
 def check_config(file: Path, content: bytes) -> None:
     """Every field that the file gives has the value that Python's json reads there."""
-    config = read_design(read_folder(file.parent)).config
+    config = read_model_config(read_folder(file.parent)).config
     values = json.loads(content)
     for field in fields(config):
         if values.get(field.name) is not None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.checkpoint.download import locate
 from minisbert.commands.demo import SENTENCES
 from minisbert.commands.goldens import GOLDENS
+from minisbert.download.locate import locate
 
 DIMENSIONS = 8
 

@@ -53,7 +53,7 @@ def folder(name: str) -> Path:
     """Where a model stands."""
     if name.startswith("tiny"):
         return WEIGHTS / ROUTES.get(name, (name, None))[0]
-    from minisbert.checkpoint.download import locate
+    from minisbert.download.locate import locate
 
     return locate(name, offline=True)
 

@@ -112,23 +112,23 @@ def ours(folder: Path, run: Run, rate: float):
     """Our loss of each step, and the parameters after the last one."""
     import jax
 
+    from minisbert.data.sampler import Batch
     from minisbert.pretrained import load_pretrained
     from minisbert.sentence_model import define
-    from minisbert.training.feed import train_batch
+    from minisbert.training.collate import train_batch
     from minisbert.training.losses import LOSSES
     from minisbert.training.optimizer import adamw, schedule
-    from minisbert.training.order import Batch
     from minisbert.training.siamese import initial_state, make_train_step
 
     model = load_pretrained(folder)
     optimizer = adamw(schedule("linear", rate, WARMUP, STEPS), weight_decay=WEIGHT_DECAY, clip_norm=1.0)
     params = {"model": jax.tree.map(jax.numpy.array, model.params), "head": {}}
     if run.loss == "softmax":
-        params["head"] = jax.tree.map(jax.numpy.array, head(model.design.dimension))
+        params["head"] = jax.tree.map(jax.numpy.array, head(model.model_config.dimension))
     state = initial_state(params, optimizer, seed=0)
-    definition, _ = define(model.design)
+    definition, _ = define(model.model_config)
     step = make_train_step(definition=definition, loss=LOSSES[run.loss].function, optimizer=optimizer, dropout=False)
-    limit = min(model.folder.max_seq_length or model.capacity, model.capacity)
+    limit = min(model.folder.max_seq_length or model.max_positions, model.max_positions)
     values = []
     for columns, labels in batches(run):
         batch = Batch(dataset=0, epoch=0, rows_B=np.arange(BATCH), texts=columns, labels=labels)

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from minisbert import SentenceEncoder
-from minisbert.checkpoint.download import locate
-from minisbert.tasks.clustering import kmeans, v_measure
+from minisbert.download.locate import locate
+from minisbert.mining.clustering import kmeans, v_measure
 
 FOLDER = Path(__file__).parents[2].parent / "shared" / "data" / "cluster"
 FILES = ["banking77_train.tsv.gz", "clinc150_train.tsv.gz"]

@@ -18,15 +18,15 @@ import numpy as np
 
 from minisbert import SentenceEncoder
 from minisbert.checkpoint.convert import Converted
-from minisbert.checkpoint.download import locate
+from minisbert.data.examples import open_examples
+from minisbert.data.sampler import Batches
+from minisbert.download.locate import locate
+from minisbert.evaluation.sts import compare_sts, evaluate_sts, read_sts
+from minisbert.evaluation.word_vectors import AveragedWords
 from minisbert.pretrained import save_pretrained
 from minisbert.sentence_model import initial_params
-from minisbert.tasks.sts import compare_sts, evaluate_sts, read_sts
-from minisbert.tasks.word_vectors import AveragedWords
 from minisbert.training.config import TrainConfig
-from minisbert.training.data import open_examples
 from minisbert.training.loop import train
-from minisbert.training.order import Batches
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 DEV = DATA / "sts" / "stsb_dev.tsv.gz"
@@ -49,12 +49,12 @@ def small_bert(folder: Path) -> Path:
     if not folder.is_dir():
         model = SentenceEncoder.load("all-MiniLM-L6-v2", offline=True).pretrained
         config = {**model.folder.config, **SMALL}
-        design = replace(model.design, config=replace(model.design.config, **SMALL))
+        model_config = replace(model.model_config, config=replace(model.model_config.config, **SMALL))
         model = replace(
             model,
-            design=design,
+            model_config=model_config,
             folder=replace(model.folder, config=config),
-            params=initial_params(design, 0),
+            params=initial_params(model_config, 0),
             leftover=Converted({}),
         )
         save_pretrained(model, folder)

@@ -16,13 +16,13 @@ import pytest
 
 from minisbert import CrossEncoder
 from minisbert.checkpoint.convert import flatten
-from minisbert.checkpoint.download import locate
+from minisbert.cross_encoder.losses import JOINT_LOSSES
+from minisbert.cross_encoder.model import define_pair
+from minisbert.data.examples import open_examples
+from minisbert.data.sampler import Batches
+from minisbert.download.locate import locate
 from minisbert.errors import DownloadError
-from minisbert.pair_model import define_pair
-from minisbert.training.data import open_examples
-from minisbert.training.feed import pair_batch
-from minisbert.training.joint_losses import JOINT_LOSSES
-from minisbert.training.order import Batches
+from minisbert.training.collate import pair_batch
 from minisbert.training.siamese import initial_state, make_train_step
 from minisbert.training.targets import Targets
 
@@ -277,7 +277,7 @@ def test_three_steps_are_torchs(family, name, tmp_path):
     # A rate at which three steps change the loss clearly and do not diverge.
     rate = 0.02
     batches = Batches([open_examples(str(file))], 4, seed=0)
-    definition, _ = define_pair(model.design)
+    definition, _ = define_pair(model.model_config)
     step = make_train_step(
         definition=definition,
         loss=JOINT_LOSSES[name].function,

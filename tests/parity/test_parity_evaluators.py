@@ -11,10 +11,16 @@ import numpy as np
 import pytest
 
 from minisbert import DownloadError, SentenceEncoder
-from minisbert.checkpoint.download import locate
-from minisbert.tasks.pair_classification import LabelledPairs, evaluate_pairs
-from minisbert.tasks.retrieval import RetrievalData, evaluate_rankings, evaluate_retrieval, index_of, read_retrieval
-from minisbert.tasks.triplets import Triplets, evaluate_triplets
+from minisbert.download.locate import locate
+from minisbert.evaluation.binary_classification import LabelledPairs, evaluate_pairs
+from minisbert.evaluation.retrieval import (
+    RetrievalData,
+    evaluate_rankings,
+    evaluate_retrieval,
+    index_of,
+    read_retrieval,
+)
+from minisbert.evaluation.triplets import Triplets, evaluate_triplets
 
 WHY = "the parity extra is not installed: pip install torch (a CPU build will do), then pip install -e .[parity]"
 torch = pytest.importorskip("torch", reason=WHY)

@@ -22,7 +22,7 @@ from minisbert import SentenceEncoder
 from minisbert.checkpoint.convert import Converted, convert, export, flatten, nest
 from minisbert.checkpoint.tensors import SafetensorsFiles
 from minisbert.encoders import FAMILIES
-from minisbert.sentence_model import Design, define
+from minisbert.sentence_model import ModelConfig, define
 from minisbert.transformer.positions import rotary_angles
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -239,11 +239,11 @@ def read(family: str, folder: Path) -> tuple[Any, Converted]:
     """Our config of a folder, and its tensors under our names."""
     code = FAMILIES[family]
     config = code.Config.from_json(json.loads((folder / "config.json").read_text()))
-    leaves = flatten(define(Design(family, config))[1])
+    leaves = flatten(define(ModelConfig(family, config))[1])
     shapes = {name.removeprefix("encoder."): tuple(leaf.shape) for name, leaf in leaves.items()}
     layers = config.num_hidden_layers
     tensors = SafetensorsFiles(folder)
-    return config, convert(tensors, code.RULES, shapes, layers=layers, carried=code.CARRIED, prefix=code.PREFIX)
+    return config, convert(tensors, code.RULES, shapes, layers=layers, passthrough=code.PASSTHROUGH, prefix=code.PREFIX)
 
 
 def batch(padding: int) -> tuple[np.ndarray, np.ndarray]:
@@ -299,7 +299,7 @@ def test_a_checkpoint_with_a_head_and_tied_weights(family, tmp_path):
     settings = KINDS[family][1](SHAPES[1])
     model = random_model(family, "ForMaskedLM", settings, tmp_path)
     config, converted = read(family, tmp_path)
-    assert converted.carried and converted.renamed
+    assert converted.passthrough and converted.renamed
     ids, mask = batch(model.config.pad_token_id)
     with torch.no_grad():
         inner = getattr(model, model.base_model_prefix)

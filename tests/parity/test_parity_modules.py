@@ -25,7 +25,7 @@ from minisbert.checkpoint.convert import Converted, export, flatten
 from minisbert.checkpoint.folder_writer import chain_of
 from minisbert.checkpoint.router import Routes
 from minisbert.errors import InputError
-from minisbert.heads import HEADS
+from minisbert.modules import HEADS
 from minisbert.pretrained import encoder_tensors, join_towers, load_pretrained
 from minisbert.sentence_model import define
 from minisbert.text.packing import pack
@@ -420,16 +420,16 @@ def with_params(pretrained: Any, params: dict[Any, Any]) -> Any:
 def test_gradients_in_every_weight(name, tmp_path):
     build(name).save(str(tmp_path / "model"), create_model_card=False)
     pretrained, other = load_pretrained(tmp_path / "model"), peer(tmp_path / "model").eval()
-    design = pretrained.design
+    model_config = pretrained.model_config
     texts = [text.replace("<pad>", "") for text in FEW]  # which MPNet's table never learns in the peer
-    weight = np.random.default_rng(2).normal(size=(len(texts), design.dimension)).astype(np.float32) / len(texts)
+    weight = np.random.default_rng(2).normal(size=(len(texts), model_config.dimension)).astype(np.float32) / len(texts)
     ids = pretrained.tokenizer.tokenize(texts, max_length=pretrained.folder.max_seq_length or 1000).ids
     rows, where = pack(ids, padding_id=pretrained.folder.config.get("pad_token_id") or 0)
-    definition, _ = define(design)
+    definition, _ = define(model_config)
 
     def score(params):
         embeddings = embed(definition, params, rows, None)
-        return (embeddings.reshape(-1, design.dimension)[where] * weight).sum()
+        return (embeddings.reshape(-1, model_config.dimension)[where] * weight).sum()
 
     slopes = slopes_under_their_names(pretrained, jax.jit(jax.grad(score))(pretrained.params))
     for b, text in enumerate(texts):  # one at a time: no padding

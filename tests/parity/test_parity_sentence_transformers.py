@@ -21,12 +21,12 @@ from flax import nnx
 
 from minisbert import SentenceEncoder, quantize_embeddings
 from minisbert.checkpoint.convert import convert, flatten, nest
-from minisbert.checkpoint.download import locate
 from minisbert.checkpoint.modules import DENSE_ACTIVATIONS, POOLING_FLAGS
 from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
+from minisbert.download.locate import locate
 from minisbert.encoders import FAMILIES
 from minisbert.errors import DownloadError
-from minisbert.sentence_model import Design, define
+from minisbert.sentence_model import ModelConfig, define
 from minisbert.transformer.positions import offset_position_ids, relative_position_buckets
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -286,7 +286,7 @@ def test_folders_by_hand_by_minisbert_and_by_the_peer(name, tmp_path):
 
     by_minisbert.save(str(tmp_path / "by-peer"), create_model_card=False)
     again = SentenceEncoder.load(tmp_path / "by-peer")
-    assert again.design.modules[0].modes == encoder.design.modules[0].modes
+    assert again.model_config.modules[0].modes == encoder.model_config.modules[0].modes
     agree(again, other, f"{name}, the peer's dialect")
 
     again.save(tmp_path / "back")
@@ -603,12 +603,14 @@ def test_hidden_states_of_random_configs(family, shape, tmp_path):
             tensor.copy_(torch.randn_like(tensor) * spread + float("LayerNorm.weight" in name))
     model.save_pretrained(str(tmp_path))
 
-    design = Design(family, FAMILIES[family].Config.from_json(json.loads((tmp_path / "config.json").read_text())))
-    definition, tree = define(design)
+    model_config = ModelConfig(
+        family, FAMILIES[family].Config.from_json(json.loads((tmp_path / "config.json").read_text()))
+    )
+    definition, tree = define(model_config)
     shapes = {name.removeprefix("encoder."): leaf.shape for name, leaf in flatten(tree).items()}
     code = FAMILIES[family]
     read = convert(
-        SafetensorsFiles(tmp_path), code.RULES, shapes, layers=layers, carried=code.CARRIED, prefix=code.PREFIX
+        SafetensorsFiles(tmp_path), code.RULES, shapes, layers=layers, passthrough=code.PASSTHROUGH, prefix=code.PREFIX
     )
     params = nest({f"encoder.{name}": array for name, array in read.params.items()})
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from minisbert.checkpoint.download import locate
+from minisbert.download.locate import locate
 from minisbert.errors import DownloadError
 from minisbert.pretrained import load_pretrained
 

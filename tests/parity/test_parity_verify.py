@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minisbert.checkpoint.download import locate
 from minisbert.commands.goldens import GOLDENS
+from minisbert.download.locate import locate
 from minisbert.errors import DownloadError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "goldens"))

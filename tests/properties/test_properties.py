@@ -18,12 +18,12 @@ from hypothesis.extra.numpy import arrays
 from minisbert.checkpoint.convert import Rule, convert, export
 from minisbert.checkpoint.modules import POOLING_MODES
 from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
+from minisbert.cross_encoder.tokens import PairTokenizer
 from minisbert.pooling import pool
 from minisbert.pretrained import load_pretrained
 from minisbert.quantization import quantize_embeddings
+from minisbert.search.exact import nearest
 from minisbert.similarity import PAIRWISE_SIMILARITIES, SIMILARITIES
-from minisbert.tasks.search import nearest
-from minisbert.text.pairs import PairTokenizer
 from minisbert.text.tokenizer import Tokenizer
 
 WEIGHTS = Path(__file__).parents[2] / "weights"

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minisbert.checkpoint.modules import Normalize, Pooling
+from minisbert.inference.batching import rectangle
 from minisbert.pretrained import load_pretrained
 from minisbert.sentence_model import define
-from minisbert.text.batching import rectangle
 from minisbert.text.packing import pack, packed_batches, packed_shapes
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 OTHERS = ("tiny-layers", "tiny-router", "tiny-static")
-# Each encoder family; models of other parts are packed in tests/test_heads.py and tests/encoders/test_static.py.
+# Each encoder family; models of other parts are packed in tests/test_modules.py and tests/encoders/test_static.py.
 TINY = sorted(folder.name for folder in WEIGHTS.glob("tiny-*") if folder.name not in OTHERS)
 # Two shapes of one model in float32, embeddings of length 1.
 ACROSS_SHAPES = 1e-6
@@ -34,12 +34,12 @@ def test_every_text_is_whole_and_in_one_place(lengths, multiple):
     T = rows.lengths_PT.shape[1]
     assert len(rows.token_ids_PL) % multiple == 0 and len(set(where)) == len(texts)
     for text, place in zip(texts, where, strict=True):
-        here = rows.slots_PL[place // T] == place % T
+        here = rows.segmentation_PL[place // T] == place % T
         np.testing.assert_array_equal(rows.token_ids_PL[place // T][here], text)
-        np.testing.assert_array_equal(rows.positions_PL[place // T][here], np.arange(len(text)))
+        np.testing.assert_array_equal(rows.position_PL[place // T][here], np.arange(len(text)))
         assert rows.lengths_PT.flat[place] == len(text)
-    assert (rows.slots_PL >= 0).sum() == sum(lengths) == rows.lengths_PT.sum()
-    assert np.all(rows.token_ids_PL[rows.slots_PL < 0] == 0)
+    assert (rows.segmentation_PL >= 0).sum() == sum(lengths) == rows.lengths_PT.sum()
+    assert np.all(rows.token_ids_PL[rows.segmentation_PL < 0] == 0)
 
 
 def test_rows_are_full():
@@ -51,7 +51,7 @@ def test_rows_are_full():
 
 def texts_of(pretrained, number=12):
     rng = np.random.default_rng(1)
-    longest = min(20, pretrained.capacity)
+    longest = min(20, pretrained.max_positions)
     return [rng.integers(5, 60, rng.integers(2, longest + 1)).tolist() for _ in range(number)]
 
 
@@ -60,21 +60,23 @@ def texts_of(pretrained, number=12):
 def test_packed_texts_are_as_they_are_alone(name, dropout):
     pretrained = load_pretrained(WEIGHTS / name)
     texts = texts_of(pretrained)
-    definition, _ = define(replace(pretrained.design, modules=(Pooling(MODES), Normalize())))
+    definition, _ = define(replace(pretrained.model_config, modules=(Pooling(MODES), Normalize())))
     padding_id = pretrained.folder.config["pad_token_id"]
     rows, where = pack(texts, padding_id=padding_id)
     keys_R = jax.random.split(jax.random.key(3), len(texts))
-    keys_PT = jnp.take(keys_R, np.zeros(rows.lengths_PT.size, int)).at[where].set(keys_R).reshape(rows.lengths_PT.shape)
+    dropout_keys_PT = (
+        jnp.take(keys_R, np.zeros(rows.lengths_PT.size, int)).at[where].set(keys_R).reshape(rows.lengths_PT.shape)
+    )
 
     @jax.jit
-    def packed(params, rows, keys_PT):
-        return nnx.merge(definition, params).packed(rows, keys_PT)
+    def packed(params, rows, dropout_keys_PT):
+        return nnx.merge(definition, params).packed(rows, dropout_keys_PT)
 
     @jax.jit
-    def alone(params, token_ids_BL, lengths_B, keys_B):
-        return nnx.merge(definition, params)(token_ids_BL, lengths_B, 0, keys_B).sentence_BD
+    def alone(params, token_ids_BL, lengths_B, dropout_keys_B):
+        return nnx.merge(definition, params)(token_ids_BL, lengths_B, 0, dropout_keys_B).sentence_BD
 
-    embeddings_PTD = np.asarray(packed(pretrained.params, rows, keys_PT if dropout else None))
+    embeddings_PTD = np.asarray(packed(pretrained.params, rows, dropout_keys_PT if dropout else None))
     batch = rectangle(list(enumerate(texts)), len(texts), 24, padding_id)
     expected_RD = alone(pretrained.params, batch.token_ids_BL, batch.lengths_B, keys_R if dropout else None)
     found_RD = embeddings_PTD.reshape(-1, embeddings_PTD.shape[-1])[where]
@@ -87,7 +89,7 @@ def test_packed_texts_are_as_they_are_alone(name, dropout):
 @pytest.mark.parametrize("name", TINY)
 def test_a_text_is_independent_of_its_neighbours_and_gradients_are_finite(name):
     pretrained = load_pretrained(WEIGHTS / name)
-    definition, _ = define(replace(pretrained.design, modules=(Pooling(("max", "mean")), Normalize())))
+    definition, _ = define(replace(pretrained.model_config, modules=(Pooling(("max", "mean")), Normalize())))
     rows, where = pack([[5, 6, 7, 8], [9, 10, 11]], padding_id=pretrained.folder.config["pad_token_id"])
 
     def first(params, token_ids_PL):
@@ -95,7 +97,7 @@ def test_a_text_is_independent_of_its_neighbours_and_gradients_are_finite(name):
         return embeddings.reshape(-1, embeddings.shape[-1])[where[0]]
 
     ids = rows.token_ids_PL.copy()
-    ids[rows.slots_PL == 1] = 33
+    ids[rows.segmentation_PL == 1] = 33
     np.testing.assert_array_equal(first(pretrained.params, rows.token_ids_PL), first(pretrained.params, ids))
     gradient = jax.grad(lambda params: first(params, rows.token_ids_PL).sum())(pretrained.params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
@@ -104,10 +106,10 @@ def test_a_text_is_independent_of_its_neighbours_and_gradients_are_finite(name):
 def test_a_prompt_is_left_out_of_the_pooling_where_the_model_says_so():
     pretrained = load_pretrained(WEIGHTS / "tiny-bert")
     texts = [[5, 6, 7, 8, 9, 10], [5, 6, 11, 12]]
-    definition, _ = define(replace(pretrained.design, modules=(Pooling(("mean",), include_prompt=False),)))
+    definition, _ = define(replace(pretrained.model_config, modules=(Pooling(("mean",), include_prompt=False),)))
     rows, where = pack(texts, padding_id=0, prompt_lengths=[2, 2])
     model = nnx.merge(definition, pretrained.params)
-    found = model.packed(rows).reshape(-1, pretrained.design.dimension)[where]
+    found = model.packed(rows).reshape(-1, pretrained.model_config.dimension)[where]
     batch = rectangle(list(enumerate(texts)), 2, 8, 0)
     expected = model(batch.token_ids_BL, batch.lengths_B, 2).sentence_BD
     np.testing.assert_allclose(found, expected, rtol=0, atol=ACROSS_SHAPES)
@@ -130,12 +132,15 @@ def test_a_stream_is_packed_once_each_in_known_shapes(lengths, tokens, devices):
         assert batch.texts.token_ids_PL.shape in packed_shapes(tokens, devices, 150)
         T = batch.texts.lengths_PT.shape[1]
         for text, place in zip(batch.rows, batch.where, strict=True):
-            here = batch.texts.slots_PL[place // T] == place % T
+            here = batch.texts.segmentation_PL[place // T] == place % T
             np.testing.assert_array_equal(batch.texts.token_ids_PL[place // T][here], texts[text])
             assert batch.texts.prompts_PT.flat[place] == 2
         seen += batch.rows
     assert all(ids == texts[place] for place, ids in left)
     assert sorted(seen + [place for place, _ in left]) == list(range(len(texts)))
+    for P, L in packed_shapes(tokens, devices, 150):  # three quarters of a batch would have gone as one
+        shorter = max((row for _, row in packed_shapes(tokens, devices, 150) if row < L), default=0)
+        assert sum(len(ids) for _, ids in left if shorter < len(ids) <= L) <= (P - P // 4) * L
 
 
 def test_the_rows_of_a_stream_are_full():
@@ -143,7 +148,7 @@ def test_the_rows_of_a_stream_are_full():
     lengths = np.clip(rng.lognormal(2.5, 0.5, 2000).astype(int), 4, 60)
     real, computed = 0, 0
     for batch in packed_batches([[1] * length for length in lengths], tokens=1024, padding_id=0):
-        real += (batch.texts.slots_PL >= 0).sum()
-        computed += batch.texts.slots_PL.size
+        real += (batch.texts.segmentation_PL >= 0).sum()
+        computed += batch.texts.segmentation_PL.size
     assert computed > 0.8 * lengths.sum()  # little is left over
     assert real > 0.97 * computed

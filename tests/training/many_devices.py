@@ -27,14 +27,14 @@ import numpy as np
 import optax
 
 from minisbert import SentenceEncoder
-from minisbert.forward import keep_compiled
+from minisbert.inference.compiled import enable_compilation_cache
 from minisbert.pretrained import load_pretrained
 from minisbert.sentence_model import define
 from minisbert.text.packing import pack
 from minisbert.training.config import TrainConfig
+from minisbert.training.deterministic import make_ordered_step
 from minisbert.training.loop import train
 from minisbert.training.losses import LOSSES, Targets, initial_softmax_head
-from minisbert.training.ordered import make_ordered_step
 from minisbert.training.sharding import data_mesh, place_batch, state_sharding
 from minisbert.training.siamese import TrainBatch, TrainState, initial_state, train_step
 
@@ -110,16 +110,16 @@ class Bench:
 
     def __init__(self, family: str = "bert", dtype: str = "float32", *, quick: bool = False, dropout: bool = True):
         model = load_pretrained(WEIGHTS / f"tiny-{family}")
-        design, params = model.design, jax.tree.map(np.asarray, model.params)
+        model_config, params = model.model_config, jax.tree.map(np.asarray, model.params)
         if len(params["encoder"]["blocks"]) > 1 and family == "bert":
-            design = replace(design, config=replace(design.config, num_hidden_layers=1))
+            model_config = replace(model_config, config=replace(model_config.config, num_hidden_layers=1))
             del params["encoder"]["blocks"][1]
         self.dtype, self.options, self.cases = dtype, UNOPTIMIZED if quick else {}, QUICK if quick else CASES
-        self.definition, _ = define(design, jnp.dtype(dtype))
+        self.definition, _ = define(model_config, jnp.dtype(dtype))
         self.dropout = dropout
-        head = initial_softmax_head(jax.random.key(0), design.dimension, 3)
+        head = initial_softmax_head(jax.random.key(0), model_config.dimension, 3)
         self.params = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), {"model": params, "head": dict(head)})
-        self.batches = [batch_of(seed, design.dimension, dtype) for seed in (0, 1)]
+        self.batches = [batch_of(seed, model_config.dimension, dtype) for seed in (0, 1)]
 
     def run(self, mode: str, layout: str, devices: int, model_devices: int = 1, *, ordered: bool = False):
         """The loss and the gradient's leaves of each case, and how many leaves are spread."""
@@ -253,7 +253,7 @@ def weights(steps: int = 4) -> None:
 
 
 if __name__ == "__main__":
-    keep_compiled()
+    enable_compilation_cache()
     if "--quick" in sys.argv:
         print(json.dumps(quick()))
     else:

@@ -42,7 +42,7 @@ def tiny_bert():
     model = load_pretrained(TINY_BERT)
     params = jax.tree.map(np.asarray, model.params)
     del params["encoder"]["blocks"][1]
-    return replace(model.design, config=replace(model.design.config, num_hidden_layers=1)), params
+    return replace(model.model_config, config=replace(model.model_config.config, num_hidden_layers=1)), params
 
 
 def embed_as(dtype):
@@ -50,7 +50,7 @@ def embed_as(dtype):
 
     def embed(params, inputs, keys):
         model = nnx.merge(definition, params)
-        return model(inputs["token_ids"], inputs["lengths"], keys_B=keys).sentence_BD
+        return model(inputs["token_ids"], inputs["lengths"], dropout_keys_B=keys).sentence_BD
 
     return embed
 
@@ -71,7 +71,7 @@ def any_loss(embeddings_RD, head, targets, which):
 
 def arguments(dtype):
     """params, head, inputs, dropout keys, targets."""
-    design, params = tiny_bert()
+    model_config, params = tiny_bert()
     rng = np.random.default_rng(0)
     inputs = {
         "token_ids": jnp.asarray(rng.integers(5, 180, (ROWS, L)), jnp.int32),
@@ -80,7 +80,7 @@ def arguments(dtype):
     # Margins of size 10, as cross-encoders give: against smaller ones the loss would be the difference of two scores of
     # size 30, hardly more than their rounding.
     targets = {"score": rng.uniform(size=ROWS), "margin": 10 * rng.normal(size=(ROWS, 2))}
-    head = initial_softmax_head(jax.random.key(1), design.dimension, CLASSES)
+    head = initial_softmax_head(jax.random.key(1), model_config.dimension, CLASSES)
     params, head, targets = jax.tree.map(lambda x: jnp.asarray(x, dtype), (params, head, targets))
     targets["class"] = jnp.arange(ROWS, dtype=jnp.int32) % CLASSES
     return params, head, inputs, jax.random.split(jax.random.key(2), ROWS), targets

@@ -17,10 +17,10 @@ from minisbert.checkpoint.convert import flatten
 from minisbert.commands import main
 from minisbert.commands.train import _untrained
 from minisbert.errors import InputError, TrainingError, TrainingStopped
-from minisbert.tasks.sts import sts_score
+from minisbert.evaluation.sts import sts_score
 from minisbert.training import loop
 from minisbert.training.config import TrainConfig
-from minisbert.training.loggers import LOGGERS
+from minisbert.training.logging import LOGGERS
 from minisbert.training.loop import train
 
 TINY = Path(__file__).parents[2] / "weights" / "tiny-bert"

@@ -11,19 +11,19 @@ from families import TWINS, tiny
 
 from minisbert.checkpoint.folder import read_folder
 from minisbert.commands import main
-from minisbert.pretrained import load_pretrained, read_design
+from minisbert.pretrained import load_pretrained, read_model_config
 from minisbert.sentence_model import define
 from minisbert.training import plan as planning
 from minisbert.training.config import TrainConfig
-from minisbert.training.joint import SIAMESE
 from minisbert.training.plan import CHIPS, GIB, abstract_batch, forward_flops, plan
-from minisbert.training.programs import compiled_step
 from minisbert.training.sharding import data_mesh
 from minisbert.training.siamese import embed
+from minisbert.training.step_cache import compiled_step
+from minisbert.training.task import SIAMESE
 
 
 def design_of(family):
-    return read_design(read_folder(tiny(family)))
+    return read_model_config(read_folder(tiny(family)))
 
 
 def products(jaxpr) -> int:
@@ -43,15 +43,15 @@ def products(jaxpr) -> int:
 
 @pytest.mark.parametrize("family", TWINS)
 def test_flops_are_those_of_the_matrix_products(family):
-    design, P, L = design_of(family), 3, 64
-    definition, params = define(design)
+    model_config, P, L = design_of(family), 3, 64
+    definition, params = define(model_config)
     rows = abstract_batch(P, L, 1, 3, "none", 0, 0).rows
     program = jax.make_jaxpr(lambda params, rows: embed(definition, params, rows, None))(params, rows)
     found = products(program.jaxpr)
-    pooling = found - forward_flops(params, design.config.num_hidden_layers, P, L)
+    pooling = found - forward_flops(params, model_config.config.num_hidden_layers, P, L)
     # What is left is the mean over tokens, for each slot of a row.
     T = L // 4
-    assert pooling in (0, 2 * P * T * L * design.config.hidden_size)
+    assert pooling in (0, 2 * P * T * L * model_config.config.hidden_size)
 
 
 def test_flops_by_hand():
@@ -63,11 +63,11 @@ def test_flops_by_hand():
 
 def test_the_compilers_count_is_near():
     """XLA counts the rest too (norms, GELU, softmax): at BERT's widths the products are nearly all."""
-    design = design_of("bert")
+    model_config = design_of("bert")
     config = replace(
-        design.config, hidden_size=384, num_attention_heads=12, intermediate_size=1536, num_hidden_layers=1
+        model_config.config, hidden_size=384, num_attention_heads=12, intermediate_size=1536, num_hidden_layers=1
     )
-    definition, params = define(replace(design, config=config))
+    definition, params = define(replace(model_config, config=config))
     rows = abstract_batch(8, 64, 1, 8, "none", 0, 0).rows
     lowered = jax.jit(lambda params, rows: embed(definition, params, rows, None)).lower(params, rows)
     assert 1 < lowered.cost_analysis()["flops"] / forward_flops(params, 1, 8, 64) < 1.15
@@ -85,10 +85,10 @@ def unoptimized(*settings):
 
 def test_a_plan_of_a_small_run(monkeypatch):
     monkeypatch.setattr(planning, "compiled_step", unoptimized)
-    design = design_of("bert")
-    design = replace(design, config=replace(design.config, num_hidden_layers=1))
+    model_config = design_of("bert")
+    model_config = replace(model_config, config=replace(model_config.config, num_hidden_layers=1))
     config = TrainConfig(("x",), batch_size=8, max_steps=10, dropout=False)  # which compiles faster
-    found = plan(design, config, SIAMESE, texts=3, max_length=64, mesh=data_mesh(1))
+    found = plan(model_config, config, SIAMESE, texts=3, max_length=64, mesh=data_mesh(1))
     real = load_pretrained(tiny("bert")).params
     del real["encoder"]["blocks"][1]
     sizes = [leaf.nbytes for leaf in jax.tree.leaves(real)]
@@ -96,7 +96,7 @@ def test_a_plan_of_a_small_run(monkeypatch):
     # AdamW: two of each, and the counts of the two parts that count.
     assert found.optimizer_bytes == 2 * sum(sizes) + 2 * 4
     assert (found.rows, found.length, found.negatives) == (24, 64, 15)
-    assert found.flops == 3 * forward_flops(define(design)[1], 1, 24, 64)
+    assert found.flops == 3 * forward_flops(define(model_config)[1], 1, 24, 64)
     # A gradient at least, and more for more examples.
     assert found.activation_bytes > sum(sizes) and found.bytes_an_example > 0
     assert (
@@ -115,21 +115,21 @@ def test_memory_is_a_straight_line_through_two_batches(monkeypatch):
     compiled = []
 
     def lower(state, batch):
-        B = batch.where_SB.shape[1]
+        B = batch.index_SB.shape[1]
         compiled.append(B)
         memory = SimpleNamespace(temp_size_in_bytes=1000 + 7 * B)
         return SimpleNamespace(compile=lambda: SimpleNamespace(memory_analysis=lambda: memory))
 
     monkeypatch.setattr(planning, "compiled_step", lambda *settings: SimpleNamespace(lower=lower))
-    design, config = design_of("bert"), TrainConfig(("x",), batch_size=8)
-    found = plan(design, config, SIAMESE, texts=2, max_length=64, mesh=data_mesh(1))
+    model_config, config = design_of("bert"), TrainConfig(("x",), batch_size=8)
+    found = plan(model_config, config, SIAMESE, texts=2, max_length=64, mesh=data_mesh(1))
     assert compiled == [8, 4] and found.activation_bytes == 1056 and found.bytes_an_example == 7
     fixed = found.parameter_bytes + found.optimizer_bytes
     assert found.largest_batch(fixed + 1000 + 7 * 20) == 20 and found.largest_batch(fixed + 1000 + 7 * 20 - 1) == 19
-    chunked = plan(design, replace(config, chunk_size=4), SIAMESE, texts=2, max_length=64, mesh=data_mesh(1))
+    chunked = plan(model_config, replace(config, chunk_size=4), SIAMESE, texts=2, max_length=64, mesh=data_mesh(1))
     assert chunked.flops * 3 == found.flops * 4
     scored = replace(config, loss="margin_mse", batch_size=1)
-    assert plan(design, scored, SIAMESE, texts=4, max_length=64, mesh=data_mesh(1)).negatives is None
+    assert plan(model_config, scored, SIAMESE, texts=4, max_length=64, mesh=data_mesh(1)).negatives is None
     assert compiled[-2:] == [1, 2]
 
 
@@ -152,8 +152,8 @@ def test_the_command_reads_no_weights(tmp_path, capsys, monkeypatch):
     command = ["train", str(folder), str(tmp_path / "run"), "--data", str(data), "--plan", "--memory", "16"]
     assert main([*command, "--max-seq-length", "20", "--recipe", "all", "--batch-size", "64"]) == 0
     assert capsys.readouterr().out == "memory 16.0\n"
-    (design, config, way), options = planned[0]
-    assert design == design_of("bert") and way is SIAMESE
+    (model_config, config, way), options = planned[0]
+    assert model_config == design_of("bert") and way is SIAMESE
     assert (
         config.batch_size == 64
         and config.warmup_steps == 500

@@ -14,7 +14,7 @@ from jax.sharding import AbstractMesh, PartitionSpec
 from minisbert import SentenceEncoder
 from minisbert.checkpoint.folder import read_folder
 from minisbert.errors import InputError
-from minisbert.pretrained import read_design
+from minisbert.pretrained import read_model_config
 from minisbert.sentence_model import define
 from minisbert.training.config import TrainConfig
 from minisbert.training.loop import train
@@ -27,7 +27,7 @@ FLOAT64 = 1e-12
 
 
 def load_design(family):
-    return read_design(read_folder(tiny(family)))
+    return read_model_config(read_folder(tiny(family)))
 
 
 def with_devices(count: int, *command: str) -> str:
@@ -96,10 +96,10 @@ def test_a_set_up_that_cannot_work_is_refused_with_what_to_change(mesh, layout, 
 @pytest.mark.parametrize("family", TWINS)
 def test_tensor_cuts_every_large_parameter_of_every_family(family):
     """By the roles: what makes heads and inner units is cut by its output, what joins them by its input, tables by width."""
-    design = load_design(family)
-    model = next(n for n in (2, 3, 5) if design.config.num_attention_heads % n == 0)
-    check_setup(mesh_of(2, model), "tensor", 8, design.config)
-    params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), define(design)[1])
+    model_config = load_design(family)
+    model = next(n for n in (2, 3, 5) if model_config.config.num_attention_heads % n == 0)
+    check_setup(mesh_of(2, model), "tensor", 8, model_config.config)
+    params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), define(model_config)[1])
     state = TrainState(jax.numpy.int32(0), {"model": params, "head": {}}, {"mu": params}, jax.random.key(0))
     sharding = state_sharding(state, mesh_of(2, model), "tensor")
     assert sharding.optimizer_state["mu"] == sharding.params["model"]
@@ -140,7 +140,7 @@ def test_what_cannot_be_spread_is_refused(tmp_path):
         ("devices is 0", {}, {"devices": 0}),
         ("with layout 'fsdp'", {"reduction": "ordered"}, {"layout": "fsdp"}),
         ("ordered' with 6 blocks on 1 devices", {"reduction": "ordered", "blocks": 6}, {}),
-        ("new_shapes is 'ignore'", {}, {"new_shapes": "ignore"}),
+        ("on_new_shape is 'ignore'", {}, {"on_new_shape": "ignore"}),
         ("accumulate is 2, but the run has 1 steps", {"batch_size": 2, "accumulate": 2}, {}),
     ):
         with pytest.raises(InputError, match=told):

@@ -151,16 +151,16 @@ def test_bfloat16_inputs_have_a_float32_softmax():
 
 def test_dropout_of_the_weights_belongs_to_each_sentence():
     query, key, value, bias = random_parts(np.float32)
-    keys_BL = jax.random.split(jax.random.key(0), query.shape[:1] + query.shape[2:3])
+    dropout_keys_BL = jax.random.split(jax.random.key(0), query.shape[:1] + query.shape[2:3])
 
-    def attend(rows, keys_BL):
+    def attend(rows, dropout_keys_BL):
         parts = (query[rows], key[rows], value[rows], MASK_BL[rows], bias)
-        return np.asarray(scaled_dot_product_attention(*parts, dropout_rate=0.5, keys_BL=keys_BL))
+        return np.asarray(scaled_dot_product_attention(*parts, dropout_rate=0.5, dropout_keys_BL=dropout_keys_BL))
 
     rows = np.arange(B)
-    dropped = attend(rows, keys_BL)
+    dropped = attend(rows, dropout_keys_BL)
     assert not np.allclose(dropped[0], attend(rows, None)[0])
-    np.testing.assert_allclose(attend(rows[::-1], keys_BL[::-1]), dropped[::-1], rtol=0, atol=FLOAT32)
+    np.testing.assert_allclose(attend(rows[::-1], dropout_keys_BL[::-1]), dropped[::-1], rtol=0, atol=FLOAT32)
 
 
 def test_a_mask_of_pairs_lets_texts_share_a_row():

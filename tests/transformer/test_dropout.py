@@ -39,9 +39,9 @@ def test_no_keys_or_no_rate_is_the_identity(dtype):
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 def test_elements_are_dropped_or_scaled_at_the_rate(rate):
-    keys_BL = jax.random.split(jax.random.key(7), (6, 50))
+    dropout_keys_BL = jax.random.split(jax.random.key(7), (6, 50))
     for x, drop in ((random(6, 50, 200), dropout), (random(6, 5, 50, 50), dropout_weights)):
-        shares, n = kept_shares(drop(x, rate, keys_BL), x, rate)
+        shares, n = kept_shares(drop(x, rate, dropout_keys_BL), x, rate)
         assert np.all(np.abs(shares - (1 - rate)) < DEVIATIONS * np.sqrt(rate * (1 - rate) / n))
 
 
@@ -109,7 +109,7 @@ def test_a_block_drops_each_sentence_alike_whatever_its_neighbours():
     )
     hidden_BLD = np.random.default_rng(2).normal(size=(6, 5, 16)).astype(np.float32)
     mask_BL = np.arange(5) < np.array([5, 3, 1, 4, 2, 5])[:, None]
-    run = jax.jit(lambda hidden_BLD, mask_BL, keys_BL: block(hidden_BLD, mask_BL, None, keys_BL))
+    run = jax.jit(lambda hidden_BLD, mask_BL, dropout_keys_BL: block(hidden_BLD, mask_BL, None, dropout_keys_BL))
     together = np.asarray(run(hidden_BLD, mask_BL, KEYS_BL))
     order = np.array([3, 5, 1, 0, 2, 4])
     np.testing.assert_array_equal(run(hidden_BLD[order], mask_BL[order], KEYS_BL[order]), together[order])

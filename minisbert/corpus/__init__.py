@@ -1,0 +1,1 @@
+"""Corpora larger than memory: shards, streams, Ray."""

@@ -1,0 +1,51 @@
+"""The folder of shards (shards.py) filled by a Ray cluster, for machines that are no mesh. The result is the same to the bit.
+
+    encode_on_ray(partial(stream_sentences, "corpus.txt"), partial(SentenceEncoder.load, "all-MiniLM-L6-v2"), folder, workers=4)
+
+Each of the workers is an actor with the model loaded, which reads the corpus and embeds every n-th shard; Ray Data starts
+them, on whatever machines the cluster has, and again where one dies. The corpus and the folder must be seen by all.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from minisbert.arguments import check_positive
+from minisbert.corpus.shards import encode_shards
+from minisbert.errors import InputError
+
+
+def encode_on_ray(
+    texts: Callable[[], Iterable[str]], load: Callable[[], Any], folder: Path, *, workers: int, **options: Any
+) -> int:
+    """`encode_shards` by the workers of a Ray cluster; without one (`ray.init`), by processes of this machine.
+
+    Args:
+        texts: called in each worker for the corpus.
+        load: called in each worker for the encoder.
+        workers: how many actors.
+        options: of `encode_shards`.
+
+    Returns:
+        rows of the whole corpus.
+
+    Raises:
+        InputError: Ray is not installed.
+    """
+    check_positive("workers", workers)
+    try:
+        import ray.data
+    except ImportError:
+        raise InputError("Ray is not installed. Run `pip install 'minisbert[ray]'`, or leave --ray out.") from None
+
+    class Worker:
+        def __init__(self) -> None:
+            self.encoder = load()
+
+        def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+            place = {"worker": int(row["id"]), "workers": workers}
+            return {"rows": encode_shards(texts(), self.encoder, folder, **place, **options)}
+
+    numbers = ray.data.range(workers, override_num_blocks=workers)
+    done = numbers.map(Worker, concurrency=workers)  # type: ignore[arg-type]  # it takes a class too
+    return int(done.take_all()[0]["rows"])

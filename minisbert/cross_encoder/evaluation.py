@@ -1,0 +1,71 @@
+"""How well a cross-encoder's scores follow people's: Spearman for scores, accuracy for classes.
+
+For the scores of sentence embeddings see sts.py.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from minisbert.cross_encoder.encoder import CrossEncoder
+from minisbert.data.examples import open_examples
+from minisbert.errors import DataError, InputError
+from minisbert.evaluation.bootstrap import pooled
+from minisbert.evaluation.sts import read_sts
+
+
+def pair_score(files: Sequence[str | Path]) -> Callable[[CrossEncoder], float]:
+    """A function that scores a model with one label: Spearman of its scores with the gold ones, over all pairs.
+
+    Args:
+        files: as `evaluation.sts.read_sts` reads them.
+
+    Raises:
+        DataError: a file that is no file of scored pairs, at once and not in the middle of a run.
+    """
+    sets = [read_sts(file) for file in files]
+    pairs = [pair for part in sets for pair in zip(part.first, part.second, strict=True)]
+    gold_P = np.array([score for part in sets for score in part.gold])
+
+    def spearman(model: CrossEncoder) -> float:
+        if model.num_labels != 1:
+            raise InputError(f"the model has {model.num_labels} labels. Expected 1; for classes take pair_accuracy.")
+        # The logits: an activation keeps their order, but rounding could make ties.
+        scores_P = model.predict(pairs, activation_fn="identity", on_truncate="ignore")
+        if (scores_P == scores_P[0]).all():
+            raise DataError(
+                f"{files[0]}: the model's score is {scores_P[0]:g} for all {len(pairs)} pairs. Train it first."
+            )
+        return float(pooled([(gold_P, np.asarray(scores_P, np.float64)[None])], 1, None)[0, 0, 0])
+
+    return spearman
+
+
+def pair_accuracy(files: Sequence[str | Path], classes: Sequence[str] | None = None) -> Callable[[CrossEncoder], float]:
+    """A function that scores a model with several labels: the share of pairs whose largest logit is the right class.
+
+    Args:
+        files: of kind nli (see data/examples.py).
+        classes: their names in the order of the model's labels; by default the order of training.
+
+    Raises:
+        DataError, InputError: a file that holds no classes, at once and not in the middle of a run.
+    """
+    sets = [open_examples(str(file), kind="nli", classes=classes) for file in files]
+    if any(part.dataset.classes != sets[0].dataset.classes for part in sets):
+        raise InputError(f"the classes of {', '.join(map(str, files))} differ. Expected the same; name them.")
+    taken = [part.take(range(len(part))) for part in sets]
+    pairs = [pair for (first, second), _ in taken for pair in zip(first, second, strict=True)]
+    class_P = np.concatenate([np.asarray(labels_B) for _, labels_B in taken])
+
+    def accuracy(model: CrossEncoder) -> float:
+        if model.num_labels != len(sets[0].dataset.classes):
+            raise InputError(
+                f"the model has {model.num_labels} labels, the data {len(sets[0].dataset.classes)} classes. Expected "
+                "equally many; for scores take pair_score."
+            )
+        logits_PC = model.predict(pairs, activation_fn="identity", on_truncate="ignore")
+        return float((logits_PC.argmax(axis=1) == class_P).mean())
+
+    return accuracy

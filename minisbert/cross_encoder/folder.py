@@ -1,0 +1,226 @@
+"""A cross-encoder's folder, read exactly and written plainly.
+
+    config.json             id2label: one name a label; sentence_transformers: {"activation_fn": ...}
+    model.safetensors       encoder and head, as transformers' ...ForSequenceClassification keeps them
+    tokenizer.json, tokenizer_config.json       model_max_length is the length limit of a pair
+
+That is the older form, and the one written here, because every version of sentence-transformers reads it, and so does
+transformers alone. From 5.4 sentence-transformers adds modules.json (one Transformer), sentence_bert_config.json and
+config_sentence_transformers.json, whose activation then counts; these are read too. The activation is a name looked up
+in a table, never imported.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minisbert import limits
+from minisbert.checkpoint.folder import ModelFolder
+from minisbert.checkpoint.folder_writer import write_json
+from minisbert.checkpoint.kinds import refuse_bi_encoder
+from minisbert.checkpoint.links import refuse_links_out
+from minisbert.checkpoint.modules import MODULE_TYPES
+from minisbert.checkpoint.settings import Settings, read_json
+from minisbert.checkpoint.tensors import inside
+from minisbert.errors import ModelFolderError
+
+# What is applied to the logits: the class in the folder -> our name. The functions stand in cross_encoder/encoder.py.
+PAIR_ACTIVATIONS = {
+    "torch.nn.modules.linear.Identity": "identity",
+    "torch.nn.modules.activation.Sigmoid": "sigmoid",
+    "torch.nn.modules.activation.Tanh": "tanh",
+    "torch.nn.modules.activation.ReLU": "relu",
+}
+_TOKENIZER_FILE = "tokenizer_config.json"
+_LEGACY_ACTIVATION = "sbert_ce_default_activation_function"  # sentence-transformers before 4
+
+
+@dataclass
+class PairFolder:
+    """Everything a cross-encoder's folder says, except the tensors and the tokenizer's insides."""
+
+    folder: ModelFolder  # without modules
+    num_labels: int
+    activation: str
+    classifier_dropout: float | None = None
+
+
+def read_pair_folder(path: Path) -> PairFolder:
+    """Read a cross-encoder's folder, of sentence-transformers or of transformers alone.
+
+    Raises:
+        ModelFolderError: a bi-encoder, or anything missing, malformed, or not computed by minisbert, with file and key.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise ModelFolderError(f"{path}: no such folder. Expected a model folder or a known model name.")
+    refuse_links_out(path)
+    refuse_bi_encoder(path)
+    has_modules = (path / "modules.json").exists()
+    transformer_path = _transformer(path / "modules.json") if has_modules else path
+    refuse_links_out(path, [transformer_path])
+    file = transformer_path / "config.json"
+    config = Settings(read_json(file), file)
+    model_type = config.text("model_type")
+    num_labels = _num_labels(config)
+    dropout = classifier_dropout(config)
+    activation = _activation(config)
+    config.finish()
+    folder = ModelFolder(path, transformer_path, model_type, config.values, modules=())
+    if has_modules:
+        _read_lengths(folder, transformer_path / "sentence_bert_config.json")
+        activation = _read_settings(path / "config_sentence_transformers.json") or activation
+    return PairFolder(folder, num_labels, activation or default_activation(num_labels), dropout)
+
+
+def default_activation(num_labels: int) -> str:
+    """A score of one label lies between 0 and 1; several are logits."""
+    return "sigmoid" if num_labels == 1 else "identity"
+
+
+def classifier_dropout(config: Settings) -> float | None:
+    """The head's own rate of dropout, where config.json has one."""
+    if config.values.get("classifier_dropout") is None:
+        return None
+    return config.number("classifier_dropout", at_least=0, below=1)
+
+
+def length_limit(tokenizer_files: Mapping[str, bytes], where: Path) -> int | None:
+    """The longest pair in tokens that tokenizer_config.json allows, if it says so.
+
+    Raises:
+        ModelFolderError: the file is not JSON, or its limit is no length.
+    """
+    settings = _tokenizer_settings(tokenizer_files, where)
+    length = settings.values.get("model_max_length")
+    # 1e30 is the tokenizers' way to say "no limit".
+    if length is None or (type(length) in (int, float) and length >= limits.ROWS):
+        return None
+    length = settings.integer("model_max_length", at_least=1, at_most=limits.ROWS)
+    settings.finish()
+    return length
+
+
+def _tokenizer_settings(tokenizer_files: Mapping[str, bytes], where: Path) -> Settings:
+    file = where / _TOKENIZER_FILE
+    try:
+        return Settings(json.loads(tokenizer_files.get(_TOKENIZER_FILE, b"{}")), file)
+    except (ValueError, RecursionError) as error:
+        raise ModelFolderError(f"{file}: not readable as JSON ({error}). Fetch the model again.") from None
+
+
+def label_settings(num_labels: int) -> dict[str, Any]:
+    """config.json's names for labels that have none."""
+    names = [f"LABEL_{i}" for i in range(num_labels)]
+    return {
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+    }
+
+
+def write_pair_settings(pair: PairFolder, path: Path, tokenizer_files: Mapping[str, bytes]) -> None:
+    """Write config.json and the tokenizer's files, the length limit in them, into an empty folder."""
+    config = {key: value for key, value in pair.folder.config.items() if key != _LEGACY_ACTIVATION}
+    theirs = next(theirs for theirs, ours in PAIR_ACTIVATIONS.items() if ours == pair.activation)
+    config["sentence_transformers"] = {**(config.get("sentence_transformers") or {}), "activation_fn": theirs}
+    write_json(path / "config.json", config)
+    for name, content in tokenizer_files.items():
+        (path / name).write_bytes(content)
+    if length_limit(tokenizer_files, path) != pair.folder.max_seq_length:
+        settings = _tokenizer_settings(tokenizer_files, path).values
+        write_json(path / _TOKENIZER_FILE, {**settings, "model_max_length": pair.folder.max_seq_length})
+
+
+def _transformer(file: Path) -> Path:
+    """modules.json of a cross-encoder names one Transformer; its folder."""
+    entries = read_json(file)
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+        raise ModelFolderError(f"{file}: expected a list of modules. Fetch the model again.")
+    kinds = [str(entry.get("type")) for entry in entries]
+    if len(kinds) > 1 or MODULE_TYPES.get(kinds[0]) != "transformer":
+        raise ModelFolderError(
+            f"{file}: the modules are {', '.join(kinds):.300}. Expected one Transformer of sentence-transformers, with "
+            "the head among its weights; other heads (LogitScore, Dense) are not computed. Use another model."
+        )
+    settings = Settings(entries[0], file)
+    relative = settings.text("path")
+    settings.finish()
+    return inside(file.parent, relative, file)
+
+
+def _num_labels(config: Settings) -> int:
+    """One label a name in id2label; without any, transformers means two."""
+    names = config.values.get("id2label")
+    if names is None:
+        return config.integer("num_labels", at_least=1, at_most=limits.LABELS, default=2)
+    if (
+        not isinstance(names, dict)
+        or not 1 <= len(names) <= limits.LABELS
+        or set(names) != set(map(str, range(len(names))))
+    ):
+        config.complain("id2label", "an object that names labels 0, 1, ... without gaps")
+        return 1
+    config.choice("num_labels", [len(names)], default=len(names), why="id2label names so many")
+    return len(names)
+
+
+def _activation(config: Settings) -> str | None:
+    """Our name of the activation that config.json asks for, if it does."""
+    ours = config.values.get("sentence_transformers")
+    if ours is not None:
+        settings = Settings(ours, f"{config.where}, 'sentence_transformers'")
+        settings.known(["activation_fn", "version"])
+        found = _named_activation(settings, "activation_fn")
+        settings.finish()
+        if found:
+            return found
+    return _named_activation(config, _LEGACY_ACTIVATION)
+
+
+def _named_activation(settings: Settings, key: str) -> str | None:
+    if settings.values.get(key) is None:
+        return None
+    return PAIR_ACTIVATIONS[settings.choice(key, PAIR_ACTIVATIONS, why="never imported")]
+
+
+def _read_lengths(folder: ModelFolder, file: Path) -> None:
+    """sentence_bert_config.json of sentence-transformers 5.4 and later."""
+    if not file.exists():
+        return
+    settings = Settings(read_json(file), file)
+    refused = ["model_args", "tokenizer_args", "config_args", "model_kwargs", "processor_kwargs", "config_kwargs"]
+    settings.known(
+        ["max_seq_length", "do_lower_case", "transformer_task", "modality_config", "module_output_name", "unpad_inputs"]
+        + refused
+    )
+    settings.choice("transformer_task", ["sequence-classification"])
+    settings.choice("module_output_name", ["scores"])
+    settings.absent(refused, "arguments for another library could change the result")
+    text_only = {"text": {"method": "forward", "method_output_name": "logits"}}
+    if settings.values.get("modality_config", text_only) != text_only:
+        settings.complain("modality_config", f"{text_only}, text in and logits out")
+    if settings.values.get("max_seq_length") is not None:
+        folder.max_seq_length = settings.integer("max_seq_length", at_least=1, at_most=limits.ROWS)
+    folder.do_lower_case = settings.flag("do_lower_case", default=False)
+    settings.finish()
+
+
+def _read_settings(file: Path) -> str | None:
+    """The activation that config_sentence_transformers.json asks for, if it does."""
+    if not file.exists():
+        return None
+    settings = Settings(read_json(file), file)
+    settings.known(
+        ["__version__", "model_type", "prompts", "default_prompt_name", "activation_fn", "keep_in_fp32_modules"]
+    )
+    settings.choice("model_type", ["CrossEncoder"])
+    prompts = settings.values.get("prompts")
+    if isinstance(prompts, dict) and not any(prompts.values()):
+        settings.values = {**settings.values, "prompts": None}
+    settings.absent(["prompts", "default_prompt_name"], "prompts before pairs are not computed")
+    settings.absent(["keep_in_fp32_modules"], "heads are computed in float32 anyway; remove it")
+    activation = _named_activation(settings, "activation_fn")
+    settings.finish()
+    return activation

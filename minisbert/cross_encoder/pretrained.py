@@ -1,0 +1,223 @@
+"""A cross-encoder's folder <-> a model that computes: design, parameters, tokenizer. The counterpart of pretrained.py.
+
+The weights are read as strictly: the family's RULES for the encoder and its HEAD_RULES for the head in one pass, so that
+every tensor that is unknown, missing, doubled or mis-shaped stands in one error.
+"""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from minisbert import limits
+from minisbert.atomic_write import staged_folder
+from minisbert.checkpoint.convert import (
+    Converted,
+    Rule,
+    canonical_names,
+    convert,
+    export,
+    flatten,
+    nest,
+    refuse_too_few,
+)
+from minisbert.checkpoint.folder import ModelFolder
+from minisbert.checkpoint.settings import Settings, read_bytes
+from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
+from minisbert.cross_encoder.folder import (
+    PairFolder,
+    classifier_dropout,
+    default_activation,
+    label_settings,
+    length_limit,
+    read_pair_folder,
+    write_pair_settings,
+)
+from minisbert.cross_encoder.model import CrossEncoderConfig, define_pair, initial_head
+from minisbert.encoders import FAMILIES
+from minisbert.errors import InputError, ModelFolderError
+from minisbert.pretrained import TOKENIZER_FILES, Pretrained
+from minisbert.text.tokenizer import Tokenizer
+
+# A pretrained encoder's own first matrix for [CLS], which a fresh head starts from (BERT's).
+_POOLER = "pooler."
+
+
+@dataclass
+class PretrainedPair:
+    """A cross-encoder read from a folder."""
+
+    pair: PairFolder
+    model_config: CrossEncoderConfig
+    params: dict[Any, Any]  # nested dict of arrays, float32: {"encoder", "head"}
+    tokenizer: Tokenizer
+    tokenizer_files: dict[str, bytes]
+    leftover: Converted = field(default_factory=lambda: Converted({}))  # carried tensors, original names and dtypes
+
+    @property
+    def max_positions(self) -> int:
+        """The longest row of tokens the encoder takes."""
+        return self.model_config.config.positions
+
+
+def load_pair(path: Path) -> PretrainedPair:
+    """Read a cross-encoder's folder.
+
+    Raises:
+        ModelFolderError: see `read_pair_folder`, `convert`, `Tokenizer.from_folder`; an encoder without a head.
+    """
+    pair = read_pair_folder(path)
+    folder = pair.folder
+    file = folder.transformer_path / "config.json"
+    family = _family(folder.model_type, file)
+    config = family.Config.from_json(folder.config, file)
+    model_config = CrossEncoderConfig(folder.model_type, config, pair.num_labels, pair.classifier_dropout)
+    tokenizer = Tokenizer.from_folder(folder)
+    _check_tokenizer(tokenizer, folder, model_config)
+    tensors = SafetensorsFiles(folder.transformer_path)
+    _refuse_headless(tensors, family)
+    refuse_too_few(
+        tensors,
+        _rules(family),
+        layers=config.num_hidden_layers,
+        passthrough=family.HEAD_PASSTHROUGH,
+        prefix=family.PREFIX,
+    )
+    shapes = {name: tuple(leaf.shape) for name, leaf in flatten(define_pair(model_config)[1]).items()}
+    converted = convert(
+        tensors,
+        _rules(family),
+        shapes,
+        layers=config.num_hidden_layers,
+        passthrough=family.HEAD_PASSTHROUGH,
+        prefix=family.PREFIX,
+        put=lambda path, array: jax.device_put(array),
+    )
+    files = {name: folder.transformer_path / name for name in TOKENIZER_FILES}
+    contents = {name: read_bytes(file) for name, file in files.items() if file.is_file()}
+    if folder.max_seq_length is None:
+        folder.max_seq_length = length_limit(contents, folder.transformer_path)
+    return PretrainedPair(
+        pair, model_config, nest(converted.params), tokenizer, contents, replace(converted, params={})
+    )
+
+
+def fresh_pair(encoder: Pretrained, num_labels: int, seed: int) -> PretrainedPair:
+    """A cross-encoder to be trained: a pretrained encoder with a head of random numbers.
+
+    BERT's pooler is the pretrained one where the folder holds it, as in transformers. The length limit is the
+    tokenizer's, since the bi-encoder's was for one text.
+
+    Raises:
+        ModelFolderError: a family without a head here, or without a second segment.
+        InputError: more labels than any model has.
+    """
+    if num_labels > limits.LABELS:
+        raise InputError(f"num_labels is {num_labels}. Expected at most {limits.LABELS}.")
+    given = encoder.folder
+    if given.routes is not None:
+        raise ModelFolderError(
+            f"{given.path}: has a Router with the routes {', '.join(given.routes.names)}. Expected one transformer; use "
+            "another model."
+        )
+    file = given.transformer_path / "config.json"
+    family = _family(given.model_type, file)
+    settings = Settings(given.config, file)
+    dropout = classifier_dropout(settings)
+    settings.finish()
+    model_config = CrossEncoderConfig(given.model_type, encoder.model_config.config, num_labels, dropout)
+    not_ours = ("dtype", "torch_dtype", "num_labels", "problem_type", "id2label", "label2id", "sentence_transformers")
+    config = {key: value for key, value in given.config.items() if key not in not_ours}
+    config |= {"architectures": [family.HEAD_ARCHITECTURE], "dtype": "float32", **label_settings(num_labels)}
+    folder = ModelFolder(
+        given.path,
+        given.transformer_path,
+        given.model_type,
+        config,
+        modules=(),
+        max_seq_length=length_limit(encoder.tokenizer_files, given.transformer_path),
+        do_lower_case=given.do_lower_case,
+    )
+    _check_tokenizer(encoder.tokenizer, folder, model_config)
+    head = {f"head.{name}": leaf for name, leaf in flatten(initial_head(model_config, seed)).items()}
+    for rule in family.HEAD_RULES:
+        pooler = encoder.leftover.passthrough.get(rule.parts[0]) if rule.parts[0].startswith(_POOLER) else None
+        if pooler is not None and pooler.shape == head[rule.path].shape and np.isfinite(pooler).all():
+            head[rule.path] = jnp.asarray(pooler.T if rule.transpose else pooler, jnp.float32)
+    params = {"encoder": encoder.params["encoder"], **nest(head)}
+    # In the file the encoder's names, the pooler's among them, have the family's prefix; the classifier's have none.
+    names = export(Converted(flatten(params)), _rules(family), layers=model_config.config.num_hidden_layers)
+    renamed = {name: family.PREFIX + name for name in names if not name.startswith("classifier.")}
+    return PretrainedPair(
+        PairFolder(folder, num_labels, default_activation(num_labels), dropout),
+        model_config,
+        params,
+        encoder.tokenizer,
+        encoder.tokenizer_files,
+        Converted({}, renamed=renamed),
+    )
+
+
+def save_pair(model: PretrainedPair, target: Path) -> None:
+    """Write a cross-encoder's folder that minisbert, sentence-transformers and transformers read, whole or not at all.
+
+    Raises:
+        InputError: the target is a file, or a folder with something else than a model in it.
+        WriteError: the disk is full or not writable; the target is as it was.
+    """
+    family = FAMILIES[model.model_config.model_type]
+    converted = replace(model.leftover, params=flatten(model.params))
+    with staged_folder(Path(target).absolute()) as staging:
+        write_pair_settings(model.pair, staging, model.tokenizer_files)
+        if "tokenizer.json" not in model.tokenizer_files:
+            (staging / "tokenizer.json").write_text(model.tokenizer.backend.to_str(pretty=True), encoding="utf-8")
+        tensors = export(converted, _rules(family), layers=model.model_config.config.num_hidden_layers)
+        write_tensors(staging / "model.safetensors", tensors)
+
+
+def _family(model_type: str, file: Path) -> ModuleType:
+    with_heads = sorted(name for name, family in FAMILIES.items() if hasattr(family, "Head"))
+    if model_type not in with_heads:
+        raise ModelFolderError(
+            f"{file}: 'model_type' is {model_type!r}. Expected one of {', '.join(with_heads)}, the families with a head "
+            "for pairs; use another model, or add the head (CONTRIBUTING.md)."
+        )
+    return FAMILIES[model_type]
+
+
+def _rules(family: ModuleType) -> list[Rule]:
+    return [rule._replace(path=f"encoder.{rule.path}") for rule in family.RULES] + family.HEAD_RULES
+
+
+def _check_tokenizer(tokenizer: Tokenizer, folder: ModelFolder, model_config: CrossEncoderConfig) -> None:
+    """The encoder has a row for all that the tokenizer gives, and saving keeps what it does."""
+    file = folder.transformer_path / "config.json"
+    if folder.do_lower_case and not Tokenizer.from_folder(replace(folder, do_lower_case=False)).lower_cases:
+        raise ModelFolderError(
+            f"{folder.transformer_path}: the settings ask for lower case, tokenizer.json does not lower-case. A "
+            "cross-encoder's folder can say so in tokenizer.json only; expected a lower-casing normalizer there."
+        )
+    if tokenizer.largest_id() >= model_config.config.vocab_size:
+        raise ModelFolderError(
+            f"{tokenizer.where}: gives ids up to {tokenizer.largest_id()}, but config.json's vocab_size is "
+            f"{model_config.config.vocab_size}. The tokenizer is another model's; fetch the model again."
+        )
+    if getattr(model_config.config, "type_vocab_size", 2) < 2:
+        raise ModelFolderError(
+            f"{file}: 'type_vocab_size' is {model_config.config.type_vocab_size}. Expected at least 2: a cross-encoder marks "
+            "the second text as segment 1. Use another model."
+        )
+
+
+def _refuse_headless(tensors: SafetensorsFiles, family: ModuleType) -> None:
+    found = canonical_names(list(tensors.shapes()), family.PREFIX, family.HEAD_PASSTHROUGH)
+    wanted = [part for rule in family.HEAD_RULES for part in rule.parts if not part.startswith(_POOLER)]
+    if not any(part in found for part in wanted):
+        raise ModelFolderError(
+            f"{tensors.where}: no classification head. Expected {', '.join(wanted)}. The folder holds an encoder: load "
+            "it with SentenceEncoder.load(...), or put a fresh head on it with CrossEncoder.from_encoder(...)."
+        )

@@ -1,0 +1,59 @@
+"""From logits to scores: the activation that a cross-encoder's folder or caller names, then perhaps a softmax."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minisbert.arguments import check_choice
+from minisbert.errors import InputError
+
+Activation = Callable[[np.ndarray], Any]
+
+# By the names of cross_encoder/folder.py's table.
+ACTIVATIONS: dict[str, Activation] = {
+    "identity": lambda x: x,
+    "sigmoid": lambda x: np.exp(-np.logaddexp(0, -x)),  # 1 / (1 + exp(-x)) without its overflow
+    "tanh": np.tanh,
+    "relu": lambda x: np.maximum(x, 0),
+}
+
+
+def activation_of(value: Any) -> Activation:
+    """The function itself, or the one of that name.
+
+    Raises:
+        InputError: neither.
+
+    Example:
+        >>> activation_of("sigmoid")(np.array([0.0, -1000.0])).tolist()
+        [0.5, 0.0]
+    """
+    if callable(value):
+        return value
+    check_choice("activation_fn", value, tuple(ACTIVATIONS))
+    return ACTIVATIONS[value]
+
+
+def pair_scores(logits_BC: np.ndarray, activation: Activation, apply_softmax: bool = False) -> np.ndarray:
+    """float32 `[B]` for one label, `[B, C]` for several; `apply_softmax` makes the C numbers of a pair sum to 1.
+
+    Raises:
+        InputError: the activation gave something else than finite numbers of the same shape.
+
+    Example:
+        >>> pair_scores(np.array([[2.0], [-3.0]]), activation_of("relu")).tolist()
+        [2.0, 0.0]
+    """
+    scores = np.asarray(activation(logits_BC))
+    if scores.shape != logits_BC.shape or scores.dtype.kind != "f" or not np.isfinite(scores).all():
+        raise InputError(
+            f"activation_fn made {scores.dtype} {scores.shape} of logits {logits_BC.shape}. Expected finite numbers of "
+            "the same shape."
+        )
+    if logits_BC.shape[1] == 1:
+        return scores[:, 0].astype(np.float32)
+    if apply_softmax:
+        exp_BC = np.exp(scores - scores.max(axis=1, keepdims=True))
+        scores = exp_BC / exp_BC.sum(axis=1, keepdims=True)
+    return scores.astype(np.float32)

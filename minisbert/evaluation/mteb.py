@@ -1,0 +1,149 @@
+"""The face that `mteb` asks for, so that the tasks of the public leaderboard run on a minisbert model.
+
+    import mteb
+    from minisbert.evaluation.mteb import MTEBModel
+
+    mteb.evaluate(MTEBModel("all-MiniLM-L6-v2"), mteb.get_tasks(tasks=["STSBenchmark"]))
+
+Muennighoff et al. 2023, "MTEB: Massive Text Embedding Benchmark". Needs the package mteb (2.x, which brings torch): pip
+install minisbert[mteb]. What mteb's own wrapper of sentence-transformers does is done here with SentenceEncoder: the same
+choice of prompts, `encode_query` for queries, `encode_document` for documents. Text only.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minisbert.checkpoint.convert import flatten
+from minisbert.errors import InputError
+from minisbert.sentence_encoder import SentenceEncoder
+
+# What mteb hands on to `encode`. Its batch size (32 unless told) is not taken: inference/batching.py knows better ones.
+_PASSED_ON, _SET_ASIDE = ("show_progress_bar", "precision"), ("batch_size",)
+
+
+class MTEBModel:
+    """A SentenceEncoder as an encoder of mteb (its `EncoderProtocol`).
+
+    Args:
+        model_name: a name, a folder, or a SentenceEncoder that is loaded already.
+        revision: of a hub model.
+        device: not used; JAX computes on its default device.
+        name: what mteb files the results under; "minisbert/..." by default, so that they are never taken for another
+            library's.
+        options: for `SentenceEncoder.load`.
+
+    Raises:
+        InputError: mteb is not installed, or too old.
+        ModelFolderError, DownloadError: see `SentenceEncoder.load`.
+    """
+
+    def __init__(
+        self,
+        model_name: str | Path | SentenceEncoder,
+        revision: str | None = None,
+        *,
+        device: str | None = None,
+        name: str | None = None,
+        **options: Any,
+    ):
+        _check_mteb()
+        from mteb.models.model_meta import ModelMeta, ScoringFunction
+
+        if isinstance(model_name, SentenceEncoder):
+            self.encoder, base = model_name, model_name.pretrained.folder.path.name
+        else:
+            self.encoder = SentenceEncoder.load(model_name, revision=revision, **options)
+            base = Path(model_name).name
+        scoring = {"cosine": "cosine", "dot": "dot"}.get(self.encoder.similarity_fn_name)
+        self.mteb_model_meta = ModelMeta.create_empty(
+            overwrites={
+                "name": name or f"minisbert/{base}",
+                "revision": revision or "local",
+                "loader": MTEBModel,
+                "n_parameters": sum(leaf.size for leaf in flatten(self.encoder.pretrained.params).values()),
+                "max_tokens": self.encoder.max_seq_length,
+                "embed_dim": self.encoder.get_embedding_dimension(),
+                "similarity_fn_name": None if scoring is None else ScoringFunction(scoring),
+                "framework": ["JAX"],
+            }
+        )
+
+    def encode(
+        self,
+        inputs: Iterable[dict[str, Any]],
+        *,
+        task_metadata: Any,
+        hf_split: str,
+        hf_subset: str,
+        prompt_type: Any = None,
+        **options: Any,
+    ) -> np.ndarray:
+        """Embed all texts of a loader.
+
+        Args:
+            inputs: batches, each with a list of texts under "text".
+            task_metadata: names the task, for models with a prompt a task.
+            hf_split, hf_subset: not used.
+            prompt_type: mteb's "query" or "document", or None.
+            options: batch_size (set aside), show_progress_bar, precision.
+
+        Returns:
+            embeddings `[texts, dimension]`.
+
+        Raises:
+            InputError: inputs without text; an option that is not known.
+        """
+        unknown = sorted(set(options) - {*_PASSED_ON, *_SET_ASIDE})
+        if unknown:
+            raise InputError(
+                f"encode was given {', '.join(unknown)}. Expected of {', '.join((*_PASSED_ON, *_SET_ASIDE))}."
+            )
+        texts: list[str] = []
+        for batch in inputs:
+            if "text" not in batch:
+                raise InputError(
+                    f"{task_metadata.name} gives {', '.join(sorted(batch))}. Expected text; choose tasks of the modality text."
+                )
+            texts += batch["text"]
+        encode = {"query": self.encoder.encode_query, "document": self.encoder.encode_document}.get(
+            getattr(prompt_type, "value", prompt_type), self.encoder.encode
+        )
+        given = {key: options[key] for key in _PASSED_ON if key in options}
+        return encode(texts, prompt=self._prompt(task_metadata, prompt_type), on_truncate="ignore", **given)
+
+    def _prompt(self, task_metadata: Any, prompt_type: Any) -> str | None:
+        """The model's prompt for a task, by mteb's own rule: names of tasks and kinds of tasks win over query/document."""
+        from mteb.models.abs_encoder import get_prompt_name
+
+        name = get_prompt_name(self.encoder.prompts, task_metadata, prompt_type)
+        return None if name is None else self.encoder.prompts[name]
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> np.ndarray:
+        """The model's similarity of every embedding with every other: `[N1, N2]`; of two single vectors, one number."""
+        return _for_single(embeddings1, embeddings2, self.encoder.similarity(_rows(embeddings1), _rows(embeddings2)))
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> np.ndarray:
+        """The model's similarity of `embeddings1[i]` with `embeddings2[i]`: `[N]`; of two single vectors, one number."""
+        scores = self.encoder.similarity_pairwise(_rows(embeddings1), _rows(embeddings2))
+        return _for_single(embeddings1, embeddings2, scores)
+
+
+def _rows(embeddings: Any) -> np.ndarray:
+    """An array, or a tensor that is not on a GPU, as rows of float32."""
+    return np.atleast_2d(np.asarray(embeddings, np.float32))
+
+
+def _for_single(embeddings1: Any, embeddings2: Any, scores: np.ndarray) -> np.ndarray:
+    single = np.ndim(embeddings1) == np.ndim(embeddings2) == 1
+    return np.asarray(scores).reshape(()) if single else np.asarray(scores)
+
+
+def _check_mteb() -> None:
+    try:
+        import mteb.models.abs_encoder
+        import mteb.models.model_meta  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"mteb 2 is not installed ({error}). Expected it here: pip install 'mteb>=2'.") from None

@@ -1,0 +1,74 @@
+"""Classes of sentence pairs, by a model that was trained with the softmax loss (SBERT section 3, figure 1).
+
+    softmax(W (u, v, |u - v|) + b)        u, v: the sentence embeddings of the pair
+
+The head W, b is a by-product of training; SBERT throws it away and keeps the embeddings. Kept, it classifies: NLI's
+entailment, neutral and contradiction, from two embeddings that may have been computed long before.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from minisbert.errors import InputError
+from minisbert.sentence_encoder import SentenceEncoder
+from minisbert.training.pair_losses import softmax_logits
+from minisbert.training.softmax_head import SoftmaxHead, read_head
+
+
+class PairClasses(NamedTuple):
+    """What is predicted for n pairs."""
+
+    labels: list[str]
+    probabilities: np.ndarray  # [n, C], in the order of `PairClassifier.classes`
+
+
+class PairClassifier:
+    """A sentence encoder and the softmax head that was trained with it.
+
+    Args:
+        encoder: gives the embeddings.
+        head: of `read_head`, or of a run's folder by `PairClassifier.load`.
+    """
+
+    def __init__(self, encoder: SentenceEncoder, head: SoftmaxHead):
+        self.encoder = encoder
+        self.head = head
+
+    @staticmethod
+    def load(folder: str | Path) -> "PairClassifier":
+        """The model in `final/` or `best/` of a run with the softmax loss.
+
+        Raises:
+            ModelFolderError: no model, or no head beside it.
+        """
+        encoder = SentenceEncoder.load(folder)
+        return PairClassifier(encoder, read_head(Path(folder), encoder.model_config.dimension))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return self.head.classes
+
+    def predict(self, pairs: Sequence[tuple[str, str]], show_progress_bar: bool | None = None) -> PairClasses:
+        """The class of each pair.
+
+        Raises:
+            InputError: an element is not a pair of strings.
+        """
+        for number, pair in enumerate(pairs):
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise InputError(f"pairs[{number}] is {pair!r:.80}. Expected a pair of texts.")
+        both = self.encoder.encode(
+            [text for pair in pairs for text in pair],
+            show_progress_bar=show_progress_bar,
+            truncate_dim=self.encoder.model_config.dimension,
+        )
+        head = {"kernel": jnp.asarray(self.head.kernel), "bias": jnp.asarray(self.head.bias)}
+        logits_BC = np.asarray(softmax_logits(head, both[0::2], both[1::2], self.head.concatenation))
+        weights_BC = np.exp(logits_BC - logits_BC.max(axis=1, keepdims=True, initial=-np.inf))
+        probabilities = weights_BC / weights_BC.sum(axis=1, keepdims=True)
+        return PairClasses([self.classes[c] for c in probabilities.argmax(axis=1)], probabilities)

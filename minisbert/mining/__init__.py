@@ -1,0 +1,1 @@
+"""Mining: paraphrases, translations, hard negatives and clusters."""

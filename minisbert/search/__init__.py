@@ -1,0 +1,1 @@
+"""Search: nearest neighbours, indexes, BM25, fusion and reranking."""

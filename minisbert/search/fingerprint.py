@@ -1,0 +1,59 @@
+"""Which model made an embedding: a sha256 over everything that decides it.
+
+Embeddings of two models, or of one model with other weights, another tokenizer, pooling or number format, cannot be
+compared, though their widths may agree. An index keeps this digest and refuses to mix.
+"""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from minisbert.checkpoint.convert import flatten
+from minisbert.errors import InputError
+from minisbert.sentence_encoder import SentenceEncoder
+from minisbert.text.tokenizer import short_repr
+
+
+def fingerprint(encoder: Any) -> str:
+    """The digest of a `SentenceEncoder`; the same after saving and loading, on every machine.
+
+    Over: encoder family and settings, pooling and the modules after it, weights in their compute dtype, tokenizer,
+    maximum length, prompts, truncation of dimensions.
+
+    Raises:
+        InputError: it is something else than a SentenceEncoder.
+
+    Example:
+        >>> one, two = (SentenceEncoder.load(f"weights/tiny-{name}") for name in ("bert", "mpnet"))
+        >>> len(fingerprint(one)), fingerprint(one) == fingerprint(two)
+        (64, False)
+    """
+    if not isinstance(encoder, SentenceEncoder):
+        raise InputError(
+            f"encoder is {short_repr(encoder)}. Expected a SentenceEncoder; for another kind of model write Index(encoder, "
+            "fingerprint='a name of yours')."
+        )
+    routes = encoder.pretrained.folder.routes
+    digest = hashlib.sha256(b"" if routes is None else repr(routes).encode())
+    for tower in encoder.towers.values() or [encoder]:
+        _add(digest, tower, encoder)
+    return digest.hexdigest()
+
+
+def _add(digest: Any, tower: SentenceEncoder, model: SentenceEncoder) -> None:
+    """All that decides the embeddings of one encoder with the modules after it; prompts and the like are the model's."""
+    model_config = tower.model_config
+    settings = {
+        "model_config": (model_config.model_type, model_config.config, model_config.modules),
+        "compute_dtype": tower.compute_dtype,
+        "max_seq_length": tower.max_seq_length,
+        "prompts": (sorted(model.prompts.items()), model.default_prompt_name),
+        "truncate_dim": model.truncate_dim,
+        "tokenizer": tower.tokenizer.backend.to_str(),
+    }
+    digest.update(repr(settings).encode())
+    for name, leaf in sorted(flatten(tower.forward.params).items()):
+        array = np.ascontiguousarray(np.asarray(leaf))
+        digest.update(f"\n{name} {array.dtype} {array.shape} ".encode())
+        digest.update(array.tobytes())

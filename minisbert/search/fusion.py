@@ -1,0 +1,89 @@
+"""Several rankings made one: reciprocal rank fusion.
+
+    Hybrid([index, BM25(texts, ids)]).search("where is the cat?", k=10)
+
+Cormack, Clarke & Büttcher 2009, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning Methods":
+
+    score(d) = sum over rankings of 1 / (60 + rank of d)        ranks from 1; a ranking without d adds nothing
+
+Only ranks count, so that cosines and BM25's sums need no common scale.
+"""
+
+from collections.abc import Hashable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from minisbert.arguments import as_list, check_positive
+from minisbert.errors import InputError
+from minisbert.search.index import Hit
+from minisbert.text.tokenizer import short_repr
+
+Id = TypeVar("Id", bound=Hashable)
+CONSTANT = 60  # the paper's: how little the first ranks stand out
+
+
+class Searcher(Protocol):
+    """What finds texts: Index, BM25, Hybrid."""
+
+    def search(self, queries: Any, k: int = 10) -> Any:
+        """Lists of `Hit`, best first: for one query one list."""
+
+
+def reciprocal_rank_fusion(rankings: Sequence[Sequence[Id]], constant: float = CONSTANT) -> list[tuple[Id, float]]:
+    """Ids with their fused scores, best first; of equal scores the one that is met first, ranking by ranking.
+
+    Args:
+        rankings: ids, best first, each once in a ranking.
+        constant: added to every rank.
+
+    Raises:
+        InputError: an id stands twice in one ranking, or the constant is not positive.
+
+    Example:
+        >>> [(one, round(score, 4)) for one, score in reciprocal_rank_fusion([["a", "b"], ["b", "c"]])]
+        [('b', 0.0325), ('a', 0.0164), ('c', 0.0161)]
+    """
+    if not isinstance(rankings, list | tuple):
+        raise InputError(f"rankings is {short_repr(rankings)}. Expected a list of rankings, each a list of ids.")
+    if not isinstance(constant, int | float) or not constant > 0:
+        raise InputError(f"constant is {short_repr(constant)}. Expected a number above 0; the paper takes 60.")
+    scores: dict[Id, float] = {}
+    for number, ranking in enumerate(rankings):
+        if len(set(ranking)) < len(ranking):
+            raise InputError(f"rankings[{number}] names an id twice. Expected each once.")
+        for rank, one in enumerate(ranking, start=1):
+            scores[one] = scores.get(one, 0.0) + 1 / (constant + rank)
+    return sorted(scores.items(), key=lambda item: -item[1])
+
+
+class Hybrid:
+    """Several searchers over the same ids as one.
+
+    Args:
+        searchers: such as an Index and a BM25.
+        candidates: how far down each of them is asked.
+        constant: see `reciprocal_rank_fusion`.
+
+    Example:
+        >>> class Fixed:
+        ...     def __init__(self, *ids): self.hits = [Hit(one, 1.0) for one in ids]
+        ...     def search(self, queries, k=10): return [self.hits[:k] for _ in queries]
+        >>> [hit.id for hit in Hybrid([Fixed("a", "b"), Fixed("b", "c")]).search("any", k=2)]
+        ['b', 'a']
+    """
+
+    def __init__(self, searchers: Sequence[Searcher], *, candidates: int = 100, constant: float = CONSTANT):
+        if not isinstance(searchers, list | tuple) or not searchers:
+            raise InputError(f"searchers is {short_repr(searchers)}. Expected a list of searchers, at least one.")
+        self.searchers, self.candidates, self.constant = searchers, check_positive("candidates", candidates), constant
+
+    def search(self, queries: str | Sequence[str], k: int = 10) -> Any:
+        """Lists of `Hit` with fused scores, best first: for one query one list."""
+        texts, single = as_list(queries, "queries")
+        check_positive("k", k)
+        found = [searcher.search(texts, max(k, self.candidates)) for searcher in self.searchers]
+        fused = []
+        for lists in zip(*found, strict=True):
+            known = {hit.id: hit.text for hits in reversed(lists) for hit in hits}
+            ranked = reciprocal_rank_fusion([[hit.id for hit in hits] for hits in lists], self.constant)
+            fused.append([Hit(one, score, known[one]) for one, score in ranked[:k]])
+        return fused[0] if single else fused

@@ -1,0 +1,122 @@
+"""Retrieve and rerank: a fast search proposes, a cross-encoder that reads query and text together decides.
+
+    retrieve_and_rerank("where is the cat?", index, cross_encoder, k=10)
+
+Nogueira & Cho 2019, "Passage Re-ranking with BERT"; a bi-encoder and a cross-encoder side by side: SBERT section 1
+(Reimers & Gurevych 2019). The candidates can come from an Index, from BM25, or from both (`fusion.Hybrid`).
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from minisbert.arguments import as_list, check_positive
+from minisbert.errors import InputError
+from minisbert.search.fusion import Searcher
+from minisbert.search.index import Hit
+from minisbert.text.tokenizer import short_repr
+
+
+class Reranker(Protocol):
+    """What scores pairs: a CrossEncoder, or anything like one."""
+
+    def predict(self, pairs: Any, **options: Any) -> Any:
+        """`predict([(query, text), ...])`: a number a pair, the higher the better."""
+
+
+def retrieve_and_rerank(
+    queries: str | Sequence[str],
+    searcher: Searcher,
+    reranker: Reranker,
+    k: int = 10,
+    *,
+    candidates: int = 100,
+    **options: Any,
+) -> Any:
+    """The k candidates of each query that the reranker finds best, with its scores.
+
+    Args:
+        queries: a text or several.
+        searcher: finds candidates and gives their texts with them.
+        reranker: see `Reranker`.
+        k: hits wanted.
+        candidates: pairs scored for each query; at least k.
+        options: for `reranker.predict` (batch_size, show_progress_bar, ...).
+
+    Returns:
+        a list of `Hit`, best first, of equal scores in the searcher's order; for several queries a list of such lists.
+
+    Raises:
+        InputError: an argument is out of range; a candidate has no text; scores that are no finite number a pair.
+
+    Example:
+        >>> class Found:
+        ...     def search(self, queries, k=10): return [[Hit("a", 0.9, "long text"), Hit("b", 0.8, "text")]] * len(queries)
+        >>> class Shortest:
+        ...     def predict(self, pairs): return [-len(text) for _, text in pairs]
+        >>> [hit.id for hit in retrieve_and_rerank("query", Found(), Shortest())]
+        ['b', 'a']
+    """
+    texts, single = as_list(queries, "queries")
+    if check_positive("candidates", candidates) < check_positive("k", k):
+        raise InputError(f"candidates is {candidates}, k {k}. Expected at least as many candidates as hits.")
+    found = searcher.search(texts, candidates) if texts else []
+    pairs = [(query, _text(hit)) for query, hits in zip(texts, found, strict=True) for hit in hits]
+    scores = _scores(reranker.predict(pairs, **options), len(pairs)) if pairs else np.empty(0)
+    ranked, first = [], 0
+    for hits in found:
+        mine = scores[first : first + len(hits)]
+        first += len(hits)
+        ranked.append([hits[i]._replace(score=float(mine[i])) for i in np.argsort(-mine, kind="stable")[:k]])
+    return ranked[0] if single else ranked
+
+
+class Reranked:
+    """A searcher and a reranker as one searcher, to stand beside Index, BM25 and Hybrid.
+
+    Args:
+        searcher: finds candidates and gives their texts with them.
+        reranker: see `Reranker`.
+        candidates: pairs scored for each query; what comes after them in the searcher's order is not found.
+        options: for `reranker.predict`.
+
+    Example:
+        >>> class Found:
+        ...     def search(self, queries, k=10): return [[Hit("a", 0.9, "long text"), Hit("b", 0.8, "text")]] * len(queries)
+        >>> class Shortest:
+        ...     def predict(self, pairs): return [-len(text) for _, text in pairs]
+        >>> Reranked(Found(), Shortest()).search("query", k=1)[0].id
+        'b'
+    """
+
+    def __init__(self, searcher: Searcher, reranker: Reranker, *, candidates: int = 100, **options: Any):
+        self.searcher, self.reranker, self.options = searcher, reranker, options
+        self.candidates = check_positive("candidates", candidates)
+
+    def search(self, queries: str | Sequence[str], k: int = 10) -> Any:
+        """Lists of `Hit` with the reranker's scores, best first: for one query one list; at most `candidates` hits."""
+        wanted = min(check_positive("k", k), self.candidates)
+        return retrieve_and_rerank(
+            queries, self.searcher, self.reranker, wanted, candidates=self.candidates, **self.options
+        )
+
+
+def _text(hit: Hit) -> str:
+    if hit.text is None:
+        raise InputError(f"the candidate {short_repr(hit.id)} has no text. Expected an index with keep_texts=True.")
+    return hit.text
+
+
+def _scores(predicted: Any, count: int) -> np.ndarray:
+    try:
+        scores = np.asarray(predicted, np.float64)
+    except (TypeError, ValueError):
+        scores = np.empty(0)
+    scores = scores.reshape(-1) if scores.shape == (count, 1) else scores
+    if scores.shape != (count,) or not np.isfinite(scores).all():
+        raise InputError(
+            f"the reranker gave {short_repr(predicted)} for {count} pairs. Expected one finite number a pair; a model with "
+            "several classes is no reranker."
+        )
+    return scores

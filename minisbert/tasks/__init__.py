@@ -1,1 +1,0 @@
-"""Tasks: what sentence embeddings are for, and how well they do it."""

@@ -1,0 +1,112 @@
+"""From the texts of a batch to the arrays of a step: prompts, tokens, packed rows, targets.
+
+Shapes are few, so that a run compiles few programs: see text/packing.py.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minisbert.cross_encoder.tokens import PairTokenizer
+from minisbert.data.examples import text_hashes
+from minisbert.data.sampler import Batch
+from minisbert.text.packing import PackedTexts, pack
+from minisbert.text.tokenizer import Tokenizer
+from minisbert.training.siamese import TrainBatch
+from minisbert.training.targets import Targets
+
+# An example's own number for dropout is its row in its data set, moved by this much per data set.
+_DATASET_STRIDE = 1 << 27
+
+
+def train_batch(
+    batch: Batch,
+    tokenizer: Tokenizer,
+    *,
+    max_length: int,
+    padding_id: int,
+    prompts: Sequence[str] = (),
+    multiple: int = 1,
+) -> tuple[TrainBatch, int]:
+    """The arrays of one step, on the host, and how many of its texts were cut.
+
+    Args:
+        batch: texts by column, from `Batches.batch_at`.
+        max_length: tokens kept of a text; what is longer is cut, as in encoding.
+        padding_id: what fills the rows.
+        prompts: a text to put before each column, "" for none.
+        multiple: the number of packed rows is a multiple of this (devices).
+    """
+    texts, prompt_lengths, cut = [], [], 0
+    for s, column in enumerate(batch.texts):
+        prompt = prompts[s] if s < len(prompts) else ""
+        tokenized = tokenizer.tokenize(column, max_length=max_length, prompt=prompt)
+        texts += tokenized.ids
+        cut += tokenized.truncated
+        prompt_lengths += [tokenizer.prompt_length(prompt, max_length=max_length) if prompt else 0] * len(column)
+    rows, where = pack(texts, padding_id=padding_id, prompt_lengths=prompt_lengths, multiple=multiple)
+    hashes_SB = np.stack([text_hashes(column) for column in batch.texts])
+    return _arrays(batch, rows, where, hashes_SB), cut
+
+
+def pair_batch(
+    batch: Batch, tokenizer: PairTokenizer, *, max_length: int, padding_id: int, multiple: int = 1
+) -> tuple[TrainBatch, int]:
+    """The same for a cross-encoder: of S texts the first with each of the others, S - 1 pairs an example.
+
+    Returns:
+        the arrays, and how many pairs were cut.
+    """
+    first, *others = batch.texts
+    tokenized = [tokenizer.tokenize(list(zip(first, texts, strict=True)), max_length=max_length) for texts in others]
+    rows, where = pack(
+        [ids for pairs in tokenized for ids in pairs.ids],
+        padding_id=padding_id,
+        first_lengths=[length for pairs in tokenized for length in pairs.first_lengths],
+        multiple=multiple,
+    )
+    return _arrays(batch, rows, where), sum(pairs.truncated for pairs in tokenized)
+
+
+def widened(batch: TrainBatch, rows: int, length: int, padding_id: int) -> TrainBatch:
+    """The same texts in more and longer rows, as `pack` fills up: what is added is empty."""
+    P, L = batch.rows.token_ids_PL.shape
+    if (rows, length) == (P, L):
+        return batch
+    T = batch.rows.lengths_PT.shape[1]
+    slots = T * length // L
+
+    def fill(array: Any, columns: int, value: int = 0) -> Any:
+        return np.pad(array, [(0, rows - P), (0, columns - array.shape[1])], constant_values=value)
+
+    return batch._replace(
+        rows=PackedTexts(
+            token_ids_PL=fill(batch.rows.token_ids_PL, length, padding_id),
+            position_PL=fill(batch.rows.position_PL, length),
+            segmentation_PL=fill(batch.rows.segmentation_PL, length, -1),
+            lengths_PT=fill(batch.rows.lengths_PT, slots),
+            prompts_PT=fill(batch.rows.prompts_PT, slots),
+            first_lengths_PT=fill(batch.rows.first_lengths_PT, slots),
+        ),
+        examples_PT=fill(batch.examples_PT, slots),
+        columns_PT=fill(batch.columns_PT, slots),
+        index_SB=np.asarray(batch.index_SB) // T * slots + np.asarray(batch.index_SB) % T,  # type: ignore[arg-type]
+    )
+
+
+def _arrays(batch: Batch, rows: PackedTexts, where: np.ndarray, hashes_SB: np.ndarray | None = None) -> TrainBatch:
+    index_SB = where.reshape(-1, len(batch.rows_B))
+    S, B = index_SB.shape
+    example_ids_B = (batch.rows_B + batch.dataset * _DATASET_STRIDE).astype(np.uint32)
+    examples_PT = np.zeros(rows.lengths_PT.shape, np.uint32)
+    columns_PT = np.zeros(rows.lengths_PT.shape, np.int32)
+    examples_PT.flat[where] = np.tile(example_ids_B, S)
+    columns_PT.flat[where] = np.repeat(np.arange(S), B)
+    targets = Targets(_device(batch.labels), _device(hashes_SB))
+    return TrainBatch(rows, _device(examples_PT), _device(columns_PT), _device(index_SB), targets)
+
+
+def _device(array: Any) -> Any:
+    # The arrays are NumPy's until the step takes them; the types speak of what the step sees.
+    return array

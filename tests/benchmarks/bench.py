@@ -1,0 +1,248 @@
+"""`minisbert bench`: minisbert side by side with every other library that is installed, in one run.
+
+minisbert bench --model all-MiniLM-L6-v2 --workload short --count 10000 --out bench.json --plot bench.png
+minisbert bench --workload one --peer onnxruntime openvino --compute-dtype float32
+
+minisbert/data/synthetic.py makes the texts, tests/benchmarks/bench_peers.py holds the contestants, tests/benchmarks/bench_rounds.py lets them take turns, each
+in a process of tests/benchmarks/bench_worker.py, and tests/benchmarks/bench_report.py and tests/benchmarks/bench_plot.py show what came of it.
+"""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import arg
+
+from minisbert.commands.outputs import check_output, whole_file
+from minisbert.errors import InputError, MinisbertError
+
+if TYPE_CHECKING:
+    from bench_peers import Contestant
+    from bench_rounds import Race
+
+# Texts of a workload where --count is not given: a round of each takes some seconds on a laptop.
+COUNTS = {"short": 2000, "long": 200, "one": 200, "cold": 1, "memory": 1000, "train": 512}
+# With whose embeddings the others are compared: the first of these that is there.
+REFERENCES = ("sentence-transformers float32", "minisbert float32")
+EXTRA = "pip install 'minisbert[bench]'"
+
+
+def bench(
+    *,
+    model: Annotated[str, arg(metavar="MODEL")] = "all-MiniLM-L6-v2",
+    workload: tuple[Literal["short", "long", "one", "cold", "memory", "train"], ...] = (
+        "short",
+        "long",
+        "one",
+        "cold",
+        "memory",
+        "train",
+    ),
+    texts: Annotated[str | None, arg(metavar="FILE")] = None,
+    count: Annotated[int | None, arg(metavar="N")] = None,
+    rounds: Annotated[int, arg(metavar="N")] = 5,
+    peer: Annotated[tuple[str, ...], arg(metavar="NAME [NAME ...]")] = ("installed",),
+    compute_dtype: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16"),
+    out: Annotated[str | None, arg(metavar="JSON")] = None,
+    plot: Annotated[str | None, arg(metavar="PNG")] = None,
+    offline: bool = False,
+) -> int:
+    """Race minisbert against the other libraries that are installed.
+
+    Every contestant has a process of its own; only one computes at a time, and they take turns, round after round.
+    Prints medians, the ratios minisbert / peer with their spread, and how far the embeddings are apart.
+
+    Example: minisbert bench --model all-MiniLM-L6-v2 --workload one --count 20 --rounds 2 --peer none
+
+    Args:
+        model: a folder, a known name, or a name on the hub.
+        workload: short: sentences per second; long: texts of about 230 tokens; one: latency of one sentence; cold:
+            seconds from process start to first vector; memory: its peak in a short run; train: pairs of sentences per
+            second, all of a training step.
+        texts: a file of sentences (.txt, or .jsonl, .tsv, .parquet with a "text" column) instead of made-up ones.
+        count: texts of every workload but cold; by default 2000 short, 200 long, 200 single, 1000 for memory,
+            512 (two a pair) to train on.
+        rounds: how often each contestant has its turn.
+        peer: installed (all that are), none, or names of sentence-transformers, torch-compile, onnxruntime, openvino,
+            ctranslate2.
+        compute_dtype: contestants that compute otherwise are left out.
+        out: also write everything measured here.
+        plot: also draw the figures here.
+        offline: never open a socket.
+    """
+    contestants, left_out = _contestants(peer, compute_dtype)
+    _check_numbers(count, rounds, workload, compute_dtype)
+    if out is not None:
+        check_output(out, (".json",), source=texts or "")
+    if plot is not None:
+        check_output(plot, (".png",))
+    work = _texts(workload, texts, count)
+
+    from datetime import UTC, datetime
+    from tempfile import TemporaryDirectory
+
+    from bench_report import machine, versions
+    from bench_rounds import Race
+
+    from minisbert.download.locate import locate
+
+    # All that decides the figures, in the words that repeat them.
+    flags: dict[str, Any] = {"model": [model], "workload": workload, "texts": [texts], "count": [count]}
+    flags |= {"rounds": [rounds], "peer": peer, "compute-dtype": compute_dtype}
+    words = ["minisbert", "bench"]
+    for flag, values in flags.items():
+        words += [] if values[0] is None else ["--" + flag, *map(str, values)]
+    record: dict[str, Any] = {
+        "command": shlex.join(words),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": model,
+        "machine": machine(),
+        "versions": versions(),
+    }
+    folder = locate(model, offline=offline)
+    with TemporaryDirectory(prefix="minisbert-bench-", ignore_cleanup_errors=True) as workplace:
+        race = Race(contestants, _witness(contestants), folder, Path(workplace), rounds, _say)
+        race.run(work)
+        ours = [key for key in race.failed if key.startswith("minisbert ")]
+        if ours:
+            raise MinisbertError(f"{ours[0]} failed, so there is nothing to compare. {race.failed[ours[0]]}")
+        record |= _results(race, work)
+    record["left_out"] = {**left_out, **race.failed}
+    print("\n".join(_report(record)))
+    if peer == ("installed",) and {one.peer for one in contestants} == {"minisbert"}:
+        print(f"\nminisbert ran alone. {EXTRA} brings sentence-transformers to compare it with.")
+    if out is not None:
+        from json import dumps
+
+        with whole_file(Path(out)) as temporary:
+            temporary.write_text(dumps(record, indent=2) + "\n", encoding="utf-8")
+    if plot is not None:
+        from bench_plot import save_bench_plot
+
+        save_bench_plot(plot, record)
+    return 0
+
+
+def _contestants(peer: tuple[str, ...], dtypes: tuple[str, ...]) -> "tuple[list[Contestant], dict[str, str]]":
+    """Those that are asked for and can start; and why others cannot."""
+    from bench_peers import CONTESTANTS
+    from bench_report import installed_version
+
+    known = list(dict.fromkeys(one.peer for one in CONTESTANTS if one.peer != "minisbert"))
+    if peer not in [("installed",), ("none",)] and (not peer or set(peer) - set(known)):
+        named = " ".join(peer) or "empty"
+        raise InputError(f"--peer is {named}. Expected installed, none, or some of {', '.join(known)}.")
+    contestants, left_out = [], {}
+    for one in CONTESTANTS:
+        if one.dtype in dtypes and (one.peer in ("minisbert", *peer) or peer == ("installed",)):
+            missing = [package for package in one.needs if installed_version(package) is None]
+            if missing:
+                left_out[one.key] = f"not installed: {', '.join(missing)}"
+            else:
+                contestants.append(one)
+    return contestants, left_out
+
+
+def _check_numbers(count: int | None, rounds: int, workload: tuple[str, ...], dtypes: tuple[str, ...]) -> None:
+    if count is not None and count < 1:
+        raise InputError(f"--count is {count}. Expected at least 1.")
+    if rounds < 1:
+        raise InputError(f"--rounds is {rounds}. Expected at least 1.")
+    if not workload:
+        raise InputError(f"--workload is empty. Expected some of {', '.join(COUNTS)}.")
+    if not dtypes:
+        raise InputError("--compute-dtype is empty. Expected float32, bfloat16, or both.")
+
+
+def _texts(workloads: tuple[str, ...], file: str | None, count: int | None) -> dict[str, list[str]]:
+    """What each workload embeds."""
+    from minisbert.commands.files import read_sentences
+    from minisbert.data.synthetic import join_sentences, make_sentences
+
+    source = None
+    if file is not None:
+        source = [text for text in read_sentences(file).texts if text.strip()]
+        if not source:
+            raise InputError(f"{file}: no sentence that is not empty. Expected some to embed.")
+        if count is not None and count > len(source) and set(workloads) - {"long", "cold"}:
+            raise InputError(f"--count is {count}, but {file} has {len(source)} sentences. Expected at most as many.")
+    work = {}
+    for workload in dict.fromkeys(workloads):
+        number = count if count is not None and workload != "cold" else COUNTS[workload]
+        if workload == "long":
+            # Some twenty sentences make a long text; join_sentences begins again if they do not suffice.
+            work[workload] = join_sentences(source or make_sentences(20 * number), number)
+        else:
+            least = 4 if workload == "train" else 1  # two pairs
+            work[workload] = source[:number] if source else make_sentences(max(number, least))
+            if len(work[workload]) < least:
+                raise InputError(
+                    f"{len(work[workload])} sentences of {file} for --workload train. Expected 4, two pairs, at least; give "
+                    "more, or name the other workloads."
+                )
+        if workload == "train":
+            del work[workload][len(work[workload]) // 2 * 2 :]
+    return work
+
+
+def _witness(contestants: "list[Contestant]") -> "Contestant | None":
+    """The reference for the embeddings, where it is not among the contestants itself (`--compute-dtype bfloat16`)."""
+    from bench_peers import CONTESTANTS
+
+    peers = {one.peer for one in contestants}
+    by_key = {one.key: one for one in CONTESTANTS if one.peer in peers}
+    witness = next((by_key[key] for key in REFERENCES if key in by_key), None)
+    return None if witness in contestants else witness
+
+
+def _say(message: str) -> None:
+    print(f"minisbert bench: {message}", file=sys.stderr, flush=True)
+
+
+def _results(race: "Race", work: dict[str, list[str]]) -> dict[str, Any]:
+    """The part of the record that was measured."""
+    from bench_report import differences, mean_tokens, measure_record, measures
+
+    chosen = measures(work)
+    return {
+        "rounds": race.rounds,
+        "devices": race.devices,
+        "texts": {
+            name: {"count": len(some), "mean_tokens": mean_tokens(race.folder, some)} for name, some in work.items()
+        },
+        "measures": {name: measure_record(measure, race.raw[measure.run]) for name, measure in chosen.items()},
+        "differences": {run: differences(embeddings, REFERENCES) for run, embeddings in race.embeddings.items()},
+        "raw": race.raw,
+    }
+
+
+def _report(record: dict[str, Any]) -> list[str]:
+    """The record as the lines that are printed."""
+    from bench_report import measures, table
+
+    host = record["machine"]
+    lines = [
+        record["command"],
+        f"{record['date']}; {host['cpu']}, {host['cores']} cores ({' '.join(host['flags']) or 'flags unknown'}), "
+        f"{host['memory_gib']} GiB, {host['system']}, load before {host['load_before']}",
+        ", ".join(f"{package} {version}" for package, version in record["versions"].items()),
+        *(f"{key} on {device}" for key, device in record["devices"].items() if device != "cpu"),
+        *(
+            f"{name}: {about['count']} texts, mean {about['mean_tokens']:.1f} tokens"
+            for name, about in record["texts"].items()
+        ),
+    ]
+    chosen = measures(dict.fromkeys(record["texts"], ()))
+    for name, part in record["measures"].items():
+        differ = record["differences"].get(chosen[name].run, {})
+        lines += ["", *table(part, chosen[name].digits, differ)]
+    peers = {key for part in record["measures"].values() for key in part["best_peer"].values()}
+    if peers:
+        legend = (
+            f"* the best peer of its dtype. Medians of {record['rounds']} rounds in turns, then least and greatest;"
+        )
+        lines += ["", f"{legend} where lower is better, a ratio under 1 is a gain."]
+    if record["left_out"]:
+        lines += ["", "left out:", *(f"  {key}: {reason}" for key, reason in record["left_out"].items())]
+    return lines

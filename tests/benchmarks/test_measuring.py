@@ -1,0 +1,23 @@
+"""The commands that measure, on a tiny model: they run to their last line; what they find is not judged."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+TINY = ["--model", str(TESTS.parent / "weights" / "tiny-bert")]
+
+
+@pytest.mark.parametrize(
+    "script, options, last",
+    [
+        ("benchmarks/profile_forward.py", ["--rows", "2", "--length", "8", "--rounds", "2"], "tokens a second"),
+        ("benchmarks/scaling.py", ["--largest", "1000"], "most to least"),
+    ],
+)
+def test_it_measures(script, options, last, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [script, *TINY, *options])
+    runpy.run_path(str(TESTS / script), run_name="__main__")
+    assert last in capsys.readouterr().out.splitlines()[-1]

@@ -1,0 +1,118 @@
+"""corpus/shards.py: the same embeddings as in one call, whatever was interrupted; another corpus or model is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minisbert import SentenceEncoder
+from minisbert.commands import main
+from minisbert.corpus.shards import encode_shards, read_shards
+from minisbert.errors import DataError, InputError
+
+TINY = Path(__file__).parents[2] / "weights" / "tiny-bert"
+TEXTS = [f"sentence {i} of {'many ' * (i % 5)}" for i in range(25)]
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return SentenceEncoder.load(TINY)
+
+
+@pytest.fixture(scope="module")
+def expected(encoder):
+    return encoder.encode(TEXTS)
+
+
+def whole(folder):
+    return np.concatenate(list(read_shards(folder)))
+
+
+def test_shards_hold_what_one_call_gives(encoder, expected, tmp_path):
+    assert encode_shards(iter(TEXTS), encoder, tmp_path, rows_per_shard=10) == 25
+    assert [len(shard) for shard in read_shards(tmp_path)] == [10, 10, 5]
+    np.testing.assert_allclose(whole(tmp_path), expected, atol=1e-6)
+
+
+def test_workers_fill_one_folder(encoder, expected, tmp_path):
+    for worker in (2, 0, 1):
+        encode_shards(TEXTS, encoder, tmp_path, rows_per_shard=4, worker=worker, workers=3)
+    np.testing.assert_allclose(whole(tmp_path), expected, atol=1e-6)
+
+
+def test_what_was_interrupted_goes_on_and_ends_the_same(encoder, tmp_path):
+    encode_shards(TEXTS, encoder, tmp_path / "undisturbed", rows_per_shard=10)
+
+    def cut():
+        yield from TEXTS[:14]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encode_shards(cut(), encoder, tmp_path / "cut", rows_per_shard=10)
+    with pytest.raises(DataError, match=r"no rows\.json"):
+        list(read_shards(tmp_path / "cut"))
+    first = (tmp_path / "cut" / "00000.npy").stat().st_mtime_ns
+    (tmp_path / "cut" / ".00001.npy.stale").write_bytes(b"half")
+    encode_shards(TEXTS, encoder, tmp_path / "cut", rows_per_shard=10)
+    assert (tmp_path / "cut" / "00000.npy").stat().st_mtime_ns == first
+    files = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("undisturbed", "cut")]
+    assert files[0] == files[1]
+    for name in files[0]:
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+
+
+def test_another_corpus_model_or_option_is_refused(encoder, tmp_path):
+    encode_shards(TEXTS, encoder, tmp_path, rows_per_shard=10)
+    with pytest.raises(DataError, match="made of other texts"):
+        encode_shards(["another", *TEXTS[1:]], encoder, tmp_path, rows_per_shard=10)
+    with pytest.raises(DataError, match="another options"):
+        encode_shards(TEXTS, encoder, tmp_path, rows_per_shard=10, normalize_embeddings=True)
+    with pytest.raises(DataError, match="another fingerprint"):
+        encode_shards(TEXTS, SentenceEncoder.load(TINY.with_name("tiny-mpnet")), tmp_path, rows_per_shard=10)
+    (tmp_path / "00001.npy").unlink()
+    with pytest.raises(DataError, match=r"1 of 3 shards are missing \(1\)"):
+        list(read_shards(tmp_path))
+
+
+def test_a_folder_of_something_else_is_left_alone(encoder, tmp_path):
+    (tmp_path / "letters.txt").write_text("dear")
+    with pytest.raises(DataError, match=r"holds letters\.txt and no shards\.json"):
+        encode_shards(TEXTS, encoder, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"precision": "int8"}, "ranges are those of the whole corpus"),
+        ({"worker": 2, "workers": 2}, "from 0"),
+        ({"rows_per_shard": 0}, "at least 1"),
+    ],
+)
+def test_options_that_shards_cannot_have(encoder, tmp_path, options, said):
+    with pytest.raises(InputError, match=said):
+        encode_shards(TEXTS, encoder, tmp_path / "none", **options)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_local_ray_makes_the_same_bytes(encoder, tmp_path):
+    ray = pytest.importorskip("ray", reason="needs the ray extra: pip install 'minisbert[ray]'")
+    (tmp_path / "corpus.txt").write_text("\n".join(TEXTS) + "\n")
+    arguments = ["encode", str(tmp_path / "corpus.txt"), "--model", str(TINY), "--rows-per-shard", "10"]
+    assert main([*arguments, "--out", f"{tmp_path}/alone/"]) == 0
+    try:
+        assert main([*arguments, "--out", f"{tmp_path}/ray/", "--ray", "2"]) == 0
+    finally:
+        ray.shutdown()
+    for name in ("00000.npy", "00001.npy", "00002.npy", "rows.json"):
+        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+
+
+def test_the_command_writes_shards_where_out_ends_in_a_slash(tmp_path, expected, capsys):
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    arguments = ["encode", str(tmp_path / "corpus.jsonl"), "--model", str(TINY), "--rows-per-shard", "10"]
+    assert main([*arguments, "--out", f"{tmp_path}/vectors/"]) == 0
+    np.testing.assert_allclose(whole(tmp_path / "vectors"), expected, atol=1e-6)
+    assert main([*arguments, "--out", f"{tmp_path}/v.npy", "--workers", "2"]) == 2
+    assert "ends in /" in capsys.readouterr().err

@@ -1,0 +1,395 @@
+"""Training a cross-encoder: losses against the twin, GradCache, resuming to the bit, learning, and what is refused."""
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from minisbert import CrossEncoder
+from minisbert.checkpoint.convert import flatten
+from minisbert.commands import main
+from minisbert.cross_encoder.evaluation import pair_accuracy, pair_score
+from minisbert.cross_encoder.losses import JOINT_LOSSES
+from minisbert.cross_encoder.model import define_pair
+from minisbert.data.examples import open_examples
+from minisbert.data.sampler import Batches
+from minisbert.errors import DataError, InputError
+from minisbert.reference import cross_encoder as twin
+from minisbert.text.packing import pack
+from minisbert.training import loop
+from minisbert.training.collate import pair_batch
+from minisbert.training.config import TrainConfig
+from minisbert.training.loop import train
+from minisbert.training.siamese import initial_state, train_step
+from minisbert.training.targets import Targets
+from minisbert.training.task import task_for
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from cross_encoder_cases import WEIGHTS, shallow, tiny
+
+TINY = WEIGHTS / "tiny-bert"
+WORDS = "man woman child dog cat water red blue green walk run eat play sing music guitar".split()
+CLASSES = ["entailment", "neutral", "contradiction"]
+B = 5
+RNG = np.random.default_rng(0)
+LOGITS = RNG.normal(size=(4, B, 3)) * 3
+LABELS = {
+    "binary_cross_entropy": np.array([0.0, 1.0, 0.3, 1.0, 0.0]),
+    "cross_entropy": np.array([0, 2, 1, 1, 0], np.int32),
+    "mse": RNG.normal(size=B) * 9,
+    "margin_mse": RNG.normal(size=(B, 3)),
+}
+# Rounding of some hundred float64 operations; 1e-15 is measured. Central differences: see test_losses.py.
+FLOAT64, DIFFERENCES = 1e-10, 1e-7
+UNOPTIMIZED = {"xla_backend_optimization_level": 0}
+
+
+def sentence(random: np.random.Generator) -> str:
+    return " ".join(random.choice(WORDS, random.integers(2, 6)))
+
+
+def write(file: Path, header: str, rows) -> str:
+    file.write_text(header + "\n" + "".join("\t".join(map(str, row)) + "\n" for row in rows))
+    return str(file)
+
+
+@pytest.fixture
+def files(tmp_path) -> dict[str, str]:
+    """Data for each loss; in "scored" the score says whether both texts have the same first word."""
+    random = np.random.default_rng(0)
+    scored = []
+    for i in range(32):
+        a, b = sentence(random), sentence(random)
+        scored.append((1.0, a, f"{a.split()[0]} {b}") if i % 2 else (0.0, f"red {a}", f"blue {b}"))
+    texts = [[sentence(random) for _ in range(4)] for _ in range(16)]
+    return {
+        "binary_cross_entropy": write(tmp_path / "scored.tsv", "score\tsentence1\tsentence2", scored),
+        "cross_entropy": write(
+            tmp_path / "nli.tsv",
+            "label\tsentence1\tsentence2",
+            [(CLASSES[i % 3], *text[:2]) for i, text in enumerate(texts)],
+        ),
+        "mse": write(
+            tmp_path / "distilled.tsv",
+            "query\tdocument\tteacher_score",
+            [(*text[:2], f"{8 * random.normal():.3f}") for text in texts],
+        ),
+        "margin_mse": write(
+            tmp_path / "margins.tsv",
+            "query\tdocument\tnegative\tnegative_2\tmargin\tmargin_2",
+            [(*text, *np.round(random.normal(size=2), 3)) for text in texts],
+        ),
+    }
+
+
+def config(*data, **settings) -> TrainConfig:
+    return TrainConfig(data=data, **{"batch_size": 4, "learning_rate": 1e-3, "checkpoint_every": 2, **settings})
+
+
+def run(config, folder, *, num_labels=1, score=None) -> CrossEncoder:
+    return train(shallow(tiny("bert", num_labels)), config, folder, score=score, show_progress=False)
+
+
+def weights(model) -> dict[str, np.ndarray]:
+    return {name: np.asarray(leaf) for name, leaf in flatten(model.pretrained.params).items()}
+
+
+def assert_same_bits(a, b):
+    a, b = weights(a), weights(b)
+    assert a.keys() == b.keys()
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+# --- losses --------------------------------------------------------------------------------------------------------
+
+CASES = [
+    ("binary_cross_entropy", 1, 1, slice(None), {}),
+    ("binary_cross_entropy", 1, 1, slice(None), {"pos_weight": 2.5}),
+    ("cross_entropy", 1, 3, slice(None), {}),
+    ("mse", 1, 1, slice(None), {}),
+    ("margin_mse", 2, 1, (slice(None), 0), {}),
+    ("margin_mse", 4, 1, slice(None), {}),
+]
+
+
+@pytest.mark.parametrize("name, S, C, labels, options", CASES)
+def test_a_loss_and_its_gradient_are_the_twins(name, S, C, labels, options):
+    logits, known = LOGITS[:S, :, :C], LABELS[name][labels]
+    plain = partial(getattr(twin, name), **options)
+    reference = lambda x: plain(x, known if known.ndim == 2 or name != "margin_mse" else known[:, None])  # noqa: E731
+    with jax.enable_x64(True):
+        loss = partial(JOINT_LOSSES[name].function, targets=Targets(labels_B=jnp.asarray(known)), **options)
+        value, gradient = jax.jit(jax.value_and_grad(loss), compiler_options=UNOPTIMIZED)(jnp.asarray(logits))
+        gradient = np.asarray(gradient)
+    assert float(value) == pytest.approx(reference(logits), rel=FLOAT64)
+    for place in np.ndindex(logits.shape):
+        step = np.zeros_like(logits)
+        step[place] = 1e-5
+        assert abs((reference(logits + step) - reference(logits - step)) / 2e-5 - gradient[place]) < DIFFERENCES
+
+
+def test_a_teachers_scores_are_its_margins():
+    scores_BS = np.concatenate([np.zeros((B, 1)), -LABELS["margin_mse"]], axis=1) + 4
+    by_scores, by_margins = (
+        float(JOINT_LOSSES["margin_mse"].function(jnp.asarray(LOGITS[:, :, :1]), Targets(labels_B=jnp.asarray(known))))
+        for known in (scores_BS, LABELS["margin_mse"])
+    )
+    assert by_scores == pytest.approx(by_margins, rel=1e-5)
+
+
+def test_extreme_logits_stay_finite():
+    logits = jnp.array([[[1e4], [-1e4], [1e4], [-1e4]]])
+    targets = Targets(labels_B=jnp.array([0.0, 0.0, 1.0, 1.0]))
+    value, gradient = jax.value_and_grad(JOINT_LOSSES["binary_cross_entropy"].function)(logits, targets)
+    assert float(value) == pytest.approx(5e3)
+    np.testing.assert_allclose(gradient[0, :, 0], [0.25, 0, 0, -0.25])
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "labels", "told"),
+    [
+        ("binary_cross_entropy", (1, B, 2), np.zeros(B), "one logit a pair"),
+        ("binary_cross_entropy", (2, B, 1), np.zeros(B), "S = 1"),
+        ("binary_cross_entropy", (1, B, 1), np.zeros((B, 1)), "labels_B has shape (5, 1)"),
+        ("binary_cross_entropy", (1, B, 1), None, "labels_B has shape None"),
+        ("cross_entropy", (1, B, 1), np.zeros(B, np.int32), "C >= 2"),
+        ("cross_entropy", (1, B, 3), np.zeros(B), "whole numbers"),
+        ("mse", (1, B), np.zeros(B), "the logits have shape (1, 5)"),
+        ("margin_mse", (1, B, 1), np.zeros(B), "S >= 2"),
+        ("margin_mse", (4, B, 1), np.zeros((B, 2)), "labels_B has shape (5, 2)"),
+    ],
+)
+def test_what_a_loss_refuses(name, shape, labels, told):
+    targets = Targets(labels_B=None if labels is None else jnp.asarray(labels))
+    with pytest.raises(InputError) as caught:
+        JOINT_LOSSES[name].function(jnp.zeros(shape), targets)
+    assert told in str(caught.value) and name in str(caught.value) and "Expected" in str(caught.value)
+
+
+# --- the step ------------------------------------------------------------------------------------------------------
+
+
+def batches_of(source, model, batch_size=4):
+    examples = open_examples(source)
+    batch, cut = pair_batch(
+        Batches([examples], batch_size, seed=0).batch_at(0),
+        model.tokenizer,
+        max_length=model.max_seq_length,
+        padding_id=model.padding_id,
+    )
+    return batch, cut
+
+
+def test_the_rows_of_a_step_are_the_query_with_each_document(files):
+    model = tiny("bert")
+    batch, cut = batches_of(files["margin_mse"], model)
+    examples_SB = batch.examples_PT.reshape(-1)[batch.index_SB]
+    texts, margins = open_examples(files["margin_mse"]).take(examples_SB[0].tolist())
+    rows, T = batch.rows, batch.rows.lengths_PT.shape[1]
+    assert batch.index_SB.shape == (3, 4) and cut == 0
+    for s in range(3):
+        for b in range(4):
+            tokens = model.tokenize([(texts[0][b], texts[s + 1][b])])
+            p, t = divmod(int(batch.index_SB[s, b]), T)
+            assert rows.token_ids_PL[p][rows.segmentation_PL[p] == t].tolist() == tokens.ids[0]
+            assert rows.first_lengths_PT[p, t] == tokens.first_lengths[0]
+            assert batch.columns_PT[p, t] == s and batch.examples_PT[p, t] == examples_SB[0, b]
+    np.testing.assert_array_equal(batch.targets.labels_B, margins)
+
+
+def test_gradcache_gives_the_gradient_of_the_whole_batch(files):
+    """In float64, where only another mask or another formula could show; dropout on."""
+    model = shallow(tiny("bert"))
+    batch, _ = batches_of(files["margin_mse"], model)
+    with jax.enable_x64(True):
+        definition, _ = define_pair(model.model_config, jnp.float64)
+        # The steps' update is the gradient itself.
+        parts = {"loss": JOINT_LOSSES["margin_mse"].function, "optimizer": optax.sgd(1.0), "definition": definition}
+        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), model.pretrained.params)
+        state = initial_state({"model": params, "head": {}}, optax.sgd(1.0), 0)
+        results = []
+        for chunk_size in (None, 5):
+            step = jax.jit(partial(train_step, **parts, chunk_size=chunk_size), compiler_options=UNOPTIMIZED)
+            after, metrics = step(state, batch)
+            results.append((float(metrics.loss), float(metrics.gradient_norm), jax.tree.leaves(after.params)))
+    (loss_a, norm, a), (loss_b, _, b) = results
+    assert loss_a == pytest.approx(loss_b, rel=1e-12)
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_allclose(x, y, rtol=0, atol=1e-12 * norm)  # 1e-15 is measured
+
+
+@pytest.mark.parametrize("family", ["bert", "mpnet"])
+def test_packed_pairs_are_as_they_are_alone(family):
+    model = tiny(family)
+    pairs = [("a man walks", "the dog"), ("a dog", "a man walks a dog"), ("the man", "the man"), ("dog", "a")]
+    tokens = model.tokenize(pairs)
+    rows, where = pack(tokens.ids, padding_id=model.padding_id, first_lengths=tokens.first_lengths)
+    definition, _ = define_pair(model.model_config)
+    packed = nnx.merge(definition, model.pretrained.params).packed(rows)
+    found = np.asarray(packed).reshape(-1, packed.shape[-1])[where]
+    expected = model.predict(pairs, activation_fn="identity").reshape(found.shape)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)  # two shapes of one model in float32
+    assert np.isfinite(packed).all()
+
+
+def test_pairs_that_are_cut_are_counted(tmp_path):
+    rows = [(f"{'man walk ' * 60}{i}", f"a dog {i}", i) for i in range(2)] + [("a man", "a dog", i) for i in range(2)]
+    file = write(tmp_path / "long.tsv", "query\tdocument\tteacher_score", rows)
+    batch, cut = batches_of(file, tiny("bert"))
+    assert cut == 2 and sorted(batch.rows.lengths_PT.reshape(-1)[batch.index_SB[0]])[2:] == [64, 64]
+
+
+# --- runs ----------------------------------------------------------------------------------------------------------
+
+
+def test_it_learns_and_leaves_a_model_and_a_card(files, tmp_path):
+    data = files["binary_cross_entropy"]
+    settings = {"epochs": 5, "evaluate_every": 20, "checkpoint_every": 100, "learning_rate": 3e-3, "dropout": False}
+    given = shallow(tiny("bert"))
+    before = weights(given)
+    trained = train(
+        given,
+        config(data, loss="binary_cross_entropy", **settings),
+        tmp_path / "run",
+        score=pair_score([data]),
+        show_progress=False,
+    )
+    assert all(np.array_equal(before[name], leaf) for name, leaf in weights(given).items())  # left as it was
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert len(losses) == 40 and np.mean(losses[-8:]) < 0.2 * np.mean(losses[:8])
+    assert [line["step"] for line in lines if "score" in line] == [20, 40]
+    assert lines[-1]["score"] > 0.8
+    loaded = CrossEncoder(tmp_path / "run" / "final")
+    assert_same_bits(trained, loaded)
+    assert loaded.predict(("red cat", "blue dog")) < 0.5 < loaded.predict(("cat eat", "cat run"))
+    assert CrossEncoder(tmp_path / "run" / "best").num_labels == 1
+    card = (tmp_path / "run" / "final" / "README.md").read_text()
+    assert "# A cross-encoder" in card and "sha256" in card
+
+
+@pytest.mark.parametrize("name, num_labels", [("cross_entropy", 3), ("mse", 1), ("margin_mse", 1)])
+def test_every_loss_trains(files, tmp_path, name, num_labels):
+    before = shallow(tiny("bert", num_labels))
+    after = run(config(files[name], loss=name, dropout=False), tmp_path / "run", num_labels=num_labels)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 4 and all(np.isfinite(line["loss"]) for line in lines)
+    changed = {key for key, value in weights(after).items() if not np.array_equal(value, weights(before)[key])}
+    assert {"head.dense.kernel", "head.output.bias", "encoder.segment_embedding.embedding"} <= changed
+    if name == "cross_entropy":
+        assert "0 entailment, 1 neutral, 2 contradiction" in (tmp_path / "run" / "final" / "README.md").read_text()
+        assert 0 <= pair_accuracy([files[name]])(after) <= 1
+
+
+def test_resumed_to_the_bit(files, tmp_path, monkeypatch):
+    settings = config(files["binary_cross_entropy"], loss="binary_cross_entropy", checkpoint_every=3, max_steps=6)
+    undisturbed = run(settings, tmp_path / "undisturbed")
+
+    class Killed(BaseException):
+        pass
+
+    batch = loop.Run.batch
+
+    def dying(self, step, *asked):
+        if step == 4:
+            raise Killed
+        return batch(self, step, *asked)
+
+    monkeypatch.setattr(loop.Run, "batch", dying)
+    with pytest.raises(Killed):
+        run(settings, tmp_path / "killed")
+    monkeypatch.setattr(loop.Run, "batch", batch)
+    assert_same_bits(undisturbed, run(settings, tmp_path / "killed"))
+    metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("undisturbed", "killed")]
+    assert metrics[0] == metrics[1]
+
+
+def test_from_the_command_line(files, tmp_path, capsys):
+    data = files["cross_entropy"]
+    words = ["train", str(TINY), str(tmp_path / "run"), "--data", data, "--cross-encoder", "--loss", "cross_entropy"]
+    words += [
+        "--num-labels",
+        "3",
+        "--batch-size",
+        "4",
+        "--max-steps",
+        "2",
+        "--evaluate",
+        data,
+        "--max-seq-length",
+        "32",
+    ]
+    assert main(words) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "run" / "final")
+    trained = CrossEncoder(tmp_path / "run" / "final", num_labels=3)
+    assert trained.max_seq_length == 32
+    # A cross-encoder is trained further as it is.
+    words[1:3] = [str(tmp_path / "run" / "final"), str(tmp_path / "more")]
+    assert main(words) == 0
+    assert main([*words, "--random-weights"]) == 2
+    assert "leave one out" in capsys.readouterr().err
+    assert main(["train", str(TINY), str(tmp_path / "x"), "--data", data, "--num-labels", "3"]) == 2
+    assert "--cross-encoder" in capsys.readouterr().err
+
+
+# --- refused before the first step ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "settings", "num_labels", "error", "told"),
+    [
+        (
+            "cross_entropy",
+            {"loss": "softmax"},
+            3,
+            InputError,
+            "loss is 'softmax', expected one of binary_cross_entropy",
+        ),
+        ("cross_entropy", {}, 3, InputError, "loss is 'multiple_negatives_ranking'"),
+        ("cross_entropy", {"loss": "cross_entropy"}, 1, InputError, "num_labels 1; cross_entropy needs 3"),
+        ("cross_entropy", {"loss": "cross_entropy"}, 2, InputError, "num_labels 2; cross_entropy needs 3"),
+        ("cross_entropy", {"loss": "mse"}, 1, InputError, "mse needs 2 texts with score labels"),
+        ("mse", {"loss": "mse"}, 3, InputError, "num_labels 3; mse needs 1"),
+        ("mse", {"loss": "binary_cross_entropy"}, 1, DataError, "Expected 0 to 1 for binary_cross_entropy"),
+        ("mse", {"loss": "margin_mse"}, 1, InputError, "margin_mse needs 3 or more texts"),
+        ("mse", {"loss": "mse", "prompts": ("find: ",)}, 1, InputError, "prompts are ('find: ',)"),
+        ("mse", {"loss": "mse", "loss_options": {"scale": 2.0}}, 1, InputError, "loss_options has ['scale']"),
+        ("mse", {"loss": "mse", "score_range": (0, 5)}, 1, DataError, "Expected a score from 0 to 5"),
+    ],
+)
+def test_what_cannot_be_trained(files, tmp_path, data, settings, num_labels, error, told):
+    with pytest.raises(error) as caught:
+        run(config(files[data], **settings), tmp_path / "run", num_labels=num_labels)
+    assert told in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("label", ["3", "-1", "maybe", "1.5"])
+def test_class_labels_out_of_range(tmp_path, label):
+    rows = [(i, "a dog", "a cat") for i in (0, 1, 2)] + [(label, "a dog", "a cat")]
+    file = write(tmp_path / "nli.tsv", "label\tsentence1\tsentence2", rows)
+    with pytest.raises((InputError, DataError)) as caught:
+        run(config(file, loss="cross_entropy"), tmp_path / "run", num_labels=3)
+    assert file in str(caught.value)
+
+
+def test_a_one_sided_row_is_named(tmp_path):
+    file = write(tmp_path / "s.tsv", "score\tsentence1\tsentence2", [(1, "a dog", "a cat"), (0, "a dog", " ")])
+    with pytest.raises(DataError, match="line 3"):
+        run(config(file, loss="mse"), tmp_path / "run")
+
+
+def test_scores_that_do_not_fit_the_model(files):
+    with pytest.raises(InputError, match="has 3 labels"):
+        pair_score([files["binary_cross_entropy"]])(tiny("bert", 3))
+    with pytest.raises(InputError, match="the model has 1 labels, the data 3 classes"):
+        pair_accuracy([files["cross_entropy"]])(tiny("bert"))
+    with pytest.raises(InputError, match="Expected a SentenceEncoder or a CrossEncoder"):
+        task_for("a model")

@@ -1,0 +1,248 @@
+"""Exported models: the same embeddings as the model, without its code; a folder that was changed is refused by file."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from minisbert import SentenceEncoder
+from minisbert.commands import main
+from minisbert.errors import InputError, ModelFolderError
+from minisbert.export.runtime import SETTINGS, TOKENIZER, WEIGHTS, ExportedEncoder
+from minisbert.export.stablehlo import export_stablehlo, padded_lengths
+from minisbert.inference.batching import ShapeTable
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from families import TWINS, tiny
+
+# The same operations; the rows are padded to other lengths, so that XLA sums in another order. 5e-7 is measured.
+TOLERANCE = 1e-6
+TEXTS = ["a man plays the guitar", "", "é 中 cats", "red " * 100, "the dog is red and blue and runs in the green river"]
+
+
+@cache
+def encoder(family: str) -> SentenceEncoder:
+    model = SentenceEncoder.load(tiny(family))
+    model.shapes = ShapeTable(lengths=(64,), single_lengths=(64,))
+    return model
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "bert"
+    export_stablehlo(encoder("bert"), folder)
+    return folder
+
+
+@pytest.fixture
+def copy(bert, tmp_path) -> Path:
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for file in bert.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+def sealed(folder: Path, **settings) -> None:
+    """Change the settings, and all digests to what the files are now: what somebody who wants to deceive would do."""
+    content = json.loads((folder / SETTINGS).read_text()) | settings
+    content["sha256"] = {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in (*content["programs"], WEIGHTS, TOKENIZER)
+    }
+    (folder / SETTINGS).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("family", TWINS)
+def test_the_program_gives_what_the_model_gives(family, tmp_path):
+    model = encoder(family)
+    export_stablehlo(model, tmp_path / "out")
+    exported = ExportedEncoder.load(tmp_path / "out")
+    any_length = list(exported.settings["programs"].values()) == [None]
+    assert any_length == (family not in ("mpnet", "modernbert"))
+    expected = model.encode(TEXTS, on_truncate="ignore")
+    found = exported.encode(TEXTS)
+    assert found.dtype == np.float32 and found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
+
+
+def test_options_and_settings(tmp_path):
+    model = SentenceEncoder.load(tiny("bert"))
+    model.prompts["find"] = "red dog: "
+    model.truncate_dim, model.max_seq_length = 8, 20
+    export_stablehlo(model, tmp_path / "out", platforms=["cpu"])
+    exported = ExportedEncoder.load(tmp_path / "out")
+    assert exported.settings["lengths"] == [16, 20]
+    for options in ({}, {"prompt_name": "find"}, {"prompt": "the "}, {"normalize_embeddings": True}):
+        expected = model.encode(TEXTS, on_truncate="ignore", **options)
+        np.testing.assert_allclose(exported.encode(TEXTS, **options), expected, rtol=0, atol=TOLERANCE)
+    assert exported.encode("a cat").shape == (8,)
+    assert exported.encode([]).shape == (0, 8)
+    np.testing.assert_allclose(exported.encode(TEXTS, batch_size=2), exported.encode(TEXTS), rtol=0, atol=TOLERANCE)
+
+
+def test_a_prompt_that_the_pooling_leaves_out(tmp_path):
+    model = SentenceEncoder.load(tiny("bert"))
+    model.save(tmp_path / "model")
+    file = tmp_path / "model" / "1_Pooling" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"include_prompt": False}))
+    model = SentenceEncoder.load(tmp_path / "model")
+    export_stablehlo(model, tmp_path / "out")
+    options = {"prompt": "the dog: "}
+    expected = model.encode("a cat", **options)
+    np.testing.assert_allclose(
+        ExportedEncoder.load(tmp_path / "out").encode("a cat", **options), expected, rtol=0, atol=TOLERANCE
+    )
+    assert np.abs(expected - encoder("bert").encode("a cat", **options)).max() > 1e-3
+
+
+def test_no_code_of_the_model_is_needed(bert):
+    code = (
+        "import sys; from minisbert.export.runtime import ExportedEncoder; "
+        f"ExportedEncoder.load({str(bert)!r}).encode(['a cat']); "
+        "print(sorted(name for name in sys.modules if name.split('.')[0] in "
+        "('minisbert', 'flax', 'optax', 'safetensors', 'transformers', 'huggingface_hub')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "['minisbert', 'minisbert.errors', 'minisbert.export.runtime']\n", done.stderr
+
+
+def test_one_program_for_three_kinds_of_device(bert):
+    program = jax.export.deserialize(bytearray((bert / "model.stablehlo").read_bytes()))
+    assert program.platforms == ("cpu", "cuda", "tpu")
+    assert (bert / "model.stablehlo").stat().st_size < 200_000  # the weights are not in it
+    assert not program.has_vjp()
+
+
+@pytest.mark.parametrize("longest, lengths", [(8, [8]), (16, [16]), (17, [16, 17]), (64, [16, 32, 64])])
+def test_padded_lengths(longest, lengths):
+    assert padded_lengths(longest) == lengths
+
+
+def test_the_command(tmp_path, capsys):
+    assert main(["export", str(tiny("bert")), str(tmp_path / "out"), "--platforms", "cpu"]) == 0
+    assert "apart from the model's" in capsys.readouterr().out
+    assert main(["export", str(tiny("bert")), str(tmp_path / "out"), "--platforms", "cpu"]) == 0  # replaced
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "diary.txt").write_text("mine")
+    assert main(["export", str(tiny("bert")), str(tmp_path / "notes")]) == 2
+    assert "holds files but no exported model" in capsys.readouterr().err
+    assert main(["export", str(tiny("bert")), str(tmp_path / "other"), "--platforms", "abacus"]) == 2
+    assert "Expected some of cpu, cuda" in capsys.readouterr().err
+
+
+def test_bfloat16_is_refused(tmp_path):
+    with pytest.raises(InputError, match="loaded in float32"):
+        export_stablehlo(SentenceEncoder.load(tiny("bert"), compute_dtype="bfloat16"), tmp_path / "out")
+
+
+# --- what is not as it was written -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["model.stablehlo", WEIGHTS, TOKENIZER])
+def test_a_changed_or_missing_file_is_named(copy, name):
+    content = (copy / name).read_bytes()
+    (copy / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ModelFolderError, match=f"{name}: sha256 is"):
+        ExportedEncoder.load(copy)
+    (copy / name).unlink()
+    with pytest.raises(ModelFolderError, match=f"{name}: no such file"):
+        ExportedEncoder.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"lengths": []}, "lengths"),
+        ({"lengths": [64, 16]}, "lengths"),
+        ({"lengths": ["16"]}, "lengths"),
+        ({"padding_id": "0"}, "padding_id"),
+        ({"prompts": None}, "prompts"),
+        ({"news": 1}, "news"),
+        ({"programs": {"model.stablehlo": 16}}, "programs"),
+        ({"platforms": ["tpu"]}, "made for tpu, this machine computes on cpu"),
+    ],
+)
+def test_settings_that_are_not_ours(copy, change, told):
+    sealed(copy, **change)
+    with pytest.raises(ModelFolderError, match=told):
+        ExportedEncoder.load(copy)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "nonsense"])
+def test_a_folder_that_is_no_exported_model(tmp_path, content):
+    with pytest.raises(ModelFolderError, match="minisbert export"):
+        ExportedEncoder.load(tmp_path)
+    (tmp_path / SETTINGS).write_text(content)
+    with pytest.raises(ModelFolderError, match="minisbert export"):
+        ExportedEncoder.load(tmp_path)
+
+
+def test_a_path_out_of_the_folder_is_refused(copy):
+    content = json.loads((copy / SETTINGS).read_text())
+    content["programs"] = {"../model.stablehlo": None}
+    content["sha256"] |= {"../model.stablehlo": content["sha256"].pop("model.stablehlo")}
+    (copy / SETTINGS).write_text(json.dumps(content))
+    (copy.parent / "model.stablehlo").write_bytes((copy / "model.stablehlo").read_bytes())
+    with pytest.raises(ModelFolderError, match="no such file"):
+        ExportedEncoder.load(copy)
+
+
+def test_weights_of_another_model_are_named(copy):
+    with np.load(copy / WEIGHTS) as archive:
+        weights = dict(archive)
+    weights["encoder.embedding_norm.bias"] = np.zeros(7, np.float32)
+    np.savez(copy / WEIGHTS, **weights)
+    sealed(copy)
+    with pytest.raises(ModelFolderError, match=r"does not fit it in encoder\.embedding_norm\.bias"):
+        ExportedEncoder.load(copy)
+
+
+def test_a_program_that_is_none_is_refused(copy):
+    (copy / "model.stablehlo").write_bytes(b"nonsense" * 100)
+    sealed(copy)
+    with pytest.raises(ModelFolderError, match="not a program"):
+        ExportedEncoder.load(copy)
+
+
+def test_a_program_that_calls_into_the_process_is_refused(copy):
+    """A custom call runs whatever is registered under its name, Python's callbacks among them."""
+    with np.load(copy / WEIGHTS) as archive:
+        shapes = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in archive.items()}
+
+    def evil(weights):
+        return jax.ffi.ffi_call("a_foreign_call", jax.ShapeDtypeStruct((2,), np.float32))(weights[min(weights)])
+
+    checks = [jax.export.DisabledSafetyCheck.custom_call("a_foreign_call")]
+    program = jax.export.export(jax.jit(evil), platforms=["cpu"], disabled_checks=checks)(shapes)
+    (copy / "model.stablehlo").write_bytes(program.serialize())
+    sealed(copy)
+    with pytest.raises(ModelFolderError, match=r"calls a_foreign_call\. Expected StableHLO alone"):
+        ExportedEncoder.load(copy)
+
+
+def test_the_package_that_jax_leaves_out_is_asked_for(bert, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "flatbuffers", None)  # what makes an import fail
+    with pytest.raises(InputError, match=r"pip install 'minisbert\[export\]'"):
+        ExportedEncoder.load(bert)
+    with pytest.raises(InputError, match=r"pip install 'minisbert\[export\]'"):
+        export_stablehlo(encoder("bert"), tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_cannot_be_encoded_is_refused(bert):
+    exported = ExportedEncoder.load(bert)
+    with pytest.raises(InputError, match=r"sentences\[1\] is a int"):
+        exported.encode(["a", 3])
+    with pytest.raises(InputError, match="Expected valid Unicode"):
+        exported.encode("\ud800")
+    with pytest.raises(InputError, match="prompt_name is 'x'"):
+        exported.encode("a", prompt_name="x")
+    with pytest.raises(InputError, match="batch_size is 0"):
+        exported.encode("a", batch_size=0)

@@ -1,0 +1,91 @@
+"""`minisbert tune`: what it keeps is what loading takes, and a spoiled file costs only speed."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minisbert import CrossEncoder, InputError, SentenceEncoder
+from minisbert.commands.tune import tune
+from minisbert.inference.token_budgets import budgets_file, cache_token_budget, cached_token_budget, machine_and_model
+from minisbert.inference.tune import best_budget, token_rates
+from minisbert.pretrained import load_pretrained
+
+WEIGHTS = Path(__file__).parents[2] / "weights"
+USUAL = 1024
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINISBERT_CACHE", str(tmp_path / "cache"))
+
+
+def budget_of(name: str, **options) -> int:
+    return SentenceEncoder.load(WEIGHTS / name, **options).shapes.token_budget
+
+
+def test_the_command_keeps_what_loading_takes(capsys, tmp_path):
+    assert budget_of("tiny-bert") == USUAL
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a man eats\na dog barks loudly\n" * 20)
+    assert tune(str(WEIGHTS / "tiny-bert"), texts=str(texts), budgets=(48, 96), rounds=2, offline=True) == 0
+    printed = capsys.readouterr()
+    kept = json.loads(budgets_file().read_text())
+    assert list(kept.values()) in ([48], [96]) and f"kept {next(iter(kept.values()))}" in printed.out
+    assert "round 2 of 2" in printed.err
+    assert budget_of("tiny-bert") in (48, 96)
+    # Set by hand wins; another size of model and other numbers have their own.
+    assert budget_of("tiny-bert", token_budget=64) == 64
+    assert budget_of("tiny-bert", compute_dtype="bfloat16") == budget_of("tiny-albert") == USUAL
+
+
+def test_nothing_is_kept_when_it_is_not_asked_for(capsys):
+    assert tune(str(WEIGHTS / "tiny-bert"), budgets=(512,), rounds=1, keep=False, offline=True) == 0
+    assert not budgets_file().exists()
+
+
+def test_each_model_has_its_own_and_the_last_one_stands():
+    cache_token_budget("a", 1)
+    cache_token_budget("b", 2)
+    cache_token_budget("a", 3)
+    assert (cached_token_budget("a"), cached_token_budget("b"), cached_token_budget("c")) == (3, 2, None)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"x": "many"}', "\udcff"])
+def test_a_spoiled_file_costs_only_speed(content, caplog):
+    cache_token_budget("a", 1)
+    budgets_file().write_text(content, errors="surrogateescape")
+    assert budget_of("tiny-bert") == USUAL
+    assert content.startswith('{"x"') or "Remove it" in caplog.text
+    cache_token_budget("a", 5)
+    assert cached_token_budget("a") == 5
+
+
+def test_a_cross_encoder_takes_it_too():
+    encoder = SentenceEncoder.load(WEIGHTS / "tiny-bert")
+    assert CrossEncoder.from_encoder(encoder).shapes.token_budget == USUAL
+    cache_token_budget(machine_and_model(encoder.model_config, "float32"), 77)
+    assert CrossEncoder.from_encoder(encoder).shapes.token_budget == 77
+
+
+def test_the_budget_changes_nothing_but_the_speed():
+    texts = [f"sentence {number} of some" + " words" * (number % 9) for number in range(100)]
+    some, others = (SentenceEncoder.load(WEIGHTS / "tiny-bert", token_budget=budget) for budget in (64, 999))
+    np.testing.assert_allclose(some.encode(texts), others.encode(texts), rtol=0, atol=2e-6)
+
+
+def test_rates_and_the_choice():
+    pretrained = load_pretrained(WEIGHTS / "tiny-bert")
+    rates = token_rates(pretrained, ["a b c", "d"], (32, 64), rounds=3)
+    assert set(rates) == {32, 64} and all(len(each) == 3 and min(each) > 0 for each in rates.values())
+    assert best_budget({1: [100.0], 2: [101.0], 3: [90.0]}) == 1
+    assert best_budget({1: [97.0], 2: [100.0]}) == 2
+
+
+@pytest.mark.parametrize("options", [{"rounds": 0}, {"budgets": (0,)}])
+def test_numbers_that_are_none_are_refused(options):
+    with pytest.raises(InputError):
+        token_rates(load_pretrained(WEIGHTS / "tiny-bert"), ["a"], **{"budgets": (32,), **options})
+    with pytest.raises(InputError, match="sentences"):
+        token_rates(load_pretrained(WEIGHTS / "tiny-bert"), [], (32,))

@@ -1,0 +1,73 @@
+"""training/deterministic.py on one device: the same gradient as in one piece, and one tree of sums whatever the devices.
+
+That the bits are the same on several devices is in test_sharding.py (a part) and many_devices.py (everything).
+"""
+
+import re
+
+import jax
+import numpy as np
+import optax
+import pytest
+from many_devices import Bench, apart
+
+from minisbert.errors import InputError
+from minisbert.training.deterministic import _push, check_ordered, make_ordered_step
+from minisbert.training.siamese import TrainState
+
+
+@pytest.fixture(scope="module")
+def bench():
+    """Few losses, float64: only another formula could show. Without dropout, which compiles faster."""
+    return Bench(dtype="float64", quick=True, dropout=False)
+
+
+# Sums in another order leave 1e-15.
+FLOAT64 = 1e-12
+
+
+def test_it_is_the_gradient_of_the_whole_batch(bench):
+    one, _ = bench.run("plain", "replicated", 1)
+    blocks, _ = bench.run("gradcache", "replicated", 1, ordered=True)
+    assert np.max(apart(one, blocks)) <= FLOAT64
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 8, 16])
+def test_sums_are_one_tree_however_they_are_dealt(blocks):
+    def tree(devices):
+        def add(a, b):
+            return f"({a}+{b})"
+
+        sums = []
+        for device in range(devices):
+            own = []
+            for block in range(device * blocks // devices, (device + 1) * blocks // devices):
+                _push(own, str(block), add)
+            [(terms, of_device)] = own
+            assert terms == blocks // devices
+            _push(sums, of_device, add)
+        [(_, total)] = sums
+        return total
+
+    trees = {tree(devices) for devices in (1, 2, 4, 8, 16) if blocks % devices == 0}
+    assert len(trees) == 1
+    assert [int(n) for n in re.findall(r"\d+", trees.pop())] == list(range(blocks))
+
+
+def test_what_cannot_be_shared_is_refused(bench):
+    for blocks, devices, told in (
+        (8, 3, "1, 2, 4, 8"),
+        (6, 2, "1, 2, 4"),
+        (8, 16, "8 blocks on 16"),
+        (0, 1, "0 blocks"),
+    ):
+        with pytest.raises(InputError, match=told):
+            check_ordered(blocks, devices)
+    with pytest.raises(InputError, match="layout 'tensor'"):
+        check_ordered(8, 2, "tensor")
+    rows = len(bench.batches[0].examples_PT)
+    step = make_ordered_step(
+        definition=bench.definition, loss=print, optimizer=optax.sgd(1.0), devices=jax.devices()[:1], blocks=2 * rows
+    )
+    with pytest.raises(InputError, match=rf"{rows} packed rows for {2 * rows} blocks"):
+        step(TrainState(jax.numpy.int32(0), {"model": {}}, {}, jax.random.key(0)), bench.batches[0])

@@ -1,0 +1,72 @@
+"""Several hosts: what they agree on, what a wrong set-up is told, and two real processes against one."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from two_hosts import equal, stop
+
+from minisbert.data.sampler import Batch
+from minisbert.errors import InputError, TrainingError
+from minisbert.sentence_encoder import SentenceEncoder
+from minisbert.sentence_model import define
+from minisbert.training.collate import train_batch, widened
+from minisbert.training.multihost import exit_on_peer_failure, join
+from minisbert.training.siamese import embed, unpack
+
+TINY_BERT = Path(__file__).parents[2] / "weights" / "tiny-bert"
+
+
+def test_two_hosts_train_as_one_does_and_go_on_after_a_kill(tmp_path):
+    assert equal(tmp_path) < 1e-5
+
+
+def test_when_one_host_is_asked_to_stop_both_save_the_same_step(tmp_path):
+    first, second = stop(tmp_path)
+    assert first == second and first.startswith("stopped after step ")
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (jax.errors.JaxRuntimeError("UNAVAILABLE: the other end is gone"), TrainingError),
+        # What the same collective raises when it fails on the way to the device.
+        (ValueError("UNKNOWN: Gloo AllGather failed: Connection reset by peer"), TrainingError),
+        (ValueError("a mistake of ours"), ValueError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
+def test_a_broken_connection_is_said_in_our_words(error, raised, monkeypatch):
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    monkeypatch.setattr("threading.Timer.start", lambda self: None)  # it would end this process
+    with pytest.raises(raised) as caught, exit_on_peer_failure("runs/x"):
+        raise error
+    assert raised is not TrainingError or "lost another one" in str(caught.value)
+
+
+def test_wider_rows_hold_the_same_texts():
+    encoder = SentenceEncoder.load(TINY_BERT)
+    texts = [["a man eats", "two dogs run in the park", "rain"], ["someone has a meal", "dogs", "it rains all day"]]
+    batch, _ = train_batch(Batch(0, 0, np.arange(3), texts, None), encoder.tokenizer, max_length=64, padding_id=0)
+    definition, _ = define(encoder.model_config)
+    params = encoder.pretrained.params
+    wide = widened(batch, 3, 128, 0)
+    assert wide.rows.token_ids_PL.shape == (3, 128)
+    narrow_SBD, wide_SBD = (unpack(embed(definition, params, b.rows, None), b.index_SB) for b in (batch, wide))
+    np.testing.assert_allclose(narrow_SBD, wide_SBD, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("coordinator", "hosts", "host", "said"),
+    [
+        ("nowhere", 2, 0, "address:port"),
+        ("10.0.0.1:99999", 2, 0, "address:port"),
+        ("10.0.0.1:1234", 2, 2, "which this is, from 0"),
+        ("10.0.0.1:1234", None, 0, "how many there are"),
+        (None, 2, 0, "without a coordinator"),
+    ],
+)
+def test_a_wrong_set_up_is_refused_at_once(coordinator, hosts, host, said):
+    with pytest.raises(InputError, match=said):
+        join(coordinator, hosts, host)
