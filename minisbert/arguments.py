@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.errors import InputError
+from minisbert.errors import InputError, short_repr
 from minisbert.quantization import PRECISIONS
-from minisbert.text.tokenizer import check_sentences, check_text, short_repr
 
 OUTPUT_VALUES = ("sentence_embedding", "token_embeddings", None)
 
@@ -177,6 +176,35 @@ def as_pairs(pairs: Any) -> tuple[list[tuple[str, str]], bool]:
         for side, text in enumerate(pair):
             check_text(f"{name}[{side}]", text)
     return [(pair[0], pair[1]) for pair in rows], single
+
+
+def check_sentences(sentences: Sequence[Any], name: str = "sentences") -> None:
+    """Every item is text that can be encoded.
+
+    Raises:
+        InputError: naming the first item that is not, and what it is.
+    """
+    for row, sentence in enumerate(sentences):
+        check_text(f"{name}[{row}]", sentence)
+
+
+def check_text(name: str, text: Any) -> None:
+    """One text that can be encoded.
+
+    Raises:
+        InputError: naming the place, and what stands there.
+    """
+    if not isinstance(text, str):
+        raise InputError(
+            f"{name} is {short_repr(text)} ({type(text).__name__}). Expected text (str); convert it, or leave it out."
+        )
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{name} holds the lone surrogate {text[error.start]!r} at character {error.start}. "
+            "Expected valid Unicode; read the text with errors='replace' or remove the character."
+        ) from None
 
 
 def check_positive(name: str, value: Any) -> int:

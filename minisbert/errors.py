@@ -4,6 +4,8 @@ Every message names the place (file, key, argument, row), the value found, what 
 Each class also derives from the builtin that callers would reach for, so `except ValueError` keeps working.
 """
 
+from typing import Any
+
 
 class MinisbertError(Exception):
     """Base of every error that minisbert raises on purpose."""
@@ -39,3 +41,11 @@ class TrainingError(MinisbertError, RuntimeError):
 
 class TrainingStopped(MinisbertError):
     """A training run was asked to stop (SIGTERM), saved its state and left; the same command goes on."""
+
+
+def short_repr(value: Any) -> str:
+    """The beginning of a value's repr, for messages; whatever the value is, this does not fail."""
+    try:
+        return f"{value!r:.100}"
+    except Exception:
+        return f"<{type(value).__name__}>"

@@ -22,16 +22,17 @@ from minisbert.arguments import (
     check_path,
     check_positive,
     check_prompts,
+    check_text,
     comparable,
     comparable_rows,
     prompt_text,
 )
-from minisbert.errors import InputError
+from minisbert.errors import InputError, short_repr
 from minisbert.inference.compiled import COMPUTE_DTYPES, Compilation, Forward, default_shapes
 from minisbert.inference.encode import embed
 from minisbert.pretrained import Pretrained, cast_matrices, load_pretrained, save_pretrained
 from minisbert.similarity import PAIRWISE_SIMILARITIES, SIMILARITIES
-from minisbert.text.tokenizer import TokenCount, check_text, short_repr
+from minisbert.text.tokenizer import TokenCount
 
 
 class SentenceEncoder:

@@ -27,11 +27,12 @@ ROWS = [
     {"sentence_encoder"},
     {"inference"},
     {"pretrained"},
-    {"arguments", "data"},
+    {"data"},
     {"sentence_model"},
     {"download"},
     {"modules", "encoders", "text"},
     {"checkpoint"},
+    {"arguments"},
     {"transformer", "pooling", "similarity", "quantization", "definition", "atomic_write"},
     {"errors", "limits"},
 ]
@@ -76,7 +77,7 @@ SAFE_KEYWORDS = {"allow_pickle": False, "weights_only": True, "shell": False}
 # Lazy public names and lazy commands, each from a table in the file.
 MAY_IMPORT_BY_NAME = {"__init__.py", "commands/__init__.py"}
 
-LONGEST = 330
+LONGEST = 340
 # Files allowed to be longer, each with its own bound; to be split by question, and never to grow.
 LONGER: dict[str, int] = {}
 

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from minisbert.arguments import check_positive
-from minisbert.errors import InputError
+from minisbert.errors import InputError, short_repr
 from minisbert.sentence_encoder import SentenceEncoder
-from minisbert.text.tokenizer import short_repr
 
 
 def encode_stream(

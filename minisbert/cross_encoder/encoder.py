@@ -15,17 +15,25 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.arguments import as_pairs, check_bool, check_choice, check_pair_options, check_positive, seed_number
+from minisbert.arguments import (
+    as_pairs,
+    check_bool,
+    check_choice,
+    check_pair_options,
+    check_positive,
+    check_text,
+    seed_number,
+)
 from minisbert.cross_encoder.folder import PAIR_ACTIVATIONS
 from minisbert.cross_encoder.pretrained import PretrainedPair, fresh_pair, load_pair, save_pair
 from minisbert.cross_encoder.scores import activation_of, pair_scores
 from minisbert.cross_encoder.tokens import PairTokenizer, PairTokens
 from minisbert.encoders import FAMILIES
-from minisbert.errors import InputError, MinisbertError
+from minisbert.errors import InputError, MinisbertError, short_repr
 from minisbert.inference.batching import batches
 from minisbert.inference.compiled import COMPUTE_DTYPES, PairForward, default_shapes, progress_bar
 from minisbert.pretrained import Pretrained, cast_matrices, load_pretrained
-from minisbert.text.tokenizer import CHUNK, TokenCount, check_text, short_repr
+from minisbert.text.tokenizer import CHUNK, TokenCount
 
 logger = logging.getLogger("minisbert")
 

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 
 from minisbert.data.rows import Rows, text
-from minisbert.errors import DataError, InputError
+from minisbert.errors import DataError, InputError, short_repr
 from minisbert.evaluation.retrieval import Encoder
 from minisbert.similarity import PAIRWISE_SIMILARITIES
-from minisbert.text.tokenizer import short_repr
 
 COLUMNS = ("anchor", "positive", "negative")
 

@@ -27,16 +27,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from minisbert.arguments import embedding_rows, prompt_text
+from minisbert.arguments import check_text, embedding_rows, prompt_text
 from minisbert.checkpoint.modules import Dense, LayerNorm, Normalize, Pooling
 from minisbert.cross_encoder.encoder import CrossEncoder
 from minisbert.cross_encoder.model import define_pair
-from minisbert.errors import InputError
+from minisbert.errors import InputError, short_repr
 from minisbert.inference.batching import rectangle
 from minisbert.inference.compiled import COMPUTE_DTYPES
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.sentence_model import define
-from minisbert.text.tokenizer import check_text, short_repr
 from minisbert.transformer.attention import scaled_dot_product_attention
 from minisbert.transformer.positions import rotate
 from minisbert.transformer.prenorm import RotarySelfAttention

@@ -20,11 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from minisbert.errors import InputError, MinisbertError
+from minisbert.errors import InputError, MinisbertError, short_repr
 from minisbert.inference.batching import rectangle
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.sentence_model import define
-from minisbert.text.tokenizer import short_repr
 
 # What the file may differ by on a text: other orders of the same sums. 5e-7 is measured.
 TOLERANCE = 2e-6

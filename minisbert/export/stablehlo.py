@@ -22,11 +22,10 @@ from flax import nnx
 from minisbert.atomic_write import staged_folder
 from minisbert.checkpoint.convert import flatten, nest
 from minisbert.download.staging import digest
-from minisbert.errors import InputError
+from minisbert.errors import InputError, short_repr
 from minisbert.export.runtime import SETTINGS, TOKENIZER, WEIGHTS, need_flatbuffers
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.sentence_model import define
-from minisbert.text.tokenizer import short_repr
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _KNOWN_PLATFORMS = ("cpu", "cuda", "rocm", "tpu")

@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minisbert.arguments import check_positive
-from minisbert.errors import InputError
+from minisbert.errors import InputError, short_repr
 from minisbert.mining.all_pairs import COLUMNS, comparable_rows, upper_blocks
 from minisbert.mining.screening import row_bounds
 from minisbert.search.exact import nearest
-from minisbert.text.tokenizer import short_repr
 
 # From here on a first look in bfloat16 (screening.py) pays, where few pairs are wanted. Rows compared exactly after it.
 SCREENED, TOGETHER = 4096, 32

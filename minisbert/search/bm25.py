@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from minisbert.arguments import as_list, check_list, check_positive
-from minisbert.errors import InputError
+from minisbert.errors import InputError, short_repr
 from minisbert.mining.paraphrases import finite
 from minisbert.search.index import Hit
 from minisbert.search.index_rows import checked_ids
-from minisbert.text.tokenizer import short_repr
 
 
 class BM25:

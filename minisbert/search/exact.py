@@ -19,12 +19,11 @@ import jax
 import numpy as np
 
 from minisbert.arguments import check_choice, check_positive, embedding_rows, refuse_too_long
-from minisbert.errors import InputError
+from minisbert.errors import InputError, short_repr
 from minisbert.search.shares import Shares
 from minisbert.search.top_k import Best, best_on_device, best_on_host, prepare
 from minisbert.search.vectors import Vectors
 from minisbert.similarity import normalize
-from minisbert.text.tokenizer import short_repr
 
 SIMILARITIES = ("cosine", "dot")
 # Queries and corpus rows in one product: 8 MB of scores stay in the third-level cache. An accelerator wants more.

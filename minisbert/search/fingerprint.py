@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from minisbert.checkpoint.convert import flatten
-from minisbert.errors import InputError
+from minisbert.errors import InputError, short_repr
 from minisbert.sentence_encoder import SentenceEncoder
-from minisbert.text.tokenizer import short_repr
 
 
 def fingerprint(encoder: Any) -> str:

@@ -13,9 +13,8 @@ from collections.abc import Hashable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from minisbert.arguments import as_list, check_positive
-from minisbert.errors import InputError
+from minisbert.errors import InputError, short_repr
 from minisbert.search.index import Hit
-from minisbert.text.tokenizer import short_repr
 
 Id = TypeVar("Id", bound=Hashable)
 CONSTANT = 60  # the paper's: how little the first ranks stand out

@@ -25,7 +25,7 @@ from minisbert.arguments import (
     embedding_rows,
     refuse_too_long,
 )
-from minisbert.errors import InputError
+from minisbert.errors import InputError, short_repr
 from minisbert.quantization import quantize_embeddings
 from minisbert.search.exact import SIMILARITIES, Hits, nearest
 from minisbert.search.fingerprint import fingerprint as fingerprint_of
@@ -33,7 +33,6 @@ from minisbert.search.hnsw import GRAPHS, Graph
 from minisbert.search.index_rows import are_texts, checked_ids
 from minisbert.search.rescore import rescored, scaled
 from minisbert.search.vectors import STORED, Vectors
-from minisbert.text.tokenizer import short_repr
 
 logger = logging.getLogger("minisbert")
 

@@ -18,12 +18,11 @@ import numpy as np
 from minisbert import limits
 from minisbert.atomic_write import staged_folder
 from minisbert.checkpoint.settings import read_json
-from minisbert.errors import DataError, InputError, ModelFolderError, SearchError
+from minisbert.errors import DataError, InputError, ModelFolderError, SearchError, short_repr
 from minisbert.search.exact import SIMILARITIES
 from minisbert.search.hnsw import GRAPHS
 from minisbert.search.index import BACKENDS, Index
 from minisbert.search.vectors import STORED, NpyFile
-from minisbert.text.tokenizer import short_repr
 
 logger = logging.getLogger("minisbert")
 

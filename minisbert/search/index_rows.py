@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.errors import InputError
-from minisbert.text.tokenizer import check_text, short_repr
+from minisbert.arguments import check_text
+from minisbert.errors import InputError, short_repr
 
 
 def are_texts(items: Any) -> bool:

@@ -12,10 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from minisbert.arguments import as_list, check_positive
-from minisbert.errors import InputError
+from minisbert.errors import InputError, short_repr
 from minisbert.search.fusion import Searcher
 from minisbert.search.index import Hit
-from minisbert.text.tokenizer import short_repr
 
 
 class Reranker(Protocol):

@@ -14,8 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from minisbert.errors import DataError, InputError
-from minisbert.text.tokenizer import short_repr
+from minisbert.errors import DataError, InputError, short_repr
 
 # precision -> (kinds of dtype, how many dimensions one number holds)
 STORED = {"float32": ("f", 1), "int8": ("i", 1), "binary": ("i", 8)}

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minisbert.arguments import check_sentences
 from minisbert.checkpoint.folder import ModelFolder
 from minisbert.errors import InputError, ModelFolderError
 from minisbert.text.tokenizer_file import read_tokenizer, refusal
@@ -176,43 +177,6 @@ class Tokenizer:
         """
         (content,) = self.contents([prompt])
         return min(len(self.prefix) + len(content), max_length - len(self.suffix))
-
-
-def check_sentences(sentences: Sequence[Any], name: str = "sentences") -> None:
-    """Every item is text that can be encoded.
-
-    Raises:
-        InputError: naming the first item that is not, and what it is.
-    """
-    for row, sentence in enumerate(sentences):
-        check_text(f"{name}[{row}]", sentence)
-
-
-def check_text(name: str, text: Any) -> None:
-    """One text that can be encoded.
-
-    Raises:
-        InputError: naming the place, and what stands there.
-    """
-    if not isinstance(text, str):
-        raise InputError(
-            f"{name} is {short_repr(text)} ({type(text).__name__}). Expected text (str); convert it, or leave it out."
-        )
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"{name} holds the lone surrogate {text[error.start]!r} at character {error.start}. "
-            "Expected valid Unicode; read the text with errors='replace' or remove the character."
-        ) from None
-
-
-def short_repr(value: Any) -> str:
-    """The beginning of a value's repr, for messages; whatever the value is, this does not fail."""
-    try:
-        return f"{value!r:.100}"
-    except Exception:
-        return f"<{type(value).__name__}>"
 
 
 def _lower_cases(backend: Any) -> bool:

@@ -11,9 +11,8 @@ import numpy as np
 from minisbert.checkpoint.settings import encodable
 from minisbert.data.examples import CONVENTIONS, Examples
 from minisbert.data.sampler import MIXINGS
-from minisbert.errors import InputError
+from minisbert.errors import InputError, short_repr
 from minisbert.inference.compiled import COMPUTE_DTYPES
-from minisbert.text.tokenizer import short_repr
 from minisbert.training.deterministic import BLOCKS
 from minisbert.training.logging import LOGGERS
 from minisbert.training.lora import TARGETS

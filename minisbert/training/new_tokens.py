@@ -17,10 +17,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from minisbert.arguments import check_text
 from minisbert.checkpoint.convert import flatten, nest
-from minisbert.errors import InputError, MinisbertError
+from minisbert.errors import InputError, MinisbertError, short_repr
 from minisbert.sentence_encoder import SentenceEncoder
-from minisbert.text.tokenizer import Tokenizer, check_text, short_repr
+from minisbert.text.tokenizer import Tokenizer
 
 logger = logging.getLogger("minisbert")
 
