@@ -283,7 +283,7 @@ class SentenceEncoder:
         check_positive("max_seq_length", value)
         if not self.tokenizer.special_tokens < value <= self.pretrained.max_positions:
             raise InputError(
-                f"max_seq_length is {value}. Expected {self.tokenizer.special_tokens + 1} to {self.pretrained.capacity}, "
+                f"max_seq_length is {value}. Expected {self.tokenizer.special_tokens + 1} to {self.pretrained.max_positions}, "
                 "the special tokens and one more up to the positions of this encoder."
             )
         self._max_seq_length = value

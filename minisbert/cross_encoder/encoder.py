@@ -304,7 +304,7 @@ class CrossEncoder:
         least = self.tokenizer.special_tokens + 2
         if not least <= value <= self.pretrained.max_positions:
             raise InputError(
-                f"max_seq_length is {value}. Expected {least} to {self.pretrained.capacity}, the special tokens and one "
+                f"max_seq_length is {value}. Expected {least} to {self.pretrained.max_positions}, the special tokens and one "
                 "more of each text up to the positions of this encoder."
             )
         self._max_seq_length = value
@@ -327,7 +327,7 @@ class CrossEncoder:
 
     def __repr__(self) -> str:
         settings = {"max_seq_length": self.max_seq_length, "num_labels": self.num_labels}
-        return f"CrossEncoder({settings}, activation_fn={self.activation_fn!r}) with {self.design.model_type} encoder"
+        return f"CrossEncoder({settings}, activation_fn={self.activation_fn!r}) with {self.model_config.model_type} encoder"
 
 
 def _locate(model: Any, revision: str | None, cache: str | Path | None, offline: bool | None) -> Path:

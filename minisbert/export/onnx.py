@@ -50,7 +50,7 @@ def export_onnx(encoder: SentenceEncoder, target: Path, *, length: int) -> float
         raise InputError(f"encoder is {short_repr(encoder)}. Expected a SentenceEncoder loaded in float32.")
     if any(getattr(module, "include_prompt", True) is False for module in encoder.model_config.modules):
         raise InputError(
-            f"{encoder.design.model_type} leaves prompts out of its pooling, which the file cannot be told. Expected a model "
+            f"{encoder.model_config.model_type} leaves prompts out of its pooling, which the file cannot be told. Expected a model "
             "that pools all tokens; use `minisbert export` without --onnx-length."
         )
     shortest = encoder.tokenizer.special_tokens + 1

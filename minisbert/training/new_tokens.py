@@ -58,7 +58,7 @@ def add_tokens(encoder: SentenceEncoder, tokens: Sequence[str], *, whole_words: 
     flat = flatten(encoder.pretrained.params)
     if _TABLE not in flat:
         raise InputError(
-            f"{encoder.design.model_type} has no {_TABLE}. Expected a model with a table of token embeddings."
+            f"{encoder.model_config.model_type} has no {_TABLE}. Expected a model with a table of token embeddings."
         )
     pieces = _pieces(encoder, tokens)
     tokenizer, content, ids = _grown_tokenizer(encoder, list(pieces), whole_words)

@@ -14,7 +14,7 @@ def load_teacher(name: str, student: SentenceEncoder) -> SentenceEncoder:
     width = teacher.get_embedding_dimension()
     if width != student.model_config.dimension:
         raise InputError(
-            f"teacher {name} has embeddings of width {width}, the model {student.design.dimension}. "
+            f"teacher {name} has embeddings of width {width}, the model {student.model_config.dimension}. "
             "Expected the same: add a Dense module to the model, or take another teacher."
         )
     return teacher

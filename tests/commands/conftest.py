@@ -1,74 +1,8 @@
-"""What the tests of the commands share: tiny models, and a way to run a command in this process."""
-
-import copy
-import functools
-import io
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
+"""Every test of a command runs offline, and compiles a model once for all tests."""
 
 import pytest
 
-from minisbert import SentenceEncoder
-from minisbert.commands import main
-
-WEIGHTS = Path(__file__).parents[2] / "weights"
-SENTENCES = ["a man plays the guitar", "", "a woman sings", 'the "big" dog', "é 中 cats"]
-
-# A model compiles once for all tests instead of once a command.
-_load = functools.cache(SentenceEncoder.load)
-
-
-def _load_once(*args, **options) -> SentenceEncoder:
-    """A copy that `train` may let go of; what is compiled is shared."""
-    encoder = copy.copy(_load(*args, **options))
-    encoder.forward = copy.copy(encoder.forward)
-    return encoder
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
 
 @pytest.fixture(autouse=True)
-def offline_and_compiled_once(monkeypatch):
-    monkeypatch.setenv("MINISBERT_OFFLINE", "1")
-    monkeypatch.setattr(SentenceEncoder, "load", staticmethod(_load_once))
-
-
-@pytest.fixture
-def tiny_bert() -> str:
-    return str(WEIGHTS / "tiny-bert")
-
-
-@pytest.fixture(params=["tiny-bert", "tiny-mpnet"])
-def tiny(request) -> str:
-    return str(WEIGHTS / request.param)
-
-
-@pytest.fixture
-def sentences() -> list[str]:
-    return list(SENTENCES)
-
-
-@pytest.fixture
-def expected(tiny_bert):
-    """The embeddings of the sentences, without a command."""
-    return _load(tiny_bert, compute_dtype="float32", offline=False).encode(SENTENCES)
-
-
-@pytest.fixture
-def run(capsys, monkeypatch) -> Callable[..., Result]:
-    """Runs a command: its words, and what stands on stdin."""
-
-    def run_command(*words: object, stdin: bytes = b"") -> Result:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        code = main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return Result(code, out, err)
-
-    return run_command
+def offline(offline_and_compiled_once):
+    pass
