@@ -1,6 +1,6 @@
-"""The lock of CI names an exact version for everything that is installed there, within the ranges of setup.cfg."""
+"""The lock of CI pins an exact version of everything that CI installs, within the ranges of pyproject.toml."""
 
-from configparser import ConfigParser
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -8,7 +8,7 @@ import pytest
 requirements = pytest.importorskip("packaging.requirements", reason="comes with pytest")
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("test", "parity")  # what .ci/run installs
+EXTRAS = ("test", "docs", "notebooks", "parity")  # what .ci/run installs
 
 
 def name_of(name: str) -> str:
@@ -23,10 +23,9 @@ def pins() -> dict[str, str]:
 
 
 def asked() -> list[str]:
-    config = ConfigParser()
-    config.read(ROOT / "setup.cfg")
-    texts = [config["options"]["install_requires"], *(config["options.extras_require"][extra] for extra in EXTRAS)]
-    return [line for text in texts for line in text.splitlines() if line and not line.startswith("#")]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    return [*project["dependencies"], *(line for extra in EXTRAS for line in extras[extra])]
 
 
 @pytest.mark.parametrize("line", asked())

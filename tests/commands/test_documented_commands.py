@@ -7,6 +7,7 @@ import configparser
 import re
 import shlex
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -130,7 +131,8 @@ def test_its_files_flags_and_names_are_there(command):
         assert [flag for flag in flags if f'"{flag}"' not in source] == []
     elif words[0] == "pip":
         extras = [extra for word in words for extra in re.findall(r"\[(\w+)\]", word)]
-        assert set(extras) <= set(config["options.extras_require"])
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        assert set(extras) <= set(project["optional-dependencies"])
     elif words[0] == "pytest":
         marked = [words[i + 1] for i, word in enumerate(words) if word == "-m"]
         markers = [line.split(":")[0] for line in config["tool:pytest"]["markers"].split("\n")]
