@@ -24,18 +24,19 @@ def print_plan(
     """Print the plan of a run; see `training.plan`."""
     from minisbert.checkpoint.folder import read_folder
     from minisbert.cross_encoder.model import CrossEncoderConfig
+    from minisbert.cross_encoder.training import CROSS_ENCODER
     from minisbert.data.examples import text_columns
     from minisbert.download.locate import locate
     from minisbert.errors import InputError
     from minisbert.pretrained import read_model_config
     from minisbert.training.config import check_settings
     from minisbert.training.plan import plan
-    from minisbert.training.task import CROSS_ENCODER, SIAMESE
+    from minisbert.training.task import SIAMESE
 
     if memory is not None and not memory > 0:
         raise InputError(f"memory is {memory}. Expected GiB of one device, above 0.")
-    way = CROSS_ENCODER if cross_encoder else SIAMESE
-    check_settings(config, "float32", way.losses)
+    task = CROSS_ENCODER if cross_encoder else SIAMESE
+    check_settings(config, "float32", task.losses)
     folder = read_folder(locate(model, offline=offline))
     model_config: Any = read_model_config(folder)
     max_positions = model_config.config.positions
@@ -47,7 +48,7 @@ def print_plan(
     planned = plan(
         model_config,
         config,
-        way,
+        task,
         texts=len(text_columns(config.data[0], config.kind)),
         max_length=length,
         mesh=_mesh(devices, model_devices),

@@ -309,6 +309,13 @@ class CrossEncoder:
             )
         self._max_seq_length = value
 
+    @property
+    def training_task(self) -> Any:
+        """How `minisbert.train` trains this model: a `training.task.TrainingTask`."""
+        from minisbert.cross_encoder.training import CROSS_ENCODER
+
+        return CROSS_ENCODER
+
     def save(self, path: str | Path) -> None:
         """Write a folder that sentence-transformers' CrossEncoder reads too; it appears whole or not at all.
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.cross_encoder.tokens import PairTokenizer
 from minisbert.data.examples import text_hashes
 from minisbert.data.sampler import Batch
 from minisbert.text.packing import PackedTexts, pack
@@ -47,26 +46,7 @@ def train_batch(
         prompt_lengths += [tokenizer.prompt_length(prompt, max_length=max_length) if prompt else 0] * len(column)
     rows, where = pack(texts, padding_id=padding_id, prompt_lengths=prompt_lengths, multiple=multiple)
     hashes_SB = np.stack([text_hashes(column) for column in batch.texts])
-    return _arrays(batch, rows, where, hashes_SB), cut
-
-
-def pair_batch(
-    batch: Batch, tokenizer: PairTokenizer, *, max_length: int, padding_id: int, multiple: int = 1
-) -> tuple[TrainBatch, int]:
-    """The same for a cross-encoder: of S texts the first with each of the others, S - 1 pairs an example.
-
-    Returns:
-        the arrays, and how many pairs were cut.
-    """
-    first, *others = batch.texts
-    tokenized = [tokenizer.tokenize(list(zip(first, texts, strict=True)), max_length=max_length) for texts in others]
-    rows, where = pack(
-        [ids for pairs in tokenized for ids in pairs.ids],
-        padding_id=padding_id,
-        first_lengths=[length for pairs in tokenized for length in pairs.first_lengths],
-        multiple=multiple,
-    )
-    return _arrays(batch, rows, where), sum(pairs.truncated for pairs in tokenized)
+    return batch_arrays(batch, rows, where, hashes_SB), cut
 
 
 def widened(batch: TrainBatch, rows: int, length: int, padding_id: int) -> TrainBatch:
@@ -95,7 +75,10 @@ def widened(batch: TrainBatch, rows: int, length: int, padding_id: int) -> Train
     )
 
 
-def _arrays(batch: Batch, rows: PackedTexts, where: np.ndarray, hashes_SB: np.ndarray | None = None) -> TrainBatch:
+def batch_arrays(
+    batch: Batch, rows: PackedTexts, where: np.ndarray, hashes_SB: np.ndarray | None = None
+) -> TrainBatch:
+    """Packed rows with what the step needs to know of each text: its example, its column, its place, its targets."""
     index_SB = where.reshape(-1, len(batch.rows_B))
     S, B = index_SB.shape
     example_ids_B = (batch.rows_B + batch.dataset * _DATASET_STRIDE).astype(np.uint32)

@@ -1,7 +1,7 @@
 """What a training run is told, and what is refused before its first step."""
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minisbert.checkpoint.settings import encodable
-from minisbert.data.examples import CONVENTIONS, Examples
+from minisbert.data.examples import CONVENTIONS
 from minisbert.data.sampler import MIXINGS
 from minisbert.errors import InputError, short_repr
 from minisbert.inference.compiled import COMPUTE_DTYPES
@@ -279,32 +279,3 @@ def _texts(value: Any) -> bool:
 
 def _range(value: Any) -> bool:
     return _row(value) and len(value) == 2 and all(map(_number, value)) and value[0] < value[1]
-
-
-def check_examples(examples: Sequence[Examples], config: TrainConfig, losses: Mapping[str, Loss] = LOSSES) -> None:
-    """Data that the loss cannot use.
-
-    Raises:
-        InputError: naming the file and what the loss needs.
-    """
-    loss = losses[config.loss]
-    for example in examples:
-        data = example.dataset
-        texts = len(data.texts)
-        # A teacher is asked during the run: its rows are plain texts.
-        needs = "none" if loss.needs == "teacher" else loss.needs
-        if needs != data.label_kind or texts < loss.least_texts or texts > (loss.most_texts or texts):
-            raise InputError(
-                f"{data.source}: {texts} texts a row with {data.label_kind} labels; {config.loss} needs "
-                f"{loss.least_texts}{'' if loss.least_texts == loss.most_texts else ' or more'} texts with {needs} "
-                "labels. Choose another loss, or name the columns' kind."
-            )
-        if len(config.prompts) > texts:
-            raise InputError(
-                f"{data.source}: {texts} texts a row, but {len(config.prompts)} prompts. Expected at most one a text."
-            )
-        if loss.has_head and data.classes != examples[0].dataset.classes:
-            raise InputError(
-                f"{data.source}: classes {data.classes}, but {examples[0].dataset.source} has "
-                f"{examples[0].dataset.classes}. Expected the same classes in all data sets."
-            )

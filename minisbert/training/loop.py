@@ -16,9 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from minisbert.cross_encoder.encoder import CrossEncoder
 from minisbert.errors import TrainingStopped
-from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.training.config import TrainConfig, check_call
 from minisbert.training.multihost import exit_on_peer_failure, is_main_process
 from minisbert.training.preemption import on_sigterm
@@ -27,7 +25,7 @@ from minisbert.training.run import Run
 from minisbert.training.sharding import data_mesh
 from minisbert.training.siamese import StepMetrics
 
-Model = TypeVar("Model", SentenceEncoder, CrossEncoder)
+Model = TypeVar("Model")
 
 
 def train(

@@ -32,7 +32,7 @@ from minisbert.training.sharding import AXIS, batch_sharding, check_setup, state
 from minisbert.training.siamese import TrainBatch, TrainState, initial_state
 from minisbert.training.step_cache import compiled_step, loss_for, optimizer_for
 from minisbert.training.targets import Targets
-from minisbert.training.task import CROSS_ENCODER, TrainingTask
+from minisbert.training.task import TrainingTask
 
 Tree = Any
 GIB = 2**30
@@ -133,7 +133,7 @@ class Plan:
 def plan(
     model_config: Any,
     config: TrainConfig,
-    way: TrainingTask,
+    task: TrainingTask,
     *,
     texts: int,
     max_length: int,
@@ -145,7 +145,7 @@ def plan(
 
     Args:
         design: of the model (`pretrained.read_design`), or a CrossEncoderConfig.
-        way: how it is trained, `joint.SIAMESE` or `joint.JOINT`.
+        task: how it is trained.
         texts: of an example in the data; a cross-encoder makes a pair less of them.
         max_length: tokens of a text at most.
         mesh, layout: as in training.
@@ -155,10 +155,10 @@ def plan(
         InputError: a set-up that training refuses too.
     """
     check_setup(mesh, layout, config.batch_size, model_config.config)
-    definition, params = way.define(model_config, COMPUTE_DTYPES[config.compute_dtype])
-    loss, data_devices = way.losses[config.loss], mesh.shape[AXIS]
+    definition, params = task.define(model_config, COMPUTE_DTYPES[config.compute_dtype])
+    loss, data_devices = task.losses[config.loss], mesh.shape[AXIS]
     _, optimizer, _ = optimizer_for(config, config.max_steps or 1_000 * config.accumulate)
-    columns, texts = texts, texts - (way is CROSS_ENCODER)
+    columns, texts = texts, task.sequences(texts)
     if config.reduction == "ordered":  # about the memory of GradCache with its blocks for chunks
         config = replace(config, chunk_size=config.chunk_size or max(1, texts * config.batch_size // config.blocks))
 

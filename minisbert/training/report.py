@@ -52,20 +52,20 @@ def write_card(
     config: Any,
     datasets: Sequence[Any],
     lines: Sequence[dict[str, Any]],
-    kind: tuple[str, str] = ("sentence embedding model", "sentence-similarity"),
+    task: Any,
 ) -> None:
     """A README.md in a trained model's folder: data, settings, scores.
 
     Args:
-        kind: what the model is, and how the hub calls that.
+        task: with `model_name` and `hub_tag`.
     """
     rows = [f"| {Path(d.source).name} | {d.kind} | {d.rows} | `{d.sha256}` |" for d in datasets]
     scores = [line for line in lines if "score" in line]
     losses = [line for line in lines if "loss" in line]
     settings = "\n".join(f"| {key} | {value} |" for key, value in asdict(config).items() if key != "data")
     text = [
-        f"---\nlibrary_name: sentence-transformers\ntags: [{kind[1]}, minisbert]\n---",
-        f"# A {kind[0]}\n\nTrained by minisbert with the loss `{config.loss}` in {len(losses)} steps.",
+        f"---\nlibrary_name: sentence-transformers\ntags: [{task.hub_tag}, minisbert]\n---",
+        f"# A {task.model_name}\n\nTrained by minisbert with the loss `{config.loss}` in {len(losses)} steps.",
         "## Data\n\n| file | kind | rows | sha256 |\n| --- | --- | --- | --- |\n" + "\n".join(rows),
         "## Settings\n\n| setting | value |\n| --- | --- |\n" + settings,
     ]

@@ -72,8 +72,8 @@ class Run:
         keep_encoder: bool,
     ):
         check_bool("keep_encoder", keep_encoder)
-        self.way = task_for(encoder)
-        check_settings(config, encoder.compute_dtype, self.way.losses)
+        self.task = task_for(encoder)
+        check_settings(config, encoder.compute_dtype, self.task.losses)
         check_setup(mesh, layout, config.batch_size, encoder.model_config.config)
         self.ordered = config.reduction == "ordered"
         if self.ordered:
@@ -81,7 +81,7 @@ class Run:
         self.on_new_shape = resolve_on_new_shape(on_new_shape)
         self.encoder, self.config, self.folder = encoder, config, folder
         examples = [open_examples(source, kind=config.kind, score_range=config.score_range) for source in config.data]
-        self.way.check(examples, config, encoder)
+        self.task.check(examples, config, encoder)
         self.examples = examples
         self.batches = Batches(
             examples,
@@ -97,7 +97,7 @@ class Run:
         self.rates, self.optimizer, self.steps = optimizer_for(config, self.steps)
         self.loss_options = config.loss_options or {}
         self.mesh, self.layout = mesh, layout
-        self.loss = loss_for(config, self.way.losses[config.loss], getattr(encoder.model_config, "dimension", 0))
+        self.loss = loss_for(config, self.task.losses[config.loss], getattr(encoder.model_config, "dimension", 0))
         self.score = score
         self.best: float | None = None
         self.cut = 0  # texts (or pairs) that were longer than max_seq_length
@@ -131,7 +131,7 @@ class Run:
     def start(self) -> tuple[TrainState, int]:
         """The first state, or the newest saved one."""
         head: dict[str, Any] = {}
-        if self.way.losses[self.config.loss].has_head:
+        if self.task.losses[self.config.loss].has_head:
             options = self.config.loss_options or {}
             classes = len(self.examples[0].dataset.classes)
             head = dict(
@@ -152,7 +152,7 @@ class Run:
             if adapters:
                 spread = state_sharding(adapters["frozen"], self.mesh, self.layout)
                 adapters["frozen"] = place_params(adapters["frozen"], spread)
-        definition, _ = self.way.define(self.encoder.model_config, COMPUTE_DTYPES[self.config.compute_dtype])
+        definition, _ = self.task.define(self.encoder.model_config, COMPUTE_DTYPES[self.config.compute_dtype])
         parts = (self.config, definition, self.loss, self.optimizer, self.mesh, sharding)
         train_step = compiled_step(*parts, **adapters)
         self.programs = Programs(
@@ -179,7 +179,7 @@ class Run:
         """The same as the texts pack, on all hosts alike; `look` is for the shapes alone."""
         multiple = self.config.blocks if self.ordered else self.mesh.shape[AXIS] // jax.process_count()
         texts = self.batches.batch_at(step)
-        batch, cut = self.way.batch(texts, self.encoder, self.config, multiple)
+        batch, cut = self.task.batch(texts, self.encoder, self.config, multiple)
         self.cut += 0 if look else cut
         if self.teacher is not None:
             if look:
@@ -255,17 +255,17 @@ class Run:
         for name in ("final", "best"):
             if (self.folder / name).is_dir():
                 datasets = [example.dataset for example in self.examples]
-                write_card(self.folder / name, self.config, datasets, lines, self.way.kind)
+                write_card(self.folder / name, self.config, datasets, lines, self.task)
         if self.cut:
             logger.warning(
-                f"{self.folder}: {self.cut} {self.way.rows} were longer than max_seq_length "
+                f"{self.folder}: {self.cut} {self.task.sequence}s were longer than max_seq_length "
                 f"{self.encoder.max_seq_length} and were cut; set it higher (--max-seq-length) to train on whole "
-                f"{self.way.rows}."
+                f"{self.task.sequence}s."
             )
         logger.info(f"{self.folder}: {self.steps} steps, {seconds:.0f} s in this process; {self.programs.ledger()}")
         return trained
 
     def _save_head(self, head: dict[str, Any], name: str) -> None:
         """The loss's own parameters beside the model, for `evaluation.softmax_classifier` to predict with."""
-        if self.way.losses[self.config.loss].has_head:
+        if self.task.losses[self.config.loss].has_head:
             write_head(self.folder / name, head, self.examples[0].dataset.classes, self.loss_options)

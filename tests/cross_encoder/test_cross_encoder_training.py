@@ -18,13 +18,13 @@ from minisbert.commands import main
 from minisbert.cross_encoder.evaluation import pair_accuracy, pair_score
 from minisbert.cross_encoder.losses import JOINT_LOSSES
 from minisbert.cross_encoder.model import define_pair
+from minisbert.cross_encoder.training import pair_batch
 from minisbert.data.examples import open_examples
 from minisbert.data.sampler import Batches
 from minisbert.errors import DataError, InputError
 from minisbert.reference import cross_encoder as twin
 from minisbert.text.packing import pack
 from minisbert.training import loop
-from minisbert.training.collate import pair_batch
 from minisbert.training.config import TrainConfig
 from minisbert.training.loop import train
 from minisbert.training.siamese import initial_state, train_step
@@ -353,13 +353,13 @@ def test_from_the_command_line(files, tmp_path, capsys):
             "loss is 'softmax', expected one of binary_cross_entropy",
         ),
         ("cross_entropy", {}, 3, InputError, "loss is 'multiple_negatives_ranking'"),
-        ("cross_entropy", {"loss": "cross_entropy"}, 1, InputError, "num_labels 1; cross_entropy needs 3"),
-        ("cross_entropy", {"loss": "cross_entropy"}, 2, InputError, "num_labels 2; cross_entropy needs 3"),
-        ("cross_entropy", {"loss": "mse"}, 1, InputError, "mse needs 2 texts with score labels"),
-        ("mse", {"loss": "mse"}, 3, InputError, "num_labels 3; mse needs 1"),
+        ("cross_entropy", {"loss": "cross_entropy"}, 1, InputError, "num_labels 1. Expected 3 for cross_entropy"),
+        ("cross_entropy", {"loss": "cross_entropy"}, 2, InputError, "num_labels 2. Expected 3 for cross_entropy"),
+        ("cross_entropy", {"loss": "mse"}, 1, InputError, "Expected 2 texts with score labels, which mse needs"),
+        ("mse", {"loss": "mse"}, 3, InputError, "num_labels 3. Expected 1 for mse"),
         ("mse", {"loss": "binary_cross_entropy"}, 1, DataError, "Expected 0 to 1 for binary_cross_entropy"),
-        ("mse", {"loss": "margin_mse"}, 1, InputError, "margin_mse needs 3 or more texts"),
-        ("mse", {"loss": "mse", "prompts": ("find: ",)}, 1, InputError, "prompts are ('find: ',)"),
+        ("mse", {"loss": "margin_mse"}, 1, InputError, "Expected 3 or more texts with margin labels"),
+        ("mse", {"loss": "mse", "prompts": ("find: ",)}, 1, InputError, "prompts is ('find: ',)"),
         ("mse", {"loss": "mse", "loss_options": {"scale": 2.0}}, 1, InputError, "loss_options has ['scale']"),
         ("mse", {"loss": "mse", "score_range": (0, 5)}, 1, DataError, "Expected a score from 0 to 5"),
     ],

@@ -18,11 +18,11 @@ from minisbert import CrossEncoder
 from minisbert.checkpoint.convert import flatten
 from minisbert.cross_encoder.losses import JOINT_LOSSES
 from minisbert.cross_encoder.model import define_pair
+from minisbert.cross_encoder.training import pair_batch
 from minisbert.data.examples import open_examples
 from minisbert.data.sampler import Batches
 from minisbert.download.locate import locate
 from minisbert.errors import DownloadError
-from minisbert.training.collate import pair_batch
 from minisbert.training.siamese import initial_state, make_train_step
 from minisbert.training.targets import Targets
 

@@ -204,7 +204,7 @@ def test_what_is_not_finite_stops_and_overwrites_nothing(pairs, tmp_path):
         ({"loss_options": {"scale": float("nan")}}, "'scale'] is nan"),
         ({"prompts": ("a", "b", "c")}, "3 prompts"),
         ({"loss_options": {"typo": 1}}, "typo"),
-        ({"loss": "triplet"}, "needs 3 texts"),
+        ({"loss": "triplet"}, "Expected 3 texts"),
         ({"loss": "softmax"}, "with class labels"),
     ],
 )

@@ -1,0 +1,101 @@
+"""Training a cross-encoder: the step of training/siamese.py, where each sequence holds two texts.
+
+    logits = model([CLS] A [SEP] B [SEP])       all pairs of the batch in one forward pass
+    loss   = L(logits, targets)                 any row of losses.JOINT_LOSSES
+
+State, dropout keys, GradCache and the trainer are those of training/. This file adds the batch of pairs, what its losses
+require of the data, and `CROSS_ENCODER`, by which the trainer finds them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from minisbert.cross_encoder.encoder import CrossEncoder
+from minisbert.cross_encoder.losses import JOINT_LOSSES
+from minisbert.cross_encoder.model import define_pair
+from minisbert.cross_encoder.tokens import PairTokenizer
+from minisbert.data.examples import Examples
+from minisbert.data.sampler import Batch
+from minisbert.errors import DataError, InputError
+from minisbert.text.packing import pack
+from minisbert.training.collate import batch_arrays
+from minisbert.training.config import TrainConfig
+from minisbert.training.siamese import TrainBatch
+from minisbert.training.task import TrainingTask, check_examples
+
+
+def pair_batch(
+    batch: Batch, tokenizer: PairTokenizer, *, max_length: int, padding_id: int, multiple: int = 1
+) -> tuple[TrainBatch, int]:
+    """The arrays of one step: the first of S texts paired with each of the others, S - 1 pairs per example.
+
+    Args:
+        batch, multiple: see `training.collate.train_batch`.
+        max_length: tokens per pair; longer pairs are cut.
+
+    Returns:
+        the arrays, on the host, and how many pairs were cut.
+    """
+    first, *others = batch.texts
+    tokenized = [tokenizer.tokenize(list(zip(first, texts, strict=True)), max_length=max_length) for texts in others]
+    rows, where = pack(
+        [ids for pairs in tokenized for ids in pairs.ids],
+        padding_id=padding_id,
+        first_lengths=[length for pairs in tokenized for length in pairs.first_lengths],
+        multiple=multiple,
+    )
+    return batch_arrays(batch, rows, where), sum(pairs.truncated for pairs in tokenized)
+
+
+def check_pairs(examples: Sequence[Examples], config: TrainConfig, model: CrossEncoder) -> None:
+    """Check that the loss can use the data and that the model's head fits it.
+
+    Raises:
+        InputError: naming the file and what the loss needs, or prompts.
+        DataError: naming the row whose label is out of the loss's range.
+    """
+    check_examples(examples, config, JOINT_LOSSES)
+    if any(config.prompts):
+        raise InputError(f"prompts is {config.prompts!r}. Expected none: a cross-encoder takes no prompts.")
+    for example in examples:
+        data = example.dataset
+        labels = len(data.classes) if JOINT_LOSSES[config.loss].needs == "class" else 1
+        if model.num_labels != labels:
+            has = f"{len(data.classes)} classes ({', '.join(data.classes[:5])})" if data.classes else "scores"
+            raise InputError(
+                f"{data.source}: the data has {has}, the model num_labels {model.num_labels}. Expected {labels} for "
+                f"{config.loss}: make the model with CrossEncoder.from_encoder(encoder, num_labels), or choose another loss."
+            )
+        if config.loss == "binary_cross_entropy":
+            _check_scores(example, 0.0, 1.0)
+
+
+def _check_scores(example: Examples, low: float, high: float) -> None:
+    for start in range(0, len(example), 4096):
+        _, labels_B = example.take(range(start, min(start + 4096, len(example))))
+        assert labels_B is not None
+        outside = np.flatnonzero((labels_B < low) | (labels_B > high))
+        if outside.size:
+            row = start + int(outside[0])
+            raise DataError(
+                f"{example.rows.place(row)}: the score is {labels_B[outside[0]]:g}. Expected {low:g} to {high:g} for "
+                "binary_cross_entropy: set score_range, for example (0, 5) for STS, or use mse."
+            )
+
+
+def _batch(batch: Batch, model: CrossEncoder, config: TrainConfig, multiple: int) -> tuple[TrainBatch, int]:
+    return pair_batch(
+        batch, model.tokenizer, max_length=model.max_seq_length, padding_id=model.padding_id, multiple=multiple
+    )
+
+
+CROSS_ENCODER = TrainingTask(
+    losses=JOINT_LOSSES,
+    define=define_pair,
+    batch=_batch,
+    check=check_pairs,
+    sequence="pair",
+    model_name="cross-encoder",
+    hub_tag="cross-encoder",
+)
