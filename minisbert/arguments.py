@@ -60,7 +60,7 @@ def check_out(out: Any, shape: tuple[int, int], output_value: Any, precision: An
         )
 
 
-def check_pair_options(on_truncate: Any, batch_size: Any, apply_softmax: Any, show_progress_bar: Any) -> None:
+def check_predict_options(on_truncate: Any, batch_size: Any, apply_softmax: Any, show_progress_bar: Any) -> None:
     """The options of `CrossEncoder`'s methods.
 
     Raises:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from minisbert import CrossEncoder, SentenceEncoder
 from minisbert.commands.demo import SENTENCES
-from minisbert.explain.attribution import explain, pair_attention, sentence_attention
+from minisbert.explain.attribution import cross_encoder_attention, explain, sentence_attention
 
 encoder = SentenceEncoder.load("all-MiniLM-L6-v2")
 A, B = SENTENCES[3], SENTENCES[4]
@@ -188,7 +188,7 @@ assert by_layer[1:5].min() > 0.5 and by_layer[0] < 0.3
 # means nothing yet, so none is shown, but the attention is what its layers do with both texts at once.
 
 # %%
-together = pair_attention(CrossEncoder.from_encoder("all-MiniLM-L6-v2"), A, B)
+together = cross_encoder_attention(CrossEncoder.from_encoder("all-MiniLM-L6-v2"), A, B)
 print(" ".join(together.tokens))
 texts = np.arange(len(together.tokens)) >= len(found.tokens_a)  # False: [CLS] A [SEP]; True: B [SEP]
 across_Y = together.weights_YNQK[:, :, texts][:, :, :, ~texts].sum(axis=-1).mean(axis=(1, 2))

@@ -75,7 +75,7 @@ def _write(
     found: "Explanation",
     crossed: "tuple[str, CrossEncoder, list[float]] | None",
 ) -> None:
-    from minisbert.explain.attribution import pair_attention, sentence_attention
+    from minisbert.explain.attribution import cross_encoder_attention, sentence_attention
     from minisbert.explain.page import Page, check_size, save_page
 
     check_size(found)
@@ -84,5 +84,5 @@ def _write(
         save_page(out, Page(a, b, model, found, attention))
     else:
         name, reranker, scores = crossed
-        attention["both texts, by the cross-encoder"] = pair_attention(reranker, a, b)
+        attention["both texts, by the cross-encoder"] = cross_encoder_attention(reranker, a, b)
         save_page(out, Page(a, b, model, found, attention, (name, scores)))

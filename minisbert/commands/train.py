@@ -319,8 +319,8 @@ def _cross_encoder(
 
 def _pair_score(model: "CrossEncoder", files: tuple[str, ...]) -> "Callable[[CrossEncoder], float] | None":
     """What the model is scored by during the run."""
-    from minisbert.cross_encoder.evaluation import pair_accuracy, pair_score
+    from minisbert.cross_encoder.evaluation import accuracy_score, spearman_score
 
     if not files:
         return None
-    return pair_score(files) if model.num_labels == 1 else pair_accuracy(files)
+    return spearman_score(files) if model.num_labels == 1 else accuracy_score(files)

@@ -19,15 +19,20 @@ from minisbert.arguments import (
     as_pairs,
     check_bool,
     check_choice,
-    check_pair_options,
     check_positive,
+    check_predict_options,
     check_text,
     seed_number,
 )
-from minisbert.cross_encoder.folder import PAIR_ACTIVATIONS
-from minisbert.cross_encoder.pretrained import PretrainedPair, fresh_pair, load_pair, save_pair
-from minisbert.cross_encoder.scores import activation_of, pair_scores
-from minisbert.cross_encoder.tokens import PairTokenizer, PairTokens
+from minisbert.cross_encoder.folder import ACTIVATION_CLASSES
+from minisbert.cross_encoder.pretrained import (
+    PretrainedCrossEncoder,
+    load_cross_encoder,
+    save_cross_encoder,
+    with_fresh_head,
+)
+from minisbert.cross_encoder.scores import activation_of, scores_from_logits
+from minisbert.cross_encoder.tokens import CrossEncoderTokenizer, TokenizedPairs
 from minisbert.encoders import FAMILIES
 from minisbert.errors import InputError, MinisbertError, short_repr
 from minisbert.inference.batching import batches
@@ -42,7 +47,7 @@ class CrossEncoder:
     """A model that scores pairs of texts: one number a pair, or C logits.
 
     Args:
-        model: a folder, a known name, a name on the hub, or what `load_pair` read.
+        model: a folder, a known name, a name on the hub, or what `load_cross_encoder` read.
         num_labels: what the model should have; another number is refused, see `from_encoder` for a new head.
         max_length: tokens kept of a pair, special tokens included; by default the model's setting.
         compute_dtype: "float32", or "bfloat16" for the encoder's matrix products (norms, softmax, head stay float32).
@@ -62,7 +67,7 @@ class CrossEncoder:
 
     def __init__(
         self,
-        model: str | Path | PretrainedPair,
+        model: str | Path | PretrainedCrossEncoder,
         *,
         num_labels: int | None = None,
         max_length: int | None = None,
@@ -73,8 +78,8 @@ class CrossEncoder:
         offline: bool | None = None,
     ):
         check_choice("compute_dtype", compute_dtype, tuple(COMPUTE_DTYPES))
-        if not isinstance(model, PretrainedPair):
-            model = load_pair(_locate(model, revision, cache, offline))
+        if not isinstance(model, PretrainedCrossEncoder):
+            model = load_cross_encoder(_locate(model, revision, cache, offline))
         self.pretrained = model
         self.compute_dtype = compute_dtype
         if num_labels is not None and check_positive("num_labels", num_labels) != self.num_labels:
@@ -83,7 +88,7 @@ class CrossEncoder:
                 f"{self.num_labels}; for a fresh head with {num_labels} write CrossEncoder.from_encoder(encoder, ...)."
             )
         self.shapes = default_shapes(token_budget, model.model_config, compute_dtype)
-        self.tokenizer = PairTokenizer(model.tokenizer, FAMILIES[model.model_config.model_type].SEPARATORS)
+        self.tokenizer = CrossEncoderTokenizer(model.tokenizer, FAMILIES[model.model_config.model_type].SEPARATORS)
         self.activation_fn = model.pair.activation
         limit = model.pair.folder.max_seq_length
         self._max_seq_length = min(limit or model.max_positions, model.max_positions)
@@ -127,13 +132,13 @@ class CrossEncoder:
         if isinstance(given, Pretrained):
             if getattr(encoder, "compute_dtype", "float32") != "float32":
                 raise InputError(f"the encoder's weights were cast to {encoder.compute_dtype}. Expected float32.")
-        elif isinstance(given, PretrainedPair):
+        elif isinstance(given, PretrainedCrossEncoder):
             raise InputError(
                 "encoder is a CrossEncoder, which has a head. Expected a SentenceEncoder, or the name of an encoder."
             )
         else:
             given = load_pretrained(_locate(given, revision, cache, offline))
-        return CrossEncoder(fresh_pair(given, num_labels, seed), max_length=max_length)
+        return CrossEncoder(with_fresh_head(given, num_labels, seed), max_length=max_length)
 
     # --- pairs to scores -------------------------------------------------------------------------------------------
 
@@ -171,7 +176,7 @@ class CrossEncoder:
         """
         rows, single = as_pairs(pairs)
         activation = activation_of(self.activation_fn if activation_fn is None else activation_fn)
-        check_pair_options(on_truncate, batch_size, apply_softmax, show_progress_bar)
+        check_predict_options(on_truncate, batch_size, apply_softmax, show_progress_bar)
         if on_truncate == "error":
             self.tokenizer.refuse_long(rows, max_length=self.max_seq_length)
         logits_BC = np.empty((len(rows), self.num_labels), np.float32)
@@ -195,7 +200,7 @@ class CrossEncoder:
                 f"{cut[0]} of {len(rows)} pairs are longer than max_seq_length {self.max_seq_length} and were cut; "
                 "token_counts() tells which. on_truncate='ignore' silences this, 'error' refuses them."
             )
-        scores = pair_scores(logits_BC, activation, apply_softmax)
+        scores = scores_from_logits(logits_BC, activation, apply_softmax)
         return scores[0] if single else scores
 
     def rank(
@@ -263,7 +268,7 @@ class CrossEncoder:
         """
         return self.tokenize(as_pairs(pairs)[0]).ledger()
 
-    def tokenize(self, pairs: Sequence[tuple[str, str]]) -> PairTokens:
+    def tokenize(self, pairs: Sequence[tuple[str, str]]) -> TokenizedPairs:
         """Token ids of pairs as the model reads them, cut to `max_seq_length`, without padding."""
         return self.tokenizer.tokenize(pairs, max_length=self.max_seq_length)
 
@@ -327,10 +332,10 @@ class CrossEncoder:
             raise InputError(f"path is {short_repr(path)}. Expected the folder to write, as str or Path.")
         if self.compute_dtype != "float32":
             raise InputError(f"the weights were cast to {self.compute_dtype}. Load in float32 to save them whole.")
-        check_choice("activation_fn", self.activation_fn, tuple(PAIR_ACTIVATIONS.values()))
+        check_choice("activation_fn", self.activation_fn, tuple(ACTIVATION_CLASSES.values()))
         folder = replace(self.pretrained.pair.folder, max_seq_length=self.max_seq_length)
         pair = replace(self.pretrained.pair, folder=folder, activation=self.activation_fn)
-        save_pair(replace(self.pretrained, pair=pair, params=self.forward.params), Path(path))
+        save_cross_encoder(replace(self.pretrained, pair=pair, params=self.forward.params), Path(path))
 
     def __repr__(self) -> str:
         settings = {"max_seq_length": self.max_seq_length, "num_labels": self.num_labels}

@@ -15,7 +15,7 @@ from minisbert.evaluation.bootstrap import pooled
 from minisbert.evaluation.sts import read_sts
 
 
-def pair_score(files: Sequence[str | Path]) -> Callable[[CrossEncoder], float]:
+def spearman_score(files: Sequence[str | Path]) -> Callable[[CrossEncoder], float]:
     """A function that scores a model with one label: Spearman of its scores with the gold ones, over all pairs.
 
     Args:
@@ -30,7 +30,7 @@ def pair_score(files: Sequence[str | Path]) -> Callable[[CrossEncoder], float]:
 
     def spearman(model: CrossEncoder) -> float:
         if model.num_labels != 1:
-            raise InputError(f"the model has {model.num_labels} labels. Expected 1; for classes take pair_accuracy.")
+            raise InputError(f"the model has {model.num_labels} labels. Expected 1; for classes take accuracy_score.")
         # The logits: an activation keeps their order, but rounding could make ties.
         scores_P = model.predict(pairs, activation_fn="identity", on_truncate="ignore")
         if (scores_P == scores_P[0]).all():
@@ -42,7 +42,9 @@ def pair_score(files: Sequence[str | Path]) -> Callable[[CrossEncoder], float]:
     return spearman
 
 
-def pair_accuracy(files: Sequence[str | Path], classes: Sequence[str] | None = None) -> Callable[[CrossEncoder], float]:
+def accuracy_score(
+    files: Sequence[str | Path], classes: Sequence[str] | None = None
+) -> Callable[[CrossEncoder], float]:
     """A function that scores a model with several labels: the share of pairs whose largest logit is the right class.
 
     Args:
@@ -63,7 +65,7 @@ def pair_accuracy(files: Sequence[str | Path], classes: Sequence[str] | None = N
         if model.num_labels != len(sets[0].dataset.classes):
             raise InputError(
                 f"the model has {model.num_labels} labels, the data {len(sets[0].dataset.classes)} classes. Expected "
-                "equally many; for scores take pair_score."
+                "equally many; for scores take spearman_score."
             )
         logits_PC = model.predict(pairs, activation_fn="identity", on_truncate="ignore")
         return float((logits_PC.argmax(axis=1) == class_P).mean())

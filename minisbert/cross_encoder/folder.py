@@ -27,7 +27,7 @@ from minisbert.checkpoint.tensors import inside
 from minisbert.errors import ModelFolderError
 
 # What is applied to the logits: the class in the folder -> our name. The functions stand in cross_encoder/encoder.py.
-PAIR_ACTIVATIONS = {
+ACTIVATION_CLASSES = {
     "torch.nn.modules.linear.Identity": "identity",
     "torch.nn.modules.activation.Sigmoid": "sigmoid",
     "torch.nn.modules.activation.Tanh": "tanh",
@@ -38,7 +38,7 @@ _LEGACY_ACTIVATION = "sbert_ce_default_activation_function"  # sentence-transfor
 
 
 @dataclass
-class PairFolder:
+class CrossEncoderFolder:
     """Everything a cross-encoder's folder says, except the tensors and the tokenizer's insides."""
 
     folder: ModelFolder  # without modules
@@ -47,7 +47,7 @@ class PairFolder:
     classifier_dropout: float | None = None
 
 
-def read_pair_folder(path: Path) -> PairFolder:
+def read_cross_encoder_folder(path: Path) -> CrossEncoderFolder:
     """Read a cross-encoder's folder, of sentence-transformers or of transformers alone.
 
     Raises:
@@ -72,7 +72,7 @@ def read_pair_folder(path: Path) -> PairFolder:
     if has_modules:
         _read_lengths(folder, transformer_path / "sentence_bert_config.json")
         activation = _read_settings(path / "config_sentence_transformers.json") or activation
-    return PairFolder(folder, num_labels, activation or default_activation(num_labels), dropout)
+    return CrossEncoderFolder(folder, num_labels, activation or default_activation(num_labels), dropout)
 
 
 def default_activation(num_labels: int) -> str:
@@ -120,10 +120,10 @@ def label_settings(num_labels: int) -> dict[str, Any]:
     }
 
 
-def write_pair_settings(pair: PairFolder, path: Path, tokenizer_files: Mapping[str, bytes]) -> None:
+def write_cross_encoder_settings(pair: CrossEncoderFolder, path: Path, tokenizer_files: Mapping[str, bytes]) -> None:
     """Write config.json and the tokenizer's files, the length limit in them, into an empty folder."""
     config = {key: value for key, value in pair.folder.config.items() if key != _LEGACY_ACTIVATION}
-    theirs = next(theirs for theirs, ours in PAIR_ACTIVATIONS.items() if ours == pair.activation)
+    theirs = next(theirs for theirs, ours in ACTIVATION_CLASSES.items() if ours == pair.activation)
     config["sentence_transformers"] = {**(config.get("sentence_transformers") or {}), "activation_fn": theirs}
     write_json(path / "config.json", config)
     for name, content in tokenizer_files.items():
@@ -182,7 +182,7 @@ def _activation(config: Settings) -> str | None:
 def _named_activation(settings: Settings, key: str) -> str | None:
     if settings.values.get(key) is None:
         return None
-    return PAIR_ACTIVATIONS[settings.choice(key, PAIR_ACTIVATIONS, why="never imported")]
+    return ACTIVATION_CLASSES[settings.choice(key, ACTIVATION_CLASSES, why="never imported")]
 
 
 def _read_lengths(folder: ModelFolder, file: Path) -> None:

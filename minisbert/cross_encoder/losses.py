@@ -109,7 +109,7 @@ def _logits(loss: str, logits_SBC: jax.Array, least: int, most: int | None) -> j
 
 
 # name: function, needs, least and most texts of an example (one more than pairs)
-JOINT_LOSSES: dict[str, Loss] = {
+CROSS_ENCODER_LOSSES: dict[str, Loss] = {
     "binary_cross_entropy": Loss(binary_cross_entropy, "score", 2, 2),
     "cross_entropy": Loss(cross_entropy, "class", 2, 2),
     "mse": Loss(mse, "score", 2, 2),

@@ -31,7 +31,7 @@ class CrossEncoderConfig:
     classifier_dropout: float | None = None  # None: the rate of the hidden layers
 
 
-class PairModel(nnx.Module):
+class CrossEncoderModel(nnx.Module):
     """token ids of pairs -> logits_BC."""
 
     def __init__(self, model_config: CrossEncoderConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
@@ -81,14 +81,14 @@ class PairModel(nnx.Module):
         return self.head(first_PTD, fold(dropout_keys_PT, self.model_config.config.num_hidden_layers + 1))
 
 
-def define_pair(model_config: CrossEncoderConfig, dtype=jnp.float32) -> tuple[nnx.GraphDef, dict[Any, Any]]:
+def define_cross_encoder(model_config: CrossEncoderConfig, dtype=jnp.float32) -> tuple[nnx.GraphDef, dict[Any, Any]]:
     """The model without its numbers, as `sentence_model.define`: flax's definition, and the tree of parameter shapes."""
     return _define(model_config, jnp.dtype(dtype))
 
 
 @cache
 def _define(model_config: CrossEncoderConfig, dtype: jnp.dtype) -> tuple[nnx.GraphDef, dict[Any, Any]]:
-    return without_numbers(lambda rngs: PairModel(model_config, dtype=dtype, rngs=rngs))
+    return without_numbers(lambda rngs: CrossEncoderModel(model_config, dtype=dtype, rngs=rngs))
 
 
 def initial_head(model_config: CrossEncoderConfig, seed: int) -> dict[Any, Any]:

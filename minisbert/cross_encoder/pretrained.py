@@ -29,15 +29,15 @@ from minisbert.checkpoint.folder import ModelFolder
 from minisbert.checkpoint.settings import Settings, read_bytes
 from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
 from minisbert.cross_encoder.folder import (
-    PairFolder,
+    CrossEncoderFolder,
     classifier_dropout,
     default_activation,
     label_settings,
     length_limit,
-    read_pair_folder,
-    write_pair_settings,
+    read_cross_encoder_folder,
+    write_cross_encoder_settings,
 )
-from minisbert.cross_encoder.model import CrossEncoderConfig, define_pair, initial_head
+from minisbert.cross_encoder.model import CrossEncoderConfig, define_cross_encoder, initial_head
 from minisbert.encoders import FAMILIES
 from minisbert.errors import InputError, ModelFolderError
 from minisbert.pretrained import TOKENIZER_FILES, Pretrained
@@ -48,10 +48,10 @@ _POOLER = "pooler."
 
 
 @dataclass
-class PretrainedPair:
+class PretrainedCrossEncoder:
     """A cross-encoder read from a folder."""
 
-    pair: PairFolder
+    pair: CrossEncoderFolder
     model_config: CrossEncoderConfig
     params: dict[Any, Any]  # nested dict of arrays, float32: {"encoder", "head"}
     tokenizer: Tokenizer
@@ -64,13 +64,13 @@ class PretrainedPair:
         return self.model_config.config.positions
 
 
-def load_pair(path: Path) -> PretrainedPair:
+def load_cross_encoder(path: Path) -> PretrainedCrossEncoder:
     """Read a cross-encoder's folder.
 
     Raises:
-        ModelFolderError: see `read_pair_folder`, `convert`, `Tokenizer.from_folder`; an encoder without a head.
+        ModelFolderError: see `read_cross_encoder_folder`, `convert`, `Tokenizer.from_folder`; an encoder without a head.
     """
-    pair = read_pair_folder(path)
+    pair = read_cross_encoder_folder(path)
     folder = pair.folder
     file = folder.transformer_path / "config.json"
     family = _family(folder.model_type, file)
@@ -87,7 +87,7 @@ def load_pair(path: Path) -> PretrainedPair:
         passthrough=family.HEAD_PASSTHROUGH,
         prefix=family.PREFIX,
     )
-    shapes = {name: tuple(leaf.shape) for name, leaf in flatten(define_pair(model_config)[1]).items()}
+    shapes = {name: tuple(leaf.shape) for name, leaf in flatten(define_cross_encoder(model_config)[1]).items()}
     converted = convert(
         tensors,
         _rules(family),
@@ -101,12 +101,12 @@ def load_pair(path: Path) -> PretrainedPair:
     contents = {name: read_bytes(file) for name, file in files.items() if file.is_file()}
     if folder.max_seq_length is None:
         folder.max_seq_length = length_limit(contents, folder.transformer_path)
-    return PretrainedPair(
+    return PretrainedCrossEncoder(
         pair, model_config, nest(converted.params), tokenizer, contents, replace(converted, params={})
     )
 
 
-def fresh_pair(encoder: Pretrained, num_labels: int, seed: int) -> PretrainedPair:
+def with_fresh_head(encoder: Pretrained, num_labels: int, seed: int) -> PretrainedCrossEncoder:
     """A cross-encoder to be trained: a pretrained encoder with a head of random numbers.
 
     BERT's pooler is the pretrained one where the folder holds it, as in transformers. The length limit is the
@@ -152,8 +152,8 @@ def fresh_pair(encoder: Pretrained, num_labels: int, seed: int) -> PretrainedPai
     # In the file the encoder's names, the pooler's among them, have the family's prefix; the classifier's have none.
     names = export(Converted(flatten(params)), _rules(family), layers=model_config.config.num_hidden_layers)
     renamed = {name: family.PREFIX + name for name in names if not name.startswith("classifier.")}
-    return PretrainedPair(
-        PairFolder(folder, num_labels, default_activation(num_labels), dropout),
+    return PretrainedCrossEncoder(
+        CrossEncoderFolder(folder, num_labels, default_activation(num_labels), dropout),
         model_config,
         params,
         encoder.tokenizer,
@@ -162,7 +162,7 @@ def fresh_pair(encoder: Pretrained, num_labels: int, seed: int) -> PretrainedPai
     )
 
 
-def save_pair(model: PretrainedPair, target: Path) -> None:
+def save_cross_encoder(model: PretrainedCrossEncoder, target: Path) -> None:
     """Write a cross-encoder's folder that minisbert, sentence-transformers and transformers read, whole or not at all.
 
     Raises:
@@ -172,7 +172,7 @@ def save_pair(model: PretrainedPair, target: Path) -> None:
     family = FAMILIES[model.model_config.model_type]
     converted = replace(model.leftover, params=flatten(model.params))
     with staged_folder(Path(target).absolute()) as staging:
-        write_pair_settings(model.pair, staging, model.tokenizer_files)
+        write_cross_encoder_settings(model.pair, staging, model.tokenizer_files)
         if "tokenizer.json" not in model.tokenizer_files:
             (staging / "tokenizer.json").write_text(model.tokenizer.backend.to_str(pretty=True), encoding="utf-8")
         tensors = export(converted, _rules(family), layers=model.model_config.config.num_hidden_layers)

@@ -35,14 +35,14 @@ def activation_of(value: Any) -> Activation:
     return ACTIVATIONS[value]
 
 
-def pair_scores(logits_BC: np.ndarray, activation: Activation, apply_softmax: bool = False) -> np.ndarray:
+def scores_from_logits(logits_BC: np.ndarray, activation: Activation, apply_softmax: bool = False) -> np.ndarray:
     """float32 `[B]` for one label, `[B, C]` for several; `apply_softmax` makes the C numbers of a pair sum to 1.
 
     Raises:
         InputError: the activation gave something else than finite numbers of the same shape.
 
     Example:
-        >>> pair_scores(np.array([[2.0], [-3.0]]), activation_of("relu")).tolist()
+        >>> scores_from_logits(np.array([[2.0], [-3.0]]), activation_of("relu")).tolist()
         [2.0, 0.0]
     """
     scores = np.asarray(activation(logits_BC))

@@ -17,7 +17,7 @@ from minisbert.errors import InputError
 from minisbert.text.tokenizer import CHUNK, TokenCount, Tokenizer
 
 
-class PairTokens(NamedTuple):
+class TokenizedPairs(NamedTuple):
     """Tokenized pairs: ids after truncation, how many of them are segment 0, and the ledger."""
 
     ids: list[list[int]]
@@ -34,7 +34,7 @@ class PairTokens(NamedTuple):
         return int((self.counts[:, 2] > 0).sum())
 
 
-class PairTokenizer:
+class CrossEncoderTokenizer:
     """A tokenizer that puts two texts into one row.
 
     Args:
@@ -50,7 +50,7 @@ class PairTokenizer:
         """How many special tokens stand around and between the texts of a pair."""
         return len(self.tokenizer.prefix) + (self.separators + 1) * len(self.tokenizer.suffix)
 
-    def tokenize(self, pairs: Sequence[tuple[str, str]], *, max_length: int) -> PairTokens:
+    def tokenize(self, pairs: Sequence[tuple[str, str]], *, max_length: int) -> TokenizedPairs:
         """Token ids of each pair, at most `max_length` of them, special tokens included.
 
         Raises:
@@ -74,7 +74,7 @@ class PairTokenizer:
             ids.append(first + after * (self.separators - 1) + b[:keep_b] + after)
             first_lengths.append(len(first))
             counts[row] = len(a) + len(b) + around, len(ids[-1]), len(a) + len(b) - keep_a - keep_b
-        return PairTokens(ids, first_lengths, counts)
+        return TokenizedPairs(ids, first_lengths, counts)
 
     def refuse_long(self, pairs: Sequence[tuple[str, str]], *, max_length: int) -> None:
         """Every pair fits.

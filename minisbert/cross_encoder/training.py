@@ -1,7 +1,7 @@
 """Training a cross-encoder: the step of training/siamese.py, where each sequence holds two texts.
 
     logits = model([CLS] A [SEP] B [SEP])       all pairs of the batch in one forward pass
-    loss   = L(logits, targets)                 any row of losses.JOINT_LOSSES
+    loss   = L(logits, targets)                 any row of losses.CROSS_ENCODER_LOSSES
 
 State, dropout keys, GradCache and the trainer are those of training/. This file adds the batch of pairs, what its losses
 require of the data, and `CROSS_ENCODER`, by which the trainer finds them.
@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from minisbert.cross_encoder.encoder import CrossEncoder
-from minisbert.cross_encoder.losses import JOINT_LOSSES
-from minisbert.cross_encoder.model import define_pair
-from minisbert.cross_encoder.tokens import PairTokenizer
+from minisbert.cross_encoder.losses import CROSS_ENCODER_LOSSES
+from minisbert.cross_encoder.model import define_cross_encoder
+from minisbert.cross_encoder.tokens import CrossEncoderTokenizer
 from minisbert.data.examples import Examples
 from minisbert.data.sampler import Batch
 from minisbert.errors import DataError, InputError
@@ -25,8 +25,8 @@ from minisbert.training.siamese import TrainBatch
 from minisbert.training.task import TrainingTask, check_examples
 
 
-def pair_batch(
-    batch: Batch, tokenizer: PairTokenizer, *, max_length: int, padding_id: int, multiple: int = 1
+def cross_encoder_batch(
+    batch: Batch, tokenizer: CrossEncoderTokenizer, *, max_length: int, padding_id: int, multiple: int = 1
 ) -> tuple[TrainBatch, int]:
     """The arrays of one step: the first of S texts paired with each of the others, S - 1 pairs per example.
 
@@ -48,19 +48,19 @@ def pair_batch(
     return batch_arrays(batch, rows, where), sum(pairs.truncated for pairs in tokenized)
 
 
-def check_pairs(examples: Sequence[Examples], config: TrainConfig, model: CrossEncoder) -> None:
+def check_cross_encoder_examples(examples: Sequence[Examples], config: TrainConfig, model: CrossEncoder) -> None:
     """Check that the loss can use the data and that the model's head fits it.
 
     Raises:
         InputError: naming the file and what the loss needs, or prompts.
         DataError: naming the row whose label is out of the loss's range.
     """
-    check_examples(examples, config, JOINT_LOSSES)
+    check_examples(examples, config, CROSS_ENCODER_LOSSES)
     if any(config.prompts):
         raise InputError(f"prompts is {config.prompts!r}. Expected none: a cross-encoder takes no prompts.")
     for example in examples:
         data = example.dataset
-        labels = len(data.classes) if JOINT_LOSSES[config.loss].needs == "class" else 1
+        labels = len(data.classes) if CROSS_ENCODER_LOSSES[config.loss].needs == "class" else 1
         if model.num_labels != labels:
             has = f"{len(data.classes)} classes ({', '.join(data.classes[:5])})" if data.classes else "scores"
             raise InputError(
@@ -85,16 +85,16 @@ def _check_scores(example: Examples, low: float, high: float) -> None:
 
 
 def _batch(batch: Batch, model: CrossEncoder, config: TrainConfig, multiple: int) -> tuple[TrainBatch, int]:
-    return pair_batch(
+    return cross_encoder_batch(
         batch, model.tokenizer, max_length=model.max_seq_length, padding_id=model.padding_id, multiple=multiple
     )
 
 
 CROSS_ENCODER = TrainingTask(
-    losses=JOINT_LOSSES,
-    define=define_pair,
+    losses=CROSS_ENCODER_LOSSES,
+    define=define_cross_encoder,
     batch=_batch,
-    check=check_pairs,
+    check=check_cross_encoder_examples,
     sequence="pair",
     model_name="cross-encoder",
     hub_tag="cross-encoder",

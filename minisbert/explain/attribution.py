@@ -3,7 +3,7 @@
     found = explain(encoder, "a man eats", "someone has a meal")
     found.contributions_QK.sum()              # the cosine, exactly: it is a sum over pairs of tokens
     sentence_attention(encoder, "a man eats").weights_YNQK[5, 3]       # layer 6, head 4: who looks at whom
-    pair_attention(cross_encoder, "a man eats", "someone has a meal")  # the same of both texts read together
+    cross_encoder_attention(cross_encoder, "a man eats", "someone has a meal")  # the same of both texts read together
 
 With mean pooling (SBERT section 3) u = sum_i t_i / n, so that
 
@@ -30,7 +30,7 @@ from flax import nnx
 from minisbert.arguments import check_text, embedding_rows, prompt_text
 from minisbert.checkpoint.modules import Dense, LayerNorm, Normalize, Pooling
 from minisbert.cross_encoder.encoder import CrossEncoder
-from minisbert.cross_encoder.model import define_pair
+from minisbert.cross_encoder.model import define_cross_encoder
 from minisbert.errors import InputError, short_repr
 from minisbert.inference.batching import rectangle
 from minisbert.inference.compiled import COMPUTE_DTYPES
@@ -205,7 +205,7 @@ def sentence_attention(encoder: SentenceEncoder, text: str) -> Attention:
     """
     if not isinstance(encoder, SentenceEncoder):
         raise InputError(
-            f"encoder is {short_repr(encoder)}. Expected a SentenceEncoder; for pairs take pair_attention."
+            f"encoder is {short_repr(encoder)}. Expected a SentenceEncoder; for pairs take cross_encoder_attention."
         )
     encoder = encoder.tower()
     if encoder.model_config.model_type == "static":
@@ -217,14 +217,14 @@ def sentence_attention(encoder: SentenceEncoder, text: str) -> Attention:
     return Attention(token_texts(encoder.tokenizer.backend, ids), _weights(encoder, definition, ids, len(ids)))
 
 
-def pair_attention(model: CrossEncoder, a: str, b: str) -> Attention:
+def cross_encoder_attention(model: CrossEncoder, a: str, b: str) -> Attention:
     """The same for two texts that a cross-encoder reads in one row: here tokens of a look at tokens of b.
 
     Raises:
         InputError: not a CrossEncoder, or not text.
 
     Example:
-        >>> pair_attention(CrossEncoder.from_encoder("weights/tiny-bert"), "a cat", "a dog").tokens
+        >>> cross_encoder_attention(CrossEncoder.from_encoder("weights/tiny-bert"), "a cat", "a dog").tokens
         ('[CLS]', 'a', 'cat', '[SEP]', 'a', 'dog', '[SEP]')
     """
     if not isinstance(model, CrossEncoder):
@@ -235,7 +235,7 @@ def pair_attention(model: CrossEncoder, a: str, b: str) -> Attention:
     check_text("b", b)
     tokens = model.tokenize([(a, b)])
     (ids,), (first_length,) = tokens.ids, tokens.first_lengths
-    definition, _ = define_pair(model.model_config, COMPUTE_DTYPES[model.compute_dtype])
+    definition, _ = define_cross_encoder(model.model_config, COMPUTE_DTYPES[model.compute_dtype])
     texts = token_texts(model.tokenizer.tokenizer.backend, ids)
     return Attention(texts, _weights(model, definition, ids, first_length))
 

@@ -21,7 +21,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from minisbert.arguments import check_positive
-from minisbert.cross_encoder.model import CrossEncoderConfig, define_pair
+from minisbert.cross_encoder.model import CrossEncoderConfig, define_cross_encoder
 from minisbert.download.locate import cache_folder
 from minisbert.errors import MinisbertError
 from minisbert.inference.batching import ACCELERATOR, Batch, ShapeTable, rectangle
@@ -169,7 +169,7 @@ class PairForward:
         self.devices = Devices()
         self.compilations: list[Compilation] = []
         self._shapes: set[tuple[int, int]] = set()
-        definition, _ = define_pair(model_config, COMPUTE_DTYPES[compute_dtype])
+        definition, _ = define_cross_encoder(model_config, COMPUTE_DTYPES[compute_dtype])
 
         def score(params: Any, token_ids_BL: jax.Array, lengths_B: jax.Array, first_lengths_B: jax.Array) -> jax.Array:
             with jax.default_matmul_precision("highest" if compute_dtype == "float32" else "default"):

@@ -6,7 +6,7 @@ computed tokens for each real one, where the columns are padded apart). Packed, 
 
     a token looks only at tokens of its own text       `segmentation_PL`, which text of the row a token belongs to
     its position counts from its own text's start      `position_PL`
-    pooling takes each text for itself                 `SentenceModel.packed`, `PairModel.packed`
+    pooling takes each text for itself                 `SentenceModel.packed`, `CrossEncoderModel.packed`
 
 Letters: P packed rows, T texts of a row (slots), L tokens of a row.
 """

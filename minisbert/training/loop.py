@@ -46,7 +46,7 @@ def train(
     Args:
         encoder: the model to start from: siamese training for a SentenceEncoder, training/task.py's for a CrossEncoder.
         score: called every `config.evaluate_every` steps; the model with the highest is kept in `folder / "best"`.
-            `evaluation.sts.sts_score(files)` makes one, for a cross-encoder `cross_encoder.evaluation.pair_score(files)`.
+            `evaluation.sts.sts_score(files)` makes one, for a cross-encoder `cross_encoder.evaluation.spearman_score(files)`.
         devices: how many to train on, None for all that JAX finds. The loss is the global batch's whatever they are; a run
             may go on with another number (then not to the bit).
         layout: of the parameters on them, a row of sharding.LAYOUTS.

@@ -92,7 +92,7 @@ def siamese_loss(
     Args:
         params: {"model", "head"}.
         dropout_keys_PT: one dropout key per text, or None.
-        definition: of the `SentenceModel` (`sentence_model.define`), or of a `PairModel`.
+        definition: of the `SentenceModel` (`sentence_model.define`), or of a `CrossEncoderModel`.
         loss: (embeddings_SBD, targets, head) -> scalar.
         remat: see `embed`.
         whole: from what is trained to the model's parameters.

@@ -14,7 +14,7 @@ from flax import nnx
 
 from minisbert import CrossEncoder, InputError, MinisbertError, ModelFolderError, SentenceEncoder
 from minisbert.checkpoint.convert import flatten
-from minisbert.cross_encoder.model import define_pair
+from minisbert.cross_encoder.model import define_cross_encoder
 from minisbert.cross_encoder.tokens import longest_first
 from minisbert.inference.batching import rectangle
 from minisbert.reference import cross_encoder as twin
@@ -54,7 +54,7 @@ def test_the_model_is_the_twin_in_float64(family):
         token_ids_BL[row, : len(ids)] = ids
     with jax.enable_x64(True):
         params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), encoder.pretrained.params)
-        definition, _ = define_pair(encoder.model_config, jnp.float64)
+        definition, _ = define_cross_encoder(encoder.model_config, jnp.float64)
         run = jax.jit(lambda params, *rows: nnx.merge(definition, params)(*rows))
         found = np.asarray(run(params, token_ids_BL, lengths_B, np.array(tokens.first_lengths, np.int32)))
     assert found.dtype == np.float64
@@ -330,7 +330,7 @@ def test_dropout_of_the_head(family, of_its_own, drops):
     """BERT has a rate of its own, the hidden layers' where it has none; MPNet always the hidden layers'."""
     model_config = replace(model(family).model_config, classifier_dropout=of_its_own)
     first_BTD = jnp.ones((3, 1, model_config.config.hidden_size))
-    definition, _ = define_pair(model_config)
+    definition, _ = define_cross_encoder(model_config)
     head = nnx.merge(definition, model(family).pretrained.params).head
     keys_BT = jax.random.split(jax.random.key(0), (3, 1))
     dropped, again, kept = (np.asarray(head(first_BTD, keys)) for keys in (keys_BT, keys_BT, None))

@@ -12,7 +12,7 @@ import pytest
 from minisbert import CrossEncoder, ModelFolderError, SentenceEncoder
 from minisbert.checkpoint.kinds import sign_of_cross_encoder
 from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
-from minisbert.cross_encoder.folder import PAIR_ACTIVATIONS, read_pair_folder
+from minisbert.cross_encoder.folder import ACTIVATION_CLASSES, read_cross_encoder_folder
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from cross_encoder_cases import FAMILIES, WEIGHTS, tiny
@@ -102,11 +102,11 @@ def test_the_newer_form_is_read_and_its_activation_counts(new):
     assert CrossEncoder(new).max_seq_length == 30
 
 
-@pytest.mark.parametrize("theirs, ours", PAIR_ACTIVATIONS.items())
+@pytest.mark.parametrize("theirs, ours", ACTIVATION_CLASSES.items())
 def test_activations_of_config_json_new_and_old(folder, theirs, ours):
-    assert read_pair_folder(edit(folder, sentence_transformers={"activation_fn": theirs})).activation == ours
+    assert read_cross_encoder_folder(edit(folder, sentence_transformers={"activation_fn": theirs})).activation == ours
     old = {"sentence_transformers": None, "sbert_ce_default_activation_function": theirs}
-    assert read_pair_folder(edit(folder, **old)).activation == ours
+    assert read_cross_encoder_folder(edit(folder, **old)).activation == ours
     # The old key goes when the folder is written again.
     CrossEncoder(folder).save(folder)
     config = json.loads((folder / "config.json").read_text())
@@ -115,14 +115,14 @@ def test_activations_of_config_json_new_and_old(folder, theirs, ours):
 
 
 def test_the_default_activation_follows_the_labels(folder):
-    assert read_pair_folder(edit(folder, sentence_transformers=None)).activation == "identity"
-    assert read_pair_folder(edit(folder, id2label={"0": "relevant"})).activation == "sigmoid"
+    assert read_cross_encoder_folder(edit(folder, sentence_transformers=None)).activation == "identity"
+    assert read_cross_encoder_folder(edit(folder, id2label={"0": "relevant"})).activation == "sigmoid"
 
 
 def test_without_names_there_are_two_labels(folder):
     """So transformers writes a model with two."""
-    assert read_pair_folder(edit(folder, id2label=None, label2id=None)).num_labels == 2
-    assert read_pair_folder(edit(folder, num_labels=3)).num_labels == 3
+    assert read_cross_encoder_folder(edit(folder, id2label=None, label2id=None)).num_labels == 2
+    assert read_cross_encoder_folder(edit(folder, num_labels=3)).num_labels == 3
 
 
 def test_the_length_limit_is_the_tokenizers_capped_by_the_positions(folder):
@@ -276,7 +276,7 @@ def test_a_damaged_tokenizer_config(folder, content):
 
 
 def test_missing_folders_and_files(folder, tmp_path):
-    refused(lambda: read_pair_folder(tmp_path / "nothing"), "no such folder")
+    refused(lambda: read_cross_encoder_folder(tmp_path / "nothing"), "no such folder")
     (folder / "tokenizer.json").unlink()
     (folder / "vocab.txt").unlink(missing_ok=True)
     refused(lambda: CrossEncoder(folder), "no tokenizer.json")

@@ -15,10 +15,10 @@ from flax import nnx
 from minisbert import CrossEncoder
 from minisbert.checkpoint.convert import flatten
 from minisbert.commands import main
-from minisbert.cross_encoder.evaluation import pair_accuracy, pair_score
-from minisbert.cross_encoder.losses import JOINT_LOSSES
-from minisbert.cross_encoder.model import define_pair
-from minisbert.cross_encoder.training import pair_batch
+from minisbert.cross_encoder.evaluation import accuracy_score, spearman_score
+from minisbert.cross_encoder.losses import CROSS_ENCODER_LOSSES
+from minisbert.cross_encoder.model import define_cross_encoder
+from minisbert.cross_encoder.training import cross_encoder_batch
 from minisbert.data.examples import open_examples
 from minisbert.data.sampler import Batches
 from minisbert.errors import DataError, InputError
@@ -125,7 +125,7 @@ def test_a_loss_and_its_gradient_are_the_twins(name, S, C, labels, options):
     plain = partial(getattr(twin, name), **options)
     reference = lambda x: plain(x, known if known.ndim == 2 or name != "margin_mse" else known[:, None])  # noqa: E731
     with jax.enable_x64(True):
-        loss = partial(JOINT_LOSSES[name].function, targets=Targets(labels_B=jnp.asarray(known)), **options)
+        loss = partial(CROSS_ENCODER_LOSSES[name].function, targets=Targets(labels_B=jnp.asarray(known)), **options)
         value, gradient = jax.jit(jax.value_and_grad(loss), compiler_options=UNOPTIMIZED)(jnp.asarray(logits))
         gradient = np.asarray(gradient)
     assert float(value) == pytest.approx(reference(logits), rel=FLOAT64)
@@ -138,7 +138,11 @@ def test_a_loss_and_its_gradient_are_the_twins(name, S, C, labels, options):
 def test_a_teachers_scores_are_its_margins():
     scores_BS = np.concatenate([np.zeros((B, 1)), -LABELS["margin_mse"]], axis=1) + 4
     by_scores, by_margins = (
-        float(JOINT_LOSSES["margin_mse"].function(jnp.asarray(LOGITS[:, :, :1]), Targets(labels_B=jnp.asarray(known))))
+        float(
+            CROSS_ENCODER_LOSSES["margin_mse"].function(
+                jnp.asarray(LOGITS[:, :, :1]), Targets(labels_B=jnp.asarray(known))
+            )
+        )
         for known in (scores_BS, LABELS["margin_mse"])
     )
     assert by_scores == pytest.approx(by_margins, rel=1e-5)
@@ -147,7 +151,7 @@ def test_a_teachers_scores_are_its_margins():
 def test_extreme_logits_stay_finite():
     logits = jnp.array([[[1e4], [-1e4], [1e4], [-1e4]]])
     targets = Targets(labels_B=jnp.array([0.0, 0.0, 1.0, 1.0]))
-    value, gradient = jax.value_and_grad(JOINT_LOSSES["binary_cross_entropy"].function)(logits, targets)
+    value, gradient = jax.value_and_grad(CROSS_ENCODER_LOSSES["binary_cross_entropy"].function)(logits, targets)
     assert float(value) == pytest.approx(5e3)
     np.testing.assert_allclose(gradient[0, :, 0], [0.25, 0, 0, -0.25])
 
@@ -169,7 +173,7 @@ def test_extreme_logits_stay_finite():
 def test_what_a_loss_refuses(name, shape, labels, told):
     targets = Targets(labels_B=None if labels is None else jnp.asarray(labels))
     with pytest.raises(InputError) as caught:
-        JOINT_LOSSES[name].function(jnp.zeros(shape), targets)
+        CROSS_ENCODER_LOSSES[name].function(jnp.zeros(shape), targets)
     assert told in str(caught.value) and name in str(caught.value) and "Expected" in str(caught.value)
 
 
@@ -178,7 +182,7 @@ def test_what_a_loss_refuses(name, shape, labels, told):
 
 def batches_of(source, model, batch_size=4):
     examples = open_examples(source)
-    batch, cut = pair_batch(
+    batch, cut = cross_encoder_batch(
         Batches([examples], batch_size, seed=0).batch_at(0),
         model.tokenizer,
         max_length=model.max_seq_length,
@@ -209,9 +213,13 @@ def test_gradcache_gives_the_gradient_of_the_whole_batch(files):
     model = shallow(tiny("bert"))
     batch, _ = batches_of(files["margin_mse"], model)
     with jax.enable_x64(True):
-        definition, _ = define_pair(model.model_config, jnp.float64)
+        definition, _ = define_cross_encoder(model.model_config, jnp.float64)
         # The steps' update is the gradient itself.
-        parts = {"loss": JOINT_LOSSES["margin_mse"].function, "optimizer": optax.sgd(1.0), "definition": definition}
+        parts = {
+            "loss": CROSS_ENCODER_LOSSES["margin_mse"].function,
+            "optimizer": optax.sgd(1.0),
+            "definition": definition,
+        }
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), model.pretrained.params)
         state = initial_state({"model": params, "head": {}}, optax.sgd(1.0), 0)
         results = []
@@ -231,7 +239,7 @@ def test_packed_pairs_are_as_they_are_alone(family):
     pairs = [("a man walks", "the dog"), ("a dog", "a man walks a dog"), ("the man", "the man"), ("dog", "a")]
     tokens = model.tokenize(pairs)
     rows, where = pack(tokens.ids, padding_id=model.padding_id, first_lengths=tokens.first_lengths)
-    definition, _ = define_pair(model.model_config)
+    definition, _ = define_cross_encoder(model.model_config)
     packed = nnx.merge(definition, model.pretrained.params).packed(rows)
     found = np.asarray(packed).reshape(-1, packed.shape[-1])[where]
     expected = model.predict(pairs, activation_fn="identity").reshape(found.shape)
@@ -258,7 +266,7 @@ def test_it_learns_and_leaves_a_model_and_a_card(files, tmp_path):
         given,
         config(data, loss="binary_cross_entropy", **settings),
         tmp_path / "run",
-        score=pair_score([data]),
+        score=spearman_score([data]),
         show_progress=False,
     )
     assert all(np.array_equal(before[name], leaf) for name, leaf in weights(given).items())  # left as it was
@@ -285,7 +293,7 @@ def test_every_loss_trains(files, tmp_path, name, num_labels):
     assert {"head.dense.kernel", "head.output.bias", "encoder.segment_embedding.embedding"} <= changed
     if name == "cross_entropy":
         assert "0 entailment, 1 neutral, 2 contradiction" in (tmp_path / "run" / "final" / "README.md").read_text()
-        assert 0 <= pair_accuracy([files[name]])(after) <= 1
+        assert 0 <= accuracy_score([files[name]])(after) <= 1
 
 
 def test_resumed_to_the_bit(files, tmp_path, monkeypatch):
@@ -388,8 +396,8 @@ def test_a_one_sided_row_is_named(tmp_path):
 
 def test_scores_that_do_not_fit_the_model(files):
     with pytest.raises(InputError, match="has 3 labels"):
-        pair_score([files["binary_cross_entropy"]])(tiny("bert", 3))
+        spearman_score([files["binary_cross_entropy"]])(tiny("bert", 3))
     with pytest.raises(InputError, match="the model has 1 labels, the data 3 classes"):
-        pair_accuracy([files["cross_entropy"]])(tiny("bert"))
+        accuracy_score([files["cross_entropy"]])(tiny("bert"))
     with pytest.raises(InputError, match="Expected a SentenceEncoder or a CrossEncoder"):
         task_for("a model")

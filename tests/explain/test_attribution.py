@@ -11,7 +11,7 @@ import pytest
 from minisbert import CrossEncoder, DownloadError, InputError, SentenceEncoder
 from minisbert.checkpoint import modules as parts
 from minisbert.download.locate import locate
-from minisbert.explain.attribution import SHARES, explain, pair_attention, sentence_attention
+from minisbert.explain.attribution import SHARES, cross_encoder_attention, explain, sentence_attention
 from minisbert.reference import encoder as twin
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -131,9 +131,9 @@ def test_mistakes():
         (lambda: explain(cross, "a", "b"), "Expected a SentenceEncoder"),
         (lambda: explain(encoder, "a", 3), "b is 3"),
         (lambda: explain(encoder, ["a"], "b"), r"a is \['a'\]"),
-        (lambda: sentence_attention(cross, "a"), "take pair_attention"),
+        (lambda: sentence_attention(cross, "a"), "take cross_encoder_attention"),
         (lambda: sentence_attention(encoder, "\ud800"), "lone surrogate"),
-        (lambda: pair_attention(encoder, "a", "b"), "take sentence_attention"),
+        (lambda: cross_encoder_attention(encoder, "a", "b"), "take sentence_attention"),
     ]:
         with pytest.raises(InputError, match=word):
             call()
@@ -179,7 +179,7 @@ def test_attention_of_one_text_is_the_twins(family, monkeypatch):
 
 def test_attention_of_a_pair_is_the_twins(monkeypatch):
     model = CrossEncoder.from_encoder(tiny("bert"))
-    found = pair_attention(model, "a man plays", "the woman sings")
+    found = cross_encoder_attention(model, "a man plays", "the woman sings")
     tokens = model.tokenize([("a man plays", "the woman sings")])
     ids = np.array(tokens.ids)
     expected = watched_twin(

@@ -10,7 +10,7 @@ import pytest
 
 from minisbert import CrossEncoder, SentenceEncoder
 from minisbert.explain.assets import BLUE, ORANGE
-from minisbert.explain.attribution import Attention, Explanation, explain, pair_attention, sentence_attention
+from minisbert.explain.attribution import Attention, Explanation, cross_encoder_attention, explain, sentence_attention
 from minisbert.explain.page import Page, render, save_page
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -149,7 +149,7 @@ def test_the_tables_hold_the_numbers(shown):
     cross = CrossEncoder.from_encoder(encoder)
     a, b = "a cat", "the dog sings"
     found = explain(encoder, a, b)
-    maps = {"text A": sentence_attention(encoder, a), "both": pair_attention(cross, a, b)}
+    maps = {"text A": sentence_attention(encoder, a), "both": cross_encoder_attention(cross, a, b)}
     browser = shown(Page(a, b, "tiny", found, maps))
     row = "r => Array.from(r.querySelectorAll('td'), c => c.textContent)"
     cells = f"Array.from(document.querySelectorAll('%s tbody tr'), {row})"

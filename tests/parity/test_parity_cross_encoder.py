@@ -16,9 +16,9 @@ import pytest
 
 from minisbert import CrossEncoder
 from minisbert.checkpoint.convert import flatten
-from minisbert.cross_encoder.losses import JOINT_LOSSES
-from minisbert.cross_encoder.model import define_pair
-from minisbert.cross_encoder.training import pair_batch
+from minisbert.cross_encoder.losses import CROSS_ENCODER_LOSSES
+from minisbert.cross_encoder.model import define_cross_encoder
+from minisbert.cross_encoder.training import cross_encoder_batch
 from minisbert.data.examples import open_examples
 from minisbert.data.sampler import Batches
 from minisbert.download.locate import locate
@@ -232,7 +232,7 @@ class Stub(peers.CrossEncoder):
 def test_a_loss_and_its_gradient_are_the_peers(name):
     make, S, C = LOSSES[name]
     logits = 3 * np.random.default_rng(1).normal(size=(S, B, C)).astype(np.float32)
-    ours = jax.value_and_grad(JOINT_LOSSES[name].function)(
+    ours = jax.value_and_grad(CROSS_ENCODER_LOSSES[name].function)(
         jnp.asarray(logits), Targets(labels_B=jnp.asarray(TARGETS[name]))
     )
     leaf = torch.tensor(logits, requires_grad=True)
@@ -277,17 +277,17 @@ def test_three_steps_are_torchs(family, name, tmp_path):
     # A rate at which three steps change the loss clearly and do not diverge.
     rate = 0.02
     batches = Batches([open_examples(str(file))], 4, seed=0)
-    definition, _ = define_pair(model.model_config)
+    definition, _ = define_cross_encoder(model.model_config)
     step = make_train_step(
         definition=definition,
-        loss=JOINT_LOSSES[name].function,
+        loss=CROSS_ENCODER_LOSSES[name].function,
         optimizer=optax.sgd(rate),
         dropout=False,
     )
     state = initial_state({"model": jax.tree.map(jnp.copy, model.pretrained.params), "head": {}}, optax.sgd(rate), 0)
     our_losses = []
     for number in range(3):
-        batch, _ = pair_batch(batches.batch_at(number), model.tokenizer, max_length=64, padding_id=model.padding_id)
+        batch, _ = cross_encoder_batch(batches.batch_at(number), model.tokenizer, max_length=64, padding_id=model.padding_id)
         state, metrics = step(state, batch)
         our_losses.append(float(metrics.loss))
 

@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 from minisbert.checkpoint.convert import Rule, convert, export
 from minisbert.checkpoint.modules import POOLING_MODES
 from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
-from minisbert.cross_encoder.tokens import PairTokenizer
+from minisbert.cross_encoder.tokens import CrossEncoderTokenizer
 from minisbert.pooling import pool
 from minisbert.pretrained import load_pretrained
 from minisbert.quantization import quantize_embeddings
@@ -65,7 +65,7 @@ def test_a_sentence_is_tokenized_alone_whole_then_cut(name, sentences, max_lengt
 @given(names, st.lists(st.tuples(some_text, some_text), max_size=5), st.integers(8, 40))
 @quick
 def test_of_a_pair_that_is_too_long_the_longer_text_gives_way(name, pairs, max_length):
-    tokens = PairTokenizer(tokenizer(name), separators=2).tokenize(pairs, max_length=max_length)
+    tokens = CrossEncoderTokenizer(tokenizer(name), separators=2).tokenize(pairs, max_length=max_length)
     before, after = tokenizer(name).prefix, tokenizer(name).suffix
     for (a, b), ids, first, count in zip(pairs, tokens.ids, tokens.first_lengths, tokens.counts.tolist(), strict=True):
         a_ids, b_ids = tokenizer(name).contents([a, b])
