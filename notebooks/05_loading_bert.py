@@ -286,11 +286,13 @@ assert np.abs(scores["one transpose forgotten"] - scores["right"]).max() > 0.1
 # <details><summary>Solution 2</summary>
 #
 # ```python
-# print(bert.HEAD_RULES[:2])
-# assert minilm.pretrained.leftover.carried["pooler.dense.weight"].shape == (384, 384)
+# from minisbert.cross_encoder.heads import HEADS
+#
+# print(HEADS["bert"].rules[:2])
+# assert minilm.pretrained.leftover.passthrough["pooler.dense.weight"].shape == (384, 384)
 # ```
 #
-# The first two of `bert.HEAD_RULES`. A sentence embedding pools the tokens itself; there the pooler is carried along, so that
+# The first two of `HEADS["bert"].rules`. A sentence embedding pools the tokens itself; there the pooler is carried along, so that
 # saving the model loses nothing. A cross-encoder uses it (notebook 06).
 # </details>
 #

@@ -25,6 +25,7 @@ from minisbert.arguments import (
     seed_number,
 )
 from minisbert.cross_encoder.folder import ACTIVATION_CLASSES
+from minisbert.cross_encoder.heads import HEADS
 from minisbert.cross_encoder.pretrained import (
     PretrainedCrossEncoder,
     load_cross_encoder,
@@ -33,7 +34,6 @@ from minisbert.cross_encoder.pretrained import (
 )
 from minisbert.cross_encoder.scores import activation_of, scores_from_logits
 from minisbert.cross_encoder.tokens import CrossEncoderTokenizer, TokenizedPairs
-from minisbert.encoders import FAMILIES
 from minisbert.errors import InputError, MinisbertError, short_repr
 from minisbert.inference.batching import batches
 from minisbert.inference.compiled import COMPUTE_DTYPES, PairForward, default_shapes, progress_bar
@@ -88,7 +88,7 @@ class CrossEncoder:
                 f"{self.num_labels}; for a fresh head with {num_labels} write CrossEncoder.from_encoder(encoder, ...)."
             )
         self.shapes = default_shapes(token_budget, model.model_config, compute_dtype)
-        self.tokenizer = CrossEncoderTokenizer(model.tokenizer, FAMILIES[model.model_config.model_type].SEPARATORS)
+        self.tokenizer = CrossEncoderTokenizer(model.tokenizer, HEADS[model.model_config.model_type].separators)
         self.activation_fn = model.pair.activation
         limit = model.pair.folder.max_seq_length
         self._max_seq_length = min(limit or model.max_positions, model.max_positions)

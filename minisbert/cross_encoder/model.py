@@ -1,10 +1,10 @@
-"""The cross-encoder as one module: two texts in one row of tokens -> transformer -> head -> logits.
+"""The cross-encoder as one flax module: two texts in one row of tokens -> transformer -> head -> logits.
 
     [CLS] A [SEP] B [SEP] -> hidden_BLD -> hidden vector of the first token -> logits_BC
 
-Devlin et al. 2019, section 4.1 (sentence pair classification); Nogueira & Cho 2019 for ranking. Every token of A sees
-every token of B, which the bi-encoder of sentence_model.py cannot: more exact, and one forward pass for each pair. The
-encoder is the same; the head stands in its family's file.
+Devlin et al. 2019, section 4.1 (sentence pair classification); Nogueira & Cho 2019 for ranking. Every token of A attends
+to every token of B, which the bi-encoder of sentence_model.py cannot do: more accurate, at one forward pass per pair. The
+encoder is the same one; the head is in heads.py.
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from minisbert.cross_encoder.heads import Head
 from minisbert.definition import without_numbers
 from minisbert.encoders import FAMILIES
 from minisbert.text.packing import PackedTexts
@@ -34,16 +35,13 @@ class CrossEncoderConfig:
 class CrossEncoderModel(nnx.Module):
     """token ids of pairs -> logits_BC."""
 
-    def __init__(self, model_config: CrossEncoderConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
-        family = FAMILIES[model_config.model_type]
+    def __init__(self, model_config: CrossEncoderConfig, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
         self.model_config = model_config
-        self.encoder = family.Encoder(model_config.config, dtype=dtype, rngs=rngs)
-        self.head = family.Head(
-            model_config.config, model_config.num_labels, model_config.classifier_dropout, dtype=dtype, rngs=rngs
-        )
+        self.encoder = FAMILIES[model_config.model_type].Encoder(model_config.config, dtype=dtype, rngs=rngs)
+        self.head = Head(model_config, dtype=dtype, rngs=rngs)
 
     def __call__(self, token_ids_BL: jax.Array, lengths_B: jax.Array, first_lengths_B: jax.Array) -> jax.Array:
-        """Logits of a batch of pairs, a pair a row, padded on the right.
+        """Logits of a batch of pairs, one pair per row, padded on the right.
 
         Args:
             token_ids_BL: token ids; beyond a row's length they are padding and count for nothing.
@@ -57,7 +55,7 @@ class CrossEncoderModel(nnx.Module):
         return self.head(hidden_BLD[:, :1])[:, 0]
 
     def packed(self, rows: PackedTexts, dropout_keys_PT: jax.Array | None = None) -> jax.Array:
-        """Logits of packed rows (text/packing.py), logits_PTC, as if each pair stood alone; empty slots are meaningless.
+        """logits_PTC of packed rows (text/packing.py), as if each pair had its own row; empty slots are meaningless.
 
         Args:
             dropout_keys_PT: one dropout key per pair; None means inference.
@@ -74,31 +72,22 @@ class CrossEncoderModel(nnx.Module):
         hidden_PLD = self.encoder(
             rows.token_ids_PL, attention_mask_PQK, segment_ids_PL, dropout_keys_PL, rows.position_PL
         )
-        first_PT = jnp.cumsum(rows.lengths_PT, axis=1) - rows.lengths_PT  # where in its row a pair begins
-        first_PT = jnp.minimum(first_PT, segmentation_PL.shape[1] - 1)
-        first_PTD = jnp.take_along_axis(hidden_PLD, first_PT[:, :, None], axis=1)
+        start_PT = jnp.cumsum(rows.lengths_PT, axis=1) - rows.lengths_PT  # where in its row a pair begins
+        start_PT = jnp.minimum(start_PT, segmentation_PL.shape[1] - 1)
+        first_PTD = jnp.take_along_axis(hidden_PLD, start_PT[:, :, None], axis=1)
         # The encoder's dropout has folded 0 (embeddings) to `num_hidden_layers` into the keys.
         return self.head(first_PTD, fold(dropout_keys_PT, self.model_config.config.num_hidden_layers + 1))
 
 
-def define_cross_encoder(model_config: CrossEncoderConfig, dtype=jnp.float32) -> tuple[nnx.GraphDef, dict[Any, Any]]:
-    """The model without its numbers, as `sentence_model.define`: flax's definition, and the tree of parameter shapes."""
-    return _define(model_config, jnp.dtype(dtype))
-
-
 @cache
-def _define(model_config: CrossEncoderConfig, dtype: jnp.dtype) -> tuple[nnx.GraphDef, dict[Any, Any]]:
+def define_cross_encoder(
+    model_config: CrossEncoderConfig, dtype: Any = jnp.float32
+) -> tuple[nnx.GraphDef[Any], dict[Any, Any]]:
+    """flax's definition of the model, and the nested dict of its parameters' shapes, as `sentence_model.define`."""
     return without_numbers(lambda rngs: CrossEncoderModel(model_config, dtype=dtype, rngs=rngs))
 
 
 def initial_head(model_config: CrossEncoderConfig, seed: int) -> dict[Any, Any]:
-    """A head before any training: matrices normal with the config's `initializer_range`, biases 0."""
-    family = FAMILIES[model_config.model_type]
-    head = family.Head(
-        model_config.config,
-        model_config.num_labels,
-        model_config.classifier_dropout,
-        dtype=jnp.float32,
-        rngs=nnx.Rngs(seed),
-    )
+    """The parameters of an untrained head: normal matrices of scale `initializer_range`, zero biases."""
+    head = Head(model_config, dtype=jnp.float32, rngs=nnx.Rngs(seed))
     return nnx.to_pure_dict(nnx.state(head))

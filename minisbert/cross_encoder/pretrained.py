@@ -37,6 +37,7 @@ from minisbert.cross_encoder.folder import (
     read_cross_encoder_folder,
     write_cross_encoder_settings,
 )
+from minisbert.cross_encoder.heads import HEADS
 from minisbert.cross_encoder.model import CrossEncoderConfig, define_cross_encoder, initial_head
 from minisbert.encoders import FAMILIES
 from minisbert.errors import InputError, ModelFolderError
@@ -79,21 +80,21 @@ def load_cross_encoder(path: Path) -> PretrainedCrossEncoder:
     tokenizer = Tokenizer.from_folder(folder)
     _check_tokenizer(tokenizer, folder, model_config)
     tensors = SafetensorsFiles(folder.transformer_path)
-    _refuse_headless(tensors, family)
+    _refuse_headless(tensors, folder.model_type)
     refuse_too_few(
         tensors,
-        _rules(family),
+        _rules(folder.model_type),
         layers=config.num_hidden_layers,
-        passthrough=family.HEAD_PASSTHROUGH,
+        passthrough=HEADS[folder.model_type].passthrough,
         prefix=family.PREFIX,
     )
     shapes = {name: tuple(leaf.shape) for name, leaf in flatten(define_cross_encoder(model_config)[1]).items()}
     converted = convert(
         tensors,
-        _rules(family),
+        _rules(folder.model_type),
         shapes,
         layers=config.num_hidden_layers,
-        passthrough=family.HEAD_PASSTHROUGH,
+        passthrough=HEADS[folder.model_type].passthrough,
         prefix=family.PREFIX,
         put=lambda path, array: jax.device_put(array),
     )
@@ -132,7 +133,11 @@ def with_fresh_head(encoder: Pretrained, num_labels: int, seed: int) -> Pretrain
     model_config = CrossEncoderConfig(given.model_type, encoder.model_config.config, num_labels, dropout)
     not_ours = ("dtype", "torch_dtype", "num_labels", "problem_type", "id2label", "label2id", "sentence_transformers")
     config = {key: value for key, value in given.config.items() if key not in not_ours}
-    config |= {"architectures": [family.HEAD_ARCHITECTURE], "dtype": "float32", **label_settings(num_labels)}
+    config |= {
+        "architectures": [HEADS[given.model_type].architecture],
+        "dtype": "float32",
+        **label_settings(num_labels),
+    }
     folder = ModelFolder(
         given.path,
         given.transformer_path,
@@ -144,13 +149,13 @@ def with_fresh_head(encoder: Pretrained, num_labels: int, seed: int) -> Pretrain
     )
     _check_tokenizer(encoder.tokenizer, folder, model_config)
     head = {f"head.{name}": leaf for name, leaf in flatten(initial_head(model_config, seed)).items()}
-    for rule in family.HEAD_RULES:
+    for rule in HEADS[given.model_type].rules:
         pooler = encoder.leftover.passthrough.get(rule.parts[0]) if rule.parts[0].startswith(_POOLER) else None
         if pooler is not None and pooler.shape == head[rule.path].shape and np.isfinite(pooler).all():
             head[rule.path] = jnp.asarray(pooler.T if rule.transpose else pooler, jnp.float32)
     params = {"encoder": encoder.params["encoder"], **nest(head)}
     # In the file the encoder's names, the pooler's among them, have the family's prefix; the classifier's have none.
-    names = export(Converted(flatten(params)), _rules(family), layers=model_config.config.num_hidden_layers)
+    names = export(Converted(flatten(params)), _rules(given.model_type), layers=model_config.config.num_hidden_layers)
     renamed = {name: family.PREFIX + name for name in names if not name.startswith("classifier.")}
     return PretrainedCrossEncoder(
         CrossEncoderFolder(folder, num_labels, default_activation(num_labels), dropout),
@@ -169,28 +174,29 @@ def save_cross_encoder(model: PretrainedCrossEncoder, target: Path) -> None:
         InputError: the target is a file, or a folder with something else than a model in it.
         WriteError: the disk is full or not writable; the target is as it was.
     """
-    family = FAMILIES[model.model_config.model_type]
     converted = replace(model.leftover, params=flatten(model.params))
     with staged_folder(Path(target).absolute()) as staging:
         write_cross_encoder_settings(model.pair, staging, model.tokenizer_files)
         if "tokenizer.json" not in model.tokenizer_files:
             (staging / "tokenizer.json").write_text(model.tokenizer.backend.to_str(pretty=True), encoding="utf-8")
-        tensors = export(converted, _rules(family), layers=model.model_config.config.num_hidden_layers)
+        tensors = export(
+            converted, _rules(model.model_config.model_type), layers=model.model_config.config.num_hidden_layers
+        )
         write_tensors(staging / "model.safetensors", tensors)
 
 
 def _family(model_type: str, file: Path) -> ModuleType:
-    with_heads = sorted(name for name, family in FAMILIES.items() if hasattr(family, "Head"))
-    if model_type not in with_heads:
+    if model_type not in HEADS:
         raise ModelFolderError(
-            f"{file}: 'model_type' is {model_type!r}. Expected one of {', '.join(with_heads)}, the families with a head "
-            "for pairs; use another model, or add the head (CONTRIBUTING.md)."
+            f"{file}: 'model_type' is {model_type!r}. Expected one of {', '.join(sorted(HEADS))}, the families with a "
+            "cross-encoder's head: use another model, or add the head (CONTRIBUTING.md)."
         )
     return FAMILIES[model_type]
 
 
-def _rules(family: ModuleType) -> list[Rule]:
-    return [rule._replace(path=f"encoder.{rule.path}") for rule in family.RULES] + family.HEAD_RULES
+def _rules(model_type: str) -> list[Rule]:
+    encoder = [rule._replace(path=f"encoder.{rule.path}") for rule in FAMILIES[model_type].RULES]
+    return encoder + HEADS[model_type].rules
 
 
 def _check_tokenizer(tokenizer: Tokenizer, folder: ModelFolder, model_config: CrossEncoderConfig) -> None:
@@ -213,9 +219,9 @@ def _check_tokenizer(tokenizer: Tokenizer, folder: ModelFolder, model_config: Cr
         )
 
 
-def _refuse_headless(tensors: SafetensorsFiles, family: ModuleType) -> None:
-    found = canonical_names(list(tensors.shapes()), family.PREFIX, family.HEAD_PASSTHROUGH)
-    wanted = [part for rule in family.HEAD_RULES for part in rule.parts if not part.startswith(_POOLER)]
+def _refuse_headless(tensors: SafetensorsFiles, model_type: str) -> None:
+    found = canonical_names(list(tensors.shapes()), FAMILIES[model_type].PREFIX, HEADS[model_type].passthrough)
+    wanted = [part for rule in HEADS[model_type].rules for part in rule.parts if not part.startswith(_POOLER)]
     if not any(part in found for part in wanted):
         raise ModelFolderError(
             f"{tensors.where}: no classification head. Expected {', '.join(wanted)}. The folder holds an encoder: load "

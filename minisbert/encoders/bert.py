@@ -2,10 +2,9 @@
 
     x_t    = LayerNorm(token embedding + position embedding + segment embedding)      section 3, figure 2
     output = Block_layers(... Block_1(x))                                             post-norm blocks
-    logits = W tanh(W_p h_[CLS] + b_p) + b                                            `Head`, section 4.1: sentence pairs
 
-Left out: the pre-training heads, decoders, relative positions. A sentence embedding pools the tokens itself: there the
-pooler (W_p) is kept with the weights, not computed. `reference/` is the same in NumPy and must agree.
+Left out: the pre-training heads, decoders, relative positions. The pooler is kept with the weights, not computed: a
+sentence embedding pools all tokens. `reference/` is the same in NumPy and must agree.
 """
 
 from dataclasses import dataclass
@@ -158,27 +157,6 @@ class Encoder(nnx.Module):
         return hidden_IBLD
 
 
-class Head(nnx.Module):
-    """What a cross-encoder puts on [CLS]: the pooler (dense, tanh), then the classifier.
-
-    The paper's section 4.1 has one matrix on C, "the final hidden vector of [CLS]"; the pooler before it is in the
-    authors' code and in every checkpoint.
-    """
-
-    def __init__(self, config: Config, labels: int, classifier_dropout: float | None, *, dtype, rngs: nnx.Rngs):
-        normal = nnx.initializers.normal(config.initializer_range)
-        exact = jnp.promote_types(dtype, jnp.float32)
-        width = config.hidden_size
-        self.dropout = config.hidden_dropout_prob if classifier_dropout is None else classifier_dropout
-        self.dense = nnx.Linear(width, width, dtype=exact, kernel_init=normal, rngs=rngs)
-        self.output = nnx.Linear(width, labels, dtype=exact, kernel_init=normal, rngs=rngs)
-
-    def __call__(self, first_BTD: jax.Array, keys_BT: jax.Array | None = None) -> jax.Array:
-        """logits_BTC of the hidden vectors of first tokens, of T texts a row."""
-        pooled_BTD = jnp.tanh(self.dense(first_BTD))
-        return self.output(dropout(pooled_BTD, self.dropout, keys_BT))
-
-
 # Where each tensor of a BERT checkpoint goes. {i} is the layer. PyTorch keeps a linear map as [out, in], flax as
 # [in, out]: "transpose". Several names on the left are joined along the output axis: query, key, value -> qkv.
 _THEIRS = "encoder.layer.{i}."
@@ -212,15 +190,3 @@ RULES = [
 PASSTHROUGH = ["embeddings.position_ids", "pooler.dense.*", "cls.*", "classifier.*"]
 # BertForMaskedLM and its kin put the encoder under this prefix.
 PREFIX = "bert."
-
-# The head's, for a folder of BertForSequenceClassification; what may stand beside them without being computed.
-HEAD_RULES = [
-    Rule("pooler.dense.weight", "head.dense.kernel", transpose=True),
-    Rule("pooler.dense.bias", "head.dense.bias"),
-    Rule("classifier.weight", "head.output.kernel", transpose=True),
-    Rule("classifier.bias", "head.output.bias"),
-]
-HEAD_PASSTHROUGH = ["embeddings.position_ids", "cls.*"]
-HEAD_ARCHITECTURE = "BertForSequenceClassification"
-# [CLS] A [SEP] B [SEP]: separators between the two texts (section 3, figure 2).
-SEPARATORS = 1

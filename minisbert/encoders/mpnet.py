@@ -2,7 +2,6 @@
 
     x_t    = LayerNorm(token embedding + position embedding)        positions start after the padding row
     output = Block_layers(... Block_1(x, bias), bias)               bias: T5's relative positions, one table for all layers
-    logits = W tanh(W_d h_<s> + b_d) + b                            `Head`, for pairs of sentences
 
 Against BERT: no segments, positions counted from `padding id + 1`, and a learned score per head and distance added
 to every layer's attention. Left out: permuted pre-training (two-stream attention, its head), pooler. `reference/` is
@@ -165,24 +164,6 @@ class Encoder(nnx.Module):
         return hidden_IBLD
 
 
-class Head(nnx.Module):
-    """What a cross-encoder puts on <s>: dense, tanh, output, with dropout before each matrix (RoBERTa's head)."""
-
-    def __init__(self, config: Config, labels: int, classifier_dropout: float | None, *, dtype, rngs: nnx.Rngs):
-        # The peer library's MPNet has no classifier_dropout of its own: the hidden layers' rate, whatever config.json says.
-        normal = nnx.initializers.normal(config.initializer_range)
-        exact = jnp.promote_types(dtype, jnp.float32)
-        width = config.hidden_size
-        self.dropout = config.hidden_dropout_prob
-        self.dense = nnx.Linear(width, width, dtype=exact, kernel_init=normal, rngs=rngs)
-        self.output = nnx.Linear(width, labels, dtype=exact, kernel_init=normal, rngs=rngs)
-
-    def __call__(self, first_BTD: jax.Array, keys_BT: jax.Array | None = None) -> jax.Array:
-        """logits_BTC of the hidden vectors of first tokens, of T texts a row."""
-        dense_BTD = jnp.tanh(self.dense(dropout(first_BTD, self.dropout, fold(keys_BT, 0))))
-        return self.output(dropout(dense_BTD, self.dropout, fold(keys_BT, 1)))
-
-
 # Where each tensor of an MPNet checkpoint goes; see encoders/bert.py for how to read the table.
 _THEIRS = "encoder.layer.{i}."
 RULES = [
@@ -212,15 +193,3 @@ RULES = [
 PASSTHROUGH = ["embeddings.position_ids", "pooler.dense.*", "lm_head.*", "classifier.*"]
 # MPNetForMaskedLM and its kin put the encoder under this prefix.
 PREFIX = "mpnet."
-
-# The head's, for a folder of MPNetForSequenceClassification; what may stand beside them without being computed.
-HEAD_RULES = [
-    Rule("classifier.dense.weight", "head.dense.kernel", transpose=True),
-    Rule("classifier.dense.bias", "head.dense.bias"),
-    Rule("classifier.out_proj.weight", "head.output.kernel", transpose=True),
-    Rule("classifier.out_proj.bias", "head.output.bias"),
-]
-HEAD_PASSTHROUGH = ["embeddings.position_ids", "pooler.dense.*", "lm_head.*"]
-HEAD_ARCHITECTURE = "MPNetForSequenceClassification"
-# <s> A </s> </s> B </s>: separators between the two texts, as RoBERTa has them.
-SEPARATORS = 2
