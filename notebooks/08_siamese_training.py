@@ -31,7 +31,14 @@ from minisbert.similarity import cosine, pairwise_cosine
 from minisbert.training.collate import train_batch
 from minisbert.training.losses import initial_softmax_head, softmax, softmax_logits
 from minisbert.training.optimizer import adamw, schedule
-from minisbert.training.siamese import embed, initial_state, make_train_step, siamese_loss, unpack
+from minisbert.training.siamese import (
+    initial_state,
+    make_update,
+    packed_embed,
+    siamese_loss,
+    train_step,
+    unpack,
+)
 
 before = SentenceEncoder.load(Path(minisbert.__file__).parents[1] / "weights" / "tiny-bert")
 print(before)
@@ -109,17 +116,12 @@ batch = batch_of(train_rows[:BATCH])
 print("token ids of", 2 * BATCH, "texts, packed:", batch.rows.token_ids_PL.shape)
 print("where text s of example b stands:        ", batch.index_SB.shape)
 
-definition, _ = define(before.pretrained.model_config)
+embed = packed_embed(define(before.pretrained.model_config)[0])
 params = {"model": before.pretrained.params, "head": initial_softmax_head(jax.random.key(1), 32, 3)}
 print("the head's kernel, (u, v, |u-v|) -> 3:   ", params["head"]["kernel"].shape)
 
 
-def loss_of(params, batch):
-    """The siamese loss, without dropout."""
-    return siamese_loss(params, batch, None, definition=definition, loss=softmax)
-
-
-value, gradient = jax.jit(jax.value_and_grad(loss_of))(params, batch)
+value, gradient = jax.jit(jax.value_and_grad(siamese_loss(embed, softmax)))(params, batch)
 print(f"loss before training {float(value):.3f}, of guessing log 3 = {np.log(3):.3f}")
 assert abs(value - np.log(3)) < 0.15
 
@@ -133,8 +135,8 @@ assert abs(value - np.log(3)) < 0.15
 # %%
 def loss_of_twins(model_u, model_v, head):
     """The same loss, with a network for each column."""
-    u_BD = unpack(embed(definition, model_u, batch.rows, None), batch.index_SB)[0]
-    v_BD = unpack(embed(definition, model_v, batch.rows, None), batch.index_SB)[1]
+    u_BD = unpack(embed(model_u, batch.rows), batch.index_SB)[0]
+    v_BD = unpack(embed(model_v, batch.rows), batch.index_SB)[1]
     return softmax(jnp.stack([u_BD, v_BD]), batch.targets, head)
 
 
@@ -154,7 +156,7 @@ assert apart < 1e-5 * shared
 # %% [markdown]
 # ## Training
 #
-# `make_train_step` compiles one step: gradient, clipping, AdamW. Five hundred steps of it, without dropout (32 dimensions
+# `train_step` is one step: gradient, clipping, AdamW. Five hundred steps of it, without dropout (32 dimensions
 # have nothing to spare), once with (u, v, |u - v|) and once with (u, v) only.
 
 # %%
@@ -169,7 +171,9 @@ def trained(concatenation):
     model = jax.tree.map(jnp.copy, before.pretrained.params)
     state = initial_state({"model": model, "head": head}, optimizer, seed=0)
     loss = partial(softmax, concatenation=concatenation)
-    step = make_train_step(definition=definition, loss=loss, optimizer=optimizer, dropout=False)
+    gradient = jax.value_and_grad(siamese_loss(embed, loss))
+    step = partial(train_step, gradient=gradient, update=make_update(optimizer), dropout=False)
+    step = jax.jit(step, donate_argnums=0)
     random, losses = np.random.default_rng(2), []
     for _ in range(STEPS):
         rows = [train_rows[i] for i in random.integers(0, len(train_rows), BATCH)]

@@ -30,10 +30,16 @@ from minisbert.mining.hard_negatives import hard_negatives
 from minisbert.sentence_model import define
 from minisbert.similarity import cosine, pairwise_cosine
 from minisbert.training.collate import train_batch
-from minisbert.training.gradcache import gradcache_value_and_grad
 from minisbert.training.losses import Targets, multiple_negatives_ranking
 from minisbert.training.optimizer import adamw, schedule
-from minisbert.training.siamese import embed, initial_state, make_train_step, siamese_loss, unpack
+from minisbert.training.siamese import (
+    gradcache,
+    initial_state,
+    make_update,
+    packed_embed,
+    siamese_loss,
+    train_step,
+)
 
 # %% [markdown]
 # ## A batch is a square of scores
@@ -202,20 +208,10 @@ for column in texts([(0, 0, 9)], np.random.default_rng(0), hard=True):
 # - *parts*: the mistake. The batch cut into four, the four losses averaged, as gradient accumulation does.
 
 # %%
-definition, _ = define(tiny.pretrained.model_config)
+embed = packed_embed(define(tiny.pretrained.model_config)[0])
 params = {"model": tiny.pretrained.params, "head": {}}
 random = np.random.default_rng(3)
 batch = batch_of(texts(meanings(BATCH, random, held_out=False), random, hard=True))
-
-
-def embed_rows(model, rows, keys):
-    """The encoder, for some of the packed rows."""
-    return embed(definition, model, rows, keys)
-
-
-def loss_of_rows(embeddings_PTD, head, targets):
-    """The loss of the whole batch."""
-    return multiple_negatives_ranking(unpack(embeddings_PTD, batch.index_SB), targets)
 
 
 def loss_of_parts(embeddings_SBD, targets, head):
@@ -224,25 +220,18 @@ def loss_of_parts(embeddings_SBD, targets, head):
     return jnp.mean(jnp.stack([multiple_negatives_ranking(part, Targets()) for part in parts]))
 
 
-def plain_loss(params, loss):
-    """The siamese loss of the batch."""
-    return siamese_loss(params, batch, None, definition=definition, loss=loss)
-
-
 P = len(batch.rows.token_ids_PL)
-cached = gradcache_value_and_grad(embed_rows, loss_of_rows, P // 4)
 programs = {
-    "plain": jax.jit(lambda p: jax.value_and_grad(plain_loss)(p, multiple_negatives_ranking)),
-    "GradCache": jax.jit(lambda p: cached(p["model"], p["head"], batch.rows, None, batch.targets)),
-    "parts": jax.jit(lambda p: jax.value_and_grad(plain_loss)(p, loss_of_parts)),
+    "plain": jax.value_and_grad(siamese_loss(embed, multiple_negatives_ranking)),
+    "GradCache": gradcache(embed, multiple_negatives_ranking, 3 * BATCH // 4),
+    "parts": jax.value_and_grad(siamese_loss(embed, loss_of_parts)),
 }
-compiled = {name: program.lower(params).compile() for name, program in programs.items()}
-values, gradients = {}, {}
-for name, program in compiled.items():
-    value, gradient = program(params)
+compiled, values, gradients = {}, {}, {}
+for name, program in programs.items():
+    compiled[name] = jax.jit(program).lower(params, batch, None).compile()
+    value, gradient = compiled[name](params, batch, None)
     values[name] = float(value)
-    of_model = gradient[0] if name == "GradCache" else gradient["model"]
-    gradients[name] = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(of_model)])
+    gradients[name] = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(gradient)])
 
 print(f"{3 * BATCH} texts in {P} rows of 64 tokens")
 away = {}
@@ -298,7 +287,9 @@ def trained(hard):
     model = jax.tree.map(jnp.copy, tiny.pretrained.params)
     state = initial_state({"model": model, "head": {}}, optimizer, seed=0)
     loss = partial(multiple_negatives_ranking, scale=20.0)
-    step = make_train_step(definition=definition, loss=loss, optimizer=optimizer, dropout=False)
+    gradient = jax.value_and_grad(siamese_loss(embed, loss))
+    step = partial(train_step, gradient=gradient, update=make_update(optimizer), dropout=False)
+    step = jax.jit(step, donate_argnums=0)
     random, shares = np.random.default_rng(0), [not_fooled(tiny)]
     for done in range(1, STEPS + 1):
         state, _ = step(state, batch_of(texts(meanings(BATCH, random, held_out=False), random, hard)))

@@ -13,6 +13,7 @@
 # `minisbert/training/sharding.py`.
 
 # %%
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -30,7 +31,13 @@ from minisbert.sentence_model import define
 from minisbert.training.collate import train_batch
 from minisbert.training.losses import Targets, multiple_negatives_ranking
 from minisbert.training.sharding import data_mesh, place_batch, state_sharding
-from minisbert.training.siamese import initial_state, make_train_step
+from minisbert.training.siamese import (
+    initial_state,
+    make_update,
+    packed_embed,
+    siamese_loss,
+    train_step,
+)
 
 # Before JAX is first used. A float64 run leaves no doubt: another formula would show, rounding hardly.
 jax.config.update("jax_platforms", "cpu")
@@ -94,7 +101,7 @@ assert alone * DEVICES == whole
 # %% [markdown]
 # ## The same step, on one device and on eight
 #
-# `make_train_step` is the step of notebook 08; nothing in it knows of devices. Plain gradient descent with rate 1 makes the
+# `train_step` is the step of notebook 08; nothing in it knows of devices. Plain gradient descent with rate 1 makes the
 # change of the parameters the gradient itself. The only differences are where the batch lies (`place_batch`) and where the
 # state lies (`state_sharding`), by a table of layouts. Two of them:
 #
@@ -102,7 +109,7 @@ assert alone * DEVICES == whole
 # - *fsdp*: the matrices are cut up too, and gathered when they are needed.
 
 # %%
-definition, _ = define(model.model_config, jnp.float64)
+embed = packed_embed(define(model.model_config, jnp.float64)[0])
 params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), model.params)
 optimizer = optax.sgd(1.0)
 
@@ -118,7 +125,9 @@ def gradient_on(devices, layout="replicated", loss=multiple_negatives_ranking):
     mesh = data_mesh(devices)
     state = initial_state({"model": params, "head": {}}, optimizer, seed=0)
     sharding = state_sharding(state, mesh, layout)
-    step = make_train_step(definition=definition, loss=loss, optimizer=optimizer, sharding=sharding)
+    gradient = jax.value_and_grad(siamese_loss(embed, loss))
+    step = partial(train_step, gradient=gradient, update=make_update(optimizer))
+    step = jax.jit(step, out_shardings=(sharding, None))
     arguments = (jax.device_put(state, sharding), place_batch(batch, mesh))
     program = step.lower(*arguments).compile()
     after, metrics = program(*arguments)

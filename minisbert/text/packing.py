@@ -37,6 +37,21 @@ class PackedTexts(NamedTuple):
     prompts_PT: Array  # int32, tokens of a text's prompt, which some models leave out of the pooling
     first_lengths_PT: Array  # int32, of a pair of texts the tokens of the first; of one text all
 
+    def pad_to(self, rows: int, length: int, padding_id: int) -> "PackedTexts":
+        """The same texts in more and longer rows, padded as `pack` pads."""
+        (P, L), T = self.token_ids_PL.shape, self.lengths_PT.shape[1]
+
+        def pad(array: Array, columns: int, value: int = 0) -> Array:
+            return np.pad(array, [(0, rows - P), (0, columns - array.shape[1])], constant_values=value)
+
+        token_ids_PL, position_PL, segmentation_PL, *per_text = self
+        return PackedTexts(
+            pad(token_ids_PL, length, padding_id),
+            pad(position_PL, length),
+            pad(segmentation_PL, length, -1),
+            *(pad(array, T * length // L) for array in per_text),
+        )
+
 
 def pack(
     texts: Sequence[Sequence[int]],

@@ -49,32 +49,6 @@ def train_batch(
     return batch_arrays(batch, rows, where, hashes_SB), cut
 
 
-def widened(batch: TrainBatch, rows: int, length: int, padding_id: int) -> TrainBatch:
-    """The same texts in more and longer rows, as `pack` fills up: what is added is empty."""
-    P, L = batch.rows.token_ids_PL.shape
-    if (rows, length) == (P, L):
-        return batch
-    T = batch.rows.lengths_PT.shape[1]
-    slots = T * length // L
-
-    def fill(array: Any, columns: int, value: int = 0) -> Any:
-        return np.pad(array, [(0, rows - P), (0, columns - array.shape[1])], constant_values=value)
-
-    return batch._replace(
-        rows=PackedTexts(
-            token_ids_PL=fill(batch.rows.token_ids_PL, length, padding_id),
-            position_PL=fill(batch.rows.position_PL, length),
-            segmentation_PL=fill(batch.rows.segmentation_PL, length, -1),
-            lengths_PT=fill(batch.rows.lengths_PT, slots),
-            prompts_PT=fill(batch.rows.prompts_PT, slots),
-            first_lengths_PT=fill(batch.rows.first_lengths_PT, slots),
-        ),
-        examples_PT=fill(batch.examples_PT, slots),
-        columns_PT=fill(batch.columns_PT, slots),
-        index_SB=np.asarray(batch.index_SB) // T * slots + np.asarray(batch.index_SB) % T,  # type: ignore[arg-type]
-    )
-
-
 def batch_arrays(
     batch: Batch, rows: PackedTexts, where: np.ndarray, hashes_SB: np.ndarray | None = None
 ) -> TrainBatch:

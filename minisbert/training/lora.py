@@ -1,12 +1,12 @@
 """LoRA: train a low-rank change of chosen matrices instead of the matrices (Hu et al. 2021, section 4.1).
 
     x W'  =  x W + scale * (x A) B        W' = W + scale * A B,   scale = alpha / rank        equation 3
-    A_IR normal, B_RO zero: the first step starts from the model as it was.
+    A_IR normal, B_RO zero: the first step starts from the unchanged model.
 
-Only A and B are trained: gradients, optimizer and checkpoints are theirs; W is handed to the step and never changes. The
-encoder knows nothing of it: `merge` gives ordinary parameters, in every step and when the model is saved, so that what is
-saved is an ordinary folder (the paper's "no additional inference latency"). All is computed on the parameter tree, by the
-paths in `TARGETS`; one table for all families. Left out: dropout on the adapters' input.
+Only A and B are trained: gradients, optimizer state and checkpoints are theirs, and W never changes. The encoder does not
+know of LoRA: `merge_lora` gives ordinary parameters, in every step and when the model is saved, so the saved folder is an
+ordinary one (the paper's "no additional inference latency"). It works on the parameter tree, by the paths in `TARGETS`; one
+table serves all families. Left out: dropout on the adapters' input.
 
 Letters: I input width, O output width, R rank.
 """
@@ -22,12 +22,14 @@ import numpy as np
 
 from minisbert.checkpoint.convert import flatten, nest
 from minisbert.errors import InputError
+from minisbert.text.packing import PackedTexts
+from minisbert.training.siamese import Embed
 
 Tree = Any  # nested dicts of arrays
 
 
 class Target(NamedTuple):
-    """One kind of matrix: the path of its kernel, and which of the matrices joined there it is."""
+    """One kind of matrix: the path of its kernel, and which of the matrices concatenated there it is."""
 
     path: str
     part: int = 0
@@ -43,69 +45,67 @@ TARGETS = {
     "up": Target(r"feed_forward\.up\.kernel$"),
     "down": Target(r"feed_forward\.down\.kernel$"),
 }
-# A cross-encoder's fresh head is no pretrained matrix: there is nothing to adapt, it is trained whole.
+# A cross-encoder's new head is not pretrained: there is nothing to adapt, and all of it is trained.
 WHOLE = r"^head\."
 
 
-def initial_adapters(params: Tree, rank: int, targets: Sequence[str], key: jax.Array) -> Tree:
-    """What is trained instead of the model: {"adapters": A and B by path and target, "whole": parameters as they are}.
+def initial_adapters(base_params: Tree, rank: int, targets: Sequence[str], key: jax.Array) -> Tree:
+    """The trained parameters before training: {"adapters": A and B by path and target, "whole": copies of other parameters}.
 
     Args:
-        params: the model's, nested.
+        base_params: the model's, nested.
         rank: R, at most the smaller side of each matrix.
         targets: rows of `TARGETS`.
-        key: of A; B is zero.
+        key: for A; B is zero.
 
     Raises:
-        InputError: a rank that is no smaller than a matrix, or a model without such matrices.
+        InputError: a rank that exceeds a side of a matrix, or a model without such matrices.
 
     Example:
         >>> params = {"attention": {"output": {"kernel": jnp.ones((4, 4)), "bias": jnp.ones(4)}}}
-        >>> trained = initial_adapters(params, 2, ["output"], jax.random.key(0))
-        >>> {path: leaf.shape for path, leaf in flatten(trained["adapters"]).items()}
+        >>> adapters = initial_adapters(params, 2, ["output"], jax.random.key(0))["adapters"]
+        >>> {path: leaf.shape for path, leaf in flatten(adapters).items()}
         {'attention.output.kernel.output.a': (4, 2), 'attention.output.kernel.output.b': (2, 4)}
     """
-    flat = flatten(params)
+    flat = flatten(base_params)
     factors: dict[str, jax.Array] = {}
     for target in targets:
         row = TARGETS[target]
         paths = sorted(path for path in flat if re.search(row.path, path))
         if not paths:
-            raise InputError(
-                f"lora_targets has {target!r}, but the model has no such matrix. Expected others; leave it out."
-            )
+            raise InputError(f"lora_targets has {target!r}, but the model has no such matrix. Expected others; leave it out.")
         for path in paths:
             key, own = jax.random.split(key)
             inputs, outputs = flat[path].shape[0], flat[path].shape[1] // row.parts
             if rank > min(inputs, outputs):
                 raise InputError(
                     f"lora_rank is {rank}, but {target} in {path} is {inputs} x {outputs}. Expected at most "
-                    f"{min(inputs, outputs)}, and far less to save anything."
+                    f"{min(inputs, outputs)}, and far less to save memory."
                 )
             dtype = flat[path].dtype
             factors[f"{path}.{target}.a"] = jax.random.normal(own, (inputs, rank), dtype) / inputs**0.5
             factors[f"{path}.{target}.b"] = jnp.zeros((rank, outputs), dtype)
-    # A copy: the training step gives the memory of what it trains away.
+    # A copy, because the training step reuses the memory of what it trains.
     whole = {path: jnp.copy(leaf) for path, leaf in flat.items() if re.search(WHOLE, path)}
     return {"adapters": nest(factors), "whole": nest(whole)}
 
 
-def merge(params: Tree, trained: Tree, *, scale: float) -> Tree:
-    """The adapted model's parameters, W + scale * A B; `params` is left as it is.
+def merge_lora(base_params: Tree, trained: Tree, *, scale: float) -> Tree:
+    """The adapted model's parameters, W + scale * A B. `base_params` does not change.
 
     Args:
-        params: of the model that is adapted, nested.
-        trained: what `initial_adapters` gave, trained.
+        base_params: the model's, nested.
+        trained: from `initial_adapters`, trained.
         scale: alpha / rank.
 
     Example:
         >>> params = {"feed_forward": {"up": {"kernel": jnp.zeros((2, 2))}}}
         >>> factors = {"a": jnp.array([[1.0], [2.0]]), "b": jnp.array([[3.0, 4.0]])}
         >>> trained = {"adapters": {"feed_forward": {"up": {"kernel": {"up": factors}}}}, "whole": {}}
-        >>> merge(params, trained, scale=0.5)["feed_forward"]["up"]["kernel"].tolist()
+        >>> merge_lora(params, trained, scale=0.5)["feed_forward"]["up"]["kernel"].tolist()
         [[1.5, 2.0], [3.0, 4.0]]
     """
-    flat = {**flatten(params), **flatten(trained["whole"])}
+    flat = {**flatten(base_params), **flatten(trained["whole"])}
     factors = flatten(trained["adapters"])
     for name, a_IR in factors.items():
         place, _, factor = name.rpartition(".")
@@ -113,15 +113,24 @@ def merge(params: Tree, trained: Tree, *, scale: float) -> Tree:
             continue
         path, _, target = place.rpartition(".")
         row, kernel_IO = TARGETS[target], jnp.asarray(flat[path])
-        # "highest": a change of the weights is computed as exactly as they are kept.
+        # "highest": the change of the weights is computed in the precision in which they are stored.
         change_IO = scale * jnp.matmul(a_IR, factors[f"{place}.b"], precision="highest")
         width = kernel_IO.shape[1] // row.parts
         flat[path] = kernel_IO.at[:, row.part * width : (row.part + 1) * width].add(change_IO)
     return nest(flat)
 
 
+def with_lora(embed: Embed, base_params: Tree, scale: float) -> Embed:
+    """`embed` as a function of the adapters: (trained, rows, dropout keys) -> embeddings_PTD of the adapted model."""
+
+    def embed_adapted(trained: Tree, rows: PackedTexts, dropout_keys_PT: jax.Array | None = None) -> jax.Array:
+        return embed(merge_lora(base_params, trained, scale=scale), rows, dropout_keys_PT)
+
+    return embed_adapted
+
+
 def weights_digest(params: Tree) -> str:
-    """sha256 over all parameters: which model the adapters are for, since a checkpoint holds the adapters alone."""
+    """sha256 of all parameters: which model the adapters belong to, since a checkpoint holds the adapters alone."""
     digest = hashlib.sha256()
     for path, leaf in sorted(flatten(params).items()):
         array = np.ascontiguousarray(leaf)

@@ -21,7 +21,6 @@ import jax
 import numpy as np
 
 from minisbert.errors import InputError, TrainingError
-from minisbert.training.collate import widened
 from minisbert.training.siamese import TrainBatch
 
 # Seconds without a sign of life after which a host counts as dead, and in which the others have to leave.
@@ -77,7 +76,7 @@ def is_main_process() -> bool:
     return jax.process_index() == 0
 
 
-def whole(leaf: jax.Array) -> np.ndarray:
+def gather(leaf: jax.Array) -> np.ndarray:
     """An array as NumPy's, wherever its parts are; every host must call."""
     if leaf.is_fully_addressable or leaf.is_fully_replicated:
         return np.asarray(leaf)
@@ -105,7 +104,7 @@ def sync_batch_shape(batch: TrainBatch, asked: Callable[[], bool], padding_id: i
     rows, length, any_stop = np.max(
         process_allgather(np.array([*batch.rows.token_ids_PL.shape, asked()])), axis=0
     ).tolist()
-    return widened(batch, rows, length, padding_id), bool(any_stop)
+    return batch.pad_to(rows, length, padding_id), bool(any_stop)
 
 
 @contextmanager

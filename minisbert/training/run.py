@@ -26,9 +26,9 @@ from minisbert.errors import TrainingError
 from minisbert.inference.compiled import COMPUTE_DTYPES
 from minisbert.training.checkpoints import Checkpoints
 from minisbert.training.config import TrainConfig, check_settings, checked_score
-from minisbert.training.deterministic import check_ordered
+from minisbert.training.deterministic import check_blocks
 from minisbert.training.logging import Journal
-from minisbert.training.lora import initial_adapters, merge, weights_digest
+from minisbert.training.lora import initial_adapters, merge_lora, weights_digest
 from minisbert.training.losses import initial_softmax_head
 from minisbert.training.multihost import is_main_process, sync_batch_shape
 from minisbert.training.report import draw_curves, write_card
@@ -44,7 +44,7 @@ from minisbert.training.sharding import (
 from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState, initial_state
 from minisbert.training.softmax_head import write_head
 from minisbert.training.step_cache import (
-    Programs,
+    StepCache,
     compiled_step,
     loss_for,
     optimizer_for,
@@ -77,7 +77,7 @@ class Run:
         check_setup(mesh, layout, config.batch_size, encoder.model_config.config)
         self.ordered = config.reduction == "ordered"
         if self.ordered:
-            check_ordered(config.blocks, mesh.size, layout)
+            check_blocks(config.blocks, mesh.size, layout, lora=config.lora_rank is not None)
         self.on_new_shape = resolve_on_new_shape(on_new_shape)
         self.encoder, self.config, self.folder = encoder, config, folder
         examples = [open_examples(source, kind=config.kind, score_range=config.score_range) for source in config.data]
@@ -104,10 +104,10 @@ class Run:
         self.shapes: dict[int, tuple[int, ...]] = {}  # of the steps of this process: rows and tokens
         self.teacher = None if config.teacher is None else load_teacher(config.teacher, encoder)
         # With LoRA the adapters are trained, and this gives the model's parameters from the frozen ones and them.
-        self.adapt, params = None, encoder.pretrained.params
+        self.merge_fn, params = None, encoder.pretrained.params
         if config.lora_rank is not None:
             key = jax.random.key(config.seed)
-            self.adapt = partial(merge, scale=config.lora_scale)
+            self.merge_fn = partial(merge_lora, scale=config.lora_scale)
             self.trainable = initial_adapters(params, config.lora_rank, config.lora_targets, key)
         else:  # a copy: the step gives the state's memory away, and the caller's encoder keeps its own
             self.trainable = jax.tree.map(jnp.copy, params)
@@ -124,7 +124,7 @@ class Run:
             "data": json.loads(json.dumps([asdict(example.dataset) for example in examples])),
             "model": repr(encoder),
         }
-        if self.adapt is not None:
+        if self.merge_fn is not None:
             record["weights"] = weights_digest(params)
         self.checkpoints = Checkpoints(folder, record)
 
@@ -142,20 +142,19 @@ class Run:
         state = initial_state({"model": self.trainable, "head": head}, self.optimizer, self.config.seed)
         del self.trainable  # the first step takes its memory
         self.parameter_names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(state.params)]
-        sharding, place, adapters = None, {}, {}
-        if self.adapt is not None:
-            adapters = {"adapt": self.adapt, "frozen": self.encoder.pretrained.params}
+        sharding, place, base_params = None, {}, None
+        if self.merge_fn is not None:
+            base_params = self.encoder.pretrained.params
         if self.mesh.size > 1 and not self.ordered:
             sharding = state_sharding(state, self.mesh, self.layout)
             place = {"place": partial(place_batch, mesh=self.mesh)}
             state = place_state(state, sharding)
-            if adapters:
-                spread = state_sharding(adapters["frozen"], self.mesh, self.layout)
-                adapters["frozen"] = place_params(adapters["frozen"], spread)
+            if base_params is not None:
+                base_params = place_params(base_params, state_sharding(base_params, self.mesh, self.layout))
         definition, _ = self.task.define(self.encoder.model_config, COMPUTE_DTYPES[self.config.compute_dtype])
-        parts = (self.config, definition, self.loss, self.optimizer, self.mesh, sharding)
-        train_step = compiled_step(*parts, **adapters)
-        self.programs = Programs(
+        parts = (self.config, definition, self.loss, self.optimizer, self.mesh, sharding, base_params)
+        train_step = compiled_step(*parts)
+        self.programs = StepCache(
             train_step, padding_id=self.encoder.padding_id, on_new_shape=self.on_new_shape, **place
         )
         step = 0
@@ -171,7 +170,7 @@ class Run:
     def batch(self, step: int, asked: Callable[[], bool] = bool) -> tuple[TrainBatch, bool]:
         """The arrays of a step, this host's part; and whether any host was asked to stop."""
         batch, stop = self._arrays(step, asked)
-        batch = self.programs.fit(batch)
+        batch = self.programs.pad_to_known_shape(batch)
         self.shapes[step] = batch.rows.token_ids_PL.shape
         return batch, stop
 
@@ -233,8 +232,8 @@ class Run:
         params = jax.tree.map(jnp.copy, state.params["model"])
         if self.mesh.size > 1:
             params = on_one_device(params)
-        if self.adapt is not None:
-            params = self.adapt(self.encoder.pretrained.params, params)
+        if self.merge_fn is not None:
+            params = self.merge_fn(self.encoder.pretrained.params, params)
         encoder = copy.copy(self.encoder)
         encoder.pretrained = replace(encoder.pretrained, params=params)
         encoder.forward = copy.copy(encoder.forward)
@@ -262,7 +261,7 @@ class Run:
                 f"{self.encoder.max_seq_length} and were cut; set it higher (--max-seq-length) to train on whole "
                 f"{self.task.sequence}s."
             )
-        logger.info(f"{self.folder}: {self.steps} steps, {seconds:.0f} s in this process; {self.programs.ledger()}")
+        logger.info(f"{self.folder}: {self.steps} steps, {seconds:.0f} s in this process; {self.programs.log()}")
         return trained
 
     def _save_head(self, head: dict[str, Any], name: str) -> None:

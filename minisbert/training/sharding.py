@@ -23,7 +23,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from minisbert.errors import InputError
-from minisbert.training.multihost import whole
+from minisbert.training.multihost import gather
 from minisbert.training.siamese import TrainBatch, TrainState
 from minisbert.training.targets import Targets
 
@@ -205,4 +205,4 @@ def batch_sharding(batch: TrainBatch, mesh: Mesh) -> TrainBatch:
 
 def on_one_device(params: Any) -> Any:
     """Parameters gathered from wherever they are, for encoding and saving; of several hosts each must call."""
-    return jax.tree.map(lambda leaf: jax.numpy.asarray(whole(leaf)), params)
+    return jax.tree.map(lambda leaf: jax.numpy.asarray(gather(leaf)), params)

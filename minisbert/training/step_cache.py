@@ -1,14 +1,14 @@
-"""The compiled programs of a run: one for each shape of batch, ready before the first step and listed at the end.
+"""The compiled training step: one program per shape of batch, compiled before the first step, and what the settings ask of it.
 
-XLA compiles a program for each shape, and in the middle of a run a new one stalls every device, on a pod for minutes. How
-many rows a batch packs into (text/packing.py) differs a little from batch to batch. So, before the first step
+XLA compiles a program for each shape. In the middle of a run that stalls every device, on a pod for minutes, and the number
+of rows that a batch packs into (text/packing.py) differs a little from batch to batch. So before the first step
 
-    look       `SAMPLE` batches spread over the run are packed; a short run is seen whole
-    compile    a program for each shape that they have (XLA keeps them on disk: forward.enable_compilation_cache)
+    look       pack `SAMPLE` batches spread over the run; all batches of a short run
+    compile    a program for each of their shapes (XLA caches them on disk: inference/compiled.py)
 
-and in the run a batch of a little fewer rows is filled up to the next such shape. What is still new is an error where
-stalls are dear, and compiled with a warning where they are not (`ON_NEW_SHAPE`). A run that goes on takes the same shapes,
-because the sample follows from the run's number of steps.
+and during the run a batch of slightly fewer rows is padded to the next such shape. A shape first seen mid-run is an error
+where a stall is expensive, and compiled with a warning elsewhere (`ON_NEW_SHAPE`). A resumed run has the same shapes,
+because the sample follows from the number of steps.
 """
 
 import logging
@@ -25,12 +25,25 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from minisbert.errors import InputError, TrainingError
-from minisbert.training.collate import widened
 from minisbert.training.config import TrainConfig
-from minisbert.training.deterministic import make_ordered_step
+from minisbert.training.deterministic import blockwise
+from minisbert.training.lora import with_lora
 from minisbert.training.losses import Loss, matryoshka
 from minisbert.training.optimizer import adamw, schedule
-from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState, make_train_step
+from minisbert.training.siamese import (
+    Embed,
+    Gradient,
+    LossFunction,
+    StepMetrics,
+    TrainBatch,
+    TrainState,
+    gradcache,
+    make_update,
+    packed_embed,
+    remat,
+    siamese_loss,
+    train_step,
+)
 
 logger = logging.getLogger("minisbert")
 
@@ -39,8 +52,47 @@ ON_NEW_SHAPE = ("error", "compile")
 Step = Callable[[TrainState, TrainBatch], tuple[TrainState, StepMetrics]]
 
 
-class Compilation(NamedTuple):
-    """One line of the ledger: a program for P rows of L tokens."""
+def compiled_step(
+    config: TrainConfig,
+    definition: nnx.GraphDef,
+    loss: LossFunction,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    sharding: Any = None,
+    base_params: Any = None,
+) -> Step:
+    """The step that a run's settings ask for; XLA compiles it once its shapes are known. It reuses the old state's memory.
+
+    Args:
+        sharding: the layout of the state on several devices; None on one device and for a deterministic reduction.
+        base_params: with LoRA the model's parameters, which do not change.
+    """
+    embed, update = packed_embed(definition), make_update(optimizer)
+    if config.remat:
+        embed = remat(embed)
+    if config.reduction == "ordered":
+        gradient = blockwise(
+            embed, loss, list(mesh.devices.flat), chunk_size=config.chunk_size, blocks=config.blocks
+        )
+        update = jax.jit(update, donate_argnums=0)
+        return partial(train_step, gradient=gradient, update=update, dropout=config.dropout)
+
+    def gradient_of(embed: Embed) -> Gradient:
+        if config.chunk_size is not None:
+            return gradcache(embed, loss, config.chunk_size)
+        return jax.value_and_grad(siamese_loss(embed, loss))
+
+    # The base parameters are an argument: XLA would copy what the function closes over into the program.
+    def step(state: TrainState, batch: TrainBatch, base_params: Any = None) -> tuple[TrainState, StepMetrics]:
+        adapted = embed if base_params is None else with_lora(embed, base_params, config.lora_scale)
+        return train_step(state, batch, gradient=gradient_of(adapted), update=update, dropout=config.dropout)
+
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(sharding, None))
+    return jitted if base_params is None else partial(jitted, base_params=base_params)
+
+
+class CompiledShape(NamedTuple):
+    """A program for P rows of L tokens."""
 
     rows: int
     length: int
@@ -48,15 +100,15 @@ class Compilation(NamedTuple):
     ahead: bool  # before the first step
 
 
-class Programs:
+class StepCache:
     """A training step as programs of fixed shapes.
 
     Args:
-        step: compiled by `siamese.make_train_step` or `ordered.make_ordered_step`.
-        padding_id: what fills up rows.
+        step: from `compiled_step`.
+        padding_id: the token that pads rows.
         place: puts a batch on the devices.
-        on_new_shape: what a new shape in the run is, a row of ON_NEW_SHAPE; None means "error" on several hosts and on TPUs,
-            else "compile".
+        on_new_shape: what to do about a batch shape first seen mid-run: "error" or "compile". None means "error" on several
+            hosts and on TPUs, else "compile".
     """
 
     def __init__(
@@ -69,22 +121,23 @@ class Programs:
     ):
         self.step, self.padding_id, self.place = step, padding_id, place
         self.on_new_shape = resolve_on_new_shape(on_new_shape)
-        self.compilations: list[Compilation] = []
-        self._ready: dict[Any, dict[int, Step]] = {}  # kind of batch -> rows -> program
-        self._sampled: dict[Any, set[int]] = {}  # to which batches are filled up
+        self.compiled: list[CompiledShape] = []
+        self._programs: dict[tuple[int, Any], Step] = {}  # rows, everything else that a program depends on
+        self._sampled: set[tuple[int, Any]] = set()  # the shapes that batches are padded to
 
     def warm_up(self, state: TrainState, batches: Iterable[TrainBatch]) -> None:
         """Compile what these batches need, without a step."""
         for batch in batches:
-            self._sampled.setdefault(_kind(batch), set()).add(_rows(batch))
-            if _rows(batch) not in self._ready.get(_kind(batch), {}):
+            shape = _shape(batch)
+            self._sampled.add(shape)
+            if shape not in self._programs:
                 self._compile(state, batch, ahead=True)
 
-    def fit(self, batch: TrainBatch) -> TrainBatch:
-        """The batch with as many rows as the next sampled shape has, where that is at most a quarter more."""
-        rows = _rows(batch)
-        enough = [sampled for sampled in self._sampled.get(_kind(batch), ()) if rows <= sampled <= rows * 5 / 4]
-        return widened(batch, min(enough), batch.rows.token_ids_PL.shape[1], self.padding_id) if enough else batch
+    def pad_to_known_shape(self, batch: TrainBatch) -> TrainBatch:
+        """The batch with as many rows as the next sampled shape has, if those are at most a quarter more."""
+        rows, others = _shape(batch)
+        enough = [known for known, same in self._sampled if same == others and rows <= known <= rows * 5 / 4]
+        return batch.pad_to(min(enough), batch.rows.token_ids_PL.shape[1], self.padding_id) if enough else batch
 
     def __call__(self, state: TrainState, batch: TrainBatch) -> tuple[TrainState, StepMetrics]:
         """One step.
@@ -92,20 +145,18 @@ class Programs:
         Raises:
             TrainingError: the shape is new, and new shapes are an error.
         """
-        program = self._ready.get(_kind(batch), {}).get(_rows(batch))
+        program = self._programs.get(_shape(batch))
         if program is None:
             rows, length = batch.rows.token_ids_PL.shape
-            known = ", ".join(f"{one.rows} x {one.length}" for one in self.compilations)
+            known = ", ".join(f"{one.rows} x {one.length}" for one in self.compiled)
             new = f"step {int(state.step) + 1}: its batch packs into {rows} rows of {length} tokens, a new shape"
             if self.on_new_shape == "error":
                 raise TrainingError(
                     f"{new}; there are programs for {known}. Compiling would stall all devices. Nothing is lost: start the "
-                    "same command again with --new-shapes compile to go on from the last checkpoint and allow it."
+                    "same command again with --new-shapes compile to allow it and resume from the last checkpoint."
                 )
             program = self._compile(state, batch, ahead=False)
-            logger.warning(
-                f"{new}; compiled in {self.compilations[-1].seconds:.1f} s (there were programs for {known})"
-            )
+            logger.warning(f"{new}; compiled in {self.compiled[-1].seconds:.1f} s (there were programs for {known})")
         return program(state, self.place(batch))
 
     def _compile(self, state: TrainState, batch: TrainBatch, *, ahead: bool) -> Step:
@@ -113,44 +164,58 @@ class Programs:
         program = self.step
         if hasattr(program, "lower"):
             program = program.lower(state, self.place(batch)).compile()
-        else:  # several programs, which the host starts one by one: a step on a copy, for nothing
+        else:  # not one jitted function: a step on a copy compiles its parts
             jax.block_until_ready(program(jax.tree.map(jnp.copy, state), self.place(batch)))
         rows, length = batch.rows.token_ids_PL.shape
-        self.compilations.append(Compilation(rows, length, time.perf_counter() - started, ahead))
-        self._ready.setdefault(_kind(batch), {})[rows] = program
+        self.compiled.append(CompiledShape(rows, length, time.perf_counter() - started, ahead))
+        self._programs[_shape(batch)] = program
         return program
 
-    def ledger(self) -> str:
-        """How many programs, how long they took, for which shapes.
+    def log(self) -> str:
+        """How many programs were compiled, how long that took, and for which shapes.
 
         Example:
-            >>> programs = Programs(print, padding_id=0)
-            >>> programs.compilations += [Compilation(96, 128, 20.5, True), Compilation(48, 256, 18.0, False)]
-            >>> programs.ledger()
+            >>> cache = StepCache(print, padding_id=0)
+            >>> cache.compiled += [CompiledShape(96, 128, 20.5, True), CompiledShape(48, 256, 18.0, False)]
+            >>> cache.log()
             '2 programs compiled in 38.5 s: 96 x 128 (20.5 s), 48 x 256 (18.0 s, during the run)'
         """
         each = (
             f"{one.rows} x {one.length} ({one.seconds:.1f} s{'' if one.ahead else ', during the run'})"
-            for one in self.compilations
+            for one in self.compiled
         )
-        seconds = sum(one.seconds for one in self.compilations)
-        count = len(self.compilations)
-        programs = f"{count} program{'s' * (count != 1)}"
-        return f"{programs} compiled in {seconds:.1f} s: {', '.join(each)}"
+        count, seconds = len(self.compiled), sum(one.seconds for one in self.compiled)
+        return f"{count} program{'s' * (count != 1)} compiled in {seconds:.1f} s: {', '.join(each)}"
+
+
+def _shape(batch: TrainBatch) -> tuple[int, Any]:
+    """All that a program depends on: the number of rows, and the rest."""
+    others, structure = jax.tree.flatten((batch.index_SB, batch.targets))
+    rows, length = batch.rows.token_ids_PL.shape
+    return rows, (length, structure, tuple((x.shape, np.dtype(x.dtype).str) for x in others))
 
 
 def resolve_on_new_shape(on_new_shape: str | None) -> str:
-    """A row of ON_NEW_SHAPE: the given one, or what suits this place."""
+    """A name in ON_NEW_SHAPE: the given one, or the default for these devices."""
     if on_new_shape is None:
-        dear = jax.process_count() > 1 or jax.default_backend() == "tpu"
-        return "error" if dear else "compile"
+        return "error" if jax.process_count() > 1 or jax.default_backend() == "tpu" else "compile"
     if on_new_shape not in ON_NEW_SHAPE:
         raise InputError(f"on_new_shape is {on_new_shape!r}. Expected one of {', '.join(ON_NEW_SHAPE)}.")
     return on_new_shape
 
 
-def loss_for(config: TrainConfig, loss: Loss, width: int) -> Callable[..., jax.Array]:
-    """The loss with its options, over shortened embeddings too where the settings say so.
+def sampled_steps(steps: int, most: int = SAMPLE) -> list[int]:
+    """The steps whose batches are packed ahead: all of a short run, else `most` spread over it.
+
+    Example:
+        >>> sampled_steps(3), sampled_steps(100, 3)
+        ([0, 1, 2], [0, 50, 99])
+    """
+    return sorted({round(i * (steps - 1) / max(1, most - 1)) for i in range(most)}) if steps > most else [*range(steps)]
+
+
+def loss_for(config: TrainConfig, loss: Loss, width: int) -> LossFunction:
+    """The loss with its options, and over shortened embeddings too if the settings ask for them.
 
     Raises:
         InputError: a shortened embedding would be wider than the model's.
@@ -167,13 +232,13 @@ def loss_for(config: TrainConfig, loss: Loss, width: int) -> Callable[..., jax.A
 
 
 def optimizer_for(config: TrainConfig, steps: int) -> tuple[Callable[[int], float], optax.GradientTransformation, int]:
-    """What a run's settings say: the learning rate of each step, the optimizer, and how many steps are taken.
+    """The learning rate by step, the optimizer, and how many steps are taken.
 
-    With `accumulate` k, the weights change at each k-th step by the mean of k gradients; steps that do not fill a last k are
+    With `accumulate` k the weights change at each k-th step by the mean of k gradients. Steps that do not fill a last k are
     left out, and the schedule counts changes.
 
     Raises:
-        InputError: not one k is full.
+        InputError: fewer than k steps.
     """
     k = config.accumulate
     changes = steps // k
@@ -185,58 +250,3 @@ def optimizer_for(config: TrainConfig, steps: int) -> tuple[Callable[[int], floa
     if k > 1:
         optimizer = optax.MultiSteps(optimizer, k).gradient_transformation()
     return lambda step: float(rates(step // k)), optimizer, changes * k
-
-
-def compiled_step(
-    config: TrainConfig,
-    definition: nnx.GraphDef,
-    loss: Callable[..., jax.Array],
-    optimizer: optax.GradientTransformation,
-    mesh: Mesh,
-    sharding: Any = None,
-    **adapters: Any,
-) -> Step:
-    """The step that a run's settings ask for; XLA compiles it when its shapes are known.
-
-    Args:
-        sharding: where the state lives on several devices, None for one and for `ordered`.
-        adapters: `adapt` and `frozen` of `make_train_step`, with LoRA.
-
-    Raises:
-        InputError: `ordered` with LoRA.
-    """
-    parts: dict[str, Any] = {
-        "definition": definition,
-        "loss": loss,
-        "optimizer": optimizer,
-        "dropout": config.dropout,
-        "chunk_size": config.chunk_size,
-        "remat": config.remat,
-    }
-    if config.reduction == "ordered":
-        if adapters or jax.process_count() > 1:
-            raise InputError(
-                "reduction is 'ordered' with LoRA or on several hosts. Expected one host and all parameters."
-            )
-        return make_ordered_step(**parts, devices=list(mesh.devices.flat), blocks=config.blocks)
-    return make_train_step(**parts, sharding=sharding, **adapters)
-
-
-def sampled_steps(steps: int, most: int = SAMPLE) -> list[int]:
-    """Which steps' batches are looked at ahead: all of a short run, else `most` spread over it.
-
-    Example:
-        >>> sampled_steps(3), sampled_steps(100, 3)
-        ([0, 1, 2], [0, 50, 99])
-    """
-    return sorted({round(i * (steps - 1) / max(1, most - 1)) for i in range(most)}) if steps > most else [*range(steps)]
-
-
-def _rows(batch: TrainBatch) -> int:
-    return batch.rows.token_ids_PL.shape[0]
-
-
-def _kind(batch: TrainBatch) -> Any:
-    """All that a program depends on, but for the number of rows."""
-    others, structure = jax.tree.flatten((batch.index_SB, batch.targets))
-    return batch.rows.token_ids_PL.shape[1], structure, tuple((x.shape, np.dtype(x.dtype).str) for x in others)

@@ -5,6 +5,7 @@ AdamW with weight decay 0.01.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 # Pairs of a batch.
@@ -29,7 +30,7 @@ def minisbert_step(folder: Path, *, dtype: str, loss: str = LOSS) -> Step:
     from minisbert.training.collate import train_batch
     from minisbert.training.losses import LOSSES, initial_softmax_head
     from minisbert.training.optimizer import adamw, schedule
-    from minisbert.training.siamese import initial_state, make_train_step
+    from minisbert.training.siamese import initial_state, make_update, packed_embed, siamese_loss, train_step
 
     enable_compilation_cache()
     model = load_pretrained(folder)
@@ -45,14 +46,15 @@ def minisbert_step(folder: Path, *, dtype: str, loss: str = LOSS) -> Step:
     model.params.clear()  # as `minisbert train` lets them go
     state = initial_state(params, optimizer, seed=0)
     definition, _ = define(model.model_config, COMPUTE_DTYPES[dtype])
-    train_step = make_train_step(definition=definition, loss=LOSSES[loss].function, optimizer=optimizer)
+    gradient = jax.value_and_grad(siamese_loss(packed_embed(definition), LOSSES[loss].function))
+    compiled = jax.jit(partial(train_step, gradient=gradient, update=make_update(optimizer)), donate_argnums=0)
 
     def step(texts: Sequence[str], labels: Sequence[int] | None = None) -> float:
         nonlocal state
         labels_B = None if labels is None else np.asarray(labels)
         batch = Batch(0, 0, np.arange(len(texts) // 2), [list(texts[::2]), list(texts[1::2])], labels_B)
         arrays, _ = train_batch(batch, model.tokenizer, max_length=max_length, padding_id=padding_id)
-        state, metrics = train_step(state, arrays)
+        state, metrics = compiled(state, arrays)
         jax.block_until_ready(state.params)
         return float(metrics.loss)
 

@@ -118,7 +118,7 @@ def ours(folder: Path, run: Run, rate: float):
     from minisbert.training.collate import train_batch
     from minisbert.training.losses import LOSSES
     from minisbert.training.optimizer import adamw, schedule
-    from minisbert.training.siamese import initial_state, make_train_step
+    from minisbert.training.siamese import initial_state, make_update, packed_embed, siamese_loss, train_step
 
     model = load_pretrained(folder)
     optimizer = adamw(schedule("linear", rate, WARMUP, STEPS), weight_decay=WEIGHT_DECAY, clip_norm=1.0)
@@ -127,7 +127,8 @@ def ours(folder: Path, run: Run, rate: float):
         params["head"] = jax.tree.map(jax.numpy.array, head(model.model_config.dimension))
     state = initial_state(params, optimizer, seed=0)
     definition, _ = define(model.model_config)
-    step = make_train_step(definition=definition, loss=LOSSES[run.loss].function, optimizer=optimizer, dropout=False)
+    gradient = jax.value_and_grad(siamese_loss(packed_embed(definition), LOSSES[run.loss].function))
+    step = jax.jit(partial(train_step, gradient=gradient, update=make_update(optimizer), dropout=False))
     limit = min(model.folder.max_seq_length or model.max_positions, model.max_positions)
     values = []
     for columns, labels in batches(run):

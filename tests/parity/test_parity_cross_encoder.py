@@ -6,6 +6,7 @@ and training runs without dropout step by step. Needs the `parity` extra; skippe
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -23,7 +24,12 @@ from minisbert.data.examples import open_examples
 from minisbert.data.sampler import Batches
 from minisbert.download.locate import locate
 from minisbert.errors import DownloadError
+<<<<<<< HEAD
 from minisbert.training.siamese import initial_state, make_train_step
+=======
+from minisbert.training.collate import pair_batch
+from minisbert.training.siamese import initial_state, make_update, packed_embed, siamese_loss, train_step
+>>>>>>> f353425 (The siamese step by composition: embed, gradient and update are parts; LoRA and remat wrap embed; a batch pads itself)
 from minisbert.training.targets import Targets
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -277,6 +283,7 @@ def test_three_steps_are_torchs(family, name, tmp_path):
     # A rate at which three steps change the loss clearly and do not diverge.
     rate = 0.02
     batches = Batches([open_examples(str(file))], 4, seed=0)
+<<<<<<< HEAD
     definition, _ = define_cross_encoder(model.model_config)
     step = make_train_step(
         definition=definition,
@@ -284,6 +291,11 @@ def test_three_steps_are_torchs(family, name, tmp_path):
         optimizer=optax.sgd(rate),
         dropout=False,
     )
+=======
+    definition, _ = define_pair(model.model_config)
+    gradient = jax.value_and_grad(siamese_loss(packed_embed(definition), JOINT_LOSSES[name].function))
+    step = jax.jit(partial(train_step, gradient=gradient, update=make_update(optax.sgd(rate)), dropout=False))
+>>>>>>> f353425 (The siamese step by composition: embed, gradient and update are parts; LoRA and remat wrap embed; a batch pads itself)
     state = initial_state({"model": jax.tree.map(jnp.copy, model.pretrained.params), "head": {}}, optax.sgd(rate), 0)
     our_losses = []
     for number in range(3):

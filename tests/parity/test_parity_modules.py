@@ -29,7 +29,7 @@ from minisbert.modules import HEADS
 from minisbert.pretrained import encoder_tensors, join_towers, load_pretrained
 from minisbert.sentence_model import define
 from minisbert.text.packing import pack
-from minisbert.training.siamese import embed
+from minisbert.training.siamese import packed_embed
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from families import TWINS, tiny
@@ -428,7 +428,7 @@ def test_gradients_in_every_weight(name, tmp_path):
     definition, _ = define(model_config)
 
     def score(params):
-        embeddings = embed(definition, params, rows, None)
+        embeddings = packed_embed(definition)(params, rows)
         return (embeddings.reshape(-1, model_config.dimension)[where] * weight).sum()
 
     slopes = slopes_under_their_names(pretrained, jax.jit(jax.grad(score))(pretrained.params))

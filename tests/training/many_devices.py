@@ -32,11 +32,20 @@ from minisbert.pretrained import load_pretrained
 from minisbert.sentence_model import define
 from minisbert.text.packing import pack
 from minisbert.training.config import TrainConfig
-from minisbert.training.deterministic import make_ordered_step
+from minisbert.training.deterministic import blockwise
 from minisbert.training.loop import train
 from minisbert.training.losses import LOSSES, Targets, initial_softmax_head
 from minisbert.training.sharding import data_mesh, place_batch, state_sharding
-from minisbert.training.siamese import TrainBatch, TrainState, initial_state, train_step
+from minisbert.training.siamese import (
+    TrainBatch,
+    TrainState,
+    gradcache,
+    initial_state,
+    make_update,
+    packed_embed,
+    siamese_loss,
+    train_step,
+)
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 NEGATIVES = (0, 1, 2, 5)
@@ -131,19 +140,24 @@ class Bench:
             else:
                 batches = batches[:1]
             state = initial_state(jax.tree.map(jnp.asarray, self.params), optimizer, 0)
-            parts = {"definition": self.definition, "loss": partial(any_loss, cases=self.cases), "optimizer": optimizer}
-            parts["dropout"] = self.dropout
-            parts["chunk_size"] = CHUNK if mode == "gradcache" else None
+            embed, loss = packed_embed(self.definition), partial(any_loss, cases=self.cases)
+            update = make_update(optimizer)
             sharding = state_sharding(state, mesh, layout)
             if ordered:
                 with patch("jax.jit", partial(jax.jit, compiler_options=self.options or None)):
-                    step = make_ordered_step(**parts, devices=list(mesh.devices.flat))
+                    chunk_size = CHUNK if mode == "gradcache" else None
+                    gradient = blockwise(embed, loss, list(mesh.devices.flat), chunk_size=chunk_size)
+                    update = jax.jit(update)
+                step = partial(train_step, gradient=gradient, update=update, dropout=self.dropout)
             else:
-                out = {"out_shardings": (sharding, None), "compiler_options": self.options}
-                step = jax.jit(partial(train_step, **parts), **out)
+                gradient = jax.value_and_grad(siamese_loss(embed, loss))
+                if mode == "gradcache":
+                    gradient = gradcache(embed, loss, CHUNK)
+                step = partial(train_step, gradient=gradient, update=update, dropout=self.dropout)
+                step = jax.jit(step, out_shardings=(sharding, None), compiler_options=self.options)
             found = []
             for which in range(len(self.cases)):
-                after: TrainState = jax.device_put(jax.tree.map(jnp.copy, state), sharding)
+                after: TrainState = jax.device_put(jax.tree.map(jnp.copy, state), mesh.devices.flat[0] if ordered else sharding)
                 losses = []
                 for batch in batches:
                     batch = choose(batch, which)

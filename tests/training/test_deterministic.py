@@ -7,13 +7,11 @@ import re
 
 import jax
 import numpy as np
-import optax
 import pytest
 from many_devices import Bench, apart
 
 from minisbert.errors import InputError
-from minisbert.training.deterministic import _push, check_ordered, make_ordered_step
-from minisbert.training.siamese import TrainState
+from minisbert.training.deterministic import add_term, blockwise, check_blocks
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +40,10 @@ def test_sums_are_one_tree_however_they_are_dealt(blocks):
         for device in range(devices):
             own = []
             for block in range(device * blocks // devices, (device + 1) * blocks // devices):
-                _push(own, str(block), add)
+                add_term(own, str(block), add)
             [(terms, of_device)] = own
             assert terms == blocks // devices
-            _push(sums, of_device, add)
+            add_term(sums, of_device, add)
         [(_, total)] = sums
         return total
 
@@ -62,12 +60,10 @@ def test_what_cannot_be_shared_is_refused(bench):
         (0, 1, "0 blocks"),
     ):
         with pytest.raises(InputError, match=told):
-            check_ordered(blocks, devices)
+            check_blocks(blocks, devices)
     with pytest.raises(InputError, match="layout 'tensor'"):
-        check_ordered(8, 2, "tensor")
+        check_blocks(8, 2, "tensor")
     rows = len(bench.batches[0].examples_PT)
-    step = make_ordered_step(
-        definition=bench.definition, loss=print, optimizer=optax.sgd(1.0), devices=jax.devices()[:1], blocks=2 * rows
-    )
+    gradient = blockwise(print, print, jax.devices()[:1], blocks=2 * rows)
     with pytest.raises(InputError, match=rf"{rows} packed rows for {2 * rows} blocks"):
-        step(TrainState(jax.numpy.int32(0), {"model": {}}, {}, jax.random.key(0)), bench.batches[0])
+        gradient({"model": {}}, bench.batches[0], None)

@@ -23,9 +23,9 @@ from minisbert.text.packing import pack
 from minisbert.training import loop
 from minisbert.training.config import TrainConfig
 from minisbert.training.loop import train
-from minisbert.training.lora import TARGETS, initial_adapters, merge
+from minisbert.training.lora import TARGETS, initial_adapters, merge_lora, with_lora
 from minisbert.training.losses import LOSSES
-from minisbert.training.siamese import TrainBatch, _cached_gradient, siamese_loss
+from minisbert.training.siamese import TrainBatch, gradcache, packed_embed, siamese_loss
 from minisbert.training.targets import Targets
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -92,7 +92,7 @@ def test_merged_weights_compute_what_the_adapter_beside_the_matrix_does(family, 
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), model.params)
     with jax.enable_x64(True):
         trained = normals(initial_adapters(params, 3, list(TARGETS), jax.random.key(0)), size=0.2)
-        merged = jax.tree.map(np.asarray, merge(params, trained, scale=SCALE))
+        merged = jax.tree.map(np.asarray, merge_lora(params, trained, scale=SCALE))
     beside = jax.tree.map(lambda leaf: leaf, params)
     factors = flatten(trained["adapters"])
     kernels = {name.rsplit(".", 2)[0] for name in factors}
@@ -133,9 +133,9 @@ def test_before_the_first_step_the_model_is_as_it_was_and_the_base_is_left_alone
     params = load_pretrained(tiny("mpnet")).params
     before = {path: np.asarray(leaf).tobytes() for path, leaf in flatten(params).items()}
     trained = initial_adapters(params, 4, ["query", "value"], jax.random.key(0))
-    for path, leaf in flatten(merge(params, trained, scale=2.0)).items():
+    for path, leaf in flatten(merge_lora(params, trained, scale=2.0)).items():
         np.testing.assert_array_equal(leaf, np.frombuffer(before[path], np.float32).reshape(leaf.shape))
-    changed = flatten(merge(params, normals(trained), scale=2.0))
+    changed = flatten(merge_lora(params, normals(trained), scale=2.0))
     assert before == {path: np.asarray(leaf).tobytes() for path, leaf in flatten(params).items()}
     different = {path for path, leaf in changed.items() if np.asarray(leaf).tobytes() != before[path]}
     assert different == {path for path in before if path.endswith("qkv.kernel")}
@@ -162,7 +162,7 @@ def test_at_full_rank_any_change_of_the_matrix_is_reached():
             eye = np.eye(min(change_IO.shape))
             value = {"a": eye if left else change_IO, "b": change_IO if left else eye}[factor]
             in_place(trained["adapters"], name, value)
-        merged = flatten(merge(params, trained, scale=SCALE))
+        merged = flatten(merge_lora(params, trained, scale=SCALE))
     adapted = {name.rsplit(".", 2)[0] for name in factors}
     assert len(adapted) == 4
     for path in adapted:
@@ -173,27 +173,23 @@ def losses_and_gradients(chunk_size=None):
     """The siamese loss and its gradient in adapters (with LoRA) and in all parameters (without), at the same model."""
     definition, params = one_layer()
     params = jax.tree.map(jnp.asarray, params)
-    whole = partial(merge, params, scale=SCALE)
+    embed = packed_embed(definition)
+    adapted = with_lora(embed, params, SCALE)
     trained = normals(initial_adapters(params, 3, list(TARGETS), jax.random.key(0)), size=0.1)
     batch, loss = batch_of(), LOSSES["multiple_negatives_ranking"].function
-    options = {"definition": definition, "loss": loss}
 
     def of_adapters(model):
-        return siamese_loss({"model": model, "head": {}}, batch, None, whole=whole, **options)
+        return siamese_loss(adapted, loss)({"model": model, "head": {}}, batch)
 
     def of_params(model):
-        return siamese_loss({"model": model, "head": {}}, batch, None, **options)
+        return siamese_loss(embed, loss)({"model": model, "head": {}}, batch)
 
     if chunk_size is None:
         ours = compiled(jax.value_and_grad(of_adapters))(trained)
     else:
-        state = {"model": trained, "head": {}}
-        cached = partial(
-            _cached_gradient, definition=definition, loss=loss, chunk_size=chunk_size, remat=False, whole=whole
-        )
-        value, gradient = compiled(cached)(state, batch, None)
+        value, gradient = compiled(gradcache(adapted, loss, chunk_size))({"model": trained, "head": {}}, batch, None)
         ours = value, gradient["model"]
-    return of_adapters, trained, ours, compiled(jax.value_and_grad(of_params))(whole(trained))
+    return of_adapters, trained, ours, compiled(jax.value_and_grad(of_params))(merge_lora(params, trained, scale=SCALE))
 
 
 @pytest.mark.parametrize("chunk_size", [None, 3])

@@ -11,9 +11,9 @@ from minisbert.data.sampler import Batch
 from minisbert.errors import InputError, TrainingError
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.sentence_model import define
-from minisbert.training.collate import train_batch, widened
+from minisbert.training.collate import train_batch
 from minisbert.training.multihost import exit_on_peer_failure, join
-from minisbert.training.siamese import embed, unpack
+from minisbert.training.siamese import packed_embed, unpack
 
 TINY_BERT = Path(__file__).parents[2] / "weights" / "tiny-bert"
 
@@ -49,11 +49,11 @@ def test_wider_rows_hold_the_same_texts():
     encoder = SentenceEncoder.load(TINY_BERT)
     texts = [["a man eats", "two dogs run in the park", "rain"], ["someone has a meal", "dogs", "it rains all day"]]
     batch, _ = train_batch(Batch(0, 0, np.arange(3), texts, None), encoder.tokenizer, max_length=64, padding_id=0)
-    definition, _ = define(encoder.model_config)
+    embed = packed_embed(define(encoder.model_config)[0])
     params = encoder.pretrained.params
-    wide = widened(batch, 3, 128, 0)
+    wide = batch.pad_to(3, 128, 0)
     assert wide.rows.token_ids_PL.shape == (3, 128)
-    narrow_SBD, wide_SBD = (unpack(embed(definition, params, b.rows, None), b.index_SB) for b in (batch, wide))
+    narrow_SBD, wide_SBD = (unpack(embed(params, b.rows), b.index_SB) for b in (batch, wide))
     np.testing.assert_allclose(narrow_SBD, wide_SBD, atol=1e-6)
 
 

@@ -17,7 +17,7 @@ from minisbert.training import plan as planning
 from minisbert.training.config import TrainConfig
 from minisbert.training.plan import CHIPS, GIB, abstract_batch, forward_flops, plan
 from minisbert.training.sharding import data_mesh
-from minisbert.training.siamese import embed
+from minisbert.training.siamese import packed_embed
 from minisbert.training.step_cache import compiled_step
 from minisbert.training.task import SIAMESE
 
@@ -46,7 +46,7 @@ def test_flops_are_those_of_the_matrix_products(family):
     model_config, P, L = design_of(family), 3, 64
     definition, params = define(model_config)
     rows = abstract_batch(P, L, 1, 3, "none", 0, 0).rows
-    program = jax.make_jaxpr(lambda params, rows: embed(definition, params, rows, None))(params, rows)
+    program = jax.make_jaxpr(packed_embed(definition))(params, rows)
     found = products(program.jaxpr)
     pooling = found - forward_flops(params, model_config.config.num_hidden_layers, P, L)
     # What is left is the mean over tokens, for each slot of a row.
@@ -69,7 +69,7 @@ def test_the_compilers_count_is_near():
     )
     definition, params = define(replace(model_config, config=config))
     rows = abstract_batch(8, 64, 1, 8, "none", 0, 0).rows
-    lowered = jax.jit(lambda params, rows: embed(definition, params, rows, None)).lower(params, rows)
+    lowered = jax.jit(packed_embed(definition)).lower(params, rows)
     assert 1 < lowered.cost_analysis()["flops"] / forward_flops(params, 1, 8, 64) < 1.15
 
 

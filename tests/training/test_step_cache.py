@@ -9,10 +9,9 @@ import pytest
 
 from minisbert.errors import InputError, TrainingError
 from minisbert.text.packing import pack, packed_shape
-from minisbert.training.collate import widened
 from minisbert.training.config import RECIPES, TrainConfig
 from minisbert.training.siamese import TrainBatch
-from minisbert.training.step_cache import Programs, optimizer_for, sampled_steps
+from minisbert.training.step_cache import StepCache, optimizer_for, sampled_steps
 from minisbert.training.targets import Targets
 
 PADDING = 9
@@ -43,33 +42,33 @@ class Step:
 
 def test_ready_before_the_first_step_and_filled_up_to():
     step = Step()
-    programs = Programs(step, padding_id=PADDING, on_new_shape="error")
+    programs = StepCache(step, padding_id=PADDING, on_new_shape="error")
     programs.warm_up(STATE, [batch_of(*[60] * 5), batch_of(*[60] * 5), batch_of(*[60] * 10)])
     assert step.compiled == [(5, 64), (10, 64)]
     # 10 is more than a quarter above 7, but not above 8 rows.
-    assert [len(programs.fit(batch_of(*[60] * n)).examples_PT) for n in (4, 5, 7, 8, 10)] == [5, 5, 7, 10, 10]
+    assert [len(programs.pad_to_known_shape(batch_of(*[60] * n)).examples_PT) for n in (4, 5, 7, 8, 10)] == [5, 5, 7, 10, 10]
     assert programs(STATE, batch_of(*[60] * 5)) == (5, 64) and len(step.compiled) == 2
-    assert "2 programs compiled in" in programs.ledger() and "5 x 64" in programs.ledger()
+    assert "2 programs compiled in" in programs.log() and "5 x 64" in programs.log()
 
 
 def test_a_new_shape_is_an_error_or_a_warning(caplog):
     step = Step()
-    programs = Programs(step, padding_id=PADDING, on_new_shape="error")
+    programs = StepCache(step, padding_id=PADDING, on_new_shape="error")
     programs.warm_up(STATE, [batch_of(60, 60)])
     with pytest.raises(TrainingError, match=r"step 42: its batch packs into 3 rows of 64 tokens.*programs for 2 x 64"):
         programs(STATE, batch_of(60, 60, 60))
     assert step.compiled == [(2, 64)]
-    programs = Programs(step, padding_id=PADDING)  # on one host's processor
+    programs = StepCache(step, padding_id=PADDING)  # on one host's processor
     assert programs(STATE, batch_of(60, 100)) == (2, 128)
     assert "2 rows of 128 tokens, a new shape; compiled in" in caplog.text
-    assert "during the run" in programs.ledger()
+    assert "during the run" in programs.log()
     with pytest.raises(InputError, match="on_new_shape is 'ignore'"):
-        Programs(step, padding_id=PADDING, on_new_shape="ignore")
+        StepCache(step, padding_id=PADDING, on_new_shape="ignore")
 
 
 def test_other_targets_are_another_program():
     step = Step()
-    programs = Programs(step, padding_id=PADDING, on_new_shape="error")
+    programs = StepCache(step, padding_id=PADDING, on_new_shape="error")
     plain = batch_of(60, 60)
     programs.warm_up(STATE, [plain])
     with pytest.raises(TrainingError, match="2 rows of 64"):
@@ -78,10 +77,10 @@ def test_other_targets_are_another_program():
 
 def test_filled_up_is_as_if_packed_so():
     lengths = [30, 20, 60, 12]
-    more, packed = widened(batch_of(*lengths), 8, 64, PADDING), batch_of(*lengths, multiple=8)
+    more, packed = batch_of(*lengths).pad_to(8, 64, PADDING), batch_of(*lengths, multiple=8)
     jax.tree.map(np.testing.assert_array_equal, more, packed)
     assert more.rows.token_ids_PL.dtype == packed.rows.token_ids_PL.dtype
-    assert widened(packed, 8, 64, PADDING) is packed
+    assert packed.pad_to(8, 64, PADDING) is packed
 
 
 @pytest.mark.parametrize(
