@@ -44,8 +44,7 @@ ISLAND = "reference"
 MAY_COMPILE = {
     "inference/compiled.py",
     "cross_encoder/encoder.py",
-    "training/siamese.py",
-    "training/gradcache.py",
+    "training/step_cache.py",
     "explain/attribution.py",
     "training/deterministic.py",
     "search/top_k.py",

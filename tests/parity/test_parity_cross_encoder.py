@@ -24,12 +24,7 @@ from minisbert.data.examples import open_examples
 from minisbert.data.sampler import Batches
 from minisbert.download.locate import locate
 from minisbert.errors import DownloadError
-<<<<<<< HEAD
-from minisbert.training.siamese import initial_state, make_train_step
-=======
-from minisbert.training.collate import pair_batch
 from minisbert.training.siamese import initial_state, make_update, packed_embed, siamese_loss, train_step
->>>>>>> f353425 (The siamese step by composition: embed, gradient and update are parts; LoRA and remat wrap embed; a batch pads itself)
 from minisbert.training.targets import Targets
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -283,19 +278,9 @@ def test_three_steps_are_torchs(family, name, tmp_path):
     # A rate at which three steps change the loss clearly and do not diverge.
     rate = 0.02
     batches = Batches([open_examples(str(file))], 4, seed=0)
-<<<<<<< HEAD
     definition, _ = define_cross_encoder(model.model_config)
-    step = make_train_step(
-        definition=definition,
-        loss=CROSS_ENCODER_LOSSES[name].function,
-        optimizer=optax.sgd(rate),
-        dropout=False,
-    )
-=======
-    definition, _ = define_pair(model.model_config)
-    gradient = jax.value_and_grad(siamese_loss(packed_embed(definition), JOINT_LOSSES[name].function))
+    gradient = jax.value_and_grad(siamese_loss(packed_embed(definition), CROSS_ENCODER_LOSSES[name].function))
     step = jax.jit(partial(train_step, gradient=gradient, update=make_update(optax.sgd(rate)), dropout=False))
->>>>>>> f353425 (The siamese step by composition: embed, gradient and update are parts; LoRA and remat wrap embed; a batch pads itself)
     state = initial_state({"model": jax.tree.map(jnp.copy, model.pretrained.params), "head": {}}, optax.sgd(rate), 0)
     our_losses = []
     for number in range(3):
