@@ -27,7 +27,7 @@ from minisbert.text.packing import pack
 from minisbert.training import loop
 from minisbert.training.config import TrainConfig
 from minisbert.training.loop import train
-from minisbert.training.siamese import initial_state, train_step
+from minisbert.training.siamese import gradcache, initial_state, make_update, packed_embed, siamese_loss, train_step
 from minisbert.training.targets import Targets
 from minisbert.training.task import task_for
 
@@ -215,16 +215,13 @@ def test_gradcache_gives_the_gradient_of_the_whole_batch(files):
     with jax.enable_x64(True):
         definition, _ = define_cross_encoder(model.model_config, jnp.float64)
         # The steps' update is the gradient itself.
-        parts = {
-            "loss": CROSS_ENCODER_LOSSES["margin_mse"].function,
-            "optimizer": optax.sgd(1.0),
-            "definition": definition,
-        }
+        embed, loss = packed_embed(definition), CROSS_ENCODER_LOSSES["margin_mse"].function
+        update = make_update(optax.sgd(1.0))
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), model.pretrained.params)
         state = initial_state({"model": params, "head": {}}, optax.sgd(1.0), 0)
         results = []
-        for chunk_size in (None, 5):
-            step = jax.jit(partial(train_step, **parts, chunk_size=chunk_size), compiler_options=UNOPTIMIZED)
+        for gradient in (jax.value_and_grad(siamese_loss(embed, loss)), gradcache(embed, loss, 5)):
+            step = jax.jit(partial(train_step, gradient=gradient, update=update), compiler_options=UNOPTIMIZED)
             after, metrics = step(state, batch)
             results.append((float(metrics.loss), float(metrics.gradient_norm), jax.tree.leaves(after.params)))
     (loss_a, norm, a), (loss_b, _, b) = results
