@@ -146,7 +146,7 @@ def read_sts(file: str | Path, texts: Sequence[str] = TEXTS, score: str | None =
 
 def evaluate_sts(
     encoder: Encoder,
-    pairs: STSPairs | Sequence[STSPairs],
+    pairs: STSPairs | str | Path | Sequence[STSPairs | str | Path],
     *,
     resamples: int = 1000,
     confidence: float = 0.95,
@@ -159,7 +159,7 @@ def evaluate_sts(
 
     Args:
         encoder: the model.
-        pairs: one set of pairs or several.
+        pairs: one set of pairs or several; a path is read by `read_sts`.
         resamples: draws of the bootstrap; 0 leaves the intervals out (NaN).
         confidence: share of the draws inside an interval.
         seed: of the draws.
@@ -177,7 +177,8 @@ def evaluate_sts(
         >>> evaluate_sts(Lengths(), pairs).score(similarity="euclidean").spearman.value
         1.0
     """
-    sets = (pairs,) if isinstance(pairs, STSPairs) else tuple(pairs)
+    given = (pairs,) if isinstance(pairs, STSPairs | str | Path) else tuple(pairs)
+    sets = tuple(part if isinstance(part, STSPairs) else read_sts(part) for part in given)
     if not sets:
         raise InputError("pairs is empty. Expected at least one set of pairs.")
     if resamples < 0 or not 0 < confidence < 1:
