@@ -222,10 +222,17 @@ OPTIONS: list[tuple[str, Any, Check | None]] = [
     *[("prompt", value, None) for value in (3, True, b"x", ["x"], {"query": "x"}, NAN, "\ud800")],
     *[("prompt_name", value, None) for value in ("nope", "", "Query", 3, True, b"query", ["query"], NAN)],
 ]
+ARRAY = np.array([8, 8])
 OWN_OPTIONS: list[tuple[str, Any]] = [
-    ("on_truncate", "nope"),
-    ("on_truncate", None),
-    ("on_truncate", ["warn"]),
+    *[("on_truncate", value) for value in ("nope", "", None, 3, True, ["warn"], {"warn"}, b"warn", np.array(["warn"]))],
+    *[(option, value) for option in ("batch_size", "truncate_dim") for value in (False, 8.0, ARRAY)],
+    *[(option, value) for option in ("normalize_embeddings", "show_progress_bar") for value in (0.0, ARRAY > 8)],
+    *[
+        (option, value)
+        for option in ("output_value", "precision")
+        for value in ({"float32"}, object(), np.array(["a"]))
+    ],
+    ("prompt_name", {"query": 1}),
 ]
 
 
@@ -302,6 +309,101 @@ def _no_sentences() -> list[Case]:
         expect = refused("InputError", "sentences")
         found.append(Case("encode", f"{name} for sentences", _encode(make), expect, name not in NOT_PEER, harmless))
     return found
+
+
+def _method(name: str, *arguments: Any, **options: Any) -> Callable[[Any, Any], Any]:
+    return lambda lib, work: getattr(lib.encoder, name)(*arguments, **options)
+
+
+def _set_and_save(value: Any) -> Callable[[Any, Any], Any]:
+    """Prompts that cannot be saved: refused, and nothing is written."""
+
+    def act(lib: Any, work: Any) -> Any:
+        model = lib.load(WEIGHTS / "tiny-bert")
+        model.prompts = value
+        try:
+            return model.save(work.folder / "model")
+        finally:
+            assert not list(work.folder.iterdir())
+
+    return act
+
+
+def _default_prompt(prompts: Any, name: Any) -> Callable[[Any, Any], Any]:
+    def act(lib: Any, work: Any) -> Any:
+        model = lib.load(WEIGHTS / "tiny-bert")
+        model.prompts, model.default_prompt_name = prompts, name
+        return model.encode("a")
+
+    return act
+
+
+def _pairwise(a: Any, b: Any) -> Callable[[Any, Any], Any]:
+    return lambda lib, work: lib.encoder.similarity_pairwise(a, b)
+
+
+ROWS = np.ones((3, 4), np.float32)
+BAD_PROMPTS = [None, "x", ["x"], {"query": 3}, {"query": None}, {3: "x"}, {"query": "\ud800"}]
+TOO_LONG = ["short", "word " * 100, "also short", "word " * 200]
+# What only minisbert has, or what sentence-transformers means otherwise: (name, what is done, words of the error).
+OWN: list[tuple[str, Callable[[Any, Any], Any], tuple[str, ...]]] = [
+    *[
+        (f"{method} of {name}", _method(method, value), ("sentences",) if row is None else (f"sentences[{row}]",))
+        for method in ("encode_query", "encode_document", "token_counts")
+        for name, value, row in [
+            ("None", None, None),
+            ("a dict", {"a": 1}, None),
+            ("a list with None", ["fine", None], 1),
+            ("a lone surrogate", ["\ud800"], 0),
+        ]
+    ],
+    *[
+        (f"{method}, prompt_name {value!r}", _method(method, "a", prompt_name=value), ("prompt_name", "query"))
+        for method in ("encode_query", "encode_document", "token_counts")
+        for value in ("nope", 3)
+    ],
+    ("token_counts, prompt 3", _method("token_counts", "a", prompt=3), ("prompt",)),
+    ("one text that is a surrogate", _method("encode", "fine until \udc00 here"), ("surrogate",)),
+    (
+        "token embeddings in int8",
+        _method("encode", GOOD, output_value="token_embeddings", precision="int8"),
+        ("precision",),
+    ),
+    ("texts too long", _method("encode", TOO_LONG, on_truncate="error"), ("sentences[1]", "64", "102")),
+    ("one text too long", _method("encode", TOO_LONG[1], on_truncate="error"), ("64",)),
+    *[
+        (
+            f"{option} {value!r:.20}",
+            lambda lib, work, o={option: value}: lib.load(WEIGHTS / "tiny-bert", **o),
+            (option,),
+        )
+        for option, value in [
+            *[("token_budget", value) for value in (0, -1, True, "8", 1.5, NAN, [8], ARRAY)],
+            *[
+                ("compute_dtype", value)
+                for value in ("nope", "", "FLOAT32", "float16", 3, True, None, ["float32"], {"a"})
+            ],
+        ]
+    ],
+    *[(f"truncate_dim set to {value!r}", _set("truncate_dim", value), ("truncate_dim",)) for value in NO_COUNT],
+    *[
+        (f"default_prompt_name {value!r}", _default_prompt({"query": "q"}, value), ("prompt_name",))
+        for value in ("nope", 3, ["query"])
+    ],
+    *[(f"prompts {value!r}", _default_prompt(value, "query"), ("prompt",)) for value in BAD_PROMPTS],
+    *[(f"saving prompts {value!r}", _set_and_save(value), ("prompts",)) for value in BAD_PROMPTS],
+    *[
+        (f"similarity_pairwise of {name} for {'ba'[side]}", _pairwise(*((ROWS, value)[:: 1 - 2 * side])), ("ba"[side],))
+        for side in (0, 1)
+        for name, value in [
+            ("None", None),
+            ("texts", ["a", "b"]),
+            ("another width", np.ones((3, 5))),
+            ("NaN", ROWS * NAN),
+        ]
+    ],
+    ("similarity_pairwise of 3 and 2 rows", _pairwise(ROWS, ROWS[:2]), ("3", "2")),
+]
 
 
 CASES = [
@@ -396,4 +498,11 @@ CASES = [
         )
         for name, q, d, options, place, harmless in RANKS
     ],
+    *[Case("encode", name, act, refused("InputError", *words)) for name, act, words in OWN],
+    Case(
+        "encode",
+        "no rows are similar to nothing",
+        lambda lib, work: lib.similarity(ROWS[:0], ROWS),
+        Gives("no rows", nothing),
+    ),
 ]

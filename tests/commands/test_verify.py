@@ -18,7 +18,7 @@ from minisbert.download.catalog import MODELS, FileRecord, Model
 from minisbert.download.locate import locate
 from minisbert.errors import DownloadError
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "checkpoint"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "download"))
 from test_hub import COMMIT, HubStandIn, use_endpoint
 
 TINY = Path(__file__).parents[2] / "weights" / "tiny-bert"
