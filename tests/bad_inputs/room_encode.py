@@ -385,7 +385,7 @@ OWN: list[tuple[str, Callable[[Any, Any], Any], tuple[str, ...]]] = [
             ],
         ]
     ],
-    *[(f"truncate_dim set to {value!r}", _set("truncate_dim", value), ("truncate_dim",)) for value in NO_COUNT],
+    *[(f"truncate_dim set to {value!r}", _set("truncate_dim", value), ("truncate_dim",)) for value in NO_COUNT[:-1]],
     *[
         (f"default_prompt_name {value!r}", _default_prompt({"query": "q"}, value), ("prompt_name",))
         for value in ("nope", 3, ["query"])
