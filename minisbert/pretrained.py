@@ -22,7 +22,7 @@ from minisbert.checkpoint.converted import CONVERTED, read_converted
 from minisbert.checkpoint.folder import ModelFolder, read_folder
 from minisbert.checkpoint.folder_writer import chain_of, write_chain, write_module, write_router
 from minisbert.checkpoint.modules import Module
-from minisbert.checkpoint.router import Routes, check_names
+from minisbert.checkpoint.router import Router, check_names
 from minisbert.checkpoint.settings import read_bytes
 from minisbert.checkpoint.static_folder import StaticTensors, with_length_limit
 from minisbert.checkpoint.tensors import WEIGHTS, SafetensorsFiles, write_tensors
@@ -45,8 +45,6 @@ TOKENIZER_FILES = (
     "added_tokens.json",
 )
 
-SOON_DEFINED = 48  # layers
-
 
 @dataclass
 class Pretrained:
@@ -57,14 +55,14 @@ class Pretrained:
     params: dict[Any, Any]  # nested dict of arrays, float32
     tokenizer: Tokenizer
     tokenizer_files: dict[str, bytes]
-    leftover: Converted = field(default_factory=lambda: Converted({}))  # carried tensors, original names and dtypes
+    original: Converted = field(default_factory=lambda: Converted({}))  # carried tensors, original names and dtypes
     # Of a Router: each route as a model of its own. The rest is then the main route's.
-    towers: dict[str, "Pretrained"] = field(default_factory=dict)
+    routes: dict[str, "Pretrained"] = field(default_factory=dict)
 
     @property
     def max_positions(self) -> int:
         """The longest row of tokens the encoder takes."""
-        return self.model_config.config.positions
+        return self.model_config.encoder.max_positions
 
 
 def read_model_config(folder: ModelFolder) -> ModelConfig:
@@ -99,12 +97,12 @@ def load_pretrained(path: Path, *, put: Callable[[str, np.ndarray], Any] | None 
     for note in folder.notes:
         logger.warning(note)
     put = put or (lambda path, array: jax.device_put(array))
-    if folder.routes is None:
+    if folder.router is None:
         return _load_chain(folder, put, {})
     # A module that several routes name is read, and kept in memory, once.
     modules: dict[tuple[Path, str], Converted] = {}
-    towers = {name: _load_chain(tower, put, modules) for name, tower in folder.towers.items()}
-    return replace(towers[folder.routes.main], folder=folder, towers=towers)
+    routes = {name: _load_chain(route, put, modules) for name, route in folder.routes.items()}
+    return replace(routes[folder.router.main], folder=folder, routes=routes)
 
 
 def _load_chain(
@@ -117,10 +115,10 @@ def _load_chain(
     """
     model_config = read_model_config(folder)
     tokenizer = Tokenizer.from_folder(folder)
-    if tokenizer.largest_id() >= model_config.config.vocab_size:
+    if tokenizer.largest_id() >= model_config.encoder.vocab_size:
         raise ModelFolderError(
             f"{tokenizer.where}: gives ids up to {tokenizer.largest_id()}, but {folder.sources['vocab_size']}'s vocab_size "
-            f"is {model_config.config.vocab_size}. The tokenizer is another model's; fetch the model again."
+            f"is {model_config.encoder.vocab_size}. The tokenizer is another model's; fetch the model again."
         )
     if folder.max_seq_length is not None and folder.max_seq_length <= tokenizer.special_tokens:
         raise ModelFolderError(
@@ -150,12 +148,12 @@ def _load_chain(
         params=nest(params),
         tokenizer=tokenizer,
         tokenizer_files={name: read_bytes(file) for name, file in files.items() if file.is_file()},
-        leftover=replace(encoder, params={}),
+        original=replace(encoder, params={}),
     )
 
 
 def _refuse_too_few(folder: ModelFolder, model_config: ModelConfig) -> None:
-    family, layers = FAMILIES[model_config.model_type], model_config.config.num_hidden_layers
+    family, layers = FAMILIES[model_config.model_type], model_config.encoder.num_hidden_layers
     if (folder.transformer_path / CONVERTED).is_file():
         ours = [Rule(f"params/{rule.path}", rule.path, first=rule.first) for rule in family.RULES]
         refuse_too_few(SafetensorsFiles(folder.transformer_path, CONVERTED), ours, layers=layers)
@@ -183,7 +181,7 @@ def _read_encoder(
         _tensors(folder, model_config),
         family.RULES,
         shapes,
-        layers=model_config.config.num_hidden_layers,
+        layers=model_config.encoder.num_hidden_layers,
         passthrough=family.PASSTHROUGH,
         prefix=family.PREFIX,
         put=put,
@@ -199,17 +197,17 @@ def _read_head(
 def encoder_tensors(model: Pretrained) -> dict[str, np.ndarray]:
     """The encoder's weights under the names of its family's checkpoints, with everything the original carried."""
     flat = flatten(model.params["encoder"])
-    converted = replace(model.leftover, params=flat)
+    converted = replace(model.original, params=flat)
     return export(
-        converted, FAMILIES[model.model_config.model_type].RULES, layers=model.model_config.config.num_hidden_layers
+        converted, FAMILIES[model.model_config.model_type].RULES, layers=model.model_config.encoder.num_hidden_layers
     )
 
 
-def join_towers(towers: Mapping[str, Pretrained], default: str | None = None) -> Pretrained:
+def join_routes(routes: Mapping[str, Pretrained], default: str | None = None) -> Pretrained:
     """Several models as the routes of one, as a Router folder has them: a small one for queries, a large for documents.
 
     Args:
-        towers: route -> model; "query" and "document" are what `encode_query` and `encode_document` ask for.
+        routes: route -> model; "query" and "document" are what `encode_query` and `encode_document` ask for.
         default: the route of texts without a task; None means that there is none.
 
     Raises:
@@ -217,21 +215,21 @@ def join_towers(towers: Mapping[str, Pretrained], default: str | None = None) ->
 
     Example:
         >>> static, layers = (load_pretrained(Path("weights", name)) for name in ("tiny-static", "tiny-layers"))
-        >>> list(join_towers({"query": static, "document": layers}, default="document").towers)
+        >>> list(join_routes({"query": static, "document": layers}, default="document").routes)
         ['query', 'document']
     """
-    check_names(towers, "join_towers")
-    widths = {route: tower.model_config.dimension for route, tower in towers.items()}
-    if len(set(widths.values())) > 1 or any(tower.towers for tower in towers.values()):
+    check_names(routes, "join_routes")
+    widths = {name: route.model_config.dimension for name, route in routes.items()}
+    if len(set(widths.values())) > 1 or any(route.routes for route in routes.values()):
         raise ModelFolderError(
-            f"join_towers: embeddings of the widths {widths}. Expected one width, and towers without a Router of their own."
+            f"join_routes: embeddings of the widths {widths}. Expected one width, and routes without a Router of their own."
         )
-    if default is not None and default not in towers:
-        raise ModelFolderError(f"join_towers: default is {default!r}. Expected one of {', '.join(towers)}, or None.")
-    routes = Routes(tuple(towers), default)
-    folders = {route: replace(tower.folder, modules=tower.model_config.modules) for route, tower in towers.items()}
-    folder = replace(folders[routes.main], routes=routes, towers=folders)
-    return replace(towers[routes.main], folder=folder, towers=dict(towers))
+    if default is not None and default not in routes:
+        raise ModelFolderError(f"join_routes: default is {default!r}. Expected one of {', '.join(routes)}, or None.")
+    router = Router(tuple(routes), default)
+    folders = {name: replace(route.folder, modules=route.model_config.modules) for name, route in routes.items()}
+    folder = replace(folders[router.main], router=router, routes=folders)
+    return replace(routes[router.main], folder=folder, routes=dict(routes))
 
 
 def save_pretrained(model: Pretrained, target: Path) -> None:
@@ -245,14 +243,14 @@ def save_pretrained(model: Pretrained, target: Path) -> None:
     """
     target = Path(target).absolute()
     with staged_folder(target) as staging:
-        if model.folder.routes is None:
+        if model.folder.router is None:
             folder = replace(model.folder, modules=model.model_config.modules)
             for (_, module), here, weights in zip(
                 chain_of(folder), write_chain(folder, staging), _weights(model), strict=True
             ):
                 _write_weights(model, module, weights, here)
         else:
-            write_router(model.folder, model.folder.routes, _write_routes(model, staging), staging)
+            write_router(model.folder, model.folder.router, _write_routes(model, staging), staging)
 
 
 def _write_routes(model: Pretrained, path: Path) -> dict[str, list[str]]:
@@ -262,19 +260,19 @@ def _write_routes(model: Pretrained, path: Path) -> dict[str, list[str]]:
     """
     written: dict[Any, str] = {}
     structure: dict[str, list[str]] = {}
-    for route, tower in model.towers.items():
-        folder = replace(tower.folder, modules=tower.model_config.modules)
-        structure[route] = []
-        for i, ((name, module), weights) in enumerate(zip(chain_of(folder), _weights(tower), strict=True)):
+    for name, route in model.routes.items():
+        folder = replace(route.folder, modules=route.model_config.modules)
+        structure[name] = []
+        for i, ((kind, module), weights) in enumerate(zip(chain_of(folder), _weights(route), strict=True)):
             leaves = tuple(id(leaf) for leaf in flatten(weights).values())
             # An encoder is one with another only if it reads texts as that does.
-            reads = (folder.max_seq_length, folder.do_lower_case, *sorted(tower.tokenizer_files.items()))
-            same = (name, module, leaves, reads if module is None else ())
+            reads = (folder.max_seq_length, folder.do_lower_case, *sorted(route.tokenizer_files.items()))
+            same = (kind, module, leaves, reads if module is None else ())
             if not leaves or same not in written:
-                written[same] = f"{route}_{i}_{name}"
+                written[same] = f"{name}_{i}_{kind}"
                 write_module(folder, module, path / written[same])
-                _write_weights(tower, module, weights, path / written[same])
-            structure[route].append(written[same])
+                _write_weights(route, module, weights, path / written[same])
+            structure[name].append(written[same])
     return structure
 
 

@@ -39,56 +39,29 @@ class SentenceEncoder:
     """A sentence embedding model: text in, one vector a text out.
 
     Args:
-        pretrained: what `load_pretrained` read; most callers want `SentenceEncoder.load`.
+        name_or_folder: a known name ("all-mpnet-base-v2"), a name on the hub ("org/name"), or a folder.
         compute_dtype: "float32", or "bfloat16" for the matrix products (norms, softmax and pooling stay float32).
-        token_budget: tokens computed at once, padding counted; by default what `minisbert tune` kept, or suits the device.
-        packing: several texts share a row where there are many, so that hardly any padding is computed; what a text's
-            embedding is then depends on its neighbours in the last bits (1e-6).
+        token_budget: tokens computed per batch, padding counted; by default what `minisbert tune` cached, or suits the
+            device.
+        packing: put several texts into one row where there are many, so that hardly any padding is computed; a text's
+            embedding then depends on its neighbours in the last bits (1e-6).
+        revision: of a hub model.
+        cache: the folder for downloaded models; by default the user's cache folder.
+        offline: True never opens a socket; None asks the environment (MINISBERT_OFFLINE).
+
+    Raises:
+        ModelFolderError: the folder is not a complete model that minisbert computes.
+        DownloadError: the model is not on this machine and cannot be downloaded.
+        InputError: an argument has a wrong value.
 
     Example:
-        >>> encoder = SentenceEncoder.load("weights/tiny-bert")
+        >>> encoder = SentenceEncoder("weights/tiny-bert")
         >>> encoder.encode(["a sentence", "another one"]).shape
         (2, 32)
     """
 
     def __init__(
         self,
-        pretrained: Pretrained,
-        *,
-        compute_dtype: str = "float32",
-        token_budget: int | None = None,
-        packing: bool = False,
-    ):
-        if not isinstance(pretrained, Pretrained):
-            raise InputError(
-                f"pretrained is {short_repr(pretrained)} ({type(pretrained).__name__}). Expected a model that was read; for a "
-                "name or a folder write SentenceEncoder.load(...)."
-            )
-        check_choice("compute_dtype", compute_dtype, tuple(COMPUTE_DTYPES))
-        check_bool("packing", packing)
-        self.pretrained = pretrained
-        self.compute_dtype = compute_dtype
-        self.shapes = default_shapes(token_budget, pretrained.model_config, compute_dtype)
-        self.packing = packing
-        # As in sentence-transformers: "query" and "document" are always there, empty where the model has none.
-        self.prompts = {"query": "", "document": "", **pretrained.folder.prompts}
-        self.default_prompt_name = pretrained.folder.default_prompt_name
-        self.similarity_fn_name = pretrained.folder.similarity_fn_name
-        self.truncate_dim = pretrained.folder.truncate_dim
-        self.tokenizer = pretrained.tokenizer
-        self._max_seq_length = min(
-            pretrained.folder.max_seq_length or pretrained.max_positions, pretrained.max_positions
-        )
-        params = cast_matrices(pretrained.params, COMPUTE_DTYPES[compute_dtype])
-        self.forward = Forward(pretrained.model_config, params, compute_dtype)
-        # Of a Router, each route as a model of its own; everything above is then the main route's.
-        self.towers = {
-            route: SentenceEncoder(tower, compute_dtype=compute_dtype, token_budget=token_budget, packing=packing)
-            for route, tower in pretrained.towers.items()
-        }
-
-    @staticmethod
-    def load(
         name_or_folder: str | Path,
         *,
         compute_dtype: str = "float32",
@@ -97,24 +70,61 @@ class SentenceEncoder:
         revision: str | None = None,
         cache: str | Path | None = None,
         offline: bool | None = None,
-    ) -> "SentenceEncoder":
-        """A model by name ("all-mpnet-base-v2", "org/name" on the hub) or from a folder.
-
-        Args:
-            compute_dtype, token_budget, packing: see the class.
-            revision: of a hub model.
-            cache: where downloaded models are kept; by default the user's cache folder.
-            offline: True never opens a socket; None asks the environment (MINISBERT_OFFLINE).
-
-        Raises:
-            ModelFolderError: the folder is not a whole model that minisbert computes.
-            DownloadError: the model is not at hand and cannot be fetched.
-        """
+    ):
         from minisbert.download.locate import locate
 
+        if isinstance(name_or_folder, Pretrained):
+            raise InputError("name_or_folder is a model already read. Write SentenceEncoder.from_model(...) for it.")
         path = locate(name_or_folder, revision=revision, cache=cache, offline=offline)
-        options: dict[str, Any] = {"compute_dtype": compute_dtype, "token_budget": token_budget, "packing": packing}
-        return SentenceEncoder(load_pretrained(path), **options)
+        self._set(load_pretrained(path), compute_dtype, token_budget, packing)
+
+    @classmethod
+    def load(cls, name_or_folder: str | Path, **options: Any) -> "SentenceEncoder":
+        """The same as `SentenceEncoder(name_or_folder, **options)`."""
+        return cls(name_or_folder, **options)
+
+    @classmethod
+    def from_model(
+        cls,
+        model: Pretrained,
+        *,
+        compute_dtype: str = "float32",
+        token_budget: int | None = None,
+        packing: bool = False,
+    ) -> "SentenceEncoder":
+        """An encoder of what `load_pretrained` read; arguments as for the class."""
+        if not isinstance(model, Pretrained):
+            raise InputError(
+                f"model is {short_repr(model)} ({type(model).__name__}). Expected what load_pretrained returns; for a name "
+                "or a folder write SentenceEncoder(...)."
+            )
+        encoder = cls.__new__(cls)
+        encoder._set(model, compute_dtype, token_budget, packing)
+        return encoder
+
+    def _set(self, model: Pretrained, compute_dtype: str, token_budget: int | None, packing: bool) -> None:
+        check_choice("compute_dtype", compute_dtype, tuple(COMPUTE_DTYPES))
+        check_bool("packing", packing)
+        self.pretrained = model
+        self.compute_dtype = compute_dtype
+        self.shapes = default_shapes(token_budget, model.model_config, compute_dtype)
+        self.packing = packing
+        # As in sentence-transformers: "query" and "document" are always there, empty where the model has none.
+        self.prompts = {"query": "", "document": "", **model.folder.prompts}
+        self.default_prompt_name = model.folder.default_prompt_name
+        self.similarity_fn_name = model.folder.similarity_fn_name
+        self.truncate_dim = model.folder.truncate_dim
+        self.tokenizer = model.tokenizer
+        self._max_seq_length = min(model.folder.max_seq_length or model.max_positions, model.max_positions)
+        params = cast_matrices(model.params, COMPUTE_DTYPES[compute_dtype])
+        self.forward = Forward(model.model_config, params, compute_dtype)
+        # Each route of a Router is an encoder of its own; the attributes above are then the main route's.
+        self.routes = {
+            name: SentenceEncoder.from_model(
+                route, compute_dtype=compute_dtype, token_budget=token_budget, packing=packing
+            )
+            for name, route in model.routes.items()
+        }
 
     # --- text to vectors -------------------------------------------------------------------------------------------
 
@@ -173,11 +183,11 @@ class SentenceEncoder:
         }
         check_options(truncate_dim=truncate_dim, **options)
         before = prompt_text(prompt, prompt_name, self.prompts, self.default_prompt_name)
-        tower = self.tower(task)
-        dimension = min(truncate_dim or tower.model_config.dimension, tower.model_config.dimension)
+        route = self.route(task)
+        dimension = min(truncate_dim or route.model_config.dimension, route.model_config.dimension)
         if out is not None:
             check_out(out, (len(texts), dimension), output_value, precision)
-        items = embed(tower, texts, prompt=before, dimension=dimension, out=out, **options)
+        items = embed(route, texts, prompt=before, dimension=dimension, out=out, **options)
         return items[0] if single else items
 
     def encode_query(self, sentences: str | Sequence[str] | np.ndarray, **options: Any) -> Any:
@@ -208,10 +218,10 @@ class SentenceEncoder:
             [TokenCount(tokens=5, kept=5, dropped=0)]
         """
         texts, _ = as_list(sentences)
-        before, tower = prompt_text(prompt, prompt_name, self.prompts, self.default_prompt_name), self.tower(task)
-        return tower.tokenizer.tokenize(texts, max_length=tower.max_seq_length, prompt=before).ledger()
+        before, route = prompt_text(prompt, prompt_name, self.prompts, self.default_prompt_name), self.route(task)
+        return route.tokenizer.tokenize(texts, max_length=route.max_seq_length, prompt=before).ledger()
 
-    def tower(self, task: str | None = None) -> "SentenceEncoder":
+    def route(self, task: str | None = None) -> "SentenceEncoder":
         """The model that embeds texts of this task: a route of a Router, or this one, where there is none.
 
         Raises:
@@ -219,8 +229,8 @@ class SentenceEncoder:
         """
         if task is not None:
             check_text("task", task)
-        routes = self.pretrained.folder.routes
-        return self if routes is None else self.towers[routes.of(task)]
+        router = self.pretrained.folder.router
+        return self if router is None else self.routes[router.of(task)]
 
     # --- vectors to scores -----------------------------------------------------------------------------------------
 
@@ -248,17 +258,17 @@ class SentenceEncoder:
             >>> len(SentenceEncoder.load("weights/tiny-bert").warm_up(max_tokens=16))
             3
         """
-        for tower in self.towers.values() or [self]:
-            limit = tower.max_seq_length if max_tokens is None else check_positive("max_tokens", max_tokens)
-            tokens, max_positions = min(limit, tower.max_seq_length), tower.pretrained.max_positions
-            options = {"max_positions": max_positions, "padding_id": tower.padding_id}
-            tower.forward.warm_up(tower.shapes, tokens, packing=tower.packing, **options)
+        for route in self.routes.values() or [self]:
+            limit = route.max_seq_length if max_tokens is None else check_positive("max_tokens", max_tokens)
+            tokens, max_positions = min(limit, route.max_seq_length), route.pretrained.max_positions
+            options = {"max_positions": max_positions, "padding_id": route.padding_id}
+            route.forward.warm_up(route.shapes, tokens, packing=route.packing, **options)
         return self.compilations
 
     @property
     def compilations(self) -> list[Compilation]:
         """The compile ledger: every shape compiled so far and the seconds it took."""
-        return [line for tower in self.towers.values() or [self] for line in tower.forward.compilations]
+        return [line for route in self.routes.values() or [self] for line in route.forward.compilations]
 
     # --- settings --------------------------------------------------------------------------------------------------
 
@@ -287,8 +297,8 @@ class SentenceEncoder:
                 "the special tokens and one more up to the positions of this encoder."
             )
         self._max_seq_length = value
-        for tower in self.towers.values():
-            tower._max_seq_length = min(value, tower.pretrained.max_positions)
+        for route in self.routes.values():
+            route._max_seq_length = min(value, route.pretrained.max_positions)
 
     def get_embedding_dimension(self) -> int:
         """Width of the embeddings that `encode` returns."""
@@ -306,10 +316,10 @@ class SentenceEncoder:
         check_prompts(self.prompts)
         if self.compute_dtype != "float32":
             raise InputError(f"the weights were cast to {self.compute_dtype}. Load in float32 to save them whole.")
-        save_pretrained(self._as_it_is(self), Path(path))
+        save_pretrained(self._current(self), Path(path))
 
-    def _as_it_is(self, settings: "SentenceEncoder") -> Pretrained:
-        """What was read, with what has been set and trained since; of a Router every tower under the model's settings."""
+    def _current(self, settings: "SentenceEncoder") -> Pretrained:
+        """The model with all that was set and trained since it was read; a Router's routes under the model's settings."""
         folder = replace(
             self.pretrained.folder,
             prompts=settings.prompts,
@@ -318,13 +328,13 @@ class SentenceEncoder:
             truncate_dim=settings.truncate_dim,
             max_seq_length=self.max_seq_length,
         )
-        towers = {route: tower._as_it_is(settings) for route, tower in self.towers.items()}
-        return replace(self.pretrained, folder=folder, params=self.forward.params, towers=towers)
+        routes = {name: route._current(settings) for name, route in self.routes.items()}
+        return replace(self.pretrained, folder=folder, params=self.forward.params, routes=routes)
 
     def __repr__(self) -> str:
         folder = self.pretrained.folder
-        if folder.routes:
-            towers = [f"  {route}: {tower!r}".replace("\n", "\n  ") for route, tower in self.towers.items()]
-            return "\n".join([f"SentenceEncoder(Router, by default {folder.routes.default}:", *towers, ")"])
+        if folder.router:
+            routes = [f"  {name}: {route!r}".replace("\n", "\n  ") for name, route in self.routes.items()]
+            return "\n".join([f"SentenceEncoder(Router, by default {folder.router.default}:", *routes, ")"])
         lines = self.model_config.describe(max_seq_length=self.max_seq_length, do_lower_case=folder.do_lower_case)
         return "\n".join(["SentenceEncoder(", *(f"  ({i}): {line}" for i, line in enumerate(lines)), ")"])

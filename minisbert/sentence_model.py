@@ -27,13 +27,13 @@ class ModelConfig:
     """What the model consists of: an encoder family with its Config, then pooling and the modules after it."""
 
     model_type: str
-    config: Any
+    encoder: Any  # the Config of its family
     modules: tuple[Module, ...] = (Pooling(),)
 
     @property
     def dimension(self) -> int:
         """Width of the sentence embedding."""
-        width = self.config.hidden_size
+        width = self.encoder.hidden_size
         for module in self.modules:
             width = module.width(width)
         return width
@@ -51,14 +51,14 @@ class ModelConfig:
         """
         first, modules = f"Transformer({lengths}) with {self.model_type} encoder", self.modules
         if self.model_type == "static":  # its mean is its own there
-            first, modules = f"StaticEmbedding({{'embedding_dimension': {self.config.hidden_size}}})", modules[1:]
+            first, modules = f"StaticEmbedding({{'embedding_dimension': {self.encoder.hidden_size}}})", modules[1:]
         lines = [first]
         for module in modules:
             settings = {key: value for key, value in vars(module).items() if key != "path"}
             if isinstance(module, Pooling):
                 modes = module.modes[0] if len(module.modes) == 1 else module.modes
                 settings = {
-                    "embedding_dimension": self.config.hidden_size,
+                    "embedding_dimension": self.encoder.hidden_size,
                     "pooling_mode": modes,
                     "include_prompt": module.include_prompt,
                 }
@@ -78,7 +78,7 @@ class SentenceModel(nnx.Module):
 
     def __init__(self, model_config: ModelConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
         self.model_config = model_config
-        self.encoder = FAMILIES[model_config.model_type].Encoder(model_config.config, dtype=dtype, rngs=rngs)
+        self.encoder = FAMILIES[model_config.model_type].Encoder(model_config.encoder, dtype=dtype, rngs=rngs)
         # Of the modules after the encoder those that have weights, in their order.
         self.heads = nnx.List([HEADS[type(m)].module(m, rngs=rngs) for m in model_config.modules if type(m) in HEADS])
 

@@ -22,7 +22,7 @@ from minisbert.reference import encoder as reference
 from minisbert.transformer.attention import MultiHeadSelfAttention
 
 encoder = SentenceEncoder.load("all-MiniLM-L6-v2")
-config = encoder.pretrained.model_config.config
+config = encoder.pretrained.model_config.encoder
 params = reference.float64(encoder.pretrained.params["encoder"])
 N, D = config.num_attention_heads, config.hidden_size
 H = D // N

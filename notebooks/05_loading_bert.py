@@ -227,9 +227,9 @@ minilm = SentenceEncoder.load("all-MiniLM-L6-v2")
 model_config = minilm.pretrained.model_config
 right = minilm.pretrained.params["encoder"]
 wrong = flatten(right)
-for layer in range(model_config.config.num_hidden_layers):
+for layer in range(model_config.encoder.num_hidden_layers):
     wrong[f"blocks.{layer}.attention.output.kernel"] = wrong[f"blocks.{layer}.attention.output.kernel"].T
-minilm_definition, _ = structure(model_config.config)
+minilm_definition, _ = structure(model_config.encoder)
 
 PAIRS = [
     ("a man is eating food", "someone has a meal"),
@@ -289,7 +289,7 @@ assert np.abs(scores["one transpose forgotten"] - scores["right"]).max() > 0.1
 # from minisbert.cross_encoder.heads import HEADS
 #
 # print(HEADS["bert"].rules[:2])
-# assert minilm.pretrained.leftover.passthrough["pooler.dense.weight"].shape == (384, 384)
+# assert minilm.pretrained.original.passthrough["pooler.dense.weight"].shape == (384, 384)
 # ```
 #
 # The first two of `HEADS["bert"].rules`. A sentence embedding pools the tokens itself; there the pooler is carried along, so that

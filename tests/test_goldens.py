@@ -43,7 +43,7 @@ def test_frozen_numbers(name):
     assert str(golden["texts"]) == digest(sentences), (
         "tests/varied_sentences.py has changed: run tests/goldens/make_goldens.py"
     )
-    encoder = SentenceEncoder.load(folder(name)).tower(ROUTES.get(name, (name, None))[1])
+    encoder = SentenceEncoder.load(folder(name)).route(ROUTES.get(name, (name, None))[1])
     if name in ONE_SHAPE:
         encoder.shapes = ShapeTable(lengths=(64,), single_lengths=(64,))
 

@@ -46,7 +46,7 @@ def test_weighted_layers_is_the_twins():
 def test_layers_of_every_family(name):
     """Layer 0 to the last, each another; the last is what the encoder gives, to the bit."""
     pretrained = load_pretrained(WEIGHTS / name)
-    config = pretrained.model_config.config
+    config = pretrained.model_config.encoder
     encoder = FAMILIES[pretrained.model_config.model_type].Encoder
     definition, _ = nnx.split(nnx.eval_shape(lambda: encoder(config, rngs=nnx.Rngs(0))))
     ids_BL, mask_BL = np.array([[2, 9, 8, 3], [2, 7, 3, 0]], np.int32), np.arange(4) < np.array([[4], [3]])
@@ -109,8 +109,10 @@ def test_fresh_modules_change_nothing_yet():
 def test_every_layer_has_a_slope():
     """Nothing that is read is left out of the computation."""
     model_config = load_pretrained(WEIGHTS / "tiny-layers").model_config
-    config = replace(model_config.config, num_hidden_layers=1)  # one block is enough, and quick to compile
-    model_config = replace(model_config, config=config, modules=(WeightedLayerPooling(0, 1), *model_config.modules[1:]))
+    config = replace(model_config.encoder, num_hidden_layers=1)  # one block is enough, and quick to compile
+    model_config = replace(
+        model_config, encoder=config, modules=(WeightedLayerPooling(0, 1), *model_config.modules[1:])
+    )
     definition, shapes = define(model_config)
     random = np.random.default_rng(1)
     params = jax.tree.map(lambda leaf: random.uniform(0.1, 0.3, leaf.shape).astype(np.float32), shapes)
@@ -167,7 +169,7 @@ def test_settings_of_the_model_are_its_towers_too(tmp_path):
 
 def test_warm_up_compiles_every_tower():
     router = SentenceEncoder.load(ROUTER)
-    router.towers["document"].shapes = router.towers["query"].shapes = ShapeTable(lengths=(16,), single_lengths=(16,))
+    router.routes["document"].shapes = router.routes["query"].shapes = ShapeTable(lengths=(16,), single_lengths=(16,))
     ledger = router.warm_up(max_tokens=16)
     assert [(line.rows, line.length) for line in ledger] == [(1, 16), (64, 16)] * 2
     router.encode_query(TEXTS)

@@ -45,7 +45,7 @@ def pretrained(request):
 def random_tokens(pretrained):
     """token_ids_BL with the family's padding token in the padding, and that token."""
     padding = 1 if pretrained.model_config.model_type == "mpnet" else 0
-    token_ids_BL = np.random.default_rng(0).integers(5, pretrained.model_config.config.vocab_size, MASK_BL.shape)
+    token_ids_BL = np.random.default_rng(0).integers(5, pretrained.model_config.encoder.vocab_size, MASK_BL.shape)
     return np.where(MASK_BL, token_ids_BL, padding).astype(np.int32), padding
 
 
@@ -67,7 +67,7 @@ def twin_tokens(pretrained, token_ids_BL):
     """The twin's token embeddings."""
     encoder = {"bert": reference.bert, "mpnet": reference.mpnet}[pretrained.model_config.model_type]
     params = jax.tree.map(np.asarray, pretrained.params["encoder"])
-    return encoder(params, pretrained.model_config.config, token_ids_BL, MASK_BL)
+    return encoder(params, pretrained.model_config.encoder, token_ids_BL, MASK_BL)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(np.float64, FLOAT64), (np.float32, FLOAT32)])
@@ -81,7 +81,7 @@ def test_every_pooling_then_normalize_is_the_twins(pretrained, dtype, tolerance)
 
 
 def test_dense_and_a_prompt_left_out_of_the_pooling_are_the_twins(pretrained):
-    width = pretrained.model_config.config.hidden_size
+    width = pretrained.model_config.encoder.hidden_size
     modules = (Pooling(("mean", "lasttoken"), include_prompt=False), Dense(2 * width, 10), Normalize())
     model_config = replace(pretrained.model_config, modules=modules)
     rng = np.random.default_rng(1)
@@ -102,7 +102,7 @@ def slopes(pretrained):
     """token_ids_BL, lengths_B -> for each pooling, the gradient of a random projection in every parameter."""
     model_config = replace(pretrained.model_config, modules=ALL)
     definition, _ = define(model_config)
-    width = pretrained.model_config.config.hidden_size
+    width = pretrained.model_config.encoder.hidden_size
     projection = np.random.default_rng(2).normal(size=width).astype(np.float32)
     # One row per pooling, which looks at the columns of that pooling only.
     rows = jnp.asarray(np.kron(np.eye(len(POOLING_MODES), dtype=np.float32), projection))
@@ -143,7 +143,7 @@ def test_what_stands_in_the_padding_does_not_matter_to_the_bit(pretrained):
     others_BL = np.where(
         MASK_BL,
         token_ids_BL,
-        np.random.default_rng(3).integers(0, pretrained.model_config.config.vocab_size, MASK_BL.shape),
+        np.random.default_rng(3).integers(0, pretrained.model_config.encoder.vocab_size, MASK_BL.shape),
     )
     found, other = (embed(model_config, pretrained.params, ids) for ids in (token_ids_BL, others_BL.astype(np.int32)))
     np.testing.assert_array_equal(found, other)
@@ -175,7 +175,7 @@ def test_every_place_of_the_papers_drops(pretrained):
     definition, shapes = define(pretrained.model_config)
     dropout_keys_B = jax.random.split(jax.random.key(0), 4)
     run = lambda params, dropout_keys_B: nnx.merge(definition, params)(token_ids_BL, LENGTHS_B, 0, dropout_keys_B)  # noqa: E731
-    places = 1 + 3 * pretrained.model_config.config.num_hidden_layers
+    places = 1 + 3 * pretrained.model_config.encoder.num_hidden_layers
     assert draws(jax.make_jaxpr(run)(shapes, dropout_keys_B).jaxpr) == places
     assert draws(jax.make_jaxpr(run)(shapes, None).jaxpr) == 0
 
@@ -184,7 +184,9 @@ def test_dropout_changes_a_sentence_with_its_key_alone():
     pretrained = load_pretrained(WEIGHTS / "tiny-bert")
     token_ids_BL, _ = random_tokens(pretrained)
     # One block is enough, and quick to compile.
-    model_config = replace(pretrained.model_config, config=replace(pretrained.model_config.config, num_hidden_layers=1))
+    model_config = replace(
+        pretrained.model_config, encoder=replace(pretrained.model_config.encoder, num_hidden_layers=1)
+    )
     encoder = {**pretrained.params["encoder"], "blocks": {0: pretrained.params["encoder"]["blocks"][0]}}
     definition, _ = define(model_config)
 
@@ -203,7 +205,7 @@ def test_dropout_changes_a_sentence_with_its_key_alone():
 
 def test_initial_params_follow_from_the_seed_and_have_the_defined_shapes():
     model_config = load_pretrained(WEIGHTS / "tiny-bert").model_config
-    model_config = replace(model_config, config=replace(model_config.config, num_hidden_layers=1))
+    model_config = replace(model_config, encoder=replace(model_config.encoder, num_hidden_layers=1))
     _, shapes = define(model_config)
     first, again, other = (initial_params(model_config, seed) for seed in (1, 1, 2))
     assert jax.tree.map(lambda x: (x.shape, x.dtype), first) == jax.tree.map(lambda x: (x.shape, x.dtype), shapes)
@@ -211,4 +213,4 @@ def test_initial_params_follow_from_the_seed_and_have_the_defined_shapes():
     tables = [np.asarray(params["encoder"]["token_embedding"]["embedding"]) for params in (first, other)]
     assert not np.array_equal(*tables)
     # 6,000 draws give the width of a normal distribution within 1 % (one standard deviation); the seed is fixed.
-    assert abs(tables[0].std() / model_config.config.initializer_range - 1) < 0.05
+    assert abs(tables[0].std() / model_config.encoder.initializer_range - 1) < 0.05

@@ -31,7 +31,7 @@ from minisbert.checkpoint.modules import (
     check_order,
     read_module,
 )
-from minisbert.checkpoint.router import Routes, read_router
+from minisbert.checkpoint.router import Router, read_router
 from minisbert.checkpoint.settings import Settings, encodable, read_json
 from minisbert.checkpoint.static_folder import length_limit, static_config
 from minisbert.checkpoint.tensors import inside
@@ -59,8 +59,8 @@ class ModelFolder:
     similarity_fn_name: str = "cosine"
     truncate_dim: int | None = None
     # Of a Router: how a route is chosen, and each route as a folder of its own. The rest is then the main route's.
-    routes: Routes | None = None
-    towers: dict[str, "ModelFolder"] = field(default_factory=dict)
+    router: Router | None = None
+    routes: dict[str, "ModelFolder"] = field(default_factory=dict)
     # Which file each setting came from, for `minisbert inspect`; and each module.
     sources: dict[str, str] = field(default_factory=dict)
     module_sources: tuple[str, ...] = ()
@@ -94,7 +94,7 @@ def read_folder(path: Path) -> ModelFolder:
         if len(routers) > 1:
             raise ModelFolderError(f"{file}: {len(routers)} Routers in the chain; expected one. Use another model.")
         folder = _read_routes(path, parts, routers[0]) if routers else _read_parts(path, parts, file)
-    for one in (folder, *folder.towers.values()):
+    for one in (folder, *folder.routes.values()):
         _read_model_settings(one)
     return folder
 
@@ -161,16 +161,16 @@ def _read_chain(file: Path) -> list[Part]:
 
 def _read_routes(path: Path, parts: list[Part], at: int) -> ModelFolder:
     """Each route as a chain of its own: what stands before the Router, the route's modules, what stands after."""
-    routes, chains = read_router(path, parts[at].path)
+    router, chains = read_router(path, parts[at].path)
     file = path / "modules.json"
-    towers = {name: _read_parts(path, [*parts[:at], *chain, *parts[at + 1 :]], file) for name, chain in chains.items()}
-    widths = {name: _embedding_width(tower) for name, tower in towers.items()}
+    routes = {name: _read_parts(path, [*parts[:at], *chain, *parts[at + 1 :]], file) for name, chain in chains.items()}
+    widths = {name: _embedding_width(one) for name, one in routes.items()}
     if len(set(widths.values())) > 1:
         raise ModelFolderError(
             f"{file}: the routes give embeddings of different widths, {widths}, which cannot be compared. Expected one "
             "width; use another model."
         )
-    return replace(towers[routes.main], routes=routes, towers=towers)
+    return replace(routes[router.main], router=router, routes=routes)
 
 
 def _embedding_width(folder: ModelFolder) -> int | None:

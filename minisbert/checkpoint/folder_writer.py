@@ -20,7 +20,7 @@ from minisbert.checkpoint.modules import (
     Pooling,
     WeightedLayerPooling,
 )
-from minisbert.checkpoint.router import ROUTER_FILE, Routes, routes_json
+from minisbert.checkpoint.router import ROUTER_FILE, Router, routes_json
 
 _PACKAGE = "sentence_transformers.models."
 
@@ -76,7 +76,7 @@ def write_chain(folder: ModelFolder, path: Path) -> list[Path]:
     return places
 
 
-def write_router(folder: ModelFolder, routes: Routes, structure: dict[str, list[str]], path: Path) -> None:
+def write_router(folder: ModelFolder, router: Router, structure: dict[str, list[str]], path: Path) -> None:
     """The settings files that tell of a Router, and the model's; the modules of the routes are there already.
 
     Args:
@@ -86,7 +86,7 @@ def write_router(folder: ModelFolder, routes: Routes, structure: dict[str, list[
     content = {
         "types": {module: _PACKAGE + module.rpartition("_")[2] for module in modules},
         "structure": structure,
-        "parameters": routes_json(routes),
+        "parameters": routes_json(router),
     }
     write_json(path / ROUTER_FILE, content)
     write_json(path / "modules.json", [{"idx": 0, "name": "0", "path": "", "type": _PACKAGE + "Router"}])

@@ -31,7 +31,7 @@ _MAPPING = re.compile(rf"\({_NAME}, {_NAME}\)")
 
 
 @dataclass(frozen=True)
-class Routes:
+class Router:
     """Which route a text takes.
 
     Args:
@@ -56,8 +56,8 @@ class Routes:
             InputError: no route fits, and which there are.
 
         Example:
-            >>> routes = Routes(("query", "document"), default="document")
-            >>> routes.of("query"), routes.of(None)
+            >>> router = Router(("query", "document"), default="document")
+            >>> router.of("query"), router.of(None)
             ('query', 'document')
         """
         table = {(a_task, modality): route for a_task, modality, route in self.mappings}
@@ -79,7 +79,7 @@ class Routes:
         return ", ".join(f"task {task!r} -> {route!r}" for task, _, route in self.mappings)
 
 
-def read_router(folder: Path, relative: str) -> tuple[Routes, dict[str, list[Part]]]:
+def read_router(folder: Path, relative: str) -> tuple[Router, dict[str, list[Part]]]:
     """A Router's routes, and the modules of each.
 
     Args:
@@ -164,7 +164,7 @@ def _chain(route: str, modules: Any, kinds: dict[str, str], relative: str, file:
     return [Part(kinds[module], f"{relative}/{module}" if relative not in ("", ".") else module) for module in modules]
 
 
-def _read_parameters(settings: Settings, names: tuple[str, ...]) -> Routes:
+def _read_parameters(settings: Settings, names: tuple[str, ...]) -> Router:
     settings.known(["default_route", "allow_empty_key", "route_mappings"])
     default = settings.choice("default_route", [*names, None], default=None, why="the routes of 'structure', or null")
     if settings.flag("allow_empty_key", default=True) and default is None:
@@ -182,16 +182,16 @@ def _read_parameters(settings: Settings, names: tuple[str, ...]) -> Routes:
         task, modality = (None if text == "None" else text[1:-1] for text in found.groups())
         mappings.append((task, modality, route))
     settings.finish()
-    return Routes(names, default, tuple(mappings))
+    return Router(names, default, tuple(mappings))
 
 
 def _mappings(settings: Settings) -> dict[str, Any]:
     return _objects(settings, "route_mappings", "an object of (task, modality) to route, or null")
 
 
-def routes_json(routes: Routes) -> dict[str, Any]:
+def routes_json(router: Router) -> dict[str, Any]:
     """The 'parameters' of router_config.json."""
-    content: dict[str, Any] = {"default_route": routes.default, "allow_empty_key": routes.default is not None}
-    if routes.mappings:  # sentence-transformers before 5.4 does not know the key
-        content["route_mappings"] = {str((task, modality)): route for task, modality, route in routes.mappings}
+    content: dict[str, Any] = {"default_route": router.default, "allow_empty_key": router.default is not None}
+    if router.mappings:  # sentence-transformers before 5.4 does not know the key
+        content["route_mappings"] = {str((task, modality)): route for task, modality, route in router.mappings}
     return content

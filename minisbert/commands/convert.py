@@ -62,8 +62,8 @@ def convert(
         raise InputError(f"{target}: is or holds the source itself, and would be replaced. Choose another --out.")
     model = load_pretrained(path, put=lambda name, array: array)  # stays in NumPy, off every device
     folder = model.folder
-    if folder.routes is not None or folder.model_type == "static":
-        kind = "a Router, with a model a route" if folder.routes else "a static model, a single table"
+    if folder.router is not None or folder.model_type == "static":
+        kind = "a Router, with a model a route" if folder.router else "a static model, a single table"
         raise InputError(f"{path}: is {kind}. Expected one transformer; there is nothing to convert here.")
     is_converted = (folder.transformer_path / CONVERTED).is_file()
     if is_converted and not back:
@@ -79,7 +79,7 @@ def convert(
             write_tensors(here / WEIGHTS, encoder_tensors(model))
             count = _compare(here, model)
         else:
-            write_converted(here, replace(model.leftover, params=flatten(model.params["encoder"])))
+            write_converted(here, replace(model.original, params=flatten(model.params["encoder"])))
             count = _compare(folder.transformer_path, _read_again(here, model))
     print(f"{target}\nThe original and the converted weights were compared: {count} tensors, the same to the bit.")
     return 0
@@ -108,7 +108,7 @@ def _read_again(folder: Path, model: "Pretrained") -> "Pretrained":
 
     shapes = {name: array.shape for name, array in flatten(model.params["encoder"]).items()}
     written = read_converted(folder, shapes)
-    return replace(model, params={"encoder": nest(written.params)}, leftover=replace(written, params={}))
+    return replace(model, params={"encoder": nest(written.params)}, original=replace(written, params={}))
 
 
 def _compare(original: Path, converted: "Pretrained") -> int:

@@ -66,8 +66,8 @@ def describe(path: Path) -> dict[str, Any]:
         "source": _manifest(path),
         "notes": folder.notes,
         **_describe_chain(folder, path),
-        "default_route": folder.routes and folder.routes.default,
-        "routes": {route: _describe_chain(tower, path) for route, tower in folder.towers.items()},
+        "default_route": folder.router and folder.router.default,
+        "routes": {name: _describe_chain(route, path) for name, route in folder.routes.items()},
     }
 
 
@@ -81,8 +81,8 @@ def _describe_chain(folder: "ModelFolder", path: Path) -> dict[str, Any]:
 
     model_config = read_model_config(folder)
     # The encoder without its weights: it answers for its settings as it would when computing.
-    alone = replace(folder, routes=None, towers={})
-    encoder = SentenceEncoder(Pretrained(alone, model_config, {}, Tokenizer.from_folder(folder), {}))
+    alone = replace(folder, router=None, routes={})
+    encoder = SentenceEncoder.from_model(Pretrained(alone, model_config, {}, Tokenizer.from_folder(folder), {}))
     shapes = [leaf.shape for leaf in flatten(define(model_config)[1]).values()]
     return {
         "repr": repr(encoder),
@@ -202,7 +202,7 @@ def _settings(encoder: "SentenceEncoder") -> list[tuple[str, Any, str]]:
     """(name, value, file) of every setting; "default" where no file says anything."""
     folder = encoder.pretrained.folder
     rows = [(name, value, folder.sources[name]) for name, value in folder.config.items()]
-    defaults = dataclasses.asdict(encoder.model_config.config)
+    defaults = dataclasses.asdict(encoder.model_config.encoder)
     rows += [(name, value, "default") for name, value in defaults.items() if name not in folder.config]
     for module, source in zip(folder.modules, folder.module_sources, strict=True):
         name = type(module).__name__

@@ -293,7 +293,7 @@ def _untrained(encoder: "SentenceEncoder", seed: int) -> "SentenceEncoder":
     from minisbert.sentence_model import initial_params
 
     pretrained = replace(encoder.pretrained, params=initial_params(encoder.model_config, seed))
-    return SentenceEncoder(pretrained)
+    return SentenceEncoder.from_model(pretrained)
 
 
 def _cross_encoder(

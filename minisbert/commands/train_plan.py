@@ -39,12 +39,12 @@ def print_plan(
     check_settings(config, "float32", task.losses)
     folder = read_folder(locate(model, offline=offline))
     model_config: Any = read_model_config(folder)
-    max_positions = model_config.config.positions
+    max_positions = model_config.encoder.max_positions
     length = max_seq_length or min(folder.max_seq_length or max_positions, max_positions)
     if not 1 <= length <= max_positions:
         raise InputError(f"max_seq_length is {length}. Expected 1 to {max_positions}.")
     if cross_encoder:
-        model_config = CrossEncoderConfig(model_config.model_type, model_config.config, num_labels or 1)
+        model_config = CrossEncoderConfig(model_config.model_type, model_config.encoder, num_labels or 1)
     planned = plan(
         model_config,
         config,

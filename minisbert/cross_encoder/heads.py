@@ -73,7 +73,7 @@ class Head(nnx.Module):
     """
 
     def __init__(self, model_config: Any, *, dtype: Any, rngs: nnx.Rngs):
-        config, form = model_config.config, HEADS[model_config.model_type]
+        config, form = model_config.encoder, HEADS[model_config.model_type]
         init = nnx.initializers.normal(config.initializer_range)
         accum_dtype = jnp.promote_types(dtype, jnp.float32)
         width, rate = config.hidden_size, model_config.classifier_dropout

@@ -27,7 +27,7 @@ class CrossEncoderConfig:
     """What the model consists of: an encoder family with its Config, and a head with C labels."""
 
     model_type: str
-    config: Any
+    encoder: Any
     num_labels: int
     classifier_dropout: float | None = None  # None: the rate of the hidden layers
 
@@ -37,7 +37,7 @@ class CrossEncoderModel(nnx.Module):
 
     def __init__(self, model_config: CrossEncoderConfig, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
         self.model_config = model_config
-        self.encoder = FAMILIES[model_config.model_type].Encoder(model_config.config, dtype=dtype, rngs=rngs)
+        self.encoder = FAMILIES[model_config.model_type].Encoder(model_config.encoder, dtype=dtype, rngs=rngs)
         self.head = Head(model_config, dtype=dtype, rngs=rngs)
 
     def __call__(self, token_ids_BL: jax.Array, lengths_B: jax.Array, first_lengths_B: jax.Array) -> jax.Array:
@@ -76,7 +76,7 @@ class CrossEncoderModel(nnx.Module):
         start_PT = jnp.minimum(start_PT, segmentation_PL.shape[1] - 1)
         first_PTD = jnp.take_along_axis(hidden_PLD, start_PT[:, :, None], axis=1)
         # The encoder's dropout has folded 0 (embeddings) to `num_hidden_layers` into the keys.
-        return self.head(first_PTD, fold(dropout_keys_PT, self.model_config.config.num_hidden_layers + 1))
+        return self.head(first_PTD, fold(dropout_keys_PT, self.model_config.encoder.num_hidden_layers + 1))
 
 
 @cache

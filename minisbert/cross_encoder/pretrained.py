@@ -57,12 +57,12 @@ class PretrainedCrossEncoder:
     params: dict[Any, Any]  # nested dict of arrays, float32: {"encoder", "head"}
     tokenizer: Tokenizer
     tokenizer_files: dict[str, bytes]
-    leftover: Converted = field(default_factory=lambda: Converted({}))  # carried tensors, original names and dtypes
+    original: Converted = field(default_factory=lambda: Converted({}))  # carried tensors, original names and dtypes
 
     @property
     def max_positions(self) -> int:
         """The longest row of tokens the encoder takes."""
-        return self.model_config.config.positions
+        return self.model_config.encoder.max_positions
 
 
 def load_cross_encoder(path: Path) -> PretrainedCrossEncoder:
@@ -120,9 +120,9 @@ def with_fresh_head(encoder: Pretrained, num_labels: int, seed: int) -> Pretrain
     if num_labels > limits.LABELS:
         raise InputError(f"num_labels is {num_labels}. Expected at most {limits.LABELS}.")
     given = encoder.folder
-    if given.routes is not None:
+    if given.router is not None:
         raise ModelFolderError(
-            f"{given.path}: has a Router with the routes {', '.join(given.routes.names)}. Expected one transformer; use "
+            f"{given.path}: has a Router with the routes {', '.join(given.router.names)}. Expected one transformer; use "
             "another model."
         )
     file = given.transformer_path / "config.json"
@@ -130,7 +130,7 @@ def with_fresh_head(encoder: Pretrained, num_labels: int, seed: int) -> Pretrain
     settings = Settings(given.config, file)
     dropout = classifier_dropout(settings)
     settings.finish()
-    model_config = CrossEncoderConfig(given.model_type, encoder.model_config.config, num_labels, dropout)
+    model_config = CrossEncoderConfig(given.model_type, encoder.model_config.encoder, num_labels, dropout)
     not_ours = ("dtype", "torch_dtype", "num_labels", "problem_type", "id2label", "label2id", "sentence_transformers")
     config = {key: value for key, value in given.config.items() if key not in not_ours}
     config |= {
@@ -150,12 +150,12 @@ def with_fresh_head(encoder: Pretrained, num_labels: int, seed: int) -> Pretrain
     _check_tokenizer(encoder.tokenizer, folder, model_config)
     head = {f"head.{name}": leaf for name, leaf in flatten(initial_head(model_config, seed)).items()}
     for rule in HEADS[given.model_type].rules:
-        pooler = encoder.leftover.passthrough.get(rule.parts[0]) if rule.parts[0].startswith(_POOLER) else None
+        pooler = encoder.original.passthrough.get(rule.parts[0]) if rule.parts[0].startswith(_POOLER) else None
         if pooler is not None and pooler.shape == head[rule.path].shape and np.isfinite(pooler).all():
             head[rule.path] = jnp.asarray(pooler.T if rule.transpose else pooler, jnp.float32)
     params = {"encoder": encoder.params["encoder"], **nest(head)}
     # In the file the encoder's names, the pooler's among them, have the family's prefix; the classifier's have none.
-    names = export(Converted(flatten(params)), _rules(given.model_type), layers=model_config.config.num_hidden_layers)
+    names = export(Converted(flatten(params)), _rules(given.model_type), layers=model_config.encoder.num_hidden_layers)
     renamed = {name: family.PREFIX + name for name in names if not name.startswith("classifier.")}
     return PretrainedCrossEncoder(
         CrossEncoderFolder(folder, num_labels, default_activation(num_labels), dropout),
@@ -174,13 +174,13 @@ def save_cross_encoder(model: PretrainedCrossEncoder, target: Path) -> None:
         InputError: the target is a file, or a folder with something else than a model in it.
         WriteError: the disk is full or not writable; the target is as it was.
     """
-    converted = replace(model.leftover, params=flatten(model.params))
+    converted = replace(model.original, params=flatten(model.params))
     with staged_folder(Path(target).absolute()) as staging:
         write_cross_encoder_settings(model.pair, staging, model.tokenizer_files)
         if "tokenizer.json" not in model.tokenizer_files:
             (staging / "tokenizer.json").write_text(model.tokenizer.backend.to_str(pretty=True), encoding="utf-8")
         tensors = export(
-            converted, _rules(model.model_config.model_type), layers=model.model_config.config.num_hidden_layers
+            converted, _rules(model.model_config.model_type), layers=model.model_config.encoder.num_hidden_layers
         )
         write_tensors(staging / "model.safetensors", tensors)
 
@@ -207,14 +207,14 @@ def _check_tokenizer(tokenizer: Tokenizer, folder: ModelFolder, model_config: Cr
             f"{folder.transformer_path}: the settings ask for lower case, tokenizer.json does not lower-case. A "
             "cross-encoder's folder can say so in tokenizer.json only; expected a lower-casing normalizer there."
         )
-    if tokenizer.largest_id() >= model_config.config.vocab_size:
+    if tokenizer.largest_id() >= model_config.encoder.vocab_size:
         raise ModelFolderError(
             f"{tokenizer.where}: gives ids up to {tokenizer.largest_id()}, but config.json's vocab_size is "
-            f"{model_config.config.vocab_size}. The tokenizer is another model's; fetch the model again."
+            f"{model_config.encoder.vocab_size}. The tokenizer is another model's; fetch the model again."
         )
-    if getattr(model_config.config, "type_vocab_size", 2) < 2:
+    if getattr(model_config.encoder, "type_vocab_size", 2) < 2:
         raise ModelFolderError(
-            f"{file}: 'type_vocab_size' is {model_config.config.type_vocab_size}. Expected at least 2: a cross-encoder marks "
+            f"{file}: 'type_vocab_size' is {model_config.encoder.type_vocab_size}. Expected at least 2: a cross-encoder marks "
             "the second text as segment 1. Use another model."
         )
 

@@ -50,7 +50,7 @@ class Config:
     initializer_range: float = 0.02
 
     @property
-    def positions(self) -> int:
+    def max_positions(self) -> int:
         """The longest input in tokens, special tokens included."""
         return self.max_position_embeddings
 
@@ -179,7 +179,7 @@ class Encoder(nnx.Module):
         """hidden_BLD of every layer, layer 0 what goes into the first block.
 
         Args:
-            token_ids_BL: rows of the token table; L is at most `config.positions`.
+            token_ids_BL: rows of the token table; L is at most `config.max_positions`.
             mask_BL: True = real token; or mask_BQK, who may look at whom (see attention.py).
             segment_ids_BL: ignored; ModernBERT has no segments.
             dropout_keys_BL: one dropout key per token, None for inference.

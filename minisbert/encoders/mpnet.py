@@ -39,13 +39,13 @@ class Config:
     max_position_embeddings: int
     relative_attention_num_buckets: int = 32
     hidden_act: str = "gelu"
-    layer_norm_eps: float = 1e-5
+    layer_norm_eps: float = 1e-12
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
     initializer_range: float = 0.02
 
     @property
-    def positions(self) -> int:
+    def max_positions(self) -> int:
         """The longest input in tokens: the table's first rows, up to the padding row, are no positions."""
         return self.max_position_embeddings - PADDING_ID - 1
 
@@ -148,7 +148,7 @@ class Encoder(nnx.Module):
         """hidden_BLD of every layer, layer 0 what goes into the first block.
 
         Args:
-            token_ids_BL: rows of the token table; L is at most `config.positions`.
+            token_ids_BL: rows of the token table; L is at most `config.max_positions`.
             mask_BL: True = real token; or mask_BQK, who may look at whom (see attention.py).
             segment_ids_BL: ignored; MPNet has no segments.
             dropout_keys_BL: one dropout key per token, None for inference.

@@ -35,7 +35,7 @@ class Config:
     initializer_range: float = 1.0  # as sentence-transformers starts a fresh table
 
     @property
-    def positions(self) -> int:
+    def max_positions(self) -> int:
         """The longest input in tokens: as long as memory allows."""
         return limits.TOKENS
 

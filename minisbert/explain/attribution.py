@@ -112,7 +112,7 @@ def explain(encoder: SentenceEncoder, a: str, b: str) -> Explanation:
         raise InputError(
             f"encoder is {short_repr(encoder)}. Expected a SentenceEncoder; a cross-encoder has no embeddings."
         )
-    encoder = encoder.tower()
+    encoder = encoder.route()
     refuse_unsummed(encoder)
     check_text("a", a)
     check_text("b", b)
@@ -207,7 +207,7 @@ def sentence_attention(encoder: SentenceEncoder, text: str) -> Attention:
         raise InputError(
             f"encoder is {short_repr(encoder)}. Expected a SentenceEncoder; for pairs take cross_encoder_attention."
         )
-    encoder = encoder.tower()
+    encoder = encoder.route()
     if encoder.model_config.model_type == "static":
         raise InputError("a static model has no attention: its embedding is the mean of its tokens' own.")
     check_text("text", text)

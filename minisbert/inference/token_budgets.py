@@ -28,7 +28,7 @@ def budgets_file() -> Path:
 
 def machine_and_model(model_config: Any, compute_dtype: str) -> str:
     """What a budget was measured for: the devices here, the size of the model, the numbers it computes with."""
-    devices, config = jax.local_devices(), model_config.config
+    devices, config = jax.local_devices(), model_config.encoder
     here = f"{jax.default_backend()}, {devices[0].device_kind}, {len(devices)} device{'s' * (len(devices) > 1)}"
     size = f"{model_config.model_type} {getattr(config, 'num_hidden_layers', 0)} x {config.hidden_size}"
     return f"{here}, {size}, {compute_dtype}"

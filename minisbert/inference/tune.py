@@ -56,7 +56,8 @@ def token_rates(
             f"there are {len(texts)} sentences and {len(budgets)} budgets. Expected some of each to measure."
         )
     encoders = {
-        budget: SentenceEncoder(pretrained, compute_dtype=compute_dtype, token_budget=budget) for budget in budgets
+        budget: SentenceEncoder.from_model(pretrained, compute_dtype=compute_dtype, token_budget=budget)
+        for budget in budgets
     }
     tokens = sum(count.kept for count in next(iter(encoders.values())).token_counts(texts))
     for budget, encoder in encoders.items():

@@ -33,26 +33,26 @@ def fingerprint(encoder: Any) -> str:
             f"encoder is {short_repr(encoder)}. Expected a SentenceEncoder; for another kind of model write Index(encoder, "
             "fingerprint='a name of yours')."
         )
-    routes = encoder.pretrained.folder.routes
-    digest = hashlib.sha256(b"" if routes is None else repr(routes).encode())
-    for tower in encoder.towers.values() or [encoder]:
-        _add(digest, tower, encoder)
+    router = encoder.pretrained.folder.router
+    digest = hashlib.sha256(b"" if router is None else f"Routes{repr(router).removeprefix('Router')}".encode())
+    for route in encoder.routes.values() or [encoder]:
+        _add(digest, route, encoder)
     return digest.hexdigest()
 
 
-def _add(digest: Any, tower: SentenceEncoder, model: SentenceEncoder) -> None:
+def _add(digest: Any, route: SentenceEncoder, model: SentenceEncoder) -> None:
     """All that decides the embeddings of one encoder with the modules after it; prompts and the like are the model's."""
-    model_config = tower.model_config
+    model_config = route.model_config
     settings = {
-        "model_config": (model_config.model_type, model_config.config, model_config.modules),
-        "compute_dtype": tower.compute_dtype,
-        "max_seq_length": tower.max_seq_length,
+        "model_config": (model_config.model_type, model_config.encoder, model_config.modules),
+        "compute_dtype": route.compute_dtype,
+        "max_seq_length": route.max_seq_length,
         "prompts": (sorted(model.prompts.items()), model.default_prompt_name),
         "truncate_dim": model.truncate_dim,
-        "tokenizer": tower.tokenizer.backend.to_str(),
+        "tokenizer": route.tokenizer.backend.to_str(),
     }
     digest.update(repr(settings).encode())
-    for name, leaf in sorted(flatten(tower.forward.params).items()):
+    for name, leaf in sorted(flatten(route.forward.params).items()):
         array = np.ascontiguousarray(np.asarray(leaf))
         digest.update(f"\n{name} {array.dtype} {array.shape} ".encode())
         digest.update(array.tobytes())

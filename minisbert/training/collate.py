@@ -49,9 +49,7 @@ def train_batch(
     return batch_arrays(batch, rows, where, hashes_SB), cut
 
 
-def batch_arrays(
-    batch: Batch, rows: PackedTexts, where: np.ndarray, hashes_SB: np.ndarray | None = None
-) -> TrainBatch:
+def batch_arrays(batch: Batch, rows: PackedTexts, where: np.ndarray, hashes_SB: np.ndarray | None = None) -> TrainBatch:
     """Packed rows with what the step needs to know of each text: its example, its column, its place, its targets."""
     index_SB = where.reshape(-1, len(batch.rows_B))
     S, B = index_SB.shape

@@ -73,7 +73,9 @@ def initial_adapters(base_params: Tree, rank: int, targets: Sequence[str], key: 
         row = TARGETS[target]
         paths = sorted(path for path in flat if re.search(row.path, path))
         if not paths:
-            raise InputError(f"lora_targets has {target!r}, but the model has no such matrix. Expected others; leave it out.")
+            raise InputError(
+                f"lora_targets has {target!r}, but the model has no such matrix. Expected others; leave it out."
+            )
         for path in paths:
             key, own = jax.random.split(key)
             inputs, outputs = flat[path].shape[0], flat[path].shape[1] // row.parts

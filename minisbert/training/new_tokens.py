@@ -150,8 +150,8 @@ def _with(encoder: SentenceEncoder, params: Any, tokenizer: Tokenizer, content: 
     model = encoder.pretrained
     files = {name: file for name, file in model.tokenizer_files.items() if name not in _STALE_FILES}
     files["tokenizer.json"] = content
-    old_rows = model.model_config.config.vocab_size
-    passthrough = model.leftover.passthrough
+    old_rows = model.model_config.encoder.vocab_size
+    passthrough = model.original.passthrough
     # A language model's head on the old vocabulary: not computed here, and of the wrong size from now on.
     heads = sorted(name for name, array in passthrough.items() if rows != old_rows and old_rows in array.shape)
     if heads:
@@ -168,12 +168,12 @@ def _with(encoder: SentenceEncoder, params: Any, tokenizer: Tokenizer, content: 
     grown = replace(
         model,
         folder=folder,
-        model_config=replace(model.model_config, config=replace(model.model_config.config, vocab_size=rows)),
+        model_config=replace(model.model_config, encoder=replace(model.model_config.encoder, vocab_size=rows)),
         params=params,
         tokenizer=tokenizer,
         tokenizer_files=files,
-        leftover=replace(
-            model.leftover, passthrough={name: passthrough[name] for name in passthrough if name not in heads}
+        original=replace(
+            model.original, passthrough={name: passthrough[name] for name in passthrough if name not in heads}
         ),
     )
-    return SentenceEncoder(grown, token_budget=encoder.shapes.token_budget)
+    return SentenceEncoder.from_model(grown, token_budget=encoder.shapes.token_budget)

@@ -154,7 +154,7 @@ def plan(
     Raises:
         InputError: a set-up that training refuses too.
     """
-    check_setup(mesh, layout, config.batch_size, model_config.config)
+    check_setup(mesh, layout, config.batch_size, model_config.encoder)
     definition, params = task.define(model_config, COMPUTE_DTYPES[config.compute_dtype])
     loss, data_devices = task.losses[config.loss], mesh.shape[AXIS]
     _, optimizer, _ = optimizer_for(config, config.max_steps or 1_000 * config.accumulate)
@@ -193,7 +193,7 @@ def plan(
     other = max(data_devices, config.batch_size // 2 // data_devices * data_devices)
     other = other if other < config.batch_size else 2 * config.batch_size
     slope = (needed - activations(other)[0]) / (config.batch_size - other)
-    forward = forward_flops(params, model_config.config.num_hidden_layers, P, L)
+    forward = forward_flops(params, model_config.encoder.num_hidden_layers, P, L)
     sees_batch = config.loss == "multiple_negatives_ranking"
     return Plan(
         config=config,

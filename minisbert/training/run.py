@@ -74,7 +74,7 @@ class Run:
         check_bool("keep_encoder", keep_encoder)
         self.task = task_for(encoder)
         check_settings(config, encoder.compute_dtype, self.task.losses)
-        check_setup(mesh, layout, config.batch_size, encoder.model_config.config)
+        check_setup(mesh, layout, config.batch_size, encoder.model_config.encoder)
         self.ordered = config.reduction == "ordered"
         if self.ordered:
             check_blocks(config.blocks, mesh.size, layout, lora=config.lora_rank is not None)

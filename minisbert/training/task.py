@@ -103,7 +103,7 @@ def task_for(model: Any) -> TrainingTask:
     Raises:
         InputError: the model cannot be trained, or has a Router.
     """
-    if routes := getattr(model, "routes", None) or getattr(model, "towers", None):
+    if routes := getattr(model, "routes", None):
         raise InputError(
             f"model has a Router with the routes {', '.join(routes)}. Expected a single model, whose text columns share "
             "its weights: train one route by itself, put it back, and save the whole model."

@@ -67,7 +67,7 @@ def main() -> None:
     options = parser.parse_args()
     encoder = SentenceEncoder.load(options.model)
     B, L = options.rows, options.length
-    config = encoder.pretrained.model_config.config
+    config = encoder.pretrained.model_config.encoder
     table = parts(config, B, L)
     ids, lengths = np.full((B, L), 1000, np.int32), np.full(B, L, np.int32)
     forward = encoder.forward

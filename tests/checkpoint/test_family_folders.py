@@ -259,7 +259,7 @@ def test_a_layer_too_many_in_config_json(family, folder):
     key = next(key for key in ("num_hidden_layers", "n_layers") if key in settings(family))
     edit("config.json", **{key: 7})(folder)
     if family == "albert":
-        assert load_pretrained(folder).model_config.config.num_hidden_layers == 7
+        assert load_pretrained(folder).model_config.encoder.num_hidden_layers == 7
     else:
         refused(lambda: load_pretrained(folder), MODEL, "layer", ".6.")
 

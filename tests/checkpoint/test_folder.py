@@ -309,7 +309,7 @@ def test_the_numbers_of_config_that_are_fine(model):
     edit("config.json", pad_token_id=None, is_decoder=False, pruned_heads={}, hidden_dropout_prob=0, torch_dtype="x")(
         folder
     )
-    assert load_pretrained(folder).model_config.config.hidden_dropout_prob == 0
+    assert load_pretrained(folder).model_config.encoder.hidden_dropout_prob == 0
 
 
 # --- modules.json --------------------------------------------------------------------------------------------------

@@ -17,9 +17,9 @@ from safetensors.numpy import load_file, save_file
 from test_folder import BROKEN_JSON, EVIL_NAMES, HUGE, LEAVES, MODEL, Evil, J, both, drop, edit, refused, remove, write
 
 from minisbert import CrossEncoder, SentenceEncoder
-from minisbert.checkpoint.router import Routes
+from minisbert.checkpoint.router import Router
 from minisbert.errors import InputError
-from minisbert.pretrained import join_towers, load_pretrained
+from minisbert.pretrained import join_routes, load_pretrained
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 BROKEN = ["empty", "not UTF-8", "deep lists", "null", "list of numbers"]  # one reader reads them all: test_folder.py
@@ -272,7 +272,7 @@ def renamed(route: str) -> Change:
 
 
 def narrower(folder: Path) -> None:
-    """A query's tower of another width than the documents'."""
+    """A query's route of another width than the documents'."""
     save_file({"embedding.weight": np.ascontiguousarray(TABLE[:, :20])}, folder / Q / MODEL)
 
 
@@ -296,7 +296,7 @@ CASES = [
     ],
     *[bad(f"type is {t!r}", kind_of(Q, t), R, Q) for t in (*EVIL_NAMES, None, 3, ["x"], {"x": 1})],
     bad("a Router in a Router", kind_of(Q, ROUTER["type"]), R, Q, "Router"),
-    bad("a sparse tower", kind_of(Q, "sentence_transformers.sparse_encoder.modules.SpladePooling"), R, "Splade"),
+    bad("a sparse route", kind_of(Q, "sentence_transformers.sparse_encoder.modules.SpladePooling"), R, "Splade"),
     *[
         bad(f"a module's folder is {path!r}", both(kind_of(path, "x"), route("query", [path])), R)
         for path in (*LEAVES, "", ".", "a/b")
@@ -323,9 +323,9 @@ CASES = [
     bad("routes of different widths", narrower, "modules.json", "'query': 20", "'document': 24"),
     bad("no router_config.json", remove(R), R),
     bad("no folder of a module", remove(Q), Q),
-    bad("a tower without weights", remove(f"document_0_Transformer/{MODEL}"), "document_0_Transformer", MODEL),
-    bad("a tower's activation", edit("document_0_Transformer/config.json", hidden_act="x"), "document_0", "hidden_act"),
-    bad("a tower's width", edit("document_3_LayerNorm/config.json", dimension=3), "document_3_LayerNorm", "dimension"),
+    bad("a route without weights", remove(f"document_0_Transformer/{MODEL}"), "document_0_Transformer", MODEL),
+    bad("a route's activation", edit("document_0_Transformer/config.json", hidden_act="x"), "document_0", "hidden_act"),
+    bad("a route's width", edit("document_3_LayerNorm/config.json", dimension=3), "document_3_LayerNorm", "dimension"),
     *[bad(f"it is {how}", write(R, BROKEN_JSON[how]), R) for how in BROKEN],
 ]
 
@@ -371,17 +371,17 @@ def test_an_unknown_route_is_refused_when_it_is_asked_for(tmp_path):
     refused(lambda: encoder.encode("a"), "task is None", "'query', 'document'", kind=InputError)
     assert encoder.encode_query("a").shape == (24,)
     with pytest.raises(InputError, match="for task 'find' -> 'query'"):
-        Routes(("query",), mappings=(("find", "text", "query"),)).of("x")
+        Router(("query",), mappings=(("find", "text", "query"),)).of("x")
 
 
 def test_towers_that_cannot_be_joined():
     static, layers, bert = (load_pretrained(WEIGHTS / f"tiny-{name}") for name in ("static", "layers", "bert"))
-    refused(lambda: join_towers({"query": static, "document": bert}), "'query': 24", "'document': 32")
-    refused(lambda: join_towers({}), "join_towers")
-    refused(lambda: join_towers({"../query": static}), "'../query'")
-    refused(lambda: join_towers({"query": static}, default="document"), "'document'", "query")
-    router = join_towers({"query": static, "document": layers})
-    refused(lambda: join_towers({"query": router}), "Router")
+    refused(lambda: join_routes({"query": static, "document": bert}), "'query': 24", "'document': 32")
+    refused(lambda: join_routes({}), "join_routes")
+    refused(lambda: join_routes({"../query": static}), "'../query'")
+    refused(lambda: join_routes({"query": static}, default="document"), "'document'", "query")
+    router = join_routes({"query": static, "document": layers})
+    refused(lambda: join_routes({"query": router}), "Router")
 
 
 def test_a_router_where_one_encoder_is_wanted():

@@ -38,7 +38,7 @@ def twin_logits(encoder: CrossEncoder, pairs) -> np.ndarray:
     tokens = encoder.tokenize(pairs)
     family = {"bert": reference.bert, "mpnet": reference.mpnet}[encoder.model_config.model_type]
     params = jax.tree.map(np.asarray, encoder.pretrained.params)
-    return twin.logits(family, params, encoder.model_config.config, tokens.ids, tokens.first_lengths)
+    return twin.logits(family, params, encoder.model_config.encoder, tokens.ids, tokens.first_lengths)
 
 
 # --- numbers -------------------------------------------------------------------------------------------------------
@@ -316,7 +316,7 @@ def test_berts_pretrained_pooler_is_kept():
     pooler = np.random.default_rng(0).normal(size=(32, 32)).astype(np.float32)
     passthrough = {"pooler.dense.weight": pooler, "pooler.dense.bias": pooler[0]}
     bi_encoder.pretrained = replace(
-        bi_encoder.pretrained, leftover=replace(bi_encoder.pretrained.leftover, passthrough=passthrough)
+        bi_encoder.pretrained, original=replace(bi_encoder.pretrained.original, passthrough=passthrough)
     )
     dense = CrossEncoder.from_encoder(bi_encoder).pretrained.params["head"]["dense"]
     np.testing.assert_array_equal(dense["kernel"], pooler.T)
@@ -329,7 +329,7 @@ def test_berts_pretrained_pooler_is_kept():
 def test_dropout_of_the_head(family, of_its_own, drops):
     """BERT has a rate of its own, the hidden layers' where it has none; MPNet always the hidden layers'."""
     model_config = replace(model(family).model_config, classifier_dropout=of_its_own)
-    first_BTD = jnp.ones((3, 1, model_config.config.hidden_size))
+    first_BTD = jnp.ones((3, 1, model_config.encoder.hidden_size))
     definition, _ = define_cross_encoder(model_config)
     head = nnx.merge(definition, model(family).pretrained.params).head
     keys_BT = jax.random.split(jax.random.key(0), (3, 1))

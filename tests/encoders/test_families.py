@@ -43,7 +43,7 @@ class Model:
     def __init__(self, family: str):
         pretrained = load_pretrained(tiny(family))
         self.family = family
-        self.config = pretrained.model_config.config
+        self.config = pretrained.model_config.encoder
         self.params = jax.tree.map(np.asarray, pretrained.params["encoder"])
         self.padding = pretrained.folder.config["pad_token_id"]
         model = self.encoder(np.float32)
@@ -105,7 +105,7 @@ def test_float32_is_the_twin_up_to_rounding(model):
 
 
 def test_the_longest_sentence_is_the_twins(model):
-    mask_BL = np.ones((4, model.config.positions), bool)
+    mask_BL = np.ones((4, model.config.max_positions), bool)
     token_ids_BL = model.random_tokens(mask_BL)
     np.testing.assert_allclose(
         model.run(token_ids_BL, mask_BL), model.twin(token_ids_BL, mask_BL), rtol=0, atol=FLOAT32
@@ -123,7 +123,7 @@ def test_the_gradient_with_respect_to_padding_is_exactly_zero(model):
     assert np.abs(tokens_VD[np.unique(token_ids_BL[mask_BL])]).max(axis=1).min() > 0
     if "position_embedding" in gradient:
         positions_LD = gradient["position_embedding"]["embedding"]
-        first = model.config.max_position_embeddings - model.config.positions  # rows before it are no positions
+        first = model.config.max_position_embeddings - model.config.max_positions  # rows before it are no positions
         assert np.abs(positions_LD[first : first + 9]).max(axis=1).min() > 0
         assert np.abs(np.delete(positions_LD, slice(first, first + 9), axis=0)).max() == 0
     # Every other parameter takes part: nothing was read and then left out of the computation. (The bias of the keys
@@ -146,7 +146,7 @@ def test_padding_changes_nothing(model):
     others_BL = np.where(MASK_BL, token_ids_BL, others_BL)
     np.testing.assert_array_equal(model.run(others_BL, MASK_BL)[MASK_BL], found[MASK_BL])
     # More padding: another shape, the same up to rounding.
-    more = ((0, 0), (0, model.config.positions - L))
+    more = ((0, 0), (0, model.config.max_positions - L))
     longer = model.run(np.pad(token_ids_BL, more, constant_values=model.padding), np.pad(MASK_BL, more))[:, :L]
     np.testing.assert_allclose(longer[MASK_BL], found[MASK_BL], rtol=0, atol=ACROSS_SHAPES)
     means = [(x * MASK_BL[:, :, None]).sum(axis=1) / LENGTHS_B[:, None] for x in (longer, found)]

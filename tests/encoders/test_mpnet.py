@@ -42,7 +42,7 @@ def pretrained():
 
 @pytest.fixture(scope="module")
 def config(pretrained):
-    return pretrained.model_config.config
+    return pretrained.model_config.encoder
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_float32_is_the_twin_up_to_rounding(config, params, run):
 
 
 def test_the_longest_sentence_is_the_twins(config, params, run):
-    token_ids_BL = np.random.default_rng(4).integers(2, config.vocab_size, (4, config.positions))
+    token_ids_BL = np.random.default_rng(4).integers(2, config.vocab_size, (4, config.max_positions))
     mask_BL = np.ones_like(token_ids_BL, bool)
     expected = reference.mpnet(params, config, token_ids_BL, mask_BL)
     np.testing.assert_allclose(run(token_ids_BL, mask_BL), expected, rtol=0, atol=FLOAT32)
@@ -159,7 +159,7 @@ def test_padding_changes_nothing(config, run):
     others_BL = np.where(MASK_BL, token_ids_BL, np.random.default_rng(3).integers(0, config.vocab_size, MASK_BL.shape))
     np.testing.assert_array_equal(run(others_BL, MASK_BL)[MASK_BL], found[MASK_BL])
     # More padding: another shape, the same up to rounding.
-    more = ((0, 0), (0, config.positions - L))
+    more = ((0, 0), (0, config.max_positions - L))
     longer = run(np.pad(token_ids_BL, more, constant_values=PADDING), np.pad(MASK_BL, more))[:, :L]
     np.testing.assert_allclose(longer[MASK_BL], found[MASK_BL], rtol=0, atol=ACROSS_SHAPES)
     means = [(x * MASK_BL[:, :, None]).sum(axis=1) / LENGTHS_B[:, None] for x in (longer, found)]

@@ -25,12 +25,12 @@ def test_it_is_bert_with_positions_from_the_padding_token_on():
     padding = 3  # not the usual 1
     values = {**SETTINGS, "pad_token_id": padding, "num_hidden_layers": 1}
     config = roberta.Config.from_json(values)
-    assert config.positions == 66 - padding - 1
+    assert config.max_positions == 66 - padding - 1
     ours, params = random_encoder(roberta, config)
     table = params["position_embedding"]["embedding"]
     shifted = {**params, "position_embedding": {"embedding": np.roll(table, -padding - 1, axis=0)}}
     theirs = compiled(bert, bert.Config.from_json(values), shifted)
-    token_ids_BL = np.random.default_rng(0).integers(4, config.vocab_size, (2, config.positions))
+    token_ids_BL = np.random.default_rng(0).integers(4, config.vocab_size, (2, config.max_positions))
     mask_BL = np.ones_like(token_ids_BL, bool)
     np.testing.assert_allclose(ours(token_ids_BL, mask_BL), theirs(token_ids_BL, mask_BL), rtol=0, atol=FLOAT32)
 

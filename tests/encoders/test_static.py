@@ -37,7 +37,7 @@ def twin(texts: list[str]) -> np.ndarray:
     token_ids_BL = np.array([row + [0] * (L - len(row)) for row in ids])
     mask_BL = np.arange(L) < np.array([len(row) for row in ids])[:, None]
     params = jax.tree.map(np.asarray, pretrained.params["encoder"])
-    return normalize(mean(static(params, pretrained.model_config.config, token_ids_BL, mask_BL), mask_BL))
+    return normalize(mean(static(params, pretrained.model_config.encoder, token_ids_BL, mask_BL), mask_BL))
 
 
 def test_encode_is_the_twins():
@@ -106,10 +106,10 @@ def test_a_tower_is_trained_by_itself_and_put_back(pairs, tmp_path):
     config = TrainConfig(data=(pairs,), batch_size=8, learning_rate=1e-2, max_steps=2)
     router = SentenceEncoder.load(ROUTER)
     before, query = fingerprint(router), router.encode_query(TEXTS[:3])
-    with pytest.raises(InputError, match=r"routes query, document.*encoder\.towers"):
+    with pytest.raises(InputError, match=r"routes query, document.*encoder\.routes"):
         train(router, config, tmp_path / "refused", show_progress=False)
     assert not (tmp_path / "refused").exists()
-    router.towers["query"] = train(router.towers["query"], config, tmp_path / "run", show_progress=False)
+    router.routes["query"] = train(router.routes["query"], config, tmp_path / "run", show_progress=False)
     assert np.abs(router.encode_query(TEXTS[:3]) - query).max() > 1e-3
     assert fingerprint(router) != before
     router.save(tmp_path / "saved")

@@ -77,7 +77,9 @@ def with_modules(*modules, prompts=None, truncate_dim=None) -> SentenceEncoder:
     )
     params = {"encoder": encoder.pretrained.params["encoder"], **({"heads": dense} if dense else {})}
     params = jax.tree.map(jax.numpy.asarray, params)
-    return SentenceEncoder(replace(encoder.pretrained, model_config=model_config, folder=settings, params=params))
+    return SentenceEncoder.from_model(
+        replace(encoder.pretrained, model_config=model_config, folder=settings, params=params)
+    )
 
 
 DENSE = parts.Dense(32, 16, activation="identity")
@@ -168,7 +170,7 @@ def test_attention_of_one_text_is_the_twins(family, monkeypatch):
         monkeypatch,
         family,
         encoder.pretrained.params["encoder"],
-        encoder.model_config.config,
+        encoder.model_config.encoder,
         np.array([ids]),
         np.ones((1, len(ids)), bool),
     )
@@ -186,7 +188,7 @@ def test_attention_of_a_pair_is_the_twins(monkeypatch):
         monkeypatch,
         "bert",
         model.pretrained.params["encoder"],
-        model.model_config.config,
+        model.model_config.encoder,
         ids,
         np.ones(ids.shape, bool),
         (np.arange(ids.shape[1]) >= tokens.first_lengths[0]).astype(int)[None],

@@ -122,7 +122,7 @@ def model_without(*names: str) -> Callable[[Path], None]:
 
 def check_config(file: Path, content: bytes) -> None:
     """Every field that the file gives has the value that Python's json reads there."""
-    config = read_model_config(read_folder(file.parent)).config
+    config = read_model_config(read_folder(file.parent)).encoder
     values = json.loads(content)
     for field in fields(config):
         if values.get(field.name) is not None:

@@ -49,13 +49,13 @@ def small_bert(folder: Path) -> Path:
     if not folder.is_dir():
         model = SentenceEncoder.load("all-MiniLM-L6-v2", offline=True).pretrained
         config = {**model.folder.config, **SMALL}
-        model_config = replace(model.model_config, config=replace(model.model_config.config, **SMALL))
+        model_config = replace(model.model_config, encoder=replace(model.model_config.encoder, **SMALL))
         model = replace(
             model,
             model_config=model_config,
             folder=replace(model.folder, config=config),
             params=initial_params(model_config, 0),
-            leftover=Converted({}),
+            original=Converted({}),
         )
         save_pretrained(model, folder)
     return folder

@@ -284,7 +284,9 @@ def test_three_steps_are_torchs(family, name, tmp_path):
     state = initial_state({"model": jax.tree.map(jnp.copy, model.pretrained.params), "head": {}}, optax.sgd(rate), 0)
     our_losses = []
     for number in range(3):
-        batch, _ = cross_encoder_batch(batches.batch_at(number), model.tokenizer, max_length=64, padding_id=model.padding_id)
+        batch, _ = cross_encoder_batch(
+            batches.batch_at(number), model.tokenizer, max_length=64, padding_id=model.padding_id
+        )
         state, metrics = step(state, batch)
         our_losses.append(float(metrics.loss))
 

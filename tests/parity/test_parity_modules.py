@@ -23,10 +23,10 @@ from safetensors.numpy import load_file, save_file
 from minisbert import SentenceEncoder
 from minisbert.checkpoint.convert import Converted, export, flatten
 from minisbert.checkpoint.folder_writer import chain_of
-from minisbert.checkpoint.router import Routes
+from minisbert.checkpoint.router import Router
 from minisbert.errors import InputError
 from minisbert.modules import HEADS
-from minisbert.pretrained import encoder_tensors, join_towers, load_pretrained
+from minisbert.pretrained import encoder_tensors, join_routes, load_pretrained
 from minisbert.sentence_model import define
 from minisbert.text.packing import pack
 from minisbert.training.siamese import packed_embed
@@ -185,8 +185,8 @@ def agree(encoder: SentenceEncoder, other: Any, what: str) -> None:
             with pytest.raises(InputError, match="route"):
                 encoder.encode(FEW, task=task)
             continue
-        tower = encoder.tower(task)
-        ids = tower.tokenizer.tokenize(FEW, max_length=tower.max_seq_length).ids
+        route = encoder.route(task)
+        ids = route.tokenizer.tokenize(FEW, max_length=route.max_seq_length).ids
         assert ids == [their_ids(other, text, task) for text in FEW], f"{what}, {task}"
         close(encoder.encode(FEW, task=task, on_truncate="ignore"), theirs, f"{what}, {task}")
     for method in ("encode_query", "encode_document"):
@@ -241,7 +241,7 @@ def test_folders_by_the_peer_and_by_minisbert(name, tmp_path):
 def test_what_routes_share_is_one_in_memory_and_on_disk(tmp_path):
     build("router-shared").save(str(tmp_path / "by-peer"), create_model_card=False)
     encoder = SentenceEncoder.load(tmp_path / "by-peer")
-    q, d = (encoder.towers[name].pretrained.params for name in ("q", "d"))
+    q, d = (encoder.routes[name].pretrained.params for name in ("q", "d"))
     leaves = [flatten(params["encoder"]) for params in (q, d)]
     assert all(leaves[0][name] is leaves[1][name] for name in leaves[0])
     assert q["heads"][0]["linear"]["kernel"] is not d["heads"][0]["linear"]["kernel"]
@@ -273,10 +273,10 @@ def test_tiny_models(name):
 
 
 def test_two_models_joined_as_routes(tmp_path):
-    """A query's tower from one model, a document's from another: each embeds as it did alone, in the peer too."""
+    """A query's route from one model, a document's from another: each embeds as it did alone, in the peer too."""
     query, document = (tiny(name) for name in ("static", "layers"))
-    towers = {"query": load_pretrained(query), "document": load_pretrained(document)}
-    SentenceEncoder(join_towers(towers)).save(tmp_path / "joined")
+    routes = {"query": load_pretrained(query), "document": load_pretrained(document)}
+    SentenceEncoder.from_model(join_routes(routes)).save(tmp_path / "joined")
     joined = peer(tmp_path / "joined")
     assert (joined.encode_query(FEW) == peer(query).encode(FEW)).all()
     assert (joined.encode_document(FEW) == peer(document).encode(FEW)).all()
@@ -303,7 +303,7 @@ def test_the_route_of_a_task_is_the_peers(names, mapping, default):
     router = modules.Router(
         {name: [modules.Normalize()] for name in names}, default, allow_empty_key=False, route_mappings=mapping
     ).eval()
-    ours = Routes(names, default, tuple((task, modality, route) for (task, modality), route in mapping.items()))
+    ours = Router(names, default, tuple((task, modality, route) for (task, modality), route in mapping.items()))
     for task in (None, "query", "document", "a", "b", "text", ""):
         try:
             theirs = router._resolve_route(task=task, modality="text")
@@ -413,7 +413,7 @@ def slopes_under_their_names(pretrained: Any, gradient: dict[Any, Any]) -> dict[
 
 
 def with_params(pretrained: Any, params: dict[Any, Any]) -> Any:
-    return replace(pretrained, params=jax.tree.map(np.asarray, params), leftover=Converted({}))
+    return replace(pretrained, params=jax.tree.map(np.asarray, params), original=Converted({}))
 
 
 @pytest.mark.parametrize("name", ["all-heads", "layers-modernbert", "layer-norm", "static", "static-heads"])

@@ -30,7 +30,7 @@ def test_the_peer_reads_the_grown_model(family, tmp_path):
     theirs = [peer.preprocess([text])["input_ids"][0].tolist() for text in TEXTS]
     ours = grown.tokenizer.tokenize(TEXTS, max_length=grown.max_seq_length).ids
     assert ours == theirs
-    new = set(range(grown.model_config.config.vocab_size - 3, grown.model_config.config.vocab_size))
+    new = set(range(grown.model_config.encoder.vocab_size - 3, grown.model_config.encoder.vocab_size))
     assert len(new & set(theirs[1])) >= 1
     embeddings = grown.encode(TEXTS, on_truncate="ignore")
     expected = np.stack([peer.encode(text) for text in TEXTS])

@@ -121,7 +121,7 @@ class Bench:
         model = load_pretrained(WEIGHTS / f"tiny-{family}")
         model_config, params = model.model_config, jax.tree.map(np.asarray, model.params)
         if len(params["encoder"]["blocks"]) > 1 and family == "bert":
-            model_config = replace(model_config, config=replace(model_config.config, num_hidden_layers=1))
+            model_config = replace(model_config, encoder=replace(model_config.encoder, num_hidden_layers=1))
             del params["encoder"]["blocks"][1]
         self.dtype, self.options, self.cases = dtype, UNOPTIMIZED if quick else {}, QUICK if quick else CASES
         self.definition, _ = define(model_config, jnp.dtype(dtype))
@@ -157,7 +157,9 @@ class Bench:
                 step = jax.jit(step, out_shardings=(sharding, None), compiler_options=self.options)
             found = []
             for which in range(len(self.cases)):
-                after: TrainState = jax.device_put(jax.tree.map(jnp.copy, state), mesh.devices.flat[0] if ordered else sharding)
+                after: TrainState = jax.device_put(
+                    jax.tree.map(jnp.copy, state), mesh.devices.flat[0] if ordered else sharding
+                )
                 losses = []
                 for batch in batches:
                     batch = choose(batch, which)

@@ -42,7 +42,7 @@ def tiny_bert():
     model = load_pretrained(TINY_BERT)
     params = jax.tree.map(np.asarray, model.params)
     del params["encoder"]["blocks"][1]
-    return replace(model.model_config, config=replace(model.model_config.config, num_hidden_layers=1)), params
+    return replace(model.model_config, encoder=replace(model.model_config.encoder, num_hidden_layers=1)), params
 
 
 def embed_as(dtype):

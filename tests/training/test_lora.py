@@ -49,7 +49,7 @@ def normals(tree, seed=0, size=1.0):
 def one_layer():
     """tiny-bert in float64 without its second layer: its definition and parameters."""
     model = load_pretrained(tiny("bert"))
-    model_config = replace(model.model_config, config=replace(model.model_config.config, num_hidden_layers=1))
+    model_config = replace(model.model_config, encoder=replace(model.model_config.encoder, num_hidden_layers=1))
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), model.params)
     del params["encoder"]["blocks"][1]
     return define(model_config, jnp.float64)[0], params
@@ -116,15 +116,15 @@ def test_merged_weights_compute_what_the_adapter_beside_the_matrix_does(family, 
             return [array[:, part * width : (part + 1) * width] for part in range(parts)]
         return split(array, parts, axis=axis)
 
-    ids_BL = np.random.default_rng(0).integers(5, model.model_config.config.vocab_size, (1, 4))
+    ids_BL = np.random.default_rng(0).integers(5, model.model_config.encoder.vocab_size, (1, 4))
     mask_BL = np.ones((1, 4), bool)
-    config, twin = model.model_config.config, TWINS[family]
+    config, twin = model.model_config.encoder, TWINS[family]
     expected = twin(merged["encoder"], config, ids_BL, mask_BL)
     monkeypatch.setattr(np, "split", split_with_adapters)
     monkeypatch.setattr(sys.modules[twin.__module__], "float64", lambda params: params)  # they are float64 already
     found = twin(beside["encoder"], config, ids_BL, mask_BL)
     monkeypatch.undo()
-    assert len(kernels) == 4 * model.model_config.config.num_hidden_layers or family == "albert"
+    assert len(kernels) == 4 * model.model_config.encoder.num_hidden_layers or family == "albert"
     np.testing.assert_allclose(found, expected, rtol=0, atol=FLOAT64)
     assert np.abs(expected - twin(params["encoder"], config, ids_BL, mask_BL)).max() > 1e-2
 

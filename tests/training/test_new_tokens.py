@@ -38,7 +38,7 @@ def test_a_new_token_is_one_id_and_starts_as_the_mean_of_its_pieces(family):
     before, grown = encoder(family), add_tokens(encoder(family), NEW)
     rows = len(table(before))
     assert table(grown).shape == (rows + 3, table(before).shape[1])
-    assert grown.model_config.config.vocab_size == grown.pretrained.folder.config["vocab_size"] == rows + 3
+    assert grown.model_config.encoder.vocab_size == grown.pretrained.folder.config["vocab_size"] == rows + 3
     for number, token in enumerate(NEW, start=rows):
         # In a sentence: what stands around it is cut as it was, and the space before it belongs to it.
         [cut], [whole] = ids(before, f"the {token} play"), ids(grown, f"the {token} play")
@@ -67,7 +67,7 @@ def test_the_model_that_was_given_is_left_as_it_is():
     add_tokens(before, NEW)
     assert table(before).tobytes() == bits
     assert ids(before, "the guitarists") == cut
-    assert before.model_config.config.vocab_size == len(table(before))
+    assert before.model_config.encoder.vocab_size == len(table(before))
 
 
 @pytest.mark.parametrize("family", TWINS)
@@ -121,12 +121,12 @@ def test_markers_and_signs():
 
 def test_a_head_for_the_old_vocabulary_is_left_out_and_said(caplog, tmp_path):
     model = SentenceEncoder.load(tiny("bert"))
-    passthrough = model.pretrained.leftover.passthrough
+    passthrough = model.pretrained.original.passthrough
     passthrough["cls.predictions.bias"] = np.zeros(len(table(model)), np.float32)
     passthrough["pooler.dense.bias"] = np.zeros(32, np.float32)
     grown = add_tokens(model, ["guitarists"])
     assert "cls.predictions.bias" in caplog.text
-    assert set(grown.pretrained.leftover.passthrough) == set(passthrough) - {"cls.predictions.bias"}
+    assert set(grown.pretrained.original.passthrough) == set(passthrough) - {"cls.predictions.bias"}
 
 
 @pytest.mark.parametrize(

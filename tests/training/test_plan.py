@@ -48,10 +48,10 @@ def test_flops_are_those_of_the_matrix_products(family):
     rows = abstract_batch(P, L, 1, 3, "none", 0, 0).rows
     program = jax.make_jaxpr(packed_embed(definition))(params, rows)
     found = products(program.jaxpr)
-    pooling = found - forward_flops(params, model_config.config.num_hidden_layers, P, L)
+    pooling = found - forward_flops(params, model_config.encoder.num_hidden_layers, P, L)
     # What is left is the mean over tokens, for each slot of a row.
     T = L // 4
-    assert pooling in (0, 2 * P * T * L * model_config.config.hidden_size)
+    assert pooling in (0, 2 * P * T * L * model_config.encoder.hidden_size)
 
 
 def test_flops_by_hand():
@@ -65,9 +65,9 @@ def test_the_compilers_count_is_near():
     """XLA counts the rest too (norms, GELU, softmax): at BERT's widths the products are nearly all."""
     model_config = design_of("bert")
     config = replace(
-        model_config.config, hidden_size=384, num_attention_heads=12, intermediate_size=1536, num_hidden_layers=1
+        model_config.encoder, hidden_size=384, num_attention_heads=12, intermediate_size=1536, num_hidden_layers=1
     )
-    definition, params = define(replace(model_config, config=config))
+    definition, params = define(replace(model_config, encoder=config))
     rows = abstract_batch(8, 64, 1, 8, "none", 0, 0).rows
     lowered = jax.jit(packed_embed(definition)).lower(params, rows)
     assert 1 < lowered.cost_analysis()["flops"] / forward_flops(params, 1, 8, 64) < 1.15
@@ -86,7 +86,7 @@ def unoptimized(*settings):
 def test_a_plan_of_a_small_run(monkeypatch):
     monkeypatch.setattr(planning, "compiled_step", unoptimized)
     model_config = design_of("bert")
-    model_config = replace(model_config, config=replace(model_config.config, num_hidden_layers=1))
+    model_config = replace(model_config, encoder=replace(model_config.encoder, num_hidden_layers=1))
     config = TrainConfig(("x",), batch_size=8, max_steps=10, dropout=False)  # which compiles faster
     found = plan(model_config, config, SIAMESE, texts=3, max_length=64, mesh=data_mesh(1))
     real = load_pretrained(tiny("bert")).params

@@ -90,15 +90,15 @@ def mesh_of(data, model=1):
 )
 def test_a_set_up_that_cannot_work_is_refused_with_what_to_change(mesh, layout, batch_size, told):
     with pytest.raises(InputError, match=told):
-        check_setup(mesh, layout, batch_size, load_design("bert").config)
+        check_setup(mesh, layout, batch_size, load_design("bert").encoder)
 
 
 @pytest.mark.parametrize("family", TWINS)
 def test_tensor_cuts_every_large_parameter_of_every_family(family):
     """By the roles: what makes heads and inner units is cut by its output, what joins them by its input, tables by width."""
     model_config = load_design(family)
-    model = next(n for n in (2, 3, 5) if model_config.config.num_attention_heads % n == 0)
-    check_setup(mesh_of(2, model), "tensor", 8, model_config.config)
+    model = next(n for n in (2, 3, 5) if model_config.encoder.num_attention_heads % n == 0)
+    check_setup(mesh_of(2, model), "tensor", 8, model_config.encoder)
     params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), define(model_config)[1])
     state = TrainState(jax.numpy.int32(0), {"model": params, "head": {}}, {"mu": params}, jax.random.key(0))
     sharding = state_sharding(state, mesh_of(2, model), "tensor")

@@ -46,7 +46,13 @@ def test_ready_before_the_first_step_and_filled_up_to():
     programs.warm_up(STATE, [batch_of(*[60] * 5), batch_of(*[60] * 5), batch_of(*[60] * 10)])
     assert step.compiled == [(5, 64), (10, 64)]
     # 10 is more than a quarter above 7, but not above 8 rows.
-    assert [len(programs.pad_to_known_shape(batch_of(*[60] * n)).examples_PT) for n in (4, 5, 7, 8, 10)] == [5, 5, 7, 10, 10]
+    assert [len(programs.pad_to_known_shape(batch_of(*[60] * n)).examples_PT) for n in (4, 5, 7, 8, 10)] == [
+        5,
+        5,
+        7,
+        10,
+        10,
+    ]
     assert programs(STATE, batch_of(*[60] * 5)) == (5, 64) and len(step.compiled) == 2
     assert "2 programs compiled in" in programs.log() and "5 x 64" in programs.log()
 
