@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 
 from minisbert import CrossEncoder, SentenceEncoder
 from minisbert.commands.demo import SENTENCES
-from minisbert.explain.attribution import cross_encoder_attention, explain, sentence_attention
+from minisbert.explain.attention import cross_encoder_attention, sentence_attention
+from minisbert.explain.attribution import explain
 
 encoder = SentenceEncoder.load("all-MiniLM-L6-v2")
 A, B = SENTENCES[3], SENTENCES[4]
@@ -261,6 +262,5 @@ assert (layer, head) == (2, 9) and one_way_YN.max() > 0.7
 # change with it, and so does every term of the sum.
 # </details>
 #
-# **The file just read:** `minisbert/explain/attribution.py`: the sum, for every pooling that is one, and a way to watch attention
-# without a line in the transformer: where each token's *value* names the token, the weighted mean of the values is the
-# weights.
+# **The files just read:** `minisbert/explain/attribution.py`, the sum for every pooling that has one, and
+# `minisbert/explain/attention.py`, which calls `attention_weights` of `minisbert/transformer/attention.py` in every layer.

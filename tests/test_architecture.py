@@ -45,7 +45,7 @@ MAY_COMPILE = {
     "inference/compiled.py",
     "cross_encoder/encoder.py",
     "training/step_cache.py",
-    "explain/attribution.py",
+    "explain/attention.py",
     "training/deterministic.py",
     "search/top_k.py",
     "mining/screening.py",

@@ -4,7 +4,7 @@ minisbert explain "a man eats" "someone has a meal" --model all-MiniLM-L6-v2
 minisbert explain "a man eats" "someone has a meal" --model all-MiniLM-L6-v2 --html out.html --cross-encoder my-reranker
 """
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
@@ -12,10 +12,6 @@ from minisbert.commands.mine import printable
 from minisbert.commands.outputs import check_output
 from minisbert.commands.tables import columns
 from minisbert.errors import InputError
-
-if TYPE_CHECKING:
-    from minisbert import CrossEncoder, SentenceEncoder
-    from minisbert.explain.attribution import Explanation
 
 
 def explain(
@@ -39,8 +35,8 @@ def explain(
         b: another one.
         model: a folder, a known name, or a name on the hub; its pooling must be a mean.
         html: also write a page with all terms and with the attention of every layer and head.
-        cross_encoder: a second model that reads both texts together, to be shown beside.
-        top: terms printed.
+        cross_encoder: also score the pair with this cross-encoder.
+        top: number of terms to print.
         offline: never open a socket.
     """
     if top < 1:
@@ -49,40 +45,25 @@ def explain(
         check_output(html, (".html",))
 
     from minisbert import CrossEncoder, SentenceEncoder
-    from minisbert.explain import attribution as inside
+    from minisbert.explain import attribution
+    from minisbert.explain.attention import cross_encoder_attention, sentence_attention
+    from minisbert.explain.page import Page, check_size, save_page
 
     encoder = SentenceEncoder.load(model, offline=offline)
     reranker = None if cross_encoder is None else CrossEncoder(cross_encoder, offline=offline)
-    found = inside.explain(encoder, a, b)
-    scores = [] if reranker is None else reranker.predict([(a, b)]).ravel().tolist()
-    print(f"{found.cosine:.6f}  cosine, the sum over {len(found.tokens_a)} x {len(found.tokens_b)} pairs of tokens:")
-    sides = [[printable(token) for token in side] for side in (found.tokens_a, found.tokens_b)]
-    terms = [(f"{term.contribution:9.6f}", sides[0][term.a], sides[1][term.b]) for term in found.largest(top)]
+    found = attribution.explain(encoder, a, b)
+    tokens_a, tokens_b = ([printable(token) for token in side] for side in (found.tokens_a, found.tokens_b))
+    terms = [(f"{term.contribution:9.6f}", tokens_a[term.a], tokens_b[term.b]) for term in found.largest(top)]
+    print(f"{found.cosine:.6f}  cosine, the sum over {len(tokens_a)} x {len(tokens_b)} pairs of tokens:")
     print("\n".join(columns(terms)))
-    if scores:
-        print(f"{', '.join(f'{score:.6f}' for score in scores)}  {cross_encoder}, which reads both texts together")
+    scored = None
+    if reranker is not None:
+        scored = str(cross_encoder), reranker.predict([(a, b)]).ravel().tolist()
+        print(f"{', '.join(f'{score:.6f}' for score in scored[1])}  {cross_encoder}, which reads both texts together")
     if html is not None:
-        _write(html, a, b, model, encoder, found, None if reranker is None else (str(cross_encoder), reranker, scores))
+        check_size(found)
+        attention = {"text A": sentence_attention(encoder, a), "text B": sentence_attention(encoder, b)}
+        if reranker is not None:
+            attention["both texts, by the cross-encoder"] = cross_encoder_attention(reranker, a, b)
+        save_page(html, Page(a, b, model, found, attention, scored))
     return 0
-
-
-def _write(
-    out: str,
-    a: str,
-    b: str,
-    model: str,
-    encoder: "SentenceEncoder",
-    found: "Explanation",
-    crossed: "tuple[str, CrossEncoder, list[float]] | None",
-) -> None:
-    from minisbert.explain.attribution import cross_encoder_attention, sentence_attention
-    from minisbert.explain.page import Page, check_size, save_page
-
-    check_size(found)
-    attention = {"text A": sentence_attention(encoder, a), "text B": sentence_attention(encoder, b)}
-    if crossed is None:
-        save_page(out, Page(a, b, model, found, attention))
-    else:
-        name, reranker, scores = crossed
-        attention["both texts, by the cross-encoder"] = cross_encoder_attention(reranker, a, b)
-        save_page(out, Page(a, b, model, found, attention, (name, scores)))

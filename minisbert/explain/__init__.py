@@ -1,1 +1,1 @@
-"""Explain: which token pairs a similarity comes from, and what each attention head attends to."""
+"""Explain a model: the token pairs a similarity comes from, and the attention maps of every layer and head."""

@@ -44,6 +44,21 @@ def scaled_dot_product_attention(
         >>> scaled_dot_product_attention(one, one, values, jnp.array([[True, True]]))[0, 0, 0].tolist()
         [0.5, 0.5, 0.5, 0.5]
     """
+    scores_BNQK = attention_scores(query_BNQH, key_BNKH, mask_BK, bias_NQK)
+    # softmax(scores) V = (exp(scores - max) V) / sum(exp(scores - max)): dividing the H values of a query instead of
+    # its K weights saves a pass over [Q, K] (1.25 times as fast at 4 x 256). The maximum only shifts; it has no slope.
+    highest_BNQ1 = jax.lax.stop_gradient(scores_BNQK.max(axis=-1, keepdims=True))
+    weights_BNQK = jnp.exp(scores_BNQK - highest_BNQ1)
+    total_BNQ1 = weights_BNQK.sum(axis=-1, keepdims=True)
+    weights_BNQK = dropout_weights(weights_BNQK, dropout_rate, dropout_keys_BL).astype(value_BNKH.dtype)
+    context_BNQH = jnp.einsum("BNQK,BNKH->BNQH", weights_BNQK, value_BNKH, preferred_element_type=scores_BNQK.dtype)
+    return context_BNQH / total_BNQ1
+
+
+def attention_scores(
+    query_BNQH: jax.Array, key_BNKH: jax.Array, mask_BK: jax.Array, bias_NQK: jax.Array | None = None
+) -> jax.Array:
+    """scores_BNQK = Q K^T / sqrt(d_k) + bias, the lowest finite number where the mask is False; in float32 at least."""
     head_width = query_BNQH.shape[-1]
     accum_dtype = jnp.promote_types(query_BNQH.dtype, jnp.float32)
     # The scale goes into the query: Q*H products instead of Q*K. Heads stand before tokens, so that each head's
@@ -55,15 +70,22 @@ def scaled_dot_product_attention(
         scores_BNQK = scores_BNQK + bias_NQK
     # The lowest finite number, not -inf: a row of a batch that is all padding stays free of NaN.
     mask_B1QK = mask_BK[:, None, None, :] if mask_BK.ndim == 2 else mask_BK[:, None]
-    scores_BNQK = jnp.where(mask_B1QK, scores_BNQK, jnp.finfo(accum_dtype).min)
-    # softmax(scores) V = (exp(scores - max) V) / sum(exp(scores - max)): dividing the H values of a query instead of
-    # its K weights saves a pass over [Q, K] (1.25 times as fast at 4 x 256). The maximum only shifts; it has no slope.
-    highest_BNQ1 = jax.lax.stop_gradient(scores_BNQK.max(axis=-1, keepdims=True))
-    weights_BNQK = jnp.exp(scores_BNQK - highest_BNQ1)
-    total_BNQ1 = weights_BNQK.sum(axis=-1, keepdims=True)
-    weights_BNQK = dropout_weights(weights_BNQK, dropout_rate, dropout_keys_BL).astype(value_BNKH.dtype)
-    context_BNQH = jnp.einsum("BNQK,BNKH->BNQH", weights_BNQK, value_BNKH, preferred_element_type=accum_dtype)
-    return context_BNQH / total_BNQ1
+    return jnp.where(mask_B1QK, scores_BNQK, jnp.finfo(accum_dtype).min)
+
+
+def attention_weights(
+    query_BNQH: jax.Array, key_BNKH: jax.Array, mask_BK: jax.Array, bias_NQK: jax.Array | None = None
+) -> jax.Array:
+    """weights_BNQK = softmax(Q K^T / sqrt(d_k)): the share that each query token takes from each key token.
+
+    Arguments as for `scaled_dot_product_attention`, which does not form this matrix.
+
+    Example:
+        >>> one = jnp.ones((1, 1, 2, 4))
+        >>> attention_weights(one, one, jnp.array([[True, False]]))[0, 0].tolist()
+        [[1.0, 0.0], [1.0, 0.0]]
+    """
+    return jax.nn.softmax(attention_scores(query_BNQH, key_BNKH, mask_BK, bias_NQK), axis=-1)
 
 
 class MultiHeadSelfAttention(nnx.Module):
@@ -87,8 +109,7 @@ class MultiHeadSelfAttention(nnx.Module):
     ) -> jax.Array:
         """hidden_BLD -> hidden_BLD; each token becomes a mixture of all real tokens of its sentence."""
         B, L, D = hidden_BLD.shape
-        qkv_BL3NH = self.qkv(hidden_BLD).reshape(B, L, 3, self.heads, D // self.heads)
-        query_BNLH, key_BNLH, value_BNLH = jnp.transpose(qkv_BL3NH, (2, 0, 3, 1, 4))
+        query_BNLH, key_BNLH, value_BNLH = split_heads(self.qkv(hidden_BLD), self.heads)
         context_BNLH = scaled_dot_product_attention(
             query_BNLH,
             key_BNLH,
@@ -99,3 +120,14 @@ class MultiHeadSelfAttention(nnx.Module):
             dropout_keys_BL=fold(dropout_keys_BL, 0),
         )
         return self.output(jnp.transpose(context_BNLH, (0, 2, 1, 3)).reshape(B, L, D))
+
+    def weights(self, hidden_BLD: jax.Array, mask_BL: jax.Array, bias_NQK: jax.Array | None = None) -> jax.Array:
+        """weights_BNQK, by which the values are averaged."""
+        query_BNLH, key_BNLH, _ = split_heads(self.qkv(hidden_BLD), self.heads)
+        return attention_weights(query_BNLH, key_BNLH, mask_BL, bias_NQK)
+
+
+def split_heads(qkv_BLD: jax.Array, heads: int) -> jax.Array:
+    """One projection of width 3 D -> query, key and value, `[3, B, N, L, H]`."""
+    B, L, width = qkv_BLD.shape
+    return jnp.transpose(qkv_BLD.reshape(B, L, 3, heads, width // 3 // heads), (2, 0, 3, 1, 4))

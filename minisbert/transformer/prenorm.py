@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from minisbert.transformer.attention import scaled_dot_product_attention
+from minisbert.transformer.attention import attention_weights, scaled_dot_product_attention, split_heads
 from minisbert.transformer.block import ACTIVATIONS
 from minisbert.transformer.dropout import dropout, fold
 from minisbert.transformer.positions import rotate
@@ -65,8 +65,7 @@ class RotarySelfAttention(nnx.Module):
     ) -> jax.Array:
         """hidden_BLD -> hidden_BLD; `angles` are those of `positions.rotary_angles`."""
         B, L, D = hidden_BLD.shape
-        qkv_BL3NH = self.qkv(hidden_BLD).reshape(B, L, 3, self.heads, D // self.heads)
-        query_BNLH, key_BNLH, value_BNLH = jnp.transpose(qkv_BL3NH, (2, 0, 3, 1, 4))
+        query_BNLH, key_BNLH, value_BNLH = split_heads(self.qkv(hidden_BLD), self.heads)
         context_BNLH = scaled_dot_product_attention(
             rotate(query_BNLH, *angles),
             rotate(key_BNLH, *angles),
@@ -77,6 +76,17 @@ class RotarySelfAttention(nnx.Module):
             dropout_keys_BL=fold(dropout_keys_BL, 0),
         )
         return self.output(jnp.transpose(context_BNLH, (0, 2, 1, 3)).reshape(B, L, D))
+
+    def weights(
+        self,
+        hidden_BLD: jax.Array,
+        mask_BL: jax.Array,
+        angles: tuple[np.ndarray, np.ndarray],
+        bias_1QK: jax.Array | None = None,
+    ) -> jax.Array:
+        """weights_BNQK, by which the values are averaged."""
+        query_BNLH, key_BNLH, _ = split_heads(self.qkv(hidden_BLD), self.heads)
+        return attention_weights(rotate(query_BNLH, *angles), rotate(key_BNLH, *angles), mask_BL, bias_1QK)
 
 
 class GatedFeedForward(nnx.Module):

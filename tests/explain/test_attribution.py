@@ -11,7 +11,8 @@ import pytest
 from minisbert import CrossEncoder, DownloadError, InputError, SentenceEncoder
 from minisbert.checkpoint import modules as parts
 from minisbert.download.locate import locate
-from minisbert.explain.attribution import SHARES, cross_encoder_attention, explain, sentence_attention
+from minisbert.explain.attention import cross_encoder_attention, sentence_attention
+from minisbert.explain.attribution import POOLING_WEIGHTS, explain
 from minisbert.reference import encoder as twin
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -30,7 +31,7 @@ TEXTS = [
 
 
 def test_contributions_are_the_definition():
-    """By hand: t_i.t_j / (n_a n_b |u| |v|), from what `encode` tells."""
+    """By hand: t_i.t_j / (n_a n_b |u| |v|), from what `encode` returns."""
     encoder = SentenceEncoder.load(tiny("bert"))
     a, b = (
         np.asarray(rows, np.float64) for rows in encoder.encode(["a cat", "the dog"], output_value="token_embeddings")
@@ -95,8 +96,8 @@ CHAINS = {
 
 
 @pytest.mark.parametrize("name", CHAINS)
-def test_every_chain_that_is_a_sum(name):
-    """`cosine` is of the embeddings that the compiled model gave, `truncate_dim` after all else."""
+def test_every_chain_that_is_a_weighted_sum(name):
+    """`cosine` comes from the embeddings that the compiled model returns, with `truncate_dim` applied last."""
     prompts = {"any": "the man "} if "prompt" in name else None
     encoder = with_modules(*CHAINS[name], prompts=prompts, truncate_dim=5 if "bias" in name else None)
     found = explain(encoder, "a cat", "the dog by the sea")
@@ -114,16 +115,16 @@ def test_every_chain_that_is_a_sum(name):
         ((parts.Pooling(("cls",)),), "pooling is 'cls'"),
         ((parts.Pooling(("mean", "lasttoken")),), "pooling is 'lasttoken'"),
         ((parts.Pooling(), replace(DENSE, activation="tanh")), "activation 'tanh'"),
-        ((parts.Pooling(), parts.LayerNorm(32)), "LayerNorm module"),
+        ((parts.Pooling(), parts.LayerNorm(32)), "followed by a LayerNorm module"),
     ],
 )
-def test_what_is_no_sum_is_refused_by_name(modules, word):
+def test_a_module_that_breaks_the_sum_is_named(modules, word):
     with pytest.raises(InputError, match=word):
         explain(with_modules(*modules), "a", "b")
 
 
 def test_every_pooling_is_summed_or_refused():
-    assert set(SHARES) | {"cls", "max", "lasttoken"} == set(parts.POOLING_MODES)
+    assert set(POOLING_WEIGHTS) | {"cls", "max", "lasttoken"} == set(parts.POOLING_MODES)
 
 
 def test_mistakes():
@@ -133,9 +134,9 @@ def test_mistakes():
         (lambda: explain(cross, "a", "b"), "Expected a SentenceEncoder"),
         (lambda: explain(encoder, "a", 3), "b is 3"),
         (lambda: explain(encoder, ["a"], "b"), r"a is \['a'\]"),
-        (lambda: sentence_attention(cross, "a"), "take cross_encoder_attention"),
+        (lambda: sentence_attention(cross, "a"), "use cross_encoder_attention"),
         (lambda: sentence_attention(encoder, "\ud800"), "lone surrogate"),
-        (lambda: cross_encoder_attention(encoder, "a", "b"), "take sentence_attention"),
+        (lambda: cross_encoder_attention(encoder, "a", "b"), "use sentence_attention"),
     ]:
         with pytest.raises(InputError, match=word):
             call()
@@ -152,7 +153,7 @@ def test_the_largest_terms():
 # --- attention -----------------------------------------------------------------------------------------------------
 
 
-def watched_twin(monkeypatch, family, params, config, *arguments):
+def twin_weights(monkeypatch, family, params, config, *arguments):
     """weights_YNQK of the NumPy twin: every softmax that it takes, layer by layer, head by head."""
     taken, softmax = [], twin.softmax
     monkeypatch.setattr(twin, "softmax", lambda scores: taken.append(softmax(scores)[0]) or softmax(scores))
@@ -166,7 +167,7 @@ def test_attention_of_one_text_is_the_twins(family, monkeypatch):
     text = "the man plays guitar by the sea"
     found = sentence_attention(encoder, text)
     (ids,) = encoder.tokenizer.tokenize([text], max_length=encoder.max_seq_length).ids
-    expected = watched_twin(
+    expected = twin_weights(
         monkeypatch,
         family,
         encoder.pretrained.params["encoder"],
@@ -184,7 +185,7 @@ def test_attention_of_a_pair_is_the_twins(monkeypatch):
     found = cross_encoder_attention(model, "a man plays", "the woman sings")
     tokens = model.tokenize([("a man plays", "the woman sings")])
     ids = np.array(tokens.ids)
-    expected = watched_twin(
+    expected = twin_weights(
         monkeypatch,
         "bert",
         model.pretrained.params["encoder"],
@@ -196,14 +197,14 @@ def test_attention_of_a_pair_is_the_twins(monkeypatch):
     np.testing.assert_allclose(found.weights_YNQK, expected, rtol=0, atol=FLOAT32)
 
 
-def test_watching_changes_nothing():
+def test_recording_attention_does_not_change_the_model():
     encoder = SentenceEncoder.load(tiny("modernbert"))
     before = encoder.encode(["a cat sits"])
     sentence_attention(encoder, "a cat sits")
     assert (encoder.encode(["a cat sits"]) == before).all()
 
 
-def test_bfloat16_is_watched_too():
+def test_attention_in_bfloat16():
     encoder = SentenceEncoder.load(tiny("bert"), compute_dtype="bfloat16")
     exact = sentence_attention(SentenceEncoder.load(tiny("bert")), "a cat sits").weights_YNQK
     found = sentence_attention(encoder, "a cat sits").weights_YNQK

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from minisbert import CrossEncoder, SentenceEncoder
-from minisbert.explain.assets import BLUE, ORANGE
-from minisbert.explain.attribution import Attention, Explanation, cross_encoder_attention, explain, sentence_attention
-from minisbert.explain.page import Page, render, save_page
+from minisbert.explain import page as page_module
+from minisbert.explain.attention import Attention, cross_encoder_attention, sentence_attention
+from minisbert.explain.attribution import Explanation, explain
+from minisbert.explain.page import SHADES, Page, render, save_page
 
 sys.path.insert(0, str(Path(__file__).parent))
 from browser import CONTROL, Browser
@@ -77,11 +78,13 @@ def luminance(colour: str) -> float:
 
 
 def test_numbers_are_legible_on_every_colour():
-    for ground, ink in [*BLUE, *ORANGE, ("#fff", "#111"), ("#161616", "#eee")]:
+    style = Path(page_module.__file__).with_name("page.css").read_text()
+    blue, orange = (re.findall(rf"td\.{side}\d {{ background: (#\w+); color: (#\w+)", style) for side in "pn")
+    for ground, ink in [*blue, *orange, ("#fff", "#111"), ("#161616", "#eee")]:
         low, high = sorted(map(luminance, (ground, ink)))
         assert (high + 0.05) / (low + 0.05) >= 4.5, (ground, ink)
-    assert len(BLUE) == len(ORANGE)
-    for colours in (BLUE, ORANGE):  # brightness alone tells the size
+    assert len(blue) == len(orange) == SHADES + 1
+    for colours in (blue, orange):  # brightness alone tells the size
         assert np.all(np.diff([luminance(ground) for ground, _ in colours]) < 0)
 
 
@@ -195,10 +198,10 @@ def test_the_keyboard_walks_and_a_screen_reader_hears(shown):
         browser.press("Tab")
         order.append(browser.value("document.activeElement.id || document.activeElement.tagName"))
     assert order == ["which", "layer", "head", "TD"]
-    assert " looks at " in browser.value(FOCUSED)
+    assert " attends to " in browser.value(FOCUSED)
     browser.press("ArrowDown")
-    assert browser.value(FOCUSED).startswith("</script> looks at ")
-    assert browser.heard("grid") == ["What each pair of tokens gives", "What attention looks at"]
+    assert browser.value(FOCUSED).startswith("</script> attends to ")
+    assert browser.heard("grid") == ["What each pair of tokens contributes", "What attention looks at"]
     assert len(browser.heard("gridcell")) >= 3 * 4 + 2 * 2
     assert {"x", "y", "z", "sum"} <= {*browser.heard("rowheader"), *browser.heard("columnheader")}
     assert "x with y: 0.0625" in browser.heard("gridcell")
