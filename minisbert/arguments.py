@@ -218,6 +218,17 @@ def check_positive(name: str, value: Any) -> int:
     return int(value)
 
 
+def check_finite(name: str, value: Any) -> float:
+    """A finite number.
+
+    Raises:
+        InputError: naming the argument and its value.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
+        raise InputError(f"{name} is {short_repr(value)}. Expected a finite number.")
+    return float(value)
+
+
 def seed_number(name: str, value: Any) -> int:
     """A whole number that seeds random numbers.
 

@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 import minisbert
 from minisbert import SentenceEncoder
 from minisbert.data.sampler import Batch
-from minisbert.mining.clustering import plane
+from minisbert.mining.clustering import pca_2d
 from minisbert.sentence_model import define
 from minisbert.similarity import cosine, pairwise_cosine
 from minisbert.training.collate import train_batch
@@ -249,10 +249,10 @@ vectors = {name: model.encode([*premises, *PLAIN]) for name, model in (("before"
 everybody, woman = np.ones(len(plain_of), bool), subject_of == SUBJECTS.index("woman")
 figure = Figure(figsize=(10, 4.2), layout="constrained")
 panels = figure.subplots(1, 3)
-scatter(panels[0], plane(vectors["before"]), everybody)
-scatter(panels[1], plane(vectors["after"]), everybody)
+scatter(panels[0], pca_2d(vectors["before"]), everybody)
+scatter(panels[1], pca_2d(vectors["after"]), everybody)
 of_her = np.zeros((len(plain_of), 2))
-of_her[woman] = plane(vectors["after"][woman])
+of_her[woman] = pca_2d(vectors["after"][woman])
 scatter(panels[2], of_her, woman)
 titles = ("before training", "after training", "after training, only the woman")
 for axes, title in zip(panels, titles, strict=True):

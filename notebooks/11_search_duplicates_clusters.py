@@ -21,7 +21,7 @@ from minisbert.mining.clustering import (
     community_detection,
     community_labels,
     medoid_rows,
-    plane,
+    pca_2d,
     v_measure,
     word_labels,
 )
@@ -281,7 +281,7 @@ for cut in cuts:
 
 communities = community_detection(embeddings_MD, 0.4, 3)
 labels_M = community_labels(communities, M)
-points_M2 = plane(embeddings_MD)
+points_M2 = pca_2d(embeddings_MD)
 figure = Figure(figsize=(10.5, 4.2), layout="constrained")
 left, right = figure.subplots(1, 2, width_ratios=[1, 1.4])
 looks = (("homogeneity", BLUE, "-o"), ("completeness", ORANGE, "--s"), ("v_measure", GREEN, ":^"))

@@ -15,7 +15,7 @@ from minisbert.commands.outputs import check_output, whole_file
 from minisbert.errors import DataError, InputError
 
 if TYPE_CHECKING:
-    from minisbert.mining.pairwise_cost import Headline
+    from minisbert.mining.pairwise_cost import PairwiseCost
 
 
 def headline(
@@ -83,7 +83,7 @@ def headline(
     return 0
 
 
-def report(times: "Headline", model: str, cross_name: str, texts: list[str]) -> None:
+def report(times: "PairwiseCost", model: str, cross_name: str, texts: list[str]) -> None:
     """Print what was measured beside what the article says."""
     from minisbert.commands.mine import printable
     from minisbert.commands.tables import columns
@@ -111,7 +111,7 @@ def report(times: "Headline", model: str, cross_name: str, texts: list[str]) -> 
         print(f"best pair   {row + 1:6}  {printable(texts[row])}")
 
 
-def save_headline_plot(out: str, times: "Headline", *, title: str) -> None:
+def save_headline_plot(out: str, times: "PairwiseCost", *, title: str) -> None:
     """Draw the times as bars on a logarithmic scale, the article's beside those of this machine.
 
     Raises:

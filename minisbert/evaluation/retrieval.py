@@ -26,8 +26,8 @@ import numpy as np
 from minisbert.data.rows import Rows, column_names, no_column, number, text
 from minisbert.errors import DataError, InputError
 from minisbert.evaluation.ranking_metrics import METRICS
-from minisbert.search.fusion import Searcher
 from minisbert.search.index import Index
+from minisbert.search.searcher import Searcher
 
 logger = logging.getLogger("minisbert")
 

@@ -1,10 +1,10 @@
-"""All pairs of one set, block by block: the upper triangle of the similarity matrix, which itself never exists.
+"""All pairwise similarities of one set, block by block: the upper triangle of a matrix that never exists as a whole.
 
     for first, column, scores in upper_blocks(rows_MD):      # scores[b, c]: row first + b with row column + c
 
-Half of all products are those of a pair the other way round, and are not computed. On the host, because what follows is
-looking for few numbers among many. Best pair of 10,000 x 384, beside `rows @ rows.T` and argmax: 0.8 of the time (NumPy, too,
-computes half of such a product); with 512 x 512 blocks twice as long.
+Half of the matrix repeats the other half and is not computed. This runs on the host, because the next step looks for few values
+among many. Best pair of 10,000 x 384: 0.8 of the time of `rows @ rows.T` and argmax, where NumPy also computes half of the
+product; with blocks of 512 x 512 it takes twice as long.
 """
 
 from collections.abc import Iterator
@@ -13,40 +13,40 @@ from typing import Any
 import numpy as np
 
 from minisbert.arguments import check_choice, embedding_rows, refuse_too_long
-from minisbert.similarity import normalize
+from minisbert.inference.compiled import progress_bar
+from minisbert.search.exact import SIMILARITIES, scaled
 
-SIMILARITIES = ("cosine", "dot")
-# 1024 x 16,384 float32 scores are 67 MB, held once.
+# One buffer of 1024 x 16,384 float32 scores: 67 MB.
 ROWS, COLUMNS = 1024, 16_384
 
 
-def comparable_rows(name: str, value: Any, similarity: str = "cosine") -> np.ndarray:
-    """Embeddings as float32 rows whose products are similarities: of length 1 for cosine, a zero vector stays zero.
+def checked_rows(name: str, value: Any, similarity: str = "cosine") -> np.ndarray:
+    """Embeddings as float32 rows whose products are similarities: of length 1 for cosine; a zero vector stays zero.
 
     Raises:
-        InputError: no embeddings; a row holds NaN or infinity, or is so long that a product could overflow; an unknown
-            similarity.
+        InputError: the value is not rows of embeddings; a row holds NaN or infinity, or is so long that a product could
+            overflow; the similarity is unknown.
 
     Example:
-        >>> comparable_rows("embeddings", [[3.0, 4.0], [0.0, 0.0]]).round(2).tolist()
+        >>> checked_rows("embeddings", [[3.0, 4.0], [0.0, 0.0]]).round(2).tolist()
         [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
     check_choice("similarity", similarity, SIMILARITIES)
     rows_MD = embedding_rows(name, value)
     refuse_too_long(name, rows_MD)
-    return np.ascontiguousarray(normalize(rows_MD) if similarity == "cosine" else rows_MD)
+    return np.ascontiguousarray(scaled(rows_MD, similarity))
 
 
 def upper_blocks(rows_MD: np.ndarray, show_progress_bar: bool | None = None) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Products of every row with every later row.
+    """Products of each row with each later row.
 
     Args:
-        rows_MD: float32, from `comparable_rows`.
+        rows_MD: float32, from `checked_rows`.
         show_progress_bar: None shows one on a terminal when it takes longer than two seconds.
 
     Yields:
-        the first row, the first column, and the products `[B, C]`, with -inf on and below the diagonal. The array is
-        overwritten by the next.
+        the first row, the first column, and the products `[B, C]`, with -inf on and below the diagonal. The next block
+        overwrites the array.
 
     Example:
         >>> [(first, column, scores)] = upper_blocks(np.array([[1.0], [2.0], [3.0]], np.float32))
@@ -56,7 +56,7 @@ def upper_blocks(rows_MD: np.ndarray, show_progress_bar: bool | None = None) -> 
     M = len(rows_MD)
     below = np.tri(min(ROWS, M), dtype=bool)
     buffer = np.empty(min(ROWS, M) * min(COLUMNS, M), np.float32)
-    with progress(M * (M - 1) // 2, " pairs", "compare", show_progress_bar) as bar:
+    with progress_bar(M * (M - 1) // 2, show_progress_bar, "pairs", "compare") as bar:
         for first in range(0, M, ROWS):
             block_BD = rows_MD[first : first + ROWS]
             B = len(block_BD)
@@ -68,11 +68,3 @@ def upper_blocks(rows_MD: np.ndarray, show_progress_bar: bool | None = None) -> 
                     scores_BC[:, :B][below[:B, :B]] = -np.inf
                 yield first, column, scores_BC
             bar.update(B * (M - first) - B * (B + 1) // 2)
-
-
-def progress(total: int, unit: str, what: str, show: bool | None) -> Any:
-    """A bar on stderr; None shows one on a terminal when the work takes longer than two seconds."""
-    from tqdm import tqdm
-
-    options: dict[str, Any] = {"disable": None, "delay": 2} if show is None else {"disable": not show}
-    return tqdm(total=total, unit=unit, unit_scale=True, desc=what, leave=bool(show), **options)

@@ -1,10 +1,10 @@
-"""Groups of sentences: communities around a centre, and k-means, agglomerative clustering and HDBSCAN on embeddings.
+"""Clustering of sentences: communities around a centre, k-means, agglomerative clustering and HDBSCAN on embeddings.
 
     communities = community_detection(embeddings, threshold=0.75, min_community_size=10)    # [[centre, member, ...], ...]
-    labels = kmeans(embeddings, 20)                             # a cluster number for each row; needs scikit-learn
-    medoid_rows(embeddings, labels), word_labels(texts, labels) # what each is about
+    labels = kmeans(embeddings, 20)                             # one cluster number per row; needs scikit-learn
+    medoid_rows(embeddings, labels), word_labels(texts, labels) # what each cluster is about
 
-All work on rows of length 1, so that near means a high cosine. What cannot be put in a cluster has label -1.
+All work on rows of length 1, so that near means a high cosine. A row that belongs to no cluster has label -1.
 """
 
 import re
@@ -14,37 +14,36 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minisbert.arguments import check_list, check_positive, seed_number
+from minisbert.arguments import check_finite, check_list, check_positive, seed_number
 from minisbert.errors import InputError
-from minisbert.mining.all_pairs import comparable_rows, upper_blocks
-from minisbert.mining.paraphrases import finite
+from minisbert.mining.all_pairs import checked_rows, upper_blocks
 
-CENTRES = 256  # looked at together
-# Agglomerative clustering keeps all distances, 8 bytes a pair: 3.6 GB.
+CENTRES = 256  # compared together
+# Agglomerative clustering stores all distances, 8 bytes per pair: 3.6 GB.
 MOST_AGGLOMERATED = 30_000
 
 
 def community_detection(
-    embeddings_MD: Any,
+    embeddings: Any,
     threshold: float = 0.75,
     min_community_size: int = 10,
     *,
     show_progress_bar: bool | None = None,
 ) -> list[list[int]]:
-    """Communities: a centre and the rows whose cosine with it is at least the threshold, without overlap.
+    """Communities without overlap: a centre, and the rows whose cosine with it is at least the threshold.
 
-    Rows with the most neighbours become centres first; what is taken is not free for the next. The same communities as
-    sentence-transformers' `util.community_detection`, in memory that does not grow with the number of neighbours: they
-    are counted first, and looked up again only for centres that are still free, among rows that are still free.
+    Rows with the most neighbours become centres first, and a row belongs to the first community that takes it. The result
+    is that of sentence-transformers' `util.community_detection`, in memory that does not grow with the number of neighbours:
+    they are counted first, and found again only for centres that are still free, among rows that are still free.
 
     Args:
-        embeddings_MD: rows.
+        embeddings: rows.
         threshold: the lowest cosine with the centre.
-        min_community_size: the least rows of a community, the centre included.
+        min_community_size: the fewest rows of a community, the centre included.
         show_progress_bar: None shows one on a terminal when it takes longer than two seconds.
 
     Returns:
-        row numbers, the largest community first; in each first the centre, then the others, nearest first.
+        row numbers, the largest community first; in each the centre, then the others, nearest first.
 
     Raises:
         InputError: NaN or infinity in a row, a row too long for float32, or an argument out of range.
@@ -53,10 +52,13 @@ def community_detection(
         >>> community_detection([[1.0, 0.1], [0.0, 1.0], [1.0, 0.0], [1.0, 0.2]], 0.9, 2)
         [[0, 3, 2]]
     """
-    floor, least = np.float32(finite("threshold", threshold)), check_positive("min_community_size", min_community_size)
-    rows_MD = comparable_rows("embeddings", embeddings_MD)
+    floor, least = (
+        np.float32(check_finite("threshold", threshold)),
+        check_positive("min_community_size", min_community_size),
+    )
+    rows_MD = checked_rows("embeddings", embeddings)
     M = len(rows_MD)
-    # A zero vector is not like itself.
+    # A zero vector has cosine 0 with itself.
     count_M = (np.einsum("md,md->m", rows_MD, rows_MD) > 0.5).astype(np.int64) if floor > 0 else np.ones(M, np.int64)
     for first, column, scores_BC in upper_blocks(rows_MD, show_progress_bar):
         b, c = np.divmod(np.flatnonzero(scores_BC >= floor), scores_BC.shape[1])
@@ -86,7 +88,7 @@ def community_detection(
 
 
 def community_labels(communities: Sequence[Sequence[int]], rows: int) -> np.ndarray:
-    """The community number of each row, -1 for none.
+    """The community of each row, -1 for none.
 
     Example:
         >>> community_labels([[0, 2]], 3).tolist()
@@ -118,22 +120,24 @@ def agglomerative(
     """Agglomerative clustering by Ward's criterion: labels `[M]`, numbered by size.
 
     Args:
-        embeddings_MD: rows, at most 30,000, because all distances are kept.
+        embeddings_MD: rows, at most 30,000, because all distances are stored.
         clusters: how many; or
-        distance_threshold: merge what is nearer than this.
+        distance_threshold: merge clusters that are nearer than this.
 
     Raises:
         InputError: scikit-learn is not installed; neither or both of `clusters` and `distance_threshold`; too many rows.
     """
     if (clusters is None) == (distance_threshold is None):
-        raise InputError("expected either clusters or distance_threshold. Say how many, or how near.")
-    if distance_threshold is not None and finite("distance_threshold", distance_threshold) < 0:
+        raise InputError(
+            "expected either clusters or distance_threshold. Give the number of clusters, or their distance."
+        )
+    if distance_threshold is not None and check_finite("distance_threshold", distance_threshold) < 0:
         raise InputError(f"distance_threshold is {distance_threshold}. Expected at least 0.")
     rows_MD = _enough(embeddings_MD, 2 if clusters is None else max(2, check_positive("clusters", clusters)))
     if len(rows_MD) > MOST_AGGLOMERATED:
         raise InputError(
             f"embeddings has {len(rows_MD)} rows. Expected at most {MOST_AGGLOMERATED}, because agglomerative clustering "
-            "keeps all distances; use k-means or communities."
+            "stores all distances; use k-means or communities."
         )
     options = {"n_clusters": clusters, "distance_threshold": distance_threshold}
     return _by_size(_sklearn().AgglomerativeClustering(**options).fit_predict(rows_MD))
@@ -163,9 +167,9 @@ def _sklearn() -> Any:
 
 
 def _enough(embeddings_MD: Any, least: int) -> np.ndarray:
-    rows_MD = comparable_rows("embeddings", embeddings_MD)
+    rows_MD = checked_rows("embeddings", embeddings_MD)
     if len(rows_MD) < least:
-        raise InputError(f"embeddings has {len(rows_MD)} rows. Expected at least {least}, one for each cluster.")
+        raise InputError(f"embeddings has {len(rows_MD)} rows. Expected at least {least}, one per cluster.")
     return rows_MD
 
 
@@ -179,26 +183,26 @@ def _by_size(labels_M: np.ndarray) -> np.ndarray:
 
 
 def medoid_rows(embeddings_MD: Any, labels_M: Any) -> list[int]:
-    """For each cluster 0, 1, ... the row with the highest mean cosine to the others: its most typical sentence.
+    """The most typical row of each cluster 0, 1, ...: the one with the highest mean cosine to the others.
 
     Example:
         >>> medoid_rows([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0, 0.0]], [0, 0, 0, -1])
         [1]
     """
-    rows_MD, labels = comparable_rows("embeddings", embeddings_MD), _labels(labels_M, len(embeddings_MD))
+    rows_MD, labels = checked_rows("embeddings", embeddings_MD), _labels(labels_M, len(embeddings_MD))
     found = []
     for cluster in range(labels.max(initial=-1) + 1):
         members = np.flatnonzero(labels == cluster)
-        # The sum of cosines with all is the product with the sum of all.
+        # The sum of the cosines with all members is the product with the members' sum.
         found.append(int(members[np.argmax(rows_MD[members] @ rows_MD[members].sum(axis=0))]))
     return found
 
 
 def word_labels(texts: Sequence[str], labels_M: Any, words: int = 4) -> list[list[str]]:
-    """For each cluster the words that set it apart, by class-based tf-idf (Grootendorst 2022, equation 2).
+    """The words that set each cluster apart, by class-based tf-idf (Grootendorst 2022, equation 2).
 
-    A word's weight in a cluster is its share of the cluster's words times log(1 + A / f): A words a cluster on average,
-    the word f times in all clusters. Rows with label -1 do not count; words have two letters or more.
+    A word's weight in a cluster is its share of the cluster's words times log(1 + A / f): A words per cluster on
+    average, the word f times in all clusters. Rows with label -1 do not count; words have at least two letters.
 
     Example:
         >>> word_labels(["the cat eats", "the cat", "the car stops"], [0, 0, 1], words=1)
@@ -221,7 +225,7 @@ def word_labels(texts: Sequence[str], labels_M: Any, words: int = 4) -> list[lis
 
 
 class VMeasure(NamedTuple):
-    """How well clusters agree with classes, each from 0 to 1."""
+    """The agreement of clusters with classes, each value from 0 to 1."""
 
     homogeneity: float  # a cluster holds one class
     completeness: float  # a class is in one cluster
@@ -246,27 +250,27 @@ def v_measure(labels_M: Any, clusters_M: Any) -> VMeasure:
     joint_CK = np.zeros((c.max() + 1, k.max() + 1))
     np.add.at(joint_CK, (c, k), 1 / len(c))
     H_c, H_k, H_ck = (_entropy(p) for p in (joint_CK.sum(axis=1), joint_CK.sum(axis=0), joint_CK))
-    # H(C | K) = H(C, K) - H(K), and the other way round; rounding must not leave 0 to 1.
+    # H(C | K) = H(C, K) - H(K), and the other way round; clipped against rounding.
     homogeneity = min(1.0, max(0.0, 1 - (H_ck - H_k) / H_c)) if H_c > 0 else 1.0
     completeness = min(1.0, max(0.0, 1 - (H_ck - H_c) / H_k)) if H_k > 0 else 1.0
     both = homogeneity + completeness
     return VMeasure(homogeneity, completeness, 2 * homogeneity * completeness / both if both > 0 else 0.0)
 
 
-def plane(embeddings_MD: Any) -> np.ndarray:
-    """The rows in two dimensions, `[M, 2]`: the two directions in which they differ most (PCA; Pearson 1901).
+def pca_2d(embeddings_MD: Any) -> np.ndarray:
+    """The rows in two dimensions, `[M, 2]`: their first two principal components (PCA; Pearson 1901).
 
-    Signs are chosen so that the largest number of each direction is positive: the same map every time.
+    Signs are chosen so that the largest value of each direction is positive: the same map every time.
 
     Example:
-        >>> plane([[2.0, 0.0], [0.0, 1.0]]).shape
+        >>> pca_2d([[2.0, 0.0], [0.0, 1.0]]).shape
         (2, 2)
     """
-    rows_MD = comparable_rows("embeddings", embeddings_MD)
+    rows_MD = checked_rows("embeddings", embeddings_MD)
     if not len(rows_MD):
         return np.empty((0, 2))
     centred_MD = rows_MD - rows_MD.mean(axis=0)
-    # The singular vectors of the rows are those of their D x D products, however many rows there are.
+    # The right singular vectors of the rows are those of the D x D matrix, however many rows there are.
     directions_2D = np.linalg.svd((centred_MD.T @ centred_MD).astype(np.float64))[2][:2]
     signs = np.sign(np.take_along_axis(directions_2D, abs(directions_2D).argmax(axis=1)[:, None], axis=1))
     flat_M2 = centred_MD @ (directions_2D * signs).T
@@ -281,7 +285,7 @@ def _entropy(p: np.ndarray) -> float:
 def _labels(labels_M: Any, rows: int) -> np.ndarray:
     labels = np.asarray(labels_M)
     if labels.shape != (rows,) or (labels.dtype.kind not in "iu" and rows):
-        raise InputError(f"labels have shape {labels.shape}. Expected a whole number for each of {rows} rows.")
+        raise InputError(f"labels have shape {labels.shape}. Expected one whole number for each of {rows} rows.")
     numbers = np.unique(labels[labels >= 0]) if rows else np.empty(0, np.int64)
     if not np.array_equal(numbers, np.arange(len(numbers))):
         raise InputError(

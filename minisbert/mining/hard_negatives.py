@@ -1,11 +1,11 @@
-"""Hard negatives: for each anchor the texts that a model finds most like it, but that are not its positives.
+"""Hard negatives: for each anchor, the texts that a model finds most similar to it and that are not its positives.
 
     mined = hard_negatives(encoder, anchors, positives, number=5, relative_margin=0.05)
     mined.rows[0]                               # (anchor, positive, negative, negative, ...)
 
-What sentence-transformers' `mine_hard_negatives` gives as "n-tuple" with its strategy "top". A margin to the positive keeps
-out texts that are likely positives nobody marked (Moreira et al. 2024, "NV-Retriever", TopK-PercPos). One difference: the
-anchor's own text is never its negative.
+The result is that of sentence-transformers' `mine_hard_negatives` in its format "n-tuple" with its strategy "top". A margin to
+the positive leaves out texts that are probably unlabelled positives (Moreira et al. 2024, "NV-Retriever", TopK-PercPos). One
+difference: the anchor's own text is never its negative.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,18 +14,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minisbert.arguments import check_list, check_positive
+from minisbert.arguments import check_finite, check_list, check_positive
 from minisbert.errors import DataError, InputError, MinisbertError
 from minisbert.evaluation.retrieval import Encoder
-from minisbert.mining.paraphrases import finite
 from minisbert.search.exact import nearest
 from minisbert.similarity import pairwise_cosine
 
-Rescore = Callable[[list[tuple[str, str]]], Any]  # pairs -> a score each, higher for more alike: CrossEncoder.predict
+Rescore = Callable[[list[tuple[str, str]]], Any]  # pairs -> one score per pair, such as CrossEncoder.predict
 
 
 class Mined(NamedTuple):
-    """Rows for training, and how many pairs found too few negatives and were left out."""
+    """Rows for training, and how many pairs were left out because they had too few negatives."""
 
     rows: list[tuple[str, ...]]
     left_out: int
@@ -51,21 +50,20 @@ def hard_negatives(
 
     Args:
         encoder: embeds anchors by `encode_query`, all others by `encode_document`; scores are cosines.
-        anchors, positives: pairs of texts, row by row. An anchor with several positives has all of them spared.
-        corpus: where negatives come from, beside all positives.
-        number: negatives a row.
-        range_min: how many of the hardest that are left are skipped.
-        range_max: how many of the hardest are looked at; by default ten times `number` where something filters, else
-            just enough.
+        anchors, positives: pairs of texts, row by row. No positive of an anchor becomes its negative.
+        corpus: more texts that can be negatives; all positives can.
+        number: negatives per row.
+        range_min: skip this many of the hardest remaining candidates.
+        range_max: look at this many candidates; by default ten times `number` where something filters, else just enough.
         max_score, min_score: leave out negatives that score higher, or lower.
         absolute_margin: a negative scores at least this much less than the positive (the lowest of several).
         relative_margin: the same as a share of the positive's score, 0.05 for 5 %.
-        rescore: scores candidates and positives anew, pairs -> scores, for example `CrossEncoder.predict`.
-        options: for both.
+        rescore: scores candidates and positives again, pairs -> scores, for example `CrossEncoder.predict`.
+        options: for both encode methods.
 
     Raises:
-        InputError: no pairs, or columns of different lengths; an argument out of range; `rescore` gives something else
-            than a finite score a pair.
+        InputError: no pairs, or columns of different lengths; an argument out of range; `rescore` does not return one
+            finite score per pair.
 
     Example:
         >>> class Letters:
@@ -76,65 +74,64 @@ def hard_negatives(
         [('a', 'aab', 'ab'), ('c', 'cc', 'bbc')]
     """
     wanted = check_positive("number", number)
-    named = {"max_score": max_score, "min_score": min_score}
-    named |= {"absolute_margin": absolute_margin, "relative_margin": relative_margin}
-    for name, value in named.items():
-        if value is not None:
-            finite(name, value)
+    limits = {"max_score": max_score, "min_score": min_score}
+    limits |= {"absolute_margin": absolute_margin, "relative_margin": relative_margin}
+    limits = {name: check_finite(name, value) for name, value in limits.items() if value is not None}
     if isinstance(range_min, bool) or not isinstance(range_min, int) or range_min < 0:
         raise InputError(f"range_min is {range_min!r:.80}. Expected a whole number of at least 0.")
-    filtered = rescore is not None or any(value is not None for value in named.values())
     if range_max is None:
-        range_max = range_min + wanted * (10 if filtered else 1)
+        range_max = range_min + wanted * (10 if limits or rescore is not None else 1)
     if check_positive("range_max", range_max) - range_min < wanted:
         raise InputError(
-            f"range_max is {range_max}, range_min {range_min}. Expected at least {wanted} candidates between, one for "
-            "each negative; raise range_max."
+            f"range_max is {range_max}, range_min {range_min}. Expected at least {wanted} candidates between, one per "
+            "negative; raise range_max."
         )
     texts_a, texts_p = check_list("anchors", anchors), check_list("positives", positives)
     if not texts_a or len(texts_a) != len(texts_p):
         raise InputError(f"{len(texts_a)} anchors and {len(texts_p)} positives. Expected equally many, at least one.")
-    more = check_list("corpus", corpus) if corpus is not None else []
-
-    pool, asked = list(dict.fromkeys([*texts_p, *more])), list(dict.fromkeys(texts_a))
-    row_of = {text: row for row, text in enumerate(pool)}
-    own: dict[str, dict[int, float]] = {anchor: {} for anchor in asked}  # anchor -> rows of its positives -> scores
-    for a, p in zip(texts_a, texts_p, strict=True):
-        own[a][row_of[p]] = 0.0
-    asked_BD = np.asarray(encoder.encode_query(asked, **options), np.float32)
-    pool_MD = np.asarray(encoder.encode_document(pool, **options), np.float32)
-    spared = max(map(len, own.values())) + 1  # the positives, and the anchor itself
-    hits = nearest(asked_BD, pool_MD, range_max + spared)
-    for anchor, query_D in zip(asked, asked_BD, strict=True):
-        rows = list(own[anchor])
-        if rescore is None:
-            scores = pairwise_cosine(query_D[None], pool_MD[rows]).tolist()
-        else:
-            scores = _rescored(rescore, anchor, [pool[row] for row in rows])
-        own[anchor] = dict(zip(rows, scores, strict=True))
-
-    chosen: dict[str, list[int]] = {}
-    for anchor, found, scores_K in zip(asked, hits.rows_BK, hits.scores_BK, strict=True):
-        keep = [i for i, row in enumerate(found.tolist()) if row not in own[anchor] and pool[row] != anchor]
-        rows_C, scores_C = found[keep], scores_K[keep].astype(np.float64)
-        if rescore is not None and keep:
-            scores_C = np.array(_rescored(rescore, anchor, [pool[row] for row in rows_C.tolist()]))
-        bar = min(own[anchor].values())
-        fits = np.ones(len(rows_C), bool)
-        if max_score is not None:
-            fits &= scores_C <= max_score
-        if min_score is not None:
-            fits &= scores_C >= min_score
-        if absolute_margin is not None:
-            fits &= scores_C + absolute_margin <= bar
-        if relative_margin is not None:
-            fits &= scores_C <= bar - abs(bar) * relative_margin
-        order = np.argsort(-scores_C[fits], kind="stable")
-        chosen[anchor] = rows_C[fits][order][range_min:range_max][:wanted].tolist()
-
     pairs = list(dict.fromkeys(zip(texts_a, texts_p, strict=True)))
-    rows_out = [(a, p, *(pool[row] for row in chosen[a])) for a, p in pairs if len(chosen[a]) == wanted]
-    return Mined(rows_out, len(pairs) - len(rows_out))
+    pool = list(dict.fromkeys([*texts_p, *(check_list("corpus", corpus) if corpus is not None else [])]))
+    row_of = {text: row for row, text in enumerate(pool)}
+    positives_of: dict[str, list[int]] = {}  # anchor -> rows of its positives
+    for a, p in pairs:
+        positives_of.setdefault(a, []).append(row_of[p])
+    asked_BD = np.asarray(encoder.encode_query(list(positives_of), **options), np.float32)
+    pool_MD = np.asarray(encoder.encode_document(pool, **options), np.float32)
+    excluded = max(map(len, positives_of.values())) + 1  # the positives, and the anchor itself
+    hits = nearest(asked_BD, pool_MD, range_max + excluded)
+
+    negatives: dict[str, list[int]] = {}
+    for b, (anchor, own) in enumerate(positives_of.items()):
+        rows_K = hits.rows_BK[b]
+        left_K = ~np.isin(rows_K, [*own, row_of.get(anchor, -1)])
+        rows_C, scores_C = rows_K[left_K], hits.scores_BK[b][left_K].astype(np.float64)
+        if rescore is None:
+            positive = float(pairwise_cosine(asked_BD[b : b + 1], pool_MD[own]).min())
+        else:
+            positive = min(_rescored(rescore, anchor, [pool[row] for row in own]))
+            if len(rows_C):
+                scores_C = np.array(_rescored(rescore, anchor, [pool[row] for row in rows_C.tolist()]))
+        fits_C = _within(scores_C, positive, **limits)
+        hardest = rows_C[fits_C][np.argsort(-scores_C[fits_C], kind="stable")]
+        negatives[anchor] = hardest[range_min:range_max][:wanted].tolist()
+    rows = [(a, p, *(pool[row] for row in negatives[a])) for a, p in pairs if len(negatives[a]) == wanted]
+    return Mined(rows, len(pairs) - len(rows))
+
+
+def _within(
+    scores_C: np.ndarray,
+    positive: float,
+    *,
+    max_score: float = np.inf,
+    min_score: float = -np.inf,
+    absolute_margin: float = -np.inf,
+    relative_margin: float = -np.inf,
+) -> Any:
+    """Which candidates score low enough below the positive, and between the limits."""
+    fits_C = (scores_C <= max_score) & (scores_C >= min_score) & (scores_C + absolute_margin <= positive)
+    if relative_margin > -np.inf:  # 0 times infinity is not a number
+        fits_C &= scores_C <= positive - abs(positive) * relative_margin
+    return fits_C
 
 
 def triplet_lines(rows: Sequence[tuple[str, ...]], kind: str = ".tsv") -> Iterator[str]:
@@ -160,7 +157,7 @@ def triplet_lines(rows: Sequence[tuple[str, ...]], kind: str = ".tsv") -> Iterat
         for text in row:
             if any(mark in text for mark in "\t\n\r"):
                 raise DataError(
-                    f"{text!r:.80} holds a tab or a line break, which no tsv cell can. Write .jsonl instead."
+                    f"{text!r:.80} has a tab or a line break, which a tsv cell cannot hold. Write .jsonl instead."
                 )
         yield "\t".join(row) + "\n"
 
@@ -171,10 +168,10 @@ def _rescored(rescore: Rescore, anchor: str, texts: list[str]) -> list[float]:
     except MinisbertError:
         raise
     except (TypeError, ValueError) as error:
-        raise InputError(f"rescore gave no numbers ({error}). Expected a score for each pair.") from None
+        raise InputError(f"rescore did not return numbers ({error}). Expected one score per pair.") from None
     if scores.shape != (len(texts),) or not np.isfinite(scores).all():
         raise InputError(
-            f"rescore gave shape {scores.shape} for {len(texts)} pairs, or NaN or infinity. Expected a finite score for "
-            "each pair."
+            f"rescore returned shape {scores.shape} for {len(texts)} pairs, or NaN or infinity. Expected one finite score "
+            "per pair."
         )
     return scores.tolist()

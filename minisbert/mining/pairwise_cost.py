@@ -1,10 +1,10 @@
-"""SBERT's headline, measured here: the most similar pair of 10,000 sentences, by a cross-encoder and by embeddings.
+"""The cost of the most similar pair among n sentences, by a cross-encoder and by embeddings: SBERT's motivating example.
 
     times = measure(encoder, sentences, predict=cross_encoder.predict)
     times.cross_seconds, times.embed_seconds, times.compare_seconds
 
-Reimers & Gurevych 2019, section 1: n (n - 1) / 2 = 49,995,000 inference computations with BERT take about 65 hours on a V100;
-with SBERT about 5 seconds for the embeddings and about 0.01 seconds for the cosines. A cross-encoder's time here is
+Reimers & Gurevych 2019, section 1: for 10,000 sentences, n (n - 1) / 2 = 49,995,000 inferences with BERT take about 65 hours on
+a V100; SBERT takes about 5 seconds for the embeddings and about 0.01 seconds for the cosines. A cross-encoder's time is
 extrapolated from a sample of pairs: its work for a pair depends on that pair alone.
 """
 
@@ -21,18 +21,18 @@ from minisbert.errors import InputError
 from minisbert.evaluation.sts import Encoder
 from minisbert.mining.paraphrases import best_pair
 
-# What the article says of 10,000 sentences; seconds.
+# The paper's seconds for 10,000 sentences.
 PUBLISHED = {"cross-encoder": 65 * 3600.0, "embedding": 5.0, "comparing": 0.01}
-WARM_UP = 256  # sentences embedded before the clock starts, so that most shapes are compiled
+WARM_UP = 256  # sentences embedded untimed first, which compiles most shapes
 COMPARISONS = 3
 
 
 @dataclass(frozen=True)
-class Headline:
-    """What was measured: seconds, and the pair that was found."""
+class PairwiseCost:
+    """Seconds measured, and the pair that was found."""
 
     sentences: int
-    sampled_pairs: int  # 0: no cross-encoder was given
+    sampled_pairs: int  # 0 without a cross-encoder
     pairs_per_second: float
     embed_seconds: float
     compare_seconds: float
@@ -40,20 +40,20 @@ class Headline:
 
     @property
     def pairs(self) -> int:
-        """How many pairs there are.
+        """The number of pairs.
 
         Example:
-            >>> Headline(10_000, 0, 0.0, 5.0, 0.01, (0, 1)).pairs
+            >>> PairwiseCost(10_000, 0, 0.0, 5.0, 0.01, (0, 1)).pairs
             49995000
         """
         return self.sentences * (self.sentences - 1) // 2
 
     @property
     def cross_seconds(self) -> float | None:
-        """Seconds a cross-encoder would take for all pairs, extrapolated; None without one.
+        """Seconds of a cross-encoder for all pairs, extrapolated; None without one.
 
         Example:
-            >>> Headline(10_000, 100, 1000.0, 5.0, 0.01, (0, 1)).cross_seconds
+            >>> PairwiseCost(10_000, 100, 1000.0, 5.0, 0.01, (0, 1)).cross_seconds
             49995.0
         """
         return self.pairs / self.pairs_per_second if self.sampled_pairs else None
@@ -68,16 +68,16 @@ def measure(
     seed: int = 0,
     clock: Callable[[], float] = time.perf_counter,
     **options: Any,
-) -> Headline:
-    """Find the most similar pair by embeddings, and time it and the alternative.
+) -> PairwiseCost:
+    """Find the most similar pair by embeddings, and time this and the cross-encoder.
 
     Args:
         encoder: embeds.
         sentences: at least two.
         predict: scores pairs, such as `CrossEncoder.predict`; None leaves it out.
-        sample: pairs that it scores, twice: the second time is measured.
-        seed: of the draw of those pairs.
-        clock: seconds.
+        sample: pairs that it scores twice; the second time is measured.
+        seed: draws those pairs.
+        clock: returns seconds.
         options: for `encoder.encode`.
 
     Raises:
@@ -103,7 +103,7 @@ def measure(
         started = clock()
         predict(pairs)
         rate = len(pairs) / max(clock() - started, 1e-9)
-    return Headline(len(texts), sample if predict else 0, rate, embed_seconds, median(compare), best)
+    return PairwiseCost(len(texts), sample if predict else 0, rate, embed_seconds, median(compare), best)
 
 
 def sampled_pairs(sentences: int, count: int, seed: int = 0) -> list[tuple[int, int]]:
@@ -120,7 +120,7 @@ def sampled_pairs(sentences: int, count: int, seed: int = 0) -> list[tuple[int, 
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people.
+    """Seconds in a readable unit.
 
     Example:
         >>> [duration(s) for s in (0.0123, 5, 90, 65 * 3600, 1e7)]

@@ -1,38 +1,65 @@
-"""Pairs that belong together, found among all: the best of one set, near-duplicates, translations in two sets.
+"""Paraphrases, near-duplicates and translations: the best pairs among all pairs of one set, or across two sets.
 
-    best_pairs(embeddings, k=10)                # the ten most similar pairs of one set: SBERT section 1's 50 million pairs
+    mine_paraphrases(encoder, sentences)        # [[score, i, j], ...], as sentence-transformers' util.paraphrase_mining
+    best_pairs(embeddings, k=10)                # the ten most similar pairs: SBERT section 1's 50 million comparisons
     pairs_above(embeddings, 0.95)               # near-duplicates
     bitext_pairs(english, german)               # one to one, by the margin score of Artetxe & Schwenk 2019
 
-Exact: all pairs are compared, by blocks (mining/all_pairs.py), and what is kept is what can still be among the answers, so that
-memory follows the answer and not the pairs. Where few of many are wanted, a first look in bfloat16 tells which rows can hold
-one of them (screening.py); the answer is the same. sentence-transformers' `paraphrase_mining` gives the same pairs where its
-`top_k` neighbours of a sentence are enough. Hard negatives stand in mining/hard_negatives.py.
+Exact: all pairs are compared, block by block (all_pairs.py), and only pairs that can still be among the answers are stored, so
+that memory follows the answer and not the number of pairs. Where few of many pairs are wanted, a first pass in bfloat16 finds
+the rows that can hold one (screening.py); the answer is the same. sentence-transformers compares each sentence with its `top_k`
+neighbours only, and gives the same pairs where those are enough. For hard negatives see hard_negatives.py.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from minisbert.arguments import check_positive
-from minisbert.errors import InputError, short_repr
-from minisbert.mining.all_pairs import COLUMNS, comparable_rows, upper_blocks
+from minisbert.arguments import check_finite, check_list, check_positive
+from minisbert.errors import InputError
+from minisbert.mining.all_pairs import COLUMNS, checked_rows, upper_blocks
 from minisbert.mining.screening import row_bounds
 from minisbert.search.exact import nearest
 
-# From here on a first look in bfloat16 (screening.py) pays, where few pairs are wanted. Rows compared exactly after it.
+# From this many rows on, screening pays off, where few pairs are wanted; rows compared exactly together after it.
 SCREENED, TOGETHER = 4096, 32
 
 
 class Pairs(NamedTuple):
-    """Pairs of rows, best first; of equal scores the pair whose rows stand first."""
+    """Pairs of rows, best first; of equal scores the pair with the lower rows first."""
 
     scores_K: np.ndarray  # float32
-    rows_K2: np.ndarray  # int64; in one set the first is the lower
+    rows_K2: np.ndarray  # int64; within one set the lower row comes first
+
+
+def mine_paraphrases(
+    encoder: Any, sentences: Sequence[str], max_pairs: int = 500_000, **options: Any
+) -> list[list[Any]]:
+    """The most similar pairs of sentences, with the result of sentence-transformers' `util.paraphrase_mining`.
+
+    Args:
+        encoder: a SentenceEncoder.
+        sentences: texts.
+        max_pairs: pairs wanted.
+        options: for `encoder.encode`.
+
+    Returns:
+        `[cosine, i, j]` for each pair of sentences i < j, best first.
+
+    Example:
+        >>> from minisbert import SentenceEncoder
+        >>> encoder = SentenceEncoder.load("weights/tiny-bert")
+        >>> [(i, j) for _, i, j in mine_paraphrases(encoder, ["a cat", "stocks fell", "a cat"], max_pairs=1)]
+        [(0, 2)]
+    """
+    check_positive("max_pairs", max_pairs)
+    found = best_pairs(encoder.encode(check_list("sentences", sentences), **options), max_pairs)
+    return [[score, i, j] for score, (i, j) in zip(found.scores_K.tolist(), found.rows_K2.tolist(), strict=True)]
 
 
 def best_pair(embeddings_MD: Any, *, similarity: str = "cosine") -> tuple[int, int]:
-    """The two rows that are most alike.
+    """The two most similar rows.
 
     Raises:
         InputError: fewer than two rows; see `best_pairs`.
@@ -55,12 +82,12 @@ def best_pairs(
 
     Args:
         embeddings_MD: rows.
-        k: pairs wanted; fewer rows give all of their pairs, one row or none gives no pair.
+        k: pairs wanted; fewer rows give all of their pairs.
         similarity: "cosine" (0 with a zero vector) or "dot".
         show_progress_bar: None shows one on a terminal when it takes longer than two seconds.
 
     Returns:
-        scores and rows, `[min(k, M (M - 1) / 2)]`.
+        `min(k, M (M - 1) / 2)` scores and pairs of rows.
 
     Raises:
         InputError: NaN or infinity in a row, a row too long for float32, or an argument out of range.
@@ -70,7 +97,7 @@ def best_pairs(
         [[1, 2], [0, 2]]
     """
     check_positive("k", k)
-    rows_MD = comparable_rows("embeddings", embeddings_MD, similarity)
+    rows_MD = checked_rows("embeddings", embeddings_MD, similarity)
     best = _Best(k)
     if len(rows_MD) >= SCREENED and k <= len(rows_MD) // 64:
         _search_promising(rows_MD, best, show_progress_bar)
@@ -88,12 +115,12 @@ def pairs_above(
     limit: int = 1_000_000,
     show_progress_bar: bool | None = None,
 ) -> Pairs:
-    """Every pair of different rows with at least this similarity: near-duplicates.
+    """Each pair of different rows with at least this similarity: near-duplicates.
 
     Args:
         embeddings_MD, similarity, show_progress_bar: see `best_pairs`.
-        threshold: the lowest similarity that counts.
-        limit: more pairs than this are refused: a low threshold can ask for nearly all of them.
+        threshold: the lowest similarity.
+        limit: the most pairs: a low threshold can ask for nearly all of them.
 
     Raises:
         InputError: see `best_pairs`; more than `limit` pairs.
@@ -102,38 +129,36 @@ def pairs_above(
         >>> pairs_above([[1.0, 0.0], [0.0, 2.0], [3.0, 4.0]], 0.7).rows_K2.tolist()
         [[1, 2]]
     """
-    floor, most = finite("threshold", threshold), check_positive("limit", limit)
-    scores, rows, count = [np.empty(0, np.float32)], [np.empty((0, 2), np.int64)], 0
-    for first, column, scores_BC in upper_blocks(
-        comparable_rows("embeddings", embeddings_MD, similarity), show_progress_bar
-    ):
-        b, c = (scores_BC >= np.float32(floor)).nonzero()
+    floor, most = np.float32(check_finite("threshold", threshold)), check_positive("limit", limit)
+    rows_MD = checked_rows("embeddings", embeddings_MD, similarity)
+    found, count = [], 0
+    for first, column, scores_BC in upper_blocks(rows_MD, show_progress_bar):
+        b, c = (scores_BC >= floor).nonzero()
         count += len(b)
         if count > most:
             raise InputError(
                 f"more than {most} pairs have a similarity of at least {threshold:g}. Expected fewer; raise the "
                 "threshold or the limit."
             )
-        scores.append(scores_BC[b, c])
-        rows.append(np.stack([b + first, c + column], axis=1))
-    return _ranked(np.concatenate(scores), np.concatenate(rows))
+        found.append(Pairs(scores_BC[b, c], np.stack([b + first, c + column], axis=1)))
+    return _ranked(found)
 
 
 def bitext_pairs(
     a_BD: Any, b_MD: Any, *, neighbours: int = 4, threshold: float | None = None, show_progress_bar: bool | None = None
 ) -> Pairs:
-    """Sentences of two sets that say the same, one to one: translations, say.
+    """Sentences of two sets that say the same, one to one, such as translations.
 
-    The score of x and y is their cosine over the mean cosine with their `neighbours` nearest of the other set, half from
-    each side: cos(x, y) / (sum_z cos(x, z) / 2k + sum_z cos(y, z) / 2k), the "ratio" margin of Artetxe & Schwenk 2019,
-    equations 2 and 3. It takes sentences that are near to everything for what they are. Candidates are the nearest of
-    each row, both ways ("max"); the best goes first, and then neither of its rows is free. A pair whose mean is not above
-    0 (a zero vector) has no ratio and is left out.
+    The score of x and y is their cosine divided by the mean cosine with their `neighbours` nearest in the other set, half
+    from each side: cos(x, y) / (sum_z cos(x, z) / 2k + sum_z cos(y, z) / 2k), the "ratio" margin of Artetxe & Schwenk
+    2019, equations 2 and 3. It lowers sentences that are near to everything. Candidates are each row's best by this score,
+    in both directions ("max"). The best pair is taken first, and neither of its rows can be in another. A pair whose mean
+    is not above 0 (a zero vector) has no ratio and is left out.
 
     Args:
         a_BD, b_MD: rows of the same model.
         neighbours: k; a smaller set gives all of its rows.
-        threshold: leave out lower scores; 1.06 to 1.2 is usual. None keeps a pair for every row that finds one.
+        threshold: the lowest score; 1.06 to 1.2 is usual. None returns a pair for each row that finds one.
         show_progress_bar: see `best_pairs`.
 
     Returns:
@@ -147,36 +172,35 @@ def bitext_pairs(
         [[0, 1], [1, 0]]
     """
     check_positive("neighbours", neighbours)
-    lowest = -np.inf if threshold is None else finite("threshold", threshold)
-    a, b = comparable_rows("a", a_BD), comparable_rows("b", b_MD)
+    lowest = -np.inf if threshold is None else check_finite("threshold", threshold)
+    a, b = checked_rows("a", a_BD), checked_rows("b", b_MD)
     if a.shape[1] != b.shape[1]:
         raise InputError(f"a is {a.shape[1]} wide, b {b.shape[1]}. Expected embeddings of one model.")
     if not len(a) or not len(b):
-        return Pairs(np.empty(0, np.float32), np.empty((0, 2), np.int64))
-    # The rows are of length 1 already, so that their dot product is the cosine.
+        return _ranked([])
+    # The rows have length 1, so that their dot product is the cosine.
     of_a = nearest(a, b, neighbours, similarity="dot", show_progress_bar=show_progress_bar)
     of_b = nearest(b, a, neighbours, similarity="dot", show_progress_bar=show_progress_bar)
     mean_a, mean_b = of_a.scores_BK.mean(axis=1), of_b.scores_BK.mean(axis=1)
-    scores, rows = [], []
-    for hits, mean, others, forward in ((of_a, mean_a, mean_b, True), (of_b, mean_b, mean_a, False)):
+    candidates = []
+    for hits, mean, others, order in ((of_a, mean_a, mean_b, (0, 1)), (of_b, mean_b, mean_a, (1, 0))):
         around_BK = (mean[:, None] + others[hits.rows_BK]) / 2
         margin_BK = np.where(around_BK > 0, hits.scores_BK / np.where(around_BK > 0, around_BK, 1), -np.inf)
-        mine, place = np.arange(len(margin_BK)), margin_BK.argmax(axis=1)
-        its = hits.rows_BK[mine, place]
-        scores.append(margin_BK[mine, place])
-        rows.append(np.stack([mine, its] if forward else [its, mine], axis=1))
-    ranked = _ranked(np.concatenate(scores).astype(np.float32), np.concatenate(rows))
+        own, place = np.arange(len(margin_BK)), margin_BK.argmax(axis=1)
+        rows = np.stack([own, hits.rows_BK[own, place]], axis=1)[:, order]
+        candidates.append(Pairs(margin_BK[own, place].astype(np.float32), rows))
+    ranked = _ranked(candidates)
     free_a, free_b = np.ones(len(a), bool), np.ones(len(b), bool)
-    kept = []
+    chosen = []
     for place, (score, (i, j)) in enumerate(zip(ranked.scores_K.tolist(), ranked.rows_K2.tolist(), strict=True)):
         if score >= lowest and score > -np.inf and free_a[i] and free_b[j]:
             free_a[i] = free_b[j] = False
-            kept.append(place)
-    return Pairs(ranked.scores_K[kept], ranked.rows_K2[kept])
+            chosen.append(place)
+    return Pairs(ranked.scores_K[chosen], ranked.rows_K2[chosen])
 
 
 def _search_promising(rows_MD: np.ndarray, best: "_Best", show_progress_bar: bool | None) -> None:
-    """Rows in the order of the best that they may hold, until no other can hold any."""
+    """Rows in the order of their bounds, until no row left can hold one of the best pairs."""
     bound_M = row_bounds(rows_MD, show_progress_bar)
     order = np.argsort(-bound_M, kind="stable")
     for start in range(0, len(order), TOGETHER):
@@ -189,9 +213,6 @@ def _search_promising(rows_MD: np.ndarray, best: "_Best", show_progress_bar: boo
             best.add(rows_B, column, scores_BC)
 
 
-# --- the best so far -----------------------------------------------------------------------------------------------
-
-
 class _Best:
     """The best k pairs of the blocks seen, and the score that a pair must reach to be among them."""
 
@@ -201,12 +222,12 @@ class _Best:
         self._count = 0
 
     def add(self, rows_B: np.ndarray, column: int, scores_BC: np.ndarray) -> None:
-        """Take what may be among the best from one block: of ascending rows, and of columns from `column` on."""
+        """Take the pairs that can be among the best from one block: of ascending rows, and of columns from `column` on."""
         highest_B = scores_BC.max(axis=1)
         floor = self.threshold
         if self.k <= len(highest_B):  # k rows with such a maximum: k pairs at least as good
             floor = max(floor, np.partition(highest_B, -self.k)[-self.k])
-        # -inf marks what is no pair. An equal score may win by its rows, so that it is kept until the ranking.
+        # -inf marks what is not a pair. An equal score can still win by its rows, so it stays until the ranking.
         hit = np.flatnonzero((highest_B >= floor) & (highest_B > -np.inf))
         some_BC = scores_BC[hit]
         place = np.flatnonzero((some_BC >= floor) & (some_BC > -np.inf))
@@ -214,43 +235,29 @@ class _Best:
         if len(place) > self.k:
             place = place[_first(flat[place], self.k)]
         b, c = np.divmod(place, scores_BC.shape[1])
-        rows = np.stack([rows_B[hit[b]], c + column], axis=1)
-        self._found.append(Pairs(flat[place], rows))
+        self._found.append(Pairs(flat[place], np.stack([rows_B[hit[b]], c + column], axis=1)))
         self._count += len(place)
         if self._count > self.k:
-            best = self.pairs()
-            self._found, self._count = [best], len(best.scores_K)
-        # k found are a bar for what comes, however low they stand among themselves.
+            self._found, self._count = [self.pairs()], self.k
         if self._count == self.k:
             self.threshold = min(part.scores_K.min() for part in self._found if len(part.scores_K))
 
     def pairs(self) -> Pairs:
         """The best k so far, ranked."""
-        empty = Pairs(np.empty(0, np.float32), np.empty((0, 2), np.int64))
-        scores, rows = (np.concatenate(part) for part in zip(empty, *self._found, strict=True))
-        ranked = _ranked(scores, rows)
+        ranked = _ranked(self._found)
         return Pairs(ranked.scores_K[: self.k], ranked.rows_K2[: self.k])
 
 
 def _first(values: np.ndarray, k: int) -> np.ndarray:
-    """Where the k highest stand, of equal ones the first, in order of place; without sorting all."""
+    """The places of the k highest, of equal values the first ones, in ascending order; without sorting all."""
     kth = np.partition(values, len(values) - k)[len(values) - k]
     above, equal = values > kth, np.flatnonzero(values == kth)
     above[equal[: k - above.sum()]] = True
     return np.flatnonzero(above)
 
 
-def _ranked(scores_K: np.ndarray, rows_K2: np.ndarray) -> Pairs:
+def _ranked(parts: list[Pairs]) -> Pairs:
+    empty = Pairs(np.empty(0, np.float32), np.empty((0, 2), np.int64))
+    scores_K, rows_K2 = (np.concatenate(part) for part in zip(empty, *parts, strict=True))
     order = np.lexsort((rows_K2[:, 1], rows_K2[:, 0], -scores_K))
     return Pairs(scores_K[order], rows_K2[order])
-
-
-def finite(name: str, value: Any) -> float:
-    """A finite number.
-
-    Raises:
-        InputError: naming the argument and its value.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
-        raise InputError(f"{name} is {short_repr(value)}. Expected a finite number.")
-    return float(value)

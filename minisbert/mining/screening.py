@@ -1,9 +1,9 @@
 """Which rows can hold a best pair: an upper bound of each row's best product, from products in bfloat16.
 
-bfloat16 keeps 8 bits: products cost half of float32's or less, and are wrong by no more than is known. For rows u and v that
-were rounded to u' and v', Cauchy and Schwarz give |u v - u' v'| <= |u - u'| |v| + |u'| |v - v'|, and the two norms of
-differences are computed, not guessed. Rows whose bound is below the best exact product found cannot hold the best pair:
-of 10,000 random rows a few are left, to be compared exactly. So the result is that of float32, in half of its time.
+bfloat16 has 8 significant bits: its products cost half of float32's or less, with a known error bound. For rows u and v rounded
+to u' and v', Cauchy-Schwarz gives |u v - u' v'| <= |u - u'| |v| + |u'| |v - v'|, and the norms of the differences are computed.
+Rows whose bound is below the best exact product found cannot hold the best pair: of 10,000 random rows a few are left, to be
+compared exactly. So the result is float32's, in half of its time.
 """
 
 import functools
@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from minisbert.mining.all_pairs import progress
+from minisbert.inference.compiled import progress_bar
 
-TILE = 1024  # rows and columns of a product; its 4 MB of scores stay in the cache
+TILE = 1024  # rows and columns of a product; 4 MB of scores stay in the cache
 ULP = 2.0**-23
 
 
@@ -22,7 +22,7 @@ def row_bounds(rows_MD: np.ndarray, show_progress_bar: bool | None = None) -> np
     """For each row an upper bound of its product with every later row, float32 `[M]`.
 
     Args:
-        rows_MD: float32, from `comparable_rows`; at least one.
+        rows_MD: float32, from `all_pairs.checked_rows`; at least one.
         show_progress_bar: None shows one on a terminal when it takes longer than two seconds.
 
     Example:
@@ -35,7 +35,7 @@ def row_bounds(rows_MD: np.ndarray, show_progress_bar: bool | None = None) -> np
     padded_MD = jnp.pad(jnp.asarray(rows_MD), ((0, -M % TILE), (0, 0)))  # a row of zeros can only raise a bound
     rounded_MD = padded_MD.astype(jnp.bfloat16)
     best_M = []
-    with progress(M * (M - 1) // 2, " pairs", "compare", show_progress_bar) as bar:
+    with progress_bar(M * (M - 1) // 2, show_progress_bar, "pairs", "compare") as bar:
         for first in range(0, len(padded_MD), TILE):
             columns = range(first, len(padded_MD), TILE)
             tiles = [_tile_maxima(rounded_MD, first, column) for column in columns]

@@ -1,7 +1,7 @@
-"""BM25: search by the words that query and text share, to stand beside search by meaning.
+"""BM25: search by the words that query and text share, a complement to search by embeddings.
 
-    words = BM25(texts, ids)
-    words.search("where is the cat?", k=10)          # lists of Hit, as `Index.search` gives them
+    bm25 = BM25(texts, ids)
+    bm25.search("where is the cat?", k=10)          # lists of Hit, as `Index.search` returns them
 
 Robertson & Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond", section 3.4, computed by the bm25s
 library (extra "bm25") in Lucene's form with its k1 = 1.5, b = 0.75.
@@ -12,25 +12,24 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.arguments import as_list, check_list, check_positive
+from minisbert.arguments import as_list, check_finite, check_list, check_positive
 from minisbert.errors import InputError, short_repr
-from minisbert.mining.paraphrases import finite
-from minisbert.search.index import Hit
-from minisbert.search.index_rows import checked_ids
+from minisbert.search.searcher import Hit, checked_ids
 
 
 class BM25:
-    """Texts by their words.
+    """Texts indexed by their words.
 
     Args:
         texts: at least one of them with a word.
         ids: text or whole numbers, each once; by default the texts' numbers.
-        stopwords: words that do not count: "english", another name or a list that bm25s knows, or None.
-        stemmer: makes words of their endings (`stemmer(list of words) -> list of words`), such as PyStemmer's.
-        k1, b: how soon repetition stops to count, and how much a text's length does.
+        stopwords: words that do not count: "english", another name or a list that bm25s takes, or None.
+        stemmer: maps words to stems (`stemmer(list of words) -> list of words`), such as PyStemmer's.
+        k1: how slowly repeated words saturate.
+        b: how much a text's length counts, 0 to 1.
 
     Raises:
-        InputError: bm25s is not installed; see above.
+        InputError: bm25s is not installed; an argument is out of range.
     """
 
     def __init__(
@@ -47,22 +46,22 @@ class BM25:
             import bm25s
         except ImportError:
             raise InputError(
-                "BM25 needs bm25s, which is not installed. Run `pip install 'minisbert[bm25]'`, or search by an Index only."
+                "BM25 needs bm25s, which is not installed. Run `pip install 'minisbert[bm25]'`, or search with an Index only."
             ) from None
         self.texts = check_list("texts", texts)
-        self.ids = checked_ids(range(len(self.texts)) if ids is None else ids, len(self.texts), set())
-        if finite("k1", k1) < 0 or not 0 <= finite("b", b) <= 1:
+        self.ids = checked_ids(ids, len(self.texts), set())
+        if check_finite("k1", k1) < 0 or not 0 <= check_finite("b", b) <= 1:
             raise InputError(f"k1 is {short_repr(k1)}, b {short_repr(b)}. Expected at least 0, and 0 to 1.")
         options = {"stopwords": stopwords or [], "stemmer": stemmer, "show_progress": False, "return_ids": False}
         self._words: Callable[[list[str]], Any] = lambda some: bm25s.tokenize(some, **options)
         words = self._words(self.texts)
         if not any(words):
-            raise InputError("texts have no word that counts. Expected at least one; look at stopwords.")
+            raise InputError("texts have no word that counts. Expected at least one; check stopwords.")
         self._index = bm25s.BM25(k1=k1, b=b)
         self._index.index(words, show_progress=False)
 
     def search(self, queries: str | Sequence[str], k: int = 10) -> Any:
-        """The k texts that fit each query best; a text that shares no word with it is not found.
+        """The k texts that match each query best; a text without any of its words is never found.
 
         Returns:
             a list of `Hit`, best first, of equal scores the earlier text first; for several queries a list of such lists.

@@ -1,7 +1,7 @@
-"""Which model made an embedding: a sha256 over everything that decides it.
+"""The fingerprint of a model: a sha256 over everything that decides its embeddings.
 
-Embeddings of two models, or of one model with other weights, another tokenizer, pooling or number format, cannot be
-compared, though their widths may agree. An index keeps this digest and refuses to mix.
+Embeddings of two models, or of one model with other weights, tokenizer, pooling or number format, cannot be compared, though
+their widths may agree. An index and a folder of shards store this digest and refuse to mix.
 """
 
 import hashlib
@@ -17,11 +17,11 @@ from minisbert.sentence_encoder import SentenceEncoder
 def fingerprint(encoder: Any) -> str:
     """The digest of a `SentenceEncoder`; the same after saving and loading, on every machine.
 
-    Over: encoder family and settings, pooling and the modules after it, weights in their compute dtype, tokenizer,
+    It covers: encoder family and settings, pooling and the modules after it, weights in their compute dtype, tokenizer,
     maximum length, prompts, truncation of dimensions.
 
     Raises:
-        InputError: it is something else than a SentenceEncoder.
+        InputError: it is not a SentenceEncoder.
 
     Example:
         >>> one, two = (SentenceEncoder.load(f"weights/tiny-{name}") for name in ("bert", "mpnet"))
@@ -30,7 +30,7 @@ def fingerprint(encoder: Any) -> str:
     """
     if not isinstance(encoder, SentenceEncoder):
         raise InputError(
-            f"encoder is {short_repr(encoder)}. Expected a SentenceEncoder; for another kind of model write Index(encoder, "
+            f"encoder is {short_repr(encoder)}. Expected a SentenceEncoder; for another kind of model give Index(encoder, "
             "fingerprint='a name of yours')."
         )
     router = encoder.pretrained.folder.router

@@ -1,4 +1,4 @@
-"""Several rankings made one: reciprocal rank fusion.
+"""Hybrid search: several rankings fused into one by reciprocal ranks.
 
     Hybrid([index, BM25(texts, ids)]).search("where is the cat?", k=10)
 
@@ -6,36 +6,29 @@ Cormack, Clarke & Büttcher 2009, "Reciprocal Rank Fusion outperforms Condorcet 
 
     score(d) = sum over rankings of 1 / (60 + rank of d)        ranks from 1; a ranking without d adds nothing
 
-Only ranks count, so that cosines and BM25's sums need no common scale.
+Only ranks count, so that cosines and BM25 scores need no common scale.
 """
 
 from collections.abc import Hashable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from minisbert.arguments import as_list, check_positive
 from minisbert.errors import InputError, short_repr
-from minisbert.search.index import Hit
+from minisbert.search.searcher import Hit, Searcher
 
 Id = TypeVar("Id", bound=Hashable)
-CONSTANT = 60  # the paper's: how little the first ranks stand out
-
-
-class Searcher(Protocol):
-    """What finds texts: Index, BM25, Hybrid."""
-
-    def search(self, queries: Any, k: int = 10) -> Any:
-        """Lists of `Hit`, best first: for one query one list."""
+CONSTANT = 60  # the paper's: the higher, the less the first ranks stand out
 
 
 def reciprocal_rank_fusion(rankings: Sequence[Sequence[Id]], constant: float = CONSTANT) -> list[tuple[Id, float]]:
-    """Ids with their fused scores, best first; of equal scores the one that is met first, ranking by ranking.
+    """Ids with their fused scores, best first; of equal scores the one met first, ranking by ranking.
 
     Args:
-        rankings: ids, best first, each once in a ranking.
+        rankings: ids, best first, each once per ranking.
         constant: added to every rank.
 
     Raises:
-        InputError: an id stands twice in one ranking, or the constant is not positive.
+        InputError: an id is twice in one ranking, or the constant is not positive.
 
     Example:
         >>> [(one, round(score, 4)) for one, score in reciprocal_rank_fusion([["a", "b"], ["b", "c"]])]
@@ -44,11 +37,11 @@ def reciprocal_rank_fusion(rankings: Sequence[Sequence[Id]], constant: float = C
     if not isinstance(rankings, list | tuple):
         raise InputError(f"rankings is {short_repr(rankings)}. Expected a list of rankings, each a list of ids.")
     if not isinstance(constant, int | float) or not constant > 0:
-        raise InputError(f"constant is {short_repr(constant)}. Expected a number above 0; the paper takes 60.")
+        raise InputError(f"constant is {short_repr(constant)}. Expected a number above 0; the paper uses 60.")
     scores: dict[Id, float] = {}
     for number, ranking in enumerate(rankings):
         if len(set(ranking)) < len(ranking):
-            raise InputError(f"rankings[{number}] names an id twice. Expected each once.")
+            raise InputError(f"rankings[{number}] has an id twice. Expected each id once.")
         for rank, one in enumerate(ranking, start=1):
             scores[one] = scores.get(one, 0.0) + 1 / (constant + rank)
     return sorted(scores.items(), key=lambda item: -item[1])
@@ -59,7 +52,7 @@ class Hybrid:
 
     Args:
         searchers: such as an Index and a BM25.
-        candidates: how far down each of them is asked.
+        candidates: hits taken from each of them.
         constant: see `reciprocal_rank_fusion`.
 
     Example:
@@ -82,7 +75,7 @@ class Hybrid:
         found = [searcher.search(texts, max(k, self.candidates)) for searcher in self.searchers]
         fused = []
         for lists in zip(*found, strict=True):
-            known = {hit.id: hit.text for hits in reversed(lists) for hit in hits}
+            text_of = {hit.id: hit.text for hits in reversed(lists) for hit in hits}
             ranked = reciprocal_rank_fusion([[hit.id for hit in hits] for hits in lists], self.constant)
-            fused.append([Hit(one, score, known[one]) for one, score in ranked[:k]])
+            fused.append([Hit(one, score, text_of[one]) for one, score in ranked[:k]])
         return fused[0] if single else fused

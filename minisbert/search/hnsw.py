@@ -1,16 +1,16 @@
-"""Approximate nearest neighbours, by two libraries with one face: faiss and usearch.
+"""Approximate nearest neighbours by HNSW graphs: two libraries, faiss and usearch, behind the same five methods.
 
     graph = GRAPHS["faiss"](width=384)
     graph.add(embeddings_MD)
-    graph.search(queries_BD, k=10)                    # Hits, as `search.nearest` gives them; row -1 where none was found
+    graph.search(queries_BD, k=10)            # Hits, as `search.exact.nearest` returns them; row -1 where none was found
 
-Both build a navigable small-world graph (HNSW: Malkov & Yashunin 2018) over dot products; for cosine the rows are to be of
-length 1. A graph finds most of the nearest rows, not surely all: an Index looks at more candidates than are asked for and
-scores them exactly.
+Both build a hierarchical navigable small-world graph (Malkov & Yashunin 2018) over dot products; for cosine, give rows of
+length 1. A graph finds most of the nearest rows, not all of them for sure: an Index asks for more candidates than it
+needs and scores them exactly.
 """
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -18,32 +18,8 @@ from minisbert.arguments import check_positive, embedding_rows, refuse_too_long
 from minisbert.errors import InputError, SearchError
 from minisbert.search.exact import Hits
 
-# Links a node, and candidates followed while building and while searching: the libraries' and the paper's usual range.
+# Links per node, and candidates followed while building and while searching: the usual range of the paper and the libraries.
 LINKS, BUILDING, SEARCHING = 32, 128, 128
-
-
-class Graph(Protocol):
-    """What both adapters are."""
-
-    def __init__(self, width: int): ...
-
-    def __len__(self) -> int: ...
-
-    def add(self, rows_MD: np.ndarray) -> None:
-        """Append float32 rows."""
-
-    def search(self, queries_BD: np.ndarray, k: int) -> Hits:
-        """Dot products and rows, best first; row -1 where the graph led to fewer than k."""
-
-    def save(self, path: Path) -> None:
-        """Write the library's own file. Raises OSError: it cannot be written."""
-
-    def read(self, path: Path) -> None:
-        """Read it back.
-
-        Raises:
-            SearchError: it is no such file, or of another width.
-        """
 
 
 class FaissGraph:
@@ -57,33 +33,33 @@ class FaissGraph:
         try:
             import faiss
         except ImportError:
-            raise _missing("faiss", "faiss") from None
+            raise _missing("faiss") from None
         self._faiss, self.width = faiss, width
         self._index: Any = faiss.IndexHNSWFlat(width, LINKS, faiss.METRIC_INNER_PRODUCT)
         self._index.hnsw.efConstruction = BUILDING
 
     def __len__(self) -> int:
-        return self._index.ntotal
+        return self._index.ntotal  # type: ignore[no-any-return]
 
     def add(self, rows_MD: np.ndarray) -> None:
         """Append float32 rows."""
-        self._index.add(_rows("rows", rows_MD, self.width))
+        self._index.add(_checked("rows", rows_MD, self.width))
 
     def search(self, queries_BD: np.ndarray, k: int) -> Hits:
         """Dot products and rows, best first; row -1 where the graph led to fewer than k."""
-        queries_BD = _rows("queries", queries_BD, self.width)
+        queries_BD = _checked("queries", queries_BD, self.width)
         self._index.hnsw.efSearch = max(SEARCHING, check_positive("k", k))
         return Hits(*self._index.search(queries_BD, k))
 
     def save(self, path: Path) -> None:
-        """Write faiss's own file. Raises OSError: it cannot be written."""
+        """Write the library's own file. Raises OSError: it cannot be written."""
         try:
             self._faiss.write_index(self._index, str(path))
         except RuntimeError as error:
             raise OSError(f"{path.name}: {error}") from None
 
     def read(self, path: Path) -> None:
-        """Read it back. Raises SearchError: it is no such file, or of another width."""
+        """Read it back. Raises SearchError: it is not such a file, or has another width."""
         try:
             self._index = self._faiss.read_index(str(path))
             fits = self._index.d == self.width and hasattr(self._index, "hnsw")
@@ -94,7 +70,7 @@ class FaissGraph:
 
 
 class UsearchGraph:
-    """`usearch.index.Index` (pip install 'minisbert[usearch]').
+    """`usearch.index.Index` (pip install 'minisbert[usearch]'); the methods are those of FaissGraph.
 
     Raises:
         InputError: usearch is not installed.
@@ -104,46 +80,36 @@ class UsearchGraph:
         try:
             from usearch.index import Index
         except ImportError:
-            raise _missing("usearch", "usearch") from None
+            raise _missing("usearch") from None
         self.width = width
-        self._index: Any = Index(
-            ndim=width,
-            metric="ip",
-            dtype="f32",
-            connectivity=LINKS,
-            expansion_add=BUILDING,
-            expansion_search=SEARCHING,
-        )
+        options = {"connectivity": LINKS, "expansion_add": BUILDING, "expansion_search": SEARCHING}
+        self._index: Any = Index(ndim=width, metric="ip", dtype="f32", **options)
 
     def __len__(self) -> int:
         return len(self._index)
 
     def add(self, rows_MD: np.ndarray) -> None:
-        """Append float32 rows."""
-        rows_MD = _rows("rows", rows_MD, self.width)
+        rows_MD = _checked("rows", rows_MD, self.width)
         self._index.add(np.arange(len(self), len(self) + len(rows_MD), dtype=np.uint64), rows_MD)
 
     def search(self, queries_BD: np.ndarray, k: int) -> Hits:
-        """Dot products and rows, best first; row -1 where the graph led to fewer than k."""
-        queries_BD = _rows("queries", queries_BD, self.width)
+        queries_BD = _checked("queries", queries_BD, self.width)
         self._index.expansion_search = max(SEARCHING, check_positive("k", k))
         scores_BK = np.full((len(queries_BD), k), -np.inf, np.float32)
         rows_BK = np.full((len(queries_BD), k), -1, np.int64)
-        for b, query_D in enumerate(queries_BD if k else []):
+        for b, query_D in enumerate(queries_BD):
             found = self._index.search(query_D, k)
             rows_BK[b, : len(found)] = found.keys.astype(np.int64)
             scores_BK[b, : len(found)] = 1 - found.distances
         return Hits(scores_BK, rows_BK)
 
     def save(self, path: Path) -> None:
-        """Write usearch's own file. Raises OSError: it cannot be written."""
         try:
             self._index.save(str(path))
         except RuntimeError as error:
             raise OSError(f"{path.name}: {error}") from None
 
     def read(self, path: Path) -> None:
-        """Read it back. Raises SearchError: it is no such file, or of another width."""
         try:
             self._index.load(str(path))
         except (RuntimeError, ValueError) as error:
@@ -152,11 +118,13 @@ class UsearchGraph:
             raise _unreadable(path, f"it is {self._index.ndim} wide, not {self.width}")
 
 
-GRAPHS: dict[str, type[Graph]] = {"faiss": FaissGraph, "usearch": UsearchGraph}
+Graph = FaissGraph | UsearchGraph
+GRAPHS: dict[str, type[FaissGraph] | type[UsearchGraph]] = {"faiss": FaissGraph, "usearch": UsearchGraph}
+BACKENDS = ("exact", *GRAPHS)
 
 
-def _rows(name: str, value: Any, width: int) -> np.ndarray:
-    """Finite float32 rows of that width: neither library would refuse NaN, and the graph would be spoiled for good."""
+def _checked(name: str, value: Any, width: int) -> np.ndarray:
+    """Finite float32 rows of that width: neither library refuses NaN, which would spoil the graph for good."""
     rows_MD = np.ascontiguousarray(embedding_rows(name, value))
     if rows_MD.shape[1] != width:
         raise InputError(f"{name} are {rows_MD.shape[1]} wide, the graph {width}. Expected embeddings of one model.")
@@ -164,12 +132,12 @@ def _rows(name: str, value: Any, width: int) -> np.ndarray:
     return rows_MD
 
 
-def _missing(library: str, extra: str) -> InputError:
+def _missing(library: str) -> InputError:
     return InputError(
-        f"this kind of search needs {library}, which is not installed. Run `pip install 'minisbert[{extra}]'`, or leave "
+        f"this kind of search needs {library}, which is not installed. Run `pip install 'minisbert[{library}]'`, or leave "
         "backend at 'exact'."
     )
 
 
 def _unreadable(path: Path, why: Any) -> SearchError:
-    return SearchError(f"{path}: the graph cannot be read ({why}). Load without it, and it is built again.")
+    return SearchError(f"{path}: the graph cannot be read ({why}). Load without trust_graph to build it again.")

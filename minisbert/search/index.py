@@ -1,18 +1,18 @@
-"""An index: texts (or embeddings) with their ids, searched by meaning, kept in a folder.
+"""A vector index: texts (or embeddings) with ids, added, searched, saved and loaded.
 
     index = Index(encoder)
     index.add(["a cat sits", "stocks fell"], ids=["c1", "s9"])
     index.search("where is the cat?", k=1)            # [Hit(id="c1", score=0.66, text="a cat sits")]
     index.save("pets.index");  Index.load("pets.index", encoder)
 
-Vectors are kept as they are or quantized (int8, or a bit a dimension). Quantized vectors or a graph (search/hnsw.py) give more
-candidates than are asked for, and the float32 vectors put them in order (search/rescore.py). After loading, those stay on disk.
+Vectors are float32 or quantized (int8, or one bit per dimension). Quantized vectors or a graph (hnsw.py) propose more candidates
+than are asked for, and the float32 vectors order them (`exact.rescore`). A loaded index leaves those on disk.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -26,43 +26,35 @@ from minisbert.arguments import (
     refuse_too_long,
 )
 from minisbert.errors import InputError, short_repr
+from minisbert.inference.compiled import progress_bar
 from minisbert.quantization import quantize_embeddings
-from minisbert.search.exact import SIMILARITIES, Hits, nearest
+from minisbert.search.exact import SIMILARITIES, Hits, nearest, rescore, scaled
 from minisbert.search.fingerprint import fingerprint as fingerprint_of
-from minisbert.search.hnsw import GRAPHS, Graph
-from minisbert.search.index_rows import are_texts, checked_ids
-from minisbert.search.rescore import rescored, scaled
+from minisbert.search.hnsw import BACKENDS, GRAPHS, Graph
+from minisbert.search.index_folder import Contents, read_contents, read_settings, write_index, write_parquet
+from minisbert.search.searcher import Hit, are_texts, checked_ids
 from minisbert.search.vectors import STORED, Vectors
 
 logger = logging.getLogger("minisbert")
 
-BACKENDS = ("exact", *GRAPHS)
-PART = 65_536  # rows handed on at a time
-
-
-class Hit(NamedTuple):
-    """One row that was found."""
-
-    id: str | int
-    score: float
-    text: str | None = None
+GRAPH_ROWS = 4096  # added to a graph at a time
 
 
 class Index:
-    """Vectors with ids, to be searched.
+    """Vectors with ids.
 
     Args:
         encoder: embeds texts (`encode_document`) and queries (`encode_query`); without one, give embeddings.
         similarity: "cosine" or "dot"; by default the encoder's, or cosine.
-        precision: "float32"; "int8", a quarter of the memory; "binary", a thirty-second.
+        precision: "float32"; "int8" takes a quarter of the memory, "binary" a thirty-second.
         backend: "exact", or a graph by "faiss" or "usearch" (extras).
-        keep_texts: whether texts are kept beside their ids.
-        rescore: whether the float32 vectors are kept too when `precision` is another.
+        keep_texts: store the texts with their ids.
+        rescore: store the float32 vectors too when `precision` is another.
         ranges_2D: lowest and highest value of each dimension for int8; by default those of the first rows added.
-        fingerprint: the model's name, for an encoder that is no SentenceEncoder or for embeddings from elsewhere.
+        fingerprint: a name for the model, where the encoder is not a SentenceEncoder or there is none.
 
     Raises:
-        InputError: an option is none, options do not go together, or a library is missing.
+        InputError: an option is out of range, options do not go together, or a library is missing.
 
     Example:
         >>> index = Index(precision="binary")
@@ -91,19 +83,17 @@ class Index:
         check_bool("keep_texts", keep_texts)
         check_bool("rescore", rescore)
         if backend != "exact" and precision != "float32":
-            raise InputError(
-                f"precision is {precision!r} with backend {backend!r}. Expected 'float32'; graphs hold these."
-            )
+            raise InputError(f"precision is {precision!r} with backend {backend!r}. Expected 'float32' for a graph.")
         self.encoder = encoder
         self.fingerprint = fingerprint or (fingerprint_of(encoder) if encoder is not None else None)
         self.similarity, self.precision, self.backend = similarity, precision, backend
-        self.keep_texts, self.keeps_floats = keep_texts, rescore or precision == "float32"
+        self.keep_texts, self.rescore = keep_texts, rescore or precision == "float32"
         self.ranges_2D = None if ranges_2D is None else np.asarray(ranges_2D)
         self.ids: list[str | int] = []
         self.texts: list[str | None] = []
         self.width: int | None = None
         self._known: set[str | int] = set()
-        self._floats: list[Any] = []  # arrays, or the NpyFile of a loaded index: rows in this order
+        self._floats: list[Any] = []  # arrays, or the NpyFile of a loaded index; joined when they are read
         self._codes: list[np.ndarray] = []
         self._graph: Graph | None = None
 
@@ -120,51 +110,42 @@ class Index:
         texts: Sequence[str] | None = None,
         show_progress_bar: bool | None = None,
     ) -> None:
-        """Append texts or embeddings; all of them or, when something is wrong, none.
+        """Append texts or embeddings: all of them, or none when something is wrong.
 
         Args:
             items: texts, which the encoder embeds, or rows of embeddings of the same model.
             ids: text or whole numbers, each once in the index; by default the rows' numbers.
-            texts: of embeddings, to be kept beside the ids.
+            texts: the texts of embeddings, to be stored with the ids.
 
         Raises:
-            InputError: see above, and `SentenceEncoder.encode`; another width than the rows before.
+            InputError: see above, and `SentenceEncoder.encode`; the width differs from that of earlier rows.
         """
-        if are_texts(items):
-            if texts is not None:
-                raise InputError("texts are given twice. Expected them as items, or beside embeddings.")
-            items, _ = as_list(items, "items")
-            texts = items
-            count = len(items)
-        else:
-            items = embedding_rows("items", items).copy()  # the caller's array may change, the index not
-            count = len(items)
-        new_ids = checked_ids(range(len(self), len(self) + count) if ids is None else ids, count, self._known)
-        if texts is not None:
-            texts = check_list("texts", texts)
-            if len(texts) != count:
-                raise InputError(f"texts has {len(texts)} items, there are {count} embeddings. Expected equally many.")
-        if not isinstance(items, np.ndarray):
-            items = embedding_rows("embeddings", self._encode("encode_document", items, show_progress_bar))
+        given = are_texts(items)
+        if given and texts is not None:
+            raise InputError("texts are given twice. Expected them as items, or together with embeddings.")
+        rows: Any = as_list(items, "items")[0] if given else embedding_rows("items", items).copy()
+        count = len(rows)
+        new_ids = checked_ids(ids, count, self._known)
+        if given:
+            texts, rows = rows, embedding_rows("embeddings", self._encode("encode_document", rows, show_progress_bar))
+        elif texts is not None and len(texts := check_list("texts", texts)) != count:
+            raise InputError(f"texts has {len(texts)} items, there are {count} embeddings. Expected equally many.")
         if not count:
             return
-        self._check_width(items.shape[1])
-        refuse_too_long("embeddings", items)
-        if self.precision != "float32":
-            codes = self._quantized(items)
-            self._codes.append(codes)
-        if self.keeps_floats:
-            self._floats.append(items)
-        self.width = items.shape[1]
-        self.ids += new_ids
-        self._known.update(new_ids)
-        self.texts += list(texts) if texts is not None and self.keep_texts else [None] * count
-
-    def _check_width(self, width: int) -> None:
+        width = rows.shape[1]
         if self.width not in (None, width):
             raise InputError(f"embeddings are {width} wide, the index {self.width}. Expected those of one model.")
         if self.precision == "binary" and width % 8:
             raise InputError(f"embeddings are {width} wide. Expected a multiple of 8 for precision 'binary'.")
+        refuse_too_long("embeddings", rows)
+        if self.precision != "float32":
+            self._codes.append(self._quantized(rows))
+        if self.rescore:
+            self._floats.append(rows)
+        self.width = width
+        self.ids += new_ids
+        self._known.update(new_ids)
+        self.texts += list(texts) if texts is not None and self.keep_texts else [None] * count
 
     def _quantized(self, rows_MD: np.ndarray) -> np.ndarray:
         if self.precision == "int8" and self.ranges_2D is None:
@@ -174,26 +155,25 @@ class Index:
                     "first call, or Index(ranges_2D=...) from a sample."
                 )
             self.ranges_2D = np.stack([rows_MD.min(axis=0), rows_MD.max(axis=0)])
-        elif self.precision == "int8":
-            codes = quantize_embeddings(rows_MD, "int8", self.ranges_2D)  # which checks the ranges
+        codes = quantize_embeddings(rows_MD, self.precision, self.ranges_2D)  # checks the ranges
+        if self.precision == "int8":
             outside = float(((rows_MD < self.ranges_2D[0]) | (rows_MD > self.ranges_2D[1])).mean())  # type: ignore[index]
             if outside > 0.01:
                 logger.warning(
-                    f"{outside:.1%} of the numbers added lie outside the ranges of the first rows and are clipped. Give "
+                    f"{outside:.1%} of the values added lie outside the ranges of the first rows and are clipped. Give "
                     "Index(ranges_2D=...) from a larger sample."
                 )
-            return codes
-        return quantize_embeddings(rows_MD, self.precision, self.ranges_2D)
+        return codes
 
     # --- searching -------------------------------------------------------------------------------------------------
 
     def search(self, queries: Any, k: int = 10, *, oversample: int = 4, show_progress_bar: bool | None = None) -> Any:
-        """The k rows most like each query.
+        """The k rows most similar to each query.
 
         Args:
-            queries: text or texts for the encoder, one embedding or rows of them.
-            k: rows wanted.
-            oversample: candidates for each of them, where candidates are scored anew.
+            queries: one text or several for the encoder, or one embedding or rows of them.
+            k: rows per query.
+            oversample: candidates per row wanted, where candidates are rescored.
 
         Returns:
             a list of `Hit`, best first; for several queries a list of such lists.
@@ -207,100 +187,96 @@ class Index:
             queries, single = as_list(queries, "queries")
             queries = self._encode("encode_query", queries, show_progress_bar)
         else:
-            rows_BD = embedding_rows("queries", queries)
-            queries, single = rows_BD, np.ndim(queries) == 1
+            queries, single = embedding_rows("queries", queries), np.ndim(queries) == 1
         found = self.nearest(queries, k, oversample=oversample, show_progress_bar=show_progress_bar)
         hits = [
-            [
-                Hit(self.ids[row], float(score), self.texts[row])
-                for score, row in zip(scores, rows, strict=True)
-                if row >= 0
-            ]
-            for scores, rows in zip(found.scores_BK, found.rows_BK, strict=True)
+            [Hit(self.ids[row], float(score), self.texts[row]) for score, row in zip(*one, strict=True) if row >= 0]
+            for one in zip(found.scores_BK, found.rows_BK, strict=True)
         ]
         return hits[0] if single else hits
 
     def nearest(
         self, queries_BD: Any, k: int = 10, *, oversample: int = 4, show_progress_bar: bool | None = None
     ) -> Hits:
-        """`search` for embeddings, in arrays: scores and rows, row -1 where a graph found fewer."""
+        """`search` for embeddings, with arrays of scores and rows; row -1 where a graph found fewer."""
         check_positive("k", k)
         check_positive("oversample", oversample)
         queries_BD = embedding_rows("queries", queries_BD)
         if self.width is None:
             return Hits(np.empty((len(queries_BD), 0), np.float32), np.empty((len(queries_BD), 0), np.int64))
         if queries_BD.shape[1] != self.width:
-            raise InputError(f"queries are {queries_BD.shape[1]} wide, the index {self.width}. Expected one model's.")
+            raise InputError(
+                f"queries are {queries_BD.shape[1]} wide, the index {self.width}. Expected embeddings of one model."
+            )
         refuse_too_long("queries", queries_BD)
+        wanted, candidates = min(len(self), k), min(len(self), k * oversample)
         options: dict[str, Any] = {"similarity": self.similarity, "show_progress_bar": show_progress_bar}
-        if self.precision == "float32" and self.backend == "exact":
-            return nearest(queries_BD, Vectors(self._joined(self._floats)), k, **options)
-        candidates = min(len(self), k * oversample)
-        if self.backend == "exact":
-            vectors = Vectors(self.codes(), self.precision, self.ranges_2D)
-            hits = nearest(queries_BD, vectors, candidates if self.keeps_floats else min(len(self), k), **options)
-        else:
-            hits = self.whole_graph().search(scaled(queries_BD, self.similarity), candidates)
+        if self.backend != "exact":
+            hits = self._current_graph().search(scaled(queries_BD, self.similarity), candidates)
             if (hits.rows_BK >= len(self)).any():
-                raise InputError("the graph names rows that the index does not have. Load the index without its graph.")
-        if not self.keeps_floats:
-            return hits
-        return rescored(queries_BD, hits, self._joined(self._floats), min(len(self), k), self.similarity)
+                raise InputError("the graph has rows that the index does not have. Load the index without trust_graph.")
+        elif self.precision == "float32":
+            return nearest(queries_BD, Vectors(_joined(self._floats)), wanted, **options)
+        else:
+            vectors = Vectors(_joined(self._codes), self.precision, self.ranges_2D)
+            hits = nearest(queries_BD, vectors, candidates if self.rescore else wanted, **options)
+        return rescore(queries_BD, hits, _joined(self._floats), wanted, self.similarity) if self.rescore else hits
 
-    def whole_graph(self) -> Graph:
-        """The graph, after the rows that it does not have yet were added to it."""
-        if self._graph is None:
-            self._graph = GRAPHS[self.backend](width=self.width or 1)
-        if len(self._graph) < len(self):
-            from tqdm import tqdm
-
-            missing = len(self) - len(self._graph)
-            with tqdm(total=missing, unit=" rows", desc=f"{self.backend} graph", disable=None, delay=2) as bar:
-                for part_MD in self.float_parts(len(self._graph), 4096):
-                    self._graph.add(scaled(part_MD, self.similarity))
-                    bar.update(len(part_MD))
-        return self._graph
-
-    def float_parts(self, first: int = 0, size: int = PART) -> Iterator[np.ndarray]:
-        """The float32 vectors from a row on, a part at a time."""
-        floats = self._joined(self._floats)
-        for start in range(first, len(self), size):
-            yield floats[start : start + size]
-
-    def codes(self) -> np.ndarray:
-        """The quantized vectors."""
-        return self._joined(self._codes)
+    def _current_graph(self) -> Graph:
+        """The graph, with the rows added that it does not have yet."""
+        graph = self._graph = self._graph or GRAPHS[self.backend](self.width or 1)
+        if missing := len(self) - len(graph):
+            floats = _joined(self._floats)
+            with progress_bar(missing, None, "rows", f"{self.backend} graph") as bar:
+                for start in range(len(graph), len(self), GRAPH_ROWS):
+                    rows_MD = floats[start : start + GRAPH_ROWS]
+                    graph.add(scaled(rows_MD, self.similarity))
+                    bar.update(len(rows_MD))
+        return graph
 
     def _encode(self, method: str, texts: list[str], show_progress_bar: bool | None) -> np.ndarray:
         if self.encoder is None:
             raise InputError("the index has no encoder, and texts were given. Expected embeddings, or Index(encoder).")
-        return getattr(self.encoder, method)(texts, show_progress_bar=show_progress_bar)
-
-    @staticmethod
-    def _joined(parts: list[Any]) -> Any:
-        if len(parts) > 1:
-            parts[:] = [np.concatenate([part[:] for part in parts])]
-        return parts[0]
+        embeddings: np.ndarray = getattr(self.encoder, method)(texts, show_progress_bar=show_progress_bar)
+        return embeddings
 
     # --- files -----------------------------------------------------------------------------------------------------
 
-    def restore(self, ids: list[Any], texts: list[Any], floats: Any, codes: Any, graph: Graph | None) -> None:
-        """Fill an empty index with what a folder held (index_folder.py, which has checked it)."""
-        self.ids, self.texts, self._known, self._graph = ids, texts, set(ids), graph
-        self._floats = [] if floats is None else [floats]
-        self._codes = [] if codes is None else [codes]
-        self.width = floats.shape[1] if codes is None else codes.shape[1] * STORED[self.precision][1]
-
     def save(self, folder: str | Path) -> None:
-        """Write a folder, whole or not at all; an index that stood there is replaced.
+        """Write a folder, whole or not at all; an index of that name is replaced.
 
         Raises:
-            InputError: the path is taken by something else than an index; or nothing was added yet.
-            OSError: the disk is full or not writable.
+            InputError: the path holds something other than an index, or the index is empty.
+            WriteError: the disk is full or not writable.
         """
-        from minisbert.search.index_folder import write_index
+        path = _folder(folder)
+        if self.width is None:
+            raise InputError("the index is empty. Expected rows to save; add some.")
+        graph = None if self.backend == "exact" else self._current_graph()
+        names = ("fingerprint", "similarity", "precision", "backend", "keep_texts", "rescore", "width")
+        settings = {**{name: getattr(self, name) for name in names}, "rows": len(self)}
+        write_index(path, settings, self._contents(graph))
 
-        write_index(self, _folder(folder))
+    def save_parquet(self, file: str | Path) -> None:
+        """Write ids, texts and float32 vectors for another vector store; LanceDB, for example, takes the table as it is:
+        `lancedb.connect("db").create_table("texts", pyarrow.parquet.read_table("vectors.parquet"))`.
+
+        Ids stay numbers where all are whole numbers; otherwise all are written as text.
+
+        Raises:
+            InputError: pyarrow is not installed; the index is empty or has no float32 vectors.
+            WriteError: the file cannot be written.
+        """
+        if self.width is None or not self.rescore:
+            raise InputError(
+                "the index has no float32 vectors. Expected rows, and rescore=True where they are quantized."
+            )
+        write_parquet(Path(file), self._contents(None), self.width)
+
+    def _contents(self, graph: Graph | None) -> Contents:
+        floats, codes = (_joined(parts) if parts else None for parts in (self._floats, self._codes))
+        ranges_2D = self.ranges_2D if self.precision == "int8" else None
+        return Contents(self.ids, self.texts, floats, codes, ranges_2D, graph)
 
     @staticmethod
     def load(
@@ -311,16 +287,36 @@ class Index:
         Args:
             encoder: the model that made it; without one, search by embeddings.
             fingerprint: see the class.
-            trust_graph: read the graph too, by its library's own reader, which is not made for files of strangers.
-                Otherwise it is built again when it is first needed.
+            trust_graph: read the graph too, by its library's own reader, which is not made for files from strangers.
+                Otherwise the graph is built again when it is first needed.
 
         Raises:
-            SearchError: not a whole index.
+            SearchError: the folder does not hold a complete index.
             InputError: another model made it.
         """
-        from minisbert.search.index_folder import read_index
+        path = _folder(folder)
+        settings = read_settings(path)
+        options = {name: settings[name] for name in ("similarity", "precision", "backend", "keep_texts", "rescore")}
+        index = Index(encoder, fingerprint=fingerprint, **options)
+        if index.fingerprint not in (None, settings["fingerprint"]):
+            maker = f"the model {settings['fingerprint']:.16}" if settings["fingerprint"] else "an unnamed model"
+            raise InputError(
+                f"{path}: made by {maker}, the encoder is {index.fingerprint:.16}. Expected the same model, settings and "
+                "number format; embed the texts again."
+            )
+        index.fingerprint, index.width = settings["fingerprint"], settings["width"]
+        index.ids, index.texts, floats, codes, index.ranges_2D, index._graph = read_contents(
+            path, settings, trust_graph
+        )
+        index._known = set(index.ids)
+        index._floats, index._codes = ([] if rows is None else [rows] for rows in (floats, codes))
+        return index
 
-        return read_index(_folder(folder), encoder, fingerprint, trust_graph)
+
+def _joined(parts: list[Any]) -> Any:
+    if len(parts) > 1:
+        parts[:] = [np.concatenate([part[:] for part in parts])]
+    return parts[0]
 
 
 def _folder(folder: Any) -> Path:

@@ -1,150 +1,171 @@
-"""An index on disk: a folder of JSON and .npy files, read strictly; nothing in it is ever run.
+"""An index on disk: a folder of JSON and .npy files, or one parquet file for other vector stores.
 
-index.json         what it is: format, similarity, precision, width, rows, the model's fingerprint, sha256 of the rest
-rows.jsonl         {"id": ..., "text": ...} a line
-embeddings.npy     float32 [rows, width]; mapped, not read
-codes.npy          int8, where the vectors are quantized; with ranges.npy for int8
-graph              the library's own file; read only by those who trust it
+    index.json         format, similarity, precision, width, rows, the model's fingerprint, sha256 of the other files
+    rows.jsonl         one {"id": ..., "text": ...} per line
+    embeddings.npy     float32 [rows, width]; memory-mapped
+    codes.npy          int8, for quantized vectors; with ranges.npy for int8
+    graph              the library's own file; read only with trust_graph
+
+The folder is read strictly, and nothing in it is ever run.
 """
 
 import hashlib
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from minisbert import limits
-from minisbert.atomic_write import staged_folder
+from minisbert.atomic_write import staged_folder, whole_file
 from minisbert.checkpoint.settings import read_json
-from minisbert.errors import DataError, InputError, ModelFolderError, SearchError, short_repr
+from minisbert.data.sources import parquet_library
+from minisbert.errors import DataError, ModelFolderError, SearchError, short_repr
 from minisbert.search.exact import SIMILARITIES
-from minisbert.search.hnsw import GRAPHS
-from minisbert.search.index import BACKENDS, Index
+from minisbert.search.hnsw import BACKENDS, GRAPHS, Graph
 from minisbert.search.vectors import STORED, NpyFile
 
 logger = logging.getLogger("minisbert")
 
-SETTINGS, ROWS, FLOATS, CODES, RANGES, GRAPH = (
-    *("index.json", "rows.jsonl", "embeddings.npy", "codes.npy"),
-    *("ranges.npy", "graph"),
-)
+SETTINGS, ROWS, FLOATS = "index.json", "rows.jsonl", "embeddings.npy"
+CODES, RANGES, GRAPH = "codes.npy", "ranges.npy", "graph"
 FORMAT, VERSION = "minisbert index", 1
+PART = 65_536  # rows written at a time
+
+# key of index.json -> whether a value is valid
+VALID = {
+    "fingerprint": lambda value: isinstance(value, str | None),
+    "similarity": lambda value: value in SIMILARITIES,
+    "precision": lambda value: value in tuple(STORED),
+    "backend": lambda value: value in BACKENDS,
+    "keep_texts": lambda value: isinstance(value, bool),
+    "rescore": lambda value: isinstance(value, bool),
+    "width": lambda value: type(value) is int and 0 < value <= limits.WIDTH,
+    "rows": lambda value: type(value) is int and 0 < value < 2**31,
+    "sha256": lambda value: isinstance(value, dict),
+}
 
 
-def write_index(index: Index, folder: Path) -> None:
-    """See `Index.save`."""
-    if index.width is None:
-        raise InputError("the index is empty. Expected rows to save; add some.")
+class Contents(NamedTuple):
+    """What an index holds; None where its settings leave a part out."""
+
+    ids: list[str | int]
+    texts: list[str | None]
+    floats: Any  # float32 [rows, width], an array or a NpyFile
+    codes: np.ndarray | None
+    ranges_2D: np.ndarray | None
+    graph: Graph | None
+
+
+def write_index(folder: Path, settings: dict[str, Any], contents: Contents) -> None:
+    """Write a folder, whole or not at all.
+
+    Raises:
+        InputError: the path holds something other than an index.
+        WriteError: it cannot be written.
+    """
     with staged_folder(folder.absolute(), "minisbert index", _is_index) as staging:
         with (staging / ROWS).open("w", encoding="utf-8") as file:
-            for one, text in zip(index.ids, index.texts, strict=True):
-                file.write(json.dumps({"id": one, "text": text}, ensure_ascii=False) + "\n")
-        if index.keeps_floats:
+            for id_, text in zip(contents.ids, contents.texts, strict=True):
+                file.write(json.dumps({"id": id_, "text": text}, ensure_ascii=False) + "\n")
+        if contents.floats is not None:
+            shape = (settings["rows"], settings["width"])
             with (staging / FLOATS).open("wb") as stream:
-                header = {"descr": "<f4", "fortran_order": False, "shape": (len(index), index.width)}
-                np.lib.format.write_array_header_1_0(stream, header)
-                for part_MD in index.float_parts():
-                    stream.write(part_MD.astype("<f4").tobytes())
-        if index.precision != "float32":
-            np.save(staging / CODES, index.codes())
-        if index.precision == "int8":
-            np.save(staging / RANGES, np.asarray(index.ranges_2D, np.float32))
-        if index.backend != "exact":
-            index.whole_graph().save(staging / GRAPH)
-        settings = {
-            "format": FORMAT,
-            "version": VERSION,
-            "fingerprint": index.fingerprint,
-            "similarity": index.similarity,
-            "precision": index.precision,
-            "backend": index.backend,
-            "keep_texts": index.keep_texts,
-            "rescore": index.keeps_floats,
-            "width": index.width,
-            "rows": len(index),
-            # The vectors may be many: they are checked by size here, and by value when they are searched.
-            "sha256": {file.name: _sha256(file) for file in sorted(staging.iterdir()) if file.name != FLOATS},
-        }
-        (staging / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+                np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": shape})
+                for start in range(0, shape[0], PART):
+                    stream.write(contents.floats[start : start + PART].astype("<f4").tobytes())
+        if contents.codes is not None:
+            np.save(staging / CODES, contents.codes)
+        if contents.ranges_2D is not None:
+            np.save(staging / RANGES, np.asarray(contents.ranges_2D, np.float32))
+        if contents.graph is not None:
+            contents.graph.save(staging / GRAPH)
+        # The vectors may be many: their size is checked on loading, and their values when they are searched.
+        digests = {file.name: _sha256(file) for file in sorted(staging.iterdir()) if file.name != FLOATS}
+        record = {"format": FORMAT, "version": VERSION, **settings, "sha256": digests}
+        (staging / SETTINGS).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def read_index(folder: Path, encoder: Any, fingerprint: str | None, trust_graph: bool) -> Index:
-    """See `Index.load`."""
-    settings = _settings(folder)
-    index = Index(
-        encoder,
-        similarity=settings["similarity"],
-        precision=settings["precision"],
-        backend=settings["backend"],
-        keep_texts=settings["keep_texts"],
-        rescore=settings["rescore"],
-        fingerprint=fingerprint,
-    )
-    if index.fingerprint is not None and index.fingerprint != settings["fingerprint"]:
-        made = settings["fingerprint"]
-        raise InputError(
-            f"{folder}: made by {f'the model {made:.16}' if made else 'a model that is not told'}, the encoder is "
-            f"{index.fingerprint:.16}. Expected the same model, settings and number format; embed the texts anew."
-        )
-    index.fingerprint = settings["fingerprint"]
-    rows, width = settings["rows"], settings["width"]
-    files = [ROWS, *([CODES] if index.precision != "float32" else []), *([RANGES] if index.precision == "int8" else [])]
-    if index.backend != "exact" and trust_graph:
-        files.append(GRAPH)
-    for name in files:
-        if not (folder / name).is_file() or _sha256(folder / name) != settings["sha256"].get(name):
-            raise SearchError(f"{folder / name}: missing, or not the file that was saved. Make the index again.")
-    floats = _array(folder / FLOATS, (rows, width), "<f4") if index.keeps_floats else None
-    codes = graph = None
-    if index.precision != "float32":
-        codes = _array(folder / CODES, (rows, width // STORED[index.precision][1]), "|i1")[:]
-    if index.precision == "int8":
-        index.ranges_2D = _array(folder / RANGES, (2, width), "<f4")[:]
-    if index.backend != "exact" and trust_graph:
-        graph = GRAPHS[index.backend](width=width)
-        graph.read(folder / GRAPH)
-        if len(graph) != rows:
-            raise SearchError(f"{folder / GRAPH}: has {len(graph)} rows, the index {rows}. Load without it.")
-    elif index.backend != "exact":
-        logger.warning(f"{folder}: the graph is built again; trust_graph=True reads it, for a folder of your own.")
-    index.restore(*_rows(folder / ROWS, rows), floats, codes, graph)
-    return index
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The checked values of index.json.
 
-
-def _is_index(folder: Path) -> bool:
-    try:
-        return _settings(folder) is not None
-    except DataError:
-        return False
-
-
-def _settings(folder: Path) -> dict[str, Any]:
+    Raises:
+        SearchError: the folder does not hold an index, or a value is out of range.
+    """
     path = folder / SETTINGS
     try:
         settings = read_json(path)
     except ModelFolderError as error:
         raise SearchError(f"{folder}: no index can be read here ({error}).") from None
     if not isinstance(settings, dict) or settings.get("format") != FORMAT or settings.get("version") != VERSION:
-        raise SearchError(f"{path}: is not of a {FORMAT}, version {VERSION}. Expected a folder that Index.save wrote.")
-    expected = {
-        "fingerprint": lambda value: value is None or isinstance(value, str),
-        "similarity": lambda value: value in SIMILARITIES,
-        "precision": lambda value: value in tuple(STORED),
-        "backend": lambda value: value in BACKENDS,
-        "keep_texts": lambda value: isinstance(value, bool),
-        "rescore": lambda value: isinstance(value, bool),
-        "width": lambda value: type(value) is int and 0 < value <= limits.WIDTH,
-        "rows": lambda value: type(value) is int and 0 < value < 2**31,
-        "sha256": lambda value: isinstance(value, dict),
-    }
+        raise SearchError(f"{path}: not a {FORMAT}, version {VERSION}. Expected a folder that Index.save wrote.")
     wrong = [
-        f"{key!r} is {short_repr(settings.get(key))}" for key, holds in expected.items() if not holds(settings.get(key))
+        f"{key!r} is {short_repr(settings.get(key))}" for key, valid in VALID.items() if not valid(settings.get(key))
     ]
     if wrong:
         raise SearchError(f"{path}: {'; '.join(wrong)}. Expected what Index.save writes; make the index again.")
     return settings
+
+
+def read_contents(folder: Path, settings: dict[str, Any], trust_graph: bool) -> Contents:
+    """The other files, each compared with its digest or its shape.
+
+    Raises:
+        SearchError: a file is missing or not the one that was saved.
+    """
+    rows, width, precision = settings["rows"], settings["width"], settings["precision"]
+    graph = GRAPHS[settings["backend"]](width) if trust_graph and settings["backend"] != "exact" else None
+    needed = {ROWS: True, CODES: precision != "float32", RANGES: precision == "int8", GRAPH: graph is not None}
+    for name in (name for name, need in needed.items() if need):
+        if not (folder / name).is_file() or _sha256(folder / name) != settings["sha256"].get(name):
+            raise SearchError(f"{folder / name}: missing, or not the file that was saved. Make the index again.")
+    floats = codes = ranges_2D = None
+    if settings["rescore"]:
+        floats = _array(folder / FLOATS, (rows, width), "<f4")
+    if needed[CODES]:
+        codes = _array(folder / CODES, (rows, width // STORED[precision][1]), "|i1")[:]
+    if needed[RANGES]:
+        ranges_2D = _array(folder / RANGES, (2, width), "<f4")[:]
+    if graph is not None:
+        graph.read(folder / GRAPH)
+        if len(graph) != rows:
+            raise SearchError(f"{folder / GRAPH}: has {len(graph)} rows, the index {rows}. Load without trust_graph.")
+    elif settings["backend"] != "exact":
+        logger.warning(f"{folder}: the graph will be built again. For a folder of your own, trust_graph=True reads it.")
+    return Contents(*_rows(folder / ROWS, rows), floats, codes, ranges_2D, graph)
+
+
+def write_parquet(file: Path, contents: Contents, width: int) -> None:
+    """One parquet file with the columns id, text and embedding (fixed-size lists of float32), whole or not at all.
+
+    Raises:
+        InputError: pyarrow is not installed.
+        WriteError: the file cannot be written.
+    """
+    parquet = parquet_library()
+    import pyarrow
+
+    numbers = all(isinstance(id_, int) and -(2**63) <= id_ < 2**63 for id_ in contents.ids)
+    id_type = pyarrow.int64() if numbers else pyarrow.string()
+    vector = pyarrow.list_(pyarrow.float32(), width)
+    schema = pyarrow.schema([("id", id_type), ("text", pyarrow.string()), ("embedding", vector)])
+    with whole_file(file) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
+        for start in range(0, len(contents.ids), PART):
+            part = slice(start, start + PART)
+            columns = [
+                pyarrow.array(contents.ids[part] if numbers else map(str, contents.ids[part]), id_type),
+                pyarrow.array(contents.texts[part], pyarrow.string()),
+                pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(contents.floats[part].ravel()), width),
+            ]
+            writer.write_table(pyarrow.Table.from_arrays(columns, schema=schema))
+
+
+def _is_index(folder: Path) -> bool:
+    try:
+        return bool(read_settings(folder))
+    except DataError:
+        return False
 
 
 def _array(path: Path, shape: tuple[int, int], dtype: str) -> NpyFile:
@@ -155,7 +176,7 @@ def _array(path: Path, shape: tuple[int, int], dtype: str) -> NpyFile:
     if file.shape != shape or file.dtype != np.dtype(dtype):
         raise SearchError(
             f"{path}: holds {file.dtype} {list(file.shape)}. Expected {np.dtype(dtype)} {list(shape)}, as {SETTINGS} "
-            "tells; make the index again."
+            "says; make the index again."
         )
     return file
 
@@ -167,14 +188,14 @@ def _rows(path: Path, count: int) -> tuple[list[str | int], list[str | None]]:
         for number, line in enumerate(file, start=1):
             try:
                 row = json.loads(line)
-                one, text = row["id"], row["text"]
+                id_, text = row["id"], row["text"]
             except (ValueError, KeyError, TypeError, RecursionError):
-                raise SearchError(f"{path}, line {number}: no id and text. Make the index again.") from None
-            if isinstance(one, bool) or not isinstance(one, str | int) or not isinstance(text, str | None):
+                id_ = text = row = line
+            if isinstance(id_, bool) or not isinstance(id_, str | int) or not isinstance(text, str | None):
                 raise SearchError(
                     f"{path}, line {number}: {short_repr(row)}. Expected an id and a text; make the index again."
                 )
-            ids.append(one)
+            ids.append(id_)
             texts.append(text)
     if len(ids) != count or len(set(ids)) != count:
         raise SearchError(f"{path}: {len(ids)} rows, {len(set(ids))} ids. Expected {count}; make the index again.")

@@ -1,9 +1,9 @@
-"""Retrieve and rerank: a fast search proposes, a cross-encoder that reads query and text together decides.
+"""Retrieve and rerank: a fast search proposes candidates, a cross-encoder reads each with the query and orders them.
 
     retrieve_and_rerank("where is the cat?", index, cross_encoder, k=10)
 
-Nogueira & Cho 2019, "Passage Re-ranking with BERT"; a bi-encoder and a cross-encoder side by side: SBERT section 1
-(Reimers & Gurevych 2019). The candidates can come from an Index, from BM25, or from both (`fusion.Hybrid`).
+Nogueira & Cho 2019, "Passage Re-ranking with BERT"; bi-encoder and cross-encoder compared: Reimers & Gurevych 2019, section 1.
+The candidates can come from an Index, from BM25, or from both (`fusion.Hybrid`).
 """
 
 from collections.abc import Sequence
@@ -13,15 +13,14 @@ import numpy as np
 
 from minisbert.arguments import as_list, check_positive
 from minisbert.errors import InputError, short_repr
-from minisbert.search.fusion import Searcher
-from minisbert.search.index import Hit
+from minisbert.search.searcher import Hit, Searcher
 
 
 class Reranker(Protocol):
-    """What scores pairs: a CrossEncoder, or anything like one."""
+    """Scores pairs: a CrossEncoder, or anything like one."""
 
     def predict(self, pairs: Any, **options: Any) -> Any:
-        """`predict([(query, text), ...])`: a number a pair, the higher the better."""
+        """`predict([(query, text), ...])`: one number per pair, the higher the better."""
 
 
 def retrieve_and_rerank(
@@ -33,21 +32,21 @@ def retrieve_and_rerank(
     candidates: int = 100,
     **options: Any,
 ) -> Any:
-    """The k candidates of each query that the reranker finds best, with its scores.
+    """The k best candidates of each query by the reranker, with its scores.
 
     Args:
-        queries: a text or several.
-        searcher: finds candidates and gives their texts with them.
+        queries: one text or several.
+        searcher: finds candidates with their texts.
         reranker: see `Reranker`.
-        k: hits wanted.
-        candidates: pairs scored for each query; at least k.
+        k: hits per query.
+        candidates: pairs scored per query; at least k.
         options: for `reranker.predict` (batch_size, show_progress_bar, ...).
 
     Returns:
         a list of `Hit`, best first, of equal scores in the searcher's order; for several queries a list of such lists.
 
     Raises:
-        InputError: an argument is out of range; a candidate has no text; scores that are no finite number a pair.
+        InputError: an argument is out of range; a candidate has no text; the scores are not one finite number per pair.
 
     Example:
         >>> class Found:
@@ -72,12 +71,12 @@ def retrieve_and_rerank(
 
 
 class Reranked:
-    """A searcher and a reranker as one searcher, to stand beside Index, BM25 and Hybrid.
+    """A searcher and a reranker as one searcher, used like Index, BM25 and Hybrid.
 
     Args:
-        searcher: finds candidates and gives their texts with them.
+        searcher: finds candidates with their texts.
         reranker: see `Reranker`.
-        candidates: pairs scored for each query; what comes after them in the searcher's order is not found.
+        candidates: pairs scored per query; later hits of the searcher are dropped.
         options: for `reranker.predict`.
 
     Example:
@@ -115,7 +114,7 @@ def _scores(predicted: Any, count: int) -> np.ndarray:
     scores = scores.reshape(-1) if scores.shape == (count, 1) else scores
     if scores.shape != (count,) or not np.isfinite(scores).all():
         raise InputError(
-            f"the reranker gave {short_repr(predicted)} for {count} pairs. Expected one finite number a pair; a model with "
-            "several classes is no reranker."
+            f"the reranker gave {short_repr(predicted)} for {count} pairs. Expected one finite number per pair; a model with "
+            "several classes is not a reranker."
         )
     return scores

@@ -1,32 +1,36 @@
-"""What can be searched: rows of vectors in memory, on the device, or in a .npy file that is larger than memory.
+"""What can be searched, and which device searches which rows: arrays in memory or on devices, and .npy files.
 
     Vectors.of(embeddings)                     # NumPy (np.memmap too) or JAX
-    Vectors.of("embeddings.npy")               # read a part at a time, never whole
+    Vectors.of("embeddings.npy")               # a file larger than memory, read in parts
     Vectors(codes, "int8", ranges_2D)          # quantized, see quantization.py
 
-Whether the numbers are finite is seen where they are used (search.py), so that a large file is read once, not twice.
+A JAX array spread over a mesh by rows is searched where it lies: each device compares the rows it holds. Chunks of any other
+corpus go to all local devices in turn. Whether the values are finite is checked where they are compared (exact.py), so that a
+large file is read once, not twice.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from minisbert.errors import DataError, InputError, short_repr
 
-# precision -> (kinds of dtype, how many dimensions one number holds)
+# precision -> (kinds of dtype, dimensions per stored value)
 STORED = {"float32": ("f", 1), "int8": ("i", 1), "binary": ("i", 8)}
+SMALLEST = 256  # rows of a chunk that is not halved again
 
 
 class NpyFile:
-    """The rows of a .npy file, mapped anew for every part, so that what was read does not stay in memory.
+    """The rows of a .npy file, mapped anew for each part, so that what was read does not stay in memory.
 
-    The file is held open: one that takes its name meanwhile is not mixed in.
+    The file stays open: another file that takes its name later is not mixed in.
 
     Raises:
-        DataError: no such file; not a whole .npy file of rows in C order.
+        DataError: the file is missing, or not a complete .npy file of rows in C order.
     """
 
     def __init__(self, path: str | Path):
@@ -40,8 +44,8 @@ class NpyFile:
             size = self.path.stat().st_size
         except FileNotFoundError:
             raise DataError(f"{path}: no such file. Expected a .npy file of embeddings; check the path.") from None
-        except Exception as error:  # of a damaged header NumPy says whatever Python's own parser and tokenizer do
-            raise DataError(f"{path}: cannot be read ({error}). Expected a .npy file; make it again.") from None
+        except Exception as error:  # a damaged header can raise whatever Python's parser and tokenizer raise
+            raise DataError(f"{path}: cannot be read ({error}). Expected a .npy file; write it again.") from None
         if len(self.shape) != 2 or min(self.shape) < 0 or fortran or self.dtype.hasobject:
             raise DataError(
                 f"{path}: holds {self.dtype} {list(self.shape)}{', in Fortran order' if fortran else ''}. Expected rows of "
@@ -49,10 +53,10 @@ class NpyFile:
             )
         expected = self._offset + int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
         if size < expected:
-            raise DataError(f"{path}: {size} bytes, but its header tells of {expected}. It is cut; make it again.")
+            raise DataError(f"{path}: has {size} bytes. Expected {expected}, as its header says; write it again.")
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        if not self.shape[0] or not self.shape[1]:  # nothing to map
+        if not self.shape[0] or not self.shape[1]:  # an empty file cannot be mapped
             return np.empty(self.shape, self.dtype)[rows]
         return np.array(np.memmap(self._file, self.dtype, "r", self._offset, self.shape)[rows])
 
@@ -63,11 +67,11 @@ class Vectors:
 
     Args:
         rows: an array or a NpyFile.
-        precision: "float32" (any floating-point numbers), "int8", or "binary" (eight dimensions in one int8).
+        precision: "float32" (any floating-point dtype), "int8", or "binary" (eight dimensions per int8).
         ranges_2D: lowest and highest value of each dimension, for int8.
 
     Raises:
-        InputError: no rows of that precision.
+        InputError: the rows do not have that precision, or are not rows.
     """
 
     rows: Any
@@ -76,20 +80,16 @@ class Vectors:
 
     def __post_init__(self) -> None:
         kinds, _ = STORED[self.precision]
-        dtype = np.dtype(self.rows.dtype)
-        if (
-            len(self.rows.shape) != 2
-            or self.rows.shape[1] == 0
-            or (dtype.kind not in kinds and dtype.name != "bfloat16")
-        ):
+        shape, dtype = self.rows.shape, np.dtype(self.rows.dtype)
+        if len(shape) != 2 or shape[1] == 0 or (dtype.kind not in kinds and dtype.name != "bfloat16"):
             raise InputError(
-                f"corpus is {dtype} {list(self.rows.shape)}. Expected rows of floating-point embeddings, [rows, width]; "
-                "quantized ones are searched in an Index."
+                f"corpus is {dtype} {list(shape)}. Expected rows of floating-point embeddings, [rows, width]; search "
+                "quantized ones with an Index."
             )
 
     @staticmethod
     def of(corpus: Any) -> "Vectors":
-        """Embeddings as a caller has them: an array, or the name of a .npy file.
+        """Embeddings as callers have them: an array, or the name of a .npy file.
 
         Example:
             >>> Vectors.of(np.zeros((3, 2), np.float32)).shape
@@ -102,7 +102,7 @@ class Vectors:
         if not isinstance(corpus, np.ndarray | jax.Array | NpyFile):
             try:
                 corpus = np.asarray(corpus)
-            except ValueError:  # ragged
+            except ValueError:  # rows of different widths
                 raise InputError(
                     f"corpus is {short_repr(corpus)}. Expected rows of embeddings, all of one width."
                 ) from None
@@ -114,10 +114,72 @@ class Vectors:
         return self.rows.shape[0], self.rows.shape[1] * STORED[self.precision][1]
 
     def part(self, first: int, size: int) -> tuple[Any, int]:
-        """Rows `first` to `first + size`, filled up with zeros to that size, and how many are real."""
+        """Rows `first` to `first + size`, padded with zeros to that size, and how many of them are real."""
         part = self.rows[first : first + size]
         count = part.shape[0]
         if count < size:
             xp = part.__array_namespace__()
             part = xp.concatenate([part, xp.zeros((size - count, part.shape[1]), part.dtype)])
         return part, count
+
+
+class Share(NamedTuple):
+    """What one device searches: all chunks of its vectors, or every `of`-th from number `turn` on."""
+
+    device: Any  # None: where the rows are, or where JAX computes by default
+    vectors: Vectors
+    first: int = 0  # the row of the corpus at which its vectors begin
+    turn: int = 0
+    of: int = 1
+
+    @property
+    def most_rows(self) -> int:
+        """The most rows that the device compares."""
+        return -(-self.vectors.shape[0] // self.of)
+
+
+def device_shares(corpus: Vectors) -> list[Share]:
+    """One share per device.
+
+    Raises:
+        InputError: the rows are in the memories of several processes.
+    """
+    rows = corpus.rows
+    if isinstance(rows, jax.Array):
+        if not rows.is_fully_addressable:
+            raise InputError(
+                "corpus is spread over several processes, and this process cannot read all of it. Expected rows of this "
+                "process; search in each process and merge the results."
+            )
+        shards = [shard for shard in rows.addressable_shards if shard.replica_id == 0]
+        if len(shards) == 1:
+            return [Share(None, replace(corpus, rows=shards[0].data))]
+        if all(shard.data.shape[1] == rows.shape[1] for shard in shards):
+            return [Share(s.device, replace(corpus, rows=s.data), s.index[0].start or 0) for s in shards]
+        corpus = replace(corpus, rows=np.asarray(rows))  # spread by columns: gathered into one array
+    devices = jax.local_devices()
+    if len(devices) == 1 or jax.config.jax_default_device is not None:  # type: ignore[attr-defined]
+        return [Share(None, corpus)]
+    return [Share(device, corpus, turn=i, of=len(devices)) for i, device in enumerate(devices)]
+
+
+def device_chunks(shares: list[Share], size: int) -> Iterator[tuple[Any, int, Any, int]]:
+    """Chunks for the devices in turn: the device, the chunk's first row in the corpus, its rows, how many are real.
+
+    A chunk has `size` rows, the last one a half, a quarter, ... of them: few shapes to compile, and little padding.
+
+    Example:
+        >>> shares = device_shares(Vectors.of(np.zeros((5, 2), np.float32)))
+        >>> [(first, count) for _, first, _, count in device_chunks(shares, size=2)]
+        [(0, 2), (2, 2), (4, 1)]
+    """
+    for start in range(0, max(share.most_rows for share in shares), size):
+        for device, vectors, first, turn, of in shares:
+            row = start * of + turn * size
+            left = vectors.shape[0] - row
+            if left > 0:
+                fitting = size
+                while fitting > SMALLEST and fitting // 2 >= left:
+                    fitting //= 2
+                part, count = vectors.part(row, fitting)
+                yield device, first + row, part, count

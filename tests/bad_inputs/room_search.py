@@ -423,12 +423,12 @@ INT8_FOLDERS: list[tuple[str, Callable[[Path], Any], tuple[str, ...]]] = [
 
 
 def task(module: str, name: str, *arguments: Any, **options: Any) -> Act:
-    """Call a function of minisbert.tasks."""
+    """Call a function of a module of minisbert."""
 
     def act(lib: Any, work: Work) -> Any:
         from importlib import import_module
 
-        return getattr(import_module(f"minisbert.tasks.{module}"), name)(*arguments, **options)
+        return getattr(import_module(f"minisbert.{module}"), name)(*arguments, **options)
 
     return act
 
@@ -448,7 +448,7 @@ TASKS: list[tuple[str, Act, Refused]] = [
     *[
         (
             f"nearest with recall {v!r}",
-            task("search", "nearest", ROWS, ROWS, 2, recall=v),
+            task("search.exact", "nearest", ROWS, ROWS, 2, recall=v),
             refused("InputError", "recall"),
         )
         for v in (0, -1, 2, NAN, "0.9", True)
@@ -456,7 +456,7 @@ TASKS: list[tuple[str, Act, Refused]] = [
     *[
         (
             f"nearest by {v!r}",
-            task("search", "nearest", ROWS, ROWS, 2, similarity=v),
+            task("search.exact", "nearest", ROWS, ROWS, 2, similarity=v),
             refused("InputError", "similarity"),
         )
         for v in ("nope", "euclidean", None)
@@ -464,15 +464,19 @@ TASKS: list[tuple[str, Act, Refused]] = [
     *[
         (
             f"nearest in chunks of {v!r}",
-            task("search", "nearest", ROWS, ROWS, 2, chunk_rows=v),
+            task("search.exact", "nearest", ROWS, ROWS, 2, chunk_rows=v),
             refused("InputError", "chunk_rows"),
         )
         for v in (0, -1, "8")
     ],
-    ("nearest in int8", task("search", "nearest", ROWS, ROWS.astype(np.int8), 2), refused("InputError", "corpus")),
+    (
+        "nearest in int8",
+        task("search.exact", "nearest", ROWS, ROWS.astype(np.int8), 2),
+        refused("InputError", "corpus"),
+    ),
     (
         "nearest in a file that is not there",
-        task("search", "nearest", ROWS, "nowhere.npy", 2),
+        task("search.exact", "nearest", ROWS, "nowhere.npy", 2),
         refused("DataError", "nowhere.npy"),
     ),
     ("nearest in a file that is none", npy_search(b"not an array"), refused("DataError", "corpus.npy")),
@@ -481,99 +485,135 @@ TASKS: list[tuple[str, Act, Refused]] = [
         npy_search(npy_header("{'descr': '<f4', 'fortran_order': False, 'shape': (99999999, 4)}")),
         refused("DataError", "corpus.npy"),
     ),
-    ("best pairs of None", task("mining", "best_pairs", None), refused("InputError", "embeddings")),
-    ("best pairs with NaN", task("mining", "best_pairs", with_row(NAN)), refused("InputError", "embeddings[2]")),
+    ("best pairs of None", task("mining.paraphrases", "best_pairs", None), refused("InputError", "embeddings")),
+    (
+        "best pairs with NaN",
+        task("mining.paraphrases", "best_pairs", with_row(NAN)),
+        refused("InputError", "embeddings[2]"),
+    ),
     *[
-        (f"best pairs, k {v!r}", task("mining", "best_pairs", ROWS, v), refused("InputError", "k"))
+        (f"best pairs, k {v!r}", task("mining.paraphrases", "best_pairs", ROWS, v), refused("InputError", "k"))
         for v in (0, -1, "2", None)
     ],
-    ("the best pair of one row", task("mining", "best_pair", ROWS[:1]), refused("InputError", "2")),
+    ("the best pair of one row", task("mining.paraphrases", "best_pair", ROWS[:1]), refused("InputError", "2")),
     *[
-        (f"pairs above {v!r}", task("mining", "pairs_above", ROWS, v), refused("InputError", "threshold"))
+        (f"pairs above {v!r}", task("mining.paraphrases", "pairs_above", ROWS, v), refused("InputError", "threshold"))
         for v in (NAN, None, "0.5")
     ],
     (
         "pairs above, with a limit of 0",
-        task("mining", "pairs_above", ROWS, 0.5, limit=0),
+        task("mining.paraphrases", "pairs_above", ROWS, 0.5, limit=0),
         refused("InputError", "limit"),
     ),
-    ("more pairs than the limit", task("mining", "pairs_above", ROWS, -1.0, limit=2), refused("InputError", "limit")),
-    ("bitext of two widths", task("mining", "bitext_pairs", ROWS, np.ones((2, 5))), refused("InputError", "5")),
+    (
+        "more pairs than the limit",
+        task("mining.paraphrases", "pairs_above", ROWS, -1.0, limit=2),
+        refused("InputError", "limit"),
+    ),
+    (
+        "bitext of two widths",
+        task("mining.paraphrases", "bitext_pairs", ROWS, np.ones((2, 5))),
+        refused("InputError", "5"),
+    ),
     (
         "bitext with 0 neighbours",
-        task("mining", "bitext_pairs", ROWS, ROWS, neighbours=0),
+        task("mining.paraphrases", "bitext_pairs", ROWS, ROWS, neighbours=0),
         refused("InputError", "neighbours"),
     ),
     *[
-        (f"k-means of {v!r} clusters", task("clustering", "kmeans", ROWS, v), refused("InputError", "clusters"))
+        (f"k-means of {v!r} clusters", task("mining.clustering", "kmeans", ROWS, v), refused("InputError", "clusters"))
         for v in (0, -1, "2", None, True)
     ],
-    ("more clusters than rows", task("clustering", "kmeans", ROWS, 5), refused("InputError", "5")),
-    ("k-means with a seed of text", task("clustering", "kmeans", ROWS, 2, seed="x"), refused("InputError", "seed")),
-    ("agglomerative of nothing said", task("clustering", "agglomerative", ROWS), refused("InputError", "clusters")),
+    ("more clusters than rows", task("mining.clustering", "kmeans", ROWS, 5), refused("InputError", "5")),
+    (
+        "k-means with a seed of text",
+        task("mining.clustering", "kmeans", ROWS, 2, seed="x"),
+        refused("InputError", "seed"),
+    ),
+    (
+        "agglomerative of nothing said",
+        task("mining.clustering", "agglomerative", ROWS),
+        refused("InputError", "clusters"),
+    ),
     (
         "agglomerative at a distance of NaN",
-        task("clustering", "agglomerative", ROWS, distance_threshold=NAN),
+        task("mining.clustering", "agglomerative", ROWS, distance_threshold=NAN),
         refused("InputError", "distance_threshold"),
     ),
     (
         "agglomerative at a negative distance",
-        task("clustering", "agglomerative", ROWS, distance_threshold=-1.0),
+        task("mining.clustering", "agglomerative", ROWS, distance_threshold=-1.0),
         refused("InputError", "distance_threshold"),
     ),
-    ("HDBSCAN of clusters of 1", task("clustering", "hdbscan", ROWS, 1), refused("InputError", "min_cluster_size")),
-    ("medoids of too few labels", task("clustering", "medoid_rows", ROWS, [0, 1]), refused("InputError", "labels")),
+    (
+        "HDBSCAN of clusters of 1",
+        task("mining.clustering", "hdbscan", ROWS, 1),
+        refused("InputError", "min_cluster_size"),
+    ),
+    (
+        "medoids of too few labels",
+        task("mining.clustering", "medoid_rows", ROWS, [0, 1]),
+        refused("InputError", "labels"),
+    ),
     (
         "medoids of labels that are text",
-        task("clustering", "medoid_rows", ROWS, ["a"] * 4),
+        task("mining.clustering", "medoid_rows", ROWS, ["a"] * 4),
         refused("InputError", "labels"),
     ),
     (
         "medoids of huge labels",
-        task("clustering", "medoid_rows", ROWS, [0, 1, 2, 10**12]),
+        task("mining.clustering", "medoid_rows", ROWS, [0, 1, 2, 10**12]),
         refused("InputError", "labels"),
     ),
-    ("medoids of None", task("clustering", "medoid_rows", None, [0]), refused("InputError", "embeddings")),
-    ("word labels of 0 words", task("clustering", "word_labels", ["a"], [0], words=0), refused("InputError", "words")),
+    ("medoids of None", task("mining.clustering", "medoid_rows", None, [0]), refused("InputError", "embeddings")),
+    (
+        "word labels of 0 words",
+        task("mining.clustering", "word_labels", ["a"], [0], words=0),
+        refused("InputError", "words"),
+    ),
     (
         "word labels of a text that is None",
-        task("clustering", "word_labels", [None], [0]),
+        task("mining.clustering", "word_labels", [None], [0]),
         refused("InputError", "[0]"),
     ),
-    ("V-measure of nothing", task("clustering", "v_measure", [], []), refused("InputError", "labels")),
-    ("V-measure of two lengths", task("clustering", "v_measure", ["a"], [0, 1]), refused("InputError", "labels")),
-    ("BM25 of None", task("lexical", "BM25", None), refused("InputError", "texts")),
-    ("BM25 of a number among texts", task("lexical", "BM25", ["a man", 3]), refused("InputError", "[1]")),
-    ("BM25 of nothing", task("lexical", "BM25", []), refused("InputError", "texts")),
-    ("BM25 of empty texts", task("lexical", "BM25", ["", " "]), refused("InputError", "texts")),
+    ("V-measure of nothing", task("mining.clustering", "v_measure", [], []), refused("InputError", "labels")),
+    (
+        "V-measure of two lengths",
+        task("mining.clustering", "v_measure", ["a"], [0, 1]),
+        refused("InputError", "labels"),
+    ),
+    ("BM25 of None", task("search.bm25", "BM25", None), refused("InputError", "texts")),
+    ("BM25 of a number among texts", task("search.bm25", "BM25", ["a man", 3]), refused("InputError", "[1]")),
+    ("BM25 of nothing", task("search.bm25", "BM25", []), refused("InputError", "texts")),
+    ("BM25 of empty texts", task("search.bm25", "BM25", ["", " "]), refused("InputError", "texts")),
     *[
-        (f"BM25 with {n} {v!r}", task("lexical", "BM25", ["a man"], **{n: v}), refused("InputError", n))
+        (f"BM25 with {n} {v!r}", task("search.bm25", "BM25", ["a man"], **{n: v}), refused("InputError", n))
         for n, v in [("k1", -1), ("k1", "x"), ("k1", NAN), ("b", 2), ("b", None)]
     ],
-    ("BM25 with ids of None", task("lexical", "BM25", ["a man"], [None]), refused("InputError", "ids[0]")),
+    ("BM25 with ids of None", task("search.bm25", "BM25", ["a man"], [None]), refused("InputError", "ids[0]")),
     (
         "fusion with a constant of 0",
-        task("fusion", "reciprocal_rank_fusion", [["a"]], 0),
+        task("search.fusion", "reciprocal_rank_fusion", [["a"]], 0),
         refused("InputError", "constant"),
     ),
     (
         "fusion with a constant of NaN",
-        task("fusion", "reciprocal_rank_fusion", [["a"]], NAN),
+        task("search.fusion", "reciprocal_rank_fusion", [["a"]], NAN),
         refused("InputError", "constant"),
     ),
     (
         "fusion with a constant of text",
-        task("fusion", "reciprocal_rank_fusion", [["a"]], "60"),
+        task("search.fusion", "reciprocal_rank_fusion", [["a"]], "60"),
         refused("InputError", "constant"),
     ),
     (
         "fusion of an id twice",
-        task("fusion", "reciprocal_rank_fusion", [["a", "a"]]),
+        task("search.fusion", "reciprocal_rank_fusion", [["a", "a"]]),
         refused("InputError", "rankings[0]"),
     ),
-    ("fusion of None", task("fusion", "reciprocal_rank_fusion", None), refused("InputError", "rankings")),
-    ("a hybrid of nothing", task("fusion", "Hybrid", []), refused("InputError", "searchers")),
-    ("a hybrid of None", task("fusion", "Hybrid", None), refused("InputError", "searchers")),
+    ("fusion of None", task("search.fusion", "reciprocal_rank_fusion", None), refused("InputError", "rankings")),
+    ("a hybrid of nothing", task("search.fusion", "Hybrid", []), refused("InputError", "searchers")),
+    ("a hybrid of None", task("search.fusion", "Hybrid", None), refused("InputError", "searchers")),
 ]
 
 
@@ -720,7 +760,11 @@ MORE: list[tuple[str, Act, Refused]] = [
         collection(corpus__jsonl='{"_id": "d1", "text": null}\n'),
         refused("DataError", "line 1"),
     ),
-    ("a collection that is no folder", task("retrieval", "read_retrieval", "nowhere"), refused("DataError", "nowhere")),
+    (
+        "a collection that is no folder",
+        task("evaluation.retrieval", "read_retrieval", "nowhere"),
+        refused("DataError", "nowhere"),
+    ),
 ]
 
 

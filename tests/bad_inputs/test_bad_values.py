@@ -16,7 +16,7 @@ from minisbert.mining.clustering import (
     hdbscan,
     kmeans,
     medoid_rows,
-    plane,
+    pca_2d,
 )
 from minisbert.mining.hard_negatives import hard_negatives
 from minisbert.mining.paraphrases import best_pair, best_pairs, bitext_pairs, pairs_above
@@ -272,7 +272,7 @@ TASKS = {
     "agglomerative": lambda rows: agglomerative(rows, 2),
     "hdbscan": lambda rows: hdbscan(rows, 2),
     "medoid_rows": lambda rows: medoid_rows(rows, [0] * len(rows)),
-    "plane": lambda rows: plane(rows),
+    "pca_2d": lambda rows: pca_2d(rows),
 }
 
 
@@ -320,7 +320,7 @@ def test_no_rows_and_one():
         with pytest.raises(InputError, match="fewer than 2 rows"):
             best_pair(rows)
     assert bitext_pairs(none, ROWS).rows_K2.shape == bitext_pairs(ROWS, none).rows_K2.shape == (0, 2)
-    assert plane(none).shape == (0, 2) and medoid_rows(none, []) == []
+    assert pca_2d(none).shape == (0, 2) and medoid_rows(none, []) == []
 
 
 @pytest.mark.parametrize("k", [0, -1, 1.5, True, None, "3"])

@@ -25,7 +25,6 @@ from minisbert.commands.outputs import write_embeddings
 from minisbert.errors import WriteError
 from minisbert.pretrained import load_pretrained, save_pretrained
 from minisbert.search.index import Index
-from minisbert.search.parquet import export_parquet
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 BYTES = re.compile(r"\d+ bytes were written, \d+ are free")
@@ -117,7 +116,7 @@ def load_parquet(place: Path) -> Any:
 
 
 def save_export(place: Path, state: int) -> None:
-    export_parquet(index(state, "float32", "exact"), place)
+    index(state, "float32", "exact").save_parquet(place)
 
 
 def load_export(place: Path) -> Any:

@@ -16,7 +16,7 @@ from minisbert.mining.clustering import (
     community_detection,
     community_labels,
     medoid_rows,
-    plane,
+    pca_2d,
     v_measure,
     word_labels,
 )
@@ -168,12 +168,12 @@ def test_words_by_the_formula():
 
 def test_the_plane_is_pca():
     embeddings, _ = blobs(80)
-    flat = plane(embeddings)
+    flat = pca_2d(embeddings)
     centred = unit(embeddings) - unit(embeddings).mean(axis=0)
     left, values, _ = np.linalg.svd(centred, full_matrices=False)
     np.testing.assert_allclose(abs(flat), abs(left[:, :2] * values[:2]), atol=1e-4)  # float32 products, then SVD
-    assert plane(np.ones((1, 3))).tolist() == [[0, 0]] and plane(np.ones((3, 1))).shape == (3, 2)
-    assert plane(np.empty((0, 3))).shape == (0, 2)
+    assert pca_2d(np.ones((1, 3))).tolist() == [[0, 0]] and pca_2d(np.ones((3, 1))).shape == (3, 2)
+    assert pca_2d(np.empty((0, 3))).shape == (0, 2)
 
 
 # --- the map -------------------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ def test_a_first_look_in_bfloat16_changes_nothing(name, similarity, monkeypatch)
         np.testing.assert_allclose(found.scores_K, direct.scores_K, rtol=1e-5, atol=TOLERANCE)
         if name in ("random", "scaled") or (name, similarity) == ("ties", "dot"):  # others tie within rounding
             assert (found.rows_K2 == direct.rows_K2).all()
-    rows = blocks.comparable_rows("rows", embeddings, similarity)
+    rows = blocks.checked_rows("rows", embeddings, similarity)
     products = rows.astype(np.float64) @ rows.T.astype(np.float64)
     highest = np.where(np.tri(300, dtype=bool), -np.inf, products).max(axis=1)
     assert (screening.row_bounds(rows) >= highest).all()
@@ -229,9 +229,9 @@ def test_every_positive_of_an_anchor_is_spared():
         ({"range_min": -1}, "range_min is -1"),
         ({"range_min": 2, "range_max": 2}, "Expected at least 1 candidates between"),
         ({"max_score": float("nan")}, "max_score is nan"),
-        ({"rescore": lambda pairs: [0.0]}, "rescore gave shape"),
-        ({"rescore": lambda pairs: [float("nan")] * len(pairs)}, "rescore gave shape"),
-        ({"rescore": lambda pairs: ["high"] * len(pairs)}, "rescore gave no numbers"),
+        ({"rescore": lambda pairs: [0.0]}, "rescore returned shape"),
+        ({"rescore": lambda pairs: [float("nan")] * len(pairs)}, "rescore returned shape"),
+        ({"rescore": lambda pairs: ["high"] * len(pairs)}, "rescore did not return numbers"),
         ({"positives": []}, "1 anchors and 0 positives"),
         ({"positives": [3]}, "3"),
     ],
@@ -254,7 +254,7 @@ def test_what_is_written_is_what_training_reads(kind, tmp_path):
 
 
 def test_a_tab_does_not_fit_into_tsv():
-    with pytest.raises(DataError, match="holds a tab or a line break"):
+    with pytest.raises(DataError, match="has a tab or a line break"):
         list(triplet_lines([("a", "b", "c\td")]))
     assert '"c\\td"' in "".join(triplet_lines([("a", "b", "c\td")], ".jsonl"))
 

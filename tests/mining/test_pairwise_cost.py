@@ -5,7 +5,7 @@ import pytest
 
 from minisbert import InputError
 from minisbert.commands.headline import _texts, report, save_headline_plot
-from minisbert.mining.pairwise_cost import PUBLISHED, Headline, measure, sampled_pairs
+from minisbert.mining.pairwise_cost import PUBLISHED, PairwiseCost, measure, sampled_pairs
 
 
 class Clock:
@@ -66,14 +66,14 @@ def test_mistakes():
 
 
 def test_the_article():
-    assert Headline(10_000, 0, 0.0, 5.0, 0.01, (0, 1)).pairs == 49_995_000
+    assert PairwiseCost(10_000, 0, 0.0, 5.0, 0.01, (0, 1)).pairs == 49_995_000
     assert PUBLISHED["cross-encoder"] / 3600 == 65
 
 
 @pytest.mark.parametrize("sampled", [0, 16])
 def test_report_and_plot(sampled, capsys, tmp_path):
     texts = ["a red\x1b[31m car", "a car", "a dog"]
-    times = Headline(3, sampled, 10.0, 0.5, 0.002, (0, 1))
+    times = PairwiseCost(3, sampled, 10.0, 0.5, 0.002, (0, 1))
     report(times, "MODEL", "the cross-encoder", texts)
     save_headline_plot(str(tmp_path / "plot.png"), times, title="$x$")
     out = capsys.readouterr().out

@@ -13,7 +13,7 @@ from minisbert.search import top_k as top_k
 from minisbert.search.exact import nearest
 
 used = set()
-compiled = top_k.best_on_device
+compiled = top_k.update_top_k
 
 
 def watched(*arguments, **options):
@@ -22,7 +22,7 @@ def watched(*arguments, **options):
     return found
 
 
-top_k.best_on_device = watched
+top_k.update_top_k = watched
 
 
 def spread(rows, *axes):

@@ -14,7 +14,7 @@ import pytest
 from minisbert import DataError, InputError
 from minisbert.search import top_k as top_k
 from minisbert.search.exact import nearest
-from minisbert.search.top_k import top_columns
+from minisbert.search.top_k import block_top_k
 from minisbert.search.vectors import NpyFile, Vectors
 
 TOLERANCE = 2e-6  # float32 products of unit rows in another order of summation; measured 3e-7
@@ -70,8 +70,8 @@ def test_ties_go_to_the_lower_row(chunk):
 def test_every_order_of_the_corpus(order, monkeypatch):
     """Ascending, each chunk holds only better rows than those before, and is ranked whole; descending, none is."""
     ranked = []
-    device = top_k.best_on_device
-    monkeypatch.setattr(top_k, "best_on_device", lambda *a, **o: ranked.append(a[4]) or device(*a, **o))
+    device = top_k.update_top_k
+    monkeypatch.setattr(top_k, "update_top_k", lambda *a, **o: ranked.append(a[3]) or device(*a, **o))
     number = {"ascending": np.arange(1, 1001), "descending": np.arange(1000, 0, -1), "all equal": np.ones(1000)}
     corpus = number[order].astype(np.float32)[:, None]
     hits = nearest([[1.0], [2.0]], corpus, 5, similarity="dot", chunk_rows=64)
@@ -91,7 +91,7 @@ def test_blocks_rank_as_top_k(k, count):
     """Few high scores, many times each, so that a block's second best ties with the best of an earlier block."""
     scores = np.floor(30 * np.random.default_rng(k).random((200, 4096)) ** 99).astype(np.float32)
     scores[:, 4000:] = 99.0 if count else 0.0
-    values, columns = jax.jit(top_columns, static_argnums=2)(scores, count, k)
+    values, columns = jax.jit(block_top_k, static_argnums=2)(scores, count, k)
     expected, places = jax.lax.top_k(scores[:, :count], k)
     assert (values == expected).all() and (columns == places).all()
 
@@ -99,7 +99,7 @@ def test_blocks_rank_as_top_k(k, count):
 @pytest.mark.parametrize("width", [64, 4096])
 def test_zeros_of_both_signs_tie(width):
     zeros = np.where(np.random.default_rng(0).random((5, width)) < 0.5, np.float32(0.0), np.float32(-0.0))
-    _, columns = top_columns(jnp.asarray(zeros), None, 7)
+    _, columns = block_top_k(jnp.asarray(zeros), None, 7)
     assert (columns == np.arange(7)).all()
 
 
@@ -221,7 +221,7 @@ def test_bad_files_are_refused(tmp_path):
             lambda: (np.save(path, made(4, 3)), path.write_bytes(path.read_bytes().replace(b"(4, 3)", b"(-4,3)"))),
             "Expected",
         ),
-        (lambda: (np.save(path, made(400, 3)), path.write_bytes(path.read_bytes()[:-9])), "It is cut"),
+        (lambda: (np.save(path, made(400, 3)), path.write_bytes(path.read_bytes()[:-9])), "as its header says"),
     ]:
         write()
         with pytest.raises((DataError, InputError), match=word):

@@ -12,7 +12,6 @@ from minisbert.checkpoint.convert import flatten, nest
 from minisbert.search.exact import nearest
 from minisbert.search.fingerprint import fingerprint
 from minisbert.search.index import BACKENDS, Index
-from minisbert.search.parquet import export_parquet
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 TEXTS = ["a man plays the guitar", "the city at night", "a woman sings", "women read books by the sea"]
@@ -84,7 +83,7 @@ def test_quantized_search_with_and_without_rescoring(precision, least, alone, tm
     both, one = Index(precision=precision), Index(precision=precision, rescore=False)
     for index in (both, one):
         index.add(rows)
-        index.save(tmp_path / str(index.keeps_floats))
+        index.save(tmp_path / str(index.rescore))
     shared, hits = overlap(both)
     assert shared >= least
     if shared == 1:
@@ -92,7 +91,7 @@ def test_quantized_search_with_and_without_rescoring(precision, least, alone, tm
     assert alone <= overlap(one)[0] <= shared
     assert not (tmp_path / "False" / "embeddings.npy").exists()
     for index in (both, one):
-        loaded = Index.load(tmp_path / str(index.keeps_floats))
+        loaded = Index.load(tmp_path / str(index.rescore))
         assert (loaded.nearest(queries, 10).rows_BK == index.nearest(queries, 10).rows_BK).all()
 
 
@@ -245,7 +244,7 @@ def edit(**changes):
         (lambda f: (f / "codes.npy").unlink(), "codes.npy: missing"),
         (lambda f: (f / "ranges.npy").write_bytes(b""), "ranges.npy: missing, or not"),
         (lambda f: (f / "embeddings.npy").unlink(), "no such file"),
-        (lambda f: (f / "embeddings.npy").write_bytes((f / "embeddings.npy").read_bytes()[:-1]), "It is cut"),
+        (lambda f: (f / "embeddings.npy").write_bytes((f / "embeddings.npy").read_bytes()[:-1]), "as its header says"),
         (lambda f: np.save(f / "embeddings.npy", np.zeros((20, 32))), "holds float64"),
     ],
 )
@@ -286,11 +285,11 @@ def test_a_loaded_index_survives_its_folder_being_replaced(tmp_path):
 
 def test_parquet_for_other_stores(folder, tmp_path, encoder):
     parquet = pytest.importorskip("pyarrow.parquet", reason="pip install -e '.[parquet]'")
-    export_parquet(Index.load(folder), tmp_path / "v.parquet")
+    Index.load(folder).save_parquet(tmp_path / "v.parquet")
     table = parquet.read_table(tmp_path / "v.parquet")
     assert str(table.schema.field("embedding").type).replace("element", "item") == "fixed_size_list<item: float>[32]"
     assert table["id"].to_pylist()[:2] == ["r0", "r1"] and table["text"][4].as_py() == "text 4\u2028"
     assert (np.array(table["embedding"].to_pylist(), np.float32) == made(20)).all()
     with pytest.raises(InputError, match="no float32 vectors"):
-        export_parquet(Index(), tmp_path / "w.parquet")
+        Index().save_parquet(tmp_path / "w.parquet")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["index", "v.parquet"]

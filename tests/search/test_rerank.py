@@ -70,7 +70,7 @@ def test_fusion_is_the_papers_sum():
     assert reciprocal_rank_fusion([["a", "b"]], constant=1) == [("a", 1 / 2), ("b", 1 / 3)]
     assert [one for one, _ in reciprocal_rank_fusion([["b"], ["a"]])] == ["b", "a"], "ties by who comes first"
     assert reciprocal_rank_fusion([]) == []
-    with pytest.raises(InputError, match=r"rankings\[1\] names an id twice"):
+    with pytest.raises(InputError, match=r"rankings\[1\] has an id twice"):
         reciprocal_rank_fusion([["a"], ["b", "b"]])
     with pytest.raises(InputError, match="constant is 0"):
         reciprocal_rank_fusion([["a"]], constant=0)
@@ -117,7 +117,7 @@ def test_the_reranker_decides():
 
 @pytest.mark.parametrize(
     ("scores", "word"),
-    [([1.0], "for 2 pairs"), ([1.0, np.nan], "one finite number a pair"), ([[1, 2], [3, 4]], "several classes")],
+    [([1.0], "for 2 pairs"), ([1.0, np.nan], "one finite number per pair"), ([[1, 2], [3, 4]], "several classes")],
 )
 def test_bad_scores_are_refused(scores, word):
     class Bad:

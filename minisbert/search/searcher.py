@@ -1,0 +1,65 @@
+"""What Index, BM25, Hybrid and Reranked have in common: `search(queries, k)`, hits, ids and texts."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from minisbert.arguments import check_text
+from minisbert.errors import InputError, short_repr
+
+
+class Hit(NamedTuple):
+    """A row that was found."""
+
+    id: str | int
+    score: float
+    text: str | None = None
+
+
+class Searcher(Protocol):
+    """Anything that finds texts."""
+
+    def search(self, queries: Any, k: int = 10) -> Any:
+        """A list of `Hit`, best first; for several queries a list of such lists."""
+
+
+def are_texts(items: Any) -> bool:
+    """Whether items are to be embedded; one text among numbers makes all of them texts, which are then refused.
+
+    Example:
+        >>> are_texts(["a", "b"]), are_texts([[0.5, 1.0]])
+        (True, False)
+    """
+    if isinstance(items, np.ndarray):
+        return items.dtype.kind in "UO"
+    return isinstance(items, str) or (isinstance(items, list | tuple) and any(isinstance(x, str) for x in items))
+
+
+def checked_ids(ids: Sequence[str | int] | None, count: int, known: set[str | int]) -> list[str | int]:
+    """`ids` as text and Python's whole numbers; None numbers the rows, after those known.
+
+    Raises:
+        InputError: not as many as rows, of another type, or known already.
+
+    Example:
+        >>> checked_ids(["a", np.int32(7)], 2, known=set()), checked_ids(None, 2, known={"a"})
+        (['a', 7], [1, 2])
+    """
+    ids = range(len(known), len(known) + count) if ids is None else ids
+    if not isinstance(ids, Iterable):
+        raise InputError(f"ids is {short_repr(ids)}. Expected a list of texts or whole numbers.")
+    found = [int(id_) if isinstance(id_, np.integer) else id_ for id_ in ids]
+    if len(found) != count:
+        raise InputError(f"ids has {len(found)} items, there are {count} rows. Expected equally many.")
+    seen: set[str | int] = set()
+    for row, id_ in enumerate(found):
+        name = f"ids[{row}] is {short_repr(id_)}"
+        if isinstance(id_, bool) or not isinstance(id_, str | int):
+            raise InputError(f"{name} ({type(id_).__name__}). Expected text or a whole number.")
+        if isinstance(id_, str):
+            check_text(f"ids[{row}]", id_)
+        if id_ in known or id_ in seen:
+            raise InputError(f"{name}, which is there already. Expected each id once in the index.")
+        seen.add(id_)
+    return found
