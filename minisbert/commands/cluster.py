@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from minisbert.commands.files import Sentences, read_sentences
 from minisbert.commands.mine import check_columns, printable
 from minisbert.commands.outputs import check_output, whole_file
+from minisbert.data.columns import Sentences, read_sentences
 from minisbert.errors import DataError, InputError
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from minisbert.commands.files import STANDARD, Sentences, read_sentences, stream_sentences
-from minisbert.commands.outputs import WRITERS, check_output, write_embeddings
+from minisbert.commands.outputs import STANDARD, WRITERS, check_output, write_embeddings
+from minisbert.data.columns import Sentences, read_sentences, stream_sentences
 from minisbert.errors import DataError, InputError
 
 if TYPE_CHECKING:

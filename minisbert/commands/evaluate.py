@@ -114,12 +114,12 @@ def _scores(
 ) -> dict[str, Any]:
     """Print and return the scores of each file by each similarity."""
     from minisbert import SentenceEncoder
-    from minisbert.evaluation.binary_classification import evaluate_pairs, read_pairs
+    from minisbert.evaluation.binary_classification import evaluate_binary, read_labelled
     from minisbert.evaluation.triplets import evaluate_triplets, read_triplets
 
     # All files before the model: a mistake in the last one is known at once.
     sets: list[Any] = [
-        read_triplets(file) if task == "triplets" else read_pairs(file, text_columns, label_column or "label")
+        read_triplets(file) if task == "triplets" else read_labelled(file, text_columns, label_column or "label")
         for file in files
     ]
     encoder = SentenceEncoder.load(model, compute_dtype=compute_dtype, offline=offline)
@@ -129,7 +129,7 @@ def _scores(
             found = {name: {"accuracy": value} for name, value in evaluate_triplets(encoder, data, **options).items()}
             print(f"{file}: {len(data.anchors)} triplets, accuracy x 100")
         else:
-            found = {name: one._asdict() for name, one in evaluate_pairs(encoder, data, **options).items()}
+            found = {name: one._asdict() for name, one in evaluate_binary(encoder, data, **options).items()}
             print(f"{file}: {len(data.labels)} pairs, x 100 but for thresholds")
         for name, values in found.items():
             # Thresholds are on the scale of the similarity.

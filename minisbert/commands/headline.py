@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from minisbert.commands.files import read_sentences
 from minisbert.commands.outputs import check_output, whole_file
+from minisbert.data.columns import read_sentences
 from minisbert.errors import DataError, InputError
 
 if TYPE_CHECKING:

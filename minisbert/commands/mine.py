@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from minisbert.commands.files import STANDARD, Sentences, read_sentences
-from minisbert.commands.outputs import check_output, whole_file
+from minisbert.commands.outputs import STANDARD, check_output, whole_file
+from minisbert.data.columns import Sentences, read_sentences
 from minisbert.errors import DataError, InputError
 
 if TYPE_CHECKING:

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minisbert.atomic_write import whole_file
-from minisbert.commands.files import STANDARD, pyarrow_parquet
+from minisbert.data.columnar import parquet_library
 from minisbert.errors import DataError, InputError
+
+STANDARD = "-"  # stdin or stdout
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +45,7 @@ def check_output(out: str, kinds: Collection[str], *, source: str = "") -> None:
         expected = ", ".join("- (stdout)" if kind == STANDARD else kind for kind in kinds)
         raise InputError(f"{out}: this kind of file is not written here. Expected a name that ends in {expected}.")
     if path.suffix.lower() == ".parquet":
-        pyarrow_parquet()
+        parquet_library()
     if path.is_dir():
         raise InputError(f"{out}: is a folder. Expected the name of a file.")
     if source and path.exists() and Path(source).exists() and path.samefile(source):
@@ -99,7 +101,7 @@ def _json_lines(texts: list[str], embeddings: "np.ndarray") -> Iterator[bytes]:
 def _write_parquet(path: Path, parts: Iterable["Part"], rows: int) -> None:
     import pyarrow
 
-    parquet = pyarrow_parquet()
+    parquet = parquet_library()
     writer = None
     try:
         for texts, embeddings in parts:

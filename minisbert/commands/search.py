@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from minisbert.commands.files import STANDARD, read_sentences
+from minisbert.commands.outputs import STANDARD
+from minisbert.data.columns import read_sentences
 from minisbert.errors import DataError, InputError
 
 if TYPE_CHECKING:

@@ -39,8 +39,8 @@ def tune(
     """
     from statistics import median
 
-    from minisbert.commands.files import read_sentences
     from minisbert.commands.tables import columns
+    from minisbert.data.columns import read_sentences
     from minisbert.data.synthetic import make_sentences
     from minisbert.download.locate import locate
     from minisbert.inference.token_budgets import budgets_file, cache_token_budget, machine_and_model

@@ -1,4 +1,4 @@
-"""Training examples: what the columns of a data file mean, checked whole before the first step.
+"""Training examples: what the columns of a data file mean, with every row checked before the first step.
 
     nli = open_examples("nli.tsv.gz")                            # columns found by convention: see CONVENTIONS
     nli.dataset                                                  # what it is: kind, columns, classes, rows, sha256
@@ -6,21 +6,19 @@
 
 The kinds are those that the losses need: NLI rows (Reimers & Gurevych 2019, section 3.1), pairs and triplets for
 in-batch negatives (Henderson et al. 2017), scored pairs (STS), a teacher's scores, and its margins (Hofstätter et al.
-2020).
-Rows are read when they are asked for (rows.py); data/sampler.py says which row stands in which batch.
-
-Left to the loop: prompts before the texts, tokens, and the choice of a loss.
+2020). Rows are read when they are asked for (rows.py); sampler.py says which row goes into which batch. Prompts, tokens
+and the choice of a loss are the trainer's.
 """
 
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
-from minisbert.data.rows import Rows, column_names, no_column, number, text
+from minisbert.data.rows import RowFile, Rows, as_number, listed, text, wrong_columns
 from minisbert.errors import DataError, InputError
 
 LabelKind = Literal["none", "class", "score", "margin"]
@@ -28,9 +26,9 @@ LabelKind = Literal["none", "class", "score", "margin"]
 
 @dataclass(frozen=True)
 class Convention:
-    """The columns by which a kind of data is known: for each text and label the names it goes by, best first.
+    """The columns by which a kind of data is recognized: for each text and label its possible names, best first.
 
-    A name with `{i}` stands for all columns of that name: without number, then numbered from 1.
+    A name with `{i}` matches all columns of that name: without a number, then numbered from 1.
     """
 
     texts: tuple[tuple[str, ...], ...]
@@ -57,9 +55,9 @@ CONVENTIONS = {
     ),
 }
 
-# Orders of classes that others know: SNLI and MultiNLI as the hub numbers them, GLUE's RTE.
+# Established orders of classes: SNLI and MultiNLI as the hub numbers them, GLUE's RTE.
 KNOWN_CLASSES = (("entailment", "neutral", "contradiction"), ("entailment", "not_entailment"))
-# More classes than this are no classes, but scores or text in the wrong column.
+# A column with more distinct values than this holds scores or text, not classes.
 MOST_CLASSES = 10_000
 
 
@@ -67,7 +65,7 @@ MOST_CLASSES = 10_000
 class Dataset:
     """What a data set is: enough to name it in a model card, and to refuse to resume on another one.
 
-    `dataclasses.asdict` gives what is written beside the model; `classes[i]` is the name of class id i.
+    `dataclasses.asdict` of it is saved with the model; `classes[i]` is the name of class id i.
     """
 
     source: str
@@ -92,11 +90,11 @@ class Examples:
         return self.dataset.rows
 
     def take(self, numbers: Iterable[int]) -> tuple[list[list[str]], np.ndarray | None]:
-        """Some examples: the S texts of each, column by column, and the labels.
+        """The texts and labels of some examples.
 
         Returns:
-            S lists of B texts; int32 `[B]` class ids, float32 `[B]` scores or margins, float32 `[B, columns]` where
-            there are several label columns, or None.
+            S lists of B texts, one list per text column; int32 `[B]` class ids, float32 `[B]` scores or margins (float32
+            `[B, columns]` if there are several label columns), or None without labels.
 
         Raises:
             DataError: the file has changed since it was opened.
@@ -111,9 +109,8 @@ class Examples:
         columns = [list(column) for column in zip(*texts, strict=True)] or [[] for _ in data.texts]
         if not data.labels:
             return columns, None
-        labels_BC = np.array(labels, np.int32 if data.label_kind == "class" else np.float32).reshape(
-            -1, len(data.labels)
-        )
+        dtype = np.int32 if data.label_kind == "class" else np.float32
+        labels_BC = np.array(labels, dtype).reshape(-1, len(data.labels))
         return columns, labels_BC[:, 0] if len(data.labels) == 1 else labels_BC
 
 
@@ -126,21 +123,21 @@ def open_examples(
     classes: Sequence[str] | None = None,
     score_range: tuple[float, float] | None = None,
 ) -> Examples:
-    """Open a data file, find its columns and look at every row once.
+    """Open a data file, find its columns and check every row.
 
     Args:
-        source: .tsv, .jsonl (also .gz), .parquet, or "hub:org/name" (see sources.py).
+        source: .tsv, .jsonl or .txt (also .gz), .parquet, or "hub:org/name" (see rows.py).
         kind: a name in `CONVENTIONS`; by default the one that the columns fit.
-        texts: the text columns in order, where they have other names than the convention's; needs `kind`.
+        texts: the text columns in order, if their names are not the convention's; needs `kind`.
         labels: the label columns, likewise.
         classes: the names of the classes in the order of their ids; by default a known order (`KNOWN_CLASSES`), else
             sorted. Labels that are numbers are ids.
-        score_range: the lowest and highest score, which become 0 and 1: (0, 5) for STS. By default scores are kept and
-            must lie in -1 ... 1 (a teacher's scores of single pairs: anywhere).
+        score_range: the lowest and highest score, which are mapped to 0 and 1: (0, 5) for STS. By default scores are not
+            mapped and must be in -1 ... 1 (a teacher's scores of single pairs: any number).
 
     Raises:
         InputError: an option is unknown, or the columns fit no kind or several.
-        DataError: the first row that is malformed, one-sided, or has a label out of range; no rows at all.
+        DataError: the first row that is malformed, lacks a text, or has a label out of range; no rows at all.
 
     Example:
         >>> import pathlib, tempfile
@@ -150,19 +147,18 @@ def open_examples(
         ...     open_examples(str(file), classes=["entailment", "neutral", "contradiction"]).take([0])
         ([['A dog.'], ['A sad dog.']], array([1], dtype=int32))
     """
-    kind, text_columns, label_columns = _columns(source, column_names(source), kind, texts, labels)
+    file = RowFile(source)
+    kind, text_columns, label_columns = _columns(file, kind, texts, labels)
     label_kind = CONVENTIONS[kind].label_kind
     if score_range is not None and (label_kind != "score" or not score_range[0] < score_range[1]):
         raise InputError(f"{source}: score_range is {score_range} for {kind}. Expected (lowest, highest), for scored.")
-    rows = Rows(source, (*text_columns, *label_columns))
-    options: dict[str, Any] = {"classes": tuple(classes or ()), "score_range": score_range}
+    rows = Rows(file, (*text_columns, *label_columns))
+    names = tuple(classes or (_class_names(rows, len(text_columns)) if label_kind == "class" else ()))
     data = Dataset(
-        str(source), kind, text_columns, label_columns, label_kind, **options, rows=len(rows), sha256=rows.sha256
+        file.source, kind, text_columns, label_columns, label_kind, names, score_range, len(rows), rows.sha256()
     )
-    if label_kind == "class" and not classes:
-        data = replace(data, classes=_class_names(rows, len(text_columns)))
     examples = Examples(data, rows)
-    # Every row once, so that the last line's mistake is found now and not hours later.
+    # Every row once, so that a mistake in the last line is found now and not hours later.
     for start in range(0, len(rows), 4096):
         examples.take(range(start, min(start + 4096, len(rows))))
     return examples
@@ -170,13 +166,13 @@ def open_examples(
 
 def text_columns(source: str, kind: str | None = None) -> tuple[str, ...]:
     """The text columns of a data file, from its header alone; see `open_examples`."""
-    return _columns(source, column_names(source), kind, None, None)[1]
+    return _columns(RowFile(source), kind, None, None)[1]
 
 
 def text_hashes(texts: Sequence[str]) -> np.ndarray:
-    """A number for each text, the same in every process: equal texts have equal numbers, uint32 `[texts]`.
+    """A hash per text, the same in every process: uint32 `[texts]`, 4 bytes of BLAKE2b (RFC 7693).
 
-    Two different texts collide once in 2^32, which costs in-batch negatives one negative. BLAKE2b (RFC 7693), 4 bytes.
+    Two different texts collide once in 2^32, which costs in-batch negatives one negative.
 
     Example:
         >>> text_hashes(["a cat", "a dog", "a cat"])
@@ -190,23 +186,26 @@ def text_hashes(texts: Sequence[str]) -> np.ndarray:
 
 
 def _columns(
-    source: str, header: Sequence[str], kind: str | None, texts: Sequence[str] | None, labels: Sequence[str] | None
+    file: RowFile, kind: str | None, texts: Sequence[str] | None, labels: Sequence[str] | None
 ) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     """Kind, text columns and label columns: as named, else by convention."""
+    source, header = file.source, file.header
     if kind is None and (texts or labels):
-        raise InputError(f"{source}: columns are named, but no kind. Expected kind = one of {', '.join(CONVENTIONS)}.")
+        raise InputError(
+            f"{source}: columns are named, but kind is not. Expected kind to be one of {', '.join(CONVENTIONS)}."
+        )
     if kind is not None and kind not in CONVENTIONS:
         raise InputError(f"{source}: kind is {kind!r}. Expected one of {', '.join(CONVENTIONS)}.")
     for column in (*(texts or ()), *(labels or ())):
         if column not in header:
-            raise no_column(source, column, header)
+            raise wrong_columns(source, column, header)
     fits: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
     for name, convention in CONVENTIONS.items():
         found = tuple(texts or _found(convention.texts, header)), tuple(labels or _found(convention.labels, header))
         complete = len(found[0]) >= len(convention.texts) and len(found[1]) >= len(convention.labels)
         if complete and kind in (None, name):
             fits[name] = found
-    # Triplets are pairs with more: what holds all columns of another kind, and others, is meant.
+    # Triplets are pairs with one column more: the kind that uses the most columns is meant.
     used = {name: {*found[0], *found[1]} for name, found in fits.items()}
     best = [name for name in fits if not any(used[name] < other for other in used.values())]
     if len(best) == 1:
@@ -214,17 +213,17 @@ def _columns(
     if kind is not None:
         wanted = " and ".join("/".join(names) for names in (*CONVENTIONS[kind].texts, *CONVENTIONS[kind].labels))
         raise InputError(
-            f"{source}: columns {_listed(header)} are not those of {kind}. Expected {wanted}, or their names."
+            f"{source}: columns {listed(header)} are not those of {kind}. Expected {wanted}; name the columns to use."
         )
     why = f"fit several kinds: {', '.join(best)}" if best else f"fit no kind of {', '.join(CONVENTIONS)}"
     raise InputError(
-        f"{source}: columns {_listed(header)} {why}. Expected the columns of one; name the kind, and the columns where they "
-        "differ."
+        f"{source}: columns {listed(header)} {why}. Expected the columns of one kind; name the kind, and the columns if "
+        "they have other names."
     )
 
 
 def _found(wanted: Iterable[Sequence[str]], header: Sequence[str]) -> list[str]:
-    """The columns that go by the wanted names; nothing when one of them is missing."""
+    """The columns of the wanted names; nothing when one of them is missing."""
     found = []
     for names in wanted:
         for name in names:
@@ -242,30 +241,25 @@ def _found(wanted: Iterable[Sequence[str]], header: Sequence[str]) -> list[str]:
     return [column for columns in found for column in columns]
 
 
-def _listed(columns: Iterable[str]) -> str:
-    shown = [f"{column!r:.60}" for column in columns]
-    return ", ".join(shown[:20]) + (", ..." if len(shown) > 20 else "")
-
-
 # --- labels --------------------------------------------------------------------------------------------------------
 
 
 def _class_names(rows: Rows, column: int) -> tuple[str, ...]:
-    """The classes of a label column: ids count them, names are put in a known order, else sorted."""
+    """The classes of a label column, in the order of their ids: a known order if there is one, else sorted."""
     names: dict[str, int] = {}
     for row, values in enumerate(rows):
         names.setdefault(str(values[column]), row)
         if len(names) > MOST_CLASSES:
             raise DataError(
                 f"{rows.source}: {rows.columns[column]!r} has more than {MOST_CLASSES} different values. Expected "
-                "classes; for scores say kind='scored'."
+                "classes; for scores set kind='scored'."
             )
     if all(re.fullmatch("[0-9]+", name) for name in names):
         return tuple(str(i) for i in range(min(max(map(int, names)), MOST_CLASSES - 1) + 1))
     for known in KNOWN_CLASSES:
         if names.keys() <= set(known):
             return known
-    # What is neither a name nor an id (-1, "-", nothing) marks rows without a label; it must not become a class.
+    # What is neither a name nor an id (-1, "-", nothing) marks a row without a label; it must not become a class.
     for name, row in names.items():
         if re.fullmatch(r"[-+.\s0-9]*", name) and not re.fullmatch("[0-9]+", name):
             place = rows.place(row)
@@ -281,15 +275,15 @@ def _label(value: Any, data: Dataset, column: int, ids: dict[str, int], place: s
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(ids):
             return value
         raise DataError(
-            f"{place}: {name!r} is {value!r:.80}. Expected one of {_listed(data.classes[:10])} or a number from 0 to "
+            f"{place}: {name!r} is {value!r:.80}. Expected one of {listed(data.classes[:10])} or a number from 0 to "
             f"{len(ids) - 1}; remove rows without a label."
         )
-    found = number(value, name, place)
+    found = as_number(value, name, place)
     if data.label_kind == "score":
         convention = CONVENTIONS[data.kind]
         low, high = data.score_range or (convention.lowest, convention.highest)
         if not low <= found <= high:
-            hint = "correct the row" if data.score_range else "say score_range, for example (0, 5) for STS"
+            hint = "correct the row" if data.score_range else "set score_range, for example (0, 5) for STS"
             raise DataError(f"{place}: {name!r} is {found:g}. Expected a score from {low:g} to {high:g}; {hint}.")
         return (found - low) / (high - low) if data.score_range else found
     return found

@@ -1,84 +1,174 @@
-"""The rows of a data file by number, for files larger than memory: tsv, jsonl, parquet, or a data set of the hub.
+"""One reader for row files: text, tsv, jsonl, parquet or a data set of the hub, in one pass or by row number.
 
-    rows = Rows("pairs.tsv.gz", ("sentence1", "sentence2"))
-    len(rows), rows[41], rows.place(41)        # (550152, ("A man ...", "Someone ..."), "pairs.tsv.gz, line 43")
+    for place, (first, score) in RowFile("sts.tsv").rows(("sentence1", "score")):
+        ...                                                   # "sts.tsv, line 2", ("A man ...", "4.2")
+    rows = Rows(RowFile("pairs.tsv.gz"), ("anchor", "positive"))
+    len(rows), rows[41], rows.place(41)                       # by number, for files larger than memory
 
-What stays in memory is where each row begins (eight bytes a row). One pass finds that out; a row is read and parsed
-when it is asked for. sources.py makes a plain file of lines of every kind of source.
+    .txt, -    one text per line, without a header; "-" is stdin
+    .tsv       a header line, then one row per line; no quoting, so a quotation mark is part of the text
+    .jsonl     one object per line
+    .parquet   needs pyarrow
+    hub:NAME   "hub:org/name", "hub:org/name:subset" or "hub:org/name:subset:split", through the datasets library
 
-.tsv: a header line, no quoting. .jsonl: an object a line. Both also as .gz. UTF-8, strictly.
-"hub:org/name", "hub:org/name:subset" or "hub:org/name:subset:split": a data set by name, through `datasets` (the split
-is "train" unless named).
+Text, tsv and jsonl also as .gz; UTF-8, strictly. A new kind of file is an entry in `KINDS`, its header in
+`RowFile.__init__` and its cells in `RowFile.values`.
+
+`Rows` keeps in memory only where each row begins (8 bytes per row) and parses a row when it is asked for. Plain files are
+read in place. What cannot be sought in (gzip), or would decode a whole row group per row of a shuffled epoch (parquet),
+is unpacked once into an unnamed file in the temporary folder (TMPDIR), which vanishes with the process.
 """
 
 import gzip
+import hashlib
 import json
 import math
+import sys
 import threading
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from io import BufferedIOBase
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from minisbert.data.columnar import BLOCK, HUB, hub_table, parquet_table, unpacked
+from minisbert.errors import DataError, InputError, MinisbertError
 
-from minisbert.data.sources import BLOCK, file_kind, hub_data, opened, parquet_library, reading
-from minisbert.errors import DataError
+if TYPE_CHECKING:
+    import numpy as np
 
-BOM = b"\xef\xbb\xbf"  # the mark that some editors put before UTF-8
+STDIN = "-"
+KINDS = ("txt", "tsv", "jsonl", "parquet", "hub")
+COLUMNAR = {"parquet": parquet_table, "hub": hub_table}  # these give their rows as lines of JSON
+BOM = b"\xef\xbb\xbf"  # the byte order mark that some editors put before UTF-8
 
 
-def column_names(source: str) -> tuple[str, ...]:
-    """The columns of a file: a tsv's header, a parquet's schema, the keys of a jsonl's first object.
+def file_kind(source: str) -> str:
+    """One of `KINDS`, from the name alone. Raises InputError for another kind of file."""
+    if source == STDIN or source.startswith(HUB):
+        return "txt" if source == STDIN else "hub"
+    name = source.lower()
+    kind = Path(name.removesuffix(".gz")).suffix.removeprefix(".")
+    if kind in KINDS[:3] or name.endswith(".parquet"):
+        return kind
+    raise InputError(
+        f"{source}: rows of this kind of file cannot be read. Expected .txt, .tsv or .jsonl (or these with .gz), .parquet, "
+        f"{HUB}ORG/NAME for a data set of the hub, or - for text on stdin."
+    )
+
+
+class RowFile:
+    """An opened file of rows: its columns, and its rows in one pass.
+
+    Args:
+        source: a path, "hub:org/name", or "-" for text on stdin.
 
     Raises:
         InputError: a kind of file that is not read here; a library for it is missing.
-        DataError: missing, damaged or empty.
+        DataError: missing, damaged, or not UTF-8.
     """
-    kind = file_kind(source)
-    if kind == "hub":
-        return tuple(hub_data(source).column_names)
-    with reading(source):
-        if kind == "parquet":
-            with parquet_library().ParquetFile(source) as file:
-                return tuple(file.schema_arrow.names)
-        with gzip.open(source) if source.lower().endswith(".gz") else Path(source).open("rb") as file:
-            line = _decoded(file.readline().removeprefix(BOM), f"{source}, line 1")
-    if not line:
-        raise DataError(f"{source}: empty. Expected {'a header line' if kind == 'tsv' else 'an object a line'}.")
-    return tuple(line.split("\t") if kind == "tsv" else _record(line, f"{source}, line 1"))
+
+    def __init__(self, source: str | Path):
+        self.source, self.kind = str(source), file_kind(str(source))
+        self.unit, self.first = ("0-based row", 0) if self.kind in COLUMNAR else ("line", 1 + (self.kind == "tsv"))
+        with reading(self.source):
+            if self.kind in COLUMNAR:
+                self._header, self._lines = COLUMNAR[self.kind](self.source)
+                return
+            file: Any = self._opened()
+            self._lines = lambda columns: file
+            self._header: tuple[str, ...] = ("text",) if self.kind == "txt" else ()
+            if self.kind != "txt" and (line := file.readline().removeprefix(BOM)):
+                place = f"{self.source}, line 1"
+                decoded = _decoded(line, place)
+                self._header = tuple(decoded.split("\t") if self.kind == "tsv" else _record(decoded, place))
+            if self.kind == "jsonl":
+                file.seek(0)
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """The names of the columns; of jsonl, the keys of the first object."""
+        if not self._header:
+            expected = "a header line with the names of the columns" if self.kind == "tsv" else "one object per line"
+            raise DataError(f"{self.source}: empty. Expected {expected}.")
+        return self._header
+
+    def place(self, row: int) -> str:
+        """Where a row is, for messages: lines count from 1, rows of parquet and of the hub from 0."""
+        return f"{self.source}, {self.unit} {self.first + row}"
+
+    def first_of(self, *names: str) -> str:
+        """The first of some names that is a column. Raises DataError when none is."""
+        for name in names:
+            if name in self.header:
+                return name
+        raise wrong_columns(self.source, "/".join(names), self.header)
+
+    def lines(self, columns: Sequence[str]) -> Any:
+        """The undecoded lines of the rows, for `values`: an open file where it can be read in place, else an iterator."""
+        # Objects are checked one by one; plain text has one column, whatever it is called.
+        named = () if self.kind == "jsonl" or (self.kind == "txt" and len(columns) == 1) else columns
+        for column in named:
+            if self.header.count(column) != 1:
+                raise wrong_columns(self.source, column, self.header)
+        return self._lines(columns)
+
+    def values(self, line: bytes, row: int, columns: Sequence[str]) -> tuple[Any, ...]:
+        """The values of a row, in the order of the columns. Raises DataError when the row is malformed."""
+        place = self.place(row)
+        decoded = _decoded(line.removeprefix(BOM) if row == 0 and self.kind != "tsv" else line, place)
+        if self.kind == "txt":
+            return (decoded,)
+        if self.kind != "tsv":
+            record = _record(decoded, place)
+            try:
+                return tuple([record[column] for column in columns])
+            except KeyError as error:
+                raise wrong_columns(place, error.args[0], record) from None
+        cells = decoded.split("\t")
+        if len(cells) != len(self.header):
+            raise DataError(
+                f"{place}: {len(cells)} cell(s), but the header has {len(self.header)}. Expected one cell per column, "
+                "separated by tabs; remove tabs and line breaks from the text."
+            )
+        return tuple([cells[self.header.index(column)] for column in columns])
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """Every row in order: its place, and its values in the order of the columns. Can be iterated over once."""
+        with reading(self.source):
+            for row, line in enumerate(self.lines(columns)):
+                yield self.place(row), self.values(line, row, columns)
+
+    def _opened(self) -> Any:
+        if self.source == STDIN:
+            return iter(sys.stdin.buffer)  # an iterator over it is never taken for a file to read in place
+        return gzip.open(self.source) if self.source.lower().endswith(".gz") else Path(self.source).open("rb")
 
 
 class Rows:
-    """The rows of one file, by number.
+    """The rows of one file by number, without holding them in memory.
 
     Args:
-        source: a path, or "hub:org/name".
+        file: opened, and not read from yet.
         columns: the columns wanted, in the order in which a row's values are.
 
     Raises:
-        InputError: a kind of file that is not read here; a library for it is missing.
-        DataError: missing, damaged, empty, without one of the columns, or no room to unpack it.
+        DataError: damaged, empty, without one of the columns, or no room to unpack it.
     """
 
-    def __init__(self, source: str, columns: Sequence[str]):
-        self.source, self.columns = str(source), tuple(columns)
-        kind = file_kind(self.source)
-        header = column_names(self.source)
-        for column in self.columns:
-            if header.count(column) != 1:
-                raise no_column(self.source, column, header)
-        with reading(self.source):
-            self._file, self.sha256 = opened(self.source, kind, self.columns)
-            starts = line_starts(self._file)
-        self._tsv = kind == "tsv"
-        self._width, self._at = len(header), [header.index(column) for column in self.columns]
-        self._starts = starts[1:] if self._tsv else starts
-        self._unit, self._first = ("line", 2 if self._tsv else 1) if kind in ("tsv", "jsonl") else ("row", 0)
+    def __init__(self, file: RowFile, columns: Sequence[str]):
+        self.source, self.columns, self.place = file.source, tuple(columns), file.place
+        self._row_file = file
+        with reading(file.source):
+            lines = file.lines(self.columns)
+            in_place = isinstance(lines, BufferedReader)
+            self._file = lines if in_place else unpacked(file.source, lines)
+            self._starts = line_starts(self._file, lines.tell() if in_place else 0)
         # One file position for all threads that ask for rows.
         self._lock = threading.Lock()
         if len(self) == 0:
-            raise DataError(f"{self.source}: no rows. Expected at least one; check the file.")
+            raise DataError(f"{file.source}: no rows. Expected at least one; check the file.")
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -90,46 +180,36 @@ class Rows:
         start, end = int(self._starts[row]), int(self._starts[row + 1])
         with self._lock:
             self._file.seek(start)
-            raw = self._file.read(end - start)
-        if len(raw) != end - start:
+            line = self._file.read(end - start)
+        if len(line) != end - start:
             raise DataError(
-                f"{self.place(row)}: the file has become shorter while in use. Leave data alone in training."
+                f"{self.place(row)}: the file has become shorter since it was opened. Do not change data during training."
             )
-        place = self.place(row)
-        line = _decoded(raw, place)
-        if not self._tsv:
-            record = _record(line, place)
-            for column in self.columns:
-                if column not in record:
-                    raise no_column(place, column, record)
-            return tuple(record[column] for column in self.columns)
-        # No quoting (csv.QUOTE_NONE): a quotation mark is part of the sentence, and a cell cannot hold a tab.
-        cells = line.split("\t")
-        if len(cells) != self._width:
-            raise DataError(
-                f"{place}: {len(cells)} cell(s), but the header has {self._width}. Expected one cell a column, "
-                "separated by tabs; remove tabs and line breaks from the text."
-            )
-        return tuple(cells[i] for i in self._at)
+        return self._row_file.values(line, row, self.columns)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         return (self[row] for row in range(len(self)))
 
-    def place(self, row: int) -> str:
-        """Where a row stands, for messages: lines are counted from 1, rows of parquet and the hub from 0."""
-        return f"{self.source}, {self._unit} {self._first + row}"
+    def sha256(self) -> str:
+        """The digest of the source; of the rows as they came, for a data set of the hub or stdin."""
+        if self._row_file.kind == "hub" or self.source == STDIN:
+            with self._lock:
+                self._file.seek(0)
+                return hashlib.file_digest(self._file, "sha256").hexdigest()
+        with reading(self.source), Path(self.source).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def line_starts(file: BufferedIOBase) -> np.ndarray:
-    """Where each line begins, and at last where the file ends: int64 `[lines + 1]`.
+def line_starts(file: BufferedReader, begin: int = 0) -> "np.ndarray":
+    """Where each line from `begin` on starts, and at last where the file ends: int64 `[lines + 1]`.
 
     Example:
         >>> import io
         >>> line_starts(io.BytesIO(b"one\\ntwo")).tolist()
         [0, 4, 7]
     """
-    file.seek(0)
-    begin = len(BOM) if file.read(len(BOM)) == BOM else 0
+    import numpy as np  # here, so that a command that reads sentences starts without it
+
     file.seek(begin)
     parts, end = [np.array([begin], np.int64)], begin
     while block := file.read(BLOCK):
@@ -142,55 +222,84 @@ def line_starts(file: BufferedIOBase) -> np.ndarray:
 # --- values --------------------------------------------------------------------------------------------------------
 
 
-def text(value: Any, column: str, place: str) -> str:
-    """`value`, after a check that it is text with something in it.
+def text(value: Any, column: str, place: str, *, blank: bool = False) -> str:
+    """`value`, after a check that it is text that a tokenizer takes.
+
+    Args:
+        blank: text without a visible character is fine.
 
     Raises:
-        DataError: not text, blank, or with half a surrogate pair, which no tokenizer takes.
+        DataError: not text, blank, or with half a surrogate pair.
     """
     if not isinstance(value, str):
         raise DataError(
             f"{place}: {column!r} is {value!r:.80} ({type(value).__name__}). Expected text; correct or remove the row."
         )
-    if not value.strip():
+    if not blank and not value.strip():
         raise DataError(f"{place}: {column!r} is {value!r:.80}. Expected text that is not empty; remove the row.")
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise DataError(f"{place}: {column!r} is {value!r:.80}, with half a surrogate pair. Expected valid Unicode.")
+        raise DataError(
+            f"{place}: {column!r} is {value!r:.80}, with half a surrogate pair. Expected valid Unicode; correct the row."
+        )
     return value
 
 
-def number(value: Any, column: str, place: str) -> float:
+def as_number(value: Any, column: str, place: str) -> float:
     """`value` as a finite float; tsv holds numbers as text.
 
     Raises:
         DataError: not a number, NaN or infinite.
 
     Example:
-        >>> number("2.50", "score", "sts.tsv, line 2")
+        >>> as_number("2.50", "score", "sts.tsv, line 2")
         2.5
     """
     known = isinstance(value, int | float | str) and not isinstance(value, bool)
     try:
-        found = float(value) if known and "_" not in str(value) else None
+        found = float(value) if known and "_" not in str(value) else math.nan
     except (ValueError, OverflowError):
-        found = None
-    if found is None or not math.isfinite(found):
+        found = math.nan
+    if not math.isfinite(found):
         raise DataError(f"{place}: {column!r} is {value!r:.80}. Expected a finite number; correct or remove the row.")
     return found
 
 
-def no_column(place: str, column: str, columns: Iterable[str]) -> DataError:
-    """The complaint about a column that is missing, or there twice."""
-    here = ", ".join(f"{name!r:.60}" for name in list(columns)[:20]) or "nothing"
-    return DataError(f"{place}: no (single) column {column!r}. Expected one; found {here}.")
+def wrong_columns(place: str, column: str, columns: Iterable[str]) -> DataError:
+    """The error for a column that is missing, or there twice."""
+    return DataError(f"{place}: the columns are {listed(columns) or 'none'}. Expected exactly one named {column!r}.")
 
 
-def _decoded(raw: bytes, place: str) -> str:
+def listed(names: Iterable[str]) -> str:
+    """The names quoted, the first 20 of them."""
+    shown = [f"{name!r:.60}" for name in names]
+    return ", ".join(shown[:20]) + (", ..." if len(shown) > 20 else "")
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def reading(source: str) -> Iterator[None]:
+    """Turns whatever a library says about a file it cannot read into a DataError that names the file."""
     try:
-        return raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
+        yield
+    except MinisbertError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{source}: no such file. Expected a file of rows; check the path.") from None
+    except (OSError, EOFError, zlib.error, ValueError) as error:  # pyarrow's own errors derive from ValueError
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise DataError(
+            f"{source}: cannot be read ({why}). Expected a complete, readable file; check it or make it again."
+        ) from None
+
+
+def _decoded(line: bytes, place: str) -> str:
+    try:
+        return line.decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{place}: byte {error.start + 1} is {raw[error.start : error.end]!r}, which is not UTF-8. "
+            f"{place}: byte {error.start + 1} is {line[error.start : error.end]!r}, which is not UTF-8. "
             "Expected UTF-8 text; convert the file, for example with iconv."
         ) from None
 
@@ -199,7 +308,7 @@ def _record(line: str, place: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{place}: {line[:80]!r} is not JSON ({error}). Expected an object a line.") from None
+        raise DataError(f"{place}: {line[:80]!r} is not JSON ({error}). Expected one object per line.") from None
     if not isinstance(record, dict):
-        raise DataError(f'{place}: {line[:80]!r} is no object. Expected one, like {{"sentence1": "..."}}.')
+        raise DataError(f'{place}: {line[:80]!r} is not an object. Expected one, like {{"text": "..."}}.')
     return record

@@ -1,6 +1,6 @@
-"""Pairs that belong together or not, told apart by a threshold on their similarity (duplicates, paraphrases).
+"""Binary classification of pairs of texts (duplicates, paraphrases) by a threshold on their similarity.
 
-    scores = evaluate_pairs(encoder, pairs)["cosine"]
+    scores = evaluate_binary(encoder, read_labelled("pairs.tsv"))["cosine"]
     scores.accuracy, scores.accuracy_threshold, scores.f1, scores.average_precision, scores.matthews
 
 As sentence-transformers' BinaryClassificationEvaluator: the best accuracy and the best F1 over all thresholds between
@@ -16,18 +16,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minisbert.data.rows import Rows, number, text
+from minisbert.data.columns import read_columns
 from minisbert.errors import DataError, InputError
-from minisbert.evaluation.sts import TEXTS, Encoder
+from minisbert.evaluation.embedding import Encoder, embed_columns
+from minisbert.evaluation.sts import TEXTS
 from minisbert.similarity import PAIRWISE_SIMILARITIES
 
 
 @dataclass(frozen=True)
 class LabelledPairs:
-    """Pairs of texts, and whether they belong together (1) or not (0).
+    """Pairs of texts with labels: 1 if they belong together, else 0.
 
     Raises:
-        DataError: columns of different lengths, another label, or one kind of label only.
+        DataError: columns of different lengths, another label, or all labels the same.
     """
 
     name: str
@@ -46,8 +47,8 @@ class LabelledPairs:
             raise DataError(f"{self.name}: labels are {sorted(set(self.labels))}. Expected both 0 and 1 among them.")
 
 
-class PairScores(NamedTuple):
-    """How well one similarity tells the pairs apart."""
+class BinaryScores(NamedTuple):
+    """The metrics of one similarity."""
 
     accuracy: float
     accuracy_threshold: float
@@ -59,8 +60,8 @@ class PairScores(NamedTuple):
     matthews: float
 
 
-def read_pairs(file: str | Path, texts: Sequence[str] = TEXTS, label: str = "label") -> LabelledPairs:
-    """Pairs from .tsv, .jsonl (both also .gz) or .parquet, with labels 0 and 1.
+def read_labelled(file: str | Path, texts: Sequence[str] = TEXTS, label: str = "label") -> LabelledPairs:
+    """Pairs with labels 0 and 1 from a row file (see data/rows.py).
 
     Raises:
         DataError: missing or damaged; a column is missing; see `LabelledPairs`.
@@ -68,17 +69,11 @@ def read_pairs(file: str | Path, texts: Sequence[str] = TEXTS, label: str = "lab
     """
     if len(texts) != 2:
         raise InputError(f"texts is {tuple(texts)}. Expected the names of two columns.")
-    rows = Rows(str(file), (*texts, label))
-    found = []
-    for row, (a, b, value) in enumerate(rows):
-        place = rows.place(row)
-        found.append((text(a, texts[0], place), text(b, texts[1], place), number(value, label, place)))
-    first, second, labels = zip(*found, strict=True)
-    return LabelledPairs(str(file), first, second, labels)
+    return LabelledPairs(str(file), *read_columns(file, texts, label))
 
 
-def evaluate_pairs(encoder: Encoder, pairs: LabelledPairs, **options: Any) -> dict[str, PairScores]:
-    """The scores by each similarity; each distinct text is embedded once.
+def evaluate_binary(encoder: Encoder, pairs: LabelledPairs, **options: Any) -> dict[str, BinaryScores]:
+    """The metrics of each similarity; each distinct text is embedded once.
 
     Args:
         options: for `encoder.encode`.
@@ -86,26 +81,23 @@ def evaluate_pairs(encoder: Encoder, pairs: LabelledPairs, **options: Any) -> di
     Raises:
         InputError: a similarity is not finite.
     """
-    distinct = list(dict.fromkeys((*pairs.first, *pairs.second)))
-    place = {one: row for row, one in enumerate(distinct)}
-    embeddings = np.asarray(encoder.encode(distinct, **options))
-    a_BD, b_BD = (embeddings[[place[one] for one in side]] for side in (pairs.first, pairs.second))
-    labels = np.array(pairs.labels)
-    return {name: pair_scores(alike(a_BD, b_BD), labels) for name, alike in PAIRWISE_SIMILARITIES.items()}
+    a_BD, b_BD = embed_columns(encoder.encode, pairs.first, pairs.second, **options)
+    labels_B = np.array(pairs.labels)
+    return {name: binary_scores(alike(a_BD, b_BD), labels_B) for name, alike in PAIRWISE_SIMILARITIES.items()}
 
 
-def pair_scores(scores_B: np.ndarray, labels_B: np.ndarray) -> PairScores:
-    """How well scores tell labels apart; a pair counts as belonging together from the threshold on.
+def binary_scores(scores_B: np.ndarray, labels_B: np.ndarray) -> BinaryScores:
+    """The metrics of scores against labels. A pair whose score reaches the threshold is predicted to be 1.
 
     Args:
         scores_B: finite.
         labels_B: 0 and 1, each at least once.
 
     Raises:
-        InputError: they are not.
+        InputError: a score is not finite, or the labels are others.
 
     Example:
-        >>> scores = pair_scores(np.array([0.9, 0.8, 0.3, 0.1]), np.array([1, 0, 1, 0]))
+        >>> scores = binary_scores(np.array([0.9, 0.8, 0.3, 0.1]), np.array([1, 0, 1, 0]))
         >>> scores.accuracy, round(scores.accuracy_threshold, 2), scores.f1, round(scores.f1_threshold, 2)
         (0.75, 0.85, 0.8, 0.2)
         >>> round(scores.average_precision, 4), round(scores.matthews, 4)
@@ -118,25 +110,25 @@ def pair_scores(scores_B: np.ndarray, labels_B: np.ndarray) -> PairScores:
         raise InputError("a score is not finite. Expected finite embeddings of ordinary size; use another model.")
     order = np.argsort(-scores_B, kind="stable")
     scores_B, labels_B = scores_B[order], labels_B[order] == 1
-    # Between equal scores there is no threshold: what is counted is counted at the last of each run of them.
+    # There is no threshold between equal scores, so counts are taken at the last of each run of equal scores.
     last = np.append(scores_B[1:] != scores_B[:-1], True).nonzero()[0]
     positives, negatives = int(labels_B.sum()), int((~labels_B).sum())
     hits, taken = labels_B.cumsum()[last], last + 1
     misses = taken - hits
 
-    right = np.append(negatives, hits + negatives - misses)  # first: none is taken
+    right = np.append(negatives, hits + negatives - misses)  # at 0: nothing is predicted to be 1
     best = int(right.argmax())
     above = np.nextafter(scores_B[0], np.inf, dtype=np.result_type(scores_B.dtype, np.float16))
     accuracy_threshold = above if best == 0 else _between(scores_B, last[best - 1])
 
     precision, recall = hits / taken, hits / positives
-    # The peer's formula, not 2 hits / (taken + positives): which of two equal F1 is first is a matter of rounding.
+    # The formula of sentence-transformers, not 2 hits / (taken + positives): rounding decides which of two equal F1 is first.
     f1 = 2 * precision * recall / np.where(hits > 0, precision + recall, 1)
     cut = int(f1.argmax())
     average_precision = (np.diff(recall, prepend=0) * precision).sum()
     tp, fp, fn, tn = hits[cut], misses[cut], positives - hits[cut], negatives - misses[cut]
     sides = float(tp + fp) * float(tp + fn) * float(tn + fp) * float(tn + fn)
-    return PairScores(
+    return BinaryScores(
         accuracy=float(right[best]) / len(labels_B),
         accuracy_threshold=float(accuracy_threshold),
         f1=float(f1[cut]),
@@ -149,7 +141,7 @@ def pair_scores(scores_B: np.ndarray, labels_B: np.ndarray) -> PairScores:
 
 
 def _between(scores_B: np.ndarray, i: int) -> Any:
-    """Half-way to the next lower score, unless rounding makes it that."""
+    """Half-way to the next lower score; the score itself where rounding would give the lower one."""
     if i + 1 == len(scores_B):
         return scores_B[i]
     middle = (scores_B[i] + scores_B[i + 1]) / 2

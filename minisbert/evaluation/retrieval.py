@@ -1,12 +1,12 @@
-"""Retrieval: does search find the documents that people judged relevant?
+"""Information retrieval: does a search find the documents that people judged relevant?
 
     data = read_retrieval("cranfield")               # a folder in BEIR's layout
     print(evaluate_retrieval(encoder, data))
     print(evaluate_rankings(data, rankings_of(BM25(*data.texts_and_ids()), data)))
 
-Thakur et al. 2021, "BEIR: A Heterogeneous Benchmark for Zero-shot Evaluation of Information Retrieval Models". The numbers
-are those of sentence-transformers' InformationRetrievalEvaluator: a document is relevant or not; `graded=True` lets nDCG
-count how relevant, as BEIR's own tables do. Queries without a relevant document do not count.
+Thakur et al. 2021, "BEIR: A Heterogeneous Benchmark for Zero-shot Evaluation of Information Retrieval Models". The metrics
+are those of sentence-transformers' InformationRetrievalEvaluator: a document is relevant or not. With `graded=True` nDCG
+weighs how relevant, as in BEIR's tables. Queries without a relevant document do not count.
 
 The layout, each file also as .gz:
 
@@ -19,12 +19,13 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from minisbert.data.rows import Rows, column_names, no_column, number, text
+from minisbert.data.rows import RowFile, as_number, text
 from minisbert.errors import DataError, InputError
+from minisbert.evaluation.embedding import QueryEncoder
 from minisbert.evaluation.ranking_metrics import METRICS
 from minisbert.search.index import Index
 from minisbert.search.searcher import Searcher
@@ -37,28 +38,18 @@ DEPTH = max(k for _, ks in METRICS.values() for k in ks)
 Rankings = Mapping[str, Sequence[str]]  # query -> documents, best first
 
 
-class Encoder(Protocol):
-    """What can be evaluated: SentenceEncoder, or anything that embeds queries and documents."""
-
-    def encode_query(self, *sentences: Any, **options: Any) -> Any:
-        """`encode_query(texts, **options)`: an embedding a text."""
-
-    def encode_document(self, *sentences: Any, **options: Any) -> Any:
-        """`encode_document(texts, **options)`: an embedding a text."""
-
-
 @dataclass(frozen=True)
 class RetrievalData:
     """Documents, queries, and which document is relevant to which query.
 
     Args:
         name: for messages.
-        corpus: document's id -> text.
-        queries: query's id -> text.
-        relevant: query's id -> document's id -> gain; 0 or less is not relevant.
+        corpus: document id -> text.
+        queries: query id -> text.
+        relevant: query id -> document id -> gain; 0 or less is not relevant.
 
     Raises:
-        DataError: a judged query is not there, or no query has a relevant document.
+        DataError: a judged query is missing, or no query has a relevant document.
     """
 
     name: str
@@ -70,15 +61,15 @@ class RetrievalData:
         for query in self.relevant:
             if query not in self.queries:
                 raise DataError(
-                    f"{self.name}: query {query!r} is judged, but not there. Expected it among the queries; add it."
+                    f"{self.name}: query {query!r} is judged, but missing. Expected it among the queries; add it."
                 )
         if not self.judged():
             raise DataError(f"{self.name}: no query has a relevant document. Expected judgements above 0.")
         absent = {one for docs in self.relevant.values() for one, gain in docs.items() if gain > 0} - self.corpus.keys()
         if absent:
             logger.warning(
-                f"{self.name}: {len(absent)} relevant documents are not in the corpus ({min(absent)!r}, ...) and count as "
-                "not found."
+                f"{self.name}: {len(absent)} relevant documents ({min(absent)!r}, ...) are not in the corpus and count as not "
+                "found."
             )
 
     def judged(self) -> list[str]:
@@ -86,18 +77,18 @@ class RetrievalData:
         return [q for q in self.queries if any(gain > 0 for gain in self.relevant.get(q, {}).values())]
 
     def texts_and_ids(self) -> tuple[list[str], list[str]]:
-        """The documents in the order of their ids: equal scores then fall as the peer lets them fall."""
+        """The documents in the order of their ids, which ranks equal scores as sentence-transformers does."""
         ids = sorted(self.corpus)
         return [self.corpus[one] for one in ids], ids
 
 
 @dataclass(frozen=True)
 class RetrievalResult:
-    """The means over the queries, printed times 100."""
+    """The metrics per query; their means over the queries are printed times 100."""
 
     name: str
     queries: tuple[str, ...] = field(repr=False)
-    per_query: Mapping[str, np.ndarray] = field(repr=False)  # "ndcg@10" -> a value a query
+    per_query: Mapping[str, np.ndarray] = field(repr=False)  # "ndcg@10" -> one value per query
     rankings: Rankings = field(repr=False)
 
     @property
@@ -107,47 +98,36 @@ class RetrievalResult:
 
     def __str__(self) -> str:
         lines = [f"{self.name}: {len(self.queries)} queries, x 100"]
-        for metric, (_, _ks) in METRICS.items():
-            cells = [
-                f"@{n.partition('@')[2]:<3} {100 * s:6.2f}"
-                for n, s in self.scores.items()
-                if n.startswith(f"{metric}@")
+        for metric in METRICS:
+            found = [
+                (name.partition("@")[2], score) for name, score in self.scores.items() if name.startswith(f"{metric}@")
             ]
-            lines.append("   ".join([f"{metric:10}", *cells]))
+            lines.append("   ".join([f"{metric:10}", *(f"@{k:<3} {100 * score:6.2f}" for k, score in found)]))
         return "\n".join(lines)
 
 
 def read_retrieval(folder: str | Path, split: str = "test") -> RetrievalData:
-    """A collection in BEIR's layout (see the file's head); title and text are joined by a space.
+    """A collection in BEIR's layout (see the head of this file); title and text are joined by a space.
 
     Args:
         folder: of the files.
-        split: which of `qrels/`; a `qrels.tsv` beside the corpus has no splits.
+        split: which file of `qrels/`; a `qrels.tsv` next to the corpus has no splits.
 
     Raises:
-        DataError: a file is missing or damaged, an id stands twice, a value is not what it should be.
+        DataError: a file is missing or damaged, an id occurs twice, a value is malformed.
     """
     folder = Path(folder)
     corpus = _texts(_file(folder, "corpus.jsonl"), ("title", "text"))
     queries = _texts(_file(folder, "queries.jsonl"), ("text",))
     qrels = _file(folder, "qrels.tsv", f"qrels/{split}.tsv")
-    header = column_names(str(qrels))
-    columns = []
-    for names in (QUERY_IDS, DOCUMENT_IDS, ("score",)):
-        found = next((name for name in names if name in header), None)
-        if found is None:
-            raise no_column(str(qrels), "/".join(names), header)
-        columns.append(found)
-    rows = Rows(str(qrels), columns)
+    columns = [qrels.first_of(*names) for names in (QUERY_IDS, DOCUMENT_IDS, ("score",))]
     relevant: dict[str, dict[str, float]] = {}
-    for row, (query, document, score) in enumerate(rows):
-        gains = relevant.setdefault(_id(query, columns[0], rows.place(row)), {})
-        document = _id(document, columns[1], rows.place(row))
+    for place, (query, document, score) in qrels.rows(columns):
+        gains = relevant.setdefault(_id(query, columns[0], place), {})
+        document = _id(document, columns[1], place)
         if document in gains:
-            raise DataError(
-                f"{rows.place(row)}: query {query!r} and document {document!r} are judged twice. Remove one."
-            )
-        gains[document] = number(score, columns[2], rows.place(row))
+            raise DataError(f"{place}: query {query!r} and document {document!r} are judged twice. Remove one.")
+        gains[document] = as_number(score, columns[2], place)
     return RetrievalData(str(folder), corpus, queries, relevant)
 
 
@@ -158,26 +138,26 @@ def evaluate_rankings(
 
     Args:
         data: the judgements.
-        rankings: for every query that counts, documents' ids, best first.
-        graded: nDCG by the judgements' numbers instead of relevant or not.
-        ks: metric -> where to look; by default the peer's (`METRICS`).
+        rankings: for every query that counts, document ids, best first.
+        graded: nDCG by the gains of the judgements instead of relevant or not.
+        ks: metric -> cut-offs; by default those of `METRICS`.
 
     Raises:
-        InputError: a query has no ranking, a document stands twice in one, an unknown metric, or k below 1.
+        InputError: a query has no ranking, a document occurs twice in one, an unknown metric, or k below 1.
 
     Example:
         >>> data = RetrievalData("toy", {"a": "", "b": ""}, {"q": ""}, {"q": {"b": 1}})
         >>> evaluate_rankings(data, {"q": ["a", "b"]}).scores["mrr@10"]
         0.5
     """
-    looked = {name: tuple(default) for name, (_, default) in METRICS.items()} if ks is None else dict(ks)
-    for name, places in looked.items():
+    cutoffs = {name: tuple(default) for name, (_, default) in METRICS.items()} if ks is None else dict(ks)
+    for name, places in cutoffs.items():
         if name not in METRICS or not all(isinstance(k, int) and k >= 1 for k in places):
             raise InputError(
                 f"ks has {name!r}: {places!r}. Expected {', '.join(METRICS)}, each with numbers of at least 1."
             )
     queries = data.judged()
-    depth = max((k for places in looked.values() for k in places), default=0)
+    depth = max((k for places in cutoffs.values() for k in places), default=0)
     most = max(sum(gain > 0 for gain in data.relevant[q].values()) for q in queries)
     gains_BK, ideal_BK = np.zeros((len(queries), depth)), np.zeros((len(queries), max(depth, most)))
     for b, query in enumerate(queries):
@@ -192,21 +172,21 @@ def evaluate_rankings(
     per_query = {
         f"{name}@{k}": METRICS[name][0](gains_BK, ideal_BK, k)
         for name in METRICS
-        if name in looked
-        for k in looked[name]
+        if name in cutoffs
+        for k in cutoffs[name]
     }
     return RetrievalResult(data.name, tuple(queries), per_query, rankings)
 
 
 def evaluate_retrieval(
-    encoder: Encoder,
+    encoder: QueryEncoder,
     data: RetrievalData,
     *,
     similarity: str | None = None,
     graded: bool = False,
     **options: Any,
 ) -> RetrievalResult:
-    """Embed the corpus and the queries, search exactly, score.
+    """Embed the corpus and the queries, search exactly, and score the rankings.
 
     Args:
         encoder: the model.
@@ -224,8 +204,8 @@ def evaluate_retrieval(
     return evaluate_rankings(data, _rankings(queries, index.search(embeddings, DEPTH)), graded=graded)
 
 
-def index_of(encoder: Encoder, data: RetrievalData, *, similarity: str | None = None, **options: Any) -> Index:
-    """The corpus of a collection, embedded."""
+def index_of(encoder: QueryEncoder, data: RetrievalData, *, similarity: str | None = None, **options: Any) -> Index:
+    """An index of the embedded corpus."""
     texts, ids = data.texts_and_ids()
     index = Index(encoder, similarity=similarity, fingerprint="this evaluation's")
     index.add(np.asarray(encoder.encode_document(texts, **options)), ids, texts=texts)
@@ -233,7 +213,7 @@ def index_of(encoder: Encoder, data: RetrievalData, *, similarity: str | None = 
 
 
 def rankings_of(searcher: Searcher, data: RetrievalData, k: int = DEPTH) -> Rankings:
-    """What a searcher (Index, BM25, Hybrid) over the corpus finds for the queries that count."""
+    """The documents that a searcher (Index, BM25, Hybrid) over the corpus finds for the queries that count."""
     queries = data.judged()
     return _rankings(queries, searcher.search([data.queries[query] for query in queries], k))
 
@@ -245,25 +225,23 @@ def _rankings(queries: Iterable[str], found: Iterable[Any]) -> dict[str, list[st
 # --- files ---------------------------------------------------------------------------------------------------------
 
 
-def _file(folder: Path, *names: str) -> Path:
+def _file(folder: Path, *names: str) -> RowFile:
     for name in names:
         for file in (folder / name, folder / f"{name}.gz"):
             if file.is_file():
-                return file
+                return RowFile(file)
     raise DataError(f"{folder}: no {' or '.join(names)} (or .gz). Expected a folder in BEIR's layout; check the path.")
 
 
-def _texts(file: Path, columns: Sequence[str]) -> dict[str, str]:
-    wanted = [name for name in columns if name in column_names(str(file))] or ["text"]
-    rows = Rows(str(file), ("_id", *wanted))
+def _texts(file: RowFile, columns: Sequence[str]) -> dict[str, str]:
+    wanted = [name for name in columns if name in file.header] or ["text"]
     found: dict[str, str] = {}
-    for row, (one, *parts) in enumerate(rows):
-        place = rows.place(row)
+    for place, (one, *parts) in file.rows(("_id", *wanted)):
         one = _id(one, "_id", place)
         if one in found:
-            raise DataError(f"{place}: '_id' is {one!r}, which an earlier line has. Expected each id once; rename one.")
-        # A document may be empty: collections have such, and they stay to be ranked.
-        texts = ["" if part == "" else text(part, name, place) for part, name in zip(parts, wanted, strict=True)]
+            raise DataError(f"{place}: '_id' is {one!r}, as on an earlier line. Expected each id once; rename one.")
+        # Collections contain empty documents, and they are ranked like any other.
+        texts = [text(part, name, place, blank=True) for part, name in zip(parts, wanted, strict=True)]
         found[one] = " ".join(filter(None, texts))
     return found
 

@@ -1,49 +1,44 @@
-"""Semantic textual similarity: do embeddings that are close belong to sentences that people find alike?
+"""Semantic textual similarity (STS): the correlation of a model's similarities with scores that people gave.
 
-    print(evaluate_sts(encoder, [read_sts("sts12.tsv.gz"), read_sts("sts13.tsv.gz")]))
+    print(evaluate_sts(encoder, ["sts12.tsv.gz", "sts13.tsv.gz"]))
 
-The correlation of a similarity of embeddings with gold scores, as in SBERT section 4 (Reimers & Gurevych 2019, who argue
-for Spearman's rank correlation over Pearson's) and as in mteb. Over several sets, such as the parts of STS12-16, two
-protocols are in use and differ by points (Gao et al. 2021, "SimCSE", appendix B), so both are given, by name:
+As in SBERT section 4 (Reimers & Gurevych 2019, who argue for Spearman's rank correlation over Pearson's) and in mteb. Over
+several sets, such as the parts of STS12-16, two protocols are in use and differ by points (Gao et al. 2021, "SimCSE",
+appendix B), so both are reported:
 
     pooled             one correlation over the pairs of all sets together
-    mean of subsets    the plain mean of the sets' own correlations, whatever their sizes
+    mean of subsets    the unweighted mean of the correlations of the sets
 
-Intervals are those of the percentile bootstrap (bootstrap.py), and two models are compared on the same draws (Koehn
-2004, "Statistical significance tests for machine translation evaluation", section 3). They speak of other pairs of the
-same kind, not of other seeds in training.
+Intervals come from the percentile bootstrap (bootstrap.py), and two models are compared on the same draws (Koehn 2004,
+"Statistical significance tests for machine translation evaluation", section 3). They describe other pairs of the same
+kind, not other training seeds.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from minisbert.arguments import seed_number
-from minisbert.data.rows import Rows, column_names, no_column, number, text
+from minisbert.data.columns import read_columns
+from minisbert.data.rows import as_number
 from minisbert.errors import DataError, InputError
-from minisbert.evaluation.bootstrap import Interval, interval, mean_of_subsets, pooled, two_sided_p
+from minisbert.evaluation.bootstrap import Group, Interval, interval, mean_of_subsets, pooled, two_sided_p
+from minisbert.evaluation.embedding import Encoder, embed_columns
 from minisbert.similarity import PAIRWISE_SIMILARITIES
 
 TEXTS = ("sentence1", "sentence2")
-SCORES = ("score", "relatedness", "label")  # the first that is there
-POOLED, MEAN = "pooled", "mean of subsets"
-PROTOCOLS = {POOLED: pooled, MEAN: mean_of_subsets}
-
-
-class Encoder(Protocol):
-    """What can be evaluated: SentenceEncoder, or anything that embeds a list of texts."""
-
-    def encode(self, *sentences: Any, **options: Any) -> Any:
-        """`encode(texts, **options)`: an embedding a text, `[texts, D]`."""
+SCORES = ("score", "relatedness", "label")  # the first one present
+POOLED = "pooled"
+PROTOCOLS = {POOLED: pooled, "mean of subsets": mean_of_subsets}
 
 
 @dataclass(frozen=True)
 class STSPairs:
-    """Pairs of sentences with gold scores; the higher, the more alike.
+    """Pairs of sentences with gold scores; a higher score means more similar.
 
     Raises:
         DataError: fewer than two pairs, columns of different lengths, scores that are not finite or all the same.
@@ -58,14 +53,11 @@ class STSPairs:
         if not len(self.first) == len(self.second) == len(self.gold):
             lengths = f"{len(self.first)}, {len(self.second)} and {len(self.gold)}"
             raise DataError(f"{self.name}: {lengths} sentences and scores. Expected equally many.")
-        if len(self) < 2:
-            raise DataError(f"{self.name}: {len(self)} pair(s). Expected at least 2, to correlate them.")
+        if len(self.gold) < 2:
+            raise DataError(f"{self.name}: {len(self.gold)} pair(s). Expected at least 2, to correlate them.")
         for row, score in enumerate(self.gold):
-            number(score, "score", f"{self.name}, pair {row}")
+            as_number(score, "score", f"{self.name}, pair {row}")
         _refuse_constant(self.name, "gold score", np.array(self.gold))
-
-    def __len__(self) -> int:
-        return len(self.gold)
 
 
 class STSScore(NamedTuple):
@@ -80,15 +72,17 @@ class STSScore(NamedTuple):
 
 @dataclass(frozen=True)
 class STSResult:
-    """How well the similarities of a model follow the gold scores; printed as a table, times 100."""
+    """The correlations of a model's similarities with the gold scores; printed as a table, times 100."""
 
     scores: tuple[STSScore, ...]
     confidence: float
     pairs: tuple[STSPairs, ...] = field(repr=False)
-    similarities: tuple[dict[str, np.ndarray], ...] = field(repr=False, compare=False)  # a set: name -> float64 [pairs]
+    similarities: tuple[dict[str, np.ndarray], ...] = field(
+        repr=False, compare=False
+    )  # per set: float64 [pairs] by name
 
     def score(self, name: str | None = None, similarity: str = "cosine") -> STSScore:
-        """One line: of a set, of "pooled" or "mean of subsets"; by default of the only set, or pooled."""
+        """The line of a set, of "pooled" or of "mean of subsets"; by default of the only set, or pooled."""
         wanted = name or (POOLED if len(self.pairs) > 1 else self.pairs[0].name)
         for score in self.scores:
             if (score.name, score.similarity) == (wanted, similarity):
@@ -117,7 +111,7 @@ class STSComparison:
 
 
 def read_sts(file: str | Path, texts: Sequence[str] = TEXTS, score: str | None = None) -> STSPairs:
-    """Pairs from .tsv (header, no quoting), .jsonl (both also .gz) or .parquet.
+    """Scored pairs from a row file (see data/rows.py).
 
     Args:
         file: the path.
@@ -125,23 +119,12 @@ def read_sts(file: str | Path, texts: Sequence[str] = TEXTS, score: str | None =
         score: the column with the gold score; by default the first of score, relatedness, label.
 
     Raises:
-        InputError: a kind of file that is not read here.
+        InputError: a kind of file that is not read here, or not two text columns.
         DataError: missing or damaged; a column is missing; a row without text or finite score; see `STSPairs`.
     """
-    header = column_names(str(file))
-    found = next((name for name in SCORES if name in header), None) if score is None else score
-    if found is None:
-        raise no_column(str(file), "/".join(SCORES), header)
-    rows = Rows(str(file), (*texts, found))
-    if len(rows.columns) != 3:
+    if len(texts) != 2:
         raise InputError(f"texts is {tuple(texts)}. Expected the names of two columns.")
-    first, second, gold = [], [], []
-    for row, (a, b, value) in enumerate(rows):
-        place = rows.place(row)
-        first.append(text(a, texts[0], place))
-        second.append(text(b, texts[1], place))
-        gold.append(number(value, found, place))
-    return STSPairs(str(file), tuple(first), tuple(second), tuple(gold))
+    return STSPairs(str(file), *read_columns(file, texts, score or SCORES))
 
 
 def evaluate_sts(
@@ -153,13 +136,13 @@ def evaluate_sts(
     seed: int = 0,
     **options: Any,
 ) -> STSResult:
-    """Spearman and Pearson of cosine, dot, euclidean and manhattan similarity with the gold scores.
+    """Spearman and Pearson correlations of cosine, dot, euclidean and manhattan similarity with the gold scores.
 
-    Each distinct sentence is embedded once, whatever the number of pairs and sets it stands in.
+    Each distinct sentence is embedded once, however many pairs and sets it is in.
 
     Args:
         encoder: the model.
-        pairs: one set of pairs or several; a path is read by `read_sts`.
+        pairs: one or several sets of pairs, or files for `read_sts`.
         resamples: draws of the bootstrap; 0 leaves the intervals out (NaN).
         confidence: share of the draws inside an interval.
         seed: of the draws.
@@ -177,19 +160,17 @@ def evaluate_sts(
         >>> evaluate_sts(Lengths(), pairs).score(similarity="euclidean").spearman.value
         1.0
     """
-    given = (pairs,) if isinstance(pairs, STSPairs | str | Path) else tuple(pairs)
-    sets = tuple(part if isinstance(part, STSPairs) else read_sts(part) for part in given)
+    given = [pairs] if isinstance(pairs, STSPairs | str | Path) else pairs
+    sets = tuple(one if isinstance(one, STSPairs) else read_sts(one) for one in given)
     if not sets:
         raise InputError("pairs is empty. Expected at least one set of pairs.")
     if resamples < 0 or not 0 < confidence < 1:
         raise InputError(f"resamples is {resamples}, confidence {confidence}. Expected >= 0, and between 0 and 1.")
     seed_number("seed", seed)
-    similarities = _similarities(encoder, sets, options)
+    columns = embed_columns(encoder.encode, *(side for part in sets for side in (part.first, part.second)), **options)
+    similarities = tuple(map(_similarities, sets, columns[::2], columns[1::2]))
     names = tuple(PAIRWISE_SIMILARITIES)
-    groups = [
-        (np.array(part.gold), np.stack([by_name[name] for name in names]))
-        for part, by_name in zip(sets, similarities, strict=True)
-    ]
+    groups = _groups(sets, [[by_name[name] for name in names] for by_name in similarities])
     lines = [(part.name, pooled, [group]) for part, group in zip(sets, groups, strict=True)]
     if len(sets) > 1:
         lines += [(name, protocol, groups) for name, protocol in PROTOCOLS.items()]
@@ -201,14 +182,14 @@ def evaluate_sts(
         for i, similarity in enumerate(names):
             both = (interval(values[j, i], draws[j, i], confidence) for j in range(2))
             scores.append(STSScore(name, count, similarity, *both))
-    return STSResult(tuple(scores), confidence, sets, tuple(similarities))
+    return STSResult(tuple(scores), confidence, sets, similarities)
 
 
 def sts_score(files: Sequence[str | Path]) -> Callable[[Encoder], float]:
-    """A function that scores a model in one number, the Spearman of the cosine over all pairs: for `training.train`.
+    """A function for `train` that scores a model in one number: the Spearman correlation of the cosine over all pairs.
 
     Raises:
-        DataError: a file that is no STS file, at once and not in the middle of a run.
+        DataError: a file cannot be read as STS; raised here and not in the middle of a run.
     """
     sets = [read_sts(file) for file in files]
     return lambda encoder: evaluate_sts(encoder, sets, resamples=0, on_truncate="ignore").score().spearman.value
@@ -219,7 +200,7 @@ def compare_sts(
 ) -> tuple[STSComparison, ...]:
     """Whether a second model is better than a first: a paired bootstrap on the same pairs.
 
-    Each draw of pairs scores both models; what counts is the difference, and how many draws have it the other way round.
+    Both models are scored on each draw of pairs. The p-value counts the draws whose difference has the other sign.
 
     Args:
         first, second: results of `evaluate_sts` on the same pairs.
@@ -227,7 +208,7 @@ def compare_sts(
         resamples, seed: of the bootstrap. The interval has the first result's confidence.
 
     Returns:
-        For one set one comparison; for several one for each protocol.
+        One comparison for a single set, or one per protocol for several.
 
     Raises:
         InputError: the results are of other pairs, or there is no such similarity.
@@ -240,13 +221,10 @@ def compare_sts(
             f"similarity is {similarity!r}, resamples {resamples}. Expected one of {', '.join(PAIRWISE_SIMILARITIES)}, "
             "and at least 1."
         )
-    groups = [
-        (np.array(part.gold), np.stack([a[similarity], b[similarity]]))
-        for part, a, b in zip(first.pairs, first.similarities, second.similarities, strict=True)
-    ]
-    protocols = PROTOCOLS if len(groups) > 1 else {first.pairs[0].name: pooled}
+    both = zip(first.similarities, second.similarities, strict=True)
+    groups = _groups(first.pairs, [[a[similarity], b[similarity]] for a, b in both])
     result = []
-    for name, protocol in protocols.items():
+    for name, protocol in (PROTOCOLS if len(groups) > 1 else {first.pairs[0].name: pooled}).items():
         a, b = protocol(groups, 1, None)[0, :, 0]
         draws_a, draws_b = protocol(groups, resamples, np.random.default_rng(seed))[0]
         difference = interval(b - a, draws_b - draws_a, first.confidence)
@@ -254,27 +232,19 @@ def compare_sts(
     return tuple(result)
 
 
-# --- similarities --------------------------------------------------------------------------------------------------
+def _groups(sets: Sequence[STSPairs], series: Sequence[Sequence[np.ndarray]]) -> list[Group]:
+    return [(np.array(part.gold), np.stack(one)) for part, one in zip(sets, series, strict=True)]
 
 
-def _similarities(encoder: Encoder, sets: Sequence[STSPairs], options: dict[str, Any]) -> list[dict[str, np.ndarray]]:
-    distinct = {sentence: 0 for part in sets for sentence in (*part.first, *part.second)}
-    distinct = {sentence: i for i, sentence in enumerate(distinct)}
-    embeddings = np.asarray(encoder.encode(list(distinct), **options), np.float32)
-    result = []
-    for part in sets:
-        a_BD, b_BD = (embeddings[[distinct[sentence] for sentence in side]] for side in (part.first, part.second))
-        by_name = {}
-        for name, similarity in PAIRWISE_SIMILARITIES.items():
-            by_name[name] = np.asarray(similarity(jnp.asarray(a_BD), jnp.asarray(b_BD)), np.float64)
-            if not np.isfinite(by_name[name]).all():
-                row = int(np.flatnonzero(~np.isfinite(by_name[name]))[0])
-                raise DataError(
-                    f"{part.name}, pair {row}: the model's {name} is {by_name[name][row]}. Use another model."
-                )
-            _refuse_constant(part.name, f"model's {name}", by_name[name])
-        result.append(by_name)
-    return result
+def _similarities(part: STSPairs, a_BD: np.ndarray, b_BD: np.ndarray) -> dict[str, np.ndarray]:
+    a, b = jnp.asarray(a_BD, jnp.float32), jnp.asarray(b_BD, jnp.float32)
+    by_name = {name: np.asarray(alike(a, b), np.float64) for name, alike in PAIRWISE_SIMILARITIES.items()}
+    for name, values_P in by_name.items():
+        if not np.isfinite(values_P).all():
+            row = int(np.flatnonzero(~np.isfinite(values_P))[0])
+            raise DataError(f"{part.name}, pair {row}: the model's {name} is {values_P[row]}. Use another model.")
+        _refuse_constant(part.name, f"model's {name}", values_P)
+    return by_name
 
 
 def _refuse_constant(place: str, what: str, values_P: np.ndarray) -> None:

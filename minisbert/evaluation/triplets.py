@@ -1,9 +1,8 @@
-"""Triplets: is the anchor more like the positive than like the negative?
+"""Triplet accuracy: how often the anchor is more similar to the positive than to the negative.
 
     evaluate_triplets(encoder, read_triplets("triplets_dev.tsv.gz"))       # {"cosine": 0.87, "dot": 0.87, ...}
 
-The share of triplets where it is (SBERT section 4.4, Wikipedia sections), as sentence-transformers' TripletEvaluator counts
-it: a tie is wrong.
+SBERT section 4.4 (Wikipedia sections), counted as by sentence-transformers' TripletEvaluator: a tie is wrong.
 """
 
 from collections.abc import Sequence
@@ -13,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.data.rows import Rows, text
+from minisbert.data.columns import read_columns
 from minisbert.errors import DataError, InputError, short_repr
-from minisbert.evaluation.retrieval import Encoder
+from minisbert.evaluation.embedding import QueryEncoder, embed_columns
 from minisbert.similarity import PAIRWISE_SIMILARITIES
 
 COLUMNS = ("anchor", "positive", "negative")
@@ -23,10 +22,10 @@ COLUMNS = ("anchor", "positive", "negative")
 
 @dataclass(frozen=True)
 class Triplets:
-    """Anchors, each with a text like it and one less like it.
+    """Anchors, each with a similar text and a less similar one.
 
     Raises:
-        DataError: none, or columns of different lengths.
+        DataError: no triplets, or columns of different lengths.
     """
 
     name: str
@@ -43,7 +42,7 @@ class Triplets:
 
 
 def read_triplets(file: str | Path, columns: Sequence[str] = COLUMNS) -> Triplets:
-    """Triplets from .tsv, .jsonl (both also .gz) or .parquet.
+    """Triplets from a row file (see data/rows.py).
 
     Raises:
         DataError: missing or damaged; a column is missing; an empty text.
@@ -51,12 +50,7 @@ def read_triplets(file: str | Path, columns: Sequence[str] = COLUMNS) -> Triplet
     """
     if len(columns) != 3:
         raise InputError(f"columns is {short_repr(columns)}. Expected the names of three.")
-    rows = Rows(str(file), columns)
-    texts = [
-        tuple(text(value, name, rows.place(i)) for value, name in zip(row, columns, strict=True))
-        for i, row in enumerate(rows)
-    ]
-    return Triplets(str(file), *zip(*texts, strict=True))
+    return Triplets(str(file), *read_columns(file, columns))
 
 
 def triplet_accuracy(
@@ -78,8 +72,8 @@ def triplet_accuracy(
     """
     if similarity not in PAIRWISE_SIMILARITIES or not np.isfinite(margin):
         raise InputError(
-            f"similarity is {short_repr(similarity)}, margin {margin}. Expected one of {', '.join(PAIRWISE_SIMILARITIES)}, and a "
-            "finite number."
+            f"similarity is {short_repr(similarity)}, margin {margin}. Expected one of "
+            f"{', '.join(PAIRWISE_SIMILARITIES)}, and a finite number."
         )
     alike = PAIRWISE_SIMILARITIES[similarity]
     positive_B, negative_B = alike(anchor_BD, positive_BD), alike(anchor_BD, negative_BD)
@@ -88,17 +82,15 @@ def triplet_accuracy(
     return float((positive_B > negative_B + margin).mean())
 
 
-def evaluate_triplets(encoder: Encoder, triplets: Triplets, *, margin: float = 0, **options: Any) -> dict[str, float]:
-    """Accuracy by each similarity; anchors are embedded as queries, the others as documents, as the peer does.
+def evaluate_triplets(
+    encoder: QueryEncoder, triplets: Triplets, *, margin: float = 0, **options: Any
+) -> dict[str, float]:
+    """Accuracy by each similarity. Anchors are embedded as queries, the others as documents.
 
     Args:
         options: for `encode_query` and `encode_document`.
     """
-    anchors = np.asarray(encoder.encode_query(list(triplets.anchors), **options))
-    documents = list(dict.fromkeys((*triplets.positives, *triplets.negatives)))
-    place = {one: row for row, one in enumerate(documents)}
-    embeddings = np.asarray(encoder.encode_document(documents, **options))
-    positives, negatives = (
-        embeddings[[place[one] for one in side]] for side in (triplets.positives, triplets.negatives)
-    )
-    return {name: triplet_accuracy(anchors, positives, negatives, name, margin) for name in PAIRWISE_SIMILARITIES}
+    (anchor_BD,) = embed_columns(encoder.encode_query, triplets.anchors, **options)
+    documents = triplets.positives, triplets.negatives
+    positive_BD, negative_BD = embed_columns(encoder.encode_document, *documents, **options)
+    return {name: triplet_accuracy(anchor_BD, positive_BD, negative_BD, name, margin) for name in PAIRWISE_SIMILARITIES}

@@ -16,7 +16,7 @@ import numpy as np
 
 from minisbert.arguments import check_finite, check_list, check_positive
 from minisbert.errors import DataError, InputError, MinisbertError
-from minisbert.evaluation.retrieval import Encoder
+from minisbert.evaluation.embedding import QueryEncoder
 from minisbert.search.exact import nearest
 from minisbert.similarity import pairwise_cosine
 
@@ -31,7 +31,7 @@ class Mined(NamedTuple):
 
 
 def hard_negatives(
-    encoder: Encoder,
+    encoder: QueryEncoder,
     anchors: Sequence[str],
     positives: Sequence[str],
     corpus: Sequence[str] | None = None,

@@ -18,7 +18,7 @@ import numpy as np
 
 from minisbert.arguments import check_list, check_positive
 from minisbert.errors import InputError
-from minisbert.evaluation.sts import Encoder
+from minisbert.evaluation.embedding import Encoder
 from minisbert.mining.paraphrases import best_pair
 
 # The paper's seconds for 10,000 sentences.

@@ -20,7 +20,7 @@ import numpy as np
 from minisbert import limits
 from minisbert.atomic_write import staged_folder, whole_file
 from minisbert.checkpoint.settings import read_json
-from minisbert.data.sources import parquet_library
+from minisbert.data.columnar import parquet_library
 from minisbert.errors import DataError, ModelFolderError, SearchError, short_repr
 from minisbert.search.exact import SIMILARITIES
 from minisbert.search.hnsw import BACKENDS, GRAPHS, Graph

@@ -157,7 +157,7 @@ def _check_numbers(count: int | None, rounds: int, workload: tuple[str, ...], dt
 
 def _texts(workloads: tuple[str, ...], file: str | None, count: int | None) -> dict[str, list[str]]:
     """What each workload embeds."""
-    from minisbert.commands.files import read_sentences
+    from minisbert.data.columns import read_sentences
     from minisbert.data.synthetic import join_sentences, make_sentences
 
     source = None

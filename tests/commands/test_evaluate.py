@@ -59,7 +59,7 @@ def test_mistakes_are_found_before_the_model_is(run, files, tmp_path):
     for words, message in [
         ((files[0], tmp_path / "bad.tsv"), "bad.tsv, line 3: 'score' is 'high'"),
         ((tmp_path / "none.tsv",), "none.tsv: no such file"),
-        ((files[0], "--score-column", "points"), "no (single) column 'points'"),
+        ((files[0], "--score-column", "points"), "exactly one named 'points'"),
         ((files[0], "--plot", tmp_path / "plot.svg"), "Expected a name that ends in .png"),
         ((files[0], "--json", tmp_path / "none" / "scores.json"), "there is no folder"),
         ((files[0], "--resamples", "0"), "--resamples is 0"),
@@ -99,8 +99,8 @@ def test_labelled_pairs(run, tiny, tmp_path):
 
 def test_mistakes_of_the_other_tasks(run, files, tmp_path):
     for words, message in [
-        ((files[0], "--task", "triplets"), "no (single) column 'anchor'"),
-        ((files[0], "--task", "pairs"), "no (single) column 'label'"),
+        ((files[0], "--task", "triplets"), "exactly one named 'anchor'"),
+        ((files[0], "--task", "pairs"), "exactly one named 'label'"),
         ((files[0], "--task", "pairs", "--score-column", "score"), "Expected 0 or 1"),
         ((files[0], "--task", "pairs", "--plot", tmp_path / "plot.png"), "--against and --plot belong to --task sts"),
         ((files[0], "--task", "pairs", "--against", "other"), "--against and --plot belong to --task sts"),

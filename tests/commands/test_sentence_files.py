@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from minisbert.commands.files import read_sentences
+from minisbert.data.columns import read_sentences
 from minisbert.errors import DataError, InputError
 
 TEXTS = ["a cat", "", 'the "big" dog', "é 中 🙂", "two\u2028lines\x0bof one"]
@@ -75,15 +75,15 @@ def test_places_are_the_lines_of_an_editor(tmp_path):
         ("s.txt.gz", gzip.compress(b"whole\n" * 99, mtime=0)[:-12], "s.txt.gz: cannot be read (Compressed file ended"),
         ("s.jsonl", b'{"text": "a"}\n{"text": \n', "s.jsonl, line 2: '{\"text\": ' is not JSON"),
         ("s.jsonl", b'{"text": "a"}\n\n', "s.jsonl, line 2: '' is not JSON"),
-        ("s.jsonl", b'"a"\n', 's.jsonl, line 1: \'"a"\' is no object. Expected one, like {"text"'),
-        ("s.jsonl", b'{"txt": "a"}\n', "s.jsonl, line 1: no (single) column 'text'. Found 'txt'; name the right one"),
+        ("s.jsonl", b'"a"\n', 's.jsonl, line 1: \'"a"\' is not an object. Expected one, like {"text"'),
+        ("s.jsonl", b'{"txt": "a"}\n', "s.jsonl, line 1: the columns are 'txt'. Expected exactly one named 'text'"),
         ("s.jsonl", b'{"text": 5}\n', "s.jsonl, line 1: 'text' is 5 (int). Expected text"),
         ("s.jsonl", b'{"text": null}\n', "s.jsonl, line 1: 'text' is None (NoneType). Expected text"),
         ("s.jsonl", b'{"text": "\\ud800"}\n', "s.jsonl, line 1: 'text' is '\\ud800', with half a surrogate pair"),
         ("s.jsonl", b"[" * 100_000 + b"\n", "s.jsonl, line 1: '[[[[["),
         ("s.tsv", b"", "s.tsv: empty. Expected a header line"),
-        ("s.tsv", b"id\tbody\n1\ta\n", "s.tsv, line 1: no (single) column 'text'. Found 'id', 'body'"),
-        ("s.tsv", b"text\ttext\na\tb\n", "s.tsv, line 1: no (single) column 'text'"),
+        ("s.tsv", b"id\tbody\n1\ta\n", "s.tsv: the columns are 'id', 'body'. Expected exactly one named 'text'"),
+        ("s.tsv", b"text\ttext\na\tb\n", "s.tsv: the columns are 'text', 'text'. Expected exactly one named 'text'"),
         ("s.tsv", b"id\ttext\n1\ta\n2\n", "s.tsv, line 3: 1 cell(s), but the header has 2"),
         ("s.parquet", b"PAR1 not really", "s.parquet: cannot be read ("),
     ],
@@ -97,7 +97,7 @@ def test_flaws_are_named(name, content, message, tmp_path):
 
 @pytest.mark.parametrize("name", ["s.txt", "s.txt.gz", "s.jsonl", "s.tsv", "s.parquet"])
 def test_missing_files_and_folders(name, tmp_path):
-    with pytest.raises(DataError, match=r"no such file\. Expected a file of sentences"):
+    with pytest.raises(DataError, match=r"no such file\. Expected a file of rows"):
         read_sentences(str(tmp_path / name))
     (tmp_path / name).mkdir()
     with pytest.raises(DataError, match=f"{name}: cannot be read"):
@@ -106,14 +106,14 @@ def test_missing_files_and_folders(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["s.csv", "s", "s.parquet.gz", "s.gz"])
 def test_other_kinds_are_refused(name):
-    with pytest.raises(InputError, match=f"{name}: sentences are not read from this kind of file. Expected .txt"):
+    with pytest.raises(InputError, match=f"{name}: rows of this kind of file cannot be read. Expected .txt"):
         read_sentences(name)
 
 
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"body": ["a"]}, "no (single) column 'text'. Found 'body'"),
+        ({"body": ["a"]}, "the columns are 'body'. Expected exactly one named 'text'"),
         ({"text": ["a", None]}, "0-based row 1: 'text' is None"),
         ({"text": [1, 2]}, "0-based row 0: 'text' is 1 (int)"),
     ],

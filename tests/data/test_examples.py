@@ -14,7 +14,7 @@ import pytest
 from minisbert import DataError, InputError
 from minisbert.data import rows as rows_file
 from minisbert.data.examples import CONVENTIONS, open_examples
-from minisbert.data.rows import Rows
+from minisbert.data.rows import RowFile, Rows
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -90,7 +90,7 @@ def test_a_data_set_of_the_hub(monkeypatch):
 
 def test_line_starts_of_blocks(monkeypatch, tmp_path):
     monkeypatch.setattr(rows_file, "BLOCK", 7)
-    rows = Rows(write_pairs(tmp_path / "pairs.tsv", 30), ("positive",))
+    rows = Rows(RowFile(write_pairs(tmp_path / "pairs.tsv", 30)), ("positive",))
     assert [value for (value,) in rows] == [f"p{i}" for i in range(30)]
     assert rows.place(29).endswith("line 31")
 
@@ -167,7 +167,7 @@ PAIRS, SCORED, CLASSES = "anchor\tpositive\n", "sentence1\tsentence2\tscore\n", 
         (PAIRS + "a\tb\n", {"kind": "triplets"}, ["not those of triplets", "negative{i}"]),
         (PAIRS + "a\tb\n", {"kind": "duets"}, ["kind is 'duets'", "triplets"]),
         (PAIRS + "a\tb\n", {"kind": "pairs", "texts": ["anchor", "other"]}, ["'other'", "'anchor', 'positive'"]),
-        (PAIRS + "a\tb\n", {"texts": ["anchor"]}, ["no kind"]),
+        (PAIRS + "a\tb\n", {"texts": ["anchor"]}, ["kind is not"]),
         (PAIRS + "a\tb\n", {"score_range": (0, 5)}, ["score_range"]),
         ("anchor\tanchor\tpositive\na\tb\tc\n", {}, ["'anchor'"]),
     ],
@@ -185,8 +185,8 @@ def test_bad_files_are_refused_by_name(tmp_path, text, options, words):
     ("line", "words"),
     [
         ("not json", ["'not json' is not JSON"]),
-        ("[1]", ["is no object"]),
-        ('{"anchor": "a"}', ["no (single) column 'positive'", "'anchor'"]),
+        ("[1]", ["is not an object"]),
+        ('{"anchor": "a"}', ["exactly one named 'positive'", "'anchor'"]),
         ('{"anchor": "a", "positive": 3}', ["'positive' is 3 (int)", "Expected text"]),
         ('{"anchor": "a", "positive": null}', ["'positive' is None"]),
         ('{"anchor": "a", "positive": "\\ud800"}', ["surrogate"]),
@@ -205,7 +205,7 @@ def test_bad_objects_are_refused_by_line(tmp_path, line, words):
 def test_damaged_and_missing_files(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         open_examples(str(tmp_path / "none.tsv"))
-    with pytest.raises(InputError, match=r"Expected \.tsv or \.jsonl"):
+    with pytest.raises(InputError, match=r"Expected \.txt, \.tsv or \.jsonl"):
         open_examples(str(tmp_path / "data.csv"))
     short = tmp_path / "short.tsv.gz"
     short.write_bytes(gzip.compress((PAIRS + "a\tb\n" * 5000).encode())[:-9])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minisbert import DataError, InputError
-from minisbert.evaluation.binary_classification import LabelledPairs, evaluate_pairs, pair_scores, read_pairs
+from minisbert.evaluation.binary_classification import LabelledPairs, binary_scores, evaluate_binary, read_labelled
 from minisbert.evaluation.triplets import Triplets, evaluate_triplets, read_triplets, triplet_accuracy
 
 
@@ -25,7 +25,7 @@ def test_best_thresholds_are_the_best(levels, seed):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 2, 60)
     scores = (np.round((labels + rng.normal(size=60)) * levels) / levels).astype(np.float32)
-    found = pair_scores(scores, labels)
+    found = binary_scores(scores, labels)
     accuracy, f1 = by_force(scores, labels)
     assert found.accuracy == pytest.approx(accuracy) and found.f1 == pytest.approx(f1)
     # The thresholds give what they promise.
@@ -42,17 +42,17 @@ def test_average_precision_is_scikit_learns():
     for levels in (3, 1000):
         labels = rng.integers(0, 2, 200)
         scores = np.round((labels + rng.normal(size=200)) * levels) / levels
-        found = pair_scores(scores, labels)
+        found = binary_scores(scores, labels)
         assert found.average_precision == pytest.approx(metrics.average_precision_score(labels, scores))
         assert found.matthews == pytest.approx(metrics.matthews_corrcoef(labels, scores >= found.f1_threshold))
 
 
 def test_scores_that_say_nothing():
-    same = pair_scores(np.zeros(4), np.array([1, 0, 0, 0]))
+    same = binary_scores(np.zeros(4), np.array([1, 0, 0, 0]))
     assert (
         same.accuracy == 0.75 and same.accuracy_threshold > 0 and same.matthews == 0 and same.average_precision == 0.25
     )
-    perfect = pair_scores(np.array([3.0, 2.0, 1.0, 0.0]), np.array([1, 1, 0, 0]))
+    perfect = binary_scores(np.array([3.0, 2.0, 1.0, 0.0]), np.array([1, 1, 0, 0]))
     assert perfect == (1, 1.5, 1, 1, 1, 1.5, 1, 1)
 
 
@@ -62,7 +62,7 @@ def test_scores_that_say_nothing():
 )
 def test_bad_scores_are_refused(scores, labels, word):
     with pytest.raises(InputError, match=word):
-        pair_scores(np.array(scores, float), np.array(labels))
+        binary_scores(np.array(scores, float), np.array(labels))
 
 
 class Numbers:
@@ -79,7 +79,7 @@ def test_every_similarity_is_scored():
     triplets = Triplets("toy", ("1 0", "0 1"), ("9 9", "0 2"), ("0 1", "9 9"))
     assert evaluate_triplets(Numbers(), triplets) == {"cosine": 1.0, "dot": 0.5, "euclidean": 0.5, "manhattan": 0.5}
     pairs = LabelledPairs("toy", ("1 0", "0 1"), ("9 0", "1 1"), (1, 0))
-    scores = evaluate_pairs(Numbers(), pairs)
+    scores = evaluate_binary(Numbers(), pairs)
     assert scores["cosine"].accuracy == 1 and scores["euclidean"].accuracy == 0.5
 
 
@@ -98,11 +98,11 @@ def test_files(tmp_path):
     (tmp_path / "t.tsv").write_text("anchor\tpositive\tnegative\na\tb\tc\nd\te\tf\n")
     assert read_triplets(tmp_path / "t.tsv") == Triplets(str(tmp_path / "t.tsv"), ("a", "d"), ("b", "e"), ("c", "f"))
     (tmp_path / "p.tsv").write_text("sentence1\tsentence2\tlabel\na\tb\t1\nc\td\t0\n")
-    assert read_pairs(tmp_path / "p.tsv") == LabelledPairs(str(tmp_path / "p.tsv"), ("a", "c"), ("b", "d"), (1, 0))
+    assert read_labelled(tmp_path / "p.tsv") == LabelledPairs(str(tmp_path / "p.tsv"), ("a", "c"), ("b", "d"), (1, 0))
     for rows, word in [("a\tb\t1\n", "Expected both 0 and 1"), ("a\tb\t2\nc\td\t0\n", "pair 0: the label is 2")]:
         (tmp_path / "p.tsv").write_text("sentence1\tsentence2\tlabel\n" + rows)
         with pytest.raises(DataError, match=word):
-            read_pairs(tmp_path / "p.tsv")
+            read_labelled(tmp_path / "p.tsv")
     with pytest.raises(InputError, match="names of three"):
         read_triplets(tmp_path / "t.tsv", ("anchor", "positive"))
     with pytest.raises(DataError, match="equally many"):

@@ -24,8 +24,8 @@ from minisbert.checkpoint import folder as folders
 from minisbert.checkpoint.folder import read_folder
 from minisbert.checkpoint.modules import Dense
 from minisbert.checkpoint.tensors import INDEX, WEIGHTS, SafetensorsFiles
-from minisbert.commands.files import read_sentences
-from minisbert.data.rows import Rows
+from minisbert.data.columns import read_sentences
+from minisbert.data.rows import RowFile, Rows
 from minisbert.data.rows import text as checked
 from minisbert.errors import MinisbertError
 from minisbert.pretrained import read_model_config
@@ -274,7 +274,7 @@ def from_jsonl(content: bytes) -> list[str] | None:
 
 def rows_of(file: Path) -> list[str]:
     """The rows as training reads them, which is where a value that is no text is refused."""
-    rows = Rows(str(file), ["text"])
+    rows = Rows(RowFile(file), ["text"])
     return [text if isinstance(text, str) else checked(text, "text", rows.place(i)) for i, (text,) in enumerate(rows)]
 
 

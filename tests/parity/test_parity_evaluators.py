@@ -12,7 +12,7 @@ import pytest
 
 from minisbert import DownloadError, SentenceEncoder
 from minisbert.download.locate import locate
-from minisbert.evaluation.binary_classification import LabelledPairs, evaluate_pairs
+from minisbert.evaluation.binary_classification import LabelledPairs, evaluate_binary
 from minisbert.evaluation.retrieval import (
     RetrievalData,
     evaluate_rankings,
@@ -114,7 +114,7 @@ def test_labelled_pairs(models):
     )
     theirs = evaluator(peer)
     names = {"average_precision": "ap", "matthews": "mcc"}
-    for similarity, scores in evaluate_pairs(
+    for similarity, scores in evaluate_binary(
         encoder, LabelledPairs("made", *map(tuple, (first, second, labels)))
     ).items():
         sign = -1 if similarity in ("euclidean", "manhattan") else 1

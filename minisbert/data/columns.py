@@ -1,0 +1,88 @@
+"""A whole row file in memory, column by column, each value checked: sentences to embed, pairs and scores to evaluate on.
+
+    read_sentences("talk.jsonl.gz", column="text").texts                                # ["...", ...]
+    first, second, gold = read_columns("sts.tsv", ("sentence1", "sentence2"), "score")
+
+rows.py says which files can be read.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from minisbert.data.rows import RowFile, as_number, text
+from minisbert.errors import DataError
+
+
+class Sentences(NamedTuple):
+    """Sentences, and the file they come from, so that an error can name the line."""
+
+    texts: list[str]
+    file: RowFile
+
+    @property
+    def first(self) -> int:
+        """The number of the first sentence's line or row."""
+        return self.file.first
+
+    def place(self, row: int) -> str:
+        """The line of a sentence, for messages."""
+        return self.file.place(row)
+
+
+def read_sentences(source: str, column: str = "text") -> Sentences:
+    """Every sentence of a file, in its order; an empty line is an empty sentence.
+
+    Args:
+        source: a file of rows, or "-" for text on stdin.
+        column: which key or column holds the sentence; plain text has none.
+
+    Raises:
+        InputError: a kind of file that is not read here.
+        DataError: the file is missing, damaged, not UTF-8, lacks the column, or a value is not text.
+    """
+    file = RowFile(source)
+    return Sentences(list(_sentences(file, column)), file)
+
+
+def stream_sentences(source: str, column: str = "text") -> Iterator[str]:
+    """The same one by one, for files larger than memory; an error comes when its line is reached."""
+    return _sentences(RowFile(source), column)
+
+
+def _sentences(file: RowFile, column: str) -> Iterator[str]:
+    return (text(value, column, place, blank=True) for place, (value,) in file.rows((column,)))
+
+
+def read_columns(
+    source: str | Path, texts: Sequence[str], number: str | Sequence[str] = ()
+) -> tuple[tuple[Any, ...], ...]:
+    """The text columns of a file, then its column of numbers.
+
+    Args:
+        texts: the text columns.
+        number: a column of numbers, or names for it, of which the first one present is taken.
+
+    Raises:
+        InputError: a kind of file that is not read here.
+        DataError: missing, damaged or empty; a column is missing; a value is not text or not a finite number.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = pathlib.Path(folder, "sts.tsv")
+        ...     _ = file.write_text("sentence1\\tsentence2\\tscore\\nA dog.\\tA cat.\\t2.5\\n")
+        ...     read_columns(file, ("sentence1", "sentence2"), ("score", "label"))
+        (('A dog.',), ('A cat.',), (2.5,))
+    """
+    file = RowFile(source)
+    names = [number] if isinstance(number, str) else number
+    columns = (*texts, file.first_of(*names)) if names else tuple(texts)
+    checks = [*[text] * len(texts), as_number]
+    rows = [
+        [check(value, column, place) for check, value, column in zip(checks, values, columns, strict=False)]
+        for place, values in file.rows(columns)
+    ]
+    if not rows:
+        raise DataError(f"{source}: no rows. Expected at least one; check the file.")
+    return tuple(zip(*rows, strict=True))
