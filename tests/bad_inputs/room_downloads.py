@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from battery import Case, Gives, Refused, Work, refused
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "download"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from hub_stand_in import CONFIG, FILES, WEIGHTS, HubStandIn, use_endpoint
 
 Act = Callable[[Any, Work], Any]

@@ -2,12 +2,12 @@
 
 import hashlib
 import shutil
-import sys
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hub_stand_in import COMMIT, HubStandIn, use_endpoint
 
 from minisbert import SentenceEncoder
 from minisbert.commands import main, verify
@@ -17,9 +17,6 @@ from minisbert.download import catalog
 from minisbert.download.catalog import MODELS, FileRecord, Model
 from minisbert.download.locate import locate
 from minisbert.errors import DownloadError
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "download"))
-from test_hub import COMMIT, HubStandIn, use_endpoint
 
 TINY = Path(__file__).parents[2] / "weights" / "tiny-bert"
 

@@ -12,14 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+from hub_stand_in import COMMIT, CONFIG, FILES, WEIGHTS, HubStandIn, use_endpoint
 
 from minisbert.download import catalog, hub, staging
 from minisbert.download import locate as download
 from minisbert.download.catalog import FileRecord, Model
 from minisbert.errors import DownloadError
-
-sys.path.insert(0, str(Path(__file__).parent))
-from hub_stand_in import COMMIT, CONFIG, FILES, WEIGHTS, HubStandIn, use_endpoint
 
 
 @pytest.fixture
