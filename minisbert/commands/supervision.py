@@ -47,5 +47,5 @@ def in_child(what: str) -> None:
     name = signal.Signals(os.WTERMSIG(status)).name
     raise TrainingError(
         f"{what}: ended by {name}. Most likely the first host or the connection to it is gone (lines above), or this machine "
-        "ran out of memory. The last checkpoint stands; start the same command on every host again."
+        "ran out of memory. The last checkpoint is valid; start the same command on every host again."
     )

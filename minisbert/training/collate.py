@@ -1,10 +1,9 @@
-"""From the texts of a batch to the arrays of a step: prompts, tokens, packed rows, targets.
+"""Collate the texts of a batch into the arrays of a step: prompts, tokens, packed rows, targets.
 
-Shapes are few, so that a run compiles few programs: see text/packing.py.
+text/packing.py keeps the number of different shapes small, so that a run compiles few programs.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from minisbert.text.tokenizer import Tokenizer
 from minisbert.training.siamese import TrainBatch
 from minisbert.training.targets import Targets
 
-# An example's own number for dropout is its row in its data set, moved by this much per data set.
+# An example's number for dropout is its row in its data set, plus this for each data set before it.
 _DATASET_STRIDE = 1 << 27
 
 
@@ -28,13 +27,13 @@ def train_batch(
     prompts: Sequence[str] = (),
     multiple: int = 1,
 ) -> tuple[TrainBatch, int]:
-    """The arrays of one step, on the host, and how many of its texts were cut.
+    """The arrays of one step, on the host, and how many of its texts were truncated.
 
     Args:
         batch: texts by column, from `Batches.batch_at`.
-        max_length: tokens kept of a text; what is longer is cut, as in encoding.
-        padding_id: what fills the rows.
-        prompts: a text to put before each column, "" for none.
+        max_length: the most tokens of a text; longer ones are truncated, as in encoding.
+        padding_id: the token that pads rows.
+        prompts: the prompt of each column, "" for none.
         multiple: the number of packed rows is a multiple of this (devices).
     """
     texts, prompt_lengths, cut = [], [], 0
@@ -50,7 +49,7 @@ def train_batch(
 
 
 def batch_arrays(batch: Batch, rows: PackedTexts, where: np.ndarray, hashes_SB: np.ndarray | None = None) -> TrainBatch:
-    """Packed rows with what the step needs to know of each text: its example, its column, its place, its targets."""
+    """Packed rows with each text's example, column and place, and the targets."""
     index_SB = where.reshape(-1, len(batch.rows_B))
     S, B = index_SB.shape
     example_ids_B = (batch.rows_B + batch.dataset * _DATASET_STRIDE).astype(np.uint32)
@@ -58,10 +57,4 @@ def batch_arrays(batch: Batch, rows: PackedTexts, where: np.ndarray, hashes_SB: 
     columns_PT = np.zeros(rows.lengths_PT.shape, np.int32)
     examples_PT.flat[where] = np.tile(example_ids_B, S)
     columns_PT.flat[where] = np.repeat(np.arange(S), B)
-    targets = Targets(_device(batch.labels), _device(hashes_SB))
-    return TrainBatch(rows, _device(examples_PT), _device(columns_PT), _device(index_SB), targets)
-
-
-def _device(array: Any) -> Any:
-    # The arrays are NumPy's until the step takes them; the types speak of what the step sees.
-    return array
+    return TrainBatch(rows, examples_PT, columns_PT, index_SB, Targets(batch.labels, hashes_SB))

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 
 from minisbert.errors import InputError
 from minisbert.training.gradcache import embed_chunks, pull_chunks
-from minisbert.training.siamese import Embed, Gradient, LossFunction, TrainBatch, Tree, rows_per_chunk, unpack
+from minisbert.training.siamese import Embed, Gradient, LossFunction, Params, TrainBatch, Tree, rows_per_chunk, unpack
 from minisbert.training.targets import Targets
 
 # Enough for the devices of one host. Another number of blocks gives other bits.
@@ -69,7 +69,7 @@ def blockwise(
         return pull_chunks(embed, params, rows, keys, d_block, chunks)
 
     @jax.jit
-    def loss_and_gradient(embeddings: Sequence[jax.Array], head: Tree, index_SB: jax.Array, targets: Targets):
+    def loss_and_gradient(embeddings: Sequence[jax.Array], head: Tree, index_SB: jax.Array, targets: Targets) -> Any:
         def loss_of_blocks(embeddings: Sequence[jax.Array], head: Tree) -> jax.Array:
             return loss(unpack(jnp.concatenate(embeddings), index_SB), targets, head)
 
@@ -77,7 +77,7 @@ def blockwise(
 
     add = jax.jit(lambda a, b: jax.tree.map(jnp.add, a, b), donate_argnums=0)
 
-    def gradient(params: dict[str, Tree], batch: TrainBatch, dropout_keys_PT: jax.Array | None):
+    def gradient(params: Params, batch: TrainBatch, dropout_keys_PT: jax.Array | None) -> tuple[jax.Array, Params]:
         rows = len(batch.examples_PT)
         if rows % blocks:
             raise InputError(

@@ -1,17 +1,17 @@
 """GradCache: the gradient of any loss over a large batch, in the memory of one chunk of it.
 
 Gao, Zhang, Han & Callan 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", section 3.2.
-Memory goes into the encoder's activations, but a loss sees only embeddings, one short vector per text. With E the
+The encoder's activations fill the memory, but a loss sees only embeddings, one short vector per text. With E the
 embeddings, dL/dparams = sum over chunks c of dL/dE_c dE_c/dparams, and dL/dE needs no activations. So:
 
-    1  embed all chunks and keep the embeddings only          (section 3.2, step 1: graph-less forward)
+    1  embed all chunks and keep only the embeddings          (section 3.2, step 1: graph-less forward)
     2  the loss, and its gradient for each embedding          (step 2: representation gradient)
     3  embed each chunk again, pull its gradient through,     (step 3: sub-batch gradient accumulation)
-       add up
+       and add up
 
 It costs one more forward pass (about a third more time) and gives the gradient of the whole batch, not an
 approximation: a plain mean of per-chunk losses would show each anchor the negatives of its chunk only. Dropout must be
-the same in 1 and 3, so each row brings its own key; then it is also the same whatever the chunk size.
+the same in 1 and 3, so each row has its own key; then it is also the same for any chunk size.
 """
 
 from collections.abc import Callable
@@ -28,17 +28,17 @@ Tree = Any  # nested dicts, tuples or None of arrays
 def gradcache_value_and_grad(
     embed: Callable[[Tree, Tree, jax.Array | None], jax.Array], loss: Callable[..., jax.Array], chunk_size: int
 ) -> Callable[..., tuple[jax.Array, tuple[Tree, Tree]]]:
-    """Like `jax.value_and_grad` of `loss(embed(params, inputs, keys), head, *rest)` for params and head.
+    """`jax.value_and_grad` of `loss(embed(params, inputs, keys), head, *rest)` for params and head, chunk by chunk.
 
     Args:
-        embed: (params, inputs, keys) -> embeddings `[rows, ...]`; each row must depend on its own input and key alone.
-        loss: (embeddings `[R, ...]`, head, *rest) -> scalar; it sees all rows, in the order in which they came.
-        chunk_size: at most so many rows are differentiated at once.
+        embed: (params, inputs, keys) -> embeddings `[rows, ...]`; each row depends on its own input and key alone.
+        loss: (embeddings `[R, ...]`, head, *rest) -> scalar; it sees all rows in their order.
+        chunk_size: the most rows differentiated at a time.
 
     Returns:
         A function (params, head, inputs, keys_R, *rest) -> (loss, (gradient of params, gradient of head)). `inputs`
-        is any tree of arrays with R rows (of one text, or packed); `keys_R` dropout keys or None; `head` the
-        loss's own parameters or None.
+        is any tree of arrays with R rows (one text each, or packed), `keys_R` dropout keys or None, `head` the loss's own
+        parameters or None.
 
     Example:
         >>> gradient = gradcache_value_and_grad(lambda w, x_R1, _: w * x_R1, lambda e_R1, _: jnp.sum(e_R1) ** 2, 2)
@@ -49,7 +49,9 @@ def gradcache_value_and_grad(
     if chunk_size < 1:
         raise InputError(f"chunk_size is {chunk_size}. Expected at least 1 row.")
 
-    def value_and_grad(params: Tree, head: Tree, inputs: Tree, keys_R: jax.Array | None, *rest: Any):
+    def value_and_grad(
+        params: Tree, head: Tree, inputs: Tree, keys_R: jax.Array | None, *rest: Any
+    ) -> tuple[jax.Array, tuple[Tree, Tree]]:
         rows = jax.tree.leaves(inputs)[0].shape[0]
         chunks = -(-rows // chunk_size)
         embeddings = embed_chunks(embed, params, inputs, keys_R, chunks)
@@ -76,7 +78,7 @@ def pull_chunks(
     d_embeddings: jax.Array,
     chunks: int,
 ) -> Tree:
-    """The gradient of the parameters, from that of the embeddings, chunk after chunk (step 3)."""
+    """The gradient of the parameters from that of the embeddings, chunk after chunk (step 3)."""
 
     def add_chunk(d_params: Tree, chunk: Tree) -> tuple[Tree, None]:
         (inputs_chunk, keys_chunk), d_embeddings_chunk = chunk
@@ -84,7 +86,7 @@ def pull_chunks(
         return jax.tree.map(jnp.add, d_params, *pull(d_embeddings_chunk)), None
 
     missing = -len(d_embeddings) % chunks
-    # The rows that `_deal` fills up with count for nothing.
+    # The rows with which `_deal` pads have gradient 0.
     d_embeddings = jnp.pad(d_embeddings, [(0, missing), *[(0, 0)] * (d_embeddings.ndim - 1)])
     dealt = jax.tree.map(lambda x: _deal(x, chunks), ((inputs, keys_R), d_embeddings))
     d_params, _ = jax.lax.scan(add_chunk, jax.tree.map(jnp.zeros_like, params), dealt)
@@ -94,8 +96,8 @@ def pull_chunks(
 def _deal(x_R: jax.Array, chunks: int) -> jax.Array:
     """`[R, ...]` -> `[chunks, rows of a chunk, ...]`, dealt like cards: chunk c gets rows c, c + chunks, ...
 
-    So every chunk has rows of every device over which the batch is spread; consecutive rows would keep one device busy
-    and the others waiting. Where R is not divisible the last row fills up; `_collect` drops it.
+    So every chunk has rows of every device over which the batch is spread; with consecutive rows one device would work
+    while the others wait. Copies of the last row pad R to a multiple; `_collect` drops them.
     """
     missing = -x_R.shape[0] % chunks
     if missing:
@@ -104,5 +106,5 @@ def _deal(x_R: jax.Array, chunks: int) -> jax.Array:
 
 
 def _collect(dealt: jax.Array, rows: int) -> jax.Array:
-    """The rows of `_deal` in their first order, without the filling."""
+    """The rows of `_deal` in their original order, without the padding."""
     return dealt.swapaxes(0, 1).reshape(-1, *dealt.shape[2:])[:rows]

@@ -13,7 +13,7 @@ Letters: I input width, O output width, R rank.
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,8 +22,6 @@ import numpy as np
 
 from minisbert.checkpoint.convert import flatten, nest
 from minisbert.errors import InputError
-from minisbert.text.packing import PackedTexts
-from minisbert.training.siamese import Embed
 
 Tree = Any  # nested dicts of arrays
 
@@ -122,13 +120,9 @@ def merge_lora(base_params: Tree, trained: Tree, *, scale: float) -> Tree:
     return nest(flat)
 
 
-def with_lora(embed: Embed, base_params: Tree, scale: float) -> Embed:
-    """`embed` as a function of the adapters: (trained, rows, dropout keys) -> embeddings_PTD of the adapted model."""
-
-    def embed_adapted(trained: Tree, rows: PackedTexts, dropout_keys_PT: jax.Array | None = None) -> jax.Array:
-        return embed(merge_lora(base_params, trained, scale=scale), rows, dropout_keys_PT)
-
-    return embed_adapted
+def with_lora(embed: Callable[..., jax.Array], base_params: Tree, scale: float) -> Callable[..., jax.Array]:
+    """`embed` as a function of the adapters: (trained, rows, dropout keys) -> embeddings of the adapted model."""
+    return lambda trained, *inputs: embed(merge_lora(base_params, trained, scale=scale), *inputs)
 
 
 def weights_digest(params: Tree) -> str:

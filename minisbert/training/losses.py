@@ -1,9 +1,9 @@
-"""Losses: the embeddings of a batch -> one number to make small. At the bottom stands the table of all of them.
+"""Losses: from the embeddings of a batch to a scalar to minimize. `LOSSES` lists them all.
 
-Every loss is a pure function `loss(embeddings_SBD, targets, head=None, **options)` -> scalar float32. The S texts of
-an example stand on axis 0: anchor, positive, then hard negatives. `Targets` holds what is known about them, `head` the
-parameters that only the loss has. Ranking losses live in ranking_losses.py, those of labelled pairs in pair_losses.py;
-here are distillation, Matryoshka (a wrapper over any loss), and `LOSSES`. To add a loss: one function, one row.
+Every loss is a pure function `loss(embeddings_SBD, targets, head=None, **options)` -> float32 scalar. Axis 0 holds the S
+texts of an example: anchor, positive, then hard negatives. `Targets` holds what is known about them, `head` the loss's own
+parameters. Losses of labelled pairs are in pair_losses.py, ranking losses in ranking_losses.py; here are distillation,
+Matryoshka (a wrapper around any loss) and `LOSSES`. To add a loss, write one function and one row.
 """
 
 import inspect
@@ -54,10 +54,10 @@ __all__ = [
 
 
 def mse(embeddings_SBD: jax.Array, targets: Targets, head: Head | None = None) -> jax.Array:
-    """Distillation: (student - teacher)^2, meaned over everything (Reimers & Gurevych 2020, section 2).
+    """Distillation: the mean of (student - teacher)^2 (Reimers & Gurevych 2020, section 2).
 
-    Needs: S >= 1; `teacher_SBD` embeddings, of the student's width, for each text or one per example for all of them.
-    Use when: a model should copy a larger one, or a translation should land where the original is.
+    Needs: S >= 1; `teacher_SBD` embeddings of the student's width, one per text or one per example for all its texts.
+    Use when: a model should copy a larger one, or a translation should get the embedding of its original.
     See also: `margin_mse`, which copies a teacher's scores.
 
     Shapes: embeddings `[S, B, D]`, teacher `[S, B, D]`, `[1, B, D]` or `[B, D]` -> scalar.
@@ -70,8 +70,8 @@ def mse(embeddings_SBD: jax.Array, targets: Targets, head: Head | None = None) -
     if teacher is None or teacher.shape not in (shape, (1, *shape[1:]), shape[1:]):
         raise InputError(
             f"mse: targets.teacher_SBD has shape {None if teacher is None else teacher.shape}, the embeddings {shape}. "
-            "Expected the teacher's embeddings in the same shape, or without S. Widths must agree: take a teacher of "
-            "this width, or reduce its embeddings (PCA) first."
+            "Expected the teacher's embeddings in the same shape, or without S. If the widths differ, take a teacher of "
+            "this width or reduce its embeddings (PCA)."
         )
     return jnp.mean((embeddings_SBD - teacher) ** 2)
 
@@ -79,15 +79,15 @@ def mse(embeddings_SBD: jax.Array, targets: Targets, head: Head | None = None) -
 def matryoshka(
     loss: Callable[..., jax.Array], dimensions: Sequence[int], weights: Sequence[float] | None = None
 ) -> Callable[..., jax.Array]:
-    """Any loss on the first d numbers of each embedding, for several d: sum over d of weight_d * loss(first d).
+    """Any loss on the first d dimensions of each embedding, for several d: sum over d of weight_d * loss(first d).
 
-    Kusupati et al. 2022, section 3, equation 1. The shortened embeddings are scaled to length 1 before the loss, as they
-    are when searched. A teacher's embeddings are shortened alike (not scaled); a softmax head is one for all d, of which
-    the rows for the first d numbers are used (there MRL-E, "efficient": W^(d) = W_{1:d}).
+    Kusupati et al. 2022, section 3, equation 1. The truncated embeddings are scaled to length 1 before the loss, as they
+    are in a search. A teacher's embeddings are truncated too, but not scaled. All d share one softmax head and use its rows
+    for the first d dimensions (MRL-E, "efficient": W^(d) = W_{1:d}).
 
-    Needs: what the wrapped loss needs. Weights are 1 unless given.
-    Use when: users should be able to cut embeddings to save memory. Include the full width, or it is not trained.
-    See also: `truncate_dim` of SentenceEncoder, which cuts.
+    Needs: what the wrapped loss needs. Weights default to 1.
+    Use when: users should be able to truncate embeddings to save memory. Include the full width, or it is not trained.
+    See also: `truncate_dim` of SentenceEncoder, which truncates.
 
     Example:
         >>> embeddings_SBD = jnp.array([[[1.0, 0.0]], [[1.0, 1.0]]])
@@ -118,27 +118,27 @@ def matryoshka(
 
 
 def _first_rows(head: Head, width: int, dimension: int) -> Head:
-    # The kernel's rows are parts (u, v, |u - v|) of `width` each; every part keeps its first rows.
+    # The kernel's rows are parts (u, v, |u - v|) of `width` rows each; every part keeps its first rows.
     kernel_PDC = head["kernel"].reshape(-1, width, head["kernel"].shape[1])
     return {**head, "kernel": kernel_PDC[:, :dimension].reshape(-1, kernel_PDC.shape[2])}
 
 
 @dataclass(frozen=True)
 class Loss:
-    """One row of the table: a loss, and what the command line and the training loop must know of it."""
+    """One row of `LOSSES`: a loss, and what the command line and the trainer need to know about it."""
 
     function: Callable[..., jax.Array]
     needs: Literal["none", "class", "score", "margin", "teacher"]  # the kind of label ("score" includes 0 / 1)
     least_texts: int  # S, texts per example
     most_texts: int | None  # None: any number
-    # The examples of a batch see each other (as negatives, or to be ordered): the loss of a batch is not the mean over
-    # its parts, so that accumulating gradients over parts is wrong without GradCache.
+    # Whether examples of a batch are compared with each other (as negatives, or in order). The loss of a batch is then not
+    # the mean over its parts, and accumulating gradients over parts is wrong without GradCache.
     in_batch: bool = False
     has_head: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options with their defaults, as the function's signature has them.
+        """The options and their defaults, from the function's signature.
 
         Example:
             >>> LOSSES["triplet"].options

@@ -1,4 +1,4 @@
-"""The optimizer of the recipes: AdamW (Loshchilov & Hutter 2019) with warm-up, decay and clipping, from two tables."""
+"""The optimizer: AdamW (Loshchilov & Hutter 2019) with warm-up, decay of the learning rate and clipping, from two tables."""
 
 import re
 from collections.abc import Callable
@@ -7,19 +7,19 @@ from typing import Any
 import jax
 import optax
 
-# name -> (learning rate, warm-up steps, all steps) -> schedule. After the warm-up, from the full rate:
+# name -> (learning rate, steps) -> the schedule after the warm-up, from the full rate.
 DECAYS: dict[str, Callable[[float, int], optax.Schedule]] = {
     "linear": lambda rate, steps: optax.linear_schedule(rate, 0.0, max(1, steps)),
     "cosine": lambda rate, steps: optax.cosine_decay_schedule(rate, max(1, steps)),
     "constant": lambda rate, steps: optax.constant_schedule(rate),
 }
 
-# Which parameters decay towards 0, first match by path: matrices and tables do, biases and layer norms do not.
+# Which parameters get weight decay, first match by path: matrices and tables do, biases and layer norms do not.
 WEIGHT_DECAY = [(r"bias$", False), (r"scale$", False), (r".*", True)]
 
 
 def schedule(decay: str, rate: float, warmup_steps: int, steps: int) -> optax.Schedule:
-    """The learning rate by step: from 0 up to `rate` in `warmup_steps`, then down by the decay's rule.
+    """The learning rate by step: from 0 up to `rate` in `warmup_steps`, then down by a row of `DECAYS`.
 
     Example:
         >>> rates = schedule("linear", 1.0, 2, 4)

@@ -1,11 +1,11 @@
-"""Losses of labelled pairs: two sentences and a class, a score, or "alike or not".
+"""Losses of labelled pairs: two sentences and a class, a score, or whether they are similar.
 
-Reimers & Gurevych 2019 (SBERT), section 3, gives the first two: the classification objective and the regression
+Reimers & Gurevych 2019 (SBERT), section 3, defines the first two: the classification objective and the regression
 objective. Definitions, defaults and reductions are those of sentence-transformers 6, against which they are tested;
-`reference/losses.py` is the same in NumPy and must agree.
+`reference/losses.py` has them in NumPy and must agree.
 
-All are functions of `embeddings_SBD` with S = 2 (u and v) in float32, of `Targets` and of `head` (parameters that a
-loss trains; None for all but `softmax`). Left out: example weights, label smoothing.
+All are functions of `embeddings_SBD` with S = 2 (u and v) in float32, of `Targets` and of `head` (the loss's own trained
+parameters; None for all but `softmax`). Left out: example weights, label smoothing.
 """
 
 import math
@@ -19,7 +19,7 @@ from minisbert.training.targets import Targets, choose, labels, texts
 
 Head = dict[str, jax.Array]
 
-# SBERT table 6, with its accuracy on NLI's dev set in %.
+# SBERT table 6: trained on NLI with this concatenation, Spearman x 100 of the cosines on STS-B's development set.
 CONCATENATIONS = (
     "u,v",  # 66.04
     "|u-v|",  # 69.78
@@ -34,13 +34,13 @@ CONCATENATIONS = (
 def softmax(
     embeddings_SBD: jax.Array, targets: Targets, head: Head | None = None, *, concatenation: str = "u,v,|u-v|"
 ) -> jax.Array:
-    """Softmax classification: -log softmax(W (u, v, |u - v|) + b)[class], meaned (SBERT section 3, figure 1).
+    """Softmax classification: the mean of -log softmax(W (u, v, |u - v|) + b)[class] (SBERT section 3, figure 1).
 
-    Needs: S = 2; `labels_B` int32 class ids from 0; `head` of `initial_softmax_head`.
-    Use when: pairs are sorted into classes, as in NLI (entailment, neutral, contradiction).
-    See also: `softmax_logits` for predicting afterwards; `multiple_negatives_ranking`, stronger on the same data.
+    Needs: S = 2; `labels_B` int32 class ids from 0; `head` from `initial_softmax_head`.
+    Use when: pairs have classes, as in NLI (entailment, neutral, contradiction).
+    See also: `softmax_logits` for prediction; `multiple_negatives_ranking`, which is stronger on the same data.
 
-    Shapes: embeddings `[2, B, D]`, kernel `[parts * D, C]`, bias `[C]` -> scalar. |u - v| has slope 0 at u = v.
+    Shapes: embeddings `[2, B, D]`, kernel `[parts * D, C]`, bias `[C]` -> scalar. |u - v| has gradient 0 at u = v.
 
     Example:
         >>> head = {"kernel": jnp.zeros((6, 3)), "bias": jnp.zeros(3)}
@@ -52,7 +52,7 @@ def softmax(
     if head is None or not jnp.issubdtype(class_B.dtype, jnp.integer):
         raise InputError(
             f"softmax: head is {'missing' if head is None else 'given'}, labels_B are {class_B.dtype}. Expected a head "
-            "of initial_softmax_head and whole numbers as labels; for scores take cosine_similarity or cosent."
+            "from initial_softmax_head and whole numbers as labels; for scores choose cosine_similarity or cosent."
         )
     log_p_BC = jax.nn.log_softmax(softmax_logits(head, u_BD, v_BD, concatenation))
     return -jnp.mean(jnp.take_along_axis(log_p_BC, class_B[:, None], axis=1))
@@ -72,13 +72,13 @@ def softmax_logits(head: Head, u_BD: jax.Array, v_BD: jax.Array, concatenation: 
     if head["kernel"].shape[0] != features_BF.shape[1]:
         raise InputError(
             f"softmax: the head's kernel has {head['kernel'].shape[0]} rows, {concatenation!r} of embeddings of width "
-            f"{u_BD.shape[1]} has {features_BF.shape[1]}. Use the concatenation and model that the head was made for."
+            f"{u_BD.shape[1]} has {features_BF.shape[1]}. Use the concatenation and model of the head."
         )
     return jnp.matmul(features_BF, head["kernel"], precision=jax.lax.Precision.HIGHEST) + head["bias"]
 
 
 def absolute(x: jax.Array) -> jax.Array:
-    """|x| with slope 0 at 0, as torch has it; the slope of `jnp.abs` there is 1, as if all equal sentences differed.
+    """|x| with gradient 0 at 0, as in torch; `jnp.abs` has 1 there, as if equal sentences differed.
 
     Example:
         >>> float(absolute(jnp.float32(-2.0))), float(jax.grad(absolute)(0.0))
@@ -88,7 +88,7 @@ def absolute(x: jax.Array) -> jax.Array:
 
 
 def initial_softmax_head(key: jax.Array, dimension: int, classes: int, concatenation: str = "u,v,|u-v|") -> Head:
-    """A head before training: kernel and bias uniform in ±1 / sqrt(rows), the distribution of torch's nn.Linear.
+    """A head before training: kernel and bias uniform in ±1 / sqrt(rows), as in torch's nn.Linear.
 
     Example:
         >>> {name: array.shape for name, array in initial_softmax_head(jax.random.key(0), 8, 3).items()}
@@ -107,13 +107,13 @@ def initial_softmax_head(key: jax.Array, dimension: int, classes: int, concatena
 
 
 def cosine_similarity(embeddings_SBD: jax.Array, targets: Targets, head: Head | None = None) -> jax.Array:
-    """Cosine regression: (cos(u, v) - score)^2, meaned (SBERT section 3, "Regression Objective Function").
+    """Cosine regression: the mean of (cos(u, v) - score)^2 (SBERT section 3, "Regression Objective Function").
 
     Needs: S = 2; `labels_B` scores in the range of the cosine, such as STS scores divided by 5.
-    Use when: pairs have graded similarities and their size matters.
-    See also: `cosent`, which learns the order of the scores only and often ranks better.
+    Use when: pairs have graded similarities whose values matter.
+    See also: `cosent`, which learns only the order of the scores and often ranks better.
 
-    Shapes: embeddings `[2, B, D]` -> scalar. A zero vector has cosine 0 and slope as if it had length 1.
+    Shapes: embeddings `[2, B, D]` -> scalar. A zero vector has cosine 0, and the gradient of a vector of length 1.
 
     Example:
         >>> embeddings_SBD = jnp.array([[[1.0, 0.0]], [[0.0, 2.0]]])
@@ -128,10 +128,10 @@ def cosine_similarity(embeddings_SBD: jax.Array, targets: Targets, head: Head | 
 def cosent(embeddings_SBD: jax.Array, targets: Targets, head: Head | None = None, *, scale: float = 20.0) -> jax.Array:
     """CoSENT: log(1 + sum over i, j with score_i > score_j of exp(scale (cos_j - cos_i))).
 
-    A smooth count of the pairs of pairs that stand in the wrong order (Huang et al. 2024, "CoSENT: Consistent Sentence
-    Embedding via Similarity Ranking"). Equal scores are not compared. One value for the whole batch, not a mean.
+    A smooth count of the pairs of pairs in the wrong order (Huang et al. 2024, "CoSENT: Consistent Sentence Embedding via
+    Similarity Ranking"). Equal scores are not compared. One value for the whole batch, not a mean.
 
-    Needs: S = 2; `labels_B` scores of any scale, only their order counts.
+    Needs: S = 2; `labels_B` scores on any scale; only their order counts.
     Use when: the model will be judged by a rank correlation (Spearman), as on STS.
     See also: `cosine_similarity`, which fits the scores themselves.
 
@@ -146,22 +146,22 @@ def cosent(embeddings_SBD: jax.Array, targets: Targets, head: Head | None = None
     score_B = labels("cosent", targets, embeddings_SBD)
     scaled_B = scale * pairwise_cosine(u_BD, v_BD)
     wrong_BB = jnp.where(score_B[:, None] > score_B[None, :], scaled_B[None, :] - scaled_B[:, None], -jnp.inf)
-    # exp(0) is the 1 of the formula; it also keeps the sum above 0 where all scores are equal.
+    # exp(0) is the 1 of the formula; it also makes the sum positive where all scores are equal.
     return jax.nn.logsumexp(jnp.append(wrong_BB, 0))
 
 
 def contrastive(
     embeddings_SBD: jax.Array, targets: Targets, head: Head | None = None, *, margin: float = 0.5
 ) -> jax.Array:
-    """Contrastive loss: (y d^2 + (1 - y) max(0, margin - d)^2) / 2, meaned, with d = 1 - cos(u, v).
+    """Contrastive loss: the mean of (y d^2 + (1 - y) max(0, margin - d)^2) / 2, with d = 1 - cos(u, v).
 
-    Hadsell, Chopra & LeCun 2006, section 2.1, equations 1 and 4; there Y = 1 marks the pairs that are *not* alike.
+    Hadsell, Chopra & LeCun 2006, section 2.1, equations 1 and 4; there Y = 1 marks the *dissimilar* pairs.
 
-    Needs: S = 2; `labels_B` 1 for alike and 0 for not; a label between weighs both terms.
-    Use when: pairs are labelled alike or not (duplicate questions).
-    See also: `online_contrastive`, which skips the easy pairs; `multiple_negatives_ranking`, for the alike ones alone.
+    Needs: S = 2; `labels_B` 1 for similar and 0 for dissimilar; a label in between weights both terms.
+    Use when: pairs are labelled similar or dissimilar (duplicate questions).
+    See also: `online_contrastive`, which skips the easy pairs; `multiple_negatives_ranking`, for similar pairs alone.
 
-    Shapes: embeddings `[2, B, D]` -> scalar. At d = margin the slope is 0.
+    Shapes: embeddings `[2, B, D]` -> scalar. At d = margin the gradient is 0.
 
     Example:
         >>> embeddings_SBD = jnp.array([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]]])  # distances 1 and 0
@@ -171,21 +171,21 @@ def contrastive(
     u_BD, v_BD = texts("contrastive", embeddings_SBD, 2, 2)
     alike_B = labels("contrastive", targets, embeddings_SBD)
     distance_B = 1 - pairwise_cosine(u_BD, v_BD)
-    # jax.nn.relu, not maximum: at 0 its slope is 0 (as torch has it), that of maximum is 1/2.
+    # jax.nn.relu, not maximum: its gradient at 0 is 0, as in torch; that of maximum is 1/2.
     return jnp.mean(alike_B * distance_B**2 + (1 - alike_B) * jax.nn.relu(margin - distance_B) ** 2) / 2
 
 
 def online_contrastive(
     embeddings_SBD: jax.Array, targets: Targets, head: Head | None = None, *, margin: float = 0.5
 ) -> jax.Array:
-    """`contrastive` on the hard pairs of the batch only, summed (not meaned, not halved).
+    """`contrastive` on the hard pairs of the batch only, summed (neither averaged nor halved).
 
-    Hard are the alike pairs farther apart than the closest pair that is not alike, and the pairs that are not alike
-    closer than the farthest alike pair. Where one kind is missing, the mean of the other stands in for it. No paper:
-    this is sentence-transformers' definition. Because it is a sum, the loss grows with the batch.
+    Hard pairs are similar ones farther apart than the closest dissimilar pair, and dissimilar ones closer than the farthest
+    similar pair. If the batch has no pair of one kind, the mean distance of the other kind is the limit. No paper: this is
+    sentence-transformers' definition. Because it is a sum, the loss grows with the batch.
 
-    Needs: S = 2; `labels_B` 1 for alike and 0 for not; a pair with any other label is left out.
-    Use when: `contrastive` stalls because most pairs of a batch are already right.
+    Needs: S = 2; `labels_B` 1 for similar and 0 for dissimilar; pairs with any other label are left out.
+    Use when: `contrastive` stalls because most pairs of a batch are already far enough apart or close enough.
     See also: `contrastive`.
 
     Shapes: embeddings `[2, B, D]` -> scalar. The choice of the hard pairs has no gradient.
@@ -199,7 +199,7 @@ def online_contrastive(
     label_B = labels("online_contrastive", targets, embeddings_SBD)
     alike_B, unlike_B = label_B == 1, label_B == 0
     distance_B = 1 - pairwise_cosine(u_BD, v_BD)
-    # Without any pair of a kind its mean is 0 / 0 = NaN; nothing compares with NaN and nothing of that kind is chosen.
+    # Without any pair of a kind its mean is 0 / 0 = NaN; comparisons with NaN are False, so nothing of that kind is chosen.
     farthest = jnp.where(
         alike_B.any(),
         jnp.max(distance_B, initial=-jnp.inf, where=alike_B),

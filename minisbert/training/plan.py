@@ -1,22 +1,22 @@
-"""What a training run will need, before it is started: memory, work, time.
+"""What a training run will need before it starts: memory, work, time.
 
-    plan(encoder design, config, ...) -> Plan        `minisbert train ... --plan` prints it
+    plan(model_config, config, task, ...) -> Plan        `minisbert train ... --plan` prints it
 
-Nothing is loaded and nothing runs: XLA compiles the step for arrays that do not exist (`jax.ShapeDtypeStruct`) and says how
-much memory that program takes. The rest is arithmetic:
+No weights are loaded and nothing runs: XLA compiles the step for arrays that do not exist (`jax.ShapeDtypeStruct`) and
+reports how much memory that program takes. The rest is arithmetic:
 
     parameters, optimizer    shapes times bytes, as the layout spreads them: exact
-    activations              the compiler's own analysis, on this machine's kind of device; other kinds differ
-    FLOPs                    two a weight and token for the forward pass, and 4 L D a token and layer for attention's two
-                             products; twice as much for the way back (Kaplan et al. 2020, table 1), and one forward pass
-                             more for GradCache
+    activations              the compiler's own analysis, for this machine's kind of device; other kinds differ
+    FLOPs                    two per weight and token for the forward pass, and 4 L D per token and layer for attention's two
+                             products; twice as much for the backward pass (Kaplan et al. 2020, table 1), and one forward
+                             pass more for GradCache
     rate                     FLOPs over the chips' published bfloat16 peak, times `MFU`, an assumption
 
-All texts are taken to be as long as they may be; real ones are shorter, and pack into fewer rows.
+All texts are assumed to be as long as allowed; real ones are shorter and pack into fewer rows.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -36,12 +36,12 @@ from minisbert.training.task import TrainingTask
 
 Tree = Any
 GIB = 2**30
-# The share of a chip's peak that training reaches; an assumption, as good encoders' training on each of them does.
+# The share of a chip's peak that training reaches: an assumption, typical of well-tuned encoders.
 MFU = 0.4
 
 
 class Chip(NamedTuple):
-    """What the makers publish: devices as JAX counts them, bfloat16 peak and memory of one."""
+    """What the makers publish: the number of devices as JAX counts them, and the bfloat16 peak and memory of one."""
 
     devices: int
     teraflops: float
@@ -61,51 +61,56 @@ CHIPS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What was found; bytes are of one device."""
+    """What a run needs; bytes are per device."""
 
     config: TrainConfig
     where: str  # devices and layout
-    devices: int
-    texts: int  # S, of an example
+    data_devices: int
+    texts: int  # S, sequences per example
     rows: int
     length: int
     parameters: int
     parameter_bytes: int
     optimizer_bytes: int
     activation_bytes: int
-    bytes_an_example: float
-    flops: int  # of a step, all devices together
-    negatives: int | None  # of an anchor, where the loss takes them from the batch
-    data_devices: int
+    bytes_per_example: float
+    flops: int  # per step, all devices together
 
     @property
     def bytes(self) -> int:
-        """Of one device, all together."""
+        """All bytes of one device."""
         return self.parameter_bytes + self.optimizer_bytes + self.activation_bytes
 
+    @property
+    def negatives(self) -> int | None:
+        """In-batch negatives of an anchor; None for a loss without."""
+        if self.config.loss != "multiple_negatives_ranking":
+            return None
+        return (self.texts - 1) * self.config.batch_size - 1
+
     def largest_batch(self, memory_bytes: float) -> int:
-        """The largest batch whose step fits, on a straight line through two compiled ones; 0 where none does."""
-        more = (memory_bytes - self.bytes) / max(self.bytes_an_example, 1e-9)
+        """The largest batch whose step fits, on a straight line through two compiled ones; 0 if none fits."""
+        more = (memory_bytes - self.bytes) / max(self.bytes_per_example, 1e-9)
         return max(0, int(self.config.batch_size + more) // self.data_devices * self.data_devices)
 
     def memory_on(self, chip: Chip) -> float:
-        """About what a device of these chips would hold: activations are shared by as many as there are."""
+        """Roughly the bytes of one device of these chips, which share the activations."""
         return self.parameter_bytes + self.optimizer_bytes + self.activation_bytes * self.data_devices / chip.devices
 
     def rate(self, chip: Chip, mfu: float = MFU) -> float:
-        """Examples a second."""
+        """Examples per second."""
         return self.config.batch_size * mfu * chip.teraflops * 1e12 * chip.devices / self.flops
 
     def lines(self, memory_gib: float | None = None) -> list[str]:
         """The plan as text."""
         config = self.config
         lines = [
-            f"a step      {config.batch_size} examples of {self.texts} texts, {config.loss}: {self.rows} rows of {self.length} "
+            f"step        {config.batch_size} examples of {self.texts} texts, {config.loss}: {self.rows} rows of {self.length} "
             f"tokens, {config.compute_dtype}, on {self.where}",
             f"parameters  {self.parameters:,}",
-            f"a device    {_size(self.parameter_bytes)} parameters + {_size(self.optimizer_bytes)} optimizer + "
+            f"per device  {_size(self.parameter_bytes)} parameters + {_size(self.optimizer_bytes)} optimizer + "
             f"{_size(self.activation_bytes)} activations and gradients = {_size(self.bytes)}",
-            f"work        {self.flops / 1e12:,.3f} TFLOPs a step{' with GradCache' if config.chunk_size else ''}",
+            f"work        {self.flops / 1e12:,.3f} TFLOPs per step{' with GradCache' if config.chunk_size else ''}",
         ]
         if self.negatives is not None:
             lines.append(
@@ -113,21 +118,23 @@ class Plan:
             )
         if memory_gib is not None:
             largest = self.largest_batch(memory_gib * GIB)
-            lines.append(f"largest     batch in {memory_gib:g} GiB a device: {f'{largest:,}' if largest else 'none'}")
+            lines.append(f"largest     batch in {memory_gib:g} GiB per device: {f'{largest:,}' if largest else 'none'}")
         if not self.flops:
-            return [*lines, "rate        not planned: a static model looks its vectors up and multiplies nothing"]
-        lines.append(f"rate        at {MFU:.0%} of the bfloat16 peak (an assumption), input not counted:")
-        for name, chip in CHIPS.items():
-            what = f"  {name:8} {chip.devices:5} x {chip.teraflops:g} TFLOP/s, {chip.gib:g} GiB: "
-            if config.batch_size < chip.devices:
-                lines.append(f"{what}more devices than examples in a batch")
-                continue
-            rate, steps = self.rate(chip), config.max_steps
-            hours = f", {steps:,} steps in {steps * config.batch_size / rate / 3600:,.1f} h" if steps else ""
-            need = self.memory_on(chip)
-            fits = "" if need <= chip.gib * GIB else f"; does not fit, about {_size(need)} a device: lower chunk_size"
-            lines.append(f"{what}{rate:10,.0f} examples/s{hours}{fits}")
-        return lines
+            return [*lines, "rate        not planned: a static model looks up its vectors and multiplies nothing"]
+        lines.append(f"rate        at {MFU:.0%} of the bfloat16 peak (an assumption), without reading the data:")
+        return lines + [self._line_for(name, chip) for name, chip in CHIPS.items()]
+
+    def _line_for(self, name: str, chip: Chip) -> str:
+        line = f"  {name:8} {chip.devices:5} x {chip.teraflops:g} TFLOP/s, {chip.gib:g} GiB: "
+        if self.config.batch_size < chip.devices:
+            return f"{line}more devices than examples in a batch"
+        rate, steps, need = self.rate(chip), self.config.max_steps, self.memory_on(chip)
+        line += f"{rate:10,.0f} examples/s"
+        if steps:
+            line += f", {steps:,} steps in {steps * self.config.batch_size / rate / 3600:,.1f} h"
+        if need > chip.gib * GIB:
+            line += f"; does not fit, about {_size(need)} per device: lower chunk_size"
+        return line
 
 
 def plan(
@@ -141,134 +148,113 @@ def plan(
     layout: str = "replicated",
     classes: int = 3,
 ) -> Plan:
-    """Compile the step of a run without its data and weights, twice, and add up what it needs.
+    """Compile the step of a run without its data and weights, for two batch sizes, and add up what it needs.
 
     Args:
-        design: of the model (`pretrained.read_design`), or a CrossEncoderConfig.
-        task: how it is trained.
-        texts: of an example in the data; a cross-encoder makes a pair less of them.
-        max_length: tokens of a text at most.
+        model_config: a ModelConfig (`pretrained.read_model_config`) or a CrossEncoderConfig.
+        task: how this kind of model is trained.
+        texts: texts per example of the data; a cross-encoder makes one pair fewer of them.
+        max_length: the most tokens of a text.
         mesh, layout: as in training.
         classes: of the softmax loss's head.
 
     Raises:
-        InputError: a set-up that training refuses too.
+        InputError: a setup that training refuses too.
     """
     check_setup(mesh, layout, config.batch_size, model_config.encoder)
     definition, params = task.define(model_config, COMPUTE_DTYPES[config.compute_dtype])
-    loss, data_devices = task.losses[config.loss], mesh.shape[AXIS]
+    loss, data_devices, width = task.losses[config.loss], mesh.shape[AXIS], getattr(model_config, "dimension", 0)
     _, optimizer, _ = optimizer_for(config, config.max_steps or 1_000 * config.accumulate)
-    columns, texts = texts, task.sequences(texts)
+    S = task.sequences(texts)
     if config.reduction == "ordered":  # about the memory of GradCache with its blocks for chunks
-        config = replace(config, chunk_size=config.chunk_size or max(1, texts * config.batch_size // config.blocks))
+        chunk_size = config.chunk_size or max(1, S * config.batch_size // config.blocks)
+        config = replace(config, chunk_size=chunk_size, reduction="plain")
 
     def first_state(params: Tree) -> TrainState:
-        head = {}
+        head: Tree = {}
         if loss.has_head:
-            head = dict(
-                initial_softmax_head(jax.random.key(0), model_config.dimension, classes, **(config.loss_options or {}))
-            )
+            head = initial_softmax_head(jax.random.key(0), width, classes, **(config.loss_options or {}))
         return initial_state({"model": params, "head": head}, optimizer, config.seed)
 
     state = jax.eval_shape(first_state, params)
     sharding = state_sharding(state, mesh, layout)
     state = jax.tree.map(_placed, state, sharding)
-    step = compiled_step(
-        replace(config, reduction="plain"),
-        definition,
-        loss_for(config, loss, getattr(model_config, "dimension", 0)),
-        optimizer,
-        mesh,
-        sharding if mesh.size > 1 else None,
-    )
+    sharding = sharding if mesh.size > 1 else None
+    step: Any = compiled_step(config, definition, loss_for(config, loss, width), optimizer, mesh, sharding)
 
-    def activations(examples: int) -> tuple[int, tuple[int, int]]:
-        P, L = packed_shape(texts * examples, max_length, data_devices)
-        batch = abstract_batch(P, L, texts, examples, loss.needs, columns - 2, getattr(model_config, "dimension", 0))
+    def activation_bytes(B: int) -> int:
+        batch = abstract_batch(*packed_shape(S * B, max_length, data_devices), S, B, loss.needs, texts - 2, width)
         batch = jax.tree.map(_placed, batch, batch_sharding(batch, mesh))
-        memory = step.lower(state, batch).compile().memory_analysis()  # type: ignore[attr-defined]
-        return memory.temp_size_in_bytes, (P, L)
+        analysis = step.lower(state, batch).compile().memory_analysis()
+        return int(analysis.temp_size_in_bytes)
 
-    needed, (P, L) = activations(config.batch_size)
-    other = max(data_devices, config.batch_size // 2 // data_devices * data_devices)
-    other = other if other < config.batch_size else 2 * config.batch_size
-    slope = (needed - activations(other)[0]) / (config.batch_size - other)
-    forward = forward_flops(params, model_config.encoder.num_hidden_layers, P, L)
-    sees_batch = config.loss == "multiple_negatives_ranking"
+    B = config.batch_size
+    other = max(data_devices, B // 2 // data_devices * data_devices)
+    other = other if other < B else 2 * B
+    needed, (P, L) = activation_bytes(B), packed_shape(S * B, max_length, data_devices)
     return Plan(
         config=config,
         where=f"{data_devices} x {mesh.size // data_devices} {mesh.devices.flat[0].platform} devices, {layout}",
-        devices=mesh.size,
-        texts=texts,
+        data_devices=data_devices,
+        texts=S,
         rows=P,
         length=L,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
-        parameter_bytes=bytes_a_device(state.params),
-        optimizer_bytes=bytes_a_device(state.optimizer_state),
+        parameter_bytes=bytes_per_device(state.params),
+        optimizer_bytes=bytes_per_device(state.optimizer_state),
         activation_bytes=needed,
-        bytes_an_example=slope,
-        flops=forward * (4 if config.chunk_size else 3),
-        negatives=(texts - 1) * config.batch_size - 1 if sees_batch else None,
-        data_devices=data_devices,
+        bytes_per_example=(needed - activation_bytes(other)) / (B - other),
+        flops=forward_flops(params, model_config.encoder.num_hidden_layers, P, L) * (4 if config.chunk_size else 3),
     )
 
 
-def bytes_a_device(tree: Tree) -> int:
-    """What one device holds of arrays with a sharding each.
+def bytes_per_device(tree: Tree) -> int:
+    """The bytes that one device holds of arrays with a sharding each.
 
     Example:
-        >>> bytes_a_device({"kernel": jax.ShapeDtypeStruct((4, 8), jnp.float32)})
+        >>> bytes_per_device({"kernel": jax.ShapeDtypeStruct((4, 8), jnp.float32)})
         128
     """
 
-    def held(leaf: Any) -> int:
+    def size(leaf: Any) -> int:
         shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
         return int(np.prod(shape)) * leaf.dtype.itemsize
 
-    return sum(map(held, jax.tree.leaves(tree)))
+    return sum(map(size, jax.tree.leaves(tree)))
 
 
 def forward_flops(params: Tree, layers: int, P: int, L: int) -> int:
     """FLOPs of the encoder's matrix products for P rows of L tokens: padding is computed like the rest.
 
     Args:
-        params: the model's, shapes are enough; each kernel K of the encoder costs 2 |K| a token, each layer's attention
-            4 L D more.
-        layers: how often the blocks are gone through, together (ALBERT's one block serves all).
+        params: the model's; shapes are enough. Each kernel K of the encoder costs 2 |K| per token, the attention of each
+            layer 4 L D more.
+        layers: how many blocks a token passes through (all of them ALBERT's one block).
     """
-    encoder = params["encoder"]
-    if "blocks" not in encoder:
-        return 0  # a static model looks its vectors up
-    block = encoder["blocks"][0]
-    kernels = sum(leaf.size for path, leaf in jax.tree.leaves_with_path(encoder) if path[-1].key == "kernel")
-    own = sum(leaf.size for path, leaf in jax.tree.leaves_with_path(encoder["blocks"]) if path[-1].key == "kernel")
-    a_layer = own // len(encoder["blocks"])
-    D = block["attention"]["output"]["kernel"].shape[1]
-    return P * L * (2 * (kernels - own + layers * a_layer) + layers * 4 * L * D)
+    if "blocks" not in params["encoder"]:
+        return 0  # a static model looks up its vectors
+
+    def kernel_size(tree: Tree) -> int:
+        return sum(int(leaf.size) for path, leaf in jax.tree.leaves_with_path(tree) if path[-1].key == "kernel")
+
+    blocks = params["encoder"]["blocks"]
+    per_layer, others = kernel_size(blocks) // len(blocks), kernel_size(params["encoder"]) - kernel_size(blocks)
+    D = blocks[0]["attention"]["output"]["kernel"].shape[1]
+    return P * L * (2 * (others + layers * per_layer) + layers * 4 * L * D)
 
 
 def abstract_batch(P: int, L: int, S: int, B: int, needs: str, negatives: int, width: int) -> TrainBatch:
     """The shapes of a batch of B examples of S texts in P rows of L tokens, for a loss that `needs` such labels."""
-
-    def of(*shape: int, dtype: Any = jnp.int32) -> Any:
-        return jax.ShapeDtypeStruct(shape, dtype)
-
-    T = L // TOKENS_A_SLOT
-    labels: dict[str, Callable[[], Any]] = {
-        "class": lambda: of(B),
-        "score": lambda: of(B, dtype=jnp.float32),
-        "margin": lambda: of(B, negatives, dtype=jnp.float32),
-    }
+    integers, floats = partial(jax.ShapeDtypeStruct, dtype=jnp.int32), partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
+    unsigned: Any = partial(jax.ShapeDtypeStruct, dtype=jnp.uint32)
+    labels: Any = {"class": integers((B,)), "score": floats((B,)), "margin": floats((B, negatives))}
+    per_text: Any = integers((P, L // TOKENS_A_SLOT))
     return TrainBatch(
-        rows=PackedTexts(*(of(P, L) for _ in range(3)), *(of(P, T) for _ in range(3))),
-        examples_PT=of(P, T, dtype=jnp.uint32),
-        columns_PT=of(P, T),
-        index_SB=of(S, B),
-        targets=Targets(
-            labels_B=labels[needs]() if needs in labels else None,
-            hashes_SB=of(S, B, dtype=jnp.uint32),
-            teacher_SBD=of(S, B, width, dtype=jnp.float32) if needs == "teacher" else None,
-        ),
+        rows=PackedTexts(*[integers((P, L))] * 3, *[per_text] * 3),
+        examples_PT=unsigned(per_text.shape),
+        columns_PT=per_text,
+        index_SB=integers((S, B)),
+        targets=Targets(labels.get(needs), unsigned((S, B)), floats((S, B, width)) if needs == "teacher" else None),
     )
 
 

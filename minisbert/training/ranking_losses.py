@@ -1,9 +1,9 @@
 """Ranking losses: an anchor, its positive, and what should be farther away (hard negatives, the rest of the batch).
 
 All are functions of `embeddings_SBD` in float32 with anchor, positive, then hard negatives on axis 0, and of `Targets`;
-none trains a head. The batch is the *global* one: under `jax.jit` with sharded rows XLA gathers what is compared, and
-nothing here knows of devices. Definitions, defaults and reductions are those of sentence-transformers 6, against which
-they are tested; `reference/losses.py` is the same in NumPy and must agree.
+none trains a head. The batch is the *global* one: under `jax.jit` with sharded rows XLA gathers what is compared, and this
+code is device-agnostic. Definitions, defaults and reductions are those of sentence-transformers 6, against which they are
+tested; `reference/losses.py` has them in NumPy and must agree.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,28 +31,28 @@ def multiple_negatives_ranking(
 ) -> jax.Array:
     """Multiple negatives ranking (InfoNCE): all other documents of the batch are negatives.
 
-        -log( exp(s(a_i, p_i)) / sum over candidates c of exp(s(a_i, c)) ), meaned over i, with s = scale * similarity
+        mean over i of -log( exp(s(a_i, p_i)) / sum over candidates c of exp(s(a_i, c)) ), with s = scale * similarity
 
     Henderson et al. 2017, section 4.4; van den Oord et al. 2018, equation 4. The candidates of example i, by direction:
     `query_to_doc` a_i -> all positives and hard negatives; `doc_to_query` p_i -> all anchors; `query_to_query` a_i ->
-    the other anchors; `doc_to_doc` p_i -> the documents of other examples. With `partition_mode="joint"` all stand in
-    one sum; with "per_direction" each has its own and the cross-entropies are averaged. Well-known choices:
+    the other anchors; `doc_to_doc` p_i -> the documents of other examples. With `partition_mode="joint"` all are in one
+    sum; with "per_direction" each has its own and the cross-entropies are averaged. Well-known choices:
 
         one-way      ("query_to_doc",)                                     the default
         symmetric    ("query_to_doc", "doc_to_query"), "per_direction"     the all-* models of 2021
         wide         all four, "joint"                                     GTE's improved loss (Li et al. 2023)
 
-    A candidate with the same text as a_i or p_i (`hashes_SB`) is no negative of i and is left out of i's sums.
+    A candidate with the same text as a_i or p_i (`hashes_SB`) is not a negative of i and is left out of i's sums.
     Left out: hardness weighting.
 
-    Needs: S >= 2 (anchor, positive, hard negatives); no labels; better `hashes_SB`. Larger batches are harder.
-    Use when: only pairs that belong together are known: questions and answers, titles and texts, NLI entailments.
-    See also: `triplet`, without in-batch negatives; `gradcache`, for batches that do not fit into memory.
+    Needs: S >= 2 (anchor, positive, hard negatives); no labels; `hashes_SB` improve it. Larger batches are harder.
+    Use when: you have only pairs that belong together: questions and answers, titles and texts, NLI entailments.
+    See also: `triplet`, without in-batch negatives; `gradcache`, for batches that do not fit in memory.
 
     Shapes: embeddings `[S, B, D]` -> scalar; scores `[B, M]` with M = (S - 1) B.
 
     Example:
-        >>> embeddings_SBD = jnp.stack([jnp.eye(2), jnp.eye(2)])  # each pair equal, and orthogonal to the other
+        >>> embeddings_SBD = jnp.stack([jnp.eye(2), jnp.eye(2)])  # equal in a pair, orthogonal across
         >>> loss = multiple_negatives_ranking(embeddings_SBD, Targets(), scale=1.0)
         >>> round(float(loss), 4)  # log(e + 1) - 1
         0.3133
@@ -65,7 +65,7 @@ def multiple_negatives_ranking(
     queries = anchor_BD, hashes_SB[0]
     # Candidate m belongs to example m mod B: first the B positives, then each column of hard negatives.
     documents = jnp.concatenate(list(embeddings_SBD[1:])), hashes_SB[1:].reshape(-1)
-    sides = {  # who asks, who is asked, whether both are of one kind
+    sides = {  # queries, candidates, whether both are of one kind
         "query_to_doc": (anchor_BD, documents, False),
         "query_to_query": (anchor_BD, queries, True),
         "doc_to_query": (positive_BD, queries, False),
@@ -73,15 +73,15 @@ def multiple_negatives_ranking(
     }
     scores = {}
     for direction in directions:
-        asking_BD, (asked_MD, hash_M), one_kind = sides[direction]
-        row_B1, column_M = jnp.arange(len(asking_BD))[:, None], jnp.arange(len(asked_MD))
+        query_BD, (candidate_MD, hash_M), one_kind = sides[direction]
+        row_B1, column_M = jnp.arange(len(query_BD))[:, None], jnp.arange(len(candidate_MD))
         same_text_BM = (hash_M == hashes_SB[0][:, None]) | (hash_M == hashes_SB[1][:, None])
-        # Column b of row b is the other half of the pair, or with one kind the text that asks: then no text of example
-        # b is a candidate.
-        never_BM = same_text_BM & (column_M != row_B1)
+        # Column b of row b is the other half of the pair, or, if both are of one kind, the query itself: then no text of
+        # example b is a candidate.
+        excluded_BM = same_text_BM & (column_M != row_B1)
         if one_kind:
-            never_BM |= column_M % len(asking_BD) == row_B1
-        scores[direction] = jnp.where(never_BM, -jnp.inf, scale * compare(asking_BD, asked_MD))
+            excluded_BM |= column_M % len(query_BD) == row_B1
+        scores[direction] = jnp.where(excluded_BM, -jnp.inf, scale * compare(query_BD, candidate_MD))
     positive_B = jnp.diagonal(scores["query_to_doc"])
     sums = [list(scores.values())] if partition_mode == "joint" else [[score_BM] for score_BM in scores.values()]
     log_sums_B = [jax.nn.logsumexp(jnp.concatenate(parts, axis=1), axis=1) for parts in sums]
@@ -89,7 +89,7 @@ def multiple_negatives_ranking(
 
 
 def _hashes(targets: Targets, embeddings_SBD: jax.Array) -> jax.Array:
-    """The text hashes; without any, all texts count as different."""
+    """The text hashes; without them all texts count as different."""
     shape = embeddings_SBD.shape[:2]
     if targets.hashes_SB is None:
         return jnp.arange(shape[0] * shape[1]).reshape(shape)
@@ -113,20 +113,20 @@ def _check_directions(directions: Sequence[str], partition_mode: str) -> None:
         )
     if partition_mode == "per_direction" and same_kind:
         raise InputError(
-            f"{name}: partition_mode is 'per_direction' with {sorted(same_kind)}, whose candidates never hold the positive, "
-            "so that their own cross-entropy has no meaning. Use 'joint', or leave these directions out."
+            f"{name}: partition_mode is 'per_direction' with {sorted(same_kind)}, whose candidates never include the positive, "
+            "so that their own cross-entropy is meaningless. Use 'joint', or leave these directions out."
         )
 
 
 def margin_mse(
     embeddings_SBD: jax.Array, targets: Targets, head: Head | None = None, *, similarity: str = "dot"
 ) -> jax.Array:
-    """Margin-MSE: ((s(a, p) - s(a, n)) - teacher's margin)^2, meaned over examples and negatives.
+    """Margin-MSE: ((s(a, p) - s(a, n)) - teacher's margin)^2, averaged over examples and negatives.
 
     Hofstätter et al. 2020, "Improving Efficient Neural Ranking Models with Cross-Architecture Knowledge Distillation".
 
     Needs: S >= 3; `labels_B` the margins `[B]` (one negative) or `[B, S - 2]`, or the teacher's scores of the positive
-        and the negatives `[B, S - 1]`, whose differences are taken.
+        and the negatives `[B, S - 1]`, from which the margins follow.
     Use when: a cross-encoder has scored (query, positive) and (query, negative).
     See also: `mse`, which copies a teacher's embeddings.
 
@@ -154,14 +154,14 @@ def triplet(
     distance: str = "euclidean",
     margin: float = 5.0,
 ) -> jax.Array:
-    """Triplet: max(0, d(a, p) - d(a, n) + margin), meaned (SBERT section 3, "Triplet Objective Function"; margin 1 there).
+    """Triplet: the mean of max(0, d(a, p) - d(a, n) + margin) (SBERT section 3, "Triplet Objective Function", margin 1).
 
     Needs: S = 3 (anchor, positive, negative); no labels.
-    Use when: each anchor has a negative that matters and the batch's other texts do not.
+    Use when: each anchor has a negative that matters, and the other texts of the batch do not.
     See also: `multiple_negatives_ranking`, which uses both and usually learns more.
 
     Shapes: embeddings `[3, B, D]` -> scalar. `distance`: euclidean, manhattan or cosine (1 - cos; then choose a margin
-    below 1). At distance 0 and where the triplet is just satisfied the slope is 0.
+    below 1). At distance 0 and where the triplet is just satisfied the gradient is 0.
 
     Example:
         >>> embeddings_SBD = jnp.array([[[0.0, 0.0]], [[3.0, 4.0]], [[0.0, 7.0]]])
@@ -175,7 +175,7 @@ def triplet(
 
 def _euclidean_distance(a_BD: jax.Array, b_BD: jax.Array) -> jax.Array:
     square_B = jnp.sum((a_BD - b_BD) ** 2, axis=-1)
-    # The root's slope at 0 is infinite; here a distance of 0 has value 0 and slope 0.
+    # The root's gradient at 0 is infinite; here a distance of 0 has value 0 and gradient 0.
     return jnp.where(square_B > 0, jnp.sqrt(jnp.where(square_B > 0, square_B, 1)), 0)
 
 

@@ -36,9 +36,8 @@ from minisbert.training.sharding import (
     AXIS,
     check_setup,
     on_one_device,
+    place,
     place_batch,
-    place_params,
-    place_state,
     state_sharding,
 )
 from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState, initial_state
@@ -142,20 +141,20 @@ class Run:
         state = initial_state({"model": self.trainable, "head": head}, self.optimizer, self.config.seed)
         del self.trainable  # the first step takes its memory
         self.parameter_names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(state.params)]
-        sharding, place, base_params = None, {}, None
+        sharding, place_with, base_params = None, {}, None
         if self.merge_fn is not None:
             base_params = self.encoder.pretrained.params
         if self.mesh.size > 1 and not self.ordered:
             sharding = state_sharding(state, self.mesh, self.layout)
-            place = {"place": partial(place_batch, mesh=self.mesh)}
-            state = place_state(state, sharding)
+            place_with = {"place": partial(place_batch, mesh=self.mesh)}
+            state = place(state, sharding)
             if base_params is not None:
-                base_params = place_params(base_params, state_sharding(base_params, self.mesh, self.layout))
+                base_params = place(base_params, state_sharding(base_params, self.mesh, self.layout))
         definition, _ = self.task.define(self.encoder.model_config, COMPUTE_DTYPES[self.config.compute_dtype])
         parts = (self.config, definition, self.loss, self.optimizer, self.mesh, sharding, base_params)
         train_step = compiled_step(*parts)
         self.programs = StepCache(
-            train_step, padding_id=self.encoder.padding_id, on_new_shape=self.on_new_shape, **place
+            train_step, padding_id=self.encoder.padding_id, on_new_shape=self.on_new_shape, **place_with
         )
         step = 0
         if self.checkpoints.latest() is not None:

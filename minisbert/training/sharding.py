@@ -1,18 +1,18 @@
-"""One training step over many devices: who holds what. The step itself does not know.
+"""One training step over many devices: which device holds which array. The step itself is device-agnostic.
 
-The contract: the loss and its gradient are those of the global batch, whatever the devices. JAX's own engine keeps it
-(`jax.jit` over one mesh): the step is written for the whole batch, the tables below say how its arguments are spread, and
-XLA puts in the collectives. So in-batch negatives are those of all devices, and nothing is averaged or summed by hand.
+The contract: the loss and its gradient are those of the global batch, whatever the devices. `jax.jit` over one mesh fulfils
+it: the step is written for the whole batch, the tables below say how its arguments are spread, and XLA inserts the
+collectives. So in-batch negatives come from all devices, and nothing is averaged or summed by hand.
 
     rows of texts      spread over the data devices: each embeds its own share
     embeddings, loss   gathered by XLA where the loss compares texts of several devices
     parameters         `LAYOUTS`: the same on each device; spread over the data devices (FSDP; Rajbhandari et al. 2020,
                        ZeRO, stage 3); or cut within each layer over model devices (Shoeybi et al. 2019, Megatron-LM,
-                       section 3: heads and inner units side by side, one sum at the end of each half of a block)
+                       section 3: heads and inner units in parallel, one sum at the end of each half of a block)
 
 With N devices of which M share a copy of the model, the mesh is N / M data devices by M model devices. Query, key and value
-are one matrix, whose columns are cut without regard to the three: XLA exchanges [rows, L, 3 D] numbers a block and way, which
-Megatron-LM's three matrices save. Several hosts: training/multihost.py. Left out: pipelines of layers.
+are one matrix, whose columns are cut without regard to the three: XLA exchanges [rows, L, 3 D] numbers per block and
+direction, which Megatron-LM's three matrices save. Several hosts: training/multihost.py. Left out: pipelines of layers.
 """
 
 import re
@@ -28,15 +28,15 @@ from minisbert.training.siamese import TrainBatch, TrainState
 from minisbert.training.targets import Targets
 
 AXIS, MODEL = "data", "model"
-WHOLE = PartitionSpec()
-# Cut over the data devices along the longest axis that they divide, or over the model devices along the last, if they do;
-# what cannot be cut evenly stays whole.
+REPLICATED = PartitionSpec()
+# Cut over the data devices along the longest axis that they divide, or over the model devices along the last axis. An array
+# that cannot be cut evenly is replicated.
 LONGEST, WIDTH = "longest", "width"
-# layout -> (path pattern, how the array is cut); the first that matches counts. The optimizer's state has the parameters'
-# paths in its own, and so their layout. All families have these names.
+# layout -> (path pattern, how the array is cut); the first match counts. The optimizer's state has the parameters' paths in
+# its own, and so their layout. All families use these names.
 LAYOUTS: dict[str, list[tuple[str, Any]]] = {
-    "replicated": [(r".*", WHOLE)],
-    "fsdp": [(r"kernel'\]$|embedding'\]$", LONGEST), (r".*", WHOLE)],
+    "replicated": [(r".*", REPLICATED)],
+    "fsdp": [(r"kernel'\]$|embedding'\]$", LONGEST), (r".*", REPLICATED)],
     "tensor": [
         (r"\['(qkv|up)'\]\['kernel'\]$", PartitionSpec(None, MODEL)),  # by heads, by inner units
         (r"\['(qkv|up)'\]\['bias'\]$", PartitionSpec(MODEL)),
@@ -44,7 +44,7 @@ LAYOUTS: dict[str, list[tuple[str, Any]]] = {
         (r"\['relative_position_bias'\].*\['embedding'\]$", PartitionSpec(None, MODEL)),  # by heads
         # Not by rows: the vocabulary's size is often odd, such as MPNet's 30,527.
         (r"_embedding'\]\['embedding'\]$", WIDTH),
-        (r".*", WHOLE),  # norms, biases after a sum, what follows the transformer
+        (r".*", REPLICATED),  # norms, biases after a sum, what follows the transformer
     ],
 }
 
@@ -53,32 +53,32 @@ def data_mesh(devices: int | None = None, model_devices: int = 1) -> Mesh:
     """A mesh over the first `devices` devices, None for all: data devices by `model_devices`.
 
     Raises:
-        InputError: there are not so many, or `model_devices` does not divide them.
+        InputError: there are fewer devices, or `model_devices` does not divide them.
     """
-    there = jax.devices()
-    count = len(there) if devices is None else devices
-    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= len(there):
+    available = jax.devices()
+    count = len(available) if devices is None else devices
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= len(available):
         raise InputError(
-            f"devices is {devices!r}. Expected 1 to {len(there)}, the {there[0].platform} devices that JAX finds here."
+            f"devices is {devices!r}. Expected 1 to {len(available)}, the {available[0].platform} devices that JAX finds here."
         )
     if not isinstance(model_devices, int) or model_devices < 1 or count % model_devices:
         divisors = [n for n in range(1, count + 1) if count % n == 0]
         raise InputError(
             f"model_devices is {model_devices!r} of {count} devices. Expected one of {', '.join(map(str, divisors))}."
         )
-    if jax.process_count() > 1 and (count < len(there) or jax.local_device_count() % model_devices):
+    if jax.process_count() > 1 and (count < len(available) or jax.local_device_count() % model_devices):
         raise InputError(
-            f"devices is {count}, model_devices {model_devices} on {jax.process_count()} hosts. Expected all {len(there)} "
-            f"devices, and model_devices that divide the {jax.local_device_count()} of a host."
+            f"devices is {count}, model_devices {model_devices} on {jax.process_count()} hosts. Expected all "
+            f"{len(available)} devices, and model_devices that divide the {jax.local_device_count()} of a host."
         )
-    # A host's devices side by side, so that its rows of a batch are one piece of the whole.
-    ordered = sorted(there[:count], key=lambda device: (device.process_index, device.id))
+    # A host's devices are neighbours, so that its rows of a batch are one piece of the whole.
+    ordered = sorted(available[:count], key=lambda device: (device.process_index, device.id))
     shape = (count // model_devices, model_devices)
     return Mesh(np.array(ordered).reshape(shape), (AXIS, MODEL), axis_types=(AxisType.Auto,) * 2)
 
 
 def check_setup(mesh: Mesh, layout: str, batch_size: int, config: Any = None) -> None:
-    """A set-up that cannot be trained with, before anything is read or written.
+    """Refuse a setup that cannot be trained with, before anything is read or written.
 
     Args:
         config: of the encoder (its family's Config), for `tensor`.
@@ -87,8 +87,7 @@ def check_setup(mesh: Mesh, layout: str, batch_size: int, config: Any = None) ->
         InputError: naming what to change.
     """
     data, model = mesh.shape[AXIS], mesh.shape[MODEL]
-    if layout not in LAYOUTS:
-        raise InputError(f"layout is {layout!r}. Expected one of {', '.join(LAYOUTS)}.")
+    _check_layout(layout)
     if (layout == "tensor") != (model > 1):
         raise InputError(
             f"layout is {layout!r} with model_devices {model}. Expected model_devices of 2 or more with 'tensor', and 1 "
@@ -110,24 +109,28 @@ def check_setup(mesh: Mesh, layout: str, batch_size: int, config: Any = None) ->
             )
 
 
-def state_sharding(state: TrainState | dict[Any, Any], mesh: Mesh, layout: str = "replicated") -> Any:
-    """Where each array of the state (or of frozen parameters) lives, by the table of the layout.
-
-    Raises:
-        InputError: no such layout, or an array that the model devices cannot share evenly.
-    """
+def _check_layout(layout: str) -> None:
     if layout not in LAYOUTS:
         raise InputError(f"layout is {layout!r}. Expected one of {', '.join(LAYOUTS)}.")
 
-    def place(path: Any, leaf: jax.Array) -> NamedSharding:
+
+def state_sharding(state: TrainState | dict[Any, Any], mesh: Mesh, layout: str = "replicated") -> Any:
+    """The sharding of each array of the state (or of LoRA's base parameters), by the table of the layout.
+
+    Raises:
+        InputError: an unknown layout, or an array that the model devices cannot share evenly.
+    """
+    _check_layout(layout)
+
+    def sharding_of(path: Any, leaf: jax.Array) -> NamedSharding:
         name = jax.tree_util.keystr(path)
         spec = next(spec for pattern, spec in LAYOUTS[layout] if re.search(pattern, name))
         if spec == LONGEST:
             axes = [axis for axis, size in enumerate(leaf.shape) if size % mesh.shape[AXIS] == 0]
             longest = max(axes, key=lambda axis: leaf.shape[axis], default=None)
-            spec = WHOLE if longest is None else PartitionSpec(*[None] * longest, AXIS)
+            spec = REPLICATED if longest is None else PartitionSpec(*[None] * longest, AXIS)
         elif spec == WIDTH:
-            spec = WHOLE if leaf.shape[-1] % mesh.shape[MODEL] else PartitionSpec(None, MODEL)
+            spec = REPLICATED if leaf.shape[-1] % mesh.shape[MODEL] else PartitionSpec(None, MODEL)
         for size, axis in zip(leaf.shape, spec, strict=False):
             if axis is not None and size % mesh.shape[axis]:
                 raise InputError(
@@ -136,29 +139,23 @@ def state_sharding(state: TrainState | dict[Any, Any], mesh: Mesh, layout: str =
                 )
         return NamedSharding(mesh, spec)
 
-    return jax.tree_util.tree_map_with_path(place, state)
+    return jax.tree_util.tree_map_with_path(sharding_of, state)
 
 
-def place_state(state: TrainState, sharding: Any) -> TrainState:
-    """The state on the devices; of several hosts each has the same and brings what its own devices hold."""
-    # A key's numbers, since NumPy has no keys.
-    plain = state._replace(key=jax.random.key_data(state.key))
-    placed = place_params(plain, sharding)
-    return placed._replace(key=jax.random.wrap_key_data(placed.key))
+def place(tree: Any, sharding: Any) -> Any:
+    """Put a state or parameters on the devices. All hosts have the same tree; each fills its own devices."""
 
-
-def place_params(params: Any, sharding: Any) -> Any:
-    """The same of a tree of parameters."""
-
-    def place(leaf: jax.Array, where: NamedSharding) -> jax.Array:
+    def place_leaf(leaf: jax.Array, where: NamedSharding) -> jax.Array:
+        if isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(place_leaf(jax.random.key_data(leaf), where))  # NumPy has no keys
         array = np.asarray(leaf)
         return jax.make_array_from_callback(array.shape, where, lambda index: array[index])
 
-    return jax.tree.map(place, params, sharding)
+    return jax.tree.map(place_leaf, tree, sharding)
 
 
 def place_batch(batch: TrainBatch, mesh: Mesh) -> TrainBatch:
-    """The batch on the devices; of several hosts each brings its own part.
+    """Put a batch on the devices; each of several hosts brings its own part.
 
     Raises:
         InputError: the number of packed rows is not a multiple of this host's data devices (pack with `multiple`).
@@ -169,40 +166,37 @@ def place_batch(batch: TrainBatch, mesh: Mesh) -> TrainBatch:
         raise InputError(
             f"the batch has {P} packed rows for {data} data devices. Expected a multiple: pack(multiple=...)."
         )
-    # A host counts its rows from 0; among all rows they start where the hosts before it end.
-    index_SB = (np.asarray(batch.index_SB) + jax.process_index() * P * T).astype(np.int32)
-    batch = batch._replace(index_SB=index_SB)  # type: ignore[arg-type]
+    # A host counts its rows from 0; in the global batch they follow those of the hosts before it.
+    index_SB: Any = (np.asarray(batch.index_SB) + jax.process_index() * P * T).astype(np.int32)
     placed: TrainBatch = jax.tree.map(
         lambda array, where: jax.make_array_from_process_local_data(where, np.asarray(array)),
-        batch,
+        batch._replace(index_SB=index_SB),
         batch_sharding(batch, mesh),
     )
     return placed
 
 
 def batch_sharding(batch: TrainBatch, mesh: Mesh) -> TrainBatch:
-    """Where each array of a batch lives: packed rows are spread; the rest, which is small, is the same on each device.
+    """The sharding of each array of a batch: packed rows are spread; the rest is small and replicated.
 
-    Of several hosts none has the rest of all examples, so it is spread by example.
+    On several hosts no host has the rest of all examples, so it is spread by example.
     """
-    whole, by_rows = NamedSharding(mesh, WHOLE), NamedSharding(mesh, PartitionSpec(AXIS))
-    first, second = whole, whole
-    if jax.process_count() > 1:
-        first, second = by_rows, NamedSharding(mesh, PartitionSpec(None, AXIS))
-    labels_B, hashes_SB, teacher_SBD = batch.targets
+    examples = AXIS if jax.process_count() > 1 else None
+    rows: Any = NamedSharding(mesh, PartitionSpec(AXIS))
+    per_example_B: Any = NamedSharding(mesh, PartitionSpec(examples))
+    per_text_SB: Any = NamedSharding(mesh, PartitionSpec(None, examples))
+    of_targets = Targets(labels_B=per_example_B, hashes_SB=per_text_SB, teacher_SBD=per_text_SB)
     return TrainBatch(
-        rows=jax.tree.map(lambda _: by_rows, batch.rows),
-        examples_PT=by_rows,  # type: ignore[arg-type]
-        columns_PT=by_rows,  # type: ignore[arg-type]
-        index_SB=second,  # type: ignore[arg-type]
+        rows=jax.tree.map(lambda _: rows, batch.rows),
+        examples_PT=rows,
+        columns_PT=rows,
+        index_SB=per_text_SB,
         targets=Targets(
-            None if labels_B is None else first,  # type: ignore[arg-type]
-            None if hashes_SB is None else second,  # type: ignore[arg-type]
-            None if teacher_SBD is None else second,  # type: ignore[arg-type]
+            *(where if given is not None else None for given, where in zip(batch.targets, of_targets, strict=True))
         ),
     )
 
 
 def on_one_device(params: Any) -> Any:
-    """Parameters gathered from wherever they are, for encoding and saving; of several hosts each must call."""
+    """Parameters gathered from all devices, for encoding and saving; every host must call it."""
     return jax.tree.map(lambda leaf: jax.numpy.asarray(gather(leaf)), params)

@@ -24,20 +24,23 @@ import numpy as np
 import optax
 from flax import nnx
 
-from minisbert.text.packing import PackedTexts
+from minisbert.text.packing import Array, PackedTexts
 from minisbert.training.gradcache import gradcache_value_and_grad
 from minisbert.training.targets import Targets
 
 Tree = Any  # nested dicts of arrays
+Params = dict[
+    str, Tree
+]  # {"model": what is trained of the model, all or LoRA's adapters; "head": the loss's own or {}}
 
 
 class TrainBatch(NamedTuple):
     """B examples of S texts each, packed into P rows with up to T texts per row (text/packing.py)."""
 
     rows: PackedTexts
-    examples_PT: jax.Array  # uint32, the number of each text's example in the data; its dropout follows from it
-    columns_PT: jax.Array  # int32, each text's column s
-    index_SB: jax.Array  # int32, the place of text s of example b: row * T + slot
+    examples_PT: Array  # uint32, the number of each text's example in the data; its dropout follows from it
+    columns_PT: Array  # int32, each text's column s
+    index_SB: Array  # int32, the place of text s of example b: row * T + slot
     targets: Targets
 
     def pad_to(self, rows: int, length: int, padding_id: int) -> "TrainBatch":
@@ -56,8 +59,7 @@ class TrainState(NamedTuple):
     """All that changes in training; a checkpoint is this and the position in the data."""
 
     step: jax.Array  # int32, steps done
-    # {"model": the parameters that are trained, all of the model's or LoRA's; "head": the loss's own or {}}
-    params: dict[str, Tree]
+    params: Params
     optimizer_state: Tree
     key: jax.Array  # the run's dropout key, never consumed: step, example and column are folded in
 
@@ -73,16 +75,16 @@ class StepMetrics(NamedTuple):
 
 Embed = Callable[[Tree, PackedTexts, jax.Array | None], jax.Array]
 LossFunction = Callable[[jax.Array, Targets, Tree], jax.Array]
-Gradient = Callable[[dict[str, Tree], TrainBatch, jax.Array | None], tuple[jax.Array, dict[str, Tree]]]
-Update = Callable[[TrainState, jax.Array, dict[str, Tree]], tuple[TrainState, StepMetrics]]
+Gradient = Callable[[Params, TrainBatch, jax.Array | None], tuple[jax.Array, Params]]
+Update = Callable[[TrainState, jax.Array, Params], tuple[TrainState, StepMetrics]]
 
 
-def initial_state(params: dict[str, Tree], optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+def initial_state(params: Params, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
     """The state before the first step."""
     return TrainState(jnp.int32(0), params, optimizer.init(params), jax.random.key(seed))
 
 
-def packed_embed(definition: nnx.GraphDef) -> Embed:
+def packed_embed(definition: nnx.GraphDef[Any]) -> Embed:
     """The forward pass of one network: (params, packed rows, dropout_keys_PT or None) -> embeddings_PTD.
 
     Args:
@@ -90,7 +92,8 @@ def packed_embed(definition: nnx.GraphDef) -> Embed:
     """
 
     def embed(params: Tree, rows: PackedTexts, dropout_keys_PT: jax.Array | None = None) -> jax.Array:
-        return nnx.merge(definition, params).packed(rows, dropout_keys_PT)
+        embeddings_PTD: jax.Array = nnx.merge(definition, params).packed(rows, dropout_keys_PT)
+        return embeddings_PTD
 
     return embed
 
@@ -116,7 +119,7 @@ def siamese_loss(embed: Embed, loss: LossFunction) -> Callable[..., jax.Array]:
         A function ({"model", "head"}, batch, dropout_keys_PT or None) -> scalar, to be differentiated.
     """
 
-    def loss_fn(params: dict[str, Tree], batch: TrainBatch, dropout_keys_PT: jax.Array | None = None) -> jax.Array:
+    def loss_fn(params: Params, batch: TrainBatch, dropout_keys_PT: jax.Array | None = None) -> jax.Array:
         embeddings_PTD = embed(params["model"], batch.rows, dropout_keys_PT)
         return loss(unpack(embeddings_PTD, batch.index_SB), batch.targets, params["head"])
 
@@ -126,7 +129,7 @@ def siamese_loss(embed: Embed, loss: LossFunction) -> Callable[..., jax.Array]:
 def gradcache(embed: Embed, loss: LossFunction, chunk_size: int) -> Gradient:
     """`jax.value_and_grad(siamese_loss(embed, loss))` in the memory of about `chunk_size` texts (gradcache.py)."""
 
-    def gradient(params: dict[str, Tree], batch: TrainBatch, dropout_keys_PT: jax.Array | None):
+    def gradient(params: Params, batch: TrainBatch, dropout_keys_PT: jax.Array | None) -> tuple[jax.Array, Params]:
         def loss_of_rows(embeddings_PTD: jax.Array, head: Tree) -> jax.Array:
             return loss(unpack(embeddings_PTD, batch.index_SB), batch.targets, head)
 
@@ -139,7 +142,7 @@ def gradcache(embed: Embed, loss: LossFunction, chunk_size: int) -> Gradient:
 
 def rows_per_chunk(batch: TrainBatch, chunk_size: int) -> int:
     """How many packed rows hold about `chunk_size` texts."""
-    return max(1, len(batch.examples_PT) * chunk_size // batch.index_SB.size)
+    return max(1, len(batch.examples_PT) * chunk_size // int(batch.index_SB.size))
 
 
 def dropout_keys(key: jax.Array, step: jax.Array, batch: TrainBatch) -> jax.Array:
@@ -172,7 +175,7 @@ def train_step(
 def make_update(optimizer: optax.GradientTransformation) -> Update:
     """The optimizer's change of the state; only the step's number changes where loss or gradient are not finite."""
 
-    def update(state: TrainState, value: jax.Array, gradient: dict[str, Tree]) -> tuple[TrainState, StepMetrics]:
+    def update(state: TrainState, value: jax.Array, gradient: Params) -> tuple[TrainState, StepMetrics]:
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
         params = optax.apply_updates(state.params, updates)
         norms = jnp.stack([jnp.linalg.norm(leaf.reshape(-1)) for leaf in jax.tree.leaves(gradient)])

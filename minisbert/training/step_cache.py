@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +54,7 @@ Step = Callable[[TrainState, TrainBatch], tuple[TrainState, StepMetrics]]
 
 def compiled_step(
     config: TrainConfig,
-    definition: nnx.GraphDef,
+    definition: nnx.GraphDef[Any],
     loss: LossFunction,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
@@ -89,15 +89,6 @@ def compiled_step(
     return jitted if base_params is None else partial(jitted, base_params=base_params)
 
 
-class CompiledShape(NamedTuple):
-    """A program for P rows of L tokens."""
-
-    rows: int
-    length: int
-    seconds: float
-    ahead: bool  # before the first step
-
-
 class StepCache:
     """A training step as programs of fixed shapes.
 
@@ -119,7 +110,8 @@ class StepCache:
     ):
         self.step, self.padding_id, self.place = step, padding_id, place
         self.on_new_shape = resolve_on_new_shape(on_new_shape)
-        self.compiled: list[CompiledShape] = []
+        self.compiled: list[str] = []  # a line per program
+        self.seconds = 0.0
         self._programs: dict[tuple[int, Any], Step] = {}  # rows, everything else that a program depends on
         self._sampled: set[tuple[int, Any]] = set()  # the shapes that batches are padded to
 
@@ -146,7 +138,7 @@ class StepCache:
         program = self._programs.get(_shape(batch))
         if program is None:
             rows, length = batch.rows.token_ids_PL.shape
-            known = ", ".join(f"{one.rows} x {one.length}" for one in self.compiled)
+            known = ", ".join(self.compiled)
             new = f"step {int(state.step) + 1}: its batch packs into {rows} rows of {length} tokens, a new shape"
             if self.on_new_shape == "error":
                 raise TrainingError(
@@ -154,7 +146,7 @@ class StepCache:
                     "same command again with --new-shapes compile to allow it and resume from the last checkpoint."
                 )
             program = self._compile(state, batch, ahead=False)
-            logger.warning(f"{new}; compiled in {self.compiled[-1].seconds:.1f} s (there were programs for {known})")
+            logger.warning(f"{new}; compiled {self.compiled[-1]} (there were programs for {known})")
         return program(state, self.place(batch))
 
     def _compile(self, state: TrainState, batch: TrainBatch, *, ahead: bool) -> Step:
@@ -164,26 +156,16 @@ class StepCache:
             program = program.lower(state, self.place(batch)).compile()
         else:  # not one jitted function: a step on a copy compiles its parts
             jax.block_until_ready(program(jax.tree.map(jnp.copy, state), self.place(batch)))
-        rows, length = batch.rows.token_ids_PL.shape
-        self.compiled.append(CompiledShape(rows, length, time.perf_counter() - started, ahead))
+        (rows, length), seconds = batch.rows.token_ids_PL.shape, time.perf_counter() - started
+        self.compiled.append(f"{rows} x {length} ({seconds:.1f} s{'' if ahead else ', during the run'})")
+        self.seconds += seconds
         self._programs[_shape(batch)] = program
         return program
 
     def log(self) -> str:
-        """How many programs were compiled, how long that took, and for which shapes.
-
-        Example:
-            >>> cache = StepCache(print, padding_id=0)
-            >>> cache.compiled += [CompiledShape(96, 128, 20.5, True), CompiledShape(48, 256, 18.0, False)]
-            >>> cache.log()
-            '2 programs compiled in 38.5 s: 96 x 128 (20.5 s), 48 x 256 (18.0 s, during the run)'
-        """
-        each = (
-            f"{one.rows} x {one.length} ({one.seconds:.1f} s{'' if one.ahead else ', during the run'})"
-            for one in self.compiled
-        )
-        count, seconds = len(self.compiled), sum(one.seconds for one in self.compiled)
-        return f"{count} program{'s' * (count != 1)} compiled in {seconds:.1f} s: {', '.join(each)}"
+        """How many programs were compiled, how long that took, and for which shapes."""
+        count = len(self.compiled)
+        return f"{count} program{'s' * (count != 1)} compiled in {self.seconds:.1f} s: {', '.join(self.compiled)}"
 
 
 def _shape(batch: TrainBatch) -> tuple[int, Any]:

@@ -1,58 +1,60 @@
-"""What a loss is given besides the embeddings, and what every loss refuses before it computes.
+"""The targets of a loss (labels, text hashes, teacher embeddings), and the checks that losses share.
 
-Shapes are known while JAX traces, so each refusal comes before the first step and costs nothing afterwards.
+Shapes are known while JAX traces, so a check fails before the first step and costs nothing afterwards.
 """
 
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
 from minisbert.errors import InputError
 
+Array = Any  # NumPy's on the host, JAX's inside a compiled step
+
 
 class Targets(NamedTuple):
-    """The truth about a batch of B examples with S texts each; every loss takes its own part of it.
+    """What is known about a batch of B examples with S texts each; every loss uses its own part of it.
 
     Example:
         >>> Targets(labels_B=jax.numpy.array([0, 2])).hashes_SB is None
         True
     """
 
-    labels_B: jax.Array | None = None
+    labels_B: Array | None = None
     """Class ids (int32), scores (float32) or 0 / 1; the teacher's margins may be `[B, S - 2]` or `[B, S - 1]`."""
-    hashes_SB: jax.Array | None = None
+    hashes_SB: Array | None = None
     """A uint32 hash of each text, by which in-batch negatives recognise duplicates; two texts collide once in 2^32."""
-    teacher_SBD: jax.Array | None = None
+    teacher_SBD: Array | None = None
     """The teacher's embedding of each text, or `[1, B, D]` or `[B, D]`: one for all texts of an example."""
 
 
 def texts(loss: str, embeddings_SBD: jax.Array, least: int, most: int | None = None) -> jax.Array:
-    """The embeddings, after a check that an example has as many texts as the loss can use."""
+    """The embeddings, after a check that the loss can use this number of texts per example."""
     shape = embeddings_SBD.shape
     if len(shape) != 3 or shape[0] < least or (most is not None and shape[0] > most):
         wanted = f"S = {least}" if least == most else f"S >= {least}" if most is None else f"{least} <= S <= {most}"
         raise InputError(
             f"{loss}: the embeddings have shape {shape}. Expected [S, B, D] with {wanted} texts per example: "
-            "name that many text columns, or take another loss."
+            "name that many text columns, or choose another loss."
         )
     return embeddings_SBD
 
 
 def labels(loss: str, targets: Targets, embeddings_SBD: jax.Array) -> jax.Array:
-    """One label per example; a `[B, 1]` column would broadcast against `[B]` to all pairs and is refused."""
+    """One label per example; a `[B, 1]` column is refused, because it would broadcast against `[B]` to all pairs."""
     batch = embeddings_SBD.shape[1]
     found = None if targets.labels_B is None else targets.labels_B.shape
     if targets.labels_B is None or found != (batch,):
         raise InputError(
             f"{loss}: targets.labels_B has shape {found}. Expected ({batch},), one label per example: name the label "
-            "column, or take a loss that needs no labels."
+            "column, or choose a loss that needs no labels."
         )
     return targets.labels_B
 
 
 def margins(loss: str, targets: Targets, batch: int, count: int) -> jax.Array:
-    """The teacher's margin of each of `count` negatives, `[batch, count]`; of its scores the differences are taken."""
+    """The teacher's margin of each of `count` negatives, `[batch, count]`, given as margins or as scores."""
     teacher = targets.labels_B
     if teacher is not None and teacher.shape == (batch, count + 1):
         teacher = teacher[:, :1] - teacher[:, 1:]

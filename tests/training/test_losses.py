@@ -176,7 +176,7 @@ def test_a_column_of_labels_is_not_spread_over_all_pairs(row):
         ({"directions": ("query_to_doc", "back")}, "directions is 'back'"),
         ({"directions": ()}, "with 'query_to_doc'"),
         ({"partition_mode": "own"}, "partition_mode is 'own'"),
-        ({"directions": ALL_DIRECTIONS, "partition_mode": "per_direction"}, "never hold the positive"),
+        ({"directions": ALL_DIRECTIONS, "partition_mode": "per_direction"}, "never include the positive"),
     ],
 )
 def test_options_that_have_no_meaning_are_refused(options, message):

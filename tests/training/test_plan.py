@@ -98,9 +98,9 @@ def test_a_plan_of_a_small_run(monkeypatch):
     assert (found.rows, found.length, found.negatives) == (24, 64, 15)
     assert found.flops == 3 * forward_flops(define(model_config)[1], 1, 24, 64)
     # A gradient at least, and more for more examples.
-    assert found.activation_bytes > sum(sizes) and found.bytes_an_example > 0
+    assert found.activation_bytes > sum(sizes) and found.bytes_per_example > 0
     assert (
-        found.largest_batch(found.bytes) == 8 and found.largest_batch(found.bytes + 10 * found.bytes_an_example) == 18
+        found.largest_batch(found.bytes) == 8 and found.largest_batch(found.bytes + 10 * found.bytes_per_example) == 18
     )
     assert found.largest_batch(0) == 0
     text = "\n".join(found.lines(1.0))
@@ -123,7 +123,7 @@ def test_memory_is_a_straight_line_through_two_batches(monkeypatch):
     monkeypatch.setattr(planning, "compiled_step", lambda *settings: SimpleNamespace(lower=lower))
     model_config, config = design_of("bert"), TrainConfig(("x",), batch_size=8)
     found = plan(model_config, config, SIAMESE, texts=2, max_length=64, mesh=data_mesh(1))
-    assert compiled == [8, 4] and found.activation_bytes == 1056 and found.bytes_an_example == 7
+    assert compiled == [8, 4] and found.activation_bytes == 1056 and found.bytes_per_example == 7
     fixed = found.parameter_bytes + found.optimizer_bytes
     assert found.largest_batch(fixed + 1000 + 7 * 20) == 20 and found.largest_batch(fixed + 1000 + 7 * 20 - 1) == 19
     chunked = plan(model_config, replace(config, chunk_size=4), SIAMESE, texts=2, max_length=64, mesh=data_mesh(1))
