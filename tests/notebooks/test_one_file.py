@@ -11,9 +11,10 @@ from varied_sentences import SENTENCES
 from minisbert import MinisbertError, SentenceEncoder
 from minisbert.download.locate import locate
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "notebooks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "notebooks"))
 import sbert_in_one_file as one_file
+
+ROOT = Path(__file__).parents[2]
 
 # The file says that it reads special tokens in a text as text.
 PLAIN = [text for text in SENTENCES if not any(token in text for token in ("[", "<"))]
