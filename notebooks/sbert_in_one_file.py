@@ -16,7 +16,8 @@ The papers, in the order in which the text meets them:
     Sentence-BERT   Reimers & Gurevych 2019 mean pooling and cosine (section 3)
 
 Sentences go through one at a time, so there is no padding and no mask. Left out: batches, training, and everything that
-makes it fast; `minisbert/` has those. "[CLS]" in a text is read as a text. It must agree with `minisbert.SentenceEncoder` to 1e-6 (a test holds that).
+makes it fast; `minisbert/` has those. "[CLS]" in a text is read as text. It must agree with `minisbert.SentenceEncoder`
+to 1e-6 (a test checks that).
 
 Letters in names are axes: L tokens, Q/K query/key tokens, D width, N heads, H width of a head, S sentences.
 """
