@@ -1,10 +1,10 @@
-"""`minisbert demo`: the five sentences of the Pinecone article on sentence transformers, beside the published numbers.
+"""`minisbert demo`: the five sentences of the Pinecone article on sentence transformers, next to reference similarities.
 
-    minisbert demo
-    minisbert demo all-MiniLM-L6-v2 --out minilm.png
+    minisbert demo                                          # a small model, 90 MB
+    minisbert demo all-mpnet-base-v2 --out mpnet.png        # the article's table
 
 The article, "Sentence Transformers: Meanings in Disguise" (James Briggs), prints the cosines of these sentences for
-bert-base-nli-mean-tokens and all-mpnet-base-v2. A model that is computed right gives them to about 1e-7.
+bert-base-nli-mean-tokens and all-mpnet-base-v2. A correct implementation reproduces them to about 1e-7.
 """
 
 import json
@@ -28,48 +28,52 @@ SENTENCES = [
     "the dental specialist recommended an immediate stop to flossing with construction materials",
 ]
 
-# model -> (sentence, sentence) -> cosine, as the article prints it
+
+def _pairs(*rows: tuple[float, ...]) -> dict[tuple[int, int], float]:
+    """Rows 1, 2, ... of a table of cosines below its diagonal -> (sentence, sentence) -> cosine."""
+    return {(i, j): cosine for i, row in enumerate(rows, start=1) for j, cosine in enumerate(row)}
+
+
+# model -> its cosines as the article prints them
 PUBLISHED = {
-    "all-mpnet-base-v2": {
-        (1, 0): 0.26406282,
-        (2, 0): 0.16503485,
-        (2, 1): 0.16126671,
-        (3, 0): 0.04334451,
-        (3, 1): 0.04615867,
-        (3, 2): 0.0567013,
-        (4, 0): 0.05398509,
-        (4, 1): 0.06101188,
-        (4, 2): -0.01122264,
-        (4, 3): 0.51847214,
-    },
-    "bert-base-nli-mean-tokens": {
-        (1, 0): 0.40914285,
-        (2, 0): 0.10909,
-        (2, 1): 0.4454796,
-        (3, 0): 0.50074852,
-        (3, 1): 0.30693918,
-        (3, 2): 0.20791623,
-        (4, 0): 0.29936209,
-        (4, 1): 0.38607228,
-        (4, 2): 0.28499269,
-        (4, 3): 0.63849503,
-    },
+    "all-mpnet-base-v2": _pairs(
+        (0.26406282,),
+        (0.16503485, 0.16126671),
+        (0.04334451, 0.04615867, 0.0567013),
+        (0.05398509, 0.06101188, -0.01122264, 0.51847214),
+    ),
+    "bert-base-nli-mean-tokens": _pairs(
+        (0.40914285,),
+        (0.10909, 0.4454796),
+        (0.50074852, 0.30693918, 0.20791623),
+        (0.29936209, 0.38607228, 0.28499269, 0.63849503),
+    ),
 }
-# float32 rounds at 6e-8, and the two libraries round in another order.
+# model -> its cosines by sentence-transformers 6.2.0, computed in float64
+COMPUTED = {
+    "all-MiniLM-L6-v2": _pairs(
+        (0.21621101,),
+        (0.03266477, 0.18411848),
+        (-0.05884860, 0.07821242, 0.14794000),
+        (0.08289943, 0.02913054, 0.08819287, 0.42382172),
+    ),
+}
+# float32 rounds at 6e-8, and two implementations round in different orders.
 TOLERANCE = 1e-6
 
 
 def demo(
-    model: Annotated[Positional[str], arg(metavar="[MODEL]")] = "all-mpnet-base-v2",
+    model: Annotated[Positional[str], arg(metavar="[MODEL]")] = "all-MiniLM-L6-v2",
     *,
     out: Annotated[str, arg(metavar="PNG")] = "minisbert-demo.png",
     offline: bool = False,
 ) -> int:
-    """Compare five sentences, beside the published similarities of the model.
+    """Compare five sentences, and check the similarities against reference values.
 
-    Example: minisbert demo --out similarities.png
+    Example: minisbert demo all-mpnet-base-v2 --out similarities.png
 
-    The exit code is 1 if the model has published similarities and any differs by more than 1e-6.
+    The exit code is 1 if the model has reference similarities and any differs by more than 1e-6: the article's for
+    all-mpnet-base-v2 and bert-base-nli-mean-tokens, those of sentence-transformers for all-MiniLM-L6-v2.
 
     Args:
         model: a folder, a known name, or a name on the hub.
@@ -81,11 +85,11 @@ def demo(
     from minisbert.download.locate import locate
 
     folder = locate(model, offline=offline)
-    print(f"model     {model}")
-    print("\n".join(_origin(folder)))
+    print("\n".join([f"model     {model}", f"folder    {folder}", *_origin(folder)]))
 
     started = time.perf_counter()
     from minisbert import SentenceEncoder
+    from minisbert.commands.heatmap import save_heatmap
     from minisbert.similarity import cosine
 
     encoder = SentenceEncoder.load(folder)
@@ -97,44 +101,43 @@ def demo(
 
     import numpy as np
 
-    from minisbert.commands.heatmap import save_heatmap
-
     scores = np.asarray(cosine(embeddings, embeddings))
     print("\ncosine similarity\n" + "\n".join(matrix_lines(scores)))
-    published = PUBLISHED.get(Path(model).name)
-    difference = _compare(scores, published) if published else None
+    name = Path(model).name
+    reference = PUBLISHED.get(name) or COMPUTED.get(name)
+    if reference:
+        print("\n" + "\n".join(_comparison(scores, reference)))
     save_heatmap(out, scores, SENTENCES, title=model, quantity="cosine similarity")
     print(f"\nheat-map  {out}")
-    if difference is None:
-        print(f"{Path(model).name} has no published table to compare with.")
+    if not reference:
+        print(f"{name} has no published table to compare with.")
         return 0
-    print(f"largest absolute difference from the published table: {difference:.1e} (at most {TOLERANCE:.0e} expected)")
+    source = "the published table" if name in PUBLISHED else "sentence-transformers"
+    difference = max(abs(float(scores[pair]) - expected) for pair, expected in reference.items())
+    print(f"largest absolute difference from {source}: {difference:.1e} (at most {TOLERANCE:.0e} expected)")
     return 0 if difference <= TOLERANCE else 1
 
 
 def _origin(folder: Path) -> list[str]:
-    """Which files the numbers come from: the folder, and who vouched for the weights in it."""
+    """Where a downloaded model came from, and the digests of its weights; nothing for a folder of the user's own."""
     from minisbert.download.staging import MANIFEST
 
-    lines = [f"folder    {folder}"]
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        lines.append(f"source    {manifest['source']}, {manifest['repository']} at {manifest['commit']}")
-        lines += [
+        digests = [
             f"weights   {name}, sha256 {entry['sha256']}"
             for name, entry in manifest["files"].items()
             if name.endswith(".safetensors") and (folder / name).exists()
         ]
+        return [f"source    {manifest['source']}, {manifest['repository']} at {manifest['commit']}", *digests]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass  # a folder of the user's own says nothing of where it is from
-    return lines
+        return []
 
 
-def _compare(scores: "np.ndarray", published: dict[tuple[int, int], float]) -> float:
-    """Print the pairs beside the published numbers; returns the largest absolute difference."""
-    differences = {pair: float(scores[pair]) - cosine for pair, cosine in published.items()}
-    rows = [["pair", "   computed", "  published", "difference"]]
-    for (i, j), cosine in published.items():
-        rows.append([f"{i}, {j}", f"{scores[i, j]:11.8f}", f"{cosine:11.8f}", f"{differences[i, j]:+10.1e}"])
-    print("\n" + "\n".join(columns(rows)))
-    return max(map(abs, differences.values()))
+def _comparison(scores: "np.ndarray", reference: dict[tuple[int, int], float]) -> list[str]:
+    """One line per pair: computed, reference, difference."""
+    rows = [["pair", "   computed", "  reference", "difference"]]
+    for (i, j), expected in reference.items():
+        score = float(scores[i, j])
+        rows.append([f"{i}, {j}", f"{score:11.8f}", f"{expected:11.8f}", f"{score - expected:+10.1e}"])
+    return columns(rows)
