@@ -95,7 +95,7 @@ def search(
 def _add(index: "Index", texts: Sentences) -> None:
     rows = [row for row, text in enumerate(texts.texts) if text.strip()]
     if not rows:
-        raise DataError(f"{texts.source}: no text in it. Expected texts to search in.")
+        raise DataError(f"{texts.file.source}: no text in it. Expected texts to search in.")
     ids = [texts.first + row for row in rows]
     index.add([texts.texts[row] for row in rows], ids, show_progress_bar=sys.stderr.isatty())
 
