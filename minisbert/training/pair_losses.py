@@ -15,9 +15,7 @@ import jax.numpy as jnp
 
 from minisbert.errors import InputError
 from minisbert.similarity import pairwise_cosine
-from minisbert.training.targets import Targets, choose, labels, texts
-
-Head = dict[str, jax.Array]
+from minisbert.training.targets import Head, Targets, absolute, choose, labels, texts
 
 # SBERT table 6: trained on NLI with this concatenation, Spearman x 100 of the cosines on STS-B's development set.
 CONCATENATIONS = (
@@ -75,16 +73,6 @@ def softmax_logits(head: Head, u_BD: jax.Array, v_BD: jax.Array, concatenation: 
             f"{u_BD.shape[1]} has {features_BF.shape[1]}. Use the concatenation and model of the head."
         )
     return jnp.matmul(features_BF, head["kernel"], precision=jax.lax.Precision.HIGHEST) + head["bias"]
-
-
-def absolute(x: jax.Array) -> jax.Array:
-    """|x| with gradient 0 at 0, as in torch; `jnp.abs` has 1 there, as if equal sentences differed.
-
-    Example:
-        >>> float(absolute(jnp.float32(-2.0))), float(jax.grad(absolute)(0.0))
-        (2.0, 0.0)
-    """
-    return x * jnp.sign(x)
 
 
 def initial_softmax_head(key: jax.Array, dimension: int, classes: int, concatenation: str = "u,v,|u-v|") -> Head:

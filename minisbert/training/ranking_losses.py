@@ -13,8 +13,7 @@ import jax.numpy as jnp
 
 from minisbert.errors import InputError
 from minisbert.similarity import cosine, dot, pairwise_cosine, pairwise_dot
-from minisbert.training.pair_losses import Head, absolute
-from minisbert.training.targets import Targets, choose, margins, texts
+from minisbert.training.targets import Head, Targets, absolute, choose, margins, texts
 
 DIRECTIONS = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
 
