@@ -3,7 +3,6 @@
 Shapes are known while JAX traces, so a check fails before the first step and costs nothing afterwards.
 """
 
-from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -68,13 +67,6 @@ def margins(loss: str, targets: Targets, batch: int, count: int) -> jax.Array:
             f"Expected {(batch, count)}, the teacher's margin of each negative, or {(batch, count + 1)}, its scores."
         )
     return teacher
-
-
-def choose(loss: str, option: str, value: str, choices: Collection[str]) -> str:
-    """`value`, after a check that it is one of the names in `choices`."""
-    if not isinstance(value, str) or value not in choices:
-        raise InputError(f"{loss}: {option} is {value!r}. Expected one of {', '.join(map(repr, choices))}.")
-    return value
 
 
 def absolute(x: jax.Array) -> jax.Array:
