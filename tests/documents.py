@@ -1,4 +1,4 @@
-"""The documents that people follow, taken apart: code blocks with what they print, commands, and small files to run them on."""
+"""Parsing of the documents that people follow: code blocks with what they print, commands, and small files to run them on."""
 
 import inspect
 import json
@@ -13,13 +13,15 @@ from typing import NamedTuple
 import jax
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "notebooks/README.md")
+# Every page with commands or code to follow.
+PAGES = tuple(str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").rglob("*.md")))
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "notebooks/README.md", *PAGES)
 TINY = ROOT / "weights" / "tiny-bert"
 BLOCK = re.compile(r"^( *)```([\w-]+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 
 class Block(NamedTuple):
-    """A fenced block. `prints` is the text block that follows at once, which is what it must print."""
+    """A fenced block. `prints` is the text block right after it, which is what it must print."""
 
     language: str
     code: str
@@ -53,7 +55,7 @@ def prose(document: str) -> str:
 
 
 def spans(document: str) -> list[str]:
-    """What stands `between backticks` outside the fenced blocks, in order."""
+    """Everything `between backticks` outside the fenced blocks, in order."""
     return [" ".join(span.split()) for span in re.findall(r"(?<!`)`([^`]+)`(?!`)", prose(document))]
 
 
@@ -66,24 +68,24 @@ def table(document: str, first: str) -> list[list[str]]:
 
 
 def commands(document: str) -> list[str]:
-    """Every command of the document, from blocks, tables and sentences; those of the ladder spelt out."""
+    """Every command of the document, from blocks, tables and sentences."""
     lines = [line for block in blocks(document) if block.language == "bash" for line in block.code.splitlines()]
     lines = [part.strip() for line in lines for part in line.split("&&")]
-    inline = [span for span in spans(document) if re.match(r"(minisbert|python|pip|pytest|jupyter) \S", span)]
-    return list(dict.fromkeys([*lines, *inline]))
+    inline = [span for span in spans(document) if re.match(r"(minisbert|python|pip|pytest|mkdocs|pre-commit) \S", span)]
+    named = re.compile(r"minisbert \w+")  # the name of a command, not a call of it
+    return [command for command in dict.fromkeys([*lines, *inline]) if command in lines or not named.fullmatch(command)]
 
 
 def ladder() -> list[str]:
-    """The laptop's command, and it with the flags of every other rung."""
-    (_, laptop), *rungs = table("README.md", "where")
+    """The laptop's command of the guide to devices, and the same with the flags of every other row."""
+    (_, laptop), *rungs = table("docs/guides/devices.md", "where")
     first = laptop.strip("`")
     return [first, *(f"{first} {flags}" for _, rung in rungs for flags in re.findall(r"`(--[^`]+)`", rung))]
 
 
 def flags_of(command: str) -> set[str]:
     """The flags that `minisbert COMMAND` has."""
-    name = command.replace("-", "_")
-    function = getattr(import_module(f"minisbert.commands.{name}"), name)
+    function = getattr(import_module(f"minisbert.commands.{command}"), command)
     return {f"--{name.replace('_', '-')}" for name in inspect.signature(function).parameters}
 
 
@@ -95,11 +97,11 @@ def unoptimized() -> Iterator[None]:
         yield
     finally:
         jax.config.update("jax_disable_most_optimizations", False)
-        jax.clear_caches()  # no other test gets these programs for its own
+        jax.clear_caches()  # no other test gets these programs
 
 
 def write_data(folder: Path, pairs: int = 1250) -> None:
-    """The small files that the documents take for given; `pairs` is more than the ladder's largest batch."""
+    """The small files that the documents use; `pairs` is more than the largest batch of the guide to devices."""
     animals, does = "cat dog man woman child".split(), "eats sleeps sings runs reads".split()
     texts = [f"the {one} {what}" for one in animals for what in does]
 

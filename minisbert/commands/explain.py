@@ -8,8 +8,9 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from minisbert.commands.mine import printable
 from minisbert.commands.outputs import check_output
-from minisbert.commands.tables import columns, printable
+from minisbert.commands.tables import columns
 from minisbert.errors import InputError
 
 

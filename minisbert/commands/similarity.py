@@ -1,4 +1,4 @@
-"""`minisbert similarity`: how similar two sentences are, or each pair of several.
+"""`minisbert similarity`: how alike two sentences are, or each with each of several.
 
 minisbert similarity all-mpnet-base-v2 "a man eats" "someone has a meal"
 """
@@ -7,29 +7,30 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from minisbert.commands.flags import Model, Offline, Png
 from minisbert.commands.outputs import check_output
 from minisbert.commands.tables import matrix_lines, numbered
 
 
 def similarity(
-    model: Positional[Model],
+    model: Annotated[Positional[str], arg(metavar="MODEL")],
     a: Annotated[Positional[str], arg(metavar="A")],
     b: Annotated[Positional[str], arg(metavar="B")],
     more: Annotated[Positional[tuple[str, ...]], arg(metavar="[MORE ...]")] = (),
     *,
-    out: Png = None,
-    offline: Offline = False,
+    out: Annotated[str | None, arg(metavar="PNG")] = None,
+    offline: bool = False,
 ) -> int:
-    """Score how similar sentences are.
+    """Score how alike sentences are.
 
     Example: minisbert similarity all-mpnet-base-v2 "a man eats" "someone has a meal"
 
     Args:
+        model: a folder, a known name, or a name on the hub.
         a: a sentence.
-        b: a second one.
-        more: further sentences; then all pairs are scored.
-        out: also draw the scores as a heat map.
+        b: another one.
+        more: still others; then each is scored with each.
+        out: also draw the scores as a heat-map.
+        offline: never open a socket.
     """
     if out is not None:
         check_output(out, (".png",))
@@ -41,7 +42,9 @@ def similarity(
     embeddings = encoder.encode(sentences)
     scores = encoder.similarity(embeddings, embeddings)
     if more:
-        print(*numbered(sentences), "", *matrix_lines(scores), sep="\n")
+        print("\n".join(numbered(sentences)))
+        print()
+        print("\n".join(matrix_lines(scores)))
     else:
         print(f"{scores[0, 1]:.6f}")
     if out is not None:

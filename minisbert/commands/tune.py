@@ -1,4 +1,4 @@
-"""`minisbert tune`: the number of tokens per batch that is fastest on this machine, measured and saved.
+"""`minisbert tune`: how many tokens this machine best computes at once, measured and kept.
 
 minisbert tune all-MiniLM-L6-v2
 minisbert tune all-mpnet-base-v2 --texts sentences.txt --compute-dtype bfloat16
@@ -6,35 +6,36 @@ minisbert tune all-mpnet-base-v2 --texts sentences.txt --compute-dtype bfloat16
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from minisbert.commands.flags import ComputeDtype, Model, N, Offline, OptionalFile
-
 
 def tune(
-    model: Positional[Model],
+    model: Annotated[Positional[str], arg(metavar="MODEL")],
     *,
-    texts: OptionalFile = None,
+    texts: Annotated[str | None, arg(metavar="FILE")] = None,
     budgets: Annotated[tuple[int, ...], arg(metavar="N [N ...]")] = (),
-    rounds: N = 5,
-    compute_dtype: ComputeDtype = "float32",
+    rounds: Annotated[int, arg(metavar="N")] = 5,
+    compute_dtype: Literal["float32", "bfloat16"] = "float32",
     keep: bool = True,
-    offline: Offline = False,
+    offline: bool = False,
 ) -> int:
-    """Measure which number of tokens per batch is fastest on this machine, and save it.
+    """Measure how many tokens are best computed at once here, and keep it.
 
     A model of this size is then loaded with that token budget, until it is measured again.
 
     Example: minisbert tune all-MiniLM-L6-v2 --budgets 512 1024 --rounds 1 --no-keep
 
     Args:
+        model: a folder, a known name, or a name on the hub.
         texts: a file of sentences like those that will be embedded (.txt, or .jsonl, .tsv, .parquet with a "text"
-            column) instead of generated short ones.
-        budgets: tokens per batch to try; by default 256 to 4096 on a CPU, 4096 to 131072 on an accelerator.
-        rounds: measurements of each budget.
+            column) instead of made-up short ones.
+        budgets: tokens a batch to try; by default 256 to 4096 on a CPU, 4096 to 131072 on an accelerator.
+        rounds: how often each has its turn.
+        compute_dtype: what the matrices are multiplied in.
         keep: write the best one to the cache folder, where loading finds it.
+        offline: never open a socket.
     """
     from statistics import median
 
@@ -58,7 +59,7 @@ def tune(
         said=lambda line: print(f"minisbert tune: {line}", file=sys.stderr, flush=True),
     )
     best = best_budget(rates)
-    rows = [["", "tokens per batch", "tokens per s", "min .. max"]]
+    rows = [["", "tokens a batch", "tokens per s", "min .. max"]]
     for budget, each in rates.items():
         middle = median(each)
         rows.append(

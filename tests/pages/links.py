@@ -1,6 +1,6 @@
-"""Links of Markdown files and of HTML pages: where each leads, and whether that is there.
+"""Links of Markdown files and of HTML pages: where each leads, and whether that exists.
 
-Addresses of the web are checked for their form only: tests open no socket.
+Addresses on the web are checked for their form only; tests open no socket.
 """
 
 import re
@@ -45,17 +45,14 @@ def read(file: Path) -> _Page:
 def complaints(file: Path) -> list[str]:
     """What is wrong with the links of a file."""
     page = read(file.resolve())
-    wrong = [
-        f"{file.name}: the picture {source!r} has no words for those who cannot see it"
-        for source in page.pictures_without_words
-    ]
+    wrong = [f"{file.name}: the picture {source!r} has no alt text" for source in page.pictures_without_words]
     for link in dict.fromkeys(page.links):
         parts = urlsplit(link)
         if parts.scheme in ("data", "mailto"):
             continue
         if parts.scheme or parts.netloc:
             if not re.fullmatch(r"https://[\w.-]+\.\w+(/\S*)?", link):
-                wrong.append(f"{file.name}: {link!r} is no https address")
+                wrong.append(f"{file.name}: {link!r} is not an https address")
             continue
         target = (file.parent / unquote(parts.path)).resolve() if parts.path else file.resolve()
         if not target.exists():
