@@ -1,26 +1,26 @@
-"""Which examples stand in which batch: a pure function of (seed, step), so that training resumes exactly anywhere.
+"""The sampler: which examples are in which batch, as a pure function of (seed, step), so that training resumes exactly.
 
     batches = Batches([open_examples("nli.tsv.gz")], batch_size=64, seed=1)
-    batches.batch_at(1_000_000)              # read at once; nothing of the steps before is computed or stored
+    batches.batch_at(1_000_000)              # read directly; nothing of the steps before is computed or stored
 
-Order. In each epoch every row of a data set stands once, in an order drawn anew from (seed, data set, epoch); what does
-not fill a last batch is left out of that epoch, and is other rows in the next. A batch holds rows of one data set only,
-since data sets may need different losses. Several are mixed
+Order. Each epoch contains every row of a data set once, in an order drawn from (seed, data set, epoch). Rows that do not
+fill a last batch are left out of that epoch; other rows are left out of the next. A batch holds rows of one data set
+only, since data sets may need different losses. Several data sets are mixed
 
-    proportional   in an epoch every batch of every data set once, in an order drawn from (seed, epoch)
+    proportional   an epoch has every batch of every data set once, in an order drawn from (seed, epoch)
     round robin    one batch of each in turn, each data set in epochs of its own
 
-Hosts. `batch_size` is that of the global batch; of H hosts, host h reads the h-th of H equal pieces of it.
+Hosts. `batch_size` is that of the global batch; of H hosts, host h reads the h-th of H equal parts of it.
 
-No duplicates. A text that stands in two rows of a batch is a wrong negative for in-batch losses (sentence-transformers'
-NO_DUPLICATES sampler). Here, epoch by epoch, each row in its turn goes into the first batch that has room and comes
-after every batch with one of its texts: one pass, and the same result from the same seed. Texts are known by their
-32-bit hashes, so of a million texts a handful of rows are put apart needlessly. A row may hold one text twice.
+No duplicates. A text in two rows of a batch is a false negative for in-batch losses (sentence-transformers' NO_DUPLICATES
+sampler). Here each row in turn goes into the first batch that has room and comes after every batch with one of its texts:
+one pass per epoch, and the same result from the same seed. Texts are compared by their 32-bit hashes, so of a million
+texts a handful of rows are kept apart needlessly. A row may hold one text twice.
 
 The order is the ascending order of random keys from Philox (Salmon et al. 2011, "Parallel random numbers: as easy as
-1, 2, 3"): NumPy promises its raw numbers, unlike `Generator.permutation`, for all its versions. It takes 8 bytes a row.
-Not from grain's `index_shuffle`, which needs no memory: of 65,537 or 262,145 rows it gives one twice and one never, and
-rows 256 apart in its order stay correlated (0.73 at 65,536 rows; measured with grain 0.2.18).
+1, 2, 3"): NumPy promises the same raw numbers in all its versions, unlike those of `Generator.permutation`. It takes 8
+bytes per row. grain's `index_shuffle` needs no memory, but of 65,537 or 262,145 rows it returns one twice and one never,
+and rows 256 apart in its order stay correlated (0.73 at 65,536 rows; measured with grain 0.2.18).
 """
 
 from array import array
@@ -41,7 +41,7 @@ class Batch(NamedTuple):
 
     dataset: int  # which of the data sets
     epoch: int  # of that data set, from 0
-    rows_B: np.ndarray  # int64, the examples' numbers in it; with `dataset` an example's own id
+    rows_B: np.ndarray  # int64, row numbers; (dataset, row) identifies an example
     texts: list[list[str]]  # S columns of B texts
     labels: np.ndarray | None  # see Examples.take
 
@@ -51,14 +51,14 @@ class Batches:
 
     Args:
         datasets: the data sets.
-        batch_size: examples a step, all hosts together.
+        batch_size: examples per step, over all hosts.
         seed: of the order.
         mixing: "proportional" or "round_robin".
-        no_duplicates: keep rows with a common text out of one batch.
-        host, hosts: which of how many readers this one is.
+        no_duplicates: put rows with a common text into different batches.
+        host, hosts: the index of this host, and how many there are.
 
     Raises:
-        InputError: an option is out of range, or `hosts` do not divide the batch.
+        InputError: an option is out of range, or `hosts` does not divide the batch.
         DataError: a data set does not fill one batch.
 
     Example:
@@ -87,8 +87,8 @@ class Batches:
             raise InputError("datasets is empty. Expected at least one data set to train on.")
         if batch_size < 1 or hosts < 1 or batch_size % hosts or not 0 <= host < hosts:
             raise InputError(
-                f"batch_size is {batch_size}, host {host} of {hosts}. Expected a batch size that the number of hosts "
-                "divides, and a host counted from 0."
+                f"batch_size is {batch_size}, host {host} of {hosts}. Expected a batch size divisible by the number of "
+                "hosts, and a host counted from 0."
             )
         if seed < 0:
             raise InputError(f"seed is {seed}. Expected a whole number of at least 0.")
@@ -99,13 +99,13 @@ class Batches:
         self._mine = slice(host * part, (host + 1) * part)
         self._orders = [_Order(data, batch_size, (seed, i), no_duplicates) for i, data in enumerate(datasets)]
         self._mixed = _Epochs(lambda epoch: sum(order.epochs.batches(epoch) for order in self._orders))
-        self._slots: tuple[int, np.ndarray] | None = None  # the last epoch's order of batches
+        self._slots: tuple[int, np.ndarray] | None = None  # of the last epoch used
 
     def steps(self, epochs: int = 1) -> int:
-        """Steps in the first epochs. Taking turns, an epoch ends when the smallest data set's has.
+        """The number of steps in the first epochs; with "round_robin" an epoch ends with that of the smallest data set.
 
-        Without duplicates epochs differ in length by a few batches, so each has to be put together to be counted
-        (about 4 s for a million rows).
+        With `no_duplicates`, epochs differ in length by a few batches, so each is assembled to be counted (about 4 s for a
+        million rows).
         """
         if self.mixing == "proportional":
             return self._mixed.start(epochs)
@@ -121,7 +121,7 @@ class Batches:
         if step < 0:
             raise InputError(f"step is {step}. Expected a whole number of at least 0.")
         dataset, epoch, number = self._turn(step) if self.mixing == "round_robin" else self._slot(step)
-        rows_B = self._orders[dataset].rows(epoch, number)[self._mine]
+        rows_B = self._orders[dataset].batches(epoch)[number][self._mine]
         return Batch(dataset, epoch, rows_B, *self.datasets[dataset].take(rows_B.tolist()))
 
     def _turn(self, step: int) -> tuple[int, int, int]:
@@ -141,7 +141,7 @@ class Batches:
 
 
 def shuffled(count: int, seed: tuple[int, ...]) -> np.ndarray:
-    """The numbers 0 ... count - 1 in an order that the seed decides, int64.
+    """A permutation of 0 ... count - 1 drawn from the seed, int64.
 
     Example:
         >>> shuffled(6, (1, 0)).tolist(), shuffled(6, (1, 1)).tolist()
@@ -152,12 +152,12 @@ def shuffled(count: int, seed: tuple[int, ...]) -> np.ndarray:
 
 
 def without_duplicates(order: np.ndarray, texts_NS: np.ndarray, batch_size: int) -> np.ndarray:
-    """Rows put into batches in which no text stands in two rows, in one pass over an order.
+    """Batches in which no text is in two rows, filled in one pass over an order.
 
     Args:
-        order: the rows, in the order in which they look for a place.
-        texts_NS: a number for each text of each row.
-        batch_size: rows a batch.
+        order: the rows, in the order in which they are placed.
+        texts_NS: a hash for each text of each row.
+        batch_size: rows per batch.
 
     Returns:
         int64 `[batches, batch_size]`, full batches only.
@@ -169,16 +169,16 @@ def without_duplicates(order: np.ndarray, texts_NS: np.ndarray, batch_size: int)
     """
     distinct, texts_NS = np.unique(texts_NS, return_inverse=True)
     texts_NS = texts_NS.reshape(len(order), -1)
-    earliest = array("q", bytes(8 * len(distinct)))  # for each text the first batch after those that have it
+    earliest = array("q", bytes(8 * len(distinct)))  # per text: the first batch after those that contain it
     most = len(order) // batch_size
     batches, filled, first = np.zeros((most, batch_size), np.int64), array("q", bytes(8 * most)), 0
-    for start in range(0, len(order), 65_536):  # Python's numbers take 32 bytes each: few at a time
+    for start in range(0, len(order), 65_536):  # Python integers take 32 bytes each, so convert few at a time
         part = order[start : start + 65_536]
         for row, texts in zip(part.tolist(), texts_NS[part].tolist(), strict=True):
             place = max(first, *(earliest[text] for text in texts))
             while place < most and filled[place] == batch_size:
                 place += 1
-            if place == most:  # no room behind its duplicates: left out of this epoch
+            if place == most:  # no room after its duplicates: left out of this epoch
                 continue
             batches[place, filled[place]] = row
             filled[place] += 1
@@ -190,7 +190,7 @@ def without_duplicates(order: np.ndarray, texts_NS: np.ndarray, batch_size: int)
 
 
 class _Epochs:
-    """Where epochs begin, when their lengths may differ; a list that grows as far as it is asked."""
+    """Where each epoch starts, when their lengths may differ; computed as far as needed."""
 
     def __init__(self, batches: Callable[[int], int]):
         self._starts, self._batches = [0], batches
@@ -212,24 +212,21 @@ class _Epochs:
 
 
 class _Order:
-    """The order of one data set: epoch and batch number -> rows."""
+    """The order of one data set: (epoch, batch number) -> rows."""
 
     def __init__(self, examples: Examples, batch_size: int, seed: tuple[int, int], no_duplicates: bool):
         self._count, self._batch_size, self._seed = len(examples), batch_size, seed
         self._texts_NS = _hashes(examples) if no_duplicates else None
-        self._table: tuple[int, np.ndarray] | None = None  # the last epoch asked for
-        self.epochs = _Epochs(lambda epoch: len(self._epoch(epoch)) if no_duplicates else self._count // batch_size)
+        self._table: tuple[int, np.ndarray] | None = None  # of the last epoch used
+        self.epochs = _Epochs(lambda epoch: len(self.batches(epoch)) if no_duplicates else self._count // batch_size)
         if self.epochs.start(1) == 0:
-            why = " without a text twice" if no_duplicates and self._count >= batch_size else ""
+            why = " without duplicate texts" if no_duplicates and self._count >= batch_size else ""
             raise DataError(
-                f"{examples.dataset.source}: {self._count} rows give no batch of {batch_size}{why}. Expected at least "
-                "one batch an epoch; take a smaller batch_size or more data."
+                f"{examples.dataset.source}: {self._count} rows do not fill a batch of {batch_size}{why}. Expected at least "
+                "one batch per epoch; use a smaller batch_size or more data."
             )
 
-    def rows(self, epoch: int, number: int) -> np.ndarray:
-        return self._epoch(epoch)[number]
-
-    def _epoch(self, epoch: int) -> np.ndarray:
+    def batches(self, epoch: int) -> np.ndarray:
         if self._table is None or self._table[0] != epoch:
             order = shuffled(self._count, (*self._seed, epoch))
             if self._texts_NS is None:

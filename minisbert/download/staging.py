@@ -1,10 +1,10 @@
-"""A model folder in the making: files wait in a staging folder until all are there and proven, then one rename.
+"""A model folder in the making: files collect in a staging folder until all are there and verified, then one rename.
 
-A reader therefore sees a whole model or none. What an interrupted run left in staging is proven again and kept, so a
-rerun fetches only what is missing. The rooms:
+A reader therefore sees a complete model or none. A rerun checks again what an interrupted run left in staging and fetches
+only what is missing:
 
-    models/<org>--<name>/<revision>/              the finished folder, with minisbert_source.json: what came from where
-    models/<org>--<name>/.partial-<revision>/     staging: proven files at their final relative path
+    models/<org>--<name>/<revision>/              the finished folder, with minisbert_source.json: where it came from
+    models/<org>--<name>/.partial-<revision>/     staging: verified files at their final relative path
     models/<org>--<name>/.partial-<revision>/.incoming/    bytes still arriving
 """
 
@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +21,11 @@ from minisbert.download.catalog import FileRecord, Model
 from minisbert.errors import DownloadError
 
 MANIFEST = "minisbert_source.json"
-_INCOMING = ".incoming"
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What a source hands over once every file stands in staging: the files, who vouched for them, the exact commit."""
+    """What a source returns once every file is in staging: the files, who vouched for them, and the exact commit."""
 
     files: Mapping[str, FileRecord]
     source: str
@@ -35,20 +34,13 @@ class Delivery:
 
 
 def digest(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal.
-
-    Args:
-        path: any readable file; it is streamed, never held in memory.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
+    """The sha256 of a file in hexadecimal; the file is streamed. Raises OSError when it cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _git_digest(path: Path) -> str:
-    """Git's own name for the file's content: what a hub lists for the files it does not keep in LFS."""
+    """Git's name for a file's content: what the hub lists for files that are not in LFS."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.sha1(f"blob {path.stat().st_size}\0".encode())).hexdigest()
 
@@ -65,48 +57,59 @@ def problem_with(path: Path, record: FileRecord) -> str | None:
     return None
 
 
-def holds(staging: Path, name: str, record: FileRecord) -> bool:
-    """Whether staging already has this file, proven; a wrong one left there is removed."""
-    path = staging / name
-    if problem_with(path, record) is None:
-        return True
-    path.unlink(missing_ok=True)
-    return False
-
-
-def incoming(staging: Path, name: str, record: FileRecord) -> Path:
-    """Where the bytes of a file may pile up. The digest is in the name: bytes of two versions never mix."""
-    folder = staging / _INCOMING
+def incoming(staging: Path, name: str) -> Path:
+    """A path for bytes that are still arriving; `finish` deletes what is left there."""
+    folder = staging / ".incoming"
     folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{name.replace('/', '__')}.{(record.sha256 or record.git_sha1 or 'any')[:16]}"
+    return folder / name
 
 
-def incoming_folder(staging: Path, name: str) -> Path:
-    """A folder of its own for what a source needs on the way (wheels), gone when the model is finished."""
-    folder = staging / _INCOMING / name
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def collect(
+    staging: Path,
+    files: Mapping[str, FileRecord],
+    bring: Callable[[str, FileRecord, Path], bool | None],
+    advance: Callable[[int], object] = lambda size: None,
+) -> list[str]:
+    """Bring every file that staging lacks, and move it to its place if it is what its record says.
 
+    Args:
+        bring: `bring(name, record, path)` writes one file to a path, which may hold its first bytes from an earlier run;
+            it returns False when it does not have the file.
+        advance: called with the size of each file that is there already.
 
-def accept(staging: Path, name: str, record: FileRecord, arrived: Path) -> None:
-    """Move an arrived file to its place in staging if it is what it must be; otherwise delete it.
+    Returns:
+        The names of the files that `bring` does not have.
 
     Raises:
-        DownloadError: the size or a digest differs.
+        DownloadError: a file arrived with another size or digest; it is deleted.
     """
-    if problem := problem_with(arrived, record):
-        arrived.unlink(missing_ok=True)
-        raise DownloadError(f"{name}: {problem}")
-    flush(arrived)
-    place = staging / name
-    place.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(arrived, place)
+    absent = []
+    for name, record in files.items():
+        place = staging / name
+        if problem_with(place, record) is None:
+            advance(record.size)
+            continue
+        place.unlink(missing_ok=True)
+        # The digest in the name keeps the bytes of two versions apart.
+        version = (record.sha256 or record.git_sha1 or "any")[:16]
+        arrived = incoming(staging, f"{name.replace('/', '__')}.{version}")
+        if bring(name, record, arrived) is False:
+            absent.append(name)
+            continue
+        if problem := problem_with(arrived, record):
+            arrived.unlink(missing_ok=True)
+            raise DownloadError(f"{name}: {problem}")
+        flush(arrived)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(arrived, place)
+    return absent
 
 
 def finish(staging: Path, home: Path, model: Model, delivery: Delivery, set_aside: Sequence[str] = ()) -> None:
-    """Write the manifest, drop everything that is not the model's, and rename staging to its final name.
+    """Write the manifest, delete everything that is not the model's, and rename staging to its final name.
 
-    `set_aside` tells which sources were tried before and what was wrong with them; a false digest should leave a trace.
+    Args:
+        set_aside: the sources tried before and what was wrong with each; a wrong digest should leave a trace.
     """
     manifest = {
         "name": model.name,
@@ -135,9 +138,9 @@ def finish(staging: Path, home: Path, model: Model, delivery: Delivery, set_asid
 
 
 def faults(home: Path, model: Model) -> list[str]:
-    """What a finished folder lacks, file by file; empty when it is whole.
+    """What is wrong with a finished folder, file by file; empty when it is complete.
 
-    Sizes only: every digest was proven before the folder got its name, and hashing gigabytes at each load would cost
+    Sizes only: every digest was checked before the folder got its name, and hashing gigabytes on each load would cost
     more than loading them.
     """
     try:
@@ -151,7 +154,7 @@ def faults(home: Path, model: Model) -> list[str]:
 
 
 def reopen(home: Path, staging: Path) -> None:
-    """Turn a damaged finished folder back into staging, so that its good files need not be fetched again."""
+    """Turn a damaged finished folder back into staging, so that its good files are not fetched again."""
     if staging.exists():
         shutil.rmtree(home)
     else:

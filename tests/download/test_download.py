@@ -309,7 +309,7 @@ def test_importing_download_loads_nothing_heavy():
 
 def test_digest_is_sha256(tmp_path):
     (tmp_path / "file").write_bytes(b"abc")
-    assert download.digest(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert staging.digest(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_the_whole_wait_for_a_missing_hub_stays_short():

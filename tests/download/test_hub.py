@@ -48,10 +48,7 @@ def other_source(monkeypatch):
 
     def give(model, workplace, show_progress):
         asked.append(model.name)
-        for name, record in model.files.items():
-            arrived = staging.incoming(workplace, name, record)
-            arrived.write_bytes(FILES[name])
-            staging.accept(workplace, name, record, arrived)
+        staging.collect(workplace, model.files, lambda name, _, arrived: arrived.write_bytes(FILES[name]) > 0)
         return staging.Delivery(model.files, "other", "catalog", model.revision)
 
     monkeypatch.setattr(download, "_REMOTE_SOURCES", (("the hub", hub.fetch), ("the other", give)))
@@ -236,7 +233,7 @@ def test_a_server_that_cannot_resume_is_read_from_the_start(server):
 
 def test_a_rerun_fetches_only_what_is_missing(server, tmp_path):
     server.drop_after["model.safetensors"] = [150_000, 0]
-    with pytest.raises(DownloadError, match="goes on where it stopped"):
+    with pytest.raises(DownloadError, match="when the network is back: it resumes"):
         download.locate("org/tiny", show_progress=False)
     assert no_model_stands(tmp_path / "cache")
     server.log.clear()
