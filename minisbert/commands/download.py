@@ -26,13 +26,13 @@ def download(
         name: a known name, or a name on the hub (org/name).
         more: further names.
         revision: a branch, tag or commit of the hub's repository.
-        cache: where models are kept, instead of the user's cache folder.
-        offline: only look whether they are here; never open a socket.
+        cache: the folder of downloaded models, instead of the user's cache folder.
+        offline: only check that they are on this machine; never open a socket.
     """
     from minisbert.download.locate import locate
 
     for each in (name, *more):
         folder = locate(each, revision=revision, cache=Path(cache) if cache else None, offline=offline)
-        # One path a line and nothing else on stdout, for `model=$(minisbert download ...)`.
+        # One path per line and nothing else on stdout, for `model=$(minisbert download ...)`.
         print(folder, flush=True)
     return 0

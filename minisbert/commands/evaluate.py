@@ -1,29 +1,31 @@
-"""`minisbert evaluate`: how well a model's similarities follow those that people see.
+"""`minisbert evaluate`: score a model on sentence pairs or triplets that people have labelled.
 
 minisbert evaluate all-MiniLM-L6-v2 stsb_dev.tsv.gz --json scores.json --plot scatter.png
 minisbert evaluate my-model sts12.tsv sts13.tsv --against all-MiniLM-L6-v2
-minisbert evaluate my-model triplets_dev.tsv.gz --task triplets        # or pairs, with labels 0 and 1
+minisbert evaluate my-model triplets_dev.tsv.gz --task triplets        # or binary, with labels 0 and 1
 """
 
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from minisbert.commands.outputs import check_output, whole_file
+from minisbert.commands.outputs import check_output, save_figure, write_lines
 from minisbert.errors import InputError
 
 if TYPE_CHECKING:
-    from minisbert.evaluation.sts import STSComparison, STSResult
+    from minisbert.evaluation.sts import STSResult
 
 
 def evaluate(
     model: Annotated[Positional[str], arg(metavar="MODEL")],
     files: Annotated[Positional[tuple[str, ...]], arg(metavar="FILE [FILE ...]")],
     *,
-    task: Literal["sts", "triplets", "pairs"] = "sts",
+    # "pairs" is the former name of "binary".
+    task: Annotated[Literal["sts", "triplets", "binary", "pairs"], arg(metavar="{sts,triplets,binary}")] = "sts",
     text_columns: Annotated[tuple[str, str], arg(metavar="NAME NAME")] = ("sentence1", "sentence2"),
     score_column: Annotated[str | None, arg(metavar="NAME")] = None,
     against: Annotated[str | None, arg(metavar="MODEL")] = None,
@@ -38,19 +40,20 @@ def evaluate(
     """Score a model on pairs of sentences that people have scored.
 
     Prints Spearman and Pearson correlations times 100 with bootstrap intervals, for each file and, over several files,
-    by both protocols in use: pooled, and the mean of the subsets. With --task triplets the share of anchors that are more
-    like their positive than their negative; with --task pairs how well a threshold tells labels 1 and 0 apart.
+    by both protocols in use: pooled, and the mean of the subsets. With --task triplets: the share of anchors that are more
+    similar to their positive than to their negative. With --task binary: how well a threshold on the similarity separates
+    pairs with label 1 from pairs with label 0.
 
     Example: minisbert evaluate all-MiniLM-L6-v2 stsb_dev.tsv.gz
 
     Args:
         model: a folder, a known name, or a name on the hub.
         files: .tsv (a header, no quoting), .jsonl (each also .gz) or .parquet.
-        task: sts (scored pairs), triplets (anchor, positive, negative), or pairs (labels 1 and 0).
+        task: sts (scored pairs), triplets (anchor, positive, negative), or binary (pairs with labels 1 and 0).
         text_columns: the two columns that hold the sentences; triplets have their own names.
-        score_column: the column that holds the score; by default the first of score, relatedness, label; for pairs label.
+        score_column: the column that holds the score; by default the first of score, relatedness, label; for binary label.
         against: a second model on the same pairs, with a paired test of the difference to the first.
-        prompt_name: the name of a text in the model's settings to put before each sentence.
+        prompt_name: the prompt in the model's settings to put before each sentence.
         resamples: draws of the bootstrap.
         seed: of these draws.
         compute_dtype: bfloat16 is faster where the hardware has it, and less exact.
@@ -64,115 +67,83 @@ def evaluate(
         raise InputError(f"--against and --plot belong to --task sts. Expected neither with --task {task}.")
     if resamples < 1:
         raise InputError(f"--resamples is {resamples}. Expected at least 1.")
-    if json is not None:
-        check_output(json, (".json",))
-    if plot is not None:
-        check_output(plot, (".png",))
-    if task != "sts":
-        options: dict[str, Any] = {"show_progress_bar": sys.stderr.isatty()}
-        options |= {} if prompt_name is None else {"prompt_name": prompt_name}
-        scores = _scores(task, files, text_columns, score_column, model, compute_dtype, offline, options)
-        if json is not None:
-            _write_json(json, {"model": model, "task": task, "scores": scores})
-        return 0
+    for path, kind in ((json, ".json"), (plot, ".png")):
+        if path is not None:
+            check_output(path, (kind,))
 
     from minisbert import SentenceEncoder
+    from minisbert.evaluation.binary_classification import evaluate_binary, read_labelled
     from minisbert.evaluation.sts import compare_sts, evaluate_sts, read_sts
+    from minisbert.evaluation.triplets import evaluate_triplets, read_triplets
 
-    # All files before any model: a mistake in the last one is known at once.
-    pairs = [read_sts(file, text_columns, score_column) for file in files]
+    load = partial(SentenceEncoder, compute_dtype=compute_dtype, offline=offline)
+    options: dict[str, Any] = {"show_progress_bar": sys.stderr.isatty()}
+    if prompt_name is not None:
+        options["prompt_name"] = prompt_name
 
-    def scored(name: str) -> "STSResult":
-        encoder = SentenceEncoder.load(name, compute_dtype=compute_dtype, offline=offline)
-        options: dict[str, Any] = {"prompt_name": prompt_name, "show_progress_bar": sys.stderr.isatty()}
-        return evaluate_sts(encoder, pairs, resamples=resamples, seed=seed, **options)
-
-    result = scored(model)
-    print(result)
-    comparisons: tuple[STSComparison, ...] = ()
-    if against is not None:
-        other = scored(against)
-        comparisons = compare_sts(other, result, resamples=resamples, seed=seed)
-        print(f"\n{against}\n{other}\n\n{model} against {against}, by cosine (paired bootstrap):")
-        print("\n".join(map(str, comparisons)))
+    # In every task all files are read before any model, so that a mistake in the last one shows immediately.
+    if task == "sts":
+        pairs = [read_sts(file, text_columns, score_column) for file in files]
+        score = partial(evaluate_sts, pairs=pairs, resamples=resamples, seed=seed, **options)
+        result = score(load(model))
+        print(result)
+        record = _as_record(model, result)
+        if against is not None:
+            other = score(load(against))
+            comparisons = compare_sts(other, result, resamples=resamples, seed=seed)
+            print(f"\n{against}\n{other}\n\n{model} against {against}, by cosine (paired bootstrap):")
+            print("\n".join(map(str, comparisons)))
+            record["against"] = against
+            record["comparisons"] = [
+                {"name": one.name, "spearman_difference": one.difference._asdict(), "p_value": one.p_value}
+                for one in comparisons
+            ]
+        if plot is not None:
+            _save_scatter(plot, model, result)
+    else:
+        record = {"model": model, "task": task, "scores": {}}
+        if task == "triplets":
+            triplets = [read_triplets(file) for file in files]
+            encoder = load(model)
+            for file, data in zip(files, triplets, strict=True):
+                accuracies = evaluate_triplets(encoder, data, **options)
+                record["scores"][file] = {name: {"accuracy": value} for name, value in accuracies.items()}
+                _print_scores(f"{file}: {len(data.anchors)} triplets, accuracy x 100", record["scores"][file])
+        else:
+            labelled = [read_labelled(file, text_columns, score_column or "label") for file in files]
+            encoder = load(model)
+            for file, data in zip(files, labelled, strict=True):
+                scores = evaluate_binary(encoder, data, **options)
+                record["scores"][file] = {name: one._asdict() for name, one in scores.items()}
+                title = f"{file}: {len(data.labels)} pairs, x 100 except thresholds"
+                _print_scores(title, record["scores"][file])
     if json is not None:
-        _save_json(json, model, result, against, comparisons)
-    if plot is not None:
-        _save_scatter(plot, model, result)
+        from json import dumps
+
+        write_lines(json, [dumps(record, indent=2), "\n"])
     return 0
 
 
-def _scores(
-    task: str,
-    files: tuple[str, ...],
-    text_columns: tuple[str, str],
-    label_column: str | None,
-    model: str,
-    compute_dtype: str,
-    offline: bool,
-    options: dict[str, Any],
-) -> dict[str, Any]:
-    """Print and return the scores of each file by each similarity."""
-    from minisbert import SentenceEncoder
-    from minisbert.evaluation.binary_classification import evaluate_binary, read_labelled
-    from minisbert.evaluation.triplets import evaluate_triplets, read_triplets
+def _print_scores(title: str, scores: dict[str, dict[str, float]]) -> None:
+    print(title)
+    for name, values in scores.items():
+        # Thresholds are on the scale of the similarity.
+        cells = [f"{key} {value if 'threshold' in key else 100 * value:.4g}" for key, value in values.items()]
+        print(f"  {name:10} {'  '.join(cells)}")
 
-    # All files before the model: a mistake in the last one is known at once.
-    sets: list[Any] = [
-        read_triplets(file) if task == "triplets" else read_labelled(file, text_columns, label_column or "label")
-        for file in files
+
+def _as_record(model: str, result: "STSResult") -> dict[str, Any]:
+    scores = [
+        {**score._asdict(), "spearman": score.spearman._asdict(), "pearson": score.pearson._asdict()}
+        for score in result.scores
     ]
-    encoder = SentenceEncoder.load(model, compute_dtype=compute_dtype, offline=offline)
-    record: dict[str, Any] = {}
-    for file, data in zip(files, sets, strict=True):
-        if task == "triplets":
-            found = {name: {"accuracy": value} for name, value in evaluate_triplets(encoder, data, **options).items()}
-            print(f"{file}: {len(data.anchors)} triplets, accuracy x 100")
-        else:
-            found = {name: one._asdict() for name, one in evaluate_binary(encoder, data, **options).items()}
-            print(f"{file}: {len(data.labels)} pairs, x 100 but for thresholds")
-        for name, values in found.items():
-            # Thresholds are on the scale of the similarity.
-            cells = [f"{key} {value if 'threshold' in key else 100 * value:.4g}" for key, value in values.items()]
-            print(f"  {name:10} {'  '.join(cells)}")
-        record[file] = found
-    return record
-
-
-def _write_json(out: str, record: dict[str, Any]) -> None:
-    from json import dumps
-
-    with whole_file(Path(out)) as temporary:
-        temporary.write_text(dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-def _save_json(
-    out: str, model: str, result: "STSResult", against: str | None, comparisons: "tuple[STSComparison, ...]"
-) -> None:
-    record: dict[str, Any] = {
-        "model": model,
-        "confidence": result.confidence,
-        "scores": [
-            {**score._asdict(), "spearman": score.spearman._asdict(), "pearson": score.pearson._asdict()}
-            for score in result.scores
-        ],
-    }
-    if against is not None:
-        record["against"] = against
-        record["comparisons"] = [
-            {"name": one.name, "spearman_difference": one.difference._asdict(), "p_value": one.p_value}
-            for one in comparisons
-        ]
-    _write_json(out, record)
+    return {"model": model, "confidence": result.confidence, "scores": scores}
 
 
 def _save_scatter(out: str, model: str, result: "STSResult") -> None:
-    # The Agg canvas directly instead of pyplot: no window system is asked for, and no global state is left.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for part, similarities in zip(result.pairs, result.similarities, strict=True):
         axes.scatter(part.gold, similarities["cosine"], s=9, alpha=0.4, linewidths=0, label=Path(part.name).name)
@@ -183,5 +154,4 @@ def _save_scatter(out: str, model: str, result: "STSResult") -> None:
     axes.set_title(title, parse_math=False, fontsize="medium")
     if len(result.pairs) > 1:
         axes.legend(fontsize="small", markerscale=2)
-    with whole_file(Path(out)) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
+    save_figure(figure, out)

@@ -1,17 +1,16 @@
-"""`minisbert retrieval`: how well a model finds the documents that people judged relevant.
+"""`minisbert retrieval`: score a model on finding the documents that people judged relevant.
 
 minisbert retrieval all-MiniLM-L6-v2 cranfield --json scores.json
-minisbert retrieval all-MiniLM-L6-v2 cranfield --bm25          # BM25 alone and both fused, too
-minisbert retrieval all-MiniLM-L6-v2 cranfield --bm25 --rerank my-cross-encoder    # and each of them reranked
+minisbert retrieval all-MiniLM-L6-v2 cranfield --bm25          # also BM25 alone and both fused
+minisbert retrieval all-MiniLM-L6-v2 cranfield --bm25 --rerank my-cross-encoder    # and each of these reranked
 """
 
 import sys
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from minisbert.commands.outputs import check_output, whole_file
+from minisbert.commands.outputs import check_output, write_lines
 from minisbert.errors import InputError
 
 
@@ -37,13 +36,13 @@ def retrieval(
 
     Args:
         model: a folder, a known name, or a name on the hub.
-        folder: corpus.jsonl, queries.jsonl and qrels.tsv or qrels/SPLIT.tsv, as BEIR has them (each also .gz).
-        split: which of qrels/.
+        folder: corpus.jsonl, queries.jsonl and qrels.tsv or qrels/SPLIT.tsv in BEIR's layout (each also .gz).
+        split: which file of qrels/.
         similarity: by default the model's.
-        graded: nDCG by how relevant documents are, as BEIR's tables have it.
-        bm25: score BM25 too, and both by reciprocal rank fusion (bm25s must be installed).
-        rerank: a cross-encoder (a folder, or a name on the hub) that scores each query with what was found first.
-        candidates: how many of them; metrics that look further down, such as map@100, then see no more than these.
+        graded: nDCG by how relevant documents are, as in BEIR's tables.
+        bm25: also score BM25, and both by reciprocal rank fusion (needs bm25s).
+        rerank: a cross-encoder (a folder, or a name on the hub) that scores each query with the documents found first.
+        candidates: how many of these documents it scores; map@100 and the like then rank no more than these.
         compute_dtype: bfloat16 is faster where the hardware has it, and less exact.
         json: also write the scores here.
         offline: never open a socket.
@@ -59,10 +58,10 @@ def retrieval(
     from minisbert.search.fusion import Hybrid
     from minisbert.search.rerank import Reranked
 
-    # The collection, and what may not be installed, before any model: a mistake is known at once.
+    # The collection and the optional library come before any model, so that a mistake shows immediately.
     data = read_retrieval(folder, split)
     words = BM25(*data.texts_and_ids()) if bm25 else None
-    encoder = SentenceEncoder.load(model, compute_dtype=compute_dtype, offline=offline)
+    encoder = SentenceEncoder(model, compute_dtype=compute_dtype, offline=offline)
     reranker: Any = None if rerank is None else CrossEncoder(rerank, compute_dtype=compute_dtype, offline=offline)
     if reranker is not None and reranker.num_labels != 1:
         raise InputError(
@@ -76,10 +75,8 @@ def retrieval(
         # The logits: an activation keeps their order, but rounding could make ties.
         options: dict[str, Any] = {"activation_fn": "identity", "on_truncate": "ignore"}
         options["show_progress_bar"] = sys.stderr.isatty()
-        searchers |= {
-            f"{name}, then {rerank}": Reranked(searcher, reranker, candidates=candidates, **options)
-            for name, searcher in searchers.items()
-        }
+        for name, searcher in list(searchers.items()):
+            searchers[f"{name}, then {rerank}"] = Reranked(searcher, reranker, candidates=candidates, **options)
     record: dict[str, Any] = {"folder": folder, "split": split, "graded": graded, "scores": {}}
     for name, searcher in searchers.items():
         result = evaluate_rankings(data, rankings_of(searcher, data), graded=graded)
@@ -88,6 +85,5 @@ def retrieval(
     if json is not None:
         from json import dumps
 
-        with whole_file(Path(json)) as temporary:
-            temporary.write_text(dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_lines(json, [dumps(record, indent=2), "\n"])
     return 0

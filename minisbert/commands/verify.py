@@ -1,10 +1,10 @@
-"""`minisbert verify`: is a catalogued model the one it should be, and does minisbert compute it as others do?
+"""`minisbert verify`: check that a catalogued model has the right files and gives the right embeddings.
 
     minisbert verify all-mpnet-base-v2
 
-Three questions, each answered on a line: are the files the catalog's, to the byte; are the embeddings of five sentences
-those of sentence-transformers (goldens.py); are their cosines those that the Pinecone article prints (demo.py)? What
-cannot be asked, because nobody has recorded the answer, is said to be unverified.
+Three checks, one line each: every file has the catalog's digest; the embeddings of five sentences are those of
+sentence-transformers (goldens.py); their cosines are those printed in the Pinecone article (demo.py). A check without a
+recorded answer is reported as unverified.
 """
 
 from pathlib import Path
@@ -36,12 +36,12 @@ def verify(
 
     Example: minisbert verify all-MiniLM-L6-v2
 
-    The exit code is 0 if something was compared and all of it agreed; 1 if anything differs, or if there is nothing to
-    compare the model's numbers with.
+    The exit code is 0 if something was compared and everything agreed; 1 if anything differs, or if there is nothing to
+    compare the embeddings with.
 
     Args:
         name: a name of the catalog.
-        folder: a folder that should be this model, instead of fetching it.
+        folder: a folder to check as this model, instead of fetching it.
         offline: never open a socket.
     """
     from minisbert.download.catalog import MODELS, find
@@ -59,18 +59,18 @@ def verify(
 
     import numpy as np
 
-    from minisbert.sentence_encoder import SentenceEncoder
+    from minisbert import SentenceEncoder
 
-    embeddings = SentenceEncoder.load(path).encode(SENTENCES)
+    embeddings = SentenceEncoder(path).encode(SENTENCES)
     golden, table = GOLDENS.get(model.name), PUBLISHED.get(model.name)
     if golden is None:
-        print("goldens  unverified: nobody has recorded embeddings of this model (see minisbert/commands/goldens.py)")
+        print("goldens  unverified: no embeddings of this model are recorded (see minisbert/commands/goldens.py)")
     else:
         wrong += _report(
             "goldens", _from_golden(embeddings, golden), GOLDEN_TOLERANCE, "sentence-transformers' embeddings"
         )
     if table is None:
-        print("table    none: the article prints no similarities of this model")
+        print("table    none: the article has no similarities of this model")
     else:
         unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
         difference = max(abs(float(unit[i] @ unit[j]) - cosine) for (i, j), cosine in table.items())
@@ -78,15 +78,15 @@ def verify(
     if wrong:
         print(f"result   WRONG: {', '.join(wrong)}")
     elif golden is None and table is None:
-        print("result   unverified: it loads and computes, but there is nothing to compare its numbers with")
+        print("result   unverified: it loads and computes, but there is nothing to compare its embeddings with")
         return 1
     else:
-        print("result   verified" + ("" if model.verified else " by its numbers; its files are unverified"))
+        print("result   verified" + ("" if model.verified else " by its embeddings; its files are unverified"))
     return 1 if wrong else 0
 
 
 def _check_files(path: Path, model: "Model") -> list[str]:
-    """Every file's digest against the catalog's; what is wrong."""
+    """Compares every file's digest with the catalog's; returns ["files"] if one differs."""
     from minisbert.download.staging import problem_with
 
     if not model.verified:
@@ -103,7 +103,7 @@ def _check_files(path: Path, model: "Model") -> list[str]:
 
 
 def _from_golden(embeddings: "np.ndarray", golden: Golden) -> float:
-    """The largest difference in the recorded numbers, or, relative, in an embedding's length."""
+    """The largest absolute difference from the recorded numbers, or relative difference in an embedding's length."""
     import numpy as np
 
     expected, norms = np.array(golden.embeddings), np.array(golden.norms)
@@ -112,5 +112,5 @@ def _from_golden(embeddings: "np.ndarray", golden: Golden) -> float:
 
 
 def _report(what: str, difference: float, tolerance: float, from_what: str) -> list[str]:
-    print(f"{what:<8} {difference:.1e} apart from {from_what} (at most {tolerance:.0e} expected)")
+    print(f"{what:<8} {difference:.1e} from {from_what} (at most {tolerance:.0e} expected)")
     return [] if difference <= tolerance else [what]  # a NaN is wrong too

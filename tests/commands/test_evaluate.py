@@ -91,7 +91,7 @@ def test_labelled_pairs(run, tiny, tmp_path):
     result = run("evaluate", tiny, file, *words)
     assert result.code == 0, result.err
     assert result.out.startswith(
-        f"{file}: 4 pairs, x 100 but for thresholds\n  cosine     accuracy 100  accuracy_threshold 0."
+        f"{file}: 4 pairs, x 100 except thresholds\n  cosine     accuracy 100  accuracy_threshold 0."
     )
     scores = json.loads(out.read_text())["scores"][str(file)]["euclidean"]
     assert scores["f1"] == scores["average_precision"] == scores["matthews"] == 1 and scores["f1_threshold"] < 0
@@ -100,9 +100,9 @@ def test_labelled_pairs(run, tiny, tmp_path):
 def test_mistakes_of_the_other_tasks(run, files, tmp_path):
     for words, message in [
         ((files[0], "--task", "triplets"), "exactly one named 'anchor'"),
-        ((files[0], "--task", "pairs"), "exactly one named 'label'"),
-        ((files[0], "--task", "pairs", "--score-column", "score"), "Expected 0 or 1"),
-        ((files[0], "--task", "pairs", "--plot", tmp_path / "plot.png"), "--against and --plot belong to --task sts"),
+        ((files[0], "--task", "binary"), "exactly one named 'label'"),
+        ((files[0], "--task", "binary", "--score-column", "score"), "Expected 0 or 1"),
+        ((files[0], "--task", "binary", "--plot", tmp_path / "plot.png"), "--against and --plot belong to --task sts"),
         ((files[0], "--task", "pairs", "--against", "other"), "--against and --plot belong to --task sts"),
     ]:
         result = run("evaluate", "no-such-model", *words)

@@ -63,13 +63,13 @@ def test_a_model_from_the_hub_is_verified(hub, run, monkeypatch):
     result = run("verify", "tiny")
     assert (result.code, last_line(result)) == (0, "result   verified")
     assert f"files    all {len(hub.files)} as catalogued, by sha256" in result.out
-    assert " apart from sentence-transformers' embeddings (at most 2e-06 expected)" in result.out
+    assert " from sentence-transformers' embeddings (at most 2e-06 expected)" in result.out
 
 
 def test_without_digests_the_files_are_said_to_be_unverified(hub, run, monkeypatch):
     known_as("tiny", monkeypatch, digests=False)
     result = run("verify", "tiny")
-    assert (result.code, last_line(result)) == (0, "result   verified by its numbers; its files are unverified")
+    assert (result.code, last_line(result)) == (0, "result   verified by its embeddings; its files are unverified")
     monkeypatch.delitem(GOLDENS, "tiny")
     result = run("verify", "tiny")
     assert result.code == 1
@@ -86,7 +86,7 @@ def test_the_articles_table_is_compared(run, monkeypatch):
     monkeypatch.setitem(PUBLISHED, "tiny", table | {(4, 3): table[4, 3] + 2e-6})
     result = run("verify", "tiny", "--folder", TINY)
     assert (result.code, last_line(result)) == (1, "result   WRONG: table")
-    assert "table    2.0e-06 apart from the article's similarities (at most 1e-06 expected)" in result.out
+    assert "table    2.0e-06 from the article's similarities (at most 1e-06 expected)" in result.out
 
 
 @pytest.mark.parametrize("place", [(0, 0), (4, 7)])
