@@ -176,7 +176,7 @@ assert abs(cross_tokens / bi_tokens / (n - 1) - 1) < 0.1
 # ## Cost, measured
 #
 # On this machine, now: 400 sentences embedded, and the cross-encoder's rate on 64 pairs. Its time for all pairs is
-# extrapolated; a pair takes as long whatever the others are. (`minisbert headline` does the same with more patience.)
+# extrapolated; a pair takes as long whatever the others are. (`minisbert pairwise-cost` does the same with more patience.)
 
 # %%
 few = measure(bi_encoder, texts[:400], predict=cross_encoder.predict, sample=64, show_progress_bar=False)

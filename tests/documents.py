@@ -85,7 +85,8 @@ def ladder() -> list[str]:
 
 def flags_of(command: str) -> set[str]:
     """The flags that `minisbert COMMAND` has."""
-    function = getattr(import_module(f"minisbert.commands.{command}"), command)
+    name = command.replace("-", "_")
+    function = getattr(import_module(f"minisbert.commands.{name}"), name)
     return {f"--{name.replace('_', '-')}" for name in inspect.signature(function).parameters}
 
 

@@ -3,9 +3,9 @@
     minisbert demo
     minisbert encode sentences.txt --model all-mpnet-base-v2 --out embeddings.npy
 
-A command is a function of its file with the command's name; its signature and docstring are its flags and its help
-(tyro reads them). Only the file of the command that is called is imported, and the files import jax, NumPy and the
-like inside their functions, so that help and mistakes are answered at once.
+A command is a function named like its file; tyro makes its flags and its help from its signature and docstring. Only the file
+of the command that is called is imported, and heavy libraries (jax, NumPy) are imported inside the functions, so that help and
+mistakes are answered quickly.
 """
 
 import os
@@ -16,27 +16,28 @@ from importlib import import_module
 from minisbert import __version__
 from minisbert.errors import InputError, MinisbertError
 
-# command -> its purpose, the first line of the function's docstring (a test holds the two together)
+# command -> its purpose, the first line of the function's docstring (a test compares the two)
 COMMANDS = {
     "demo": "Compare five sentences, beside the published similarities of the model.",
     "encode": "Embed the sentences of a file.",
-    "similarity": "Score how alike sentences are.",
+    "similarity": "Score how similar sentences are.",
     "inspect": "Show every setting of a model and which file it comes from.",
     "download": "Fetch models into the cache, and print where they are.",
     "verify": "Check a catalogued model: its files, its embeddings, the article's table.",
     "train": "Train a model on sentence pairs, triplets or scored pairs.",
     "evaluate": "Score a model on pairs of sentences that people have scored.",
-    "search": "Find the texts that are most like a query.",
+    "search": "Find the texts that are most similar to a query.",
     "retrieval": "Score a model on finding the relevant documents of a collection.",
     "explain": "Show which pairs of tokens a similarity comes from.",
     "mine": "Find pairs of sentences that belong together, or hard negatives for training.",
     "cluster": "Group the sentences of a file by what they are about.",
-    "headline": "Time SBERT's headline: the most similar pair of 10,000 sentences.",
-    "tune": "Measure how many tokens are best computed at once here, and keep it.",
-    "bench": "Race minisbert against the other libraries that are installed.",
+    "pairwise-cost": "Time the search for the most similar pair of 10,000 sentences, as in the SBERT paper.",
+    "tune": "Measure which number of tokens per batch is fastest on this machine, and save it.",
     "export": "Export a model as a StableHLO program that runs without its code.",
     "convert": "Convert a model's weights to minisbert's own names, or back.",
 }
+
+ALIASES = {"headline": "pairwise-cost"}  # former names
 
 # Exit codes: 0 done, 1 a comparison failed, 2 a mistake in the call or its files; and the shell's for two signals.
 MISTAKE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
@@ -56,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     if argv is None:
         argv = sys.argv[1:]
         for stream in (sys.stdout, sys.stderr):
-            # A terminal that cannot show a character shows its number instead of a traceback.
+            # A character that the terminal cannot show is printed as its number.
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
     try:
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # The reader has left (`minisbert inspect ... | head`). What is still buffered goes nowhere, quietly.
+        # The reader has left (`minisbert inspect ... | head`): what is still buffered is dropped quietly.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except KeyboardInterrupt:
@@ -72,11 +73,11 @@ def main(argv: list[str] | None = None) -> int:
         print("minisbert: interrupted", file=sys.stderr)
         return INTERRUPTED
     except (MinisbertError, OSError) as error:
-        # A failed print names no file: it was stdout, on a full disk say.
-        told: object = error
+        # An error without a file name comes from a failed print: stdout is on a full disk, for example.
+        message: object = error
         if not isinstance(error, MinisbertError) and error.filename is None:
-            told = f"stdout: cannot be written ({error.strerror or error}). Make room."
-        print(f"minisbert: error: {told}", file=sys.stderr)
+            message = f"stdout: cannot be written ({error.strerror or error}). Make room."
+        print(f"minisbert: error: {message}", file=sys.stderr)
         return MISTAKE
 
 
@@ -88,12 +89,14 @@ def _run(argv: list[str]) -> int:
     if name == "--version":
         print(f"minisbert {__version__}")
         return 0
+    name = ALIASES.get(name, name)
     if name not in COMMANDS:
-        raise InputError(f"{name!r} is no command. Expected one of {', '.join(COMMANDS)}; see `minisbert --help`.")
+        raise InputError(f"{name!r} is not a command. Expected one of {', '.join(COMMANDS)}; see `minisbert --help`.")
 
     import tyro
 
-    command = getattr(import_module(f"minisbert.commands.{name}"), name)
+    function = name.replace("-", "_")
+    command = getattr(import_module(f"minisbert.commands.{function}"), function)
     try:
         return tyro.cli(
             command,
@@ -106,7 +109,7 @@ def _run(argv: list[str]) -> int:
 
 
 def _help() -> str:
-    commands = "\n".join(f"  {name:<12}{purpose}" for name, purpose in COMMANDS.items())
+    commands = "\n".join(f"  {name:<15}{purpose}" for name, purpose in COMMANDS.items())
     return (
         "usage: minisbert COMMAND ...\n\nSentence-BERT: sentences to embeddings that can be compared.\n\n"
         f"commands:\n{commands}\n\n"

@@ -1,64 +1,36 @@
-"""A map of clustered sentences: a picture, or one page of HTML whose points show their sentence.
+"""A map of clustered sentences: a picture, or an HTML page whose points show their sentence under the mouse.
 
 save_map("map.png", points_M2, labels_M, texts, names)
-save_map("map.html", points_M2, labels_M, texts, names)      # no network: drawing, script and text are in the page
+save_map("map.html", points_M2, labels_M, texts, names)      # works without a network: drawing, script and texts are inside
 
-Clusters differ by colour (Okabe & Ito's, which stay apart with every kind of colour blindness) and, after seven, by shape;
-after 21 they are grey.
-Sentences come from strangers: in the page they are escaped, and its policy forbids it to load anything.
+Clusters differ by colour (Okabe and Ito's palette, distinguishable with every kind of colour blindness) and, after seven, by
+shape; after 21 they are grey. The page is cluster_map.html. Sentences are untrusted: they are escaped, and the page's policy
+forbids it to load anything.
 """
 
 import html
 import textwrap
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from string import Template
 from typing import TYPE_CHECKING
 
-from minisbert.commands.outputs import whole_file
+from minisbert.commands.outputs import save_figure, write_lines
 
 if TYPE_CHECKING:
     import numpy as np
 
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000"]
-# matplotlib's marker, and the same as a path around 0, 0
+# matplotlib's marker, and the same as an SVG path around 0, 0
 SHAPES = [
     ("o", "M-4,0a4,4 0 1,0 8,0a4,4 0 1,0 -8,0"),
     ("s", "M-3.5,-3.5h7v7h-7z"),
     ("^", "M0,-4.5l4.5,8h-9z"),
 ]
-SMALLER = ("#BBBBBB", "o", SHAPES[0][1])
+SMALLER = ("#BBBBBB", *SHAPES[0])
 NOISE = ("#777777", "x", "M-3,-3l6,6M-3,3l6,-6")
-# The largest clusters have a look and a line of the legend of their own; more looks than this nobody tells apart.
-IN_LEGEND = 21
-
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<style>
-body {{ font: 15px sans-serif; margin: 1em; color: #111; background: #fff }}
-main {{ display: flex; flex-wrap: wrap; gap: 1em }}
-svg {{ border: 1px solid #ccc; width: min(100%, 900px); height: auto }}
-path {{ stroke-width: 1.2; opacity: .75 }} path:hover {{ opacity: 1; stroke: #000 }}
-#tip {{ position: fixed; max-width: 26em; padding: .4em .6em; background: #fff; border: 1px solid #111; display: none;
-  pointer-events: none; overflow-wrap: anywhere }}
-li {{ list-style: none; margin: .2em 0 }} li svg {{ border: 0; width: 1em; height: 1em }}
-</style></head><body><h1>{title}</h1><main>
-<svg id="map" viewBox="0 0 900 640" role="img" aria-label="{title}">
-{points}
-</svg><ul>{legend}</ul></main><div id="tip"></div>
-<script>
-const tip = document.getElementById("tip"), map = document.getElementById("map");
-map.addEventListener("mousemove", event => {{
-  const text = event.target.dataset.text;
-  tip.style.display = text === undefined ? "none" : "block";
-  tip.textContent = text || "";
-  tip.style.left = Math.min(event.clientX + 12, innerWidth - 340) + "px";
-  tip.style.top = event.clientY + 12 + "px";
-}});
-map.addEventListener("mouseleave", () => tip.style.display = "none");
-</script></body></html>
-"""
+# The largest clusters have a look and a line in the legend; more looks cannot be distinguished.
+IN_LEGEND = len(COLOURS) * len(SHAPES)
 
 
 def save_map(
@@ -74,19 +46,17 @@ def save_map(
 
     Args:
         out: a .png or .html file; appears whole or not at all.
-        points_M2: places.
+        points_M2: coordinates.
         labels_M: cluster numbers, -1 for none.
         texts: the sentences.
-        names: what each cluster is called.
+        names: of the clusters.
         title: above the map.
 
     Raises:
         WriteError: the file cannot be written.
     """
     if Path(out).suffix.lower() == ".html":
-        page = _page(points_M2, labels_M, texts, names, title)
-        with whole_file(Path(out)) as temporary:
-            temporary.write_text(page, encoding="utf-8")
+        write_lines(out, [_page(points_M2, labels_M, texts, names, title)])
     else:
         _picture(out, points_M2, labels_M, names, title)
 
@@ -107,7 +77,7 @@ def look(cluster: int) -> tuple[str, str, str]:
 
 
 def _entries(labels_M: "np.ndarray", names: Sequence[str]) -> list[tuple[int, str]]:
-    """The legend: the first clusters with their sizes, and in one line what it leaves out."""
+    """The legend: the largest clusters with their sizes, and one line for all others."""
     clusters = range(len(names))
     entries = [(c, f"{c}: {names[c]} ({int((labels_M == c).sum())})") for c in clusters[:IN_LEGEND]]
     rest = clusters[IN_LEGEND:]
@@ -119,13 +89,10 @@ def _entries(labels_M: "np.ndarray", names: Sequence[str]) -> list[tuple[int, st
 
 
 def _picture(out: str, points_M2: "np.ndarray", labels_M: "np.ndarray", names: Sequence[str], title: str) -> None:
-    # The Agg canvas directly instead of pyplot: no window system is asked for, and no global state is left.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     figure = Figure(figsize=(12, 7), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for cluster in sorted(set(labels_M.tolist()), reverse=True):  # the grey ones first, under the others
         colour, marker, _ = look(cluster)
@@ -135,7 +102,7 @@ def _picture(out: str, points_M2: "np.ndarray", labels_M: "np.ndarray", names: S
     for cluster, text in _entries(labels_M, names):
         colour, marker, _ = look(cluster)
         handles.append(Line2D([], [], linestyle="", color=colour, marker=marker))
-        # A dollar sign would begin a formula.
+        # A dollar sign would start a formula.
         labels.append(textwrap.shorten(text, 48, placeholder=" …").replace("$", r"\$"))
     if handles:
         figure.legend(handles, labels, loc="outside right upper", fontsize="small", frameon=False)
@@ -144,9 +111,7 @@ def _picture(out: str, points_M2: "np.ndarray", labels_M: "np.ndarray", names: S
     axes.set_xlabel("first principal component")
     axes.set_ylabel("second")
     axes.set_title(textwrap.shorten(title, 90), parse_math=False)
-    with whole_file(Path(out)) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")
-        figure.savefig(temporary, format="png", dpi=150)
+    save_figure(figure, out)
 
 
 def _page(
@@ -165,7 +130,8 @@ def _page(
     legend = []
     for cluster, text in _entries(labels_M, names):
         legend.append(f'<li><svg viewBox="-6 -6 12 12"><path {_drawn(cluster)}/></svg> {_escaped(text)}</li>')
-    return PAGE.format(title=_escaped(title), points="\n".join(points), legend="\n".join(legend))
+    page = Template(Path(__file__).with_name("cluster_map.html").read_text(encoding="utf-8"))
+    return page.substitute(title=_escaped(title), points="\n".join(points), legend="\n".join(legend))
 
 
 def _drawn(cluster: int) -> str:
@@ -174,5 +140,5 @@ def _drawn(cluster: int) -> str:
 
 
 def _escaped(text: str) -> str:
-    # Control characters are not allowed in HTML, escaped or not.
+    # HTML forbids control characters, escaped or not.
     return html.escape("".join(c if c >= " " and c != "\x7f" else " " for c in text), quote=True)

@@ -8,9 +8,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from minisbert.commands.mine import printable
 from minisbert.commands.outputs import check_output
-from minisbert.commands.tables import columns
+from minisbert.commands.tables import columns, printable
 from minisbert.errors import InputError
 
 

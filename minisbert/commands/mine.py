@@ -1,4 +1,4 @@
-"""`minisbert mine`: pairs that belong together, found among all pairs of sentences.
+"""`minisbert mine`: paraphrases, near-duplicates, translations and hard negatives, found among all pairs of sentences.
 
 minisbert mine sentences.txt --model all-MiniLM-L6-v2 --top 20                     # the most similar pairs
 minisbert mine sentences.txt --model all-MiniLM-L6-v2 --threshold 0.95             # near-duplicates
@@ -8,41 +8,55 @@ minisbert mine pairs.tsv --negatives triplets.tsv --number 3 --relative-margin 0
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from minisbert.commands.outputs import STANDARD, check_output, whole_file
+from minisbert.commands.flags import (
+    Column,
+    ComputeDtype,
+    File,
+    Model,
+    N,
+    Name,
+    Offline,
+    OptionalFile,
+    OptionalN,
+    Score,
+)
+from minisbert.commands.outputs import STANDARD, check_output, write_lines
+from minisbert.commands.tables import printable
 from minisbert.data.columns import Sentences, read_sentences
 from minisbert.errors import DataError, InputError
 
 if TYPE_CHECKING:
     from minisbert.mining.paraphrases import Pairs
+    from minisbert.sentence_encoder import SentenceEncoder
 
 
 def mine(
-    file: Annotated[Positional[str], arg(metavar="FILE")],
+    file: Positional[File],
     *,
-    model: Annotated[str, arg(metavar="MODEL")],
-    top: Annotated[int | None, arg(metavar="N")] = None,
-    threshold: Annotated[float | None, arg(metavar="SCORE")] = None,
-    with_file: Annotated[str | None, arg(metavar="FILE")] = None,
+    model: Model,
+    top: OptionalN = None,
+    threshold: Score = None,
+    with_file: OptionalFile = None,
     neighbours: Annotated[int, arg(metavar="K")] = 4,
     json: bool = False,
-    column: Annotated[str, arg(metavar="NAME")] = "text",
-    negatives: Annotated[str | None, arg(metavar="FILE")] = None,
-    anchor: Annotated[str, arg(metavar="NAME")] = "anchor",
-    positive: Annotated[str, arg(metavar="NAME")] = "positive",
-    number: Annotated[int, arg(metavar="N")] = 1,
-    range_min: Annotated[int, arg(metavar="N")] = 0,
-    range_max: Annotated[int | None, arg(metavar="N")] = None,
-    max_score: Annotated[float | None, arg(metavar="SCORE")] = None,
-    min_score: Annotated[float | None, arg(metavar="SCORE")] = None,
-    absolute_margin: Annotated[float | None, arg(metavar="SCORE")] = None,
+    column: Column = "text",
+    negatives: OptionalFile = None,
+    anchor: Name = "anchor",
+    positive: Name = "positive",
+    number: N = 1,
+    range_min: N = 0,
+    range_max: OptionalN = None,
+    max_score: Score = None,
+    min_score: Score = None,
+    absolute_margin: Score = None,
     relative_margin: Annotated[float | None, arg(metavar="SHARE")] = None,
     cross_encoder: Annotated[str | None, arg(metavar="MODEL")] = None,
-    compute_dtype: Literal["float32", "bfloat16"] = "float32",
-    offline: bool = False,
+    compute_dtype: ComputeDtype = "float32",
+    offline: Offline = False,
 ) -> int:
     """Find pairs of sentences that belong together, or hard negatives for training.
 
@@ -52,105 +66,108 @@ def mine(
     Example: minisbert mine sentences.txt --model all-MiniLM-L6-v2 --top 20
 
     Args:
-        file: the sentences: .txt (one a line), .jsonl, .tsv (each also .gz), .parquet.
-        model: a folder, a known name, or a name on the hub.
+        file: the sentences: .txt (one per line), .jsonl, .tsv (each also .gz), .parquet.
         top: pairs to print, by default 10.
         threshold: instead, all pairs with at least this cosine (with --with-file: this margin score).
-        with_file: pairs of a sentence of FILE and one of this file, such as translations, by margin score.
+        with_file: pair each sentence of FILE with one of this file, such as its translation, by margin score.
         neighbours: of each sentence, for the margin score.
-        json: print an object a line instead.
-        column: which key or column of jsonl, tsv or parquet holds the sentence.
+        json: print one object per line instead.
         negatives: FILE holds pairs; write them with hard negatives to this .tsv or .jsonl, for `minisbert train`.
-        anchor: which column of the pairs holds the anchor.
-        positive: which column holds the positive.
-        number: negatives for each pair; pairs with fewer are left out.
-        range_min: how many of the hardest negatives are skipped.
-        range_max: how many of the hardest are looked at.
-        max_score: negatives score at most this.
-        min_score: negatives score at least this.
+        anchor: the column of the pairs that holds the anchor.
+        positive: the column that holds the positive.
+        number: negatives per pair.
+        range_min: skip this many of the hardest.
+        range_max: look at this many of the hardest.
+        max_score: leave out negatives that score higher.
+        min_score: leave out negatives that score lower.
         absolute_margin: negatives score at least this much less than the positive.
-        relative_margin: the same as a share of the positive's score.
-        cross_encoder: a model that scores candidates and positives anew.
-        compute_dtype: bfloat16 is faster where the hardware has it, and less exact.
-        offline: never open a socket.
+        relative_margin: the same as a share of the positive's score, such as 0.05.
+        cross_encoder: score the candidates with this cross-encoder.
     """
     if negatives is not None:
         if top is not None or threshold is not None or with_file is not None or json:
             raise InputError("--negatives goes with none of --top, --threshold, --with-file, --json. Do one at a time.")
         check_output(negatives, (".tsv", ".jsonl"), source=file)
         check_columns(file)
-        asked, answers = read_sentences(file, anchor), read_sentences(file, positive)
-        for name, side in ((anchor, asked), (positive, answers)):
-            if not side.texts:
-                raise DataError(f"{file}: no rows. Expected pairs.")
-            for row, text in enumerate(side.texts):
-                if not text.strip():
-                    raise DataError(f"{side.place(row)}: {name!r} is empty. Expected text; remove the row.")
+        anchors, positives = (_filled_column(file, name) for name in (anchor, positive))
     else:
         if top is not None and (threshold is not None or top < 1):
-            raise InputError("expected --top, at least 1, or --threshold. Say how many pairs, or how alike.")
+            raise InputError(
+                "expected --top, at least 1, or --threshold. Give the number of pairs, or their similarity."
+            )
         if file == with_file == STANDARD:
             raise InputError("stdin is named twice. Expected a file for one side.")
-        asked = read_sentences(file, column)
-        answers = read_sentences(with_file, column) if with_file is not None else asked
+        sides = [read_sentences(one, column) for one in (file, with_file) if one is not None]
 
     from minisbert import SentenceEncoder
-    from minisbert.mining.hard_negatives import hard_negatives, triplet_lines
-    from minisbert.mining.paraphrases import best_pairs, bitext_pairs, pairs_above
 
     encoder = SentenceEncoder.load(model, compute_dtype=compute_dtype, offline=offline)
-    on_terminal = sys.stderr.isatty()
-    if negatives is not None:
-        rescore = None
-        if cross_encoder is not None:
-            from minisbert.cross_encoder.encoder import CrossEncoder
-
-            rescore = CrossEncoder(cross_encoder, compute_dtype=compute_dtype, offline=offline).predict
-        mined = hard_negatives(
-            encoder,
-            asked.texts,
-            answers.texts,
-            number=number,
-            range_min=range_min,
-            range_max=range_max,
-            max_score=max_score,
-            min_score=min_score,
-            absolute_margin=absolute_margin,
-            relative_margin=relative_margin,
-            rescore=rescore,
-            show_progress_bar=on_terminal,
-        )
-        if not mined.rows:
-            raise InputError(
-                f"no pair has {number} negative(s) that fit. Expected some; lower --number or the margins, or raise "
-                "--range-max."
-            )
-        with whole_file(Path(negatives)) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as out:
-            out.writelines(triplet_lines(mined.rows, Path(negatives).suffix.lower()))
-        print(f"{len(mined.rows)} rows in {negatives}; {mined.left_out} pairs had too few negatives")
+    if negatives is None:
+        _print(_pairs(encoder, sides, top, threshold, neighbours), sides, json)
         return 0
 
-    # Blank lines are no sentences; the numbers stay those of the file.
-    sides = [[row for row, text in enumerate(side.texts) if text.strip()] for side in (asked, answers)]
-    first = encoder.encode([asked.texts[row] for row in sides[0]], show_progress_bar=on_terminal)
-    if with_file is not None:
-        second = encoder.encode([answers.texts[row] for row in sides[1]], show_progress_bar=on_terminal)
-        found = bitext_pairs(first, second, neighbours=neighbours, threshold=threshold)
-        found = type(found)(*(part[: top or len(part)] for part in found))
-    elif threshold is not None:
-        found = pairs_above(first, threshold)
-    else:
-        found = best_pairs(first, top or 10)
-    _print(found, asked, answers, sides, json)
+    from minisbert.mining.hard_negatives import hard_negatives, triplet_lines
+
+    rescore = None
+    if cross_encoder is not None:
+        from minisbert import CrossEncoder
+
+        rescore = CrossEncoder(cross_encoder, compute_dtype=compute_dtype, offline=offline).predict
+    limits = {"max_score": max_score, "min_score": min_score}
+    limits |= {"absolute_margin": absolute_margin, "relative_margin": relative_margin}
+    choice: dict[str, Any] = {"number": number, "range_min": range_min, "range_max": range_max, **limits}
+    mined = hard_negatives(
+        encoder, anchors, positives, rescore=rescore, show_progress_bar=sys.stderr.isatty(), **choice
+    )
+    if not mined.rows:
+        raise InputError(
+            f"no pair has {number} negative(s) that fit. Expected some; lower --number or the margins, or raise --range-max."
+        )
+    write_lines(negatives, triplet_lines(mined.rows, Path(negatives).suffix.lower()))
+    print(f"{len(mined.rows)} rows in {negatives}; {mined.left_out} pairs had too few negatives")
     return 0
 
 
-def _print(found: "Pairs", one: Sentences, other: Sentences, sides: list[list[int]], as_json: bool) -> None:
+def _filled_column(file: str, name: str) -> list[str]:
+    column = read_sentences(file, name)
+    if not column.texts:
+        raise DataError(f"{file}: no rows. Expected pairs.")
+    for row, text in enumerate(column.texts):
+        if not text.strip():
+            raise DataError(f"{column.place(row)}: {name!r} is empty. Expected text; remove the row.")
+    return column.texts
+
+
+def _pairs(
+    encoder: "SentenceEncoder", sides: list[Sentences], top: int | None, threshold: float | None, neighbours: int
+) -> "Pairs":
+    """The pairs found, by the rows of the files."""
+    from minisbert.mining.paraphrases import Pairs, best_pairs, bitext_pairs, pairs_above
+
+    # Blank lines are not sentences.
+    rows = [[row for row, text in enumerate(side.texts) if text.strip()] for side in sides]
+    vectors = [
+        encoder.encode([side.texts[row] for row in some], show_progress_bar=sys.stderr.isatty())
+        for side, some in zip(sides, rows, strict=True)
+    ]
+    if len(sides) == 2:
+        found = bitext_pairs(*vectors, neighbours=neighbours, threshold=threshold)
+        found = Pairs(*(part[: top or len(part)] for part in found))
+    elif threshold is not None:
+        found = pairs_above(vectors[0], threshold)
+    else:
+        found = best_pairs(vectors[0], top or 10)
+    for one in (0, 1):
+        found.rows_K2[:, one] = [rows[one % len(rows)][row] for row in found.rows_K2[:, one]]
+    return found
+
+
+def _print(found: "Pairs", sides: list[Sentences], as_json: bool) -> None:
     from json import dumps
 
-    for score, (a, b) in zip(found.scores_K.tolist(), found.rows_K2.tolist(), strict=True):
-        i, j = sides[0][a], sides[1][b]
-        lines, texts = [one.first + i, other.first + j], [one.texts[i], other.texts[j]]
+    a, b = sides[0], sides[-1]
+    for score, (i, j) in zip(found.scores_K.tolist(), found.rows_K2.tolist(), strict=True):
+        lines, texts = [a.first + i, b.first + j], [a.texts[i], b.texts[j]]
         if as_json:
             print(dumps({"score": score, "lines": lines, "texts": texts}, ensure_ascii=False))
         else:
@@ -158,20 +175,6 @@ def _print(found: "Pairs", one: Sentences, other: Sentences, sides: list[list[in
 
 
 def check_columns(file: str) -> None:
-    """Refuse a kind of file that has no columns to choose from.
-
-    Raises:
-        InputError: plain text, or stdin.
-    """
+    """Raises InputError for plain text and stdin, which have no columns to choose from."""
     if file == STANDARD or file.lower().removesuffix(".gz").endswith(".txt"):
         raise InputError(f"{file}: plain text has one column. Expected .tsv, .jsonl (or these with .gz) or .parquet.")
-
-
-def printable(text: str) -> str:
-    """A stranger's sentence for a terminal: control characters, which could steer it, become spaces.
-
-    Example:
-        >>> printable("red\\x1b[31m\\ttext")
-        'red [31m text'
-    """
-    return "".join(c if c.isprintable() or c == "\u200d" else " " for c in text)

@@ -1,18 +1,19 @@
-"""Files that commands write: checked before the work, whole or not at all after it.
+"""Files that commands write: checked before the work, written whole or not at all after it.
 
     check_output("talk.npy", (".npy", ".jsonl", ".parquet", "-"))                    # before anything is computed
     write_embeddings("talk.npy", [(texts, embeddings)], rows=len(texts))
 
-Embeddings go into .npy (an array, a row a sentence), .jsonl ({"text": ..., "embedding": [...]} a line), .parquet (the
-same two columns, fixed-size lists), or "-", which is jsonl on stdout.
+Embeddings go into .npy (one row per sentence), .jsonl (one {"text": ..., "embedding": [...]} per line), .parquet (the same two
+columns, fixed-size lists), or "-", which is jsonl on stdout.
 """
 
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minisbert.atomic_write import whole_file
 from minisbert.data.columnar import parquet_library
@@ -56,39 +57,49 @@ def check_output(out: str, kinds: Collection[str], *, source: str = "") -> None:
         raise DataError(f"{out}: the folder {path.parent} is not writable. Choose another name.")
 
 
+def write_lines(out: str, lines: Iterable[str]) -> None:
+    """Write lines of UTF-8 text. Raises WriteError: the file cannot be written."""
+    with whole_file(Path(out)) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(lines)
+
+
+def save_figure(figure: Any, out: str, **options: Any) -> None:
+    """Write a matplotlib Figure as PNG, without pyplot and its window system. Raises WriteError, as `write_lines`."""
+    with whole_file(Path(out)) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # drawn as a box
+        figure.savefig(temporary, format="png", dpi=150, **options)
+
+
 def write_embeddings(out: str, parts: Iterable["Part"], rows: int) -> None:
-    """Write embeddings as they come; only one part is in memory.
+    """Write embeddings part by part; one part is in memory.
 
     Args:
         out: a path that `check_output` has passed, or "-" for jsonl on stdout.
         parts: sentences and their embeddings, in order; at least one part, which may have no rows.
-        rows: how many there are in all.
+        rows: their total number.
     """
     if out == STANDARD:
-        for texts, embeddings in parts:
-            sys.stdout.buffer.writelines(_json_lines(texts, embeddings))
+        _write_jsonl(sys.stdout.buffer, parts, rows)
         sys.stdout.buffer.flush()
         return
-    with whole_file(Path(out)) as temporary:
-        WRITERS[Path(out).suffix.lower()](temporary, parts, rows)
+    with whole_file(Path(out)) as temporary, temporary.open("wb") as file:
+        WRITERS[Path(out).suffix.lower()](file, parts, rows)
 
 
-def _write_npy(path: Path, parts: Iterable["Part"], rows: int) -> None:
+def _write_npy(file: Any, parts: Iterable["Part"], rows: int) -> None:
     import numpy as np
 
-    with path.open("wb") as file:
-        for _, embeddings in parts:
-            if file.tell() == 0:
-                descr = np.lib.format.dtype_to_descr(embeddings.dtype)
-                header = {"descr": descr, "fortran_order": False, "shape": (rows, embeddings.shape[1])}
-                np.lib.format.write_array_header_1_0(file, header)
-            file.write(embeddings.tobytes())
+    for _, embeddings in parts:
+        if file.tell() == 0:
+            descr = np.lib.format.dtype_to_descr(embeddings.dtype)
+            header = {"descr": descr, "fortran_order": False, "shape": (rows, embeddings.shape[1])}
+            np.lib.format.write_array_header_1_0(file, header)
+        file.write(embeddings.tobytes())
 
 
-def _write_jsonl(path: Path, parts: Iterable["Part"], rows: int) -> None:
-    with path.open("wb") as file:
-        for texts, embeddings in parts:
-            file.writelines(_json_lines(texts, embeddings))
+def _write_jsonl(file: Any, parts: Iterable["Part"], rows: int) -> None:
+    for texts, embeddings in parts:
+        file.writelines(_json_lines(texts, embeddings))
 
 
 def _json_lines(texts: list[str], embeddings: "np.ndarray") -> Iterator[bytes]:
@@ -98,7 +109,7 @@ def _json_lines(texts: list[str], embeddings: "np.ndarray") -> Iterator[bytes]:
         yield f'{{"text": {json.dumps(text, ensure_ascii=False)}, "embedding": [{numbers}]}}\n'.encode()
 
 
-def _write_parquet(path: Path, parts: Iterable["Part"], rows: int) -> None:
+def _write_parquet(file: Any, parts: Iterable["Part"], rows: int) -> None:
     import pyarrow
 
     parquet = parquet_library()
@@ -108,14 +119,14 @@ def _write_parquet(path: Path, parts: Iterable["Part"], rows: int) -> None:
             values = pyarrow.array(embeddings.ravel())
             lists = pyarrow.FixedSizeListArray.from_arrays(values, embeddings.shape[1])
             table = pyarrow.table({"text": pyarrow.array(texts, pyarrow.string()), "embedding": lists})
-            writer = writer or parquet.ParquetWriter(path, table.schema)
+            writer = writer or parquet.ParquetWriter(file, table.schema)
             writer.write_table(table)
     finally:
         if writer:
             writer.close()
 
 
-WRITERS: dict[str, Callable[[Path, Iterable["Part"], int], None]] = {
+WRITERS: dict[str, Callable[[Any, Iterable["Part"], int], None]] = {
     ".npy": _write_npy,
     ".jsonl": _write_jsonl,
     ".parquet": _write_parquet,

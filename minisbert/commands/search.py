@@ -1,8 +1,8 @@
-"""`minisbert search`: find the lines of a file that are about the same thing as a query.
+"""`minisbert search`: the lines of a file that are most similar to a query.
 
 minisbert search "who eats?" --corpus sentences.txt --model all-MiniLM-L6-v2
 minisbert search --corpus sentences.txt --model all-MiniLM-L6-v2 --save-index sentences.index --queries queries.txt
-minisbert search --index sentences.index --model all-MiniLM-L6-v2                  # asks for queries, line by line
+minisbert search --index sentences.index --model all-MiniLM-L6-v2                  # reads queries from the terminal
 """
 
 import sys
@@ -11,63 +11,60 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from minisbert.commands.flags import Column, ComputeDtype, Model, N, Offline, OptionalFile
 from minisbert.commands.outputs import STANDARD
-from minisbert.data.columns import read_sentences
+from minisbert.data.columns import Sentences, read_sentences
 from minisbert.errors import DataError, InputError
 
 if TYPE_CHECKING:
-    from minisbert.search.index import Hit, Index
+    from minisbert.search.index import Index
+    from minisbert.search.searcher import Hit
 
-# Queries embedded and answered at a time, so that a long file is answered as it is read.
-PART = 1024
+PART = 1024  # queries answered at a time, so that a long file is answered as it is read
 
 
 def search(
     query: Annotated[Positional[tuple[str, ...]], arg(metavar="[QUERY ...]")] = (),
     *,
-    model: Annotated[str, arg(metavar="MODEL")],
-    corpus: Annotated[str | None, arg(metavar="FILE")] = None,
+    model: Model,
+    corpus: OptionalFile = None,
     index: Annotated[str | None, arg(metavar="FOLDER")] = None,
-    queries: Annotated[str | None, arg(metavar="FILE")] = None,
+    queries: OptionalFile = None,
     save_index: Annotated[str | None, arg(metavar="FOLDER")] = None,
-    top: Annotated[int, arg(metavar="N")] = 5,
+    top: N = 5,
     json: bool = False,
-    column: Annotated[str, arg(metavar="NAME")] = "text",
+    column: Column = "text",
     precision: Literal["float32", "int8", "binary"] = "float32",
     backend: Literal["exact", "faiss", "usearch"] = "exact",
     hybrid: bool = False,
     trust_graph: bool = False,
-    compute_dtype: Literal["float32", "bfloat16"] = "float32",
-    offline: bool = False,
+    compute_dtype: ComputeDtype = "float32",
+    offline: Offline = False,
 ) -> int:
-    """Find the texts that are most like a query.
+    """Find the texts that are most similar to a query.
 
-    Queries are the words of the call, the lines of a file, or, with neither, the lines that are typed in. Each hit is
+    Queries are the words of the command, the lines of a file, or, with neither, the lines that are typed in. Each hit is
     printed with its rank, its score, its id (the number of its line) and its text.
 
     Example: minisbert search "who eats?" --corpus sentences.txt --model all-MiniLM-L6-v2
 
     Args:
-        query: what to look for.
-        model: a folder, a known name, or a name on the hub.
-        corpus: the texts: .txt (one a line), .jsonl, .tsv (each also .gz), .parquet.
+        query: text to search for.
+        corpus: the texts: .txt (one per line), .jsonl, .tsv (each also .gz), .parquet.
         index: a folder that --save-index wrote, instead of --corpus.
         queries: a file of queries, of the same kinds, or - for lines on stdin.
-        save_index: keep the texts and their embeddings in this folder.
-        top: hits for each query.
-        json: print an object a line instead: query, rank, score, id, text.
-        column: which key or column of jsonl, tsv or parquet holds the text.
-        precision: how embeddings are kept in memory; what int8 and binary find is scored again in float32.
+        save_index: save the texts and their embeddings in this folder.
+        top: hits per query.
+        json: print one object per line instead: query, rank, score, id, text.
+        precision: of the embeddings in memory; candidates found with int8 or binary are rescored in float32.
         backend: exact, or a graph by faiss or usearch, which must be installed.
         hybrid: fuse with BM25, search by words (bm25s must be installed).
-        trust_graph: with --index, read the graph instead of building it again; only for folders of your own.
-        compute_dtype: bfloat16 is faster where the hardware has it, and less exact.
-        offline: never open a socket.
+        trust_graph: with --index, read the graph instead of building it again; only for your own folders.
     """
     if (corpus is None) == (index is None):
         raise InputError("expected either --corpus FILE or --index FOLDER. Name the texts to search in.")
     if query and queries is not None:
-        raise InputError("queries are given twice. Expected them as words of the call, or by --queries.")
+        raise InputError("queries are given twice. Expected them as words of the command, or by --queries.")
     if index is not None and (save_index is not None or precision != "float32" or backend != "exact"):
         raise InputError("--save-index, --precision and --backend belong to --corpus; an index has its own.")
     if top < 1:
@@ -75,9 +72,8 @@ def search(
     texts = read_sentences(corpus, column) if corpus is not None else None
     asked = list(query) if query else read_sentences(queries, column).texts if queries not in (None, STANDARD) else None
 
-    from minisbert import SentenceEncoder
+    from minisbert import Index, SentenceEncoder
     from minisbert.search.fusion import Hybrid
-    from minisbert.search.index import Index
 
     encoder = SentenceEncoder.load(model, compute_dtype=compute_dtype, offline=offline)
     if index is not None:
@@ -85,13 +81,10 @@ def search(
     else:
         assert texts is not None
         found = Index(encoder, precision=precision, backend=backend)
-        ids = [texts.first + row for row, text in enumerate(texts.texts) if text.strip()]
-        if not ids:
-            raise DataError(f"{corpus}: no text in it. Expected texts to search in.")
-        found.add([text for text in texts.texts if text.strip()], ids, show_progress_bar=sys.stderr.isatty())
+        _add(found, texts)
         if save_index is not None:
             found.save(save_index)
-    searcher = Hybrid([found, _words(found)]) if hybrid else found
+    searcher = Hybrid([found, _bm25(found)]) if hybrid else found
     for part in [asked[i : i + PART] for i in range(0, len(asked), PART)] if asked is not None else _typed():
         for one, hits in zip(part, searcher.search(part, top), strict=True):
             _print(one, hits, json)
@@ -99,8 +92,16 @@ def search(
     return 0
 
 
+def _add(index: "Index", texts: Sentences) -> None:
+    rows = [row for row, text in enumerate(texts.texts) if text.strip()]
+    if not rows:
+        raise DataError(f"{texts.file.source}: no text in it. Expected texts to search in.")
+    ids = [texts.first + row for row in rows]
+    index.add([texts.texts[row] for row in rows], ids, show_progress_bar=sys.stderr.isatty())
+
+
 def _typed() -> Iterator[list[str]]:
-    """Queries as they are typed, one at a time; an empty line asks nothing, the end of the input ends."""
+    """Queries as they are typed, one at a time, until the input ends; empty lines are skipped."""
     number = 0
     while True:
         if sys.stdin.isatty():
@@ -117,24 +118,24 @@ def _typed() -> Iterator[list[str]]:
             yield [line]
 
 
-def _words(index: "Index") -> Any:
+def _bm25(index: "Index") -> Any:
     from minisbert.search.bm25 import BM25
 
-    if not all(isinstance(text, str) for text in index.texts):
-        raise InputError("--hybrid needs the texts, and the index does not keep them. Index the file again.")
-    return BM25([text for text in index.texts if text is not None], index.ids)
+    texts = [text for text in index.texts if text is not None]
+    if len(texts) < len(index):
+        raise InputError("--hybrid needs the texts, and the index does not have them. Index the file again.")
+    return BM25(texts, index.ids)
 
 
 def _print(query: str, hits: "list[Hit]", as_json: bool) -> None:
-    if not as_json:
-        print(query)
-    for rank, hit in enumerate(hits, start=1):
-        if as_json:
-            from json import dumps
+    if as_json:
+        from json import dumps
 
+        for rank, hit in enumerate(hits, start=1):
             record = {"query": query, "rank": rank, "score": hit.score, "id": hit.id, "text": hit.text}
             print(dumps(record, ensure_ascii=False))
-        else:
-            print(f"{rank:4}  {hit.score:8.4f}  {hit.id:>8}  {hit.text or ''}".rstrip())
-    if not as_json:
-        print()
+        return
+    print(query)
+    for rank, hit in enumerate(hits, start=1):
+        print(f"{rank:4}  {hit.score:8.4f}  {hit.id:>8}  {hit.text or ''}".rstrip())
+    print()

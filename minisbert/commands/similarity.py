@@ -1,4 +1,4 @@
-"""`minisbert similarity`: how alike two sentences are, or each with each of several.
+"""`minisbert similarity`: how similar two sentences are, or each pair of several.
 
 minisbert similarity all-mpnet-base-v2 "a man eats" "someone has a meal"
 """
@@ -7,30 +7,29 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from minisbert.commands.flags import Model, Offline, Png
 from minisbert.commands.outputs import check_output
 from minisbert.commands.tables import matrix_lines, numbered
 
 
 def similarity(
-    model: Annotated[Positional[str], arg(metavar="MODEL")],
+    model: Positional[Model],
     a: Annotated[Positional[str], arg(metavar="A")],
     b: Annotated[Positional[str], arg(metavar="B")],
     more: Annotated[Positional[tuple[str, ...]], arg(metavar="[MORE ...]")] = (),
     *,
-    out: Annotated[str | None, arg(metavar="PNG")] = None,
-    offline: bool = False,
+    out: Png = None,
+    offline: Offline = False,
 ) -> int:
-    """Score how alike sentences are.
+    """Score how similar sentences are.
 
     Example: minisbert similarity all-mpnet-base-v2 "a man eats" "someone has a meal"
 
     Args:
-        model: a folder, a known name, or a name on the hub.
         a: a sentence.
-        b: another one.
-        more: still others; then each is scored with each.
-        out: also draw the scores as a heat-map.
-        offline: never open a socket.
+        b: a second one.
+        more: further sentences; then all pairs are scored.
+        out: also draw the scores as a heat map.
     """
     if out is not None:
         check_output(out, (".png",))
@@ -42,9 +41,7 @@ def similarity(
     embeddings = encoder.encode(sentences)
     scores = encoder.similarity(embeddings, embeddings)
     if more:
-        print("\n".join(numbered(sentences)))
-        print()
-        print("\n".join(matrix_lines(scores)))
+        print(*numbered(sentences), "", *matrix_lines(scores), sep="\n")
     else:
         print(f"{scores[0, 1]:.6f}")
     if out is not None:

@@ -1,4 +1,4 @@
-"""Tables as lines of text, for the commands that print them."""
+"""Tables and texts as lines for the terminal."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -15,11 +15,7 @@ def numbered(sentences: Iterable[str]) -> list[str]:
 
 
 def matrix_lines(matrix: Any, digits: int = 4) -> list[str]:
-    """A matrix with numbered rows and columns.
-
-    Args:
-        matrix: rows of numbers.
-        digits: after the point.
+    """A matrix with numbered rows and columns, and so many digits after the point.
 
     Example:
         >>> print(*matrix_lines([[1, 0.5], [0.5, 1]], digits=2), sep="|")
@@ -32,7 +28,7 @@ def matrix_lines(matrix: Any, digits: int = 4) -> list[str]:
 
 
 def columns(rows: Sequence[Sequence[Any]]) -> list[str]:
-    """Rows of cells in columns that are as wide as they must be.
+    """Rows of cells, aligned in columns.
 
     Example:
         >>> columns([["layers", 12], ["heads", 3]])
@@ -41,3 +37,13 @@ def columns(rows: Sequence[Sequence[Any]]) -> list[str]:
     texts = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     return ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in texts]
+
+
+def printable(text: str) -> str:
+    """A text for a terminal: control characters, which could steer it, become spaces.
+
+    Example:
+        >>> printable("red\\x1b[31m\\ttext")
+        'red [31m text'
+    """
+    return "".join(c if c.isprintable() or c == "\u200d" else " " for c in text)

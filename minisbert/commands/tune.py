@@ -1,4 +1,4 @@
-"""`minisbert tune`: how many tokens this machine best computes at once, measured and kept.
+"""`minisbert tune`: the number of tokens per batch that is fastest on this machine, measured and saved.
 
 minisbert tune all-MiniLM-L6-v2
 minisbert tune all-mpnet-base-v2 --texts sentences.txt --compute-dtype bfloat16
@@ -6,36 +6,35 @@ minisbert tune all-mpnet-base-v2 --texts sentences.txt --compute-dtype bfloat16
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from minisbert.commands.flags import ComputeDtype, Model, N, Offline, OptionalFile
+
 
 def tune(
-    model: Annotated[Positional[str], arg(metavar="MODEL")],
+    model: Positional[Model],
     *,
-    texts: Annotated[str | None, arg(metavar="FILE")] = None,
+    texts: OptionalFile = None,
     budgets: Annotated[tuple[int, ...], arg(metavar="N [N ...]")] = (),
-    rounds: Annotated[int, arg(metavar="N")] = 5,
-    compute_dtype: Literal["float32", "bfloat16"] = "float32",
+    rounds: N = 5,
+    compute_dtype: ComputeDtype = "float32",
     keep: bool = True,
-    offline: bool = False,
+    offline: Offline = False,
 ) -> int:
-    """Measure how many tokens are best computed at once here, and keep it.
+    """Measure which number of tokens per batch is fastest on this machine, and save it.
 
     A model of this size is then loaded with that token budget, until it is measured again.
 
     Example: minisbert tune all-MiniLM-L6-v2 --budgets 512 1024 --rounds 1 --no-keep
 
     Args:
-        model: a folder, a known name, or a name on the hub.
         texts: a file of sentences like those that will be embedded (.txt, or .jsonl, .tsv, .parquet with a "text"
-            column) instead of made-up short ones.
-        budgets: tokens a batch to try; by default 256 to 4096 on a CPU, 4096 to 131072 on an accelerator.
-        rounds: how often each has its turn.
-        compute_dtype: what the matrices are multiplied in.
+            column) instead of generated short ones.
+        budgets: tokens per batch to try; by default 256 to 4096 on a CPU, 4096 to 131072 on an accelerator.
+        rounds: measurements of each budget.
         keep: write the best one to the cache folder, where loading finds it.
-        offline: never open a socket.
     """
     from statistics import median
 
@@ -59,7 +58,7 @@ def tune(
         said=lambda line: print(f"minisbert tune: {line}", file=sys.stderr, flush=True),
     )
     best = best_budget(rates)
-    rows = [["", "tokens a batch", "tokens per s", "min .. max"]]
+    rows = [["", "tokens per batch", "tokens per s", "min .. max"]]
     for budget, each in rates.items():
         middle = median(each)
         rows.append(

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 
 from minisbert.errors import InputError
 from minisbert.training.losses import Loss
-from minisbert.training.pair_losses import Head
-from minisbert.training.targets import Targets, labels, margins
+from minisbert.training.targets import Head, Targets, labels, margins
 
 
 def binary_cross_entropy(

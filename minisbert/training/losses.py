@@ -18,7 +18,6 @@ from minisbert.errors import InputError
 from minisbert.similarity import normalize
 from minisbert.training.pair_losses import (
     CONCATENATIONS,
-    Head,
     contrastive,
     cosent,
     cosine_similarity,
@@ -28,7 +27,7 @@ from minisbert.training.pair_losses import (
     softmax_logits,
 )
 from minisbert.training.ranking_losses import DIRECTIONS, DISTANCES, margin_mse, multiple_negatives_ranking, triplet
-from minisbert.training.targets import Targets, texts
+from minisbert.training.targets import Head, Targets, texts
 
 __all__ = [
     "CONCATENATIONS",

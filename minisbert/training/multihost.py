@@ -72,15 +72,6 @@ def is_main_process() -> bool:
     return jax.process_index() == 0
 
 
-def gather(array: jax.Array) -> np.ndarray:
-    """An array as NumPy's, wherever its parts are; every host must call it."""
-    if array.is_fully_addressable or array.is_fully_replicated:
-        return np.asarray(array)
-    from jax.experimental.multihost_utils import process_allgather
-
-    return np.asarray(process_allgather(array, tiled=True))
-
-
 def sync_batch_shape(batch: TrainBatch, asked: Callable[[], bool], padding_id: int) -> tuple[TrainBatch, bool]:
     """Pad this host's batch to the largest of all hosts, so that all run one program, and agree whether to stop.
 

@@ -36,7 +36,7 @@ def decays(params: Any) -> Any:
     """True for each parameter that weight decay applies to, by `WEIGHT_DECAY`."""
 
     def rule(path: Any, _: Any) -> bool:
-        name = ".".join(str(getattr(key, "key", key)) for key in path)
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
         return next(decay for pattern, decay in WEIGHT_DECAY if re.search(pattern, name))
 
     return jax.tree_util.tree_map_with_path(rule, params)

@@ -13,11 +13,10 @@ import math
 import jax
 import jax.numpy as jnp
 
+from minisbert.arguments import check_choice
 from minisbert.errors import InputError
 from minisbert.similarity import pairwise_cosine
-from minisbert.training.targets import Targets, choose, labels, texts
-
-Head = dict[str, jax.Array]
+from minisbert.training.targets import Head, Targets, absolute, labels, texts
 
 # SBERT table 6: trained on NLI with this concatenation, Spearman x 100 of the cosines on STS-B's development set.
 CONCATENATIONS = (
@@ -66,7 +65,7 @@ def softmax_logits(head: Head, u_BD: jax.Array, v_BD: jax.Array, concatenation: 
         >>> softmax_logits(head, jnp.array([[3.0]]), jnp.array([[2.0]]), "u,v").tolist()
         [[3.0, 2.0]]
     """
-    choose("softmax", "concatenation", concatenation, CONCATENATIONS)
+    check_choice("softmax: concatenation", concatenation, CONCATENATIONS)
     parts = {"u": u_BD, "v": v_BD, "|u-v|": absolute(u_BD - v_BD), "u*v": u_BD * v_BD}
     features_BF = jnp.concatenate([parts[name] for name in concatenation.split(",")], axis=1)
     if head["kernel"].shape[0] != features_BF.shape[1]:
@@ -77,16 +76,6 @@ def softmax_logits(head: Head, u_BD: jax.Array, v_BD: jax.Array, concatenation: 
     return jnp.matmul(features_BF, head["kernel"], precision=jax.lax.Precision.HIGHEST) + head["bias"]
 
 
-def absolute(x: jax.Array) -> jax.Array:
-    """|x| with gradient 0 at 0, as in torch; `jnp.abs` has 1 there, as if equal sentences differed.
-
-    Example:
-        >>> float(absolute(jnp.float32(-2.0))), float(jax.grad(absolute)(0.0))
-        (2.0, 0.0)
-    """
-    return x * jnp.sign(x)
-
-
 def initial_softmax_head(key: jax.Array, dimension: int, classes: int, concatenation: str = "u,v,|u-v|") -> Head:
     """A head before training: kernel and bias uniform in ±1 / sqrt(rows), as in torch's nn.Linear.
 
@@ -94,7 +83,7 @@ def initial_softmax_head(key: jax.Array, dimension: int, classes: int, concatena
         >>> {name: array.shape for name, array in initial_softmax_head(jax.random.key(0), 8, 3).items()}
         {'bias': (3,), 'kernel': (24, 3)}
     """
-    choose("softmax", "concatenation", concatenation, CONCATENATIONS)
+    check_choice("softmax: concatenation", concatenation, CONCATENATIONS)
     if dimension < 1 or classes < 2:
         raise InputError(f"softmax: dimension is {dimension}, classes {classes}. Expected at least 1 and at least 2.")
     rows = dimension * len(concatenation.split(","))

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from minisbert.arguments import check_choice
 from minisbert.errors import InputError
 from minisbert.similarity import cosine, dot, pairwise_cosine, pairwise_dot
-from minisbert.training.pair_losses import Head, absolute
-from minisbert.training.targets import Targets, choose, margins, texts
+from minisbert.training.targets import Head, Targets, absolute, margins, texts
 
 DIRECTIONS = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
 
@@ -58,8 +58,8 @@ def multiple_negatives_ranking(
         0.3133
     """
     _check_directions(directions, partition_mode)
-    name = choose("multiple_negatives_ranking", "similarity", similarity, ("cosine", "dot"))
-    compare = {"cosine": cosine, "dot": dot}[name]
+    check_choice("multiple_negatives_ranking: similarity", similarity, ("cosine", "dot"))
+    compare = {"cosine": cosine, "dot": dot}[similarity]
     anchor_BD, positive_BD, *_ = texts("multiple_negatives_ranking", embeddings_SBD, 2)
     hashes_SB = _hashes(targets, embeddings_SBD)
     queries = anchor_BD, hashes_SB[0]
@@ -103,9 +103,9 @@ def _hashes(targets: Targets, embeddings_SBD: jax.Array) -> jax.Array:
 
 def _check_directions(directions: Sequence[str], partition_mode: str) -> None:
     name = "multiple_negatives_ranking"
-    choose(name, "partition_mode", partition_mode, ("joint", "per_direction"))
+    check_choice(f"{name}: partition_mode", partition_mode, ("joint", "per_direction"))
     for direction in (directions,) if isinstance(directions, str) else directions:
-        choose(name, "directions", direction, DIRECTIONS)
+        check_choice(f"{name}: directions", direction, DIRECTIONS)
     same_kind = set(directions) & {"query_to_query", "doc_to_doc"}
     if isinstance(directions, str) or "query_to_doc" not in directions or len(set(directions)) < len(directions):
         raise InputError(
@@ -137,8 +137,8 @@ def margin_mse(
         >>> float(margin_mse(embeddings_SBD, Targets(labels_B=jnp.array([3.0]))))
         4.0
     """
-    name = choose("margin_mse", "similarity", similarity, ("dot", "cosine"))
-    compare = {"dot": pairwise_dot, "cosine": pairwise_cosine}[name]
+    check_choice("margin_mse: similarity", similarity, ("dot", "cosine"))
+    compare = {"dot": pairwise_dot, "cosine": pairwise_cosine}[similarity]
     anchor_BD, positive_BD, *negatives = texts("margin_mse", embeddings_SBD, 3)
     negative_NB = jnp.stack([compare(anchor_BD, negative_BD) for negative_BD in negatives])
     margin_BN = (compare(anchor_BD, positive_BD) - negative_NB).T
@@ -168,7 +168,8 @@ def triplet(
         >>> float(triplet(embeddings_SBD, Targets()))  # 5 - 7 + 5
         3.0
     """
-    apart = DISTANCES[choose("triplet", "distance", distance, DISTANCES)]
+    check_choice("triplet: distance", distance, list(DISTANCES))
+    apart = DISTANCES[distance]
     anchor_BD, positive_BD, negative_BD = texts("triplet", embeddings_SBD, 3, 3)
     return jnp.mean(jax.nn.relu(apart(anchor_BD, positive_BD) - apart(anchor_BD, negative_BD) + margin))
 

@@ -23,7 +23,6 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from minisbert.errors import InputError
-from minisbert.training.multihost import gather
 from minisbert.training.siamese import TrainBatch, TrainState
 from minisbert.training.targets import Targets
 
@@ -199,4 +198,12 @@ def batch_sharding(batch: TrainBatch, mesh: Mesh) -> TrainBatch:
 
 def on_one_device(params: Any) -> Any:
     """Parameters gathered from all devices, for encoding and saving; every host must call it."""
-    return jax.tree.map(lambda leaf: jax.numpy.asarray(gather(leaf)), params)
+
+    def gather(leaf: jax.Array) -> jax.Array:
+        if not leaf.is_fully_addressable and not leaf.is_fully_replicated:
+            from jax.experimental.multihost_utils import process_allgather
+
+            leaf = process_allgather(leaf, tiled=True)
+        return jax.numpy.asarray(np.asarray(leaf))
+
+    return jax.tree.map(gather, params)

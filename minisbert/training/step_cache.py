@@ -95,7 +95,7 @@ class StepCache:
     Args:
         step: from `compiled_step`.
         padding_id: the token that pads rows.
-        place: puts a batch on the devices.
+        place: puts a batch on the devices; None on one device.
         on_new_shape: what to do about a batch shape first seen mid-run: "error" or "compile". None means "error" on several
             hosts and on TPUs, else "compile".
     """
@@ -105,7 +105,7 @@ class StepCache:
         step: Step,
         *,
         padding_id: int,
-        place: Callable[[TrainBatch], TrainBatch] = lambda batch: batch,
+        place: Callable[[TrainBatch], TrainBatch] | None = None,
         on_new_shape: str | None = None,
     ):
         self.step, self.padding_id, self.place = step, padding_id, place
@@ -147,15 +147,15 @@ class StepCache:
                 )
             program = self._compile(state, batch, ahead=False)
             logger.warning(f"{new}; compiled {self.compiled[-1]} (there were programs for {known})")
-        return program(state, self.place(batch))
+        return program(state, batch if self.place is None else self.place(batch))
 
     def _compile(self, state: TrainState, batch: TrainBatch, *, ahead: bool) -> Step:
         started = time.perf_counter()
-        program = self.step
+        program, placed = self.step, batch if self.place is None else self.place(batch)
         if hasattr(program, "lower"):
-            program = program.lower(state, self.place(batch)).compile()
+            program = program.lower(state, placed).compile()
         else:  # not one jitted function: a step on a copy compiles its parts
-            jax.block_until_ready(program(jax.tree.map(jnp.copy, state), self.place(batch)))
+            jax.block_until_ready(program(jax.tree.map(jnp.copy, state), placed))
         (rows, length), seconds = batch.rows.token_ids_PL.shape, time.perf_counter() - started
         self.compiled.append(f"{rows} x {length} ({seconds:.1f} s{'' if ahead else ', during the run'})")
         self.seconds += seconds

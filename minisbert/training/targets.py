@@ -1,16 +1,17 @@
-"""The targets of a loss (labels, text hashes, teacher embeddings), and the checks that losses share.
+"""The targets of a loss (labels, text hashes, teacher embeddings), and what losses share: their checks, and |x|.
 
 Shapes are known while JAX traces, so a check fails before the first step and costs nothing afterwards.
 """
 
-from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from minisbert.errors import InputError
 
 Array = Any  # NumPy's on the host, JAX's inside a compiled step
+Head = dict[str, jax.Array]  # the parameters of a loss
 
 
 class Targets(NamedTuple):
@@ -68,8 +69,11 @@ def margins(loss: str, targets: Targets, batch: int, count: int) -> jax.Array:
     return teacher
 
 
-def choose(loss: str, option: str, value: str, choices: Collection[str]) -> str:
-    """`value`, after a check that it is one of the names in `choices`."""
-    if not isinstance(value, str) or value not in choices:
-        raise InputError(f"{loss}: {option} is {value!r}. Expected one of {', '.join(map(repr, choices))}.")
-    return value
+def absolute(x: jax.Array) -> jax.Array:
+    """|x| with gradient 0 at 0, as in torch; `jnp.abs` has 1 there, as if equal sentences differed.
+
+    Example:
+        >>> float(absolute(jnp.float32(-2.0))), float(jax.grad(absolute)(0.0))
+        (2.0, 0.0)
+    """
+    return x * jnp.sign(x)

@@ -239,8 +239,8 @@ OTHERS: list[tuple[str, tuple[str, ...], dict[str, Any], tuple[str, ...]]] = [
     ("evaluate with a seed of -1", ("evaluate", "TINY", "x.tsv", "--seed", "-1"), {"x__tsv": STS}, ("seed",)),
     ("evaluate with a plot of no kind", ("evaluate", "TINY", "x.tsv", "--plot", "x.gif"), {"x__tsv": STS}, ("x.gif",)),
     ("retrieval in no folder", ("retrieval", "TINY", "nowhere"), {}, ("nowhere",)),
-    ("headline of one sentence", ("headline", "TINY", "--sentences", "1"), {}, ("sentences",)),
-    ("headline, a seed of -1", ("headline", "TINY", "--seed", "-1"), {}, ("seed",)),
+    ("pairwise-cost of one sentence", ("pairwise-cost", "TINY", "--sentences", "1"), {}, ("sentences",)),
+    ("headline (the former name of pairwise-cost), a seed of -1", ("headline", "TINY", "--seed", "-1"), {}, ("seed",)),
     ("bench of 0 rounds", ("bench", "--model", "TINY", "--rounds", "0", "--peer", "none"), {}, ("rounds",)),
     ("bench of no peer", ("bench", "--model", "TINY", "--peer", "evil"), {}, ("evil",)),
     (

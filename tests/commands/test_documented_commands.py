@@ -47,10 +47,10 @@ NOT_RUN = {
     "jupyter lab": "opens a window",
 }
 # What is added so that a command is quick.
-EXTRA = {"headline": ["--sentences", "50", "--pairs", "0"]}
+EXTRA = {"pairwise-cost": ["--sentences", "50", "--pairs", "0"]}
 # These take a table of vectors for the model, which compiles in a second and not in ten, unless it must be a transformer.
 # tests/training trains transformers.
-WITH_A_TABLE = ("headline", "train")
+WITH_A_TABLE = ("pairwise-cost", "train")
 ALL = [*dict.fromkeys([*(command for document in DOCUMENTS for command in commands(document)), *ladder()])]
 
 

@@ -1,4 +1,4 @@
-"""`minisbert mine`, `cluster` and `headline` on a tiny model: what they print, write and refuse."""
+"""`minisbert mine`, `cluster` and `pairwise-cost` on a tiny model: what they print, write and refuse."""
 
 import json
 import sys
@@ -90,18 +90,18 @@ def test_clusters_beside_known_classes(run, tiny_bert, tmp_path):
         (("cluster", "FILE", "--method", "hdbscan", "--seed", "3"), "Expected --min-size there"),
         (("cluster", "FILE", "--map", "x.svg"), "ends in .png, .html"),
         (("cluster", "FILE", "--words", "0"), "--words is 0"),
-        (("headline", "--sentences", "1"), "at least 2 --sentences"),
-        (("headline", "--corpus", "FILE", "--sentences", "9"), "4 sentences. Expected 9"),
-        (("headline", "--out", "x.pdf"), "ends in .png"),
+        (("pairwise-cost", "--sentences", "1"), "at least 2 --sentences"),
+        (("pairwise-cost", "--corpus", "FILE", "--sentences", "9"), "4 sentences. Expected 9"),
+        (("pairwise-cost", "--out", "x.pdf"), "ends in .png"),
     ],
 )
 def test_mistakes_are_found_before_the_model_is(run, corpus, words, message):
-    model = ("no-such-model",) if words[0] == "headline" else ("--model", "no-such-model")
+    model = ("no-such-model",) if words[0] == "pairwise-cost" else ("--model", "no-such-model")
     result = run(words[0], *model, *(str(corpus) if word == "FILE" else word for word in words[1:]))
     assert result.code == 2 and message in result.err and not result.out
 
 
-def test_headline(run, tiny_bert, tmp_path, monkeypatch):
+def test_pairwise_cost(run, tiny_bert, tmp_path, monkeypatch):
     """With a stand-in for the cross-encoder, which has a speed and no other interest here."""
 
     class CrossEncoder:
@@ -120,9 +120,9 @@ def test_headline(run, tiny_bert, tmp_path, monkeypatch):
     monkeypatch.setitem(
         sys.modules, "minisbert.cross_encoder.encoder", types.SimpleNamespace(CrossEncoder=CrossEncoder)
     )
-    out = tmp_path / "headline.png"
-    result = run("headline", tiny_bert, "--sentences", 20, "--pairs", 5, "--out", out)
+    out = tmp_path / "cost.png"
+    result = run("pairwise-cost", tiny_bert, "--sentences", 20, "--pairs", 5, "--out", out)
     assert result.code == 0, result.err
     assert "190 pairs" in result.out and "extrapolated from 5 pairs" in result.out and "peak memory" in result.out
     assert out.exists()
-    assert "not measured" in run("headline", tiny_bert, "--sentences", 20, "--pairs", 0).out
+    assert "not measured" in run("pairwise-cost", tiny_bert, "--sentences", 20, "--pairs", 0).out

@@ -1,10 +1,10 @@
-"""The headline: what is counted and timed, with a clock of our own; the report and the plot."""
+"""The cost of the most similar pair: what is counted and timed, with a clock of our own; the report and the plot."""
 
 import numpy as np
 import pytest
 
 from minisbert import InputError
-from minisbert.commands.headline import _texts, report, save_headline_plot
+from minisbert.commands.pairwise_cost import _texts, report, save_plot
 from minisbert.mining.pairwise_cost import PUBLISHED, PairwiseCost, measure, sampled_pairs
 
 
@@ -75,7 +75,7 @@ def test_report_and_plot(sampled, capsys, tmp_path):
     texts = ["a red\x1b[31m car", "a car", "a dog"]
     times = PairwiseCost(3, sampled, 10.0, 0.5, 0.002, (0, 1))
     report(times, "MODEL", "the cross-encoder", texts)
-    save_headline_plot(str(tmp_path / "plot.png"), times, title="$x$")
+    save_plot(str(tmp_path / "plot.png"), times, title="$x$")
     out = capsys.readouterr().out
     assert "3 pairs; MODEL" in out and "65 hours" in out and "0.01 s" in out and "a red [31m car" in out
     assert ("extrapolated from 16 pairs at 10 pairs/s" in out) == bool(sampled)

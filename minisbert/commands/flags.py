@@ -1,0 +1,23 @@
+"""Flags that several commands share: their types, their names in the help, and what the help says about them."""
+
+from typing import Annotated, Literal
+
+from tyro.conf import arg
+
+Model = Annotated[str, arg(metavar="MODEL", help="a folder, a known name, or a name on the hub.")]
+ComputeDtype = Annotated[
+    Literal["float32", "bfloat16"],
+    arg(help="dtype of the matrix products; bfloat16 is faster where the hardware supports it, and less exact."),
+]
+Offline = Annotated[bool, arg(help="never open a socket.")]
+Column = Annotated[str, arg(metavar="NAME", help="the key or column of jsonl, tsv or parquet that holds the text.")]
+
+# A file, a name, a whole number or a score, each also without a default.
+File = Annotated[str, arg(metavar="FILE")]
+OptionalFile = Annotated[str | None, arg(metavar="FILE")]
+Png = Annotated[str | None, arg(metavar="PNG")]
+Name = Annotated[str, arg(metavar="NAME")]
+OptionalName = Annotated[str | None, arg(metavar="NAME")]
+N = Annotated[int, arg(metavar="N")]
+OptionalN = Annotated[int | None, arg(metavar="N")]
+Score = Annotated[float | None, arg(metavar="SCORE")]

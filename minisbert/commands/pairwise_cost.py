@@ -1,0 +1,157 @@
+"""`minisbert pairwise-cost`: the most similar pair of 10,000 sentences, in seconds instead of hours.
+
+minisbert pairwise-cost all-MiniLM-L6-v2
+minisbert pairwise-cost all-mpnet-base-v2 --corpus questions.txt --out cost.png
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+from minisbert.commands.flags import Column, ComputeDtype, Model, N, Offline, OptionalFile, Png
+from minisbert.commands.outputs import check_output, save_figure
+from minisbert.commands.tables import columns, printable
+from minisbert.data.columns import read_sentences
+from minisbert.errors import DataError, InputError
+
+if TYPE_CHECKING:
+    from minisbert.mining.pairwise_cost import PairwiseCost
+
+
+def pairwise_cost(
+    model: Positional[Model],
+    *,
+    sentences: N = 10_000,
+    corpus: OptionalFile = None,
+    column: Column = "text",
+    pairs: N = 256,
+    cross_encoder: Annotated[str | None, arg(metavar="MODEL")] = None,
+    out: Png = None,
+    seed: N = 0,
+    compute_dtype: ComputeDtype = "float32",
+    offline: Offline = False,
+) -> int:
+    """Time the search for the most similar pair of 10,000 sentences, as in the SBERT paper.
+
+    Measures embedding and comparing, and a cross-encoder on a sample of pairs; its time for all pairs is extrapolated. The
+    paper's figures are printed next to these (Reimers & Gurevych 2019, section 1).
+
+    Example: minisbert pairwise-cost all-MiniLM-L6-v2 --sentences 50 --pairs 4 --out cost.png
+
+    Args:
+        sentences: their number.
+        corpus: a file to take them from; otherwise they are made from word lists.
+        pairs: pairs that the cross-encoder scores; 0 leaves it out.
+        cross_encoder: its model; by default the model's own encoder with an untrained head, which is as fast as a trained one.
+        out: draw the times as bars here.
+        seed: of the sentences and the sample of pairs.
+    """
+    if sentences < 2 or pairs < 0 or seed < 0:
+        raise InputError("expected at least 2 --sentences, and --pairs and --seed not below 0.")
+    if out is not None:
+        check_output(out, (".png",))
+    texts = _texts(sentences, corpus, column, seed)
+
+    from minisbert import SentenceEncoder
+    from minisbert.mining.pairwise_cost import measure
+
+    encoder = SentenceEncoder.load(model, compute_dtype="float32", offline=offline)
+    predict = None
+    if pairs:
+        from minisbert.cross_encoder.encoder import CrossEncoder
+
+        # The untrained head goes onto the encoder's own weights, which are shared.
+        pair = cross_encoder or CrossEncoder.from_encoder(encoder, num_labels=1).pretrained
+        predict = CrossEncoder(pair, compute_dtype=compute_dtype, offline=offline).predict
+    if compute_dtype != "float32":
+        encoder = SentenceEncoder.load(model, compute_dtype=compute_dtype, offline=offline)
+    times = measure(
+        encoder, texts, predict=predict, sample=pairs or 1, seed=seed, show_progress_bar=sys.stderr.isatty()
+    )
+    report(times, model, cross_encoder or f"{Path(model).name} with an untrained head", texts)
+    print(f"\npeak memory {_peak_mib():.0f} MiB; {os.cpu_count()} cores, {compute_dtype}")
+    if out is not None:
+        save_plot(out, times, title=Path(model).name)
+        print(f"plot        {out}")
+    return 0
+
+
+def report(times: "PairwiseCost", model: str, cross_name: str, texts: list[str]) -> None:
+    """Print the measured times next to the paper's."""
+    from minisbert.mining.pairwise_cost import PUBLISHED, duration
+
+    cross = times.cross_seconds
+    here = {
+        "cross-encoder": "not measured" if cross is None else f"{duration(cross)} *",
+        "embedding": duration(times.embed_seconds),
+        "comparing": duration(times.compare_seconds),
+    }
+    rows = [["", "paper, V100, 10,000 sentences", f"here, {times.sentences:,} sentences"]]
+    rows += [[step, duration(seconds), here[step]] for step, seconds in PUBLISHED.items()]
+    print(f"the most similar of {times.pairs:,} pairs; {model}\n", *columns(rows), sep="\n")
+    if cross is not None:
+        rate = f"{times.sampled_pairs} pairs at {times.pairs_per_second:.4g} pairs/s"
+        print(f"\n* extrapolated from {rate} to all pairs: {cross_name}")
+        print(
+            f"  {cross / (times.embed_seconds + times.compare_seconds):,.0f} times as long as embedding and comparing"
+        )
+    print()
+    for row in times.best:
+        print(f"best pair   {row + 1:6}  {printable(texts[row])}")
+
+
+def save_plot(out: str, times: "PairwiseCost", *, title: str) -> None:
+    """Draw the paper's times and the measured ones as bars on a logarithmic scale.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    from minisbert.mining.pairwise_cost import PUBLISHED, duration
+
+    here = {"embedding": times.embed_seconds, "comparing": times.compare_seconds}
+    if times.cross_seconds is not None:
+        here["cross-encoder"] = times.cross_seconds
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for label, seconds, colour, hatch, shift in (
+        ("paper: V100, 10,000 sentences", PUBLISHED, "#E69F00", "///", -0.2),
+        (f"this machine, {times.sentences:,} sentences", here, "#0072B2", "", 0.2),
+    ):
+        places = [place + shift for place, step in enumerate(PUBLISHED) if step in seconds]
+        values = [seconds[step] for step in PUBLISHED if step in seconds]
+        axes.barh(places, values, 0.38, color=colour, hatch=hatch, edgecolor="white", label=label)
+        for place, value in zip(places, values, strict=True):
+            axes.annotate(duration(value), (value, place), (5, 0), textcoords="offset points", va="center")
+    axes.set_xscale("log")
+    axes.margins(x=0.2)
+    axes.set_yticks(range(len(PUBLISHED)), ["cross-encoder\n(here extrapolated)", "embedding", "comparing"])
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds, logarithmic (less is better)")
+    axes.set_title(f"the most similar pair: {title}", loc="left", parse_math=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    save_figure(figure, out)
+
+
+def _peak_mib() -> float:
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024**2 if sys.platform == "darwin" else 1024)  # bytes on macOS, else KiB
+
+
+def _texts(count: int, corpus: str | None, column: str, seed: int) -> list[str]:
+    if corpus is None:
+        from minisbert.data.synthetic import make_sentences
+
+        # A few short ones are made twice, and would be the best pair.
+        return list(dict.fromkeys(make_sentences(count + count // 4 + 10, seed)))[:count]
+    texts = [text for text in read_sentences(corpus, column).texts if text.strip()]
+    if len(texts) < count:
+        raise DataError(f"{corpus}: {len(texts)} sentences. Expected {count}; give --sentences {len(texts)}.")
+    return texts[:count]
