@@ -1,12 +1,12 @@
-"""`minisbert convert`: a model's weights under minisbert's own names, and back again.
+"""`minisbert convert`: rename a model's weights to minisbert's own names, and back again.
 
     minisbert convert all-MiniLM-L6-v2                                     # -> weights/all-MiniLM-L6-v2
     minisbert convert --back weights/all-MiniLM-L6-v2 --out original      # -> model.safetensors, as it was
 
-A converted folder is a model folder like any other, `SentenceEncoder.load` reads it; only, its transformer's weights
-are in `minisbert.safetensors`: float32, query, key and value joined, matrices as [in, out], named by the modules of
-the code. What that changes is written down in the file, so that the way back gives the same tensors to the bit; that
-is compared before the folder gets its name.
+`SentenceEncoder` reads a converted folder like any other model folder. Its transformer's weights are in
+`minisbert.safetensors`: float32, query, key and value joined, matrices as [in, out], named after the modules of the code. The
+file also records what the conversion changed, so that converting back restores every tensor to the bit; the command compares
+them before the folder appears.
 """
 
 import shutil
@@ -19,12 +19,10 @@ from tyro.conf import Positional, arg
 from minisbert.errors import InputError, MinisbertError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from minisbert.checkpoint.folder import ModelFolder
     from minisbert.pretrained import Pretrained
 
-# What is copied as it is, besides the tokenizer: settings, and the papers of the model.
+# Copied unchanged, in addition to the tokenizer: the settings and documents of the model.
 ROOT_FILES = ("modules.json", "config_sentence_transformers.json", "README.md", "LICENSE", "minisbert_source.json")
 TRANSFORMER_FILES = ("config.json", "sentence_bert_config.json")
 MODULE_FILES = ("config.json", "model*.safetensors", "model.safetensors.index.json")
@@ -42,14 +40,14 @@ def convert(
     Example: minisbert convert all-MiniLM-L6-v2 --out weights/all-MiniLM-L6-v2
 
     Args:
-        source: a folder, a known name, or a name on the hub; with --back, a folder that this command has made.
-        out: the folder to write; weights/NAME by default. A model that is there already is replaced.
-        back: write the original tensors again, under their own names.
+        source: a folder, a known name, or a name on the hub; with --back, a folder that this command wrote.
+        out: the folder to write; weights/NAME by default. An existing model is replaced.
+        back: restore the original tensors under their original names.
         offline: never open a socket.
     """
     from minisbert.atomic_write import staged_folder
-    from minisbert.checkpoint.convert import flatten
-    from minisbert.checkpoint.converted import CONVERTED, write_converted
+    from minisbert.checkpoint.convert import flatten, nest
+    from minisbert.checkpoint.converted import CONVERTED, read_converted, write_converted
     from minisbert.checkpoint.tensors import WEIGHTS, write_tensors
     from minisbert.download.locate import locate
     from minisbert.pretrained import encoder_tensors, load_pretrained
@@ -60,79 +58,66 @@ def convert(
     target = Path(out or Path("weights") / Path(source).resolve().name).absolute()
     if path.resolve().is_relative_to(target.resolve()):
         raise InputError(f"{target}: is or holds the source itself, and would be replaced. Choose another --out.")
-    model = load_pretrained(path, put=lambda name, array: array)  # stays in NumPy, off every device
+    model = load_pretrained(path, put=lambda name, array: array)  # in NumPy, not on a device
     folder = model.folder
     if folder.router is not None or folder.model_type == "static":
-        kind = "a Router, with a model a route" if folder.router else "a static model, a single table"
-        raise InputError(f"{path}: is {kind}. Expected one transformer; there is nothing to convert here.")
+        kind = "a Router with one model per route" if folder.router else "a static model with a single table"
+        raise InputError(f"{path}: is {kind}. Expected a model with one transformer; there is nothing to convert.")
     is_converted = (folder.transformer_path / CONVERTED).is_file()
     if is_converted and not back:
         raise InputError(f"{path}: is converted already, it has {CONVERTED}. Pass --back for the original.")
     if back and not is_converted:
-        raise InputError(
-            f"{path}: has no {CONVERTED}. Expected a folder made by `minisbert convert`; leave out --back."
-        )
+        raise InputError(f"{path}: has no {CONVERTED}. Expected the output of `minisbert convert`; omit --back.")
     with staged_folder(target) as staging:
         _copy_settings(folder, staging)
-        here = staging / folder.transformer_path.relative_to(folder.path)
+        written = staging / folder.transformer_path.relative_to(folder.path)
         if back:
-            write_tensors(here / WEIGHTS, encoder_tensors(model))
-            count = _compare(here, model)
+            write_tensors(written / WEIGHTS, encoder_tensors(model))
+            count = _compare(written, model)
         else:
-            write_converted(here, replace(model.original, params=flatten(model.params["encoder"])))
-            count = _compare(folder.transformer_path, _read_again(here, model))
+            params = flatten(model.params["encoder"])
+            write_converted(written, replace(model.original, params=params))
+            again = read_converted(written, {name: array.shape for name, array in params.items()})
+            converted = replace(model, params={"encoder": nest(again.params)}, original=replace(again, params={}))
+            count = _compare(folder.transformer_path, converted)
     print(f"{target}\nThe original and the converted weights were compared: {count} tensors, the same to the bit.")
     return 0
 
 
 def _copy_settings(folder: "ModelFolder", staging: Path) -> None:
-    """Everything but the transformer's weights, at the same places."""
+    """Copy everything but the transformer's weights to the same places."""
     from minisbert.checkpoint.settings import read_json
     from minisbert.pretrained import TOKENIZER_FILES
 
     chain = folder.path / "modules.json"
     modules = [folder.path / entry["path"] for entry in read_json(chain)[1:]] if chain.exists() else []
-    wanted = [(folder.path, ROOT_FILES), (folder.transformer_path, (*TRANSFORMER_FILES, *TOKENIZER_FILES))]
-    wanted += [(module, MODULE_FILES) for module in modules if module.resolve() != folder.transformer_path.resolve()]
-    for place, patterns in wanted:
-        there = staging / place.relative_to(folder.path)
+    patterns = {module.resolve(): MODULE_FILES for module in modules}
+    patterns[folder.transformer_path.resolve()] = (*TRANSFORMER_FILES, *TOKENIZER_FILES)
+    for place, names in [(folder.path.resolve(), ROOT_FILES), *patterns.items()]:
+        there = staging / place.relative_to(folder.path.resolve())
         there.mkdir(parents=True, exist_ok=True)
-        for file in (file for pattern in patterns for file in place.glob(pattern)):
+        for file in (file for name in names for file in place.glob(name)):
             shutil.copyfile(file, there / file.name)
 
 
-def _read_again(folder: Path, model: "Pretrained") -> "Pretrained":
-    """The model with its encoder as it was just written."""
-    from minisbert.checkpoint.convert import flatten, nest
-    from minisbert.checkpoint.converted import read_converted
-
-    shapes = {name: array.shape for name, array in flatten(model.params["encoder"]).items()}
-    written = read_converted(folder, shapes)
-    return replace(model, params={"encoder": nest(written.params)}, original=replace(written, params={}))
-
-
 def _compare(original: Path, converted: "Pretrained") -> int:
-    """The tensors of an original folder against those that a converted model gives back; returns how many there are.
+    """The number of tensors, after a check that converting back gives those of the original folder.
 
     Raises:
-        MinisbertError: any differs in name, dtype, shape or a single bit.
+        MinisbertError: a tensor differs in name, dtype, shape or a single bit.
     """
     from minisbert.checkpoint.tensors import SafetensorsFiles
     from minisbert.pretrained import encoder_tensors
 
-    files, given_back = SafetensorsFiles(original), encoder_tensors(converted)
-    different = sorted(files.shapes().keys() ^ given_back.keys())
-    different += [
-        name for name in files.shapes().keys() & given_back.keys() if not _same(files.read(name), given_back[name])
-    ]
+    files, restored = SafetensorsFiles(original), encoder_tensors(converted)
+    different = sorted(files.shapes().keys() ^ restored.keys())
+    for name in files.shapes().keys() & restored.keys():
+        a, b = files.read(name), restored[name]
+        if a.dtype != b.dtype or a.shape != b.shape or a.tobytes() != b.tobytes():  # bytes, because 0.0 == -0.0
+            different.append(name)
     if different:
         raise MinisbertError(
             f"{original}: {len(different)} tensors do not survive the conversion: {', '.join(different)}. Nothing was "
             "written; please report this model."
         )
-    return len(given_back)
-
-
-def _same(a: "np.ndarray", b: "np.ndarray") -> bool:
-    # Bytes, because 0.0 == -0.0.
-    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    return len(restored)

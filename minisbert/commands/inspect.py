@@ -1,16 +1,15 @@
-"""`minisbert inspect`: what a model is, every setting with the file it comes from, and what its weights are.
+"""`minisbert inspect`: what a model consists of, every setting with the file it comes from, and its weights.
 
     minisbert inspect all-mpnet-base-v2
     minisbert inspect weights/tiny-bert --json
 
-Settings, headers and digests only: no weight is put on a device, nothing is computed or compiled.
+Reads settings, tensor headers and digests only: nothing is put on a device, computed or compiled.
 """
 
 import dataclasses
 import json
 import math
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,7 +34,7 @@ def inspect(
 
     Args:
         model: a folder, a known name, or a name on the hub.
-        as_json: one JSON object, for machines.
+        as_json: print one JSON object.
         offline: never open a socket.
     """
     from minisbert.download.locate import locate
@@ -46,24 +45,24 @@ def inspect(
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """All that a model folder says, as JSON values.
-
-    Args:
-        path: a model folder.
+    """Everything in a model folder, as JSON values.
 
     Raises:
-        ModelFolderError: it is not a whole model that minisbert computes.
+        ModelFolderError: the folder is incomplete, or minisbert does not compute the model.
 
     Example:
         >>> describe(Path("weights/tiny-bert"))["max_seq_length"]
         {'value': 64, 'from': 'sentence_bert_config.json'}
     """
     from minisbert.checkpoint.folder import read_folder
+    from minisbert.checkpoint.settings import read_json
+    from minisbert.download.staging import MANIFEST
 
     folder = read_folder(path)
+    source = read_json(path / MANIFEST) if (path / MANIFEST).exists() else None
     return {
         "folder": str(path),
-        "source": _manifest(path),
+        "source": source if isinstance(source, dict) else None,
         "notes": folder.notes,
         **_describe_chain(folder, path),
         "default_route": folder.router and folder.router.default,
@@ -75,15 +74,16 @@ def _describe_chain(folder: "ModelFolder", path: Path) -> dict[str, Any]:
     """One encoder and the modules after it."""
     from minisbert import SentenceEncoder
     from minisbert.checkpoint.convert import flatten
+    from minisbert.modules import HEADS
     from minisbert.pretrained import Pretrained, read_model_config
     from minisbert.sentence_model import define
     from minisbert.text.tokenizer import Tokenizer
 
     model_config = read_model_config(folder)
-    # The encoder without its weights: it answers for its settings as it would when computing.
-    alone = replace(folder, router=None, routes={})
+    # Without weights the encoder still reports the settings it would compute with.
+    alone = dataclasses.replace(folder, router=None, routes={})
     encoder = SentenceEncoder.from_model(Pretrained(alone, model_config, {}, Tokenizer.from_folder(folder), {}))
-    shapes = [leaf.shape for leaf in flatten(define(model_config)[1]).values()]
+    modules = [folder.path / module.path for module in folder.modules if type(module) in HEADS]  # type: ignore[union-attr]
     return {
         "repr": repr(encoder),
         "embedding_dimension": encoder.get_embedding_dimension(),
@@ -91,32 +91,36 @@ def _describe_chain(folder: "ModelFolder", path: Path) -> dict[str, Any]:
         "similarity": folder.similarity_fn_name,
         "prompts": folder.prompts,
         "default_prompt_name": folder.default_prompt_name,
-        "parameters": sum(math.prod(shape) for shape in shapes),
-        "weights": [_weights(part, path) for part in _weight_folders(folder)],
+        "parameters": sum(math.prod(leaf.shape) for leaf in flatten(define(model_config)[1]).values()),
+        "weights": [_weights(part, path) for part in (folder.transformer_path, *modules)],
         "tokenizer": _tokenizer(encoder, path),
         "settings": [{"name": name, "value": value, "from": file} for name, value, file in _settings(encoder)],
     }
 
 
 def as_text(facts: dict[str, Any]) -> str:
-    """What `describe` found, for people."""
+    """The result of `describe` as lines of text."""
     if facts["routes"]:
-        told = f"a Router with {len(facts['routes'])} routes, by default {facts['default_route']}"
-        # A route's own facts among what is said of the whole model.
-        blocks = [(route, as_text(facts | chain | {"routes": {}})) for route, chain in facts["routes"].items()]
-        return "\n\n".join([told, *(f"route {route}\n{block}" for route, block in blocks)])
+        title = f"a Router with {len(facts['routes'])} routes, by default {facts['default_route']}"
+        routes = [(name, as_text(facts | chain | {"routes": {}})) for name, chain in facts["routes"].items()]
+        return "\n\n".join([title, *(f"route {name}\n{text}" for name, text in routes)])
     tokenizer, length = facts["tokenizer"], facts["max_seq_length"]
-    prompts = [f"{name} {text!r}" for name, text in facts["prompts"].items()]
     rows = [
         ("folder", facts["folder"]),
         *[("note", note) for note in facts["notes"]],
         ("embedding dimension", facts["embedding_dimension"]),
         ("max_seq_length", f"{length['value']}, from {length['from']}"),
         ("similarity", facts["similarity"]),
-        ("prompts", ", ".join(prompts) or "none"),
+        ("prompts", ", ".join(f"{name} {text!r}" for name, text in facts["prompts"].items()) or "none"),
         ("default prompt", facts["default_prompt_name"] or "none"),
         ("parameters", f"{facts['parameters']:,}"),
-        *[row for part in facts["weights"] for row in _weights_rows(part)],
+    ]
+    for part in facts["weights"]:
+        dtypes = ", ".join(f"{count} {dtype}" for dtype, count in part["dtypes"].items())
+        rows.append(("weights", f"{part['tensors']} tensors ({dtypes}), {part['values']:,} numbers"))
+        for file in part["files"]:
+            rows += [("  file", f"{file['file']}, {file['bytes']:,} bytes"), ("  sha256", file["sha256"])]
+    rows += [
         ("tokenizer", f"{tokenizer['kind']} of {tokenizer['vocabulary']:,} tokens, from {tokenizer['file']}"),
         ("special tokens", " ".join([*tokenizer["before"], "text", *tokenizer["after"]])),
         ("padding token", tokenizer["padding"]),
@@ -129,41 +133,17 @@ def as_text(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _weights_rows(part: dict[str, Any]) -> list[tuple[str, str]]:
-    dtypes = ", ".join(f"{count} {dtype}" for dtype, count in part["dtypes"].items())
-    rows = [("weights", f"{part['tensors']} tensors ({dtypes}), {part['values']:,} numbers")]
-    for file in part["files"]:
-        rows += [("  file", f"{file['file']}, {file['bytes']:,} bytes"), ("  sha256", file["sha256"])]
-    return rows
-
-
-def _manifest(path: Path) -> dict[str, Any] | None:
-    """What a download has noted about where the files are from."""
-    from minisbert.checkpoint.settings import read_json
-    from minisbert.download.staging import MANIFEST
-
-    content = read_json(path / MANIFEST) if (path / MANIFEST).exists() else None
-    return content if isinstance(content, dict) else None
-
-
 def _max_seq_length(encoder: "SentenceEncoder") -> dict[str, Any]:
     folder, value = encoder.pretrained.folder, encoder.max_seq_length
     source = folder.sources.get("max_seq_length")
     if folder.max_seq_length == value:
         return {"value": value, "from": source}
-    asked = f"{source} asks for {folder.max_seq_length}" if source else "no file sets a limit"
-    return {"value": value, "from": f"the positions of the encoder ({asked})"}
-
-
-def _weight_folders(folder: "ModelFolder") -> list[Path]:
-    """The folders with tensors: the encoder's, then those of modules that have some."""
-    from minisbert.modules import HEADS
-
-    modules = [module for module in folder.modules if type(module) in HEADS]
-    return [folder.transformer_path] + [folder.path / module.path for module in modules]  # type: ignore[union-attr]
+    limit = f"{source} asks for {folder.max_seq_length}" if source else "no file sets a limit"
+    return {"value": value, "from": f"the positions of the encoder ({limit})"}
 
 
 def _weights(part: Path, model: Path) -> dict[str, Any]:
+    """The tensors of one folder, and the files that hold them."""
     from minisbert.checkpoint.converted import CONVERTED
     from minisbert.checkpoint.settings import read_json
     from minisbert.checkpoint.tensors import INDEX, WEIGHTS, SafetensorsFiles
@@ -186,28 +166,25 @@ def _weights(part: Path, model: Path) -> dict[str, Any]:
 
 
 def _tokenizer(encoder: "SentenceEncoder", path: Path) -> dict[str, Any]:
-    tokenizer = encoder.tokenizer
-    name = tokenizer.backend.id_to_token
+    tokenizer, backend = encoder.tokenizer, encoder.tokenizer.backend
     return {
         "file": Path(tokenizer.where).relative_to(path).as_posix(),
-        "kind": type(tokenizer.backend.model).__name__,
-        "vocabulary": tokenizer.backend.get_vocab_size(with_added_tokens=True),
-        "before": [name(token) for token in tokenizer.prefix],
-        "after": [name(token) for token in tokenizer.suffix],
-        "padding": name(encoder.padding_id),
+        "kind": type(backend.model).__name__,
+        "vocabulary": backend.get_vocab_size(with_added_tokens=True),
+        "before": [backend.id_to_token(token) for token in tokenizer.prefix],
+        "after": [backend.id_to_token(token) for token in tokenizer.suffix],
+        "padding": backend.id_to_token(encoder.padding_id),
     }
 
 
 def _settings(encoder: "SentenceEncoder") -> list[tuple[str, Any, str]]:
-    """(name, value, file) of every setting; "default" where no file says anything."""
+    """(name, value, file) of every setting; "default" where no file sets it."""
     folder = encoder.pretrained.folder
     rows = [(name, value, folder.sources[name]) for name, value in folder.config.items()]
     defaults = dataclasses.asdict(encoder.model_config.encoder)
     rows += [(name, value, "default") for name, value in defaults.items() if name not in folder.config]
     for module, source in zip(folder.modules, folder.module_sources, strict=True):
-        name = type(module).__name__
-        values = dataclasses.asdict(module)
+        name, values = type(module).__name__, dataclasses.asdict(module)
         rows += [(f"{name}.{key}", value, source) for key, value in values.items()] or [(name, True, source)]
     names = ("max_seq_length", "do_lower_case", "prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
-    rows += [(name, getattr(folder, name), folder.sources.get(name, "default")) for name in names]
-    return rows
+    return rows + [(name, getattr(folder, name), folder.sources.get(name, "default")) for name in names]
