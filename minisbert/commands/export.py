@@ -1,4 +1,4 @@
-"""`minisbert export`: a model as one portable program with its weights and tokenizer, to run without the model's code.
+"""`minisbert export`: write a model as a portable program with its weights and tokenizer.
 
 minisbert export all-MiniLM-L6-v2 minilm.exported
 python -c "from minisbert.export.runtime import ExportedEncoder; print(ExportedEncoder.load('minilm.exported').encode('a cat'))"
@@ -24,9 +24,9 @@ def export(
 
     Args:
         model: a folder, a known name, or a name on the hub.
-        out: the folder (or .onnx file) to write; an exported model that is there already is replaced.
-        platforms: the kinds of device it is for: cpu, cuda, rocm, tpu.
-        onnx_length: write an ONNX file for rows of so many tokens instead; OUT ends in .onnx (needs jax2onnx).
+        out: the folder (or .onnx file) to write; an existing exported model is replaced.
+        platforms: the kinds of device that the program supports: cpu, cuda, rocm, tpu.
+        onnx_length: write an ONNX file for rows of this many tokens instead; OUT ends in .onnx (needs jax2onnx).
         offline: never open a socket.
     """
     from minisbert.export.runtime import ExportedEncoder, runs_here

@@ -1,1 +1,1 @@
-"""Export: a model as a StableHLO or ONNX program, and the runtime that executes it."""
+"""Export a model as a StableHLO or ONNX program, and run the StableHLO program without the model's code."""

@@ -1,12 +1,12 @@
-"""A model as a program: `minisbert export` writes it, this file runs it, and no code of the model is needed any more.
+"""Run an exported StableHLO model without the model's code; `minisbert export` writes the folder.
 
     encoder = ExportedEncoder.load("minilm.exported")
-    encoder.encode(["A man is eating food."])                      # what SentenceEncoder.encode gives, within 1e-6
+    encoder.encode(["A man is eating food."])                      # SentenceEncoder.encode's embeddings, within 1e-6
 
-The folder holds StableHLO, the portable form of what XLA compiles, as `jax.export` serializes it (readable by later
-releases of JAX for six months at least); the weights; the tokenizer; and `minisbert_export.json`, which binds them by
-sha256. Needed are jax, tokenizers, numpy and flatbuffers: this file may be copied out of the package with errors.py. Text
-is cut and batched as plainly as can be: for speed use SentenceEncoder.
+The folder holds StableHLO, the portable input of XLA, as `jax.export` serializes it (later releases of JAX read it for at least
+six months); the weights; the tokenizer; and `minisbert_export.json`, with the sha256 of each. This file needs only jax,
+tokenizers, numpy and flatbuffers, and may be copied out of the package together with errors.py. Its batching is the simplest
+possible: for speed use SentenceEncoder.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ logger = logging.getLogger("minisbert")
 SETTINGS, WEIGHTS, TOKENIZER = "minisbert_export.json", "weights.npz", "tokenizer.json"
 # Every key of the settings and its type.
 KEYS: dict[str, type | tuple[type, ...]] = {
-    "programs": dict,  # file -> its padded length, or null where it takes any
+    "programs": dict,  # file -> its padded length, or null if it takes any
     "sha256": dict,  # every file -> its digest
     "platforms": list,
     "lengths": list,  # padded lengths, rising; the last is max_seq_length
@@ -42,14 +42,14 @@ KEYS: dict[str, type | tuple[type, ...]] = {
     "similarity_fn_name": str,
     "made_with": dict,
 }
-# What a program may call besides StableHLO's own operations: JAX's checks of sizes. Anything else could be a call into
+# The only calls that a program may make besides StableHLO's own operations: JAX's checks of sizes. Any other could call into
 # the process that runs it.
 _HARMLESS_CALL = re.compile(r"shape_assertion|stablehlo\.[\w.]+")
 _CALL = re.compile(r"custom_call\s+@(?:\"([^\"]*)\"|([\w.$-]+))|call_target_name\s*=\s*\"([^\"]*)\"")
 
 
 class ExportedEncoder:
-    """A sentence embedding model read from an exported folder; most callers want `ExportedEncoder.load`."""
+    """A sentence embedding model from an exported folder; most callers want `ExportedEncoder.load`."""
 
     def __init__(
         self, settings: dict[str, Any], programs: dict[int | None, Any], weights: dict[str, Any], backend: Any
@@ -59,7 +59,6 @@ class ExportedEncoder:
         self.max_seq_length: int = settings["lengths"][-1]
         self._backend = backend
         self._weights = jax.device_put(weights)
-        # Compiled once a shape.
         self._programs = {length: jax.jit(program.call) for length, program in programs.items()}
 
     @staticmethod
@@ -67,8 +66,8 @@ class ExportedEncoder:
         """Read a folder that `minisbert export` wrote.
 
         Raises:
-            ModelFolderError: it is none, a file is missing or not the one that was written, the program calls anything but
-                StableHLO, or this machine's kind of device is not among those it was made for.
+            ModelFolderError: not such a folder, a file that is missing or altered, a program that calls anything but
+                StableHLO, or a program for other kinds of device.
             InputError: flatbuffers is not installed.
         """
         from tokenizers import Tokenizer
@@ -79,7 +78,7 @@ class ExportedEncoder:
         for name, digest in settings["sha256"].items():
             file = folder / name
             if Path(name).name != name or not file.is_file():
-                raise ModelFolderError(f"{file}: no such file. Expected all that was exported; copy the folder again.")
+                raise ModelFolderError(f"{file}: no such file. Expected all exported files; copy the folder again.")
             with file.open("rb") as stream:
                 found = hashlib.file_digest(stream, "sha256").hexdigest()
             if found != digest:
@@ -87,7 +86,7 @@ class ExportedEncoder:
         if not runs_here(settings["platforms"]):
             raise ModelFolderError(
                 f"{folder / SETTINGS}: made for {', '.join(map(str, settings['platforms']))}, this machine computes on "
-                f"{jax.default_backend()}. Export the model again with its platform."
+                f"{jax.default_backend()}. Export the model again for this platform."
             )
         with np.load(folder / WEIGHTS, allow_pickle=False) as archive:
             weights = {name: archive[name] for name in archive.files}
@@ -103,7 +102,7 @@ class ExportedEncoder:
         batch_size: int = 32,
         normalize_embeddings: bool = False,
     ) -> np.ndarray:
-        """Embed one text or many, as SentenceEncoder.encode does; texts that are cut are warned of.
+        """Embed one text or many, as SentenceEncoder.encode does; warns about texts that are cut.
 
         Returns:
             float32 `[sentences, dimension]`; for one string, one vector.
@@ -117,10 +116,9 @@ class ExportedEncoder:
                 raise InputError(f"sentences[{row}] is a {type(text).__name__}. Expected text (str).")
         if type(batch_size) is not int or batch_size < 1:
             raise InputError(f"batch_size is {batch_size!r}. Expected a whole number of at least 1.")
-        before = self._prompt(prompt_name, prompt)
-        ids, prompt_length = self._tokenize(texts, before)
-        dimension = self.settings["truncate_dim"] or self.settings["dimension"]
-        embeddings = np.empty((len(texts), min(dimension, self.settings["dimension"])), np.float32)
+        ids, prompt_length = self._tokenize(texts, self._prompt(prompt_name, prompt))
+        full, dimension = self.settings["dimension"], self.settings["truncate_dim"]
+        embeddings = np.empty((len(texts), min(dimension or full, full)), np.float32)
         queues: dict[int, list[int]] = {}  # padded length -> its texts
         for row, tokens in enumerate(ids):
             queues.setdefault(next(n for n in self.settings["lengths"] if n >= len(tokens)), []).append(row)
@@ -134,7 +132,7 @@ class ExportedEncoder:
         return embeddings[0] if isinstance(sentences, str) else embeddings
 
     def _run(self, ids: Sequence[Sequence[int]], length: int, batch_size: int, prompt_length: int) -> np.ndarray:
-        rows = 1 if len(ids) == 1 else batch_size  # two shapes a length; rows of length 0 fill the second
+        rows = 1 if len(ids) == 1 else batch_size  # two compiled shapes per length; empty rows complete the second
         token_ids_BL = np.full((rows, length), self.settings["padding_id"], np.int32)
         lengths_B = np.zeros(rows, np.int32)
         for b, tokens in enumerate(ids):
@@ -143,58 +141,53 @@ class ExportedEncoder:
         program = self._programs.get(length) or self._programs[None]
         return np.asarray(program(self._weights, token_ids_BL, lengths_B, np.int32(prompt_length)))[: len(ids)]
 
-    def _tokenize(self, texts: Sequence[str], before: str) -> tuple[list[list[int]], int]:
+    def _tokenize(self, texts: Sequence[str], prompt: str) -> tuple[list[list[int]], int]:
+        """Token ids of each text, and how many of them belong to the prompt."""
         prefix, suffix = self.settings["prefix"], self.settings["suffix"]
         room = self.max_seq_length - len(prefix) - len(suffix)
         try:
-            encodings = self._backend.encode_batch([before + text for text in texts], add_special_tokens=False)
-        except Exception as error:  # lone surrogates, which no tokenizer takes
+            encodings = self._backend.encode_batch([prompt + text for text in texts], add_special_tokens=False)
+        except Exception as error:  # lone surrogates
             raise InputError(f"a sentence cannot be tokenized ({error}). Expected valid Unicode.") from None
-        ids = [prefix + encoding.ids[:room] + suffix for encoding in encodings]
         cut = sum(len(encoding.ids) > room for encoding in encodings)
         if cut:
             logger.warning(
                 f"{cut} of {len(texts)} sentences are longer than {self.max_seq_length} tokens and were cut."
             )
         prompt_length = 0
-        if before:
-            whole = len(prefix) + len(self._backend.encode(before, add_special_tokens=False).ids)
-            prompt_length = min(whole, self.max_seq_length - len(suffix))
-        return ids, prompt_length
+        if prompt:
+            tokens = self._backend.encode(prompt, add_special_tokens=False).ids
+            prompt_length = min(len(prefix) + len(tokens), self.max_seq_length - len(suffix))
+        return [prefix + encoding.ids[:room] + suffix for encoding in encodings], prompt_length
 
     def _prompt(self, name: str | None, prompt: str | None) -> str:
         if prompt is not None:
             return prompt
         name = self.settings["default_prompt_name"] if name is None else name
-        if name is None:
-            return ""
-        if name not in self.prompts:
+        if name is not None and name not in self.prompts:
             raise InputError(f"prompt_name is {name!r}. Expected one of {sorted(self.prompts)}.")
-        return self.prompts[name]
+        return "" if name is None else self.prompts[name]
 
 
 def _read_settings(file: Path) -> dict[str, Any]:
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        wrong = [key for key, kind in KEYS.items() if not isinstance(settings.get(key, ...), kind)]
+        wrong += settings.keys() - KEYS.keys()
+    except (OSError, ValueError, RecursionError, AttributeError) as error:  # AttributeError: not an object
         raise ModelFolderError(
             f"{file}: not readable ({error}). Expected a folder that `minisbert export` wrote."
         ) from None
-    wrong = (
-        [str(type(settings))]
-        if not isinstance(settings, dict)
-        else [
-            key
-            for key in settings.keys() | KEYS.keys()
-            if key not in KEYS or not isinstance(settings.get(key, ...), KEYS[key])
-        ]
-    )
     if not wrong:
-        files, lengths = {WEIGHTS, TOKENIZER, *settings["programs"]}, settings["lengths"]
+        lengths, programs = settings["lengths"], settings["programs"]
         numbers = [*lengths, *settings["prefix"], *settings["suffix"]]
-        whole = all(type(number) is int and number >= 0 for number in numbers) and lengths == sorted(lengths)
-        of_programs = list(settings["programs"].values())
-        if settings["sha256"].keys() != files or not lengths or not whole or of_programs not in ([None], lengths):
+        if (
+            not all(type(number) is int and number >= 0 for number in numbers)
+            or not lengths
+            or lengths != sorted(lengths)
+            or list(programs.values()) not in ([None], lengths)
+            or settings["sha256"].keys() != {WEIGHTS, TOKENIZER, *programs}
+        ):
             wrong = ["programs", "lengths", "sha256"]
     if wrong:
         raise ModelFolderError(
@@ -204,7 +197,7 @@ def _read_settings(file: Path) -> dict[str, Any]:
 
 
 def need_flatbuffers() -> None:
-    """JAX writes and reads programs with a package that it does not install. Raises InputError: it is missing."""
+    """Raises InputError unless flatbuffers is installed: JAX serializes programs with it but does not require it."""
     try:
         import flatbuffers  # noqa: F401
     except ImportError:
@@ -220,12 +213,12 @@ def runs_here(platforms: Sequence[str]) -> bool:
 
 
 def _program(file: Path, weights: dict[str, np.ndarray]) -> jax.export.Exported:
-    """One program, which takes these weights and calls nothing but StableHLO."""
+    """Read one program; check that it takes these weights and calls nothing but StableHLO."""
     try:
         program = jax.export.deserialize(bytearray(file.read_bytes()))
         arguments, _ = jax.tree.unflatten(program.in_tree, program.in_avals)
         expected = {name: (aval.shape, str(aval.dtype)) for name, aval in arguments[0].items()}
-    except Exception as error:  # flatbuffers', MLIR's and JAX's own, of many types
+    except Exception as error:  # of flatbuffers, MLIR and JAX, of many types
         raise ModelFolderError(
             f"{file}: not a program that this release of JAX reads ({error!s:.300}). Export the model again."
         ) from None
@@ -236,8 +229,8 @@ def _program(file: Path, weights: dict[str, np.ndarray]) -> jax.export.Exported:
             f"{file}: calls {', '.join(foreign)}. Expected StableHLO alone; do not run this program."
         )
     found = {name: (array.shape, str(array.dtype)) for name, array in weights.items()}
-    if found != expected:
-        different = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+    different = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+    if different:
         raise ModelFolderError(
             f"{file}: {WEIGHTS} does not fit it in {', '.join(different)[:300]}. Export the model again."
         )

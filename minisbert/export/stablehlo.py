@@ -1,11 +1,11 @@
-"""A model as one portable StableHLO program with weights and tokenizer, by `jax.export`; `minisbert.export.runtime` runs it.
+"""Export a model as a portable StableHLO program with its weights and tokenizer; export/runtime.py runs it.
 
     export_stablehlo(encoder, Path("minilm.exported"))
 
-The program is the forward pass from token ids to the sentence embedding, for any number of rows and, where the family's
-code allows it, any length ("symbolic" sizes); lowered for several kinds of device at once. MPNet's and ModernBERT's
-positions are computed in NumPy from the length: they get one program for each length of a short table. The weights are
-arguments, not constants of the program, so that programs share them.
+The program, made by `jax.export`, is the forward pass from token ids to the sentence embedding for any number of rows, lowered
+for several kinds of device. It takes any length ("symbolic" sizes) unless the family computes positions in NumPy from the
+length, as MPNet and ModernBERT do: those get one program per length of a short table. The weights are arguments of the program,
+not constants, so that programs share them.
 """
 
 import json
@@ -22,15 +22,16 @@ from flax import nnx
 from minisbert.atomic_write import staged_folder
 from minisbert.checkpoint.convert import flatten, nest
 from minisbert.download.staging import digest
-from minisbert.errors import InputError, short_repr
+from minisbert.errors import InputError
+from minisbert.export.onnx import check_exportable
 from minisbert.export.runtime import SETTINGS, TOKENIZER, WEIGHTS, need_flatbuffers
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.sentence_model import define
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-_KNOWN_PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-# What JAX raises where code needs to know a size.
-_NEEDS_A_SIZE = (jax.errors.ConcretizationTypeError, jax.errors.InconclusiveDimensionOperation)
+_KNOWN_PLATFORMS = (*PLATFORMS, "rocm")
+# What JAX raises where code depends on the value of a size.
+_SIZE_ERRORS = (jax.errors.ConcretizationTypeError, jax.errors.InconclusiveDimensionOperation)
 
 
 def export_stablehlo(encoder: SentenceEncoder, target: Path, platforms: Sequence[str] = PLATFORMS) -> None:
@@ -39,14 +40,13 @@ def export_stablehlo(encoder: SentenceEncoder, target: Path, platforms: Sequence
     Args:
         encoder: in float32; its prompts, `max_seq_length` and `truncate_dim` are exported too.
         target: a new path, or an exported model, which is replaced.
-        platforms: kinds of device the program is for.
+        platforms: the kinds of device that the program supports.
 
     Raises:
-        InputError: an unknown platform, a model in bfloat16, a target that is something else, or no flatbuffers.
+        InputError: an unknown platform, a model in bfloat16, a target that holds something else, or no flatbuffers.
     """
     need_flatbuffers()
-    if not isinstance(encoder, SentenceEncoder) or encoder.compute_dtype != "float32":
-        raise InputError(f"encoder is {short_repr(encoder)}. Expected a SentenceEncoder loaded in float32.")
+    check_exportable(encoder)
     if not platforms or set(platforms) - set(_KNOWN_PLATFORMS):
         raise InputError(f"platforms is {platforms!r}. Expected some of {', '.join(_KNOWN_PLATFORMS)}.")
     weights = {name: np.asarray(leaf) for name, leaf in sorted(flatten(encoder.forward.params).items())}
@@ -80,7 +80,7 @@ def export_stablehlo(encoder: SentenceEncoder, target: Path, platforms: Sequence
 
 
 def padded_lengths(longest: int) -> list[int]:
-    """The lengths to which texts are padded: doubling from 16, the last as long as a text may be.
+    """The lengths to which texts are padded: doubling from 16 up to `longest`.
 
     Example:
         >>> padded_lengths(384)
@@ -95,7 +95,7 @@ def padded_lengths(longest: int) -> list[int]:
 def _programs(
     encoder: SentenceEncoder, weights: dict[str, np.ndarray], lengths: Sequence[int], platforms: Sequence[str]
 ) -> list[tuple[int | None, bytearray]]:
-    """One program for all lengths, or one a length."""
+    """One program for all lengths, or one per length."""
     definition, _ = define(encoder.model_config)
 
     def embed(weights: Any, token_ids_BL: jax.Array, lengths_B: jax.Array, prompt_length: jax.Array) -> jax.Array:
@@ -110,6 +110,6 @@ def _programs(
     try:
         B, L = jax.export.symbolic_shape("B, L", constraints=[f"L <= {encoder.pretrained.max_positions}"])
         return [(None, program(B, L))]
-    except _NEEDS_A_SIZE:
+    except _SIZE_ERRORS:
         (B,) = jax.export.symbolic_shape("B")
         return [(length, program(B, length)) for length in lengths]
