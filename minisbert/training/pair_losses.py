@@ -158,10 +158,10 @@ def contrastive(
         0.3125
     """
     u_BD, v_BD = texts("contrastive", embeddings_SBD, 2, 2)
-    alike_B = labels("contrastive", targets, embeddings_SBD)
+    similar_B = labels("contrastive", targets, embeddings_SBD)
     distance_B = 1 - pairwise_cosine(u_BD, v_BD)
     # jax.nn.relu, not maximum: its gradient at 0 is 0, as in torch; that of maximum is 1/2.
-    return jnp.mean(alike_B * distance_B**2 + (1 - alike_B) * jax.nn.relu(margin - distance_B) ** 2) / 2
+    return jnp.mean(similar_B * distance_B**2 + (1 - similar_B) * jax.nn.relu(margin - distance_B) ** 2) / 2
 
 
 def online_contrastive(
@@ -186,19 +186,19 @@ def online_contrastive(
     """
     u_BD, v_BD = texts("online_contrastive", embeddings_SBD, 2, 2)
     label_B = labels("online_contrastive", targets, embeddings_SBD)
-    alike_B, unlike_B = label_B == 1, label_B == 0
+    similar_B, dissimilar_B = label_B == 1, label_B == 0
     distance_B = 1 - pairwise_cosine(u_BD, v_BD)
     # Without any pair of a kind its mean is 0 / 0 = NaN; comparisons with NaN are False, so nothing of that kind is chosen.
     farthest = jnp.where(
-        alike_B.any(),
-        jnp.max(distance_B, initial=-jnp.inf, where=alike_B),
-        jnp.mean(distance_B, where=unlike_B),
+        similar_B.any(),
+        jnp.max(distance_B, initial=-jnp.inf, where=similar_B),
+        jnp.mean(distance_B, where=dissimilar_B),
     )
     closest = jnp.where(
-        unlike_B.any(),
-        jnp.min(distance_B, initial=jnp.inf, where=unlike_B),
-        jnp.mean(distance_B, where=alike_B),
+        dissimilar_B.any(),
+        jnp.min(distance_B, initial=jnp.inf, where=dissimilar_B),
+        jnp.mean(distance_B, where=similar_B),
     )
-    pull_B = jnp.where(alike_B & (distance_B > closest), distance_B, 0) ** 2
-    push_B = jnp.where(unlike_B & (distance_B < farthest), jax.nn.relu(margin - distance_B), 0) ** 2
+    pull_B = jnp.where(similar_B & (distance_B > closest), distance_B, 0) ** 2
+    push_B = jnp.where(dissimilar_B & (distance_B < farthest), jax.nn.relu(margin - distance_B), 0) ** 2
     return jnp.sum(pull_B + push_B)

@@ -29,9 +29,8 @@ from minisbert.training.gradcache import gradcache_value_and_grad
 from minisbert.training.targets import Targets
 
 Tree = Any  # nested dicts of arrays
-Params = dict[
-    str, Tree
-]  # {"model": what is trained of the model, all or LoRA's adapters; "head": the loss's own or {}}
+# {"model": what is trained of the model (all of it, or LoRA's adapters), "head": the loss's own parameters or {}}
+Params = dict[str, Tree]
 
 
 class TrainBatch(NamedTuple):

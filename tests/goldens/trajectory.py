@@ -1,6 +1,6 @@
-"""Fifty training steps by the peer library and by minisbert, on the same batches: the recipe of both.
+"""Fifty training steps by sentence-transformers and by minisbert, on the same batches: the recipe of both.
 
-    python tests/goldens/trajectory.py        writes trajectory-tiny-bert.json with the peer's losses
+    python tests/goldens/trajectory.py        writes trajectory-tiny-bert.json with the losses of sentence-transformers
 
 Dropout off; AdamW (betas 0.9 and 0.999, epsilon 1e-8, decay 0.01 on matrices and tables), gradients clipped to norm 1,
 five steps of warm-up, then linear to 0. The softmax head starts from minisbert's random one on both sides.
@@ -67,7 +67,7 @@ def head(dimension: int) -> dict[str, np.ndarray]:
 
 
 def theirs(folder: Path, run: Run, rate: float, save: Path | None = None) -> list[float]:
-    """The peer's loss of each step; its model after the last one goes to `save`."""
+    """The loss of each step by sentence-transformers; its model after the last one goes to `save`."""
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer import losses

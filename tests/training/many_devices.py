@@ -193,7 +193,7 @@ def same_bits(one: list, other: list) -> bool:
 
 
 def quick() -> dict:
-    """What test_sharding.py looks at: float64 without XLA's optimizations, all against one device at once."""
+    """The part for test_sharding.py: float64 without XLA's optimizations, everything against one device."""
     bench = Bench(dtype="float64", quick=True)
     one, _ = bench.run("plain", "replicated", 1)
     found = []

@@ -1,4 +1,4 @@
-"""training/deterministic.py on one device: the same gradient as in one piece, and one tree of sums whatever the devices.
+"""training/deterministic.py on one device: the gradient of the whole batch, and one tree of sums for any number of devices.
 
 That the bits are the same on several devices is in test_sharding.py (a part) and many_devices.py (everything).
 """
@@ -16,7 +16,7 @@ from minisbert.training.deterministic import add_term, blockwise, check_blocks
 
 @pytest.fixture(scope="module")
 def bench():
-    """Few losses, float64: only another formula could show. Without dropout, which compiles faster."""
+    """Few losses, in float64, where only a different formula would show. Without dropout, which compiles faster."""
     return Bench(dtype="float64", quick=True, dropout=False)
 
 
@@ -31,7 +31,7 @@ def test_it_is_the_gradient_of_the_whole_batch(bench):
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 8, 16])
-def test_sums_are_one_tree_however_they_are_dealt(blocks):
+def test_the_tree_of_sums_does_not_depend_on_the_devices(blocks):
     def tree(devices):
         def add(a, b):
             return f"({a}+{b})"
@@ -52,14 +52,14 @@ def test_sums_are_one_tree_however_they_are_dealt(blocks):
     assert [int(n) for n in re.findall(r"\d+", trees.pop())] == list(range(blocks))
 
 
-def test_what_cannot_be_shared_is_refused(bench):
-    for blocks, devices, told in (
+def test_blocks_that_devices_cannot_share_are_refused(bench):
+    for blocks, devices, message in (
         (8, 3, "1, 2, 4, 8"),
         (6, 2, "1, 2, 4"),
         (8, 16, "8 blocks on 16"),
         (0, 1, "0 blocks"),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             check_blocks(blocks, devices)
     with pytest.raises(InputError, match="layout 'tensor'"):
         check_blocks(8, 2, "tensor")

@@ -1,4 +1,4 @@
-"""training/gradcache.py: the loss and the gradients of the whole batch whatever the chunk size, dropout on."""
+"""training/gradcache.py gives the loss and gradients of the whole batch for any chunk size, with dropout."""
 
 from dataclasses import replace
 from functools import cache
@@ -88,7 +88,7 @@ def arguments(dtype):
 
 @cache
 def plain(dtype):
-    """Loss and gradients for every case by `jax.value_and_grad` over all rows at once."""
+    """Loss and gradients for every case by `jax.value_and_grad` over all rows together."""
     embed = embed_as(dtype)
 
     def whole(params, head, inputs, keys, targets, which):
@@ -102,7 +102,7 @@ def norm(tree):
     return np.sqrt(sum(float((np.asarray(x, np.float64) ** 2).sum()) for x in jax.tree.leaves(tree)))
 
 
-# 24 rows are divisible by 1, 3 and 4; 5 leaves a remainder; 1000 is all at once.
+# 24 rows are divisible by 1, 3 and 4; 5 leaves a remainder; 1000 is all rows in one chunk.
 @pytest.mark.parametrize(
     "dtype, tolerance, chunk_size",
     [*((jnp.float32, FLOAT32, size) for size in (1, 3, 4, 1000)), (jnp.float64, FLOAT64, 5)],
@@ -130,7 +130,7 @@ def test_dropout_is_on_in_these_tests():
 
 
 def test_a_chunk_bounds_the_memory():
-    """32 rows at once hold their activations for the way back; chunks of 2 need at most a quarter of that."""
+    """32 rows together save their activations for the backward pass; chunks of 2 need at most a quarter of that."""
     embed = embed_as(jnp.float32)
     rows, length = 32, 48
     inputs = {"token_ids": jnp.ones((rows, length), jnp.int32), "lengths": jnp.full(rows, length)}
@@ -143,8 +143,8 @@ def test_a_chunk_bounds_the_memory():
     assert scratch_bytes(2) < scratch_bytes(rows) / 4
 
 
-def test_rows_keep_their_order_and_filling_counts_for_nothing():
-    """7 rows in 3 chunks; an encoder that divides by its input would turn a filling of zeros into NaN."""
+def test_rows_keep_their_order_and_padding_has_no_effect():
+    """7 rows in 3 chunks; an encoder that divides by its input would turn a padding of zeros into NaN."""
     x_R1 = jnp.arange(1.0, 8.0)[:, None]
     weight_R = jnp.array([1.0, 10.0, 100.0, 1000.0, 0.0, 0.0, 5.0])
 

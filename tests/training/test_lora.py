@@ -63,16 +63,16 @@ def batch_of(S=2, B=4):
     return TrainBatch(rows, numbers.astype(np.uint32), numbers, where.reshape(S, B), Targets(None, hashes_SB))
 
 
-class Beside:
-    """A matrix with an adapter beside it, as section 4.1 draws it: x W + scale * (x A) B, two paths and one sum."""
+class AdaptedMatrix:
+    """A matrix with an adapter next to it, as section 4.1 draws it: x W + scale * (x A) B, two paths and one sum."""
 
-    __array_ufunc__ = None  # so that NumPy leaves x @ Beside to us
+    __array_ufunc__ = None  # so that NumPy leaves x @ AdaptedMatrix to us
 
     def __init__(self, kernel_IO, a_IR, b_RO):
         self.kernel_IO, self.a_IR, self.b_RO = kernel_IO, a_IR, b_RO
 
     def __getitem__(self, columns):
-        return Beside(self.kernel_IO[columns], self.a_IR, self.b_RO[columns])
+        return AdaptedMatrix(self.kernel_IO[columns], self.a_IR, self.b_RO[columns])
 
     def __rmatmul__(self, x):
         return x @ self.kernel_IO + SCALE * ((x @ self.a_IR) @ self.b_RO)
@@ -86,14 +86,14 @@ def in_place(tree, path, value):
 
 
 @pytest.mark.parametrize("family", TWINS)
-def test_merged_weights_compute_what_the_adapter_beside_the_matrix_does(family, monkeypatch):
+def test_merged_weights_compute_the_same_as_separate_adapters(family, monkeypatch):
     """The NumPy twin with two paths at every adapted matrix, against the same twin with the merged weights."""
     model = load_pretrained(tiny(family))
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), model.params)
     with jax.enable_x64(True):
         trained = normals(initial_adapters(params, 3, list(TARGETS), jax.random.key(0)), size=0.2)
         merged = jax.tree.map(np.asarray, merge_lora(params, trained, scale=SCALE))
-    beside = jax.tree.map(lambda leaf: leaf, params)
+    adapted = jax.tree.map(lambda leaf: leaf, params)
     factors = flatten(trained["adapters"])
     kernels = {name.rsplit(".", 2)[0] for name in factors}
     flat = flatten(params)
@@ -101,17 +101,17 @@ def test_merged_weights_compute_what_the_adapter_beside_the_matrix_does(family, 
         names = [name for name in TARGETS if f"{path}.{name}.a" in factors]
         matrices = np.split(flat[path], len(names), axis=1)  # in the order of the table: query, key, value
         pieces = [
-            Beside(matrix, factors[f"{path}.{name}.a"], factors[f"{path}.{name}.b"])
+            AdaptedMatrix(matrix, factors[f"{path}.{name}.a"], factors[f"{path}.{name}.b"])
             for name, matrix in zip(names, matrices, strict=True)
         ]
-        in_place(beside, path, pieces if len(pieces) > 1 else pieces[0])
+        in_place(adapted, path, pieces if len(pieces) > 1 else pieces[0])
     split = np.split
 
     def split_with_adapters(array, parts, axis=0):
         """The twins cut joined matrices; here they are cut already, or their adapter is cut with them."""
         if isinstance(array, list):
             return array
-        if isinstance(array, Beside):
+        if isinstance(array, AdaptedMatrix):
             width = array.kernel_IO.shape[1] // parts
             return [array[:, part * width : (part + 1) * width] for part in range(parts)]
         return split(array, parts, axis=axis)
@@ -122,14 +122,14 @@ def test_merged_weights_compute_what_the_adapter_beside_the_matrix_does(family, 
     expected = twin(merged["encoder"], config, ids_BL, mask_BL)
     monkeypatch.setattr(np, "split", split_with_adapters)
     monkeypatch.setattr(sys.modules[twin.__module__], "float64", lambda params: params)  # they are float64 already
-    found = twin(beside["encoder"], config, ids_BL, mask_BL)
+    found = twin(adapted["encoder"], config, ids_BL, mask_BL)
     monkeypatch.undo()
     assert len(kernels) == 4 * model.model_config.encoder.num_hidden_layers or family == "albert"
     np.testing.assert_allclose(found, expected, rtol=0, atol=FLOAT64)
     assert np.abs(expected - twin(params["encoder"], config, ids_BL, mask_BL)).max() > 1e-2
 
 
-def test_before_the_first_step_the_model_is_as_it_was_and_the_base_is_left_alone():
+def test_new_adapters_change_nothing_and_merging_leaves_the_base_parameters_alone():
     params = load_pretrained(tiny("mpnet")).params
     before = {path: np.asarray(leaf).tobytes() for path, leaf in flatten(params).items()}
     trained = initial_adapters(params, 4, ["query", "value"], jax.random.key(0))
@@ -158,7 +158,7 @@ def test_at_full_rank_any_change_of_the_matrix_is_reached():
             path, _, target = place.rpartition(".")
             row = TARGETS[target]
             change_IO = np.split((goal[path] - flat[path]) / SCALE, row.parts, axis=1)[row.part]
-            left = change_IO.shape[0] <= change_IO.shape[1]  # I stands on the shorter side
+            left = change_IO.shape[0] <= change_IO.shape[1]  # I is the factor of the shorter side
             eye = np.eye(min(change_IO.shape))
             value = {"a": eye if left else change_IO, "b": change_IO if left else eye}[factor]
             in_place(trained["adapters"], name, value)
@@ -286,7 +286,7 @@ def test_resumed_to_the_bit(pairs, tmp_path, monkeypatch, killed_before):
     assert bits(run(config(pairs), tmp_path / "killed")) == bits(undisturbed)
 
 
-def test_on_two_devices_with_the_frozen_weights_spread_it_is_the_same_run(pairs, tmp_path):
+def test_two_devices_with_base_parameters_spread_train_the_same(pairs, tmp_path):
     run(config(pairs, max_steps=2, dropout=False), tmp_path / "one")
     command = [sys.executable, "-m", "minisbert", "train", str(tiny("bert")), str(tmp_path / "two"), "--data", pairs]
     command += ["--batch-size", "4", "--learning-rate", "1e-2", "--max-steps", "2", "--no-dropout", "--lora-rank", "4"]
@@ -301,7 +301,7 @@ def test_on_two_devices_with_the_frozen_weights_spread_it_is_the_same_run(pairs,
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def test_adapters_do_not_go_on_beside_other_weights(pairs, tmp_path):
+def test_adapters_do_not_resume_with_other_weights(pairs, tmp_path):
     run(config(pairs, max_steps=2), tmp_path / "run")
     other = SentenceEncoder.load(tiny("bert"))
     other.pretrained.params["encoder"]["embedding_norm"]["bias"] += 1e-3
@@ -323,7 +323,7 @@ def test_the_head_of_a_cross_encoder_is_trained_whole(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"lora_rank": 0}, "lora_rank is 0"),
         ({"lora_rank": 33}, "lora_rank is 33, but query in .* is 32 x 32. Expected at most 32"),
@@ -335,8 +335,8 @@ def test_the_head_of_a_cross_encoder_is_trained_whole(tmp_path):
         ({"lora_targets": ("qkv",)}, "lora_targets is .*expected of query, key"),
     ],
 )
-def test_what_cannot_be_adapted_is_refused_before_anything_is_written(pairs, tmp_path, settings, told):
-    with pytest.raises(InputError, match=told):
+def test_wrong_settings_are_refused_before_anything_is_written(pairs, tmp_path, settings, message):
+    with pytest.raises(InputError, match=message):
         run(config(pairs, **settings), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -1,4 +1,4 @@
-"""What holds exactly of the losses: finite slopes where formulas break, invariances, duplicates as if removed."""
+"""Exact properties of the losses: finite gradients where formulas break, invariances, duplicates as if removed."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_values_and_gradients_are_finite_where_a_formula_breaks(name, texts, tar
         assert np.isfinite(value) and np.isfinite(gradient).all(), kind
 
 
-def test_at_distance_zero_the_slope_is_zero():
+def test_at_distance_zero_the_gradient_is_zero():
     same = np.stack([TEXTS[0], TEXTS[0], TEXTS[0]])
     for distance in ("euclidean", "manhattan"):
         value, gradient = compute("triplet", same, Targets(), None, {"distance": distance})
@@ -39,7 +39,7 @@ def test_at_distance_zero_the_slope_is_zero():
     assert not gradient.any()
 
 
-def test_a_triplet_just_satisfied_has_slope_zero():
+def test_a_triplet_just_satisfied_has_gradient_zero():
     texts = np.array([[[0.0, 0.0]], [[3.0, 4.0]], [[6.0, 8.0]]])  # 5 - 10 + 5 = 0
     value, gradient = compute("triplet", texts, Targets(), None, {})
     assert value == 0.0 and not gradient.any()

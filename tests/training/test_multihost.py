@@ -1,4 +1,4 @@
-"""Several hosts: what they agree on, what a wrong set-up is told, and two real processes against one."""
+"""Several hosts: what they agree on, the errors of a wrong setup, and two real processes against one."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from minisbert.training.siamese import packed_embed, unpack
 TINY_BERT = Path(__file__).parents[2] / "weights" / "tiny-bert"
 
 
-def test_two_hosts_train_as_one_does_and_go_on_after_a_kill(tmp_path):
+def test_two_hosts_train_as_one_does_and_resume_after_a_kill(tmp_path):
     assert equal(tmp_path) < 1e-5
 
 
@@ -37,7 +37,7 @@ def test_when_one_host_is_asked_to_stop_both_save_the_same_step(tmp_path):
         (KeyboardInterrupt(), KeyboardInterrupt),
     ],
 )
-def test_a_broken_connection_is_said_in_our_words(error, raised, monkeypatch):
+def test_a_broken_connection_is_a_training_error(error, raised, monkeypatch):
     monkeypatch.setattr("jax.process_count", lambda: 2)
     monkeypatch.setattr("threading.Timer.start", lambda self: None)  # it would end this process
     with pytest.raises(raised) as caught, exit_on_peer_failure("runs/x"):
@@ -58,7 +58,7 @@ def test_wider_rows_hold_the_same_texts():
 
 
 @pytest.mark.parametrize(
-    ("coordinator", "hosts", "host", "said"),
+    ("coordinator", "hosts", "host", "message"),
     [
         ("nowhere", 2, 0, "address:port"),
         ("10.0.0.1:99999", 2, 0, "address:port"),
@@ -67,6 +67,6 @@ def test_wider_rows_hold_the_same_texts():
         (None, 2, 0, "without a coordinator"),
     ],
 )
-def test_a_wrong_set_up_is_refused_at_once(coordinator, hosts, host, said):
-    with pytest.raises(InputError, match=said):
+def test_a_wrong_setup_is_refused(coordinator, hosts, host, message):
+    with pytest.raises(InputError, match=message):
         join(coordinator, hosts, host)

@@ -1,4 +1,4 @@
-"""training/plan.py: bytes are exact, FLOPs are those of the matrix products that JAX writes down, nothing is loaded."""
+"""training/plan.py: bytes are exact, FLOPs are those of the matrix products in the jaxpr, and no weights are read."""
 
 from dataclasses import replace
 from functools import partial
@@ -111,7 +111,7 @@ def test_a_plan_of_a_small_run(monkeypatch):
 
 
 def test_memory_is_a_straight_line_through_two_batches(monkeypatch):
-    """A compiler whose programs take 1,000 bytes and 7 an example."""
+    """A compiler whose programs take 1,000 bytes and 7 per example."""
     compiled = []
 
     def lower(state, batch):

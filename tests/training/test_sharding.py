@@ -1,4 +1,4 @@
-"""training/sharding.py: the loss and its gradient are those of the global batch, whatever the devices; and what is refused."""
+"""training/sharding.py: loss and gradient are those of the global batch on any devices; wrong setups are refused."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def load_design(family):
 
 
 def with_devices(count: int, *command: str) -> str:
-    """What a process with so many virtual devices prints."""
+    """The output of a process with this many virtual devices."""
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(count), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -52,7 +52,7 @@ def test_loss_and_gradient_are_the_global_batchs_on_any_number_of_devices():
     assert found["ordered"], "one device and two give other bits"
 
 
-def test_the_command_trains_on_four_devices_and_goes_on_with_one(tmp_path):
+def test_the_command_trains_on_four_devices_and_resumes_on_one(tmp_path):
     data = tmp_path / "pairs.tsv"
     words = "cat dog house river tree stone book train".split()
     data.write_text("anchor\tpositive\n" + "".join(f"the {a} and {b}\ta {b} by a {a}\n" for a in words for b in words))
@@ -72,12 +72,12 @@ def test_the_command_trains_on_four_devices_and_goes_on_with_one(tmp_path):
 
 
 def mesh_of(data, model=1):
-    """A mesh of devices that do not exist: enough to ask who would hold what."""
+    """A mesh of devices that do not exist: enough to compute shardings."""
     return AbstractMesh((data, model), ("data", "model"))
 
 
 @pytest.mark.parametrize(
-    ("mesh", "layout", "batch_size", "told"),
+    ("mesh", "layout", "batch_size", "message"),
     [
         (mesh_of(4), "star", 8, "layout is 'star'. Expected one of replicated, fsdp, tensor"),
         (mesh_of(4), "tensor", 8, "layout is 'tensor' with model_devices 1. Expected model_devices of 2 or more"),
@@ -88,14 +88,14 @@ def mesh_of(data, model=1):
         (mesh_of(1, 8), "tensor", 8, "model_devices is 8, but the model's num_attention_heads is 4. .* 1, 2, 4"),
     ],
 )
-def test_a_set_up_that_cannot_work_is_refused_with_what_to_change(mesh, layout, batch_size, told):
-    with pytest.raises(InputError, match=told):
+def test_an_impossible_setup_is_refused_with_what_to_change(mesh, layout, batch_size, message):
+    with pytest.raises(InputError, match=message):
         check_setup(mesh, layout, batch_size, load_design("bert").encoder)
 
 
 @pytest.mark.parametrize("family", TWINS)
 def test_tensor_cuts_every_large_parameter_of_every_family(family):
-    """By the roles: what makes heads and inner units is cut by its output, what joins them by its input, tables by width."""
+    """Matrices that make heads and inner units are cut by output, those that join them by input, tables by width."""
     model_config = load_design(family)
     model = next(n for n in (2, 3, 5) if model_config.encoder.num_attention_heads % n == 0)
     check_setup(mesh_of(2, model), "tensor", 8, model_config.encoder)
@@ -120,14 +120,14 @@ def test_tensor_cuts_every_large_parameter_of_every_family(family):
     assert sum(spec != PartitionSpec() for spec in cut.values()) >= 6
 
 
-def test_what_the_model_devices_cannot_share_is_named():
+def test_an_array_that_the_model_devices_cannot_share_is_named():
     leaf = jax.ShapeDtypeStruct((5, 7), jax.numpy.float32)
     state = TrainState(jax.numpy.int32(0), {"model": {"up": {"kernel": leaf}}}, {}, jax.random.key(0))
     with pytest.raises(InputError, match=r"up.*\(5, 7\), which 2 model devices"):
         state_sharding(state, mesh_of(1, 2), "tensor")
 
 
-def test_what_cannot_be_spread_is_refused(tmp_path):
+def test_wrong_devices_layouts_and_settings_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"devices is 9. Expected 1 to 1, the cpu devices"):
         data_mesh(9)
     with pytest.raises(InputError, match="model_devices is 2 of 1 devices"):
@@ -136,13 +136,13 @@ def test_what_cannot_be_spread_is_refused(tmp_path):
         state_sharding(TrainState(jax.numpy.int32(0), {}, {}, jax.random.key(0)), data_mesh(1), "star")
     data = tmp_path / "pairs.tsv"
     data.write_text("anchor\tpositive\na\tb\nc\td\n")
-    for told, settings, where in (
+    for message, settings, where in (
         ("devices is 0", {}, {"devices": 0}),
         ("with layout 'fsdp'", {"reduction": "ordered"}, {"layout": "fsdp"}),
         ("ordered' with 6 blocks on 1 devices", {"reduction": "ordered", "blocks": 6}, {}),
         ("on_new_shape is 'ignore'", {}, {"on_new_shape": "ignore"}),
         ("accumulate is 2, but the run has 1 steps", {"batch_size": 2, "accumulate": 2}, {}),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             train(SentenceEncoder.load(TINY), TrainConfig((str(data),), **settings), tmp_path / "run", **where)
     assert not (tmp_path / "run").exists()

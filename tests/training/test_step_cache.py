@@ -1,4 +1,4 @@
-"""training/step_cache.py: programs are ready before the first step, batches fill up to them, what is new is said or refused."""
+"""training/step_cache.py: programs are compiled before the first step, batches are padded to them, new shapes are reported."""
 
 from types import SimpleNamespace
 
@@ -40,7 +40,7 @@ class Step:
         return SimpleNamespace(compile=lambda: self.compiled.append(shape) or run)
 
 
-def test_ready_before_the_first_step_and_filled_up_to():
+def test_programs_are_compiled_ahead_and_batches_padded_to_them():
     step = Step()
     programs = StepCache(step, padding_id=PADDING, on_new_shape="error")
     programs.warm_up(STATE, [batch_of(*[60] * 5), batch_of(*[60] * 5), batch_of(*[60] * 10)])
@@ -81,7 +81,7 @@ def test_other_targets_are_another_program():
         programs(STATE, plain._replace(targets=Targets(labels_B=np.zeros(2, np.int32))))
 
 
-def test_filled_up_is_as_if_packed_so():
+def test_padding_a_batch_gives_what_pack_gives():
     lengths = [30, 20, 60, 12]
     more, packed = batch_of(*lengths).pad_to(8, 64, PADDING), batch_of(*lengths, multiple=8)
     jax.tree.map(np.testing.assert_array_equal, more, packed)

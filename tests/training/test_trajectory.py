@@ -1,4 +1,4 @@
-"""Fifty training steps: the peer's losses, frozen; tests/parity compares with the peer itself on a real model."""
+"""Fifty training steps give the recorded losses of sentence-transformers; tests/parity runs it on a real model."""
 
 import json
 import sys
@@ -11,12 +11,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "goldens"))
 from trajectory import GOLDEN, PROSE, RUNS, digest, ours
 
 TINY_BERT = Path(__file__).parents[2] / "weights" / "tiny-bert"
-# Of the issue: 1e-4 a step. Two libraries' rounding, fed back fifty times; see the figures in the parity test.
+# Two libraries' rounding, fed back fifty times; see the figures in the parity test.
 RELATIVE = 1e-4
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_fifty_steps_have_the_peers_losses(name):
+def test_fifty_steps_have_the_losses_of_sentence_transformers(name):
     golden = json.loads(GOLDEN.read_text())
     assert golden["texts"] == digest(PROSE), "tests/varied_sentences.py has changed: run tests/goldens/trajectory.py"
     losses, _ = ours(TINY_BERT, RUNS[name], golden["rate"])

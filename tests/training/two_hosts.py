@@ -1,6 +1,6 @@
-"""Two hosts on loopback: the same weights as one, killed and gone on, and one that dies ends the other.
+"""Two hosts on loopback: the same weights as one host, also after a kill and a restart; one that dies ends the other.
 
-    python tests/training/two_hosts.py equal            two processes against one, and killed together and started again
+    python tests/training/two_hosts.py equal            two processes, killed together and restarted, against one
     python tests/training/two_hosts.py stop             one of the two gets SIGTERM: both save the same step and leave
     python tests/training/two_hosts.py deaths [N]       one of the two killed, N times (10): the other leaves within 60 s
 
@@ -54,7 +54,7 @@ def start(data: Path, run: Path, hosts: int, *options: str) -> list[subprocess.P
 
 
 def finish(processes: list[subprocess.Popen]) -> None:
-    """Wait for all; what one says is shown if it failed."""
+    """Wait for all; a failure shows the error output."""
     for host, process in enumerate(processes):
         _, said = process.communicate(timeout=600)
         if process.returncode:
@@ -62,7 +62,7 @@ def finish(processes: list[subprocess.Popen]) -> None:
 
 
 def wait_for_checkpoint(run: Path, step: int, processes: list[subprocess.Popen]) -> None:
-    """Until a whole checkpoint of this step or a later one is there."""
+    """Wait for a complete checkpoint of this step or a later one."""
     while not any(path.name.isdigit() and int(path.name) >= step for path in (run / "checkpoints").glob("*")):
         if any(process.poll() is not None for process in processes):
             finish(processes)
@@ -76,7 +76,7 @@ def distance(run: Path, other: Path) -> float:
 
 
 def equal(scratch: Path) -> float:
-    """Two hosts, killed together after a checkpoint and started again, against one host that was left alone."""
+    """Two hosts, killed together after a checkpoint and restarted, against one undisturbed host."""
     data, settings = pairs_file(scratch), ("--max-steps", "12", "--checkpoint-every", "4")
     finish(start(data, scratch / "one", 1, *settings))
     both = start(data, scratch / "two", 2, *settings)
@@ -89,7 +89,7 @@ def equal(scratch: Path) -> float:
 
 
 def stop(scratch: Path) -> list[str]:
-    """SIGTERM to the second of two hosts: what both said when they left."""
+    """SIGTERM to the second of two hosts: the last message of both."""
     both = start(
         pairs_file(scratch),
         scratch / "run",
@@ -108,7 +108,7 @@ def stop(scratch: Path) -> list[str]:
 
 
 def death(scratch: Path, victim: int, rng: random.Random) -> tuple[float, str]:
-    """Kill one of two hosts: how long the other took to leave, and its last words."""
+    """Kill one of two hosts: how long the other took to exit, and its last message."""
     run = scratch / "run"
     shutil.rmtree(run, ignore_errors=True)
     both = start(pairs_file(scratch), run, 2, "--epochs", "1000", "--checkpoint-every", "5", "--new-shapes", "compile")
