@@ -1,6 +1,6 @@
-"""How well a cross-encoder's scores follow people's: Spearman for scores, accuracy for classes.
+"""Evaluate a cross-encoder on labelled pairs of texts: Spearman correlation for scores, accuracy for classes.
 
-For the scores of sentence embeddings see sts.py.
+evaluation/sts.py does the same for sentence embeddings.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,13 +16,13 @@ from minisbert.evaluation.sts import read_sts
 
 
 def spearman_score(files: Sequence[str | Path]) -> Callable[[CrossEncoder], float]:
-    """A function that scores a model with one label: Spearman of its scores with the gold ones, over all pairs.
+    """A function that returns the Spearman correlation of a model's scores with the gold scores, over all pairs.
 
     Args:
         files: as `evaluation.sts.read_sts` reads them.
 
     Raises:
-        DataError: a file that is no file of scored pairs, at once and not in the middle of a run.
+        DataError: a file does not hold scored pairs; raised immediately, not in the middle of a run.
     """
     sets = [read_sts(file) for file in files]
     pairs = [pair for part in sets for pair in zip(part.first, part.second, strict=True)]
@@ -30,8 +30,8 @@ def spearman_score(files: Sequence[str | Path]) -> Callable[[CrossEncoder], floa
 
     def spearman(model: CrossEncoder) -> float:
         if model.num_labels != 1:
-            raise InputError(f"the model has {model.num_labels} labels. Expected 1; for classes take accuracy_score.")
-        # The logits: an activation keeps their order, but rounding could make ties.
+            raise InputError(f"the model has {model.num_labels} labels. Expected 1; for classes use accuracy_score.")
+        # Logits, because an activation preserves their order but may round two of them to a tie.
         scores_P = model.predict(pairs, activation_fn="identity", on_truncate="ignore")
         if (scores_P == scores_P[0]).all():
             raise DataError(
@@ -45,14 +45,14 @@ def spearman_score(files: Sequence[str | Path]) -> Callable[[CrossEncoder], floa
 def accuracy_score(
     files: Sequence[str | Path], classes: Sequence[str] | None = None
 ) -> Callable[[CrossEncoder], float]:
-    """A function that scores a model with several labels: the share of pairs whose largest logit is the right class.
+    """A function that returns the share of pairs whose largest logit is the right class.
 
     Args:
         files: of kind nli (see data/examples.py).
-        classes: their names in the order of the model's labels; by default the order of training.
+        classes: their names in the order of the model's labels; by default in the order used for training.
 
     Raises:
-        DataError, InputError: a file that holds no classes, at once and not in the middle of a run.
+        DataError, InputError: a file does not hold classes; raised immediately, not in the middle of a run.
     """
     sets = [open_examples(str(file), kind="nli", classes=classes) for file in files]
     if any(part.dataset.classes != sets[0].dataset.classes for part in sets):
@@ -65,7 +65,7 @@ def accuracy_score(
         if model.num_labels != len(sets[0].dataset.classes):
             raise InputError(
                 f"the model has {model.num_labels} labels, the data {len(sets[0].dataset.classes)} classes. Expected "
-                "equally many; for scores take spearman_score."
+                "equal numbers; for scores use spearman_score."
             )
         logits_PC = model.predict(pairs, activation_fn="identity", on_truncate="ignore")
         return float((logits_PC.argmax(axis=1) == class_P).mean())

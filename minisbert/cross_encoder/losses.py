@@ -1,11 +1,11 @@
-"""Losses of a cross-encoder: the logits of a batch of pairs -> one number. At the bottom stands the table of all of them.
+"""Losses of a cross-encoder: from the logits of a batch of pairs to a scalar to minimize. `CROSS_ENCODER_LOSSES` lists them all.
 
-They have the form of losses.py, `loss(logits_SBC, targets, head=None, **options)` -> scalar float32, with S pairs an
-example (a query with each of its S documents) where there are S texts, and C logits where there is an embedding. The
-head is a part of the model here; `head` stays empty. Definitions and reductions are those of sentence-transformers 6,
-against which they are tested; `reference/cross_encoder.py` is the same in NumPy and must agree.
+Their form is that of training/losses.py, `loss(logits_SBC, targets, head=None, **options)` -> scalar float32, with S pairs
+per example (a query with each of its S documents) and C logits per pair. `head` is unused: the classification head is part of
+the model. Definitions and reductions are those of sentence-transformers 6, against which they are tested;
+`reference/cross_encoder.py` is the same in NumPy and must agree.
 
-The activation that a model applies in `predict` has no part in training: all losses take logits.
+All losses take logits, before the activation that `predict` applies.
 """
 
 import jax
@@ -19,10 +19,10 @@ from minisbert.training.targets import Head, Targets, labels, margins
 def binary_cross_entropy(
     logits_SBC: jax.Array, targets: Targets, head: Head | None = None, *, pos_weight: float = 1.0
 ) -> jax.Array:
-    """Binary cross-entropy: -(w y log σ(x) + (1 - y) log(1 - σ(x))), meaned, with the logit x (Nogueira & Cho 2019).
+    """Binary cross-entropy: the mean of -(w y log σ(x) + (1 - y) log(1 - σ(x))), x the logit (Nogueira & Cho 2019).
 
-    Needs: S = 1 pair, C = 1; `labels_B` from 0 (not relevant) to 1 (relevant), also between.
-    Use when: pairs are labelled relevant or not, or scored from 0 to 1. `pos_weight` w evens out rare positives.
+    Needs: S = 1 pair, C = 1; `labels_B` from 0 (not relevant) to 1 (relevant).
+    Use when: pairs are labelled relevant or not, or scored from 0 to 1. `pos_weight` w compensates for rare positives.
     See also: `cross_entropy` for classes.
 
     Shapes: logits `[1, B, 1]` -> scalar.
@@ -38,10 +38,10 @@ def binary_cross_entropy(
 
 
 def cross_entropy(logits_SBC: jax.Array, targets: Targets, head: Head | None = None) -> jax.Array:
-    """Cross-entropy: -log softmax(logits)[class], meaned (Devlin et al. 2019, section 4.1).
+    """Cross-entropy: the mean of -log softmax(logits)[class] (Devlin et al. 2019, section 4.1).
 
     Needs: S = 1 pair, C >= 2; `labels_B` int32 class ids from 0.
-    Use when: pairs are sorted into classes, as in NLI.
+    Use when: pairs have classes, as in NLI.
     See also: `losses.softmax`, the bi-encoder's.
 
     Shapes: logits `[1, B, C]` -> scalar.
@@ -53,7 +53,7 @@ def cross_entropy(logits_SBC: jax.Array, targets: Targets, head: Head | None = N
     class_B = labels("cross_entropy", targets, logits_SBC)
     if logits_SBC.shape[0] != 1 or logits_SBC.shape[2] < 2 or not jnp.issubdtype(class_B.dtype, jnp.integer):
         raise InputError(
-            f"cross_entropy: logits have shape {logits_SBC.shape}, labels_B are {class_B.dtype}. Expected [1, B, C] with "
+            f"cross_entropy: logits have shape {logits_SBC.shape}, labels_B is {class_B.dtype}. Expected [1, B, C] with "
             "C >= 2 and whole numbers; make the model with num_labels = the number of classes."
         )
     log_p_BC = jax.nn.log_softmax(logits_SBC[0])
@@ -61,11 +61,11 @@ def cross_entropy(logits_SBC: jax.Array, targets: Targets, head: Head | None = N
 
 
 def mse(logits_SBC: jax.Array, targets: Targets, head: Head | None = None) -> jax.Array:
-    """Regression: (logit - score)^2, meaned.
+    """Regression: the mean of (logit - score)^2.
 
     Needs: S = 1 pair, C = 1; `labels_B` scores.
-    Use when: a teacher has scored pairs one by one, or scores of any range are to be hit.
-    See also: `margin_mse`, where only differences count.
+    Use when: a teacher has scored pairs one by one, or scores have any range.
+    See also: `margin_mse`, which compares only differences.
 
     Shapes: logits `[1, B, 1]` -> scalar.
 
@@ -78,7 +78,7 @@ def mse(logits_SBC: jax.Array, targets: Targets, head: Head | None = None) -> ja
 
 
 def margin_mse(logits_SBC: jax.Array, targets: Targets, head: Head | None = None) -> jax.Array:
-    """Margin-MSE: ((x(q, p) - x(q, n)) - teacher's margin)^2, meaned over examples and negatives (Hofstätter et al. 2020).
+    """Margin-MSE: the mean of (x(q, p) - x(q, n) - teacher's margin)^2 over examples and negatives (Hofstätter et al. 2020).
 
     Needs: S >= 2 pairs (query with positive, query with each negative), C = 1; `labels_B` the margins `[B]` (one
         negative) or `[B, S - 1]`, or the teacher's scores `[B, S]`, whose differences are taken.
@@ -97,17 +97,17 @@ def margin_mse(logits_SBC: jax.Array, targets: Targets, head: Head | None = None
 
 
 def _logits(loss: str, logits_SBC: jax.Array, least: int, most: int | None) -> jax.Array:
-    """logit_SB, after a check that there is one a pair, and as many pairs as the loss can use."""
+    """logit_SB, after a check that there is one logit per pair and a number of pairs that the loss can use."""
     shape = logits_SBC.shape
     if len(shape) != 3 or shape[2] != 1 or shape[0] < least or (most is not None and shape[0] > most):
         raise InputError(
-            f"{loss}: the logits have shape {shape}. Expected [S, B, 1] with S {'=' if most else '>='} {least} pairs an "
-            "example and one logit a pair; make the model with num_labels = 1."
+            f"{loss}: the logits have shape {shape}. Expected [S, B, 1] with S {'=' if most else '>='} {least} pairs per "
+            "example and one logit per pair; make the model with num_labels = 1."
         )
     return logits_SBC[:, :, 0]
 
 
-# name: function, needs, least and most texts of an example (one more than pairs)
+# name: function, needs, least and most texts per example (one more than pairs)
 CROSS_ENCODER_LOSSES: dict[str, Loss] = {
     "binary_cross_entropy": Loss(binary_cross_entropy, "score", 2, 2),
     "cross_entropy": Loss(cross_entropy, "class", 2, 2),

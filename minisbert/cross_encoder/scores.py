@@ -1,4 +1,4 @@
-"""From logits to scores: the activation that a cross-encoder's folder or caller names, then perhaps a softmax."""
+"""From a cross-encoder's logits to scores: an activation, then optionally a softmax."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,20 +10,20 @@ from minisbert.errors import InputError
 
 Activation = Callable[[np.ndarray], Any]
 
-# By the names of cross_encoder/folder.py's table.
+# The names are those of folder.py: `ACTIVATION_CLASSES`.
 ACTIVATIONS: dict[str, Activation] = {
     "identity": lambda x: x,
-    "sigmoid": lambda x: np.exp(-np.logaddexp(0, -x)),  # 1 / (1 + exp(-x)) without its overflow
+    "sigmoid": lambda x: np.exp(-np.logaddexp(0, -x)),  # 1 / (1 + exp(-x)) without overflow
     "tanh": np.tanh,
     "relu": lambda x: np.maximum(x, 0),
 }
 
 
 def activation_of(value: Any) -> Activation:
-    """The function itself, or the one of that name.
+    """The activation function of a name; a function is returned unchanged.
 
     Raises:
-        InputError: neither.
+        InputError: neither a function nor a known name.
 
     Example:
         >>> activation_of("sigmoid")(np.array([0.0, -1000.0])).tolist()
@@ -39,7 +39,7 @@ def scores_from_logits(logits_BC: np.ndarray, activation: Activation, apply_soft
     """float32 `[B]` for one label, `[B, C]` for several; `apply_softmax` makes the C numbers of a pair sum to 1.
 
     Raises:
-        InputError: the activation gave something else than finite numbers of the same shape.
+        InputError: the activation did not return finite numbers of the same shape.
 
     Example:
         >>> scores_from_logits(np.array([[2.0], [-3.0]]), activation_of("relu")).tolist()
@@ -48,7 +48,7 @@ def scores_from_logits(logits_BC: np.ndarray, activation: Activation, apply_soft
     scores = np.asarray(activation(logits_BC))
     if scores.shape != logits_BC.shape or scores.dtype.kind != "f" or not np.isfinite(scores).all():
         raise InputError(
-            f"activation_fn made {scores.dtype} {scores.shape} of logits {logits_BC.shape}. Expected finite numbers of "
+            f"activation_fn returned {scores.dtype} {scores.shape} for logits {logits_BC.shape}. Expected finite numbers of "
             "the same shape."
         )
     if logits_BC.shape[1] == 1:

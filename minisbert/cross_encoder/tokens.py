@@ -1,11 +1,10 @@
-"""Two texts -> one row of token ids: what a cross-encoder reads.
+"""Tokenize pairs of texts for a cross-encoder: two texts in one row of token ids.
 
     [CLS] A [SEP] B [SEP]        segment 0 up to the first [SEP], then 1       Devlin et al. 2019, section 3, figure 2
     <s> A </s> </s> B </s>       no segments                                   MPNet (and RoBERTa)
 
-How many separators stand between the texts is the family's, whatever pair template tokenizer.json holds: so do the
-peer library's BERT and MPNet tokenizers. A pair that is too long loses tokens of its longer text ("longest first"), and
-the ledger says how many.
+The family fixes the number of separators between the texts, whatever pair template tokenizer.json holds, as in transformers.
+A pair that is too long loses tokens of its longer text ("longest first"); the counts say how many.
 """
 
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from minisbert.text.tokenizer import CHUNK, TokenCount, Tokenizer
 
 
 class TokenizedPairs(NamedTuple):
-    """Tokenized pairs: ids after truncation, how many of them are segment 0, and the ledger."""
+    """Token ids of pairs after truncation, and how many of each are segment 0."""
 
     ids: list[list[int]]
     first_lengths: list[int]
@@ -39,7 +38,7 @@ class CrossEncoderTokenizer:
 
     Args:
         tokenizer: of the model.
-        separators: how often what ends a text stands between the two (`SEPARATORS` of the family).
+        separators: how many separators are between the texts (heads.py).
     """
 
     def __init__(self, tokenizer: Tokenizer, separators: int):
@@ -47,14 +46,14 @@ class CrossEncoderTokenizer:
 
     @property
     def special_tokens(self) -> int:
-        """How many special tokens stand around and between the texts of a pair."""
+        """How many special tokens are around and between the two texts."""
         return len(self.tokenizer.prefix) + (self.separators + 1) * len(self.tokenizer.suffix)
 
     def tokenize(self, pairs: Sequence[tuple[str, str]], *, max_length: int) -> TokenizedPairs:
         """Token ids of each pair, at most `max_length` of them, special tokens included.
 
         Raises:
-            InputError: a text that is not one; `max_length` too short for a token of each text.
+            InputError: an item is not text, or `max_length` leaves no room for a token of each text.
         """
         around = self.special_tokens
         room = max_length - around
@@ -77,10 +76,10 @@ class CrossEncoderTokenizer:
         return TokenizedPairs(ids, first_lengths, counts)
 
     def refuse_long(self, pairs: Sequence[tuple[str, str]], *, max_length: int) -> None:
-        """Every pair fits.
+        """Check that every pair fits.
 
         Raises:
-            InputError: naming the first that does not.
+            InputError: naming the first pair that does not.
         """
         for start in range(0, len(pairs), CHUNK):
             tokens = self.tokenize(pairs[start : start + CHUNK], max_length=max_length)
@@ -93,9 +92,9 @@ class CrossEncoderTokenizer:
 
 
 def longest_first(a: int, b: int, room: int) -> tuple[int, int]:
-    """How many tokens of two texts are kept in `room`: the longer one gives way until both are equally long.
+    """How many tokens of two texts fit in `room`: the longer text is cut until both are equally long.
 
-    Where both must give way the odd token is the longer one's, and of equals the second's, as in the tokenizers library.
+    If both are cut, the odd token goes to the longer text, or of equally long ones to the second, as in the tokenizers library.
 
     Example:
         >>> [longest_first(a, b, 7) for a, b in [(3, 4), (2, 9), (9, 2), (9, 8), (8, 9), (8, 8)]]

@@ -229,8 +229,8 @@ def test_bad_pairs(name):
     [
         (lambda m: m.predict(SHORT, batch_size=0), "batch_size is 0"),
         (lambda m: m.predict(SHORT, activation_fn="torch.nn.Sigmoid"), "activation_fn is 'torch.nn.Sigmoid'"),
-        (lambda m: m.predict(SHORT, activation_fn=lambda x: x[:, 0]), "activation_fn made"),
-        (lambda m: m.predict(SHORT, activation_fn=lambda x: x * np.nan), "activation_fn made"),
+        (lambda m: m.predict(SHORT, activation_fn=lambda x: x[:, 0]), "activation_fn returned"),
+        (lambda m: m.predict(SHORT, activation_fn=lambda x: x * np.nan), "activation_fn returned"),
         (lambda m: m.predict(SHORT, apply_softmax="no"), "apply_softmax is 'no'"),
         (lambda m: m.predict(SHORT, show_progress_bar=2), "show_progress_bar is 2"),
         (lambda m: m.predict(SHORT, on_truncate="cut"), "on_truncate is 'cut'"),

@@ -159,7 +159,7 @@ def test_extreme_logits_stay_finite():
 @pytest.mark.parametrize(
     ("name", "shape", "labels", "told"),
     [
-        ("binary_cross_entropy", (1, B, 2), np.zeros(B), "one logit a pair"),
+        ("binary_cross_entropy", (1, B, 2), np.zeros(B), "one logit per pair"),
         ("binary_cross_entropy", (2, B, 1), np.zeros(B), "S = 1"),
         ("binary_cross_entropy", (1, B, 1), np.zeros((B, 1)), "labels_B has shape (5, 1)"),
         ("binary_cross_entropy", (1, B, 1), None, "labels_B has shape None"),
