@@ -1,4 +1,4 @@
-"""The texts of `minisbert bench`: English-like sentences from a seed, the same on every machine.
+"""The texts of tests/benchmarks/bench.py: English-like sentences from a seed, the same on every machine.
 
     make_sentences(3)       # ['...', '...', '...']
 

@@ -1,10 +1,10 @@
-"""`minisbert bench`: minisbert side by side with every other library that is installed, in one run.
+"""Benchmark: minisbert side by side with every other library that is installed, in one run.
 
-minisbert bench --model all-MiniLM-L6-v2 --workload short --count 10000 --out bench.json --plot bench.png
-minisbert bench --workload one --peer onnxruntime openvino --compute-dtype float32
+python tests/benchmarks/bench.py --model all-MiniLM-L6-v2 --workload short --count 10000 --out bench.json --plot bench.png
+python tests/benchmarks/bench.py --workload one --peer onnxruntime openvino --compute-dtype float32
 
-minisbert/data/synthetic.py makes the texts, tests/benchmarks/bench_peers.py holds the contestants, tests/benchmarks/bench_rounds.py lets them take turns, each
-in a process of tests/benchmarks/bench_worker.py, and tests/benchmarks/bench_report.py and tests/benchmarks/bench_plot.py show what came of it.
+minisbert/data/synthetic.py makes the texts. bench_peers.py lists the contestants, bench_rounds.py lets them take turns, each in a
+process of bench_worker.py, and bench_report.py and bench_plot.py show the results.
 """
 
 import shlex
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
-from minisbert.commands.outputs import check_output, whole_file
+from minisbert.commands.outputs import check_output, write_lines
 from minisbert.errors import InputError, MinisbertError
 
 if TYPE_CHECKING:
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 # Texts of a workload where --count is not given: a round of each takes some seconds on a laptop.
 COUNTS = {"short": 2000, "long": 200, "one": 200, "cold": 1, "memory": 1000, "train": 512}
-# With whose embeddings the others are compared: the first of these that is there.
+# The embeddings with which the others are compared: the first of these that is there.
 REFERENCES = ("sentence-transformers float32", "minisbert float32")
+SCRIPT = "python tests/benchmarks/bench.py"
 EXTRA = "pip install 'minisbert[bench]'"
 
 
@@ -51,23 +52,23 @@ def bench(
     """Race minisbert against the other libraries that are installed.
 
     Every contestant has a process of its own; only one computes at a time, and they take turns, round after round.
-    Prints medians, the ratios minisbert / peer with their spread, and how far the embeddings are apart.
+    Prints medians, the ratios minisbert / other with their spread, and the differences of the embeddings.
 
-    Example: minisbert bench --model all-MiniLM-L6-v2 --workload one --count 20 --rounds 2 --peer none
+    Example: python tests/benchmarks/bench.py --model all-MiniLM-L6-v2 --workload one --count 20 --rounds 2 --peer none
 
     Args:
         model: a folder, a known name, or a name on the hub.
         workload: short: sentences per second; long: texts of about 230 tokens; one: latency of one sentence; cold:
-            seconds from process start to first vector; memory: its peak in a short run; train: pairs of sentences per
-            second, all of a training step.
-        texts: a file of sentences (.txt, or .jsonl, .tsv, .parquet with a "text" column) instead of made-up ones.
+            seconds from process start to first vector; memory: peak of a short run; train: pairs of sentences per second
+            in complete training steps.
+        texts: a file of sentences (.txt, or .jsonl, .tsv, .parquet with a "text" column) instead of generated ones.
         count: texts of every workload but cold; by default 2000 short, 200 long, 200 single, 1000 for memory,
-            512 (two a pair) to train on.
-        rounds: how often each contestant has its turn.
+            512 (two per pair) to train on.
+        rounds: turns of each contestant.
         peer: installed (all that are), none, or names of sentence-transformers, torch-compile, onnxruntime, openvino,
             ctranslate2.
-        compute_dtype: contestants that compute otherwise are left out.
-        out: also write everything measured here.
+        compute_dtype: contestants that compute in another dtype are left out.
+        out: also write all measurements here.
         plot: also draw the figures here.
         offline: never open a socket.
     """
@@ -87,10 +88,10 @@ def bench(
 
     from minisbert.download.locate import locate
 
-    # All that decides the figures, in the words that repeat them.
+    # Everything that decides the figures, as a command that repeats them.
     flags: dict[str, Any] = {"model": [model], "workload": workload, "texts": [texts], "count": [count]}
     flags |= {"rounds": [rounds], "peer": peer, "compute-dtype": compute_dtype}
-    words = ["minisbert", "bench"]
+    words = SCRIPT.split()
     for flag, values in flags.items():
         words += [] if values[0] is None else ["--" + flag, *map(str, values)]
     record: dict[str, Any] = {
@@ -115,8 +116,7 @@ def bench(
     if out is not None:
         from json import dumps
 
-        with whole_file(Path(out)) as temporary:
-            temporary.write_text(dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_lines(out, [dumps(record, indent=2), "\n"])
     if plot is not None:
         from bench_plot import save_bench_plot
 
@@ -125,7 +125,7 @@ def bench(
 
 
 def _contestants(peer: tuple[str, ...], dtypes: tuple[str, ...]) -> "tuple[list[Contestant], dict[str, str]]":
-    """Those that are asked for and can start; and why others cannot."""
+    """The contestants asked for that can start, and why others cannot."""
     from bench_peers import CONTESTANTS
     from bench_report import installed_version
 
@@ -156,7 +156,7 @@ def _check_numbers(count: int | None, rounds: int, workload: tuple[str, ...], dt
 
 
 def _texts(workloads: tuple[str, ...], file: str | None, count: int | None) -> dict[str, list[str]]:
-    """What each workload embeds."""
+    """The texts of each workload."""
     from minisbert.data.columns import read_sentences
     from minisbert.data.synthetic import join_sentences, make_sentences
 
@@ -171,7 +171,7 @@ def _texts(workloads: tuple[str, ...], file: str | None, count: int | None) -> d
     for workload in dict.fromkeys(workloads):
         number = count if count is not None and workload != "cold" else COUNTS[workload]
         if workload == "long":
-            # Some twenty sentences make a long text; join_sentences begins again if they do not suffice.
+            # About twenty sentences make a long text; join_sentences starts again where they run out.
             work[workload] = join_sentences(source or make_sentences(20 * number), number)
         else:
             least = 4 if workload == "train" else 1  # two pairs
@@ -187,7 +187,7 @@ def _texts(workloads: tuple[str, ...], file: str | None, count: int | None) -> d
 
 
 def _witness(contestants: "list[Contestant]") -> "Contestant | None":
-    """The reference for the embeddings, where it is not among the contestants itself (`--compute-dtype bfloat16`)."""
+    """The reference for the embeddings, where it is not a contestant itself (`--compute-dtype bfloat16`)."""
     from bench_peers import CONTESTANTS
 
     peers = {one.peer for one in contestants}
@@ -197,11 +197,11 @@ def _witness(contestants: "list[Contestant]") -> "Contestant | None":
 
 
 def _say(message: str) -> None:
-    print(f"minisbert bench: {message}", file=sys.stderr, flush=True)
+    print(f"bench: {message}", file=sys.stderr, flush=True)
 
 
 def _results(race: "Race", work: dict[str, list[str]]) -> dict[str, Any]:
-    """The part of the record that was measured."""
+    """The measured part of the record."""
     from bench_report import differences, mean_tokens, measure_record, measures
 
     chosen = measures(work)
@@ -218,7 +218,7 @@ def _results(race: "Race", work: dict[str, list[str]]) -> dict[str, Any]:
 
 
 def _report(record: dict[str, Any]) -> list[str]:
-    """The record as the lines that are printed."""
+    """The record as lines to print."""
     from bench_report import measures, table
 
     host = record["machine"]
@@ -240,9 +240,24 @@ def _report(record: dict[str, Any]) -> list[str]:
     peers = {key for part in record["measures"].values() for key in part["best_peer"].values()}
     if peers:
         legend = (
-            f"* the best peer of its dtype. Medians of {record['rounds']} rounds in turns, then least and greatest;"
+            f"* the best other library of its dtype. Medians of {record['rounds']} rounds in turns, then minimum and maximum;"
         )
         lines += ["", f"{legend} where lower is better, a ratio under 1 is a gain."]
     if record["left_out"]:
         lines += ["", "left out:", *(f"  {key}: {reason}" for key, reason in record["left_out"].items())]
     return lines
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `bench` with the words of the command line; the exit code is 2 after a mistake in them."""
+    import tyro
+
+    try:
+        return tyro.cli(bench, prog=SCRIPT, args=argv, config=(tyro.conf.FlagCreatePairsOff,))
+    except MinisbertError as error:
+        print(f"bench: error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,7 +1,7 @@
-"""The contestants of `minisbert bench`: how each library is loaded, and the table of them all.
+"""The contestants of bench.py: how each library is loaded, and the table of them all.
 
-Other frameworks are imported here and nowhere else in the package: they are raced, never computed with. Each is used
-as its own documentation advises for many sentences. ONNX Runtime and OpenVINO get the whole model, pooling included,
+Other frameworks are imported inside these functions, each in a process of its own. Each is used as its own documentation advises
+for many sentences. ONNX Runtime and OpenVINO get the whole model, pooling included,
 as traced from sentence-transformers; like CTranslate2 they embed sentences sorted by length, in padded batches.
 """
 
@@ -21,11 +21,10 @@ if TYPE_CHECKING:
 THROUGHPUT = ("short", "long")
 SERVING = (*THROUGHPUT, "one")
 EMBEDDING = (*SERVING, "cold", "memory")
-WORKLOADS = (*EMBEDDING, "train")
 
 
 class Loaded(NamedTuple):
-    """A contestant that is ready."""
+    """A contestant, ready to embed."""
 
     encode: Callable[[list[str]], Any]  # texts -> float32 [texts, dimension]
     device: str
@@ -37,14 +36,14 @@ class Contestant:
 
     Args:
         name: of the row in the table.
-        dtype: in which the matrix products are asked for.
-        peer: what `--peer` calls it.
+        dtype: of the matrix products.
+        peer: its name for `--peer`.
         needs: the distributions that must be installed.
         load: model folder, workplace -> ready to embed.
-        prepare: model folder, workplace -> None: convert the model, once a peer.
-        workloads: those it takes part in; a batch size, for one, changes nothing about one sentence.
-        trainer: model folder -> ready to train; those who have one take part in "train".
-        program: the words after `python` that start it.
+        prepare: model folder, workplace -> None: convert the model, once per library.
+        workloads: those it takes part in; a batch size, for example, makes no difference for a single sentence.
+        trainer: model folder -> training step; contestants with one take part in "train".
+        program: the arguments of `python` that start it.
     """
 
     name: str
@@ -55,15 +54,15 @@ class Contestant:
     prepare: Callable[[Path, Path], None] | None = None
     workloads: tuple[str, ...] = EMBEDDING
     trainer: Callable[[Path], Step] | None = None
-    program: tuple[str, ...] = ("-m", "bench_worker")
+    program: tuple[str, ...] = (str(Path(__file__).with_name("bench_worker.py")),)
 
     @property
     def key(self) -> str:
-        """What it is called in requests and records."""
+        """Its name in requests and records."""
         return f"{self.name} {self.dtype}"
 
     def takes_part(self, workload: str) -> bool:
-        """Whether it is raced there."""
+        """Whether it runs this workload."""
         return workload in self.workloads or (workload == "train" and self.trainer is not None)
 
 
@@ -71,7 +70,7 @@ class Contestant:
 
 
 def load_minisbert(folder: Path, workplace: Path, *, dtype: str, packing: bool = False) -> Loaded:
-    """Ours, with its defaults but for `packing`."""
+    """minisbert with its defaults, and `packing`."""
     from minisbert import SentenceEncoder
 
     encoder = SentenceEncoder.load(folder, compute_dtype=dtype, packing=packing, offline=True)
@@ -110,7 +109,7 @@ def trace(folder: Path, workplace: Path, *, to: str) -> None:
             return self.model({"input_ids": input_ids, "attention_mask": attention_mask})["sentence_embedding"]
 
     names = ["input_ids", "attention_mask"]
-    # Two rows of unlike lengths, so that the trace sees padding.
+    # Two rows of different lengths, so that the trace contains padding.
     ids_BL, mask_BL = torch.full((2, 7), 5), torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
     with torch.no_grad():
         if to == "onnx":
@@ -158,7 +157,7 @@ def load_openvino(folder: Path, workplace: Path, *, dtype: str, batch_size: int)
 
 
 def convert_ctranslate2(folder: Path, workplace: Path) -> None:
-    """CTranslate2's own format; it holds the transformer only, so other pooling than the mean is refused."""
+    """CTranslate2's own format; it holds the transformer only, so any pooling but the mean is refused."""
     import ctranslate2
 
     from minisbert.checkpoint.folder import read_folder
@@ -194,7 +193,7 @@ def load_ctranslate2(folder: Path, workplace: Path) -> Loaded:
 
 
 def _save_limits(folder: Path, workplace: Path) -> None:
-    """What an engine without sentence-transformers must know, so that its start reads as little as can be."""
+    """What an engine without sentence-transformers needs to know, in a small file for a quick start."""
     from minisbert.checkpoint.folder import read_folder
     from minisbert.checkpoint.modules import Normalize
 

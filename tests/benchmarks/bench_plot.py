@@ -1,41 +1,36 @@
-"""The picture of `minisbert bench`: a panel of bars for each measure.
+"""The plot of bench.py: one panel of bars per measure.
 
 save_bench_plot("bench.png", record)
 """
 
-from pathlib import Path
 from typing import Any
 
-from minisbert.commands.outputs import whole_file
+from minisbert.commands.outputs import save_figure
 
-# Okabe and Ito's colours, which stay apart with every kind of colour blindness; the dtype is in the hatching too.
+# Okabe and Ito's colours, distinguishable with every kind of colour blindness; hatching shows the dtype.
 COLOURS = {"ours": "#0072B2", "peer": "#E69F00"}
 HATCHES = {"float32": "", "bfloat16": "///"}
 
 
 def save_bench_plot(out: str, record: dict[str, Any]) -> None:
-    """Draw medians as bars, with whiskers from the least to the greatest of the rounds.
+    """Draw medians as bars, with whiskers from the minimum to the maximum of the rounds.
 
     Args:
         out: the PNG file; appears whole or not at all.
-        record: what `bench --out` writes.
+        record: see `bench --out`.
     """
-    # The Agg canvas directly instead of pyplot: no window system is asked for, and no global state is left.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     panels = list(record["measures"].values())
     heights = [1.3 + 0.36 * len(panel["contestants"]) for panel in panels]
     figure = Figure(figsize=(9, sum(heights) + 0.6), layout="constrained")
-    FigureCanvasAgg(figure)
     all_axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
     for axes, panel in zip(all_axes, panels, strict=True):
         _draw(axes, panel)
     machine = record["machine"]
     title = f"{record['model']} on {machine['cpu']}, {machine['cores']} cores, {record['date'][:10]}"
     figure.suptitle(title, fontsize="medium", parse_math=False)
-    with whole_file(Path(out)) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
+    save_figure(figure, out)
 
 
 def _draw(axes: Any, panel: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
-"""What `minisbert bench` says about a race: figures, ratios, differences of the embeddings, the machine, the table.
+"""The results of bench.py: figures, ratios, differences of the embeddings, the machine, the table.
 
-The record is made once, from plain numbers; the table, the JSON file and the plot show that record.
+The record is made once, from plain numbers; the table, the JSON file and the plot show it.
 """
 
 import os
@@ -15,7 +15,7 @@ from bench_training import PAIRS
 
 from minisbert.commands.tables import columns
 
-# Packages whose versions decide the figures.
+# Packages whose versions affect the figures.
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "tokenizers", "torch", "transformers", "sentence-transformers") + (
     *("onnxruntime", "openvino", "ctranslate2"),
 )
@@ -25,7 +25,7 @@ COMPARED = 500
 
 
 class Measure(NamedTuple):
-    """A figure per round, made of what one run measured in it."""
+    """A figure per round, computed from what one run measured in it."""
 
     run: str
     title: str
@@ -83,7 +83,7 @@ class Spread(NamedTuple):
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median, least and greatest.
+    """Median, minimum and maximum.
 
     Example:
         >>> spread([3, 1, 2])
@@ -93,7 +93,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """minisbert / peer, round by round.
+    """minisbert / other, round by round.
 
     Example:
         >>> ratios([10, 12], [5, 4])
@@ -103,14 +103,14 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
 
 
 def differences(embeddings: Mapping[str, Path], references: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """How far each contestant's embeddings and scores are from those of the first reference that is there.
+    """Largest differences of each contestant's embeddings and scores from those of the first reference that is there.
 
     Args:
         embeddings: key -> file of float32 `[texts, dimension]`.
-        references: keys, the best witness first.
+        references: keys, the best first.
 
     Returns:
-        key -> the reference, the largest difference of a number in the embeddings, and of a cosine between two texts;
+        key -> the reference, the largest difference of a value in the embeddings, and of a cosine between two texts;
         None where the shapes differ or a number is not finite.
     """
     import numpy as np
@@ -142,12 +142,12 @@ def measure_record(measure: Measure, raw: Mapping[str, Sequence[Sequence[float]]
     """The part of the record about one measure.
 
     Args:
-        measure: what is shown.
-        raw: key -> round -> what was measured in it. A key ends in its dtype.
+        measure: the measure to record.
+        raw: key -> round -> measurements. A key ends in its dtype.
 
     Returns:
-        a dict that JSON can hold: each contestant's figures with its ratios to minisbert of the same dtype, and the
-        fastest (leanest) peer of each dtype.
+        a dict for JSON: each contestant's figures with its ratios to minisbert of the same dtype, and the best other
+        library of each dtype.
     """
     rows: dict[str, Any] = {}
     for key, rounds in raw.items():
@@ -178,12 +178,12 @@ def _is_ours(key: str) -> bool:
 
 
 def table(record: Mapping[str, Any], digits: int, differ: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """One measure as lines of text; the best peer of each dtype has a star.
+    """One measure as lines of text; a star marks the best other library of each dtype.
 
     Args:
-        record: what `measure_record` made.
+        record: from `measure_record`.
         digits: of its figures, after the point.
-        differ: what `differences` found, or nothing.
+        differ: from `differences`, or empty.
     """
     better = record["better"]
     header = ["", "contestant", "dtype", record["unit"], "min .. max", "minisbert / it", "min .. max"]
@@ -211,7 +211,7 @@ def _difference_cells(key: str, found: Mapping[str, Any]) -> list[str]:
 
 
 def mean_tokens(folder: Path, texts: Sequence[str]) -> float:
-    """Tokens a text, special tokens counted, as far as the model reads it."""
+    """Tokens per text, special tokens included, up to the model's maximum length."""
     from tokenizers import Tokenizer
 
     from minisbert.checkpoint.folder import read_folder
@@ -225,7 +225,7 @@ def mean_tokens(folder: Path, texts: Sequence[str]) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """The machine that the figures were measured on."""
     model, flags = platform.processor() or platform.machine(), set()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -245,13 +245,13 @@ def machine() -> dict[str, Any]:
         "flags": [flag for flag in FLAGS if flag in flags],
         "memory_gib": round(memory / 1024**3, 1),
         "system": platform.platform(),
-        # Other work on the machine shows here: 0 means that it was idle.
+        # 0 means that the machine was idle.
         "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     }
 
 
 def versions() -> dict[str, str]:
-    """Of Python, minisbert and the libraries that are installed."""
+    """Versions of Python, minisbert and the installed libraries."""
     from minisbert import __version__
 
     found = {package: installed_version(package) for package in PACKAGES}
@@ -260,7 +260,7 @@ def versions() -> dict[str, str]:
 
 
 def installed_version(distribution: str) -> str | None:
-    """The version of an installed distribution; nothing is imported."""
+    """The version of an installed distribution, without importing it."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:

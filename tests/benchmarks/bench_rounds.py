@@ -1,8 +1,8 @@
-"""The race of `minisbert bench`: contestants take turns, round after round, each in a process of its own.
+"""The race of bench.py: contestants take turns, round after round, each in a process of its own.
 
-Only one computes at a time, and within a round each has its turn (A B C, A B C, ...), so that a machine that grows
-slower or busier does so for all, and the ratios of a round compare like with like. Before the rounds each embeds the
-same texts once untimed: this compiles, and these embeddings are compared.
+Only one computes at a time, and within a round each has its turn (A B C, A B C, ...): a machine that gets slower or busier does so
+for all, and the ratios of a round compare like with like. Before the rounds each contestant embeds the same texts once untimed,
+which compiles its programs; these embeddings are compared.
 """
 
 import json
@@ -23,19 +23,19 @@ from bench_peers import SERVING, Contestant
 import minisbert
 from minisbert.errors import MinisbertError
 
-# Seconds after which an answer is no longer waited for.
+# Seconds to wait for an answer.
 PATIENCE = 3600
-# Seconds between two turns: threads of some libraries go on spinning for a while when their work is done.
+# Seconds between two turns: threads of some libraries spin for a while when their work is done.
 PAUSE = 0.3
-# Nobody asks the network, and torch keeps to itself what it thinks of tracing.
+# No network, and no warnings of torch about tracing.
 ENVIRONMENT = {"MINISBERT_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
 
-# Where compiled programs are kept; pointed at an empty folder for the very first run.
+# Folders of compiled programs; empty ones for the very first run.
 CACHES = ("MINISBERT_CACHE", "JAX_COMPILATION_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
 
 
 class ContestantFailed(MinisbertError):
-    """A contestant cannot go on; the message is its reason, in one line."""
+    """A contestant cannot continue; the message is the reason, in one line."""
 
 
 class Worker:
@@ -47,8 +47,8 @@ class Worker:
         own = workplace / contestant.peer
         own.mkdir(exist_ok=True)
         self._log = own / "stderr.txt"
-        # The package may be no more than a folder in which the parent was started.
-        search = os.pathsep.join(filter(None, [str(Path(minisbert.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+        # minisbert need not be installed, and contestants of the tests import the files of this folder.
+        folders = [str(Path(__file__).parent), str(Path(minisbert.__file__).parents[1]), os.environ.get("PYTHONPATH")]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, *contestant.program, contestant.key, str(folder), str(own)],
@@ -56,7 +56,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env={**os.environ, **ENVIRONMENT, "PYTHONPATH": search, **(environment or {})},
+                env={**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, folders)), **(environment or {})},
             )
 
     def ask(self, **request: Any) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class Worker:
             alarm.cancel()
         if not line:
             said = self._log.read_text(errors="replace").split("\n")
-            last = next((text.strip() for text in reversed(said) if text.strip()), "it said nothing")
+            last = next((text.strip() for text in reversed(said) if text.strip()), "without output")
             raise ContestantFailed(f"its process ended with code {self._process.wait()}: {last[:200]}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
@@ -106,14 +106,14 @@ class Worker:
 
 @dataclass
 class Race:
-    """What is run, and what came of it. Keys are those of the contestants.
+    """A race and its results. Keys are those of the contestants.
 
     Args:
-        contestants: who is timed.
-        witness: who embeds the texts as well, untimed, because the others are compared with it; or None.
+        contestants: timed.
+        witness: embeds the texts as well, untimed, as the reference of the others; or None.
         folder: of the model.
         workplace: an empty folder.
-        rounds: how often each has its turn.
+        rounds: turns of each contestant.
         say: shows progress.
     """
 
@@ -134,7 +134,7 @@ class Race:
         """Run the workloads.
 
         Args:
-            texts: workload -> what is embedded.
+            texts: workload -> texts to embed.
         """
         for workload, some in texts.items():
             (self.workplace / f"{workload}.json").write_text(json.dumps(some), encoding="utf-8")
@@ -146,7 +146,7 @@ class Race:
         finally:
             for worker in workers.values():
                 worker.close()
-        # By now the long-lived processes are gone and their memory is free.
+        # The long-lived processes have ended and their memory is free.
         if "cold" in texts:
             self._fresh("cold", "cold", warm_up=True)
             self._fresh("cold empty", "cold", empty_caches=True)
@@ -167,11 +167,11 @@ class Race:
                 done.touch()
 
     def _serve(self, workload: str, workers: dict[str, Worker]) -> None:
-        """Long-lived processes embed all texts at once, or (workload "one") each by itself, or train on them."""
+        """Long-lived processes embed all texts in one call, or (workload "one") each by itself, or train on them."""
         self.raw[workload], self.embeddings[workload] = {}, {}
         request: dict[str, Any] = {"texts": str(self.workplace / f"{workload}.json")}
         request |= {"each": workload == "one", "train": workload == "train"}
-        # Nothing of training is compared with a witness.
+        # Training is not compared with a witness.
         for contestant in [*self.contestants, *([self.witness] if self.witness and workload != "train" else [])]:
             key = contestant.key
             if not self._takes_part(contestant, workload):
@@ -222,7 +222,7 @@ class Race:
 
     @contextmanager
     def _failures_noted(self, contestant: Contestant, run: str) -> Iterator[None]:
-        """A failure takes a contestant out of this and all later runs; the others go on."""
+        """A failure takes a contestant out of this and all later runs; the others continue."""
         try:
             yield
         except ContestantFailed as error:

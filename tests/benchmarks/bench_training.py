@@ -1,7 +1,7 @@
-"""Training steps of `minisbert bench`: pairs in, one step of the siamese network, by us and by sentence-transformers.
+"""Training steps for bench.py: pairs in, one step of the siamese network, by minisbert and by sentence-transformers.
 
-Both do what their own training does in a step: tokenize, dropout, the loss over the batch, the gradient clipped to length 1,
-AdamW with weight decay 0.01.
+Both do what their own trainers do in a step: tokenize, dropout, the loss over the batch, the gradient clipped to norm 1, AdamW with
+weight decay 0.01.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,13 +12,13 @@ from pathlib import Path
 PAIRS = 32
 MAX_LENGTH, RATE, WEIGHT_DECAY, CLIP = 128, 2e-5, 0.01, 1.0
 
-# texts, two a pair, and for softmax a class for each pair -> one step, and its loss
+# texts, two per pair, and for softmax one class per pair -> one step, and its loss
 Step = Callable[..., float]
 LOSS, CLASSES = "multiple_negatives_ranking", 3
 
 
 def minisbert_step(folder: Path, *, dtype: str, loss: str = LOSS) -> Step:
-    """Ours, as training/loop.py makes it."""
+    """minisbert's step, as training/loop.py makes it."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -62,7 +62,7 @@ def minisbert_step(folder: Path, *, dtype: str, loss: str = LOSS) -> Step:
 
 
 def sentence_transformers_step(folder: Path, *, dtype: str, loss: str = LOSS) -> Step:
-    """The peer's model and loss in PyTorch's loop; bfloat16 is autocast, as its trainer has it."""
+    """sentence-transformers' model and loss in a PyTorch loop; bfloat16 is autocast, as in its trainer."""
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss, SoftmaxLoss

@@ -1,9 +1,8 @@
-"""The process in which one contestant of `minisbert bench` lives.
+"""The process of one contestant of bench.py.
 
-    python -m bench_worker "openvino b128 bfloat16" MODEL_FOLDER WORKPLACE
+    python tests/benchmarks/bench_worker.py "openvino b128 bfloat16" MODEL_FOLDER WORKPLACE
 
-It answers one request a line on stdin with one line on stdout, both JSON, so that the libraries share neither threads
-nor memory with each other.
+It answers each line on stdin, a request, with one line on stdout, both JSON, so that the libraries share neither threads nor memory.
 """
 
 import json
@@ -22,11 +21,11 @@ def serve(contestants: Sequence[Contestant], argv: Sequence[str]) -> int:
     """Answer requests until stdin ends.
 
     A request {"prepare": true} converts; {"texts": FILE, "each": bool, "save": FILE or null} embeds the JSON list of
-    texts, all at once or each by itself, and answers with the seconds of each call; with "train" it takes them as pairs
-    and answers with the seconds of each step. What goes wrong is an answer too.
+    texts, in one call or each by itself, and answers with the seconds of each call; with "train" it takes them as pairs
+    and answers with the seconds of each step. An error is an answer too.
 
     Args:
-        contestants: among whom the name is looked up.
+        contestants: searched for the key.
         argv: the contestant's key, the model folder, and a folder of the peer's own.
     """
     key, folder, workplace = argv[0], Path(argv[1]), Path(argv[2])
@@ -49,7 +48,7 @@ def serve(contestants: Sequence[Contestant], argv: Sequence[str]) -> int:
             else:
                 loaded = loaded or contestant.load(folder, workplace)
                 answer = {**_embed(loaded, request), "device": loaded.device, "peak_mib": peak_mib()}
-        except Exception as error:  # whatever a peer raises is one line of the report, and the others go on
+        except Exception as error:  # whatever a library raises becomes one line of the report, and the others continue
             answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]}
         print(json.dumps(answer), file=answers, flush=True)
     return 0

@@ -1,18 +1,21 @@
-"""`minisbert bench`: its arithmetic on numbers made by hand, its texts, and races against contestants made up here."""
+"""bench.py: its arithmetic on hand-made numbers, its texts, and races against contestants defined here."""
 
 import json
 import os
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
+import bench_peers
+import bench_rounds
 import numpy as np
 import pytest
-from bench import REFERENCES, bench
+from bench import REFERENCES, bench, main
 from bench_peers import CONTESTANTS, Contestant
 from bench_report import Measure, differences, mean_tokens, measure_record, ratios, spread
 from bench_training import minisbert_step
 
-from minisbert.commands import bench_peers, bench_rounds
 from minisbert.data.synthetic import join_sentences, make_sentences
 from minisbert.download.locate import locate
 from minisbert.errors import DataError, DownloadError, InputError, MinisbertError
@@ -54,7 +57,7 @@ sys.exit(serve([
 
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
-    """Puts contestants in the place of the real ones; `fake("fast", "float32")` makes one."""
+    """Replaces the real contestants; `fake("fast", "float32")` makes one."""
     program = tmp_path / "contestants.py"
     program.write_text(PROGRAM)
     monkeypatch.setattr(bench_rounds, "PAUSE", 0)
@@ -305,3 +308,17 @@ def test_mistakes_are_found_before_the_model_is(options, error, message, tmp_pat
     with pytest.raises(error) as caught:
         bench(model="no-such-model", **options)
     assert message in str(caught.value)
+
+
+def test_the_example_of_the_help_runs(fake, tiny_bert, monkeypatch, capsys):
+    fake.use(fake("minisbert"))
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    example = shlex.split(re.search(r"^Example: (.*)$", capsys.readouterr().out, re.MULTILINE).group(1))
+    assert example[:2] == ["python", "tests/benchmarks/bench.py"]
+    assert main([tiny_bert if word.startswith("all-") else word for word in example[2:]]) == 0
+    assert main(["--model", tiny_bert, "--rounds", "0"]) == 2 and "--rounds is 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        main(["--model", tiny_bert, "--workload", "evil"])
+    assert caught.value.code == 2
