@@ -257,7 +257,7 @@ class Index:
         settings = {**{name: getattr(self, name) for name in names}, "rows": len(self)}
         write_index(path, settings, self._contents(graph))
 
-    def save_parquet(self, file: str | Path) -> None:
+    def export_parquet(self, file: str | Path) -> None:
         """Write ids, texts and float32 vectors for another vector store; LanceDB, for example, takes the table as it is:
         `lancedb.connect("db").create_table("texts", pyarrow.parquet.read_table("vectors.parquet"))`.
 

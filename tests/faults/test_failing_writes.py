@@ -116,7 +116,7 @@ def load_parquet(place: Path) -> Any:
 
 
 def save_export(place: Path, state: int) -> None:
-    index(state, "float32", "exact").save_parquet(place)
+    index(state, "float32", "exact").export_parquet(place)
 
 
 def load_export(place: Path) -> Any:

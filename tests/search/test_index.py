@@ -285,11 +285,11 @@ def test_a_loaded_index_survives_its_folder_being_replaced(tmp_path):
 
 def test_parquet_for_other_stores(folder, tmp_path, encoder):
     parquet = pytest.importorskip("pyarrow.parquet", reason="pip install -e '.[parquet]'")
-    Index.load(folder).save_parquet(tmp_path / "v.parquet")
+    Index.load(folder).export_parquet(tmp_path / "v.parquet")
     table = parquet.read_table(tmp_path / "v.parquet")
     assert str(table.schema.field("embedding").type).replace("element", "item") == "fixed_size_list<item: float>[32]"
     assert table["id"].to_pylist()[:2] == ["r0", "r1"] and table["text"][4].as_py() == "text 4\u2028"
     assert (np.array(table["embedding"].to_pylist(), np.float32) == made(20)).all()
     with pytest.raises(InputError, match="no float32 vectors"):
-        Index().save_parquet(tmp_path / "w.parquet")
+        Index().export_parquet(tmp_path / "w.parquet")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["index", "v.parquet"]
