@@ -18,7 +18,7 @@ from minisbert.errors import InputError, MinisbertError
 
 # command -> its purpose, the first line of the function's docstring (a test compares the two)
 COMMANDS = {
-    "demo": "Compare five sentences, beside the published similarities of the model.",
+    "demo": "Compare five sentences, and check the similarities against reference values.",
     "encode": "Embed the sentences of a file.",
     "similarity": "Score how similar sentences are.",
     "inspect": "Show every setting of a model and which file it comes from.",

@@ -58,8 +58,6 @@ def test_the_example_in_the_help_works(name, run, tiny_bert, tmp_path, monkeypat
     stdin = b""
     if words[0] == "echo":
         stdin, words = words[1].encode() + b"\n", words[3:]
-    if name == "demo":
-        words.append(tiny_bert)
     if name == "evaluate":
         rows = b"score\tsentence1\tsentence2\n5\ta cat\ta cat sits\n1\ta dog\tx\n"
         Path("stsb_dev.tsv.gz").write_bytes(gzip.compress(rows))
