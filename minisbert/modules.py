@@ -1,11 +1,11 @@
-"""The modules with weights between the encoder and the sentence embedding: layer pooling, Dense, LayerNorm.
+"""The modules with weights between encoder and sentence embedding: weighted layer pooling, Dense, LayerNorm.
 
     WeightedLayerPooling    sum_i w_i h_i / sum_i w_i                  over layers i; `pooling.weighted_layers`
     Dense                   activation(x W + b)                        as LaBSE and GTR end with
     LayerNorm               (x - mean) / sqrt(variance + 1e-5) a + b   (Ba et al. 2016, section 3)
 
-One row of `HEADS` each: the settings of checkpoint/modules.py -> the module that computes, and the names of its tensors
-in the folder. A new one is a class here, a row, and its settings there. `reference/` must agree.
+Each has a row in `HEADS`: settings (checkpoint/modules.py) -> the flax module, and the names of its tensors in the folder. A
+new one is a class here, a row, and its settings there. `reference/` must agree.
 """
 
 from collections.abc import Callable
@@ -66,21 +66,26 @@ class LayerNorm(nnx.Module):
 
 
 def _dense_rules(settings: modules.Dense) -> list[Rule]:
-    rules = [Rule("linear.weight", "linear.kernel", transpose=True)]
-    return rules + [Rule("linear.bias", "linear.bias")] if settings.bias else rules
+    rules = [Rule("linear.weight", "linear.kernel", (settings.in_features, settings.out_features), transpose=True)]
+    return rules + [Rule("linear.bias", "linear.bias", (settings.out_features,))] if settings.bias else rules
+
+
+def _layer_norm_rules(settings: modules.LayerNorm) -> list[Rule]:
+    shape = (settings.dimension,)
+    return [Rule("norm.weight", "norm.scale", shape), Rule("norm.bias", "norm.bias", shape)]
 
 
 class Head(NamedTuple):
-    """All that is to be known of such a module."""
+    """How a module with weights computes and is stored."""
 
     module: Callable[..., nnx.Module]  # (settings, rngs=) -> the module
-    rules: Callable[[Any], list[Rule]]  # settings -> its tensors (encoders/bert.py tells how to read rules)
+    rules: Callable[[Any], list[Rule]]  # settings -> its tensors (encoders/bert.py explains rules)
 
 
 HEADS: dict[type, Head] = {
-    modules.WeightedLayerPooling: Head(LayerPooling, lambda settings: [Rule("layer_weights", "weights")]),
-    modules.Dense: Head(Dense, _dense_rules),
-    modules.LayerNorm: Head(
-        LayerNorm, lambda settings: [Rule("norm.weight", "norm.scale"), Rule("norm.bias", "norm.bias")]
+    modules.WeightedLayerPooling: Head(
+        LayerPooling, lambda settings: [Rule("layer_weights", "weights", (settings.layers,))]
     ),
+    modules.Dense: Head(Dense, _dense_rules),
+    modules.LayerNorm: Head(LayerNorm, _layer_norm_rules),
 }

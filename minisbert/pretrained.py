@@ -1,14 +1,12 @@
-"""A model folder <-> a model that computes: design, parameters, tokenizer.
+"""Loads a model folder into parameters and a tokenizer, and writes one.
 
-Reading joins what checkpoint/ reads (settings, tensors) with what encoders/ defines (Config, Encoder, RULES). Writing
-makes an ordinary sentence-transformers folder, in the older dialect that every reader knows, and makes it whole or
-not at all.
+Loading joins what checkpoint/ reads (settings, tensors) with an encoder family's Config and RULES (encoders/). Saving makes an
+ordinary sentence-transformers folder in the older dialect, which every reader knows; it appears complete or not at all.
 """
 
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +15,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from minisbert.atomic_write import staged_folder
-from minisbert.checkpoint.convert import Converted, Rule, convert, export, flatten, nest, refuse_too_few
+from minisbert.checkpoint.convert import Converted, convert, export, flatten, nest, rule_shapes
 from minisbert.checkpoint.converted import CONVERTED, read_converted
 from minisbert.checkpoint.folder import ModelFolder, read_folder
 from minisbert.checkpoint.folder_writer import chain_of, write_chain, write_module, write_router
 from minisbert.checkpoint.modules import Module
 from minisbert.checkpoint.router import Router, check_names
-from minisbert.checkpoint.settings import read_bytes
-from minisbert.checkpoint.static_folder import StaticTensors, with_length_limit
+from minisbert.checkpoint.static_folder import with_length_limit
 from minisbert.checkpoint.tensors import WEIGHTS, SafetensorsFiles, write_tensors
 from minisbert.encoders import FAMILIES
 from minisbert.errors import ModelFolderError
 from minisbert.modules import HEADS
-from minisbert.sentence_model import ModelConfig, define
+from minisbert.sentence_model import ModelConfig
 from minisbert.text.tokenizer import Tokenizer
 
 logger = logging.getLogger("minisbert")
 
-# The tokenizer's files are kept as they came and written back unchanged.
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "added_tokens.json",
-)
+Put = Callable[[str, np.ndarray], Any]
 
 
 @dataclass
@@ -54,9 +42,9 @@ class Pretrained:
     model_config: ModelConfig
     params: dict[Any, Any]  # nested dict of arrays, float32
     tokenizer: Tokenizer
-    tokenizer_files: dict[str, bytes]
-    original: Converted = field(default_factory=lambda: Converted({}))  # carried tensors, original names and dtypes
-    # Of a Router: each route as a model of its own. The rest is then the main route's.
+    # What `export` needs besides `params`: tensors passed through, original names and dtypes.
+    original: Converted = field(default_factory=lambda: Converted({}))
+    # A Router's routes, each a model of its own. All else is then the main route's.
     routes: dict[str, "Pretrained"] = field(default_factory=dict)
 
     @property
@@ -66,152 +54,119 @@ class Pretrained:
 
 
 def read_model_config(folder: ModelFolder) -> ModelConfig:
-    """The parts a folder asks for.
+    """The parts of the model in a folder.
 
     Raises:
-        ModelFolderError: a family that minisbert does not have, or settings it does not compute.
+        ModelFolderError: a family that minisbert does not have, or settings that it does not compute.
     """
-    file = folder.transformer_path / (WEIGHTS if folder.model_type == "static" else "config.json")
     if folder.model_type not in FAMILIES:
         raise ModelFolderError(
-            f"{file}: 'model_type' is {folder.model_type!r}. Expected one of {', '.join(sorted(FAMILIES))}; use another "
-            "model, or add the family (CONTRIBUTING.md)."
+            f"{folder.config_file}: 'model_type' is {folder.model_type!r}. Expected one of {', '.join(sorted(FAMILIES))}; use "
+            "another model, or add the family (CONTRIBUTING.md)."
         )
-    config = FAMILIES[folder.model_type].Config.from_json(folder.config, file)
-    return ModelConfig(folder.model_type, config, folder.modules)
+    encoder = FAMILIES[folder.model_type].Config.from_json(folder.config, folder.config_file)
+    return ModelConfig(folder.model_type, encoder, folder.modules)
 
 
-def load_pretrained(path: Path, *, put: Callable[[str, np.ndarray], Any] | None = None) -> Pretrained:
+def load_pretrained(path: Path, *, put: Put | None = None) -> Pretrained:
     """Read a model folder.
 
     Args:
-        path: of a sentence-transformers or plain Hugging Face folder, or of model2vec's.
-        put: places one finished parameter, called with our flat path and a float32 array; by default on JAX's
-            default device.
+        path: a sentence-transformers, plain Hugging Face, or model2vec folder.
+        put: places one finished parameter, called with our path and a float32 array; by default on JAX's default device.
 
     Raises:
-        ModelFolderError: see `read_folder`, `convert`, `Tokenizer.from_folder`; and a tokenizer with ids that the
+        ModelFolderError: see `read_folder`, `convert`, `Tokenizer.from_folder`; or the tokenizer gives ids that the
             embedding table does not have.
     """
     folder = read_folder(path)
     for note in folder.notes:
         logger.warning(note)
     put = put or (lambda path, array: jax.device_put(array))
+    loaded: dict[tuple[Path, str], Converted] = {}
     if folder.router is None:
-        return _load_chain(folder, put, {})
-    # A module that several routes name is read, and kept in memory, once.
-    modules: dict[tuple[Path, str], Converted] = {}
-    routes = {name: _load_chain(route, put, modules) for name, route in folder.routes.items()}
+        return _load_chain(folder, put, loaded)
+    routes = {name: _load_chain(route, put, loaded) for name, route in folder.routes.items()}
     return replace(routes[folder.router.main], folder=folder, routes=routes)
 
 
-def _load_chain(
-    folder: ModelFolder, put: Callable[[str, np.ndarray], Any], modules: dict[tuple[Path, str], Converted]
-) -> Pretrained:
+def _load_chain(folder: ModelFolder, put: Put, loaded: dict[tuple[Path, str], Converted]) -> Pretrained:
     """One encoder and the modules after it.
 
     Args:
-        modules: those read so far, by their folder and what they are; grows.
+        loaded: the modules read so far, by folder and kind; routes that name the same module share its arrays.
     """
     model_config = read_model_config(folder)
     tokenizer = Tokenizer.from_folder(folder)
-    if tokenizer.largest_id() >= model_config.encoder.vocab_size:
-        raise ModelFolderError(
-            f"{tokenizer.where}: gives ids up to {tokenizer.largest_id()}, but {folder.sources['vocab_size']}'s vocab_size "
-            f"is {model_config.encoder.vocab_size}. The tokenizer is another model's; fetch the model again."
-        )
-    if folder.max_seq_length is not None and folder.max_seq_length <= tokenizer.special_tokens:
-        raise ModelFolderError(
-            f"{folder.path}: max_seq_length is {folder.max_seq_length}, but the tokenizer puts {tokenizer.special_tokens} "
-            f"special tokens around each text. Expected at least {tokenizer.special_tokens + 1}; correct the settings."
-        )
-    _refuse_too_few(folder, model_config)
-    shapes = {name: tuple(leaf.shape) for name, leaf in flatten(define(model_config)[1]).items()}
+    _check_tokenizer(tokenizer, folder, model_config.encoder.vocab_size)
 
-    def read(place: Path, ours: str, read_tensors: Callable[..., Converted]) -> Converted:
-        inner = {name.removeprefix(ours): shape for name, shape in shapes.items() if name.startswith(ours)}
-        key = place, ours.split(".")[0]
-        if key not in modules:
-            modules[key] = read_tensors(inner, lambda name, array: put(ours + name, array))
-        return modules[key]
+    def load(place: Path, prefix: str, read: Callable[[Put], Converted]) -> Converted:
+        key = (place, prefix.split(".")[0])
+        if key not in loaded:
+            loaded[key] = read(lambda path, array: put(prefix + path, array))
+        params.update({prefix + path: array for path, array in loaded[key].params.items()})
+        return loaded[key]
 
-    encoder = read(folder.transformer_path, "encoder.", lambda *more: _read_encoder(folder, model_config, *more))
-    params = {f"encoder.{name}": array for name, array in encoder.params.items()}
+    params: dict[str, Any] = {}
+    original = load(folder.transformer_path, "encoder.", lambda put: _read_encoder(folder, model_config, put))
     for i, module in enumerate(m for m in model_config.modules if type(m) in HEADS):
-        place, rules = folder.path / module.path, HEADS[type(module)].rules(module)  # type: ignore[union-attr]
-        head = read(place, f"heads.{i}.", partial(_read_head, place, rules))
-        params.update({f"heads.{i}.{name}": array for name, array in head.params.items()})
-    files = {name: folder.transformer_path / name for name in TOKENIZER_FILES}
-    return Pretrained(
-        folder=folder,
-        model_config=model_config,
-        params=nest(params),
-        tokenizer=tokenizer,
-        tokenizer_files={name: read_bytes(file) for name, file in files.items() if file.is_file()},
-        original=replace(encoder, params={}),
-    )
+        place = folder.path / module.path  # type: ignore[union-attr]
+        load(place, f"heads.{i}.", lambda put, module=module, place=place: _read_head(module, place, put))  # type: ignore[misc]
+    return Pretrained(folder, model_config, nest(params), tokenizer, replace(original, params={}))
 
 
-def _refuse_too_few(folder: ModelFolder, model_config: ModelConfig) -> None:
-    family, layers = FAMILIES[model_config.model_type], model_config.encoder.num_hidden_layers
-    if (folder.transformer_path / CONVERTED).is_file():
-        ours = [Rule(f"params/{rule.path}", rule.path, first=rule.first) for rule in family.RULES]
-        refuse_too_few(SafetensorsFiles(folder.transformer_path, CONVERTED), ours, layers=layers)
-    else:
-        refuse_too_few(
-            _tensors(folder, model_config),
-            family.RULES,
-            layers=layers,
-            passthrough=family.PASSTHROUGH,
-            prefix=family.PREFIX,
+def _check_tokenizer(tokenizer: Tokenizer, folder: ModelFolder, vocab_size: int) -> None:
+    largest, special = tokenizer.largest_id(), tokenizer.special_tokens
+    if largest >= vocab_size:
+        raise ModelFolderError(
+            f"{tokenizer.where}: gives ids up to {largest}, but {folder.sources['vocab_size']}'s vocab_size is {vocab_size}. "
+            "The tokenizer is another model's; download the model again."
+        )
+    if folder.max_seq_length is not None and folder.max_seq_length <= special:
+        raise ModelFolderError(
+            f"{folder.path}: max_seq_length is {folder.max_seq_length}, but the tokenizer puts {special} special tokens around "
+            f"each text. Expected at least {special + 1}; correct the settings."
         )
 
 
-def _tensors(folder: ModelFolder, model_config: ModelConfig) -> SafetensorsFiles | StaticTensors:
-    return (StaticTensors if model_config.model_type == "static" else SafetensorsFiles)(folder.transformer_path)
-
-
-def _read_encoder(
-    folder: ModelFolder, model_config: ModelConfig, shapes: Mapping[str, Any], put: Callable[[str, np.ndarray], Any]
-) -> Converted:
-    if (folder.transformer_path / CONVERTED).is_file():
-        return read_converted(folder.transformer_path, shapes, put)
-    family = FAMILIES[model_config.model_type]
+def _read_encoder(folder: ModelFolder, model_config: ModelConfig, put: Put) -> Converted:
+    family, layers = FAMILIES[model_config.model_type], model_config.encoder.num_hidden_layers
+    shapes = rule_shapes(family.RULES, model_config.encoder, layers)
+    place = folder.transformer_path
+    if (place / CONVERTED).is_file():
+        return read_converted(place, shapes, put)
     return convert(
-        _tensors(folder, model_config),
+        folder.encoder_module.tensors(place),
         family.RULES,
         shapes,
-        layers=model_config.encoder.num_hidden_layers,
+        layers=layers,
         passthrough=family.PASSTHROUGH,
         prefix=family.PREFIX,
         put=put,
     )
 
 
-def _read_head(
-    place: Path, rules: list[Rule], shapes: Mapping[str, Any], put: Callable[[str, np.ndarray], Any]
-) -> Converted:
-    return convert(SafetensorsFiles(place), rules, shapes, layers=0, put=put)
+def _read_head(module: Module, place: Path, put: Put) -> Converted:
+    rules = HEADS[type(module)].rules(module)
+    return convert(SafetensorsFiles(place), rules, rule_shapes(rules, None, layers=0), layers=0, put=put)
 
 
 def encoder_tensors(model: Pretrained) -> dict[str, np.ndarray]:
-    """The encoder's weights under the names of its family's checkpoints, with everything the original carried."""
-    flat = flatten(model.params["encoder"])
-    converted = replace(model.original, params=flat)
-    return export(
-        converted, FAMILIES[model.model_config.model_type].RULES, layers=model.model_config.encoder.num_hidden_layers
-    )
+    """The encoder's weights under the names of its family's checkpoints, with the tensors passed through."""
+    config = model.model_config
+    converted = replace(model.original, params=flatten(model.params["encoder"]))
+    return export(converted, FAMILIES[config.model_type].RULES, layers=config.encoder.num_hidden_layers)
 
 
 def join_routes(routes: Mapping[str, Pretrained], default: str | None = None) -> Pretrained:
-    """Several models as the routes of one, as a Router folder has them: a small one for queries, a large for documents.
+    """Joins several models as the routes of one Router, such as a small one for queries and a large one for documents.
 
     Args:
-        routes: route -> model; "query" and "document" are what `encode_query` and `encode_document` ask for.
-        default: the route of texts without a task; None means that there is none.
+        routes: route -> model; `encode_query` takes the route "query", `encode_document` "document".
+        default: the route of texts without a task; None refuses such texts.
 
     Raises:
-        ModelFolderError: a name that is none, an unknown default, embeddings of different widths, a Router in a Router.
+        ModelFolderError: a bad name, an unknown default, embeddings of different widths, a Router in a Router.
 
     Example:
         >>> static, layers = (load_pretrained(Path("weights", name)) for name in ("tiny-static", "tiny-layers"))
@@ -235,28 +190,27 @@ def join_routes(routes: Mapping[str, Pretrained], default: str | None = None) ->
 def save_pretrained(model: Pretrained, target: Path) -> None:
     """Write a model folder that minisbert, sentence-transformers and text-embeddings-inference read.
 
-    The folder is made beside the target and renamed when whole; a model that stood there is replaced.
+    The folder is written next to the target and renamed when complete; it replaces a model that is there.
 
     Raises:
         InputError: the target is a file, or a folder with something else than a model in it.
-        WriteError: the disk is full or not writable; the target is as it was.
+        WriteError: the disk is full or not writable; the target is unchanged.
     """
-    target = Path(target).absolute()
-    with staged_folder(target) as staging:
-        if model.folder.router is None:
-            folder = replace(model.folder, modules=model.model_config.modules)
-            for (_, module), here, weights in zip(
-                chain_of(folder), write_chain(folder, staging), _weights(model), strict=True
-            ):
-                _write_weights(model, module, weights, here)
-        else:
+    with staged_folder(Path(target).absolute()) as staging:
+        if model.folder.router is not None:
             write_router(model.folder, model.folder.router, _write_routes(model, staging), staging)
+            return
+        folder = replace(model.folder, modules=model.model_config.modules)
+        for (_, module), here, weights in zip(
+            chain_of(folder), write_chain(folder, staging), _weights(model), strict=True
+        ):
+            _write_weights(model, module, weights, here)
 
 
 def _write_routes(model: Pretrained, path: Path) -> dict[str, list[str]]:
-    """The modules of every route, a folder each; returns which a route has.
+    """Write one folder per module; returns route -> its modules.
 
-    What two routes share in memory is written once and named by both, so that it stays one when it is trained.
+    A module that two routes share in memory is written once and named by both, so that it stays shared in training.
     """
     written: dict[Any, str] = {}
     structure: dict[str, list[str]] = {}
@@ -265,8 +219,8 @@ def _write_routes(model: Pretrained, path: Path) -> dict[str, list[str]]:
         structure[name] = []
         for i, ((kind, module), weights) in enumerate(zip(chain_of(folder), _weights(route), strict=True)):
             leaves = tuple(id(leaf) for leaf in flatten(weights).values())
-            # An encoder is one with another only if it reads texts as that does.
-            reads = (folder.max_seq_length, folder.do_lower_case, *sorted(route.tokenizer_files.items()))
+            # Encoders are the same only if they also read texts in the same way.
+            reads = (folder.max_seq_length, folder.do_lower_case, *sorted(folder.tokenizer_files.items()))
             same = (kind, module, leaves, reads if module is None else ())
             if not leaves or same not in written:
                 written[same] = f"{name}_{i}_{kind}"
@@ -278,25 +232,23 @@ def _write_routes(model: Pretrained, path: Path) -> dict[str, list[str]]:
 
 def _weights(model: Pretrained) -> list[dict[Any, Any]]:
     """The parameters of each module of `chain_of(model.folder)`, {} where it has none."""
-    modules = (
-        model.model_config.modules[1:] if model.model_config.model_type == "static" else model.model_config.modules
-    )
+    modules = model.model_config.modules[1 if model.folder.encoder_module.pools else 0 :]
     heads = iter(model.params.get("heads", {}).values())
     return [model.params["encoder"], *(next(heads) if type(module) in HEADS else {} for module in modules)]
 
 
 def _write_weights(model: Pretrained, module: Module | None, weights: dict[Any, Any], here: Path) -> None:
-    """What write_module leaves out: tensors, and the tokenizer's files."""
+    """A module's tensors; with the encoder's (None) the tokenizer's files."""
     if module is not None:
         if weights:
             rules = HEADS[type(module)].rules(module)
             write_tensors(here / WEIGHTS, export(Converted(flatten(weights)), rules, layers=0))
         return
     write_tensors(here / WEIGHTS, encoder_tensors(model))
-    files = dict(model.tokenizer_files)
+    files = dict(model.folder.tokenizer_files)
     if "tokenizer.json" not in files:
         files["tokenizer.json"] = model.tokenizer.backend.to_str(pretty=True).encode()
-    if model.model_config.model_type == "static":
+    if not model.folder.encoder_module.has_config:
         files["tokenizer.json"] = with_length_limit(files["tokenizer.json"], model.folder.max_seq_length)
     for name, content in files.items():
         (here / name).write_bytes(content)
@@ -304,10 +256,10 @@ def _write_weights(model: Pretrained, module: Module | None, weights: dict[Any, 
 
 def cast_matrices(params: dict[Any, Any], dtype: Any) -> dict[Any, Any]:
     """The blocks' matrices in the compute dtype, cast once; tables, biases and norms stay float32."""
+    if dtype == jnp.float32:
+        return params
     flat = flatten(params)
-    return nest(
-        {
-            name: jnp.asarray(leaf, dtype) if name.endswith(".kernel") and ".blocks." in name else leaf
-            for name, leaf in flat.items()
-        }
-    )
+    for name, leaf in flat.items():
+        if name.endswith(".kernel") and ".blocks." in name:
+            flat[name] = jnp.asarray(leaf, dtype)
+    return nest(flat)

@@ -50,7 +50,7 @@ class ModelConfig:
             lengths: settings of the transformer's that are not the design's.
         """
         first, modules = f"Transformer({lengths}) with {self.model_type} encoder", self.modules
-        if self.model_type == "static":  # its mean is its own there
+        if FAMILIES[self.model_type].MODULE.pools:
             first, modules = f"StaticEmbedding({{'embedding_dimension': {self.encoder.hidden_size}}})", modules[1:]
         lines = [first]
         for module in modules:
@@ -120,7 +120,7 @@ class SentenceModel(nnx.Module):
 
         def embed_slot(slot: jax.Array, lengths_P: jax.Array, prompts_P: jax.Array) -> jax.Array:
             mask_PL = segmentation_PL == slot
-            if self.model_config.model_type != "static":
+            if FAMILIES[self.model_config.model_type].MODULE.special_tokens:
                 # An empty slot takes the row's first token: an embedding of nothing could have a slope of NaN. A static
                 # model's is the zero vector with slope 0, and may be a text's: no special tokens stand around it.
                 mask_PL |= (lengths_P == 0)[:, None] & (jnp.arange(segmentation_PL.shape[1]) == 0)

@@ -1,9 +1,9 @@
-"""From a checkpoint's names to ours and back: one small engine over a family's table of rules.
+"""From a checkpoint's tensor names to ours and back: one small engine for every family's table of rules.
 
-A rule says `theirs -> ours`, with {i} for the layer, a transpose where PyTorch keeps [out, in] and flax [in, out],
-and several names on the left where we keep one joined matrix. The engine is strict in both directions: every tensor
-that is unknown, missing, given twice, or of the wrong shape is named in one error, and `export(convert(x)) == x`
-to the bit, names and dtypes included. Plain NumPy; no device.
+A rule gives the checkpoint's name, our path and the shape, with {i} for the layer. It transposes where PyTorch stores
+[out, in] and flax [in, out], and joins several tensors where we have one (query, key, value). The engine is strict in both
+directions: one error names every tensor that is unknown, missing, given twice or of the wrong shape, and
+`export(convert(x)) == x` to the bit, names and dtypes included. Plain NumPy; no device.
 """
 
 import fnmatch
@@ -13,35 +13,45 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from minisbert import limits
 from minisbert.errors import ModelFolderError
 
 Shape = tuple[int, ...]
 
 
-class Rule(NamedTuple):
-    """One line of a family's table: their name (or names, joined along the last axis of ours) and our path.
+# The letters of a rule's shape -> the setting of a family's Config.
+LETTERS = {
+    "V": "vocab_size",
+    "P": "max_position_embeddings",
+    "S": "type_vocab_size",
+    "D": "hidden_size",
+    "E": "embedding_size",
+    "F": "intermediate_size",
+    "N": "num_attention_heads",
+    "R": "relative_attention_num_buckets",
+}
 
-    `first` is the first layer that has it, where the layers before have not.
+
+class Rule(NamedTuple):
+    """One line of a family's table: a tensor's name in the checkpoint, our path, our shape.
+
+    Several names are tensors joined along the last axis of ours. The shape is in letters of `LETTERS` ("D,3D") or numbers.
+    `first` is the first layer that has the tensor, where earlier layers lack it.
     """
 
     hf_name: str | tuple[str, ...]
     path: str
+    shape: str | Shape = ()
     transpose: bool = False
     first: int = 0
 
     @property
     def parts(self) -> tuple[str, ...]:
+        """The names in the checkpoint, one or more."""
         return (self.hf_name,) if isinstance(self.hf_name, str) else self.hf_name
-
-    def at(self, layer: int) -> "Rule":
-        """The rule for one layer, {i} filled in."""
-        parts = tuple(part.replace("{i}", str(layer)) for part in self.parts)
-        return Rule(parts, self.path.replace("{i}", str(layer)), self.transpose)
 
 
 class Tensors(Protocol):
-    """What is read from: names with shapes, and one tensor at a time (see checkpoint/tensors.py)."""
+    """A source of tensors: names with shapes, and one tensor at a time (checkpoint/tensors.py)."""
 
     where: Any
 
@@ -52,13 +62,15 @@ class Tensors(Protocol):
 
 @dataclass
 class Converted:
-    """A checkpoint in our names, with all that is needed to write the original back."""
+    """A checkpoint under our names, with all that is needed to write the original back."""
 
-    params: dict[str, Any]  # our flat path "blocks.0.attention.qkv.kernel" -> float32 array
-    passthrough: dict[str, np.ndarray] = field(default_factory=dict)  # tensors kept but not computed, under their names
-    # Their canonical name -> the name that stands in the file, where the two differ (a prefix, old layer norm names).
+    params: dict[str, Any]  # our path "blocks.0.attention.qkv.kernel" -> float32 array
+    passthrough: dict[str, np.ndarray] = field(
+        default_factory=dict
+    )  # tensors kept for export, not computed; their names
+    # A tensor's canonical name -> its name in the file, where the two differ (a prefix, old layer norm names).
     renamed: dict[str, str] = field(default_factory=dict)
-    # Their canonical name -> dtype in the file, where it is not float32.
+    # A tensor's canonical name -> its dtype in the file, where that is not float32.
     dtypes: dict[str, str] = field(default_factory=dict)
 
 
@@ -67,11 +79,10 @@ _OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNor
 
 
 def canonical_names(names: Sequence[str], prefix: str, passthrough: Sequence[str]) -> dict[str, list[str]]:
-    """Their canonical name -> the names in the file that mean it (more than one is a doubled tensor)."""
-    has_prefix = bool(prefix) and any(name.startswith(prefix) for name in names)
+    """A tensor's canonical name -> its names in the file; more than one is a doubled tensor."""
     canonical: dict[str, list[str]] = {}
     for name in names:
-        short = name.removeprefix(prefix) if has_prefix and name.startswith(prefix) else name
+        short = name.removeprefix(prefix)
         for old, new in _OLD_NAMES.items():
             if short.endswith(old) and not _matches(name, passthrough):
                 short = short.removesuffix(old) + new
@@ -84,35 +95,38 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 def filled(rules: Sequence[Rule], layers: int) -> list[Rule]:
-    """The table with {i} spelled out for every layer."""
-    spelled: list[Rule] = []
+    """The rules with {i} filled in for every layer, and every `hf_name` a tuple."""
+    table: list[Rule] = []
     for rule in rules:
-        spelled += [rule.at(i) for i in range(rule.first, layers)] if "{i}" in rule.path else [rule.at(0)]
-    return spelled
+        for i in range(rule.first, layers) if "{i}" in rule.path else (0,):
+            names = tuple(part.replace("{i}", str(i)) for part in rule.parts)
+            table.append(Rule(names, rule.path.replace("{i}", str(i)), rule.shape, rule.transpose))
+    return table
 
 
-def refuse_too_few(
-    tensors: Tensors, rules: Sequence[Rule], *, layers: int, passthrough: Sequence[str] = (), prefix: str = ""
-) -> None:
-    """The file has at least half as many tensors as its config.json asks for.
+def rule_shapes(rules: Sequence[Rule], config: Any, layers: int, **letters: int) -> dict[str, Shape]:
+    """Our path -> shape of every parameter in the table.
 
-    Asked before the model is defined, which takes time for every layer: a small file with a config.json that claims a
-    thousand layers is refused at once. What else is missing `convert` names.
+    Args:
+        config: a family's Config, which has the sizes.
+        letters: sizes that are not in the config.
 
-    Args: see `convert`.
-
-    Raises:
-        ModelFolderError: naming the first and the last that are missing.
+    Example:
+        >>> rules = [Rule("weight", "kernel", "D,3D"), Rule("out.weight", "out.kernel", "D,C")]
+        >>> rule_shapes(rules, None, layers=0, D=4, C=2)
+        {'kernel': (4, 12), 'out.kernel': (4, 2)}
     """
-    found = canonical_names(list(tensors.shapes()), prefix, passthrough)
-    wanted = [part for rule in filled(rules, layers) for part in rule.parts]
-    if len(wanted) > 2 * len(found):
-        absent = [name for name in wanted if name not in found]
-        raise ModelFolderError(
-            f"{tensors.where}: the weights do not fit config.json. With num_hidden_layers {layers} they are "
-            f"{len(wanted)} tensors, the file has {len(found)}; missing: "
-            f"{', '.join(map(repr, absent[:3]))} ... {absent[-1]!r}. Check config.json or fetch the model again."
-        )
+    shapes: dict[str, Shape] = {}
+    for rule in filled(rules, layers):
+        if isinstance(rule.shape, str):
+            sizes = []
+            for axis in rule.shape.split(","):
+                size = letters[axis[-1]] if axis[-1] in letters else getattr(config, LETTERS[axis[-1]])
+                sizes.append(int(axis[:-1] or 1) * size)
+            shapes[rule.path] = tuple(sizes)
+        else:
+            shapes[rule.path] = rule.shape
+    return shapes
 
 
 def convert(
@@ -130,82 +144,93 @@ def convert(
     Args:
         tensors: the checkpoint; read one tensor at a time.
         rules: the family's table.
-        shapes: our flat path -> shape, from the model's own definition.
-        layers: how often rules with {i} apply.
-        carried: patterns of their names that are kept but not computed.
-        prefix: a prefix some checkpoints of the family put before every name.
-        put: called with our path and each finished float32 array; what it returns is kept. Placing arrays on a device
-            one by one keeps only one copy of the model in memory.
+        shapes: our path -> shape, see `rule_shapes`.
+        layers: the number of layers that rules with {i} apply to.
+        passthrough: patterns of tensor names that are kept for export but not computed.
+        prefix: a prefix that some checkpoints of the family put before every name.
+        put: called with our path and each finished float32 array; `params` holds what it returns. Placing arrays on a
+            device one by one needs memory for one copy of the model only.
 
     Raises:
         ModelFolderError: naming every tensor that is unknown, missing, doubled, mis-shaped, not of a float dtype, or
             not finite.
     """
-    if layers > limits.LAYERS:
-        raise ModelFolderError(f"{tensors.where}: {layers} layers, more than the {limits.LAYERS} any model has.")
     found = tensors.shapes()
     canonical = canonical_names(list(found), prefix, passthrough)
-    complaints: list[str] = []
-    for short, names in canonical.items():
-        if len(names) > 1:
-            complaints.append(f"doubled: {' and '.join(repr(name) for name in names)} both mean {short!r}")
-    expected: set[str] = set()
     table = filled(rules, layers)
-    for rule in table:
-        path = shapes[rule.path]
-        part_shape = (*path[:-1], path[-1] // len(rule.parts))
-        part_shape = part_shape[::-1] if rule.transpose else part_shape
-        for part in rule.parts:
-            expected.add(part)
-            if part not in canonical:
-                complaints.append(f"missing: {part!r} {list(part_shape)}")
-            elif tuple(found[canonical[part][0]]) != part_shape:
-                complaints.append(
-                    f"wrong shape: {part!r} is {list(found[canonical[part][0]])}, expected {list(part_shape)}"
-                )
-    for short, names in canonical.items():
-        if short not in expected and not _matches(short, passthrough):
-            complaints.append(f"unknown: {names[0]!r} {list(found[names[0]])}")
-    if complaints:
-        raise ModelFolderError(
-            f"{tensors.where}: the weights do not fit config.json. {len(complaints)} complaint(s): "
-            + "; ".join(complaints)
-            + ". Expected exactly the tensors of this family; check config.json or fetch the model again."
-        )
-
-    converted = Converted(params={}, renamed={c: n[0] for c, n in canonical.items() if n[0] != c})
-    not_finite: list[str] = []
-    too_fine: list[str] = []
+    _check_names(tensors.where, table, shapes, found, canonical, passthrough)
+    converted = Converted(
+        params={}, renamed={short: names[0] for short, names in canonical.items() if names[0] != short}
+    )
+    complaints: list[str] = []
     for rule in table:
         parts = []
         for part in rule.parts:
-            array = tensors.read(canonical[part][0])
-            if not np.issubdtype(array.dtype, np.floating) and array.dtype.name not in ("bfloat16",):
+            array = tensors.read(canonical.pop(part)[0])
+            if not np.issubdtype(array.dtype, np.floating) and array.dtype.name != "bfloat16":
                 complaints.append(f"{part!r} is {array.dtype.name}, expected floating-point numbers")
                 continue
             if array.dtype != np.float32:
                 converted.dtypes[part] = array.dtype.name
             if not _all_finite(array):
-                not_finite.append(part)
+                complaints.append(f"{part!r} is not finite (NaN or infinity)")
             elif array.dtype.itemsize > 4 and not _fits_float32(array):
-                too_fine.append(part)
+                complaints.append(f"{part!r} holds more than float32 can")
             with np.errstate(over="ignore"):  # parts may differ in dtype
                 parts.append((array.T if rule.transpose else array).astype(np.float32, copy=False))
         if len(parts) == len(rule.parts):
             joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
             converted.params[rule.path] = put(rule.path, np.ascontiguousarray(joined))
-    if too_fine:
-        complaints.append("more than float32 can hold: " + ", ".join(repr(name) for name in too_fine))
-    if not_finite:
-        complaints.append("not finite (NaN or infinity): " + ", ".join(repr(name) for name in not_finite))
     if complaints:
         raise ModelFolderError(
-            f"{tensors.where}: " + "; ".join(complaints) + ". The weights are damaged; fetch the model again."
+            f"{tensors.where}: {'; '.join(complaints)}. The weights are damaged; download the model again."
         )
-    for short, names in canonical.items():
-        if short not in expected:
-            converted.passthrough[short] = tensors.read(names[0])
+    for short, names in canonical.items():  # those that no rule has taken
+        converted.passthrough[short] = tensors.read(names[0])
     return converted
+
+
+def _check_names(
+    where: Any,
+    table: Sequence[Rule],
+    shapes: Mapping[str, Shape],
+    found: Mapping[str, Shape],
+    canonical: Mapping[str, list[str]],
+    passthrough: Sequence[str],
+) -> None:
+    """The file has exactly the tensors of the table, in their shapes, and those passed through."""
+    complaints = []
+    for short, names in canonical.items():
+        if len(names) > 1:
+            complaints.append(f"doubled: {' and '.join(map(repr, names))} both mean {short!r}")
+    missing, expected = [], set()
+    for rule in table:
+        shape = shapes[rule.path]
+        part_shape = (*shape[:-1], shape[-1] // len(rule.parts))
+        part_shape = part_shape[::-1] if rule.transpose else part_shape
+        expected.update(rule.parts)
+        for part in rule.parts:
+            if part not in canonical:
+                missing.append(f"{part!r} {list(part_shape)}")
+            elif tuple(found[canonical[part][0]]) != part_shape:
+                is_shape = list(found[canonical[part][0]])
+                complaints.append(f"wrong shape: {part!r} is {is_shape}, expected {list(part_shape)}")
+    if len(expected) > 2 * len(canonical):
+        # Named in full, the tensors of a config.json with a thousand layers would fill pages.
+        raise ModelFolderError(
+            f"{where}: the weights do not fit config.json, which asks for {len(expected)} tensors; the file has "
+            f"{len(canonical)}. Missing: {', '.join(missing[:3])} ... {missing[-1]}. Check config.json or download the model "
+            "again."
+        )
+    complaints += [f"missing: {part}" for part in missing]
+    for short, names in canonical.items():
+        if short not in expected and not _matches(short, passthrough):
+            complaints.append(f"unknown: {names[0]!r} {list(found[names[0]])}")
+    if complaints:
+        raise ModelFolderError(
+            f"{where}: the weights do not fit config.json. {len(complaints)} complaint(s): {'; '.join(complaints)}. "
+            "Expected exactly the tensors of this family; check config.json or download the model again."
+        )
 
 
 def _fits_float32(array: np.ndarray) -> bool:

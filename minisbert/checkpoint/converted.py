@@ -1,4 +1,4 @@
-"""A converted checkpoint on disk: our own names in one safetensors file, reversible to the bit."""
+"""A checkpoint converted by `minisbert convert`: our names in one safetensors file, reversible to the bit."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.checkpoint.convert import Converted
+from minisbert.checkpoint.convert import Converted, Rule, convert
 from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
 from minisbert.errors import ModelFolderError
 
@@ -27,8 +27,12 @@ def read_converted(
 ) -> Converted:
     """Read what `write_converted` wrote.
 
+    Args:
+        shapes: our path -> shape of every parameter.
+        put: as for `convert`.
+
     Raises:
-        ModelFolderError: tensors missing, unknown or mis-shaped, all named; a record that is not ours.
+        ModelFolderError: see `convert`; the record of the conversion is missing or damaged.
     """
     files = SafetensorsFiles(path, CONVERTED)
     try:
@@ -38,27 +42,7 @@ def read_converted(
         raise ModelFolderError(
             f"{path / CONVERTED}: the record of the conversion is missing or damaged. Run `minisbert convert` again."
         ) from None
-    found = {
-        name.removeprefix("params/"): shape for name, shape in files.shapes().items() if name.startswith("params/")
-    }
-    complaints = [f"missing: {name!r}" for name in shapes.keys() - found.keys()]
-    complaints += [f"unknown: {name!r}" for name in found.keys() - shapes.keys()]
-    complaints += [
-        f"wrong shape: {name!r} is {list(found[name])}, expected {list(shapes[name])}"
-        for name in shapes.keys() & found.keys()
-        if tuple(found[name]) != tuple(shapes[name])
-    ]
-    if complaints:
-        raise ModelFolderError(f"{path / CONVERTED}: {'; '.join(sorted(complaints))}. Run `minisbert convert` again.")
-    converted = Converted({}, renamed=renamed, dtypes=dtypes)
-    for name in shapes:
-        array = files.read(f"params/{name}")
-        if not np.isfinite(array).all():
-            raise ModelFolderError(
-                f"{path / CONVERTED}: {name!r} holds NaN or infinity. Run `minisbert convert` again."
-            )
-        converted.params[name] = put(name, array)
-    for name in files.shapes():
-        if name.startswith("carried/"):
-            converted.passthrough[name.removeprefix("carried/")] = files.read(name)
-    return converted
+    rules = [Rule(f"params/{name}", name, shape) for name, shape in shapes.items()]
+    found = convert(files, rules, shapes, layers=0, passthrough=["carried/*"], put=put)
+    passthrough = {name.removeprefix("carried/"): array for name, array in found.passthrough.items()}
+    return Converted(found.params, passthrough, renamed, dtypes)

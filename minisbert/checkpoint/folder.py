@@ -1,17 +1,16 @@
-"""A sentence-transformers model folder, read exactly and written plainly.
+"""Reads the settings of a sentence-transformers model folder: modules, prompts, length limit.
 
-    config.json, model.safetensors, tokenizer.json      the transformer, as Hugging Face keeps it
+    config.json, model.safetensors, tokenizer.json      the transformer, as Hugging Face stores it
     modules.json                                        the chain of modules: Transformer, Pooling, ...: modules.py
-    1_Pooling/config.json, 2_Dense/...                  one folder a module
+    1_Pooling/config.json, 2_Dense/...                  one folder per module
     router_config.json                                  several chains in one folder: router.py
     sentence_bert_config.json                           max_seq_length, do_lower_case
     config_sentence_transformers.json                   prompts, similarity function, truncate_dim
 
-Two dialects are in use: up to sentence-transformers 5.3 pooling is six booleans and the length limit stands in
-`sentence_bert_config.json`; from 5.4 pooling is one `pooling_mode` and the limit is the tokenizer's. Both are read;
-the older is written, because every reader knows it. A static model has neither config.json nor limit
-(static_folder.py). Reading is strict: a key or value that is not understood is refused, since guessing could change the
-embeddings.
+Two dialects are in use. Up to sentence-transformers 5.3 pooling is six booleans and the length limit is in
+`sentence_bert_config.json`; from 5.4 pooling is one `pooling_mode` and the limit is the tokenizer's. Both are read; the older
+is written, because every reader knows it. A static model has neither config.json nor length limit there (static_folder.py).
+A key or value that is not understood is refused, since guessing could change the embeddings.
 """
 
 from dataclasses import dataclass, field, replace
@@ -19,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from minisbert import limits
-from minisbert.checkpoint.kinds import refuse_other_kinds
-from minisbert.checkpoint.links import refuse_links_out
+from minisbert.checkpoint.kinds import OTHER_ENDINGS, OTHER_TYPES, refuse_other_kinds
 from minisbert.checkpoint.modules import (
     MODULE_TYPES,
+    STATIC_EMBEDDING,
+    TRANSFORMER,
+    EncoderModule,
     Given,
     Module,
     Normalize,
@@ -32,85 +33,106 @@ from minisbert.checkpoint.modules import (
     read_module,
 )
 from minisbert.checkpoint.router import Router, read_router
-from minisbert.checkpoint.settings import Settings, encodable, read_json
+from minisbert.checkpoint.settings import ModelFiles, Settings, encodable
 from minisbert.checkpoint.static_folder import length_limit, static_config
 from minisbert.checkpoint.tensors import inside
 from minisbert.errors import ModelFolderError
 
 SIMILARITY_NAMES = ("cosine", "dot", "euclidean", "manhattan")
-
+# The tokenizer's files are written back unchanged.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+)
 _LENGTH_FILE = "sentence_bert_config.json"
 _MODEL_FILE = "config_sentence_transformers.json"
+# Settings of sentence_bert_config.json that hand arguments to another library.
+REFUSED_ARGUMENTS = (
+    *("model_args", "tokenizer_args", "config_args"),
+    *("model_kwargs", "processor_kwargs", "config_kwargs"),
+)
 
 
 @dataclass
 class ModelFolder:
-    """Everything a model folder says, except the tensors and the tokenizer's insides."""
+    """All settings of a model folder, and its tokenizer's files; not the tensors."""
 
-    path: Path  # holds modules.json
-    transformer_path: Path  # holds the encoder: config.json (but a static model's), the weights and the tokenizer
+    path: Path  # has modules.json
+    transformer_path: Path  # has the encoder: config.json (except a static model's), weights and tokenizer
     model_type: str
     config: dict[str, Any]
     modules: tuple[Module, ...] = (Pooling(),)
+    encoder_module: EncoderModule = TRANSFORMER
+    tokenizer_files: dict[str, bytes] = field(default_factory=dict)
     max_seq_length: int | None = None
     do_lower_case: bool = False
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     similarity_fn_name: str = "cosine"
     truncate_dim: int | None = None
-    # Of a Router: how a route is chosen, and each route as a folder of its own. The rest is then the main route's.
+    # A Router's choice of a route, and each route as a folder of its own. All else is then the main route's.
     router: Router | None = None
     routes: dict[str, "ModelFolder"] = field(default_factory=dict)
-    # Which file each setting came from, for `minisbert inspect`; and each module.
+    # The file that each setting and each module came from, for `minisbert inspect`.
     sources: dict[str, str] = field(default_factory=dict)
     module_sources: tuple[str, ...] = ()
-    # What was assumed where the folder is silent; said aloud by the caller.
+    # What was assumed where the folder is silent; the caller logs it.
     notes: list[str] = field(default_factory=list)
 
     @property
     def width(self) -> int:
-        """Of the token embeddings."""
+        """Width of the token embeddings."""
         return self.config.get("hidden_size") or self.config["dim"]  # DistilBERT says dim
+
+    @property
+    def config_file(self) -> Path:
+        """The file that `config` came from."""
+        return self.transformer_path / self.sources.get("model_type", "config.json")
 
 
 def read_folder(path: Path) -> ModelFolder:
     """Read a model folder of either dialect, or a plain Hugging Face folder (then: mean pooling, said in `notes`).
 
     Raises:
-        ModelFolderError: anything missing, malformed, or not computed by minisbert, with the file and the key.
+        ModelFolderError: another kind of model, or anything missing, malformed, or not computed by minisbert, with the
+            file and the key.
     """
-    path = Path(path)
-    if not path.is_dir():
-        raise ModelFolderError(f"{path}: no such folder. Expected a model folder or a known model name.")
-    refuse_links_out(path)
-    refuse_other_kinds(path)
-    file = path / "modules.json"
-    if not file.exists():
-        folder = _read_plain(path)
-    else:
-        parts = _read_chain(file)
-        refuse_links_out(path, (path / part.path for part in parts))
-        routers = [i for i, part in enumerate(parts) if part.kind == "router"]
-        if len(routers) > 1:
-            raise ModelFolderError(f"{file}: {len(routers)} Routers in the chain; expected one. Use another model.")
-        folder = _read_routes(path, parts, routers[0]) if routers else _read_parts(path, parts, file)
-    for one in (folder, *folder.routes.values()):
-        _read_model_settings(one)
+    files = ModelFiles(path)
+    try:
+        file = files.folder / "modules.json"
+        if not files.has(file):
+            folder = _read_plain(files)
+        else:
+            parts = _read_chain(files, file)
+            routers = [i for i, part in enumerate(parts) if part.kind == "router"]
+            if len(routers) > 1:
+                raise ModelFolderError(f"{file}: {len(routers)} Routers in the chain. Expected one; use another model.")
+            folder = _read_routes(files, parts, routers[0]) if routers else _read_parts(files, parts, file)
+        for one in (folder, *folder.routes.values()):
+            _read_model_settings(files, one)
+    except ModelFolderError:
+        refuse_other_kinds(files)  # then what its reader misses is not what is wrong
+        raise
     return folder
 
 
-def _read_plain(path: Path) -> ModelFolder:
-    """A folder without modules.json: a transformer's, or a static model's as model2vec wrote it at first."""
-    config = _read_config(path)
+def _read_plain(files: ModelFiles) -> ModelFolder:
+    """A folder without modules.json: a transformer's, or a static model's as model2vec first wrote it."""
+    path, config = files.folder, _read_config(files, files.folder)
     if config["model_type"] != "model2vec":
-        folder = _encoder_folder(path, path, config)
+        folder = _encoder_folder(files, path, config, TRANSFORMER)
         folder.notes.append(f"{path}: no modules.json, so mean pooling over the transformer is used.")
         folder.module_sources = ("assumed: no modules.json",)
         return folder
     settings = Settings(config, path / "config.json")
     normalize = settings.flag("normalize", default=False)
     settings.finish()
-    folder = _encoder_folder(path, path, static_config(path))
+    folder = _encoder_folder(files, path, static_config(path), STATIC_EMBEDDING)
     folder.modules = (Pooling(), Normalize()) if normalize else (Pooling(),)
     folder.module_sources = ("a static model's", "config.json")[: len(folder.modules)]
     folder.notes.append(
@@ -120,33 +142,33 @@ def _read_plain(path: Path) -> ModelFolder:
     return folder
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    config = read_json(path / "config.json")
-    # "static" is our own name for what has no config.json.
-    if (
-        not isinstance(config, dict)
-        or not isinstance(config.get("model_type"), str)
-        or config["model_type"] == "static"
-    ):
+def _read_config(files: ModelFiles, place: Path) -> dict[str, Any]:
+    file = place / "config.json"
+    config = files.json(file)
+    model_type = config.get("model_type") if isinstance(config, dict) else None
+    if not isinstance(model_type, str) or model_type == "static":  # our own name for models without config.json
         raise ModelFolderError(
-            f"{path / 'config.json'}: no 'model_type' string. Expected a Hugging Face encoder's settings; "
-            "fetch the model again."
+            f"{file}: no 'model_type' string. Expected a Hugging Face encoder's settings; download the model again."
         )
+    names = config.get("architectures")
+    architecture = str(names[0]) if isinstance(names, list) and names else ""
+    if model_type in OTHER_TYPES or architecture.endswith(OTHER_ENDINGS):
+        refuse_other_kinds(files)
     return config
 
 
-def _read_chain(file: Path) -> list[Part]:
+def _read_chain(files: ModelFiles, file: Path) -> list[Part]:
     """modules.json -> the modules in their order."""
-    entries = read_json(file)
-    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
-        raise ModelFolderError(f"{file}: expected a list of modules. Fetch the model again.")
+    entries = files.json(file)
+    if not isinstance(entries, list) or not entries:
+        raise ModelFolderError(f"{file}: not a list of modules. Expected one; download the model again.")
     if len(entries) > limits.LAYERS:
-        raise ModelFolderError(f"{file}: {len(entries)} modules, more than any model has. Fetch the model again.")
+        raise ModelFolderError(f"{file}: {len(entries)} modules, more than any model has. Download the model again.")
     chain = []
     for row, entry in enumerate(entries):
         settings = Settings(entry, file)
         path, kind = settings.text("path"), settings.text("type")
-        settings.choice("idx", [row], default=row, why="modules stand in their order")
+        settings.choice("idx", [row], default=row, why="modules are listed in their order")
         settings.finish()
         if kind not in MODULE_TYPES:
             raise ModelFolderError(
@@ -159,11 +181,11 @@ def _read_chain(file: Path) -> list[Part]:
     return chain
 
 
-def _read_routes(path: Path, parts: list[Part], at: int) -> ModelFolder:
-    """Each route as a chain of its own: what stands before the Router, the route's modules, what stands after."""
-    router, chains = read_router(path, parts[at].path)
-    file = path / "modules.json"
-    routes = {name: _read_parts(path, [*parts[:at], *chain, *parts[at + 1 :]], file) for name, chain in chains.items()}
+def _read_routes(files: ModelFiles, parts: list[Part], at: int) -> ModelFolder:
+    """Each route as a chain of its own: the modules before the Router, the route's, those after the Router."""
+    router, chains = read_router(files, parts[at].path)
+    file = files.folder / "modules.json"
+    routes = {name: _read_parts(files, [*parts[:at], *chain, *parts[at + 1 :]], file) for name, chain in chains.items()}
     widths = {name: _embedding_width(one) for name, one in routes.items()}
     if len(set(widths.values())) > 1:
         raise ModelFolderError(
@@ -180,60 +202,61 @@ def _embedding_width(folder: ModelFolder) -> int | None:
     return width
 
 
-def _read_parts(path: Path, parts: list[Part], file: Path) -> ModelFolder:
-    """A chain: its encoder, then the modules after that, each told what the ones before give."""
+def _read_parts(files: ModelFiles, parts: list[Part], file: Path) -> ModelFolder:
+    """A chain: its encoder, then each module with what it gets from those before it."""
     check_order(parts, file)
     (kind, relative), *rest = parts
-    transformer_path = inside(path, relative, file)
-    is_static = kind == "static_embedding"
-    config = static_config(transformer_path) if is_static else _read_config(transformer_path)
-    modules: list[Module] = [Pooling()] if is_static else []
-    sources = ["a static model's"] if is_static else []
+    place = inside(files.folder, relative, file)
+    encoder = STATIC_EMBEDDING if kind == "static_embedding" else TRANSFORMER
+    config = _read_config(files, place) if encoder.has_config else static_config(place)
+    modules: list[Module] = [Pooling()] if encoder.pools else []
+    sources = ["a static model's"] if encoder.pools else []
     width = _sane(config.get("hidden_size") or config.get("dim"))
     layers = _sane(config.get("num_hidden_layers") or config.get("n_layers"))
     for part in rest:
         given = Given(width, layers, config.get("output_hidden_states") is True)
-        modules.append(read_module(part, path, given))
+        modules.append(read_module(part, files, given))
         width = None if width is None else modules[-1].width(width)
         own = f"{part.path}/config.json"
-        sources.append(own if (path / own).exists() else "modules.json")
-    folder = _encoder_folder(path, transformer_path, config)
+        sources.append(own if files.has(files.folder / own) else "modules.json")
+    folder = _encoder_folder(files, place, config, encoder)
     folder.modules, folder.module_sources = tuple(modules), tuple(sources)
     return folder
 
 
 def _sane(size: Any) -> int | None:
-    """A size of config.json, or None where it is none: the family will complain of it."""
+    """A size of config.json, or None where it cannot be one: the family complains about that."""
     return size if type(size) is int and 1 <= size <= limits.WIDTH else None
 
 
-def _encoder_folder(path: Path, transformer_path: Path, config: dict[str, Any]) -> ModelFolder:
-    """The encoder's settings and length limit."""
-    folder = ModelFolder(path, transformer_path, config["model_type"], config)
-    if config["model_type"] == "static":
-        folder.sources.update(dict.fromkeys(config, "model.safetensors"))
-        folder.max_seq_length = length_limit(transformer_path)
+def _encoder_folder(files: ModelFiles, place: Path, config: dict[str, Any], encoder: EncoderModule) -> ModelFolder:
+    """The encoder's settings, tokenizer files and length limit."""
+    folder = ModelFolder(files.folder, place, config["model_type"], config, encoder_module=encoder)
+    folder.sources.update(dict.fromkeys(config, "config.json" if encoder.has_config else "model.safetensors"))
+    for name in TOKENIZER_FILES:
+        if files.has(place / name):
+            folder.tokenizer_files[name] = files.read(place / name)
+    if encoder.has_config:
+        _read_lengths(files, folder)
+    else:
+        folder.max_seq_length = length_limit(folder.tokenizer_files, place)
         if folder.max_seq_length is not None:
             folder.sources["max_seq_length"] = "tokenizer.json"
-    else:
-        folder.sources.update(dict.fromkeys(config, "config.json"))
-        _read_lengths(folder)
     return folder
 
 
-def _read_lengths(folder: ModelFolder) -> None:
+def _read_lengths(files: ModelFiles, folder: ModelFolder) -> None:
     """max_seq_length and do_lower_case, from the old file or, in the new dialect, the tokenizer's."""
     file = folder.transformer_path / _LENGTH_FILE
-    if file.exists():
-        settings = Settings(read_json(file), file)
-        refused = ["model_args", "tokenizer_args", "config_args", "model_kwargs", "processor_kwargs", "config_kwargs"]
+    if files.has(file):
+        settings = Settings(files.json(file), file)
         settings.known(
             ["max_seq_length", "do_lower_case", "transformer_task", "modality_config", "module_output_name"]
-            + ["unpad_inputs", *refused]
+            + ["unpad_inputs", *REFUSED_ARGUMENTS]
         )
         settings.choice("transformer_task", ["feature-extraction"], default="feature-extraction")
         settings.choice("module_output_name", ["token_embeddings"], default="token_embeddings")
-        settings.absent(refused, "arguments for another library could change the result")
+        settings.absent(REFUSED_ARGUMENTS, "arguments for another library could change the result")
         text_only = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
         if settings.values.get("modality_config", text_only) != text_only:
             settings.complain("modality_config", f"{text_only}, text in and the last hidden state out")
@@ -244,24 +267,33 @@ def _read_lengths(folder: ModelFolder) -> None:
         folder.sources["do_lower_case"] = _LENGTH_FILE
         settings.finish()
     file = folder.transformer_path / "tokenizer_config.json"
-    if folder.max_seq_length is None and file.exists():
-        settings = Settings(read_json(file), file)
-        length = settings.values.get("model_max_length")
-        # 1e30 is the library's way to say "no limit".
-        if isinstance(length, int | float) and not isinstance(length, bool) and length >= limits.ROWS:
-            length = None
-        if length is not None:
-            folder.max_seq_length = settings.integer("model_max_length", at_least=1, at_most=limits.ROWS)
+    if folder.max_seq_length is None and files.has(file):
+        folder.max_seq_length = model_max_length(Settings(files.json(file), file))
+        if folder.max_seq_length is not None:
             folder.sources["max_seq_length"] = "tokenizer_config.json"
-            settings.finish()
 
 
-def _read_model_settings(folder: ModelFolder) -> None:
+def model_max_length(settings: Settings) -> int | None:
+    """The length limit in tokenizer_config.json, if it has one.
+
+    Raises:
+        ModelFolderError: it is not a length.
+    """
+    length = settings.values.get("model_max_length")
+    # transformers writes "no limit" as 1e30.
+    if length is None or (type(length) in (int, float) and length >= limits.ROWS):
+        return None
+    length = settings.integer("model_max_length", at_least=1, at_most=limits.ROWS)
+    settings.finish()
+    return length
+
+
+def _read_model_settings(files: ModelFiles, folder: ModelFolder) -> None:
     """Prompts, similarity function, truncate_dim."""
     file = folder.path / _MODEL_FILE
-    if not file.exists():
+    if not files.has(file):
         return
-    settings = Settings(read_json(file), file)
+    settings = Settings(files.json(file), file)
     settings.known(
         ["__version__", "prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim", "model_type"]
         + ["requirements"]

@@ -1,7 +1,7 @@
-"""The settings files of a sentence-transformers folder, in the older dialect that every reader knows.
+"""Writes the settings of a sentence-transformers folder, in the older dialect that every reader knows.
 
-The counterpart of folder.py and modules.py: what is written is read as the same settings. Weights and tokenizer are
-written elsewhere (pretrained.py), into the places that are returned here.
+folder.py and modules.py read the same settings back. pretrained.py writes weights and tokenizer into the folders that are
+returned here.
 """
 
 import json
@@ -26,47 +26,40 @@ _PACKAGE = "sentence_transformers.models."
 
 
 def write_json(path: Path, content: Any) -> None:
-    """A settings file as people like to read it."""
+    """A JSON file with indentation, as people like to read it."""
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def chain_of(folder: ModelFolder) -> list[tuple[str, Module | None]]:
-    """The modules to write: the class name of each and its settings, None for the encoder's.
-
-    A static model's mean is its encoder's own business there.
-    """
-    if folder.model_type == "static":
-        encoder, modules = "StaticEmbedding", folder.modules[1:]
-    else:
-        encoder, modules = "Transformer", folder.modules
-    return [(encoder, None), *((type(module).__name__, module) for module in modules)]
+    """The modules to write: the class of each with its settings, None for the encoder's."""
+    encoder = folder.encoder_module
+    modules = folder.modules[1:] if encoder.pools else folder.modules
+    return [(encoder.name, None), *((type(module).__name__, module) for module in modules)]
 
 
 def write_module(folder: ModelFolder, module: Module | None, here: Path) -> None:
-    """The settings of one module of a chain; of the encoder, where `module` is None."""
+    """The settings of one module of a chain; None is the encoder's."""
     here.mkdir(exist_ok=True)
     if module is not None:
         content = module_json(module, folder.width)
         if content is not None:
             write_json(here / "config.json", content)
-    elif folder.model_type != "static":
+    elif folder.encoder_module.has_config:
         write_json(here / "config.json", folder.config)
-        write_json(
-            here / "sentence_bert_config.json",
-            {"max_seq_length": folder.max_seq_length, "do_lower_case": folder.do_lower_case},
-        )
+        lengths = {"max_seq_length": folder.max_seq_length, "do_lower_case": folder.do_lower_case}
+        write_json(here / "sentence_bert_config.json", lengths)
 
 
 def write_chain(folder: ModelFolder, path: Path) -> list[Path]:
     """Every settings file of a model with one chain, into an empty folder.
 
     Returns:
-        where each module of `chain_of(folder)` is.
+        The folder of each module of `chain_of(folder)`.
     """
     places, entries = [], []
     for i, (name, module) in enumerate(chain_of(folder)):
-        # A transformer lies at the top, where transformers' own readers look for it.
+        # A transformer is at the top, where transformers looks for it.
         place = "" if name == "Transformer" else f"{i}_{name}"
         write_module(folder, module, path / place)
         entries.append({"idx": i, "name": str(i), "path": place, "type": _PACKAGE + name})
@@ -77,7 +70,7 @@ def write_chain(folder: ModelFolder, path: Path) -> list[Path]:
 
 
 def write_router(folder: ModelFolder, router: Router, structure: dict[str, list[str]], path: Path) -> None:
-    """The settings files that tell of a Router, and the model's; the modules of the routes are there already.
+    """The settings files of a Router and of the model; the routes' modules are written already.
 
     Args:
         structure: route -> its modules, each named as its folder, which ends in its class.
@@ -94,10 +87,10 @@ def write_router(folder: ModelFolder, router: Router, structure: dict[str, list[
 
 
 def module_json(module: Module, width: int) -> dict[str, Any] | None:
-    """A module's own config.json; None for one that has none.
+    """The content of a module's config.json; None where it has none.
 
     Args:
-        width: of the token embeddings.
+        width: the width of the token embeddings.
     """
     match module:
         case Pooling():
@@ -119,7 +112,7 @@ def module_json(module: Module, width: int) -> dict[str, Any] | None:
 def _pooling_json(module: Pooling, width: int) -> dict[str, Any]:
     in_order = tuple(mode for mode in POOLING_MODES if mode in module.modes)
     if module.modes != in_order:
-        # The booleans have no order of their own; only the newer form can say another one.
+        # Only the newer form can have the modes in another order.
         return {
             "embedding_dimension": width,
             "pooling_mode": list(module.modes),

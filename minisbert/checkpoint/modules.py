@@ -1,14 +1,14 @@
-"""The modules of a sentence-transformers folder: which there are, and what the settings of each say.
+"""The modules of a sentence-transformers folder, and the settings of each.
 
-    Transformer, StaticEmbedding    text -> token embeddings: the encoder, whose settings folder.py reads
+    Transformer, StaticEmbedding    text -> token embeddings: the encoder; folder.py reads its settings
     WeightedLayerPooling            all layers of a transformer -> token embeddings
     Pooling                         token embeddings -> sentence embedding
     Dense, LayerNorm, Normalize     sentence embedding -> sentence embedding; any number, in any order
-    Router                          one chain of these for each kind of text: router.py
+    Router                          one chain of these per kind of text: router.py
 
-Each has a class name (several, over the years), a dataclass and a reader, joined in the tables. Reading is strict: a
-key or value that is not understood is refused, since guessing could change the embeddings. Names of classes are looked
-up; nothing a folder names is ever imported. folder_writer.py is the way back.
+Each has a class name (several, over the years), a dataclass and a reader, joined in the tables. A key or value that is not
+understood is refused, since guessing could change the embeddings. Class names are looked up; nothing that a folder names is
+ever imported. folder_writer.py writes the same settings.
 """
 
 from collections.abc import Callable
@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minisbert import limits
-from minisbert.checkpoint.settings import Settings, read_json
+from minisbert.checkpoint.settings import ModelFiles, Settings
+from minisbert.checkpoint.static_folder import StaticTensors
+from minisbert.checkpoint.tensors import SafetensorsFiles
 from minisbert.errors import ModelFolderError
 
-# What we call a module -> the names of its class and of the file of that class.
+# Our name of a module -> the names of its class and of the file of that class.
 _CLASSES = {
     "transformer": [("Transformer", "transformer")],
     "static_embedding": [("StaticEmbedding", "static_embedding")],
@@ -45,7 +47,7 @@ MODULE_TYPES = {
     for path in (name, f"{name}.{name}", f"{file}.{name}")
 }
 
-# Old boolean -> pooling mode; the order is the order in which several modes are concatenated.
+# Old boolean -> pooling mode, in the order in which several modes are concatenated.
 POOLING_FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -56,7 +58,7 @@ POOLING_FLAGS = {
 }
 POOLING_MODES = tuple(POOLING_FLAGS.values())
 
-# The activations of Dense modules: their class -> our name (see modules.py). Looked up, never imported.
+# The class of a Dense module's activation -> our name (minisbert/modules.py). Looked up, never imported.
 DENSE_ACTIVATIONS = {
     "torch.nn.modules.linear.Identity": "identity",
     "torch.nn.modules.activation.Tanh": "tanh",
@@ -68,13 +70,13 @@ DENSE_ACTIVATIONS = {
 
 
 def _path() -> Any:
-    """Where in its folder a module lies: no part of what it computes."""
+    """The module's folder within the model's: not part of what it computes."""
     return field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class WeightedLayerPooling:
-    """Token embeddings as a weighted mean of layers `layer_start` to the last; layer 0 is what goes into the first."""
+    """Token embeddings as a weighted mean of layers `layer_start` to the last; layer 0 is the input of the first block."""
 
     layer_start: int
     num_hidden_layers: int
@@ -82,11 +84,11 @@ class WeightedLayerPooling:
 
     @property
     def layers(self) -> int:
-        """How many layers it takes, a weight each."""
+        """How many layers are averaged, with one weight each."""
         return self.num_hidden_layers + 1 - self.layer_start
 
     def width(self, before: int) -> int:
-        """Of what it gives, for the width of what it takes."""
+        """Width of the output, for an input of width `before`."""
         return before
 
 
@@ -98,13 +100,13 @@ class Pooling:
     include_prompt: bool = True
 
     def width(self, before: int) -> int:
-        """Of what it gives, for the width of what it takes."""
+        """Width of the output, for an input of width `before`."""
         return before * len(self.modes)
 
 
 @dataclass(frozen=True)
 class Dense:
-    """A linear map with an activation on the sentence embedding; its weights lie in `path`."""
+    """A linear map with an activation on the sentence embedding; its weights are in `path`."""
 
     in_features: int
     out_features: int
@@ -113,19 +115,19 @@ class Dense:
     path: str = _path()
 
     def width(self, before: int) -> int:
-        """Of what it gives, for the width of what it takes."""
+        """Width of the output, for an input of width `before`."""
         return self.out_features
 
 
 @dataclass(frozen=True)
 class LayerNorm:
-    """Layer norm (Ba et al. 2016) of the sentence embedding; its weights lie in `path`."""
+    """Layer norm (Ba et al. 2016) of the sentence embedding; its weights are in `path`."""
 
     dimension: int
     path: str = _path()
 
     def width(self, before: int) -> int:
-        """Of what it gives, for the width of what it takes."""
+        """Width of the output, for an input of width `before`."""
         return self.dimension
 
 
@@ -134,11 +136,27 @@ class Normalize:
     """Scale the sentence embedding to length 1."""
 
     def width(self, before: int) -> int:
-        """Of what it gives, for the width of what it takes."""
+        """Width of the output, for an input of width `before`."""
         return before
 
 
 Module = WeightedLayerPooling | Pooling | Dense | LayerNorm | Normalize
+
+
+class EncoderModule(NamedTuple):
+    """The first module of a chain, which holds the encoder: how its folder differs from the other kind's."""
+
+    name: str  # the class of sentence-transformers
+    tensors: Callable[[Path], Any]  # opens its weights
+    has_config: (
+        bool  # config.json and sentence_bert_config.json; without them the weights and tokenizer.json say it all
+    )
+    special_tokens: bool  # the tokenizer puts some around each text; without them a text can have no tokens
+    pools: bool  # the class averages its tokens itself, so our chain's first Pooling is not written
+
+
+TRANSFORMER = EncoderModule("Transformer", SafetensorsFiles, has_config=True, special_tokens=True, pools=False)
+STATIC_EMBEDDING = EncoderModule("StaticEmbedding", StaticTensors, has_config=False, special_tokens=False, pools=True)
 
 
 class Part(NamedTuple):
@@ -149,46 +167,42 @@ class Part(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What the modules before one give it. None where config.json is wrong: the family will complain of that."""
+    """What a module gets from those before it. None where config.json is wrong: the family complains about that."""
 
     width: int | None
     layers: int | None = None
-    every_layer: bool = False  # config.json asks for all of them
+    every_layer: bool = False  # config.json asks for the output of every layer
 
 
 def check_order(parts: list[Part], file: Path) -> None:
-    """The modules stand in an order that gives a sentence embedding.
+    """The modules are in an order that gives a sentence embedding.
 
     Raises:
         ModelFolderError: naming the chain as it is, and as it should be.
     """
     kinds = [part.kind for part in parts]
-    expected = (
-        "transformer -> pooling (weighted_layer_pooling between them or not), or static_embedding alone, then any"
-    )
-    heads = kinds[1:]
-    if kinds[:1] == ["transformer"]:
+    encoder, heads = kinds[:1], kinds[1:]
+    if encoder == ["transformer"]:
         heads = heads[1:] if heads[:1] == ["weighted_layer_pooling"] else heads
-        good, heads = heads[:1] == ["pooling"], heads[1:]
-    else:
-        good = kinds[:1] == ["static_embedding"]
-    if not good or not {*heads} <= {"dense", "layer_norm", "normalize"}:
+        encoder, heads = heads[:1], heads[1:]
+    if encoder not in (["pooling"], ["static_embedding"]) or not {*heads} <= {"dense", "layer_norm", "normalize"}:
         raise ModelFolderError(
-            f"{file}: the chain is {' -> '.join(kinds)}; expected {expected} dense, layer_norm and normalize, and the "
-            "encoder and the pooling once. Use another model."
+            f"{file}: the chain is {' -> '.join(kinds)}. Expected transformer -> pooling (weighted_layer_pooling between them "
+            "or not) or static_embedding alone, then any dense, layer_norm and normalize; the encoder and the pooling once. "
+            "Use another model."
         )
 
 
-def read_module(part: Part, folder: Path, given: Given) -> Module:
+def read_module(part: Part, files: ModelFiles, given: Given) -> Module:
     """The settings of a module after the encoder.
 
     Raises:
-        ModelFolderError: a key that is missing, wrong, unknown, or does not fit what the module gets.
+        ModelFolderError: a key that is missing, wrong, unknown, or does not fit the module's input.
     """
-    file = folder / part.path / "config.json"
-    if part.kind == "normalize" and not file.exists():  # up to 5.3 it has no settings
+    file = files.folder / part.path / "config.json"
+    if part.kind == "normalize" and not files.has(file):  # up to 5.3 it has no settings
         return Normalize()
-    return _READERS[part.kind](Settings(read_json(file), file), given, part.path)
+    return _READERS[part.kind](Settings(files.json(file), file), given, part.path)
 
 
 def _read_layer_pooling(settings: Settings, given: Given, path: str) -> WeightedLayerPooling:
@@ -200,9 +214,9 @@ def _read_layer_pooling(settings: Settings, given: Given, path: str) -> Weighted
     settings.finish()
     if not given.every_layer:
         raise ModelFolderError(
-            f"{settings.where}: a mean of layers, but 'output_hidden_states' in the transformer's config.json is not "
-            "true; without that sentence-transformers leaves this module out without a word. Expected true there; "
-            "correct the file, or take the module out of the chain."
+            f"{settings.where}: averages layers, but 'output_hidden_states' in the transformer's config.json is not true, so "
+            "that sentence-transformers silently skips this module. Expected true there; correct the file, or remove the "
+            "module from the chain."
         )
     return WeightedLayerPooling(start, layers, path)
 
@@ -231,7 +245,7 @@ def _read_pooling(settings: Settings, given: Given, path: str) -> Pooling:
 
 
 def _expect_width(settings: Settings, given: Given, *keys: str) -> None:
-    """Whichever of the keys are there say the width of what comes in."""
+    """Each of the keys that is there names the width of the input."""
     if given.width is not None:
         for key in keys:
             settings.integer(key, at_least=given.width, at_most=given.width, default=given.width)
@@ -281,8 +295,8 @@ def _read_dense(settings: Settings, given: Given, path: str) -> Dense:
     settings.finish()
     if given.width is not None and dense.in_features != given.width:
         raise ModelFolderError(
-            f"{settings.where}: 'in_features' is {dense.in_features}, but the module before gives {given.width}. Fetch "
-            "the model again."
+            f"{settings.where}: 'in_features' is {dense.in_features}. Expected {given.width}, the width of the module before; "
+            "download the model again."
         )
     return dense
 

@@ -1,11 +1,10 @@
-"""A Router: several chains of modules in one folder, of which the task of a text chooses one.
+"""A Router: several chains of modules in one folder; the task of a text chooses the chain.
 
     router_config.json          types: module -> class;  structure: route -> modules;  parameters
-    query_0_Transformer/ ...    one folder a module; a module that two routes name is one module
+    query_0_Transformer/ ...    one folder per module; routes may share a module
 
-`encode_query` sets the task "query", `encode_document` "document". Which route that is follows sentence-transformers
-6.2 (its Router, which 5.0 introduced; before, `Asym` kept the same in `config.json`). Routes for anything but text are
-refused.
+`encode_query` sets the task "query", `encode_document` "document". The choice of the route follows sentence-transformers 6.2
+(Router exists since 5.0; before, `Asym` had the same in `config.json`). Routes for anything but text are refused.
 """
 
 import re
@@ -16,12 +15,12 @@ from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.modules import MODULE_TYPES, Part
-from minisbert.checkpoint.settings import Settings, encodable, read_json
+from minisbert.checkpoint.settings import ModelFiles, Settings, encodable
 from minisbert.checkpoint.tensors import inside
 from minisbert.errors import InputError, ModelFolderError
 
 ROUTER_FILE = "router_config.json"
-TEXT = "text"  # the only modality there is here
+TEXT = "text"  # the only modality that is computed
 MOST_ROUTES = 100
 
 _ROUTE = re.compile(r"[\w-]{1,100}")
@@ -35,8 +34,8 @@ class Router:
     """Which route a text takes.
 
     Args:
-        names: of the routes, in the folder's order.
-        default: where a text without a task goes; None refuses it.
+        names: the routes, in the folder's order.
+        default: the route of a text without a task; None refuses such a text.
         mappings: (task, modality, route), None for any; they come before a route's own name.
     """
 
@@ -46,14 +45,14 @@ class Router:
 
     @property
     def main(self) -> str:
-        """The route that stands for the model where only one can."""
+        """The route whose settings are the model's."""
         return self.names[0] if self.default is None else self.default
 
     def of(self, task: str | None) -> str:
-        """The route for a task, or for none.
+        """The route for a task, or for a text without one.
 
         Raises:
-            InputError: no route fits, and which there are.
+            InputError: no route fits; the error names the routes.
 
         Example:
             >>> router = Router(("query", "document"), default="document")
@@ -70,30 +69,29 @@ class Router:
         if task is not None or self.default is None:
             raise InputError(
                 f"task is {task!r}, but the routes of this model are {', '.join(map(repr, self.names))}"
-                f"{f', for {self._told()}' if self.mappings else ''}. Expected a task that one of them takes"
+                f"{f', for {self._mapped()}' if self.mappings else ''}. Expected a task that one of them takes"
                 f"{'' if self.default is None else ', or None for the default route'}."
             )
         return self.default
 
-    def _told(self) -> str:
+    def _mapped(self) -> str:
         return ", ".join(f"task {task!r} -> {route!r}" for task, _, route in self.mappings)
 
 
-def read_router(folder: Path, relative: str) -> tuple[Router, dict[str, list[Part]]]:
+def read_router(files: ModelFiles, relative: str) -> tuple[Router, dict[str, list[Part]]]:
     """A Router's routes, and the modules of each.
 
     Args:
-        folder: the model's.
-        relative: the Router's place in it.
+        relative: the Router's folder within the model's.
 
     Raises:
         ModelFolderError: a key missing, a module of an unknown class or in no route, a route to nothing.
     """
-    where = inside(folder, relative, folder / "modules.json")
-    file = where / ROUTER_FILE
-    if not file.exists() and (where / "config.json").exists():
-        file = where / "config.json"  # Asym's, before 5.0
-    settings = Settings(read_json(file), file)
+    place = inside(files.folder, relative, files.folder / "modules.json")
+    file = place / ROUTER_FILE
+    if not files.has(file) and files.has(place / "config.json"):
+        file = place / "config.json"  # Asym's, before 5.0
+    settings = Settings(files.json(file), file)
     settings.known(["types", "structure", "parameters"])
     types = _objects(settings, "types", "an object of module to class")
     structure = _objects(settings, "structure", "an object of route to a list of modules")
@@ -106,7 +104,7 @@ def read_router(folder: Path, relative: str) -> tuple[Router, dict[str, list[Par
     if unused:
         raise ModelFolderError(
             f"{file}: no route has the module(s) {', '.join(sorted(unused))} of 'types'. Expected each in 'structure'; "
-            "fetch the model again."
+            "download the model again."
         )
     return _read_parameters(Settings(parameters, f"{file}, 'parameters'"), tuple(structure)), chains
 
@@ -115,7 +113,7 @@ def check_names(names: Iterable[str], where: Path | str) -> None:
     """Names of routes, which become names of folders.
 
     Raises:
-        ModelFolderError: there is none, there are too many, or one is no such name.
+        ModelFolderError: no names, too many, or one that cannot be used.
     """
     names = list(names)
     wrong = [name for name in names if not _ROUTE.fullmatch(name)]
@@ -138,7 +136,7 @@ def _kind(module: str, name: Any, file: Path) -> str:
     inside(file.parent, module, file)
     if module in ("", ".") or len(Path(module).parts) != 1 or not encodable(module):
         raise ModelFolderError(
-            f"{file}: the module {module!r} in 'types' is no name of a folder. Fetch the model again."
+            f"{file}: the module {module!r} in 'types' is not the name of a folder. Download the model again."
         )
     kind = MODULE_TYPES.get(name) if isinstance(name, str) else None
     if kind is None or kind == "router":
@@ -153,13 +151,13 @@ def _kind(module: str, name: Any, file: Path) -> str:
 def _chain(route: str, modules: Any, kinds: dict[str, str], relative: str, file: Path) -> list[Part]:
     if not isinstance(modules, list) or not modules or len(modules) > limits.LAYERS:
         raise ModelFolderError(
-            f"{file}: route {route!r} is {modules!r:.200}, expected a list of modules. Fetch the model again."
+            f"{file}: route {route!r} is {modules!r:.200}, expected a list of modules. Download the model again."
         )
     unknown = [module for module in modules if not isinstance(module, str) or module not in kinds]
     if unknown:
         raise ModelFolderError(
             f"{file}: route {route!r} names {', '.join(f'{module!r:.80}' for module in unknown)}, which 'types' does not "
-            "have. Fetch the model again."
+            "have. Download the model again."
         )
     return [Part(kinds[module], f"{relative}/{module}" if relative not in ("", ".") else module) for module in modules]
 

@@ -1,10 +1,12 @@
-"""Reading a JSON file of settings without trusting it: typed, bounded, every complaint collected before any is raised.
+"""Reading the files of a model folder without trusting them: no links out, bounded sizes, typed values.
 
-A `Settings` is read key by key; each key that is missing or wrong is noted, and `finish()` raises one
-`ModelFolderError` that names them all. Nothing in a file is ever imported or called: a name is looked up in a table.
+`ModelFiles` opens each file once. `Settings` reads one JSON object key by key: it collects each key that is missing or
+wrong, and `finish()` raises one `ModelFolderError` that names them all. Nothing that a file names is ever imported or called:
+names are looked up in tables.
 """
 
 import json
+import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,77 @@ from minisbert import limits
 from minisbert.errors import ModelFolderError
 
 _MISSING = object()
+# The files of a model folder that are read.
+_READ = (".json", ".txt", ".safetensors")
+
+
+class ModelFiles:
+    """The files of one model folder, each opened once, none of them outside the folder.
+
+    A folder that came as an archive or a git clone can hold links to any file of this machine, and saving the model would
+    copy what they point to. Links inside the folder are followed, and those of the Hugging Face cache
+    (snapshots/<commit>/config.json -> ../../blobs/<digest>).
+
+    Raises:
+        ModelFolderError: there is no such folder.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise ModelFolderError(f"{folder}: no such folder. Expected a model folder or a known model name.")
+        home = self.folder.resolve()
+        self._stores = [home]
+        if home.parent.name == "snapshots":
+            self._stores.append(home.parent.parent / "blobs")  # not resolved: a link could lead anywhere
+        self._names: dict[Path, set[str]] = {}
+        self._bytes: dict[Path, bytes] = {}
+        self._json: dict[Path, Any] = {}
+
+    def has(self, file: Path) -> bool:
+        """Whether there is such a file.
+
+        Raises:
+            ModelFolderError: a file next to it that would be read is a link out of the model folder.
+        """
+        place = file.parent
+        if place not in self._names:
+            self._names[place] = set(os.listdir(place)) if os.path.isdir(place) else set()
+            for name in sorted(self._names[place]):
+                if name.endswith(_READ):
+                    self._refuse_link_out(place / name)
+        return file.name in self._names[place]
+
+    def _refuse_link_out(self, file: Path) -> None:
+        try:
+            target = file.resolve(strict=True)
+        except (OSError, RuntimeError):  # leads nowhere, or in a circle
+            target = None
+        if target is None or not any(target.is_relative_to(store) for store in self._stores):
+            raise ModelFolderError(
+                f"{file}: is a link that leads out of the model folder, to {'nowhere' if target is None else target}. "
+                "Expected a file in the folder; put the file there if the link is yours, else do not use this model."
+            )
+
+    def read(self, file: Path) -> bytes:
+        """The content of a file; see `read_bytes`."""
+        if file not in self._bytes:
+            self.has(file)
+            self._bytes[file] = read_bytes(file)
+        return self._bytes[file]
+
+    def json(self, file: Path) -> Any:
+        """The content of a JSON file; see `parse_json`."""
+        if file not in self._json:
+            self._json[file] = parse_json(self.read(file), file)
+        return self._json[file]
 
 
 def read_bytes(path: Path) -> bytes:
     """The content of a settings or vocabulary file.
 
     Raises:
-        ModelFolderError: the file is missing, no file, not readable, or larger than `limits.JSON_BYTES`.
+        ModelFolderError: the file is missing, not a file, not readable, or larger than `limits.JSON_BYTES`.
     """
     try:
         size = path.stat().st_size
@@ -27,38 +93,40 @@ def read_bytes(path: Path) -> bytes:
             raise ModelFolderError(f"{path}: expected a file, found something else. Check the model folder.")
         if size > limits.JSON_BYTES:
             raise ModelFolderError(
-                f"{path}: {size} bytes, more than the {limits.JSON_BYTES} that a settings file may have. "
-                "The file is damaged or not a model's; fetch the model again."
+                f"{path}: {size} bytes. Expected at most {limits.JSON_BYTES} for a settings file. The file is damaged or not "
+                "a model's; download the model again."
             )
         return path.read_bytes()
     except FileNotFoundError:
         raise ModelFolderError(
             f"{path}: no such file. Expected a sentence-transformers or Hugging Face model folder; check the path or "
-            "fetch the model again."
+            "download the model again."
         ) from None
-    except (OSError, ValueError) as error:
-        if isinstance(error, ModelFolderError):
-            raise
+    except OSError as error:
         raise ModelFolderError(f"{path}: not readable ({error}). Check the model folder.") from None
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+def parse_json(content: bytes, where: Path | str) -> Any:
+    """JSON text as Python values.
 
     Raises:
-        ModelFolderError: see `read_bytes`; not UTF-8, or not JSON.
+        ModelFolderError: not UTF-8, or not JSON.
     """
-    content = read_bytes(path)
     try:
         return json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ModelFolderError(
-            f"{path}: not readable as JSON ({error}). Expected UTF-8 JSON; fetch the model again."
+            f"{where}: not readable as JSON ({error}). Expected UTF-8 JSON; download the model again."
         ) from None
 
 
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; see `read_bytes` and `parse_json`."""
+    return parse_json(read_bytes(path), path)
+
+
 def encodable(text: str) -> bool:
-    """Whether it is valid Unicode; JSON can spell lone surrogates, which nothing can write or tokenize."""
+    """Whether a text is valid Unicode: JSON can spell lone surrogates, which cannot be written or tokenized."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -67,20 +135,19 @@ def encodable(text: str) -> bool:
 
 
 class Settings:
-    """One JSON object, read key by key; complaints are collected and raised together by `finish()`."""
+    """One JSON object, read key by key; `finish()` raises all complaints together."""
 
     def __init__(self, values: Any, where: Path | str):
         if not isinstance(values, dict):
             raise ModelFolderError(
-                f"{where}: the file holds a {type(values).__name__}, expected a JSON object {{...}}. "
-                "Fetch the model again."
+                f"{where}: holds a {type(values).__name__}. Expected a JSON object {{...}}; download the model again."
             )
         self.values: dict[str, Any] = values
         self.where = where
         self.complaints: list[str] = []
 
     def complain(self, key: str, expected: str) -> None:
-        """Note that `key` is not as expected; raised by `finish()`."""
+        """Collect that `key` is not as expected."""
         found = f"is {self.values[key]!r:.200}" if key in self.values else "is missing"
         self.complaints.append(f"{key!r} {found}; expected {expected}")
 
@@ -94,26 +161,20 @@ class Settings:
         """A whole number within bounds."""
         expected = f"a whole number from {at_least} to {at_most}"
         value = self._value(key, default, expected)
-        if value is _MISSING:
-            return at_least
-        if not isinstance(value, int) or isinstance(value, bool) or not at_least <= value <= at_most:
+        if value is not _MISSING and not (type(value) is int and at_least <= value <= at_most):
             self.complain(key, expected)
             return at_least
-        return value
+        return at_least if value is _MISSING else value
 
     def number(self, key: str, *, at_least: float, below: float, default: Any = _MISSING) -> float:
         """A finite number within bounds."""
         expected = f"a number from {at_least} up to {below}"
         value = self._value(key, default, expected)
-        if value is _MISSING:
-            return at_least
-        if not isinstance(value, int | float) or isinstance(value, bool):
+        # The comparison is false for NaN, and takes whole numbers of any size.
+        if value is not _MISSING and not (type(value) in (int, float) and at_least <= value < below):
             self.complain(key, expected)
             return at_least
-        if not at_least <= value < below:  # false for NaN; comparing takes whole numbers of any size
-            self.complain(key, expected)
-            return at_least
-        return float(value)
+        return at_least if value is _MISSING else float(value)
 
     def flag(self, key: str, *, default: Any = _MISSING) -> bool:
         """true or false."""
@@ -124,8 +185,8 @@ class Settings:
         return value is True
 
     def choice(self, key: str, choices: Collection[Any], *, default: Any = _MISSING, why: str = "") -> Any:
-        """One of a table of known values; anything else would be computed wrongly, so it is refused."""
-        expected = "one of " + ", ".join(sorted(repr(choice) for choice in choices)) + (f" ({why})" if why else "")
+        """One of the values that are computed."""
+        expected = "one of " + ", ".join(sorted(map(repr, choices))) + (f" ({why})" if why else "")
         value = self._value(key, default, expected)
         if value is _MISSING or (isinstance(value, list | dict)) or value not in choices:
             if value is not _MISSING:
@@ -134,7 +195,7 @@ class Settings:
         return value
 
     def text(self, key: str, *, default: Any = _MISSING) -> str:
-        """A string (or None, where that is the default)."""
+        """A string, or None where that is the default."""
         value = self._value(key, default, "a string")
         if value is _MISSING or (value is None and default is None):
             return None if value is None else ""  # type: ignore[return-value]
@@ -144,24 +205,20 @@ class Settings:
         return value
 
     def absent(self, keys: Iterable[str], why: str) -> None:
-        """Keys that must not be set: what they ask for is not computed here."""
+        """Keys that must not be set, because what they ask for is not computed."""
         for key in keys:
             if self.values.get(key) not in (None, False, [], {}):
                 self.complain(key, f"no such setting, because {why}")
 
     def known(self, keys: Collection[str]) -> None:
-        """No key but these: an unknown key might change what the model computes."""
+        """Allow no key but these: an unknown one might change what the model computes."""
         for key in self.values:
             if key not in keys:
-                self.complain(
-                    key, "no such setting: it is not known to minisbert, and guessing could change the result"
-                )
+                self.complain(key, "no such setting: minisbert does not know it, and guessing could change the result")
 
     def finish(self) -> None:
-        """Raise one error that names every complaint, if there is any."""
+        """Raise one error with every complaint, if there is one."""
         if self.complaints:
             raise ModelFolderError(
-                f"{self.where}: "
-                + "; ".join(self.complaints)
-                + ". Use a model that minisbert computes, or correct the file."
+                f"{self.where}: " + "; ".join(self.complaints) + ". Use another model, or correct the file."
             )

@@ -1,11 +1,11 @@
-"""The folder of a static model: a table with a vector a token, and the tokenizer that says which.
+"""The folder of a static model: a table with one vector per token, and the tokenizer whose ids are its rows.
 
-    model.safetensors    `embedding.weight` [V, D], as sentence-transformers' StaticEmbedding keeps it, or model2vec's
+    model.safetensors    `embedding.weight` [V, D], as sentence-transformers' StaticEmbedding stores it, or model2vec's
                          `embeddings` [R, D] with, where tokens share rows, `mapping` [V] and `weights` [V]
     tokenizer.json       its `truncation` is the length limit, if it has one
 
 Token t's vector is `embedding.weight[t]`, or `weights[t] * embeddings[mapping[t]]`: folded into one table when read
-(as sentence-transformers 6.2 does), written back as `embedding.weight`. There is no config.json that counts.
+(as sentence-transformers 6.2 does), written back as `embedding.weight`. There is no config.json.
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from minisbert import limits
-from minisbert.checkpoint.settings import Settings, read_json
+from minisbert.checkpoint.settings import Settings, parse_json
 from minisbert.checkpoint.tensors import SafetensorsFiles
 from minisbert.errors import ModelFolderError
 
@@ -26,7 +26,7 @@ _SHARED, _MAPPING, _WEIGHTS = "embeddings", "mapping", "weights"
 
 
 class StaticTensors:
-    """The token table of a static model under its one name, whichever of the two ways it is kept.
+    """The token table of a static model under one name, whichever of the two ways it is stored.
 
     Raises:
         ModelFolderError: see `SafetensorsFiles`; a mapping or weights that do not fit the rows.
@@ -55,26 +55,28 @@ class StaticTensors:
         if _MAPPING in self._found:
             mapping_V = self.files.read(_MAPPING)
             if mapping_V.ndim != 1 or mapping_V.dtype.kind not in "iu":
-                raise self._wrong(_MAPPING, f"{mapping_V.dtype} {list(mapping_V.shape)}", "whole numbers, one a token")
+                raise self._wrong(
+                    _MAPPING, f"{mapping_V.dtype} {list(mapping_V.shape)}", "whole numbers, one per token"
+                )
             if mapping_V.size and not 0 <= mapping_V.min() <= mapping_V.max() < len(table_VD):
-                told = f"numbers from {mapping_V.min()} to {mapping_V.max()}"
-                raise self._wrong(_MAPPING, told, f"rows of {_SHARED!r}, which are {len(table_VD)}")
+                found = f"numbers from {mapping_V.min()} to {mapping_V.max()}"
+                raise self._wrong(_MAPPING, found, f"rows of {_SHARED!r}, which are {len(table_VD)}")
             table_VD = table_VD[mapping_V]
         if _WEIGHTS in self._found:
             weights_V = self.files.read(_WEIGHTS)
             if weights_V.shape != table_VD.shape[:1] or weights_V.dtype.kind != "f":
-                told = f"{weights_V.dtype} {list(weights_V.shape)}"
-                raise self._wrong(_WEIGHTS, told, f"a number for each of {len(table_VD)} tokens")
-            exact = np.promote_types(table_VD.dtype, np.float32)
-            table_VD = (table_VD.astype(exact) * weights_V[:, None]).astype(exact)
+                found = f"{weights_V.dtype} {list(weights_V.shape)}"
+                raise self._wrong(_WEIGHTS, found, f"a number for each of {len(table_VD)} tokens")
+            accum_dtype = np.promote_types(table_VD.dtype, np.float32)
+            table_VD = (table_VD.astype(accum_dtype) * weights_V[:, None]).astype(accum_dtype)
         return table_VD
 
     def _wrong(self, name: str, found: str, expected: str) -> ModelFolderError:
-        return ModelFolderError(f"{self.where}: {name!r} is {found}; expected {expected}. Fetch the model again.")
+        return ModelFolderError(f"{self.where}: {name!r} is {found}; expected {expected}. Download the model again.")
 
 
 def static_config(folder: Path) -> dict[str, Any]:
-    """What config.json would say: the sizes of the table.
+    """The sizes of the table, as a config.json would have them.
 
     Raises:
         ModelFolderError: no table of vectors in the weights.
@@ -90,23 +92,23 @@ def static_config(folder: Path) -> dict[str, Any]:
         found = ", ".join(f"{name!r} {list(size)}" for name, size in sorted(tensors.files.shapes().items())[:10])
         raise ModelFolderError(
             f"{tensors.where}: no table of token vectors; found {found or 'no tensors'}. Expected {TABLE!r}, or "
-            f"{_SHARED!r} of model2vec, with a row a token; fetch the model again."
+            f"{_SHARED!r} of model2vec, with one row per token; download the model again."
         )
     return {"model_type": "static", "vocab_size": shape[0], "hidden_size": shape[1]}
 
 
-def length_limit(folder: Path) -> int | None:
-    """The tokens kept of a text, where tokenizer.json says so.
+def length_limit(tokenizer_files: Mapping[str, bytes], where: Path) -> int | None:
+    """The length limit in tokenizer.json, if it has one.
 
     Raises:
-        ModelFolderError: it cuts in a way that is not computed here.
+        ModelFolderError: it truncates in a way that is not computed here.
     """
-    file = folder / "tokenizer.json"
-    content = read_json(file) if file.exists() else {}
+    file = where / "tokenizer.json"
+    content = parse_json(tokenizer_files.get(file.name, b"{}"), file)
     if not isinstance(content, dict) or content.get("truncation") is None:
         return None
     settings = Settings(content["truncation"], f"{file}, 'truncation'")
-    settings.choice("direction", ["Right"], default="Right", why="the beginning of a text is kept")
+    settings.choice("direction", ["Right"], default="Right", why="texts keep their beginning")
     settings.choice("strategy", ["LongestFirst", "OnlyFirst"], default="LongestFirst")
     limit = settings.integer("max_length", at_least=1, at_most=limits.TOKENS)
     settings.finish()
@@ -114,7 +116,7 @@ def length_limit(folder: Path) -> int | None:
 
 
 def with_length_limit(tokenizer: bytes, limit: int | None) -> bytes:
-    """tokenizer.json with this limit; the very same bytes where it has it already."""
+    """tokenizer.json with this length limit; the same bytes where it has that limit already."""
     content = json.loads(tokenizer)
     if limit is not None and limit >= limits.TOKENS:
         limit = None

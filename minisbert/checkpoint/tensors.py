@@ -44,7 +44,7 @@ def inside(folder: Path, relative: str, named_by: Path | str) -> Path:
     if "\0" in relative or not encodable(relative) or len(relative.encode()) > limits.NAME_BYTES:
         raise ModelFolderError(
             f"{named_by}: names the path {relative!r:.200}, as no file can be called. Expected a path inside the model "
-            "folder; fetch the model again."
+            "folder; download the model again."
         )
     return folder / relative
 
@@ -72,7 +72,7 @@ class SafetensorsFiles:
             files = [inside(folder, file, self.where) for file in sorted(set(index.values()))]
         else:
             pickled = sorted(path.name for path in folder.glob("*.bin")) if folder.is_dir() else []
-            told = f"Found {', '.join(pickled)}. {PICKLE_RECIPE}" if pickled else "Fetch the model again."
+            told = f"Found {', '.join(pickled)}. {PICKLE_RECIPE}" if pickled else "Download the model again."
             raise ModelFolderError(f"{folder}: no {name} and no {INDEX}. {told}")
         self._open: dict[Path, Any] = {}  # file -> its mapping
         self._unread = RELEASE_AFTER
@@ -89,7 +89,7 @@ class SafetensorsFiles:
         if not isinstance(weight_map, dict) or not all(isinstance(v, str) and v for v in weight_map.values()):
             raise ModelFolderError(
                 f"{path}: 'weight_map' is {type(weight_map).__name__}, expected an object of tensor name to file name. "
-                "Fetch the model again."
+                "Download the model again."
             )
         odd = sorted(file for file in set(weight_map.values()) if not file.endswith(".safetensors"))
         if odd:
@@ -110,7 +110,7 @@ class SafetensorsFiles:
         ]
         if complaints:
             raise ModelFolderError(
-                f"{self.where}: index and files do not agree. {'; '.join(sorted(complaints))}. Fetch the model again."
+                f"{self.where}: index and files do not agree. {'; '.join(sorted(complaints))}. Download the model again."
             )
 
     def _read_header(self, file: Path) -> None:
@@ -122,18 +122,20 @@ class SafetensorsFiles:
                 header = int.from_bytes(stream.read(8), "little")
                 text = stream.read(header) if header <= min(limits.HEADER_BYTES, size) else b""
         except OSError as error:
-            raise ModelFolderError(f"{file}: cannot be read ({error}). Fetch the model again.") from None
+            raise ModelFolderError(f"{file}: cannot be read ({error}). Download the model again.") from None
         if header > limits.HEADER_BYTES or header + 8 > size:
             raise ModelFolderError(
                 f"{file}: the header claims {header} bytes in a file of {size} (at most {limits.HEADER_BYTES} are "
-                "allowed). The file is truncated or not safetensors; fetch the model again."
+                "allowed). The file is truncated or not safetensors; download the model again."
             )
         try:
             _refuse_doubled_names(text)
             opened = safe_open(str(file), framework="np")
             names = list(opened.keys())
         except (SafetensorError, OSError, ValueError) as error:
-            raise ModelFolderError(f"{file}: not a whole safetensors file ({error}). Fetch the model again.") from None
+            raise ModelFolderError(
+                f"{file}: not a whole safetensors file ({error}). Download the model again."
+            ) from None
         if len(names) > limits.TENSORS:
             raise ModelFolderError(
                 f"{file}: {len(names)} tensors, more than the {limits.TENSORS} any model has. Use another."
@@ -141,7 +143,7 @@ class SafetensorsFiles:
         self._open[file] = opened
         for name in names:
             if name in self._files:
-                raise ModelFolderError(f"{file}: tensor {name!r} is in another shard too. Fetch the model again.")
+                raise ModelFolderError(f"{file}: tensor {name!r} is in another shard too. Download the model again.")
             self._files[name] = file
             self._shapes[name] = tuple(opened.get_slice(name).get_shape())
 
@@ -166,7 +168,7 @@ class SafetensorsFiles:
             dtype = self._open[file].get_slice(name).get_dtype()
             raise ModelFolderError(
                 f"{self.where}: tensor {name!r} of dtype {dtype} cannot be read ({error}). Expected float32, float16 "
-                "or bfloat16; fetch the model again."
+                "or bfloat16; download the model again."
             ) from None
 
     def metadata(self) -> dict[str, str]:

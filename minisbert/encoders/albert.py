@@ -19,6 +19,7 @@ from flax import nnx
 
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule
+from minisbert.checkpoint.modules import TRANSFORMER
 from minisbert.checkpoint.settings import Settings
 from minisbert.transformer.block import ACTIVATIONS, Block, embedding_table, layer_norm
 from minisbert.transformer.dropout import dropout, fold
@@ -170,34 +171,36 @@ class Encoder(nnx.Module):
 # file holds one layer.
 _THEIRS = "encoder.albert_layer_groups.0.albert_layers.0."
 RULES = [
-    Rule("embeddings.word_embeddings.weight", "token_embedding.embedding"),
-    Rule("embeddings.position_embeddings.weight", "position_embedding.embedding"),
-    Rule("embeddings.token_type_embeddings.weight", "segment_embedding.embedding"),
-    Rule("embeddings.LayerNorm.weight", "embedding_norm.scale"),
-    Rule("embeddings.LayerNorm.bias", "embedding_norm.bias"),
-    Rule("encoder.embedding_hidden_mapping_in.weight", "embedding_projection.kernel", transpose=True),
-    Rule("encoder.embedding_hidden_mapping_in.bias", "embedding_projection.bias"),
+    Rule("embeddings.word_embeddings.weight", "token_embedding.embedding", "V,E"),
+    Rule("embeddings.position_embeddings.weight", "position_embedding.embedding", "P,E"),
+    Rule("embeddings.token_type_embeddings.weight", "segment_embedding.embedding", "S,E"),
+    Rule("embeddings.LayerNorm.weight", "embedding_norm.scale", "E"),
+    Rule("embeddings.LayerNorm.bias", "embedding_norm.bias", "E"),
+    Rule("encoder.embedding_hidden_mapping_in.weight", "embedding_projection.kernel", "E,D", transpose=True),
+    Rule("encoder.embedding_hidden_mapping_in.bias", "embedding_projection.bias", "D"),
     Rule(
         tuple(_THEIRS + f"attention.{part}.weight" for part in ("query", "key", "value")),
         "blocks.0.attention.qkv.kernel",
+        "D,3D",
         transpose=True,
     ),
     Rule(
         tuple(_THEIRS + f"attention.{part}.bias" for part in ("query", "key", "value")),
         "blocks.0.attention.qkv.bias",
+        "3D",
     ),
-    Rule(_THEIRS + "attention.dense.weight", "blocks.0.attention.output.kernel", transpose=True),
-    Rule(_THEIRS + "attention.dense.bias", "blocks.0.attention.output.bias"),
-    Rule(_THEIRS + "attention.LayerNorm.weight", "blocks.0.attention_norm.scale"),
-    Rule(_THEIRS + "attention.LayerNorm.bias", "blocks.0.attention_norm.bias"),
-    Rule(_THEIRS + "ffn.weight", "blocks.0.feed_forward.up.kernel", transpose=True),
-    Rule(_THEIRS + "ffn.bias", "blocks.0.feed_forward.up.bias"),
-    Rule(_THEIRS + "ffn_output.weight", "blocks.0.feed_forward.down.kernel", transpose=True),
-    Rule(_THEIRS + "ffn_output.bias", "blocks.0.feed_forward.down.bias"),
-    Rule(_THEIRS + "full_layer_layer_norm.weight", "blocks.0.feed_forward_norm.scale"),
-    Rule(_THEIRS + "full_layer_layer_norm.bias", "blocks.0.feed_forward_norm.bias"),
+    Rule(_THEIRS + "attention.dense.weight", "blocks.0.attention.output.kernel", "D,D", transpose=True),
+    Rule(_THEIRS + "attention.dense.bias", "blocks.0.attention.output.bias", "D"),
+    Rule(_THEIRS + "attention.LayerNorm.weight", "blocks.0.attention_norm.scale", "D"),
+    Rule(_THEIRS + "attention.LayerNorm.bias", "blocks.0.attention_norm.bias", "D"),
+    Rule(_THEIRS + "ffn.weight", "blocks.0.feed_forward.up.kernel", "D,F", transpose=True),
+    Rule(_THEIRS + "ffn.bias", "blocks.0.feed_forward.up.bias", "F"),
+    Rule(_THEIRS + "ffn_output.weight", "blocks.0.feed_forward.down.kernel", "F,D", transpose=True),
+    Rule(_THEIRS + "ffn_output.bias", "blocks.0.feed_forward.down.bias", "D"),
+    Rule(_THEIRS + "full_layer_layer_norm.weight", "blocks.0.feed_forward_norm.scale", "D"),
+    Rule(_THEIRS + "full_layer_layer_norm.bias", "blocks.0.feed_forward_norm.bias", "D"),
 ]
-# Tensors of the same checkpoints that a sentence embedding does not use. They are carried along and written back.
+# Tensors of the same checkpoints that a sentence embedding does not use: passed through, and written back.
 PASSTHROUGH = [
     "embeddings.position_ids",
     "pooler.*",
@@ -208,3 +211,5 @@ PASSTHROUGH = [
 ]
 # AlbertForMaskedLM and its kin put the encoder under this prefix.
 PREFIX = "albert."
+# Its module in a sentence-transformers folder.
+MODULE = TRANSFORMER

@@ -17,6 +17,7 @@ from flax import nnx
 
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule
+from minisbert.checkpoint.modules import TRANSFORMER
 from minisbert.checkpoint.settings import Settings
 from minisbert.transformer.block import ACTIVATIONS, Block, embedding_table, layer_norm
 from minisbert.transformer.dropout import dropout, fold
@@ -161,32 +162,36 @@ class Encoder(nnx.Module):
 # [in, out]: "transpose". Several names on the left are joined along the output axis: query, key, value -> qkv.
 _THEIRS = "encoder.layer.{i}."
 RULES = [
-    Rule("embeddings.word_embeddings.weight", "token_embedding.embedding"),
-    Rule("embeddings.position_embeddings.weight", "position_embedding.embedding"),
-    Rule("embeddings.token_type_embeddings.weight", "segment_embedding.embedding"),
-    Rule("embeddings.LayerNorm.weight", "embedding_norm.scale"),
-    Rule("embeddings.LayerNorm.bias", "embedding_norm.bias"),
+    Rule("embeddings.word_embeddings.weight", "token_embedding.embedding", "V,D"),
+    Rule("embeddings.position_embeddings.weight", "position_embedding.embedding", "P,D"),
+    Rule("embeddings.token_type_embeddings.weight", "segment_embedding.embedding", "S,D"),
+    Rule("embeddings.LayerNorm.weight", "embedding_norm.scale", "D"),
+    Rule("embeddings.LayerNorm.bias", "embedding_norm.bias", "D"),
     Rule(
         tuple(_THEIRS + f"attention.self.{part}.weight" for part in ("query", "key", "value")),
         "blocks.{i}.attention.qkv.kernel",
+        "D,3D",
         transpose=True,
     ),
     Rule(
         tuple(_THEIRS + f"attention.self.{part}.bias" for part in ("query", "key", "value")),
         "blocks.{i}.attention.qkv.bias",
+        "3D",
     ),
-    Rule(_THEIRS + "attention.output.dense.weight", "blocks.{i}.attention.output.kernel", transpose=True),
-    Rule(_THEIRS + "attention.output.dense.bias", "blocks.{i}.attention.output.bias"),
-    Rule(_THEIRS + "attention.output.LayerNorm.weight", "blocks.{i}.attention_norm.scale"),
-    Rule(_THEIRS + "attention.output.LayerNorm.bias", "blocks.{i}.attention_norm.bias"),
-    Rule(_THEIRS + "intermediate.dense.weight", "blocks.{i}.feed_forward.up.kernel", transpose=True),
-    Rule(_THEIRS + "intermediate.dense.bias", "blocks.{i}.feed_forward.up.bias"),
-    Rule(_THEIRS + "output.dense.weight", "blocks.{i}.feed_forward.down.kernel", transpose=True),
-    Rule(_THEIRS + "output.dense.bias", "blocks.{i}.feed_forward.down.bias"),
-    Rule(_THEIRS + "output.LayerNorm.weight", "blocks.{i}.feed_forward_norm.scale"),
-    Rule(_THEIRS + "output.LayerNorm.bias", "blocks.{i}.feed_forward_norm.bias"),
+    Rule(_THEIRS + "attention.output.dense.weight", "blocks.{i}.attention.output.kernel", "D,D", transpose=True),
+    Rule(_THEIRS + "attention.output.dense.bias", "blocks.{i}.attention.output.bias", "D"),
+    Rule(_THEIRS + "attention.output.LayerNorm.weight", "blocks.{i}.attention_norm.scale", "D"),
+    Rule(_THEIRS + "attention.output.LayerNorm.bias", "blocks.{i}.attention_norm.bias", "D"),
+    Rule(_THEIRS + "intermediate.dense.weight", "blocks.{i}.feed_forward.up.kernel", "D,F", transpose=True),
+    Rule(_THEIRS + "intermediate.dense.bias", "blocks.{i}.feed_forward.up.bias", "F"),
+    Rule(_THEIRS + "output.dense.weight", "blocks.{i}.feed_forward.down.kernel", "F,D", transpose=True),
+    Rule(_THEIRS + "output.dense.bias", "blocks.{i}.feed_forward.down.bias", "D"),
+    Rule(_THEIRS + "output.LayerNorm.weight", "blocks.{i}.feed_forward_norm.scale", "D"),
+    Rule(_THEIRS + "output.LayerNorm.bias", "blocks.{i}.feed_forward_norm.bias", "D"),
 ]
-# Tensors of the same checkpoints that a sentence embedding does not use. They are carried along and written back.
+# Tensors of the same checkpoints that a sentence embedding does not use: passed through, and written back.
 PASSTHROUGH = ["embeddings.position_ids", "pooler.dense.*", "cls.*", "classifier.*"]
 # BertForMaskedLM and its kin put the encoder under this prefix.
 PREFIX = "bert."
+# Its module in a sentence-transformers folder.
+MODULE = TRANSFORMER

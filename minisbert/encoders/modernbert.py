@@ -19,6 +19,7 @@ from flax import nnx
 
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule
+from minisbert.checkpoint.modules import TRANSFORMER
 from minisbert.checkpoint.settings import Settings
 from minisbert.transformer.block import ACTIVATIONS, embedding_table
 from minisbert.transformer.dropout import dropout, fold
@@ -211,17 +212,19 @@ class Encoder(nnx.Module):
 # value are one matrix there too, and so are the two of the gated feed-forward net.
 _THEIRS = "layers.{i}."
 RULES = [
-    Rule("embeddings.tok_embeddings.weight", "token_embedding.embedding"),
-    Rule("embeddings.norm.weight", "embedding_norm.scale"),
-    Rule(_THEIRS + "attn_norm.weight", "blocks.{i}.attention_norm.scale", first=1),
-    Rule(_THEIRS + "attn.Wqkv.weight", "blocks.{i}.attention.qkv.kernel", transpose=True),
-    Rule(_THEIRS + "attn.Wo.weight", "blocks.{i}.attention.output.kernel", transpose=True),
-    Rule(_THEIRS + "mlp_norm.weight", "blocks.{i}.feed_forward_norm.scale"),
-    Rule(_THEIRS + "mlp.Wi.weight", "blocks.{i}.feed_forward.up.kernel", transpose=True),
-    Rule(_THEIRS + "mlp.Wo.weight", "blocks.{i}.feed_forward.down.kernel", transpose=True),
-    Rule("final_norm.weight", "final_norm.scale"),
+    Rule("embeddings.tok_embeddings.weight", "token_embedding.embedding", "V,D"),
+    Rule("embeddings.norm.weight", "embedding_norm.scale", "D"),
+    Rule(_THEIRS + "attn_norm.weight", "blocks.{i}.attention_norm.scale", "D", first=1),
+    Rule(_THEIRS + "attn.Wqkv.weight", "blocks.{i}.attention.qkv.kernel", "D,3D", transpose=True),
+    Rule(_THEIRS + "attn.Wo.weight", "blocks.{i}.attention.output.kernel", "D,D", transpose=True),
+    Rule(_THEIRS + "mlp_norm.weight", "blocks.{i}.feed_forward_norm.scale", "D"),
+    Rule(_THEIRS + "mlp.Wi.weight", "blocks.{i}.feed_forward.up.kernel", "D,2F", transpose=True),
+    Rule(_THEIRS + "mlp.Wo.weight", "blocks.{i}.feed_forward.down.kernel", "F,D", transpose=True),
+    Rule("final_norm.weight", "final_norm.scale", "D"),
 ]
-# Tensors of the same checkpoints that a sentence embedding does not use. They are carried along and written back.
+# Tensors of the same checkpoints that a sentence embedding does not use: passed through, and written back.
 PASSTHROUGH = ["head.*", "decoder.*", "classifier.*"]
 # ModernBertForMaskedLM and its kin put the encoder under this prefix.
 PREFIX = "model."
+# Its module in a sentence-transformers folder.
+MODULE = TRANSFORMER

@@ -20,6 +20,7 @@ from flax import nnx
 
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule
+from minisbert.checkpoint.modules import STATIC_EMBEDDING
 from minisbert.checkpoint.settings import Settings
 from minisbert.checkpoint.static_folder import TABLE
 from minisbert.transformer.block import embedding_table
@@ -76,6 +77,8 @@ class Encoder(nnx.Module):
 
 
 # Where each tensor of a static model goes; see encoders/bert.py for how to read the table.
-RULES = [Rule(TABLE, "token_embedding.embedding")]
+RULES = [Rule(TABLE, "token_embedding.embedding", "V,D")]
 PASSTHROUGH: list[str] = []
 PREFIX = ""
+# Its module in a sentence-transformers folder.
+MODULE = STATIC_EMBEDDING

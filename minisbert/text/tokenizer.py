@@ -75,12 +75,12 @@ class Tokenizer:
         Raises:
             ModelFolderError: no tokenizer file, one that cannot be read, or one without special tokens around a text.
         """
-        file = folder.transformer_path / "tokenizer.json"
-        special_tokens = folder.model_type != "static"
-        if file.exists():
-            backend = read_tokenizer(file, special_tokens=special_tokens)
+        file, files = folder.transformer_path / "tokenizer.json", folder.tokenizer_files
+        special_tokens = folder.encoder_module.special_tokens
+        if file.name in files:
+            backend = read_tokenizer(files[file.name], file, special_tokens=special_tokens)
         else:
-            file, backend = from_vocabulary(folder.transformer_path)
+            file, backend = from_vocabulary(files, folder.transformer_path)
         tokenizer = Tokenizer(backend, file, lower_case=folder.do_lower_case, special_tokens=special_tokens)
         if special_tokens and not (tokenizer.prefix and tokenizer.suffix):
             raise ModelFolderError(

@@ -1,8 +1,8 @@
-"""tokenizer.json, read without trusting it: what the `tokenizers` library would do for it is looked at first.
+"""Reads tokenizer.json without trusting it: checks what the `tokenizers` library would do before it does it.
 
-The library runs what the file describes: rules that rewrite a text, splits by patterns, tokens put around it. None of
-that is code, but a rule can make a text a million times as long, a pattern can search for ever (the library gives up, by
-a panic), and tokens can be drawn by lot.
+The library runs what the file describes: rules that rewrite a text, splits by patterns, tokens put around it. None of that
+is code, but a rule can make a text a million times as long, a pattern can search forever (the library gives up with a panic),
+and pieces can be chosen at random.
 """
 
 import base64
@@ -13,63 +13,61 @@ from pathlib import Path
 from typing import Any
 
 from minisbert import limits
-from minisbert.checkpoint.settings import read_json
+from minisbert.checkpoint.settings import parse_json
 from minisbert.errors import MinisbertError, ModelFolderError
 
 
-def read_tokenizer(file: Path, *, special_tokens: bool = True) -> Any:
+def read_tokenizer(content: bytes, file: Path, *, special_tokens: bool = True) -> Any:
     """The `tokenizers.Tokenizer` of a tokenizer.json.
 
     Args:
-        special_tokens: whether those that it puts around a text must be right; some models use none.
+        content: of the file.
+        file: its path, for messages.
+        special_tokens: check the special tokens that it puts around a text; False where the model uses none.
 
     Raises:
-        ModelFolderError: not JSON, not a tokenizer; rules that make texts much longer; tokens drawn at random; special
-            tokens that the vocabulary has not.
+        ModelFolderError: not JSON, not a tokenizer; rules that make texts much longer; pieces chosen at random; special
+            tokens that the vocabulary lacks.
     """
     import tokenizers
 
-    content = read_json(file)  # size and JSON first, for a clear message
-    if isinstance(content, dict):
-        _refuse_growth(content, file)
-        _refuse_chance(content, file)
-        _refuse_long_pieces(content, file)
+    values = parse_json(content, file)
+    if isinstance(values, dict):
+        _refuse_harm(values, file)
     try:
-        backend = tokenizers.Tokenizer.from_file(str(file))
+        backend = tokenizers.Tokenizer.from_buffer(content)
     except BaseException as error:
         raise refusal(error, ModelFolderError, f"{file}: not a tokenizer that the tokenizers library reads") from None
-    for token, number in _placed_tokens(content.get("post_processor") or {}) if special_tokens else ():
+    for token, number in _placed_tokens(values.get("post_processor") or {}) if special_tokens else ():
         known = None if token is None else backend.token_to_id(token)
         if known != number:
             raise ModelFolderError(
                 f"{file}: the post_processor puts the special token {token!r} as id {number} around a text, but in the "
-                f"vocabulary it {'is not' if known is None else f'is {known}'}. Fetch the model again."
+                f"vocabulary it {'is not' if known is None else f'is {known}'}. Download the model again."
             )
-    unknown = content["model"].get("unk_token")
+    unknown = values["model"].get("unk_token")
     if unknown is not None and backend.token_to_id(unknown) is None:
         raise ModelFolderError(
-            f"{file}: the unknown token {unknown!r:.100} is not in the vocabulary, so that no other word could be read. "
-            "Fetch the model again."
+            f"{file}: the unknown token {unknown!r:.100} is not in the vocabulary, so that no unknown word can be read. "
+            "Download the model again."
         )
     return backend
 
 
 def refusal(error: BaseException, kind: type[MinisbertError], what: str) -> MinisbertError:
-    """What to raise for an error of the library; what is none of it (an interrupt) is raised again.
+    """The error to raise for one of the library; an interrupt is raised again.
 
-    The library's panics are no Exception, and only their name tells them from others.
+    The library's panics do not derive from Exception; only their class's name tells them from interrupts.
     """
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error
-    return kind(f"{what} ({error!s:.300}). Expected a tokenizer that takes any text; fetch the model again.")
+    return kind(f"{what} ({error!s:.300}). Expected a tokenizer that takes any text; download the model again.")
 
 
-# --- rules that make a text longer ---------------------------------------------------------------------------------
-
-
-def _refuse_growth(content: dict[str, Any], file: Path) -> None:
+def _refuse_harm(values: dict[str, Any], file: Path) -> None:
+    """No rules that make texts much longer, no random pieces, no pieces that crash the library."""
     try:
-        growth = _growth(content.get("normalizer")) * _growth(content.get("pre_tokenizer"))
+        growth = _growth(values.get("normalizer")) * _growth(values.get("pre_tokenizer"))
     except RecursionError:
         growth = math.inf
     if growth > limits.TEXT_GROWTH:
@@ -77,12 +75,31 @@ def _refuse_growth(content: dict[str, Any], file: Path) -> None:
             f"{file}: normalizer and pre_tokenizer can make a text {growth:.3g} times as long. Expected at most "
             f"{limits.TEXT_GROWTH} times; do not use this model."
         )
+    model = values.get("model")
+    if not isinstance(model, dict):
+        return  # left to the library's own complaint
+    if model.get("dropout") not in (None, 0):
+        raise ModelFolderError(
+            f"{file}: the model's 'dropout' is {model['dropout']!r:.100}, which splits the same text differently each time. "
+            "Expected null; correct the file."
+        )
+    vocabulary = model.get("vocab")
+    longest = 0
+    for piece in vocabulary if isinstance(vocabulary, dict | list) else ():
+        text = piece[0] if isinstance(piece, list) and piece else piece
+        longest = max(longest, len(text) if isinstance(text, str) else 0)
+    if longest > limits.PIECE_LENGTH:
+        # The tokenizers library overflows its stack, and ends the process, over a piece of a hundred thousand characters.
+        raise ModelFolderError(
+            f"{file}: a piece of the vocabulary has {longest} characters. Expected at most {limits.PIECE_LENGTH}. The file is "
+            "damaged or not a model's; download the model again."
+        )
 
 
 def _growth(step: Any) -> float:
-    """How many times as long one rule can make a text, or several in a row."""
+    """How many times as long one rule, or several in a row, can make a text."""
     if not isinstance(step, dict):
-        return 1.0  # none; what is malformed is left to the library
+        return 1.0  # no rule; the library complains about a malformed one
     kind = step.get("type")
     if kind == "Sequence":
         parts = step.get("normalizers", step.get("pretokenizers"))
@@ -105,7 +122,7 @@ def _length(text: Any) -> int:
 
 
 def _longest_entry(charsmap: Any) -> float:
-    """Of a sentencepiece map: four bytes that give the size of a trie, the trie, then what it maps to, ended by zeros."""
+    """Length of the longest output of a sentencepiece map: a trie's size in four bytes, the trie, outputs ended by zeros."""
     try:
         blob = base64.b64decode(charsmap) if isinstance(charsmap, str) else b""
     except ValueError:
@@ -114,36 +131,8 @@ def _longest_entry(charsmap: Any) -> float:
     return max(1.0, *(len(entry.decode("utf-8", "replace")) for entry in entries))
 
 
-# --- tokens --------------------------------------------------------------------------------------------------------
-
-
-def _refuse_chance(content: dict[str, Any], file: Path) -> None:
-    model = content.get("model")
-    chance = model.get("dropout") if isinstance(model, dict) else None
-    if chance not in (None, 0):
-        raise ModelFolderError(
-            f"{file}: the model's 'dropout' is {chance!r:.100}, which splits a text otherwise each time. Expected null; set "
-            "it so."
-        )
-
-
-def _refuse_long_pieces(content: dict[str, Any], file: Path) -> None:
-    """The tokenizers library overflows its stack, and ends the process, over a piece of a hundred thousand characters."""
-    model = content.get("model")
-    vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    if not isinstance(vocabulary, dict | list):
-        return  # left to the library's own complaint
-    pieces = (piece[0] if isinstance(piece, list) and piece else piece for piece in vocabulary)
-    longest = max((len(piece) for piece in pieces if isinstance(piece, str)), default=0)
-    if longest > limits.PIECE_LENGTH:
-        raise ModelFolderError(
-            f"{file}: a piece of the vocabulary has {longest} characters. Expected at most {limits.PIECE_LENGTH}; the file is "
-            "damaged or not a model's; fetch the model again."
-        )
-
-
 def _placed_tokens(processor: dict[str, Any]) -> Iterator[tuple[str | None, int | None]]:
-    """Each special token that a post-processor of tokenizer.json places, with the id it gives it; None where one lacks."""
+    """Each special token that a post-processor places, with the id it gives it; None where one of the two lacks."""
     kind = processor.get("type")  # the library has checked what each kind holds
     if kind == "Sequence":
         for part in processor["processors"]:

@@ -1,40 +1,44 @@
-"""Tokenizers from vocabulary files, as models were published before there was one `tokenizer.json`.
+"""Tokenizers from vocabulary files, as models were published before `tokenizer.json`.
 
     vocab.txt                  WordPiece (Schuster & Nakajima 2012): BERT, DistilBERT, MPNet
     vocab.json, merges.txt     byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019): RoBERTa
 
-`tokenizer_config.json` may name other special tokens and options; what it does not say is as in transformers, which
-must give the same ids. Left out: sentencepiece's own format (*.model), which `tokenizers` alone does not read.
+`tokenizer_config.json` may name other special tokens and options; the defaults are those of transformers, which must give
+the same ids. Left out: sentencepiece's own format (*.model), which `tokenizers` alone does not read.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from minisbert.checkpoint.settings import Settings, encodable, read_bytes, read_json
+from minisbert.checkpoint.settings import Settings, encodable, parse_json
 from minisbert.errors import ModelFolderError
 
-# What makes a tokenizer.json of anything that transformers reads.
+# Makes a tokenizer.json of anything that transformers reads.
 _RECIPE = (
     'On a machine with transformers and sentencepiece, in that folder: python -c "from transformers import '
     "AutoTokenizer; AutoTokenizer.from_pretrained('.').save_pretrained('.')\" writes tokenizer.json; then load it again."
 )
 
 
-def from_vocabulary(folder: Path) -> tuple[Path, Any]:
+def from_vocabulary(files: Mapping[str, bytes], folder: Path) -> tuple[Path, Any]:
     """The tokenizer of a folder without `tokenizer.json`.
 
+    Args:
+        files: name -> content of the tokenizer's files.
+        folder: where they are, for messages.
+
     Returns:
-        the file it came from, and a `tokenizers.Tokenizer`.
+        The file it came from, and a `tokenizers.Tokenizer`.
 
     Raises:
         ModelFolderError: no vocabulary file, one in sentencepiece's format, a damaged one, or a special token that is
             not in it.
     """
-    pieces, words, merges = (folder / name for name in ("vocab.txt", "vocab.json", "merges.txt"))
-    if words.exists() and merges.exists():
-        return words, byte_level_bpe(words, merges)
-    if pieces.exists():
-        return pieces, word_piece(pieces)
+    if "vocab.json" in files and "merges.txt" in files:
+        return folder / "vocab.json", byte_level_bpe(files, folder)
+    if "vocab.txt" in files:
+        return folder / "vocab.txt", word_piece(files, folder)
     sentencepiece = sorted(path.name for path in folder.glob("*.model"))
     if sentencepiece:
         raise ModelFolderError(
@@ -42,22 +46,23 @@ def from_vocabulary(folder: Path) -> tuple[Path, Any]:
         )
     raise ModelFolderError(
         f"{folder}: no tokenizer.json, no vocab.txt, and no vocab.json with merges.txt. Expected the model's tokenizer "
-        "beside its weights; fetch the model again."
+        "next to its weights; download the model again."
     )
 
 
-def word_piece(vocabulary: Path) -> Any:
-    """BERT's tokenizer from its vocabulary file, a piece a line."""
+def word_piece(files: Mapping[str, bytes], folder: Path) -> Any:
+    """BERT's tokenizer from `vocab.txt`, one piece per line; arguments as for `from_vocabulary`."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-    settings = _tokenizer_config(vocabulary)
+    settings = _tokenizer_config(files, folder)
     lower_case = settings.flag("do_lower_case", default=True)
     chinese = settings.flag("tokenize_chinese_chars", default=True)
     strip = settings.choice("strip_accents", [None, True, False], default=None)
     defaults = {"cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]", "pad_token": "[PAD]"}
     special = {key: settings.text(key, default=token) for key, token in defaults.items()}
     settings.finish()
-    pieces = _read_text(vocabulary).split("\n")
+    vocabulary = folder / "vocab.txt"
+    pieces = _text(files, vocabulary).split("\n")
     ids = {piece.rstrip("\r"): row for row, piece in enumerate(pieces) if piece or row < len(pieces) - 1}
     _expect(special.values(), ids, vocabulary)
     backend = Tokenizer(models.WordPiece(ids, unk_token=special["unk_token"], max_input_chars_per_word=100))
@@ -73,30 +78,32 @@ def word_piece(vocabulary: Path) -> Any:
     return backend
 
 
-def byte_level_bpe(vocabulary: Path, merges: Path) -> Any:
-    """RoBERTa's tokenizer: text as UTF-8 bytes, each written as one printable sign, joined pair by pair.
+def byte_level_bpe(files: Mapping[str, bytes], folder: Path) -> Any:
+    """RoBERTa's tokenizer: text as UTF-8 bytes, each written as one printable character, joined pair by pair.
 
-    Args:
-        vocabulary: `vocab.json`, an object of piece to id.
-        merges: `merges.txt`, two pieces a line, the first pair to be joined first.
+    `vocab.json` is an object of piece to id; `merges.txt` has two pieces per line, the pair to join first in the first.
+    Arguments as for `from_vocabulary`.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
-    settings = _tokenizer_config(vocabulary)
+    settings = _tokenizer_config(files, folder)
     prefix_space = settings.flag("add_prefix_space", default=False)
     trim_offsets = settings.flag("trim_offsets", default=True)
     defaults = {"cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "unk_token": "<unk>"}
     special = {key: _special_token(settings, key, token) for key, token in {**defaults, "mask_token": "<mask>"}.items()}
     settings.finish()
-    ids = read_json(vocabulary)
+    vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
+    ids = parse_json(files["vocab.json"], vocabulary)
     if not isinstance(ids, dict) or not all(type(id) is int and 0 <= id < 2**32 for id in ids.values()):
-        raise ModelFolderError(f"{vocabulary}: expected an object of piece to id. Fetch the model again.")
+        raise ModelFolderError(f"{vocabulary}: expected an object of piece to id. Download the model again.")
     _expect([special[key].content for key in defaults], ids, vocabulary)
-    pairs = _read_merges(merges)
+    pairs = _merges(files, merges)
     try:
         backend = Tokenizer(models.BPE(ids, pairs))
     except Exception as error:  # the library's own, of no particular type
-        raise ModelFolderError(f"{merges}: does not fit {vocabulary.name} ({error}). Fetch the model again.") from None
+        raise ModelFolderError(
+            f"{merges}: does not fit {vocabulary.name} ({error}). Download the model again."
+        ) from None
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([token for token in special.values() if token.content in ids])
@@ -105,9 +112,9 @@ def byte_level_bpe(vocabulary: Path, merges: Path) -> Any:
     return backend
 
 
-def _tokenizer_config(vocabulary: Path) -> Settings:
-    file = vocabulary.parent / "tokenizer_config.json"
-    return Settings(read_json(file) if file.exists() else {}, file)
+def _tokenizer_config(files: Mapping[str, bytes], folder: Path) -> Settings:
+    file = folder / "tokenizer_config.json"
+    return Settings(parse_json(files.get(file.name, b"{}"), file), file)
 
 
 def _special_token(settings: Settings, key: str, default: str) -> Any:
@@ -124,24 +131,24 @@ def _special_token(settings: Settings, key: str, default: str) -> Any:
     return AddedToken(content, special=True, **flags)
 
 
-def _read_text(file: Path) -> str:
+def _text(files: Mapping[str, bytes], file: Path) -> str:
     try:
-        # As text files are read: every kind of line end counts.
-        return read_bytes(file).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+        # As Python reads text files: every kind of line end counts.
+        return files[file.name].decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
-        raise ModelFolderError(f"{file}: not readable ({error}). Expected UTF-8, a piece a line.") from None
+        raise ModelFolderError(f"{file}: not readable ({error}). Expected UTF-8, one piece per line.") from None
 
 
-def _read_merges(file: Path) -> list[tuple[str, str]]:
+def _merges(files: Mapping[str, bytes], file: Path) -> list[tuple[str, str]]:
     pairs = []
-    for row, line in enumerate(_read_text(file).split("\n"), start=1):
+    for row, line in enumerate(_text(files, file).split("\n"), start=1):
         line = line.rstrip("\r")
         if not line or line.startswith("#version"):
             continue
         pair = line.split(" ")
         if len(pair) != 2 or not all(pair):
             raise ModelFolderError(
-                f"{file}: line {row} is {line!r:.100}, expected two pieces with a space between. Fetch the model again."
+                f"{file}: line {row} is {line!r:.100}, expected two pieces with a space between. Download the model again."
             )
         pairs.append((pair[0], pair[1]))
     return pairs
@@ -151,5 +158,5 @@ def _expect(special: Any, ids: Any, vocabulary: Path) -> None:
     missing = [token for token in special if token not in ids]
     if missing:
         raise ModelFolderError(
-            f"{vocabulary}: special token(s) {', '.join(missing)} are not in the vocabulary. Fetch the model again."
+            f"{vocabulary}: special token(s) {', '.join(missing)} are not in the vocabulary. Download the model again."
         )

@@ -120,7 +120,7 @@ def _grown_tokenizer(
     from tokenizers import AddedToken
     from tokenizers import Tokenizer as Backend
 
-    files, before = encoder.pretrained.tokenizer_files, encoder.tokenizer
+    files, before = encoder.pretrained.folder.tokenizer_files, encoder.tokenizer
     # The file's own settings (truncation, padding) stay; only the tokens are new.
     source = files["tokenizer.json"].decode() if "tokenizer.json" in files else before.backend.to_str()
     backend = Backend.from_str(source)
@@ -148,7 +148,7 @@ def _grown_tokenizer(
 def _with(encoder: SentenceEncoder, params: Any, tokenizer: Tokenizer, content: bytes, rows: int) -> SentenceEncoder:
     """The encoder with grown parts and all its settings."""
     model = encoder.pretrained
-    files = {name: file for name, file in model.tokenizer_files.items() if name not in _STALE_FILES}
+    files = {name: file for name, file in model.folder.tokenizer_files.items() if name not in _STALE_FILES}
     files["tokenizer.json"] = content
     old_rows = model.model_config.encoder.vocab_size
     passthrough = model.original.passthrough
@@ -159,6 +159,7 @@ def _with(encoder: SentenceEncoder, params: Any, tokenizer: Tokenizer, content: 
     folder = replace(
         model.folder,
         config={**model.folder.config, "vocab_size": rows},
+        tokenizer_files=files,
         prompts=encoder.prompts,
         default_prompt_name=encoder.default_prompt_name,
         similarity_fn_name=encoder.similarity_fn_name,
@@ -171,7 +172,6 @@ def _with(encoder: SentenceEncoder, params: Any, tokenizer: Tokenizer, content: 
         model_config=replace(model.model_config, encoder=replace(model.model_config.encoder, vocab_size=rows)),
         params=params,
         tokenizer=tokenizer,
-        tokenizer_files=files,
         original=replace(
             model.original, passthrough={name: passthrough[name] for name in passthrough if name not in heads}
         ),
