@@ -233,9 +233,7 @@ def _encoder_folder(files: ModelFiles, place: Path, config: dict[str, Any], enco
     """The encoder's settings, tokenizer files and length limit."""
     folder = ModelFolder(files.folder, place, config["model_type"], config, encoder_module=encoder)
     folder.sources.update(dict.fromkeys(config, "config.json" if encoder.has_config else "model.safetensors"))
-    for name in TOKENIZER_FILES:
-        if files.has(place / name):
-            folder.tokenizer_files[name] = files.read(place / name)
+    folder.tokenizer_files = files.read_some(place, TOKENIZER_FILES)
     if encoder.has_config:
         _read_lengths(files, folder)
     else:

@@ -181,11 +181,12 @@ def check_order(parts: list[Part], file: Path) -> None:
         ModelFolderError: naming the chain as it is, and as it should be.
     """
     kinds = [part.kind for part in parts]
-    encoder, heads = kinds[:1], kinds[1:]
-    if encoder == ["transformer"]:
+    heads = kinds[1:]
+    good = kinds[0] == "static_embedding"
+    if kinds[0] == "transformer":
         heads = heads[1:] if heads[:1] == ["weighted_layer_pooling"] else heads
-        encoder, heads = heads[:1], heads[1:]
-    if encoder not in (["pooling"], ["static_embedding"]) or not {*heads} <= {"dense", "layer_norm", "normalize"}:
+        good, heads = heads[:1] == ["pooling"], heads[1:]
+    if not good or not {*heads} <= {"dense", "layer_norm", "normalize"}:
         raise ModelFolderError(
             f"{file}: the chain is {' -> '.join(kinds)}. Expected transformer -> pooling (weighted_layer_pooling between them "
             "or not) or static_embedding alone, then any dense, layer_norm and normalize; the encoder and the pooling once. "

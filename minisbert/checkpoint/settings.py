@@ -74,6 +74,10 @@ class ModelFiles:
             self._bytes[file] = read_bytes(file)
         return self._bytes[file]
 
+    def read_some(self, place: Path, names: Iterable[str]) -> dict[str, bytes]:
+        """Name -> content of those files that are there."""
+        return {name: self.read(place / name) for name in names if self.has(place / name)}
+
     def json(self, file: Path) -> Any:
         """The content of a JSON file; see `parse_json`."""
         if file not in self._json:

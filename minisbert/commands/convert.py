@@ -60,7 +60,7 @@ def convert(
         raise InputError(f"{target}: is or holds the source itself, and would be replaced. Choose another --out.")
     model = load_pretrained(path, put=lambda name, array: array)  # in NumPy, not on a device
     folder = model.folder
-    if folder.router is not None or folder.model_type == "static":
+    if folder.router is not None or folder.encoder_module.pools:
         kind = "a Router with one model per route" if folder.router else "a static model with a single table"
         raise InputError(f"{path}: is {kind}. Expected a model with one transformer; there is nothing to convert.")
     is_converted = (folder.transformer_path / CONVERTED).is_file()
@@ -86,8 +86,8 @@ def convert(
 
 def _copy_settings(folder: "ModelFolder", staging: Path) -> None:
     """Copy everything but the transformer's weights to the same places."""
+    from minisbert.checkpoint.folder import TOKENIZER_FILES
     from minisbert.checkpoint.settings import read_json
-    from minisbert.pretrained import TOKENIZER_FILES
 
     chain = folder.path / "modules.json"
     modules = [folder.path / entry["path"] for entry in read_json(chain)[1:]] if chain.exists() else []

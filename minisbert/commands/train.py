@@ -301,13 +301,14 @@ def _cross_encoder(
 ) -> "CrossEncoder":
     """A cross-encoder that there is, or an encoder with a fresh head."""
     from minisbert.checkpoint.kinds import sign_of_cross_encoder
+    from minisbert.checkpoint.settings import ModelFiles
     from minisbert.cross_encoder.encoder import CrossEncoder
     from minisbert.download.locate import locate
     from minisbert.errors import InputError
     from minisbert.sentence_encoder import SentenceEncoder
 
     folder = locate(model, offline=offline)
-    if sign_of_cross_encoder(folder):
+    if sign_of_cross_encoder(ModelFiles(folder)):
         if random_weights:
             raise InputError(f"{model} is a cross-encoder. Expected an encoder with --random-weights; leave one out.")
         return CrossEncoder(folder, num_labels=num_labels)

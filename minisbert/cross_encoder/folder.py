@@ -10,19 +10,17 @@ config_sentence_transformers.json, whose activation then counts; these are read 
 in a table, never imported.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from minisbert import limits
-from minisbert.checkpoint.folder import ModelFolder
+from minisbert.checkpoint.folder import REFUSED_ARGUMENTS, TOKENIZER_FILES, ModelFolder, model_max_length
 from minisbert.checkpoint.folder_writer import write_json
 from minisbert.checkpoint.kinds import refuse_bi_encoder
-from minisbert.checkpoint.links import refuse_links_out
 from minisbert.checkpoint.modules import MODULE_TYPES
-from minisbert.checkpoint.settings import Settings, read_json
+from minisbert.checkpoint.settings import ModelFiles, Settings, parse_json
 from minisbert.checkpoint.tensors import inside
 from minisbert.errors import ModelFolderError
 
@@ -53,25 +51,25 @@ def read_cross_encoder_folder(path: Path) -> CrossEncoderFolder:
     Raises:
         ModelFolderError: a bi-encoder, or anything missing, malformed, or not computed by minisbert, with file and key.
     """
-    path = Path(path)
-    if not path.is_dir():
-        raise ModelFolderError(f"{path}: no such folder. Expected a model folder or a known model name.")
-    refuse_links_out(path)
-    refuse_bi_encoder(path)
-    has_modules = (path / "modules.json").exists()
-    transformer_path = _transformer(path / "modules.json") if has_modules else path
-    refuse_links_out(path, [transformer_path])
+    files = ModelFiles(path)
+    path = files.folder
+    refuse_bi_encoder(files)
+    has_modules = files.has(path / "modules.json")
+    transformer_path = _transformer(files, path / "modules.json") if has_modules else path
     file = transformer_path / "config.json"
-    config = Settings(read_json(file), file)
+    config = Settings(files.json(file), file)
     model_type = config.text("model_type")
     num_labels = _num_labels(config)
     dropout = classifier_dropout(config)
     activation = _activation(config)
     config.finish()
     folder = ModelFolder(path, transformer_path, model_type, config.values, modules=())
+    folder.tokenizer_files = files.read_some(transformer_path, TOKENIZER_FILES)
     if has_modules:
-        _read_lengths(folder, transformer_path / "sentence_bert_config.json")
-        activation = _read_settings(path / "config_sentence_transformers.json") or activation
+        _read_lengths(files, folder, transformer_path / "sentence_bert_config.json")
+        activation = _read_settings(files, path / "config_sentence_transformers.json") or activation
+    if folder.max_seq_length is None:
+        folder.max_seq_length = length_limit(folder.tokenizer_files, transformer_path)
     return CrossEncoderFolder(folder, num_labels, activation or default_activation(num_labels), dropout)
 
 
@@ -93,22 +91,12 @@ def length_limit(tokenizer_files: Mapping[str, bytes], where: Path) -> int | Non
     Raises:
         ModelFolderError: the file is not JSON, or its limit is no length.
     """
-    settings = _tokenizer_settings(tokenizer_files, where)
-    length = settings.values.get("model_max_length")
-    # 1e30 is the tokenizers' way to say "no limit".
-    if length is None or (type(length) in (int, float) and length >= limits.ROWS):
-        return None
-    length = settings.integer("model_max_length", at_least=1, at_most=limits.ROWS)
-    settings.finish()
-    return length
+    return model_max_length(_tokenizer_settings(tokenizer_files, where))
 
 
 def _tokenizer_settings(tokenizer_files: Mapping[str, bytes], where: Path) -> Settings:
     file = where / _TOKENIZER_FILE
-    try:
-        return Settings(json.loads(tokenizer_files.get(_TOKENIZER_FILE, b"{}")), file)
-    except (ValueError, RecursionError) as error:
-        raise ModelFolderError(f"{file}: not readable as JSON ({error}). Fetch the model again.") from None
+    return Settings(parse_json(tokenizer_files.get(_TOKENIZER_FILE, b"{}"), file), file)
 
 
 def label_settings(num_labels: int) -> dict[str, Any]:
@@ -120,12 +108,13 @@ def label_settings(num_labels: int) -> dict[str, Any]:
     }
 
 
-def write_cross_encoder_settings(pair: CrossEncoderFolder, path: Path, tokenizer_files: Mapping[str, bytes]) -> None:
+def write_cross_encoder_settings(pair: CrossEncoderFolder, path: Path) -> None:
     """Write config.json and the tokenizer's files, the length limit in them, into an empty folder."""
     config = {key: value for key, value in pair.folder.config.items() if key != _LEGACY_ACTIVATION}
     theirs = next(theirs for theirs, ours in ACTIVATION_CLASSES.items() if ours == pair.activation)
     config["sentence_transformers"] = {**(config.get("sentence_transformers") or {}), "activation_fn": theirs}
     write_json(path / "config.json", config)
+    tokenizer_files = pair.folder.tokenizer_files
     for name, content in tokenizer_files.items():
         (path / name).write_bytes(content)
     if length_limit(tokenizer_files, path) != pair.folder.max_seq_length:
@@ -133,9 +122,9 @@ def write_cross_encoder_settings(pair: CrossEncoderFolder, path: Path, tokenizer
         write_json(path / _TOKENIZER_FILE, {**settings, "model_max_length": pair.folder.max_seq_length})
 
 
-def _transformer(file: Path) -> Path:
+def _transformer(files: ModelFiles, file: Path) -> Path:
     """modules.json of a cross-encoder names one Transformer; its folder."""
-    entries = read_json(file)
+    entries = files.json(file)
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise ModelFolderError(f"{file}: expected a list of modules. Fetch the model again.")
     kinds = [str(entry.get("type")) for entry in entries]
@@ -185,19 +174,18 @@ def _named_activation(settings: Settings, key: str) -> str | None:
     return ACTIVATION_CLASSES[settings.choice(key, ACTIVATION_CLASSES, why="never imported")]
 
 
-def _read_lengths(folder: ModelFolder, file: Path) -> None:
+def _read_lengths(files: ModelFiles, folder: ModelFolder, file: Path) -> None:
     """sentence_bert_config.json of sentence-transformers 5.4 and later."""
-    if not file.exists():
+    if not files.has(file):
         return
-    settings = Settings(read_json(file), file)
-    refused = ["model_args", "tokenizer_args", "config_args", "model_kwargs", "processor_kwargs", "config_kwargs"]
+    settings = Settings(files.json(file), file)
     settings.known(
         ["max_seq_length", "do_lower_case", "transformer_task", "modality_config", "module_output_name", "unpad_inputs"]
-        + refused
+        + [*REFUSED_ARGUMENTS]
     )
     settings.choice("transformer_task", ["sequence-classification"])
     settings.choice("module_output_name", ["scores"])
-    settings.absent(refused, "arguments for another library could change the result")
+    settings.absent(REFUSED_ARGUMENTS, "arguments for another library could change the result")
     text_only = {"text": {"method": "forward", "method_output_name": "logits"}}
     if settings.values.get("modality_config", text_only) != text_only:
         settings.complain("modality_config", f"{text_only}, text in and logits out")
@@ -207,11 +195,11 @@ def _read_lengths(folder: ModelFolder, file: Path) -> None:
     settings.finish()
 
 
-def _read_settings(file: Path) -> str | None:
+def _read_settings(files: ModelFiles, file: Path) -> str | None:
     """The activation that config_sentence_transformers.json asks for, if it does."""
-    if not file.exists():
+    if not files.has(file):
         return None
-    settings = Settings(read_json(file), file)
+    settings = Settings(files.json(file), file)
     settings.known(
         ["__version__", "model_type", "prompts", "default_prompt_name", "activation_fn", "keep_in_fp32_modules"]
     )

@@ -34,10 +34,10 @@ class HeadFormat(NamedTuple):
     def rules(self) -> list[Rule]:
         """Where each tensor of the head goes; encoders/bert.py explains the table."""
         return [
-            Rule(f"{self.dense}.weight", "head.dense.kernel", transpose=True),
-            Rule(f"{self.dense}.bias", "head.dense.bias"),
-            Rule(f"{self.output}.weight", "head.output.kernel", transpose=True),
-            Rule(f"{self.output}.bias", "head.output.bias"),
+            Rule(f"{self.dense}.weight", "head.dense.kernel", "D,D", transpose=True),
+            Rule(f"{self.dense}.bias", "head.dense.bias", "D"),
+            Rule(f"{self.output}.weight", "head.output.kernel", "D,C", transpose=True),
+            Rule(f"{self.output}.bias", "head.output.bias", "C"),
         ]
 
 

@@ -23,10 +23,10 @@ from minisbert.checkpoint.convert import (
     export,
     flatten,
     nest,
-    refuse_too_few,
+    rule_shapes,
 )
 from minisbert.checkpoint.folder import ModelFolder
-from minisbert.checkpoint.settings import Settings, read_bytes
+from minisbert.checkpoint.settings import Settings
 from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
 from minisbert.cross_encoder.folder import (
     CrossEncoderFolder,
@@ -38,10 +38,10 @@ from minisbert.cross_encoder.folder import (
     write_cross_encoder_settings,
 )
 from minisbert.cross_encoder.heads import HEADS
-from minisbert.cross_encoder.model import CrossEncoderConfig, define_cross_encoder, initial_head
+from minisbert.cross_encoder.model import CrossEncoderConfig, initial_head
 from minisbert.encoders import FAMILIES
 from minisbert.errors import InputError, ModelFolderError
-from minisbert.pretrained import TOKENIZER_FILES, Pretrained
+from minisbert.pretrained import Pretrained
 from minisbert.text.tokenizer import Tokenizer
 
 # A pretrained encoder's own first matrix for [CLS], which a fresh head starts from (BERT's).
@@ -56,8 +56,9 @@ class PretrainedCrossEncoder:
     model_config: CrossEncoderConfig
     params: dict[Any, Any]  # nested dict of arrays, float32: {"encoder", "head"}
     tokenizer: Tokenizer
-    tokenizer_files: dict[str, bytes]
-    original: Converted = field(default_factory=lambda: Converted({}))  # carried tensors, original names and dtypes
+    original: Converted = field(
+        default_factory=lambda: Converted({})
+    )  # tensors passed through, original names and dtypes
 
     @property
     def max_positions(self) -> int:
@@ -81,30 +82,17 @@ def load_cross_encoder(path: Path) -> PretrainedCrossEncoder:
     _check_tokenizer(tokenizer, folder, model_config)
     tensors = SafetensorsFiles(folder.transformer_path)
     _refuse_headless(tensors, folder.model_type)
-    refuse_too_few(
-        tensors,
-        _rules(folder.model_type),
-        layers=config.num_hidden_layers,
-        passthrough=HEADS[folder.model_type].passthrough,
-        prefix=family.PREFIX,
-    )
-    shapes = {name: tuple(leaf.shape) for name, leaf in flatten(define_cross_encoder(model_config)[1]).items()}
+    rules, layers = _rules(folder.model_type), config.num_hidden_layers
     converted = convert(
         tensors,
-        _rules(folder.model_type),
-        shapes,
-        layers=config.num_hidden_layers,
+        rules,
+        rule_shapes(rules, config, layers, C=pair.num_labels),
+        layers=layers,
         passthrough=HEADS[folder.model_type].passthrough,
         prefix=family.PREFIX,
         put=lambda path, array: jax.device_put(array),
     )
-    files = {name: folder.transformer_path / name for name in TOKENIZER_FILES}
-    contents = {name: read_bytes(file) for name, file in files.items() if file.is_file()}
-    if folder.max_seq_length is None:
-        folder.max_seq_length = length_limit(contents, folder.transformer_path)
-    return PretrainedCrossEncoder(
-        pair, model_config, nest(converted.params), tokenizer, contents, replace(converted, params={})
-    )
+    return PretrainedCrossEncoder(pair, model_config, nest(converted.params), tokenizer, replace(converted, params={}))
 
 
 def with_fresh_head(encoder: Pretrained, num_labels: int, seed: int) -> PretrainedCrossEncoder:
@@ -144,7 +132,8 @@ def with_fresh_head(encoder: Pretrained, num_labels: int, seed: int) -> Pretrain
         given.model_type,
         config,
         modules=(),
-        max_seq_length=length_limit(encoder.tokenizer_files, given.transformer_path),
+        tokenizer_files=given.tokenizer_files,
+        max_seq_length=length_limit(given.tokenizer_files, given.transformer_path),
         do_lower_case=given.do_lower_case,
     )
     _check_tokenizer(encoder.tokenizer, folder, model_config)
@@ -162,7 +151,6 @@ def with_fresh_head(encoder: Pretrained, num_labels: int, seed: int) -> Pretrain
         model_config,
         params,
         encoder.tokenizer,
-        encoder.tokenizer_files,
         Converted({}, renamed=renamed),
     )
 
@@ -176,8 +164,8 @@ def save_cross_encoder(model: PretrainedCrossEncoder, target: Path) -> None:
     """
     converted = replace(model.original, params=flatten(model.params))
     with staged_folder(Path(target).absolute()) as staging:
-        write_cross_encoder_settings(model.pair, staging, model.tokenizer_files)
-        if "tokenizer.json" not in model.tokenizer_files:
+        write_cross_encoder_settings(model.pair, staging)
+        if "tokenizer.json" not in model.pair.folder.tokenizer_files:
             (staging / "tokenizer.json").write_text(model.tokenizer.backend.to_str(pretty=True), encoding="utf-8")
         tensors = export(
             converted, _rules(model.model_config.model_type), layers=model.model_config.encoder.num_hidden_layers

@@ -50,7 +50,7 @@ def sentence_attention(encoder: SentenceEncoder, text: str) -> Attention:
             f"encoder is {short_repr(encoder)}. Expected a SentenceEncoder; for pairs use cross_encoder_attention."
         )
     encoder = encoder.route()
-    if encoder.model_config.model_type == "static":
+    if not encoder.model_config.encoder.num_hidden_layers:
         raise InputError("the model is static and has no attention. Expected a transformer; use another model.")
     check_text("text", text)
     prompt = prompt_text(None, None, encoder.prompts, encoder.default_prompt_name)

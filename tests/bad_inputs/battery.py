@@ -31,7 +31,7 @@ WELL = (CORRECT, CLEAR)
 
 # Every message says what was expected or what to do; the last two are the flag parser's words.
 ADVICE = re.compile(
-    "expect|fetch|use another|do not use|check the|correct|remove|choose|shorten|make it|make the|make room"
+    "expect|fetch|download|use another|do not use|check the|correct|remove|choose|shorten|make it|make the|make room"
     "|where you trust|look at|lower the|load |start again|start the same|name the|pass |write |required|helptext",
     re.IGNORECASE,
 )

@@ -239,9 +239,7 @@ def _report(record: dict[str, Any]) -> list[str]:
         lines += ["", *table(part, chosen[name].digits, differ)]
     peers = {key for part in record["measures"].values() for key in part["best_peer"].values()}
     if peers:
-        legend = (
-            f"* the best other library of its dtype. Medians of {record['rounds']} rounds in turns, then minimum and maximum;"
-        )
+        legend = f"* the best other library of its dtype. Medians of {record['rounds']} rounds in turns, then minimum and maximum;"
         lines += ["", f"{legend} where lower is better, a ratio under 1 is a gain."]
     if record["left_out"]:
         lines += ["", "left out:", *(f"  {key}: {reason}" for key, reason in record["left_out"].items())]

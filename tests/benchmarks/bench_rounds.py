@@ -56,7 +56,12 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env={**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, folders)), **(environment or {})},
+                env={
+                    **os.environ,
+                    **ENVIRONMENT,
+                    "PYTHONPATH": os.pathsep.join(filter(None, folders)),
+                    **(environment or {}),
+                },
             )
 
     def ask(self, **request: Any) -> dict[str, Any]:

@@ -62,7 +62,9 @@ def refused(call: Callable[[], Any], *words: str, kind: type[MinisbertError] = M
     assert isinstance(caught.value, kind), message
     for word in words:
         assert word in message, f"{word!r} is not in: {message}"
-    assert re.search("expect|fetch|use another|do not use|check|correct|where you trust", message, re.I), message
+    assert re.search("expect|fetch|download|use another|do not use|check|correct|where you trust", message, re.I), (
+        message
+    )
     assert len(message) < 8000, f"{len(message)} characters"
     return message
 

@@ -406,8 +406,8 @@ OTHER_MODULES = {
     "pylate.models.ColBERT.ColBERT": "multi-vector",
     ST + "models.CLIPModel": "images",
     ST + "sentence_transformer.modules.clip_model.CLIPModel": "images",
-    ST + "models.LSTM": "older kind",
-    ST + "models.WordEmbeddings": "older kind",
+    ST + "models.LSTM": "older network",
+    ST + "models.WordEmbeddings": "older network",
 }
 OTHER_SETTINGS = [
     ("config_sentence_transformers.json", {"model_type": "SparseEncoder"}, "sparse"),
@@ -415,8 +415,8 @@ OTHER_SETTINGS = [
     ("config_sentence_transformers.json", {"model_type": "CrossEncoder"}, "CrossEncoder(...)"),
     ("config_sentence_transformers.json", {"model_type": "Reranker"}, "model_type"),
     ("config.json", {"model_type": "clip"}, "images"),
-    ("config.json", {"model_type": "whisper"}, "sounds"),
-    ("config.json", {"model_type": "wav2vec2"}, "sounds"),
+    ("config.json", {"model_type": "whisper"}, "audio"),
+    ("config.json", {"model_type": "wav2vec2"}, "audio"),
     ("config.json", {"architectures": ["HF_ColBERT"]}, "multi-vector"),
     ("sentence_bert_config.json", {"modality_config": {"image": {}, "text": {}}}, "modality_config"),
     ("sentence_bert_config.json", {"modality_config": {"audio": {}}}, "modality_config"),

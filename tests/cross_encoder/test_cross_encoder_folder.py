@@ -11,6 +11,7 @@ import pytest
 
 from minisbert import CrossEncoder, ModelFolderError, SentenceEncoder
 from minisbert.checkpoint.kinds import sign_of_cross_encoder
+from minisbert.checkpoint.settings import ModelFiles
 from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
 from minisbert.cross_encoder.folder import ACTIVATION_CLASSES, read_cross_encoder_folder
 
@@ -152,7 +153,7 @@ def test_a_bi_encoder_is_sent_to_the_right_class(family):
 
 
 def test_a_cross_encoder_is_sent_to_the_right_class(folder):
-    assert sign_of_cross_encoder(folder)
+    assert sign_of_cross_encoder(ModelFiles(folder))
     for call in (SentenceEncoder.load, CrossEncoder.from_encoder):
         refused(lambda call=call: call(folder), "architectures", "load it with CrossEncoder(...)")
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from minisbert.checkpoint.convert import flatten, rule_shapes
 from minisbert.encoders import FAMILIES
 from minisbert.pretrained import cast_matrices, load_pretrained
 
@@ -172,3 +173,12 @@ def test_word_order_matters(model):
     token_ids_BL = model.random_tokens()
     there, back = model.run(token_ids_BL, MASK_BL)[0], model.run(token_ids_BL[:, ::-1], MASK_BL)[0, ::-1]
     assert np.abs(there - back).max() > 0.1
+
+
+@pytest.mark.parametrize("family", TWINS)
+def test_the_shapes_of_the_rules_are_those_of_the_encoder(family):
+    """Loading takes shapes from the table and never builds the encoder."""
+    config, code = load(family).config, FAMILIES[load_pretrained(tiny(family)).model_config.model_type]
+    abstract = nnx.state(nnx.eval_shape(lambda: code.Encoder(config, rngs=nnx.Rngs(0))))
+    built = {name: leaf.shape for name, leaf in flatten(nnx.to_pure_dict(abstract)).items()}
+    assert rule_shapes(code.RULES, config, config.num_hidden_layers) == built

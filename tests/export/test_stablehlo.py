@@ -110,7 +110,9 @@ def test_no_code_of_the_model_is_needed(bert):
         "('minisbert', 'flax', 'optax', 'safetensors', 'transformers', 'huggingface_hub')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout == "['minisbert', 'minisbert.errors', 'minisbert.export', 'minisbert.export.runtime']\n", done.stderr
+    assert done.stdout == "['minisbert', 'minisbert.errors', 'minisbert.export', 'minisbert.export.runtime']\n", (
+        done.stderr
+    )
 
 
 def test_one_program_for_three_kinds_of_device(bert):

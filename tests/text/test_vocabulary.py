@@ -36,6 +36,10 @@ def test_the_vocabulary_files_give_the_ids_of_tokenizer_json(family, tmp_path):
     assert alone.tokenize(SENTENCES, max_length=64).ids == whole.tokenize(SENTENCES, max_length=64).ids
 
 
+def tokenizer_of(folder):
+    return from_vocabulary({file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}, folder)
+
+
 def test_bytes_are_joined_in_the_order_of_the_merges(roberta):
     """By hand: of "aab", the pair that is joined first is the one that stands first in merges.txt."""
     words = ["<s>", "<pad>", "</s>", "<unk>", "a", "b", "Ġ", "aa", "ab", "Ġa"]
@@ -43,7 +47,7 @@ def test_bytes_are_joined_in_the_order_of_the_merges(roberta):
     ids = {}
     for merges in ("a a\na b\nĠ a\n", "a b\r\na a\r\nĠ a\r\n", "#version: 0.2\nĠ a\na a\na b"):
         (roberta / "merges.txt").write_text(merges)
-        _, backend = from_vocabulary(roberta)
+        _, backend = tokenizer_of(roberta)
         ids[merges] = [words[row] for row in backend.encode("aab a").ids]
     assert list(ids.values()) == [["<s>", "aa", "b", "Ġa", "</s>"], ["<s>", "a", "ab", "Ġa", "</s>"]] + [
         ["<s>", "aa", "b", "Ġa", "</s>"]
@@ -51,11 +55,11 @@ def test_bytes_are_joined_in_the_order_of_the_merges(roberta):
 
 
 def test_options_of_tokenizer_config(roberta):
-    plain = from_vocabulary(roberta)[1].encode("the cat<mask> the").tokens
+    plain = tokenizer_of(roberta)[1].encode("the cat<mask> the").tokens
     assert plain[1] == "t" and "Ġcat" in plain
     mask = {"content": "<mask>", "lstrip": False, "rstrip": True, "normalized": False}
     (roberta / "tokenizer_config.json").write_text(json.dumps({"add_prefix_space": True, "mask_token": mask}))
-    backend = from_vocabulary(roberta)[1]
+    backend = tokenizer_of(roberta)[1]
     tokens = [backend.id_to_token(row) for row in backend.encode("the cat<mask> the").ids]
     assert tokens == ["<s>", "Ġthe", "Ġcat", "<mask>", "Ġthe", "</s>"]
 
@@ -107,7 +111,7 @@ def test_bad_files_are_named(name, roberta):
     else:
         (roberta / file).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ModelFolderError) as caught:
-        from_vocabulary(roberta)
+        tokenizer_of(roberta)
     assert str(roberta) in str(caught.value)
     for word in words:
         assert word in str(caught.value)

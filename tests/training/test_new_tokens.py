@@ -103,7 +103,8 @@ def test_lower_case_is_the_models(tmp_path):
 def test_rows_that_the_table_has_to_spare_are_used_first(tmp_path):
     model = SentenceEncoder.load(tiny("bert"))
     spare = add_tokens(model, ["guitarists"])  # a table with one row more ...
-    spare.pretrained.tokenizer, spare.pretrained.tokenizer_files = model.tokenizer, model.pretrained.tokenizer_files
+    spare.pretrained.tokenizer = model.tokenizer
+    spare.pretrained.folder.tokenizer_files = model.pretrained.folder.tokenizer_files
     spare.tokenizer = model.tokenizer  # ... than the tokenizer has tokens
     rows = len(table(spare))
     assert len(table(add_tokens(spare, ["covid-19"]))) == rows
