@@ -84,12 +84,11 @@ def evaluate(
     # In every task all files are read before any model, so that a mistake in the last one shows immediately.
     if task == "sts":
         pairs = [read_sts(file, text_columns, score_column) for file in files]
-        score = partial(evaluate_sts, pairs=pairs, resamples=resamples, seed=seed, **options)
-        result = score(load(model))
+        result = evaluate_sts(load(model), pairs, resamples=resamples, seed=seed, **options)
         print(result)
         record = _as_record(model, result)
         if against is not None:
-            other = score(load(against))
+            other = evaluate_sts(load(against), pairs, resamples=resamples, seed=seed, **options)
             comparisons = compare_sts(other, result, resamples=resamples, seed=seed)
             print(f"\n{against}\n{other}\n\n{model} against {against}, by cosine (paired bootstrap):")
             print("\n".join(map(str, comparisons)))
@@ -105,10 +104,10 @@ def evaluate(
         if task == "triplets":
             triplets = [read_triplets(file) for file in files]
             encoder = load(model)
-            for file, data in zip(files, triplets, strict=True):
-                accuracies = evaluate_triplets(encoder, data, **options)
+            for file, triples in zip(files, triplets, strict=True):
+                accuracies = evaluate_triplets(encoder, triples, **options)
                 record["scores"][file] = {name: {"accuracy": value} for name, value in accuracies.items()}
-                _print_scores(f"{file}: {len(data.anchors)} triplets, accuracy x 100", record["scores"][file])
+                _print_scores(f"{file}: {len(triples.anchors)} triplets, accuracy x 100", record["scores"][file])
         else:
             labelled = [read_labelled(file, text_columns, score_column or "label") for file in files]
             encoder = load(model)

@@ -6,7 +6,7 @@
 rows.py says which files can be read.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,7 +78,7 @@ def read_columns(
     file = RowFile(source)
     names = [number] if isinstance(number, str) else number
     columns = (*texts, file.first_of(*names)) if names else tuple(texts)
-    checks = [*[text] * len(texts), as_number]
+    checks: list[Callable[[Any, str, str], Any]] = [*[text] * len(texts), as_number]
     rows = [
         [check(value, column, place) for check, value, column in zip(checks, values, columns, strict=False)]
         for place, values in file.rows(columns)

@@ -247,11 +247,11 @@ def _found(wanted: Iterable[Sequence[str]], header: Sequence[str]) -> list[str]:
 def _class_names(rows: Rows, column: int) -> tuple[str, ...]:
     """The classes of a label column, in the order of their ids: a known order if there is one, else sorted."""
     names: dict[str, int] = {}
-    for row, values in enumerate(rows):
-        names.setdefault(str(values[column]), row)
+    for row in range(len(rows)):
+        names.setdefault(str(rows[row][column]), row)
         if len(names) > MOST_CLASSES:
             raise DataError(
-                f"{rows.source}: {rows.columns[column]!r} has more than {MOST_CLASSES} different values. Expected "
+                f"{rows.file.source}: {rows.columns[column]!r} has more than {MOST_CLASSES} different values. Expected "
                 "classes; for scores set kind='scored'."
             )
     if all(re.fullmatch("[0-9]+", name) for name in names):

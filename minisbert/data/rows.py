@@ -11,12 +11,11 @@
     .parquet   needs pyarrow
     hub:NAME   "hub:org/name", "hub:org/name:subset" or "hub:org/name:subset:split", through the datasets library
 
-Text, tsv and jsonl also as .gz; UTF-8, strictly. A new kind of file is an entry in `KINDS`, its header in
-`RowFile.__init__` and its cells in `RowFile.values`.
+Text, tsv and jsonl also as .gz; UTF-8, strictly. A new kind of file is an entry in `LINES`, a header in
+`RowFile.__init__` and a branch in `RowFile.values`.
 
-`Rows` keeps in memory only where each row begins (8 bytes per row) and parses a row when it is asked for. Plain files are
-read in place. What cannot be sought in (gzip), or would decode a whole row group per row of a shuffled epoch (parquet),
-is unpacked once into an unnamed file in the temporary folder (TMPDIR), which vanishes with the process.
+`Rows` keeps only where each row begins (8 bytes per row). Plain files are read in place. What cannot be sought in (gzip),
+or would decode a whole row group per row of a shuffled epoch (parquet), is unpacked once into an unnamed file in TMPDIR.
 """
 
 import gzip
@@ -39,18 +38,18 @@ if TYPE_CHECKING:
     import numpy as np
 
 STDIN = "-"
-KINDS = ("txt", "tsv", "jsonl", "parquet", "hub")
+LINES = ("txt", "tsv", "jsonl")  # the kinds with one row per line
 COLUMNAR = {"parquet": parquet_table, "hub": hub_table}  # these give their rows as lines of JSON
 BOM = b"\xef\xbb\xbf"  # the byte order mark that some editors put before UTF-8
 
 
 def file_kind(source: str) -> str:
-    """One of `KINDS`, from the name alone. Raises InputError for another kind of file."""
+    """A name in `LINES` or `COLUMNAR`, from the name of the file. Raises InputError for another kind."""
     if source == STDIN or source.startswith(HUB):
         return "txt" if source == STDIN else "hub"
     name = source.lower()
     kind = Path(name.removesuffix(".gz")).suffix.removeprefix(".")
-    if kind in KINDS[:3] or name.endswith(".parquet"):
+    if kind in LINES or name.endswith(".parquet"):
         return kind
     raise InputError(
         f"{source}: rows of this kind of file cannot be read. Expected .txt, .tsv or .jsonl (or these with .gz), .parquet, "
@@ -72,13 +71,13 @@ class RowFile:
     def __init__(self, source: str | Path):
         self.source, self.kind = str(source), file_kind(str(source))
         self.unit, self.first = ("0-based row", 0) if self.kind in COLUMNAR else ("line", 1 + (self.kind == "tsv"))
+        self._header: tuple[str, ...] = ("text",) if self.kind == "txt" else ()
         with reading(self.source):
             if self.kind in COLUMNAR:
                 self._header, self._lines = COLUMNAR[self.kind](self.source)
                 return
             file: Any = self._opened()
             self._lines = lambda columns: file
-            self._header: tuple[str, ...] = ("text",) if self.kind == "txt" else ()
             if self.kind != "txt" and (line := file.readline().removeprefix(BOM)):
                 place = f"{self.source}, line 1"
                 decoded = _decoded(line, place)
@@ -142,7 +141,7 @@ class RowFile:
 
     def _opened(self) -> Any:
         if self.source == STDIN:
-            return iter(sys.stdin.buffer)  # an iterator over it is never taken for a file to read in place
+            return (line for line in sys.stdin.buffer)  # a generator: `Rows` must not read it in place
         return gzip.open(self.source) if self.source.lower().endswith(".gz") else Path(self.source).open("rb")
 
 
@@ -150,21 +149,19 @@ class Rows:
     """The rows of one file by number, without holding them in memory.
 
     Args:
-        file: opened, and not read from yet.
-        columns: the columns wanted, in the order in which a row's values are.
+        columns: the columns wanted, in the order of the values of a row.
 
     Raises:
         DataError: damaged, empty, without one of the columns, or no room to unpack it.
     """
 
     def __init__(self, file: RowFile, columns: Sequence[str]):
-        self.source, self.columns, self.place = file.source, tuple(columns), file.place
-        self._row_file = file
+        self.file, self.columns, self.place = file, tuple(columns), file.place
         with reading(file.source):
             lines = file.lines(self.columns)
             in_place = isinstance(lines, BufferedReader)
-            self._file = lines if in_place else unpacked(file.source, lines)
-            self._starts = line_starts(self._file, lines.tell() if in_place else 0)
+            self._plain = lines if in_place else unpacked(file.source, lines)
+            self._starts = line_starts(self._plain, lines.tell() if in_place else 0)
         # One file position for all threads that ask for rows.
         self._lock = threading.Lock()
         if len(self) == 0:
@@ -179,29 +176,25 @@ class Rows:
             raise IndexError(row)
         start, end = int(self._starts[row]), int(self._starts[row + 1])
         with self._lock:
-            self._file.seek(start)
-            line = self._file.read(end - start)
+            self._plain.seek(start)
+            line = self._plain.read(end - start)
         if len(line) != end - start:
             raise DataError(
                 f"{self.place(row)}: the file has become shorter since it was opened. Do not change data during training."
             )
-        return self._row_file.values(line, row, self.columns)
-
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        return (self[row] for row in range(len(self)))
+        return self.file.values(line, row, self.columns)
 
     def sha256(self) -> str:
-        """The digest of the source; of the rows as they came, for a data set of the hub or stdin."""
-        if self._row_file.kind == "hub" or self.source == STDIN:
-            with self._lock:
-                self._file.seek(0)
-                return hashlib.file_digest(self._file, "sha256").hexdigest()
-        with reading(self.source), Path(self.source).open("rb") as file:
+        """The digest of the file; of a data set of the hub, that of its rows as they came."""
+        if self.file.kind == "hub":
+            self._plain.seek(0)
+            return hashlib.file_digest(self._plain, "sha256").hexdigest()
+        with reading(self.file.source), Path(self.file.source).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def line_starts(file: BufferedReader, begin: int = 0) -> "np.ndarray":
-    """Where each line from `begin` on starts, and at last where the file ends: int64 `[lines + 1]`.
+    """Where each line after `begin` starts, and where the file ends: int64 `[lines + 1]`.
 
     Example:
         >>> import io
@@ -223,25 +216,20 @@ def line_starts(file: BufferedReader, begin: int = 0) -> "np.ndarray":
 
 
 def text(value: Any, column: str, place: str, *, blank: bool = False) -> str:
-    """`value`, after a check that it is text that a tokenizer takes.
-
-    Args:
-        blank: text without a visible character is fine.
+    """`value`, after a check that it is text.
 
     Raises:
-        DataError: not text, blank, or with half a surrogate pair.
+        DataError: not text, blank (unless `blank`), or with half a surrogate pair, which no tokenizer takes.
     """
     if not isinstance(value, str):
-        raise DataError(
-            f"{place}: {column!r} is {value!r:.80} ({type(value).__name__}). Expected text; correct or remove the row."
-        )
-    if not blank and not value.strip():
-        raise DataError(f"{place}: {column!r} is {value!r:.80}. Expected text that is not empty; remove the row.")
-    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise DataError(
-            f"{place}: {column!r} is {value!r:.80}, with half a surrogate pair. Expected valid Unicode; correct the row."
-        )
-    return value
+        problem = f" ({type(value).__name__}). Expected text"
+    elif not blank and not value.strip():
+        problem = ". Expected text that is not empty"
+    elif not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        problem = ", with half a surrogate pair. Expected valid Unicode"
+    else:
+        return value
+    raise DataError(f"{place}: {column!r} is {value!r:.80}{problem}; correct or remove the row.")
 
 
 def as_number(value: Any, column: str, place: str) -> float:

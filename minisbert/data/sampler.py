@@ -186,7 +186,8 @@ def without_duplicates(order: np.ndarray, texts_NS: np.ndarray, batch_size: int)
                 earliest[text] = place + 1
             while first < most and filled[first] == batch_size:
                 first += 1
-    return batches[np.array(filled, np.int64) == batch_size]
+    full = np.array(filled, np.int64) == batch_size
+    return np.asarray(batches[full])
 
 
 class _Epochs:

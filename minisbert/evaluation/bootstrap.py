@@ -1,9 +1,9 @@
-"""Correlations with gold scores, and how far they would spread over other pairs of the same kind.
+"""Spearman and Pearson correlations with gold scores, and their bootstrap confidence intervals.
 
-The percentile bootstrap (Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13): pairs are drawn with
-replacement, as many as there are, and the correlation of the draw is one of what it might have been. Spearman's is
-computed as it is defined, the Pearson correlation of ranks, ties at their mean rank; a draw is ranked anew. Several
-series (similarities, or models) go through the same draws, so that differences between them are paired.
+The percentile bootstrap (Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13): as many pairs as there
+are, are drawn with replacement, and the correlation is computed for each such draw. Spearman's is the Pearson correlation
+of ranks, ties at their mean rank; each draw is ranked anew. Several series (similarities, or models) share the draws, so
+that differences between them are paired.
 
 A group is a set of pairs: `(gold_P, series_MP)`.
 """
@@ -15,14 +15,14 @@ import numpy as np
 from scipy import stats
 
 Group = tuple[np.ndarray, np.ndarray]
-# groups, draws, generator -> [2 (Spearman, Pearson), M, draws]; without a generator the groups as they are, one "draw".
+# groups, draws, generator -> [2 (Spearman, Pearson), M, draws]; without a generator, the groups themselves as one "draw".
 Protocol = Callable[[Sequence[Group], int, np.random.Generator | None], np.ndarray]
 
-CHUNK = 1_000_000  # pairs ranked at a time
+CHUNK = 1_000_000  # pairs ranked per batch
 
 
 class Interval(NamedTuple):
-    """A value, and the interval around it (NaN where none was asked for); printed times 100."""
+    """A value and its confidence interval (NaN without a bootstrap); printed times 100."""
 
     value: float
     low: float
@@ -52,12 +52,12 @@ def pooled(groups: Sequence[Group], draws: int, generator: np.random.Generator |
 
 
 def mean_of_subsets(groups: Sequence[Group], draws: int, generator: np.random.Generator | None) -> np.ndarray:
-    """The plain mean of the groups' own correlations; pairs are drawn within each group."""
-    return np.mean([pooled([group], draws, generator) for group in groups], axis=0)
+    """The unweighted mean of the correlations of the groups; pairs are drawn within each group."""
+    return np.asarray(np.mean([pooled([group], draws, generator) for group in groups], axis=0))
 
 
 def interval(value: float, draws_R: np.ndarray, confidence: float) -> Interval:
-    """A value with the middle share of its draws; draws that are undefined (all pairs alike) do not count.
+    """A value with the central `confidence` share of its draws; undefined draws (all pairs equal) do not count.
 
     Example:
         >>> interval(0.5, np.arange(101) / 100, 0.5)
@@ -71,7 +71,7 @@ def interval(value: float, draws_R: np.ndarray, confidence: float) -> Interval:
 
 
 def two_sided_p(differences_R: np.ndarray) -> float:
-    """How rare draws on the other side of 0 are, doubled; one is added, so that it is never 0.
+    """Twice the share of draws on the other side of 0, with one added so that it is never 0.
 
     Davison & Hinkley 1997, "Bootstrap Methods and their Application", section 4.4.
 
@@ -96,4 +96,4 @@ def _pearson(x_RP: np.ndarray, y_RP: np.ndarray) -> np.ndarray:
     y_RP = y_RP - y_RP.mean(axis=1, keepdims=True)
     square_R = np.einsum("RP,RP->R", x_RP, x_RP) * np.einsum("RP,RP->R", y_RP, y_RP)
     with np.errstate(invalid="ignore", divide="ignore"):  # a draw of equal pairs has no correlation: NaN
-        return np.einsum("RP,RP->R", x_RP, y_RP) / np.sqrt(square_R)
+        return np.asarray(np.einsum("RP,RP->R", x_RP, y_RP) / np.sqrt(square_R))

@@ -1,4 +1,4 @@
-"""The face that `mteb` asks for, so that the tasks of the public leaderboard run on a minisbert model.
+"""A SentenceEncoder with the interface of `mteb`, so that the tasks of the public leaderboard run on it.
 
     import mteb
     from minisbert.evaluation.mteb import MTEBModel
@@ -6,8 +6,8 @@
     mteb.evaluate(MTEBModel("all-MiniLM-L6-v2"), mteb.get_tasks(tasks=["STSBenchmark"]))
 
 Muennighoff et al. 2023, "MTEB: Massive Text Embedding Benchmark". Needs the package mteb (2.x, which brings torch): pip
-install minisbert[mteb]. What mteb's own wrapper of sentence-transformers does is done here with SentenceEncoder: the same
-choice of prompts, `encode_query` for queries, `encode_document` for documents. Text only.
+install minisbert[mteb]. Does the same as mteb's wrapper of sentence-transformers: the same choice of prompts,
+`encode_query` for queries, `encode_document` for documents. Text only.
 """
 
 from collections.abc import Iterable
@@ -20,8 +20,8 @@ from minisbert.checkpoint.convert import flatten
 from minisbert.errors import InputError
 from minisbert.sentence_encoder import SentenceEncoder
 
-# What mteb hands on to `encode`. Its batch size (32 unless told) is not taken: inference/batching.py knows better ones.
-_PASSED_ON, _SET_ASIDE = ("show_progress_bar", "precision"), ("batch_size",)
+# Options that mteb passes to `encode`. Its batch size (32 by default) is ignored: inference/batching.py knows better ones.
+_PASSED_ON, _IGNORED = ("show_progress_bar", "precision"), ("batch_size",)
 
 
 class MTEBModel:
@@ -31,13 +31,12 @@ class MTEBModel:
         model_name: a name, a folder, or a SentenceEncoder that is loaded already.
         revision: of a hub model.
         device: not used; JAX computes on its default device.
-        name: what mteb files the results under; "minisbert/..." by default, so that they are never taken for another
-            library's.
-        options: for `SentenceEncoder.load`.
+        name: the model name in mteb's results; by default "minisbert/...", to tell them from another library's.
+        options: for `SentenceEncoder`.
 
     Raises:
         InputError: mteb is not installed, or too old.
-        ModelFolderError, DownloadError: see `SentenceEncoder.load`.
+        ModelFolderError, DownloadError: see `SentenceEncoder`.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class MTEBModel:
         if isinstance(model_name, SentenceEncoder):
             self.encoder, base = model_name, model_name.pretrained.folder.path.name
         else:
-            self.encoder = SentenceEncoder.load(model_name, revision=revision, **options)
+            self.encoder = SentenceEncoder(model_name, revision=revision, **options)
             base = Path(model_name).name
         scoring = {"cosine": "cosine", "dot": "dot"}.get(self.encoder.similarity_fn_name)
         self.mteb_model_meta = ModelMeta.create_empty(
@@ -85,48 +84,48 @@ class MTEBModel:
 
         Args:
             inputs: batches, each with a list of texts under "text".
-            task_metadata: names the task, for models with a prompt a task.
+            task_metadata: names the task, for models with one prompt per task.
             hf_split, hf_subset: not used.
             prompt_type: mteb's "query" or "document", or None.
-            options: batch_size (set aside), show_progress_bar, precision.
+            options: batch_size (ignored), show_progress_bar, precision.
 
         Returns:
             embeddings `[texts, dimension]`.
 
         Raises:
-            InputError: inputs without text; an option that is not known.
+            InputError: inputs without text; an unknown option.
         """
-        unknown = sorted(set(options) - {*_PASSED_ON, *_SET_ASIDE})
+        unknown = sorted(set(options) - {*_PASSED_ON, *_IGNORED})
         if unknown:
             raise InputError(
-                f"encode was given {', '.join(unknown)}. Expected of {', '.join((*_PASSED_ON, *_SET_ASIDE))}."
+                f"the options are {', '.join(unknown)}. Expected only {', '.join((*_PASSED_ON, *_IGNORED))}."
             )
         texts: list[str] = []
         for batch in inputs:
             if "text" not in batch:
                 raise InputError(
-                    f"{task_metadata.name} gives {', '.join(sorted(batch))}. Expected text; choose tasks of the modality text."
+                    f"{task_metadata.name} has {', '.join(sorted(batch))}. Expected text; choose tasks of the modality text."
                 )
             texts += batch["text"]
         encode = {"query": self.encoder.encode_query, "document": self.encoder.encode_document}.get(
             getattr(prompt_type, "value", prompt_type), self.encoder.encode
         )
         given = {key: options[key] for key in _PASSED_ON if key in options}
-        return encode(texts, prompt=self._prompt(task_metadata, prompt_type), on_truncate="ignore", **given)
+        return np.asarray(encode(texts, prompt=self._prompt(task_metadata, prompt_type), on_truncate="ignore", **given))
 
     def _prompt(self, task_metadata: Any, prompt_type: Any) -> str | None:
-        """The model's prompt for a task, by mteb's own rule: names of tasks and kinds of tasks win over query/document."""
+        """The model's prompt for a task, by mteb's rule: names and types of tasks take precedence over query/document."""
         from mteb.models.abs_encoder import get_prompt_name
 
         name = get_prompt_name(self.encoder.prompts, task_metadata, prompt_type)
         return None if name is None else self.encoder.prompts[name]
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> np.ndarray:
-        """The model's similarity of every embedding with every other: `[N1, N2]`; of two single vectors, one number."""
+        """The model's similarity of every embedding with every other: `[N1, N2]`; a scalar for two single vectors."""
         return _for_single(embeddings1, embeddings2, self.encoder.similarity(_rows(embeddings1), _rows(embeddings2)))
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> np.ndarray:
-        """The model's similarity of `embeddings1[i]` with `embeddings2[i]`: `[N]`; of two single vectors, one number."""
+        """The model's similarity of `embeddings1[i]` with `embeddings2[i]`: `[N]`; a scalar for two single vectors."""
         scores = self.encoder.similarity_pairwise(_rows(embeddings1), _rows(embeddings2))
         return _for_single(embeddings1, embeddings2, scores)
 
@@ -146,4 +145,4 @@ def _check_mteb() -> None:
         import mteb.models.abs_encoder
         import mteb.models.model_meta  # noqa: F401
     except ImportError as error:
-        raise InputError(f"mteb 2 is not installed ({error}). Expected it here: pip install 'mteb>=2'.") from None
+        raise InputError(f"mteb 2 is not installed ({error}). Expected mteb 2: pip install 'mteb>=2'.") from None

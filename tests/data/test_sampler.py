@@ -180,7 +180,7 @@ def test_no_duplicates_on_a_file(tmp_path):
     [
         ({"batch_size": 24}, "23 rows do not fill a batch of 24"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"batch_size": 6, "hosts": 4}, "number of hosts divides"),
+        ({"batch_size": 6, "hosts": 4}, "divisible by the number of hosts"),
         ({"batch_size": 6, "hosts": 2, "host": 2}, "host 2 of 2"),
         ({"batch_size": 2, "seed": -1}, "seed is -1"),
         ({"batch_size": 2, "mixing": "random"}, "mixing is 'random'"),

@@ -8,7 +8,7 @@ import pytest
 from minisbert import SentenceEncoder
 from minisbert.checkpoint.tensors import write_tensors
 from minisbert.errors import InputError, ModelFolderError
-from minisbert.evaluation.softmax_classifier import PairClassifier
+from minisbert.evaluation.softmax_classifier import SoftmaxClassifier
 from minisbert.training.config import TrainConfig
 from minisbert.training.loop import train
 from minisbert.training.softmax_head import HEAD_FILE, read_head
@@ -40,7 +40,7 @@ def run(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["final", "best"])
 def test_the_head_predicts(run, name):
-    classifier = PairClassifier.load(run / name)
+    classifier = SoftmaxClassifier.load(run / name)
     assert sorted(classifier.classes) == ["other", "same"] and classifier.head.concatenation == "|u-v|"
     pairs = [("the cat", "the cat"), ("the dog", "the stone"), ("the book", "the book")]
     found = classifier.predict(pairs)
@@ -58,7 +58,7 @@ def test_the_head_predicts(run, name):
 
 def test_no_head_a_wrong_head_and_no_pairs_are_refused(run, tmp_path):
     with pytest.raises(ModelFolderError, match=r"softmax_head.safetensors is missing"):
-        PairClassifier.load(TINY_BERT)
+        SoftmaxClassifier.load(TINY_BERT)
     with pytest.raises(ModelFolderError, match=r"expected|Expected"):
         read_head(run / "final", 31)
     write_tensors(
@@ -69,4 +69,4 @@ def test_no_head_a_wrong_head_and_no_pairs_are_refused(run, tmp_path):
     with pytest.raises(ModelFolderError, match="finite"):
         read_head(tmp_path, 32)
     with pytest.raises(InputError, match=r"pairs\[0\]"):
-        PairClassifier.load(run / "final").predict(["not a pair"])
+        SoftmaxClassifier.load(run / "final").predict(["not a pair"])
