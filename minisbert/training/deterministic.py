@@ -20,6 +20,7 @@ Left out: parameters spread over devices (`fsdp`, `tensor`), LoRA, several hosts
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -51,22 +52,14 @@ def blockwise(
         devices: where the blocks are computed; their number is a power of two that divides `blocks`.
         chunk_size: texts differentiated at a time; here within a block.
         blocks: a power of two that divides the number of packed rows. Another number gives other bits.
-
-    Raises:
-        InputError: blocks that the devices cannot share evenly.
     """
     check_blocks(blocks, len(devices))
     own = blocks // len(devices)
     # The first block of each device, then the second of each, ...: all devices are busy.
     order = [(device * own + i, device) for i in range(own) for device in range(len(devices))]
 
-    @jax.jit(static_argnums=3)
-    def embed_block(params: Tree, rows: Tree, keys: jax.Array | None, chunks: int) -> jax.Array:
-        return embed_chunks(embed, params, rows, keys, chunks)
-
-    @jax.jit(static_argnums=4)
-    def pull_block(params: Tree, rows: Tree, keys: jax.Array | None, d_block: jax.Array, chunks: int) -> Tree:
-        return pull_chunks(embed, params, rows, keys, d_block, chunks)
+    embed_block = jax.jit(partial(embed_chunks, embed), static_argnums=2)
+    pull_block = jax.jit(partial(pull_chunks, embed), static_argnums=3)
 
     @jax.jit
     def loss_and_gradient(embeddings: Sequence[jax.Array], head: Tree, index_SB: jax.Array, targets: Targets) -> Any:
@@ -92,14 +85,14 @@ def blockwise(
             part = slice(block * size, (block + 1) * size)
             inputs[block] = jax.tree.map(lambda x, part=part: x[part], (batch.rows, dropout_keys_PT))
             inputs[block] = jax.device_put(inputs[block], devices[device])
-            embeddings[block] = embed_block(models[device], *inputs[block], chunks)
+            embeddings[block] = embed_block(models[device], inputs[block], chunks)
         gathered = jax.device_put([embeddings[block] for block in range(blocks)], devices[0])
         value, (d_embeddings, d_head) = loss_and_gradient(gathered, params["head"], batch.index_SB, batch.targets)
 
         sums: list[list[tuple[int, Tree]]] = [[] for _ in devices]
         for block, device in order:
             d_block = jax.device_put(d_embeddings[block], devices[device])
-            add_term(sums[device], pull_block(models[device], *inputs[block], d_block, chunks), add)
+            add_term(sums[device], pull_block(models[device], inputs[block], d_block, chunks), add)
         total: list[tuple[int, Tree]] = []
         for [(_, device_sum)] in sums:
             add_term(total, jax.device_put(device_sum, devices[0]), add)

@@ -26,71 +26,64 @@ Tree = Any  # nested dicts, tuples or None of arrays
 
 
 def gradcache_value_and_grad(
-    embed: Callable[[Tree, Tree, jax.Array | None], jax.Array], loss: Callable[..., jax.Array], chunk_size: int
+    embed: Callable[..., jax.Array], loss: Callable[..., jax.Array], chunk_size: int
 ) -> Callable[..., tuple[jax.Array, tuple[Tree, Tree]]]:
-    """`jax.value_and_grad` of `loss(embed(params, inputs, keys), head, *rest)` for params and head, chunk by chunk.
+    """`jax.value_and_grad` of `loss(embed(params, *inputs), head, *rest)` for params and head, chunk by chunk.
 
     Args:
-        embed: (params, inputs, keys) -> embeddings `[rows, ...]`; each row depends on its own input and key alone.
+        embed: (params, *inputs) -> embeddings `[rows, ...]`; each row depends on its own input alone.
         loss: (embeddings `[R, ...]`, head, *rest) -> scalar; it sees all rows in their order.
         chunk_size: the most rows differentiated at a time.
 
     Returns:
-        A function (params, head, inputs, keys_R, *rest) -> (loss, (gradient of params, gradient of head)). `inputs`
-        is any tree of arrays with R rows (one text each, or packed), `keys_R` dropout keys or None, `head` the loss's own
+        A function (params, head, inputs, *rest) -> (loss, (gradient of params, gradient of head)). `inputs` is a tuple of
+        trees of arrays with R rows each, such as texts (one per row, or packed) and dropout keys; `head` the loss's own
         parameters or None.
 
     Example:
-        >>> gradient = gradcache_value_and_grad(lambda w, x_R1, _: w * x_R1, lambda e_R1, _: jnp.sum(e_R1) ** 2, 2)
-        >>> loss, (d_w, _) = gradient(jnp.float32(2.0), None, jnp.array([[1.0], [2.0], [3.0]]), None)
+        >>> gradient = gradcache_value_and_grad(lambda w, x_R1: w * x_R1, lambda e_R1, _: jnp.sum(e_R1) ** 2, 2)
+        >>> loss, (d_w, _) = gradient(jnp.float32(2.0), None, (jnp.array([[1.0], [2.0], [3.0]]),))
         >>> float(loss), float(d_w)  # (6 w)^2 and 72 w
         (144.0, 144.0)
     """
     if chunk_size < 1:
         raise InputError(f"chunk_size is {chunk_size}. Expected at least 1 row.")
 
-    def value_and_grad(
-        params: Tree, head: Tree, inputs: Tree, keys_R: jax.Array | None, *rest: Any
-    ) -> tuple[jax.Array, tuple[Tree, Tree]]:
-        rows = jax.tree.leaves(inputs)[0].shape[0]
-        chunks = -(-rows // chunk_size)
-        embeddings = embed_chunks(embed, params, inputs, keys_R, chunks)
+    def value_and_grad(params: Tree, head: Tree, inputs: Tree, *rest: Any) -> tuple[jax.Array, tuple[Tree, Tree]]:
+        chunks = -(-_rows(inputs) // chunk_size)
+        embeddings = embed_chunks(embed, params, inputs, chunks)
         value, (d_embeddings, d_head) = jax.value_and_grad(loss, argnums=(0, 1))(embeddings, head, *rest)
-        return value, (pull_chunks(embed, params, inputs, keys_R, d_embeddings, chunks), d_head)
+        return value, (pull_chunks(embed, params, inputs, d_embeddings, chunks), d_head)
 
     return value_and_grad
 
 
-def embed_chunks(
-    embed: Callable[..., jax.Array], params: Tree, inputs: Tree, keys_R: jax.Array | None, chunks: int
-) -> jax.Array:
+def embed_chunks(embed: Callable[..., jax.Array], params: Tree, inputs: Tree, chunks: int) -> jax.Array:
     """The embeddings of all rows, chunk after chunk (step 1)."""
-    rows = jax.tree.leaves(inputs)[0].shape[0]
-    dealt = jax.tree.map(lambda x: _deal(x, chunks), (inputs, keys_R))
-    return _collect(jax.lax.map(lambda chunk: embed(params, *chunk), dealt), rows)
+    dealt = jax.tree.map(lambda x: _deal(x, chunks), inputs)
+    return _collect(jax.lax.map(lambda chunk: embed(params, *chunk), dealt), _rows(inputs))
 
 
 def pull_chunks(
-    embed: Callable[..., jax.Array],
-    params: Tree,
-    inputs: Tree,
-    keys_R: jax.Array | None,
-    d_embeddings: jax.Array,
-    chunks: int,
+    embed: Callable[..., jax.Array], params: Tree, inputs: Tree, d_embeddings: jax.Array, chunks: int
 ) -> Tree:
     """The gradient of the parameters from that of the embeddings, chunk after chunk (step 3)."""
 
     def add_chunk(d_params: Tree, chunk: Tree) -> tuple[Tree, None]:
-        (inputs_chunk, keys_chunk), d_embeddings_chunk = chunk
-        _, pull = jax.vjp(lambda params: embed(params, inputs_chunk, keys_chunk), params)
+        inputs_chunk, d_embeddings_chunk = chunk
+        _, pull = jax.vjp(lambda params: embed(params, *inputs_chunk), params)
         return jax.tree.map(jnp.add, d_params, *pull(d_embeddings_chunk)), None
 
+    # The rows with which `_deal` pads get gradient 0.
     missing = -len(d_embeddings) % chunks
-    # The rows with which `_deal` pads have gradient 0.
     d_embeddings = jnp.pad(d_embeddings, [(0, missing), *[(0, 0)] * (d_embeddings.ndim - 1)])
-    dealt = jax.tree.map(lambda x: _deal(x, chunks), ((inputs, keys_R), d_embeddings))
+    dealt = jax.tree.map(lambda x: _deal(x, chunks), (inputs, d_embeddings))
     d_params, _ = jax.lax.scan(add_chunk, jax.tree.map(jnp.zeros_like, params), dealt)
     return d_params
+
+
+def _rows(inputs: Tree) -> int:
+    return int(jax.tree.leaves(inputs)[0].shape[0])
 
 
 def _deal(x_R: jax.Array, chunks: int) -> jax.Array:

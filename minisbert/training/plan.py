@@ -157,9 +157,6 @@ def plan(
         max_length: the most tokens of a text.
         mesh, layout: as in training.
         classes: of the softmax loss's head.
-
-    Raises:
-        InputError: a setup that training refuses too.
     """
     check_setup(mesh, layout, config.batch_size, model_config.encoder)
     definition, params = task.define(model_config, COMPUTE_DTYPES[config.compute_dtype])

@@ -81,9 +81,6 @@ def check_setup(mesh: Mesh, layout: str, batch_size: int, config: Any = None) ->
 
     Args:
         config: of the encoder (its family's Config), for `tensor`.
-
-    Raises:
-        InputError: naming what to change.
     """
     data, model = mesh.shape[AXIS], mesh.shape[MODEL]
     _check_layout(layout)

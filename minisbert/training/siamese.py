@@ -133,7 +133,7 @@ def gradcache(embed: Embed, loss: LossFunction, chunk_size: int) -> Gradient:
             return loss(unpack(embeddings_PTD, batch.index_SB), batch.targets, head)
 
         value_and_grad = gradcache_value_and_grad(embed, loss_of_rows, rows_per_chunk(batch, chunk_size))
-        value, (model, head) = value_and_grad(params["model"], params["head"], batch.rows, dropout_keys_PT)
+        value, (model, head) = value_and_grad(params["model"], params["head"], (batch.rows, dropout_keys_PT))
         return value, {"model": model, "head": head}
 
     return gradient

@@ -130,11 +130,7 @@ class StepCache:
         return batch.pad_to(min(enough), batch.rows.token_ids_PL.shape[1], self.padding_id) if enough else batch
 
     def __call__(self, state: TrainState, batch: TrainBatch) -> tuple[TrainState, StepMetrics]:
-        """One step.
-
-        Raises:
-            TrainingError: the shape is new, and new shapes are an error.
-        """
+        """One step; a new shape is compiled or a TrainingError, by `on_new_shape`."""
         program = self._programs.get(_shape(batch))
         if program is None:
             rows, length = batch.rows.token_ids_PL.shape
@@ -143,7 +139,7 @@ class StepCache:
             if self.on_new_shape == "error":
                 raise TrainingError(
                     f"{new}; there are programs for {known}. Compiling would stall all devices. Nothing is lost: start the "
-                    "same command again with --new-shapes compile to allow it and resume from the last checkpoint."
+                    "same command again with --on-new-shape compile to allow it and resume from the last checkpoint."
                 )
             program = self._compile(state, batch, ahead=False)
             logger.warning(f"{new}; compiled {self.compiled[-1]} (there were programs for {known})")
@@ -195,11 +191,7 @@ def sampled_steps(steps: int, most: int = SAMPLE) -> list[int]:
 
 
 def loss_for(config: TrainConfig, loss: Loss, width: int) -> LossFunction:
-    """The loss with its options, and over shortened embeddings too if the settings ask for them.
-
-    Raises:
-        InputError: a shortened embedding would be wider than the model's.
-    """
+    """The loss with its options, and over truncated embeddings too if the settings ask for them."""
     function = partial(loss.function, **(config.loss_options or {}))
     if not config.matryoshka:
         return function
@@ -216,9 +208,6 @@ def optimizer_for(config: TrainConfig, steps: int) -> tuple[Callable[[int], floa
 
     With `accumulate` k the weights change at each k-th step by the mean of k gradients. Steps that do not fill a last k are
     left out, and the schedule counts changes.
-
-    Raises:
-        InputError: fewer than k steps.
     """
     k = config.accumulate
     changes = steps // k

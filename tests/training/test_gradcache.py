@@ -70,7 +70,7 @@ def any_loss(embeddings_RD, head, targets, which):
 
 
 def arguments(dtype):
-    """params, head, inputs, dropout keys, targets."""
+    """params, head, (texts, dropout keys), targets."""
     model_config, params = tiny_bert()
     rng = np.random.default_rng(0)
     inputs = {
@@ -83,7 +83,7 @@ def arguments(dtype):
     head = initial_softmax_head(jax.random.key(1), model_config.dimension, CLASSES)
     params, head, targets = jax.tree.map(lambda x: jnp.asarray(x, dtype), (params, head, targets))
     targets["class"] = jnp.arange(ROWS, dtype=jnp.int32) % CLASSES
-    return params, head, inputs, jax.random.split(jax.random.key(2), ROWS), targets
+    return params, head, (inputs, jax.random.split(jax.random.key(2), ROWS)), targets
 
 
 @cache
@@ -91,8 +91,8 @@ def plain(dtype):
     """Loss and gradients for every case by `jax.value_and_grad` over all rows together."""
     embed = embed_as(dtype)
 
-    def whole(params, head, inputs, keys, targets, which):
-        return any_loss(embed(params, inputs, keys), head, targets, which)
+    def whole(params, head, inputs, targets, which):
+        return any_loss(embed(params, *inputs), head, targets, which)
 
     jitted = jax.jit(jax.value_and_grad(whole, argnums=(0, 1)), compiler_options=UNOPTIMIZED)
     return [jitted(*arguments(dtype), which) for which in range(len(CASES))]
@@ -125,7 +125,7 @@ def test_gradcache_is_the_plain_gradient(dtype, tolerance, chunk_size):
 
 def test_dropout_is_on_in_these_tests():
     embed = jax.jit(embed_as(jnp.float32), compiler_options=UNOPTIMIZED)
-    params, _, inputs, keys, _ = arguments(jnp.float32)
+    params, _, (inputs, keys), _ = arguments(jnp.float32)
     assert np.abs(embed(params, inputs, keys) - embed(params, inputs, None)).max() > 0.1
 
 
@@ -134,7 +134,7 @@ def test_a_chunk_bounds_the_memory():
     embed = embed_as(jnp.float32)
     rows, length = 32, 48
     inputs = {"token_ids": jnp.ones((rows, length), jnp.int32), "lengths": jnp.full(rows, length)}
-    call = (tiny_bert()[1], None, inputs, None)
+    call = (tiny_bert()[1], None, (inputs, None))
 
     def scratch_bytes(chunk_size):
         cached = gradcache_value_and_grad(embed, lambda embeddings_RD, head: jnp.sum(embeddings_RD**2), chunk_size)
@@ -148,12 +148,12 @@ def test_rows_keep_their_order_and_padding_has_no_effect():
     x_R1 = jnp.arange(1.0, 8.0)[:, None]
     weight_R = jnp.array([1.0, 10.0, 100.0, 1000.0, 0.0, 0.0, 5.0])
 
-    def embed(w, x, keys):
+    def embed(w, x):
         assert x.shape == (3, 1)
         return w / x
 
     cached = gradcache_value_and_grad(embed, lambda e_R1, head, weight_R: weight_R @ e_R1[:, 0], 3)
-    value, (d_w, d_head) = cached(jnp.float32(2.0), None, x_R1, None, weight_R)
+    value, (d_w, d_head) = cached(jnp.float32(2.0), None, (x_R1,), weight_R)
     slope = sum(weight / x for weight, x in zip(weight_R.tolist(), range(1, 8), strict=True))
     assert d_head is None
     np.testing.assert_allclose([float(value), float(d_w)], [2 * slope, slope], rtol=FLOAT32)
