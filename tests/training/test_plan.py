@@ -105,7 +105,7 @@ def test_a_plan_of_a_small_run(monkeypatch):
     assert found.largest_batch(0) == 0
     text = "\n".join(found.lines(1.0))
     assert all(name in text for name in CHIPS) and "15 for each anchor" in text and "40% of the bfloat16 peak" in text
-    assert f"batch in 1 GiB a device: {found.largest_batch(GIB):,}" in text
+    assert f"batch in 1 GiB per device: {found.largest_batch(GIB):,}" in text
     rate = found.rate(CHIPS["H100"], mfu=0.5)
     assert rate * found.flops / 8 == pytest.approx(989e12 / 2)
 
