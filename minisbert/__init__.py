@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from minisbert.errors import TrainingStopped as TrainingStopped
     from minisbert.errors import WriteError as WriteError
     from minisbert.evaluation.sts import evaluate_sts as evaluate_sts
+    from minisbert.inference.compiled import enable_compilation_cache as enable_compilation_cache
     from minisbert.mining.clustering import community_detection as community_detection
     from minisbert.quantization import quantize_embeddings as quantize_embeddings
     from minisbert.search.index import Index as Index
@@ -46,6 +47,7 @@ _NAMES = {
     "Index": "minisbert.search.index",
     "community_detection": "minisbert.mining.clustering",
     "quantize_embeddings": "minisbert.quantization",
+    "enable_compilation_cache": "minisbert.inference.compiled",
     "MinisbertError": "minisbert.errors",
     "InputError": "minisbert.errors",
     "ModelFolderError": "minisbert.errors",

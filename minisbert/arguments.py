@@ -12,8 +12,7 @@ from minisbert.quantization import PRECISIONS
 OUTPUT_VALUES = ("sentence_embedding", "token_embeddings", None)
 
 
-def check_options(
-    *,
+def check_encode_options(
     output_value: Any,
     precision: Any,
     on_truncate: Any,

@@ -17,7 +17,7 @@ from minisbert.arguments import (
     as_list,
     check_bool,
     check_choice,
-    check_options,
+    check_encode_options,
     check_out,
     check_path,
     check_positive,
@@ -28,10 +28,13 @@ from minisbert.arguments import (
     prompt_text,
 )
 from minisbert.errors import InputError, short_repr
-from minisbert.inference.compiled import COMPUTE_DTYPES, Compilation, Forward, default_shapes
-from minisbert.inference.encode import embed
+from minisbert.inference.compiled import COMPUTE_DTYPES, Compilation, Forward, progress_bar
+from minisbert.inference.encode import OUTPUTS, results, warm_up
+from minisbert.inference.token_budgets import default_shapes
 from minisbert.pretrained import Pretrained, cast_matrices, load_pretrained, save_pretrained
-from minisbert.similarity import PAIRWISE_SIMILARITIES, SIMILARITIES
+from minisbert.quantization import quantize_embeddings
+from minisbert.sentence_model import define
+from minisbert.similarity import PAIRWISE_SIMILARITIES, SIMILARITIES, normalize
 from minisbert.text.tokenizer import TokenCount
 
 
@@ -41,8 +44,8 @@ class SentenceEncoder:
     Args:
         name_or_folder: a known name ("all-mpnet-base-v2"), a name on the hub ("org/name"), or a folder.
         compute_dtype: "float32", or "bfloat16" for the matrix products (norms, softmax and pooling stay float32).
-        token_budget: tokens computed per batch, padding counted; by default what `minisbert tune` cached, or suits the
-            device.
+        token_budget: tokens per batch, padding included; by default what suits the kind of device, with "tuned" what
+            `minisbert tune` measured here.
         packing: put several texts into one row where there are many, so that hardly any padding is computed; a text's
             embedding then depends on its neighbours in the last bits (1e-6).
         revision: of a hub model.
@@ -65,7 +68,7 @@ class SentenceEncoder:
         name_or_folder: str | Path,
         *,
         compute_dtype: str = "float32",
-        token_budget: int | None = None,
+        token_budget: int | str | None = None,
         packing: bool = False,
         revision: str | None = None,
         cache: str | Path | None = None,
@@ -89,7 +92,7 @@ class SentenceEncoder:
         model: Pretrained,
         *,
         compute_dtype: str = "float32",
-        token_budget: int | None = None,
+        token_budget: int | str | None = None,
         packing: bool = False,
     ) -> "SentenceEncoder":
         """An encoder of what `load_pretrained` read; arguments as for the class."""
@@ -102,7 +105,7 @@ class SentenceEncoder:
         encoder._set(model, compute_dtype, token_budget, packing)
         return encoder
 
-    def _set(self, model: Pretrained, compute_dtype: str, token_budget: int | None, packing: bool) -> None:
+    def _set(self, model: Pretrained, compute_dtype: str, token_budget: int | str | None, packing: bool) -> None:
         check_choice("compute_dtype", compute_dtype, tuple(COMPUTE_DTYPES))
         check_bool("packing", packing)
         self.pretrained = model
@@ -117,7 +120,8 @@ class SentenceEncoder:
         self.tokenizer = model.tokenizer
         self._max_seq_length = min(model.folder.max_seq_length or model.max_positions, model.max_positions)
         params = cast_matrices(model.params, COMPUTE_DTYPES[compute_dtype])
-        self.forward = Forward(model.model_config, params, compute_dtype)
+        definition, _ = define(model.model_config, COMPUTE_DTYPES[compute_dtype])
+        self.forward = Forward(definition, params, compute_dtype, OUTPUTS)
         # Each route of a Router is an encoder of its own; the attributes above are then the main route's.
         self.routes = {
             name: SentenceEncoder.from_model(
@@ -173,21 +177,33 @@ class SentenceEncoder:
         """
         texts, single = as_list(sentences)
         truncate_dim = self.truncate_dim if truncate_dim is None else truncate_dim
-        options: dict[str, Any] = {
-            "batch_size": batch_size,
-            "show_progress_bar": show_progress_bar,
-            "output_value": output_value,
-            "precision": precision,
-            "normalize_embeddings": normalize_embeddings,
-            "on_truncate": on_truncate,
-        }
-        check_options(truncate_dim=truncate_dim, **options)
-        before = prompt_text(prompt, prompt_name, self.prompts, self.default_prompt_name)
-        route = self.route(task)
-        dimension = min(truncate_dim or route.model_config.dimension, route.model_config.dimension)
+        check_encode_options(
+            *(output_value, precision, on_truncate, batch_size, truncate_dim, normalize_embeddings, show_progress_bar)
+        )
+        prompt = prompt_text(prompt, prompt_name, self.prompts, self.default_prompt_name)
+        encoder = self.route(task)
+        dimension = encoder.pretrained.model_config.dimension
+        dimension = min(truncate_dim or dimension, dimension)
         if out is not None:
             check_out(out, (len(texts), dimension), output_value, precision)
-        items = embed(route, texts, prompt=before, dimension=dimension, out=out, **options)
+        if on_truncate == "error":
+            encoder.tokenizer.refuse_long(texts, max_length=encoder.max_seq_length, prompt=prompt)
+
+        with_tokens, tokens = output_value != "sentence_embedding", {}
+        embeddings = np.empty((len(texts), dimension), np.float32) if out is None else out
+        with progress_bar(len(texts), show_progress_bar) as bar:
+            for batch in results(encoder, texts, prompt, batch_size, with_tokens, on_truncate == "warn"):
+                sentence_BD = batch.sentence_BD[:, :dimension]
+                embeddings[batch.rows] = normalize(sentence_BD) if normalize_embeddings else sentence_BD
+                tokens.update(zip(batch.rows, batch.tokens, strict=False))
+                bar.update(len(batch.rows))
+
+        items: Any = embeddings if precision == "float32" else quantize_embeddings(embeddings, precision)
+        if output_value == "token_embeddings":
+            items = [tokens[row][1] for row in range(len(texts))]
+        elif output_value is None:
+            keys = ("input_ids", "token_embeddings", "sentence_embedding")
+            items = [dict(zip(keys, (*tokens[row], items[row]), strict=True)) for row in range(len(texts))]
         return items[0] if single else items
 
     def encode_query(self, sentences: str | Sequence[str] | np.ndarray, **options: Any) -> Any:
@@ -260,9 +276,7 @@ class SentenceEncoder:
         """
         for route in self.routes.values() or [self]:
             limit = route.max_seq_length if max_tokens is None else check_positive("max_tokens", max_tokens)
-            tokens, max_positions = min(limit, route.max_seq_length), route.pretrained.max_positions
-            options = {"max_positions": max_positions, "padding_id": route.padding_id}
-            route.forward.warm_up(route.shapes, tokens, packing=route.packing, **options)
+            warm_up(route, min(limit, route.max_seq_length))
         return self.compilations
 
     @property

@@ -5,7 +5,7 @@ training differentiates it. A `Design` says which parts it has; the parts are th
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -30,7 +30,7 @@ class ModelConfig:
     encoder: Any  # the Config of its family
     modules: tuple[Module, ...] = (Pooling(),)
 
-    @property
+    @cached_property
     def dimension(self) -> int:
         """Width of the sentence embedding."""
         width = self.encoder.hidden_size

@@ -3,6 +3,7 @@
 import copy
 import functools
 import io
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,12 @@ import pytest
 
 from minisbert import SentenceEncoder
 from minisbert.commands import main
+from minisbert.inference.compiled import enable_compilation_cache
+
+# Compiled programs are saved between runs, and shared with the processes that tests start.
+if folder := enable_compilation_cache():
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 SENTENCES = ["a man plays the guitar", "", "a woman sings", 'the "big" dog', "é 中 cats"]

@@ -95,6 +95,13 @@ def _run(argv: list[str]) -> int:
 
     import tyro
 
+    from minisbert.download.locate import cache_folder
+
+    if os.environ.get("MINISBERT_COMPILATION_CACHE") != "0":
+        # JAX reads these when a command imports it. `enable_compilation_cache` does the same, but would import JAX for
+        # `--help` too.
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / "compiled"))
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     function = name.replace("-", "_")
     command = getattr(import_module(f"minisbert.commands.{function}"), function)
     try:

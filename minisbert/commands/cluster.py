@@ -102,7 +102,7 @@ def cluster(
     from minisbert import SentenceEncoder
     from minisbert.mining.clustering import medoid_rows, pca_2d, v_measure, word_labels
 
-    encoder = SentenceEncoder.load(model, compute_dtype=compute_dtype, offline=offline)
+    encoder = SentenceEncoder.load(model, compute_dtype=compute_dtype, token_budget="tuned", offline=offline)
     embeddings = encoder.encode(texts, show_progress_bar=sys.stderr.isatty())
     labels = _labels(embeddings, method, {OPTIONS[method][name]: value for name, value in given.items()})
     medoids = medoid_rows(embeddings, labels)

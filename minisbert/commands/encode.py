@@ -82,8 +82,9 @@ def encode(
 
     from minisbert import SentenceEncoder
 
-    load = partial(SentenceEncoder.load, model, compute_dtype=compute_dtype, packing=packing, offline=offline)
-    options: dict[str, Any] = {
+    options: dict[str, Any] = {"compute_dtype": compute_dtype, "packing": packing, "offline": offline}
+    load = partial(SentenceEncoder, model, token_budget="tuned", **options)
+    options = {
         "prompt": prompt,
         "prompt_name": prompt_name,
         "batch_size": batch_size,

@@ -76,7 +76,7 @@ def evaluate(
     from minisbert.evaluation.sts import compare_sts, evaluate_sts, read_sts
     from minisbert.evaluation.triplets import evaluate_triplets, read_triplets
 
-    load = partial(SentenceEncoder, compute_dtype=compute_dtype, offline=offline)
+    load = partial(SentenceEncoder, compute_dtype=compute_dtype, token_budget="tuned", offline=offline)
     options: dict[str, Any] = {"show_progress_bar": sys.stderr.isatty()}
     if prompt_name is not None:
         options["prompt_name"] = prompt_name

@@ -101,7 +101,7 @@ def mine(
 
     from minisbert import SentenceEncoder
 
-    encoder = SentenceEncoder.load(model, compute_dtype=compute_dtype, offline=offline)
+    encoder = SentenceEncoder.load(model, compute_dtype=compute_dtype, token_budget="tuned", offline=offline)
     if negatives is None:
         _print(_pairs(encoder, sides, top, threshold, neighbours), sides, json)
         return 0
@@ -112,7 +112,9 @@ def mine(
     if cross_encoder is not None:
         from minisbert import CrossEncoder
 
-        rescore = CrossEncoder(cross_encoder, compute_dtype=compute_dtype, offline=offline).predict
+        rescore = CrossEncoder(
+            cross_encoder, compute_dtype=compute_dtype, token_budget="tuned", offline=offline
+        ).predict
     limits = {"max_score": max_score, "min_score": min_score}
     limits |= {"absolute_margin": absolute_margin, "relative_margin": relative_margin}
     choice: dict[str, Any] = {"number": number, "range_min": range_min, "range_max": range_max, **limits}

@@ -58,16 +58,16 @@ def pairwise_cost(
     from minisbert import SentenceEncoder
     from minisbert.mining.pairwise_cost import measure
 
-    encoder = SentenceEncoder.load(model, compute_dtype="float32", offline=offline)
+    encoder = SentenceEncoder.load(model, compute_dtype="float32", token_budget="tuned", offline=offline)
     predict = None
     if pairs:
         from minisbert.cross_encoder.encoder import CrossEncoder
 
         # The untrained head goes onto the encoder's own weights, which are shared.
         pair = cross_encoder or CrossEncoder.from_encoder(encoder, num_labels=1).pretrained
-        predict = CrossEncoder(pair, compute_dtype=compute_dtype, offline=offline).predict
+        predict = CrossEncoder(pair, compute_dtype=compute_dtype, token_budget="tuned", offline=offline).predict
     if compute_dtype != "float32":
-        encoder = SentenceEncoder.load(model, compute_dtype=compute_dtype, offline=offline)
+        encoder = SentenceEncoder.load(model, compute_dtype=compute_dtype, token_budget="tuned", offline=offline)
     times = measure(
         encoder, texts, predict=predict, sample=pairs or 1, seed=seed, show_progress_bar=sys.stderr.isatty()
     )

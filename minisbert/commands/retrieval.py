@@ -61,8 +61,12 @@ def retrieval(
     # The collection and the optional library come before any model, so that a mistake shows immediately.
     data = read_retrieval(folder, split)
     words = BM25(*data.texts_and_ids()) if bm25 else None
-    encoder = SentenceEncoder(model, compute_dtype=compute_dtype, offline=offline)
-    reranker: Any = None if rerank is None else CrossEncoder(rerank, compute_dtype=compute_dtype, offline=offline)
+    encoder = SentenceEncoder(model, compute_dtype=compute_dtype, token_budget="tuned", offline=offline)
+    reranker: Any = (
+        None
+        if rerank is None
+        else CrossEncoder(rerank, compute_dtype=compute_dtype, token_budget="tuned", offline=offline)
+    )
     if reranker is not None and reranker.num_labels != 1:
         raise InputError(
             f"{rerank} has {reranker.num_labels} labels. Expected 1, a score to sort by; use another model."

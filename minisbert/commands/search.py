@@ -75,7 +75,7 @@ def search(
     from minisbert import Index, SentenceEncoder
     from minisbert.search.fusion import Hybrid
 
-    encoder = SentenceEncoder.load(model, compute_dtype=compute_dtype, offline=offline)
+    encoder = SentenceEncoder.load(model, compute_dtype=compute_dtype, token_budget="tuned", offline=offline)
     if index is not None:
         found = Index.load(index, encoder, trust_graph=trust_graph)
     else:

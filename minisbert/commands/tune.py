@@ -25,7 +25,7 @@ def tune(
 ) -> int:
     """Measure which number of tokens per batch is fastest on this machine, and save it.
 
-    A model of this size is then loaded with that token budget, until it is measured again.
+    The commands then use that token budget for models of this size; in Python write `token_budget="tuned"`.
 
     Example: minisbert tune all-MiniLM-L6-v2 --budgets 512 1024 --rounds 1 --no-keep
 
@@ -34,7 +34,7 @@ def tune(
             column) instead of generated short ones.
         budgets: tokens per batch to try; by default 256 to 4096 on a CPU, 4096 to 131072 on an accelerator.
         rounds: measurements of each budget.
-        keep: write the best one to the cache folder, where loading finds it.
+        keep: write the best one to the cache folder.
     """
     from statistics import median
 
@@ -42,31 +42,32 @@ def tune(
     from minisbert.data.columns import read_sentences
     from minisbert.data.synthetic import make_sentences
     from minisbert.download.locate import locate
-    from minisbert.inference.token_budgets import budgets_file, cache_token_budget, machine_and_model
-    from minisbert.inference.tune import best_budget, budgets_to_try, token_rates
+    from minisbert.inference import token_budgets as tuning
     from minisbert.pretrained import load_pretrained
+    from minisbert.sentence_encoder import SentenceEncoder
 
     sentences = make_sentences(2000) if texts is None else read_sentences(texts).texts
     pretrained = load_pretrained(Path(locate(model, offline=offline)))
-    tried = budgets or budgets_to_try()
-    rates = token_rates(
-        pretrained,
+    encoders = {
+        budget: SentenceEncoder.from_model(pretrained, compute_dtype=compute_dtype, token_budget=budget)
+        for budget in budgets or tuning.budgets_to_try()
+    }
+    rates = tuning.token_rates(
+        encoders,
         sentences,
-        tried,
         rounds=rounds,
-        compute_dtype=compute_dtype,
-        said=lambda line: print(f"minisbert tune: {line}", file=sys.stderr, flush=True),
+        log=lambda line: print(f"minisbert tune: {line}", file=sys.stderr, flush=True),
     )
-    best = best_budget(rates)
+    best = tuning.best_budget(rates)
     rows = [["", "tokens per batch", "tokens per s", "min .. max"]]
     for budget, each in rates.items():
         middle = median(each)
         rows.append(
             ["*" if budget == best else "", str(budget), f"{middle:.0f}", f"{min(each):.0f} .. {max(each):.0f}"]
         )
-    measured_for = machine_and_model(pretrained.model_config, compute_dtype)
+    measured_for = tuning.machine_and_model(pretrained.model_config, compute_dtype)
     print(f"{measured_for}; medians of {rounds} rounds in turns", *columns(rows), sep="\n")
     if keep:
-        cache_token_budget(measured_for, best)
-        print(f"kept {best} in {budgets_file()}")
+        tuning.cache_token_budget(measured_for, best)
+        print(f"saved {best} in {tuning.budgets_file()}")
     return 0

@@ -26,6 +26,7 @@ from minisbert.arguments import (
 )
 from minisbert.cross_encoder.folder import ACTIVATION_CLASSES
 from minisbert.cross_encoder.heads import HEADS
+from minisbert.cross_encoder.model import define_cross_encoder
 from minisbert.cross_encoder.pretrained import (
     PretrainedCrossEncoder,
     load_cross_encoder,
@@ -35,8 +36,9 @@ from minisbert.cross_encoder.pretrained import (
 from minisbert.cross_encoder.scores import activation_of, scores_from_logits
 from minisbert.cross_encoder.tokens import CrossEncoderTokenizer, TokenizedPairs
 from minisbert.errors import InputError, MinisbertError, short_repr
-from minisbert.inference.batching import batches
-from minisbert.inference.compiled import COMPUTE_DTYPES, PairForward, default_shapes, progress_bar
+from minisbert.inference.batching import Batch, batches
+from minisbert.inference.compiled import COMPUTE_DTYPES, Forward, progress_bar, run_ahead
+from minisbert.inference.token_budgets import default_shapes
 from minisbert.pretrained import Pretrained, cast_matrices, load_pretrained
 from minisbert.text.tokenizer import CHUNK, TokenCount
 
@@ -72,7 +74,7 @@ class CrossEncoder:
         num_labels: int | None = None,
         max_length: int | None = None,
         compute_dtype: str = "float32",
-        token_budget: int | None = None,
+        token_budget: int | str | None = None,
         revision: str | None = None,
         cache: str | Path | None = None,
         offline: bool | None = None,
@@ -94,8 +96,13 @@ class CrossEncoder:
         self._max_seq_length = min(limit or model.max_positions, model.max_positions)
         if max_length is not None:
             self.max_seq_length = max_length
-        self.forward = PairForward(
-            model.model_config, cast_matrices(model.params, COMPUTE_DTYPES[compute_dtype]), compute_dtype
+        dtype = COMPUTE_DTYPES[compute_dtype]
+        definition, _ = define_cross_encoder(model.model_config, dtype)
+        self.forward = Forward(
+            definition,
+            cast_matrices(model.params, dtype),
+            compute_dtype,
+            {"logits": lambda model, *batch: model(*batch)},
         )
 
     @staticmethod
@@ -190,9 +197,9 @@ class CrossEncoder:
             batch_size=batch_size,
         )
         with progress_bar(len(rows), show_progress_bar, "pairs", "predict") as bar:
-            for which, computed_BC in self.forward.run(stream, first_lengths):
-                logits_BC[which] = computed_BC
-                bar.update(len(which))
+            for batch, computed_BC in run_ahead(stream, lambda batch: self._start(batch, first_lengths)):
+                logits_BC[batch.rows] = np.asarray(computed_BC)[: len(batch.rows)]
+                bar.update(len(batch.rows))
         if not np.isfinite(logits_BC).all():
             raise MinisbertError("a logit is not finite: the weights overflow. Use another model.")
         if cut[0] and on_truncate == "warn":
@@ -279,6 +286,12 @@ class CrossEncoder:
             cut[0] += tokens.truncated
             first_lengths += tokens.first_lengths
             yield from tokens.ids
+
+    def _start(self, batch: Batch, first_lengths: Sequence[int]) -> Any:
+        """Start computing the logits of a batch; `first_lengths` are the tokens of segment 0 of every pair so far."""
+        first_lengths_B = np.zeros(len(batch.token_ids_BL), np.int32)
+        first_lengths_B[: len(batch.rows)] = [first_lengths[row] for row in batch.rows]
+        return self.forward("logits", batch.token_ids_BL, batch.lengths_B, first_lengths_B)
 
     # --- settings --------------------------------------------------------------------------------------------------
 

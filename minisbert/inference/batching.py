@@ -1,33 +1,37 @@
-"""Sentences of many lengths -> a few rectangular shapes, as a stream.
+"""Batching: texts of many lengths -> padded rectangles of a few fixed shapes, as a stream.
 
-XLA compiles one program per shape, so shapes are few: a sentence goes into the smallest of a fixed table of lengths
-that holds it, which follows from its own length alone. Each length has a queue; a queue that holds a full batch is
-sent off, so nothing waits for the whole corpus and memory stays flat. What is left at the end goes out as few batches,
-filled up with shorter sentences and empty rows, or row by row if it is little: whichever costs least.
+XLA compiles one program per shape, so shapes must be few. A text is padded to the smallest length of a fixed table that
+holds it, which depends on that text alone. Each length has a queue; a queue that holds a full batch is sent off, so that
+memory stays flat however many texts there are. The texts left over at the end go out in whichever way costs least: as a
+few batches, filled up with shorter texts and padding rows, or row by row.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
 
+Queue = list[tuple[int, Sequence[int]]]  # (which text, its token ids)
+
 
 @dataclass(frozen=True)
 class ShapeTable:
-    """Which rectangles there are: 16 of them up to 512 tokens, however long the sentences.
+    """The allowed batch shapes: 16 of them up to 512 tokens, however long the texts are.
 
     Measured for all-MiniLM-L6-v2 on two cores: any batch of 500 to 2,000 tokens runs at the same rate, and from 192
-    tokens on one row alone does too, so that a short queue of long texts never waits or wastes. The lengths are dense
-    where sentences are (mean 13.6 tokens: 85 % of the table's tokens are real; with 16, 32, 64, ... it would be 68 %).
+    tokens on a single row does too, so that a few long texts neither wait nor waste. The lengths are dense where sentences
+    are (mean 13.6 tokens: 85 % of the table's tokens are real; with 16, 32, 64, ... it would be 68 %).
 
     Args:
-        token_budget: tokens of a full batch, padding counted.
-        lengths: padded lengths, rising; beyond the last they double.
+        token_budget: tokens per full batch, padding included.
+        lengths: padded lengths, ascending; beyond the last they double.
         alone_from: from this length on a full batch is one row.
-        single_lengths: where a sentence that is left over can go as one row.
-        devices: how many compute a rectangle together: each has as many rows as one device alone would.
-        start_tokens: starting a rectangle costs as much as computing so many tokens more. Measured: a row alone takes a
+        single_lengths: padded lengths of a text that goes as one row, below `alone_from`.
+        devices: how many devices share a batch: each computes as many rows as one device alone would.
+        start_tokens: starting a batch costs as much as computing this many tokens. Measured: a row alone takes a
             twentieth (16 tokens) to a ninth (64) of the time of a full batch on two cores; an accelerator's is a guess.
     """
 
@@ -39,13 +43,22 @@ class ShapeTable:
     start_tokens: int = 40
 
     def length(self, tokens: int, max_positions: int) -> int:
-        """The padded length of a sentence, at most `capacity`.
+        """The padded length of a text, at most `max_positions`.
 
         Example:
             >>> [ShapeTable().length(tokens, 600) for tokens in (1, 12, 13, 500, 513)]
             [12, 12, 16, 512, 600]
         """
-        return _next(self.lengths, tokens, max_positions)
+        return _smallest(self.lengths, tokens, max_positions)
+
+    def single(self, tokens: int, max_positions: int) -> int:
+        """The padded length of a text that goes as one row."""
+        return _smallest(self._singles, tokens, max_positions)
+
+    @cached_property
+    def _singles(self) -> tuple[int, ...]:
+        longer = (length for length in self.lengths if length >= self.alone_from)
+        return tuple(sorted({*self.single_lengths, *longer})) or self.lengths
 
     def rows(self, length: int) -> int:
         """Rows of a full batch of this length.
@@ -56,13 +69,8 @@ class ShapeTable:
         """
         return self.devices * (1 if length >= self.alone_from else max(1, self.token_budget // length))
 
-    def single(self, tokens: int, max_positions: int) -> int:
-        """The padded length of a sentence that goes as one row."""
-        longer = tuple(length for length in self.lengths if length >= self.alone_from)
-        return _next(tuple(sorted({*self.single_lengths, *longer})) or self.lengths, tokens, max_positions)
-
     def cost(self, rows: int, length: int) -> int:
-        """What a rectangle costs, in tokens of one device.
+        """The cost of a batch, in tokens of one device.
 
         Example:
             >>> ShapeTable().cost(1, 16), ShapeTable().cost(64, 16)
@@ -71,25 +79,24 @@ class ShapeTable:
         return rows // self.devices * length + self.start_tokens
 
     def all(self, max_positions: int) -> list[tuple[int, int]]:
-        """Every (rows, length) up to `capacity` tokens.
+        """Every (rows, length) up to `max_positions` tokens.
 
         Example:
             >>> len(ShapeTable().all(512))
             16
         """
-        full = {
-            (self.rows(self.length(length, max_positions)), self.length(length, max_positions))
-            for length in self.lengths
-        }
-        singles = {(self.devices, self.single(length, max_positions)) for length in self.lengths}
-        return sorted(full | singles)
+        shapes = set()
+        for tokens in self.lengths:
+            length = self.length(tokens, max_positions)
+            shapes |= {(self.rows(length), length), (self.devices, self.single(tokens, max_positions))}
+        return sorted(shapes)
 
 
-# An accelerator wants thousands of tokens at once; padding rows cost it little, another call much.
+# An accelerator wants thousands of tokens per batch; padding rows cost it little, another call much.
 ACCELERATOR = ShapeTable(token_budget=32_768, alone_from=1 << 30, single_lengths=(16, 64, 512), start_tokens=4096)
 
 
-def _next(lengths: Sequence[int], tokens: int, max_positions: int) -> int:
+def _smallest(lengths: Sequence[int], tokens: int, max_positions: int) -> int:
     for length in lengths:
         if tokens <= length:
             return min(length, max_positions)
@@ -100,85 +107,88 @@ def _next(lengths: Sequence[int], tokens: int, max_positions: int) -> int:
 
 
 class Batch(NamedTuple):
-    """One rectangle of tokens. Rows of it beyond `len(rows)` are filling and have length 0."""
+    """One rectangle of tokens. Its rows beyond `len(rows)` are padding and have length 0."""
 
-    rows: list[int]  # which sentences
+    rows: list[int]  # which texts
     token_ids_BL: np.ndarray  # int32
     lengths_B: np.ndarray  # int32
 
 
 def batches(
-    tokenized: Iterable[Sequence[int]],
+    token_ids: Iterable[Sequence[int]],
     shapes: ShapeTable,
     *,
     padding_id: int,
     max_positions: int,
     batch_size: int | None = None,
+    numbers: Iterable[int] | None = None,
 ) -> Iterator[Batch]:
-    """Rectangles that together hold every sentence once, sent off as they fill.
+    """Batches that together hold every text once, each sent off as soon as it is full.
 
     Args:
-        tokenized: token ids, one sentence after the other.
-        shapes: the rectangles there are.
-        padding_id: what fills the rows.
-        capacity: the longest row the model takes.
-        batch_size: rows of a full rectangle, instead of the table's; each device has equally many.
+        token_ids: the token ids of each text.
+        shapes: the allowed shapes.
+        padding_id: fills the rows.
+        max_positions: the longest row that the model takes.
+        batch_size: rows of a full batch instead of the table's, rounded up to a multiple of the devices.
+        numbers: what `Batch.rows` calls the texts, by default 0, 1, 2, ...
     """
     if batch_size is not None:
         batch_size = -(-batch_size // shapes.devices) * shapes.devices
-    queues: dict[int, list[tuple[int, Sequence[int]]]] = {}
-    for row, ids in enumerate(tokenized):
+    queues: dict[int, Queue] = {}
+    for number, ids in zip(count() if numbers is None else numbers, token_ids, strict=False):
         length = shapes.length(len(ids), max_positions)
         queue = queues.setdefault(length, [])
-        queue.append((row, ids))
+        queue.append((number, ids))
         if len(queue) == (batch_size or shapes.rows(length)):
             yield rectangle(queue, len(queue), length, padding_id)
             queue.clear()
-    left = sorted(((length, queue) for length, queue in queues.items() if queue), reverse=True)
+    left = [(length, queues[length]) for length in sorted(queues, reverse=True) if queues[length]]
     yield from _last(left, shapes, padding_id, max_positions, batch_size)
 
 
 def _last(
-    left: list[tuple[int, list[tuple[int, Sequence[int]]]]],
-    shapes: ShapeTable,
-    padding_id: int,
-    max_positions: int,
-    batch_size: int | None,
+    left: list[tuple[int, Queue]], shapes: ShapeTable, padding_id: int, max_positions: int, batch_size: int | None
 ) -> Iterator[Batch]:
-    """What is left over, the longest first, as rectangles and single rows: the division that costs least.
+    """The texts left over, longest first, as full batches and single rows: the division that costs least.
 
-    A queue goes whole, so that where its sentences go does not depend on their order.
+    A queue is never split, so that where its texts go does not depend on their order.
     """
     n = len(left)
-    # least[i]: of the queues from i on. Queue i goes row by row, or fills a rectangle together with those up to end[i].
+    # least[i]: the cost of the queues from i on. Queue i goes row by row, or fills a batch with those up to end[i].
     least, end = [0] * (n + 1), [0] * n
     for i in reversed(range(n)):
         length, queue = left[i]
         full = batch_size or shapes.rows(length)
-        singles = (shapes.single(len(ids), max_positions) for _, ids in queue)
-        least[i] = least[i + 1] + sum(shapes.cost(shapes.devices, single) for single in singles)
-        rows = 0
+        least[i] = least[i + 1]
+        for _, ids in queue:
+            least[i] += shapes.cost(shapes.devices, shapes.single(len(ids), max_positions))
+        rows, whole = 0, shapes.cost(full, length)
         for j in range(i, n):
             rows += len(left[j][1])
-            if rows <= full and shapes.cost(full, length) + least[j + 1] < least[i]:
-                least[i], end[i] = shapes.cost(full, length) + least[j + 1], j + 1
+            if rows <= full and whole + least[j + 1] < least[i]:
+                least[i], end[i] = whole + least[j + 1], j + 1
     i = 0
     while i < n:
         length, queue = left[i]
         if end[i]:
-            texts = [text for _, queue in left[i : end[i]] for text in queue]
-            yield rectangle(texts, batch_size or shapes.rows(length), length, padding_id)
+            together: Queue = []
+            for _, shorter in left[i : end[i]]:
+                together += shorter
+            yield rectangle(together, batch_size or shapes.rows(length), length, padding_id)
         else:
-            for row, ids in queue:
-                yield rectangle([(row, ids)], shapes.devices, shapes.single(len(ids), max_positions), padding_id)
+            for number, ids in queue:
+                yield rectangle([(number, ids)], shapes.devices, shapes.single(len(ids), max_positions), padding_id)
         i = end[i] or i + 1
 
 
 def rectangle(queue: Sequence[tuple[int, Sequence[int]]], B: int, L: int, padding_id: int) -> Batch:
-    """Some sentences as one batch of B rows of L tokens."""
+    """Numbered texts as one batch of B rows of L tokens."""
     token_ids_BL = np.full((B, L), padding_id, np.int32)
     lengths_B = np.zeros(B, np.int32)
-    for b, (_, ids) in enumerate(queue):
+    rows = []
+    for b, (number, ids) in enumerate(queue):
+        rows.append(number)
         token_ids_BL[b, : len(ids)] = ids
         lengths_B[b] = len(ids)
-    return Batch([row for row, _ in queue], token_ids_BL, lengths_B)
+    return Batch(rows, token_ids_BL, lengths_B)

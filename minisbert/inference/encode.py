@@ -1,123 +1,88 @@
-"""`SentenceEncoder.encode`, step by step: texts -> token batches -> results as they come -> arrays in the texts' order.
+"""Texts -> sentence embeddings, batch by batch: what `SentenceEncoder.encode` does between its arguments and its result.
 
-    embed                  all of it
-    stream                 tokenizes, batches and computes, a little ahead of the reader
-    sentence_embeddings    one array
-    token_embeddings       an array a text, or a dict a text with everything
+    texts -> token ids -> batches of similar lengths -> compiled forward pass -> one `Result` per batch
 
-What the options mean is said in sentence_encoder.py.
+Texts are tokenized a chunk at a time and a few batches are computed ahead (`compiled.run_ahead`), so that memory does not
+grow with the number of texts. Batches come out of order; `Result.rows` says which texts they hold.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from minisbert.inference.batching import Batch, ShapeTable, batches
-from minisbert.inference.compiled import Forward, Result, progress_bar
-from minisbert.quantization import quantize_embeddings
-from minisbert.text.packing import PackedBatch, packed_batches
-from minisbert.text.tokenizer import CHUNK, Tokenizer
+from minisbert.errors import MinisbertError
+from minisbert.inference.batching import Batch, batches, rectangle
+from minisbert.inference.compiled import run_ahead
+from minisbert.text.packing import PackedBatch, PackedTexts, empty_batch, packed_batches, packed_shapes
+from minisbert.text.tokenizer import CHUNK
 
 logger = logging.getLogger("minisbert")
 
-
-def embed(
-    model: Any,
-    texts: Sequence[str],
-    *,
-    prompt: str,
-    dimension: int,
-    batch_size: int | None,
-    show_progress_bar: bool | None,
-    output_value: str | None,
-    precision: str,
-    normalize_embeddings: bool,
-    on_truncate: str,
-    out: np.ndarray | None,
-) -> Any:
-    """What `encode` returns for these texts.
-
-    Args:
-        model: a SentenceEncoder without routes.
-        prompt: put before each text.
-        dimension: of each embedding so many numbers are kept.
-
-    The others are as `SentenceEncoder.encode` has them.
-    """
-    if on_truncate == "error":
-        model.tokenizer.refuse_long(texts, max_length=model.max_seq_length, prompt=prompt)
-    with_tokens = output_value != "sentence_embedding"
-    with progress_bar(len(texts), show_progress_bar) as bar:
-        results = stream(
-            texts,
-            model.tokenizer,
-            model.forward,
-            prompt=prompt,
-            max_length=model.max_seq_length,
-            shapes=model.shapes,
-            max_positions=model.pretrained.max_positions,
-            padding_id=model.padding_id,
-            batch_size=batch_size,
-            packing=model.packing,
-            with_tokens=with_tokens,
-            warn=on_truncate == "warn",
-        )
-        options: dict[str, Any] = {"normalize": normalize_embeddings, "bar": bar}
-        if with_tokens:
-            return token_embeddings(results, len(texts), dimension, **options, whole=output_value is None)
-        embeddings = sentence_embeddings(results, len(texts), dimension, **options, out=out)
-    return embeddings if precision == "float32" else quantize_embeddings(embeddings, precision)
+# Output name -> function of the model and the arrays of a batch. What a caller does not ask for is not computed.
+OUTPUTS = {
+    "sentence embeddings": lambda model, *batch: model(*batch).sentence_BD,
+    "token embeddings": lambda model, *batch: model(*batch),
+    "packed sentence embeddings": lambda model, *rows: model.packed(PackedTexts(*rows)),
+}
 
 
-def stream(
-    texts: Sequence[str],
-    tokenizer: Tokenizer,
-    forward: Forward,
-    *,
-    prompt: str,
-    max_length: int,
-    shapes: ShapeTable,
-    max_positions: int,
-    padding_id: int,
-    batch_size: int | None,
-    packing: bool,
-    with_tokens: bool,
-    warn: bool,
+class Result(NamedTuple):
+    """The embeddings of one batch, without its padding rows."""
+
+    rows: list[int]  # which texts
+    sentence_BD: np.ndarray
+    tokens: list[tuple[np.ndarray, np.ndarray]]  # (token ids, token embeddings) per text, where asked for
+
+
+def results(
+    encoder: Any, texts: Sequence[str], prompt: str, batch_size: int | None, with_tokens: bool, warn: bool
 ) -> Iterator[Result]:
-    """The results of all texts, a batch at a time; warns once at the end about texts that were cut.
+    """The embeddings of all texts, batch by batch.
 
     Args:
+        encoder: a SentenceEncoder without routes.
         prompt: put before each text.
-        max_length: tokens kept of a text.
-        shapes, capacity, padding_id, batch_size: see `batches`.
-        packing: full batches have several texts a row (text/packing.py).
-        with_tokens: token embeddings too; these texts are not packed.
-        warn: say it where texts were cut.
-    """
-    truncated = 0
+        batch_size: texts per batch, or None for as many as fit the encoder's token budget.
+        with_tokens: token embeddings too; then texts are not packed.
+        warn: log at the end how many texts were truncated.
 
-    def tokenized() -> Iterator[list[int]]:
+    Raises:
+        MinisbertError: an embedding is not finite; it would spoil everything that it is compared with.
+    """
+    tokenizer, max_length, truncated = encoder.tokenizer, encoder.max_seq_length, 0
+    prompt_length = tokenizer.prompt_length(prompt, max_length=max_length) if prompt else 0
+
+    def token_ids() -> Iterator[list[int]]:
         nonlocal truncated
         for start in range(0, len(texts), CHUNK):
             tokens = tokenizer.tokenize(texts[start : start + CHUNK], max_length=max_length, prompt=prompt)
             truncated += tokens.truncated
             yield from tokens.ids
 
-    prompt_length = tokenizer.prompt_length(prompt, max_length=max_length) if prompt else 0
+    def start(batch: Batch | PackedBatch) -> Any:
+        return _start(encoder, batch, prompt_length, with_tokens)
 
-    def batched() -> Iterator[Batch | PackedBatch]:
-        ids: Iterable[Sequence[int]] = tokenized()
-        places: list[int] | None = None
-        if packing and not with_tokens and batch_size is None:
-            budget = {"tokens": shapes.token_budget, "devices": shapes.devices}
-            left = yield from packed_batches(ids, padding_id=padding_id, prompt_length=prompt_length, **budget)
-            places, ids = [place for place, _ in left], [ids for _, ids in left]
-        for batch in batches(ids, shapes, padding_id=padding_id, max_positions=max_positions, batch_size=batch_size):
-            yield batch if places is None else batch._replace(rows=[places[row] for row in batch.rows])
-
-    yield from forward.run(batched(), prompt_length, with_tokens=with_tokens)
+    options = {"padding_id": encoder.padding_id, "max_positions": encoder.pretrained.max_positions}
+    if encoder.packing and not with_tokens and batch_size is None:
+        stream = _packed(encoder, token_ids(), prompt_length, options)
+    else:
+        stream = batches(token_ids(), encoder.shapes, batch_size=batch_size, **options)
+    for batch, computed in run_ahead(stream, start):
+        count, tokens = len(batch.rows), []
+        if isinstance(batch, PackedBatch):
+            sentence_PTD = np.asarray(computed)
+            sentence_BD = sentence_PTD.reshape(-1, sentence_PTD.shape[-1])[batch.where]
+        elif with_tokens:
+            token_BLD, sentence_BD = np.asarray(computed.token_BLD), np.asarray(computed.sentence_BD)[:count]
+            for row, length in enumerate(batch.lengths_B[:count]):
+                tokens.append((batch.token_ids_BL[row, :length], token_BLD[row, :length]))
+        else:
+            sentence_BD = np.asarray(computed)[:count]
+        if not (np.isfinite(sentence_BD).all() and all(np.isfinite(token_LD).all() for _, token_LD in tokens)):
+            raise MinisbertError("an embedding is not finite: the weights overflow. Use another model.")
+        yield Result(batch.rows, sentence_BD, tokens)
     if truncated and warn:
         logger.warning(
             f"{truncated} of {len(texts)} sentences are longer than max_seq_length {max_length} and were cut; "
@@ -125,44 +90,35 @@ def stream(
         )
 
 
-def sentence_embeddings(
-    results: Iterable[Result], count: int, dimension: int, *, normalize: bool, bar: Any, out: np.ndarray | None = None
-) -> np.ndarray:
-    """float32 [count, dimension].
-
-    Args:
-        dimension: of each embedding so many numbers are kept.
-        normalize: scale each to length 1 after that.
-        bar: told how many are done.
-        out: such an array, to be filled.
-    """
-    embeddings = np.empty((count, dimension), np.float32) if out is None else out
-    for rows, sentence_BD, _ in results:
-        embeddings[rows] = _finish(sentence_BD, dimension, normalize)
-        bar.update(len(rows))
-    return embeddings
+def warm_up(encoder: Any, tokens: int) -> None:
+    """Compile every shape, packed rows included, that texts of up to `tokens` tokens can need."""
+    shapes, max_positions = encoder.shapes, encoder.pretrained.max_positions
+    longest = max(shapes.length(tokens, max_positions), shapes.single(tokens, max_positions))
+    for rows, length in shapes.all(max_positions):
+        if length <= longest:
+            _start(encoder, rectangle([], rows, length, encoder.padding_id))
+    for rows, length in packed_shapes(shapes.token_budget, shapes.devices, tokens) if encoder.packing else ():
+        _start(encoder, empty_batch(rows, length, encoder.padding_id))
 
 
-def token_embeddings(
-    results: Iterable[Result], count: int, dimension: int, *, normalize: bool, bar: Any, whole: bool
-) -> list[Any]:
-    """For each sentence float32 [tokens, width]; or with `whole` a dict of that, the tokens and the sentence embedding.
-
-    Arguments as for `sentence_embeddings`.
-    """
-    items: list[Any] = [None] * count
-    for rows, sentence_BD, tokens in results:
-        finished_BD = _finish(sentence_BD, dimension, normalize)
-        for row, (ids, token_LD), sentence_D in zip(rows, tokens, finished_BD, strict=True):
-            everything = {"input_ids": ids, "token_embeddings": token_LD, "sentence_embedding": sentence_D}
-            items[row] = everything if whole else token_LD
-        bar.update(len(rows))
-    return items
+def _start(encoder: Any, batch: Batch | PackedBatch, prompt_length: int = 0, with_tokens: bool = False) -> Any:
+    """Start computing a batch; returns without waiting."""
+    if isinstance(batch, PackedBatch):
+        return encoder.forward("packed sentence embeddings", *batch.texts)
+    output = "token embeddings" if with_tokens else "sentence embeddings"
+    return encoder.forward(output, batch.token_ids_BL, batch.lengths_B, np.int32(prompt_length))
 
 
-def _finish(sentence_BD: np.ndarray, dimension: int, normalize: bool) -> np.ndarray:
-    sentence_BD = sentence_BD[:, :dimension]
-    if normalize:
-        norm_B1 = np.linalg.norm(sentence_BD, axis=1, keepdims=True)
-        sentence_BD = sentence_BD / np.maximum(norm_B1, 1e-12)
-    return sentence_BD
+def _packed(
+    encoder: Any, token_ids: Iterator[list[int]], prompt_length: int, options: dict[str, int]
+) -> Iterator[Batch | PackedBatch]:
+    """Batches of packed rows; texts that do not fill one at the end go as rectangles."""
+    left = yield from packed_batches(
+        token_ids,
+        tokens=encoder.shapes.token_budget,
+        padding_id=encoder.padding_id,
+        prompt_length=prompt_length,
+        devices=encoder.shapes.devices,
+    )
+    places = [place for place, _ in left]
+    yield from batches([ids for _, ids in left], encoder.shapes, numbers=places, **options)

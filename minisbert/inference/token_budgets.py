@@ -1,33 +1,68 @@
-"""How many tokens are best computed at once on this machine: what `minisbert tune` measured, kept in the user's cache folder.
+"""How many tokens to compute per batch: the default for this kind of device, or what `minisbert tune` measured here.
 
-    token_budgets.json      {"cpu, cpu, 1 device, bert 6 x 384, float32": 1024, ...}
+    token_budgets.json      {"cpu, cpu, 1 device, bert 6 x 384, float32": 1024, ...}    in the user's cache folder
 
-A budget decides the speed and the last bits of an embedding (1e-6), nothing else.
+A budget decides the speed and the last bits of an embedding (1e-6), nothing else. The measured one is used by the command
+line, and in Python with `token_budget="tuned"`.
 """
 
 import json
 import logging
 import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import jax
 
+from minisbert.arguments import check_positive
 from minisbert.atomic_write import not_written, whole_file
 from minisbert.checkpoint.settings import read_json
 from minisbert.download.locate import cache_folder
-from minisbert.errors import ModelFolderError
+from minisbert.errors import InputError, ModelFolderError, short_repr
+from minisbert.inference.batching import ACCELERATOR, ShapeTable
 
 logger = logging.getLogger("minisbert")
 
+# Budgets that `minisbert tune` tries by default.
+ON_CPU = (256, 512, 1024, 2048, 4096)
+ON_ACCELERATOR = (4096, 8192, 16_384, 32_768, 65_536, 131_072)
+# A smaller budget needs less memory, so it wins where it reaches this share of the best rate.
+AS_FAST = 0.98
+
+
+def default_shapes(token_budget: int | str | None, model_config: Any, compute_dtype: str) -> ShapeTable:
+    """The batch shapes that suit JAX's devices here and this model.
+
+    Args:
+        token_budget: tokens per batch and device; None is the default of the kind of device, "tuned" what `minisbert
+            tune` measured for such a model (the default where it has not).
+
+    Raises:
+        InputError: not a number of tokens.
+    """
+    shapes = ShapeTable() if jax.default_backend() == "cpu" else ACCELERATOR
+    if isinstance(token_budget, str):
+        if token_budget != "tuned":
+            raise InputError(
+                f"token_budget is {short_repr(token_budget)}. Expected a whole number of at least 1, or 'tuned'."
+            )
+        token_budget = cached_token_budget(machine_and_model(model_config, compute_dtype))
+    if token_budget is not None:
+        shapes = replace(shapes, token_budget=check_positive("token_budget", token_budget))
+    return replace(shapes, devices=len(jax.local_devices()))
+
 
 def budgets_file() -> Path:
-    """Where they are kept."""
+    """The file with the measured budgets."""
     return cache_folder() / "token_budgets.json"
 
 
 def machine_and_model(model_config: Any, compute_dtype: str) -> str:
-    """What a budget was measured for: the devices here, the size of the model, the numbers it computes with."""
+    """What a budget was measured for: the devices, the size of the model, and the dtype it computes in."""
     devices, config = jax.local_devices(), model_config.encoder
     here = f"{jax.default_backend()}, {devices[0].device_kind}, {len(devices)} device{'s' * (len(devices) > 1)}"
     size = f"{model_config.model_type} {getattr(config, 'num_hidden_layers', 0)} x {config.hidden_size}"
@@ -35,15 +70,15 @@ def machine_and_model(model_config: Any, compute_dtype: str) -> str:
 
 
 def cached_token_budget(measured_for: str) -> int | None:
-    """The budget that was kept for this (see `machine_and_model`), or None."""
-    return _kept().get(measured_for)
+    """The saved budget for this (see `machine_and_model`), or None."""
+    return _cached().get(measured_for)
 
 
 def cache_token_budget(measured_for: str, budget: int) -> None:
-    """Keep it, beside those of other models.
+    """Save a budget next to those of other models.
 
     Raises:
-        WriteError: it cannot be written; what was kept before stands.
+        WriteError: the file cannot be written; it is left as it was.
     """
     file = budgets_file()
     try:
@@ -51,18 +86,68 @@ def cache_token_budget(measured_for: str, budget: int) -> None:
     except OSError as error:
         raise not_written(file.parent, error) from None
     with whole_file(file) as temporary:
-        temporary.write_text(json.dumps(_kept() | {measured_for: budget}, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(_cached() | {measured_for: budget}, indent=1) + "\n", encoding="utf-8")
 
 
-def _kept() -> dict[str, int]:
+def _cached() -> dict[str, int]:
     file = budgets_file()
     if not os.path.exists(file):  # not Path.exists, which raises where a folder above may not be read
         return {}
     try:
         found = read_json(file)
-        budgets = {kind: budget for kind, budget in found.items() if type(budget) is int and budget > 0}
+        return {kind: budget for kind, budget in found.items() if type(budget) is int and budget > 0}
     except (ModelFolderError, AttributeError):
-        # A file of ours that only speed hangs on: no reason not to embed.
-        logger.warning(f"{file}: not what `minisbert tune` writes, so the usual budgets are taken. Remove it.")
+        # Only speed depends on this file: not a reason to fail.
+        logger.warning(f"{file}: not a file that `minisbert tune` wrote, so the default is used. Remove the file.")
         return {}
-    return budgets
+
+
+def budgets_to_try() -> tuple[int, ...]:
+    """The budgets worth measuring on the kind of device that JAX finds here."""
+    return ON_CPU if jax.default_backend() == "cpu" else ON_ACCELERATOR
+
+
+def token_rates(
+    encoders: Mapping[int, Any],
+    texts: Sequence[str],
+    *,
+    rounds: int = 3,
+    log: Callable[[str], None] = lambda line: None,
+) -> dict[int, list[float]]:
+    """Tokens per second of each encoder, round by round; all shapes are compiled before the clock starts.
+
+    Args:
+        encoders: token budget -> SentenceEncoder with that budget.
+        texts: several thousand tokens of text, of the lengths that will be embedded.
+        rounds: how often each encoder has its turn.
+        log: called with a line on what is being done.
+
+    Raises:
+        InputError: no texts, no encoders, or not a number of rounds.
+    """
+    check_positive("rounds", rounds)
+    if not texts or not encoders:
+        raise InputError(f"there are {len(texts)} texts and {len(encoders)} budgets. Expected at least one of each.")
+    tokens = sum(count.kept for count in next(iter(encoders.values())).token_counts(texts))
+    for budget, encoder in encoders.items():
+        log(f"compiling for {budget} tokens per batch")
+        encoder.encode(texts, on_truncate="ignore")
+    rates: dict[int, list[float]] = {budget: [] for budget in encoders}
+    for number in range(rounds):
+        log(f"round {number + 1} of {rounds}")
+        for budget, encoder in encoders.items():
+            started = time.perf_counter()
+            encoder.encode(texts, on_truncate="ignore")
+            rates[budget].append(tokens / (time.perf_counter() - started))
+    return rates
+
+
+def best_budget(rates: Mapping[int, Sequence[float]]) -> int:
+    """The smallest budget that is as fast as the fastest, up to noise.
+
+    Example:
+        >>> best_budget({512: [90, 91, 95], 1024: [99, 120, 101], 2048: [100, 102, 101]})
+        1024
+    """
+    medians = {budget: median(each) for budget, each in rates.items()}
+    return min(budget for budget, rate in medians.items() if rate >= AS_FAST * max(medians.values()))

@@ -78,7 +78,7 @@ def test_segments_count_in_bert_and_not_in_mpnet():
         encoder = model(family)
         row = [(0, encoder.tokenize([("a dog", "a cat")]).ids[0])]
         batch = rectangle(row, 1, 16, encoder.padding_id)
-        logits = [np.asarray(encoder.forward.start(batch, [first])) for first in (2, 4)]
+        logits = [np.asarray(encoder._start(batch, [first])) for first in (2, 4)]
         assert (np.abs(logits[0] - logits[1]).max() > 1e-3) == counts
 
 

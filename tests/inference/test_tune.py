@@ -8,9 +8,14 @@ import pytest
 
 from minisbert import CrossEncoder, InputError, SentenceEncoder
 from minisbert.commands.tune import tune
-from minisbert.inference.token_budgets import budgets_file, cache_token_budget, cached_token_budget, machine_and_model
-from minisbert.inference.tune import best_budget, token_rates
-from minisbert.pretrained import load_pretrained
+from minisbert.inference.token_budgets import (
+    best_budget,
+    budgets_file,
+    cache_token_budget,
+    cached_token_budget,
+    machine_and_model,
+    token_rates,
+)
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 USUAL = 1024
@@ -21,8 +26,8 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("MINISBERT_CACHE", str(tmp_path / "cache"))
 
 
-def budget_of(name: str, **options) -> int:
-    return SentenceEncoder.load(WEIGHTS / name, **options).shapes.token_budget
+def budget_of(name: str, token_budget="tuned", **options) -> int:
+    return SentenceEncoder.load(WEIGHTS / name, token_budget=token_budget, **options).shapes.token_budget
 
 
 def test_the_command_keeps_what_loading_takes(capsys, tmp_path):
@@ -32,11 +37,11 @@ def test_the_command_keeps_what_loading_takes(capsys, tmp_path):
     assert tune(str(WEIGHTS / "tiny-bert"), texts=str(texts), budgets=(48, 96), rounds=2, offline=True) == 0
     printed = capsys.readouterr()
     kept = json.loads(budgets_file().read_text())
-    assert list(kept.values()) in ([48], [96]) and f"kept {next(iter(kept.values()))}" in printed.out
+    assert list(kept.values()) in ([48], [96]) and f"saved {next(iter(kept.values()))}" in printed.out
     assert "round 2 of 2" in printed.err
     assert budget_of("tiny-bert") in (48, 96)
-    # Set by hand wins; another size of model and other numbers have their own.
-    assert budget_of("tiny-bert", token_budget=64) == 64
+    # Only "tuned" asks for it; another size of model and other numbers have their own.
+    assert budget_of("tiny-bert", token_budget=64) == 64 and budget_of("tiny-bert", token_budget=None) == USUAL
     assert budget_of("tiny-bert", compute_dtype="bfloat16") == budget_of("tiny-albert") == USUAL
 
 
@@ -57,16 +62,16 @@ def test_a_spoiled_file_costs_only_speed(content, caplog):
     cache_token_budget("a", 1)
     budgets_file().write_text(content, errors="surrogateescape")
     assert budget_of("tiny-bert") == USUAL
-    assert content.startswith('{"x"') or "Remove it" in caplog.text
+    assert content.startswith('{"x"') or "Remove the file" in caplog.text
     cache_token_budget("a", 5)
     assert cached_token_budget("a") == 5
 
 
 def test_a_cross_encoder_takes_it_too():
-    encoder = SentenceEncoder.load(WEIGHTS / "tiny-bert")
-    assert CrossEncoder.from_encoder(encoder).shapes.token_budget == USUAL
-    cache_token_budget(machine_and_model(encoder.model_config, "float32"), 77)
-    assert CrossEncoder.from_encoder(encoder).shapes.token_budget == 77
+    model = CrossEncoder.from_encoder(WEIGHTS / "tiny-bert").pretrained
+    assert CrossEncoder(model, token_budget="tuned").shapes.token_budget == USUAL
+    cache_token_budget(machine_and_model(model.model_config, "float32"), 77)
+    assert CrossEncoder(model, token_budget="tuned").shapes.token_budget == 77
 
 
 def test_the_budget_changes_nothing_but_the_speed():
@@ -76,16 +81,20 @@ def test_the_budget_changes_nothing_but_the_speed():
 
 
 def test_rates_and_the_choice():
-    pretrained = load_pretrained(WEIGHTS / "tiny-bert")
-    rates = token_rates(pretrained, ["a b c", "d"], (32, 64), rounds=3)
+    encoders = {budget: SentenceEncoder.load(WEIGHTS / "tiny-bert", token_budget=budget) for budget in (32, 64)}
+    rates = token_rates(encoders, ["a b c", "d"], rounds=3)
     assert set(rates) == {32, 64} and all(len(each) == 3 and min(each) > 0 for each in rates.values())
     assert best_budget({1: [100.0], 2: [101.0], 3: [90.0]}) == 1
     assert best_budget({1: [97.0], 2: [100.0]}) == 2
 
 
-@pytest.mark.parametrize("options", [{"rounds": 0}, {"budgets": (0,)}])
-def test_numbers_that_are_none_are_refused(options):
-    with pytest.raises(InputError):
-        token_rates(load_pretrained(WEIGHTS / "tiny-bert"), ["a"], **{"budgets": (32,), **options})
-    with pytest.raises(InputError, match="sentences"):
-        token_rates(load_pretrained(WEIGHTS / "tiny-bert"), [], (32,))
+def test_wrong_numbers_are_refused():
+    encoders = {32: SentenceEncoder.load(WEIGHTS / "tiny-bert")}
+    with pytest.raises(InputError, match="rounds is 0"):
+        token_rates(encoders, ["a"], rounds=0)
+    with pytest.raises(InputError, match="there are 0 texts"):
+        token_rates(encoders, [])
+    with pytest.raises(InputError, match="token_budget is 0"):
+        budget_of("tiny-bert", token_budget=0)
+    with pytest.raises(InputError, match=r"token_budget is 'fast'\. Expected .* 'tuned'"):
+        budget_of("tiny-bert", token_budget="fast")
