@@ -46,6 +46,12 @@ def offline_and_compiled_once(monkeypatch):
     monkeypatch.setattr(SentenceEncoder, "load", staticmethod(_load_once))
 
 
+@pytest.fixture(autouse=True)
+def commands_are_offline(request):
+    if request.path.parent.name == "commands":
+        request.getfixturevalue("offline_and_compiled_once")
+
+
 @pytest.fixture
 def tiny_bert() -> str:
     return str(WEIGHTS / "tiny-bert")
