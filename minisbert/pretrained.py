@@ -73,7 +73,8 @@ def load_pretrained(path: Path, *, put: Put | None = None) -> Pretrained:
 
     Args:
         path: a sentence-transformers, plain Hugging Face, or model2vec folder.
-        put: places one finished parameter, called with our path and a float32 array; by default on JAX's default device.
+        put: places one finished parameter, called with its path in the module and a float32 array; by default on JAX's
+            default device.
 
     Raises:
         ModelFolderError: see `read_folder`, `convert`, `Tokenizer.from_folder`; or the tokenizer gives ids that the
@@ -82,37 +83,41 @@ def load_pretrained(path: Path, *, put: Put | None = None) -> Pretrained:
     folder = read_folder(path)
     for note in folder.notes:
         logger.warning(note)
-    put = put or (lambda path, array: jax.device_put(array))
-    loaded: dict[tuple[Path, str], Converted] = {}
+    loaded: dict[Path, Converted] = {}
     if folder.router is None:
-        return _load_chain(folder, put, loaded)
-    routes = {name: _load_chain(route, put, loaded) for name, route in folder.routes.items()}
+        return _load_chain(folder, put or _on_device, loaded)
+    routes = {name: _load_chain(route, put or _on_device, loaded) for name, route in folder.routes.items()}
     return replace(routes[folder.router.main], folder=folder, routes=routes)
 
 
-def _load_chain(folder: ModelFolder, put: Put, loaded: dict[tuple[Path, str], Converted]) -> Pretrained:
+def _on_device(path: str, array: np.ndarray) -> jax.Array:
+    return jax.device_put(array)
+
+
+def _load_chain(folder: ModelFolder, put: Put, loaded: dict[Path, Converted]) -> Pretrained:
     """One encoder and the modules after it.
 
     Args:
-        loaded: the modules read so far, by folder and kind; routes that name the same module share its arrays.
+        loaded: folder -> the module read from it; routes that name the same module share its arrays. Grows.
     """
     model_config = read_model_config(folder)
     tokenizer = Tokenizer.from_folder(folder)
     _check_tokenizer(tokenizer, folder, model_config.encoder.vocab_size)
-
-    def load(place: Path, prefix: str, read: Callable[[Put], Converted]) -> Converted:
-        key = (place, prefix.split(".")[0])
-        if key not in loaded:
-            loaded[key] = read(lambda path, array: put(prefix + path, array))
-        params.update({prefix + path: array for path, array in loaded[key].params.items()})
-        return loaded[key]
-
-    params: dict[str, Any] = {}
-    original = load(folder.transformer_path, "encoder.", lambda put: _read_encoder(folder, model_config, put))
-    for i, module in enumerate(m for m in model_config.modules if type(m) in HEADS):
-        place = folder.path / module.path  # type: ignore[union-attr]
-        load(place, f"heads.{i}.", lambda put, module=module, place=place: _read_head(module, place, put))  # type: ignore[misc]
-    return Pretrained(folder, model_config, nest(params), tokenizer, replace(original, params={}))
+    place = folder.transformer_path
+    if place not in loaded:
+        loaded[place] = _read_encoder(folder, model_config, put)
+    original = loaded[place]
+    params = {"encoder": nest(original.params)}
+    for module in model_config.modules:
+        if type(module) in HEADS:
+            place = folder.path / module.path  # type: ignore[union-attr]
+            if place not in loaded:
+                rules = HEADS[type(module)].rules(module)
+                shapes = rule_shapes(rules, None, layers=0)
+                loaded[place] = convert(SafetensorsFiles(place), rules, shapes, layers=0, put=put)
+            heads = params.setdefault("heads", {})
+            heads[len(heads)] = nest(loaded[place].params)
+    return Pretrained(folder, model_config, params, tokenizer, replace(original, params={}))
 
 
 def _check_tokenizer(tokenizer: Tokenizer, folder: ModelFolder, vocab_size: int) -> None:
@@ -144,11 +149,6 @@ def _read_encoder(folder: ModelFolder, model_config: ModelConfig, put: Put) -> C
         prefix=family.PREFIX,
         put=put,
     )
-
-
-def _read_head(module: Module, place: Path, put: Put) -> Converted:
-    rules = HEADS[type(module)].rules(module)
-    return convert(SafetensorsFiles(place), rules, rule_shapes(rules, None, layers=0), layers=0, put=put)
 
 
 def encoder_tensors(model: Pretrained) -> dict[str, np.ndarray]:

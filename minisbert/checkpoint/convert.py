@@ -95,11 +95,11 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 def filled(rules: Sequence[Rule], layers: int) -> list[Rule]:
-    """The rules with {i} filled in for every layer, and every `hf_name` a tuple."""
+    """The rules with {i} filled in for every layer."""
     table: list[Rule] = []
     for rule in rules:
         for i in range(rule.first, layers) if "{i}" in rule.path else (0,):
-            names = tuple(part.replace("{i}", str(i)) for part in rule.parts)
+            names = tuple(name.replace("{i}", str(i)) for name in rule.parts)
             table.append(Rule(names, rule.path.replace("{i}", str(i)), rule.shape, rule.transpose))
     return table
 
@@ -159,10 +159,11 @@ def convert(
     canonical = canonical_names(list(found), prefix, passthrough)
     table = filled(rules, layers)
     _check_names(tensors.where, table, shapes, found, canonical, passthrough)
-    converted = Converted(
-        params={}, renamed={short: names[0] for short, names in canonical.items() if names[0] != short}
-    )
+    converted = Converted(params={})
     complaints: list[str] = []
+    for short, names in canonical.items():
+        if names[0] != short:
+            converted.renamed[short] = names[0]
     for rule in table:
         parts = []
         for part in rule.parts:
@@ -221,7 +222,7 @@ def _check_names(
             f"{len(canonical)}. Missing: {', '.join(missing[:3])} ... {missing[-1]}. Check config.json or download the model "
             "again."
         )
-    complaints += [f"missing: {part}" for part in missing]
+    complaints += map("missing: {}".format, missing)
     for short, names in canonical.items():
         if short not in expected and not _matches(short, passthrough):
             complaints.append(f"unknown: {names[0]!r} {list(found[names[0]])}")
@@ -281,10 +282,9 @@ def nest(flat: Mapping[str, Any]) -> dict[Any, Any]:
     """
     tree: dict[Any, Any] = {}
     for path, value in flat.items():
-        *parents, leaf = [int(part) if part.isdigit() else part for part in path.split(".")]
-        node = tree
+        node, (*parents, leaf) = tree, path.split(".")
         for parent in parents:
-            node = node.setdefault(parent, {})
+            node = node.setdefault(int(parent) if parent.isdigit() else parent, {})
         node[leaf] = value
     return tree
 

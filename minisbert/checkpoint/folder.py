@@ -33,7 +33,7 @@ from minisbert.checkpoint.modules import (
     read_module,
 )
 from minisbert.checkpoint.router import Router, read_router
-from minisbert.checkpoint.settings import ModelFiles, Settings, encodable
+from minisbert.checkpoint.settings import ModelFiles, Settings
 from minisbert.checkpoint.static_folder import length_limit, static_config
 from minisbert.checkpoint.tensors import inside
 from minisbert.errors import ModelFolderError
@@ -109,10 +109,11 @@ def read_folder(path: Path) -> ModelFolder:
             folder = _read_plain(files)
         else:
             parts = _read_chain(files, file)
-            routers = [i for i, part in enumerate(parts) if part.kind == "router"]
-            if len(routers) > 1:
-                raise ModelFolderError(f"{file}: {len(routers)} Routers in the chain. Expected one; use another model.")
-            folder = _read_routes(files, parts, routers[0]) if routers else _read_parts(files, parts, file)
+            kinds, _ = zip(*parts, strict=True)
+            if "router" in kinds:
+                folder = _read_routes(files, parts, kinds.index("router"))
+            else:
+                folder = _read_parts(files, parts, file)
         for one in (folder, *folder.routes.values()):
             _read_model_settings(files, one)
     except ModelFolderError:
@@ -183,8 +184,11 @@ def _read_chain(files: ModelFiles, file: Path) -> list[Part]:
 
 def _read_routes(files: ModelFiles, parts: list[Part], at: int) -> ModelFolder:
     """Each route as a chain of its own: the modules before the Router, the route's, those after the Router."""
-    router, chains = read_router(files, parts[at].path)
     file = files.folder / "modules.json"
+    routers = sum(part.kind == "router" for part in parts)
+    if routers > 1:
+        raise ModelFolderError(f"{file}: {routers} Routers in the chain. Expected one; use another model.")
+    router, chains = read_router(files, parts[at].path)
     routes = {name: _read_parts(files, [*parts[:at], *chain, *parts[at + 1 :]], file) for name, chain in chains.items()}
     widths = {name: _embedding_width(one) for name, one in routes.items()}
     if len(set(widths.values())) > 1:
@@ -298,13 +302,7 @@ def _read_model_settings(files: ModelFiles, folder: ModelFolder) -> None:
     )
     settings.choice("model_type", ["SentenceTransformer", None], default=None, why="dense sentence embeddings")
     settings.absent(["requirements"], "what another library requires cannot be checked here")
-    prompts = {} if settings.values.get("prompts") is None else settings.values["prompts"]
-    if not isinstance(prompts, dict) or not all(
-        isinstance(text, str) and encodable(text) for pair in prompts.items() for text in pair
-    ):
-        settings.complain("prompts", "an object of prompt name to text")
-        prompts = {}
-    folder.prompts = dict(prompts)
+    folder.prompts = settings.texts("prompts")
     folder.default_prompt_name = settings.text("default_prompt_name", default=None)
     if folder.default_prompt_name is not None and folder.default_prompt_name not in folder.prompts:
         settings.complain("default_prompt_name", f"one of the prompts {sorted(folder.prompts)}")
@@ -312,5 +310,5 @@ def _read_model_settings(files: ModelFiles, folder: ModelFolder) -> None:
         folder.similarity_fn_name = settings.choice("similarity_fn_name", SIMILARITY_NAMES)
     if settings.values.get("truncate_dim") is not None:
         folder.truncate_dim = settings.integer("truncate_dim", at_least=1, at_most=limits.WIDTH)
-    folder.sources.update({key: _MODEL_FILE for key in settings.values if key != "__version__"})
+    folder.sources |= dict.fromkeys(settings.values, _MODEL_FILE)
     settings.finish()

@@ -180,12 +180,12 @@ def check_order(parts: list[Part], file: Path) -> None:
     Raises:
         ModelFolderError: naming the chain as it is, and as it should be.
     """
-    kinds = [part.kind for part in parts]
+    kinds, _ = zip(*parts, strict=True)
     heads = kinds[1:]
     good = kinds[0] == "static_embedding"
     if kinds[0] == "transformer":
-        heads = heads[1:] if heads[:1] == ["weighted_layer_pooling"] else heads
-        good, heads = heads[:1] == ["pooling"], heads[1:]
+        heads = heads[1:] if heads[:1] == ("weighted_layer_pooling",) else heads
+        good, heads = heads[:1] == ("pooling",), heads[1:]
     if not good or not {*heads} <= {"dense", "layer_norm", "normalize"}:
         raise ModelFolderError(
             f"{file}: the chain is {' -> '.join(kinds)}. Expected transformer -> pooling (weighted_layer_pooling between them "

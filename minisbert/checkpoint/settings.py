@@ -46,14 +46,16 @@ class ModelFiles:
         """Whether there is such a file.
 
         Raises:
-            ModelFolderError: a file next to it that would be read is a link out of the model folder.
+            ModelFolderError: it, or a file next to it that would be read, is a link out of the model folder.
         """
         place = file.parent
         if place not in self._names:
-            self._names[place] = set(os.listdir(place)) if os.path.isdir(place) else set()
-            for name in sorted(self._names[place]):
-                if name.endswith(_READ):
-                    self._refuse_link_out(place / name)
+            self._names[place] = set()
+            linked = place != self.folder and place.resolve() != self._stores[0] / place.relative_to(self.folder)
+            for entry in sorted(os.scandir(place), key=os.fspath) if os.path.isdir(place) else ():
+                self._names[place].add(entry.name)
+                if entry.name.endswith(_READ) and (linked or entry.is_symlink()):
+                    self._refuse_link_out(Path(entry))
         return file.name in self._names[place]
 
     def _refuse_link_out(self, file: Path) -> None:
@@ -138,6 +140,10 @@ def encodable(text: str) -> bool:
     return True
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and encodable(value)
+
+
 class Settings:
     """One JSON object, read key by key; `finish()` raises all complaints together."""
 
@@ -155,58 +161,54 @@ class Settings:
         found = f"is {self.values[key]!r:.200}" if key in self.values else "is missing"
         self.complaints.append(f"{key!r} {found}; expected {expected}")
 
-    def _value(self, key: str, default: Any, expected: str) -> Any:
-        value = self.values.get(key, default)
-        if value is _MISSING:
-            self.complain(key, expected)
-        return value
-
     def integer(self, key: str, *, at_least: int, at_most: int, default: Any = _MISSING) -> int:
         """A whole number within bounds."""
-        expected = f"a whole number from {at_least} to {at_most}"
-        value = self._value(key, default, expected)
-        if value is not _MISSING and not (type(value) is int and at_least <= value <= at_most):
-            self.complain(key, expected)
-            return at_least
-        return at_least if value is _MISSING else value
+        value = self.values.get(key, default)
+        if type(value) is int and at_least <= value <= at_most:
+            return value
+        self.complain(key, f"a whole number from {at_least} to {at_most}")
+        return at_least
 
     def number(self, key: str, *, at_least: float, below: float, default: Any = _MISSING) -> float:
         """A finite number within bounds."""
-        expected = f"a number from {at_least} up to {below}"
-        value = self._value(key, default, expected)
+        value = self.values.get(key, default)
         # The comparison is false for NaN, and takes whole numbers of any size.
-        if value is not _MISSING and not (type(value) in (int, float) and at_least <= value < below):
-            self.complain(key, expected)
-            return at_least
-        return at_least if value is _MISSING else float(value)
+        if type(value) in (int, float) and at_least <= value < below:
+            return float(value)
+        self.complain(key, f"a number from {at_least} up to {below}")
+        return at_least
 
     def flag(self, key: str, *, default: Any = _MISSING) -> bool:
         """true or false."""
-        value = self._value(key, default, "true or false")
-        if value is not _MISSING and not isinstance(value, bool):
+        value = self.values.get(key, default)
+        if not isinstance(value, bool):
             self.complain(key, "true or false")
-            return False
         return value is True
 
     def choice(self, key: str, choices: Collection[Any], *, default: Any = _MISSING, why: str = "") -> Any:
         """One of the values that are computed."""
-        expected = "one of " + ", ".join(sorted(map(repr, choices))) + (f" ({why})" if why else "")
-        value = self._value(key, default, expected)
-        if value is _MISSING or (isinstance(value, list | dict)) or value not in choices:
-            if value is not _MISSING:
-                self.complain(key, expected)
-            return next(iter(choices))
-        return value
+        value = self.values.get(key, default)
+        if not isinstance(value, list | dict) and value in choices:
+            return value
+        self.complain(key, "one of " + ", ".join(sorted(map(repr, choices))) + (f" ({why})" if why else ""))
+        return next(iter(choices))
 
     def text(self, key: str, *, default: Any = _MISSING) -> str:
         """A string, or None where that is the default."""
-        value = self._value(key, default, "a string")
-        if value is _MISSING or (value is None and default is None):
-            return None if value is None else ""  # type: ignore[return-value]
-        if not isinstance(value, str) or not encodable(value):
-            self.complain(key, "a string")
-            return ""
-        return value
+        value = self.values.get(key, default)
+        if (value is None and default is None) or _is_text(value):
+            return value  # type: ignore[return-value]
+        self.complain(key, "a string")
+        return ""
+
+    def texts(self, key: str) -> dict[str, str]:
+        """An object of strings, or null for an empty one."""
+        value = {} if self.values.get(key) is None else self.values[key]
+        pieces = [*value.keys(), *value.values()] if isinstance(value, dict) else [None]
+        if all(map(_is_text, pieces)):
+            return dict(value)
+        self.complain(key, "an object of name to text")
+        return {}
 
     def absent(self, keys: Iterable[str], why: str) -> None:
         """Keys that must not be set, because what they ask for is not computed."""

@@ -129,12 +129,12 @@ class SafetensorsFiles:
                 "allowed). The file is truncated or not safetensors; download the model again."
             )
         try:
-            _refuse_doubled_names(text)
+            json.loads(text, object_pairs_hook=_refuse_doubled)
             opened = safe_open(str(file), framework="np")
             names = list(opened.keys())
-        except (SafetensorError, OSError, ValueError) as error:
+        except (SafetensorError, OSError, ValueError, RecursionError) as error:
             raise ModelFolderError(
-                f"{file}: not a whole safetensors file ({error}). Download the model again."
+                f"{file}: not a complete safetensors file ({error}). Download the model again."
             ) from None
         if len(names) > limits.TENSORS:
             raise ModelFolderError(
@@ -178,20 +178,14 @@ class SafetensorsFiles:
         return {}
 
 
-def _refuse_doubled_names(header: bytes) -> None:
-    """The safetensors library takes the last of two tensors of one name; which one was meant nobody knows."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_doubled(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object of the header; the safetensors library would take the last of two tensors with one name."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        doubled = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-        if doubled:
-            raise ValueError(f"given twice: {', '.join(map(repr, doubled))}")
-        return dict(pairs)
-
-    try:
-        json.loads(header, object_pairs_hook=once)
-    except RecursionError:
-        raise ValueError("the header is nested too deeply") from None
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"given twice: {', '.join(map(repr, doubled))}")
+    return found
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:

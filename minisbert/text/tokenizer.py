@@ -67,6 +67,7 @@ class Tokenizer:
         self.backend = backend
         self.where = where
         self.prefix, self.suffix = self._special_tokens() if special_tokens else ([], [])
+        self.special_tokens = len(self.prefix) + len(self.suffix)  # around each text
 
     @staticmethod
     def from_folder(folder: ModelFolder) -> "Tokenizer":
@@ -103,11 +104,6 @@ class Tokenizer:
             f"{self.where}: the tokenizer changes a text when it adds special tokens ({bare} became {full}). Expected "
             "special tokens before and after; use another model."
         )
-
-    @property
-    def special_tokens(self) -> int:
-        """How many special tokens stand around each text."""
-        return len(self.prefix) + len(self.suffix)
 
     @property
     def lower_cases(self) -> bool:
