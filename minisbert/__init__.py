@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from minisbert.sentence_encoder import SentenceEncoder as SentenceEncoder
     from minisbert.training import losses as losses
     from minisbert.training.config import TrainConfig as TrainConfig
-    from minisbert.training.loop import train as train
+    from minisbert.training.trainer import train as train
 
 __version__ = "0.1.0"
 
@@ -41,7 +41,7 @@ __version__ = "0.1.0"
 _NAMES = {
     "SentenceEncoder": "minisbert.sentence_encoder",
     "CrossEncoder": "minisbert.cross_encoder.encoder",
-    "train": "minisbert.training.loop",
+    "train": "minisbert.training.trainer",
     "TrainConfig": "minisbert.training.config",
     "evaluate_sts": "minisbert.evaluation.sts",
     "Index": "minisbert.search.index",

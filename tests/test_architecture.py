@@ -242,7 +242,7 @@ BAD = [
     ("reference/encoder.py", "import jax.numpy as jnp", "plain NumPy"),
     ("training/losses.py", "from minisbert.reference import encoder", "only tests may import reference/"),
     ("cellar.py", "import numpy", "'cellar' is in no row"),
-    ("training/loop.py", "from minisbert.cellar import wine", "in no row"),
+    ("training/trainer.py", "from minisbert.cellar import wine", "in no row"),
     ("transformer/block.py", "block = jax.jit(print)", "jax.jit; only"),
     ("sentence_model.py", "@nnx.jit\ndef _run(): ...", "nnx.jit; only"),
     ("similarity.py", "from jax import jit", "imports jit of jax"),

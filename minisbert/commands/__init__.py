@@ -103,7 +103,9 @@ def _run(argv: list[str]) -> int:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / "compiled"))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     function = name.replace("-", "_")
-    command = getattr(import_module(f"minisbert.commands.{function}"), function)
+    module = import_module(f"minisbert.commands.{function}")
+    # A recipe is other defaults for the flags of `train`.
+    command = module.with_recipe(argv[1:]) if name == "train" else getattr(module, function)
     try:
         return tyro.cli(
             command,

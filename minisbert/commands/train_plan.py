@@ -1,26 +1,15 @@
-"""`minisbert train --plan`: what a run will need, before it is started; only the model's config is read."""
+"""`minisbert train --plan`: what a run will need, from the model's config alone."""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
+    from minisbert.commands.train import Devices, Start
     from minisbert.training.config import TrainConfig
 
 
-def print_plan(
-    model: str,
-    config: "TrainConfig",
-    *,
-    max_seq_length: int | None,
-    cross_encoder: bool,
-    num_labels: int | None,
-    devices: int | None,
-    model_devices: int,
-    layout: str,
-    memory: float | None,
-    offline: bool,
-) -> None:
+def print_plan(model: str, config: "TrainConfig", start: "Start", devices: "Devices", memory: float | None) -> None:
     """Print the plan of a run; see `training.plan`."""
     from minisbert.checkpoint.folder import read_folder
     from minisbert.cross_encoder.model import CrossEncoderConfig
@@ -29,42 +18,42 @@ def print_plan(
     from minisbert.download.locate import locate
     from minisbert.errors import InputError
     from minisbert.pretrained import read_model_config
-    from minisbert.training.config import check_settings
+    from minisbert.training.config_checks import check_config
     from minisbert.training.plan import plan
     from minisbert.training.task import SIAMESE
 
     if memory is not None and not memory > 0:
-        raise InputError(f"memory is {memory}. Expected GiB of one device, above 0.")
-    task = CROSS_ENCODER if cross_encoder else SIAMESE
-    check_settings(config, "float32", task.losses)
-    folder = read_folder(locate(model, offline=offline))
+        raise InputError(f"memory is {memory}. Expected the GiB of one device, above 0.")
+    task = CROSS_ENCODER if start.cross_encoder else SIAMESE
+    check_config(config, task.losses)
+    folder = read_folder(locate(model, offline=start.offline))
     model_config: Any = read_model_config(folder)
     max_positions = model_config.encoder.max_positions
-    length = max_seq_length or min(folder.max_seq_length or max_positions, max_positions)
+    length = start.max_seq_length or min(folder.max_seq_length or max_positions, max_positions)
     if not 1 <= length <= max_positions:
         raise InputError(f"max_seq_length is {length}. Expected 1 to {max_positions}.")
-    if cross_encoder:
-        model_config = CrossEncoderConfig(model_config.model_type, model_config.encoder, num_labels or 1)
+    if start.cross_encoder:
+        model_config = CrossEncoderConfig(model_config.model_type, model_config.encoder, start.num_labels or 1)
     planned = plan(
         model_config,
         config,
         task,
         texts=len(text_columns(config.data[0], config.kind)),
         max_length=length,
-        mesh=_mesh(devices, model_devices),
-        layout=layout,
+        mesh=_mesh(devices.devices, devices.model_devices),
+        layout=devices.layout,
     )
     print("\n".join(planned.lines(memory)))
 
 
 def _mesh(devices: int | None, model_devices: int) -> "Mesh":
-    """The devices of the run; where here are fewer, as many that XLA compiles for but that do not exist."""
+    """The devices of the run. Where this machine has fewer, simulated ones that XLA can compile for."""
     import jax
     from jax.extend.backend import clear_backends
 
     from minisbert.training.sharding import data_mesh
 
-    if isinstance(devices, int) and devices > len(jax.devices()):
+    if devices is not None and devices > len(jax.devices()):
         clear_backends()
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", devices)

@@ -21,8 +21,9 @@ from minisbert.errors import DataError, InputError
 from minisbert.text.packing import pack
 from minisbert.training.collate import batch_arrays
 from minisbert.training.config import TrainConfig
+from minisbert.training.config_checks import check_examples
 from minisbert.training.siamese import TrainBatch
-from minisbert.training.task import TrainingTask, check_examples
+from minisbert.training.task import TrainingTask
 
 
 def cross_encoder_batch(

@@ -1,8 +1,8 @@
-"""The state of a run on disk, by orbax: written beside, renamed when whole, the newest whole one restored.
+"""The state of a run on disk, written by orbax: each checkpoint appears whole or not at all, and the newest is restored.
 
-A checkpoint is the `TrainState` (parameters, optimizer, step, dropout key) and a record: what the run was told and on
-which data. The position in the data is the step, because a batch is a pure function of it. A record that differs from
-the run that wants to go on is refused, naming each difference.
+A checkpoint is the `TrainState` (parameters, optimizer, step, dropout key) and a record of the settings, the data and the
+model. The position in the data is the step, because a batch is a pure function of it. A run whose record differs from the
+checkpoint's is refused, naming each difference.
 """
 
 import logging
@@ -13,21 +13,21 @@ import jax
 import jax.numpy as jnp
 
 from minisbert.errors import TrainingError
+from minisbert.training.config import current_settings
 from minisbert.training.siamese import TrainState
 
 
 class Checkpoints:
-    """The checkpoints of one run folder.
+    """The checkpoints of one run.
 
     Args:
-        folder: of the run; `checkpoints/` is made in it.
-        record: settings and data of the run, JSON values only.
-        keep: how many of the newest are kept.
+        folder: of the run; checkpoints are in its subfolder `checkpoints/`.
+        record: settings, data and model of the run, JSON values only.
+        keep: how many of the newest checkpoints to keep.
     """
 
     def __init__(self, folder: Path, record: dict[str, Any], *, keep: int = 2):
-        # Orbax reports every step of its work; what matters here is raised.
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        logging.getLogger("absl").setLevel(logging.ERROR)  # orbax logs each part of its work
         import orbax.checkpoint as ocp
 
         self._ocp = ocp
@@ -39,59 +39,57 @@ class Checkpoints:
         self.manager = ocp.CheckpointManager(self.folder, options=options)
 
     def latest(self) -> int | None:
-        """The step of the newest whole checkpoint, or None."""
+        """The step of the newest complete checkpoint, or None."""
         return self.manager.latest_step()
 
     def save(self, state: TrainState) -> None:
-        """Write a checkpoint of this state's step; it counts once it is whole.
+        """Write a checkpoint of this state.
 
         Raises:
-            TrainingError: it could not be written (a full disk, say); the former checkpoints are as they were.
+            TrainingError: it could not be written, on a full disk for example. Earlier checkpoints are unchanged.
         """
         step = int(state.step)
         if step in self.manager.all_steps():
             return
-        arguments = self._ocp.args.Composite(
-            state=self._ocp.args.StandardSave(_as_leaves(state)), record=self._ocp.args.JsonSave(self.record)
-        )
+        leaves = _as_leaves(state)
+        items = {"state": self._ocp.args.StandardSave(leaves), "record": self._ocp.args.JsonSave(self.record)}
         try:
-            self.manager.save(step, args=arguments)
+            self.manager.save(step, args=self._ocp.args.Composite(**items))
             self.manager.wait_until_finished()
         except (OSError, ValueError, RuntimeError) as error:
-            size = sum(leaf.nbytes for leaf in _as_leaves(state).values())
-            alone = jax.process_count() == 1
+            size = sum(leaf.nbytes for leaf in leaves.values())
+            hosts = "" if jax.process_count() == 1 else ", check that every host is still there,"
             raise TrainingError(
-                f"{self.folder}: the checkpoint of step {step} ({size} bytes) could not be written: {error}. The "
-                f"checkpoint of step {self.latest()} stands. Make room{'' if alone else ', see whether a host is gone,'} and "
-                "start the same command again."
+                f"{self.folder}: the checkpoint of step {step} ({size} bytes) could not be written: {error}. The checkpoint "
+                f"of step {self.latest()} is unchanged. Free some space{hosts} and start the same command again."
             ) from None
 
     def restore(self, like: TrainState) -> TrainState:
-        """The newest checkpoint, in the shapes of `like`.
+        """The newest checkpoint, with the shapes and placement of `like`.
 
         Raises:
-            TrainingError: it is of a run with other settings or other data; each difference is named. Or it is damaged.
+            TrainingError: the checkpoint is damaged, or belongs to a run with other settings, data or model.
         """
-        step = self.latest()
-        ocp = self._ocp
-        record = self._read("record", ocp.args.JsonRestore())
-        if not isinstance(record, dict):
-            raise self._damaged("its record is no object")
+        saved = self._read("record", self._ocp.args.JsonRestore())
+        if not isinstance(saved, dict):
+            raise self._damaged("its record is not an object")
+        if isinstance(saved.get("config"), dict):
+            saved["config"] = current_settings(saved["config"])
         differences = [
-            f"{key} was {record.get(key)!r}, is {self.record.get(key)!r}"
-            for key in sorted(record.keys() | self.record.keys())
-            if record.get(key) != self.record.get(key)
+            f"{key} was {saved.get(key)!r}, is {self.record.get(key)!r}"
+            for key in sorted(saved.keys() | self.record.keys())
+            if saved.get(key) != self.record.get(key)
         ]
         if differences:
             raise TrainingError(
-                f"{self.folder}: the checkpoint of step {step} is of another run: {'; '.join(differences)}. Start again "
-                "with the same settings and data, or choose another output folder."
+                f"{self.folder}: the checkpoint of step {self.latest()} is of another run: {'; '.join(differences)}. Start "
+                "again with the same settings and data, or choose another output folder."
             )
         abstract = {
             name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None))
             for name, leaf in _as_leaves(like).items()
         }
-        return _from_leaves(self._read("state", ocp.args.StandardRestore(abstract)), like)
+        return _from_leaves(self._read("state", self._ocp.args.StandardRestore(abstract)), like)
 
     def _read(self, item: str, arguments: Any) -> Any:
         try:
@@ -100,19 +98,18 @@ class Checkpoints:
             raise self._damaged(f"{item}: {type(error).__name__}: {error!s:.300}") from None
 
     def _damaged(self, why: str) -> TrainingError:
-        step = self.latest()
         return TrainingError(
-            f"{self.folder / str(step)}: the checkpoint cannot be read ({why}). Remove this folder to go on from the one "
-            "before, or start again in another run folder."
+            f"{self.folder / str(self.latest())}: the checkpoint cannot be read ({why}). Expected a complete checkpoint; "
+            "remove this folder to resume from the one before, or start again in another run folder."
         )
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Release the folder."""
         self.manager.close()
 
 
 def _as_leaves(state: TrainState) -> dict[str, Any]:
-    # Numbered leaves: no optimizer's or module's own types go into the file, and none are needed to read it.
+    # Numbered leaves, so that a file depends on no type of the optimizer's or the module's.
     plain = state._replace(key=jax.random.key_data(state.key))
     return {f"{i:05d}": leaf for i, leaf in enumerate(jax.tree.leaves(plain))}
 

@@ -121,15 +121,17 @@ def add_term(sums: list[tuple[int, Tree]], new: Tree, add: Callable[[Tree, Tree]
 def check_blocks(blocks: int, devices: int, layout: str = "replicated", *, lora: bool = False) -> None:
     """Refuse blocks that the devices cannot share or that cannot be added in pairs, and what `blockwise` leaves out."""
     if layout != "replicated":
-        raise InputError(f"reduction is 'ordered' with layout {layout!r}. Expected 'replicated', or reduction 'plain'.")
+        raise InputError(
+            f"deterministic is True with layout {layout!r}. Expected 'replicated', or deterministic False."
+        )
     if lora or jax.process_count() > 1:
         raise InputError(
-            "reduction is 'ordered' with LoRA or on several hosts. Expected one host and all parameters, or reduction "
-            "'plain'."
+            "deterministic is True with LoRA or on several hosts. Expected one host and all parameters, or deterministic "
+            "False."
         )
     powers = [2**i for i in range(blocks.bit_length())] if isinstance(blocks, int) else []
     if blocks not in powers or blocks % devices or devices not in powers:
         raise InputError(
-            f"reduction is 'ordered' with {blocks} blocks on {devices} devices. Expected a power of two as the number of "
+            f"deterministic is True with {blocks} blocks on {devices} devices. Expected a power of two as the number of "
             f"blocks, and a divisor of it as the number of devices: {', '.join(map(str, powers)) or '1, 2, 4 or 8'}."
         )

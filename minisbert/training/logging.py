@@ -1,86 +1,93 @@
-"""The metrics of a run: always metrics.jsonl, and for those who watch runs elsewhere TensorBoard, Weights & Biases, Trackio."""
+"""What a run reports: metrics.jsonl and other loggers, the progress bar, the loss curve, the model card. And SIGTERM.
+
+Each line of metrics.jsonl is a JSON object with its step: {"step", "loss", "gradient_norm", "learning_rate", "shape"}, or
+{"step", "score"}. A resumed run drops the lines of the steps that it repeats.
+"""
 
 import json
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from minisbert.atomic_write import not_written, whole_file
 from minisbert.errors import InputError
 
-# (step, numbers by name)
-Log = Callable[[int, dict[str, float]], None]
+if TYPE_CHECKING:
+    from minisbert.data.examples import Dataset
+    from minisbert.training.config import TrainConfig
+
+Logger = Callable[[int, dict[str, float]], None]  # (step, values by name)
 
 
-def _tensorboard(folder: Path, config: dict[str, Any]) -> Log:
+def _tensorboard(folder: Path, config: dict[str, Any]) -> Logger:
     from tensorboardX import SummaryWriter
 
     writer = SummaryWriter(str(folder / "tensorboard"))
 
-    def log(step: int, numbers: dict[str, float]) -> None:
-        for name, number in numbers.items():
-            writer.add_scalar(name, number, step)
+    def log(step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            writer.add_scalar(name, value, step)
         writer.flush()
 
     return log
 
 
-def _wandb(folder: Path, config: dict[str, Any]) -> Log:
+def _wandb(folder: Path, config: dict[str, Any]) -> Logger:
     import wandb
 
-    # One run a folder, also when it was killed and goes on.
+    # One run per folder, also when it is resumed.
     run = wandb.init(dir=str(folder), id=folder.resolve().name, resume="allow", config=config)
-    return lambda step, numbers: run.log(numbers, step=step)
+    return lambda step, values: run.log(values, step=step)
 
 
-def _trackio(folder: Path, config: dict[str, Any]) -> Log:
+def _trackio(folder: Path, config: dict[str, Any]) -> Logger:
     import trackio
 
     trackio.init(project="minisbert", name=folder.resolve().name, resume="allow", config=config)
-    return lambda step, numbers: trackio.log(numbers, step=step)
+    return lambda step, values: trackio.log(values, step=step)
 
 
-LOGGERS: dict[str, Callable[[Path, dict[str, Any]], Log]] = {
-    "tensorboard": _tensorboard,  # pip install tensorboardX
+LOGGERS: dict[str, Callable[[Path, dict[str, Any]], Logger]] = {
+    "tensorboard": _tensorboard,
     "wandb": _wandb,
     "trackio": _trackio,
 }
+_PACKAGES = {"tensorboard": "tensorboardX"}  # where the name differs
 
 
-def open_loggers(names: Sequence[str], folder: Path, config: dict[str, Any]) -> list[Log]:
-    """The loggers of these names.
-
-    Raises:
-        InputError: one is not installed.
-    """
-    opened = []
-    for name in names:
-        try:
-            opened.append(LOGGERS[name](folder, config))
-        except ImportError as error:
-            package = "tensorboardX" if name == "tensorboard" else name
-            raise InputError(
-                f"report_to names {name}, which is not installed ({error}): pip install {package}."
-            ) from None
-    return opened
-
-
-class Journal:
-    """The lines of a run, one JSON object each with the step it speaks of.
+class MetricsLog:
+    """The metrics of a run, in metrics.jsonl and in other loggers.
 
     Args:
         folder: of the run.
-        config: its settings, for loggers that show them.
-        report_to: names of LOGGERS.
-        writes: False for a host that only reads (of several hosts one writes).
+        config: the settings, for loggers that show them.
+        report_to: names in LOGGERS.
+        writes: False on every host but the first, which only read.
+
+    Raises:
+        InputError: a logger is not installed.
     """
 
     def __init__(self, folder: Path, config: dict[str, Any], report_to: Sequence[str] = (), *, writes: bool = True):
         self.file, self.writes = folder / "metrics.jsonl", writes
-        self.loggers = open_loggers(report_to, folder, config) if writes else []
+        self.loggers: list[Logger] = []
+        for name in report_to if writes else ():
+            try:
+                self.loggers.append(LOGGERS[name](folder, config))
+            except ImportError as error:
+                raise InputError(
+                    f"report_to is {name!r}, whose package is not installed ({error}). Expected an installed one: "
+                    f"pip install {_PACKAGES.get(name, name)}."
+                ) from None
 
     def write(self, line: dict[str, Any]) -> None:
-        """Add a line; its numbers go to the loggers too."""
+        """Append a line; its floats go to the loggers too."""
         if not self.writes:
             return
         try:
@@ -92,22 +99,104 @@ class Journal:
             log(line["step"], {name: value for name, value in line.items() if isinstance(value, float)})
 
     def lines(self) -> list[dict[str, Any]]:
-        """All whole lines; what a kill cut short, or what is none of ours, is left out."""
+        """All complete lines. A line that a kill cut short, or that is not a metric, is skipped."""
         found = []
         for text in self.file.read_text(encoding="utf-8", errors="replace").splitlines() if self.file.exists() else []:
             try:
                 line = json.loads(text)
             except (ValueError, RecursionError):
                 continue
-            whole = isinstance(line, dict) and type(line.get("step")) is int
-            if whole and all(isinstance(line.get(name, 0.0), int | float) for name in ("loss", "score")):
+            valid = isinstance(line, dict) and type(line.get("step")) is int
+            if valid and all(isinstance(line.get(name, 0.0), int | float) for name in ("loss", "score")):
                 found.append(line)
         return found
 
-    def forget_after(self, step: int) -> list[dict[str, Any]]:
-        """Drop the lines of steps that will be done again; those that are left."""
-        kept = [line for line in self.lines() if line["step"] <= step]
+    def drop_after(self, step: int) -> list[dict[str, Any]]:
+        """Remove the lines of later steps, which will be repeated. Returns the others."""
+        lines = [line for line in self.lines() if line["step"] <= step]
         if self.writes:
-            with whole_file(self.file) as temporary:  # a kill must not take the scores that were there
-                temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        return kept
+            with whole_file(self.file) as temporary:  # a kill must not lose earlier scores
+                temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return lines
+
+
+def progress_bar(steps: int, done: int, show: bool) -> Any:
+    """A bar of the examples seen, on a terminal only."""
+    from tqdm import tqdm
+
+    return tqdm(total=None, desc=f"train ({steps} steps, {done} done)", unit=" pairs", disable=None if show else True)
+
+
+def plot_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
+    """Plot the loss by step, and the score where it was measured, as a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    scores = [(line["step"], line["score"]) for line in lines if "score" in line]
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    steps, values = zip(*losses, strict=True) if losses else ((), ())
+    axes.plot(steps, values, color="#9ecae1", linewidth=0.8, label="loss of the batch")
+    window = max(1, len(values) // 50)
+    if window > 1:
+        smooth = np.convolve(values, np.ones(window) / window, mode="valid")
+        axes.plot(steps[window - 1 :], smooth, color="#08519c", label=f"mean of {window} steps")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    handles, labels = axes.get_legend_handles_labels()
+    if scores:
+        right = axes.twinx()
+        right.plot(*zip(*scores, strict=True), color="#d95f02", marker="o", label="score (right)")
+        right.set_ylabel("score, such as Spearman of the cosine")
+        more = right.get_legend_handles_labels()
+        handles, labels = handles + more[0], labels + more[1]
+    axes.legend(handles, labels, frameon=False)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+    pyplot.close(figure)
+
+
+def write_card(
+    folder: Path,
+    config: "TrainConfig",
+    datasets: Sequence["Dataset"],
+    lines: Sequence[dict[str, Any]],
+    *,
+    model_name: str = "sentence embedding model",
+    hub_tag: str = "sentence-similarity",
+) -> None:
+    """Write the model card, README.md in the model's folder: data, settings, scores."""
+    rows = [f"| {Path(d.source).name} | {d.kind} | {d.rows} | `{d.sha256}` |" for d in datasets]
+    scores = [line for line in lines if "score" in line]
+    losses = [line for line in lines if "loss" in line]
+    settings = "\n".join(f"| {key} | {value} |" for key, value in asdict(config).items() if key != "data")
+    text = [
+        f"---\nlibrary_name: sentence-transformers\ntags: [{hub_tag}, minisbert]\n---",
+        f"# A {model_name}\n\nTrained by minisbert with the loss `{config.loss}` in {len(losses)} steps.",
+        "## Data\n\n| file | kind | rows | sha256 |\n| --- | --- | --- | --- |\n" + "\n".join(rows),
+        "## Settings\n\n| setting | value |\n| --- | --- |\n" + settings,
+    ]
+    if datasets[0].classes:
+        classes = ", ".join(f"{i} {name}" for i, name in enumerate(datasets[0].classes))
+        text.append(f"## Classes\n\n{classes}")
+    if scores:
+        table = "\n".join(f"| {line['step']} | {100 * line['score']:.2f} |" for line in scores)
+        text.append("## Score (x 100)\n\n| step | score |\n| --- | --- |\n" + table)
+    with whole_file(folder / "README.md") as temporary:
+        temporary.write_text("\n\n".join(text) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def on_sigterm() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, by which a machine announces that it will be taken away; only in the main thread."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    former = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, former)

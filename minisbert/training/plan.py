@@ -163,9 +163,9 @@ def plan(
     loss, data_devices, width = task.losses[config.loss], mesh.shape[AXIS], getattr(model_config, "dimension", 0)
     _, optimizer, _ = optimizer_for(config, config.max_steps or 1_000 * config.accumulate)
     S = task.sequences(texts)
-    if config.reduction == "ordered":  # about the memory of GradCache with its blocks for chunks
+    if config.deterministic:  # about the memory of GradCache with its blocks for chunks
         chunk_size = config.chunk_size or max(1, S * config.batch_size // config.blocks)
-        config = replace(config, chunk_size=chunk_size, reduction="plain")
+        config = replace(config, chunk_size=chunk_size, deterministic=False)
 
     def first_state(params: Tree) -> TrainState:
         head: Tree = {}

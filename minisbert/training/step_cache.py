@@ -70,7 +70,7 @@ def compiled_step(
     embed, update = packed_embed(definition), make_update(optimizer)
     if config.remat:
         embed = remat(embed)
-    if config.reduction == "ordered":
+    if config.deterministic:
         gradient = blockwise(embed, loss, list(mesh.devices.flat), chunk_size=config.chunk_size, blocks=config.blocks)
         update = jax.jit(update, donate_argnums=0)
         return partial(train_step, gradient=gradient, update=update, dropout=config.dropout)

@@ -18,6 +18,7 @@ from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.sentence_model import define
 from minisbert.training.collate import train_batch
 from minisbert.training.config import TrainConfig
+from minisbert.training.config_checks import check_examples
 from minisbert.training.losses import LOSSES, Loss
 from minisbert.training.siamese import TrainBatch
 
@@ -43,34 +44,6 @@ class TrainingTask(NamedTuple):
     def sequences(self, texts: int) -> int:
         """Sequences per example with this many texts: one per text, or the first text paired with each other one."""
         return texts if self.sequence == "text" else texts - 1
-
-
-def check_examples(examples: Sequence[Examples], config: TrainConfig, losses: Mapping[str, Loss]) -> None:
-    """Check that the loss can use the data.
-
-    Raises:
-        InputError: naming the file and what the loss needs.
-    """
-    loss, first = losses[config.loss], examples[0].dataset
-    # A teacher embeds the texts during the run, so its data has no labels.
-    needs = "none" if loss.needs == "teacher" else loss.needs
-    for data in (example.dataset for example in examples):
-        texts = len(data.texts)
-        if needs != data.label_kind or texts < loss.least_texts or texts > (loss.most_texts or texts):
-            raise InputError(
-                f"{data.source}: {texts} texts per row with {data.label_kind} labels. Expected {loss.least_texts}"
-                f"{'' if loss.least_texts == loss.most_texts else ' or more'} texts with {needs} labels, which "
-                f"{config.loss} needs. Choose another loss, or name the kind of the columns."
-            )
-        if len(config.prompts) > texts:
-            raise InputError(
-                f"{data.source}: {len(config.prompts)} prompts for {texts} texts per row. Expected at most one per text."
-            )
-        if needs == "class" and data.classes != first.classes:
-            raise InputError(
-                f"{data.source}: classes {data.classes}, but {first.source} has {first.classes}. Expected the same classes "
-                "in all data sets."
-            )
 
 
 def _siamese_batch(
@@ -112,3 +85,19 @@ def task_for(model: Any) -> TrainingTask:
     if not isinstance(task, TrainingTask):
         raise InputError(f"model is a {type(model).__name__}. Expected a SentenceEncoder or a CrossEncoder.")
     return task
+
+
+def load_teacher(name: str, student: SentenceEncoder) -> SentenceEncoder:
+    """The model that the `mse` loss copies: its embeddings are the targets (Reimers & Gurevych 2020).
+
+    Raises:
+        InputError: its embeddings and the student's differ in width.
+    """
+    teacher = SentenceEncoder(name)
+    width, expected = teacher.get_embedding_dimension(), student.model_config.dimension
+    if width != expected:
+        raise InputError(
+            f"teacher is {name}, with embeddings of width {width}. Expected {expected}, the width of the model's: add a Dense "
+            "module to the model, or take another teacher."
+        )
+    return teacher

@@ -29,7 +29,7 @@ def trained(
 
     def act(lib: Any, work: Work) -> Any:
         from minisbert.training.config import TrainConfig
-        from minisbert.training.loop import train
+        from minisbert.training.trainer import train
 
         file = work.file(name, content)
         before(work)
@@ -216,11 +216,11 @@ def call(**changes: Any) -> Callable[[Any, Work], Any]:
 
     def act(lib: Any, work: Work) -> Any:
         from minisbert.training.config import TrainConfig
-        from minisbert.training.loop import train
+        from minisbert.training.trainer import train
 
         data = (str(work.file("data.tsv", PAIRS)),)
         arguments = {
-            "encoder": lib.encoder,
+            "model": lib.encoder,
             "config": TrainConfig(data=data, batch_size=4, max_steps=1),
             "folder": work.folder / "run",
         }
@@ -236,8 +236,8 @@ RUNS: list[tuple[str, Callable[[Any, Work], Any], Refused]] = [
         trained(before=file_for_checkpoints),
         refused("TrainingError", "checkpoints"),
     ),
-    ("a model that is None", call(encoder=None), refused("InputError", "model")),
-    ("a model that is a name", call(encoder="tiny-bert"), refused("InputError", "model")),
+    ("a model that is None", call(model=None), refused("InputError", "model")),
+    ("a model that is a name", call(model="tiny-bert"), refused("InputError", "model")),
     ("a config that is None", call(config=None), refused("InputError", "config")),
     ("a config that is a dict", call(config={"data": ("x.tsv",)}), refused("InputError", "config")),
     ("a folder that is None", call(folder=None), refused("InputError", "folder")),

@@ -18,7 +18,7 @@ LOSS, CLASSES = "multiple_negatives_ranking", 3
 
 
 def minisbert_step(folder: Path, *, dtype: str, loss: str = LOSS) -> Step:
-    """minisbert's step, as training/loop.py makes it."""
+    """minisbert's step, as training/trainer.py makes it."""
     import jax
     import jax.numpy as jnp
     import numpy as np

@@ -24,12 +24,12 @@ from minisbert.data.sampler import Batches
 from minisbert.errors import DataError, InputError
 from minisbert.reference import cross_encoder as twin
 from minisbert.text.packing import pack
-from minisbert.training import loop
+from minisbert.training import trainer
 from minisbert.training.config import TrainConfig
-from minisbert.training.loop import train
 from minisbert.training.siamese import gradcache, initial_state, make_update, packed_embed, siamese_loss, train_step
 from minisbert.training.targets import Targets
 from minisbert.training.task import task_for
+from minisbert.training.trainer import train
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from cross_encoder_cases import WEIGHTS, shallow, tiny
@@ -300,17 +300,17 @@ def test_resumed_to_the_bit(files, tmp_path, monkeypatch):
     class Killed(BaseException):
         pass
 
-    batch = loop.Run.batch
+    batch = trainer.Trainer.batch
 
     def dying(self, step, *asked):
         if step == 4:
             raise Killed
         return batch(self, step, *asked)
 
-    monkeypatch.setattr(loop.Run, "batch", dying)
+    monkeypatch.setattr(trainer.Trainer, "batch", dying)
     with pytest.raises(Killed):
         run(settings, tmp_path / "killed")
-    monkeypatch.setattr(loop.Run, "batch", batch)
+    monkeypatch.setattr(trainer.Trainer, "batch", batch)
     assert_same_bits(undisturbed, run(settings, tmp_path / "killed"))
     metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("undisturbed", "killed")]
     assert metrics[0] == metrics[1]

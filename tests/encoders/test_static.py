@@ -20,7 +20,7 @@ from minisbert.search.fingerprint import fingerprint
 from minisbert.sentence_model import define
 from minisbert.text.packing import pack
 from minisbert.training.config import TrainConfig
-from minisbert.training.loop import train
+from minisbert.training.trainer import train
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 STATIC, ROUTER = WEIGHTS / "tiny-static", WEIGHTS / "tiny-router"

@@ -10,8 +10,8 @@ from minisbert.checkpoint.tensors import write_tensors
 from minisbert.errors import InputError, ModelFolderError
 from minisbert.evaluation.softmax_classifier import SoftmaxClassifier
 from minisbert.training.config import TrainConfig
-from minisbert.training.loop import train
 from minisbert.training.softmax_head import HEAD_FILE, read_head
+from minisbert.training.trainer import train
 
 TINY_BERT = Path(__file__).parents[2] / "weights" / "tiny-bert"
 NOUNS = ("cat", "dog", "house", "river", "tree", "stone", "book", "train")

@@ -18,8 +18,8 @@ from minisbert import SentenceEncoder
 from minisbert.errors import MinisbertError, TrainingError, WriteError
 from minisbert.training.checkpoints import Checkpoints
 from minisbert.training.config import TrainConfig
-from minisbert.training.loop import train
 from minisbert.training.siamese import initial_state
+from minisbert.training.trainer import train
 
 TINY = Path(__file__).parents[2] / "weights" / "tiny-bert"
 RECORD = {"config": {"seed": 0}}
@@ -59,11 +59,11 @@ def failing_save(folder: Path, step: int) -> TrainingError | None:
         checkpoints.close()
 
 
-def former_stands(folder: Path, error: TrainingError) -> None:
+def check_former(folder: Path, error: TrainingError) -> None:
     """The checkpoint of step 3, and an error that says so."""
     is_of(restored(folder), 3)
     assert str(folder) in str(error) and re.search(r"step 5 \(\d+ bytes\)", str(error))
-    assert "checkpoint of step 3 stands" in str(error)
+    assert "checkpoint of step 3 is unchanged" in str(error)
 
 
 def test_every_call_of_a_checkpoint_fails_once(tmp_path):
@@ -80,7 +80,7 @@ def test_every_call_of_a_checkpoint_fails_once(tmp_path):
                 error, failures = caught, failures + 1
         checkpoints.close()
         if error is not None:
-            former_stands(folder, error)
+            check_former(folder, error)
             continue
         # Orbax passes over failures that do not matter to the checkpoint; then it is whole.
         is_of(restored(folder), 5)
@@ -103,7 +103,7 @@ def test_a_checkpoint_that_may_not_grow(tmp_path):
             error = failing_save(folder, 5)
         if error is None:
             break
-        former_stands(folder, error)
+        check_former(folder, error)
         size, failures = size * 4 + 100, failures + 1
     assert failures > 2
     is_of(restored(folder), 5)
@@ -118,7 +118,7 @@ def test_a_checkpoint_on_a_full_disk(tmp_path):
             error = failing_save(disk / "run", 5)
             if error is None:
                 break
-            former_stands(disk / "run", error)
+            check_former(disk / "run", error)
             room, failures = room * 2 + 8192, failures + 1
         assert failures > 0
         is_of(restored(disk / "run"), 5)

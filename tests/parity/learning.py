@@ -4,7 +4,7 @@
     python tests/parity/learning.py nli OUT [--glove FOLDER]    a small BERT from random weights on NLI: softmax loss,
                                                                 then multiple negatives ranking
 
-Each is done twice, by `minisbert.training.loop.train` and by sentence-transformers in torch: the same data, batches,
+Each is done twice, by `minisbert.training.trainer.train` and by sentence-transformers in torch: the same data, batches,
 learning rates, schedule, clipping and dropout rates (masks differ). Everything is scored by minisbert on STS-B dev, with
 95 % intervals of a bootstrap over pairs, and printed beside the baselines.
 """
@@ -26,7 +26,7 @@ from minisbert.evaluation.word_vectors import AveragedWords
 from minisbert.pretrained import save_pretrained
 from minisbert.sentence_model import initial_params
 from minisbert.training.config import TrainConfig
-from minisbert.training.loop import train
+from minisbert.training.trainer import train
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 DEV = DATA / "sts" / "stsb_dev.tsv.gz"

@@ -33,7 +33,6 @@ from minisbert.sentence_model import define
 from minisbert.text.packing import pack
 from minisbert.training.config import TrainConfig
 from minisbert.training.deterministic import blockwise
-from minisbert.training.loop import train
 from minisbert.training.losses import LOSSES, Targets, initial_softmax_head
 from minisbert.training.sharding import data_mesh, place_batch, state_sharding
 from minisbert.training.siamese import (
@@ -46,6 +45,7 @@ from minisbert.training.siamese import (
     siamese_loss,
     train_step,
 )
+from minisbert.training.trainer import train
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 NEGATIVES = (0, 1, 2, 5)
@@ -247,7 +247,7 @@ def table() -> None:
 
 
 def weights(steps: int = 4) -> None:
-    """Runs of the training loop with `reduction="ordered"`: a hash of the weights after some steps of AdamW."""
+    """Runs of the training loop with `deterministic=True`: a hash of the weights after some steps of AdamW."""
     words = "cat dog house river tree stone book train".split()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder, "pairs.tsv")
@@ -256,7 +256,7 @@ def weights(steps: int = 4) -> None:
         for settings in ({}, {"chunk_size": 6}, {"accumulate": 2}):
             found = []
             for devices in (1, 2, 4, 8):
-                config = TrainConfig((str(data),), batch_size=16, max_steps=steps, reduction="ordered", **settings)
+                config = TrainConfig((str(data),), batch_size=16, max_steps=steps, deterministic=True, **settings)
                 run = Path(folder, f"{devices}-{'-'.join(settings)}")
                 trained = train(
                     SentenceEncoder.load(WEIGHTS / "tiny-bert"), config, run, devices=devices, show_progress=False

@@ -15,13 +15,13 @@ import pytest
 from minisbert import SentenceEncoder
 from minisbert.checkpoint.convert import flatten
 from minisbert.commands import main
-from minisbert.commands.train import _untrained
+from minisbert.commands.train import with_random_weights
 from minisbert.errors import InputError, TrainingError, TrainingStopped
 from minisbert.evaluation.sts import sts_score
-from minisbert.training import loop
+from minisbert.training import trainer
 from minisbert.training.config import TrainConfig
 from minisbert.training.logging import LOGGERS
-from minisbert.training.loop import train
+from minisbert.training.trainer import train
 
 TINY = Path(__file__).parents[2] / "weights" / "tiny-bert"
 WORDS = "man woman child dog cat water red blue green walk run eat play sing music guitar".split()
@@ -89,17 +89,17 @@ def test_resumed_to_the_bit(pairs, tmp_path, monkeypatch, killed_before):
     class Killed(BaseException):
         pass
 
-    batch = loop.Run.batch
+    batch = trainer.Trainer.batch
 
     def dying(self, step, *asked):
         if step == killed_before:
             raise Killed
         return batch(self, step, *asked)
 
-    monkeypatch.setattr(loop.Run, "batch", dying)
+    monkeypatch.setattr(trainer.Trainer, "batch", dying)
     with pytest.raises(Killed):
         run(config(pairs), tmp_path / "killed")
-    monkeypatch.setattr(loop.Run, "batch", batch)
+    monkeypatch.setattr(trainer.Trainer, "batch", batch)
     resumed = run(config(pairs), tmp_path / "killed")
     assert_same_bits(undisturbed, resumed)
     metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("undisturbed", "killed")]
@@ -125,17 +125,17 @@ def test_sigkill_from_outside(pairs, tmp_path):
 
 
 def test_sigterm_saves_and_leaves(pairs, tmp_path, monkeypatch):
-    batch = loop.Run.batch
+    batch = trainer.Trainer.batch
 
     def preempted(self, step, *asked):
         if step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         return batch(self, step, *asked)
 
-    monkeypatch.setattr(loop.Run, "batch", preempted)
+    monkeypatch.setattr(trainer.Trainer, "batch", preempted)
     with pytest.raises(TrainingStopped, match="stopped after step 3 of 6"):
         run(config(pairs, checkpoint_every=100), tmp_path / "run")
-    monkeypatch.setattr(loop.Run, "batch", batch)
+    monkeypatch.setattr(trainer.Trainer, "batch", batch)
     assert_same_bits(
         run(config(pairs, checkpoint_every=100), tmp_path / "run"),
         run(config(pairs, checkpoint_every=100), tmp_path / "undisturbed"),
@@ -225,11 +225,11 @@ def test_gradcache_takes_the_same_steps(pairs, tmp_path):
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
 
 
-def test_ordered_takes_the_same_way_and_accumulates(pairs, tmp_path):
+def test_a_deterministic_run_takes_the_same_way_and_accumulates(pairs, tmp_path):
     """24 rows are 6 steps, so 3 changes of the weights."""
-    folders = [tmp_path / reduction for reduction in ("plain", "ordered")]
+    folders = [tmp_path / name for name in ("plain", "deterministic")]
     for folder in folders:
-        run(config(pairs, accumulate=2, reduction=folder.name, warmup=0.0, checkpoint_every=3), folder)
+        run(config(pairs, accumulate=2, deterministic=folder.name == "deterministic", warmup=0.0, checkpoint_every=3), folder)
     lines = [[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in folders]
     # As in the test before; there and here batches are packed into other shapes.
     losses = [[line["loss"] for line in of_run] for of_run in lines]
@@ -308,7 +308,7 @@ def test_remat_changes_nothing_but_memory(pairs, tmp_path):
 def test_a_teacher_is_copied(tmp_path, pairs):
     """The student starts from random weights and comes nearer to the model that teaches it."""
     teacher = SentenceEncoder.load(TINY)
-    student = _untrained(SentenceEncoder.load(TINY), seed=3)
+    student = with_random_weights(SentenceEncoder.load(TINY), seed=3)
     texts = ["a cat and a dog", "the river", "stones"]
     settings = {"loss": "mse", "teacher": str(TINY), "epochs": 6, "learning_rate": 3e-3, "dropout": False}
     trained = train(student, config(pairs, **settings), tmp_path / "run", show_progress=False)

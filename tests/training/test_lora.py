@@ -20,13 +20,13 @@ from minisbert.errors import InputError, TrainingError
 from minisbert.pretrained import load_pretrained
 from minisbert.sentence_model import define
 from minisbert.text.packing import pack
-from minisbert.training import loop
+from minisbert.training import trainer
 from minisbert.training.config import TrainConfig
-from minisbert.training.loop import train
 from minisbert.training.lora import TARGETS, initial_adapters, merge_lora, with_lora
 from minisbert.training.losses import LOSSES
 from minisbert.training.siamese import TrainBatch, gradcache, packed_embed, siamese_loss
 from minisbert.training.targets import Targets
+from minisbert.training.trainer import train
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from families import TWINS, tiny
@@ -272,17 +272,17 @@ def test_a_run_trains_the_adapters_only_and_saves_an_ordinary_folder(pairs, tmp_
 @pytest.mark.parametrize("killed_before", [1, 4])
 def test_resumed_to_the_bit(pairs, tmp_path, monkeypatch, killed_before):
     undisturbed = run(config(pairs), tmp_path / "undisturbed")
-    batch = loop.Run.batch
+    batch = trainer.Trainer.batch
 
     def dying(self, step, *asked):
         if step == killed_before:
             raise KeyboardInterrupt
         return batch(self, step, *asked)
 
-    monkeypatch.setattr(loop.Run, "batch", dying)
+    monkeypatch.setattr(trainer.Trainer, "batch", dying)
     with pytest.raises(KeyboardInterrupt):
         run(config(pairs), tmp_path / "killed")
-    monkeypatch.setattr(loop.Run, "batch", batch)
+    monkeypatch.setattr(trainer.Trainer, "batch", batch)
     assert bits(run(config(pairs), tmp_path / "killed")) == bits(undisturbed)
 
 
@@ -329,10 +329,10 @@ def test_the_head_of_a_cross_encoder_is_trained_whole(tmp_path):
         ({"lora_rank": 33}, "lora_rank is 33, but query in .* is 32 x 32. Expected at most 32"),
         ({"lora_alpha": 0.0}, "lora_alpha is 0.0"),
         ({"lora_alpha": float("nan")}, "lora_alpha is nan"),
-        ({"lora_rank": None, "lora_alpha": 8.0}, "without a lora_rank"),
+        ({"lora_rank": None, "lora_alpha": 8.0}, "without lora_rank"),
         ({"lora_targets": ()}, "lora_targets is"),
         ({"lora_targets": ("query", "query")}, "each once"),
-        ({"lora_targets": ("qkv",)}, "lora_targets is .*expected of query, key"),
+        ({"lora_targets": ("qkv",)}, "lora_targets is .*expected names of query, key"),
     ],
 )
 def test_wrong_settings_are_refused_before_anything_is_written(pairs, tmp_path, settings, message):

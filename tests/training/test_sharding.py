@@ -17,9 +17,9 @@ from minisbert.errors import InputError
 from minisbert.pretrained import read_model_config
 from minisbert.sentence_model import define
 from minisbert.training.config import TrainConfig
-from minisbert.training.loop import train
 from minisbert.training.sharding import check_setup, data_mesh, state_sharding
 from minisbert.training.siamese import TrainState
+from minisbert.training.trainer import train
 
 TINY = Path(__file__).parents[2] / "weights" / "tiny-bert"
 # In float64, where only another formula or another mask could show; sums in another order leave 1e-15.
@@ -138,8 +138,8 @@ def test_wrong_devices_layouts_and_settings_are_refused(tmp_path):
     data.write_text("anchor\tpositive\na\tb\nc\td\n")
     for message, settings, where in (
         ("devices is 0", {}, {"devices": 0}),
-        ("with layout 'fsdp'", {"reduction": "ordered"}, {"layout": "fsdp"}),
-        ("ordered' with 6 blocks on 1 devices", {"reduction": "ordered", "blocks": 6}, {}),
+        ("with layout 'fsdp'", {"deterministic": True}, {"layout": "fsdp"}),
+        ("True with 6 blocks on 1 devices", {"deterministic": True, "blocks": 6}, {}),
         ("on_new_shape is 'ignore'", {}, {"on_new_shape": "ignore"}),
         ("accumulate is 2, but the run has 1 steps", {"batch_size": 2, "accumulate": 2}, {}),
     ):

@@ -1,0 +1,344 @@
+"""Training a model: build data, optimizer and step; loop; evaluate, checkpoint and log; write the trained model.
+
+    train(SentenceEncoder("all-MiniLM-L6-v2"), TrainConfig(data=("pairs.tsv",)), "runs/pairs")
+
+A step depends on its number alone: its batch (data/sampler.py), its dropout (siamese.dropout_keys), its learning rate
+(optimizer.schedule). So a run that is killed and started again ends with the same weights to the bit. Its folder:
+
+    checkpoints/    the state, newest two            metrics.jsonl   loss, learning rate and scores by step
+    best/           the model with the best score    curves.png      loss and score plotted
+    final/          the model after the last step    (each model: an ordinary sentence-transformers folder)
+"""
+
+import copy
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from minisbert.arguments import check_bool
+from minisbert.atomic_write import not_written
+from minisbert.data.examples import open_examples
+from minisbert.data.sampler import Batches
+from minisbert.errors import InputError, TrainingError, TrainingStopped, short_repr
+from minisbert.inference.compiled import COMPUTE_DTYPES
+from minisbert.training.checkpoints import Checkpoints
+from minisbert.training.config import TrainConfig
+from minisbert.training.config_checks import check_config
+from minisbert.training.deterministic import check_blocks
+from minisbert.training.logging import MetricsLog, on_sigterm, plot_curves, progress_bar, write_card
+from minisbert.training.lora import initial_adapters, merge_lora, weights_digest
+from minisbert.training.losses import initial_softmax_head
+from minisbert.training.multihost import exit_on_peer_failure, is_main_process, sync_batch_shape
+from minisbert.training.sharding import (
+    AXIS,
+    check_setup,
+    data_mesh,
+    on_one_device,
+    place,
+    place_batch,
+    state_sharding,
+)
+from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState, initial_state
+from minisbert.training.softmax_head import write_head
+from minisbert.training.step_cache import (
+    StepCache,
+    compiled_step,
+    loss_for,
+    optimizer_for,
+    resolve_on_new_shape,
+    sampled_steps,
+)
+from minisbert.training.task import load_teacher, task_for
+
+logger = logging.getLogger("minisbert")
+Model = TypeVar("Model")
+
+
+def train(
+    model: Model,
+    config: TrainConfig,
+    folder: str | Path,
+    *,
+    score: Callable[[Model], float] | None = None,
+    show_progress: bool = True,
+    devices: int | None = None,
+    layout: str = "replicated",
+    model_devices: int = 1,
+    on_new_shape: str | None = None,
+    keep_encoder: bool = True,
+) -> Model:
+    """Train a model, or resume the run in `folder`.
+
+    Args:
+        model: a SentenceEncoder or a CrossEncoder in float32. It does not change.
+        folder: for checkpoints, metrics and the trained model.
+        score: called every `config.evaluate_every` steps; the model with the highest score is saved in `folder / "best"`.
+            `evaluation.sts.sts_score(files)` makes one; `cross_encoder.evaluation` has those for a cross-encoder.
+        devices: how many to train on, by default all that JAX finds. The loss is that of the global batch on any number. A
+            run may resume on another number, then not to the bit.
+        layout: of the parameters on the devices, a row of `sharding.LAYOUTS`.
+        model_devices: with layout "tensor", how many devices share each layer.
+        on_new_shape: what to do about a batch shape first seen mid-run: "error" or "compile" (step_cache.py).
+        keep_encoder: False saves the memory of one copy of the parameters, and `model` cannot be used afterwards.
+
+    Returns:
+        the trained model, which is saved in `folder / "final"` too.
+
+    Raises:
+        InputError, DataError: settings or data that cannot be trained on, before the first step.
+        TrainingError: a step was not finite, a checkpoint could not be written, or the folder holds another run.
+        WriteError: the model or the metrics could not be written.
+        TrainingStopped: SIGTERM came; the state is saved.
+
+    Example:
+        >>> from minisbert import SentenceEncoder
+        >>> config = TrainConfig(data=("pairs.tsv",), batch_size=32, max_steps=100)
+        >>> trained = train(SentenceEncoder("all-MiniLM-L6-v2"), config, "runs/pairs")  # doctest: +SKIP
+    """
+    if not isinstance(folder, str | Path) or not str(folder).strip() or "\0" in str(folder):
+        raise InputError(f"folder is {short_repr(folder)}. Expected the run's folder, as str or Path.")
+    if score is not None and not callable(score):
+        raise InputError(f"score is {short_repr(score)}. Expected a function of the model, or None.")
+    with on_sigterm() as sigterm, exit_on_peer_failure(str(folder)):
+        mesh = data_mesh(devices, model_devices)
+        trainer = Trainer(model, config, Path(folder), mesh, layout, on_new_shape, keep_encoder)
+        state, pending, started = trainer.start(), None, time.perf_counter()
+        step, steps = int(state.step), trainer.steps
+        with progress_bar(steps, step, show_progress and is_main_process()) as progress:
+            while step < steps:
+                batch, stop = trainer.batch(step, sigterm.is_set)
+                state, metrics = trainer.train_step(state, batch)
+                # The metrics of the previous step are read while the devices compute this one.
+                if pending is not None:
+                    trainer.log(*pending, progress)
+                pending, step = (step, batch, metrics), step + 1
+                saves = stop or step == steps or step % config.checkpoint_every == 0
+                evaluates = score is not None and (step == steps or step % config.evaluate_every == 0)
+                if saves or evaluates:
+                    trainer.log(*pending, progress)
+                    pending = None
+                if evaluates:
+                    trainer.evaluate(state, step, score)
+                if saves:
+                    trainer.checkpoints.save(state)
+                if stop and step < steps:
+                    raise TrainingStopped(
+                        f"{folder}: stopped after step {step} of {steps} and saved. Start the same command again to resume."
+                    )
+        return trainer.finish(state, time.perf_counter() - started)
+
+
+class Trainer:
+    """What stays the same during a run: model, data, optimizer, compiled step, files."""
+
+    def __init__(
+        self,
+        model: Any,
+        config: TrainConfig,
+        folder: Path,
+        mesh: Mesh,
+        layout: str,
+        on_new_shape: str | None,
+        keep_encoder: bool,
+    ):
+        self.model, self.config, self.folder, self.mesh = model, config, folder, mesh
+        self.task = task_for(model)
+        check_config(config, self.task.losses, model.compute_dtype)
+        check_setup(mesh, layout, config.batch_size, model.model_config.encoder)
+        check_bool("keep_encoder", keep_encoder)
+        new_shape = resolve_on_new_shape(on_new_shape)
+        self.keep_encoder, self.lora = keep_encoder, config.lora_rank is not None
+        if config.deterministic:
+            check_blocks(config.blocks, mesh.size, layout, lora=self.lora)
+        # The number of packed rows is a multiple of this.
+        self.multiple = config.blocks if config.deterministic else mesh.shape[AXIS] // jax.process_count()
+
+        self.examples = [
+            open_examples(source, kind=config.kind, score_range=config.score_range) for source in config.data
+        ]
+        self.task.check(self.examples, config, model)
+        self.batches = Batches(
+            self.examples,
+            config.batch_size,
+            seed=config.seed,
+            mixing=config.mixing,  # type: ignore[arg-type]
+            no_duplicates=config.no_duplicates,
+            host=jax.process_index(),
+            hosts=jax.process_count(),
+        )
+        self.teacher = None if config.teacher is None else load_teacher(config.teacher, model)
+        self.cut = 0  # texts (or pairs) longer than max_seq_length
+
+        steps = self.batches.steps(config.epochs)
+        self.learning_rate, self.optimizer, self.steps = optimizer_for(config, min(steps, config.max_steps or steps))
+        params = model.pretrained.params
+        state = jax.eval_shape(self._initial_state, params)
+        self.parameter_names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(state.params)]
+        sharded = mesh.size > 1 and not config.deterministic
+        self.sharding = state_sharding(state, mesh, layout) if sharded else None
+        base_params = params if self.lora else None
+        if self.lora and sharded:
+            base_params = place(params, state_sharding(params, mesh, layout))
+        definition, _ = self.task.define(model.model_config, COMPUTE_DTYPES[config.compute_dtype])
+        loss = loss_for(config, self.task.losses[config.loss], getattr(model.model_config, "dimension", 0))
+        self.train_step = StepCache(
+            compiled_step(config, definition, loss, self.optimizer, mesh, self.sharding, base_params),
+            padding_id=model.padding_id,
+            place=partial(place_batch, mesh=mesh) if sharded else lambda batch: batch,
+            on_new_shape=new_shape,
+        )
+
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise not_written(folder, error) from None
+        self.metrics = MetricsLog(folder, asdict(config), config.report_to, writes=is_main_process())
+        record = {
+            "config": asdict(config),
+            "data": [asdict(one.dataset) for one in self.examples],
+            "model": repr(model),
+        }
+        if self.lora:
+            record["weights"] = weights_digest(params)
+        self.checkpoints = Checkpoints(folder, json.loads(json.dumps(record)))
+
+    def start(self) -> TrainState:
+        """The newest saved state, or the first one; compiles the step for the shapes of the run."""
+        params = self.model.pretrained.params
+        if not self.lora:
+            params = jax.tree.map(jnp.copy, params)  # the first step reuses the memory of its state
+            if not self.keep_encoder:
+                _set_params(self.model, {})
+        state = self._initial_state(params)
+        if self.sharding is not None:
+            state = place(state, self.sharding)
+        if self.checkpoints.latest() is not None:
+            state = self.checkpoints.restore(state)
+            logger.info(f"{self.folder}: resuming after step {int(state.step)} of {self.steps}")
+        self.metrics.drop_after(int(state.step))
+        self.train_step.warm_up(state, (self._arrays(step, sample=True)[0] for step in sampled_steps(self.steps)))
+        return state
+
+    def _initial_state(self, params: Any) -> TrainState:
+        """The state before the first step: what is trained of the model, and the loss's own parameters."""
+        config, key = self.config, jax.random.key(self.config.seed)
+        head: dict[str, Any] = {}
+        if self.task.losses[config.loss].has_head:
+            classes = len(self.examples[0].dataset.classes)
+            head = dict(
+                initial_softmax_head(key, self.model.model_config.dimension, classes, **(config.loss_options or {}))
+            )
+        if config.lora_rank is not None:
+            params = initial_adapters(params, config.lora_rank, config.lora_targets, key)
+        return initial_state({"model": params, "head": head}, self.optimizer, config.seed)
+
+    def batch(self, step: int, stop_requested: Callable[[], bool] = bool) -> tuple[TrainBatch, bool]:
+        """This host's arrays of a step, and whether any host was asked to stop."""
+        batch, stop = self._arrays(step, stop_requested)
+        return self.train_step.pad_to_known_shape(batch), stop
+
+    def _arrays(
+        self, step: int, stop_requested: Callable[[], bool] = bool, *, sample: bool = False
+    ) -> tuple[TrainBatch, bool]:
+        """The texts of a step, tokenized and packed to one shape on all hosts; a sample's shape alone is used."""
+        texts = self.batches.batch_at(step)
+        batch, cut = self.task.batch(texts, self.model, self.config, self.multiple)
+        if self.teacher is not None:
+            teacher_SBD = (
+                np.zeros((*batch.index_SB.shape, self.teacher.model_config.dimension), np.float32)
+                if sample
+                else np.stack([self.teacher.encode(column, show_progress_bar=False) for column in texts.texts])
+            )
+            batch = batch._replace(targets=batch.targets._replace(teacher_SBD=teacher_SBD))  # type: ignore[arg-type]
+        self.cut += 0 if sample else cut
+        return sync_batch_shape(batch, stop_requested, self.model.padding_id)
+
+    def log(self, step: int, batch: TrainBatch, metrics: StepMetrics, progress: Any) -> None:
+        """Write a step's metrics.
+
+        Raises:
+            TrainingError: loss or gradient are not finite.
+        """
+        loss, norm = float(metrics.loss), float(metrics.gradient_norm)
+        if not bool(metrics.finite):
+            finite = np.isfinite(np.asarray(metrics.gradient_norms))
+            first = "" if finite.all() else f", first in the gradient of {self.parameter_names[int(np.argmin(finite))]}"
+            rows = self.batches.batch_at(step)
+            raise TrainingError(
+                f"{self.folder}: step {step + 1} gave loss {loss} and gradient norm {norm}{first}, on rows "
+                f"{rows.rows_B.tolist()[:16]} of {self.config.data[rows.dataset]}. Expected finite numbers; the last "
+                f"checkpoint is that of step {self.checkpoints.latest()}. Lower the learning rate or look at these rows."
+            )
+        line = {"step": step + 1, "loss": loss, "gradient_norm": norm, "learning_rate": self.learning_rate(step)}
+        self.metrics.write(line | {"shape": batch.rows.token_ids_PL.shape})
+        progress.update(self.config.batch_size)
+        progress.set_postfix(step=step + 1, loss=f"{loss:.4f}")
+
+    def evaluate(self, state: TrainState, step: int, score: Callable[[Any], float]) -> None:
+        """Score the model, and save it if its score is the best so far."""
+        model, head = self.trained(state)
+        if not is_main_process():
+            return
+        value = score(model)
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
+            raise InputError(f"score gave {short_repr(value)} after step {step}. Expected a finite number.")
+        if all(value > line.get("score", -math.inf) for line in self.metrics.lines()):
+            self._save(model, head, "best")
+        self.metrics.write({"step": step, "score": float(value)})
+
+    def trained(self, state: TrainState) -> tuple[Any, dict[str, Any]]:
+        """A model with the state's parameters, and the loss's own parameters."""
+        # A copy, because the next step reuses the state's memory.
+        params, head = jax.tree.map(jnp.copy, (state.params["model"], state.params["head"]))
+        if self.mesh.size > 1:
+            params, head = on_one_device((params, head))
+        if self.lora:
+            params = merge_lora(self.model.pretrained.params, params, scale=self.config.lora_scale)
+        model = copy.copy(self.model)
+        model.forward = copy.copy(model.forward)  # compiled programs are shared
+        _set_params(model, params)
+        return model, head
+
+    def _save(self, model: Any, head: dict[str, Any], name: str) -> None:
+        model.save(self.folder / name)
+        if head:
+            classes, options = self.examples[0].dataset.classes, self.config.loss_options or {}
+            write_head(self.folder / name, head, classes, options)
+
+    def finish(self, state: TrainState, seconds: float) -> Any:
+        """Write the final model, the curves and the model cards."""
+        model, head = self.trained(state)
+        self.checkpoints.close()
+        if not is_main_process():
+            return model
+        self._save(model, head, "final")
+        lines, datasets = self.metrics.lines(), [one.dataset for one in self.examples]
+        plot_curves(lines, self.folder / "curves.png")
+        for folder in (self.folder / "final", self.folder / "best"):
+            if folder.is_dir():
+                names = {"model_name": self.task.model_name, "hub_tag": self.task.hub_tag}
+                write_card(folder, self.config, datasets, lines, **names)
+        if self.cut:
+            logger.warning(
+                f"{self.folder}: {self.cut} {self.task.sequence}s were longer than max_seq_length "
+                f"{self.model.max_seq_length} and were cut; raise it (--max-seq-length) to train on whole "
+                f"{self.task.sequence}s."
+            )
+        logger.info(f"{self.folder}: {self.steps} steps, {seconds:.0f} s in this process; {self.train_step.log()}")
+        return model
+
+
+def _set_params(model: Any, params: Any) -> None:
+    model.pretrained = replace(model.pretrained, params=params)
+    model.forward.params = params
