@@ -215,7 +215,7 @@ def bytes_per_device(tree: Tree) -> int:
 
     def size(leaf: Any) -> int:
         shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
-        return int(np.prod(shape)) * leaf.dtype.itemsize
+        return int(np.prod(shape)) * int(leaf.dtype.itemsize)
 
     return sum(map(size, jax.tree.leaves(tree)))
 
@@ -236,7 +236,7 @@ def forward_flops(params: Tree, layers: int, P: int, L: int) -> int:
 
     blocks = params["encoder"]["blocks"]
     per_layer, others = kernel_size(blocks) // len(blocks), kernel_size(params["encoder"]) - kernel_size(blocks)
-    D = blocks[0]["attention"]["output"]["kernel"].shape[1]
+    D: int = blocks[0]["attention"]["output"]["kernel"].shape[1]
     return P * L * (2 * (others + layers * per_layer) + layers * 4 * L * D)
 
 

@@ -90,15 +90,16 @@ def multiple_negatives_ranking(
 
 def _hashes(targets: Targets, embeddings_SBD: jax.Array) -> jax.Array:
     """The text hashes; without them all texts count as different."""
-    shape = embeddings_SBD.shape[:2]
-    if targets.hashes_SB is None:
-        return jnp.arange(shape[0] * shape[1]).reshape(shape)
-    if targets.hashes_SB.shape != shape:
+    hashes_SB: jax.Array | None = targets.hashes_SB
+    S, B, _ = embeddings_SBD.shape
+    if hashes_SB is None:
+        return jnp.arange(S * B).reshape(S, B)
+    if hashes_SB.shape != (S, B):
         raise InputError(
-            f"multiple_negatives_ranking: targets.hashes_SB has shape {targets.hashes_SB.shape}. Expected {shape}, "
-            "one hash per text, or None."
+            f"multiple_negatives_ranking: targets.hashes_SB has shape {hashes_SB.shape}. Expected {(S, B)}, one hash per "
+            "text, or None."
         )
-    return targets.hashes_SB
+    return hashes_SB
 
 
 def _check_directions(directions: Sequence[str], partition_mode: str) -> None:

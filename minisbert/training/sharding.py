@@ -141,7 +141,7 @@ def state_sharding(state: TrainState | dict[Any, Any], mesh: Mesh, layout: str =
 def place(tree: Any, sharding: Any) -> Any:
     """Put a state or parameters on the devices. All hosts have the same tree; each fills its own devices."""
 
-    def place_leaf(leaf: jax.Array, where: NamedSharding) -> jax.Array:
+    def place_leaf(leaf: Any, where: NamedSharding) -> Any:
         if isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(place_leaf(jax.random.key_data(leaf), where))  # NumPy has no keys
         array = np.asarray(leaf)

@@ -44,19 +44,19 @@ def texts(loss: str, embeddings_SBD: jax.Array, least: int, most: int | None = N
 
 def labels(loss: str, targets: Targets, embeddings_SBD: jax.Array) -> jax.Array:
     """One label per example; a `[B, 1]` column is refused, because it would broadcast against `[B]` to all pairs."""
+    labels_B: jax.Array | None = targets.labels_B
     batch = embeddings_SBD.shape[1]
-    found = None if targets.labels_B is None else targets.labels_B.shape
-    if targets.labels_B is None or found != (batch,):
+    if labels_B is None or labels_B.shape != (batch,):
         raise InputError(
-            f"{loss}: targets.labels_B has shape {found}. Expected ({batch},), one label per example: name the label "
-            "column, or choose a loss that needs no labels."
+            f"{loss}: targets.labels_B has shape {None if labels_B is None else labels_B.shape}. Expected ({batch},), one "
+            "label per example: name the label column, or choose a loss that needs no labels."
         )
-    return targets.labels_B
+    return labels_B
 
 
 def margins(loss: str, targets: Targets, batch: int, count: int) -> jax.Array:
     """The teacher's margin of each of `count` negatives, `[batch, count]`, given as margins or as scores."""
-    teacher = targets.labels_B
+    teacher: jax.Array | None = targets.labels_B
     if teacher is not None and teacher.shape == (batch, count + 1):
         teacher = teacher[:, :1] - teacher[:, 1:]
     elif teacher is not None and teacher.shape == (batch,):
