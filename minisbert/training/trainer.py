@@ -195,7 +195,7 @@ class Trainer:
         self.train_step = StepCache(
             compiled_step(config, definition, loss, self.optimizer, mesh, self.sharding, base_params),
             padding_id=model.padding_id,
-            place=partial(place_batch, mesh=mesh) if sharded else lambda batch: batch,
+            place=partial(place_batch, mesh=mesh) if sharded else None,
             on_new_shape=new_shape,
         )
 
