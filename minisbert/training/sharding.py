@@ -22,6 +22,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from minisbert.arguments import check_choice
 from minisbert.errors import InputError
 from minisbert.training.siamese import TrainBatch, TrainState
 from minisbert.training.targets import Targets
@@ -83,7 +84,7 @@ def check_setup(mesh: Mesh, layout: str, batch_size: int, config: Any = None) ->
         config: of the encoder (its family's Config), for `tensor`.
     """
     data, model = mesh.shape[AXIS], mesh.shape[MODEL]
-    _check_layout(layout)
+    check_choice("layout", layout, list(LAYOUTS))
     if (layout == "tensor") != (model > 1):
         raise InputError(
             f"layout is {layout!r} with model_devices {model}. Expected model_devices of 2 or more with 'tensor', and 1 "
@@ -105,18 +106,13 @@ def check_setup(mesh: Mesh, layout: str, batch_size: int, config: Any = None) ->
             )
 
 
-def _check_layout(layout: str) -> None:
-    if layout not in LAYOUTS:
-        raise InputError(f"layout is {layout!r}. Expected one of {', '.join(LAYOUTS)}.")
-
-
 def state_sharding(state: TrainState | dict[Any, Any], mesh: Mesh, layout: str = "replicated") -> Any:
     """The sharding of each array of the state (or of LoRA's base parameters), by the table of the layout.
 
     Raises:
         InputError: an unknown layout, or an array that the model devices cannot share evenly.
     """
-    _check_layout(layout)
+    check_choice("layout", layout, list(LAYOUTS))
 
     def sharding_of(path: Any, leaf: jax.Array) -> NamedSharding:
         name = jax.tree_util.keystr(path)

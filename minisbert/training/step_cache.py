@@ -24,6 +24,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
+from minisbert.arguments import check_choice
 from minisbert.errors import InputError, TrainingError
 from minisbert.training.config import TrainConfig
 from minisbert.training.deterministic import blockwise
@@ -175,8 +176,7 @@ def resolve_on_new_shape(on_new_shape: str | None) -> str:
     """A name in ON_NEW_SHAPE: the given one, or the default for these devices."""
     if on_new_shape is None:
         return "error" if jax.process_count() > 1 or jax.default_backend() == "tpu" else "compile"
-    if on_new_shape not in ON_NEW_SHAPE:
-        raise InputError(f"on_new_shape is {on_new_shape!r}. Expected one of {', '.join(ON_NEW_SHAPE)}.")
+    check_choice("on_new_shape", on_new_shape, ON_NEW_SHAPE)
     return on_new_shape
 
 

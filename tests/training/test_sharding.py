@@ -79,7 +79,7 @@ def mesh_of(data, model=1):
 @pytest.mark.parametrize(
     ("mesh", "layout", "batch_size", "message"),
     [
-        (mesh_of(4), "star", 8, "layout is 'star'. Expected one of replicated, fsdp, tensor"),
+        (mesh_of(4), "star", 8, "layout is 'star'. Expected one of 'replicated', 'fsdp', 'tensor'"),
         (mesh_of(4), "tensor", 8, "layout is 'tensor' with model_devices 1. Expected model_devices of 2 or more"),
         (mesh_of(2, 2), "fsdp", 8, "layout is 'fsdp' with model_devices 2"),
         (mesh_of(4), "fsdp", 10, "batch_size is 10 on 4 data devices. Expected a multiple: take 8 or 12"),
