@@ -2,8 +2,8 @@
 # # 01 From text to vector
 #
 # The article's five sentences go the whole way: **text → tokens → token embeddings → pooling → sentence embedding →
-# cosine similarity**. At the end stand both of its heat-maps. The table of all-mpnet-base-v2 is computed here and agrees
-# with the printed one to 1e-6.
+# cosine similarity**. The last section draws both of its heat-maps. The table of all-mpnet-base-v2 is computed here and
+# agrees with the printed one to 1e-6.
 #
 # *Article:* the last section, on the sentence-transformers library, with its two heat-maps. *Paper:* Reimers & Gurevych
 # 2019 (SBERT), section 3. *File to read with it:* `minisbert/sentence_model.py`.
@@ -24,12 +24,12 @@ for number, sentence in enumerate(SENTENCES):
 assert not set(SENTENCES[3].split()) & set(SENTENCES[4].split())
 
 # %% [markdown]
-# Three and four say nearly the same and share not one word: a search for words would not find one by the other.
+# Sentences 3 and 4 say nearly the same and do not share a word: a search for words would not find one from the other.
 #
 # ## 1. Text → tokens
 #
-# The tokenizer knows 30,527 pieces. A word that is not among them is spelt from several; `##` marks a piece that continues
-# a word. `<s>` and `</s>` stand around every text.
+# The tokenizer knows 30,527 pieces. A word that is not among them is split into several; `##` marks a piece that continues
+# a word. `<s>` and `</s>` mark the start and the end of every text.
 
 # %%
 vocabulary = encoder.tokenizer.backend
@@ -46,12 +46,12 @@ assert vocabulary.get_vocab_size() == 30_527
 # ## 2. Tokens → token embeddings
 #
 # Each token becomes a vector of 768 numbers. Twelve layers of attention let it see the whole sentence: the two *she* of
-# sentence 1 are the same row of the embedding table, and come out as different vectors, since they stand in different
-# places.
+# sentence 1 are the same row of the embedding table, and come out as different vectors, since their positions and neighbours
+# differ.
 
 # %%
 tokens_LD = encoder.encode(SENTENCES[1], output_value="token_embeddings")
-print("one row a token, one column a dimension:", tokens_LD.shape)
+print("one row per token, one column per dimension:", tokens_LD.shape)
 assert tokens_LD.shape == (11, 768)
 
 first_she, second_she = (place for place, token in enumerate(tokens) if token == "she")
@@ -70,7 +70,7 @@ axes.set_ylabel("token")
 figure.colorbar(picture, label="value (no unit)", extend="both")
 show(
     figure,
-    "Token embeddings of 'she swore she just saw her sushi move' as a map, a row for each of the "
+    "Token embeddings of 'she swore she just saw her sushi move' as a map, one row for each of the "
     "11 tokens. Some columns have the same colour in all rows: what the tokens of a sentence share.",
 )
 
@@ -78,7 +78,7 @@ show(
 # ## 3. Token embeddings → sentence embedding
 #
 # SBERT's default: the mean of the tokens. This model then scales the mean to length 1. By hand it is one line, in the
-# package `minisbert/pooling.py`, and `encode` does it for whole batches; the three agree.
+# package it is `minisbert/pooling.py`, and `encode` does it for whole batches; all three agree.
 
 # %%
 by_hand_D = tokens_LD.mean(axis=0) / np.linalg.norm(tokens_LD.mean(axis=0))
@@ -111,8 +111,8 @@ assert largest < 1e-6
 # %% [markdown]
 # ## 5. The article's heat-maps
 #
-# On the right all-mpnet-base-v2 (2021), as computed above. On the left bert-base-nli-mean-tokens, one of the first
-# sentence encoders (2019). Its weights are not among those this notebook can fetch: **the left map is drawn from the
+# On the right all-mpnet-base-v2 (2021), as computed above. On the left bert-base-nli-mean-tokens, one of the first SBERT
+# models (2019); Skip-Thought, InferSent and the Universal Sentence Encoder came before. Its weights are not among those this notebook can fetch: **the left map is drawn from the
 # article's printed numbers, not computed.**
 
 # %%
@@ -135,7 +135,7 @@ show(
 )
 
 # %% [markdown]
-# Both find the pair. What differs is the rest: how far does the right pair stand above the best wrong one?
+# Both find the pair. They differ in the rest: how far is the right pair above the best wrong one?
 
 # %%
 gaps = {}
@@ -152,17 +152,17 @@ assert abs(newer_gap - 0.25440932) < 2e-6  # 0.51847214 - 0.26406282
 #
 # 1. A batch is padded to its longest sentence. Show that the neighbours of a sentence do not change its embedding.
 # 2. Pool with `max` in place of `mean`. Does the pair still stand out?
-# 3. Is it *dentist* that joins sentence 3 to sentence 4? Leave out each word in turn and look at their similarity.
+# 3. Is it *dentist* that connects sentence 3 with sentence 4? Leave out each word in turn and look at their similarity.
 #
 # <details><summary>Solution 1</summary>
 #
 # ```python
 # alone_D = encoder.encode(SENTENCES[1])
-# print(np.abs(alone_D - embeddings_BD[1]).max())  # about 1e-7: float32 rounds otherwise in another shape
+# print(np.abs(alone_D - embeddings_BD[1]).max())  # about 1e-7: float32 rounds differently in another shape
 # assert np.abs(alone_D - embeddings_BD[1]).max() < 1e-6
 # ```
 #
-# Padding is masked out of attention and of the mean. `tests/inference/test_invariance.py` holds this for every shape.
+# Padding is masked out of attention and of the mean. `tests/inference/test_invariance.py` checks this for every shape.
 # </details>
 #
 # <details><summary>Solution 2</summary>
@@ -192,10 +192,10 @@ assert abs(newer_gap - 0.25440932) < 2e-6  # 0.51847214 - 0.26406282
 # assert min(change.values()) > -0.05
 # ```
 #
-# *bad* and *dentist* count most, yet no word alone moves the cosine by 0.05: the sentence says it more than once (*dentist*,
+# *bad* and *dentist* count most, yet no single word moves the cosine by 0.05: the sentence says it more than once (*dentist*,
 # *chewing*, *teeth*). Notebook 12 asks which pairs of tokens a similarity is made of.
 # </details>
 #
 # **The file just read:** `minisbert/sentence_model.py`: tokens → transformer → pooling → sentence embedding, as one module
-# that reads in one sitting. Around it stands `minisbert/sentence_encoder.py`, which puts text in. Next:
+# that can be read in one sitting. `minisbert/sentence_encoder.py` wraps it and takes text. Next:
 # [02 Why attention](02_why_attention.ipynb).

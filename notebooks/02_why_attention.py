@@ -3,7 +3,7 @@
 #
 # Before transformers, one recurrent net read a sentence and another wrote its translation, and all that passed between them
 # was **one vector**. However long the sentence, it had to fit. Here the three steps of the story are trained on a toy
-# translation, side by side, each in seconds:
+# translation, each in seconds:
 #
 # 1. a recurrent **encoder-decoder** with that bottleneck,
 # 2. the same net **with attention** between decoder and encoder: the decoder may look back at every word,
@@ -79,12 +79,12 @@ for words in translated(random.Random(8), 2):
 # %% [markdown]
 # ## 1 and 2. Recurrent nets, without attention and with it
 #
-# Two GRUs (Cho et al. 2014) read the sentence, one forwards, one backwards. A third writes, one word a step; at each step it
-# gets the word before and a **context**:
+# Two GRUs (Cho et al. 2014) read the sentence, one forwards, one backwards. A third writes, one word per step; at each step it
+# gets the previous word and a **context**:
 #
 # - without attention the context is always the same: the readers' last states. *This is the bottleneck of the article's
 #   figure: 64 numbers for any sentence.*
-# - with attention it is a weighted mean of the states at *all* words, and the weights are made anew at each step.
+# - with attention it is a weighted mean of the states at *all* words, with new weights at each step.
 #
 # Nothing else differs. The weighted mean is this package's own `scaled_dot_product_attention` with one query, the decoder's
 # state. (Bahdanau et al. score by a small net instead of a product; Luong et al. 2015 found the product as good.)
@@ -152,8 +152,8 @@ class EncoderDecoder(nnx.Module):
 # ## 3. A transformer
 #
 # No GRU: two `Block`s of this package, the ones BERT is built from, and sine waves for the order (notebook 03). Both
-# sentences stand in one row. Who may look at whom is a mask: an English word sees all English words; a French word sees
-# them too, and the French words up to itself. (Vaswani et al. have two stacks, an encoder and a decoder; one stack with
+# sentences are in one row. A mask says which token may attend to which: an English word sees all English words; a French word
+# sees them too, and the French words up to itself. (Vaswani et al. have two stacks, an encoder and a decoder; one stack with
 # this mask is the smaller form, the "prefix language model" of Raffel et al. 2020, section 3.2.)
 
 
@@ -237,12 +237,12 @@ MODELS = {
 TRAINED = {name: train(model) for name, model in MODELS.items()}
 for name, (_, losses) in TRAINED.items():
     numbers = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(MODELS[name])))
-    print(f"{name:20} {numbers:6,} parameters, loss {losses[0]:.2f} -> {losses[-1]:.3f} nats a word")
+    print(f"{name:20} {numbers:6,} parameters, loss {losses[0]:.2f} -> {losses[-1]:.3f} nats per word")
 
 # %% [markdown]
 # ## What a bottleneck does to long sentences
 #
-# New sentences of one to four phrases, translated word after word (the likeliest each time), without a look at the right
+# New sentences of one to four phrases, translated word by word (the likeliest each time), without access to the right
 # translation. How many words are right?
 
 
@@ -285,19 +285,20 @@ for name, (colour, style) in STYLES.items():
     smooth = np.convolve(TRAINED[name][1], np.ones(10) / 10, mode="valid")
     by_step.plot(np.arange(10, STEPS + 1), smooth, style[1:], color=colour, label=name)
 by_length.set(xlabel="phrases in the sentence", ylabel="words translated right (%)", ylim=(0, 105), xticks=[1, 2, 3, 4])
-by_step.set(xlabel="training step", ylabel="loss (nats a word), mean of 10 steps", yscale="log")
+by_step.set(xlabel="training step", ylabel="loss (nats per word), mean of 10 steps", yscale="log")
 by_length.legend(loc="lower left")
 show(
     figure,
     "Left: words translated right against the number of phrases. The GRU with one vector falls from "
     "about 90 % at one phrase to about half at four; with attention, and as a transformer, nearly all are "
-    "right. Right: the loss of the first stays near 0.7 nats a word, the other two fall to about 0.01.",
+    "right. Right: the loss of the first stays near 0.65 nats per word; with attention it falls to about 0.03, with "
+    "the transformer to about 0.005.",
 )
 
 # %% [markdown]
-# All three saw the same sentences equally often. The first can learn more, given more numbers and far longer training; what
-# it cannot do is grow with the sentence. Its context has 64 numbers for four phrases as for one. With attention there are 64
-# *for every word*, and a choice among them.
+# All three saw the same sentences equally often. The first can learn more with a larger context and far longer training, but
+# its context cannot grow with the sentence: it has 64 numbers for four phrases as for one. With attention there are 64 *for
+# every word*, and a choice among them.
 #
 # ## Where does it look?
 #
@@ -345,15 +346,17 @@ assert aligned["GRU with attention"] > 80
 
 # %% [markdown]
 # The transformer's mean over four heads is less sharp, since its heads need not all look at the same place, and its first
-# block has moved information already. Still it found the alignment that nobody told it, as the GRU did.
+# block has moved information already. Still it found the alignment without being taught it, as the GRU did.
 #
 # | | one vector | attention | transformer |
 # | --- | --- | --- | --- |
 # | numbers that carry a sentence of K words | D | K D | K D |
 # | steps between a word and its translation | up to K | 1 | 1 |
-# | steps one after the other, to read K words | K | K | 1 for each block |
+# | sequential steps to read K words | K | K | 1 for each block |
+# | sequential steps to write T words, in use | T | T | T |
 #
-# The last line is why transformers won: all words at once, which is what a GPU is good at (Vaswani et al., table 1). Their
+# The third line is why transformers won: all words are read in parallel, which is what a GPU is good at (Vaswani et al.,
+# table 1), and in training all words are written in parallel too. In use, each word still waits for the one before. The
 # price is K² products of queries with keys.
 #
 # ## Exercises
@@ -386,8 +389,8 @@ assert aligned["GRU with attention"] > 80
 #     assert words_right(model, *longer) < 90
 # ```
 #
-# None. With attention more is right than without, but attention alone does not make a net go on where its training ended:
-# the waves of places beyond 20 are new to the transformer, and the GRUs never had to keep count so long. Positions are the
+# None. With attention more is right than without, but attention alone does not make a net work beyond the lengths of its
+# training: the waves of positions beyond 20 are new to the transformer, and the GRUs never had to count that far. Positions are the
 # subject of notebook 03.
 # </details>
 #

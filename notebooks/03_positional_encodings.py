@@ -7,7 +7,7 @@
 # them.
 #
 # *Article:* positional encoding, the first of the transformer's three ideas. *Papers:* Vaswani et al. 2017, section 3.5;
-# Devlin et al. 2019, figure 2; Raffel et al. 2020 (T5), section 2.1; Su et al. 2021 (RoFormer), section 3. *File to read
+# Devlin et al. 2019, figure 2; Raffel et al. 2020 (T5), section 2.1; Su et al. 2021 (RoFormer), section 3.2. *File to read
 # with it:* `minisbert/transformer/positions.py`.
 
 # %%
@@ -35,8 +35,8 @@ mpnet = SentenceEncoder.load("all-mpnet-base-v2")
 # %% [markdown]
 # ## Why: attention is blind to order
 #
-# Put the tokens of a sentence into another order and attention gives the same vectors in that other order. Nothing in its
-# formula knows where a token stands. So the mean over the tokens, a sentence embedding, is the same too.
+# Put the tokens of a sentence into another order, and attention gives the same vectors in that order. Nothing in its formula
+# knows the position of a token. So the mean over the tokens, a sentence embedding, is the same too.
 
 # %%
 attention = MultiHeadSelfAttention(
@@ -52,8 +52,8 @@ print("largest difference:", np.abs(straight_1LD[:, order] - shuffled_1LD).max()
 assert np.abs(straight_1LD[:, order] - shuffled_1LD).max() < 1e-4
 
 # %% [markdown]
-# The same with a real model. As it is, all-MiniLM-L6-v2 tells the two apart, though not by much; with its position table
-# filled with zeros it cannot.
+# The same with a real model. As it is, all-MiniLM-L6-v2 tells the two apart, though not by much; with zeros in its position
+# table it cannot.
 
 # %%
 BITES = ["the dog bites the man", "the man bites the dog"]
@@ -83,12 +83,12 @@ assert with_order < 0.99
 # %% [markdown]
 # ## 1. Sine waves
 #
-# Vaswani et al. add to each token a vector of waves of its place p, from a wavelength of 2π in the first two dimensions to
-# 10,000 · 2π in the last two:
+# Vaswani et al. add to each token a vector of waves of its place p. The wavelengths grow from 2π in the first two dimensions
+# towards 10,000 · 2π (with D = 64 the last two have 7,499 · 2π):
 #
 # PE(p, 2i) = sin(p / 10000^(2i/D)), PE(p, 2i+1) = cos(p / 10000^(2i/D))
 #
-# Nothing is learned, and there is a vector for any place. The product of two such vectors depends on their distance alone,
+# Nothing is learned, and there is a vector for any place. The product of two such vectors depends on their distance only,
 # since sin a sin b + cos a cos b = cos(a - b).
 
 # %%
@@ -117,15 +117,15 @@ show(
 # %% [markdown]
 # ## 2. Learned positions
 #
-# BERT has a table: a row for each place, trained like the rows of words, and added to them. It can hold anything, and ends
-# where it ends: at 512. What did training put there?
+# BERT has a table: a row for each place, trained like the rows of words, and added to them. It can hold anything, and it ends
+# at 512. What did training put there?
 
 # %%
 minilm_LD = np.asarray(minilm.pretrained.params["encoder"]["position_embedding"]["embedding"])
 mpnet_LD = np.asarray(mpnet.pretrained.params["encoder"]["position_embedding"]["embedding"])
 print("all-MiniLM-L6-v2", minilm_LD.shape, " all-mpnet-base-v2", mpnet_LD.shape)
 assert minilm_LD.shape == (512, 384)
-assert mpnet_LD.shape == (514, 768)  # two more: rows 0 and 1 are no places, see offset_position_ids
+assert mpnet_LD.shape == (514, 768)  # two more: rows 0 and 1 are not places, see offset_position_ids
 
 # All rows share a part, which says nothing of the place (in MPNet a large one): it is taken away first.
 tables = {"all-MiniLM-L6-v2": minilm_LD, "all-mpnet-base-v2": mpnet_LD[2:]}
@@ -140,7 +140,7 @@ figure.colorbar(picture, ax=figure.axes, label="cosine of the two rows", shrink=
 show(
     figure,
     "Two maps of the cosines of position vectors, 80 by 80, of two trained models. Both are dark purple, "
-    "near 1, along the diagonal: neighbours are alike. In all-MiniLM-L6-v2 narrow stripes run beside it, as "
+    "near 1, along the diagonal: neighbours are alike. In all-MiniLM-L6-v2 narrow stripes run next to it, as "
     "waves make them; in all-mpnet-base-v2 the band is broad and fades.",
 )
 
@@ -152,13 +152,13 @@ for name, near_LL in near.items():
     assert means[60] < 0.2
 
 # %% [markdown]
-# Nobody told them that place 7 stands beside place 8: it is learned. MiniLM's table even found waves.
+# That place 7 is next to place 8 is learned, not given. MiniLM's table even found waves.
 #
 # ## 3. Relative positions
 #
-# T5 adds nothing to the tokens. Each head has a learned number for each *distance* between query and key and adds it to
-# their score. Near distances have a number each; far ones share, in buckets that grow logarithmically. MPNet has this **and** a
-# table.
+# T5 adds nothing to the tokens. Each head has a learned number for each *distance* between query and key, and adds it to
+# their score. Near distances have a number each; far ones share one, in buckets that grow logarithmically. MPNet has this
+# **and** a table.
 
 # %%
 buckets_QK = relative_position_buckets(257)
@@ -190,7 +190,7 @@ show(
 )
 
 # %% [markdown]
-# A number of -4 divides a weight by e⁴ = 55. **No head wants the token itself**: what it says passes by in the shortcut around
+# A number of -4 divides a weight by e⁴ = 55. **No head attends to the token itself**: its content takes the shortcut around
 # attention anyway. And some heads have a direction of their own, before any word is read:
 
 # %%
@@ -206,7 +206,7 @@ assert prefers_N[6] == -1  # head 6 at the one before
 #
 # RoFormer, and ModernBERT after it, turn the queries and keys: each pair of numbers by an angle that grows with the place,
 # the first pair fast, the last slowly. Turning both by the same angle changes no product, so the score depends on the
-# distance alone; nothing is added, and nothing is learned.
+# distance only; nothing is added, and nothing is learned.
 
 # %%
 H, L = 64, 128
@@ -235,7 +235,7 @@ right.set(xlabel="distance (tokens)", ylabel="score, as a part of that at 0", ti
 show(
     figure,
     "Left: the angle against the position for four pairs, straight lines on logarithmic axes; pair 0 turns "
-    "by 57 degrees a token, pair 24 by less than a tenth of a degree. Right: the score of a query with an "
+    "by 57 degrees per token, pair 24 by less than a tenth of a degree. Right: the score of a query with an "
     "equal key falls from 1 with ripples to about 0.3 at a distance of 127.",
 )
 
@@ -244,7 +244,7 @@ show(
 #
 # | | where it enters | learned | longest text | knows |
 # | --- | --- | --- | --- | --- |
-# | sine waves (Transformer) | added to the token | no | any | place |
+# | sine waves (Transformer) | added to the token | no | any, but new lengths fail (02, exercise 2) | place |
 # | table (BERT, RoBERTa, MPNet) | added to the token | yes | its rows: 512 | place |
 # | buckets (T5, MPNet) | added to the score | yes | any, far ones alike | distance, with its sign |
 # | rotation (RoFormer, ModernBERT) | turns query and key | no | any, far ones untrained | distance, with its sign |

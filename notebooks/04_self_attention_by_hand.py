@@ -2,12 +2,12 @@
 # # 04 Self-attention by hand
 #
 # The formula of Vaswani et al. (2017, equation 1), one step at a time, in NumPy, on a real sentence with the real weights of
-# all-MiniLM-L6-v2. Then all heads at once, then the same as the package's Flax module. All three give the same numbers.
+# all-MiniLM-L6-v2. Then all heads together, then the same as the package's Flax module. All three give the same numbers.
 #
 # Attention(Q, K, V) = softmax(Q Kᵀ / √H) V
 #
 # *Article:* self-attention and multi-head attention, the second and the third of the transformer's ideas. *Paper:* Vaswani
-# et al. 2017, section 3.2 and figure 2. *File to read with it:* `minisbert/transformer/attention.py`, and beside it
+# et al. 2017, section 3.2 and figure 2. *File to read with it:* `minisbert/transformer/attention.py`, and next to it
 # `minisbert/reference/encoder.py`, the same in plain NumPy.
 
 # %%
@@ -54,7 +54,8 @@ assert hidden_LD.shape == (11, 384)
 # ## Step 1: a query, a key and a value for each token
 #
 # Three matrices, learned. The **query** says what a token looks for, the **key** what it can be found by, the **value** what
-# it gives. A head works with its own 32 of the 384 columns; here is head 2 of the first layer.
+# it gives. A head works with its own 32 of the 384 columns; here is head 2 of the first layer. (Layers and heads count from 0
+# here, as in the code; notebook 12 and `minisbert explain` count from 1.)
 
 # %%
 first = params["blocks"][0]["attention"]
@@ -107,7 +108,7 @@ show(
 )
 
 # %% [markdown]
-# This head has one clear task: **look at the token before**. Nobody gave it the task.
+# This head has one clear task: **look at the previous token**. It learned that by itself.
 
 # %%
 before = np.diagonal(weights_QK, -1)
@@ -117,7 +118,7 @@ assert before.min() > 0.95
 # %% [markdown]
 # ## Step 4: the mixture
 #
-# Each token takes the mean of the values, by its weights. So here each token is handed the value of the one before.
+# Each token takes the mean of the values, by its weights. So here each token receives the value of the previous one.
 
 # %%
 context_LH = weights_QK @ value_LH
@@ -128,8 +129,8 @@ assert difference < 0.1
 # %% [markdown]
 # ## All heads, and the last matrix
 #
-# Twelve heads do this side by side, each with its own columns. Their contexts, put beside each other, have the width of the
-# model again, and one more matrix mixes them: Concat(head₁ … head₁₂) W_O.
+# Twelve heads do this in parallel, each with its own columns. Their contexts, concatenated, have the width of the model again,
+# and one more matrix mixes them: Concat(head₁ … head₁₂) W_O.
 
 
 # %%
@@ -243,9 +244,9 @@ assert tuple(int(i) for i in np.unravel_index(after_TN.argmax(), after_TN.shape)
 assert cls_TN.mean(axis=1)[1:5].min() > 0.5 > cls_TN.mean(axis=1)[0]
 
 # %% [markdown]
-# The weights of a head sum to 1 even where it finds nothing to look at. It seems to leave them at [CLS] then (Clark et al.
-# 2019, section 3.2, find the same of BERT and [SEP]). So a bright cell is not yet a reason; notebook 12 asks what really
-# moves a similarity.
+# The weights of a head sum to 1 even where it finds nothing to look at. It seems to put them on [CLS] then (Clark et al.
+# 2019, section 3.2, find the same for BERT and [SEP]). So a bright cell is not yet a reason; notebook 12 asks what really
+# changes a similarity.
 #
 # ## Exercises
 #
@@ -264,7 +265,8 @@ assert cls_TN.mean(axis=1)[1:5].min() > 0.5 > cls_TN.mean(axis=1)[0]
 #     assert (largest > 0.9) == (scale == 1)
 # ```
 #
-# Without it nearly all weight falls on one key by chance, and where a weight is 0 or 1 the softmax has no slope to learn by.
+# Without it nearly all weight falls on one key by chance, and where a weight is 0 or 1 the softmax has no gradient to learn
+# from.
 # </details>
 #
 # <details><summary>Solution 2</summary>
@@ -278,14 +280,14 @@ assert cls_TN.mean(axis=1)[1:5].min() > 0.5 > cls_TN.mean(axis=1)[0]
 # assert np.array_equal(one[0, 1:], other[0, 1:])
 # ```
 #
-# Whatever stands at a masked place, no other token's numbers change by a bit.
+# Whatever is at a masked place, no bit of another token's vector changes.
 # </details>
 #
 # <details><summary>Solution 3</summary>
 #
-# Look at two places at once for two reasons. A head gives one mean, and a mean of the token before and of [CLS] is neither.
+# Attend to two places for two reasons. A head gives one mean, and a mean of the token before and of [CLS] is neither.
 # (Vaswani et al., 3.2.2: "averaging inhibits this".)
 # </details>
 #
-# **The file just read:** `minisbert/transformer/attention.py`. Next: [05 Loading BERT](05_loading_bert.ipynb), which tells
-# where these weights came from.
+# **The file just read:** `minisbert/transformer/attention.py`. Next: [05 Loading BERT](05_loading_bert.ipynb), which shows
+# where these weights come from.

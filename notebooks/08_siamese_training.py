@@ -3,10 +3,10 @@
 #
 # How did a BERT learn to make sentence embeddings? Reimers & Gurevych (2019) took pairs of sentences with a label
 # (entailment, neutral, contradiction), put **both sentences through the same network**, and asked a small classifier for
-# the label, given the embeddings u and v and their difference |u - v|. Afterwards they threw the classifier away.
+# the label, given the embeddings u and v and their difference |u - v|. Afterwards they discarded the classifier.
 #
-# Here the same is done to a tiny BERT with random weights, in a world of four subjects and four activities. What
-# to look at is the geometry: before and after.
+# Here the same is done with a tiny BERT with random weights, in a world of four subjects and four activities. Look at the
+# geometry before and after.
 #
 # *Article:* SBERT's training on NLI, the siamese net (figure), u, v and |u - v| (figure), the softmax loss. *Paper:*
 # Reimers & Gurevych 2019, section 3, figure 1, table 6. *File to read with it:* `minisbert/training/siamese.py`.
@@ -47,14 +47,15 @@ print("two layers,", before.get_embedding_dimension(), "dimensions, random weigh
 # %% [markdown]
 # ## A small world of entailment
 #
-# A premise says who does what, and sometimes where. The hypothesis uses any words for what is done, and says the same of
-# the place or nothing:
+# A premise says who does what, and sometimes where. The hypothesis may use other words for the activity, and names the same
+# place or none:
 #
 # - **entailment**: the same subject does the same;
 # - **neutral**: about somebody else, of whom the premise says nothing;
 # - **contradiction**: the same subject, doing something else.
 #
-# Neither sentence alone tells the label: every hypothesis stands as often with each. A fifth of all premises is held out.
+# Neither sentence alone gives the label away: every hypothesis is equally frequent with each. A fifth of all premises is held
+# out.
 
 # %%
 SUBJECTS = ["man", "woman", "child", "dog"]
@@ -96,8 +97,8 @@ for premise, hypothesis, label in train_rows[:6]:
 # %% [markdown]
 # ## One batch
 #
-# `train_batch` makes token ids of both columns and packs them: several texts share a row of 64 tokens, each seeing only
-# itself. So the siamese network is literally one network: premises and hypotheses go through it **in one call**.
+# `train_batch` makes token ids of both columns and packs them: several texts share a row of 64 tokens, each of which attends only
+# to itself. So the siamese network is literally one network: premises and hypotheses go through it **in one call**.
 
 # %%
 BATCH = 32
@@ -114,7 +115,7 @@ def batch_of(rows):
 
 batch = batch_of(train_rows[:BATCH])
 print("token ids of", 2 * BATCH, "texts, packed:", batch.rows.token_ids_PL.shape)
-print("where text s of example b stands:        ", batch.index_SB.shape)
+print("the place of text s of example b:        ", batch.index_SB.shape)
 
 embed = packed_embed(define(before.pretrained.model_config)[0])
 params = {"model": before.pretrained.params, "head": initial_softmax_head(jax.random.key(1), 32, 3)}
@@ -129,7 +130,7 @@ assert abs(value - np.log(3)) < 0.15
 # ### What "siamese" means for the gradient
 #
 # Take two networks instead, one for u and one for v, that only happen to have equal weights. Each gets its own gradient.
-# The gradient of the shared weights is the **sum** of the two: both sentences teach the one network.
+# The gradient of the shared weights is the **sum** of the two: both sentences train the one network.
 
 
 # %%
@@ -214,15 +215,15 @@ show(
 assert losses[-50:].mean() < 0.1 and abs(blind_losses[-50:].mean() - np.log(3)) < 0.05
 
 # %% [markdown]
-# With (u, v) alone the classifier *cannot* learn it: its score is a term of u plus a term of v, and whether u and v fit
-# together is in no sum of a term of each. |u - v| is the comparison. SBERT's table 6 found the same on real data: 66.04
-# with (u, v), 69.78 with |u - v| alone, **80.78** with all three. There (u, v) is above guessing because SNLI's hypotheses
-# give their label away to some extent (Gururangan et al. 2018); ours do not.
+# With (u, v) alone the classifier *cannot* learn it: its score is a term of u plus a term of v, and no such sum says whether u
+# and v fit together. |u - v| is the comparison. SBERT's table 6 shows what this means for the embeddings on real data. Its figures
+# are not accuracies on NLI: after training on NLI they are the Spearman correlation x 100 of cosines with human scores on STS-B's
+# development set, 66.04 with (u, v), 69.78 with |u - v| alone, **80.78** with all three.
 #
 # ## The geometry
 #
-# The classifier is a by-product. To make its work easy, the network had to put sentences that fit together in one
-# place, so that |u - v| is small. Here are the held-out premises, and for each subject and activity the plainest sentence
+# The classifier is a by-product. To make its task easy, the network had to put sentences that fit together in one place, so
+# that |u - v| is small. Here are the held-out premises, and for each subject and activity the plainest sentence
 # (*the man is singing*), in the two directions in which they differ most (PCA):
 
 # %%
@@ -265,7 +266,7 @@ show(
     figure,
     "Scatter plots of sentence embeddings; colour for the activity, shape for the subject, large with a "
     "black rim the plain sentences. Before training all is mixed. After it there are four tight groups, "
-    "one a subject; and within one of them, the woman's, four tight groups, one an activity.",
+    "one per subject; and within one of them, the woman's, four tight groups, one per activity.",
 )
 found = {}
 for title, all_BD in vectors.items():
@@ -275,8 +276,8 @@ for title, all_BD in vectors.items():
 assert found["before"] < 0.5 and found["after"] > 0.97
 
 # %% [markdown]
-# This is a search engine now, though nobody trained it to search: for sentences never seen, the nearest plain sentence is
-# the right one. Where something happens is no part of any label, and the network has learnt to overlook it:
+# This is a search engine now, though it was not trained to search: for unseen sentences, the nearest plain sentence is the
+# right one. The place of an activity is not part of any label, and the network has learned to ignore it:
 
 # %%
 moved = [f"the man makes music{place}" for place in PLACES]
@@ -289,7 +290,7 @@ assert lowest > 0.97
 # %% [markdown]
 # ## And the cosine?
 #
-# Nothing in the loss speaks of cosines. What does training do to those of held-out pairs?
+# The loss does not contain cosines. What does training do to those of held-out pairs?
 
 # %%
 labels = np.array([row[2] for row in dev_rows])
@@ -304,7 +305,7 @@ for axes, (title, encoder) in zip(figure.subplots(1, 2, sharey=True), both.items
         some = {"bins": np.linspace(-1, 1.05, 42), "histtype": "step", "linewidth": 2}
         axes.hist(cosines[labels == label], **some, color=colour, linestyle=style, label=CLASSES[label])
     axes.set(title=f"{title} training", xlabel="cosine of u and v")
-figure.axes[0].set_ylabel("held-out pairs (of 200 a class)")
+figure.axes[0].set_ylabel("held-out pairs (of 200 per class)")
 figure.axes[0].legend(loc="upper left")
 for title, values in means.items():
     named = zip(CLASSES, values, strict=True)
@@ -312,23 +313,23 @@ for title, values in means.items():
 show(
     figure,
     "Histograms of cosines by class. Before training all three classes lie together between 0.8 and 1. "
-    "After it all of entailment stands at 1, contradiction mostly between 0.5 and 0.8, neutral below.",
+    "After it all of entailment is at 1, contradiction mostly between 0.5 and 0.8, neutral below.",
 )
 assert max(means["before"]) - min(means["before"]) < 0.05
 assert means["after"][0] > 0.97 and means["after"][0] > max(means["after"][1:]) + 0.15
 
 # %% [markdown]
-# Entailment ends up on top, because a small |u - v| is a large cosine. But the loss asks for a *class*, not for an order:
-# that a contradiction comes out more alike than a neutral pair (it is about the same subject) is nobody's wish. Losses that
-# speak of similarity itself are the next notebook.
+# Entailment ends up on top, because a small |u - v| means a large cosine. But the loss asks for a *class*, not for an order: here
+# a contradiction comes out more similar than a neutral pair, since it is about the same subject, and no loss asked for that.
+# Losses on the similarity itself are in the next notebook.
 #
 # On real data the same step is one line:
 # `minisbert train all-MiniLM-L6-v2 runs/nli --data nli.tsv --loss softmax`.
 #
 # ## Exercises
 #
-# 1. Train with |u - v| alone. SBERT's table 6 says it is worse than all three (69.78). Is it here? What about real
-#    entailment does this small world lack?
+# 1. Train with |u - v| alone. In SBERT's table 6 its embeddings follow human scores less well than those of all three (69.78
+#    against 80.78). Is the classifier worse here? What about real entailment does this small world lack?
 # 2. Show that the head treats the two sides differently: swap premise and hypothesis of the held-out pairs.
 # 3. Before training, all cosines were near 0.93, though the weights are random and the sentences differ. Why?
 #
@@ -341,7 +342,7 @@ assert means["after"][0] > 0.97 and means["after"][0] > max(means["after"][1:]) 
 # ```
 #
 # Hardly: here "fits together" is nearly symmetric. Real entailment is not (*a man plays the guitar* entails *a man makes
-# music*, but not the other way round), and |u - v| is the same both ways, so it needs u and v beside it.
+# music*, but not the other way round), and |u - v| is the same both ways, so it needs u and v as well.
 # </details>
 #
 # <details><summary>Solution 2</summary>
@@ -369,8 +370,8 @@ assert means["after"][0] > 0.97 and means["after"][0] > max(means["after"][1:]) 
 # assert abs(cosine(centred_BD, centred_BD)[upper].mean()) < 0.05
 # ```
 #
-# Every sentence has [CLS], [SEP], *the* and the same biases in it: a common part that the mean of tokens adds up. Take it
-# away and the cosines are around 0.
+# Every sentence contains [CLS], [SEP], *the* and the same biases: a common part that the mean of tokens sums up. Without it
+# the cosines are around 0.
 # </details>
 #
 # **The file just read:** `minisbert/training/siamese.py`; the loss: `minisbert/training/pair_losses.py`. Next:

@@ -2,12 +2,12 @@
 # # 09 Contrastive training
 #
 # The models of today are not trained on labels but on **pairs that belong together**: a question and its answer, a title and
-# its text, a sentence and what follows from it. What does *not* belong together comes for nothing: the other pairs of the
+# its text, a sentence and what follows from it. What does *not* belong together comes for free: the other pairs of the
 # batch. Each anchor must find its own positive among all positives. That is *multiple negatives ranking* (Henderson et al.
 # 2017), also called InfoNCE (van den Oord et al. 2018).
 #
-# The one idea: **the loss is a classification over the batch**, so all depends on what is in the batch, how sharply it is
-# looked at (the scale), how large it can be (GradCache), and how hard its negatives are.
+# The one idea: **the loss is a classification over the batch**, so everything depends on what is in the batch: how sharply it is
+# compared (the scale), how large it can be (GradCache), and how hard its negatives are.
 #
 # *Article:* how the newer models were trained. *Papers:* Henderson et al. 2017, section 4.4; Gao et al. 2021 (GradCache),
 # section 3. *File to read with it:* `minisbert/training/ranking_losses.py`.
@@ -45,7 +45,7 @@ from minisbert.training.siamese import (
 # ## A batch is a square of scores
 #
 # Twelve questions and their answers, embedded by a model that was trained in this way. Row i is a question, column j an
-# answer; on the diagonal stands what belongs together.
+# answer; what belongs together is on the diagonal.
 
 # %%
 PAIRS = [
@@ -64,7 +64,7 @@ PAIRS = [
 ]
 questions, answers = (list(column) for column in zip(*PAIRS, strict=True))
 minilm = SentenceEncoder.load("all-MiniLM-L6-v2")
-pairs_SBD = jnp.stack([minilm.encode(questions), minilm.encode(answers)])  # S = 2 texts an example
+pairs_SBD = jnp.stack([minilm.encode(questions), minilm.encode(answers)])  # S = 2 texts per example
 cosine_BB = cosine(pairs_SBD[0], pairs_SBD[1])
 
 
@@ -199,11 +199,11 @@ for column in texts([(0, 0, 9)], np.random.default_rng(0), hard=True):
 # ## GradCache: the whole batch in the memory of a part
 #
 # More examples in a batch are more negatives. What fills the memory is not the scores but the activations of the encoder,
-# kept for the way back. GradCache embeds part after part, keeps only the embeddings, takes the loss of the **whole** batch and
-# its gradient for each embedding, and then goes back through part after part. Three gradients of one batch of 32 examples
+# stored for the backward pass. GradCache embeds part after part, stores only the embeddings, computes the loss of the **whole**
+# batch and its gradient for each embedding, and then runs the backward pass part after part. Three gradients of one batch of 32 examples
 # with 3 texts each:
 #
-# - *plain*: all at once;
+# - *plain*: the whole batch in one pass;
 # - *GradCache*: a quarter of the packed rows at a time;
 # - *parts*: the mistake. The batch cut into four, the four losses averaged, as gradient accumulation does.
 
@@ -264,9 +264,9 @@ assert memory["GradCache"] < 0.5 * memory["plain"]
 #
 # ## Hard negatives
 #
-# In a random batch nearly all negatives are about somebody else. The model can win with a look at the words, whatever
-# their order. Only the swapped sentence asks for more, and among 2,610 meanings it is hardly ever in the batch. So we put it
-# there, as a third text: twice the same training, without and with.
+# In a random batch nearly all negatives are about somebody else. The model can win by the words alone, whatever their order.
+# Only the swapped sentence asks for more, and among 2,610 meanings it is hardly ever in the batch. So we add it as a third
+# text: the same training twice, without and with.
 
 # %%
 test = meanings(200, np.random.default_rng(5), held_out=True)
@@ -321,7 +321,7 @@ assert shares["in-batch negatives only"][-1] < shares["and a hard one each"][-1]
 # %% [markdown]
 # ## Where hard negatives come from
 #
-# Here we made them. In real life a model finds them: texts that it takes for near, and that are not the positive. The danger
+# Here we made them. In practice a model finds them: texts that are near to the anchor, and that are not the positive. The danger
 # is the *false* negative, a right answer that nobody marked. So to the pool of candidates we add an unmarked paraphrase of
 # each anchor, *the old man can see the dog*, and look at what MiniLM brings up, without and with a margin to the positive's
 # score, which keeps the likeliest right answers out (Moreira et al. 2024).
@@ -347,8 +347,8 @@ assert not_fooled(minilm) < 0.2
 
 # %% [markdown]
 # Without a margin a fifth of what is mined is right answers, which training would push away. The margin takes them out, and the
-# swapped sentences with them: MiniLM holds both for nearer than the positive, so no threshold on *its* scores can tell
-# them apart. A judge that reads both sentences at once can; that is what `hard_negatives(..., rescore=cross_encoder.predict)`
+# swapped sentences with them: for MiniLM both are nearer than the positive, so no threshold on *its* scores can tell
+# them apart. A judge that reads both sentences together can; that is what `hard_negatives(..., rescore=cross_encoder.predict)`
 # is for.
 
 # %% [markdown]
@@ -356,7 +356,7 @@ assert not_fooled(minilm) < 0.2
 #
 # 1. The all-* models of 2021 were trained with the *symmetric* loss: questions also have to be found by their answers. Show
 #    that it is the mean of `ranking` of the square and of its transpose.
-# 2. A pair stands twice in a batch. What does the loss ask for, and what does `Targets(hashes_SB=...)` do about it?
+# 2. A pair occurs twice in a batch. What does the loss ask for, and what does `Targets(hashes_SB=...)` do about it?
 # 3. "At scale 1 the loss would stay high even if all were perfect." How high? The farthest that B vectors can be from each
 #    other are the corners of a simplex, with cosine -1 / (B - 1).
 #

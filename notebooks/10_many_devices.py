@@ -1,13 +1,13 @@
 # %% [markdown]
 # # 10 Many devices
 #
-# A batch of a thousand pairs does not fit on one device, so it is spread over many. For most losses that is easy: each
-# device takes its part, and the gradients are averaged. **Not for contrastive losses.** There every pair is a negative of
+# A batch of a thousand pairs takes long on one device, even where GradCache makes it fit, so it is spread over many. For most
+# losses that is easy: each device takes its part, and the gradients are averaged. **Not for contrastive losses.** There every pair is a negative of
 # every other, those on other devices too, and the average of per-device losses is the loss of a smaller, easier problem.
 #
-# The one idea: **write the step for the whole batch, and say only where the arrays lie.** JAX's compiler puts in the
-# communication, and the result is that of one device. Here it is proven on eight *virtual* devices: the CPU pretends to be
-# eight, so nothing gets faster, but all that is sent between devices is really sent.
+# The one idea: **write the step for the whole batch, and say only where the arrays are.** JAX's compiler inserts the
+# communication, and the result is that of one device. Here it is shown on eight *virtual* devices: the CPU pretends to be
+# eight, so nothing gets faster, but everything that is sent between devices is really sent.
 #
 # *Article:* beyond it. *Paper:* Rajbhandari et al. 2020 (ZeRO, the source of FSDP). *File to read with it:*
 # `minisbert/training/sharding.py`.
@@ -39,7 +39,7 @@ from minisbert.training.siamese import (
     train_step,
 )
 
-# Before JAX is first used. A float64 run leaves no doubt: another formula would show, rounding hardly.
+# Before JAX is first used. In float64 another formula would show, and rounding hardly.
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_enable_x64", True)
@@ -62,14 +62,14 @@ texts = Batch(0, 0, np.arange(B), [anchors, positives], None)
 batch, _ = train_batch(texts, model.tokenizer, max_length=64, padding_id=0, multiple=DEVICES)
 P = len(batch.rows.token_ids_PL)
 filled = int((batch.rows.lengths_PT.sum(axis=1) > 0).sum())
-print(f"{2 * B} texts fill {filled} rows; with padding {P} rows, {P // DEVICES} a device")
+print(f"{2 * B} texts fill {filled} rows; with padding {P} rows, {P // DEVICES} per device")
 assert P % DEVICES == 0
 
 mesh = data_mesh(DEVICES)
 placed = place_batch(batch, mesh)
 shards = placed.rows.token_ids_PL.addressable_shards
 for shard in shards[:2]:
-    print("device", shard.device.id, "holds of the token ids", shard.data.shape, shard.index[0])
+    print("device", shard.device.id, "has of the token ids", shard.data.shape, shard.index[0])
 assert sorted(shard.device.id for shard in shards) == list(range(DEVICES))
 
 # %%
@@ -155,8 +155,8 @@ assert runs["eight, each its own loss"][0] < truth_loss - 1 and 0.2 < away["eigh
 # Dropout was on: its keys follow from the example and the column, not from the place in the batch or the device, so eight
 # devices drop what one would drop.
 #
-# Another mistake is to *sum* what should be averaged. That is the right direction, eight times too long; with the distance in
-# the same measure, 7. The picture has a logarithmic axis:
+# Another mistake is to *sum* what should be averaged. The direction is right, but eight times too long: a distance of 7 in the
+# same measure. The figure has a logarithmic axis:
 
 # %%
 bars = {
@@ -180,10 +180,10 @@ show(
 )
 
 # %% [markdown]
-# ## Who talks to whom
+# ## Which device sends what
 #
-# Nobody wrote a line of communication. The compiler saw that a square of scores needs embeddings of all devices, and that a
-# gradient of shared parameters is a sum over them:
+# Our code has no line of communication. The compiler saw that a square of scores needs the embeddings of all devices, and that
+# a gradient of shared parameters is a sum over them:
 
 # %%
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
@@ -199,8 +199,8 @@ assert talk["eight, fsdp"]["all-gather"] > talk["eight, replicated"]["all-gather
 # %% [markdown]
 # ## What fsdp saves
 #
-# Parameters and the optimizer's two moments are three times the model, on every device. Cut up, each holds about an
-# eighth of it. (The tiny model has many small vectors, which stay whole.)
+# Parameters and the optimizer's two moments are three times the model, on every device. Cut up, each device has about an
+# eighth of it. (The tiny model has many small vectors, which are not cut.)
 
 # %%
 held = {}

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 11 Search, duplicates, clusters
 #
-# What sentence embeddings are for. Somebody has a heap of texts and asks three things: *where does it say that?*, *what is
-# here twice?*, *what is it all about?*
+# What sentence embeddings are for. Somebody has a pile of texts and three questions: *where does it say that?*, *what is in it
+# twice?*, *what is it all about?*
 #
 # The one idea: **all three are the same matrix of cosines**, read by rows (search), by its largest entries (duplicates), and
 # by its blocks (clusters). A cross-encoder would have to read every pair of texts; here every text is read once.
@@ -31,7 +31,7 @@ from minisbert.search.index import Index
 from minisbert.similarity import cosine
 
 # %% [markdown]
-# ## The heap
+# ## The texts
 #
 # Questions to the help desk of a town, ten about each of seven topics. Then a careless colleague files fourteen of them again
 # in other words. Topics and duplicates are known here, so that everything below can be checked; the methods do not see them.
@@ -188,8 +188,8 @@ assert abs(inside - 0.37) < 0.05 and abs(outside - 0.10) < 0.05
 # %% [markdown]
 # ## One row: search
 #
-# An `Index` keeps embeddings with ids and texts. A query is embedded and compared with every row; the best come back. The
-# queries below avoid the words of what they look for.
+# An `Index` stores embeddings with ids and texts. A query is embedded and compared with every row, and the best are returned.
+# The queries below avoid the words of what they look for.
 
 # %%
 QUERIES = {
@@ -221,13 +221,13 @@ assert (found.rows_BK == np.argsort(-cosine(queries_BD, embeddings_MD), axis=1)[
 assert ranks.count(1) >= 6 and None not in ranks
 
 # %% [markdown]
-# Where the first hit is wrong it is near: right topic, wrong question. The usual remedy is to let a cross-encoder read the
+# Where the first hit is wrong it is close: right topic, wrong question. The usual remedy is to let a cross-encoder read the
 # first few again (`minisbert/search/rerank.py`).
 #
 # ## The largest entries: duplicates
 #
 # SBERT's introduction asks for the most similar pair of 10,000 sentences: 50 million pairs, 65 hours for a cross-encoder.
-# `best_pairs` and `pairs_above` go through all pairs by blocks and keep what may still be among the answers.
+# `best_pairs` and `pairs_above` go through all pairs in blocks and keep what may still be among the answers.
 
 # %%
 top = best_pairs(embeddings_MD, 16)
@@ -260,14 +260,14 @@ assert abs(precision[good] - 13 / 14) < 1e-6 and abs(recall[good] - 13 / 14) < 1
 assert precision[-3] == 1 and recall[0] == 1
 
 # %% [markdown]
-# The one false alarm, *How much is the tax for a dog?* and *Does a guide dog cost dog tax?*, is a good one: the words are
-# shared, but not the question. And the broken lamp, all in other words, is missed. No threshold is right for every
+# The one false alarm, *How much is the tax for a dog?* and *Does a guide dog cost dog tax?*, is instructive: the two
+# share words, but not the question. And the broken lamp, described in other words, is missed. No threshold is right for every
 # text: choose it on pairs you have judged yourself, by what an error costs you.
 #
 # ## The blocks: clusters
 #
-# `community_detection` takes as a community a centre and all texts at least so near to it, the largest first. It needs no
-# number of clusters, and leaves alone what belongs nowhere. The threshold is lower than for duplicates: texts of one topic
+# For `community_detection` a community is a centre and all texts that are near enough to it, the largest first. It needs no
+# number of clusters, and leaves out what belongs nowhere. The threshold is lower than for duplicates: texts of one topic
 # are not the same. How well do communities agree with topics? (V-measure: the harmonic mean of homogeneity, "a community
 # holds one topic", and completeness, "a topic is in one community".)
 
@@ -310,13 +310,13 @@ assert abs(best.v_measure - 0.763) < 0.01
 assert lines["v_measure"][3] == max(lines["v_measure"]) and (labels_M == -1).sum() == 18
 
 # %% [markdown]
-# No list of topics is right for everybody: identity cards have left the passports, and bins the other waste, which a town might
-# well want. But 18 texts stay alone, eight of them about streets. A method that must place all texts, and is told the number
-# of topics, agrees better with ours (exercise 2).
+# No list of topics is right for everybody: identity cards are apart from the passports, and bins from other waste, which a town
+# might well want. But 18 texts are in no community, eight of them about streets. A method that must place all texts, given the
+# number of topics, agrees better with ours (exercise 2).
 #
 # ## Exercises
 #
-# 1. `Index(encoder, precision="binary")` keeps one *bit* for each of the 384 dimensions. How many of the first hits of the
+# 1. `Index(encoder, precision="binary")` stores one *bit* for each of the 384 dimensions. How many of the first hits of the
 #    eight queries change?
 # 2. Cluster with `agglomerative(embeddings_MD, 7)`, which needs scikit-learn, and compare the V-measure.
 # 3. Which text is most unlike all the others? What is the mean of its cosines?
@@ -327,7 +327,7 @@ assert lines["v_measure"][3] == max(lines["v_measure"]) and (labels_M == -1).sum
 # small = Index(encoder, precision="binary", rescore=False)
 # small.add(texts)
 # same = [small.search(q, k=1)[0].text == index.search(q, k=1)[0].text for q in QUERIES]
-# rescored = Index(encoder, precision="binary")  # keeps the floats too, and puts the candidates in order by them
+# rescored = Index(encoder, precision="binary")  # stores the floats too, and orders the candidates by them
 # rescored.add(texts)
 # again = [rescored.search(q, k=1)[0].text == index.search(q, k=1)[0].text for q in QUERIES]
 # print(sum(same), sum(again), "of", len(QUERIES))

@@ -73,7 +73,7 @@ show(
 )
 
 # %%
-print("the largest, beside the mean of all:", f"{by_hand_QK.mean():.4f}")
+print("the largest, next to the mean of all:", f"{by_hand_QK.mean():.4f}")
 for term in found.largest(6):
     print(f"{term.contribution:.4f}  {found.tokens_a[term.a]:8} {found.tokens_b[term.b]}")
 top = [(found.tokens_a[term.a], found.tokens_b[term.b]) for term in found.largest(3)]
@@ -88,7 +88,7 @@ assert by_hand_QK[bricks].argsort()[::-1][:2].tolist() == [materials - 1, materi
 # ## 2. How far the sum carries
 #
 # It is exact, and says less than it seems to. **First: a token embedding is not a word.** It has seen its whole sentence. The
-# signs around the text, `[CLS]` and `[SEP]`, are no words at all, and yet give as much as any others:
+# special tokens `[CLS]` and `[SEP]` are not words at all, and yet contribute as much as any others:
 
 # %%
 special_QK = np.zeros(by_hand_QK.shape, bool)
@@ -131,8 +131,8 @@ assert by_name["bricks"][1] > 0.04 > by_name["bricks"][0]
 assert by_name["teeth"][0] > 0.04 and by_name["teeth"][1] < 0.005
 
 # %% [markdown]
-# *teeth* has one of the largest rows and is not missed at all: *dentist* and *chewing* say it too. The sum divides what there
-# is; it does not tell what would be.
+# *teeth* has one of the largest rows, and the cosine does not need it: *dentist* and *chewing* say it too. The sum divides what
+# there is; it does not say what would be without a word.
 #
 # ## 3. What attention looks at
 #
@@ -179,14 +179,14 @@ assert by_layer[1:5].min() > 0.5 and by_layer[0] < 0.3
 
 # %% [markdown]
 # Clark et al. found the same two in BERT: heads that look one token back or ahead, and layers in which most of the attention
-# goes to a special token. They take the latter for a place to look at when a head has nothing to say. A large weight there
-# is no sign of importance: **attention tells where a layer looked, not why.**
+# goes to a special token. They explain the latter as a place to look at when a head has nothing to do. A large weight there
+# does not mean importance: **attention shows where a layer looked, not why.**
 #
 # ## 4. The same pair, read together
 #
-# In the bi-encoder no token of A ever looks at one of B; what they have in common is met only in the last cosine. A
-# cross-encoder reads both in one row ([notebook 06](06_cross_or_bi_encoder.ipynb)). Here MiniLM gets a fresh head: its *score*
-# means nothing yet, so none is shown, but the attention is what its layers do with both texts at once.
+# In the bi-encoder no token of A ever attends to one of B; only the final cosine compares them. A cross-encoder reads both in
+# one row ([notebook 06](06_cross_or_bi_encoder.ipynb)). Here MiniLM gets a new head: its *score* means nothing yet, so none is
+# shown, but the attention is what its layers do with both texts in one row.
 
 # %%
 together = cross_encoder_attention(CrossEncoder.from_encoder("all-MiniLM-L6-v2"), A, B)
@@ -203,10 +203,10 @@ print(f"dental looks at dentist with weight {one_way_YN.max():.2f} in layer {lay
 assert (layer, head) == (2, 9) and one_way_YN.max() > 0.7
 
 # %% [markdown]
-# What the sum of part 1 found at the very end, *dentist* with *dental*, a head finds in layer 3 when it may look: that is what
-# a cross-encoder can build on, and why it must read each pair anew.
+# What the sum of part 1 found at the very end, *dentist* with *dental*, a head finds in layer 3 when it may attend across: a
+# cross-encoder can build on that, and this is why it must read every pair again.
 #
-# All this as one page without a network, every number of it reachable by the arrow keys:
+# All this is also one page that needs no network, with every number within reach of the arrow keys:
 #
 # ```bash
 # minisbert explain "a man eats" "someone has a meal" --model all-MiniLM-L6-v2 --html out.html
@@ -228,8 +228,8 @@ assert (layer, head) == (2, 9) and one_way_YN.max() > 0.7
 # assert abs(inner - cosine) < 0.03
 # ```
 #
-# By little: the two carry the sentence like the others. The numbers change all the same, since the model was trained with
-# them in the mean.
+# Only a little: the two represent the sentence like the others. The cosine changes all the same, since the model was trained
+# with them in the mean.
 # </details>
 #
 # <details><summary>Solution 2</summary>
@@ -244,8 +244,8 @@ assert (layer, head) == (2, 9) and one_way_YN.max() > 0.7
 # assert abs(terms_D.sum() - u_D @ v_D / np.linalg.norm(u_D) / np.linalg.norm(v_D)) < 1e-5
 # ```
 #
-# The embedding is no sum of the tokens: in each dimension one of them counts and the others not at all. The terms here are
-# exact too, but a token's share hangs on all the others, that it be larger than they are.
+# The embedding is not a sum of the tokens: in each dimension one of them counts and the others do not. The terms here are
+# exact too, but a token's share depends on all the others: it has to be larger than they are.
 # </details>
 #
 # <details><summary>Solution 3</summary>
@@ -258,7 +258,7 @@ assert (layer, head) == (2, 9) and one_way_YN.max() > 0.7
 # assert disordered > 0.6 * cosine
 # ```
 #
-# Most of it stays: for this pair the model lives on which words there are more than on their order. The tokens' vectors do
+# Most of it remains: for this pair the model uses which words there are more than their order. The tokens' vectors do
 # change with it, and so does every term of the sum.
 # </details>
 #

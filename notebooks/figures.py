@@ -1,11 +1,11 @@
-"""How the notebooks show a figure: a small PNG and its description, for those who see it and for those who do not.
+"""Show a figure in a notebook: a small PNG and its description, for those who see it and for those who do not.
 
     figure = Figure(figsize=(7, 3), layout="constrained")
     axes = figure.subplots()
     ...
     show(figure, "A line that rises from 0 to 1 within ten steps.")
 
-matplotlib's `Figure` is used without pyplot: nothing is shown twice, and no window system is asked for.
+matplotlib's `Figure` is used without pyplot: nothing is shown twice, and no window system is needed.
 """
 
 import io
@@ -14,7 +14,7 @@ import PIL.Image
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 
-# Okabe & Ito 2008: colours that people with any kind of colour blindness tell apart. For maps of numbers: "cividis"
+# Okabe & Ito 2008: colours that people with any kind of colour blindness can distinguish. For maps of numbers: "cividis"
 # (its brightness alone tells the value) and, where zero is in the middle, "PuOr".
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, YELLOW, BLACK = "#CC79A7", "#56B4E9", "#F0E442", "#000000"

@@ -3,8 +3,8 @@
     pip install -e ".[notebooks]"
     python notebooks/one_story.py            writes notebooks/pictures/one_story.png
 
-Two of the article's five sentences go the whole way through all-mpnet-base-v2; the heat-map has all five, and the cell
-of these two is framed. Reimers & Gurevych 2019, figure 2. Notebook 01 does the same step by step.
+Two of the article's five sentences go through all-mpnet-base-v2; the heat-map shows all five, and frames the cell of these
+two. Reimers & Gurevych 2019, figure 2. Notebook 01 does the same step by step.
 """
 
 from pathlib import Path
