@@ -65,7 +65,7 @@ RUN = [command for command in ALL if reason(command) is None]
 def tiny_words(command: str) -> list[str]:
     """The words of a command after `minisbert`, with the tiny model for the named ones."""
     words = shlex.split(command)[1:]
-    quick = words[0] in WITH_A_TABLE and "--cross-encoder" not in words
+    quick = words[0] in WITH_A_TABLE and not {"--cross-encoder", "--lora-rank"} & set(words)
     model = TINY.with_name("tiny-static") if quick else TINY
     return [str(model) if word.startswith("all-M") else word for word in words] + EXTRA.get(words[0], [])
 
