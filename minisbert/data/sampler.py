@@ -26,6 +26,7 @@ and rows 256 apart in its order stay correlated (0.73 at 65,536 rows; measured w
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -99,7 +100,10 @@ class Batches:
         self._mine = slice(host * part, (host + 1) * part)
         self._orders = [_Order(data, batch_size, (seed, i), no_duplicates) for i, data in enumerate(datasets)]
         self._mixed = _Epochs(lambda epoch: sum(order.epochs.batches(epoch) for order in self._orders))
-        self._slots: tuple[int, np.ndarray] | None = None  # of the last epoch used
+        # The order of the batches in an epoch; the last epoch used is cached.
+        self._slots = lru_cache(maxsize=1)(
+            lambda epoch: shuffled(self._mixed.batches(epoch), (seed, len(datasets), epoch))
+        )
 
     def steps(self, epochs: int = 1) -> int:
         """The number of steps in the first epochs; with "round_robin" an epoch ends with that of the smallest data set.
@@ -130,9 +134,7 @@ class Batches:
 
     def _slot(self, step: int) -> tuple[int, int, int]:
         epoch, slot = self._mixed.find(step)
-        if self._slots is None or self._slots[0] != epoch:
-            self._slots = epoch, shuffled(self._mixed.batches(epoch), (self.seed, len(self._orders), epoch))
-        number = int(self._slots[1][slot])
+        number = int(self._slots(epoch)[slot])
         for dataset, order in enumerate(self._orders):
             if number < order.epochs.batches(epoch):
                 return dataset, epoch, number
@@ -218,7 +220,7 @@ class _Order:
     def __init__(self, examples: Examples, batch_size: int, seed: tuple[int, int], no_duplicates: bool):
         self._count, self._batch_size, self._seed = len(examples), batch_size, seed
         self._texts_NS = _hashes(examples) if no_duplicates else None
-        self._table: tuple[int, np.ndarray] | None = None  # of the last epoch used
+        self.batches = lru_cache(maxsize=1)(self._draw)  # the last epoch used is cached
         self.epochs = _Epochs(lambda epoch: len(self.batches(epoch)) if no_duplicates else self._count // batch_size)
         if self.epochs.start(1) == 0:
             why = " without duplicate texts" if no_duplicates and self._count >= batch_size else ""
@@ -227,15 +229,12 @@ class _Order:
                 "one batch per epoch; use a smaller batch_size or more data."
             )
 
-    def batches(self, epoch: int) -> np.ndarray:
-        if self._table is None or self._table[0] != epoch:
-            order = shuffled(self._count, (*self._seed, epoch))
-            if self._texts_NS is None:
-                whole = self._count // self._batch_size * self._batch_size
-                self._table = epoch, order[:whole].reshape(-1, self._batch_size)
-            else:
-                self._table = epoch, without_duplicates(order, self._texts_NS, self._batch_size)
-        return self._table[1]
+    def _draw(self, epoch: int) -> np.ndarray:
+        order = shuffled(self._count, (*self._seed, epoch))
+        if self._texts_NS is not None:
+            return without_duplicates(order, self._texts_NS, self._batch_size)
+        full = self._count // self._batch_size
+        return order[: full * self._batch_size].reshape(full, self._batch_size)
 
 
 def _hashes(examples: Examples) -> np.ndarray:
