@@ -1,9 +1,9 @@
-"""The folder of shards (shards.py) filled by a Ray cluster, for machines that are no mesh. The result is the same to the bit.
+"""A folder of shards (shards.py) filled by a Ray cluster, for machines that do not form a mesh; bitwise the same result.
 
     encode_on_ray(partial(stream_sentences, "corpus.txt"), partial(SentenceEncoder.load, "all-MiniLM-L6-v2"), folder, workers=4)
 
-Each of the workers is an actor with the model loaded, which reads the corpus and embeds every n-th shard; Ray Data starts
-them, on whatever machines the cluster has, and again where one dies. The corpus and the folder must be seen by all.
+Each worker is an actor with the model loaded, which reads the corpus and embeds every n-th shard. Ray Data starts the actors on
+the machines of the cluster, and again where one dies. All of them must see the corpus and the folder.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,12 +18,12 @@ from minisbert.errors import InputError
 def encode_on_ray(
     texts: Callable[[], Iterable[str]], load: Callable[[], Any], folder: Path, *, workers: int, **options: Any
 ) -> int:
-    """`encode_shards` by the workers of a Ray cluster; without one (`ray.init`), by processes of this machine.
+    """`encode_shards` by the workers of a Ray cluster; without a cluster, by processes of this machine.
 
     Args:
-        texts: called in each worker for the corpus.
-        load: called in each worker for the encoder.
-        workers: how many actors.
+        texts: returns the corpus; called in each worker.
+        load: returns the encoder; called in each worker.
+        workers: the number of actors.
         options: of `encode_shards`.
 
     Returns:

@@ -1,20 +1,20 @@
-"""Embeddings of a corpus larger than memory: a folder of shards, each whole or not there, so that any stop can go on.
+"""Embeddings of a corpus larger than memory: a resumable folder of shards, each of which is complete or absent.
 
-    encode_shards(lines, encoder, Path("wiki"), rows_per_shard=65_536)      # the same call again does what is missing
-    for shard_MD in read_shards(Path("wiki")): ...                          # mapped, not read
+    encode_shards(lines, encoder, Path("wiki"), rows_per_shard=65_536)      # rerun it: only missing shards are computed
+    for shard_MD in read_shards(Path("wiki")): ...                          # memory-mapped
 
-    shards.json      the model's fingerprint, the options, rows a shard
+    shards.json      the model's fingerprint, the options, rows per shard
     00000.json       rows and sha256 of the texts of shard 0
-    00000.npy        their embeddings, float32 [rows, dimension] (or the precision asked for); appears last
-    rows.json        how many rows there are; appears when the end of the corpus was seen
+    00000.npy        their embeddings, float32 [rows, dimension] (or the precision asked for); written last
+    rows.json        the number of rows; written when the end of the corpus was reached
 
-Of several workers (hosts, processes, Ray's actors) each takes every n-th shard; they need the folder in common, and nothing
-else. A shard that is there is not computed again, but its texts are compared with those it was made of.
+Of several workers (hosts, processes, Ray actors) each takes every n-th shard; they share the folder and nothing else. A shard
+that is there is not computed again, but its texts are compared with those it was made of.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,6 @@ from minisbert.search.fingerprint import fingerprint
 
 SETTINGS, ROWS = "shards.json", "rows.json"
 ROWS_PER_SHARD = 65_536
-# What `encode` needs the whole corpus for.
-_GLOBAL = ("int8", "uint8")
 
 
 def encode_shards(
@@ -43,29 +41,29 @@ def encode_shards(
     workers: int = 1,
     **options: Any,
 ) -> int:
-    """Embed a stream of texts into a folder of shards; what is there already is kept.
+    """Embed a stream of texts into a folder of shards; shards that are there are kept.
 
     Args:
         texts: the corpus, in the same order each time; one shard of it is in memory.
         encoder: a SentenceEncoder.
-        folder: made if it is not there.
-        worker, workers: which of how many does this call; worker w makes the shards w, w + workers, ...
+        folder: made if it is missing.
+        worker, workers: the number of this worker and how many there are; worker w makes the shards w, w + workers, ...
         options: of `encode`.
 
     Returns:
         rows of the whole corpus.
 
     Raises:
-        InputError: an option that needs the whole corpus at once (int8), or a worker's number out of range.
-        DataError: the folder holds another model's embeddings, or another corpus'.
-        WriteError: it cannot be written; the shards before stand.
+        InputError: an option that needs the whole corpus (int8), or a worker's number out of range.
+        DataError: the folder holds embeddings of another model or corpus.
+        WriteError: a file cannot be written; complete shards stay.
     """
     check_positive("rows_per_shard", rows_per_shard)
     if not 0 <= worker < check_positive("workers", workers):
-        raise InputError(f"worker is {worker} of {workers}. Expected which one this is, from 0.")
-    if options.get("precision") in _GLOBAL:
+        raise InputError(f"worker is {worker} of {workers}. Expected the number of this worker, from 0.")
+    if options.get("precision") in ("int8", "uint8"):
         raise InputError(
-            f"precision is {options['precision']!r}, whose ranges are those of the whole corpus. Expected 'float32', "
+            f"precision is {options['precision']!r}, which needs the ranges of the whole corpus. Expected 'float32', "
             "'binary' or 'ubinary' for shards; an Index quantizes them later."
         )
     _same_settings(folder, encoder, rows_per_shard, options)
@@ -74,7 +72,7 @@ def encode_shards(
         if shard % workers == worker:
             _make_shard(folder, shard, part, encoder, options)
         rows, shard = rows + len(part), shard + 1
-    _write(folder / ROWS, lambda file: file.write(json.dumps({"rows": rows, "shards": shard}).encode()))
+    _write_json(folder / ROWS, {"rows": rows, "shards": shard})
     return rows
 
 
@@ -82,17 +80,17 @@ def read_shards(folder: Path) -> Iterator[np.ndarray]:
     """The shards in order, each mapped from its file.
 
     Raises:
-        DataError: the folder is not whole; names what is missing.
+        DataError: the folder is not complete; names what is missing.
     """
     if not (folder / ROWS).exists():
         raise DataError(
-            f"{folder}: no {ROWS}, so the end of the corpus was not reached. Run the same command to go on."
+            f"{folder}: no {ROWS}, so the end of the corpus was not reached. Rerun the same command to resume."
         )
-    shards = check_positive(f"{folder / ROWS}: shards", _record(folder / ROWS).get("shards"))
+    shards = check_positive(f"{folder / ROWS}: shards", _read_json(folder / ROWS).get("shards"))
     missing = [shard for shard in range(shards) if not _embeddings(folder, shard).exists()]
     if missing:
         raise DataError(
-            f"{folder}: {len(missing)} of {shards} shards are missing ({str(missing[:8])[1:-1]}). Run the same command for "
+            f"{folder}: {len(missing)} of {shards} shards are missing ({str(missing[:8])[1:-1]}). Rerun the same command for "
             "every worker."
         )
     for shard in range(shards):
@@ -100,31 +98,56 @@ def read_shards(folder: Path) -> Iterator[np.ndarray]:
 
 
 def _make_shard(folder: Path, shard: int, texts: list[str], encoder: Any, options: dict[str, Any]) -> None:
-    digest = hashlib.sha256(
-        "".join(f"{len(text)}:{text}" for text in texts).encode("utf-8", "surrogatepass")
-    ).hexdigest()
+    everything = "".join(f"{len(text)}:{text}" for text in texts)
+    digest = hashlib.sha256(everything.encode("utf-8", "surrogatepass")).hexdigest()
     record = {"rows": len(texts), "sha256": digest}
     if _embeddings(folder, shard).exists():
-        before = _record(folder / f"{shard:05d}.json")
+        before = _read_json(folder / f"{shard:05d}.json")
         if before != record:
             raise DataError(
                 f"{_embeddings(folder, shard)}: made of other texts ({before.get('rows')} rows, sha256 "
-                f"{str(before.get('sha256'))[:8]}; now {len(texts)} rows, {digest[:8]}). Expected the corpus it was begun "
+                f"{str(before.get('sha256'))[:8]}; now {len(texts)} rows, {digest[:8]}). Expected the corpus it was started "
                 "with; choose another folder for another corpus."
             )
         return
     for stale in folder.glob(f".{shard:05d}.*"):  # a killed worker's
         stale.unlink(missing_ok=True)
     embeddings = encoder.encode(texts, **options)
-    _write(folder / f"{shard:05d}.json", lambda file: file.write(json.dumps(record).encode()))
-    _write(_embeddings(folder, shard), lambda file: np.save(file, embeddings, allow_pickle=False))
+    _write_json(folder / f"{shard:05d}.json", record)
+    with whole_file(_embeddings(folder, shard)) as temporary, temporary.open("wb") as file:
+        np.save(file, embeddings, allow_pickle=False)
+
+
+def _same_settings(folder: Path, encoder: Any, rows_per_shard: int, options: dict[str, Any]) -> None:
+    options = {name: value for name, value in options.items() if name != "show_progress_bar"}
+    if getattr(encoder, "packing", False):  # changes the last bits
+        options["packing"] = True
+    settings = {"fingerprint": fingerprint(encoder), "rows_per_shard": rows_per_shard, "options": options}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise not_written(folder, error) from None
+    if not (folder / SETTINGS).exists():
+        others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+        if others and not (folder / SETTINGS).exists():  # another worker may have written it meanwhile
+            raise DataError(
+                f"{folder}: holds {', '.join(sorted(others)[:3])} and no {SETTINGS}. Expected an empty folder."
+            )
+        _write_json(folder / SETTINGS, settings, indent=1)
+    before = _read_json(folder / SETTINGS)
+    if before != json.loads(json.dumps(settings)):
+        differing = [name for name in settings if before.get(name) != settings[name]]
+        raise DataError(
+            f"{folder / SETTINGS}: started with another {' and '.join(differing)}. Expected the model and options it was "
+            "started with; choose another folder for others."
+        )
 
 
 def _embeddings(folder: Path, shard: int) -> Path:
     return folder / f"{shard:05d}.npy"
 
 
-def _record(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         record = read_json(path)
     except ModelFolderError as error:
@@ -134,31 +157,6 @@ def _record(path: Path) -> dict[str, Any]:
     return record
 
 
-def _same_settings(folder: Path, encoder: Any, rows_per_shard: int, options: dict[str, Any]) -> None:
-    shown = {name: value for name, value in options.items() if name != "show_progress_bar"}
-    if getattr(encoder, "packing", False):  # other last bits than without
-        shown["packing"] = True
-    settings = {"fingerprint": fingerprint(encoder), "rows_per_shard": rows_per_shard, "options": shown}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise not_written(folder, error) from None
-    if not (folder / SETTINGS).exists():
-        others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-        if others and not (folder / SETTINGS).exists():  # another worker may have come between
-            raise DataError(
-                f"{folder}: holds {', '.join(sorted(others)[:3])} and no {SETTINGS}. Expected an empty folder."
-            )
-        _write(folder / SETTINGS, lambda file: file.write(json.dumps(settings, indent=1).encode()))
-    before = _record(folder / SETTINGS)
-    if before != json.loads(json.dumps(settings)):
-        differing = [name for name in settings if before.get(name) != settings[name]]
-        raise DataError(
-            f"{folder / SETTINGS}: begun with another {' and '.join(differing)}. Expected the model and options it was "
-            "begun with; choose another folder for others."
-        )
-
-
-def _write(path: Path, write: Callable[[Any], Any]) -> None:
-    with whole_file(path) as temporary, temporary.open("wb") as file:
-        write(file)
+def _write_json(path: Path, record: dict[str, Any], indent: int | None = None) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=indent), encoding="utf-8")

@@ -61,43 +61,23 @@ def retrieve_and_rerank(
         raise InputError(f"candidates is {candidates}, k {k}. Expected at least as many candidates as hits.")
     found = searcher.search(texts, candidates) if texts else []
     pairs = [(query, _text(hit)) for query, hits in zip(texts, found, strict=True) for hit in hits]
-    scores = _scores(reranker.predict(pairs, **options), len(pairs)) if pairs else np.empty(0)
-    ranked, first = [], 0
-    for hits in found:
-        mine = scores[first : first + len(hits)]
-        first += len(hits)
-        ranked.append([hits[i]._replace(score=float(mine[i])) for i in np.argsort(-mine, kind="stable")[:k]])
+    scores = iter(_scores(reranker.predict(pairs, **options), len(pairs)) if pairs else [])
+    scored = [[hit._replace(score=next(scores)) for hit in hits] for hits in found]
+    ranked = [sorted(hits, key=lambda hit: -hit.score)[:k] for hits in scored]
     return ranked[0] if single else ranked
 
 
 class Reranked:
-    """A searcher and a reranker as one searcher, used like Index, BM25 and Hybrid.
-
-    Args:
-        searcher: finds candidates with their texts.
-        reranker: see `Reranker`.
-        candidates: pairs scored per query; later hits of the searcher are dropped.
-        options: for `reranker.predict`.
-
-    Example:
-        >>> class Found:
-        ...     def search(self, queries, k=10): return [[Hit("a", 0.9, "long text"), Hit("b", 0.8, "text")]] * len(queries)
-        >>> class Shortest:
-        ...     def predict(self, pairs): return [-len(text) for _, text in pairs]
-        >>> Reranked(Found(), Shortest()).search("query", k=1)[0].id
-        'b'
-    """
+    """A searcher and a reranker as one searcher, used like Index, BM25 and Hybrid; see `retrieve_and_rerank`."""
 
     def __init__(self, searcher: Searcher, reranker: Reranker, *, candidates: int = 100, **options: Any):
         self.searcher, self.reranker, self.options = searcher, reranker, options
         self.candidates = check_positive("candidates", candidates)
 
     def search(self, queries: str | Sequence[str], k: int = 10) -> Any:
-        """Lists of `Hit` with the reranker's scores, best first: for one query one list; at most `candidates` hits."""
-        wanted = min(check_positive("k", k), self.candidates)
-        return retrieve_and_rerank(
-            queries, self.searcher, self.reranker, wanted, candidates=self.candidates, **self.options
-        )
+        """At most `candidates` hits per query, with the reranker's scores, best first."""
+        k = min(check_positive("k", k), self.candidates)
+        return retrieve_and_rerank(queries, self.searcher, self.reranker, k, candidates=self.candidates, **self.options)
 
 
 def _text(hit: Hit) -> str:
@@ -106,7 +86,7 @@ def _text(hit: Hit) -> str:
     return hit.text
 
 
-def _scores(predicted: Any, count: int) -> np.ndarray:
+def _scores(predicted: Any, count: int) -> list[float]:
     try:
         scores = np.asarray(predicted, np.float64)
     except (TypeError, ValueError):
@@ -117,4 +97,4 @@ def _scores(predicted: Any, count: int) -> np.ndarray:
             f"the reranker gave {short_repr(predicted)} for {count} pairs. Expected one finite number per pair; a model with "
             "several classes is not a reranker."
         )
-    return scores
+    return scores.tolist()  # type: ignore[no-any-return]

@@ -85,7 +85,7 @@ def test_a_folder_of_something_else_is_left_alone(encoder, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"precision": "int8"}, "ranges are those of the whole corpus"),
+        ({"precision": "int8"}, "needs the ranges of the whole corpus"),
         ({"worker": 2, "workers": 2}, "from 0"),
         ({"rows_per_shard": 0}, "at least 1"),
     ],
