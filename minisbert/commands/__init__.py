@@ -107,12 +107,13 @@ def _run(argv: list[str]) -> int:
     # A recipe is other defaults for the flags of `train`.
     command = module.with_recipe(argv[1:]) if name == "train" else getattr(module, function)
     try:
-        return tyro.cli(
+        code: int = tyro.cli(
             command,
             prog=f"minisbert {name}",
             args=argv[1:],
             config=(tyro.conf.FlagCreatePairsOff,),  # --json, but no --no-json
         )
+        return code
     except SystemExit as end:  # how tyro ends after help and after a wrong flag, which it has explained itself
         return end.code if isinstance(end.code, int) else 0
 

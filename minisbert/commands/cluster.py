@@ -6,7 +6,7 @@ minisbert cluster banking77.tsv.gz --model all-MiniLM-L6-v2 --method kmeans --cl
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -129,7 +129,7 @@ def _labels(embeddings: "np.ndarray", method: str, options: dict[str, Any]) -> "
 
     if method == "communities":
         return clustering.community_labels(clustering.community_detection(embeddings, **options), len(embeddings))
-    methods = {
+    methods: "dict[str, Callable[..., np.ndarray]]" = {
         "kmeans": clustering.kmeans,
         "agglomerative": clustering.agglomerative,
         "hdbscan": clustering.hdbscan,

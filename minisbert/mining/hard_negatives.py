@@ -74,9 +74,9 @@ def hard_negatives(
         [('a', 'aab', 'ab'), ('c', 'cc', 'bbc')]
     """
     wanted = check_positive("number", number)
-    limits = {"max_score": max_score, "min_score": min_score}
-    limits |= {"absolute_margin": absolute_margin, "relative_margin": relative_margin}
-    limits = {name: check_finite(name, value) for name, value in limits.items() if value is not None}
+    given = {"max_score": max_score, "min_score": min_score}
+    given |= {"absolute_margin": absolute_margin, "relative_margin": relative_margin}
+    limits = {name: check_finite(name, value) for name, value in given.items() if value is not None}
     if isinstance(range_min, bool) or not isinstance(range_min, int) or range_min < 0:
         raise InputError(f"range_min is {range_min!r:.80}. Expected a whole number of at least 0.")
     if range_max is None:
@@ -174,4 +174,5 @@ def _rescored(rescore: Rescore, anchor: str, texts: list[str]) -> list[float]:
             f"rescore returned shape {scores.shape} for {len(texts)} pairs, or NaN or infinity. Expected one finite score "
             "per pair."
         )
-    return scores.tolist()
+    found: list[float] = scores.tolist()
+    return found

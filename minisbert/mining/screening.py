@@ -46,7 +46,8 @@ def row_bounds(rows_MD: np.ndarray, show_progress_bar: bool | None = None) -> np
     longest = np.linalg.norm(rows_MD, axis=1).max(initial=0)
     # The last term is for sums in float32, here and where products are computed exactly.
     slack_M = error_M * longest + (longest + error_M.max(initial=0)) * error_M.max(initial=0) + 4 * D * ULP * longest**2
-    return np.concatenate(best_M)[:M] + slack_M
+    bound_M: np.ndarray = np.concatenate(best_M)[:M] + slack_M
+    return bound_M
 
 
 @jax.jit

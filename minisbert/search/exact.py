@@ -219,7 +219,7 @@ def _update(
 
 
 def _wait(first: int, invalid: Any, best: list[Future[Best]]) -> None:
-    jax.block_until_ready([block.result() for block in best])
+    jax.block_until_ready([block.result() for block in best])  # type: ignore[no-untyped-call]
     if (row := int(invalid)) >= 0:
         raise _invalid(first + row, "encode the text again")
 

@@ -82,7 +82,7 @@ class UsearchGraph:
         except ImportError:
             raise _missing("usearch") from None
         self.width = width
-        options = {"connectivity": LINKS, "expansion_add": BUILDING, "expansion_search": SEARCHING}
+        options: dict[str, Any] = {"connectivity": LINKS, "expansion_add": BUILDING, "expansion_search": SEARCHING}
         self._index: Any = Index(ndim=width, metric="ip", dtype="f32", **options)
 
     def __len__(self) -> int:

@@ -25,13 +25,13 @@ from minisbert.arguments import (
     embedding_rows,
     refuse_too_long,
 )
-from minisbert.errors import InputError, short_repr
+from minisbert.errors import InputError
 from minisbert.inference.compiled import progress_bar
 from minisbert.quantization import quantize_embeddings
+from minisbert.search import index_folder
 from minisbert.search.exact import SIMILARITIES, Hits, nearest, rescore, scaled
 from minisbert.search.fingerprint import fingerprint as fingerprint_of
 from minisbert.search.hnsw import BACKENDS, GRAPHS, Graph
-from minisbert.search.index_folder import Contents, read_contents, read_settings, write_index, write_parquet
 from minisbert.search.searcher import Hit, are_texts, checked_ids
 from minisbert.search.vectors import STORED, Vectors
 
@@ -100,8 +100,6 @@ class Index:
     def __len__(self) -> int:
         return len(self.ids)
 
-    # --- adding ----------------------------------------------------------------------------------------------------
-
     def add(
         self,
         items: Any,
@@ -120,13 +118,15 @@ class Index:
         Raises:
             InputError: see above, and `SentenceEncoder.encode`; the width differs from that of earlier rows.
         """
-        given = are_texts(items)
-        if given and texts is not None:
-            raise InputError("texts are given twice. Expected them as items, or together with embeddings.")
-        rows: Any = as_list(items, "items")[0] if given else embedding_rows("items", items).copy()
+        if as_texts := are_texts(items):
+            if texts is not None:
+                raise InputError("texts are given twice. Expected them as items, or together with embeddings.")
+            rows: Any = as_list(items, "items")[0]
+        else:
+            rows = embedding_rows("items", items).copy()  # the caller's array may change
         count = len(rows)
         new_ids = checked_ids(ids, count, self._known)
-        if given:
+        if as_texts:
             texts, rows = rows, embedding_rows("embeddings", self._encode("encode_document", rows, show_progress_bar))
         elif texts is not None and len(texts := check_list("texts", texts)) != count:
             raise InputError(f"texts has {len(texts)} items, there are {count} embeddings. Expected equally many.")
@@ -164,8 +164,6 @@ class Index:
                     "Index(ranges_2D=...) from a larger sample."
                 )
         return codes
-
-    # --- searching -------------------------------------------------------------------------------------------------
 
     def search(self, queries: Any, k: int = 10, *, oversample: int = 4, show_progress_bar: bool | None = None) -> Any:
         """The k rows most similar to each query.
@@ -206,7 +204,7 @@ class Index:
             return Hits(np.empty((len(queries_BD), 0), np.float32), np.empty((len(queries_BD), 0), np.int64))
         if queries_BD.shape[1] != self.width:
             raise InputError(
-                f"queries are {queries_BD.shape[1]} wide, the index {self.width}. Expected embeddings of one model."
+                f"queries are {queries_BD.shape[1]} wide, the index {self.width}. Expected the same width."
             )
         refuse_too_long("queries", queries_BD)
         wanted, candidates = min(len(self), k), min(len(self), k * oversample)
@@ -240,8 +238,6 @@ class Index:
         embeddings: np.ndarray = getattr(self.encoder, method)(texts, show_progress_bar=show_progress_bar)
         return embeddings
 
-    # --- files -----------------------------------------------------------------------------------------------------
-
     def save(self, folder: str | Path) -> None:
         """Write a folder, whole or not at all; an index of that name is replaced.
 
@@ -249,34 +245,29 @@ class Index:
             InputError: the path holds something other than an index, or the index is empty.
             WriteError: the disk is full or not writable.
         """
-        path = _folder(folder)
+        path = index_folder.checked_path(folder)
         if self.width is None:
             raise InputError("the index is empty. Expected rows to save; add some.")
         graph = None if self.backend == "exact" else self._current_graph()
         names = ("fingerprint", "similarity", "precision", "backend", "keep_texts", "rescore", "width")
         settings = {**{name: getattr(self, name) for name in names}, "rows": len(self)}
-        write_index(path, settings, self._contents(graph))
+        index_folder.write_index(path, settings, self._contents(graph))
 
     def export_parquet(self, file: str | Path) -> None:
-        """Write ids, texts and float32 vectors for another vector store; LanceDB, for example, takes the table as it is:
-        `lancedb.connect("db").create_table("texts", pyarrow.parquet.read_table("vectors.parquet"))`.
-
-        Ids stay numbers where all are whole numbers; otherwise all are written as text.
+        """Write a table of ids, texts and float32 vectors, as LanceDB and other vector stores read it.
 
         Raises:
             InputError: pyarrow is not installed; the index is empty or has no float32 vectors.
             WriteError: the file cannot be written.
         """
         if self.width is None or not self.rescore:
-            raise InputError(
-                "the index has no float32 vectors. Expected rows, and rescore=True where they are quantized."
-            )
-        write_parquet(Path(file), self._contents(None), self.width)
+            raise InputError("the index has no float32 vectors. Expected rows, and rescore=True for quantized ones.")
+        index_folder.write_parquet(Path(file), self._contents(None), self.width)
 
-    def _contents(self, graph: Graph | None) -> Contents:
+    def _contents(self, graph: Graph | None) -> index_folder.Contents:
         floats, codes = (_joined(parts) if parts else None for parts in (self._floats, self._codes))
         ranges_2D = self.ranges_2D if self.precision == "int8" else None
-        return Contents(self.ids, self.texts, floats, codes, ranges_2D, graph)
+        return index_folder.Contents(self.ids, self.texts, floats, codes, ranges_2D, graph)
 
     @staticmethod
     def load(
@@ -294,20 +285,14 @@ class Index:
             SearchError: the folder does not hold a complete index.
             InputError: another model made it.
         """
-        path = _folder(folder)
-        settings = read_settings(path)
+        path = index_folder.checked_path(folder)
+        settings = index_folder.read_settings(path)
         options = {name: settings[name] for name in ("similarity", "precision", "backend", "keep_texts", "rescore")}
         index = Index(encoder, fingerprint=fingerprint, **options)
-        if index.fingerprint not in (None, settings["fingerprint"]):
-            maker = f"the model {settings['fingerprint']:.16}" if settings["fingerprint"] else "an unnamed model"
-            raise InputError(
-                f"{path}: made by {maker}, the encoder is {index.fingerprint:.16}. Expected the same model, settings and "
-                "number format; embed the texts again."
-            )
+        index_folder.check_fingerprint(path, settings, index.fingerprint)
+        contents = index_folder.read_contents(path, settings, trust_graph)
         index.fingerprint, index.width = settings["fingerprint"], settings["width"]
-        index.ids, index.texts, floats, codes, index.ranges_2D, index._graph = read_contents(
-            path, settings, trust_graph
-        )
+        index.ids, index.texts, floats, codes, index.ranges_2D, index._graph = contents
         index._known = set(index.ids)
         index._floats, index._codes = ([] if rows is None else [rows] for rows in (floats, codes))
         return index
@@ -317,9 +302,3 @@ def _joined(parts: list[Any]) -> Any:
     if len(parts) > 1:
         parts[:] = [np.concatenate([part[:] for part in parts])]
     return parts[0]
-
-
-def _folder(folder: Any) -> Path:
-    if not isinstance(folder, str | Path) or not str(folder).strip() or "\0" in str(folder):
-        raise InputError(f"folder is {short_repr(folder)}. Expected the folder of an index, as str or Path.")
-    return Path(folder)

@@ -12,6 +12,7 @@ The folder is read strictly, and nothing in it is ever run.
 import hashlib
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from minisbert import limits
 from minisbert.atomic_write import staged_folder, whole_file
 from minisbert.checkpoint.settings import read_json
 from minisbert.data.columnar import parquet_library
-from minisbert.errors import DataError, ModelFolderError, SearchError, short_repr
+from minisbert.errors import DataError, InputError, ModelFolderError, SearchError, short_repr
 from minisbert.search.exact import SIMILARITIES
 from minisbert.search.hnsw import BACKENDS, GRAPHS, Graph
 from minisbert.search.vectors import STORED, NpyFile
@@ -34,7 +35,7 @@ FORMAT, VERSION = "minisbert index", 1
 PART = 65_536  # rows written at a time
 
 # key of index.json -> whether a value is valid
-VALID = {
+VALID: dict[str, Callable[[Any], bool]] = {
     "fingerprint": lambda value: isinstance(value, str | None),
     "similarity": lambda value: value in SIMILARITIES,
     "precision": lambda value: value in tuple(STORED),
@@ -106,6 +107,23 @@ def read_settings(folder: Path) -> dict[str, Any]:
     if wrong:
         raise SearchError(f"{path}: {'; '.join(wrong)}. Expected what Index.save writes; make the index again.")
     return settings
+
+
+def checked_path(folder: Any) -> Path:
+    """The folder as a Path. Raises InputError: it is not a path."""
+    if not isinstance(folder, str | Path) or not str(folder).strip() or "\0" in str(folder):
+        raise InputError(f"folder is {short_repr(folder)}. Expected the folder of an index, as str or Path.")
+    return Path(folder)
+
+
+def check_fingerprint(folder: Path, settings: dict[str, Any], fingerprint: str | None) -> None:
+    """Raises InputError: the vectors are of another model; None is not compared."""
+    if fingerprint not in (None, settings["fingerprint"]):
+        maker = f"the model {settings['fingerprint']:.16}" if settings["fingerprint"] else "an unnamed model"
+        raise InputError(
+            f"{folder}: made by {maker}, the encoder is {fingerprint:.16}. Expected the same model, settings and number "
+            "format; embed the texts again."
+        )
 
 
 def read_contents(folder: Path, settings: dict[str, Any], trust_graph: bool) -> Contents:

@@ -97,7 +97,7 @@ def prepare(part: jax.Array, ranges_2D: Any, *, precision: str, similarity: str)
     """A chunk as float32 rows (of length 1 for cosine), and its first row that is not finite, or -1."""
     if part.dtype == jnp.float32 and similarity == "dot":
         return part, first_invalid(part)  # a compiled function would return a copy
-    return _decode(part, ranges_2D, precision=precision, similarity=similarity)
+    return _decode(part, ranges_2D, precision=precision, similarity=similarity)  # type: ignore[no-any-return]
 
 
 @partial(jax.jit, static_argnames=("precision", "similarity"))
@@ -113,7 +113,8 @@ def first_invalid(chunk_MD: jax.Array) -> jax.Array:
     # NaN and infinity show in the squares. Where the squared lengths of rows and queries are finite, no product overflows
     # either (Cauchy-Schwarz), so that all scores can be ordered.
     finite_M = jnp.isfinite((chunk_MD * chunk_MD).sum(axis=1))
-    return jnp.where(finite_M.all(), -1, jnp.argmin(finite_M))
+    row: jax.Array = jnp.where(finite_M.all(), -1, jnp.argmin(finite_M))
+    return row
 
 
 def _from_int8(codes_MD: jax.Array, ranges_2D: Any) -> jax.Array:
@@ -160,7 +161,8 @@ def update_top_k_on_cpu(
         new_B = np.bincount(query, minlength=len(threshold_B))
         if new_B.max() <= 4 * k:
             return _merge(scores_BK, rows_BK, new_B, score, column + first)
-    ranked: Best = jax.block_until_ready(update_top_k(best, queries_BD, chunk_MD, first, count, k=k, recall=None))
+    ranked: Best = update_top_k(best, queries_BD, chunk_MD, first, count, k=k, recall=None)
+    jax.block_until_ready(ranked)  # type: ignore[no-untyped-call]
     return ranked
 
 

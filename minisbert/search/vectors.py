@@ -58,7 +58,8 @@ class NpyFile:
     def __getitem__(self, rows: Any) -> np.ndarray:
         if not self.shape[0] or not self.shape[1]:  # an empty file cannot be mapped
             return np.empty(self.shape, self.dtype)[rows]
-        return np.array(np.memmap(self._file, self.dtype, "r", self._offset, self.shape)[rows])
+        part: np.ndarray = np.array(np.memmap(self._file, self.dtype, "r", self._offset, self.shape)[rows])
+        return part
 
 
 @dataclass(frozen=True)
