@@ -120,7 +120,8 @@ def first_invalid(chunk_MD: jax.Array) -> jax.Array:
 def _from_int8(codes_MD: jax.Array, ranges_2D: Any) -> jax.Array:
     # The middle of the step that each code represents.
     lowest_D, highest_D = ranges_2D
-    return lowest_D + (codes_MD.astype(jnp.float32) + 128.5) * ((highest_D - lowest_D) / 255)
+    rows_MD: jax.Array = lowest_D + (codes_MD.astype(jnp.float32) + 128.5) * ((highest_D - lowest_D) / 255)
+    return rows_MD
 
 
 def _from_binary(codes_MX: jax.Array, ranges_2D: Any) -> jax.Array:

@@ -56,10 +56,12 @@ class NpyFile:
             raise DataError(f"{path}: has {size} bytes. Expected {expected}, as its header says; write it again.")
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        if not self.shape[0] or not self.shape[1]:  # an empty file cannot be mapped
-            return np.empty(self.shape, self.dtype)[rows]
-        part: np.ndarray = np.array(np.memmap(self._file, self.dtype, "r", self._offset, self.shape)[rows])
-        return part
+        mapped: np.ndarray
+        if self.shape[0] and self.shape[1]:
+            mapped = np.memmap(self._file, self.dtype, "r", self._offset, self.shape)
+        else:  # an empty file cannot be mapped
+            mapped = np.empty(self.shape, self.dtype)
+        return np.array(mapped[rows])
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def serve(contestants: Sequence[Contestant], argv: Sequence[str]) -> int:
 
     Args:
         contestants: searched for the key.
-        argv: the contestant's key, the model folder, and a folder of the peer's own.
+        argv: the contestant's key, the model folder, and a folder for the library.
     """
     key, folder, workplace = argv[0], Path(argv[1]), Path(argv[2])
     # What libraries print goes to stderr: stdout is for answers only.

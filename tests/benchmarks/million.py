@@ -2,8 +2,8 @@
 
     python tests/benchmarks/million.py [--rows 1000000] [--model weights/tiny-bert] [--kills 2]
 
-Prints, for a tenth of the rows and for all, the peak resident memory and the time a sentence; then kills the command at
-random moments, starts it again, and compares every file.
+Prints, for a tenth of the rows and for all, the peak resident memory and the time per sentence; then kills the command at
+random moments, reruns it, and compares every file.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def main() -> None:
             started = time.monotonic()
             peak = peak_of(start(scratch / "corpus.txt", options.model, scratch / "undisturbed"))
             seconds = time.monotonic() - started
-            print(f"{rows} sentences: peak {peak} MiB, {1e6 * seconds / rows:.0f} us a sentence", flush=True)
+            print(f"{rows} sentences: peak {peak} MiB, {1e6 * seconds / rows:.0f} us per sentence", flush=True)
         for _ in range(options.kills):
             process = start(scratch / "corpus.txt", options.model, scratch / "killed")
             time.sleep(rng.uniform(0.2, 0.6) * seconds)

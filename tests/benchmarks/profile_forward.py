@@ -88,7 +88,7 @@ def main() -> None:
         print(f"{name:26} {1000 * taken:8.2f} ms {of_layer:18} {rate}")
     print(
         f"{B} x {L} tokens; {config.num_hidden_layers} layers of these parts {1000 * layer * config.num_hidden_layers:.0f} "
-        f"ms; {B * L / middle['whole']:.0f} tokens a second"
+        f"ms; {B * L / middle['whole']:.0f} tokens per second"
     )
 
 

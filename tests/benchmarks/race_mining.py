@@ -95,7 +95,7 @@ def main() -> None:
     ours, theirs = community_detection(rows_MD, **settings), util.community_detection(tensor, **settings)
     same = sorted(map(sorted, ours)) == sorted(map(sorted, theirs))
     print(
-        f"communities above {options.threshold}: {len(ours)}, the peer's {len(theirs)}, {'the same' if same else 'OTHERS'}"
+        f"communities above {options.threshold}: {len(ours)}, sentence-transformers' {len(theirs)}, {'the same' if same else 'OTHERS'}"
     )
     race(
         {

@@ -1,4 +1,4 @@
-"""Training steps of all-MiniLM-L6-v2 against sentence-transformers, taking turns in one process: pairs a second.
+"""Training steps of all-MiniLM-L6-v2 against sentence-transformers, taking turns in one process: pairs per second.
 
     python tests/benchmarks/race_training.py [--rounds 10] [--loss multiple_negatives_ranking --batch-size 64]
     python tests/benchmarks/race_training.py --memory minisbert|peer        one side alone: the peak memory of its process

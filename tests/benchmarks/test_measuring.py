@@ -13,7 +13,7 @@ TINY = ["--model", str(TESTS.parent / "weights" / "tiny-bert")]
 @pytest.mark.parametrize(
     "script, options, last",
     [
-        ("benchmarks/profile_forward.py", ["--rows", "2", "--length", "8", "--rounds", "2"], "tokens a second"),
+        ("benchmarks/profile_forward.py", ["--rows", "2", "--length", "8", "--rounds", "2"], "tokens per second"),
         ("benchmarks/scaling.py", ["--largest", "1000"], "most to least"),
     ],
 )

@@ -76,7 +76,7 @@ def test_another_corpus_model_or_option_is_refused(encoder, tmp_path):
 
 
 def test_a_folder_of_something_else_is_left_alone(encoder, tmp_path):
-    (tmp_path / "letters.txt").write_text("dear")
+    (tmp_path / "letters.txt").write_text("precious")
     with pytest.raises(DataError, match=r"holds letters\.txt and no shards\.json"):
         encode_shards(TEXTS, encoder, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]

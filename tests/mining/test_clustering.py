@@ -1,4 +1,4 @@
-"""Communities against the plain definition and the peer; clusters, their names and scores against scikit-learn and by hand."""
+"""Communities against the plain definition and sentence-transformers; clusters, their names and scores against scikit-learn and by hand."""
 
 import re
 import sys
@@ -64,7 +64,7 @@ def test_communities_as_defined(threshold, least, size, monkeypatch):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("threshold, least", [(0.6, 3), (0.75, 10), (0.4, 2)])
-def test_communities_as_the_peer(threshold, least):
+def test_communities_as_sentence_transformers(threshold, least):
     util = pytest.importorskip("sentence_transformers", reason="pip install -e '.[parity]'").util
     embeddings, _ = blobs(700, 30, seed=3)
     theirs = util.community_detection(embeddings, threshold, least)

@@ -1,4 +1,4 @@
-"""Pairs and hard negatives against brute force in float64 and the peer, at the edges of blocks, with ties and bad numbers."""
+"""Pairs and hard negatives against brute force in float64 and sentence-transformers, at the edges of blocks, with ties and bad numbers."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from minisbert.mining import all_pairs as blocks
 from minisbert.mining import paraphrases as mining
 from minisbert.mining import screening
 from minisbert.mining.hard_negatives import hard_negatives, triplet_lines
-from minisbert.mining.paraphrases import best_pair, best_pairs, bitext_pairs, pairs_above
+from minisbert.mining.paraphrases import best_pair, best_pairs, bitext_pairs, mine_paraphrases, pairs_above
 
 TOLERANCE = 2e-6  # float32 products of unit rows in another order of summation; measured 3e-7
 
@@ -259,11 +259,11 @@ def test_a_tab_does_not_fit_into_tsv():
     assert '"c\\td"' in "".join(triplet_lines([("a", "b", "c\td")], ".jsonl"))
 
 
-# --- the peer ------------------------------------------------------------------------------------------------------
+# --- sentence-transformers -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parity
-def test_pairs_as_the_peer():
+def test_pairs_as_sentence_transformers():
     torch = pytest.importorskip("torch", reason="pip install -e '.[parity]'")
     util = pytest.importorskip("sentence_transformers", reason="pip install -e '.[parity]'").util
     embeddings = made(200, 16)
@@ -285,7 +285,7 @@ def test_pairs_as_the_peer():
     ],
     ids=str,
 )
-def test_hard_negatives_as_the_peer(options):
+def test_hard_negatives_as_sentence_transformers(options):
     torch = pytest.importorskip("torch", reason="pip install -e '.[parity]'")
     util = pytest.importorskip("sentence_transformers", reason="pip install -e '.[parity]'").util
     datasets = pytest.importorskip("datasets", reason="pip install -e '.[hub]'")
@@ -310,3 +310,21 @@ def test_hard_negatives_as_the_peer(options):
     )
     ours = hard_negatives(Table(**vectors), anchors, positives, more, number=3, **options)
     assert {tuple(row.values()) for row in theirs} == set(ours.rows) and len(theirs) == len(ours.rows) > 5
+
+
+@pytest.mark.parity
+def test_mine_paraphrases_as_sentence_transformers():
+    torch = pytest.importorskip("torch", reason="pip install -e '.[parity]'")
+    util = pytest.importorskip("sentence_transformers", reason="pip install -e '.[parity]'").util
+    vectors = made(60, 16)
+
+    class Given:
+        def encode(self, texts, convert_to_tensor=False, **options):
+            rows = np.array([vectors[int(text)] for text in texts])
+            return torch.tensor(rows) if convert_to_tensor else rows
+
+    texts = [str(row) for row in range(60)]
+    theirs = util.paraphrase_mining(Given(), texts, max_pairs=40)
+    ours = mine_paraphrases(Given(), texts, max_pairs=40)
+    assert [pair[1:] for pair in ours] == [sorted(pair[1:]) for pair in theirs[:40]]
+    np.testing.assert_allclose([pair[0] for pair in ours], [pair[0] for pair in theirs[:40]], atol=TOLERANCE)

@@ -13,7 +13,7 @@ import pytest
 
 from minisbert import DataError, InputError
 from minisbert.search import top_k as top_k
-from minisbert.search.exact import nearest
+from minisbert.search.exact import nearest, semantic_search
 from minisbert.search.top_k import block_top_k
 from minisbert.search.vectors import NpyFile, Vectors
 
@@ -25,7 +25,7 @@ def made(rows, width, seed=0):
 
 
 def whole(queries, corpus, k, similarity="cosine"):
-    """Float64, all similarities at once, a stable sort: the definition."""
+    """Float64, all similarities in one matrix, a stable sort: the definition."""
     q, c = queries.astype(np.float64), np.asarray(corpus, np.float64)
     if similarity == "cosine":
         q, c = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (q, c))
@@ -194,6 +194,19 @@ def test_arrays_of_every_home_and_files_agree(tmp_path):
         assert (hits.rows_BK == expected.rows_BK).all() and (hits.scores_BK == expected.scores_BK).all()
     half = nearest(q, c.astype(np.float16), 7)
     assert half.rows_BK.shape == (4, 7) and abs(half.scores_BK - expected.scores_BK).max() < 1e-3
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_semantic_search_as_sentence_transformers(similarity):
+    util = pytest.importorskip("sentence_transformers", reason="pip install -e '.[parity]'").util
+    q, c = made(7, 16, 1), made(400, 16, 2)
+    score = {"cosine": util.cos_sim, "dot": util.dot_score}[similarity]
+    theirs = util.semantic_search(q, c, top_k=5, score_function=score)
+    ours = semantic_search(q, c, top_k=5, similarity=similarity)
+    assert [[hit["corpus_id"] for hit in hits] for hits in ours] == [[hit["corpus_id"] for hit in h] for h in theirs]
+    for mine, their in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose([h["score"] for h in mine], [h["score"] for h in their], rtol=1e-5)
 
 
 def test_a_file_is_read_in_parts(tmp_path, monkeypatch):

@@ -259,7 +259,7 @@ def test_a_folder_is_replaced_whole_or_stays(folder, tmp_path, monkeypatch):
     index = Index()
     index.add(made(3))
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("dear")
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
     with pytest.raises(InputError, match="holds files but no minisbert index"):
         index.save(tmp_path / "mine")
     before = sorted(path.name for path in folder.iterdir())
