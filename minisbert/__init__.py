@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from minisbert.evaluation.sts import evaluate_sts as evaluate_sts
     from minisbert.inference.compiled import enable_compilation_cache as enable_compilation_cache
     from minisbert.mining.clustering import community_detection as community_detection
+    from minisbert.mining.paraphrases import mine_paraphrases as mine_paraphrases
     from minisbert.quantization import quantize_embeddings as quantize_embeddings
+    from minisbert.search.exact import semantic_search as semantic_search
     from minisbert.search.index import Index as Index
     from minisbert.sentence_encoder import SentenceEncoder as SentenceEncoder
     from minisbert.training import losses as losses
@@ -45,6 +47,8 @@ _NAMES = {
     "TrainConfig": "minisbert.training.config",
     "evaluate_sts": "minisbert.evaluation.sts",
     "Index": "minisbert.search.index",
+    "semantic_search": "minisbert.search.exact",
+    "mine_paraphrases": "minisbert.mining.paraphrases",
     "community_detection": "minisbert.mining.clustering",
     "quantize_embeddings": "minisbert.quantization",
     "enable_compilation_cache": "minisbert.inference.compiled",
