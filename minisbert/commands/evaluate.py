@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from minisbert.commands.flags import ComputeDtype, Model, N, Offline, OptionalFile, OptionalName, Png
 from minisbert.commands.outputs import check_output, save_figure, write_lines
 from minisbert.errors import InputError
 
@@ -21,21 +22,21 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    model: Annotated[Positional[str], arg(metavar="MODEL")],
+    model: Positional[Model],
     files: Annotated[Positional[tuple[str, ...]], arg(metavar="FILE [FILE ...]")],
     *,
     # "pairs" is the former name of "binary".
     task: Annotated[Literal["sts", "triplets", "binary", "pairs"], arg(metavar="{sts,triplets,binary}")] = "sts",
     text_columns: Annotated[tuple[str, str], arg(metavar="NAME NAME")] = ("sentence1", "sentence2"),
-    score_column: Annotated[str | None, arg(metavar="NAME")] = None,
+    score_column: OptionalName = None,
     against: Annotated[str | None, arg(metavar="MODEL")] = None,
-    prompt_name: Annotated[str | None, arg(metavar="NAME")] = None,
-    resamples: Annotated[int, arg(metavar="N")] = 1000,
-    seed: Annotated[int, arg(metavar="N")] = 0,
-    compute_dtype: Literal["float32", "bfloat16"] = "float32",
-    json: Annotated[str | None, arg(metavar="FILE")] = None,
-    plot: Annotated[str | None, arg(metavar="PNG")] = None,
-    offline: bool = False,
+    prompt_name: OptionalName = None,
+    resamples: N = 1000,
+    seed: N = 0,
+    compute_dtype: ComputeDtype = "float32",
+    json: OptionalFile = None,
+    plot: Png = None,
+    offline: Offline = False,
 ) -> int:
     """Score a model on pairs of sentences that people have scored.
 
@@ -47,7 +48,6 @@ def evaluate(
     Example: minisbert evaluate all-MiniLM-L6-v2 stsb_dev.tsv.gz
 
     Args:
-        model: a folder, a known name, or a name on the hub.
         files: .tsv (a header, no quoting), .jsonl (each also .gz) or .parquet.
         task: sts (scored pairs), triplets (anchor, positive, negative), or binary (pairs with labels 1 and 0).
         text_columns: the two columns that hold the sentences; triplets have their own names.
@@ -56,10 +56,8 @@ def evaluate(
         prompt_name: the prompt in the model's settings to put before each sentence.
         resamples: draws of the bootstrap.
         seed: of these draws.
-        compute_dtype: bfloat16 is faster where the hardware has it, and less exact.
         json: also write the scores here.
         plot: also draw gold score against cosine here.
-        offline: never open a socket.
     """
     if not files:
         raise InputError("no file is named. Expected files of sentence pairs with scores.")

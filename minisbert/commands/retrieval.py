@@ -10,23 +10,24 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from minisbert.commands.flags import ComputeDtype, Model, N, Name, Offline, OptionalFile
 from minisbert.commands.outputs import check_output, write_lines
 from minisbert.errors import InputError
 
 
 def retrieval(
-    model: Annotated[Positional[str], arg(metavar="MODEL")],
+    model: Positional[Model],
     folder: Annotated[Positional[str], arg(metavar="FOLDER")],
     *,
-    split: Annotated[str, arg(metavar="NAME")] = "test",
+    split: Name = "test",
     similarity: Literal["cosine", "dot"] | None = None,
     graded: bool = False,
     bm25: bool = False,
     rerank: Annotated[str | None, arg(metavar="MODEL")] = None,
-    candidates: Annotated[int, arg(metavar="N")] = 100,
-    compute_dtype: Literal["float32", "bfloat16"] = "float32",
-    json: Annotated[str | None, arg(metavar="FILE")] = None,
-    offline: bool = False,
+    candidates: N = 100,
+    compute_dtype: ComputeDtype = "float32",
+    json: OptionalFile = None,
+    offline: Offline = False,
 ) -> int:
     """Score a model on finding the relevant documents of a collection.
 
@@ -35,7 +36,6 @@ def retrieval(
     Example: minisbert retrieval all-MiniLM-L6-v2 cranfield
 
     Args:
-        model: a folder, a known name, or a name on the hub.
         folder: corpus.jsonl, queries.jsonl and qrels.tsv or qrels/SPLIT.tsv in BEIR's layout (each also .gz).
         split: which file of qrels/.
         similarity: by default the model's.
@@ -43,9 +43,7 @@ def retrieval(
         bm25: also score BM25, and both by reciprocal rank fusion (needs bm25s).
         rerank: a cross-encoder (a folder, or a name on the hub) that scores each query with the documents found first.
         candidates: how many of these documents it scores; map@100 and the like then rank no more than these.
-        compute_dtype: bfloat16 is faster where the hardware has it, and less exact.
         json: also write the scores here.
-        offline: never open a socket.
     """
     if json is not None:
         check_output(json, (".json",))

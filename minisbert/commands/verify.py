@@ -14,6 +14,7 @@ from tyro.conf import Positional, arg
 
 from minisbert.commands.demo import PUBLISHED, SENTENCES
 from minisbert.commands.demo import TOLERANCE as TABLE_TOLERANCE
+from minisbert.commands.flags import Name, Offline
 from minisbert.commands.goldens import GOLDENS, Golden
 from minisbert.errors import InputError
 
@@ -27,10 +28,10 @@ GOLDEN_TOLERANCE = 2e-6
 
 
 def verify(
-    name: Annotated[Positional[str], arg(metavar="NAME")],
+    name: Positional[Name],
     *,
     folder: Annotated[str | None, arg(metavar="FOLDER")] = None,
-    offline: bool = False,
+    offline: Offline = False,
 ) -> int:
     """Check a catalogued model: its files, its embeddings, the article's table.
 
@@ -42,7 +43,6 @@ def verify(
     Args:
         name: a name of the catalog.
         folder: a folder to check as this model, instead of fetching it.
-        offline: never open a socket.
     """
     from minisbert.download.catalog import MODELS, find
     from minisbert.download.locate import locate

@@ -1,4 +1,4 @@
-"""Names, caches and hubs: asked for what is none, given what is wrong. A stand-in answers for the hub; no pip is started."""
+"""Invalid names, damaged caches and a hub that lies. A local server answers for the hub; no pip is started."""
 
 import gzip
 import json
@@ -61,7 +61,7 @@ def from_hub(lie: Callable[[HubStandIn], Any], name: str = "org/tiny", **options
         finally:
             stand_in.shutdown()
             stand_in.server_close()
-            # Nothing may stand outside the cache, whatever the hub's list says.
+            # Nothing may be written outside the cache, whatever the hub's list says.
             assert not (work.folder.parent / "escaped.json").exists(), "a file was written outside the cache"
 
     return act
@@ -199,7 +199,7 @@ LIES: list[tuple[str, Act, Refused]] = [
         from_hub(sent("model.safetensors", gzip.compress(WEIGHTS))),
         refused("DownloadError", "model.safetensors"),
     ),
-    ("a line that drops at once, always", from_hub(dropped(*[0] * 50)), refused("DownloadError", "org/tiny")),
+    ("a connection that always drops immediately", from_hub(dropped(*[0] * 50)), refused("DownloadError", "org/tiny")),
 ]
 GOOD = sorted(["1_Pooling/config.json", "config.json", "minisbert_source.json", "model.safetensors"])
 WHOLE = Gives("the model's files, and no others", lambda lib, result: result == GOOD)
@@ -226,7 +226,7 @@ FINE: list[tuple[str, Act, Gives]] = [
         WHOLE,
     ),
     (
-        "pickles beside the weights",
+        "pickles next to the weights",
         from_hub(named("pytorch_model.bin", "training_args.bin", "optimizer.pt", "model.pkl", "model.onnx")),
         WHOLE,
     ),
@@ -236,7 +236,7 @@ FINE: list[tuple[str, Act, Gives]] = [
         from_hub(named("a/b/c/config.json", "1_Pooling/deep/config.json", "openvino/model.safetensors")),
         WHOLE,
     ),
-    ("a line that drops three times", from_hub(dropped(100_000, 100_000, 100_000)), WHOLE),
+    ("a connection that drops three times", from_hub(dropped(100_000, 100_000, 100_000)), WHOLE),
 ]
 STATES: list[tuple[str, Act, Refused]] = [
     ("a manifest that is cut", cached(b'{"files": {'), refused("DownloadError", "minisbert_source.json")),

@@ -1,6 +1,6 @@
-"""What a training run is told: settings, data files, folders with something else in them. Tiny model, few rows.
+"""Training runs with invalid settings, data files and run folders. Tiny model, few rows.
 
-Nearly all of it must be refused before the first step; what is compiled is marked slow.
+Nearly all must be refused before the first step; cases that compile are marked slow.
 """
 
 from collections.abc import Callable
@@ -105,10 +105,10 @@ DATA: list[tuple[str, str, str | bytes, dict[str, Any], tuple[str, ...]]] = [
     ("one column twice", "data.tsv", "anchor\tanchor\tpositive\na\tb\tc\n" * 2, {}, ("data.tsv", "anchor")),
     ("commas for tabs", "data.tsv", PAIRS.replace("\t", ","), {}, ("data.tsv",)),
     ("a web page", "data.tsv", "<!doctype html>\n<html>\n", {}, ("data.tsv",)),
-    ("a gz that is none", "data.tsv.gz", PAIRS, {}, ("data.tsv.gz",)),
+    ("a gz file that is not gzipped", "data.tsv.gz", PAIRS, {}, ("data.tsv.gz",)),
     ("a gz that is cut", "data.tsv.gz", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03K", {}, ("data.tsv.gz",)),
-    ("a parquet that is none", "data.parquet", PAIRS, {}, ("data.parquet",)),
-    ("jsonl that is none", "data.jsonl", "not json\n", {}, ("data.jsonl, line 1",)),
+    ("a parquet file that is not parquet", "data.parquet", PAIRS, {}, ("data.parquet",)),
+    ("jsonl that is not JSON", "data.jsonl", "not json\n", {}, ("data.jsonl, line 1",)),
     ("jsonl of lists", "data.jsonl", "[1, 2]\n", {}, ("data.jsonl, line 1",)),
     ("jsonl nested deeply", "data.jsonl", '{"a":' * 100_000 + "\n", {}, ("data.jsonl, line 1",)),
     (
@@ -212,7 +212,7 @@ def drop_metadata(run: Path) -> None:
 
 
 def call(**changes: Any) -> Callable[[Any, Work], Any]:
-    """`train` with one argument that is none."""
+    """`train` with one invalid argument."""
 
     def act(lib: Any, work: Work) -> Any:
         from minisbert.training.config import TrainConfig
@@ -243,7 +243,7 @@ RUNS: list[tuple[str, Callable[[Any, Work], Any], Refused]] = [
     ("a folder that is None", call(folder=None), refused("InputError", "folder")),
     ("a folder that is a number", call(folder=3), refused("InputError", "folder")),
     ("a folder with a NUL", call(folder="a\0b"), refused("MinisbertError", "folder")),
-    ("a score that is no function", call(score=0.5), refused("InputError", "score")),
+    ("a score that is not a function", call(score=0.5), refused("InputError", "score")),
     *[
         (f"devices {value!r}", call(devices=value), refused("InputError", "devices"))
         for value in (0, -1, 1000, "1", 1.5, True)

@@ -54,7 +54,7 @@ def test_two_models(run, tiny_bert, files, tmp_path):
     assert json.loads(out.read_text())["comparisons"][0]["p_value"] == 1
 
 
-def test_mistakes_are_found_before_the_model_is(run, files, tmp_path):
+def test_mistakes_are_found_before_the_model_is_loaded(run, files, tmp_path):
     (tmp_path / "bad.tsv").write_text(HEAD + "5\ta\tb\nhigh\tc\td\n")
     for words, message in [
         ((files[0], tmp_path / "bad.tsv"), "bad.tsv, line 3: 'score' is 'high'"),

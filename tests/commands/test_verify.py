@@ -66,7 +66,7 @@ def test_a_model_from_the_hub_is_verified(hub, run, monkeypatch):
     assert " from sentence-transformers' embeddings (at most 2e-06 expected)" in result.out
 
 
-def test_without_digests_the_files_are_said_to_be_unverified(hub, run, monkeypatch):
+def test_files_without_digests_are_reported_as_unverified(hub, run, monkeypatch):
     known_as("tiny", monkeypatch, digests=False)
     result = run("verify", "tiny")
     assert (result.code, last_line(result)) == (0, "result   verified by its embeddings; its files are unverified")
@@ -76,7 +76,7 @@ def test_without_digests_the_files_are_said_to_be_unverified(hub, run, monkeypat
     assert last_line(result).startswith("result   unverified: it loads and computes, but there is nothing to compare")
 
 
-def test_the_articles_table_is_compared(run, monkeypatch):
+def test_the_articles_table_is_checked(run, monkeypatch):
     known_as("tiny", monkeypatch)
     found = embeddings().astype(np.float64)
     found /= np.linalg.norm(found, axis=1, keepdims=True)

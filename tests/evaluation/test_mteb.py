@@ -40,7 +40,7 @@ def test_without_the_extra_the_error_says_what_to_install(monkeypatch):
         MTEBModel(TINY)
 
 
-def test_it_is_what_mteb_asks_for():
+def test_the_model_has_the_interface_of_mteb():
     pytest.importorskip("mteb", reason=WHY)
     from mteb.models.models_protocols import EncoderProtocol
     from mteb.types import PromptType
@@ -77,7 +77,7 @@ def test_similarities_of_rows_and_of_single_vectors():
     assert float(model.similarity_pairwise(a[1], b[1])) == pytest.approx(float(model.similarity(a, b)[1, 1]), abs=1e-6)
 
 
-def test_what_it_does_not_know_is_refused():
+def test_unknown_options_and_inputs_are_refused():
     pytest.importorskip("mteb", reason=WHY)
     model = MTEBModel(TINY)
     with pytest.raises(InputError, match=r"the options are colour\. Expected only show_progress_bar, precision"):
@@ -103,7 +103,7 @@ def text_tasks():
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", text_tasks())
-def test_a_task_scores_as_with_the_peer(name):
+def test_a_task_scores_as_with_sentence_transformers(name):
     mteb = pytest.importorskip("mteb", reason=WHY)
     import mteb.mocks.mock_tasks as mocks
     from mteb.models import SentenceTransformerEncoderWrapper

@@ -1,4 +1,4 @@
-"""Retrieval metrics against plain loops, BEIR files read strictly, and ties as the peer lets them fall."""
+"""Retrieval metrics against plain loops, BEIR files read strictly, and ties ranked as by sentence-transformers."""
 
 import json
 import math
@@ -63,7 +63,7 @@ def by_loops(data, rankings, name, k, graded):
 
 @pytest.mark.parametrize("graded", [False, True])
 @pytest.mark.parametrize("name", ["accuracy", "precision", "recall", "mrr", "map", "ndcg"])
-def test_metrics_are_the_textbooks(name, graded):
+def test_metrics_equal_the_textbook_definitions(name, graded):
     data, rankings = made()
     ks = (1, 2, 7, 30, 200)
     result = evaluate_rankings(data, rankings, graded=graded, ks={name: ks})
@@ -104,7 +104,7 @@ class Letters:
     encode_document = encode_query
 
 
-def test_an_encoder_is_scored_and_ties_fall_by_id():
+def test_an_encoder_is_scored_and_ties_are_ordered_by_id():
     data = RetrievalData("toy", {"d9": "a", "d1": "a", "d5": "b"}, {"q": "a", "idle": "b"}, {"q": {"d9": 1}})
     encoder = Letters()
     result = evaluate_retrieval(encoder, data, batch_size=7)
@@ -176,7 +176,7 @@ def test_bad_files_are_refused_by_name(folder, file, content, words):
         assert word in str(error.value)
 
 
-def test_relevant_documents_that_are_not_there_count_as_missed(folder, caplog):
+def test_missing_relevant_documents_count_as_not_found(folder, caplog):
     (folder / "qrels.tsv").write_text(QRELS + "q1\td77\t1\n")
     data = read_retrieval(folder)
     assert "1 relevant documents ('d77', ...) are not in the corpus" in caplog.text

@@ -15,7 +15,7 @@ from minisbert.evaluation.sts import STSPairs, compare_sts, evaluate_sts, read_s
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 # sentence-transformers 6.2.0, torch 2.13.0 (CPU, float32), all-MiniLM-L6-v2: EmbeddingSimilarityEvaluator with the four
-# similarities over the 1,500 pairs of STS-B dev as they stand in the file. name: (Spearman, Pearson)
+# similarities over the 1,500 pairs of STS-B dev, in the order of the file. name: (Spearman, Pearson)
 PEER_STSB_DEV = {
     "cosine": (0.8671631190, 0.8696194554),
     "dot": (0.8671631190, 0.8696194580),
@@ -65,7 +65,7 @@ def expected(pairs: STSPairs, encoder: Table) -> dict[str, np.ndarray]:
     }
 
 
-def test_scores_are_scipys():
+def test_scores_equal_scipy():
     pairs, encoder = made("toy", 200), Table()
     result = evaluate_sts(encoder, pairs, resamples=10)
     for name, similarity in expected(pairs, encoder).items():
@@ -99,7 +99,7 @@ def test_each_distinct_sentence_is_encoded_once():
     assert sorted(encoder.asked) == sorted({s for part in sets for s in (*part.first, *part.second)})
 
 
-def test_bootstrap_draws_are_scipys_of_the_draw():
+def test_bootstrap_draws_equal_scipy_on_the_draw():
     rng = np.random.default_rng(0)
     gold, series = rng.integers(0, 6, 30).astype(float), rng.normal(size=(2, 30))
     draws = pooled([(gold, series)], 5, np.random.default_rng(3))
@@ -228,7 +228,7 @@ def test_bad_options_are_refused():
 
 
 @pytest.mark.real
-def test_stsb_dev_as_the_peer_scores_it():
+def test_stsb_dev_scores_equal_sentence_transformers():
     file = DATA / "sts" / "stsb_dev.tsv.gz"
     if not file.exists():
         pytest.skip(f"{file} is not there")

@@ -1,4 +1,4 @@
-"""Print the rows of minisbert/commands/goldens.py with the peer library; minisbert computes none of the numbers.
+"""Print the rows of minisbert/commands/goldens.py with sentence-transformers; minisbert computes none of the numbers.
 
 python tests/goldens/article.py [NAME ...]
 """

@@ -17,7 +17,7 @@ WHY = "the parity extra is not installed: pip install torch (a CPU build will do
 pytest.importorskip("sentence_transformers", reason=WHY)
 
 pytestmark = pytest.mark.parity
-# The peer on another machine rounds otherwise; eight decimals are printed.
+# sentence-transformers on another machine rounds differently; eight decimals are printed.
 TOLERANCE = 1e-6
 
 

@@ -1,4 +1,4 @@
-"""Reading sentences: every kind of file gives the same sentences, and every flaw is named with its place."""
+"""Sentences from every kind of file: all kinds give the same ones, and every flaw is reported with its place."""
 
 import gzip
 import io
@@ -25,7 +25,7 @@ def as_bytes(kind):
 
 @pytest.mark.parametrize("kind", ["txt", "jsonl", "tsv"])
 @pytest.mark.parametrize("packed", [False, True])
-def test_every_kind_gives_the_same(kind, packed, tmp_path):
+def test_every_kind_of_file_gives_the_same_sentences(kind, packed, tmp_path):
     file = tmp_path / (f"s.{kind}.gz" if packed else f"s.{kind}")
     file.write_bytes(gzip.compress(as_bytes(kind), mtime=0) if packed else as_bytes(kind))
     assert read_sentences(str(file)).texts == TEXTS
