@@ -15,4 +15,6 @@ class Docstrings(griffe.Extension):
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
         """Called for every module, class and function."""
         if obj.docstring:
-            obj.docstring.value = re.sub(r"^Example:\n(?= +>>>)", "Examples:\n", obj.docstring.value, flags=re.MULTILINE)
+            obj.docstring.value = re.sub(
+                r"^Example:\n(?= +>>>)", "Examples:\n", obj.docstring.value, flags=re.MULTILINE
+            )

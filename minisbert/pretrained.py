@@ -31,8 +31,6 @@ from minisbert.text.tokenizer import Tokenizer
 
 logger = logging.getLogger("minisbert")
 
-Put = Callable[[str, np.ndarray], Any]
-
 
 @dataclass
 class Pretrained:
@@ -59,22 +57,22 @@ def read_model_config(folder: ModelFolder) -> ModelConfig:
     Raises:
         ModelFolderError: a family that minisbert does not have, or settings that it does not compute.
     """
+    file = folder.transformer_path / folder.sources["model_type"]
     if folder.model_type not in FAMILIES:
         raise ModelFolderError(
-            f"{folder.config_file}: 'model_type' is {folder.model_type!r}. Expected one of {', '.join(sorted(FAMILIES))}; use "
+            f"{file}: 'model_type' is {folder.model_type!r}. Expected one of {', '.join(sorted(FAMILIES))}; use "
             "another model, or add the family (CONTRIBUTING.md)."
         )
-    encoder = FAMILIES[folder.model_type].Config.from_json(folder.config, folder.config_file)
+    encoder = FAMILIES[folder.model_type].Config.from_json(folder.config, file)
     return ModelConfig(folder.model_type, encoder, folder.modules)
 
 
-def load_pretrained(path: Path, *, put: Put | None = None) -> Pretrained:
+def load_pretrained(path: Path, *, put: Callable[[np.ndarray], Any] = jax.device_put) -> Pretrained:
     """Read a model folder.
 
     Args:
         path: a sentence-transformers, plain Hugging Face, or model2vec folder.
-        put: places one finished parameter, called with its path in the module and a float32 array; by default on JAX's
-            default device.
+        put: places one finished parameter, a float32 array.
 
     Raises:
         ModelFolderError: see `read_folder`, `convert`, `Tokenizer.from_folder`; or the tokenizer gives ids that the
@@ -85,16 +83,12 @@ def load_pretrained(path: Path, *, put: Put | None = None) -> Pretrained:
         logger.warning(note)
     loaded: dict[Path, Converted] = {}
     if folder.router is None:
-        return _load_chain(folder, put or _on_device, loaded)
-    routes = {name: _load_chain(route, put or _on_device, loaded) for name, route in folder.routes.items()}
+        return _load_chain(folder, put, loaded)
+    routes = {name: _load_chain(route, put, loaded) for name, route in folder.routes.items()}
     return replace(routes[folder.router.main], folder=folder, routes=routes)
 
 
-def _on_device(path: str, array: np.ndarray) -> jax.Array:
-    return jax.device_put(array)
-
-
-def _load_chain(folder: ModelFolder, put: Put, loaded: dict[Path, Converted]) -> Pretrained:
+def _load_chain(folder: ModelFolder, put: Callable[[np.ndarray], Any], loaded: dict[Path, Converted]) -> Pretrained:
     """One encoder and the modules after it.
 
     Args:
@@ -102,7 +96,18 @@ def _load_chain(folder: ModelFolder, put: Put, loaded: dict[Path, Converted]) ->
     """
     model_config = read_model_config(folder)
     tokenizer = Tokenizer.from_folder(folder)
-    _check_tokenizer(tokenizer, folder, model_config.encoder.vocab_size)
+    largest, vocab_size = tokenizer.largest_id(), model_config.encoder.vocab_size
+    if largest >= vocab_size:
+        raise ModelFolderError(
+            f"{tokenizer.where}: gives ids up to {largest}, but {folder.sources['vocab_size']}'s vocab_size is {vocab_size}. "
+            "The tokenizer is another model's; download the model again."
+        )
+    special = tokenizer.special_tokens
+    if folder.max_seq_length is not None and folder.max_seq_length <= special:
+        raise ModelFolderError(
+            f"{folder.path}: max_seq_length is {folder.max_seq_length}, but the tokenizer puts {special} special tokens around "
+            f"each text. Expected at least {special + 1}; correct the settings."
+        )
     place = folder.transformer_path
     if place not in loaded:
         loaded[place] = _read_encoder(folder, model_config, put)
@@ -120,21 +125,7 @@ def _load_chain(folder: ModelFolder, put: Put, loaded: dict[Path, Converted]) ->
     return Pretrained(folder, model_config, params, tokenizer, replace(original, params={}))
 
 
-def _check_tokenizer(tokenizer: Tokenizer, folder: ModelFolder, vocab_size: int) -> None:
-    largest, special = tokenizer.largest_id(), tokenizer.special_tokens
-    if largest >= vocab_size:
-        raise ModelFolderError(
-            f"{tokenizer.where}: gives ids up to {largest}, but {folder.sources['vocab_size']}'s vocab_size is {vocab_size}. "
-            "The tokenizer is another model's; download the model again."
-        )
-    if folder.max_seq_length is not None and folder.max_seq_length <= special:
-        raise ModelFolderError(
-            f"{folder.path}: max_seq_length is {folder.max_seq_length}, but the tokenizer puts {special} special tokens around "
-            f"each text. Expected at least {special + 1}; correct the settings."
-        )
-
-
-def _read_encoder(folder: ModelFolder, model_config: ModelConfig, put: Put) -> Converted:
+def _read_encoder(folder: ModelFolder, model_config: ModelConfig, put: Callable[[np.ndarray], Any]) -> Converted:
     family, layers = FAMILIES[model_config.model_type], model_config.encoder.num_hidden_layers
     shapes = rule_shapes(family.RULES, model_config.encoder, layers)
     place = folder.transformer_path

@@ -6,8 +6,10 @@ The names and defaults are those that users of sentence-transformers know. The w
 token batches, sentence_model.py computes, pretrained.py and checkpoint/ read and write folders.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,6 @@ import numpy as np
 
 from minisbert.arguments import (
     as_list,
-    check_bool,
     check_choice,
     check_encode_options,
     check_out,
@@ -28,6 +29,7 @@ from minisbert.arguments import (
     prompt_text,
 )
 from minisbert.errors import InputError, short_repr
+from minisbert.inference.batching import ShapeTable
 from minisbert.inference.compiled import COMPUTE_DTYPES, Compilation, Forward, progress_bar
 from minisbert.inference.encode import OUTPUTS, results, warm_up
 from minisbert.inference.token_budgets import default_shapes
@@ -74,12 +76,13 @@ class SentenceEncoder:
         cache: str | Path | None = None,
         offline: bool | None = None,
     ):
-        from minisbert.download.locate import locate
+        if isinstance(name_or_folder, str | Path) and os.path.isdir(name_or_folder):
+            folder = Path(name_or_folder)
+        else:
+            from minisbert.download.locate import locate
 
-        if isinstance(name_or_folder, Pretrained):
-            raise InputError("name_or_folder is a model already read. Write SentenceEncoder.from_model(...) for it.")
-        path = locate(name_or_folder, revision=revision, cache=cache, offline=offline)
-        self._set(load_pretrained(path), compute_dtype, token_budget, packing)
+            folder = locate(name_or_folder, revision=revision, cache=cache, offline=offline)
+        self._set(load_pretrained(folder), compute_dtype, token_budget, packing)
 
     @classmethod
     def load(cls, name_or_folder: str | Path, **options: Any) -> "SentenceEncoder":
@@ -106,29 +109,45 @@ class SentenceEncoder:
         return encoder
 
     def _set(self, model: Pretrained, compute_dtype: str, token_budget: int | str | None, packing: bool) -> None:
-        check_choice("compute_dtype", compute_dtype, tuple(COMPUTE_DTYPES))
-        check_bool("packing", packing)
+        if not isinstance(compute_dtype, str) or compute_dtype not in COMPUTE_DTYPES:
+            raise InputError(
+                f"compute_dtype is {short_repr(compute_dtype)}. Expected one of {', '.join(map(repr, COMPUTE_DTYPES))}."
+            )
+        if not isinstance(packing, bool):
+            raise InputError(f"packing is {short_repr(packing)}. Expected True or False.")
         self.pretrained = model
         self.compute_dtype = compute_dtype
-        self.shapes = default_shapes(token_budget, model.model_config, compute_dtype)
         self.packing = packing
+        if token_budget is not None:
+            self.shapes = default_shapes(token_budget, model.model_config, compute_dtype)
         # As in sentence-transformers: "query" and "document" are always there, empty where the model has none.
         self.prompts = {"query": "", "document": "", **model.folder.prompts}
         self.default_prompt_name = model.folder.default_prompt_name
         self.similarity_fn_name = model.folder.similarity_fn_name
         self.truncate_dim = model.folder.truncate_dim
         self.tokenizer = model.tokenizer
-        self._max_seq_length = min(model.folder.max_seq_length or model.max_positions, model.max_positions)
-        params = cast_matrices(model.params, COMPUTE_DTYPES[compute_dtype])
-        definition, _ = define(model.model_config, COMPUTE_DTYPES[compute_dtype])
-        self.forward = Forward(definition, params, compute_dtype, OUTPUTS)
+        max_positions = model.model_config.encoder.max_positions
+        self._max_seq_length = min(model.folder.max_seq_length or max_positions, max_positions)
         # Each route of a Router is an encoder of its own; the attributes above are then the main route's.
-        self.routes = {
-            name: SentenceEncoder.from_model(
+        self.routes: dict[str, SentenceEncoder] = {}
+        for name, route in model.routes.items():
+            self.routes[name] = SentenceEncoder.from_model(
                 route, compute_dtype=compute_dtype, token_budget=token_budget, packing=packing
             )
-            for name, route in model.routes.items()
-        }
+
+    # What only computing needs is made at the first use.
+
+    @cached_property
+    def shapes(self) -> ShapeTable:
+        """The batch shapes that are compiled."""
+        return default_shapes(None, self.model_config, self.compute_dtype)
+
+    @cached_property
+    def forward(self) -> Forward:
+        """The compiled forward pass; its `params` are the model's, the blocks' matrices in the compute dtype."""
+        dtype = COMPUTE_DTYPES[self.compute_dtype]
+        definition, _ = define(self.model_config, dtype)
+        return Forward(definition, cast_matrices(self.pretrained.params, dtype), self.compute_dtype, OUTPUTS)
 
     # --- text to vectors -------------------------------------------------------------------------------------------
 

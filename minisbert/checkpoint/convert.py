@@ -99,8 +99,10 @@ def filled(rules: Sequence[Rule], layers: int) -> list[Rule]:
     table: list[Rule] = []
     for rule in rules:
         for i in range(rule.first, layers) if "{i}" in rule.path else (0,):
-            names = tuple(name.replace("{i}", str(i)) for name in rule.parts)
-            table.append(Rule(names, rule.path.replace("{i}", str(i)), rule.shape, rule.transpose))
+            names = []
+            for name in rule.parts:
+                names.append(name.replace("{i}", str(i)))
+            table.append(Rule(tuple(names), rule.path.replace("{i}", str(i)), rule.shape, rule.transpose))
     return table
 
 
@@ -137,7 +139,7 @@ def convert(
     layers: int,
     passthrough: Sequence[str] = (),
     prefix: str = "",
-    put: Callable[[str, np.ndarray], Any] = lambda path, array: array,
+    put: Callable[[np.ndarray], Any] = np.asarray,
 ) -> Converted:
     """Read every tensor of a checkpoint into our names.
 
@@ -148,7 +150,7 @@ def convert(
         layers: the number of layers that rules with {i} apply to.
         passthrough: patterns of tensor names that are kept for export but not computed.
         prefix: a prefix that some checkpoints of the family put before every name.
-        put: called with our path and each finished float32 array; `params` holds what it returns. Placing arrays on a
+        put: called with each finished float32 array; `params` holds what it returns. Placing arrays on a
             device one by one needs memory for one copy of the model only.
 
     Raises:
@@ -158,7 +160,7 @@ def convert(
     found = tensors.shapes()
     canonical = canonical_names(list(found), prefix, passthrough)
     table = filled(rules, layers)
-    _check_names(tensors.where, table, shapes, found, canonical, passthrough)
+    _check_names(tensors.where, table, shapes, found, canonical, passthrough, layers)
     converted = Converted(params={})
     complaints: list[str] = []
     for short, names in canonical.items():
@@ -181,7 +183,7 @@ def convert(
                 parts.append((array.T if rule.transpose else array).astype(np.float32, copy=False))
         if len(parts) == len(rule.parts):
             joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
-            converted.params[rule.path] = put(rule.path, np.ascontiguousarray(joined))
+            converted.params[rule.path] = put(np.ascontiguousarray(joined))
     if complaints:
         raise ModelFolderError(
             f"{tensors.where}: {'; '.join(complaints)}. The weights are damaged; download the model again."
@@ -198,6 +200,7 @@ def _check_names(
     found: Mapping[str, Shape],
     canonical: Mapping[str, list[str]],
     passthrough: Sequence[str],
+    layers: int,
 ) -> None:
     """The file has exactly the tensors of the table, in their shapes, and those passed through."""
     complaints = []
@@ -218,8 +221,8 @@ def _check_names(
                 complaints.append(f"wrong shape: {part!r} is {is_shape}, expected {list(part_shape)}")
     if len(missing) > 1000:  # a config.json that claims a thousand layers: all names would fill pages
         raise ModelFolderError(
-            f"{where}: the weights do not fit config.json, which asks for {len(expected)} tensors; the file has "
-            f"{len(canonical)}. Missing: {', '.join(missing[:3])} ... {missing[-1]}. Check config.json or download the model "
+            f"{where}: the weights do not fit config.json, which asks for {len(expected)} tensors "
+            f"(num_hidden_layers {layers}); the file has {len(canonical)}. Missing: {', '.join(missing[:3])} ... {missing[-1]}. Check config.json or download the model "
             "again."
         )
     complaints += map("missing: {}".format, missing)

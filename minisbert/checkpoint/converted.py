@@ -22,9 +22,7 @@ def write_converted(path: Path, converted: Converted) -> None:
     write_tensors(path / CONVERTED, tensors, {"minisbert": json.dumps(record)})
 
 
-def read_converted(
-    path: Path, shapes: Mapping[str, Any], put: Callable[[str, np.ndarray], Any] = lambda path, array: array
-) -> Converted:
+def read_converted(path: Path, shapes: Mapping[str, Any], put: Callable[[np.ndarray], Any] = np.asarray) -> Converted:
     """Read what `write_converted` wrote.
 
     Args:

@@ -33,7 +33,7 @@ from minisbert.checkpoint.modules import (
     read_module,
 )
 from minisbert.checkpoint.router import Router, read_router
-from minisbert.checkpoint.settings import ModelFiles, Settings
+from minisbert.checkpoint.settings import ModelFiles, Settings, parse_json
 from minisbert.checkpoint.static_folder import length_limit, static_config
 from minisbert.checkpoint.tensors import inside
 from minisbert.errors import ModelFolderError
@@ -88,11 +88,6 @@ class ModelFolder:
     def width(self) -> int:
         """Width of the token embeddings."""
         return self.config.get("hidden_size") or self.config["dim"]  # DistilBERT says dim
-
-    @property
-    def config_file(self) -> Path:
-        """The file that `config` came from."""
-        return self.transformer_path / self.sources.get("model_type", "config.json")
 
 
 def read_folder(path: Path) -> ModelFolder:
@@ -218,9 +213,9 @@ def _read_parts(files: ModelFiles, parts: list[Part], file: Path) -> ModelFolder
     width = _sane(config.get("hidden_size") or config.get("dim"))
     layers = _sane(config.get("num_hidden_layers") or config.get("n_layers"))
     for part in rest:
-        given = Given(width, layers, config.get("output_hidden_states") is True)
-        modules.append(read_module(part, files, given))
-        width = None if width is None else modules[-1].width(width)
+        if modules and width is not None:
+            width = modules[-1].width(width)
+        modules.append(read_module(part, files, Given(width, layers, config.get("output_hidden_states") is True)))
         own = f"{part.path}/config.json"
         sources.append(own if files.has(files.folder / own) else "modules.json")
     folder = _encoder_folder(files, place, config, encoder)
@@ -237,7 +232,7 @@ def _encoder_folder(files: ModelFiles, place: Path, config: dict[str, Any], enco
     """The encoder's settings, tokenizer files and length limit."""
     folder = ModelFolder(files.folder, place, config["model_type"], config, encoder_module=encoder)
     folder.sources.update(dict.fromkeys(config, "config.json" if encoder.has_config else "model.safetensors"))
-    folder.tokenizer_files = files.read_some(place, TOKENIZER_FILES)
+    folder.tokenizer_files = files.read(place, TOKENIZER_FILES)
     if encoder.has_config:
         _read_lengths(files, folder)
     else:
@@ -269,8 +264,8 @@ def _read_lengths(files: ModelFiles, folder: ModelFolder) -> None:
         folder.sources["do_lower_case"] = _LENGTH_FILE
         settings.finish()
     file = folder.transformer_path / "tokenizer_config.json"
-    if folder.max_seq_length is None and files.has(file):
-        folder.max_seq_length = model_max_length(Settings(files.json(file), file))
+    if folder.max_seq_length is None and file.name in folder.tokenizer_files:
+        folder.max_seq_length = model_max_length(Settings(parse_json(folder.tokenizer_files[file.name], file), file))
         if folder.max_seq_length is not None:
             folder.sources["max_seq_length"] = "tokenizer_config.json"
 

@@ -235,12 +235,13 @@ def _read_pooling(settings: Settings, given: Given, path: str) -> Pooling:
             settings.complain("pooling_mode", f"one or a list of {', '.join(POOLING_MODES)}")
             modes = ["mean"]
     else:
-        flags = [flag for flag in POOLING_FLAGS if flag in settings.values]
-        modes = [POOLING_FLAGS[flag] for flag in flags if settings.flag(flag)]
-        if not flags:
-            modes = ["mean"]  # the default of every version
-        elif not modes:
-            settings.complain(flags[0], "at least one of the pooling_mode_* settings true")
+        modes = []
+        for flag, mode in POOLING_FLAGS.items():
+            # Without any of the flags, the mean: the default of every version.
+            if settings.flag(flag, default=mode == "mean" and POOLING_FLAGS.keys().isdisjoint(settings.values)):
+                modes.append(mode)
+        if not modes:
+            settings.complain("pooling_mode_mean_tokens", "at least one of the pooling_mode_* settings true")
     settings.finish()
     return Pooling(tuple(modes), include_prompt)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.modules import MODULE_TYPES, Part
-from minisbert.checkpoint.settings import ModelFiles, Settings, encodable
+from minisbert.checkpoint.settings import ModelFiles, Settings, is_text
 from minisbert.checkpoint.tensors import inside
 from minisbert.errors import InputError, ModelFolderError
 
@@ -134,7 +134,7 @@ def _objects(settings: Settings, key: str, expected: str) -> dict[str, Any]:
 
 def _kind(module: str, name: Any, file: Path) -> str:
     inside(file.parent, module, file)
-    if module in ("", ".") or len(Path(module).parts) != 1 or not encodable(module):
+    if module in ("", ".") or len(Path(module).parts) != 1 or not is_text(module):
         raise ModelFolderError(
             f"{file}: the module {module!r} in 'types' is not the name of a folder. Download the model again."
         )

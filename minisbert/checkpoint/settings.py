@@ -39,7 +39,6 @@ class ModelFiles:
         if home.parent.name == "snapshots":
             self._stores.append(home.parent.parent / "blobs")  # not resolved: a link could lead anywhere
         self._names: dict[Path, set[str]] = {}
-        self._bytes: dict[Path, bytes] = {}
         self._json: dict[Path, Any] = {}
 
     def has(self, file: Path) -> bool:
@@ -69,22 +68,20 @@ class ModelFiles:
                 "Expected a file in the folder; put the file there if the link is yours, else do not use this model."
             )
 
-    def read(self, file: Path) -> bytes:
-        """The content of a file; see `read_bytes`."""
-        if file not in self._bytes:
-            self.has(file)
-            self._bytes[file] = read_bytes(file)
-        return self._bytes[file]
-
-    def read_some(self, place: Path, names: Iterable[str]) -> dict[str, bytes]:
-        """Name -> content of those files that are there."""
-        return {name: self.read(place / name) for name in names if self.has(place / name)}
-
     def json(self, file: Path) -> Any:
-        """The content of a JSON file; see `parse_json`."""
+        """The content of a JSON file; see `read_bytes` and `parse_json`."""
         if file not in self._json:
-            self._json[file] = parse_json(self.read(file), file)
+            self.has(file)
+            self._json[file] = parse_json(read_bytes(file), file)
         return self._json[file]
+
+    def read(self, place: Path, names: Iterable[str]) -> dict[str, bytes]:
+        """Name -> content of those of the files that are there; see `read_bytes`."""
+        contents = {}
+        for name in names:
+            if self.has(place / name):
+                contents[name] = read_bytes(place / name)
+        return contents
 
 
 def read_bytes(path: Path) -> bytes:
@@ -131,17 +128,12 @@ def read_json(path: Path) -> Any:
     return parse_json(read_bytes(path), path)
 
 
-def encodable(text: str) -> bool:
-    """Whether a text is valid Unicode: JSON can spell lone surrogates, which cannot be written or tokenized."""
+def is_text(value: Any) -> bool:
+    """Whether a value is valid Unicode: JSON can spell lone surrogates, which cannot be written or tokenized."""
     try:
-        text.encode("utf-8")
+        return isinstance(value, str) and value.encode("utf-8") is not None
     except UnicodeEncodeError:
         return False
-    return True
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and encodable(value)
 
 
 class Settings:
@@ -196,7 +188,7 @@ class Settings:
     def text(self, key: str, *, default: Any = _MISSING) -> str:
         """A string, or None where that is the default."""
         value = self.values.get(key, default)
-        if (value is None and default is None) or _is_text(value):
+        if (value is None and default is None) or is_text(value):
             return value  # type: ignore[return-value]
         self.complain(key, "a string")
         return ""
@@ -205,7 +197,7 @@ class Settings:
         """An object of strings, or null for an empty one."""
         value = {} if self.values.get(key) is None else self.values[key]
         pieces = [*value.keys(), *value.values()] if isinstance(value, dict) else [None]
-        if all(map(_is_text, pieces)):
+        if all(map(is_text, pieces)):
             return dict(value)
         self.complain(key, "an object of name to text")
         return {}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minisbert import limits
-from minisbert.checkpoint.settings import encodable, read_json
+from minisbert.checkpoint.settings import is_text, read_json
 from minisbert.errors import ModelFolderError
 
 WEIGHTS = "model.safetensors"
@@ -41,7 +41,7 @@ def inside(folder: Path, relative: str, named_by: Path | str) -> Path:
             f"{named_by}: names the path {relative!r:.200}, which leaves the model folder. Expected a path inside it; "
             "do not use this model."
         )
-    if "\0" in relative or not encodable(relative) or len(relative.encode()) > limits.NAME_BYTES:
+    if "\0" in relative or not is_text(relative) or len(relative.encode()) > limits.NAME_BYTES:
         raise ModelFolderError(
             f"{named_by}: names the path {relative!r:.200}, as no file can be called. Expected a path inside the model "
             "folder; download the model again."

@@ -58,7 +58,7 @@ def convert(
     target = Path(out or Path("weights") / Path(source).resolve().name).absolute()
     if path.resolve().is_relative_to(target.resolve()):
         raise InputError(f"{target}: is or holds the source itself, and would be replaced. Choose another --out.")
-    model = load_pretrained(path, put=lambda name, array: array)  # in NumPy, not on a device
+    model = load_pretrained(path, put=lambda array: array)  # in NumPy, not on a device
     folder = model.folder
     if folder.router is not None or folder.encoder_module.pools:
         kind = "a Router with one model per route" if folder.router else "a static model with a single table"

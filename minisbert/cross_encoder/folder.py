@@ -64,7 +64,7 @@ def read_cross_encoder_folder(path: Path) -> CrossEncoderFolder:
     activation = _activation(config)
     config.finish()
     folder = ModelFolder(path, transformer_path, model_type, config.values, modules=())
-    folder.tokenizer_files = files.read_some(transformer_path, TOKENIZER_FILES)
+    folder.tokenizer_files = files.read(transformer_path, TOKENIZER_FILES)
     if has_modules:
         _read_lengths(files, folder, transformer_path / "sentence_bert_config.json")
         activation = _read_settings(files, path / "config_sentence_transformers.json") or activation

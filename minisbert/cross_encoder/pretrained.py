@@ -90,7 +90,7 @@ def load_cross_encoder(path: Path) -> PretrainedCrossEncoder:
         layers=layers,
         passthrough=HEADS[folder.model_type].passthrough,
         prefix=family.PREFIX,
-        put=lambda path, array: jax.device_put(array),
+        put=jax.device_put,
     )
     return PretrainedCrossEncoder(pair, model_config, nest(converted.params), tokenizer, replace(converted, params={}))
 

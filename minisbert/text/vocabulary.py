@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from minisbert.checkpoint.settings import Settings, encodable, parse_json
+from minisbert.checkpoint.settings import Settings, is_text, parse_json
 from minisbert.errors import ModelFolderError
 
 # Makes a tokenizer.json of anything that transformers reads.
@@ -125,7 +125,7 @@ def _special_token(settings: Settings, key: str, default: str) -> Any:
     value = value if isinstance(value, dict) else {"content": value}
     flags = {flag: value.get(flag, False) for flag in ("single_word", "lstrip", "rstrip", "normalized")}
     content = value.get("content")
-    if not isinstance(content, str) or not encodable(content) or not all(isinstance(f, bool) for f in flags.values()):
+    if not is_text(content) or not all(isinstance(f, bool) for f in flags.values()):
         settings.complain(key, "a string, or an object with the string 'content' and flags")
         return AddedToken(default, special=True)
     return AddedToken(content, special=True, **flags)

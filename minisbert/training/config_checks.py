@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from minisbert.checkpoint.settings import encodable
+from minisbert.checkpoint.settings import is_text
 from minisbert.data.examples import CONVENTIONS, Examples
 from minisbert.data.sampler import MIXINGS
 from minisbert.errors import InputError, short_repr
@@ -35,7 +35,7 @@ def is_number(value: Any) -> bool:
 
 def is_texts(value: Any) -> bool:
     """Whether it is a tuple or list of valid Unicode strings."""
-    return isinstance(value, tuple | list) and all(isinstance(one, str) and encodable(one) for one in value)
+    return isinstance(value, tuple | list) and all(isinstance(one, str) and is_text(one) for one in value)
 
 
 def one_of(table: Collection[str]) -> Check:

@@ -111,7 +111,9 @@ def death(scratch: Path, victim: int, rng: random.Random) -> tuple[float, str]:
     """Kill one of two hosts: how long the other took to exit, and its last message."""
     run = scratch / "run"
     shutil.rmtree(run, ignore_errors=True)
-    both = start(pairs_file(scratch), run, 2, "--epochs", "1000", "--checkpoint-every", "5", "--on-new-shape", "compile")
+    both = start(
+        pairs_file(scratch), run, 2, "--epochs", "1000", "--checkpoint-every", "5", "--on-new-shape", "compile"
+    )
     wait_for_checkpoint(run, 5, both)
     time.sleep(rng.uniform(0, 2))
     both[victim].kill()
