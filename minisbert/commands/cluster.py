@@ -129,7 +129,7 @@ def _labels(embeddings: "np.ndarray", method: str, options: dict[str, Any]) -> "
 
     if method == "communities":
         return clustering.community_labels(clustering.community_detection(embeddings, **options), len(embeddings))
-    methods: "dict[str, Callable[..., np.ndarray]]" = {
+    methods: dict[str, Callable[..., np.ndarray]] = {
         "kmeans": clustering.kmeans,
         "agglomerative": clustering.agglomerative,
         "hdbscan": clustering.hdbscan,

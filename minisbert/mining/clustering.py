@@ -111,7 +111,7 @@ def kmeans(embeddings_MD: Any, clusters: int = 8, *, seed: int = 0) -> np.ndarra
     """
     seed_number("seed", seed)
     rows_MD = _enough(embeddings_MD, check_positive("clusters", clusters))
-    return _by_size(_sklearn().KMeans(n_clusters=clusters, n_init=4, random_state=seed).fit_predict(rows_MD))
+    return _fit("KMeans", rows_MD, n_clusters=clusters, n_init=4, random_state=seed)
 
 
 def agglomerative(
@@ -139,8 +139,7 @@ def agglomerative(
             f"embeddings has {len(rows_MD)} rows. Expected at most {MOST_AGGLOMERATED}, because agglomerative clustering "
             "stores all distances; use k-means or communities."
         )
-    options = {"n_clusters": clusters, "distance_threshold": distance_threshold}
-    return _by_size(_sklearn().AgglomerativeClustering(**options).fit_predict(rows_MD))
+    return _fit("AgglomerativeClustering", rows_MD, n_clusters=clusters, distance_threshold=distance_threshold)
 
 
 def hdbscan(embeddings_MD: Any, min_cluster_size: int = 10) -> np.ndarray:
@@ -152,10 +151,11 @@ def hdbscan(embeddings_MD: Any, min_cluster_size: int = 10) -> np.ndarray:
     if check_positive("min_cluster_size", min_cluster_size) < 2:
         raise InputError("min_cluster_size is 1. Expected at least 2.")
     rows_MD = _enough(embeddings_MD, min_cluster_size)
-    return _by_size(_sklearn().HDBSCAN(min_cluster_size=min_cluster_size, copy=True).fit_predict(rows_MD))
+    return _fit("HDBSCAN", rows_MD, min_cluster_size=min_cluster_size, copy=True)
 
 
-def _sklearn() -> Any:
+def _fit(name: str, rows_MD: np.ndarray, **options: Any) -> np.ndarray:
+    """Labels of a class of sklearn.cluster, renumbered by size, the largest cluster 0."""
     try:
         import sklearn.cluster
     except ImportError:
@@ -163,7 +163,10 @@ def _sklearn() -> Any:
             "this method needs scikit-learn, which is not installed. Run `pip install 'minisbert[cluster]'`, or use "
             "communities."
         ) from None
-    return sklearn.cluster
+    labels_M = getattr(sklearn.cluster, name)(**options).fit_predict(rows_MD)
+    names, counts = np.unique(labels_M[labels_M >= 0], return_counts=True)
+    number = dict(zip(names[np.argsort(-counts, kind="stable")].tolist(), range(len(names)), strict=True))
+    return np.array([number.get(label, -1) for label in labels_M.tolist()], np.int64)
 
 
 def _enough(embeddings_MD: Any, least: int) -> np.ndarray:
@@ -171,12 +174,6 @@ def _enough(embeddings_MD: Any, least: int) -> np.ndarray:
     if len(rows_MD) < least:
         raise InputError(f"embeddings has {len(rows_MD)} rows. Expected at least {least}, one per cluster.")
     return rows_MD
-
-
-def _by_size(labels_M: np.ndarray) -> np.ndarray:
-    names, counts = np.unique(labels_M[labels_M >= 0], return_counts=True)
-    number = dict(zip(names[np.argsort(-counts, kind="stable")].tolist(), range(len(names)), strict=True))
-    return np.array([number.get(label, -1) for label in labels_M.tolist()], np.int64)
 
 
 # --- what a cluster is about, and how good it is -------------------------------------------------------------------

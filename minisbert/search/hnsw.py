@@ -16,10 +16,12 @@ import numpy as np
 
 from minisbert.arguments import check_positive, embedding_rows, refuse_too_long
 from minisbert.errors import InputError, SearchError
-from minisbert.search.exact import Hits
+from minisbert.inference.compiled import progress_bar
+from minisbert.search.exact import Hits, scaled
 
 # Links per node, and candidates followed while building and while searching: the usual range of the paper and the libraries.
 LINKS, BUILDING, SEARCHING = 32, 128, 128
+ROWS = 4096  # added at a time
 
 
 class FaissGraph:
@@ -121,6 +123,16 @@ class UsearchGraph:
 Graph = FaissGraph | UsearchGraph
 GRAPHS: dict[str, type[FaissGraph] | type[UsearchGraph]] = {"faiss": FaissGraph, "usearch": UsearchGraph}
 BACKENDS = ("exact", *GRAPHS)
+
+
+def add_missing(graph: Graph, rows_MD: Any, similarity: str) -> None:
+    """Add the rows that a graph does not have yet, from an array or a NpyFile."""
+    M = rows_MD.shape[0]
+    with progress_bar(M - len(graph), None, "rows", "HNSW graph") as bar:
+        for start in range(len(graph), M, ROWS):
+            part_MD = rows_MD[start : start + ROWS]
+            graph.add(scaled(part_MD, similarity))
+            bar.update(len(part_MD))
 
 
 def _checked(name: str, value: Any, width: int) -> np.ndarray:

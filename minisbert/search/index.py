@@ -26,18 +26,15 @@ from minisbert.arguments import (
     refuse_too_long,
 )
 from minisbert.errors import InputError
-from minisbert.inference.compiled import progress_bar
 from minisbert.quantization import quantize_embeddings
 from minisbert.search import index_folder
 from minisbert.search.exact import SIMILARITIES, Hits, nearest, rescore, scaled
 from minisbert.search.fingerprint import fingerprint as fingerprint_of
-from minisbert.search.hnsw import BACKENDS, GRAPHS, Graph
+from minisbert.search.hnsw import BACKENDS, GRAPHS, Graph, add_missing
 from minisbert.search.searcher import Hit, are_texts, checked_ids
 from minisbert.search.vectors import STORED, Vectors
 
 logger = logging.getLogger("minisbert")
-
-GRAPH_ROWS = 4096  # added to a graph at a time
 
 
 class Index:
@@ -222,15 +219,9 @@ class Index:
 
     def _current_graph(self) -> Graph:
         """The graph, with the rows added that it does not have yet."""
-        graph = self._graph = self._graph or GRAPHS[self.backend](self.width or 1)
-        if missing := len(self) - len(graph):
-            floats = _joined(self._floats)
-            with progress_bar(missing, None, "rows", f"{self.backend} graph") as bar:
-                for start in range(len(graph), len(self), GRAPH_ROWS):
-                    rows_MD = floats[start : start + GRAPH_ROWS]
-                    graph.add(scaled(rows_MD, self.similarity))
-                    bar.update(len(rows_MD))
-        return graph
+        self._graph = self._graph or GRAPHS[self.backend](self.width or 1)
+        add_missing(self._graph, _joined(self._floats), self.similarity)
+        return self._graph
 
     def _encode(self, method: str, texts: list[str], show_progress_bar: bool | None) -> np.ndarray:
         if self.encoder is None:
