@@ -44,7 +44,7 @@ TARGETS = {
     "down": Target(r"feed_forward\.down\.kernel$"),
 }
 # A cross-encoder's new head is not pretrained: there is nothing to adapt, and all of it is trained.
-WHOLE = r"^head\."
+FULLY_TRAINED = r"^head\."
 
 
 def initial_adapters(base_params: Tree, rank: int, targets: Sequence[str], key: jax.Array) -> Tree:
@@ -72,7 +72,7 @@ def initial_adapters(base_params: Tree, rank: int, targets: Sequence[str], key: 
         paths = sorted(path for path in flat if re.search(row.path, path))
         if not paths:
             raise InputError(
-                f"lora_targets has {target!r}, but the model has no such matrix. Expected others; leave it out."
+                f"lora_targets has {target!r}, but the model has no such matrix. Leave it out, or name others."
             )
         for path in paths:
             key, own = jax.random.split(key)
@@ -86,7 +86,7 @@ def initial_adapters(base_params: Tree, rank: int, targets: Sequence[str], key: 
             factors[f"{path}.{target}.a"] = jax.random.normal(own, (inputs, rank), dtype) / inputs**0.5
             factors[f"{path}.{target}.b"] = jnp.zeros((rank, outputs), dtype)
     # A copy, because the training step reuses the memory of what it trains.
-    whole = {path: jnp.copy(leaf) for path, leaf in flat.items() if re.search(WHOLE, path)}
+    whole = {path: jnp.copy(leaf) for path, leaf in flat.items() if re.search(FULLY_TRAINED, path)}
     return {"adapters": nest(factors), "whole": nest(whole)}
 
 

@@ -93,10 +93,6 @@ class Plan:
         more = (memory_bytes - self.bytes) / max(self.bytes_per_example, 1e-9)
         return max(0, int(self.config.batch_size + more) // self.data_devices * self.data_devices)
 
-    def memory_on(self, chip: Chip) -> float:
-        """Roughly the bytes of one device of these chips, which share the activations."""
-        return self.parameter_bytes + self.optimizer_bytes + self.activation_bytes * self.data_devices / chip.devices
-
     def rate(self, chip: Chip, mfu: float = MFU) -> float:
         """Examples per second."""
         return self.config.batch_size * mfu * chip.teraflops * 1e12 * chip.devices / self.flops
@@ -128,7 +124,9 @@ class Plan:
         line = f"  {name:8} {chip.devices:5} x {chip.teraflops:g} TFLOP/s, {chip.gib:g} GiB: "
         if self.config.batch_size < chip.devices:
             return f"{line}more devices than examples in a batch"
-        rate, steps, need = self.rate(chip), self.config.max_steps, self.memory_on(chip)
+        rate, steps = self.rate(chip), self.config.max_steps
+        # Roughly, because these chips share the activations.
+        need = self.parameter_bytes + self.optimizer_bytes + self.activation_bytes * self.data_devices / chip.devices
         line += f"{rate:10,.0f} examples/s"
         if steps:
             line += f", {steps:,} steps in {steps * self.config.batch_size / rate / 3600:,.1f} h"
