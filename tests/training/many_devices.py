@@ -130,7 +130,7 @@ class Bench:
         self.params = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), {"model": params, "head": dict(head)})
         self.batches = [batch_of(seed, model_config.dimension, dtype) for seed in (0, 1)]
 
-    def run(self, mode: str, layout: str, devices: int, model_devices: int = 1, *, ordered: bool = False):
+    def run(self, mode: str, layout: str, devices: int, model_devices: int = 1, *, deterministic: bool = False):
         """The loss and the gradient's leaves of each case, and how many leaves are spread."""
         with jax.enable_x64(self.dtype == "float64"):
             mesh = data_mesh(devices, model_devices)
@@ -143,7 +143,7 @@ class Bench:
             embed, loss = packed_embed(self.definition), partial(any_loss, cases=self.cases)
             update = make_update(optimizer)
             sharding = state_sharding(state, mesh, layout)
-            if ordered:
+            if deterministic:
                 with patch("jax.jit", partial(jax.jit, compiler_options=self.options or None)):
                     chunk_size = CHUNK if mode == "gradcache" else None
                     gradient = blockwise(embed, loss, list(mesh.devices.flat), chunk_size=chunk_size)
@@ -158,12 +158,12 @@ class Bench:
             found = []
             for which in range(len(self.cases)):
                 after: TrainState = jax.device_put(
-                    jax.tree.map(jnp.copy, state), mesh.devices.flat[0] if ordered else sharding
+                    jax.tree.map(jnp.copy, state), mesh.devices.flat[0] if deterministic else sharding
                 )
                 losses = []
                 for batch in batches:
                     batch = choose(batch, which)
-                    after, metrics = step(after, batch if ordered else place_batch(batch, mesh))
+                    after, metrics = step(after, batch if deterministic else place_batch(batch, mesh))
                     losses.append(float(metrics.loss))
                 gradient = after.optimizer_state.inner_opt_state if mode == "accumulated" else after.optimizer_state
                 found.append((losses[-1], [np.asarray(leaf) for leaf in jax.tree.leaves(gradient)]))
@@ -206,8 +206,8 @@ def quick() -> dict:
         worst = np.max(apart(one, other), axis=0).tolist()
         found.append({"case": [mode, layout, devices, model], "loss": worst[0], "gradient": worst[1], "spread": spread})
     bench = Bench(quick=True)
-    ordered = [bench.run("plain", "replicated", devices, ordered=True)[0] for devices in (1, 2)]
-    return {"apart": found, "ordered": same_bits(*ordered)}
+    deterministic = [bench.run("plain", "replicated", devices, deterministic=True)[0] for devices in (1, 2)]
+    return {"apart": found, "deterministic": same_bits(*deterministic)}
 
 
 def table() -> None:
@@ -230,10 +230,12 @@ def table() -> None:
     for which, (name, S, options) in enumerate(CASES):
         print(f"  {name} {'symmetric ' if options else ''}S={S}: {max(rows[which]):.1e}")
     for mode in MODES:
-        one, _ = bench.run(mode, "replicated", 1, ordered=True)
+        one, _ = bench.run(mode, "replicated", 1, deterministic=True)
         for devices in (2, 4, 8):
-            same = same_bits(one, bench.run(mode, "replicated", devices, ordered=True)[0])
-            print(f"{mode:12} {devices} devices, ordered: {'the same bits' if same else 'OTHER BITS'}", flush=True)
+            same = same_bits(one, bench.run(mode, "replicated", devices, deterministic=True)[0])
+            print(
+                f"{mode:12} {devices} devices, deterministic: {'the same bits' if same else 'OTHER BITS'}", flush=True
+            )
     for family, model in (("bert", 2), ("bert", 4), ("albert", 5), ("distilbert", 5), ("mpnet", 3), ("modernbert", 3)):
         for dtype in ("float32", "float64"):
             bench = Bench(family, dtype)
@@ -264,7 +266,9 @@ def weights(steps: int = 4) -> None:
                 leaves = jax.tree.leaves(trained.pretrained.params)
                 found.append(hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in leaves)).hexdigest()[:16])
             print(
-                f"weights after {steps} steps, ordered, {settings or 'plain'}, 1, 2, 4, 8 devices:", *found, flush=True
+                f"weights after {steps} steps, deterministic, {settings or 'plain'}, 1, 2, 4, 8 devices:",
+                *found,
+                flush=True,
             )
 
 

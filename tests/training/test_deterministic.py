@@ -26,7 +26,7 @@ FLOAT64 = 1e-12
 
 def test_it_is_the_gradient_of_the_whole_batch(bench):
     one, _ = bench.run("plain", "replicated", 1)
-    blocks, _ = bench.run("gradcache", "replicated", 1, ordered=True)
+    blocks, _ = bench.run("gradcache", "replicated", 1, deterministic=True)
     assert np.max(apart(one, blocks)) <= FLOAT64
 
 

@@ -49,7 +49,7 @@ def test_loss_and_gradient_are_the_global_batchs_on_any_number_of_devices():
     for case in found["apart"]:
         assert case["loss"] <= FLOAT64 and case["gradient"] <= FLOAT64, case
         assert (case["spread"] > 0) == (case["case"][1] != "replicated"), case
-    assert found["ordered"], "one device and two give other bits"
+    assert found["deterministic"], "one device and two give other bits"
 
 
 def test_the_command_trains_on_four_devices_and_resumes_on_one(tmp_path):
