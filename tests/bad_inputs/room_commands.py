@@ -1,7 +1,7 @@
-"""Command lines: unknown words, options that are none, files that are damaged, outputs that must not be written.
+"""Command lines: unknown words, invalid options, damaged files, outputs that must not be written.
 
-A command runs in this process; its exit code must be 2, what it says on stderr must hold the words, and an output that
-was asked for must not be there, nor anything half written beside it.
+A command runs in this process; its exit code must be 2, its message on stderr must contain the words, and neither the output
+nor a partial file next to it may exist afterwards.
 """
 
 import contextlib
@@ -67,8 +67,8 @@ ENCODE: list[tuple[str, tuple[str, ...], dict[str, Any], tuple[str, ...]]] = [
     ("a folder for a file", ("encode", ".", "--model", "TINY"), {}, (".",)),
     ("a byte that is not UTF-8", E, {"text__txt": b"fine\ncaf\xe9\n"}, ("text.txt, line 2",)),
     ("UTF-16", E, {"text__txt": TEXT.encode("utf-16")}, ("text.txt, line 1",)),
-    ("a gz that is none", ("encode", "a.txt.gz", "--model", "TINY"), {"a__txt__gz": TEXT}, ("a.txt.gz",)),
-    ("jsonl that is none", ("encode", "a.jsonl", "--model", "TINY"), {"a__jsonl": TEXT}, ("a.jsonl, line 1",)),
+    ("a gz that is not gzip", ("encode", "a.txt.gz", "--model", "TINY"), {"a__txt__gz": TEXT}, ("a.txt.gz",)),
+    ("jsonl that is not JSON", ("encode", "a.jsonl", "--model", "TINY"), {"a__jsonl": TEXT}, ("a.jsonl, line 1",)),
     (
         "jsonl without the column",
         ("encode", "a.jsonl", "--model", "TINY"),
@@ -95,7 +95,7 @@ ENCODE: list[tuple[str, tuple[str, ...], dict[str, Any], tuple[str, ...]]] = [
     ),
     ("an empty tsv", ("encode", "a.tsv", "--model", "TINY"), {"a__tsv": ""}, ("a.tsv",)),
     ("a tsv with a cell more", ("encode", "a.tsv", "--model", "TINY"), {"a__tsv": "text\na\tb\n"}, ("a.tsv, line 2",)),
-    ("a parquet that is none", ("encode", "a.parquet", "--model", "TINY"), {"a__parquet": TEXT}, ("a.parquet",)),
+    ("a parquet file that is not parquet", ("encode", "a.parquet", "--model", "TINY"), {"a__parquet": TEXT}, ("a.parquet",)),
     ("no model", ("encode", "text.txt"), {"text__txt": TEXT}, ("--model",)),
     ("a model that is not there", ("encode", "text.txt", "--model", "./nowhere"), {"text__txt": TEXT}, ("nowhere",)),
     (
@@ -176,7 +176,7 @@ OTHERS: list[tuple[str, tuple[str, ...], dict[str, Any], tuple[str, ...]]] = [
         ("there",),
     ),
     (
-        "search with typed bytes that are no text",
+        "search with typed bytes that are not text",
         ("search", "--model", "TINY", "--corpus", "text.txt"),
         {"text__txt": TEXT, "stdin": b"\xff\n"},
         ("stdin, line 1",),

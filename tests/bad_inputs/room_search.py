@@ -1,4 +1,4 @@
-"""Embeddings, indexes, clusters, mining, evaluation: rows that are none, limits of zero, folders that lie."""
+"""Embeddings, indexes, clusters, mining, evaluation: invalid rows, limits of zero, damaged folders."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ NAN, INF = float("nan"), float("inf")
 ROWS = np.array([[1, 0, 0, 0], [0, 2, 0, 0], [1, 1, 0, 0], [0, 0, 0, 3]], np.float32)
 Act = Callable[[Any, Work], Any]
 
-# --- what is no embeddings: (name, value, words beside the argument's name, a peer's right result) -------------------
+# --- not embeddings: (name, value, words next to the argument's name) -----------------------------------------------
 
 
 def with_row(value: float) -> np.ndarray:
@@ -479,7 +479,7 @@ TASKS: list[tuple[str, Act, Refused]] = [
         task("search.exact", "nearest", ROWS, "nowhere.npy", 2),
         refused("DataError", "nowhere.npy"),
     ),
-    ("nearest in a file that is none", npy_search(b"not an array"), refused("DataError", "corpus.npy")),
+    ("nearest in a file that is not .npy", npy_search(b"not an array"), refused("DataError", "corpus.npy")),
     (
         "nearest in a file that claims more",
         npy_search(npy_header("{'descr': '<f4', 'fortran_order': False, 'shape': (99999999, 4)}")),
@@ -618,7 +618,7 @@ TASKS: list[tuple[str, Act, Refused]] = [
 
 
 class Scorer:
-    """What stands for a cross-encoder and gives what it is told."""
+    """A cross-encoder with given scores."""
 
     def __init__(self, scores: Any):
         self.scores = scores
