@@ -77,7 +77,6 @@ def fetch(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
         DownloadError: the hub cannot be reached, has no such model, has pickled weights only, or sends other bytes.
     """
     from huggingface_hub import HfApi, hf_hub_url
-    from huggingface_hub.utils import build_hf_headers
     from tqdm import tqdm
 
     with _plain_errors(model):
@@ -97,12 +96,11 @@ def fetch(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
                     f"{name} there has {theirs.size} bytes, sha256 {theirs.sha256}; the catalog says {record.size} "
                     f"bytes, {record.sha256}"
                 )
-        headers = build_hf_headers(library_name="minisbert")
         total = sum(record.size for record in files.values())
         with tqdm(total=total, unit="B", unit_scale=True, desc=model.name, disable=not show_progress) as bar:
 
             def read(name: str, record: FileRecord, arrived: Path) -> None:
-                _read_file(hf_hub_url(model.repository, name, revision=commit), arrived, record, headers, bar.update)
+                _read_file(hf_hub_url(model.repository, name, revision=commit), arrived, record.size, bar.update)
 
             stage.collect(staging, files, read, bar.update)
     return stage.Delivery(files, "hub", "catalog" if model.verified else "hub", commit)
@@ -135,32 +133,31 @@ def _encoder_files(repository: str, listed: Mapping[str, FileRecord]) -> dict[st
     return wanted
 
 
-def _read_file(
-    url: str, arrived: Path, record: FileRecord, headers: dict[str, str], advance: Callable[[int], object]
-) -> None:
+def _read_file(url: str, arrived: Path, size: int, advance: Callable[[int], object]) -> None:
     """Read one file, appending to what has arrived; retry as long as every attempt brings new bytes."""
-    if arrived.exists() and arrived.stat().st_size > record.size:
+    if arrived.exists() and arrived.stat().st_size > size:
         arrived.unlink()
     with arrived.open("ab") as out:
         advance(out.tell())
-        while (before := out.tell()) < record.size:
-            failure: Exception = DownloadError(f"{url} ends before its {record.size} bytes")
+        while (before := out.tell()) < size:
+            failure: Exception = DownloadError(f"{url} ends before its {size} bytes")
             try:
-                _read_from(url, before, out, record.size, headers, advance)
+                _append_from(url, out, size, advance)
             except Exception as error:  # a dropped connection has another type in each client and release
                 failure = error
             if out.tell() <= before:
                 raise failure
 
 
-def _read_from(
-    url: str, start: int, out: BinaryIO, size: int, headers: dict[str, str], advance: Callable[[int], object]
-) -> None:
+def _append_from(url: str, out: BinaryIO, size: int, advance: Callable[[int], object]) -> None:
     from huggingface_hub import get_session, hf_raise_for_status
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-    ask = {**headers, "Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    headers = {**build_hf_headers(library_name="minisbert"), "Accept-Encoding": "identity"}
+    if start := out.tell():
+        headers["Range"] = f"bytes={start}-"
     time_outs = (CONNECT_SECONDS, READ_SECONDS, READ_SECONDS, CONNECT_SECONDS)  # connect, read, write, pool
-    with get_session().stream("GET", url, headers=ask, timeout=time_outs) as response:
+    with get_session().stream("GET", url, headers=headers, timeout=time_outs) as response:
         hf_raise_for_status(response)
         if start and response.status_code != 206:  # the server does not resume: start over
             out.truncate(0)

@@ -10,7 +10,7 @@ install minisbert[mteb]. Does the same as mteb's wrapper of sentence-transformer
 `encode_query` for queries, `encode_document` for documents. Text only.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -122,22 +122,18 @@ class MTEBModel:
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> np.ndarray:
         """The model's similarity of every embedding with every other: `[N1, N2]`; a scalar for two single vectors."""
-        return _for_single(embeddings1, embeddings2, self.encoder.similarity(_rows(embeddings1), _rows(embeddings2)))
+        return _scores(self.encoder.similarity, embeddings1, embeddings2)
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> np.ndarray:
         """The model's similarity of `embeddings1[i]` with `embeddings2[i]`: `[N]`; a scalar for two single vectors."""
-        scores = self.encoder.similarity_pairwise(_rows(embeddings1), _rows(embeddings2))
-        return _for_single(embeddings1, embeddings2, scores)
+        return _scores(self.encoder.similarity_pairwise, embeddings1, embeddings2)
 
 
-def _rows(embeddings: Any) -> np.ndarray:
-    """An array, or a tensor that is not on a GPU, as rows of float32."""
-    return np.atleast_2d(np.asarray(embeddings, np.float32))
-
-
-def _for_single(embeddings1: Any, embeddings2: Any, scores: np.ndarray) -> np.ndarray:
-    single = np.ndim(embeddings1) == np.ndim(embeddings2) == 1
-    return np.asarray(scores).reshape(()) if single else np.asarray(scores)
+def _scores(similarity: Callable[..., Any], embeddings1: Any, embeddings2: Any) -> np.ndarray:
+    """For arrays, or tensors that are not on a GPU."""
+    rows = [np.atleast_2d(np.asarray(one, np.float32)) for one in (embeddings1, embeddings2)]
+    scores = np.asarray(similarity(*rows))
+    return scores.reshape(()) if np.ndim(embeddings1) == np.ndim(embeddings2) == 1 else scores
 
 
 def _check_mteb() -> None:
