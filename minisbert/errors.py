@@ -1,30 +1,30 @@
-"""The errors minisbert raises for bad input: one small tree.
+"""The errors that minisbert raises for bad input, and how they show a value.
 
 Every message names the place (file, key, argument, row), the value found, what was expected, and what to do.
-Each class also derives from the builtin that callers would reach for, so `except ValueError` keeps working.
+Each class also derives from the builtin that callers would expect, so `except ValueError` keeps working.
 """
 
 from typing import Any
 
 
 class MinisbertError(Exception):
-    """Base of every error that minisbert raises on purpose."""
+    """Base class of every error that minisbert raises on purpose."""
 
 
 class InputError(MinisbertError, ValueError):
-    """An argument of a call is not what the call takes (a sentence that is not text, an unknown option)."""
+    """An argument has a wrong type or value (a sentence that is not text, an unknown option)."""
 
 
 class ModelFolderError(MinisbertError, ValueError):
-    """A model folder (config, weights, tokenizer, modules) is missing something, lies, or asks for what we do not compute."""
+    """A model folder (config, weights, tokenizer, modules) is incomplete, inconsistent, or needs something unsupported."""
 
 
 class DownloadError(MinisbertError, OSError):
-    """A model could not be fetched, or what was fetched is not what the catalog says it is."""
+    """A model could not be fetched, or a fetched file does not match its digest."""
 
 
 class WriteError(MinisbertError, OSError):
-    """A model, an index or another file could not be written (a full disk, say); what stood there before still does."""
+    """A file could not be written (a full disk, for example); the previous version is intact."""
 
 
 class DataError(MinisbertError, ValueError):
@@ -32,15 +32,15 @@ class DataError(MinisbertError, ValueError):
 
 
 class SearchError(DataError):
-    """An index's folder is missing something, lies, or holds what is not searched here."""
+    """The folder of an index is incomplete, inconsistent, or of an unsupported kind."""
 
 
 class TrainingError(MinisbertError, RuntimeError):
-    """A training run cannot go on, or cannot be resumed, without losing or spoiling something."""
+    """A training run cannot continue or resume without losing or corrupting something."""
 
 
 class TrainingStopped(MinisbertError):
-    """A training run was asked to stop (SIGTERM), saved its state and left; the same command goes on."""
+    """A training run was asked to stop (SIGTERM) and has saved its state; the same command resumes it."""
 
 
 def short_repr(value: Any) -> str:

@@ -1,12 +1,14 @@
 """Parsing of the documents that people follow: code blocks with what they print, commands, and small files to run them on."""
 
-import inspect
 import json
+import os
 import re
+import subprocess
+import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,11 +85,13 @@ def ladder() -> list[str]:
     return [first, *(f"{first} {flags}" for _, rung in rungs for flags in re.findall(r"`(--[^`]+)`", rung))]
 
 
+@cache
 def flags_of(command: str) -> set[str]:
-    """The flags that `minisbert COMMAND` has."""
-    name = command.replace("-", "_")
-    function = getattr(import_module(f"minisbert.commands.{name}"), name)
-    return {f"--{name.replace('_', '-')}" for name in inspect.signature(function).parameters}
+    """The flags that `minisbert COMMAND --help` shows."""
+    environment = {**os.environ, "COLUMNS": "300"}
+    words = [sys.executable, "-m", "minisbert", command, "--help"]
+    shown = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    return set(re.findall(r"--[a-z][\w-]*", shown))
 
 
 @contextmanager
