@@ -219,11 +219,11 @@ def with_random_weights(encoder: Any, seed: int) -> Any:
 
 def _score(model: Any, files: tuple[str, ...]) -> Callable[[Any], float]:
     """What the model is scored by during the run."""
-    from minisbert.cross_encoder.evaluation import pair_accuracy, pair_score
+    from minisbert.cross_encoder.evaluation import accuracy_score, spearman_score
     from minisbert.evaluation.sts import sts_score
 
     labels = getattr(model, "num_labels", None)
-    return sts_score(files) if labels is None else pair_score(files) if labels == 1 else pair_accuracy(files)
+    return sts_score(files) if labels is None else spearman_score(files) if labels == 1 else accuracy_score(files)
 
 
 @contextmanager
