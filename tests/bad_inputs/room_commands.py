@@ -244,7 +244,7 @@ OTHERS: list[tuple[str, tuple[str, ...], dict[str, Any], tuple[str, ...]]] = [
     ("tune of 0 rounds", ("tune", "TINY", "--rounds", "0", "--no-keep"), {}, ("rounds",)),
     ("tune of a budget of 0", ("tune", "TINY", "--budgets", "0", "--no-keep"), {}, ("token_budget", "0")),
     ("tune of a budget that is no number", ("tune", "TINY", "--budgets", "many", "--no-keep"), {}, ("many",)),
-    ("tune of no text", ("tune", "TINY", "--texts", "a.txt", "--no-keep"), {"a__txt": ""}, ("0 sentences",)),
+    ("tune of no text", ("tune", "TINY", "--texts", "a.txt", "--no-keep"), {"a__txt": ""}, ("0 texts",)),
     ("tune of a model that is not there", ("tune", "./nowhere"), {}, ("nowhere",)),
     ("train without data", ("train", "TINY", "run"), {}, ("--data",)),
     ("train on a file that is not there", T, {}, ("pairs.tsv",)),
