@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from minisbert.transformer.dropout import dropout_weights, fold
+from minisbert.transformer.products import Linear, product
 
 
 def scaled_dot_product_attention(
@@ -51,7 +52,7 @@ def scaled_dot_product_attention(
     weights_BNQK = jnp.exp(scores_BNQK - highest_BNQ1)
     total_BNQ1 = weights_BNQK.sum(axis=-1, keepdims=True)
     weights_BNQK = dropout_weights(weights_BNQK, dropout_rate, dropout_keys_BL).astype(value_BNKH.dtype)
-    context_BNQH = jnp.einsum("BNQK,BNKH->BNQH", weights_BNQK, value_BNKH, preferred_element_type=scores_BNQK.dtype)
+    context_BNQH = product("BNQK,BNKH->BNQH", weights_BNQK, value_BNKH)
     return context_BNQH / total_BNQ1
 
 
@@ -63,9 +64,8 @@ def attention_scores(
     accum_dtype = jnp.promote_types(query_BNQH.dtype, jnp.float32)
     # The scale goes into the query: Q*H products instead of Q*K. Heads stand before tokens, so that each head's
     # product is one matrix product; with heads last XLA:CPU takes 2.1 times as long at 4 x 256 tokens.
-    scores_BNQK = jnp.einsum(
-        "BNQH,BNKH->BNQK", query_BNQH * head_width**-0.5, key_BNKH, preferred_element_type=accum_dtype
-    )
+    scaled_BNQH = (query_BNQH.astype(accum_dtype) * head_width**-0.5).astype(query_BNQH.dtype)
+    scores_BNQK = product("BNQH,BNKH->BNQK", scaled_BNQH, key_BNKH)
     if bias_NQK is not None:
         scores_BNQK = scores_BNQK + bias_NQK
     # The lowest finite number, not -inf: a row of a batch that is all padding stays free of NaN.
@@ -97,8 +97,8 @@ class MultiHeadSelfAttention(nnx.Module):
     def __init__(self, width: int, heads: int, *, dropout_rate: float, dtype, kernel_init, rngs: nnx.Rngs):
         self.heads = heads
         self.dropout_rate = dropout_rate
-        self.qkv = nnx.Linear(width, 3 * width, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
-        self.output = nnx.Linear(width, width, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+        self.qkv = Linear(width, 3 * width, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+        self.output = Linear(width, width, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
 
     def __call__(
         self,
@@ -109,7 +109,7 @@ class MultiHeadSelfAttention(nnx.Module):
     ) -> jax.Array:
         """hidden_BLD -> hidden_BLD; each token becomes a mixture of all real tokens of its sentence."""
         B, L, D = hidden_BLD.shape
-        query_BNLH, key_BNLH, value_BNLH = split_heads(self.qkv(hidden_BLD), self.heads)
+        query_BNLH, key_BNLH, value_BNLH = split_heads(self.qkv(hidden_BLD), self.heads, self.qkv.dtype)
         context_BNLH = scaled_dot_product_attention(
             query_BNLH,
             key_BNLH,
@@ -123,11 +123,11 @@ class MultiHeadSelfAttention(nnx.Module):
 
     def weights(self, hidden_BLD: jax.Array, mask_BL: jax.Array, bias_NQK: jax.Array | None = None) -> jax.Array:
         """weights_BNQK, by which the values are averaged."""
-        query_BNLH, key_BNLH, _ = split_heads(self.qkv(hidden_BLD), self.heads)
+        query_BNLH, key_BNLH, _ = split_heads(self.qkv(hidden_BLD), self.heads, self.qkv.dtype)
         return attention_weights(query_BNLH, key_BNLH, mask_BL, bias_NQK)
 
 
-def split_heads(qkv_BLD: jax.Array, heads: int) -> jax.Array:
-    """One projection of width 3 D -> query, key and value, `[3, B, N, L, H]`."""
+def split_heads(qkv_BLD: jax.Array, heads: int, dtype) -> jax.Array:
+    """One projection of width 3 D -> query, key and value, `[3, B, N, L, H]`, in the dtype of the products."""
     B, L, width = qkv_BLD.shape
-    return jnp.transpose(qkv_BLD.reshape(B, L, 3, heads, width // 3 // heads), (2, 0, 3, 1, 4))
+    return jnp.transpose(qkv_BLD.astype(dtype).reshape(B, L, 3, heads, width // 3 // heads), (2, 0, 3, 1, 4))

@@ -17,6 +17,7 @@ from flax import nnx
 
 from minisbert.transformer.attention import MultiHeadSelfAttention
 from minisbert.transformer.dropout import dropout, fold
+from minisbert.transformer.products import Linear
 
 # The names that config.json uses. "gelu" is the exact x * Phi(x) (Hendrycks & Gimpel 2016), not the tanh approximation.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -45,8 +46,8 @@ class FeedForward(nnx.Module):
 
     def __init__(self, width: int, inner_width: int, activation: str, *, dtype, kernel_init, rngs: nnx.Rngs):
         self.activation = ACTIVATIONS[activation]
-        self.up = nnx.Linear(width, inner_width, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
-        self.down = nnx.Linear(inner_width, width, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+        self.up = Linear(width, inner_width, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+        self.down = Linear(inner_width, width, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
 
     def __call__(self, hidden_BLD: jax.Array) -> jax.Array:
         return self.down(self.activation(self.up(hidden_BLD)))

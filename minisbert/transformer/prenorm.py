@@ -18,6 +18,7 @@ from minisbert.transformer.attention import attention_weights, scaled_dot_produc
 from minisbert.transformer.block import ACTIVATIONS
 from minisbert.transformer.dropout import dropout, fold
 from minisbert.transformer.positions import rotate
+from minisbert.transformer.products import Linear
 
 
 def window_bias(length: int, reach: int, dtype=jnp.float32) -> jax.Array | None:
@@ -52,8 +53,8 @@ class RotarySelfAttention(nnx.Module):
     def __init__(self, width: int, heads: int, *, dropout_rate: float, dtype, kernel_init, rngs: nnx.Rngs):
         self.heads = heads
         self.dropout_rate = dropout_rate
-        self.qkv = nnx.Linear(width, 3 * width, use_bias=False, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
-        self.output = nnx.Linear(width, width, use_bias=False, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+        self.qkv = Linear(width, 3 * width, use_bias=False, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+        self.output = Linear(width, width, use_bias=False, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
 
     def __call__(
         self,
@@ -65,7 +66,7 @@ class RotarySelfAttention(nnx.Module):
     ) -> jax.Array:
         """hidden_BLD -> hidden_BLD; `angles` are those of `positions.rotary_angles`."""
         B, L, D = hidden_BLD.shape
-        query_BNLH, key_BNLH, value_BNLH = split_heads(self.qkv(hidden_BLD), self.heads)
+        query_BNLH, key_BNLH, value_BNLH = split_heads(self.qkv(hidden_BLD), self.heads, self.qkv.dtype)
         context_BNLH = scaled_dot_product_attention(
             rotate(query_BNLH, *angles),
             rotate(key_BNLH, *angles),
@@ -85,7 +86,7 @@ class RotarySelfAttention(nnx.Module):
         bias_1QK: jax.Array | None = None,
     ) -> jax.Array:
         """weights_BNQK, by which the values are averaged."""
-        query_BNLH, key_BNLH, _ = split_heads(self.qkv(hidden_BLD), self.heads)
+        query_BNLH, key_BNLH, _ = split_heads(self.qkv(hidden_BLD), self.heads, self.qkv.dtype)
         return attention_weights(rotate(query_BNLH, *angles), rotate(key_BNLH, *angles), mask_BL, bias_1QK)
 
 
@@ -97,8 +98,8 @@ class GatedFeedForward(nnx.Module):
     ):
         self.activation = ACTIVATIONS[activation]
         self.dropout_rate = dropout_rate
-        self.up = nnx.Linear(width, 2 * inner_width, use_bias=False, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
-        self.down = nnx.Linear(inner_width, width, use_bias=False, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+        self.up = Linear(width, 2 * inner_width, use_bias=False, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+        self.down = Linear(inner_width, width, use_bias=False, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
 
     def __call__(self, hidden_BLD: jax.Array, dropout_keys_BL: jax.Array | None = None) -> jax.Array:
         inner_BLF, gate_BLF = jnp.split(self.up(hidden_BLD), 2, axis=-1)

@@ -1,0 +1,82 @@
+"""transformer/products.py: a bfloat16 model multiplies bfloat16 with bfloat16 into float32, forward and backward."""
+
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from minisbert import CrossEncoder, SentenceEncoder
+from minisbert.cross_encoder.model import define_cross_encoder
+from minisbert.sentence_model import define
+from minisbert.transformer.products import Linear, product
+
+WEIGHTS = Path(__file__).parents[2] / "weights"
+FAMILIES = ["albert", "bert", "distilbert", "modernbert", "mpnet", "roberta", "xlm-roberta"]
+IDS_BL, LENGTHS_B = np.ones((4, 16), np.int32), np.array([16, 9, 3, 1], np.int32)
+
+
+def programs(definition, params, output):
+    """The forward and the backward pass, lowered but not compiled."""
+
+    def loss(params):
+        return (output(nnx.merge(definition, params)) ** 2).sum()
+
+    return [jax.jit(function).lower(params) for function in (loss, jax.grad(loss))]
+
+
+def assert_products_have_float32_results(lowered):
+    """A product with a bfloat16 result, or of float32 with bfloat16, runs outside AMX: several times as slow."""
+    dots = [line for line in lowered.as_text().splitlines() if "stablehlo.dot_general" in line]
+    types = [re.findall(r"x(b?f\d+)>", line.rsplit(" : ", 1)[1]) for line in dots]
+    assert ["bf16", "bf16", "f32"] in types
+    assert all(found in (["bf16", "bf16", "f32"], ["f32", "f32", "f32"]) for found in types), types
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_product_of_a_bfloat16_encoder_has_a_float32_result(family):
+    model = SentenceEncoder(WEIGHTS / f"tiny-{family}").pretrained
+    definition, _ = define(model.model_config, jnp.bfloat16)
+    for lowered in programs(definition, model.params, lambda model: model(IDS_BL, LENGTHS_B).sentence_BD):
+        assert_products_have_float32_results(lowered)
+
+
+def test_every_product_of_a_bfloat16_cross_encoder_has_a_float32_result():
+    model = CrossEncoder.from_encoder(WEIGHTS / "tiny-bert").pretrained
+    definition, _ = define_cross_encoder(model.model_config, jnp.bfloat16)
+    for lowered in programs(definition, model.params, lambda model: model(IDS_BL, LENGTHS_B, LENGTHS_B)):
+        assert_products_have_float32_results(lowered)
+
+
+def test_xla_does_not_narrow_the_results():
+    """XLA may move a cast into the product before it; the compiled program counts."""
+    model = SentenceEncoder(WEIGHTS / "tiny-bert").pretrained
+    definition, _ = define(model.model_config, jnp.bfloat16)
+    for lowered in programs(definition, model.params, lambda model: model(IDS_BL, LENGTHS_B).sentence_BD):
+        results = re.findall(r"= (\w+)\[[^=]*? dot\(", lowered.compile().as_text())
+        assert results and set(results) == {"f32"}
+
+
+def test_a_float32_model_has_the_products_of_flax():
+    x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    ours, flax = (kind(4, 5, dtype=jnp.float32, rngs=nnx.Rngs(0)) for kind in (Linear, nnx.Linear))
+    assert str(jax.make_jaxpr(ours)(x)) == str(jax.make_jaxpr(flax)(x))
+
+
+@pytest.mark.parametrize("subscripts", ["TD,DF->TF", "AD,BD->AB"])
+def test_the_gradient_is_that_of_the_rounded_operands(subscripts):
+    rng = np.random.default_rng(0)
+    a, b, weight = (jnp.asarray(rng.normal(size=(6, 6)), jnp.bfloat16) for _ in range(3))
+
+    def loss(multiply, a, b):
+        return (multiply(subscripts, a, b) * weight.astype(jnp.float32)).sum()
+
+    found = jax.grad(loss, argnums=(1, 2))(product, a, b)
+    expected = jax.grad(loss, argnums=(1, 2))(jnp.einsum, a.astype(jnp.float32), b.astype(jnp.float32))
+    for ours, exact in zip(found, expected, strict=True):
+        assert ours.dtype == jnp.bfloat16
+        # Half a unit in the last of bfloat16's 8 digits, of numbers up to 8.
+        np.testing.assert_allclose(ours.astype(jnp.float32), exact, rtol=2**-8, atol=1e-6)
