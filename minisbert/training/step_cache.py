@@ -19,7 +19,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
@@ -169,7 +168,7 @@ def _shape(batch: TrainBatch) -> tuple[int, Any]:
     """All that a program depends on: the number of rows, and the rest."""
     others, structure = jax.tree.flatten((batch.index_SB, batch.targets))
     rows, length = batch.rows.token_ids_PL.shape
-    return rows, (length, structure, tuple((x.shape, np.dtype(x.dtype).str) for x in others))
+    return rows, (length, structure, tuple(map(jax.typeof, others)))
 
 
 def resolve_on_new_shape(on_new_shape: str | None) -> str:
