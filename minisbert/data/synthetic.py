@@ -9,8 +9,6 @@ The commands that use them take a file of real sentences instead (`--texts`).
 
 import math
 import random
-from collections.abc import Iterable
-from itertools import cycle
 
 DETERMINERS = "the a one this that every another some his her my our their each".split()
 ADJECTIVES = (
@@ -32,8 +30,6 @@ ADVERBS = "slowly today again often quickly twice outside carefully reluctantly 
 
 # Words per sentence: a log-normal draw, as sentence lengths are distributed, clipped at both ends.
 MEDIAN_WORDS, SPREAD, FEWEST_WORDS, MOST_WORDS = 7.8, 0.44, 2, 26
-# About 230 tokens, a little under the 256 at which all-MiniLM-L6-v2 truncates.
-WORDS_OF_A_LONG_TEXT = 176
 
 
 def make_sentences(count: int, seed: int = 0) -> list[str]:
@@ -49,29 +45,6 @@ def make_sentences(count: int, seed: int = 0) -> list[str]:
     """
     rng = random.Random(seed)
     return [_sentence(rng) for _ in range(count)]
-
-
-def join_sentences(sentences: Iterable[str], count: int) -> list[str]:
-    """Long texts of consecutive sentences, starting over when they run out.
-
-    Args:
-        sentences: at least one of them not empty.
-        count: how many texts.
-
-    Example:
-        >>> [len(text.split()) >= WORDS_OF_A_LONG_TEXT for text in join_sentences(["a cat sits", "a dog"], 2)]
-        [True, True]
-    """
-    texts, parts, words = [], [], 0
-    for sentence in cycle(sentences):
-        parts.append(sentence)
-        words += len(sentence.split())
-        if words >= WORDS_OF_A_LONG_TEXT:
-            texts.append(" ".join(parts))
-            parts, words = [], 0
-            if len(texts) == count:
-                break
-    return texts
 
 
 def _pick(rng: random.Random, words: list[str]) -> str:

@@ -9,6 +9,8 @@ process of bench_worker.py, and bench_report.py and bench_plot.py show the resul
 
 import shlex
 import sys
+from collections.abc import Iterable
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 # Texts of a workload where --count is not given: a round of each takes some seconds on a laptop.
 COUNTS = {"short": 2000, "long": 200, "one": 200, "cold": 1, "memory": 1000, "train": 512}
+# About 230 tokens, a little under the 256 at which all-MiniLM-L6-v2 truncates.
+WORDS_OF_A_LONG_TEXT = 176
 # The embeddings with which the others are compared: the first of these that is there.
 REFERENCES = ("sentence-transformers float32", "minisbert float32")
 SCRIPT = "python tests/benchmarks/bench.py"
@@ -155,10 +159,33 @@ def _check_numbers(count: int | None, rounds: int, workload: tuple[str, ...], dt
         raise InputError("--compute-dtype is empty. Expected float32, bfloat16, or both.")
 
 
+def join_sentences(sentences: Iterable[str], count: int) -> list[str]:
+    """Long texts of consecutive sentences, starting over when they run out.
+
+    Args:
+        sentences: at least one of them not empty.
+        count: how many texts.
+
+    Example:
+        >>> [len(text.split()) >= WORDS_OF_A_LONG_TEXT for text in join_sentences(["a cat sits", "a dog"], 2)]
+        [True, True]
+    """
+    texts, parts, words = [], [], 0
+    for sentence in cycle(sentences):
+        parts.append(sentence)
+        words += len(sentence.split())
+        if words >= WORDS_OF_A_LONG_TEXT:
+            texts.append(" ".join(parts))
+            parts, words = [], 0
+            if len(texts) == count:
+                break
+    return texts
+
+
 def _texts(workloads: tuple[str, ...], file: str | None, count: int | None) -> dict[str, list[str]]:
     """The texts of each workload."""
     from minisbert.data.columns import read_sentences
-    from minisbert.data.synthetic import join_sentences, make_sentences
+    from minisbert.data.synthetic import make_sentences
 
     source = None
     if file is not None:

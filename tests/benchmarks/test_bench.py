@@ -11,12 +11,12 @@ import bench_peers
 import bench_rounds
 import numpy as np
 import pytest
-from bench import REFERENCES, bench, main
+from bench import REFERENCES, bench, join_sentences, main
 from bench_peers import CONTESTANTS, Contestant
 from bench_report import Measure, differences, mean_tokens, measure_record, ratios, spread
 from bench_training import minisbert_step
 
-from minisbert.data.synthetic import join_sentences, make_sentences
+from minisbert.data.synthetic import make_sentences
 from minisbert.download.locate import locate
 from minisbert.errors import DataError, DownloadError, InputError, MinisbertError
 
