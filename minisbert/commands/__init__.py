@@ -8,35 +8,20 @@ of the command that is called is imported, and heavy libraries (jax, NumPy) are 
 mistakes are answered quickly.
 """
 
+import ast
 import os
 import sys
 import warnings
 from importlib import import_module
+from pathlib import Path
 
 from minisbert import __version__
 from minisbert.errors import InputError, MinisbertError
 
-# command -> its purpose, the first line of the function's docstring (a test compares the two)
-COMMANDS = {
-    "demo": "Compare five sentences, and check the similarities against reference values.",
-    "encode": "Embed the sentences of a file.",
-    "similarity": "Score how similar sentences are.",
-    "inspect": "Show every setting of a model and which file it comes from.",
-    "download": "Fetch models into the cache, and print where they are.",
-    "verify": "Check a catalogued model: its files, its embeddings, the article's table.",
-    "train": "Train a model on sentence pairs, triplets or scored pairs.",
-    "evaluate": "Score a model on pairs of sentences that people have scored.",
-    "search": "Find the texts that are most similar to a query.",
-    "retrieval": "Score a model on finding the relevant documents of a collection.",
-    "explain": "Show which pairs of tokens a similarity comes from.",
-    "mine": "Find pairs of sentences that belong together, or hard negatives for training.",
-    "cluster": "Group the sentences of a file by what they are about.",
-    "pairwise-cost": "Time the search for the most similar pair of 10,000 sentences, as in the SBERT paper.",
-    "tune": "Measure which number of tokens per batch is fastest on this machine, and save it.",
-    "export": "Export a model as a StableHLO program that runs without its code.",
-    "convert": "Convert a model's weights to minisbert's own names, or back.",
-}
-
+COMMANDS = (
+    *("demo", "encode", "similarity", "inspect", "download", "verify", "train", "evaluate", "search", "retrieval"),
+    *("explain", "mine", "cluster", "pairwise-cost", "tune", "export", "convert"),
+)
 ALIASES = {"headline": "pairwise-cost"}  # former names
 
 # Exit codes: 0 done, 1 a comparison failed, 2 a mistake in the call or its files; and the shell's for two signals.
@@ -118,8 +103,16 @@ def _run(argv: list[str]) -> int:
         return end.code if isinstance(end.code, int) else 0
 
 
+def _purpose(name: str) -> str:
+    """The first line of a command's docstring, read without importing its file."""
+    function = name.replace("-", "_")
+    tree = ast.parse(Path(__file__).with_name(f"{function}.py").read_text(encoding="utf-8"))
+    found = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function)
+    return (ast.get_docstring(found) or "").split("\n")[0]
+
+
 def _help() -> str:
-    commands = "\n".join(f"  {name:<15}{purpose}" for name, purpose in COMMANDS.items())
+    commands = "\n".join(f"  {name:<15}{_purpose(name)}" for name in COMMANDS)
     return (
         "usage: minisbert COMMAND ...\n\nSentence-BERT: sentences to embeddings that can be compared.\n\n"
         f"commands:\n{commands}\n\n"
