@@ -32,6 +32,30 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 EPSILON = 1e-5  # LayerNorm modules have no setting for it
 
 
+def abstract(make: Callable[[Any], nnx.Module]) -> tuple[nnx.GraphDef[Any], dict[Any, Any]]:
+    """A module without its arrays: flax's definition for `nnx.merge`, and the nested dict of parameter shapes.
+
+    Nothing is allocated.
+
+    Args:
+        make: makes the module with the `rngs` that it is given.
+
+    Example:
+        >>> _, shapes = abstract(lambda rngs: nnx.Linear(3, 2, rngs=rngs))
+        >>> shapes["kernel"].shape
+        (3, 2)
+    """
+    definition, state = nnx.split(nnx.eval_shape(lambda: make(_OneKey())))
+    return definition, nnx.to_pure_dict(state)
+
+
+class _OneKey:
+    """Replaces `nnx.Rngs`: shapes need no randomness, and counting keys would take most of the time."""
+
+    def params(self) -> jax.Array:
+        return jax.random.key(0)
+
+
 class LayerPooling(nnx.Module):
     """hidden_IBLD of all layers -> hidden_BLD."""
 

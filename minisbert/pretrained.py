@@ -48,7 +48,7 @@ class Pretrained:
     @property
     def max_positions(self) -> int:
         """The longest row of tokens the encoder takes."""
-        return self.model_config.encoder.max_positions
+        return int(self.model_config.encoder.max_positions)
 
 
 def read_model_config(folder: ModelFolder) -> ModelConfig:

@@ -13,9 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from minisbert.checkpoint.modules import Module, Pooling, WeightedLayerPooling
-from minisbert.definition import without_numbers
 from minisbert.encoders import FAMILIES
-from minisbert.modules import HEADS
+from minisbert.modules import HEADS, abstract
 from minisbert.pooling import pool
 from minisbert.similarity import normalize
 from minisbert.text.packing import PackedTexts
@@ -179,7 +178,7 @@ def define(model_config: ModelConfig, dtype=jnp.float32) -> tuple[nnx.GraphDef, 
 
 @cache
 def _define(model_config: ModelConfig, dtype: jnp.dtype) -> tuple[nnx.GraphDef, dict[Any, Any]]:
-    return without_numbers(lambda rngs: SentenceModel(model_config, dtype=dtype, rngs=rngs))
+    return abstract(lambda rngs: SentenceModel(model_config, dtype=dtype, rngs=rngs))
 
 
 def initial_params(model_config: ModelConfig, seed: int) -> dict[Any, Any]:

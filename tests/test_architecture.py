@@ -33,7 +33,7 @@ ROWS = [
     {"modules", "encoders", "text"},
     {"checkpoint"},
     {"arguments"},
-    {"transformer", "pooling", "similarity", "quantization", "definition", "atomic_write"},
+    {"transformer", "pooling", "similarity", "quantization", "atomic_write"},
     {"errors", "limits"},
 ]
 HEIGHT = {room: len(ROWS) - i for i, row in enumerate(ROWS) for room in row}

@@ -16,7 +16,7 @@ import numpy as np
 from minisbert.checkpoint.convert import nest
 from minisbert.checkpoint.folder import ModelFolder
 from minisbert.checkpoint.modules import Dense, LayerNorm, Normalize, Pooling, WeightedLayerPooling
-from minisbert.pretrained import Pretrained, join_towers, load_pretrained, save_pretrained
+from minisbert.pretrained import Pretrained, join_routes, load_pretrained, save_pretrained
 from minisbert.sentence_model import ModelConfig, define
 from minisbert.text.tokenizer import Tokenizer
 
@@ -432,8 +432,8 @@ def make(name: str, seed: int) -> None:
 
 def make_router(name: str) -> None:
     """Write one tiny Router, of models made before."""
-    towers = {route: load_pretrained(HERE / tower) for route, tower in ROUTERS[name].items()}
-    save_pretrained(join_towers(towers, default=list(towers)[-1]), HERE / name)
+    routes = {route: load_pretrained(HERE / model) for route, model in ROUTERS[name].items()}
+    save_pretrained(join_routes(routes, default=list(routes)[-1]), HERE / name)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+import ml_dtypes  # noqa: F401  (comes with jax; names bfloat16 to NumPy)
 import numpy as np
 
 from minisbert.errors import ModelFolderError
@@ -207,7 +208,8 @@ def _check_names(
     for short, names in canonical.items():
         if len(names) > 1:
             complaints.append(f"doubled: {' and '.join(map(repr, names))} both mean {short!r}")
-    missing, expected = [], set()
+    missing: list[str] = []
+    expected: set[str] = set()
     for rule in table:
         shape = shapes[rule.path]
         part_shape = (*shape[:-1], shape[-1] // len(rule.parts))
@@ -261,19 +263,11 @@ def export(converted: Converted, rules: Sequence[Rule], *, layers: int) -> dict[
         parts = np.split(np.asarray(converted.params[rule.path]), len(rule.parts), axis=-1)
         for name, part in zip(rule.parts, parts, strict=True):
             array = part.T if rule.transpose else part
-            dtype = _dtype(converted.dtypes.get(name, "float32"))
+            dtype = np.dtype(converted.dtypes.get(name, "float32"))
             tensors[converted.renamed.get(name, name)] = np.ascontiguousarray(array, dtype=dtype)
     for name, array in converted.passthrough.items():
         tensors[converted.renamed.get(name, name)] = array
     return tensors
-
-
-def _dtype(name: str) -> np.dtype:
-    if name == "bfloat16":
-        import ml_dtypes  # comes with jax; NumPy has no bfloat16 of its own
-
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(name)
 
 
 def nest(flat: Mapping[str, Any]) -> dict[Any, Any]:

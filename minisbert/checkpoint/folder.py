@@ -39,23 +39,16 @@ from minisbert.checkpoint.tensors import inside
 from minisbert.errors import ModelFolderError
 
 SIMILARITY_NAMES = ("cosine", "dot", "euclidean", "manhattan")
-# The tokenizer's files are written back unchanged.
+# Written back unchanged.
 TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "added_tokens.json",
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", "added_tokens.json"),
 )
 _LENGTH_FILE = "sentence_bert_config.json"
 _MODEL_FILE = "config_sentence_transformers.json"
-# Settings of sentence_bert_config.json that hand arguments to another library.
-REFUSED_ARGUMENTS = (
-    *("model_args", "tokenizer_args", "config_args"),
-    *("model_kwargs", "processor_kwargs", "config_kwargs"),
-)
+# Settings of sentence_bert_config.json that are arguments for another library.
+REFUSED_ARGUMENTS = [f"{part}_args" for part in ("model", "tokenizer", "config")]
+REFUSED_ARGUMENTS += [f"{part}_kwargs" for part in ("model", "processor", "config")]
 
 
 @dataclass
@@ -87,7 +80,7 @@ class ModelFolder:
     @property
     def width(self) -> int:
         """Width of the token embeddings."""
-        return self.config.get("hidden_size") or self.config["dim"]  # DistilBERT says dim
+        return int(self.config.get("hidden_size") or self.config["dim"])  # DistilBERT says dim
 
 
 def read_folder(path: Path) -> ModelFolder:
@@ -140,7 +133,7 @@ def _read_plain(files: ModelFiles) -> ModelFolder:
 
 def _read_config(files: ModelFiles, place: Path) -> dict[str, Any]:
     file = place / "config.json"
-    config = files.json(file)
+    config: dict[str, Any] = files.json(file)
     model_type = config.get("model_type") if isinstance(config, dict) else None
     if not isinstance(model_type, str) or model_type == "static":  # our own name for models without config.json
         raise ModelFolderError(
@@ -156,10 +149,11 @@ def _read_config(files: ModelFiles, place: Path) -> dict[str, Any]:
 def _read_chain(files: ModelFiles, file: Path) -> list[Part]:
     """modules.json -> the modules in their order."""
     entries = files.json(file)
-    if not isinstance(entries, list) or not entries:
-        raise ModelFolderError(f"{file}: not a list of modules. Expected one; download the model again.")
-    if len(entries) > limits.LAYERS:
-        raise ModelFolderError(f"{file}: {len(entries)} modules, more than any model has. Download the model again.")
+    if not isinstance(entries, list) or not 1 <= len(entries) <= limits.LAYERS:
+        found = f"a list of {len(entries)}" if isinstance(entries, list) else type(entries).__name__
+        raise ModelFolderError(
+            f"{file}: {found}. Expected a list of 1 to {limits.LAYERS} modules; download the model again."
+        )
     chain = []
     for row, entry in enumerate(entries):
         settings = Settings(entry, file)

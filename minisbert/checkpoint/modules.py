@@ -34,13 +34,9 @@ _CLASSES = {
     "normalize": [("Normalize", "normalize")],
 }
 # Up to 5.3 modules.json has the class alone or, in a Router, its file too; from 5.4 its file, in one of two packages.
-_PACKAGES = (
-    "sentence_transformers.models",
-    "sentence_transformers.base.modules",
-    "sentence_transformers.sentence_transformer.modules",
-)
+_PACKAGES = ("models", "base.modules", "sentence_transformer.modules")
 MODULE_TYPES = {
-    f"{package}.{path}": kind
+    f"sentence_transformers.{package}.{path}": kind
     for kind, names in _CLASSES.items()
     for package in _PACKAGES
     for name, file in names
@@ -88,7 +84,6 @@ class WeightedLayerPooling:
         return self.num_hidden_layers + 1 - self.layer_start
 
     def width(self, before: int) -> int:
-        """Width of the output, for an input of width `before`."""
         return before
 
 
@@ -100,7 +95,6 @@ class Pooling:
     include_prompt: bool = True
 
     def width(self, before: int) -> int:
-        """Width of the output, for an input of width `before`."""
         return before * len(self.modes)
 
 
@@ -115,7 +109,6 @@ class Dense:
     path: str = _path()
 
     def width(self, before: int) -> int:
-        """Width of the output, for an input of width `before`."""
         return self.out_features
 
 
@@ -127,7 +120,6 @@ class LayerNorm:
     path: str = _path()
 
     def width(self, before: int) -> int:
-        """Width of the output, for an input of width `before`."""
         return self.dimension
 
 
@@ -136,10 +128,10 @@ class Normalize:
     """Scale the sentence embedding to length 1."""
 
     def width(self, before: int) -> int:
-        """Width of the output, for an input of width `before`."""
         return before
 
 
+# Each module's `width(before)` is the width of its output, for an input of width `before`.
 Module = WeightedLayerPooling | Pooling | Dense | LayerNorm | Normalize
 
 
@@ -254,14 +246,17 @@ def _expect_width(settings: Settings, given: Given, *keys: str) -> None:
 
 
 def _read_normalize(settings: Settings, given: Given, path: str) -> Normalize:
-    settings.known(["module_input_name", "module_output_name"])
+    settings.known(_NAMES)
     _expect_sentence_embedding(settings)
     settings.finish()
     return Normalize()
 
 
+_NAMES = ["module_input_name", "module_output_name"]
+
+
 def _expect_sentence_embedding(settings: Settings) -> None:
-    for key in ("module_input_name", "module_output_name"):
+    for key in _NAMES:
         settings.choice(key, ["sentence_embedding", None], default=None, why="modules after the pooling work on it")
 
 
@@ -274,24 +269,17 @@ def _read_layer_norm(settings: Settings, given: Given, path: str) -> LayerNorm:
 
 
 def _read_dense(settings: Settings, given: Given, path: str) -> Dense:
-    settings.known(
-        ["in_features", "out_features", "bias", "activation_function", "use_residual"]
-        + ["module_input_name", "module_output_name"]
-    )
+    settings.known(["in_features", "out_features", "bias", "activation_function", "use_residual", *_NAMES])
     settings.choice("use_residual", [False], default=False, why="a shortcut around Dense is not computed")
     _expect_sentence_embedding(settings)
+    theirs = settings.choice(
+        "activation_function", DENSE_ACTIVATIONS, default="torch.nn.modules.activation.Tanh", why="never imported"
+    )
     dense = Dense(
         in_features=settings.integer("in_features", at_least=1, at_most=limits.WIDTH),
         out_features=settings.integer("out_features", at_least=1, at_most=limits.WIDTH),
         bias=settings.flag("bias", default=True),
-        activation=DENSE_ACTIVATIONS[
-            settings.choice(
-                "activation_function",
-                DENSE_ACTIVATIONS,
-                default="torch.nn.modules.activation.Tanh",
-                why="never imported",
-            )
-        ],
+        activation=DENSE_ACTIVATIONS[theirs],
         path=path,
     )
     settings.finish()

@@ -65,7 +65,7 @@ class Router:
                 return table[key]
         for name in (task, TEXT):
             if name in self.names:
-                return name  # type: ignore[return-value]
+                return name
         if task is not None or self.default is None:
             raise InputError(
                 f"task is {task!r}, but the routes of this model are {', '.join(map(repr, self.names))}"

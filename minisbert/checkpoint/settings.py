@@ -9,12 +9,14 @@ import json
 import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from minisbert import limits
 from minisbert.errors import ModelFolderError
 
 _MISSING = object()
+# Keys of any encoder's config.json that ask for another computation.
+NOT_COMPUTED = ("is_decoder", "add_cross_attention", "auto_map", "quantization_config", "pruned_heads")
 # The files of a model folder that are read.
 _READ = (".json", ".txt", ".safetensors")
 
@@ -189,7 +191,7 @@ class Settings:
         """A string, or None where that is the default."""
         value = self.values.get(key, default)
         if (value is None and default is None) or is_text(value):
-            return value  # type: ignore[return-value]
+            return cast(str, value)
         self.complain(key, "a string")
         return ""
 

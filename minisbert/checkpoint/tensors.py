@@ -1,4 +1,4 @@
-"""The tensors of a model folder: one safetensors file, or several with an index, read one tensor at a time.
+"""Reads the tensors of a model folder, one at a time: one safetensors file, or several with an index.
 
 The files are memory-mapped by the safetensors library, which also checks that the header fits the file. A shard that
 the index names must lie inside the folder. Pickled weights (`pytorch_model.bin`) are refused: unpickling runs code.
@@ -18,7 +18,7 @@ from minisbert.errors import ModelFolderError
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-# Bytes read from a mapping before it is made anew, so that a model is in memory once, not twice.
+# Bytes to read before a file is mapped anew, so that the model is in memory once, not twice.
 RELEASE_AFTER = 32_000_000
 
 PICKLE_RECIPE = (
@@ -34,7 +34,7 @@ def inside(folder: Path, relative: str, named_by: Path | str) -> Path:
     The check is on the name: download caches keep a model as links into a common store, so links are followed.
 
     Raises:
-        ModelFolderError: an absolute path, one with `..`, or a text that no file can be called.
+        ModelFolderError: an absolute path, one with `..`, or text that cannot name a file.
     """
     if Path(relative).is_absolute() or ".." in Path(relative).parts or "\\" in relative:
         raise ModelFolderError(
@@ -43,7 +43,7 @@ def inside(folder: Path, relative: str, named_by: Path | str) -> Path:
         )
     if "\0" in relative or not is_text(relative) or len(relative.encode()) > limits.NAME_BYTES:
         raise ModelFolderError(
-            f"{named_by}: names the path {relative!r:.200}, as no file can be called. Expected a path inside the model "
+            f"{named_by}: names the path {relative!r:.200}, which cannot name a file. Expected a path inside the model "
             "folder; download the model again."
         )
     return folder / relative
@@ -57,7 +57,7 @@ class SafetensorsFiles:
         name: another file name for the weights (Dense modules use the same one in their own folder).
 
     Raises:
-        ModelFolderError: no weights, a pickle only, a header that lies, a tensor in no shard or in two.
+        ModelFolderError: no weights, only a pickle, a false header, a tensor in no shard or in two.
     """
 
     def __init__(self, folder: Path, name: str = WEIGHTS):
@@ -72,8 +72,8 @@ class SafetensorsFiles:
             files = [inside(folder, file, self.where) for file in sorted(set(index.values()))]
         else:
             pickled = sorted(path.name for path in folder.glob("*.bin")) if folder.is_dir() else []
-            told = f"Found {', '.join(pickled)}. {PICKLE_RECIPE}" if pickled else "Download the model again."
-            raise ModelFolderError(f"{folder}: no {name} and no {INDEX}. {told}")
+            found = f"Found {', '.join(pickled)}. {PICKLE_RECIPE}" if pickled else "Download the model again."
+            raise ModelFolderError(f"{folder}: no {name} and no {INDEX}. {found}")
         self._open: dict[Path, Any] = {}  # file -> its mapping
         self._unread = RELEASE_AFTER
         self._shapes: dict[str, tuple[int, ...]] = {}
@@ -130,8 +130,8 @@ class SafetensorsFiles:
             )
         try:
             json.loads(text, object_pairs_hook=_refuse_doubled)
-            opened = safe_open(str(file), framework="np")
-            names = list(opened.keys())
+            opened: Any = safe_open(str(file), framework="np")
+            names: list[str] = list(opened.keys())
         except (SafetensorError, OSError, ValueError, RecursionError) as error:
             raise ModelFolderError(
                 f"{file}: not a complete safetensors file ({error}). Download the model again."
@@ -157,7 +157,7 @@ class SafetensorsFiles:
 
         file = self._files[name]
         try:
-            array = self._open[file].get_tensor(name)
+            array: np.ndarray = self._open[file].get_tensor(name)
             self._unread -= array.nbytes
             if self._unread < 0:
                 # Pages of a mapping that were read count as this process's memory until the mapping goes.

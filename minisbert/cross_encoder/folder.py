@@ -181,7 +181,7 @@ def _read_lengths(files: ModelFiles, folder: ModelFolder, file: Path) -> None:
     settings = Settings(files.json(file), file)
     settings.known(
         ["max_seq_length", "do_lower_case", "transformer_task", "modality_config", "module_output_name", "unpad_inputs"]
-        + [*REFUSED_ARGUMENTS]
+        + REFUSED_ARGUMENTS
     )
     settings.choice("transformer_task", ["sequence-classification"])
     settings.choice("module_output_name", ["scores"])

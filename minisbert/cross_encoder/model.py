@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from minisbert.cross_encoder.heads import Head
-from minisbert.definition import without_numbers
 from minisbert.encoders import FAMILIES
+from minisbert.modules import abstract
 from minisbert.text.packing import PackedTexts
 from minisbert.transformer.dropout import fold, packed_token_keys
 
@@ -84,7 +84,7 @@ def define_cross_encoder(
     model_config: CrossEncoderConfig, dtype: Any = jnp.float32
 ) -> tuple[nnx.GraphDef[Any], dict[Any, Any]]:
     """flax's definition of the model, and the nested dict of its parameters' shapes, as `sentence_model.define`."""
-    return without_numbers(lambda rngs: CrossEncoderModel(model_config, dtype=dtype, rngs=rngs))
+    return abstract(lambda rngs: CrossEncoderModel(model_config, dtype=dtype, rngs=rngs))
 
 
 def initial_head(model_config: CrossEncoderConfig, seed: int) -> dict[Any, Any]:

@@ -18,7 +18,7 @@ from flax import nnx
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule
 from minisbert.checkpoint.modules import TRANSFORMER
-from minisbert.checkpoint.settings import Settings
+from minisbert.checkpoint.settings import NOT_COMPUTED, Settings
 from minisbert.transformer.block import ACTIVATIONS, Block, embedding_table, layer_norm
 from minisbert.transformer.dropout import dropout, fold
 
@@ -50,13 +50,13 @@ class Config:
         """Read config.json.
 
         Raises:
-            ModelFolderError: naming every key that is missing, out of bounds, or asks for what is not computed here.
+            ModelFolderError: naming every key that is missing, out of bounds, or asks for what is not computed.
         """
         settings = Settings(values, where)
         settings.choice("position_embedding_type", ["absolute"], default="absolute", why="learned positions")
-        settings.absent(["is_decoder", "add_cross_attention"], "only encoders are computed")
-        settings.absent(["auto_map"], "code from a model folder is never run")
-        settings.absent(["quantization_config", "pruned_heads"], "only dense float weights are read")
+        settings.absent(
+            NOT_COMPUTED, "only encoders with dense float weights are computed, and no code of a folder is run"
+        )
         config = Config(
             vocab_size=settings.integer("vocab_size", at_least=1, at_most=limits.ROWS),
             hidden_size=settings.integer("hidden_size", at_least=1, at_most=limits.WIDTH),
@@ -86,7 +86,7 @@ class Config:
 class Encoder(nnx.Module):
     """token ids -> token embeddings."""
 
-    def __init__(self, config: Config, *, dtype=jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, config: Config, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
         normal = nnx.initializers.normal(config.initializer_range)
         self.config = config
         self.token_embedding = embedding_table(config.vocab_size, config.hidden_size, dtype, normal, rngs)
@@ -132,14 +132,14 @@ class Encoder(nnx.Module):
         dropout_keys_BL: jax.Array | None = None,
         positions_BL: jax.Array | None = None,
     ) -> list[jax.Array]:
-        """hidden_BLD of every layer, layer 0 what goes into the first block.
+        """hidden_BLD of every layer; layer 0 is the input of the first block.
 
         Args:
             token_ids_BL: rows of the token table; L is at most `config.max_positions`.
-            mask_BL: True = real token; or mask_BQK, who may look at whom (see attention.py).
+            mask_BL: True = real token; or mask_BQK, True where Q may look at K (see attention.py).
             segment_ids_BL: 0 for the first text, 1 for the second (cross-encoders); None means all 0.
             dropout_keys_BL: one dropout key per token, None for inference.
-            positions_BL: each token's place in its text, where a row holds several; None means 0, 1, 2, ...
+            positions_BL: each token's position in its text, where a row holds several texts; None means 0, 1, 2, ...
         """
         L = token_ids_BL.shape[1]
         if positions_BL is None:

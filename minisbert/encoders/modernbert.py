@@ -20,7 +20,7 @@ from flax import nnx
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule
 from minisbert.checkpoint.modules import TRANSFORMER
-from minisbert.checkpoint.settings import Settings
+from minisbert.checkpoint.settings import NOT_COMPUTED, Settings
 from minisbert.transformer.block import ACTIVATIONS, embedding_table
 from minisbert.transformer.dropout import dropout, fold
 from minisbert.transformer.positions import rotary_angles
@@ -60,7 +60,7 @@ class Config:
         """Read config.json.
 
         Raises:
-            ModelFolderError: naming every key that is missing, out of bounds, or asks for what is not computed here.
+            ModelFolderError: naming every key that is missing, out of bounds, or asks for what is not computed.
         """
         settings = Settings(values, where)
         settings.choice("position_embedding_type", ["absolute"], default="absolute", why="the word means nothing here")
@@ -68,9 +68,9 @@ class Config:
             settings.choice(key, [False], default=False, why="no published model has biases")
         settings.absent(["head_dim"], "heads are hidden_size / num_attention_heads wide")
         settings.absent(["rope_scaling"], "rotary positions are computed as trained, not stretched")
-        settings.absent(["is_decoder", "add_cross_attention"], "only encoders are computed")
-        settings.absent(["auto_map"], "code from a model folder is never run")
-        settings.absent(["quantization_config", "pruned_heads"], "only dense float weights are read")
+        settings.absent(
+            NOT_COMPUTED, "only encoders with dense float weights are computed, and no code of a folder is run"
+        )
         layers = settings.integer("num_hidden_layers", at_least=1, at_most=limits.LAYERS)
         config = Config(
             vocab_size=settings.integer("vocab_size", at_least=1, at_most=limits.ROWS),
@@ -133,7 +133,7 @@ def _theta(settings: Settings, kind: str, old_key: str, default: float) -> float
 class Encoder(nnx.Module):
     """token ids -> token embeddings."""
 
-    def __init__(self, config: Config, *, dtype=jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, config: Config, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
         normal = nnx.initializers.normal(config.initializer_range)
         self.config = config
         self.token_embedding = embedding_table(config.vocab_size, config.hidden_size, dtype, normal, rngs)
@@ -177,11 +177,11 @@ class Encoder(nnx.Module):
         dropout_keys_BL: jax.Array | None = None,
         positions_BL: jax.Array | None = None,
     ) -> list[jax.Array]:
-        """hidden_BLD of every layer, layer 0 what goes into the first block.
+        """hidden_BLD of every layer; layer 0 is the input of the first block.
 
         Args:
             token_ids_BL: rows of the token table; L is at most `config.max_positions`.
-            mask_BL: True = real token; or mask_BQK, who may look at whom (see attention.py).
+            mask_BL: True = real token; or mask_BQK, True where Q may look at K (see attention.py).
             segment_ids_BL: ignored; ModernBERT has no segments.
             dropout_keys_BL: one dropout key per token, None for inference.
             positions_BL: not needed: products of turned queries and keys depend on distances alone, which are the

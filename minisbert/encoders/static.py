@@ -59,7 +59,7 @@ class Config:
 class Encoder(nnx.Module):
     """token ids -> token embeddings."""
 
-    def __init__(self, config: Config, *, dtype=jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, config: Config, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
         normal = nnx.initializers.normal(config.initializer_range)
         self.config = config
         self.token_embedding = embedding_table(config.vocab_size, config.hidden_size, dtype, normal, rngs)

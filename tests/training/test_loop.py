@@ -229,7 +229,10 @@ def test_a_deterministic_run_takes_the_same_way_and_accumulates(pairs, tmp_path)
     """24 rows are 6 steps, so 3 changes of the weights."""
     folders = [tmp_path / name for name in ("plain", "deterministic")]
     for folder in folders:
-        run(config(pairs, accumulate=2, deterministic=folder.name == "deterministic", warmup=0.0, checkpoint_every=3), folder)
+        run(
+            config(pairs, accumulate=2, deterministic=folder.name == "deterministic", warmup=0.0, checkpoint_every=3),
+            folder,
+        )
     lines = [[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in folders]
     # As in the test before; there and here batches are packed into other shapes.
     losses = [[line["loss"] for line in of_run] for of_run in lines]
