@@ -1,4 +1,4 @@
-"""Parquet files and data sets of the hub as lines of JSON, one object per row, so that they are read as .jsonl is.
+"""Parquet files and data sets of the hub as lines of JSON, one object per row, which rows.py reads like .jsonl.
 
     header, lines = parquet_table("pairs.parquet")
     for line in lines(header[:2]): ...

@@ -58,10 +58,7 @@ def file_kind(source: str) -> str:
 
 
 class RowFile:
-    """An opened file of rows: its columns, and its rows in one pass.
-
-    Args:
-        source: a path, "hub:org/name", or "-" for text on stdin.
+    """An opened file of rows (a path, "hub:org/name", or "-" for stdin): its columns, and its rows in one pass.
 
     Raises:
         InputError: a kind of file that is not read here; a library for it is missing.
@@ -69,14 +66,15 @@ class RowFile:
     """
 
     def __init__(self, source: str | Path):
-        self.source, self.kind = str(source), file_kind(str(source))
+        self.source, self.kind = "stdin" if source == STDIN else str(source), file_kind(str(source))
         self.unit, self.first = ("0-based row", 0) if self.kind in COLUMNAR else ("line", 1 + (self.kind == "tsv"))
         self._header: tuple[str, ...] = ("text",) if self.kind == "txt" else ()
         with reading(self.source):
             if self.kind in COLUMNAR:
                 self._header, self._lines = COLUMNAR[self.kind](self.source)
                 return
-            file: Any = self._opened()
+            # A generator over stdin, because `Rows` must not read it in place.
+            file: Any = (line for line in sys.stdin.buffer) if source == STDIN else _opened(self.source)
             self._lines = lambda columns: file
             if self.kind != "txt" and (line := file.readline().removeprefix(BOM)):
                 place = f"{self.source}, line 1"
@@ -138,11 +136,6 @@ class RowFile:
         with reading(self.source):
             for row, line in enumerate(self.lines(columns)):
                 yield self.place(row), self.values(line, row, columns)
-
-    def _opened(self) -> Any:
-        if self.source == STDIN:
-            return (line for line in sys.stdin.buffer)  # a generator: `Rows` must not read it in place
-        return gzip.open(self.source) if self.source.lower().endswith(".gz") else Path(self.source).open("rb")
 
 
 class Rows:
@@ -280,6 +273,10 @@ def reading(source: str) -> Iterator[None]:
         raise DataError(
             f"{source}: cannot be read ({why}). Expected a complete, readable file; check it or make it again."
         ) from None
+
+
+def _opened(path: str) -> Any:
+    return gzip.open(path) if path.lower().endswith(".gz") else Path(path).open("rb")
 
 
 def _decoded(line: bytes, place: str) -> str:

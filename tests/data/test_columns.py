@@ -39,7 +39,8 @@ def test_parquet(tmp_path):
 
 def test_stdin(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\n\nb\n")))
-    assert read_sentences("-").texts == ["a", "", "b"]
+    sentences = read_sentences("-")
+    assert sentences.texts == ["a", "", "b"] and sentences.place(2) == "stdin, line 3"
 
 
 @pytest.mark.parametrize(
