@@ -90,22 +90,17 @@ def _entries(labels_M: "np.ndarray", names: Sequence[str]) -> list[tuple[int, st
 
 def _picture(out: str, points_M2: "np.ndarray", labels_M: "np.ndarray", names: Sequence[str], title: str) -> None:
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
     figure = Figure(figsize=(12, 7), layout="constrained")
     axes = figure.add_subplot()
-    for cluster in sorted(set(labels_M.tolist()), reverse=True):  # the grey ones first, under the others
+    for cluster, text in reversed(_entries(labels_M, names)):  # the grey ones first, under the others
         colour, marker, _ = look(cluster)
-        mine = points_M2[labels_M == cluster]
-        axes.scatter(mine[:, 0], mine[:, 1], s=14, c=colour, marker=marker, alpha=0.7, linewidths=0.8)
-    handles, labels = [], []
-    for cluster, text in _entries(labels_M, names):
-        colour, marker, _ = look(cluster)
-        handles.append(Line2D([], [], linestyle="", color=colour, marker=marker))
-        # A dollar sign would start a formula.
-        labels.append(textwrap.shorten(text, 48, placeholder=" …").replace("$", r"\$"))
+        own = points_M2[labels_M >= IN_LEGEND if cluster == IN_LEGEND else labels_M == cluster]
+        label = textwrap.shorten(text, 48, placeholder=" …").replace("$", r"\$")  # a dollar sign would start a formula
+        axes.scatter(*own.T, s=14, c=colour, marker=marker, alpha=0.7, linewidths=0.8, label=label)
+    handles, labels = axes.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside right upper", fontsize="small", frameon=False)
+        figure.legend(handles[::-1], labels[::-1], loc="outside right upper", fontsize="small", frameon=False)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_xlabel("first principal component")
