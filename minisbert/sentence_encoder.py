@@ -41,7 +41,7 @@ from minisbert.text.tokenizer import TokenCount
 
 
 class SentenceEncoder:
-    """A sentence embedding model: text in, one vector a text out.
+    """A sentence embedding model: maps each text to one vector.
 
     Args:
         name_or_folder: a known name ("all-mpnet-base-v2"), a name on the hub ("org/name"), or a folder.

@@ -66,9 +66,8 @@ class Converted:
     """A checkpoint under our names, with all that is needed to write the original back."""
 
     params: dict[str, Any]  # our path "blocks.0.attention.qkv.kernel" -> float32 array
-    passthrough: dict[str, np.ndarray] = field(
-        default_factory=dict
-    )  # tensors kept for export, not computed; their names
+    # Tensors kept for export but not computed, under their own names.
+    passthrough: dict[str, np.ndarray] = field(default_factory=dict)
     # A tensor's canonical name -> its name in the file, where the two differ (a prefix, old layer norm names).
     renamed: dict[str, str] = field(default_factory=dict)
     # A tensor's canonical name -> its dtype in the file, where that is not float32.
@@ -244,7 +243,7 @@ def _fits_float32(array: np.ndarray) -> bool:
 
 
 def _all_finite(array: np.ndarray) -> bool:
-    # One sum finds every NaN and infinity without a second array; a finite overflow is told apart by looking closely.
+    # One sum finds every NaN and infinity without a second array; the closer look tells them from a sum that overflows.
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(array.sum(dtype=np.float64))) or bool(np.isfinite(array).all())
 

@@ -1,10 +1,10 @@
-"""The encoder families: one file each, with its Config, Encoder and weight RULES. This table is the only list of them."""
+"""The encoder families, one file each with its Config, Encoder and weight RULES; this table is the only list of them."""
 
 from types import ModuleType
 
 from minisbert.encoders import albert, bert, distilbert, modernbert, mpnet, roberta, static
 
-# config.json's `model_type` -> the family's file; a static model has no config.json (checkpoint/static_folder.py)
+# `model_type` in config.json -> the family's file; a static model has no config.json (checkpoint/static_folder.py)
 FAMILIES: dict[str, ModuleType] = {
     "bert": bert,
     "mpnet": mpnet,

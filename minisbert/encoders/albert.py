@@ -5,7 +5,7 @@
 
 Against BERT: the embeddings are narrower than the blocks (factorised), and the blocks are one block, applied again and
 again; its activation is GELU's tanh approximation. Left out: several groups of shared layers (no published model has
-them), sentence-order prediction, heads, pooler. In training, dropout stands where BERT has it.
+them), sentence-order prediction, heads, pooler. In training, dropout is where BERT has it.
 `reference/albert.py` is the same in NumPy and must agree.
 """
 
@@ -27,7 +27,7 @@ from minisbert.transformer.dropout import dropout, fold
 
 @dataclass(frozen=True)
 class Config:
-    """What config.json says of an ALBERT; the field names are that file's."""
+    """The settings in an ALBERT's config.json, under the names of that file."""
 
     vocab_size: int
     hidden_size: int
@@ -103,7 +103,7 @@ class Encoder(nnx.Module):
         # In float32 at least, as the embeddings are.
         exact = jnp.promote_types(dtype, jnp.float32)
         self.embedding_projection = nnx.Linear(narrow, config.hidden_size, dtype=exact, kernel_init=normal, rngs=rngs)
-        # A list of one, so that its matrices stand where every family has them.
+        # A list of one, so that its matrices have the same paths as in every family.
         self.blocks = nnx.List(
             [
                 Block(

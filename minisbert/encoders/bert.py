@@ -3,8 +3,8 @@
     x_t    = LayerNorm(token embedding + position embedding + segment embedding)      section 3, figure 2
     output = Block_layers(... Block_1(x))                                             post-norm blocks
 
-Left out: the pre-training heads, decoders, relative positions. The pooler is kept with the weights, not computed: a
-sentence embedding pools all tokens. `reference/` is the same in NumPy and must agree.
+Left out: the pre-training heads, decoders, relative positions. The pooler is kept for export but not computed: a sentence
+embedding pools all tokens. `reference/` is the same in NumPy and must agree.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from minisbert.transformer.dropout import dropout, fold
 
 @dataclass(frozen=True)
 class Config:
-    """What config.json says of a BERT; the field names are that file's."""
+    """The settings in a BERT's config.json, under the names of that file."""
 
     vocab_size: int
     hidden_size: int

@@ -4,7 +4,7 @@
     output = Block_layers(... Block_1(x))                           BERT's blocks, half as many
 
 config.json and the weights have names of their own. Left out: distillation, heads, sinusoidal positions that are not
-trained. In training, dropout stands where BERT has it (transformers leaves out the one after the attention).
+trained. In training, dropout is where BERT has it (transformers omits the one after the attention).
 `reference/distilbert.py` is the same in NumPy and must agree.
 """
 
@@ -29,7 +29,7 @@ EPSILON = 1e-12
 
 @dataclass(frozen=True)
 class Config:
-    """What config.json says of a DistilBERT; the field names are that file's."""
+    """The settings in a DistilBERT's config.json, under the names of that file."""
 
     vocab_size: int
     dim: int

@@ -3,9 +3,9 @@
     x_t    = LayerNorm(token embedding)                             section 2.1.1: no position table, no segments
     output = LayerNorm(Block_layers(... Block_1(x)))                pre-norm blocks without biases, a norm at the end
 
-Against BERT: positions turn the queries and keys (rotary), each third layer looks at the whole text and the others at
-a window of 128 tokens, with a base angle for each of the two kinds (section 2.1.2), and the feed-forward net is gated.
-The first layer has no norm before its attention: its input is normed already. Left out: unpadding, heads, biases,
+Against BERT: positions rotate the queries and keys (RoPE); every third layer attends to the whole text, the others to a
+window of 128 tokens, with a base angle for each of the two kinds (section 2.1.2); the feed-forward net is gated.
+The first layer has no norm before its attention: its input is normalized already. Left out: unpadding, heads, biases,
 stretched rotary positions. `reference/modernbert.py` is the same in NumPy and must agree.
 """
 
@@ -31,7 +31,7 @@ FULL, LOCAL = "full_attention", "sliding_attention"
 
 @dataclass(frozen=True)
 class Config:
-    """What config.json says of a ModernBERT, in either of its forms; the field names are that file's."""
+    """The settings in a ModernBERT's config.json, in either of its forms, under the names of that file."""
 
     vocab_size: int
     hidden_size: int
@@ -102,7 +102,7 @@ class Config:
 
 
 def _layer_types(settings: Settings, layers: int) -> tuple[str, ...]:
-    """Which layers look at the whole text: a list of names, or, in the older form, every n-th."""
+    """Which layers attend to the whole text: a list of names or, in the older form, every n-th layer."""
     every = settings.integer("global_attn_every_n_layers", at_least=1, at_most=limits.LAYERS, default=3)
     types = settings.values.get("layer_types")
     if types is None:

@@ -30,7 +30,7 @@ PADDING_ID = 1
 
 @dataclass(frozen=True)
 class Config:
-    """What config.json says of an MPNet; the field names are that file's."""
+    """The settings in an MPNet's config.json, under the names of that file."""
 
     vocab_size: int
     hidden_size: int
@@ -73,7 +73,7 @@ class Config:
                 "max_position_embeddings", at_least=PADDING_ID + 2, at_most=limits.ROWS
             ),
             relative_attention_num_buckets=settings.choice(
-                "relative_attention_num_buckets", [32], default=32, why="the peer library computes 32 whatever it says"
+                "relative_attention_num_buckets", [32], default=32, why="transformers computes 32 for every value"
             ),
             hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu"),
             layer_norm_eps=settings.number("layer_norm_eps", at_least=1e-20, below=0.1, default=1e-12),

@@ -28,7 +28,7 @@ from minisbert.transformer.positions import offset_position_ids
 
 @dataclass(frozen=True)
 class Config:
-    """What config.json says of a RoBERTa; the field names are that file's."""
+    """The settings in a RoBERTa's config.json, under the names of that file."""
 
     vocab_size: int
     hidden_size: int

@@ -1,13 +1,13 @@
-"""A static encoder: one vector a token, whatever stands around it; the smallest there is, to measure the others by.
+"""A static encoder: one vector per token, independent of its context; the smallest encoder, a baseline for the others.
 
     h_t = E[token t]                           no position, no attention, no layer
     s   = mean of h_t over the tokens of a text      its pooling, always (sentence_model.py)
 
 The table may be learned by itself or distilled from a transformer (Tulkens & van Dongen 2024, "Model2Vec"). A text is a
 bag of words to it: order does not count, and most of what training can do is to find out which words matter (compare
-Arora et al. 2017, "A Simple but Tough-to-Beat Baseline for Sentence Embeddings"). No special tokens stand around a text;
-one without tokens has the zero vector. Left out: model2vec's own habit of skipping unknown tokens, which
-sentence-transformers' StaticEmbedding has not. `reference/static.py` is the same in NumPy and must agree.
+Arora et al. 2017, "A Simple but Tough-to-Beat Baseline for Sentence Embeddings"). A text has no special tokens around
+it; one without tokens has the zero vector. Left out: model2vec skips unknown tokens, sentence-transformers'
+StaticEmbedding does not. `reference/static.py` is the same in NumPy and must agree.
 """
 
 from dataclasses import dataclass
@@ -28,12 +28,12 @@ from minisbert.transformer.block import embedding_table
 
 @dataclass(frozen=True)
 class Config:
-    """The sizes of the table, which the weights tell (checkpoint/static_folder.py)."""
+    """The sizes of the table, taken from the weights (checkpoint/static_folder.py)."""
 
     vocab_size: int
     hidden_size: int
     num_hidden_layers: int = 0
-    initializer_range: float = 1.0  # as sentence-transformers starts a fresh table
+    initializer_range: float = 1.0  # as in sentence-transformers' fresh tables
 
     @property
     def max_positions(self) -> int:

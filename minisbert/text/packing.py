@@ -1,14 +1,14 @@
-"""Several texts in one row: no tokens of padding to compute.
+"""Packs several texts into each row of a batch, so that little padding is computed.
 
-Texts differ in length, so a rectangle with a text a row is mostly padding (a training batch of 64 SNLI pairs: 2.2
-computed tokens for each real one, where the columns are padded apart). Packed, the same texts fill rows of one length:
-1.1. For that to change nothing but the speed
+Texts differ in length, so a rectangle with one text per row is mostly padding (a training batch of 64 SNLI pairs: 2.2
+computed tokens per real token, with the columns padded separately). Packed into rows of one length, the same texts need 1.1.
+For packing to change only the speed,
 
-    a token looks only at tokens of its own text       `segmentation_PL`, which text of the row a token belongs to
-    its position counts from its own text's start      `position_PL`
-    pooling takes each text for itself                 `SentenceModel.packed`, `CrossEncoderModel.packed`
+    a token attends only to tokens of its own text     `segmentation_PL`, which text of the row a token belongs to
+    its position counts from the start of its text     `position_PL`
+    pooling takes each text separately                 `SentenceModel.packed`, `CrossEncoderModel.packed`
 
-Letters: P packed rows, T texts of a row (slots), L tokens of a row.
+Letters: P packed rows, T slots of a row (one text each), L tokens of a row.
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -16,26 +16,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# A row is as long as the first of these that holds the longest text; beyond the last they double.
+# A row has the first of these lengths that holds the longest text; beyond the last they double.
 ROW_LENGTHS = (64, 128, 256, 512)
-# A row holds at most a text for each 4 tokens, [CLS] and [SEP] included.
-TOKENS_A_SLOT = 4
-# Texts are packed when there are enough for so many batches: more of them fit better, and wait longer.
+# A row has one slot per 4 tokens, [CLS] and [SEP] included.
+TOKENS_PER_SLOT = 4
+# Texts are packed once they fill this many batches: more texts fit better, but wait longer.
 WINDOW = 4
 
 
-Array = Any  # NumPy's when it is made, JAX's inside a compiled step
+Array = Any  # NumPy's when made, JAX's inside a compiled step
 
 
 class PackedTexts(NamedTuple):
     """P rows of L tokens with up to T texts each."""
 
     token_ids_PL: Array  # int32
-    position_PL: Array  # int32, a token's place in its own text
+    position_PL: Array  # int32, a token's position in its own text
     segmentation_PL: Array  # int32, which text of the row a token belongs to; -1 = padding
     lengths_PT: Array  # int32, tokens of each text; 0 = no text in this slot
     prompts_PT: Array  # int32, tokens of a text's prompt, which some models leave out of the pooling
-    first_lengths_PT: Array  # int32, of a pair of texts the tokens of the first; of one text all
+    first_lengths_PT: Array  # int32, tokens of a pair's first text; all tokens of a single text
 
     def pad_to(self, rows: int, length: int, padding_id: int) -> "PackedTexts":
         """The same texts in more and longer rows, padded as `pack` pads."""
@@ -66,9 +66,9 @@ def pack(
     Best fit, longest first: each text goes into the fullest row that still holds it.
 
     Args:
-        padding_id: what fills the rows.
+        padding_id: the token id of padding.
         prompt_lengths: tokens of each text's prompt.
-        first_lengths: where a text is a pair of texts, the tokens of its first.
+        first_lengths: tokens of the first text, where each text is a pair.
         multiple: the number of rows is a multiple of this (devices).
 
     Example:
@@ -78,7 +78,7 @@ def pack(
     """
     lengths = [len(ids) for ids in texts]
     L = _row_length(max(lengths, default=1))
-    rows = _best_fit(lengths, L, L // TOKENS_A_SLOT)
+    rows = _best_fit(lengths, L, L // TOKENS_PER_SLOT)
     P = _rounded(len(rows), multiple)
     return _filled(texts, rows, P, L, padding_id, prompt_lengths, first_lengths)
 
@@ -88,40 +88,40 @@ class PackedBatch(NamedTuple):
 
     rows: list[int]  # which sentences
     texts: PackedTexts
-    where: np.ndarray  # int32, of each sentence row * T + slot
+    where: np.ndarray  # int32, each sentence's row * T + slot
 
 
 def packed_batches(
     tokenized: Iterable[Sequence[int]], *, tokens: int, padding_id: int, prompt_length: int = 0, devices: int = 1
 ) -> Generator[PackedBatch, None, list[tuple[int, Sequence[int]]]]:
-    """A stream of texts -> batches of full rows, sent off as texts come; each length of rows has one shape.
+    """A stream of texts -> batches of full rows, as texts come in; each row length has one batch shape.
 
     Args:
-        tokens: of a batch on one device.
-        padding_id: what fills the rows.
+        tokens: tokens of a batch on one device.
+        padding_id: the token id of padding.
         prompt_length: tokens of the prompt before every text.
-        devices: how many compute a batch together.
+        devices: the number of devices that share a batch.
 
     Returns:
-        the texts left over, with their places in the stream: fewer than fill most of a batch.
+        The texts left over, too few to fill most of a batch, with their places in the stream.
     """
     waiting: dict[int, list[tuple[int, Sequence[int]]]] = {}
     tokens_waiting: dict[int, int] = {}
 
     def sent(L: int, *, last: bool) -> Iterator[PackedBatch]:
-        # The fullest rows go; what is in the others waits for the next window. Of the last, a batch goes with empty rows
-        # if most are not.
+        # The fullest rows are sent; the texts of the others wait for the next window. A last batch is sent with empty rows
+        # if most of its rows are full.
         P, queue = devices * max(1, tokens // L), waiting[L]
-        rows = _best_fit([len(ids) for _, ids in queue], L, L // TOKENS_A_SLOT)
+        rows = _best_fit([len(ids) for _, ids in queue], L, L // TOKENS_PER_SLOT)
         rows.sort(key=lambda row: -sum(len(queue[text][1]) for text in row))
-        whole = (len(rows) + P // 4) // P * P if last else len(rows) // P * P
+        full = (len(rows) + P // 4) // P * P if last else len(rows) // P * P
         texts, prompts = [ids for _, ids in queue], [prompt_length] * len(queue)
-        for start in range(0, whole, P):
+        for start in range(0, full, P):
             chosen = rows[start : start + P]
             filled, where = _filled(texts, chosen, P, L, padding_id, prompts, None)
             packed = [text for row in chosen for text in row]
             yield PackedBatch([queue[text][0] for text in packed], filled, where[packed])
-        waiting[L] = [queue[text] for row in rows[whole:] for text in row]
+        waiting[L] = [queue[text] for row in rows[full:] for text in row]
         tokens_waiting[L] = sum(len(ids) for _, ids in waiting[L])
 
     for place, ids in enumerate(tokenized):
@@ -149,7 +149,7 @@ def packed_shapes(tokens: int, devices: int, longest: int) -> list[tuple[int, in
 
 
 def empty_batch(P: int, L: int, padding_id: int) -> PackedBatch:
-    """P rows of L tokens without a text, to compile with."""
+    """P empty rows of L tokens, to compile with."""
     return PackedBatch([], *_filled([], [], P, L, padding_id, None, None))
 
 
@@ -162,8 +162,8 @@ def _filled(
     prompt_lengths: Sequence[int] | None,
     first_lengths: Sequence[int] | None,
 ) -> tuple[PackedTexts, np.ndarray]:
-    """Texts put into P rows of L tokens as `rows` says, and where each is."""
-    T = L // TOKENS_A_SLOT
+    """P rows of L tokens with the texts that `rows` lists for each, and where each text is."""
+    T = L // TOKENS_PER_SLOT
     token_ids_PL = np.full((P, L), padding_id, np.int32)
     position_PL = np.zeros((P, L), np.int32)
     segmentation_PL = np.full((P, L), -1, np.int32)
@@ -188,14 +188,14 @@ def _filled(
 
 
 def packed_shape(texts: int, length: int, multiple: int = 1) -> tuple[int, int]:
-    """Rows P and their length L when all texts have `length` tokens: the most that so many texts can need.
+    """The rows P and their length L if all texts have `length` tokens: the most that this many texts can need.
 
     Example:
         >>> packed_shape(32, 128), packed_shape(32, 30, multiple=8)
         ((32, 128), (16, 64))
     """
     L = _row_length(length)
-    return _rounded(-(-texts // min(L // length, L // TOKENS_A_SLOT)), multiple), L
+    return _rounded(-(-texts // min(L // length, L // TOKENS_PER_SLOT)), multiple), L
 
 
 def _best_fit(lengths: Sequence[int], L: int, T: int) -> list[list[int]]:
@@ -222,7 +222,7 @@ def _row_length(longest: int) -> int:
 
 
 def _rounded(rows: int, multiple: int) -> int:
-    # Up to 16 rows exactly, then to 4 binary digits: few shapes are compiled, and at most an eighth of them is empty.
+    # Up to 16 rows exactly, then to 4 binary digits: few shapes are compiled, with at most an eighth of the rows empty.
     step = 1 << max(0, rows.bit_length() - 4)
     rows = -(-rows // step) * step
     return -(-max(rows, 1) // multiple) * multiple

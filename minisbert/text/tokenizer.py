@@ -1,9 +1,8 @@
-"""Text -> token ids, with an account of what did not fit.
+"""Text -> token ids, with a count of the tokens that did not fit.
 
-The splitting itself is the `tokenizers` library's, from the model folder's `tokenizer.json` (or, for the oldest
-folders, their vocabulary files; see text/vocabulary.py). Here: lower-casing as the folder asks, prompts, special
-tokens, and truncation that is counted instead of silent: a text is tokenized whole, then cut, so the ledger knows what
-was lost.
+The `tokenizers` library splits texts, by the model folder's `tokenizer.json` (or vocabulary files in the oldest folders:
+text/vocabulary.py). This file adds lower-casing where the folder asks for it, prompts, special tokens, and truncation that is
+counted: a text is tokenized in full and then cut.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,12 +17,12 @@ from minisbert.errors import InputError, ModelFolderError
 from minisbert.text.tokenizer_file import read_tokenizer, refusal
 from minisbert.text.vocabulary import from_vocabulary
 
-# Sentences tokenized at a time: the device computes the batches of one chunk while the next is tokenized.
+# Sentences tokenized per chunk: the device computes the batches of one chunk while the next is tokenized.
 CHUNK = 1024
 
 
 class TokenCount(NamedTuple):
-    """One line of the truncation ledger, special tokens included: `tokens == kept + dropped`."""
+    """A text's tokens before and after truncation, special tokens included: `tokens == kept + dropped`."""
 
     tokens: int
     kept: int
@@ -31,7 +30,7 @@ class TokenCount(NamedTuple):
 
 
 class Tokens(NamedTuple):
-    """Tokenized sentences: ids after truncation, and the ledger."""
+    """Tokenized sentences: ids after truncation, and the counts."""
 
     ids: list[list[int]]
     counts: np.ndarray  # int64 [sentences, 3]: tokens, kept, dropped
@@ -51,9 +50,9 @@ class Tokenizer:
 
     Args:
         backend: a `tokenizers.Tokenizer`; its own truncation and padding are switched off.
-        where: the file it came from, for messages.
-        lower_case: lower-case the text first, for models whose settings ask for it.
-        special_tokens: False puts none around a text, whatever the backend would (static models).
+        where: the file of the tokenizer, for messages.
+        lower_case: lower-case texts first, for models whose settings ask for it.
+        special_tokens: False adds none around a text, even if the backend would (static models).
     """
 
     def __init__(self, backend: Any, where: Path | str, *, lower_case: bool = False, special_tokens: bool = True):
@@ -86,12 +85,12 @@ class Tokenizer:
         if special_tokens and not (tokenizer.prefix and tokenizer.suffix):
             raise ModelFolderError(
                 f"{file}: puts no special tokens before or after a text. Expected them on both sides, as every family here "
-                "was trained with; fetch the model again."
+                "was trained with; download the model again."
             )
         return tokenizer
 
     def _special_tokens(self) -> tuple[list[int], list[int]]:
-        """What the tokenizer puts before and after one text, found by trying it on a word."""
+        """The special tokens before and after a text, found by tokenizing a word."""
         try:
             bare = self.backend.encode("a", add_special_tokens=False).ids
             full = self.backend.encode("a", add_special_tokens=True).ids
@@ -111,14 +110,14 @@ class Tokenizer:
         return _lower_cases(self.backend)
 
     def largest_id(self) -> int:
-        """The largest id that any text can give, the special tokens around it included."""
+        """The largest id of any text, special tokens included."""
         words = self.backend.get_vocab(with_added_tokens=True).values()
         return max((*words, *self.prefix, *self.suffix), default=0)
 
     def tokenize(self, sentences: Sequence[str], *, max_length: int, prompt: str = "") -> Tokens:
         """Token ids of each sentence, at most `max_length` of them, special tokens included.
 
-        The front of a text is kept, and the special tokens always.
+        Truncation keeps the beginning of a text and all special tokens.
 
         Raises:
             InputError: a sentence that is not text or cannot be encoded as UTF-8; `max_length` too short for one token.
@@ -132,9 +131,9 @@ class Tokenizer:
         ids: list[list[int]] = []
         counts = np.empty((len(sentences), 3), np.int64)
         for row, content in enumerate(self.contents(sentences, prompt)):
-            whole = len(content) + self.special_tokens
+            tokens = len(content) + self.special_tokens
             ids.append(self.prefix + content[:room] + self.suffix)
-            counts[row] = whole, len(ids[-1]), whole - len(ids[-1])
+            counts[row] = tokens, len(ids[-1]), tokens - len(ids[-1])
         return Tokens(ids, counts)
 
     def contents(self, sentences: Sequence[str], prompt: str = "") -> Iterator[list[int]]:
@@ -167,9 +166,9 @@ class Tokenizer:
                     )
 
     def prompt_length(self, prompt: str, *, max_length: int) -> int:
-        """Tokens that a prompt takes at the front of a row, the special tokens before it included.
+        """Tokens of a prompt at the start of a row, with the special tokens before it.
 
-        Of a prompt that fills the row, as much as is kept: the special tokens after it always count as text.
+        A prompt that fills the row counts as far as it fits: the special tokens after it always belong to the text.
         """
         (content,) = self.contents([prompt])
         return min(len(self.prefix) + len(content), max_length - len(self.suffix))

@@ -25,7 +25,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from minisbert.inference.compiled import COMPUTE_DTYPES
-from minisbert.text.packing import TOKENS_A_SLOT, PackedTexts, packed_shape
+from minisbert.text.packing import TOKENS_PER_SLOT, PackedTexts, packed_shape
 from minisbert.training.config import TrainConfig
 from minisbert.training.losses import initial_softmax_head
 from minisbert.training.sharding import AXIS, batch_sharding, check_setup, state_sharding
@@ -243,7 +243,7 @@ def abstract_batch(P: int, L: int, S: int, B: int, needs: str, negatives: int, w
     integers, floats = partial(jax.ShapeDtypeStruct, dtype=jnp.int32), partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
     unsigned: Any = partial(jax.ShapeDtypeStruct, dtype=jnp.uint32)
     labels: Any = {"class": integers((B,)), "score": floats((B,)), "margin": floats((B, negatives))}
-    per_text: Any = integers((P, L // TOKENS_A_SLOT))
+    per_text: Any = integers((P, L // TOKENS_PER_SLOT))
     return TrainBatch(
         rows=PackedTexts(*[integers((P, L))] * 3, *[per_text] * 3),
         examples_PT=unsigned(per_text.shape),

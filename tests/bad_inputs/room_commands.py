@@ -95,7 +95,12 @@ ENCODE: list[tuple[str, tuple[str, ...], dict[str, Any], tuple[str, ...]]] = [
     ),
     ("an empty tsv", ("encode", "a.tsv", "--model", "TINY"), {"a__tsv": ""}, ("a.tsv",)),
     ("a tsv with a cell more", ("encode", "a.tsv", "--model", "TINY"), {"a__tsv": "text\na\tb\n"}, ("a.tsv, line 2",)),
-    ("a parquet file that is not parquet", ("encode", "a.parquet", "--model", "TINY"), {"a__parquet": TEXT}, ("a.parquet",)),
+    (
+        "a parquet file that is not parquet",
+        ("encode", "a.parquet", "--model", "TINY"),
+        {"a__parquet": TEXT},
+        ("a.parquet",),
+    ),
     ("no model", ("encode", "text.txt"), {"text__txt": TEXT}, ("--model",)),
     ("a model that is not there", ("encode", "text.txt", "--model", "./nowhere"), {"text__txt": TEXT}, ("nowhere",)),
     (
