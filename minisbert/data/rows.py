@@ -179,7 +179,7 @@ class Rows:
 
     def sha256(self) -> str:
         """The digest of the file; of a data set of the hub, that of its rows as they came."""
-        if self.file.kind == "hub":
+        if isinstance(self._plain, BufferedReader) or self.file.kind == "hub":
             self._plain.seek(0)
             return hashlib.file_digest(self._plain, "sha256").hexdigest()
         with reading(self.file.source), Path(self.file.source).open("rb") as file:

@@ -81,11 +81,18 @@ def test_a_data_set_of_the_hub(monkeypatch):
     examples = open_examples("hub:org/snli:plain:dev")
     assert examples.dataset.classes == ("entailment", "neutral", "contradiction")
     assert examples.take([4])[0] == [["p4"], ["h4"]] and examples.take([4])[1].tolist() == [1]
-    assert set(map(str, asked)) == {str((("org/snli", "plain"), {"split": "dev"}))}
+    assert asked == [(("org/snli", "plain"), {"split": "dev"})], "the data set is opened once"
     assert open_examples("hub:org/snli").dataset.sha256 == examples.dataset.sha256
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(InputError, match="need the datasets library"):
         open_examples("hub:org/snli")
+
+
+def test_a_file_is_opened_once(monkeypatch, tmp_path):
+    source, opened, as_before = write_pairs(tmp_path / "pairs.tsv", 3), [], Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *mode: opened.append(path.name) or as_before(path, *mode))
+    open_examples(source)
+    assert opened == ["pairs.tsv"]
 
 
 def test_line_starts_of_blocks(monkeypatch, tmp_path):
