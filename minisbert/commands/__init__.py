@@ -89,13 +89,16 @@ def _run(argv: list[str]) -> int:
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     function = name.replace("-", "_")
     module = import_module(f"minisbert.commands.{function}")
-    # A recipe is other defaults for the flags of `train`.
-    command = module.with_recipe(argv[1:]) if name == "train" else getattr(module, function)
+    words = argv[1:]
+    if name == "train":  # a recipe sets other defaults
+        command, words = module.prepare(words)
+    else:
+        command = getattr(module, function)
     try:
         code: int = tyro.cli(
             command,
             prog=f"minisbert {name}",
-            args=argv[1:],
+            args=words,
             config=(tyro.conf.FlagCreatePairsOff,),  # --json, but no --no-json
         )
         return code

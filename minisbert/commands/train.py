@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from tyro import MISSING
-from tyro.conf import OmitArgPrefixes, Positional, Suppress, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from minisbert.errors import InputError
@@ -105,8 +105,6 @@ def train(
     memory: float | None = None,
     start: OmitArgPrefixes[Start] = Start(),
     device: OmitArgPrefixes[Devices] = Devices(),
-    reduction: Suppress[Literal["plain", "ordered"]] = "plain",
-    new_shapes: Suppress[str | None] = None,
 ) -> int:
     """Train a model on sentence pairs, triplets or scored pairs.
 
@@ -131,11 +129,7 @@ def train(
     from minisbert.commands.train_plan import print_plan
     from minisbert.training.trainer import train as run_training
 
-    config = replace(
-        training,
-        loss_options=_loss_options(training, recipe, scale),
-        deterministic=training.deterministic or reduction == "ordered",
-    )
+    config = replace(training, loss_options=_loss_options(training, recipe, scale))
     if start.num_labels is not None and not start.cross_encoder:
         raise InputError(f"num_labels is {start.num_labels} without --cross-encoder. Expected both or neither.")
     if memory is not None and not plan:
@@ -156,27 +150,31 @@ def train(
             devices=device.devices,
             layout=device.layout,
             model_devices=device.model_devices,
-            on_new_shape=device.on_new_shape or new_shapes,
+            on_new_shape=device.on_new_shape,
             keep_encoder=False,
         )
     print(f"{run}/final")
     return 0
 
 
-def with_recipe(words: Sequence[str]) -> Callable[..., int]:
-    """`train` with the recipe that the command's words name as its defaults."""
-    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    flags.add_argument("--recipe")
-    flags.add_argument("--warmup")
-    given, _ = flags.parse_known_args(words)
+def prepare(words: Sequence[str]) -> tuple[Callable[..., int], list[str]]:
+    """`train` with the recipe in the command's words as its defaults, and the words with today's names of old flags."""
+    flags = argparse.ArgumentParser(prog="minisbert train", add_help=False, allow_abbrev=False)
+    for name in ("--recipe", "--warmup", "--reduction", "--new-shapes"):
+        flags.add_argument(name)
+    given, others = flags.parse_known_args(words)
+    today = {"--recipe": given.recipe, "--warmup": given.warmup, "--on-new-shape": given.new_shapes}
+    words = others + [word for name, value in today.items() if value is not None for word in (name, value)]
+    words += ["--deterministic"] * (given.reduction == "ordered")
     if given.recipe is None:
-        return train
+        return train, words
     if given.recipe not in RECIPES:
         raise InputError(f"recipe is {given.recipe!r}. Expected one of {', '.join(RECIPES)}.")
     settings = dict(RECIPES[given.recipe])
     if given.warmup is not None:
         del settings["warmup_steps"]
-    return partial(train, training=Settings(MISSING, **settings), start=Start(RECIPE_LENGTHS[given.recipe]))
+    start = Start(RECIPE_LENGTHS[given.recipe])
+    return partial(train, training=Settings(MISSING, **settings), start=start), words
 
 
 def _loss_options(settings: TrainConfig, recipe: str | None, scale: float | None) -> dict[str, Any] | None:

@@ -40,7 +40,8 @@ class Checkpoints:
 
     def latest(self) -> int | None:
         """The step of the newest complete checkpoint, or None."""
-        return self.manager.latest_step()
+        step: int | None = self.manager.latest_step()
+        return step
 
     def save(self, state: TrainState) -> None:
         """Write a checkpoint of this state.

@@ -65,16 +65,21 @@ class MetricsLog:
     """The metrics of a run, in metrics.jsonl and in other loggers.
 
     Args:
-        folder: of the run.
+        folder: of the run; it is made.
         config: the settings, for loggers that show them.
         report_to: names in LOGGERS.
         writes: False on every host but the first, which only read.
 
     Raises:
         InputError: a logger is not installed.
+        WriteError: the folder cannot be made.
     """
 
     def __init__(self, folder: Path, config: dict[str, Any], report_to: Sequence[str] = (), *, writes: bool = True):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise not_written(folder, error) from None
         self.file, self.writes = folder / "metrics.jsonl", writes
         self.loggers: list[Logger] = []
         for name in report_to if writes else ():
@@ -158,16 +163,16 @@ def plot_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
     pyplot.close(figure)
 
 
-def write_card(
+def write_report(
     folder: Path,
     config: "TrainConfig",
     datasets: Sequence["Dataset"],
     lines: Sequence[dict[str, Any]],
-    *,
-    model_name: str = "sentence embedding model",
-    hub_tag: str = "sentence-similarity",
+    model_name: str,
+    hub_tag: str,
 ) -> None:
-    """Write the model card, README.md in the model's folder: data, settings, scores."""
+    """Write the run's curves.png, and a model card (README.md) with data, settings and scores into each of its models."""
+    plot_curves(lines, folder / "curves.png")
     rows = [f"| {Path(d.source).name} | {d.kind} | {d.rows} | `{d.sha256}` |" for d in datasets]
     scores = [line for line in lines if "score" in line]
     losses = [line for line in lines if "loss" in line]
@@ -184,8 +189,10 @@ def write_card(
     if scores:
         table = "\n".join(f"| {line['step']} | {100 * line['score']:.2f} |" for line in scores)
         text.append("## Score (x 100)\n\n| step | score |\n| --- | --- |\n" + table)
-    with whole_file(folder / "README.md") as temporary:
-        temporary.write_text("\n\n".join(text) + "\n", encoding="utf-8")
+    for model in (folder / "final", folder / "best"):
+        if model.is_dir():
+            with whole_file(model / "README.md") as temporary:
+                temporary.write_text("\n\n".join(text) + "\n", encoding="utf-8")
 
 
 @contextmanager

@@ -27,9 +27,8 @@ from jax.sharding import Mesh
 from minisbert.inference.compiled import COMPUTE_DTYPES
 from minisbert.text.packing import TOKENS_PER_SLOT, PackedTexts, packed_shape
 from minisbert.training.config import TrainConfig
-from minisbert.training.losses import initial_softmax_head
 from minisbert.training.sharding import AXIS, batch_sharding, check_setup, state_sharding
-from minisbert.training.siamese import TrainBatch, TrainState, initial_state
+from minisbert.training.siamese import TrainBatch
 from minisbert.training.step_cache import compiled_step, loss_for, optimizer_for
 from minisbert.training.targets import Targets
 from minisbert.training.task import TrainingTask
@@ -164,13 +163,8 @@ def plan(
     if config.deterministic:  # about the memory of GradCache with its blocks for chunks
         chunk_size = config.chunk_size or max(1, S * config.batch_size // config.blocks)
         config = replace(config, chunk_size=chunk_size, deterministic=False)
-
-    def first_state(params: Tree) -> TrainState:
-        head: Tree = {}
-        if loss.has_head:
-            head = initial_softmax_head(jax.random.key(0), width, classes, **(config.loss_options or {}))
-        return initial_state({"model": params, "head": head}, optimizer, config.seed)
-
+    config = replace(config, lora_rank=None)  # an upper bound
+    first_state = partial(task.initial_state, config, model_config, optimizer, classes)
     state = jax.eval_shape(first_state, params)
     sharding = state_sharding(state, mesh, layout)
     state = jax.tree.map(_placed, state, sharding)

@@ -8,8 +8,14 @@ The step itself (siamese.py), the trainer, the checkpoints and the plan are the 
 `cross_encoder/training.py: CROSS_ENCODER`; a model from outside the package can bring its own.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
 
 from minisbert.data.examples import Examples
 from minisbert.data.sampler import Batch
@@ -19,8 +25,9 @@ from minisbert.sentence_model import define
 from minisbert.training.collate import train_batch
 from minisbert.training.config import TrainConfig
 from minisbert.training.config_checks import check_examples
-from minisbert.training.losses import LOSSES, Loss
-from minisbert.training.siamese import TrainBatch
+from minisbert.training.lora import initial_adapters
+from minisbert.training.losses import LOSSES, Loss, initial_softmax_head
+from minisbert.training.siamese import TrainBatch, TrainState, Tree, initial_state
 
 
 class TrainingTask(NamedTuple):
@@ -44,6 +51,27 @@ class TrainingTask(NamedTuple):
     def sequences(self, texts: int) -> int:
         """Sequences per example with this many texts: one per text, or the first text paired with each other one."""
         return texts if self.sequence == "text" else texts - 1
+
+    def initial_state(
+        self,
+        config: TrainConfig,
+        model_config: Any,
+        optimizer: optax.GradientTransformation,
+        classes: int,
+        params: Tree,
+    ) -> TrainState:
+        """The state before the first step: what is trained of the model, and the loss's own parameters.
+
+        Args:
+            classes: how many the data has; only the softmax loss uses it.
+            params: the model's.
+        """
+        key, head = jax.random.key(config.seed), {}
+        if self.losses[config.loss].has_head:
+            head = dict(initial_softmax_head(key, model_config.dimension, classes, **(config.loss_options or {})))
+        if config.lora_rank is not None:
+            params = initial_adapters(params, config.lora_rank, config.lora_targets, key)
+        return initial_state({"model": params, "head": head}, optimizer, config.seed)
 
 
 def _siamese_batch(
@@ -101,3 +129,21 @@ def load_teacher(name: str, student: SentenceEncoder) -> SentenceEncoder:
             "module to the model, or take another teacher."
         )
     return teacher
+
+
+def with_teacher(batch: TrainBatch, texts: Batch, teacher: SentenceEncoder, *, shape_only: bool) -> TrainBatch:
+    """The batch with the teacher's embeddings of its texts as targets; zeros if only the shape matters."""
+    if shape_only:
+        teacher_SBD = np.zeros((*batch.index_SB.shape, teacher.model_config.dimension), np.float32)
+    else:
+        teacher_SBD = np.stack([teacher.encode(column, show_progress_bar=False) for column in texts.texts])
+    return batch._replace(targets=batch.targets._replace(teacher_SBD=teacher_SBD))
+
+
+def with_params(model: Any, params: Tree) -> Any:
+    """A copy of the model with other parameters; compiled programs are shared."""
+    model = copy.copy(model)
+    model.pretrained = replace(model.pretrained, params=params)
+    model.forward = copy.copy(model.forward)
+    model.forward.params = params
+    return model

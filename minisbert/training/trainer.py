@@ -10,7 +10,6 @@ A step depends on its number alone: its batch (data/sampler.py), its dropout (si
     final/          the model after the last step    (each model: an ordinary sentence-transformers folder)
 """
 
-import copy
 import json
 import logging
 import math
@@ -27,29 +26,19 @@ import numpy as np
 from jax.sharding import Mesh
 
 from minisbert.arguments import check_bool
-from minisbert.atomic_write import not_written
 from minisbert.data.examples import open_examples
 from minisbert.data.sampler import Batches
 from minisbert.errors import InputError, TrainingError, TrainingStopped, short_repr
 from minisbert.inference.compiled import COMPUTE_DTYPES
+from minisbert.training import sharding
 from minisbert.training.checkpoints import Checkpoints
 from minisbert.training.config import TrainConfig
 from minisbert.training.config_checks import check_config
 from minisbert.training.deterministic import check_blocks
-from minisbert.training.logging import MetricsLog, on_sigterm, plot_curves, progress_bar, write_card
-from minisbert.training.lora import initial_adapters, merge_lora, weights_digest
-from minisbert.training.losses import initial_softmax_head
+from minisbert.training.logging import MetricsLog, on_sigterm, progress_bar, write_report
+from minisbert.training.lora import merge_lora, weights_digest
 from minisbert.training.multihost import exit_on_peer_failure, is_main_process, sync_batch_shape
-from minisbert.training.sharding import (
-    AXIS,
-    check_setup,
-    data_mesh,
-    on_one_device,
-    place,
-    place_batch,
-    state_sharding,
-)
-from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState, initial_state
+from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState
 from minisbert.training.softmax_head import write_head
 from minisbert.training.step_cache import (
     StepCache,
@@ -59,7 +48,7 @@ from minisbert.training.step_cache import (
     resolve_on_new_shape,
     sampled_steps,
 )
-from minisbert.training.task import load_teacher, task_for
+from minisbert.training.task import load_teacher, task_for, with_params, with_teacher
 
 logger = logging.getLogger("minisbert")
 Model = TypeVar("Model")
@@ -100,18 +89,13 @@ def train(
         TrainingError: a step was not finite, a checkpoint could not be written, or the folder holds another run.
         WriteError: the model or the metrics could not be written.
         TrainingStopped: SIGTERM came; the state is saved.
-
-    Example:
-        >>> from minisbert import SentenceEncoder
-        >>> config = TrainConfig(data=("pairs.tsv",), batch_size=32, max_steps=100)
-        >>> trained = train(SentenceEncoder("all-MiniLM-L6-v2"), config, "runs/pairs")  # doctest: +SKIP
     """
     if not isinstance(folder, str | Path) or not str(folder).strip() or "\0" in str(folder):
         raise InputError(f"folder is {short_repr(folder)}. Expected the run's folder, as str or Path.")
     if score is not None and not callable(score):
         raise InputError(f"score is {short_repr(score)}. Expected a function of the model, or None.")
     with on_sigterm() as sigterm, exit_on_peer_failure(str(folder)):
-        mesh = data_mesh(devices, model_devices)
+        mesh = sharding.data_mesh(devices, model_devices)
         trainer = Trainer(model, config, Path(folder), mesh, layout, on_new_shape, keep_encoder)
         state, pending, started = trainer.start(), None, time.perf_counter()
         step, steps = int(state.step), trainer.steps
@@ -124,11 +108,11 @@ def train(
                     trainer.log(*pending, progress)
                 pending, step = (step, batch, metrics), step + 1
                 saves = stop or step == steps or step % config.checkpoint_every == 0
-                evaluates = score is not None and (step == steps or step % config.evaluate_every == 0)
+                evaluates = step == steps or step % config.evaluate_every == 0
                 if saves or evaluates:
                     trainer.log(*pending, progress)
                     pending = None
-                if evaluates:
+                if evaluates and score is not None:
                     trainer.evaluate(state, step, score)
                 if saves:
                     trainer.checkpoints.save(state)
@@ -136,7 +120,8 @@ def train(
                     raise TrainingStopped(
                         f"{folder}: stopped after step {step} of {steps} and saved. Start the same command again to resume."
                     )
-        return trainer.finish(state, time.perf_counter() - started)
+        trained: Model = trainer.finish(state, time.perf_counter() - started)
+        return trained
 
 
 class Trainer:
@@ -155,14 +140,14 @@ class Trainer:
         self.model, self.config, self.folder, self.mesh = model, config, folder, mesh
         self.task = task_for(model)
         check_config(config, self.task.losses, model.compute_dtype)
-        check_setup(mesh, layout, config.batch_size, model.model_config.encoder)
+        sharding.check_setup(mesh, layout, config.batch_size, model.model_config.encoder)
         check_bool("keep_encoder", keep_encoder)
         new_shape = resolve_on_new_shape(on_new_shape)
         self.keep_encoder, self.lora = keep_encoder, config.lora_rank is not None
         if config.deterministic:
             check_blocks(config.blocks, mesh.size, layout, lora=self.lora)
         # The number of packed rows is a multiple of this.
-        self.multiple = config.blocks if config.deterministic else mesh.shape[AXIS] // jax.process_count()
+        self.multiple = config.blocks if config.deterministic else mesh.shape[sharding.AXIS] // jax.process_count()
 
         self.examples = [
             open_examples(source, kind=config.kind, score_range=config.score_range) for source in config.data
@@ -181,28 +166,26 @@ class Trainer:
         self.cut = 0  # texts (or pairs) longer than max_seq_length
 
         steps = self.batches.steps(config.epochs)
-        self.learning_rate, self.optimizer, self.steps = optimizer_for(config, min(steps, config.max_steps or steps))
+        self.learning_rate, optimizer, self.steps = optimizer_for(config, min(steps, config.max_steps or steps))
+        classes = self.examples[0].dataset.classes
+        self.initial_state = partial(self.task.initial_state, config, model.model_config, optimizer, len(classes))
         params = model.pretrained.params
-        state = jax.eval_shape(self._initial_state, params)
+        state = jax.eval_shape(self.initial_state, params)
         self.parameter_names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(state.params)]
         sharded = mesh.size > 1 and not config.deterministic
-        self.sharding = state_sharding(state, mesh, layout) if sharded else None
+        self.sharding = sharding.state_sharding(state, mesh, layout) if sharded else None
         base_params = params if self.lora else None
         if self.lora and sharded:
-            base_params = place(params, state_sharding(params, mesh, layout))
+            base_params = sharding.place(params, sharding.state_sharding(params, mesh, layout))
         definition, _ = self.task.define(model.model_config, COMPUTE_DTYPES[config.compute_dtype])
         loss = loss_for(config, self.task.losses[config.loss], getattr(model.model_config, "dimension", 0))
         self.train_step = StepCache(
-            compiled_step(config, definition, loss, self.optimizer, mesh, self.sharding, base_params),
+            compiled_step(config, definition, loss, optimizer, mesh, self.sharding, base_params),
             padding_id=model.padding_id,
-            place=partial(place_batch, mesh=mesh) if sharded else None,
+            place=partial(sharding.place_batch, mesh=mesh) if sharded else None,
             on_new_shape=new_shape,
         )
 
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise not_written(folder, error) from None
         self.metrics = MetricsLog(folder, asdict(config), config.report_to, writes=is_main_process())
         record = {
             "config": asdict(config),
@@ -219,29 +202,17 @@ class Trainer:
         if not self.lora:
             params = jax.tree.map(jnp.copy, params)  # the first step reuses the memory of its state
             if not self.keep_encoder:
-                _set_params(self.model, {})
-        state = self._initial_state(params)
+                self.model.pretrained = replace(self.model.pretrained, params={})
+                self.model.forward.params = {}
+        state = self.initial_state(params)
         if self.sharding is not None:
-            state = place(state, self.sharding)
+            state = sharding.place(state, self.sharding)
         if self.checkpoints.latest() is not None:
             state = self.checkpoints.restore(state)
             logger.info(f"{self.folder}: resuming after step {int(state.step)} of {self.steps}")
         self.metrics.drop_after(int(state.step))
         self.train_step.warm_up(state, (self._arrays(step, sample=True)[0] for step in sampled_steps(self.steps)))
         return state
-
-    def _initial_state(self, params: Any) -> TrainState:
-        """The state before the first step: what is trained of the model, and the loss's own parameters."""
-        config, key = self.config, jax.random.key(self.config.seed)
-        head: dict[str, Any] = {}
-        if self.task.losses[config.loss].has_head:
-            classes = len(self.examples[0].dataset.classes)
-            head = dict(
-                initial_softmax_head(key, self.model.model_config.dimension, classes, **(config.loss_options or {}))
-            )
-        if config.lora_rank is not None:
-            params = initial_adapters(params, config.lora_rank, config.lora_targets, key)
-        return initial_state({"model": params, "head": head}, self.optimizer, config.seed)
 
     def batch(self, step: int, stop_requested: Callable[[], bool] = bool) -> tuple[TrainBatch, bool]:
         """This host's arrays of a step, and whether any host was asked to stop."""
@@ -255,12 +226,7 @@ class Trainer:
         texts = self.batches.batch_at(step)
         batch, cut = self.task.batch(texts, self.model, self.config, self.multiple)
         if self.teacher is not None:
-            teacher_SBD = (
-                np.zeros((*batch.index_SB.shape, self.teacher.model_config.dimension), np.float32)
-                if sample
-                else np.stack([self.teacher.encode(column, show_progress_bar=False) for column in texts.texts])
-            )
-            batch = batch._replace(targets=batch.targets._replace(teacher_SBD=teacher_SBD))  # type: ignore[arg-type]
+            batch = with_teacher(batch, texts, self.teacher, shape_only=sample)
         self.cut += 0 if sample else cut
         return sync_batch_shape(batch, stop_requested, self.model.padding_id)
 
@@ -302,13 +268,10 @@ class Trainer:
         # A copy, because the next step reuses the state's memory.
         params, head = jax.tree.map(jnp.copy, (state.params["model"], state.params["head"]))
         if self.mesh.size > 1:
-            params, head = on_one_device((params, head))
+            params, head = sharding.on_one_device((params, head))
         if self.lora:
             params = merge_lora(self.model.pretrained.params, params, scale=self.config.lora_scale)
-        model = copy.copy(self.model)
-        model.forward = copy.copy(model.forward)  # compiled programs are shared
-        _set_params(model, params)
-        return model, head
+        return with_params(self.model, params), head
 
     def _save(self, model: Any, head: dict[str, Any], name: str) -> None:
         model.save(self.folder / name)
@@ -324,11 +287,7 @@ class Trainer:
             return model
         self._save(model, head, "final")
         lines, datasets = self.metrics.lines(), [one.dataset for one in self.examples]
-        plot_curves(lines, self.folder / "curves.png")
-        for folder in (self.folder / "final", self.folder / "best"):
-            if folder.is_dir():
-                names = {"model_name": self.task.model_name, "hub_tag": self.task.hub_tag}
-                write_card(folder, self.config, datasets, lines, **names)
+        write_report(self.folder, self.config, datasets, lines, self.task.model_name, self.task.hub_tag)
         if self.cut:
             logger.warning(
                 f"{self.folder}: {self.cut} {self.task.sequence}s were longer than max_seq_length "
@@ -337,8 +296,3 @@ class Trainer:
             )
         logger.info(f"{self.folder}: {self.steps} steps, {seconds:.0f} s in this process; {self.train_step.log()}")
         return model
-
-
-def _set_params(model: Any, params: Any) -> None:
-    model.pretrained = replace(model.pretrained, params=params)
-    model.forward.params = params

@@ -54,7 +54,7 @@ def config(*data, **settings):
 
 
 def run(config, folder, score=None) -> SentenceEncoder:
-    return train(SentenceEncoder.load(TINY), config, folder, score=score, show_progress=False)
+    return train(SentenceEncoder(TINY), config, folder, score=score, show_progress=False)
 
 
 def weights(encoder) -> dict[str, np.ndarray]:
@@ -74,12 +74,12 @@ def test_it_learns_and_leaves_a_model_a_picture_and_a_card(pairs, scored, tmp_pa
     assert len(losses) == 24  # 24 rows, 4 a step, 4 epochs
     assert np.mean(losses[-6:]) < np.mean(losses[:6])
     assert [line["step"] for line in lines if "score" in line] == [8, 16, 24]
-    loaded = SentenceEncoder.load(tmp_path / "run" / "final")
+    loaded = SentenceEncoder(tmp_path / "run" / "final")
     assert_same_bits(trained, loaded)
     np.testing.assert_array_equal(loaded.encode("a man eats"), trained.encode("a man eats"))
     assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
     assert "sha256" in (tmp_path / "run" / "final" / "README.md").read_text()
-    assert SentenceEncoder.load(tmp_path / "run" / "best").encode("a man").shape == (32,)
+    assert SentenceEncoder(tmp_path / "run" / "best").encode("a man").shape == (32,)
 
 
 @pytest.mark.parametrize("killed_before", [1, 3, 4, 5])
@@ -121,7 +121,7 @@ def test_sigkill_from_outside(pairs, tmp_path):
     process.wait()
     finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stderr
-    assert_same_bits(undisturbed, SentenceEncoder.load(tmp_path / "killed" / "final"))
+    assert_same_bits(undisturbed, SentenceEncoder(tmp_path / "killed" / "final"))
 
 
 def test_sigterm_saves_and_leaves(pairs, tmp_path, monkeypatch):
@@ -143,7 +143,7 @@ def test_sigterm_saves_and_leaves(pairs, tmp_path, monkeypatch):
 
 
 def test_the_encoder_that_was_given_is_left_as_it_is(pairs, tmp_path):
-    encoder = SentenceEncoder.load(TINY)
+    encoder = SentenceEncoder(TINY)
     before = encoder.encode(["a man", "a dog"])
     trained = train(encoder, config(pairs), tmp_path / "run", show_progress=False)
     np.testing.assert_array_equal(encoder.encode(["a man", "a dog"]), before)
@@ -152,11 +152,11 @@ def test_the_encoder_that_was_given_is_left_as_it_is(pairs, tmp_path):
 
 def test_an_encoder_that_is_let_go_trains_to_the_same_bits(pairs, tmp_path):
     kept, let_go = (
-        train(SentenceEncoder.load(TINY), config(pairs), tmp_path / str(keep), show_progress=False, keep_encoder=keep)
+        train(SentenceEncoder(TINY), config(pairs), tmp_path / str(keep), show_progress=False, keep_encoder=keep)
         for keep in (True, False)
     )
     np.testing.assert_array_equal(let_go.encode(["a man", "a dog"]), kept.encode(["a man", "a dog"]))
-    encoder = SentenceEncoder.load(TINY)
+    encoder = SentenceEncoder(TINY)
     train(encoder, config(pairs), tmp_path / "again", show_progress=False, keep_encoder=False)
     assert encoder.pretrained.params == encoder.forward.params == {}
 
@@ -178,8 +178,28 @@ def test_another_run_in_the_folder_is_refused(pairs, tmp_path):
         run(config(pairs, max_steps=2), tmp_path / "run")
 
 
+# The settings of a checkpoint's record as minisbert wrote them before `reduction` became `deterministic`.
+OLD_SETTINGS = """{"loss": "multiple_negatives_ranking", "loss_options": null, "matryoshka": [], "kind": null,
+"score_range": null, "epochs": 1, "max_steps": null, "batch_size": 4, "chunk_size": null, "accumulate": 1,
+"reduction": "%s", "blocks": 8, "learning_rate": 0.001, "warmup": 0.1, "warmup_steps": null, "decay": "linear",
+"weight_decay": 0.01, "clip_norm": 1.0, "remat": false, "teacher": null, "lora_rank": null, "lora_alpha": null,
+"lora_targets": ["query", "value"], "report_to": [], "compute_dtype": "float32", "dropout": true,
+"mixing": "proportional", "no_duplicates": false, "prompts": [], "evaluate_every": 500, "checkpoint_every": 2, "seed": 0}"""
+
+
+def test_a_run_with_an_older_record_is_resumed(pairs, tmp_path):
+    run(config(pairs), tmp_path / "run")
+    for file in (tmp_path / "run" / "checkpoints").glob("*/record/metadata"):
+        record = json.loads(file.read_text())
+        record["config"] = {"data": [pairs], **json.loads(OLD_SETTINGS % "plain")}
+        file.write_text(json.dumps(record))
+    assert_same_bits(run(config(pairs), tmp_path / "run"), SentenceEncoder(tmp_path / "run" / "final"))
+    with pytest.raises(TrainingError, match="'deterministic': False.*'deterministic': True"):
+        run(config(pairs, deterministic=True), tmp_path / "run")
+
+
 def test_what_is_not_finite_stops_and_overwrites_nothing(pairs, tmp_path):
-    encoder = SentenceEncoder.load(TINY)
+    encoder = SentenceEncoder(TINY)
     encoder.pretrained.params["encoder"]["embedding_norm"]["scale"] *= np.nan
     with pytest.raises(TrainingError, match=r"step 1 gave loss nan.*rows \[.*pairs\.tsv"):
         train(encoder, config(pairs), tmp_path / "run", show_progress=False)
@@ -301,6 +321,30 @@ def test_options_of_a_loss_from_the_command_line(pairs, tmp_path, capsys):
     assert "Expected a JSON object" in capsys.readouterr().err
 
 
+def test_old_flags_are_understood(pairs, tmp_path, capsys):
+    command = ["train", str(TINY), str(tmp_path / "run"), "--data", pairs, "--max-steps", "1", "--batch-size", "4"]
+    assert main([*command, "--reduction", "ordered", "--new-shapes", "compile"]) == 0
+    card = (tmp_path / "run" / "final" / "README.md").read_text()
+    assert "| deterministic | True |" in card
+    capsys.readouterr()
+    assert main(["train", "--help"]) == 0
+    assert "reduction" not in (help := capsys.readouterr().out) and "new-shapes" not in help
+
+
+def test_explicit_flags_override_a_recipe():
+    from minisbert.commands.train import Settings, _loss_options, prepare
+
+    words = ["model", "run", "--data", "x.tsv", "--recipe=all", "--warmup", "0.2"]
+    defaults = prepare(words)[0].keywords
+    assert defaults["training"].batch_size == 1024 and defaults["training"].warmup_steps is None
+    assert defaults["start"].max_seq_length == 128
+    published = defaults["training"].loss_options
+    assert _loss_options(Settings(("x.tsv",), loss_options=published), "all", 30.0) == {**published, "scale": 30.0}
+    assert _loss_options(Settings(("x.tsv",), loss="triplet", loss_options=published), "all", None) is None
+    given = Settings(("x.tsv",), loss_options={"scale": 5.0})
+    assert _loss_options(given, "all", None) == {**published, "scale": 5.0}
+
+
 def test_remat_changes_nothing_but_memory(pairs, tmp_path):
     plain, again = (
         run(config(pairs, max_steps=3, remat=remat, chunk_size=5), tmp_path / str(remat)) for remat in (False, True)
@@ -310,8 +354,8 @@ def test_remat_changes_nothing_but_memory(pairs, tmp_path):
 
 def test_a_teacher_is_copied(tmp_path, pairs):
     """The student starts from random weights and comes nearer to the model that teaches it."""
-    teacher = SentenceEncoder.load(TINY)
-    student = with_random_weights(SentenceEncoder.load(TINY), seed=3)
+    teacher = SentenceEncoder(TINY)
+    student = with_random_weights(SentenceEncoder(TINY), seed=3)
     texts = ["a cat and a dog", "the river", "stones"]
     settings = {"loss": "mse", "teacher": str(TINY), "epochs": 6, "learning_rate": 3e-3, "dropout": False}
     trained = train(student, config(pairs, **settings), tmp_path / "run", show_progress=False)
