@@ -142,8 +142,7 @@ def with_teacher(batch: TrainBatch, texts: Batch, teacher: SentenceEncoder, *, s
 
 def with_params(model: Any, params: Tree) -> Any:
     """A copy of the model with other parameters; compiled programs are shared."""
-    model = copy.copy(model)
-    model.pretrained = replace(model.pretrained, params=params)
-    model.forward = copy.copy(model.forward)
-    model.forward.params = params
-    return model
+    copied, forward = copy.copy(model), copy.copy(model.forward)
+    copied.pretrained, copied.forward = replace(model.pretrained, params=params), forward
+    forward.params = params
+    return copied
