@@ -121,13 +121,13 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_is_bad_is_refused(case, way, tmp_path):
+def test_bad_input_is_refused(case, way, tmp_path):
     queries, corpus, k, word = BAD[case]
     with pytest.raises(InputError, match=word):
         way(queries, corpus, k, tmp_path)
 
 
-def test_k_beyond_the_corpus_gives_all_of_it(way, tmp_path):
+def test_k_beyond_the_corpus_returns_all_rows(way, tmp_path):
     hits = way(ASKED, ROWS, 50, tmp_path)
     found = [[row for row in rows if row >= 0] for rows in hits.rows_BK.tolist()]  # -1 fills up what a graph gives
     assert [sorted(rows) for rows in found] == [list(range(7))] * 3
@@ -168,7 +168,7 @@ def test_a_zero_vector_has_cosine_0_with_everything(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_equal_rows_stand_in_their_order(name, tmp_path):
+def test_equal_rows_come_in_their_order(name, tmp_path):
     hits = pick(name)(ASKED[:1], np.repeat(ROWS[:1], 5, axis=0), 5, tmp_path)
     assert hits.rows_BK.tolist() == [[0, 1, 2, 3, 4]]
 
@@ -215,7 +215,7 @@ class Broken:
     encode_query = encode_document = encode
 
 
-def test_a_model_that_gives_nan_is_told():
+def test_nan_from_a_model_is_reported():
     index = Index(Broken(), fingerprint="broken")
     with pytest.raises(InputError, match=r"embeddings\[0\] holds NaN"):
         index.add(["a"])
@@ -229,7 +229,7 @@ def test_a_model_that_gives_nan_is_told():
 @pytest.mark.parametrize(
     ("precision", "backend"), [("float32", "exact"), ("int8", "exact"), *(("float32", graph) for graph in GRAPHS)]
 )
-def test_a_folder_with_nan_in_it_is_told(precision, backend, tmp_path):
+def test_nan_in_a_saved_index_is_reported(precision, backend, tmp_path):
     """A file that changed after it was written, its size kept."""
     pick(backend)
     index = Index(precision=precision, backend=backend)
@@ -246,7 +246,7 @@ class NoNumbers:
         return [float("nan")] * len(pairs)
 
 
-def test_a_reranker_without_numbers_is_told():
+def test_a_reranker_without_numbers_is_refused():
     class Found:
         def search(self, queries, k=10):
             return [[Hit("a", 0.9, "text")]] * len(queries)
@@ -290,7 +290,7 @@ def test_a_bad_row_is_named_by_every_task(task, value):
 
 
 @pytest.mark.parametrize("rows", ["text", [["1"] * 4], np.ones((2, 2, 2)), np.ones((3, 0)), [[1.0], [1.0, 2.0]]])
-def test_what_are_no_rows_is_refused_by_every_task(task, rows):
+def test_every_task_refuses_values_that_are_not_rows(task, rows):
     with pytest.raises(InputError, match="Expected"):
         task(rows)
 
@@ -301,7 +301,7 @@ def test_a_zero_vector_spoils_no_task(task):
     task(rows)
 
 
-def test_zero_vectors_are_alike_to_nothing():
+def test_zero_vectors_are_similar_to_nothing():
     rows = np.concatenate([ROWS[:2], np.zeros((2, WIDTH), np.float32)])
     everything = pairs_above(rows, -1.0)
     assert len(everything.rows_K2) == 6

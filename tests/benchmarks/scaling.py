@@ -1,4 +1,4 @@
-"""What a sentence costs in a corpus of 10,000, of 100,000 and of 1,000,000: time must not grow with it, nor memory.
+"""The cost per sentence in a corpus of 10,000, of 100,000 and of 1,000,000: neither time nor memory may grow with it.
 
     python tests/benchmarks/scaling.py [--largest 1000000] [--model weights/tiny-bert]
 

@@ -176,7 +176,7 @@ def test_a_training_step_learns(tiny_bert):
     assert np.mean(losses[-10:]) < np.mean(losses[:10])
 
 
-def test_who_trains_takes_turns_too(fake, tiny_bert, tmp_path, capsys):
+def test_training_contestants_take_turns(fake, tiny_bert, tmp_path, capsys):
     fake.use(fake("minisbert"), fake("fast"))
     assert bench(model=tiny_bert, workload=("train",), count=9, rounds=2, peer=("fast",)) == 0
     printed = capsys.readouterr().out
@@ -301,7 +301,7 @@ def test_every_real_contestant_can_be_asked_for():
         ({"texts": "two.txt", "count": 3}, InputError, "--count is 3, but two.txt has 2 sentences"),
     ],
 )
-def test_mistakes_are_found_before_the_model_is(options, error, message, tmp_path, monkeypatch):
+def test_mistakes_are_found_before_the_model_is_loaded(options, error, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("empty.txt").write_text("\n \n")
     Path("two.txt").write_text(f"a cat{os.linesep}a dog\n")

@@ -1,4 +1,4 @@
-"""The commands that measure, on a tiny model: they run to their last line; what they find is not judged."""
+"""The benchmarks run to their last line on a tiny model; their results are not judged."""
 
 import runpy
 import sys

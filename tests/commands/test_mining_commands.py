@@ -66,7 +66,7 @@ def test_clusters(run, tiny_bert, corpus, tmp_path):
     assert LINES[2] in picture.read_text()
 
 
-def test_clusters_beside_known_classes(run, tiny_bert, tmp_path):
+def test_clusters_with_known_classes(run, tiny_bert, tmp_path):
     pytest.importorskip("sklearn", reason="pip install -e '.[cluster]'")
     (tmp_path / "s.tsv").write_text("text\tlabel\na man\tx\na man\tx\nbooks\ty\nbooks\ty\n")
     words = ("--method", "kmeans", "--clusters", 2, "--label-column", "label", "--map", tmp_path / "map.png")
@@ -95,7 +95,7 @@ def test_clusters_beside_known_classes(run, tiny_bert, tmp_path):
         (("pairwise-cost", "--out", "x.pdf"), "ends in .png"),
     ],
 )
-def test_mistakes_are_found_before_the_model_is(run, corpus, words, message):
+def test_mistakes_are_found_before_the_model_is_loaded(run, corpus, words, message):
     model = ("no-such-model",) if words[0] == "pairwise-cost" else ("--model", "no-such-model")
     result = run(words[0], *model, *(str(corpus) if word == "FILE" else word for word in words[1:]))
     assert result.code == 2 and message in result.err and not result.out

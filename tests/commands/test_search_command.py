@@ -26,7 +26,7 @@ def records(out):
     return [json.loads(line) for line in out.splitlines()]
 
 
-def test_a_query_as_a_word_of_the_call(run, tiny, corpus):
+def test_a_query_as_a_word_of_the_command(run, tiny, corpus):
     result = run("search", LINES[2], "--corpus", corpus, "--model", tiny, "--top", "2")
     assert result.code == 0, result.err
     lines = result.out.splitlines()
@@ -49,7 +49,7 @@ def test_queries_of_a_file_and_typed_ones_agree(run, tiny_bert, corpus, tmp_path
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8", "binary"])
-def test_an_index_is_kept_and_used(run, tiny_bert, corpus, tmp_path, precision):
+def test_an_index_is_saved_and_used(run, tiny_bert, corpus, tmp_path, precision):
     folder = tmp_path / "index"
     options = ("--model", tiny_bert, "--json")
     first = run("search", LINES[3], "--corpus", corpus, "--precision", precision, "--save-index", folder, *options)
@@ -58,13 +58,13 @@ def test_an_index_is_kept_and_used(run, tiny_bert, corpus, tmp_path, precision):
     assert run("search", LINES[3], "--index", folder, *options).out == first.out
 
 
-def test_with_words_too(run, tiny_bert, corpus):
+def test_hybrid_search(run, tiny_bert, corpus):
     pytest.importorskip("bm25s", reason="pip install -e '.[bm25]'")
     result = run("search", "guitar", "--corpus", corpus, "--model", tiny_bert, "--hybrid", "--json")
     assert records(result.out)[0]["text"] == LINES[0]
 
 
-def test_mistakes_are_found_before_the_model_is(run, corpus, tmp_path):
+def test_mistakes_are_found_before_the_model_is_loaded(run, corpus, tmp_path):
     for words, message in [
         (("a",), "either --corpus FILE or --index"),
         (("a", "--corpus", corpus, "--index", tmp_path), "either --corpus FILE or --index"),
@@ -142,7 +142,7 @@ def test_retrieval_then_a_cross_encoder(run, tiny_bert, collection, tmp_path):
     assert result.code == 2 and "has 3 labels. Expected 1" in result.err
 
 
-def test_retrieval_mistakes_are_found_before_the_model_is(run, collection, tmp_path):
+def test_retrieval_mistakes_are_found_before_the_model_is_loaded(run, collection, tmp_path):
     for words, message in [
         ((collection,), "no qrels.tsv or qrels/test.tsv"),
         ((collection, "--split", "dev", "--json", tmp_path / "x.txt"), "ends in .json"),

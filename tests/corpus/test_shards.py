@@ -29,7 +29,7 @@ def whole(folder):
     return np.concatenate(list(read_shards(folder)))
 
 
-def test_shards_hold_what_one_call_gives(encoder, expected, tmp_path):
+def test_shards_equal_one_call_of_encode(encoder, expected, tmp_path):
     assert encode_shards(iter(TEXTS), encoder, tmp_path, rows_per_shard=10) == 25
     assert [len(shard) for shard in read_shards(tmp_path)] == [10, 10, 5]
     np.testing.assert_allclose(whole(tmp_path), expected, atol=1e-6)

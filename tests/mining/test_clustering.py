@@ -1,4 +1,4 @@
-"""Communities against the plain definition and sentence-transformers; clusters, their names and scores against scikit-learn and by hand."""
+"""Communities against their definition and sentence-transformers; clusters, names and scores against scikit-learn."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""Pairs and hard negatives against brute force in float64 and sentence-transformers, at the edges of blocks, with ties and bad numbers."""
+"""Pairs and hard negatives against brute force in float64 and sentence-transformers, with ties and bad values."""
 
 import numpy as np
 import pytest
@@ -96,7 +96,7 @@ def test_pairs_above(small_blocks):
     assert len(pairs_above(embeddings, 1.1).rows_K2) == 0
 
 
-def test_a_zero_vector_is_like_nothing():
+def test_a_zero_vector_is_similar_to_nothing():
     embeddings = np.array([[0, 0], [1, 0], [0, 0], [1, 1]], np.float32)
     found = best_pairs(embeddings, 6)
     assert found.rows_K2[0].tolist() == [1, 3] and (found.scores_K[1:] == 0).all()
@@ -147,7 +147,7 @@ def test_arguments_out_of_range(call, message):
 
 
 @pytest.mark.parametrize("neighbours", [1, 4, 50])
-def test_bitext_as_the_formula(neighbours):
+def test_bitext_pairs_follow_the_formula(neighbours):
     # Off centre, so that no mean cosine is below 0.
     a, b = made(30, seed=1), np.concatenate([made(30, seed=1) + 0.6 * made(30, seed=2), made(8, seed=3)])
     a, b = a + 1, b + 1
@@ -242,7 +242,7 @@ def test_mining_mistakes(words, message):
 
 
 @pytest.mark.parametrize("kind", [".tsv", ".jsonl"])
-def test_what_is_written_is_what_training_reads(kind, tmp_path):
+def test_training_reads_the_triplets_that_are_written(kind, tmp_path):
     from minisbert.data.examples import open_examples
 
     rows = [("an anchor", 'a "positive"', "n1", "é 中"), ("b", "c", "d", "e")]

@@ -1,4 +1,4 @@
-"""The cost of the most similar pair: what is counted and timed, with a clock of our own; the report and the plot."""
+"""The cost of the most similar pair: what is counted and timed, with a fake clock; the report and the plot."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from minisbert.mining.pairwise_cost import PUBLISHED, PairwiseCost, measure, sam
 
 
 class Clock:
-    """Stands still, but for what the stand-ins below take."""
+    """A clock that only the stand-ins below advance."""
 
     now = 0.0
 

@@ -1,4 +1,4 @@
-"""Run by test_search.py with eight virtual devices: search over all of them finds what a sort of everything finds."""
+"""Run by test_exact.py with eight virtual devices: search over all of them finds the same rows as sorting everything."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from minisbert.errors import InputError
-from minisbert.search import top_k as top_k
+from minisbert.search import top_k
 from minisbert.search.exact import nearest
 
 used = set()

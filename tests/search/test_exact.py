@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from minisbert import DataError, InputError
-from minisbert.search import top_k as top_k
+from minisbert.search import top_k
 from minisbert.search.exact import nearest, semantic_search
 from minisbert.search.top_k import block_top_k
 from minisbert.search.vectors import NpyFile, Vectors
@@ -134,7 +134,7 @@ def test_not_finite_is_refused_by_row(value, similarity):
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
-def test_what_overflows_is_refused(similarity):
+def test_overflow_is_refused(similarity):
     """No square, or only their sum, or one product and not the other (inf - inf) fits into float32."""
     for long in ([1e30, 0.0], [1.5e19, 1.5e19], [1e30, -1e30]):
         with pytest.raises(InputError, match=r"queries\[1\] is too long"):
@@ -172,7 +172,7 @@ def test_bad_options_are_refused():
         nearest(np.ones((1, 4)), np.ones((2, 4)), chunk_rows=0)
 
 
-def test_approximate_by_choice():
+def test_approximate_search_with_recall():
     q, c = made(20, 16, 1), made(3000, 16, 2)
     hits, (_, found) = nearest(q, c, 10, recall=0.9), whole(q, c, 10)
     shared = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(hits.rows_BK, found, strict=True)])
@@ -180,7 +180,7 @@ def test_approximate_by_choice():
     assert (np.diff(hits.scores_BK, axis=1) <= 0).all()
 
 
-def test_arrays_of_every_home_and_files_agree(tmp_path):
+def test_numpy_jax_mapped_arrays_and_files_agree(tmp_path):
     q, c = made(4, 12, 1), made(1000, 12, 2)
     np.save(tmp_path / "c.npy", c)
     expected = nearest(q, c, 7, chunk_rows=300)

@@ -1,4 +1,4 @@
-"""The index: ids and texts kept, models never mixed, quantized search against exact search, folders whole or refused."""
+"""The index: ids and texts, one model only, quantized search against exact search, folders complete or refused."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ def need(backend):
         pytest.importorskip(LIBRARY[backend], reason=f"pip install -e '.[{backend}]'")
 
 
-def test_texts_are_found_by_what_they_say(encoder, tmp_path):
+def test_texts_are_found_by_their_meaning(encoder, tmp_path):
     index = Index(encoder)
     index.add(TEXTS[:2], ids=["guitar", "city"])
     index.add(TEXTS[2:], ids=["sings", 7])
@@ -103,7 +103,7 @@ def test_int8_codes_are_decoded_to_the_middle_of_their_step():
     assert scores == pytest.approx({0: 0.5, 1: 255.5, 2: 100.5})
 
 
-def test_ranges_are_kept_and_what_lies_outside_is_told(caplog):
+def test_ranges_stay_and_values_outside_are_reported(caplog):
     index = Index(precision="int8")
     index.add(made(100))
     ranges = index.ranges_2D.copy()
