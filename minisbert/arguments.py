@@ -1,4 +1,7 @@
-"""Checks of what callers pass in, done once at the edge; inside, everything is what it seems."""
+"""Checks of the arguments of public functions, done once at the edge; the code inside trusts its arguments.
+
+Each check raises InputError with the argument's name, its value, and what was expected; some return the value converted.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,11 +24,7 @@ def check_encode_options(
     normalize_embeddings: Any,
     show_progress_bar: Any,
 ) -> None:
-    """The options of `SentenceEncoder.encode`, each by itself and together.
-
-    Raises:
-        InputError: naming the option, its value and what was expected.
-    """
+    """The options of `SentenceEncoder.encode`, each by itself and together."""
     check_choice("output_value", output_value, OUTPUT_VALUES)
     check_choice("precision", precision, PRECISIONS)
     check_choice("on_truncate", on_truncate, ("warn", "error", "ignore"))
@@ -43,11 +42,7 @@ def check_encode_options(
 
 
 def check_out(out: Any, shape: tuple[int, int], output_value: Any, precision: Any) -> None:
-    """An array for the embeddings of `SentenceEncoder.encode`.
-
-    Raises:
-        InputError: it does not hold them, cannot be written, or something else than float32 embeddings is asked for.
-    """
+    """A writeable array of the shape and dtype of the embeddings of `SentenceEncoder.encode`."""
     if not isinstance(out, np.ndarray) or (out.dtype, out.shape) != (np.dtype(np.float32), shape):
         found = f"{out.dtype} {list(out.shape)}" if isinstance(out, np.ndarray) else f"a {type(out).__name__}"
         raise InputError(f"out is {found}. Expected a NumPy array, float32 {list(shape)}, for these sentences.")
@@ -60,11 +55,7 @@ def check_out(out: Any, shape: tuple[int, int], output_value: Any, precision: An
 
 
 def check_predict_options(on_truncate: Any, batch_size: Any, apply_softmax: Any, show_progress_bar: Any) -> None:
-    """The options of `CrossEncoder`'s methods.
-
-    Raises:
-        InputError: naming the option, its value and what was expected.
-    """
+    """The options of `CrossEncoder`'s methods."""
     check_choice("on_truncate", on_truncate, ("warn", "error", "ignore"))
     check_bool("apply_softmax", apply_softmax)
     if batch_size is not None:
@@ -74,21 +65,13 @@ def check_predict_options(on_truncate: Any, batch_size: Any, apply_softmax: Any,
 
 
 def check_path(path: Any) -> None:
-    """Where to write a folder.
-
-    Raises:
-        InputError: it is no path.
-    """
+    """The path of a folder to write."""
     if not isinstance(path, str | Path) or not str(path).strip():
         raise InputError(f"path is {short_repr(path)}. Expected the folder to write, as str or Path.")
 
 
 def check_prompts(prompts: Any) -> None:
-    """A dict of prompt name to text.
-
-    Raises:
-        InputError: naming what is not.
-    """
+    """A dict of prompt name to text."""
     if not isinstance(prompts, dict):
         raise InputError(f"prompts is {short_repr(prompts)}. Expected a dict of prompt name to text.")
     for name, text in prompts.items():
@@ -97,11 +80,7 @@ def check_prompts(prompts: Any) -> None:
 
 
 def prompt_text(prompt: Any, prompt_name: Any, prompts: Any, default_name: Any) -> str:
-    """What is put before each sentence: the prompt itself, or the one of that name, or the default one, or nothing.
-
-    Raises:
-        InputError: a prompt that is not text, or a name that is not in `prompts`.
-    """
+    """The text before each sentence: the prompt itself, the one of that name, the default one, or none."""
     if prompt is not None:
         check_text("prompt", prompt)
         return prompt
@@ -117,17 +96,10 @@ def prompt_text(prompt: Any, prompt_name: Any, prompts: Any, default_name: Any) 
 
 
 def as_list(sentences: Any, name: str = "sentences") -> tuple[list[str], bool]:
-    """The sentences as a list of text, and whether there was just one string.
-
-    Args:
-        name: of the argument, for messages.
-
-    Raises:
-        InputError: not text, or an item that is not.
-    """
-    if isinstance(sentences, str):
-        check_sentences([sentences], name)
-        return [sentences], True
+    """The sentences as a list of text, and whether there was just one string."""
+    single = isinstance(sentences, str)
+    if single:
+        sentences = [sentences]
     one_dimensional = isinstance(sentences, np.ndarray) and sentences.ndim == 1
     if one_dimensional or type(sentences).__module__.startswith("pandas"):
         sentences = sentences.tolist()
@@ -135,16 +107,13 @@ def as_list(sentences: Any, name: str = "sentences") -> tuple[list[str], bool]:
         raise InputError(
             f"{name} is {short_repr(sentences)} ({type(sentences).__name__}). Expected a string or a list of strings."
         )
-    check_sentences(sentences, name)
-    return list(sentences), False
+    for row, sentence in enumerate(sentences):
+        check_text(f"{name}[{row}]", sentence)
+    return list(sentences), single
 
 
 def check_list(name: str, texts: Any) -> list[str]:
-    """A list of texts, where one alone makes no sense.
-
-    Raises:
-        InputError: one string, whose letters would be taken for texts; see `as_list`.
-    """
+    """A list of texts; a single string is refused, because its letters would be taken for texts."""
     found, single = as_list(texts, name)
     if single:
         raise InputError(f"{name} is the text {short_repr(texts)}. Expected a list of texts; put it into one.")
@@ -152,11 +121,7 @@ def check_list(name: str, texts: Any) -> list[str]:
 
 
 def as_pairs(pairs: Any) -> tuple[list[tuple[str, str]], bool]:
-    """The pairs as a list of two texts each, and whether there was just one pair.
-
-    Raises:
-        InputError: no pairs, a pair of other than two texts, an item that is not text.
-    """
+    """The pairs as a list of two texts each, and whether there was just one pair."""
     expected = "Expected a pair of texts, (query, document), or a list of such pairs"
     if isinstance(pairs, np.ndarray):
         pairs = pairs.tolist()
@@ -177,22 +142,8 @@ def as_pairs(pairs: Any) -> tuple[list[tuple[str, str]], bool]:
     return [(pair[0], pair[1]) for pair in rows], single
 
 
-def check_sentences(sentences: Sequence[Any], name: str = "sentences") -> None:
-    """Every item is text that can be encoded.
-
-    Raises:
-        InputError: naming the first item that is not, and what it is.
-    """
-    for row, sentence in enumerate(sentences):
-        check_text(f"{name}[{row}]", sentence)
-
-
 def check_text(name: str, text: Any) -> None:
-    """One text that can be encoded.
-
-    Raises:
-        InputError: naming the place, and what stands there.
-    """
+    """One text that can be encoded."""
     if not isinstance(text, str):
         raise InputError(
             f"{name} is {short_repr(text)} ({type(text).__name__}). Expected text (str); convert it, or leave it out."
@@ -207,64 +158,40 @@ def check_text(name: str, text: Any) -> None:
 
 
 def check_positive(name: str, value: Any) -> int:
-    """A whole number of at least 1.
-
-    Raises:
-        InputError: naming the argument and its value.
-    """
+    """A whole number of at least 1."""
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
         raise InputError(f"{name} is {short_repr(value)}. Expected a whole number of at least 1.")
     return int(value)
 
 
 def check_finite(name: str, value: Any) -> float:
-    """A finite number.
-
-    Raises:
-        InputError: naming the argument and its value.
-    """
+    """A finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
         raise InputError(f"{name} is {short_repr(value)}. Expected a finite number.")
     return float(value)
 
 
 def seed_number(name: str, value: Any) -> int:
-    """A whole number that seeds random numbers.
-
-    Raises:
-        InputError: naming the argument and its value.
-    """
+    """A whole number that seeds random numbers."""
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or not 0 <= value < 2**32:
         raise InputError(f"{name} is {short_repr(value)}. Expected a whole number from 0 to {2**32 - 1}.")
     return int(value)
 
 
 def check_bool(name: str, value: Any) -> None:
-    """True or False; a text like "no" would count as true.
-
-    Raises:
-        InputError: naming the argument and its value.
-    """
+    """True or False; a text like "no" would count as true."""
     if not isinstance(value, bool | np.bool_):
         raise InputError(f"{name} is {short_repr(value)}. Expected True or False.")
 
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
-    """One of a table of values.
-
-    Raises:
-        InputError: naming the argument, its value and the choices.
-    """
+    """One of a table of values."""
     if not isinstance(value, str | None) or value not in choices:
         raise InputError(f"{name} is {short_repr(value)}. Expected one of {', '.join(map(repr, choices))}.")
 
 
 def embedding_rows(name: str, value: Any) -> np.ndarray:
-    """Embeddings as finite float32 rows; one vector becomes one row.
-
-    Raises:
-        InputError: naming the argument, and the row that holds NaN or infinity.
-    """
+    """Embeddings as finite float32 rows; one vector becomes one row."""
     try:
         array = np.asarray(value)
         if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
@@ -283,11 +210,7 @@ def embedding_rows(name: str, value: Any) -> np.ndarray:
 
 
 def comparable(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Two sets of embeddings of one width.
-
-    Raises:
-        InputError: see `embedding_rows`; or different widths.
-    """
+    """Two sets of embeddings of one width."""
     a_BD, b_MD = embedding_rows("a", a), embedding_rows("b", b)
     if a_BD.shape[1] != b_MD.shape[1]:
         raise InputError(
@@ -299,11 +222,7 @@ def comparable(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def comparable_rows(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Two sets of embeddings of one width, as many in the one as in the other.
-
-    Raises:
-        InputError: see `comparable`; or different numbers of embeddings.
-    """
+    """Two sets of embeddings of one width, as many in the one as in the other."""
     a_BD, b_BD = comparable(a, b)
     if len(a_BD) != len(b_BD):
         raise InputError(f"a has {len(a_BD)} embeddings, b {len(b_BD)}. Expected equally many.")
@@ -311,11 +230,7 @@ def comparable_rows(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def refuse_too_long(name: str, rows_MD: np.ndarray) -> None:
-    """Each row's squared length is a float32, so that it has a cosine and no product overflows (Cauchy-Schwarz).
-
-    Raises:
-        InputError: naming the first row of which it is not.
-    """
+    """Each row's squared length is a float32, so that it has a cosine and no product overflows (Cauchy-Schwarz)."""
     with np.errstate(over="ignore"):
         long = ~np.isfinite(np.einsum("md,md->m", rows_MD, rows_MD))
     if long.any():

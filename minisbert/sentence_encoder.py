@@ -126,8 +126,10 @@ class SentenceEncoder:
         self.similarity_fn_name = model.folder.similarity_fn_name
         self.truncate_dim = model.folder.truncate_dim
         self.tokenizer = model.tokenizer
-        max_positions = model.model_config.encoder.max_positions
-        self._max_seq_length = min(model.folder.max_seq_length or max_positions, max_positions)
+        self.max_positions = model.model_config.encoder.max_positions
+        self._max_seq_length = min(model.folder.max_seq_length or self.max_positions, self.max_positions)
+        padding_id = model.folder.config.get("pad_token_id")
+        self.padding_id = padding_id if isinstance(padding_id, int) else 0
         # Each route of a Router is an encoder of its own; the attributes above are then the main route's.
         self.routes: dict[str, SentenceEncoder] = {}
         for name, route in model.routes.items():
@@ -170,9 +172,9 @@ class SentenceEncoder:
 
         Args:
             sentences: a string, or a list, tuple or 1-d array of strings.
-            prompt_name: a name in `prompts`, whose text is put before each sentence.
-            prompt: such a text itself; wins over `prompt_name`.
-            batch_size: sentences computed at once; by default as many as fit `token_budget`.
+            prompt_name: a name in `prompts`; its text is put before each sentence.
+            prompt: the text itself; overrides `prompt_name`.
+            batch_size: sentences per batch; by default as many as fit `token_budget`.
             show_progress_bar: None shows one on a terminal when it takes longer than two seconds.
             output_value: "sentence_embedding", "token_embeddings" (an array per sentence), or None for both in a dict
                 per sentence.
@@ -180,14 +182,14 @@ class SentenceEncoder:
             normalize_embeddings: scale each to length 1.
             truncate_dim: keep the first dimensions only (Matryoshka models); by default the model's setting.
             on_truncate: "warn", "error" or "ignore" when a text is longer than `max_seq_length`.
-            task: chooses the route of a model with a Router ("query", "document"); other models have one way only.
-            out: where the embeddings go, a memory-mapped file for example: float32 `[sentences, dimension]`; returned.
+            task: chooses the route of a model with a Router ("query", "document"); other models ignore it.
+            out: a float32 array `[sentences, dimension]` to fill and return, for example a memory-mapped file.
 
         Returns:
-            float32 `[sentences, dimension]`; for one string, one vector; for an empty list, `(0, dimension)`.
+            float32 `[sentences, dimension]`; for one string `[dimension]`; for an empty list `[0, dimension]`.
 
         Raises:
-            InputError: an argument or a sentence is not what it should be; nothing is computed then.
+            InputError: an argument or a sentence is invalid; nothing is computed then.
 
         Example:
             >>> encoder = SentenceEncoder.load("weights/tiny-bert")
@@ -246,7 +248,7 @@ class SentenceEncoder:
         prompt: str | None = None,
         task: str | None = None,
     ) -> list[TokenCount]:
-        """The truncation ledger: for each sentence its tokens, how many are kept and how many dropped.
+        """For each sentence its number of tokens, and how many of them are kept and dropped.
 
         Example:
             >>> SentenceEncoder.load("weights/tiny-bert").token_counts("a b c")
@@ -257,10 +259,10 @@ class SentenceEncoder:
         return route.tokenizer.tokenize(texts, max_length=route.max_seq_length, prompt=before).ledger()
 
     def route(self, task: str | None = None) -> "SentenceEncoder":
-        """The model that embeds texts of this task: a route of a Router, or this one, where there is none.
+        """The encoder for texts of this task: a route of a Router, or this one where the model has no Router.
 
         Raises:
-            InputError: no route takes the task, and which there are.
+            InputError: the Router has no route for the task.
         """
         if task is not None:
             check_text("task", task)
@@ -287,7 +289,7 @@ class SentenceEncoder:
         """Compile every shape that texts of up to `max_tokens` tokens can need, so that no later call waits for it.
 
         Returns:
-            the compile ledger.
+            `compilations`.
 
         Example:
             >>> len(SentenceEncoder.load("weights/tiny-bert").warm_up(max_tokens=16))
@@ -300,38 +302,32 @@ class SentenceEncoder:
 
     @property
     def compilations(self) -> list[Compilation]:
-        """The compile ledger: every shape compiled so far and the seconds it took."""
+        """The compile log: every shape compiled so far, and the seconds it took."""
         return [line for route in self.routes.values() or [self] for line in route.forward.compilations]
 
     # --- settings --------------------------------------------------------------------------------------------------
 
     @property
     def model_config(self) -> Any:
-        """What the model consists of."""
+        """The encoder family with its settings, and the modules after it."""
         return self.pretrained.model_config
 
     @property
-    def padding_id(self) -> int:
-        """The token id that fills rows."""
-        value = self.pretrained.folder.config.get("pad_token_id")
-        return value if isinstance(value, int) else 0
-
-    @property
     def max_seq_length(self) -> int:
-        """Tokens kept of a text, special tokens included; may be set, up to the encoder's positions."""
+        """The most tokens of a text that are embedded, special tokens included; may be set, up to `max_positions`."""
         return self._max_seq_length
 
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
         check_positive("max_seq_length", value)
-        if not self.tokenizer.special_tokens < value <= self.pretrained.max_positions:
+        if not self.tokenizer.special_tokens < value <= self.max_positions:
             raise InputError(
-                f"max_seq_length is {value}. Expected {self.tokenizer.special_tokens + 1} to {self.pretrained.max_positions}, "
+                f"max_seq_length is {value}. Expected {self.tokenizer.special_tokens + 1} to {self.max_positions}, "
                 "the special tokens and one more up to the positions of this encoder."
             )
         self._max_seq_length = value
         for route in self.routes.values():
-            route._max_seq_length = min(value, route.pretrained.max_positions)
+            route._max_seq_length = min(value, route.max_positions)
 
     def get_embedding_dimension(self) -> int:
         """Width of the embeddings that `encode` returns."""

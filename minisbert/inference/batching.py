@@ -42,18 +42,24 @@ class ShapeTable:
     devices: int = 1
     start_tokens: int = 40
 
-    def length(self, tokens: int, max_positions: int) -> int:
+    def length(self, tokens: int, max_positions: int, *, alone: bool = False) -> int:
         """The padded length of a text, at most `max_positions`.
+
+        Args:
+            alone: the text goes as one row.
 
         Example:
             >>> [ShapeTable().length(tokens, 600) for tokens in (1, 12, 13, 500, 513)]
             [12, 12, 16, 512, 600]
         """
-        return _smallest(self.lengths, tokens, max_positions)
-
-    def single(self, tokens: int, max_positions: int) -> int:
-        """The padded length of a text that goes as one row."""
-        return _smallest(self._singles, tokens, max_positions)
+        lengths = self._singles if alone else self.lengths
+        for length in lengths:
+            if tokens <= length:
+                return min(length, max_positions)
+        length = lengths[-1]
+        while length < tokens:
+            length *= 2
+        return min(length, max_positions)
 
     @cached_property
     def _singles(self) -> tuple[int, ...]:
@@ -88,22 +94,12 @@ class ShapeTable:
         shapes = set()
         for tokens in self.lengths:
             length = self.length(tokens, max_positions)
-            shapes |= {(self.rows(length), length), (self.devices, self.single(tokens, max_positions))}
+            shapes |= {(self.rows(length), length), (self.devices, self.length(tokens, max_positions, alone=True))}
         return sorted(shapes)
 
 
 # An accelerator wants thousands of tokens per batch; padding rows cost it little, another call much.
 ACCELERATOR = ShapeTable(token_budget=32_768, alone_from=1 << 30, single_lengths=(16, 64, 512), start_tokens=4096)
-
-
-def _smallest(lengths: Sequence[int], tokens: int, max_positions: int) -> int:
-    for length in lengths:
-        if tokens <= length:
-            return min(length, max_positions)
-    length = lengths[-1]
-    while length < tokens:
-        length *= 2
-    return min(length, max_positions)
 
 
 class Batch(NamedTuple):
@@ -142,9 +138,8 @@ def batches(
         queue.append((number, ids))
         if len(queue) == (batch_size or shapes.rows(length)):
             yield rectangle(queue, len(queue), length, padding_id)
-            queue.clear()
-    left = [(length, queues[length]) for length in sorted(queues, reverse=True) if queues[length]]
-    yield from _last(left, shapes, padding_id, max_positions, batch_size)
+            del queues[length]
+    yield from _last(sorted(queues.items(), reverse=True), shapes, padding_id, max_positions, batch_size)
 
 
 def _last(
@@ -162,7 +157,7 @@ def _last(
         full = batch_size or shapes.rows(length)
         least[i] = least[i + 1]
         for _, ids in queue:
-            least[i] += shapes.cost(shapes.devices, shapes.single(len(ids), max_positions))
+            least[i] += shapes.cost(shapes.devices, shapes.length(len(ids), max_positions, alone=True))
         rows, whole = 0, shapes.cost(full, length)
         for j in range(i, n):
             rows += len(left[j][1])
@@ -178,7 +173,9 @@ def _last(
             yield rectangle(together, batch_size or shapes.rows(length), length, padding_id)
         else:
             for number, ids in queue:
-                yield rectangle([(number, ids)], shapes.devices, shapes.single(len(ids), max_positions), padding_id)
+                yield rectangle(
+                    [(number, ids)], shapes.devices, shapes.length(len(ids), max_positions, alone=True), padding_id
+                )
         i = end[i] or i + 1
 
 

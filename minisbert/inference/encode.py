@@ -8,6 +8,7 @@ grow with the number of texts. Batches come out of order; `Result.rows` says whi
 
 import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,16 +62,14 @@ def results(
             truncated += tokens.truncated
             yield from tokens.ids
 
-    def start(batch: Batch | PackedBatch) -> Any:
-        return _start(encoder, batch, prompt_length, with_tokens)
-
-    options = {"padding_id": encoder.padding_id, "max_positions": encoder.pretrained.max_positions}
+    options = {"padding_id": encoder.padding_id, "max_positions": encoder.max_positions}
     if encoder.packing and not with_tokens and batch_size is None:
         stream = _packed(encoder, token_ids(), prompt_length, options)
     else:
         stream = batches(token_ids(), encoder.shapes, batch_size=batch_size, **options)
+    start = partial(_start, encoder, prompt_length=prompt_length, with_tokens=with_tokens)
     for batch, computed in run_ahead(stream, start):
-        count, tokens = len(batch.rows), []
+        count, tokens, finite = len(batch.rows), [], True
         if isinstance(batch, PackedBatch):
             sentence_PTD = np.asarray(computed)
             sentence_BD = sentence_PTD.reshape(-1, sentence_PTD.shape[-1])[batch.where]
@@ -78,9 +77,10 @@ def results(
             token_BLD, sentence_BD = np.asarray(computed.token_BLD), np.asarray(computed.sentence_BD)[:count]
             for row, length in enumerate(batch.lengths_B[:count]):
                 tokens.append((batch.token_ids_BL[row, :length], token_BLD[row, :length]))
+                finite = finite and bool(np.isfinite(token_BLD[row, :length]).all())
         else:
             sentence_BD = np.asarray(computed)[:count]
-        if not (np.isfinite(sentence_BD).all() and all(np.isfinite(token_LD).all() for _, token_LD in tokens)):
+        if not (finite and np.isfinite(sentence_BD).all()):
             raise MinisbertError("an embedding is not finite: the weights overflow. Use another model.")
         yield Result(batch.rows, sentence_BD, tokens)
     if truncated and warn:
@@ -92,8 +92,8 @@ def results(
 
 def warm_up(encoder: Any, tokens: int) -> None:
     """Compile every shape, packed rows included, that texts of up to `tokens` tokens can need."""
-    shapes, max_positions = encoder.shapes, encoder.pretrained.max_positions
-    longest = max(shapes.length(tokens, max_positions), shapes.single(tokens, max_positions))
+    shapes, max_positions = encoder.shapes, encoder.max_positions
+    longest = max(shapes.length(tokens, max_positions), shapes.length(tokens, max_positions, alone=True))
     for rows, length in shapes.all(max_positions):
         if length <= longest:
             _start(encoder, rectangle([], rows, length, encoder.padding_id))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minisbert.arguments import check_sentences
+from minisbert.arguments import as_list
 from minisbert.checkpoint.folder import ModelFolder
 from minisbert.errors import InputError, ModelFolderError
 from minisbert.text.tokenizer_file import read_tokenizer, refusal
@@ -146,7 +146,7 @@ class Tokenizer:
         try:
             encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
         except BaseException as error:
-            check_sentences(sentences)  # names the one at fault
+            as_list(sentences)  # names the invalid one
             raise refusal(error, InputError, f"{self.where}: the tokenizer fails on a sentence") from None
         return (encoding.ids for encoding in encodings)
 
