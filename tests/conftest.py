@@ -75,7 +75,7 @@ def expected(tiny_bert):
 
 @pytest.fixture
 def run(capsys, monkeypatch, offline_and_compiled_once) -> Callable[..., Result]:
-    """Runs a command: its words, and what stands on stdin."""
+    """Runs a command: its words, and the bytes on stdin."""
 
     def run_command(*words: object, stdin: bytes = b"") -> Result:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))

@@ -37,7 +37,7 @@ ROWS = [
     {"errors", "limits"},
 ]
 HEIGHT = {room: len(ROWS) - i for i, row in enumerate(ROWS) for room in row}
-# The NumPy twin stands beside the house: it imports nothing of it, and nothing in it imports the twin.
+# The NumPy twin: it imports nothing of the package, and nothing in the package imports it.
 ISLAND = "reference"
 
 # The few places that compile; everything else is a plain function that they may compile.
@@ -142,7 +142,7 @@ def import_complaints(path: str, tree: ast.Module) -> Iterator[str]:
         elif other not in HEIGHT:
             yield f"{path}:{line}: imports {module}, which is in no row; give it a place in ROWS"
         elif HEIGHT[other] >= HEIGHT[room]:
-            yield f"{path}:{line}: imports {module}, but {room} stands below or beside {other}"
+            yield f"{path}:{line}: imports {module}, but {room} is not above {other}"
 
 
 def compile_complaints(path: str, tree: ast.Module) -> Iterator[str]:
@@ -230,14 +230,14 @@ def test_the_file_keeps_to_the_plan(file):
 
 # path, one bad line, and what the complaint must say. The line is line 2 of the file.
 BAD = [
-    ("transformer/attention.py", "from minisbert.encoders import bert", "transformer stands below or beside encoders"),
+    ("transformer/attention.py", "from minisbert.encoders import bert", "transformer is not above encoders"),
     ("transformer/attention.py", "from ..encoders import bert", "imports minisbert.encoders"),
-    ("checkpoint/folder.py", "import minisbert.sentence_model", "checkpoint stands below or beside sentence_model"),
-    ("pooling.py", "from minisbert.similarity import normalize", "pooling stands below or beside similarity"),
-    ("encoders/bert.py", "from minisbert import sentence_model", "encoders stands below or beside sentence_model"),
-    ("evaluation/sts.py", "from minisbert import SentenceEncoder", "evaluation stands below or beside __init__"),
-    ("text/tokenizer.py", "if True: from minisbert.encoders import bert", "text stands below or beside encoders"),
-    ("errors.py", "from minisbert import limits", "errors stands below or beside limits"),
+    ("checkpoint/folder.py", "import minisbert.sentence_model", "checkpoint is not above sentence_model"),
+    ("pooling.py", "from minisbert.similarity import normalize", "pooling is not above similarity"),
+    ("encoders/bert.py", "from minisbert import sentence_model", "encoders is not above sentence_model"),
+    ("evaluation/sts.py", "from minisbert import SentenceEncoder", "evaluation is not above __init__"),
+    ("text/tokenizer.py", "if True: from minisbert.encoders import bert", "text is not above encoders"),
+    ("errors.py", "from minisbert import limits", "errors is not above limits"),
     ("reference/encoder.py", "from minisbert.errors import InputError", "imports nothing else of minisbert"),
     ("reference/encoder.py", "import jax.numpy as jnp", "plain NumPy"),
     ("training/losses.py", "from minisbert.reference import encoder", "only tests may import reference/"),

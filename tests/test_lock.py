@@ -18,7 +18,7 @@ def name_of(name: str) -> str:
 def pins() -> dict[str, str]:
     lines = (ROOT / ".ci" / "constraints.txt").read_text().splitlines()
     found = [line.split("==") for line in lines if line and not line.startswith("#")]
-    assert all(len(pair) == 2 for pair in found), "a line that is no exact version"
+    assert all(len(pair) == 2 for pair in found), "a line that is not an exact version"
     return {name_of(name): version for name, version in found}
 
 

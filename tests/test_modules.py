@@ -170,11 +170,11 @@ def test_settings_of_the_model_are_its_towers_too(tmp_path):
 def test_warm_up_compiles_every_tower():
     router = SentenceEncoder.load(ROUTER)
     router.routes["document"].shapes = router.routes["query"].shapes = ShapeTable(lengths=(16,), single_lengths=(16,))
-    ledger = router.warm_up(max_tokens=16)
-    assert [(line.rows, line.length) for line in ledger] == [(1, 16), (64, 16)] * 2
+    log = router.warm_up(max_tokens=16)
+    assert [(line.rows, line.length) for line in log] == [(1, 16), (64, 16)] * 2
     router.encode_query(TEXTS)
     router.encode_document(TEXTS)
-    assert router.compilations == ledger
+    assert router.compilations == log
 
 
 def test_a_router_in_words():

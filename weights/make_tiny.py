@@ -31,7 +31,7 @@ ENDINGS = ["##ed", "##ing", "##er", "##ly", "##est"]
 
 
 class Made(NamedTuple):
-    """A tokenizer: the backend, how many ids it has, and the files beside tokenizer.json."""
+    """A tokenizer: the backend, how many ids it has, and the files next to tokenizer.json."""
 
     backend: Any
     size: int

@@ -106,7 +106,7 @@ def test_the_wrong_way(run, tiny_bert, tmp_path):
 
 
 def test_other_files_are_not_replaced(run, tiny_bert, tmp_path):
-    (tmp_path / "diary.txt").write_text("dear diary")
+    (tmp_path / "diary.txt").write_text("my diary")
     result = run("convert", tiny_bert, "--out", tmp_path)
     assert result.code == 2
     assert "holds files but no model" in result.err

@@ -118,6 +118,6 @@ class Browser:
         self.call("Input.dispatchKeyEvent", type="keyUp", **parts)
 
     def heard(self, role: str) -> list[str]:
-        """The names that a screen reader is told of what has this role."""
+        """The names that a screen reader reads for elements of this role."""
         nodes = self.call("Accessibility.getFullAXTree")["nodes"]
         return [n.get("name", {}).get("value", "") for n in nodes if n.get("role", {}).get("value") == role]

@@ -24,7 +24,7 @@ import pytest
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from minisbert import atomic_write as whole_folder
+from minisbert import atomic_write
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -61,7 +61,7 @@ class Disk:
         raise OSError(self.error, os.strerror(self.error), os.fspath(path))
 
     def __enter__(self) -> "Disk":
-        real_open, save_file, exchanged = io.open, safetensors.numpy.save_file, whole_folder._exchanged
+        real_open, save_file, exchanged = io.open, safetensors.numpy.save_file, atomic_write._exchanged
         names: dict[int, Any] = {}  # open descriptors, which fsync and sendfile speak of
 
         def opened(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
@@ -105,7 +105,7 @@ class Disk:
             self._patch.setattr(os, name, wrapped(name, getattr(os, name), which))
         self._patch.setattr(os, "sendfile", lambda *_: (_ for _ in ()).throw(OSError(errno.EINVAL, "not here")))
         self._patch.setattr(safetensors.numpy, "save_file", save)
-        self._patch.setattr(whole_folder, "_exchanged", exchange)
+        self._patch.setattr(atomic_write, "_exchanged", exchange)
         return self
 
     def __exit__(self, *_: object) -> None:

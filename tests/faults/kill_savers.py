@@ -72,7 +72,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for _ in range(options.kills):
             saves += kill(Path(scratch), rng)
-    print(f"{options.kills} kills in {saves} saves: a whole model folder and a whole file stood after each")
+    print(f"{options.kills} kills in {saves} saves: a complete model folder and a complete file after each")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A training run on a disk that fails: the last checkpoint stands, the error says where, the same command goes on.
+"""A training run on a disk that fails: the last checkpoint is intact, the error says where, the same command resumes.
 
 Orbax writes a checkpoint partly by Python, partly by tensorstore; the first meets disk.py's failing calls, the second the
 kernel's bound on the size of a file, and both a real full disk.

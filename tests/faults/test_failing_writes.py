@@ -1,7 +1,7 @@
 """Each open, write, flush and rename of every saver fails once: the last good state stands, and the error says where.
 
 A saver is called on a folder that holds its former state while the n-th call to the disk fails (disk.py), for n = 1, 2, ...
-until one save gets through. After each failure the former state stands to the byte, nothing lies beside it, and the error is
+until one save gets through. After each failure the previous files are intact, nothing is next to them, and the error is
 one of minisbert's, with the path and the bytes.
 """
 
@@ -18,8 +18,7 @@ import numpy as np
 import pytest
 from disk import Disk, largest_file, leave, small_disk, snapshot
 
-from minisbert import CrossEncoder, SentenceEncoder
-from minisbert import atomic_write as whole_folder
+from minisbert import CrossEncoder, SentenceEncoder, atomic_write
 from minisbert.commands.convert import convert
 from minisbert.commands.outputs import write_embeddings
 from minisbert.errors import WriteError
@@ -28,7 +27,7 @@ from minisbert.search.index import Index
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 BYTES = re.compile(r"\d+ bytes were written, \d+ are free")
-# A save has a few dozen calls; a loop that goes on longer has lost count.
+# A save has a few dozen calls; a longer loop has lost count.
 MOST_CALLS = 200
 
 
@@ -197,7 +196,7 @@ def test_every_call_fails_once(saver, former, tmp_path):
         assert [path.name for path in home.iterdir()] == [saver.place]
         if disk.failed is None:
             break
-        # What may fail without harm: the last flush, after the rename, and the swap, which two renames stand in for.
+        # What may fail without harm: the last flush, after the rename, and the swap, which two renames replace.
         assert disk.failed in ("fsync home", f"exchange {saver.place}")
         restore(home, before)
     else:
@@ -207,7 +206,7 @@ def test_every_call_fails_once(saver, former, tmp_path):
 
 def test_every_call_fails_once_where_names_cannot_be_swapped(tmp_path, monkeypatch):
     """Two renames then take the place of one swap, and the second may fail too."""
-    monkeypatch.setattr(whole_folder, "_exchanged", lambda a, b: False)
+    monkeypatch.setattr(atomic_write, "_exchanged", lambda a, b: False)
     test_every_call_fails_once(SAVERS["index"], True, tmp_path)
 
 

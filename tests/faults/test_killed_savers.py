@@ -9,7 +9,7 @@ import kill_savers
 import pytest
 from kill_savers import kill
 
-from minisbert import atomic_write as whole_folder
+from minisbert import atomic_write
 
 
 def test_what_stands_is_whole(tmp_path):
@@ -22,8 +22,8 @@ def test_at_no_moment_is_there_no_model(tmp_path):
     """A reader that looks all the time while the folder is replaced forty times."""
     for name in "ab":
         (tmp_path / name).mkdir()
-    if not whole_folder._exchanged(tmp_path / "a", tmp_path / "b"):
-        pytest.skip("this kernel or file system cannot swap two names at once")
+    if not atomic_write._exchanged(tmp_path / "a", tmp_path / "b"):
+        pytest.skip("this kernel or file system cannot swap two names in one step")
     kill(tmp_path, random.Random(2))
     file = tmp_path / "model" / "config.json"
     process = subprocess.Popen([sys.executable, kill_savers.__file__, "--saver", str(tmp_path)])

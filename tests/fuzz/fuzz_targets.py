@@ -1,4 +1,4 @@
-"""What is fuzzed: minisbert's readers of files, each beside the reader that it must agree with where it takes a file.
+"""What is fuzzed: minisbert's readers of files, each with the reader that it must agree with where it accepts a file.
 
 A target's `check(file, content)` reads a file of these contents and compares; it raises one of minisbert's errors where the
 file is refused, and `AssertionError` where it is taken for something else than the reference reader takes it for.
@@ -273,7 +273,7 @@ def from_jsonl(content: bytes) -> list[str] | None:
 
 
 def rows_of(file: Path) -> list[str]:
-    """The rows as training reads them, which is where a value that is no text is refused."""
+    """The rows as training reads them, which is where a value that is not text is refused."""
     rows = Rows(RowFile(file), ["text"])
     return [text if isinstance(text, str) else checked(text, "text", rows.place(i)) for i, (text,) in enumerate(rows)]
 
@@ -314,7 +314,7 @@ def parquet_files() -> list[bytes]:
 
 
 def from_parquet(content: bytes) -> list[str] | None:
-    """pyarrow, from memory and the whole table at once."""
+    """pyarrow, from memory and the whole table in one call."""
     import pyarrow
     from pyarrow import parquet
 

@@ -127,7 +127,7 @@ def keep(name: str, content: bytes) -> Path:
 
 @contextmanager
 def workplace(target: Target, folder: Path | None = None) -> Iterator[Path]:
-    """A folder with what belongs around the target's file, where no reader can take all memory or go on for ever."""
+    """A folder with what belongs around the target's file, where no reader can take all memory or run for ever."""
 
     def hangs(*_: object) -> None:
         raise Hang

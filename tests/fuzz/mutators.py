@@ -13,7 +13,7 @@ from typing import Any
 
 Mutator = Callable[[bytes, random.Random], bytes]
 
-# What readers trip over: edges of number types, no numbers at all, text that is no text, paths, code.
+# What readers trip over: edges of number types, no numbers at all, text that is not text, paths, code.
 VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2, 7, 255, 2**31 - 1, 2**31, 2**32, 2**53 + 1, 2**63, -(2**63), 2**64, 10**400),
     *(0.5, -0.0, 1e-320, 1e308, float("nan"), float("inf"), -float("inf")),
@@ -51,7 +51,7 @@ def flip(content: bytes, rng: random.Random) -> bytes:
 
 
 def put(content: bytes, rng: random.Random) -> bytes:
-    """Awkward bytes stand in, or instead of others."""
+    """Awkward bytes are inserted, or replace others."""
     at, piece = rng.randint(0, len(content)), rng.choice(BYTES) * rng.choice((1, 1, 2, 100))
     return content[:at] + piece + content[at + rng.choice((0, len(piece))) :]
 

@@ -1,4 +1,4 @@
-"""Make the frozen numbers of tests/test_goldens.py with the peer library; minisbert computes none of them.
+"""Make the frozen numbers of tests/test_goldens.py with sentence-transformers; minisbert computes none of them.
 
 For cross-encoders (tests/cross_encoder_cases.py, three labels, written to a temporary folder): token ids of pairs after
 truncation, how many are segment 0 (MPNet has no segments), logits.

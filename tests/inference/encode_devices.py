@@ -16,7 +16,7 @@ def main() -> None:
     found = {
         "devices": jax.local_device_count(),
         "embeddings": encoder.encode(texts).tolist(),
-        "three at once": encoder.encode(texts, batch_size=3).tolist(),
+        "batches of three": encoder.encode(texts, batch_size=3).tolist(),
         "scores": scorer.predict([(text, texts[0]) for text in texts]).tolist(),
         "rows": sorted({shape.rows for shape in encoder.compilations}),
     }

@@ -41,7 +41,7 @@ def padded_lengths(encoder, sentences):
 
 
 def test_neighbours_and_order_do_not_matter_to_the_bit(encoder):
-    # 24 sentences in batches of 10: the last holds 4 sentences and 6 rows of filling, in the same shape.
+    # 24 sentences in batches of 10: the last holds 4 sentences and 6 rows of padding, in the same shape.
     sentences = sentences_of([1, 2, 1] * 8, seed=0)
     assert set(padded_lengths(encoder, sentences)) == {12}
     expected = encoder.encode(sentences)
@@ -110,5 +110,5 @@ def test_eight_devices_give_what_one_gives():
     scores = CrossEncoder.from_encoder(encoder, 1, seed=0).predict([(text, texts[0]) for text in texts])
     assert found["devices"] == 8 and all(rows % 8 == 0 for rows in found["rows"])
     np.testing.assert_allclose(found["embeddings"], encoder.encode(texts), atol=ACROSS_SHAPES)
-    np.testing.assert_allclose(found["three at once"], encoder.encode(texts), atol=ACROSS_SHAPES)
+    np.testing.assert_allclose(found["batches of three"], encoder.encode(texts), atol=ACROSS_SHAPES)
     np.testing.assert_allclose(found["scores"], scores, atol=ACROSS_SHAPES)

@@ -5,7 +5,7 @@
     python tests/notebooks/run_notebooks.py 03 --write       make the .ipynb of 03 from its .py, outputs and all
     python tests/notebooks/run_notebooks.py --html pages     also as web pages, to look at
 
-`NN_title.py` is the truth; `NN_title.ipynb` beside it holds the same cells and what they gave. Outputs are not compared,
+`NN_title.py` is the truth; `NN_title.ipynb` next to it has the same cells and their outputs. Outputs are not compared,
 since times and last digits differ between machines: what must not change, a notebook asserts. Solutions of exercises
 (```python blocks inside <details>) run too, after the last cell. Needs `pip install -e ".[notebooks]"`.
 """
@@ -58,7 +58,7 @@ def read_script(path: Path) -> Any:
 
 
 def disagreements(script: Path) -> list[str]:
-    """Where the .ipynb beside a .py does not hold the same cells."""
+    """Where the .ipynb next to a .py does not have the same cells."""
     pair = script.with_suffix(".ipynb")
     if not pair.is_file():
         return [f"{pair.name} is missing; python tests/notebooks/run_notebooks.py {script.name[:2]} --write makes it"]
@@ -115,7 +115,7 @@ def execute(notebook: Any, folder: Path, seconds: float) -> list[str]:
         try:
             client.execute(env=environment)
         except CellExecutionError:
-            pass  # it stands in the outputs
+            pass  # it is in the outputs
         except (CellTimeoutError, DeadKernelError) as error:
             told.append(f"{type(error).__name__} within {seconds:.0f} s: {str(error).strip().splitlines()[0]}")
     for place, cell in enumerate(notebook.cells):
@@ -126,7 +126,7 @@ def execute(notebook: Any, folder: Path, seconds: float) -> list[str]:
 
 
 def output_complaints(outputs: list[dict[str, Any]]) -> Iterator[str]:
-    """What must not stand in an output: errors, warnings, whose machine it was, a figure without alt text."""
+    """What must not be in an output: errors, warnings, whose machine it was, a figure without alt text."""
     for output in outputs:
         if output["output_type"] == "error":
             traceback = ANSI.sub("", "\n".join(output["traceback"]))

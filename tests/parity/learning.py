@@ -1,4 +1,4 @@
-"""Does training learn, and as much as the peer's? Two experiments on real data, run by hand (minutes each).
+"""Does training learn, and as much as sentence-transformers'? Two experiments on real data, run by hand (minutes each).
 
     python tests/parity/learning.py stsb OUT [--glove FOLDER]   all-MiniLM-L6-v2 fine-tuned on STS-B train
     python tests/parity/learning.py nli OUT [--glove FOLDER]    a small BERT from random weights on NLI: softmax loss,
@@ -6,7 +6,7 @@
 
 Each is done twice, by `minisbert.training.trainer.train` and by sentence-transformers in torch: the same data, batches,
 learning rates, schedule, clipping and dropout rates (masks differ). Everything is scored by minisbert on STS-B dev, with
-95 % intervals of a bootstrap over pairs, and printed beside the baselines.
+95 % intervals of a bootstrap over pairs, and printed next to the baselines.
 """
 
 import argparse

@@ -59,7 +59,7 @@ def peer(folder: Path, **options):
 
 
 def random_classifier(family: str, num_labels: int, folder: Path, **settings) -> Path:
-    """A plain transformers folder with wide random weights, made by the peer alone."""
+    """A plain transformers folder with wide random weights, made by sentence-transformers alone."""
     torch.manual_seed(num_labels)
     values = json.loads((WEIGHTS / f"tiny-{family}" / "config.json").read_text()) | {
         "initializer_range": 0.2,
@@ -99,7 +99,7 @@ def same(ours: CrossEncoder, other, what: str) -> None:
 @pytest.mark.parametrize("num_labels", [1, 2, 5])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_folders_of_both_are_read_by_both(family, num_labels, tmp_path):
-    """transformers' plain folder -> ours -> the peer, and the peer's own newer form -> ours -> the peer."""
+    """transformers' plain folder -> ours -> sentence-transformers, and sentence-transformers' own newer form -> ours -> sentence-transformers."""
     plain = random_classifier(family, num_labels, tmp_path / "plain")
     other = peer(plain)
     same(CrossEncoder(plain), other, "plain")
@@ -182,7 +182,7 @@ def test_a_fresh_head_is_read_by_the_peer(family, tmp_path):
 
 @pytest.mark.real
 def test_a_fresh_head_on_a_real_encoder(tmp_path):
-    """BERT's pretrained pooler is the peer's too."""
+    """BERT's pretrained pooler is sentence-transformers' too."""
     try:
         folder = locate("all-MiniLM-L6-v2", offline=True)
     except DownloadError:

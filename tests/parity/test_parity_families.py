@@ -96,16 +96,18 @@ def test_folders_by_minisbert_and_by_the_peer(family, tmp_path):
     encoder, expected = SentenceEncoder.load(tiny(family)), peer(tiny(family)).encode(SOME)
     encoder.save(tmp_path / "by-minisbert")
     by_minisbert = peer(tmp_path / "by-minisbert")
-    assert (by_minisbert.encode(SOME) == expected).all(), "minisbert wrote it, the peer reads it"
+    assert (by_minisbert.encode(SOME) == expected).all(), "minisbert wrote it, sentence-transformers reads it"
     by_minisbert.save(str(tmp_path / "by-peer"), create_model_card=False)
     again = SentenceEncoder.load(tmp_path / "by-peer")
-    same(again, by_minisbert, SOME, f"{family}, the peer wrote it, minisbert reads it")
+    same(again, by_minisbert, SOME, f"{family}, sentence-transformers wrote it, minisbert reads it")
     again.save(tmp_path / "back")
-    assert (peer(tmp_path / "back").encode(SOME) == expected).all(), "from the peer through minisbert to the peer"
+    assert (peer(tmp_path / "back").encode(SOME) == expected).all(), (
+        "from sentence-transformers through minisbert to sentence-transformers"
+    )
 
 
 def test_camembert_is_roberta_under_another_name(tmp_path):
-    """It has no tiny checkpoint of its own: XLM-R's, called CamemBERT, which the peer then reads with that class."""
+    """It has no tiny checkpoint of its own: XLM-R's, called CamemBERT, which sentence-transformers then reads with that class."""
     folder = Path(shutil.copytree(tiny("xlm-roberta"), tmp_path / "model"))
     for file, values in {
         "config.json": {"model_type": "camembert", "architectures": ["CamembertModel"]},
@@ -119,7 +121,7 @@ def test_camembert_is_roberta_under_another_name(tmp_path):
     by_minisbert = peer(tmp_path / "by-minisbert")
     assert (by_minisbert.encode(SOME) == other.encode(SOME)).all()
     by_minisbert.save(str(tmp_path / "by-peer"), create_model_card=False)
-    same(SentenceEncoder.load(tmp_path / "by-peer"), other, SOME, "camembert, the peer wrote it")
+    same(SentenceEncoder.load(tmp_path / "by-peer"), other, SOME, "camembert, sentence-transformers wrote it")
 
 
 @pytest.mark.parametrize("limit", [9, 64, 512, None])
@@ -210,7 +212,7 @@ def modernbert_settings(shape: tuple[Any, ...]) -> dict[str, Any]:
     return settings | {"max_position_embeddings": POSITIONS, "local_attention": 10 + layers, "pad_token_id": 0}
 
 
-# model_type -> the peer's class names before "Config", "Model" and "ForMaskedLM", and the settings of a shape
+# model_type -> sentence-transformers' class names before "Config", "Model" and "ForMaskedLM", and the settings of a shape
 KINDS: dict[str, tuple[str, Any]] = {
     "roberta": ("Roberta", roberta_settings),
     "xlm-roberta": ("XLMRoberta", roberta_settings),
@@ -222,7 +224,7 @@ KINDS: dict[str, tuple[str, Any]] = {
 
 
 def random_model(family: str, kind: str, settings: dict[str, Any], folder: Path) -> Any:
-    """A model of the peer with a random number in every weight, written to a folder."""
+    """A model of sentence-transformers with a random number in every weight, written to a folder."""
     name = KINDS[family][0]
     config = getattr(transformers, f"{name}Config")(vocab_size=60, **settings)
     torch.manual_seed(len(family) + config.hidden_size)

@@ -1,6 +1,6 @@
 """Every loss and its gradient for the embeddings against sentence-transformers' losses in torch, on random embeddings.
 
-The peer's losses take a model; here it is a stub that hands out the embeddings it is given.
+sentence-transformers' losses take a model; here it is a stub that hands out the embeddings it is given.
 """
 
 from functools import partial
@@ -155,7 +155,7 @@ def test_loss_and_gradient_are_the_peers(name, S, labels, head, options, make):
 
 @pytest.mark.parametrize("name, S, labels, head, options, make", [c for c in CASES if c.values[0] != "softmax"])
 def test_matryoshka_is_the_peers(name, S, labels, head, options, make):
-    """Not for softmax: the peer's classifier takes one width only."""
+    """Not for softmax: sentence-transformers' classifier takes one width only."""
     dimensions, weights = [D, 3, 8], [1.0, 2.5, 0.3]
     loss = partial(matryoshka(LOSSES[name].function, dimensions, weights), **options)
     ours = jax.value_and_grad(loss)(jnp.asarray(TEXTS[:S]), our_targets(name, labels), head)

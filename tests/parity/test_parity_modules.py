@@ -1,6 +1,6 @@
 """Chains of modules against sentence-transformers: Router, StaticEmbedding, WeightedLayerPooling, LayerNorm, Dense.
 
-Each is built of the peer's own classes on tiny models and written by the peer; both read it, minisbert writes it, both
+Each is built of sentence-transformers' own classes on tiny models and written by sentence-transformers; both read it, minisbert writes it, both
 read that. Token ids are identical, embeddings within 2e-6, relative to the largest value above 1 as in
 test_parity_sentence_transformers.py. Folders as 5.0 to 5.3 wrote them have the same files under other names of classes.
 Gradients of a mean of random projections, by the packed forward pass that training takes, within 1e-5.
@@ -76,7 +76,7 @@ def close(ours: Any, theirs: Any, what: str, tolerance: float = TOLERANCE) -> No
     assert difference <= tolerance * scale, f"{what}: differs by {difference:.2e}, values up to {scale:.3g}"
 
 
-# --- the peer's modules on tiny models, every weight random ----------------------------------------------------------
+# --- sentence-transformers' modules on tiny models, every weight random ----------------------------------------------------------
 
 
 def transformer(family: str, **settings: Any) -> Any:
@@ -252,7 +252,7 @@ def test_what_routes_share_is_one_in_memory_and_on_disk(tmp_path):
 
 
 def test_an_asym_folder_of_before_5(tmp_path):
-    """Its settings stand in config.json, its modules have numbers for names; the peer reads it as a Router."""
+    """Its settings are in config.json, its modules have numbers for names; sentence-transformers reads it as a Router."""
     build("router-of-heads").save(str(tmp_path / "asym"), create_model_card=False)
     where = tmp_path / "asym" / "2_Router"
     content = json.loads((where / "router_config.json").read_text())
@@ -273,7 +273,7 @@ def test_tiny_models(name):
 
 
 def test_two_models_joined_as_routes(tmp_path):
-    """A query's route from one model, a document's from another: each embeds as it did alone, in the peer too."""
+    """A query's route from one model, a document's from another: each embeds as it did alone, in sentence-transformers too."""
     query, document = (tiny(name) for name in ("static", "layers"))
     routes = {"query": load_pretrained(query), "document": load_pretrained(document)}
     SentenceEncoder.from_model(join_routes(routes)).save(tmp_path / "joined")
@@ -421,7 +421,7 @@ def test_gradients_in_every_weight(name, tmp_path):
     build(name).save(str(tmp_path / "model"), create_model_card=False)
     pretrained, other = load_pretrained(tmp_path / "model"), peer(tmp_path / "model").eval()
     model_config = pretrained.model_config
-    texts = [text.replace("<pad>", "") for text in FEW]  # which MPNet's table never learns in the peer
+    texts = [text.replace("<pad>", "") for text in FEW]  # which MPNet's table never learns in sentence-transformers
     weight = np.random.default_rng(2).normal(size=(len(texts), model_config.dimension)).astype(np.float32) / len(texts)
     ids = pretrained.tokenizer.tokenize(texts, max_length=pretrained.folder.max_seq_length or 1000).ids
     rows, where = pack(ids, padding_id=pretrained.folder.config.get("pad_token_id") or 0)
@@ -447,7 +447,7 @@ def test_gradients_in_every_weight(name, tmp_path):
 
 
 def test_tiny_models_are_what_the_peer_would_write(tmp_path):
-    """Nothing is lost on the way: the peer reads a tiny Router, writes it, and has the same tensors under the same names."""
+    """Nothing is lost on the way: sentence-transformers reads a tiny Router, writes it, and has the same tensors under the same names."""
     shutil.copytree(tiny("router"), tmp_path / "ours")
     peer(tmp_path / "ours").save(str(tmp_path / "theirs"), create_model_card=False)
     ours, theirs = (

@@ -282,15 +282,17 @@ def test_folders_by_hand_by_minisbert_and_by_the_peer(name, tmp_path):
 
     encoder.save(tmp_path / "by-minisbert")
     by_minisbert = peer(tmp_path / "by-minisbert")
-    assert (by_minisbert.encode(FEW) == expected).all(), "minisbert wrote it, the peer reads it"
+    assert (by_minisbert.encode(FEW) == expected).all(), "minisbert wrote it, sentence-transformers reads it"
 
     by_minisbert.save(str(tmp_path / "by-peer"), create_model_card=False)
     again = SentenceEncoder.load(tmp_path / "by-peer")
     assert again.model_config.modules[0].modes == encoder.model_config.modules[0].modes
-    agree(again, other, f"{name}, the peer's dialect")
+    agree(again, other, f"{name}, sentence-transformers' dialect")
 
     again.save(tmp_path / "back")
-    assert (peer(tmp_path / "back").encode(FEW) == expected).all(), "from the peer through minisbert to the peer"
+    assert (peer(tmp_path / "back").encode(FEW) == expected).all(), (
+        "from sentence-transformers through minisbert to sentence-transformers"
+    )
 
 
 @pytest.mark.parametrize("name", ["bert-all-modes", "mpnet-dense-dense-normalize", "bert-prompts", "mpnet-prompts"])
@@ -336,7 +338,7 @@ def test_length_limits_of_the_old_dialect(family, limit, tmp_path):
     folder = Recipe(family, pooling("mean")).write(tmp_path / "old", "old")
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": limit, "do_lower_case": False}))
     other = peer(folder)
-    if limit is not None and limit > 64:  # the peer would index beyond its position table
+    if limit is not None and limit > 64:  # sentence-transformers would index beyond its position table
         other.max_seq_length = 64
     encoder = SentenceEncoder.load(folder)
     assert encoder.max_seq_length == other.max_seq_length
@@ -514,7 +516,7 @@ def test_similarities(function):
     for scale in (1, 1e-3, 30):
         left, right = a * np.float32(scale), b * np.float32(scale)
         what = f"{function}, scale {scale}"
-        # The peer's euclidean of equal rows cancels (it expands the square); ours is exactly 0.
+        # sentence-transformers' euclidean of equal rows cancels (it expands the square); ours is exactly 0.
         tolerance = 1e-3 if function == "euclidean" else TOLERANCE
         theirs = other.similarity(left, right).numpy()
         close(encoder.similarity(left, right), theirs, what, tolerance)

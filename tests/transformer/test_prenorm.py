@@ -116,7 +116,7 @@ def test_the_twin_sees_no_farther_than_its_reach():
     mask_BL = np.ones((1, 4), bool)
     found = reference.rotary_attention(hidden_BLD, mask_BL, params, 2, 10_000.0, 0)
     np.testing.assert_allclose(found, hidden_BLD @ params["qkv"]["kernel"][:, 8:], rtol=0, atol=1e-12)
-    # One token stands at position 0, where nothing is turned: plain attention.
+    # One token is at position 0, where nothing is turned: plain attention.
     whole = reference.rotary_attention(hidden_BLD[:, :1], mask_BL[:, :1], params, 1, 10_000.0, None)
     parts = np.split(hidden_BLD[:, :1] @ params["qkv"]["kernel"], 3, axis=-1)
     np.testing.assert_allclose(whole, twin_attention(*parts, mask_BL[:, :1]), rtol=0, atol=1e-12)
