@@ -111,9 +111,9 @@ assert largest < 1e-6
 # %% [markdown]
 # ## 5. The article's heat-maps
 #
-# On the right all-mpnet-base-v2 (2021), as computed above. On the left bert-base-nli-mean-tokens, one of the first SBERT
-# models (2019); Skip-Thought, InferSent and the Universal Sentence Encoder came before. Its weights are not among those this notebook can fetch: **the left map is drawn from the
-# article's printed numbers, not computed.**
+# On the right all-mpnet-base-v2 (2021), as computed above. On the left bert-base-nli-mean-tokens, one of the first
+# SBERT models (2019); Skip-Thought, InferSent and the Universal Sentence Encoder came before. Its weights are not among
+# those this notebook can fetch: **the left map is drawn from the article's printed numbers, not computed.**
 
 # %%
 older_BB = np.eye(5)

@@ -389,9 +389,9 @@ assert aligned["GRU with attention"] > 80
 #     assert words_right(model, *longer) < 90
 # ```
 #
-# None. With attention more is right than without, but attention alone does not make a net work beyond the lengths of its
-# training: the waves of positions beyond 20 are new to the transformer, and the GRUs never had to count that far. Positions are the
-# subject of notebook 03.
+# None. With attention more is right than without, but attention alone does not make a net work beyond the lengths of
+# its training: the waves of positions beyond 20 are new to the transformer, and the GRUs never had to count that far.
+# Positions are the subject of notebook 03.
 # </details>
 #
 # <details><summary>Solution 3</summary>

@@ -292,8 +292,8 @@ assert np.abs(scores["one transpose forgotten"] - scores["right"]).max() > 0.1
 # assert minilm.pretrained.original.passthrough["pooler.dense.weight"].shape == (384, 384)
 # ```
 #
-# The first two of `HEADS["bert"].rules`. A sentence embedding pools the tokens itself; there the pooler is carried along, so that
-# saving the model loses nothing. A cross-encoder uses it (notebook 06).
+# The first two of `HEADS["bert"].rules`. A sentence embedding pools the tokens itself; there the pooler is carried
+# along, so that saving the model loses nothing. A cross-encoder uses it (notebook 06).
 # </details>
 #
 # <details><summary>Solution 3</summary>

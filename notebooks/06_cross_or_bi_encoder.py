@@ -269,5 +269,5 @@ assert ways["bi-encoder, then cross-encoder on 100"] < ways["cross-encoder on al
 # margin-MSE loss (Hofstätter et al. 2020) does the same for search, and `minisbert train --loss margin_mse` has it.
 # </details>
 #
-# **The file just read:** `minisbert/cross_encoder/model.py`, the cross-encoder as one module; `minisbert/sentence_model.py` is its
-# counterpart. Next: [07 Pooling matters](07_pooling_matters.ipynb).
+# **The file just read:** `minisbert/cross_encoder/model.py`, the cross-encoder as one module;
+# `minisbert/sentence_model.py` is its counterpart. Next: [07 Pooling matters](07_pooling_matters.ipynb).

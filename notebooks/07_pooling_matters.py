@@ -1,8 +1,9 @@
 # %% [markdown]
 # # 07 Pooling matters
 #
-# BERT gives a vector for every **token**. A sentence embedding is one vector, so one must be made of many: that is *pooling*. Reimers & Gurevych (2019, section 3) try three: the first token ([CLS]), the mean of all tokens, and in each
-# dimension the maximum.
+# BERT gives a vector for every **token**. A sentence embedding is one vector, so one must be made of many: that is
+# *pooling*. Reimers & Gurevych (2019, section 3) try three: the first token ([CLS]), the mean of all tokens, and in
+# each dimension the maximum.
 #
 # The one idea: **pooling is a part of the model like its weights.** The weights were trained with one pooling and are worse
 # with another. So a model folder names its pooling, and `minisbert` reads it instead of guessing.

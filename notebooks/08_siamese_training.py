@@ -97,8 +97,9 @@ for premise, hypothesis, label in train_rows[:6]:
 # %% [markdown]
 # ## One batch
 #
-# `train_batch` makes token ids of both columns and packs them: several texts share a row of 64 tokens, each of which attends only
-# to itself. So the siamese network is literally one network: premises and hypotheses go through it **in one call**.
+# `train_batch` makes token ids of both columns and packs them: several texts share a row of 64 tokens, each of which
+# attends only to itself. So the siamese network is literally one network: premises and hypotheses go through it **in
+# one call**.
 
 # %%
 BATCH = 32
@@ -215,10 +216,11 @@ show(
 assert losses[-50:].mean() < 0.1 and abs(blind_losses[-50:].mean() - np.log(3)) < 0.05
 
 # %% [markdown]
-# With (u, v) alone the classifier *cannot* learn it: its score is a term of u plus a term of v, and no such sum says whether u
-# and v fit together. |u - v| is the comparison. SBERT's table 6 shows what this means for the embeddings on real data. Its figures
-# are not accuracies on NLI: after training on NLI they are the Spearman correlation x 100 of cosines with human scores on STS-B's
-# development set, 66.04 with (u, v), 69.78 with |u - v| alone, **80.78** with all three.
+# With (u, v) alone the classifier *cannot* learn it: its score is a term of u plus a term of v, and no such sum says
+# whether u and v fit together. |u - v| is the comparison. SBERT's table 6 shows what this means for the embeddings on
+# real data. Its figures are not accuracies on NLI: after training on NLI they are the Spearman correlation x 100 of
+# cosines with human scores on STS-B's development set, 66.04 with (u, v), 69.78 with |u - v| alone, **80.78** with all
+# three.
 #
 # ## The geometry
 #
@@ -319,9 +321,9 @@ assert max(means["before"]) - min(means["before"]) < 0.05
 assert means["after"][0] > 0.97 and means["after"][0] > max(means["after"][1:]) + 0.15
 
 # %% [markdown]
-# Entailment ends up on top, because a small |u - v| means a large cosine. But the loss asks for a *class*, not for an order: here
-# a contradiction comes out more similar than a neutral pair, since it is about the same subject, and no loss asked for that.
-# Losses on the similarity itself are in the next notebook.
+# Entailment ends up on top, because a small |u - v| means a large cosine. But the loss asks for a *class*, not for an
+# order: here a contradiction comes out more similar than a neutral pair, since it is about the same subject, and no
+# loss asked for that. Losses on the similarity itself are in the next notebook.
 #
 # On real data the same step is one line:
 # `minisbert train all-MiniLM-L6-v2 runs/nli --data nli.tsv --loss softmax`.

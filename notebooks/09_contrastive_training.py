@@ -6,8 +6,8 @@
 # batch. Each anchor must find its own positive among all positives. That is *multiple negatives ranking* (Henderson et al.
 # 2017), also called InfoNCE (van den Oord et al. 2018).
 #
-# The one idea: **the loss is a classification over the batch**, so everything depends on what is in the batch: how sharply it is
-# compared (the scale), how large it can be (GradCache), and how hard its negatives are.
+# The one idea: **the loss is a classification over the batch**, so everything depends on what is in the batch: how
+# sharply it is compared (the scale), how large it can be (GradCache), and how hard its negatives are.
 #
 # *Article:* how the newer models were trained. *Papers:* Henderson et al. 2017, section 4.4; Gao et al. 2021 (GradCache),
 # section 3. *File to read with it:* `minisbert/training/ranking_losses.py`.
@@ -198,10 +198,10 @@ for column in texts([(0, 0, 9)], np.random.default_rng(0), hard=True):
 # %% [markdown]
 # ## GradCache: the whole batch in the memory of a part
 #
-# More examples in a batch are more negatives. What fills the memory is not the scores but the activations of the encoder,
-# stored for the backward pass. GradCache embeds part after part, stores only the embeddings, computes the loss of the **whole**
-# batch and its gradient for each embedding, and then runs the backward pass part after part. Three gradients of one batch of 32 examples
-# with 3 texts each:
+# More examples in a batch are more negatives. What fills the memory is not the scores but the activations of the
+# encoder, stored for the backward pass. GradCache embeds part after part, stores only the embeddings, computes the loss
+# of the **whole** batch and its gradient for each embedding, and then runs the backward pass part after part. Three
+# gradients of one batch of 32 examples with 3 texts each:
 #
 # - *plain*: the whole batch in one pass;
 # - *GradCache*: a quarter of the packed rows at a time;
@@ -321,10 +321,10 @@ assert shares["in-batch negatives only"][-1] < shares["and a hard one each"][-1]
 # %% [markdown]
 # ## Where hard negatives come from
 #
-# Here we made them. In practice a model finds them: texts that are near to the anchor, and that are not the positive. The danger
-# is the *false* negative, a right answer that nobody marked. So to the pool of candidates we add an unmarked paraphrase of
-# each anchor, *the old man can see the dog*, and look at what MiniLM brings up, without and with a margin to the positive's
-# score, which keeps the likeliest right answers out (Moreira et al. 2024).
+# Here we made them. In practice a model finds them: texts that are near to the anchor, and that are not the positive.
+# The danger is the *false* negative, a right answer that nobody marked. So to the pool of candidates we add an unmarked
+# paraphrase of each anchor, *the old man can see the dog*, and look at what MiniLM brings up, without and with a margin
+# to the positive's score, which keeps the likeliest right answers out (Moreira et al. 2024).
 
 # %%
 seen = [m for m in test if VERBS[m[1]][0] == "sees"]

@@ -1,9 +1,10 @@
 # %% [markdown]
 # # 10 Many devices
 #
-# A batch of a thousand pairs takes long on one device, even where GradCache makes it fit, so it is spread over many. For most
-# losses that is easy: each device takes its part, and the gradients are averaged. **Not for contrastive losses.** There every pair is a negative of
-# every other, those on other devices too, and the average of per-device losses is the loss of a smaller, easier problem.
+# A batch of a thousand pairs takes long on one device, even where GradCache makes it fit, so it is spread over many.
+# For most losses that is easy: each device takes its part, and the gradients are averaged. **Not for contrastive
+# losses.** There every pair is a negative of every other, those on other devices too, and the average of per-device
+# losses is the loss of a smaller, easier problem.
 #
 # The one idea: **write the step for the whole batch, and say only where the arrays are.** JAX's compiler inserts the
 # communication, and the result is that of one device. Here it is shown on eight *virtual* devices: the CPU pretends to be

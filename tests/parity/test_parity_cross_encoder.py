@@ -99,7 +99,7 @@ def same(ours: CrossEncoder, other, what: str) -> None:
 @pytest.mark.parametrize("num_labels", [1, 2, 5])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_folders_of_both_are_read_by_both(family, num_labels, tmp_path):
-    """transformers' plain folder -> ours -> sentence-transformers, and sentence-transformers' own newer form -> ours -> sentence-transformers."""
+    """A plain transformers folder, and sentence-transformers' newer form, each -> ours -> sentence-transformers."""
     plain = random_classifier(family, num_labels, tmp_path / "plain")
     other = peer(plain)
     same(CrossEncoder(plain), other, "plain")

@@ -1,8 +1,8 @@
 """Retrieval, triplets and labelled pairs against sentence-transformers' evaluators, to 1e-6.
 
-Needs the `parity` extra; skipped with a message where it is not installed. The tiny model is read by both libraries, each
-with its own embeddings. Cranfield with all-MiniLM-L6-v2: the recorded figures of sentence-transformers, and its evaluator over our
-embeddings.
+Needs the `parity` extra; skipped with a message where it is not installed. The tiny model is read by both libraries,
+each with its own embeddings. Cranfield with all-MiniLM-L6-v2: the recorded figures of sentence-transformers, and its
+evaluator over our embeddings.
 """
 
 from pathlib import Path

@@ -107,7 +107,7 @@ def test_folders_by_minisbert_and_by_the_peer(family, tmp_path):
 
 
 def test_camembert_is_roberta_under_another_name(tmp_path):
-    """It has no tiny checkpoint of its own: XLM-R's, called CamemBERT, which sentence-transformers then reads with that class."""
+    """It has no tiny checkpoint of its own: XLM-R's, called CamemBERT, which transformers then reads with that class."""
     folder = Path(shutil.copytree(tiny("xlm-roberta"), tmp_path / "model"))
     for file, values in {
         "config.json": {"model_type": "camembert", "architectures": ["CamembertModel"]},

@@ -1,9 +1,10 @@
 """Chains of modules against sentence-transformers: Router, StaticEmbedding, WeightedLayerPooling, LayerNorm, Dense.
 
-Each is built of sentence-transformers' own classes on tiny models and written by sentence-transformers; both read it, minisbert writes it, both
-read that. Token ids are identical, embeddings within 2e-6, relative to the largest value above 1 as in
-test_parity_sentence_transformers.py. Folders as 5.0 to 5.3 wrote them have the same files under other names of classes.
-Gradients of a mean of random projections, by the packed forward pass that training takes, within 1e-5.
+Each is built of sentence-transformers' own classes on tiny models and written by sentence-transformers; both read it,
+minisbert writes it, both read that. Token ids are identical, embeddings within 2e-6, relative to the largest value
+above 1 as in test_parity_sentence_transformers.py. Folders as 5.0 to 5.3 wrote them have the same files under other
+names of classes. Gradients of a mean of random projections, by the packed forward pass that training takes, within
+1e-5.
 """
 
 import json
@@ -76,7 +77,7 @@ def close(ours: Any, theirs: Any, what: str, tolerance: float = TOLERANCE) -> No
     assert difference <= tolerance * scale, f"{what}: differs by {difference:.2e}, values up to {scale:.3g}"
 
 
-# --- sentence-transformers' modules on tiny models, every weight random ----------------------------------------------------------
+# --- sentence-transformers' modules on tiny models, every weight random ----------------------------------------------
 
 
 def transformer(family: str, **settings: Any) -> Any:
@@ -447,7 +448,7 @@ def test_gradients_in_every_weight(name, tmp_path):
 
 
 def test_tiny_models_are_what_the_peer_would_write(tmp_path):
-    """Nothing is lost on the way: sentence-transformers reads a tiny Router, writes it, and has the same tensors under the same names."""
+    """Nothing is lost on the way: sentence-transformers reads and writes a tiny Router with the same tensors and names."""
     shutil.copytree(tiny("router"), tmp_path / "ours")
     peer(tmp_path / "ours").save(str(tmp_path / "theirs"), create_model_card=False)
     ours, theirs = (
