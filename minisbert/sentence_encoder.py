@@ -256,7 +256,7 @@ class SentenceEncoder:
         """
         texts, _ = as_list(sentences)
         before, route = prompt_text(prompt, prompt_name, self.prompts, self.default_prompt_name), self.route(task)
-        return route.tokenizer.tokenize(texts, max_length=route.max_seq_length, prompt=before).ledger()
+        return route.tokenizer.tokenize(texts, max_length=route.max_seq_length, prompt=before).token_counts()
 
     def route(self, task: str | None = None) -> "SentenceEncoder":
         """The encoder for texts of this task: a route of a Router, or this one where the model has no Router.

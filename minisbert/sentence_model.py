@@ -105,7 +105,7 @@ class SentenceModel(nnx.Module):
         return Embeddings(token_BLD, self.embed(token_BLD, mask_BL, mask_BL & (position_L >= prompt_length)))
 
     def packed(self, rows: PackedTexts, dropout_keys_PT: jax.Array | None = None) -> jax.Array:
-        """Embed packed rows (text/packing.py): sentence_PTD, as if each text stood alone; empty slots are meaningless.
+        """Embed packed rows (text/packing.py): sentence_PTD, as if each text were alone; empty slots are meaningless.
 
         Args:
             dropout_keys_PT: one dropout key per text; None means inference.

@@ -133,7 +133,7 @@ ROUTER = WEIGHTS / "tiny-router"
 TEXTS = ["a cat", "the man plays guitar on the street"]
 
 
-def test_the_task_chooses_the_tower():
+def test_the_task_chooses_the_route():
     router = SentenceEncoder.load(ROUTER)
     query, document = (SentenceEncoder.load(WEIGHTS / name) for name in ("tiny-static", "tiny-layers"))
     np.testing.assert_array_equal(router.encode_query(TEXTS), query.encode(TEXTS))
@@ -148,7 +148,7 @@ def test_the_task_chooses_the_tower():
     np.testing.assert_array_equal(document.encode(TEXTS, task="query"), document.encode(TEXTS))
 
 
-def test_settings_of_the_model_are_its_towers_too(tmp_path):
+def test_settings_of_the_model_are_its_routes_too(tmp_path):
     router = SentenceEncoder.load(ROUTER)
     router.prompts |= {"query": "the ", "document": "a "}
     router.truncate_dim = 7
@@ -167,7 +167,7 @@ def test_settings_of_the_model_are_its_towers_too(tmp_path):
             model.encode_query(TEXTS, on_truncate="error")
 
 
-def test_warm_up_compiles_every_tower():
+def test_warm_up_compiles_every_route():
     router = SentenceEncoder.load(ROUTER)
     router.routes["document"].shapes = router.routes["query"].shapes = ShapeTable(lengths=(16,), single_lengths=(16,))
     log = router.warm_up(max_tokens=16)

@@ -222,9 +222,9 @@ def _check_names(
                 complaints.append(f"wrong shape: {part!r} is {is_shape}, expected {list(part_shape)}")
     if len(missing) > 1000:  # a config.json that claims a thousand layers: all names would fill pages
         raise ModelFolderError(
-            f"{where}: the weights do not fit config.json, which asks for {len(expected)} tensors "
-            f"(num_hidden_layers {layers}); the file has {len(canonical)}. Missing: {', '.join(missing[:3])} ... {missing[-1]}. Check config.json or download the model "
-            "again."
+            f"{where}: config.json asks for {len(expected)} tensors (num_hidden_layers {layers}), "
+            f"but the file has {len(canonical)}. Missing: {', '.join(missing[:3])} ... {missing[-1]}. Check config.json or "
+            "download the model again."
         )
     complaints += map("missing: {}".format, missing)
     for short, names in canonical.items():

@@ -273,7 +273,7 @@ class CrossEncoder:
             >>> CrossEncoder.from_encoder("weights/tiny-bert").token_counts(("a b", "c"))
             [TokenCount(tokens=6, kept=6, dropped=0)]
         """
-        return self.tokenize(as_pairs(pairs)[0]).ledger()
+        return self.tokenize(as_pairs(pairs)[0]).token_counts()
 
     def tokenize(self, pairs: Sequence[tuple[str, str]]) -> TokenizedPairs:
         """Token ids of pairs as the model reads them, cut to `max_seq_length`, without padding."""

@@ -23,7 +23,7 @@ class TokenizedPairs(NamedTuple):
     first_lengths: list[int]
     counts: np.ndarray  # int64 [pairs, 3]: tokens, kept, dropped
 
-    def ledger(self) -> list[TokenCount]:
+    def token_counts(self) -> list[TokenCount]:
         """The counts, a named row per pair."""
         return [TokenCount(*row) for row in self.counts.tolist()]
 
@@ -83,7 +83,7 @@ class CrossEncoderTokenizer:
         """
         for start in range(0, len(pairs), CHUNK):
             tokens = self.tokenize(pairs[start : start + CHUNK], max_length=max_length)
-            for row, count in enumerate(tokens.ledger(), start=start):
+            for row, count in enumerate(tokens.token_counts(), start=start):
                 if count.dropped:
                     raise InputError(
                         f"pairs[{row}] has {count.tokens} tokens, {count.dropped} more than max_seq_length {max_length}. "

@@ -47,7 +47,7 @@ class Config:
 
     @property
     def max_positions(self) -> int:
-        """The longest input in tokens: the table's first rows, up to the padding row, are no positions."""
+        """The longest input in tokens: the table's first rows, up to the padding row, have no positions."""
         return self.max_position_embeddings - PADDING_ID - 1
 
     @staticmethod

@@ -1,1 +1,1 @@
-"""Text to arrays: the tokenizer with its truncation ledger, and batches."""
+"""Text to arrays: the tokenizer, which counts what it truncates, and packing."""

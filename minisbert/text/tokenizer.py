@@ -35,7 +35,7 @@ class Tokens(NamedTuple):
     ids: list[list[int]]
     counts: np.ndarray  # int64 [sentences, 3]: tokens, kept, dropped
 
-    def ledger(self) -> list[TokenCount]:
+    def token_counts(self) -> list[TokenCount]:
         """The counts, a named row per sentence."""
         return [TokenCount(*row) for row in self.counts.tolist()]
 
@@ -158,7 +158,7 @@ class Tokenizer:
         """
         for start in range(0, len(sentences), CHUNK):
             tokens = self.tokenize(sentences[start : start + CHUNK], max_length=max_length, prompt=prompt)
-            for row, count in enumerate(tokens.ledger(), start=start):
+            for row, count in enumerate(tokens.token_counts(), start=start):
                 if count.dropped:
                     raise InputError(
                         f"sentences[{row}] has {count.tokens} tokens, {count.dropped} more than max_seq_length "

@@ -288,7 +288,7 @@ TOKENIZERS: Rows = [
         in_tokenizer(normalizer={"type": "Precompiled", "precompiled_charsmap": CHARSMAP}),
         (TOKENIZER, "times as long"),
     ),
-    ("a pattern that is none", in_tokenizer(normalizer={**REGEX, "pattern": {"Regex": "("}}), (TOKENIZER,)),
+    ("an invalid pattern", in_tokenizer(normalizer={**REGEX, "pattern": {"Regex": "("}}), (TOKENIZER,)),
     (
         "a precompiled normalizer of garbage",
         in_tokenizer(normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
@@ -378,7 +378,7 @@ OUTSIDE = ["../shard-0.safetensors", "/etc/passwd", "x/../../shard-0.safetensors
 
 
 def shard_outside(folder: Path) -> None:
-    """A whole shard beside the model's folder, named by the index: who follows the path finds all tensors."""
+    """A complete shard next to the model's folder, named by the index: who follows the path finds all tensors."""
 
     def elsewhere(index: dict[str, Any]) -> None:
         for name, file in index["weight_map"].items():
@@ -391,7 +391,7 @@ def shard_outside(folder: Path) -> None:
 SHARDS: Rows = [
     *[(f"a shard at {name!r}", shard_of(NORM, name), (INDEX, repr(name))) for name in OUTSIDE],
     *[(f"a shard named {name!r}", shard_of(NORM, name), (INDEX,)) for name in (3, None, ["x"], "")],
-    ("a shard beside the model's folder", shard_outside, (INDEX, "../shard-0.safetensors")),
+    ("a shard next to the model's folder", shard_outside, (INDEX, "../shard-0.safetensors")),
     ("a shard that is not there", shard_of(NORM, "shard-9.safetensors"), ("shard-9.safetensors",)),
     ("a shard that is a settings file", shard_of(NORM, C), (C,)),
     ("a shard that is cut", all_of(sharded(), cut("shard-1.safetensors", 500)), ("shard-1.safetensors",)),
@@ -459,7 +459,7 @@ LINKS: Rows = [
 
 
 def snapshot(folder: Path) -> None:
-    """The layout of the Hugging Face cache: a snapshot of links into blobs beside it."""
+    """The layout of the Hugging Face cache: a snapshot of links into blobs next to it."""
     home = folder.parent / "models--org--tiny"
     (home / "blobs").mkdir(parents=True)
     for i, file in enumerate(sorted(path for path in folder.rglob("*") if path.is_file())):
@@ -492,9 +492,9 @@ FINE: list[tuple[str, Change, Gives]] = [
     ),
     ("honest shards", sharded(), SAME),
     ("without tokenizer.json", remove(TOKENIZER), SAME),
-    ("code and pickles beside good weights", planted, SAME),
+    ("code and pickles next to good weights", planted, SAME),
     (
-        "a pickle beside good weights",
+        "a pickle next to good weights",
         lambda f: (f / "pytorch_model.bin").write_bytes(pickled(f)),
         SAME,
     ),
@@ -569,12 +569,12 @@ CROSS: Rows = [
 
 # What a peer computes as the folder asks, and minisbert does not.
 NOT_PEER = ("a decoder",)
-# Paths out of the folder: to follow them is no harmless result, whatever it is.
-LEAVING = ("a shard at", "a shard beside", "a module at", "a transformer at")
+# Paths out of the folder: following them is harmful, whatever the result.
+LEAVING = ("a shard at", "a shard next to", "a module at", "a transformer at")
 
 
 def _harmless(name: str) -> Callable[[Any, Any], bool] | None:
-    # The peer warns of an activation that it does not know, and takes Tanh.
+    # sentence-transformers warns about an activation that it does not know, and takes Tanh.
     return None if name.startswith(LEAVING) else two_rows if name.startswith("a Dense with") else as_before
 
 

@@ -1,4 +1,4 @@
-"""The rule engine: `export(convert(x)) == x` to the bit, and every tensor that does not fit is named, all at once.
+"""The rule engine: `export(convert(x)) == x` to the bit, and one error names every tensor that does not fit.
 
 On the tiny checkpoints exhaustively; on the real ones too where they are in the cache (marked `real`).
 """

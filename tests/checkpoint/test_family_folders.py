@@ -241,7 +241,7 @@ def test_tied_weights_of_which_only_the_other_is_there(family, folder, prefixed)
     table = next(name for name in arrays if name.endswith(("word_embeddings.weight", "tok_embeddings.weight")))
     arrays[DECODERS[family]] = arrays[table]
     save_file(arrays, folder / MODEL)
-    load_pretrained(folder)  # the decoder itself may stand there
+    load_pretrained(folder)  # the decoder itself may be there
     tied = arrays.pop(table)
     prefix = FAMILIES[family].PREFIX if prefixed else ""
     save_file({(name if name == DECODERS[family] else prefix + name): a for name, a in arrays.items()}, folder / MODEL)
@@ -276,7 +276,7 @@ def test_no_tokenizer(family, folder):
 
 
 def test_a_special_token_that_the_vocabulary_has_not(family, folder):
-    """The tokenizer's template or processor puts a token around each text that stands nowhere else."""
+    """The tokenizer's template or processor puts a token around each text that is nowhere else."""
 
     def gone(content: dict[str, Any]) -> None:
         text = json.dumps(content["post_processor"])

@@ -21,8 +21,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from minisbert import SentenceEncoder, limits
-from minisbert import atomic_write as whole_folder
+from minisbert import SentenceEncoder, atomic_write, limits
 from minisbert.errors import InputError, MinisbertError, ModelFolderError
 from minisbert.pretrained import load_pretrained
 
@@ -861,7 +860,7 @@ CASES = [
     case("shard is missing", sharded(to_shard("shard-9.safetensors")), "shard-9.safetensors"),
     case("shard is another file", sharded(to_shard("config.json")), "config.json"),
     case("shard is a folder", sharded(to_shard("1_Pooling")), "1_Pooling"),
-    case("shard is no name", sharded(to_shard("")), INDEX),
+    case("shard is not a name", sharded(to_shard("")), INDEX),
     case(
         "a shard is cut", both(sharded(), lambda f: os.truncate(f / "shard-1.safetensors", 500)), "shard-1.safetensors"
     ),
@@ -960,7 +959,7 @@ def test_nothing_of_the_folder_runs(name, model, monkeypatch):
 
 
 def test_evil_files_beside_good_weights_are_not_touched(model, monkeypatch):
-    """A tokenizer's own auto_map or class name is no reason to run anything either."""
+    """A tokenizer's own auto_map or class name never runs anything either."""
     folder = model()
     evil_files(folder)
     edit(T, auto_map={"AutoTokenizer": ["evil.Evil", None]}, tokenizer_class="EvilTokenizer")(folder)
@@ -1066,7 +1065,7 @@ def full_disk() -> OSError:
     return OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("former", [False, True], ids=["nothing stood there", "a model stood there"])
+@pytest.mark.parametrize("former", [False, True], ids=["nothing was there", "a model was there"])
 @pytest.mark.parametrize("error", [full_disk, KeyboardInterrupt, MemoryError], ids=["full disk", "interrupt", "memory"])
 def test_save_that_fails_midway(encoder, tmp_path, monkeypatch, former, error):
     import safetensors.numpy
@@ -1099,7 +1098,7 @@ def test_save_whose_last_step_fails(encoder, tmp_path, monkeypatch):
             raise OSError(errno.EIO, "Input/output error")
         return rename(self, to)
 
-    monkeypatch.setattr(whole_folder, "_exchanged", lambda a, b: False)  # as where the kernel cannot swap names
+    monkeypatch.setattr(atomic_write, "_exchanged", lambda a, b: False)  # as where the kernel cannot swap names
     monkeypatch.setattr(Path, "rename", fail)
     with pytest.raises(OSError):
         encoder.save(target)

@@ -1,4 +1,4 @@
-"""Bad folders of the modules after and beside the transformer, and folders of other kinds: refused by file and key.
+"""Bad folders of the modules other than the transformer, and folders of other kinds: refused by file and key.
 
 WeightedLayerPooling and LayerNorm on weights/tiny-layers, static tables on tiny-static, Routers on tiny-router. What is
 the same for every folder (JSON, paths, safetensors, Dense) is in test_folder.py, whose cases these are like.
@@ -200,7 +200,7 @@ CASES = [
     bad("weights of the rows", shared_rows(weights=ones(9)), SM, "weights", "[9]", str(V)),
     bad("weights that are whole", shared_rows(weights=np.ones(V, np.int64)), SM, "weights", "int64"),
     bad("weights that are infinite", shared_rows(weights=ones(V) * np.inf), SM, "not finite"),
-    bad("a mapping beside a whole table", tensors(SM, mapping=np.zeros(V, np.int64)), SM, "unknown: 'mapping'"),
+    bad("a mapping next to a whole table", tensors(SM, mapping=np.zeros(V, np.int64)), SM, "unknown: 'mapping'"),
     *[
         bad(f"max_length is {value!r:.20}", cut(max_length=value), SJ)
         for value in (0, -1, "9", None, True, HUGE, 9.5, [])
@@ -226,7 +226,7 @@ def test_static_tables(change, words, tmp_path):
 
 
 def test_a_folder_that_calls_itself_static(tmp_path):
-    """The word is ours, for folders without config.json; in a config.json it is no family."""
+    """The word is ours, for folders without config.json; in a config.json it does not name a family."""
     folder = Path(shutil.copytree(WEIGHTS / "tiny-bert", tmp_path / "model"))
     edit("config.json", model_type="static")(folder)
     refused(lambda: load_pretrained(folder), "config.json", "model_type")
@@ -374,7 +374,7 @@ def test_an_unknown_route_is_refused_when_it_is_asked_for(tmp_path):
         Router(("query",), mappings=(("find", "text", "query"),)).of("x")
 
 
-def test_towers_that_cannot_be_joined():
+def test_routes_that_cannot_be_joined():
     static, layers, bert = (load_pretrained(WEIGHTS / f"tiny-{name}") for name in ("static", "layers", "bert"))
     refused(lambda: join_routes({"query": static, "document": bert}), "'query': 24", "'document': 32")
     refused(lambda: join_routes({}), "join_routes")

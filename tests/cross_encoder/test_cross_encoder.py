@@ -116,7 +116,7 @@ def test_a_row_is_both_texts_with_the_familys_separators(family, between):
     tokens = encoder.tokenize([("a dog", "the red car")])
     assert tokens.ids == [[cls, *a, *[sep] * between, *b, sep]]
     assert tokens.first_lengths == [len(a) + 2]
-    assert tokens.ledger() == [(5 + 2 + between, 5 + 2 + between, 0)]
+    assert tokens.token_counts() == [(5 + 2 + between, 5 + 2 + between, 0)]
 
 
 def one_at_a_time(a: int, b: int, room: int) -> tuple[int, int]:

@@ -29,7 +29,7 @@ PADDING = 0
 
 
 def random_tokens(config):
-    """token_ids_BL and segment_ids_BL; token 0 stands in the padding and nowhere else."""
+    """token_ids_BL and segment_ids_BL; token 0 is in the padding and nowhere else."""
     rng = np.random.default_rng(0)
     token_ids_BL = rng.integers(5, config.vocab_size, MASK_BL.shape)
     return np.where(MASK_BL, token_ids_BL, PADDING).astype(np.int32), rng.integers(0, 2, MASK_BL.shape)

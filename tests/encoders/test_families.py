@@ -61,7 +61,7 @@ class Model:
         return TWINS[self.family](self.params, self.config, token_ids_BL, mask_BL, *more)
 
     def random_tokens(self, mask_BL=MASK_BL):
-        """token_ids_BL; the padding token stands in the padding and nowhere else."""
+        """token_ids_BL; the padding token is in the padding and nowhere else."""
         token_ids_BL = np.random.default_rng(0).integers(5, self.config.vocab_size, mask_BL.shape)
         token_ids_BL = np.where(token_ids_BL == self.padding, 5 if self.padding != 5 else 6, token_ids_BL)
         return np.where(mask_BL, token_ids_BL, self.padding).astype(np.int32)
@@ -124,11 +124,11 @@ def test_the_gradient_with_respect_to_padding_is_exactly_zero(model):
     assert np.abs(tokens_VD[np.unique(token_ids_BL[mask_BL])]).max(axis=1).min() > 0
     if "position_embedding" in gradient:
         positions_LD = gradient["position_embedding"]["embedding"]
-        first = model.config.max_position_embeddings - model.config.max_positions  # rows before it are no positions
+        first = model.config.max_position_embeddings - model.config.max_positions  # rows before it have no positions
         assert np.abs(positions_LD[first : first + 9]).max(axis=1).min() > 0
         assert np.abs(np.delete(positions_LD, slice(first, first + 9), axis=0)).max() == 0
     # Every other parameter takes part: nothing was read and then left out of the computation. (The bias of the keys
-    # adds the same to all scores of a query, which softmax does not see; it stands beside two others.)
+    # adds the same to all scores of a query, which softmax does not see; it is added to two others.)
     for path, slope in jax.tree_util.tree_leaves_with_path(gradient):
         assert np.abs(slope).max() > 0, path
     # A row of nothing but padding gives no NaN, neither itself nor in any slope.

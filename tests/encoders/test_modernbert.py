@@ -75,7 +75,7 @@ def test_only_the_first_layer_has_no_norm_before_its_attention():
 
 
 def test_dropout_follows_each_sentences_key_alone():
-    """In training: another key, another result; the same key, the same, whatever stands beside the sentence."""
+    """In training: another key, another result; the same key, the same, whatever other sentences are in the batch."""
     chosen = config(num_hidden_layers=2, embedding_dropout=0.2, attention_dropout=0.2, mlp_dropout=0.2)
     model, _ = random_encoder(modernbert, chosen)
     token_ids_BL = np.random.default_rng(0).integers(5, chosen.vocab_size, (3, 4))

@@ -134,7 +134,7 @@ def test_the_gradient_with_respect_to_padding_is_exactly_zero(config, slopes):
     positions_LD = gradient["position_embedding"]["embedding"]
     assert np.abs(tokens_VD[PADDING]).max() == 0
     assert np.abs(tokens_VD[np.unique(token_ids_BL[mask_BL])]).max(axis=1).min() > 0
-    # Rows 0 and 1 are no positions; the longest sentence has 9 tokens, in rows 2 to 10.
+    # Rows 0 and 1 have no positions; the longest sentence has 9 tokens, in rows 2 to 10.
     assert np.abs(positions_LD[:2]).max() == 0 and np.abs(positions_LD[11:]).max() == 0
     assert np.abs(positions_LD[2:11]).max(axis=1).min() > 0
     # A learned number per distance: all the distances that occur, and no other, have a slope.

@@ -102,7 +102,7 @@ def test_it_trains_on_the_loop_of_every_encoder(pairs, tmp_path):
     assert fingerprint(loaded) == fingerprint(trained) != fingerprint(given)
 
 
-def test_a_tower_is_trained_by_itself_and_put_back(pairs, tmp_path):
+def test_a_route_is_trained_by_itself_and_put_back(pairs, tmp_path):
     config = TrainConfig(data=(pairs,), batch_size=8, learning_rate=1e-2, max_steps=2)
     router = SentenceEncoder.load(ROUTER)
     before, query = fingerprint(router), router.encode_query(TEXTS[:3])

@@ -30,7 +30,7 @@ def test_packed_or_not_the_embeddings_are_the_same(name, prompt):
     assert any(line.output == "packed sentence embeddings" for line in packed.compilations)
 
 
-def test_a_router_packs_in_every_tower():
+def test_a_router_packs_in_every_route():
     plain, packed = pair("tiny-router")
     for encode in ("encode_query", "encode_document"):
         found, expected = (getattr(model, encode)(TEXTS, on_truncate="ignore") for model in (packed, plain))
