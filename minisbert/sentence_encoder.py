@@ -7,31 +7,18 @@ token batches, sentence_model.py computes, pretrained.py and checkpoint/ read an
 """
 
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 
-from minisbert.arguments import (
-    as_list,
-    check_choice,
-    check_encode_options,
-    check_out,
-    check_path,
-    check_positive,
-    check_prompts,
-    check_text,
-    comparable,
-    comparable_rows,
-    prompt_text,
-)
+from minisbert import arguments as checks
 from minisbert.errors import InputError, short_repr
 from minisbert.inference.batching import ShapeTable
 from minisbert.inference.compiled import COMPUTE_DTYPES, Compilation, Forward, progress_bar
-from minisbert.inference.encode import OUTPUTS, results, warm_up
+from minisbert.inference.encode import OUTPUTS, EncodeOptions, Matrix, Texts, Vector, results, warm_up
 from minisbert.inference.token_budgets import default_shapes
 from minisbert.pretrained import Pretrained, cast_matrices, load_pretrained, save_pretrained
 from minisbert.quantization import quantize_embeddings
@@ -116,6 +103,7 @@ class SentenceEncoder:
         if not isinstance(packing, bool):
             raise InputError(f"packing is {short_repr(packing)}. Expected True or False.")
         self.pretrained = model
+        self.model_config = model.model_config
         self.compute_dtype = compute_dtype
         self.packing = packing
         if token_budget is not None:
@@ -153,9 +141,20 @@ class SentenceEncoder:
 
     # --- text to vectors -------------------------------------------------------------------------------------------
 
+    @overload
+    def encode(self, sentences: str, **options: Unpack[EncodeOptions]) -> Vector: ...
+    @overload
+    def encode(self, sentences: Texts, **options: Unpack[EncodeOptions]) -> Matrix: ...
+    @overload
+    def encode(
+        self, sentences: Texts, *, output_value: Literal["token_embeddings"] | None, **options: Unpack[EncodeOptions]
+    ) -> list[Any]: ...
+    @overload
+    def encode(self, sentences: str | Texts, *args: Any, **options: Any) -> Any: ...
+
     def encode(
         self,
-        sentences: str | Sequence[str] | np.ndarray,
+        sentences: str | Texts,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int | None = None,
@@ -196,17 +195,17 @@ class SentenceEncoder:
             >>> encoder.encode("one sentence").shape, encoder.encode([]).shape
             ((32,), (0, 32))
         """
-        texts, single = as_list(sentences)
+        texts, single = checks.as_list(sentences)
         truncate_dim = self.truncate_dim if truncate_dim is None else truncate_dim
-        check_encode_options(
+        checks.check_encode_options(
             *(output_value, precision, on_truncate, batch_size, truncate_dim, normalize_embeddings, show_progress_bar)
         )
-        prompt = prompt_text(prompt, prompt_name, self.prompts, self.default_prompt_name)
+        prompt = checks.prompt_text(prompt, prompt_name, self.prompts, self.default_prompt_name)
         encoder = self.route(task)
-        dimension = encoder.pretrained.model_config.dimension
+        dimension = encoder.model_config.dimension
         dimension = min(truncate_dim or dimension, dimension)
         if out is not None:
-            check_out(out, (len(texts), dimension), output_value, precision)
+            checks.check_out(out, (len(texts), dimension), output_value, precision)
         if on_truncate == "error":
             encoder.tokenizer.refuse_long(texts, max_length=encoder.max_seq_length, prompt=prompt)
 
@@ -227,26 +226,22 @@ class SentenceEncoder:
             items = [dict(zip(keys, (*tokens[row], items[row]), strict=True)) for row in range(len(texts))]
         return items[0] if single else items
 
-    def encode_query(self, sentences: str | Sequence[str] | np.ndarray, **options: Any) -> Any:
-        """`encode` with the "query" prompt, empty where the model has none (never the default prompt), and that task."""
-        options.setdefault("task", "query")
-        if options.get("prompt") is None and options.get("prompt_name") is None and "query" in self.prompts:
-            options["prompt_name"] = "query"
-        return self.encode(sentences, **options)
+    def encode_query(self, sentences: str | Texts, **options: Any) -> Any:
+        """`encode` for search queries: with the "query" prompt (never the default prompt) and the task "query"."""
+        return self._encode_for("query", ("query",), sentences, options)
 
-    def encode_document(self, sentences: str | Sequence[str] | np.ndarray, **options: Any) -> Any:
-        """`encode` with the model's "document", "passage" or "corpus" prompt, where it has one, and the task "document"."""
-        options.setdefault("task", "document")
+    def encode_document(self, sentences: str | Texts, **options: Any) -> Any:
+        """`encode` for documents: with the "document", "passage" or "corpus" prompt and the task "document"."""
+        return self._encode_for("document", ("document", "passage", "corpus"), sentences, options)
+
+    def _encode_for(self, task: str, prompt_names: tuple[str, ...], sentences: Any, options: dict[str, Any]) -> Any:
+        options.setdefault("task", task)
         if options.get("prompt") is None and options.get("prompt_name") is None:
-            options["prompt_name"] = next((n for n in ("document", "passage", "corpus") if n in self.prompts), None)
+            options["prompt_name"] = next((name for name in prompt_names if name in self.prompts), None)
         return self.encode(sentences, **options)
 
     def token_counts(
-        self,
-        sentences: str | Sequence[str] | np.ndarray,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        task: str | None = None,
+        self, sentences: str | Texts, prompt_name: str | None = None, prompt: str | None = None, task: str | None = None
     ) -> list[TokenCount]:
         """For each sentence its number of tokens, and how many of them are kept and dropped.
 
@@ -254,49 +249,39 @@ class SentenceEncoder:
             >>> SentenceEncoder.load("weights/tiny-bert").token_counts("a b c")
             [TokenCount(tokens=5, kept=5, dropped=0)]
         """
-        texts, _ = as_list(sentences)
-        before, route = prompt_text(prompt, prompt_name, self.prompts, self.default_prompt_name), self.route(task)
-        return route.tokenizer.tokenize(texts, max_length=route.max_seq_length, prompt=before).token_counts()
+        texts, _ = checks.as_list(sentences)
+        prompt = checks.prompt_text(prompt, prompt_name, self.prompts, self.default_prompt_name)
+        route = self.route(task)
+        return route.tokenizer.tokenize(texts, max_length=route.max_seq_length, prompt=prompt).token_counts()
 
     def route(self, task: str | None = None) -> "SentenceEncoder":
-        """The encoder for texts of this task: a route of a Router, or this one where the model has no Router.
-
-        Raises:
-            InputError: the Router has no route for the task.
-        """
+        """The encoder for texts of this task: a route of a Router, or this one where the model has no Router."""
         if task is not None:
-            check_text("task", task)
+            checks.check_text("task", task)
         router = self.pretrained.folder.router
         return self if router is None else self.routes[router.of(task)]
 
     # --- vectors to scores -----------------------------------------------------------------------------------------
 
     def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Similarity of every embedding in `a` with every one in `b`, by the model's function: `[len(a), len(b)]`."""
-        check_choice("similarity_fn_name", self.similarity_fn_name, tuple(SIMILARITIES))
-        return SIMILARITIES[self.similarity_fn_name](*comparable(a, b))
+        """Similarity of each row of `a` with each row of `b` by the model's function: `[len(a), len(b)]`."""
+        checks.check_choice("similarity_fn_name", self.similarity_fn_name, tuple(SIMILARITIES))
+        return SIMILARITIES[self.similarity_fn_name](*checks.comparable(a, b))
 
     def similarity_pairwise(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Similarity of `a[i]` with `b[i]`, by the model's function: `[len(a)]`.
-
-        Raises:
-            InputError: different numbers of embeddings, different widths, not finite.
-        """
-        check_choice("similarity_fn_name", self.similarity_fn_name, tuple(SIMILARITIES))
-        return PAIRWISE_SIMILARITIES[self.similarity_fn_name](*comparable_rows(a, b))
+        """Similarity of `a[i]` with `b[i]` by the model's function: `[len(a)]`."""
+        checks.check_choice("similarity_fn_name", self.similarity_fn_name, tuple(SIMILARITIES))
+        return PAIRWISE_SIMILARITIES[self.similarity_fn_name](*checks.comparable_rows(a, b))
 
     def warm_up(self, max_tokens: int | None = None) -> list[Compilation]:
-        """Compile every shape that texts of up to `max_tokens` tokens can need, so that no later call waits for it.
-
-        Returns:
-            `compilations`.
+        """Compile every shape that texts of up to `max_tokens` tokens can need; returns `compilations`.
 
         Example:
             >>> len(SentenceEncoder.load("weights/tiny-bert").warm_up(max_tokens=16))
             3
         """
         for route in self.routes.values() or [self]:
-            limit = route.max_seq_length if max_tokens is None else check_positive("max_tokens", max_tokens)
+            limit = route.max_seq_length if max_tokens is None else checks.check_positive("max_tokens", max_tokens)
             warm_up(route, min(limit, route.max_seq_length))
         return self.compilations
 
@@ -308,18 +293,13 @@ class SentenceEncoder:
     # --- settings --------------------------------------------------------------------------------------------------
 
     @property
-    def model_config(self) -> Any:
-        """The encoder family with its settings, and the modules after it."""
-        return self.pretrained.model_config
-
-    @property
     def max_seq_length(self) -> int:
         """The most tokens of a text that are embedded, special tokens included; may be set, up to `max_positions`."""
         return self._max_seq_length
 
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
-        check_positive("max_seq_length", value)
+        checks.check_positive("max_seq_length", value)
         if not self.tokenizer.special_tokens < value <= self.max_positions:
             raise InputError(
                 f"max_seq_length is {value}. Expected {self.tokenizer.special_tokens + 1} to {self.max_positions}, "
@@ -341,22 +321,17 @@ class SentenceEncoder:
         Raises:
             InputError: the path is taken by something else than a model, or the weights were cast to bfloat16.
         """
-        check_path(path)
-        check_prompts(self.prompts)
+        checks.check_path(path)
+        checks.check_prompts(self.prompts)
         if self.compute_dtype != "float32":
             raise InputError(f"the weights were cast to {self.compute_dtype}. Load in float32 to save them whole.")
         save_pretrained(self._current(self), Path(path))
 
     def _current(self, settings: "SentenceEncoder") -> Pretrained:
         """The model with all that was set and trained since it was read; a Router's routes under the model's settings."""
-        folder = replace(
-            self.pretrained.folder,
-            prompts=settings.prompts,
-            default_prompt_name=settings.default_prompt_name,
-            similarity_fn_name=settings.similarity_fn_name,
-            truncate_dim=settings.truncate_dim,
-            max_seq_length=self.max_seq_length,
-        )
+        names = ("prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
+        changed = {name: getattr(settings, name) for name in names}
+        folder = replace(self.pretrained.folder, max_seq_length=self.max_seq_length, **changed)
         routes = {name: route._current(settings) for name, route in self.routes.items()}
         return replace(self.pretrained, folder=folder, params=self.forward.params, routes=routes)
 

@@ -9,7 +9,7 @@ grow with the number of texts. Batches come out of order; `Result.rows` says whi
 import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -20,6 +20,26 @@ from minisbert.text.packing import PackedBatch, PackedTexts, empty_batch, packed
 from minisbert.text.tokenizer import CHUNK
 
 logger = logging.getLogger("minisbert")
+
+Texts = list[str] | tuple[str, ...] | np.ndarray
+Vector = np.ndarray[tuple[int], np.dtype[Any]]
+Matrix = np.ndarray[tuple[int, int], np.dtype[Any]]
+
+
+class EncodeOptions(TypedDict, total=False):
+    """The keywords of `SentenceEncoder.encode` that do not change the kind of its result."""
+
+    prompt_name: str | None
+    prompt: str | None
+    batch_size: int | None
+    show_progress_bar: bool | None
+    precision: str
+    normalize_embeddings: bool
+    truncate_dim: int | None
+    on_truncate: str
+    task: str | None
+    out: np.ndarray | None
+
 
 # Output name -> function of the model and the arrays of a batch. What a caller does not ask for is not computed.
 OUTPUTS = {
