@@ -172,7 +172,7 @@ def check_finite(name: str, value: Any) -> float:
 
 
 def seed_number(name: str, value: Any) -> int:
-    """A whole number that seeds random numbers."""
+    """A seed: a whole number from 0 to 2^32 - 1."""
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or not 0 <= value < 2**32:
         raise InputError(f"{name} is {short_repr(value)}. Expected a whole number from 0 to {2**32 - 1}.")
     return int(value)
@@ -195,7 +195,7 @@ def embedding_rows(name: str, value: Any) -> np.ndarray:
     try:
         array = np.asarray(value)
         if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
-            raise TypeError  # text that reads as numbers, complex numbers, objects
+            raise TypeError  # strings, complex numbers, objects
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is named below
             array = array.astype(np.float32, copy=False)
     except (TypeError, ValueError):

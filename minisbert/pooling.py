@@ -101,7 +101,7 @@ def last_token(hidden_BLD: jax.Array, mask_BL: jax.Array) -> jax.Array:
 
 
 def _sum(hidden_BLD: jax.Array, mask_BL: jax.Array) -> jax.Array:
-    # where, not a product with the mask: whatever stands in the padding, its share is 0.
+    # where, not a product with the mask: NaN or infinity in the padding must not reach the sum.
     return jnp.where(mask_BL[:, :, None], hidden_BLD, 0).sum(axis=1)
 
 
@@ -110,7 +110,7 @@ def _count(mask_BL: jax.Array, dtype) -> jax.Array:
     return jnp.maximum(mask_BL.sum(axis=1, keepdims=True), 1).astype(dtype)
 
 
-# The names of model folders.
+# The names that model folders use.
 POOLINGS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "cls": cls,
     "max": max,
@@ -130,7 +130,7 @@ def pool(
         >>> pool(jnp.array([[[1.0], [2.0]]]), jnp.ones((1, 2), bool), ["cls", "max"]).tolist()
         [[1.0, 2.0]]
     """
-    # Only one of them asks where in its text a token stands.
+    # Only one of them needs the position of a token in its text.
     functions: dict[str, Callable[..., jax.Array]] = {
         **POOLINGS,
         "weightedmean": partial(weighted_mean, positions_BL=positions_BL),

@@ -39,7 +39,7 @@ class SentenceEncoder:
             embedding then depends on its neighbours in the last bits (1e-6).
         revision: of a hub model.
         cache: the folder for downloaded models; by default the user's cache folder.
-        offline: True never opens a socket; None asks the environment (MINISBERT_OFFLINE).
+        offline: True never opens a socket; None reads MINISBERT_OFFLINE.
 
     Raises:
         ModelFolderError: the folder is not a complete model that minisbert computes.

@@ -1,7 +1,7 @@
 """The whole model as one module: tokens -> encoder -> pooling -> Dense, LayerNorm, Normalize -> sentence embedding.
 
-This is the bi-encoder of SBERT (Reimers & Gurevych 2019, figure 2). `SentenceEncoder` puts text on one end of it;
-training differentiates it. A `Design` says which parts it has; the parts are the folder's.
+This is the bi-encoder of SBERT (Reimers & Gurevych 2019, figure 2). `SentenceEncoder` adds the tokenizer; training
+differentiates it. A `ModelConfig` lists its parts.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from minisbert.transformer.dropout import packed_token_keys, token_keys
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What the model consists of: an encoder family with its Config, then pooling and the modules after it."""
+    """The parts of a model: an encoder family with its Config, then pooling and the modules after it."""
 
     model_type: str
     encoder: Any  # the Config of its family
@@ -39,14 +39,14 @@ class ModelConfig:
 
     @property
     def pools_layers(self) -> bool:
-        """Whether the token embeddings are a mean of the encoder's layers."""
+        """Whether the token embeddings are averaged over the encoder's layers."""
         return any(isinstance(module, WeightedLayerPooling) for module in self.modules[:1])
 
     def describe(self, **lengths: Any) -> list[str]:
-        """A line for each module, as sentence-transformers prints them.
+        """One line per module, as sentence-transformers prints them.
 
         Args:
-            lengths: settings of the transformer's that are not the design's.
+            lengths: settings of the transformer that are not in the config.
         """
         first, modules = f"Transformer({lengths}) with {self.model_type} encoder", self.modules
         if FAMILIES[self.model_type].MODULE.pools:
@@ -66,7 +66,7 @@ class ModelConfig:
 
 
 class Embeddings(NamedTuple):
-    """What the model computes for a batch."""
+    """The outputs of the model for a batch."""
 
     token_BLD: jax.Array
     sentence_BD: jax.Array
@@ -88,12 +88,12 @@ class SentenceModel(nnx.Module):
         prompt_length: jax.Array | int = 0,
         dropout_keys_B: jax.Array | None = None,
     ) -> Embeddings:
-        """Embed a batch of token rows, a text a row, padded on the right.
+        """Embed a batch of texts, one per row, padded on the right.
 
         Args:
-            token_ids_BL: token ids; beyond a row's length they are padding and count for nothing.
+            token_ids_BL: token ids; those beyond a row's length are padding and never count.
             lengths_B: how many tokens of each row are real; 0 makes a row of padding (its embedding is meaningless).
-            prompt_length: tokens of a prompt to leave out of the pooling, where the model asks for that.
+            prompt_length: tokens of a prompt to leave out of the pooling, for models that are trained so.
             dropout_keys_B: one dropout key per text; None means inference.
         """
         position_L = jnp.arange(token_ids_BL.shape[1])
@@ -121,7 +121,7 @@ class SentenceModel(nnx.Module):
             mask_PL = segmentation_PL == slot
             if FAMILIES[self.model_config.model_type].MODULE.special_tokens:
                 # An empty slot takes the row's first token: an embedding of nothing could have a slope of NaN. A static
-                # model's is the zero vector with slope 0, and may be a text's: no special tokens stand around it.
+                # model's is the zero vector with slope 0, and a text may have it too: there are no special tokens around it.
                 mask_PL |= (lengths_P == 0)[:, None] & (jnp.arange(segmentation_PL.shape[1]) == 0)
             after_prompt_PL = mask_PL & (rows.position_PL >= prompts_P[:, None])
             return self.embed(token_PLD, mask_PL, after_prompt_PL, rows.position_PL)
@@ -136,7 +136,7 @@ class SentenceModel(nnx.Module):
         dropout_keys_BL: jax.Array | None = None,
         positions_BL: jax.Array | None = None,
     ) -> jax.Array:
-        """token ids -> token embeddings, hidden_BLD: the encoder's last layer, or the mean of layers asked for.
+        """token ids -> token embeddings, hidden_BLD: the encoder's last layer, or a weighted mean of its layers.
 
         Arguments as for the encoders (encoders/bert.py).
         """
@@ -168,7 +168,7 @@ class SentenceModel(nnx.Module):
 
 
 def define(model_config: ModelConfig, dtype=jnp.float32) -> tuple[nnx.GraphDef, dict[Any, Any]]:
-    """The model without its numbers: flax's definition, and the tree of parameter shapes. Nothing is allocated.
+    """The model without its parameters: flax's definition, and the tree of parameter shapes. Nothing is allocated.
 
     `nnx.merge(definition, params)` inside `jax.jit` or `jax.grad` gives the module back; `params` is a nested dict of
     arrays of these shapes.

@@ -94,13 +94,13 @@ Similarity = Callable[[Array, Array], Array]
 
 
 def _row_by_row(pairwise: Similarity, a_BD: Array, b_MD: Array) -> Array:
-    # One row at a time: all differences at once would be B * M * D numbers.
+    # One row at a time: all differences together would be B * M * D numbers.
     xp = a_BD.__array_namespace__()
     rows = [pairwise(a_D[None], b_MD) for a_D in a_BD]
     return xp.stack(rows) if rows else xp.zeros((0, len(b_MD)), dtype=a_BD.dtype)
 
 
-# The names of model folders.
+# The names that model folders use.
 SIMILARITIES: dict[str, Similarity] = {
     "cosine": cosine,
     "dot": dot,

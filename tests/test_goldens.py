@@ -1,6 +1,6 @@
 """minisbert against frozen numbers of sentence-transformers: token ids identical, embeddings within 2e-6.
 
-The numbers and their recipe lie in tests/goldens. This keeps the comparison in runs without sentence-transformers; the
+The numbers and their recipe are in tests/goldens. This keeps the comparison in runs without sentence-transformers; the
 comparison itself, on all sentences, is in tests/parity.
 """
 

@@ -47,7 +47,7 @@ def test_several_poolings_stand_side_by_side_in_the_order_given():
 
 @pytest.mark.parametrize("mode", POOLING_MODES)
 @pytest.mark.parametrize("padding", [1e30, -1e30, np.inf, np.nan])
-def test_what_stands_in_the_padding_does_not_matter_to_the_bit(mode, padding):
+def test_the_content_of_padding_never_changes_a_bit(mode, padding):
     hidden_BLD = HIDDEN_BLD.astype(np.float32)
     other_BLD = np.where(MASK_BL[:, :, None], hidden_BLD, np.float32(padding))
     found = [POOLINGS[mode](jnp.asarray(x), jnp.asarray(MASK_BL)) for x in (hidden_BLD, other_BLD)]
@@ -70,6 +70,6 @@ def test_a_row_of_padding_gives_no_nan(mode):
     mask_BL[1] = False
     hidden_BLD = jnp.asarray(HIDDEN_BLD, jnp.float32)
     sentence_BD = POOLINGS[mode](hidden_BLD, jnp.asarray(mask_BL))
-    # tanh keeps max pooling's lowest number, which stands for an empty row, from overflowing in the square.
+    # tanh keeps max pooling's lowest number, which marks an empty row, from overflowing in the square.
     gradient_BLD = jax.grad(lambda x: jnp.sum(jnp.tanh(POOLINGS[mode](x, jnp.asarray(mask_BL))) ** 2))(hidden_BLD)
     assert np.isfinite(sentence_BD).all() and np.isfinite(gradient_BLD).all()

@@ -137,7 +137,7 @@ def test_rows_of_padding_give_no_nan(pretrained, slopes):
         assert np.isfinite(slope).all()
 
 
-def test_what_stands_in_the_padding_does_not_matter_to_the_bit(pretrained):
+def test_the_content_of_padding_never_changes_a_bit(pretrained):
     token_ids_BL, _ = random_tokens(pretrained)
     model_config = replace(pretrained.model_config, modules=ALL)
     others_BL = np.where(

@@ -75,7 +75,7 @@ def sigmoid(x: float) -> float:
 
 
 def binary_cross_entropy(logits_SBC: np.ndarray, label_B: Sequence[float], pos_weight: float = 1.0) -> float:
-    """-(w y log p + (1 - y) log(1 - p)) with p = sigmoid(logit), meaned."""
+    """-(w y log p + (1 - y) log(1 - p)) with p = sigmoid(logit), averaged."""
     terms = []
     for logit, y in zip(logits_SBC[0, :, 0], label_B, strict=True):
         p = sigmoid(logit)
@@ -84,19 +84,19 @@ def binary_cross_entropy(logits_SBC: np.ndarray, label_B: Sequence[float], pos_w
 
 
 def cross_entropy(logits_SBC: np.ndarray, class_B: Sequence[int]) -> float:
-    """-log softmax(logits)[class], meaned."""
+    """-log softmax(logits)[class], averaged."""
     return mean(
         [log_sum_exp(list(row_C)) - row_C[wanted] for row_C, wanted in zip(logits_SBC[0], class_B, strict=True)]
     )
 
 
 def mse(logits_SBC: np.ndarray, score_B: Sequence[float]) -> float:
-    """(logit - score)^2, meaned."""
+    """(logit - score)^2, averaged."""
     return mean([(logit - score) ** 2 for logit, score in zip(logits_SBC[0, :, 0], score_B, strict=True)])
 
 
 def margin_mse(logits_SBC: np.ndarray, margin_BN: np.ndarray) -> float:
-    """((logit of the positive - logit of negative n) - margin n)^2, meaned over examples and negatives."""
+    """((logit of the positive - logit of negative n) - margin n)^2, averaged over examples and negatives."""
     positive_B, *negatives = logits_SBC[:, :, 0]
     terms = []
     for b, positive in enumerate(positive_B):

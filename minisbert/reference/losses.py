@@ -72,7 +72,7 @@ def softmax(
     bias_C: np.ndarray,
     concatenation: str = "u,v,|u-v|",
 ) -> float:
-    """-log softmax(features W + b)[class], meaned."""
+    """-log softmax(features W + b)[class], averaged."""
     losses = []
     for u_D, v_D, wanted in zip(*texts_SBD, class_B, strict=True):
         parts = {"u": u_D, "v": v_D, "|u-v|": np.abs(u_D - v_D), "u*v": u_D * v_D}
@@ -83,7 +83,7 @@ def softmax(
 
 
 def cosine_similarity(texts_SBD: np.ndarray, score_B: Sequence[float]) -> float:
-    """(cos(u, v) - score)^2, meaned."""
+    """(cos(u, v) - score)^2, averaged."""
     return mean([(cosine(u_D, v_D) - score) ** 2 for u_D, v_D, score in zip(*texts_SBD, score_B, strict=True)])
 
 
@@ -99,7 +99,7 @@ def cosent(texts_SBD: np.ndarray, score_B: Sequence[float], scale: float = 20.0)
 
 
 def contrastive(texts_SBD: np.ndarray, alike_B: Sequence[float], margin: float = 0.5) -> float:
-    """(y d^2 + (1 - y) max(0, margin - d)^2) / 2 with d = 1 - cos(u, v), meaned."""
+    """(y d^2 + (1 - y) max(0, margin - d)^2) / 2 with d = 1 - cos(u, v), averaged."""
     losses = []
     for u_D, v_D, y in zip(*texts_SBD, alike_B, strict=True):
         d = 1 - cosine(u_D, v_D)
@@ -133,7 +133,7 @@ def multiple_negatives_ranking(
     directions: Sequence[str] = ("query_to_doc",),
     partition_mode: str = "joint",
 ) -> float:
-    """log sum over candidates of exp(s) - s(anchor, positive), meaned; s = scale * similarity.
+    """log sum over candidates of exp(s) - s(anchor, positive), averaged; s = scale * similarity.
 
     A text is named by (s, b): text s of example b. s = 0 is the anchor, 1 the positive, 2 and on hard negatives.
     """
@@ -166,7 +166,7 @@ def multiple_negatives_ranking(
 
 
 def margin_mse(texts_SBD: np.ndarray, margin_BN: np.ndarray, similarity: str = "dot") -> float:
-    """((s(a, p) - s(a, n)) - teacher's margin)^2, meaned; one margin per negative, or N + 1 scores to subtract."""
+    """((s(a, p) - s(a, n)) - teacher's margin)^2, averaged; one margin per negative, or N + 1 scores to subtract."""
     compare = SIMILARITIES[similarity]
     count, batch = texts_SBD.shape[:2]
     negatives = count - 2
@@ -183,7 +183,7 @@ def margin_mse(texts_SBD: np.ndarray, margin_BN: np.ndarray, similarity: str = "
 
 
 def triplet(texts_SBD: np.ndarray, distance: str = "euclidean", margin: float = 5.0) -> float:
-    """max(0, d(a, p) - d(a, n) + margin), meaned."""
+    """max(0, d(a, p) - d(a, n) + margin), averaged."""
     apart = DISTANCES[distance]
     return mean([max(0, apart(a_D, p_D) - apart(a_D, n_D) + margin) for a_D, p_D, n_D in zip(*texts_SBD, strict=True)])
 
@@ -192,7 +192,7 @@ def triplet(texts_SBD: np.ndarray, distance: str = "euclidean", margin: float = 
 
 
 def mse(texts_SBD: np.ndarray, teacher_SBD: np.ndarray) -> float:
-    """(student - teacher)^2, meaned over texts, examples and dimensions; a teacher `[B, D]` is one for all texts."""
+    """(student - teacher)^2, averaged over texts, examples and dimensions; a teacher `[B, D]` is one for all texts."""
     losses = []
     for s in range(len(texts_SBD)):
         teacher_BD = teacher_SBD if teacher_SBD.ndim == 2 else teacher_SBD[s % len(teacher_SBD)]

@@ -1,4 +1,4 @@
-"""A static encoder in plain float64 NumPy: a row of a table a token. `encoders/static.py` is tested against this."""
+"""A static encoder in plain float64 NumPy: one table row per token. `encoders/static.py` is tested against this."""
 
 from typing import Any
 

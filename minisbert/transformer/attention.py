@@ -4,8 +4,8 @@
     MultiHead(X)       = Concat(head_1, ..., head_N) W_O,
                          head_n = Attention(X W_Q^n, X W_K^n, X W_V^n)                 section 3.2.2
 
-Left out: cross-attention and causal masks (sentence encoders look both ways), key/value caches. `reference/encoder.py`
-is the same in NumPy and must agree.
+Left out: cross-attention and causal masks (sentence encoders attend in both directions), key/value caches.
+`reference/encoder.py` is the same in NumPy and must agree.
 
 Letters: B sentences, Q query tokens, K key tokens, L tokens, N heads, H head width, D = N * H width.
 """
@@ -91,7 +91,7 @@ def attention_weights(
 class MultiHeadSelfAttention(nnx.Module):
     """N attentions side by side, each on its own projection of the same tokens (Vaswani 3.2.2).
 
-    W_Q, W_K and W_V are kept as one matrix `qkv`, so that the three projections are one matrix product.
+    W_Q, W_K and W_V are stored as one matrix `qkv`, so that the three projections are one matrix product.
     """
 
     def __init__(self, width: int, heads: int, *, dropout_rate: float, dtype, kernel_init, rngs: nnx.Rngs):

@@ -1,10 +1,10 @@
-"""One layer of the encoder: self-attention, then a feed-forward net, each with a shortcut and a layer norm.
+"""One layer of the encoder: self-attention, then a feed-forward net, each with a residual connection and a layer norm.
 
     a      = LayerNorm(x + Dropout(MultiHead(x)))
     output = LayerNorm(a + Dropout(FFN(a))),      FFN(a) = W_2 GELU(W_1 a + b_1) + b_2
 
 This is the post-norm form of Vaswani et al. 2017 (sections 3.1, 3.3, 5.4) with BERT's GELU in place of ReLU. The
-shortcut, the layer norms and the softmax stay in float32 when the matrix products are done in bfloat16.
+residual, the layer norms and the softmax stay in float32 when the matrix products are done in bfloat16.
 Left out: pre-norm and gated feed-forward nets, which newer encoders use (transformer/prenorm.py).
 """
 
@@ -30,13 +30,13 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 def embedding_table(rows: int, width: int, dtype, initializer, rngs: nnx.Rngs) -> nnx.Embed:
-    """A table with a learned vector a row, looked up in float32 at least."""
+    """A table with one learned vector per row, looked up in float32 or wider."""
     dtype = jnp.promote_types(dtype, jnp.float32)
     return nnx.Embed(rows, width, dtype=dtype, embedding_init=initializer, rngs=rngs)
 
 
 def layer_norm(width: int, epsilon: float, dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """Layer norm (Ba et al. 2016) in float32 at least; the variance as mean((x - mean)^2), which does not cancel."""
+    """Layer norm (Ba et al. 2016) in float32 or wider; the variance is mean((x - mean)^2), which does not cancel."""
     dtype = jnp.promote_types(dtype, jnp.float32)
     return nnx.LayerNorm(width, epsilon=epsilon, dtype=dtype, use_fast_variance=False, rngs=rngs)
 

@@ -1,8 +1,8 @@
 """Dropout as a function of keys (Srivastava et al. 2014), one key per token.
 
-A module that stores its own random state gives other masks when the batch is split, padded, packed or sharded. Here a
+A module that stores its own random state draws different masks when the batch is split, padded, packed or sharded. Here a
 token's mask follows from its own key alone, and its key from its text and its place in it (`token_keys`). So the same
-text is dropped the same way whatever stands beside it, in whichever row, on whichever device. `dropout_keys_BL=None` means
+text gets the same mask with any neighbours, in any row, on any device. `dropout_keys_BL=None` means
 inference: nothing is dropped.
 """
 

@@ -1,6 +1,6 @@
 """How a transformer knows word order: the positional encodings of the papers.
 
-Attention treats a sentence as a set; order has to be put in. Five ways, in the order they were published:
+Attention treats a sentence as a set, so the model needs another source of order. Five ways, in the order of publication:
 
 - `sinusoidal_positions`     fixed waves added to the embeddings          Vaswani et al. 2017, section 3.5
 - learned positions          a trained row per position, added            Devlin et al. 2019 (BERT): a plain table
@@ -103,7 +103,7 @@ class RelativePositionBias(nnx.Module):
 
 
 def rotary_angles(length: int, width: int, theta: float, dtype=np.float32) -> tuple[np.ndarray, np.ndarray]:
-    """cos and sin of the angles p theta^(-2i/H) by which position p turns the i-th pair of a head's numbers.
+    """cos and sin of the angles p theta^(-2i/H) by which position p rotates the i-th pair of a head's dimensions.
 
     Args:
         length: number of positions L.
@@ -123,7 +123,7 @@ def rotary_angles(length: int, width: int, theta: float, dtype=np.float32) -> tu
         ([-0.41609999537467957, 0.9998000264167786], [0.9093000292778015, 0.019999999552965164])
     """
     if width % 2:
-        raise ValueError(f"rotary_angles: width is {width}; numbers are turned in pairs, so it must be even")
+        raise ValueError(f"rotary_angles: width is {width}; dimensions are rotated in pairs, so it must be even")
     exponent_H = np.arange(0, width, 2, dtype=dtype) / np.asarray(width, dtype)
     period_H = np.power(float(theta), exponent_H.astype(np.float64)).astype(dtype)
     angle_LH = (np.arange(length, dtype=dtype)[:, None] * (np.asarray(1, dtype) / period_H)).astype(np.float64)

@@ -1,6 +1,6 @@
 """One layer of the newer encoders: norms before the sublayers, rotary positions, a gated feed-forward net.
 
-    a      = x + Dropout(MultiHead(LayerNorm(x)))           queries and keys turned by their positions
+    a      = x + Dropout(MultiHead(LayerNorm(x)))           queries and keys rotated by their positions
     output = a + FFN(LayerNorm(a)),                         FFN(a) = W_2 (GELU(W_1 a) * V a)
 
 This is the pre-norm form (Xiong et al. 2020, "On Layer Normalization in the Transformer Architecture", figure 1b) with
@@ -22,7 +22,7 @@ from minisbert.transformer.products import Linear
 
 
 def window_bias(length: int, reach: int, dtype=jnp.float32) -> jax.Array | None:
-    """What is added to the scores so that a query sees only keys at most `reach` tokens away; None where all are.
+    """The bias that lets a query attend only to keys at most `reach` tokens away; None where all keys are that close.
 
     Returns:
         `[1, Q, K]`: 0 within the window, the lowest number beyond, whose weight is then exactly 0.
@@ -48,7 +48,7 @@ def layer_norm_without_bias(width: int, epsilon: float, dtype, rngs: nnx.Rngs) -
 
 
 class RotarySelfAttention(nnx.Module):
-    """`attention.MultiHeadSelfAttention` without bias, queries and keys turned by their positions."""
+    """`attention.MultiHeadSelfAttention` without bias, queries and keys rotated by their positions."""
 
     def __init__(self, width: int, heads: int, *, dropout_rate: float, dtype, kernel_init, rngs: nnx.Rngs):
         self.heads = heads
@@ -124,7 +124,7 @@ class PreNormBlock(nnx.Module):
         kernel_init,
         rngs: nnx.Rngs,
     ):
-        """`norm_first=False` leaves out the norm before the attention, for a layer whose input is normed already."""
+        """`norm_first=False` leaves out the norm before the attention, for a layer whose input is already normalized."""
         self.attention_dropout = attention_dropout
         self.attention_norm = layer_norm_without_bias(width, epsilon, dtype, rngs) if norm_first else None
         self.attention = RotarySelfAttention(

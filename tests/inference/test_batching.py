@@ -1,4 +1,4 @@
-"""Batches: few shapes whatever the lengths, every sentence once, of full batches the shape from its own length."""
+"""Batches: few shapes for any lengths, every sentence once; the shape of a full batch follows from its sentences alone."""
 
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def test_it_streams():
         ([500, 200, 10], [(1, 512), (1, 256), (1, 16)]),
     ],
 )
-def test_what_is_left_goes_the_cheapest_way(lengths, expected):
+def test_the_remainder_goes_the_cheapest_way(lengths, expected):
     ids = [[1] * length for length in lengths]
     found = [batch.token_ids_BL.shape for batch in batches(ids, ShapeTable(), padding_id=0, max_positions=512)]
     assert found == expected
@@ -77,7 +77,7 @@ def test_capacity_is_the_longest_row():
     assert batch.token_ids_BL.shape == (1, 40)
 
 
-def test_the_ledger_counts_what_was_compiled():
+def test_the_log_lists_every_compiled_shape_once():
     encoder = SentenceEncoder.load(TINY)
     assert encoder.compilations == []
     words = "a man walk " * 30

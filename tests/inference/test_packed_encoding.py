@@ -75,7 +75,7 @@ def test_packing_is_yes_or_no():
 # --- where the embeddings go -----------------------------------------------------------------------------------------
 
 
-def test_they_are_written_into_the_array_that_is_given(tmp_path):
+def test_embeddings_are_written_into_out(tmp_path):
     encoder, _ = pair("tiny-bert")
     expected = encoder.encode(TEXTS, on_truncate="ignore")
     out = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, expected.shape)
@@ -85,7 +85,7 @@ def test_they_are_written_into_the_array_that_is_given(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "out, options, told",
+    "out, options, message",
     [
         (np.zeros((1, 32), np.float32), {}, r"out is float32 \[1, 32\]\. Expected .* float32 \[2, 32\]"),
         (np.zeros((2, 32)), {}, "out is float64"),
@@ -95,9 +95,9 @@ def test_they_are_written_into_the_array_that_is_given(tmp_path):
         (np.zeros((2, 8), np.float32), {"truncate_dim": 8, "output_value": None}, "Leave one out"),
     ],
 )
-def test_another_array_is_refused_and_not_touched(out, options, told):
+def test_a_wrong_out_is_refused_and_not_touched(out, options, message):
     encoder, _ = pair("tiny-bert")
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         encoder.encode(["a", "b"], out=out, **options)
     assert not np.any(out)
 

@@ -1,4 +1,4 @@
-"""`minisbert tune`: what it keeps is what loading takes, and a spoiled file costs only speed."""
+"""`minisbert tune`: what it saves is what token_budget="tuned" loads, and a damaged file costs only speed."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def budget_of(name: str, token_budget="tuned", **options) -> int:
     return SentenceEncoder.load(WEIGHTS / name, token_budget=token_budget, **options).shapes.token_budget
 
 
-def test_the_command_keeps_what_loading_takes(capsys, tmp_path):
+def test_the_command_saves_what_tuned_loads(capsys, tmp_path):
     assert budget_of("tiny-bert") == USUAL
     texts = tmp_path / "texts.txt"
     texts.write_text("a man eats\na dog barks loudly\n" * 20)
@@ -40,17 +40,17 @@ def test_the_command_keeps_what_loading_takes(capsys, tmp_path):
     assert list(kept.values()) in ([48], [96]) and f"saved {next(iter(kept.values()))}" in printed.out
     assert "round 2 of 2" in printed.err
     assert budget_of("tiny-bert") in (48, 96)
-    # Only "tuned" asks for it; another size of model and other numbers have their own.
+    # Only "tuned" asks for it; each size of model and compute dtype has its own.
     assert budget_of("tiny-bert", token_budget=64) == 64 and budget_of("tiny-bert", token_budget=None) == USUAL
     assert budget_of("tiny-bert", compute_dtype="bfloat16") == budget_of("tiny-albert") == USUAL
 
 
-def test_nothing_is_kept_when_it_is_not_asked_for(capsys):
+def test_nothing_is_saved_without_keep(capsys):
     assert tune(str(WEIGHTS / "tiny-bert"), budgets=(512,), rounds=1, keep=False, offline=True) == 0
     assert not budgets_file().exists()
 
 
-def test_each_model_has_its_own_and_the_last_one_stands():
+def test_each_model_has_its_own_budget_and_the_last_one_counts():
     cache_token_budget("a", 1)
     cache_token_budget("b", 2)
     cache_token_budget("a", 3)
@@ -58,7 +58,7 @@ def test_each_model_has_its_own_and_the_last_one_stands():
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", '{"x": "many"}', "\udcff"])
-def test_a_spoiled_file_costs_only_speed(content, caplog):
+def test_a_damaged_file_costs_only_speed(content, caplog):
     cache_token_budget("a", 1)
     budgets_file().write_text(content, errors="surrogateescape")
     assert budget_of("tiny-bert") == USUAL

@@ -71,7 +71,7 @@ def test_multi_head_self_attention_is_the_twins(dtype, tolerance, with_bias):
     np.testing.assert_allclose(output, expected, rtol=0, atol=tolerance)
 
 
-def test_what_stands_in_the_padding_does_not_matter_to_the_bit():
+def test_the_content_of_padding_never_changes_a_bit():
     query, key, value, bias = random_parts(np.float32)
     real_BNLH = np.broadcast_to(MASK_BL[:, None, :, None], key.shape)
     other_key, other_value = np.where(real_BNLH, key, 1e6), np.where(real_BNLH, value, 1e30)

@@ -94,7 +94,7 @@ def test_the_gradient_passes_only_where_elements_are_kept():
         np.testing.assert_array_equal(jax.grad(lambda x: drop(x, 0.5, KEYS_BL).sum())(x), drop(x, 0.5, KEYS_BL))  # noqa: B023
 
 
-def test_a_block_drops_each_sentence_alike_whatever_its_neighbours():
+def test_the_dropout_of_a_sentence_does_not_depend_on_its_neighbours():
     block = Block(
         width=16,
         heads=2,
