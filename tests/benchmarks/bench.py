@@ -3,8 +3,8 @@
 python tests/benchmarks/bench.py --model all-MiniLM-L6-v2 --workload short --count 10000 --out bench.json --plot bench.png
 python tests/benchmarks/bench.py --workload one --peer onnxruntime openvino --compute-dtype float32
 
-minisbert/data/synthetic.py makes the texts. bench_peers.py lists the contestants, bench_rounds.py lets them take turns, each in a
-process of bench_worker.py, and bench_report.py and bench_plot.py show the results.
+minisbert/data/synthetic.py makes the texts. bench_peers.py lists the contestants, bench_rounds.py lets them take turns, each in
+a process of bench_worker.py, and bench_report.py and bench_plot.py show the results.
 """
 
 import shlex
@@ -266,8 +266,10 @@ def _report(record: dict[str, Any]) -> list[str]:
         lines += ["", *table(part, chosen[name].digits, differ)]
     peers = {key for part in record["measures"].values() for key in part["best_peer"].values()}
     if peers:
-        legend = f"* the best other library of its dtype. Medians of {record['rounds']} rounds in turns, then minimum and maximum;"
-        lines += ["", f"{legend} where lower is better, a ratio under 1 is a gain."]
+        legend = (
+            f"* the best other library of its dtype. Medians of {record['rounds']} rounds in turns, then minimum and "
+        )
+        lines += ["", f"{legend}maximum; where lower is better, a ratio under 1 is a gain."]
     if record["left_out"]:
         lines += ["", "left out:", *(f"  {key}: {reason}" for key, reason in record["left_out"].items())]
     return lines

@@ -1,8 +1,8 @@
 """The contestants of bench.py: how each library is loaded, and the table of them all.
 
-Other frameworks are imported inside these functions, each in a process of its own. Each is used as its own documentation advises
-for many sentences. ONNX Runtime and OpenVINO get the whole model, pooling included,
-as traced from sentence-transformers; like CTranslate2 they embed sentences sorted by length, in padded batches.
+Other frameworks are imported inside these functions, each in a process of its own. Each is used as its documentation advises
+for many sentences. ONNX Runtime and OpenVINO get the whole model, pooling included, as traced from sentence-transformers; like
+CTranslate2 they embed sentences sorted by length, in padded batches.
 """
 
 import json

@@ -1,8 +1,8 @@
 """The race of bench.py: contestants take turns, round after round, each in a process of its own.
 
-Only one computes at a time, and within a round each has its turn (A B C, A B C, ...): a machine that gets slower or busier does so
-for all, and the ratios of a round compare like with like. Before the rounds each contestant embeds the same texts once untimed,
-which compiles its programs; these embeddings are compared.
+Only one computes at a time, and within a round each has its turn (A B C, A B C, ...): a machine that gets slower or busier does
+so for all, and the ratios of a round compare like with like. Before the rounds each contestant embeds the same texts once
+untimed, which compiles its programs; these embeddings are compared.
 """
 
 import json

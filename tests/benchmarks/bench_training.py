@@ -1,7 +1,7 @@
 """Training steps for bench.py: pairs in, one step of the siamese network, by minisbert and by sentence-transformers.
 
-Both do what their own trainers do in a step: tokenize, dropout, the loss over the batch, the gradient clipped to norm 1, AdamW with
-weight decay 0.01.
+Both do what their own trainers do in a step: tokenize, dropout, the loss over the batch, the gradient clipped to norm 1, AdamW
+with weight decay 0.01.
 """
 
 from collections.abc import Callable, Sequence

@@ -2,7 +2,8 @@
 
     python tests/benchmarks/bench_worker.py "openvino b128 bfloat16" MODEL_FOLDER WORKPLACE
 
-It answers each line on stdin, a request, with one line on stdout, both JSON, so that the libraries share neither threads nor memory.
+It answers each line on stdin, a request, with one line on stdout, both JSON, so that the libraries share neither threads nor
+memory.
 """
 
 import json

@@ -1,7 +1,7 @@
 """The best pair of many embeddings, and communities, raced against NumPy and sentence-transformers: a table of medians.
 
-    python tests/benchmarks/race_mining.py [--rounds 7] [--threshold 0.75]     # Banking77's 10,003 texts, ../shared/data/cluster
-    python tests/benchmarks/race_mining.py --made-up                           # 10,000 x 384 of a seed, where there are no data
+    python tests/benchmarks/race_mining.py [--rounds 7] [--threshold 0.75]     # Banking77's 10,003 texts
+    python tests/benchmarks/race_mining.py --made-up                           # 10,000 x 384 from a seed, without data
 
 The contestants take turns; what they found is compared first.
 """
@@ -94,9 +94,8 @@ def main() -> None:
     settings = {"threshold": options.threshold, "min_community_size": 10}
     ours, theirs = community_detection(rows_MD, **settings), util.community_detection(tensor, **settings)
     same = sorted(map(sorted, ours)) == sorted(map(sorted, theirs))
-    print(
-        f"communities above {options.threshold}: {len(ours)}, sentence-transformers' {len(theirs)}, {'the same' if same else 'OTHERS'}"
-    )
+    verdict = "the same" if same else "OTHERS"
+    print(f"communities above {options.threshold}: {len(ours)}, sentence-transformers {len(theirs)}, {verdict}")
     race(
         {
             "minisbert community_detection": lambda: community_detection(rows_MD, **settings),
