@@ -96,18 +96,7 @@ def _load_chain(folder: ModelFolder, put: Callable[[np.ndarray], Any], loaded: d
     """
     model_config = read_model_config(folder)
     tokenizer = Tokenizer.from_folder(folder)
-    largest, vocab_size = tokenizer.largest_id(), model_config.encoder.vocab_size
-    if largest >= vocab_size:
-        raise ModelFolderError(
-            f"{tokenizer.where}: gives ids up to {largest}, but {folder.sources['vocab_size']}'s vocab_size is {vocab_size}. "
-            "The tokenizer is another model's; download the model again."
-        )
-    special = tokenizer.special_tokens
-    if folder.max_seq_length is not None and folder.max_seq_length <= special:
-        raise ModelFolderError(
-            f"{folder.path}: max_seq_length is {folder.max_seq_length}, but the tokenizer puts {special} special tokens around "
-            f"each text. Expected at least {special + 1}; correct the settings."
-        )
+    check_tokenizer(tokenizer, folder, model_config.encoder.vocab_size)
     place = folder.transformer_path
     if place not in loaded:
         loaded[place] = _read_encoder(folder, model_config, put)
@@ -123,6 +112,21 @@ def _load_chain(folder: ModelFolder, put: Callable[[np.ndarray], Any], loaded: d
             heads = params.setdefault("heads", {})
             heads[len(heads)] = nest(loaded[place].params)
     return Pretrained(folder, model_config, params, tokenizer, replace(original, params={}))
+
+
+def check_tokenizer(tokenizer: Tokenizer, folder: ModelFolder, vocab_size: int) -> None:
+    """Raises ModelFolderError if the tokenizer does not fit the embedding table or the length limit."""
+    largest, special = tokenizer.largest_id(), tokenizer.special_tokens
+    if largest >= vocab_size:
+        raise ModelFolderError(
+            f"{tokenizer.where}: gives ids up to {largest}, but {folder.sources['vocab_size']}'s vocab_size is {vocab_size}. "
+            "The tokenizer is another model's; download the model again."
+        )
+    if folder.max_seq_length is not None and folder.max_seq_length <= special:
+        raise ModelFolderError(
+            f"{folder.path}: max_seq_length is {folder.max_seq_length}, but the tokenizer puts {special} special tokens around "
+            f"each text. Expected at least {special + 1}; correct the settings."
+        )
 
 
 def _read_encoder(folder: ModelFolder, model_config: ModelConfig, put: Callable[[np.ndarray], Any]) -> Converted:
@@ -236,13 +240,19 @@ def _write_weights(model: Pretrained, module: Module | None, weights: dict[Any, 
             write_tensors(here / WEIGHTS, export(Converted(flatten(weights)), rules, layers=0))
         return
     write_tensors(here / WEIGHTS, encoder_tensors(model))
-    files = dict(model.folder.tokenizer_files)
-    if "tokenizer.json" not in files:
-        files["tokenizer.json"] = model.tokenizer.backend.to_str(pretty=True).encode()
+    files = tokenizer_files(model.folder, model.tokenizer)
     if not model.folder.encoder_module.has_config:
         files["tokenizer.json"] = with_length_limit(files["tokenizer.json"], model.folder.max_seq_length)
     for name, content in files.items():
         (here / name).write_bytes(content)
+
+
+def tokenizer_files(folder: ModelFolder, tokenizer: Tokenizer) -> dict[str, bytes]:
+    """The tokenizer's files as they were read, with a tokenizer.json if the folder had none."""
+    files = dict(folder.tokenizer_files)
+    if "tokenizer.json" not in files:
+        files["tokenizer.json"] = tokenizer.backend.to_str(pretty=True).encode()
+    return files
 
 
 def cast_matrices(params: dict[Any, Any], dtype: Any) -> dict[Any, Any]:

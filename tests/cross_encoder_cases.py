@@ -56,8 +56,8 @@ def with_params(model: CrossEncoder, params: dict) -> CrossEncoder:
 def shallow(model: CrossEncoder) -> CrossEncoder:
     """The same with its first layer only, which compiles in half the time."""
     model_config = replace(model.model_config, encoder=replace(model.model_config.encoder, num_hidden_layers=1))
-    folder = model.pretrained.pair.folder
-    pair = replace(model.pretrained.pair, folder=replace(folder, config={**folder.config, "num_hidden_layers": 1}))
+    folder = model.pretrained.folder
+    folder = replace(folder, config={**folder.config, "num_hidden_layers": 1})
     encoder = {**model.pretrained.params["encoder"], "blocks": {0: model.pretrained.params["encoder"]["blocks"][0]}}
     params = {**model.pretrained.params, "encoder": encoder}
-    return CrossEncoder(replace(model.pretrained, pair=pair, model_config=model_config, params=params))
+    return CrossEncoder(replace(model.pretrained, folder=folder, model_config=model_config, params=params))

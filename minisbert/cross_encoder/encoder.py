@@ -86,13 +86,13 @@ class CrossEncoder:
         self.compute_dtype = compute_dtype
         if num_labels is not None and check_positive("num_labels", num_labels) != self.num_labels:
             raise InputError(
-                f"num_labels is {num_labels}, but the model in {model.pair.folder.path} has {self.num_labels}. Expected "
+                f"num_labels is {num_labels}, but the model in {model.folder.path} has {self.num_labels}. Expected "
                 f"{self.num_labels}; for a fresh head with {num_labels} write CrossEncoder.from_encoder(encoder, ...)."
             )
         self.shapes = default_shapes(token_budget, model.model_config, compute_dtype)
         self.tokenizer = CrossEncoderTokenizer(model.tokenizer, HEADS[model.model_config.model_type].separators)
-        self.activation_fn = model.pair.activation
-        limit = model.pair.folder.max_seq_length
+        self.activation_fn = model.folder.activation
+        limit = model.folder.max_seq_length
         self._max_seq_length = min(limit or model.max_positions, model.max_positions)
         if max_length is not None:
             self.max_seq_length = max_length
@@ -308,7 +308,7 @@ class CrossEncoder:
     @property
     def padding_id(self) -> int:
         """The token id that fills rows."""
-        value = self.pretrained.pair.folder.config.get("pad_token_id")
+        value = self.pretrained.folder.config.get("pad_token_id")
         return value if isinstance(value, int) else 0
 
     @property
@@ -346,9 +346,8 @@ class CrossEncoder:
         if self.compute_dtype != "float32":
             raise InputError(f"the weights were cast to {self.compute_dtype}. Load in float32 to save them whole.")
         check_choice("activation_fn", self.activation_fn, tuple(ACTIVATION_CLASSES.values()))
-        folder = replace(self.pretrained.pair.folder, max_seq_length=self.max_seq_length)
-        pair = replace(self.pretrained.pair, folder=folder, activation=self.activation_fn)
-        save_cross_encoder(replace(self.pretrained, pair=pair, params=self.forward.params), Path(path))
+        folder = replace(self.pretrained.folder, max_seq_length=self.max_seq_length, activation=self.activation_fn)
+        save_cross_encoder(replace(self.pretrained, folder=folder, params=self.forward.params), Path(path))
 
     def __repr__(self) -> str:
         settings = {"max_seq_length": self.max_seq_length, "num_labels": self.num_labels}

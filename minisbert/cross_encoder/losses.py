@@ -1,4 +1,4 @@
-"""Losses of a cross-encoder: from the logits of a batch of pairs to a scalar to minimize. `CROSS_ENCODER_LOSSES` lists them all.
+"""Losses of a cross-encoder: from the logits of a batch of pairs to a scalar to minimize. `CROSS_ENCODER_LOSSES` lists them.
 
 Their form is that of training/losses.py, `loss(logits_SBC, targets, head=None, **options)` -> scalar float32, with S pairs
 per example (a query with each of its S documents) and C logits per pair. `head` is unused: the classification head is part of

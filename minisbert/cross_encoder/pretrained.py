@@ -1,12 +1,11 @@
-"""A cross-encoder's folder <-> a model that computes: design, parameters, tokenizer. The counterpart of pretrained.py.
+"""Loads a cross-encoder's folder into parameters and a tokenizer, puts a fresh head on an encoder, and writes a folder.
 
-The weights are read as strictly: the family's RULES for the encoder and its HEAD_RULES for the head in one pass, so that
-every tensor that is unknown, missing, doubled or mis-shaped stands in one error.
+The counterpart of minisbert/pretrained.py, and as strict: the encoder's rules and the head's (heads.py) are read in one pass,
+so that one error names every tensor that is unknown, missing, doubled or mis-shaped.
 """
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -25,9 +24,8 @@ from minisbert.checkpoint.convert import (
     nest,
     rule_shapes,
 )
-from minisbert.checkpoint.folder import ModelFolder
 from minisbert.checkpoint.settings import Settings
-from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
+from minisbert.checkpoint.tensors import WEIGHTS, SafetensorsFiles, write_tensors
 from minisbert.cross_encoder.folder import (
     CrossEncoderFolder,
     classifier_dropout,
@@ -41,28 +39,29 @@ from minisbert.cross_encoder.heads import HEADS
 from minisbert.cross_encoder.model import CrossEncoderConfig, initial_head
 from minisbert.encoders import FAMILIES
 from minisbert.errors import InputError, ModelFolderError
-from minisbert.pretrained import Pretrained
+from minisbert.pretrained import Pretrained, check_tokenizer, tokenizer_files
 from minisbert.text.tokenizer import Tokenizer
 
-# A pretrained encoder's own first matrix for [CLS], which a fresh head starts from (BERT's).
+# A pretrained encoder's own first matrix for [CLS] (BERT's); a fresh head starts from it.
 _POOLER = "pooler."
+# Settings of an encoder's config.json that a cross-encoder replaces.
+_REPLACED = ("dtype", "torch_dtype", "num_labels", "problem_type", "id2label", "label2id", "sentence_transformers")
 
 
 @dataclass
 class PretrainedCrossEncoder:
     """A cross-encoder read from a folder."""
 
-    pair: CrossEncoderFolder
+    folder: CrossEncoderFolder
     model_config: CrossEncoderConfig
     params: dict[Any, Any]  # nested dict of arrays, float32: {"encoder", "head"}
     tokenizer: Tokenizer
-    original: Converted = field(
-        default_factory=lambda: Converted({})
-    )  # tensors passed through, original names and dtypes
+    # What `export` needs besides `params`: tensors passed through, original names and dtypes.
+    original: Converted = field(default_factory=lambda: Converted({}))
 
     @property
     def max_positions(self) -> int:
-        """The longest row of tokens the encoder takes."""
+        """The longest row of tokens that the encoder takes."""
         return self.model_config.encoder.max_positions
 
 
@@ -70,116 +69,110 @@ def load_cross_encoder(path: Path) -> PretrainedCrossEncoder:
     """Read a cross-encoder's folder.
 
     Raises:
-        ModelFolderError: see `read_cross_encoder_folder`, `convert`, `Tokenizer.from_folder`; an encoder without a head.
+        ModelFolderError: see `read_cross_encoder_folder`, `convert`, `Tokenizer.from_folder`; or an encoder without a head.
     """
-    pair = read_cross_encoder_folder(path)
-    folder = pair.folder
-    file = folder.transformer_path / "config.json"
-    family = _family(folder.model_type, file)
-    config = family.Config.from_json(folder.config, file)
-    model_config = CrossEncoderConfig(folder.model_type, config, pair.num_labels, pair.classifier_dropout)
+    folder = read_cross_encoder_folder(path)
+    _check_family(folder)
+    family, head = FAMILIES[folder.model_type], HEADS[folder.model_type]
+    config = family.Config.from_json(folder.config, folder.config_file)
     tokenizer = Tokenizer.from_folder(folder)
-    _check_tokenizer(tokenizer, folder, model_config)
+    _check_texts(folder, config, tokenizer)
     tensors = SafetensorsFiles(folder.transformer_path)
-    _refuse_headless(tensors, folder.model_type)
+    names = [part for rule in head.rules for part in rule.parts if not part.startswith(_POOLER)]
+    if not canonical_names(list(tensors.shapes()), family.PREFIX, head.passthrough).keys() & set(names):
+        raise ModelFolderError(
+            f"{tensors.where}: no classification head. Expected {', '.join(names)}. The folder holds an encoder: load it with "
+            "SentenceEncoder(...), or put a fresh head on it with CrossEncoder.from_encoder(...)."
+        )
     rules, layers = _rules(folder.model_type), config.num_hidden_layers
     converted = convert(
         tensors,
         rules,
-        rule_shapes(rules, config, layers, C=pair.num_labels),
+        rule_shapes(rules, config, layers, C=folder.num_labels),
         layers=layers,
-        passthrough=HEADS[folder.model_type].passthrough,
+        passthrough=head.passthrough,
         prefix=family.PREFIX,
         put=jax.device_put,
     )
-    return PretrainedCrossEncoder(pair, model_config, nest(converted.params), tokenizer, replace(converted, params={}))
+    model_config = CrossEncoderConfig(folder.model_type, config, folder.num_labels, folder.classifier_dropout)
+    return PretrainedCrossEncoder(
+        folder, model_config, nest(converted.params), tokenizer, replace(converted, params={})
+    )
 
 
 def with_fresh_head(encoder: Pretrained, num_labels: int, seed: int) -> PretrainedCrossEncoder:
-    """A cross-encoder to be trained: a pretrained encoder with a head of random numbers.
+    """A pretrained encoder with a head of random numbers, to be trained.
 
-    BERT's pooler is the pretrained one where the folder holds it, as in transformers. The length limit is the
-    tokenizer's, since the bi-encoder's was for one text.
+    BERT's head starts from the pretrained pooler if the folder has one, as in transformers. The length limit is the
+    tokenizer's, because the bi-encoder's limit applies to one text.
 
     Raises:
         ModelFolderError: a family without a head here, or without a second segment.
-        InputError: more labels than any model has.
+        InputError: too many labels.
     """
     if num_labels > limits.LABELS:
         raise InputError(f"num_labels is {num_labels}. Expected at most {limits.LABELS}.")
-    given = encoder.folder
-    if given.router is not None:
+    base = encoder.folder
+    if base.router is not None:
         raise ModelFolderError(
-            f"{given.path}: has a Router with the routes {', '.join(given.router.names)}. Expected one transformer; use "
+            f"{base.path}: has a Router with the routes {', '.join(base.router.names)}. Expected one transformer; use "
             "another model."
         )
-    file = given.transformer_path / "config.json"
-    family = _family(given.model_type, file)
-    settings = Settings(given.config, file)
+    _check_family(base)
+    settings = Settings(base.config, base.config_file)
     dropout = classifier_dropout(settings)
     settings.finish()
-    model_config = CrossEncoderConfig(given.model_type, encoder.model_config.encoder, num_labels, dropout)
-    not_ours = ("dtype", "torch_dtype", "num_labels", "problem_type", "id2label", "label2id", "sentence_transformers")
-    config = {key: value for key, value in given.config.items() if key not in not_ours}
-    config |= {
-        "architectures": [HEADS[given.model_type].architecture],
-        "dtype": "float32",
-        **label_settings(num_labels),
-    }
-    folder = ModelFolder(
-        given.path,
-        given.transformer_path,
-        given.model_type,
+    head_format = HEADS[base.model_type]
+    config = {key: value for key, value in base.config.items() if key not in _REPLACED}
+    config |= {"architectures": [head_format.architecture], "dtype": "float32", **label_settings(num_labels)}
+    folder = CrossEncoderFolder(
+        base.path,
+        base.transformer_path,
+        base.model_type,
         config,
         modules=(),
-        tokenizer_files=given.tokenizer_files,
-        max_seq_length=length_limit(given.tokenizer_files, given.transformer_path),
-        do_lower_case=given.do_lower_case,
+        tokenizer_files=base.tokenizer_files,
+        max_seq_length=length_limit(base),
+        do_lower_case=base.do_lower_case,
+        sources=base.sources,
+        num_labels=num_labels,
+        activation=default_activation(num_labels),
+        classifier_dropout=dropout,
     )
-    _check_tokenizer(encoder.tokenizer, folder, model_config)
+    model_config = CrossEncoderConfig(base.model_type, encoder.model_config.encoder, num_labels, dropout)
+    _check_texts(folder, model_config.encoder, encoder.tokenizer)
     head = {f"head.{name}": leaf for name, leaf in flatten(initial_head(model_config, seed)).items()}
-    for rule in HEADS[given.model_type].rules:
+    for rule in head_format.rules:
         pooler = encoder.original.passthrough.get(rule.parts[0]) if rule.parts[0].startswith(_POOLER) else None
         if pooler is not None and pooler.shape == head[rule.path].shape and np.isfinite(pooler).all():
             head[rule.path] = jnp.asarray(pooler.T if rule.transpose else pooler, jnp.float32)
-    params = {"encoder": encoder.params["encoder"], **nest(head)}
-    # In the file the encoder's names, the pooler's among them, have the family's prefix; the classifier's have none.
-    names = export(Converted(flatten(params)), _rules(given.model_type), layers=model_config.encoder.num_hidden_layers)
-    renamed = {name: family.PREFIX + name for name in names if not name.startswith("classifier.")}
-    return PretrainedCrossEncoder(
-        CrossEncoderFolder(folder, num_labels, default_activation(num_labels), dropout),
-        model_config,
-        params,
-        encoder.tokenizer,
-        Converted({}, renamed=renamed),
+    model = PretrainedCrossEncoder(
+        folder, model_config, {"encoder": encoder.params["encoder"], **nest(head)}, encoder.tokenizer
     )
+    # In a file the names of the encoder, with the pooler, have the family's prefix; those of the classifier have none.
+    prefix = FAMILIES[base.model_type].PREFIX
+    model.original.renamed = {name: prefix + name for name in _tensors(model) if not name.startswith("classifier.")}
+    return model
 
 
 def save_cross_encoder(model: PretrainedCrossEncoder, target: Path) -> None:
-    """Write a cross-encoder's folder that minisbert, sentence-transformers and transformers read, whole or not at all.
+    """Write a folder that minisbert, sentence-transformers and transformers read; it appears whole or not at all.
 
     Raises:
-        InputError: the target is a file, or a folder with something else than a model in it.
-        WriteError: the disk is full or not writable; the target is as it was.
+        InputError: the target is a file, or a folder with something other than a model in it.
+        WriteError: the disk is full or not writable; the target is unchanged.
     """
-    converted = replace(model.original, params=flatten(model.params))
+    folder = replace(model.folder, tokenizer_files=tokenizer_files(model.folder, model.tokenizer))
     with staged_folder(Path(target).absolute()) as staging:
-        write_cross_encoder_settings(model.pair, staging)
-        if "tokenizer.json" not in model.pair.folder.tokenizer_files:
-            (staging / "tokenizer.json").write_text(model.tokenizer.backend.to_str(pretty=True), encoding="utf-8")
-        tensors = export(
-            converted, _rules(model.model_config.model_type), layers=model.model_config.encoder.num_hidden_layers
-        )
-        write_tensors(staging / "model.safetensors", tensors)
+        write_cross_encoder_settings(folder, staging)
+        write_tensors(staging / WEIGHTS, _tensors(model))
 
 
-def _family(model_type: str, file: Path) -> ModuleType:
-    if model_type not in HEADS:
-        raise ModelFolderError(
-            f"{file}: 'model_type' is {model_type!r}. Expected one of {', '.join(sorted(HEADS))}, the families with a "
-            "cross-encoder's head: use another model, or add the head (CONTRIBUTING.md)."
-        )
-    return FAMILIES[model_type]
+def _tensors(model: PretrainedCrossEncoder) -> dict[str, np.ndarray]:
+    """The weights under the names of the family's checkpoints."""
+    config = model.model_config
+    converted = replace(model.original, params=flatten(model.params))
+    return export(converted, _rules(config.model_type), layers=config.encoder.num_hidden_layers)
 
 
 def _rules(model_type: str) -> list[Rule]:
@@ -187,31 +180,24 @@ def _rules(model_type: str) -> list[Rule]:
     return encoder + HEADS[model_type].rules
 
 
-def _check_tokenizer(tokenizer: Tokenizer, folder: ModelFolder, model_config: CrossEncoderConfig) -> None:
-    """The encoder has a row for all that the tokenizer gives, and saving keeps what it does."""
-    file = folder.transformer_path / "config.json"
+def _check_family(folder: Any) -> None:
+    if folder.model_type not in HEADS:
+        raise ModelFolderError(
+            f"{folder.config_file}: 'model_type' is {folder.model_type!r}. Expected one of {', '.join(sorted(HEADS))}, the "
+            "families with a cross-encoder's head: use another model, or add the head (CONTRIBUTING.md)."
+        )
+
+
+def _check_texts(folder: CrossEncoderFolder, config: Any, tokenizer: Tokenizer) -> None:
+    """The encoder has embeddings for everything the tokenizer produces, and saving preserves how texts are read."""
     if folder.do_lower_case and not Tokenizer.from_folder(replace(folder, do_lower_case=False)).lower_cases:
         raise ModelFolderError(
-            f"{folder.transformer_path}: the settings ask for lower case, tokenizer.json does not lower-case. A "
-            "cross-encoder's folder can say so in tokenizer.json only; expected a lower-casing normalizer there."
+            f"{folder.transformer_path}: the settings ask for lower case, tokenizer.json does not lower-case. Expected a "
+            "lower-casing normalizer in tokenizer.json, the only place where a cross-encoder's folder can set it."
         )
-    if tokenizer.largest_id() >= model_config.encoder.vocab_size:
+    check_tokenizer(tokenizer, folder, config.vocab_size)
+    if getattr(config, "type_vocab_size", 2) < 2:
         raise ModelFolderError(
-            f"{tokenizer.where}: gives ids up to {tokenizer.largest_id()}, but config.json's vocab_size is "
-            f"{model_config.encoder.vocab_size}. The tokenizer is another model's; fetch the model again."
-        )
-    if getattr(model_config.encoder, "type_vocab_size", 2) < 2:
-        raise ModelFolderError(
-            f"{file}: 'type_vocab_size' is {model_config.encoder.type_vocab_size}. Expected at least 2: a cross-encoder marks "
+            f"{folder.config_file}: 'type_vocab_size' is {config.type_vocab_size}. Expected at least 2: a cross-encoder marks "
             "the second text as segment 1. Use another model."
-        )
-
-
-def _refuse_headless(tensors: SafetensorsFiles, model_type: str) -> None:
-    found = canonical_names(list(tensors.shapes()), FAMILIES[model_type].PREFIX, HEADS[model_type].passthrough)
-    wanted = [part for rule in HEADS[model_type].rules for part in rule.parts if not part.startswith(_POOLER)]
-    if not any(part in found for part in wanted):
-        raise ModelFolderError(
-            f"{tensors.where}: no classification head. Expected {', '.join(wanted)}. The folder holds an encoder: load "
-            "it with SentenceEncoder.load(...), or put a fresh head on it with CrossEncoder.from_encoder(...)."
         )
