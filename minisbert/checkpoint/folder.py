@@ -82,6 +82,12 @@ class ModelFolder:
         """Width of the token embeddings."""
         return int(self.config.get("hidden_size") or self.config["dim"])  # DistilBERT says dim
 
+    @property
+    def padding_id(self) -> int:
+        """The token id that fills rows."""
+        value = self.config.get("pad_token_id")
+        return value if isinstance(value, int) else 0
+
 
 def read_folder(path: Path) -> ModelFolder:
     """Read a model folder of either dialect, or a plain Hugging Face folder (then: mean pooling, said in `notes`).

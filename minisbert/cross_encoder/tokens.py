@@ -8,29 +8,11 @@ A pair that is too long loses tokens of its longer text ("longest first"); the c
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from minisbert.errors import InputError
-from minisbert.text.tokenizer import CHUNK, TokenCount, Tokenizer
-
-
-class TokenizedPairs(NamedTuple):
-    """Token ids of pairs after truncation, and how many of each are segment 0."""
-
-    ids: list[list[int]]
-    first_lengths: list[int]
-    counts: np.ndarray  # int64 [pairs, 3]: tokens, kept, dropped
-
-    def token_counts(self) -> list[TokenCount]:
-        """The counts, a named row per pair."""
-        return [TokenCount(*row) for row in self.counts.tolist()]
-
-    @property
-    def truncated(self) -> int:
-        """How many pairs lost tokens."""
-        return int((self.counts[:, 2] > 0).sum())
+from minisbert.text.tokenizer import Tokenizer, Tokens
 
 
 class CrossEncoderTokenizer:
@@ -49,7 +31,7 @@ class CrossEncoderTokenizer:
         """How many special tokens are around and between the two texts."""
         return len(self.tokenizer.prefix) + (self.separators + 1) * len(self.tokenizer.suffix)
 
-    def tokenize(self, pairs: Sequence[tuple[str, str]], *, max_length: int) -> TokenizedPairs:
+    def tokenize(self, pairs: Sequence[tuple[str, str]], *, max_length: int) -> Tokens:
         """Token ids of each pair, at most `max_length` of them, special tokens included.
 
         Raises:
@@ -73,22 +55,7 @@ class CrossEncoderTokenizer:
             ids.append(first + after * (self.separators - 1) + b[:keep_b] + after)
             first_lengths.append(len(first))
             counts[row] = len(a) + len(b) + around, len(ids[-1]), len(a) + len(b) - keep_a - keep_b
-        return TokenizedPairs(ids, first_lengths, counts)
-
-    def refuse_long(self, pairs: Sequence[tuple[str, str]], *, max_length: int) -> None:
-        """Check that every pair fits.
-
-        Raises:
-            InputError: naming the first pair that does not.
-        """
-        for start in range(0, len(pairs), CHUNK):
-            tokens = self.tokenize(pairs[start : start + CHUNK], max_length=max_length)
-            for row, count in enumerate(tokens.token_counts(), start=start):
-                if count.dropped:
-                    raise InputError(
-                        f"pairs[{row}] has {count.tokens} tokens, {count.dropped} more than max_seq_length {max_length}. "
-                        "Shorten it, or pass on_truncate='warn' to score its beginning."
-                    )
+        return Tokens(ids, counts, first_lengths)
 
 
 def longest_first(a: int, b: int, room: int) -> tuple[int, int]:

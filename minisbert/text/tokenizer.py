@@ -5,7 +5,7 @@ text/vocabulary.py). This file adds lower-casing where the folder asks for it, p
 counted: a text is tokenized in full and then cut.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +34,7 @@ class Tokens(NamedTuple):
 
     ids: list[list[int]]
     counts: np.ndarray  # int64 [sentences, 3]: tokens, kept, dropped
+    first_lengths: Sequence[int] = ()  # of pairs of texts: how many tokens of each are the first text's (segment 0)
 
     def token_counts(self) -> list[TokenCount]:
         """The counts, a named row per sentence."""
@@ -156,14 +157,9 @@ class Tokenizer:
         Raises:
             InputError: naming the first that does not.
         """
-        for start in range(0, len(sentences), CHUNK):
-            tokens = self.tokenize(sentences[start : start + CHUNK], max_length=max_length, prompt=prompt)
-            for row, count in enumerate(tokens.token_counts(), start=start):
-                if count.dropped:
-                    raise InputError(
-                        f"sentences[{row}] has {count.tokens} tokens, {count.dropped} more than max_seq_length "
-                        f"{max_length}. Shorten it, or pass on_truncate='warn' to embed its beginning."
-                    )
+        chunks = (sentences[start : start + CHUNK] for start in range(0, len(sentences), CHUNK))
+        tokens = (self.tokenize(chunk, max_length=max_length, prompt=prompt) for chunk in chunks)
+        check_fit("sentences", tokens, max_length, "embed")
 
     def prompt_length(self, prompt: str, *, max_length: int) -> int:
         """Tokens of a prompt at the start of a row, with the special tokens before it.
@@ -178,3 +174,22 @@ def _lower_cases(backend: Any) -> bool:
     """Whether the tokenizer lower-cases by itself."""
     steps = backend.normalizer.__getstate__().decode().replace(" ", "") if backend.normalizer else ""
     return '"lowercase":true' in steps or '"Lowercase"' in steps
+
+
+def check_fit(name: str, chunks: Iterable[Tokens], max_length: int, purpose: str) -> None:
+    """Check that nothing was cut.
+
+    Args:
+        name: of the argument that holds the texts.
+        chunks: the tokens of all texts, a chunk at a time.
+        purpose: what is done with the texts.
+
+    Raises:
+        InputError: naming the first text that does not fit.
+    """
+    for row, count in enumerate(count for tokens in chunks for count in tokens.token_counts()):
+        if count.dropped:
+            raise InputError(
+                f"{name}[{row}] has {count.tokens} tokens, {count.dropped} more than max_seq_length {max_length}. Shorten "
+                f"it, or pass on_truncate='warn' to {purpose} its beginning."
+            )

@@ -78,7 +78,8 @@ def test_segments_count_in_bert_and_not_in_mpnet():
         encoder = model(family)
         row = [(0, encoder.tokenize([("a dog", "a cat")]).ids[0])]
         batch = rectangle(row, 1, 16, encoder.padding_id)
-        logits = [np.asarray(encoder._start(batch, [first])) for first in (2, 4)]
+        arrays = batch.token_ids_BL, batch.lengths_B
+        logits = [np.asarray(encoder.forward("logits", *arrays, np.full(1, first, np.int32))) for first in (2, 4)]
         assert (np.abs(logits[0] - logits[1]).max() > 1e-3) == counts
 
 
@@ -236,7 +237,7 @@ def test_bad_pairs(name):
         (lambda m: m.predict(SHORT, on_truncate="cut"), "on_truncate is 'cut'"),
         (lambda m: m.rank(None, ["a"]), "query is None"),
         (lambda m: m.rank("a", []), "documents is []"),
-        (lambda m: m.rank("a", "b"), "documents is 'b'"),
+        (lambda m: m.rank("a", "b"), "documents is the text 'b'"),
         (lambda m: m.rank("a", ["b", 3]), "documents[1] is 3"),
         (lambda m: m.rank("a", ["b"], top_k=0), "top_k is 0"),
         (lambda m: model("bert", 3).rank("a", ["b"]), "the model has 3 labels"),

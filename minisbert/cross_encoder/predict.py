@@ -1,0 +1,69 @@
+"""Pairs of texts -> logits, batch by batch: what `CrossEncoder.predict` does between its arguments and its result.
+
+    pairs -> token ids -> batches of similar lengths -> compiled forward pass -> logits_BC
+
+Pairs are tokenized a chunk at a time and a few batches are computed ahead, as inference/encode.py does for single texts.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from minisbert.errors import MinisbertError
+from minisbert.inference.batching import Batch, batches
+from minisbert.inference.compiled import progress_bar, run_ahead
+from minisbert.text.tokenizer import CHUNK, Tokens
+
+logger = logging.getLogger("minisbert")
+
+
+def tokenized(model: Any, pairs: Sequence[tuple[str, str]]) -> Iterator[Tokens]:
+    """The tokens of all pairs, a chunk at a time."""
+    return (model.tokenize(pairs[start : start + CHUNK]) for start in range(0, len(pairs), CHUNK))
+
+
+def logits(
+    model: Any, pairs: Sequence[tuple[str, str]], batch_size: int | None, show_progress_bar: bool | None, warn: bool
+) -> np.ndarray:
+    """float32 `[pairs, C]`, in the order of the pairs.
+
+    Args:
+        model: a CrossEncoder.
+        batch_size: pairs per batch, or None for as many as fit the model's token budget.
+        warn: log how many pairs were cut.
+
+    Raises:
+        MinisbertError: a logit is not finite.
+    """
+    first_lengths: list[int] = []
+    truncated = 0
+
+    def token_ids() -> Iterator[list[int]]:
+        nonlocal truncated
+        for tokens in tokenized(model, pairs):
+            truncated += tokens.truncated
+            first_lengths.extend(tokens.first_lengths)
+            yield from tokens.ids
+
+    def start(batch: Batch) -> Any:
+        first_lengths_B = np.zeros(len(batch.token_ids_BL), np.int32)
+        first_lengths_B[: len(batch.rows)] = [first_lengths[row] for row in batch.rows]
+        return model.forward("logits", batch.token_ids_BL, batch.lengths_B, first_lengths_B)
+
+    options = {"padding_id": model.padding_id, "max_positions": model.pretrained.max_positions}
+    stream = batches(token_ids(), model.shapes, batch_size=batch_size, **options)
+    logits_BC = np.empty((len(pairs), model.num_labels), np.float32)
+    with progress_bar(len(pairs), show_progress_bar, "pairs", "predict") as bar:
+        for batch, computed_BC in run_ahead(stream, start):
+            logits_BC[batch.rows] = np.asarray(computed_BC)[: len(batch.rows)]
+            bar.update(len(batch.rows))
+    if not np.isfinite(logits_BC).all():
+        raise MinisbertError("a logit is not finite: the weights overflow. Use another model.")
+    if truncated and warn:
+        logger.warning(
+            f"{truncated} of {len(pairs)} pairs are longer than max_seq_length {model.max_seq_length} and were cut; "
+            "token_counts() tells which. on_truncate='ignore' silences this, 'error' refuses them."
+        )
+    return logits_BC
