@@ -19,6 +19,7 @@ from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.kinds import OTHER_ENDINGS, OTHER_TYPES, refuse_other_kinds
+from minisbert.checkpoint.lengths import read_lengths
 from minisbert.checkpoint.modules import (
     MODULE_TYPES,
     STATIC_EMBEDDING,
@@ -33,7 +34,7 @@ from minisbert.checkpoint.modules import (
     read_module,
 )
 from minisbert.checkpoint.router import Router, read_router
-from minisbert.checkpoint.settings import ModelFiles, Settings, parse_json
+from minisbert.checkpoint.settings import ModelFiles, Settings
 from minisbert.checkpoint.static_folder import length_limit, static_config
 from minisbert.checkpoint.tensors import inside
 from minisbert.errors import ModelFolderError
@@ -44,11 +45,7 @@ TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("vocab.txt", "vocab.json", "merges.txt", "added_tokens.json"),
 )
-_LENGTH_FILE = "sentence_bert_config.json"
 _MODEL_FILE = "config_sentence_transformers.json"
-# Settings of sentence_bert_config.json that are arguments for another library.
-REFUSED_ARGUMENTS = [f"{part}_args" for part in ("model", "tokenizer", "config")]
-REFUSED_ARGUMENTS += [f"{part}_kwargs" for part in ("model", "processor", "config")]
 
 
 @dataclass
@@ -234,69 +231,12 @@ def _encoder_folder(files: ModelFiles, place: Path, config: dict[str, Any], enco
     folder.sources.update(dict.fromkeys(config, "config.json" if encoder.has_config else "model.safetensors"))
     folder.tokenizer_files = files.read(place, TOKENIZER_FILES)
     if encoder.has_config:
-        _read_lengths(files, folder)
+        read_lengths(files, folder)
     else:
         folder.max_seq_length = length_limit(folder.tokenizer_files, place)
         if folder.max_seq_length is not None:
             folder.sources["max_seq_length"] = "tokenizer.json"
     return folder
-
-
-def _read_lengths(files: ModelFiles, folder: ModelFolder) -> None:
-    """max_seq_length and do_lower_case, from the old file or, in the new dialect, the tokenizer's."""
-    read_length_file(files, folder, ("feature-extraction", "token_embeddings", "last_hidden_state"))
-    file = folder.transformer_path / "tokenizer_config.json"
-    if folder.max_seq_length is None and file.name in folder.tokenizer_files:
-        folder.max_seq_length = model_max_length(Settings(parse_json(folder.tokenizer_files[file.name], file), file))
-        if folder.max_seq_length is not None:
-            folder.sources["max_seq_length"] = "tokenizer_config.json"
-
-
-def read_length_file(
-    files: ModelFiles, folder: ModelFolder, kind: tuple[str, str, str], *, required: bool = False
-) -> None:
-    """max_seq_length and do_lower_case from sentence_bert_config.json, if there is one.
-
-    Args:
-        kind: the transformer's task, output and method output in the new dialect.
-        required: the file must name that task and output.
-    """
-    file = folder.transformer_path / _LENGTH_FILE
-    if not files.has(file):
-        return
-    (task, output, method_output), settings = kind, Settings(files.json(file), file)
-    settings.known(
-        ["max_seq_length", "do_lower_case", "transformer_task", "modality_config", "module_output_name"]
-        + ["unpad_inputs", *REFUSED_ARGUMENTS]
-    )
-    for key, value in (("transformer_task", task), ("module_output_name", output)):
-        if required or key in settings.values:
-            settings.choice(key, [value])
-    settings.absent(REFUSED_ARGUMENTS, "arguments for another library could change the result")
-    text_only = {"text": {"method": "forward", "method_output_name": method_output}}
-    if settings.values.get("modality_config", text_only) != text_only:
-        settings.complain("modality_config", f"{text_only}, text in and {method_output} out")
-    if settings.values.get("max_seq_length") is not None:
-        folder.max_seq_length = settings.integer("max_seq_length", at_least=1, at_most=limits.ROWS)
-        folder.sources["max_seq_length"] = _LENGTH_FILE
-    folder.do_lower_case = settings.flag("do_lower_case", default=False)
-    folder.sources["do_lower_case"] = _LENGTH_FILE
-    settings.finish()
-
-
-def model_max_length(settings: Settings) -> int | None:
-    """The length limit in tokenizer_config.json, if it has one.
-
-    Raises:
-        ModelFolderError: it is not a length.
-    """
-    length = settings.values.get("model_max_length")
-    # transformers writes "no limit" as 1e30.
-    if length is None or (type(length) in (int, float) and length >= limits.ROWS):
-        return None
-    length = settings.integer("model_max_length", at_least=1, at_most=limits.ROWS)
-    settings.finish()
-    return length
 
 
 def _read_model_settings(files: ModelFiles, folder: ModelFolder) -> None:

@@ -74,7 +74,7 @@ def load_cross_encoder(path: Path) -> PretrainedCrossEncoder:
     folder = read_cross_encoder_folder(path)
     _check_family(folder)
     family, head = FAMILIES[folder.model_type], HEADS[folder.model_type]
-    config = family.Config.from_json(folder.config, folder.config_file)
+    config = family.Config.from_json(folder.config, folder.transformer_path / "config.json")
     tokenizer = Tokenizer.from_folder(folder)
     _check_texts(folder, config, tokenizer)
     tensors = SafetensorsFiles(folder.transformer_path)
@@ -119,7 +119,7 @@ def with_fresh_head(encoder: Pretrained, num_labels: int, seed: int) -> Pretrain
             "another model."
         )
     _check_family(base)
-    settings = Settings(base.config, base.config_file)
+    settings = Settings(base.config, base.transformer_path / "config.json")
     dropout = classifier_dropout(settings)
     settings.finish()
     head_format = HEADS[base.model_type]
@@ -183,7 +183,7 @@ def _rules(model_type: str) -> list[Rule]:
 def _check_family(folder: Any) -> None:
     if folder.model_type not in HEADS:
         raise ModelFolderError(
-            f"{folder.config_file}: 'model_type' is {folder.model_type!r}. Expected one of {', '.join(sorted(HEADS))}, the "
+            f"{folder.transformer_path}/config.json: 'model_type' is {folder.model_type!r}. Expected one of {', '.join(sorted(HEADS))}, the "
             "families with a cross-encoder's head: use another model, or add the head (CONTRIBUTING.md)."
         )
 
@@ -198,6 +198,6 @@ def _check_texts(folder: CrossEncoderFolder, config: Any, tokenizer: Tokenizer) 
     check_tokenizer(tokenizer, folder, config.vocab_size)
     if getattr(config, "type_vocab_size", 2) < 2:
         raise ModelFolderError(
-            f"{folder.config_file}: 'type_vocab_size' is {config.type_vocab_size}. Expected at least 2: a cross-encoder marks "
+            f"{folder.transformer_path}/config.json: 'type_vocab_size' is {config.type_vocab_size}. Expected at least 2: a cross-encoder marks "
             "the second text as segment 1. Use another model."
         )

@@ -1,0 +1,75 @@
+"""Reads a model's length limit and whether it lower-cases, which the two dialects keep in different files.
+
+sentence_bert_config.json        max_seq_length, do_lower_case: up to sentence-transformers 5.3
+tokenizer_config.json            model_max_length: from 5.4
+"""
+
+from typing import TYPE_CHECKING
+
+from minisbert import limits
+from minisbert.checkpoint.settings import ModelFiles, Settings, parse_json
+
+if TYPE_CHECKING:
+    from minisbert.checkpoint.folder import ModelFolder
+
+_LENGTH_FILE = "sentence_bert_config.json"
+# Settings of sentence_bert_config.json that are arguments for another library.
+_REFUSED = [f"{part}_args" for part in ("model", "tokenizer", "config")]
+_REFUSED += [f"{part}_kwargs" for part in ("model", "processor", "config")]
+
+
+def read_lengths(files: ModelFiles, folder: "ModelFolder") -> None:
+    """max_seq_length and do_lower_case, from the old file or, in the new dialect, the tokenizer's."""
+    read_length_file(files, folder, ("feature-extraction", "token_embeddings", "last_hidden_state"))
+    file = folder.transformer_path / "tokenizer_config.json"
+    if folder.max_seq_length is None and file.name in folder.tokenizer_files:
+        folder.max_seq_length = model_max_length(Settings(parse_json(folder.tokenizer_files[file.name], file), file))
+        if folder.max_seq_length is not None:
+            folder.sources["max_seq_length"] = "tokenizer_config.json"
+
+
+def read_length_file(
+    files: ModelFiles, folder: "ModelFolder", kind: tuple[str, str, str], *, required: bool = False
+) -> None:
+    """max_seq_length and do_lower_case from sentence_bert_config.json, if there is one.
+
+    Args:
+        kind: the transformer's task, output and method output in the new dialect.
+        required: the file must name that task and output.
+    """
+    file = folder.transformer_path / _LENGTH_FILE
+    if not files.has(file):
+        return
+    (task, output, method_output), settings = kind, Settings(files.json(file), file)
+    settings.known(
+        ["max_seq_length", "do_lower_case", "transformer_task", "modality_config", "module_output_name"]
+        + ["unpad_inputs", *_REFUSED]
+    )
+    for key, value in (("transformer_task", task), ("module_output_name", output)):
+        if required or key in settings.values:
+            settings.choice(key, [value])
+    settings.absent(_REFUSED, "arguments for another library could change the result")
+    text_only = {"text": {"method": "forward", "method_output_name": method_output}}
+    if settings.values.get("modality_config", text_only) != text_only:
+        settings.complain("modality_config", f"{text_only}, text in and {method_output} out")
+    if settings.values.get("max_seq_length") is not None:
+        folder.max_seq_length = settings.integer("max_seq_length", at_least=1, at_most=limits.ROWS)
+        folder.sources["max_seq_length"] = _LENGTH_FILE
+    folder.do_lower_case = settings.flag("do_lower_case", default=False)
+    folder.sources["do_lower_case"] = _LENGTH_FILE
+    settings.finish()
+
+
+def model_max_length(settings: Settings) -> int | None:
+    """The length limit in tokenizer_config.json, if it has one.
+
+    Raises:
+        ModelFolderError: it is not a length.
+    """
+    length = settings.values.get("model_max_length")
+    # transformers writes "no limit" as 1e30.
+    if length is None or (type(length) in (int, float) and length >= limits.ROWS):
+        return None
+    length = settings.integer("model_max_length", at_least=1, at_most=limits.ROWS)
+    settings.finish()
+    return length
