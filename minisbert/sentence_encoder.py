@@ -116,8 +116,7 @@ class SentenceEncoder:
         self.tokenizer = model.tokenizer
         self.max_positions = model.model_config.encoder.max_positions
         self._max_seq_length = min(model.folder.max_seq_length or self.max_positions, self.max_positions)
-        padding_id = model.folder.config.get("pad_token_id")
-        self.padding_id = padding_id if isinstance(padding_id, int) else 0
+        self.padding_id = model.folder.padding_id
         # Each route of a Router is an encoder of its own; the attributes above are then the main route's.
         self.routes: dict[str, SentenceEncoder] = {}
         for name, route in model.routes.items():

@@ -92,7 +92,8 @@ class CrossEncoder:
         self.shapes = default_shapes(token_budget, model.model_config, compute_dtype)
         self.tokenizer = CrossEncoderTokenizer(model.tokenizer, HEADS[model.model_config.model_type].separators)
         self.activation_fn: Any = model.folder.activation
-        self._max_seq_length = min(model.folder.max_seq_length or model.max_positions, model.max_positions)
+        self.padding_id, self.max_positions = model.folder.padding_id, model.model_config.encoder.max_positions
+        self._max_seq_length = min(model.folder.max_seq_length or self.max_positions, self.max_positions)
         if max_length is not None:
             self.max_seq_length = max_length
         dtype = COMPUTE_DTYPES[compute_dtype]
@@ -254,11 +255,6 @@ class CrossEncoder:
         return self.pretrained.model_config.num_labels
 
     @property
-    def padding_id(self) -> int:
-        """The token id that fills rows."""
-        return self.pretrained.folder.padding_id
-
-    @property
     def training_task(self) -> Any:
         """How `minisbert.train` trains this model: a `training.task.TrainingTask`."""
         from minisbert.cross_encoder.training import CROSS_ENCODER
@@ -273,7 +269,7 @@ class CrossEncoder:
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
         check_positive("max_seq_length", value)
-        least, most = self.tokenizer.special_tokens + 2, self.pretrained.max_positions
+        least, most = self.tokenizer.special_tokens + 2, self.max_positions
         if not least <= value <= most:
             raise InputError(
                 f"max_seq_length is {value}. Expected {least} to {most}: the special tokens and one more for each text, up to "

@@ -52,7 +52,7 @@ def logits(
         first_lengths_B[: len(batch.rows)] = [first_lengths[row] for row in batch.rows]
         return model.forward("logits", batch.token_ids_BL, batch.lengths_B, first_lengths_B)
 
-    options = {"padding_id": model.padding_id, "max_positions": model.pretrained.max_positions}
+    options = {"padding_id": model.padding_id, "max_positions": model.max_positions}
     stream = batches(token_ids(), model.shapes, batch_size=batch_size, **options)
     logits_BC = np.empty((len(pairs), model.num_labels), np.float32)
     with progress_bar(len(pairs), show_progress_bar, "pairs", "predict") as bar:

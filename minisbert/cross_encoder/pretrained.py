@@ -59,11 +59,6 @@ class PretrainedCrossEncoder:
     # What `export` needs besides `params`: tensors passed through, original names and dtypes.
     original: Converted = field(default_factory=lambda: Converted({}))
 
-    @property
-    def max_positions(self) -> int:
-        """The longest row of tokens that the encoder takes."""
-        return self.model_config.encoder.max_positions
-
 
 def load_cross_encoder(path: Path) -> PretrainedCrossEncoder:
     """Read a cross-encoder's folder.

@@ -82,7 +82,7 @@ def cross_encoder_attention(model: CrossEncoder, a: str, b: str) -> Attention:
 
 def _weights(model: Any, definition: Any, ids: Sequence[int], first_length: int) -> np.ndarray:
     """weights_YNQK of one row of tokens, segment 0 up to `first_length`."""
-    L = model.shapes.length(len(ids), model.pretrained.max_positions)
+    L = model.shapes.length(len(ids), model.max_positions)
     batch = rectangle([(0, ids)], 1, L, model.padding_id)
     weights_YNQK = _compiled(definition, model.compute_dtype)(
         model.forward.params, batch.token_ids_BL, batch.lengths_B, np.int32(first_length)

@@ -108,7 +108,7 @@ def _programs(
         return jax.export.export(jax.jit(embed), platforms=platforms)(shapes, *texts).serialize()
 
     try:
-        B, L = jax.export.symbolic_shape("B, L", constraints=[f"L <= {encoder.pretrained.max_positions}"])
+        B, L = jax.export.symbolic_shape("B, L", constraints=[f"L <= {encoder.max_positions}"])
         return [(None, program(B, L))]
     except _SIZE_ERRORS:
         (B,) = jax.export.symbolic_shape("B")
