@@ -22,6 +22,7 @@ from minisbert.checkpoint.kinds import OTHER_ENDINGS, OTHER_TYPES, refuse_other_
 from minisbert.checkpoint.lengths import read_lengths
 from minisbert.checkpoint.modules import (
     MODULE_TYPES,
+    READERS,
     STATIC_EMBEDDING,
     TRANSFORMER,
     EncoderModule,
@@ -31,7 +32,6 @@ from minisbert.checkpoint.modules import (
     Part,
     Pooling,
     check_order,
-    read_module,
 )
 from minisbert.checkpoint.router import Router, read_router
 from minisbert.checkpoint.settings import ModelFiles, Settings
@@ -212,9 +212,12 @@ def _read_parts(files: ModelFiles, parts: list[Part], file: Path) -> ModelFolder
     for part in rest:
         if modules and width is not None:
             width = modules[-1].width(width)
-        modules.append(read_module(part, files, Given(width, layers, config.get("output_hidden_states") is True)))
         own = f"{part.path}/config.json"
         sources.append(own if files.has(files.folder / own) else "modules.json")
+        # Up to 5.3 Normalize has no settings.
+        values = {} if part.kind == "normalize" and sources[-1] == "modules.json" else files.json(files.folder / own)
+        given = Given(width, layers, config.get("output_hidden_states") is True)
+        modules.append(READERS[part.kind](Settings(values, files.folder / own), given, part.path))
     folder = _encoder_folder(files, place, config, encoder)
     folder.modules, folder.module_sources = tuple(modules), tuple(sources)
     return folder

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minisbert import limits
-from minisbert.checkpoint.settings import ModelFiles, Settings
+from minisbert.checkpoint.settings import Settings
 from minisbert.checkpoint.static_folder import StaticTensors
 from minisbert.checkpoint.tensors import SafetensorsFiles
 from minisbert.errors import ModelFolderError
@@ -186,18 +186,6 @@ def check_order(parts: list[Part], file: Path) -> None:
         )
 
 
-def read_module(part: Part, files: ModelFiles, given: Given) -> Module:
-    """The settings of a module after the encoder.
-
-    Raises:
-        ModelFolderError: a key that is missing, wrong, unknown, or does not fit the module's input.
-    """
-    file = files.folder / part.path / "config.json"
-    if part.kind == "normalize" and not files.has(file):  # up to 5.3 it has no settings
-        return Normalize()
-    return _READERS[part.kind](Settings(files.json(file), file), given, part.path)
-
-
 def _read_layer_pooling(settings: Settings, given: Given, path: str) -> WeightedLayerPooling:
     settings.known(["embedding_dimension", "word_embedding_dimension", "layer_start", "num_hidden_layers"])
     _expect_width(settings, given, "embedding_dimension", "word_embedding_dimension")
@@ -291,7 +279,8 @@ def _read_dense(settings: Settings, given: Given, path: str) -> Dense:
     return dense
 
 
-_READERS: dict[str, Callable[[Settings, Given, str], Module]] = {
+# Kind of module -> reader of its settings, called with those, what the module gets, and its folder.
+READERS: dict[str, Callable[[Settings, Given, str], Module]] = {
     "weighted_layer_pooling": _read_layer_pooling,
     "pooling": _read_pooling,
     "dense": _read_dense,

@@ -5,6 +5,7 @@ wrong, and `finish()` raises one `ModelFolderError` that names them all. Nothing
 names are looked up in tables.
 """
 
+import dataclasses
 import json
 import os
 from collections.abc import Collection, Iterable
@@ -17,6 +18,19 @@ from minisbert.errors import ModelFolderError
 _MISSING = object()
 # Keys of any encoder's config.json that ask for another computation.
 NOT_COMPUTED = ("is_decoder", "add_cross_attention", "auto_map", "quantization_config", "pruned_heads")
+# The bounds of the sizes and rates in any family's config.json.
+_BOUNDS: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("vocab_size", "max_position_embeddings"), (1, limits.ROWS)),
+    **dict.fromkeys(("hidden_size", "intermediate_size", "embedding_size", "num_attention_heads"), (1, limits.WIDTH)),
+    **dict.fromkeys(("dim", "hidden_dim", "n_heads"), (1, limits.WIDTH)),
+    **dict.fromkeys(("num_hidden_layers", "n_layers"), (1, limits.LAYERS)),
+    **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout"), (0.0, 1.0)),
+    **dict.fromkeys(("embedding_dropout", "attention_dropout", "mlp_dropout"), (0.0, 1.0)),
+    **dict.fromkeys(("layer_norm_eps", "norm_eps"), (1e-20, 0.1)),
+    "type_vocab_size": (1, limits.SEGMENTS),
+    "local_attention": (0, limits.ROWS),
+    "initializer_range": (0.0, 10.0),
+}
 # The files of a model folder that are read.
 _READ = (".json", ".txt", ".safetensors")
 
@@ -169,7 +183,7 @@ class Settings:
         # The comparison is false for NaN, and takes whole numbers of any size.
         if type(value) in (int, float) and at_least <= value < below:
             return float(value)
-        self.complain(key, f"a number from {at_least} up to {below}")
+        self.complain(key, f"a number from {at_least:g} up to {below:g}")
         return at_least
 
     def flag(self, key: str, *, default: Any = _MISSING) -> bool:
@@ -203,6 +217,22 @@ class Settings:
             return dict(value)
         self.complain(key, "an object of name to text")
         return {}
+
+    def fields(self, config: type, **read: Any) -> dict[str, Any]:
+        """A value for each field of a family's Config, whose defaults count where the file has none.
+
+        Args:
+            read: the fields that are read already, because they have other bounds or are not numbers.
+        """
+        for field in dataclasses.fields(config):
+            if field.name not in read:
+                low, high = _BOUNDS[field.name]
+                default = _MISSING if field.default is dataclasses.MISSING else field.default
+                if isinstance(high, int):
+                    read[field.name] = self.integer(field.name, at_least=int(low), at_most=high, default=default)
+                else:
+                    read[field.name] = self.number(field.name, at_least=low, below=high, default=default)
+        return read
 
     def absent(self, keys: Iterable[str], why: str) -> None:
         """Keys that must not be set, because what they ask for is not computed."""

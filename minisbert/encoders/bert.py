@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from minisbert import limits
 from minisbert.checkpoint.convert import Rule
 from minisbert.checkpoint.modules import TRANSFORMER
 from minisbert.checkpoint.settings import NOT_COMPUTED, Settings
@@ -58,20 +57,7 @@ class Config:
             NOT_COMPUTED, "only encoders with dense float weights are computed, and no code of a folder is run"
         )
         config = Config(
-            vocab_size=settings.integer("vocab_size", at_least=1, at_most=limits.ROWS),
-            hidden_size=settings.integer("hidden_size", at_least=1, at_most=limits.WIDTH),
-            num_hidden_layers=settings.integer("num_hidden_layers", at_least=1, at_most=limits.LAYERS),
-            num_attention_heads=settings.integer("num_attention_heads", at_least=1, at_most=limits.WIDTH),
-            intermediate_size=settings.integer("intermediate_size", at_least=1, at_most=limits.WIDTH),
-            max_position_embeddings=settings.integer("max_position_embeddings", at_least=1, at_most=limits.ROWS),
-            type_vocab_size=settings.integer("type_vocab_size", at_least=1, at_most=limits.SEGMENTS, default=2),
-            hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu"),
-            layer_norm_eps=settings.number("layer_norm_eps", at_least=1e-20, below=0.1, default=1e-12),
-            hidden_dropout_prob=settings.number("hidden_dropout_prob", at_least=0, below=1, default=0.1),
-            attention_probs_dropout_prob=settings.number(
-                "attention_probs_dropout_prob", at_least=0, below=1, default=0.1
-            ),
-            initializer_range=settings.number("initializer_range", at_least=0, below=10, default=0.02),
+            **settings.fields(Config, hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu"))
         )
         if settings.values.get("pad_token_id") is not None:
             settings.integer("pad_token_id", at_least=0, at_most=config.vocab_size - 1)

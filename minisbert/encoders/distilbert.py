@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from minisbert import limits
 from minisbert.checkpoint.convert import Rule
 from minisbert.checkpoint.modules import TRANSFORMER
 from minisbert.checkpoint.settings import NOT_COMPUTED, Settings
@@ -83,16 +82,7 @@ class Config:
             NOT_COMPUTED, "only encoders with dense float weights are computed, and no code of a folder is run"
         )
         config = Config(
-            vocab_size=settings.integer("vocab_size", at_least=1, at_most=limits.ROWS),
-            dim=settings.integer("dim", at_least=1, at_most=limits.WIDTH),
-            n_layers=settings.integer("n_layers", at_least=1, at_most=limits.LAYERS),
-            n_heads=settings.integer("n_heads", at_least=1, at_most=limits.WIDTH),
-            hidden_dim=settings.integer("hidden_dim", at_least=1, at_most=limits.WIDTH),
-            max_position_embeddings=settings.integer("max_position_embeddings", at_least=1, at_most=limits.ROWS),
-            activation=settings.choice("activation", ACTIVATIONS, default="gelu"),
-            dropout=settings.number("dropout", at_least=0, below=1, default=0.1),
-            attention_dropout=settings.number("attention_dropout", at_least=0, below=1, default=0.1),
-            initializer_range=settings.number("initializer_range", at_least=0, below=10, default=0.02),
+            **settings.fields(Config, activation=settings.choice("activation", ACTIVATIONS, default="gelu"))
         )
         if settings.values.get("pad_token_id") is not None:
             settings.integer("pad_token_id", at_least=0, at_most=config.vocab_size - 1)

@@ -73,22 +73,14 @@ class Config:
         )
         layers = settings.integer("num_hidden_layers", at_least=1, at_most=limits.LAYERS)
         config = Config(
-            vocab_size=settings.integer("vocab_size", at_least=1, at_most=limits.ROWS),
-            hidden_size=settings.integer("hidden_size", at_least=1, at_most=limits.WIDTH),
-            num_hidden_layers=layers,
-            num_attention_heads=settings.integer("num_attention_heads", at_least=1, at_most=limits.WIDTH),
-            intermediate_size=settings.integer("intermediate_size", at_least=1, at_most=limits.WIDTH),
-            max_position_embeddings=settings.integer("max_position_embeddings", at_least=1, at_most=limits.ROWS),
-            layer_types=_layer_types(settings, layers),
-            global_rope_theta=_theta(settings, FULL, "global_rope_theta", 160_000.0),
-            local_rope_theta=_theta(settings, LOCAL, "local_rope_theta", 10_000.0),
-            local_attention=settings.integer("local_attention", at_least=0, at_most=limits.ROWS, default=128),
-            hidden_activation=settings.choice("hidden_activation", ACTIVATIONS, default="gelu"),
-            norm_eps=settings.number("norm_eps", at_least=1e-20, below=0.1, default=1e-5),
-            embedding_dropout=settings.number("embedding_dropout", at_least=0, below=1, default=0.0),
-            attention_dropout=settings.number("attention_dropout", at_least=0, below=1, default=0.0),
-            mlp_dropout=settings.number("mlp_dropout", at_least=0, below=1, default=0.0),
-            initializer_range=settings.number("initializer_range", at_least=0, below=10, default=0.02),
+            **settings.fields(
+                Config,
+                num_hidden_layers=layers,
+                layer_types=_layer_types(settings, layers),
+                global_rope_theta=_theta(settings, FULL, "global_rope_theta", 160_000.0),
+                local_rope_theta=_theta(settings, LOCAL, "local_rope_theta", 10_000.0),
+                hidden_activation=settings.choice("hidden_activation", ACTIVATIONS, default="gelu"),
+            )
         )
         if settings.values.get("pad_token_id") is not None:
             settings.integer("pad_token_id", at_least=0, at_most=config.vocab_size - 1)

@@ -64,24 +64,17 @@ class Config:
             NOT_COMPUTED, "only encoders with dense float weights are computed, and no code of a folder is run"
         )
         config = Config(
-            vocab_size=settings.integer("vocab_size", at_least=PADDING_ID + 1, at_most=limits.ROWS),
-            hidden_size=settings.integer("hidden_size", at_least=1, at_most=limits.WIDTH),
-            num_hidden_layers=settings.integer("num_hidden_layers", at_least=1, at_most=limits.LAYERS),
-            num_attention_heads=settings.integer("num_attention_heads", at_least=1, at_most=limits.WIDTH),
-            intermediate_size=settings.integer("intermediate_size", at_least=1, at_most=limits.WIDTH),
-            max_position_embeddings=settings.integer(
-                "max_position_embeddings", at_least=PADDING_ID + 2, at_most=limits.ROWS
-            ),
-            relative_attention_num_buckets=settings.choice(
-                "relative_attention_num_buckets", [32], default=32, why="transformers computes 32 for every value"
-            ),
-            hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu"),
-            layer_norm_eps=settings.number("layer_norm_eps", at_least=1e-20, below=0.1, default=1e-12),
-            hidden_dropout_prob=settings.number("hidden_dropout_prob", at_least=0, below=1, default=0.1),
-            attention_probs_dropout_prob=settings.number(
-                "attention_probs_dropout_prob", at_least=0, below=1, default=0.1
-            ),
-            initializer_range=settings.number("initializer_range", at_least=0, below=10, default=0.02),
+            **settings.fields(
+                Config,
+                vocab_size=settings.integer("vocab_size", at_least=PADDING_ID + 1, at_most=limits.ROWS),
+                max_position_embeddings=settings.integer(
+                    "max_position_embeddings", at_least=PADDING_ID + 2, at_most=limits.ROWS
+                ),
+                relative_attention_num_buckets=settings.choice(
+                    "relative_attention_num_buckets", [32], default=32, why="transformers computes 32 for every value"
+                ),
+                hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu"),
+            )
         )
         if not settings.complaints and config.hidden_size % config.num_attention_heads:
             settings.complain(

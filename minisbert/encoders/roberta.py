@@ -64,23 +64,15 @@ class Config:
         vocab_size = settings.integer("vocab_size", at_least=2, at_most=limits.ROWS)
         pad_token_id = settings.integer("pad_token_id", at_least=0, at_most=vocab_size - 1, default=1)
         config = Config(
-            vocab_size=vocab_size,
-            hidden_size=settings.integer("hidden_size", at_least=1, at_most=limits.WIDTH),
-            num_hidden_layers=settings.integer("num_hidden_layers", at_least=1, at_most=limits.LAYERS),
-            num_attention_heads=settings.integer("num_attention_heads", at_least=1, at_most=limits.WIDTH),
-            intermediate_size=settings.integer("intermediate_size", at_least=1, at_most=limits.WIDTH),
-            max_position_embeddings=settings.integer(
-                "max_position_embeddings", at_least=pad_token_id + 2, at_most=limits.ROWS
-            ),
-            pad_token_id=pad_token_id,
-            type_vocab_size=settings.integer("type_vocab_size", at_least=1, at_most=limits.SEGMENTS, default=2),
-            hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu"),
-            layer_norm_eps=settings.number("layer_norm_eps", at_least=1e-20, below=0.1, default=1e-12),
-            hidden_dropout_prob=settings.number("hidden_dropout_prob", at_least=0, below=1, default=0.1),
-            attention_probs_dropout_prob=settings.number(
-                "attention_probs_dropout_prob", at_least=0, below=1, default=0.1
-            ),
-            initializer_range=settings.number("initializer_range", at_least=0, below=10, default=0.02),
+            **settings.fields(
+                Config,
+                vocab_size=vocab_size,
+                pad_token_id=pad_token_id,
+                max_position_embeddings=settings.integer(
+                    "max_position_embeddings", at_least=pad_token_id + 2, at_most=limits.ROWS
+                ),
+                hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu"),
+            )
         )
         if not settings.complaints and config.hidden_size % config.num_attention_heads:
             settings.complain(
