@@ -1,7 +1,7 @@
-"""A parent for a process that may be ended from below.
+"""Train in a child process, so that its parent can explain how it ended.
 
-One of several hosts is ended by JAX's runtime itself, in C++ and with a stack trace, when the first host is gone. So the work
-is done in a child, and the parent says what happened. They live and die together.
+When the first of several hosts is gone, JAX's runtime ends the others itself, in C++ and with a stack trace. The parent then
+prints a proper error. Parent and child end together.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 def join_in_child(run: str, coordinator: str | None, hosts: int | None, host: int | None) -> None:
-    """Become one of several hosts: before jax is imported, and before anything asks it for its devices."""
+    """Join the other hosts in a child process; must be called before jax is imported."""
     in_child(run)
     from minisbert.training.multihost import join
 
@@ -23,29 +23,30 @@ def join_in_child(run: str, coordinator: str | None, hosts: int | None, host: in
 
 
 def in_child(what: str) -> None:
-    """Go on in a child process; the parent passes SIGTERM on, waits, and ends as the child did. Before jax is imported.
+    """Return in a child process only. The parent forwards SIGTERM, waits, and exits with the child's code.
 
     Args:
-        what: what is being done, for the error.
+        what: names the work in the error.
 
     Raises:
-        TrainingError: in the parent, a signal ended the child.
+        TrainingError: in the parent, if a signal ended the child.
     """
     parent = os.getpid()
     child = os.fork()
     if child == 0:
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-            if os.getppid() != parent:  # it died before the line above
+            if os.getppid() != parent:  # the parent ended before the line above
                 os._exit(1)
         return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child has it too
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child gets it too
     signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
     _, status = os.waitpid(child, 0)
     if not os.WIFSIGNALED(status):
         raise SystemExit(os.WEXITSTATUS(status))
     name = signal.Signals(os.WTERMSIG(status)).name
     raise TrainingError(
-        f"{what}: ended by {name}. Most likely the first host or the connection to it is gone (lines above), or this machine "
-        "ran out of memory. The last checkpoint is valid; start the same command on every host again."
+        f"{what}: ended by {name}. Expected it to finish: most likely the first host or the connection to it is gone (see "
+        "above), or this machine ran out of memory. Start the same command on every host again to resume from the last "
+        "checkpoint."
     )

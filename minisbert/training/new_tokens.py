@@ -1,12 +1,12 @@
-"""New words for a model that knows them only as pieces: tokenizer and embedding table grow together, nothing else changes.
+"""Adding tokens to the vocabulary: tokenizer and embedding table grow together, and nothing else changes.
 
     grown = add_tokens(encoder, ["myocarditis", "angioplasty"])
-    train(grown, ...)                                              # their embeddings are still to be learned
+    train(grown, ...)                                              # learns their embeddings
 
-A new row starts as the mean of the embeddings of the pieces that the word is cut into now, so that the model begins near
-where it was (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models", takes the mean of all rows;
-the pieces' mean is a word's own). The promise: every token keeps its id and its row, and a text without a new token gets
-the same ids and, to the bit, the same embedding. Left out: removing tokens, new special tokens.
+A new row starts as the mean of the embeddings of the pieces that the tokenizer splits the word into now, so training starts
+close to the old model. (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models", takes the mean of
+all rows.) Every old token keeps its id and its row, so a text without a new token gets the same ids and the same embedding to
+the bit. Left out: removing tokens, new special tokens.
 """
 
 import json
@@ -26,24 +26,24 @@ from minisbert.text.tokenizer import Tokenizer
 logger = logging.getLogger("minisbert")
 
 _TABLE = "encoder.token_embedding.embedding"
-# Files that tell the vocabulary of before; tokenizer.json tells the new one to every reader.
+# Files with the old vocabulary; tokenizer.json alone describes the new one.
 _STALE_FILES = ("vocab.txt", "vocab.json", "merges.txt", "added_tokens.json")
 
 
 def add_tokens(encoder: SentenceEncoder, tokens: Sequence[str], *, whole_words: bool = True) -> SentenceEncoder:
-    """A model that reads each of `tokens` as one token; the one given is left as it is.
+    """A model that reads each of `tokens` as one token. `encoder` does not change.
 
     Args:
         encoder: in float32.
-        tokens: words, or markers such as "[E1]". Where the model lower-cases, so are they.
-        whole_words: found only where no letter or digit touches them; False finds them anywhere in a text.
+        tokens: words, or markers such as "[E1]"; lower-cased if the model does that.
+        whole_words: match a token only where no letter or digit is next to it; False matches it anywhere.
 
     Returns:
-        the grown model, with the settings of `encoder`. A space before a token belongs to it.
+        the model with the new tokens and the settings of `encoder`. A space before a token belongs to it.
 
     Raises:
-        InputError: an item that is not text, is empty, stands twice, is in the vocabulary already, or holds a special token;
-            the model has no embedding table.
+        InputError: an item that is not text, is empty, occurs twice, is already in the vocabulary, or contains a special
+            token; or the model has no embedding table.
 
     Example:
         >>> encoder = SentenceEncoder.load("weights/tiny-bert")
@@ -73,7 +73,7 @@ def add_tokens(encoder: SentenceEncoder, tokens: Sequence[str], *, whole_words: 
 
 
 def _pieces(encoder: SentenceEncoder, tokens: Sequence[str]) -> dict[str, list[int]]:
-    """Each token as the tokenizer will look for it -> the ids of the pieces it is cut into now."""
+    """Maps each token, as the tokenizer will match it, to the ids of the pieces it is split into now."""
     backend = encoder.tokenizer.backend
     special = [token.content for token in backend.get_added_tokens_decoder().values() if token.special]
     vocabulary = backend.get_vocab(with_added_tokens=True)
@@ -87,19 +87,25 @@ def _pieces(encoder: SentenceEncoder, tokens: Sequence[str]) -> dict[str, list[i
             raise InputError(f"{place} is {token!r}. Expected text without spaces around it; remove them.")
         clash = next((one for one in special if one in token), None)
         if clash is not None and clash != token:
-            raise InputError(f"{place} is {token!r}, which holds the token {clash!r}. Expected none; rename it.")
+            raise InputError(
+                f"{place} is {token!r}, which contains the special token {clash!r}. Expected a token without it; rename it."
+            )
         text = token.lower() if encoder.pretrained.folder.do_lower_case else token
         seen = backend.normalizer.normalize_str(text) if backend.normalizer else text
         if not seen.strip():
-            raise InputError(f"{place} is {token!r}, of which the model's normalizer leaves nothing. Leave it out.")
+            raise InputError(
+                f"{place} is {token!r}, of which the model's normalizer leaves nothing. Expected visible text; leave it out."
+            )
         if seen in names:
-            raise InputError(f"{place} is {token!r}, the same to this model as {names[seen]!r}. Expected each once.")
+            raise InputError(
+                f"{place} is {token!r}, which this model reads as {names[seen]!r}. Expected each token once; leave one out."
+            )
         ids = backend.encode(f" {text}", add_special_tokens=False).ids
         known = next((word for word in (token, text, seen) if word in vocabulary), None)
         if known is not None or (len(ids) == 1 and ids != unknown):
             number = ids[0] if known is None else vocabulary[known]
             raise InputError(
-                f"{place} is {token!r}, which is in the vocabulary already as id {number}. Expected a word that is cut "
+                f"{place} is {token!r}, which is already in the vocabulary as id {number}. Expected a word that is split "
                 "into pieces; leave it out."
             )
         names[seen], found[text] = token, ids
@@ -107,7 +113,7 @@ def _pieces(encoder: SentenceEncoder, tokens: Sequence[str]) -> dict[str, list[i
 
 
 def _unknown(backend: Any) -> list[int]:
-    """The id of what the tokenizer does not know, where it has one: a sign of that kind may well become a token."""
+    """The id of the unknown token, if there is one. A character that is read as unknown may become a token."""
     model = json.loads(backend.model.__getstate__())
     number = model["unk_id"] if "unk_id" in model else backend.token_to_id(model.get("unk_token") or "")
     return [] if number is None else [number]
@@ -121,7 +127,7 @@ def _grown_tokenizer(
     from tokenizers import Tokenizer as Backend
 
     files, before = encoder.pretrained.folder.tokenizer_files, encoder.tokenizer
-    # The file's own settings (truncation, padding) stay; only the tokens are new.
+    # Only the tokens change; truncation and padding remain as in the file.
     source = files["tokenizer.json"].decode() if "tokenizer.json" in files else before.backend.to_str()
     backend = Backend.from_str(source)
     old = backend.get_vocab(with_added_tokens=True)
@@ -139,23 +145,23 @@ def _grown_tokenizer(
     ]
     if taken or unseen:
         raise MinisbertError(
-            f"{before.where}: the new tokens {short_repr(tokens)} got the ids {ids}, of which some are taken, or are not found in a "
-            f"text ({unseen}). Please report this model."
+            f"{before.where}: the new tokens {short_repr(tokens)} got the ids {ids}. Expected new ids, and each token "
+            f"to be found in a text (these are not: {unseen}). Please report this model."
         )
     return tokenizer, content, ids
 
 
 def _with(encoder: SentenceEncoder, params: Any, tokenizer: Tokenizer, content: bytes, rows: int) -> SentenceEncoder:
-    """The encoder with grown parts and all its settings."""
+    """The encoder with the new parts and its own settings."""
     model = encoder.pretrained
     files = {name: file for name, file in model.folder.tokenizer_files.items() if name not in _STALE_FILES}
     files["tokenizer.json"] = content
     old_rows = model.model_config.encoder.vocab_size
     passthrough = model.original.passthrough
-    # A language model's head on the old vocabulary: not computed here, and of the wrong size from now on.
+    # The language model's head over the old vocabulary now has the wrong size; minisbert does not compute it.
     heads = sorted(name for name, array in passthrough.items() if rows != old_rows and old_rows in array.shape)
     if heads:
-        logger.warning(f"left out, because they are for the old vocabulary: {', '.join(heads)}")
+        logger.warning(f"dropped tensors of the old vocabulary: {', '.join(heads)}")
     folder = replace(
         model.folder,
         config={**model.folder.config, "vocab_size": rows},

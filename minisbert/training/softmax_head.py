@@ -1,4 +1,4 @@
-"""The head of the softmax loss on disk, beside the model that was trained with it: W, b, its classes, its concatenation."""
+"""The head of the softmax loss on disk, next to the model that was trained with it: W, b, classes, concatenation."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,11 @@ class SoftmaxHead(NamedTuple):
 
 
 def write_head(folder: Path, head: Mapping[str, Any], classes: Sequence[str], options: Mapping[str, Any]) -> None:
-    """Write the head that the softmax loss has trained into a model's folder."""
+    """Write the trained head of the softmax loss into the model's folder.
+
+    Args:
+        options: the loss's.
+    """
     arrays = {name: np.asarray(array) for name, array in head.items()}
     concatenation = options.get("concatenation", "u,v,|u-v|")
     with whole_file(folder / HEAD_FILE) as temporary:
@@ -33,13 +37,13 @@ def write_head(folder: Path, head: Mapping[str, Any], classes: Sequence[str], op
 
 
 def read_head(folder: Path, dimension: int) -> SoftmaxHead:
-    """The head in a model's folder.
+    """Read the head in a model's folder.
 
     Args:
-        dimension: width of the model's embeddings.
+        dimension: the width of the model's embeddings.
 
     Raises:
-        ModelFolderError: there is none, or it does not fit the model.
+        ModelFolderError: there is no head, or it does not fit the model.
     """
     file = folder / HEAD_FILE
     if not file.is_file():

@@ -1,7 +1,7 @@
-"""A training run on a disk that fails: the last checkpoint is intact, the error says where, the same command resumes.
+"""Training on a failing disk: the last checkpoint survives, the error names the place, and the same command resumes.
 
-Orbax writes a checkpoint partly by Python, partly by tensorstore; the first meets disk.py's failing calls, the second the
-kernel's bound on the size of a file, and both a real full disk.
+Orbax writes a checkpoint partly in Python and partly in tensorstore. disk.py's failing calls hit the first, the kernel's limit
+on the size of a file hits the second, and a full disk both.
 """
 
 import re
@@ -27,28 +27,28 @@ MOST_CALLS = 200
 
 
 def state(step: int):
-    """A small state whose numbers tell its step."""
+    """A small state with its step in its values."""
     params = {"model": {"kernel": np.full((50, 40), step, np.float32), "bias": np.arange(7.0)}, "head": {}}
     return initial_state(params, optax.adam(1e-3), 0)._replace(step=np.int32(step))
 
 
 def restored(folder: Path):
-    """What a new process finds."""
+    """The state that a new process restores."""
     checkpoints = Checkpoints(folder, RECORD)
     found = None if checkpoints.latest() is None else checkpoints.restore(state(0))
     checkpoints.close()
     return found
 
 
-def is_of(found, step: int) -> None:
-    """The state of that step to the bit."""
+def assert_state_of(found, step: int) -> None:
+    """It is the state of that step to the bit."""
     assert int(found.step) == step
     for a, b in zip(jax.tree.leaves(found.params), jax.tree.leaves(state(step).params), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def failing_save(folder: Path, step: int) -> TrainingError | None:
-    """Save in a process of its own, as it were; the error it ended with."""
+    """Save as a new process would; returns the error."""
     checkpoints = Checkpoints(folder, RECORD)
     try:
         checkpoints.save(state(step))
@@ -60,13 +60,13 @@ def failing_save(folder: Path, step: int) -> TrainingError | None:
 
 
 def check_former(folder: Path, error: TrainingError) -> None:
-    """The checkpoint of step 3, and an error that says so."""
-    is_of(restored(folder), 3)
+    """The checkpoint of step 3 is unchanged, and the error says so."""
+    assert_state_of(restored(folder), 3)
     assert str(folder) in str(error) and re.search(r"step 5 \(\d+ bytes\)", str(error))
     assert "checkpoint of step 3 is unchanged" in str(error)
 
 
-def test_every_call_of_a_checkpoint_fails_once(tmp_path):
+def test_each_file_operation_of_a_save_fails_once(tmp_path):
     folder = tmp_path / "run"
     assert failing_save(folder, 3) is None
     failures = 0
@@ -82,19 +82,19 @@ def test_every_call_of_a_checkpoint_fails_once(tmp_path):
         if error is not None:
             check_former(folder, error)
             continue
-        # Orbax passes over failures that do not matter to the checkpoint; then it is whole.
-        is_of(restored(folder), 5)
+        # Orbax ignores failures that do not matter to the checkpoint, which is then complete.
+        assert_state_of(restored(folder), 5)
         if disk.failed is None:
             break
         again = Checkpoints(folder, RECORD)
         again.manager.delete(5)
         again.close()
     else:
-        pytest.fail("no save got through")
+        pytest.fail("no save succeeded")
     assert failures > 3, disk.calls
 
 
-def test_a_checkpoint_that_may_not_grow(tmp_path):
+def test_a_limit_on_the_file_size(tmp_path):
     folder = tmp_path / "run"
     assert failing_save(folder, 3) is None
     size, failures = 0, 0
@@ -106,7 +106,7 @@ def test_a_checkpoint_that_may_not_grow(tmp_path):
         check_former(folder, error)
         size, failures = size * 4 + 100, failures + 1
     assert failures > 2
-    is_of(restored(folder), 5)
+    assert_state_of(restored(folder), 5)
 
 
 def test_a_checkpoint_on_a_full_disk(tmp_path):
@@ -121,7 +121,7 @@ def test_a_checkpoint_on_a_full_disk(tmp_path):
             check_former(disk / "run", error)
             room, failures = room * 2 + 8192, failures + 1
         assert failures > 0
-        is_of(restored(disk / "run"), 5)
+        assert_state_of(restored(disk / "run"), 5)
 
 
 # --- a whole run ---------------------------------------------------------------------------------------------------
@@ -138,19 +138,19 @@ def pairs(tmp_path_factory):
 
 
 def run(pairs: str, folder: Path) -> None:
-    """Two steps, each with a score and a checkpoint."""
+    """Train two steps, each with a score and a checkpoint."""
     settings = {"batch_size": 4, "max_steps": 2, "warmup": 0.0, "checkpoint_every": 1, "evaluate_every": 1}
     config = TrainConfig(data=(pairs,), learning_rate=1e-3, **settings)
     train(SentenceEncoder.load(TINY), config, folder, score=score, show_progress=False)
 
 
 def score(encoder: SentenceEncoder) -> float:
-    """Some number that the weights decide."""
+    """A number that depends on the weights."""
     return float(np.abs(encoder.pretrained.params["encoder"]["token_embedding"]["embedding"]).sum())
 
 
-def ends(folder: Path) -> dict[str, bytes]:
-    """What a run leaves for its user."""
+def files_without_checkpoints(folder: Path) -> dict[str, bytes]:
+    """The files of a run except its checkpoints."""
     files = snapshot(folder)
     return {name: content for name, content in files.items() if not name.startswith("checkpoints/")}
 
@@ -160,17 +160,17 @@ def ends(folder: Path) -> dict[str, bytes]:
     # The line of the second step; a file of the final model.
     [("metrics.jsonl", 11), (".final", 7)],
 )
-def test_a_run_that_failed_goes_on(only, fails_at, pairs, tmp_path, undisturbed):
+def test_a_failed_run_resumes(only, fails_at, pairs, tmp_path, undisturbed):
     with Disk(tmp_path, fails_at, only=only) as disk, pytest.raises(MinisbertError) as caught:
         run(pairs, tmp_path / "run")
     assert disk.failed is not None
     assert isinstance(caught.value, WriteError) and str(tmp_path / "run") in str(caught.value)
     run(pairs, tmp_path / "run")
-    assert ends(tmp_path / "run") == undisturbed
+    assert files_without_checkpoints(tmp_path / "run") == undisturbed
 
 
 @pytest.fixture(scope="module")
 def undisturbed(pairs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     run(pairs, folder / "run")
-    return ends(folder / "run")
+    return files_without_checkpoints(folder / "run")

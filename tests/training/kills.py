@@ -1,9 +1,9 @@
-"""Kill a training run with SIGKILL again and again, start it by the same command, compare the final weights.
+"""Kill a training run with SIGKILL repeatedly, rerun the same command, and compare the final weights.
 
     python tests/training/kills.py [--kills 30] [--in-save 10]        a few minutes; 200 and 50: half an hour
 
-Of the kills, `--in-save` come while a checkpoint is half written (orbax's temporary folder is there), the others at random
-moments. A run that gets through is compared with the undisturbed one by the sha256 of its weights, and the next begins.
+`--in-save` of the kills come while a checkpoint is half written (orbax's temporary folder exists), the others at random
+times. The weights of a run that finishes are compared with those of an uninterrupted run by sha256; then the next begins.
 """
 
 import argparse
@@ -21,23 +21,23 @@ STEPS = 60
 
 
 def command(data: Path, folder: Path) -> list[str]:
-    """The same command each time; nothing in it says that it goes on."""
+    """The same command each time; it has no flag to resume."""
     settings = ["--max-steps", str(STEPS), "--checkpoint-every", "3", "--batch-size", "4", "--learning-rate", "1e-3"]
     return [sys.executable, "-m", "minisbert", "train", str(TINY_BERT), str(folder), "--data", str(data), *settings]
 
 
 def weights(folder: Path) -> str:
-    """What must not differ."""
+    """The sha256 of the final weights."""
     return hashlib.sha256((folder / "final" / "model.safetensors").read_bytes()).hexdigest()
 
 
 def half_written(folder: Path) -> bool:
-    """Whether a checkpoint is being written now."""
+    """Whether a checkpoint is being written."""
     return any("tmp" in path.name for path in (folder / "checkpoints").glob("*"))
 
 
 def run_and_kill(data: Path, folder: Path, rng: random.Random, seconds: float, *, in_save: bool) -> bool:
-    """Start the run and kill it within the seconds that a whole one takes; False where it was done before."""
+    """Start the run and kill it within the time of a whole one. False if it finished before."""
     before = len(list((folder / "checkpoints").glob("*")))
     process = subprocess.Popen(command(data, folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     until = None if in_save else time.monotonic() + rng.uniform(0.05, 1) * seconds
@@ -48,16 +48,14 @@ def run_and_kill(data: Path, folder: Path, rng: random.Random, seconds: float, *
             return True
         time.sleep(0.0005 if in_save else 0.02)
     if process.returncode:
-        raise SystemExit(
-            f"the run did not go on by itself after {before} checkpoints:\n{process.stderr.read().decode()}"
-        )  # type: ignore[union-attr]
+        raise SystemExit(f"the run did not resume after {before} checkpoints:\n{process.stderr.read().decode()}")  # type: ignore[union-attr]
     return False
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--in-save", type=int, default=10, help="of them, while a checkpoint is half written")
+    parser.add_argument("--in-save", type=int, default=10, help="how many of them while a checkpoint is half written")
     options = parser.parse_args()
     rng = random.Random(0)
     with tempfile.TemporaryDirectory() as scratch:
@@ -84,11 +82,11 @@ def main() -> None:
                 continue
             subprocess.run(command(data, folder), check=True, capture_output=True)
             if weights(folder) != expected:
-                raise SystemExit(f"after {kills} kills the final weights differ")
+                raise SystemExit(f"the final weights differ after {kills} kills")
             finished += 1
             shutil.rmtree(folder)
         print(
-            f"{kills} kills, {saves} of them in a save: {finished} runs got through, all bit-identical to the undisturbed"
+            f"{kills} kills, {saves} of them in a save: {finished} runs finished, all bit-identical to the uninterrupted one"
         )
 
 

@@ -22,7 +22,7 @@ TABLE = "encoder.token_embedding.embedding"
 
 @cache
 def encoder(family: str) -> SentenceEncoder:
-    return SentenceEncoder.load(tiny(family))
+    return SentenceEncoder(tiny(family))
 
 
 def ids(model: SentenceEncoder, *texts: str) -> list[list[int]]:
@@ -61,8 +61,8 @@ def test_texts_without_new_tokens_have_the_same_ids_and_to_the_bit_the_same_embe
     assert np.abs(grown.encode(changed) - before.encode(changed)).max() > 1e-4
 
 
-def test_the_model_that_was_given_is_left_as_it_is():
-    before = SentenceEncoder.load(tiny("bert"))
+def test_the_given_model_does_not_change():
+    before = SentenceEncoder(tiny("bert"))
     bits, cut = table(before).tobytes(), ids(before, "the guitarists")
     add_tokens(before, NEW)
     assert table(before).tobytes() == bits
@@ -71,15 +71,15 @@ def test_the_model_that_was_given_is_left_as_it_is():
 
 
 @pytest.mark.parametrize("family", TWINS)
-def test_saved_and_loaded_it_is_the_same_model(family, tmp_path):
-    before = SentenceEncoder.load(tiny(family))
+def test_a_grown_model_is_the_same_after_saving_and_loading(family, tmp_path):
+    before = SentenceEncoder(tiny(family))
     before.prompts["query"] = "find: "
     before.max_seq_length = 40
     grown = add_tokens(before, NEW)
     assert (grown.prompts["query"], grown.max_seq_length) == ("find: ", 40)
     grown.save(tmp_path / "model")
     assert not {"vocab.txt", "vocab.json", "merges.txt"} & {file.name for file in (tmp_path / "model").iterdir()}
-    loaded = SentenceEncoder.load(tmp_path / "model")
+    loaded = SentenceEncoder(tmp_path / "model")
     texts = ["The GUITARISTS of New York", "covid-19, covid-19", *SOME[:20]]
     assert ids(loaded, *texts) == ids(grown, *texts)
     np.testing.assert_array_equal(loaded.encode(texts[:2]), grown.encode(texts[:2]))
@@ -88,20 +88,20 @@ def test_saved_and_loaded_it_is_the_same_model(family, tmp_path):
     assert row.count(len(table(again)) - 1) == 1
 
 
-def test_lower_case_is_the_models(tmp_path):
+def test_tokens_are_lower_cased_if_the_model_does_that(tmp_path):
     """Where the settings ask for lower case and tokenizer.json does not do it (old folders), tokens are lower-cased too."""
-    model = SentenceEncoder.load(tiny("roberta"))
+    model = SentenceEncoder(tiny("roberta"))
     model.pretrained.folder.do_lower_case = True
     model.save(tmp_path / "lower")
-    grown = add_tokens(SentenceEncoder.load(tmp_path / "lower"), ["Guitarists"])
+    grown = add_tokens(SentenceEncoder(tmp_path / "lower"), ["Guitarists"])
     number = len(table(grown)) - 1
     assert all(number in row for row in ids(grown, "the guitarists", "the GUITARISTS"))
     grown.save(tmp_path / "grown")
-    assert ids(SentenceEncoder.load(tmp_path / "grown"), "the GUITARISTS") == ids(grown, "the GUITARISTS")
+    assert ids(SentenceEncoder(tmp_path / "grown"), "the GUITARISTS") == ids(grown, "the GUITARISTS")
 
 
-def test_rows_that_the_table_has_to_spare_are_used_first(tmp_path):
-    model = SentenceEncoder.load(tiny("bert"))
+def test_unused_rows_of_the_table_are_used_first(tmp_path):
+    model = SentenceEncoder(tiny("bert"))
     spare = add_tokens(model, ["guitarists"])  # a table with one row more ...
     spare.pretrained.tokenizer = model.tokenizer
     spare.pretrained.folder.tokenizer_files = model.pretrained.folder.tokenizer_files
@@ -120,8 +120,8 @@ def test_markers_and_signs():
     np.testing.assert_allclose(table(grown)[-1], table(grown)[unknown], rtol=0, atol=1e-7)
 
 
-def test_a_head_for_the_old_vocabulary_is_left_out_and_said(caplog, tmp_path):
-    model = SentenceEncoder.load(tiny("bert"))
+def test_a_head_for_the_old_vocabulary_is_dropped_with_a_warning(caplog, tmp_path):
+    model = SentenceEncoder(tiny("bert"))
     passthrough = model.pretrained.original.passthrough
     passthrough["cls.predictions.bias"] = np.zeros(len(table(model)), np.float32)
     passthrough["pooler.dense.bias"] = np.zeros(32, np.float32)
@@ -131,30 +131,30 @@ def test_a_head_for_the_old_vocabulary_is_left_out_and_said(caplog, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("tokens", "told"),
+    ("tokens", "message"),
     [
         ("guitarists", "tokens is 'guitarists'. Expected a list"),
         ([], "Expected a list with at least one"),
         ([3], r"tokens\[0\] is 3 \(int\)"),
         (["guitarists", ""], r"tokens\[1\] is ''"),
         ([" guitarists"], "without spaces around"),
-        (["guitarists", "guitarists"], r"tokens\[1\] is 'guitarists', the same to this model as 'guitarists'"),
-        (["Guitarists", "guitarists"], "the same to this model as 'Guitarists'"),
-        (["the"], r"tokens\[0\] is 'the', which is in the vocabulary already as id 114"),
-        (["THE"], "in the vocabulary already as id 114"),
-        (["[CLS]"], "in the vocabulary already as id 2"),
-        (["x[SEP]y"], r"holds the token '\[SEP\]'"),
+        (["guitarists", "guitarists"], r"tokens\[1\] is 'guitarists', which this model reads as 'guitarists'"),
+        (["Guitarists", "guitarists"], "which this model reads as 'Guitarists'"),
+        (["the"], r"tokens\[0\] is 'the', which is already in the vocabulary as id 114"),
+        (["THE"], "already in the vocabulary as id 114"),
+        (["[CLS]"], "already in the vocabulary as id 2"),
+        (["x[SEP]y"], r"contains the special token '\[SEP\]'"),
         (["\u200b\u0301"], "leaves nothing"),
         (["\ud800"], "lone surrogate"),
     ],
 )
-def test_what_is_refused(tokens, told):
-    with pytest.raises(InputError, match=told):
+def test_wrong_tokens_are_refused(tokens, message):
+    with pytest.raises(InputError, match=message):
         add_tokens(encoder("bert"), tokens)
 
 
 def test_other_models_are_refused():
     with pytest.raises(InputError, match="Expected a SentenceEncoder loaded in float32"):
-        add_tokens(SentenceEncoder.load(tiny("bert"), compute_dtype="bfloat16"), NEW)
+        add_tokens(SentenceEncoder(tiny("bert"), compute_dtype="bfloat16"), NEW)
     with pytest.raises(InputError, match="Expected a SentenceEncoder"):
         add_tokens("tiny-bert", NEW)

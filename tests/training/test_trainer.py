@@ -1,4 +1,4 @@
-"""The training loop on a tiny model: killed and started again it ends with the same bits; bad runs never start."""
+"""Training a tiny model: a run that was killed resumes to the same bits, and a wrong setting is refused before it starts."""
 
 import json
 import logging
@@ -67,7 +67,7 @@ def assert_same_bits(a, b):
     assert all(np.array_equal(a[name], b[name]) for name in a)
 
 
-def test_it_learns_and_leaves_a_model_a_picture_and_a_card(pairs, scored, tmp_path):
+def test_a_run_learns_and_writes_models_curves_and_card(pairs, scored, tmp_path):
     trained = run(config(pairs, epochs=4, evaluate_every=8), tmp_path / "run", score=sts_score([scored]))
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
@@ -83,7 +83,7 @@ def test_it_learns_and_leaves_a_model_a_picture_and_a_card(pairs, scored, tmp_pa
 
 
 @pytest.mark.parametrize("killed_before", [1, 3, 4, 5])
-def test_resumed_to_the_bit(pairs, tmp_path, monkeypatch, killed_before):
+def test_a_killed_run_resumes_to_the_same_bits(pairs, tmp_path, monkeypatch, killed_before):
     undisturbed = run(config(pairs), tmp_path / "undisturbed")
 
     class Killed(BaseException):
@@ -106,7 +106,7 @@ def test_resumed_to_the_bit(pairs, tmp_path, monkeypatch, killed_before):
     assert metrics[0] == metrics[1]
 
 
-def test_sigkill_from_outside(pairs, tmp_path):
+def test_sigkill(pairs, tmp_path):
     undisturbed = run(config(pairs, epochs=3), tmp_path / "undisturbed")
     command = [sys.executable, "-m", "minisbert", "train", str(TINY), str(tmp_path / "killed"), "--data", pairs]
     command += ["--batch-size", "4", "--learning-rate", "1e-3", "--checkpoint-every", "2", "--epochs", "3"]
@@ -124,7 +124,7 @@ def test_sigkill_from_outside(pairs, tmp_path):
     assert_same_bits(undisturbed, SentenceEncoder(tmp_path / "killed" / "final"))
 
 
-def test_sigterm_saves_and_leaves(pairs, tmp_path, monkeypatch):
+def test_sigterm_saves_and_stops(pairs, tmp_path, monkeypatch):
     batch = trainer.Trainer.batch
 
     def preempted(self, step, *asked):
@@ -142,7 +142,7 @@ def test_sigterm_saves_and_leaves(pairs, tmp_path, monkeypatch):
     )
 
 
-def test_the_encoder_that_was_given_is_left_as_it_is(pairs, tmp_path):
+def test_the_given_encoder_does_not_change(pairs, tmp_path):
     encoder = SentenceEncoder(TINY)
     before = encoder.encode(["a man", "a dog"])
     trained = train(encoder, config(pairs), tmp_path / "run", show_progress=False)
@@ -150,7 +150,7 @@ def test_the_encoder_that_was_given_is_left_as_it_is(pairs, tmp_path):
     assert np.abs(trained.encode(["a man", "a dog"]) - before).max() > 1e-3
 
 
-def test_an_encoder_that_is_let_go_trains_to_the_same_bits(pairs, tmp_path):
+def test_without_keep_encoder_training_gives_the_same_bits(pairs, tmp_path):
     kept, let_go = (
         train(SentenceEncoder(TINY), config(pairs), tmp_path / str(keep), show_progress=False, keep_encoder=keep)
         for keep in (True, False)
@@ -161,7 +161,7 @@ def test_an_encoder_that_is_let_go_trains_to_the_same_bits(pairs, tmp_path):
     assert encoder.pretrained.params == encoder.forward.params == {}
 
 
-def test_texts_that_are_cut_are_said_once(tmp_path, caplog):
+def test_one_warning_about_all_truncated_texts(tmp_path, caplog):
     file = tmp_path / "pairs.tsv"
     file.write_text("anchor\tpositive\n" + "".join(f"{'man walk ' * 60}{i}\ta dog {i}\n" for i in range(4)))
     run(config(str(file)), tmp_path / "run")
@@ -194,11 +194,11 @@ def test_a_run_with_an_older_record_is_resumed(pairs, tmp_path):
         record["config"] = {"data": [pairs], **json.loads(OLD_SETTINGS % "plain")}
         file.write_text(json.dumps(record))
     assert_same_bits(run(config(pairs), tmp_path / "run"), SentenceEncoder(tmp_path / "run" / "final"))
-    with pytest.raises(TrainingError, match="'deterministic': False.*'deterministic': True"):
+    with pytest.raises(TrainingError, match=r"'deterministic': False.*'deterministic': True"):
         run(config(pairs, deterministic=True), tmp_path / "run")
 
 
-def test_what_is_not_finite_stops_and_overwrites_nothing(pairs, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_overwrites_nothing(pairs, tmp_path):
     encoder = SentenceEncoder(TINY)
     encoder.pretrained.params["encoder"]["embedding_norm"]["scale"] *= np.nan
     with pytest.raises(TrainingError, match=r"step 1 gave loss nan.*rows \[.*pairs\.tsv"):
@@ -207,7 +207,7 @@ def test_what_is_not_finite_stops_and_overwrites_nothing(pairs, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"loss": "typo"}, "loss is 'typo'"),
         ({"decay": "typo"}, "decay is 'typo'"),
@@ -228,8 +228,8 @@ def test_what_is_not_finite_stops_and_overwrites_nothing(pairs, tmp_path):
         ({"loss": "softmax"}, "with class labels"),
     ],
 )
-def test_settings_that_cannot_be_trained_with(pairs, tmp_path, settings, told):
-    with pytest.raises(InputError, match=told.replace("(", r"\(")):
+def test_wrong_settings_are_refused(pairs, tmp_path, settings, message):
+    with pytest.raises(InputError, match=message.replace("(", r"\(")):
         run(config(pairs, **settings), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -245,7 +245,7 @@ def test_gradcache_takes_the_same_steps(pairs, tmp_path):
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
 
 
-def test_a_deterministic_run_takes_the_same_way_and_accumulates(pairs, tmp_path):
+def test_a_deterministic_run_takes_the_same_steps_and_accumulates(pairs, tmp_path):
     """24 rows are 6 steps, so 3 changes of the weights."""
     folders = [tmp_path / name for name in ("plain", "deterministic")]
     for folder in folders:
@@ -276,7 +276,7 @@ def test_the_softmax_head_is_trained_and_saved(tmp_path):
         assert json.loads(head.metadata()["classes"]) == names
 
 
-def test_one_compilation_a_shape(pairs, tmp_path, caplog):
+def test_one_compilation_per_shape(pairs, tmp_path, caplog):
     caplog.set_level("INFO")
     run(config(pairs, epochs=3), tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -299,8 +299,8 @@ def test_matryoshka_trains_short_embeddings_too(pairs, tmp_path):
         run(config(pairs, max_steps=2, matryoshka=(64,)), tmp_path / "wide")
 
 
-def test_the_command_says_everything_once(pairs, tmp_path, capfd):
-    """Where the root logger has a handler too, which importing the checkpoint library may give it."""
+def test_the_command_logs_everything_once(pairs, tmp_path, capfd):
+    """Also if the root logger has a handler, which importing the checkpoint library may add."""
     handler = logging.StreamHandler()
     logging.getLogger().addHandler(handler)
     try:
@@ -312,7 +312,7 @@ def test_the_command_says_everything_once(pairs, tmp_path, capfd):
     assert logging.getLogger("minisbert").propagate
 
 
-def test_options_of_a_loss_from_the_command_line(pairs, tmp_path, capsys):
+def test_loss_options_from_the_command_line(pairs, tmp_path, capsys):
     command = ["train", str(TINY), str(tmp_path / "run"), "--data", str(pairs), "--max-steps", "1", "--batch-size", "4"]
     assert main([*command, "--loss-options", '{"scale": 5.0, "directions": ["query_to_doc", "doc_to_query"]}']) == 0
     assert "directions" in (tmp_path / "run" / "final" / "README.md").read_text()
@@ -321,7 +321,7 @@ def test_options_of_a_loss_from_the_command_line(pairs, tmp_path, capsys):
     assert "Expected a JSON object" in capsys.readouterr().err
 
 
-def test_old_flags_are_understood(pairs, tmp_path, capsys):
+def test_old_flags_still_work(pairs, tmp_path, capsys):
     command = ["train", str(TINY), str(tmp_path / "run"), "--data", pairs, "--max-steps", "1", "--batch-size", "4"]
     assert main([*command, "--reduction", "ordered", "--new-shapes", "compile"]) == 0
     card = (tmp_path / "run" / "final" / "README.md").read_text()
@@ -345,15 +345,15 @@ def test_explicit_flags_override_a_recipe():
     assert _loss_options(given, "all", None) == {**published, "scale": 5.0}
 
 
-def test_remat_changes_nothing_but_memory(pairs, tmp_path):
+def test_remat_changes_only_memory(pairs, tmp_path):
     plain, again = (
         run(config(pairs, max_steps=3, remat=remat, chunk_size=5), tmp_path / str(remat)) for remat in (False, True)
     )
     np.testing.assert_allclose(plain.encode("a cat"), again.encode("a cat"), rtol=0, atol=1e-5)
 
 
-def test_a_teacher_is_copied(tmp_path, pairs):
-    """The student starts from random weights and comes nearer to the model that teaches it."""
+def test_the_student_approaches_its_teacher(tmp_path, pairs):
+    """The student starts from random weights."""
     teacher = SentenceEncoder(TINY)
     student = with_random_weights(SentenceEncoder(TINY), seed=3)
     texts = ["a cat and a dog", "the river", "stones"]
@@ -366,7 +366,7 @@ def test_a_teacher_is_copied(tmp_path, pairs):
             run(config(pairs, **wrong), tmp_path / "wrong")
 
 
-def test_metrics_go_elsewhere_too(pairs, tmp_path, monkeypatch):
+def test_metrics_go_to_other_loggers(pairs, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setitem(LOGGERS, "wandb", lambda folder, config: lambda step, numbers: seen.append((step, numbers)))
     run(config(pairs, max_steps=2, report_to=("wandb",)), tmp_path / "run")
