@@ -199,10 +199,6 @@ class Index:
         queries_BD = embedding_rows("queries", queries_BD)
         if self.width is None:
             return Hits(np.empty((len(queries_BD), 0), np.float32), np.empty((len(queries_BD), 0), np.int64))
-        if queries_BD.shape[1] != self.width:
-            raise InputError(
-                f"queries are {queries_BD.shape[1]} wide, the index {self.width}. Expected the same width."
-            )
         refuse_too_long("queries", queries_BD)
         wanted, candidates = min(len(self), k), min(len(self), k * oversample)
         options: dict[str, Any] = {"similarity": self.similarity, "show_progress_bar": show_progress_bar}
