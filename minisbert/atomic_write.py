@@ -1,7 +1,7 @@
-"""Writing a folder or a file whole or not at all: made beside its place, flushed to the disk, then one rename.
+"""Writing a folder or a file whole or not at all: written next to its place, flushed to the disk, then renamed.
 
 A reader finds what was there before or what is there now, whenever the writer is killed. What a killed writer leaves is a
-hidden `.NAME.partial-...` beside it.
+hidden `.NAME.partial-...` next to it.
 """
 
 import ctypes
@@ -30,7 +30,7 @@ def _is_model(folder: Path) -> bool:
 
 @contextmanager
 def staged_folder(target: Path, kind: str = "model", is_kind: Callable[[Path], bool] = _is_model) -> Iterator[Path]:
-    """A new empty folder beside `target` that takes its place when the block ends well, and vanishes when it does not.
+    """A new empty folder next to `target` that replaces it when the block succeeds, and is deleted when it fails.
 
     Args:
         target: a new path, or a folder of the same kind, which is replaced.
@@ -38,7 +38,7 @@ def staged_folder(target: Path, kind: str = "model", is_kind: Callable[[Path], b
         is_kind: tells whether a folder that is there holds that.
 
     Raises:
-        InputError: something else stands there.
+        InputError: something else is there.
         WriteError: it cannot be written; the target is as it was.
     """
     if target.is_symlink() or (target.exists() and not target.is_dir()):
@@ -50,7 +50,7 @@ def staged_folder(target: Path, kind: str = "model", is_kind: Callable[[Path], b
             f"{target}: holds files but no {kind}. Expected a new path, or a folder with a {kind} to replace; nothing "
             "was written."
         )
-    staging = beside(target)
+    staging = path_next_to(target)
     try:
         staging.mkdir(parents=True)
         yield staging
@@ -67,12 +67,12 @@ def staged_folder(target: Path, kind: str = "model", is_kind: Callable[[Path], b
 
 @contextmanager
 def whole_file(out: Path) -> Iterator[Path]:
-    """A temporary path beside `out` that takes its place when the block ends well, and vanishes when it does not.
+    """A temporary path next to `out` that replaces it when the block succeeds, and is deleted when it fails.
 
     Raises:
-        WriteError: it cannot be written; what stood there is as it was.
+        WriteError: it cannot be written; the previous version is intact.
     """
-    temporary = beside(out)
+    temporary = path_next_to(out)
     try:
         yield temporary
         flush(temporary)
@@ -86,7 +86,7 @@ def whole_file(out: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def beside(target: Path) -> Path:
+def path_next_to(target: Path) -> Path:
     """A hidden name of its own, on the same file system."""
     return target.with_name(f".{target.name}.partial-{uuid.uuid4().hex[:8]}")
 
@@ -111,7 +111,7 @@ def not_written(target: Path, error: OSError, partial: Path | None = None) -> Wr
     written = _size(partial) if partial else 0
     told = WriteError(
         f"{target}: cannot be written ({error.strerror or error}; {written} bytes were written, {free_bytes(target)} are "
-        "free). What stood there before still does; make room or choose another place."
+        "free). The previous version is intact; make room or choose another place."
     )
     told.errno = error.errno
     return told
@@ -149,7 +149,7 @@ def _take_place(staging: Path, target: Path) -> None:
 
 
 def _exchanged(a: Path, b: Path) -> bool:
-    """Swap two names at once, so that at no moment there is none: Linux's renameat2. False where it cannot be had."""
+    """Swap two names atomically by Linux's renameat2; False where the system does not have it."""
     if sys.platform != "linux":
         return False
     try:

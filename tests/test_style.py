@@ -30,11 +30,11 @@ BANNED = {
     r"\bmeaned\b": "averaged",
     r"\b(?:is|are|was|were|be|been|being|as|not) told\b(?! apart)": "given, set, named",
     r"(?<!here )\b(?:is|are|was|were) no (?!(?:longer|more|less|fewer|such|one|other|\w+er)\b)": "is not a ..., are not ...",
-    r"(?<!here )\b(?:is|are) none\b": "is invalid, or `there is none`",
+    r"(?<!here )\b(?:is|are) none\b(?! openvino)": "is invalid, or `there is none`",
     r"\b(?:stand|stands|stood|standing) (?:in|at|on|below|above|beside|there|here|before|after|behind|inside|under|next|"
     r"together|outside|between|alone|to|by|as|nowhere)\b": "is, are",
     r"\bwhere \w+ stands?\b": "where ... is",
-    r"\bbeside\b": "next to, with, alongside",
+    r"(?<!across )\bbeside\b": "next to, with, alongside",
     r"\bdear(?:er|est)?\b": "expensive",
     r"\b(?:goes|go|going|gone|went) on\b(?! (?:the|a|an|to)\b)": "resumes, continues",
     r"\bdoors?\b": "an input, an entry point",

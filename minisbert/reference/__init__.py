@@ -1,1 +1,1 @@
-"""The NumPy twin: encoders, poolings and similarities in plain float64, written from the papers to be read beside JAX."""
+"""The NumPy twin: encoders, poolings and similarities in plain float64, to read next to the JAX code."""

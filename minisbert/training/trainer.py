@@ -3,7 +3,7 @@
     train(SentenceEncoder("all-MiniLM-L6-v2"), TrainConfig(data=("pairs.tsv",)), "runs/pairs")
 
 A step depends on its number alone: its batch (data/sampler.py), its dropout (siamese.dropout_keys), its learning rate
-(optimizer.schedule). So a run that is killed and started again ends with the same weights to the bit. Its folder:
+(optimizer.schedule). So a run that is killed and resumed ends with the same weights to the bit. Its folder:
 
     checkpoints/    the state, newest two            metrics.jsonl   loss, learning rate and scores by step
     best/           the model with the best score    curves.png      loss and score plotted

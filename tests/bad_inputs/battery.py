@@ -1,9 +1,9 @@
-"""The battery of bad inputs: what a case is, how it is run, and what its outcome is called. The cases stand in room_*.py.
+"""The battery of bad inputs: what a case is, how it is run, and what its outcome is called. The cases are in room_*.py.
 
     Case("encode", "a list with None", act, refused("InputError", "sentences[1]"))
 
 `act(lib, work)` does one thing with a library (libraries.py) and an empty folder of its own. What must happen is either
-an error of a given class whose message holds given words, or a right result, known by a check. Cases with `peer` use
+an error of a given class whose message holds given words, or the correct result, known by a check. Cases with `peer` use
 only what sentence-transformers has too, and are run against it by the same code (run_battery.py --peer).
 """
 
@@ -61,8 +61,8 @@ class Case:
     act: Callable[[Any, "Work"], Any]  # (library, work)
     expect: Refused | Gives
     peer: bool = False
-    # A result that would be right although minisbert refuses the input: a list made of a generator, say. Only the peer
-    # is ever judged by it.
+    # A result that would be right although minisbert refuses the input: a list made of a generator, say. Only
+    # sentence-transformers is ever judged by it.
     harmless: Callable[[Any, Any], bool] | None = None
     seconds: float = 20.0
     fast: bool = True  # in the half that every CI run does
@@ -134,7 +134,7 @@ def _judged(case: Case, lib: Any, work: Work) -> Outcome:
         return Outcome(HANG, f"more than {case.seconds:g} s")
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # a panic of the tokenizers library is no Exception
+    except BaseException as error:  # a panic of the tokenizers library is not an Exception
         return lib.judge(error, case.expect)
 
 
@@ -228,7 +228,7 @@ def _apart(folder: Path) -> Iterator[None]:
 
 
 def cases(room: str | None = None, *, peer: bool = False, fast: bool = False) -> list[Case]:
-    """The cases of a room, or of all: those that the peer can take, those that are fast.
+    """The cases of a room, or of all: those that sentence-transformers can take, those that are fast.
 
     Raises:
         SystemExit: there is no such room.
@@ -243,7 +243,7 @@ def cases(room: str | None = None, *, peer: bool = False, fast: bool = False) ->
     rooms = [room_encode, room_folders, room_training, room_search, room_commands, room_downloads]
     tables = {module.__name__.removeprefix("room_"): module.CASES for module in rooms}
     if room is not None and room not in tables:
-        raise SystemExit(f"{room!r} is no room. Expected one of {', '.join(tables)}.")
+        raise SystemExit(f"{room!r} is not a room. Expected one of {', '.join(tables)}.")
     found = [case for name, table in tables.items() if room in (None, name) for case in table]
     names = [case.id for case in found]
     doubled = sorted({name for name in names if names.count(name) > 1})

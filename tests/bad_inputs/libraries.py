@@ -1,6 +1,6 @@
 """What the cases are run against: minisbert, or sentence-transformers through the same few verbs.
 
-Models that a case does not spoil are loaded once. Imports stand inside, so that a process needs one library only.
+Models that a case does not spoil are loaded once. Imports are inside the functions, so that a process needs one library only.
 """
 
 import functools

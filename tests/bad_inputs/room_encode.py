@@ -1,4 +1,4 @@
-"""What notebooks feed to `encode` and `predict`: no text, half text, odd text, huge text, options that are none."""
+"""What notebooks feed to `encode` and `predict`: no text, half text, odd text, huge text, invalid options."""
 
 from collections import UserList, deque
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def _itself() -> list:
     return value
 
 
-# --- what is no list of sentences: (name, how it is made, what it would mean if it were taken) ----------------------
+# --- what is not a list of sentences: (name, how it is made, what it would mean if it were taken) ----------------------
 
 NO_SENTENCES: list[tuple[str, Callable[[], Any], list[str] | None]] = [
     ("None", lambda: None, None),

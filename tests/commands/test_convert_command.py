@@ -121,7 +121,7 @@ def test_a_failure_leaves_nothing(run, tiny_bert, tmp_path, monkeypatch):
     result = run("convert", tiny_bert, "--out", tmp_path / "ours")
     assert result.code == 2
     assert "ours: cannot be written (No space left on device; " in result.err
-    assert "What stood there before still does" in result.err
+    assert "The previous version is intact" in result.err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -173,7 +173,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(kind, run, source, tiny_
     assert result.code == 2
     assert re.fullmatch(
         rf"minisbert: error: {out}: cannot be written \(No space left on device; [1-9]\d* bytes were written, \d+ are "
-        "free\\). What stood there before still does; make room or choose another place.\n",
+        "free\\). The previous version is intact; make room or choose another place.\n",
         result.err,
     )
     assert out.read_bytes() == b"old"

@@ -27,7 +27,7 @@ TINY_BERT = Path(__file__).parents[2] / "weights" / "tiny-bert"
 def pairs_file(folder: Path) -> Path:
     """144 pairs."""
     words = "cat dog house river tree stone book train cloud horse lamp road".split()
-    rows = [f"the {a} and the {b}\ta {b} beside a {a}" for a in words for b in words]
+    rows = [f"the {a} and the {b}\ta {b} near a {a}" for a in words for b in words]
     file = folder / "pairs.tsv"
     file.write_text("\n".join(["anchor\tpositive", *rows]) + "\n")
     return file
