@@ -97,7 +97,7 @@ def _picture(out: str, points_M2: "np.ndarray", labels_M: "np.ndarray", names: S
         colour, marker, _ = look(cluster)
         own = points_M2[labels_M >= IN_LEGEND if cluster == IN_LEGEND else labels_M == cluster]
         label = textwrap.shorten(text, 48, placeholder=" …").replace("$", r"\$")  # a dollar sign would start a formula
-        axes.scatter(*own.T, s=14, c=colour, marker=marker, alpha=0.7, linewidths=0.8, label=label)
+        axes.scatter(own[:, 0], own[:, 1], s=14, c=colour, marker=marker, alpha=0.7, linewidths=0.8, label=label)
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(handles[::-1], labels[::-1], loc="outside right upper", fontsize="small", frameon=False)
