@@ -61,7 +61,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "pairs.tsv"
         words = "cat dog house river tree stone book train cloud horse lamp road".split()
-        pairs = [f"the {a} and the {b}\ta {b} beside a {a}" for a in words for b in words]
+        pairs = [f"the {a} and the {b}\ta {b} near a {a}" for a in words for b in words]
         data.write_text("\n".join(["anchor\tpositive", *pairs]) + "\n")
         undisturbed = Path(scratch) / "undisturbed"
         started = time.monotonic()

@@ -281,9 +281,9 @@ def test_one_compilation_per_shape(pairs, tmp_path, caplog):
     run(config(pairs, epochs=3), tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     shapes = {tuple(line["shape"]) for line in lines if "shape" in line}
-    [ledger] = [record.getMessage() for record in caplog.records if "programs compiled" in record.getMessage()]
-    assert len(shapes) == 2 and "2 programs compiled in" in ledger and "during the run" not in ledger
-    assert all(f"{rows} x {length} (" in ledger for rows, length in shapes)
+    [log] = [record.getMessage() for record in caplog.records if "programs compiled" in record.getMessage()]
+    assert len(shapes) == 2 and "2 programs compiled in" in log and "during the run" not in log
+    assert all(f"{rows} x {length} (" in log for rows, length in shapes)
 
 
 def test_matryoshka_trains_short_embeddings_too(pairs, tmp_path):
