@@ -14,14 +14,6 @@ from minisbert.errors import TrainingError
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
-def join_in_child(run: str, coordinator: str | None, hosts: int | None, host: int | None) -> None:
-    """Join the other hosts in a child process; must be called before jax is imported."""
-    in_child(run)
-    from minisbert.training.multihost import join
-
-    join(coordinator, hosts, host)
-
-
 def in_child(what: str) -> None:
     """Return in a child process only. The parent forwards SIGTERM, waits, and exits with the child's code.
 

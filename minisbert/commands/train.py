@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 from tyro import MISSING
@@ -122,9 +123,12 @@ def train(
         memory: with --plan, the GiB of one device: also print the largest batch that fits.
     """
     if device.cluster or (device.coordinator, device.hosts, device.host) != (None, None, None):
-        from minisbert.commands.supervision import join_in_child
+        from minisbert.commands.supervision import in_child
 
-        join_in_child(run, device.coordinator, device.hosts, device.host)
+        in_child(run)  # before jax is imported
+        from minisbert.training.multihost import join
+
+        join(device.coordinator, device.hosts, device.host)
 
     from minisbert.commands.train_plan import print_plan
     from minisbert.training.trainer import train as run_training
@@ -153,7 +157,7 @@ def train(
             on_new_shape=device.on_new_shape,
             keep_encoder=False,
         )
-    print(f"{run}/final")
+    print(Path(run) / "final")
     return 0
 
 
@@ -204,7 +208,9 @@ def _load(name: str, start: Start, seed: int) -> Any:
     encoder = SentenceEncoder(folder)
     if start.random_weights:
         encoder = with_random_weights(encoder, seed)
-    return CrossEncoder.from_encoder(encoder, start.num_labels or 1, seed=seed) if start.cross_encoder else encoder
+    if not start.cross_encoder:
+        return encoder
+    return CrossEncoder.from_encoder(encoder, 1 if start.num_labels is None else start.num_labels, seed=seed)
 
 
 def with_random_weights(encoder: Any, seed: int) -> Any:

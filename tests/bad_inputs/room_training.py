@@ -47,7 +47,7 @@ def trained(
 
 
 def embeds(lib: Any, result: Any) -> bool:
-    """A model that embeds."""
+    """The result is a model that embeds."""
     return result.encode("a man").shape == (32,)
 
 
@@ -94,15 +94,15 @@ DATA: list[tuple[str, str, str | bytes, dict[str, Any], tuple[str, ...]]] = [
     ("a header without rows", "data.tsv", "anchor\tpositive\n", {}, ("data.tsv",)),
     ("fewer rows than a batch", "data.tsv", "anchor\tpositive\na\tb\n", {}, ("data.tsv", "batch")),
     ("columns of no kind", "data.tsv", "x\ty\na\tb\n" * 4, {}, ("data.tsv", "'x'")),
-    ("a row with a cell less", "data.tsv", PAIRS + "alone\n", {}, ("data.tsv, line 10",)),
-    ("a row with a cell more", "data.tsv", PAIRS + "a\tb\tc\n", {}, ("data.tsv, line 10",)),
+    ("a row with a missing cell", "data.tsv", PAIRS + "alone\n", {}, ("data.tsv, line 10",)),
+    ("a row with an extra cell", "data.tsv", PAIRS + "a\tb\tc\n", {}, ("data.tsv, line 10",)),
     ("an empty line", "data.tsv", PAIRS + "\n" + "a\tb\n", {}, ("data.tsv, line 10",)),
     ("an empty cell", "data.tsv", PAIRS + "a\t\n", {}, ("data.tsv, line 10", "positive")),
     ("a blank cell", "data.tsv", PAIRS + "  \tb\n", {}, ("data.tsv, line 10", "anchor")),
     ("a byte that is not UTF-8", "data.tsv", PAIRS.encode() + b"caf\xe9\tb\n", {}, ("data.tsv, line 10",)),
     ("UTF-16", "data.tsv", PAIRS.encode("utf-16"), {}, ("data.tsv",)),
     ("zeros", "data.tsv", bytes(1000), {}, ("data.tsv",)),
-    ("one column twice", "data.tsv", "anchor\tanchor\tpositive\na\tb\tc\n" * 2, {}, ("data.tsv", "anchor")),
+    ("the same column twice", "data.tsv", "anchor\tanchor\tpositive\na\tb\tc\n" * 2, {}, ("data.tsv", "anchor")),
     ("commas for tabs", "data.tsv", PAIRS.replace("\t", ","), {}, ("data.tsv",)),
     ("a web page", "data.tsv", "<!doctype html>\n<html>\n", {}, ("data.tsv",)),
     ("a gz file that is not gzipped", "data.tsv.gz", PAIRS, {}, ("data.tsv.gz",)),
@@ -135,7 +135,7 @@ DATA: list[tuple[str, str, str | bytes, dict[str, Any], tuple[str, ...]]] = [
     ("a score of infinity", "data.tsv", SCORED + "inf\ta\tb\n", {"loss": "cosent"}, ("data.tsv, line 10", "score")),
     ("a score that is text", "data.tsv", SCORED + "good\ta\tb\n", {"loss": "cosent"}, ("data.tsv, line 10", "score")),
     (
-        "a score of 5 unasked",
+        "a score of 5 without score_range",
         "data.tsv",
         SCORED + "5\ta\tb\n",
         {"loss": "cosent"},
@@ -148,7 +148,7 @@ DATA: list[tuple[str, str, str | bytes, dict[str, Any], tuple[str, ...]]] = [
         {"loss": "cosent"},
         ("data.tsv, line 10", "score"),
     ),
-    ("a class of none", "data.tsv", NLI + "-\ta\tb\n", {"loss": "softmax"}, ("data.tsv, line 10", "label")),
+    ("a class that is a dash", "data.tsv", NLI + "-\ta\tb\n", {"loss": "softmax"}, ("data.tsv, line 10", "label")),
     ("a class of -1", "data.tsv", NLI.replace("neutral", "0") + "-1\ta\tb\n", {"loss": "softmax"}, ("data.tsv",)),
     ("an empty class", "data.tsv", NLI + "\ta\tb\n", {"loss": "softmax"}, ("data.tsv, line 10", "label")),
     ("a class of 1.5", "data.tsv", NLI + "1.5\ta\tb\n", {"loss": "softmax"}, ("data.tsv, line 10", "label")),
@@ -166,12 +166,12 @@ DATA: list[tuple[str, str, str | bytes, dict[str, Any], tuple[str, ...]]] = [
 
 
 def occupied(work: Work) -> None:
-    """A file where the run's folder should be."""
+    """Put a file where the run's folder should be."""
     work.file("run", "x")
 
 
 def file_for_checkpoints(work: Work) -> None:
-    """A file where the checkpoints should be."""
+    """Put a file where the checkpoints should be."""
     work.file("run/checkpoints", "x")
 
 
@@ -193,20 +193,20 @@ def checkpoint_files(run: Path) -> list[Path]:
 
 
 def cut_state(run: Path) -> None:
-    """Half of every large file of every checkpoint is gone."""
+    """Cut every large file of every checkpoint in half."""
     for file in checkpoint_files(run)[:4]:
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
 def garble(run: Path) -> None:
-    """Zeros in every JSON file of every checkpoint."""
+    """Overwrite every JSON file of every checkpoint with zeros."""
     for file in checkpoint_files(run):
         if file.name in ("metadata", "_METADATA", "_CHECKPOINT_METADATA", "array_metadatas") or file.suffix == ".json":
             file.write_bytes(bytes(100))
 
 
 def drop_metadata(run: Path) -> None:
-    """Nothing but the folders of the checkpoints' state is left."""
+    """Delete every file of the checkpoints; their folders remain."""
     for file in checkpoint_files(run):
         file.unlink()
 

@@ -1,4 +1,4 @@
-"""Training a cross-encoder: losses against the twin, GradCache, resuming to the bit, learning, and what is refused."""
+"""Training a cross-encoder: losses against the NumPy reference, GradCache, resuming to the bit, learning, wrong settings."""
 
 import json
 import sys
@@ -62,7 +62,7 @@ def write(file: Path, header: str, rows) -> str:
 
 @pytest.fixture
 def files(tmp_path) -> dict[str, str]:
-    """Data for each loss; in "scored" the score says whether both texts have the same first word."""
+    """Data for each loss; in "scored" the score is 1 if both texts have the same first word."""
     random = np.random.default_rng(0)
     scored = []
     for i in range(32):
@@ -120,7 +120,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("name, S, C, labels, options", CASES)
-def test_a_loss_and_its_gradient_are_the_twins(name, S, C, labels, options):
+def test_a_loss_and_its_gradient_match_the_reference(name, S, C, labels, options):
     logits, known = LOGITS[:S, :, :C], LABELS[name][labels]
     plain = partial(getattr(twin, name), **options)
     reference = lambda x: plain(x, known if known.ndim == 2 or name != "margin_mse" else known[:, None])  # noqa: E731
@@ -135,7 +135,7 @@ def test_a_loss_and_its_gradient_are_the_twins(name, S, C, labels, options):
         assert abs((reference(logits + step) - reference(logits - step)) / 2e-5 - gradient[place]) < DIFFERENCES
 
 
-def test_a_teachers_scores_are_its_margins():
+def test_a_teachers_scores_give_its_margins():
     scores_BS = np.concatenate([np.zeros((B, 1)), -LABELS["margin_mse"]], axis=1) + 4
     by_scores, by_margins = (
         float(
@@ -157,7 +157,7 @@ def test_extreme_logits_stay_finite():
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "labels", "told"),
+    ("name", "shape", "labels", "message"),
     [
         ("binary_cross_entropy", (1, B, 2), np.zeros(B), "one logit per pair"),
         ("binary_cross_entropy", (2, B, 1), np.zeros(B), "S = 1"),
@@ -170,11 +170,11 @@ def test_extreme_logits_stay_finite():
         ("margin_mse", (4, B, 1), np.zeros((B, 2)), "labels_B has shape (5, 2)"),
     ],
 )
-def test_what_a_loss_refuses(name, shape, labels, told):
+def test_a_loss_refuses_wrong_shapes(name, shape, labels, message):
     targets = Targets(labels_B=None if labels is None else jnp.asarray(labels))
     with pytest.raises(InputError) as caught:
         CROSS_ENCODER_LOSSES[name].function(jnp.zeros(shape), targets)
-    assert told in str(caught.value) and name in str(caught.value) and "Expected" in str(caught.value)
+    assert message in str(caught.value) and name in str(caught.value) and "Expected" in str(caught.value)
 
 
 # --- the step ------------------------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ def batches_of(source, model, batch_size=4):
     return batch, cut
 
 
-def test_the_rows_of_a_step_are_the_query_with_each_document(files):
+def test_a_step_pairs_the_query_with_each_document(files):
     model = tiny("bert")
     batch, cut = batches_of(files["margin_mse"], model)
     examples_SB = batch.examples_PT.reshape(-1)[batch.index_SB]
@@ -209,7 +209,7 @@ def test_the_rows_of_a_step_are_the_query_with_each_document(files):
 
 
 def test_gradcache_gives_the_gradient_of_the_whole_batch(files):
-    """In float64, where only another mask or another formula could show; dropout on."""
+    """In float64, so that a difference means another mask or formula; with dropout."""
     model = shallow(tiny("bert"))
     batch, _ = batches_of(files["margin_mse"], model)
     with jax.enable_x64(True):
@@ -231,7 +231,7 @@ def test_gradcache_gives_the_gradient_of_the_whole_batch(files):
 
 
 @pytest.mark.parametrize("family", ["bert", "mpnet"])
-def test_packed_pairs_are_as_they_are_alone(family):
+def test_packing_pairs_does_not_change_their_logits(family):
     model = tiny(family)
     pairs = [("a man walks", "the dog"), ("a dog", "a man walks a dog"), ("the man", "the man"), ("dog", "a")]
     tokens = model.tokenize(pairs)
@@ -244,7 +244,7 @@ def test_packed_pairs_are_as_they_are_alone(family):
     assert np.isfinite(packed).all()
 
 
-def test_pairs_that_are_cut_are_counted(tmp_path):
+def test_truncated_pairs_are_counted(tmp_path):
     rows = [(f"{'man walk ' * 60}{i}", f"a dog {i}", i) for i in range(2)] + [("a man", "a dog", i) for i in range(2)]
     file = write(tmp_path / "long.tsv", "query\tdocument\tteacher_score", rows)
     batch, cut = batches_of(file, tiny("bert"))
@@ -254,7 +254,7 @@ def test_pairs_that_are_cut_are_counted(tmp_path):
 # --- runs ----------------------------------------------------------------------------------------------------------
 
 
-def test_it_learns_and_leaves_a_model_and_a_card(files, tmp_path):
+def test_a_run_learns_and_writes_model_and_card(files, tmp_path):
     data = files["binary_cross_entropy"]
     settings = {"epochs": 5, "evaluate_every": 20, "checkpoint_every": 100, "learning_rate": 3e-3, "dropout": False}
     given = shallow(tiny("bert"))
@@ -293,7 +293,7 @@ def test_every_loss_trains(files, tmp_path, name, num_labels):
         assert 0 <= accuracy_score([files[name]])(after) <= 1
 
 
-def test_resumed_to_the_bit(files, tmp_path, monkeypatch):
+def test_a_killed_run_resumes_to_the_same_bits(files, tmp_path, monkeypatch):
     settings = config(files["binary_cross_entropy"], loss="binary_cross_entropy", checkpoint_every=3, max_steps=6)
     undisturbed = run(settings, tmp_path / "undisturbed")
 
@@ -348,7 +348,7 @@ def test_from_the_command_line(files, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("data", "settings", "num_labels", "error", "told"),
+    ("data", "settings", "num_labels", "error", "message"),
     [
         (
             "cross_entropy",
@@ -369,10 +369,10 @@ def test_from_the_command_line(files, tmp_path, capsys):
         ("mse", {"loss": "mse", "score_range": (0, 5)}, 1, DataError, "Expected a score from 0 to 5"),
     ],
 )
-def test_what_cannot_be_trained(files, tmp_path, data, settings, num_labels, error, told):
+def test_wrong_settings_and_data_are_refused(files, tmp_path, data, settings, num_labels, error, message):
     with pytest.raises(error) as caught:
         run(config(files[data], **settings), tmp_path / "run", num_labels=num_labels)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert not (tmp_path / "run").exists()
 
 
@@ -391,7 +391,7 @@ def test_a_one_sided_row_is_named(tmp_path):
         run(config(file, loss="mse"), tmp_path / "run")
 
 
-def test_scores_that_do_not_fit_the_model(files):
+def test_an_evaluation_for_another_number_of_labels_is_refused(files):
     with pytest.raises(InputError, match="has 3 labels"):
         spearman_score([files["binary_cross_entropy"]])(tiny("bert", 3))
     with pytest.raises(InputError, match="the model has 1 labels, the data 3 classes"):
