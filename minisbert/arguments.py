@@ -79,7 +79,7 @@ def check_prompts(prompts: Any) -> None:
         check_text(f"prompts[{name!r}]", text)
 
 
-def prompt_text(prompt: Any, prompt_name: Any, prompts: Any, default_name: Any) -> str:
+def prompt_text(prompt: str | None, prompt_name: Any, prompts: dict[str, str], default_name: Any) -> str:
     """The text before each sentence: the prompt itself, the one of that name, the default one, or none."""
     if prompt is not None:
         check_text("prompt", prompt)

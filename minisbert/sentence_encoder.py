@@ -18,7 +18,7 @@ from minisbert import arguments as checks
 from minisbert.errors import InputError, short_repr
 from minisbert.inference.batching import ShapeTable
 from minisbert.inference.compiled import COMPUTE_DTYPES, Compilation, Forward, progress_bar
-from minisbert.inference.encode import OUTPUTS, EncodeOptions, Matrix, Texts, Vector, results, warm_up
+from minisbert.inference.encode import OUTPUTS, EncodeOptions, Matrix, Texts, Vector, per_text, results, warm_up
 from minisbert.inference.token_budgets import default_shapes
 from minisbert.pretrained import Pretrained, cast_matrices, load_pretrained, save_pretrained
 from minisbert.quantization import quantize_embeddings
@@ -208,7 +208,8 @@ class SentenceEncoder:
         if on_truncate == "error":
             encoder.tokenizer.refuse_long(texts, max_length=encoder.max_seq_length, prompt=prompt)
 
-        with_tokens, tokens = output_value != "sentence_embedding", {}
+        with_tokens = output_value != "sentence_embedding"
+        tokens: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         embeddings = np.empty((len(texts), dimension), np.float32) if out is None else out
         with progress_bar(len(texts), show_progress_bar) as bar:
             for batch in results(encoder, texts, prompt, batch_size, with_tokens, on_truncate == "warn"):
@@ -218,11 +219,8 @@ class SentenceEncoder:
                 bar.update(len(batch.rows))
 
         items: Any = embeddings if precision == "float32" else quantize_embeddings(embeddings, precision)
-        if output_value == "token_embeddings":
-            items = [tokens[row][1] for row in range(len(texts))]
-        elif output_value is None:
-            keys = ("input_ids", "token_embeddings", "sentence_embedding")
-            items = [dict(zip(keys, (*tokens[row], items[row]), strict=True)) for row in range(len(texts))]
+        if with_tokens:
+            items = per_text(tokens, embeddings, everything=output_value is None)
         return items[0] if single else items
 
     def encode_query(self, sentences: str | Texts, **options: Any) -> Any:
@@ -310,7 +308,8 @@ class SentenceEncoder:
 
     def get_embedding_dimension(self) -> int:
         """Width of the embeddings that `encode` returns."""
-        return min(self.truncate_dim or self.model_config.dimension, self.model_config.dimension)
+        width: int = self.model_config.dimension
+        return min(self.truncate_dim or width, width)
 
     get_sentence_embedding_dimension = get_embedding_dimension
 

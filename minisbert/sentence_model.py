@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from minisbert.checkpoint.modules import Module, Pooling, WeightedLayerPooling
 from minisbert.encoders import FAMILIES
@@ -32,7 +33,7 @@ class ModelConfig:
     @cached_property
     def dimension(self) -> int:
         """Width of the sentence embedding."""
-        width = self.encoder.hidden_size
+        width: int = self.encoder.hidden_size
         for module in self.modules:
             width = module.width(width)
         return width
@@ -75,7 +76,7 @@ class Embeddings(NamedTuple):
 class SentenceModel(nnx.Module):
     """token ids -> `Embeddings`; the one set of weights that a siamese network uses for every text."""
 
-    def __init__(self, model_config: ModelConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, model_config: ModelConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         self.model_config = model_config
         self.encoder = FAMILIES[model_config.model_type].Encoder(model_config.encoder, dtype=dtype, rngs=rngs)
         # Of the modules after the encoder those that have weights, in their order.
@@ -167,7 +168,7 @@ class SentenceModel(nnx.Module):
         return sentence_BD
 
 
-def define(model_config: ModelConfig, dtype=jnp.float32) -> tuple[nnx.GraphDef, dict[Any, Any]]:
+def define(model_config: ModelConfig, dtype: DTypeLike = jnp.float32) -> tuple[nnx.GraphDef[Any], dict[Any, Any]]:
     """The model without its parameters: flax's definition, and the tree of parameter shapes. Nothing is allocated.
 
     `nnx.merge(definition, params)` inside `jax.jit` or `jax.grad` gives the module back; `params` is a nested dict of
@@ -177,7 +178,7 @@ def define(model_config: ModelConfig, dtype=jnp.float32) -> tuple[nnx.GraphDef, 
 
 
 @cache
-def _define(model_config: ModelConfig, dtype: jnp.dtype) -> tuple[nnx.GraphDef, dict[Any, Any]]:
+def _define(model_config: ModelConfig, dtype: jnp.dtype) -> tuple[nnx.GraphDef[Any], dict[Any, Any]]:
     return abstract(lambda rngs: SentenceModel(model_config, dtype=dtype, rngs=rngs))
 
 

@@ -92,7 +92,7 @@ class Forward:
         """
         params, (rows, length) = self.params, arrays[0].shape
         if self._mesh is not None:
-            params, arrays = self._on_all_devices(arrays)
+            params, arrays = self._on_all_devices(self._mesh, arrays)
         if (output, rows, length) in self._known:
             return self._programs[output](params, *arrays)
         with _COMPILING:
@@ -103,13 +103,13 @@ class Forward:
                 self._known.add((output, rows, length))
             return result
 
-    def _on_all_devices(self, arrays: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+    def _on_all_devices(self, mesh: Mesh, arrays: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
         """The parameters copied to each device (once, not per call), and the rows of the arrays spread over them."""
         original, placed = self._placed
         if original is not self.params:
-            placed = jax.device_put(self.params, NamedSharding(self._mesh, PartitionSpec()))
+            placed = jax.device_put(self.params, NamedSharding(mesh, PartitionSpec()))
             self._placed = self.params, placed
-        by_rows = NamedSharding(self._mesh, PartitionSpec("rows"))
+        by_rows = NamedSharding(mesh, PartitionSpec("rows"))
         return placed, tuple(jax.device_put(array, by_rows) if np.ndim(array) else array for array in arrays)
 
 

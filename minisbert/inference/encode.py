@@ -110,6 +110,16 @@ def results(
         )
 
 
+def per_text(
+    tokens: dict[int, tuple[np.ndarray, np.ndarray]], sentence_BD: np.ndarray, *, everything: bool
+) -> list[Any]:
+    """The token embeddings of each text, or with `everything` a dict with its token ids and sentence embedding too."""
+    if not everything:
+        return [tokens[row][1] for row in range(len(tokens))]
+    keys = ("input_ids", "token_embeddings", "sentence_embedding")
+    return [dict(zip(keys, (*tokens[row], sentence_BD[row]), strict=True)) for row in range(len(tokens))]
+
+
 def warm_up(encoder: Any, tokens: int) -> None:
     """Compile every shape, packed rows included, that texts of up to `tokens` tokens can need."""
     shapes, max_positions = encoder.shapes, encoder.max_positions

@@ -13,6 +13,7 @@ Letters: B sentences, Q query tokens, K key tokens, L tokens, N heads, H head wi
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from minisbert.transformer.dropout import dropout_weights, fold
 from minisbert.transformer.products import Linear, product
@@ -94,7 +95,16 @@ class MultiHeadSelfAttention(nnx.Module):
     W_Q, W_K and W_V are stored as one matrix `qkv`, so that the three projections are one matrix product.
     """
 
-    def __init__(self, width: int, heads: int, *, dropout_rate: float, dtype, kernel_init, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        dropout_rate: float,
+        dtype: DTypeLike,
+        kernel_init: nnx.Initializer,
+        rngs: nnx.Rngs,
+    ):
         self.heads = heads
         self.dropout_rate = dropout_rate
         self.qkv = Linear(width, 3 * width, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
@@ -127,7 +137,7 @@ class MultiHeadSelfAttention(nnx.Module):
         return attention_weights(query_BNLH, key_BNLH, mask_BL, bias_NQK)
 
 
-def split_heads(qkv_BLD: jax.Array, heads: int, dtype) -> jax.Array:
+def split_heads(qkv_BLD: jax.Array, heads: int, dtype: DTypeLike | None) -> jax.Array:
     """One projection of width 3 D -> query, key and value, `[3, B, N, L, H]`, in the dtype of the products."""
     B, L, width = qkv_BLD.shape
     return jnp.transpose(qkv_BLD.astype(dtype).reshape(B, L, 3, heads, width // 3 // heads), (2, 0, 3, 1, 4))

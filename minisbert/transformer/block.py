@@ -14,6 +14,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from minisbert.transformer.attention import MultiHeadSelfAttention
 from minisbert.transformer.dropout import dropout, fold
@@ -29,13 +30,13 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-def embedding_table(rows: int, width: int, dtype, initializer, rngs: nnx.Rngs) -> nnx.Embed:
+def embedding_table(rows: int, width: int, dtype: DTypeLike, initializer: nnx.Initializer, rngs: nnx.Rngs) -> nnx.Embed:
     """A table with one learned vector per row, looked up in float32 or wider."""
     dtype = jnp.promote_types(dtype, jnp.float32)
     return nnx.Embed(rows, width, dtype=dtype, embedding_init=initializer, rngs=rngs)
 
 
-def layer_norm(width: int, epsilon: float, dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
+def layer_norm(width: int, epsilon: float, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm:
     """Layer norm (Ba et al. 2016) in float32 or wider; the variance is mean((x - mean)^2), which does not cancel."""
     dtype = jnp.promote_types(dtype, jnp.float32)
     return nnx.LayerNorm(width, epsilon=epsilon, dtype=dtype, use_fast_variance=False, rngs=rngs)
@@ -44,7 +45,16 @@ def layer_norm(width: int, epsilon: float, dtype, rngs: nnx.Rngs) -> nnx.LayerNo
 class FeedForward(nnx.Module):
     """Two linear maps with a nonlinearity between, applied to each token by itself (Vaswani 3.3)."""
 
-    def __init__(self, width: int, inner_width: int, activation: str, *, dtype, kernel_init, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        width: int,
+        inner_width: int,
+        activation: str,
+        *,
+        dtype: DTypeLike,
+        kernel_init: nnx.Initializer,
+        rngs: nnx.Rngs,
+    ):
         self.activation = ACTIVATIONS[activation]
         self.up = Linear(width, inner_width, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
         self.down = Linear(inner_width, width, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
@@ -66,8 +76,8 @@ class Block(nnx.Module):
         epsilon: float,
         hidden_dropout: float,
         attention_dropout: float,
-        dtype,
-        kernel_init,
+        dtype: DTypeLike,
+        kernel_init: nnx.Initializer,
         rngs: nnx.Rngs,
     ):
         self.hidden_dropout = hidden_dropout

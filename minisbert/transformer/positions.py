@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 
 
 def sinusoidal_positions(length: int, width: int) -> np.ndarray:
@@ -91,7 +92,15 @@ def relative_position_buckets(length: int, buckets: int = 32, max_distance: int 
 class RelativePositionBias(nnx.Module):
     """A learned score per head and bucket of distance (T5 section 2.1); one table serves all layers."""
 
-    def __init__(self, buckets: int, heads: int, *, dtype=jnp.float32, embedding_init, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        buckets: int,
+        heads: int,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        embedding_init: nnx.Initializer,
+        rngs: nnx.Rngs,
+    ):
         self.buckets = buckets
         dtype = jnp.promote_types(dtype, jnp.float32)
         self.table = nnx.Embed(buckets, heads, dtype=dtype, embedding_init=embedding_init, rngs=rngs)
@@ -102,7 +111,9 @@ class RelativePositionBias(nnx.Module):
         return jnp.transpose(self.table(jnp.asarray(bucket_QK)), (2, 0, 1))
 
 
-def rotary_angles(length: int, width: int, theta: float, dtype=np.float32) -> tuple[np.ndarray, np.ndarray]:
+def rotary_angles(
+    length: int, width: int, theta: float, dtype: DTypeLike = np.float32
+) -> tuple[np.ndarray, np.ndarray]:
     """cos and sin of the angles p theta^(-2i/H) by which position p rotates the i-th pair of a head's dimensions.
 
     Args:

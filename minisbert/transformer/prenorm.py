@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 
 from minisbert.transformer.attention import attention_weights, scaled_dot_product_attention, split_heads
 from minisbert.transformer.block import ACTIVATIONS
@@ -21,7 +22,7 @@ from minisbert.transformer.positions import rotate
 from minisbert.transformer.products import Linear
 
 
-def window_bias(length: int, reach: int, dtype=jnp.float32) -> jax.Array | None:
+def window_bias(length: int, reach: int, dtype: DTypeLike = jnp.float32) -> jax.Array | None:
     """The bias that lets a query attend only to keys at most `reach` tokens away; None where all keys are that close.
 
     Returns:
@@ -41,7 +42,7 @@ def window_bias(length: int, reach: int, dtype=jnp.float32) -> jax.Array | None:
     return jnp.where(distance_QK <= reach, 0, jnp.finfo(dtype).min).astype(dtype)[None]
 
 
-def layer_norm_without_bias(width: int, epsilon: float, dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
+def layer_norm_without_bias(width: int, epsilon: float, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm:
     """Layer norm with a scale alone, in float32 at least; see `block.layer_norm`."""
     dtype = jnp.promote_types(dtype, jnp.float32)
     return nnx.LayerNorm(width, epsilon=epsilon, dtype=dtype, use_bias=False, use_fast_variance=False, rngs=rngs)
@@ -50,7 +51,16 @@ def layer_norm_without_bias(width: int, epsilon: float, dtype, rngs: nnx.Rngs) -
 class RotarySelfAttention(nnx.Module):
     """`attention.MultiHeadSelfAttention` without bias, queries and keys rotated by their positions."""
 
-    def __init__(self, width: int, heads: int, *, dropout_rate: float, dtype, kernel_init, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        dropout_rate: float,
+        dtype: DTypeLike,
+        kernel_init: nnx.Initializer,
+        rngs: nnx.Rngs,
+    ):
         self.heads = heads
         self.dropout_rate = dropout_rate
         self.qkv = Linear(width, 3 * width, use_bias=False, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
@@ -94,7 +104,15 @@ class GatedFeedForward(nnx.Module):
     """W_2 (activation(W_1 x) * V x) on each token by itself (Shazeer 2020, equation 6); W_1 and V are one matrix `up`."""
 
     def __init__(
-        self, width: int, inner_width: int, activation: str, *, dropout_rate: float, dtype, kernel_init, rngs: nnx.Rngs
+        self,
+        width: int,
+        inner_width: int,
+        activation: str,
+        *,
+        dropout_rate: float,
+        dtype: DTypeLike,
+        kernel_init: nnx.Initializer,
+        rngs: nnx.Rngs,
     ):
         self.activation = ACTIVATIONS[activation]
         self.dropout_rate = dropout_rate
@@ -120,8 +138,8 @@ class PreNormBlock(nnx.Module):
         attention_dropout: float,
         inner_dropout: float,
         norm_first: bool,
-        dtype,
-        kernel_init,
+        dtype: DTypeLike,
+        kernel_init: nnx.Initializer,
         rngs: nnx.Rngs,
     ):
         """`norm_first=False` leaves out the norm before the attention, for a layer whose input is already normalized."""

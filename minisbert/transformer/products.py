@@ -7,6 +7,7 @@ which runs in float32. So the gradient is written out here, with the incoming on
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,11 +54,11 @@ _bfloat16_product.defvjp(_forward, _backward)
 class Linear(nnx.Linear):
     """x W + b. In bfloat16 the product is `product`'s, b is added in float32, and the result is float32."""
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
         if self.dtype != jnp.bfloat16:
-            return super().__call__(x)
-        x_TD = x.reshape(-1, x.shape[-1]).astype(jnp.bfloat16)
+            return super().__call__(inputs, out_sharding)
+        x_TD = inputs.reshape(-1, inputs.shape[-1]).astype(jnp.bfloat16)
         y_TF = product("TD,DF->TF", x_TD, self.kernel[...].astype(jnp.bfloat16))
         if self.bias is not None:
             y_TF = y_TF + self.bias[...]
-        return y_TF.reshape(*x.shape[:-1], -1)
+        return y_TF.reshape(*inputs.shape[:-1], -1)
