@@ -97,9 +97,17 @@ def _load_chain(folder: ModelFolder, put: Callable[[np.ndarray], Any], loaded: d
     model_config = read_model_config(folder)
     tokenizer = Tokenizer.from_folder(folder)
     check_tokenizer(tokenizer, folder, model_config.encoder.vocab_size)
+    family, layers = FAMILIES[model_config.model_type], model_config.encoder.num_hidden_layers
+    shapes = rule_shapes(family.RULES, model_config.encoder, layers)
     place = folder.transformer_path
-    if place not in loaded:
-        loaded[place] = _read_encoder(folder, model_config, put)
+    if place not in loaded and (place / CONVERTED).is_file():
+        loaded[place] = read_converted(place, shapes, put)
+    elif place not in loaded:
+        tensors, names = (
+            folder.encoder_module.tensors(place),
+            {"passthrough": family.PASSTHROUGH, "prefix": family.PREFIX},
+        )
+        loaded[place] = convert(tensors, family.RULES, shapes, layers=layers, put=put, **names)
     original = loaded[place]
     params = {"encoder": nest(original.params)}
     for module in model_config.modules:
@@ -127,23 +135,6 @@ def check_tokenizer(tokenizer: Tokenizer, folder: ModelFolder, vocab_size: int) 
             f"{folder.path}: max_seq_length is {folder.max_seq_length}, but the tokenizer puts {special} special tokens around "
             f"each text. Expected at least {special + 1}; correct the settings."
         )
-
-
-def _read_encoder(folder: ModelFolder, model_config: ModelConfig, put: Callable[[np.ndarray], Any]) -> Converted:
-    family, layers = FAMILIES[model_config.model_type], model_config.encoder.num_hidden_layers
-    shapes = rule_shapes(family.RULES, model_config.encoder, layers)
-    place = folder.transformer_path
-    if (place / CONVERTED).is_file():
-        return read_converted(place, shapes, put)
-    return convert(
-        folder.encoder_module.tensors(place),
-        family.RULES,
-        shapes,
-        layers=layers,
-        passthrough=family.PASSTHROUGH,
-        prefix=family.PREFIX,
-        put=put,
-    )
 
 
 def encoder_tensors(model: Pretrained) -> dict[str, np.ndarray]:

@@ -63,13 +63,11 @@ class SentenceEncoder:
         cache: str | Path | None = None,
         offline: bool | None = None,
     ):
-        if isinstance(name_or_folder, str | Path) and os.path.isdir(name_or_folder):
-            folder = Path(name_or_folder)
-        else:
+        if not isinstance(name_or_folder, str | Path) or not os.path.isdir(name_or_folder):
             from minisbert.download.locate import locate
 
-            folder = locate(name_or_folder, revision=revision, cache=cache, offline=offline)
-        self._set(load_pretrained(folder), compute_dtype, token_budget, packing)
+            name_or_folder = locate(name_or_folder, revision=revision, cache=cache, offline=offline)
+        self._set(load_pretrained(Path(name_or_folder)), compute_dtype, token_budget, packing)
 
     @classmethod
     def load(cls, name_or_folder: str | Path, **options: Any) -> "SentenceEncoder":
@@ -116,7 +114,6 @@ class SentenceEncoder:
         self.tokenizer = model.tokenizer
         self.max_positions = model.model_config.encoder.max_positions
         self._max_seq_length = min(model.folder.max_seq_length or self.max_positions, self.max_positions)
-        self.padding_id = model.folder.padding_id
         # Each route of a Router is an encoder of its own; the attributes above are then the main route's.
         self.routes: dict[str, SentenceEncoder] = {}
         for name, route in model.routes.items():
@@ -130,6 +127,11 @@ class SentenceEncoder:
     def shapes(self) -> ShapeTable:
         """The batch shapes that are compiled."""
         return default_shapes(None, self.model_config, self.compute_dtype)
+
+    @cached_property
+    def padding_id(self) -> int:
+        """The token id of padding."""
+        return self.pretrained.folder.padding_id
 
     @cached_property
     def forward(self) -> Forward:

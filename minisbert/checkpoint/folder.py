@@ -19,19 +19,16 @@ from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.kinds import OTHER_ENDINGS, OTHER_TYPES, refuse_other_kinds
-from minisbert.checkpoint.lengths import read_lengths
+from minisbert.checkpoint.module_settings import READERS, Given, check_order, read_lengths
 from minisbert.checkpoint.modules import (
     MODULE_TYPES,
-    READERS,
     STATIC_EMBEDDING,
     TRANSFORMER,
     EncoderModule,
-    Given,
     Module,
     Normalize,
     Part,
     Pooling,
-    check_order,
 )
 from minisbert.checkpoint.router import Router, read_router
 from minisbert.checkpoint.settings import ModelFiles, Settings

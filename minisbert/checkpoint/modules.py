@@ -1,14 +1,13 @@
 """The modules of a sentence-transformers folder, and the settings of each.
 
-    Transformer, StaticEmbedding    text -> token embeddings: the encoder; folder.py reads its settings
+    Transformer, StaticEmbedding    text -> token embeddings: the encoder
     WeightedLayerPooling            all layers of a transformer -> token embeddings
     Pooling                         token embeddings -> sentence embedding
     Dense, LayerNorm, Normalize     sentence embedding -> sentence embedding; any number, in any order
     Router                          one chain of these per kind of text: router.py
 
-Each has a class name (several, over the years), a dataclass and a reader, joined in the tables. A key or value that is not
-understood is refused, since guessing could change the embeddings. Class names are looked up; nothing that a folder names is
-ever imported. folder_writer.py writes the same settings.
+Each has a class name (several, over the years) and a dataclass, joined in the tables. Class names are looked up; nothing that
+a folder names is ever imported. module_settings.py reads the settings from a folder, folder_writer.py writes them.
 """
 
 from collections.abc import Callable
@@ -16,11 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minisbert import limits
-from minisbert.checkpoint.settings import Settings
 from minisbert.checkpoint.static_folder import StaticTensors
 from minisbert.checkpoint.tensors import SafetensorsFiles
-from minisbert.errors import ModelFolderError
 
 # Our name of a module -> the names of its class and of the file of that class.
 _CLASSES = {
@@ -156,134 +152,3 @@ class Part(NamedTuple):
 
     kind: str
     path: str
-
-
-class Given(NamedTuple):
-    """What a module gets from those before it. None where config.json is wrong: the family complains about that."""
-
-    width: int | None
-    layers: int | None = None
-    every_layer: bool = False  # config.json asks for the output of every layer
-
-
-def check_order(parts: list[Part], file: Path) -> None:
-    """The modules are in an order that gives a sentence embedding.
-
-    Raises:
-        ModelFolderError: naming the chain as it is, and as it should be.
-    """
-    kinds, _ = zip(*parts, strict=True)
-    heads = kinds[1:]
-    good = kinds[0] == "static_embedding"
-    if kinds[0] == "transformer":
-        heads = heads[1:] if heads[:1] == ("weighted_layer_pooling",) else heads
-        good, heads = heads[:1] == ("pooling",), heads[1:]
-    if not good or not {*heads} <= {"dense", "layer_norm", "normalize"}:
-        raise ModelFolderError(
-            f"{file}: the chain is {' -> '.join(kinds)}. Expected transformer -> pooling (weighted_layer_pooling between them "
-            "or not) or static_embedding alone, then any dense, layer_norm and normalize; the encoder and the pooling once. "
-            "Use another model."
-        )
-
-
-def _read_layer_pooling(settings: Settings, given: Given, path: str) -> WeightedLayerPooling:
-    settings.known(["embedding_dimension", "word_embedding_dimension", "layer_start", "num_hidden_layers"])
-    _expect_width(settings, given, "embedding_dimension", "word_embedding_dimension")
-    low, high = (0, limits.LAYERS) if given.layers is None else (given.layers, given.layers)
-    layers = settings.integer("num_hidden_layers", at_least=low, at_most=high)
-    start = settings.integer("layer_start", at_least=0, at_most=layers)
-    settings.finish()
-    if not given.every_layer:
-        raise ModelFolderError(
-            f"{settings.where}: averages layers, but 'output_hidden_states' in the transformer's config.json is not true, so "
-            "that sentence-transformers silently skips this module. Expected true there; correct the file, or remove the "
-            "module from the chain."
-        )
-    return WeightedLayerPooling(start, layers, path)
-
-
-def _read_pooling(settings: Settings, given: Given, path: str) -> Pooling:
-    settings.known(
-        ["word_embedding_dimension", "embedding_dimension", "include_prompt", "pooling_mode", *POOLING_FLAGS]
-    )
-    _expect_width(settings, given, "word_embedding_dimension", "embedding_dimension")
-    include_prompt = settings.flag("include_prompt", default=True)
-    if "pooling_mode" in settings.values:
-        mode = settings.values["pooling_mode"]
-        modes = [mode] if isinstance(mode, str) else mode
-        if not isinstance(modes, list) or not modes or not all(name in POOLING_MODES for name in modes):
-            settings.complain("pooling_mode", f"one or a list of {', '.join(POOLING_MODES)}")
-            modes = ["mean"]
-    else:
-        modes = []
-        for flag, mode in POOLING_FLAGS.items():
-            # Without any of the flags, the mean: the default of every version.
-            if settings.flag(flag, default=mode == "mean" and POOLING_FLAGS.keys().isdisjoint(settings.values)):
-                modes.append(mode)
-        if not modes:
-            settings.complain("pooling_mode_mean_tokens", "at least one of the pooling_mode_* settings true")
-    settings.finish()
-    return Pooling(tuple(modes), include_prompt)
-
-
-def _expect_width(settings: Settings, given: Given, *keys: str) -> None:
-    """Each of the keys that is there names the width of the input."""
-    if given.width is not None:
-        for key in keys:
-            settings.integer(key, at_least=given.width, at_most=given.width, default=given.width)
-
-
-def _read_normalize(settings: Settings, given: Given, path: str) -> Normalize:
-    settings.known(_NAMES)
-    _expect_sentence_embedding(settings)
-    settings.finish()
-    return Normalize()
-
-
-_NAMES = ["module_input_name", "module_output_name"]
-
-
-def _expect_sentence_embedding(settings: Settings) -> None:
-    for key in _NAMES:
-        settings.choice(key, ["sentence_embedding", None], default=None, why="modules after the pooling work on it")
-
-
-def _read_layer_norm(settings: Settings, given: Given, path: str) -> LayerNorm:
-    settings.known(["dimension"])
-    low, high = (1, limits.WIDTH) if given.width is None else (given.width, given.width)
-    dimension = settings.integer("dimension", at_least=low, at_most=high)
-    settings.finish()
-    return LayerNorm(dimension, path)
-
-
-def _read_dense(settings: Settings, given: Given, path: str) -> Dense:
-    settings.known(["in_features", "out_features", "bias", "activation_function", "use_residual", *_NAMES])
-    settings.choice("use_residual", [False], default=False, why="a shortcut around Dense is not computed")
-    _expect_sentence_embedding(settings)
-    theirs = settings.choice(
-        "activation_function", DENSE_ACTIVATIONS, default="torch.nn.modules.activation.Tanh", why="never imported"
-    )
-    dense = Dense(
-        in_features=settings.integer("in_features", at_least=1, at_most=limits.WIDTH),
-        out_features=settings.integer("out_features", at_least=1, at_most=limits.WIDTH),
-        bias=settings.flag("bias", default=True),
-        activation=DENSE_ACTIVATIONS[theirs],
-        path=path,
-    )
-    settings.finish()
-    if given.width is not None and dense.in_features != given.width:
-        raise ModelFolderError(
-            f"{settings.where}: 'in_features' is {dense.in_features}. Expected {given.width}, the width of the module before; "
-            "download the model again."
-        )
-    return dense
-
-
-# Kind of module -> reader of its settings, called with those, what the module gets, and its folder.
-READERS: dict[str, Callable[[Settings, Given, str], Module]] = {
-    "weighted_layer_pooling": _read_layer_pooling,
-    "pooling": _read_pooling,
-    "dense": _read_dense,
-    "layer_norm": _read_layer_norm,
-    "normalize": _read_normalize,
-}
