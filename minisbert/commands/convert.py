@@ -91,7 +91,7 @@ def _copy_settings(folder: "ModelFolder", staging: Path) -> None:
 
     chain = folder.path / "modules.json"
     modules = [folder.path / entry["path"] for entry in read_json(chain)[1:]] if chain.exists() else []
-    patterns = {module.resolve(): MODULE_FILES for module in modules}
+    patterns: dict[Path, tuple[str, ...]] = {module.resolve(): MODULE_FILES for module in modules}
     patterns[folder.transformer_path.resolve()] = (*TRANSFORMER_FILES, *TOKENIZER_FILES)
     for place, names in [(folder.path.resolve(), ROOT_FILES), *patterns.items()]:
         there = staging / place.relative_to(folder.path.resolve())

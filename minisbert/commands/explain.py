@@ -30,8 +30,8 @@ def explain(
     Example: minisbert explain "a man eats" "someone has a meal" --model all-MiniLM-L6-v2
 
     Args:
-        a: a text.
-        b: another one.
+        a: the first text.
+        b: the second text.
         model: a folder, a known name, or a name on the hub; its pooling must be a mean.
         html: also write a page with all terms and with the attention of every layer and head.
         cross_encoder: also score the pair with this cross-encoder.

@@ -45,7 +45,7 @@ def export(
     text = "The program gives what the model gives."
     if runs_here(platforms):
         difference = abs(ExportedEncoder.load(out).encode(text) - encoder.encode(text)).max()
-        print(f"the program's embedding of a text is {difference:.1e} apart from the model's")
+        print(f"the program's embedding is {difference:.1e} apart from the model's")
     for file in sorted(Path(out).iterdir()):
         print(f"{file}  {file.stat().st_size:,} bytes")
     return 0

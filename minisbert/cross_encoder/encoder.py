@@ -93,7 +93,7 @@ class CrossEncoder:
         self.tokenizer = CrossEncoderTokenizer(model.tokenizer, HEADS[model.model_config.model_type].separators)
         self.activation_fn: Any = model.folder.activation
         self.padding_id, self.max_positions = model.folder.padding_id, model.model_config.encoder.max_positions
-        self._max_seq_length = min(model.folder.max_seq_length or self.max_positions, self.max_positions)
+        self._max_seq_length: int = min(model.folder.max_seq_length or self.max_positions, self.max_positions)
         if max_length is not None:
             self.max_seq_length = max_length
         dtype = COMPUTE_DTYPES[compute_dtype]
@@ -252,7 +252,7 @@ class CrossEncoder:
     @property
     def num_labels(self) -> int:
         """Logits per pair: C."""
-        return self.pretrained.model_config.num_labels
+        return int(self.model_config.num_labels)
 
     @property
     def training_task(self) -> Any:

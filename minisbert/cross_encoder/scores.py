@@ -29,10 +29,10 @@ def activation_of(value: Any) -> Activation:
         >>> activation_of("sigmoid")(np.array([0.0, -1000.0])).tolist()
         [0.5, 0.0]
     """
-    if callable(value):
-        return value
-    check_choice("activation_fn", value, tuple(ACTIVATIONS))
-    return ACTIVATIONS[value]
+    if not callable(value):
+        check_choice("activation_fn", value, tuple(ACTIVATIONS))
+    activation: Activation = value if callable(value) else ACTIVATIONS[value]
+    return activation
 
 
 def scores_from_logits(logits_BC: np.ndarray, activation: Activation, apply_softmax: bool = False) -> np.ndarray:

@@ -114,6 +114,6 @@ class _Recorded:
     def __init__(self, attention: Any, seen: list[jax.Array]):
         self.attention, self.seen = attention, seen
 
-    def __call__(self, hidden_BLD: jax.Array, mask_BL: jax.Array, *rest: Any) -> jax.Array:
-        self.seen.append(self.attention.weights(hidden_BLD, mask_BL, *rest[:-1]))  # the last are dropout keys
+    def __call__(self, hidden_BLD: jax.Array, mask_BL: jax.Array, *rest: Any) -> Any:
+        self.seen.append(self.attention.weights(hidden_BLD, mask_BL, *rest[:-1]))  # without the dropout keys
         return self.attention(hidden_BLD, mask_BL, *rest)

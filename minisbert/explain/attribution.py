@@ -65,7 +65,8 @@ class Explanation:
         """
         flat = self.contributions_QK.ravel()
         order = np.argsort(-abs(flat), kind="stable")[:count]
-        return [TokenPair(*divmod(i, len(self.tokens_b)), float(flat[i])) for i in order.tolist()]
+        width = len(self.tokens_b)
+        return [TokenPair(i // width, i % width, float(flat[i])) for i in order.tolist()]
 
 
 def explain(encoder: SentenceEncoder, a: str, b: str) -> Explanation:
@@ -147,7 +148,7 @@ def _parts(encoder: SentenceEncoder, token_LD: np.ndarray) -> np.ndarray:
 def _cosines(parts_QD: np.ndarray, parts_KD: np.ndarray) -> np.ndarray:
     """Products of rows over the norms of the two sums; 0 with a zero vector."""
     norm = np.linalg.norm(parts_QD.sum(axis=0)) * np.linalg.norm(parts_KD.sum(axis=0))
-    return parts_QD @ parts_KD.T / (norm if norm > 0 else 1)
+    return np.asarray(parts_QD @ parts_KD.T / (norm if norm > 0 else 1))
 
 
 def token_texts(backend: Any, ids: Sequence[int]) -> tuple[str, ...]:

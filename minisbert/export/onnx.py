@@ -25,7 +25,7 @@ from minisbert.inference.batching import rectangle
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.sentence_model import define
 
-# The same sums in another order; 5e-7 is measured.
+# The file sums in another order; 5e-7 is measured.
 TOLERANCE = 2e-6
 _TEXTS = ("a text to compare", "and a longer one, so that the first has padding behind it")
 
@@ -66,7 +66,7 @@ def export_onnx(encoder: SentenceEncoder, target: Path, *, length: int) -> float
     definition, _ = define(encoder.model_config)
     params = encoder.forward.params
 
-    def embed(token_ids_BL: Any, lengths_B: Any) -> jax.Array:
+    def embed(token_ids_BL: Any, lengths_B: Any) -> Any:
         return nnx.merge(definition, params)(token_ids_BL, lengths_B).sentence_BD
 
     (B,) = jax.export.symbolic_shape("B")

@@ -171,7 +171,7 @@ class ExportedEncoder:
 
 def _read_settings(file: Path) -> dict[str, Any]:
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
+        settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         wrong = [key for key, kind in KEYS.items() if not isinstance(settings.get(key, ...), kind)]
         wrong += settings.keys() - KEYS.keys()
     except (OSError, ValueError, RecursionError, AttributeError) as error:  # AttributeError: not an object

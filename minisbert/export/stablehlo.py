@@ -98,7 +98,7 @@ def _programs(
     """One program for all lengths, or one per length."""
     definition, _ = define(encoder.model_config)
 
-    def embed(weights: Any, token_ids_BL: jax.Array, lengths_B: jax.Array, prompt_length: jax.Array) -> jax.Array:
+    def embed(weights: Any, token_ids_BL: jax.Array, lengths_B: jax.Array, prompt_length: jax.Array) -> Any:
         with jax.default_matmul_precision("highest"):  # as in inference/compiled.py
             return nnx.merge(definition, nest(weights))(token_ids_BL, lengths_B, prompt_length).sentence_BD
 
