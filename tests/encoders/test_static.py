@@ -91,6 +91,7 @@ def losses(folder: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_it_trains_on_the_loop_of_every_encoder(pairs, tmp_path):
     config = TrainConfig(data=(pairs,), batch_size=8, learning_rate=3e-2, epochs=6)
     given = SentenceEncoder.load(STATIC)

@@ -55,6 +55,7 @@ def texts_of(pretrained, number=12):
     return [rng.integers(5, 60, rng.integers(2, longest + 1)).tolist() for _ in range(number)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 @pytest.mark.parametrize("dropout", [False, True])
 def test_packed_texts_are_as_they_are_alone(name, dropout):
@@ -86,6 +87,7 @@ def test_packed_texts_are_as_they_are_alone(name, dropout):
         assert np.abs(found_RD - alone(pretrained.params, batch.token_ids_BL, batch.lengths_B, None)).max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_a_text_is_independent_of_its_neighbours_and_gradients_are_finite(name):
     pretrained = load_pretrained(WEIGHTS / name)
@@ -103,6 +105,7 @@ def test_a_text_is_independent_of_its_neighbours_and_gradients_are_finite(name):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
+@pytest.mark.slow
 def test_a_prompt_is_left_out_of_the_pooling_where_the_model_says_so():
     pretrained = load_pretrained(WEIGHTS / "tiny-bert")
     texts = [[5, 6, 7, 8, 9, 10], [5, 6, 11, 12]]
