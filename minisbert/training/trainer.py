@@ -108,11 +108,11 @@ def train(
                     trainer.log(*pending, progress)
                 pending, step = (step, batch, metrics), step + 1
                 saves = stop or step == steps or step % config.checkpoint_every == 0
-                evaluates = step == steps or step % config.evaluate_every == 0
+                evaluates = score is not None and (step == steps or step % config.evaluate_every == 0)
                 if saves or evaluates:
                     trainer.log(*pending, progress)
                     pending = None
-                if evaluates and score is not None:
+                if score is not None and evaluates:
                     trainer.evaluate(state, step, score)
                 if saves:
                     trainer.checkpoints.save(state)
@@ -222,7 +222,7 @@ class Trainer:
     def _arrays(
         self, step: int, stop_requested: Callable[[], bool] = bool, *, sample: bool = False
     ) -> tuple[TrainBatch, bool]:
-        """The texts of a step, tokenized and packed to one shape on all hosts; a sample's shape alone is used."""
+        """The texts of a step, tokenized and packed to one shape on all hosts. Of a sample only the shape matters."""
         texts = self.batches.batch_at(step)
         batch, cut = self.task.batch(texts, self.model, self.config, self.multiple)
         if self.teacher is not None:

@@ -40,7 +40,7 @@ def test_a_new_token_is_one_id_and_starts_as_the_mean_of_its_pieces(family):
     assert table(grown).shape == (rows + 3, table(before).shape[1])
     assert grown.model_config.encoder.vocab_size == grown.pretrained.folder.config["vocab_size"] == rows + 3
     for number, token in enumerate(NEW, start=rows):
-        # In a sentence: what stands around it is cut as it was, and the space before it belongs to it.
+        # In a sentence: its neighbours are split as before, and the space before it belongs to it.
         [cut], [whole] = ids(before, f"the {token} play"), ids(grown, f"the {token} play")
         place = whole.index(number)
         pieces = cut[place : len(cut) - (len(whole) - place - 1)]

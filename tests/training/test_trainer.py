@@ -151,11 +151,11 @@ def test_the_given_encoder_does_not_change(pairs, tmp_path):
 
 
 def test_without_keep_encoder_training_gives_the_same_bits(pairs, tmp_path):
-    kept, let_go = (
+    with_copy, without = (
         train(SentenceEncoder(TINY), config(pairs), tmp_path / str(keep), show_progress=False, keep_encoder=keep)
         for keep in (True, False)
     )
-    np.testing.assert_array_equal(let_go.encode(["a man", "a dog"]), kept.encode(["a man", "a dog"]))
+    np.testing.assert_array_equal(without.encode(["a man", "a dog"]), with_copy.encode(["a man", "a dog"]))
     encoder = SentenceEncoder(TINY)
     train(encoder, config(pairs), tmp_path / "again", show_progress=False, keep_encoder=False)
     assert encoder.pretrained.params == encoder.forward.params == {}
