@@ -105,7 +105,7 @@ def _sum(hidden_BLD: jax.Array, mask_BL: jax.Array) -> jax.Array:
     return jnp.where(mask_BL[:, :, None], hidden_BLD, 0).sum(axis=1)
 
 
-def _count(mask_BL: jax.Array, dtype) -> jax.Array:
+def _count(mask_BL: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
     # At least 1: a row of a batch that is all padding gives zeros, not NaN.
     return jnp.maximum(mask_BL.sum(axis=1, keepdims=True), 1).astype(dtype)
 

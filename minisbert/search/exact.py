@@ -215,11 +215,11 @@ def _update(
     with jax.default_device(default):  # a thread does not inherit the caller's setting
         if recall is None and next(iter(chunk_MD.devices())).platform == "cpu":
             return update_top_k_on_cpu(best, queries_BD, chunk_MD, first, count, k=k)
-        return update_top_k(best, queries_BD, chunk_MD, first, count, k=k, recall=recall)  # type: ignore[no-any-return]
+        return update_top_k(best, queries_BD, chunk_MD, first, count, k=k, recall=recall)
 
 
 def _wait(first: int, invalid: Any, best: list[Future[Best]]) -> None:
-    jax.block_until_ready([block.result() for block in best])  # type: ignore[no-untyped-call]
+    jax.block_until_ready([block.result() for block in best])
     if (row := int(invalid)) >= 0:
         raise _invalid(first + row, "encode the text again")
 

@@ -41,7 +41,7 @@ class FaissGraph:
         self._index.hnsw.efConstruction = BUILDING
 
     def __len__(self) -> int:
-        return self._index.ntotal  # type: ignore[no-any-return]
+        return self._index.ntotal
 
     def add(self, rows_MD: np.ndarray) -> None:
         """Append float32 rows."""

@@ -97,4 +97,4 @@ def _scores(predicted: Any, count: int) -> list[float]:
             f"the reranker gave {short_repr(predicted)} for {count} pairs. Expected one finite number per pair; a model with "
             "several classes is not a reranker."
         )
-    return scores.tolist()  # type: ignore[no-any-return]
+    return scores.tolist()

@@ -97,7 +97,7 @@ def prepare(part: jax.Array, ranges_2D: Any, *, precision: str, similarity: str)
     """A chunk as float32 rows (of length 1 for cosine), and its first row that is not finite, or -1."""
     if part.dtype == jnp.float32 and similarity == "dot":
         return part, first_invalid(part)  # a compiled function would return a copy
-    return _decode(part, ranges_2D, precision=precision, similarity=similarity)  # type: ignore[no-any-return]
+    return _decode(part, ranges_2D, precision=precision, similarity=similarity)
 
 
 @partial(jax.jit, static_argnames=("precision", "similarity"))
@@ -163,7 +163,7 @@ def update_top_k_on_cpu(
         if new_B.max() <= 4 * k:
             return _merge(scores_BK, rows_BK, new_B, score, column + first)
     ranked: Best = update_top_k(best, queries_BD, chunk_MD, first, count, k=k, recall=None)
-    jax.block_until_ready(ranked)  # type: ignore[no-untyped-call]
+    jax.block_until_ready(ranked)
     return ranked
 
 
