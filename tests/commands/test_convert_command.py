@@ -94,7 +94,7 @@ def test_the_source_is_never_replaced(run, tiny_bert, tmp_path):
     assert files_of(tmp_path) == before
 
 
-def test_the_wrong_way(run, tiny_bert, tmp_path):
+def test_the_wrong_direction_is_refused(run, tiny_bert, tmp_path):
     ours = tmp_path / "ours"
     assert run("convert", "--back", tiny_bert, "--out", tmp_path / "x").err.startswith(
         f"minisbert: error: {tiny_bert}: has no minisbert.safetensors."
@@ -125,7 +125,7 @@ def test_a_failure_leaves_nothing(run, tiny_bert, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_conversion_that_loses_a_bit_is_not_kept(run, tiny_bert, tmp_path, monkeypatch):
+def test_a_conversion_that_loses_a_bit_is_not_written(run, tiny_bert, tmp_path, monkeypatch):
     from minisbert import pretrained
 
     honest = pretrained.encoder_tensors
@@ -143,7 +143,7 @@ def test_a_conversion_that_loses_a_bit_is_not_kept(run, tiny_bert, tmp_path, mon
 
 
 @pytest.mark.parametrize(("name", "told"), [("tiny-router", "a Router"), ("tiny-static", "a static model")])
-def test_what_has_nothing_to_convert(run, name, told, tmp_path):
+def test_routers_and_static_models_are_refused(run, name, told, tmp_path):
     result = run("convert", WEIGHTS / name, "--out", tmp_path / "ours")
     assert result.code == 2
     assert f"{name}: is {told}" in result.err

@@ -138,7 +138,7 @@ def test_longest_first_takes_from_the_longer_text():
                 assert kept[0] <= a and kept[1] <= b
 
 
-def test_the_ledger_and_the_warning_tell_what_was_cut(caplog):
+def test_token_counts_and_the_warning_report_truncation(caplog):
     encoder = model("bert", 3)
     counts = encoder.token_counts(PAIRS)
     assert all(count.tokens == count.kept + count.dropped for count in counts)
@@ -312,7 +312,7 @@ def test_a_fresh_head_follows_the_seed_and_the_encoder_is_shared():
     assert a.activation_fn == "identity" and a.num_labels == 2
 
 
-def test_berts_pretrained_pooler_is_kept():
+def test_bert_starts_from_the_pretrained_pooler():
     bi_encoder = SentenceEncoder.load(WEIGHTS / "tiny-bert")
     pooler = np.random.default_rng(0).normal(size=(32, 32)).astype(np.float32)
     passthrough = {"pooler.dense.weight": pooler, "pooler.dense.bias": pooler[0]}

@@ -81,7 +81,7 @@ def refused(call, *words: str) -> str:
 # --- both dialects -------------------------------------------------------------------------------------------------
 
 
-def test_what_is_written_is_the_older_form(written):
+def test_the_older_form_is_written(written):
     config = json.loads((written / "config.json").read_text())
     assert not (written / "modules.json").exists()
     assert config["architectures"][0] in ("BertForSequenceClassification", "MPNetForSequenceClassification")
@@ -146,23 +146,23 @@ def test_weights_without_the_encoders_prefix_are_written_back_as_they_were(folde
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_bi_encoder_is_sent_to_the_right_class(family):
+def test_a_bi_encoder_is_refused_with_the_right_class(family):
     refused(
         lambda: CrossEncoder(WEIGHTS / f"tiny-{family}"), "Transformer, Pooling", "SentenceEncoder(", "from_encoder"
     )
 
 
-def test_a_cross_encoder_is_sent_to_the_right_class(folder):
+def test_a_cross_encoder_is_refused_with_the_right_class(folder):
     assert sign_of_cross_encoder(ModelFiles(folder))
     for call in (SentenceEncoder.load, CrossEncoder.from_encoder):
         refused(lambda call=call: call(folder), "architectures", "load it with CrossEncoder(...)")
 
 
-def test_a_cross_encoder_of_the_newer_form_is_sent_to_the_right_class(new):
+def test_a_cross_encoder_of_the_newer_form_is_refused_with_the_right_class(new):
     refused(lambda: SentenceEncoder.load(new), "'model_type' is 'CrossEncoder'", "load it with CrossEncoder(...)")
 
 
-def test_an_encoder_without_a_head_is_told_what_to_do(folder):
+def test_an_encoder_without_a_head_is_refused_with_the_remedy(folder):
     tensors = SafetensorsFiles(folder)
     write_tensors(
         folder / "model.safetensors",

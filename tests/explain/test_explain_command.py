@@ -37,7 +37,7 @@ def test_the_largest_terms_are_printed(run, tiny):
     ]
 
 
-def test_a_cross_encoder_beside_it_and_a_page(run, tiny_bert, tmp_path):
+def test_a_cross_encoder_and_a_page(run, tiny_bert, tmp_path):
     CrossEncoder.from_encoder(tiny_bert, num_labels=2).save(tmp_path / "cross")
     out = tmp_path / "out.html"
     words = ["explain", "a cat", "the dog", "--model", tiny_bert, "--html", out, "--cross-encoder", tmp_path / "cross"]
@@ -97,7 +97,7 @@ def hostile_page() -> Page:
     return Page(HOSTILE, "b", HOSTILE, found, {"text A": Attention((HOSTILE, "</script>"), weights)}, (HOSTILE, [1.5]))
 
 
-def test_texts_are_never_markup():
+def test_texts_are_escaped():
     page = render(hostile_page())
     assert page.count("<script") == 2 and page.count("</script>") == 2  # the data and the page's own
     assert "<img" not in page and "<b onclick" not in page and "\x00" not in page

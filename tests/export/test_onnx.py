@@ -24,7 +24,7 @@ TEXTS = ["a man plays the guitar", "", "é 中 cats", "the dog is red and blue a
 
 
 @pytest.mark.parametrize("family", TWINS)
-def test_the_file_gives_what_the_model_gives(family, tmp_path):
+def test_the_file_computes_the_same_embeddings(family, tmp_path):
     pytest.importorskip("jax2onnx", reason=WHY)
     onnxruntime = pytest.importorskip("onnxruntime", reason=WHY)
     encoder = SentenceEncoder.load(tiny(family))
@@ -38,7 +38,7 @@ def test_the_file_gives_what_the_model_gives(family, tmp_path):
         np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
 
 
-def test_a_file_that_computes_something_else_is_not_kept(tmp_path, monkeypatch, capsys):
+def test_a_file_that_differs_is_not_written(tmp_path, monkeypatch, capsys):
     pytest.importorskip("jax2onnx", reason=WHY)
     encoder = SentenceEncoder.load(tiny("bert"))
     monkeypatch.setattr(onnx_model, "TOLERANCE", -1.0)
@@ -51,7 +51,7 @@ def test_a_file_that_computes_something_else_is_not_kept(tmp_path, monkeypatch, 
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
 
 
-def test_what_is_refused(tmp_path, monkeypatch):
+def test_bad_arguments(tmp_path, monkeypatch):
     encoder = SentenceEncoder.load(tiny("bert"))
     for length in (2, 65, 16.0):
         with pytest.raises(InputError, match="Expected 3 to 64 tokens"):

@@ -60,7 +60,7 @@ def sealed(folder: Path, **settings) -> None:
 
 
 @pytest.mark.parametrize("family", TWINS)
-def test_the_program_gives_what_the_model_gives(family, tmp_path):
+def test_the_program_computes_the_same_embeddings(family, tmp_path):
     model = encoder(family)
     export_stablehlo(model, tmp_path / "out")
     exported = ExportedEncoder.load(tmp_path / "out")
@@ -171,14 +171,14 @@ def test_a_changed_or_missing_file_is_named(copy, name):
         ({"platforms": ["tpu"]}, "made for tpu, this machine computes on cpu"),
     ],
 )
-def test_settings_that_are_not_ours(copy, change, told):
+def test_altered_settings_are_refused(copy, change, told):
     sealed(copy, **change)
     with pytest.raises(ModelFolderError, match=told):
         ExportedEncoder.load(copy)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "nonsense"])
-def test_a_folder_that_is_no_exported_model(tmp_path, content):
+def test_a_folder_without_an_exported_model(tmp_path, content):
     with pytest.raises(ModelFolderError, match="minisbert export"):
         ExportedEncoder.load(tmp_path)
     (tmp_path / SETTINGS).write_text(content)
@@ -206,7 +206,7 @@ def test_weights_of_another_model_are_named(copy):
         ExportedEncoder.load(copy)
 
 
-def test_a_program_that_is_none_is_refused(copy):
+def test_a_damaged_program_is_refused(copy):
     (copy / "model.stablehlo").write_bytes(b"nonsense" * 100)
     sealed(copy)
     with pytest.raises(ModelFolderError, match="not a program"):
@@ -229,7 +229,7 @@ def test_a_program_that_calls_into_the_process_is_refused(copy):
         ExportedEncoder.load(copy)
 
 
-def test_the_package_that_jax_leaves_out_is_asked_for(bert, tmp_path, monkeypatch):
+def test_a_missing_flatbuffers_is_named(bert, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "flatbuffers", None)  # what makes an import fail
     with pytest.raises(InputError, match=r"pip install 'minisbert\[export\]'"):
         ExportedEncoder.load(bert)
@@ -238,7 +238,7 @@ def test_the_package_that_jax_leaves_out_is_asked_for(bert, tmp_path, monkeypatc
     assert not (tmp_path / "x").exists()
 
 
-def test_what_cannot_be_encoded_is_refused(bert):
+def test_bad_arguments_of_encode(bert):
     exported = ExportedEncoder.load(bert)
     with pytest.raises(InputError, match=r"sentences\[1\] is a int"):
         exported.encode(["a", 3])
