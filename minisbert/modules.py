@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from minisbert.checkpoint import modules
-from minisbert.checkpoint.convert import Rule
+from minisbert.checkpoint.convert import Rule, linear, norm
 from minisbert.pooling import weighted_layers
 
 # Names of checkpoint/modules.py's table.
@@ -90,13 +90,8 @@ class LayerNorm(nnx.Module):
 
 
 def _dense_rules(settings: modules.Dense) -> list[Rule]:
-    rules = [Rule("linear.weight", "linear.kernel", (settings.in_features, settings.out_features), transpose=True)]
-    return rules + [Rule("linear.bias", "linear.bias", (settings.out_features,))] if settings.bias else rules
-
-
-def _layer_norm_rules(settings: modules.LayerNorm) -> list[Rule]:
-    shape = (settings.dimension,)
-    return [Rule("norm.weight", "norm.scale", shape), Rule("norm.bias", "norm.bias", shape)]
+    weight, bias = linear("linear", "linear", (settings.in_features, settings.out_features))
+    return [weight, bias] if settings.bias else [weight]
 
 
 class Head(NamedTuple):
@@ -111,5 +106,5 @@ HEADS: dict[type, Head] = {
         LayerPooling, lambda settings: [Rule("layer_weights", "weights", (settings.layers,))]
     ),
     modules.Dense: Head(Dense, _dense_rules),
-    modules.LayerNorm: Head(LayerNorm, _layer_norm_rules),
+    modules.LayerNorm: Head(LayerNorm, lambda settings: norm("norm", "norm", (settings.dimension,))),
 }

@@ -141,10 +141,8 @@ class SentenceModel(nnx.Module):
 
         Arguments as for the encoders (encoders/bert.py).
         """
-        options = {"dropout_keys_BL": dropout_keys_BL, "positions_BL": positions_BL}
-        if not self.model_config.pools_layers:
-            return self.encoder(token_ids_BL, mask_BL, **options)
-        return self.heads[0](self.encoder.layers(token_ids_BL, mask_BL, **options))
+        hidden_IBLD = self.encoder(token_ids_BL, mask_BL, dropout_keys_BL=dropout_keys_BL, positions_BL=positions_BL)
+        return self.heads[0](hidden_IBLD) if self.model_config.pools_layers else hidden_IBLD[-1]
 
     def embed(
         self,

@@ -45,5 +45,5 @@ def random_encoder(code: ModuleType, config: Any) -> tuple[Callable, dict[Any, A
 def compiled(code: ModuleType, config: Any, params: dict[Any, Any]) -> Callable:
     """An encoder with these weights, as a compiled function that gives NumPy."""
     definition, _ = nnx.split(nnx.eval_shape(lambda: code.Encoder(config, rngs=nnx.Rngs(0))))
-    run = jax.jit(lambda params, *parts: nnx.merge(definition, params)(*parts))
+    run = jax.jit(lambda params, *parts: nnx.merge(definition, params)(*parts)[-1])
     return lambda *parts: np.asarray(run(params, *parts))

@@ -51,6 +51,26 @@ class Rule(NamedTuple):
         return (self.hf_name,) if isinstance(self.hf_name, str) else self.hf_name
 
 
+def linear(hf_name: str | Sequence[str], path: str, shape: str | Shape) -> list[Rule]:
+    """The two rules of a linear layer of shape [in, out]; PyTorch stores its matrix as [out, in].
+
+    Example:
+        >>> [rule.path for rule in linear("dense", "up", "D,F")]
+        ['up.kernel', 'up.bias']
+    """
+    names = (hf_name,) if isinstance(hf_name, str) else hf_name
+    out = shape.rpartition(",")[2] if isinstance(shape, str) else shape[-1:]
+    return [
+        Rule(tuple(f"{name}.weight" for name in names), f"{path}.kernel", shape, transpose=True),
+        Rule(tuple(f"{name}.bias" for name in names), f"{path}.bias", out),
+    ]
+
+
+def norm(hf_name: str, path: str, shape: str | Shape) -> list[Rule]:
+    """The two rules of a layer norm."""
+    return [Rule(f"{hf_name}.weight", f"{path}.scale", shape), Rule(f"{hf_name}.bias", f"{path}.bias", shape)]
+
+
 class Tensors(Protocol):
     """A source of tensors: names with shapes, and one tensor at a time (checkpoint/tensors.py)."""
 
@@ -98,11 +118,9 @@ def filled(rules: Sequence[Rule], layers: int) -> list[Rule]:
     """The rules with {i} filled in for every layer."""
     table: list[Rule] = []
     for rule in rules:
-        for i in range(rule.first, layers) if "{i}" in rule.path else (0,):
-            names = []
-            for name in rule.parts:
-                names.append(name.replace("{i}", str(i)))
-            table.append(Rule(tuple(names), rule.path.replace("{i}", str(i)), rule.shape, rule.transpose))
+        for i in map(str, range(rule.first, layers) if "{i}" in rule.path else (0,)):
+            names = tuple(name.replace("{i}", i) for name in rule.parts)
+            table.append(Rule(names, rule.path.replace("{i}", i), rule.shape, rule.transpose))
     return table
 
 

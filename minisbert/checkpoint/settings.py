@@ -10,14 +10,15 @@ import json
 import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from minisbert import limits
 from minisbert.errors import ModelFolderError
 
+C = TypeVar("C")
 _MISSING = object()
 # Keys of any encoder's config.json that ask for another computation.
-NOT_COMPUTED = ("is_decoder", "add_cross_attention", "auto_map", "quantization_config", "pruned_heads")
+_NOT_COMPUTED = ("is_decoder", "add_cross_attention", "auto_map", "quantization_config", "pruned_heads")
 # The bounds of the sizes and rates in any family's config.json.
 _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("vocab_size", "max_position_embeddings"), (1, limits.ROWS)),
@@ -233,6 +234,35 @@ class Settings:
                 else:
                     read[field.name] = self.number(field.name, at_least=low, below=high, default=default)
         return read
+
+    def encoder(
+        self,
+        config: type[C],
+        *,
+        width: str = "hidden_size",
+        heads: str = "num_attention_heads",
+        even_heads: bool = False,
+        **read: Any,
+    ) -> C:
+        """A family's Config from its config.json, with the checks that all transformers share.
+
+        Args:
+            width, heads: the keys of the model width and of the number of attention heads.
+            even_heads: the width of a head must be even.
+            read: as for `fields`.
+        """
+        self.choice("position_embedding_type", ["absolute"], default="absolute", why="relative ones are not computed")
+        self.absent(
+            _NOT_COMPUTED, "only encoders with dense float weights are computed, and no code of a folder is run"
+        )
+        values = self.fields(config, **read)
+        if "pad_token_id" not in read and self.values.get("pad_token_id") is not None:
+            self.integer("pad_token_id", at_least=0, at_most=values["vocab_size"] - 1)
+        if not self.complaints and values[width] % (values[heads] * (2 if even_heads else 1)):
+            even = " and of even width" if even_heads else ""
+            self.complain(heads, f"a divisor of {width} {values[width]}, so that heads are equally wide{even}")
+        self.finish()
+        return config(**values)
 
     def absent(self, keys: Iterable[str], why: str) -> None:
         """Keys that must not be set, because what they ask for is not computed."""

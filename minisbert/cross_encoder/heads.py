@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from minisbert.checkpoint.convert import Rule
+from minisbert.checkpoint.convert import Rule, linear
 from minisbert.transformer.dropout import dropout, fold
 
 
@@ -33,12 +33,7 @@ class HeadFormat(NamedTuple):
     @property
     def rules(self) -> list[Rule]:
         """Where each tensor of the head goes; encoders/bert.py explains the table."""
-        return [
-            Rule(f"{self.dense}.weight", "head.dense.kernel", "D,D", transpose=True),
-            Rule(f"{self.dense}.bias", "head.dense.bias", "D"),
-            Rule(f"{self.output}.weight", "head.output.kernel", "D,C", transpose=True),
-            Rule(f"{self.output}.bias", "head.output.bias", "C"),
-        ]
+        return linear(self.dense, "head.dense", "D,D") + linear(self.output, "head.output", "D,C")
 
 
 # config.json's `model_type` -> the family's head.

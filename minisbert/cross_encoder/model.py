@@ -51,7 +51,7 @@ class CrossEncoderModel(nnx.Module):
         position_L = jnp.arange(token_ids_BL.shape[1])
         mask_BL = position_L < lengths_B[:, None]
         segment_ids_BL = (position_L >= first_lengths_B[:, None]).astype(jnp.int32)
-        hidden_BLD = self.encoder(token_ids_BL, mask_BL, segment_ids_BL)
+        hidden_BLD = self.encoder(token_ids_BL, mask_BL, segment_ids_BL)[-1]
         return self.head(hidden_BLD[:, :1])[:, 0]
 
     def packed(self, rows: PackedTexts, dropout_keys_PT: jax.Array | None = None) -> jax.Array:
@@ -71,7 +71,7 @@ class CrossEncoderModel(nnx.Module):
         segment_ids_PL = (rows.position_PL >= first_length_PL).astype(jnp.int32)
         hidden_PLD = self.encoder(
             rows.token_ids_PL, attention_mask_PQK, segment_ids_PL, dropout_keys_PL, rows.position_PL
-        )
+        )[-1]
         start_PT = jnp.cumsum(rows.lengths_PT, axis=1) - rows.lengths_PT  # where in its row a pair begins
         start_PT = jnp.minimum(start_PT, segmentation_PL.shape[1] - 1)
         first_PTD = jnp.take_along_axis(hidden_PLD, start_PT[:, :, None], axis=1)

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from minisbert.checkpoint.convert import Rule
+from minisbert.checkpoint.convert import Rule, linear, norm
 from minisbert.checkpoint.modules import TRANSFORMER
-from minisbert.checkpoint.settings import NOT_COMPUTED, Settings
+from minisbert.checkpoint.settings import Settings
 from minisbert.transformer.block import ACTIVATIONS, Block, embedding_table, layer_norm
 from minisbert.transformer.dropout import dropout, fold
 
@@ -55,23 +55,9 @@ class Config:
             ModelFolderError: naming every key that is missing, out of bounds, or asks for what is not computed.
         """
         settings = Settings(values, where)
-        settings.choice("position_embedding_type", ["absolute"], default="absolute", why="learned positions")
         settings.choice("num_hidden_groups", [1], default=1, why="all layers share one set of weights")
         settings.choice("inner_group_num", [1], default=1, why="a shared layer is one block")
-        settings.absent(
-            NOT_COMPUTED, "only encoders with dense float weights are computed, and no code of a folder is run"
-        )
-        config = Config(
-            **settings.fields(Config, hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu_new"))
-        )
-        if settings.values.get("pad_token_id") is not None:
-            settings.integer("pad_token_id", at_least=0, at_most=config.vocab_size - 1)
-        if not settings.complaints and config.hidden_size % config.num_attention_heads:
-            settings.complain(
-                "num_attention_heads", f"a divisor of hidden_size {config.hidden_size}, so that heads are equally wide"
-            )
-        settings.finish()
-        return config
+        return settings.encoder(Config, hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu_new"))
 
 
 class Encoder(nnx.Module):
@@ -113,27 +99,8 @@ class Encoder(nnx.Module):
         segment_ids_BL: jax.Array | None = None,
         dropout_keys_BL: jax.Array | None = None,
         positions_BL: jax.Array | None = None,
-    ) -> jax.Array:
-        """hidden_BLD, the last layer's token embeddings; arguments as for `layers`."""
-        return self.layers(token_ids_BL, mask_BL, segment_ids_BL, dropout_keys_BL, positions_BL)[-1]
-
-    def layers(
-        self,
-        token_ids_BL: jax.Array,
-        mask_BL: jax.Array,
-        segment_ids_BL: jax.Array | None = None,
-        dropout_keys_BL: jax.Array | None = None,
-        positions_BL: jax.Array | None = None,
     ) -> list[jax.Array]:
-        """hidden_BLD of every layer; layer 0 is the input of the first block.
-
-        Args:
-            token_ids_BL: rows of the token table; L is at most `config.max_positions`.
-            mask_BL: True = real token; or mask_BQK, True where Q may look at K (see attention.py).
-            segment_ids_BL: 0 for the first text, 1 for the second (cross-encoders); None means all 0.
-            dropout_keys_BL: one dropout key per token, None for inference.
-            positions_BL: each token's position in its text, where a row holds several texts; None means 0, 1, 2, ...
-        """
+        """hidden_BLD of every layer, the input of the first block included; arguments as for encoders/bert.py."""
         if positions_BL is None:
             position_BLE = self.position_embedding.embedding[: token_ids_BL.shape[1]]
         else:
@@ -154,38 +121,20 @@ class Encoder(nnx.Module):
 
 # Where each tensor of an ALBERT checkpoint goes; see encoders/bert.py for how to read the table. There is no {i}: the
 # file holds one layer.
-_THEIRS = "encoder.albert_layer_groups.0.albert_layers.0."
+_LAYER = "encoder.albert_layer_groups.0.albert_layers.0."
 RULES = [
     Rule("embeddings.word_embeddings.weight", "token_embedding.embedding", "V,E"),
     Rule("embeddings.position_embeddings.weight", "position_embedding.embedding", "P,E"),
     Rule("embeddings.token_type_embeddings.weight", "segment_embedding.embedding", "S,E"),
-    Rule("embeddings.LayerNorm.weight", "embedding_norm.scale", "E"),
-    Rule("embeddings.LayerNorm.bias", "embedding_norm.bias", "E"),
-    Rule("encoder.embedding_hidden_mapping_in.weight", "embedding_projection.kernel", "E,D", transpose=True),
-    Rule("encoder.embedding_hidden_mapping_in.bias", "embedding_projection.bias", "D"),
-    Rule(
-        tuple(_THEIRS + f"attention.{part}.weight" for part in ("query", "key", "value")),
-        "blocks.0.attention.qkv.kernel",
-        "D,3D",
-        transpose=True,
-    ),
-    Rule(
-        tuple(_THEIRS + f"attention.{part}.bias" for part in ("query", "key", "value")),
-        "blocks.0.attention.qkv.bias",
-        "3D",
-    ),
-    Rule(_THEIRS + "attention.dense.weight", "blocks.0.attention.output.kernel", "D,D", transpose=True),
-    Rule(_THEIRS + "attention.dense.bias", "blocks.0.attention.output.bias", "D"),
-    Rule(_THEIRS + "attention.LayerNorm.weight", "blocks.0.attention_norm.scale", "D"),
-    Rule(_THEIRS + "attention.LayerNorm.bias", "blocks.0.attention_norm.bias", "D"),
-    Rule(_THEIRS + "ffn.weight", "blocks.0.feed_forward.up.kernel", "D,F", transpose=True),
-    Rule(_THEIRS + "ffn.bias", "blocks.0.feed_forward.up.bias", "F"),
-    Rule(_THEIRS + "ffn_output.weight", "blocks.0.feed_forward.down.kernel", "F,D", transpose=True),
-    Rule(_THEIRS + "ffn_output.bias", "blocks.0.feed_forward.down.bias", "D"),
-    Rule(_THEIRS + "full_layer_layer_norm.weight", "blocks.0.feed_forward_norm.scale", "D"),
-    Rule(_THEIRS + "full_layer_layer_norm.bias", "blocks.0.feed_forward_norm.bias", "D"),
+    *norm("embeddings.LayerNorm", "embedding_norm", "E"),
+    *linear("encoder.embedding_hidden_mapping_in", "embedding_projection", "E,D"),
+    *linear([_LAYER + f"attention.{part}" for part in ("query", "key", "value")], "blocks.0.attention.qkv", "D,3D"),
+    *linear(_LAYER + "attention.dense", "blocks.0.attention.output", "D,D"),
+    *norm(_LAYER + "attention.LayerNorm", "blocks.0.attention_norm", "D"),
+    *linear(_LAYER + "ffn", "blocks.0.feed_forward.up", "D,F"),
+    *linear(_LAYER + "ffn_output", "blocks.0.feed_forward.down", "F,D"),
+    *norm(_LAYER + "full_layer_layer_norm", "blocks.0.feed_forward_norm", "D"),
 ]
-# Tensors of the same checkpoints that a sentence embedding does not use: passed through, and written back.
 PASSTHROUGH = [
     "embeddings.position_ids",
     "pooler.*",
@@ -194,7 +143,5 @@ PASSTHROUGH = [
     "classifier.*",
     "qa_outputs.*",
 ]
-# AlbertForMaskedLM and its kin put the encoder under this prefix.
-PREFIX = "albert."
-# Its module in a sentence-transformers folder.
+PREFIX = "albert."  # AlbertForMaskedLM and its kin put it before every name
 MODULE = TRANSFORMER

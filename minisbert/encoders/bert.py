@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from minisbert.checkpoint.convert import Rule
+from minisbert.checkpoint.convert import Rule, linear, norm
 from minisbert.checkpoint.modules import TRANSFORMER
-from minisbert.checkpoint.settings import NOT_COMPUTED, Settings
+from minisbert.checkpoint.settings import Settings
 from minisbert.transformer.block import ACTIVATIONS, Block, embedding_table, layer_norm
 from minisbert.transformer.dropout import dropout, fold
 
@@ -52,21 +52,7 @@ class Config:
             ModelFolderError: naming every key that is missing, out of bounds, or asks for what is not computed.
         """
         settings = Settings(values, where)
-        settings.choice("position_embedding_type", ["absolute"], default="absolute", why="learned positions")
-        settings.absent(
-            NOT_COMPUTED, "only encoders with dense float weights are computed, and no code of a folder is run"
-        )
-        config = Config(
-            **settings.fields(Config, hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu"))
-        )
-        if settings.values.get("pad_token_id") is not None:
-            settings.integer("pad_token_id", at_least=0, at_most=config.vocab_size - 1)
-        if not settings.complaints and config.hidden_size % config.num_attention_heads:
-            settings.complain(
-                "num_attention_heads", f"a divisor of hidden_size {config.hidden_size}, so that heads are equally wide"
-            )
-        settings.finish()
-        return config
+        return settings.encoder(Config, hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu"))
 
 
 class Encoder(nnx.Module):
@@ -106,19 +92,8 @@ class Encoder(nnx.Module):
         segment_ids_BL: jax.Array | None = None,
         dropout_keys_BL: jax.Array | None = None,
         positions_BL: jax.Array | None = None,
-    ) -> jax.Array:
-        """hidden_BLD, the last layer's token embeddings; arguments as for `layers`."""
-        return self.layers(token_ids_BL, mask_BL, segment_ids_BL, dropout_keys_BL, positions_BL)[-1]
-
-    def layers(
-        self,
-        token_ids_BL: jax.Array,
-        mask_BL: jax.Array,
-        segment_ids_BL: jax.Array | None = None,
-        dropout_keys_BL: jax.Array | None = None,
-        positions_BL: jax.Array | None = None,
     ) -> list[jax.Array]:
-        """hidden_BLD of every layer; layer 0 is the input of the first block.
+        """hidden_BLD of every layer, the input of the first block included.
 
         Args:
             token_ids_BL: rows of the token table; L is at most `config.max_positions`.
@@ -144,40 +119,24 @@ class Encoder(nnx.Module):
         return hidden_IBLD
 
 
-# Where each tensor of a BERT checkpoint goes. {i} is the layer. PyTorch keeps a linear map as [out, in], flax as
-# [in, out]: "transpose". Several names on the left are joined along the output axis: query, key, value -> qkv.
-_THEIRS = "encoder.layer.{i}."
+# Where each tensor of a BERT checkpoint goes: its name there, our path, our shape in letters (checkpoint/convert.py). {i} is
+# the layer. Several names on the left are joined along the output axis: query, key, value -> qkv.
+_LAYER = "encoder.layer.{i}."
 RULES = [
     Rule("embeddings.word_embeddings.weight", "token_embedding.embedding", "V,D"),
     Rule("embeddings.position_embeddings.weight", "position_embedding.embedding", "P,D"),
     Rule("embeddings.token_type_embeddings.weight", "segment_embedding.embedding", "S,D"),
-    Rule("embeddings.LayerNorm.weight", "embedding_norm.scale", "D"),
-    Rule("embeddings.LayerNorm.bias", "embedding_norm.bias", "D"),
-    Rule(
-        tuple(_THEIRS + f"attention.self.{part}.weight" for part in ("query", "key", "value")),
-        "blocks.{i}.attention.qkv.kernel",
-        "D,3D",
-        transpose=True,
+    *norm("embeddings.LayerNorm", "embedding_norm", "D"),
+    *linear(
+        [_LAYER + f"attention.self.{part}" for part in ("query", "key", "value")], "blocks.{i}.attention.qkv", "D,3D"
     ),
-    Rule(
-        tuple(_THEIRS + f"attention.self.{part}.bias" for part in ("query", "key", "value")),
-        "blocks.{i}.attention.qkv.bias",
-        "3D",
-    ),
-    Rule(_THEIRS + "attention.output.dense.weight", "blocks.{i}.attention.output.kernel", "D,D", transpose=True),
-    Rule(_THEIRS + "attention.output.dense.bias", "blocks.{i}.attention.output.bias", "D"),
-    Rule(_THEIRS + "attention.output.LayerNorm.weight", "blocks.{i}.attention_norm.scale", "D"),
-    Rule(_THEIRS + "attention.output.LayerNorm.bias", "blocks.{i}.attention_norm.bias", "D"),
-    Rule(_THEIRS + "intermediate.dense.weight", "blocks.{i}.feed_forward.up.kernel", "D,F", transpose=True),
-    Rule(_THEIRS + "intermediate.dense.bias", "blocks.{i}.feed_forward.up.bias", "F"),
-    Rule(_THEIRS + "output.dense.weight", "blocks.{i}.feed_forward.down.kernel", "F,D", transpose=True),
-    Rule(_THEIRS + "output.dense.bias", "blocks.{i}.feed_forward.down.bias", "D"),
-    Rule(_THEIRS + "output.LayerNorm.weight", "blocks.{i}.feed_forward_norm.scale", "D"),
-    Rule(_THEIRS + "output.LayerNorm.bias", "blocks.{i}.feed_forward_norm.bias", "D"),
+    *linear(_LAYER + "attention.output.dense", "blocks.{i}.attention.output", "D,D"),
+    *norm(_LAYER + "attention.output.LayerNorm", "blocks.{i}.attention_norm", "D"),
+    *linear(_LAYER + "intermediate.dense", "blocks.{i}.feed_forward.up", "D,F"),
+    *linear(_LAYER + "output.dense", "blocks.{i}.feed_forward.down", "F,D"),
+    *norm(_LAYER + "output.LayerNorm", "blocks.{i}.feed_forward_norm", "D"),
 ]
-# Tensors of the same checkpoints that a sentence embedding does not use: passed through, and written back.
+# Other tensors of the same checkpoints: not computed, but written back.
 PASSTHROUGH = ["embeddings.position_ids", "pooler.dense.*", "cls.*", "classifier.*"]
-# BertForMaskedLM and its kin put the encoder under this prefix.
-PREFIX = "bert."
-# Its module in a sentence-transformers folder.
-MODULE = TRANSFORMER
+PREFIX = "bert."  # BertForMaskedLM and its kin put it before every name
+MODULE = TRANSFORMER  # its module in a sentence-transformers folder

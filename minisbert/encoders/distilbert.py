@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from minisbert.checkpoint.convert import Rule
+from minisbert.checkpoint.convert import Rule, linear, norm
 from minisbert.checkpoint.modules import TRANSFORMER
-from minisbert.checkpoint.settings import NOT_COMPUTED, Settings
+from minisbert.checkpoint.settings import Settings
 from minisbert.transformer.block import ACTIVATIONS, Block, embedding_table, layer_norm
 from minisbert.transformer.dropout import dropout, fold
 
@@ -77,19 +77,8 @@ class Config:
         settings.choice("sinusoidal_pos_embds", [False], default=False, why="positions are trained here, those are not")
         settings.absent(["hidden_size", "num_hidden_layers"], "DistilBERT's are dim and n_layers; two could disagree")
         settings.absent(["num_attention_heads", "intermediate_size"], "DistilBERT's are n_heads and hidden_dim")
-        settings.choice("position_embedding_type", ["absolute"], default="absolute", why="learned positions")
-        settings.absent(
-            NOT_COMPUTED, "only encoders with dense float weights are computed, and no code of a folder is run"
-        )
-        config = Config(
-            **settings.fields(Config, activation=settings.choice("activation", ACTIVATIONS, default="gelu"))
-        )
-        if settings.values.get("pad_token_id") is not None:
-            settings.integer("pad_token_id", at_least=0, at_most=config.vocab_size - 1)
-        if not settings.complaints and config.dim % config.n_heads:
-            settings.complain("n_heads", f"a divisor of dim {config.dim}, so that heads are equally wide")
-        settings.finish()
-        return config
+        activation = settings.choice("activation", ACTIVATIONS, default="gelu")
+        return settings.encoder(Config, width="dim", heads="n_heads", activation=activation)
 
 
 class Encoder(nnx.Module):
@@ -126,26 +115,10 @@ class Encoder(nnx.Module):
         segment_ids_BL: jax.Array | None = None,
         dropout_keys_BL: jax.Array | None = None,
         positions_BL: jax.Array | None = None,
-    ) -> jax.Array:
-        """hidden_BLD, the last layer's token embeddings; arguments as for `layers`."""
-        return self.layers(token_ids_BL, mask_BL, segment_ids_BL, dropout_keys_BL, positions_BL)[-1]
-
-    def layers(
-        self,
-        token_ids_BL: jax.Array,
-        mask_BL: jax.Array,
-        segment_ids_BL: jax.Array | None = None,
-        dropout_keys_BL: jax.Array | None = None,
-        positions_BL: jax.Array | None = None,
     ) -> list[jax.Array]:
-        """hidden_BLD of every layer; layer 0 is the input of the first block.
+        """hidden_BLD of every layer, the input of the first block included; arguments as for encoders/bert.py.
 
-        Args:
-            token_ids_BL: rows of the token table; L is at most `config.max_positions`.
-            mask_BL: True = real token; or mask_BQK, True where Q may look at K (see attention.py).
-            segment_ids_BL: ignored; DistilBERT has no segments.
-            dropout_keys_BL: one dropout key per token, None for inference.
-            positions_BL: each token's position in its text, where a row holds several texts; None means 0, 1, 2, ...
+        There are no segments, so `segment_ids_BL` is ignored.
         """
         if positions_BL is None:
             position_BLD = self.position_embedding.embedding[: token_ids_BL.shape[1]]
@@ -160,33 +133,18 @@ class Encoder(nnx.Module):
 
 
 # Where each tensor of a DistilBERT checkpoint goes; see encoders/bert.py for how to read the table.
-_THEIRS = "transformer.layer.{i}."
+_LAYER = "transformer.layer.{i}."
 RULES = [
     Rule("embeddings.word_embeddings.weight", "token_embedding.embedding", "V,D"),
     Rule("embeddings.position_embeddings.weight", "position_embedding.embedding", "P,D"),
-    Rule("embeddings.LayerNorm.weight", "embedding_norm.scale", "D"),
-    Rule("embeddings.LayerNorm.bias", "embedding_norm.bias", "D"),
-    Rule(
-        tuple(_THEIRS + f"attention.{part}_lin.weight" for part in "qkv"),
-        "blocks.{i}.attention.qkv.kernel",
-        "D,3D",
-        transpose=True,
-    ),
-    Rule(tuple(_THEIRS + f"attention.{part}_lin.bias" for part in "qkv"), "blocks.{i}.attention.qkv.bias", "3D"),
-    Rule(_THEIRS + "attention.out_lin.weight", "blocks.{i}.attention.output.kernel", "D,D", transpose=True),
-    Rule(_THEIRS + "attention.out_lin.bias", "blocks.{i}.attention.output.bias", "D"),
-    Rule(_THEIRS + "sa_layer_norm.weight", "blocks.{i}.attention_norm.scale", "D"),
-    Rule(_THEIRS + "sa_layer_norm.bias", "blocks.{i}.attention_norm.bias", "D"),
-    Rule(_THEIRS + "ffn.lin1.weight", "blocks.{i}.feed_forward.up.kernel", "D,F", transpose=True),
-    Rule(_THEIRS + "ffn.lin1.bias", "blocks.{i}.feed_forward.up.bias", "F"),
-    Rule(_THEIRS + "ffn.lin2.weight", "blocks.{i}.feed_forward.down.kernel", "F,D", transpose=True),
-    Rule(_THEIRS + "ffn.lin2.bias", "blocks.{i}.feed_forward.down.bias", "D"),
-    Rule(_THEIRS + "output_layer_norm.weight", "blocks.{i}.feed_forward_norm.scale", "D"),
-    Rule(_THEIRS + "output_layer_norm.bias", "blocks.{i}.feed_forward_norm.bias", "D"),
+    *norm("embeddings.LayerNorm", "embedding_norm", "D"),
+    *linear([_LAYER + f"attention.{part}_lin" for part in "qkv"], "blocks.{i}.attention.qkv", "D,3D"),
+    *linear(_LAYER + "attention.out_lin", "blocks.{i}.attention.output", "D,D"),
+    *norm(_LAYER + "sa_layer_norm", "blocks.{i}.attention_norm", "D"),
+    *linear(_LAYER + "ffn.lin1", "blocks.{i}.feed_forward.up", "D,F"),
+    *linear(_LAYER + "ffn.lin2", "blocks.{i}.feed_forward.down", "F,D"),
+    *norm(_LAYER + "output_layer_norm", "blocks.{i}.feed_forward_norm", "D"),
 ]
-# Tensors of the same checkpoints that a sentence embedding does not use: passed through, and written back.
 PASSTHROUGH = ["embeddings.position_ids", "vocab_*", "pre_classifier.*", "classifier.*", "qa_outputs.*"]
-# DistilBertForMaskedLM and its kin put the encoder under this prefix.
-PREFIX = "distilbert."
-# Its module in a sentence-transformers folder.
+PREFIX = "distilbert."  # DistilBertForMaskedLM and its kin put it before every name
 MODULE = TRANSFORMER

@@ -20,7 +20,7 @@ from flax import nnx
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule
 from minisbert.checkpoint.modules import TRANSFORMER
-from minisbert.checkpoint.settings import NOT_COMPUTED, Settings
+from minisbert.checkpoint.settings import Settings
 from minisbert.transformer.block import ACTIVATIONS, embedding_table
 from minisbert.transformer.dropout import dropout, fold
 from minisbert.transformer.positions import rotary_angles
@@ -63,34 +63,20 @@ class Config:
             ModelFolderError: naming every key that is missing, out of bounds, or asks for what is not computed.
         """
         settings = Settings(values, where)
-        settings.choice("position_embedding_type", ["absolute"], default="absolute", why="the word means nothing here")
         for key in ("attention_bias", "mlp_bias", "norm_bias"):
             settings.choice(key, [False], default=False, why="no published model has biases")
         settings.absent(["head_dim"], "heads are hidden_size / num_attention_heads wide")
         settings.absent(["rope_scaling"], "rotary positions are computed as trained, not stretched")
-        settings.absent(
-            NOT_COMPUTED, "only encoders with dense float weights are computed, and no code of a folder is run"
-        )
         layers = settings.integer("num_hidden_layers", at_least=1, at_most=limits.LAYERS)
-        config = Config(
-            **settings.fields(
-                Config,
-                num_hidden_layers=layers,
-                layer_types=_layer_types(settings, layers),
-                global_rope_theta=_theta(settings, FULL, "global_rope_theta", 160_000.0),
-                local_rope_theta=_theta(settings, LOCAL, "local_rope_theta", 10_000.0),
-                hidden_activation=settings.choice("hidden_activation", ACTIVATIONS, default="gelu"),
-            )
+        return settings.encoder(
+            Config,
+            even_heads=True,  # rotary positions turn pairs of numbers
+            num_hidden_layers=layers,
+            layer_types=_layer_types(settings, layers),
+            global_rope_theta=_theta(settings, FULL, "global_rope_theta", 160_000.0),
+            local_rope_theta=_theta(settings, LOCAL, "local_rope_theta", 10_000.0),
+            hidden_activation=settings.choice("hidden_activation", ACTIVATIONS, default="gelu"),
         )
-        if settings.values.get("pad_token_id") is not None:
-            settings.integer("pad_token_id", at_least=0, at_most=config.vocab_size - 1)
-        if not settings.complaints and config.hidden_size % (2 * config.num_attention_heads):
-            settings.complain(
-                "num_attention_heads",
-                f"half a divisor of hidden_size {config.hidden_size}, so that heads are equally wide and hold pairs",
-            )
-        settings.finish()
-        return config
 
 
 def _layer_types(settings: Settings, layers: int) -> tuple[str, ...]:
@@ -157,27 +143,11 @@ class Encoder(nnx.Module):
         segment_ids_BL: jax.Array | None = None,
         dropout_keys_BL: jax.Array | None = None,
         positions_BL: jax.Array | None = None,
-    ) -> jax.Array:
-        """hidden_BLD, the last layer's token embeddings; arguments as for `layers`."""
-        return self.layers(token_ids_BL, mask_BL, segment_ids_BL, dropout_keys_BL, positions_BL)[-1]
-
-    def layers(
-        self,
-        token_ids_BL: jax.Array,
-        mask_BL: jax.Array,
-        segment_ids_BL: jax.Array | None = None,
-        dropout_keys_BL: jax.Array | None = None,
-        positions_BL: jax.Array | None = None,
     ) -> list[jax.Array]:
-        """hidden_BLD of every layer; layer 0 is the input of the first block.
+        """hidden_BLD of every layer, the input of the first block included; arguments as for encoders/bert.py.
 
-        Args:
-            token_ids_BL: rows of the token table; L is at most `config.max_positions`.
-            mask_BL: True = real token; or mask_BQK, True where Q may look at K (see attention.py).
-            segment_ids_BL: ignored; ModernBERT has no segments.
-            dropout_keys_BL: one dropout key per token, None for inference.
-            positions_BL: not needed: products of turned queries and keys depend on distances alone, which are the
-                same in a row that holds several texts.
+        There are no segments, so `segment_ids_BL` is ignored. So is `positions_BL`: products of rotated queries and keys
+        depend on distances alone, which are the same in a row that holds several texts.
         """
         config, L = self.config, token_ids_BL.shape[1]
         hidden_BLD = self.embedding_norm(self.token_embedding(token_ids_BL))
@@ -202,21 +172,18 @@ class Encoder(nnx.Module):
 
 # Where each tensor of a ModernBERT checkpoint goes; see encoders/bert.py for how to read the table. Query, key and
 # value are one matrix there too, and so are the two of the gated feed-forward net.
-_THEIRS = "layers.{i}."
+_LAYER = "layers.{i}."
 RULES = [
     Rule("embeddings.tok_embeddings.weight", "token_embedding.embedding", "V,D"),
     Rule("embeddings.norm.weight", "embedding_norm.scale", "D"),
-    Rule(_THEIRS + "attn_norm.weight", "blocks.{i}.attention_norm.scale", "D", first=1),
-    Rule(_THEIRS + "attn.Wqkv.weight", "blocks.{i}.attention.qkv.kernel", "D,3D", transpose=True),
-    Rule(_THEIRS + "attn.Wo.weight", "blocks.{i}.attention.output.kernel", "D,D", transpose=True),
-    Rule(_THEIRS + "mlp_norm.weight", "blocks.{i}.feed_forward_norm.scale", "D"),
-    Rule(_THEIRS + "mlp.Wi.weight", "blocks.{i}.feed_forward.up.kernel", "D,2F", transpose=True),
-    Rule(_THEIRS + "mlp.Wo.weight", "blocks.{i}.feed_forward.down.kernel", "F,D", transpose=True),
+    Rule(_LAYER + "attn_norm.weight", "blocks.{i}.attention_norm.scale", "D", first=1),
+    Rule(_LAYER + "attn.Wqkv.weight", "blocks.{i}.attention.qkv.kernel", "D,3D", transpose=True),
+    Rule(_LAYER + "attn.Wo.weight", "blocks.{i}.attention.output.kernel", "D,D", transpose=True),
+    Rule(_LAYER + "mlp_norm.weight", "blocks.{i}.feed_forward_norm.scale", "D"),
+    Rule(_LAYER + "mlp.Wi.weight", "blocks.{i}.feed_forward.up.kernel", "D,2F", transpose=True),
+    Rule(_LAYER + "mlp.Wo.weight", "blocks.{i}.feed_forward.down.kernel", "F,D", transpose=True),
     Rule("final_norm.weight", "final_norm.scale", "D"),
 ]
-# Tensors of the same checkpoints that a sentence embedding does not use: passed through, and written back.
 PASSTHROUGH = ["head.*", "decoder.*", "classifier.*"]
-# ModernBertForMaskedLM and its kin put the encoder under this prefix.
-PREFIX = "model."
-# Its module in a sentence-transformers folder.
+PREFIX = "model."  # ModernBertForMaskedLM and its kin put it before every name
 MODULE = TRANSFORMER

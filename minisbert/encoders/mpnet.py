@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from minisbert import limits
-from minisbert.checkpoint.convert import Rule
+from minisbert.checkpoint.convert import Rule, linear, norm
 from minisbert.checkpoint.modules import TRANSFORMER
-from minisbert.checkpoint.settings import NOT_COMPUTED, Settings
+from minisbert.checkpoint.settings import Settings
 from minisbert.transformer.block import ACTIVATIONS, Block, embedding_table, layer_norm
 from minisbert.transformer.dropout import dropout, fold
 from minisbert.transformer.positions import RelativePositionBias, offset_position_ids
@@ -58,30 +58,18 @@ class Config:
             ModelFolderError: naming every key that is missing, out of bounds, or asks for what is not computed.
         """
         settings = Settings(values, where)
-        settings.choice("position_embedding_type", ["absolute"], default="absolute", why="MPNet's own")
         settings.choice("pad_token_id", [PADDING_ID], default=PADDING_ID, why="MPNet counts positions from it")
-        settings.absent(
-            NOT_COMPUTED, "only encoders with dense float weights are computed, and no code of a folder is run"
+        return settings.encoder(
+            Config,
+            vocab_size=settings.integer("vocab_size", at_least=PADDING_ID + 1, at_most=limits.ROWS),
+            max_position_embeddings=settings.integer(
+                "max_position_embeddings", at_least=PADDING_ID + 2, at_most=limits.ROWS
+            ),
+            relative_attention_num_buckets=settings.choice(
+                "relative_attention_num_buckets", [32], default=32, why="transformers computes 32 for every value"
+            ),
+            hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu"),
         )
-        config = Config(
-            **settings.fields(
-                Config,
-                vocab_size=settings.integer("vocab_size", at_least=PADDING_ID + 1, at_most=limits.ROWS),
-                max_position_embeddings=settings.integer(
-                    "max_position_embeddings", at_least=PADDING_ID + 2, at_most=limits.ROWS
-                ),
-                relative_attention_num_buckets=settings.choice(
-                    "relative_attention_num_buckets", [32], default=32, why="transformers computes 32 for every value"
-                ),
-                hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu"),
-            )
-        )
-        if not settings.complaints and config.hidden_size % config.num_attention_heads:
-            settings.complain(
-                "num_attention_heads", f"a divisor of hidden_size {config.hidden_size}, so that heads are equally wide"
-            )
-        settings.finish()
-        return config
 
 
 class Encoder(nnx.Module):
@@ -127,26 +115,10 @@ class Encoder(nnx.Module):
         segment_ids_BL: jax.Array | None = None,
         dropout_keys_BL: jax.Array | None = None,
         positions_BL: jax.Array | None = None,
-    ) -> jax.Array:
-        """hidden_BLD, the last layer's token embeddings; arguments as for `layers`."""
-        return self.layers(token_ids_BL, mask_BL, segment_ids_BL, dropout_keys_BL, positions_BL)[-1]
-
-    def layers(
-        self,
-        token_ids_BL: jax.Array,
-        mask_BL: jax.Array,
-        segment_ids_BL: jax.Array | None = None,
-        dropout_keys_BL: jax.Array | None = None,
-        positions_BL: jax.Array | None = None,
     ) -> list[jax.Array]:
-        """hidden_BLD of every layer; layer 0 is the input of the first block.
+        """hidden_BLD of every layer, the input of the first block included; arguments as for encoders/bert.py.
 
-        Args:
-            token_ids_BL: rows of the token table; L is at most `config.max_positions`.
-            mask_BL: True = real token; or mask_BQK, True where Q may look at K (see attention.py).
-            segment_ids_BL: ignored; MPNet has no segments.
-            dropout_keys_BL: one dropout key per token, None for inference.
-            positions_BL: each token's position in its text, where a row holds several texts; None means 0, 1, 2, ...
+        There are no segments, so `segment_ids_BL` is ignored.
         """
         position_BLD = self.position_embedding(offset_position_ids(token_ids_BL, PADDING_ID, positions_BL))
         hidden_BLD = self.embedding_norm(self.token_embedding(token_ids_BL) + position_BLD)
@@ -159,34 +131,19 @@ class Encoder(nnx.Module):
 
 
 # Where each tensor of an MPNet checkpoint goes; see encoders/bert.py for how to read the table.
-_THEIRS = "encoder.layer.{i}."
+_LAYER = "encoder.layer.{i}."
 RULES = [
     Rule("embeddings.word_embeddings.weight", "token_embedding.embedding", "V,D"),
     Rule("embeddings.position_embeddings.weight", "position_embedding.embedding", "P,D"),
-    Rule("embeddings.LayerNorm.weight", "embedding_norm.scale", "D"),
-    Rule("embeddings.LayerNorm.bias", "embedding_norm.bias", "D"),
+    *norm("embeddings.LayerNorm", "embedding_norm", "D"),
     Rule("encoder.relative_attention_bias.weight", "relative_position_bias.table.embedding", "R,N"),
-    Rule(
-        tuple(_THEIRS + f"attention.attn.{part}.weight" for part in "qkv"),
-        "blocks.{i}.attention.qkv.kernel",
-        "D,3D",
-        transpose=True,
-    ),
-    Rule(tuple(_THEIRS + f"attention.attn.{part}.bias" for part in "qkv"), "blocks.{i}.attention.qkv.bias", "3D"),
-    Rule(_THEIRS + "attention.attn.o.weight", "blocks.{i}.attention.output.kernel", "D,D", transpose=True),
-    Rule(_THEIRS + "attention.attn.o.bias", "blocks.{i}.attention.output.bias", "D"),
-    Rule(_THEIRS + "attention.LayerNorm.weight", "blocks.{i}.attention_norm.scale", "D"),
-    Rule(_THEIRS + "attention.LayerNorm.bias", "blocks.{i}.attention_norm.bias", "D"),
-    Rule(_THEIRS + "intermediate.dense.weight", "blocks.{i}.feed_forward.up.kernel", "D,F", transpose=True),
-    Rule(_THEIRS + "intermediate.dense.bias", "blocks.{i}.feed_forward.up.bias", "F"),
-    Rule(_THEIRS + "output.dense.weight", "blocks.{i}.feed_forward.down.kernel", "F,D", transpose=True),
-    Rule(_THEIRS + "output.dense.bias", "blocks.{i}.feed_forward.down.bias", "D"),
-    Rule(_THEIRS + "output.LayerNorm.weight", "blocks.{i}.feed_forward_norm.scale", "D"),
-    Rule(_THEIRS + "output.LayerNorm.bias", "blocks.{i}.feed_forward_norm.bias", "D"),
+    *linear([_LAYER + f"attention.attn.{part}" for part in "qkv"], "blocks.{i}.attention.qkv", "D,3D"),
+    *linear(_LAYER + "attention.attn.o", "blocks.{i}.attention.output", "D,D"),
+    *norm(_LAYER + "attention.LayerNorm", "blocks.{i}.attention_norm", "D"),
+    *linear(_LAYER + "intermediate.dense", "blocks.{i}.feed_forward.up", "D,F"),
+    *linear(_LAYER + "output.dense", "blocks.{i}.feed_forward.down", "F,D"),
+    *norm(_LAYER + "output.LayerNorm", "blocks.{i}.feed_forward_norm", "D"),
 ]
-# Tensors of the same checkpoints that a sentence embedding does not use: passed through, and written back.
 PASSTHROUGH = ["embeddings.position_ids", "pooler.dense.*", "lm_head.*", "classifier.*"]
-# MPNetForMaskedLM and its kin put the encoder under this prefix.
-PREFIX = "mpnet."
-# Its module in a sentence-transformers folder.
+PREFIX = "mpnet."  # MPNetForMaskedLM and its kin put it before every name
 MODULE = TRANSFORMER

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from minisbert import limits
-from minisbert.checkpoint.convert import Rule
+from minisbert.checkpoint.convert import Rule, linear, norm
 from minisbert.checkpoint.modules import TRANSFORMER
-from minisbert.checkpoint.settings import NOT_COMPUTED, Settings
+from minisbert.checkpoint.settings import Settings
 from minisbert.transformer.block import ACTIVATIONS, Block, embedding_table, layer_norm
 from minisbert.transformer.dropout import dropout, fold
 from minisbert.transformer.positions import offset_position_ids
@@ -57,29 +57,17 @@ class Config:
             ModelFolderError: naming every key that is missing, out of bounds, or asks for what is not computed.
         """
         settings = Settings(values, where)
-        settings.choice("position_embedding_type", ["absolute"], default="absolute", why="learned positions")
-        settings.absent(
-            NOT_COMPUTED, "only encoders with dense float weights are computed, and no code of a folder is run"
-        )
         vocab_size = settings.integer("vocab_size", at_least=2, at_most=limits.ROWS)
         pad_token_id = settings.integer("pad_token_id", at_least=0, at_most=vocab_size - 1, default=1)
-        config = Config(
-            **settings.fields(
-                Config,
-                vocab_size=vocab_size,
-                pad_token_id=pad_token_id,
-                max_position_embeddings=settings.integer(
-                    "max_position_embeddings", at_least=pad_token_id + 2, at_most=limits.ROWS
-                ),
-                hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu"),
-            )
+        return settings.encoder(
+            Config,
+            vocab_size=vocab_size,
+            pad_token_id=pad_token_id,
+            max_position_embeddings=settings.integer(
+                "max_position_embeddings", at_least=pad_token_id + 2, at_most=limits.ROWS
+            ),
+            hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu"),
         )
-        if not settings.complaints and config.hidden_size % config.num_attention_heads:
-            settings.complain(
-                "num_attention_heads", f"a divisor of hidden_size {config.hidden_size}, so that heads are equally wide"
-            )
-        settings.finish()
-        return config
 
 
 class Encoder(nnx.Module):
@@ -119,27 +107,8 @@ class Encoder(nnx.Module):
         segment_ids_BL: jax.Array | None = None,
         dropout_keys_BL: jax.Array | None = None,
         positions_BL: jax.Array | None = None,
-    ) -> jax.Array:
-        """hidden_BLD, the last layer's token embeddings; arguments as for `layers`."""
-        return self.layers(token_ids_BL, mask_BL, segment_ids_BL, dropout_keys_BL, positions_BL)[-1]
-
-    def layers(
-        self,
-        token_ids_BL: jax.Array,
-        mask_BL: jax.Array,
-        segment_ids_BL: jax.Array | None = None,
-        dropout_keys_BL: jax.Array | None = None,
-        positions_BL: jax.Array | None = None,
     ) -> list[jax.Array]:
-        """hidden_BLD of every layer; layer 0 is the input of the first block.
-
-        Args:
-            token_ids_BL: rows of the token table; L is at most `config.max_positions`.
-            mask_BL: True = real token; or mask_BQK, True where Q may look at K (see attention.py).
-            segment_ids_BL: below `type_vocab_size`; None means all 0.
-            dropout_keys_BL: one dropout key per token, None for inference.
-            positions_BL: each token's position in its text, where a row holds several texts; None means 0, 1, 2, ...
-        """
+        """hidden_BLD of every layer, the input of the first block included; arguments as for encoders/bert.py."""
         position_BLD = self.position_embedding(
             offset_position_ids(token_ids_BL, self.config.pad_token_id, positions_BL)
         )
@@ -156,38 +125,21 @@ class Encoder(nnx.Module):
 
 
 # Where each tensor of a RoBERTa checkpoint goes; see encoders/bert.py for how to read the table.
-_THEIRS = "encoder.layer.{i}."
+_LAYER = "encoder.layer.{i}."
 RULES = [
     Rule("embeddings.word_embeddings.weight", "token_embedding.embedding", "V,D"),
     Rule("embeddings.position_embeddings.weight", "position_embedding.embedding", "P,D"),
     Rule("embeddings.token_type_embeddings.weight", "segment_embedding.embedding", "S,D"),
-    Rule("embeddings.LayerNorm.weight", "embedding_norm.scale", "D"),
-    Rule("embeddings.LayerNorm.bias", "embedding_norm.bias", "D"),
-    Rule(
-        tuple(_THEIRS + f"attention.self.{part}.weight" for part in ("query", "key", "value")),
-        "blocks.{i}.attention.qkv.kernel",
-        "D,3D",
-        transpose=True,
+    *norm("embeddings.LayerNorm", "embedding_norm", "D"),
+    *linear(
+        [_LAYER + f"attention.self.{part}" for part in ("query", "key", "value")], "blocks.{i}.attention.qkv", "D,3D"
     ),
-    Rule(
-        tuple(_THEIRS + f"attention.self.{part}.bias" for part in ("query", "key", "value")),
-        "blocks.{i}.attention.qkv.bias",
-        "3D",
-    ),
-    Rule(_THEIRS + "attention.output.dense.weight", "blocks.{i}.attention.output.kernel", "D,D", transpose=True),
-    Rule(_THEIRS + "attention.output.dense.bias", "blocks.{i}.attention.output.bias", "D"),
-    Rule(_THEIRS + "attention.output.LayerNorm.weight", "blocks.{i}.attention_norm.scale", "D"),
-    Rule(_THEIRS + "attention.output.LayerNorm.bias", "blocks.{i}.attention_norm.bias", "D"),
-    Rule(_THEIRS + "intermediate.dense.weight", "blocks.{i}.feed_forward.up.kernel", "D,F", transpose=True),
-    Rule(_THEIRS + "intermediate.dense.bias", "blocks.{i}.feed_forward.up.bias", "F"),
-    Rule(_THEIRS + "output.dense.weight", "blocks.{i}.feed_forward.down.kernel", "F,D", transpose=True),
-    Rule(_THEIRS + "output.dense.bias", "blocks.{i}.feed_forward.down.bias", "D"),
-    Rule(_THEIRS + "output.LayerNorm.weight", "blocks.{i}.feed_forward_norm.scale", "D"),
-    Rule(_THEIRS + "output.LayerNorm.bias", "blocks.{i}.feed_forward_norm.bias", "D"),
+    *linear(_LAYER + "attention.output.dense", "blocks.{i}.attention.output", "D,D"),
+    *norm(_LAYER + "attention.output.LayerNorm", "blocks.{i}.attention_norm", "D"),
+    *linear(_LAYER + "intermediate.dense", "blocks.{i}.feed_forward.up", "D,F"),
+    *linear(_LAYER + "output.dense", "blocks.{i}.feed_forward.down", "F,D"),
+    *norm(_LAYER + "output.LayerNorm", "blocks.{i}.feed_forward_norm", "D"),
 ]
-# Tensors of the same checkpoints that a sentence embedding does not use: passed through, and written back.
 PASSTHROUGH = ["embeddings.position_ids", "pooler.dense.*", "lm_head.*", "classifier.*"]
-# RobertaForMaskedLM and its kin, XLM-R's and CamemBERT's too, put the encoder under this prefix.
-PREFIX = "roberta."
-# Its module in a sentence-transformers folder.
+PREFIX = "roberta."  # RobertaForMaskedLM and its kin, XLM-R's and CamemBERT's too, put it before every name
 MODULE = TRANSFORMER

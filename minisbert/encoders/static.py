@@ -71,9 +71,9 @@ class Encoder(nnx.Module):
         segment_ids_BL: jax.Array | None = None,
         dropout_keys_BL: jax.Array | None = None,
         positions_BL: jax.Array | None = None,
-    ) -> jax.Array:
-        """hidden_BLD, the tokens' rows of the table. All arguments but `token_ids_BL` are ignored: there is no dropout."""
-        return self.token_embedding(token_ids_BL)
+    ) -> list[jax.Array]:
+        """hidden_BLD, the tokens' rows of the table, as the one layer. The other arguments are ignored: no dropout."""
+        return [self.token_embedding(token_ids_BL)]
 
 
 # Where each tensor of a static model goes; see encoders/bert.py for how to read the table.

@@ -61,7 +61,7 @@ def encoder(config, params, dtype):
 def run(config, params):
     """The float32 encoder, compiled: token_ids_BL, mask_BL -> hidden_BLD as NumPy."""
     model = encoder(config, params, np.float32)
-    compiled = jax.jit(lambda token_ids_BL, mask_BL: model(token_ids_BL, mask_BL))
+    compiled = jax.jit(lambda token_ids_BL, mask_BL: model(token_ids_BL, mask_BL)[-1])
     return lambda token_ids_BL, mask_BL: np.asarray(compiled(token_ids_BL.astype(np.int32), mask_BL))
 
 
@@ -71,7 +71,7 @@ def slopes(config, params):
     definition, state = nnx.split(encoder(config, params, np.float32))
 
     def score(params, weight_BLD, token_ids_BL, mask_BL):
-        return jnp.sum(weight_BLD * nnx.merge(definition, params)(token_ids_BL, mask_BL))
+        return jnp.sum(weight_BLD * nnx.merge(definition, params)(token_ids_BL, mask_BL)[-1])
 
     compiled = jax.jit(jax.grad(score))
     return lambda *parts: jax.tree.map(np.asarray, compiled(nnx.to_pure_dict(state), *parts))
@@ -81,7 +81,7 @@ def test_the_whole_encoder_is_the_twins(config, params):
     token_ids_BL = random_tokens(config)
     with jax.enable_x64(True):
         model = encoder(config, params, np.float64)
-        found = np.asarray(jax.jit(lambda *parts: model(*parts))(token_ids_BL, MASK_BL))
+        found = np.asarray(jax.jit(lambda *parts: model(*parts)[-1])(token_ids_BL, MASK_BL))
     assert found.dtype == np.float64
     # Padding too: its numbers mean nothing, but the two programs compute the same.
     np.testing.assert_allclose(found, reference.mpnet(params, config, token_ids_BL, MASK_BL), rtol=0, atol=FLOAT64)
