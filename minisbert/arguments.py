@@ -1,4 +1,4 @@
-"""Checks of the arguments of public functions, done once at the edge; the code inside trusts its arguments.
+"""Argument checks for public functions. They run once, at the API boundary; internal code trusts its arguments.
 
 Each check raises InputError with the argument's name, its value, and what was expected; some return the value converted.
 """
@@ -24,14 +24,14 @@ def check_encode_options(
     normalize_embeddings: Any,
     show_progress_bar: Any,
 ) -> None:
-    """The options of `SentenceEncoder.encode`, each by itself and together."""
+    """Check the options of `SentenceEncoder.encode`, alone and in combination."""
     check_choice("output_value", output_value, OUTPUT_VALUES)
     check_choice("precision", precision, PRECISIONS)
     check_choice("on_truncate", on_truncate, ("warn", "error", "ignore"))
     if precision != "float32" and output_value != "sentence_embedding":
         raise InputError(
-            f"precision is {precision!r} with output_value {output_value!r}. Expected 'float32' there; only sentence "
-            "embeddings are quantized."
+            f"precision is {precision!r} with output_value {output_value!r}. Expected 'float32'; only sentence "
+            "embeddings can be quantized."
         )
     for name, count in (("batch_size", batch_size), ("truncate_dim", truncate_dim)):
         if count is not None:
@@ -50,7 +50,7 @@ def check_out(out: Any, shape: tuple[int, int], output_value: Any, precision: An
         raise InputError("out cannot be written. Expected a writeable array; open a memory-mapped file with mode 'r+'.")
     if output_value != "sentence_embedding" or precision != "float32":
         raise InputError(
-            f"out holds float32 sentence embeddings, not {output_value!r} in {precision!r}. Leave one out."
+            f"out takes float32 sentence embeddings, not {output_value!r} in {precision!r}. Leave one of them out."
         )
 
 
@@ -80,7 +80,7 @@ def check_prompts(prompts: Any) -> None:
 
 
 def prompt_text(prompt: str | None, prompt_name: Any, prompts: dict[str, str], default_name: Any) -> str:
-    """The text before each sentence: the prompt itself, the one of that name, the default one, or none."""
+    """The prompt to put before each sentence: the one given, the one named, the default, or none."""
     if prompt is not None:
         check_text("prompt", prompt)
         return prompt
@@ -96,7 +96,7 @@ def prompt_text(prompt: str | None, prompt_name: Any, prompts: dict[str, str], d
 
 
 def as_list(sentences: Any, name: str = "sentences") -> tuple[list[str], bool]:
-    """The sentences as a list of text, and whether there was just one string."""
+    """The sentences as a list, and whether a single string was given."""
     single = isinstance(sentences, str)
     if single:
         sentences = [sentences]
@@ -113,15 +113,15 @@ def as_list(sentences: Any, name: str = "sentences") -> tuple[list[str], bool]:
 
 
 def check_list(name: str, texts: Any) -> list[str]:
-    """A list of texts; a single string is refused, because its letters would be taken for texts."""
+    """A list of texts. A single string is rejected: it would be iterated letter by letter."""
     found, single = as_list(texts, name)
     if single:
-        raise InputError(f"{name} is the text {short_repr(texts)}. Expected a list of texts; put it into one.")
+        raise InputError(f"{name} is the text {short_repr(texts)}. Expected a list of texts; put it in a list.")
     return found
 
 
 def as_pairs(pairs: Any) -> tuple[list[tuple[str, str]], bool]:
-    """The pairs as a list of two texts each, and whether there was just one pair."""
+    """The pairs as a list of (text, text), and whether a single pair was given."""
     expected = "Expected a pair of texts, (query, document), or a list of such pairs"
     if isinstance(pairs, np.ndarray):
         pairs = pairs.tolist()
@@ -152,7 +152,7 @@ def check_text(name: str, text: Any) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{name} holds the lone surrogate {text[error.start]!r} at character {error.start}. "
+            f"{name} contains the lone surrogate {text[error.start]!r} at character {error.start}. "
             "Expected valid Unicode; read the text with errors='replace' or remove the character."
         ) from None
 
@@ -185,7 +185,7 @@ def check_bool(name: str, value: Any) -> None:
 
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
-    """One of a table of values."""
+    """One of the allowed values."""
     if not isinstance(value, str | None) or value not in choices:
         raise InputError(f"{name} is {short_repr(value)}. Expected one of {', '.join(map(repr, choices))}.")
 
@@ -196,7 +196,7 @@ def embedding_rows(name: str, value: Any) -> np.ndarray:
         array = np.asarray(value)
         if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
             raise TypeError  # strings, complex numbers, objects
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is named below
+        with np.errstate(over="ignore"):  # values beyond float32 become infinite and are reported below
             array = array.astype(np.float32, copy=False)
     except (TypeError, ValueError):
         raise InputError(f"{name} is {short_repr(value)}. Expected embeddings, an array of numbers.") from None
@@ -205,16 +205,16 @@ def embedding_rows(name: str, value: Any) -> np.ndarray:
         raise InputError(f"{name} has shape {array.shape}. Expected one embedding or rows of embeddings.")
     if not np.isfinite(array).all():
         row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
-        raise InputError(f"{name}[{row}] holds NaN or infinity. Expected finite embeddings; encode the text again.")
+        raise InputError(f"{name}[{row}] contains NaN or infinity. Expected finite embeddings; encode the text again.")
     return array
 
 
 def comparable(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Two sets of embeddings of one width."""
+    """Two sets of embeddings of equal width."""
     a_BD, b_MD = embedding_rows("a", a), embedding_rows("b", b)
     if a_BD.shape[1] != b_MD.shape[1]:
         raise InputError(
-            f"a is {a_BD.shape[1]} wide, b {b_MD.shape[1]}. Expected embeddings of one model (and truncate_dim)."
+            f"a has width {a_BD.shape[1]}, b {b_MD.shape[1]}. Expected embeddings of one model (and truncate_dim)."
         )
     for name, rows in (("a", a_BD), ("b", b_MD)):
         refuse_too_long(name, rows)
@@ -222,17 +222,19 @@ def comparable(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def comparable_rows(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Two sets of embeddings of one width, as many in the one as in the other."""
+    """Two sets of embeddings of equal width and number."""
     a_BD, b_BD = comparable(a, b)
     if len(a_BD) != len(b_BD):
-        raise InputError(f"a has {len(a_BD)} embeddings, b {len(b_BD)}. Expected equally many.")
+        raise InputError(f"a has {len(a_BD)} embeddings, b {len(b_BD)}. Expected the same number of each.")
     return a_BD, b_BD
 
 
 def refuse_too_long(name: str, rows_MD: np.ndarray) -> None:
-    """Each row's squared length is a float32, so that it has a cosine and no product overflows (Cauchy-Schwarz)."""
+    """Reject rows whose squared length overflows float32: they have no cosine, and products with them may overflow."""
     with np.errstate(over="ignore"):
         long = ~np.isfinite(np.einsum("md,md->m", rows_MD, rows_MD))
     if long.any():
         row = int(np.argmax(long))
-        raise InputError(f"{name}[{row}] is too long for float32. Expected embeddings of ordinary size; scale them.")
+        raise InputError(
+            f"{name}[{row}] is too long for float32. Expected embeddings of ordinary size; scale them down."
+        )

@@ -1,7 +1,7 @@
-"""Writing a folder or a file whole or not at all: written next to its place, flushed to the disk, then renamed.
+"""Atomic writes of folders and files: written next to the target, flushed to disk, then renamed.
 
-A reader finds what was there before or what is there now, whenever the writer is killed. What a killed writer leaves is a
-hidden `.NAME.partial-...` next to it.
+A reader sees the old version or the new one, never a mixture, whenever the writer is killed. A killed writer leaves a hidden
+`.NAME.partial-...` next to the target.
 """
 
 import ctypes
@@ -17,9 +17,9 @@ from minisbert.errors import InputError, MinisbertError, WriteError
 
 
 def _is_model(folder: Path) -> bool:
-    """Only a model may be replaced: a config.json alone is any program's.
+    """Only a model may be replaced: a config.json alone could belong to any program.
 
-    A static model's or a Router's modules lie in folders of their own, each with its weights.
+    The modules of a static model or a Router are in subfolders, each with its weights.
     """
     weights = ("model.safetensors", "model.safetensors.index.json", "minisbert.safetensors")
     at_the_top = any((folder / name).is_file() for name in weights)
@@ -35,10 +35,10 @@ def staged_folder(target: Path, kind: str = "model", is_kind: Callable[[Path], b
     Args:
         target: a new path, or a folder of the same kind, which is replaced.
         kind: what the folder holds, for messages.
-        is_kind: tells whether a folder that is there holds that.
+        is_kind: whether an existing folder holds that.
 
     Raises:
-        InputError: something else is there.
+        InputError: the target holds something else.
         WriteError: it cannot be written; the target is as it was.
     """
     if target.is_symlink() or (target.exists() and not target.is_dir()):
@@ -87,12 +87,12 @@ def whole_file(out: Path) -> Iterator[Path]:
 
 
 def path_next_to(target: Path) -> Path:
-    """A hidden name of its own, on the same file system."""
+    """A unique hidden name on the same file system."""
     return target.with_name(f".{target.name}.partial-{uuid.uuid4().hex[:8]}")
 
 
 def flush(path: Path) -> None:
-    """Push a file, or a folder's list of names, to the disk itself, so that a power cut cannot undo a rename."""
+    """Flush a file, or the entries of a folder, to disk, so that a power cut cannot undo a rename."""
     if path.is_dir() and os.name == "nt":
         return  # Windows neither needs nor allows it for folders
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
@@ -103,7 +103,7 @@ def flush(path: Path) -> None:
 
 
 def not_written(target: Path, error: OSError, partial: Path | None = None) -> WriteError:
-    """The complaint about a file or folder that cannot be written, with the bytes that were and that are free.
+    """The error for a file or folder that cannot be written, with the bytes written and the bytes free.
 
     Args:
         partial: what had been written when it failed.
@@ -118,7 +118,7 @@ def not_written(target: Path, error: OSError, partial: Path | None = None) -> Wr
 
 
 def free_bytes(path: Path) -> int:
-    """The room on the disk of a path that may not be there yet."""
+    """The free bytes on the disk of a path that may not exist yet."""
     there = next((folder for folder in path.absolute().parents if folder.is_dir()), Path("."))
     with suppress(OSError):
         return shutil.disk_usage(there).free
@@ -141,15 +141,15 @@ def _take_place(staging: Path, target: Path) -> None:
             staging.rename(target)
         except BaseException:
             if old.exists() and not target.exists():
-                old.rename(target)  # what was there stands again
+                old.rename(target)  # restore the previous version
             raise
         shutil.rmtree(old, ignore_errors=True)
-    with suppress(OSError):  # some file systems cannot; the rename itself is done
+    with suppress(OSError):  # some file systems cannot; the rename itself has succeeded
         flush(target.parent)
 
 
 def _exchanged(a: Path, b: Path) -> bool:
-    """Swap two names atomically by Linux's renameat2; False where the system does not have it."""
+    """Swap two names atomically with Linux's renameat2; False where it is not available."""
     if sys.platform != "linux":
         return False
     try:

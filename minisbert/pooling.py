@@ -1,9 +1,8 @@
 """Pooling: token embeddings -> one sentence embedding (Reimers & Gurevych 2019, section 3).
 
-Six pure functions of `hidden_BLD` and `mask_BL` (True = a real token that counts), each giving `sentence_BD`, and one
-table of them under the names that model folders use. Padding never counts: it gets value and gradient exactly 0.
-Before them, `weighted_layers` may mix the layers of an encoder. `reference/pooling.py` is the same in NumPy and must
-agree.
+Six pure functions (hidden_BLD, mask_BL) -> sentence_BD, where the mask is True for real tokens. `POOLINGS` lists them under the
+names that model folders use. Padding never counts: it contributes exactly 0 to value and gradient. `weighted_layers` averages
+the layers of an encoder before pooling. `reference/pooling.py` is the same in NumPy and must agree.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,9 +13,9 @@ import jax.numpy as jnp
 
 
 def weighted_layers(hidden_IBLD: Sequence[jax.Array], weight_I: jax.Array) -> jax.Array:
-    """The weighted mean of I layers, hidden_BLD: lower layers keep what the last has dropped (Peters et al. 2018, eq. 1).
+    """The weighted mean of I layers, hidden_BLD: lower layers retain what the last one drops (Peters et al. 2018, eq. 1).
 
-    There the weights are a softmax; here they are free and divided by their sum, as model folders have them.
+    In the paper the weights are a softmax; here they are free and divided by their sum, as in model folders.
 
     Example:
         >>> layers_IBLD = jnp.array([[[[1.0]]], [[[4.0]]]])
@@ -62,7 +61,7 @@ def max(hidden_BLD: jax.Array, mask_BL: jax.Array) -> jax.Array:
 
 
 def mean_sqrt_len(hidden_BLD: jax.Array, mask_BL: jax.Array) -> jax.Array:
-    """The sum of the tokens over the square root of their number: long texts get longer vectors.
+    """The sum of the tokens divided by the square root of their number: long texts get longer vectors.
 
     Example:
         >>> mean_sqrt_len(jnp.ones((1, 4, 1)), jnp.ones((1, 4), bool)).tolist()
@@ -101,7 +100,7 @@ def last_token(hidden_BLD: jax.Array, mask_BL: jax.Array) -> jax.Array:
 
 
 def _sum(hidden_BLD: jax.Array, mask_BL: jax.Array) -> jax.Array:
-    # where, not a product with the mask: NaN or infinity in the padding must not reach the sum.
+    # `where`, not a product with the mask: NaN or infinity in the padding must not reach the sum.
     return jnp.where(mask_BL[:, :, None], hidden_BLD, 0).sum(axis=1)
 
 
@@ -124,7 +123,7 @@ POOLINGS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 def pool(
     hidden_BLD: jax.Array, mask_BL: jax.Array, modes: Sequence[str], positions_BL: jax.Array | None = None
 ) -> jax.Array:
-    """The poolings named, concatenated in that order: `sentence_BD` with D times as many columns as there are modes.
+    """The named poolings, concatenated in that order: `sentence_BD` with D times as many columns as there are modes.
 
     Example:
         >>> pool(jnp.array([[[1.0], [2.0]]]), jnp.ones((1, 2), bool), ["cls", "max"]).tolist()

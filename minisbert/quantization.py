@@ -1,4 +1,4 @@
-"""Smaller embeddings: int8 / uint8 by range, one bit per dimension by sign. Plain NumPy.
+"""Quantized embeddings: int8 or uint8 by range, or one bit per dimension by sign. Plain NumPy.
 
 The formats are those of sentence-transformers, so that indexes built with either agree.
 """
@@ -11,14 +11,14 @@ PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 
 
 def quantize_embeddings(embeddings_BD: np.ndarray, precision: str, ranges_2D: np.ndarray | None = None) -> np.ndarray:
-    """Embeddings in fewer bits.
+    """Quantize embeddings to fewer bits.
 
     Args:
         embeddings_BD: float embeddings.
         precision: "float32", "int8", "uint8" (each dimension's range in 256 steps), or "binary", "ubinary" (its
             sign, eight dimensions packed into one int8 or uint8).
         ranges_2D: lowest and highest value per dimension for int8 and uint8. By default those of `embeddings_BD`
-            themselves, which makes embeddings of different calls incomparable: keep ranges from a large sample.
+            themselves, so embeddings of different calls are not comparable: save the ranges of a large sample.
 
     Raises:
         InputError: unknown precision; not finite float embeddings; int8 or uint8 of a single embedding without ranges.
@@ -73,5 +73,5 @@ def _float_rows(name: str, value: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         array = array.astype(np.float32, copy=False)
     if not np.isfinite(array).all():
-        raise InputError(f"{name} holds NaN or infinity. Expected finite embeddings.")
+        raise InputError(f"{name} contains NaN or infinity. Expected finite embeddings.")
     return array

@@ -79,7 +79,7 @@ class SentenceModel(nnx.Module):
     def __init__(self, model_config: ModelConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         self.model_config = model_config
         self.encoder = FAMILIES[model_config.model_type].Encoder(model_config.encoder, dtype=dtype, rngs=rngs)
-        # Of the modules after the encoder those that have weights, in their order.
+        # The modules after the encoder that have weights, in order.
         self.heads = nnx.List([HEADS[type(m)].module(m, rngs=rngs) for m in model_config.modules if type(m) in HEADS])
 
     def __call__(
@@ -94,7 +94,7 @@ class SentenceModel(nnx.Module):
         Args:
             token_ids_BL: token ids; those beyond a row's length are padding and never count.
             lengths_B: how many tokens of each row are real; 0 makes a row of padding (its embedding is meaningless).
-            prompt_length: tokens of a prompt to leave out of the pooling, for models that are trained so.
+            prompt_length: tokens of a prompt to leave out of the pooling, for models trained that way.
             dropout_keys_B: one dropout key per text; None means inference.
         """
         position_L = jnp.arange(token_ids_BL.shape[1])
@@ -121,8 +121,8 @@ class SentenceModel(nnx.Module):
         def embed_slot(slot: jax.Array, lengths_P: jax.Array, prompts_P: jax.Array) -> jax.Array:
             mask_PL = segmentation_PL == slot
             if FAMILIES[self.model_config.model_type].MODULE.special_tokens:
-                # An empty slot takes the row's first token: an embedding of nothing could have a slope of NaN. A static
-                # model's is the zero vector with slope 0, and a text may have it too: there are no special tokens around it.
+                # An empty slot pools the row's first token: pooling nothing could give a gradient of NaN. A static model
+                # needs no token there: nothing pools to the zero vector with gradient 0, as an empty text does.
                 mask_PL |= (lengths_P == 0)[:, None] & (jnp.arange(segmentation_PL.shape[1]) == 0)
             after_prompt_PL = mask_PL & (rows.position_PL >= prompts_P[:, None])
             return self.embed(token_PLD, mask_PL, after_prompt_PL, rows.position_PL)
@@ -151,7 +151,7 @@ class SentenceModel(nnx.Module):
         after_prompt_BL: jax.Array,
         positions_BL: jax.Array | None = None,
     ) -> jax.Array:
-        """Token embeddings -> sentence_BD, by the pooling and the modules after it."""
+        """Token embeddings -> sentence_BD: pooling and the modules after it."""
         sentence_BD = token_BLD
         first = 1 if self.model_config.pools_layers else 0
         heads = iter(list(self.heads)[first:])

@@ -1,8 +1,8 @@
 """Similarity of sentence embeddings: cosine, dot product, and (negated) euclidean and manhattan distance.
 
-Each comes for all pairs, `similarity_BM` of `a_BD` and `b_MD`, and row by row, `similarity_B` of `a_BD` and `b_BD`.
-Distances are negated, so that larger always means more alike. Pure functions that take NumPy arrays as well as JAX's and
-stay with whichever they get: a few vectors on the host need no compiler. `reference/similarity.py` must agree.
+Each has two forms: all pairs, `similarity_BM` of `a_BD` and `b_MD`, and row by row, `similarity_B` of `a_BD` and `b_BD`.
+Distances are negated, so larger always means more similar. The functions are pure and take NumPy or JAX arrays; NumPy arrays
+stay in NumPy, so a few vectors on the host need no compilation. `reference/similarity.py` must agree.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def normalize(sentence_BD: Array) -> Array:
     """
     xp = sentence_BD.__array_namespace__()
     square_B1 = (sentence_BD * sentence_BD).sum(axis=-1, keepdims=True)
-    # The root is taken of a number above 0 only: its slope at 0 is infinite and would turn gradients into NaN.
+    # sqrt gets positive numbers only: its slope at 0 is infinite and would turn gradients into NaN.
     norm_B1 = xp.sqrt(xp.where(square_B1 > 0, square_B1, 1))
     return sentence_BD / xp.maximum(norm_B1, 1e-12)
 

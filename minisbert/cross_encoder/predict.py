@@ -64,6 +64,6 @@ def logits(
     if truncated and warn:
         logger.warning(
             f"{truncated} of {len(pairs)} pairs are longer than max_seq_length {model.max_seq_length} and were cut; "
-            "token_counts() tells which. on_truncate='ignore' silences this, 'error' refuses them."
+            "token_counts() shows which. on_truncate='ignore' silences this, 'error' refuses them."
         )
     return logits_BC

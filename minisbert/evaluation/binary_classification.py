@@ -39,7 +39,7 @@ class LabelledPairs:
     def __post_init__(self) -> None:
         if not len(self.first) == len(self.second) == len(self.labels):
             lengths = f"{len(self.first)}, {len(self.second)} and {len(self.labels)}"
-            raise DataError(f"{self.name}: {lengths} texts and labels. Expected equally many.")
+            raise DataError(f"{self.name}: {lengths} texts and labels. Expected the same number of each.")
         for row, label in enumerate(self.labels):
             if label not in (0, 1):
                 raise DataError(f"{self.name}, pair {row}: the label is {label!r:.80}. Expected 0 or 1.")

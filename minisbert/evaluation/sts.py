@@ -52,7 +52,7 @@ class STSPairs:
     def __post_init__(self) -> None:
         if not len(self.first) == len(self.second) == len(self.gold):
             lengths = f"{len(self.first)}, {len(self.second)} and {len(self.gold)}"
-            raise DataError(f"{self.name}: {lengths} sentences and scores. Expected equally many.")
+            raise DataError(f"{self.name}: {lengths} sentences and scores. Expected the same number of each.")
         if len(self.gold) < 2:
             raise DataError(f"{self.name}: {len(self.gold)} pair(s). Expected at least 2, to correlate them.")
         for row, score in enumerate(self.gold):

@@ -37,7 +37,7 @@ class Triplets:
         lengths = [len(self.anchors), len(self.positives), len(self.negatives)]
         if min(lengths) < 1 or len(set(lengths)) > 1:
             raise DataError(
-                f"{self.name}: {lengths} anchors, positives and negatives. Expected equally many, at least 1."
+                f"{self.name}: {lengths} anchors, positives and negatives. Expected the same number of each, at least 1."
             )
 
 

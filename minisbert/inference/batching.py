@@ -1,9 +1,9 @@
 """Batching: texts of many lengths -> padded rectangles of a few fixed shapes, as a stream.
 
-XLA compiles one program per shape, so shapes must be few. A text is padded to the smallest length of a fixed table that
-holds it, which depends on that text alone. Each length has a queue; a queue that holds a full batch is sent off, so that
-memory stays flat however many texts there are. The texts left over at the end go out in whichever way costs least: as a
-few batches, filled up with shorter texts and padding rows, or row by row.
+XLA compiles one program per shape, so shapes must be few. Each text is padded to the smallest length in a fixed table that
+fits it, independently of other texts. Each length has a queue, and a full queue becomes a batch, so memory stays flat for any
+number of texts. The texts left at the end are batched in the cheapest way: as a few batches, topped up with shorter texts and
+padding rows, or row by row.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,20 +19,20 @@ Queue = list[tuple[int, Sequence[int]]]  # (which text, its token ids)
 
 @dataclass(frozen=True)
 class ShapeTable:
-    """The allowed batch shapes: 16 of them up to 512 tokens, however long the texts are.
+    """The allowed batch shapes: 16 up to 512 tokens.
 
     Measured for all-MiniLM-L6-v2 on two cores: any batch of 500 to 2,000 tokens runs at the same rate, and from 192
-    tokens on a single row does too, so that a few long texts neither wait nor waste. The lengths are dense where sentences
-    are (mean 13.6 tokens: 85 % of the table's tokens are real; with 16, 32, 64, ... it would be 68 %).
+    tokens on a single row does too, so long texts need not wait for others. Lengths are closer together where most sentences
+    are (mean 13.6 tokens): 85 % of the tokens computed are real, against 68 % with 16, 32, 64, ...
 
     Args:
         token_budget: tokens per full batch, padding included.
         lengths: padded lengths, ascending; beyond the last they double.
-        alone_from: from this length on a full batch is one row.
-        single_lengths: padded lengths of a text that goes as one row, below `alone_from`.
-        devices: how many devices share a batch: each computes as many rows as one device alone would.
-        start_tokens: starting a batch costs as much as computing this many tokens. Measured: a row alone takes a
-            twentieth (16 tokens) to a ninth (64) of the time of a full batch on two cores; an accelerator's is a guess.
+        alone_from: from this length on, a full batch is one row.
+        single_lengths: padded lengths below `alone_from` of a text in a batch of its own.
+        devices: how many devices share a batch; each computes as many rows as one device would alone.
+        start_tokens: starting a batch costs as much as computing this many tokens. Measured on two cores: a single row takes a
+            twentieth (16 tokens) to a ninth (64) of the time of a full batch. For accelerators it is a guess.
     """
 
     token_budget: int = 1024
@@ -46,7 +46,7 @@ class ShapeTable:
         """The padded length of a text, at most `max_positions`.
 
         Args:
-            alone: the text goes as one row.
+            alone: the text gets a batch of its own.
 
         Example:
             >>> [ShapeTable().length(tokens, 600) for tokens in (1, 12, 13, 500, 513)]
@@ -98,7 +98,7 @@ class ShapeTable:
         return sorted(shapes)
 
 
-# An accelerator wants thousands of tokens per batch; padding rows cost it little, another call much.
+# Accelerators need thousands of tokens per batch; padding rows are cheap there, extra calls are not.
 ACCELERATOR = ShapeTable(token_budget=32_768, alone_from=1 << 30, single_lengths=(16, 64, 512), start_tokens=4096)
 
 
@@ -119,15 +119,15 @@ def batches(
     batch_size: int | None = None,
     numbers: Iterable[int] | None = None,
 ) -> Iterator[Batch]:
-    """Batches that together hold every text once, each sent off as soon as it is full.
+    """Yield batches that together contain every text once, each as soon as it is full.
 
     Args:
         token_ids: the token ids of each text.
         shapes: the allowed shapes.
-        padding_id: fills the rows.
-        max_positions: the longest row that the model takes.
+        padding_id: the token id of padding.
+        max_positions: the longest row that the model accepts.
         batch_size: rows of a full batch instead of the table's, rounded up to a multiple of the devices.
-        numbers: what `Batch.rows` calls the texts, by default 0, 1, 2, ...
+        numbers: the numbers of the texts in `Batch.rows`, by default 0, 1, 2, ...
     """
     if batch_size is not None:
         batch_size = -(-batch_size // shapes.devices) * shapes.devices
@@ -145,9 +145,9 @@ def batches(
 def _last(
     left: list[tuple[int, Queue]], shapes: ShapeTable, padding_id: int, max_positions: int, batch_size: int | None
 ) -> Iterator[Batch]:
-    """The texts left over, longest first, as full batches and single rows: the division that costs least.
+    """Batches of the remaining texts, longest first: full batches or single rows, whichever cost least in total.
 
-    A queue is never split, so that where its texts go does not depend on their order.
+    A queue is never split, so the shape of a text's batch does not depend on the order of the texts.
     """
     n = len(left)
     # least[i]: the cost of the queues from i on. Queue i goes row by row, or fills a batch with those up to end[i].

@@ -1,8 +1,8 @@
 """A compiled forward pass: arrays of one batch in, embeddings or logits out, with the device always busy.
 
-Encoding and scoring are compiled here and nowhere else. `Forward` compiles each batch shape once and logs how long that
-took. `run_ahead` starts batches without waiting and hands their results out a few batches later, so that the host tokenizes
-while the device computes. `enable_compilation_cache` saves compiled programs on disk for the next process.
+All encoding and scoring is compiled here. `Forward` compiles each batch shape once and logs how long that took. `run_ahead`
+starts batches without waiting and yields their results a few batches later, so that the host tokenizes while the device
+computes. `enable_compilation_cache` saves compiled programs on disk for the next process.
 """
 
 import os
@@ -64,7 +64,7 @@ class Forward:
         compute_dtype: str,
         outputs: Mapping[str, Callable[..., Any]],
     ):
-        # "highest": float32 means float32 on every device, without its short-cuts (TF32, bfloat16 passes).
+        # "highest": real float32 on every device, without shortcuts (TF32, bfloat16 passes).
         precision = "highest" if compute_dtype == "float32" else "default"
 
         def compiled(output: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,8 +87,8 @@ class Forward:
 
         Args:
             output: a name in `outputs`.
-            arrays: what that function takes; the first is `[rows, tokens]`. Arrays with axes are split by rows over the
-                devices, so their number of rows must be a multiple of them (`ShapeTable.devices`).
+            arrays: the arguments of that function; the first is `[rows, tokens]`. Arrays with axes are split by rows over
+                the devices, so the number of rows must be a multiple of the number of devices (`ShapeTable.devices`).
         """
         params, (rows, length) = self.params, arrays[0].shape
         if self._mesh is not None:
@@ -114,7 +114,7 @@ class Forward:
 
 
 def run_ahead(batches: Iterable[AnyBatch], start: Callable[[AnyBatch], Any]) -> Iterator[tuple[AnyBatch, Any]]:
-    """Each batch with what `start` returns for it; `IN_FLIGHT` more batches are started before one is handed out."""
+    """Yield each batch with the result of `start`; `IN_FLIGHT` more batches are started before a result is yielded."""
     pending: deque[tuple[AnyBatch, Any]] = deque()
     for batch in batches:
         pending.append((batch, start(batch)))
@@ -127,11 +127,11 @@ def run_ahead(batches: Iterable[AnyBatch], start: Callable[[AnyBatch], Any]) -> 
 def enable_compilation_cache() -> Path | None:
     """Save XLA's compiled programs in the user's cache folder, so that the next process need not compile them again.
 
-    This sets global options of JAX; the command line calls it, importing or loading a model does not. A folder that is set
-    already stays, and MINISBERT_COMPILATION_CACHE=0 turns the call off.
+    This sets global options of JAX. The command line calls it; importing minisbert or loading a model does not. If JAX already
+    has a cache folder, it stays. MINISBERT_COMPILATION_CACHE=0 turns the call off.
 
     Returns:
-        The folder, or None where the call is turned off.
+        The folder, or None if the call is turned off.
     """
     folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     if folder is None and os.environ.get("MINISBERT_COMPILATION_CACHE") != "0":

@@ -1,4 +1,4 @@
-"""Texts -> sentence embeddings, batch by batch: what `SentenceEncoder.encode` does between its arguments and its result.
+"""Texts -> sentence embeddings, batch by batch: the pipeline behind `SentenceEncoder.encode`.
 
     texts -> token ids -> batches of similar lengths -> compiled forward pass -> one `Result` per batch
 
@@ -27,7 +27,7 @@ Matrix = np.ndarray[tuple[int, int], np.dtype[Any]]
 
 
 class EncodeOptions(TypedDict, total=False):
-    """The keywords of `SentenceEncoder.encode` that do not change the kind of its result."""
+    """The keywords of `SentenceEncoder.encode` that do not change the type of its result."""
 
     prompt_name: str | None
     prompt: str | None
@@ -41,7 +41,7 @@ class EncodeOptions(TypedDict, total=False):
     out: np.ndarray | None
 
 
-# Output name -> function of the model and the arrays of a batch. What a caller does not ask for is not computed.
+# Output name -> function of the model and the arrays of a batch. Outputs that no caller asks for are not computed.
 OUTPUTS = {
     "sentence embeddings": lambda model, *batch: model(*batch).sentence_BD,
     "token embeddings": lambda model, *batch: model(*batch),
@@ -54,7 +54,7 @@ class Result(NamedTuple):
 
     rows: list[int]  # which texts
     sentence_BD: np.ndarray
-    tokens: list[tuple[np.ndarray, np.ndarray]]  # (token ids, token embeddings) per text, where asked for
+    tokens: list[tuple[np.ndarray, np.ndarray]]  # (token ids, token embeddings) per text, if requested
 
 
 def results(
@@ -66,11 +66,11 @@ def results(
         encoder: a SentenceEncoder without routes.
         prompt: put before each text.
         batch_size: texts per batch, or None for as many as fit the encoder's token budget.
-        with_tokens: token embeddings too; then texts are not packed.
+        with_tokens: return token embeddings too; texts are then not packed.
         warn: log at the end how many texts were truncated.
 
     Raises:
-        MinisbertError: an embedding is not finite; it would spoil everything that it is compared with.
+        MinisbertError: an embedding is not finite.
     """
     tokenizer, max_length, truncated = encoder.tokenizer, encoder.max_seq_length, 0
     prompt_length = tokenizer.prompt_length(prompt, max_length=max_length) if prompt else 0
@@ -106,7 +106,7 @@ def results(
     if truncated and warn:
         logger.warning(
             f"{truncated} of {len(texts)} sentences are longer than max_seq_length {max_length} and were cut; "
-            "token_counts() tells which. on_truncate='ignore' silences this, 'error' refuses them."
+            "token_counts() shows which. on_truncate='ignore' silences this, 'error' refuses them."
         )
 
 

@@ -2,8 +2,8 @@
 
     token_budgets.json      {"cpu, cpu, 1 device, bert 6 x 384, float32": 1024, ...}    in the user's cache folder
 
-A budget decides the speed and the last bits of an embedding (1e-6), nothing else. The measured one is used by the command
-line, and in Python with `token_budget="tuned"`.
+A budget affects only speed and the last bits of an embedding (1e-6). The command line uses the measured budget; in Python,
+pass `token_budget="tuned"`.
 """
 
 import json
@@ -30,16 +30,16 @@ logger = logging.getLogger("minisbert")
 # Budgets that `minisbert tune` tries by default.
 ON_CPU = (256, 512, 1024, 2048, 4096)
 ON_ACCELERATOR = (4096, 8192, 16_384, 32_768, 65_536, 131_072)
-# A smaller budget needs less memory, so it wins where it reaches this share of the best rate.
+# A smaller budget needs less memory, so it wins if it reaches this share of the best rate.
 AS_FAST = 0.98
 
 
 def default_shapes(token_budget: int | str | None, model_config: Any, compute_dtype: str) -> ShapeTable:
-    """The batch shapes that suit JAX's devices here and this model.
+    """The batch shapes for this model on the devices that JAX finds.
 
     Args:
-        token_budget: tokens per batch and device; None is the default of the kind of device, "tuned" what `minisbert
-            tune` measured for such a model (the default where it has not).
+        token_budget: tokens per batch and device; None is the default for the kind of device, "tuned" the value that
+            `minisbert tune` measured for such a model, or the default if there is none.
 
     Raises:
         InputError: not a number of tokens.
@@ -70,12 +70,12 @@ def machine_and_model(model_config: Any, compute_dtype: str) -> str:
 
 
 def cached_token_budget(measured_for: str) -> int | None:
-    """The saved budget for this (see `machine_and_model`), or None."""
+    """The saved budget for a machine and model (see `machine_and_model`), or None."""
     return _cached().get(measured_for)
 
 
 def cache_token_budget(measured_for: str, budget: int) -> None:
-    """Save a budget next to those of other models.
+    """Save a budget in the file with those of other models.
 
     Raises:
         WriteError: the file cannot be written; it is left as it was.
@@ -103,7 +103,7 @@ def _cached() -> dict[str, int]:
 
 
 def budgets_to_try() -> tuple[int, ...]:
-    """The budgets worth measuring on the kind of device that JAX finds here."""
+    """The budgets worth measuring on this kind of device."""
     return ON_CPU if jax.default_backend() == "cpu" else ON_ACCELERATOR
 
 
@@ -114,13 +114,13 @@ def token_rates(
     rounds: int = 3,
     log: Callable[[str], None] = lambda line: None,
 ) -> dict[int, list[float]]:
-    """Tokens per second of each encoder, round by round; all shapes are compiled before the clock starts.
+    """Tokens per second of each encoder and round; all shapes are compiled before timing starts.
 
     Args:
         encoders: token budget -> SentenceEncoder with that budget.
         texts: several thousand tokens of text, of the lengths that will be embedded.
-        rounds: how often each encoder has its turn.
-        log: called with a line on what is being done.
+        rounds: how often each encoder is timed.
+        log: called with a line of progress.
 
     Raises:
         InputError: no texts, no encoders, or not a number of rounds.

@@ -24,7 +24,7 @@ def checked_rows(name: str, value: Any, similarity: str = "cosine") -> np.ndarra
     """Embeddings as float32 rows whose products are similarities: of length 1 for cosine; a zero vector stays zero.
 
     Raises:
-        InputError: the value is not rows of embeddings; a row holds NaN or infinity, or is so long that a product could
+        InputError: the value is not rows of embeddings; a row contains NaN or infinity, or is so long that a product could
             overflow; the similarity is unknown.
 
     Example:

@@ -241,7 +241,9 @@ def v_measure(labels_M: Any, clusters_M: Any) -> VMeasure:
     """
     labels, clusters = np.asarray(labels_M), np.asarray(clusters_M)
     if labels.shape != clusters.shape or labels.ndim != 1 or not len(labels):
-        raise InputError(f"labels {labels.shape} and clusters {clusters.shape}. Expected equally many, at least one.")
+        raise InputError(
+            f"labels {labels.shape} and clusters {clusters.shape}. Expected equal numbers, at least one."
+        )
     _, c = np.unique(labels, return_inverse=True)
     _, k = np.unique(clusters, return_inverse=True)
     joint_CK = np.zeros((c.max() + 1, k.max() + 1))

@@ -88,7 +88,9 @@ def hard_negatives(
         )
     texts_a, texts_p = check_list("anchors", anchors), check_list("positives", positives)
     if not texts_a or len(texts_a) != len(texts_p):
-        raise InputError(f"{len(texts_a)} anchors and {len(texts_p)} positives. Expected equally many, at least one.")
+        raise InputError(
+            f"{len(texts_a)} anchors and {len(texts_p)} positives. Expected equal numbers, at least one."
+        )
     pairs = list(dict.fromkeys(zip(texts_a, texts_p, strict=True)))
     pool = list(dict.fromkeys([*texts_p, *(check_list("corpus", corpus) if corpus is not None else [])]))
     row_of = {text: row for row, text in enumerate(pool)}

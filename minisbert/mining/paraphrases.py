@@ -175,7 +175,7 @@ def bitext_pairs(
     lowest = -np.inf if threshold is None else check_finite("threshold", threshold)
     a, b = checked_rows("a", a_BD), checked_rows("b", b_MD)
     if a.shape[1] != b.shape[1]:
-        raise InputError(f"a is {a.shape[1]} wide, b {b.shape[1]}. Expected embeddings of one model.")
+        raise InputError(f"a has width {a.shape[1]}, b {b.shape[1]}. Expected embeddings of one model.")
     if not len(a) or not len(b):
         return _ranked([])
     # The rows have length 1, so that their dot product is the cosine.

@@ -17,7 +17,7 @@ def albert(
     mask_BL: np.ndarray,
     segment_ids_BL: np.ndarray | None = None,
 ) -> np.ndarray:
-    """ALBERT: narrow embeddings of width E, mapped to the width D of the blocks, then one block again and again.
+    """ALBERT: narrow embeddings of width E, mapped to the width D of the blocks, then one block applied repeatedly.
 
     Arguments and result as for `reference.encoder.bert`.
     """

@@ -43,7 +43,7 @@ def head(params: Params, first_D: np.ndarray) -> np.ndarray:
 def logits(
     encoder: Encoder, params: Params, config: Any, rows: Sequence[Sequence[int]], first_lengths: Sequence[int]
 ) -> np.ndarray:
-    """logits_BC of pairs, each computed by itself and so without padding.
+    """logits_BC of pairs, each computed alone, so without padding.
 
     Args:
         encoder: `encoder.bert` or `encoder.mpnet`.

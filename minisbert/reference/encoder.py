@@ -7,8 +7,8 @@
     "BERT: Pre-training of Deep Bidirectional Transformers" Devlin et al. 2019     bert
     "MPNet: Masked and Permuted Pre-training ..."           Song et al. 2020       mpnet
 
-Nothing here is fast. It is the plainest form of each equation, the independent truth that transformer/ and encoders/
-are tested against. The functions have the names they have there and take the same nested parameters, as arrays.
+This code is not fast. It is the plainest form of each equation, written independently, and transformer/ and encoders/ are
+tested against it. The functions have the same names as there and take the same nested parameters, as arrays.
 Left out: dropout (this is inference), batching tricks, every dtype but float64.
 
 Letters: B sentences, L tokens, Q/K query/key tokens, D width, N heads, H head width, F feed-forward width.
@@ -65,9 +65,9 @@ def offset_position_ids(token_ids_BL: np.ndarray, padding_id: int) -> np.ndarray
 def relative_position_bucket(distance: int, buckets: int, max_distance: int) -> int:
     """The bucket of one distance, key position minus query position (T5, section 2.1).
 
-    Half of the buckets are for keys that follow the query, half for the others. Of each half, the first half holds
+    Half of the buckets are for keys after the query, half for the others. Of each half, the first half holds
     one distance each: 0, 1, 2, ... The j-th of the rest begins at the distance exact * (max_distance / exact)^(j/rest),
-    and the last has no end. Both sides raised to the power `rest`, that is a comparison of whole numbers.
+    and the last has no end. Raising both sides to the power `rest` makes this a comparison of whole numbers.
 
     Example:
         >>> [relative_position_bucket(distance, 32, 128) for distance in (0, -1, 1, -8, 8, -128, 10_000)]
@@ -151,7 +151,7 @@ ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
-    """exp(x) / sum of exp(x) over the last axis; the largest is taken away first, so that nothing overflows.
+    """exp(x) / sum of exp(x) over the last axis; the largest is subtracted first, so that nothing overflows.
 
     Example:
         >>> softmax(np.array([1000.0, 1000.0])).tolist()
@@ -170,7 +170,7 @@ def scaled_dot_product_attention(
 ) -> np.ndarray:
     """softmax(Q K^T / sqrt(d_k) + bias) V for one head   (Vaswani, equation 1).
 
-    Keys outside the mask get the lowest score there is, and so weight 0. Where no key is real, all weigh the same.
+    Keys outside the mask get the lowest score there is, and so weight 0. If no key is real, all have the same weight.
     """
     scores_BQK = query_BQH @ key_BKH.swapaxes(1, 2) / math.sqrt(query_BQH.shape[-1]) + bias_QK
     scores_BQK = np.where(mask_BK[:, None, :], scores_BQK, np.finfo(np.float64).min)
@@ -182,7 +182,7 @@ def multi_head_self_attention(
 ) -> np.ndarray:
     """Concat(head_1, ..., head_N) W_O, head_n = Attention(X W_Q^n, X W_K^n, X W_V^n)   (Vaswani 3.2.2).
 
-    W_Q, W_K and W_V stand side by side in `qkv`; head n has the n-th H columns of each.
+    `qkv` is W_Q, W_K and W_V side by side; head n has the n-th H columns of each.
     """
     W_Q, W_K, W_V = np.split(params["qkv"]["kernel"], 3, axis=1)
     b_Q, b_K, b_V = np.split(params["qkv"]["bias"], 3)

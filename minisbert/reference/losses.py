@@ -10,7 +10,7 @@
     matryoshka                             Kusupati et al. 2022, section 3
 
 The names and options are those of minisbert/training. `texts_SBD` holds S texts of each of B examples: anchor, positive,
-hard negatives. Left out: gradients (finite differences of these functions are the truth there).
+hard negatives. Left out: gradients (tests use finite differences of these functions).
 """
 
 import math
@@ -27,7 +27,7 @@ def dot(u_D: np.ndarray, v_D: np.ndarray) -> float:
 
 
 def cosine(u_D: np.ndarray, v_D: np.ndarray) -> float:
-    """u . v / (|u| |v|), and 0 where one of them is zero.
+    """u . v / (|u| |v|), and 0 if either vector is zero.
 
     Example:
         >>> cosine(np.array([1.0, 0.0]), np.array([3.0, 4.0]))
@@ -47,12 +47,12 @@ DISTANCES: dict[str, Compare] = {
 
 
 def mean(values: Sequence[float]) -> float:
-    """The sum over the number."""
+    """The sum divided by the number of values."""
     return sum(values) / len(values)
 
 
 def log_sum_exp(values: Sequence[float]) -> float:
-    """log of the sum of exp(x), the largest taken out first so that no exp overflows.
+    """log of the sum of exp(x), the largest factored out first so that no exp overflows.
 
     Example:
         >>> round(log_sum_exp([1000.0, 1000.0]), 6)  # 1000 + log 2
@@ -108,7 +108,7 @@ def contrastive(texts_SBD: np.ndarray, alike_B: Sequence[float], margin: float =
 
 
 def online_contrastive(texts_SBD: np.ndarray, label_B: Sequence[float], margin: float = 0.5) -> float:
-    """The terms of the alike pairs farther than the closest other pair, and of the others closer than the farthest, summed."""
+    """The summed terms of similar pairs beyond the closest dissimilar one, and of dissimilar pairs within the farthest."""
     distance_B = [1 - cosine(u_D, v_D) for u_D, v_D in zip(*texts_SBD, strict=True)]
     alike = [d for d, label in zip(distance_B, label_B, strict=True) if label == 1]
     unlike = [d for d, label in zip(distance_B, label_B, strict=True) if label == 0]

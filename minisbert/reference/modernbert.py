@@ -41,7 +41,7 @@ def scale_norm(hidden_BLD: np.ndarray, params: Params, epsilon: float) -> np.nda
 def rotary_attention(
     hidden_BLD: np.ndarray, mask_BL: np.ndarray, params: Params, heads: int, theta: float, reach: int | None
 ) -> np.ndarray:
-    """Multi-head self-attention without biases, queries and keys turned; each sees keys at most `reach` tokens away."""
+    """Multi-head self-attention without biases, queries and keys rotated; each query sees keys at most `reach` tokens away."""
     W_Q, W_K, W_V = np.split(params["qkv"]["kernel"], 3, axis=1)
     L, H = hidden_BLD.shape[1], hidden_BLD.shape[-1] // heads
     bias_QK = np.zeros((L, L))
@@ -61,7 +61,7 @@ def rotary_attention(
 
 
 def gated_feed_forward(hidden_BLD: np.ndarray, params: Params, activation: str) -> np.ndarray:
-    """W_2 (activation(W_1 x) * V x)   (Shazeer 2020, equation 6); W_1 and V stand side by side in `up`."""
+    """W_2 (activation(W_1 x) * V x)   (Shazeer 2020, equation 6); `up` is W_1 and V side by side."""
     W_1, V = np.split(params["up"]["kernel"], 2, axis=1)
     return (ACTIVATIONS[activation](hidden_BLD @ W_1) * (hidden_BLD @ V)) @ params["down"]["kernel"]
 
@@ -73,7 +73,7 @@ def modernbert(
     mask_BL: np.ndarray,
     segment_ids_BL: np.ndarray | None = None,
 ) -> np.ndarray:
-    """ModernBERT: token embeddings, then pre-norm blocks that look at the whole text or at a window, then a norm.
+    """ModernBERT: token embeddings, then pre-norm blocks that attend to the whole text or to a window, then a norm.
 
     Arguments and result as for `reference.encoder.bert`; there are no segments, so `segment_ids_BL` is ignored.
     """

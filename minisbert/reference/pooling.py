@@ -1,8 +1,8 @@
-"""Pooling in plain NumPy: one sentence at a time, its real tokens taken out of the padding, one formula each.
+"""Pooling in plain NumPy: one sentence at a time, on its real tokens only, one formula each.
 
 Source: Reimers & Gurevych 2019 (Sentence-BERT), section 3; weighted_mean: Muennighoff 2022 (SGPT), section 3. The names
 are those of minisbert/pooling.py. A sentence of nothing but padding has no embedding: here it gives zeros, there
-something finite, and neither means anything.
+something finite, and both are meaningless.
 """
 
 import math
@@ -67,7 +67,7 @@ def max(hidden_BLD: np.ndarray, mask_BL: np.ndarray) -> np.ndarray:
 
 
 def mean_sqrt_len(hidden_BLD: np.ndarray, mask_BL: np.ndarray) -> np.ndarray:
-    """The sum of the real tokens over the square root of their number.
+    """The sum of the real tokens divided by the square root of their number.
 
     Example:
         >>> mean_sqrt_len(np.ones((1, 4, 1)), np.ones((1, 4), bool)).tolist()
@@ -96,7 +96,7 @@ def last_token(hidden_BLD: np.ndarray, mask_BL: np.ndarray) -> np.ndarray:
     return _each(hidden_BLD, mask_BL, lambda token_TD, position_T: token_TD[-1])
 
 
-# The names of model folders.
+# The names that model folders use.
 POOLINGS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "cls": cls,
     "max": max,
@@ -108,7 +108,7 @@ POOLINGS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def pool(hidden_BLD: np.ndarray, mask_BL: np.ndarray, modes: Sequence[str]) -> np.ndarray:
-    """The poolings named, side by side in that order.
+    """The named poolings, concatenated in that order.
 
     Example:
         >>> pool(np.array([[[1.0], [2.0]]]), np.ones((1, 2), bool), ["cls", "max"]).tolist()

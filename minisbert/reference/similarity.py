@@ -31,7 +31,7 @@ def pairwise_dot(a_BD: np.ndarray, b_BD: np.ndarray) -> np.ndarray:
 
 
 def pairwise_cosine(a_BD: np.ndarray, b_BD: np.ndarray) -> np.ndarray:
-    """u . v / (|u| |v|) of each row of `a` with the same row of `b`; 0 where one of them is zero."""
+    """u . v / (|u| |v|) of each row of `a` with the same row of `b`; 0 if either is zero."""
     return pairwise_dot(normalize(a_BD), normalize(b_BD))
 
 
@@ -46,7 +46,7 @@ def pairwise_manhattan(a_BD: np.ndarray, b_BD: np.ndarray) -> np.ndarray:
 
 
 def _all_pairs(pairwise: Similarity, a_BD: np.ndarray, b_MD: np.ndarray) -> np.ndarray:
-    """similarity_BM: one row of it for each row of `a`, set against all of `b`."""
+    """similarity_BM: each row of `a` with all rows of `b`."""
     return np.stack([pairwise(np.broadcast_to(a_D, b_MD.shape), b_MD) for a_D in a_BD])
 
 
@@ -90,7 +90,7 @@ def manhattan(a_BD: np.ndarray, b_MD: np.ndarray) -> np.ndarray:
     return _all_pairs(pairwise_manhattan, a_BD, b_MD)
 
 
-# The names of model folders.
+# The names that model folders use.
 SIMILARITIES: dict[str, Similarity] = {
     "cosine": cosine,
     "dot": dot,

@@ -14,7 +14,7 @@ def static(
     mask_BL: np.ndarray,
     segment_ids_BL: np.ndarray | None = None,
 ) -> np.ndarray:
-    """hidden_BLD, of which a sentence embedding is the mean; arguments as for `reference.encoder.bert`, most ignored.
+    """hidden_BLD, whose mean is the sentence embedding; arguments as for `reference.encoder.bert`, most ignored.
 
     Example:
         >>> table = {"token_embedding": {"embedding": np.array([[0.0, 1.0], [2.0, 3.0]])}}

@@ -66,7 +66,7 @@ def nearest(
         float32 scores and int64 rows, both `[B, min(k, M)]`.
 
     Raises:
-        InputError: an argument is out of range; the widths differ; a query or row holds NaN or infinity, or its squared
+        InputError: an argument is out of range; the widths differ; a query or row contains NaN or infinity, or its squared
             length is beyond float32, which would spoil the order.
         DataError: the file is missing, or not a complete .npy file of rows.
 
@@ -226,7 +226,7 @@ def _wait(first: int, invalid: Any, best: list[Future[Best]]) -> None:
 
 def _invalid(row: int, remedy: str) -> InputError:
     return InputError(
-        f"corpus[{row}] holds NaN or infinity, or is too long for float32. Expected finite embeddings; {remedy}."
+        f"corpus[{row}] contains NaN or infinity, or is too long for float32. Expected finite embeddings; {remedy}."
     )
 
 
@@ -244,7 +244,7 @@ def rescore(queries_BD: np.ndarray, candidates: Hits, floats: Any, k: int, simil
         similarity: "cosine" or "dot".
 
     Raises:
-        InputError: a candidate holds NaN or infinity.
+        InputError: a candidate contains NaN or infinity.
 
     Example:
         >>> rows = Hits(np.zeros((1, 3), np.float32), np.array([[2, 0, -1]]))

@@ -126,7 +126,9 @@ class Index:
         if as_texts:
             texts, rows = rows, embedding_rows("embeddings", self._encode("encode_document", rows, show_progress_bar))
         elif texts is not None and len(texts := check_list("texts", texts)) != count:
-            raise InputError(f"texts has {len(texts)} items, there are {count} embeddings. Expected equally many.")
+            raise InputError(
+                f"texts has {len(texts)} items, there are {count} embeddings. Expected the same number of each."
+            )
         if not count:
             return
         width = rows.shape[1]

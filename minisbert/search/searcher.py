@@ -51,7 +51,7 @@ def checked_ids(ids: Sequence[str | int] | None, count: int, known: set[str | in
         raise InputError(f"ids is {short_repr(ids)}. Expected a list of texts or whole numbers.")
     found = [int(id_) if isinstance(id_, np.integer) else id_ for id_ in ids]
     if len(found) != count:
-        raise InputError(f"ids has {len(found)} items, there are {count} rows. Expected equally many.")
+        raise InputError(f"ids has {len(found)} items, there are {count} rows. Expected the same number of each.")
     seen: set[str | int] = set()
     for row, id_ in enumerate(found):
         name = f"ids[{row}] is {short_repr(id_)}"

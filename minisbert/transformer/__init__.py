@@ -1,1 +1,1 @@
-"""The papers' maths: positions, attention, the block, dropout."""
+"""The maths of the papers: positions, attention, transformer blocks, dropout."""

@@ -29,11 +29,11 @@ def scaled_dot_product_attention(
     dropout_rate: float = 0.0,
     dropout_keys_BL: jax.Array | None = None,
 ) -> jax.Array:
-    """Weighted mean of the values, weighted by how well each key answers the query (Vaswani 3.2.1, equation 1).
+    """Mean of the values, weighted by how well each key matches the query (Vaswani 3.2.1, equation 1).
 
     Args:
         mask_BK: True where the key is a real token; padding gets weight exactly 0, and so gradient exactly 0. Or
-            mask_BQK, True where the query may look at the key: rows that hold several texts (text/packing.py).
+            mask_BQK, True where the query may attend to the key: for rows that hold several texts (text/packing.py).
         bias_NQK: added to the scores before the softmax (relative positions), or None.
         dropout_rate, dropout_keys_BL: dropout of the attention weights, as BERT does in training; one key per token.
 
@@ -48,7 +48,7 @@ def scaled_dot_product_attention(
     """
     scores_BNQK = attention_scores(query_BNQH, key_BNKH, mask_BK, bias_NQK)
     # softmax(scores) V = (exp(scores - max) V) / sum(exp(scores - max)): dividing the H values of a query instead of
-    # its K weights saves a pass over [Q, K] (1.25 times as fast at 4 x 256). The maximum only shifts; it has no slope.
+    # its K weights saves a pass over [Q, K] (1.25 times as fast at 4 x 256). The maximum only shifts; it has no gradient.
     highest_BNQ1 = jax.lax.stop_gradient(scores_BNQK.max(axis=-1, keepdims=True))
     weights_BNQK = jnp.exp(scores_BNQK - highest_BNQ1)
     total_BNQ1 = weights_BNQK.sum(axis=-1, keepdims=True)
@@ -69,7 +69,7 @@ def attention_scores(
     scores_BNQK = product("BNQH,BNKH->BNQK", scaled_BNQH, key_BNKH)
     if bias_NQK is not None:
         scores_BNQK = scores_BNQK + bias_NQK
-    # The lowest finite number, not -inf: a row of a batch that is all padding stays free of NaN.
+    # The lowest finite number, not -inf: a row that is all padding gives no NaN.
     mask_B1QK = mask_BK[:, None, None, :] if mask_BK.ndim == 2 else mask_BK[:, None]
     return jnp.where(mask_B1QK, scores_BNQK, jnp.finfo(accum_dtype).min)
 
@@ -90,7 +90,7 @@ def attention_weights(
 
 
 class MultiHeadSelfAttention(nnx.Module):
-    """N attentions side by side, each on its own projection of the same tokens (Vaswani 3.2.2).
+    """N attention heads in parallel, each on its own projection of the same tokens (Vaswani 3.2.2).
 
     W_Q, W_K and W_V are stored as one matrix `qkv`, so that the three projections are one matrix product.
     """
@@ -132,7 +132,7 @@ class MultiHeadSelfAttention(nnx.Module):
         return self.output(jnp.transpose(context_BNLH, (0, 2, 1, 3)).reshape(B, L, D))
 
     def weights(self, hidden_BLD: jax.Array, mask_BL: jax.Array, bias_NQK: jax.Array | None = None) -> jax.Array:
-        """weights_BNQK, by which the values are averaged."""
+        """The attention weights, weights_BNQK."""
         query_BNLH, key_BNLH, _ = split_heads(self.qkv(hidden_BLD), self.heads, self.qkv.dtype)
         return attention_weights(query_BNLH, key_BNLH, mask_BL, bias_NQK)
 

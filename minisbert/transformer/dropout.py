@@ -1,9 +1,8 @@
 """Dropout as a function of keys (Srivastava et al. 2014), one key per token.
 
-A module that stores its own random state draws different masks when the batch is split, padded, packed or sharded. Here a
-token's mask follows from its own key alone, and its key from its text and its place in it (`token_keys`). So the same
-text gets the same mask with any neighbours, in any row, on any device. `dropout_keys_BL=None` means
-inference: nothing is dropped.
+A module with its own random state draws different masks when the batch is split, padded, packed or sharded. Here a token's
+mask depends only on its key, and the key only on its text and its position there (`token_keys`). So a text gets the same mask
+with any neighbours, in any row, on any device. `dropout_keys_BL=None` means inference: nothing is dropped.
 """
 
 import jax
@@ -22,7 +21,7 @@ def packed_token_keys(dropout_keys_PT: jax.Array, segmentation_PL: jax.Array, po
 
 
 def fold(dropout_keys_BL: jax.Array | None, number: int) -> jax.Array | None:
-    """A fresh key per token for the `number`-th place that drops; None stays None."""
+    """A fresh key per token for the `number`-th dropout layer; None stays None."""
     if dropout_keys_BL is None:
         return None
     return jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, number)))(dropout_keys_BL)
@@ -50,7 +49,7 @@ def dropout_weights(weights_BNQK: jax.Array, rate: float, dropout_keys_BL: jax.A
     """Dropout of attention weights: the mask of a weight follows from its two tokens and its head.
 
     The generator is JAX's own (threefry; Salmon et al. 2011): keyed by the query's key, it counts by the key token's
-    key and the head. Positions in the row play no part, so that a packed row drops like the text alone.
+    key and the head. Positions in the row do not matter, so a text gets the same mask in a packed row as alone.
 
     Args:
         weights_BNQK: Q and K are the same tokens.

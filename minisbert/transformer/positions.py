@@ -4,7 +4,7 @@ Attention treats a sentence as a set, so the model needs another source of order
 
 - `sinusoidal_positions`     fixed waves added to the embeddings          Vaswani et al. 2017, section 3.5
 - learned positions          a trained row per position, added            Devlin et al. 2019 (BERT): a plain table
-- `offset_position_ids`      the same, rows start after the padding row   RoBERTa, MPNet (an inheritance from fairseq)
+- `offset_position_ids`      the same, rows start after the padding row   RoBERTa, MPNet (inherited from fairseq)
 - `relative_position_buckets`, `RelativePositionBias`
                              a learned number per head and distance, added to the scores
                                                                           Raffel et al. 2020 (T5), section 2.1; MPNet
@@ -46,7 +46,7 @@ def sinusoidal_positions(length: int, width: int) -> np.ndarray:
 
 
 def offset_position_ids(token_ids_BL: jax.Array, padding_id: int, positions_BL: jax.Array | None = None) -> jax.Array:
-    """Rows of the position table for RoBERTa and MPNet: padding has row `padding_id`, real tokens count up from the next.
+    """Rows of the position table for RoBERTa and MPNet: padding has row `padding_id`, real tokens count up from there.
 
     With `positions_BL` (each token's place in its text) a row may hold several texts, and each counts from its own start.
 
@@ -82,7 +82,7 @@ def relative_position_buckets(length: int, buckets: int = 32, max_distance: int 
     distance_QK = np.arange(length)[None, :] - np.arange(length)[:, None]  # key minus query
     forward_QK = np.where(distance_QK > 0, half, 0)
     magnitude_QK = np.abs(distance_QK)
-    # float32 throughout, as the models were trained: a bucket edge decided in float64 could fall the other way.
+    # float32 throughout, as the models were trained: in float64 a distance on an edge could fall into another bucket.
     ratio_QK = np.maximum(magnitude_QK, 1).astype(np.float32) / np.float32(exact)
     log_QK = np.log(ratio_QK) / np.float32(np.log(max_distance / exact)) * np.float32(half - exact)
     far_QK = np.minimum(exact + log_QK.astype(np.int32), half - 1)
@@ -118,10 +118,10 @@ def rotary_angles(
 
     Args:
         length: number of positions L.
-        width: of a head, H, even.
+        width: head width H, even.
         theta: the base; the larger, the slower the last pairs turn, and the farther positions stay apart.
-        dtype: float32 rounds each step as the models were trained (at position 8,000 an angle rounded otherwise would
-            be off by 1e-4); float64 is exact.
+        dtype: float32 rounds each step as the models were trained (at position 8,000 another rounding would change
+            an angle by 1e-4); float64 is exact.
 
     Returns:
         cos and sin, each `[L, H/2]`.
@@ -145,11 +145,11 @@ def rotate(x_BNLH: jax.Array, cosine_LH: np.ndarray, sine_LH: np.ndarray) -> jax
     """Turn each pair of numbers (i, i + H/2) of every token by its position's angles; the product of a turned query and
     a turned key then depends on their distance alone.
 
-    The paper pairs neighbours (2i, 2i + 1); the models pair the halves, which is another order of the same.
+    The paper pairs neighbours (2i, 2i + 1); the models pair the halves, which only permutes the dimensions.
 
     Args:
         x_BNLH: queries or keys; the result has their dtype, computed in float32 at least.
-        cosine_LH, sine_LH: of `rotary_angles`.
+        cosine_LH, sine_LH: from `rotary_angles`.
 
     Source: Su et al. 2021 (RoFormer), section 3.4.2, equation 34.
 

@@ -4,8 +4,8 @@
     output = a + FFN(LayerNorm(a)),                         FFN(a) = W_2 (GELU(W_1 a) * V a)
 
 This is the pre-norm form (Xiong et al. 2020, "On Layer Normalization in the Transformer Architecture", figure 1b) with
-rotary positions (Su et al. 2021) and GEGLU (Shazeer 2020, "GLU Variants Improve Transformer", equation 6), without any
-bias, as ModernBERT has it. `transformer/block.py` is the older layer. Left out: grouped queries, RMS norm.
+rotary positions (Su et al. 2021) and GEGLU (Shazeer 2020, "GLU Variants Improve Transformer", equation 6), without
+biases, as in ModernBERT. `transformer/block.py` is the older layer. Left out: grouped queries, RMS norm.
 `reference/modernbert.py` is the same in NumPy and must agree.
 """
 
@@ -23,12 +23,12 @@ from minisbert.transformer.products import Linear
 
 
 def window_bias(length: int, reach: int, dtype: DTypeLike = jnp.float32) -> jax.Array | None:
-    """The bias that lets a query attend only to keys at most `reach` tokens away; None where all keys are that close.
+    """The bias that lets a query attend only to keys at most `reach` tokens away; None if all keys are that close.
 
     Returns:
-        `[1, Q, K]`: 0 within the window, the lowest number beyond, whose weight is then exactly 0.
+        `[1, Q, K]`: 0 within the window, the lowest finite number beyond, which gives a weight of exactly 0.
 
-    Source: sliding window attention, Beltagy et al. 2020 (Longformer), section 3.1. Computed densely all the same.
+    Source: sliding window attention, Beltagy et al. 2020 (Longformer), section 3.1. It is computed densely here.
 
     Example:
         >>> (window_bias(4, reach=1)[0] == 0).astype(int).tolist()
@@ -43,7 +43,7 @@ def window_bias(length: int, reach: int, dtype: DTypeLike = jnp.float32) -> jax.
 
 
 def layer_norm_without_bias(width: int, epsilon: float, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """Layer norm with a scale alone, in float32 at least; see `block.layer_norm`."""
+    """Layer norm with a scale and no bias, in float32 at least; see `block.layer_norm`."""
     dtype = jnp.promote_types(dtype, jnp.float32)
     return nnx.LayerNorm(width, epsilon=epsilon, dtype=dtype, use_bias=False, use_fast_variance=False, rngs=rngs)
 
@@ -95,7 +95,7 @@ class RotarySelfAttention(nnx.Module):
         angles: tuple[np.ndarray, np.ndarray],
         bias_1QK: jax.Array | None = None,
     ) -> jax.Array:
-        """weights_BNQK, by which the values are averaged."""
+        """The attention weights, weights_BNQK."""
         query_BNLH, key_BNLH, _ = split_heads(self.qkv(hidden_BLD), self.heads, self.qkv.dtype)
         return attention_weights(rotate(query_BNLH, *angles), rotate(key_BNLH, *angles), mask_BL, bias_1QK)
 

@@ -217,10 +217,10 @@ class Broken:
 
 def test_nan_from_a_model_is_reported():
     index = Index(Broken(), fingerprint="broken")
-    with pytest.raises(InputError, match=r"embeddings\[0\] holds NaN"):
+    with pytest.raises(InputError, match=r"embeddings\[0\] contains NaN"):
         index.add(["a"])
     index.add(ROWS)
-    with pytest.raises(InputError, match=r"queries\[0\] holds NaN"):
+    with pytest.raises(InputError, match=r"queries\[0\] contains NaN"):
         index.search("a")
     with pytest.raises(InputError, match="NaN"):
         hard_negatives(Broken(), ["a"], ["b"], ["c", "d"])
@@ -237,7 +237,7 @@ def test_nan_in_a_saved_index_is_reported(precision, backend, tmp_path):
     index.save(tmp_path / "index")
     (file,) = (tmp_path / "index").glob("embeddings*.npy")
     np.save(file, spoiled(ROWS, 2, np.nan))
-    with pytest.raises(InputError, match=r"\[2\] holds NaN"):
+    with pytest.raises(InputError, match=r"\[2\] contains NaN"):
         Index.load(tmp_path / "index").nearest(ASKED, 7)
 
 

@@ -212,7 +212,7 @@ BAD_PAIRS = {
     "a number as a side": (("a", 3), "pairs[1] is 3 (int)"),
     "bytes as a side": ([(b"a", "b")], "pairs[0][0] is b'a' (bytes)"),
     "an array of numbers": (np.ones((2, 2)), "pairs[0][0] is 1.0 (float)"),
-    "a lone surrogate": ([("a", "\ud800")], "pairs[0][1] holds the lone surrogate"),
+    "a lone surrogate": ([("a", "\ud800")], "pairs[0][1] contains the lone surrogate"),
 }
 
 

@@ -105,5 +105,5 @@ def test_files(tmp_path):
             read_labelled(tmp_path / "p.tsv")
     with pytest.raises(InputError, match="names of three"):
         read_triplets(tmp_path / "t.tsv", ("anchor", "positive"))
-    with pytest.raises(DataError, match="equally many"):
+    with pytest.raises(DataError, match="the same number of each"):
         Triplets("toy", ("a",), ("b", "c"), ("d",))

@@ -91,8 +91,8 @@ def test_embeddings_are_written_into_out(tmp_path):
         (np.zeros((2, 32)), {}, "out is float64"),
         ([], {}, "out is a list"),
         (np.broadcast_to(np.float32(0), (2, 32)), {}, "cannot be written"),
-        (np.zeros((2, 32), np.float32), {"precision": "int8"}, "Leave one out"),
-        (np.zeros((2, 8), np.float32), {"truncate_dim": 8, "output_value": None}, "Leave one out"),
+        (np.zeros((2, 32), np.float32), {"precision": "int8"}, "Leave one of them out"),
+        (np.zeros((2, 8), np.float32), {"truncate_dim": 8, "output_value": None}, "Leave one of them out"),
     ],
 )
 def test_a_wrong_out_is_refused_and_not_touched(out, options, message):

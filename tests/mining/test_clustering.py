@@ -81,7 +81,7 @@ def test_communities_at_the_edges():
     bad = np.ones((3, 2))
     bad[1, 0] = np.nan
     for embeddings, options, message in [
-        (bad, {}, r"embeddings\[1\] holds NaN"),
+        (bad, {}, r"embeddings\[1\] contains NaN"),
         (zeros, {"threshold": float("inf")}, "threshold is inf"),
         (zeros, {"min_community_size": 0}, "min_community_size is 0"),
     ]:
@@ -138,7 +138,7 @@ def test_v_measure_as_scikit_learn():
         a, b = rng.integers(0, classes, 60), rng.integers(-1, clusters - 1, 60)
         expected = metrics.homogeneity_completeness_v_measure(a, b)
         assert v_measure([f"class {i}" for i in a], b) == pytest.approx(expected, abs=1e-12)
-    with pytest.raises(InputError, match="Expected equally many"):
+    with pytest.raises(InputError, match="Expected equal numbers"):
         v_measure([1, 2], [1])
 
 

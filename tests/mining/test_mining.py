@@ -133,7 +133,7 @@ def test_bad_rows_are_named(bad):
         (lambda x: pairs_above(x, float("nan")), "threshold is nan"),
         (lambda x: pairs_above(x, "0.9"), "threshold is '0.9'"),
         (lambda x: pairs_above(x, 0.9, limit=0), "limit is 0"),
-        (lambda x: bitext_pairs(x, made(3, 5)), "a is 12 wide, b 5"),
+        (lambda x: bitext_pairs(x, made(3, 5)), "a has width 12, b 5"),
         (lambda x: bitext_pairs(x, x, neighbours=0), "neighbours is 0"),
         (lambda x: best_pairs("texts"), "embeddings is 'texts'"),
     ],

@@ -69,7 +69,7 @@ def main() -> None:
         try:
             nearest(queries, where, 10, similarity="dot", chunk_rows=64)
         except InputError as error:
-            assert "corpus[1234] holds NaN" in str(error), error
+            assert "corpus[1234] contains NaN" in str(error), error
         else:
             raise AssertionError("NaN was let in")
     print(json.dumps(report))

@@ -125,7 +125,7 @@ def test_not_finite_is_refused_by_row(value, similarity):
     q, c = made(3, 8, 1), made(2000, 8, 2)
     bad = c.copy()
     bad[1234, 5] = value
-    with pytest.raises(InputError, match=r"corpus\[1234\] holds NaN or infinity"):
+    with pytest.raises(InputError, match=r"corpus\[1234\] contains NaN or infinity"):
         nearest(q, bad, 2, similarity=similarity, chunk_rows=500)
     bad = q.copy()
     bad[2, 0] = value
