@@ -6,16 +6,16 @@ The names and defaults are those that users of sentence-transformers know. The w
 token batches, sentence_model.py computes, pretrained.py and checkpoint/ read and write folders.
 """
 
-import os
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Unpack, overload
+from typing import Any, Unpack, overload
 
 import numpy as np
 
 from minisbert import arguments as checks
-from minisbert.errors import InputError, short_repr
+from minisbert.download.locate import locate
+from minisbert.errors import InputError
 from minisbert.inference.batching import ShapeTable
 from minisbert.inference.compiled import COMPUTE_DTYPES, Compilation, Forward, progress_bar
 from minisbert.inference.encode import OUTPUTS, EncodeOptions, Matrix, Texts, Vector, per_text, results, warm_up
@@ -31,7 +31,7 @@ class SentenceEncoder:
     """A sentence embedding model: maps each text to one vector.
 
     Args:
-        name_or_folder: a known name ("all-mpnet-base-v2"), a name on the hub ("org/name"), or a folder.
+        model: a known name ("all-mpnet-base-v2"), a name on the hub ("org/name"), a folder, or what `load_pretrained` returns.
         compute_dtype: "float32", or "bfloat16" for the matrix products (norms, softmax and pooling stay float32).
         token_budget: tokens per batch, padding included; by default what suits the kind of device, with "tuned" what
             `minisbert tune` measured here.
@@ -54,7 +54,7 @@ class SentenceEncoder:
 
     def __init__(
         self,
-        name_or_folder: str | Path,
+        model: str | Path | Pretrained,
         *,
         compute_dtype: str = "float32",
         token_budget: int | str | None = None,
@@ -63,47 +63,13 @@ class SentenceEncoder:
         cache: str | Path | None = None,
         offline: bool | None = None,
     ):
-        if not isinstance(name_or_folder, str | Path) or not os.path.isdir(name_or_folder):
-            from minisbert.download.locate import locate
-
-            name_or_folder = locate(name_or_folder, revision=revision, cache=cache, offline=offline)
-        self._set(load_pretrained(Path(name_or_folder)), compute_dtype, token_budget, packing)
-
-    @classmethod
-    def load(cls, name_or_folder: str | Path, **options: Any) -> "SentenceEncoder":
-        """The same as `SentenceEncoder(name_or_folder, **options)`."""
-        return cls(name_or_folder, **options)
-
-    @classmethod
-    def from_model(
-        cls,
-        model: Pretrained,
-        *,
-        compute_dtype: str = "float32",
-        token_budget: int | str | None = None,
-        packing: bool = False,
-    ) -> "SentenceEncoder":
-        """An encoder of what `load_pretrained` read; arguments as for the class."""
+        checks.check_choice("compute_dtype", compute_dtype, tuple(COMPUTE_DTYPES))
+        checks.check_bool("packing", packing)
         if not isinstance(model, Pretrained):
-            raise InputError(
-                f"model is {short_repr(model)} ({type(model).__name__}). Expected what load_pretrained returns; for a name "
-                "or a folder write SentenceEncoder(...)."
-            )
-        encoder = cls.__new__(cls)
-        encoder._set(model, compute_dtype, token_budget, packing)
-        return encoder
-
-    def _set(self, model: Pretrained, compute_dtype: str, token_budget: int | str | None, packing: bool) -> None:
-        if not isinstance(compute_dtype, str) or compute_dtype not in COMPUTE_DTYPES:
-            raise InputError(
-                f"compute_dtype is {short_repr(compute_dtype)}. Expected one of {', '.join(map(repr, COMPUTE_DTYPES))}."
-            )
-        if not isinstance(packing, bool):
-            raise InputError(f"packing is {short_repr(packing)}. Expected True or False.")
+            model = load_pretrained(locate(model, revision=revision, cache=cache, offline=offline))
         self.pretrained = model
         self.model_config = model.model_config
-        self.compute_dtype = compute_dtype
-        self.packing = packing
+        self.compute_dtype, self.packing = compute_dtype, packing
         if token_budget is not None:
             self.shapes = default_shapes(token_budget, model.model_config, compute_dtype)
         # As in sentence-transformers: "query" and "document" are always there, empty where the model has none.
@@ -111,27 +77,22 @@ class SentenceEncoder:
         self.default_prompt_name = model.folder.default_prompt_name
         self.similarity_fn_name = model.folder.similarity_fn_name
         self.truncate_dim = model.folder.truncate_dim
-        self.tokenizer = model.tokenizer
+        self.tokenizer, self.padding_id = model.tokenizer, model.folder.padding_id
         self.max_positions = model.model_config.encoder.max_positions
         self._max_seq_length = min(model.folder.max_seq_length or self.max_positions, self.max_positions)
         # Each route of a Router is an encoder of its own; the attributes above are then the main route's.
-        self.routes: dict[str, SentenceEncoder] = {}
-        for name, route in model.routes.items():
-            self.routes[name] = SentenceEncoder.from_model(
-                route, compute_dtype=compute_dtype, token_budget=token_budget, packing=packing
-            )
+        options: Any = {"compute_dtype": compute_dtype, "token_budget": token_budget, "packing": packing}
+        self.routes = {name: SentenceEncoder(route, **options) for name, route in model.routes.items()}
 
-    # What only computing needs is made at the first use.
+    @classmethod
+    def load(cls, model: str | Path, **options: Any) -> "SentenceEncoder":
+        """The same as `SentenceEncoder(model, **options)`."""
+        return cls(model, **options)
 
-    @cached_property
+    @cached_property  # made at the first use, as `forward` is: loading a model compiles nothing
     def shapes(self) -> ShapeTable:
         """The batch shapes that are compiled."""
         return default_shapes(None, self.model_config, self.compute_dtype)
-
-    @cached_property
-    def padding_id(self) -> int:
-        """The token id of padding."""
-        return self.pretrained.folder.padding_id
 
     @cached_property
     def forward(self) -> Forward:
@@ -146,10 +107,6 @@ class SentenceEncoder:
     def encode(self, sentences: str, **options: Unpack[EncodeOptions]) -> Vector: ...
     @overload
     def encode(self, sentences: Texts, **options: Unpack[EncodeOptions]) -> Matrix: ...
-    @overload
-    def encode(
-        self, sentences: Texts, *, output_value: Literal["token_embeddings"] | None, **options: Unpack[EncodeOptions]
-    ) -> list[Any]: ...
     @overload
     def encode(self, sentences: str | Texts, *args: Any, **options: Any) -> Any: ...
 
@@ -199,12 +156,11 @@ class SentenceEncoder:
         texts, single = checks.as_list(sentences)
         truncate_dim = self.truncate_dim if truncate_dim is None else truncate_dim
         checks.check_encode_options(
-            *(output_value, precision, on_truncate, batch_size, truncate_dim, normalize_embeddings, show_progress_bar)
+            output_value, precision, on_truncate, batch_size, truncate_dim, normalize_embeddings, show_progress_bar
         )
         prompt = checks.prompt_text(prompt, prompt_name, self.prompts, self.default_prompt_name)
         encoder = self.route(task)
-        dimension = encoder.model_config.dimension
-        dimension = min(truncate_dim or dimension, dimension)
+        dimension = min(truncate_dim or encoder.model_config.dimension, encoder.model_config.dimension)
         if out is not None:
             checks.check_out(out, (len(texts), dimension), output_value, precision)
         if on_truncate == "error":
@@ -310,8 +266,7 @@ class SentenceEncoder:
 
     def get_embedding_dimension(self) -> int:
         """Width of the embeddings that `encode` returns."""
-        width: int = self.model_config.dimension
-        return min(self.truncate_dim or width, width)
+        return min(self.truncate_dim or self.model_config.dimension, self.model_config.dimension)
 
     get_sentence_embedding_dimension = get_embedding_dimension
 

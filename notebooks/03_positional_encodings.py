@@ -62,7 +62,7 @@ BITES = ["the dog bites the man", "the man bites the dog"]
 def with_params(encoder: SentenceEncoder, change) -> SentenceEncoder:
     """The same model with `change` done to its encoder's parameters; the model itself stays as it is."""
     params = {**encoder.pretrained.params, "encoder": change(encoder.pretrained.params["encoder"])}
-    return SentenceEncoder.from_model(replace(encoder.pretrained, params=params))
+    return SentenceEncoder(replace(encoder.pretrained, params=params))
 
 
 def forget_places(params):

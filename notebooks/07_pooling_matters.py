@@ -110,7 +110,7 @@ for L in (16, 32):
 def with_pooling(*modes):
     """The same weights, another pooling."""
     model_config = replace(encoder.pretrained.model_config, modules=(Pooling(modes), Normalize()))
-    return SentenceEncoder.from_model(replace(encoder.pretrained, model_config=model_config))
+    return SentenceEncoder(replace(encoder.pretrained, model_config=model_config))
 
 
 models = {"mean (as trained)": encoder, "max": with_pooling("max"), "cls": with_pooling("cls")}
@@ -235,7 +235,7 @@ if file.exists():
     distinct = list(dict.fromkeys([*pairs.first, *pairs.second]))
     # One forward pass for three poolings: they are concatenated, cls first.
     model_config = replace(encoder.pretrained.model_config, modules=(Pooling(("cls", "max", "mean")),))
-    three = SentenceEncoder.from_model(replace(encoder.pretrained, model_config=model_config))
+    three = SentenceEncoder(replace(encoder.pretrained, model_config=model_config))
     three_BD = three.encode(distinct, show_progress_bar=False)
     row_of = {text: row for row, text in enumerate(distinct)}
 

@@ -181,7 +181,7 @@ def trained(concatenation):
         rows = [train_rows[i] for i in random.integers(0, len(train_rows), BATCH)]
         state, metrics = step(state, batch_of(rows))
         losses.append(metrics.loss)
-    encoder = SentenceEncoder.from_model(replace(before.pretrained, params=state.params["model"]))
+    encoder = SentenceEncoder(replace(before.pretrained, params=state.params["model"]))
     return encoder, state.params["head"], np.array(losses)
 
 

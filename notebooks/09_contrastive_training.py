@@ -295,7 +295,7 @@ def trained(hard):
         state, _ = step(state, batch_of(texts(meanings(BATCH, random, held_out=False), random, hard)))
         if done % 50 == 0:
             weights = jax.tree.map(jnp.copy, state.params["model"])
-            shares.append(not_fooled(SentenceEncoder.from_model(replace(tiny.pretrained, params=weights))))
+            shares.append(not_fooled(SentenceEncoder(replace(tiny.pretrained, params=weights))))
     return shares
 
 

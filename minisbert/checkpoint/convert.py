@@ -18,7 +18,6 @@ from minisbert.errors import ModelFolderError
 
 Shape = tuple[int, ...]
 
-
 # The letters of a rule's shape -> the setting of a family's Config.
 LETTERS = {
     "V": "vocab_size",
@@ -52,12 +51,7 @@ class Rule(NamedTuple):
 
 
 def linear(hf_name: str | Sequence[str], path: str, shape: str | Shape) -> list[Rule]:
-    """The two rules of a linear layer of shape [in, out]; PyTorch stores its matrix as [out, in].
-
-    Example:
-        >>> [rule.path for rule in linear("dense", "up", "D,F")]
-        ['up.kernel', 'up.bias']
-    """
+    """The rules of a linear layer's matrix, [in, out] here and [out, in] in PyTorch, and of its bias."""
     names = (hf_name,) if isinstance(hf_name, str) else hf_name
     out = shape.rpartition(",")[2] if isinstance(shape, str) else shape[-1:]
     return [
@@ -67,7 +61,7 @@ def linear(hf_name: str | Sequence[str], path: str, shape: str | Shape) -> list[
 
 
 def norm(hf_name: str, path: str, shape: str | Shape) -> list[Rule]:
-    """The two rules of a layer norm."""
+    """The rules of a layer norm's scale and bias."""
     return [Rule(f"{hf_name}.weight", f"{path}.scale", shape), Rule(f"{hf_name}.bias", f"{path}.bias", shape)]
 
 
@@ -138,14 +132,11 @@ def rule_shapes(rules: Sequence[Rule], config: Any, layers: int, **letters: int)
     """
     shapes: dict[str, Shape] = {}
     for rule in filled(rules, layers):
-        if isinstance(rule.shape, str):
-            sizes = []
-            for axis in rule.shape.split(","):
-                size = letters[axis[-1]] if axis[-1] in letters else getattr(config, LETTERS[axis[-1]])
-                sizes.append(int(axis[:-1] or 1) * size)
-            shapes[rule.path] = tuple(sizes)
-        else:
-            shapes[rule.path] = rule.shape
+        shape = rule.shape
+        if isinstance(shape, str):
+            axes = [(int(axis[:-1] or 1), axis[-1]) for axis in shape.split(",")]
+            shape = tuple(n * (letters[x] if x in letters else getattr(config, LETTERS[x])) for n, x in axes)
+        shapes[rule.path] = shape
     return shapes
 
 
@@ -179,11 +170,9 @@ def convert(
     canonical = canonical_names(list(found), prefix, passthrough)
     table = filled(rules, layers)
     _check_names(tensors.where, table, shapes, found, canonical, passthrough, layers)
-    converted = Converted(params={})
+    renamed = {short: names[0] for short, names in canonical.items() if names[0] != short}
+    converted = Converted(params={}, renamed=renamed)
     complaints: list[str] = []
-    for short, names in canonical.items():
-        if names[0] != short:
-            converted.renamed[short] = names[0]
     for rule in table:
         parts = []
         for part in rule.parts:
@@ -193,12 +182,13 @@ def convert(
                 continue
             if array.dtype != np.float32:
                 converted.dtypes[part] = array.dtype.name
+            with np.errstate(over="ignore"):
+                single = array.astype(np.float32, copy=False)
             if not _all_finite(array):
                 complaints.append(f"{part!r} is not finite (NaN or infinity)")
-            elif array.dtype.itemsize > 4 and not _fits_float32(array):
+            elif array.dtype.itemsize > 4 and not np.array_equal(single.astype(array.dtype), array):
                 complaints.append(f"{part!r} holds more than float32 can")
-            with np.errstate(over="ignore"):  # parts may differ in dtype
-                parts.append((array.T if rule.transpose else array).astype(np.float32, copy=False))
+            parts.append(single.T if rule.transpose else single)
         if len(parts) == len(rule.parts):
             joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
             converted.params[rule.path] = put(np.ascontiguousarray(joined))
@@ -206,8 +196,8 @@ def convert(
         raise ModelFolderError(
             f"{tensors.where}: {'; '.join(complaints)}. The weights are damaged; download the model again."
         )
-    for short, names in canonical.items():  # those that no rule has taken
-        converted.passthrough[short] = tensors.read(names[0])
+    # Those that no rule has taken.
+    converted.passthrough = {short: tensors.read(names[0]) for short, names in canonical.items()}
     return converted
 
 
@@ -221,10 +211,8 @@ def _check_names(
     layers: int,
 ) -> None:
     """The file has exactly the tensors of the table, in their shapes, and those passed through."""
-    complaints = []
-    for short, names in canonical.items():
-        if len(names) > 1:
-            complaints.append(f"doubled: {' and '.join(map(repr, names))} both mean {short!r}")
+    doubled = {short: " and ".join(map(repr, names)) for short, names in canonical.items() if len(names) > 1}
+    complaints = [f"doubled: {names} both mean {short!r}" for short, names in doubled.items()]
     missing: list[str] = []
     expected: set[str] = set()
     for rule in table:
@@ -235,9 +223,8 @@ def _check_names(
         for part in rule.parts:
             if part not in canonical:
                 missing.append(f"{part!r} {list(part_shape)}")
-            elif tuple(found[canonical[part][0]]) != part_shape:
-                is_shape = list(found[canonical[part][0]])
-                complaints.append(f"wrong shape: {part!r} is {is_shape}, expected {list(part_shape)}")
+            elif (is_shape := tuple(found[canonical[part][0]])) != part_shape:
+                complaints.append(f"wrong shape: {part!r} is {list(is_shape)}, expected {list(part_shape)}")
     if len(missing) > 1000:  # a config.json that claims a thousand layers: all names would fill pages
         raise ModelFolderError(
             f"{where}: config.json asks for {len(expected)} tensors (num_hidden_layers {layers}), "
@@ -253,11 +240,6 @@ def _check_names(
             f"{where}: the weights do not fit config.json. {len(complaints)} complaint(s): {'; '.join(complaints)}. "
             "Expected exactly the tensors of this family; check config.json or download the model again."
         )
-
-
-def _fits_float32(array: np.ndarray) -> bool:
-    with np.errstate(over="ignore"):
-        return bool(np.array_equal(array.astype(np.float32).astype(array.dtype), array))
 
 
 def _all_finite(array: np.ndarray) -> bool:

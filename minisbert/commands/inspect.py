@@ -82,7 +82,7 @@ def _describe_chain(folder: "ModelFolder", path: Path) -> dict[str, Any]:
     model_config = read_model_config(folder)
     # Without weights the encoder still reports the settings it would compute with.
     alone = dataclasses.replace(folder, router=None, routes={})
-    encoder = SentenceEncoder.from_model(Pretrained(alone, model_config, {}, Tokenizer.from_folder(folder)))
+    encoder = SentenceEncoder(Pretrained(alone, model_config, {}, Tokenizer.from_folder(folder)))
     modules = [folder.path / module.path for module in folder.modules if type(module) in HEADS]  # type: ignore[union-attr]
     return {
         "repr": repr(encoder),

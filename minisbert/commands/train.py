@@ -218,7 +218,7 @@ def with_random_weights(encoder: Any, seed: int) -> Any:
     from minisbert.sentence_encoder import SentenceEncoder
     from minisbert.sentence_model import initial_params
 
-    return SentenceEncoder.from_model(replace(encoder.pretrained, params=initial_params(encoder.model_config, seed)))
+    return SentenceEncoder(replace(encoder.pretrained, params=initial_params(encoder.model_config, seed)))
 
 
 def _score(model: Any, files: tuple[str, ...]) -> Callable[[Any], float]:

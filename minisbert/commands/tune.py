@@ -49,7 +49,7 @@ def tune(
     sentences = make_sentences(2000) if texts is None else read_sentences(texts).texts
     pretrained = load_pretrained(Path(locate(model, offline=offline)))
     encoders = {
-        budget: SentenceEncoder.from_model(pretrained, compute_dtype=compute_dtype, token_budget=budget)
+        budget: SentenceEncoder(pretrained, compute_dtype=compute_dtype, token_budget=budget)
         for budget in budgets or tuning.budgets_to_try()
     }
     rates = tuning.token_rates(

@@ -182,4 +182,4 @@ def _with(encoder: SentenceEncoder, params: Any, tokenizer: Tokenizer, content: 
             model.original, passthrough={name: passthrough[name] for name in passthrough if name not in heads}
         ),
     )
-    return SentenceEncoder.from_model(grown, token_budget=encoder.shapes.token_budget)
+    return SentenceEncoder(grown, token_budget=encoder.shapes.token_budget)

@@ -78,9 +78,7 @@ def with_modules(*modules, prompts=None, truncate_dim=None) -> SentenceEncoder:
     )
     params = {"encoder": encoder.pretrained.params["encoder"], **({"heads": dense} if dense else {})}
     params = jax.tree.map(jax.numpy.asarray, params)
-    return SentenceEncoder.from_model(
-        replace(encoder.pretrained, model_config=model_config, folder=settings, params=params)
-    )
+    return SentenceEncoder(replace(encoder.pretrained, model_config=model_config, folder=settings, params=params))
 
 
 DENSE = parts.Dense(32, 16, activation="identity")

@@ -60,7 +60,7 @@ def test_bad_arguments(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="loaded in float32"):
         export_onnx(SentenceEncoder.load(tiny("bert"), compute_dtype="bfloat16"), tmp_path / "model.onnx", length=16)
     model_config = replace(encoder.model_config, modules=(Pooling(include_prompt=False),))
-    leaving = SentenceEncoder.from_model(replace(encoder.pretrained, model_config=model_config))
+    leaving = SentenceEncoder(replace(encoder.pretrained, model_config=model_config))
     with pytest.raises(InputError, match="leaves prompts out of its pooling"):
         export_onnx(leaving, tmp_path / "model.onnx", length=16)
     monkeypatch.setitem(sys.modules, "jax2onnx", None)

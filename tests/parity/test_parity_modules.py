@@ -277,7 +277,7 @@ def test_two_models_joined_as_routes(tmp_path):
     """A query's route from one model, a document's from another: each embeds as it did alone, in sentence-transformers too."""
     query, document = (tiny(name) for name in ("static", "layers"))
     routes = {"query": load_pretrained(query), "document": load_pretrained(document)}
-    SentenceEncoder.from_model(join_routes(routes)).save(tmp_path / "joined")
+    SentenceEncoder(join_routes(routes)).save(tmp_path / "joined")
     joined = peer(tmp_path / "joined")
     assert (joined.encode_query(FEW) == peer(query).encode(FEW)).all()
     assert (joined.encode_document(FEW) == peer(document).encode(FEW)).all()

@@ -35,7 +35,7 @@ quick = settings(
 
 @cache
 def tokenizer(name: str) -> Tokenizer:
-    return load_pretrained(WEIGHTS / name, put=lambda path, array: array).tokenizer
+    return load_pretrained(WEIGHTS / name, put=lambda array: array).tokenizer
 
 
 # --- tokenizer -----------------------------------------------------------------------------------------------------
