@@ -19,12 +19,14 @@ from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.kinds import OTHER_ENDINGS, OTHER_TYPES, refuse_other_kinds
-from minisbert.checkpoint.module_settings import READERS, Given, check_order, read_lengths
+from minisbert.checkpoint.module_settings import read_lengths
 from minisbert.checkpoint.modules import (
     MODULE_TYPES,
+    MODULES,
     STATIC_EMBEDDING,
     TRANSFORMER,
     EncoderModule,
+    Given,
     Module,
     Normalize,
     Part,
@@ -197,7 +199,7 @@ def _embedding_width(folder: ModelFolder) -> int | None:
 
 def _read_parts(files: ModelFiles, parts: list[Part], file: Path) -> ModelFolder:
     """A chain: its encoder, then each module with what it gets from those before it."""
-    check_order(parts, file)
+    _check_order(parts, file)
     (kind, relative), *rest = parts
     place = inside(files.folder, relative, file)
     encoder = STATIC_EMBEDDING if kind == "static_embedding" else TRANSFORMER
@@ -214,10 +216,30 @@ def _read_parts(files: ModelFiles, parts: list[Part], file: Path) -> ModelFolder
         # Up to 5.3 Normalize has no settings.
         values = {} if part.kind == "normalize" and sources[-1] == "modules.json" else files.json(files.folder / own)
         given = Given(width, layers, config.get("output_hidden_states") is True)
-        modules.append(READERS[part.kind](Settings(values, files.folder / own), given, part.path))
+        modules.append(MODULES[part.kind].read(Settings(values, files.folder / own), given, part.path))
     folder = _encoder_folder(files, place, config, encoder)
     folder.modules, folder.module_sources = tuple(modules), tuple(sources)
     return folder
+
+
+def _check_order(parts: list[Part], file: Path) -> None:
+    """The modules are in an order that gives a sentence embedding.
+
+    Raises:
+        ModelFolderError: naming the chain as it is, and as it should be.
+    """
+    kinds, _ = zip(*parts, strict=True)
+    heads = kinds[1:]
+    good = kinds[0] == "static_embedding"
+    if kinds[0] == "transformer":
+        heads = heads[1:] if heads[:1] == ("weighted_layer_pooling",) else heads
+        good, heads = heads[:1] == ("pooling",), heads[1:]
+    if not good or not {*heads} <= {"dense", "layer_norm", "normalize"}:
+        raise ModelFolderError(
+            f"{file}: the chain is {' -> '.join(kinds)}. Expected transformer -> pooling (weighted_layer_pooling between them "
+            "or not) or static_embedding alone, then any dense, layer_norm and normalize; the encoder and the pooling once. "
+            "Use another model."
+        )
 
 
 def _sane(size: Any) -> int | None:

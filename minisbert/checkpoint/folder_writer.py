@@ -9,17 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from minisbert.checkpoint.folder import ModelFolder
-from minisbert.checkpoint.modules import (
-    DENSE_ACTIVATIONS,
-    POOLING_FLAGS,
-    POOLING_MODES,
-    Dense,
-    LayerNorm,
-    Module,
-    Normalize,
-    Pooling,
-    WeightedLayerPooling,
-)
+from minisbert.checkpoint.modules import Module
 from minisbert.checkpoint.router import ROUTER_FILE, Router, routes_json
 
 _PACKAGE = "sentence_transformers.models."
@@ -42,7 +32,7 @@ def write_module(folder: ModelFolder, module: Module | None, here: Path) -> None
     """The settings of one module of a chain; None is the encoder's."""
     here.mkdir(exist_ok=True)
     if module is not None:
-        content = module_json(module, folder.width)
+        content = module.to_json(folder.width)
         if content is not None:
             write_json(here / "config.json", content)
     elif folder.encoder_module.has_config:
@@ -84,52 +74,6 @@ def write_router(folder: ModelFolder, router: Router, structure: dict[str, list[
     write_json(path / ROUTER_FILE, content)
     write_json(path / "modules.json", [{"idx": 0, "name": "0", "path": "", "type": _PACKAGE + "Router"}])
     write_json(path / "config_sentence_transformers.json", _model_json(folder))
-
-
-def module_json(module: Module, width: int) -> dict[str, Any] | None:
-    """The content of a module's config.json; None where it has none.
-
-    Args:
-        width: the width of the token embeddings.
-    """
-    match module:
-        case Pooling():
-            return _pooling_json(module, width)
-        case Dense():
-            return _dense_json(module)
-        case LayerNorm():
-            return {"dimension": module.dimension}
-        case WeightedLayerPooling():
-            return {
-                "word_embedding_dimension": width,
-                "layer_start": module.layer_start,
-                "num_hidden_layers": module.num_hidden_layers,
-            }
-        case Normalize():
-            return None
-
-
-def _pooling_json(module: Pooling, width: int) -> dict[str, Any]:
-    in_order = tuple(mode for mode in POOLING_MODES if mode in module.modes)
-    if module.modes != in_order:
-        # Only the newer form can have the modes in another order.
-        return {
-            "embedding_dimension": width,
-            "pooling_mode": list(module.modes),
-            "include_prompt": module.include_prompt,
-        }
-    flags = {flag: mode in module.modes for flag, mode in POOLING_FLAGS.items()}
-    return {"word_embedding_dimension": width, **flags, "include_prompt": module.include_prompt}
-
-
-def _dense_json(module: Dense) -> dict[str, Any]:
-    activation = next(theirs for theirs, ours in DENSE_ACTIVATIONS.items() if ours == module.activation)
-    return {
-        "in_features": module.in_features,
-        "out_features": module.out_features,
-        "bias": module.bias,
-        "activation_function": activation,
-    }
 
 
 def _model_json(folder: ModelFolder) -> dict[str, Any]:

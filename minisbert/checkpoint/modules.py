@@ -6,8 +6,9 @@
     Dense, LayerNorm, Normalize     sentence embedding -> sentence embedding; any number, in any order
     Router                          one chain of these per kind of text: router.py
 
-Each has a class name (several, over the years) and a dataclass, joined in the tables. Class names are looked up; nothing that
-a folder names is ever imported. module_settings.py reads the settings from a folder, folder_writer.py writes them.
+Each has a class name (several, over the years) and, after the encoder, a dataclass that reads its settings and writes them
+in the older dialect. Class names are looked up; nothing that a folder names is ever imported. A setting that is not
+understood is refused, since guessing could change the embeddings.
 """
 
 from collections.abc import Callable
@@ -15,8 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from minisbert import limits
+from minisbert.checkpoint.settings import Settings
 from minisbert.checkpoint.static_folder import StaticTensors
 from minisbert.checkpoint.tensors import SafetensorsFiles
+from minisbert.errors import ModelFolderError
 
 # Our name of a module -> the names of its class and of the file of that class.
 _CLASSES = {
@@ -61,9 +65,40 @@ DENSE_ACTIVATIONS = {
 }
 
 
+# The names that sentence-transformers gives to what a module takes and returns.
+_ENDS = ("module_input_name", "module_output_name")
+# The width of the token embeddings: its older and its newer name.
+_WIDTHS = ("word_embedding_dimension", "embedding_dimension")
+
+
+class Given(NamedTuple):
+    """What a module gets from those before it. None where config.json is wrong: the family complains about that."""
+
+    width: int | None
+    layers: int | None = None
+    every_layer: bool = False  # config.json asks for the output of every layer
+
+
+def _check_width(settings: Settings, width: int | None) -> None:
+    if width is not None:
+        for key in _WIDTHS:
+            settings.integer(key, at_least=width, at_most=width, default=width)
+
+
+def _check_ends(settings: Settings) -> None:
+    for key in _ENDS:
+        settings.choice(key, ["sentence_embedding", None], default=None, why="modules after the pooling work on it")
+
+
 def _path() -> Any:
     """The module's folder within the model's: not part of what it computes."""
     return field(default="", compare=False, repr=False)
+
+
+# Each module has three methods:
+#     width(before)                  the width of its output, for an input of width `before`
+#     read(settings, given, path)    the module, from its settings, what it gets from those before it, and its folder
+#     to_json(width)                 its config.json, or None where it has none; `width` is that of the token embeddings
 
 
 @dataclass(frozen=True)
@@ -82,6 +117,26 @@ class WeightedLayerPooling:
     def width(self, before: int) -> int:
         return before
 
+    @staticmethod
+    def read(settings: Settings, given: Given, path: str) -> "WeightedLayerPooling":
+        settings.known([*_WIDTHS, "layer_start", "num_hidden_layers"])
+        _check_width(settings, given.width)
+        low, high = (0, limits.LAYERS) if given.layers is None else (given.layers, given.layers)
+        layers = settings.integer("num_hidden_layers", at_least=low, at_most=high)
+        start = settings.integer("layer_start", at_least=0, at_most=layers)
+        settings.finish()
+        if not given.every_layer:
+            raise ModelFolderError(
+                f"{settings.where}: averages layers, but 'output_hidden_states' in the transformer's config.json is not true, "
+                "so that sentence-transformers silently skips this module. Expected true there; correct the file, or remove "
+                "the module from the chain."
+            )
+        return WeightedLayerPooling(start, layers, path)
+
+    def to_json(self, width: int) -> dict[str, Any]:
+        sizes = {"layer_start": self.layer_start, "num_hidden_layers": self.num_hidden_layers}
+        return {"word_embedding_dimension": width, **sizes}
+
 
 @dataclass(frozen=True)
 class Pooling:
@@ -92,6 +147,37 @@ class Pooling:
 
     def width(self, before: int) -> int:
         return before * len(self.modes)
+
+    @staticmethod
+    def read(settings: Settings, given: Given, path: str) -> "Pooling":
+        settings.known([*_WIDTHS, "include_prompt", "pooling_mode", *POOLING_FLAGS])
+        _check_width(settings, given.width)
+        include_prompt = settings.flag("include_prompt", default=True)
+        if "pooling_mode" in settings.values:
+            mode = settings.values["pooling_mode"]
+            modes = [mode] if isinstance(mode, str) else mode
+            if not isinstance(modes, list) or not modes or not all(name in POOLING_MODES for name in modes):
+                settings.complain("pooling_mode", f"one or a list of {', '.join(POOLING_MODES)}")
+                modes = ["mean"]
+        else:
+            # Without any of the flags, the mean: the default of every version.
+            silent = POOLING_FLAGS.keys().isdisjoint(settings.values)
+            flags = {
+                mode: settings.flag(flag, default=silent and mode == "mean") for flag, mode in POOLING_FLAGS.items()
+            }
+            modes = [mode for mode, is_on in flags.items() if is_on]
+            if not modes:
+                settings.complain("pooling_mode_mean_tokens", "at least one of the pooling_mode_* settings true")
+        settings.finish()
+        return Pooling(tuple(modes), include_prompt)
+
+    def to_json(self, width: int) -> dict[str, Any]:
+        prompt = {"include_prompt": self.include_prompt}
+        if self.modes != tuple(mode for mode in POOLING_MODES if mode in self.modes):
+            # Only the newer form can have the modes in another order.
+            return {"embedding_dimension": width, "pooling_mode": list(self.modes), **prompt}
+        flags = {flag: mode in self.modes for flag, mode in POOLING_FLAGS.items()}
+        return {"word_embedding_dimension": width, **flags, **prompt}
 
 
 @dataclass(frozen=True)
@@ -107,6 +193,34 @@ class Dense:
     def width(self, before: int) -> int:
         return self.out_features
 
+    @staticmethod
+    def read(settings: Settings, given: Given, path: str) -> "Dense":
+        settings.known(["in_features", "out_features", "bias", "activation_function", "use_residual", *_ENDS])
+        settings.choice("use_residual", [False], default=False, why="a shortcut around Dense is not computed")
+        _check_ends(settings)
+        activation = settings.choice(
+            "activation_function", DENSE_ACTIVATIONS, default="torch.nn.modules.activation.Tanh", why="never imported"
+        )
+        dense = Dense(
+            in_features=settings.integer("in_features", at_least=1, at_most=limits.WIDTH),
+            out_features=settings.integer("out_features", at_least=1, at_most=limits.WIDTH),
+            bias=settings.flag("bias", default=True),
+            activation=DENSE_ACTIVATIONS[activation],
+            path=path,
+        )
+        settings.finish()
+        if given.width is not None and dense.in_features != given.width:
+            raise ModelFolderError(
+                f"{settings.where}: 'in_features' is {dense.in_features}. Expected {given.width}, the width of the module "
+                "before; download the model again."
+            )
+        return dense
+
+    def to_json(self, width: int) -> dict[str, Any]:
+        sizes = {"in_features": self.in_features, "out_features": self.out_features, "bias": self.bias}
+        activation = next(name for name, ours in DENSE_ACTIVATIONS.items() if ours == self.activation)
+        return {**sizes, "activation_function": activation}
+
 
 @dataclass(frozen=True)
 class LayerNorm:
@@ -118,6 +232,17 @@ class LayerNorm:
     def width(self, before: int) -> int:
         return self.dimension
 
+    @staticmethod
+    def read(settings: Settings, given: Given, path: str) -> "LayerNorm":
+        settings.known(["dimension"])
+        low, high = (1, limits.WIDTH) if given.width is None else (given.width, given.width)
+        dimension = settings.integer("dimension", at_least=low, at_most=high)
+        settings.finish()
+        return LayerNorm(dimension, path)
+
+    def to_json(self, width: int) -> dict[str, Any]:
+        return {"dimension": self.dimension}
+
 
 @dataclass(frozen=True)
 class Normalize:
@@ -126,9 +251,26 @@ class Normalize:
     def width(self, before: int) -> int:
         return before
 
+    @staticmethod
+    def read(settings: Settings, given: Given, path: str) -> "Normalize":
+        settings.known(_ENDS)
+        _check_ends(settings)
+        settings.finish()
+        return Normalize()
 
-# Each module's `width(before)` is the width of its output, for an input of width `before`.
+    def to_json(self, width: int) -> None:
+        return None
+
+
 Module = WeightedLayerPooling | Pooling | Dense | LayerNorm | Normalize
+# Our name of a module after the encoder -> its class.
+MODULES: dict[str, type[Module]] = {
+    "weighted_layer_pooling": WeightedLayerPooling,
+    "pooling": Pooling,
+    "dense": Dense,
+    "layer_norm": LayerNorm,
+    "normalize": Normalize,
+}
 
 
 class EncoderModule(NamedTuple):
@@ -136,9 +278,7 @@ class EncoderModule(NamedTuple):
 
     name: str  # the class of sentence-transformers
     tensors: Callable[[Path], Any]  # opens its weights
-    has_config: (
-        bool  # config.json and sentence_bert_config.json; without them the weights and tokenizer.json say it all
-    )
+    has_config: bool  # has config.json and sentence_bert_config.json; else the weights and tokenizer.json say it all
     special_tokens: bool  # the tokenizer puts some around each text; without them a text can have no tokens
     pools: bool  # the class averages its tokens itself, so our chain's first Pooling is not written
 
