@@ -92,7 +92,7 @@ assert len(bert.RULES) == 17
 first = "encoder.layer.0.attention.self."
 three = [tensors.read(f"{first}{part}.weight") for part in ("query", "key", "value")]
 by_hand_DE = np.concatenate([matrix.T for matrix in three], axis=1)
-options = {"layers": config.num_hidden_layers, "carried": bert.PASSTHROUGH, "prefix": bert.PREFIX}
+options = {"layers": config.num_hidden_layers, "passthrough": bert.PASSTHROUGH, "prefix": bert.PREFIX}
 converted = convert(tensors, bert.RULES, ours, **options)
 print("three matrices", theirs[f"{first}query.weight"], "become one of", by_hand_DE.shape)
 assert np.array_equal(by_hand_DE, converted.params["blocks.0.attention.qkv.kernel"])
@@ -109,7 +109,7 @@ token_ids_BL = np.array([[2, 20, 30, 3, 40, 50, 3]])  # [CLS] a a [SEP] b b [SEP
 segment_ids_BL = np.array([[0, 0, 0, 0, 1, 1, 1]])
 mask_BL = np.ones(token_ids_BL.shape, bool)
 encoder = nnx.merge(definition, nest(converted.params))
-hidden_BLD = encoder(jnp.asarray(token_ids_BL), jnp.asarray(mask_BL), jnp.asarray(segment_ids_BL))
+hidden_BLD = encoder(jnp.asarray(token_ids_BL), jnp.asarray(mask_BL), jnp.asarray(segment_ids_BL))[-1]
 twin_BLD = reference.bert(nest(converted.params), config, token_ids_BL, mask_BL, segment_ids_BL)
 difference = np.abs(hidden_BLD - twin_BLD).max()
 print(f"token embeddings {hidden_BLD.shape} differ from the twin by at most {difference:.0e}")
@@ -243,7 +243,7 @@ def sentence_embeddings(params: dict, texts: list[str]) -> np.ndarray:
     """Mean over the tokens, one text at a time."""
     model = nnx.merge(minilm_definition, params)
     rows = minilm.tokenizer.tokenize(texts, max_length=64).ids
-    tokens = [model(jnp.array([row]), jnp.ones((1, len(row)), bool))[0] for row in rows]
+    tokens = [model(jnp.array([row]), jnp.ones((1, len(row)), bool))[-1][0] for row in rows]
     return np.stack([np.asarray(token_LD).mean(axis=0) for token_LD in tokens])
 
 

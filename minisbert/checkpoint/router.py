@@ -67,15 +67,13 @@ class Router:
             if name in self.names:
                 return name
         if task is not None or self.default is None:
+            mapped = ", ".join(f"task {a_task!r} -> {route!r}" for a_task, _, route in self.mappings)
             raise InputError(
                 f"task is {task!r}, but the routes of this model are {', '.join(map(repr, self.names))}"
-                f"{f', for {self._mapped()}' if self.mappings else ''}. Expected a task that one of them takes"
+                f"{mapped and f', for {mapped}'}. Expected a task that one of them takes"
                 f"{'' if self.default is None else ', or None for the default route'}."
             )
         return self.default
-
-    def _mapped(self) -> str:
-        return ", ".join(f"task {task!r} -> {route!r}" for task, _, route in self.mappings)
 
 
 def read_router(files: ModelFiles, relative: str) -> tuple[Router, dict[str, list[Part]]]:
@@ -168,7 +166,10 @@ def _read_parameters(settings: Settings, names: tuple[str, ...]) -> Router:
     if settings.flag("allow_empty_key", default=True) and default is None:
         default = names[0]
     mappings = []
-    for key, route in ({} if settings.values.get("route_mappings") is None else _mappings(settings)).items():
+    table = {}
+    if settings.values.get("route_mappings") is not None:
+        table = _objects(settings, "route_mappings", "an object of (task, modality) to route, or null")
+    for key, route in table.items():
         found = _MAPPING.fullmatch(key)
         if not found or found[2] not in ("None", repr(TEXT)) or route not in names:
             settings.complain(
@@ -181,10 +182,6 @@ def _read_parameters(settings: Settings, names: tuple[str, ...]) -> Router:
         mappings.append((task, modality, route))
     settings.finish()
     return Router(names, default, tuple(mappings))
-
-
-def _mappings(settings: Settings) -> dict[str, Any]:
-    return _objects(settings, "route_mappings", "an object of (task, modality) to route, or null")
 
 
 def routes_json(router: Router) -> dict[str, Any]:

@@ -49,11 +49,7 @@ class Config:
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
-        """Read config.json.
-
-        Raises:
-            ModelFolderError: naming every key that is missing, out of bounds, or asks for what is not computed.
-        """
+        """Read config.json; one ModelFolderError names every key that is missing, out of bounds, or not computed."""
         settings = Settings(values, where)
         settings.choice("num_hidden_groups", [1], default=1, why="all layers share one set of weights")
         settings.choice("inner_group_num", [1], default=1, why="a shared layer is one block")
@@ -75,22 +71,7 @@ class Encoder(nnx.Module):
         exact = jnp.promote_types(dtype, jnp.float32)
         self.embedding_projection = nnx.Linear(narrow, config.hidden_size, dtype=exact, kernel_init=normal, rngs=rngs)
         # A list of one, so that its matrices have the same paths as in every family.
-        self.blocks = nnx.List(
-            [
-                Block(
-                    width=config.hidden_size,
-                    heads=config.num_attention_heads,
-                    inner_width=config.intermediate_size,
-                    activation=config.hidden_act,
-                    epsilon=config.layer_norm_eps,
-                    hidden_dropout=config.hidden_dropout_prob,
-                    attention_dropout=config.attention_probs_dropout_prob,
-                    dtype=dtype,
-                    kernel_init=normal,
-                    rngs=rngs,
-                )
-            ]
-        )
+        self.blocks = nnx.List([Block.from_config(config, dtype, normal, rngs)])
 
     def __call__(
         self,

@@ -68,11 +68,7 @@ class Config:
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
-        """Read config.json.
-
-        Raises:
-            ModelFolderError: naming every key that is missing, out of bounds, or asks for what is not computed.
-        """
+        """Read config.json; one ModelFolderError names every key that is missing, out of bounds, or not computed."""
         settings = Settings(values, where)
         settings.choice("sinusoidal_pos_embds", [False], default=False, why="positions are trained here, those are not")
         settings.absent(["hidden_size", "num_hidden_layers"], "DistilBERT's are dim and n_layers; two could disagree")

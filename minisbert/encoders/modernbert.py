@@ -57,11 +57,7 @@ class Config:
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
-        """Read config.json.
-
-        Raises:
-            ModelFolderError: naming every key that is missing, out of bounds, or asks for what is not computed.
-        """
+        """Read config.json; one ModelFolderError names every key that is missing, out of bounds, or not computed."""
         settings = Settings(values, where)
         for key in ("attention_bias", "mlp_bias", "norm_bias"):
             settings.choice(key, [False], default=False, why="no published model has biases")

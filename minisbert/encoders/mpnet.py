@@ -52,11 +52,7 @@ class Config:
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
-        """Read config.json.
-
-        Raises:
-            ModelFolderError: naming every key that is missing, out of bounds, or asks for what is not computed.
-        """
+        """Read config.json; one ModelFolderError names every key that is missing, out of bounds, or not computed."""
         settings = Settings(values, where)
         settings.choice("pad_token_id", [PADDING_ID], default=PADDING_ID, why="MPNet counts positions from it")
         return settings.encoder(
@@ -91,21 +87,7 @@ class Encoder(nnx.Module):
             rngs=rngs,
         )
         self.blocks = nnx.List(
-            [
-                Block(
-                    width=config.hidden_size,
-                    heads=config.num_attention_heads,
-                    inner_width=config.intermediate_size,
-                    activation=config.hidden_act,
-                    epsilon=config.layer_norm_eps,
-                    hidden_dropout=config.hidden_dropout_prob,
-                    attention_dropout=config.attention_probs_dropout_prob,
-                    dtype=dtype,
-                    kernel_init=normal,
-                    rngs=rngs,
-                )
-                for _ in range(config.num_hidden_layers)
-            ]
+            [Block.from_config(config, dtype, normal, rngs) for _ in range(config.num_hidden_layers)]
         )
 
     def __call__(

@@ -51,11 +51,7 @@ class Config:
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
-        """Read config.json.
-
-        Raises:
-            ModelFolderError: naming every key that is missing, out of bounds, or asks for what is not computed.
-        """
+        """Read config.json; one ModelFolderError names every key that is missing, out of bounds, or not computed."""
         settings = Settings(values, where)
         vocab_size = settings.integer("vocab_size", at_least=2, at_most=limits.ROWS)
         pad_token_id = settings.integer("pad_token_id", at_least=0, at_most=vocab_size - 1, default=1)
@@ -83,21 +79,7 @@ class Encoder(nnx.Module):
         self.segment_embedding = embedding_table(config.type_vocab_size, config.hidden_size, dtype, normal, rngs)
         self.embedding_norm = layer_norm(config.hidden_size, config.layer_norm_eps, dtype, rngs)
         self.blocks = nnx.List(
-            [
-                Block(
-                    width=config.hidden_size,
-                    heads=config.num_attention_heads,
-                    inner_width=config.intermediate_size,
-                    activation=config.hidden_act,
-                    epsilon=config.layer_norm_eps,
-                    hidden_dropout=config.hidden_dropout_prob,
-                    attention_dropout=config.attention_probs_dropout_prob,
-                    dtype=dtype,
-                    kernel_init=normal,
-                    rngs=rngs,
-                )
-                for _ in range(config.num_hidden_layers)
-            ]
+            [Block.from_config(config, dtype, normal, rngs) for _ in range(config.num_hidden_layers)]
         )
 
     def __call__(

@@ -42,11 +42,7 @@ class Config:
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Path | str = "model.safetensors") -> "Config":
-        """The sizes, as `static_config` gives them.
-
-        Raises:
-            ModelFolderError: naming every size that is missing or out of bounds.
-        """
+        """The sizes that `static_config` gives; one ModelFolderError names each that is missing or out of bounds."""
         settings = Settings(values, where)
         config = Config(
             vocab_size=settings.integer("vocab_size", at_least=1, at_most=10_000_000),

@@ -10,6 +10,7 @@ Left out: pre-norm and gated feed-forward nets, which newer encoders use (transf
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -87,6 +88,22 @@ class Block(nnx.Module):
         self.attention_norm = layer_norm(width, epsilon, dtype, rngs)
         self.feed_forward = FeedForward(width, inner_width, activation, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
         self.feed_forward_norm = layer_norm(width, epsilon, dtype, rngs)
+
+    @classmethod
+    def from_config(cls, config: Any, dtype: DTypeLike, kernel_init: nnx.Initializer, rngs: nnx.Rngs) -> "Block":
+        """A block with the settings of a config.json that names them as BERT's does."""
+        return cls(
+            width=config.hidden_size,
+            heads=config.num_attention_heads,
+            inner_width=config.intermediate_size,
+            activation=config.hidden_act,
+            epsilon=config.layer_norm_eps,
+            hidden_dropout=config.hidden_dropout_prob,
+            attention_dropout=config.attention_probs_dropout_prob,
+            dtype=dtype,
+            kernel_init=kernel_init,
+            rngs=rngs,
+        )
 
     def __call__(
         self,

@@ -278,7 +278,7 @@ def test_token_embeddings_and_gradients_of_random_configs(family, shape, tmp_pat
     definition, _ = nnx.split(nnx.eval_shape(lambda: code.Encoder(config, rngs=nnx.Rngs(0))))
 
     def score(params):
-        hidden = nnx.merge(definition, params)(ids, mask)
+        hidden = nnx.merge(definition, params)(ids, mask)[-1]
         return (hidden * weight).sum(), hidden
 
     gradient, hidden = jax.jit(jax.grad(score, has_aux=True))(nest(converted.params))
@@ -307,5 +307,5 @@ def test_a_checkpoint_with_a_head_and_tied_weights(family, tmp_path):
         inner = getattr(model, model.base_model_prefix)
         theirs = inner(input_ids=torch.tensor(ids.astype(int)), attention_mask=torch.tensor(mask.astype(int)))
     definition, _ = nnx.split(nnx.eval_shape(lambda: FAMILIES[family].Encoder(config, rngs=nnx.Rngs(0))))
-    ours = jax.jit(lambda params: nnx.merge(definition, params)(ids, mask))(nest(converted.params))
+    ours = jax.jit(lambda params: nnx.merge(definition, params)(ids, mask)[-1])(nest(converted.params))
     close(np.asarray(ours)[mask], theirs.last_hidden_state.numpy()[mask], f"{family}, masked language model")
