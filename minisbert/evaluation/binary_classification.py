@@ -3,10 +3,10 @@
     scores = evaluate_binary(encoder, read_labelled("pairs.tsv"))["cosine"]
     scores.accuracy, scores.accuracy_threshold, scores.f1, scores.average_precision, scores.matthews
 
-As sentence-transformers' BinaryClassificationEvaluator: the best accuracy and the best F1 over all thresholds between
-neighbouring scores, average precision (the area under the steps of precision over recall; Manning et al. 2008, section
-8.4), and the correlation of Matthews 1975 at the threshold of the best F1. One difference: distances are negated here, so
-the thresholds of euclidean and manhattan have the other sign.
+The metrics are those of sentence-transformers' BinaryClassificationEvaluator: the best accuracy and the best F1 over all
+thresholds between neighbouring scores, average precision (the area under the steps of precision over recall; Manning et
+al. 2008, section 8.4), and the correlation of Matthews 1975 at the threshold of the best F1. One difference: distances are
+negated here, so euclidean and manhattan thresholds have the opposite sign.
 """
 
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ def read_labelled(file: str | Path, texts: Sequence[str] = TEXTS, label: str = "
 
     Raises:
         DataError: missing or damaged; a column is missing; see `LabelledPairs`.
-        InputError: a kind of file that is not read here; not two text columns.
+        InputError: an unsupported kind of file; not two text columns.
     """
     if len(texts) != 2:
         raise InputError(f"texts is {tuple(texts)}. Expected the names of two columns.")
@@ -94,7 +94,7 @@ def binary_scores(scores_B: np.ndarray, labels_B: np.ndarray) -> BinaryScores:
         labels_B: 0 and 1, each at least once.
 
     Raises:
-        InputError: a score is not finite, or the labels are others.
+        InputError: a score is not finite, or a label is not 0 or 1.
 
     Example:
         >>> scores = binary_scores(np.array([0.9, 0.8, 0.3, 0.1]), np.array([1, 0, 1, 0]))
@@ -110,7 +110,7 @@ def binary_scores(scores_B: np.ndarray, labels_B: np.ndarray) -> BinaryScores:
         raise InputError("a score is not finite. Expected finite embeddings of ordinary size; use another model.")
     order = np.argsort(-scores_B, kind="stable")
     scores_B, labels_B = scores_B[order], labels_B[order] == 1
-    # There is no threshold between equal scores, so counts are taken at the last of each run of equal scores.
+    # No threshold separates equal scores, so counts are taken at the last of each run of equal scores.
     last = np.append(scores_B[1:] != scores_B[:-1], True).nonzero()[0]
     positives, negatives = int(labels_B.sum()), int((~labels_B).sum())
     hits, taken = labels_B.cumsum()[last], last + 1
@@ -122,7 +122,7 @@ def binary_scores(scores_B: np.ndarray, labels_B: np.ndarray) -> BinaryScores:
     accuracy_threshold = above if best == 0 else _between(scores_B, last[best - 1])
 
     precision, recall = hits / taken, hits / positives
-    # The formula of sentence-transformers, not 2 hits / (taken + positives): rounding decides which of two equal F1 is first.
+    # The formula of sentence-transformers, not 2 hits / (taken + positives): rounding decides ties.
     f1 = 2 * precision * recall / np.where(hits > 0, precision + recall, 1)
     cut = int(f1.argmax())
     average_precision = (np.diff(recall, prepend=0) * precision).sum()

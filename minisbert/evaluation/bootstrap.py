@@ -1,9 +1,9 @@
 """Spearman and Pearson correlations with gold scores, and their bootstrap confidence intervals.
 
-The percentile bootstrap (Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13): as many pairs as there
-are, are drawn with replacement, and the correlation is computed for each such draw. Spearman's is the Pearson correlation
-of ranks, ties at their mean rank; each draw is ranked anew. Several series (similarities, or models) share the draws, so
-that differences between them are paired.
+The percentile bootstrap (Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13): all pairs are
+resampled with replacement, and the correlation is computed for each draw. Spearman is the Pearson correlation of ranks, with
+ties at their mean rank; each draw is ranked again. Several series (similarities, or models) share the draws, so differences
+between them are paired.
 
 A group is a set of pairs: `(gold_P, series_MP)`.
 """
@@ -57,7 +57,7 @@ def mean_of_subsets(groups: Sequence[Group], draws: int, generator: np.random.Ge
 
 
 def interval(value: float, draws_R: np.ndarray, confidence: float) -> Interval:
-    """A value with the central `confidence` share of its draws; undefined draws (all pairs equal) do not count.
+    """A value with the interval that holds the central `confidence` share of its draws; undefined draws are ignored.
 
     Example:
         >>> interval(0.5, np.arange(101) / 100, 0.5)
@@ -71,7 +71,7 @@ def interval(value: float, draws_R: np.ndarray, confidence: float) -> Interval:
 
 
 def two_sided_p(differences_R: np.ndarray) -> float:
-    """Twice the share of draws on the other side of 0, with one added so that it is never 0.
+    """The p-value: twice the share of draws on the other side of 0, with one added so that it is never 0.
 
     Davison & Hinkley 1997, "Bootstrap Methods and their Application", section 4.4.
 

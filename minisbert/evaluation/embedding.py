@@ -1,4 +1,4 @@
-"""What can be evaluated, and its embeddings of a data set's columns with each distinct text embedded once."""
+"""The encoder interfaces that evaluation needs, and embeddings of columns of texts, each distinct text embedded once."""
 
 from collections.abc import Callable, Sequence
 from itertools import chain

@@ -6,8 +6,8 @@
     mteb.evaluate(MTEBModel("all-MiniLM-L6-v2"), mteb.get_tasks(tasks=["STSBenchmark"]))
 
 Muennighoff et al. 2023, "MTEB: Massive Text Embedding Benchmark". Needs the package mteb (2.x, which brings torch): pip
-install minisbert[mteb]. Does the same as mteb's wrapper of sentence-transformers: the same choice of prompts,
-`encode_query` for queries, `encode_document` for documents. Text only.
+install minisbert[mteb]. It works like mteb's wrapper for sentence-transformers: the same prompts, `encode_query`
+for queries, `encode_document` for documents. Text only.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,18 +20,18 @@ from minisbert.checkpoint.convert import flatten
 from minisbert.errors import InputError
 from minisbert.sentence_encoder import SentenceEncoder
 
-# Options that mteb passes to `encode`. Its batch size (32 by default) is ignored: inference/batching.py knows better ones.
+# Options that mteb passes to `encode`. Its batch size (32 by default) is ignored: inference/batching.py chooses a faster one.
 _PASSED_ON, _IGNORED = ("show_progress_bar", "precision"), ("batch_size",)
 
 
 class MTEBModel:
-    """A SentenceEncoder as an encoder of mteb (its `EncoderProtocol`).
+    """A SentenceEncoder as an mteb encoder (its `EncoderProtocol`).
 
     Args:
-        model_name: a name, a folder, or a SentenceEncoder that is loaded already.
+        model_name: a name, a folder, or a loaded SentenceEncoder.
         revision: of a hub model.
         device: not used; JAX computes on its default device.
-        name: the model name in mteb's results; by default "minisbert/...", to tell them from another library's.
+        name: the model name in mteb's results; by default "minisbert/...", to distinguish them from another library's.
         options: for `SentenceEncoder`.
 
     Raises:
@@ -80,7 +80,7 @@ class MTEBModel:
         prompt_type: Any = None,
         **options: Any,
     ) -> np.ndarray:
-        """Embed all texts of a loader.
+        """Embed all texts of a data loader.
 
         Args:
             inputs: batches, each with a list of texts under "text".
@@ -98,7 +98,7 @@ class MTEBModel:
         unknown = sorted(set(options) - {*_PASSED_ON, *_IGNORED})
         if unknown:
             raise InputError(
-                f"the options are {', '.join(unknown)}. Expected only {', '.join((*_PASSED_ON, *_IGNORED))}."
+                f"unknown options {', '.join(unknown)}. Expected only {', '.join((*_PASSED_ON, *_IGNORED))}."
             )
         texts: list[str] = []
         for batch in inputs:

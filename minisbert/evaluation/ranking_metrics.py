@@ -3,8 +3,8 @@
 All take `gains_BK`, the gain of the document at each rank for the query (0: not relevant, or no document), and
 `ideal_BK`, the gains of the query's relevant documents, highest first, padded with 0. Sources: Manning, Raghavan &
 Schütze 2008, "Introduction to Information Retrieval", section 8.4; nDCG: Järvelin & Kekäläinen 2002, "Cumulated
-gain-based evaluation of IR techniques", with the logarithm of rank + 1 (as in trec_eval). The literature differs on what k
-does to recall and MAP; here as in sentence-transformers' InformationRetrievalEvaluator.
+gain-based evaluation of IR techniques", with the logarithm of rank + 1 (as in trec_eval). The literature differs on how k
+affects recall and MAP; this follows sentence-transformers' InformationRetrievalEvaluator.
 """
 
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def mrr(gains_BK: np.ndarray, ideal_BK: np.ndarray, k: int) -> np.ndarray:
 
 
 def average_precision(gains_BK: np.ndarray, ideal_BK: np.ndarray, k: int) -> np.ndarray:
-    """The sum of the precisions at each relevant rank up to k, divided by the most there could be. Its mean is MAP.
+    """The sum of the precisions at each relevant rank up to k, divided by the largest possible sum. Its mean is MAP.
 
     Example:
         >>> average_precision(np.array([[1, 0, 1]]), np.ones((1, 2)), 3).round(4)

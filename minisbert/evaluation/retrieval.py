@@ -5,8 +5,8 @@
     print(evaluate_rankings(data, rankings_of(BM25(*data.texts_and_ids()), data)))
 
 Thakur et al. 2021, "BEIR: A Heterogeneous Benchmark for Zero-shot Evaluation of Information Retrieval Models". The metrics
-are those of sentence-transformers' InformationRetrievalEvaluator: a document is relevant or not. With `graded=True` nDCG
-weighs how relevant, as in BEIR's tables. Queries without a relevant document do not count.
+are those of sentence-transformers' InformationRetrievalEvaluator: a document is relevant or not. `graded=True` computes nDCG
+from graded relevance, as in BEIR's tables. Queries without a relevant document do not count.
 
 The layout, each file also as .gz:
 
@@ -61,7 +61,7 @@ class RetrievalData:
         for query in self.relevant:
             if query not in self.queries:
                 raise DataError(
-                    f"{self.name}: query {query!r} is judged, but missing. Expected it among the queries; add it."
+                    f"{self.name}: query {query!r} has judgements, but is not among the queries. Expected it there; add it."
                 )
         if not self.judged():
             raise DataError(f"{self.name}: no query has a relevant document. Expected judgements above 0.")
@@ -77,7 +77,7 @@ class RetrievalData:
         return [q for q in self.queries if any(gain > 0 for gain in self.relevant.get(q, {}).values())]
 
     def texts_and_ids(self) -> tuple[list[str], list[str]]:
-        """The documents in the order of their ids, which ranks equal scores as sentence-transformers does."""
+        """The documents sorted by id, so that ties rank as in sentence-transformers."""
         ids = sorted(self.corpus)
         return [self.corpus[one] for one in ids], ids
 
@@ -107,10 +107,10 @@ class RetrievalResult:
 
 
 def read_retrieval(folder: str | Path, split: str = "test") -> RetrievalData:
-    """A collection in BEIR's layout (see the head of this file); title and text are joined by a space.
+    """Read a collection in BEIR's layout (see the top of this file); title and text are joined by a space.
 
     Args:
-        folder: of the files.
+        folder: the folder of the files.
         split: which file of `qrels/`; a `qrels.tsv` next to the corpus has no splits.
 
     Raises:
@@ -134,12 +134,12 @@ def read_retrieval(folder: str | Path, split: str = "test") -> RetrievalData:
 def evaluate_rankings(
     data: RetrievalData, rankings: Rankings, *, graded: bool = False, ks: Mapping[str, Sequence[int]] | None = None
 ) -> RetrievalResult:
-    """Score rankings, however they were made.
+    """Score rankings from any source.
 
     Args:
         data: the judgements.
         rankings: for every query that counts, document ids, best first.
-        graded: nDCG by the gains of the judgements instead of relevant or not.
+        graded: compute nDCG from graded instead of binary relevance.
         ks: metric -> cut-offs; by default those of `METRICS`.
 
     Raises:
@@ -162,10 +162,12 @@ def evaluate_rankings(
     gains_BK, ideal_BK = np.zeros((len(queries), depth)), np.zeros((len(queries), max(depth, most)))
     for b, query in enumerate(queries):
         if query not in rankings:
-            raise InputError(f"rankings has no query {query!r}. Expected one for each that has relevant documents.")
+            raise InputError(
+                f"rankings has no query {query!r}. Expected a ranking for each query with relevant documents."
+            )
         ranking = list(rankings[query])
         if len(set(ranking)) < len(ranking):
-            raise InputError(f"rankings[{query!r}] names a document twice. Expected each once.")
+            raise InputError(f"rankings[{query!r}] has a document twice. Expected each document once.")
         gains = {one: (gain if graded else 1.0) for one, gain in data.relevant[query].items() if gain > 0}
         gains_BK[b, : len(ranking)] = [gains.get(one, 0.0) for one in ranking[:depth]]
         ideal_BK[b, : len(gains)] = sorted(gains.values(), reverse=True)
@@ -239,8 +241,10 @@ def _texts(file: RowFile, columns: Sequence[str]) -> dict[str, str]:
     for place, (one, *parts) in file.rows(("_id", *wanted)):
         one = _id(one, "_id", place)
         if one in found:
-            raise DataError(f"{place}: '_id' is {one!r}, as on an earlier line. Expected each id once; rename one.")
-        # Collections contain empty documents, and they are ranked like any other.
+            raise DataError(
+                f"{place}: '_id' is {one!r}, which an earlier line has too. Expected unique ids; rename one."
+            )
+        # Collections contain empty documents, which are ranked like any other.
         texts = [text(part, name, place, blank=True) for part, name in zip(parts, wanted, strict=True)]
         found[one] = " ".join(filter(None, texts))
     return found

@@ -2,8 +2,8 @@
 
     softmax(W (u, v, |u - v|) + b)        u, v: the sentence embeddings of the pair
 
-SBERT discards the head W, b after training and uses the embeddings only. minisbert saves it with the model: it classifies
-pairs (NLI: entailment, neutral, contradiction) from two embeddings that may have been computed long before.
+SBERT discards the head W, b after training and uses only the embeddings. minisbert saves it with the model, so that it can
+classify pairs (NLI: entailment, neutral, contradiction) from two embeddings, even precomputed ones.
 """
 
 from collections.abc import Sequence
@@ -27,10 +27,10 @@ class Predictions(NamedTuple):
 
 
 class SoftmaxClassifier:
-    """A sentence encoder and the softmax head that was trained with it.
+    """A sentence encoder with the softmax head it was trained with.
 
     Args:
-        encoder: the encoder of the pair.
+        encoder: embeds the texts.
         head: the head, from `read_head`; `SoftmaxClassifier.load` reads both.
     """
 
@@ -40,7 +40,7 @@ class SoftmaxClassifier:
 
     @staticmethod
     def load(folder: str | Path) -> "SoftmaxClassifier":
-        """The model in `final/` or `best/` of a run with the softmax loss.
+        """Load the model from `final/` or `best/` of a training run with the softmax loss.
 
         Raises:
             ModelFolderError: there is no model, or no head with it.

@@ -1,17 +1,17 @@
-"""Semantic textual similarity (STS): the correlation of a model's similarities with scores that people gave.
+"""Semantic textual similarity (STS): the correlation of a model's similarities with human scores.
 
     print(evaluate_sts(encoder, ["sts12.tsv.gz", "sts13.tsv.gz"]))
 
-As in SBERT section 4 (Reimers & Gurevych 2019, who argue for Spearman's rank correlation over Pearson's) and in mteb. Over
-several sets, such as the parts of STS12-16, two protocols are in use and differ by points (Gao et al. 2021, "SimCSE",
-appendix B), so both are reported:
+Computed as in SBERT section 4 (Reimers & Gurevych 2019, who argue for Spearman's rank correlation over Pearson's) and in mteb.
+For several sets, such as the parts of STS12-16, two protocols are in use whose results differ by points (Gao et al. 2021,
+"SimCSE", appendix B), so both are reported:
 
     pooled             one correlation over the pairs of all sets together
     mean of subsets    the unweighted mean of the correlations of the sets
 
 Intervals come from the percentile bootstrap (bootstrap.py), and two models are compared on the same draws (Koehn 2004,
-"Statistical significance tests for machine translation evaluation", section 3). They describe other pairs of the same
-kind, not other training seeds.
+"Statistical significance tests for machine translation evaluation", section 3). They capture the
+choice of pairs, not the training seed.
 """
 
 from collections.abc import Callable, Sequence
@@ -82,12 +82,12 @@ class STSResult:
     )  # per set: float64 [pairs] by name
 
     def score(self, name: str | None = None, similarity: str = "cosine") -> STSScore:
-        """The line of a set, of "pooled" or of "mean of subsets"; by default of the only set, or pooled."""
+        """The score of a set, of "pooled" or of "mean of subsets"; by default of the only set, or "pooled"."""
         wanted = name or (POOLED if len(self.pairs) > 1 else self.pairs[0].name)
         for score in self.scores:
             if (score.name, score.similarity) == (wanted, similarity):
                 return score
-        raise InputError(f"there is no score of {wanted!r} by {similarity!r}. Expected names that the table shows.")
+        raise InputError(f"there is no score for {wanted!r} by {similarity!r}. Expected names from the printed table.")
 
     def __str__(self) -> str:
         width = max(len(score.name) for score in self.scores)
@@ -111,7 +111,7 @@ class STSComparison:
 
 
 def read_sts(file: str | Path, texts: Sequence[str] = TEXTS, score: str | None = None) -> STSPairs:
-    """Scored pairs from a row file (see data/rows.py).
+    """Read scored pairs from a row file (see data/rows.py).
 
     Args:
         file: the path.
@@ -119,7 +119,7 @@ def read_sts(file: str | Path, texts: Sequence[str] = TEXTS, score: str | None =
         score: the column with the gold score; by default the first of score, relatedness, label.
 
     Raises:
-        InputError: a kind of file that is not read here, or not two text columns.
+        InputError: an unsupported kind of file, or not two text columns.
         DataError: missing or damaged; a column is missing; a row without text or finite score; see `STSPairs`.
     """
     if len(texts) != 2:
@@ -149,7 +149,7 @@ def evaluate_sts(
         options: for `encoder.encode` (prompt_name, batch_size, show_progress_bar, ...).
 
     Raises:
-        DataError: a similarity is not finite, or the same for all pairs of a set, so that nothing can correlate.
+        DataError: a similarity is not finite, or is the same for all pairs of a set.
         InputError: no pairs, or an option is out of range.
 
     Example:
@@ -186,10 +186,10 @@ def evaluate_sts(
 
 
 def sts_score(files: Sequence[str | Path]) -> Callable[[Encoder], float]:
-    """A function for `train` that scores a model in one number: the Spearman correlation of the cosine over all pairs.
+    """A function for `train` that maps a model to one score: the Spearman correlation of the cosine over all pairs.
 
     Raises:
-        DataError: a file cannot be read as STS; raised here and not in the middle of a run.
+        DataError: a file cannot be read as STS; raised here, not in the middle of a run.
     """
     sets = [read_sts(file) for file in files]
     return lambda encoder: evaluate_sts(encoder, sets, resamples=0, on_truncate="ignore").score().spearman.value
@@ -211,11 +211,11 @@ def compare_sts(
         One comparison for a single set, or one per protocol for several.
 
     Raises:
-        InputError: the results are of other pairs, or there is no such similarity.
+        InputError: the results are not for the same pairs, or there is no such similarity.
     """
     seed_number("seed", seed)
     if first.pairs != second.pairs:
-        raise InputError("the two results are not of the same pairs. Expected the same files, in the same order.")
+        raise InputError("the two results are not for the same pairs. Expected the same files, in the same order.")
     if similarity not in PAIRWISE_SIMILARITIES or resamples < 1:
         raise InputError(
             f"similarity is {similarity!r}, resamples {resamples}. Expected one of {', '.join(PAIRWISE_SIMILARITIES)}, "
@@ -250,6 +250,6 @@ def _similarities(part: STSPairs, a_BD: np.ndarray, b_BD: np.ndarray) -> dict[st
 def _refuse_constant(place: str, what: str, values_P: np.ndarray) -> None:
     if (values_P == values_P[0]).all():
         raise DataError(
-            f"{place}: the {what} is {values_P[0]:g} for all {len(values_P)} pairs. Expected different values: a "
-            "constant correlates with nothing."
+            f"{place}: the {what} is {values_P[0]:g} for all {len(values_P)} pairs. Expected different values: the "
+            "correlation with a constant is undefined."
         )

@@ -2,7 +2,7 @@
 
     evaluate_triplets(encoder, read_triplets("triplets_dev.tsv.gz"))       # {"cosine": 0.87, "dot": 0.87, ...}
 
-SBERT section 4.4 (Wikipedia sections), counted as by sentence-transformers' TripletEvaluator: a tie is wrong.
+SBERT section 4.4 (Wikipedia sections), counted as in sentence-transformers' TripletEvaluator: a tie counts as wrong.
 """
 
 from collections.abc import Sequence
@@ -42,11 +42,11 @@ class Triplets:
 
 
 def read_triplets(file: str | Path, columns: Sequence[str] = COLUMNS) -> Triplets:
-    """Triplets from a row file (see data/rows.py).
+    """Read triplets from a row file (see data/rows.py).
 
     Raises:
         DataError: missing or damaged; a column is missing; an empty text.
-        InputError: a kind of file that is not read here; not three columns.
+        InputError: an unsupported kind of file; not three columns.
     """
     if len(columns) != 3:
         raise InputError(f"columns is {short_repr(columns)}. Expected the names of three.")
@@ -85,7 +85,7 @@ def triplet_accuracy(
 def evaluate_triplets(
     encoder: QueryEncoder, triplets: Triplets, *, margin: float = 0, **options: Any
 ) -> dict[str, float]:
-    """Accuracy by each similarity. Anchors are embedded as queries, the others as documents.
+    """Accuracy for each similarity. Anchors are embedded as queries, the other texts as documents.
 
     Args:
         options: for `encode_query` and `encode_document`.

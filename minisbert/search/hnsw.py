@@ -1,12 +1,12 @@
-"""Approximate nearest neighbours by HNSW graphs: two libraries, faiss and usearch, behind the same five methods.
+"""Approximate nearest neighbours with HNSW graphs: faiss and usearch behind one interface of five methods.
 
     graph = GRAPHS["faiss"](width=384)
     graph.add(embeddings_MD)
     graph.search(queries_BD, k=10)            # Hits, as `search.exact.nearest` returns them; row -1 where none was found
 
-Both build a hierarchical navigable small-world graph (Malkov & Yashunin 2018) over dot products; for cosine, give rows of
-length 1. A graph finds most of the nearest rows, not all of them for sure: an Index asks for more candidates than it
-needs and scores them exactly.
+Both build a hierarchical navigable small-world graph (Malkov & Yashunin 2018) over dot products; for cosine, pass rows of
+length 1. A graph finds most of the nearest rows, not always all: an Index asks for more candidates than it needs and scores
+them exactly.
 """
 
 from pathlib import Path
@@ -136,18 +136,18 @@ def add_missing(graph: Graph, rows_MD: Any, similarity: str) -> None:
 
 
 def _checked(name: str, value: Any, width: int) -> np.ndarray:
-    """Finite float32 rows of that width: neither library refuses NaN, which would spoil the graph for good."""
+    """Finite float32 rows of that width: neither library rejects NaN, which would corrupt the graph permanently."""
     rows_MD = np.ascontiguousarray(embedding_rows(name, value))
     if rows_MD.shape[1] != width:
-        raise InputError(f"{name} are {rows_MD.shape[1]} wide, the graph {width}. Expected embeddings of one model.")
+        raise InputError(f"{name} have width {rows_MD.shape[1]}, the graph {width}. Expected embeddings of one model.")
     refuse_too_long(name, rows_MD)
     return rows_MD
 
 
 def _missing(library: str) -> InputError:
     return InputError(
-        f"this kind of search needs {library}, which is not installed. Run `pip install 'minisbert[{library}]'`, or leave "
-        "backend at 'exact'."
+        f"this kind of search needs {library}, which is not installed. Run `pip install 'minisbert[{library}]'`, or use "
+        "backend='exact'."
     )
 
 

@@ -1,4 +1,4 @@
-"""A vector index: texts (or embeddings) with ids, added, searched, saved and loaded.
+"""A vector index: add, search, save and load texts (or embeddings) with ids.
 
     index = Index(encoder)
     index.add(["a cat sits", "stocks fell"], ids=["c1", "s9"])
@@ -6,7 +6,7 @@
     index.save("pets.index");  Index.load("pets.index", encoder)
 
 Vectors are float32 or quantized (int8, or one bit per dimension). Quantized vectors or a graph (hnsw.py) propose more
-candidates than are asked for, and the float32 vectors order them (`exact.rescore`). A loaded index leaves those on disk.
+candidates than requested, and the float32 vectors rank them (`exact.rescore`). A loaded index leaves those on disk.
 """
 
 import logging
@@ -41,17 +41,17 @@ class Index:
     """Vectors with ids.
 
     Args:
-        encoder: embeds texts (`encode_document`) and queries (`encode_query`); without one, give embeddings.
+        encoder: embeds texts (`encode_document`) and queries (`encode_query`); without one, pass embeddings.
         similarity: "cosine" or "dot"; by default the encoder's, or cosine.
-        precision: "float32"; "int8" takes a quarter of the memory, "binary" a thirty-second.
-        backend: "exact", or a graph by "faiss" or "usearch" (extras).
+        precision: "float32"; "int8" needs a quarter of the memory, "binary" a thirty-second.
+        backend: "exact", or a graph of "faiss" or "usearch" (extras).
         keep_texts: store the texts with their ids.
-        rescore: store the float32 vectors too when `precision` is another.
+        rescore: with quantized vectors, store the float32 vectors too.
         ranges_2D: lowest and highest value of each dimension for int8; by default those of the first rows added.
-        fingerprint: a name for the model, where the encoder is not a SentenceEncoder or there is none.
+        fingerprint: a name for the model, if the encoder is not a SentenceEncoder or there is no encoder.
 
     Raises:
-        InputError: an option is out of range, options do not go together, or a library is missing.
+        InputError: an option is out of range, options conflict, or a library is missing.
 
     Example:
         >>> index = Index(precision="binary")
@@ -105,15 +105,15 @@ class Index:
         texts: Sequence[str] | None = None,
         show_progress_bar: bool | None = None,
     ) -> None:
-        """Append texts or embeddings: all of them, or none when something is wrong.
+        """Append texts or embeddings: all of them, or none if there is an error.
 
         Args:
             items: texts, which the encoder embeds, or rows of embeddings of the same model.
-            ids: text or whole numbers, each once in the index; by default the rows' numbers.
-            texts: the texts of embeddings, to be stored with the ids.
+            ids: strings or whole numbers, each once in the index; by default the row numbers.
+            texts: the texts of the embeddings, to store with the ids.
 
         Raises:
-            InputError: see above, and `SentenceEncoder.encode`; the width differs from that of earlier rows.
+            InputError: an invalid item, id or text (see `SentenceEncoder.encode`); a width other than that of earlier rows.
         """
         if as_texts := are_texts(items):
             if texts is not None:
@@ -133,9 +133,11 @@ class Index:
             return
         width = rows.shape[1]
         if self.width not in (None, width):
-            raise InputError(f"embeddings are {width} wide, the index {self.width}. Expected those of one model.")
+            raise InputError(
+                f"embeddings have width {width}, the index {self.width}. Expected embeddings of one model."
+            )
         if self.precision == "binary" and width % 8:
-            raise InputError(f"embeddings are {width} wide. Expected a multiple of 8 for precision 'binary'.")
+            raise InputError(f"embeddings have width {width}. Expected a multiple of 8 for precision 'binary'.")
         refuse_too_long("embeddings", rows)
         if self.precision != "float32":
             self._codes.append(self._quantized(rows))
@@ -159,7 +161,7 @@ class Index:
             outside = float(((rows_MD < self.ranges_2D[0]) | (rows_MD > self.ranges_2D[1])).mean())  # type: ignore[index]
             if outside > 0.01:
                 logger.warning(
-                    f"{outside:.1%} of the values added lie outside the ranges of the first rows and are clipped. Give "
+                    f"{outside:.1%} of the values added are outside the ranges of the first rows and are clipped. Pass "
                     "Index(ranges_2D=...) from a larger sample."
                 )
         return codes
@@ -170,7 +172,7 @@ class Index:
         Args:
             queries: one text or several for the encoder, or one embedding or rows of them.
             k: rows per query.
-            oversample: candidates per row wanted, where candidates are rescored.
+            oversample: candidates per requested row, if candidates are rescored.
 
         Returns:
             a list of `Hit`, best first; for several queries a list of such lists.
@@ -195,7 +197,7 @@ class Index:
     def nearest(
         self, queries_BD: Any, k: int = 10, *, oversample: int = 4, show_progress_bar: bool | None = None
     ) -> Hits:
-        """`search` for embeddings, with arrays of scores and rows; row -1 where a graph found fewer."""
+        """`search` for embeddings that returns arrays of scores and rows; row -1 where a graph found fewer."""
         check_positive("k", k)
         check_positive("oversample", oversample)
         queries_BD = embedding_rows("queries", queries_BD)
@@ -223,12 +225,12 @@ class Index:
 
     def _encode(self, method: str, texts: list[str], show_progress_bar: bool | None) -> np.ndarray:
         if self.encoder is None:
-            raise InputError("the index has no encoder, and texts were given. Expected embeddings, or Index(encoder).")
+            raise InputError("the index has no encoder to embed texts. Expected embeddings, or Index(encoder).")
         embeddings: np.ndarray = getattr(self.encoder, method)(texts, show_progress_bar=show_progress_bar)
         return embeddings
 
     def save(self, folder: str | Path) -> None:
-        """Write a folder, whole or not at all; an index of that name is replaced.
+        """Write the index to a folder, atomically; an index already there is replaced.
 
         Raises:
             InputError: the path holds something other than an index, or the index is empty.
@@ -243,7 +245,7 @@ class Index:
         index_folder.write_index(path, settings, self._contents(graph))
 
     def export_parquet(self, file: str | Path) -> None:
-        """Write a table of ids, texts and float32 vectors, as LanceDB and other vector stores read it.
+        """Write a parquet table of ids, texts and float32 vectors, which LanceDB and other vector stores read.
 
         Raises:
             InputError: pyarrow is not installed; the index is empty or has no float32 vectors.
@@ -262,13 +264,13 @@ class Index:
     def load(
         folder: str | Path, encoder: Any = None, *, fingerprint: str | None = None, trust_graph: bool = False
     ) -> "Index":
-        """Read a folder; float32 vectors stay on disk.
+        """Load an index from its folder; float32 vectors stay on disk.
 
         Args:
             encoder: the model that made it; without one, search by embeddings.
             fingerprint: see the class.
-            trust_graph: read the graph too, by its library's own reader, which is not made for files from strangers.
-                Otherwise the graph is built again when it is first needed.
+            trust_graph: also read the graph, with its library's own reader, which is not safe for untrusted files.
+                Otherwise the graph is rebuilt when first needed.
 
         Raises:
             SearchError: the folder does not hold a complete index.

@@ -6,7 +6,7 @@
     codes.npy          int8, for quantized vectors; with ranges.npy for int8
     graph              the library's own file; read only with trust_graph
 
-The folder is read strictly, and nothing in it is ever run.
+The folder is read strictly, and nothing in it is ever executed.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ VALID: dict[str, Callable[[Any], bool]] = {
 
 
 class Contents(NamedTuple):
-    """What an index holds; None where its settings leave a part out."""
+    """The contents of an index; None for parts that its settings leave out."""
 
     ids: list[str | int]
     texts: list[str | None]
@@ -60,7 +60,7 @@ class Contents(NamedTuple):
 
 
 def write_index(folder: Path, settings: dict[str, Any], contents: Contents) -> None:
-    """Write a folder, whole or not at all.
+    """Write an index folder, atomically.
 
     Raises:
         InputError: the path holds something other than an index.
@@ -82,7 +82,7 @@ def write_index(folder: Path, settings: dict[str, Any], contents: Contents) -> N
             np.save(staging / RANGES, np.asarray(contents.ranges_2D, np.float32))
         if contents.graph is not None:
             contents.graph.save(staging / GRAPH)
-        # The vectors may be many: their size is checked on loading, and their values when they are searched.
+        # The vectors may be large: their size is checked on loading, their values when they are searched.
         digests = {file.name: _sha256(file) for file in sorted(staging.iterdir()) if file.name != FLOATS}
         record = {"format": FORMAT, "version": VERSION, **settings, "sha256": digests}
         (staging / SETTINGS).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -98,7 +98,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     try:
         settings = read_json(path)
     except ModelFolderError as error:
-        raise SearchError(f"{folder}: no index can be read here ({error}).") from None
+        raise SearchError(f"{folder}: cannot be read as an index ({error}).") from None
     if not isinstance(settings, dict) or settings.get("format") != FORMAT or settings.get("version") != VERSION:
         raise SearchError(f"{path}: not a {FORMAT}, version {VERSION}. Expected a folder that Index.save wrote.")
     wrong = [
@@ -110,14 +110,14 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 
 def checked_path(folder: Any) -> Path:
-    """The folder as a Path. Raises InputError: it is not a path."""
+    """The folder as a Path. Raises InputError if it is not a path."""
     if not isinstance(folder, str | Path) or not str(folder).strip() or "\0" in str(folder):
         raise InputError(f"folder is {short_repr(folder)}. Expected the folder of an index, as str or Path.")
     return Path(folder)
 
 
 def check_fingerprint(folder: Path, settings: dict[str, Any], fingerprint: str | None) -> None:
-    """Raises InputError: the vectors are of another model; None is not compared."""
+    """Raises InputError if the vectors are from another model; None is not compared."""
     if fingerprint not in (None, settings["fingerprint"]):
         maker = f"the model {settings['fingerprint']:.16}" if settings["fingerprint"] else "an unnamed model"
         raise InputError(
@@ -150,12 +150,14 @@ def read_contents(folder: Path, settings: dict[str, Any], trust_graph: bool) -> 
         if len(graph) != rows:
             raise SearchError(f"{folder / GRAPH}: has {len(graph)} rows, the index {rows}. Load without trust_graph.")
     elif settings["backend"] != "exact":
-        logger.warning(f"{folder}: the graph will be built again. For a folder of your own, trust_graph=True reads it.")
+        logger.warning(
+            f"{folder}: the graph will be rebuilt. If you made this folder yourself, trust_graph=True reads it instead."
+        )
     return Contents(*_rows(folder / ROWS, rows), floats, codes, ranges_2D, graph)
 
 
 def write_parquet(file: Path, contents: Contents, width: int) -> None:
-    """One parquet file with the columns id, text and embedding (fixed-size lists of float32), whole or not at all.
+    """One parquet file with the columns id, text and embedding (fixed-size lists of float32), written atomically.
 
     Raises:
         InputError: pyarrow is not installed.

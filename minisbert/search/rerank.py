@@ -1,4 +1,4 @@
-"""Retrieve and rerank: a fast search proposes candidates, a cross-encoder reads each with the query and orders them.
+"""Retrieve and rerank: a fast search proposes candidates, and a cross-encoder scores each together with the query.
 
     retrieve_and_rerank("where is the cat?", index, cross_encoder, k=10)
 
@@ -32,7 +32,7 @@ def retrieve_and_rerank(
     candidates: int = 100,
     **options: Any,
 ) -> Any:
-    """The k best candidates of each query by the reranker, with its scores.
+    """The k best candidates for each query according to the reranker, with its scores.
 
     Args:
         queries: one text or several.
@@ -43,7 +43,7 @@ def retrieve_and_rerank(
         options: for `reranker.predict` (batch_size, show_progress_bar, ...).
 
     Returns:
-        a list of `Hit`, best first, of equal scores in the searcher's order; for several queries a list of such lists.
+        a list of `Hit`, best first (ties: in the searcher's order); for several queries a list of such lists.
 
     Raises:
         InputError: an argument is out of range; a candidate has no text; the scores are not one finite number per pair.
@@ -82,7 +82,7 @@ class Reranked:
 
 def _text(hit: Hit) -> str:
     if hit.text is None:
-        raise InputError(f"the candidate {short_repr(hit.id)} has no text. Expected an index with keep_texts=True.")
+        raise InputError(f"candidate {short_repr(hit.id)} has no text. Expected an index with keep_texts=True.")
     return hit.text
 
 
@@ -94,7 +94,7 @@ def _scores(predicted: Any, count: int) -> list[float]:
     scores = scores.reshape(-1) if scores.shape == (count, 1) else scores
     if scores.shape != (count,) or not np.isfinite(scores).all():
         raise InputError(
-            f"the reranker gave {short_repr(predicted)} for {count} pairs. Expected one finite number per pair; a model with "
-            "several classes is not a reranker."
+            f"the reranker returned {short_repr(predicted)} for {count} pairs. Expected one finite number per pair; a model "
+            "with several classes is not a reranker."
         )
     return scores.tolist()

@@ -1,4 +1,4 @@
-"""What Index, BM25, Hybrid and Reranked have in common: `search(queries, k)`, hits, ids and texts."""
+"""The interface that Index, BM25, Hybrid and Reranked share: `search(queries, k)`, hits, ids and texts."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -25,7 +25,7 @@ class Searcher(Protocol):
 
 
 def are_texts(items: Any) -> bool:
-    """Whether items are to be embedded; one text among numbers makes all of them texts, which are then refused.
+    """Whether items are texts to embed; one string among numbers counts as texts, and the numbers are then rejected.
 
     Example:
         >>> are_texts(["a", "b"]), are_texts([[0.5, 1.0]])
@@ -37,10 +37,10 @@ def are_texts(items: Any) -> bool:
 
 
 def checked_ids(ids: Sequence[str | int] | None, count: int, known: set[str | int]) -> list[str | int]:
-    """`ids` as text and Python's whole numbers; None numbers the rows, after those known.
+    """`ids` as str and int; None numbers the rows, continuing after the known ones.
 
     Raises:
-        InputError: not as many as rows, of another type, or known already.
+        InputError: the number of ids differs from that of the rows, or an id has another type or is already known.
 
     Example:
         >>> checked_ids(["a", np.int32(7)], 2, known=set()), checked_ids(None, 2, known={"a"})
@@ -48,7 +48,7 @@ def checked_ids(ids: Sequence[str | int] | None, count: int, known: set[str | in
     """
     ids = range(len(known), len(known) + count) if ids is None else ids
     if not isinstance(ids, Iterable):
-        raise InputError(f"ids is {short_repr(ids)}. Expected a list of texts or whole numbers.")
+        raise InputError(f"ids is {short_repr(ids)}. Expected a list of strings or whole numbers.")
     found = [int(id_) if isinstance(id_, np.integer) else id_ for id_ in ids]
     if len(found) != count:
         raise InputError(f"ids has {len(found)} items, there are {count} rows. Expected the same number of each.")
@@ -56,10 +56,10 @@ def checked_ids(ids: Sequence[str | int] | None, count: int, known: set[str | in
     for row, id_ in enumerate(found):
         name = f"ids[{row}] is {short_repr(id_)}"
         if isinstance(id_, bool) or not isinstance(id_, str | int):
-            raise InputError(f"{name} ({type(id_).__name__}). Expected text or a whole number.")
+            raise InputError(f"{name} ({type(id_).__name__}). Expected a string or a whole number.")
         if isinstance(id_, str):
             check_text(f"ids[{row}]", id_)
         if id_ in known or id_ in seen:
-            raise InputError(f"{name}, which is there already. Expected each id once in the index.")
+            raise InputError(f"{name}, which is already in the index. Expected each id once.")
         seen.add(id_)
     return found

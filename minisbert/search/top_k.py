@@ -1,12 +1,12 @@
-"""The k best scores so far, updated with one more chunk of a corpus: the only place where search is compiled.
+"""Running top-k: the k best scores so far, updated with one more chunk of a corpus. All search is compiled here.
 
-On an accelerator, block maxima narrow the search. Only the blocks of columns with the k highest maxima can hold one of the k
-best scores: a better score elsewhere would make k + 1 blocks with a maximum at least as high. Of equal maxima the earlier block
-wins, as the earlier row does. So the maxima are ranked first, then the columns of k blocks; blocks of sqrt(M / k) columns leave
-the fewest columns to rank.
+On an accelerator, block maxima narrow the search. Only the k blocks with the highest maxima can hold one of the k best scores:
+a better score elsewhere would make k + 1 blocks with a maximum at least as high. Of equal maxima the earlier block wins, as the
+earlier row does. So the maxima are ranked first, then the columns of k blocks; with blocks of sqrt(M / k) columns, the fewest
+columns are ranked.
 
-On a CPU, ranking takes a fifth of the time of the matrix products, and runs on a single core. There the device only computes
-the block maxima, and NumPy looks at the few blocks that beat the k-th best score so far: after n chunks about k / n columns
+On a CPU, ranking takes a fifth of the time of the matrix products and runs on a single core. There the device only computes
+the block maxima, and NumPy examines the few blocks that beat the k-th best score so far: after n chunks, about k / n columns
 per query. Top-10 of 1,000 queries in 100,000 x 384, in CPU seconds: the products 0.94, ranking by blocks +0.18, NumPy +0.04.
 """
 
@@ -45,7 +45,7 @@ def update_top_k(
         new_BK, column_BK = jax.lax.approx_max_k(
             _rankable(scores_BM, jnp.arange(M), count), min(k, M), recall_target=recall
         )
-    # The rows of earlier chunks come first, and of equal scores top_k takes the first.
+    # Rows of earlier chunks come first, and for ties top_k takes the first.
     scores_BC = jnp.concatenate([best[0], new_BK], axis=1)
     rows_BC = jnp.concatenate([best[1], column_BK + first], axis=1)
     scores_BK, place_BK = jax.lax.top_k(scores_BC, k)
@@ -74,7 +74,7 @@ def block_top_k(scores_BM: jax.Array, count: jax.Array | None, k: int) -> tuple[
     # Padding is masked in the maxima and again in the few candidates: masking all scores would write them to memory twice.
     maxima = _masked(blocks, column_M.reshape(M // width, width), count).max(axis=2)
     _, block_BK = jax.lax.top_k(_rankable(maxima), k)
-    block_BK = jnp.sort(block_BK, axis=1)  # so that of equal scores the lower column comes first
+    block_BK = jnp.sort(block_BK, axis=1)  # so that for ties the lower column comes first
     column_BC = (block_BK[:, :, None] * width + jnp.arange(width)).reshape(B, k * width)
     values_BC = jnp.take_along_axis(blocks, block_BK[:, :, None], axis=1).reshape(B, k * width)
     values_BK, place_BK = jax.lax.top_k(_rankable(values_BC, column_BC, count), k)
@@ -86,7 +86,7 @@ def _masked(scores: jax.Array, column: Any, count: jax.Array | None) -> jax.Arra
 
 
 def _rankable(scores: jax.Array, column: Any = None, count: jax.Array | None = None) -> jax.Array:
-    # top_k orders by bits, -0.0 below 0.0. The two must tie.
+    # top_k orders by bits, -0.0 below 0.0. They must tie.
     return _masked(jnp.where(scores == 0, 0.0, scores), column, count)
 
 
@@ -110,8 +110,8 @@ def _decode(part: jax.Array, ranges_2D: Any, *, precision: str, similarity: str)
 @jax.jit
 def first_invalid(chunk_MD: jax.Array) -> jax.Array:
     """The first row with NaN, infinity or a squared length beyond float32, or -1."""
-    # NaN and infinity show in the squares. Where the squared lengths of rows and queries are finite, no product overflows
-    # either (Cauchy-Schwarz), so that all scores can be ordered.
+    # NaN and infinity show in the squares. If the squared lengths of rows and queries are finite, no product overflows
+    # (Cauchy-Schwarz), so all scores can be ordered.
     finite_M = jnp.isfinite((chunk_MD * chunk_MD).sum(axis=1))
     row: jax.Array = jnp.where(finite_M.all(), -1, jnp.argmin(finite_M))
     return row
@@ -143,7 +143,7 @@ DECODERS: dict[str, Callable[[Any, Any], jax.Array]] = {
 def update_top_k_on_cpu(
     best: Best, queries_BD: jax.Array, chunk_MD: jax.Array, first: int, count: int | None, *, k: int
 ) -> Best:
-    """The same by a threshold; where much is new, as in the first chunk, the device ranks instead.
+    """The same by a threshold; if many scores pass it, as in the first chunk, the device ranks instead.
 
     Example:
         >>> best = np.array([[5.0, 3.0]], np.float32), np.array([[7, 2]], np.int32)
@@ -184,10 +184,10 @@ def _above(threshold_B: np.ndarray, blocks: np.ndarray, maxima: np.ndarray, coun
 
 
 def _merge(scores_BK: np.ndarray, rows_BK: np.ndarray, new_B: np.ndarray, score: np.ndarray, row: np.ndarray) -> Best:
-    """`new_B[b]` scores and rows for query b, query after query, merged into the k best so far."""
+    """Merge `new_B[b]` scores and rows for each query b, query after query, into the k best so far."""
     k = scores_BK.shape[1]
     touched = np.flatnonzero(new_B)
-    # One line per query: its best so far, then the new scores; a stable sort puts the earlier of equals first.
+    # One row per query: its best so far, then the new scores; a stable sort puts the earlier of ties first.
     line = np.repeat(np.arange(len(touched)), new_B[touched])
     place = k + np.arange(len(score)) - np.repeat(np.cumsum(new_B) - new_B, new_B)
     scores = np.full((len(touched), k + new_B.max()), -np.inf, np.float32)

@@ -1,12 +1,12 @@
-"""What can be searched, and which device searches which rows: arrays in memory or on devices, and .npy files.
+"""The vectors of a corpus (arrays in memory or on devices, and .npy files), and which device searches which rows.
 
     Vectors.of(embeddings)                     # NumPy (np.memmap too) or JAX
     Vectors.of("embeddings.npy")               # a file larger than memory, read in parts
     Vectors(codes, "int8", ranges_2D)          # quantized, see quantization.py
 
-A JAX array spread over a mesh by rows is searched where it lies: each device compares the rows it holds. Chunks of any other
-corpus go to all local devices in turn. Whether the values are finite is checked where they are compared (exact.py), so that a
-large file is read once, not twice.
+A JAX array sharded by rows over a mesh is searched in place: each device compares the rows it holds. Chunks of any other
+corpus go to all local devices in turn. Values are checked to be finite when they are compared (exact.py), so that a large file
+is read only once.
 """
 
 from collections.abc import Iterator
@@ -25,9 +25,9 @@ SMALLEST = 256  # rows of a chunk that is not halved again
 
 
 class NpyFile:
-    """The rows of a .npy file, mapped anew for each part, so that what was read does not stay in memory.
+    """The rows of a .npy file, mapped again for each part, so that parts already read do not stay in memory.
 
-    The file stays open: another file that takes its name later is not mixed in.
+    The file stays open, so replacing it on disk does not affect a search.
 
     Raises:
         DataError: the file is missing, or not a complete .npy file of rows in C order.
@@ -44,7 +44,7 @@ class NpyFile:
             size = self.path.stat().st_size
         except FileNotFoundError:
             raise DataError(f"{path}: no such file. Expected a .npy file of embeddings; check the path.") from None
-        except Exception as error:  # a damaged header can raise whatever Python's parser and tokenizer raise
+        except Exception as error:  # a damaged header can raise anything that Python's parser and tokenizer raise
             raise DataError(f"{path}: cannot be read ({error}). Expected a .npy file; write it again.") from None
         if len(self.shape) != 2 or min(self.shape) < 0 or fortran or self.dtype.hasobject:
             raise DataError(
@@ -74,7 +74,7 @@ class Vectors:
         ranges_2D: lowest and highest value of each dimension, for int8.
 
     Raises:
-        InputError: the rows do not have that precision, or are not rows.
+        InputError: the rows have another precision, or are not a matrix.
     """
 
     rows: Any
@@ -92,7 +92,7 @@ class Vectors:
 
     @staticmethod
     def of(corpus: Any) -> "Vectors":
-        """Embeddings as callers have them: an array, or the name of a .npy file.
+        """Embeddings as callers pass them: an array, or the name of a .npy file.
 
         Example:
             >>> Vectors.of(np.zeros((3, 2), np.float32)).shape
@@ -127,7 +127,7 @@ class Vectors:
 
 
 class Share(NamedTuple):
-    """What one device searches: all chunks of its vectors, or every `of`-th from number `turn` on."""
+    """The share of one device: all chunks of its vectors, or every `of`-th, starting with number `turn`."""
 
     device: Any  # None: where the rows are, or where JAX computes by default
     vectors: Vectors
@@ -137,7 +137,7 @@ class Share(NamedTuple):
 
     @property
     def most_rows(self) -> int:
-        """The most rows that the device compares."""
+        """The largest number of rows that the device compares."""
         return -(-self.vectors.shape[0] // self.of)
 
 
@@ -145,7 +145,7 @@ def device_shares(corpus: Vectors) -> list[Share]:
     """One share per device.
 
     Raises:
-        InputError: the rows are in the memories of several processes.
+        InputError: the rows are spread over several processes.
     """
     rows = corpus.rows
     if isinstance(rows, jax.Array):
@@ -159,7 +159,7 @@ def device_shares(corpus: Vectors) -> list[Share]:
             return [Share(None, replace(corpus, rows=shards[0].data))]
         if all(shard.data.shape[1] == rows.shape[1] for shard in shards):
             return [Share(s.device, replace(corpus, rows=s.data), s.index[0].start or 0) for s in shards]
-        corpus = replace(corpus, rows=np.asarray(rows))  # spread by columns: gathered into one array
+        corpus = replace(corpus, rows=np.asarray(rows))  # sharded by columns: gathered into one array
     devices = jax.local_devices()
     if len(devices) == 1 or jax.config.jax_default_device is not None:  # type: ignore[attr-defined]
         return [Share(None, corpus)]
@@ -167,9 +167,9 @@ def device_shares(corpus: Vectors) -> list[Share]:
 
 
 def device_chunks(shares: list[Share], size: int) -> Iterator[tuple[Any, int, Any, int]]:
-    """Chunks for the devices in turn: the device, the chunk's first row in the corpus, its rows, how many are real.
+    """Yield chunks for the devices in turn: the device, the chunk's first row in the corpus, its rows, how many are real.
 
-    A chunk has `size` rows, the last one a half, a quarter, ... of them: few shapes to compile, and little padding.
+    A chunk has `size` rows, the last one a half, a quarter, ... of that: few shapes to compile, and little padding.
 
     Example:
         >>> shares = device_shares(Vectors.of(np.zeros((5, 2), np.float32)))

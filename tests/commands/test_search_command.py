@@ -83,7 +83,7 @@ def test_mistakes_with_a_model(run, tiny_bert, corpus, tmp_path):
     (tmp_path / "blank.txt").write_text("\n \n")
     for words, stdin, message in [
         (("a", "--corpus", tmp_path / "blank.txt"), b"", "no text in it"),
-        (("a", "--index", tmp_path), b"", "no index can be read here"),
+        (("a", "--index", tmp_path), b"", "cannot be read as an index"),
         (("--corpus", corpus), b"\xff\n", "stdin, line 1: not UTF-8"),
     ]:
         result = run("search", *words, "--model", tiny_bert, stdin=stdin)

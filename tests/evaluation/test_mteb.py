@@ -80,7 +80,7 @@ def test_similarities_of_rows_and_of_single_vectors():
 def test_unknown_options_and_inputs_are_refused():
     pytest.importorskip("mteb", reason=WHY)
     model = MTEBModel(TINY)
-    with pytest.raises(InputError, match=r"the options are colour\. Expected only show_progress_bar, precision"):
+    with pytest.raises(InputError, match=r"unknown options colour\. Expected only show_progress_bar, precision"):
         encode(model, "a", "b", colour="red")
     with pytest.raises(InputError, match=r"SomeTask gives image\. Expected text"):
         model.encode([{"image": [0]}], task_metadata=Metadata(), hf_split="test", hf_subset="default")

@@ -85,7 +85,7 @@ def test_a_perfect_ranking_and_an_empty_one():
 
 def test_bad_rankings_are_refused():
     data, rankings = made()
-    for change, word in [({"q0": ["d1", "d1"]}, "names a document twice"), ({"q0": None}, "has no query 'q0'")]:
+    for change, word in [({"q0": ["d1", "d1"]}, "has a document twice"), ({"q0": None}, "has no query 'q0'")]:
         bad = {q: r for q, r in (rankings | change).items() if r is not None}
         with pytest.raises(InputError, match=word):
             evaluate_rankings(data, bad)
@@ -160,7 +160,7 @@ def test_the_layout_of_beir(folder):
         ("qrels.tsv", "query\tcorpus-id\tscore\nq1\td1\t1\n", ["query-id/query_id"]),
         ("qrels.tsv", QRELS + "q1\td1\t0\n", ["line 4", "judged twice"]),
         ("qrels.tsv", QRELS + "q2\td1\tmuch\n", ["line 4", "'much'"]),
-        ("qrels.tsv", QRELS + "q9\td1\t1\n", ["'q9' is judged, but"]),
+        ("qrels.tsv", QRELS + "q9\td1\t1\n", ["'q9' has judgements, but"]),
         ("qrels.tsv", "query-id\tcorpus-id\tscore\nq1\td1\t0\n", ["no query has a relevant document"]),
         ("corpus.jsonl", '{"_id": "d1", "text": "a"}\n{"_id": "d1", "text": "b"}\n', ["line 2", "an earlier line"]),
         ("corpus.jsonl", '{"_id": "d1", "text": 3}\n', ["line 1", "'text' is 3"]),

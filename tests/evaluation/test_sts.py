@@ -139,7 +139,7 @@ def test_paired_comparison():
         "pooled",
         "mean of subsets",
     ]
-    with pytest.raises(InputError, match="not of the same pairs"):
+    with pytest.raises(InputError, match="not for the same pairs"):
         compare_sts(good, evaluate_sts(Table(), made("toy", 300, 5), resamples=0))
 
 
@@ -218,7 +218,7 @@ def test_bad_options_are_refused():
         evaluate_sts(Table(), [])
     with pytest.raises(InputError, match="confidence"):
         evaluate_sts(Table(), made("toy", 5), confidence=95)
-    with pytest.raises(InputError, match="no score of 'other'"):
+    with pytest.raises(InputError, match="no score for 'other'"):
         evaluate_sts(Table(), made("toy", 5), resamples=0).score("other")
     with pytest.raises(DataError, match="3, 2 and 3"):
         STSPairs("toy", ("a", "b", "c"), ("a", "b"), (1.0, 2.0, 3.0))

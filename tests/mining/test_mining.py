@@ -227,7 +227,7 @@ def test_every_positive_of_an_anchor_is_spared():
     [
         ({"number": 0}, "number is 0"),
         ({"range_min": -1}, "range_min is -1"),
-        ({"range_min": 2, "range_max": 2}, "Expected at least 1 candidates between"),
+        ({"range_min": 2, "range_max": 2}, "Expected at least 1 candidates in between"),
         ({"max_score": float("nan")}, "max_score is nan"),
         ({"rescore": lambda pairs: [0.0]}, "rescore returned shape"),
         ({"rescore": lambda pairs: [float("nan")] * len(pairs)}, "rescore returned shape"),

@@ -149,7 +149,7 @@ def test_overflow_is_refused(similarity):
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        ((np.ones((1, 3)), np.ones((2, 4))), "3 wide, the corpus 4"),
+        ((np.ones((1, 3)), np.ones((2, 4))), "width 3, the corpus 4"),
         ((np.ones((1, 4)), np.ones(4)), "Expected rows"),
         ((np.ones((1, 4)), np.ones((2, 4), np.int8)), "quantized"),
         ((np.ones((1, 4)), [[1.0, 2.0], [1.0]]), "all of one width"),

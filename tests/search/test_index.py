@@ -110,7 +110,7 @@ def test_ranges_stay_and_values_outside_are_reported(caplog):
     assert not caplog.records
     index.add(made(10) * 9)
     assert (index.ranges_2D == ranges).all()
-    assert "lie outside the ranges" in caplog.text
+    assert "are outside the ranges" in caplog.text
 
 
 def test_a_fingerprint_is_the_models(encoder, tmp_path):
@@ -149,7 +149,7 @@ def test_models_are_never_mixed(encoder, tmp_path):
         Index.load(tmp_path / "index").search("text")
     with pytest.raises(InputError, match="fingerprint="):
         Index(object())
-    with pytest.raises(InputError, match="are 5 wide, the index 32"):
+    with pytest.raises(InputError, match="have width 5, the index 32"):
         index.add(made(2, 5))
 
 
@@ -158,8 +158,8 @@ def test_models_are_never_mixed(encoder, tmp_path):
     [
         (["a", 3], {}, "Expected text"),
         (["a", "b"], {"ids": ["x"]}, "ids has 1 items, there are 2"),
-        (["a", "b"], {"ids": ["x", "x"]}, r"ids\[1\] is 'x', which is there already"),
-        (["a", "b"], {"ids": ["x", 0]}, r"ids\[1\] is 0, which is there already"),
+        (["a", "b"], {"ids": ["x", "x"]}, r"ids\[1\] is 'x', which is already in the index"),
+        (["a", "b"], {"ids": ["x", 0]}, r"ids\[1\] is 0, which is already in the index"),
         (["a", "b"], {"ids": ["x", 1.5]}, r"ids\[1\] is 1.5 \(float\)"),
         (["a", "b"], {"ids": ["x", "\ud800"]}, r"ids\[1\] contains the lone surrogate"),
         (["a"], {"texts": ["a"]}, "given twice"),
@@ -233,8 +233,8 @@ def edit(**changes):
 @pytest.mark.parametrize(
     ("spoil", "word"),
     [
-        (lambda f: (f / "index.json").unlink(), "no index can be read"),
-        (lambda f: (f / "index.json").write_text("{"), "no index can be read"),
+        (lambda f: (f / "index.json").unlink(), "cannot be read as an index"),
+        (lambda f: (f / "index.json").write_text("{"), "cannot be read as an index"),
         (edit(version=2), "version 1"),
         (edit(rows=-1), "'rows' is -1"),
         (edit(precision=["int8"]), "'precision' is"),
