@@ -20,7 +20,7 @@ class ModelFolderError(MinisbertError, ValueError):
 
 
 class DownloadError(MinisbertError, OSError):
-    """A model could not be fetched, or a fetched file does not match its digest."""
+    """A model could not be downloaded, or a downloaded file does not match its digest."""
 
 
 class WriteError(MinisbertError, OSError):

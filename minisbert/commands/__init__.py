@@ -3,9 +3,9 @@
     minisbert demo
     minisbert encode sentences.txt --model all-mpnet-base-v2 --out embeddings.npy
 
-A command is a function named like its file; tyro makes its flags and its help from its signature and docstring. Only the file
-of the command that is called is imported, and heavy libraries (jax, NumPy) are imported inside the functions, so that help and
-mistakes are answered quickly.
+A command is a function named like its file; tyro derives its flags and help from its signature and docstring. Only the file of
+the requested command is imported, and heavy libraries (jax, NumPy) are imported inside the functions, so that help and error
+messages appear quickly.
 """
 
 import ast
@@ -24,7 +24,7 @@ COMMANDS = (
 )
 ALIASES = {"headline": "pairwise-cost"}  # former names
 
-# Exit codes: 0 done, 1 a comparison failed, 2 a mistake in the call or its files; and the shell's for two signals.
+# Exit codes: 0 success, 1 a comparison failed, 2 an error in the call or its files; and the shell's codes for two signals.
 MISTAKE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     if argv is None:
         argv = sys.argv[1:]
         for stream in (sys.stdout, sys.stderr):
-            # A character that the terminal cannot show is printed as its number.
+            # Characters that the terminal cannot show are escaped.
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
     try:
@@ -50,11 +50,11 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # The reader has left (`minisbert inspect ... | head`): what is still buffered is dropped quietly.
+        # The reader closed the pipe (`minisbert inspect ... | head`): drop the rest of the output silently.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except KeyboardInterrupt:
-        warnings.simplefilter("ignore")  # of libraries that were cut short and are torn down
+        warnings.simplefilter("ignore")  # from libraries that are shut down early
         print("minisbert: interrupted", file=sys.stderr)
         return INTERRUPTED
     except (MinisbertError, OSError) as error:
@@ -102,7 +102,7 @@ def _run(argv: list[str]) -> int:
             config=(tyro.conf.FlagCreatePairsOff,),  # --json, but no --no-json
         )
         return code
-    except SystemExit as end:  # how tyro ends after help and after a wrong flag, which it has explained itself
+    except SystemExit as end:  # tyro exits this way after printing help or an error about a flag
         return end.code if isinstance(end.code, int) else 0
 
 

@@ -1,4 +1,4 @@
-"""`minisbert cluster`: the sentences of a file, grouped by what they are about.
+"""`minisbert cluster`: group the sentences of a file by topic.
 
 minisbert cluster sentences.txt --model all-MiniLM-L6-v2 --threshold 0.7
 minisbert cluster questions.tsv --column question --model all-MiniLM-L6-v2 --method kmeans --clusters 20 --map map.html
@@ -59,7 +59,7 @@ def cluster(
     compute_dtype: ComputeDtype = "float32",
     offline: Offline = False,
 ) -> int:
-    """Group the sentences of a file by what they are about.
+    """Group the sentences of a file by topic.
 
     Prints for each cluster its number, its size, the words that set it apart, and its most typical sentence.
 
@@ -67,16 +67,16 @@ def cluster(
 
     Args:
         file: the sentences: .txt (one per line), .jsonl, .tsv (each also .gz), .parquet.
-        method: communities finds their number itself; the others need scikit-learn.
-        clusters: how many, for kmeans (8) and agglomerative.
+        method: communities finds the number of clusters itself; the other methods need scikit-learn.
+        clusters: the number of clusters, for kmeans (8) and agglomerative.
         threshold: communities: the lowest cosine with the centre (0.75).
         min_size: communities and hdbscan: the fewest sentences of a cluster (10).
-        distance: agglomerative, instead of --clusters: merge clusters that are nearer.
+        distance: agglomerative, instead of --clusters: merge clusters nearer than this.
         seed: kmeans: seed of its random starts (0).
-        out: write one object per line here: line, cluster, text (.jsonl).
-        map: draw the sentences in two dimensions: .png, or .html that shows each sentence under the mouse.
+        out: write one object per line to this .jsonl file: line, cluster, text.
+        map: draw the sentences in two dimensions: .png, or .html that shows each sentence on hover.
         label_column: a column of known classes, to score the clusters by V-measure.
-        words: words in a cluster's name.
+        words: the number of words that describe a cluster.
     """
     given = {"clusters": clusters, "threshold": threshold, "min_size": min_size, "distance": distance, "seed": seed}
     given = {name: value for name, value in given.items() if value is not None}
@@ -96,7 +96,7 @@ def cluster(
     classes = read_sentences(file, label_column).texts if label_column is not None else None
     rows = [row for row, text in enumerate(source.texts) if text.strip()]
     if not rows:
-        raise DataError(f"{file}: no text in it. Expected sentences.")
+        raise DataError(f"{file}: contains no text. Expected sentences.")
     texts = [source.texts[row] for row in rows]
 
     from minisbert import SentenceEncoder

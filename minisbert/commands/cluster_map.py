@@ -1,11 +1,11 @@
-"""A map of clustered sentences: a picture, or an HTML page whose points show their sentence under the mouse.
+"""A map of clustered sentences: a picture, or an HTML page that shows each sentence on hover.
 
 save_map("map.png", points_M2, labels_M, texts, names)
-save_map("map.html", points_M2, labels_M, texts, names)      # works without a network: drawing, script and texts are inside
+save_map("map.html", points_M2, labels_M, texts, names)      # self-contained, needs no network
 
 Clusters differ by colour (Okabe and Ito's palette, distinguishable with every kind of colour blindness) and, after seven, by
-shape; after 21 they are grey. The page is cluster_map.html. Sentences are untrusted: they are escaped, and the page's policy
-forbids it to load anything.
+shape; after 21 they are grey. The template is cluster_map.html. Sentences are untrusted: they are escaped, and the page's
+policy does not let it load anything.
 """
 
 import html
@@ -29,7 +29,7 @@ SHAPES = [
 ]
 SMALLER = ("#BBBBBB", *SHAPES[0])
 NOISE = ("#777777", "x", "M-3,-3l6,6M-3,3l6,-6")
-# The largest clusters have a look and a line in the legend; more looks cannot be distinguished.
+# Only the largest clusters get a colour and a line in the legend; more could not be distinguished.
 IN_LEGEND = len(COLOURS) * len(SHAPES)
 
 
@@ -45,12 +45,12 @@ def save_map(
     """Draw points in the colours of their clusters.
 
     Args:
-        out: a .png or .html file; appears whole or not at all.
+        out: a .png or .html file, written atomically.
         points_M2: coordinates.
         labels_M: cluster numbers, -1 for none.
         texts: the sentences.
-        names: of the clusters.
-        title: above the map.
+        names: the names of the clusters.
+        title: the title of the map.
 
     Raises:
         WriteError: the file cannot be written.

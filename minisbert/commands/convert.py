@@ -3,10 +3,10 @@
     minisbert convert all-MiniLM-L6-v2                                     # -> weights/all-MiniLM-L6-v2
     minisbert convert --back weights/all-MiniLM-L6-v2 --out original      # -> model.safetensors, as it was
 
-`SentenceEncoder` reads a converted folder like any other model folder. Its transformer's weights are in
-`minisbert.safetensors`: float32, query, key and value joined, matrices as [in, out], named after the modules of the code. The
-file also records what the conversion changed, so that converting back restores every tensor to the bit; the command compares
-them before the folder appears.
+`SentenceEncoder` reads a converted folder like any other model folder. The weights of the transformer are in
+`minisbert.safetensors`: float32, query, key and value joined, matrices as [in, out], named after the modules in the code. The
+file also records what the conversion changed, so that converting back restores every tensor bit for bit; the command checks
+this before the folder appears.
 """
 
 import shutil
@@ -57,7 +57,7 @@ def convert(
     path = locate(source, offline=offline)
     target = Path(out or Path("weights") / Path(source).resolve().name).absolute()
     if path.resolve().is_relative_to(target.resolve()):
-        raise InputError(f"{target}: is or holds the source itself, and would be replaced. Choose another --out.")
+        raise InputError(f"{target}: is or contains the source, which would be replaced. Choose another --out.")
     model = load_pretrained(path, put=lambda array: array)  # in NumPy, not on a device
     folder = model.folder
     if folder.router is not None or folder.encoder_module.pools:
@@ -65,7 +65,7 @@ def convert(
         raise InputError(f"{path}: is {kind}. Expected a model with one transformer; there is nothing to convert.")
     is_converted = (folder.transformer_path / CONVERTED).is_file()
     if is_converted and not back:
-        raise InputError(f"{path}: is converted already, it has {CONVERTED}. Pass --back for the original.")
+        raise InputError(f"{path}: is already converted (it has {CONVERTED}). Pass --back for the original.")
     if back and not is_converted:
         raise InputError(f"{path}: has no {CONVERTED}. Expected the output of `minisbert convert`; omit --back.")
     with staged_folder(target) as staging:
@@ -80,12 +80,12 @@ def convert(
             again = read_converted(written, {name: array.shape for name, array in params.items()})
             converted = replace(model, params={"encoder": nest(again.params)}, original=replace(again, params={}))
             count = _compare(folder.transformer_path, converted)
-    print(f"{target}\nThe original and the converted weights were compared: {count} tensors, the same to the bit.")
+    print(f"{target}\nCompared the original and the converted weights: {count} tensors, identical bit for bit.")
     return 0
 
 
 def _copy_settings(folder: "ModelFolder", staging: Path) -> None:
-    """Copy everything but the transformer's weights to the same places."""
+    """Copy everything but the weights of the transformer to the same places."""
     from minisbert.checkpoint.folder import TOKENIZER_FILES
     from minisbert.checkpoint.settings import read_json
 
@@ -101,7 +101,7 @@ def _copy_settings(folder: "ModelFolder", staging: Path) -> None:
 
 
 def _compare(original: Path, converted: "Pretrained") -> int:
-    """The number of tensors, after a check that converting back gives those of the original folder.
+    """Check that converting back gives the tensors of the original folder; returns their number.
 
     Raises:
         MinisbertError: a tensor differs in name, dtype, shape or a single bit.

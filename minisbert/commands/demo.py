@@ -119,7 +119,7 @@ def demo(
 
 
 def _origin(folder: Path) -> list[str]:
-    """Where a downloaded model came from, and the digests of its weights; nothing for a folder of the user's own."""
+    """The source of a downloaded model and the digests of its weights; empty for a local folder."""
     from minisbert.download.staging import MANIFEST
 
     try:

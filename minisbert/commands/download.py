@@ -1,4 +1,4 @@
-"""`minisbert download`: fetch models, and print where they are.
+"""`minisbert download`: download models, and print their paths.
 
 minisbert download all-mpnet-base-v2 all-MiniLM-L6-v2
 minisbert download all-mpnet-base-v2 --offline && echo "it is here"
@@ -18,16 +18,16 @@ def download(
     cache: Annotated[str | None, arg(metavar="FOLDER")] = None,
     offline: bool = False,
 ) -> int:
-    """Fetch models into the cache, and print where they are.
+    """Download models into the cache, and print their paths.
 
     Example: minisbert download all-mpnet-base-v2
 
     Args:
         name: a known name, or a name on the hub (org/name).
-        more: further names.
-        revision: a branch, tag or commit of the hub's repository.
+        more: more names.
+        revision: a branch, tag or commit of the hub repository.
         cache: the folder of downloaded models, instead of the user's cache folder.
-        offline: only check that they are on this machine; never open a socket.
+        offline: only check that the models are on this machine; never open a socket.
     """
     from minisbert.download.locate import locate
 

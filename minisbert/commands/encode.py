@@ -1,8 +1,8 @@
-"""`minisbert encode`: a file of sentences in, a file of embeddings out.
+"""`minisbert encode`: embed the sentences of a file.
 
 minisbert encode sentences.txt --model all-mpnet-base-v2 --out embeddings.npy
 cat sentences.txt | minisbert encode - --model weights/tiny-bert > embeddings.jsonl
-minisbert encode corpus.txt.gz --model all-MiniLM-L6-v2 --out vectors/          # a folder of shards, however long the file
+minisbert encode corpus.txt.gz --model all-MiniLM-L6-v2 --out vectors/          # a folder of shards, for a file of any length
 """
 
 import sys
@@ -55,19 +55,19 @@ def encode(
     Args:
         source: .txt (one sentence per line), .jsonl, .tsv (each also .gz), .parquet, or - for text on stdin.
         out: .npy, .jsonl, .parquet, or - for jsonl on stdout; a name that ends in / is a folder of .npy shards, for files
-            larger than memory. It is resumable: run the command again and only missing shards are computed.
+            larger than memory. It is resumable: rerun the command and only missing shards are computed.
         prompt: a text to put before each sentence.
-        prompt_name: the name of such a text in the model's settings.
+        prompt_name: the name of a prompt in the model's settings.
         batch_size: sentences per batch; by default as many as fit 1024 tokens.
         normalize: scale each embedding to length 1.
         truncate_dim: keep the first dimensions only (Matryoshka models).
-        precision: dtype of the output; int8 and uint8 divide the range that each dimension has in this file.
-        packing: several sentences share a row, which is faster where most are short; embeddings differ in the last bits.
-        on_truncate: what to do about sentences longer than the model reads.
-        rows_per_shard: sentences per shard; one shard is in memory.
-        worker: the number of this worker, from 0, where several machines fill one folder of shards.
-        workers: their number.
-        ray: use this many workers of a Ray cluster (of this machine where there is none) instead.
+        precision: dtype of the output; int8 and uint8 use the range of each dimension in this file.
+        packing: put several sentences into one row, which is faster if most are short; embeddings differ in the last bits.
+        on_truncate: what to do about sentences that are too long for the model.
+        rows_per_shard: sentences per shard; one shard is in memory at a time.
+        worker: the number of this worker, counted from 0, if several machines fill one folder of shards.
+        workers: the number of workers.
+        ray: instead, use this many workers of a Ray cluster (or of this machine if there is no cluster).
     """
     sharded = out.endswith("/")
     if sharded:
@@ -124,12 +124,12 @@ def _parts(
 
 
 def _refuse_long(encoder: "SentenceEncoder", sentences: Sentences, prompt_name: str | None, prompt: str | None) -> None:
-    """Before anything is computed, and by the file's own line numbers, which `encode` cannot know."""
+    """Checked before anything is computed, with the line numbers of the file, which `encode` does not know."""
     for start in range(0, len(sentences.texts), PART):
         part = sentences.texts[start : start + PART]
         for row, count in enumerate(encoder.token_counts(part, prompt_name, prompt), start=start):
             if count.dropped:
                 raise DataError(
                     f"{sentences.place(row)}: {count.tokens} tokens, {count.dropped} more than the model's "
-                    f"{encoder.max_seq_length}. Shorten it, or pass --on-truncate warn to embed its beginning."
+                    f"{encoder.max_seq_length}. Shorten it, or pass --on-truncate warn to embed only its beginning."
                 )

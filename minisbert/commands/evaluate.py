@@ -1,4 +1,4 @@
-"""`minisbert evaluate`: score a model on sentence pairs or triplets that people have labelled.
+"""`minisbert evaluate`: score a model on sentence pairs or triplets with human labels.
 
 minisbert evaluate all-MiniLM-L6-v2 stsb_dev.tsv.gz --json scores.json --plot scatter.png
 minisbert evaluate my-model sts12.tsv sts13.tsv --against all-MiniLM-L6-v2
@@ -38,10 +38,10 @@ def evaluate(
     plot: Png = None,
     offline: Offline = False,
 ) -> int:
-    """Score a model on pairs of sentences that people have scored.
+    """Score a model on pairs of sentences with human scores.
 
-    Prints Spearman and Pearson correlations times 100 with bootstrap intervals, for each file and, over several files,
-    by both protocols in use: pooled, and the mean of the subsets. With --task triplets: the share of anchors that are more
+    Prints Spearman and Pearson correlations times 100 with bootstrap intervals, for each file and, for several files, by
+    both usual protocols: pooled, and the mean of the subsets. With --task triplets: the share of anchors that are more
     similar to their positive than to their negative. With --task binary: how well a threshold on the similarity separates
     pairs with label 1 from pairs with label 0.
 
@@ -50,19 +50,19 @@ def evaluate(
     Args:
         files: .tsv (a header, no quoting), .jsonl (each also .gz) or .parquet.
         task: sts (scored pairs), triplets (anchor, positive, negative), or binary (pairs with labels 1 and 0).
-        text_columns: the two columns that hold the sentences; triplets have their own names.
-        score_column: the column that holds the score; by default the first of score, relatedness, label; for binary label.
-        against: a second model on the same pairs, with a paired test of the difference to the first.
+        text_columns: the two columns with the sentences; not for triplets, whose columns have their own names.
+        score_column: the column with the score; by default the first of score, relatedness, label; for binary, label.
+        against: also score a second model on the same pairs, with a paired test of the difference.
         prompt_name: the prompt in the model's settings to put before each sentence.
-        resamples: draws of the bootstrap.
-        seed: of these draws.
-        json: also write the scores here.
-        plot: also draw gold score against cosine here.
+        resamples: the number of bootstrap draws.
+        seed: the seed of these draws.
+        json: also write the scores to this file.
+        plot: also plot gold scores against cosines into this file.
     """
     if not files:
-        raise InputError("no file is named. Expected files of sentence pairs with scores.")
+        raise InputError("no file is given. Expected files of sentence pairs with scores.")
     if task != "sts" and (against is not None or plot is not None):
-        raise InputError(f"--against and --plot belong to --task sts. Expected neither with --task {task}.")
+        raise InputError(f"--against and --plot work only with --task sts. Expected neither with --task {task}.")
     if resamples < 1:
         raise InputError(f"--resamples is {resamples}. Expected at least 1.")
     for path, kind in ((json, ".json"), (plot, ".png")):

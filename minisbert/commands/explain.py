@@ -1,4 +1,4 @@
-"""`minisbert explain`: which pairs of tokens a similarity comes from.
+"""`minisbert explain`: the pairs of tokens that a similarity comes from.
 
 minisbert explain "a man eats" "someone has a meal" --model all-MiniLM-L6-v2
 minisbert explain "a man eats" "someone has a meal" --model all-MiniLM-L6-v2 --html out.html --cross-encoder my-reranker
@@ -33,7 +33,7 @@ def explain(
         a: the first text.
         b: the second text.
         model: a folder, a known name, or a name on the hub; its pooling must be a mean.
-        html: also write a page with all terms and with the attention of every layer and head.
+        html: also write an HTML page with all terms and the attention of every layer and head.
         cross_encoder: also score the pair with this cross-encoder.
         top: number of terms to print.
         offline: never open a socket.

@@ -18,7 +18,7 @@ def export(
     onnx_length: int | None = None,
     offline: bool = False,
 ) -> int:
-    """Export a model as a StableHLO program that runs without its code.
+    """Export a model as a StableHLO program that runs without the model's code.
 
     Example: minisbert export all-MiniLM-L6-v2 exported --platforms cpu
 
@@ -38,14 +38,14 @@ def export(
         from minisbert.export.onnx import export_onnx
 
         difference = export_onnx(encoder, Path(out), length=onnx_length)
-        print(f"the file's embeddings are {difference:.1e} apart from the model's")
+        print(f"largest difference from the model's embeddings: {difference:.1e}")
         print(f"{out}  {Path(out).stat().st_size:,} bytes")
         return 0
     export_stablehlo(encoder, Path(out), platforms)
-    text = "The program gives what the model gives."
+    text = "A text to compare the program with the model."
     if runs_here(platforms):
         difference = abs(ExportedEncoder.load(out).encode(text) - encoder.encode(text)).max()
-        print(f"the program's embedding is {difference:.1e} apart from the model's")
+        print(f"largest difference from the model's embedding: {difference:.1e}")
     for file in sorted(Path(out).iterdir()):
         print(f"{file}  {file.stat().st_size:,} bytes")
     return 0

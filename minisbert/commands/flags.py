@@ -1,4 +1,4 @@
-"""Flags that several commands share: their types, their names in the help, and what the help says about them."""
+"""Flags that several commands share: their types, names and help texts."""
 
 from typing import Annotated, Literal
 
@@ -7,10 +7,10 @@ from tyro.conf import arg
 Model = Annotated[str, arg(metavar="MODEL", help="a folder, a known name, or a name on the hub.")]
 ComputeDtype = Annotated[
     Literal["float32", "bfloat16"],
-    arg(help="dtype of the matrix products; bfloat16 is faster where the hardware supports it, and less exact."),
+    arg(help="dtype of the matrix products; bfloat16 is less precise, and faster if the hardware supports it."),
 ]
 Offline = Annotated[bool, arg(help="never open a socket.")]
-Column = Annotated[str, arg(metavar="NAME", help="the key or column of jsonl, tsv or parquet that holds the text.")]
+Column = Annotated[str, arg(metavar="NAME", help="the key or column of jsonl, tsv or parquet with the text.")]
 
 # A file, a name, a whole number or a score, each also without a default.
 File = Annotated[str, arg(metavar="FILE")]

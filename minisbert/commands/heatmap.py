@@ -1,4 +1,4 @@
-"""A heat map of similarities, as in the article, drawn into a PNG.
+"""Draw a heat map of similarities, as in the article, to a PNG file.
 
 save_heatmap("similarities.png", scores, sentences, title="all-mpnet-base-v2")
 """
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 def save_heatmap(
     out: str, scores: "np.ndarray", sentences: Sequence[str], *, title: str, quantity: str = "similarity"
 ) -> None:
-    """Draw the scores of all pairs with their values in the cells.
+    """Draw the scores of all pairs, with their values in the cells.
 
     Args:
-        out: the PNG file; appears whole or not at all.
+        out: the PNG file, written atomically.
         scores: `[sentences, sentences]`.
         sentences: labels of the rows; the columns show numbers only.
-        title: above the picture.
-        quantity: label of the colour bar.
+        title: the title of the figure.
+        quantity: the label of the colour bar.
 
     Raises:
         WriteError: the file cannot be written.

@@ -1,9 +1,9 @@
-"""`minisbert inspect`: what a model consists of, every setting with the file it comes from, and its weights.
+"""`minisbert inspect`: the parts of a model, every setting with the file it comes from, and its weights.
 
     minisbert inspect all-mpnet-base-v2
     minisbert inspect weights/tiny-bert --json
 
-Reads settings, tensor headers and digests only: nothing is put on a device, computed or compiled.
+It reads only settings, tensor headers and digests: nothing is put on a device, computed or compiled.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""`minisbert mine`: paraphrases, near-duplicates, translations and hard negatives, found among all pairs of sentences.
+"""`minisbert mine`: find paraphrases, near-duplicates, translations and hard negatives among all pairs of sentences.
 
 minisbert mine sentences.txt --model all-MiniLM-L6-v2 --top 20                     # the most similar pairs
 minisbert mine sentences.txt --model all-MiniLM-L6-v2 --threshold 0.95             # near-duplicates
@@ -58,10 +58,10 @@ def mine(
     compute_dtype: ComputeDtype = "float32",
     offline: Offline = False,
 ) -> int:
-    """Find pairs of sentences that belong together, or hard negatives for training.
+    """Find pairs of similar sentences, or hard negatives for training.
 
-    Prints the most similar pairs of a file: score, the two line numbers, the two sentences, separated by tabs. Tabs and
-    other control characters of sentences are printed as spaces; --json keeps them.
+    Prints the most similar pairs in a file: score, the two line numbers and the two sentences, separated by tabs. Tabs and
+    other control characters in sentences are printed as spaces; --json preserves them.
 
     Example: minisbert mine sentences.txt --model all-MiniLM-L6-v2 --top 20
 
@@ -70,33 +70,35 @@ def mine(
         top: pairs to print, by default 10.
         threshold: instead, all pairs with at least this cosine (with --with-file: this margin score).
         with_file: pair each sentence of FILE with one of this file, such as its translation, by margin score.
-        neighbours: of each sentence, for the margin score.
-        json: print one object per line instead.
-        negatives: FILE holds pairs; write them with hard negatives to this .tsv or .jsonl, for `minisbert train`.
-        anchor: the column of the pairs that holds the anchor.
-        positive: the column that holds the positive.
+        neighbours: neighbours per sentence in the margin score.
+        json: print one JSON object per line instead.
+        negatives: FILE contains pairs; write them with hard negatives to this .tsv or .jsonl, for `minisbert train`.
+        anchor: the column with the anchors.
+        positive: the column with the positives.
         number: negatives per pair.
-        range_min: skip this many of the hardest.
-        range_max: look at this many of the hardest.
-        max_score: leave out negatives that score higher.
-        min_score: leave out negatives that score lower.
-        absolute_margin: negatives score at least this much less than the positive.
+        range_min: skip this many of the hardest candidates.
+        range_max: consider this many of the hardest candidates.
+        max_score: exclude negatives that score higher.
+        min_score: exclude negatives that score lower.
+        absolute_margin: a negative scores at least this much less than the positive.
         relative_margin: the same as a share of the positive's score, such as 0.05.
         cross_encoder: score the candidates with this cross-encoder.
     """
     if negatives is not None:
         if top is not None or threshold is not None or with_file is not None or json:
-            raise InputError("--negatives goes with none of --top, --threshold, --with-file, --json. Do one at a time.")
+            raise InputError(
+                "--negatives cannot be combined with --top, --threshold, --with-file or --json. Run them separately."
+            )
         check_output(negatives, (".tsv", ".jsonl"), source=file)
         check_columns(file)
         anchors, positives = (_filled_column(file, name) for name in (anchor, positive))
     else:
         if top is not None and (threshold is not None or top < 1):
             raise InputError(
-                "expected --top, at least 1, or --threshold. Give the number of pairs, or their similarity."
+                "expected --top, at least 1, or --threshold. Pass the number of pairs, or their similarity."
             )
         if file == with_file == STANDARD:
-            raise InputError("stdin is named twice. Expected a file for one side.")
+            raise InputError("stdin is used for both sides. Expected a file for one of them.")
         sides = [read_sentences(one, column) for one in (file, with_file) if one is not None]
 
     from minisbert import SentenceEncoder
@@ -123,7 +125,7 @@ def mine(
     )
     if not mined.rows:
         raise InputError(
-            f"no pair has {number} negative(s) that fit. Expected some; lower --number or the margins, or raise --range-max."
+            f"no pair has {number} negative(s) within the limits. Lower --number or the margins, or raise --range-max."
         )
     write_lines(negatives, triplet_lines(mined.rows, Path(negatives).suffix.lower()))
     print(f"{len(mined.rows)} rows in {negatives}; {mined.left_out} pairs had too few negatives")

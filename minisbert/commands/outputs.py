@@ -1,4 +1,4 @@
-"""Files that commands write: checked before the work, written whole or not at all after it.
+"""Output files of commands: the path is checked before the work, and the file is written atomically after it.
 
     check_output("talk.npy", (".npy", ".jsonl", ".parquet", "-"))                    # before anything is computed
     write_embeddings("talk.npy", [(texts, embeddings)], rows=len(texts))
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 def check_output(out: str, kinds: Collection[str], *, source: str = "") -> None:
-    """Refuse a path that cannot be written, before any work is done for it.
+    """Reject a path that cannot be written, before any work is done.
 
     Args:
-        out: the path asked for.
+        out: the requested path.
         kinds: the extensions that can be written; "-" among them allows stdout.
         source: the input, which the output must not replace.
 
@@ -44,21 +44,21 @@ def check_output(out: str, kinds: Collection[str], *, source: str = "") -> None:
     path = Path(out)
     if path.suffix.lower() not in kinds:
         expected = ", ".join("- (stdout)" if kind == STANDARD else kind for kind in kinds)
-        raise InputError(f"{out}: this kind of file is not written here. Expected a name that ends in {expected}.")
+        raise InputError(f"{out}: this kind of output file is not supported. Expected a name that ends in {expected}.")
     if path.suffix.lower() == ".parquet":
         parquet_library()
     if path.is_dir():
         raise InputError(f"{out}: is a folder. Expected the name of a file.")
     if source and path.exists() and Path(source).exists() and path.samefile(source):
-        raise InputError(f"{out}: is the input itself. Expected another name.")
+        raise InputError(f"{out}: is the input file. Expected another name.")
     if not path.parent.is_dir():
-        raise DataError(f"{out}: there is no folder {path.parent}. Make it first, or choose another name.")
+        raise DataError(f"{out}: there is no folder {path.parent}. Create it first, or choose another name.")
     if not os.access(path.parent, os.W_OK):
         raise DataError(f"{out}: the folder {path.parent} is not writable. Choose another name.")
 
 
 def write_lines(out: str, lines: Iterable[str]) -> None:
-    """Write lines of UTF-8 text. Raises WriteError: the file cannot be written."""
+    """Write lines of UTF-8 text. Raises WriteError if the file cannot be written."""
     with whole_file(Path(out)) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(lines)
 
@@ -71,12 +71,12 @@ def save_figure(figure: Any, out: str, **options: Any) -> None:
 
 
 def write_embeddings(out: str, parts: Iterable["Part"], rows: int) -> None:
-    """Write embeddings part by part; one part is in memory.
+    """Write embeddings part by part, with one part in memory at a time.
 
     Args:
         out: a path that `check_output` has passed, or "-" for jsonl on stdout.
         parts: sentences and their embeddings, in order; at least one part, which may have no rows.
-        rows: their total number.
+        rows: the total number of embeddings.
     """
     if out == STANDARD:
         _write_jsonl(sys.stdout.buffer, parts, rows)
@@ -104,7 +104,7 @@ def _write_jsonl(file: Any, parts: Iterable["Part"], rows: int) -> None:
 
 def _json_lines(texts: list[str], embeddings: "np.ndarray") -> Iterator[bytes]:
     for text, embedding in zip(texts, embeddings, strict=True):
-        # NumPy's shortest digits that give the same float32 again, half as many as those of Python's floats.
+        # NumPy's shortest digits that round-trip to the same float32, half as many as for Python floats.
         numbers = ", ".join(embedding.astype(str))
         yield f'{{"text": {json.dumps(text, ensure_ascii=False)}, "embedding": [{numbers}]}}\n'.encode()
 

@@ -1,4 +1,4 @@
-"""`minisbert pairwise-cost`: the most similar pair of 10,000 sentences, in seconds instead of hours.
+"""`minisbert pairwise-cost`: find the most similar pair of 10,000 sentences, in seconds instead of hours.
 
 minisbert pairwise-cost all-MiniLM-L6-v2
 minisbert pairwise-cost all-mpnet-base-v2 --corpus questions.txt --out cost.png
@@ -36,18 +36,18 @@ def pairwise_cost(
 ) -> int:
     """Time the search for the most similar pair of 10,000 sentences, as in the SBERT paper.
 
-    Measures embedding and comparing, and a cross-encoder on a sample of pairs; its time for all pairs is extrapolated. The
-    paper's figures are printed next to these (Reimers & Gurevych 2019, section 1).
+    Measures embedding and comparison, and a cross-encoder on a sample of pairs, whose time for all pairs is extrapolated.
+    The paper's times are printed alongside (Reimers & Gurevych 2019, section 1).
 
     Example: minisbert pairwise-cost all-MiniLM-L6-v2 --sentences 50 --pairs 4 --out cost.png
 
     Args:
-        sentences: their number.
-        corpus: a file to take them from; otherwise they are made from word lists.
-        pairs: pairs that the cross-encoder scores; 0 leaves it out.
-        cross_encoder: its model; by default the model's own encoder with an untrained head, which is as fast as a trained one.
-        out: draw the times as bars here.
-        seed: of the sentences and the sample of pairs.
+        sentences: the number of sentences.
+        corpus: a file of sentences; by default they are generated from word lists.
+        pairs: pairs for the cross-encoder to score; 0 skips it.
+        cross_encoder: the cross-encoder; by default the model's own encoder with an untrained head, which is just as fast.
+        out: also draw the times as a bar chart into this file.
+        seed: the seed of the sentences and of the sample of pairs.
     """
     if sentences < 2 or pairs < 0 or seed < 0:
         raise InputError("expected at least 2 --sentences, and --pairs and --seed not below 0.")
@@ -63,7 +63,7 @@ def pairwise_cost(
     if pairs:
         from minisbert.cross_encoder.encoder import CrossEncoder
 
-        # The untrained head goes onto the encoder's own weights, which are shared.
+        # The untrained head shares the encoder's weights.
         pair = cross_encoder or CrossEncoder.from_encoder(encoder, num_labels=1).pretrained
         predict = CrossEncoder(pair, compute_dtype=compute_dtype, token_budget="tuned", offline=offline).predict
     if compute_dtype != "float32":
@@ -96,7 +96,7 @@ def report(times: "PairwiseCost", model: str, cross_name: str, texts: list[str])
         rate = f"{times.sampled_pairs} pairs at {times.pairs_per_second:.4g} pairs/s"
         print(f"\n* extrapolated from {rate} to all pairs: {cross_name}")
         print(
-            f"  {cross / (times.embed_seconds + times.compare_seconds):,.0f} times as long as embedding and comparing"
+            f"  {cross / (times.embed_seconds + times.compare_seconds):,.0f} times as long as embedding and comparison"
         )
     print()
     for row in times.best:
@@ -149,9 +149,9 @@ def _texts(count: int, corpus: str | None, column: str, seed: int) -> list[str]:
     if corpus is None:
         from minisbert.data.synthetic import make_sentences
 
-        # A few short ones are made twice, and would be the best pair.
+        # A few short sentences are generated twice, and would be the best pair.
         return list(dict.fromkeys(make_sentences(count + count // 4 + 10, seed)))[:count]
     texts = [text for text in read_sentences(corpus, column).texts if text.strip()]
     if len(texts) < count:
-        raise DataError(f"{corpus}: {len(texts)} sentences. Expected {count}; give --sentences {len(texts)}.")
+        raise DataError(f"{corpus}: {len(texts)} sentences. Expected {count}; pass --sentences {len(texts)}.")
     return texts[:count]

@@ -1,4 +1,4 @@
-"""`minisbert retrieval`: score a model on finding the documents that people judged relevant.
+"""`minisbert retrieval`: score how well a model finds the documents that people judged relevant.
 
 minisbert retrieval all-MiniLM-L6-v2 cranfield --json scores.json
 minisbert retrieval all-MiniLM-L6-v2 cranfield --bm25          # also BM25 alone and both fused
@@ -37,13 +37,13 @@ def retrieval(
 
     Args:
         folder: corpus.jsonl, queries.jsonl and qrels.tsv or qrels/SPLIT.tsv in BEIR's layout (each also .gz).
-        split: which file of qrels/.
-        similarity: by default the model's.
-        graded: nDCG by how relevant documents are, as in BEIR's tables.
+        split: the file in qrels/.
+        similarity: cosine or dot; by default that of the model.
+        graded: compute nDCG from graded relevance, as in BEIR's tables.
         bm25: also score BM25, and both by reciprocal rank fusion (needs bm25s).
-        rerank: a cross-encoder (a folder, or a name on the hub) that scores each query with the documents found first.
-        candidates: how many of these documents it scores; map@100 and the like then rank no more than these.
-        json: also write the scores here.
+        rerank: also rerank the best documents with this cross-encoder (a folder, or a name on the hub).
+        candidates: documents per query to rerank; metrics such as map@100 then see no more than these.
+        json: also write the scores to this file.
     """
     if json is not None:
         check_output(json, (".json",))
@@ -56,7 +56,7 @@ def retrieval(
     from minisbert.search.fusion import Hybrid
     from minisbert.search.rerank import Reranked
 
-    # The collection and the optional library come before any model, so that a mistake shows immediately.
+    # The collection and the optional library are loaded before any model, so that errors show immediately.
     data = read_retrieval(folder, split)
     words = BM25(*data.texts_and_ids()) if bm25 else None
     encoder = SentenceEncoder(model, compute_dtype=compute_dtype, token_budget="tuned", offline=offline)
@@ -74,7 +74,7 @@ def retrieval(
     if words is not None:
         searchers |= {"BM25": words, "both, by reciprocal rank fusion": Hybrid([index, words])}
     if reranker is not None:
-        # The logits: an activation keeps their order, but rounding could make ties.
+        # Logits: an activation preserves their order, but rounding could create ties.
         options: dict[str, Any] = {"activation_fn": "identity", "on_truncate": "ignore"}
         options["show_progress_bar"] = sys.stderr.isatty()
         for name, searcher in list(searchers.items()):

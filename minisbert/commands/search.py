@@ -1,4 +1,4 @@
-"""`minisbert search`: the lines of a file that are most similar to a query.
+"""`minisbert search`: find the lines of a file that are most similar to a query.
 
 minisbert search "who eats?" --corpus sentences.txt --model all-MiniLM-L6-v2
 minisbert search --corpus sentences.txt --model all-MiniLM-L6-v2 --save-index sentences.index --queries queries.txt
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from minisbert.search.index import Index
     from minisbert.search.searcher import Hit
 
-PART = 1024  # queries answered at a time, so that a long file is answered as it is read
+PART = 1024  # queries per batch, so that results for a long file appear as it is read
 
 
 def search(
@@ -43,30 +43,30 @@ def search(
 ) -> int:
     """Find the texts that are most similar to a query.
 
-    Queries are the words of the command, the lines of a file, or, with neither, the lines that are typed in. Each hit is
-    printed with its rank, its score, its id (the number of its line) and its text.
+    Queries come from the command line, from a file, or otherwise from the terminal, one per line. Each hit is printed with
+    its rank, score, id (the line number) and text.
 
     Example: minisbert search "who eats?" --corpus sentences.txt --model all-MiniLM-L6-v2
 
     Args:
         query: text to search for.
         corpus: the texts: .txt (one per line), .jsonl, .tsv (each also .gz), .parquet.
-        index: a folder that --save-index wrote, instead of --corpus.
+        index: a folder written by --save-index, instead of --corpus.
         queries: a file of queries, of the same kinds, or - for lines on stdin.
         save_index: save the texts and their embeddings in this folder.
         top: hits per query.
-        json: print one object per line instead: query, rank, score, id, text.
-        precision: of the embeddings in memory; candidates found with int8 or binary are rescored in float32.
-        backend: exact, or a graph by faiss or usearch, which must be installed.
-        hybrid: fuse with BM25, search by words (bm25s must be installed).
-        trust_graph: with --index, read the graph instead of building it again; only for your own folders.
+        json: print one JSON object per line instead: query, rank, score, id, text.
+        precision: precision of the embeddings in memory; candidates found with int8 or binary are rescored in float32.
+        backend: exact, or a graph of faiss or usearch, which must be installed.
+        hybrid: combine with BM25 keyword search (bm25s must be installed).
+        trust_graph: with --index, read the graph instead of rebuilding it; only for your own folders.
     """
     if (corpus is None) == (index is None):
-        raise InputError("expected either --corpus FILE or --index FOLDER. Name the texts to search in.")
+        raise InputError("expected either --corpus FILE or --index FOLDER. Pass the texts to search.")
     if query and queries is not None:
-        raise InputError("queries are given twice. Expected them as words of the command, or by --queries.")
+        raise InputError("queries are given twice. Expected them either on the command line or in --queries.")
     if index is not None and (save_index is not None or precision != "float32" or backend != "exact"):
-        raise InputError("--save-index, --precision and --backend belong to --corpus; an index has its own.")
+        raise InputError("--save-index, --precision and --backend need --corpus; a saved index has its own settings.")
     if top < 1:
         raise InputError(f"--top is {top}. Expected at least 1.")
     texts = read_sentences(corpus, column) if corpus is not None else None
@@ -95,7 +95,7 @@ def search(
 def _add(index: "Index", texts: Sentences) -> None:
     rows = [row for row, text in enumerate(texts.texts) if text.strip()]
     if not rows:
-        raise DataError(f"{texts.file.source}: no text in it. Expected texts to search in.")
+        raise DataError(f"{texts.file.source}: contains no text. Expected texts to search.")
     ids = [texts.first + row for row in rows]
     index.add([texts.texts[row] for row in rows], ids, show_progress_bar=sys.stderr.isatty())
 
@@ -123,7 +123,7 @@ def _bm25(index: "Index") -> Any:
 
     texts = [text for text in index.texts if text is not None]
     if len(texts) < len(index):
-        raise InputError("--hybrid needs the texts, and the index does not have them. Index the file again.")
+        raise InputError("--hybrid needs the texts, which the index does not contain. Index the file again.")
     return BM25(texts, index.ids)
 
 

@@ -1,4 +1,4 @@
-"""`minisbert similarity`: how similar two sentences are, or each pair of several.
+"""`minisbert similarity`: score how similar two sentences are, or each pair of several.
 
 minisbert similarity all-mpnet-base-v2 "a man eats" "someone has a meal"
 """
@@ -27,8 +27,8 @@ def similarity(
 
     Args:
         a: a sentence.
-        b: a second one.
-        more: further sentences; then all pairs are scored.
+        b: another sentence.
+        more: more sentences; all pairs are then scored.
         out: also draw the scores as a heat map.
     """
     if out is not None:

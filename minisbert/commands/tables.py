@@ -15,7 +15,7 @@ def numbered(sentences: Iterable[str]) -> list[str]:
 
 
 def matrix_lines(matrix: Any, digits: int = 4) -> list[str]:
-    """A matrix with numbered rows and columns, and so many digits after the point.
+    """A matrix with numbered rows and columns, and this many decimals.
 
     Example:
         >>> print(*matrix_lines([[1, 0.5], [0.5, 1]], digits=2), sep="|")

@@ -23,7 +23,7 @@ from minisbert.training.config import RECIPE_LENGTHS, RECIPES, TrainConfig
 
 
 def parse_options(words: list[str]) -> dict[str, Any]:
-    """Options of a loss from JSON. Lists become tuples, as the losses have them.
+    """Options of a loss from JSON. Lists become tuples, as in the losses.
 
     Example:
         >>> parse_options(['{"margin": 0.3}'])
@@ -76,7 +76,7 @@ class Devices:
     """Where to train. On several hosts start the same command on each."""
 
     devices: int | None = None
-    """How many to train on; by default all that JAX finds. The loss is that of the global batch on any number."""
+    """The number of devices; by default all that JAX finds. The loss is that of the global batch on any number."""
     layout: str = "replicated"
     """How the devices hold the parameters: replicated, fsdp (sharded), or tensor (each layer split over --model-devices)."""
     model_devices: int = 1
@@ -87,11 +87,11 @@ class Devices:
     coordinator: Annotated[str | None, arg(metavar="ADDRESS:PORT")] = None
     """Address and port of the first host."""
     hosts: int | None = None
-    """How many hosts there are."""
+    """The number of hosts."""
     host: int | None = None
-    """Which of them this is, from 0."""
+    """The number of this host, counted from 0."""
     cluster: bool = False
-    """Find these three in the environment (TPU pods, SLURM, MPI)."""
+    """Take these three from the environment (TPU pods, SLURM, MPI)."""
 
 
 def train(
@@ -114,9 +114,9 @@ def train(
     Args:
         model: a folder, a known name, or a name on the hub.
         run: folder for checkpoints, metrics and the trained model; a stopped run in it is resumed.
-        recipe: settings that others have published: all is that of the all-* models (2021), with batches of 1024, 128 tokens
-            and 100,000 steps. Explicit flags override the recipe.
-        scale: the loss's scale, 1 / temperature, where it has one.
+        recipe: published settings: "all" is the recipe of the all-* models (2021), with batches of 1024, 128 tokens and
+            100,000 steps. Explicit flags override the recipe.
+        scale: the scale of the loss (1 / temperature), if it has one.
         evaluate: STS files to score during the run; the best model is saved. For a cross-encoder with several labels, NLI
             files and its accuracy.
         plan: print what the run will need (memory, FLOPs, speed on known chips) and stop. Reads only the model's config.
@@ -162,7 +162,7 @@ def train(
 
 
 def prepare(words: Sequence[str]) -> tuple[Callable[..., int], list[str]]:
-    """`train` with the recipe in the command's words as its defaults, and the words with today's names of old flags."""
+    """`train` with the recipe from the command line as defaults, and the arguments with old flags renamed."""
     flags = argparse.ArgumentParser(prog="minisbert train", add_help=False, allow_abbrev=False)
     for name in ("--recipe", "--warmup", "--reduction", "--new-shapes"):
         flags.add_argument(name)
@@ -182,7 +182,7 @@ def prepare(words: Sequence[str]) -> tuple[Callable[..., int], list[str]]:
 
 
 def _loss_options(settings: TrainConfig, recipe: str | None, scale: float | None) -> dict[str, Any] | None:
-    """The recipe's options, if the loss is the recipe's; over them the given ones."""
+    """The given options, over those of the recipe if it uses the same loss."""
     published = RECIPES.get(recipe or "", {})
     options = settings.loss_options or {}
     if settings.loss == published.get("loss"):
@@ -203,7 +203,9 @@ def _load(name: str, start: Start, seed: int) -> Any:
     folder = locate(name, offline=start.offline)
     if start.cross_encoder and sign_of_cross_encoder(ModelFiles(folder)):
         if start.random_weights:
-            raise InputError(f"{name} is a cross-encoder. Expected an encoder with --random-weights; leave one out.")
+            raise InputError(
+                f"{name} is a cross-encoder. --random-weights needs an encoder; leave the flag out, or choose one."
+            )
         return CrossEncoder(folder, num_labels=start.num_labels)
     encoder = SentenceEncoder(folder)
     if start.random_weights:
@@ -222,7 +224,7 @@ def with_random_weights(encoder: Any, seed: int) -> Any:
 
 
 def _score(model: Any, files: tuple[str, ...]) -> Callable[[Any], float]:
-    """What the model is scored by during the run."""
+    """The function that scores the model during the run."""
     from minisbert.cross_encoder.evaluation import accuracy_score, spearman_score
     from minisbert.evaluation.sts import sts_score
 
@@ -232,7 +234,7 @@ def _score(model: Any, files: tuple[str, ...]) -> Callable[[Any], float]:
 
 @contextmanager
 def _logging_to_stderr() -> Iterator[None]:
-    """Show what the run logs on stderr, once."""
+    """Show the log of the run on stderr, once."""
     log, handler = logging.getLogger("minisbert"), logging.StreamHandler()
     level, propagate = log.level, log.propagate
     log.addHandler(handler)

@@ -1,4 +1,4 @@
-"""`minisbert tune`: the number of tokens per batch that is fastest on this machine, measured and saved.
+"""`minisbert tune`: measure the fastest number of tokens per batch on this machine, and save it.
 
 minisbert tune all-MiniLM-L6-v2
 minisbert tune all-mpnet-base-v2 --texts sentences.txt --compute-dtype bfloat16
@@ -23,18 +23,18 @@ def tune(
     keep: bool = True,
     offline: Offline = False,
 ) -> int:
-    """Measure which number of tokens per batch is fastest on this machine, and save it.
+    """Measure the fastest number of tokens per batch on this machine, and save it.
 
-    The commands then use that token budget for models of this size; in Python write `token_budget="tuned"`.
+    The commands then use this token budget for models of this size; in Python, pass `token_budget="tuned"`.
 
     Example: minisbert tune all-MiniLM-L6-v2 --budgets 512 1024 --rounds 1 --no-keep
 
     Args:
-        texts: a file of sentences like those that will be embedded (.txt, or .jsonl, .tsv, .parquet with a "text"
-            column) instead of generated short ones.
+        texts: a file of sentences like those to embed (.txt, or .jsonl, .tsv, .parquet with a "text" column); by default
+            short sentences are generated.
         budgets: tokens per batch to try; by default 256 to 4096 on a CPU, 4096 to 131072 on an accelerator.
-        rounds: measurements of each budget.
-        keep: write the best one to the cache folder.
+        rounds: measurements per budget.
+        keep: save the best budget in the cache folder.
     """
     from statistics import median
 
@@ -66,7 +66,7 @@ def tune(
             ["*" if budget == best else "", str(budget), f"{middle:.0f}", f"{min(each):.0f} .. {max(each):.0f}"]
         )
     measured_for = tuning.machine_and_model(pretrained.model_config, compute_dtype)
-    print(f"{measured_for}; medians of {rounds} rounds in turns", *columns(rows), sep="\n")
+    print(f"{measured_for}; medians of {rounds} rounds", *columns(rows), sep="\n")
     if keep:
         tuning.cache_token_budget(measured_for, best)
         print(f"saved {best} in {tuning.budgets_file()}")

@@ -1,10 +1,10 @@
-"""`minisbert verify`: check that a catalogued model has the right files and gives the right embeddings.
+"""`minisbert verify`: check that a model of the catalog has the right files and embeddings.
 
     minisbert verify all-mpnet-base-v2
 
-Three checks, one line each: every file has the catalog's digest; the embeddings of five sentences are those of
-sentence-transformers (goldens.json); their cosines are those printed in the Pinecone article (demo.py). A check without a
-recorded answer is reported as unverified.
+Three checks, one line each: every file has the digest in the catalog; the embeddings of five sentences match
+sentence-transformers (goldens.json); their cosines match the Pinecone article (demo.py). A check without recorded values is
+reported as unverified.
 """
 
 import json
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # tests/goldens/article.py with sentence-transformers 6.2.0, transformers 5.23.0 and torch 2.13.0, from folders whose every
 # file had the catalog's sha256. To add a model, add its files' digests to the catalog and run that file.
 GOLDENS = json.loads((Path(__file__).parent / "goldens.json").read_text(encoding="utf-8"))
-# Measured on 200 texts: 4e-7 for MiniLM, 1.1e-6 for MPNet (README, "What is measured").
+# Measured on 200 texts: 4e-7 for MiniLM, 1.1e-6 for MPNet (docs/parity.md).
 GOLDEN_TOLERANCE = 2e-6
 
 
@@ -37,16 +37,16 @@ def verify(
     folder: Annotated[str | None, arg(metavar="FOLDER")] = None,
     offline: Offline = False,
 ) -> int:
-    """Check a catalogued model: its files, its embeddings, the article's table.
+    """Check a model of the catalog: its files, its embeddings, the article's table.
 
     Example: minisbert verify all-MiniLM-L6-v2
 
-    The exit code is 0 if something was compared and everything agreed; 1 if anything differs, or if there is nothing to
-    compare the embeddings with.
+    The exit code is 0 if something was compared and everything agreed; 1 if anything differs, or if there are no
+    recorded embeddings.
 
     Args:
-        name: a name of the catalog.
-        folder: a folder to check as this model, instead of fetching it.
+        name: a name in the catalog.
+        folder: check this folder instead of downloading the model.
     """
     from minisbert.download.catalog import MODELS, find
     from minisbert.download.locate import locate
@@ -82,7 +82,7 @@ def verify(
     if wrong:
         print(f"result   WRONG: {', '.join(wrong)}")
     elif golden is None and table is None:
-        print("result   unverified: it loads and computes, but there is nothing to compare its embeddings with")
+        print("result   unverified: the model loads and computes, but there are no recorded embeddings to compare with")
         return 1
     else:
         print("result   verified" + ("" if model.verified else " by its embeddings; its files are unverified"))
@@ -90,11 +90,11 @@ def verify(
 
 
 def _check_files(path: Path, model: "Model") -> list[str]:
-    """Compares every file's digest with the catalog's; returns ["files"] if one differs."""
+    """Compare every file's digest with the catalog; returns ["files"] if one differs."""
     from minisbert.download.staging import problem_with
 
     if not model.verified:
-        print("files    unverified: the catalog has no digests of this model")
+        print("files    unverified: the catalog has no digests for this model")
         return []
     problems = [
         f"{name}: {problem}" for name, record in model.files.items() if (problem := problem_with(path / name, record))
@@ -102,7 +102,7 @@ def _check_files(path: Path, model: "Model") -> list[str]:
     for problem in problems:
         print(f"files    {problem}")
     if not problems:
-        print(f"files    all {len(model.files)} as catalogued, by sha256")
+        print(f"files    all {len(model.files)} match the catalog's sha256")
     return ["files"] if problems else []
 
 

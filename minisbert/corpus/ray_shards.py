@@ -1,9 +1,9 @@
-"""A folder of shards (shards.py) filled by a Ray cluster, for machines that do not form a mesh; bitwise the same result.
+"""Encode a corpus into shards (shards.py) on a Ray cluster, for machines that do not form a mesh; same result, bit for bit.
 
     encode_on_ray(partial(stream_sentences, "corpus.txt"), partial(SentenceEncoder.load, "all-MiniLM-L6-v2"), folder, workers=4)
 
-Each worker is an actor with the model loaded, which reads the corpus and embeds every n-th shard. Ray Data starts the actors on
-the machines of the cluster, and again where one dies. All of them must see the corpus and the folder.
+Each worker is an actor that loads the model, reads the corpus and embeds every n-th shard. Ray Data starts the actors on the
+machines of the cluster, and restarts any that die. All of them must see the corpus and the folder.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,16 +18,16 @@ from minisbert.errors import InputError
 def encode_on_ray(
     texts: Callable[[], Iterable[str]], load: Callable[[], Any], folder: Path, *, workers: int, **options: Any
 ) -> int:
-    """`encode_shards` by the workers of a Ray cluster; without a cluster, by processes of this machine.
+    """Run `encode_shards` on the workers of a Ray cluster; without a cluster, in processes on this machine.
 
     Args:
         texts: returns the corpus; called in each worker.
         load: returns the encoder; called in each worker.
         workers: the number of actors.
-        options: of `encode_shards`.
+        options: for `encode_shards`.
 
     Returns:
-        rows of the whole corpus.
+        the number of rows of the whole corpus.
 
     Raises:
         InputError: Ray is not installed.
@@ -36,7 +36,7 @@ def encode_on_ray(
     try:
         import ray.data
     except ImportError:
-        raise InputError("Ray is not installed. Run `pip install 'minisbert[ray]'`, or leave --ray out.") from None
+        raise InputError("Ray is not installed. Run `pip install 'minisbert[ray]'`, or omit --ray.") from None
 
     class Worker:
         def __init__(self) -> None:

@@ -5,11 +5,11 @@
 
     shards.json      the model's fingerprint, the options, rows per shard
     00000.json       rows and sha256 of the texts of shard 0
-    00000.npy        their embeddings, float32 [rows, dimension] (or the precision asked for); written last
+    00000.npy        their embeddings, float32 [rows, dimension] (or another precision); written last
     rows.json        the number of rows; written when the end of the corpus was reached
 
-Of several workers (hosts, processes, Ray actors) each takes every n-th shard; they share the folder and nothing else. A shard
-that is there is not computed again, but its texts are compared with those it was made of.
+With n workers (hosts, processes, Ray actors) each computes every n-th shard; they share nothing but the folder. An existing
+shard is not computed again, but its texts are checked against the corpus.
 """
 
 import hashlib
@@ -41,26 +41,26 @@ def encode_shards(
     workers: int = 1,
     **options: Any,
 ) -> int:
-    """Embed a stream of texts into a folder of shards; shards that are there are kept.
+    """Embed a stream of texts into a folder of shards; existing shards are not computed again.
 
     Args:
         texts: the corpus, in the same order each time; one shard of it is in memory.
         encoder: a SentenceEncoder.
-        folder: made if it is missing.
+        folder: created if it is missing.
         worker, workers: the number of this worker and how many there are; worker w makes the shards w, w + workers, ...
-        options: of `encode`.
+        options: for `encode`.
 
     Returns:
-        rows of the whole corpus.
+        the number of rows of the whole corpus.
 
     Raises:
-        InputError: an option that needs the whole corpus (int8), or a worker's number out of range.
+        InputError: an option that needs the whole corpus (int8), or a worker number out of range.
         DataError: the folder holds embeddings of another model or corpus.
         WriteError: a file cannot be written; complete shards stay.
     """
     check_positive("rows_per_shard", rows_per_shard)
     if not 0 <= worker < check_positive("workers", workers):
-        raise InputError(f"worker is {worker} of {workers}. Expected the number of this worker, from 0.")
+        raise InputError(f"worker is {worker} of {workers}. Expected the number of this worker, counted from 0.")
     if options.get("precision") in ("int8", "uint8"):
         raise InputError(
             f"precision is {options['precision']!r}, which needs the ranges of the whole corpus. Expected 'float32', "
@@ -77,10 +77,10 @@ def encode_shards(
 
 
 def read_shards(folder: Path) -> Iterator[np.ndarray]:
-    """The shards in order, each mapped from its file.
+    """Yield the shards in order, each memory-mapped from its file.
 
     Raises:
-        DataError: the folder is not complete; names what is missing.
+        DataError: the folder is incomplete; the error names what is missing.
     """
     if not (folder / ROWS).exists():
         raise DataError(
@@ -105,12 +105,12 @@ def _make_shard(folder: Path, shard: int, texts: list[str], encoder: Any, option
         before = _read_json(folder / f"{shard:05d}.json")
         if before != record:
             raise DataError(
-                f"{_embeddings(folder, shard)}: made of other texts ({before.get('rows')} rows, sha256 "
-                f"{str(before.get('sha256'))[:8]}; now {len(texts)} rows, {digest[:8]}). Expected the corpus it was started "
-                "with; choose another folder for another corpus."
+                f"{_embeddings(folder, shard)}: has other texts ({before.get('rows')} rows, sha256 "
+                f"{str(before.get('sha256'))[:8]}; now {len(texts)} rows, {digest[:8]}). Expected the same corpus as before; "
+                "choose another folder for another corpus."
             )
         return
-    for stale in folder.glob(f".{shard:05d}.*"):  # a killed worker's
+    for stale in folder.glob(f".{shard:05d}.*"):  # left by a killed worker
         stale.unlink(missing_ok=True)
     embeddings = encoder.encode(texts, **options)
     _write_json(folder / f"{shard:05d}.json", record)
@@ -138,8 +138,8 @@ def _same_settings(folder: Path, encoder: Any, rows_per_shard: int, options: dic
     if before != json.loads(json.dumps(settings)):
         differing = [name for name in settings if before.get(name) != settings[name]]
         raise DataError(
-            f"{folder / SETTINGS}: started with another {' and '.join(differing)}. Expected the model and options it was "
-            "started with; choose another folder for others."
+            f"{folder / SETTINGS}: started with another {' and '.join(differing)}. Expected the same model and options "
+            "as before; choose another folder for others."
         )
 
 

@@ -1,4 +1,4 @@
-"""Embeddings of texts from a file or a generator, of which only one part is in memory.
+"""Embed a stream of texts, from a file or a generator, with one part in memory at a time.
 
 for embeddings in encode_stream(encoder, open("lines.txt")):
     ...
@@ -18,18 +18,18 @@ from minisbert.sentence_encoder import SentenceEncoder
 def encode_stream(
     encoder: SentenceEncoder, sentences: Iterable[str], *, part: int = 65_536, **options: Any
 ) -> Iterator[np.ndarray]:
-    """Embed any number of texts, in the memory of one part.
+    """Embed any number of texts in the memory of one part.
 
     Args:
-        sentences: strings, read no further than they are embedded.
+        sentences: strings, read only as fast as they are embedded.
         part: texts per part.
-        options: of `SentenceEncoder.encode`, except `out` and the precisions that need the range of all embeddings.
+        options: for `SentenceEncoder.encode`, except `out` and the precisions that need the range of all embeddings.
 
     Returns:
         the embeddings in the order of the texts, one array per part.
 
     Raises:
-        InputError: an option or a text is invalid; the parts before it have been returned.
+        InputError: an option or a text is invalid; earlier parts have been yielded by then.
 
     Example:
         >>> encoder = SentenceEncoder("weights/tiny-bert")

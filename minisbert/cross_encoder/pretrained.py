@@ -178,8 +178,9 @@ def _rules(model_type: str) -> list[Rule]:
 def _check_family(folder: Any) -> None:
     if folder.model_type not in HEADS:
         raise ModelFolderError(
-            f"{folder.transformer_path}/config.json: 'model_type' is {folder.model_type!r}. Expected one of {', '.join(sorted(HEADS))}, the "
-            "families with a cross-encoder's head: use another model, or add the head (CONTRIBUTING.md)."
+            f"{folder.transformer_path}/config.json: 'model_type' is {folder.model_type!r}. Expected one of "
+            f"{', '.join(sorted(HEADS))}, the families with a cross-encoder's head: use "
+            "another model, or add the head (CONTRIBUTING.md)."
         )
 
 
@@ -193,6 +194,6 @@ def _check_texts(folder: CrossEncoderFolder, config: Any, tokenizer: Tokenizer) 
     check_tokenizer(tokenizer, folder, config.vocab_size)
     if getattr(config, "type_vocab_size", 2) < 2:
         raise ModelFolderError(
-            f"{folder.transformer_path}/config.json: 'type_vocab_size' is {config.type_vocab_size}. Expected at least 2: a cross-encoder marks "
-            "the second text as segment 1. Use another model."
+            f"{folder.transformer_path}/config.json: 'type_vocab_size' is {config.type_vocab_size}. Expected at least 2: a "
+            "cross-encoder marks the second text as segment 1. Use another model."
         )

@@ -1,10 +1,10 @@
-"""Parquet files and data sets of the hub as lines of JSON, one object per row, which rows.py reads like .jsonl.
+"""Parquet files and data sets from the hub as lines of JSON, one object per row, which rows.py reads like .jsonl.
 
     header, lines = parquet_table("pairs.parquet")
     for line in lines(header[:2]): ...
 
-Only the columns asked for are read. Unpacking a data set of the hub as well keeps training independent of its library's
-cache.
+Only the requested columns are read. Data sets from the hub are unpacked too, so that training does not depend on the cache of
+the datasets library.
 """
 
 import json
@@ -23,7 +23,7 @@ Table = tuple[tuple[str, ...], Callable[[Sequence[str]], Iterator[bytes]]]
 
 
 def parquet_library() -> Any:
-    """pyarrow.parquet. Raises InputError where it is not installed."""
+    """pyarrow.parquet. Raises InputError if it is not installed."""
     try:
         import pyarrow.parquet
     except ImportError:
@@ -35,7 +35,7 @@ def parquet_library() -> Any:
 
 def parquet_table(source: str) -> Table:
     """A parquet file."""
-    # Without these options a whole row group is read ahead, once for each thread.
+    # Without these options a whole row group is read ahead in each thread.
     file = parquet_library().ParquetFile(source, pre_buffer=False, buffer_size=BLOCK)
 
     def lines(columns: Sequence[str]) -> Iterator[bytes]:
@@ -48,7 +48,7 @@ def parquet_table(source: str) -> Table:
 
 
 def hub_table(source: str) -> Table:
-    """The data set that "hub:org/name", "hub:org/name:subset" or "hub:org/name:subset:split" names.
+    """The data set named by "hub:org/name", "hub:org/name:subset" or "hub:org/name:subset:split".
 
     Raises:
         InputError: the name has another form, or `datasets` is not installed.
@@ -61,18 +61,18 @@ def hub_table(source: str) -> Table:
         import datasets
     except ImportError:
         raise InputError(
-            f"{source}: data sets of the hub need the datasets library, which is not installed. Run "
-            "`pip install 'minisbert[hub]'`, or name a .tsv, .jsonl or .parquet file."
+            f"{source}: data sets from the hub need the datasets library, which is not installed. Run "
+            "`pip install 'minisbert[hub]'`, or pass a .tsv, .jsonl or .parquet file."
         ) from None
     try:
         data = datasets.load_dataset(name, subset or None, split=split or "train")
-    except Exception as error:  # the library has no common class for "not found", "offline" and "choose a subset"
+    except Exception as error:  # the library has no common base class for "not found", "offline" and "choose a subset"
         raise DataError(
-            f"{source}: the hub did not give this data set ({error}). Check its name, subset and split."
+            f"{source}: cannot be loaded from the hub ({error}). Check its name, subset and split."
         ) from None
 
     def lines(columns: Sequence[str]) -> Iterator[bytes]:
-        # Classes are stored as numbers; their names are in the description. -1 ("no label") stays a number.
+        # Classes are stored as numbers, their names in the features. -1 ("no label") stays a number.
         names = {column: getattr(data.features.get(column), "names", None) for column in columns}
         for row in data.select_columns(list(columns)):
             for column, classes in names.items():
@@ -84,19 +84,19 @@ def hub_table(source: str) -> Table:
 
 
 def _line(row: dict[str, Any]) -> bytes:
-    # What JSON has no form for (bytes, dates) becomes an object, which is refused as text and as a number.
+    # Values that JSON cannot express (bytes, dates) become objects, which are rejected as text and as numbers.
     return json.dumps(row, default=lambda value: {type(value).__name__: str(value)}).encode() + b"\n"
 
 
 def unpacked(source: str, lines: Iterable[bytes]) -> Any:
-    """The lines in an unnamed temporary file.
+    """Copy the lines to an unnamed temporary file.
 
     Raises:
         DataError: the disk is full.
     """
     plain = tempfile.TemporaryFile(prefix="minisbert-")  # noqa: SIM115 (it lives as long as the rows)
 
-    def write(line: bytes, flush: bool = False) -> None:  # apart from reading: a full disk is not a bad file
+    def write(line: bytes, flush: bool = False) -> None:  # separate from reading: a full disk is not a bad file
         try:
             plain.write(line)
             if flush:

@@ -1,4 +1,4 @@
-"""A whole row file in memory, column by column, each value checked: sentences to embed, pairs and scores to evaluate on.
+"""Read a whole row file into memory by column, each value checked: sentences to embed, pairs and scores to evaluate on.
 
     read_sentences("talk.jsonl.gz", column="text").texts                                # ["...", ...]
     first, second, gold = read_columns("sts.tsv", ("sentence1", "sentence2"), "score")
@@ -15,7 +15,7 @@ from minisbert.errors import DataError
 
 
 class Sentences(NamedTuple):
-    """Sentences, and the file they come from, so that an error can name the line."""
+    """Sentences and the file they come from, so that errors can name the line."""
 
     texts: list[str]
     file: RowFile
@@ -26,16 +26,16 @@ class Sentences(NamedTuple):
         return self.file.first
 
     def place(self, row: int) -> str:
-        """The line of a sentence, for messages."""
+        """The line of a sentence, for error messages."""
         return self.file.place(row)
 
 
 def read_sentences(source: str, column: str = "text") -> Sentences:
-    """Every sentence of a file, in its order; an empty line is an empty sentence.
+    """All sentences of a file, in order; an empty line is an empty sentence.
 
     Args:
         source: a file of rows, or "-" for text on stdin.
-        column: which key or column holds the sentence; plain text has none.
+        column: the key or column with the sentence; plain text has none.
 
     Raises:
         InputError: a kind of file that is not read here.
@@ -46,7 +46,7 @@ def read_sentences(source: str, column: str = "text") -> Sentences:
 
 
 def stream_sentences(source: str, column: str = "text") -> Iterator[str]:
-    """The same one by one, for files larger than memory; an error comes when its line is reached."""
+    """The same as a stream, for files larger than memory; an error is raised when its line is reached."""
     return _sentences(RowFile(source), column)
 
 
@@ -57,11 +57,11 @@ def _sentences(file: RowFile, column: str) -> Iterator[str]:
 def read_columns(
     source: str | Path, texts: Sequence[str], number: str | Sequence[str] = ()
 ) -> tuple[tuple[Any, ...], ...]:
-    """The text columns of a file, then its column of numbers.
+    """The text columns of a file, and then its column of numbers.
 
     Args:
         texts: the text columns.
-        number: a column of numbers, or names for it, of which the first one present is taken.
+        number: the column of numbers, or several possible names, of which the first one present is used.
 
     Raises:
         InputError: a kind of file that is not read here.

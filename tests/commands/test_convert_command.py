@@ -23,7 +23,7 @@ def test_there_and_back(run, tiny, tmp_path):
     count = len(load_file(Path(tiny) / "model.safetensors"))
     result = run("convert", tiny, "--out", ours)
     assert result.code == 0
-    assert f"{count} tensors, the same to the bit." in result.out
+    assert f"{count} tensors, identical bit for bit." in result.out
     assert (ours / "minisbert.safetensors").is_file()
     assert not (ours / "model.safetensors").exists()
     assert run("convert", "--back", ours, "--out", theirs).code == 0
@@ -90,7 +90,7 @@ def test_the_source_is_never_replaced(run, tiny_bert, tmp_path):
     for out in (model, tmp_path):
         result = run("convert", model, "--out", out)
         assert result.code == 2
-        assert "is or holds the source itself" in result.err
+        assert "is or contains the source" in result.err
     assert files_of(tmp_path) == before
 
 
@@ -100,7 +100,7 @@ def test_the_wrong_direction_is_refused(run, tiny_bert, tmp_path):
         f"minisbert: error: {tiny_bert}: has no minisbert.safetensors."
     )
     assert run("convert", tiny_bert, "--out", ours).code == 0
-    assert "is converted already" in run("convert", ours, "--out", tmp_path / "x").err
+    assert "is already converted" in run("convert", ours, "--out", tmp_path / "x").err
     assert "--back needs --out" in run("convert", "--back", ours).err
     assert [path.name for path in tmp_path.iterdir()] == ["ours"]
 

@@ -127,9 +127,9 @@ def test_long_sentences(run, source, tiny_bert, tmp_path, caplog):
     [
         (
             "e.txt",
-            "this kind of file is not written here. Expected a name that ends in .npy, .jsonl, .parquet, - (stdout)",
+            "this kind of output file is not supported. Expected a name that ends in .npy, .jsonl, .parquet, - (stdout)",
         ),
-        ("e", "this kind of file is not written here"),
+        ("e", "this kind of output file is not supported"),
         ("nowhere/e.npy", "there is no folder"),
         ("folder.npy", "is a folder. Expected the name of a file."),
     ],
@@ -154,7 +154,7 @@ def test_the_input_is_not_overwritten(run, tiny_bert, tmp_path):
     file = tmp_path / "s.jsonl"
     file.write_text('{"text": "a"}\n')
     result = run("encode", file, "--model", tiny_bert, "--out", file)
-    assert (result.code, result.err) == (2, f"minisbert: error: {file}: is the input itself. Expected another name.\n")
+    assert (result.code, result.err) == (2, f"minisbert: error: {file}: is the input file. Expected another name.\n")
     assert file.read_text() == '{"text": "a"}\n'
 
 

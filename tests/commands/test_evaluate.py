@@ -102,8 +102,11 @@ def test_mistakes_of_the_other_tasks(run, files, tmp_path):
         ((files[0], "--task", "triplets"), "exactly one named 'anchor'"),
         ((files[0], "--task", "binary"), "exactly one named 'label'"),
         ((files[0], "--task", "binary", "--score-column", "score"), "Expected 0 or 1"),
-        ((files[0], "--task", "binary", "--plot", tmp_path / "plot.png"), "--against and --plot belong to --task sts"),
-        ((files[0], "--task", "pairs", "--against", "other"), "--against and --plot belong to --task sts"),
+        (
+            (files[0], "--task", "binary", "--plot", tmp_path / "plot.png"),
+            "--against and --plot work only with --task sts",
+        ),
+        ((files[0], "--task", "pairs", "--against", "other"), "--against and --plot work only with --task sts"),
     ]:
         result = run("evaluate", "no-such-model", *words)
         assert result.code == 2 and not result.out

@@ -49,7 +49,7 @@ def test_negatives_for_training(run, tiny_bert, tmp_path, kind):
     assert (result.code, result.out) == (0, f"3 rows in {out}; 0 pairs had too few negatives\n")
     assert len(out.read_text().splitlines()) == (4 if kind == "tsv" else 3)
     result = run(*words, "--negatives", tmp_path / "none.tsv", "--max-score", "-1")
-    assert result.code == 2 and "no pair has 1 negative(s) that fit" in result.err
+    assert result.code == 2 and "no pair has 1 negative(s) within the limits" in result.err
     assert not (tmp_path / "none.tsv").exists()
 
 
@@ -80,11 +80,11 @@ def test_clusters_with_known_classes(run, tiny_bert, tmp_path):
     [
         (("mine", "FILE", "--top", "0"), "expected --top, at least 1"),
         (("mine", "FILE", "--top", "1", "--threshold", "0.5"), "expected --top, at least 1"),
-        (("mine", "FILE", "--negatives", "x.tsv", "--top", "1"), "--negatives goes with none"),
+        (("mine", "FILE", "--negatives", "x.tsv", "--top", "1"), "--negatives cannot be combined"),
         (("mine", "FILE", "--negatives", "x.csv"), "ends in .tsv, .jsonl"),
         (("mine", "FILE", "--negatives", "x.tsv"), "plain text has one column"),
         (("cluster", "FILE", "--label-column", "x"), "plain text has one column"),
-        (("mine", "-", "--with-file", "-"), "stdin is named twice"),
+        (("mine", "-", "--with-file", "-"), "stdin is used for both sides"),
         (("mine", "none.txt"), "no such file"),
         (("cluster", "FILE", "--clusters", "3"), "--clusters is not for communities"),
         (("cluster", "FILE", "--method", "hdbscan", "--seed", "3"), "Expected --min-size there"),

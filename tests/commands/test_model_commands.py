@@ -40,7 +40,7 @@ def test_demo_fails_when_the_numbers_differ(run, tiny_bert, tmp_path):
 def test_demo_refuses_another_kind_of_picture_first(run, tmp_path):
     result = run("demo", "no-such-model", "--out", tmp_path / "demo.svg")
     assert result.code == 2
-    assert "demo.svg: this kind of file is not written here. Expected a name that ends in .png." in result.err
+    assert "demo.svg: this kind of output file is not supported. Expected a name that ends in .png." in result.err
 
 
 def test_the_tables_are_whole():
@@ -173,4 +173,4 @@ def test_download_prints_where(run, tiny_bert):
 def test_download_offline(run, tmp_path):
     result = run("download", "nobody/nothing", "--offline", "--cache", tmp_path / "cache")
     assert result.code == 2
-    assert result.err.startswith("minisbert: error: nobody/nothing could not be fetched.")
+    assert result.err.startswith("minisbert: error: nobody/nothing could not be downloaded.")

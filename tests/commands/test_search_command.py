@@ -69,7 +69,7 @@ def test_mistakes_are_found_before_the_model_is_loaded(run, corpus, tmp_path):
         (("a",), "either --corpus FILE or --index"),
         (("a", "--corpus", corpus, "--index", tmp_path), "either --corpus FILE or --index"),
         (("a", "--corpus", corpus, "--queries", corpus), "queries are given twice"),
-        (("a", "--index", tmp_path, "--precision", "int8"), "belong to --corpus"),
+        (("a", "--index", tmp_path, "--precision", "int8"), "need --corpus"),
         (("a", "--corpus", corpus, "--top", "0"), "--top is 0"),
         (("a", "--corpus", tmp_path / "none.txt"), "none.txt: no such file"),
         (("--corpus", corpus, "--queries", tmp_path / "none.txt"), "none.txt: no such file"),
@@ -82,7 +82,7 @@ def test_mistakes_are_found_before_the_model_is_loaded(run, corpus, tmp_path):
 def test_mistakes_with_a_model(run, tiny_bert, corpus, tmp_path):
     (tmp_path / "blank.txt").write_text("\n \n")
     for words, stdin, message in [
-        (("a", "--corpus", tmp_path / "blank.txt"), b"", "no text in it"),
+        (("a", "--corpus", tmp_path / "blank.txt"), b"", "contains no text"),
         (("a", "--index", tmp_path), b"", "cannot be read as an index"),
         (("--corpus", corpus), b"\xff\n", "stdin, line 1: not UTF-8"),
     ]:

@@ -62,7 +62,7 @@ def test_a_model_from_the_hub_is_verified(hub, run, monkeypatch):
     known_as("tiny", monkeypatch)
     result = run("verify", "tiny")
     assert (result.code, last_line(result)) == (0, "result   verified")
-    assert f"files    all {len(hub.files)} as catalogued, by sha256" in result.out
+    assert f"files    all {len(hub.files)} match the catalog's sha256" in result.out
     assert " from sentence-transformers' embeddings (at most 2e-06 expected)" in result.out
 
 
@@ -73,7 +73,7 @@ def test_files_without_digests_are_reported_as_unverified(hub, run, monkeypatch)
     monkeypatch.delitem(GOLDENS, "tiny")
     result = run("verify", "tiny")
     assert result.code == 1
-    assert last_line(result).startswith("result   unverified: it loads and computes, but there is nothing to compare")
+    assert last_line(result).startswith("result   unverified: the model loads and computes, but there are no recorded")
 
 
 def test_the_articles_table_is_checked(run, monkeypatch):

@@ -64,7 +64,7 @@ def test_what_was_interrupted_goes_on_and_ends_the_same(encoder, tmp_path):
 
 def test_another_corpus_model_or_option_is_refused(encoder, tmp_path):
     encode_shards(TEXTS, encoder, tmp_path, rows_per_shard=10)
-    with pytest.raises(DataError, match="made of other texts"):
+    with pytest.raises(DataError, match="has other texts"):
         encode_shards(["another", *TEXTS[1:]], encoder, tmp_path, rows_per_shard=10)
     with pytest.raises(DataError, match="another options"):
         encode_shards(TEXTS, encoder, tmp_path, rows_per_shard=10, normalize_embeddings=True)
@@ -86,7 +86,7 @@ def test_a_folder_of_something_else_is_left_alone(encoder, tmp_path):
     ("options", "said"),
     [
         ({"precision": "int8"}, "needs the ranges of the whole corpus"),
-        ({"worker": 2, "workers": 2}, "from 0"),
+        ({"worker": 2, "workers": 2}, "counted from 0"),
         ({"rows_per_shard": 0}, "at least 1"),
     ],
 )

@@ -339,7 +339,7 @@ def test_from_the_command_line(files, tmp_path, capsys):
     words[1:3] = [str(tmp_path / "run" / "final"), str(tmp_path / "more")]
     assert main(words) == 0
     assert main([*words, "--random-weights"]) == 2
-    assert "leave one out" in capsys.readouterr().err
+    assert "--random-weights needs an encoder" in capsys.readouterr().err
     assert main(["train", str(TINY), str(tmp_path / "x"), "--data", data, "--num-labels", "3"]) == 2
     assert "--cross-encoder" in capsys.readouterr().err
 

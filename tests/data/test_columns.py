@@ -107,7 +107,7 @@ def test_missing_files_and_folders(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["s.csv", "s", "s.parquet.gz", "s.gz"])
 def test_other_kinds_are_refused(name):
-    with pytest.raises(InputError, match=f"{name}: rows of this kind of file cannot be read. Expected .txt"):
+    with pytest.raises(InputError, match=f"{name}: this kind of file is not supported. Expected .txt"):
         read_sentences(name)
 
 

@@ -233,7 +233,7 @@ def test_a_server_that_cannot_resume_is_read_from_the_start(server):
 
 def test_a_rerun_fetches_only_what_is_missing(server, tmp_path):
     server.drop_after["model.safetensors"] = [150_000, 0]
-    with pytest.raises(DownloadError, match="when the network is back: it resumes"):
+    with pytest.raises(DownloadError, match="when the network is back; the download resumes"):
         download.locate("org/tiny", show_progress=False)
     assert no_model_in(tmp_path / "cache")
     server.log.clear()

@@ -107,7 +107,7 @@ def test_a_route_is_trained_by_itself_and_put_back(pairs, tmp_path):
     config = TrainConfig(data=(pairs,), batch_size=8, learning_rate=1e-2, max_steps=2)
     router = SentenceEncoder.load(ROUTER)
     before, query = fingerprint(router), router.encode_query(TEXTS[:3])
-    with pytest.raises(InputError, match="routes query, document.*one route by itself"):
+    with pytest.raises(InputError, match=r"routes query, document.*one route by itself"):
         train(router, config, tmp_path / "refused", show_progress=False)
     assert not (tmp_path / "refused").exists()
     router.routes["query"] = train(router.routes["query"], config, tmp_path / "run", show_progress=False)

@@ -54,7 +54,10 @@ def test_mistakes(run, tiny_bert, tmp_path):
     for words, message in [
         (("a", "b", "--model", "no-such-model", "--html", tmp_path / "out.pdf"), "Expected a name that ends in .html"),
         (("a", "b", "--model", "no-such-model", "--top", "0"), "--top is 0"),
-        (("a", "word " * 63, "--model", tiny_bert, "--cross-encoder", "no-such"), "'no-such' is not a model's name"),
+        (
+            ("a", "word " * 63, "--model", tiny_bert, "--cross-encoder", "no-such"),
+            "'no-such' is not the name of a model",
+        ),
         (("a", "b", "--model", Path(tiny_bert).with_name("tiny-modernbert")), "the model's pooling is 'cls'"),
     ]:
         result = run("explain", *words)

@@ -129,7 +129,7 @@ def test_padded_lengths(longest, lengths):
 
 def test_the_command(tmp_path, capsys):
     assert main(["export", str(tiny("bert")), str(tmp_path / "out"), "--platforms", "cpu"]) == 0
-    assert "apart from the model's" in capsys.readouterr().out
+    assert "largest difference from the model's" in capsys.readouterr().out
     assert main(["export", str(tiny("bert")), str(tmp_path / "out"), "--platforms", "cpu"]) == 0  # replaced
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "diary.txt").write_text("mine")

@@ -72,7 +72,7 @@ def test_every_call_fails_once(damaged, tmp_path):
             try:
                 is_whole(locate("two", cache, offline=True))
             except DownloadError as error:
-                assert "could not be fetched" in str(error)
+                assert "could not be downloaded" in str(error)
         is_whole(locate("one", cache, offline=True))
         is_whole(locate("two", cache))
         if disk.failed is None:
