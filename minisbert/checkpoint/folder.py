@@ -19,7 +19,7 @@ from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.kinds import OTHER_ENDINGS, OTHER_TYPES, refuse_other_kinds
-from minisbert.checkpoint.module_settings import read_lengths
+from minisbert.checkpoint.lengths import read_lengths
 from minisbert.checkpoint.modules import (
     MODULE_TYPES,
     MODULES,

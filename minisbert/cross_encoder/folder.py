@@ -17,7 +17,7 @@ from minisbert import limits
 from minisbert.checkpoint.folder import TOKENIZER_FILES, ModelFolder
 from minisbert.checkpoint.folder_writer import write_json
 from minisbert.checkpoint.kinds import refuse_bi_encoder
-from minisbert.checkpoint.module_settings import model_max_length, read_length_file
+from minisbert.checkpoint.lengths import model_max_length, read_length_file
 from minisbert.checkpoint.modules import MODULE_TYPES
 from minisbert.checkpoint.settings import ModelFiles, Settings, parse_json
 from minisbert.checkpoint.tensors import inside
