@@ -56,7 +56,7 @@ def accuracy_score(
     """
     sets = [open_examples(str(file), kind="nli", classes=classes) for file in files]
     if any(part.dataset.classes != sets[0].dataset.classes for part in sets):
-        raise InputError(f"the classes of {', '.join(map(str, files))} differ. Expected the same; name them.")
+        raise InputError(f"the classes of {', '.join(map(str, files))} differ. Expected the same; pass classes.")
     taken = [part.take(range(len(part))) for part in sets]
     pairs = [pair for (first, second), _ in taken for pair in zip(first, second, strict=True)]
     class_P = np.concatenate([np.asarray(labels_B) for _, labels_B in taken])

@@ -78,7 +78,7 @@ def read_cross_encoder_folder(path: Path) -> CrossEncoderFolder:
 
 
 def default_activation(num_labels: int) -> str:
-    """The score of one label is between 0 and 1; several labels give logits."""
+    """The default activation: sigmoid for one label, logits for several."""
     return "sigmoid" if num_labels == 1 else "identity"
 
 

@@ -42,7 +42,7 @@ def cross_entropy(logits_SBC: jax.Array, targets: Targets, head: Head | None = N
 
     Needs: S = 1 pair, C >= 2; `labels_B` int32 class ids from 0.
     Use when: pairs have classes, as in NLI.
-    See also: `losses.softmax`, the bi-encoder's.
+    See also: `losses.softmax`, for bi-encoders.
 
     Shapes: logits `[1, B, C]` -> scalar.
 

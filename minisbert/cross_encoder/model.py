@@ -24,7 +24,7 @@ from minisbert.transformer.dropout import fold, packed_token_keys
 
 @dataclass(frozen=True)
 class CrossEncoderConfig:
-    """What the model consists of: an encoder family with its Config, and a head with C labels."""
+    """The parts of the model: an encoder family with its Config, and a head with C labels."""
 
     model_type: str
     encoder: Any
@@ -44,7 +44,7 @@ class CrossEncoderModel(nnx.Module):
         """Logits of a batch of pairs, one pair per row, padded on the right.
 
         Args:
-            token_ids_BL: token ids; beyond a row's length they are padding and count for nothing.
+            token_ids_BL: token ids; beyond a row's length they are padding and are ignored.
             lengths_B: how many tokens of each row are real.
             first_lengths_B: how many of them belong to the first text (segment 0); the others are segment 1.
         """

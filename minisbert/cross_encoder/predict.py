@@ -1,4 +1,4 @@
-"""Pairs of texts -> logits, batch by batch: what `CrossEncoder.predict` does between its arguments and its result.
+"""Pairs of texts -> logits, batch by batch: the pipeline behind `CrossEncoder.predict`.
 
     pairs -> token ids -> batches of similar lengths -> compiled forward pass -> logits_BC
 

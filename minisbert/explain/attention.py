@@ -3,8 +3,8 @@
     sentence_attention(encoder, "a man eats").weights_YNQK[5, 3]                       # layer 6, head 4
     cross_encoder_attention(cross_encoder, "a man eats", "someone has a meal")         # both texts read together
 
-The weights are those of transformer/attention.py: `attention_weights`. They show where a layer looked, not why (Jain & Wallace
-2019, "Attention is not Explanation"; Wiegreffe & Pinter 2019 answer it).
+The weights are those of transformer/attention.py: `attention_weights`. They show where a layer attends, not why (Jain & Wallace
+2019, "Attention is not Explanation"; Wiegreffe & Pinter 2019 reply).
 """
 
 from collections.abc import Callable, Sequence
@@ -109,7 +109,7 @@ def _compiled(definition: Any, compute_dtype: str) -> Callable[..., jax.Array]:
 
 
 class _Recorded:
-    """An attention module that also notes its weights."""
+    """An attention module that also records its weights."""
 
     def __init__(self, attention: Any, seen: list[jax.Array]):
         self.attention, self.seen = attention, seen

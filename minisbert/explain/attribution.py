@@ -7,9 +7,9 @@ With mean pooling (SBERT section 3) u = sum_i t_i / n, so that
 
     cos(u, v) = u.v / (|u| |v|) = sum_ij  t_i.t_j / (n_a n_b |u| |v|)
 
-where each term belongs to one token of a and one of b. The same holds wherever the embedding is a weighted sum of token
-embeddings: for the poolings in `POOLING_WEIGHTS`, Dense modules without an activation, Normalize, and truncation of the
-dimensions. Anything else (max pooling, a tanh) is refused, because no such decomposition exists.
+where each term belongs to one token of a and one of b. The same is true whenever the embedding is a weighted sum of
+token embeddings: for the poolings in `POOLING_WEIGHTS`, Dense modules without an activation, Normalize, and truncated
+dimensions. Anything else (max pooling, a tanh) is rejected, because a nonlinear activation breaks the decomposition.
 
 A token embedding depends on its whole sentence, so a term says nothing about a word alone.
 """
