@@ -80,7 +80,7 @@ class SentenceEncoder:
         self.tokenizer, self.padding_id = model.tokenizer, model.folder.padding_id
         self.max_positions = model.model_config.encoder.max_positions
         self._max_seq_length = min(model.folder.max_seq_length or self.max_positions, self.max_positions)
-        # Each route of a Router is an encoder of its own; the attributes above are then the main route's.
+        # Each route of a Router is an encoder; the attributes above are then those of the main route.
         options: Any = {"compute_dtype": compute_dtype, "token_budget": token_budget, "packing": packing}
         self.routes = {name: SentenceEncoder(route, **options) for name, route in model.routes.items()}
 
@@ -283,7 +283,7 @@ class SentenceEncoder:
         save_pretrained(self._current(self), Path(path))
 
     def _current(self, settings: "SentenceEncoder") -> Pretrained:
-        """The model with all that was set and trained since it was read; a Router's routes under the model's settings."""
+        """The model with its current settings and weights; the routes of a Router take the model's settings."""
         names = ("prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
         changed = {name: getattr(settings, name) for name in names}
         folder = replace(self.pretrained.folder, max_seq_length=self.max_seq_length, **changed)

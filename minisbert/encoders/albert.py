@@ -3,9 +3,9 @@
     x_t    = W LayerNorm(token + position + segment embedding) + b       section 3.1: embeddings of width E, then E -> D
     output = Block(... Block(x))                                         section 3.1: one layer's weights serve all layers
 
-Against BERT: the embeddings are narrower than the blocks (factorised), and the blocks are one block, applied again and
-again; its activation is GELU's tanh approximation. Left out: several groups of shared layers (no published model has
-them), sentence-order prediction, heads, pooler. In training, dropout is where BERT has it.
+Differences from BERT: the embeddings are narrower than the blocks (factorised), and one block is applied repeatedly; its
+activation is GELU's tanh approximation. Left out: several groups of shared layers (no published model has them),
+sentence-order prediction, heads, pooler. In training, dropout is where BERT has it.
 `reference/albert.py` is the same in NumPy and must agree.
 """
 
@@ -124,5 +124,5 @@ PASSTHROUGH = [
     "classifier.*",
     "qa_outputs.*",
 ]
-PREFIX = "albert."  # AlbertForMaskedLM and its kin put it before every name
+PREFIX = "albert."  # AlbertForMaskedLM and similar classes put it before every name
 MODULE = TRANSFORMER

@@ -79,7 +79,7 @@ class Encoder(nnx.Module):
 
         Args:
             token_ids_BL: rows of the token table; L is at most `config.max_positions`.
-            mask_BL: True = real token; or mask_BQK, True where Q may look at K (see attention.py).
+            mask_BL: True = real token; or mask_BQK, True where Q may attend to K (see attention.py).
             segment_ids_BL: 0 for the first text, 1 for the second (cross-encoders); None means all 0.
             dropout_keys_BL: one dropout key per token, None for inference.
             positions_BL: each token's position in its text, where a row holds several texts; None means 0, 1, 2, ...
@@ -120,5 +120,5 @@ RULES = [
 ]
 # Other tensors of the same checkpoints: not computed, but written back.
 PASSTHROUGH = ["embeddings.position_ids", "pooler.dense.*", "cls.*", "classifier.*"]
-PREFIX = "bert."  # BertForMaskedLM and its kin put it before every name
+PREFIX = "bert."  # BertForMaskedLM and similar classes put it before every name
 MODULE = TRANSFORMER  # its module in a sentence-transformers folder

@@ -142,5 +142,5 @@ RULES = [
     *norm(_LAYER + "output_layer_norm", "blocks.{i}.feed_forward_norm", "D"),
 ]
 PASSTHROUGH = ["embeddings.position_ids", "vocab_*", "pre_classifier.*", "classifier.*", "qa_outputs.*"]
-PREFIX = "distilbert."  # DistilBertForMaskedLM and its kin put it before every name
+PREFIX = "distilbert."  # DistilBertForMaskedLM and similar classes put it before every name
 MODULE = TRANSFORMER

@@ -3,7 +3,7 @@
     x_t    = LayerNorm(token embedding)                             section 2.1.1: no position table, no segments
     output = LayerNorm(Block_layers(... Block_1(x)))                pre-norm blocks without biases, a norm at the end
 
-Against BERT: positions rotate the queries and keys (RoPE); every third layer attends to the whole text, the others to a
+Unlike in BERT, positions rotate the queries and keys (RoPE); every third layer attends to the whole text, the others to a
 window of 128 tokens, with a base angle for each of the two kinds (section 2.1.2); the feed-forward net is gated.
 The first layer has no norm before its attention: its input is normalized already. Left out: unpadding, heads, biases,
 stretched rotary positions. `reference/modernbert.py` is the same in NumPy and must agree.
@@ -181,5 +181,5 @@ RULES = [
     Rule("final_norm.weight", "final_norm.scale", "D"),
 ]
 PASSTHROUGH = ["head.*", "decoder.*", "classifier.*"]
-PREFIX = "model."  # ModernBertForMaskedLM and its kin put it before every name
+PREFIX = "model."  # ModernBertForMaskedLM and similar classes put it before every name
 MODULE = TRANSFORMER

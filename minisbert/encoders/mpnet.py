@@ -3,7 +3,7 @@
     x_t    = LayerNorm(token embedding + position embedding)        positions start after the padding row
     output = Block_layers(... Block_1(x, bias), bias)               bias: T5's relative positions, one table for all layers
 
-Against BERT: no segments, positions counted from `padding id + 1`, and a learned score per head and distance added
+Differences from BERT: no segments, positions counted from `padding id + 1`, and a learned score per head and distance added
 to every layer's attention. Left out: permuted pre-training (two-stream attention, its head), pooler. `reference/` is
 the same in NumPy and must agree.
 """
@@ -127,5 +127,5 @@ RULES = [
     *norm(_LAYER + "output.LayerNorm", "blocks.{i}.feed_forward_norm", "D"),
 ]
 PASSTHROUGH = ["embeddings.position_ids", "pooler.dense.*", "lm_head.*", "classifier.*"]
-PREFIX = "mpnet."  # MPNetForMaskedLM and its kin put it before every name
+PREFIX = "mpnet."  # MPNetForMaskedLM and similar classes put it before every name
 MODULE = TRANSFORMER

@@ -4,7 +4,7 @@
     output = Block_layers(... Block_1(x))                                             BERT's blocks
 
 XLM-R (Conneau et al. 2020) and CamemBERT (Martin et al. 2020) are the same encoder under other `model_type`s, with
-other vocabularies. Against BERT: positions are counted from `pad_token_id + 1`, so a table of 514 rows takes 512
+other vocabularies. Unlike in BERT, positions are counted from `pad_token_id + 1`, so a table of 514 rows takes 512
 tokens, and there is one segment in all published models. Left out: heads, pooler, decoders, relative positions.
 `reference/roberta.py` is the same in NumPy and must agree.
 """

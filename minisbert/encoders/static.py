@@ -76,5 +76,5 @@ class Encoder(nnx.Module):
 RULES = [Rule(TABLE, "token_embedding.embedding", "V,D")]
 PASSTHROUGH: list[str] = []
 PREFIX = ""
-# Its module in a sentence-transformers folder.
+# The module in a sentence-transformers folder.
 MODULE = STATIC_EMBEDDING
