@@ -13,7 +13,9 @@ from minisbert.checkpoint.settings import ModelFiles, Settings, parse_json
 if TYPE_CHECKING:
     from minisbert.checkpoint.folder import ModelFolder
 
-_LENGTH_FILE = "sentence_bert_config.json"
+# The names under which sentence-transformers has written the length limit; the first that holds a setting counts.
+_KINDS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+_LENGTH_FILES = tuple(f"sentence_{kind}_config.json" for kind in _KINDS)
 # Settings of sentence_bert_config.json that are arguments for another library.
 _REFUSED = [f"{part}_args" for part in ("model", "tokenizer", "config")]
 _REFUSED += [f"{part}_kwargs" for part in ("model", "processor", "config")]
@@ -32,14 +34,17 @@ def read_lengths(files: ModelFiles, folder: "ModelFolder") -> None:
 def read_length_file(
     files: ModelFiles, folder: "ModelFolder", kind: tuple[str, str, str], *, required: bool = False
 ) -> None:
-    """max_seq_length and do_lower_case from sentence_bert_config.json, if there is one.
+    """max_seq_length and do_lower_case from sentence_bert_config.json or its kin, if there is one.
 
     Args:
         kind: the transformer's task, output and method output in the new dialect.
         required: the file must name that task and output.
     """
-    file = folder.transformer_path / _LENGTH_FILE
-    if not files.has(file):
+    for name in _LENGTH_FILES:
+        file = folder.transformer_path / name
+        if files.has(file) and files.json(file) != {}:
+            break
+    else:
         return
     (task, output, method_output), settings = kind, Settings(files.json(file), file)
     settings.known(
@@ -55,9 +60,9 @@ def read_length_file(
         settings.complain("modality_config", f"{text_only}, text in and {method_output} out")
     if settings.values.get("max_seq_length") is not None:
         folder.max_seq_length = settings.integer("max_seq_length", at_least=1, at_most=limits.ROWS)
-        folder.sources["max_seq_length"] = _LENGTH_FILE
+        folder.sources["max_seq_length"] = name
     folder.do_lower_case = settings.flag("do_lower_case", default=False)
-    folder.sources["do_lower_case"] = _LENGTH_FILE
+    folder.sources["do_lower_case"] = name
     settings.finish()
 
 
@@ -67,10 +72,11 @@ def model_max_length(settings: Settings) -> int | None:
     Raises:
         ModelFolderError: it is not a length.
     """
-    length = settings.values.get("model_max_length")
+    key = "max_len" if "max_len" in settings.values and "model_max_length" not in settings.values else "model_max_length"
+    length = settings.values.get(key)
     # transformers writes "no limit" as 1e30.
     if length is None or (type(length) in (int, float) and length >= limits.ROWS):
         return None
-    length = settings.integer("model_max_length", at_least=1, at_most=limits.ROWS)
+    length = settings.integer(key, at_least=1, at_most=limits.ROWS)
     settings.finish()
     return length

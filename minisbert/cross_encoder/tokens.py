@@ -44,15 +44,15 @@ class CrossEncoderTokenizer:
                 f"max_seq_length is {max_length}, but this model puts {around} special tokens around each pair. Expected "
                 f"at least {around + 2}."
             )
-        before, after = self.tokenizer.prefix, self.tokenizer.suffix
+        before, after, cut = self.tokenizer.prefix, self.tokenizer.suffix, self.tokenizer.cut
         ids: list[list[int]] = []
         first_lengths: list[int] = []
         counts = np.empty((len(pairs), 3), np.int64)
         sides = [self.tokenizer.contents([pair[side] for pair in pairs]) for side in (0, 1)]
         for row, (a, b) in enumerate(zip(*sides, strict=True)):
             keep_a, keep_b = longest_first(len(a), len(b), room)
-            first = before + a[:keep_a] + after
-            ids.append(first + after * (self.separators - 1) + b[:keep_b] + after)
+            first = before + cut(a, keep_a) + after
+            ids.append(first + after * (self.separators - 1) + cut(b, keep_b) + after)
             first_lengths.append(len(first))
             counts[row] = len(a) + len(b) + around, len(ids[-1]), len(a) + len(b) - keep_a - keep_b
         return Tokens(ids, counts, first_lengths)

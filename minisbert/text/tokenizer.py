@@ -54,9 +54,18 @@ class Tokenizer:
         where: the file of the tokenizer, for messages.
         lower_case: lower-case texts first, for models whose settings ask for it.
         special_tokens: False adds none around a text, even if the backend would (static models).
+        keep_end: truncation drops the beginning of a text instead of its end.
     """
 
-    def __init__(self, backend: Any, where: Path | str, *, lower_case: bool = False, special_tokens: bool = True):
+    def __init__(
+        self,
+        backend: Any,
+        where: Path | str,
+        *,
+        lower_case: bool = False,
+        special_tokens: bool = True,
+        keep_end: bool = False,
+    ):
         backend.no_truncation()
         backend.no_padding()
         if lower_case and not _lower_cases(backend):
@@ -66,6 +75,8 @@ class Tokenizer:
             backend.normalizer = normalizers.Sequence(steps)
         self.backend = backend
         self.where = where
+        self.keep_end = keep_end
+        self.rows: int | None = None  # of the embedding table, where the tokenizer has tokens beyond it
         self.prefix, self.suffix = self._special_tokens() if special_tokens else ([], [])
         self.special_tokens = len(self.prefix) + len(self.suffix)  # around each text
 
@@ -77,12 +88,19 @@ class Tokenizer:
             ModelFolderError: no tokenizer file, one that cannot be read, or one without special tokens around a text.
         """
         file, files = folder.transformer_path / "tokenizer.json", folder.tokenizer_files
-        special_tokens = folder.encoder_module.special_tokens
+        module = folder.encoder_module
+        special_tokens, model = module.special_tokens, folder.config if module.has_config else None
         if file.name in files:
-            backend = read_tokenizer(files[file.name], file, special_tokens=special_tokens)
+            backend, config = read_tokenizer(files, file, model, special_tokens=special_tokens)
         else:
-            file, backend = from_vocabulary(files, folder.transformer_path)
-        tokenizer = Tokenizer(backend, file, lower_case=folder.do_lower_case, special_tokens=special_tokens)
+            file, backend, config = from_vocabulary(files, folder.transformer_path, folder.config)
+        tokenizer = Tokenizer(
+            backend,
+            file,
+            lower_case=folder.do_lower_case,
+            special_tokens=special_tokens,
+            keep_end=config is not None and config.keep_end,
+        )
         if special_tokens and not (tokenizer.prefix and tokenizer.suffix):
             raise ModelFolderError(
                 f"{file}: puts no special tokens before or after a text. Expected them on both sides, as every family here "
@@ -110,15 +128,28 @@ class Tokenizer:
         """Whether the text is lower-cased first."""
         return _lower_cases(self.backend)
 
-    def largest_id(self) -> int:
-        """The largest id of any text, special tokens included."""
+    def check_rows(self, rows: int) -> int | None:
+        """Notes how many rows the embedding table has; returns the largest id beyond it that is not an added token's.
+
+        A text with an added token beyond the table is refused when it comes (`contents`).
+        """
         words = self.backend.get_vocab(with_added_tokens=True).values()
-        return max((*words, *self.prefix, *self.suffix), default=0)
+        largest = max(words, default=0)
+        if max((largest, *self.prefix, *self.suffix)) < rows:
+            return None
+        self.rows = rows
+        base = max(self.backend.get_vocab(with_added_tokens=False).values(), default=0)
+        worst = max((base, *self.prefix, *self.suffix))
+        return worst if worst >= rows else None
+
+    def cut(self, ids: list[int], room: int) -> list[int]:
+        """The ids that truncation keeps: the first, or the last where the model's tokenizer truncates on the left."""
+        return ids[max(0, len(ids) - room) :] if self.keep_end else ids[:room]
 
     def tokenize(self, sentences: Sequence[str], *, max_length: int, prompt: str = "") -> Tokens:
         """Token ids of each sentence, at most `max_length` of them, special tokens included.
 
-        Truncation keeps the beginning of a text and all special tokens.
+        Truncation keeps all special tokens, and the beginning of a text (its end where `keep_end`).
 
         Raises:
             InputError: a sentence that is not text or cannot be encoded as UTF-8; `max_length` too short for one token.
@@ -133,7 +164,7 @@ class Tokenizer:
         counts = np.empty((len(sentences), 3), np.int64)
         for row, content in enumerate(self.contents(sentences, prompt)):
             tokens = len(content) + self.special_tokens
-            ids.append(self.prefix + content[:room] + self.suffix)
+            ids.append(self.prefix + self.cut(content, room) + self.suffix)
             counts[row] = tokens, len(ids[-1]), tokens - len(ids[-1])
         return Tokens(ids, counts)
 
@@ -149,6 +180,14 @@ class Tokenizer:
         except BaseException as error:
             as_list(sentences)  # names the invalid one
             raise refusal(error, InputError, f"{self.where}: the tokenizer fails on a sentence") from None
+        if self.rows is not None:
+            for row, encoding in enumerate(encodings):
+                if max(encoding.ids, default=0) >= self.rows:
+                    token = self.backend.id_to_token(max(encoding.ids))
+                    raise InputError(
+                        f"sentences[{row}] has the token {token!r}, for which the model has no embedding: its id is "
+                        f"{max(encoding.ids)}, and the table has {self.rows} rows. Expected a text without it; leave it out."
+                    )
         return (encoding.ids for encoding in encodings)
 
     def refuse_long(self, sentences: Sequence[str], *, max_length: int, prompt: str = "") -> None:

@@ -7,7 +7,7 @@ and pieces can be chosen at random.
 
 import base64
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,18 @@ from typing import Any
 from minisbert import limits
 from minisbert.checkpoint.settings import parse_json
 from minisbert.errors import MinisbertError, ModelFolderError
+from minisbert.text.tokenizer_config import TokenizerConfig, add_tokens, build, check_options, read_tokenizer_config
 
 
-def read_tokenizer(content: bytes, file: Path, *, special_tokens: bool = True) -> Any:
-    """The `tokenizers.Tokenizer` of a tokenizer.json.
+def read_tokenizer(
+    files: Mapping[str, bytes], file: Path, model: Mapping[str, Any] | None, *, special_tokens: bool = True
+) -> tuple[Any, TokenizerConfig | None]:
+    """The `tokenizers.Tokenizer` of a tokenizer.json, with what the other files change in it, and those settings.
 
     Args:
-        content: of the file.
-        file: its path, for messages.
+        files: name -> content of the tokenizer's files.
+        file: the path of tokenizer.json, for messages.
+        model: config.json; None for a static model, whose tokenizer.json alone counts.
         special_tokens: check the special tokens that it puts around a text; False where the model uses none.
 
     Raises:
@@ -31,6 +35,7 @@ def read_tokenizer(content: bytes, file: Path, *, special_tokens: bool = True) -
     """
     import tokenizers
 
+    content = files[file.name]
     values = parse_json(content, file)
     if isinstance(values, dict):
         _refuse_harm(values, file)
@@ -51,7 +56,32 @@ def read_tokenizer(content: bytes, file: Path, *, special_tokens: bool = True) -
             f"{file}: the unknown token {unknown!r:.100} is not in the vocabulary, so that no unknown word can be read. "
             "Download the model again."
         )
-    return backend
+    if model is None:
+        return backend, None
+    config = read_tokenizer_config(files, file.parent, model, values)
+    if not config.is_built:
+        if config.name:
+            check_options(config, backend)
+        add_tokens(backend, config)
+        return backend, config
+    vocabulary, merges = (values["model"].get(key) for key in ("vocab", "merges"))
+    pairs = merges and [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in merges]
+    charsmap = next(_charsmaps(values.get("normalizer")), None)
+    try:
+        return build(config, vocabulary, pairs, backend.post_processor, charsmap), config
+    except MinisbertError:
+        raise
+    except BaseException as error:
+        raise refusal(error, ModelFolderError, f"{file}: not the tokenizer of {config.name}") from None
+
+
+def _charsmaps(normalizer: Any) -> Iterator[bytes]:
+    """sentencepiece's normalization maps in a tokenizer.json."""
+    if isinstance(normalizer, dict):
+        if normalizer.get("type") == "Precompiled":
+            yield base64.b64decode(normalizer["precompiled_charsmap"])
+        for part in normalizer.get("normalizers", ()):
+            yield from _charsmaps(part)
 
 
 def refusal(error: BaseException, kind: type[MinisbertError], what: str) -> MinisbertError:
