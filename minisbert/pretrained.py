@@ -124,8 +124,13 @@ def _load_chain(folder: ModelFolder, put: Callable[[np.ndarray], Any], loaded: d
 
 def check_tokenizer(tokenizer: Tokenizer, folder: ModelFolder, vocab_size: int) -> None:
     """Raises ModelFolderError if the tokenizer does not fit the embedding table or the length limit."""
-    largest, special = tokenizer.check_rows(vocab_size), tokenizer.special_tokens
-    if largest is not None:
+    largest, special = tokenizer.largest_id, tokenizer.special_tokens
+    if largest >= vocab_size:
+        # An added token without a row is an error only of the text that has it.
+        tokenizer.rows = vocab_size
+        words = tokenizer.backend.get_vocab(with_added_tokens=False).values()
+        largest = max((*words, *tokenizer.prefix, *tokenizer.suffix), default=0)
+    if largest >= vocab_size:
         raise ModelFolderError(
             f"{tokenizer.where}: gives ids up to {largest}, but {folder.sources['vocab_size']}'s vocab_size is {vocab_size}. "
             "The tokenizer is another model's; download the model again."

@@ -24,7 +24,7 @@ from minisbert.pretrained import Pretrained, cast_matrices, load_pretrained, sav
 from minisbert.quantization import quantize_embeddings
 from minisbert.sentence_model import define
 from minisbert.similarity import PAIRWISE_SIMILARITIES, SIMILARITIES, normalize
-from minisbert.text.tokenizer import TokenCount
+from minisbert.text.tokens import TokenCount
 
 
 class SentenceEncoder:

@@ -19,7 +19,7 @@ from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.kinds import OTHER_ENDINGS, OTHER_TYPES, refuse_other_kinds
-from minisbert.checkpoint.lengths import read_lengths
+from minisbert.checkpoint.lengths import read_length_file
 from minisbert.checkpoint.modules import (
     MODULE_TYPES,
     MODULES,
@@ -253,7 +253,7 @@ def _encoder_folder(files: ModelFiles, place: Path, config: dict[str, Any], enco
     folder.sources.update(dict.fromkeys(config, "config.json" if encoder.has_config else "model.safetensors"))
     folder.tokenizer_files = files.read(place, TOKENIZER_FILES)
     if encoder.has_config:
-        read_lengths(files, folder)
+        read_length_file(files, folder, ("feature-extraction", "token_embeddings", "last_hidden_state"))
     else:
         folder.max_seq_length = length_limit(folder.tokenizer_files, place)
         if folder.max_seq_length is not None:

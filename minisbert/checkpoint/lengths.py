@@ -21,20 +21,10 @@ _REFUSED = [f"{part}_args" for part in ("model", "tokenizer", "config")]
 _REFUSED += [f"{part}_kwargs" for part in ("model", "processor", "config")]
 
 
-def read_lengths(files: ModelFiles, folder: "ModelFolder") -> None:
-    """max_seq_length and do_lower_case, from the old file or, in the new dialect, the tokenizer's."""
-    read_length_file(files, folder, ("feature-extraction", "token_embeddings", "last_hidden_state"))
-    file = folder.transformer_path / "tokenizer_config.json"
-    if folder.max_seq_length is None and file.name in folder.tokenizer_files:
-        folder.max_seq_length = model_max_length(Settings(parse_json(folder.tokenizer_files[file.name], file), file))
-        if folder.max_seq_length is not None:
-            folder.sources["max_seq_length"] = "tokenizer_config.json"
-
-
 def read_length_file(
     files: ModelFiles, folder: "ModelFolder", kind: tuple[str, str, str], *, required: bool = False
 ) -> None:
-    """max_seq_length and do_lower_case from sentence_bert_config.json or its kin, if there is one.
+    """max_seq_length and do_lower_case: sentence_bert_config.json or its kin, else the limit of tokenizer_config.json.
 
     Args:
         kind: the transformer's task, output and method output in the new dialect.
@@ -42,28 +32,32 @@ def read_length_file(
     """
     for name in _LENGTH_FILES:
         file = folder.transformer_path / name
-        if files.has(file) and files.json(file) != {}:
-            break
-    else:
-        return
-    (task, output, method_output), settings = kind, Settings(files.json(file), file)
-    settings.known(
-        ["max_seq_length", "do_lower_case", "transformer_task", "modality_config", "module_output_name"]
-        + ["unpad_inputs", *_REFUSED]
-    )
-    for key, value in (("transformer_task", task), ("module_output_name", output)):
-        if required or key in settings.values:
-            settings.choice(key, [value])
-    settings.absent(_REFUSED, "arguments for another library could change the result")
-    text_only = {"text": {"method": "forward", "method_output_name": method_output}}
-    if settings.values.get("modality_config", text_only) != text_only:
-        settings.complain("modality_config", f"{text_only}, text in and {method_output} out")
-    if settings.values.get("max_seq_length") is not None:
-        folder.max_seq_length = settings.integer("max_seq_length", at_least=1, at_most=limits.ROWS)
-        folder.sources["max_seq_length"] = name
-    folder.do_lower_case = settings.flag("do_lower_case", default=False)
-    folder.sources["do_lower_case"] = name
-    settings.finish()
+        if not files.has(file) or files.json(file) == {}:
+            continue
+        (task, output, method_output), settings = kind, Settings(files.json(file), file)
+        settings.known(
+            ["max_seq_length", "do_lower_case", "transformer_task", "modality_config", "module_output_name"]
+            + ["unpad_inputs", *_REFUSED]
+        )
+        for key, value in (("transformer_task", task), ("module_output_name", output)):
+            if required or key in settings.values:
+                settings.choice(key, [value])
+        settings.absent(_REFUSED, "arguments for another library could change the result")
+        text_only = {"text": {"method": "forward", "method_output_name": method_output}}
+        if settings.values.get("modality_config", text_only) != text_only:
+            settings.complain("modality_config", f"{text_only}, text in and {method_output} out")
+        if settings.values.get("max_seq_length") is not None:
+            folder.max_seq_length = settings.integer("max_seq_length", at_least=1, at_most=limits.ROWS)
+            folder.sources["max_seq_length"] = name
+        folder.do_lower_case = settings.flag("do_lower_case", default=False)
+        folder.sources["do_lower_case"] = name
+        settings.finish()
+        break
+    file = folder.transformer_path / "tokenizer_config.json"
+    if folder.max_seq_length is None and file.name in folder.tokenizer_files:
+        folder.max_seq_length = model_max_length(Settings(parse_json(folder.tokenizer_files[file.name], file), file))
+        if folder.max_seq_length is not None:
+            folder.sources["max_seq_length"] = file.name
 
 
 def model_max_length(settings: Settings) -> int | None:
@@ -72,7 +66,9 @@ def model_max_length(settings: Settings) -> int | None:
     Raises:
         ModelFolderError: it is not a length.
     """
-    key = "max_len" if "max_len" in settings.values and "model_max_length" not in settings.values else "model_max_length"
+    key = (
+        "max_len" if "max_len" in settings.values and "model_max_length" not in settings.values else "model_max_length"
+    )
     length = settings.values.get(key)
     # transformers writes "no limit" as 1e30.
     if length is None or (type(length) in (int, float) and length >= limits.ROWS):

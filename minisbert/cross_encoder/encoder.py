@@ -42,7 +42,7 @@ from minisbert.errors import InputError
 from minisbert.inference.compiled import COMPUTE_DTYPES, Forward
 from minisbert.inference.token_budgets import default_shapes
 from minisbert.pretrained import Pretrained, cast_matrices, load_pretrained
-from minisbert.text.tokenizer import TokenCount, Tokens, check_fit
+from minisbert.text.tokens import TokenCount, Tokens, check_fit
 
 
 class CrossEncoder:

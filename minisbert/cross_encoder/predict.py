@@ -14,7 +14,8 @@ import numpy as np
 from minisbert.errors import MinisbertError
 from minisbert.inference.batching import Batch, batches
 from minisbert.inference.compiled import progress_bar, run_ahead
-from minisbert.text.tokenizer import CHUNK, Tokens
+from minisbert.text.tokenizer import CHUNK
+from minisbert.text.tokens import Tokens
 
 logger = logging.getLogger("minisbert")
 

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from minisbert.errors import InputError
-from minisbert.text.tokenizer import Tokenizer, Tokens
+from minisbert.text.tokenizer import Tokenizer
+from minisbert.text.tokens import Tokens
 
 
 class CrossEncoderTokenizer:

@@ -5,45 +5,23 @@ text/vocabulary.py). This file adds lower-casing where the folder asks for it, p
 counted: a text is tokenized in full and then cut.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from minisbert.arguments import as_list
 from minisbert.checkpoint.folder import ModelFolder
-from minisbert.errors import InputError, ModelFolderError
+from minisbert.errors import InputError, MinisbertError, ModelFolderError
+from minisbert.text.tokenizer_config import BUILT, Source, unigram
 from minisbert.text.tokenizer_file import read_tokenizer, refusal
+from minisbert.text.tokens import Tokens, check_fit
 from minisbert.text.vocabulary import from_vocabulary
 
 # Sentences tokenized per chunk: the device computes the batches of one chunk while the next is tokenized.
 CHUNK = 1024
-
-
-class TokenCount(NamedTuple):
-    """A text's tokens before and after truncation, special tokens included: `tokens == kept + dropped`."""
-
-    tokens: int
-    kept: int
-    dropped: int
-
-
-class Tokens(NamedTuple):
-    """Tokenized sentences: ids after truncation, and the counts."""
-
-    ids: list[list[int]]
-    counts: np.ndarray  # int64 [sentences, 3]: tokens, kept, dropped
-    first_lengths: Sequence[int] = ()  # of pairs of texts: how many tokens of each are the first text's (segment 0)
-
-    def token_counts(self) -> list[TokenCount]:
-        """The counts, a named row per sentence."""
-        return [TokenCount(*row) for row in self.counts.tolist()]
-
-    @property
-    def truncated(self) -> int:
-        """How many sentences lost tokens."""
-        return int((self.counts[:, 2] > 0).sum())
 
 
 class Tokenizer:
@@ -77,8 +55,25 @@ class Tokenizer:
         self.where = where
         self.keep_end = keep_end
         self.rows: int | None = None  # of the embedding table, where the tokenizer has tokens beyond it
-        self.prefix, self.suffix = self._special_tokens() if special_tokens else ([], [])
+        self.prefix, self.suffix = [], []
+        if special_tokens:
+            try:
+                bare = backend.encode("a", add_special_tokens=False).ids
+                full = backend.encode("a", add_special_tokens=True).ids
+            except BaseException as error:
+                raise refusal(error, ModelFolderError, f"{where}: the tokenizer fails on the text 'a'") from None
+            start = 0
+            while full[start : start + len(bare)] != bare and start < len(full):
+                start += 1
+            if full[start : start + len(bare)] != bare:
+                raise ModelFolderError(
+                    f"{where}: the tokenizer changes a text when it adds special tokens ({bare} became {full}). Expected "
+                    "special tokens before and after; use another model."
+                )
+            self.prefix, self.suffix = full[:start], full[start + len(bare) :]
         self.special_tokens = len(self.prefix) + len(self.suffix)  # around each text
+        words = backend.get_vocab(with_added_tokens=True).values()
+        self.largest_id: int = max((*words, *self.prefix, *self.suffix), default=0)  # of any text
 
     @staticmethod
     def from_folder(folder: ModelFolder) -> "Tokenizer":
@@ -87,60 +82,30 @@ class Tokenizer:
         Raises:
             ModelFolderError: no tokenizer file, one that cannot be read, or one without special tokens around a text.
         """
-        file, files = folder.transformer_path / "tokenizer.json", folder.tokenizer_files
-        module = folder.encoder_module
-        special_tokens, model = module.special_tokens, folder.config if module.has_config else None
+        file, files, module = folder.transformer_path / "tokenizer.json", folder.tokenizer_files, folder.encoder_module
         if file.name in files:
-            backend, config = read_tokenizer(files, file, model, special_tokens=special_tokens)
+            model = folder.config if module.has_config else None
+            source = read_tokenizer(files, file, model, special_tokens=module.special_tokens)
         else:
-            file, backend, config = from_vocabulary(files, folder.transformer_path, folder.config)
+            source = from_vocabulary(files, folder.transformer_path, folder.config)
         tokenizer = Tokenizer(
-            backend,
-            file,
+            build(source),
+            source.where,
             lower_case=folder.do_lower_case,
-            special_tokens=special_tokens,
-            keep_end=config is not None and config.keep_end,
+            special_tokens=module.special_tokens,
+            keep_end=source.config is not None and source.config.keep_end,
         )
-        if special_tokens and not (tokenizer.prefix and tokenizer.suffix):
+        if module.special_tokens and not (tokenizer.prefix and tokenizer.suffix):
             raise ModelFolderError(
-                f"{file}: puts no special tokens before or after a text. Expected them on both sides, as every family here "
-                "was trained with; download the model again."
+                f"{source.where}: puts no special tokens before or after a text. Expected them on both sides, as every family "
+                "here was trained with; download the model again."
             )
         return tokenizer
-
-    def _special_tokens(self) -> tuple[list[int], list[int]]:
-        """The special tokens before and after a text, found by tokenizing a word."""
-        try:
-            bare = self.backend.encode("a", add_special_tokens=False).ids
-            full = self.backend.encode("a", add_special_tokens=True).ids
-        except BaseException as error:
-            raise refusal(error, ModelFolderError, f"{self.where}: the tokenizer fails on the text 'a'") from None
-        for start in range(len(full) - len(bare) + 1):
-            if full[start : start + len(bare)] == bare:
-                return full[:start], full[start + len(bare) :]
-        raise ModelFolderError(
-            f"{self.where}: the tokenizer changes a text when it adds special tokens ({bare} became {full}). Expected "
-            "special tokens before and after; use another model."
-        )
 
     @property
     def lower_cases(self) -> bool:
         """Whether the text is lower-cased first."""
         return _lower_cases(self.backend)
-
-    def check_rows(self, rows: int) -> int | None:
-        """Notes how many rows the embedding table has; returns the largest id beyond it that is not an added token's.
-
-        A text with an added token beyond the table is refused when it comes (`contents`).
-        """
-        words = self.backend.get_vocab(with_added_tokens=True).values()
-        largest = max(words, default=0)
-        if max((largest, *self.prefix, *self.suffix)) < rows:
-            return None
-        self.rows = rows
-        base = max(self.backend.get_vocab(with_added_tokens=False).values(), default=0)
-        worst = max((base, *self.prefix, *self.suffix))
-        return worst if worst >= rows else None
 
     def cut(self, ids: list[int], room: int) -> list[int]:
         """The ids that truncation keeps: the first, or the last where the model's tokenizer truncates on the left."""
@@ -209,26 +174,83 @@ class Tokenizer:
         return min(len(self.prefix) + len(content), max_length - len(self.suffix))
 
 
+def build(source: Source) -> Any:
+    """The `tokenizers.Tokenizer`: built as transformers builds its class, then with its added tokens.
+
+    Raises:
+        ModelFolderError: parts that do not fit, or a malformed option.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    backend, config = source.backend, source.config
+    if config is None:
+        return backend
+    settings, kind = config.settings, BUILT[config.name][0] if config.name in BUILT else None
+    special = {}
+    for key, token in config.named.items():
+        special[key] = getattr(token, "content", token)
+    try:
+        if kind == "WordPiece":
+            backend = Tokenizer(models.WordPiece(source.vocabulary, unk_token=special["unk_token"]))
+            backend.normalizer = normalizers.BertNormalizer(
+                clean_text=True,
+                handle_chinese_chars=settings.flag("tokenize_chinese_chars", default=True),
+                strip_accents=settings.choice("strip_accents", [None, True, False], default=None),
+                lowercase=settings.flag("do_lower_case", default=True),
+            )
+            backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+            if special["unk_token"] not in source.vocabulary:
+                settings.complain("unk_token", f"a piece of the vocabulary; {special['unk_token']!r:.100} is not in it")
+        elif kind == "BPE":
+            trim = settings.flag("trim_offsets", default=True)
+            space = settings.flag("add_prefix_space", default=False)
+            backend = Tokenizer(
+                models.BPE(source.vocabulary, source.merges, continuing_subword_prefix="", end_of_word_suffix="")
+            )
+            backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
+            backend.decoder = decoders.ByteLevel()
+        elif kind == "Unigram":
+            backend = unigram(config, source.vocabulary, special["unk_token"], source.charsmap)
+    except MinisbertError:
+        raise
+    except BaseException as error:
+        name = f"{source.where} with merges.txt" if source.backend is None and kind == "BPE" else source.where
+        raise refusal(error, ModelFolderError, f"{name}: not the vocabulary of {config.name}") from None
+    settings.finish()
+
+    known = set()
+    for token in (*backend.get_added_tokens_decoder().values(), *config.added.values()):
+        known.add(token.content)
+    tokens = []
+    for _, token in sorted(config.added.items(), key=itemgetter(0)):
+        tokens.append(token)
+    for token in (*config.named.values(), *config.extra):
+        if getattr(token, "content", token) not in known and token not in tokens:
+            tokens.append(token)
+    for row, token in enumerate(tokens):
+        tokens[row] = AddedToken(token, special=True) if isinstance(token, str) else token
+        tokens[row].special = tokens[row].special or tokens[row].content in special.values()
+    backend.add_tokens(tokens)
+    backend.encode_special_tokens = settings.values.get("split_special_tokens") is True
+
+    if kind is None:
+        return backend
+    starts = ("bos_token", "eos_token") if config.name in ("XLMRobertaTokenizer", "CamembertTokenizer") else None
+    cls, sep = special[(starts or ("cls_token",))[0]], special[(starts or ("", "sep_token"))[1]]
+    ends = ((cls, backend.token_to_id(cls)), (sep, backend.token_to_id(sep)))
+    if config.name == "AlbertTokenizer" and source.backend is not None:
+        backend.post_processor = source.backend.post_processor
+    elif kind == "BPE":
+        backend.post_processor = processors.RobertaProcessing(ends[1], ends[0], trim, space)
+    elif config.name == "MPNetTokenizer":
+        backend.post_processor = processors.RobertaProcessing(ends[1], ends[0], True, False)
+    else:
+        pair = [cls, "$A", sep, *([sep] if kind == "Unigram" else []), "$B:1", f"{sep}:1"]
+        backend.post_processor = processors.TemplateProcessing(single=[cls, "$A", sep], pair=pair, special_tokens=ends)
+    return backend
+
+
 def _lower_cases(backend: Any) -> bool:
     """Whether the tokenizer lower-cases by itself."""
     steps = backend.normalizer.__getstate__().decode().replace(" ", "") if backend.normalizer else ""
     return '"lowercase":true' in steps or '"Lowercase"' in steps
-
-
-def check_fit(name: str, chunks: Iterable[Tokens], max_length: int, purpose: str) -> None:
-    """Check that nothing was cut.
-
-    Args:
-        name: of the argument that holds the texts.
-        chunks: the tokens of all texts, a chunk at a time.
-        purpose: what is done with the texts.
-
-    Raises:
-        InputError: naming the first text that does not fit.
-    """
-    for row, count in enumerate(count for tokens in chunks for count in tokens.token_counts()):
-        if count.dropped:
-            raise InputError(
-                f"{name}[{row}] has {count.tokens} tokens, {count.dropped} more than max_seq_length {max_length}. Shorten "
-                f"it, or pass on_truncate='warn' to {purpose} its beginning."
-            )

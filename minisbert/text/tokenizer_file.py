@@ -13,15 +13,33 @@ from pathlib import Path
 from typing import Any
 
 from minisbert import limits
-from minisbert.checkpoint.settings import parse_json
+from minisbert.checkpoint.settings import Settings, is_text, parse_json
 from minisbert.errors import MinisbertError, ModelFolderError
-from minisbert.text.tokenizer_config import TokenizerConfig, add_tokens, build, check_options, read_tokenizer_config
+from minisbert.text.tokenizer_config import (
+    ALIASES,
+    BUILT,
+    BY_MODEL_TYPE,
+    COUNT_PADDING,
+    FURTHER,
+    IN_PYTHON,
+    REFUSED,
+    SPECIAL_TOKENS,
+    Source,
+    TokenizerConfig,
+    as_object,
+    check_options,
+    further_parts,
+    further_tokens,
+    merge_older_files,
+    own_flags,
+    read_token,
+)
 
 
 def read_tokenizer(
     files: Mapping[str, bytes], file: Path, model: Mapping[str, Any] | None, *, special_tokens: bool = True
-) -> tuple[Any, TokenizerConfig | None]:
-    """The `tokenizers.Tokenizer` of a tokenizer.json, with what the other files change in it, and those settings.
+) -> Source:
+    """What the tokenizer is built from: tokenizer.json, and what the files next to it change.
 
     Args:
         files: name -> content of the tokenizer's files.
@@ -57,31 +75,115 @@ def read_tokenizer(
             "Download the model again."
         )
     if model is None:
-        return backend, None
+        return Source(file, backend, None)
     config = read_tokenizer_config(files, file.parent, model, values)
-    if not config.is_built:
+    if config.name not in BUILT:
         if config.name:
             check_options(config, backend)
-        add_tokens(backend, config)
-        return backend, config
-    vocabulary, merges = (values["model"].get(key) for key in ("vocab", "merges"))
-    pairs = merges and [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in merges]
-    charsmap = next(_charsmaps(values.get("normalizer")), None)
-    try:
-        return build(config, vocabulary, pairs, backend.post_processor, charsmap), config
-    except MinisbertError:
-        raise
-    except BaseException as error:
-        raise refusal(error, ModelFolderError, f"{file}: not the tokenizer of {config.name}") from None
+        return Source(file, backend, config)
+    parts = values["model"]
+    is_word_piece = BUILT[config.name][0] == "WordPiece"
+    return Source(file, backend, config, parts["vocab"], *(() if is_word_piece else further_parts(values)))
 
 
-def _charsmaps(normalizer: Any) -> Iterator[bytes]:
-    """sentencepiece's normalization maps in a tokenizer.json."""
-    if isinstance(normalizer, dict):
-        if normalizer.get("type") == "Precompiled":
-            yield base64.b64decode(normalizer["precompiled_charsmap"])
-        for part in normalizer.get("normalizers", ()):
-            yield from _charsmaps(part)
+def read_tokenizer_config(
+    files: Mapping[str, bytes], folder: Path, model: Mapping[str, Any], tokenizer: Mapping[str, Any]
+) -> TokenizerConfig:
+    """The settings of a folder's tokenizer.
+
+    Args:
+        files: name -> content of the tokenizer's files.
+        folder: where they are, for messages.
+        model: config.json.
+        tokenizer: tokenizer.json, {} where there is none.
+
+    Raises:
+        ModelFolderError: a class or setting that is not computed here, or a malformed one.
+    """
+    from tokenizers import AddedToken
+
+    file = folder / "tokenizer_config.json"
+    settings = Settings(parse_json(files.get(file.name, b"{}"), file), file)
+    values = settings.values
+    settings.absent(REFUSED, "it changes how texts become tokens, which is not computed here")
+    name = _class_name(settings, model, tokenizer)
+    if not values.get("extra_special_tokens") and "additional_special_tokens" in values:
+        values["extra_special_tokens"] = values.pop("additional_special_tokens")
+    added: dict[int, Any] = {}
+    if "added_tokens_decoder" in values:
+        for number, token in as_object(values["added_tokens_decoder"], file).items():
+            if number.isascii() and number.isdigit():
+                added[int(number)] = read_token("added_tokens_decoder", token, settings)
+            else:
+                settings.complain("added_tokens_decoder", "an object of id to token")
+    else:
+        if "special_tokens_map.json" in files or "added_tokens.json" in files:
+            merge_older_files(files, folder, settings, added)
+        for token in tokenizer.get("added_tokens") or ():  # the library has checked them
+            number = token.pop("id")
+            added[number] = AddedToken(**token)
+    by_text = {}
+    for token in added.values():
+        by_text[getattr(token, "content", token)] = token
+    named: dict[str, Any] = {}
+    defaults = BUILT[name][1] if name in BUILT else {}
+    for key in SPECIAL_TOKENS:
+        if values.get(key) is not None:
+            token = values[key] if is_text(values[key]) else read_token(key, values[key], settings)
+            named[key] = by_text.get(getattr(token, "content", token), token)
+        elif key in defaults:
+            named[key] = defaults[key]
+            if key in values and key not in ("pad_token", "mask_token"):
+                settings.complain(key, "a string: it is part of every text, or of those with an unknown word")
+        if name in ("MPNetTokenizer", "CamembertTokenizer") and isinstance(named.get(key), str):
+            named[key] = own_flags(name, key, named[key])
+    extra: list[Any] = []
+    for key in values:
+        if key in FURTHER or (key.endswith("_token") and key not in SPECIAL_TOKENS):
+            extra = further_tokens(settings, named)
+            break
+    if name == "CamembertTokenizer" and not extra:
+        extra = ["<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"]
+    side = (tokenizer.get("truncation") or {}).get("direction", "Right").lower()
+    keep_end = settings.choice("truncation_side", ["right", "left"], default=side) == "left"
+    side = (tokenizer.get("padding") or {}).get("direction", "Right").lower()
+    side = settings.choice("padding_side", ["right", "left"], default=side)
+    if side == "left" and model.get("model_type") in COUNT_PADDING:
+        settings.complain("padding_side", "'right', because padding on the left moves the positions of shorter texts")
+    inputs = values.get("model_input_names", ["input_ids", "attention_mask"])
+    if not isinstance(inputs, list) or "input_ids" not in inputs or "attention_mask" not in inputs:
+        settings.complain("model_input_names", "a list with 'input_ids' and 'attention_mask'")
+    settings.flag("split_special_tokens", default=False)
+    settings.finish()
+    return TokenizerConfig(name, settings, named, added, extra, keep_end)
+
+
+def _class_name(settings: Settings, model: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> str:
+    """The class that transformers takes; "" where it reads tokenizer.json as it is."""
+    model_type = model.get("model_type")
+    given = settings.values.get("tokenizer_class") or model.get("tokenizer_class")
+    if given is not None and not is_text(given):
+        settings.complain("tokenizer_class", "a string")
+        given = None
+    default = BY_MODEL_TYPE.get(model_type) if isinstance(model_type, str) else None
+    if default == "" or not (given or default):
+        return ""
+    name = (given or default or "").removesuffix("Fast")
+    family = name.removesuffix("Tokenizer")
+    if family in IN_PYTHON:
+        raise ModelFolderError(
+            f"{settings.where}: 'tokenizer_class' is {name!r}, which splits texts in Python code of its own. Expected a "
+            "class that the tokenizers library computes; use another model."
+        )
+    name = f"{ALIASES[family]}Tokenizer" if family in ALIASES else name
+    kind = (tokenizer.get("model") or {}).get("type")
+    if name in BUILT and kind is not None and kind != BUILT[name][0]:
+        raise ModelFolderError(
+            f"{settings.where}: the tokenizer's class is {name}, which is a {BUILT[name][0]} model, but tokenizer.json has "
+            f"{kind!r:.100}. Expected both of one kind; if tokenizer.json is right, set 'tokenizer_class' to "
+            "'PreTrainedTokenizerFast'."
+        )
+    return "" if name in ("PreTrainedTokenizer", "TokenizersBackend", "PythonBackend") else name
 
 
 def refusal(error: BaseException, kind: type[MinisbertError], what: str) -> MinisbertError:

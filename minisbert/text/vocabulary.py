@@ -3,7 +3,8 @@
     vocab.txt                  WordPiece (Schuster & Nakajima 2012): BERT, DistilBERT, MPNet
     vocab.json, merges.txt     byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019): RoBERTa
 
-`tokenizer_config.json` names the class, other special tokens and options (tokenizer_config.py). Left out: sentencepiece's own format (*.model), which `tokenizers` alone does not read.
+`tokenizer_config.json` names the class, other special tokens and options (tokenizer_config.py). Left out: sentencepiece's own
+format (*.model), which `tokenizers` alone does not read.
 """
 
 from collections.abc import Mapping
@@ -11,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from minisbert.checkpoint.settings import parse_json
-from minisbert.errors import MinisbertError, ModelFolderError
-from minisbert.text.tokenizer_config import BUILT, TokenizerConfig, build, read_tokenizer_config
+from minisbert.errors import ModelFolderError
+from minisbert.text.tokenizer_config import BUILT, Source, TokenizerConfig
+from minisbert.text.tokenizer_file import read_tokenizer_config
 
 # Makes a tokenizer.json of anything that transformers reads.
 _RECIPE = (
@@ -21,16 +23,13 @@ _RECIPE = (
 )
 
 
-def from_vocabulary(files: Mapping[str, bytes], folder: Path, model: Mapping[str, Any]) -> tuple[Path, Any, TokenizerConfig]:
-    """The tokenizer of a folder without `tokenizer.json`.
+def from_vocabulary(files: Mapping[str, bytes], folder: Path, model: Mapping[str, Any]) -> Source:
+    """What the tokenizer of a folder without `tokenizer.json` is built from.
 
     Args:
         files: name -> content of the tokenizer's files.
         folder: where they are, for messages.
         model: config.json.
-
-    Returns:
-        The file it came from, a `tokenizers.Tokenizer`, and its settings.
 
     Raises:
         ModelFolderError: no vocabulary file, one in sentencepiece's format or of another class, a damaged one, or a special
@@ -61,30 +60,24 @@ def from_vocabulary(files: Mapping[str, bytes], folder: Path, model: Mapping[str
     if kind == "WordPiece":
         pieces = _text(files, file).split("\n")
         ids = {piece.rstrip("\r"): row for row, piece in enumerate(pieces) if piece or row < len(pieces) - 1}
-        return file, _build(config, file, ids, None), config
+        _check_special(config, file, ids)
+        return Source(file, None, config, ids)
     ids = parse_json(files["vocab.json"], file)
     if not isinstance(ids, dict) or not all(type(id) is int and 0 <= id < 2**32 for id in ids.values()):
         raise ModelFolderError(f"{file}: expected an object of piece to id. Download the model again.")
-    return file, _build(config, file, ids, _merges(files, folder / "merges.txt")), config
+    _check_special(config, file, ids)
+    return Source(file, None, config, ids, _merges(files, folder / "merges.txt"))
 
 
-def _build(config: TokenizerConfig, file: Path, ids: dict[str, int], merges: Any) -> Any:
-    """The tokenizer; its special tokens, except for masking, must be in the vocabulary or added to it."""
-    known = {*ids, *(token.content for token in config.added)}
+def _check_special(config: TokenizerConfig, file: Path, ids: dict[str, int]) -> None:
+    """The special tokens, except for masking, must be in the vocabulary or added to it."""
+    known = {*ids, *(token.content for token in config.added.values())}
     tokens = (config.named[key] for key in ("cls_token", "sep_token", "unk_token", "pad_token") if key in config.named)
     missing = [text for token in tokens if (text := getattr(token, "content", token)) not in known]
     if missing:
         raise ModelFolderError(
             f"{file}: special token(s) {', '.join(missing)} are not in the vocabulary. Download the model again."
         )
-    try:
-        return build(config, ids, merges)
-    except MinisbertError:
-        raise
-    except Exception as error:  # the library's own, of no particular type
-        raise ModelFolderError(
-            f"{file.parent / 'merges.txt'}: does not fit {file.name} ({error}). Download the model again."
-        ) from None
 
 
 def _text(files: Mapping[str, bytes], file: Path) -> str:
@@ -108,4 +101,3 @@ def _merges(files: Mapping[str, bytes], file: Path) -> list[tuple[str, str]]:
             )
         pairs.append((pair[0], pair[1]))
     return pairs
-

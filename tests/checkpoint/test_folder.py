@@ -622,12 +622,6 @@ CASES = [
     case("an id beyond 32 bits", tokenizer(lambda c: c["model"]["vocab"].update(a=2**40)), J),
     case("an id beyond the table", tokenizer(lambda c: c["model"]["vocab"].update(zzz=VOCABULARY)), J, str(VOCABULARY)),
     case("a large id", tokenizer(lambda c: c["model"]["vocab"].update(zzz=2**31)), J, str(2**31)),
-    case(
-        "an added token beyond the table",
-        tokenizer(lambda c: c["added_tokens"].append({**c["added_tokens"][0], "id": VOCABULARY, "content": "<new>"})),
-        J,
-        str(VOCABULARY),
-    ),
     case("[CLS] beyond the table", edit(J, *SPECIAL, ids=[99_999]), J, "99999"),
     case("a piece of 5,000 characters", tokenizer(lambda c: c["model"]["vocab"].update({"x" * 5000: 5})), J, "5000"),
     case("a special token with two ids", edit(J, *SPECIAL, ids=[2, 3]), J, "as id 3"),

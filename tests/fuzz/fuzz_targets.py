@@ -216,7 +216,7 @@ def check_tokenizer(file: Path, content: bytes) -> None:
     reference.no_truncation()
     reference.no_padding()
     assert found == [reference.encode(text).ids for text in TEXTS]
-    assert max(max(ids, default=0) for ids in found) <= tokenizer.largest_id()
+    assert max(max(ids, default=0) for ids in found) <= tokenizer.largest_id
 
 
 def check_vocabulary(file: Path, content: bytes) -> None:

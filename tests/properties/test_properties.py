@@ -58,7 +58,7 @@ def test_a_sentence_is_tokenized_alone_whole_then_cut(name, sentences, max_lengt
         content = whole[len(before) : len(whole) - len(after)]
         assert ids == before + content[: max_length - len(before) - len(after)] + after
         assert (all_tokens, kept, dropped) == (len(whole), len(ids), len(whole) - len(ids))
-        assert len(ids) <= max_length and min(ids) >= 0 and max(ids) <= tokenizer(name).largest_id()
+        assert len(ids) <= max_length and min(ids) >= 0 and max(ids) <= tokenizer(name).largest_id
     assert tokens.truncated == sum(dropped > 0 for dropped in tokens.counts[:, 2])
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from minisbert.checkpoint.folder import ModelFolder
 from minisbert.errors import ModelFolderError
 from minisbert.pretrained import load_pretrained, save_pretrained
-from minisbert.text.vocabulary import from_vocabulary
+from minisbert.text.tokenizer import Tokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from families import tiny
@@ -38,7 +39,10 @@ def test_the_vocabulary_files_give_the_ids_of_tokenizer_json(family, tmp_path):
 
 def tokenizer_of(folder):
     files = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
-    return from_vocabulary(files, folder, {"model_type": "roberta"})[:2]
+    tokenizer = Tokenizer.from_folder(
+        ModelFolder(folder, folder, "roberta", {"model_type": "roberta"}, tokenizer_files=files)
+    )
+    return tokenizer.where, tokenizer.backend
 
 
 def test_bytes_are_joined_in_the_order_of_the_merges(roberta):
