@@ -59,6 +59,12 @@ ALIASES = {
     **dict.fromkeys(("DPRQuestionEncoder", "DPRContextEncoder", "DPRReader"), "Bert"),
     **dict.fromkeys(("Longformer", "Bart", "LED"), "Roberta"),
 }
+# Classes that transformers builds in other ways, from which tokenizer.json differs in nothing but what `check_options` sees.
+READ_FROM_FILE = {
+    **dict.fromkeys(("Qwen2", "Qwen3_5", "GPT2", "Llama", "Gemma", "GPTNeoX", "Deberta", "Herbert", "CLIP"), "BPE"),
+    **dict.fromkeys(("T5", "DebertaV2", "XLNet", "MBart", "RemBert", "BigBird", "Pegasus", "FNet"), "Unigram"),
+    **dict.fromkeys(("Funnel", "Splinter", "RoFormer"), "WordPiece"),
+}
 # The class where no file names one.
 BY_MODEL_TYPE = {
     **dict.fromkeys(("bert", "distilbert", "electra", "ernie", "nomic_bert"), "BertTokenizer"),
@@ -129,6 +135,7 @@ def merge_older_files(files: Mapping[str, bytes], folder: Path, settings: Settin
 
 
 def as_object(value: Any, where: Path) -> dict[str, Any]:
+    """The value, which must be a JSON object."""
     if not isinstance(value, dict):
         raise ModelFolderError(f"{where}: found {value!r:.100}. Expected an object {{...}}; correct the file.")
     return value

@@ -22,6 +22,7 @@ from minisbert.text.tokenizer_config import (
     COUNT_PADDING,
     FURTHER,
     IN_PYTHON,
+    READ_FROM_FILE,
     REFUSED,
     SPECIAL_TOKENS,
     Source,
@@ -176,10 +177,13 @@ def _class_name(settings: Settings, model: Mapping[str, Any], tokenizer: Mapping
             "class that the tokenizers library computes; use another model."
         )
     name = f"{ALIASES[family]}Tokenizer" if family in ALIASES else name
-    kind = (tokenizer.get("model") or {}).get("type")
-    if name in BUILT and kind is not None and kind != BUILT[name][0]:
+    kind, expected = (
+        (tokenizer.get("model") or {}).get("type"),
+        BUILT[name][0] if name in BUILT else READ_FROM_FILE.get(family),
+    )
+    if expected is not None and kind is not None and kind != expected:
         raise ModelFolderError(
-            f"{settings.where}: the tokenizer's class is {name}, which is a {BUILT[name][0]} model, but tokenizer.json has "
+            f"{settings.where}: the tokenizer's class is {name}, which is a {expected} model, but tokenizer.json has "
             f"{kind!r:.100}. Expected both of one kind; if tokenizer.json is right, set 'tokenizer_class' to "
             "'PreTrainedTokenizerFast'."
         )

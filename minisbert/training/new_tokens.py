@@ -27,6 +27,7 @@ logger = logging.getLogger("minisbert")
 
 _TABLE = "encoder.token_embedding.embedding"
 # Files with the old vocabulary; tokenizer.json alone describes the new one.
+_SETTINGS = "tokenizer_config.json"
 _STALE_FILES = ("vocab.txt", "vocab.json", "merges.txt", "added_tokens.json")
 
 
@@ -128,13 +129,18 @@ def _grown_tokenizer(
 
     files, before = encoder.pretrained.folder.tokenizer_files, encoder.tokenizer
     # Only the tokens change; truncation and padding remain as in the file.
-    source = files["tokenizer.json"].decode() if "tokenizer.json" in files else before.backend.to_str()
-    backend = Backend.from_str(source)
+    source = json.loads(before.backend.to_str())
+    file = json.loads(files.get("tokenizer.json", b"{}"))
+    source |= {key: file[key] for key in ("truncation", "padding") if key in file}
+    backend = Backend.from_str(json.dumps(source))
     old = backend.get_vocab(with_added_tokens=True)
     backend.add_tokens([AddedToken(token, single_word=whole_words, lstrip=True, normalized=True) for token in tokens])
     content = backend.to_str(pretty=True).encode()
     folder = encoder.pretrained.folder
-    tokenizer = Tokenizer(Backend.from_str(content.decode()), before.where, lower_case=folder.do_lower_case)
+    tokenizer = Tokenizer(
+        Backend.from_str(content.decode()), before.where, lower_case=folder.do_lower_case, keep_end=before.keep_end
+    )
+    tokenizer.backend.encode_special_tokens = before.backend.encode_special_tokens
     new = backend.get_vocab(with_added_tokens=True)
     ids = [new[token] for token in tokens]
     taken = {word: new[word] for word in old} != old or set(ids) & set(old.values()) or len(set(ids)) < len(ids)
@@ -156,6 +162,11 @@ def _with(encoder: SentenceEncoder, params: Any, tokenizer: Tokenizer, content: 
     model = encoder.pretrained
     files = {name: file for name, file in model.folder.tokenizer_files.items() if name not in _STALE_FILES}
     files["tokenizer.json"] = content
+    settings = json.loads(files.get(_SETTINGS, b"{}"))
+    if "added_tokens_decoder" in settings:  # then transformers drops tokens that this list lacks
+        tokens = json.loads(content)["added_tokens"]
+        settings["added_tokens_decoder"] = {str(token.pop("id")): token for token in tokens}
+        files[_SETTINGS] = (json.dumps(settings, indent=2, ensure_ascii=False) + "\n").encode()
     old_rows = model.model_config.encoder.vocab_size
     passthrough = model.original.passthrough
     # The language model's head over the old vocabulary now has the wrong size; minisbert does not compute it.
