@@ -109,8 +109,8 @@ BAD = {
     **{f"{v} in a row": (ASKED, spoiled(ROWS, 5, v), 2, r"\[5\]") for v in (np.nan, np.inf, -np.inf, 3e38)},
     "nan in the last row": (ASKED, spoiled(ROWS, 6, np.nan), 2, r"\[6\]"),
     "nan, k = 1": (ASKED, spoiled(ROWS, 0, np.nan), 1, r"\[0\]"),
-    "a query of another width": (ASKED[:, :-1], ROWS, 2, "15 wide"),
-    "a query that is wider": (np.tile(ASKED, 2), ROWS, 2, "32 wide"),
+    "a query of another width": (ASKED[:, :-1], ROWS, 2, "width 15"),
+    "a query that is wider": (np.tile(ASKED, 2), ROWS, 2, "width 32"),
     "no width": (ASKED[:, :0], ROWS, 2, "Expected"),
     **{f"k = {k!r}": (ASKED, ROWS, k, "k is") for k in (-1, 1.5, True, None, "3", float("nan"), float("inf"), [2])},
     "text": ("a cat", ROWS, 2, "Expected"),
@@ -198,7 +198,7 @@ def test_models_are_never_mixed(tmp_path):
     index.save(tmp_path / "index")
     with pytest.raises(InputError, match="Expected the same model"):
         Index.load(tmp_path / "index", mpnet)
-    with pytest.raises(InputError, match="wide"):
+    with pytest.raises(InputError, match="width 24"):
         index.search(np.ones(24, np.float32))
     for k in (0, -1, 1.5, True, None, "3"):
         with pytest.raises(InputError, match="k is"):
