@@ -100,13 +100,14 @@ class Examples:
             DataError: the file has changed since it was opened.
         """
         data = self.dataset
-        S, texts, labels = len(data.texts), [], []
-        ids = {name: i for i, name in enumerate(data.classes)}
+        columns: list[list[str]] = [[] for _ in data.texts]
+        labels, ids = [], dict(zip(data.classes, range(len(data.classes)), strict=True))
         for row in numbers:
             values, place = self.rows[row], self.rows.place(row)
-            texts.append([text(value, column, place) for value, column in zip(values, data.texts, strict=False)])
-            labels.append([_label(value, data, i, ids, place) for i, value in enumerate(values[S:])])
-        columns = [list(column) for column in zip(*texts, strict=True)] or [[] for _ in data.texts]
+            for name, value, column in zip(data.texts, values, columns, strict=False):
+                column.append(text(value, name, place))
+            for i, value in enumerate(values[len(data.texts) :]):
+                labels.append(_label(value, data, i, ids, place))
         if not data.labels:
             return columns, None
         dtype = np.int32 if data.label_kind == "class" else np.float32
@@ -178,8 +179,10 @@ def text_hashes(texts: Sequence[str]) -> np.ndarray:
         >>> text_hashes(["a cat", "a dog", "a cat"])
         array([386420097, 944320793, 386420097], dtype=uint32)
     """
-    digests = (hashlib.blake2b(text.encode(), digest_size=4).digest() for text in texts)
-    return np.frombuffer(b"".join(digests), "<u4").astype(np.uint32)
+    digests = bytearray()
+    for one in texts:
+        digests += hashlib.blake2b(one.encode(), digest_size=4).digest()
+    return np.frombuffer(digests, "<u4").astype(np.uint32)
 
 
 # --- columns -------------------------------------------------------------------------------------------------------
@@ -200,14 +203,14 @@ def _columns(
         if column not in header:
             raise wrong_columns(source, column, header)
     fits: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+    used: dict[str, set[str]] = {}
     for name, convention in CONVENTIONS.items():
         found = tuple(texts or _found(convention.texts, header)), tuple(labels or _found(convention.labels, header))
         complete = len(found[0]) >= len(convention.texts) and len(found[1]) >= len(convention.labels)
         if complete and kind in (None, name):
-            fits[name] = found
+            fits[name], used[name] = found, {*found[0], *found[1]}
     # Triplets are pairs with an extra column: choose the kind that uses the most columns.
-    used = {name: {*found[0], *found[1]} for name, found in fits.items()}
-    best = [name for name in fits if not any(used[name] < other for other in used.values())]
+    best = [name for name, columns in used.items() if not any(map(columns.__lt__, used.values()))]
     if len(best) == 1:
         return best[0], *fits[best[0]]
     if kind is not None:
@@ -224,21 +227,21 @@ def _columns(
 
 def _found(wanted: Iterable[Sequence[str]], header: Sequence[str]) -> list[str]:
     """The columns with the wanted names; empty if one of them is missing."""
-    found = []
+    found: list[str] = []
     for names in wanted:
         for name in names:
-            pattern = re.escape(name).replace(r"\{i\}", "(?:_?([0-9]+))?")
-            matches = [
-                (int(match.group(1) or 0) if match.re.groups else 0, match.group())
-                for column in header
-                if (match := re.fullmatch(pattern, column))
-            ]
-            if matches:
-                found.append([column for _, column in sorted(matches)])
+            pattern = re.compile(re.escape(name).replace(r"\{i\}", "(?:_?[0-9]+)?"))
+            if matches := list(filter(pattern.fullmatch, header)):
+                found += sorted(matches, key=_number)
                 break
         else:
             return []
-    return [column for columns in found for column in columns]
+    return found
+
+
+def _number(column: str) -> tuple[int, str]:
+    """Sorts negative, negative2, negative10."""
+    return int("0" + column[len(column.rstrip("0123456789")) :]), column
 
 
 # --- labels --------------------------------------------------------------------------------------------------------

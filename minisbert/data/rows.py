@@ -68,28 +68,28 @@ class RowFile:
     def __init__(self, source: str | Path):
         self.source, self.kind = "stdin" if source == STDIN else str(source), file_kind(str(source))
         self.unit, self.first = ("0-based row", 0) if self.kind in COLUMNAR else ("line", 1 + (self.kind == "tsv"))
-        self._header: tuple[str, ...] = ("text",) if self.kind == "txt" else ()
+        self._lines: Any
+        self.header: tuple[str, ...] = ("text",)  # the names of the columns; of jsonl, the keys of the first object
         with reading(self.source):
             if self.kind in COLUMNAR:
-                self._header, self._lines = COLUMNAR[self.kind](self.source)
-                return
-            # A generator over stdin, because `Rows` must not read it in place.
-            file: Any = (line for line in sys.stdin.buffer) if source == STDIN else _opened(self.source)
-            self._lines = lambda columns: file
-            if self.kind != "txt" and (line := file.readline().removeprefix(BOM)):
-                place = f"{self.source}, line 1"
-                decoded = _decoded(line, place)
-                self._header = tuple(decoded.split("\t") if self.kind == "tsv" else _record(decoded, place))
+                self.header, self._lines = COLUMNAR[self.kind](self.source)
+            elif source == STDIN:
+                self._lines = (line for line in sys.stdin.buffer)  # a generator: `Rows` must not read stdin in place
+            elif self.source.lower().endswith(".gz"):
+                self._lines = gzip.open(self.source)
+            else:
+                self._lines = Path(self.source).open("rb")
+            if self.kind in ("tsv", "jsonl"):
+                self.header, first = (), self._lines.readline().removeprefix(BOM)
+                if first:
+                    place = f"{self.source}, line 1"
+                    decoded = _decoded(first, place)
+                    self.header = tuple(decoded.split("\t") if self.kind == "tsv" else _record(decoded, place))
             if self.kind == "jsonl":
-                file.seek(0)
-
-    @property
-    def header(self) -> tuple[str, ...]:
-        """The names of the columns; of jsonl, the keys of the first object."""
-        if not self._header:
+                self._lines.seek(0)
+        if not self.header:
             expected = "a header line with the names of the columns" if self.kind == "tsv" else "one object per line"
             raise DataError(f"{self.source}: empty. Expected {expected}.")
-        return self._header
 
     def place(self, row: int) -> str:
         """The place of a row, for error messages: lines count from 1, rows of parquet and of the hub from 0."""
@@ -109,7 +109,7 @@ class RowFile:
         for column in named:
             if self.header.count(column) != 1:
                 raise wrong_columns(self.source, column, self.header)
-        return self._lines(columns)
+        return self._lines(columns) if self.kind in COLUMNAR else self._lines
 
     def values(self, line: bytes, row: int, columns: Sequence[str]) -> tuple[Any, ...]:
         """The values of a row, in the order of the columns. Raises DataError if the row is malformed."""
@@ -117,19 +117,20 @@ class RowFile:
         decoded = _decoded(line.removeprefix(BOM) if row == 0 and self.kind != "tsv" else line, place)
         if self.kind == "txt":
             return (decoded,)
-        if self.kind != "tsv":
+        if self.kind == "tsv":
+            cells = decoded.split("\t")
+            if len(cells) != len(self.header):
+                raise DataError(
+                    f"{place}: {len(cells)} cell(s), but the header has {len(self.header)}. Expected one cell per column, "
+                    "separated by tabs; remove tabs and line breaks from the text."
+                )
+            record = dict(zip(self.header, cells, strict=True))
+        else:
             record = _record(decoded, place)
-            try:
-                return tuple([record[column] for column in columns])
-            except KeyError as error:
-                raise wrong_columns(place, error.args[0], record) from None
-        cells = decoded.split("\t")
-        if len(cells) != len(self.header):
-            raise DataError(
-                f"{place}: {len(cells)} cell(s), but the header has {len(self.header)}. Expected one cell per column, "
-                "separated by tabs; remove tabs and line breaks from the text."
-            )
-        return tuple([cells[self.header.index(column)] for column in columns])
+        try:
+            return tuple(map(record.__getitem__, columns))
+        except KeyError as error:
+            raise wrong_columns(place, error.args[0], record) from None
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[str, tuple[Any, ...]]]:
         """Every row in order: its place, and its values in the order of the columns. Can be iterated over once."""
@@ -273,10 +274,6 @@ def reading(source: str) -> Iterator[None]:
         raise DataError(
             f"{source}: cannot be read ({why}). Expected a complete, readable file; check it or make it again."
         ) from None
-
-
-def _opened(path: str) -> Any:
-    return gzip.open(path) if path.lower().endswith(".gz") else Path(path).open("rb")
 
 
 def _decoded(line: bytes, place: str) -> str:

@@ -218,7 +218,7 @@ class _Order:
     """The order of one data set: (epoch, batch number) -> rows."""
 
     def __init__(self, examples: Examples, batch_size: int, seed: tuple[int, int], no_duplicates: bool):
-        self._count, self._batch_size, self._seed = len(examples), batch_size, seed
+        self._count, self._batch_size, self._seed = examples.dataset.rows, batch_size, seed
         self._texts_NS = _hashes(examples) if no_duplicates else None
         self.batches = lru_cache(maxsize=1)(self._draw)  # the last epoch used is cached
         self.epochs = _Epochs(lambda epoch: len(self.batches(epoch)) if no_duplicates else self._count // batch_size)

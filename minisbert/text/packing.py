@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# A row has the first of these lengths that holds the longest text; beyond the last they double.
+# A row has the first of these lengths that holds the longest text; each is twice the one before, and so beyond the last.
 ROW_LENGTHS = (64, 128, 256, 512)
 # A row has one slot per 4 tokens, [CLS] and [SEP] included.
 TOKENS_PER_SLOT = 4
@@ -76,7 +76,7 @@ def pack(
         >>> rows.token_ids_PL.shape, rows.segmentation_PL[0, :6].tolist(), where.tolist()
         ((1, 64), [0, 0, 0, 1, 1, -1], [0, 1])
     """
-    lengths = [len(ids) for ids in texts]
+    lengths = list(map(len, texts))
     L = _row_length(max(lengths, default=1))
     rows = _best_fit(lengths, L, L // TOKENS_PER_SLOT)
     P = _rounded(len(rows), multiple)
@@ -201,7 +201,7 @@ def packed_shape(texts: int, length: int, multiple: int = 1) -> tuple[int, int]:
 def _best_fit(lengths: Sequence[int], L: int, T: int) -> list[list[int]]:
     rows: list[list[int]] = []
     rows_by_free: list[list[int]] = [[] for _ in range(L + 1)]
-    for text in sorted(range(len(lengths)), key=lambda text: -lengths[text]):
+    for text in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
         free = next((free for free in range(lengths[text], L) if rows_by_free[free]), L)
         if free < L:
             row = rows_by_free[free].pop()
@@ -215,7 +215,7 @@ def _best_fit(lengths: Sequence[int], L: int, T: int) -> list[list[int]]:
 
 
 def _row_length(longest: int) -> int:
-    length = next((length for length in ROW_LENGTHS if length >= longest), ROW_LENGTHS[-1])
+    length = ROW_LENGTHS[0]
     while length < longest:
         length *= 2
     return length

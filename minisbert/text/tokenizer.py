@@ -6,7 +6,7 @@ counted: a text is tokenized in full and then cut.
 """
 
 from collections.abc import Iterator, Sequence
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,7 @@ class Tokenizer:
                         f"sentences[{row}] has the token {token!r}, for which the model has no embedding: its id is "
                         f"{max(encoding.ids)}, and the table has {self.rows} rows. Expected a text without it; leave it out."
                     )
-        return (encoding.ids for encoding in encodings)
+        return map(attrgetter("ids"), encodings)
 
     def refuse_long(self, sentences: Sequence[str], *, max_length: int, prompt: str = "") -> None:
         """Every sentence fits.
