@@ -224,8 +224,10 @@ def _write_routes(model: Pretrained, path: Path) -> dict[str, list[str]]:
 def _weights(model: Pretrained) -> list[dict[Any, Any]]:
     """The parameters of each module of `chain_of(model.folder)`, {} where it has none."""
     modules = model.model_config.modules[1 if model.folder.encoder_module.pools else 0 :]
-    heads = iter(model.params.get("heads", {}).values())
-    return [model.params["encoder"], *(next(heads) if type(module) in HEADS else {} for module in modules)]
+    weights, heads = [model.params["encoder"]], iter(model.params.get("heads", {}).values())
+    for module in modules:
+        weights.append(next(heads) if type(module) in HEADS else {})
+    return weights
 
 
 def _write_weights(model: Pretrained, module: Module | None, weights: dict[Any, Any], here: Path) -> None:

@@ -8,6 +8,7 @@ token batches, sentence_model.py computes, pretrained.py and checkpoint/ read an
 
 from dataclasses import replace
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Unpack, overload
 
@@ -285,9 +286,11 @@ class SentenceEncoder:
     def _current(self, settings: "SentenceEncoder") -> Pretrained:
         """The model with its current settings and weights; the routes of a Router take the model's settings."""
         names = ("prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
-        changed = {name: getattr(settings, name) for name in names}
+        changed = dict(zip(names, attrgetter(*names)(settings), strict=True))
         folder = replace(self.pretrained.folder, max_seq_length=self.max_seq_length, **changed)
-        routes = {name: route._current(settings) for name, route in self.routes.items()}
+        routes = {}
+        for name, route in self.routes.items():
+            routes[name] = route._current(settings)
         return replace(self.pretrained, folder=folder, params=self.forward.params, routes=routes)
 
     def __repr__(self) -> str:
@@ -296,4 +299,4 @@ class SentenceEncoder:
             routes = [f"  {name}: {route!r}".replace("\n", "\n  ") for name, route in self.routes.items()]
             return "\n".join([f"SentenceEncoder(Router, by default {folder.router.default}:", *routes, ")"])
         lines = self.model_config.describe(max_seq_length=self.max_seq_length, do_lower_case=folder.do_lower_case)
-        return "\n".join(["SentenceEncoder(", *(f"  ({i}): {line}" for i, line in enumerate(lines)), ")"])
+        return "\n".join(["SentenceEncoder(", *map("  ({}): {}".format, range(len(lines)), lines), ")"])

@@ -41,7 +41,7 @@ class ModelConfig:
     @property
     def pools_layers(self) -> bool:
         """Whether the token embeddings are averaged over the encoder's layers."""
-        return any(isinstance(module, WeightedLayerPooling) for module in self.modules[:1])
+        return bool(self.modules) and isinstance(self.modules[0], WeightedLayerPooling)
 
     def describe(self, **lengths: Any) -> list[str]:
         """One line per module, as sentence-transformers prints them.
@@ -54,7 +54,8 @@ class ModelConfig:
             first, modules = f"StaticEmbedding({{'embedding_dimension': {self.encoder.hidden_size}}})", modules[1:]
         lines = [first]
         for module in modules:
-            settings = {key: value for key, value in vars(module).items() if key != "path"}
+            settings = dict(vars(module))
+            settings.pop("path", None)
             if isinstance(module, Pooling):
                 modes = module.modes[0] if len(module.modes) == 1 else module.modes
                 settings = {

@@ -44,7 +44,7 @@ def cosine(a_BD: Array, b_MD: Array) -> Array:
         >>> cosine(np.array([[1.0, 0.0]]), np.array([[2.0, 0.0], [0.0, 5.0]])).tolist()
         [[1.0, 0.0]]
     """
-    return dot(normalize(a_BD), normalize(b_MD))
+    return normalize(a_BD) @ normalize(b_MD).T
 
 
 def euclidean(a_BD: Array, b_MD: Array) -> Array:

@@ -74,11 +74,6 @@ class ModelFolder:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def width(self) -> int:
-        """Width of the token embeddings."""
-        return int(self.config.get("hidden_size") or self.config["dim"])  # DistilBERT says dim
-
-    @property
     def padding_id(self) -> int:
         """The token id that fills rows."""
         value = self.config.get("pad_token_id")

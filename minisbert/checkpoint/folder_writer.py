@@ -24,15 +24,18 @@ def write_json(path: Path, content: Any) -> None:
 def chain_of(folder: ModelFolder) -> list[tuple[str, Module | None]]:
     """The modules to write: the class of each with its settings, None for the encoder's."""
     encoder = folder.encoder_module
-    modules = folder.modules[1:] if encoder.pools else folder.modules
-    return [(encoder.name, None), *((type(module).__name__, module) for module in modules)]
+    chain: list[tuple[str, Module | None]] = [(encoder.name, None)]
+    for module in folder.modules[1:] if encoder.pools else folder.modules:
+        chain.append((type(module).__name__, module))
+    return chain
 
 
 def write_module(folder: ModelFolder, module: Module | None, here: Path) -> None:
     """The settings of one module of a chain; None is the encoder's."""
     here.mkdir(exist_ok=True)
     if module is not None:
-        content = module.to_json(folder.width)
+        width = int(folder.config.get("hidden_size") or folder.config["dim"])  # DistilBERT says dim
+        content = module.to_json(width)
         if content is not None:
             write_json(here / "config.json", content)
     elif folder.encoder_module.has_config:

@@ -197,7 +197,7 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    arrays = dict(zip(tensors, map(np.ascontiguousarray, tensors.values()), strict=True))
     try:
         save_file(arrays, str(path), metadata={"format": "pt", **(metadata or {})})
     except SafetensorError as error:  # what the library makes of a full disk

@@ -21,19 +21,25 @@ from minisbert.errors import DataError, InputError
 from minisbert.text.packing import pack
 from minisbert.training.collate import batch_arrays
 from minisbert.training.config import TrainConfig
-from minisbert.training.config_checks import check_examples
 from minisbert.training.siamese import TrainBatch
 from minisbert.training.task import TrainingTask
 
 
 def cross_encoder_batch(
-    batch: Batch, tokenizer: CrossEncoderTokenizer, *, max_length: int, padding_id: int, multiple: int = 1
+    batch: Batch,
+    tokenizer: CrossEncoderTokenizer,
+    *,
+    max_length: int,
+    padding_id: int,
+    prompts: Sequence[str] = (),
+    multiple: int = 1,
 ) -> tuple[TrainBatch, int]:
     """The arrays of one step: the first of S texts paired with each of the others, S - 1 pairs per example.
 
     Args:
         batch, multiple: see `training.collate.train_batch`.
         max_length: tokens per pair; longer pairs are cut.
+        prompts: none; `check_cross_encoder_examples` refuses them.
 
     Returns:
         the arrays, on the host, and how many pairs were cut.
@@ -50,13 +56,12 @@ def cross_encoder_batch(
 
 
 def check_cross_encoder_examples(examples: Sequence[Examples], config: TrainConfig, model: CrossEncoder) -> None:
-    """Check that the loss can use the data and that the model's head fits it.
+    """Check that the model's head fits the data.
 
     Raises:
-        InputError: naming the file and what the loss needs, or prompts.
+        InputError: naming the file and what the head needs, or prompts.
         DataError: naming the row whose label is out of the loss's range.
     """
-    check_examples(examples, config, CROSS_ENCODER_LOSSES)
     if any(config.prompts):
         raise InputError(f"prompts is {config.prompts!r}. Expected none: a cross-encoder takes no prompts.")
     for example in examples:
@@ -85,16 +90,10 @@ def _check_scores(example: Examples, low: float, high: float) -> None:
             )
 
 
-def _batch(batch: Batch, model: CrossEncoder, config: TrainConfig, multiple: int) -> tuple[TrainBatch, int]:
-    return cross_encoder_batch(
-        batch, model.tokenizer, max_length=model.max_seq_length, padding_id=model.padding_id, multiple=multiple
-    )
-
-
 CROSS_ENCODER = TrainingTask(
     losses=CROSS_ENCODER_LOSSES,
     define=define_cross_encoder,
-    batch=_batch,
+    batch=cross_encoder_batch,
     check=check_cross_encoder_examples,
     sequence="pair",
     model_name="cross-encoder",

@@ -75,10 +75,8 @@ class RowFile:
                 self.header, self._lines = COLUMNAR[self.kind](self.source)
             elif source == STDIN:
                 self._lines = (line for line in sys.stdin.buffer)  # a generator: `Rows` must not read stdin in place
-            elif self.source.lower().endswith(".gz"):
-                self._lines = gzip.open(self.source)
             else:
-                self._lines = Path(self.source).open("rb")
+                self._lines = _opened(self.source)
             if self.kind in ("tsv", "jsonl"):
                 self.header, first = (), self._lines.readline().removeprefix(BOM)
                 if first:
@@ -274,6 +272,10 @@ def reading(source: str) -> Iterator[None]:
         raise DataError(
             f"{source}: cannot be read ({why}). Expected a complete, readable file; check it or make it again."
         ) from None
+
+
+def _opened(path: str) -> Any:
+    return gzip.open(path) if path.lower().endswith(".gz") else Path(path).open("rb")
 
 
 def _decoded(line: bytes, place: str) -> str:

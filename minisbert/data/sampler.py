@@ -27,6 +27,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import methodcaller
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -99,11 +100,9 @@ class Batches:
         part = batch_size // hosts
         self._mine = slice(host * part, (host + 1) * part)
         self._orders = [_Order(data, batch_size, (seed, i), no_duplicates) for i, data in enumerate(datasets)]
-        self._mixed = _Epochs(lambda epoch: sum(order.epochs.batches(epoch) for order in self._orders))
+        self._mixed = _Epochs(self._length)
         # The order of the batches in an epoch; the last epoch used is cached.
-        self._slots = lru_cache(maxsize=1)(
-            lambda epoch: shuffled(self._mixed.batches(epoch), (seed, len(datasets), epoch))
-        )
+        self._slots = lru_cache(maxsize=1)(lambda epoch: shuffled(self._length(epoch), (seed, len(datasets), epoch)))
 
     def steps(self, epochs: int = 1) -> int:
         """The number of steps in the first epochs; with "round_robin" an epoch ends with that of the smallest data set.
@@ -128,6 +127,10 @@ class Batches:
         rows_B = self._orders[dataset].batches(epoch)[number][self._mine]
         return Batch(dataset, epoch, rows_B, *self.datasets[dataset].take(rows_B.tolist()))
 
+    def _length(self, epoch: int) -> int:
+        """The batches of all data sets in an epoch."""
+        return sum(map(methodcaller("length", epoch), self._orders))
+
     def _turn(self, step: int) -> tuple[int, int, int]:
         turn, dataset = divmod(step, len(self._orders))
         return dataset, *self._orders[dataset].epochs.find(turn)
@@ -136,9 +139,9 @@ class Batches:
         epoch, slot = self._mixed.find(step)
         number = int(self._slots(epoch)[slot])
         for dataset, order in enumerate(self._orders):
-            if number < order.epochs.batches(epoch):
+            if number < order.length(epoch):
                 return dataset, epoch, number
-            number -= order.epochs.batches(epoch)
+            number -= order.length(epoch)
         raise AssertionError("slots number the batches of all data sets")
 
 
@@ -195,16 +198,13 @@ def without_duplicates(order: np.ndarray, texts_NS: np.ndarray, batch_size: int)
 class _Epochs:
     """The start of each epoch, for epochs of different lengths; computed as far as needed."""
 
-    def __init__(self, batches: Callable[[int], int]):
-        self._starts, self._batches = [0], batches
+    def __init__(self, length: Callable[[int], int]):
+        self._starts, self._length = [0], length
 
     def start(self, epoch: int) -> int:
         while len(self._starts) <= epoch:
-            self._starts.append(self._starts[-1] + self._batches(len(self._starts) - 1))
+            self._starts.append(self._starts[-1] + self._length(len(self._starts) - 1))
         return self._starts[epoch]
-
-    def batches(self, epoch: int) -> int:
-        return self.start(epoch + 1) - self.start(epoch)
 
     def find(self, step: int) -> tuple[int, int]:
         """The epoch of a step, and the step's number in it."""
@@ -221,13 +221,17 @@ class _Order:
         self._count, self._batch_size, self._seed = examples.dataset.rows, batch_size, seed
         self._texts_NS = _hashes(examples) if no_duplicates else None
         self.batches = lru_cache(maxsize=1)(self._draw)  # the last epoch used is cached
-        self.epochs = _Epochs(lambda epoch: len(self.batches(epoch)) if no_duplicates else self._count // batch_size)
-        if self.epochs.start(1) == 0:
+        self.epochs = _Epochs(self.length)
+        if self.length(0) == 0:
             why = " without duplicate texts" if no_duplicates and self._count >= batch_size else ""
             raise DataError(
                 f"{examples.dataset.source}: {self._count} rows do not fill a batch of {batch_size}{why}. Expected at least "
                 "one batch per epoch; use a smaller batch_size or more data."
             )
+
+    def length(self, epoch: int) -> int:
+        """The batches of an epoch."""
+        return self._count // self._batch_size if self._texts_NS is None else len(self.batches(epoch))
 
     def _draw(self, epoch: int) -> np.ndarray:
         order = shuffled(self._count, (*self._seed, epoch))

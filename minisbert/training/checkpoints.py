@@ -5,6 +5,7 @@ model. The position in the data is the step, because a batch is a pure function 
 checkpoint's is refused, naming each difference.
 """
 
+import itertools
 import logging
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,7 @@ class Checkpoints:
 def _as_leaves(state: TrainState) -> dict[str, Any]:
     # Numbered leaves, so that a file depends on no type of the optimizer's or the module's.
     plain = state._replace(key=jax.random.key_data(state.key))
-    return {f"{i:05d}": leaf for i, leaf in enumerate(jax.tree.leaves(plain))}
+    return dict(zip(map("{:05d}".format, itertools.count()), jax.tree.leaves(plain), strict=False))
 
 
 def _from_leaves(leaves: dict[str, Any], like: TrainState) -> TrainState:

@@ -44,7 +44,7 @@ def train_batch(
         cut += tokenized.truncated
         prompt_lengths += [tokenizer.prompt_length(prompt, max_length=max_length) if prompt else 0] * len(column)
     rows, where = pack(texts, padding_id=padding_id, prompt_lengths=prompt_lengths, multiple=multiple)
-    hashes_SB = np.stack([text_hashes(column) for column in batch.texts])
+    hashes_SB = np.stack(list(map(text_hashes, batch.texts)))
     return batch_arrays(batch, rows, where, hashes_SB), cut
 
 

@@ -1,10 +1,10 @@
 """What a run refuses before its first step: settings that cannot be trained with, and data that the loss cannot use."""
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from minisbert.checkpoint.settings import is_text
 from minisbert.data.examples import CONVENTIONS, Examples
 from minisbert.data.sampler import MIXINGS
 from minisbert.errors import InputError, short_repr
@@ -17,81 +17,74 @@ from minisbert.training.optimizer import DECAYS
 
 
 class Check(NamedTuple):
-    """A condition on one value, and what an error says was expected."""
+    """What a setting may be: its type, its bounds or its table of names, and the words for both in an error."""
 
-    holds: Callable[[Any], bool]
     expected: str
+    types: Any
+    least: float = -sys.float_info.max  # a number's bounds, or the least length of a text or a tuple
+    most: float = sys.float_info.max
+    names: Collection[str] | None = None
+    each: "Check | None" = None  # of a tuple: the check of each entry
+    optional: bool = False  # None is allowed
 
-
-def is_whole(value: Any) -> bool:
-    """Whether it is an int; True and False are not."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_number(value: Any) -> bool:
-    """Whether it is a finite int or float."""
-    return (is_whole(value) or isinstance(value, float)) and math.isfinite(value)
-
-
-def is_texts(value: Any) -> bool:
-    """Whether it is a tuple or list of valid Unicode strings."""
-    return isinstance(value, tuple | list) and all(isinstance(one, str) and is_text(one) for one in value)
+    def holds(self, value: Any) -> bool:
+        """Whether the value passes. True and False are not numbers; NaN and infinity are beyond every bound."""
+        if value is None:
+            return self.optional
+        if not isinstance(value, self.types) or (isinstance(value, bool) and self.types is not bool):
+            return False
+        if isinstance(value, str) and value.encode(errors="ignore").decode() != value:  # half a surrogate pair
+            return False
+        if self.each is not None and not all(map(self.each.holds, value)):
+            return False
+        size = len(value) if isinstance(value, str | tuple | list) else value
+        return self.least <= size <= self.most and (self.names is None or value in self.names)
 
 
 def one_of(table: Collection[str]) -> Check:
     """A name in a table."""
-    return Check(lambda value: isinstance(value, str) and value in table, f"one of {', '.join(table)}")
+    return Check(f"one of {', '.join(table)}", str, names=table)
+
+
+def several_of(table: Collection[str], expected: str, least: int = 0) -> Check:
+    """A tuple of names in a table."""
+    return Check(expected, tuple | list, least=least, each=one_of(table))
 
 
 def optional(check: Check) -> Check:
     """None, or what the check asks for."""
-    return Check(lambda value: value is None or check.holds(value), f"None or {check.expected}")
+    return check._replace(expected=f"None or {check.expected}", optional=True)
 
 
-COUNT = Check(lambda value: is_whole(value) and value >= 1, "a whole number of at least 1")
-NUMBER = Check(is_number, "a finite number")
-POSITIVE = Check(lambda value: is_number(value) and value > 0, "a finite number above 0")
-BOOL = Check(lambda value: isinstance(value, bool), "True or False")
-TEXT = Check(lambda value: isinstance(value, str) and bool(value), "a name")
-TEXTS = Check(is_texts, "a tuple of texts")
+COUNT = Check("a whole number of at least 1", int, least=1)
+NUMBER = Check("a finite number", int | float)
+POSITIVE = Check("a finite number above 0", int | float, least=math.ulp(0.0))  # the smallest float above 0
+BOOL = Check("True or False", bool)
+TEXT = Check("a name", str, least=1)
+TEXTS = Check("a tuple of texts", tuple | list, each=Check("a text", str))
 
 # The condition on each setting alone; `loss` and `loss_options` depend on the kind of model.
 CHECKS: dict[str, Check] = {
-    "data": Check(lambda value: is_texts(value) and len(value) > 0, "a tuple of files, at least one"),
-    "matryoshka": Check(
-        lambda value: isinstance(value, tuple | list) and all(map(COUNT.holds, value)), "whole numbers of at least 1"
-    ),
+    "data": TEXTS._replace(expected="a tuple of files, at least one", least=1),
+    "matryoshka": Check("whole numbers of at least 1", tuple | list, each=COUNT),
     "kind": optional(one_of(CONVENTIONS)),
-    "score_range": optional(
-        Check(
-            lambda value: (
-                isinstance(value, tuple | list)
-                and len(value) == 2
-                and all(map(is_number, value))
-                and value[0] < value[1]
-            ),
-            "the lowest and the highest score",
-        )
-    ),
+    "score_range": optional(Check("the lowest and the highest score", tuple | list, least=2, most=2, each=NUMBER)),
     **dict.fromkeys(("epochs", "batch_size", "accumulate", "evaluate_every", "checkpoint_every"), COUNT),
     **dict.fromkeys(("max_steps", "chunk_size", "lora_rank"), optional(COUNT)),
     **dict.fromkeys(("deterministic", "remat", "dropout", "no_duplicates"), BOOL),
     **dict.fromkeys(("learning_rate", "clip_norm"), POSITIVE),
     "lora_alpha": optional(POSITIVE),
-    "weight_decay": Check(lambda value: is_number(value) and value >= 0, "a finite number of at least 0"),
-    "warmup": Check(lambda value: is_number(value) and 0 <= value <= 1, "a share of the steps, from 0 to 1"),
-    "warmup_steps": optional(Check(lambda value: is_whole(value) and value >= 0, "a whole number of at least 0")),
+    "weight_decay": Check("a finite number of at least 0", int | float, least=0),
+    "warmup": Check("a share of the steps, from 0 to 1", int | float, least=0, most=1),
+    "warmup_steps": optional(Check("a whole number of at least 0", int, least=0)),
     "decay": one_of(DECAYS),
     "teacher": optional(TEXT),
-    "lora_targets": Check(
-        lambda value: is_texts(value) and 0 < len(value) == len(set(value)) and set(value) <= set(TARGETS),
-        f"names of {', '.join(TARGETS)}, each once",
-    ),
-    "report_to": Check(lambda value: is_texts(value) and set(value) <= set(LOGGERS), f"names of {', '.join(LOGGERS)}"),
+    "lora_targets": several_of(TARGETS, f"names of {', '.join(TARGETS)}, each once", least=1),
+    "report_to": several_of(LOGGERS, f"names of {', '.join(LOGGERS)}"),
     "compute_dtype": one_of(COMPUTE_DTYPES),
     "mixing": one_of(MIXINGS),
     "prompts": TEXTS,
-    "seed": Check(lambda value: is_whole(value) and 0 <= value < 2**32, f"a whole number from 0 to {2**32 - 1}"),
+    "seed": Check(f"a whole number from 0 to {2**32 - 1}", int, least=0, most=2**32 - 1),
 }
 OPTION_CHECKS = {float: NUMBER, str: TEXT, tuple: TEXTS}  # by the type of a loss option's default
 
@@ -108,13 +101,14 @@ def check_config(config: TrainConfig, losses: Mapping[str, Loss], model_dtype: s
     """
     if not isinstance(config, TrainConfig):
         raise InputError(f"config is {short_repr(config)}. Expected a TrainConfig.")
-    complaints = [
-        f"{name} is {short_repr(getattr(config, name))}, expected {check.expected}"
-        for name, check in {"loss": one_of(losses), **CHECKS}.items()
-        if not check.holds(getattr(config, name))
-    ]
+    complaints = []
+    for name, check in {"loss": one_of(losses), **CHECKS}.items():
+        if not check.holds(getattr(config, name)):
+            complaints.append(f"{name} is {short_repr(getattr(config, name))}, expected {check.expected}")
+    if not complaints and config.loss_options is not None:
+        complaints += _wrong_options(config.loss_options, losses[config.loss])
     if not complaints:
-        complaints = [*_wrong_options(config.loss_options, losses[config.loss]), *_conflicts(config, losses)]
+        complaints += _conflicts(config, losses[config.loss])
     if model_dtype != "float32":
         complaints.append(f"the model was loaded in {model_dtype}, expected float32 (set compute_dtype here instead)")
     if complaints:
@@ -123,7 +117,6 @@ def check_config(config: TrainConfig, losses: Mapping[str, Loss], model_dtype: s
 
 def _wrong_options(options: Any, loss: Loss) -> Iterator[str]:
     """Options that the loss does not have, or whose type is not that of the default."""
-    options = {} if options is None else options
     if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
         yield f"loss_options is {short_repr(options)}, expected a dict of option to value"
         return
@@ -135,9 +128,12 @@ def _wrong_options(options: Any, loss: Loss) -> Iterator[str]:
             yield f"loss_options[{name!r}] is {short_repr(options[name])}, expected {check.expected}, such as {default!r}"
 
 
-def _conflicts(config: TrainConfig, losses: Mapping[str, Loss]) -> Iterator[str]:
-    """Settings that are valid alone but not together."""
-    loss = losses[config.loss]
+def _conflicts(config: TrainConfig, loss: Loss) -> Iterator[str]:
+    """Settings, or entries of one, that are valid alone but not together."""
+    if config.score_range is not None and config.score_range[0] >= config.score_range[1]:
+        yield f"score_range is {config.score_range!r}, expected {CHECKS['score_range'].expected}"
+    if len(set(config.lora_targets)) < len(config.lora_targets):
+        yield f"lora_targets is {config.lora_targets!r}, expected {CHECKS['lora_targets'].expected}"
     if (loss.needs == "teacher") != (config.teacher is not None):
         yield f"teacher is {config.teacher!r} with the loss {config.loss}, expected a model with mse and None otherwise"
     if loss.in_batch and config.batch_size == 1:
@@ -157,8 +153,8 @@ def check_examples(examples: Sequence[Examples], config: TrainConfig, losses: Ma
     loss, first = losses[config.loss], examples[0].dataset
     # A teacher embeds the texts during the run, so its data has no labels.
     needs = "none" if loss.needs == "teacher" else loss.needs
-    for data in (example.dataset for example in examples):
-        texts = len(data.texts)
+    for one in examples:
+        data, texts = one.dataset, len(one.dataset.texts)
         if needs != data.label_kind or texts < loss.least_texts or texts > (loss.most_texts or texts):
             raise InputError(
                 f"{data.source}: {texts} texts per row with {data.label_kind} labels. Expected {loss.least_texts}"

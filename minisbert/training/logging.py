@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,25 +112,18 @@ class MetricsLog:
                 line = json.loads(text)
             except (ValueError, RecursionError):
                 continue
-            valid = isinstance(line, dict) and type(line.get("step")) is int
-            if valid and all(isinstance(line.get(name, 0.0), int | float) for name in ("loss", "score")):
+            if not isinstance(line, dict) or type(line.get("step")) is not int:
+                continue
+            if isinstance(line.get("loss", 0.0), int | float) and isinstance(line.get("score", 0.0), int | float):
                 found.append(line)
         return found
 
-    def drop_after(self, step: int) -> list[dict[str, Any]]:
-        """Remove the lines of later steps, which will be repeated. Returns the others."""
-        lines = [line for line in self.lines() if line["step"] <= step]
-        if self.writes:
+    def drop_after(self, step: int) -> None:
+        """Remove the lines of later steps, which will be repeated."""
+        if self.writes and self.file.exists():
+            lines = [json.dumps(line) + "\n" for line in self.lines() if line["step"] <= step]
             with whole_file(self.file) as temporary:  # a kill must not lose earlier scores
-                temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        return lines
-
-
-def progress_bar(steps: int, done: int, show: bool) -> Any:
-    """A bar of the examples seen, on a terminal only."""
-    from tqdm import tqdm
-
-    return tqdm(total=None, desc=f"train ({steps} steps, {done} done)", unit=" pairs", disable=None if show else True)
+                temporary.write_text("".join(lines))
 
 
 def plot_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
@@ -139,10 +133,9 @@ def plot_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
-    scores = [(line["step"], line["score"]) for line in lines if "score" in line]
+    steps, values = _curve(lines, "loss")
+    scores = _curve(lines, "score")
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    steps, values = zip(*losses, strict=True) if losses else ((), ())
     axes.plot(steps, values, color="#9ecae1", linewidth=0.8, label="loss of the batch")
     window = max(1, len(values) // 50)
     if window > 1:
@@ -151,9 +144,9 @@ def plot_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
     handles, labels = axes.get_legend_handles_labels()
-    if scores:
+    if scores[0]:
         right = axes.twinx()
-        right.plot(*zip(*scores, strict=True), color="#d95f02", marker="o", label="score (right)")
+        right.plot(*scores, color="#d95f02", marker="o", label="score (right)")
         right.set_ylabel("score, such as Spearman of the cosine")
         more = right.get_legend_handles_labels()
         handles, labels = handles + more[0], labels + more[1]
@@ -161,6 +154,16 @@ def plot_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
     with whole_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
     pyplot.close(figure)
+
+
+def _curve(lines: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    """The steps that have this value, and the values."""
+    steps, values = [], []
+    for line in lines:
+        if name in line:
+            steps.append(line["step"])
+            values.append(line[name])
+    return steps, values
 
 
 def write_report(
@@ -174,20 +177,20 @@ def write_report(
     """Write the run's curves.png, and a model card (README.md) with data, settings and scores into each of its models."""
     plot_curves(lines, folder / "curves.png")
     rows = [f"| {Path(d.source).name} | {d.kind} | {d.rows} | `{d.sha256}` |" for d in datasets]
-    scores = [line for line in lines if "score" in line]
-    losses = [line for line in lines if "loss" in line]
-    settings = "\n".join(f"| {key} | {value} |" for key, value in asdict(config).items() if key != "data")
+    settings = asdict(config)
+    del settings["data"]
     text = [
         f"---\nlibrary_name: sentence-transformers\ntags: [{hub_tag}, minisbert]\n---",
-        f"# A {model_name}\n\nTrained by minisbert with the loss `{config.loss}` in {len(losses)} steps.",
+        f"# A {model_name}\n\nTrained by minisbert with the loss `{config.loss}` in {len(_curve(lines, 'loss')[0])} steps.",
         "## Data\n\n| file | kind | rows | sha256 |\n| --- | --- | --- | --- |\n" + "\n".join(rows),
-        "## Settings\n\n| setting | value |\n| --- | --- |\n" + settings,
+        "## Settings\n\n| setting | value |\n| --- | --- |\n"
+        + "\n".join(starmap("| {} | {} |".format, settings.items())),
     ]
     if datasets[0].classes:
         classes = ", ".join(f"{i} {name}" for i, name in enumerate(datasets[0].classes))
         text.append(f"## Classes\n\n{classes}")
-    if scores:
-        table = "\n".join(f"| {line['step']} | {100 * line['score']:.2f} |" for line in scores)
+    if scores := list(zip(*_curve(lines, "score"), strict=True)):
+        table = "\n".join(f"| {step} | {100 * score:.2f} |" for step, score in scores)
         text.append("## Score (x 100)\n\n| step | score |\n| --- | --- |\n" + table)
     for model in (folder / "final", folder / "best"):
         if model.is_dir():

@@ -8,13 +8,13 @@ write checkpoints together through orbax. All hosts must see the run's folder.
     minisbert train ... --coordinator 10.0.0.1:1234 --hosts 2 --host 1        on the second
     minisbert train ... --cluster                                             on each worker of a TPU pod, or under SLURM
 
-On one host, without `join`, everything here is a no-op.
+On one host the trainer calls nothing here.
 """
 
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import jax
@@ -67,12 +67,7 @@ def join(coordinator: str | None, hosts: int | None, host: int | None, *, second
         ) from None
 
 
-def is_main_process() -> bool:
-    """Whether this host writes and reports."""
-    return jax.process_index() == 0
-
-
-def sync_batch_shape(batch: TrainBatch, asked: Callable[[], bool], padding_id: int) -> tuple[TrainBatch, bool]:
+def sync_batch_shape(batch: TrainBatch, asked: bool, padding_id: int) -> tuple[TrainBatch, bool]:
     """Pad this host's batch to the largest of all hosts, so that all run one program, and agree whether to stop.
 
     Args:
@@ -83,11 +78,9 @@ def sync_batch_shape(batch: TrainBatch, asked: Callable[[], bool], padding_id: i
     Returns:
         the padded batch, and whether any host was asked to stop.
     """
-    if jax.process_count() == 1:
-        return batch, asked()
     from jax.experimental.multihost_utils import process_allgather
 
-    mine = np.array([*batch.rows.token_ids_PL.shape, asked()])
+    mine = np.array([*batch.rows.token_ids_PL.shape, asked])
     rows, length, any_stop = np.max(process_allgather(mine), axis=0).tolist()
     return batch.pad_to(rows, length, padding_id), bool(any_stop)
 
@@ -104,8 +97,6 @@ def exit_on_peer_failure(place: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if jax.process_count() == 1:
-            raise
         # A proper shutdown waits for the hosts that are gone. This one does not, and its end tells the others.
         timer = threading.Timer(LEAVE, os._exit, [MISTAKE])
         timer.daemon = True

@@ -14,8 +14,8 @@ DECAYS: dict[str, Callable[[float, int], optax.Schedule]] = {
     "constant": lambda rate, steps: optax.constant_schedule(rate),
 }
 
-# Which parameters get weight decay, first match by path: matrices and tables do, biases and layer norms do not.
-WEIGHT_DECAY = [(r"bias$", False), (r"scale$", False), (r".*", True)]
+# Biases and the scales of layer norms get no weight decay; matrices and tables do.
+NO_WEIGHT_DECAY = r"(bias|scale)$"
 
 
 def schedule(decay: str, rate: float, warmup_steps: int, steps: int) -> optax.Schedule:
@@ -33,11 +33,11 @@ def schedule(decay: str, rate: float, warmup_steps: int, steps: int) -> optax.Sc
 
 
 def decays(params: Any) -> Any:
-    """True for each parameter that weight decay applies to, by `WEIGHT_DECAY`."""
+    """True for each parameter that weight decay applies to."""
 
     def rule(path: Any, _: Any) -> bool:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
-        return next(decay for pattern, decay in WEIGHT_DECAY if re.search(pattern, name))
+        return re.search(NO_WEIGHT_DECAY, name) is None
 
     return jax.tree_util.tree_map_with_path(rule, params)
 

@@ -16,6 +16,7 @@ A cross-encoder trains by the same step: its "texts" are pairs and its "embeddin
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -181,7 +182,7 @@ def make_update(optimizer: optax.GradientTransformation) -> Update:
         norm = jnp.linalg.norm(norms)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         params, optimizer_state = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old),
+            partial(jnp.where, finite),
             (params, optimizer_state),
             (state.params, state.optimizer_state),
         )

@@ -23,7 +23,6 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from minisbert.arguments import check_choice
 from minisbert.errors import InputError, TrainingError
 from minisbert.training.config import TrainConfig
 from minisbert.training.deterministic import blockwise
@@ -31,7 +30,6 @@ from minisbert.training.lora import with_lora
 from minisbert.training.losses import Loss, matryoshka
 from minisbert.training.optimizer import adamw, schedule
 from minisbert.training.siamese import (
-    Embed,
     Gradient,
     LossFunction,
     StepMetrics,
@@ -57,13 +55,14 @@ def compiled_step(
     definition: nnx.GraphDef[Any],
     loss: LossFunction,
     optimizer: optax.GradientTransformation,
-    mesh: Mesh,
+    mesh: Mesh | None,
     sharding: Any = None,
     base_params: Any = None,
 ) -> Step:
     """The step that a run's settings ask for; XLA compiles it once its shapes are known. It reuses the old state's memory.
 
     Args:
+        mesh: of the devices; None is the first device alone.
         sharding: the layout of the state on several devices; None on one device and for a deterministic reduction.
         base_params: with LoRA the model's parameters, which do not change.
     """
@@ -71,19 +70,20 @@ def compiled_step(
     if config.remat:
         embed = remat(embed)
     if config.deterministic:
-        gradient = blockwise(embed, loss, list(mesh.devices.flat), chunk_size=config.chunk_size, blocks=config.blocks)
+        devices = jax.devices()[:1] if mesh is None else list(mesh.devices.flat)
+        gradient = blockwise(embed, loss, devices, chunk_size=config.chunk_size, blocks=config.blocks)
         update = jax.jit(update, donate_argnums=0)
         return partial(train_step, gradient=gradient, update=update, dropout=config.dropout)
-
-    def gradient_of(embed: Embed) -> Gradient:
-        if config.chunk_size is not None:
-            return gradcache(embed, loss, config.chunk_size)
-        return jax.value_and_grad(siamese_loss(embed, loss))
 
     # The base parameters are an argument: XLA would copy what the function closes over into the program.
     def step(state: TrainState, batch: TrainBatch, base_params: Any = None) -> tuple[TrainState, StepMetrics]:
         adapted = embed if base_params is None else with_lora(embed, base_params, config.lora_scale)
-        return train_step(state, batch, gradient=gradient_of(adapted), update=update, dropout=config.dropout)
+        gradient: Gradient = (
+            jax.value_and_grad(siamese_loss(adapted, loss))
+            if config.chunk_size is None
+            else gradcache(adapted, loss, config.chunk_size)
+        )
+        return train_step(state, batch, gradient=gradient, update=update, dropout=config.dropout)
 
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(sharding, None))
     return jitted if base_params is None else partial(jitted, base_params=base_params)
@@ -109,7 +109,11 @@ class StepCache:
         on_new_shape: str | None = None,
     ):
         self.step, self.padding_id, self.place = step, padding_id, place
-        self.on_new_shape = resolve_on_new_shape(on_new_shape)
+        if on_new_shape is None:
+            on_new_shape = "error" if jax.process_count() > 1 or jax.default_backend() == "tpu" else "compile"
+        elif on_new_shape not in ON_NEW_SHAPE:
+            raise InputError(f"on_new_shape is {on_new_shape!r}. Expected one of {', '.join(map(repr, ON_NEW_SHAPE))}.")
+        self.on_new_shape = on_new_shape
         self.compiled: list[str] = []  # a line per program
         self.seconds = 0.0
         self._programs: dict[tuple[int, Any], Step] = {}  # rows, everything else that a program depends on
@@ -125,7 +129,9 @@ class StepCache:
 
     def pad_to_known_shape(self, batch: TrainBatch) -> TrainBatch:
         """The batch with as many rows as the next sampled shape has, if those are at most a quarter more."""
-        rows, others = _shape(batch)
+        rows, others = shape = _shape(batch)
+        if shape in self._sampled:
+            return batch
         enough = [known for known, same in self._sampled if same == others and rows <= known <= rows * 5 / 4]
         return batch.pad_to(min(enough), batch.rows.token_ids_PL.shape[1], self.padding_id) if enough else batch
 
@@ -169,14 +175,6 @@ def _shape(batch: TrainBatch) -> tuple[int, Any]:
     others, structure = jax.tree.flatten((batch.index_SB, batch.targets))
     rows, length = batch.rows.token_ids_PL.shape
     return rows, (length, structure, tuple(map(jax.typeof, others)))
-
-
-def resolve_on_new_shape(on_new_shape: str | None) -> str:
-    """A name in ON_NEW_SHAPE: the given one, or the default for these devices."""
-    if on_new_shape is None:
-        return "error" if jax.process_count() > 1 or jax.default_backend() == "tpu" else "compile"
-    check_choice("on_new_shape", on_new_shape, ON_NEW_SHAPE)
-    return on_new_shape
 
 
 def sampled_steps(steps: int, most: int = SAMPLE) -> list[int]:

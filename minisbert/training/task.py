@@ -2,7 +2,7 @@
 
     task = task_for(model)                                       a SentenceEncoder: SIAMESE, below
     definition, params = task.define(model.model_config, dtype)  any other model: its own `training_task`
-    batch, cut = task.batch(texts, model, config, multiple)
+    batch, cut = task.batch(texts, model.tokenizer, max_length=..., padding_id=...)
 
 The step itself (siamese.py), the trainer, the checkpoints and the plan are the same for all tasks. A cross-encoder's task is
 `cross_encoder/training.py: CROSS_ENCODER`; a model from outside the package can bring its own.
@@ -24,7 +24,6 @@ from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.sentence_model import define
 from minisbert.training.collate import train_batch
 from minisbert.training.config import TrainConfig
-from minisbert.training.config_checks import check_examples
 from minisbert.training.lora import initial_adapters
 from minisbert.training.losses import LOSSES, Loss, initial_softmax_head
 from minisbert.training.siamese import TrainBatch, TrainState, Tree, initial_state
@@ -37,16 +36,16 @@ class TrainingTask(NamedTuple):
     """The losses by name."""
     define: Callable[..., Any]
     """(model_config, dtype) -> (graph definition, abstract parameters)."""
-    batch: Callable[[Batch, Any, TrainConfig, int], tuple[TrainBatch, int]]
-    """(texts, model, config, multiple) -> the arrays of one step, and how many sequences were cut to fit."""
-    check: Callable[[Sequence[Examples], TrainConfig, Any], None]
-    """(data sets, config, model): raises InputError or DataError for data that cannot be trained on."""
+    batch: Callable[..., tuple[TrainBatch, int]]
+    """Arguments and results as for `collate.train_batch`: the arrays of one step, and how many sequences were cut to fit."""
     sequence: str
     """What one sequence of tokens is: "text" or "pair"."""
     model_name: str
     """What the model card calls the model."""
     hub_tag: str
     """What the hub calls it."""
+    check: Callable[[Sequence[Examples], TrainConfig, Any], None] | None = None
+    """(data sets, config, model): raises InputError or DataError for data that the model cannot be trained on."""
 
     def sequences(self, texts: int) -> int:
         """Sequences per example with this many texts: one per text, or the first text paired with each other one."""
@@ -74,24 +73,10 @@ class TrainingTask(NamedTuple):
         return initial_state({"model": params, "head": head}, optimizer, config.seed)
 
 
-def _siamese_batch(
-    batch: Batch, encoder: SentenceEncoder, config: TrainConfig, multiple: int
-) -> tuple[TrainBatch, int]:
-    return train_batch(
-        batch,
-        encoder.tokenizer,
-        max_length=encoder.max_seq_length,
-        padding_id=encoder.padding_id,
-        prompts=config.prompts,
-        multiple=multiple,
-    )
-
-
 SIAMESE = TrainingTask(
     losses=LOSSES,
     define=define,
-    batch=_siamese_batch,
-    check=lambda examples, config, encoder: check_examples(examples, config, LOSSES),
+    batch=train_batch,
     sequence="text",
     model_name="sentence embedding model",
     hub_tag="sentence-similarity",

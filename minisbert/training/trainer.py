@@ -15,8 +15,10 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,8 +26,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from tqdm import tqdm
 
-from minisbert.arguments import check_bool
 from minisbert.data.examples import open_examples
 from minisbert.data.sampler import Batches
 from minisbert.errors import InputError, TrainingError, TrainingStopped, short_repr
@@ -33,21 +35,14 @@ from minisbert.inference.compiled import COMPUTE_DTYPES
 from minisbert.training import sharding
 from minisbert.training.checkpoints import Checkpoints
 from minisbert.training.config import TrainConfig
-from minisbert.training.config_checks import check_config
+from minisbert.training.config_checks import check_config, check_examples
 from minisbert.training.deterministic import check_blocks
-from minisbert.training.logging import MetricsLog, on_sigterm, progress_bar, write_report
+from minisbert.training.logging import MetricsLog, on_sigterm, write_report
 from minisbert.training.lora import merge_lora, weights_digest
-from minisbert.training.multihost import exit_on_peer_failure, is_main_process, sync_batch_shape
+from minisbert.training.multihost import exit_on_peer_failure, sync_batch_shape
 from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState
 from minisbert.training.softmax_head import write_head
-from minisbert.training.step_cache import (
-    StepCache,
-    compiled_step,
-    loss_for,
-    optimizer_for,
-    resolve_on_new_shape,
-    sampled_steps,
-)
+from minisbert.training.step_cache import StepCache, compiled_step, loss_for, optimizer_for, sampled_steps
 from minisbert.training.task import load_teacher, task_for, with_params, with_teacher
 
 logger = logging.getLogger("minisbert")
@@ -94,12 +89,18 @@ def train(
         raise InputError(f"folder is {short_repr(folder)}. Expected the run's folder, as str or Path.")
     if score is not None and not callable(score):
         raise InputError(f"score is {short_repr(score)}. Expected a function of the model, or None.")
-    with on_sigterm() as sigterm, exit_on_peer_failure(str(folder)):
-        mesh = sharding.data_mesh(devices, model_devices)
+    if not isinstance(keep_encoder, bool):
+        raise InputError(f"keep_encoder is {short_repr(keep_encoder)}. Expected True or False.")
+    on_peer_failure = exit_on_peer_failure(str(folder)) if jax.process_count() > 1 else nullcontext()
+    with on_sigterm() as sigterm, on_peer_failure:
+        mesh = None  # one device needs none
+        if (devices, model_devices, layout) != (None, 1, "replicated") or jax.device_count() > 1:
+            mesh = sharding.data_mesh(devices, model_devices)
         trainer = Trainer(model, config, Path(folder), mesh, layout, on_new_shape, keep_encoder)
         state, pending, started = trainer.start(), None, time.perf_counter()
         step, steps = int(state.step), trainer.steps
-        with progress_bar(steps, step, show_progress and is_main_process()) as progress:
+        hidden = None if show_progress and trainer.writes else True  # None: shown on a terminal only
+        with tqdm(desc=f"train ({steps} steps, {step} done)", unit=" pairs", disable=hidden) as progress:
             while step < steps:
                 batch, stop = trainer.batch(step, sigterm.is_set)
                 state, metrics = trainer.train_step(state, batch)
@@ -132,27 +133,30 @@ class Trainer:
         model: Any,
         config: TrainConfig,
         folder: Path,
-        mesh: Mesh,
+        mesh: Mesh | None,
         layout: str,
         on_new_shape: str | None,
         keep_encoder: bool,
     ):
         self.model, self.config, self.folder, self.mesh = model, config, folder, mesh
-        self.task = task_for(model)
+        self.task, self.writes = task_for(model), jax.process_index() == 0  # the first host writes and reports
         check_config(config, self.task.losses, model.compute_dtype)
-        sharding.check_setup(mesh, layout, config.batch_size, model.model_config.encoder)
-        check_bool("keep_encoder", keep_encoder)
-        new_shape = resolve_on_new_shape(on_new_shape)
-        self.keep_encoder, self.lora = keep_encoder, config.lora_rank is not None
+        self.keep_encoder, self.lora, devices = keep_encoder, config.lora_rank is not None, 1
+        self.multiple = 1  # the number of packed rows is a multiple of this
+        if mesh is not None:
+            sharding.check_setup(mesh, layout, config.batch_size, model.model_config.encoder)
+            devices, self.multiple = mesh.size, mesh.shape[sharding.AXIS] // jax.process_count()
         if config.deterministic:
-            check_blocks(config.blocks, mesh.size, layout, lora=self.lora)
-        # The number of packed rows is a multiple of this.
-        self.multiple = config.blocks if config.deterministic else mesh.shape[sharding.AXIS] // jax.process_count()
+            check_blocks(config.blocks, devices, layout, lora=self.lora)
+            self.multiple = config.blocks
 
         self.examples = [
             open_examples(source, kind=config.kind, score_range=config.score_range) for source in config.data
         ]
-        self.task.check(self.examples, config, model)
+        self.datasets = list(map(attrgetter("dataset"), self.examples))
+        check_examples(self.examples, config, self.task.losses)
+        if self.task.check is not None:
+            self.task.check(self.examples, config, model)
         self.batches = Batches(
             self.examples,
             config.batch_size,
@@ -167,31 +171,27 @@ class Trainer:
 
         steps = self.batches.steps(config.epochs)
         self.learning_rate, optimizer, self.steps = optimizer_for(config, min(steps, config.max_steps or steps))
-        classes = self.examples[0].dataset.classes
-        self.initial_state = partial(self.task.initial_state, config, model.model_config, optimizer, len(classes))
-        params = model.pretrained.params
-        state = jax.eval_shape(self.initial_state, params)
-        self.parameter_names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(state.params)]
-        sharded = mesh.size > 1 and not config.deterministic
-        self.sharding = sharding.state_sharding(state, mesh, layout) if sharded else None
+        classes, params = len(self.datasets[0].classes), model.pretrained.params
+        self.initial_state = partial(self.task.initial_state, config, model.model_config, optimizer, classes)
+        self.shapes = jax.eval_shape(self.initial_state, params)  # of the state
+        self.sharding = place = None
         base_params = params if self.lora else None
-        if self.lora and sharded:
-            base_params = sharding.place(params, sharding.state_sharding(params, mesh, layout))
+        if mesh is not None and mesh.size > 1 and not config.deterministic:
+            self.sharding = sharding.state_sharding(self.shapes, mesh, layout)
+            place = partial(sharding.place_batch, mesh=mesh)
+            if self.lora:
+                base_params = sharding.place(params, sharding.state_sharding(params, mesh, layout))
         definition, _ = self.task.define(model.model_config, COMPUTE_DTYPES[config.compute_dtype])
         loss = loss_for(config, self.task.losses[config.loss], getattr(model.model_config, "dimension", 0))
         self.train_step = StepCache(
             compiled_step(config, definition, loss, optimizer, mesh, self.sharding, base_params),
             padding_id=model.padding_id,
-            place=partial(sharding.place_batch, mesh=mesh) if sharded else None,
-            on_new_shape=new_shape,
+            place=place,
+            on_new_shape=on_new_shape,
         )
 
-        self.metrics = MetricsLog(folder, asdict(config), config.report_to, writes=is_main_process())
-        record = {
-            "config": asdict(config),
-            "data": [asdict(one.dataset) for one in self.examples],
-            "model": repr(model),
-        }
+        self.metrics = MetricsLog(folder, asdict(config), config.report_to, writes=self.writes)
+        record = {"config": asdict(config), "data": list(map(asdict, self.datasets)), "model": repr(model)}
         if self.lora:
             record["weights"] = weights_digest(params)
         self.checkpoints = Checkpoints(folder, json.loads(json.dumps(record)))
@@ -211,24 +211,34 @@ class Trainer:
             state = self.checkpoints.restore(state)
             logger.info(f"{self.folder}: resuming after step {int(state.step)} of {self.steps}")
         self.metrics.drop_after(int(state.step))
-        self.train_step.warm_up(state, (self._arrays(step, sample=True)[0] for step in sampled_steps(self.steps)))
+        self.train_step.warm_up(state, (self.batch(step, sample=True)[0] for step in sampled_steps(self.steps)))
         return state
 
-    def batch(self, step: int, stop_requested: Callable[[], bool] = bool) -> tuple[TrainBatch, bool]:
-        """This host's arrays of a step, and whether any host was asked to stop."""
-        batch, stop = self._arrays(step, stop_requested)
-        return self.train_step.pad_to_known_shape(batch), stop
-
-    def _arrays(
+    def batch(
         self, step: int, stop_requested: Callable[[], bool] = bool, *, sample: bool = False
     ) -> tuple[TrainBatch, bool]:
-        """The texts of a step, tokenized and packed to one shape on all hosts. Of a sample only the shape matters."""
-        texts = self.batches.batch_at(step)
-        batch, cut = self.task.batch(texts, self.model, self.config, self.multiple)
+        """This host's arrays of a step, of one shape on all hosts, and whether any host was asked to stop.
+
+        Of a sample only the shape matters.
+        """
+        texts, padding_id = self.batches.batch_at(step), self.model.padding_id
+        batch, cut = self.task.batch(
+            texts,
+            self.model.tokenizer,
+            max_length=self.model.max_seq_length,
+            padding_id=padding_id,
+            prompts=self.config.prompts,
+            multiple=self.multiple,
+        )
         if self.teacher is not None:
             batch = with_teacher(batch, texts, self.teacher, shape_only=sample)
-        self.cut += 0 if sample else cut
-        return sync_batch_shape(batch, stop_requested, self.model.padding_id)
+        stop = stop_requested()
+        if jax.process_count() > 1:
+            batch, stop = sync_batch_shape(batch, stop, padding_id)
+        if sample:
+            return batch, stop
+        self.cut += cut
+        return self.train_step.pad_to_known_shape(batch), stop
 
     def log(self, step: int, batch: TrainBatch, metrics: StepMetrics, progress: Any) -> None:
         """Write a step's metrics.
@@ -239,7 +249,10 @@ class Trainer:
         loss, norm = float(metrics.loss), float(metrics.gradient_norm)
         if not bool(metrics.finite):
             finite = np.isfinite(np.asarray(metrics.gradient_norms))
-            first = "" if finite.all() else f", first in the gradient of {self.parameter_names[int(np.argmin(finite))]}"
+            first = ""
+            if not finite.all():
+                path, _ = jax.tree.leaves_with_path(self.shapes.params)[int(np.argmin(finite))]
+                first = f", first in the gradient of {jax.tree_util.keystr(path)}"
             rows = self.batches.batch_at(step)
             raise TrainingError(
                 f"{self.folder}: step {step + 1} gave loss {loss} and gradient norm {norm}{first}, on rows "
@@ -254,7 +267,7 @@ class Trainer:
     def evaluate(self, state: TrainState, step: int, score: Callable[[Any], float]) -> None:
         """Score the model, and save it if its score is the best so far."""
         model, head = self.trained(state)
-        if not is_main_process():
+        if not self.writes:
             return
         value = score(model)
         if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
@@ -267,7 +280,7 @@ class Trainer:
         """A model with the state's parameters, and the loss's own parameters."""
         # A copy, because the next step reuses the state's memory.
         params, head = jax.tree.map(jnp.copy, (state.params["model"], state.params["head"]))
-        if self.mesh.size > 1:
+        if self.mesh is not None and self.mesh.size > 1:
             params, head = sharding.on_one_device((params, head))
         if self.lora:
             params = merge_lora(self.model.pretrained.params, params, scale=self.config.lora_scale)
@@ -276,18 +289,18 @@ class Trainer:
     def _save(self, model: Any, head: dict[str, Any], name: str) -> None:
         model.save(self.folder / name)
         if head:
-            classes, options = self.examples[0].dataset.classes, self.config.loss_options or {}
+            classes, options = self.datasets[0].classes, self.config.loss_options or {}
             write_head(self.folder / name, head, classes, options)
 
     def finish(self, state: TrainState, seconds: float) -> Any:
         """Write the final model, the curves and the model cards."""
         model, head = self.trained(state)
         self.checkpoints.close()
-        if not is_main_process():
+        if not self.writes:
             return model
         self._save(model, head, "final")
-        lines, datasets = self.metrics.lines(), [one.dataset for one in self.examples]
-        write_report(self.folder, self.config, datasets, lines, self.task.model_name, self.task.hub_tag)
+        lines = self.metrics.lines()
+        write_report(self.folder, self.config, self.datasets, lines, self.task.model_name, self.task.hub_tag)
         if self.cut:
             logger.warning(
                 f"{self.folder}: {self.cut} {self.task.sequence}s were longer than max_seq_length "

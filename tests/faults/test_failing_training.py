@@ -158,7 +158,7 @@ def files_without_checkpoints(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("only", "fails_at"),
     # The line of the second step; a file of the final model.
-    [("metrics.jsonl", 11), (".final", 7)],
+    [("metrics.jsonl", 7), (".final", 7)],
 )
 def test_a_failed_run_resumes(only, fails_at, pairs, tmp_path, undisturbed):
     with Disk(tmp_path, fails_at, only=only) as disk, pytest.raises(MinisbertError) as caught:

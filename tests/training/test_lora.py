@@ -274,10 +274,10 @@ def test_resumed_to_the_bit(pairs, tmp_path, monkeypatch, killed_before):
     undisturbed = run(config(pairs), tmp_path / "undisturbed")
     batch = trainer.Trainer.batch
 
-    def dying(self, step, *asked):
-        if step == killed_before:
+    def dying(self, step, *asked, **options):
+        if asked and step == killed_before:
             raise KeyboardInterrupt
-        return batch(self, step, *asked)
+        return batch(self, step, *asked, **options)
 
     monkeypatch.setattr(trainer.Trainer, "batch", dying)
     with pytest.raises(KeyboardInterrupt):

@@ -91,10 +91,10 @@ def test_a_killed_run_resumes_to_the_same_bits(pairs, tmp_path, monkeypatch, kil
 
     batch = trainer.Trainer.batch
 
-    def dying(self, step, *asked):
-        if step == killed_before:
+    def dying(self, step, *asked, **options):
+        if asked and step == killed_before:
             raise Killed
-        return batch(self, step, *asked)
+        return batch(self, step, *asked, **options)
 
     monkeypatch.setattr(trainer.Trainer, "batch", dying)
     with pytest.raises(Killed):
@@ -127,10 +127,10 @@ def test_sigkill(pairs, tmp_path):
 def test_sigterm_saves_and_stops(pairs, tmp_path, monkeypatch):
     batch = trainer.Trainer.batch
 
-    def preempted(self, step, *asked):
-        if step == 2:
+    def preempted(self, step, *asked, **options):
+        if asked and step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return batch(self, step, *asked)
+        return batch(self, step, *asked, **options)
 
     monkeypatch.setattr(trainer.Trainer, "batch", preempted)
     with pytest.raises(TrainingStopped, match="stopped after step 3 of 6"):
