@@ -288,9 +288,7 @@ class SentenceEncoder:
         names = ("prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
         changed = dict(zip(names, attrgetter(*names)(settings), strict=True))
         folder = replace(self.pretrained.folder, max_seq_length=self.max_seq_length, **changed)
-        routes = {}
-        for name, route in self.routes.items():
-            routes[name] = route._current(settings)
+        routes = {name: route._current(settings) for name, route in self.routes.items()}
         return replace(self.pretrained, folder=folder, params=self.forward.params, routes=routes)
 
     def __repr__(self) -> str:

@@ -123,26 +123,20 @@ class Batches:
         """
         if step < 0:
             raise InputError(f"step is {step}. Expected a whole number of at least 0.")
-        dataset, epoch, number = self._turn(step) if self.mixing == "round_robin" else self._slot(step)
+        if self.mixing == "round_robin":
+            turn, dataset = divmod(step, len(self._orders))
+            epoch, number = self._orders[dataset].epochs.find(turn)
+        else:  # the slots number the batches of the first data set, then those of the next
+            epoch, slot = self._mixed.find(step)
+            dataset, number = 0, int(self._slots(epoch)[slot])
+            while number >= (length := self._orders[dataset].length(epoch)):
+                dataset, number = dataset + 1, number - length
         rows_B = self._orders[dataset].batches(epoch)[number][self._mine]
         return Batch(dataset, epoch, rows_B, *self.datasets[dataset].take(rows_B.tolist()))
 
     def _length(self, epoch: int) -> int:
         """The batches of all data sets in an epoch."""
         return sum(map(methodcaller("length", epoch), self._orders))
-
-    def _turn(self, step: int) -> tuple[int, int, int]:
-        turn, dataset = divmod(step, len(self._orders))
-        return dataset, *self._orders[dataset].epochs.find(turn)
-
-    def _slot(self, step: int) -> tuple[int, int, int]:
-        epoch, slot = self._mixed.find(step)
-        number = int(self._slots(epoch)[slot])
-        for dataset, order in enumerate(self._orders):
-            if number < order.length(epoch):
-                return dataset, epoch, number
-            number -= order.length(epoch)
-        raise AssertionError("slots number the batches of all data sets")
 
 
 def shuffled(count: int, seed: tuple[int, ...]) -> np.ndarray:

@@ -111,8 +111,6 @@ class StepCache:
         self.step, self.padding_id, self.place = step, padding_id, place
         if on_new_shape is None:
             on_new_shape = "error" if jax.process_count() > 1 or jax.default_backend() == "tpu" else "compile"
-        elif on_new_shape not in ON_NEW_SHAPE:
-            raise InputError(f"on_new_shape is {on_new_shape!r}. Expected one of {', '.join(map(repr, ON_NEW_SHAPE))}.")
         self.on_new_shape = on_new_shape
         self.compiled: list[str] = []  # a line per program
         self.seconds = 0.0

@@ -28,11 +28,12 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from minisbert.arguments import check_choice
 from minisbert.data.examples import open_examples
 from minisbert.data.sampler import Batches
 from minisbert.errors import InputError, TrainingError, TrainingStopped, short_repr
 from minisbert.inference.compiled import COMPUTE_DTYPES
-from minisbert.training import sharding
+from minisbert.training import sharding, step_cache
 from minisbert.training.checkpoints import Checkpoints
 from minisbert.training.config import TrainConfig
 from minisbert.training.config_checks import check_config, check_examples
@@ -91,6 +92,7 @@ def train(
         raise InputError(f"score is {short_repr(score)}. Expected a function of the model, or None.")
     if not isinstance(keep_encoder, bool):
         raise InputError(f"keep_encoder is {short_repr(keep_encoder)}. Expected True or False.")
+    check_choice("on_new_shape", on_new_shape, (None, *step_cache.ON_NEW_SHAPE))
     on_peer_failure = exit_on_peer_failure(str(folder)) if jax.process_count() > 1 else nullcontext()
     with on_sigterm() as sigterm, on_peer_failure:
         mesh = None  # one device needs none
@@ -183,12 +185,8 @@ class Trainer:
                 base_params = sharding.place(params, sharding.state_sharding(params, mesh, layout))
         definition, _ = self.task.define(model.model_config, COMPUTE_DTYPES[config.compute_dtype])
         loss = loss_for(config, self.task.losses[config.loss], getattr(model.model_config, "dimension", 0))
-        self.train_step = StepCache(
-            compiled_step(config, definition, loss, optimizer, mesh, self.sharding, base_params),
-            padding_id=model.padding_id,
-            place=place,
-            on_new_shape=on_new_shape,
-        )
+        compiled = compiled_step(config, definition, loss, optimizer, mesh, self.sharding, base_params)
+        self.train_step = StepCache(compiled, padding_id=model.padding_id, place=place, on_new_shape=on_new_shape)
 
         self.metrics = MetricsLog(folder, asdict(config), config.report_to, writes=self.writes)
         record = {"config": asdict(config), "data": list(map(asdict, self.datasets)), "model": repr(model)}
@@ -217,24 +215,15 @@ class Trainer:
     def batch(
         self, step: int, stop_requested: Callable[[], bool] = bool, *, sample: bool = False
     ) -> tuple[TrainBatch, bool]:
-        """This host's arrays of a step, of one shape on all hosts, and whether any host was asked to stop.
-
-        Of a sample only the shape matters.
-        """
-        texts, padding_id = self.batches.batch_at(step), self.model.padding_id
-        batch, cut = self.task.batch(
-            texts,
-            self.model.tokenizer,
-            max_length=self.model.max_seq_length,
-            padding_id=padding_id,
-            prompts=self.config.prompts,
-            multiple=self.multiple,
-        )
+        """This host's arrays of a step (of a sample only their shape matters), and whether any host was asked to stop."""
+        texts, model = self.batches.batch_at(step), self.model
+        options = {"padding_id": model.padding_id, "prompts": self.config.prompts, "multiple": self.multiple}
+        batch, cut = self.task.batch(texts, model.tokenizer, max_length=model.max_seq_length, **options)
         if self.teacher is not None:
             batch = with_teacher(batch, texts, self.teacher, shape_only=sample)
         stop = stop_requested()
         if jax.process_count() > 1:
-            batch, stop = sync_batch_shape(batch, stop, padding_id)
+            batch, stop = sync_batch_shape(batch, stop, model.padding_id)
         if sample:
             return batch, stop
         self.cut += cut
@@ -299,13 +288,12 @@ class Trainer:
         if not self.writes:
             return model
         self._save(model, head, "final")
-        lines = self.metrics.lines()
-        write_report(self.folder, self.config, self.datasets, lines, self.task.model_name, self.task.hub_tag)
+        lines, task = self.metrics.lines(), self.task
+        write_report(self.folder, self.config, self.datasets, lines, task.model_name, task.hub_tag)
         if self.cut:
             logger.warning(
-                f"{self.folder}: {self.cut} {self.task.sequence}s were longer than max_seq_length "
-                f"{self.model.max_seq_length} and were cut; raise it (--max-seq-length) to train on whole "
-                f"{self.task.sequence}s."
+                f"{self.folder}: {self.cut} {task.sequence}s were longer than max_seq_length {self.model.max_seq_length} "
+                f"and were cut; raise it (--max-seq-length) to train on whole {task.sequence}s."
             )
         logger.info(f"{self.folder}: {self.steps} steps, {seconds:.0f} s in this process; {self.train_step.log()}")
         return model

@@ -68,8 +68,6 @@ def test_a_new_shape_is_an_error_or_a_warning(caplog):
     assert programs(STATE, batch_of(60, 100)) == (2, 128)
     assert "2 rows of 128 tokens, a new shape; compiled 2 x 128 (" in caplog.text
     assert "during the run" in programs.log()
-    with pytest.raises(InputError, match="on_new_shape is 'ignore'"):
-        StepCache(step, padding_id=PADDING, on_new_shape="ignore")
 
 
 def test_other_targets_are_another_program():
