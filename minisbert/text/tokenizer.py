@@ -200,7 +200,10 @@ def build(source: Source) -> Any:
             )
             backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
             if special["unk_token"] not in source.vocabulary:
-                settings.complain("unk_token", f"a piece of the vocabulary; {special['unk_token']!r:.100} is not in it")
+                raise ModelFolderError(
+                    f"{source.where}: the unknown token {special['unk_token']!r:.100} is not in the vocabulary, so that no "
+                    "unknown word can be read. Download the model again."
+                )
         elif kind == "BPE":
             trim = settings.flag("trim_offsets", default=True)
             space = settings.flag("add_prefix_space", default=False)
