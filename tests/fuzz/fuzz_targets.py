@@ -210,7 +210,9 @@ def check_settings(file: Path, content: bytes) -> None:
 
 def check_tokenizer(file: Path, content: bytes) -> None:
     """Token ids are those of the tokenizers library, special tokens included."""
-    tokenizer = Tokenizer.from_folder(folders.ModelFolder(file.parent, file.parent, "bert", {}))
+    tokenizer = Tokenizer.from_folder(
+        folders.ModelFolder(file.parent, file.parent, "bert", {}, tokenizer_files={file.name: content})
+    )
     found = tokenizer.tokenize(TEXTS, max_length=10_000).ids
     reference = tokenizers.Tokenizer.from_str(content.decode())
     reference.no_truncation()
@@ -221,7 +223,10 @@ def check_tokenizer(file: Path, content: bytes) -> None:
 
 def check_vocabulary(file: Path, content: bytes) -> None:
     """A vocabulary: a line's number is its piece's id."""
-    tokenizer = Tokenizer.from_folder(folders.ModelFolder(file.parent, file.parent, "bert", {}))
+    config = {"model_type": "mpnet" if content.startswith(b"<s>") else "bert"}
+    tokenizer = Tokenizer.from_folder(
+        folders.ModelFolder(file.parent, file.parent, "bert", config, tokenizer_files={file.name: content})
+    )
     pieces = io.TextIOWrapper(io.BytesIO(content), "utf-8").read().split("\n")  # as transformers opens the file
     for ids in tokenizer.tokenize(TEXTS, max_length=10_000).ids:
         assert all(tokenizer.backend.id_to_token(i) == pieces[i] for i in ids)
