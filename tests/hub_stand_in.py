@@ -7,6 +7,9 @@ import os
 import time
 from urllib.parse import unquote, urlsplit
 
+# It reads HF_HUB_OFFLINE when it is imported: here, before a test sets that.
+import huggingface_hub.constants  # noqa: F401
+
 COMMIT = "c" * 40
 CONFIG, POOLING, WEIGHTS = b'{"model_type": "bert"}', b'{"word_embedding_dimension": 4}', os.urandom(400_000)
 FILES = {"config.json": CONFIG, "1_Pooling/config.json": POOLING, "model.safetensors": WEIGHTS}
