@@ -88,6 +88,10 @@ def export_onnx(encoder: SentenceEncoder, target: Path, *, length: int) -> float
 
 
 def check_exportable(encoder: Any) -> None:
-    """Raises InputError unless `encoder` is a SentenceEncoder in float32."""
+    """Raises InputError unless `encoder` is a SentenceEncoder in float32 whose tokenizer works without minisbert's code."""
     if not isinstance(encoder, SentenceEncoder) or encoder.compute_dtype != "float32":
         raise InputError(f"encoder is {short_repr(encoder)}. Expected a SentenceEncoder loaded in float32.")
+    tokenizer = encoder.tokenizer
+    if tokenizer.keep_end or tokenizer.rows is not None:
+        what = "truncates on the left" if tokenizer.keep_end else "has tokens beyond the embedding table"
+        raise InputError(f"{tokenizer.where}: {what}, which an exported model cannot do. Expected another tokenizer.")

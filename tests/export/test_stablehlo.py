@@ -139,6 +139,16 @@ def test_the_command(tmp_path, capsys):
     assert "Expected some of cpu, cuda" in capsys.readouterr().err
 
 
+def test_a_tokenizer_that_needs_minisberts_code_is_refused(tmp_path):
+    encoder = SentenceEncoder(tiny("bert"))
+    encoder.tokenizer.keep_end = True
+    with pytest.raises(InputError, match="truncates on the left"):
+        export_stablehlo(encoder, tmp_path / "exported")
+    encoder.tokenizer.keep_end, encoder.tokenizer.rows = False, 100
+    with pytest.raises(InputError, match="beyond the embedding table"):
+        export_stablehlo(encoder, tmp_path / "exported")
+
+
 def test_bfloat16_is_refused(tmp_path):
     with pytest.raises(InputError, match="loaded in float32"):
         export_stablehlo(SentenceEncoder.load(tiny("bert"), compute_dtype="bfloat16"), tmp_path / "out")
