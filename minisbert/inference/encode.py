@@ -79,7 +79,7 @@ def results(
         nonlocal truncated
         for start in range(0, len(texts), CHUNK):
             tokens = tokenizer.tokenize(texts[start : start + CHUNK], max_length=max_length, prompt=prompt)
-            truncated += tokens.truncated
+            truncated += int(np.count_nonzero(tokens.counts[:, 2]))
             yield from tokens.ids
 
     options = {"padding_id": encoder.padding_id, "max_positions": encoder.max_positions}
