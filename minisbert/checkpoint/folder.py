@@ -206,8 +206,8 @@ def _read_parts(files: ModelFiles, parts: list[Part], file: Path) -> ModelFolder
     for part in rest:
         if modules and width is not None:
             width = modules[-1].width(width)
-        own = f"{part.path}/config.json"
-        sources.append(own if files.has(files.folder / own) else "modules.json")
+        own = f"{part.path}/config.json" if part.path else "config.json"  # in the model's folder that is the encoder's
+        sources.append(own if part.path and files.has(files.folder / own) else "modules.json")
         # Up to 5.3 Normalize has no settings.
         values = {} if part.kind == "normalize" and sources[-1] == "modules.json" else files.json(files.folder / own)
         given = Given(width, layers, config.get("output_hidden_states") is True)
