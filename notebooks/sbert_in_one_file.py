@@ -5,7 +5,7 @@
     python notebooks/sbert_in_one_file.py FOLDER                 the table of the Pinecone article, for all-mpnet-base-v2
     python notebooks/sbert_in_one_file.py FOLDER "one sentence" "another one"
 
-FOLDER holds a model as it is published: model.safetensors, config.json and vocab.txt. `minisbert download
+FOLDER holds a published model (the files are in `FILES` below). `minisbert download
 all-mpnet-base-v2` fetches one and prints where it is; after that, nothing but Python and NumPy is needed.
 
 The papers, in the order in which the text meets them:
@@ -79,7 +79,7 @@ def split_words(text):
 
 
 def is_punctuation(char):
-    """All ASCII signs that are no letter or digit count, $ and + too, and what Unicode calls punctuation."""
+    """All ASCII signs other than letters and digits, $ and + too, and what Unicode calls punctuation."""
     ascii_sign = 33 <= ord(char) <= 126 and not char.isalnum()
     return ascii_sign or unicodedata.category(char)[0] == "P"
 
@@ -223,9 +223,15 @@ def encode_tokens(ids_L, model):
 # --- 4. sentences ----------------------------------------------------------------------------------------------------
 
 
+FILES = ("config.json", "sentence_bert_config.json", "1_Pooling/config.json", "vocab.txt", "model.safetensors")
+
+
 def load(folder):
     """A published folder -> {"config", "weights", "vocabulary", ...}."""
     folder = Path(folder)
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise SystemExit(f"{folder}: no {', '.join(missing)}. Expected a folder that `minisbert download` printed.")
     config = json.loads((folder / "config.json").read_text())
     family = config["model_type"]
     if family not in ("bert", "mpnet") or config["hidden_act"] != "gelu":
@@ -271,8 +277,9 @@ PUBLISHED += [-0.01122264, 0.51847214]
 
 
 def main():
-    if len(sys.argv) < 2:
-        raise SystemExit(__doc__)
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        print(__doc__)
+        return
     sentences = sys.argv[2:] or ARTICLE
     model = load(sys.argv[1])
     embeddings_SD = encode(sentences, model)

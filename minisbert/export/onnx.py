@@ -94,4 +94,7 @@ def check_exportable(encoder: Any) -> None:
     tokenizer = encoder.tokenizer
     if tokenizer.keep_end or tokenizer.rows is not None:
         what = "truncates on the left" if tokenizer.keep_end else "has tokens beyond the embedding table"
-        raise InputError(f"{tokenizer.where}: {what}, which an exported model cannot do. Expected another tokenizer.")
+        raise InputError(
+            f"{tokenizer.where}: {what}, which an exported model cannot do. Expected right truncation "
+            "and ids inside the table; encode with SentenceEncoder instead."
+        )

@@ -42,6 +42,11 @@ def test_it_needs_numpy_alone():
     assert done.stdout.strip() == "['sbert_in_one_file']"
 
 
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(SystemExit, match=r"nowhere: no config.json, .*model.safetensors. Expected a folder"):
+        one_file.load(tmp_path / "nowhere")
+
+
 @pytest.mark.real
 def test_the_articles_table(capsys, monkeypatch):
     try:
