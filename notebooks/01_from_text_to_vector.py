@@ -153,6 +153,7 @@ assert abs(newer_gap - 0.25440932) < 2e-6  # 0.51847214 - 0.26406282
 # 1. A batch is padded to its longest sentence. Show that the neighbours of a sentence do not change its embedding.
 # 2. Pool with `max` in place of `mean`. Does the pair still stand out?
 # 3. Is it *dentist* that connects sentence 3 with sentence 4? Leave out each word in turn and look at their similarity.
+# 4. `sentence_bert_config.json` of both models says `do_lower_case: false`. Does the case of the letters count?
 #
 # <details><summary>Solution 1</summary>
 #
@@ -194,6 +195,17 @@ assert abs(newer_gap - 0.25440932) < 2e-6  # 0.51847214 - 0.26406282
 #
 # *bad* and *dentist* count most, yet no single word moves the cosine by 0.05: the sentence says it more than once (*dentist*,
 # *chewing*, *teeth*). Notebook 12 asks which pairs of tokens a similarity is made of.
+# </details>
+#
+# <details><summary>Solution 4</summary>
+#
+# ```python
+# loud_BD = encoder.encode([sentence.upper() for sentence in SENTENCES])
+# assert np.array_equal(loud_BD, embeddings_BD)
+# ```
+#
+# No. That setting belongs to sentence-transformers, which would lowercase before the tokenizer; the tokenizer of an uncased
+# model does it anyway (`do_lower_case: true` in `tokenizer_config.json`).
 # </details>
 #
 # **The file just read:** `minisbert/sentence_model.py`: tokens → transformer → pooling → sentence embedding, as one module
