@@ -4,11 +4,12 @@ Loading joins what checkpoint/ reads (settings, tensors) with an encoder family'
 ordinary sentence-transformers folder in the older dialect, which every reader knows; it appears complete or not at all.
 """
 
+import copy
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,12 +25,13 @@ from minisbert.checkpoint.router import Router, check_names
 from minisbert.checkpoint.static_folder import with_length_limit
 from minisbert.checkpoint.tensors import WEIGHTS, SafetensorsFiles, write_tensors
 from minisbert.encoders import FAMILIES
-from minisbert.errors import ModelFolderError
+from minisbert.errors import InputError, ModelFolderError
 from minisbert.modules import HEADS
 from minisbert.sentence_model import ModelConfig
 from minisbert.text.tokenizer import Tokenizer
 
 logger = logging.getLogger("minisbert")
+Encoder = TypeVar("Encoder", bound=Any)
 
 
 @dataclass
@@ -253,12 +255,45 @@ def tokenizer_files(folder: ModelFolder, tokenizer: Tokenizer) -> dict[str, byte
     return files
 
 
-def cast_matrices(params: dict[Any, Any], dtype: Any) -> dict[Any, Any]:
-    """The blocks' matrices in the compute dtype, cast once; tables, biases and norms stay float32."""
-    if dtype == jnp.float32:
-        return params
-    flat = flatten(params)
-    for name, leaf in flat.items():
-        if name.endswith(".kernel") and ".blocks." in name:
-            flat[name] = jnp.asarray(leaf, dtype)
-    return nest(flat)
+def with_params(model: Encoder, params: dict[Any, Any]) -> Encoder:
+    """A copy of the model with other parameters, for `encode`, `train` and `save` alike; compiled programs are shared.
+
+    Args:
+        model: a SentenceEncoder or CrossEncoder; with a Router, take one of its `routes`.
+        params: nested like `model.params`, with arrays of the same shapes.
+
+    Raises:
+        InputError: an array is missing, unknown, or of another shape or kind.
+
+    Example:
+        >>> from minisbert import SentenceEncoder
+        >>> encoder = SentenceEncoder("weights/tiny-bert")
+        >>> halved = encoder.with_params(jax.tree.map(lambda leaf: leaf / 2, encoder.params))
+        >>> bool((halved.encode("a cat") == encoder.encode("a cat")).all())
+        False
+    """
+    if getattr(model, "routes", None):
+        raise InputError("the model has a Router, each of whose routes has parameters. Expected one of model.routes.")
+    expected, found = (
+        {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+        for tree in (model.params, params)
+    )
+    complaints = [f"missing: {name}" for name in expected.keys() - found.keys()]
+    complaints += [f"unknown: {name}" for name in found.keys() - expected.keys()]
+    for name in expected.keys() & found.keys():
+        shape, dtype = np.shape(found[name]), getattr(found[name], "dtype", None)
+        if shape != np.shape(expected[name]) or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+            complaints.append(f"{name} is {dtype} {list(shape)}, expected float32 {list(np.shape(expected[name]))}")
+    if complaints:
+        raise InputError(
+            f"params do not fit the model: {'; '.join(sorted(complaints)):.1000}. Expected a tree like model.params."
+        )
+    return replace_params(model, jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params))
+
+
+def replace_params(model: Encoder, params: dict[Any, Any]) -> Encoder:
+    """`with_params` for parameters that are known to fit."""
+    copied = copy.copy(model)
+    copied.forward = model.forward  # made now where it was not, so that both share it
+    copied.pretrained = replace(model.pretrained, params=params)
+    return copied

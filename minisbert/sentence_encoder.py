@@ -21,7 +21,7 @@ from minisbert.inference.batching import ShapeTable
 from minisbert.inference.compiled import COMPUTE_DTYPES, Compilation, Forward, progress_bar
 from minisbert.inference.encode import OUTPUTS, EncodeOptions, Matrix, Texts, Vector, per_text, results, warm_up
 from minisbert.inference.token_budgets import default_shapes
-from minisbert.pretrained import Pretrained, cast_matrices, load_pretrained, save_pretrained
+from minisbert.pretrained import Pretrained, load_pretrained, save_pretrained, with_params
 from minisbert.quantization import quantize_embeddings
 from minisbert.sentence_model import define
 from minisbert.similarity import PAIRWISE_SIMILARITIES, SIMILARITIES, normalize
@@ -97,10 +97,12 @@ class SentenceEncoder:
 
     @cached_property
     def forward(self) -> Forward:
-        """The compiled forward pass; its `params` are the model's, the blocks' matrices in the compute dtype."""
-        dtype = COMPUTE_DTYPES[self.compute_dtype]
-        definition, _ = define(self.model_config, dtype)
-        return Forward(definition, cast_matrices(self.pretrained.params, dtype), self.compute_dtype, OUTPUTS)
+        """The compiled forward pass, a function of the parameters."""
+        definition, _ = define(self.model_config, COMPUTE_DTYPES[self.compute_dtype])
+        return Forward(definition, self.compute_dtype, OUTPUTS)
+
+    params = property(attrgetter("pretrained.params"), doc="The parameters: nested dicts of float32 arrays.")
+    with_params = with_params
 
     # --- text to vectors -------------------------------------------------------------------------------------------
 
@@ -133,7 +135,7 @@ class SentenceEncoder:
             prompt_name: a name in `prompts`; its text is put before each sentence.
             prompt: the text itself; overrides `prompt_name`.
             batch_size: sentences per batch; by default as many as fit `token_budget`.
-            show_progress_bar: None shows one on a terminal when it takes longer than two seconds.
+            show_progress_bar: None shows one on a terminal after two seconds.
             output_value: "sentence_embedding", "token_embeddings" (an array per sentence), or None for both in a dict
                 per sentence.
             precision: see `quantize_embeddings`.
@@ -275,21 +277,19 @@ class SentenceEncoder:
         """Write an ordinary sentence-transformers folder; it appears whole or not at all.
 
         Raises:
-            InputError: the path is taken by something else than a model, or the weights were cast to bfloat16.
+            InputError: the path is taken by something else than a model.
         """
         checks.check_path(path)
         checks.check_prompts(self.prompts)
-        if self.compute_dtype != "float32":
-            raise InputError(f"the weights were cast to {self.compute_dtype}. Load in float32 to save them whole.")
         save_pretrained(self._current(self), Path(path))
 
     def _current(self, settings: "SentenceEncoder") -> Pretrained:
         """The model with its current settings and weights; the routes of a Router take the model's settings."""
         names = ("prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
-        changed = dict(zip(names, attrgetter(*names)(settings), strict=True))
+        changed = {name: vars(settings)[name] for name in names}
         folder = replace(self.pretrained.folder, max_seq_length=self.max_seq_length, **changed)
         routes = {name: route._current(settings) for name, route in self.routes.items()}
-        return replace(self.pretrained, folder=folder, params=self.forward.params, routes=routes)
+        return replace(self.pretrained, folder=folder, routes=routes)
 
     def __repr__(self) -> str:
         folder = self.pretrained.folder

@@ -1,6 +1,5 @@
 """Fixtures of the tests that run commands: tiny models, and a way to run a command in this process."""
 
-import copy
 import functools
 import io
 import os
@@ -14,6 +13,7 @@ import pytest
 from minisbert import SentenceEncoder
 from minisbert.commands import main
 from minisbert.inference.compiled import enable_compilation_cache
+from minisbert.pretrained import replace_params
 
 # Compiled programs are saved between runs, and shared with the processes that tests start.
 if folder := enable_compilation_cache():
@@ -29,9 +29,8 @@ _load = functools.cache(SentenceEncoder.load)
 
 def _load_once(*args, **options) -> SentenceEncoder:
     """A copy that `train` may let go of; what is compiled is shared."""
-    encoder = copy.copy(_load(*args, **options))
-    encoder.forward = copy.copy(encoder.forward)
-    return encoder
+    encoder = _load(*args, **options)
+    return replace_params(encoder, encoder.params)
 
 
 class Result(NamedTuple):

@@ -14,7 +14,8 @@ import pytest
 from flax import nnx
 
 from minisbert.checkpoint.modules import POOLING_MODES, Dense, Normalize, Pooling
-from minisbert.pretrained import cast_matrices, load_pretrained
+from minisbert.inference.compiled import cast_matrices
+from minisbert.pretrained import load_pretrained
 from minisbert.reference import encoder as reference
 from minisbert.reference import pooling as reference_pooling
 from minisbert.reference import similarity as reference_similarity

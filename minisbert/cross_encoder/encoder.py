@@ -9,6 +9,7 @@ makes the rows, model.py computes, predict.py batches, pretrained.py reads and w
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from minisbert.download.locate import locate
 from minisbert.errors import InputError
 from minisbert.inference.compiled import COMPUTE_DTYPES, Forward
 from minisbert.inference.token_budgets import default_shapes
-from minisbert.pretrained import Pretrained, cast_matrices, load_pretrained
+from minisbert.pretrained import Pretrained, load_pretrained, with_params
 from minisbert.text.tokens import TokenCount, Tokens, check_fit
 
 
@@ -99,7 +100,10 @@ class CrossEncoder:
         dtype = COMPUTE_DTYPES[compute_dtype]
         definition, _ = define_cross_encoder(model.model_config, dtype)
         outputs = {"logits": lambda model, *batch: model(*batch)}
-        self.forward = Forward(definition, cast_matrices(model.params, dtype), compute_dtype, outputs)
+        self.forward = Forward(definition, compute_dtype, outputs)
+
+    params = property(attrgetter("pretrained.params"), doc="The parameters: nested dicts of float32 arrays.")
+    with_params = with_params
 
     @classmethod
     def load(cls, model: str | Path, **options: Any) -> "CrossEncoder":
@@ -142,8 +146,6 @@ class CrossEncoder:
             )
         if not isinstance(given, Pretrained):
             given = load_pretrained(locate(given, revision=revision, cache=cache, offline=offline))
-        elif getattr(encoder, "compute_dtype", "float32") != "float32":
-            raise InputError(f"the encoder's weights were cast to {encoder.compute_dtype}. Expected float32.")
         return CrossEncoder(with_fresh_head(given, num_labels, seed), max_length=max_length)
 
     # --- pairs to scores -------------------------------------------------------------------------------------------
@@ -281,14 +283,12 @@ class CrossEncoder:
         """Write a folder that sentence-transformers' CrossEncoder reads too; it appears whole or not at all.
 
         Raises:
-            InputError: the path holds something other than a model, the weights are bfloat16, or the activation has no name.
+            InputError: the path holds something other than a model, or the activation has no name.
         """
         check_path(path)
-        if self.compute_dtype != "float32":
-            raise InputError(f"the weights were cast to {self.compute_dtype}. Load the model in float32 to save it.")
         check_choice("activation_fn", self.activation_fn, tuple(ACTIVATION_CLASSES.values()))
         folder = replace(self.pretrained.folder, max_seq_length=self.max_seq_length, activation=self.activation_fn)
-        save_cross_encoder(replace(self.pretrained, folder=folder, params=self.forward.params), Path(path))
+        save_cross_encoder(replace(self.pretrained, folder=folder), Path(path))
 
     def __repr__(self) -> str:
         settings = {"max_seq_length": self.max_seq_length, "num_labels": self.num_labels}

@@ -51,7 +51,7 @@ def logits(
     def start(batch: Batch) -> Any:
         first_lengths_B = np.zeros(len(batch.token_ids_BL), np.int32)
         first_lengths_B[: len(batch.rows)] = [first_lengths[row] for row in batch.rows]
-        return model.forward("logits", batch.token_ids_BL, batch.lengths_B, first_lengths_B)
+        return model.forward(model.params, "logits", batch.token_ids_BL, batch.lengths_B, first_lengths_B)
 
     options = {"padding_id": model.padding_id, "max_positions": model.max_positions}
     stream = batches(token_ids(), model.shapes, batch_size=batch_size, **options)

@@ -85,7 +85,7 @@ def _weights(model: Any, definition: Any, ids: Sequence[int], first_length: int)
     L = model.shapes.length(len(ids), model.max_positions)
     batch = rectangle([(0, ids)], 1, L, model.padding_id)
     weights_YNQK = _compiled(definition, model.compute_dtype)(
-        model.forward.params, batch.token_ids_BL, batch.lengths_B, np.int32(first_length)
+        model.forward.cast(model.params), batch.token_ids_BL, batch.lengths_B, np.int32(first_length)
     )
     return np.asarray(weights_YNQK)[:, :, : len(ids), : len(ids)]
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minisbert.arguments import check_text, embedding_rows, prompt_text
-from minisbert.checkpoint.modules import Dense, LayerNorm, Normalize, Pooling
+from minisbert.checkpoint.modules import Dense, LayerNorm, Normalize, Pooling, WeightedLayerPooling
 from minisbert.errors import InputError, short_repr
 from minisbert.sentence_encoder import SentenceEncoder
 
@@ -31,6 +31,7 @@ POOLING_WEIGHTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "mean_sqrt_len_tokens": lambda p: np.full(len(p), max(len(p), 1) ** -0.5),
     "weightedmean": lambda p: p / max(p.sum(), 1),
 }
+SUM = 1e-5  # the most that the contributions may differ from the cosine; float32 gives 1e-7
 
 
 class TokenPair(NamedTuple):
@@ -97,7 +98,13 @@ def explain(encoder: SentenceEncoder, a: str, b: str) -> Explanation:
     u_D, v_D = embedding_rows("embeddings", [output["sentence_embedding"] for output in outputs]).astype(np.float64)
     tokens_a, tokens_b = (token_texts(encoder.tokenizer.backend, output["input_ids"]) for output in outputs)
     parts_QD, parts_KD = (_parts(encoder, output["token_embeddings"].astype(np.float64)) for output in outputs)
-    return Explanation(float(_cosines(u_D[None], v_D[None])[0, 0]), tokens_a, tokens_b, _cosines(parts_QD, parts_KD))
+    cosine, contributions_QK = float(_cosines(u_D[None], v_D[None])[0, 0]), _cosines(parts_QD, parts_KD)
+    if abs(contributions_QK.sum() - cosine) > SUM:
+        raise InputError(
+            f"the contributions sum to {contributions_QK.sum():.6f}, but the cosine is {cosine:.6f}. Expected them equal to "
+            f"{SUM}: the model computes its embedding in another way or in bfloat16. Use float32, or another model."
+        )
+    return Explanation(cosine, tokens_a, tokens_b, contributions_QK)
 
 
 def _check_modules(encoder: SentenceEncoder) -> None:
@@ -112,6 +119,8 @@ def _check_modules(encoder: SentenceEncoder) -> None:
             found, expected = f"Dense module has the activation {module.activation!r}", "'identity'"
         elif isinstance(module, LayerNorm):
             found, expected = "pooling is followed by a LayerNorm module", "none"
+        elif not isinstance(module, Dense | Normalize | WeightedLayerPooling):
+            found, expected = f"module {type(module).__name__} is not decomposed", "Dense or Normalize"
         if found:
             raise InputError(
                 f"the model's {found}. Expected {expected}: otherwise the cosine is not a sum over pairs of tokens. Use "
@@ -125,7 +134,7 @@ def _parts(encoder: SentenceEncoder, token_LD: np.ndarray) -> np.ndarray:
     prompt_length = encoder.tokenizer.prompt_length(prompt, max_length=encoder.max_seq_length) if prompt else 0
     position_L = np.arange(1, len(token_LD) + 1)
     parts_LD, pooled_L = token_LD, np.ones(len(token_LD), bool)
-    heads = iter(encoder.forward.params.get("heads", {}).values())
+    heads = iter(encoder.params.get("heads", {}).values())
     if encoder.model_config.pools_layers:
         next(heads)  # these token embeddings are already the mean of the layers
     for module in encoder.model_config.modules:

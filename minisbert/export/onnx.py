@@ -64,7 +64,7 @@ def export_onnx(encoder: SentenceEncoder, target: Path, *, length: int) -> float
     except ImportError as error:
         raise InputError(f"{error.name} is not installed. Run `pip install jax2onnx onnxruntime`.") from None
     definition, _ = define(encoder.model_config)
-    params = encoder.forward.params
+    params = encoder.params
 
     def embed(token_ids_BL: Any, lengths_B: Any) -> Any:
         return nnx.merge(definition, params)(token_ids_BL, lengths_B).sentence_BD

@@ -49,7 +49,7 @@ def export_stablehlo(encoder: SentenceEncoder, target: Path, platforms: Sequence
     check_exportable(encoder)
     if not platforms or set(platforms) - set(_KNOWN_PLATFORMS):
         raise InputError(f"platforms is {platforms!r}. Expected some of {', '.join(_KNOWN_PLATFORMS)}.")
-    weights = {name: np.asarray(leaf) for name, leaf in sorted(flatten(encoder.forward.params).items())}
+    weights = {name: np.asarray(leaf) for name, leaf in sorted(flatten(encoder.params).items())}
     lengths = padded_lengths(encoder.max_seq_length)
     with staged_folder(
         Path(target).absolute(), "exported model", lambda folder: (folder / SETTINGS).is_file()

@@ -19,6 +19,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from minisbert.checkpoint.convert import flatten, nest
 from minisbert.download.locate import cache_folder
 
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -39,31 +40,24 @@ class Compilation(NamedTuple):
 
 
 class Forward:
-    """A model's outputs, each compiled once per batch shape.
+    """A model's outputs, each compiled once per batch shape. The parameters are an argument of each call, not part of it.
 
     With several local devices, each holds all parameters and computes its share of a batch's rows.
 
     Args:
         definition: the model without its parameters, as `sentence_model.define` returns it.
-        params: the parameters, in the compute dtype where that differs (see `pretrained.cast_matrices`).
         compute_dtype: "float32" or "bfloat16".
         outputs: output name -> function of the model and the arrays of a batch.
 
     Example:
         >>> linear = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
         >>> definition, state = nnx.split(linear)
-        >>> forward = Forward(definition, state, "float32", {"sum": lambda model, x_BD: model(x_BD).sum(axis=1)})
-        >>> forward("sum", np.ones((4, 3), np.float32)).shape
+        >>> forward = Forward(definition, "float32", {"sum": lambda model, x_BD: model(x_BD).sum(axis=1)})
+        >>> forward(state, "sum", np.ones((4, 3), np.float32)).shape
         (4,)
     """
 
-    def __init__(
-        self,
-        definition: Any,
-        params: Any,
-        compute_dtype: str,
-        outputs: Mapping[str, Callable[..., Any]],
-    ):
+    def __init__(self, definition: Any, compute_dtype: str, outputs: Mapping[str, Callable[..., Any]]):
         # "highest": real float32 on every device, without shortcuts (TF32, bfloat16 passes).
         precision = "highest" if compute_dtype == "float32" else "default"
 
@@ -74,25 +68,38 @@ class Forward:
 
             return jax.jit(apply)
 
-        self.params = params
+        self._dtype = COMPUTE_DTYPES[compute_dtype]
         self.compilations: list[Compilation] = []
         self._programs = {name: compiled(output) for name, output in outputs.items()}
         self._known: set[tuple[str, int, int]] = set()
         devices = jax.local_devices()
         self._mesh = Mesh(np.array(devices), ("rows",)) if len(devices) > 1 else None
-        self._placed: tuple[Any, Any] = (None, None)  # the parameters, and their copies on all devices
+        # The parameters of the last call; their cast form; that form's copies on all devices.
+        self._cast: tuple[Any, Any] = (None, None)
+        self._placed: tuple[Any, Any] = (None, None)
 
-    def __call__(self, output: str, *arrays: Any) -> Any:
+    def cast(self, params: Any) -> Any:
+        """The parameters as the programs take them: the blocks' matrices in the compute dtype, cast once."""
+        if self._dtype == jnp.float32:
+            return params
+        original, cast = self._cast
+        if original is not params:
+            cast = cast_matrices(params, self._dtype)
+            self._cast = params, cast
+        return cast
+
+    def __call__(self, params: Any, output: str, *arrays: Any) -> Any:
         """Start computing one output of a batch. Returns without waiting, unless the shape is new and must be compiled.
 
         Args:
+            params: the parameters in float32.
             output: a name in `outputs`.
             arrays: the arguments of that function; the first is `[rows, tokens]`. Arrays with axes are split by rows over
                 the devices, so the number of rows must be a multiple of the number of devices (`ShapeTable.devices`).
         """
-        params, (rows, length) = self.params, arrays[0].shape
+        params, (rows, length) = self.cast(params), arrays[0].shape
         if self._mesh is not None:
-            params, arrays = self._on_all_devices(self._mesh, arrays)
+            params, arrays = self._on_all_devices(self._mesh, params, arrays)
         if (output, rows, length) in self._known:
             return self._programs[output](params, *arrays)
         with _COMPILING:
@@ -103,14 +110,25 @@ class Forward:
                 self._known.add((output, rows, length))
             return result
 
-    def _on_all_devices(self, mesh: Mesh, arrays: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+    def _on_all_devices(self, mesh: Mesh, params: Any, arrays: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
         """The parameters copied to each device (once, not per call), and the rows of the arrays spread over them."""
         original, placed = self._placed
-        if original is not self.params:
-            placed = jax.device_put(self.params, NamedSharding(mesh, PartitionSpec()))
-            self._placed = self.params, placed
+        if original is not params:
+            placed = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+            self._placed = params, placed
         by_rows = NamedSharding(mesh, PartitionSpec("rows"))
         return placed, tuple(jax.device_put(array, by_rows) if np.ndim(array) else array for array in arrays)
+
+
+def cast_matrices(params: dict[Any, Any], dtype: Any) -> dict[Any, Any]:
+    """The blocks' matrices in the compute dtype, cast once; tables, biases and norms stay float32."""
+    if dtype == jnp.float32:
+        return params
+    flat = flatten(params)
+    for name, leaf in flat.items():
+        if name.endswith(".kernel") and ".blocks." in name:
+            flat[name] = jnp.asarray(leaf, dtype)
+    return nest(flat)
 
 
 def run_ahead(batches: Iterable[AnyBatch], start: Callable[[AnyBatch], Any]) -> Iterator[tuple[AnyBatch, Any]]:

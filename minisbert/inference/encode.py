@@ -134,9 +134,9 @@ def warm_up(encoder: Any, tokens: int) -> None:
 def _start(encoder: Any, batch: Batch | PackedBatch, prompt_length: int = 0, with_tokens: bool = False) -> Any:
     """Start computing a batch; returns without waiting."""
     if isinstance(batch, PackedBatch):
-        return encoder.forward("packed sentence embeddings", *batch.texts)
+        return encoder.forward(encoder.params, "packed sentence embeddings", *batch.texts)
     output = "token embeddings" if with_tokens else "sentence embeddings"
-    return encoder.forward(output, batch.token_ids_BL, batch.lengths_B, np.int32(prompt_length))
+    return encoder.forward(encoder.params, output, batch.token_ids_BL, batch.lengths_B, np.int32(prompt_length))
 
 
 def _packed(

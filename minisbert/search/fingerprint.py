@@ -52,7 +52,7 @@ def _add(digest: Any, route: SentenceEncoder, model: SentenceEncoder) -> None:
         "tokenizer": route.tokenizer.backend.to_str(),
     }
     digest.update(repr(settings).encode())
-    for name, leaf in sorted(flatten(route.forward.params).items()):
+    for name, leaf in sorted(flatten(route.forward.cast(route.params)).items()):
         array = np.ascontiguousarray(np.asarray(leaf))
         digest.update(f"\n{name} {array.dtype} {array.shape} ".encode())
         digest.update(array.tobytes())

@@ -8,9 +8,7 @@ The step itself (siamese.py), the trainer, the checkpoints and the plan are the 
 `cross_encoder/training.py: CROSS_ENCODER`; a model from outside the package can bring its own.
 """
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -123,11 +121,3 @@ def with_teacher(batch: TrainBatch, texts: Batch, teacher: SentenceEncoder, *, s
     else:
         teacher_SBD = np.stack([teacher.encode(column, show_progress_bar=False) for column in texts.texts])
     return batch._replace(targets=batch.targets._replace(teacher_SBD=teacher_SBD))
-
-
-def with_params(model: Any, params: Tree) -> Any:
-    """A copy of the model with other parameters; compiled programs are shared."""
-    copied, forward = copy.copy(model), copy.copy(model.forward)
-    copied.pretrained, copied.forward = replace(model.pretrained, params=params), forward
-    forward.params = params
-    return copied

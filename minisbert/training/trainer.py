@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -33,6 +33,7 @@ from minisbert.data.examples import open_examples
 from minisbert.data.sampler import Batches
 from minisbert.errors import InputError, TrainingError, TrainingStopped, short_repr
 from minisbert.inference.compiled import COMPUTE_DTYPES
+from minisbert.pretrained import replace_params
 from minisbert.training import sharding, step_cache
 from minisbert.training.checkpoints import Checkpoints
 from minisbert.training.config import TrainConfig
@@ -44,7 +45,7 @@ from minisbert.training.multihost import exit_on_peer_failure, sync_batch_shape
 from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState
 from minisbert.training.softmax_head import write_head
 from minisbert.training.step_cache import StepCache, compiled_step, loss_for, optimizer_for, sampled_steps
-from minisbert.training.task import load_teacher, task_for, with_params, with_teacher
+from minisbert.training.task import load_teacher, task_for, with_teacher
 
 logger = logging.getLogger("minisbert")
 Model = TypeVar("Model")
@@ -200,8 +201,7 @@ class Trainer:
         if not self.lora:
             params = jax.tree.map(jnp.copy, params)  # the first step reuses the memory of its state
             if not self.keep_encoder:
-                self.model.pretrained = replace(self.model.pretrained, params={})
-                self.model.forward.params = {}
+                self.model.pretrained.params = {}
         state = self.initial_state(params)
         if self.sharding is not None:
             state = sharding.place(state, self.sharding)
@@ -273,7 +273,7 @@ class Trainer:
             params, head = sharding.on_one_device((params, head))
         if self.lora:
             params = merge_lora(self.model.pretrained.params, params, scale=self.config.lora_scale)
-        return with_params(self.model, params), head
+        return replace_params(self.model, params), head
 
     def _save(self, model: Any, head: dict[str, Any], name: str) -> None:
         model.save(self.folder / name)

@@ -70,8 +70,7 @@ def main() -> None:
     config = encoder.pretrained.model_config.encoder
     table = parts(config, B, L)
     ids, lengths = np.full((B, L), 1000, np.int32), np.full(B, L, np.int32)
-    forward = encoder.forward
-    table["whole"] = (lambda: forward("sentence embeddings", ids, lengths, np.int32(0)), 0)
+    table["whole"] = (lambda: encoder.forward(encoder.params, "sentence embeddings", ids, lengths, np.int32(0)), 0)
     seconds: dict[str, list[float]] = {name: [] for name in table}
     for names in ([name for name in table if name[0] != " "], [name for name in table if name[0] == " "]):
         for round_ in range(-2, options.rounds):

@@ -15,7 +15,8 @@ from flax import nnx
 
 from minisbert.checkpoint.convert import flatten, rule_shapes
 from minisbert.encoders import FAMILIES
-from minisbert.pretrained import cast_matrices, load_pretrained
+from minisbert.inference.compiled import cast_matrices
+from minisbert.pretrained import load_pretrained
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from families import TWINS, tiny

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -146,6 +147,17 @@ def test_the_largest_terms():
     assert len(sizes) == found.contributions_QK.size and sizes == sorted(sizes, reverse=True)
     term = found.largest(1)[0]
     assert found.contributions_QK[term.a, term.b] == term.contribution
+
+
+def test_a_sum_that_is_not_the_cosine_is_refused(monkeypatch):
+    encoder = SentenceEncoder.load(tiny("bert"))
+    monkeypatch.setitem(POOLING_WEIGHTS, "mean", lambda p: p / p.sum())
+    with pytest.raises(InputError, match="the contributions sum to"):
+        explain(encoder, "a man plays guitar", "a woman")
+    modules = (*encoder.model_config.modules, SimpleNamespace())
+    encoder.model_config = replace(encoder.model_config, modules=modules)
+    with pytest.raises(InputError, match="SimpleNamespace is not decomposed"):
+        explain(encoder, "a", "b")
 
 
 # --- attention -----------------------------------------------------------------------------------------------------
