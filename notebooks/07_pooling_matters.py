@@ -89,7 +89,8 @@ assert (pooled["max"] > 0).mean() > 0.9
 ids = encoder.tokenizer.tokenize([SENTENCES[1], sentence], max_length=64).ids
 for L in (16, 32):
     batch = rectangle(list(enumerate(ids)), 2, L, encoder.padding_id)
-    token_BLD = encoder.forward(encoder.params, "token embeddings", batch.token_ids_BL, batch.lengths_B, np.int32(0)).token_BLD
+    arrays = batch.token_ids_BL, batch.lengths_B, np.int32(0)
+    token_BLD = encoder.forward(encoder.params, "token embeddings", *arrays).token_BLD
     real_BL = np.arange(L) < batch.lengths_B[:, None]
     right = normalize(np.asarray(pooling.mean(token_BLD, real_BL)))
     wrong = normalize(np.asarray(pooling.mean(token_BLD, np.ones_like(real_BL))))
