@@ -34,7 +34,7 @@ ROWS = [
     {"checkpoint"},
     {"arguments"},
     {"transformer", "pooling", "similarity", "quantization", "atomic_write"},
-    {"errors", "limits"},
+    {"errors", "limits", "checksums"},
 ]
 HEIGHT = {room: len(ROWS) - i for i, row in enumerate(ROWS) for room in row}
 # The NumPy twin: it imports nothing of the package, and nothing in the package imports it.

@@ -15,7 +15,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from functools import partial
 from operator import attrgetter
@@ -35,7 +35,7 @@ from minisbert.errors import InputError, TrainingError, TrainingStopped, short_r
 from minisbert.inference.compiled import COMPUTE_DTYPES
 from minisbert.pretrained import replace_params
 from minisbert.training import sharding, step_cache
-from minisbert.training.checkpoints import Checkpoints
+from minisbert.training.checkpoints import Checkpoints, only_run
 from minisbert.training.config import TrainConfig
 from minisbert.training.config_checks import check_config, check_examples
 from minisbert.training.deterministic import check_blocks
@@ -95,11 +95,12 @@ def train(
         raise InputError(f"keep_encoder is {short_repr(keep_encoder)}. Expected True or False.")
     check_choice("on_new_shape", on_new_shape, (None, *step_cache.ON_NEW_SHAPE))
     on_peer_failure = exit_on_peer_failure(str(folder)) if jax.process_count() > 1 else nullcontext()
-    with on_sigterm() as sigterm, on_peer_failure:
+    with on_sigterm() as sigterm, on_peer_failure, ExitStack() as lock:
         mesh = None  # one device needs none
         if (devices, model_devices, layout) != (None, 1, "replicated") or jax.device_count() > 1:
             mesh = sharding.data_mesh(devices, model_devices)
         trainer = Trainer(model, config, Path(folder), mesh, layout, on_new_shape, keep_encoder)
+        lock.enter_context(only_run(trainer.folder) if trainer.writes else nullcontext())
         state, pending, started = trainer.start(), None, time.perf_counter()
         step, steps = int(state.step), trainer.steps
         hidden = None if show_progress and trainer.writes else True  # None: shown on a terminal only
@@ -189,15 +190,14 @@ class Trainer:
         compiled = compiled_step(config, definition, loss, optimizer, mesh, self.sharding, base_params)
         self.train_step = StepCache(compiled, padding_id=model.padding_id, place=place, on_new_shape=on_new_shape)
 
-        self.metrics = MetricsLog(folder, asdict(config), config.report_to, writes=self.writes)
-        record = {"config": asdict(config), "data": list(map(asdict, self.datasets)), "model": repr(model)}
-        if self.lora:
-            record["weights"] = weights_digest(params)
-        self.checkpoints = Checkpoints(folder, json.loads(json.dumps(record)))
-
     def start(self) -> TrainState:
         """The newest saved state, or the first one; compiles the step for the shapes of the run."""
-        params = self.model.pretrained.params
+        params, config = self.model.pretrained.params, asdict(self.config)
+        self.metrics = MetricsLog(self.folder, config, self.config.report_to, writes=self.writes)
+        record = {"config": config, "data": list(map(asdict, self.datasets)), "model": repr(self.model)}
+        if self.lora:
+            record["weights"] = weights_digest(params)
+        self.checkpoints = Checkpoints(self.folder, json.loads(json.dumps(record)))
         if not self.lora:
             params = jax.tree.map(jnp.copy, params)  # the first step reuses the memory of its state
             if not self.keep_encoder:

@@ -19,6 +19,7 @@ from minisbert.commands.train import with_random_weights
 from minisbert.errors import InputError, TrainingError, TrainingStopped
 from minisbert.evaluation.sts import sts_score
 from minisbert.training import trainer
+from minisbert.training.checkpoints import LOCK, only_run
 from minisbert.training.config import TrainConfig
 from minisbert.training.logging import LOGGERS
 from minisbert.training.trainer import train
@@ -191,6 +192,7 @@ def test_a_run_with_an_older_record_is_resumed(pairs, tmp_path):
     run(config(pairs), tmp_path / "run")
     for file in (tmp_path / "run" / "checkpoints").glob("*/record/metadata"):
         record = json.loads(file.read_text())
+        del record["checksum"], record["checksums"]
         record["config"] = {"data": [pairs], **json.loads(OLD_SETTINGS % "plain")}
         file.write_text(json.dumps(record))
     assert_same_bits(run(config(pairs), tmp_path / "run"), SentenceEncoder(tmp_path / "run" / "final"))
@@ -376,3 +378,29 @@ def test_metrics_go_to_other_loggers(pairs, tmp_path, monkeypatch):
         run(config(pairs, max_steps=2, report_to=("tensorboard",)), tmp_path / "other")
     with pytest.raises(InputError, match="report_to is"):
         run(config(pairs, report_to=("paper",)), tmp_path / "other")
+
+
+def test_two_runs_in_one_folder(pairs, tmp_path):
+    with only_run(tmp_path / "run"):
+        with pytest.raises(TrainingError, match=rf"process {os.getpid()} on .* is training in this folder"):
+            run(config(pairs), tmp_path / "run")
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [LOCK]
+    run(config(pairs), tmp_path / "run")
+
+
+def test_a_damaged_checkpoint_is_named_and_the_older_one_ends_with_the_same_bits(pairs, tmp_path, caplog):
+    undisturbed = run(config(pairs), tmp_path / "run")
+    newest = tmp_path / "run" / "checkpoints" / "6"
+    data = max((newest / "state").rglob("d/*"), key=lambda file: file.stat().st_size)
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    resumed = run(config(pairs), tmp_path / "run")
+    assert (
+        f"{newest}: the checkpoint is damaged" in caplog.text and "resumes from the checkpoint of step 4" in caplog.text
+    )
+    assert_same_bits(resumed, undisturbed)
+    for file in (tmp_path / "run" / "checkpoints").glob("*/record/metadata"):
+        file.write_bytes(file.read_bytes().replace(b"seed", b"sead"))
+    with pytest.raises(TrainingError, match=r"every checkpoint is damaged \(.*/6: .*/4: "):
+        run(config(pairs), tmp_path / "run")
