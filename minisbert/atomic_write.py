@@ -1,19 +1,25 @@
 """Atomic writes of folders and files: written next to the target, flushed to disk, then renamed.
 
 A reader sees the old version or the new one, never a mixture, whenever the writer is killed. A killed writer leaves a hidden
-`.NAME.partial-...` next to the target.
+`.NAME.partial-HOST-PROCESS-...` next to the target, which the next write into the same folder removes.
 """
 
 import ctypes
 import os
+import re
 import shutil
+import socket
 import sys
 import uuid
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from minisbert.errors import InputError, MinisbertError, WriteError
+
+_HOST, _PROCESS = f"{zlib.crc32(socket.gethostname().encode()):08x}", uuid.uuid4().hex[:8]
+_LEFT = re.compile(r"\.(.+)\.(partial|old)-([0-9a-f]{8})-(\d+)-([0-9a-f]{8})-[0-9a-f]{8}")
 
 
 def _is_model(folder: Path) -> bool:
@@ -50,6 +56,7 @@ def staged_folder(target: Path, kind: str = "model", is_kind: Callable[[Path], b
             f"{target}: holds files but no {kind}. Expected a new path, or a folder with a {kind} to replace; nothing "
             "was written."
         )
+    clear_debris(target.parent)
     staging = path_next_to(target)
     try:
         staging.mkdir(parents=True)
@@ -72,6 +79,7 @@ def whole_file(out: Path) -> Iterator[Path]:
     Raises:
         WriteError: it cannot be written; the previous version is intact.
     """
+    clear_debris(out.parent)
     temporary = path_next_to(out)
     try:
         yield temporary
@@ -86,9 +94,39 @@ def whole_file(out: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def path_next_to(target: Path) -> Path:
-    """A unique hidden name on the same file system."""
-    return target.with_name(f".{target.name}.partial-{uuid.uuid4().hex[:8]}")
+def path_next_to(target: Path, kind: str = "partial") -> Path:
+    """A unique hidden name on the same file system, with the process that writes there."""
+    unique = f"{_HOST}-{os.getpid()}-{_PROCESS}-{uuid.uuid4().hex[:8]}"
+    return target.with_name(f".{target.name}.{kind}-{unique}")
+
+
+def clear_debris(folder: Path) -> None:
+    """Remove what killed processes of this host left in a folder, and give a model that they moved aside its name back."""
+    with suppress(OSError):  # no such folder; or another process is clearing it
+        for path in folder.iterdir():
+            match = _LEFT.fullmatch(path.name)
+            if match is None or match[3] != _HOST or _is_running(int(match[4]), match[5]):
+                continue
+            if match[2] == "old" and not (folder / match[1]).exists():
+                path.rename(folder / match[1])
+            elif path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _is_running(process: int, token: str) -> bool:
+    if process == os.getpid():
+        return token == _PROCESS  # otherwise an earlier process had this number, as in a restarted container
+    if os.name == "nt":  # where signal 0 is Ctrl-C
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
 
 
 def flush(path: Path) -> None:
@@ -135,7 +173,7 @@ def _take_place(staging: Path, target: Path) -> None:
     if not target.exists():
         staging.rename(target)
     elif not _exchanged(staging, target):
-        old = target.with_name(f".{target.name}.old-{uuid.uuid4().hex[:8]}")
+        old = path_next_to(target, "old")
         try:
             target.rename(old)
             staging.rename(target)

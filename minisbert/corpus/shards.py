@@ -4,16 +4,18 @@
     for shard_MD in read_shards(Path("wiki")): ...                          # memory-mapped
 
     shards.json      the model's fingerprint, the options, rows per shard
-    00000.json       rows and sha256 of the texts of shard 0
+    00000.json       rows and sha256 of the texts of shard 0, and the sha256 of its file
     00000.npy        their embeddings, float32 [rows, dimension] (or another precision); written last
     rows.json        the number of rows; written when the end of the corpus was reached
 
 With n workers (hosts, processes, Ray actors) each computes every n-th shard; they share nothing but the folder. An existing
-shard is not computed again, but its texts are checked against the corpus.
+shard is not computed again unless it is damaged, but its texts are checked against the corpus. Each JSON file has its own
+checksum. A shard is read once more to compare its sha256, when it is found and when it is read.
 """
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -24,9 +26,12 @@ import numpy as np
 from minisbert.arguments import check_positive
 from minisbert.atomic_write import not_written, whole_file
 from minisbert.checkpoint.settings import read_json
+from minisbert.checksums import CHECKSUM, digest, is_whole, sealed
 from minisbert.errors import DataError, InputError, ModelFolderError
 from minisbert.search.fingerprint import fingerprint
+from minisbert.search.vectors import NpyFile
 
+logger = logging.getLogger("minisbert")
 SETTINGS, ROWS = "shards.json", "rows.json"
 ROWS_PER_SHARD = 65_536
 
@@ -41,7 +46,7 @@ def encode_shards(
     workers: int = 1,
     **options: Any,
 ) -> int:
-    """Embed a stream of texts into a folder of shards; existing shards are not computed again.
+    """Embed a stream of texts into a folder of shards; existing shards are not computed again, unless they are damaged.
 
     Args:
         texts: the corpus, in the same order each time; one shard of it is in memory.
@@ -80,7 +85,7 @@ def read_shards(folder: Path) -> Iterator[np.ndarray]:
     """Yield the shards in order, each memory-mapped from its file.
 
     Raises:
-        DataError: the folder is incomplete; the error names what is missing.
+        DataError: the folder is incomplete, or a shard is damaged; the error names what is missing or damaged.
     """
     if not (folder / ROWS).exists():
         raise DataError(
@@ -94,28 +99,47 @@ def read_shards(folder: Path) -> Iterator[np.ndarray]:
             "every worker."
         )
     for shard in range(shards):
+        if damage := _damage(folder, shard):
+            raise DataError(f"{damage}. Rerun the same command, which computes this shard again.")
         yield np.load(_embeddings(folder, shard), mmap_mode="r", allow_pickle=False)
+
+
+def _damage(folder: Path, shard: int) -> str | None:
+    """What is wrong with a shard's two files, or None. One written by an earlier version has no sha256 to compare."""
+    file, path = _embeddings(folder, shard), _record(folder, shard)
+    try:
+        record = _read_json(path)
+        expected = record.get("embeddings_sha256")
+        if expected is not None and digest(file) != expected:
+            return f"{file}: damaged, its sha256 is not the one that was written"
+        rows = NpyFile(file).shape[0]  # which checks the length of the file
+    except (DataError, OSError) as error:
+        return str(error)
+    return None if rows == record.get("rows") else f"{file}: has {rows} rows, {path.name} says {record.get('rows')}"
 
 
 def _make_shard(folder: Path, shard: int, texts: list[str], encoder: Any, options: dict[str, Any]) -> None:
     everything = "".join(f"{len(text)}:{text}" for text in texts)
-    digest = hashlib.sha256(everything.encode("utf-8", "surrogatepass")).hexdigest()
-    record = {"rows": len(texts), "sha256": digest}
-    if _embeddings(folder, shard).exists():
-        before = _read_json(folder / f"{shard:05d}.json")
-        if before != record:
+    texts_sha256 = hashlib.sha256(everything.encode("utf-8", "surrogatepass")).hexdigest()
+    file, path = _embeddings(folder, shard), _record(folder, shard)
+    if file.exists():
+        damage = _damage(folder, shard)
+        if damage is None:
+            before = _read_json(path)
+            if (before.get("rows"), before.get("sha256")) == (len(texts), texts_sha256):
+                return
             raise DataError(
-                f"{_embeddings(folder, shard)}: has other texts ({before.get('rows')} rows, sha256 "
-                f"{str(before.get('sha256'))[:8]}; now {len(texts)} rows, {digest[:8]}). Expected the same corpus as before; "
-                "choose another folder for another corpus."
+                f"{file}: has other texts ({before.get('rows')} rows, sha256 {str(before.get('sha256'))[:8]}; now "
+                f"{len(texts)} rows, {texts_sha256[:8]}). Expected the same corpus as before; choose another folder for "
+                "another corpus."
             )
-        return
-    for stale in folder.glob(f".{shard:05d}.*"):  # left by a killed worker
-        stale.unlink(missing_ok=True)
+        logger.warning(f"{damage}. The shard is computed again.")
     embeddings = encoder.encode(texts, **options)
-    _write_json(folder / f"{shard:05d}.json", record)
-    with whole_file(_embeddings(folder, shard)) as temporary, temporary.open("wb") as file:
-        np.save(file, embeddings, allow_pickle=False)
+    with whole_file(file) as temporary:
+        with temporary.open("wb") as stream:
+            np.save(stream, embeddings, allow_pickle=False)
+        record = {"rows": len(texts), "sha256": texts_sha256, "embeddings_sha256": digest(temporary)}
+        _write_json(path, record)
 
 
 def _same_settings(folder: Path, encoder: Any, rows_per_shard: int, options: dict[str, Any]) -> None:
@@ -135,6 +159,7 @@ def _same_settings(folder: Path, encoder: Any, rows_per_shard: int, options: dic
             )
         _write_json(folder / SETTINGS, settings, indent=1)
     before = _read_json(folder / SETTINGS)
+    before.pop(CHECKSUM, None)
     if before != json.loads(json.dumps(settings)):
         differing = [name for name in settings if before.get(name) != settings[name]]
         raise DataError(
@@ -147,6 +172,10 @@ def _embeddings(folder: Path, shard: int) -> Path:
     return folder / f"{shard:05d}.npy"
 
 
+def _record(folder: Path, shard: int) -> Path:
+    return folder / f"{shard:05d}.json"
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         record = read_json(path)
@@ -154,9 +183,13 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise DataError(str(error)) from None
     if not isinstance(record, dict):
         raise DataError(f"{path}: holds {type(record).__name__}. Expected the object that `minisbert encode` writes.")
+    if not is_whole(record):
+        raise DataError(
+            f"{path}: damaged, its values are not those that were written. Delete it and rerun the command."
+        )
     return record
 
 
 def _write_json(path: Path, record: dict[str, Any], indent: int | None = None) -> None:
     with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=indent), encoding="utf-8")
+        temporary.write_text(json.dumps(sealed(record), indent=indent), encoding="utf-8")

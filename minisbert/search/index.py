@@ -239,10 +239,9 @@ class Index:
         path = index_folder.checked_path(folder)
         if self.width is None:
             raise InputError("the index is empty. Expected rows to save; add some.")
+        settings = {name: getattr(self, name) for name in index_folder.VALID if name not in ("rows", "sha256")}
         graph = None if self.backend == "exact" else self._current_graph()
-        names = ("fingerprint", "similarity", "precision", "backend", "keep_texts", "rescore", "width")
-        settings = {**{name: getattr(self, name) for name in names}, "rows": len(self)}
-        index_folder.write_index(path, settings, self._contents(graph))
+        index_folder.write_index(path, settings | {"rows": len(self)}, self._contents(graph))
 
     def export_parquet(self, file: str | Path) -> None:
         """Write a parquet table of ids, texts and float32 vectors, which LanceDB and other vector stores read.
@@ -262,7 +261,12 @@ class Index:
 
     @staticmethod
     def load(
-        folder: str | Path, encoder: Any = None, *, fingerprint: str | None = None, trust_graph: bool = False
+        folder: str | Path,
+        encoder: Any = None,
+        *,
+        fingerprint: str | None = None,
+        trust_graph: bool = False,
+        verify: bool = True,
     ) -> "Index":
         """Load an index from its folder; float32 vectors stay on disk.
 
@@ -271,6 +275,7 @@ class Index:
             fingerprint: see the class.
             trust_graph: also read the graph, with its library's own reader, which is not safe for untrusted files.
                 Otherwise the graph is rebuilt when first needed.
+            verify: False skips the sha256 of the float32 vectors, for which their file is read once.
 
         Raises:
             SearchError: the folder does not hold a complete index.
@@ -281,7 +286,7 @@ class Index:
         options = {name: settings[name] for name in ("similarity", "precision", "backend", "keep_texts", "rescore")}
         index = Index(encoder, fingerprint=fingerprint, **options)
         index_folder.check_fingerprint(path, settings, index.fingerprint)
-        contents = index_folder.read_contents(path, settings, trust_graph)
+        contents = index_folder.read_contents(path, settings, trust_graph, verify)
         index.fingerprint, index.width = settings["fingerprint"], settings["width"]
         index.ids, index.texts, floats, codes, index.ranges_2D, index._graph = contents
         index._known = set(index.ids)

@@ -1,6 +1,7 @@
 """An index on disk: a folder of JSON and .npy files, or one parquet file for other vector stores.
 
-    index.json         format, similarity, precision, width, rows, the model's fingerprint, sha256 of the other files
+    index.json         format, similarity, precision, width, rows, the model's fingerprint, sha256 of the other files, and
+                       its own checksum
     rows.jsonl         one {"id": ..., "text": ...} per line
     embeddings.npy     float32 [rows, width]; memory-mapped
     codes.npy          int8, for quantized vectors; with ranges.npy for int8
@@ -9,7 +10,6 @@
 The folder is read strictly, and nothing in it is ever executed.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable
@@ -21,6 +21,7 @@ import numpy as np
 from minisbert import limits
 from minisbert.atomic_write import staged_folder, whole_file
 from minisbert.checkpoint.settings import read_json
+from minisbert.checksums import digest, is_whole, sealed
 from minisbert.data.columnar import parquet_library
 from minisbert.errors import DataError, InputError, ModelFolderError, SearchError, short_repr
 from minisbert.search.exact import SIMILARITIES
@@ -82,9 +83,8 @@ def write_index(folder: Path, settings: dict[str, Any], contents: Contents) -> N
             np.save(staging / RANGES, np.asarray(contents.ranges_2D, np.float32))
         if contents.graph is not None:
             contents.graph.save(staging / GRAPH)
-        # The vectors may be large: their size is checked on loading, their values when they are searched.
-        digests = {file.name: _sha256(file) for file in sorted(staging.iterdir()) if file.name != FLOATS}
-        record = {"format": FORMAT, "version": VERSION, **settings, "sha256": digests}
+        digests = {file.name: digest(file) for file in sorted(staging.iterdir())}
+        record = sealed({"format": FORMAT, "version": VERSION, **settings, "sha256": digests})
         (staging / SETTINGS).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
@@ -104,6 +104,8 @@ def read_settings(folder: Path) -> dict[str, Any]:
     wrong = [
         f"{key!r} is {short_repr(settings.get(key))}" for key, valid in VALID.items() if not valid(settings.get(key))
     ]
+    if not is_whole(settings):
+        wrong.append("its values are not those that were written")
     if wrong:
         raise SearchError(f"{path}: {'; '.join(wrong)}. Expected what Index.save writes; make the index again.")
     return settings
@@ -126,8 +128,11 @@ def check_fingerprint(folder: Path, settings: dict[str, Any], fingerprint: str |
         )
 
 
-def read_contents(folder: Path, settings: dict[str, Any], trust_graph: bool) -> Contents:
-    """The other files, each compared with its digest or its shape.
+def read_contents(folder: Path, settings: dict[str, Any], trust_graph: bool, verify: bool) -> Contents:
+    """The other files, each compared with its digest.
+
+    Args:
+        verify: False leaves the float32 vectors out, whose file may be large.
 
     Raises:
         SearchError: a file is missing or not the one that was saved.
@@ -135,12 +140,13 @@ def read_contents(folder: Path, settings: dict[str, Any], trust_graph: bool) -> 
     rows, width, precision = settings["rows"], settings["width"], settings["precision"]
     graph = GRAPHS[settings["backend"]](width) if trust_graph and settings["backend"] != "exact" else None
     needed = {ROWS: True, CODES: precision != "float32", RANGES: precision == "int8", GRAPH: graph is not None}
-    for name in (name for name, need in needed.items() if need):
-        if not (folder / name).is_file() or _sha256(folder / name) != settings["sha256"].get(name):
-            raise SearchError(f"{folder / name}: missing, or not the file that was saved. Make the index again.")
     floats = codes = ranges_2D = None
     if settings["rescore"]:
         floats = _array(folder / FLOATS, (rows, width), "<f4")
+        needed[FLOATS] = verify and FLOATS in settings["sha256"]  # earlier versions wrote no digest of them
+    for name in (name for name, need in needed.items() if need):
+        if not (folder / name).is_file() or digest(folder / name) != settings["sha256"].get(name):
+            raise SearchError(f"{folder / name}: missing, or not the file that was saved. Make the index again.")
     if needed[CODES]:
         codes = _array(folder / CODES, (rows, width // STORED[precision][1]), "|i1")[:]
     if needed[RANGES]:
@@ -220,8 +226,3 @@ def _rows(path: Path, count: int) -> tuple[list[str | int], list[str | None]]:
     if len(ids) != count or len(set(ids)) != count:
         raise SearchError(f"{path}: {len(ids)} rows, {len(set(ids))} ids. Expected {count}; make the index again.")
     return ids, texts
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

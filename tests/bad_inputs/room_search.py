@@ -259,7 +259,9 @@ def settings(**values: Any) -> Callable[[Path], Any]:
 
     def spoil(folder: Path) -> None:
         file = folder / "index.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | values))
+        from minisbert.checksums import sealed
+
+        file.write_text(json.dumps(sealed(json.loads(file.read_text()) | values)))
 
     return spoil
 
@@ -277,6 +279,17 @@ def shortened(name: str, length: int) -> Callable[[Path], Any]:
 def npy(array: Any, name: str = "embeddings.npy") -> Callable[[Path], Any]:
     """Another array in the place of one."""
     return lambda folder: np.save(folder / name, array, allow_pickle=True)
+
+
+def with_digest(folder: Path) -> None:
+    """Vectors with NaN and their own digest: what a stranger would write."""
+    from minisbert.checksums import digest, sealed
+
+    npy(np.full((4, 8), NAN, np.float32))(folder)
+    file = folder / "index.json"
+    record = json.loads(file.read_text())
+    record["sha256"]["embeddings.npy"] = digest(folder / "embeddings.npy")
+    file.write_text(json.dumps(sealed(record)))
 
 
 class Payload:
@@ -381,7 +394,8 @@ FOLDERS: list[tuple[str, Callable[[Path], Any], tuple[str, ...]]] = [
     ("embeddings of another shape", npy(np.ones((4, 9), np.float32)), ("embeddings.npy",)),
     ("embeddings of float64", npy(np.ones((4, 8))), ("embeddings.npy",)),
     ("embeddings in Fortran's order", npy(np.asfortranarray(np.ones((4, 8), np.float32))), ("embeddings.npy",)),
-    ("embeddings with NaN", npy(np.full((4, 8), NAN, np.float32)), ("[0]",)),
+    ("embeddings with NaN", with_digest, ("[0]",)),
+    ("embeddings that are not those that were saved", npy(np.ones((4, 8), np.float32)), ("embeddings.npy",)),
     ("embeddings of one axis", npy(np.ones(32, np.float32)), ("embeddings.npy",)),
     ("embeddings that are pickled objects", evil_npy, ("embeddings.npy",)),
     (

@@ -1,6 +1,8 @@
 """corpus/shards.py: the same embeddings as in one call, whatever was interrupted; another corpus or model is refused."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,13 +55,50 @@ def test_what_was_interrupted_goes_on_and_ends_the_same(encoder, tmp_path):
     with pytest.raises(DataError, match=r"no rows\.json"):
         list(read_shards(tmp_path / "cut"))
     first = (tmp_path / "cut" / "00000.npy").stat().st_mtime_ns
-    (tmp_path / "cut" / ".00001.npy.stale").write_bytes(b"half")
+    command = (
+        f"from minisbert.atomic_write import *; path_next_to(Path({str(tmp_path / 'cut' / '00001.npy')!r})).touch()"
+    )
+    subprocess.run([sys.executable, "-c", command], check=True)  # as if it had been killed
+    assert list((tmp_path / "cut").glob(".00001.npy.partial-*"))
     encode_shards(TEXTS, encoder, tmp_path / "cut", rows_per_shard=10)
     assert (tmp_path / "cut" / "00000.npy").stat().st_mtime_ns == first
     files = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("undisturbed", "cut")]
     assert files[0] == files[1]
     for name in files[0]:
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+
+
+def cut(content):
+    return content[:-100]
+
+
+def flipped(content):
+    return content[:-9] + bytes([content[-9] ^ 4]) + content[-8:]
+
+
+@pytest.mark.parametrize("name", ["00001.npy", "00001.json"])
+@pytest.mark.parametrize("spoil", [cut, flipped])
+def test_a_damaged_shard_is_named_and_computed_again(encoder, tmp_path, caplog, name, spoil):
+    encode_shards(TEXTS, encoder, tmp_path, rows_per_shard=10)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / name).write_bytes(spoil(before[name]))
+    with pytest.raises(DataError, match=name):
+        list(read_shards(tmp_path))
+    encode_shards(TEXTS, encoder, tmp_path, rows_per_shard=10)
+    assert f"{tmp_path / name}: " in caplog.text and "computed again" in caplog.text
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_shards_of_an_earlier_version_are_read_and_not_computed_again(encoder, tmp_path, caplog):
+    encode_shards(TEXTS, encoder, tmp_path, rows_per_shard=10)
+    for path in tmp_path.glob("*.json"):
+        record = json.loads(path.read_text())
+        record.pop("embeddings_sha256", None), record.pop("checksum")
+        path.write_text(json.dumps(record))
+    times = [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("*.npy"))]
+    encode_shards(TEXTS, encoder, tmp_path, rows_per_shard=10)
+    assert [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("*.npy"))] == times and not caplog.text
+    assert [len(shard) for shard in read_shards(tmp_path)] == [10, 10, 5]
 
 
 def test_another_corpus_model_or_option_is_refused(encoder, tmp_path):

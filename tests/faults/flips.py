@@ -17,6 +17,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ import jax
 import numpy as np
 import optax
 
+from minisbert import SentenceEncoder
+from minisbert.corpus.shards import encode_shards, read_shards
 from minisbert.errors import MinisbertError
+from minisbert.search.index import Index
 from minisbert.training.checkpoints import Checkpoints
 from minisbert.training.siamese import TrainState, initial_state
 
@@ -79,8 +83,55 @@ def read_checkpoint(folder: Path) -> list[bytes]:
         checkpoints.close()
 
 
+# --- shards and indexes --------------------------------------------------------------------------------------------
+
+
+@cache
+def encoder() -> SentenceEncoder:
+    """The model of all that is embedded here."""
+    return SentenceEncoder(TINY)
+
+
+def make_shards(folder: Path) -> None:
+    """Three of them; on damaged ones, the same command again."""
+    encode_shards(TEXTS, encoder(), folder, rows_per_shard=10)
+
+
+def read_all_shards(folder: Path) -> list[bytes]:
+    """What `read_shards` gives."""
+    return [np.array(shard).tobytes() for shard in read_shards(folder)]
+
+
+def rerun_and_read_shards(folder: Path) -> list[bytes]:
+    """The same after a rerun, which computes damaged shards again."""
+    make_shards(folder)
+    return read_all_shards(folder)
+
+
+def make_index(precision: str) -> Callable[[Path], None]:
+    """An index of texts."""
+
+    def make(folder: Path) -> None:
+        index = Index(encoder(), precision=precision)
+        index.add(TEXTS, ids=[f"id {i}" for i in range(len(TEXTS))])
+        index.save(folder)
+
+    return make
+
+
+def read_index(folder: Path) -> list[Any]:
+    """Its settings and all that a search of every row finds."""
+    index = Index.load(folder)
+    rows = encoder().encode(TEXTS[:5])
+    return [index.fingerprint, index.similarity, index.keep_texts, index.precision, index.search(rows, 25)]
+
+
 KINDS: dict[str, Kind] = {
     "checkpoint": Kind(make_checkpoints, read_checkpoint, values_of(state(3))),
+    "shards": Kind(make_shards, read_all_shards),
+    "shards, rerun": Kind(make_shards, rerun_and_read_shards),
+    "index": Kind(make_index("float32"), read_index),
+    "int8 index": Kind(make_index("int8"), read_index),
 }
 
 

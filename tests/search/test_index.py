@@ -9,6 +9,7 @@ import pytest
 
 from minisbert import DataError, InputError, SentenceEncoder
 from minisbert.checkpoint.convert import flatten, nest
+from minisbert.checksums import sealed
 from minisbert.search.exact import nearest
 from minisbert.search.fingerprint import fingerprint
 from minisbert.search.index import BACKENDS, Index
@@ -224,9 +225,18 @@ def folder(tmp_path):
 def edit(**changes):
     def edited(folder):
         settings = json.loads((folder / "index.json").read_text())
-        (folder / "index.json").write_text(json.dumps(settings | changes))
+        (folder / "index.json").write_text(json.dumps(sealed(settings | changes)))
 
     return edited
+
+
+def replace_in(name, before, after):
+    def replaced(folder):
+        content = (folder / name).read_bytes()
+        assert before in content
+        (folder / name).write_bytes(content.replace(before, after))
+
+    return replaced
 
 
 @pytest.mark.parametrize(
@@ -235,6 +245,8 @@ def edit(**changes):
         (lambda f: (f / "index.json").unlink(), "cannot be read as an index"),
         (lambda f: (f / "index.json").write_text("{"), "cannot be read as an index"),
         (edit(version=2), "version 1"),
+        (replace_in("index.json", b'"keep_texts": true', b'"keep_texts": false'), "not those that were written"),
+        (replace_in("embeddings.npy", bytes(made(20)[:1].tobytes()[:8]), bytes(8)), r"embeddings\.npy: .*not the file"),
         (edit(rows=-1), "'rows' is -1"),
         (edit(precision=["int8"]), "'precision' is"),
         (edit(width=31), r"Expected float32 \[20, 31\]"),
@@ -254,6 +266,15 @@ def test_a_spoiled_folder_is_refused(folder, spoil, word):
         Index.load(folder)
 
 
+def test_a_folder_of_an_earlier_version_loads_and_vectors_may_be_left_unverified(folder):
+    replace_in("embeddings.npy", made(20)[:1].tobytes()[:8], bytes(8))(folder)
+    assert Index.load(folder, verify=False).texts[3] == "text 3\u2028"
+    settings = json.loads((folder / "index.json").read_text())
+    del settings["checksum"], settings["sha256"]["embeddings.npy"]
+    (folder / "index.json").write_text(json.dumps(settings))
+    assert Index.load(folder).texts[3] == "text 3\u2028"
+
+
 def test_a_folder_is_replaced_whole_or_stays(folder, tmp_path, monkeypatch):
     index = Index()
     index.add(made(3))
@@ -262,7 +283,7 @@ def test_a_folder_is_replaced_whole_or_stays(folder, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="holds files but no minisbert index"):
         index.save(tmp_path / "mine")
     before = sorted(path.name for path in folder.iterdir())
-    monkeypatch.setattr("minisbert.search.index_folder._sha256", lambda path: 1 / 0)
+    monkeypatch.setattr("minisbert.search.index_folder.digest", lambda path: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         index.save(folder)
     assert sorted(path.name for path in folder.iterdir()) == before
