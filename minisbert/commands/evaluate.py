@@ -27,7 +27,7 @@ def evaluate(
     *,
     # "pairs" is the former name of "binary".
     task: Annotated[Literal["sts", "triplets", "binary", "pairs"], arg(metavar="{sts,triplets,binary}")] = "sts",
-    text_columns: Annotated[tuple[str, str], arg(metavar="NAME NAME")] = ("sentence1", "sentence2"),
+    text_columns: Annotated[tuple[str, str] | None, arg(metavar="NAME NAME")] = None,
     score_column: OptionalName = None,
     against: Annotated[str | None, arg(metavar="MODEL")] = None,
     prompt_name: OptionalName = None,
@@ -48,10 +48,11 @@ def evaluate(
     Example: minisbert evaluate all-MiniLM-L6-v2 stsb_dev.tsv.gz
 
     Args:
-        files: .tsv (a header, no quoting), .jsonl (each also .gz) or .parquet.
+        files: .csv, .tsv or .jsonl (each also .gz), or .parquet.
         task: sts (scored pairs), triplets (anchor, positive, negative), or binary (pairs with labels 1 and 0).
-        text_columns: the two columns with the sentences; not for triplets, whose columns have their own names.
-        score_column: the column with the score; by default the first of score, relatedness, label; for binary, label.
+        text_columns: the two columns with the sentences, by default sentence1 and sentence2 or the names of other well-known
+            data sets; not for triplets, whose columns have their own names.
+        score_column: the column with the score; by default the first of score, relatedness, ..., label; for binary, label.
         against: also score a second model on the same pairs, with a paired test of the difference.
         prompt_name: the prompt in the model's settings to put before each sentence.
         resamples: the number of bootstrap draws.
@@ -70,8 +71,9 @@ def evaluate(
             check_output(path, (kind,))
 
     from minisbert import SentenceEncoder
+    from minisbert.data.conventions import CLASSES
     from minisbert.evaluation.binary_classification import evaluate_binary, read_labelled
-    from minisbert.evaluation.sts import compare_sts, evaluate_sts, read_sts
+    from minisbert.evaluation.sts import TEXTS, compare_sts, evaluate_sts, read_sts
     from minisbert.evaluation.triplets import evaluate_triplets, read_triplets
 
     load = partial(SentenceEncoder, compute_dtype=compute_dtype, token_budget="tuned", offline=offline)
@@ -81,7 +83,7 @@ def evaluate(
 
     # In every task all files are read before any model, so that a mistake in the last one shows immediately.
     if task == "sts":
-        pairs = [read_sts(file, text_columns, score_column) for file in files]
+        pairs = [read_sts(file, text_columns or TEXTS, score_column) for file in files]
         result = evaluate_sts(load(model), pairs, resamples=resamples, seed=seed, **options)
         print(result)
         record = _as_record(model, result)
@@ -107,7 +109,7 @@ def evaluate(
                 record["scores"][file] = {name: {"accuracy": value} for name, value in accuracies.items()}
                 _print_scores(f"{file}: {len(triples.anchors)} triplets, accuracy x 100", record["scores"][file])
         else:
-            labelled = [read_labelled(file, text_columns, score_column or "label") for file in files]
+            labelled = [read_labelled(file, text_columns or TEXTS, score_column or CLASSES) for file in files]
             encoder = load(model)
             for file, data in zip(files, labelled, strict=True):
                 scores = evaluate_binary(encoder, data, **options)

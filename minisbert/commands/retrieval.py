@@ -22,6 +22,7 @@ def retrieval(
     split: Name = "test",
     similarity: Literal["cosine", "dot"] | None = None,
     graded: bool = False,
+    ignore_identical_ids: bool = False,
     bm25: bool = False,
     rerank: Annotated[str | None, arg(metavar="MODEL")] = None,
     candidates: N = 100,
@@ -40,6 +41,7 @@ def retrieval(
         split: the file in qrels/.
         similarity: cosine or dot; by default that of the model.
         graded: compute nDCG from graded relevance, as in BEIR's tables.
+        ignore_identical_ids: never find the document with the query's own id, as in BEIR's tables (ArguAna, Quora).
         bm25: also score BM25, and both by reciprocal rank fusion (needs bm25s).
         rerank: also rerank the best documents with this cross-encoder (a folder, or a name on the hub).
         candidates: documents per query to rerank; metrics such as map@100 then see no more than these.
@@ -79,9 +81,12 @@ def retrieval(
         options["show_progress_bar"] = sys.stderr.isatty()
         for name, searcher in list(searchers.items()):
             searchers[f"{name}, then {rerank}"] = Reranked(searcher, reranker, candidates=candidates, **options)
-    record: dict[str, Any] = {"folder": folder, "split": split, "graded": graded, "scores": {}}
+    record: dict[str, Any] = {"folder": folder, "split": split, "graded": graded}
+    record |= {"ignore_identical_ids": ignore_identical_ids, "scores": {}}
     for name, searcher in searchers.items():
-        result = evaluate_rankings(data, rankings_of(searcher, data), graded=graded)
+        result = evaluate_rankings(
+            data, rankings_of(searcher, data, ignore_identical_ids=ignore_identical_ids), graded=graded
+        )
         print(f"{name}\n{result}\n")
         record["scores"][name] = result.scores
     if json is not None:

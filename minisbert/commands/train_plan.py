@@ -38,7 +38,7 @@ def print_plan(model: str, config: "TrainConfig", start: "Start", devices: "Devi
         model_config,
         config,
         task,
-        texts=len(text_columns(config.data[0], config.kind)),
+        texts=len(text_columns(config.data[0], config.kind, config.text_columns or None, config.columns)),
         max_length=length,
         mesh=_mesh(devices.devices, devices.model_devices),
         layout=devices.layout,

@@ -3,6 +3,8 @@
 evaluation/sts.py does the same for sentence embeddings.
 """
 
+import logging
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,9 +12,11 @@ import numpy as np
 
 from minisbert.cross_encoder.encoder import CrossEncoder
 from minisbert.data.examples import open_examples
-from minisbert.errors import DataError, InputError
+from minisbert.errors import InputError
 from minisbert.evaluation.bootstrap import pooled
 from minisbert.evaluation.sts import read_sts
+
+logger = logging.getLogger("minisbert")
 
 
 def spearman_score(files: Sequence[str | Path]) -> Callable[[CrossEncoder], float]:
@@ -34,9 +38,8 @@ def spearman_score(files: Sequence[str | Path]) -> Callable[[CrossEncoder], floa
         # Logits, because an activation preserves their order but may round two of them to a tie.
         scores_P = model.predict(pairs, activation_fn="identity", on_truncate="ignore")
         if (scores_P == scores_P[0]).all():
-            raise DataError(
-                f"{files[0]}: the model's score is {scores_P[0]:g} for all {len(pairs)} pairs. Train it first."
-            )
+            logger.warning(f"{files[0]}: the model's score is {scores_P[0]:g} for all {len(pairs)} pairs.")
+            return math.nan  # undefined; a run continues
         return float(pooled([(gold_P, np.asarray(scores_P, np.float64)[None])], 1, None)[0, 0, 0])
 
     return spearman

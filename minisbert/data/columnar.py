@@ -39,10 +39,8 @@ def parquet_table(source: str) -> Table:
     file = parquet_library().ParquetFile(source, pre_buffer=False, buffer_size=BLOCK)
 
     def lines(columns: Sequence[str]) -> Iterator[bytes]:
-        with file:
-            for batch in file.iter_batches(batch_size=1024, columns=list(columns), use_threads=False):
-                for row in batch.to_pylist():
-                    yield _line(row)
+        for batch in file.iter_batches(batch_size=1024, columns=list(columns), use_threads=False):
+            yield from map(_line, batch.to_pylist())
 
     return tuple(file.schema_arrow.names), lines
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minisbert.data.rows import RowFile, as_number, text
+from minisbert.data.rows import RowFile
+from minisbert.data.values import as_number, matching, text
 from minisbert.errors import DataError
 
 
@@ -51,16 +52,17 @@ def stream_sentences(source: str, column: str = "text") -> Iterator[str]:
 
 
 def _sentences(file: RowFile, column: str) -> Iterator[str]:
-    return (text(value, column, place, blank=True) for place, (value,) in file.rows((column,)))
+    name = file.first_of(column) if matching(column, file.header) else column
+    return (text(value, column, place, blank=True) for place, (value,) in file.rows((name,)))
 
 
 def read_columns(
-    source: str | Path, texts: Sequence[str], number: str | Sequence[str] = ()
+    source: str | Path, texts: Sequence[str | Sequence[str]], number: str | Sequence[str] = ()
 ) -> tuple[tuple[Any, ...], ...]:
     """The text columns of a file, and then its column of numbers.
 
     Args:
-        texts: the text columns.
+        texts: the text columns; for each one name, or several possible ones, of which the first one present is used.
         number: the column of numbers, or several possible names, of which the first one present is used.
 
     Raises:
@@ -76,8 +78,9 @@ def read_columns(
         (('A dog.',), ('A cat.',), (2.5,))
     """
     file = RowFile(source)
-    names = [number] if isinstance(number, str) else number
-    columns = (*texts, file.first_of(*names)) if names else tuple(texts)
+    wanted = [number, *texts] if number else texts
+    columns = tuple(file.first_of(*([names] if isinstance(names, str) else names)) for names in wanted)
+    columns = (*columns[1:], columns[0]) if number else columns
     checks: list[Callable[[Any, str, str], Any]] = [*[text] * len(texts), as_number]
     rows = [
         [check(value, column, place) for check, value, column in zip(checks, values, columns, strict=False)]

@@ -1,6 +1,6 @@
 """Training examples: interpret the columns of a data file, and check every row before the first step.
 
-    nli = open_examples("nli.tsv.gz")                            # columns found by convention: see CONVENTIONS
+    nli = open_examples("nli.tsv.gz")                            # columns found by convention: see conventions.py
     nli.dataset                                                  # its kind, columns, classes, rows, sha256
     texts, labels = nli.take([3, 1])                             # [["premise", ...], ["hypothesis", ...]], int32 [2]
 
@@ -11,49 +11,21 @@ choice of a loss are up to the trainer.
 """
 
 import hashlib
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from minisbert.data.rows import RowFile, Rows, as_number, listed, text, wrong_columns
+from minisbert.data.conventions import CONVENTIONS, Columns, LabelKind, find_columns
+from minisbert.data.lists import with_plain_rows
+from minisbert.data.rows import RowFile, Rows
+from minisbert.data.values import as_number, listed, text
 from minisbert.errors import DataError, InputError
 
-LabelKind = Literal["none", "class", "score", "margin"]
-
-
-@dataclass(frozen=True)
-class Convention:
-    """The columns that identify a kind of data: the possible names of each text and label, best first.
-
-    A name with `{i}` matches all columns of that name: without a number, then numbered from 1.
-    """
-
-    texts: tuple[tuple[str, ...], ...]
-    labels: tuple[tuple[str, ...], ...] = ()
-    label_kind: LabelKind = "none"
-    lowest: float = -1.0
-    highest: float = 1.0  # of a score, if no score_range is given
-
-
-ANCHOR, POSITIVE = ("anchor", "query", "question"), ("positive", "answer", "document")
-FIRST, SECOND = ("sentence1", "premise"), ("sentence2", "hypothesis")
-CONVENTIONS = {
-    "texts": Convention((("text", "sentence"),)),
-    "pairs": Convention((ANCHOR, POSITIVE)),
-    "triplets": Convention((ANCHOR, POSITIVE, ("negative{i}",))),
-    "nli": Convention((FIRST, SECOND), (("label", "gold_label"),), "class"),
-    "scored": Convention((FIRST, SECOND), (("score", "relatedness", "similarity"),), "score"),
-    "distilled": Convention(
-        (ANCHOR, POSITIVE), (("teacher_score",),), "score", lowest=float("-inf"), highest=float("inf")
-    ),
-    "margins": Convention((ANCHOR, POSITIVE, ("negative{i}",)), (("margin{i}",),), "margin"),
-    "teacher": Convention(
-        (ANCHOR, POSITIVE, ("negative{i}",)), (("positive_score",), ("negative_score{i}",)), "margin"
-    ),
-}
+logger = logging.getLogger("minisbert")
 
 # Established class orders: SNLI and MultiNLI as on the hub, GLUE's RTE.
 KNOWN_CLASSES = (("entailment", "neutral", "contradiction"), ("entailment", "not_entailment"))
@@ -123,18 +95,22 @@ def open_examples(
     labels: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     score_range: tuple[float, float] | None = None,
+    columns: Sequence[str] = (),
+    label_kind: str | None = None,
 ) -> Examples:
     """Open a data file, find its columns and check every row.
 
     Args:
-        source: .tsv, .jsonl or .txt (also .gz), .parquet, or "hub:org/name" (see rows.py).
+        source: .csv, .tsv, .jsonl or .txt (also .gz), .parquet, or "hub:org/name" (see rows.py).
         kind: a name in `CONVENTIONS`; by default the one that matches the columns.
-        texts: the text columns in order, if their names differ from the convention; needs `kind`.
+        texts: the text columns in order, if their names differ from the convention.
         labels: the label columns, likewise.
         classes: the names of the classes in the order of their ids; by default a known order (`KNOWN_CLASSES`), else
             sorted. Labels that are numbers are ids.
         score_range: the lowest and highest score, which are mapped to 0 and 1: (0, 5) for STS. By default scores are not
             mapped and must be in -1 ... 1 (a teacher's scores of single pairs: any number).
+        columns: the names of all columns of a .csv or .tsv without a header line.
+        label_kind: "class" or "score": what a label column of numbers holds; by default classes if all are whole.
 
     Raises:
         InputError: an option is unknown, or the columns match no kind or several.
@@ -148,12 +124,13 @@ def open_examples(
         ...     open_examples(str(file), classes=["entailment", "neutral", "contradiction"]).take([0])
         ([['A dog.'], ['A sad dog.']], array([1], dtype=int32))
     """
-    file = RowFile(source)
-    kind, text_columns, label_columns = _columns(file, kind, texts, labels)
+    file = with_plain_rows(RowFile(source, columns), kind)
+    found = find_columns(file.source, file.header, kind, texts, labels)
+    rows = Rows(file, (*found[0].texts, *found[0].labels))
+    kind, text_columns, label_columns = found[0] if len(found) == 1 else _by_values(found, rows, label_kind)
     label_kind = CONVENTIONS[kind].label_kind
     if score_range is not None and (label_kind != "score" or not score_range[0] < score_range[1]):
         raise InputError(f"{source}: score_range is {score_range} for {kind}. Expected (lowest, highest), for scored.")
-    rows = Rows(file, (*text_columns, *label_columns))
     names = tuple(classes or (_class_names(rows, len(text_columns)) if label_kind == "class" else ()))
     data = Dataset(
         file.source, kind, text_columns, label_columns, label_kind, names, score_range, len(rows), rows.sha256()
@@ -162,12 +139,17 @@ def open_examples(
     # Read every row once, so that a mistake in the last line is found now and not hours later.
     for start in range(0, len(rows), 4096):
         examples.take(range(start, min(start + 4096, len(rows))))
+    if unused := [name for name in file.header if name not in rows.columns]:
+        logger.info(f"{file.source}: read as {kind}, from {listed(rows.columns)}; not used: {listed(unused)}.")
     return examples
 
 
-def text_columns(source: str, kind: str | None = None) -> tuple[str, ...]:
-    """The text columns of a data file, from its header alone; see `open_examples`."""
-    return _columns(RowFile(source), kind, None, None)[1]
+def text_columns(
+    source: str, kind: str | None = None, texts: Sequence[str] | None = None, columns: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """The text columns of a data file, without a check of its rows; see `open_examples`."""
+    file = with_plain_rows(RowFile(source, columns), kind)
+    return find_columns(file.source, file.header, kind, texts)[0].texts
 
 
 def text_hashes(texts: Sequence[str]) -> np.ndarray:
@@ -185,73 +167,25 @@ def text_hashes(texts: Sequence[str]) -> np.ndarray:
     return np.frombuffer(digests, "<u4").astype(np.uint32)
 
 
-# --- columns -------------------------------------------------------------------------------------------------------
-
-
-def _columns(
-    file: RowFile, kind: str | None, texts: Sequence[str] | None, labels: Sequence[str] | None
-) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
-    """Kind, text columns and label columns: as named, else by convention."""
-    source, header = file.source, file.header
-    if kind is None and (texts or labels):
-        raise InputError(
-            f"{source}: columns are given without a kind. Expected kind to be one of {', '.join(CONVENTIONS)}."
-        )
-    if kind is not None and kind not in CONVENTIONS:
-        raise InputError(f"{source}: kind is {kind!r}. Expected one of {', '.join(CONVENTIONS)}.")
-    for column in (*(texts or ()), *(labels or ())):
-        if column not in header:
-            raise wrong_columns(source, column, header)
-    fits: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
-    used: dict[str, set[str]] = {}
-    for name, convention in CONVENTIONS.items():
-        found = tuple(texts or _found(convention.texts, header)), tuple(labels or _found(convention.labels, header))
-        complete = len(found[0]) >= len(convention.texts) and len(found[1]) >= len(convention.labels)
-        if complete and kind in (None, name):
-            fits[name], used[name] = found, {*found[0], *found[1]}
-    # Triplets are pairs with an extra column: choose the kind that uses the most columns.
-    best = [name for name, columns in used.items() if not any(map(columns.__lt__, used.values()))]
-    if len(best) == 1:
-        return best[0], *fits[best[0]]
-    if kind is not None:
-        wanted = " and ".join("/".join(names) for names in (*CONVENTIONS[kind].texts, *CONVENTIONS[kind].labels))
-        raise InputError(
-            f"{source}: columns {listed(header)} are not those of {kind}. Expected {wanted}; name the columns to use."
-        )
-    why = f"match several kinds: {', '.join(best)}" if best else f"match none of {', '.join(CONVENTIONS)}"
-    raise InputError(
-        f"{source}: columns {listed(header)} {why}. Expected the columns of one kind; name the kind, and the columns if "
-        "they have other names."
-    )
-
-
-def _found(wanted: Iterable[Sequence[str]], header: Sequence[str]) -> list[str]:
-    """The columns with the wanted names; empty if one of them is missing."""
-    found: list[str] = []
-    for names in wanted:
-        for name in names:
-            pattern = re.compile(re.escape(name).replace(r"\{i\}", "(?:_?[0-9]+)?"))
-            if matches := list(filter(pattern.fullmatch, header)):
-                found += sorted(matches, key=_number)
-                break
-        else:
-            return []
-    return found
-
-
-def _number(column: str) -> tuple[int, str]:
-    """Sorts negative, negative2, negative10."""
-    return int("0" + column[len(column.rstrip("0123456789")) :]), column
-
-
 # --- labels --------------------------------------------------------------------------------------------------------
+
+
+def _by_values(found: Sequence[Columns], rows: Rows, label_kind: str | None) -> Columns:
+    """Of kinds with the same columns the one that fits the labels: scores if they are numbers with a fraction, else classes."""
+    (classes, scores), fraction = found, False
+    for row in range(len(rows)):
+        try:
+            fraction = fraction or not float(rows[row][-1]).is_integer()
+        except (TypeError, ValueError, OverflowError):
+            return classes
+    return scores if fraction or label_kind == "score" else classes
 
 
 def _class_names(rows: Rows, column: int) -> tuple[str, ...]:
     """The classes of a label column, in the order of their ids: a known order if there is one, else sorted."""
     names: dict[str, int] = {}
     for row in range(len(rows)):
-        names.setdefault(str(rows[row][column]), row)
+        names.setdefault(_class_name(rows[row][column]), row)
         if len(names) > MOST_CLASSES:
             raise DataError(
                 f"{rows.file.source}: {rows.columns[column]!r} has more than {MOST_CLASSES} different values. Expected "
@@ -266,15 +200,23 @@ def _class_names(rows: Rows, column: int) -> tuple[str, ...]:
     for name, row in names.items():
         if re.fullmatch(r"[-+.\s0-9]*", name) and not re.fullmatch("[0-9]+", name):
             place = rows.place(row)
-            raise DataError(f"{place}: {rows.columns[column]!r} is {name!r}. Expected a class; remove the row.")
+            raise DataError(
+                f"{place}: {rows.columns[column]!r} is {name!r}. Expected a class; remove the row, or, if the labels are "
+                "scores, set kind='scored'."
+            )
     return tuple(sorted(names))
+
+
+def _class_name(value: Any) -> str:
+    """A class as text; pandas writes the numbers of a column with gaps as 1.0."""
+    return str(value).strip().removesuffix(".0") if re.fullmatch(r"\s*[0-9]+\.0\s*", str(value)) else str(value)
 
 
 def _label(value: Any, data: Dataset, column: int, ids: dict[str, int], place: str) -> float:
     name = data.labels[column]
     if data.label_kind == "class":
-        if isinstance(value, str) and value in ids:
-            return ids[value]
+        if isinstance(value, str | float) and _class_name(value) in ids:
+            return ids[_class_name(value)]
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(ids):
             return value
         raise DataError(

@@ -6,41 +6,44 @@
     len(rows), rows[41], rows.place(41)                       # by number, for files larger than memory
 
     .txt, -    one text per line, without a header; "-" is stdin
-    .tsv       a header line, then one row per line; no quoting, so a quotation mark is part of the text
+    .csv       a header line, then rows whose cells may be quoted (delimited.py)
+    .tsv       a header line, then one row per line; a quotation mark is part of the text, unless a CSV writer made the file
     .jsonl     one object per line
     .parquet   needs pyarrow
     hub:NAME   "hub:org/name", "hub:org/name:subset" or "hub:org/name:subset:split", through the datasets library
 
-Text, tsv and jsonl also as .gz; UTF-8, strictly. A new kind of file is an entry in `LINES`, a header in
+Text, csv, tsv and jsonl also as .gz; UTF-8, strictly. An empty line is a text in .txt and in a .tsv of one column, and no row
+elsewhere. Columns are found whatever their case, spaces, `_` and `-`. A new kind of file is an entry in `LINES`, a header in
 `RowFile.__init__` and a branch in `RowFile.values`.
 
 `Rows` stores only the offset of each row (8 bytes). Plain files are read in place. Files without random access (gzip), or with
-slow random access (parquet decodes a whole row group per row), are unpacked once into an unnamed file in TMPDIR.
+slow random access (csv; parquet decodes a whole row group per row), are unpacked once into an unnamed file in TMPDIR.
 """
 
 import gzip
 import hashlib
-import json
-import math
 import sys
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minisbert.data.columnar import BLOCK, HUB, hub_table, parquet_table, unpacked
+from minisbert.data.delimited import BOM, csv_table, header_repeated, is_quoted
+from minisbert.data.values import matching, record_of, stripped, wrong_columns
 from minisbert.errors import DataError, InputError, MinisbertError
 
 if TYPE_CHECKING:
     import numpy as np
 
 STDIN = "-"
-LINES = ("txt", "tsv", "jsonl")  # the kinds with one row per line
+LINES = ("txt", "tsv", "jsonl", "csv")  # the kinds of plain files
+SHORT = 16  # bytes: longer lines are not empty
 COLUMNAR = {"parquet": parquet_table, "hub": hub_table}  # these yield their rows as lines of JSON
-BOM = b"\xef\xbb\xbf"  # the byte order mark that some editors put before UTF-8
 
 
 def file_kind(source: str) -> str:
@@ -52,53 +55,91 @@ def file_kind(source: str) -> str:
     if kind in LINES or name.endswith(".parquet"):
         return kind
     raise InputError(
-        f"{source}: this kind of file is not supported. Expected .txt, .tsv or .jsonl (or these with .gz), .parquet, "
-        f"{HUB}ORG/NAME for a data set on the hub, or - for text on stdin."
+        f"{source}: this kind of file is not supported. Expected .csv, .tsv, .jsonl or .txt (or these with .gz), "
+        f".parquet, {HUB}ORG/NAME for a data set on the hub, or - for text on stdin."
     )
 
 
 class RowFile:
-    """An open file of rows (a path, "hub:org/name", or "-" for stdin): its columns, and its rows in one pass.
+    """An open file of rows (a path, "hub:org/name", or "-" for stdin): its columns, and its rows in passes or by number.
+
+    Args:
+        names: the names of the columns of a .csv or .tsv without a header line.
 
     Raises:
         InputError: a kind of file that is not read here; a library for it is missing.
         DataError: missing, damaged, or not UTF-8.
     """
 
-    def __init__(self, source: str | Path):
+    def __init__(self, source: str | Path, names: Sequence[str] = ()):
         self.source, self.kind = "stdin" if source == STDIN else str(source), file_kind(str(source))
-        self.unit, self.first = ("0-based row", 0) if self.kind in COLUMNAR else ("line", 1 + (self.kind == "tsv"))
         self._lines: Any
+        self._table: Any = None  # of a kind that is not read line by line: columns -> lines of JSON
+        self._skipped: list[int] = []  # the number of rows before each empty line
         self.header: tuple[str, ...] = ("text",)  # the names of the columns; of jsonl, the keys of the first object
+        if names and self.kind not in ("tsv", "csv"):
+            raise InputError(
+                f"{self.source}: columns are named. Expected that only for .csv and .tsv without a header."
+            )
         with reading(self.source):
             if self.kind in COLUMNAR:
-                self.header, self._lines = COLUMNAR[self.kind](self.source)
+                self.header, self._table = COLUMNAR[self.kind](self.source)
             elif source == STDIN:
                 self._lines = (line for line in sys.stdin.buffer)  # a generator: `Rows` must not read stdin in place
             else:
                 self._lines = _opened(self.source)
-            if self.kind in ("tsv", "jsonl"):
-                self.header, first = (), self._lines.readline().removeprefix(BOM)
-                if first:
-                    place = f"{self.source}, line 1"
-                    decoded = _decoded(first, place)
-                    self.header = tuple(decoded.split("\t") if self.kind == "tsv" else _record(decoded, place))
-            if self.kind == "jsonl":
+            if self.kind == "csv" or (self.kind == "tsv" and is_quoted(self._lines, self.source)):
+                delimiter, self.kind = "\t" if self.kind == "tsv" else None, "csv"
                 self._lines.seek(0)
+                self.header, self._table = csv_table(self._lines, self.source, names, delimiter)
+            elif self.kind in ("tsv", "jsonl"):
+                self.header = tuple(names) or self._first_line()
+        with_header = self.kind in ("tsv", "csv") and not names
+        self.unit = {"csv": "row"}.get(self.kind, "0-based row" if self._table is not None else "line")
+        self.first = 0 if self.kind in COLUMNAR else 1 + with_header
         if not self.header:
-            expected = "a header line with the names of the columns" if self.kind == "tsv" else "one object per line"
+            expected = "a header line with the names of the columns" if with_header else "one object per line"
             raise DataError(f"{self.source}: empty. Expected {expected}.")
+        if names and header_repeated(names, next(iter(self.rows(self.header)), ("", ()))[1]):
+            raise InputError(
+                f"{self.source}: its first line has the names of the columns. Leave them out of the options."
+            )
+
+    def _first_line(self) -> tuple[str, ...]:
+        """The header of a .tsv; the keys of the first object of a .jsonl."""
+        self._lines.seek(0)
+        for number, line in enumerate(self._lines, start=1):
+            if self.kind == "tsv" or line.removeprefix(BOM).strip():
+                place = f"{self.source}, line {number}"
+                first = stripped(line.removeprefix(BOM), place)
+                return tuple(first.split("\t") if self.kind == "tsv" else record_of(first, place))
+        return ()
 
     def place(self, row: int) -> str:
         """The place of a row, for error messages: lines count from 1, rows of parquet and of the hub from 0."""
-        return f"{self.source}, {self.unit} {self.first + row}"
+        return f"{self.source}, {self.unit} {self.first + self.number(row)}"
+
+    def number(self, row: int) -> int:
+        """The number of a row's line after the header, empty lines counted."""
+        return row + bisect_right(self._skipped, row)
+
+    def is_empty(self, line: bytes, row: int) -> bool:
+        """Whether a line is empty, and so no row. A pass asks about every line, with the number of rows before it."""
+        if self.kind == "txt" or (self.kind == "tsv" and len(self.header) == 1):
+            return False
+        empty = not line.removeprefix(BOM).strip(b" \r\n")
+        if empty:
+            self._skipped.append(row)
+        return empty
 
     def first_of(self, *names: str) -> str:
-        """The first of several names that is a column. Raises DataError if there is none."""
+        """The first of several names that is a column. Raises DataError if there is none, or two are alike."""
         for name in names:
-            if name in self.header:
-                return name
-        raise wrong_columns(self.source, "/".join(names), self.header)
+            if found := matching(name, self.header):
+                if len(found) > 1:
+                    raise wrong_columns(self.source, name, self.header)
+                return found[0]
+        raise wrong_columns(self.source, "/".join(names[:3]) + "/..." * (len(names) > 3), self.header)
 
     def lines(self, columns: Sequence[str]) -> Any:
         """The undecoded lines of the rows, for `values`: an open file if it can be read in place, else an iterator."""
@@ -107,34 +148,50 @@ class RowFile:
         for column in named:
             if self.header.count(column) != 1:
                 raise wrong_columns(self.source, column, self.header)
-        return self._lines(columns) if self.kind in COLUMNAR else self._lines
+        self._skipped.clear()  # a new pass
+        if self._table is not None:
+            return self._table(columns)
+        if hasattr(self._lines, "seek"):
+            self._lines.seek(0)
+            if self.kind == "tsv" and self.first == 2:
+                self._lines.readline()
+        return self._lines
 
-    def values(self, line: bytes, row: int, columns: Sequence[str]) -> tuple[Any, ...]:
+    def values(self, line: bytes, row: int, columns: Sequence[str], optional: Sequence[str] = ()) -> tuple[Any, ...]:
         """The values of a row, in the order of the columns. Raises DataError if the row is malformed."""
         place = self.place(row)
-        decoded = _decoded(line.removeprefix(BOM) if row == 0 and self.kind != "tsv" else line, place)
+        content = stripped(line.removeprefix(BOM) if row == 0 and self.first == 1 else line, place)
         if self.kind == "txt":
-            return (decoded,)
+            return (content,)
         if self.kind == "tsv":
-            cells = decoded.split("\t")
+            cells = content.split("\t")
             if len(cells) != len(self.header):
                 raise DataError(
                     f"{place}: {len(cells)} cell(s), but the header has {len(self.header)}. Expected one cell per column, "
-                    "separated by tabs; remove tabs and line breaks from the text."
+                    "separated by tabs; remove tabs and line breaks from the text, or make a .csv of it."
                 )
             record = dict(zip(self.header, cells, strict=True))
         else:
-            record = _record(decoded, place)
+            record = record_of(content, place)
+        for name in optional:
+            record.setdefault(name, None)
         try:
             return tuple(map(record.__getitem__, columns))
         except KeyError as error:
             raise wrong_columns(place, error.args[0], record) from None
 
-    def rows(self, columns: Sequence[str]) -> Iterator[tuple[str, tuple[Any, ...]]]:
-        """Every row in order: its place, and its values in the order of the columns. Can be iterated over once."""
+    def rows(self, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """Every row in order: its place, and its values in the order of the columns.
+
+        Args:
+            optional: columns that a row of .jsonl may lack; its value is then None.
+        """
+        row = 0
         with reading(self.source):
-            for row, line in enumerate(self.lines(columns)):
-                yield self.place(row), self.values(line, row, columns)
+            for line in self.lines(columns):
+                if not self.is_empty(line, row):
+                    yield self.place(row), self.values(line, row, columns, optional)
+                    row += 1
 
 
 class Rows:
@@ -154,19 +211,31 @@ class Rows:
             in_place = isinstance(lines, BufferedReader)
             self._plain = lines if in_place else unpacked(file.source, lines)
             self._starts = line_starts(self._plain, lines.tell() if in_place else 0)
+            self._empty = self._find_empty()
         # All threads share one file position.
         self._lock = threading.Lock()
         if len(self) == 0:
             raise DataError(f"{file.source}: no rows. Expected at least one; check the file.")
 
     def __len__(self) -> int:
-        return len(self._starts) - 1
+        return len(self._starts) - 1 - self._empty
+
+    def _find_empty(self) -> int:
+        """How many lines are empty; the file then knows where."""
+        import numpy as np
+
+        empty = 0
+        for number in np.flatnonzero(np.diff(self._starts) < SHORT).tolist():
+            self._plain.seek(int(self._starts[number]))
+            empty += self.file.is_empty(self._plain.readline(), number - empty)
+        return empty
 
     def __getitem__(self, row: int) -> tuple[Any, ...]:
         """The row's values. Raises DataError if the row is malformed, IndexError if there is no such row."""
         if not 0 <= row < len(self):
             raise IndexError(row)
-        start, end = int(self._starts[row]), int(self._starts[row + 1])
+        number = self.file.number(row) if self._empty else row
+        start, end = int(self._starts[number]), int(self._starts[number + 1])
         with self._lock:
             self._plain.seek(start)
             line = self._plain.read(end - start)
@@ -204,57 +273,6 @@ def line_starts(file: BufferedReader, begin: int = 0) -> "np.ndarray":
     return starts if starts[-1] == end else np.append(starts, end)
 
 
-# --- values --------------------------------------------------------------------------------------------------------
-
-
-def text(value: Any, column: str, place: str, *, blank: bool = False) -> str:
-    """`value`, checked to be text.
-
-    Raises:
-        DataError: not text, blank (unless `blank`), or with half a surrogate pair, which tokenizers do not accept.
-    """
-    if not isinstance(value, str):
-        problem = f" ({type(value).__name__}). Expected text"
-    elif not blank and not value.strip():
-        problem = ". Expected text that is not empty"
-    elif not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        problem = ", with half a surrogate pair. Expected valid Unicode"
-    else:
-        return value
-    raise DataError(f"{place}: {column!r} is {value!r:.80}{problem}; correct or remove the row.")
-
-
-def as_number(value: Any, column: str, place: str) -> float:
-    """`value` as a finite float; tsv holds numbers as text.
-
-    Raises:
-        DataError: not a number, NaN or infinite.
-
-    Example:
-        >>> as_number("2.50", "score", "sts.tsv, line 2")
-        2.5
-    """
-    known = isinstance(value, int | float | str) and not isinstance(value, bool)
-    try:
-        found = float(value) if known and "_" not in str(value) else math.nan
-    except (ValueError, OverflowError):
-        found = math.nan
-    if not math.isfinite(found):
-        raise DataError(f"{place}: {column!r} is {value!r:.80}. Expected a finite number; correct or remove the row.")
-    return found
-
-
-def wrong_columns(place: str, column: str, columns: Iterable[str]) -> DataError:
-    """The error for a column that is missing or duplicated."""
-    return DataError(f"{place}: the columns are {listed(columns) or 'none'}. Expected exactly one named {column!r}.")
-
-
-def listed(names: Iterable[str]) -> str:
-    """The first 20 names, quoted."""
-    shown = [f"{name!r:.60}" for name in names]
-    return ", ".join(shown[:20]) + (", ..." if len(shown) > 20 else "")
-
-
 # --- files ---------------------------------------------------------------------------------------------------------
 
 
@@ -276,23 +294,3 @@ def reading(source: str) -> Iterator[None]:
 
 def _opened(path: str) -> Any:
     return gzip.open(path) if path.lower().endswith(".gz") else Path(path).open("rb")
-
-
-def _decoded(line: bytes, place: str) -> str:
-    try:
-        return line.decode("utf-8").removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{place}: byte {error.start + 1} is {line[error.start : error.end]!r}, which is not UTF-8. "
-            "Expected UTF-8 text; convert the file, for example with iconv."
-        ) from None
-
-
-def _record(line: str, place: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{place}: {line[:80]!r} is not JSON ({error}). Expected one object per line.") from None
-    if not isinstance(record, dict):
-        raise DataError(f'{place}: {line[:80]!r} is not an object. Expected one, like {{"text": "..."}}.')
-    return record

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minisbert.data.columns import read_columns
+from minisbert.data.conventions import CLASSES
 from minisbert.errors import DataError, InputError
 from minisbert.evaluation.embedding import Encoder, embed_columns
 from minisbert.evaluation.sts import TEXTS
@@ -60,7 +61,9 @@ class BinaryScores(NamedTuple):
     matthews: float
 
 
-def read_labelled(file: str | Path, texts: Sequence[str] = TEXTS, label: str = "label") -> LabelledPairs:
+def read_labelled(
+    file: str | Path, texts: Sequence[str | Sequence[str]] = TEXTS, label: str | Sequence[str] = CLASSES
+) -> LabelledPairs:
     """Pairs with labels 0 and 1 from a row file (see data/rows.py).
 
     Raises:

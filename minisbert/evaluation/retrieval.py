@@ -10,7 +10,7 @@ from graded relevance, as in BEIR's tables. Queries without a relevant document 
 
 The layout, each file also as .gz:
 
-    corpus.jsonl                         {"_id": ..., "title": ..., "text": ...}     title may be missing everywhere
+    corpus.jsonl                         {"_id": ..., "title": ..., "text": ...}     title may be missing or null
     queries.jsonl                        {"_id": ..., "text": ...}
     qrels.tsv, or qrels/SPLIT.tsv        query-id (or query_id), corpus-id (or doc_id), score
 """
@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.data.rows import RowFile, as_number, text
+from minisbert.data.rows import RowFile
+from minisbert.data.values import as_number, text
 from minisbert.errors import DataError, InputError
 from minisbert.evaluation.embedding import QueryEncoder
 from minisbert.evaluation.ranking_metrics import METRICS
@@ -186,6 +187,7 @@ def evaluate_retrieval(
     *,
     similarity: str | None = None,
     graded: bool = False,
+    ignore_identical_ids: bool = False,
     **options: Any,
 ) -> RetrievalResult:
     """Embed the corpus and the queries, search exactly, and score the rankings.
@@ -195,6 +197,7 @@ def evaluate_retrieval(
         data: documents, queries, judgements.
         similarity: "cosine" or "dot"; by default the model's, or cosine.
         graded: see `evaluate_rankings`.
+        ignore_identical_ids: see `rankings_of`.
         options: for `encode_query` and `encode_document` (batch_size, show_progress_bar, on_truncate, ...).
 
     Raises:
@@ -203,7 +206,8 @@ def evaluate_retrieval(
     index = index_of(encoder, data, similarity=similarity, **options)
     queries = data.judged()
     embeddings = encoder.encode_query([data.queries[query] for query in queries], **options)
-    return evaluate_rankings(data, _rankings(queries, index.search(embeddings, DEPTH)), graded=graded)
+    found = index.search(embeddings, DEPTH + ignore_identical_ids)
+    return evaluate_rankings(data, _rankings(queries, found, DEPTH, ignore_identical_ids), graded=graded)
 
 
 def index_of(encoder: QueryEncoder, data: RetrievalData, *, similarity: str | None = None, **options: Any) -> Index:
@@ -214,14 +218,25 @@ def index_of(encoder: QueryEncoder, data: RetrievalData, *, similarity: str | No
     return index
 
 
-def rankings_of(searcher: Searcher, data: RetrievalData, k: int = DEPTH) -> Rankings:
-    """The documents that a searcher (Index, BM25, Hybrid) over the corpus finds for the queries that count."""
+def rankings_of(
+    searcher: Searcher, data: RetrievalData, k: int = DEPTH, *, ignore_identical_ids: bool = False
+) -> Rankings:
+    """The documents that a searcher (Index, BM25, Hybrid) over the corpus finds for the queries that count.
+
+    Args:
+        ignore_identical_ids: leave out the document with the query's own id, as BEIR's tables do: in ArguAna and Quora the
+            queries are documents too.
+    """
     queries = data.judged()
-    return _rankings(queries, searcher.search([data.queries[query] for query in queries], k))
+    found = searcher.search([data.queries[query] for query in queries], k + ignore_identical_ids)
+    return _rankings(queries, found, k, ignore_identical_ids)
 
 
-def _rankings(queries: Iterable[str], found: Iterable[Any]) -> dict[str, list[str]]:
-    return {query: [hit.id for hit in hits] for query, hits in zip(queries, found, strict=True)}
+def _rankings(queries: Iterable[str], found: Iterable[Any], k: int, ignore_identical_ids: bool) -> dict[str, list[str]]:
+    rankings = {}
+    for query, hits in zip(queries, found, strict=True):
+        rankings[query] = [hit.id for hit in hits if not (ignore_identical_ids and hit.id == query)][:k]
+    return rankings
 
 
 # --- files ---------------------------------------------------------------------------------------------------------
@@ -236,16 +251,17 @@ def _file(folder: Path, *names: str) -> RowFile:
 
 
 def _texts(file: RowFile, columns: Sequence[str]) -> dict[str, str]:
-    wanted = [name for name in columns if name in file.header] or ["text"]
     found: dict[str, str] = {}
-    for place, (one, *parts) in file.rows(("_id", *wanted)):
+    for place, (one, *parts) in file.rows(("_id", *columns), optional=[name for name in columns if name == "title"]):
         one = _id(one, "_id", place)
         if one in found:
             raise DataError(
                 f"{place}: '_id' is {one!r}, which an earlier line has too. Expected unique ids; rename one."
             )
         # Collections contain empty documents, which are ranked like any other.
-        texts = [text(part, name, place, blank=True) for part, name in zip(parts, wanted, strict=True)]
+        texts = [
+            text(p if p is not None else "", name, place, blank=True) for p, name in zip(parts, columns, strict=True)
+        ]
         found[one] = " ".join(filter(None, texts))
     return found
 

@@ -14,6 +14,8 @@ Intervals come from the percentile bootstrap (bootstrap.py), and two models are 
 choice of pairs, not the training seed.
 """
 
+import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,16 +26,21 @@ import numpy as np
 
 from minisbert.arguments import seed_number
 from minisbert.data.columns import read_columns
-from minisbert.data.rows import as_number
+from minisbert.data.conventions import FIRST, SCORES, SECOND
+from minisbert.data.values import as_number
 from minisbert.errors import DataError, InputError
 from minisbert.evaluation.bootstrap import Group, Interval, interval, mean_of_subsets, pooled, two_sided_p
 from minisbert.evaluation.embedding import Encoder, embed_columns
 from minisbert.similarity import PAIRWISE_SIMILARITIES
 
-TEXTS = ("sentence1", "sentence2")
-SCORES = ("score", "relatedness", "label")  # the first one present
+TEXTS = (FIRST, SECOND)  # the names of the columns; the first one present
 POOLED = "pooled"
 PROTOCOLS = {POOLED: pooled, "mean of subsets": mean_of_subsets}
+logger = logging.getLogger("minisbert")
+
+
+class ConstantError(DataError):
+    """A correlation with values that are all the same, which is undefined."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +117,13 @@ class STSComparison:
         return f"{self.name}: difference of Spearman x 100 {self.difference}, p = {self.p_value:.4f}"
 
 
-def read_sts(file: str | Path, texts: Sequence[str] = TEXTS, score: str | None = None) -> STSPairs:
+def read_sts(file: str | Path, texts: Sequence[str | Sequence[str]] = TEXTS, score: str | None = None) -> STSPairs:
     """Read scored pairs from a row file (see data/rows.py).
 
     Args:
         file: the path.
-        texts: the two columns with the sentences.
-        score: the column with the gold score; by default the first of score, relatedness, label.
+        texts: the two columns with the sentences; by default those of well-known data sets (data/conventions.py).
+        score: the column with the gold score; by default the first of score, relatedness, similarity, ..., label.
 
     Raises:
         InputError: an unsupported kind of file, or not two text columns.
@@ -188,11 +195,21 @@ def evaluate_sts(
 def sts_score(files: Sequence[str | Path]) -> Callable[[Encoder], float]:
     """A function for `train` that maps a model to one score: the Spearman correlation of the cosine over all pairs.
 
+    It is NaN, with a warning, where all similarities are the same.
+
     Raises:
         DataError: a file cannot be read as STS; raised here, not in the middle of a run.
     """
     sets = [read_sts(file) for file in files]
-    return lambda encoder: evaluate_sts(encoder, sets, resamples=0, on_truncate="ignore").score().spearman.value
+
+    def score(encoder: Encoder) -> float:
+        try:
+            return evaluate_sts(encoder, sets, resamples=0, on_truncate="ignore").score().spearman.value
+        except ConstantError as error:  # an encoder at the start of a run may give one embedding to all texts
+            logger.warning(str(error))
+            return math.nan
+
+    return score
 
 
 def compare_sts(
@@ -249,7 +266,7 @@ def _similarities(part: STSPairs, a_BD: np.ndarray, b_BD: np.ndarray) -> dict[st
 
 def _refuse_constant(place: str, what: str, values_P: np.ndarray) -> None:
     if (values_P == values_P[0]).all():
-        raise DataError(
+        raise ConstantError(
             f"{place}: the {what} is {values_P[0]:g} for all {len(values_P)} pairs. Expected different values: the "
             "correlation with a constant is undefined."
         )

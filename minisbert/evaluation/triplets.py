@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from minisbert.data.columns import read_columns
+from minisbert.data.conventions import ANCHOR, POSITIVE
 from minisbert.errors import DataError, InputError, short_repr
 from minisbert.evaluation.embedding import QueryEncoder, embed_columns
 from minisbert.similarity import PAIRWISE_SIMILARITIES
 
-COLUMNS = ("anchor", "positive", "negative")
+COLUMNS = (ANCHOR, POSITIVE, ("negative", "negative_1", "neg"))
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Triplets:
             )
 
 
-def read_triplets(file: str | Path, columns: Sequence[str] = COLUMNS) -> Triplets:
+def read_triplets(file: str | Path, columns: Sequence[str | Sequence[str]] = COLUMNS) -> Triplets:
     """Read triplets from a row file (see data/rows.py).
 
     Raises:

@@ -5,7 +5,7 @@ than that needs. config_checks.py refuses settings that cannot be trained with.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any
 
 from tyro.conf import arg
@@ -16,7 +16,8 @@ class TrainConfig:
     """What a run computes: the same settings, data and starting model give the same weights."""
 
     data: Annotated[tuple[str, ...], arg(metavar="FILE")]
-    """Data files: .tsv or .jsonl (also .gz), .parquet, or hub:org/name. Columns are found by name (data/examples.py)."""
+    """Data files: .csv, .tsv or .jsonl (also .gz), .parquet, or hub:org/name. Columns are found by name
+    (data/conventions.py)."""
     loss: str = "multiple_negatives_ranking"
     """One of multiple_negatives_ranking, softmax, cosine_similarity, cosent, contrastive, online_contrastive, triplet,
     margin_mse, and mse with a teacher. For a cross-encoder: binary_cross_entropy, cross_entropy, mse, margin_mse."""
@@ -27,6 +28,12 @@ class TrainConfig:
     width."""
     kind: str | None = None
     """The kind of data, if its columns match several: nli or scored, for example."""
+    text_columns: tuple[str, ...] = ()
+    """The columns with the texts, if they have other names: such as question1 question2."""
+    label_columns: Annotated[tuple[str, ...], arg(aliases=["--label-column"])] = ()
+    """The column with the label or score (of a teacher: one per text), if it has another name."""
+    columns: tuple[str, ...] = ()
+    """The names of all columns of a .csv or .tsv without a header line."""
     score_range: tuple[float, float] | None = None
     """The lowest and highest score in the data, which become 0 and 1: 0 5 for STS."""
     epochs: int = 1
@@ -119,10 +126,14 @@ def current_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a saved run under today's field names.
 
     Example:
-        >>> current_settings({"reduction": "ordered", "seed": 1})
-        {'seed': 1, 'deterministic': True}
+        >>> current_settings({"reduction": "ordered", "seed": 1})["deterministic"]
+        True
     """
-    settings = dict(saved)
+    # Settings that came later had their default.
+    defaults = {field.name: field.default for field in fields(TrainConfig) if field.default is not MISSING}
+    settings = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()} | dict(
+        saved
+    )
     if "reduction" in settings:  # until 0.1.0: "plain" or "ordered"
         settings["deterministic"] = settings.pop("reduction") == "ordered"
     return settings

@@ -1,11 +1,14 @@
 """What a run refuses before its first step: settings that cannot be trained with, and data that the loss cannot use."""
 
+import logging
 import math
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-from minisbert.data.examples import CONVENTIONS, Examples
+from minisbert.data.conventions import CONVENTIONS
+from minisbert.data.examples import Examples, open_examples
 from minisbert.data.sampler import MIXINGS
 from minisbert.errors import InputError, short_repr
 from minisbert.inference.compiled import COMPUTE_DTYPES
@@ -14,6 +17,8 @@ from minisbert.training.logging import LOGGERS
 from minisbert.training.lora import TARGETS
 from minisbert.training.losses import Loss
 from minisbert.training.optimizer import DECAYS
+
+logger = logging.getLogger("minisbert")
 
 
 class Check(NamedTuple):
@@ -83,7 +88,7 @@ CHECKS: dict[str, Check] = {
     "report_to": several_of(LOGGERS, f"names of {', '.join(LOGGERS)}"),
     "compute_dtype": one_of(COMPUTE_DTYPES),
     "mixing": one_of(MIXINGS),
-    "prompts": TEXTS,
+    **dict.fromkeys(("prompts", "text_columns", "label_columns", "columns"), TEXTS),
     "seed": Check(f"a whole number from 0 to {2**32 - 1}", int, least=0, most=2**32 - 1),
 }
 OPTION_CHECKS = {float: NUMBER, str: TEXT, tuple: TEXTS}  # by the type of a loss option's default
@@ -142,6 +147,46 @@ def _conflicts(config: TrainConfig, loss: Loss) -> Iterator[str]:
         yield f"accumulate is {config.accumulate}, expected at most max_steps, {config.max_steps}"
     if config.lora_alpha is not None and config.lora_rank is None:
         yield f"lora_alpha is {config.lora_alpha!r} without lora_rank, expected both or neither"
+
+
+def open_data(source: str, config: TrainConfig, needs: str) -> Examples:
+    """A data file with the columns that the config names.
+
+    Args:
+        needs: the labels of the loss, which say how a column of numbers is read.
+    """
+    return open_examples(
+        source,
+        kind=config.kind,
+        texts=config.text_columns or None,
+        labels=config.label_columns or None,
+        score_range=config.score_range,
+        columns=config.columns,
+        label_kind=needs,
+    )
+
+
+def fitting_batches(config: TrainConfig, examples: Sequence[Examples], devices: int, least: int) -> TrainConfig:
+    """The config, with a smaller batch if a data set does not fill one; logs how many rows each epoch leaves out.
+
+    Args:
+        devices: the batch stays a multiple of this.
+        least: the smallest batch that the loss can use.
+    """
+    rows = min(map(len, examples))
+    size = rows // devices * devices
+    if least <= size < config.batch_size:
+        logger.warning(
+            f"batch_size is {config.batch_size}, but a data set has {rows} rows: batches of {size} are used."
+        )
+        config = replace(config, batch_size=size)
+    for one in examples:
+        if left := len(one) % config.batch_size:
+            logger.info(
+                f"{one.dataset.source}: {left} of {len(one)} rows are left out of each epoch, other ones each time, because "
+                f"they do not fill a batch of {config.batch_size}."
+            )
+    return config
 
 
 def check_examples(examples: Sequence[Examples], config: TrainConfig, losses: Mapping[str, Loss]) -> None:

@@ -29,7 +29,6 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from minisbert.arguments import check_choice
-from minisbert.data.examples import open_examples
 from minisbert.data.sampler import Batches
 from minisbert.errors import InputError, TrainingError, TrainingStopped, short_repr
 from minisbert.inference.compiled import COMPUTE_DTYPES
@@ -37,7 +36,7 @@ from minisbert.pretrained import replace_params
 from minisbert.training import sharding, step_cache
 from minisbert.training.checkpoints import Checkpoints, only_run
 from minisbert.training.config import TrainConfig
-from minisbert.training.config_checks import check_config, check_examples
+from minisbert.training.config_checks import check_config, check_examples, fitting_batches, open_data
 from minisbert.training.deterministic import check_blocks
 from minisbert.training.logging import MetricsLog, on_sigterm, write_report
 from minisbert.training.lora import merge_lora, weights_digest
@@ -154,9 +153,9 @@ class Trainer:
             check_blocks(config.blocks, devices, layout, lora=self.lora)
             self.multiple = config.blocks
 
-        self.examples = [
-            open_examples(source, kind=config.kind, score_range=config.score_range) for source in config.data
-        ]
+        loss = self.task.losses[config.loss]
+        self.examples = [open_data(source, config, loss.needs) for source in config.data]
+        config = self.config = fitting_batches(config, self.examples, devices, least=2 if loss.in_batch else 1)
         self.datasets = list(map(attrgetter("dataset"), self.examples))
         check_examples(self.examples, config, self.task.losses)
         if self.task.check is not None:
@@ -186,8 +185,8 @@ class Trainer:
             if self.lora:
                 base_params = sharding.place(params, sharding.state_sharding(params, mesh, layout))
         definition, _ = self.task.define(model.model_config, COMPUTE_DTYPES[config.compute_dtype])
-        loss = loss_for(config, self.task.losses[config.loss], getattr(model.model_config, "dimension", 0))
-        compiled = compiled_step(config, definition, loss, optimizer, mesh, self.sharding, base_params)
+        function = loss_for(config, loss, getattr(model.model_config, "dimension", 0))
+        compiled = compiled_step(config, definition, function, optimizer, mesh, self.sharding, base_params)
         self.train_step = StepCache(compiled, padding_id=model.padding_id, place=place, on_new_shape=on_new_shape)
 
     def start(self) -> TrainState:
@@ -259,8 +258,10 @@ class Trainer:
         if not self.writes:
             return
         value = score(model)
-        if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number) or math.isinf(value):
             raise InputError(f"score gave {short_repr(value)} after step {step}. Expected a finite number.")
+        if math.isnan(value):  # such as a correlation with equal similarities
+            return logger.warning(f"{self.folder}: the score after step {step} is undefined (NaN) and left out.")
         if all(value > line.get("score", -math.inf) for line in self.metrics.lines()):
             self._save(model, head, "best")
         self.metrics.write({"step": step, "score": float(value)})

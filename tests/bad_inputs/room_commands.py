@@ -63,7 +63,12 @@ def _is_tiny(name: Any, options: dict[str, Any]) -> bool:
 E = ("encode", "text.txt", "--model", "TINY", "--out", "out.npy")
 ENCODE: list[tuple[str, tuple[str, ...], dict[str, Any], tuple[str, ...]]] = [
     ("a file that is not there", E, {}, ("text.txt", "no such file")),
-    ("a kind of file that is not read", ("encode", "a.csv", "--model", "TINY"), {"a__csv": TEXT}, ("a.csv", ".jsonl")),
+    (
+        "a kind of file that is not read",
+        ("encode", "a.xlsx", "--model", "TINY"),
+        {"a__xlsx": TEXT},
+        ("a.xlsx", ".jsonl"),
+    ),
     ("a folder for a file", ("encode", ".", "--model", "TINY"), {}, (".",)),
     ("a byte that is not UTF-8", E, {"text__txt": b"fine\ncaf\xe9\n"}, ("text.txt, line 2",)),
     ("UTF-16", E, {"text__txt": TEXT.encode("utf-16")}, ("text.txt, line 1",)),

@@ -736,7 +736,7 @@ MORE: list[tuple[str, Act, Refused]] = [
     ("STS with an empty sentence", sts(STS + "1\t\tb\n"), refused("DataError", "line 4")),
     ("STS without scores", sts("a\tb\nx\ty\n"), refused("DataError", "score")),
     ("STS that is empty", sts(""), refused("DataError", "sts.tsv")),
-    ("STS of another kind of file", sts(STS, "sts.csv"), refused("InputError", "sts.csv")),
+    ("STS of another kind of file", sts(STS, "sts.xlsx"), refused("InputError", "sts.xlsx")),
     ("a collection without queries", collection(queries__jsonl=""), refused("DataError", "queries.jsonl")),
     ("a collection without judgements", collection(qrels__tsv=""), refused("DataError", "qrels")),
     (
@@ -770,8 +770,8 @@ MORE: list[tuple[str, Act, Refused]] = [
         refused("DataError", "line 1"),
     ),
     (
-        "a collection with a text that is null",
-        collection(corpus__jsonl='{"_id": "d1", "text": null}\n'),
+        "a collection with a text that is a number",
+        collection(corpus__jsonl='{"_id": "d1", "text": 5}\n'),
         refused("DataError", "line 1"),
     ),
     (

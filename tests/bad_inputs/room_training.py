@@ -96,7 +96,7 @@ DATA: list[tuple[str, str, str | bytes, dict[str, Any], tuple[str, ...]]] = [
     ("columns of no kind", "data.tsv", "x\ty\na\tb\n" * 4, {}, ("data.tsv", "'x'")),
     ("a row with a missing cell", "data.tsv", PAIRS + "alone\n", {}, ("data.tsv, line 10",)),
     ("a row with an extra cell", "data.tsv", PAIRS + "a\tb\tc\n", {}, ("data.tsv, line 10",)),
-    ("an empty line", "data.tsv", PAIRS + "\n" + "a\tb\n", {}, ("data.tsv, line 10",)),
+    ("a bad row after an empty line", "data.tsv", PAIRS + "\n" + "a\t\n", {}, ("data.tsv, line 11",)),
     ("an empty cell", "data.tsv", PAIRS + "a\t\n", {}, ("data.tsv, line 10", "positive")),
     ("a blank cell", "data.tsv", PAIRS + "  \tb\n", {}, ("data.tsv, line 10", "anchor")),
     ("a byte that is not UTF-8", "data.tsv", PAIRS.encode() + b"caf\xe9\tb\n", {}, ("data.tsv, line 10",)),

@@ -99,8 +99,8 @@ def test_labelled_pairs(run, tiny, tmp_path):
 
 def test_mistakes_of_the_other_tasks(run, files, tmp_path):
     for words, message in [
-        ((files[0], "--task", "triplets"), "exactly one named 'anchor'"),
-        ((files[0], "--task", "binary"), "exactly one named 'label'"),
+        ((files[0], "--task", "triplets"), "exactly one named 'anchor/query/question'"),
+        ((files[0], "--task", "binary"), "exactly one named 'label/gold_label/is_duplicate/...'"),
         ((files[0], "--task", "binary", "--score-column", "score"), "Expected 0 or 1"),
         (
             (files[0], "--task", "binary", "--plot", tmp_path / "plot.png"),

@@ -75,7 +75,12 @@ def test_places_are_the_lines_of_an_editor(tmp_path):
         ("s.txt.gz", b"not packed", "s.txt.gz: cannot be read (Not a gzipped file"),
         ("s.txt.gz", gzip.compress(b"whole\n" * 99, mtime=0)[:-12], "s.txt.gz: cannot be read (Compressed file ended"),
         ("s.jsonl", b'{"text": "a"}\n{"text": \n', "s.jsonl, line 2: '{\"text\": ' is not JSON"),
-        ("s.jsonl", b'{"text": "a"}\n\n', "s.jsonl, line 2: '' is not JSON"),
+        ("s.csv", b"text\na,b\n", "s.csv, row 2: 2 cell(s), but the header has 1"),
+        ("s.csv", b'id,text\n1,"a\n', "s.csv, line 2: the quoting is damaged (unexpected end of data)"),
+        ("s.csv", b'id,text\n1,"a"b\n', "s.csv, line 2: the quoting is damaged"),
+        ("s.csv", b"id,text\n1,\xff\n", "s.csv, line 2: byte 3 is b'\\xff', which is not UTF-8"),
+        ("s.csv", b"id,body\n1,a\n", "s.csv: the columns are 'id', 'body'. Expected exactly one named 'text'"),
+        ("s.csv", b"", "s.csv: empty. Expected a header line"),
         ("s.jsonl", b'"a"\n', 's.jsonl, line 1: \'"a"\' is not an object. Expected one, like {"text"'),
         ("s.jsonl", b'{"txt": "a"}\n', "s.jsonl, line 1: the columns are 'txt'. Expected exactly one named 'text'"),
         ("s.jsonl", b'{"text": 5}\n', "s.jsonl, line 1: 'text' is 5 (int). Expected text"),
@@ -105,9 +110,9 @@ def test_missing_files_and_folders(name, tmp_path):
         read_sentences(str(tmp_path / name))
 
 
-@pytest.mark.parametrize("name", ["s.csv", "s", "s.parquet.gz", "s.gz"])
+@pytest.mark.parametrize("name", ["s.xlsx", "s", "s.parquet.gz", "s.gz"])
 def test_other_kinds_are_refused(name):
-    with pytest.raises(InputError, match=f"{name}: this kind of file is not supported. Expected .txt"):
+    with pytest.raises(InputError, match=f"{name}: this kind of file is not supported. Expected .csv"):
         read_sentences(name)
 
 

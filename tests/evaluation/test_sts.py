@@ -188,8 +188,8 @@ HEAD = "sentence1\tsentence2\tscore\n"
         (HEAD + "a\tb\t1\nc\td\thigh\n", ["line 3", "'high'"]),
         (HEAD + "a\tb\t1\nc\t\t2\n", ["line 3", "'sentence2' is ''"]),
         (HEAD + "a\tb\t1\nc\td\n", ["line 3", "2 cell(s)", "3"]),
-        ("sentence1\tsentence2\tpoints\na\tb\t1\n", ["'score/relatedness/label'", "'points'"]),
-        ("a\tb\tscore\na\tb\t1\n", ["'sentence1'"]),
+        ("sentence1\tsentence2\tpoints\na\tb\t1\n", ["'score/relatedness/similarity/...'", "'points'"]),
+        ("a\tb\tscore\na\tb\t1\n", ["'sentence1/premise/text1/...'"]),
     ],
 )
 def test_bad_files_are_refused_by_name(tmp_path, text, words):

@@ -7,6 +7,7 @@ file is refused, and `AssertionError` where it is taken for something else than 
 import csv
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -26,7 +27,7 @@ from minisbert.checkpoint.modules import Dense
 from minisbert.checkpoint.tensors import INDEX, WEIGHTS, SafetensorsFiles
 from minisbert.data.columns import read_sentences
 from minisbert.data.rows import RowFile, Rows
-from minisbert.data.rows import text as checked
+from minisbert.data.values import text as checked
 from minisbert.errors import MinisbertError
 from minisbert.pretrained import read_model_config
 from minisbert.search.vectors import NpyFile
@@ -262,21 +263,25 @@ def jsonl_files() -> list[bytes]:
 
 
 def from_tsv(content: bytes) -> list[str] | None:
-    """Python's csv reader; None where a line ends as only one of the two sees it (a lone carriage return)."""
+    """Python's csv reader; None where it cannot decide: a lone carriage return, or quotes that may be quoting."""
     text = content.decode().removeprefix("\ufeff")
     if "\r" in text.replace("\r\n", "\n"):
         return None
+    if re.search(r'(^|\t|\n)"', text):
+        return None
     csv.field_size_limit(10_000_000)
     rows = list(csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE))
-    rows = [row or [""] for row in rows]  # csv gives no cell for an empty line
-    column = rows[0].index("text")
+    if len(rows[0]) == 1:
+        rows = [row or [""] for row in rows]  # csv gives no cell for an empty line
+    rows = [row for row in rows if row and "".join(row).strip(" ") + "x" * (len(row) - 1)]
+    column = [name.strip().casefold() for name in rows[0]].index("text")
     return [row[column] for row in rows[1:]]
 
 
 def from_jsonl(content: bytes) -> list[str] | None:
     """Python's json, a line at a time."""
     lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    return [json.loads(line)["text"] for line in (lines if lines[-1] else lines[:-1])]
+    return [json.loads(line)["text"] for line in lines if line.strip(b" \r\n")]
 
 
 def rows_of(file: Path) -> list[str]:

@@ -1,0 +1,120 @@
+"""CSV files, and .tsv files whose cells are quoted as in CSV, as lines of JSON, which rows.py reads like .jsonl.
+
+    text,label
+    "a man, eating",1          a cell in quotation marks may hold delimiters, line breaks and doubled quotation marks
+
+Quoting is that of RFC 4180, which spreadsheets and pandas write. The delimiter of a .csv is a comma, or what separates the
+columns of its first line: a semicolon (spreadsheets where the comma is the decimal point) or a tab.
+"""
+
+import csv
+import json
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from minisbert.data.columnar import BLOCK, Table
+from minisbert.data.values import decoded
+from minisbert.errors import DataError
+
+logger = logging.getLogger("minisbert")
+
+DELIMITERS = (",", ";", "\t")
+BOM = b"\xef\xbb\xbf"  # the byte order mark that some editors put before UTF-8
+# A record of tab-separated cells, each quoted or without quotation marks, and a quoted cell that needs its quotes.
+_RECORD = re.compile(r'(?:"(?:[^"]|"")*"|[^"\t\r\n]*)(?:\t(?:"(?:[^"]|"")*"|[^"\t\r\n]*))*\r?\n?')
+_NEEDED = re.compile(r'""|[\t\r\n]')
+
+
+def csv_table(file: Any, source: str, names: Sequence[str] = (), delimiter: str | None = None) -> Table:
+    """The columns and rows of an open file.
+
+    Args:
+        names: the names of the columns, of a file without a header line.
+        delimiter: by default found in the first line.
+
+    Raises:
+        DataError: empty, not UTF-8, or badly quoted; a row with another number of cells than the header.
+    """
+    first = decoded(file.readline().removeprefix(BOM), f"{source}, line 1")
+    if delimiter is None:
+        widths = {one: len(next(csv.reader([first], delimiter=one), [])) for one in DELIMITERS}
+        fits = [one for one, width in widths.items() if width == (len(names) or width) and width > 1]
+        delimiter = (fits or [","])[0]
+    header = tuple(names or next(_records(file, source, delimiter), ()))
+
+    def lines(columns: Sequence[str]) -> Iterator[bytes]:
+        rows = _records(file, source, delimiter)
+        for number, row in enumerate(rows, start=1):
+            if number == 1 and not names:
+                continue
+            if row and len(row) != len(header):  # an empty line is a row of no cells, which readers skip
+                raise DataError(
+                    f"{source}, row {number}: {len(row)} cell(s), but the header has {len(header)}. Expected one cell per "
+                    f"column, separated by {delimiter!r}; put cells that contain it in quotation marks."
+                )
+            record = dict(zip(header, row, strict=False))
+            yield json.dumps({name: record[name] for name in columns}).encode() + b"\n" if row else b"\n"
+
+    return header, lines
+
+
+def _records(file: Any, source: str, delimiter: str) -> Iterator[list[str]]:
+    file.seek(0)
+    csv.field_size_limit(2**31 - 1)  # the default refuses documents of more than 131,072 characters
+    text = (
+        decoded(line.removeprefix(BOM) if number == 1 else line, f"{source}, line {number}")
+        for number, line in enumerate(file, start=1)
+    )
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise DataError(
+            f"{source}, line {reader.line_num}: the quoting is damaged ({error}). Expected a quoted cell to end in a "
+            "quotation mark, and those inside it to be doubled; make the file again."
+        ) from None
+
+
+def is_quoted(file: Any, source: str) -> bool:
+    """Whether the cells of a .tsv are quoted as in CSV; a quotation mark is otherwise part of the text.
+
+    They are if a CSV writer can have written every line with a quotation mark: all cells of the header are quoted, or quotes
+    are only around cells that need them. Logs a warning where a reader could take the file either way.
+    """
+    file.seek(0)
+    if not any(b'"' in block for block in iter(lambda: file.read(BLOCK), b"")):
+        return False
+    file.seek(0)
+    everywhere, needed, doubtful = False, False, 0
+    lines = enumerate(file, start=1)
+    for number, line in lines:
+        if b'"' not in line:
+            continue
+        record = line.removeprefix(BOM) if number == 1 else line
+        while record.count(b'"') % 2 and (following := next(lines, None)):  # a quoted cell has a line break
+            record += following[1]
+            if len(record) > BLOCK:
+                return False
+        text = decoded(record, f"{source}, line {number}")
+        if not _RECORD.fullmatch(text):
+            return False
+        quoted = re.findall(r'(?:^|\t)"((?:[^"]|"")*)"', text)
+        everywhere |= number == 1 and len(quoted) == text.count("\t") + 1
+        if not everywhere:
+            if all(map(_NEEDED.search, quoted)):
+                needed = True
+            else:
+                doubtful = doubtful or number
+    if doubtful:
+        logger.warning(
+            f"{source}, line {doubtful}: a cell begins and ends with quotation marks. They are read as part of the text; if "
+            "they are only quoting, save the file as .csv."
+        )
+    return everywhere or (needed and not doubtful)
+
+
+def header_repeated(names: Iterable[str], first: Iterable[str]) -> bool:
+    """Whether the first row of a file holds the names that were given for a file without a header."""
+    return [name.strip().casefold() for name in names] == [str(cell).strip().casefold() for cell in first]

@@ -1,0 +1,112 @@
+"""Checks of the values in a row: text, numbers, UTF-8, JSON, and the columns that a file must have.
+
+    text("a cat", "anchor", "pairs.tsv, line 2")          # 'a cat'
+    as_number("2.50", "score", "sts.tsv, line 2")         # 2.5
+
+Each error names the place, the column, the value, and what was expected.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from minisbert.errors import DataError
+
+
+def text(value: Any, column: str, place: str, *, blank: bool = False) -> str:
+    """`value`, checked to be text.
+
+    Raises:
+        DataError: not text, blank (unless `blank`), or with half a surrogate pair, which tokenizers do not accept.
+    """
+    if not isinstance(value, str):
+        problem = f" ({type(value).__name__}). Expected text"
+    elif not blank and not value.strip():
+        problem = ". Expected text that is not empty"
+    elif not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        problem = ", with half a surrogate pair. Expected valid Unicode"
+    else:
+        return value
+    raise DataError(f"{place}: {column!r} is {value!r:.80}{problem}; correct or remove the row.")
+
+
+def as_number(value: Any, column: str, place: str) -> float:
+    """`value` as a finite float; tsv and csv hold numbers as text.
+
+    Raises:
+        DataError: not a number, NaN or infinite.
+
+    Example:
+        >>> as_number("2.50", "score", "sts.tsv, line 2")
+        2.5
+    """
+    known = isinstance(value, int | float | str) and not isinstance(value, bool)
+    try:
+        found = float(value) if known and "_" not in str(value) else math.nan
+    except (ValueError, OverflowError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise DataError(f"{place}: {column!r} is {value!r:.80}. Expected a finite number; correct or remove the row.")
+    return found
+
+
+def decoded(line: bytes, place: str) -> str:
+    """A line as text, with its line end.
+
+    Raises:
+        DataError: not UTF-8.
+    """
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{place}: byte {error.start + 1} is {line[error.start : error.end]!r}, which is not UTF-8. "
+            "Expected UTF-8 text; convert the file, for example with iconv."
+        ) from None
+
+
+def stripped(line: bytes, place: str) -> str:
+    """A line as text, without its line end."""
+    return decoded(line, place).removesuffix("\n").removesuffix("\r")
+
+
+def record_of(line: str, place: str) -> dict[str, Any]:
+    """The object that a line of JSON holds.
+
+    Raises:
+        DataError: not JSON, or not an object.
+    """
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{place}: {line[:80]!r} is not JSON ({error}). Expected one object per line.") from None
+    if not isinstance(record, dict):
+        raise DataError(f'{place}: {line[:80]!r} is not an object. Expected one, like {{"text": "..."}}.')
+    return record
+
+
+def matching(name: str, header: Sequence[str]) -> list[str]:
+    """The columns with a name, whatever their case, spaces, `_` and `-`; the one spelled the same, if it is there.
+
+    Example:
+        >>> matching("sentence1", ["Score", "Sentence_1 "])
+        ['Sentence_1 ']
+    """
+    return [name] * header.count(name) or [one for one in header if plain_name(one) == plain_name(name)]
+
+
+def plain_name(column: str) -> str:
+    """A column's name for comparisons."""
+    return column.strip().casefold().translate(dict.fromkeys(map(ord, " _-")))
+
+
+def wrong_columns(place: str, column: str, columns: Iterable[str]) -> DataError:
+    """The error for a column that is missing or duplicated."""
+    return DataError(f"{place}: the columns are {listed(columns) or 'none'}. Expected exactly one named {column!r}.")
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first 20 names, quoted."""
+    shown = [f"{name!r:.60}" for name in names]
+    return ", ".join(shown[:20]) + (", ..." if len(shown) > 20 else "")

@@ -1,0 +1,239 @@
+"""Layouts of data that people have: csv, quoted tsv, blank lines, other column names, lists, uneven rows. None loses a text."""
+
+import csv
+import io
+import json
+import logging
+
+import pytest
+
+from minisbert.data.columns import read_sentences
+from minisbert.data.examples import open_examples
+from minisbert.errors import DataError, InputError
+from minisbert.evaluation.binary_classification import read_labelled
+from minisbert.evaluation.sts import read_sts
+
+HARD = ['say "stop"', "a\ttab", "two\nlines", "semi;colon, comma", "plain", '"whole"', "é 中 🙂"]
+
+
+def written(texts, delimiter=",", quoting=csv.QUOTE_MINIMAL, end="\n"):
+    out = io.StringIO()
+    rows = [["id", "text"], *([str(i), text] for i, text in enumerate(texts))]
+    csv.writer(out, delimiter=delimiter, quoting=quoting, lineterminator=end).writerows(rows)
+    return out.getvalue()
+
+
+def lines(*objects):
+    return "".join(json.dumps(one) + "\n" for one in objects)
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
+@pytest.mark.parametrize(("name", "delimiter"), [("s.csv", ","), ("s.csv", ";"), ("s.csv", "\t"), ("s.tsv", "\t")])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_what_a_csv_writer_wrote_is_read_back(tmp_path, name, delimiter, quoting, end):
+    file = tmp_path / name
+    file.write_bytes(("\ufeff" + written(HARD, delimiter, quoting, end)).encode())
+    sentences = read_sentences(str(file))
+    assert sentences.texts == HARD
+    assert sentences.place(6) == f"{file}, row 8"
+
+
+@pytest.mark.parametrize(
+    "texts", [['she said "no" twice', '"All of it"'], ['a 5" nail', "x"], ['"', "x"], ['"a" and "b"', "x"]]
+)
+def test_quotation_marks_of_a_plain_tsv_stay(tmp_path, texts):
+    file = tmp_path / "s.tsv"
+    file.write_text("id\ttext\n" + "".join(f"{i}\t{text}\n" for i, text in enumerate(texts)))
+    assert read_sentences(str(file)).texts == texts
+
+
+def test_quotes_that_may_be_either_are_kept_and_reported(tmp_path, caplog):
+    file = tmp_path / "s.tsv"
+    file.write_text('id\ttext\n0\t"All of it"\n')
+    with caplog.at_level(logging.WARNING):
+        assert read_sentences(str(file)).texts == ['"All of it"']
+    assert "line 2: a cell begins and ends with quotation marks" in caplog.text
+
+
+SCORED = [("a", "b", "0.5"), ("c", "d", "0.1")]
+TSV = "sentence1\tsentence2\tscore\n" + "".join("\t".join(row) + "\n" for row in SCORED)
+CSV = TSV.replace("\t", ",")
+JSONL = [json.dumps({"sentence1": a, "sentence2": b, "score": float(c)}) for a, b, c in SCORED]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("end.tsv", TSV + "\n"),
+        ("crlf.tsv", (TSV + "\n\n").replace("\n", "\r\n")),
+        ("middle.tsv", TSV.replace("\nc", "\n\n \nc")),
+        ("end.csv", CSV + "\n\n"),
+        ("middle.csv", CSV.replace("\nc", "\n\nc")),
+        ("end.jsonl", "\n".join(JSONL) + "\n\n"),
+        ("begin.jsonl", "\n" + "\n".join(JSONL)),
+        ("middle.jsonl", "\n  \n\n".join(JSONL) + "\n   "),
+    ],
+)
+def test_blank_lines_are_no_rows(tmp_path, name, content):
+    file = tmp_path / name
+    file.write_text(content)
+    examples = open_examples(str(file))
+    texts, scores = examples.take([1, 0])
+    assert texts == [["c", "a"], ["d", "b"]] and scores.tolist() == pytest.approx([0.1, 0.5])
+    assert read_sts(file).first == ("a", "c")
+    line = content.split("\n").index(
+        next(
+            one
+            for one in content.split("\n")
+            if "c" in one and "d" in one and "sentence1\t" not in one and "sentence1," not in one
+        )
+    )
+    assert examples.rows.place(1).endswith(f" {line + 1}"), "places count blank lines"
+    assert read_sentences(str(file), "sentence1").place(1) == examples.rows.place(1)
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "kind", "texts"),
+    [
+        ("id\tqid1\tquestion1\tquestion2\tis_duplicate", "0\t1\ta b\tc d\t0", "nli", ["a b", "c d"]),
+        ("Sentence1\tSentence2 \tScore", "a\tb\t0.5", "scored", ["a", "b"]),
+        ("pair_ID\tsentence_A\tsentence_B\tsimilarity score", "1\ta\tb\t0.5", "scored", ["a", "b"]),
+        ("text1\ttext2\tlabel", "x\ty\t1", "nli", ["x", "y"]),
+        ("text_a\ttext_b", "x\ty", "pairs", ["x", "y"]),
+        ("Query\tPassage", "q\tp", "pairs", ["q", "p"]),
+        ("query\tpos\tneg_1\tneg_2", "q\tp\tn\tm", "triplets", ["q", "p", "n", "m"]),
+    ],
+)
+def test_names_of_well_known_columns(tmp_path, header, row, kind, texts):
+    file = tmp_path / "data.tsv"
+    file.write_text(f"{header}\n{row}\n")
+    examples = open_examples(str(file))
+    assert examples.dataset.kind == kind
+    assert [column[0] for column in examples.take([0])[0]] == texts
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "kind", "labels"),
+    [
+        (["0.83", "0.1"], {}, "scored", [0.83, 0.1]),
+        (["0.83", "0.1"], {"kind": "scored"}, "scored", [0.83, 0.1]),
+        (["5.0", "3.8"], {"score_range": (0, 5), "label_kind": "score"}, "scored", [1.0, 0.76]),
+        (["1.0", "0.0"], {}, "nli", [1, 0]),
+        (["1", "0"], {"label_kind": "score"}, "scored", [1.0, 0.0]),
+        (["1.0", "0.0"], {"kind": "scored"}, "scored", [1.0, 0.0]),
+    ],
+)
+def test_a_label_column_of_numbers(tmp_path, values, options, kind, labels):
+    file = tmp_path / "data.tsv"
+    file.write_text("sentence1\tsentence2\tlabel\n" + "".join(f"a\tb\t{value}\n" for value in values))
+    examples = open_examples(str(file), **options)
+    assert examples.dataset.kind == kind
+    assert examples.take([0, 1])[1].tolist() == pytest.approx(labels)
+
+
+def test_columns_without_a_header_and_with_other_names(tmp_path):
+    file = tmp_path / "data.csv"
+    file.write_text("k1,A plane,An airplane,5\nk2,A dog,A cat,2.5\n")
+    names = {"columns": ["key", "left", "right", "points"], "texts": ["left", "right"], "labels": ["points"]}
+    examples = open_examples(str(file), **names, score_range=(0, 5))
+    assert examples.dataset.kind == "scored" and examples.take([1])[0] == [["A dog"], ["A cat"]]
+    assert examples.rows.place(1) == f"{file}, row 2"
+    file.write_text("key,left,right,points\nk1,a,b,2\n")
+    with pytest.raises(InputError, match="its first line has the names of the columns"):
+        open_examples(str(file), **names)
+
+
+@pytest.mark.parametrize(
+    ("rows", "examples"),
+    [
+        (  # FlagEmbedding: the third row's negatives are dealt out two by two
+            [
+                {"query": "q", "pos": ["p"], "neg": ["n", "m"], "prompt": "x"},
+                {"query": "r", "pos": ["s", "t"], "neg": ["u", "v"]},
+                {"query": "w", "pos": ["x"], "neg": ["1", "2", "3"]},
+            ],
+            ["q p n m", "r s u v", "r t u v", "w x 1 2", "w x 3 1"],
+        ),
+        (  # Tevatron
+            [
+                {
+                    "query_id": "1",
+                    "query": "q",
+                    "positive_passages": [{"docid": "a", "title": "t", "text": "p"}],
+                    "negative_passages": [{"docid": "b", "title": "", "text": "n"}],
+                }
+            ],
+            ["q t_p n"],
+        ),
+        ([{"anchor": "q", "positive": "p", "negatives": ["n", "m"]}], ["q p n m"]),
+        (
+            [
+                {"anchor": "q", "positive": "p", "negative_1": "n"},
+                {"anchor": "r", "positive": "s", "negative_1": "t", "negative_2": "u"},
+            ],
+            ["q p n", "r s t", "r s u"],
+        ),
+        (
+            [
+                {"anchor": "q", "positive": "p", "negative_1": "n", "negative_2": "m"},
+                {"anchor": "r", "positive": "s", "negative_1": "t", "negative_2": None},
+            ],
+            ["q p n", "q p m", "r s t"],
+        ),
+        ([{"query": "q", "pos": ["p", "s"]}, {"query": "r", "pos": ["t"]}], ["q p", "q s", "r t"]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_no_text_of_a_list_is_lost(tmp_path, rows, examples, kind):
+    file = tmp_path / f"data.{kind}"
+    if kind == "jsonl":
+        file.write_text(lines(*rows))
+    else:
+        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        pq.write_table(
+            pa.Table.from_pylist(rows, pa.Table.from_pylist(rows[::-1]).schema if "negative_2" in rows[-1] else None),
+            file,
+        )
+    found = open_examples(str(file))
+    texts, _ = found.take(range(len(found)))
+    assert [" ".join(one.replace(" ", "_") for one in row) for row in zip(*texts, strict=True)] == examples
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (
+            [{"query": "q", "pos": ["p"], "neg": ["n"]}, {"query": "q", "pos": ["p"], "neg": []}],
+            "line 2: no negative, but",
+        ),
+        ([{"query": "q", "pos": [], "neg": ["n"]}], "line 1: no positive"),
+        ([{"query": "q", "pos": [3], "neg": ["n"]}], "line 1: 'pos' is 3"),
+        ([{"query": "q", "pos": [{"body": "p"}]}], "line 1: 'pos' is {'body': 'p'}"),
+        ([{"anchor": "a", "positive": "b"}, {"anchor": "a", "positive": "b", "negative": "c"}], "line 1: no negative"),
+        (
+            [{"sentence1": "a", "sentence2": "b"}, {"sentence1": "a", "sentence2": "b", "score": 1}],
+            "line 1: the columns",
+        ),
+    ],
+)
+def test_rows_that_lack_a_text_are_named(tmp_path, rows, words):
+    file = tmp_path / "data.jsonl"
+    file.write_text(lines(*rows))
+    with pytest.raises(DataError, match=r"data\.jsonl, ") as caught:
+        open_examples(str(file))
+    assert words in str(caught.value)
+
+
+def test_evaluations_find_the_same_columns(tmp_path):
+    file = tmp_path / "quora.csv"
+    file.write_text('id,question1,question2,is_duplicate\n1,"a, b",c,1.0\n2,d,e,0\n')
+    assert read_labelled(file).first == ("a, b", "d") and read_labelled(file).labels == (1.0, 0.0)
+    assert read_sts(file).gold == (1.0, 0.0)
+
+
+def test_unused_columns_are_logged(tmp_path, caplog):
+    file = tmp_path / "data.tsv"
+    file.write_text("id\tanchor\tpositive\n7\ta\tb\n")
+    with caplog.at_level(logging.INFO, "minisbert"):
+        open_examples(str(file))
+    assert "read as pairs, from 'anchor', 'positive'; not used: 'id'" in caplog.text
