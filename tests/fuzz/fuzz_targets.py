@@ -273,7 +273,8 @@ def from_tsv(content: bytes) -> list[str] | None:
     rows = list(csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE))
     if len(rows[0]) == 1:
         rows = [row or [""] for row in rows]  # csv gives no cell for an empty line
-    rows = [row for row in rows if row and "".join(row).strip(" ") + "x" * (len(row) - 1)]
+    else:
+        rows = [row for row in rows if row and row != [" " * len(row[0])]]
     column = [name.strip().casefold() for name in rows[0]].index("text")
     return [row[column] for row in rows[1:]]
 
