@@ -6,9 +6,9 @@ A reader sees the old version or the new one, never a mixture, whenever the writ
 
 import ctypes
 import os
+import platform
 import re
 import shutil
-import socket
 import sys
 import uuid
 import zlib
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from minisbert.errors import InputError, MinisbertError, WriteError
 
-_HOST, _PROCESS = f"{zlib.crc32(socket.gethostname().encode()):08x}", uuid.uuid4().hex[:8]
+_HOST, _PROCESS = f"{zlib.crc32(platform.node().encode()):08x}", uuid.uuid4().hex[:8]
 _LEFT = re.compile(r"\.(.+)\.(partial|old)-([0-9a-f]{8})-(\d+)-([0-9a-f]{8})-[0-9a-f]{8}")
 
 

@@ -38,9 +38,9 @@ class SentenceEncoder:
             `minisbert tune` measured here.
         packing: put several texts into one row where there are many, so that hardly any padding is computed; a text's
             embedding then depends on its neighbours in the last bits (1e-6).
-        revision: of a hub model.
-        cache: the folder for downloaded models; by default the user's cache folder.
+        revision, cache: of a hub model; the folder for downloaded models, by default the user's cache folder.
         offline: True never opens a socket; None reads MINISBERT_OFFLINE.
+        verify: True compares every file of a downloaded model with its sha256 again, see `locate`.
 
     Raises:
         ModelFolderError: the folder is not a complete model that minisbert computes.
@@ -63,13 +63,13 @@ class SentenceEncoder:
         revision: str | None = None,
         cache: str | Path | None = None,
         offline: bool | None = None,
+        verify: bool = False,
     ):
         checks.check_choice("compute_dtype", compute_dtype, tuple(COMPUTE_DTYPES))
         checks.check_bool("packing", packing)
         if not isinstance(model, Pretrained):
-            model = load_pretrained(locate(model, revision=revision, cache=cache, offline=offline))
-        self.pretrained = model
-        self.model_config = model.model_config
+            model = load_pretrained(locate(model, revision=revision, cache=cache, offline=offline, verify=verify))
+        self.pretrained, self.model_config = model, model.model_config
         self.compute_dtype, self.packing = compute_dtype, packing
         if token_budget is not None:
             self.shapes = default_shapes(token_budget, model.model_config, compute_dtype)

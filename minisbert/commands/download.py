@@ -17,6 +17,7 @@ def download(
     revision: Annotated[str | None, arg(metavar="REVISION")] = None,
     cache: Annotated[str | None, arg(metavar="FOLDER")] = None,
     offline: bool = False,
+    verify: bool = False,
 ) -> int:
     """Download models into the cache, and print their paths.
 
@@ -28,11 +29,13 @@ def download(
         revision: a branch, tag or commit of the hub repository.
         cache: the folder of downloaded models, instead of the user's cache folder.
         offline: only check that the models are on this machine; never open a socket.
+        verify: compare every file with its sha256 again, and download damaged ones again.
     """
     from minisbert.download.locate import locate
 
     for each in (name, *more):
-        folder = locate(each, revision=revision, cache=Path(cache) if cache else None, offline=offline)
+        place = Path(cache) if cache else None
+        folder = locate(each, revision=revision, cache=place, offline=offline, verify=verify)
         # One path per line and nothing else on stdout, for `model=$(minisbert download ...)`.
         print(folder, flush=True)
     return 0

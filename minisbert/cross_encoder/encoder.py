@@ -55,7 +55,7 @@ class CrossEncoder:
         max_length: tokens per pair, special tokens included; by default the model's setting.
         compute_dtype: "float32", or "bfloat16" for the encoder's matrix products (norms, softmax, head stay float32).
         token_budget: tokens per batch, padding included; by default as in SentenceEncoder.
-        revision, cache, offline: how to find a model that is not a folder; see `SentenceEncoder`.
+        revision, cache, offline, verify: how to find a model that is not a folder; see `SentenceEncoder`.
 
     Raises:
         ModelFolderError: the folder is not a complete cross-encoder that minisbert computes.
@@ -79,10 +79,11 @@ class CrossEncoder:
         revision: str | None = None,
         cache: str | Path | None = None,
         offline: bool | None = None,
+        verify: bool = False,
     ):
         check_choice("compute_dtype", compute_dtype, tuple(COMPUTE_DTYPES))
         if not isinstance(model, PretrainedCrossEncoder):
-            model = load_cross_encoder(locate(model, revision=revision, cache=cache, offline=offline))
+            model = load_cross_encoder(locate(model, revision=revision, cache=cache, offline=offline, verify=verify))
         self.pretrained = model
         self.compute_dtype = compute_dtype
         if num_labels is not None and check_positive("num_labels", num_labels) != self.num_labels:

@@ -40,6 +40,7 @@ def locate(
     cache: str | Path | None = None,
     revision: str | None = None,
     show_progress: bool = True,
+    verify: bool = False,
 ) -> Path:
     """The local folder of a model, downloaded first if necessary.
 
@@ -51,6 +52,8 @@ def locate(
         revision: a branch, tag or commit of the hub repository; by default the catalog's, or "main". A branch in the
             cache is not updated: pass a commit, or delete its folder, for a newer one.
         show_progress: progress bars on stderr.
+        verify: compare every file with its sha256 again, which reads them all; otherwise this is done after the download
+            and when a file's size or time of change is another.
 
     Raises:
         InputError: the name, the revision or an option is invalid.
@@ -67,16 +70,22 @@ def locate(
         raise InputError(f"cache is {short_repr(cache)}. Expected None, or the folder of the cache, as str or Path.")
     if offline is not None and not isinstance(offline, bool):
         raise InputError(f"offline is {short_repr(offline)}. Expected True, False or None.")
+    if not isinstance(verify, bool):
+        raise InputError(f"verify is {short_repr(verify)}. Expected True or False.")
     folder = _as_folder(name_or_folder)
     if folder is not None:
+        if verify:
+            raise InputError(
+                f"verify is True for the folder {folder}, whose files have no known digests. Expected the name of a model."
+            )
         return folder
     model = _as_model(str(name_or_folder), revision)
     base = cache_folder() if cache is None else Path(cache).expanduser()
     home = base / "models" / model.repository.replace("/", "--") / model.revision
-    if not staging.faults(home, model):
-        return home
     try:
-        return _fetch(model, home, offline=is_offline(offline), show_progress=show_progress)
+        if not staging.faults(home, model, verify=verify):
+            return home
+        return _fetch(model, home, offline=is_offline(offline), show_progress=show_progress, verify=verify)
     except DownloadError:
         raise
     except OSError as error:
@@ -149,7 +158,7 @@ def _as_model(name: str, revision: str | None) -> Model:
     return replace(model, revision=revision, files={}, wheels=None)
 
 
-def _fetch(model: Model, home: Path, *, offline: bool, show_progress: bool) -> Path:
+def _fetch(model: Model, home: Path, *, offline: bool, show_progress: bool, verify: bool) -> Path:
     from filelock import FileLock, Timeout
 
     home.parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +170,7 @@ def _fetch(model: Model, home: Path, *, offline: bool, show_progress: bool) -> P
             print(f"{model.name}: waiting for another process to download it", file=sys.stderr)
         held = lock.acquire()
     with held:
-        faults = staging.faults(home, model)
+        faults = staging.faults(home, model, verify=verify)
         if not faults:  # the process that had the lock has downloaded it
             return home
         workplace = home.with_name(f".partial-{home.name}")

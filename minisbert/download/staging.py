@@ -6,6 +6,10 @@ only what is missing:
     models/<org>--<name>/<revision>/              the finished folder, with minisbert_source.json: where it came from
     models/<org>--<name>/.partial-<revision>/     staging: verified files at their final relative path
     models/<org>--<name>/.partial-<revision>/.incoming/    bytes still arriving
+    models/<org>--<name>/.verified-<revision>.json         size and time of change of each file when its digest was compared
+
+A finished folder is used without reading its files again, as long as their sizes and times are those in the last record. Where
+they are not, or on demand, the digests are compared again.
 """
 
 import hashlib
@@ -13,10 +17,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from minisbert.atomic_write import flush
+from minisbert.atomic_write import flush, whole_file
+from minisbert.checksums import digest, is_whole, sealed
 from minisbert.download.catalog import FileRecord, Model
 from minisbert.errors import DownloadError
 
@@ -31,12 +38,6 @@ class Delivery:
     source: str
     verified_by: str
     commit: str
-
-
-def digest(path: Path) -> str:
-    """The sha256 of a file in hexadecimal; the file is streamed. Raises OSError if it cannot be read."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _git_digest(path: Path) -> str:
@@ -135,22 +136,64 @@ def finish(staging: Path, home: Path, model: Model, delivery: Delivery, set_asid
     flush(staging)
     os.replace(staging, home)
     flush(home.parent)
+    _write_verified(home, {name: entry["sha256"] for name, entry in manifest["files"].items()})
 
 
-def faults(home: Path, model: Model) -> list[str]:
+def faults(home: Path, model: Model, *, verify: bool = False) -> list[str]:
     """What is wrong with a finished folder, file by file; empty if it is complete.
 
-    Only sizes are checked: every digest was checked before the folder got its name, and hashing gigabytes on each load
-    would take longer than loading them.
+    Args:
+        verify: compare every digest. Otherwise a file is read only if its size or time of change is new: hashing gigabytes
+            on each load would take longer than loading them.
     """
+    verified = _read_verified(home)
     try:
         listed = json.loads((home / MANIFEST).read_text(encoding="utf-8"))["files"]
-        sizes = {name: int(entry["size"]) for name, entry in listed.items()}
+        digests = {name: str(entry["sha256"]) for name, entry in listed.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return [f"{MANIFEST}: missing or not readable"]
-    sizes |= {name: record.size for name, record in model.files.items()}
-    found = ((name, problem_with(home / name, FileRecord(size))) for name, size in sizes.items())
-    return [f"{name}: {problem}" for name, problem in found if problem]
+    digests |= {name: entry["sha256"] for name, entry in verified.items()}
+    digests |= {name: record.sha256 for name, record in model.files.items() if record.sha256}
+    found, compared = [], False
+    for name, expected in digests.items():
+        path = home / name
+        if not path.is_file():
+            found.append(f"{name}: missing")
+        elif verify or verified.get(name) != _entry(path, expected):
+            compared = True
+            if (now := digest(path)) != expected:
+                found.append(f"{name}: sha256 {now}, expected {expected}")
+    if compared and not found:
+        _write_verified(home, digests)
+    return found
+
+
+def _entry(path: Path, sha256: str) -> dict[str, Any]:
+    status = path.stat()
+    return {"size": status.st_size, "changed": status.st_mtime_ns, "sha256": sha256}
+
+
+def _verified_file(home: Path) -> Path:
+    return home.with_name(f".verified-{home.name}.json")
+
+
+def _read_verified(home: Path) -> dict[str, dict[str, Any]]:
+    """The entry of each file when its digest was last compared; empty if there is no record, or a damaged one."""
+    try:
+        record = json.loads(_verified_file(home).read_text(encoding="utf-8"))
+        entries: dict[str, dict[str, Any]] = record["files"] if is_whole(record) else {}
+        return entries if all(isinstance(entry["sha256"], str) for entry in entries.values()) else {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _write_verified(home: Path, digests: Mapping[str, str]) -> None:
+    """Record that the digests of a folder's files were compared, and that of its manifest."""
+    digests = {**digests, MANIFEST: digest(home / MANIFEST)}
+    record = sealed({"files": {name: _entry(home / name, sha256) for name, sha256 in digests.items()}})
+    # In a cache that cannot be written the digests are compared again next time.
+    with suppress(OSError), whole_file(_verified_file(home)) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def reopen(home: Path, staging: Path) -> None:

@@ -21,7 +21,7 @@ from flax import nnx
 
 from minisbert.atomic_write import staged_folder
 from minisbert.checkpoint.convert import flatten, nest
-from minisbert.download.staging import digest
+from minisbert.checksums import digest
 from minisbert.errors import InputError
 from minisbert.export.onnx import check_exportable
 from minisbert.export.runtime import SETTINGS, TOKENIZER, WEIGHTS, need_flatbuffers

