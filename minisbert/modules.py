@@ -9,7 +9,6 @@ new one is a class here, a row, and its settings there. `reference/` must agree.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,13 +18,14 @@ from flax import nnx
 from minisbert.checkpoint import modules
 from minisbert.checkpoint.convert import Rule, linear, norm
 from minisbert.pooling import weighted_layers
+from minisbert.transformer.block import gelu
 
 # Names of checkpoint/modules.py's table.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "identity": lambda x: x,
     "tanh": jnp.tanh,
     "relu": jax.nn.relu,
-    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu": gelu,
     "silu": jax.nn.silu,
     "sigmoid": jax.nn.sigmoid,
 }

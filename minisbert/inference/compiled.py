@@ -10,6 +10,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -132,14 +134,33 @@ def cast_matrices(params: dict[Any, Any], dtype: Any) -> dict[Any, Any]:
 
 
 def run_ahead(batches: Iterable[AnyBatch], start: Callable[[AnyBatch], Any]) -> Iterator[tuple[AnyBatch, Any]]:
-    """Yield each batch with the result of `start`; `IN_FLIGHT` more batches are started before a result is yielded."""
+    """Yield each batch with the result of `start`; `IN_FLIGHT` more batches are started before a result is yielded.
+
+    On a CPU two threads start them. JAX computes what one thread starts in order, and a program keeps a second core busy only
+    in its matrix products, so two programs at a time use the cores better (all-MiniLM-L6-v2, two cores, Intel Xeon with AMX:
+    1.13 times the rate on short texts and 1.25 on long ones in float32, 1.3 and 1.6 in bfloat16; three threads are slower).
+    """
     pending: deque[tuple[AnyBatch, Any]] = deque()
-    for batch in batches:
-        pending.append((batch, start(batch)))
-        if len(pending) > IN_FLIGHT:
-            yield pending.popleft()
-    while pending:
-        yield pending.popleft()
+    batches = iter(batches)
+    several = list(islice(batches, 2))
+    if len(several) < 2 or jax.default_backend() != "cpu" or jax.local_device_count() > 1:
+        for batch in chain(several, batches):
+            pending.append((batch, start(batch)))
+            if len(pending) > IN_FLIGHT:
+                yield pending.popleft()
+        yield from pending
+        return
+    threads = ThreadPoolExecutor(2, thread_name_prefix="minisbert")
+    try:
+        for batch in chain(several, batches):
+            pending.append((batch, threads.submit(lambda batch: jax.block_until_ready(start(batch)), batch)))
+            if len(pending) > IN_FLIGHT:
+                batch, result = pending.popleft()
+                yield batch, result.result()
+        for batch, result in pending:
+            yield batch, result.result()
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 def enable_compilation_cache() -> Path | None:
