@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from minisbert.checkpoint.convert import Converted, Rule, convert
-from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
+from minisbert.checkpoint.tensors import INDEX, WEIGHTS, SafetensorsFiles, write_tensors
 from minisbert.errors import ModelFolderError
 
 CONVERTED = "minisbert.safetensors"
+DTYPES = {"float16", "bfloat16", "float32", "float64"}  # of the original tensors
 
 
 def write_converted(path: Path, converted: Converted) -> None:
@@ -30,17 +31,28 @@ def read_converted(path: Path, shapes: Mapping[str, Any], put: Callable[[np.ndar
         put: as for `convert`.
 
     Raises:
-        ModelFolderError: see `convert`; the record of the conversion is missing or damaged.
+        ModelFolderError: see `convert`; the record of the conversion is missing or damaged, or the original weights are in the
+            same folder.
     """
+    if others := [name for name in (WEIGHTS, INDEX) if (path / name).exists()]:
+        raise ModelFolderError(
+            f"{path}: holds {CONVERTED} and {others[0]}, which may differ. Expected one of them; move the other away."
+        )
     files = SafetensorsFiles(path, CONVERTED)
     try:
         record = json.loads(files.metadata()["minisbert"])
         renamed, dtypes = dict(record["renamed"]), dict(record["dtypes"])
-    except (KeyError, ValueError, TypeError):
+        if not all(isinstance(name, str) for name in renamed.values()) or not DTYPES.issuperset(dtypes.values()):
+            raise ValueError
+    except (KeyError, ValueError, TypeError, RecursionError):
         raise ModelFolderError(
             f"{path / CONVERTED}: the record of the conversion is missing or damaged. Run `minisbert convert` again."
         ) from None
     rules = [Rule(f"params/{name}", name, shape) for name, shape in shapes.items()]
     found = convert(files, rules, shapes, layers=0, passthrough=["carried/*"], put=put)
+    if found.dtypes:
+        raise ModelFolderError(
+            f"{path / CONVERTED}: {', '.join(sorted(found.dtypes))} not float32. Run `minisbert convert` again."
+        )
     passthrough = {name.removeprefix("carried/"): array for name, array in found.passthrough.items()}
     return Converted(found.params, passthrough, renamed, dtypes)

@@ -5,47 +5,30 @@
 
 The folder holds StableHLO, the portable input of XLA, as `jax.export` serializes it (later releases of JAX read it for at least
 six months); the weights; the tokenizer; and `minisbert_export.json`, with the sha256 of each. This file needs only jax,
-tokenizers, numpy and flatbuffers, and may be copied out of the package together with errors.py. Its batching is the simplest
-possible: for speed use SentenceEncoder.
+tokenizers, numpy and flatbuffers, and may be copied out of the package together with exported_folder.py, checksums.py and
+errors.py. Its batching is the simplest possible: for speed use SentenceEncoder.
 """
 
-import hashlib
-import json
 import logging
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.export
 import numpy as np
 
 from minisbert.errors import InputError, ModelFolderError
+from minisbert.export.exported_folder import (
+    SETTINGS,
+    WEIGHTS,
+    of_library,
+    read_programs,
+    read_settings,
+    read_tokenizer,
+    read_weights,
+)
 
 logger = logging.getLogger("minisbert")
-
-SETTINGS, WEIGHTS, TOKENIZER = "minisbert_export.json", "weights.npz", "tokenizer.json"
-# Every key of the settings and its type.
-KEYS: dict[str, type | tuple[type, ...]] = {
-    "programs": dict,  # file -> its padded length, or null if it takes any
-    "sha256": dict,  # every file -> its digest
-    "platforms": list,
-    "lengths": list,  # padded lengths, rising; the last is max_seq_length
-    "prefix": list,  # token ids before and after each text
-    "suffix": list,
-    "padding_id": int,
-    "dimension": int,
-    "prompts": dict,
-    "default_prompt_name": (str, type(None)),
-    "truncate_dim": (int, type(None)),
-    "similarity_fn_name": str,
-    "made_with": dict,
-}
-# The only calls that a program may make besides StableHLO's own operations: JAX's checks of sizes. Any other could call into
-# the process that runs it.
-_HARMLESS_CALL = re.compile(r"shape_assertion|stablehlo\.[\w.]+")
-_CALL = re.compile(r"custom_call\s+@(?:\"([^\"]*)\"|([\w.$-]+))|call_target_name\s*=\s*\"([^\"]*)\"")
 
 
 class ExportedEncoder:
@@ -66,33 +49,21 @@ class ExportedEncoder:
         """Read a folder that `minisbert export` wrote.
 
         Raises:
-            ModelFolderError: not such a folder, a file that is missing or altered, a program that calls anything but
-                StableHLO, or a program for other kinds of device.
+            ModelFolderError: not such a folder; a file that is missing, altered, or does not fit the others; a program that
+                calls anything but StableHLO, or is for other kinds of device.
             InputError: flatbuffers is not installed.
         """
-        from tokenizers import Tokenizer
-
         need_flatbuffers()
         folder = Path(folder)
-        settings = _read_settings(folder / SETTINGS)
-        for name, digest in settings["sha256"].items():
-            file = folder / name
-            if Path(name).name != name or not file.is_file():
-                raise ModelFolderError(f"{file}: no such file. Expected all exported files; copy the folder again.")
-            with file.open("rb") as stream:
-                found = hashlib.file_digest(stream, "sha256").hexdigest()
-            if found != digest:
-                raise ModelFolderError(f"{file}: sha256 is {found}, expected {digest}. Copy the folder again.")
+        settings = read_settings(folder)
         if not runs_here(settings["platforms"]):
             raise ModelFolderError(
-                f"{folder / SETTINGS}: made for {', '.join(map(str, settings['platforms']))}, this machine computes on "
+                f"{folder / SETTINGS}: made for {', '.join(settings['platforms'])}, this machine computes on "
                 f"{jax.default_backend()}. Export the model again for this platform."
             )
-        with np.load(folder / WEIGHTS, allow_pickle=False) as archive:
-            weights = {name: archive[name] for name in archive.files}
-        programs = {length: _program(folder / name, weights) for name, length in settings["programs"].items()}
-        backend = Tokenizer.from_str((folder / TOKENIZER).read_text(encoding="utf-8"))
-        return ExportedEncoder(settings, programs, weights, backend)
+        weights = read_weights(folder / WEIGHTS)
+        programs = read_programs(folder, settings, weights)
+        return ExportedEncoder(settings, programs, weights, read_tokenizer(folder, settings, weights))
 
     def encode(
         self,
@@ -109,6 +80,7 @@ class ExportedEncoder:
 
         Raises:
             InputError: a sentence is not text; an unknown prompt; a batch size below 1.
+            ModelFolderError: the program fails, or its embeddings are not finite.
         """
         texts = [sentences] if isinstance(sentences, str) else list(sentences)
         for row, text in enumerate(texts):
@@ -139,7 +111,15 @@ class ExportedEncoder:
             token_ids_BL[b, : len(tokens)] = tokens
             lengths_B[b] = len(tokens)
         program = self._programs.get(length) or self._programs[None]
-        return np.asarray(program(self._weights, token_ids_BL, lengths_B, np.int32(prompt_length)))[: len(ids)]
+        try:
+            found_BD = np.asarray(program(self._weights, token_ids_BL, lengths_B, np.int32(prompt_length)))[: len(ids)]
+        except Exception as error:  # of XLA, which compiles the program at its first use
+            raise ModelFolderError(
+                f"the exported program fails here ({error!s:.300}). Export the model again."
+            ) from None
+        if not np.isfinite(found_BD).all():
+            raise ModelFolderError("the exported program gives NaN or infinity. Export the model again.")
+        return found_BD
 
     def _tokenize(self, texts: Sequence[str], prompt: str) -> tuple[list[list[int]], int]:
         """Token ids of each text, and how many of them belong to the prompt."""
@@ -147,7 +127,9 @@ class ExportedEncoder:
         room = self.max_seq_length - len(prefix) - len(suffix)
         try:
             encodings = self._backend.encode_batch([prompt + text for text in texts], add_special_tokens=False)
-        except Exception as error:  # lone surrogates
+        except BaseException as error:  # lone surrogates
+            if not of_library(error):
+                raise
             raise InputError(f"a sentence cannot be tokenized ({error}). Expected valid Unicode.") from None
         cut = sum(len(encoding.ids) > room for encoding in encodings)
         if cut:
@@ -169,33 +151,6 @@ class ExportedEncoder:
         return "" if name is None else self.prompts[name]
 
 
-def _read_settings(file: Path) -> dict[str, Any]:
-    try:
-        settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        wrong = [key for key, kind in KEYS.items() if not isinstance(settings.get(key, ...), kind)]
-        wrong += settings.keys() - KEYS.keys()
-    except (OSError, ValueError, RecursionError, AttributeError) as error:  # AttributeError: not an object
-        raise ModelFolderError(
-            f"{file}: not readable ({error}). Expected a folder that `minisbert export` wrote."
-        ) from None
-    if not wrong:
-        lengths, programs = settings["lengths"], settings["programs"]
-        numbers = [*lengths, *settings["prefix"], *settings["suffix"]]
-        if (
-            not all(type(number) is int and number >= 0 for number in numbers)
-            or not lengths
-            or lengths != sorted(lengths)
-            or list(programs.values()) not in ([None], lengths)
-            or settings["sha256"].keys() != {WEIGHTS, TOKENIZER, *programs}
-        ):
-            wrong = ["programs", "lengths", "sha256"]
-    if wrong:
-        raise ModelFolderError(
-            f"{file}: {', '.join(sorted(wrong))} not as `minisbert export` writes it. Export the model again."
-        )
-    return settings
-
-
 def need_flatbuffers() -> None:
     """Raises InputError unless flatbuffers is installed: JAX serializes programs with it but does not require it."""
     try:
@@ -210,28 +165,3 @@ def runs_here(platforms: Sequence[str]) -> bool:
     """Whether JAX's default device is of one of these kinds."""
     here = jax.default_backend()
     return bool(({"cuda", "rocm"} if here == "gpu" else {here}) & set(platforms))
-
-
-def _program(file: Path, weights: dict[str, np.ndarray]) -> jax.export.Exported:
-    """Read one program; check that it takes these weights and calls nothing but StableHLO."""
-    try:
-        program = jax.export.deserialize(bytearray(file.read_bytes()))
-        arguments, _ = jax.tree.unflatten(program.in_tree, program.in_avals)
-        expected = {name: (aval.shape, str(aval.dtype)) for name, aval in arguments[0].items()}
-    except Exception as error:  # of flatbuffers, MLIR and JAX, of many types
-        raise ModelFolderError(
-            f"{file}: not a program that this release of JAX reads ({error!s:.300}). Export the model again."
-        ) from None
-    calls = {"".join(names) for names in _CALL.findall(program.mlir_module())}
-    foreign = sorted(call for call in calls if not _HARMLESS_CALL.fullmatch(call))
-    if foreign:
-        raise ModelFolderError(
-            f"{file}: calls {', '.join(foreign)}. Expected StableHLO alone; do not run this program."
-        )
-    found = {name: (array.shape, str(array.dtype)) for name, array in weights.items()}
-    different = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
-    if different:
-        raise ModelFolderError(
-            f"{file}: {WEIGHTS} does not fit it in {', '.join(different)[:300]}. Export the model again."
-        )
-    return program

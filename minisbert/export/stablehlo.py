@@ -21,10 +21,11 @@ from flax import nnx
 
 from minisbert.atomic_write import staged_folder
 from minisbert.checkpoint.convert import flatten, nest
-from minisbert.checksums import digest
+from minisbert.checksums import digest, sealed
 from minisbert.errors import InputError
+from minisbert.export.exported_folder import SETTINGS, TOKENIZER, WEIGHTS
 from minisbert.export.onnx import check_exportable
-from minisbert.export.runtime import SETTINGS, TOKENIZER, WEIGHTS, need_flatbuffers
+from minisbert.export.runtime import need_flatbuffers
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.sentence_model import define
 
@@ -76,7 +77,9 @@ def export_stablehlo(encoder: SentenceEncoder, target: Path, platforms: Sequence
             "similarity_fn_name": encoder.similarity_fn_name,
             "made_with": {"jax": jax.__version__, "model_type": encoder.model_config.model_type},
         }
-        (staging / SETTINGS).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (staging / SETTINGS).write_text(
+            json.dumps(sealed(settings), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
 
 def padded_lengths(longest: int) -> list[int]:

@@ -55,7 +55,7 @@ def read_head(folder: Path, dimension: int) -> SoftmaxHead:
     concatenation = metadata.get("concatenation", "u,v,|u-v|")
     try:
         classes = tuple(map(str, json.loads(metadata.get("classes", "[]"))))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         classes = ()
     if concatenation not in CONCATENATIONS:
         raise ModelFolderError(

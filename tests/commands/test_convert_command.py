@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from minisbert import SentenceEncoder
+from minisbert.errors import ModelFolderError
 
+KERNEL = "params/blocks.0.attention.qkv.kernel"
 WEIGHTS = Path(__file__).parents[2] / "weights"
 
 
@@ -148,3 +151,36 @@ def test_routers_and_static_models_are_refused(run, name, told, tmp_path):
     assert result.code == 2
     assert f"{name}: is {told}" in result.err
     assert list(tmp_path.iterdir()) == []
+
+
+def rewritten(change):
+    def spoil(folder):
+        file = folder / "minisbert.safetensors"
+        with safe_open(file, "np") as opened:
+            record = opened.metadata()["minisbert"]
+        tensors = load_file(file)
+        save_file(tensors, file, {"minisbert": change(tensors, record) or record})
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (
+            rewritten(lambda tensors, _: tensors.update({KERNEL: tensors[KERNEL].astype(np.int32)})),
+            "is int32, expected",
+        ),
+        (rewritten(lambda tensors, _: tensors.update({KERNEL: tensors[KERNEL] > 0})), "is bool, expected"),
+        (rewritten(lambda tensors, _: tensors.update({KERNEL: np.float16(tensors[KERNEL])})), "not float32"),
+        (rewritten(lambda *_: "[" * 100_000), "record of the conversion"),
+        (rewritten(lambda *_: '{"renamed": {"a": ["b"]}, "dtypes": {}}'), "record of the conversion"),
+        (rewritten(lambda *_: '{"renamed": {}, "dtypes": {"a": "object"}}'), "record of the conversion"),
+        (lambda folder: shutil.copy(WEIGHTS / "tiny-mpnet" / "model.safetensors", folder), "which may differ"),
+    ],
+)
+def test_a_converted_folder_of_a_stranger_is_refused(run, tiny_bert, tmp_path, spoil, told):
+    assert run("convert", tiny_bert, "--out", tmp_path / "ours").code == 0
+    spoil(tmp_path / "ours")
+    with pytest.raises(ModelFolderError, match=told):
+        SentenceEncoder(tmp_path / "ours")

@@ -68,5 +68,9 @@ def test_no_head_a_wrong_head_and_no_pairs_are_refused(run, tmp_path):
     )
     with pytest.raises(ModelFolderError, match="finite"):
         read_head(tmp_path, 32)
+    zeros = {"kernel": np.zeros((32, 2), np.float32), "bias": np.zeros(2, np.float32)}
+    write_tensors(tmp_path / HEAD_FILE, zeros, {"classes": "[" * 100_000, "concatenation": "|u-v|"})
+    with pytest.raises(ModelFolderError, match="two classes"):
+        read_head(tmp_path, 32)
     with pytest.raises(InputError, match=r"pairs\[0\]"):
         SoftmaxClassifier.load(run / "final").predict(["not a pair"])

@@ -11,10 +11,11 @@ import jax
 import numpy as np
 import pytest
 
-from minisbert import SentenceEncoder
+from minisbert import SentenceEncoder, checksums
 from minisbert.commands import main
 from minisbert.errors import InputError, ModelFolderError
-from minisbert.export.runtime import SETTINGS, TOKENIZER, WEIGHTS, ExportedEncoder
+from minisbert.export.exported_folder import SETTINGS, TOKENIZER, WEIGHTS
+from minisbert.export.runtime import ExportedEncoder
 from minisbert.export.stablehlo import export_stablehlo, padded_lengths
 from minisbert.inference.batching import ShapeTable
 
@@ -56,7 +57,7 @@ def sealed(folder: Path, **settings) -> None:
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
         for name in (*content["programs"], WEIGHTS, TOKENIZER)
     }
-    (folder / SETTINGS).write_text(json.dumps(content))
+    (folder / SETTINGS).write_text(json.dumps(checksums.sealed(content)))
 
 
 @pytest.mark.parametrize("family", TWINS)
@@ -110,9 +111,8 @@ def test_no_code_of_the_model_is_needed(bert):
         "('minisbert', 'flax', 'optax', 'safetensors', 'transformers', 'huggingface_hub')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout == "['minisbert', 'minisbert.errors', 'minisbert.export', 'minisbert.export.runtime']\n", (
-        done.stderr
-    )
+    names = ["minisbert", "minisbert.checksums", "minisbert.errors", "minisbert.export"]
+    assert done.stdout == f"{[*names, 'minisbert.export.exported_folder', 'minisbert.export.runtime']}\n", done.stderr
 
 
 def test_one_program_for_three_kinds_of_device(bert):
@@ -179,6 +179,17 @@ def test_a_changed_or_missing_file_is_named(copy, name):
         ({"news": 1}, "news"),
         ({"programs": {"model.stablehlo": 16}}, "programs"),
         ({"platforms": ["tpu"]}, "made for tpu, this machine computes on cpu"),
+        ({"platforms": [["cpu"]]}, "platforms"),
+        ({"prefix": [10**6]}, "prefix has the id 1000000, and the embedding table 187 rows"),
+        ({"padding_id": 187}, "padding_id has the id 187"),
+        ({"lengths": [16, 10**9]}, "lengths"),
+        ({"lengths": [16, 10_000]}, "lengths up to 10000, and the model has 64 positions"),
+        ({"lengths": [2]}, "prefix"),
+        ({"dimension": 10**6}, r"gives float32 \[1, 32\] for one text"),
+        ({"truncate_dim": -1}, "truncate_dim"),
+        ({"prompts": {"query": 3}}, "prompts"),
+        ({"default_prompt_name": "nobody"}, "default_prompt_name"),
+        ({"similarity_fn_name": "euclid"}, "similarity_fn_name"),
     ],
 )
 def test_altered_settings_are_refused(copy, change, told):
@@ -200,7 +211,7 @@ def test_a_path_out_of_the_folder_is_refused(copy):
     content = json.loads((copy / SETTINGS).read_text())
     content["programs"] = {"../model.stablehlo": None}
     content["sha256"] |= {"../model.stablehlo": content["sha256"].pop("model.stablehlo")}
-    (copy / SETTINGS).write_text(json.dumps(content))
+    (copy / SETTINGS).write_text(json.dumps(checksums.sealed(content)))
     (copy.parent / "model.stablehlo").write_bytes((copy / "model.stablehlo").read_bytes())
     with pytest.raises(ModelFolderError, match="no such file"):
         ExportedEncoder.load(copy)
@@ -214,6 +225,63 @@ def test_weights_of_another_model_are_named(copy):
     sealed(copy)
     with pytest.raises(ModelFolderError, match=r"does not fit it in encoder\.embedding_norm\.bias"):
         ExportedEncoder.load(copy)
+
+
+def with_weights(change, **options):
+    def spoil(folder):
+        with np.load(folder / WEIGHTS) as archive:
+            weights = dict(archive)
+        change(weights)
+        (np.savez_compressed if options else np.savez)(folder / WEIGHTS, **weights)
+
+    return spoil
+
+
+def header_of_4_gb(folder):
+    content = (folder / WEIGHTS).read_bytes()
+    before = b"'shape': (32,), }"
+    assert before in content
+    (folder / WEIGHTS).write_bytes(content.replace(before, b"'shape': (1e9), }".ljust(len(before))))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (
+            with_weights(lambda w: w.update({min(w): w[min(w)] * np.nan})),
+            r"weights\.npz: cannot .* has NaN or infinity",
+        ),
+        (with_weights(lambda w: w.update({min(w): w[min(w)].astype(np.int32)})), "is int32, not float32"),
+        (with_weights(lambda w: None, compressed=True), "is compressed"),
+        (with_weights(dict.clear), "does not fit it in"),
+        (header_of_4_gb, r"weights\.npz: cannot be read"),
+        (lambda f: (f / WEIGHTS).write_bytes(b"PK"), r"weights\.npz: cannot be read"),
+        (lambda f: (f / TOKENIZER).write_text("{}"), r"tokenizer\.json: not a tokenizer"),
+        (lambda f: (f / TOKENIZER).write_bytes(b"\xff"), r"tokenizer\.json: not a tokenizer"),
+        (
+            lambda f: (f / TOKENIZER).write_text((f / TOKENIZER).read_text().replace(": 186", ": 9999")),
+            r"tokenizer\.json: a token has the id 9999",
+        ),
+        (lambda f: (f / SETTINGS).write_text("[" * 100_000), "not readable"),
+        (lambda f: (f / SETTINGS).write_text(" " * 1_000_001), "not readable"),
+    ],
+)
+def test_files_that_a_stranger_sealed_are_refused(copy, spoil, told):
+    spoil(copy)
+    if "readable" not in told:
+        sealed(copy)
+    with pytest.raises(ModelFolderError, match=told):
+        ExportedEncoder.load(copy)
+
+
+def test_a_changed_setting_is_noticed_and_a_folder_of_an_earlier_version_loads(copy, bert):
+    content = json.loads((copy / SETTINGS).read_text())
+    (copy / SETTINGS).write_text(json.dumps(content | {"similarity_fn_name": "dot"}))
+    with pytest.raises(ModelFolderError, match="checksum not as"):
+        ExportedEncoder.load(copy)
+    del content["checksum"]
+    (copy / SETTINGS).write_text(json.dumps(content))
+    assert (ExportedEncoder.load(copy).encode("a cat") == ExportedEncoder.load(bert).encode("a cat")).all()
 
 
 def test_a_damaged_program_is_refused(copy):
