@@ -1,7 +1,7 @@
 """The modules with weights between encoder and sentence embedding: weighted layer pooling, Dense, LayerNorm.
 
     WeightedLayerPooling    sum_i w_i h_i / sum_i w_i                  over layers i; `pooling.weighted_layers`
-    Dense                   activation(x W + b)                        as LaBSE and GTR end with
+    Dense                   activation(x W + b), + x or + x R          as LaBSE and GTR end with
     LayerNorm               (x - mean) / sqrt(variance + 1e-5) a + b   (Ba et al. 2016, section 3)
 
 Each has a row in `HEADS`: settings (checkpoint/modules.py) -> the flax module, and the names of its tensors in the folder. A
@@ -73,9 +73,15 @@ class Dense(nnx.Module):
     def __init__(self, settings: modules.Dense, *, rngs: nnx.Rngs):
         self.activation = ACTIVATIONS[settings.activation]
         self.linear = nnx.Linear(settings.in_features, settings.out_features, use_bias=settings.bias, rngs=rngs)
+        self.adds = settings.residual
+        widths = (settings.in_features, settings.out_features)
+        self.residual = nnx.Linear(*widths, use_bias=False, rngs=rngs) if _maps_residual(settings) else None
 
     def __call__(self, sentence_BD: jax.Array) -> jax.Array:
-        return self.activation(self.linear(sentence_BD))
+        dense_BE = self.activation(self.linear(sentence_BD))
+        if not self.adds:
+            return dense_BE
+        return dense_BE + (sentence_BD if self.residual is None else self.residual(sentence_BD))
 
 
 class LayerNorm(nnx.Module):
@@ -89,9 +95,16 @@ class LayerNorm(nnx.Module):
         return self.norm(sentence_BD)
 
 
+def _maps_residual(settings: modules.Dense) -> bool:
+    return settings.residual and settings.in_features != settings.out_features
+
+
 def _dense_rules(settings: modules.Dense) -> list[Rule]:
-    weight, bias = linear("linear", "linear", (settings.in_features, settings.out_features))
-    return [weight, bias] if settings.bias else [weight]
+    widths = (settings.in_features, settings.out_features)
+    rules = linear("linear", "linear", widths)[: 2 if settings.bias else 1]
+    if _maps_residual(settings):
+        rules += linear("residual", "residual", widths)[:1]
+    return rules
 
 
 class Head(NamedTuple):

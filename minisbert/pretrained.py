@@ -85,17 +85,20 @@ def load_pretrained(path: Path, *, put: Callable[[np.ndarray], Any] = jax.device
         logger.warning(note)
     loaded: dict[Path, Converted] = {}
     if folder.router is None:
-        return _load_chain(folder, put, loaded)
-    routes = {name: _load_chain(route, put, loaded) for name, route in folder.routes.items()}
+        return load_chain(folder, put, loaded)
+    routes = {name: load_chain(route, put, loaded) for name, route in folder.routes.items()}
     return replace(routes[folder.router.main], folder=folder, routes=routes)
 
 
-def _load_chain(folder: ModelFolder, put: Callable[[np.ndarray], Any], loaded: dict[Path, Converted]) -> Pretrained:
+def load_chain(
+    folder: ModelFolder, put: Callable[[np.ndarray], Any], loaded: dict[Path, Converted] | None = None
+) -> Pretrained:
     """One encoder and the modules after it.
 
     Args:
         loaded: folder -> the module read from it; routes that name the same module share its arrays. Grows.
     """
+    loaded = {} if loaded is None else loaded
     model_config = read_model_config(folder)
     tokenizer = Tokenizer.from_folder(folder)
     check_tokenizer(tokenizer, folder, model_config.encoder.vocab_size)

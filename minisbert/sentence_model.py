@@ -4,6 +4,7 @@ This is the bi-encoder of SBERT (Reimers & Gurevych 2019, figure 2). `SentenceEn
 differentiates it. A `ModelConfig` lists its parts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, NamedTuple
@@ -80,8 +81,7 @@ class SentenceModel(nnx.Module):
     def __init__(self, model_config: ModelConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         self.model_config = model_config
         self.encoder = FAMILIES[model_config.model_type].Encoder(model_config.encoder, dtype=dtype, rngs=rngs)
-        # The modules after the encoder that have weights, in order.
-        self.heads = nnx.List([HEADS[type(m)].module(m, rngs=rngs) for m in model_config.modules if type(m) in HEADS])
+        self.heads = heads_of(model_config.modules, rngs)
 
     def __call__(
         self,
@@ -143,7 +143,7 @@ class SentenceModel(nnx.Module):
         Arguments as for the encoders (encoders/bert.py).
         """
         hidden_IBLD = self.encoder(token_ids_BL, mask_BL, dropout_keys_BL=dropout_keys_BL, positions_BL=positions_BL)
-        return self.heads[0](hidden_IBLD) if self.model_config.pools_layers else hidden_IBLD[-1]
+        return token_embeddings(self.model_config.modules, list(self.heads), hidden_IBLD)
 
     def embed(
         self,
@@ -153,18 +153,48 @@ class SentenceModel(nnx.Module):
         positions_BL: jax.Array | None = None,
     ) -> jax.Array:
         """Token embeddings -> sentence_BD: pooling and the modules after it."""
-        sentence_BD = token_BLD
-        first = 1 if self.model_config.pools_layers else 0
-        heads = iter(list(self.heads)[first:])
-        for module in self.model_config.modules[first:]:
-            if isinstance(module, Pooling):
-                counts_BL = mask_BL if module.include_prompt else after_prompt_BL
-                sentence_BD = pool(token_BLD, counts_BL, module.modes, positions_BL)
-            elif type(module) in HEADS:
-                sentence_BD = next(heads)(sentence_BD)
-            else:
-                sentence_BD = normalize(sentence_BD)
-        return sentence_BD
+        modules, heads = self.model_config.modules, list(self.heads)
+        return sentence_embedding(modules, heads, token_BLD, mask_BL, after_prompt_BL, positions_BL)
+
+
+def heads_of(modules: Sequence[Module], rngs: nnx.Rngs) -> nnx.List[Any]:
+    """The flax modules of those modules after the encoder that have weights, in order."""
+    return nnx.List([HEADS[type(module)].module(module, rngs=rngs) for module in modules if type(module) in HEADS])
+
+
+def token_embeddings(modules: Sequence[Module], heads: Sequence[Any], hidden_IBLD: list[jax.Array]) -> jax.Array:
+    """hidden_BLD: the last layer, or the weighted mean of layers where the chain begins with one."""
+    return heads[0](hidden_IBLD) if isinstance(modules[0], WeightedLayerPooling) else hidden_IBLD[-1]
+
+
+def sentence_embedding(
+    modules: Sequence[Module],
+    heads: Sequence[Any],
+    token_BLD: jax.Array,
+    mask_BL: jax.Array,
+    after_prompt_BL: jax.Array,
+    positions_BL: jax.Array | None = None,
+) -> jax.Array:
+    """sentence_BD of token embeddings: the pooling and what follows it.
+
+    Args:
+        modules: the chain after the encoder.
+        heads: those of `heads_of`.
+        after_prompt_BL: the mask without the tokens of a prompt.
+        positions_BL: each token's place in its text, where a row holds several texts.
+    """
+    sentence_BD = token_BLD
+    first = 1 if isinstance(modules[0], WeightedLayerPooling) else 0
+    with_weights = iter(heads[first:])
+    for module in modules[first:]:
+        if isinstance(module, Pooling):
+            counts_BL = mask_BL if module.include_prompt else after_prompt_BL
+            sentence_BD = pool(token_BLD, counts_BL, module.modes, positions_BL)
+        elif type(module) in HEADS:
+            sentence_BD = next(with_weights)(sentence_BD)
+        else:
+            sentence_BD = normalize(sentence_BD)
+    return sentence_BD
 
 
 def define(model_config: ModelConfig, dtype: DTypeLike = jnp.float32) -> tuple[nnx.GraphDef[Any], dict[Any, Any]]:

@@ -7,7 +7,7 @@ directions: one error names every tensor that is unknown, missing, given twice o
 """
 
 import fnmatch
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -28,6 +28,7 @@ LETTERS = {
     "F": "intermediate_size",
     "N": "num_attention_heads",
     "R": "relative_attention_num_buckets",
+    **{"A": "query_width", "G": "key_width", "H": "head_dim"},
 }
 
 
@@ -35,7 +36,8 @@ class Rule(NamedTuple):
     """One line of a family's table: a tensor's name in the checkpoint, our path, our shape.
 
     Several names are tensors joined along the last axis of ours. The shape is in letters of `LETTERS` ("D,3D") or numbers.
-    `first` is the first layer that has the tensor, where earlier layers lack it.
+    `first` is the first layer that has the tensor, where earlier layers lack it; `when` the setting of the family's Config
+    that says whether any layer has it.
     """
 
     hf_name: str | tuple[str, ...]
@@ -43,6 +45,7 @@ class Rule(NamedTuple):
     shape: str | Shape = ()
     transpose: bool = False
     first: int = 0
+    when: str = ""
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -50,13 +53,13 @@ class Rule(NamedTuple):
         return (self.hf_name,) if isinstance(self.hf_name, str) else self.hf_name
 
 
-def linear(hf_name: str | Sequence[str], path: str, shape: str | Shape) -> list[Rule]:
+def linear(hf_name: str | Sequence[str], path: str, shape: str | Shape, bias_when: str = "") -> list[Rule]:
     """The rules of a linear layer's matrix, [in, out] here and [out, in] in PyTorch, and of its bias."""
     names = (hf_name,) if isinstance(hf_name, str) else hf_name
     out = shape.rpartition(",")[2] if isinstance(shape, str) else shape[-1:]
     return [
         Rule(tuple(f"{name}.weight" for name in names), f"{path}.kernel", shape, transpose=True),
-        Rule(tuple(f"{name}.bias" for name in names), f"{path}.bias", out),
+        Rule(tuple(f"{name}.bias" for name in names), f"{path}.bias", out, when=bias_when),
     ]
 
 
@@ -80,12 +83,9 @@ class Converted:
     """A checkpoint under our names, with all that is needed to write the original back."""
 
     params: dict[str, Any]  # our path "blocks.0.attention.qkv.kernel" -> float32 array
-    # Tensors kept for export but not computed, under their own names.
-    passthrough: dict[str, np.ndarray] = field(default_factory=dict)
-    # A tensor's canonical name -> its name in the file, where the two differ (a prefix, old layer norm names).
-    renamed: dict[str, str] = field(default_factory=dict)
-    # A tensor's canonical name -> its dtype in the file, where that is not float32.
-    dtypes: dict[str, str] = field(default_factory=dict)
+    passthrough: dict[str, np.ndarray] = field(default_factory=dict)  # tensors not computed, under their own names
+    renamed: dict[str, str] = field(default_factory=dict)  # canonical name -> name in the file, where the two differ
+    dtypes: dict[str, str] = field(default_factory=dict)  # canonical name -> dtype in the file, if not float32
 
 
 # TensorFlow's names for the two parts of a layer norm, still found in the oldest checkpoints.
@@ -108,13 +108,14 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def filled(rules: Sequence[Rule], layers: int) -> list[Rule]:
-    """The rules with {i} filled in for every layer."""
+def filled(rules: Sequence[Rule], layers: int, paths: Collection[str] | None = None) -> list[Rule]:
+    """The rules with {i} filled in for every layer; of those with a `when`, only the ones whose path is in `paths`."""
     table: list[Rule] = []
     for rule in rules:
         for i in map(str, range(rule.first, layers) if "{i}" in rule.path else (0,)):
-            names = tuple(name.replace("{i}", i) for name in rule.parts)
-            table.append(Rule(names, rule.path.replace("{i}", i), rule.shape, rule.transpose))
+            names, path = tuple(name.replace("{i}", i) for name in rule.parts), rule.path.replace("{i}", i)
+            if not rule.when or paths is None or path in paths:
+                table.append(Rule(names, path, rule.shape, rule.transpose, when=rule.when))
     return table
 
 
@@ -132,6 +133,8 @@ def rule_shapes(rules: Sequence[Rule], config: Any, layers: int, **letters: int)
     """
     shapes: dict[str, Shape] = {}
     for rule in filled(rules, layers):
+        if rule.when and not getattr(config, rule.when):
+            continue
         shape = rule.shape
         if isinstance(shape, str):
             axes = [(int(axis[:-1] or 1), axis[-1]) for axis in shape.split(",")]
@@ -168,7 +171,7 @@ def convert(
     """
     found = tensors.shapes()
     canonical = canonical_names(list(found), prefix, passthrough)
-    table = filled(rules, layers)
+    table = filled(rules, layers, shapes)
     _check_names(tensors.where, table, shapes, found, canonical, passthrough, layers)
     renamed = {short: names[0] for short, names in canonical.items() if names[0] != short}
     converted = Converted(params={}, renamed=renamed)
@@ -258,7 +261,7 @@ def export(converted: Converted, rules: Sequence[Rule], *, layers: int) -> dict[
         {'q': [[0.0], [1.0]], 'k': [[2.0], [3.0]]}
     """
     tensors: dict[str, np.ndarray] = {}
-    for rule in filled(rules, layers):
+    for rule in filled(rules, layers, converted.params):
         parts = np.split(np.asarray(converted.params[rule.path]), len(rule.parts), axis=-1)
         for name, part in zip(rule.parts, parts, strict=True):
             array = part.T if rule.transpose else part

@@ -128,7 +128,7 @@ def _read_plain(files: ModelFiles) -> ModelFolder:
     return folder
 
 
-def _read_config(files: ModelFiles, place: Path) -> dict[str, Any]:
+def _read_config(files: ModelFiles, place: Path, scores: bool = False) -> dict[str, Any]:
     file = place / "config.json"
     config: dict[str, Any] = files.json(file)
     model_type = config.get("model_type") if isinstance(config, dict) else None
@@ -138,7 +138,7 @@ def _read_config(files: ModelFiles, place: Path) -> dict[str, Any]:
         )
     names = config.get("architectures")
     architecture = str(names[0]) if isinstance(names, list) and names else ""
-    if model_type in OTHER_TYPES or architecture.endswith(OTHER_ENDINGS):
+    if not scores and (model_type in OTHER_TYPES or architecture.endswith(OTHER_ENDINGS)):
         refuse_other_kinds(files)
     return config
 
@@ -192,33 +192,38 @@ def _embedding_width(folder: ModelFolder) -> int | None:
     return width
 
 
-def _read_parts(files: ModelFiles, parts: list[Part], file: Path) -> ModelFolder:
+def read_reranker(files: ModelFiles, file: Path) -> ModelFolder:
+    """A reranker of modules: as a chain of a bi-encoder, but its last module is a Dense whose output are the scores."""
+    return _read_parts(files, _read_chain(files, file), file, scores=True)
+
+
+def _read_parts(files: ModelFiles, parts: list[Part], file: Path, scores: bool = False) -> ModelFolder:
     """A chain: its encoder, then each module with what it gets from those before it."""
-    _check_order(parts, file)
+    _check_order(parts, file, scores)
     (kind, relative), *rest = parts
     place = inside(files.folder, relative, file)
     encoder = STATIC_EMBEDDING if kind == "static_embedding" else TRANSFORMER
-    config = _read_config(files, place) if encoder.has_config else static_config(place)
+    config = _read_config(files, place, scores) if encoder.has_config else static_config(place)
     modules: list[Module] = [Pooling()] if encoder.pools else []
     sources = ["a static model's"] if encoder.pools else []
     width = _sane(config.get("hidden_size") or config.get("dim"))
     layers = _sane(config.get("num_hidden_layers") or config.get("n_layers"))
-    for part in rest:
+    for row, part in enumerate(rest, start=1):
         if modules and width is not None:
             width = modules[-1].width(width)
         own = f"{part.path}/config.json" if part.path else "config.json"  # in the model's folder that is the encoder's
         sources.append(own if part.path and files.has(files.folder / own) else "modules.json")
         # Up to 5.3 Normalize has no settings.
         values = {} if part.kind == "normalize" and sources[-1] == "modules.json" else files.json(files.folder / own)
-        given = Given(width, layers, config.get("output_hidden_states") is True)
+        given = Given(width, layers, config.get("output_hidden_states") is True, scores and row == len(rest))
         modules.append(MODULES[part.kind].read(Settings(values, files.folder / own), given, part.path))
     folder = _encoder_folder(files, place, config, encoder)
     folder.modules, folder.module_sources = tuple(modules), tuple(sources)
     return folder
 
 
-def _check_order(parts: list[Part], file: Path) -> None:
-    """The modules are in an order that gives a sentence embedding.
+def _check_order(parts: list[Part], file: Path, scores: bool) -> None:
+    """The modules are in an order that gives a sentence embedding, or the scores of a reranker.
 
     Raises:
         ModelFolderError: naming the chain as it is, and as it should be.
@@ -229,6 +234,11 @@ def _check_order(parts: list[Part], file: Path) -> None:
     if kinds[0] == "transformer":
         heads = heads[1:] if heads[:1] == ("weighted_layer_pooling",) else heads
         good, heads = heads[:1] == ("pooling",), heads[1:]
+    if scores and (kinds[0] != "transformer" or kinds[-1] != "dense"):
+        raise ModelFolderError(
+            f"{file}: the chain is {' -> '.join(kinds)}. Expected that of a reranker: transformer alone, with the head among "
+            "its weights, or transformer -> pooling -> ... -> dense, whose output are the scores. Use another model."
+        )
     if not good or not {*heads} <= {"dense", "layer_norm", "normalize"}:
         raise ModelFolderError(
             f"{file}: the chain is {' -> '.join(kinds)}. Expected transformer -> pooling (weighted_layer_pooling between them "

@@ -91,7 +91,7 @@ def refuse_bi_encoder(files: ModelFiles) -> None:
         ModelFolderError: its modules pool token embeddings, and what to load it with.
     """
     types = _module_types(files)
-    if any(name.endswith("Pooling") for name in types):
+    if any(name.endswith("Pooling") for name in types) and not sign_of_cross_encoder(files):
         raise ModelFolderError(
             f"{files.folder / 'modules.json'}: the modules are {', '.join(name.rsplit('.', 1)[-1] for name in types)}. "
             "Expected a model that scores pairs; this one embeds single texts: load it with SentenceEncoder(...), or put a "

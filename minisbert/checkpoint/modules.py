@@ -63,10 +63,7 @@ DENSE_ACTIVATIONS = {
     "torch.nn.modules.activation.SiLU": "silu",
     "torch.nn.modules.activation.Sigmoid": "sigmoid",
 }
-
-
-# The names that sentence-transformers gives to what a module takes and returns.
-_ENDS = ("module_input_name", "module_output_name")
+_ENDS = ("module_input_name", "module_output_name")  # of what a module takes and returns
 # The width of the token embeddings: its older and its newer name.
 _WIDTHS = ("word_embedding_dimension", "embedding_dimension")
 
@@ -77,6 +74,7 @@ class Given(NamedTuple):
     width: int | None
     layers: int | None = None
     every_layer: bool = False  # config.json asks for the output of every layer
+    scores: bool = False  # the module is the last of a reranker, whose output are the logits
 
 
 def _check_width(settings: Settings, width: int | None) -> None:
@@ -85,9 +83,12 @@ def _check_width(settings: Settings, width: int | None) -> None:
             settings.integer(key, at_least=width, at_most=width, default=width)
 
 
-def _check_ends(settings: Settings) -> None:
+def _check_ends(settings: Settings, scores: bool = False) -> None:
     for key in _ENDS:
-        settings.choice(key, ["sentence_embedding", None], default=None, why="modules after the pooling work on it")
+        if scores and key == "module_output_name":
+            settings.choice(key, ["scores"], why="a reranker ends in its scores")
+        else:
+            settings.choice(key, ["sentence_embedding", None], default=None, why="modules after the pooling work on it")
 
 
 def _path() -> Any:
@@ -188,6 +189,8 @@ class Dense:
     out_features: int
     bias: bool = True
     activation: str = "tanh"
+    residual: bool = False  # add the input, through a linear map of its own where the widths differ
+    scores: bool = False  # the output are the logits of a reranker
     path: str = _path()
 
     def width(self, before: int) -> int:
@@ -196,8 +199,7 @@ class Dense:
     @staticmethod
     def read(settings: Settings, given: Given, path: str) -> "Dense":
         settings.known(["in_features", "out_features", "bias", "activation_function", "use_residual", *_ENDS])
-        settings.choice("use_residual", [False], default=False, why="a shortcut around Dense is not computed")
-        _check_ends(settings)
+        _check_ends(settings, given.scores)
         activation = settings.choice(
             "activation_function", DENSE_ACTIVATIONS, default="torch.nn.modules.activation.Tanh", why="never imported"
         )
@@ -206,6 +208,8 @@ class Dense:
             out_features=settings.integer("out_features", at_least=1, at_most=limits.WIDTH),
             bias=settings.flag("bias", default=True),
             activation=DENSE_ACTIVATIONS[activation],
+            residual=settings.flag("use_residual", default=False),
+            scores=given.scores,
             path=path,
         )
         settings.finish()
@@ -219,7 +223,9 @@ class Dense:
     def to_json(self, width: int) -> dict[str, Any]:
         sizes = {"in_features": self.in_features, "out_features": self.out_features, "bias": self.bias}
         activation = next(name for name, ours in DENSE_ACTIVATIONS.items() if ours == self.activation)
-        return {**sizes, "activation_function": activation}
+        newer: dict[str, Any] = {"use_residual": True} if self.residual else {}  # older readers do not know these
+        newer |= {"module_output_name": "scores"} if self.scores else {}
+        return {**sizes, "activation_function": activation, **newer}
 
 
 @dataclass(frozen=True)

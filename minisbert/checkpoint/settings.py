@@ -153,6 +153,10 @@ def is_text(value: Any) -> bool:
         return False
 
 
+def _is_known_code(name: Any, known: tuple[str, ...]) -> bool:
+    return isinstance(name, str) and name.rpartition("--")[2].startswith((*known, "configuration_"))
+
+
 class Settings:
     """One JSON object, read key by key; `finish()` raises all complaints together."""
 
@@ -240,25 +244,30 @@ class Settings:
         config: type[C],
         *,
         width: str = "hidden_size",
-        heads: str = "num_attention_heads",
+        heads: str | None = "num_attention_heads",
         even_heads: bool = False,
+        remote_code: tuple[str, ...] = (),
         **read: Any,
     ) -> C:
         """A family's Config from its config.json, with the checks that all transformers share.
 
         Args:
-            width, heads: the keys of the model width and of the number of attention heads.
+            width, heads: the keys of the model width and of the number of attention heads that divides it; None if none does.
             even_heads: the width of a head must be even.
+            remote_code: how the names of classes begin that `auto_map` may name, because the family computes what they do.
             read: as for `fields`.
         """
         self.choice("position_embedding_type", ["absolute"], default="absolute", why="relative ones are not computed")
+        code = self.values.get("auto_map")
+        if remote_code and isinstance(code, dict) and all(_is_known_code(name, remote_code) for name in code.values()):
+            self.values = {key: value for key, value in self.values.items() if key != "auto_map"}
         self.absent(
             _NOT_COMPUTED, "only encoders with dense float weights are computed, and no code of a folder is run"
         )
         values = self.fields(config, **read)
         if "pad_token_id" not in read and self.values.get("pad_token_id") is not None:
             self.integer("pad_token_id", at_least=0, at_most=values["vocab_size"] - 1)
-        if not self.complaints and values[width] % (values[heads] * (2 if even_heads else 1)):
+        if heads and not self.complaints and values[width] % (values[heads] * (2 if even_heads else 1)):
             even = " and of even width" if even_heads else ""
             self.complain(heads, f"a divisor of {width} {values[width]}, so that heads are equally wide{even}")
         self.finish()

@@ -27,7 +27,6 @@ from minisbert.arguments import (
     seed_number,
 )
 from minisbert.cross_encoder.folder import ACTIVATION_CLASSES
-from minisbert.cross_encoder.heads import HEADS
 from minisbert.cross_encoder.model import define_cross_encoder
 from minisbert.cross_encoder.predict import logits, tokenized
 from minisbert.cross_encoder.pretrained import (
@@ -92,7 +91,7 @@ class CrossEncoder:
                 "for a fresh head write CrossEncoder.from_encoder(encoder, num_labels)."
             )
         self.shapes = default_shapes(token_budget, model.model_config, compute_dtype)
-        self.tokenizer = CrossEncoderTokenizer(model.tokenizer, HEADS[model.model_config.model_type].separators)
+        self.tokenizer = CrossEncoderTokenizer(model.tokenizer)
         self.activation_fn: Any = model.folder.activation
         self.padding_id, self.max_positions = model.folder.padding_id, model.model_config.encoder.max_positions
         self._max_seq_length: int = min(model.folder.max_seq_length or self.max_positions, self.max_positions)

@@ -6,7 +6,9 @@
 
 This older form is the one written, because transformers and every version of sentence-transformers read it. From 5.4 on
 sentence-transformers adds modules.json (one Transformer), sentence_bert_config.json and config_sentence_transformers.json,
-whose activation then takes precedence; these are read too. Activations are looked up by name in a table, never imported.
+whose activation then takes precedence; these are read too. So are rerankers of modules (Transformer, Pooling, Dense,
+LayerNorm, Dense), which have no older form and are written as they are read. Activations are looked up by name in a table,
+never imported.
 """
 
 from dataclasses import dataclass
@@ -14,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from minisbert import limits
-from minisbert.checkpoint.folder import TOKENIZER_FILES, ModelFolder
-from minisbert.checkpoint.folder_writer import write_json
+from minisbert.checkpoint.folder import TOKENIZER_FILES, ModelFolder, read_reranker
+from minisbert.checkpoint.folder_writer import write_chain, write_json
 from minisbert.checkpoint.kinds import refuse_bi_encoder
 from minisbert.checkpoint.lengths import model_max_length, read_length_file
 from minisbert.checkpoint.modules import MODULE_TYPES
@@ -30,17 +32,20 @@ ACTIVATION_CLASSES = {
     "torch.nn.modules.activation.Tanh": "tanh",
     "torch.nn.modules.activation.ReLU": "relu",
 }
+ACTIVATIONS_BY_NAME = {ours: name for name, ours in ACTIVATION_CLASSES.items()}
 _TOKENIZER_FILE = "tokenizer_config.json"
 _LEGACY_ACTIVATION = "sbert_ce_default_activation_function"  # sentence-transformers before 4
 
 
 @dataclass
 class CrossEncoderFolder(ModelFolder):
-    """All settings of a cross-encoder's folder, and its tokenizer's files; not the tensors. It has no modules."""
+    """All settings of a cross-encoder's folder, and its tokenizer's files; not the tensors.
+
+    It has no modules, or those of a reranker: pooling and what follows it, up to a Dense whose output are the scores.
+    """
 
     num_labels: int = 1
     activation: str = "sigmoid"
-    classifier_dropout: float | None = None  # the head's own rate; None means that of the hidden layers
 
 
 def read_cross_encoder_folder(path: Path) -> CrossEncoderFolder:
@@ -52,24 +57,29 @@ def read_cross_encoder_folder(path: Path) -> CrossEncoderFolder:
     files = ModelFiles(path)
     refuse_bi_encoder(files)
     chain = files.folder / "modules.json"
-    place = _transformer_path(files, chain) if files.has(chain) else files.folder
-    file = place / "config.json"
-    config = Settings(files.json(file), file)
-    folder = CrossEncoderFolder(
-        files.folder,
-        place,
-        config.text("model_type"),
-        config.values,
-        modules=(),
-        tokenizer_files=files.read(place, TOKENIZER_FILES),
-        sources=dict.fromkeys(config.values, "config.json"),
-        num_labels=_num_labels(config),
-        classifier_dropout=classifier_dropout(config),
-    )
+    if files.has(chain) and len(_entries(files, chain)) > 1:
+        folder = CrossEncoderFolder(**vars(read_reranker(files, chain)))
+        config = Settings(folder.config, folder.transformer_path / "config.json")
+        folder.num_labels = folder.modules[-1].width(0)
+    else:
+        place = _transformer_path(files, chain) if files.has(chain) else files.folder
+        file = place / "config.json"
+        config = Settings(files.json(file), file)
+        folder = CrossEncoderFolder(
+            files.folder,
+            place,
+            config.text("model_type"),
+            config.values,
+            modules=(),
+            tokenizer_files=files.read(place, TOKENIZER_FILES),
+            sources=dict.fromkeys(config.values, "config.json"),
+            num_labels=_num_labels(config),
+        )
+        if files.has(chain):
+            read_length_file(files, folder, ("sequence-classification", "scores", "logits"), required=True)
     activation = _activation(config)
     config.finish()
     if files.has(chain):
-        read_length_file(files, folder, ("sequence-classification", "scores", "logits"), required=True)
         activation = _read_settings(files) or activation
     if folder.max_seq_length is None:
         folder.max_seq_length = length_limit(folder)
@@ -80,13 +90,6 @@ def read_cross_encoder_folder(path: Path) -> CrossEncoderFolder:
 def default_activation(num_labels: int) -> str:
     """The default activation: sigmoid for one label, logits for several."""
     return "sigmoid" if num_labels == 1 else "identity"
-
-
-def classifier_dropout(config: Settings) -> float | None:
-    """The head's own dropout rate in config.json, if it has one."""
-    if config.values.get("classifier_dropout") is None:
-        return None
-    return config.number("classifier_dropout", at_least=0, below=1)
 
 
 def length_limit(folder: ModelFolder) -> int | None:
@@ -113,10 +116,17 @@ def label_settings(num_labels: int) -> dict[str, Any]:
 
 
 def write_cross_encoder_settings(folder: CrossEncoderFolder, path: Path) -> None:
-    """Write config.json and the tokenizer's files, with the length limit in them, into an empty folder."""
+    """Write config.json and the tokenizer's files, with the length limit in them, into an empty folder.
+
+    A reranker of modules gets modules.json too, and a folder with settings for each module.
+    """
     config = {key: value for key, value in folder.config.items() if key != _LEGACY_ACTIVATION}
-    activation = next(name for name, ours in ACTIVATION_CLASSES.items() if ours == folder.activation)
+    activation = ACTIVATIONS_BY_NAME[folder.activation]
     config["sentence_transformers"] = {**(config.get("sentence_transformers") or {}), "activation_fn": activation}
+    if folder.modules:
+        write_chain(folder, path)
+        settings = {"model_type": "CrossEncoder", "activation_fn": activation, "prompts": {}, "default_prompt_name": None}
+        write_json(path / "config_sentence_transformers.json", settings)
     write_json(path / "config.json", config)
     for name, content in folder.tokenizer_files.items():
         (path / name).write_bytes(content)
@@ -125,18 +135,23 @@ def write_cross_encoder_settings(folder: CrossEncoderFolder, path: Path) -> None
         write_json(path / _TOKENIZER_FILE, {**settings, "model_max_length": folder.max_seq_length})
 
 
-def _transformer_path(files: ModelFiles, file: Path) -> Path:
-    """The folder of the one Transformer in a cross-encoder's modules.json."""
+def _entries(files: ModelFiles, file: Path) -> list[Any]:
     entries = files.json(file)
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise ModelFolderError(f"{file}: not a list of modules. Expected one; download the model again.")
     types = [str(entry.get("type")) for entry in entries]
-    if len(types) > 1 or MODULE_TYPES.get(types[0]) != "transformer":
+    if MODULE_TYPES.get(types[0]) != "transformer" or not all(name in MODULE_TYPES for name in types):
         raise ModelFolderError(
             f"{file}: the modules are {', '.join(types):.300}. Expected one Transformer of sentence-transformers, with the "
-            "head among its weights; other heads (LogitScore, Dense) are not computed. Use another model."
+            "head among its weights, or Transformer, Pooling and so on up to a Dense; other heads (LogitScore) are not "
+            "computed. Use another model."
         )
-    settings = Settings(entries[0], file)
+    return entries
+
+
+def _transformer_path(files: ModelFiles, file: Path) -> Path:
+    """The folder of the one Transformer in a cross-encoder's modules.json."""
+    settings = Settings(_entries(files, file)[0], file)
     relative = settings.text("path")
     settings.finish()
     return inside(file.parent, relative, file)

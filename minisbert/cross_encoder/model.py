@@ -1,10 +1,11 @@
 """The cross-encoder as one flax module: two texts in one row of tokens -> transformer -> head -> logits.
 
-    [CLS] A [SEP] B [SEP] -> hidden_BLD -> hidden vector of the first token -> logits_BC
+    [CLS] A [SEP] B [SEP] -> hidden_BLD -> hidden vector of the first token -> head -> logits_BC
+                                        -> pooling -> Dense, LayerNorm, ... -> logits_BC
 
 Devlin et al. 2019, section 4.1 (sentence pair classification); Nogueira & Cho 2019 for ranking. Every token of A attends
 to every token of B, which the bi-encoder of sentence_model.py cannot do: more accurate, at one forward pass per pair. The
-encoder is the same one; the head is in heads.py.
+encoder is the same one. The head is the family's own (heads.py), or the modules of the folder (modules.py).
 """
 
 from dataclasses import dataclass
@@ -15,21 +16,26 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from minisbert.cross_encoder.heads import Head
+from minisbert.checkpoint.modules import Module
+from minisbert.cross_encoder.heads import Head, HeadConfig
 from minisbert.encoders import FAMILIES
 from minisbert.modules import abstract
+from minisbert.pooling import pool
+from minisbert.sentence_model import heads_of, sentence_embedding, token_embeddings
 from minisbert.text.packing import PackedTexts
 from minisbert.transformer.dropout import fold, packed_token_keys
 
 
 @dataclass(frozen=True)
 class CrossEncoderConfig:
-    """The parts of the model: an encoder family with its Config, and a head with C labels."""
+    """The parts of the model: an encoder family with its Config, then its own head or a chain of modules, with C labels."""
 
     model_type: str
     encoder: Any
     num_labels: int
-    classifier_dropout: float | None = None  # None: the rate of the hidden layers
+    head: HeadConfig = HeadConfig()
+    segments: bool = True  # the second text is segment 1; else all is segment 0
+    modules: tuple[Module, ...] = ()  # pooling and so on, up to a Dense with C outputs; they replace the head
 
 
 class CrossEncoderModel(nnx.Module):
@@ -38,7 +44,10 @@ class CrossEncoderModel(nnx.Module):
     def __init__(self, model_config: CrossEncoderConfig, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
         self.model_config = model_config
         self.encoder = FAMILIES[model_config.model_type].Encoder(model_config.encoder, dtype=dtype, rngs=rngs)
-        self.head = Head(model_config, dtype=dtype, rngs=rngs)
+        if model_config.modules:
+            self.heads = heads_of(model_config.modules, rngs)
+        else:
+            self.head = Head(model_config, dtype=dtype, rngs=rngs)
 
     def __call__(self, token_ids_BL: jax.Array, lengths_B: jax.Array, first_lengths_B: jax.Array) -> jax.Array:
         """Logits of a batch of pairs, one pair per row, padded on the right.
@@ -46,13 +55,12 @@ class CrossEncoderModel(nnx.Module):
         Args:
             token_ids_BL: token ids; beyond a row's length they are padding and are ignored.
             lengths_B: how many tokens of each row are real.
-            first_lengths_B: how many of them belong to the first text (segment 0); the others are segment 1.
+            first_lengths_B: how many of them belong to the first text (segment 0); the others are segment 1, if there are any.
         """
         position_L = jnp.arange(token_ids_BL.shape[1])
         mask_BL = position_L < lengths_B[:, None]
-        segment_ids_BL = (position_L >= first_lengths_B[:, None]).astype(jnp.int32)
-        hidden_BLD = self.encoder(token_ids_BL, mask_BL, segment_ids_BL)[-1]
-        return self.head(hidden_BLD[:, :1])[:, 0]
+        segment_ids_BL = self._segments(position_L >= first_lengths_B[:, None])
+        return self._logits(self.encoder(token_ids_BL, mask_BL, segment_ids_BL), mask_BL[:, None])[:, 0]
 
     def packed(self, rows: PackedTexts, dropout_keys_PT: jax.Array | None = None) -> jax.Array:
         """logits_PTC of packed rows (text/packing.py), as if each pair had its own row; empty slots are meaningless.
@@ -68,15 +76,39 @@ class CrossEncoderModel(nnx.Module):
         first_length_PL = jnp.take_along_axis(
             jnp.asarray(rows.first_lengths_PT), jnp.maximum(segmentation_PL, 0), axis=1
         )
-        segment_ids_PL = (rows.position_PL >= first_length_PL).astype(jnp.int32)
-        hidden_PLD = self.encoder(
+        segment_ids_PL = self._segments(rows.position_PL >= first_length_PL)
+        hidden_IPLD = self.encoder(
             rows.token_ids_PL, attention_mask_PQK, segment_ids_PL, dropout_keys_PL, rows.position_PL
-        )[-1]
-        start_PT = jnp.cumsum(rows.lengths_PT, axis=1) - rows.lengths_PT  # where in its row a pair begins
-        start_PT = jnp.minimum(start_PT, segmentation_PL.shape[1] - 1)
-        first_PTD = jnp.take_along_axis(hidden_PLD, start_PT[:, :, None], axis=1)
+        )
+        slots_T = jnp.arange(rows.lengths_PT.shape[1])
+        mask_PTL = segmentation_PL[:, None] == slots_T[:, None]
+        # An empty slot pools the row's first token: pooling nothing could give a gradient of NaN.
+        mask_PTL |= (rows.lengths_PT == 0)[:, :, None] & (jnp.arange(segmentation_PL.shape[1]) == 0)
         # The encoder's dropout has folded 0 (embeddings) to `num_hidden_layers` into the keys.
-        return self.head(first_PTD, fold(dropout_keys_PT, self.model_config.encoder.num_hidden_layers + 1))
+        keys_PT = fold(dropout_keys_PT, self.model_config.encoder.num_hidden_layers + 1)
+        return self._logits(hidden_IPLD, mask_PTL, keys_PT, rows.position_PL)
+
+    def _segments(self, second_BL: jax.Array) -> jax.Array | None:
+        return second_BL.astype(jnp.int32) if self.model_config.segments else None
+
+    def _logits(
+        self,
+        hidden_IBLD: list[jax.Array],
+        mask_BTL: jax.Array,
+        keys_BT: jax.Array | None = None,
+        positions_BL: jax.Array | None = None,
+    ) -> jax.Array:
+        """logits_BTC of T pairs per row, each with its own mask."""
+        modules, head = self.model_config.modules, self.model_config.head
+
+        def pooled(mask_BL: jax.Array) -> jax.Array:
+            if not modules:
+                return pool(hidden_IBLD[-1], mask_BL, [head.pooling], positions_BL)
+            token_BLD = token_embeddings(modules, list(self.heads), hidden_IBLD)
+            return sentence_embedding(modules, list(self.heads), token_BLD, mask_BL, mask_BL, positions_BL)
+
+        pooled_BTD = jax.vmap(pooled, in_axes=1, out_axes=1)(mask_BTL)
+        return pooled_BTD if modules else self.head(pooled_BTD, keys_BT)
 
 
 @cache

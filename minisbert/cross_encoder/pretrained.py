@@ -21,6 +21,7 @@ from minisbert.checkpoint.convert import (
     convert,
     export,
     flatten,
+    linear,
     nest,
     rule_shapes,
 )
@@ -28,22 +29,21 @@ from minisbert.checkpoint.settings import Settings
 from minisbert.checkpoint.tensors import WEIGHTS, SafetensorsFiles, write_tensors
 from minisbert.cross_encoder.folder import (
     CrossEncoderFolder,
-    classifier_dropout,
     default_activation,
     label_settings,
     length_limit,
     read_cross_encoder_folder,
     write_cross_encoder_settings,
 )
-from minisbert.cross_encoder.heads import HEADS
+from minisbert.cross_encoder.heads import HEADS, HeadConfig
 from minisbert.cross_encoder.model import CrossEncoderConfig, initial_head
+from minisbert.cross_encoder.tokens import CrossEncoderTokenizer
 from minisbert.encoders import FAMILIES
 from minisbert.errors import InputError, ModelFolderError
-from minisbert.pretrained import Pretrained, check_tokenizer, tokenizer_files
+from minisbert.modules import HEADS as MODULE_HEADS
+from minisbert.pretrained import Pretrained, check_tokenizer, load_chain, tokenizer_files
 from minisbert.text.tokenizer import Tokenizer
 
-# A pretrained encoder's own first matrix for [CLS] (BERT's); a fresh head starts from it.
-_POOLER = "pooler."
 # Settings of an encoder's config.json that a cross-encoder replaces.
 _REPLACED = ("dtype", "torch_dtype", "num_labels", "problem_type", "id2label", "label2id", "sentence_transformers")
 
@@ -54,7 +54,7 @@ class PretrainedCrossEncoder:
 
     folder: CrossEncoderFolder
     model_config: CrossEncoderConfig
-    params: dict[Any, Any]  # nested dict of arrays, float32: {"encoder", "head"}
+    params: dict[Any, Any]  # nested dict of arrays, float32: {"encoder", "head"}, or "heads" where it is of modules
     tokenizer: Tokenizer
     # What `export` needs besides `params`: tensors passed through, original names and dtypes.
     original: Converted = field(default_factory=lambda: Converted({}))
@@ -68,28 +68,32 @@ def load_cross_encoder(path: Path) -> PretrainedCrossEncoder:
     """
     folder = read_cross_encoder_folder(path)
     _check_family(folder)
-    family, head = FAMILIES[folder.model_type], HEADS[folder.model_type]
+    if folder.modules:
+        return _load_reranker(folder)
+    family, form = FAMILIES[folder.model_type], HEADS[folder.model_type]
     config = family.Config.from_json(folder.config, folder.transformer_path / "config.json")
+    head = _head_config(folder, config)
     tokenizer = Tokenizer.from_folder(folder)
     _check_texts(folder, config, tokenizer)
     tensors = SafetensorsFiles(folder.transformer_path)
-    names = [part for rule in head.rules for part in rule.parts if not part.startswith(_POOLER)]
-    if not canonical_names(list(tensors.shapes()), family.PREFIX, head.passthrough).keys() & set(names):
+    names = [part for rule in linear(form.output, "", "D,C") for part in rule.parts]
+    if not canonical_names(list(tensors.shapes()), family.PREFIX, form.passthrough).keys() & set(names):
         raise ModelFolderError(
             f"{tensors.where}: no classification head. Expected {', '.join(names)}. The folder holds an encoder: load it with "
             "SentenceEncoder(...), or put a fresh head on it with CrossEncoder.from_encoder(...)."
         )
-    rules, layers = _rules(folder.model_type), config.num_hidden_layers
+    segments = CrossEncoderTokenizer(tokenizer).segments
+    model_config = CrossEncoderConfig(folder.model_type, config, folder.num_labels, head, segments)
+    rules, layers = _rules(model_config), config.num_hidden_layers
     converted = convert(
         tensors,
         rules,
         rule_shapes(rules, config, layers, C=folder.num_labels),
         layers=layers,
-        passthrough=head.passthrough,
+        passthrough=form.passthrough,
         prefix=family.PREFIX,
         put=jax.device_put,
     )
-    model_config = CrossEncoderConfig(folder.model_type, config, folder.num_labels, folder.classifier_dropout)
     return PretrainedCrossEncoder(
         folder, model_config, nest(converted.params), tokenizer, replace(converted, params={})
     )
@@ -98,8 +102,8 @@ def load_cross_encoder(path: Path) -> PretrainedCrossEncoder:
 def with_fresh_head(encoder: Pretrained, num_labels: int, seed: int) -> PretrainedCrossEncoder:
     """A pretrained encoder with a head of random numbers, to be trained.
 
-    BERT's head starts from the pretrained pooler if the folder has one, as in transformers. The length limit is the
-    tokenizer's, because the bi-encoder's limit applies to one text.
+    Its dense layer starts from the pretrained one if the folder has it (BERT's pooler, the head of a masked language model),
+    as in transformers. The length limit is the tokenizer's, because the bi-encoder's limit applies to one text.
 
     Raises:
         ModelFolderError: a family without a head here, or without a second segment.
@@ -114,9 +118,7 @@ def with_fresh_head(encoder: Pretrained, num_labels: int, seed: int) -> Pretrain
             "another model."
         )
     _check_family(base)
-    settings = Settings(base.config, base.transformer_path / "config.json")
-    dropout = classifier_dropout(settings)
-    settings.finish()
+    head_config = _head_config(base, encoder.model_config.encoder)
     head_format = HEADS[base.model_type]
     config = {key: value for key, value in base.config.items() if key not in _REPLACED}
     config |= {"architectures": [head_format.architecture], "dtype": "float32", **label_settings(num_labels)}
@@ -132,21 +134,26 @@ def with_fresh_head(encoder: Pretrained, num_labels: int, seed: int) -> Pretrain
         sources=base.sources,
         num_labels=num_labels,
         activation=default_activation(num_labels),
-        classifier_dropout=dropout,
     )
-    model_config = CrossEncoderConfig(base.model_type, encoder.model_config.encoder, num_labels, dropout)
+    segments = CrossEncoderTokenizer(encoder.tokenizer).segments
+    model_config = CrossEncoderConfig(
+        base.model_type, encoder.model_config.encoder, num_labels, head_config, segments
+    )
     _check_texts(folder, model_config.encoder, encoder.tokenizer)
     head = {f"head.{name}": leaf for name, leaf in flatten(initial_head(model_config, seed)).items()}
-    for rule in head_format.rules:
-        pooler = encoder.original.passthrough.get(rule.parts[0]) if rule.parts[0].startswith(_POOLER) else None
-        if pooler is not None and pooler.shape == head[rule.path].shape and np.isfinite(pooler).all():
-            head[rule.path] = jnp.asarray(pooler.T if rule.transpose else pooler, jnp.float32)
+    for rule in head_format.rules(head_config):
+        found = None if rule.path.startswith("head.output") else encoder.original.passthrough.get(rule.parts[0])
+        if found is not None and found.shape == head[rule.path].shape and np.isfinite(found).all():
+            head[rule.path] = jnp.asarray(found.T if rule.transpose else found, jnp.float32)
     model = PretrainedCrossEncoder(
         folder, model_config, {"encoder": encoder.params["encoder"], **nest(head)}, encoder.tokenizer
     )
-    # In a file the names of the encoder, with the pooler, have the family's prefix; those of the classifier have none.
+    # In a file the names of the encoder, with its own pooler, have the family's prefix; those of the head have none.
+    bare = {part for rule in head_format.rules(head_config) for part in rule.parts}
+    if head_format.in_encoder:
+        bare = {name for name in bare if not name.startswith(head_format.dense)}
     prefix = FAMILIES[base.model_type].PREFIX
-    model.original.renamed = {name: prefix + name for name in _tensors(model) if not name.startswith("classifier.")}
+    model.original.renamed = {name: prefix + name for name in _tensors(model) if name not in bare}
     return model
 
 
@@ -161,22 +168,51 @@ def save_cross_encoder(model: PretrainedCrossEncoder, target: Path) -> None:
     with staged_folder(Path(target).absolute()) as staging:
         write_cross_encoder_settings(folder, staging)
         write_tensors(staging / WEIGHTS, _tensors(model))
+        heads = iter(model.params.get("heads", {}).values())
+        for row, module in enumerate(model.model_config.modules, start=1):
+            if type(module) in MODULE_HEADS:
+                place = staging / f"{row}_{type(module).__name__}" / WEIGHTS
+                write_tensors(
+                    place, export(Converted(flatten(next(heads))), MODULE_HEADS[type(module)].rules(module), layers=0)
+                )
 
 
 def _tensors(model: PretrainedCrossEncoder) -> dict[str, np.ndarray]:
     """The weights under the names of the family's checkpoints."""
     config = model.model_config
     converted = replace(model.original, params=flatten(model.params))
-    return export(converted, _rules(config.model_type), layers=config.encoder.num_hidden_layers)
+    return export(converted, _rules(config), layers=config.encoder.num_hidden_layers)
 
 
-def _rules(model_type: str) -> list[Rule]:
-    encoder = [rule._replace(path=f"encoder.{rule.path}") for rule in FAMILIES[model_type].RULES]
-    return encoder + HEADS[model_type].rules
+def _rules(config: CrossEncoderConfig) -> list[Rule]:
+    """Of the encoder and of the family's own head; modules have files of their own."""
+    encoder = [rule._replace(path=f"encoder.{rule.path}") for rule in FAMILIES[config.model_type].RULES]
+    return encoder if config.modules else encoder + HEADS[config.model_type].rules(config.head)
+
+
+def _load_reranker(folder: CrossEncoderFolder) -> PretrainedCrossEncoder:
+    """A cross-encoder of modules: an encoder with the modules after it, as a bi-encoder is read."""
+    chain = load_chain(folder, jax.device_put)
+    _check_texts(folder, chain.model_config.encoder, chain.tokenizer)
+    model_config = CrossEncoderConfig(
+        folder.model_type,
+        chain.model_config.encoder,
+        folder.num_labels,
+        segments=CrossEncoderTokenizer(chain.tokenizer).segments,
+        modules=folder.modules,
+    )
+    return PretrainedCrossEncoder(folder, model_config, chain.params, chain.tokenizer, chain.original)
+
+
+def _head_config(folder: Any, encoder: Any) -> HeadConfig:
+    settings = Settings(folder.config, folder.transformer_path / "config.json")
+    head = HEADS[folder.model_type].read(settings, encoder)
+    settings.finish()
+    return head
 
 
 def _check_family(folder: Any) -> None:
-    if folder.model_type not in HEADS:
+    if folder.model_type not in (FAMILIES if folder.modules else HEADS):
         raise ModelFolderError(
             f"{folder.transformer_path}/config.json: 'model_type' is {folder.model_type!r}. Expected one of "
             f"{', '.join(sorted(HEADS))}, the families with a cross-encoder's head: use "
@@ -192,8 +228,8 @@ def _check_texts(folder: CrossEncoderFolder, config: Any, tokenizer: Tokenizer) 
             "lower-casing normalizer in tokenizer.json, the only place where a cross-encoder's folder can set it."
         )
     check_tokenizer(tokenizer, folder, config.vocab_size)
-    if getattr(config, "type_vocab_size", 2) < 2:
+    if tokenizer.token_types and getattr(config, "type_vocab_size", 2) == 1:
         raise ModelFolderError(
-            f"{folder.transformer_path}/config.json: 'type_vocab_size' is {config.type_vocab_size}. Expected at least 2: a "
-            "cross-encoder marks the second text as segment 1. Use another model."
+            f"{folder.transformer_path}/config.json: 'type_vocab_size' is {config.type_vocab_size}. Expected at least 2: its "
+            "tokenizer marks the second text of a pair as segment 1. Use another model."
         )

@@ -1,9 +1,9 @@
 """Tokenize pairs of texts for a cross-encoder: two texts in one row of token ids.
 
     [CLS] A [SEP] B [SEP]        segment 0 up to the first [SEP], then 1       Devlin et al. 2019, section 3, figure 2
-    <s> A </s> </s> B </s>       no segments                                   MPNet (and RoBERTa)
+    <s> A </s> </s> B </s>       no segments                                   RoBERTa, MPNet
 
-The family fixes the number of separators between the texts, whatever pair template tokenizer.json holds, as in transformers.
+The tokenizer's pair template says which special tokens are around and between the texts, and which tokens are segment 1.
 A pair that is too long loses tokens of its longer text ("longest first"); the counts say how many.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minisbert.errors import InputError
+from minisbert.errors import InputError, ModelFolderError
 from minisbert.text.tokenizer import Tokenizer
 from minisbert.text.tokens import Tokens
 
@@ -21,16 +21,43 @@ class CrossEncoderTokenizer:
 
     Args:
         tokenizer: of the model.
-        separators: how many separators are between the texts (heads.py).
+
+    Raises:
+        ModelFolderError: a pair template other than A, then B, with special tokens around and between them.
     """
 
-    def __init__(self, tokenizer: Tokenizer, separators: int):
-        self.tokenizer, self.separators = tokenizer, separators
+    def __init__(self, tokenizer: Tokenizer):
+        self.tokenizer = tokenizer
+        a, b = (tokenizer.backend.encode(text, add_special_tokens=False).ids for text in ("a", "b"))
+        pair = tokenizer.backend.encode("a", "b")
+        self.before = tokenizer.prefix
+        between = next((n for n in range(len(pair.ids)) if self._rest(pair.ids, a, n)[: len(b)] == b), 0)
+        start = len(self.before) + len(a)
+        self.between, self.after = pair.ids[start : start + between], self._rest(pair.ids, a, between)[len(b) :]
+        parts = (*self.before, *a, *self.between, *b, *self.after)
+        if (*pair.ids,) != parts:
+            raise ModelFolderError(
+                f"{tokenizer.where}: the tokenizer reads the pair of 'a' and 'b' as {pair.ids}, the texts alone as {a} and "
+                f"{b}. Expected the first text, then the second, with special tokens around and between; use another model."
+            )
+        # Whether the model gets to know which text a token is of.
+        self.segments = tokenizer.token_types and 1 in pair.type_ids
+        # How many of the tokens between the texts are the first text's.
+        self.first_between = pair.type_ids[start:].index(1) if self.segments else min(1, len(self.between))
+        if self.segments and (pair.type_ids != sorted(pair.type_ids) or self.first_between > len(self.between)):
+            raise ModelFolderError(
+                f"{tokenizer.where}: a pair has the segments {pair.type_ids}. Expected 0 for the first text and 1 for the "
+                "second; use another model."
+            )
+
+    def _rest(self, ids: list[int], a: list[int], between: int) -> list[int]:
+        """What follows the first text and `between` special tokens."""
+        return ids[len(self.before) + len(a) + between :]
 
     @property
     def special_tokens(self) -> int:
         """How many special tokens are around and between the two texts."""
-        return len(self.tokenizer.prefix) + (self.separators + 1) * len(self.tokenizer.suffix)
+        return len(self.before) + len(self.between) + len(self.after)
 
     def tokenize(self, pairs: Sequence[tuple[str, str]], *, max_length: int) -> Tokens:
         """Token ids of each pair, at most `max_length` of them, special tokens included.
@@ -45,16 +72,15 @@ class CrossEncoderTokenizer:
                 f"max_seq_length is {max_length}, but this model puts {around} special tokens around each pair. Expected "
                 f"at least {around + 2}."
             )
-        before, after, cut = self.tokenizer.prefix, self.tokenizer.suffix, self.tokenizer.cut
+        cut = self.tokenizer.cut
         ids: list[list[int]] = []
         first_lengths: list[int] = []
         counts = np.empty((len(pairs), 3), np.int64)
         sides = [self.tokenizer.contents([pair[side] for pair in pairs]) for side in (0, 1)]
         for row, (a, b) in enumerate(zip(*sides, strict=True)):
             keep_a, keep_b = longest_first(len(a), len(b), room)
-            first = before + cut(a, keep_a) + after
-            ids.append(first + after * (self.separators - 1) + cut(b, keep_b) + after)
-            first_lengths.append(len(first))
+            ids.append([*self.before, *cut(a, keep_a), *self.between, *cut(b, keep_b), *self.after])
+            first_lengths.append(len(self.before) + keep_a + self.first_between)
             counts[row] = len(a) + len(b) + around, len(ids[-1]), len(a) + len(b) - keep_a - keep_b
         return Tokens(ids, counts, first_lengths)
 

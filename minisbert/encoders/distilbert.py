@@ -72,7 +72,7 @@ class Config:
         settings = Settings(values, where)
         settings.choice("sinusoidal_pos_embds", [False], default=False, why="positions are trained here, those are not")
         settings.absent(["hidden_size", "num_hidden_layers"], "DistilBERT's are dim and n_layers; two could disagree")
-        settings.absent(["num_attention_heads", "intermediate_size"], "DistilBERT's are n_heads and hidden_dim")
+        settings.absent(["num_attention_heads"], "DistilBERT's is n_heads")
         activation = settings.choice("activation", ACTIVATIONS, default="gelu")
         return settings.encoder(Config, width="dim", heads="n_heads", activation=activation)
 

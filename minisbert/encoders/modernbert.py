@@ -19,14 +19,13 @@ from flax import nnx
 
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule
+from minisbert.checkpoint.layer_settings import FULL, LOCAL, layer_types, rotary_base
 from minisbert.checkpoint.modules import TRANSFORMER
 from minisbert.checkpoint.settings import Settings
 from minisbert.transformer.block import ACTIVATIONS, embedding_table
 from minisbert.transformer.dropout import dropout, fold
 from minisbert.transformer.positions import rotary_angles
 from minisbert.transformer.prenorm import PreNormBlock, layer_norm_without_bias, window_bias
-
-FULL, LOCAL = "full_attention", "sliding_attention"
 
 
 @dataclass(frozen=True)
@@ -64,44 +63,16 @@ class Config:
         settings.absent(["head_dim"], "heads are hidden_size / num_attention_heads wide")
         settings.absent(["rope_scaling"], "rotary positions are computed as trained, not stretched")
         layers = settings.integer("num_hidden_layers", at_least=1, at_most=limits.LAYERS)
+        every = settings.integer("global_attn_every_n_layers", at_least=1, at_most=limits.LAYERS, default=3)
         return settings.encoder(
             Config,
             even_heads=True,  # rotary positions turn pairs of numbers
             num_hidden_layers=layers,
-            layer_types=_layer_types(settings, layers),
-            global_rope_theta=_theta(settings, FULL, "global_rope_theta", 160_000.0),
-            local_rope_theta=_theta(settings, LOCAL, "local_rope_theta", 10_000.0),
+            layer_types=layer_types(settings, layers, lambda layer: LOCAL if layer % every else FULL),
+            global_rope_theta=rotary_base(settings, "global_rope_theta", 160_000.0, FULL),
+            local_rope_theta=rotary_base(settings, "local_rope_theta", 10_000.0, LOCAL),
             hidden_activation=settings.choice("hidden_activation", ACTIVATIONS, default="gelu"),
         )
-
-
-def _layer_types(settings: Settings, layers: int) -> tuple[str, ...]:
-    """Which layers attend to the whole text: a list of names or, in the older form, every n-th layer."""
-    every = settings.integer("global_attn_every_n_layers", at_least=1, at_most=limits.LAYERS, default=3)
-    types = settings.values.get("layer_types")
-    if types is None:
-        return tuple(LOCAL if layer % every else FULL for layer in range(layers))
-    if not isinstance(types, list) or len(types) != layers or not all(name in (FULL, LOCAL) for name in types):
-        settings.complain("layer_types", f"a list of {layers} names (num_hidden_layers), each {FULL!r} or {LOCAL!r}")
-        return (FULL,) * layers
-    return tuple(types)
-
-
-def _theta(settings: Settings, kind: str, old_key: str, default: float) -> float:
-    """The base angle of one kind of layers: in `rope_parameters`, or under its older key."""
-    old = settings.number(old_key, at_least=1, below=1e12, default=default)
-    every = settings.values.get("rope_parameters")
-    new: Any = {} if every is None else None
-    if isinstance(every, dict) and every.keys() <= {FULL, LOCAL}:
-        new = {} if every.get(kind) is None else every[kind]
-    if isinstance(new, dict) and new.keys() <= {"rope_theta", "rope_type"}:
-        theta = new.get("rope_theta", old)
-        if new.get("rope_type", "default") == "default" and type(theta) in (int, float) and 1 <= theta < 1e12:
-            return float(theta)
-    settings.complain(
-        "rope_parameters", f"{FULL!r} and {LOCAL!r}, each with a 'rope_theta' and the 'rope_type' 'default'"
-    )
-    return old
 
 
 class Encoder(nnx.Module):

@@ -75,6 +75,7 @@ def cross_encoder_attention(model: CrossEncoder, a: str, b: str) -> Attention:
     check_text("b", b)
     tokens = model.tokenize([(a, b)])
     (ids,), (first_length,) = tokens.ids, tokens.first_lengths
+    first_length = first_length if model.model_config.segments else len(ids)
     definition, _ = define_cross_encoder(model.model_config, COMPUTE_DTYPES[model.compute_dtype])
     texts = token_texts(model.tokenizer.tokenizer.backend, ids)
     return Attention(texts, _weights(model, definition, ids, first_length))
@@ -102,7 +103,9 @@ def _compiled(definition: Any, compute_dtype: str) -> Callable[..., jax.Array]:
             block.attention = _Recorded(block.attention, seen)
         position_BL = jnp.arange(token_ids_BL.shape[1])[None]
         with jax.default_matmul_precision("highest" if compute_dtype == "float32" else "default"):
-            encoder(token_ids_BL, position_BL < lengths_B[:, None], (position_BL >= first_length).astype(jnp.int32))
+            mask_BL = position_BL < lengths_B[:, None]
+            # Padding is segment 0: a family may have no row for another.
+            encoder(token_ids_BL, mask_BL, ((position_BL >= first_length) & mask_BL).astype(jnp.int32))
         return jnp.concatenate(seen)  # each has one row
 
     return weights

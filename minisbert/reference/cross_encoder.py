@@ -1,7 +1,8 @@
 """A cross-encoder in plain float64 NumPy: segments, heads, and the losses on its logits, one pair at a time.
 
     BERT's head      tanh(W_p h_[CLS] + b_p), then W x + b      Devlin et al. 2019, section 4.1, with the authors' pooler
-    MPNet's head     the same two maps on h_<s>                 (RoBERTa's classification head)
+    RoBERTa's head   the same two maps on h_<s>; MPNet's too, DistilBERT's and ELECTRA's with other activations
+    ModernBERT's     W Norm(activation(W_d h)) + b, h the first token or the mean of all
     losses           binary cross-entropy, cross-entropy, MSE; margin-MSE of Hofstätter et al. 2020
 
 The encoders are those of reference/encoder.py. Left out: dropout (this is inference), gradients.
@@ -13,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.reference.encoder import Params, float64, linear
+from minisbert.reference.encoder import ACTIVATIONS, Params, float64, linear
 from minisbert.reference.losses import log_sum_exp, mean
+from minisbert.reference.modernbert import scale_norm
+from minisbert.reference.pooling import POOLINGS
 
 Encoder = Callable[..., np.ndarray]
 
@@ -29,25 +32,28 @@ def segment_ids(first_lengths_B: Sequence[int], length: int) -> np.ndarray:
     return np.array([[0] * first + [1] * (length - first) for first in first_lengths_B])
 
 
-def head(params: Params, first_D: np.ndarray) -> np.ndarray:
-    """logits_C of the first token's hidden vector; BERT's and MPNet's heads differ in their dropout only.
+def head(params: Params, pooled_D: np.ndarray, activation: str = "tanh", epsilon: float | None = None) -> np.ndarray:
+    """logits_C of the pooled vector; `epsilon` is that of a norm before the last map, if there is one.
 
     Example:
         >>> one = {"kernel": np.array([[1.0]]), "bias": np.array([0.0])}
         >>> head({"dense": one, "output": one}, np.array([1.0])).round(4).tolist()
         [0.7616]
     """
-    return linear(np.tanh(linear(first_D, params["dense"])), params["output"])
+    dense_D = pooled_D @ params["dense"]["kernel"] + params["dense"].get("bias", 0.0)
+    dense_D = np.tanh(dense_D) if activation == "tanh" else ACTIVATIONS[activation](dense_D)
+    return linear(dense_D if epsilon is None else scale_norm(dense_D, params["norm"], epsilon), params["output"])
 
 
 def logits(
-    encoder: Encoder, params: Params, config: Any, rows: Sequence[Sequence[int]], first_lengths: Sequence[int]
+    encoder: Encoder, params: Params, model: Any, rows: Sequence[Sequence[int]], first_lengths: Sequence[int]
 ) -> np.ndarray:
     """logits_BC of pairs, each computed alone, so without padding.
 
     Args:
-        encoder: `encoder.bert` or `encoder.mpnet`.
+        encoder: `encoder.bert` or another.
         params: {"encoder", "head"}, nested.
+        model: has the settings of the model: `encoder`, `head`, and whether the second text is segment 1, `segments`.
         rows: the token ids of each pair.
         first_lengths: how many of them belong to the first text.
     """
@@ -55,9 +61,11 @@ def logits(
     logits_BC = []
     for ids, first in zip(rows, first_lengths, strict=True):
         token_ids_1L = np.array([ids])
-        segment_ids_1L = segment_ids([first], len(ids))
-        hidden_1LD = encoder(params["encoder"], config, token_ids_1L, np.ones_like(token_ids_1L, bool), segment_ids_1L)
-        logits_BC.append(head(params["head"], hidden_1LD[0, 0]))
+        segment_ids_1L = segment_ids([first if model.segments else len(ids)], len(ids))
+        mask_1L = np.ones_like(token_ids_1L, bool)
+        hidden_1LD = encoder(params["encoder"], model.encoder, token_ids_1L, mask_1L, segment_ids_1L)
+        pooled_1D = POOLINGS[model.head.pooling](hidden_1LD, mask_1L)
+        logits_BC.append(head(params["head"], pooled_1D[0], model.head.activation, model.head.norm_epsilon))
     return np.stack(logits_BC)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from minisbert.arguments import as_list
 from minisbert.checkpoint.folder import ModelFolder
 from minisbert.errors import InputError, MinisbertError, ModelFolderError
-from minisbert.text.tokenizer_config import BUILT, Source, unigram
+from minisbert.text.tokenizer_config import BUILT, QWEN_SPLIT, Source, unigram
 from minisbert.text.tokenizer_file import read_tokenizer, refusal
 from minisbert.text.tokens import Tokens, check_fit
 from minisbert.text.vocabulary import from_vocabulary
@@ -54,6 +54,8 @@ class Tokenizer:
         self.backend = backend
         self.where = where
         self.keep_end = keep_end
+        self.needs_tokens = special_tokens  # a static model embeds a text of no tokens as zeros
+        self.token_types = False  # the second text of a pair is segment 1
         self.rows: int | None = None  # of the embedding table, where the tokenizer has tokens beyond it
         self.prefix, self.suffix = [], []
         if special_tokens:
@@ -95,11 +97,7 @@ class Tokenizer:
             special_tokens=module.special_tokens,
             keep_end=source.config is not None and source.config.keep_end,
         )
-        if module.special_tokens and not (tokenizer.prefix and tokenizer.suffix):
-            raise ModelFolderError(
-                f"{source.where}: puts no special tokens before or after a text. Expected them on both sides, as every family "
-                "here was trained with; download the model again."
-            )
+        tokenizer.token_types = source.config is not None and source.config.token_types
         return tokenizer
 
     @property
@@ -130,6 +128,11 @@ class Tokenizer:
         for row, content in enumerate(self.contents(sentences, prompt)):
             tokens = len(content) + self.special_tokens
             ids.append(self.prefix + self.cut(content, room) + self.suffix)
+            if self.needs_tokens and not ids[-1]:
+                raise InputError(
+                    f"sentences[{row}] is {sentences[row]!r:.50}, which has no tokens: this model puts no special tokens around "
+                    "a text. Expected a text of at least one token; leave it out."
+                )
             counts[row] = tokens, len(ids[-1]), tokens - len(ids[-1])
         return Tokens(ids, counts)
 
@@ -180,7 +183,7 @@ def build(source: Source) -> Any:
     Raises:
         ModelFolderError: parts that do not fit, or a malformed option.
     """
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     backend, config = source.backend, source.config
     if config is None:
@@ -204,6 +207,14 @@ def build(source: Source) -> Any:
                     f"{source.where}: the unknown token {special['unk_token']!r:.100} is not in the vocabulary, so that no "
                     "unknown word can be read. Download the model again."
                 )
+        elif config.name == "Qwen2Tokenizer":
+            words = source.vocabulary if isinstance(source.vocabulary, dict) else {}
+            backend = Tokenizer(models.BPE(words, source.merges or []))
+            backend.normalizer, backend.decoder = normalizers.NFC(), decoders.ByteLevel()
+            space = settings.flag("add_prefix_space", default=False)
+            splits = pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated")
+            steps = [splits, pre_tokenizers.ByteLevel(add_prefix_space=space, use_regex=False)]
+            backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
         elif kind == "BPE":
             trim = settings.flag("trim_offsets", default=True)
             space = settings.flag("add_prefix_space", default=False)
@@ -239,6 +250,9 @@ def build(source: Source) -> Any:
     if kind is None:
         return backend
     starts = ("bos_token", "eos_token") if config.name in ("XLMRobertaTokenizer", "CamembertTokenizer") else None
+    if config.name == "Qwen2Tokenizer":  # one end token in tokenizer.json's template, or nothing
+        backend.post_processor = source.backend.post_processor if source.backend is not None else None
+        return backend
     cls, sep = special[(starts or ("cls_token",))[0]], special[(starts or ("", "sep_token"))[1]]
     ends = ((cls, backend.token_to_id(cls)), (sep, backend.token_to_id(sep)))
     if config.name == "AlbertTokenizer" and source.backend is not None:

@@ -53,7 +53,13 @@ BUILT: dict[str, tuple[str, dict[str, str]]] = {
     "XLMRobertaTokenizer": ("Unigram", _ROBERTA),
     "AlbertTokenizer": ("Unigram", _ALBERT | {"mask_token": "[MASK]"}),
     "CamembertTokenizer": ("Unigram", _ROBERTA),
+    "Qwen2Tokenizer": ("BPE", dict.fromkeys(("eos_token", "unk_token", "pad_token"), "<|endoftext|>")),
 }
+# How Qwen2Tokenizer splits a text before byte-pair encoding: endings, words, single digits, signs, spaces.
+QWEN_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 ALIASES = {
     **dict.fromkeys(("DistilBert", "Electra", "MobileBert", "ConvBert", "LayoutLM", "SqueezeBert", "Lxmert"), "Bert"),
     **dict.fromkeys(("DPRQuestionEncoder", "DPRContextEncoder", "DPRReader"), "Bert"),
@@ -61,7 +67,7 @@ ALIASES = {
 }
 # Classes that transformers builds in other ways, from which tokenizer.json differs in nothing but what `check_options` sees.
 READ_FROM_FILE = {
-    **dict.fromkeys(("Qwen2", "Qwen3_5", "GPT2", "Llama", "Gemma", "GPTNeoX", "Deberta", "Herbert", "CLIP"), "BPE"),
+    **dict.fromkeys(("Qwen3_5", "GPT2", "Llama", "Gemma", "GPTNeoX", "Deberta", "Herbert", "CLIP"), "BPE"),
     **dict.fromkeys(("T5", "DebertaV2", "XLNet", "MBart", "RemBert", "BigBird", "Pegasus", "FNet"), "Unigram"),
     **dict.fromkeys(("Funnel", "Splinter", "RoFormer"), "WordPiece"),
 }
@@ -74,12 +80,20 @@ BY_MODEL_TYPE = {
     "albert": "AlbertTokenizer",
     "camembert": "CamembertTokenizer",
     "modernbert": "",  # tokenizer.json, whatever a file names
+    **dict.fromkeys(("qwen2", "qwen3"), "Qwen2Tokenizer"),
+    "gemma3_text": "GemmaTokenizer",
+    "t5": "T5Tokenizer",
+    "deberta-v2": "DebertaV2Tokenizer",
 }
+# The family whose class counts, whatever a file names.
+ALWAYS_ITS_OWN = ("qwen2",)
 # Classes that transformers runs in Python; they ignore tokenizer.json.
 IN_PYTHON = {
     *("BertJapanese", "Phobert", "Bertweet", "Esm", "Canine", "Flaubert", "XLM", "BertTokenizerLegacy", "RoCBert"),
     *("Tapas", "Luke", "ProphetNet", "FSMT", "BioGpt", "ByT5", "MyT5", "Perceiver", "CTRL", "Bartpho"),
 }
+# Classes that tell the model which tokens are the second text's, unless `model_input_names` says otherwise.
+TOKEN_TYPES = ("Bert", "Electra", "MobileBert", "ConvBert", "Deberta", "DebertaV2", "XLNet", "Funnel", "BigBird", "FNet")
 # Families whose positions count from the start of the row, padding included.
 COUNT_PADDING = ("bert", "distilbert", "albert", "electra", "ernie", "roberta", "xlm-roberta", "camembert", "mpnet")
 
@@ -93,6 +107,7 @@ class TokenizerConfig(NamedTuple):
     added: dict[int, Any]  # id -> AddedToken
     extra: list[Any]
     keep_end: bool  # truncation drops the beginning of a text
+    token_types: bool  # the second text of a pair is segment 1
 
 
 class Source(NamedTuple):

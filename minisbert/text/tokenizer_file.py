@@ -17,6 +17,7 @@ from minisbert.checkpoint.settings import Settings, is_text, parse_json
 from minisbert.errors import MinisbertError, ModelFolderError
 from minisbert.text.tokenizer_config import (
     ALIASES,
+    ALWAYS_ITS_OWN,
     BUILT,
     BY_MODEL_TYPE,
     COUNT_PADDING,
@@ -25,6 +26,7 @@ from minisbert.text.tokenizer_config import (
     READ_FROM_FILE,
     REFUSED,
     SPECIAL_TOKENS,
+    TOKEN_TYPES,
     Source,
     TokenizerConfig,
     as_object,
@@ -151,12 +153,15 @@ def read_tokenizer_config(
     side = settings.choice("padding_side", ["right", "left"], default=side)
     if side == "left" and model.get("model_type") in COUNT_PADDING:
         settings.complain("padding_side", "'right', because padding on the left moves the positions of shorter texts")
-    inputs = values.get("model_input_names", ["input_ids", "attention_mask"])
+    given = values.get("tokenizer_class") or model.get("tokenizer_class") or name
+    types = str(given).removesuffix("Fast").removesuffix("Tokenizer") in TOKEN_TYPES and bool(name)
+    inputs = values.get("model_input_names", ["input_ids", "attention_mask", *(["token_type_ids"] if types else [])])
     if not isinstance(inputs, list) or "input_ids" not in inputs or "attention_mask" not in inputs:
         settings.complain("model_input_names", "a list with 'input_ids' and 'attention_mask'")
     settings.flag("split_special_tokens", default=False)
     settings.finish()
-    return TokenizerConfig(name, settings, named, added, extra, keep_end)
+    types = isinstance(inputs, list) and "token_type_ids" in inputs
+    return TokenizerConfig(name, settings, named, added, extra, keep_end, types)
 
 
 def _class_name(settings: Settings, model: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> str:
@@ -169,6 +174,8 @@ def _class_name(settings: Settings, model: Mapping[str, Any], tokenizer: Mapping
     default = BY_MODEL_TYPE.get(model_type) if isinstance(model_type, str) else None
     if default == "" or not (given or default):
         return ""
+    if model_type in ALWAYS_ITS_OWN:
+        return default or ""
     name = (given or default or "").removesuffix("Fast")
     family = name.removesuffix("Tokenizer")
     if family in IN_PYTHON:

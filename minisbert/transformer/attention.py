@@ -4,7 +4,7 @@
     MultiHead(X)       = Concat(head_1, ..., head_N) W_O,
                          head_n = Attention(X W_Q^n, X W_K^n, X W_V^n)                 section 3.2.2
 
-Left out: cross-attention and causal masks (sentence encoders attend in both directions), key/value caches.
+Left out: cross-attention, key/value caches. Causal masks are a bias (prenorm.py: `window_bias`).
 `reference/encoder.py` is the same in NumPy and must agree.
 
 Letters: B sentences, Q query tokens, K key tokens, L tokens, N heads, H head width, D = N * H width.
@@ -26,6 +26,7 @@ def scaled_dot_product_attention(
     mask_BK: jax.Array,
     bias_NQK: jax.Array | None = None,
     *,
+    scale: float | None = None,
     dropout_rate: float = 0.0,
     dropout_keys_BL: jax.Array | None = None,
 ) -> jax.Array:
@@ -35,6 +36,7 @@ def scaled_dot_product_attention(
         mask_BK: True where the key is a real token; padding gets weight exactly 0, and so gradient exactly 0. Or
             mask_BQK, True where the query may attend to the key: for rows that hold several texts (text/packing.py).
         bias_NQK: added to the scores before the softmax (relative positions), or None.
+        scale: of the scores, None for 1 / sqrt(H).
         dropout_rate, dropout_keys_BL: dropout of the attention weights, as BERT does in training; one key per token.
 
     Returns:
@@ -46,7 +48,7 @@ def scaled_dot_product_attention(
         >>> scaled_dot_product_attention(one, one, values, jnp.array([[True, True]]))[0, 0, 0].tolist()
         [0.5, 0.5, 0.5, 0.5]
     """
-    scores_BNQK = attention_scores(query_BNQH, key_BNKH, mask_BK, bias_NQK)
+    scores_BNQK = attention_scores(query_BNQH, key_BNKH, mask_BK, bias_NQK, scale)
     # softmax(scores) V = (exp(scores - max) V) / sum(exp(scores - max)): dividing the H values of a query instead of
     # its K weights saves a pass over [Q, K] (1.25 times as fast at 4 x 256). The maximum only shifts; it has no gradient.
     highest_BNQ1 = jax.lax.stop_gradient(scores_BNQK.max(axis=-1, keepdims=True))
@@ -58,14 +60,18 @@ def scaled_dot_product_attention(
 
 
 def attention_scores(
-    query_BNQH: jax.Array, key_BNKH: jax.Array, mask_BK: jax.Array, bias_NQK: jax.Array | None = None
+    query_BNQH: jax.Array,
+    key_BNKH: jax.Array,
+    mask_BK: jax.Array,
+    bias_NQK: jax.Array | None = None,
+    scale: float | None = None,
 ) -> jax.Array:
     """scores_BNQK = Q K^T / sqrt(d_k) + bias, the lowest finite number where the mask is False; in float32 at least."""
-    head_width = query_BNQH.shape[-1]
+    scale = query_BNQH.shape[-1] ** -0.5 if scale is None else scale
     accum_dtype = jnp.promote_types(query_BNQH.dtype, jnp.float32)
     # The scale goes into the query: Q*H products instead of Q*K. Heads come before tokens, so that each head's
     # product is one matrix product; with heads last XLA:CPU takes 2.1 times as long at 4 x 256 tokens.
-    scaled_BNQH = (query_BNQH.astype(accum_dtype) * head_width**-0.5).astype(query_BNQH.dtype)
+    scaled_BNQH = (query_BNQH.astype(accum_dtype) * scale).astype(query_BNQH.dtype)
     scores_BNQK = product("BNQH,BNKH->BNQK", scaled_BNQH, key_BNKH)
     if bias_NQK is not None:
         scores_BNQK = scores_BNQK + bias_NQK
@@ -75,7 +81,11 @@ def attention_scores(
 
 
 def attention_weights(
-    query_BNQH: jax.Array, key_BNKH: jax.Array, mask_BK: jax.Array, bias_NQK: jax.Array | None = None
+    query_BNQH: jax.Array,
+    key_BNKH: jax.Array,
+    mask_BK: jax.Array,
+    bias_NQK: jax.Array | None = None,
+    scale: float | None = None,
 ) -> jax.Array:
     """weights_BNQK = softmax(Q K^T / sqrt(d_k)): the share that each query token takes from each key token.
 
@@ -86,7 +96,7 @@ def attention_weights(
         >>> attention_weights(one, one, jnp.array([[True, False]]))[0, 0].tolist()
         [[1.0, 0.0], [1.0, 0.0]]
     """
-    return jax.nn.softmax(attention_scores(query_BNQH, key_BNKH, mask_BK, bias_NQK), axis=-1)
+    return jax.nn.softmax(attention_scores(query_BNQH, key_BNKH, mask_BK, bias_NQK, scale), axis=-1)
 
 
 class MultiHeadSelfAttention(nnx.Module):

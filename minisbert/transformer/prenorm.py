@@ -5,7 +5,7 @@
 
 This is the pre-norm form (Xiong et al. 2020, "On Layer Normalization in the Transformer Architecture", figure 1b) with
 rotary positions (Su et al. 2021) and GEGLU (Shazeer 2020, "GLU Variants Improve Transformer", equation 6), without
-biases, as in ModernBERT. `transformer/block.py` is the older layer. Left out: grouped queries, RMS norm.
+biases, as in ModernBERT. `transformer/block.py` is the older layer.
 `reference/modernbert.py` is the same in NumPy and must agree.
 """
 
@@ -22,8 +22,13 @@ from minisbert.transformer.positions import rotate
 from minisbert.transformer.products import Linear
 
 
-def window_bias(length: int, reach: int, dtype: DTypeLike = jnp.float32) -> jax.Array | None:
+def window_bias(
+    length: int, reach: int, dtype: DTypeLike = jnp.float32, *, ahead: int | None = None
+) -> jax.Array | None:
     """The bias that lets a query attend only to keys at most `reach` tokens away; None if all keys are that close.
+
+    Args:
+        ahead: how far ahead, if not as far as back; 0 is a causal mask (Vaswani et al. 2017, section 3.2.3).
 
     Returns:
         `[1, Q, K]`: 0 within the window, the lowest finite number beyond, which gives a weight of exactly 0.
@@ -35,11 +40,14 @@ def window_bias(length: int, reach: int, dtype: DTypeLike = jnp.float32) -> jax.
         [[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 1], [0, 0, 1, 1]]
         >>> window_bias(4, reach=3) is None
         True
+        >>> (window_bias(3, reach=3, ahead=0)[0] == 0).astype(int).tolist()
+        [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
     """
-    if length <= reach + 1:
+    ahead = reach if ahead is None else ahead
+    if length <= min(reach, ahead) + 1:
         return None
-    distance_QK = jnp.abs(jnp.arange(length)[:, None] - jnp.arange(length)[None, :])
-    return jnp.where(distance_QK <= reach, 0, jnp.finfo(dtype).min).astype(dtype)[None]
+    offset_QK = jnp.arange(length)[None, :] - jnp.arange(length)[:, None]
+    return jnp.where((-reach <= offset_QK) & (offset_QK <= ahead), 0, jnp.finfo(dtype).min).astype(dtype)[None]
 
 
 def layer_norm_without_bias(width: int, epsilon: float, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm:

@@ -9,16 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cross_encoder_cases import FAMILIES, PAIRS, WEIGHTS, tiny, with_params
+from cross_encoder_cases import FAMILIES, NEWER, PAIRS, WEIGHTS, tiny, with_params
+from families import TWINS
 from flax import nnx
 
 from minisbert import CrossEncoder, InputError, MinisbertError, ModelFolderError, SentenceEncoder
 from minisbert.checkpoint.convert import flatten
+from minisbert.checkpoint.settings import Settings
+from minisbert.cross_encoder.heads import HEADS
 from minisbert.cross_encoder.model import define_cross_encoder
 from minisbert.cross_encoder.tokens import longest_first
 from minisbert.inference.batching import rectangle
 from minisbert.reference import cross_encoder as twin
-from minisbert.reference import encoder as reference
 from minisbert.training.optimizer import decays
 
 # float64 rounding over the whole model, on logits of size 1; 1e-15 is measured.
@@ -36,20 +38,20 @@ def model(family: str, num_labels: int = 1) -> CrossEncoder:
 
 def twin_logits(encoder: CrossEncoder, pairs) -> np.ndarray:
     tokens = encoder.tokenize(pairs)
-    family = {"bert": reference.bert, "mpnet": reference.mpnet}[encoder.model_config.model_type]
+    family = TWINS[encoder.model_config.model_type]
     params = jax.tree.map(np.asarray, encoder.pretrained.params)
-    return twin.logits(family, params, encoder.model_config.encoder, tokens.ids, tokens.first_lengths)
+    return twin.logits(family, params, encoder.model_config, tokens.ids, tokens.first_lengths)
 
 
 # --- numbers -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *NEWER])
 def test_the_model_is_the_twin_in_float64(family):
     encoder = model(family, 3)
     tokens = encoder.tokenize(SHORT)
     lengths_B = np.array([len(ids) for ids in tokens.ids], np.int32)
-    token_ids_BL = np.full((len(SHORT), 32), encoder.padding_id, np.int32)
+    token_ids_BL = np.full((len(SHORT), 48), encoder.padding_id, np.int32)
     for row, ids in enumerate(tokens.ids):
         token_ids_BL[row, : len(ids)] = ids
     with jax.enable_x64(True):
@@ -326,20 +328,34 @@ def test_bert_starts_from_the_pretrained_pooler():
 
 
 @pytest.mark.parametrize(
-    "family, of_its_own, drops", [("bert", None, True), ("bert", 0.0, False), ("mpnet", 0.0, True)]
+    "family, values, before, after",
+    [
+        ("bert", {}, 0.0, 0.1),
+        ("bert", {"classifier_dropout": 0.0}, 0.0, 0.0),
+        ("mpnet", {"classifier_dropout": 0.0}, 0.1, 0.1),
+        ("roberta", {"classifier_dropout": 0.3}, 0.3, 0.3),
+        ("distilbert", {"seq_classif_dropout": 0.4}, 0.0, 0.4),
+        ("albert", {"classifier_dropout_prob": None}, 0.0, 0.1),
+        ("modernbert", {}, 0.0, 0.0),
+    ],
+    ids=str,
 )
-def test_dropout_of_the_head(family, of_its_own, drops):
-    """BERT has a rate of its own, the hidden layers' where it has none; MPNet always the hidden layers'."""
-    model_config = replace(model(family).model_config, classifier_dropout=of_its_own)
-    first_BTD = jnp.ones((3, 1, model_config.encoder.hidden_size))
-    definition, _ = define_cross_encoder(model_config)
-    head = nnx.merge(definition, model(family).pretrained.params).head
+def test_dropout_of_the_head(family, values, before, after):
+    """Some have a rate of their own, the hidden layers' where it is missing; it works on either side of the dense layer."""
+    encoder = CrossEncoder.from_encoder(WEIGHTS / f"tiny-{family}")
+    config = encoder.model_config.encoder
+    settings = Settings({**encoder.pretrained.folder.config, **values}, "config.json")
+    head_config = HEADS[family].read(settings, config)
+    assert (head_config.dropout_before, head_config.dropout_after) == (before, after)
+    definition, _ = define_cross_encoder(replace(encoder.model_config, head=head_config))
+    head = nnx.merge(definition, encoder.pretrained.params).head
+    pooled_BTD = jnp.ones((3, 1, config.hidden_size))
     keys_BT = jax.random.split(jax.random.key(0), (3, 1))
-    dropped, again, kept = (np.asarray(head(first_BTD, keys)) for keys in (keys_BT, keys_BT, None))
+    dropped, again, kept = (np.asarray(head(pooled_BTD, keys)) for keys in (keys_BT, keys_BT, None))
     np.testing.assert_array_equal(dropped, again)
-    assert (np.abs(dropped - kept).max() > 1e-3) == drops
-    assert (np.ptp(dropped) > 1e-3) == drops  # each pair has its own mask
-    np.testing.assert_allclose(np.asarray(head(first_BTD[:1], keys_BT[1:2]))[0], dropped[1], atol=FLOAT32)
+    assert (np.abs(dropped - kept).max() > 0) == (max(before, after) > 0)
+    assert (np.ptp(dropped) > 0) == (max(before, after) > 0)  # each pair has its own mask
+    np.testing.assert_allclose(np.asarray(head(pooled_BTD[:1], keys_BT[1:2]))[0], dropped[1], atol=FLOAT32)
 
 
 def test_the_head_decays_as_matrices_do():

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from minisbert import CrossEncoder
+from minisbert import CrossEncoder, ModelFolderError, SentenceEncoder
 from minisbert.checkpoint.convert import flatten
 from minisbert.cross_encoder.losses import CROSS_ENCODER_LOSSES
 from minisbert.cross_encoder.model import define_cross_encoder
@@ -43,7 +43,18 @@ TOLERANCE = 2e-6
 # Parameters after three steps of plain gradient descent, relative to the largest change of a tensor: two float32
 # implementations that add in another order; 2e-5 is measured.
 STEPS = 1e-3
-CLASSES = {"bert": "BertForSequenceClassification", "mpnet": "MPNetForSequenceClassification"}
+CLASSES = {
+    name: f"{kind}ForSequenceClassification"
+    for name, kind in {
+        "bert": "Bert",
+        "mpnet": "MPNet",
+        "roberta": "Roberta",
+        "xlm-roberta": "XLMRoberta",
+        "distilbert": "DistilBert",
+        "albert": "Albert",
+        "modernbert": "ModernBert",
+    }.items()
+}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -96,8 +107,9 @@ def same(ours: CrossEncoder, other, what: str) -> None:
     close(raw, other.predict(PAIRS, activation_fn=identity), f"{what}, logits")
 
 
-@pytest.mark.parametrize("num_labels", [1, 2, 5])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family, num_labels", [*((f, n) for f in FAMILIES for n in (1, 2, 5)), *((f, 1) for f in CLASSES if f not in FAMILIES)]
+)
 def test_folders_of_both_are_read_by_both(family, num_labels, tmp_path):
     """A plain transformers folder, and sentence-transformers' newer form, each -> ours -> sentence-transformers."""
     plain = random_classifier(family, num_labels, tmp_path / "plain")
@@ -173,7 +185,71 @@ def test_softmax_and_rank(tmp_path):
     np.testing.assert_allclose([hit["score"] for hit in ours], [hit["score"] for hit in others], atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"classifier_pooling": "mean"},
+        {"classifier_pooling": "mean", "classifier_bias": True, "classifier_activation": "silu"},
+    ],
+    ids=str,
+)
+def test_modernberts_head_has_settings(values, tmp_path):
+    folder = random_classifier("modernbert", 2, tmp_path / "model", **values)
+    same(CrossEncoder(folder), peer(folder), str(values))
+
+
+@pytest.mark.parametrize("names", [["token_type_ids"], []], ids=str)
+@pytest.mark.parametrize("family", ["bert", "albert"])
+def test_the_tokenizer_says_whether_there_are_segments(family, names, tmp_path):
+    """BERT's class has them and ALBERT's has not, unless `model_input_names` says otherwise."""
+    folder = random_classifier(family, 1, tmp_path / "model")
+    file = folder / "tokenizer_config.json"
+    inputs = ["input_ids", "attention_mask", *names]
+    file.write_text(json.dumps({**json.loads(file.read_text()), "model_input_names": inputs}))
+    ours = CrossEncoder(folder)
+    assert ours.model_config.segments == bool(names)
+    same(ours, peer(folder), f"{family} {names}")
+
+
+def reranker(family: str, folder: Path, pooling: str, widths: list[int], **options) -> Path:
+    """A cross-encoder of modules, made by sentence-transformers: pooling, then Dense and LayerNorm in turn."""
+    from sentence_transformers.sentence_transformer import modules
+
+    torch.manual_seed(0)
+    transformer = modules.Transformer(str(WEIGHTS / f"tiny-{family}"), max_seq_length=40)
+    chain: list[torch.nn.Module] = [transformer, modules.Pooling(widths[0], pooling_mode=pooling)]
+    for a, b in zip(widths[:-2], widths[1:-1], strict=True):
+        dense = modules.Dense(a, b, activation_function=torch.nn.GELU(), **options)
+        chain += [dense, modules.LayerNorm(b)]
+        torch.nn.init.normal_(chain[-1].norm.weight, 1.0)
+    chain.append(modules.Dense(*widths[-2:], activation_function=torch.nn.Identity(), module_output_name="scores"))
+    peers.CrossEncoder(modules=chain, device="cpu").save_pretrained(str(folder))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "family, pooling, widths, options",
+    [
+        ("modernbert", "cls", [24, 24, 1], {}),
+        ("bert", "mean", [32, 1], {}),
+        ("mpnet", "max", [36, 20, 28, 3], {}),
+        ("roberta", "lasttoken", [36, 36, 18, 1], {"use_residual": True}),
+    ],
+    ids=str,
+)
+def test_rerankers_of_modules(family, pooling, widths, options, tmp_path):
+    """Read, written, read by sentence-transformers, and refused by the class for single texts."""
+    folder = reranker(family, tmp_path / "theirs", pooling, widths, **options)
+    ours, other = CrossEncoder(folder), peer(folder)
+    same(ours, other, "read")
+    ours.save(tmp_path / "ours")
+    assert (peer(tmp_path / "ours").predict(PAIRS) == other.predict(PAIRS)).all()
+    same(CrossEncoder(tmp_path / "ours"), other, "written and read")
+    with pytest.raises(ModelFolderError, match=r"load it with CrossEncoder"):
+        SentenceEncoder.load(tmp_path / "ours")
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "albert", "modernbert"])
 def test_a_fresh_head_is_read_by_the_peer(family, tmp_path):
     ours = CrossEncoder.from_encoder(WEIGHTS / f"tiny-{family}", 2, seed=5)
     ours.save(tmp_path / "model")

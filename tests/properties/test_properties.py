@@ -65,13 +65,15 @@ def test_a_sentence_is_tokenized_alone_whole_then_cut(name, sentences, max_lengt
 @given(names, st.lists(st.tuples(some_text, some_text), max_size=5), st.integers(8, 40))
 @quick
 def test_of_a_pair_that_is_too_long_the_longer_text_gives_way(name, pairs, max_length):
-    tokens = CrossEncoderTokenizer(tokenizer(name), separators=2).tokenize(pairs, max_length=max_length)
+    rows = CrossEncoderTokenizer(tokenizer(name))
+    tokens, between = rows.tokenize(pairs, max_length=max_length), rows.between
     before, after = tokenizer(name).prefix, tokenizer(name).suffix
     for (a, b), ids, first, count in zip(pairs, tokens.ids, tokens.first_lengths, tokens.counts.tolist(), strict=True):
         a_ids, b_ids = tokenizer(name).contents([a, b])
         keep_a = first - len(before) - len(after)
-        keep_b = len(ids) - first - 2 * len(after)
-        assert ids == before + a_ids[:keep_a] + after + after + b_ids[:keep_b] + after
+        keep_b = len(ids) - first - len(between)
+        assert between and not set(between) - set(after), "separators"
+        assert ids == before + a_ids[:keep_a] + between + b_ids[:keep_b] + after
         assert count == [len(a_ids) + len(b_ids) + len(ids) - keep_a - keep_b, len(ids), count[0] - len(ids)]
         if count[2]:
             assert len(ids) == max_length

@@ -1,0 +1,70 @@
+"""Settings of config.json that describe layers and that several families share: kinds of layers, rotary base angles.
+
+transformers 5 writes `layer_types` and `rope_parameters`; older files have a rule for the layers and one key per base angle.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from minisbert import limits
+from minisbert.checkpoint.settings import Settings
+
+FULL, LOCAL = "full_attention", "sliding_attention"
+
+
+def layer_types(settings: Settings, layers: int, default: Callable[[int], str]) -> tuple[str, ...]:
+    """Which layers attend to the whole text and which to a window: a list of names or, in the older form, a rule.
+
+    Args:
+        default: the kind of a layer by its number, where the file has no list.
+    """
+    types = settings.values.get("layer_types")
+    if types is None:
+        return tuple(map(default, range(layers)))
+    if not isinstance(types, list) or len(types) != layers or not all(name in (FULL, LOCAL) for name in types):
+        settings.complain("layer_types", f"a list of {layers} names (num_hidden_layers), each {FULL!r} or {LOCAL!r}")
+        return (FULL,) * layers
+    return tuple(types)
+
+
+def rotary_base(settings: Settings, old_key: str, default: float, kind: str | None = None) -> float:
+    """The base angle of rotary positions: in `rope_parameters`, or under its older key.
+
+    Args:
+        old_key: where files before transformers 5 have it.
+        kind: of layers, where each kind has an angle of its own.
+    """
+    old = settings.number(old_key, at_least=1, below=1e12, default=default)
+    every = settings.values.get("rope_parameters")
+    new: Any = {} if every is None else every if kind is None else None
+    if kind is not None and isinstance(every, dict) and every.keys() <= {FULL, LOCAL}:
+        new = {} if every.get(kind) is None else every[kind]
+    if isinstance(new, dict) and new.keys() <= {"rope_theta", "rope_type"}:
+        theta = new.get("rope_theta", old)
+        if new.get("rope_type", "default") == "default" and type(theta) in (int, float) and 1 <= theta < 1e12:
+            return float(theta)
+    place = "" if kind is None else f"{FULL!r} and {LOCAL!r}, each with "
+    settings.complain("rope_parameters", f"{place}a 'rope_theta' and the 'rope_type' 'default': nothing is stretched")
+    return old
+
+
+def key_heads(settings: Settings, heads: int, default: int | None = None) -> int:
+    """The number of key and value heads, which divides that of the query heads; null means as many."""
+    if settings.values.get("num_key_value_heads", default) is None:
+        return heads
+    found = settings.integer("num_key_value_heads", at_least=1, at_most=limits.WIDTH, default=default)
+    if heads % found:
+        settings.complain("num_key_value_heads", f"a divisor of num_attention_heads {heads}")
+    return found
+
+
+def head_width(settings: Settings, width: int, heads: int, default: int | None = None) -> int:
+    """The width of a head, even because rotary positions turn pairs; null or missing means width / heads."""
+    if settings.values.get("head_dim", default) is not None:
+        found = settings.integer("head_dim", at_least=2, at_most=limits.WIDTH, default=default)
+        if found % 2:
+            settings.complain("head_dim", "an even number, because rotary positions turn pairs of numbers")
+        return found
+    if width % (2 * heads):
+        settings.complain("num_attention_heads", f"a divisor of hidden_size {width}, so that heads are of even width")
+    return max(2, width // heads)
