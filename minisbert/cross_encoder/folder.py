@@ -125,7 +125,12 @@ def write_cross_encoder_settings(folder: CrossEncoderFolder, path: Path) -> None
     config["sentence_transformers"] = {**(config.get("sentence_transformers") or {}), "activation_fn": activation}
     if folder.modules:
         write_chain(folder, path)
-        settings = {"model_type": "CrossEncoder", "activation_fn": activation, "prompts": {}, "default_prompt_name": None}
+        settings = {
+            "model_type": "CrossEncoder",
+            "activation_fn": activation,
+            "prompts": {},
+            "default_prompt_name": None,
+        }
         write_json(path / "config_sentence_transformers.json", settings)
     write_json(path / "config.json", config)
     for name, content in folder.tokenizer_files.items():

@@ -136,9 +136,7 @@ def with_fresh_head(encoder: Pretrained, num_labels: int, seed: int) -> Pretrain
         activation=default_activation(num_labels),
     )
     segments = CrossEncoderTokenizer(encoder.tokenizer).segments
-    model_config = CrossEncoderConfig(
-        base.model_type, encoder.model_config.encoder, num_labels, head_config, segments
-    )
+    model_config = CrossEncoderConfig(base.model_type, encoder.model_config.encoder, num_labels, head_config, segments)
     _check_texts(folder, model_config.encoder, encoder.tokenizer)
     head = {f"head.{name}": leaf for name, leaf in flatten(initial_head(model_config, seed)).items()}
     for rule in head_format.rules(head_config):

@@ -93,7 +93,18 @@ IN_PYTHON = {
     *("Tapas", "Luke", "ProphetNet", "FSMT", "BioGpt", "ByT5", "MyT5", "Perceiver", "CTRL", "Bartpho"),
 }
 # Classes that tell the model which tokens are the second text's, unless `model_input_names` says otherwise.
-TOKEN_TYPES = ("Bert", "Electra", "MobileBert", "ConvBert", "Deberta", "DebertaV2", "XLNet", "Funnel", "BigBird", "FNet")
+TOKEN_TYPES = (
+    "Bert",
+    "Electra",
+    "MobileBert",
+    "ConvBert",
+    "Deberta",
+    "DebertaV2",
+    "XLNet",
+    "Funnel",
+    "BigBird",
+    "FNet",
+)
 # Families whose positions count from the start of the row, padding included.
 COUNT_PADDING = ("bert", "distilbert", "albert", "electra", "ernie", "roberta", "xlm-roberta", "camembert", "mpnet")
 

@@ -500,7 +500,10 @@ CASES = [
     ],
     *[case(f"bias is {value!r}", with_dense(bias=value), D, "bias") for value in ("yes", 1, None, [])],
     case("too wide for what comes", with_dense(in_features=64), D, "in_features", "64", "32"),
-    *[case(f"use_residual is {value!r}", with_dense(use_residual=value), D, "use_residual") for value in ("yes", 1, None)],
+    *[
+        case(f"use_residual is {value!r}", with_dense(use_residual=value), D, "use_residual")
+        for value in ("yes", 1, None)
+    ],
     case("the output of a reranker", with_dense(module_output_name="scores"), D, "module_output_name"),
     case("on the tokens", with_dense(module_input_name="token_embeddings"), D, "module_input_name"),
     case("to the tokens", with_dense(module_output_name="token_embeddings"), D, "module_output_name"),
