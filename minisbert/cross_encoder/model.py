@@ -8,7 +8,7 @@ to every token of B, which the bi-encoder of sentence_model.py cannot do: more a
 encoder is the same one. The head is the family's own (heads.py), or the modules of the folder (modules.py).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -33,7 +33,7 @@ class CrossEncoderConfig:
     model_type: str
     encoder: Any
     num_labels: int
-    head: HeadConfig = HeadConfig()
+    head: HeadConfig = field(default_factory=HeadConfig)
     segments: bool = True  # the second text is segment 1; else all is segment 0
     modules: tuple[Module, ...] = ()  # pooling and so on, up to a Dense with C outputs; they replace the head
 

@@ -130,8 +130,8 @@ class Tokenizer:
             ids.append(self.prefix + self.cut(content, room) + self.suffix)
             if self.needs_tokens and not ids[-1]:
                 raise InputError(
-                    f"sentences[{row}] is {sentences[row]!r:.50}, which has no tokens: this model puts no special tokens around "
-                    "a text. Expected a text of at least one token; leave it out."
+                    f"sentences[{row}] is {sentences[row]!r:.50}, which has no tokens: this model puts no special tokens "
+                    "around a text. Expected a text of at least one token; leave it out."
                 )
             counts[row] = tokens, len(ids[-1]), tokens - len(ids[-1])
         return Tokens(ids, counts)

@@ -7,6 +7,7 @@ and training runs without dropout step by step. Needs the `parity` extra; skippe
 import json
 import sys
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import jax
@@ -219,7 +220,7 @@ def reranker(family: str, folder: Path, pooling: str, widths: list[int], **optio
     torch.manual_seed(0)
     transformer = modules.Transformer(str(WEIGHTS / f"tiny-{family}"), max_seq_length=40)
     chain: list[torch.nn.Module] = [transformer, modules.Pooling(widths[0], pooling_mode=pooling)]
-    for a, b in zip(widths[:-2], widths[1:-1], strict=True):
+    for a, b in pairwise(widths[:-1]):
         dense = modules.Dense(a, b, activation_function=torch.nn.GELU(), **options)
         chain += [dense, modules.LayerNorm(b)]
         torch.nn.init.normal_(chain[-1].norm.weight, 1.0)
