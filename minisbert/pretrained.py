@@ -90,15 +90,12 @@ def load_pretrained(path: Path, *, put: Callable[[np.ndarray], Any] = jax.device
     return replace(routes[folder.router.main], folder=folder, routes=routes)
 
 
-def load_chain(
-    folder: ModelFolder, put: Callable[[np.ndarray], Any], loaded: dict[Path, Converted] | None = None
-) -> Pretrained:
+def load_chain(folder: ModelFolder, put: Callable[[np.ndarray], Any], loaded: dict[Path, Converted]) -> Pretrained:
     """One encoder and the modules after it.
 
     Args:
         loaded: folder -> the module read from it; routes that name the same module share its arrays. Grows.
     """
-    loaded = {} if loaded is None else loaded
     model_config = read_model_config(folder)
     tokenizer = Tokenizer.from_folder(folder)
     check_tokenizer(tokenizer, folder, model_config.encoder.vocab_size)

@@ -125,7 +125,7 @@ def write_cross_encoder_settings(folder: CrossEncoderFolder, path: Path) -> None
     config["sentence_transformers"] = {**(config.get("sentence_transformers") or {}), "activation_fn": activation}
     if folder.modules:
         write_chain(folder, path)
-        settings = {
+        settings: dict[str, Any] = {
             "model_type": "CrossEncoder",
             "activation_fn": activation,
             "prompts": {},

@@ -190,7 +190,7 @@ def _rules(config: CrossEncoderConfig) -> list[Rule]:
 
 def _load_reranker(folder: CrossEncoderFolder) -> PretrainedCrossEncoder:
     """A cross-encoder of modules: an encoder with the modules after it, as a bi-encoder is read."""
-    chain = load_chain(folder, jax.device_put)
+    chain = load_chain(folder, jax.device_put, {})
     _check_texts(folder, chain.model_config.encoder, chain.tokenizer)
     model_config = CrossEncoderConfig(
         folder.model_type,
