@@ -10,13 +10,14 @@ messages appear quickly.
 
 import ast
 import os
+import signal
 import sys
 import warnings
 from importlib import import_module
 from pathlib import Path
 
 from minisbert import __version__
-from minisbert.errors import InputError, MinisbertError
+from minisbert.errors import InputError, MinisbertError, TrainingStopped
 
 COMMANDS = (
     *("demo", "encode", "similarity", "inspect", "download", "verify", "train", "evaluate", "search", "retrieval"),
@@ -24,8 +25,8 @@ COMMANDS = (
 )
 ALIASES = {"headline": "pairwise-cost"}  # former names
 
-# Exit codes: 0 success, 1 a comparison failed, 2 an error in the call or its files; and the shell's codes for two signals.
-MISTAKE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+# Exit codes: 0 success, 1 a comparison failed, 2 an error in the call or its files; and the shell's codes for three signals.
+MISTAKE, INTERRUPTED, BROKEN_PIPE, TERMINATED = 2, 130, 141, 143
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,6 +42,9 @@ def main(argv: list[str] | None = None) -> int:
     """
     if argv is None:
         argv = sys.argv[1:]
+        for number, handler in ((signal.SIGINT, _interrupt), (signal.SIGTERM, _terminate)):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                signal.signal(number, handler)
         for stream in (sys.stdout, sys.stderr):
             # Characters that the terminal cannot show are escaped.
             if hasattr(stream, "reconfigure"):
@@ -57,6 +61,9 @@ def main(argv: list[str] | None = None) -> int:
         warnings.simplefilter("ignore")  # from libraries that are shut down early
         print("minisbert: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except TrainingStopped as stopped:
+        print(f"minisbert: {stopped}", file=sys.stderr)
+        return TERMINATED
     except (MinisbertError, OSError) as error:
         # An error without a file name comes from a failed print: stdout is on a full disk, for example.
         message: object = error
@@ -64,6 +71,17 @@ def main(argv: list[str] | None = None) -> int:
             message = f"stdout: cannot be written ({error.strerror or error}). Make room."
         print(f"minisbert: error: {message}", file=sys.stderr)
         return MISTAKE
+
+
+def _interrupt(*_: object) -> None:
+    """The first Ctrl-C lets the command tidy up; a second one ends the process without a word."""
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    raise KeyboardInterrupt
+
+
+def _terminate(*_: object) -> None:
+    """SIGTERM tidies up too, and ends with the shell's code for it; training saves its state first (on_sigterm)."""
+    raise SystemExit(TERMINATED)
 
 
 def _run(argv: list[str]) -> int:

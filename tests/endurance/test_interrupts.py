@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of a command: one line, exit code 130, nothing half-written."""
+"""Ctrl-C or SIGTERM in the middle of a command: at most one line, exit code 130 or 143, nothing half-written."""
 
 import hashlib
 import http.server
@@ -33,6 +33,36 @@ def interrupted(words: list[object], moment: Callable[[], bool], **variables: st
     assert process.returncode in (130, -signal.SIGINT), err
     assert "minisbert: interrupted\n" in err
     assert not any(word in out + err for word in ("Traceback", "Warning", "Error"))
+
+
+def encoding(folder: Path) -> subprocess.Popen:
+    """A command that has begun to write."""
+    (folder / "source.txt").write_text("".join(f"a man eats {i} apples\n" for i in range(300_000)))
+    words = ["encode", folder / "source.txt", "--model", TINY, "--out", folder / "out.npy"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-m", "minisbert", *map(str, words)], **pipes)
+    deadline = time.monotonic() + PATIENCE
+    while not any(folder.glob(".out.npy.partial-*")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return process
+
+
+def test_sigterm(tmp_path):
+    process = encoding(tmp_path)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out) == (143, "") and "Traceback" not in err
+    assert [path.name for path in tmp_path.iterdir()] == ["source.txt"]
+
+
+def test_a_second_ctrl_c(tmp_path):
+    process = encoding(tmp_path)
+    process.send_signal(signal.SIGINT)
+    while process.poll() is None:  # as somebody without patience
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.01)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130 and err in ("", "minisbert: interrupted\n") and not out
 
 
 def test_encode(tmp_path):
