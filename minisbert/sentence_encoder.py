@@ -23,7 +23,7 @@ from minisbert.inference.encode import OUTPUTS, EncodeOptions, Matrix, Texts, Ve
 from minisbert.inference.token_budgets import default_shapes
 from minisbert.pretrained import Pretrained, load_pretrained, save_pretrained, with_params
 from minisbert.quantization import quantize_embeddings
-from minisbert.sentence_model import define
+from minisbert.sentence_model import define, with_pooling
 from minisbert.similarity import PAIRWISE_SIMILARITIES, SIMILARITIES, normalize
 from minisbert.text.tokens import TokenCount
 
@@ -36,8 +36,7 @@ class SentenceEncoder:
         compute_dtype: "float32", or "bfloat16" for the matrix products (norms, softmax and pooling stay float32).
         token_budget: tokens per batch, padding included; by default what suits the kind of device, with "tuned" what
             `minisbert tune` measured here.
-        packing: put several texts into one row where there are many, so that hardly any padding is computed; a text's
-            embedding then depends on its neighbours in the last bits (1e-6).
+        packing: put several texts into one row, which saves padding; embeddings then differ in the last bits (1e-6).
         revision, cache: of a hub model; the folder for downloaded models, by default the user's cache folder.
         offline: True never opens a socket; None reads MINISBERT_OFFLINE.
         verify: True compares every file of a downloaded model with its sha256 again, see `locate`.
@@ -103,6 +102,7 @@ class SentenceEncoder:
 
     params = property(attrgetter("pretrained.params"), doc="The parameters: nested dicts of float32 arrays.")
     with_params = with_params
+    with_pooling = with_pooling
 
     # --- text to vectors -------------------------------------------------------------------------------------------
 

@@ -4,10 +4,11 @@ This is the bi-encoder of SBERT (Reimers & Gurevych 2019, figure 2). `SentenceEn
 differentiates it. A `ModelConfig` lists its parts.
 """
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +17,14 @@ from jax.typing import DTypeLike
 
 from minisbert.checkpoint.modules import Module, Pooling, WeightedLayerPooling
 from minisbert.encoders import FAMILIES
+from minisbert.errors import InputError
 from minisbert.modules import HEADS, abstract
-from minisbert.pooling import pool
+from minisbert.pooling import POOLINGS, pool
 from minisbert.similarity import normalize
 from minisbert.text.packing import PackedTexts
 from minisbert.transformer.dropout import packed_token_keys, token_keys
+
+Encoder = TypeVar("Encoder", bound=Any)
 
 
 @dataclass(frozen=True)
@@ -215,3 +219,45 @@ def initial_params(model_config: ModelConfig, seed: int) -> dict[Any, Any]:
     """Random parameters, as before any training (normal with the config's `initializer_range`)."""
     model = SentenceModel(model_config, rngs=nnx.Rngs(seed))
     return nnx.to_pure_dict(nnx.state(model))
+
+
+def with_pooling(model: Encoder, *modes: str) -> Encoder:
+    """A copy of the model with the same weights and another pooling; several are concatenated.
+
+    The weights were trained with the model's own pooling and are usually worse with another (notebooks/07).
+
+    Args:
+        model: a SentenceEncoder; with a Router, take one of its `routes`.
+        modes: names in `POOLINGS`, such as "cls" or "max".
+
+    Raises:
+        InputError: an unknown pooling, or a model that has none to replace.
+
+    Example:
+        >>> from minisbert import SentenceEncoder
+        >>> SentenceEncoder("weights/tiny-bert").with_pooling("cls", "mean").encode("a cat").shape
+        (64,)
+    """
+    if not modes or any(mode not in POOLINGS for mode in modes):
+        raise InputError(f"modes is {modes}. Expected one or more of {', '.join(POOLINGS)}.")
+    if getattr(model, "routes", None):
+        raise InputError("the model has a Router, each of whose routes has a pooling. Expected one of model.routes.")
+    config: ModelConfig = model.model_config
+    if FAMILIES[config.model_type].MODULE.pools:
+        raise InputError(f"a {config.model_type} model averages its tokens itself. Expected a model with a Pooling.")
+    after = [
+        module for module in config.modules if type(module) in HEADS and not isinstance(module, WeightedLayerPooling)
+    ]
+    modules = tuple(
+        replace(module, modes=modes) if isinstance(module, Pooling) else module for module in config.modules
+    )
+    changed = replace(config, modules=modules)
+    if after and changed.modules[0].width(1) != config.modules[0].width(1):
+        raise InputError(
+            f"modes is {modes}, but the {type(after[0]).__name__} after the pooling was trained for "
+            f"{config.modules[0].width(1)} of them. Expected as many."
+        )
+    copied = copy.copy(model)
+    vars(copied).pop("forward", None)  # compiled for the other pooling
+    copied.model_config, copied.pretrained = changed, replace(model.pretrained, model_config=changed)
+    return copied

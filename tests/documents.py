@@ -1,8 +1,8 @@
 """Parsing of the documents that people follow: code blocks with what they print, commands, and small files to run them on."""
 
-import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -82,7 +82,9 @@ def ladder() -> list[str]:
     """The laptop's command of the guide to devices, and the same with the flags of every other row."""
     (_, laptop), *rungs = table("docs/guides/devices.md", "where")
     first = laptop.strip("`")
-    return [first, *(f"{first} {flags}" for _, rung in rungs for flags in re.findall(r"`(--[^`]+)`", rung))]
+    # A batch of a later rung has more rows than the sample; its reader has a larger file.
+    own = first.replace("samples/", "")
+    return [first, *(f"{own} {flags}" for _, rung in rungs for flags in re.findall(r"`(--[^`]+)`", rung))]
 
 
 @cache
@@ -106,26 +108,14 @@ def unoptimized() -> Iterator[None]:
 
 
 def write_data(folder: Path, pairs: int = 1250) -> None:
-    """The small files that the documents use; `pairs` is more than the largest batch of the guide to devices."""
-    animals, does = "cat dog man woman child".split(), "eats sleeps sings runs reads".split()
-    texts = [f"the {one} {what}" for one in animals for what in does]
+    """The files that the documents name: the samples, and a reader's own, larger ones.
 
-    def tsv(name: str, columns: str, rows: list[tuple]) -> None:
-        lines = ["\t".join(columns.split()), *("\t".join(map(str, row)) for row in rows)]
-        (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-    paired = [(f"the {one} {what}", f"a {one} that {what}") for one in animals for what in does]
-    scored = [(i % 6, a, b) for i, (a, b) in enumerate(zip(texts, texts[3:], strict=False))]
-    labels = ("entailment", "neutral", "contradiction")
-    tsv("pairs.tsv", "anchor positive", [(f"{a} {i}", f"{b} {i}") for i in range(pairs // 25) for a, b in paired])
-    tsv("stsb_dev.tsv", "score sentence1 sentence2", scored)
-    tsv("scored.tsv", "score sentence1 sentence2", [(score / 5, a, b) for score, a, b in scored])
-    tsv("nli.tsv", "label sentence1 sentence2", [(labels[score % 3], a, b) for score, a, b in scored])
-    (folder / "sentences.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
-    (folder / "cranfield").mkdir()
-    corpus = [{"_id": f"d{i}", "text": text} for i, text in enumerate(texts)]
-    queries = [{"_id": f"q{i}", "text": text} for i, text in enumerate(texts[:4])]
-    for name, rows in (("corpus", corpus), ("queries", queries)):
-        (folder / "cranfield" / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
-    qrels = [(f"q{i}", f"d{i}", 1) for i in range(4)]
-    tsv("cranfield/qrels.tsv", "query-id corpus-id score", qrels)
+    Args:
+        pairs: of the reader's own; by default more than the largest batch of the guide to devices.
+    """
+    shutil.copytree(ROOT / "samples", folder / "samples")
+    scored = (ROOT / "samples" / "sts.tsv").read_text(encoding="utf-8")
+    (folder / "stsb_dev.tsv").write_text(scored, encoding="utf-8")
+    header, *rows = (ROOT / "samples" / "pairs.tsv").read_text(encoding="utf-8").splitlines()
+    many = [rows[i % len(rows)].replace("\t", f" {i}\t") + f" {i}" for i in range(pairs)]
+    (folder / "pairs.tsv").write_text("\n".join([header, *many]) + "\n", encoding="utf-8")

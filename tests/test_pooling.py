@@ -1,13 +1,19 @@
 """pooling.py against the NumPy twin; padding has value and gradient exactly 0 in each of the six."""
 
+import re
+from dataclasses import replace
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from minisbert.checkpoint.modules import POOLING_MODES
+from minisbert import InputError, SentenceEncoder
+from minisbert.checkpoint.modules import POOLING_MODES, Dense, Pooling
 from minisbert.pooling import POOLINGS, pool
 from minisbert.reference import pooling as reference
+from minisbert.sentence_model import with_pooling
 
 # A sum of at most 8 numbers of size 1 in float64; 4e-16 is measured.
 FLOAT64 = 1e-10
@@ -73,3 +79,38 @@ def test_a_row_of_padding_gives_no_nan(mode):
     # tanh keeps max pooling's lowest number, which marks an empty row, from overflowing in the square.
     gradient_BLD = jax.grad(lambda x: jnp.sum(jnp.tanh(POOLINGS[mode](x, jnp.asarray(mask_BL))) ** 2))(hidden_BLD)
     assert np.isfinite(sentence_BD).all() and np.isfinite(gradient_BLD).all()
+
+
+def test_a_model_with_another_pooling(tmp_path):
+    encoder = SentenceEncoder("weights/tiny-bert")
+    whole = encoder.encode(["a cat", "a dog sees the cat"], output_value=None)
+    changed = encoder.with_pooling("cls", "max")
+    changed.save(tmp_path / "changed")
+    for model in (changed, SentenceEncoder(tmp_path / "changed")):
+        for text, tokens in zip(["a cat", "a dog sees the cat"], whole, strict=True):
+            token_LD = tokens["token_embeddings"]
+            expected = np.concatenate([token_LD[0], token_LD.max(axis=0)])
+            np.testing.assert_allclose(model.encode(text), expected, atol=1e-6)
+    assert "cls" in repr(changed) and "mean" in repr(encoder)  # the first model is as it was
+    np.testing.assert_allclose(encoder.encode("a cat"), whole[0]["sentence_embedding"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "folder, modes, message",
+    [
+        ("tiny-bert", (), "Expected one or more of cls, max, mean"),
+        ("tiny-bert", ("CLS",), "modes is ('CLS',)"),
+        ("tiny-static", ("max",), "averages its tokens itself"),
+        ("tiny-router", ("max",), "Expected one of model.routes"),
+    ],
+)
+def test_another_pooling_is_refused_where_there_is_none(folder, modes, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        SentenceEncoder(f"weights/{folder}").with_pooling(*modes)
+
+
+def test_a_dense_layer_after_the_pooling_limits_its_width():
+    encoder = SentenceEncoder("weights/tiny-bert")
+    config = replace(encoder.model_config, modules=(Pooling(), Dense(64, 32, True, "tanh")))
+    with pytest.raises(InputError, match="was trained for 1 of them"):
+        with_pooling(SimpleNamespace(model_config=config), "max", "cls")

@@ -84,6 +84,10 @@ def cluster(
         if name not in OPTIONS[method]:
             takes = " and ".join("--" + option.replace("_", "-") for option in OPTIONS[method])
             raise InputError(f"--{name.replace('_', '-')} is not for {method}. Expected {takes} there.")
+    if method != "communities":
+        from minisbert.mining.clustering import sklearn_cluster
+
+        sklearn_cluster()  # said now, and not after the sentences are embedded
     if words < 1:
         raise InputError(f"--words is {words}. Expected at least 1.")
     if out is not None:
@@ -110,6 +114,9 @@ def cluster(
     for number, (medoid, name) in enumerate(zip(medoids, names, strict=True)):
         print(f"{number:4}  {int((labels == number).sum()):6}  {printable(name)}  |  {printable(texts[medoid])}")
     print(f"{len(medoids)} clusters of {len(texts)} sentences; {int((labels < 0).sum())} in none")
+    if not medoids:
+        takes = " or ".join("--" + name.replace("_", "-") for name in OPTIONS[method])
+        print(f"No group is large and close enough. Lower {takes}.")
     if classes is not None:
         score = v_measure([classes[row] for row in rows], labels)
         parts = f"homogeneity {score.homogeneity:.4f}, completeness {score.completeness:.4f}"

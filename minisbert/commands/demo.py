@@ -108,7 +108,7 @@ def demo(
     if reference:
         print("\n" + "\n".join(_comparison(scores, reference)))
     save_heatmap(out, scores, SENTENCES, title=model, quantity="cosine similarity")
-    print(f"\nheat-map  {out}")
+    print(f"\nheat-map  written to {Path(out).resolve()}")
     if not reference:
         print(f"{name} has no published table to compare with.")
         return 0

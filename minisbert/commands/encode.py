@@ -101,6 +101,9 @@ def encode(
         # int8 steps are measured over the whole file, so it has to be one part.
         size = len(sentences.texts) if precision in ("int8", "uint8") else PART
         write_embeddings(out, _parts(encoder, sentences.texts, size, options), rows=len(sentences.texts))
+        if out != STANDARD:
+            width = min(truncate_dim or encoder.get_embedding_dimension(), encoder.get_embedding_dimension())
+            print(f"{out}: {len(sentences.texts)} embeddings of {width} dimensions, {precision}")
         return 0
     options["rows_per_shard"] = rows_per_shard
     if ray is not None:

@@ -2,6 +2,7 @@
 
 minisbert explain "a man eats" "someone has a meal" --model all-MiniLM-L6-v2
 minisbert explain "a man eats" "someone has a meal" --model all-MiniLM-L6-v2 --html out.html --cross-encoder my-reranker
+minisbert explain "a man eats" "someone has a meal" --model all-MiniLM-L6-v2 --follow follow.html
 """
 
 from typing import Annotated
@@ -19,6 +20,7 @@ def explain(
     *,
     model: Annotated[str, arg(metavar="MODEL")],
     html: Annotated[str | None, arg(metavar="FILE")] = None,
+    follow: Annotated[str | None, arg(metavar="FILE")] = None,
     cross_encoder: Annotated[str | None, arg(metavar="MODEL")] = None,
     top: Annotated[int, arg(metavar="N")] = 10,
     offline: bool = False,
@@ -34,14 +36,17 @@ def explain(
         b: the second text.
         model: a folder, a known name, or a name on the hub; its pooling must be a mean.
         html: also write an HTML page with all terms and the attention of every layer and head.
+        follow: also write an HTML page that follows text A through the model: every step with its numbers, its shape and its
+            line of code.
         cross_encoder: also score the pair with this cross-encoder.
         top: number of terms to print.
         offline: never open a socket.
     """
     if top < 1:
         raise InputError(f"--top is {top}. Expected at least 1.")
-    if html is not None:
-        check_output(html, (".html",))
+    for page in (html, follow):
+        if page is not None:
+            check_output(page, (".html",))
 
     from minisbert import CrossEncoder, SentenceEncoder
     from minisbert.explain import attribution
@@ -65,4 +70,9 @@ def explain(
         if reranker is not None:
             attention["both texts, by the cross-encoder"] = cross_encoder_attention(reranker, a, b)
         save_page(html, Page(a, b, model, found, attention, scored))
+    if follow is not None:
+        from minisbert.explain.follow import follow as trace
+        from minisbert.explain.follow import save_follow
+
+        save_follow(follow, trace(encoder, a), trace(encoder, b), model, encoder.model_config.model_type)
     return 0

@@ -105,12 +105,20 @@ def find_columns(
             f"{source}: columns {listed(header)} are not those of {kind}. Expected {wanted}; name the columns to use "
             "(text_columns, label_columns)."
         )
-    kinds = ", ".join(one.kind for one in best)
-    why = f"match several kinds: {kinds}" if best else f"match none of {', '.join(CONVENTIONS)}"
+    if best:
+        why = f"match several kinds: {', '.join(one.kind for one in best)}. Expected one; name it (--kind)"
+    else:
+        why = f"match none of these kinds: {accepted_columns()}. Rename them, or name the kind"
     raise InputError(
-        f"{source}: columns {listed(header)} {why}. Expected the columns of one kind; name the kind, and the columns if "
-        "they have other names (text_columns, label_columns; columns for a file without a header line)."
+        f"{source}: columns {listed(header)} {why}, and the columns if they have other names (text_columns, label_columns; "
+        "columns for a file without a header line)."
     )
+
+
+def accepted_columns() -> str:
+    """The columns of every kind, with their other names."""
+    kinds = {kind: ["/".join(names) for names in (*it.texts, *it.labels)] for kind, it in CONVENTIONS.items()}
+    return "; ".join(f"{kind}: {', '.join(columns)}" for kind, columns in kinds.items()).replace("{i}", "")
 
 
 def _complete(convention: Convention, found: Columns) -> bool:

@@ -75,25 +75,22 @@ def save_page(out: str, page: Page) -> None:
 
 def render(page: Page) -> str:
     """The page as HTML."""
-    found, style, script = page.explanation, _asset("page.css"), _asset("page.js")
+    found, style, script = page.explanation, asset("page.css"), asset("page.js")
     facts = {
-        "Text A": _bdi(page.a),
-        "Text B": _bdi(page.b),
-        "Bi-encoder": f"{_bdi(page.model)}: cosine <b>{found.cosine:.6f}</b>, each text read on its own",
+        "Text A": bdi(page.a),
+        "Text B": bdi(page.b),
+        "Bi-encoder": f"{bdi(page.model)}: cosine <b>{found.cosine:.6f}</b>, each text read on its own",
     }
     if page.cross_encoder is not None:
         name, scores = page.cross_encoder
         numbers = ", ".join(f"{score:.6f}" for score in scores)
-        facts["Cross-encoder"] = f"{_bdi(name)}: score <b>{numbers}</b>, both texts read together"
+        facts["Cross-encoder"] = f"{bdi(name)}: score <b>{numbers}</b>, both texts read together"
     largest = [
-        f"<li>{_bdi(found.tokens_a[term.a])} with {_bdi(found.tokens_b[term.b])}: {term.contribution:.4f}</li>"
+        f"<li>{bdi(found.tokens_a[term.a])} with {bdi(found.tokens_b[term.b])}: {term.contribution:.4f}</li>"
         for term in found.largest(5)
     ]
-    # The policy names the one style and the one script by their digests: nothing else runs.
-    policy = f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}"
-    policy += "; base-uri 'none'; form-action 'none'"
-    return Template(_asset("page.html")).substitute(
-        policy=policy,
+    return Template(asset("page.html")).substitute(
+        policy=policy(style, script),
         style=style,
         script=script,
         facts="".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items()),
@@ -102,47 +99,55 @@ def render(page: Page) -> str:
         count_b=len(found.tokens_b),
         contributions=_contributions(found),
         largest="".join(largest),
-        attention=Template(_asset("attention.html")).substitute(data=_data(page.attention)) if page.attention else "",
+        attention=Template(asset("attention.html")).substitute(data=attention_data(page.attention))
+        if page.attention
+        else "",
     )
 
 
-def _asset(name: str) -> str:
+def policy(style: str, script: str) -> str:
+    """The page's policy: the one style and the one script by their digests. Nothing else runs, and nothing is loaded."""
+    sources = f"style-src {_digest(style)}; script-src {_digest(script)}"
+    return f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
+
+
+def asset(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 def _contributions(found: "Explanation") -> str:
     values = found.contributions_QK
     largest = max(float(abs(values).max()), 1e-12)
-    heads = [f'<th scope="col">{_bdi(token)}</th>' for token in found.tokens_b]
+    heads = [f'<th scope="col">{bdi(token)}</th>' for token in found.tokens_b]
     rows = [f'<thead><tr><td></td>{"".join(heads)}<th scope="col" class="sum">sum</th></tr></thead><tbody>']
     for i, token in enumerate(found.tokens_a):
         cells = [
-            _cell(value, _shade(value / largest), f"{token} with {other}", focus=i == j == 0)
+            number_cell(value, shade(value / largest), f"{token} with {other}", focus=i == j == 0)
             for j, (other, value) in enumerate(zip(found.tokens_b, values[i].tolist(), strict=True))
         ]
-        total = _cell(values[i].sum(), "sum", f"{token} with all of B")
-        rows.append(f'<tr><th scope="row">{_bdi(token)}</th>{"".join(cells)}{total}</tr>')
+        total = number_cell(values[i].sum(), "sum", f"{token} with all of B")
+        rows.append(f'<tr><th scope="row">{bdi(token)}</th>{"".join(cells)}{total}</tr>')
     totals = [
-        _cell(value, "sum", f"all of A with {token}")
+        number_cell(value, "sum", f"all of A with {token}")
         for token, value in zip(found.tokens_b, values.sum(axis=0).tolist(), strict=True)
     ]
-    cosine = _cell(values.sum(), "sum", "the cosine")
+    cosine = number_cell(values.sum(), "sum", "the cosine")
     rows.append(f'<tr><th scope="row" class="sum">sum</th>{"".join(totals)}{cosine}</tr></tbody>')
     return f'<table role="grid" aria-labelledby="pairs-title" aria-describedby="pairs-about">{"".join(rows)}</table>'
 
 
-def _cell(value: float, style: str, label: str, *, focus: bool = False) -> str:
+def number_cell(value: float, style: str, label: str, *, focus: bool = False) -> str:
     text = f"{value:.4f}".replace("-0.0000", "0.0000")
     return f'<td class="{style}" tabindex="{0 if focus else -1}" aria-label="{_escaped(label)}: {text}">{text}</td>'
 
 
-def _shade(share: float) -> str:
+def shade(share: float) -> str:
     """The class of a share from -1 to 1."""
     step = round(abs(share) * SHADES)
     return f"{'n' if share < 0 and step else 'p'}{step}"
 
 
-def _data(maps: "dict[str, Attention]") -> str:
+def attention_data(maps: "dict[str, Attention]") -> str:
     """Attention maps as JSON for page.js."""
     data = []
     for name, (tokens, weights_YNQK) in maps.items():
@@ -154,7 +159,7 @@ def _data(maps: "dict[str, Attention]") -> str:
     return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _bdi(text: str) -> str:
+def bdi(text: str) -> str:
     return f"<bdi>{_escaped(text)}</bdi>"
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from minisbert.arguments import check_finite, check_list, check_positive, seed_number
 from minisbert.errors import InputError
 from minisbert.mining.all_pairs import checked_rows, upper_blocks
+from minisbert.mining.function_words import FUNCTION_WORDS
 
 CENTRES = 256  # compared together
 # Agglomerative clustering stores all distances, 8 bytes per pair: 3.6 GB.
@@ -154,8 +155,8 @@ def hdbscan(embeddings_MD: Any, min_cluster_size: int = 10) -> np.ndarray:
     return _fit("HDBSCAN", rows_MD, min_cluster_size=min_cluster_size, copy=True)
 
 
-def _fit(name: str, rows_MD: np.ndarray, **options: Any) -> np.ndarray:
-    """Labels of a class of sklearn.cluster, renumbered by size, the largest cluster 0."""
+def sklearn_cluster() -> Any:
+    """The module `sklearn.cluster`. Raises InputError if scikit-learn is not installed."""
     try:
         import sklearn.cluster
     except ImportError:
@@ -163,7 +164,12 @@ def _fit(name: str, rows_MD: np.ndarray, **options: Any) -> np.ndarray:
             "this method needs scikit-learn, which is not installed. Run `pip install 'minisbert[cluster]'`, or use "
             "communities."
         ) from None
-    labels_M = getattr(sklearn.cluster, name)(**options).fit_predict(rows_MD)
+    return sklearn.cluster
+
+
+def _fit(name: str, rows_MD: np.ndarray, **options: Any) -> np.ndarray:
+    """Labels of a class of sklearn.cluster, renumbered by size, the largest cluster 0."""
+    labels_M = getattr(sklearn_cluster(), name)(**options).fit_predict(rows_MD)
     names, counts = np.unique(labels_M[labels_M >= 0], return_counts=True)
     number = dict(zip(names[np.argsort(-counts, kind="stable")].tolist(), range(len(names)), strict=True))
     return np.array([number.get(label, -1) for label in labels_M.tolist()], np.int64)
@@ -199,7 +205,7 @@ def word_labels(texts: Sequence[str], labels_M: Any, words: int = 4) -> list[lis
     """The most distinctive words of each cluster, by class-based tf-idf (Grootendorst 2022, equation 2).
 
     A word's weight in a cluster is its share of the cluster's words times log(1 + A / f): A is the average number of words
-    per cluster, f the frequency of the word in all clusters. Rows with label -1 are ignored; words have at least two letters.
+    per cluster, f the frequency of the word in all clusters. Left out: rows with label -1, and English function words.
 
     Example:
         >>> word_labels(["the cat eats", "the cat", "the car stops"], [0, 0, 1], words=1)
@@ -211,7 +217,8 @@ def word_labels(texts: Sequence[str], labels_M: Any, words: int = 4) -> list[lis
     counts: list[Counter[str]] = [Counter() for _ in range(labels.max(initial=-1) + 1)]
     for text, cluster in zip(texts, labels.tolist(), strict=True):
         if cluster >= 0:
-            counts[cluster].update(re.findall(r"[^\W\d_]{2,}", text.lower()))
+            found_words = re.findall(r"[^\W\d_]{2,}", text.lower())
+            counts[cluster].update(word for word in found_words if word not in FUNCTION_WORDS)
     total = sum(counts, Counter())
     average = total.total() / max(1, len(counts))
     found = []

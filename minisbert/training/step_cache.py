@@ -146,7 +146,7 @@ class StepCache:
                     "same command again with --on-new-shape compile to allow it and resume from the last checkpoint."
                 )
             program = self._compile(state, batch, ahead=False)
-            logger.warning(f"{new}; compiled {self.compiled[-1]} (there were programs for {known})")
+            logger.info(f"{new}; compiled {self.compiled[-1]}. Nothing needs to be done.")
         return program(state, batch if self.place is None else self.place(batch))
 
     def _compile(self, state: TrainState, batch: TrainBatch, *, ahead: bool) -> Step:
@@ -165,6 +165,8 @@ class StepCache:
     def log(self) -> str:
         """How many programs were compiled, how long that took, and for which shapes."""
         count = len(self.compiled)
+        if count == 0:
+            return "nothing to compile"
         return f"{count} program{'s' * (count != 1)} compiled in {self.seconds:.1f} s: {', '.join(self.compiled)}"
 
 
@@ -199,13 +201,18 @@ def loss_for(config: TrainConfig, loss: Loss, width: int) -> LossFunction:
 
 
 def optimizer_for(config: TrainConfig, steps: int) -> tuple[Callable[[int], float], optax.GradientTransformation, int]:
-    """The learning rate by step, the optimizer, and how many steps are taken.
+    """The learning rate by step, the optimizer, and how many steps are taken: those of the epochs, at most `max_steps`.
 
     With `accumulate` k the weights change at each k-th step by the mean of k gradients. Steps that do not fill a last k are
     left out, and the schedule counts changes.
     """
     k = config.accumulate
-    changes = steps // k
+    if config.max_steps is not None and config.max_steps > steps:
+        logger.info(
+            f"max_steps is {config.max_steps}, but the data ends after {steps} steps: {config.epochs} epoch(s) in batches of "
+            f"{config.batch_size}. For more steps raise --epochs or lower --batch-size."
+        )
+    changes = min(steps, config.max_steps or steps) // k
     if changes == 0:
         raise InputError(f"accumulate is {k}, but the run has {steps} steps. Expected at most as many.")
     warmup = int(config.warmup * changes) if config.warmup_steps is None else min(config.warmup_steps, changes)

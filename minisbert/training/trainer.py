@@ -172,8 +172,7 @@ class Trainer:
         self.teacher = None if config.teacher is None else load_teacher(config.teacher, model)
         self.cut = 0  # texts (or pairs) longer than max_seq_length
 
-        steps = self.batches.steps(config.epochs)
-        self.learning_rate, optimizer, self.steps = optimizer_for(config, min(steps, config.max_steps or steps))
+        self.learning_rate, optimizer, self.steps = optimizer_for(config, self.batches.steps(config.epochs))
         classes, params = len(self.datasets[0].classes), model.pretrained.params
         self.initial_state = partial(self.task.initial_state, config, model.model_config, optimizer, classes)
         self.shapes = jax.eval_shape(self.initial_state, params)  # of the state
@@ -208,7 +207,8 @@ class Trainer:
             state = self.checkpoints.restore(state)
             logger.info(f"{self.folder}: resuming after step {int(state.step)} of {self.steps}")
         self.metrics.drop_after(int(state.step))
-        self.train_step.warm_up(state, (self.batch(step, sample=True)[0] for step in sampled_steps(self.steps)))
+        if int(state.step) < self.steps:  # a finished run compiles nothing
+            self.train_step.warm_up(state, (self.batch(step, sample=True)[0] for step in sampled_steps(self.steps)))
         return state
 
     def batch(

@@ -14,7 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from documents import DOCUMENTS, ROOT, TINY, blocks, commands, flags_of, ladder, spans, unoptimized, write_data
+from documents import DOCUMENTS, ROOT, TINY, blocks, commands, flags_of, ladder, read, spans, unoptimized, write_data
 from test_verify import known_as
 
 from minisbert.commands import COMMANDS
@@ -148,6 +148,16 @@ def test_its_files_flags_and_names_are_there(command):
             assert any(re.search(rf"def test_\w*{name}|{name}", test.read_text(encoding="utf-8")) for test in tests)
     else:
         assert words[0] in ("jupyter", "mkdocs", "pre-commit")
+
+
+def test_the_accepted_columns_are_in_the_help_and_in_the_guide(run):
+    from minisbert.data.conventions import CONVENTIONS
+
+    first = {names[0].replace("{i}", "") for it in CONVENTIONS.values() for names in (*it.texts, *it.labels)}
+    shown, guide = run("train", "--help").out, read("docs/guides/train.md")
+    assert [name for name in sorted(first) if f"`{name}`" not in guide] == []
+    of_pairs = {name for name in first if "_" not in name} - {"margin"}
+    assert [name for name in sorted(of_pairs) if not re.search(rf"\b{name}\b", shown)] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -29,7 +29,7 @@ def embeddings_of_lines(lines):
 def test_npy(run, source, tiny_bert, expected, tmp_path):
     out = tmp_path / "e.npy"
     result = run("encode", source, "--model", tiny_bert, "--out", out)
-    assert result == (0, "", "")
+    assert result == (0, f"{out}: {len(expected)} embeddings of 32 dimensions, float32\n", "")
     np.testing.assert_array_equal(np.load(out), expected)
     assert np.load(out, mmap_mode="r").dtype == np.float32
 
@@ -62,7 +62,8 @@ def test_stdin_to_stdout(run, tiny_bert, expected, sentences):
 def test_parts_make_one_file(kind, run, source, tiny_bert, sentences, expected, tmp_path, monkeypatch):
     monkeypatch.setattr(encode_command, "PART", 2)
     out = tmp_path / f"e.{kind}"
-    assert run("encode", source, "--model", tiny_bert, "--out", out).code == 0
+    result = run("encode", source, "--model", tiny_bert, "--out", out)
+    assert (result.code, result.out) == (0, f"{out}: {len(sentences)} embeddings of 32 dimensions, float32\n")
     if kind == "npy":
         embeddings = np.load(out)
     elif kind == "jsonl":

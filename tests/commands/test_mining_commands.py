@@ -64,6 +64,8 @@ def test_clusters(run, tiny_bert, corpus, tmp_path):
     records = [json.loads(line) for line in out.read_text().splitlines()]
     assert [(r["line"], r["cluster"]) for r in records] == [(1, 0), (3, -1), (4, 0), (5, -1)]
     assert LINES[2] in picture.read_text()
+    result = run("cluster", corpus, "--model", tiny_bert)
+    assert result.out.splitlines()[-1] == "No group is large and close enough. Lower --threshold or --min-size."
 
 
 def test_clusters_with_known_classes(run, tiny_bert, tmp_path):
@@ -99,6 +101,12 @@ def test_mistakes_are_found_before_the_model_is_loaded(run, corpus, words, messa
     model = ("no-such-model",) if words[0] == "pairwise-cost" else ("--model", "no-such-model")
     result = run(words[0], *model, *(str(corpus) if word == "FILE" else word for word in words[1:]))
     assert result.code == 2 and message in result.err and not result.out
+
+
+def test_a_missing_scikit_learn_is_said_before_work(run, corpus, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
+    result = run("cluster", corpus, "--model", "no-such-model", "--method", "kmeans")
+    assert result.code == 2 and "needs scikit-learn" in result.err
 
 
 def test_pairwise_cost(run, tiny_bert, tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ def test_demo_of_a_model_without_a_table(run, tiny, tmp_path):
     result = run("demo", tiny, "--out", out)
     assert result.code == 0
     assert "  0  the fifty mannequin heads floating in the pool" in result.out
+    assert f"heat-map  written to {out.resolve()}" in result.out
     assert result.out.endswith(f"{Path(tiny).name} has no published table to compare with.\n")
     assert out.read_bytes().startswith(PNG)
 

@@ -16,7 +16,17 @@ import time
 from typing import Any
 
 PATIENCE = 60  # seconds for one answer, on a busy machine
-KEYS = {"Tab": 9, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+KEYS = {
+    "n": 78,
+    "p": 80,
+    "Tab": 9,
+    "End": 35,
+    "Home": 36,
+    "ArrowLeft": 37,
+    "ArrowUp": 38,
+    "ArrowRight": 39,
+    "ArrowDown": 40,
+}
 CONTROL = 2
 # The program reads messages from 3 and writes its own to 4. By way of 100 and 101, since 3 may be the one for 4.
 PIPES = """

@@ -12,7 +12,9 @@ from minisbert import CrossEncoder, SentenceEncoder
 from minisbert.explain import page as page_module
 from minisbert.explain.attention import Attention, cross_encoder_attention, sentence_attention
 from minisbert.explain.attribution import Explanation, explain
+from minisbert.explain.follow import follow
 from minisbert.explain.page import SHADES, Page, render, save_page
+from minisbert.reference.encoder import feed_forward, float64, layer_norm
 
 sys.path.insert(0, str(Path(__file__).parent))
 from browser import CONTROL, Browser
@@ -197,10 +199,10 @@ def test_the_keyboard_walks_and_a_screen_reader_hears(shown):
     assert browser.value("document.querySelectorAll('td[tabindex=\"0\"]').length") == 2, "one stop a table"
     browser.press("ArrowDown")
     order = []
-    for _ in range(4):
+    for _ in range(5):
         browser.press("Tab")
         order.append(browser.value("document.activeElement.id || document.activeElement.tagName"))
-    assert order == ["which", "layer", "head", "TD"]
+    assert order == ["BUTTON", "which", "layer", "head", "TD"]
     assert " attends to " in browser.value(FOCUSED)
     browser.press("ArrowDown")
     assert browser.value(FOCUSED).startswith("</script> attends to ")
@@ -225,3 +227,77 @@ def test_dark_and_light(shown):
         "light": ["rgb(255, 255, 255)", "rgb(255, 255, 255)"],
         "dark": ["rgb(22, 22, 22)", "rgb(255, 255, 255)"],
     }
+
+
+def test_the_gallery_and_its_links(shown, tmp_path):
+    browser = shown(hostile_page())
+    assert browser.value("document.querySelectorAll('#gallery button').length") == 2 * 3
+    browser.value("document.querySelector('#gallery [aria-label=\"layer 2, head 3\"]').click()")
+    shown_head = "document.getElementById('shown').textContent"
+    assert browser.value(shown_head) == "text A, layer 2, head 3"
+    assert browser.value("location.hash") == "#text-1-layer-2-head-3"
+    browser.value("document.querySelector('#gallery [aria-pressed=true]').focus()")
+    browser.press("ArrowUp")
+    assert browser.value(shown_head) == browser.value("document.activeElement.ariaLabel").join(["text A, ", ""])
+    assert browser.value("location.hash") == "#text-1-layer-1-head-3"
+    for link, head in [("#text-1-layer-2-head-mean", "layer 2, head mean of all"), ("#text-9-layer-1-head-1", None)]:
+        browser.value(f"location.hash = '{link}'; 0")
+        browser.value("new Promise(done => setTimeout(done, 50))")
+        assert head is None or browser.value(shown_head) == f"text A, {head}"
+    assert browser.value(shown_head) == "text A, layer 2, head mean of all"  # a link to nothing changes nothing
+
+
+# --- one sentence through the model ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["tiny-bert", "tiny-mpnet", "tiny-roberta", "tiny-distilbert", "tiny-albert"])
+def test_a_trace_is_what_the_model_computes(name):
+    encoder = SentenceEncoder.load(str(Path(__file__).parents[2] / "weights" / name))
+    trace = follow(encoder, "a dog sees the cat")
+    output = encoder.encode("a dog sees the cat", output_value=None)
+    np.testing.assert_allclose(trace.hidden_ILD[-1], output["token_embeddings"], atol=2e-6)
+    np.testing.assert_allclose(trace.pooled_D, output["token_embeddings"].mean(axis=0), atol=2e-6)
+    np.testing.assert_array_equal(trace.sentence_D, output["sentence_embedding"])
+    params = encoder.params["encoder"]
+    np.testing.assert_array_equal(trace.token_LD, np.asarray(params["token_embedding"]["embedding"])[list(trace.ids)])
+    activation = getattr(encoder.model_config.encoder, "hidden_act", "gelu")
+    # The twin's block, from the recorded attention output on.
+    block = float64(params["blocks"]["0"] if "0" in params["blocks"] else params["blocks"][0])
+    fed_LD = feed_forward(trace.attended_YLD[0].astype(np.float64), block["feed_forward"], activation)
+    epsilon = getattr(encoder.model_config.encoder, "layer_norm_eps", 1e-12)
+    after_LD = layer_norm(trace.attended_YLD[0] + fed_LD, block["feed_forward_norm"], epsilon)
+    np.testing.assert_allclose(trace.hidden_ILD[1], after_LD, atol=2e-5)
+
+
+def test_what_cannot_be_followed(monkeypatch):
+    with pytest.raises(ValueError, match=r"modernbert has pre-norm blocks.*Expected a model with BERT's blocks"):
+        follow(SentenceEncoder.load(str(Path(__file__).parents[2] / "weights/tiny-modernbert")), "a cat")
+    monkeypatch.setattr("minisbert.explain.follow.MAX_TOKENS", 3)
+    with pytest.raises(ValueError, match="text has 4 tokens. Expected at most 3"):
+        follow(SentenceEncoder.load(str(Path(__file__).parents[2] / "weights/tiny-mpnet")), "a cat")
+
+
+def test_the_page_that_follows_one_sentence(run, tiny, browser, tmp_path):
+    out = tmp_path / "follow.html"
+    result = run("explain", f"a cat {HOSTILE}", "the dog", "--model", tiny, "--follow", out)
+    assert result.code == 0 and not result.err
+    for width in (390, 1280):
+        browser.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 500
+        )
+        browser.open("about:blank")  # with the same address but for the hash, nothing would be loaded
+        browser.open(f"{out.as_uri()}#text-1-layer-2-head-1")
+        assert browser.complaints == [] and [address.split("#")[0] for address in browser.asked] == [out.as_uri()]
+        assert browser.value("document.documentElement.scrollWidth") <= width  # only tables scroll sideways
+        assert browser.value("document.getElementById('shown').textContent") == "text A, layer 2, head 1"
+    browser.call("Emulation.clearDeviceMetricsOverride")
+    browser.value("scrollTo(0, 0)")
+    for step in ("embeddings", "heads"):
+        browser.press("n")
+        assert browser.value("document.activeElement.id") == step
+    browser.press("p")
+    assert browser.value("document.activeElement.id") == "embeddings"
+    cosine = result.out.split()[0]
+    assert browser.value("document.querySelector('.result').textContent") == f"cos(u, v) = {cosine}"
+    assert len(browser.heard("grid")) >= 7 and browser.value("typeof window.hit") == "undefined"
+    assert browser.value("document.querySelectorAll('.code').length") == 11

@@ -164,6 +164,7 @@ def test_words_by_the_formula():
     expected = sorted(weights, key=weights.get, reverse=True)
     assert word_labels(texts, labels, 3) == [expected, ["fish", "cat"]]
     assert word_labels(["1 2 !"], [0]) == [[]]
+    assert word_labels(["the cat and the dog", "it was not the fish"], [0, 1]) == [["cat", "dog"], ["fish"]]
 
 
 def test_the_plane_is_pca():

@@ -110,6 +110,7 @@ def execute(notebook: Any, folder: Path, seconds: float) -> list[str]:
             kernel_name="python3",
             resources={"metadata": {"path": str(folder)}},
             record_timing=False,
+            startup_timeout=max(60, int(seconds)),
             timeout_func=lambda cell: max(1.0, deadline - time.monotonic()),
         )
         try:

@@ -33,7 +33,7 @@ def cells(script: Path) -> list[dict]:
 
 
 def test_there_is_something_to_read():
-    assert [path.name[:2] for path in SCRIPTS] == [f"{n:02}" for n in range(1, len(SCRIPTS) + 1)]
+    assert [path.name[:2] for path in SCRIPTS] == [f"{n:02}" for n in range(len(SCRIPTS))]
     assert len(SCRIPTS) >= 6
 
 
@@ -208,4 +208,4 @@ def test_an_unknown_number_is_refused():
         text=True,
     )
     assert done.returncode == 1
-    assert "no notebook 77. Expected of 01" in done.stderr
+    assert "no notebook 77. Expected of 00" in done.stderr

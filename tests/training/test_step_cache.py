@@ -1,5 +1,6 @@
 """training/step_cache.py: programs are compiled before the first step, batches are padded to them, new shapes are reported."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -57,7 +58,8 @@ def test_programs_are_compiled_ahead_and_batches_padded_to_them():
     assert "2 programs compiled in" in programs.log() and "5 x 64" in programs.log()
 
 
-def test_a_new_shape_is_an_error_or_a_warning(caplog):
+def test_a_new_shape_is_an_error_or_compiled(caplog):
+    caplog.set_level("INFO")
     step = Step()
     programs = StepCache(step, padding_id=PADDING, on_new_shape="error")
     programs.warm_up(STATE, [batch_of(60, 60)])
@@ -67,6 +69,7 @@ def test_a_new_shape_is_an_error_or_a_warning(caplog):
     programs = StepCache(step, padding_id=PADDING)  # on one host's processor
     assert programs(STATE, batch_of(60, 100)) == (2, 128)
     assert "2 rows of 128 tokens, a new shape; compiled 2 x 128 (" in caplog.text
+    assert "Nothing needs to be done" in caplog.text
     assert "during the run" in programs.log()
 
 
@@ -115,8 +118,17 @@ def test_the_weights_change_at_each_kth_step_by_the_mean():
     assert moved[0] == moved[2] == moved[4] == 0 and moved[1] == 0  # the rate is still 0
     # Adam's first and second change: means 2, then 0. m = (0.2 * 0.9 + 0) / 0.19, v = (0.004 * 0.999 + 0) / 0.001999.
     assert moved[3] == pytest.approx(-0.5 * (0.18 / 0.19) / np.sqrt(0.003996 / 0.001999), rel=1e-4)
+    assert optimizer_for(replace(config, max_steps=5), 9)[2] == 4
     with pytest.raises(InputError, match="accumulate is 2, but the run has 1 steps"):
         optimizer_for(config, 1)
+
+
+def test_a_run_that_ends_before_max_steps_says_why(caplog):
+    caplog.set_level("INFO")
+    assert optimizer_for(TrainConfig(("x",), max_steps=3, epochs=2), 2)[2] == 2
+    assert "max_steps is 3, but the data ends after 2 steps: 2 epoch(s) in batches of 16. For more" in caplog.text
+    caplog.clear()
+    assert optimizer_for(TrainConfig(("x",), max_steps=3), 3)[2] == 3 and not caplog.text
 
 
 def test_the_recipe_of_the_all_models():

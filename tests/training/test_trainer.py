@@ -286,6 +286,10 @@ def test_one_compilation_per_shape(pairs, tmp_path, caplog):
     [log] = [record.getMessage() for record in caplog.records if "programs compiled" in record.getMessage()]
     assert len(shapes) == 2 and "2 programs compiled in" in log and "during the run" not in log
     assert all(f"{rows} x {length} (" in log for rows, length in shapes)
+    # Started again, a finished run compiles nothing.
+    caplog.clear()
+    run(config(pairs, epochs=3), tmp_path / "run")
+    assert "nothing to compile" in caplog.text and " 0 s in this process" in caplog.text
 
 
 def test_matryoshka_trains_short_embeddings_too(pairs, tmp_path):
