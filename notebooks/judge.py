@@ -3,7 +3,7 @@
     judge(max_pool)      prints "right", or what differs and a hint; returns whether it is right
 
 The function's name says which exercise it is. The truth is the NumPy twin of the package. Some mistakes are known by what
-they compute, and named. Not a test: a cell that nobody has filled in yet is no error.
+they compute, and named. A cell that nobody has filled in yet is not an error.
 """
 
 from collections.abc import Callable, Mapping
@@ -42,7 +42,7 @@ def judge(function: Callable[..., Any], draws: int = 5) -> bool:
                 found = function(*arguments)
         except NotImplementedError:
             found = None
-        except Exception as error:  # whatever a first attempt raises is told, and the notebook continues
+        except Exception as error:  # whatever a first attempt raises is shown, and the notebook continues
             return _tell(f"{name}: {type(error).__name__}: {error}", exercise)
         if found is None or found is ...:
             return _tell(f"{name}: not written yet.", exercise)
@@ -191,7 +191,7 @@ EXERCISES: dict[str, Exercise] = {
         lambda rng: (str(rng.choice(["unaffable", "sushi", "playing", "cats", "unplayx"])), VOCABULARY),
         "from the left, take the longest piece that is in the vocabulary; pieces after the first are written ##piece.",
     ),
-    "cosine": Exercise(
+    "cosine_table": Exercise(
         similarity.cosine,
         _two,
         "each row of the first with each row of the second: the product of two matrices, divided by both lengths.",
@@ -213,7 +213,7 @@ EXERCISES: dict[str, Exercise] = {
             ),
         },
     ),
-    "sinusoidal_positions": Exercise(
+    "sine_waves": Exercise(
         encoder.sinusoidal_positions,
         lambda rng: (int(rng.integers(3, 9)), 2 * int(rng.integers(2, 6))),
         "columns 2i and 2i + 1 are the sine and the cosine of p / 10000^(2i / D).",
@@ -228,18 +228,21 @@ EXERCISES: dict[str, Exercise] = {
             ],
         },
     ),
-    "layer_norm": Exercise(
-        lambda hidden_BLD, scale_D, bias_D, epsilon: encoder.layer_norm(
-            hidden_BLD, {"scale": scale_D, "bias": bias_D}, epsilon
-        ),
-        lambda rng: (rng.normal(size=(2, 3, 4)), rng.normal(size=4), rng.normal(size=4), 1e-2),
-        "mean and variance over the last axis, of each token by itself; epsilon is added to the variance.",
+    "masked_attention": Exercise(
+        lambda query_QH, key_KH, value_KH, mask_K: encoder.scaled_dot_product_attention(
+            query_QH[None], key_KH[None], value_KH[None], mask_K[None]
+        )[0],
+        lambda rng: (*(rng.normal(size=(n, 4)) for n in (3, 5, 5)), np.arange(5) < rng.integers(1, 5)),
+        "softmax(Q Kᵀ / √H) V, where a key that the mask leaves out has the score -inf.",
         {
-            "epsilon is added to the variance, under the root.": lambda x, scale, bias, epsilon: (
-                (x - x.mean(-1, keepdims=True)) / (x.std(-1, keepdims=True) + epsilon) * scale + bias
+            "The scores are not divided by √H.": lambda q, k, v, mask: (
+                encoder.softmax(np.where(mask, q @ k.T, -np.inf)) @ v
             ),
-            "That is the variance divided by D - 1; layer norm divides by D.": lambda x, scale, bias, epsilon: (
-                (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True, ddof=1) + epsilon) * scale + bias
+            "Padding has a weight: give it the score -inf before the softmax.": lambda q, k, v, mask: (
+                encoder.softmax(q @ k.T / 2) @ v
+            ),
+            "A score of 0 still has a weight, since exp(0) = 1; use -inf.": lambda q, k, v, mask: (
+                encoder.softmax(np.where(mask, q @ k.T / 2, 0)) @ v
             ),
         },
     ),
@@ -282,7 +285,7 @@ EXERCISES: dict[str, Exercise] = {
         "logits = [u, v, |u - v|] @ kernel; the loss is the mean of -log softmax(logits)[class].",
         {"The third part is |u - v|, without signs.": _signed_softmax_loss},
     ),
-    "multiple_negatives_ranking": Exercise(
+    "ranking_loss": Exercise(
         _ranking,
         lambda rng: (rng.normal(size=(4, 3)), rng.normal(size=(4, 3)), 20.0),
         "scores = scale * cosine of every anchor with every positive; the right class of row i is i.",

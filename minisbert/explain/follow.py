@@ -7,7 +7,6 @@ The steps are those of the package: text -> tokens -> embeddings with positions 
 that runs. The page needs no network; what page.py says of its tables and of untrusted texts holds here too.
 """
 
-from functools import cache
 from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
@@ -25,7 +24,7 @@ from minisbert.explain.page import MAX_TOKENS, asset, attention_data, bdi, numbe
 from minisbert.inference.batching import rectangle
 from minisbert.pooling import pool
 from minisbert.sentence_encoder import SentenceEncoder
-from minisbert.sentence_model import define
+from minisbert.sentence_model import SentenceModel, define
 from minisbert.transformer.block import Block
 
 SHOWN = 8  # numbers of each vector
@@ -70,7 +69,7 @@ def follow(encoder: SentenceEncoder, text: str) -> Trace:
             f"{encoder.model_config.model_type} has pre-norm blocks, which this page does not draw. Expected a model with "
             "BERT's blocks: bert, mpnet, roberta, distilbert or albert."
         )
-    steps = [np.asarray(x)[0] for x in _recorded(definition)(encoder.params, batch.token_ids_BL, batch.lengths_B)]
+    steps = [np.asarray(x)[0] for x in _recorded(nnx.merge(definition, encoder.params), batch.token_ids_BL)]
     token_LD, summed_LD, normed_LD, pooled_D, *layers = steps
     count = len(layers) // 2
     attended_YLD, hidden_ILD = np.stack(layers[:count]), np.stack(layers[count:])
@@ -88,24 +87,20 @@ def follow(encoder: SentenceEncoder, text: str) -> Trace:
     )
 
 
-@cache
-def _recorded(definition: Any) -> Any:
-    @jax.jit
-    def record(params: Any, token_ids_BL: jax.Array, lengths_B: jax.Array) -> list[jax.Array]:
-        model = nnx.merge(definition, params)
-        encoder, seen, attended = model.encoder, [], []
-        encoder.embedding_norm = _Recorded(encoder.embedding_norm, seen, seen)
-        for block in encoder.blocks:  # ALBERT has one block, which runs once per layer
-            block.attention_norm = _Recorded(block.attention_norm, None, attended)
-        mask_BL = jnp.arange(token_ids_BL.shape[1]) < lengths_B[:, None]
-        with jax.default_matmul_precision("highest"):
-            hidden_IBLD = encoder(token_ids_BL, mask_BL)
-            token_BLD = model.heads[0](hidden_IBLD) if model.model_config.pools_layers else hidden_IBLD[-1]
-        (pooling,) = [module for module in model.model_config.modules if isinstance(module, Pooling)]
-        pooled_BD = pool(token_BLD, mask_BL, pooling.modes)
-        return [encoder.token_embedding(token_ids_BL), *seen, pooled_BD, *attended, *hidden_IBLD]
-
-    return record
+def _recorded(model: SentenceModel, token_ids_BL: np.ndarray) -> list[jax.Array]:
+    """Token rows, their sum with positions, that normed, the pooled vector; then each block half way, and each layer."""
+    seen: list[jax.Array] = []
+    attended: list[jax.Array] = []
+    encoder, mask_BL = model.encoder, jnp.ones(token_ids_BL.shape, bool)
+    encoder.embedding_norm = _Recorded(encoder.embedding_norm, seen, seen)
+    for block in encoder.blocks:  # ALBERT has one block, which runs once per layer
+        block.attention_norm = _Recorded(block.attention_norm, None, attended)
+    with jax.default_matmul_precision("highest"):
+        hidden_IBLD = encoder(jnp.asarray(token_ids_BL), mask_BL)
+        token_BLD = model.heads[0](hidden_IBLD) if model.model_config.pools_layers else hidden_IBLD[-1]
+    (pooling,) = [module for module in model.model_config.modules if isinstance(module, Pooling)]
+    pooled_BD = pool(token_BLD, mask_BL, pooling.modes)
+    return [encoder.token_embedding(jnp.asarray(token_ids_BL)), *seen, pooled_BD, *attended, *hidden_IBLD]
 
 
 class _Recorded:

@@ -112,6 +112,7 @@ def policy(style: str, script: str) -> str:
 
 
 def asset(name: str) -> str:
+    """The content of a file next to this one."""
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
@@ -137,6 +138,7 @@ def _contributions(found: "Explanation") -> str:
 
 
 def number_cell(value: float, style: str, label: str, *, focus: bool = False) -> str:
+    """A cell of a table with a number, its class, and its label for screen readers."""
     text = f"{value:.4f}".replace("-0.0000", "0.0000")
     return f'<td class="{style}" tabindex="{0 if focus else -1}" aria-label="{_escaped(label)}: {text}">{text}</td>'
 
@@ -160,6 +162,7 @@ def attention_data(maps: "dict[str, Attention]") -> str:
 
 
 def bdi(text: str) -> str:
+    """A text, escaped and isolated from what is around it."""
     return f"<bdi>{_escaped(text)}</bdi>"
 
 

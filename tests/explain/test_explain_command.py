@@ -273,7 +273,7 @@ def test_what_cannot_be_followed(monkeypatch):
     with pytest.raises(ValueError, match=r"modernbert has pre-norm blocks.*Expected a model with BERT's blocks"):
         follow(SentenceEncoder.load(str(Path(__file__).parents[2] / "weights/tiny-modernbert")), "a cat")
     monkeypatch.setattr("minisbert.explain.follow.MAX_TOKENS", 3)
-    with pytest.raises(ValueError, match="text has 4 tokens. Expected at most 3"):
+    with pytest.raises(ValueError, match=r"text has 4 tokens\. Expected at most 3"):
         follow(SentenceEncoder.load(str(Path(__file__).parents[2] / "weights/tiny-mpnet")), "a cat")
 
 
@@ -292,11 +292,11 @@ def test_the_page_that_follows_one_sentence(run, tiny, browser, tmp_path):
         assert browser.value("document.getElementById('shown').textContent") == "text A, layer 2, head 1"
     browser.call("Emulation.clearDeviceMetricsOverride")
     browser.value("scrollTo(0, 0)")
-    for step in ("embeddings", "heads"):
+    for step in ("tokens", "embeddings"):
         browser.press("n")
         assert browser.value("document.activeElement.id") == step
     browser.press("p")
-    assert browser.value("document.activeElement.id") == "embeddings"
+    assert browser.value("document.activeElement.id") == "tokens"
     cosine = result.out.split()[0]
     assert browser.value("document.querySelector('.result').textContent") == f"cos(u, v) = {cosine}"
     assert len(browser.heard("grid")) >= 7 and browser.value("typeof window.hit") == "undefined"
