@@ -9,10 +9,11 @@ padding rows, or row by row.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import count
 from typing import NamedTuple
 
 import numpy as np
+
+from minisbert.text.packing import PackedBatch
 
 Queue = list[tuple[int, Sequence[int]]]  # (which text, its token ids)
 
@@ -111,28 +112,30 @@ class Batch(NamedTuple):
 
 
 def batches(
-    token_ids: Iterable[Sequence[int]],
+    texts: Iterable[tuple[int, Sequence[int]] | PackedBatch],
     shapes: ShapeTable,
     *,
     padding_id: int,
     max_positions: int,
     batch_size: int | None = None,
-    numbers: Iterable[int] | None = None,
-) -> Iterator[Batch]:
+) -> Iterator[Batch | PackedBatch]:
     """Yield batches that together contain every text once, each as soon as it is full.
 
     Args:
-        token_ids: the token ids of each text.
+        texts: (number of the text, token ids) of each; or batches that are packed already, which come out as they are.
         shapes: the allowed shapes.
         padding_id: the token id of padding.
         max_positions: the longest row that the model accepts.
         batch_size: rows of a full batch instead of the table's, rounded up to a multiple of the devices.
-        numbers: the numbers of the texts in `Batch.rows`, by default 0, 1, 2, ...
     """
     if batch_size is not None:
         batch_size = -(-batch_size // shapes.devices) * shapes.devices
     queues: dict[int, Queue] = {}
-    for number, ids in zip(count() if numbers is None else numbers, token_ids, strict=False):
+    for text in texts:
+        if isinstance(text, PackedBatch):
+            yield text
+            continue
+        number, ids = text
         length = shapes.length(len(ids), max_positions)
         queue = queues.setdefault(length, [])
         queue.append((number, ids))

@@ -16,7 +16,7 @@ import numpy as np
 from minisbert.errors import MinisbertError
 from minisbert.inference.batching import Batch, batches, rectangle
 from minisbert.inference.compiled import run_ahead
-from minisbert.text.packing import PackedBatch, PackedTexts, empty_batch, packed_batches, packed_shapes
+from minisbert.text.packing import PackedBatch, PackedTexts, empty_batch, packed_batches, stream_shape
 from minisbert.text.tokenizer import CHUNK
 
 logger = logging.getLogger("minisbert")
@@ -84,9 +84,12 @@ def results(
 
     options = {"padding_id": encoder.padding_id, "max_positions": encoder.max_positions}
     if encoder.packing and not with_tokens and batch_size is None:
-        stream = _packed(encoder, token_ids(), prompt_length, options)
+        tokens, devices = encoder.shapes.token_budget, encoder.shapes.devices
+        packing = {"padding_id": encoder.padding_id, "prompt_length": prompt_length}
+        numbered = packed_batches(token_ids(), tokens=tokens, devices=devices, **packing)
     else:
-        stream = batches(token_ids(), encoder.shapes, batch_size=batch_size, **options)
+        numbered = enumerate(token_ids())
+    stream = batches(numbered, encoder.shapes, batch_size=batch_size, **options)
     start = partial(_start, encoder, prompt_length=prompt_length, with_tokens=with_tokens)
     for batch, computed in run_ahead(stream, start):
         count, tokens, finite = len(batch.rows), [], True
@@ -127,8 +130,8 @@ def warm_up(encoder: Any, tokens: int) -> None:
     for rows, length in shapes.all(max_positions):
         if length <= longest:
             _start(encoder, rectangle([], rows, length, encoder.padding_id))
-    for rows, length in packed_shapes(shapes.token_budget, shapes.devices, tokens) if encoder.packing else ():
-        _start(encoder, empty_batch(rows, length, encoder.padding_id))
+    if encoder.packing:
+        _start(encoder, empty_batch(*stream_shape(shapes.token_budget, shapes.devices), encoder.padding_id))
 
 
 def _start(encoder: Any, batch: Batch | PackedBatch, prompt_length: int = 0, with_tokens: bool = False) -> Any:
@@ -137,18 +140,3 @@ def _start(encoder: Any, batch: Batch | PackedBatch, prompt_length: int = 0, wit
         return encoder.forward(encoder.params, "packed sentence embeddings", *batch.texts)
     output = "token embeddings" if with_tokens else "sentence embeddings"
     return encoder.forward(encoder.params, output, batch.token_ids_BL, batch.lengths_B, np.int32(prompt_length))
-
-
-def _packed(
-    encoder: Any, token_ids: Iterator[list[int]], prompt_length: int, options: dict[str, int]
-) -> Iterator[Batch | PackedBatch]:
-    """Batches of packed rows; texts that do not fill one at the end go as rectangles."""
-    left = yield from packed_batches(
-        token_ids,
-        tokens=encoder.shapes.token_budget,
-        padding_id=encoder.padding_id,
-        prompt_length=prompt_length,
-        devices=encoder.shapes.devices,
-    )
-    places = [place for place, _ in left]
-    yield from batches([ids for _, ids in left], encoder.shapes, numbers=places, **options)

@@ -11,7 +11,7 @@ For packing to change only the speed,
 Letters: P packed rows, T slots of a row (one text each), L tokens of a row.
 """
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,59 +93,58 @@ class PackedBatch(NamedTuple):
 
 def packed_batches(
     tokenized: Iterable[Sequence[int]], *, tokens: int, padding_id: int, prompt_length: int = 0, devices: int = 1
-) -> Generator[PackedBatch, None, list[tuple[int, Sequence[int]]]]:
-    """A stream of texts -> batches of full rows, as texts come in; each row length has one batch shape.
+) -> Iterator["PackedBatch | tuple[int, Sequence[int]]"]:
+    """A stream of texts -> batches of full rows, all of the shape `stream_shape`, as texts come in.
+
+    Texts that are longer than a row, and the last ones if they do not fill most of a batch, come out as (place in the
+    stream, token ids).
 
     Args:
         tokens: tokens of a batch on one device.
         padding_id: the token id of padding.
         prompt_length: tokens of the prompt before every text.
         devices: the number of devices that share a batch.
-
-    Returns:
-        The texts left over, too few to fill most of a batch, with their places in the stream.
     """
-    waiting: dict[int, list[tuple[int, Sequence[int]]]] = {}
-    tokens_waiting: dict[int, int] = {}
+    P, L = stream_shape(tokens, devices)
+    waiting: list[tuple[int, Sequence[int]]] = []
 
-    def sent(L: int, *, last: bool) -> Iterator[PackedBatch]:
+    def sent(*, last: bool) -> Iterator[PackedBatch]:
         # The fullest rows are sent; the texts of the others wait for the next window. A last batch is sent with empty rows
         # if most of its rows are full.
-        P, queue = devices * max(1, tokens // L), waiting[L]
-        rows = _best_fit([len(ids) for _, ids in queue], L, L // TOKENS_PER_SLOT)
-        rows.sort(key=lambda row: -sum(len(queue[text][1]) for text in row))
+        nonlocal waiting
+        texts, prompts = [ids for _, ids in waiting], [prompt_length] * len(waiting)
+        rows = _best_fit(list(map(len, texts)), L, L // TOKENS_PER_SLOT)
+        rows.sort(key=lambda row: -sum(len(texts[text]) for text in row))
         full = (len(rows) + P // 4) // P * P if last else len(rows) // P * P
-        texts, prompts = [ids for _, ids in queue], [prompt_length] * len(queue)
         for start in range(0, full, P):
             chosen = rows[start : start + P]
             filled, where = _filled(texts, chosen, P, L, padding_id, prompts, None)
             packed = [text for row in chosen for text in row]
-            yield PackedBatch([queue[text][0] for text in packed], filled, where[packed])
-        waiting[L] = [queue[text] for row in rows[full:] for text in row]
-        tokens_waiting[L] = sum(len(ids) for _, ids in waiting[L])
+            yield PackedBatch([waiting[text][0] for text in packed], filled, where[packed])
+        waiting = [waiting[text] for row in rows[full:] for text in row]
 
+    tokens_waiting = 0
     for place, ids in enumerate(tokenized):
-        L = _row_length(len(ids))
-        waiting.setdefault(L, []).append((place, ids))
-        tokens_waiting[L] = tokens_waiting.get(L, 0) + len(ids)
-        if tokens_waiting[L] >= WINDOW * L * devices * max(1, tokens // L):
-            yield from sent(L, last=False)
-    for L in waiting:
-        yield from sent(L, last=True)
-    return [text for queue in waiting.values() for text in queue]
+        if len(ids) > L:
+            yield place, ids
+            continue
+        waiting.append((place, ids))
+        tokens_waiting += len(ids)
+        if tokens_waiting >= WINDOW * P * L:
+            yield from sent(last=False)
+            tokens_waiting = sum(len(ids) for _, ids in waiting)
+    yield from sent(last=True)
+    yield from waiting
 
 
-def packed_shapes(tokens: int, devices: int, longest: int) -> list[tuple[int, int]]:
-    """The (P, L) of `packed_batches` for texts of up to `longest` tokens.
+def stream_shape(tokens: int, devices: int) -> tuple[int, int]:
+    """The (P, L) of `packed_batches`.
 
     Example:
-        >>> packed_shapes(1024, devices=1, longest=256)
-        [(16, 64), (8, 128), (4, 256)]
+        >>> stream_shape(1024, devices=1)
+        (16, 64)
     """
-    lengths = [length for length in ROW_LENGTHS if length <= _row_length(longest)]
-    while lengths[-1] < longest:
-        lengths.append(2 * lengths[-1])
-    return [(devices * max(1, tokens // length), length) for length in lengths]
+    return devices * max(1, tokens // ROW_LENGTHS[0]), ROW_LENGTHS[0]
 
 
 def empty_batch(P: int, L: int, padding_id: int) -> PackedBatch:

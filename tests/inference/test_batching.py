@@ -26,7 +26,7 @@ def test_every_sentence_once_in_a_shape_of_the_table(lengths, batch_size):
     ids = [[row] * length for row, length in enumerate(lengths)]
     seen, asked = [], []
     stream = (asked.append(row) or row_ids for row, row_ids in enumerate(ids))
-    for batch in batches(stream, shapes, padding_id=-1, max_positions=512, batch_size=batch_size):
+    for batch in batches(enumerate(stream), shapes, padding_id=-1, max_positions=512, batch_size=batch_size):
         B, L = batch.token_ids_BL.shape
         if batch_size is None:
             assert (B, L) in shapes.all(512)
@@ -49,7 +49,7 @@ def test_it_streams():
             asked.append(row)
             yield [0] * 10
 
-    first = next(batches(sentences(), ShapeTable(token_budget=120), padding_id=0, max_positions=512))
+    first = next(batches(enumerate(sentences()), ShapeTable(token_budget=120), padding_id=0, max_positions=512))
     assert len(first.rows) == len(asked) == 10
 
 
@@ -66,14 +66,16 @@ def test_it_streams():
 )
 def test_the_remainder_goes_the_cheapest_way(lengths, expected):
     ids = [[1] * length for length in lengths]
-    found = [batch.token_ids_BL.shape for batch in batches(ids, ShapeTable(), padding_id=0, max_positions=512)]
+    found = [
+        batch.token_ids_BL.shape for batch in batches(enumerate(ids), ShapeTable(), padding_id=0, max_positions=512)
+    ]
     assert found == expected
 
 
 def test_capacity_is_the_longest_row():
     shapes = ShapeTable()
     assert all(length <= 40 for _, length in shapes.all(40))
-    [batch] = batches([[0] * 40], shapes, padding_id=0, max_positions=40)
+    [batch] = batches([(0, [0] * 40)], shapes, padding_id=0, max_positions=40)
     assert batch.token_ids_BL.shape == (1, 40)
 
 
