@@ -8,7 +8,8 @@ refused, since guessing could change the embeddings.
 from typing import TYPE_CHECKING
 
 from minisbert import limits
-from minisbert.checkpoint.settings import ModelFiles, Settings, parse_json
+from minisbert.checkpoint.json_file import parse_json
+from minisbert.checkpoint.settings import ModelFiles, Settings
 
 if TYPE_CHECKING:
     from minisbert.checkpoint.folder import ModelFolder

@@ -1,4 +1,4 @@
-"""Reading the files of a model folder without trusting them: no links out, bounded sizes, typed values.
+"""Reading the files of a model folder without trusting them: no links out, typed values; sizes are bounded in json_file.py.
 
 `ModelFiles` opens each file once. `Settings` reads one JSON object key by key: it collects each key that is missing or
 wrong, and `finish()` raises one `ModelFolderError` that names them all. Nothing that a file names is ever imported or called:
@@ -6,13 +6,13 @@ names are looked up in tables.
 """
 
 import dataclasses
-import json
 import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from minisbert import limits
+from minisbert.checkpoint.json_file import is_text, parse_json, read_bytes
 from minisbert.errors import ModelFolderError
 
 C = TypeVar("C")
@@ -99,58 +99,6 @@ class ModelFiles:
             if self.has(place / name):
                 contents[name] = read_bytes(place / name)
         return contents
-
-
-def read_bytes(path: Path) -> bytes:
-    """The content of a settings or vocabulary file.
-
-    Raises:
-        ModelFolderError: the file is missing, not a file, not readable, or larger than `limits.JSON_BYTES`.
-    """
-    try:
-        size = path.stat().st_size
-        if not path.is_file():
-            raise ModelFolderError(f"{path}: expected a file, found something else. Check the model folder.")
-        if size > limits.JSON_BYTES:
-            raise ModelFolderError(
-                f"{path}: {size} bytes. Expected at most {limits.JSON_BYTES} for a settings file. The file is damaged or not "
-                "a model's; download the model again."
-            )
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise ModelFolderError(
-            f"{path}: no such file. Expected a sentence-transformers or Hugging Face model folder; check the path or "
-            "download the model again."
-        ) from None
-    except OSError as error:
-        raise ModelFolderError(f"{path}: not readable ({error}). Check the model folder.") from None
-
-
-def parse_json(content: bytes, where: Path | str) -> Any:
-    """JSON text as Python values.
-
-    Raises:
-        ModelFolderError: not UTF-8, or not JSON.
-    """
-    try:
-        return json.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ModelFolderError(
-            f"{where}: not readable as JSON ({error}). Expected UTF-8 JSON; download the model again."
-        ) from None
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; see `read_bytes` and `parse_json`."""
-    return parse_json(read_bytes(path), path)
-
-
-def is_text(value: Any) -> bool:
-    """Whether a value is valid Unicode: JSON can spell lone surrogates, which cannot be written or tokenized."""
-    try:
-        return isinstance(value, str) and value.encode("utf-8") is not None
-    except UnicodeEncodeError:
-        return False
 
 
 def _is_known_code(name: Any, known: tuple[str, ...]) -> bool:

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from minisbert import limits
-from minisbert.checkpoint.settings import Settings, parse_json
+from minisbert.checkpoint.json_file import parse_json
+from minisbert.checkpoint.settings import Settings
 from minisbert.checkpoint.tensors import SafetensorsFiles
 from minisbert.errors import ModelFolderError
 

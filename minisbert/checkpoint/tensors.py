@@ -4,7 +4,6 @@ The files are memory-mapped by the safetensors library, which also checks that t
 the index names must lie inside the folder. Pickled weights (`pytorch_model.bin`) are refused: unpickling runs code.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from minisbert import limits
-from minisbert.checkpoint.settings import is_text, read_json
+from minisbert.checkpoint.json_file import is_text, loads, read_json
 from minisbert.errors import ModelFolderError
 
 WEIGHTS = "model.safetensors"
@@ -91,7 +90,13 @@ class SafetensorsFiles:
                 f"{path}: 'weight_map' is {type(weight_map).__name__}, expected an object of tensor name to file name. "
                 "Download the model again."
             )
-        odd = sorted(file for file in set(weight_map.values()) if not file.endswith(".safetensors"))
+        files = set(weight_map.values())
+        if len(weight_map) > limits.TENSORS or len(files) > limits.SHARDS:
+            raise ModelFolderError(
+                f"{path}: {len(weight_map)} tensors in {len(files)} files. Expected at most {limits.TENSORS} in "
+                f"{limits.SHARDS}. Download the model again."
+            )
+        odd = sorted(file for file in files if not file.endswith(".safetensors"))
         if odd:
             raise ModelFolderError(
                 f"{path}: names the file {odd[0]!r:.200} among the weights. Expected names that end in .safetensors; do not "
@@ -129,17 +134,15 @@ class SafetensorsFiles:
                 "allowed). The file is truncated or not safetensors; download the model again."
             )
         try:
-            json.loads(text, object_pairs_hook=_refuse_doubled)
+            listed = loads(text)  # the safetensors library would take the last of two tensors with one name
+            if isinstance(listed, dict) and len(listed) > limits.TENSORS + 1:  # and __metadata__
+                raise ValueError(f"{len(listed)} tensors, more than the {limits.TENSORS} any model has")
             opened: Any = safe_open(str(file), framework="np")
             names: list[str] = list(opened.keys())
         except (SafetensorError, OSError, ValueError, RecursionError) as error:
             raise ModelFolderError(
                 f"{file}: not a complete safetensors file ({error}). Download the model again."
             ) from None
-        if len(names) > limits.TENSORS:
-            raise ModelFolderError(
-                f"{file}: {len(names)} tensors, more than the {limits.TENSORS} any model has. Use another."
-            )
         self._open[file] = opened
         for name in names:
             if name in self._files:
@@ -176,16 +179,6 @@ class SafetensorsFiles:
         for opened in self._open.values():
             return opened.metadata() or {}
         return {}
-
-
-def _refuse_doubled(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object of the header; the safetensors library would take the last of two tensors with one name."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        doubled = sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(f"given twice: {', '.join(map(repr, doubled))}")
-    return found
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:

@@ -87,7 +87,7 @@ def convert(
 def _copy_settings(folder: "ModelFolder", staging: Path) -> None:
     """Copy everything but the weights of the transformer to the same places."""
     from minisbert.checkpoint.folder import TOKENIZER_FILES
-    from minisbert.checkpoint.settings import read_json
+    from minisbert.checkpoint.json_file import read_json
 
     chain = folder.path / "modules.json"
     modules = [folder.path / entry["path"] for entry in read_json(chain)[1:]] if chain.exists() else []

@@ -55,7 +55,7 @@ def describe(path: Path) -> dict[str, Any]:
         {'value': 64, 'from': 'sentence_bert_config.json'}
     """
     from minisbert.checkpoint.folder import read_folder
-    from minisbert.checkpoint.settings import read_json
+    from minisbert.checkpoint.json_file import read_json
     from minisbert.download.staging import MANIFEST
 
     folder = read_folder(path)
@@ -145,7 +145,7 @@ def _max_seq_length(encoder: "SentenceEncoder") -> dict[str, Any]:
 def _weights(part: Path, model: Path) -> dict[str, Any]:
     """The tensors of one folder, and the files that hold them."""
     from minisbert.checkpoint.converted import CONVERTED
-    from minisbert.checkpoint.settings import read_json
+    from minisbert.checkpoint.json_file import read_json
     from minisbert.checkpoint.tensors import INDEX, WEIGHTS, SafetensorsFiles
     from minisbert.download.staging import digest
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from minisbert.arguments import check_positive
 from minisbert.atomic_write import not_written, whole_file
-from minisbert.checkpoint.settings import read_json
+from minisbert.checkpoint.json_file import read_json
 from minisbert.checksums import CHECKSUM, digest, is_whole, sealed
 from minisbert.errors import DataError, InputError, ModelFolderError
 from minisbert.search.fingerprint import fingerprint

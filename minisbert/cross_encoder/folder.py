@@ -18,10 +18,11 @@ from typing import Any
 from minisbert import limits
 from minisbert.checkpoint.folder import TOKENIZER_FILES, ModelFolder, read_reranker
 from minisbert.checkpoint.folder_writer import write_chain, write_json
+from minisbert.checkpoint.json_file import parse_json
 from minisbert.checkpoint.kinds import refuse_bi_encoder
 from minisbert.checkpoint.lengths import model_max_length, read_length_file
 from minisbert.checkpoint.modules import MODULE_TYPES
-from minisbert.checkpoint.settings import ModelFiles, Settings, parse_json
+from minisbert.checkpoint.settings import ModelFiles, Settings
 from minisbert.checkpoint.tensors import inside
 from minisbert.errors import ModelFolderError
 

@@ -76,12 +76,12 @@ class CrossEncoderTokenizer:
         ids: list[list[int]] = []
         first_lengths: list[int] = []
         counts = np.empty((len(pairs), 3), np.int64)
-        sides = [self.tokenizer.contents([pair[side] for pair in pairs]) for side in (0, 1)]
-        for row, (a, b) in enumerate(zip(*sides, strict=True)):
-            keep_a, keep_b = longest_first(len(a), len(b), room)
+        sides = [self.tokenizer.contents([pair[side] for pair in pairs], room=room) for side in (0, 1)]
+        for row, ((a, length_a), (b, length_b)) in enumerate(zip(*sides, strict=True)):
+            keep_a, keep_b = longest_first(length_a, length_b, room)
             ids.append([*self.before, *cut(a, keep_a), *self.between, *cut(b, keep_b), *self.after])
             first_lengths.append(len(self.before) + keep_a + self.first_between)
-            counts[row] = len(a) + len(b) + around, len(ids[-1]), len(a) + len(b) - keep_a - keep_b
+            counts[row] = length_a + length_b + around, len(ids[-1]), length_a + length_b - keep_a - keep_b
         return Tokens(ids, counts, first_lengths)
 
 

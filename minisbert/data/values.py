@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from minisbert.checkpoint.json_file import each_key_once
 from minisbert.errors import DataError
 
 
@@ -78,7 +79,7 @@ def record_of(line: str, place: str) -> dict[str, Any]:
         DataError: not JSON, or not an object.
     """
     try:
-        record = json.loads(line)
+        record = json.loads(line, object_pairs_hook=each_key_once)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{place}: {line[:80]!r} is not JSON ({error}). Expected one object per line.") from None
     if not isinstance(record, dict):

@@ -78,7 +78,8 @@ def results(
     def token_ids() -> Iterator[list[int]]:
         nonlocal truncated
         for start in range(0, len(texts), CHUNK):
-            tokens = tokenizer.tokenize(texts[start : start + CHUNK], max_length=max_length, prompt=prompt)
+            chunk = texts[start : start + CHUNK]
+            tokens = tokenizer.tokenize(chunk, max_length=max_length, prompt=prompt, exact=False)
             truncated += int(np.count_nonzero(tokens.counts[:, 2]))
             yield from tokens.ids
 

@@ -20,7 +20,7 @@ import jax
 
 from minisbert.arguments import check_positive
 from minisbert.atomic_write import not_written, whole_file
-from minisbert.checkpoint.settings import read_json
+from minisbert.checkpoint.json_file import read_json
 from minisbert.download.locate import cache_folder
 from minisbert.errors import InputError, ModelFolderError, short_repr
 from minisbert.inference.batching import ACCELERATOR, ShapeTable

@@ -20,7 +20,7 @@ import numpy as np
 
 from minisbert import limits
 from minisbert.atomic_write import staged_folder, whole_file
-from minisbert.checkpoint.settings import read_json
+from minisbert.checkpoint.json_file import read_json
 from minisbert.checksums import digest, is_whole, sealed
 from minisbert.data.columnar import parquet_library
 from minisbert.errors import DataError, InputError, ModelFolderError, SearchError, short_repr

@@ -2,11 +2,13 @@
 
 The `tokenizers` library splits texts, by the model folder's `tokenizer.json` (or vocabulary files in the oldest folders:
 text/vocabulary.py). This file adds lower-casing where the folder asks for it, prompts, special tokens, and truncation that is
-counted: a text is tokenized in full and then cut.
+counted. A long text is tokenized in pieces (pieces.py), and only as far as its ids are kept where nobody asks for the counts.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
-from operator import attrgetter, itemgetter
+from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,18 @@ import numpy as np
 
 from minisbert.arguments import as_list
 from minisbert.checkpoint.folder import ModelFolder
-from minisbert.errors import InputError, MinisbertError, ModelFolderError
-from minisbert.text.tokenizer_config import BUILT, QWEN_SPLIT, Source, unigram
+from minisbert.errors import InputError, ModelFolderError
+from minisbert.text.pieces import pieces, splits_at_spaces
+from minisbert.text.tokenizer_build import build
 from minisbert.text.tokenizer_file import read_tokenizer, refusal
 from minisbert.text.tokens import Tokens, check_fit
 from minisbert.text.vocabulary import from_vocabulary
 
 # Sentences tokenized per chunk: the device computes the batches of one chunk while the next is tokenized.
 CHUNK = 1024
+# Characters: of one call of the tokenizers library; of a piece of a long text; of a text that is always read whole; per token
+# that is kept (words of 5 letters are common, and each longer piece of a text is read only if the one before was too short).
+BATCH, PIECE, SHORT, CHARACTERS = 500_000, 65_536, 4_096, 10
 
 
 class Tokenizer:
@@ -109,10 +115,14 @@ class Tokenizer:
         """The ids that truncation keeps: the first, or the last where the model's tokenizer truncates on the left."""
         return ids[max(0, len(ids) - room) :] if self.keep_end else ids[:room]
 
-    def tokenize(self, sentences: Sequence[str], *, max_length: int, prompt: str = "") -> Tokens:
+    def tokenize(self, sentences: Sequence[str], *, max_length: int, prompt: str = "", exact: bool = True) -> Tokens:
         """Token ids of each sentence, at most `max_length` of them, special tokens included.
 
         Truncation keeps all special tokens, and the beginning of a text (its end where `keep_end`).
+
+        Args:
+            exact: count all tokens of a long text. Else it is read only as far as its ids need, and its counts are at least 1
+                too many where tokens are dropped.
 
         Raises:
             InputError: a sentence that is not text or cannot be encoded as UTF-8; `max_length` too short for one token.
@@ -125,38 +135,82 @@ class Tokenizer:
         room = max_length - self.special_tokens
         ids: list[list[int]] = []
         counts = np.empty((len(sentences), 3), np.int64)
-        for row, content in enumerate(self.contents(sentences, prompt)):
-            tokens = len(content) + self.special_tokens
-            ids.append(self.prefix + self.cut(content, room) + self.suffix)
+        for row, (content, length) in enumerate(self.contents(sentences, prompt, room=room, exact=exact)):
+            ids.append(self.prefix + content + self.suffix)
             if self.needs_tokens and not ids[-1]:
                 raise InputError(
                     f"sentences[{row}] is {sentences[row]!r:.50}, which has no tokens: this model puts no special tokens "
                     "around a text. Expected a text of at least one token; leave it out."
                 )
-            counts[row] = tokens, len(ids[-1]), tokens - len(ids[-1])
+            counts[row] = length + self.special_tokens, len(ids[-1]), length - len(content)
         return Tokens(ids, counts)
 
-    def contents(self, sentences: Sequence[str], prompt: str = "") -> Iterator[list[int]]:
-        """All token ids of each sentence, without special tokens.
+    def contents(
+        self, sentences: Sequence[str], prompt: str = "", *, room: int = sys.maxsize, exact: bool = True
+    ) -> Iterator[tuple[list[int], int]]:
+        """The token ids of each sentence that truncation to `room` keeps, without special tokens, and how many there were.
+
+        A long text is read in pieces: of the others only the numbers of tokens are kept, and with `exact=False` not even these.
 
         Raises:
             InputError: a sentence that is not text or cannot be encoded as UTF-8.
         """
-        texts = [prompt + sentence for sentence in sentences] if prompt else list(sentences)
+        size = PIECE if exact else min(PIECE, max(SHORT, CHARACTERS * room))
+        rest: list[Iterator[str]] = []
+        batch: list[str] = []
+        characters = 0
         try:
-            encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
-        except BaseException as error:
+            for row, sentence in enumerate(sentences):
+                texts = self._pieces(prompt + sentence, size)
+                batch.append(next(texts, ""))
+                rest.append(texts)
+                characters += len(batch[-1])
+                if characters > BATCH or row == len(sentences) - 1:
+                    yield from self._kept(row + 1 - len(batch), batch, rest, room, exact)
+                    rest, batch, characters = [], [], 0
+        except (InputError, TypeError):
             as_list(sentences)  # names the invalid one
+            raise
+
+    def _pieces(self, text: str, size: int) -> Iterator[str]:
+        """The text, or its pieces; with `keep_end` the last piece first."""
+        if len(text) <= size or not self._splits:
+            return iter([text])
+        return pieces(text, size, from_end=self.keep_end)
+
+    @cached_property
+    def _splits(self) -> bool:
+        return splits_at_spaces(self.backend)
+
+    def _kept(
+        self, row: int, first: list[str], rest: list[Iterator[str]], room: int, exact: bool
+    ) -> Iterator[tuple[list[int], int]]:
+        """`contents` of the sentences from `row` on, given as their first pieces and iterators of their further ones."""
+        for number, (ids, more) in enumerate(zip(self._encoded(first), rest, strict=True), start=row):
+            self._check_rows(ids, number)
+            length, kept = len(ids), self.cut(ids, room)
+            for piece in more:
+                if not exact and length > room:
+                    break
+                (ids,) = self._encoded([piece])
+                self._check_rows(ids, number)
+                length += len(ids)
+                kept = self.cut(ids + kept if self.keep_end else kept + ids, room)
+            yield kept, length
+
+    def _encoded(self, texts: list[str]) -> Iterator[list[int]]:
+        try:
+            return map(attrgetter("ids"), self.backend.encode_batch_fast(texts, add_special_tokens=False))
+        except BaseException as error:
             raise refusal(error, InputError, f"{self.where}: the tokenizer fails on a sentence") from None
-        if self.rows is not None:
-            for row, encoding in enumerate(encodings):
-                if max(encoding.ids, default=0) >= self.rows:
-                    token = self.backend.id_to_token(max(encoding.ids))
-                    raise InputError(
-                        f"sentences[{row}] has the token {token!r}, for which the model has no embedding: its id is "
-                        f"{max(encoding.ids)}, and the table has {self.rows} rows. Expected a text without it; leave it out."
-                    )
-        return map(attrgetter("ids"), encodings)
+
+    def _check_rows(self, ids: list[int], row: int) -> None:
+        if self.rows is not None and max(ids, default=0) >= self.rows:
+            token = self.backend.id_to_token(max(ids))
+            raise InputError(
+                f"sentences[{row}] has the token {token!r}, for which the model has no embedding: its id is {max(ids)}, and "
+                f"the table has {self.rows} rows. Expected a text without it; leave it out."
+            )
 
     def refuse_long(self, sentences: Sequence[str], *, max_length: int, prompt: str = "") -> None:
         """Every sentence fits.
@@ -173,98 +227,8 @@ class Tokenizer:
 
         A prompt that fills the row counts as far as it fits: the special tokens after it always belong to the text.
         """
-        (content,) = self.contents([prompt])
-        return min(len(self.prefix) + len(content), max_length - len(self.suffix))
-
-
-def build(source: Source) -> Any:
-    """The `tokenizers.Tokenizer`: built as transformers builds its class, then with its added tokens.
-
-    Raises:
-        ModelFolderError: parts that do not fit, or a malformed option.
-    """
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-
-    backend, config = source.backend, source.config
-    if config is None:
-        return backend
-    settings, kind = config.settings, BUILT[config.name][0] if config.name in BUILT else None
-    special = {}
-    for key, token in config.named.items():
-        special[key] = getattr(token, "content", token)
-    try:
-        if kind == "WordPiece":
-            backend = Tokenizer(models.WordPiece(source.vocabulary, unk_token=special["unk_token"]))
-            backend.normalizer = normalizers.BertNormalizer(
-                clean_text=True,
-                handle_chinese_chars=settings.flag("tokenize_chinese_chars", default=True),
-                strip_accents=settings.choice("strip_accents", [None, True, False], default=None),
-                lowercase=settings.flag("do_lower_case", default=True),
-            )
-            backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-            if special["unk_token"] not in source.vocabulary:
-                raise ModelFolderError(
-                    f"{source.where}: the unknown token {special['unk_token']!r:.100} is not in the vocabulary, so that no "
-                    "unknown word can be read. Download the model again."
-                )
-        elif config.name == "Qwen2Tokenizer":
-            words = source.vocabulary if isinstance(source.vocabulary, dict) else {}
-            backend = Tokenizer(models.BPE(words, source.merges or []))
-            backend.normalizer, backend.decoder = normalizers.NFC(), decoders.ByteLevel()
-            space = settings.flag("add_prefix_space", default=False)
-            splits = pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated")
-            steps = [splits, pre_tokenizers.ByteLevel(add_prefix_space=space, use_regex=False)]
-            backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
-        elif kind == "BPE":
-            trim = settings.flag("trim_offsets", default=True)
-            space = settings.flag("add_prefix_space", default=False)
-            backend = Tokenizer(
-                models.BPE(source.vocabulary, source.merges, continuing_subword_prefix="", end_of_word_suffix="")
-            )
-            backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
-            backend.decoder = decoders.ByteLevel()
-        elif kind == "Unigram":
-            backend = unigram(config, source.vocabulary, special["unk_token"], source.charsmap)
-    except MinisbertError:
-        raise
-    except BaseException as error:
-        name = f"{source.where} with merges.txt" if source.backend is None and kind == "BPE" else source.where
-        raise refusal(error, ModelFolderError, f"{name}: not the vocabulary of {config.name}") from None
-    settings.finish()
-
-    known = set()
-    for token in (*backend.get_added_tokens_decoder().values(), *config.added.values()):
-        known.add(token.content)
-    tokens = []
-    for _, token in sorted(config.added.items(), key=itemgetter(0)):
-        tokens.append(token)
-    for token in (*config.named.values(), *config.extra):
-        if getattr(token, "content", token) not in known and token not in tokens:
-            tokens.append(token)
-    for row, token in enumerate(tokens):
-        tokens[row] = AddedToken(token, special=True) if isinstance(token, str) else token
-        tokens[row].special = tokens[row].special or tokens[row].content in special.values()
-    backend.add_tokens(tokens)
-    backend.encode_special_tokens = settings.values.get("split_special_tokens") is True
-
-    if kind is None:
-        return backend
-    starts = ("bos_token", "eos_token") if config.name in ("XLMRobertaTokenizer", "CamembertTokenizer") else None
-    if config.name == "Qwen2Tokenizer":  # one end token in tokenizer.json's template, or nothing
-        backend.post_processor = source.backend.post_processor if source.backend is not None else None
-        return backend
-    cls, sep = special[(starts or ("cls_token",))[0]], special[(starts or ("", "sep_token"))[1]]
-    ends = ((cls, backend.token_to_id(cls)), (sep, backend.token_to_id(sep)))
-    if config.name == "AlbertTokenizer" and source.backend is not None:
-        backend.post_processor = source.backend.post_processor
-    elif kind == "BPE":
-        backend.post_processor = processors.RobertaProcessing(ends[1], ends[0], trim, space)
-    elif config.name == "MPNetTokenizer":
-        backend.post_processor = processors.RobertaProcessing(ends[1], ends[0], True, False)
-    else:
-        pair = [cls, "$A", sep, *([sep] if kind == "Unigram" else []), "$B:1", f"{sep}:1"]
-        backend.post_processor = processors.TemplateProcessing(single=[cls, "$A", sep], pair=pair, special_tokens=ends)
-    return backend
+        ((_, length),) = self.contents([prompt])
+        return min(len(self.prefix) + length, max_length - len(self.suffix))
 
 
 def _lower_cases(backend: Any) -> bool:

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minisbert.checkpoint.settings import Settings, is_text, parse_json
+from minisbert.checkpoint.json_file import is_text, parse_json
+from minisbert.checkpoint.settings import Settings
 from minisbert.errors import ModelFolderError
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")

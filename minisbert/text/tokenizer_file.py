@@ -1,19 +1,13 @@
-"""Reads tokenizer.json without trusting it: checks what the `tokenizers` library would do before it does it.
+"""Reads tokenizer.json, and what the files next to it change. What it may describe is limited in tokenizer_limits.py."""
 
-The library runs what the file describes: rules that rewrite a text, splits by patterns, tokens put around it. None of that
-is code, but a rule can make a text a million times as long, a pattern can search forever (the library gives up with a panic),
-and pieces can be chosen at random.
-"""
-
-import base64
-import math
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from minisbert import limits
-from minisbert.checkpoint.settings import Settings, is_text, parse_json
+from minisbert.checkpoint.json_file import is_text, parse_json
+from minisbert.checkpoint.settings import Settings
 from minisbert.errors import MinisbertError, ModelFolderError
 from minisbert.text.tokenizer_config import (
     ALIASES,
@@ -37,6 +31,7 @@ from minisbert.text.tokenizer_config import (
     own_flags,
     read_token,
 )
+from minisbert.text.tokenizer_limits import check_limits
 
 
 def read_tokenizer(
@@ -59,7 +54,7 @@ def read_tokenizer(
     content = files[file.name]
     values = parse_json(content, file)
     if isinstance(values, dict):
-        _refuse_harm(values, file)
+        check_limits(values, file)
     try:
         backend = tokenizers.Tokenizer.from_buffer(content)
     except BaseException as error:
@@ -125,6 +120,11 @@ def read_tokenizer_config(
         for token in tokenizer.get("added_tokens") or ():  # the library has checked them
             number = token.pop("id")
             added[number] = AddedToken(**token)
+    if len(added) > limits.ADDED_TOKENS:
+        raise ModelFolderError(
+            f"{file}: {len(added)} added tokens, with those of the files next to it. Expected at most {limits.ADDED_TOKENS}; "
+            "use another model."
+        )
     by_text = {}
     for token in added.values():
         by_text[getattr(token, "content", token)] = token
@@ -205,73 +205,6 @@ def refusal(error: BaseException, kind: type[MinisbertError], what: str) -> Mini
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error
     return kind(f"{what} ({error!s:.300}). Expected a tokenizer that takes any text; download the model again.")
-
-
-def _refuse_harm(values: dict[str, Any], file: Path) -> None:
-    """No rules that make texts much longer, no random pieces, no pieces that crash the library."""
-    try:
-        growth = _growth(values.get("normalizer")) * _growth(values.get("pre_tokenizer"))
-    except RecursionError:
-        growth = math.inf
-    if growth > limits.TEXT_GROWTH:
-        raise ModelFolderError(
-            f"{file}: normalizer and pre_tokenizer can make a text {growth:.3g} times as long. Expected at most "
-            f"{limits.TEXT_GROWTH} times; do not use this model."
-        )
-    model = values.get("model")
-    if not isinstance(model, dict):
-        return  # left to the library's own complaint
-    if model.get("dropout") not in (None, 0):
-        raise ModelFolderError(
-            f"{file}: the model's 'dropout' is {model['dropout']!r:.100}, which splits the same text differently each time. "
-            "Expected null; correct the file."
-        )
-    vocabulary = model.get("vocab")
-    longest = 0
-    for piece in vocabulary if isinstance(vocabulary, dict | list) else ():
-        text = piece[0] if isinstance(piece, list) and piece else piece
-        longest = max(longest, len(text) if isinstance(text, str) else 0)
-    if longest > limits.PIECE_LENGTH:
-        # The tokenizers library overflows its stack, and ends the process, over a piece of a hundred thousand characters.
-        raise ModelFolderError(
-            f"{file}: a piece of the vocabulary has {longest} characters. Expected at most {limits.PIECE_LENGTH}. The file is "
-            "damaged or not a model's; download the model again."
-        )
-
-
-def _growth(step: Any) -> float:
-    """How many times as long one rule, or several in a row, can make a text."""
-    if not isinstance(step, dict):
-        return 1.0  # no rule; the library complains about a malformed one
-    kind = step.get("type")
-    if kind == "Sequence":
-        parts = step.get("normalizers", step.get("pretokenizers"))
-        return math.prod(map(_growth, parts)) if isinstance(parts, list) else 1.0
-    if kind == "Replace":
-        pattern = step.get("pattern")
-        found = pattern.get("String") if isinstance(pattern, dict) else None
-        return max(1.0, _length(step.get("content")) / max(1, _length(found)))
-    if kind == "Prepend":
-        return max(1.0, float(_length(step.get("prepend"))))
-    if kind == "ByteLevel":
-        return 4.0  # each byte of a character becomes a character
-    if kind == "Precompiled":
-        return _longest_entry(step.get("precompiled_charsmap"))
-    return 1.0
-
-
-def _length(text: Any) -> int:
-    return len(text) if isinstance(text, str) else 0
-
-
-def _longest_entry(charsmap: Any) -> float:
-    """Length of the longest output of a sentencepiece map: a trie's size in four bytes, the trie, outputs ended by zeros."""
-    try:
-        blob = base64.b64decode(charsmap) if isinstance(charsmap, str) else b""
-    except ValueError:
-        return 1.0
-    entries = blob[4 + int.from_bytes(blob[:4], "little") :].split(b"\0")
-    return max(1.0, *(len(entry.decode("utf-8", "replace")) for entry in entries))
 
 
 def _placed_tokens(processor: dict[str, Any]) -> Iterator[tuple[str | None, int | None]]:

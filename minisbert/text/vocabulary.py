@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from minisbert.checkpoint.settings import parse_json
+from minisbert import limits
+from minisbert.checkpoint.json_file import parse_json
 from minisbert.errors import ModelFolderError
 from minisbert.text.tokenizer_config import BUILT, Source, TokenizerConfig
 from minisbert.text.tokenizer_file import read_tokenizer_config
+from minisbert.text.tokenizer_limits import check_lengths
 
 # Makes a tokenizer.json of anything that transformers reads.
 _RECIPE = (
@@ -60,11 +62,13 @@ def from_vocabulary(files: Mapping[str, bytes], folder: Path, model: Mapping[str
     if kind == "WordPiece":
         pieces = _text(files, file).split("\n")
         ids = {piece.rstrip("\r"): row for row, piece in enumerate(pieces) if piece or row < len(pieces) - 1}
+        check_lengths([*map(len, ids)], file)
         _check_special(config, file, ids)
         return Source(file, None, config, ids)
     ids = parse_json(files["vocab.json"], file)
     if not isinstance(ids, dict) or not all(type(id) is int and 0 <= id < 2**32 for id in ids.values()):
         raise ModelFolderError(f"{file}: expected an object of piece to id. Download the model again.")
+    check_lengths([*map(len, ids)], file)
     _check_special(config, file, ids)
     return Source(file, None, config, ids, _merges(files, folder / "merges.txt"))
 
@@ -82,6 +86,10 @@ def _check_special(config: TokenizerConfig, file: Path, ids: dict[str, int]) -> 
 
 def _text(files: Mapping[str, bytes], file: Path) -> str:
     try:
+        if (lines := files[file.name].count(b"\n") + files[file.name].count(b"\r")) > 2 * limits.PIECES:
+            raise ModelFolderError(
+                f"{file}: {lines} lines. Expected at most {2 * limits.PIECES}. Download the model again."
+            )
         # As Python reads text files: every kind of line end counts.
         return files[file.name].decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:

@@ -39,7 +39,7 @@ def train_batch(
     texts, prompt_lengths, cut = [], [], 0
     for s, column in enumerate(batch.texts):
         prompt = prompts[s] if s < len(prompts) else ""
-        tokenized = tokenizer.tokenize(column, max_length=max_length, prompt=prompt)
+        tokenized = tokenizer.tokenize(column, max_length=max_length, prompt=prompt, exact=False)
         texts += tokenized.ids
         cut += tokenized.truncated
         prompt_lengths += [tokenizer.prompt_length(prompt, max_length=max_length) if prompt else 0] * len(column)

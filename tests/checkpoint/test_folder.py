@@ -173,14 +173,6 @@ def test_broken_json(case, model):
     check(case, model)
 
 
-@pytest.mark.parametrize("file", JSON_FILES)
-def test_json_beyond_the_cap(file, model, monkeypatch):
-    folder = model()
-    monkeypatch.setattr(limits, "JSON_BYTES", 20_000)
-    (folder / file).write_bytes((folder / file).read_bytes().rstrip() + b" " * 20_000)
-    refused(lambda: load_pretrained(folder), file, "20000")
-
-
 @pytest.mark.parametrize("file", ["config.json", "1_Pooling/config.json", "tokenizer.json"])
 def test_a_folder_in_the_place_of_a_file(file, model):
     folder = model()

@@ -3,7 +3,7 @@
     campaign("safetensors", count=2000, seed=0)     # -> Report: how many were refused, how many taken, what went wrong
 
 A file must be refused by one of minisbert's errors that names it, or be taken for what the reference reader takes it for
-(fuzz_targets.py); within a second of this thread, and within the file's size + 64 MB of memory.
+(fuzz_targets.py); within a second of this thread, and within the file's size + 64 MB of memory, or three times its size.
 """
 
 import hashlib
@@ -176,7 +176,7 @@ def examine(target: Target, folder: Path, content: bytes, report: Report) -> Non
     report.slowest, report.most_memory = max(report.slowest, seconds), max(report.most_memory, more)
     if not kind and seconds > SECONDS:
         kind = f"more than {SECONDS:.0f} s"
-    if not kind and more > len(content) + MEMORY:
+    if not kind and more > max(len(content) + MEMORY, 3 * len(content)):
         kind = f"more than {MEMORY // 10**6} MB"
     if kind:
         report.failures.setdefault(kind, (words[:200], content))

@@ -7,10 +7,12 @@ import random
 from types import SimpleNamespace
 
 import fuzzing
+import hostile_files
 import mutators
 import pytest
 from fuzz_targets import TARGETS
 from fuzzing import SEEDS, Report, campaign, examine, seeds, workplace
+from hostile_files import Hostile, examined
 
 from minisbert.errors import DataError
 
@@ -34,6 +36,17 @@ def test_what_once_went_wrong_does_not_again(name):
         for content in seeds(name):
             examine(target, folder, content, report)
     assert report.failures == {}
+
+
+@pytest.mark.parametrize("name", ["a key twice", "2^60", "(a+)+b", "60,000 added", "0.9 MB of lists"])
+def test_hostile_files_are_refused_in_time(name):
+    rows = [hostile for hostile in hostile_files.table() if name in hostile.name][:3]
+    assert {row.name: examined(row)[1].failures for row in rows} == {row.name: {} for row in rows}
+
+
+def test_a_hostile_file_that_is_taken_is_a_failure():
+    good = Hostile("good", "config.json", (hostile_files.MODELS / "tiny-bert" / "config.json").read_bytes)
+    assert [*examined(good)[1].failures] == ["taken"]
 
 
 # --- the examiner itself -------------------------------------------------------------------------------------------

@@ -1,0 +1,94 @@
+"""Reading JSON and vocabulary files without trusting them: bounded sizes, bounded memory, no key twice.
+
+Python's json takes the last of two equal keys, where another reader may take the first, and 37 times the memory of a file
+that holds empty lists. Both are refused here: the sizes before the file is read, the rest before it is parsed.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from minisbert import limits
+from minisbert.errors import ModelFolderError
+
+# The most bytes of a file, by its name; of any other, `limits.CONFIG_BYTES`.
+_MOST_BYTES = {
+    **dict.fromkeys(("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt"), limits.VOCABULARY_BYTES),
+    **dict.fromkeys(("tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"), limits.TOKENS_BYTES),
+    "model.safetensors.index.json": limits.HEADER_BYTES,
+}
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a settings or vocabulary file.
+
+    Raises:
+        ModelFolderError: the file is missing, not a file, not readable, or larger than its kind may be (`limits`).
+    """
+    most = _MOST_BYTES.get(path.name, limits.CONFIG_BYTES)
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise ModelFolderError(f"{path}: expected a file, found something else. Check the model folder.")
+        if size > most:
+            raise ModelFolderError(
+                f"{path}: {size} bytes. Expected at most {most} for this file. The file is damaged or not a model's; "
+                "download the model again."
+            )
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ModelFolderError(
+            f"{path}: no such file. Expected a sentence-transformers or Hugging Face model folder; check the path or "
+            "download the model again."
+        ) from None
+    except OSError as error:
+        raise ModelFolderError(f"{path}: not readable ({error}). Check the model folder.") from None
+
+
+def parse_json(content: bytes, where: Path | str) -> Any:
+    """JSON text as Python values.
+
+    Raises:
+        ModelFolderError: not UTF-8, not JSON, a key twice in one object, or far more values than its size allows.
+    """
+    try:
+        return loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ModelFolderError(
+            f"{where}: not readable as JSON ({error}). Expected UTF-8 JSON; download the model again."
+        ) from None
+
+
+def loads(content: bytes) -> Any:
+    """`parse_json` for callers with words of their own; raises ValueError or RecursionError."""
+    # What CPython needs: a list or dict 80 bytes, a string 60, the place of a value and a number 32.
+    strings = content.count(b'"') // 2
+    memory = 80 * (content.count(b"[") + content.count(b"{")) + 60 * strings + 32 * content.count(b",")
+    if strings > 2 * limits.PIECES or memory > limits.PARSED_BYTES + 4 * len(content):
+        raise ValueError(
+            f"its {len(content)} bytes hold {strings} strings, and would take {memory // 1_000_000} MB as values"
+        )
+    return json.loads(content.decode("utf-8"), object_pairs_hook=each_key_once)
+
+
+def each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An `object_pairs_hook` of json; raises ValueError where a key is there twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        name = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {name!r:.100} is there twice")
+    return found
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; see `read_bytes` and `parse_json`."""
+    return parse_json(read_bytes(path), path)
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value is valid Unicode: JSON can spell lone surrogates, which cannot be written or tokenized."""
+    try:
+        return isinstance(value, str) and value.encode("utf-8") is not None
+    except UnicodeEncodeError:
+        return False

@@ -1,0 +1,118 @@
+"""Splits a long text where its tokens split too, so that it is tokenized piece by piece, and only as far as needed.
+
+The tokenizers library takes 150 bytes per character. A text may be split before a space between two words if everything the
+tokenizer does stays within words: then the tokens of the pieces, one after another, are those of the whole text. That holds for
+the pre-tokenizers and normalizers in the tables below; with any other the text is not split.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from minisbert.text.tokenizer_config import QWEN_SPLIT
+
+# The pre-tokenizers that split at a space, and those that only look at neighbouring characters.
+_SPLIT_AT_SPACES = ("BertPreTokenizer", "Whitespace", "WhitespaceSplit", "ByteLevel", "Metaspace")
+_PRE_TOKENIZERS = (*_SPLIT_AT_SPACES, "Punctuation", "Digits")
+_NORMALIZERS = (
+    "BertNormalizer",
+    "Lowercase",
+    "NFC",
+    "NFD",
+    "NFKC",
+    "NFKD",
+    "StripAccents",
+    "Nmt",
+    "Precompiled",
+    "Replace",
+)
+# Before a space with a letter or digit on both sides: no space is removed or joined there, and no accent belongs to it.
+BOUNDARY = re.compile(r"(?<=[^\W_]) (?=[^\W_])")
+_LOOK_BACK = 4_096
+
+
+def splits_at_spaces(backend: Any) -> bool:
+    """Whether the tokens of a text are those of its pieces, split at `BOUNDARY`.
+
+    Args:
+        backend: a `tokenizers.Tokenizer`.
+
+    Example:
+        >>> from tokenizers import Tokenizer, models, pre_tokenizers
+        >>> backend = Tokenizer(models.WordPiece({"a": 0, "[UNK]": 1}))
+        >>> splits_at_spaces(backend)
+        False
+        >>> backend.pre_tokenizer = pre_tokenizers.Whitespace()
+        >>> splits_at_spaces(backend)
+        True
+    """
+    if any(re.search(r"\s", token.content) for token in backend.get_added_tokens_decoder().values()):
+        return False
+    rules = [*_steps(backend.normalizer, "normalizers")]
+    splits = [*_steps(backend.pre_tokenizer, "pretokenizers")]
+    return all(map(_stays_in_words, rules)) and all(map(_looks_at_neighbours, splits)) and any(map(_at_spaces, splits))
+
+
+def _steps(part: Any, key: str) -> Iterator[dict[str, Any]]:
+    steps = [json.loads(part.__getstate__())] if part else []
+    for step in steps:
+        steps += step.get(key, [])
+        if step["type"] != "Sequence":
+            yield step
+
+
+def _stays_in_words(rule: dict[str, Any]) -> bool:
+    found = rule.get("pattern", {}).get("String")
+    return rule["type"] in _NORMALIZERS and (
+        rule["type"] != "Replace" or (found is not None and not re.search(r"\s", found))
+    )
+
+
+def _looks_at_neighbours(split: dict[str, Any]) -> bool:
+    return split["type"] in _PRE_TOKENIZERS or _at_spaces(split)
+
+
+def _at_spaces(split: dict[str, Any]) -> bool:
+    if split["type"] == "Split":
+        return bool(split["pattern"] == {"Regex": QWEN_SPLIT})
+    whole = {"ByteLevel": "use_regex", "Metaspace": "split"}.get(split["type"])
+    return split["type"] in _SPLIT_AT_SPACES and (whole is None or split.get(whole) is not False)
+
+
+def pieces(text: str, size: int, *, from_end: bool = False) -> Iterator[str]:
+    """The text in pieces of about `size` characters, split at `BOUNDARY`; longer where there is none.
+
+    Args:
+        from_end: the last piece first.
+
+    Example:
+        >>> list(pieces("one two three", 2)), list(pieces("one two three", 2, from_end=True))
+        (['one', ' two', ' three'], [' three', ' two', 'one'])
+    """
+    if from_end:
+        end = len(text)
+        while end:
+            start = _boundary_before(text, end - size)
+            yield text[start:end]
+            end = start
+        return
+    start = 0
+    while start < len(text):
+        found = BOUNDARY.search(text, start + size)
+        end = found.start() if found else len(text)
+        yield text[start:end]
+        start = end
+
+
+def _boundary_before(text: str, end: int) -> int:
+    back = _LOOK_BACK
+    while end > 0:
+        start = max(0, end - back)
+        found = [match.start() for match in BOUNDARY.finditer(text, start, end + 2)]
+        if found:
+            return found[-1]
+        if not start:
+            break
+        back *= 4
+    return 0

@@ -1,0 +1,98 @@
+"""Builds the tokenizer of a folder as transformers builds its class: vocabulary, normalizer, pre-tokenizer, added tokens."""
+
+from operator import itemgetter
+from typing import Any
+
+from minisbert.errors import MinisbertError, ModelFolderError
+from minisbert.text.tokenizer_config import BUILT, QWEN_SPLIT, Source, unigram
+from minisbert.text.tokenizer_file import refusal
+
+
+def build(source: Source) -> Any:
+    """The `tokenizers.Tokenizer`: built as transformers builds its class, then with its added tokens.
+
+    Raises:
+        ModelFolderError: parts that do not fit, or a malformed option.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    backend, config = source.backend, source.config
+    if config is None:
+        return backend
+    settings, kind = config.settings, BUILT[config.name][0] if config.name in BUILT else None
+    special = {}
+    for key, token in config.named.items():
+        special[key] = getattr(token, "content", token)
+    try:
+        if kind == "WordPiece":
+            backend = Tokenizer(models.WordPiece(source.vocabulary, unk_token=special["unk_token"]))
+            backend.normalizer = normalizers.BertNormalizer(
+                clean_text=True,
+                handle_chinese_chars=settings.flag("tokenize_chinese_chars", default=True),
+                strip_accents=settings.choice("strip_accents", [None, True, False], default=None),
+                lowercase=settings.flag("do_lower_case", default=True),
+            )
+            backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+            if special["unk_token"] not in source.vocabulary:
+                raise ModelFolderError(
+                    f"{source.where}: the unknown token {special['unk_token']!r:.100} is not in the vocabulary, so that no "
+                    "unknown word can be read. Download the model again."
+                )
+        elif config.name == "Qwen2Tokenizer":
+            words = source.vocabulary if isinstance(source.vocabulary, dict) else {}
+            backend = Tokenizer(models.BPE(words, source.merges or []))
+            backend.normalizer, backend.decoder = normalizers.NFC(), decoders.ByteLevel()
+            space = settings.flag("add_prefix_space", default=False)
+            splits = pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated")
+            steps = [splits, pre_tokenizers.ByteLevel(add_prefix_space=space, use_regex=False)]
+            backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
+        elif kind == "BPE":
+            trim = settings.flag("trim_offsets", default=True)
+            space = settings.flag("add_prefix_space", default=False)
+            backend = Tokenizer(
+                models.BPE(source.vocabulary, source.merges, continuing_subword_prefix="", end_of_word_suffix="")
+            )
+            backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
+            backend.decoder = decoders.ByteLevel()
+        elif kind == "Unigram":
+            backend = unigram(config, source.vocabulary, special["unk_token"], source.charsmap)
+    except MinisbertError:
+        raise
+    except BaseException as error:
+        name = f"{source.where} with merges.txt" if source.backend is None and kind == "BPE" else source.where
+        raise refusal(error, ModelFolderError, f"{name}: not the vocabulary of {config.name}") from None
+    settings.finish()
+
+    known = set()
+    for token in (*backend.get_added_tokens_decoder().values(), *config.added.values()):
+        known.add(token.content)
+    tokens = []
+    for _, token in sorted(config.added.items(), key=itemgetter(0)):
+        tokens.append(token)
+    for token in (*config.named.values(), *config.extra):
+        if getattr(token, "content", token) not in known and token not in tokens:
+            tokens.append(token)
+    for row, token in enumerate(tokens):
+        tokens[row] = AddedToken(token, special=True) if isinstance(token, str) else token
+        tokens[row].special = tokens[row].special or tokens[row].content in special.values()
+    backend.add_tokens(tokens)
+    backend.encode_special_tokens = settings.values.get("split_special_tokens") is True
+
+    if kind is None:
+        return backend
+    starts = ("bos_token", "eos_token") if config.name in ("XLMRobertaTokenizer", "CamembertTokenizer") else None
+    if config.name == "Qwen2Tokenizer":  # one end token in tokenizer.json's template, or nothing
+        backend.post_processor = source.backend.post_processor if source.backend is not None else None
+        return backend
+    cls, sep = special[(starts or ("cls_token",))[0]], special[(starts or ("", "sep_token"))[1]]
+    ends = ((cls, backend.token_to_id(cls)), (sep, backend.token_to_id(sep)))
+    if config.name == "AlbertTokenizer" and source.backend is not None:
+        backend.post_processor = source.backend.post_processor
+    elif kind == "BPE":
+        backend.post_processor = processors.RobertaProcessing(ends[1], ends[0], trim, space)
+    elif config.name == "MPNetTokenizer":
+        backend.post_processor = processors.RobertaProcessing(ends[1], ends[0], True, False)
+    else:
+        pair = [cls, "$A", sep, *([sep] if kind == "Unigram" else []), "$B:1", f"{sep}:1"]
+        backend.post_processor = processors.TemplateProcessing(single=[cls, "$A", sep], pair=pair, special_tokens=ends)
+    return backend

@@ -1,0 +1,138 @@
+"""What a tokenizer.json may ask of the `tokenizers` library: checked before the library reads it.
+
+The library runs what the file describes: rules that rewrite a text, splits by patterns, tokens put around it. None of that
+is code, but a rule can make a text a million times as long, a pattern can search forever (patterns.py), pieces can be chosen
+at random, and very long pieces or very many added tokens cost far more memory than the file.
+"""
+
+import base64
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from minisbert import limits
+from minisbert.errors import ModelFolderError
+from minisbert.text.patterns import Slow, check_pattern
+
+_DAMAGED = "The file is damaged or not a model's; download the model again."
+
+
+def check_limits(values: dict[str, Any], file: Path) -> None:
+    """Check a tokenizer.json; what is malformed is left to the library's own complaint.
+
+    Raises:
+        ModelFolderError: rules that make texts much longer, too many rules, slow patterns, random pieces, pieces that crash
+            the library or fill the memory, too many added tokens.
+    """
+    try:
+        rules = [step for key in ("normalizer", "pre_tokenizer") for step in _rules(values.get(key))]
+        growth = _growth(values.get("normalizer")) * _growth(values.get("pre_tokenizer"))
+    except RecursionError:
+        rules, growth = [], math.inf
+    if growth > limits.TEXT_GROWTH:
+        raise ModelFolderError(
+            f"{file}: normalizer and pre_tokenizer can make a text {growth:.3g} times as long. Expected at most "
+            f"{limits.TEXT_GROWTH} times; do not use this model."
+        )
+    if len(rules) > limits.RULES:
+        raise ModelFolderError(
+            f"{file}: {len(rules)} rules of normalizer and pre_tokenizer. Expected at most {limits.RULES}. {_DAMAGED}"
+        )
+    for rule in rules:
+        pattern = rule.get("pattern")
+        regex = pattern.get("Regex") if isinstance(pattern, dict) else None
+        try:
+            check_pattern(regex if isinstance(regex, str) else "")
+        except Slow as error:
+            raise ModelFolderError(
+                f"{file}: the pattern {regex!r:.100} {error}, so that one text could take for ever. Expected a pattern without "
+                "that; do not use this model."
+            ) from None
+    added = values.get("added_tokens")
+    if isinstance(added, list) and len(added) > limits.ADDED_TOKENS:
+        raise ModelFolderError(f"{file}: {len(added)} added tokens. Expected at most {limits.ADDED_TOKENS}. {_DAMAGED}")
+    if isinstance(values.get("model"), dict):
+        _check_model(values["model"], file)
+
+
+def _check_model(model: dict[str, Any], file: Path) -> None:
+    if model.get("dropout") not in (None, 0):
+        raise ModelFolderError(
+            f"{file}: the model's 'dropout' is {model['dropout']!r:.100}, which splits the same text differently each time. "
+            "Expected null; correct the file."
+        )
+    vocabulary = model.get("vocab")
+    pieces = vocabulary if isinstance(vocabulary, dict | list) else ()
+    lengths = [
+        len(piece) for one in pieces if isinstance(piece := one[0] if isinstance(one, list) and one else one, str)
+    ]
+    check_lengths(lengths, file, trie=isinstance(vocabulary, list))
+
+
+def check_lengths(lengths: list[int], file: Path, *, trie: bool = False) -> None:
+    """Check the lengths of the pieces of a vocabulary.
+
+    Args:
+        trie: the library keeps the pieces in a trie with a node of 300 bytes per character (Unigram).
+
+    Raises:
+        ModelFolderError: too many pieces, one that is too long, or pieces that are long on average.
+    """
+    if len(lengths) > limits.PIECES:
+        raise ModelFolderError(f"{file}: {len(lengths)} pieces. Expected at most {limits.PIECES}. {_DAMAGED}")
+    if max(lengths, default=0) > limits.PIECE_LENGTH:
+        # The tokenizers library overflows its stack, and ends the process, over a piece of a hundred thousand characters.
+        raise ModelFolderError(
+            f"{file}: a piece of the vocabulary has {max(lengths)} characters. Expected at most {limits.PIECE_LENGTH}. "
+            f"{_DAMAGED}"
+        )
+    if trie and sum(lengths) > limits.PIECE_AVERAGE * (len(lengths) + 1_000):
+        raise ModelFolderError(
+            f"{file}: the {len(lengths)} pieces of the vocabulary have {sum(lengths)} characters. Expected at most "
+            f"{limits.PIECE_AVERAGE} per piece. {_DAMAGED}"
+        )
+
+
+def _rules(step: Any) -> Iterator[dict[str, Any]]:
+    """The rules of a sequence, nested ones too."""
+    if isinstance(step, dict):
+        yield step
+        for key in ("normalizers", "pretokenizers"):
+            for part in step[key] if isinstance(step.get(key), list) else ():
+                yield from _rules(part)
+
+
+def _growth(step: Any) -> float:
+    """How many times as long one rule, or several in a row, can make a text."""
+    if not isinstance(step, dict):
+        return 1.0  # no rule; the library complains about a malformed one
+    kind = step.get("type")
+    if kind == "Sequence":
+        parts = step.get("normalizers", step.get("pretokenizers"))
+        return math.prod(map(_growth, parts)) if isinstance(parts, list) else 1.0
+    if kind == "Replace":
+        pattern = step.get("pattern")
+        found = pattern.get("String") if isinstance(pattern, dict) else None
+        return max(1.0, _length(step.get("content")) / max(1, _length(found)))
+    if kind == "Prepend":
+        return max(1.0, float(_length(step.get("prepend"))))
+    if kind == "ByteLevel":
+        return 4.0  # each byte of a character becomes a character
+    if kind == "Precompiled":
+        return _longest_entry(step.get("precompiled_charsmap"))
+    return 1.0
+
+
+def _length(text: Any) -> int:
+    return len(text) if isinstance(text, str) else 0
+
+
+def _longest_entry(charsmap: Any) -> float:
+    """Length of the longest output of a sentencepiece map: a trie's size in four bytes, the trie, outputs ended by zeros."""
+    try:
+        blob = base64.b64decode(charsmap) if isinstance(charsmap, str) else b""
+    except ValueError:
+        return 1.0
+    entries = blob[4 + int.from_bytes(blob[:4], "little") :].split(b"\0")
+    return max(1.0, *(len(entry.decode("utf-8", "replace")) for entry in entries))
