@@ -116,7 +116,7 @@ def test_a_row_is_both_texts_with_the_familys_separators(family, between):
     encoder = model(family)
     single = SentenceEncoder.load(WEIGHTS / f"tiny-{family}").tokenizer
     (cls,), (sep,) = single.prefix, single.suffix
-    a, b = single.contents(["a dog", "the red car"])
+    (a, _), (b, _) = single.contents(["a dog", "the red car"])
     tokens = encoder.tokenize([("a dog", "the red car")])
     assert tokens.ids == [[cls, *a, *[sep] * between, *b, sep]]
     assert tokens.first_lengths == [len(a) + 2]
