@@ -69,7 +69,7 @@ def test_of_a_pair_that_is_too_long_the_longer_text_gives_way(name, pairs, max_l
     tokens, between = rows.tokenize(pairs, max_length=max_length), rows.between
     before, after = tokenizer(name).prefix, tokenizer(name).suffix
     for (a, b), ids, first, count in zip(pairs, tokens.ids, tokens.first_lengths, tokens.counts.tolist(), strict=True):
-        a_ids, b_ids = tokenizer(name).contents([a, b])
+        (a_ids, _), (b_ids, _) = tokenizer(name).contents([a, b])
         keep_a = first - len(before) - len(after)
         keep_b = len(ids) - first - len(between)
         assert between and not set(between) - set(after), "separators"
