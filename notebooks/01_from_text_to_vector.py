@@ -11,6 +11,7 @@
 # %%
 import numpy as np
 from figures import annotate, show
+from judge import judge
 from matplotlib.figure import Figure
 
 from minisbert import SentenceEncoder
@@ -41,6 +42,32 @@ print("the first three as the model sees them:", ids[0][:3])
 tokens = [vocabulary.id_to_token(token) for token in ids[1]]
 assert tokens == ["<s>", "she", "swore", "she", "just", "saw", "her", "su", "##shi", "move", "</s>"]
 assert vocabulary.get_vocab_size() == 30_527
+
+# %% [markdown]
+# How is *sushi* split? **WordPiece by hand**: from the left, always the longest piece that the vocabulary has. (The words come
+# first: lower case, without accents, punctuation apart; `notebooks/sbert_in_one_file.py` has that too.)
+
+
+# %%
+def pieces_of(word, known):
+    """The pieces of one word; [UNK] if some part of it is in no piece."""
+    pieces, start = [], 0
+    while start < len(word):
+        ends = range(len(word), start, -1)  # the longest first
+        fits = [end for end in ends if ("##" if start else "") + word[start:end] in known]
+        if not fits:
+            return ["[UNK]"]
+        pieces.append(("##" if start else "") + word[start : fits[0]])
+        start = fits[0]
+    return pieces
+
+
+known = vocabulary.get_vocab()
+for word in ("sushi", "mannequin", "flossing", "transformers"):
+    print(f"{word:13}", *pieces_of(word, known))
+for sentence, row in zip(SENTENCES, ids, strict=True):
+    by_hand = [piece for word in sentence.split() for piece in pieces_of(word, known)]
+    assert ["<s>", *by_hand, "</s>"] == [vocabulary.id_to_token(token) for token in row]
 
 # %% [markdown]
 # ## 2. Tokens → token embeddings
@@ -148,12 +175,40 @@ assert abs(older_gap - 0.13774651) < 1e-8  # of the printed numbers
 assert abs(newer_gap - 0.25440932) < 2e-6  # 0.51847214 - 0.26406282
 
 # %% [markdown]
+# ## Write it yourself
+#
+# The cosine of every row of one matrix with every row of another, as section 4 needs it, without a loop. The judge compares
+# it with `minisbert/reference/similarity.py`.
+
+
+# %%
+def cosine_table(a_BD, b_MD):
+    """similarity_BM: the cosine of each row of `a` with each row of `b`."""
+    # yours
+
+
+right = judge(cosine_table)
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. A batch is padded to its longest sentence. Show that the neighbours of a sentence do not change its embedding.
 # 2. Pool with `max` in place of `mean`. Does the pair still stand out?
 # 3. Is it *dentist* that connects sentence 3 with sentence 4? Leave out each word in turn and look at their similarity.
 # 4. `sentence_bert_config.json` of both models says `do_lower_case: false`. Does the case of the letters count?
+#
+# <details><summary>Solution: cosine_table</summary>
+#
+# ```python
+# def cosine_table(a_BD, b_MD):
+#     a_BD = a_BD / np.linalg.norm(a_BD, axis=1, keepdims=True)
+#     b_MD = b_MD / np.linalg.norm(b_MD, axis=1, keepdims=True)
+#     return a_BD @ b_MD.T
+#
+#
+# assert judge(cosine_table)
+# ```
+# </details>
 #
 # <details><summary>Solution 1</summary>
 #
@@ -194,7 +249,7 @@ assert abs(newer_gap - 0.25440932) < 2e-6  # 0.51847214 - 0.26406282
 # ```
 #
 # *bad* and *dentist* count most, yet no single word moves the cosine by 0.05: the sentence says it more than once (*dentist*,
-# *chewing*, *teeth*). Notebook 12 asks which pairs of tokens a similarity is made of.
+# *chewing*, *teeth*). Notebook 11 asks which pairs of tokens a similarity is made of.
 # </details>
 #
 # <details><summary>Solution 4</summary>

@@ -23,7 +23,9 @@ import numpy as np
 import optax
 from figures import BLUE, GREEN, ORANGE, show
 from flax import nnx
+from judge import judge
 from matplotlib.figure import Figure
+from schematics import draw
 
 from minisbert.transformer.attention import scaled_dot_product_attention
 from minisbert.transformer.block import Block
@@ -86,7 +88,14 @@ for words in translated(random.Random(8), 2):
 #   figure: 64 numbers for any sentence.*
 # - with attention it is a weighted mean of the states at *all* words, with new weights at each step.
 #
-# Nothing else differs. The weighted mean is this package's own `scaled_dot_product_attention` with one query, the decoder's
+# Nothing else differs. The article's two diagrams:
+
+# %%
+draw("encoder-decoder")
+draw("decoder attention")
+
+# %% [markdown]
+# The weighted mean is this package's own `scaled_dot_product_attention` with one query, the decoder's
 # state. (Bahdanau et al. score by a small net instead of a product; Luong et al. 2015 found the product as good.)
 
 # %%
@@ -359,11 +368,38 @@ assert aligned["GRU with attention"] > 80
 # table 1), and in training all words are written in parallel too. In use, each word still waits for the one before. The
 # price is K² products of queries with keys.
 #
+# ## Write it yourself
+#
+# The weights of attention for one query, in NumPy. `real_K` is False where the sentence is padded.
+
+
+# %%
+def attention_weights(query_D, states_KD, real_K):
+    """weights_K: how much of each state goes into the context."""
+    # yours
+
+
+right = judge(attention_weights)
+
+# %% [markdown]
 # ## Exercises
 #
-# 1. Write the weights of `attend` in one line of NumPy, and check.
+# 1. Show that `attend` gives the weights of your `attention_weights`.
 # 2. Sentences of six phrases never came in training. Which of the three still translates them?
 # 3. Both lists of words have *train*. Why is *train* → *train* no easier than *cat* → *chat*?
+#
+# <details><summary>Solution: attention_weights</summary>
+#
+# ```python
+# def attention_weights(query_D, states_KD, real_K):
+#     scores_K = np.where(real_K, states_KD @ query_D / np.sqrt(len(query_D)), -np.inf)
+#     weights_K = np.exp(scores_K - scores_K.max())
+#     return weights_K / weights_K.sum()
+#
+#
+# assert judge(attention_weights)
+# ```
+# </details>
 #
 # <details><summary>Solution 1</summary>
 #
@@ -371,8 +407,7 @@ assert aligned["GRU with attention"] > 80
 # draw = np.random.default_rng(0)
 # query_BD, states_BKD = draw.normal(size=(2, 8)), draw.normal(size=(2, 5, 8))
 # real_BK = np.arange(5) < np.array([[5], [3]])
-# scores_BK = np.where(real_BK, (states_BKD @ query_BD[:, :, None])[:, :, 0] / np.sqrt(8), -np.inf)
-# weights_BK = np.exp(scores_BK) / np.exp(scores_BK).sum(axis=1, keepdims=True)
+# weights_BK = np.stack([attention_weights(*row) for row in zip(query_BD, states_BKD, real_BK, strict=True)])
 # _, theirs_BK = attend(*map(jnp.asarray, (query_BD, states_BKD, real_BK)))
 # assert np.abs(weights_BK - theirs_BK).max() < 1e-6
 # ```

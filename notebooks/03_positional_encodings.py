@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from figures import BLUE, GREEN, ORANGE, RED, show
 from flax import nnx
+from judge import judge
 from matplotlib.figure import Figure
 
 from minisbert import SentenceEncoder
@@ -249,12 +250,40 @@ show(
 # | buckets (T5, MPNet) | added to the score | yes | any, far ones alike | distance, with its sign |
 # | rotation (RoFormer, ModernBERT) | turns query and key | no | any, far ones untrained | distance, with its sign |
 #
+# ## Write it yourself
+#
+# The sine waves of section 1, for any length and an even width. In NumPy, without a loop if you like.
+
+
+# %%
+def sine_waves(length, width):
+    """position_LD: the waves of positions 0 to length - 1."""
+    # yours
+
+
+right = judge(sine_waves)
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. PE(p + k) is PE(p) turned, by angles that depend on k only: sine waves and rotary positions are relatives. Turn the
 #    waves of place 3 into those of place 10 with `rotary_angles`.
 # 2. How much does order matter to a whole sentence? Shuffle the words of one and look at the cosine with the original.
 # 3. From which distance on can T5's buckets not tell two distances apart at all?
+#
+# <details><summary>Solution: sine_waves</summary>
+#
+# ```python
+# def sine_waves(length, width):
+#     angle = np.arange(length)[:, None] / 10_000 ** (np.arange(0, width, 2) / width)
+#     position_LD = np.zeros((length, width))
+#     position_LD[:, 0::2], position_LD[:, 1::2] = np.sin(angle), np.cos(angle)
+#     return position_LD
+#
+#
+# assert judge(sine_waves)
+# ```
+# </details>
 #
 # <details><summary>Solution 1</summary>
 #

@@ -11,10 +11,13 @@
 # `minisbert/reference/encoder.py`, the same in plain NumPy.
 
 # %%
+import math
+
 import jax.numpy as jnp
 import numpy as np
-from figures import annotate, show
+from figures import BLACK, BLUE, annotate, show
 from flax import nnx
+from judge import judge
 from matplotlib.figure import Figure
 
 from minisbert import SentenceEncoder
@@ -202,11 +205,62 @@ assert np.abs(attended_LD - twin_LD).max() < 1e-12
 assert np.abs(attended_LD - flax_LD).max() < 1e-5
 
 # %% [markdown]
+# ## The rest of the block
+#
+# Attention is half of a layer. What it gives is **added** to what was there (a shortcut: a layer only has to find the change),
+# and a **layer norm** (Ba et al. 2016) gives each token mean 0 and variance 1 over its 384 numbers, times a learned scale, plus
+# a learned bias. Then each token goes alone through a **feed-forward net**: 384 → 1,536 → 384, with a **GELU** between
+# (Hendrycks & Gimpel 2016), x Φ(x): a ReLU with a soft bend. Added and normed again, that is the block (Vaswani et al. 2017,
+# sections 3.1 and 3.3).
+
+
+# %%
+def layer_norm(x_LD, norm):
+    """Each token by itself: mean 0, variance 1, then the learned scale and bias."""
+    mean_L1, variance_L1 = x_LD.mean(axis=1, keepdims=True), x_LD.var(axis=1, keepdims=True)
+    return (x_LD - mean_L1) / np.sqrt(variance_L1 + config.layer_norm_eps) * norm["scale"] + norm["bias"]
+
+
+def gelu(x):
+    """x Φ(x), where Φ is the distribution function of the normal distribution."""
+    return x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2
+
+
+def linear(x_LD, part):
+    return x_LD @ part["kernel"] + part["bias"]
+
+
+block = params["blocks"][0]
+after_LD = layer_norm(hidden_LD + attended_LD, block["attention_norm"])
+inner_LF = linear(after_LD, block["feed_forward"]["up"])
+fed_LD = linear(gelu(inner_LF), block["feed_forward"]["down"])
+output_LD = layer_norm(after_LD + fed_LD, block["feed_forward_norm"])
+
+print("between the two matrices:", inner_LF.shape, f"{(inner_LF > 0).mean():.0%} of it above 0")
+whole_LD = reference.block(hidden_LD[None], real_1L, block, config)[0]
+print(f"by hand and the twin's block: {np.abs(output_LD - whole_LD).max():.0e}")
+assert inner_LF.shape == (11, 1536) and np.abs(output_LD - whole_LD).max() < 1e-12
+
+figure = Figure(figsize=(8, 2.8), layout="constrained")
+left, right = figure.subplots(1, 2)
+x = np.linspace(-4, 4, 401)
+left.plot(x, np.maximum(x, 0), ":", color=BLACK, label="ReLU")
+left.plot(x, gelu(x), color=BLUE, label="GELU")
+left.set(xlabel="x", ylabel="activation", title="the bend")
+left.legend()
+right.hist(inner_LF.ravel(), bins=80, color=BLUE)
+right.axvline(0, color=BLACK, linestyle=":")
+right.set(xlabel="x, before the GELU", ylabel="of 11 × 1,536 numbers", title="where the first layer works")
+show(
+    figure,
+    "Left: GELU follows ReLU, 0 on the left and x on the right, with a soft bend and a shallow dip just below 0. "
+    "Right: a histogram of the numbers before it; three quarters are below 0, and those units stay nearly silent.",
+)
+
+# %% [markdown]
 # ## Up through the layers
 #
-# A block adds what attention gives to what was there, and a feed-forward net works on each token by itself (notebook 02 used
-# the same `Block`). Six blocks, and the token embeddings are those that `encode` returns. On the way, what does each head
-# look at?
+# Six such blocks, and the token embeddings are those that `encode` returns. On the way, what does each head look at?
 
 # %%
 looks = {"the token before": [], "the token after": [], "[CLS]": []}
@@ -245,14 +299,41 @@ assert cls_TN.mean(axis=1)[1:5].min() > 0.5 > cls_TN.mean(axis=1)[0]
 
 # %% [markdown]
 # The weights of a head sum to 1 even where it finds nothing to look at. It seems to put them on [CLS] then (Clark et al.
-# 2019, section 3.2, find the same for BERT and [SEP]). So a bright cell is not yet a reason; notebook 12 asks what really
+# 2019, section 3.2, find the same for BERT and [SEP]). So a bright cell is not yet a reason; notebook 11 asks what really
 # changes a similarity.
 #
+# ## Write it yourself
+#
+# Attention of one head with a mask, which the sentence above did not need: `mask_K` is False where a key is padding.
+
+
+# %%
+def masked_attention(query_QH, key_KH, value_KH, mask_K):
+    """context_QH: the mean of the values of the real keys, by their weights."""
+    # yours
+
+
+right = judge(masked_attention)
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. Leave out √H, in a head of width 384 with random queries and keys. What becomes of the largest weight of a query?
 # 2. Mask `[CLS]` out of the first layer, as padding is masked. Show that nothing from there can reach another token.
 # 3. One head of width 384 has as many parameters as twelve of width 32. What can it not do?
+#
+# <details><summary>Solution: masked_attention</summary>
+#
+# ```python
+# def masked_attention(query_QH, key_KH, value_KH, mask_K):
+#     scores_QK = np.where(mask_K, query_QH @ key_KH.T / np.sqrt(query_QH.shape[1]), -np.inf)
+#     weights_QK = np.exp(scores_QK - scores_QK.max(axis=1, keepdims=True))
+#     return weights_QK / weights_QK.sum(axis=1, keepdims=True) @ value_KH
+#
+#
+# assert judge(masked_attention)
+# ```
+# </details>
 #
 # <details><summary>Solution 1</summary>
 #

@@ -15,8 +15,10 @@
 # %%
 import numpy as np
 from figures import BLUE, ORANGE, show
+from judge import judge
 from matplotlib.figure import Figure
 from published import PUBLISHED, SECONDS
+from schematics import draw
 
 from minisbert import CrossEncoder, SentenceEncoder
 from minisbert.data.synthetic import make_sentences
@@ -33,6 +35,10 @@ cross_encoder = CrossEncoder.from_encoder(bi_encoder)
 # reach is quoted from the paper.
 #
 # ## What each of them reads
+
+# %%
+draw("cross-encoder")
+draw("bi-encoder")
 
 # %%
 PAIR = ("a man is eating food", "someone has a meal")
@@ -237,11 +243,37 @@ for what, seconds in ways.items():
 assert ways["bi-encoder, then cross-encoder on 100"] < ways["cross-encoder on all"] / 20
 
 # %% [markdown]
+# ## Write it yourself
+#
+# The row that a cross-encoder reads, from the token ids of two texts: the ids, and the segment of each token.
+
+
+# %%
+def cross_encoder_row(first, second, cls, sep):
+    """ids_L and segments_L of [CLS] first [SEP] second [SEP]."""
+    # yours
+
+
+right = judge(cross_encoder_row)
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. How long would the article's cross-encoder take for 100,000 sentences, and how long its bi-encoder?
 # 2. cos(a, b) = cos(b, a). Is a cross-encoder symmetric too?
 # 3. A training set has 10,000 scored pairs and a cross-encoder that learned them well. How does one get a better bi-encoder?
+#
+# <details><summary>Solution: cross_encoder_row</summary>
+#
+# ```python
+# def cross_encoder_row(first, second, cls, sep):
+#     ids_L = np.array([cls, *first, sep, *second, sep])
+#     return ids_L, (np.arange(len(ids_L)) >= len(first) + 2).astype(int)
+#
+#
+# assert judge(cross_encoder_row)
+# ```
+# </details>
 #
 # <details><summary>Solution 1</summary>
 #

@@ -18,13 +18,14 @@ from pathlib import Path
 
 import numpy as np
 from figures import BLUE, SKY, annotate, show
+from judge import judge
 from matplotlib.figure import Figure
 
 import minisbert
 from minisbert import SentenceEncoder, pooling
-from minisbert.checkpoint.folder import Normalize, Pooling
+from minisbert.checkpoint.folder import Pooling
 from minisbert.commands.demo import SENTENCES
-from minisbert.evaluation.sts import STSPairs, evaluate_sts, read_sts
+from minisbert.evaluation.sts import evaluate_sts, read_sts
 from minisbert.evaluation.word_vectors import AveragedWords
 from minisbert.inference.batching import rectangle
 from minisbert.similarity import normalize
@@ -104,17 +105,10 @@ for L in (16, 32):
 # %% [markdown]
 # ## Another pooling on the same weights
 #
-# A `ModelConfig` says what a model consists of. We put another pooling into it and leave the weights alone.
-
+# `with_pooling` makes a model with another pooling and leaves the weights alone.
 
 # %%
-def with_pooling(*modes):
-    """The same weights, another pooling."""
-    model_config = replace(encoder.pretrained.model_config, modules=(Pooling(modes), Normalize()))
-    return SentenceEncoder(replace(encoder.pretrained, model_config=model_config))
-
-
-models = {"mean (as trained)": encoder, "max": with_pooling("max"), "cls": with_pooling("cls")}
+models = {"mean (as trained)": encoder, "max": encoder.with_pooling("max"), "cls": encoder.with_pooling("cls")}
 
 # %% [markdown]
 # And two baselines without a transformer: averages of word vectors, in which a word has the same vector in every sentence:
@@ -180,41 +174,13 @@ assert abs(lead["mean (as trained)"] - 0.2076) < 1e-3
 #
 # From 5 (the same) to 0 (nothing in common), five of each, in the manner of the STS tasks (Agirre et al. 2012).
 
+# They are `samples/sts.tsv`.
+
 # %%
-GRADED = [
-    (5, "A man is slicing an onion.", "A man is cutting up an onion."),
-    (5, "The train was half an hour late.", "The train arrived thirty minutes behind schedule."),
-    (5, "She could not find her glasses.", "She was unable to find her spectacles."),
-    (5, "How do I reset my password?", "What must I do to set a new password?"),
-    (5, "The company sacked two hundred workers.", "Two hundred employees were laid off by the firm."),
-    (4, "A boy is kicking a ball in the park.", "A child is playing football in the park."),
-    (4, "It rained heavily all night in Lisbon.", "Lisbon had strong rain during the night, with some hail."),
-    (4, "The doctor told him to rest for a week.", "He was advised by his physician to take some days off."),
-    (4, "A cat sleeps on the warm radiator.", "The cat is taking a nap on the heater in the hall."),
-    (4, "The bank raised its interest rates.", "Interest rates were raised by a quarter point by the bank."),
-    (3, "A woman is playing the violin on stage.", "A woman is playing an instrument at home."),
-    (3, "The bridge was closed after the storm.", "The storm damaged several bridges and roads."),
-    (3, "He bought a used car from his neighbour.", "He sold his old car to his neighbour."),
-    (3, "Two dogs run along the beach.", "A dog is lying on the beach."),
-    (3, "The film won three awards in Cannes.", "The director's film was shown in Cannes."),
-    (2, "A man is riding a horse in the desert.", "A man is feeding a horse in a stable."),
-    (2, "The mayor opened the new library.", "The new library is short of money."),
-    (2, "She bakes bread every Sunday morning.", "She bought a cake for Sunday."),
-    (2, "The team lost the final by one goal.", "The team has signed a new goalkeeper."),
-    (2, "A girl is painting the fence green.", "A girl is climbing over a green fence."),
-    (1, "A man is playing the guitar.", "A man is repairing a bicycle."),
-    (1, "The price of oil fell sharply on Monday.", "Olive oil keeps best in a dark cupboard."),
-    (1, "The river bank was full of flowers.", "The bank closes at four in the afternoon."),
-    (1, "Children are swimming in the lake.", "An old man is fishing in a boat."),
-    (1, "He plays tennis twice a week.", "She watched the play twice."),
-    (0, "The soup needs more salt.", "The telescope found a distant galaxy."),
-    (0, "She is learning to drive.", "The museum is closed on Tuesdays."),
-    (0, "A bird sits on the wire.", "The judge adjourned the hearing."),
-    (0, "My phone battery is empty.", "Penguins cannot fly."),
-    (0, "They painted the kitchen yellow.", "The election result was announced at noon."),
-]
-grades, first, second = zip(*GRADED, strict=True)
-graded = STSPairs("thirty graded pairs", first, second, tuple(map(float, grades)))
+graded = read_sts("../samples/sts.tsv")
+for row in range(0, 30, 5):
+    print(f"{graded.gold[row]:.0f}  {graded.first[row]}  |  {graded.second[row]}")
+assert len(graded.first) == 30
 results = {name: evaluate_sts(model, graded).score().spearman for name, model in models.items()}
 for name in ("mean (as trained)", "max", "cls", "word table"):
     print(f"{name:18} Spearman x 100: {results[name]}")
@@ -291,19 +257,44 @@ assert [round(STSB[name]) for name in names] == [87, 83, 80, 62, 52]
 #
 # That is why `minisbert` takes the pooling from the model's folder. Where a folder has none, it uses the mean and logs that.
 #
+# ## Write it yourself
+#
+# SBERT's third pooling for a batch: in each dimension the largest value of the real tokens. Values may be negative.
+
+
+# %%
+def max_pool(hidden_BLD, mask_BL):
+    """sentence_BD: the largest value over the real tokens, in each dimension."""
+    # yours
+
+
+right = judge(max_pool)
+
+# %% [markdown]
 # ## Exercises
 #
-# 1. `with_pooling("cls", "mean")` concatenates two poolings. Is it better than the mean alone? Why not simply the better of
-#    the two?
+# 1. `encoder.with_pooling("cls", "mean")` concatenates two poolings. Is it better than the mean alone? Why not simply the
+#    better of the two?
 # 2. `mean_sqrt_len_tokens` divides the sum by the *root* of the number of tokens. Its scores by cosine are exactly those of
 #    the mean. Why? Would that hold for the dot product too?
 # 3. Two sentences with the same words in another order have cosine 0.97 with the mean. Find a pair of sentences with the
 #    same words that mean different things and are farther apart.
 #
+# <details><summary>Solution: max_pool</summary>
+#
+# ```python
+# def max_pool(hidden_BLD, mask_BL):
+#     return np.where(mask_BL[:, :, None], hidden_BLD, -np.inf).max(axis=1)
+#
+#
+# assert judge(max_pool)
+# ```
+# </details>
+#
 # <details><summary>Solution 1</summary>
 #
 # ```python
-# both = evaluate_sts(with_pooling("cls", "mean"), graded, resamples=0).score().spearman
+# both = evaluate_sts(encoder.with_pooling("cls", "mean"), graded, resamples=0).score().spearman
 # print(both)
 # assert results["cls"].value < both.value < results["mean (as trained)"].value
 # ```
@@ -315,7 +306,7 @@ assert [round(STSB[name]) for name in names] == [87, 83, 80, 62, 52]
 # <details><summary>Solution 2</summary>
 #
 # ```python
-# same = evaluate_sts(with_pooling("mean_sqrt_len_tokens"), graded, resamples=0).score().spearman
+# same = evaluate_sts(encoder.with_pooling("mean_sqrt_len_tokens"), graded, resamples=0).score().spearman
 # assert abs(same.value - results["mean (as trained)"].value) < 1e-6
 # ```
 #

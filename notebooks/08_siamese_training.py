@@ -20,7 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from figures import BLUE, GREEN, ORANGE, RED, show
+from judge import judge
 from matplotlib.figure import Figure
+from schematics import draw
 
 import minisbert
 from minisbert import SentenceEncoder
@@ -96,7 +98,11 @@ for premise, hypothesis, label in train_rows[:6]:
 
 # %% [markdown]
 # ## One batch
-#
+
+# %%
+draw("softmax head")
+
+# %% [markdown]
 # `train_batch` makes token ids of both columns and packs them: several texts share a row of 64 tokens, each of which
 # attends only to itself. So the siamese network is literally one network: premises and hypotheses go through it **in
 # one call**.
@@ -328,12 +334,39 @@ assert means["after"][0] > 0.97 and means["after"][0] > max(means["after"][1:]) 
 # On real data the same step is one line:
 # `minisbert train all-MiniLM-L6-v2 runs/nli --data nli.tsv --loss softmax`.
 #
+# ## Write it yourself
+#
+# SBERT's loss: (u, v, |u - v|) through one matrix (no bias here), softmax, and minus the log of the right class, averaged.
+
+
+# %%
+def softmax_loss(u_BD, v_BD, class_B, kernel_FC):
+    """The mean of -log softmax((u, v, |u - v|) @ kernel)[class]; F is 3 D."""
+    # yours
+
+
+right = judge(softmax_loss)
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. Train with |u - v| alone. In SBERT's table 6 its embeddings follow human scores less well than those of all three (69.78
 #    against 80.78). Is the classifier worse here? What about real entailment does this small world lack?
 # 2. Show that the head treats the two sides differently: swap premise and hypothesis of the held-out pairs.
 # 3. Before training, all cosines were near 0.93, though the weights are random and the sentences differ. Why?
+#
+# <details><summary>Solution: softmax_loss</summary>
+#
+# ```python
+# def softmax_loss(u_BD, v_BD, class_B, kernel_FC):
+#     logits_BC = np.concatenate([u_BD, v_BD, abs(u_BD - v_BD)], axis=1) @ kernel_FC
+#     log_sum_B = np.log(np.exp(logits_BC).sum(axis=1))
+#     return (log_sum_B - logits_BC[np.arange(len(class_B)), class_B]).mean()
+#
+#
+# assert judge(softmax_loss)
+# ```
+# </details>
 #
 # <details><summary>Solution 1</summary>
 #

@@ -44,6 +44,7 @@ NOT_RUN = {
     "python tests/endurance/": "minutes; tests/endurance has a short run",
     "python tests/notebooks/": ".ci/run runs all notebooks",
     "python notebooks/sbert_in_one_file.py": "tests/notebooks/test_one_file.py",
+    "python notebooks/table_1.py": "minutes, and data of others; tests/notebooks/test_table_1.py runs it on samples",
     "python notebooks/one_story.py": "needs the real model; what it last drew is committed",
     "jupyter lab": "opens a window",
 }
@@ -91,7 +92,7 @@ def test_every_command_runs(of, run, tmp_path, monkeypatch):
             words = [word.replace("runs/first", f"runs/{number}") if rungs else word for word in words]
             result = run(*words)
             assert result.code == 0, f"{command}\n{result.err}"
-            written = re.findall(r"--(?:out|html|map) (\S+)", command)
+            written = re.findall(r"--(?:out|html|follow|map) (\S+)", command)
             assert [name for name in written if not Path(name).exists()] == [], command
 
 

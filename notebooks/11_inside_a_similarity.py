@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 12 Inside a similarity
+# # 11 Inside a similarity
 #
 # Two sentences are 0.42 alike. Which of their words make it so? With mean pooling the question has an exact answer: **the
 # cosine is a sum, one number for each pair of tokens.** Then we open the layers below and look at what attention looked at.
@@ -11,6 +11,7 @@
 # %%
 import numpy as np
 from figures import ORANGE, SKY, annotate, show
+from judge import judge
 from matplotlib.figure import Figure
 
 from minisbert import CrossEncoder, SentenceEncoder
@@ -212,12 +213,39 @@ assert (layer, head) == (2, 9) and one_way_YN.max() > 0.7
 # minisbert explain "a man eats" "someone has a meal" --model all-MiniLM-L6-v2 --html out.html
 # ```
 #
+# ## Write it yourself
+#
+# The share of every pair of tokens in the cosine of two mean-pooled texts: a matrix whose sum is that cosine.
+
+
+# %%
+def shares(token_a_LD, token_b_MD):
+    """shares_LM: what each pair of tokens adds to the cosine of the two means."""
+    # yours
+
+
+right = judge(shares)
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. Leave `[CLS]` and `[SEP]` out of the mean. How far does the cosine move?
 # 2. Max pooling takes in every dimension the largest value of any token. Why does `explain` refuse it? Write the cosine of two
 #    max-pooled texts as a sum over *dimensions* instead, and say which token each dimension comes from.
 # 3. Put the words of A in alphabetical order. How much of the cosine stays, and what does that say about part 2?
+#
+# <details><summary>Solution: shares</summary>
+#
+# ```python
+# def shares(token_a_LD, token_b_MD):
+#     u_D, v_D = token_a_LD.mean(axis=0), token_b_MD.mean(axis=0)
+#     scale = len(token_a_LD) * len(token_b_MD) * np.linalg.norm(u_D) * np.linalg.norm(v_D)
+#     return token_a_LD @ token_b_MD.T / scale
+#
+#
+# assert judge(shares)
+# ```
+# </details>
 #
 # <details><summary>Solution 1</summary>
 #
@@ -264,3 +292,4 @@ assert (layer, head) == (2, 9) and one_way_YN.max() > 0.7
 #
 # **The files just read:** `minisbert/explain/attribution.py`, the sum for every pooling that has one, and
 # `minisbert/explain/attention.py`, which calls `attention_weights` of `minisbert/transformer/attention.py` in every layer.
+# Next: [12 Many devices](12_many_devices.ipynb), and what to read and do after this course.

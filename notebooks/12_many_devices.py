@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 10 Many devices
+# # 12 Many devices
 #
 # A batch of a thousand pairs takes long on one device, even where GradCache makes it fit, so it is spread over many.
 # For most losses that is easy: each device takes its part, and the gradients are averaged. **Not for contrastive
@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from figures import BLUE, GREEN, ORANGE, RED, show
+from judge import judge
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -216,12 +217,60 @@ assert 1 / DEVICES < share < 0.25
 # %% [markdown]
 # With real devices the same is `minisbert train ... --devices 8 --layout fsdp`.
 #
+# ## What to read and do next
+#
+# **Read the code.** [The reading path](../docs/reading.md) has the files in the order of this course, each next to its paper;
+# `notebooks/sbert_in_one_file.py` has the whole model on one page.
+#
+# **Read the papers**, by question:
+#
+# | question | paper |
+# | --- | --- |
+# | Can one train without labels? | Gao, Yao & Chen 2021 (SimCSE): a sentence and itself, with another dropout |
+# | Shorter vectors from one model? | Kusupati et al. 2022 (Matryoshka); `minisbert train --matryoshka` |
+# | Pairs from the web instead of NLI? | Wang et al. 2022 (E5) |
+# | One vector per token, compared late? | Khattab & Zaharia 2020 (ColBERT); not in this package |
+# | How is all this measured? | Muennighoff et al. 2023 (MTEB); `minisbert/evaluation/mteb.py` |
+# | Many languages? | Reimers & Gurevych 2020, distillation from an English teacher; `--teacher` with `--loss mse` |
+# | A newer BERT? | Warner et al. 2024 (ModernBERT); `minisbert/encoders/modernbert.py` |
+#
+# **Do.** Train on your own pairs: a tsv file with `anchor` and `positive` and one command, `minisbert train all-MiniLM-L6-v2
+# runs/mine --data mine.tsv`. Write a loss of your own and train with it:
+# [the guide to research](../docs/guides/research.md). Follow a sentence of yours through a model:
+# `minisbert explain "..." "..." --model all-MiniLM-L6-v2 --follow follow.html`.
+#
+# ## Write it yourself
+#
+# Parts of a batch on P devices, not all of one size: the gradient of the mean over all examples, from the gradient of each
+# part's mean.
+
+
+# %%
+def mean_gradient(gradient_PD, examples_P):
+    """gradient_D of the whole batch's mean loss."""
+    # yours
+
+
+right = judge(mean_gradient)
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. The table `LOSSES` in `minisbert/training/losses.py` says of each loss whether the examples of a batch see each other
 #    (`in_batch`). Show for one where they do not that the mean over parts is the loss of the whole.
 # 2. What happens with a number of rows that eight devices cannot share?
 # 3. A gradient eight times too long is a learning rate eight times too high, for gradient descent. And for Adam?
+#
+# <details><summary>Solution: mean_gradient</summary>
+#
+# ```python
+# def mean_gradient(gradient_PD, examples_P):
+#     return (gradient_PD * examples_P[:, None]).sum(axis=0) / examples_P.sum()
+#
+#
+# assert judge(mean_gradient)
+# ```
+# </details>
 #
 # <details><summary>Solution 1</summary>
 #
@@ -272,5 +321,5 @@ assert 1 / DEVICES < share < 0.25
 # whose threshold is then an eighth, and in the logged norms.
 # </details>
 #
-# **The file just read:** `minisbert/training/sharding.py`, tables and no communication. Next:
-# [11 Search, duplicates, clusters](11_search_duplicates_clusters.ipynb).
+# **The file just read:** `minisbert/training/sharding.py`, tables and no communication. This was the last notebook; what to
+# read and do next is above the exercises.

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 11 Search, duplicates, clusters
+# # 10 Search, duplicates, clusters
 #
 # What sentence embeddings are for. Somebody has a pile of texts and three questions: *where does it say that?*, *what is in it
 # twice?*, *what is it all about?*
@@ -13,6 +13,7 @@
 # %%
 import numpy as np
 from figures import BLUE, GREEN, ORANGE, show
+from judge import judge
 from matplotlib.figure import Figure
 
 from minisbert import SentenceEncoder
@@ -314,12 +315,38 @@ assert lines["v_measure"][3] == max(lines["v_measure"]) and (labels_M == -1).sum
 # might well want. But 18 texts are in no community, eight of them about streets. A method that must place all texts, given the
 # number of topics, agrees better with ours (exercise 2).
 #
+# ## Write it yourself
+#
+# Exact search: the rows of the corpus with the highest cosine to the query, best first. Rows have different lengths.
+
+
+# %%
+def top_k(query_D, corpus_MD, k):
+    """The numbers of the k most similar rows, best first."""
+    # yours
+
+
+right = judge(top_k)
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. `Index(encoder, precision="binary")` stores one *bit* for each of the 384 dimensions. How many of the first hits of the
 #    eight queries change?
 # 2. Cluster with `agglomerative(embeddings_MD, 7)`, which needs scikit-learn, and compare the V-measure.
 # 3. Which text is most unlike all the others? What is the mean of its cosines?
+#
+# <details><summary>Solution: top_k</summary>
+#
+# ```python
+# def top_k(query_D, corpus_MD, k):
+#     cosine_M = corpus_MD @ query_D / np.linalg.norm(corpus_MD, axis=1)
+#     return np.argsort(-cosine_M)[:k]
+#
+#
+# assert judge(top_k)
+# ```
+# </details>
 #
 # <details><summary>Solution 1</summary>
 #
@@ -364,4 +391,4 @@ assert lines["v_measure"][3] == max(lines["v_measure"]) and (labels_M == -1).sum
 #
 # **The file just read:** `minisbert/search/exact.py`; pairs: `minisbert/mining/paraphrases.py`; clusters:
 # `minisbert/mining/clustering.py`. The same from the command line: `minisbert search`, `mine`, `cluster`. Next:
-# [12 Inside a similarity](12_inside_a_similarity.ipynb).
+# [11 Inside a similarity](11_inside_a_similarity.ipynb).

@@ -1,0 +1,78 @@
+"""notebooks/table_1.py: what it masks, and the whole program on small files of our own with a tiny model."""
+
+import gzip
+import json
+import sys
+
+import numpy as np
+import pytest
+from documents import ROOT
+
+from minisbert import SentenceEncoder
+
+sys.path.insert(0, str(ROOT / "notebooks"))
+import table_1
+
+
+def test_what_is_masked():
+    rows_BL = np.tile(np.array([101, *range(5, 25), 102, *[0] * 10], np.int32), (400, 1))
+    common_V = np.arange(5, 25)
+    seen_BL, place_BM, word_BM, weight_BM = table_1.masked(rows_BL, common_V, 103, np.random.default_rng(0))
+    assert (weight_BM.sum(axis=1) == 3).all()  # 15 % of 22 tokens
+    assert (np.take_along_axis(rows_BL, place_BM, axis=1) == common_V[word_BM])[weight_BM > 0].all()
+    seen_BM = np.take_along_axis(seen_BL, place_BM, axis=1)[weight_BM > 0]
+    share = (seen_BM == 103).mean(), (seen_BM == common_V[word_BM][weight_BM > 0]).mean()
+    assert abs(share[0] - 0.8) < 0.04 and 0.07 < share[1] < 0.15  # masked; as it was, a tenth and some by chance
+    untouched = np.ones(rows_BL.shape, bool)
+    np.put_along_axis(untouched, place_BM, weight_BM == 0, axis=1)
+    assert (seen_BL == rows_BL)[untouched].all() and (seen_BL[:, 22:] == 0).all()
+
+
+@pytest.mark.slow
+def test_the_whole_program(tmp_path, monkeypatch, capsys):
+    for name, sample in {
+        **dict.fromkeys(table_1.NLI, "nli"),
+        "nli/snli_cad_train": "nli",
+        "nli/snli_dev": "nli",
+        "sts/stsb_train": "scored",
+        "sts/sick_train": "scored",
+        "sts/stsb_dev": "sts",
+    }.items():
+        file = tmp_path / "data" / f"{name}.tsv.gz"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(gzip.compress((ROOT / "samples" / f"{sample}.tsv").read_bytes()))
+    monkeypatch.setattr(table_1, "random_bert", lambda: SentenceEncoder(ROOT / "weights" / "tiny-bert"))
+    monkeypatch.setattr(table_1, "RARE", 1)
+    out, runs = tmp_path / "x.json", tmp_path / "runs"
+    words = [
+        "table_1.py",
+        str(tmp_path / "data"),
+        "--steps",
+        "8",
+        "--pair-steps",
+        "2",
+        "--runs",
+        str(runs),
+        "--out",
+        str(out),
+    ]
+    monkeypatch.setattr(sys, "argv", words)
+    table_1.main()
+    found = json.loads(out.read_text())
+    names = {"random", "masked words"}
+    trained = {f"{name}, then {loss}" for name in names for loss in ("softmax", "multiple negatives ranking")}
+    assert set(found["scores"]) == names | trained | {f"{name}, [CLS]" for name in names}
+    assert set(found["class_cosines"]) == names | trained
+    assert all(-100 <= low <= value <= high <= 100 for value, low, high in found["scores"].values())
+    curve = found["curves"]["masked words"]
+    assert (
+        curve["step"] == [0, *range(1, 9)] and len(curve["loss"]) == 8 and len(curve["mean"]) == len(curve["cls"]) == 9
+    )
+    assert found["curves"]["random, then softmax"]["step"] == [0, 1, 2]
+    dev = {
+        row[side] for row in table_1.read(tmp_path / "data/sts/stsb_dev.tsv.gz") for side in ("sentence1", "sentence2")
+    }
+    assert not dev & set(table_1.texts(tmp_path / "data"))
+    capsys.readouterr()
+    table_1.main()  # started again, it only scores
+    assert "step 8" not in capsys.readouterr().out
