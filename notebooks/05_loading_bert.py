@@ -288,7 +288,7 @@ show(
 # Nobody told it what an animal is: a word is known by its company. The same task on three billion words made BERT. What such
 # vectors are worth for whole sentences, before any training on pairs, is SBERT's table 1 (notebook 07).
 #
-# MPNet (Song et al. 2020), the model behind all-mpnet-base-v2, changes the task: BERT predicts all masked words at once, each
+# MPNet (Song et al. 2020), the model behind all-mpnet-base-v2, changes the task: BERT predicts all masked words together, each
 # as if the others were unknown. MPNet predicts them one after the other in a random order, each with those already predicted in
 # sight, and with the *positions* of all the others, so that it knows how long the sentence is.
 #
