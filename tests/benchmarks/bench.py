@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Iterable
 from itertools import cycle
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -229,15 +230,21 @@ def _say(message: str) -> None:
 
 def _results(race: "Race", work: dict[str, list[str]]) -> dict[str, Any]:
     """The measured part of the record."""
-    from bench_report import differences, mean_tokens, measure_record, measures
+    from bench_report import differences, mean_tokens, measure_record, measures, operations
+    from profile_forward import matrix_rates
+
+    def about(some: list[str]) -> dict[str, Any]:
+        tokens = mean_tokens(race.folder, some)
+        return {"count": len(some), "mean_tokens": tokens, "operations": operations(race.folder, tokens)}
 
     chosen = measures(work)
+    with get_context("spawn").Pool(1) as process:
+        rates = process.apply(matrix_rates)
     return {
         "rounds": race.rounds,
         "devices": race.devices,
-        "texts": {
-            name: {"count": len(some), "mean_tokens": mean_tokens(race.folder, some)} for name, some in work.items()
-        },
+        "matrix_rates": rates,
+        "texts": {name: about(some) for name, some in work.items()},
         "measures": {name: measure_record(measure, race.raw[measure.run]) for name, measure in chosen.items()},
         "differences": {run: differences(embeddings, REFERENCES) for run, embeddings in race.embeddings.items()},
         "raw": race.raw,
@@ -254,6 +261,7 @@ def _report(record: dict[str, Any]) -> list[str]:
         f"{record['date']}; {host['cpu']}, {host['cores']} cores ({' '.join(host['flags']) or 'flags unknown'}), "
         f"{host['memory_gib']} GiB, {host['system']}, load before {host['load_before']}",
         ", ".join(f"{package} {version}" for package, version in record["versions"].items()),
+        ", ".join(f"{dtype} products {rate / 1e9:.0f} GFLOP/s" for dtype, rate in record["matrix_rates"].items()),
         *(f"{key} on {device}" for key, device in record["devices"].items() if device != "cpu"),
         *(
             f"{name}: {about['count']} texts, mean {about['mean_tokens']:.1f} tokens"
@@ -263,13 +271,15 @@ def _report(record: dict[str, Any]) -> list[str]:
     chosen = measures(dict.fromkeys(record["texts"], ()))
     for name, part in record["measures"].items():
         differ = record["differences"].get(chosen[name].run, {})
-        lines += ["", *table(part, chosen[name].digits, differ)]
+        per_text = record["texts"][name]["operations"] if name in ("short", "long") else None
+        whole = {dtype: rate / per_text for dtype, rate in record["matrix_rates"].items()} if per_text else {}
+        lines += ["", *table(part, chosen[name].digits, differ, whole)]
     peers = {key for part in record["measures"].values() for key in part["best_peer"].values()}
     if peers:
         legend = (
-            f"* the best other library of its dtype. Medians of {record['rounds']} rounds in turns, then minimum and "
+            f"* the best other library of its dtype. Medians of {record['rounds']} rounds in turns, then minimum and"
         )
-        lines += ["", f"{legend}maximum; where lower is better, a ratio under 1 is a gain."]
+        lines += ["", f"{legend} maximum; where lower is better, a ratio under 1 is a gain."]
     if record["left_out"]:
         lines += ["", "left out:", *(f"  {key}: {reason}" for key, reason in record["left_out"].items())]
     return lines

@@ -173,20 +173,38 @@ def measure_record(measure: Measure, raw: Mapping[str, Sequence[Sequence[float]]
     }
 
 
+def operations(folder: Path, tokens: float) -> float | None:
+    """Multiplications and additions in the matrix products of one text; None where config.json has no such numbers."""
+    from minisbert.checkpoint.folder import read_folder
+
+    config = read_folder(folder).config
+    try:
+        width, inner, layers = (config[name] for name in ("hidden_size", "intermediate_size", "num_hidden_layers"))
+    except KeyError:
+        return None
+    per_token = 4 * width * width + 2 * width * inner + 2 * tokens * width  # projections, feed-forward, attention
+    return float(2 * layers * per_token * tokens)
+
+
 def _is_ours(key: str) -> bool:
     return key.startswith("minisbert ")
 
 
-def table(record: Mapping[str, Any], digits: int, differ: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def table(
+    record: Mapping[str, Any], digits: int, differ: Mapping[str, Mapping[str, Any]], whole: Mapping[str, float]
+) -> list[str]:
     """One measure as lines of text; a star marks the best other library of each dtype.
 
     Args:
         record: from `measure_record`.
         digits: of its figures, after the point.
         differ: from `differences`, or empty.
+        whole: dtype -> the figure if nothing but the matrix products took time, or empty.
     """
     better = record["better"]
     header = ["", "contestant", "dtype", record["unit"], "min .. max", "minisbert / it", "min .. max"]
+    if whole:
+        header += ["of matrix rate"]
     if differ:
         header += ["embedding differs", "score differs"]
     rows = [header]
@@ -196,6 +214,8 @@ def table(record: Mapping[str, Any], digits: int, differ: Mapping[str, Mapping[s
         cells = [star, key.removesuffix(f" {row['dtype']}"), row["dtype"], f"{own['median']:.{digits}f}"]
         cells.append(f"{own['low']:.{digits}f} .. {own['high']:.{digits}f}")
         cells += [f"{ratio['median']:.2f}x", f"{ratio['low']:.2f} .. {ratio['high']:.2f}"] if ratio else ["", ""]
+        if whole:
+            cells += [f"{own['median'] / whole[row['dtype']]:.0%}"]
         if key in differ:
             cells += _difference_cells(key, differ[key])
         rows.append(cells + [""] * (len(header) - len(cells)))

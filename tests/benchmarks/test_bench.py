@@ -202,7 +202,7 @@ def test_a_race(fake, tiny_bert, tmp_path, capsys):
 
     assert set(record) == {
         *("command", "date", "model", "machine", "versions", "rounds", "devices", "texts"),
-        *("measures", "differences", "raw", "left_out"),
+        *("matrix_rates", "measures", "differences", "raw", "left_out"),
     }
     assert set(record["measures"]) == {"short", "one p50", "one p95"}
     for part in record["measures"].values():
@@ -217,6 +217,9 @@ def test_a_race(fake, tiny_bert, tmp_path, capsys):
     assert record["differences"]["short"]["fast float32"]["reference"] == "minisbert float32"
     assert record["differences"]["one"]["fast float32"]["embedding"] > 1
     assert record["texts"]["short"]["count"] == 5
+    share = record["measures"]["short"]["contestants"]["fast float32"]["spread"]["median"]
+    share *= record["texts"]["short"]["operations"] / record["matrix_rates"]["float32"]
+    assert re.search(rf" fast +float32 .* {share:.0%}", printed)
     assert record["machine"]["cores"] >= 1 and record["versions"]["minisbert"]
     assert record["left_out"] == {
         "absent float32": "not installed: no-such-distribution",
