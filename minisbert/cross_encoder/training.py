@@ -21,6 +21,8 @@ from minisbert.errors import DataError, InputError
 from minisbert.text.packing import pack
 from minisbert.training.collate import batch_arrays
 from minisbert.training.config import TrainConfig
+from minisbert.training.given import name_of
+from minisbert.training.losses import resolve_loss
 from minisbert.training.siamese import TrainBatch
 from minisbert.training.task import TrainingTask
 
@@ -66,12 +68,12 @@ def check_cross_encoder_examples(examples: Sequence[Examples], config: TrainConf
         raise InputError(f"prompts is {config.prompts!r}. Expected none: a cross-encoder takes no prompts.")
     for example in examples:
         data = example.dataset
-        labels = len(data.classes) if CROSS_ENCODER_LOSSES[config.loss].needs == "class" else 1
+        labels = len(data.classes) if resolve_loss(config.loss, CROSS_ENCODER_LOSSES).needs == "class" else 1
         if model.num_labels != labels:
             has = f"{len(data.classes)} classes ({', '.join(data.classes[:5])})" if data.classes else "scores"
             raise InputError(
                 f"{data.source}: the data has {has}, the model num_labels {model.num_labels}. Expected {labels} for "
-                f"{config.loss}: make the model with CrossEncoder.from_encoder(encoder, num_labels), or choose another loss."
+                f"{name_of(config.loss)}: make it with CrossEncoder.from_encoder(encoder, num_labels), or take another loss."
             )
         if config.loss == "binary_cross_entropy":
             _check_scores(example, 0.0, 1.0)

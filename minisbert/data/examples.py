@@ -21,7 +21,8 @@ import numpy as np
 
 from minisbert.data.conventions import CONVENTIONS, Columns, LabelKind, find_columns
 from minisbert.data.lists import with_plain_rows
-from minisbert.data.rows import RowFile, Rows
+from minisbert.data.rows import Rows
+from minisbert.data.table import row_file
 from minisbert.data.values import as_number, listed, text
 from minisbert.errors import DataError, InputError
 
@@ -88,7 +89,7 @@ class Examples:
 
 
 def open_examples(
-    source: str,
+    source: Any,
     *,
     kind: str | None = None,
     texts: Sequence[str] | None = None,
@@ -101,7 +102,7 @@ def open_examples(
     """Open a data file, find its columns and check every row.
 
     Args:
-        source: .csv, .tsv, .jsonl or .txt (also .gz), .parquet, or "hub:org/name" (see rows.py).
+        source: .csv, .tsv, .jsonl or .txt (also .gz), .parquet, or "hub:org/name" (see rows.py); or rows in memory (table.py).
         kind: a name in `CONVENTIONS`; by default the one that matches the columns.
         texts: the text columns in order, if their names differ from the convention.
         labels: the label columns, likewise.
@@ -124,7 +125,7 @@ def open_examples(
         ...     open_examples(str(file), classes=["entailment", "neutral", "contradiction"]).take([0])
         ([['A dog.'], ['A sad dog.']], array([1], dtype=int32))
     """
-    file = with_plain_rows(RowFile(source, columns), kind)
+    file = with_plain_rows(row_file(source, columns), kind)
     found = find_columns(file.source, file.header, kind, texts, labels)
     rows = Rows(file, (*found[0].texts, *found[0].labels))
     kind, text_columns, label_columns = found[0] if len(found) == 1 else _by_values(found, rows, label_kind)
@@ -148,7 +149,7 @@ def text_columns(
     source: str, kind: str | None = None, texts: Sequence[str] | None = None, columns: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """The text columns of a data file, without a check of its rows; see `open_examples`."""
-    file = with_plain_rows(RowFile(source, columns), kind)
+    file = with_plain_rows(row_file(source, columns), kind)
     return find_columns(file.source, file.header, kind, texts)[0].texts
 
 

@@ -28,7 +28,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from operator import methodcaller
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -137,6 +137,63 @@ class Batches:
     def _length(self, epoch: int) -> int:
         """The batches of all data sets in an epoch."""
         return sum(map(methodcaller("length", epoch), self._orders))
+
+
+class GivenBatches:
+    """The batches of a sampler from outside: `Batches` with another choice of rows.
+
+    Args:
+        datasets: the data sets.
+        sampler: a function of the step, or an object with such a method `batch_at`. It must be a pure function, so that a run
+            resumes with the same batches. It returns the row numbers of a batch in the first data set; (index of the data
+            set, row numbers); or a whole `Batch`, whose texts may be in no data set, such as negatives just mined.
+        batch_size, host, hosts: as for `Batches`; every batch has `batch_size` examples.
+
+    Example:
+        >>> from minisbert.data.examples import open_examples
+        >>> data = open_examples([("a", "b"), ("c", "d"), ("e", "f")])
+        >>> GivenBatches([data], lambda step: [step % 3, 2], batch_size=2).batch_at(4).texts
+        [['c', 'e'], ['d', 'f']]
+    """
+
+    def __init__(self, datasets: Sequence[Examples], sampler: Any, batch_size: int, *, host: int = 0, hosts: int = 1):
+        self.datasets, self._batch_at = tuple(datasets), getattr(sampler, "batch_at", sampler)
+        self._batch_size, part = batch_size, batch_size // hosts
+        self._mine = slice(host * part, (host + 1) * part)
+
+    def batch_at(self, step: int) -> Batch:
+        """The batch of a step, counted from 0.
+
+        Raises:
+            InputError: the sampler gave something else than `batch_size` rows of a data set.
+        """
+        given = self._batch_at(step)
+        if isinstance(given, Batch):
+            texts = [column[self._mine] for column in given.texts]
+            labels = None if given.labels is None else given.labels[self._mine]
+            rows_B = np.asarray(given.rows_B)
+            if len(rows_B) != self._batch_size or any(len(column) != len(rows_B) for column in given.texts):
+                raise self._wrong(step, f"a Batch of {len(rows_B)} rows")
+            return given._replace(rows_B=rows_B[self._mine], texts=texts, labels=labels)
+        dataset, rows = given if isinstance(given, tuple) and len(given) == 2 and np.ndim(given[1]) == 1 else (0, given)
+        rows_B = np.asarray(rows)
+        if (
+            rows_B.shape != (self._batch_size,)
+            or rows_B.dtype.kind not in "iu"
+            or dataset not in range(len(self.datasets))
+        ):
+            raise self._wrong(step, f"data set {dataset}, rows {rows_B.tolist()!s:.80}")
+        if not 0 <= rows_B.min() <= rows_B.max() < len(self.datasets[dataset]):
+            raise self._wrong(step, f"rows from {rows_B.min()} to {rows_B.max()}")
+        rows_B = rows_B[self._mine]
+        return Batch(dataset, 0, rows_B, *self.datasets[dataset].take(rows_B.tolist()))
+
+    def _wrong(self, step: int, found: str) -> InputError:
+        sizes = ", ".join(str(len(data)) for data in self.datasets)
+        return InputError(
+            f"batches gave {found} for step {step}. Expected {self._batch_size} row numbers, (data set, row numbers) or a "
+            f"Batch; the data sets have {sizes} rows."
+        )
 
 
 def shuffled(count: int, seed: tuple[int, ...]) -> np.ndarray:

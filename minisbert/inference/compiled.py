@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -60,19 +61,9 @@ class Forward:
     """
 
     def __init__(self, definition: Any, compute_dtype: str, outputs: Mapping[str, Callable[..., Any]]):
-        # "highest": real float32 on every device, without shortcuts (TF32, bfloat16 passes).
-        precision = "highest" if compute_dtype == "float32" else "default"
-
-        def compiled(output: Callable[..., Any]) -> Callable[..., Any]:
-            def apply(params: Any, *arrays: jax.Array) -> Any:
-                with jax.default_matmul_precision(precision):
-                    return output(nnx.merge(definition, params), *arrays)
-
-            return jax.jit(apply)
-
         self._dtype = COMPUTE_DTYPES[compute_dtype]
         self.compilations: list[Compilation] = []
-        self._programs = {name: compiled(output) for name, output in outputs.items()}
+        self._programs = {name: _compiled(definition, compute_dtype, output) for name, output in outputs.items()}
         self._known: set[tuple[str, int, int]] = set()
         devices = jax.local_devices()
         self._mesh = Mesh(np.array(devices), ("rows",)) if len(devices) > 1 else None
@@ -120,6 +111,19 @@ class Forward:
             self._placed = params, placed
         by_rows = NamedSharding(mesh, PartitionSpec("rows"))
         return placed, tuple(jax.device_put(array, by_rows) if np.ndim(array) else array for array in arrays)
+
+
+@lru_cache(maxsize=64)
+def _compiled(definition: Any, compute_dtype: str, output: Callable[..., Any]) -> Callable[..., Any]:
+    """One output, compiled; models of the same definition share it, as those of a sweep."""
+    # "highest": real float32 on every device, without shortcuts (TF32, bfloat16 passes).
+    precision = "highest" if compute_dtype == "float32" else "default"
+
+    def apply(params: Any, *arrays: jax.Array) -> Any:
+        with jax.default_matmul_precision(precision):
+            return output(nnx.merge(definition, params), *arrays)
+
+    return jax.jit(apply)
 
 
 def cast_matrices(params: dict[Any, Any], dtype: Any) -> dict[Any, Any]:

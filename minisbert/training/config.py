@@ -4,24 +4,25 @@ The command line has a flag for each field (`minisbert train --help` shows these
 than that needs. config_checks.py refuses settings that cannot be trained with.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any
 
-from tyro.conf import arg
+from tyro.conf import Suppress, arg
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """What a run computes: the same settings, data and starting model give the same weights."""
 
-    data: Annotated[tuple[str, ...], arg(metavar="FILE")]
+    data: Any
     """Data files: .csv, .tsv or .jsonl (also .gz), .parquet, or hub:org/name. Columns are found by name: anchor and positive,
     with negative for triplets; sentence1 and sentence2 with label or with score; text; and the other names of these in
-    data/conventions.py."""
-    loss: str = "multiple_negatives_ranking"
+    data/conventions.py. In Python also rows in memory: a list of dicts, a dict of columns, a pandas or datasets table."""
+    loss: Any = "multiple_negatives_ranking"
     """One of multiple_negatives_ranking, softmax, cosine_similarity, cosent, contrastive, online_contrastive, triplet,
-    margin_mse, and mse with a teacher. For a cross-encoder: binary_cross_entropy, cross_entropy, mse, margin_mse."""
+    margin_mse, and mse with a teacher. For a cross-encoder: binary_cross_entropy, cross_entropy, mse, margin_mse. In Python
+    also a function of the embeddings, or a Loss (training/losses.py)."""
     loss_options: dict[str, Any] | None = None
     """Options of the loss as JSON, such as '{"margin": 0.3, "distance": "cosine"}'."""
     matryoshka: tuple[int, ...] = ()
@@ -60,6 +61,17 @@ class TrainConfig:
     """The same as a number of steps; overrides warmup."""
     decay: str = "linear"
     """How the learning rate falls after the warm-up: linear, cosine or constant."""
+    schedule: Annotated[Callable[[Any], Any] | None, Suppress] = None
+    """The learning rate as a function of the number of changes of the weights (an optax schedule); replaces the four above."""
+    optimizer: Annotated[Any, Suppress] = None
+    """Replaces AdamW: a function of the schedule such as optax.lion, or an optax transformation with a rate of its own."""
+    trainable: Any = None
+    """Train only the parameters whose path this pattern finds, such as 'blocks\\.(10|11)\\.'. In Python also a function
+    of the path."""
+    learning_rates: Annotated[Any, Suppress] = None
+    """Factors of the learning rate: a dict of path pattern to factor, the first match counts, or a function of the path."""
+    ema: float | None = None
+    """Evaluate and save the exponential moving average of the parameters with this decay, such as 0.999."""
     weight_decay: float = 0.01
     """AdamW's weight decay, on matrices and embedding tables only."""
     clip_norm: float = 1.0
@@ -80,6 +92,9 @@ class TrainConfig:
     """float32, or bfloat16 for the matrix products; parameters and optimizer stay float32."""
     dropout: bool = True
     """Apply dropout at the rates of the model's config."""
+    batches: Annotated[Any, Suppress] = None
+    """Which rows are in a step: a function of the step's number, or an object whose batch_at is one (data/sampler.py:
+    GivenBatches). With max_steps."""
     mixing: str = "proportional"
     """How several data sets alternate: proportional or round_robin."""
     no_duplicates: bool = False

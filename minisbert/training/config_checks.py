@@ -2,10 +2,13 @@
 
 import logging
 import math
+import re
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
+
+import optax
 
 from minisbert.data.conventions import CONVENTIONS
 from minisbert.data.examples import Examples, open_examples
@@ -13,9 +16,10 @@ from minisbert.data.sampler import MIXINGS
 from minisbert.errors import InputError, short_repr
 from minisbert.inference.compiled import COMPUTE_DTYPES
 from minisbert.training.config import TrainConfig
+from minisbert.training.given import name_of
 from minisbert.training.logging import LOGGERS
 from minisbert.training.lora import TARGETS
-from minisbert.training.losses import Loss
+from minisbert.training.losses import Loss, resolve_loss
 from minisbert.training.optimizer import DECAYS
 
 logger = logging.getLogger("minisbert")
@@ -70,7 +74,6 @@ TEXTS = Check("a tuple of texts", tuple | list, each=Check("a text", str))
 
 # The condition on each setting alone; `loss` and `loss_options` depend on the kind of model.
 CHECKS: dict[str, Check] = {
-    "data": TEXTS._replace(expected="a tuple of files, at least one", least=1),
     "matryoshka": Check("whole numbers of at least 1", tuple | list, each=COUNT),
     "kind": optional(one_of(CONVENTIONS)),
     "score_range": optional(Check("the lowest and the highest score", tuple | list, least=2, most=2, each=NUMBER)),
@@ -83,6 +86,7 @@ CHECKS: dict[str, Check] = {
     "warmup": Check("a share of the steps, from 0 to 1", int | float, least=0, most=1),
     "warmup_steps": optional(Check("a whole number of at least 0", int, least=0)),
     "decay": one_of(DECAYS),
+    "ema": optional(Check("a share from 0 to below 1", int | float, least=0, most=math.nextafter(1, 0))),
     "teacher": optional(TEXT),
     "lora_targets": several_of(TARGETS, f"names of {', '.join(TARGETS)}, each once", least=1),
     "report_to": several_of(LOGGERS, f"names of {', '.join(LOGGERS)}"),
@@ -106,18 +110,50 @@ def check_config(config: TrainConfig, losses: Mapping[str, Loss], model_dtype: s
     """
     if not isinstance(config, TrainConfig):
         raise InputError(f"config is {short_repr(config)}. Expected a TrainConfig.")
-    complaints = []
-    for name, check in {"loss": one_of(losses), **CHECKS}.items():
+    complaints = list(_wrong_values(config, losses))
+    for name, check in CHECKS.items():
         if not check.holds(getattr(config, name)):
             complaints.append(f"{name} is {short_repr(getattr(config, name))}, expected {check.expected}")
     if not complaints and config.loss_options is not None:
-        complaints += _wrong_options(config.loss_options, losses[config.loss])
+        complaints += _wrong_options(config.loss_options, resolve_loss(config.loss, losses))
     if not complaints:
-        complaints += _conflicts(config, losses[config.loss])
+        complaints += _conflicts(config, resolve_loss(config.loss, losses))
     if model_dtype != "float32":
         complaints.append(f"the model was loaded in {model_dtype}, expected float32 (set compute_dtype here instead)")
     if complaints:
         raise InputError("; ".join(complaints) + ". Nothing was started.")
+
+
+def _wrong_values(config: TrainConfig, losses: Mapping[str, Loss]) -> Iterator[str]:
+    """Settings that may be functions or objects."""
+    loss, trainable, factors = config.loss, config.trainable, config.learning_rates
+    if not isinstance(loss, Loss) and not callable(loss) and not one_of(losses).holds(loss):
+        yield f"loss is {short_repr(loss)}, expected {one_of(losses).expected}, a function of the embeddings, or a Loss"
+    if config.schedule is not None and not callable(config.schedule):
+        yield f"schedule is {short_repr(config.schedule)}, expected a function of the step, such as an optax schedule"
+    if not (callable(config.optimizer) or isinstance(config.optimizer, optax.GradientTransformation | None)):
+        yield (
+            f"optimizer is {short_repr(config.optimizer)}, expected None, an optax transformation, or a function of the "
+            "learning rate that makes one, such as optax.lion"
+        )
+    if isinstance(trainable, str):
+        yield from _wrong_pattern("trainable", trainable)
+    elif trainable is not None and not callable(trainable):
+        yield f"trainable is {short_repr(trainable)}, expected None, a pattern, or a function of a parameter's path"
+    if isinstance(factors, Mapping):
+        for pattern, factor in factors.items():
+            yield from _wrong_pattern("learning_rates", pattern)
+            if not NUMBER._replace(least=0).holds(factor):
+                yield f"learning_rates[{pattern!r}] is {short_repr(factor)}, expected a finite number of at least 0"
+    elif factors is not None and not callable(factors):
+        yield f"learning_rates is {short_repr(factors)}, expected None, a dict of path pattern to factor, or a function"
+
+
+def _wrong_pattern(name: str, pattern: Any) -> Iterator[str]:
+    try:
+        re.compile(pattern)
+    except (re.error, TypeError) as error:
+        yield f"{name} has {short_repr(pattern)}, which is not a pattern ({error}); expected a regular expression"
 
 
 def _wrong_options(options: Any, loss: Loss) -> Iterator[str]:
@@ -139,17 +175,36 @@ def _conflicts(config: TrainConfig, loss: Loss) -> Iterator[str]:
         yield f"score_range is {config.score_range!r}, expected {CHECKS['score_range'].expected}"
     if len(set(config.lora_targets)) < len(config.lora_targets):
         yield f"lora_targets is {config.lora_targets!r}, expected {CHECKS['lora_targets'].expected}"
+    if config.batches is not None:
+        if not callable(getattr(config.batches, "batch_at", config.batches)):
+            yield f"batches is {short_repr(config.batches)}, expected a function of the step, or an object with batch_at"
+        if config.max_steps is None:
+            yield "batches is given without max_steps, expected both: a sampler has no end"
+        for name in ("mixing", "no_duplicates", "epochs"):
+            if getattr(config, name) != TrainConfig.__dataclass_fields__[name].default:
+                yield f"{name} is {getattr(config, name)!r}, but batches replaces it"
+    replaced = {"weight_decay": config.optimizer is not None}
+    whole = isinstance(config.optimizer, optax.GradientTransformation)
+    for name in ("learning_rate", "warmup", "warmup_steps", "decay"):
+        replaced[name] = config.schedule is not None or whole
+    replaced["schedule"] = whole
+    for name in (name for name, unused in replaced.items() if unused):
+        default = TrainConfig.__dataclass_fields__[name].default
+        if getattr(config, name) != default:
+            by = "optimizer" if whole else "schedule or optimizer"
+            yield f"{name} is {short_repr(getattr(config, name))}, but {by} replaces it; expected the default, {default!r}"
     if (loss.needs == "teacher") != (config.teacher is not None):
-        yield f"teacher is {config.teacher!r} with the loss {config.loss}, expected a model with mse and None otherwise"
+        loss_name = name_of(config.loss)
+        yield f"teacher is {config.teacher!r} with the loss {loss_name}, expected a model with mse and None otherwise"
     if loss.in_batch and config.batch_size == 1:
-        yield f"batch_size is 1, but {config.loss} compares the examples of a batch; expected 2 or more"
+        yield f"batch_size is 1, but {name_of(config.loss)} compares the examples of a batch; expected 2 or more"
     if config.max_steps is not None and config.accumulate > config.max_steps:
         yield f"accumulate is {config.accumulate}, expected at most max_steps, {config.max_steps}"
     if config.lora_alpha is not None and config.lora_rank is None:
         yield f"lora_alpha is {config.lora_alpha!r} without lora_rank, expected both or neither"
 
 
-def open_data(source: str, config: TrainConfig, needs: str) -> Examples:
+def open_data(source: Any, config: TrainConfig, needs: str) -> Examples:
     """A data file with the columns that the config names.
 
     Args:
@@ -195,22 +250,22 @@ def check_examples(examples: Sequence[Examples], config: TrainConfig, losses: Ma
     Raises:
         InputError: naming the file and what the loss needs.
     """
-    loss, first = losses[config.loss], examples[0].dataset
+    loss, first = resolve_loss(config.loss, losses), examples[0].dataset
     # A teacher embeds the texts during the run, so its data has no labels.
     needs = "none" if loss.needs == "teacher" else loss.needs
     for one in examples:
         data, texts = one.dataset, len(one.dataset.texts)
-        if needs != data.label_kind or texts < loss.least_texts or texts > (loss.most_texts or texts):
+        if needs not in ("any", data.label_kind) or texts < loss.least_texts or texts > (loss.most_texts or texts):
             raise InputError(
                 f"{data.source}: {texts} texts per row with {data.label_kind} labels. Expected {loss.least_texts}"
                 f"{'' if loss.least_texts == loss.most_texts else ' or more'} texts with {needs} labels, which "
-                f"{config.loss} needs. Choose another loss, or name the kind of the columns."
+                f"{name_of(config.loss)} needs. Choose another loss, or name the kind of the columns."
             )
         if len(config.prompts) > texts:
             raise InputError(
                 f"{data.source}: {len(config.prompts)} prompts for {texts} texts per row. Expected at most one per text."
             )
-        if needs == "class" and data.classes != first.classes:
+        if data.label_kind == "class" and data.classes != first.classes:
             raise InputError(
                 f"{data.source}: classes {data.classes}, but {first.source} has {first.classes}. Expected the same classes "
                 "in all data sets."

@@ -9,7 +9,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,6 @@ from minisbert.errors import InputError
 
 if TYPE_CHECKING:
     from minisbert.data.examples import Dataset
-    from minisbert.training.config import TrainConfig
 
 Logger = Callable[[int, dict[str, float]], None]  # (step, values by name)
 
@@ -66,7 +64,7 @@ class MetricsLog:
     """The metrics of a run, in metrics.jsonl and in other loggers.
 
     Args:
-        folder: of the run; it is made.
+        folder: of the run; it is made. None keeps the lines in memory.
         config: the settings, for loggers that show them.
         report_to: names in LOGGERS.
         writes: False on every host but the first, which only read.
@@ -76,13 +74,22 @@ class MetricsLog:
         WriteError: the folder cannot be made.
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any], report_to: Sequence[str] = (), *, writes: bool = True):
+    def __init__(
+        self, folder: Path | None, config: dict[str, Any], report_to: Sequence[str] = (), *, writes: bool = True
+    ):
+        self.loggers: list[Logger] = []
+        self._memory: list[dict[str, Any]] = []
+        self.file: Path | None = None
+        self.writes = writes
+        if folder is None:
+            if report_to:
+                raise InputError(f"report_to is {tuple(report_to)!r} without a folder. Expected both or neither.")
+            return
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise not_written(folder, error) from None
-        self.file, self.writes = folder / "metrics.jsonl", writes
-        self.loggers: list[Logger] = []
+        self.file = folder / "metrics.jsonl"
         for name in report_to if writes else ():
             try:
                 self.loggers.append(LOGGERS[name](folder, config))
@@ -94,6 +101,9 @@ class MetricsLog:
 
     def write(self, line: dict[str, Any]) -> None:
         """Append a line; its floats go to the loggers too."""
+        if self.file is None:
+            self._memory.append(line)
+            return
         if not self.writes:
             return
         try:
@@ -106,6 +116,8 @@ class MetricsLog:
 
     def lines(self) -> list[dict[str, Any]]:
         """All complete lines. A line that a kill cut short, or that is not a metric, is skipped."""
+        if self.file is None:
+            return list(self._memory)
         found = []
         for text in self.file.read_text(encoding="utf-8", errors="replace").splitlines() if self.file.exists() else []:
             try:
@@ -120,7 +132,7 @@ class MetricsLog:
 
     def drop_after(self, step: int) -> None:
         """Remove the lines of later steps, which will be repeated."""
-        if self.writes and self.file.exists():
+        if self.file is not None and self.writes and self.file.exists():
             lines = [json.dumps(line) + "\n" for line in self.lines() if line["step"] <= step]
             with whole_file(self.file) as temporary:  # a kill must not lose earlier scores
                 temporary.write_text("".join(lines))
@@ -168,7 +180,7 @@ def _curve(lines: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list[
 
 def write_report(
     folder: Path,
-    config: "TrainConfig",
+    settings: dict[str, Any],
     datasets: Sequence["Dataset"],
     lines: Sequence[dict[str, Any]],
     model_name: str,
@@ -177,14 +189,16 @@ def write_report(
     """Write the run's curves.png, and a model card (README.md) with data, settings and scores into each of its models."""
     plot_curves(lines, folder / "curves.png")
     rows = [f"| {Path(d.source).name} | {d.kind} | {d.rows} | `{d.sha256}` |" for d in datasets]
-    settings = asdict(config)
-    del settings["data"]
+    shown = {
+        name: value["name"] if isinstance(value, dict) and "sha256" in value else value
+        for name, value in settings.items()
+    }
+    del shown["data"]
     text = [
         f"---\nlibrary_name: sentence-transformers\ntags: [{hub_tag}, minisbert]\n---",
-        f"# A {model_name}\n\nTrained by minisbert with the loss `{config.loss}` in {len(_curve(lines, 'loss')[0])} steps.",
+        f"# A {model_name}\n\nTrained by minisbert with the loss `{shown['loss']}` in {len(_curve(lines, 'loss')[0])} steps.",
         "## Data\n\n| file | kind | rows | sha256 |\n| --- | --- | --- | --- |\n" + "\n".join(rows),
-        "## Settings\n\n| setting | value |\n| --- | --- |\n"
-        + "\n".join(starmap("| {} | {} |".format, settings.items())),
+        "## Settings\n\n| setting | value |\n| --- | --- |\n" + "\n".join(starmap("| {} | {} |".format, shown.items())),
     ]
     if datasets[0].classes:
         classes = ", ".join(f"{i} {name}" for i, name in enumerate(datasets[0].classes))

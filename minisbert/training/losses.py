@@ -7,7 +7,7 @@ Matryoshka (a wrapper around any loss) and `LOSSES`. To add a loss, write one fu
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -46,6 +46,7 @@ __all__ = [
     "mse",
     "multiple_negatives_ranking",
     "online_contrastive",
+    "resolve_loss",
     "softmax",
     "softmax_logits",
     "triplet",
@@ -109,7 +110,7 @@ def matryoshka(
         for dimension, weight in zip(dimensions, weights, strict=True):
             short_SBD = normalize(embeddings_SBD[..., :dimension])
             short_teacher = None if targets.teacher_SBD is None else targets.teacher_SBD[..., :dimension]
-            short_head = _first_rows(head, width, dimension) if head else head
+            short_head = _first_rows(head, width, dimension) if head and "kernel" in head else head
             total += weight * loss(short_SBD, targets._replace(teacher_SBD=short_teacher), short_head, **options)
         return total
 
@@ -124,16 +125,18 @@ def _first_rows(head: Head, width: int, dimension: int) -> Head:
 
 @dataclass(frozen=True)
 class Loss:
-    """One row of `LOSSES`: a loss, and what the command line and the trainer need to know about it."""
+    """A loss, and what the trainer and the command line need to know about it: a row of `LOSSES`, or a setting."""
 
     function: Callable[..., jax.Array]
-    needs: Literal["none", "class", "score", "margin", "teacher"]  # the kind of label ("score" includes 0 / 1)
-    least_texts: int  # S, texts per example
-    most_texts: int | None  # None: any number
+    # The kind of label ("score" includes 0 / 1); "any" takes what the data has.
+    needs: Literal["any", "none", "class", "score", "margin", "teacher"] = "any"
+    least_texts: int = 1  # S, texts per example
+    most_texts: int | None = None  # None: any number
     # Whether examples of a batch are compared with each other (as negatives, or in order). The loss of a batch is then not
     # the mean over its parts, and accumulating gradients over parts is wrong without GradCache.
     in_batch: bool = False
-    has_head: bool = False
+    # (key, dimension, classes, **options) -> the loss's own parameters before training, a dict of arrays.
+    head: Callable[..., Head] | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -149,7 +152,7 @@ class Loss:
 
 LOSSES: dict[str, Loss] = {
     # name: function, needs, least and most texts
-    "softmax": Loss(softmax, "class", 2, 2, has_head=True),
+    "softmax": Loss(softmax, "class", 2, 2, head=initial_softmax_head),
     "cosine_similarity": Loss(cosine_similarity, "score", 2, 2),
     "cosent": Loss(cosent, "score", 2, 2, in_batch=True),
     "contrastive": Loss(contrastive, "score", 2, 2),
@@ -159,3 +162,15 @@ LOSSES: dict[str, Loss] = {
     "margin_mse": Loss(margin_mse, "margin", 3, None),
     "mse": Loss(mse, "teacher", 1, None),
 }
+
+
+def resolve_loss(given: Any, table: Mapping[str, Loss] = LOSSES) -> Loss:
+    """The loss of a setting: a name in the table, a `Loss`, or a function, which takes any data.
+
+    Example:
+        >>> resolve_loss("triplet").least_texts, resolve_loss(triplet).least_texts
+        (3, 1)
+    """
+    if isinstance(given, Loss):
+        return given
+    return table[given] if isinstance(given, str) else Loss(given)

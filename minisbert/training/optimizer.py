@@ -1,24 +1,40 @@
-"""The optimizer: AdamW (Loshchilov & Hutter 2019) with warm-up, decay of the learning rate and clipping, from two tables."""
+"""The optimizer: AdamW (Loshchilov & Hutter 2019) with warm-up, decay of the learning rate and clipping, or one of your own.
 
+The settings fall into two parts. `Numbers` (the rate, the horizon, weight decay, the clipping norm) are arguments of the
+compiled step, so runs that differ only in them share one program. `OptimizerRecipe` is the rest: what XLA compiles.
+
+    rates, recipe, numbers, steps = optimizer_for(config, steps)
+    optimizer = recipe(numbers)                   an optax transformation; inside the compiled step `numbers` are tracers
+"""
+
+import logging
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
-# name -> (learning rate, steps) -> the schedule after the warm-up, from the full rate.
-DECAYS: dict[str, Callable[[float, int], optax.Schedule]] = {
-    "linear": lambda rate, steps: optax.linear_schedule(rate, 0.0, max(1, steps)),
-    "cosine": lambda rate, steps: optax.cosine_decay_schedule(rate, max(1, steps)),
-    "constant": lambda rate, steps: optax.constant_schedule(rate),
+from minisbert.errors import InputError, short_repr
+from minisbert.training.config import TrainConfig
+
+logger = logging.getLogger("minisbert")
+
+# name -> the share of the peak rate that is left when a share of the steps after the warm-up is done.
+DECAYS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "linear": lambda done: 1 - done,
+    "cosine": lambda done: (1 + jnp.cos(jnp.pi * done)) / 2,
+    "constant": jnp.ones_like,
 }
 
 # Biases and the scales of layer norms get no weight decay; matrices and tables do.
 NO_WEIGHT_DECAY = r"(bias|scale)$"
 
 
-def schedule(decay: str, rate: float, warmup_steps: int, steps: int) -> optax.Schedule:
+def schedule(decay: str, rate: Any, warmup_steps: Any, steps: Any) -> optax.Schedule:
     """The learning rate by step: from 0 up to `rate` in `warmup_steps`, then down by a row of `DECAYS`.
 
     Example:
@@ -26,25 +42,169 @@ def schedule(decay: str, rate: float, warmup_steps: int, steps: int) -> optax.Sc
         >>> [float(rates(step)) for step in range(5)]
         [0.0, 0.5, 1.0, 0.5, 0.0]
     """
-    falling = DECAYS[decay](rate, steps - warmup_steps)
-    if warmup_steps == 0:
-        return falling
-    return optax.join_schedules([optax.linear_schedule(0.0, rate, warmup_steps), falling], [warmup_steps])
+
+    def rate_at(step: Any) -> jax.Array:
+        done = jnp.clip((step - warmup_steps) / jnp.maximum(1, steps - warmup_steps), 0, 1)
+        return rate * jnp.where(step < warmup_steps, step / jnp.maximum(1, warmup_steps), DECAYS[decay](done))
+
+    return rate_at
+
+
+def path_name(path: Any) -> str:
+    """The name of a parameter, such as encoder.blocks.0.attention.output.kernel; the loss's own begin with "loss_head."."""
+    name = jax.tree_util.keystr(path, simple=True, separator=".")
+    return re.sub(r"^head\.", "loss_head.", name).removeprefix("model.")
 
 
 def decays(params: Any) -> Any:
     """True for each parameter that weight decay applies to."""
-
-    def rule(path: Any, _: Any) -> bool:
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
-        return re.search(NO_WEIGHT_DECAY, name) is None
-
-    return jax.tree_util.tree_map_with_path(rule, params)
+    return _by_path(params, lambda name: re.search(NO_WEIGHT_DECAY, name) is None)
 
 
-def adamw(rates: optax.Schedule, *, weight_decay: float, clip_norm: float) -> optax.GradientTransformation:
+def adamw(rates: optax.Schedule, *, weight_decay: Any, clip_norm: Any) -> optax.GradientTransformation:
     """AdamW with the betas and epsilon of BERT's fine-tuning recipe, after clipping the gradient's global norm."""
     return optax.chain(
         optax.clip_by_global_norm(clip_norm),
         optax.adamw(rates, b1=0.9, b2=0.999, eps=1e-8, weight_decay=weight_decay, mask=decays),
     )
+
+
+class Numbers(NamedTuple):
+    """The numbers of a run's optimizer, steps counted in changes of the weights."""
+
+    learning_rate: Any
+    warmup_steps: Any
+    steps: Any
+    weight_decay: Any
+    clip_norm: Any
+
+
+@dataclass(frozen=True)
+class OptimizerRecipe:
+    """What a run's optimizer is made of, apart from its `Numbers`; hashable. Fields as in TrainConfig."""
+
+    decay: str
+    schedule: optax.Schedule | None
+    optimizer: Any
+    trainable: str | Callable[[str], bool] | None
+    learning_rates: tuple[tuple[str, float], ...] | Callable[[str], float]
+    ema: float | None
+    accumulate: int
+
+    def rates(self, numbers: Numbers) -> optax.Schedule:
+        """The learning rate by the number of changes."""
+        return self.schedule or schedule(self.decay, *numbers[:3])
+
+    def __call__(self, numbers: Numbers) -> optax.GradientTransformation:
+        """The optax transformation."""
+        optimizer = self.optimizer
+        if optimizer is None:
+            optimizer = adamw(self.rates(numbers), weight_decay=numbers.weight_decay, clip_norm=numbers.clip_norm)
+        else:
+            own = optimizer if isinstance(optimizer, optax.GradientTransformation) else optimizer(self.rates(numbers))
+            optimizer = optax.chain(optax.clip_by_global_norm(numbers.clip_norm), own)
+        if self.learning_rates:
+            optimizer = optax.chain(optimizer, optax.stateless(self._scale))
+        if self.trainable is not None:
+            optimizer = optax.multi_transform({True: optimizer, False: optax.set_to_zero()}, self.trained)
+        if self.ema is not None:
+            optimizer = with_ema(optimizer, self.ema)
+        if self.accumulate > 1:
+            optimizer = optax.MultiSteps(optimizer, self.accumulate).gradient_transformation()
+        return optimizer
+
+    def trained(self, params: Any) -> Any:
+        """True for each parameter that is trained."""
+        rule: Any = self.trainable
+        if isinstance(rule, str):
+            return _by_path(params, lambda name: re.search(rule, name) is not None)
+        return _by_path(params, lambda name: bool(rule(name)))
+
+    def check(self, params: Any) -> None:
+        """Raises InputError if nothing is trained, or a pattern of `learning_rates` finds no parameter."""
+        names = [path_name(path) for path, _ in jax.tree.leaves_with_path(params)]
+        some = ", ".join(names[:: max(1, len(names) // 4)])
+        if self.trainable is not None and not any(jax.tree.leaves(self.trained(params))):
+            raise InputError(
+                f"trainable is {short_repr(self.trainable)}: no parameter is trained. Expected paths such as {some}."
+            )
+        for pattern, _ in () if callable(self.learning_rates) else self.learning_rates:
+            if not any(re.search(pattern, name) for name in names):
+                raise InputError(f"learning_rates: {pattern!r} matches no parameter. Expected paths such as {some}.")
+
+    def freeze(self, model: Any) -> Any:
+        """The model's parameters; no gradient flows into those that are not trained."""
+        if self.trainable is None:
+            return model
+        # Of the whole tree, so that a model's own "head." is not taken for the loss's.
+        flags = self.trained({"model": model})["model"]
+        return jax.tree.map(lambda leaf, flag: leaf if flag else jax.lax.stop_gradient(leaf), model, flags)
+
+    def _scale(self, updates: Any, params: Any = None) -> Any:
+        def factor(name: str) -> float:
+            if callable(self.learning_rates):
+                return self.learning_rates(name)
+            return next((value for pattern, value in self.learning_rates if re.search(pattern, name)), 1.0)
+
+        return jax.tree_util.tree_map_with_path(lambda path, leaf: factor(path_name(path)) * leaf, updates)
+
+
+class EmaState(NamedTuple):
+    """The moving average of the parameters, and the state of the optimizer that changes them."""
+
+    ema: Any
+    inner: Any
+
+
+def with_ema(optimizer: optax.GradientTransformation, decay: float) -> optax.GradientTransformation:
+    """The optimizer, which also keeps an exponential moving average of the parameters (Polyak & Juditsky 1992).
+
+    Example:
+        >>> optimizer = with_ema(optax.sgd(1.0), 0.9)
+        >>> state = optimizer.init(jnp.float32(1.0))
+        >>> _, state = optimizer.update(jnp.float32(1.0), state, jnp.float32(1.0))  # the parameter becomes 0
+        >>> round(float(state.ema), 4)
+        0.9
+    """
+
+    def init(params: Any) -> EmaState:
+        return EmaState(jax.tree.map(jnp.copy, params), optimizer.init(params))
+
+    def update(gradient: Any, state: EmaState, params: Any = None) -> tuple[Any, EmaState]:
+        updates, inner = optimizer.update(gradient, state.inner, params)
+        new = optax.apply_updates(params, updates)
+        return updates, EmaState(jax.tree.map(lambda old, now: decay * old + (1 - decay) * now, state.ema, new), inner)
+
+    return optax.GradientTransformation(init, update)  # type: ignore[arg-type]
+
+
+def optimizer_for(config: TrainConfig, steps: int) -> tuple[Callable[[int], float], OptimizerRecipe, Numbers, int]:
+    """The learning rate by step, the optimizer's recipe and numbers, and the steps: those of the epochs, at most `max_steps`.
+
+    With `accumulate` k the weights change at each k-th step by the mean of k gradients. Steps that do not fill a last k are
+    left out, and the schedule counts changes.
+    """
+    k = config.accumulate
+    if config.max_steps is not None and config.max_steps > steps:
+        logger.info(
+            f"max_steps is {config.max_steps}, but the data ends after {steps} steps: {config.epochs} epoch(s) in batches of "
+            f"{config.batch_size}. For more steps raise --epochs or lower --batch-size."
+        )
+    changes = min(steps, config.max_steps or steps) // k
+    if changes == 0:
+        raise InputError(f"accumulate is {k}, but the run has {steps} steps. Expected at most as many.")
+    warmup = int(config.warmup * changes) if config.warmup_steps is None else min(config.warmup_steps, changes)
+    floats = np.float32(config.weight_decay), np.float32(config.clip_norm)
+    numbers = Numbers(np.float32(config.learning_rate), np.int32(warmup), np.int32(changes), *floats)
+    factors: Any = config.learning_rates
+    if isinstance(factors, Mapping):
+        factors = tuple(factors.items())
+    recipe = OptimizerRecipe(
+        config.decay, config.schedule, config.optimizer, config.trainable, factors or (), config.ema, k
+    )
+    rates = recipe.rates(numbers)
+    return lambda step: float(rates(step // k)), recipe, numbers, changes * k
+
+
+def _by_path(params: Any, rule: Callable[[str], bool]) -> Any:
+    return jax.tree_util.tree_map_with_path(lambda path, _: rule(path_name(path)), params)

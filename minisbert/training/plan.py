@@ -27,9 +27,11 @@ from jax.sharding import Mesh
 from minisbert.inference.compiled import COMPUTE_DTYPES
 from minisbert.text.packing import TOKENS_PER_SLOT, PackedTexts, packed_shape
 from minisbert.training.config import TrainConfig
+from minisbert.training.given import name_of
+from minisbert.training.optimizer import optimizer_for
 from minisbert.training.sharding import AXIS, batch_sharding, check_setup, state_sharding
 from minisbert.training.siamese import TrainBatch
-from minisbert.training.step_cache import compiled_step, loss_for, optimizer_for
+from minisbert.training.step_cache import compiled_step, loss_for, step_settings
 from minisbert.training.targets import Targets
 from minisbert.training.task import TrainingTask
 
@@ -98,9 +100,9 @@ class Plan:
 
     def lines(self, memory_gib: float | None = None) -> list[str]:
         """The plan as text."""
-        config = self.config
+        config, loss = self.config, name_of(self.config.loss)
         lines = [
-            f"step        {config.batch_size} examples of {self.texts} texts, {config.loss}: {self.rows} rows of {self.length} "
+            f"step        {config.batch_size} examples of {self.texts} texts, {loss}: {self.rows} rows of {self.length} "
             f"tokens, {config.compute_dtype}, on {self.where}",
             f"parameters  {self.parameters:,}",
             f"per device  {_size(self.parameter_bytes)} parameters + {_size(self.optimizer_bytes)} optimizer + "
@@ -157,24 +159,24 @@ def plan(
     """
     check_setup(mesh, layout, config.batch_size, model_config.encoder)
     definition, params = task.define(model_config, COMPUTE_DTYPES[config.compute_dtype])
-    loss, data_devices, width = task.losses[config.loss], mesh.shape[AXIS], getattr(model_config, "dimension", 0)
-    _, optimizer, _ = optimizer_for(config, config.max_steps or 1_000 * config.accumulate)
+    loss, data_devices, width = task.loss(config), mesh.shape[AXIS], getattr(model_config, "dimension", 0)
+    _, recipe, numbers, _ = optimizer_for(config, config.max_steps or 1_000 * config.accumulate)
     S = task.sequences(texts)
     if config.deterministic:  # about the memory of GradCache with its blocks for chunks
         chunk_size = config.chunk_size or max(1, S * config.batch_size // config.blocks)
         config = replace(config, chunk_size=chunk_size, deterministic=False)
     config = replace(config, lora_rank=None)  # an upper bound
-    first_state = partial(task.initial_state, config, model_config, optimizer, classes)
+    first_state = partial(task.initial_state, config, model_config, recipe(numbers), classes)
     state = jax.eval_shape(first_state, params)
     sharding = state_sharding(state, mesh, layout)
     state = jax.tree.map(_placed, state, sharding)
     sharding = sharding if mesh.size > 1 else None
-    step: Any = compiled_step(config, definition, loss_for(config, loss, width), optimizer, mesh, sharding)
+    step: Any = compiled_step(step_settings(config, definition, loss_for(config, loss, width), recipe, mesh, sharding))
 
     def activation_bytes(B: int) -> int:
         batch = abstract_batch(*packed_shape(S * B, max_length, data_devices), S, B, loss.needs, texts - 2, width)
         batch = jax.tree.map(_placed, batch, batch_sharding(batch, mesh))
-        analysis = step.lower(state, batch).compile().memory_analysis()
+        analysis = step.lower(state, batch, numbers).compile().memory_analysis()
         return int(analysis.temp_size_in_bytes)
 
     B = config.batch_size

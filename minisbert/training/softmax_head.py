@@ -1,4 +1,8 @@
-"""The head of the softmax loss on disk, next to the model that was trained with it: W, b, classes, concatenation."""
+"""A loss's own parameters on disk, next to the model that was trained with it.
+
+Those of the softmax loss (W, b, with classes and concatenation) are in softmax_head.safetensors, which predicts classes; those
+of any other loss, such as a trained temperature, in loss_head.safetensors.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,11 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minisbert.atomic_write import whole_file
+from minisbert.checkpoint.convert import flatten, nest
 from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
 from minisbert.errors import ModelFolderError
 from minisbert.training.pair_losses import CONCATENATIONS
 
 HEAD_FILE = "softmax_head.safetensors"
+LOSS_FILE = "loss_head.safetensors"
 
 
 class SoftmaxHead(NamedTuple):
@@ -24,16 +30,30 @@ class SoftmaxHead(NamedTuple):
     concatenation: str
 
 
-def write_head(folder: Path, head: Mapping[str, Any], classes: Sequence[str], options: Mapping[str, Any]) -> None:
-    """Write the trained head of the softmax loss into the model's folder.
+def write_head(
+    folder: Path, head: Mapping[str, Any], classes: Sequence[str], options: Mapping[str, Any], *, softmax: bool = True
+) -> None:
+    """Write the trained parameters of a loss into the model's folder.
 
     Args:
         options: the loss's.
+        softmax: whether they are those of the softmax loss.
     """
-    arrays = {name: np.asarray(array) for name, array in head.items()}
+    arrays = {name: np.asarray(array) for name, array in flatten(head).items()}
     concatenation = options.get("concatenation", "u,v,|u-v|")
-    with whole_file(folder / HEAD_FILE) as temporary:
-        write_tensors(temporary, arrays, {"classes": json.dumps(list(classes)), "concatenation": concatenation})
+    metadata = {"classes": json.dumps(list(classes)), "concatenation": concatenation} if softmax else {}
+    with whole_file(folder / (HEAD_FILE if softmax else LOSS_FILE)) as temporary:
+        write_tensors(temporary, arrays, metadata)
+
+
+def read_loss_head(folder: str | Path) -> dict[str, Any]:
+    """The trained parameters of a loss in a model's folder, as the loss's `head`.
+
+    Raises:
+        ModelFolderError: there are none.
+    """
+    files = SafetensorsFiles(Path(folder), LOSS_FILE)
+    return nest({name: files.read(name) for name in dict(files.shapes())})
 
 
 def read_head(folder: Path, dimension: int) -> SoftmaxHead:

@@ -4,7 +4,8 @@ XLA compiles a program for each shape. In the middle of a run that stalls every 
 of rows that a batch packs into (text/packing.py) differs a little from batch to batch. So before the first step
 
     look       pack `SAMPLE` batches spread over the run; all batches of a short run
-    compile    a program for each of their shapes (XLA caches them on disk: inference/compiled.py)
+    compile    a program for each of their shapes (XLA caches them on disk: inference/compiled.py), unless a run of this
+               process has: rates and the number of steps are arguments, so a sweep over them compiles once
 
 and during the run a batch of slightly fewer rows is padded to the next such shape. A shape first seen mid-run is an error
 where a stall is expensive, and compiled with a warning elsewhere (`ON_NEW_SHAPE`). A resumed run has the same shapes,
@@ -14,12 +15,11 @@ because the sample follows from the number of steps.
 import logging
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -28,13 +28,16 @@ from minisbert.training.config import TrainConfig
 from minisbert.training.deterministic import blockwise
 from minisbert.training.lora import with_lora
 from minisbert.training.losses import Loss, matryoshka
-from minisbert.training.optimizer import adamw, schedule
+from minisbert.training.optimizer import Numbers, OptimizerRecipe
 from minisbert.training.siamese import (
+    Embed,
     Gradient,
     LossFunction,
+    Params,
     StepMetrics,
     TrainBatch,
     TrainState,
+    Tree,
     gradcache,
     make_update,
     packed_embed,
@@ -47,46 +50,104 @@ logger = logging.getLogger("minisbert")
 
 SAMPLE = 32
 ON_NEW_SHAPE = ("error", "compile")
-Step = Callable[[TrainState, TrainBatch], tuple[TrainState, StepMetrics]]
+# How many different steps of a process keep their programs.
+MOST_STEPS = 32
+Step = Callable[..., tuple[TrainState, StepMetrics]]
 
 
-def compiled_step(
+class StepSettings(NamedTuple):
+    """All that the compiled step depends on, besides the shapes of its arguments; hashable."""
+
+    definition: nnx.GraphDef[Any]
+    loss: LossFunction  # from `loss_for`
+    optimizer: OptimizerRecipe
+    chunk_size: int | None = None
+    remat: bool = False
+    dropout: bool = True
+    lora_scale: float | None = None  # None: all of the model is trained
+    blocks: int | None = None  # of a deterministic reduction
+    mesh: Mesh | None = None  # None: the first device alone
+    layout: tuple[Any, ...] | None = None  # leaves and structure of the state's sharding on several devices
+
+
+def step_settings(
     config: TrainConfig,
     definition: nnx.GraphDef[Any],
     loss: LossFunction,
-    optimizer: optax.GradientTransformation,
-    mesh: Mesh | None,
+    optimizer: OptimizerRecipe,
+    mesh: Mesh | None = None,
     sharding: Any = None,
-    base_params: Any = None,
-) -> Step:
-    """The step that a run's settings ask for; XLA compiles it once its shapes are known. It reuses the old state's memory.
+) -> StepSettings:
+    """What a run's settings ask of its step.
 
     Args:
         mesh: of the devices; None is the first device alone.
         sharding: the layout of the state on several devices; None on one device and for a deterministic reduction.
-        base_params: with LoRA the model's parameters, which do not change.
     """
-    embed, update = packed_embed(definition), make_update(optimizer)
-    if config.remat:
+    leaves, structure = jax.tree.flatten(sharding)
+    return StepSettings(
+        definition,
+        loss,
+        optimizer,
+        config.chunk_size,
+        config.remat,
+        config.dropout,
+        None if config.lora_rank is None else config.lora_scale,
+        config.blocks if config.deterministic else None,
+        mesh,
+        None if sharding is None else (tuple(leaves), structure),
+    )
+
+
+@lru_cache(maxsize=MOST_STEPS)
+def compiled_step(settings: StepSettings) -> Step:
+    """(state, batch, numbers, base_params) -> (state, metrics); XLA compiles it once its shapes are known.
+
+    It reuses the old state's memory. `numbers` are the optimizer's; `base_params` with LoRA the model's parameters, which do
+    not change, else None. The same settings give the same step, so that runs of one process share its programs.
+    """
+    definition, loss, recipe, chunk_size, _, dropout, lora_scale, blocks, mesh, layout = settings
+    embed = packed_embed(definition)
+    if settings.remat:
         embed = remat(embed)
-    if config.deterministic:
+    if recipe.trainable is not None:
+        embed = partial(_embed_frozen, embed, recipe)
+    if blocks is not None:
         devices = jax.devices()[:1] if mesh is None else list(mesh.devices.flat)
-        gradient = blockwise(embed, loss, devices, chunk_size=config.chunk_size, blocks=config.blocks)
-        update = jax.jit(update, donate_argnums=0)
-        return partial(train_step, gradient=gradient, update=update, dropout=config.dropout)
+        gradient = blockwise(embed, loss, devices, chunk_size=chunk_size, blocks=blocks)
+
+        @partial(jax.jit, donate_argnums=0)
+        def update(state: TrainState, value: jax.Array, gradient: Params, numbers: Numbers) -> Any:
+            return make_update(recipe(numbers))(state, value, gradient)
+
+        def blockwise_step(state: TrainState, batch: TrainBatch, numbers: Numbers, base_params: Any = None) -> Any:
+            changed = partial(update, numbers=numbers)
+            return train_step(state, batch, gradient=gradient, update=changed, dropout=dropout)
+
+        return blockwise_step
 
     # The base parameters are an argument: XLA would copy what the function closes over into the program.
-    def step(state: TrainState, batch: TrainBatch, base_params: Any = None) -> tuple[TrainState, StepMetrics]:
-        adapted = embed if base_params is None else with_lora(embed, base_params, config.lora_scale)
+    def step(state: TrainState, batch: TrainBatch, numbers: Numbers, base_params: Any = None) -> Any:
+        adapted = embed if lora_scale is None else with_lora(embed, base_params, lora_scale)
         gradient: Gradient = (
             jax.value_and_grad(siamese_loss(adapted, loss))
-            if config.chunk_size is None
-            else gradcache(adapted, loss, config.chunk_size)
+            if chunk_size is None
+            else gradcache(adapted, loss, chunk_size)
         )
-        return train_step(state, batch, gradient=gradient, update=update, dropout=config.dropout)
+        return train_step(state, batch, gradient=gradient, update=make_update(recipe(numbers)), dropout=dropout)
 
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=(sharding, None))
-    return jitted if base_params is None else partial(jitted, base_params=base_params)
+    sharding = None if layout is None else jax.tree.unflatten(layout[1], layout[0])
+    return jax.jit(step, donate_argnums=0, out_shardings=(sharding, None))
+
+
+def _embed_frozen(embed: Embed, recipe: OptimizerRecipe, model: Tree, *inputs: Any) -> jax.Array:
+    return embed(recipe.freeze(model), *inputs)
+
+
+@lru_cache(maxsize=MOST_STEPS)
+def shared_programs(settings: StepSettings) -> dict[Any, Step]:
+    """The programs of a step that this process has compiled, by the shapes of their arguments."""
+    return {}
 
 
 class StepCache:
@@ -94,6 +155,8 @@ class StepCache:
 
     Args:
         step: from `compiled_step`.
+        arguments: of the step after state and batch.
+        programs: where compiled programs are kept; `shared_programs` shares them between runs.
         padding_id: the token that pads rows.
         place: puts a batch on the devices; None on one device.
         on_new_shape: what to do about a batch shape first seen mid-run: "error" or "compile". None means "error" on several
@@ -103,18 +166,21 @@ class StepCache:
     def __init__(
         self,
         step: Step,
+        arguments: tuple[Any, ...] = (),
         *,
         padding_id: int,
+        programs: dict[Any, Step] | None = None,
         place: Callable[[TrainBatch], TrainBatch] | None = None,
         on_new_shape: str | None = None,
     ):
-        self.step, self.padding_id, self.place = step, padding_id, place
+        self.step, self.arguments, self.padding_id, self.place = step, arguments, padding_id, place
         if on_new_shape is None:
             on_new_shape = "error" if jax.process_count() > 1 or jax.default_backend() == "tpu" else "compile"
         self.on_new_shape = on_new_shape
         self.compiled: list[str] = []  # a line per program
         self.seconds = 0.0
-        self._programs: dict[tuple[int, Any], Step] = {}  # rows, everything else that a program depends on
+        self._shared = {} if programs is None else programs  # (of the state and the arguments, of a batch) -> program
+        self._programs: dict[tuple[int, Any], Step] = {}  # this run's: of a batch -> program
         self._sampled: set[tuple[int, Any]] = set()  # the shapes that batches are padded to
 
     def warm_up(self, state: TrainState, batches: Iterable[TrainBatch]) -> None:
@@ -147,19 +213,25 @@ class StepCache:
                 )
             program = self._compile(state, batch, ahead=False)
             logger.info(f"{new}; compiled {self.compiled[-1]}. Nothing needs to be done.")
-        return program(state, batch if self.place is None else self.place(batch))
+        return program(state, batch if self.place is None else self.place(batch), *self.arguments)
 
     def _compile(self, state: TrainState, batch: TrainBatch, *, ahead: bool) -> Step:
-        started = time.perf_counter()
-        program, placed = self.step, batch if self.place is None else self.place(batch)
-        if hasattr(program, "lower"):
-            program = program.lower(state, placed).compile()
-        else:  # not one jitted function: a step on a copy compiles its parts
-            jax.block_until_ready(program(jax.tree.map(jnp.copy, state), placed))
+        started, shape = time.perf_counter(), _shape(batch)
+        key = shape, *_avals((state, self.arguments))
+        program = self._shared.get(key)
+        when = "" if ahead else ", during the run"
+        if program is None:
+            program, placed = self.step, batch if self.place is None else self.place(batch)
+            if hasattr(program, "lower"):
+                program = program.lower(state, placed, *self.arguments).compile()
+            else:  # not one jitted function: a step on a copy compiles its parts
+                jax.block_until_ready(program(jax.tree.map(jnp.copy, state), placed, *self.arguments))
+        else:
+            when += ", by an earlier run"
         (rows, length), seconds = batch.rows.token_ids_PL.shape, time.perf_counter() - started
-        self.compiled.append(f"{rows} x {length} ({seconds:.1f} s{'' if ahead else ', during the run'})")
+        self.compiled.append(f"{rows} x {length} ({seconds:.1f} s{when})")
         self.seconds += seconds
-        self._programs[_shape(batch)] = program
+        self._programs[shape] = self._shared[key] = program
         return program
 
     def log(self) -> str:
@@ -171,10 +243,15 @@ class StepCache:
 
 
 def _shape(batch: TrainBatch) -> tuple[int, Any]:
-    """All that a program depends on: the number of rows, and the rest."""
-    others, structure = jax.tree.flatten((batch.index_SB, batch.targets))
+    """All that a program depends on in a batch: the number of rows, and the rest."""
     rows, length = batch.rows.token_ids_PL.shape
-    return rows, (length, structure, tuple(map(jax.typeof, others)))
+    return rows, (length, *_avals((batch.index_SB, batch.targets)))
+
+
+def _avals(tree: Tree) -> tuple[Any, ...]:
+    """The structure of a tree and the shapes and dtypes of its arrays; hashable."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple(map(jax.typeof, leaves))
 
 
 def sampled_steps(steps: int, most: int = SAMPLE) -> list[int]:
@@ -188,36 +265,24 @@ def sampled_steps(steps: int, most: int = SAMPLE) -> list[int]:
 
 
 def loss_for(config: TrainConfig, loss: Loss, width: int) -> LossFunction:
-    """The loss with its options, and over truncated embeddings too if the settings ask for them."""
-    function = partial(loss.function, **(config.loss_options or {}))
-    if not config.matryoshka:
-        return function
-    if max(config.matryoshka) > width:
+    """The loss with its options, and over truncated embeddings too if the settings ask for them.
+
+    The same settings give the same function, so that runs share the programs made of it.
+    """
+    if config.matryoshka and max(config.matryoshka) > width:
         raise InputError(
             f"matryoshka is {config.matryoshka}, but this model's embeddings have {width} dimensions. Expected at most that; "
             "a cross-encoder has none."
         )
-    return matryoshka(function, config.matryoshka)
+    options = (config.loss_options or {}).items()
+    items = tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in options)
+    try:
+        return _loss_for(loss.function, items, tuple(config.matryoshka))
+    except TypeError:  # an option that cannot be hashed: its programs are not shared
+        return _loss_for.__wrapped__(loss.function, items, tuple(config.matryoshka))
 
 
-def optimizer_for(config: TrainConfig, steps: int) -> tuple[Callable[[int], float], optax.GradientTransformation, int]:
-    """The learning rate by step, the optimizer, and how many steps are taken: those of the epochs, at most `max_steps`.
-
-    With `accumulate` k the weights change at each k-th step by the mean of k gradients. Steps that do not fill a last k are
-    left out, and the schedule counts changes.
-    """
-    k = config.accumulate
-    if config.max_steps is not None and config.max_steps > steps:
-        logger.info(
-            f"max_steps is {config.max_steps}, but the data ends after {steps} steps: {config.epochs} epoch(s) in batches of "
-            f"{config.batch_size}. For more steps raise --epochs or lower --batch-size."
-        )
-    changes = min(steps, config.max_steps or steps) // k
-    if changes == 0:
-        raise InputError(f"accumulate is {k}, but the run has {steps} steps. Expected at most as many.")
-    warmup = int(config.warmup * changes) if config.warmup_steps is None else min(config.warmup_steps, changes)
-    rates = schedule(config.decay, config.learning_rate, warmup, changes)
-    optimizer = adamw(rates, weight_decay=config.weight_decay, clip_norm=config.clip_norm)
-    if k > 1:
-        optimizer = optax.MultiSteps(optimizer, k).gradient_transformation()
-    return lambda step: float(rates(step // k)), optimizer, changes * k
+@lru_cache
+def _loss_for(loss: LossFunction, options: tuple[tuple[str, Any], ...], dimensions: tuple[int, ...]) -> LossFunction:
+    function: LossFunction = partial(loss, **dict(options))
+    return matryoshka(function, dimensions) if dimensions else function

@@ -23,7 +23,7 @@ from minisbert.sentence_model import define
 from minisbert.training.collate import train_batch
 from minisbert.training.config import TrainConfig
 from minisbert.training.lora import initial_adapters
-from minisbert.training.losses import LOSSES, Loss, initial_softmax_head
+from minisbert.training.losses import LOSSES, Loss, resolve_loss
 from minisbert.training.siamese import TrainBatch, TrainState, Tree, initial_state
 
 
@@ -45,6 +45,10 @@ class TrainingTask(NamedTuple):
     check: Callable[[Sequence[Examples], TrainConfig, Any], None] | None = None
     """(data sets, config, model): raises InputError or DataError for data that the model cannot be trained on."""
 
+    def loss(self, config: TrainConfig) -> Loss:
+        """The loss that the settings name or give."""
+        return resolve_loss(config.loss, self.losses)
+
     def sequences(self, texts: int) -> int:
         """Sequences per example with this many texts: one per text, or the first text paired with each other one."""
         return texts if self.sequence == "text" else texts - 1
@@ -60,12 +64,13 @@ class TrainingTask(NamedTuple):
         """The state before the first step: what is trained of the model, and the loss's own parameters.
 
         Args:
-            classes: how many the data has; only the softmax loss uses it.
+            classes: how many the data has, 0 without classes; for the loss's own parameters.
             params: the model's.
         """
-        key, head = jax.random.key(config.seed), {}
-        if self.losses[config.loss].has_head:
-            head = dict(initial_softmax_head(key, model_config.dimension, classes, **(config.loss_options or {})))
+        key, head, loss = jax.random.key(config.seed), {}, self.loss(config)
+        if loss.head is not None:
+            width = getattr(model_config, "dimension", 1)  # a cross-encoder has logits
+            head = dict(loss.head(key, width, classes, **(config.loss_options or {})))
         if config.lora_rank is not None:
             params = initial_adapters(params, config.lora_rank, config.lora_targets, key)
         return initial_state({"model": params, "head": head}, optimizer, config.seed)

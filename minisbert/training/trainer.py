@@ -12,9 +12,8 @@ A step depends on its number alone: its batch (data/sampler.py), its dropout (si
 
 import json
 import logging
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -29,21 +28,31 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from minisbert.arguments import check_choice
-from minisbert.data.sampler import Batches
+from minisbert.data.sampler import Batches, GivenBatches
+from minisbert.data.table import sources
 from minisbert.errors import InputError, TrainingError, TrainingStopped, short_repr
 from minisbert.inference.compiled import COMPUTE_DTYPES
-from minisbert.pretrained import replace_params
 from minisbert.training import sharding, step_cache
 from minisbert.training.checkpoints import Checkpoints, only_run
 from minisbert.training.config import TrainConfig
 from minisbert.training.config_checks import check_config, check_examples, fitting_batches, open_data
 from minisbert.training.deterministic import check_blocks
-from minisbert.training.logging import MetricsLog, on_sigterm, write_report
-from minisbert.training.lora import merge_lora, weights_digest
+from minisbert.training.given import recorded_settings
+from minisbert.training.logging import MetricsLog, on_sigterm
+from minisbert.training.lora import weights_digest
 from minisbert.training.multihost import exit_on_peer_failure, sync_batch_shape
+from minisbert.training.optimizer import optimizer_for
+from minisbert.training.outputs import Outputs
+from minisbert.training.run import Callbacks, scorers
 from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState
-from minisbert.training.softmax_head import write_head
-from minisbert.training.step_cache import StepCache, compiled_step, loss_for, optimizer_for, sampled_steps
+from minisbert.training.step_cache import (
+    StepCache,
+    compiled_step,
+    loss_for,
+    sampled_steps,
+    shared_programs,
+    step_settings,
+)
 from minisbert.training.task import load_teacher, task_for, with_teacher
 
 logger = logging.getLogger("minisbert")
@@ -53,9 +62,10 @@ Model = TypeVar("Model")
 def train(
     model: Model,
     config: TrainConfig,
-    folder: str | Path,
+    folder: str | Path | None = None,
     *,
-    score: Callable[[Model], float] | None = None,
+    score: Callable[[Model], float] | Mapping[str, Callable[[Model], float]] | None = None,
+    callbacks: Sequence[Any] = (),
     show_progress: bool = True,
     devices: int | None = None,
     layout: str = "replicated",
@@ -67,9 +77,11 @@ def train(
 
     Args:
         model: a SentenceEncoder or a CrossEncoder in float32. It does not change.
-        folder: for checkpoints, metrics and the trained model.
+        folder: for checkpoints, metrics and the trained model; None writes nothing.
         score: called every `config.evaluate_every` steps; the model with the highest score is saved in `folder / "best"`.
-            `evaluation.sts.sts_score(files)` makes one; `cross_encoder.evaluation` has those for a cross-encoder.
+            `evaluation.sts.sts_score(files)` makes one; `cross_encoder.evaluation` has those for a cross-encoder. Several
+            are a dict by name, of which the first decides.
+        callbacks: objects with on_step, on_evaluate, on_checkpoint or on_end (training/run.py).
         devices: how many to train on, by default all that JAX finds. The loss is that of the global batch on any number. A
             run may resume on another number, then not to the bit.
         layout: of the parameters on the devices, a row of `sharding.LAYOUTS`.
@@ -78,7 +90,7 @@ def train(
         keep_encoder: False saves the memory of one copy of the parameters, and `model` cannot be used afterwards.
 
     Returns:
-        the trained model, which is saved in `folder / "final"` too.
+        the trained model, which is saved in `folder / "final"` too. Its attribute `run` has the metrics (`TrainingRun`).
 
     Raises:
         InputError, DataError: settings or data that cannot be trained on, before the first step.
@@ -86,10 +98,9 @@ def train(
         WriteError: the model or the metrics could not be written.
         TrainingStopped: SIGTERM came; the state is saved.
     """
-    if not isinstance(folder, str | Path) or not str(folder).strip() or "\0" in str(folder):
-        raise InputError(f"folder is {short_repr(folder)}. Expected the run's folder, as str or Path.")
-    if score is not None and not callable(score):
-        raise InputError(f"score is {short_repr(score)}. Expected a function of the model, or None.")
+    if folder is not None and (not isinstance(folder, str | Path) or not str(folder).strip() or "\0" in str(folder)):
+        raise InputError(f"folder is {short_repr(folder)}. Expected the run's folder, as str or Path, or None.")
+    scores, called = scorers(score), Callbacks(callbacks)
     if not isinstance(keep_encoder, bool):
         raise InputError(f"keep_encoder is {short_repr(keep_encoder)}. Expected True or False.")
     check_choice("on_new_shape", on_new_shape, (None, *step_cache.ON_NEW_SHAPE))
@@ -98,8 +109,9 @@ def train(
         mesh = None  # one device needs none
         if (devices, model_devices, layout) != (None, 1, "replicated") or jax.device_count() > 1:
             mesh = sharding.data_mesh(devices, model_devices)
-        trainer = Trainer(model, config, Path(folder), mesh, layout, on_new_shape, keep_encoder)
-        lock.enter_context(only_run(trainer.folder) if trainer.writes else nullcontext())
+        run_folder = None if folder is None else Path(folder)
+        trainer = Trainer(model, config, run_folder, mesh, layout, on_new_shape, keep_encoder)
+        lock.enter_context(only_run(run_folder) if trainer.writes and run_folder is not None else nullcontext())
         state, pending, started = trainer.start(), None, time.perf_counter()
         step, steps = int(state.step), trainer.steps
         hidden = None if show_progress and trainer.writes else True  # None: shown on a terminal only
@@ -112,18 +124,22 @@ def train(
                     trainer.log(*pending, progress)
                 pending, step = (step, batch, metrics), step + 1
                 saves = stop or step == steps or step % config.checkpoint_every == 0
-                evaluates = score is not None and (step == steps or step % config.evaluate_every == 0)
-                if saves or evaluates:
+                evaluates = scores and (step == steps or step % config.evaluate_every == 0)
+                view = partial(trainer.outputs.view, state)
+                if saves or evaluates or called.wants("on_step"):
                     trainer.log(*pending, progress)
                     pending = None
-                if score is not None and evaluates:
-                    trainer.evaluate(state, step, score)
-                if saves:
+                    called.call("on_step", view)
+                if evaluates:
+                    trainer.outputs.evaluate(state, step, scores)
+                    called.call("on_evaluate", view)
+                if saves and folder is not None:
                     trainer.checkpoints.save(state)
+                    called.call("on_checkpoint", view)
                 if stop and step < steps:
-                    raise TrainingStopped(
-                        f"{folder}: stopped after step {step} of {steps} and saved. Start the same command again to resume."
-                    )
+                    saved = "nothing was saved" if folder is None else "saved. Start the same command again to resume"
+                    raise TrainingStopped(f"{trainer.where}: stopped after step {step} of {steps} and {saved}.")
+        called.call("on_end", partial(trainer.outputs.view, state))
         trained: Model = trainer.finish(state, time.perf_counter() - started)
         return trained
 
@@ -135,14 +151,16 @@ class Trainer:
         self,
         model: Any,
         config: TrainConfig,
-        folder: Path,
+        folder: Path | None,
         mesh: Mesh | None,
         layout: str,
         on_new_shape: str | None,
         keep_encoder: bool,
     ):
         self.model, self.config, self.folder, self.mesh = model, config, folder, mesh
-        self.task, self.writes = task_for(model), jax.process_index() == 0  # the first host writes and reports
+        # The first host writes and reports.
+        self.task, self.writes = task_for(model), jax.process_index() == 0 and folder is not None
+        self.where = "this run" if folder is None else str(folder)
         check_config(config, self.task.losses, model.compute_dtype)
         self.keep_encoder, self.lora, devices = keep_encoder, config.lora_rank is not None, 1
         self.multiple = 1  # the number of packed rows is a multiple of this
@@ -153,29 +171,31 @@ class Trainer:
             check_blocks(config.blocks, devices, layout, lora=self.lora)
             self.multiple = config.blocks
 
-        loss = self.task.losses[config.loss]
-        self.examples = [open_data(source, config, loss.needs) for source in config.data]
-        config = self.config = fitting_batches(config, self.examples, devices, least=2 if loss.in_batch else 1)
+        loss = self.task.loss(config)
+        self.examples = [open_data(source, config, loss.needs) for source in sources(config.data)]
+        if config.batches is None:
+            config = self.config = fitting_batches(config, self.examples, devices, least=2 if loss.in_batch else 1)
         self.datasets = list(map(attrgetter("dataset"), self.examples))
         check_examples(self.examples, config, self.task.losses)
         if self.task.check is not None:
             self.task.check(self.examples, config, model)
-        self.batches = Batches(
-            self.examples,
-            config.batch_size,
-            seed=config.seed,
-            mixing=config.mixing,  # type: ignore[arg-type]
-            no_duplicates=config.no_duplicates,
-            host=jax.process_index(),
-            hosts=jax.process_count(),
-        )
+        hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
+        self.batches: Batches | GivenBatches
+        if config.batches is None:
+            order: Any = {"seed": config.seed, "mixing": config.mixing, "no_duplicates": config.no_duplicates}
+            self.batches = Batches(self.examples, config.batch_size, **order, **hosts)
+            steps = self.batches.steps(config.epochs)
+        else:
+            self.batches = GivenBatches(self.examples, config.batches, config.batch_size, **hosts)
+            steps = config.max_steps or 0
         self.teacher = None if config.teacher is None else load_teacher(config.teacher, model)
         self.cut = 0  # texts (or pairs) longer than max_seq_length
 
-        self.learning_rate, optimizer, self.steps = optimizer_for(config, self.batches.steps(config.epochs))
+        self.learning_rate, recipe, numbers, self.steps = optimizer_for(config, steps)
         classes, params = len(self.datasets[0].classes), model.pretrained.params
-        self.initial_state = partial(self.task.initial_state, config, model.model_config, optimizer, classes)
+        self.initial_state = partial(self.task.initial_state, config, model.model_config, recipe(numbers), classes)
         self.shapes = jax.eval_shape(self.initial_state, params)  # of the state
+        recipe.check(self.shapes.params)
         self.sharding = place = None
         base_params = params if self.lora else None
         if mesh is not None and mesh.size > 1 and not config.deterministic:
@@ -185,17 +205,27 @@ class Trainer:
                 base_params = sharding.place(params, sharding.state_sharding(params, mesh, layout))
         definition, _ = self.task.define(model.model_config, COMPUTE_DTYPES[config.compute_dtype])
         function = loss_for(config, loss, getattr(model.model_config, "dimension", 0))
-        compiled = compiled_step(config, definition, function, optimizer, mesh, self.sharding, base_params)
-        self.train_step = StepCache(compiled, padding_id=model.padding_id, place=place, on_new_shape=on_new_shape)
+        settings = step_settings(config, definition, function, recipe, mesh, self.sharding)
+        self.train_step = StepCache(
+            compiled_step(settings),
+            (numbers, base_params),
+            programs=shared_programs(settings),
+            padding_id=model.padding_id,
+            place=place,
+            on_new_shape=on_new_shape,
+        )
 
     def start(self) -> TrainState:
         """The newest saved state, or the first one; compiles the step for the shapes of the run."""
-        params, config = self.model.pretrained.params, asdict(self.config)
-        self.metrics = MetricsLog(self.folder, config, self.config.report_to, writes=self.writes)
+        params, folder, config = self.model.pretrained.params, self.folder, recorded_settings(self.config)
+        config["data"] = [data.source for data in self.datasets]
+        self.metrics = MetricsLog(folder, config, self.config.report_to, writes=self.writes)
+        self.outputs = Outputs(self.model, self.task, self.config, folder, self.mesh, self.datasets, self.metrics)
         record = {"config": config, "data": list(map(asdict, self.datasets)), "model": repr(self.model)}
         if self.lora:
             record["weights"] = weights_digest(params)
-        self.checkpoints = Checkpoints(self.folder, json.loads(json.dumps(record)))
+        if folder is not None:
+            self.checkpoints = Checkpoints(folder, json.loads(json.dumps(record)))
         if not self.lora:
             params = jax.tree.map(jnp.copy, params)  # the first step reuses the memory of its state
             if not self.keep_encoder:
@@ -203,9 +233,9 @@ class Trainer:
         state = self.initial_state(params)
         if self.sharding is not None:
             state = sharding.place(state, self.sharding)
-        if self.checkpoints.latest() is not None:
+        if self.folder is not None and self.checkpoints.latest() is not None:
             state = self.checkpoints.restore(state)
-            logger.info(f"{self.folder}: resuming after step {int(state.step)} of {self.steps}")
+            logger.info(f"{self.where}: resuming after step {int(state.step)} of {self.steps}")
         self.metrics.drop_after(int(state.step))
         if int(state.step) < self.steps:  # a finished run compiles nothing
             self.train_step.warm_up(state, (self.batch(step, sample=True)[0] for step in sampled_steps(self.steps)))
@@ -241,60 +271,27 @@ class Trainer:
             if not finite.all():
                 path, _ = jax.tree.leaves_with_path(self.shapes.params)[int(np.argmin(finite))]
                 first = f", first in the gradient of {jax.tree_util.keystr(path)}"
-            rows = self.batches.batch_at(step)
+            rows, saved = self.batches.batch_at(step), None if self.folder is None else self.checkpoints.latest()
             raise TrainingError(
-                f"{self.folder}: step {step + 1} gave loss {loss} and gradient norm {norm}{first}, on rows "
-                f"{rows.rows_B.tolist()[:16]} of {self.config.data[rows.dataset]}. Expected finite numbers; the last "
-                f"checkpoint is that of step {self.checkpoints.latest()}. Lower the learning rate or look at these rows."
+                f"{self.where}: step {step + 1} gave loss {loss} and gradient norm {norm}{first}, on rows "
+                f"{rows.rows_B.tolist()[:16]} of {self.datasets[rows.dataset].source}. Expected finite numbers; the last "
+                f"checkpoint is that of step {saved}. Lower the learning rate or look at these rows."
             )
         line = {"step": step + 1, "loss": loss, "gradient_norm": norm, "learning_rate": self.learning_rate(step)}
-        self.metrics.write(line | {"shape": batch.rows.token_ids_PL.shape})
+        self.outputs.last = line | {"shape": batch.rows.token_ids_PL.shape}
+        self.metrics.write(self.outputs.last)
         progress.update(self.config.batch_size)
         progress.set_postfix(step=step + 1, loss=f"{loss:.4f}")
 
-    def evaluate(self, state: TrainState, step: int, score: Callable[[Any], float]) -> None:
-        """Score the model, and save it if its score is the best so far."""
-        model, head = self.trained(state)
-        if not self.writes:
-            return
-        value = score(model)
-        if isinstance(value, bool) or not isinstance(value, int | float | np.number) or math.isinf(value):
-            raise InputError(f"score gave {short_repr(value)} after step {step}. Expected a finite number.")
-        if math.isnan(value):  # such as a correlation with equal similarities
-            return logger.warning(f"{self.folder}: the score after step {step} is undefined (NaN) and left out.")
-        if all(value > line.get("score", -math.inf) for line in self.metrics.lines()):
-            self._save(model, head, "best")
-        self.metrics.write({"step": step, "score": float(value)})
-
-    def trained(self, state: TrainState) -> tuple[Any, dict[str, Any]]:
-        """A model with the state's parameters, and the loss's own parameters."""
-        # A copy, because the next step reuses the state's memory.
-        params, head = jax.tree.map(jnp.copy, (state.params["model"], state.params["head"]))
-        if self.mesh is not None and self.mesh.size > 1:
-            params, head = sharding.on_one_device((params, head))
-        if self.lora:
-            params = merge_lora(self.model.pretrained.params, params, scale=self.config.lora_scale)
-        return replace_params(self.model, params), head
-
-    def _save(self, model: Any, head: dict[str, Any], name: str) -> None:
-        model.save(self.folder / name)
-        if head:
-            classes, options = self.datasets[0].classes, self.config.loss_options or {}
-            write_head(self.folder / name, head, classes, options)
-
     def finish(self, state: TrainState, seconds: float) -> Any:
         """Write the final model, the curves and the model cards."""
-        model, head = self.trained(state)
-        self.checkpoints.close()
-        if not self.writes:
-            return model
-        self._save(model, head, "final")
-        lines, task = self.metrics.lines(), self.task
-        write_report(self.folder, self.config, self.datasets, lines, task.model_name, task.hub_tag)
-        if self.cut:
+        model, task = self.outputs.finish(state, seconds, self.train_step.seconds), self.task
+        if self.folder is not None:
+            self.checkpoints.close()
+        if self.cut and jax.process_index() == 0:
             logger.warning(
-                f"{self.folder}: {self.cut} {task.sequence}s were longer than max_seq_length {self.model.max_seq_length} "
+                f"{self.where}: {self.cut} {task.sequence}s were longer than max_seq_length {self.model.max_seq_length} "
                 f"and were cut; raise it (--max-seq-length) to train on whole {task.sequence}s."
             )
-        logger.info(f"{self.folder}: {self.steps} steps, {seconds:.0f} s in this process; {self.train_step.log()}")
+        logger.info(f"{self.where}: {self.steps} steps, {seconds:.0f} s in this process; {self.train_step.log()}")
         return model

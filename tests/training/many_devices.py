@@ -77,7 +77,7 @@ def any_loss(embeddings_1ND: jax.Array, given: Targets, head: dict, *, cases: li
         hashes_SB, teacher_SBD = given.hashes_SB[0, : S * B], given.teacher_SBD[0, : S * B]
         targets = Targets(labels[:B], hashes_SB.reshape(S, B), teacher_SBD.reshape(S, B, -1))
         return lambda: row.function(
-            embeddings_1ND[0, : S * B].reshape(S, B, -1), targets, head if row.has_head else None, **options
+            embeddings_1ND[0, : S * B].reshape(S, B, -1), targets, head if row.head else None, **options
         )
 
     return jax.lax.switch(which_N[0].astype(jnp.int32), [one(*case) for case in cases])

@@ -63,7 +63,7 @@ def any_loss(embeddings_RD, head, targets, which):
         labels_B = targets["class"] if row.needs == "class" else targets["score"]
         labels_B = targets["margin"][:batch, : S - 2] if row.needs == "margin" else labels_B[:batch]
         return lambda: row.function(
-            embeddings_RD.reshape(S, batch, -1), Targets(labels_B=labels_B), head if row.has_head else None
+            embeddings_RD.reshape(S, batch, -1), Targets(labels_B=labels_B), head if row.head else None
         )
 
     return jax.lax.switch(which, [one(name, S) for name, S in CASES])

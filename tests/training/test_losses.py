@@ -142,7 +142,7 @@ def test_the_table_says_how_many_texts_a_loss_takes(name):
             targets = Targets(labels_B=jnp.zeros(B, jnp.int32))
         elif row.needs == "margin":
             targets = Targets(labels_B=jnp.zeros((B, max(count - 2, 1))))
-        call = partial(jax.eval_shape, row.function, jnp.ones((count, B, D)), targets, head() if row.has_head else None)
+        call = partial(jax.eval_shape, row.function, jnp.ones((count, B, D)), targets, head() if row.head else None)
         if row.least_texts <= count <= (row.most_texts or count):
             assert call().shape == ()
         else:
@@ -157,7 +157,7 @@ def test_missing_and_misshapen_labels_are_refused(name):
     for labels_B in (None, jnp.zeros((B, 4)), jnp.zeros(B - 1), jnp.zeros((1, B))):
         teacher = None if labels_B is None else jnp.zeros((B, D - 1))
         with pytest.raises(InputError, match="Expected"):
-            row.function(embeddings, Targets(labels_B=labels_B, teacher_SBD=teacher), head() if row.has_head else None)
+            row.function(embeddings, Targets(labels_B=labels_B, teacher_SBD=teacher), head() if row.head else None)
 
 
 @pytest.mark.parametrize("row", [row for row in LOSSES.values() if row.needs == "score"], ids=lambda row: row.function)

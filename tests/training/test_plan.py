@@ -114,7 +114,7 @@ def test_memory_is_a_straight_line_through_two_batches(monkeypatch):
     """A compiler whose programs take 1,000 bytes and 7 per example."""
     compiled = []
 
-    def lower(state, batch):
+    def lower(state, batch, numbers):
         B = batch.index_SB.shape[1]
         compiled.append(B)
         memory = SimpleNamespace(temp_size_in_bytes=1000 + 7 * B)

@@ -1,5 +1,6 @@
 """training/step_cache.py: programs are compiled before the first step, batches are padded to them, new shapes are reported."""
 
+from collections import namedtuple
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,12 +12,13 @@ import pytest
 from minisbert.errors import InputError, TrainingError
 from minisbert.text.packing import pack, packed_shape
 from minisbert.training.config import RECIPES, TrainConfig
+from minisbert.training.optimizer import optimizer_for
 from minisbert.training.siamese import TrainBatch
-from minisbert.training.step_cache import StepCache, optimizer_for, sampled_steps
+from minisbert.training.step_cache import StepCache, sampled_steps
 from minisbert.training.targets import Targets
 
 PADDING = 9
-STATE = SimpleNamespace(step=41)
+STATE = namedtuple("State", "step")(41)
 
 
 def batch_of(*lengths, multiple=1):
@@ -107,7 +109,8 @@ def test_the_sample_is_spread_over_the_run():
 
 def test_the_weights_change_at_each_kth_step_by_the_mean():
     config = TrainConfig(("x",), accumulate=2, warmup_steps=2, learning_rate=1.0, clip_norm=1e9, weight_decay=0.0)
-    rates, optimizer, steps = optimizer_for(config, 9)
+    rates, recipe, numbers, steps = optimizer_for(config, 9)
+    optimizer = recipe(numbers)
     assert steps == 8 and [rates(step) for step in range(8)] == [0, 0, 0.5, 0.5, 1, 1, 0.5, 0.5]
     params = {"w": jnp.zeros(1)}
     state = optimizer.init(params)
@@ -125,14 +128,14 @@ def test_the_weights_change_at_each_kth_step_by_the_mean():
 
 def test_a_run_that_ends_before_max_steps_says_why(caplog):
     caplog.set_level("INFO")
-    assert optimizer_for(TrainConfig(("x",), max_steps=3, epochs=2), 2)[2] == 2
+    assert optimizer_for(TrainConfig(("x",), max_steps=3, epochs=2), 2)[3] == 2
     assert "max_steps is 3, but the data ends after 2 steps: 2 epoch(s) in batches of 16. For more" in caplog.text
     caplog.clear()
-    assert optimizer_for(TrainConfig(("x",), max_steps=3), 3)[2] == 3 and not caplog.text
+    assert optimizer_for(TrainConfig(("x",), max_steps=3), 3)[3] == 3 and not caplog.text
 
 
 def test_the_recipe_of_the_all_models():
     config = TrainConfig(("x",), **RECIPES["all"])
-    rates, _, steps = optimizer_for(config, 100_000)
+    rates, _, _, steps = optimizer_for(config, 100_000)
     assert steps == 100_000 and config.batch_size == 1024
     assert [rates(step) for step in (0, 250, 500, 50_250, 100_000)] == pytest.approx([0, 1e-5, 2e-5, 1e-5, 0], rel=1e-5)

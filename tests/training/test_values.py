@@ -1,0 +1,283 @@
+"""What has a name can be given as a value: it trains, resumes to the bit after a kill, and is refused if it is another one."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import value_cases
+from value_cases import CASES, ROWS, config, encoder_for, weights
+
+from minisbert import TrainConfig, train
+from minisbert.errors import InputError, TrainingError
+from minisbert.training.losses import Loss
+from minisbert.training.optimizer import optimizer_for, path_name
+from minisbert.training.run import table
+from minisbert.training.softmax_head import read_loss_head
+
+ENCODERS = {case: encoder_for(case) for case in CASES}
+
+
+class Killed(BaseException):
+    pass
+
+
+class KillAfter:
+    def __init__(self, step):
+        self.step = step
+
+    def on_step(self, run):
+        if run.step == self.step:
+            raise Killed
+
+
+def run(case, folder=None, callbacks=(), score=None, **more):
+    return train(ENCODERS[case], config(case, **more), folder, callbacks=callbacks, score=score, show_progress=False)
+
+
+def assert_same_bits(a, b):
+    a, b = weights(a), weights(b)
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_killed_run_resumes_to_the_same_bits(case, tmp_path):
+    undisturbed = run(case)
+    with pytest.raises(Killed):
+        run(case, tmp_path, [KillAfter(3)])
+    resumed = run(case, tmp_path)
+    assert_same_bits(undisturbed, resumed)
+    moved = {name for name, leaf in weights(resumed).items() if not np.array_equal(leaf, weights(ENCODERS[case])[name])}
+    assert moved
+    if "trainable" in CASES[case]:
+        rule = CASES[case]["trainable"]
+        assert all(rule(name) if callable(rule) else ".blocks.1." in name for name in moved)
+    if case == "a loss with parameters":
+        scale = read_loss_head(tmp_path / "final")["log_scale"]
+        assert 0 < abs(scale - np.log(10)) < 0.1
+
+
+def another(embeddings_SBD, targets, head=None, *, margin=0.1):
+    return value_cases.pull_together(embeddings_SBD, targets, head, margin=margin)
+
+
+another.__qualname__, another.__module__ = "pull_together", "value_cases"
+
+
+@pytest.mark.parametrize(
+    ("case", "other"),
+    [
+        ("a loss", {"loss": another}),
+        ("a loss with parameters", {"loss": Loss(value_cases.trained_scale, "none", 2, 2, True, lambda *_: {})}),
+        ("an optimizer", {"optimizer": optax.sgd(0.2)}),
+        ("an optimizer", {"trainable": None}),
+        ("an optimizer", {"ema": 0.9}),
+        ("a loss", {"learning_rates": {"embedding": 0.25}}),
+        ("a schedule", {"schedule": lambda step: 1e-3}),
+        ("same-topic batches", {"batches": lambda step: [0, 1, 2, 3]}),
+        ("a loss", {"data": ROWS[1:] + ROWS[:1]}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
+)
+def test_a_run_does_not_resume_with_another_value(case, other, tmp_path):
+    with pytest.raises(Killed):
+        run(case, tmp_path, [KillAfter(3)])
+    with pytest.raises(TrainingError, match="of another run"):
+        run(case, tmp_path, **other)
+
+
+@pytest.mark.slow
+def test_two_devices_train_as_one():
+    """To a hundredth of the way: Adam and Lion divide a gradient near 0 by itself, which magnifies rounding."""
+    done = subprocess.run([sys.executable, value_cases.__file__], capture_output=True, text=True, check=True)
+    assert max(json.loads(done.stdout.splitlines()[-1]).values()) < 0.01, done.stdout
+
+
+def test_callbacks_see_the_model_and_several_scores_are_logged(tmp_path):
+    class Watch:
+        def __init__(self):
+            self.seen = []
+
+        def on_step(self, run):
+            self.seen.append(("step", run.step, run.metrics["loss"]))
+
+        def on_evaluate(self, run):
+            before = len(run.model.compilations)
+            first, second = run.model.encode([ROWS[0]["anchor"], ROWS[0]["positive"]])
+            run.log(alignment=float(np.sum((first - second) ** 2)))
+            self.seen.append(("evaluate", run.metrics["sts"], len(run.model.compilations) - before))
+
+        def on_checkpoint(self, run):
+            self.seen.append(("checkpoint", run.step))
+
+        def on_end(self, run):
+            self.seen.append(("end", run.step, run.model.encode("a cat")))
+
+    watch = Watch()
+    scores = {"sts": lambda model: float(model.encode("a cat")[0]), "second": lambda model: 2.0}
+    trained = run("a loss", tmp_path, [watch], scores, evaluate_every=2)
+    kinds = [kind for kind, *_ in watch.seen]
+    assert kinds == ["step", "step", "evaluate", "checkpoint"] * 2 + ["end"]
+    compiled = [compiled for kind, *_, compiled in watch.seen if kind == "evaluate"]
+    assert compiled[1] == 0  # the first made the program for two texts
+    np.testing.assert_array_equal(watch.seen[-1][2], trained.encode("a cat"))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines == [json.loads(json.dumps(line)) for line in trained.run.metrics]
+    scored = [line for line in lines if "sts" in line]
+    assert [line["step"] for line in scored] == [2, 4]
+    assert all(line["score"] == line["sts"] and line["second"] == 2.0 for line in scored)
+    assert [line["step"] for line in lines if "alignment" in line] == [2, 4]
+    assert trained.run.best == tmp_path / "best" and trained.run.final == tmp_path / "final"
+    assert trained.run.curve()[0].tolist() == [1, 2, 3, 4]
+    assert "alignment" in table([trained.run.last()])
+
+
+def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trained = run("a loss")
+    assert not list(tmp_path.iterdir()) and trained.run.folder is None and trained.run.final is None
+    assert len(trained.run.metrics) == 4
+
+
+def test_a_sweep_over_rates_compiles_once(caplog):
+    caplog.set_level("INFO")
+    runs = [run("a loss", learning_rate=rate, warmup=0.25, max_steps=2).run for rate in (1e-3, 3e-4, 2e-4)]
+    assert "by an earlier run" in caplog.records[-1].getMessage()
+    assert all(one.compile_seconds < 0.1 for one in runs[1:])
+    assert [one.curve("learning_rate")[1][0] for one in runs] == pytest.approx([1e-3, 3e-4, 2e-4])
+
+
+COLUMNS = {name: [row[name] for row in ROWS] for name in ("anchor", "positive")}
+
+
+class FewRows:
+    def __len__(self):
+        return len(ROWS)
+
+    def __getitem__(self, row):
+        if row >= len(ROWS):
+            raise IndexError(row)
+        return ROWS[row]
+
+    def __iter__(self):
+        return iter(ROWS)
+
+
+def frame():
+    return pytest.importorskip("pandas").DataFrame(ROWS)
+
+
+def dataset():
+    return pytest.importorskip("datasets").Dataset.from_list(ROWS)
+
+
+def file(tmp_path: Path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return str(path)
+
+
+def test_the_same_rows_from_anywhere_are_the_same_run(tmp_path):
+    sources = [file(tmp_path), COLUMNS, [tuple(row.values()) for row in ROWS], FewRows(), frame(), dataset(), (ROWS,)]
+    first = run("a loss", max_steps=2)
+    for source in sources:
+        assert_same_bits(first, run("a loss", max_steps=2, data=source))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss": 3}, "loss is 3, expected one of"),
+        ({"optimizer": "lion"}, "optimizer is 'lion', expected None, an optax transformation"),
+        ({"optimizer": optax.sgd(1.0)}, "learning_rate is 0.001, but optimizer replaces it"),
+        ({"optimizer": optax.lion, "weight_decay": 0.1}, "weight_decay is 0.1, but schedule or optimizer replaces it"),
+        ({"schedule": 0.1}, "schedule is 0.1"),
+        ({"trainable": "("}, "trainable has '('"),
+        ({"trainable": 1}, "trainable is 1"),
+        ({"trainable": "no such part"}, "no parameter is trained"),
+        ({"learning_rates": {"bias": -1}}, "learning_rates['bias'] is -1"),
+        ({"learning_rates": {"bais": 1}}, "'bais' matches no parameter"),
+        ({"ema": 1.0}, "ema is 1.0"),
+        ({"batches": 3}, "batches is 3"),
+        ({"batches": SystemError, "max_steps": None}, "batches is given without max_steps"),
+        ({"batches": lambda step: [0, 1]}, "batches gave data set 0, rows [0, 1] for step 0"),
+        ({"batches": lambda step: [0, 1, 2, 99]}, "rows from 0 to 99"),
+        ({"data": [{"text": "a"}, {"other": "b"}]}, "0-based row 1: there is no 'text'"),
+        ({"data": [(1, 2)]}, "name the columns with dicts"),
+        ({"data": []}, "no rows"),
+        ({"data": 3}, "data is 3"),
+        ({"data": {"anchor": ["a"], "positive": []}}, "different lengths"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else "-".join(value),
+)
+def test_wrong_values_are_refused(settings, message):
+    with pytest.raises((InputError, TrainingError, Exception)) as refused:
+        run("a loss", **settings)
+    assert type(refused.value).__module__ == "minisbert.errors" and message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"callbacks": [3]}, "callbacks has 3"),
+        ({"callbacks": "on_step"}, "callbacks is 'on_step'"),
+        ({"score": {}}, "score is {}"),
+        ({"score": {"sts": lambda model: float("inf")}}, "sts gave inf after step 4"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    with pytest.raises(InputError) as refused:
+        run("a loss", **arguments)
+    assert message in str(refused.value)
+
+
+TREE = {
+    "encoder": {"blocks": {0: {"bias": jnp.ones(2)}, 1: {"kernel": jnp.ones((2, 2))}}},
+    "head": {"scale": jnp.ones(1)},
+}
+PARAMS = {"model": TREE, "head": {"scale": jnp.ones(1)}}
+
+
+def change(settings, gradient=1.0):
+    """How far one step with these settings moves each parameter of PARAMS, and the optimizer's state."""
+    config = TrainConfig(
+        "x", optimizer=optax.sgd, learning_rate=1.0, warmup=0.0, decay="constant", clip_norm=1e9, **settings
+    )
+    _, recipe, numbers, _ = optimizer_for(config, 4)
+    optimizer = recipe(numbers)
+    gradients = jax.tree.map(lambda leaf: jnp.full_like(leaf, gradient), PARAMS)
+    updates, state = optimizer.update(gradients, optimizer.init(PARAMS), PARAMS)
+    moved = {path_name(path): float(jnp.ravel(leaf)[0]) for path, leaf in jax.tree.leaves_with_path(updates)}
+    return moved, state
+
+
+def test_rates_and_training_by_path():
+    names = "encoder.blocks.0.bias", "encoder.blocks.1.kernel", "head.scale", "loss_head.scale"
+    cases = [
+        ({}, (-1, -1, -1, -1)),
+        ({"learning_rates": {r"blocks\.0\.": 0.25, "blocks": 0.5}}, (-0.25, -0.5, -1, -1)),
+        ({"learning_rates": lambda path: float("head" in path)}, (0, 0, -1, -1)),
+        ({"trainable": r"blocks\.1|^loss_head"}, (0, -1, 0, -1)),
+        ({"trainable": lambda path: path.startswith("head")}, (0, 0, -1, 0)),
+        ({"trainable": "blocks", "learning_rates": {"kernel": 2.0}, "ema": 0.5}, (-1, -2, 0, 0)),
+    ]
+    for settings, expected in cases:
+        assert change(settings)[0] == pytest.approx(dict(zip(names, expected, strict=True))), settings
+
+
+def test_the_moving_average_is_of_the_changed_weights():
+    average = optax.tree.get(change({"ema": 0.75}, gradient=2.0)[1], "ema")  # from 1 to -1
+    assert all(float(jnp.ravel(leaf)[0]) == 0.5 for leaf in jax.tree.leaves(average))
+    averaged = run("a loss", ema=0.0)  # the average of the last weights alone
+    assert_same_bits(run("a loss"), averaged)
+
+
+def test_a_config_is_still_plain_data():
+    assert dataclasses.asdict(config("a loss"))["loss"] is value_cases.pull_together
