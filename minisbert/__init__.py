@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from minisbert.mining.clustering import community_detection as community_detection
     from minisbert.mining.paraphrases import mine_paraphrases as mine_paraphrases
     from minisbert.quantization import quantize_embeddings as quantize_embeddings
+    from minisbert.register import register_encoder as register_encoder
+    from minisbert.register import register_loss as register_loss
+    from minisbert.register import register_pooling as register_pooling
+    from minisbert.register import register_similarity as register_similarity
     from minisbert.search.exact import semantic_search as semantic_search
     from minisbert.search.index import Index as Index
     from minisbert.sentence_encoder import SentenceEncoder as SentenceEncoder
@@ -52,6 +56,10 @@ _NAMES = {
     "community_detection": "minisbert.mining.clustering",
     "quantize_embeddings": "minisbert.quantization",
     "enable_compilation_cache": "minisbert.inference.compiled",
+    **dict.fromkeys(
+        ("register_encoder", "register_loss", "register_pooling", "register_similarity"),
+        "minisbert.register",
+    ),
     "MinisbertError": "minisbert.errors",
     "InputError": "minisbert.errors",
     "ModelFolderError": "minisbert.errors",

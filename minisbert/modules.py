@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from minisbert.checkpoint import modules
-from minisbert.checkpoint.convert import Rule, linear, norm
-from minisbert.pooling import weighted_layers
+from minisbert.checkpoint import modules, poolings
+from minisbert.checkpoint.convert import Rule, flatten, linear, norm
+from minisbert.pooling import TRAINED_POOLINGS, weighted_layers
 from minisbert.transformer.block import gelu
 
 # Names of checkpoint/modules.py's table.
@@ -59,7 +59,7 @@ class _OneKey:
 class LayerPooling(nnx.Module):
     """hidden_IBLD of all layers -> hidden_BLD."""
 
-    def __init__(self, settings: modules.WeightedLayerPooling, *, rngs: nnx.Rngs):
+    def __init__(self, settings: poolings.WeightedLayerPooling, *, rngs: nnx.Rngs):
         self.start = settings.layer_start
         self.weights = nnx.Param(jnp.ones(settings.layers))
 
@@ -107,6 +107,15 @@ def _dense_rules(settings: modules.Dense) -> list[Rule]:
     return rules
 
 
+def _trained_pooling(settings: poolings.TrainedPooling, *, rngs: Any) -> Any:
+    return TRAINED_POOLINGS[settings.name](settings.dimension, rngs=rngs)
+
+
+def _trained_rules(settings: poolings.TrainedPooling) -> list[Rule]:
+    _, shapes = abstract(lambda rngs: _trained_pooling(settings, rngs=rngs))
+    return [Rule(name, name, leaf.shape) for name, leaf in flatten(shapes).items()]
+
+
 class Head(NamedTuple):
     """How a module with weights computes and is stored."""
 
@@ -115,9 +124,10 @@ class Head(NamedTuple):
 
 
 HEADS: dict[type, Head] = {
-    modules.WeightedLayerPooling: Head(
+    poolings.WeightedLayerPooling: Head(
         LayerPooling, lambda settings: [Rule("layer_weights", "weights", (settings.layers,))]
     ),
+    poolings.TrainedPooling: Head(_trained_pooling, _trained_rules),
     modules.Dense: Head(Dense, _dense_rules),
     modules.LayerNorm: Head(LayerNorm, lambda settings: norm("norm", "norm", (settings.dimension,))),
 }

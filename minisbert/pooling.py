@@ -7,6 +7,7 @@ the layers of an encoder before pooling. `reference/pooling.py` is the same in N
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -118,6 +119,10 @@ POOLINGS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "weightedmean": weighted_mean,
     "lasttoken": last_token,
 }
+
+
+# Poolings with weights, by name: flax modules, (width, rngs=) -> (hidden_BLD, mask_BL) -> sentence_BD (register.py).
+TRAINED_POOLINGS: dict[str, Callable[..., Any]] = {}
 
 
 def pool(

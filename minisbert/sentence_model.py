@@ -15,11 +15,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from minisbert.checkpoint.modules import Module, Pooling, WeightedLayerPooling
+from minisbert.checkpoint.modules import Module
+from minisbert.checkpoint.poolings import Pooling, TrainedPooling, WeightedLayerPooling
 from minisbert.encoders import FAMILIES
 from minisbert.errors import InputError
 from minisbert.modules import HEADS, abstract
-from minisbert.pooling import POOLINGS, pool
+from minisbert.pooling import POOLINGS, TRAINED_POOLINGS, pool
 from minisbert.similarity import normalize
 from minisbert.text.packing import PackedTexts
 from minisbert.transformer.dropout import packed_token_keys, token_keys
@@ -194,6 +195,8 @@ def sentence_embedding(
         if isinstance(module, Pooling):
             counts_BL = mask_BL if module.include_prompt else after_prompt_BL
             sentence_BD = pool(token_BLD, counts_BL, module.modes, positions_BL)
+        elif isinstance(module, TrainedPooling):
+            sentence_BD = next(with_weights)(token_BLD, mask_BL if module.include_prompt else after_prompt_BL)
         elif type(module) in HEADS:
             sentence_BD = next(with_weights)(sentence_BD)
         else:
@@ -221,14 +224,15 @@ def initial_params(model_config: ModelConfig, seed: int) -> dict[Any, Any]:
     return nnx.to_pure_dict(nnx.state(model))
 
 
-def with_pooling(model: Encoder, *modes: str) -> Encoder:
+def with_pooling(model: Encoder, *modes: str, seed: int = 0) -> Encoder:
     """A copy of the model with the same weights and another pooling; several are concatenated.
 
     The weights were trained with the model's own pooling and are usually worse with another (notebooks/07).
 
     Args:
         model: a SentenceEncoder; with a Router, take one of its `routes`.
-        modes: names in `POOLINGS`, such as "cls" or "max".
+        modes: names in `POOLINGS`, such as "cls" or "max"; or one pooling with weights (register.py), which gets new ones.
+        seed: of new weights.
 
     Raises:
         InputError: an unknown pooling, or a model that has none to replace.
@@ -238,26 +242,37 @@ def with_pooling(model: Encoder, *modes: str) -> Encoder:
         >>> SentenceEncoder("weights/tiny-bert").with_pooling("cls", "mean").encode("a cat").shape
         (64,)
     """
-    if not modes or any(mode not in POOLINGS for mode in modes):
-        raise InputError(f"modes is {modes}. Expected one or more of {', '.join(POOLINGS)}.")
+    trained = modes[0] if len(modes) == 1 and modes[0] in TRAINED_POOLINGS else None
+    if not modes or (trained is None and any(mode not in POOLINGS for mode in modes)):
+        names = ", ".join([*POOLINGS, *(f"{name} (alone)" for name in TRAINED_POOLINGS)])
+        raise InputError(f"modes is {modes}. Expected one or more of {names}.")
     if getattr(model, "routes", None):
         raise InputError("the model has a Router, each of whose routes has a pooling. Expected one of model.routes.")
     config: ModelConfig = model.model_config
     if FAMILIES[config.model_type].MODULE.pools:
         raise InputError(f"a {config.model_type} model averages its tokens itself. Expected a model with a Pooling.")
-    after = [
-        module for module in config.modules if type(module) in HEADS and not isinstance(module, WeightedLayerPooling)
-    ]
-    modules = tuple(
-        replace(module, modes=modes) if isinstance(module, Pooling) else module for module in config.modules
+    old = next(module for module in config.modules if isinstance(module, Pooling | TrainedPooling))
+    new = (
+        Pooling(modes, old.include_prompt)
+        if trained is None
+        else TrainedPooling(trained, config.encoder.hidden_size, old.include_prompt)
     )
-    changed = replace(config, modules=modules)
-    if after and changed.modules[0].width(1) != config.modules[0].width(1):
+    at = config.modules.index(old)
+    after = [module for module in config.modules[at + 1 :] if type(module) in HEADS]
+    if after and new.width(1) != old.width(1):
         raise InputError(
-            f"modes is {modes}, but the {type(after[0]).__name__} after the pooling was trained for "
-            f"{config.modules[0].width(1)} of them. Expected as many."
+            f"modes is {modes}, but the {type(after[0]).__name__} after the pooling was trained for {old.width(1)} of them. "
+            "Expected as many."
         )
+    changed = replace(config, modules=(*config.modules[:at], new, *config.modules[at + 1 :]))
+    weights, heads = iter(model.params.get("heads", {}).values()), []
+    for before, module in zip(config.modules, changed.modules, strict=True):
+        given = next(weights) if type(before) in HEADS else None
+        if module is new and trained is not None:
+            given = nnx.to_pure_dict(nnx.state(HEADS[TrainedPooling].module(new, rngs=nnx.Rngs(seed))))
+        heads += [given] if type(module) in HEADS else []
+    params = {"encoder": model.params["encoder"]} | ({"heads": dict(enumerate(heads))} if heads else {})
     copied = copy.copy(model)
     vars(copied).pop("forward", None)  # compiled for the other pooling
-    copied.model_config, copied.pretrained = changed, replace(model.pretrained, model_config=changed)
+    copied.model_config, copied.pretrained = changed, replace(model.pretrained, model_config=changed, params=params)
     return copied

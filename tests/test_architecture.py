@@ -17,7 +17,7 @@ ROWS = [
     {"__main__"},
     {"commands"},
     {"__init__"},  # the public names, lazily imported
-    {"explain", "export"},
+    {"explain", "export", "register"},
     {"cross_encoder"},
     {"mining"},
     {"evaluation"},

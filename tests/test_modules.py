@@ -11,7 +11,8 @@ import pytest
 from flax import nnx
 
 from minisbert import SentenceEncoder
-from minisbert.checkpoint.modules import LayerNorm, WeightedLayerPooling
+from minisbert.checkpoint.modules import LayerNorm
+from minisbert.checkpoint.poolings import WeightedLayerPooling
 from minisbert.encoders import FAMILIES
 from minisbert.errors import InputError
 from minisbert.inference.batching import ShapeTable

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from minisbert import InputError, SentenceEncoder
-from minisbert.checkpoint.modules import POOLING_MODES, Dense, Pooling
+from minisbert.checkpoint.modules import Dense
+from minisbert.checkpoint.poolings import POOLING_MODES, Pooling
 from minisbert.pooling import POOLINGS, pool
 from minisbert.reference import pooling as reference
 from minisbert.sentence_model import with_pooling

@@ -16,6 +16,7 @@ from minisbert.training.losses import LOSSES
 
 # Names in Python blocks, which tiny models replace.
 RERANKER, ENCODER = "cross-encoder/ms-marco-MiniLM-L6-v2", "all-MiniLM-L6-v2"
+LAYERS = "all-MiniLM-L12-v2"  # where a page needs a transformer
 # What the bash blocks of a page have made before its Python blocks run.
 SESSION_NEEDS = {
     "docs/guides/train.md": ("train all-MiniLM-L6-v2 runs/nli --data samples/nli.tsv --loss softmax --max-steps 2",),
@@ -156,7 +157,7 @@ def test_all_python_blocks_run_one_after_the_other(document, tmp_path, monkeypat
     write_data(tmp_path, pairs=150)
     CrossEncoder.from_encoder(TINY).save(tmp_path / "reranker")
     # A table of vectors compiles in a second.
-    tiny = {RERANKER: str(tmp_path / "reranker"), ENCODER: str(TINY.with_name("tiny-static"))}
+    tiny = {RERANKER: str(tmp_path / "reranker"), ENCODER: str(TINY.with_name("tiny-static")), LAYERS: str(TINY)}
     session: dict[str, object] = {}
     for command in SESSION_NEEDS.get(document, ()):
         assert main([word.replace(ENCODER, tiny[ENCODER]) for word in command.split()]) == 0

@@ -26,19 +26,18 @@ from minisbert.checkpoint.modules import (
     STATIC_EMBEDDING,
     TRANSFORMER,
     EncoderModule,
-    Given,
     Module,
     Normalize,
     Part,
-    Pooling,
 )
+from minisbert.checkpoint.poolings import Given, Pooling
 from minisbert.checkpoint.router import Router, read_router
 from minisbert.checkpoint.settings import ModelFiles, Settings
 from minisbert.checkpoint.static_folder import length_limit, static_config
 from minisbert.checkpoint.tensors import inside
 from minisbert.errors import ModelFolderError
 
-SIMILARITY_NAMES = ("cosine", "dot", "euclidean", "manhattan")
+SIMILARITY_NAMES = ["cosine", "dot", "euclidean", "manhattan"]  # register.py adds to them
 # Written back unchanged.
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
@@ -233,7 +232,7 @@ def _check_order(parts: list[Part], file: Path, scores: bool) -> None:
     good = kinds[0] == "static_embedding"
     if kinds[0] == "transformer":
         heads = heads[1:] if heads[:1] == ("weighted_layer_pooling",) else heads
-        good, heads = heads[:1] == ("pooling",), heads[1:]
+        good, heads = heads[:1] in (("pooling",), ("trained_pooling",)), heads[1:]
     if scores and (kinds[0] != "transformer" or kinds[-1] != "dense"):
         raise ModelFolderError(
             f"{file}: the chain is {' -> '.join(kinds)}. Expected that of a reranker: transformer alone, with the head among "

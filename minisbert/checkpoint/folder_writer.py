@@ -55,11 +55,15 @@ def write_chain(folder: ModelFolder, path: Path) -> list[Path]:
         # A transformer is at the top, where transformers looks for it.
         place = "" if name == "Transformer" else f"{i}_{name}"
         write_module(folder, module, path / place)
-        entries.append({"idx": i, "name": str(i), "path": place, "type": _PACKAGE + name})
+        entries.append({"idx": i, "name": str(i), "path": place, "type": _package(name)})
         places.append(path / place)
     write_json(path / "modules.json", entries)
     write_json(path / "config_sentence_transformers.json", _model_json(folder))
     return places
+
+
+def _package(name: str) -> str:
+    return f"minisbert.{name}" if name == "TrainedPooling" else _PACKAGE + name
 
 
 def write_router(folder: ModelFolder, router: Router, structure: dict[str, list[str]], path: Path) -> None:
@@ -70,7 +74,7 @@ def write_router(folder: ModelFolder, router: Router, structure: dict[str, list[
     """
     modules = [module for chain in structure.values() for module in chain]
     content = {
-        "types": {module: _PACKAGE + module.rpartition("_")[2] for module in modules},
+        "types": {module: _package(module.rpartition("_")[2]) for module in modules},
         "structure": structure,
         "parameters": routes_json(router),
     }

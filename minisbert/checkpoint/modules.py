@@ -12,11 +12,18 @@ understood is refused, since guessing could change the embeddings.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from minisbert import limits
+from minisbert.checkpoint.poolings import (
+    Given,
+    Pooling,
+    TrainedPooling,
+    WeightedLayerPooling,
+    path_field,
+)
 from minisbert.checkpoint.settings import Settings
 from minisbert.checkpoint.static_folder import StaticTensors
 from minisbert.checkpoint.tensors import SafetensorsFiles
@@ -43,17 +50,7 @@ MODULE_TYPES = {
     for path in (name, f"{name}.{name}", f"{file}.{name}")
 }
 
-# Old boolean -> pooling mode, in the order in which several modes are concatenated.
-POOLING_FLAGS = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-    "pooling_mode_lasttoken": "lasttoken",
-}
-POOLING_MODES = tuple(POOLING_FLAGS.values())
-
+MODULE_TYPES["minisbert.TrainedPooling"] = "trained_pooling"
 # The class of a Dense module's activation -> our name (minisbert/modules.py). Looked up, never imported.
 DENSE_ACTIVATIONS = {
     "torch.nn.modules.linear.Identity": "identity",
@@ -63,24 +60,11 @@ DENSE_ACTIVATIONS = {
     "torch.nn.modules.activation.SiLU": "silu",
     "torch.nn.modules.activation.Sigmoid": "sigmoid",
 }
+
+
+# poolings.py says what methods a module has.
+
 _ENDS = ("module_input_name", "module_output_name")  # of what a module takes and returns
-# The width of the token embeddings: its older and its newer name.
-_WIDTHS = ("word_embedding_dimension", "embedding_dimension")
-
-
-class Given(NamedTuple):
-    """What a module gets from those before it. None where config.json is wrong: the family complains about that."""
-
-    width: int | None
-    layers: int | None = None
-    every_layer: bool = False  # config.json asks for the output of every layer
-    scores: bool = False  # the module is the last of a reranker, whose output are the logits
-
-
-def _check_width(settings: Settings, width: int | None) -> None:
-    if width is not None:
-        for key in _WIDTHS:
-            settings.integer(key, at_least=width, at_most=width, default=width)
 
 
 def _check_ends(settings: Settings, scores: bool = False) -> None:
@@ -89,96 +73,6 @@ def _check_ends(settings: Settings, scores: bool = False) -> None:
             settings.choice(key, ["scores"], why="a reranker ends in its scores")
         else:
             settings.choice(key, ["sentence_embedding", None], default=None, why="modules after the pooling work on it")
-
-
-def _path() -> Any:
-    """The module's folder within the model's: not part of what it computes."""
-    return field(default="", compare=False, repr=False)
-
-
-# Each module has three methods:
-#     width(before)                  the width of its output, for an input of width `before`
-#     read(settings, given, path)    the module, from its settings, what it gets from those before it, and its folder
-#     to_json(width)                 its config.json, or None where it has none; `width` is that of the token embeddings
-
-
-@dataclass(frozen=True)
-class WeightedLayerPooling:
-    """Token embeddings as a weighted mean of layers `layer_start` to the last; layer 0 is the input of the first block."""
-
-    layer_start: int
-    num_hidden_layers: int
-    path: str = _path()
-
-    @property
-    def layers(self) -> int:
-        """How many layers are averaged, with one weight each."""
-        return self.num_hidden_layers + 1 - self.layer_start
-
-    def width(self, before: int) -> int:
-        return before
-
-    @staticmethod
-    def read(settings: Settings, given: Given, path: str) -> "WeightedLayerPooling":
-        settings.known([*_WIDTHS, "layer_start", "num_hidden_layers"])
-        _check_width(settings, given.width)
-        low, high = (0, limits.LAYERS) if given.layers is None else (given.layers, given.layers)
-        layers = settings.integer("num_hidden_layers", at_least=low, at_most=high)
-        start = settings.integer("layer_start", at_least=0, at_most=layers)
-        settings.finish()
-        if not given.every_layer:
-            raise ModelFolderError(
-                f"{settings.where}: averages layers, but 'output_hidden_states' in the transformer's config.json is not true, "
-                "so that sentence-transformers silently skips this module. Expected true there; correct the file, or remove "
-                "the module from the chain."
-            )
-        return WeightedLayerPooling(start, layers, path)
-
-    def to_json(self, width: int) -> dict[str, Any]:
-        sizes = {"layer_start": self.layer_start, "num_hidden_layers": self.num_hidden_layers}
-        return {"word_embedding_dimension": width, **sizes}
-
-
-@dataclass(frozen=True)
-class Pooling:
-    """Token embeddings -> one vector; several modes are concatenated in the order given."""
-
-    modes: tuple[str, ...] = ("mean",)
-    include_prompt: bool = True
-
-    def width(self, before: int) -> int:
-        return before * len(self.modes)
-
-    @staticmethod
-    def read(settings: Settings, given: Given, path: str) -> "Pooling":
-        settings.known([*_WIDTHS, "include_prompt", "pooling_mode", *POOLING_FLAGS])
-        _check_width(settings, given.width)
-        include_prompt = settings.flag("include_prompt", default=True)
-        if "pooling_mode" in settings.values:
-            mode = settings.values["pooling_mode"]
-            modes = [mode] if isinstance(mode, str) else mode
-            if not isinstance(modes, list) or not modes or not all(name in POOLING_MODES for name in modes):
-                settings.complain("pooling_mode", f"one or a list of {', '.join(POOLING_MODES)}")
-                modes = ["mean"]
-        else:
-            # Without any of the flags, the mean: the default of every version.
-            silent = POOLING_FLAGS.keys().isdisjoint(settings.values)
-            flags = {
-                mode: settings.flag(flag, default=silent and mode == "mean") for flag, mode in POOLING_FLAGS.items()
-            }
-            modes = [mode for mode, is_on in flags.items() if is_on]
-            if not modes:
-                settings.complain("pooling_mode_mean_tokens", "at least one of the pooling_mode_* settings true")
-        settings.finish()
-        return Pooling(tuple(modes), include_prompt)
-
-    def to_json(self, width: int) -> dict[str, Any]:
-        prompt = {"include_prompt": self.include_prompt}
-        if self.modes != tuple(mode for mode in POOLING_MODES if mode in self.modes):
-            # Only the newer form can have the modes in another order.
-            return {"embedding_dimension": width, "pooling_mode": list(self.modes), **prompt}
-        flags = {flag: mode in self.modes for flag, mode in POOLING_FLAGS.items()}
-        return {"word_embedding_dimension": width, **flags, **prompt}
 
 
 @dataclass(frozen=True)
@@ -191,7 +85,7 @@ class Dense:
     activation: str = "tanh"
     residual: bool = False  # add the input, through a linear map of its own where the widths differ
     scores: bool = False  # the output are the logits of a reranker
-    path: str = _path()
+    path: str = path_field()
 
     def width(self, before: int) -> int:
         return self.out_features
@@ -233,7 +127,7 @@ class LayerNorm:
     """Layer norm (Ba et al. 2016) of the sentence embedding; its weights are in `path`."""
 
     dimension: int
-    path: str = _path()
+    path: str = path_field()
 
     def width(self, before: int) -> int:
         return self.dimension
@@ -268,11 +162,12 @@ class Normalize:
         return None
 
 
-Module = WeightedLayerPooling | Pooling | Dense | LayerNorm | Normalize
+Module = WeightedLayerPooling | Pooling | TrainedPooling | Dense | LayerNorm | Normalize
 # Our name of a module after the encoder -> its class.
 MODULES: dict[str, type[Module]] = {
     "weighted_layer_pooling": WeightedLayerPooling,
     "pooling": Pooling,
+    "trained_pooling": TrainedPooling,
     "dense": Dense,
     "layer_norm": LayerNorm,
     "normalize": Normalize,

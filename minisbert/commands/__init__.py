@@ -14,6 +14,7 @@ import signal
 import sys
 import warnings
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from minisbert import __version__
@@ -105,6 +106,8 @@ def _run(argv: list[str]) -> int:
         # `--help` too.
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / "compiled"))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    for plugin in entry_points(group="minisbert.plugins"):  # installed packages that register parts (register.py)
+        plugin.load()()
     function = name.replace("-", "_")
     module = import_module(f"minisbert.commands.{function}")
     words = argv[1:]

@@ -175,7 +175,7 @@ def with_ema(optimizer: optax.GradientTransformation, decay: float) -> optax.Gra
         new = optax.apply_updates(params, updates)
         return updates, EmaState(jax.tree.map(lambda old, now: decay * old + (1 - decay) * now, state.ema, new), inner)
 
-    return optax.GradientTransformation(init, update)  # type: ignore[arg-type]
+    return optax.GradientTransformation(init, update)
 
 
 def optimizer_for(config: TrainConfig, steps: int) -> tuple[Callable[[int], float], OptimizerRecipe, Numbers, int]:

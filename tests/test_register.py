@@ -1,0 +1,168 @@
+"""register.py: losses, poolings and similarities from outside the package are used, saved and loaded by their names."""
+
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from minisbert import (
+    SentenceEncoder,
+    TrainConfig,
+    commands,
+    pooling,
+    register_encoder,
+    register_loss,
+    register_pooling,
+    register_similarity,
+    similarity,
+    train,
+)
+from minisbert.checkpoint import folder, poolings
+from minisbert.encoders import FAMILIES, bert
+from minisbert.errors import InputError, ModelFolderError
+from minisbert.training.losses import LOSSES
+
+TINY = Path(__file__).parents[1] / "weights" / "tiny-static"
+ROWS = [(f"question {i}", f"answer {i}") for i in range(8)]
+TEXTS = ["question 1", "a longer answer 2 and more", ""]
+
+
+class AttentionPooling(nnx.Module):
+    """softmax(hidden . query)-weighted mean."""
+
+    def __init__(self, width, *, rngs):
+        self.query = nnx.Param(jax.random.normal(rngs.params(), (width,)))
+
+    def __call__(self, hidden_BLD, mask_BL):
+        scores_BL = jnp.where(mask_BL, hidden_BLD @ self.query[...], -1e9)
+        return jnp.einsum("bl,bld->bd", jax.nn.softmax(scores_BL), jnp.where(mask_BL[..., None], hidden_BLD, 0))
+
+
+def first_and_mean(hidden_BLD, mask_BL):
+    return (pooling.cls(hidden_BLD, mask_BL) + pooling.mean(hidden_BLD, mask_BL)) / 2
+
+
+@pytest.fixture(autouse=True)
+def tables_as_before():
+    tables = [LOSSES, FAMILIES, pooling.POOLINGS, pooling.TRAINED_POOLINGS]
+    tables += [similarity.SIMILARITIES, similarity.PAIRWISE_SIMILARITIES]
+    lists = [poolings.POOLING_MODES, poolings.TRAINED_NAMES, folder.SIMILARITY_NAMES]
+    before = [dict(table) for table in tables], [list(names) for names in lists]
+    yield
+    for table, rows in zip(tables, before[0], strict=True):
+        table.clear()
+        table.update(rows)
+    for names, rows in zip(lists, before[1], strict=True):
+        names[:] = rows
+
+
+def test_a_pooling_is_saved_and_loaded_by_its_name(tmp_path):
+    register_pooling("first_and_mean", first_and_mean)
+    encoder = SentenceEncoder(TINY.with_name("tiny-layers")).with_pooling("first_and_mean", "mean")
+    encoder.save(tmp_path / "model")
+    loaded = SentenceEncoder(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.encode(TEXTS), encoder.encode(TEXTS))
+    assert np.abs(encoder.encode(TEXTS[:2]) - encoder.with_pooling("max", "mean").encode(TEXTS[:2])).max() > 1e-3
+    del pooling.POOLINGS["first_and_mean"], poolings.POOLING_MODES[-1]
+    with pytest.raises(ModelFolderError, match=r"pooling_mode.*first_and_mean.*register_pooling"):
+        SentenceEncoder(tmp_path / "model")
+
+
+def test_a_pooling_with_weights_is_trained_resumed_saved_and_loaded(tmp_path):
+    register_pooling("attention", AttentionPooling)
+    model = TINY.with_name("tiny-bert")
+    encoder = SentenceEncoder(model).with_pooling("attention", seed=3)
+    start = encoder.params["heads"][0]["query"]
+
+    class Killed(BaseException):
+        pass
+
+    class Kill:
+        def on_checkpoint(self, run):
+            raise Killed
+
+    config = TrainConfig(data=ROWS, batch_size=4, max_steps=2, checkpoint_every=1, learning_rate=1e-2, warmup=0.0)
+    whole = train(encoder, config, show_progress=False)
+    with pytest.raises(Killed):
+        train(encoder, config, tmp_path, callbacks=[Kill()], show_progress=False)
+    resumed = train(encoder, config, tmp_path, show_progress=False)
+    jax.tree.map(np.testing.assert_array_equal, whole.params, resumed.params)
+    loaded = SentenceEncoder(tmp_path / "final")
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, resumed.params)
+    assert np.abs(loaded.params["heads"][0]["query"] - start).max() > 1e-3
+    # Packed rows give what single texts give.
+    packed = SentenceEncoder(tmp_path / "final", packing=True)
+    np.testing.assert_allclose(packed.encode(TEXTS * 5), loaded.encode(TEXTS * 5), atol=1e-6)
+    pooling.TRAINED_POOLINGS.clear()
+    poolings.TRAINED_NAMES.clear()
+    with pytest.raises(ModelFolderError, match=r"'name' is 'attention'.*register_pooling"):
+        SentenceEncoder(tmp_path / "final")
+
+
+def test_a_similarity_is_saved_and_loaded_by_its_name(tmp_path):
+    def scaled(a_BD, b_MD):
+        return 2 * similarity.dot(a_BD, b_MD)
+
+    def pairwise(a_BD, b_BD):
+        return 2 * similarity.pairwise_dot(a_BD, b_BD)
+
+    register_similarity("twice_dot", scaled, pairwise)
+    encoder = SentenceEncoder(TINY)
+    encoder.similarity_fn_name = "twice_dot"
+    encoder.save(tmp_path / "model")
+    loaded = SentenceEncoder(tmp_path / "model")
+    a_BD = loaded.encode(TEXTS)
+    np.testing.assert_allclose(loaded.similarity(a_BD, a_BD), 2 * a_BD @ a_BD.T, rtol=1e-6)
+    del similarity.SIMILARITIES["twice_dot"], folder.SIMILARITY_NAMES[-1]
+    with pytest.raises(ModelFolderError, match="similarity_fn_name"):
+        SentenceEncoder(tmp_path / "model")
+
+
+def plugin():
+    register_loss(
+        "my_loss", lambda embeddings_SBD, targets, head=None: jnp.mean((embeddings_SBD[0] - embeddings_SBD[1]) ** 2)
+    )
+
+
+def test_a_package_adds_a_loss_to_the_command_line(tmp_path, monkeypatch, capsys):
+    data = tmp_path / "pairs.tsv"
+    data.write_text("anchor\tpositive\n" + "".join(f"{a}\t{b}\n" for a, b in ROWS))
+    words = ["train", str(TINY), str(tmp_path / "run"), "--data", str(data), "--loss", "my_loss", "--max-steps", "1"]
+    assert commands.main(words) == 2 and "loss is 'my_loss'" in capsys.readouterr().err
+    mine = EntryPoint("mine", f"{__name__}:plugin", "minisbert.plugins")
+    monkeypatch.setattr(commands, "entry_points", lambda group: [mine] if group == mine.group else [])
+    assert commands.main([*words, "--batch-size", "4"]) == 0
+    assert (tmp_path / "run" / "final" / "modules.json").exists()
+
+
+def padding_counts(hidden_BLD, mask_BL):
+    return hidden_BLD.mean(axis=1)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: register_loss("triplet", lambda e, t: 0), "the name 'triplet' is taken"),
+        (lambda: register_loss("a b", lambda e, t: 0), "name is 'a b'"),
+        (lambda: register_loss("mine", 3), "loss is 3"),
+        (lambda: register_pooling("mine", padding_counts), "padding changes it"),
+        (lambda: register_pooling("mine", lambda hidden_BLD, mask_BL: hidden_BLD), "maps [2, 3, 4] to [2, 3, 4]"),
+        (lambda: register_pooling("mine", 3), "pooling is 3"),
+        (lambda: register_pooling("mean", first_and_mean), "'mean' is taken"),
+        (
+            lambda: register_similarity("mine", similarity.dot, similarity.pairwise_cosine),
+            "the numbers of its diagonal",
+        ),
+        (lambda: register_similarity("mine", similarity.dot, None), "Expected two functions"),
+        (lambda: register_encoder("bert", pooling), "has no Config, Encoder, RULES"),
+        (lambda: register_encoder("mpnet", bert), "'mpnet' is taken"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(call, message):
+    with pytest.raises(InputError) as refused:
+        call()
+    assert message in str(refused.value)
