@@ -38,6 +38,7 @@ class Given(NamedTuple):
 
 
 def check_width(settings: Settings, width: int | None) -> None:
+    """Complain about a width of the token embeddings that is not that of the encoder."""
     if width is not None:
         for key in WIDTHS:
             settings.integer(key, at_least=width, at_most=width, default=width)

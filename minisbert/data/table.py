@@ -78,7 +78,7 @@ class MemoryFile(RowFile):
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's numbers and arrays as Python's; of anything else the text, which is then refused where it is no text."""
+    """NumPy's numbers and arrays as Python's; of anything else the text, which is then refused where it is not text."""
     return value.tolist() if hasattr(value, "tolist") else {"value": repr(value)}
 
 
