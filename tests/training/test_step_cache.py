@@ -121,7 +121,7 @@ def test_the_weights_change_at_each_kth_step_by_the_mean():
     assert moved[0] == moved[2] == moved[4] == 0 and moved[1] == 0  # the rate is still 0
     # Adam's first and second change: means 2, then 0. m = (0.2 * 0.9 + 0) / 0.19, v = (0.004 * 0.999 + 0) / 0.001999.
     assert moved[3] == pytest.approx(-0.5 * (0.18 / 0.19) / np.sqrt(0.003996 / 0.001999), rel=1e-4)
-    assert optimizer_for(replace(config, max_steps=5), 9)[2] == 4
+    assert optimizer_for(replace(config, max_steps=5), 9)[3] == 4
     with pytest.raises(InputError, match="accumulate is 2, but the run has 1 steps"):
         optimizer_for(config, 1)
 
