@@ -101,10 +101,10 @@ function attention() {
     return true;
   }
 
-  // The head to open with: where words look at other words, not at themselves, their neighbours, [CLS] or [SEP].
+  // The head to open with: where words look at other words, not at themselves, their neighbours, signs, [CLS] or [SEP].
   function liveliest() {
     const {heads, tokens} = maps[0], L = tokens.length;
-    const word = tokens.map(token => !/^(\[.*\]|<.*>)$/.test(token));
+    const word = tokens.map(token => /\p{L}/u.test(token) && !/^(\[.*\]|<.*>)$/.test(token));
     let best = [-1, 0, 0];
     heads.forEach((row, y) => row.forEach((text, n) => {
       const between = i => Math.abs(i % L - Math.floor(i / L)) > 1 && word[i % L] && word[Math.floor(i / L)];
