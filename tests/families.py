@@ -12,6 +12,7 @@ from flax import nnx
 from minisbert.reference.albert import albert
 from minisbert.reference.distilbert import distilbert
 from minisbert.reference.encoder import bert, mpnet
+from minisbert.reference.grouped import gemma, qwen
 from minisbert.reference.modernbert import modernbert
 from minisbert.reference.roberta import roberta
 
@@ -26,6 +27,16 @@ TWINS: dict[str, Callable] = {
     "distilbert": distilbert,
     "albert": albert,
     "modernbert": modernbert,
+    "qwen3": qwen,
+    "gemma3_text": gemma,
+}
+# Other names of one of these, read by the same file; of XLM-R there is a tiny checkpoint.
+SAME_CODE = {
+    "xlm-roberta": "roberta",
+    "camembert": "roberta",
+    "qwen2": "qwen3",
+    "mistral": "qwen3",
+    "eurobert": "qwen3",
 }
 
 

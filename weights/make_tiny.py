@@ -151,6 +151,35 @@ def albert_unigram(special: list[str], names: dict[str, str]) -> Made:
     return made
 
 
+def qwen_bpe(special: list[str], names: dict[str, str]) -> Made:
+    """Qwen's tokenizer: byte-level BPE of composed characters, one digit at a time, and an end token after a text."""
+    from tokenizers import Regex, normalizers, pre_tokenizers, processors
+
+    from minisbert.text.tokenizer_config import QWEN_SPLIT
+
+    made = byte_level_bpe(special, {**names, "cls": names["eos"], "sep": names["eos"]})
+    made.backend.normalizer = normalizers.NFC()
+    steps = [pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
+    made.backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    end = names["eos"]
+    made.backend.post_processor = processors.TemplateProcessing(
+        single=f"$A {end}", pair=f"$A $B {end}", special_tokens=[(end, made.backend.token_to_id(end))]
+    )
+    return Made(made.backend, made.size, {})
+
+
+def gemma_unigram(special: list[str], names: dict[str, str]) -> Made:
+    """A Unigram tokenizer with Gemma's special tokens around each text. (Gemma's own is byte-pair encoding.)"""
+    from tokenizers import processors
+
+    made = unigram(special, {**names, "cls": names["bos"], "sep": names["eos"]})
+    ends = [(names[role], made.backend.token_to_id(names[role])) for role in ("bos", "eos")]
+    made.backend.post_processor = processors.TemplateProcessing(
+        single="<bos> $A <eos>", pair="<bos> $A <eos> <bos> $B <eos>", special_tokens=ends
+    )
+    return made
+
+
 MODELS = {
     "tiny-bert": {
         "special": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
@@ -380,6 +409,67 @@ MODELS = {
             "pad_token_id": 0,
         },
     },
+    "tiny-qwen3": {
+        "special": ["<|endoftext|>", "<|im_start|>"],
+        "tokenizer": qwen_bpe,
+        "tokenizer_config": {"tokenizer_class": "Qwen2Tokenizer"},
+        "names": {"pad": "<|endoftext|>", "eos": "<|endoftext|>"},
+        "modules": (Pooling(("lasttoken",)), Normalize()),
+        "max_seq_length": 64,
+        "config": {
+            "architectures": ["Qwen3Model"],
+            "model_type": "qwen3",
+            "hidden_size": 24,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 2,
+            "head_dim": 6,
+            "intermediate_size": 40,
+            "max_position_embeddings": 64,
+            "hidden_act": "silu",
+            "rope_theta": 1000000,
+            "rms_norm_eps": 1e-6,
+            "attention_bias": False,
+            "attention_dropout": 0.1,
+            "use_sliding_window": False,
+            "initializer_range": 0.02,
+            "pad_token_id": 0,
+            "eos_token_id": 0,
+        },
+    },
+    "tiny-gemma3_text": {
+        "special": ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"],
+        "tokenizer": gemma_unigram,
+        "tokenizer_config": {"tokenizer_class": "PreTrainedTokenizerFast"},
+        "names": {"pad": "<pad>", "eos": "<eos>", "bos": "<bos>", "unk": "<unk>", "mask": "<mask>"},
+        "modules": (Pooling(("mean",)), Normalize()),
+        "max_seq_length": 64,
+        "config": {
+            "architectures": ["Gemma3TextModel"],
+            "model_type": "gemma3_text",
+            "hidden_size": 24,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "head_dim": 10,
+            "intermediate_size": 36,
+            "max_position_embeddings": 64,
+            "hidden_activation": "gelu_pytorch_tanh",
+            "use_bidirectional_attention": True,
+            "sliding_window": 12,
+            "sliding_window_pattern": 2,
+            "query_pre_attn_scalar": 8,
+            "rope_theta": 1000000.0,
+            "rope_local_base_freq": 10000.0,
+            "rms_norm_eps": 1e-6,
+            "attention_bias": False,
+            "attention_dropout": 0.1,
+            "initializer_range": 0.02,
+            "bos_token_id": 2,
+            "pad_token_id": 0,
+            "eos_token_id": 1,
+        },
+    },
 }
 # Routers: their routes, each a model from above. The last is the default.
 ROUTERS = {"tiny-router": {"query": "tiny-static", "document": "tiny-layers"}}
@@ -394,7 +484,8 @@ def weights(model_config: ModelConfig, seed: int) -> dict:
     for name, leaf in sorted(flatten(define(model_config)[1]).items()):
         noise = random.normal(size=leaf.shape).astype(np.float32)
         spread = leaf.shape[0] ** -0.5 if name.endswith("kernel") else 0.1
-        params[name] = noise * np.float32(spread) + np.float32(name.endswith(("scale", "weights")))
+        start = 0.0 if model_config.model_type == "gemma3_text" else 1.0  # there a scale is 1 plus the parameter
+        params[name] = noise * np.float32(spread) + np.float32(start * name.endswith(("scale", "weights")))
     return nest(params)
 
 
@@ -414,6 +505,7 @@ def make(name: str, seed: int) -> None:
         config=config,
         modules=recipe["modules"],
         max_seq_length=recipe["max_seq_length"],
+        encoder_module=family.MODULE,
     )
     files = {"tokenizer.json": made.backend.to_str(pretty=True).encode()}
     if "tokenizer_config" in recipe:  # a static model has none
@@ -422,11 +514,12 @@ def make(name: str, seed: int) -> None:
             "model_max_length": recipe["max_seq_length"],
             **{f"{role}_token": token for role, token in recipe["names"].items()},
         }
-        if recipe["names"]["cls"] == "<s>":
+        if recipe["names"].get("cls") == "<s>":
             tokenizer_config.update(bos_token="<s>", eos_token="</s>")
         files["tokenizer_config.json"] = (json.dumps(tokenizer_config, indent=2) + "\n").encode()
         files |= made.files
-    model = Pretrained(folder, model_config, weights(model_config, seed), Tokenizer(made.backend, name), files)
+    model = Pretrained(folder, model_config, weights(model_config, seed), Tokenizer(made.backend, name))
+    folder.tokenizer_files = files
     save_pretrained(model, HERE / name)
 
 

@@ -27,7 +27,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("num_hidden_layers", "n_layers"), (1, limits.LAYERS)),
     **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout"), (0.0, 1.0)),
     **dict.fromkeys(("embedding_dropout", "attention_dropout", "mlp_dropout"), (0.0, 1.0)),
-    **dict.fromkeys(("layer_norm_eps", "norm_eps"), (1e-20, 0.1)),
+    **dict.fromkeys(("layer_norm_eps", "norm_eps", "rms_norm_eps"), (1e-20, 0.1)),
     "type_vocab_size": (1, limits.SEGMENTS),
     "local_attention": (0, limits.ROWS),
     "initializer_range": (0.0, 10.0),

@@ -103,6 +103,9 @@ _UNVERIFIED = (
     ("thenlper/gte-small", "mit"),
     ("thenlper/gte-base", "mit"),
     ("Alibaba-NLP/gte-modernbert-base", "apache-2.0"),
+    ("Qwen/Qwen3-Embedding-0.6B", "apache-2.0"),
+    ("intfloat/e5-mistral-7b-instruct", "mit"),
+    ("google/embeddinggemma-300m", "gemma"),
 )
 
 MODELS: tuple[Model, ...] = (

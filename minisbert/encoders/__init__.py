@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from minisbert.encoders import albert, bert, distilbert, modernbert, mpnet, roberta, static
+from minisbert.encoders import albert, bert, distilbert, gemma, modernbert, mpnet, qwen, roberta, static
 
 # `model_type` in config.json -> the family's file; a static model has no config.json (checkpoint/static_folder.py)
 FAMILIES: dict[str, ModuleType] = {
@@ -14,5 +14,10 @@ FAMILIES: dict[str, ModuleType] = {
     "distilbert": distilbert,
     "albert": albert,
     "modernbert": modernbert,
+    "qwen3": qwen,
+    "qwen2": qwen,
+    "mistral": qwen,
+    "eurobert": qwen,
+    "gemma3_text": gemma,
     "static": static,
 }

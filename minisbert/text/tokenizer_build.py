@@ -42,7 +42,7 @@ def build(source: Source) -> Any:
             words = source.vocabulary if isinstance(source.vocabulary, dict) else {}
             backend = Tokenizer(models.BPE(words, source.merges or []))
             backend.normalizer, backend.decoder = normalizers.NFC(), decoders.ByteLevel()
-            space = settings.flag("add_prefix_space", default=False)
+            space = settings.choice("add_prefix_space", [False, True, None], default=None) is True
             splits = pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated")
             steps = [splits, pre_tokenizers.ByteLevel(add_prefix_space=space, use_regex=False)]
             backend.pre_tokenizer = pre_tokenizers.Sequence(steps)

@@ -5,7 +5,7 @@
 
 This is the pre-norm form (Xiong et al. 2020, "On Layer Normalization in the Transformer Architecture", figure 1b) with
 rotary positions (Su et al. 2021) and GEGLU (Shazeer 2020, "GLU Variants Improve Transformer", equation 6), without
-biases, as in ModernBERT. `transformer/block.py` is the older layer.
+biases, as in ModernBERT. `transformer/block.py` is the older layer, `transformer/grouped.py` that of language models.
 `reference/modernbert.py` is the same in NumPy and must agree.
 """
 

@@ -22,11 +22,16 @@ from minisbert.sentence_model import ModelConfig, define
 
 TINY = Path(__file__).parents[2] / "weights"
 TINIES = ["tiny-bert", "tiny-mpnet", "tiny-roberta", "tiny-distilbert", "tiny-albert", "tiny-modernbert"]
+TINIES += ["tiny-qwen3", "tiny-gemma3_text"]
+# Families without biases, and how many tensors layer 0 has; ModernBERT's lacks its first norm.
+YOUNG = {"modernbert": 5, "qwen3": 11, "gemma3_text": 13}
 FAMILY = {name: name.removeprefix("tiny-") for name in TINIES}
 FAMILY |= {"all-MiniLM-L6-v2": "bert", "all-mpnet-base-v2": "mpnet"}
 REAL = [pytest.param(name, marks=pytest.mark.real) for name in ("all-MiniLM-L6-v2", "all-mpnet-base-v2")]
 # Stand in the same checkpoints, are not computed, and come back.
 PASSTHROUGH = {
+    "qwen3": {"lm_head.weight": np.ones((10, 24), np.float32)},
+    "gemma3_text": {"lm_head.weight": np.ones((10, 24), np.float32)},
     "bert": {
         "embeddings.position_ids": np.arange(64)[None],
         "pooler.dense.weight": np.random.default_rng(0).normal(size=(32, 32)).astype(np.float32),
@@ -168,7 +173,7 @@ def test_old_layer_norm_names_come_back(tiny):
     # The heads of the oldest checkpoints have these names too, and are carried as they are.
     if family == "bert":
         old["cls.predictions.transform.LayerNorm.gamma"] = np.ones(32, np.float32)
-    assert any("gamma" in name for name in old) == (family != "modernbert")  # too young for them
+    assert any("gamma" in name for name in old) == (family not in YOUNG)  # too young for them
     for whole in (old, {FAMILIES[family].PREFIX + name: array for name, array in old.items()}):
         converted = read(InMemory(whole), place, family)
         same_bits(written_back(converted, place, family), whole)
@@ -196,7 +201,11 @@ def test_other_float_dtypes_through_a_file(tiny, dtype, tmp_path):
 def test_special_float_values_come_back(tiny):
     """Minus zero, the smallest denormal and the largest number are values like others."""
     place, family, arrays = tiny
-    name = next(name for name in arrays if name.endswith(("word_embeddings.weight", "tok_embeddings.weight")))
+    name = next(
+        name
+        for name in arrays
+        if name.endswith(("word_embeddings.weight", "tok_embeddings.weight", "embed_tokens.weight"))
+    )
     table = arrays[name].copy()
     table[3, :4] = [-0.0, 1e-45, np.finfo(np.float32).max, -np.finfo(np.float32).max]
     whole = arrays | {name: table}
@@ -271,12 +280,12 @@ def test_every_added_tensor_is_named(tiny):
 def test_one_layer_too_many_and_one_too_few(tiny):
     place, family, arrays = tiny
     count = 1 if family == "albert" else layers(place, family)  # ALBERT's file holds one layer
-    stem = {"albert": "albert_layer_groups", "modernbert": "layers"}.get(family, "layer")
+    stem = "albert_layer_groups" if family == "albert" else "layers" if family in YOUNG else "layer"
     first, next_one, last_one = (f"{stem}.{i}." for i in (0, count, count - 1))
     extra = {n.replace(first, next_one): a for n, a in arrays.items() if first in n}
     message = complaint(InMemory(arrays | extra), place, family)
     assert named(message) == set(extra)
-    assert len(extra) == (5 if family == "modernbert" else 16)  # there: no biases, and no first norm in layer 0
+    assert len(extra) == YOUNG.get(family, 16)
     last = {name for name in arrays if last_one in name}
     message = complaint(InMemory({n: a for n, a in arrays.items() if n not in last}), place, family)
     assert named(message) == last

@@ -27,6 +27,8 @@ NEWER = [family for family in TWINS if family not in ("bert", "mpnet", "xlm-robe
 FLOAT64 = 1e-10
 # Token embeddings end in a layer norm and are up to 4 in size, where a float32 step is 2.4e-7; 1e-6 is measured.
 FLOAT32 = 2e-6
+# Of the longest sentence in language models, whose sublayers add to a sum that only the end normalizes; 3.4e-6 is measured.
+FLOAT32_SUM = 5e-6
 # The same for two shapes of one program, which sum in different orders; the mean of a sentence's tokens is tighter.
 ACROSS_SHAPES = 5e-6
 ACROSS_SHAPES_MEAN = 1e-6
@@ -109,9 +111,8 @@ def test_float32_is_the_twin_up_to_rounding(model):
 def test_the_longest_sentence_is_the_twins(model):
     mask_BL = np.ones((4, model.config.max_positions), bool)
     token_ids_BL = model.random_tokens(mask_BL)
-    np.testing.assert_allclose(
-        model.run(token_ids_BL, mask_BL), model.twin(token_ids_BL, mask_BL), rtol=0, atol=FLOAT32
-    )
+    atol = FLOAT32_SUM if hasattr(model.config, "rms_norm_eps") else FLOAT32
+    np.testing.assert_allclose(model.run(token_ids_BL, mask_BL), model.twin(token_ids_BL, mask_BL), rtol=0, atol=atol)
 
 
 def test_the_gradient_with_respect_to_padding_is_exactly_zero(model):

@@ -33,6 +33,8 @@ MODELS = {
     "tiny-distilbert": (len(SOME), 30),
     "tiny-albert": (len(SOME), 40),
     "tiny-modernbert": (len(SOME), 24),
+    "tiny-qwen3": (60, 24),
+    "tiny-gemma3_text": (60, 24),
     "tiny-static": (60, 24),
     "tiny-layers": (60, 24),
     "tiny-router-query": (30, 24),

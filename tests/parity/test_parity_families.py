@@ -26,7 +26,7 @@ from minisbert.sentence_model import ModelConfig, define
 from minisbert.transformer.positions import rotary_angles
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from families import TWINS, tiny
+from families import SAME_CODE, TWINS, tiny
 from varied_sentences import SENTENCES, SOME
 
 WHY = "the parity extra is not installed: pip install torch (a CPU build will do), then pip install -e .[parity]"
@@ -212,6 +212,27 @@ def modernbert_settings(shape: tuple[Any, ...]) -> dict[str, Any]:
     return settings | {"max_position_embeddings": POSITIONS, "local_attention": 10 + layers, "pad_token_id": 0}
 
 
+def language_model_settings(shape: tuple[Any, ...]) -> dict[str, Any]:
+    width, heads, layers, inner, activation = shape
+    settings = bert_like((2 * width, 2 * heads, layers, inner, activation)) | {"num_key_value_heads": heads}
+    return settings | {"max_position_embeddings": POSITIONS, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+
+
+def qwen3_settings(shape: tuple[Any, ...]) -> dict[str, Any]:
+    return language_model_settings(shape) | {"head_dim": 6 + 2 * shape[2]}
+
+
+def qwen2_settings(shape: tuple[Any, ...]) -> dict[str, Any]:
+    return language_model_settings(shape) | {"num_attention_heads": shape[1], "hidden_size": 2 * shape[0]}
+
+
+def gemma_settings(shape: tuple[Any, ...]) -> dict[str, Any]:
+    settings = language_model_settings((*shape[:2], shape[2] + 1, *shape[3:])) | {"head_dim": 8, "sliding_window": 9}
+    settings["hidden_activation"] = settings.pop("hidden_act")
+    # The validation wants a width that the heads divide, which nothing needs.
+    return settings | {"query_pre_attn_scalar": 11, "sliding_window_pattern": 2, "use_bidirectional_attention": True}
+
+
 # model_type -> sentence-transformers' class names before "Config", "Model" and "ForMaskedLM", and the settings of a shape
 KINDS: dict[str, tuple[str, Any]] = {
     "roberta": ("Roberta", roberta_settings),
@@ -220,19 +241,43 @@ KINDS: dict[str, tuple[str, Any]] = {
     "distilbert": ("DistilBert", distilbert_settings),
     "albert": ("Albert", albert_settings),
     "modernbert": ("ModernBert", modernbert_settings),
+    "qwen3": ("Qwen3", qwen3_settings),
+    "qwen2": ("Qwen2", qwen2_settings),
+    "mistral": ("Mistral", qwen2_settings),
+    "eurobert": ("EuroBert", qwen2_settings),
+    "gemma3_text": ("Gemma3", gemma_settings),
 }
+# Settings that one shape more is tried with.
+WINDOW = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    ("qwen3", {"is_causal": False, "attention_bias": True}),
+    ("qwen3", {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}, **WINDOW}),
+    ("qwen2", WINDOW),
+    ("qwen2", {"is_causal": False, **WINDOW}),
+    ("mistral", {"sliding_window": 7}),
+    ("mistral", {"is_causal": False, "sliding_window": None}),
+    ("gemma3_text", {"use_bidirectional_attention": False, "attention_bias": True}),
+    ("gemma3_text", {"sliding_window": 12}),
+]
 
 
 def random_model(family: str, kind: str, settings: dict[str, Any], folder: Path) -> Any:
     """A model of sentence-transformers with a random number in every weight, written to a folder."""
     name = KINDS[family][0]
-    config = getattr(transformers, f"{name}Config")(vocab_size=60, **settings)
+    if family == "gemma3_text":  # its classes for text alone
+        name, kind = ("Gemma3Text", "Model") if kind == "Model" else ("Gemma3", "ForCausalLM")
+    elif family in ("qwen3", "qwen2", "mistral") and kind == "ForMaskedLM":
+        kind = "ForCausalLM"
+    kind_config = "Gemma3TextConfig" if family == "gemma3_text" else f"{name}Config"
+    config = getattr(transformers, kind_config)(vocab_size=60, **settings)
     torch.manual_seed(len(family) + config.hidden_size)
     model = getattr(transformers, name + kind)(config).eval()
     with torch.no_grad():  # biases and norms are made 0 and 1; give each of them a number of its own
         for path, tensor in model.named_parameters():
             spread = tensor.shape[-1] ** -0.5 if tensor.ndim == 2 and "embedding" not in path else 0.2
-            tensor.copy_(torch.randn_like(tensor) * spread + float("norm" in path.lower() and path.endswith("weight")))
+            start = family != "gemma3_text"  # there a norm's scale is 1 plus the parameter
+            start = start and "norm" in path.lower() and path.endswith("weight")
+            tensor.copy_(torch.randn_like(tensor) * spread + float(start))
     model.save_pretrained(str(folder))
     return model
 
@@ -256,17 +301,16 @@ def batch(padding: int) -> tuple[np.ndarray, np.ndarray]:
     return np.where(mask, ids, padding).astype(np.int32), mask
 
 
-# XLM-R and CamemBERT are RoBERTa's code: one shape tells whether their names and defaults are too.
-CONFIGS = [
-    (family, shape)
-    for family in KINDS
-    for shape in (SHAPES if family not in ("xlm-roberta", "camembert") else SHAPES[1:2])
+# XLM-R, CamemBERT and others are another's code: one shape tells whether their names and defaults are too.
+CONFIGS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+    (family, shape, {}) for family in KINDS for shape in (SHAPES if family not in SAME_CODE else SHAPES[1:2])
 ]
+CONFIGS += [(family, SHAPES[2], values) for family, values in VARIANTS]
 
 
-@pytest.mark.parametrize(("family", "shape"), CONFIGS, ids=str)
-def test_token_embeddings_and_gradients_of_random_configs(family, shape, tmp_path):
-    settings = KINDS[family][1](shape)
+@pytest.mark.parametrize(("family", "shape", "more"), CONFIGS, ids=str)
+def test_token_embeddings_and_gradients_of_random_configs(family, shape, more, tmp_path):
+    settings = KINDS[family][1](shape) | more
     model = random_model(family, "Model", settings, tmp_path)
     config, converted = read(family, tmp_path)
     ids, mask = batch(model.config.pad_token_id)
@@ -301,7 +345,7 @@ def test_a_checkpoint_with_a_head_and_tied_weights(family, tmp_path):
     settings = KINDS[family][1](SHAPES[1])
     model = random_model(family, "ForMaskedLM", settings, tmp_path)
     config, converted = read(family, tmp_path)
-    assert converted.passthrough and converted.renamed
+    assert converted.renamed and (converted.passthrough or model.config.tie_word_embeddings)
     ids, mask = batch(model.config.pad_token_id)
     with torch.no_grad():
         inner = getattr(model, model.base_model_prefix)

@@ -1,0 +1,173 @@
+"""The layer of today's language models: RMS norm, grouped queries, rotary positions, a gated feed-forward net.
+
+    a      = x + MultiHead(Norm(x))                      queries and keys rotated; several query heads share a key head
+    output = a + FFN(Norm(a)),                           FFN(a) = W_2 (activation(W_1 a) * V a)
+    Norm(x) = x / sqrt(mean(x^2) + epsilon) * scale      Zhang & Sennrich 2019, "Root Mean Square Layer Normalization"
+
+Grouped queries: Ainslie et al. 2023, "GQA". Queries and keys may have norms of their own (Henry et al. 2020, "Query-Key
+Normalization for Transformers"; Qwen3, Gemma 3), and each sublayer one after it (Gemma 2). `transformer/prenorm.py` has the
+gated feed-forward net and the windows. `reference/grouped.py` is the same in NumPy and must agree.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+
+from minisbert.transformer.attention import attention_weights, scaled_dot_product_attention
+from minisbert.transformer.dropout import fold
+from minisbert.transformer.positions import rotate
+from minisbert.transformer.prenorm import GatedFeedForward
+from minisbert.transformer.products import Linear
+
+
+def rms_norm(x_BLD: jax.Array, scale_D: jax.Array, epsilon: float) -> jax.Array:
+    """x / sqrt(mean(x^2) + epsilon) * scale over the last axis (Zhang & Sennrich 2019, equation 4).
+
+    Example:
+        >>> rms_norm(jnp.array([3.0, 4.0]), jnp.array([1.0, 2.0]), epsilon=0.0).round(3).tolist()
+        [0.8489999771118164, 2.2630000114440918]
+    """
+    return x_BLD * jax.lax.rsqrt(jnp.mean(x_BLD * x_BLD, axis=-1, keepdims=True) + epsilon) * scale_D
+
+
+class RMSNorm(nnx.Module):
+    """`rms_norm` in float32 at least. The scale is `offset` plus the parameter, which starts where the scale is 1."""
+
+    def __init__(self, width: int, epsilon: float, *, offset: float = 0.0):
+        self.epsilon, self.offset = epsilon, offset
+        self.scale = nnx.Param(jnp.full(width, 1.0 - offset))
+
+    def __call__(self, x_BLD: jax.Array) -> jax.Array:
+        scale_D = self.scale[...]
+        return rms_norm(x_BLD, scale_D if self.offset == 0.0 else scale_D + self.offset, self.epsilon)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes and kinds of a layer."""
+
+    width: int
+    heads: int  # of queries
+    key_heads: int  # of keys and values; each serves heads / key_heads query heads
+    head_width: int
+    inner_width: int
+    activation: str
+    epsilon: float
+    attention_dropout: float = 0.0
+    qkv_bias: bool = False
+    output_bias: bool = False
+    query_key_norm: bool = False
+    scale: float | None = None  # of the scores; None: 1 / sqrt(head_width)
+    norm_offset: float = 0.0
+    norms_after: bool = False  # another norm after each sublayer
+
+
+class GroupedAttention(nnx.Module):
+    """`attention.MultiHeadSelfAttention` with rotary positions and fewer key heads than query heads."""
+
+    def __init__(self, shape: Shape, *, dtype: DTypeLike, kernel_init: nnx.Initializer, rngs: nnx.Rngs):
+        self.shape = shape
+        queries, keys = shape.heads * shape.head_width, shape.key_heads * shape.head_width
+        options: Any = {"dtype": dtype, "kernel_init": kernel_init, "rngs": rngs}
+        self.query = Linear(shape.width, queries, use_bias=shape.qkv_bias, **options)
+        self.key_value = Linear(shape.width, 2 * keys, use_bias=shape.qkv_bias, **options)
+        self.output = Linear(queries, shape.width, use_bias=shape.output_bias, **options)
+        norm = (shape.head_width, shape.epsilon)
+        self.query_norm = RMSNorm(*norm, offset=shape.norm_offset) if shape.query_key_norm else None
+        self.key_norm = RMSNorm(*norm, offset=shape.norm_offset) if shape.query_key_norm else None
+
+    def __call__(
+        self,
+        hidden_BLD: jax.Array,
+        mask_BL: jax.Array,
+        angles: tuple[np.ndarray, np.ndarray],
+        bias_1QK: jax.Array | None = None,
+        dropout_keys_BL: jax.Array | None = None,
+    ) -> jax.Array:
+        """hidden_BLD -> hidden_BLD; arguments as for `prenorm.RotarySelfAttention`."""
+        query_BNLH, key_BNLH, value_BNLH = self._heads(hidden_BLD, angles)
+        context_BNLH = scaled_dot_product_attention(
+            query_BNLH,
+            key_BNLH,
+            value_BNLH,
+            mask_BL,
+            bias_1QK,
+            scale=self.shape.scale,
+            dropout_rate=self.shape.attention_dropout,
+            dropout_keys_BL=fold(dropout_keys_BL, 0),
+        )
+        return self.output(jnp.transpose(context_BNLH, (0, 2, 1, 3)).reshape(*hidden_BLD.shape[:2], -1))
+
+    def weights(
+        self,
+        hidden_BLD: jax.Array,
+        mask_BL: jax.Array,
+        angles: tuple[np.ndarray, np.ndarray],
+        bias_1QK: jax.Array | None = None,
+    ) -> jax.Array:
+        """The attention weights, weights_BNQK."""
+        query_BNLH, key_BNLH, _ = self._heads(hidden_BLD, angles)
+        return attention_weights(query_BNLH, key_BNLH, mask_BL, bias_1QK, self.shape.scale)
+
+    def _heads(
+        self, hidden_BLD: jax.Array, angles: tuple[np.ndarray, np.ndarray]
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """query, key and value, `[B, N, L, H]` each, in the dtype of the products; each key head once per query head."""
+        shape, (B, L, _) = self.shape, hidden_BLD.shape
+        query_BLNH = self.query(hidden_BLD).reshape(B, L, shape.heads, shape.head_width)
+        pair_BLGH = self.key_value(hidden_BLD).reshape(B, L, 2, shape.key_heads, shape.head_width)
+        key_BLGH, value_BLGH = pair_BLGH[:, :, 0], pair_BLGH[:, :, 1]
+        if self.query_norm is not None and self.key_norm is not None:
+            query_BLNH, key_BLGH = self.query_norm(query_BLNH), self.key_norm(key_BLGH)
+        query_BNLH = rotate(jnp.transpose(query_BLNH, (0, 2, 1, 3)), *angles)
+        key_BGLH = rotate(jnp.transpose(key_BLGH, (0, 2, 1, 3)), *angles)
+        value_BGLH = jnp.transpose(value_BLGH, (0, 2, 1, 3))
+        dtype, each = self.query.dtype, shape.heads // shape.key_heads
+        # N = heads in the order of the key heads: those that share a key head are neighbours.
+        key_BNLH, value_BNLH = (jnp.repeat(x.astype(dtype), each, axis=1) for x in (key_BGLH, value_BGLH))
+        return query_BNLH.astype(dtype), key_BNLH, value_BNLH
+
+
+class GroupedBlock(nnx.Module):
+    """A layer of a language model, hidden_BLD -> hidden_BLD."""
+
+    def __init__(self, shape: Shape, *, dtype: DTypeLike, kernel_init: nnx.Initializer, rngs: nnx.Rngs):
+        def norm() -> RMSNorm:
+            return RMSNorm(shape.width, shape.epsilon, offset=shape.norm_offset)
+
+        self.attention_norm = norm()
+        self.attention = GroupedAttention(shape, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+        self.after_attention = norm() if shape.norms_after else None
+        self.feed_forward_norm = norm()
+        self.feed_forward = GatedFeedForward(
+            *(shape.width, shape.inner_width, shape.activation),
+            dropout_rate=0.0,
+            dtype=dtype,
+            kernel_init=kernel_init,
+            rngs=rngs,
+        )
+        self.after_feed_forward = norm() if shape.norms_after else None
+
+    def __call__(
+        self,
+        hidden_BLD: jax.Array,
+        mask_BL: jax.Array,
+        angles: tuple[np.ndarray, np.ndarray],
+        bias_1QK: jax.Array | None = None,
+        dropout_keys_BL: jax.Array | None = None,
+    ) -> jax.Array:
+        attended_BLD = self.attention(
+            self.attention_norm(hidden_BLD), mask_BL, angles, bias_1QK, fold(dropout_keys_BL, 0)
+        )
+        if self.after_attention is not None:
+            attended_BLD = self.after_attention(attended_BLD)
+        hidden_BLD = hidden_BLD + attended_BLD
+        fed_BLD = self.feed_forward(self.feed_forward_norm(hidden_BLD))
+        if self.after_feed_forward is not None:
+            fed_BLD = self.after_feed_forward(fed_BLD)
+        return hidden_BLD + fed_BLD
