@@ -8,7 +8,7 @@ stay in NumPy, so a few vectors on the host need no compilation. `reference/simi
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np  # noqa: F401 (the examples below)
+import numpy as np
 
 Array = Any  # numpy.ndarray or jax.Array
 
@@ -25,6 +25,30 @@ def normalize(sentence_BD: Array) -> Array:
     # sqrt gets positive numbers only: its slope at 0 is infinite and would turn gradients into NaN.
     norm_B1 = xp.sqrt(xp.where(square_B1 > 0, square_B1, 1))
     return sentence_BD / xp.maximum(norm_B1, 1e-12)
+
+
+def rescale_tiny(sentence_BD: Array) -> Array:
+    """Rows whose squares underflow, times a power of two, which changes no cosine; other rows as they are.
+
+    Example:
+        >>> normalize(rescale_tiny(np.float32([[3e-30, 4e-30], [3, 4]]))).round(3).tolist()
+        [[0.6000000238418579, 0.800000011920929], [0.6000000238418579, 0.800000011920929]]
+    """
+    xp = sentence_BD.__array_namespace__()
+    _, exponent_B1 = xp.frexp(abs(sentence_BD).max(axis=-1, keepdims=True))
+    return xp.where(is_tiny(sentence_BD)[..., None], xp.ldexp(sentence_BD, -exponent_B1), sentence_BD)
+
+
+def is_tiny(sentence_BD: Array) -> Array:
+    """Which rows are so short that float32 may lose their squares, and that `normalize` does not scale to length 1."""
+    return (sentence_BD * sentence_BD).sum(axis=-1) < 1e-23
+
+
+def unit(sentence_BD: Array) -> Array:
+    """`normalize`, and in NumPy rows of any length but zero."""
+    if isinstance(sentence_BD, np.ndarray) and sentence_BD.size and is_tiny(sentence_BD).any():
+        sentence_BD = rescale_tiny(sentence_BD)
+    return normalize(sentence_BD)
 
 
 def dot(a_BD: Array, b_MD: Array) -> Array:
@@ -44,7 +68,7 @@ def cosine(a_BD: Array, b_MD: Array) -> Array:
         >>> cosine(np.array([[1.0, 0.0]]), np.array([[2.0, 0.0], [0.0, 5.0]])).tolist()
         [[1.0, 0.0]]
     """
-    return normalize(a_BD) @ normalize(b_MD).T
+    return unit(a_BD) @ unit(b_MD).T
 
 
 def euclidean(a_BD: Array, b_MD: Array) -> Array:
@@ -74,7 +98,7 @@ def pairwise_dot(a_BD: Array, b_BD: Array) -> Array:
 
 def pairwise_cosine(a_BD: Array, b_BD: Array) -> Array:
     """Row-by-row cosines, `similarity_B`."""
-    return pairwise_dot(normalize(a_BD), normalize(b_BD))
+    return pairwise_dot(unit(a_BD), unit(b_BD))
 
 
 def pairwise_euclidean(a_BD: Array, b_BD: Array) -> Array:

@@ -112,6 +112,7 @@ def finish(staging: Path, home: Path, model: Model, delivery: Delivery, set_asid
     Args:
         set_aside: the sources tried before and what was wrong with each, so that a wrong digest is on record.
     """
+    digests = {name: record.sha256 or digest(staging / name) for name, record in sorted(delivery.files.items())}
     manifest = {
         "name": model.name,
         "repository": model.repository,
@@ -120,10 +121,7 @@ def finish(staging: Path, home: Path, model: Model, delivery: Delivery, set_asid
         "source": delivery.source,
         "verified by": delivery.verified_by,
         "set aside": list(set_aside),
-        "files": {
-            name: {"size": record.size, "sha256": record.sha256 or digest(staging / name)}
-            for name, record in sorted(delivery.files.items())
-        },
+        "files": {name: {"size": delivery.files[name].size, "sha256": sha256} for name, sha256 in digests.items()},
     }
     for path in sorted(staging.rglob("*"), reverse=True):  # children come before their folder
         if path.is_dir():
@@ -136,7 +134,7 @@ def finish(staging: Path, home: Path, model: Model, delivery: Delivery, set_asid
     flush(staging)
     os.replace(staging, home)
     flush(home.parent)
-    _write_verified(home, {name: entry["sha256"] for name, entry in manifest["files"].items()})
+    _write_verified(home, digests)
 
 
 def faults(home: Path, model: Model, *, verify: bool = False) -> list[str]:

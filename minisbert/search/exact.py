@@ -9,6 +9,7 @@ full similarity matrix never exists. Several devices share the work (vectors.py)
 the end.
 """
 
+import logging
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -22,8 +23,9 @@ from minisbert.errors import InputError, short_repr
 from minisbert.inference.compiled import progress_bar
 from minisbert.search.top_k import Best, prepare, update_top_k, update_top_k_on_cpu
 from minisbert.search.vectors import Share, Vectors, device_chunks, device_shares
-from minisbert.similarity import normalize
+from minisbert.similarity import unit
 
+logger = logging.getLogger("minisbert")
 SIMILARITIES = ("cosine", "dot")
 # Queries and corpus rows per product: on a CPU 8 MB of scores stay in the L3 cache. Accelerators need more.
 QUERIES, ROWS, ACCELERATOR_ROWS = 512, 4096, 65_536
@@ -56,7 +58,7 @@ def nearest(
         queries_BD: one embedding or rows of them.
         corpus_MD: rows of the same width: NumPy, JAX (spread over a mesh or not), the path of a .npy file, or `Vectors`.
         k: rows per query; if the corpus is smaller, all of its rows.
-        similarity: "cosine" (0 with a zero vector) or "dot".
+        similarity: "cosine" (0 with a zero vector; a query of zeros is warned of) or "dot".
         recall: None is exact. 0.95, for example, lets an accelerator find that expected share of the k best, in less time
             (`jax.lax.approx_max_k`: Chern et al. 2022, "TPU-KNN"); ties are then in any order.
         chunk_rows: rows per chunk; by default chosen for the device.
@@ -91,7 +93,7 @@ def nearest(
     B, K = len(queries), min(int(k), M)
     if not B or not K:
         return Hits(np.empty((B, K), np.float32), np.empty((B, K), np.int64))
-    refuse_too_long("queries", queries)
+    check_queries(queries)
     shares = device_shares(corpus)
     size = _chunk_rows(chunk_rows, max(share.most_rows for share in shares), D)
     with progress_bar(M, show_progress_bar, "rows", "search") as bar:
@@ -133,7 +135,18 @@ def semantic_search(
 
 def scaled(rows_MD: np.ndarray, similarity: str) -> np.ndarray:
     """Rows whose dot product is the similarity: scaled to length 1 for cosine."""
-    return normalize(rows_MD) if similarity == "cosine" else rows_MD
+    return unit(rows_MD) if similarity == "cosine" else rows_MD
+
+
+def check_queries(queries_BD: np.ndarray) -> None:
+    """Warn of queries that are zero. Raises InputError if the squared length of one overflows float32."""
+    refuse_too_long("queries", queries_BD)
+    zero_B = np.logical_not(queries_BD.any(axis=1))
+    if zero_B.any():
+        logger.warning(
+            f"queries[{int(np.argmax(zero_B))}] is zero ({int(zero_B.sum())} of {len(queries_BD)} are): all its scores are 0, "
+            "and its hits are the first rows. Leave empty texts out."
+        )
 
 
 def _search(

@@ -28,7 +28,7 @@ from minisbert.arguments import (
 from minisbert.errors import InputError
 from minisbert.quantization import quantize_embeddings
 from minisbert.search import index_folder
-from minisbert.search.exact import SIMILARITIES, Hits, nearest, rescore, scaled
+from minisbert.search.exact import SIMILARITIES, Hits, check_queries, nearest, rescore, scaled
 from minisbert.search.fingerprint import fingerprint as fingerprint_of
 from minisbert.search.hnsw import BACKENDS, GRAPHS, Graph, add_missing
 from minisbert.search.searcher import Hit, are_texts, checked_ids
@@ -203,10 +203,10 @@ class Index:
         queries_BD = embedding_rows("queries", queries_BD)
         if self.width is None:
             return Hits(np.empty((len(queries_BD), 0), np.float32), np.empty((len(queries_BD), 0), np.int64))
-        refuse_too_long("queries", queries_BD)
         wanted, candidates = min(len(self), k), min(len(self), k * oversample)
         options: dict[str, Any] = {"similarity": self.similarity, "show_progress_bar": show_progress_bar}
         if self.backend != "exact":
+            check_queries(queries_BD)
             hits = self._current_graph().search(scaled(queries_BD, self.similarity), candidates)
             if (hits.rows_BK >= len(self)).any():
                 raise InputError("the graph has rows that the index does not have. Load the index without trust_graph.")

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from minisbert.similarity import normalize
+from minisbert.similarity import is_tiny, normalize, rescale_tiny
 
 # Scores and rows, [B, k], best first; JAX or NumPy arrays.
 Best = tuple[Any, Any]
@@ -104,7 +104,10 @@ def prepare(part: jax.Array, ranges_2D: Any, *, precision: str, similarity: str)
 def _decode(part: jax.Array, ranges_2D: Any, *, precision: str, similarity: str) -> tuple[jax.Array, jax.Array]:
     chunk_MD = DECODERS[precision](part, ranges_2D)
     invalid = first_invalid(chunk_MD)
-    return (normalize(chunk_MD) if similarity == "cosine" else chunk_MD), invalid
+    if similarity == "cosine":
+        tiny = is_tiny(chunk_MD).any()
+        chunk_MD = jax.lax.cond(tiny, lambda rows_MD: normalize(rescale_tiny(rows_MD)), normalize, chunk_MD)
+    return chunk_MD, invalid
 
 
 @jax.jit

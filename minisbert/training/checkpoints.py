@@ -195,7 +195,8 @@ def _shard_sums(leaf: Any) -> Iterator[np.uint64]:
         parts = [(whole, np.asarray(leaf))] if jax.process_index() == 0 else []
     for index, values in parts:
         # A position in the whole array, row by row, is the sum of one number per axis.
-        axes, stride = [], 1
+        axes: list[np.ndarray] = []
+        stride = 1
         for size, part in zip(reversed(shape), reversed(index or whole), strict=True):
             axes.insert(0, np.arange(*part.indices(size), dtype=np.uint64) * np.uint64(stride))
             stride *= size

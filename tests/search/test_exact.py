@@ -257,3 +257,24 @@ def test_eight_devices_find_what_one_finds(tmp_path):
         "columns over the mesh": 8,
         "both": 8,
     }
+
+
+@pytest.mark.parametrize("as_jax", [False, True])
+@pytest.mark.parametrize("factor", [1e-15, 1e-25, 1e-30])
+def test_rows_and_queries_of_any_length_rank_as_their_directions(as_jax, factor):
+    rows = np.random.default_rng(0).normal(size=(300, 24)).astype(np.float32)
+    queries = rows[:7] + np.float32(0.1)
+    expected = nearest(queries, rows, 300)
+    small = rows * np.float32(factor)
+    mixed = np.where(np.arange(300)[:, None] % 2, rows, small)
+    for corpus in (small, mixed):
+        found = nearest(queries * np.float32(factor), jnp.asarray(corpus) if as_jax else corpus, 300)
+        np.testing.assert_allclose(found.scores_BK, expected.scores_BK, atol=1e-6)
+        assert (found.rows_BK == expected.rows_BK).mean() > 0.99  # near ties may change places
+    powers = nearest(queries, rows * np.float32(2**-90), 300)  # a power of two changes no bit
+    assert (powers.scores_BK == expected.scores_BK).all() and (powers.rows_BK == expected.rows_BK).all()
+
+
+def test_a_query_of_zeros_is_warned_of(caplog):
+    nearest(np.float32([[1, 0], [0, 0], [0, 0]]), np.eye(2, dtype=np.float32), 1)
+    assert "queries[1] is zero (2 of 3 are)" in caplog.text

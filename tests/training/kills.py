@@ -3,7 +3,8 @@
     python tests/training/kills.py [--kills 30] [--in-save 10]        a few minutes; 200 and 50: half an hour
 
 `--in-save` of the kills come while a checkpoint is half written (orbax's temporary folder exists), the others at random
-times. The weights of a run that finishes are compared with those of an uninterrupted run by sha256; then the next begins.
+times. The weights of a run that finishes are compared with those of an uninterrupted run by sha256, and its folder must hold
+the same names: no debris. Then the next begins. (Savers, shards, indexes and downloads: tests/faults/kill_savers.py.)
 """
 
 import argparse
@@ -29,6 +30,15 @@ def command(data: Path, folder: Path) -> list[str]:
 def weights(folder: Path) -> str:
     """The sha256 of the final weights."""
     return hashlib.sha256((folder / "final" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def names(folder: Path) -> list[str]:
+    """The files of a run but for those inside checkpoints, whose names are random."""
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.parent.name == "checkpoints" or "checkpoints" not in path.relative_to(folder).parts
+    )
 
 
 def half_written(folder: Path) -> bool:
@@ -83,10 +93,13 @@ def main() -> None:
             subprocess.run(command(data, folder), check=True, capture_output=True)
             if weights(folder) != expected:
                 raise SystemExit(f"the final weights differ after {kills} kills")
+            if left := set(names(folder)) ^ set(names(undisturbed)):
+                raise SystemExit(f"the folder's names differ after {kills} kills: {sorted(left)}")
             finished += 1
             shutil.rmtree(folder)
         print(
-            f"{kills} kills, {saves} of them in a save: {finished} runs finished, all bit-identical to the uninterrupted one"
+            f"{kills} kills, {saves} of them in a save: {finished} runs finished, all bit-identical to the uninterrupted one, "
+            "no debris"
         )
 
 
