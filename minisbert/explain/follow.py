@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 
 from minisbert.atomic_write import whole_file
-from minisbert.checkpoint.modules import Pooling
+from minisbert.checkpoint.poolings import Pooling
 from minisbert.errors import InputError
 from minisbert.explain.attention import Attention, sentence_attention
 from minisbert.explain.page import MAX_TOKENS, asset, attention_data, bdi, number_cell, policy, shade
@@ -98,7 +98,11 @@ def _recorded(model: SentenceModel, token_ids_BL: np.ndarray) -> list[jax.Array]
     with jax.default_matmul_precision("highest"):
         hidden_IBLD = encoder(jnp.asarray(token_ids_BL), mask_BL)
         token_BLD = model.heads[0](hidden_IBLD) if model.model_config.pools_layers else hidden_IBLD[-1]
-    (pooling,) = [module for module in model.model_config.modules if isinstance(module, Pooling)]
+    pooling = next((module for module in model.model_config.modules if isinstance(module, Pooling)), None)
+    if pooling is None:
+        raise InputError(
+            "the model's pooling has weights of its own, which this page does not draw. Use another model."
+        )
     pooled_BD = pool(token_BLD, mask_BL, pooling.modes)
     return [encoder.token_embedding(jnp.asarray(token_ids_BL)), *seen, pooled_BD, *attended, *hidden_IBLD]
 
@@ -130,7 +134,7 @@ def render_follow(a: Trace, b: Trace, model: str, model_type: str) -> str:
     style, script = asset("page.css"), asset("page.js")
     (L, D), (Y, N) = a.hidden_ILD.shape[1:], a.attention.weights_YNQK.shape[:2]
     u_D, v_D = a.sentence_D.astype(np.float64), b.sentence_D.astype(np.float64)
-    cosine = u_D @ v_D / max(np.linalg.norm(u_D) * np.linalg.norm(v_D), 1e-12)
+    cosine = float(u_D @ v_D) / max(float(np.linalg.norm(u_D) * np.linalg.norm(v_D)), 1e-12)
     pooled: tuple[tuple[str, ...], np.ndarray] = (("embedding",), a.sentence_D[None])
     if len(a.pooled_D) == len(a.sentence_D):  # no Dense module that changes the width
         pooled = (("pooled", "embedding"), np.stack([a.pooled_D, a.sentence_D]))
