@@ -66,6 +66,9 @@ class STSPairs:
             as_number(score, "score", f"{self.name}, pair {row}")
         _refuse_constant(self.name, "gold score", np.array(self.gold))
 
+    def __len__(self) -> int:
+        return len(self.gold)
+
 
 class STSScore(NamedTuple):
     """One line of a result."""
