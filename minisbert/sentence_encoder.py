@@ -21,6 +21,7 @@ from minisbert.inference.batching import ShapeTable
 from minisbert.inference.compiled import COMPUTE_DTYPES, Compilation, Forward, progress_bar
 from minisbert.inference.encode import OUTPUTS, EncodeOptions, Matrix, Texts, Vector, per_text, results, warm_up
 from minisbert.inference.token_budgets import default_shapes
+from minisbert.plain import module
 from minisbert.pretrained import Pretrained, load_pretrained, save_pretrained, with_params
 from minisbert.quantization import quantize_embeddings
 from minisbert.sentence_model import define, with_pooling
@@ -97,12 +98,11 @@ class SentenceEncoder:
     @cached_property
     def forward(self) -> Forward:
         """The compiled forward pass, a function of the parameters."""
-        definition, _ = define(self.model_config, COMPUTE_DTYPES[self.compute_dtype])
-        return Forward(definition, self.compute_dtype, OUTPUTS)
+        return Forward(define(self.model_config, COMPUTE_DTYPES[self.compute_dtype])[0], self.compute_dtype, OUTPUTS)
 
     params = property(attrgetter("pretrained.params"), doc="The parameters: nested dicts of float32 arrays.")
     with_params = with_params
-    with_pooling = with_pooling
+    with_pooling, module = with_pooling, module
 
     # --- text to vectors -------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ ROWS = [
     {"search"},
     {"training"},
     {"sentence_encoder"},
+    {"plain"},
     {"inference"},
     {"pretrained"},
     {"data"},

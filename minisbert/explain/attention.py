@@ -23,6 +23,7 @@ from minisbert.errors import InputError, short_repr
 from minisbert.explain.attribution import token_texts
 from minisbert.inference.batching import rectangle
 from minisbert.inference.compiled import COMPUTE_DTYPES
+from minisbert.plain import RecordedAttention
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.sentence_model import define
 
@@ -100,7 +101,7 @@ def _compiled(definition: Any, compute_dtype: str) -> Callable[..., jax.Array]:
         encoder = nnx.merge(definition, params).encoder
         seen: list[jax.Array] = []
         for block in encoder.blocks:  # ALBERT has one block, which runs once per layer
-            block.attention = _Recorded(block.attention, seen)
+            block.attention = RecordedAttention(block.attention, seen)
         position_BL = jnp.arange(token_ids_BL.shape[1])[None]
         with jax.default_matmul_precision("highest" if compute_dtype == "float32" else "default"):
             mask_BL = position_BL < lengths_B[:, None]
@@ -109,14 +110,3 @@ def _compiled(definition: Any, compute_dtype: str) -> Callable[..., jax.Array]:
         return jnp.concatenate(seen)  # each has one row
 
     return weights
-
-
-class _Recorded:
-    """An attention module that also records its weights."""
-
-    def __init__(self, attention: Any, seen: list[jax.Array]):
-        self.attention, self.seen = attention, seen
-
-    def __call__(self, hidden_BLD: jax.Array, mask_BL: jax.Array, *rest: Any) -> Any:
-        self.seen.append(self.attention.weights(hidden_BLD, mask_BL, *rest[:-1]))  # without the dropout keys
-        return self.attention(hidden_BLD, mask_BL, *rest)

@@ -1,0 +1,135 @@
+"""A model as plain JAX: its parameters as nested dicts of arrays, and a pure function of them and of token ids.
+
+    apply, params = encoder.module()
+    token_ids_BL, lengths_B = padded_tokens(encoder, ["a cat", "a dog sees it"])
+    out = jax.jit(apply)(params, token_ids_BL, lengths_B)          out.sentence_BD, out.token_BLD
+
+`jax.jit`, `jax.grad`, `jax.jacobian` and optax take both as they are. `capture` returns what is inside: every layer's hidden
+states, every head's attention. `edit` changes a layer's output on its way to the next one.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from minisbert.arguments import as_list
+from minisbert.errors import InputError
+from minisbert.sentence_model import define
+
+CAPTURES = ("hidden", "attention")
+
+
+class Output(NamedTuple):
+    """The outputs of a model for a batch, and what was captured."""
+
+    sentence_BD: jax.Array
+    token_BLD: jax.Array
+    hidden_IBLD: jax.Array | None = None  # I layers, the input of the first block included
+    attention_YBNQK: jax.Array | None = None  # Y blocks, N heads; rows sum to 1
+
+
+def module(model: Any) -> tuple[Callable[..., Output], Any]:
+    """(apply, params) of a SentenceEncoder, in float32.
+
+    `apply(params, token_ids_BL, lengths_B, key=None, capture=(), edit=None)` -> `Output`:
+
+        key        of the dropout, one for the batch; None means inference
+        capture    names of "hidden" and "attention"
+        edit       (layer, hidden_BLD) -> hidden_BLD, applied to the output of each block; layers count from 1
+
+    Raises:
+        InputError: a model with a Router; take one of its `routes`.
+
+    Example:
+        >>> from minisbert import SentenceEncoder
+        >>> encoder = SentenceEncoder("weights/tiny-bert")
+        >>> apply, params = encoder.module()
+        >>> out = apply(params, *padded_tokens(encoder, ["a cat", "a dog sees it"]), capture=("hidden",))
+        >>> out.sentence_BD.shape, out.hidden_IBLD.shape
+        ((2, 32), (3, 2, 9, 32))
+    """
+    if getattr(model, "routes", None):
+        raise InputError("the model has a Router, each of whose routes is a module. Expected one of model.routes.")
+    definition, _ = define(model.model_config)
+
+    def apply(
+        params: Any,
+        token_ids_BL: jax.Array,
+        lengths_B: jax.Array,
+        key: jax.Array | None = None,
+        capture: Sequence[str] = (),
+        edit: Callable[[int, jax.Array], jax.Array] | None = None,
+    ) -> Output:
+        if isinstance(capture, str) or not set(capture) <= set(CAPTURES):
+            raise InputError(f"capture is {capture!r}. Expected a tuple of names of {', '.join(CAPTURES)}.")
+        network: Any = nnx.merge(definition, params)
+        blocks = getattr(network.encoder, "blocks", ())
+        hidden: list[jax.Array] = []
+        attention: list[jax.Array] = []
+        for i, block in enumerate(blocks):  # ALBERT has one block, which runs once per layer
+            if "attention" in capture:
+                block.attention = RecordedAttention(block.attention, attention)
+            if edit is not None:
+                blocks[i] = _EditedBlock(block, edit, hidden)
+        encoder = network.encoder
+        network.encoder = _RecordedEncoder(encoder, hidden)
+        keys_B = None if key is None else jax.random.split(key, len(lengths_B))
+        with jax.default_matmul_precision("highest"):
+            found = network(jnp.asarray(token_ids_BL), jnp.asarray(lengths_B), dropout_keys_B=keys_B)
+        return Output(
+            found.sentence_BD,
+            found.token_BLD,
+            jnp.stack(hidden) if "hidden" in capture else None,
+            jnp.stack(attention) if attention else None,
+        )
+
+    return apply, model.params
+
+
+def padded_tokens(model: Any, texts: str | Sequence[str], prompt: str = "") -> tuple[np.ndarray, np.ndarray]:
+    """token_ids_BL and lengths_B of texts, padded on the right to the longest one; longer than max_seq_length is cut."""
+    given, _ = as_list(texts)
+    ids = model.tokenizer.tokenize(given, max_length=model.max_seq_length, prompt=prompt).ids
+    lengths_B = np.array([len(one) for one in ids], np.int32)
+    token_ids_BL = np.full((len(ids), max(lengths_B, default=0)), model.padding_id, np.int32)
+    for row, one in enumerate(ids):
+        token_ids_BL[row, : len(one)] = one
+    return token_ids_BL, lengths_B
+
+
+class RecordedAttention:
+    """An attention module that also records its weights."""
+
+    def __init__(self, attention: Any, seen: list[jax.Array]):
+        self.attention, self.seen = attention, seen
+
+    def __call__(self, hidden_BLD: jax.Array, mask_BL: jax.Array, *rest: Any) -> Any:
+        self.seen.append(self.attention.weights(hidden_BLD, mask_BL, *rest[:-1]))  # without the dropout keys
+        return self.attention(hidden_BLD, mask_BL, *rest)
+
+
+class _RecordedEncoder:
+    """An encoder that also records its layers."""
+
+    def __init__(self, encoder: Any, hidden: list[jax.Array]):
+        self.encoder, self.hidden = encoder, hidden
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        hidden_IBLD = self.encoder(*args, **options)
+        self.hidden[:] = hidden_IBLD
+        return hidden_IBLD
+
+
+class _EditedBlock:
+    """A block whose output is edited; `layers` counts the calls."""
+
+    def __init__(self, block: Any, edit: Callable[[int, jax.Array], jax.Array], layers: list[Any]):
+        self.block, self.edit, self.layers = block, edit, layers
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        self.layers.append(None)
+        return self.edit(len(self.layers), self.block(*args, **options))

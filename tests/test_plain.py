@@ -1,0 +1,85 @@
+"""plain.py: the pure function is what encode computes, and what it captures is what the model computed."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from minisbert import InputError, SentenceEncoder
+from minisbert.explain.attention import sentence_attention
+from minisbert.plain import padded_tokens
+
+WEIGHTS = Path(__file__).parents[1] / "weights"
+TEXTS = ["a cat", "a longer sentence about a dog", ""]
+# float32 additions in another order, on embeddings of size 1.
+FLOAT32 = 2e-6
+
+
+@pytest.mark.parametrize("name", ["tiny-bert", "tiny-static"])
+def test_the_pure_function_is_encode(name):
+    encoder = SentenceEncoder(WEIGHTS / name)
+    apply, params = encoder.module()
+    tokens = padded_tokens(encoder, TEXTS)
+    capture = () if name == "tiny-static" else ("hidden", "attention")
+    out = jax.jit(apply, static_argnames="capture")(params, *tokens, capture=capture)
+    np.testing.assert_allclose(out.sentence_BD, encoder.encode(TEXTS), atol=FLOAT32)
+    if not capture:
+        assert out.hidden_IBLD is None and out.attention_YBNQK is None
+        return
+    layers = encoder.model_config.encoder.num_hidden_layers
+    assert len(out.hidden_IBLD) == layers + 1 and len(out.attention_YBNQK) == layers
+    np.testing.assert_array_equal(out.hidden_IBLD[-1], out.token_BLD)
+    if name == "tiny-bert":
+        seen = sentence_attention(encoder, TEXTS[1]).weights_YNQK
+        length = tokens[1][1]
+        np.testing.assert_allclose(out.attention_YBNQK[:, 1, :, :length, :length], seen, atol=FLOAT32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tiny-bert", "tiny-albert"])
+def test_edits_and_dropout(name):
+    encoder = SentenceEncoder(WEIGHTS / name)
+    apply, params = encoder.module()
+    tokens = padded_tokens(encoder, TEXTS)
+    layers = []
+
+    def half_of_the_first(layer, hidden_BLD):
+        layers.append(layer)
+        return hidden_BLD / 2 if layer == 1 else hidden_BLD
+
+    @jax.jit
+    def compute(key):
+        whole, halved = (apply(params, *tokens, capture=("hidden",), edit=edit) for edit in (None, half_of_the_first))
+        return whole, halved, apply(params, *tokens, key).sentence_BD
+
+    whole, halved, dropped = compute(jax.random.key(0))
+    assert layers == [*range(1, encoder.model_config.encoder.num_hidden_layers + 1)]
+    np.testing.assert_allclose(halved.hidden_IBLD[1], whole.hidden_IBLD[1] / 2, atol=FLOAT32)
+    assert np.abs(halved.sentence_BD - whole.sentence_BD).max() > 1e-3
+    np.testing.assert_array_equal(dropped, compute(jax.random.key(0))[2])
+    if name == "tiny-bert":  # the other has no dropout in its config
+        assert np.abs(dropped - compute(jax.random.key(1))[2]).max() > 1e-3
+
+
+def test_padding_has_no_effect_and_no_gradient():
+    encoder = SentenceEncoder(WEIGHTS / "tiny-static")
+    apply, params = encoder.module()
+    token_ids_BL, lengths_B = padded_tokens(encoder, TEXTS)
+    other = token_ids_BL.copy()
+    other[0, lengths_B[0] :] = 7
+    np.testing.assert_array_equal(
+        apply(params, other, lengths_B).sentence_BD, apply(params, token_ids_BL, lengths_B).sentence_BD
+    )
+    gradient = jax.grad(lambda params: jnp.sum(apply(params, other[:1], lengths_B[:1]).sentence_BD ** 2))(params)
+    assert not np.any(gradient["encoder"]["token_embedding"]["embedding"][7])
+
+
+def test_what_cannot_be_done_is_refused():
+    apply, params = SentenceEncoder(WEIGHTS / "tiny-static").module()
+    for capture in ("hidden", ("layers",)):
+        with pytest.raises(InputError, match="Expected a tuple of names of hidden, attention"):
+            apply(params, np.zeros((1, 2), np.int32), np.array([2]), capture=capture)
+    with pytest.raises(InputError, match=r"one of model\.routes"):
+        SentenceEncoder(WEIGHTS / "tiny-router").module()
