@@ -32,6 +32,8 @@ TWINS: dict[str, Callable] = {
 }
 # Other names of one of these, read by the same file; of XLM-R there is a tiny checkpoint.
 SAME_CODE = {
+    "electra": "bert",
+    "ernie": "bert",
     "xlm-roberta": "roberta",
     "camembert": "roberta",
     "qwen2": "qwen3",

@@ -28,7 +28,7 @@ LETTERS = {
     "F": "intermediate_size",
     "N": "num_attention_heads",
     "R": "relative_attention_num_buckets",
-    **{"A": "query_width", "G": "key_width", "H": "head_dim"},
+    **{"A": "query_width", "G": "key_width", "H": "head_dim", "T": "task_type_vocab_size"},
 }
 
 

@@ -9,7 +9,7 @@ agree.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -71,6 +71,10 @@ def _roberta(settings: Settings, encoder: Any) -> HeadConfig:
     return HeadConfig(dropout_before=rate, dropout_after=rate)
 
 
+def _electra(settings: Settings, encoder: Any) -> HeadConfig:
+    return replace(_roberta(settings, encoder), activation="gelu")
+
+
 def _mpnet(settings: Settings, encoder: Any) -> HeadConfig:
     _rate(settings, "classifier_dropout", 0.0)  # unused, as in transformers, but a wrong value is a wrong file
     rate = encoder.hidden_dropout_prob
@@ -95,6 +99,14 @@ def _modernbert(settings: Settings, encoder: Any) -> HeadConfig:
     )
 
 
+_BERT = HeadFormat(
+    architecture="BertForSequenceClassification",
+    dense="pooler.dense",
+    output="classifier",
+    passthrough=["embeddings.position_ids", "cls.*"],
+    read=_bert,
+    in_encoder=True,
+)
 _ROBERTA = HeadFormat(
     architecture="RobertaForSequenceClassification",
     dense="classifier.dense",
@@ -104,13 +116,12 @@ _ROBERTA = HeadFormat(
 )
 # config.json's `model_type` -> the family's head.
 HEADS = {
-    "bert": HeadFormat(
-        architecture="BertForSequenceClassification",
-        dense="pooler.dense",
-        output="classifier",
-        passthrough=["embeddings.position_ids", "cls.*"],
-        read=_bert,
-        in_encoder=True,
+    "bert": _BERT,
+    "ernie": _BERT._replace(architecture="ErnieForSequenceClassification"),
+    "electra": _ROBERTA._replace(
+        architecture="ElectraForSequenceClassification",
+        passthrough=["embeddings.position_ids", "discriminator_predictions.*", "generator_*"],
+        read=_electra,
     ),
     "mpnet": _ROBERTA._replace(architecture="MPNetForSequenceClassification", read=_mpnet),
     "roberta": _ROBERTA,

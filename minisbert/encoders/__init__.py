@@ -4,9 +4,23 @@ from types import ModuleType
 
 from minisbert.encoders import albert, bert, distilbert, gemma, modernbert, mpnet, qwen, roberta, static
 
+
+def _renamed(family: ModuleType, **parts: object) -> ModuleType:
+    """The same family, but for the names around its tensors."""
+    other = ModuleType(family.__name__, family.__doc__)
+    vars(other).update(vars(family), **parts)
+    return other
+
+
 # `model_type` in config.json -> the family's file; a static model has no config.json (checkpoint/static_folder.py)
 FAMILIES: dict[str, ModuleType] = {
     "bert": bert,
+    "electra": _renamed(
+        bert,
+        PREFIX="electra.",
+        PASSTHROUGH=["embeddings.position_ids", "discriminator_predictions.*", "generator_*", "classifier.*"],
+    ),
+    "ernie": _renamed(bert, PREFIX="ernie."),
     "mpnet": mpnet,
     "roberta": roberta,
     "xlm-roberta": roberta,

@@ -241,7 +241,12 @@ def bert(
     token_BLD = params["token_embedding"]["embedding"][token_ids_BL]
     segment_BLD = params["segment_embedding"]["embedding"][segment_ids_BL]
     position_LD = params["position_embedding"]["embedding"][np.arange(token_ids_BL.shape[1])]
-    hidden_BLD = layer_norm(token_BLD + segment_BLD + position_LD, params["embedding_norm"], config.layer_norm_eps)
+    hidden_BLD = token_BLD + segment_BLD + position_LD
+    if "task_embedding" in params:  # ERNIE's
+        hidden_BLD = hidden_BLD + params["task_embedding"]["embedding"][0]
+    hidden_BLD = layer_norm(hidden_BLD, params["embedding_norm"], config.layer_norm_eps)
+    if "embedding_projection" in params:  # ELECTRA's
+        hidden_BLD = linear(hidden_BLD, params["embedding_projection"])
     for i in range(config.num_hidden_layers):
         hidden_BLD = block(hidden_BLD, mask_BL, params["blocks"][i], config)
     return hidden_BLD

@@ -54,6 +54,8 @@ CLASSES = {
         "distilbert": "DistilBert",
         "albert": "Albert",
         "modernbert": "ModernBert",
+        "electra": "Electra",
+        "ernie": "Ernie",
     }.items()
 }
 
@@ -73,7 +75,8 @@ def peer(folder: Path, **options):
 def random_classifier(family: str, num_labels: int, folder: Path, **settings) -> Path:
     """A plain transformers folder with wide random weights, made by sentence-transformers alone."""
     torch.manual_seed(num_labels)
-    values = json.loads((WEIGHTS / f"tiny-{family}" / "config.json").read_text()) | {
+    like = {"electra": "bert", "ernie": "bert"}.get(family, family)
+    values = json.loads((WEIGHTS / f"tiny-{like}" / "config.json").read_text()) | {
         "initializer_range": 0.2,
         **settings,
     }
@@ -84,7 +87,7 @@ def random_classifier(family: str, num_labels: int, folder: Path, **settings) ->
         if name.endswith("bias"):
             torch.nn.init.normal_(parameter, std=0.1)
     model.save_pretrained(folder)
-    transformers.AutoTokenizer.from_pretrained(str(WEIGHTS / f"tiny-{family}")).save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(str(WEIGHTS / f"tiny-{like}")).save_pretrained(folder)
     return folder
 
 

@@ -246,6 +246,11 @@ KINDS: dict[str, tuple[str, Any]] = {
     "mistral": ("Mistral", qwen2_settings),
     "eurobert": ("EuroBert", qwen2_settings),
     "gemma3_text": ("Gemma3", gemma_settings),
+    "electra": (
+        "Electra",
+        lambda shape: bert_like(shape) | {"embedding_size": 10, "max_position_embeddings": POSITIONS},
+    ),
+    "ernie": ("Ernie", lambda shape: bert_like(shape) | {"use_task_id": True, "max_position_embeddings": POSITIONS}),
 }
 # Settings that one shape more is tried with.
 WINDOW = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}
@@ -258,6 +263,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("mistral", {"is_causal": False, "sliding_window": None}),
     ("gemma3_text", {"use_bidirectional_attention": False, "attention_bias": True}),
     ("gemma3_text", {"sliding_window": 12}),
+    ("electra", {"embedding_size": SHAPES[2][0]}),
+    ("ernie", {"use_task_id": False}),
 ]
 
 
