@@ -26,6 +26,7 @@ from minisbert.checkpoint.static_folder import with_length_limit
 from minisbert.checkpoint.tensors import WEIGHTS, SafetensorsFiles, write_tensors
 from minisbert.encoders import FAMILIES
 from minisbert.errors import InputError, ModelFolderError
+from minisbert.fork import note_use
 from minisbert.modules import HEADS
 from minisbert.sentence_model import ModelConfig
 from minisbert.text.tokenizer import Tokenizer
@@ -80,6 +81,7 @@ def load_pretrained(path: Path, *, put: Callable[[np.ndarray], Any] = jax.device
         ModelFolderError: see `read_folder`, `convert`, `Tokenizer.from_folder`; or the tokenizer gives ids that the
             embedding table does not have.
     """
+    note_use()
     folder = read_folder(path)
     for note in folder.notes:
         logger.warning(note)

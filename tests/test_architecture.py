@@ -35,6 +35,7 @@ ROWS = [
     {"checkpoint"},
     {"arguments"},
     {"transformer", "pooling", "similarity", "quantization", "atomic_write"},
+    {"fork"},
     {"errors", "limits", "checksums"},
 ]
 HEIGHT = {room: len(ROWS) - i for i, row in enumerate(ROWS) for room in row}

@@ -18,6 +18,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from minisbert import __version__
+from minisbert.commands.screen import escaped, escaping
 from minisbert.errors import InputError, MinisbertError, TrainingStopped
 
 COMMANDS = (
@@ -41,6 +42,9 @@ def main(argv: list[str] | None = None) -> int:
         minisbert 0.1.0
         0
     """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # closed by the caller (`>&-`): a file opened later must not get its number
+            setattr(sys, name, open(os.open(os.devnull, os.O_RDWR), "r" if number == 0 else "w"))  # noqa: SIM115
     if argv is None:
         argv = sys.argv[1:]
         for number, handler in ((signal.SIGINT, _interrupt), (signal.SIGTERM, _terminate)):
@@ -65,13 +69,31 @@ def main(argv: list[str] | None = None) -> int:
     except TrainingStopped as stopped:
         print(f"minisbert: {stopped}", file=sys.stderr)
         return TERMINATED
+    except MemoryError as error:
+        print(
+            f"minisbert: error: too little memory ({error or 'an allocation failed'}). Use a smaller model.",
+            file=sys.stderr,
+        )
+        return MISTAKE
+    except RuntimeError as error:  # JAX's own, about its devices
+        if "Unable to initialize backend" not in str(error) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        message = str(error).splitlines()[0]
+        print(f"minisbert: error: JAX: {message}. Check JAX_PLATFORMS, or free some memory.", file=sys.stderr)
+        return MISTAKE
     except (MinisbertError, OSError) as error:
         # An error without a file name comes from a failed print: stdout is on a full disk, for example.
         message: object = error
         if not isinstance(error, MinisbertError) and error.filename is None:
             message = f"stdout: cannot be written ({error.strerror or error}). Make room."
-        print(f"minisbert: error: {message}", file=sys.stderr)
+        print(f"minisbert: error: {escaped(str(message))}", file=sys.stderr)
         return MISTAKE
+
+
+def _can_write(folder: Path) -> bool:
+    """Whether compiled programs can be saved there; by a container's user often not."""
+    existing = next(one for one in (folder, *folder.parents) if one.exists())
+    return existing.is_dir() and os.access(existing, os.W_OK)
 
 
 def _interrupt(*_: object) -> None:
@@ -101,7 +123,7 @@ def _run(argv: list[str]) -> int:
 
     from minisbert.download.locate import cache_folder
 
-    if os.environ.get("MINISBERT_COMPILATION_CACHE") != "0":
+    if os.environ.get("MINISBERT_COMPILATION_CACHE") != "0" and _can_write(cache_folder()):
         # JAX reads these when a command imports it. `enable_compilation_cache` does the same, but would import JAX for
         # `--help` too.
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / "compiled"))
@@ -115,6 +137,7 @@ def _run(argv: list[str]) -> int:
         command, words = module.prepare(words)
     else:
         command = getattr(module, function)
+    command = escaping(command)
     try:
         code: int = tyro.cli(
             command,

@@ -56,10 +56,13 @@ def describe(path: Path) -> dict[str, Any]:
     """
     from minisbert.checkpoint.folder import read_folder
     from minisbert.checkpoint.json_file import read_json
+    from minisbert.download.locate import cache_folder
     from minisbert.download.staging import MANIFEST
 
     folder = read_folder(path)
-    source = read_json(path / MANIFEST) if (path / MANIFEST).exists() else None
+    # Only our own cache says where a model is from: anyone can put such a file into a folder.
+    ours = path.resolve().is_relative_to((cache_folder() / "models").resolve())
+    source = read_json(path / MANIFEST) if ours and (path / MANIFEST).exists() else None
     return {
         "folder": str(path),
         "source": source if isinstance(source, dict) else None,

@@ -16,6 +16,7 @@ pip is not started. If two processes need the same model, one downloads it and t
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -97,15 +98,19 @@ def locate(
 
 def cache_folder() -> Path:
     """The folder of downloaded models: MINISBERT_CACHE, or "minisbert" in the platform's cache folder."""
-    if own := os.environ.get("MINISBERT_CACHE"):
-        return Path(own).expanduser()
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "minisbert"
+    own, base = os.environ.get("MINISBERT_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    try:
+        if own:
+            return Path(own).expanduser()
+        if sys.platform == "win32":
+            base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
+        elif sys.platform == "darwin":
+            base = str(Path.home() / "Library" / "Caches")
+        return Path(base or Path.home() / ".cache") / "minisbert"
+    except RuntimeError:
+        # A user without an entry in passwd and without HOME, as in some containers. Others may write to a temporary folder,
+        # so it is this user's own, and only files with the right digest are taken from it.
+        return Path(tempfile.gettempdir()) / f"minisbert-{os.getuid()}"
 
 
 def is_offline(argument: bool | None = None) -> bool:

@@ -24,6 +24,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from minisbert.checkpoint.convert import flatten, nest
 from minisbert.download.locate import cache_folder
+from minisbert.fork import note_use
 
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # Batches computed ahead of the one being read back.
@@ -90,6 +91,7 @@ class Forward:
             arrays: the arguments of that function; the first is `[rows, tokens]`. Arrays with axes are split by rows over
                 the devices, so the number of rows must be a multiple of the number of devices (`ShapeTable.devices`).
         """
+        note_use()
         params, (rows, length) = self.cast(params), arrays[0].shape
         if self._mesh is not None:
             params, arrays = self._on_all_devices(self._mesh, params, arrays)

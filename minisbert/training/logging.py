@@ -5,11 +5,11 @@ Each line of metrics.jsonl is a JSON object with its step: {"step", "loss", "gra
 """
 
 import json
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,6 +178,12 @@ def _curve(lines: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list[
     return steps, values
 
 
+def _plain(value: Any) -> str:
+    """A value as text of a Markdown table: no markup, link, script or line break of its own."""
+    text = "".join(c if c.isprintable() else " " for c in str(value))
+    return re.sub(r"([\\`*_\[\]<>|#&!~:])", lambda match: f"&#{ord(match[0])};", text)
+
+
 def write_report(
     folder: Path,
     settings: dict[str, Any],
@@ -188,7 +194,7 @@ def write_report(
 ) -> None:
     """Write the run's curves.png, and a model card (README.md) with data, settings and scores into each of its models."""
     plot_curves(lines, folder / "curves.png")
-    rows = [f"| {Path(d.source).name} | {d.kind} | {d.rows} | `{d.sha256}` |" for d in datasets]
+    rows = [f"| {_plain(Path(d.source).name)} | {d.kind} | {d.rows} | `{d.sha256}` |" for d in datasets]
     shown = {
         name: value["name"] if isinstance(value, dict) and "sha256" in value else value
         for name, value in settings.items()
@@ -198,10 +204,11 @@ def write_report(
         f"---\nlibrary_name: sentence-transformers\ntags: [{hub_tag}, minisbert]\n---",
         f"# A {model_name}\n\nTrained by minisbert with the loss `{shown['loss']}` in {len(_curve(lines, 'loss')[0])} steps.",
         "## Data\n\n| file | kind | rows | sha256 |\n| --- | --- | --- | --- |\n" + "\n".join(rows),
-        "## Settings\n\n| setting | value |\n| --- | --- |\n" + "\n".join(starmap("| {} | {} |".format, shown.items())),
+        "## Settings\n\n| setting | value |\n| --- | --- |\n"
+        + "\n".join(f"| {name} | {_plain(value)} |" for name, value in shown.items()),
     ]
     if datasets[0].classes:
-        classes = ", ".join(f"{i} {name}" for i, name in enumerate(datasets[0].classes))
+        classes = ", ".join(f"{i} {_plain(name)}" for i, name in enumerate(datasets[0].classes))
         text.append(f"## Classes\n\n{classes}")
     if scores := list(zip(*_curve(lines, "score"), strict=True)):
         table = "\n".join(f"| {step} | {100 * score:.2f} |" for step, score in scores)

@@ -155,7 +155,7 @@ def test_inspect_says_what_is_assumed(run, tiny_bert, tmp_path):
     assert "no modules.json, so mean pooling over the transformer is used." in out
     assert "64, from the positions of the encoder (no file sets a limit)" in out
     assert "assumed: no modules.json" in out
-    assert out.endswith("fetched\n  source  the hub\n")
+    assert "the hub" not in out  # whoever made the folder may have made that file too
 
 
 def test_inspect_of_something_else(run, tmp_path):
