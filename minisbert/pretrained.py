@@ -107,10 +107,8 @@ def load_chain(folder: ModelFolder, put: Callable[[np.ndarray], Any], loaded: di
     if place not in loaded and (place / CONVERTED).is_file():
         loaded[place] = read_converted(place, shapes, put)
     elif place not in loaded:
-        tensors, names = (
-            folder.encoder_module.tensors(place),
-            {"passthrough": family.PASSTHROUGH, "prefix": family.PREFIX},
-        )
+        tensors = folder.encoder_module.tensors(place)
+        names = {"passthrough": family.PASSTHROUGH, "prefix": family.PREFIX}
         loaded[place] = convert(tensors, family.RULES, shapes, layers=layers, put=put, **names)
     original = loaded[place]
     params = {"encoder": nest(original.params)}
