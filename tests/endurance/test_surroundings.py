@@ -79,13 +79,13 @@ def test_a_closed_stream(closed):
 
 
 @pytest.mark.parametrize(
-    ("env", "told"), [({"JAX_PLATFORMS": "tpu"}, "JAX: Unable to initialize backend"), ({"HOME": "/dev/null"}, "")]
+    ("env", "expected"), [({"JAX_PLATFORMS": "tpu"}, "JAX: Unable to initialize backend"), ({"HOME": "/dev/null"}, "")]
 )
-def test_one_line_about_what_is_missing(env, told):
+def test_one_line_about_what_is_missing(env, expected):
     result = start(*COMMAND, "b", env=env, without=("XDG_CACHE_HOME", "MINISBERT_CACHE", "JAX_COMPILATION_CACHE_DIR"))
     lines = result.stderr.splitlines()
-    assert (result.returncode, len(lines)) == ((2, 1) if told else (0, 0)), result.stderr
-    assert not told or told in lines[0]
+    assert (result.returncode, len(lines)) == ((2, 1) if expected else (0, 0)), result.stderr
+    assert not expected or expected in lines[0]
 
 
 def test_a_folder_with_other_letters_in_the_c_locale(tmp_path):
