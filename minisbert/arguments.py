@@ -3,7 +3,7 @@
 Each check raises InputError with the argument's name, its value, and what was expected; some return the value converted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,10 @@ def as_list(sentences: Any, name: str = "sentences") -> tuple[list[str], bool]:
     one_dimensional = isinstance(sentences, np.ndarray) and sentences.ndim == 1
     if one_dimensional or type(sentences).__module__.startswith("pandas"):
         sentences = sentences.tolist()
-    if not isinstance(sentences, list | tuple):
+    # Generators, dict.values(), deque; not what has no order or other items than it seems.
+    if isinstance(sentences, Iterable) and not isinstance(sentences, bytes | Mapping | set | frozenset | np.ndarray):
+        sentences = list(sentences)
+    if not isinstance(sentences, list):
         raise InputError(
             f"{name} is {short_repr(sentences)} ({type(sentences).__name__}). Expected a string or a list of strings."
         )

@@ -21,9 +21,11 @@ from minisbert.checkpoint.converted import CONVERTED, read_converted
 from minisbert.checkpoint.folder import ModelFolder, read_folder
 from minisbert.checkpoint.folder_writer import chain_of, write_chain, write_module, write_router
 from minisbert.checkpoint.modules import Module
+from minisbert.checkpoint.pickled import tensors_of
 from minisbert.checkpoint.router import Router, check_names
 from minisbert.checkpoint.static_folder import with_length_limit
 from minisbert.checkpoint.tensors import WEIGHTS, SafetensorsFiles, write_tensors
+from minisbert.download.locate import locate
 from minisbert.encoders import FAMILIES
 from minisbert.errors import InputError, ModelFolderError
 from minisbert.fork import note_use
@@ -32,6 +34,7 @@ from minisbert.sentence_model import ModelConfig
 from minisbert.text.tokenizer import Tokenizer
 
 logger = logging.getLogger("minisbert")
+Put = Callable[[np.ndarray], Any]  # places a finished parameter
 Encoder = TypeVar("Encoder", bound=Any)
 
 
@@ -70,19 +73,20 @@ def read_model_config(folder: ModelFolder) -> ModelConfig:
     return ModelConfig(folder.model_type, encoder, folder.modules)
 
 
-def load_pretrained(path: Path, *, put: Callable[[np.ndarray], Any] = jax.device_put) -> Pretrained:
+def load_pretrained(path: Path, *, put: Put = jax.device_put, allow_pickle_weights: bool = False) -> Pretrained:
     """Read a model folder.
 
     Args:
         path: a sentence-transformers, plain Hugging Face, or model2vec folder.
         put: places one finished parameter, a float32 array.
+        allow_pickle_weights: read weights that are only in a pickle, its tensors and nothing else (checkpoint/pickled.py).
 
     Raises:
         ModelFolderError: see `read_folder`, `convert`, `Tokenizer.from_folder`; or the tokenizer gives ids that the
             embedding table does not have.
     """
     note_use()
-    folder = read_folder(path)
+    folder = read_folder(path, find=locate, allow_pickle_weights=allow_pickle_weights)
     for note in folder.notes:
         logger.warning(note)
     loaded: dict[Path, Converted] = {}
@@ -92,7 +96,7 @@ def load_pretrained(path: Path, *, put: Callable[[np.ndarray], Any] = jax.device
     return replace(routes[folder.router.main], folder=folder, routes=routes)
 
 
-def load_chain(folder: ModelFolder, put: Callable[[np.ndarray], Any], loaded: dict[Path, Converted]) -> Pretrained:
+def load_chain(folder: ModelFolder, put: Put, loaded: dict[Path, Converted]) -> Pretrained:
     """One encoder and the modules after it.
 
     Args:
@@ -107,7 +111,7 @@ def load_chain(folder: ModelFolder, put: Callable[[np.ndarray], Any], loaded: di
     if place not in loaded and (place / CONVERTED).is_file():
         loaded[place] = read_converted(place, shapes, put)
     elif place not in loaded:
-        tensors = folder.encoder_module.tensors(place)
+        tensors = tensors_of(place, folder.encoder_module.tensors, folder.allow_pickle_weights)
         names = {"passthrough": family.PASSTHROUGH, "prefix": family.PREFIX}
         loaded[place] = convert(tensors, family.RULES, shapes, layers=layers, put=put, **names)
     original = loaded[place]
@@ -118,7 +122,8 @@ def load_chain(folder: ModelFolder, put: Callable[[np.ndarray], Any], loaded: di
             if place not in loaded:
                 rules = HEADS[type(module)].rules(module)
                 shapes = rule_shapes(rules, None, layers=0)
-                loaded[place] = convert(SafetensorsFiles(place), rules, shapes, layers=0, put=put)
+                tensors = tensors_of(place, SafetensorsFiles, folder.allow_pickle_weights)
+                loaded[place] = convert(tensors, rules, shapes, layers=0, put=put)
             heads = params.setdefault("heads", {})
             heads[len(heads)] = nest(loaded[place].params)
     return Pretrained(folder, model_config, params, tokenizer, replace(original, params={}))
@@ -226,10 +231,8 @@ def _write_routes(model: Pretrained, path: Path) -> dict[str, list[str]]:
 def _weights(model: Pretrained) -> list[dict[Any, Any]]:
     """The parameters of each module of `chain_of(model.folder)`, {} where it has none."""
     modules = model.model_config.modules[1 if model.folder.encoder_module.pools else 0 :]
-    weights, heads = [model.params["encoder"]], iter(model.params.get("heads", {}).values())
-    for module in modules:
-        weights.append(next(heads) if type(module) in HEADS else {})
-    return weights
+    heads = iter(model.params.get("heads", {}).values())
+    return [model.params["encoder"], *(next(heads) if type(module) in HEADS else {} for module in modules)]
 
 
 def _write_weights(model: Pretrained, module: Module | None, weights: dict[Any, Any], here: Path) -> None:
@@ -249,10 +252,10 @@ def _write_weights(model: Pretrained, module: Module | None, weights: dict[Any, 
 
 def tokenizer_files(folder: ModelFolder, tokenizer: Tokenizer) -> dict[str, bytes]:
     """The tokenizer's files as they were read, with a tokenizer.json if the folder had none."""
-    files = dict(folder.tokenizer_files)
-    if "tokenizer.json" not in files:
-        files["tokenizer.json"] = tokenizer.backend.to_str(pretty=True).encode()
-    return files
+    written = (
+        {} if "tokenizer.json" in folder.tokenizer_files else {"tokenizer.json": tokenizer.backend.to_str(pretty=True)}
+    )
+    return {**folder.tokenizer_files, **{name: text.encode() for name, text in written.items()}}
 
 
 def with_params(model: Encoder, params: dict[Any, Any]) -> Encoder:

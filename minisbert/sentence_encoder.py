@@ -18,6 +18,7 @@ from minisbert import arguments as checks
 from minisbert.download.locate import locate
 from minisbert.errors import InputError
 from minisbert.inference.batching import ShapeTable
+from minisbert.inference.callers import FamiliarEncoder, check_callers_keywords
 from minisbert.inference.compiled import COMPUTE_DTYPES, Compilation, Forward, progress_bar
 from minisbert.inference.encode import OUTPUTS, EncodeOptions, Matrix, Texts, Vector, per_text, results, warm_up
 from minisbert.inference.token_budgets import default_shapes
@@ -29,7 +30,7 @@ from minisbert.similarity import PAIRWISE_SIMILARITIES, SIMILARITIES, normalize
 from minisbert.text.tokens import TokenCount
 
 
-class SentenceEncoder:
+class SentenceEncoder(FamiliarEncoder):
     """A sentence embedding model: maps each text to one vector.
 
     Args:
@@ -41,6 +42,7 @@ class SentenceEncoder:
         revision, cache: of a hub model; the folder for downloaded models, by default the user's cache folder.
         offline: True never opens a socket; None reads MINISBERT_OFFLINE.
         verify: True compares every file of a downloaded model with its sha256 again, see `locate`.
+        allow_pickle_weights: read a folder whose weights are only in pytorch_model.bin: its tensors and nothing else.
 
     Raises:
         ModelFolderError: the folder is not a complete model that minisbert computes.
@@ -64,11 +66,14 @@ class SentenceEncoder:
         cache: str | Path | None = None,
         offline: bool | None = None,
         verify: bool = False,
+        allow_pickle_weights: bool = False,
     ):
         checks.check_choice("compute_dtype", compute_dtype, tuple(COMPUTE_DTYPES))
         checks.check_bool("packing", packing)
         if not isinstance(model, Pretrained):
-            model = load_pretrained(locate(model, revision=revision, cache=cache, offline=offline, verify=verify))
+            checks.check_bool("allow_pickle_weights", allow_pickle_weights)
+            folder = locate(model, revision=revision, cache=cache, offline=offline, verify=verify)
+            model = load_pretrained(folder, allow_pickle_weights=allow_pickle_weights)
         self.pretrained, self.model_config = model, model.model_config
         self.compute_dtype, self.packing = compute_dtype, packing
         if token_budget is not None:
@@ -76,19 +81,13 @@ class SentenceEncoder:
         # As in sentence-transformers: "query" and "document" are always there, empty where the model has none.
         self.prompts = {"query": "", "document": "", **model.folder.prompts}
         self.default_prompt_name = model.folder.default_prompt_name
-        self.similarity_fn_name = model.folder.similarity_fn_name
-        self.truncate_dim = model.folder.truncate_dim
+        self.similarity_fn_name, self.truncate_dim = model.folder.similarity_fn_name, model.folder.truncate_dim
         self.tokenizer, self.padding_id = model.tokenizer, model.folder.padding_id
         self.max_positions = model.model_config.encoder.max_positions
         self._max_seq_length = min(model.folder.max_seq_length or self.max_positions, self.max_positions)
         # Each route of a Router is an encoder; the attributes above are then those of the main route.
         options: Any = {"compute_dtype": compute_dtype, "token_budget": token_budget, "packing": packing}
         self.routes = {name: SentenceEncoder(route, **options) for name, route in model.routes.items()}
-
-    @classmethod
-    def load(cls, model: str | Path, **options: Any) -> "SentenceEncoder":
-        """The same as `SentenceEncoder(model, **options)`."""
-        return cls(model, **options)
 
     @cached_property  # made at the first use, as `forward` is: loading a model compiles nothing
     def shapes(self) -> ShapeTable:
@@ -127,11 +126,12 @@ class SentenceEncoder:
         on_truncate: str = "warn",
         task: str | None = None,
         out: np.ndarray | None = None,
+        **others: Any,
     ) -> Any:
         """Embed one text or many.
 
         Args:
-            sentences: a string, or a list, tuple or 1-d array of strings.
+            sentences: a string, or a list, 1-d array or other iterable of strings.
             prompt_name: a name in `prompts`; its text is put before each sentence.
             prompt: the text itself; overrides `prompt_name`.
             batch_size: sentences per batch; by default as many as fit `token_budget`.
@@ -144,6 +144,7 @@ class SentenceEncoder:
             on_truncate: "warn", "error" or "ignore" when a text is longer than `max_seq_length`.
             task: chooses the route of a model with a Router ("query", "document"); other models ignore it.
             out: a float32 array `[sentences, dimension]` to fill and return, for example a memory-mapped file.
+            others: keywords that change nothing here, such as convert_to_numpy=True.
 
         Returns:
             float32 `[sentences, dimension]`; for one string `[dimension]`; for an empty list `[0, dimension]`.
@@ -156,6 +157,7 @@ class SentenceEncoder:
             >>> encoder.encode("one sentence").shape, encoder.encode([]).shape
             ((32,), (0, 32))
         """
+        check_callers_keywords("encode", others)
         texts, single = checks.as_list(sentences)
         truncate_dim = self.truncate_dim if truncate_dim is None else truncate_dim
         checks.check_encode_options(
@@ -270,8 +272,6 @@ class SentenceEncoder:
     def get_embedding_dimension(self) -> int:
         """Width of the embeddings that `encode` returns."""
         return min(self.truncate_dim or self.model_config.dimension, self.model_config.dimension)
-
-    get_sentence_embedding_dimension = get_embedding_dimension
 
     def save(self, path: str | Path) -> None:
         """Write an ordinary sentence-transformers folder; it appears whole or not at all.

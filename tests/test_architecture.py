@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the top of the house to its foundations: a room may import itself and the rows below its own.
 ROWS = [
     {"__main__"},
-    {"commands"},
+    {"commands", "compat"},
     {"__init__"},  # the public names, lazily imported
     {"explain", "export", "register"},
     {"cross_encoder"},

@@ -13,22 +13,25 @@ is written, because every reader knows it. A static model has neither config.jso
 A key or value that is not understood is refused, since guessing could change the embeddings.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from minisbert import limits
+from minisbert.checkpoint.adapter import ADAPTER_FILE, AdaptedTensors, base_of
+from minisbert.checkpoint.chain import Part, check_order, read_chain
+from minisbert.checkpoint.keys import MODEL_FILE
 from minisbert.checkpoint.kinds import OTHER_ENDINGS, OTHER_TYPES, refuse_other_kinds
 from minisbert.checkpoint.lengths import read_length_file
 from minisbert.checkpoint.modules import (
-    MODULE_TYPES,
     MODULES,
     STATIC_EMBEDDING,
     TRANSFORMER,
     EncoderModule,
     Module,
     Normalize,
-    Part,
 )
 from minisbert.checkpoint.poolings import Given, Pooling
 from minisbert.checkpoint.router import Router, read_router
@@ -41,7 +44,7 @@ SIMILARITY_NAMES = ["cosine", "dot", "euclidean", "manhattan"]  # register.py ad
 # Written back unchanged.
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
-    *("vocab.txt", "vocab.json", "merges.txt", "added_tokens.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", "added_tokens.json", "sentencepiece.bpe.model"),
 )
 _MODEL_FILE = "config_sentence_transformers.json"
 
@@ -71,6 +74,9 @@ class ModelFolder:
     module_sources: tuple[str, ...] = ()
     # What was assumed where the folder is silent; the caller logs it.
     notes: list[str] = field(default_factory=list)
+    allow_pickle_weights: bool = False
+    # Settings that change no embedding: file -> key -> value.
+    ignored: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def padding_id(self) -> int:
@@ -79,20 +85,25 @@ class ModelFolder:
         return value if isinstance(value, int) else 0
 
 
-def read_folder(path: Path) -> ModelFolder:
+def read_folder(path: Path, find: Callable[[str], Path] = Path, allow_pickle_weights: bool = False) -> ModelFolder:
     """Read a model folder of either dialect, or a plain Hugging Face folder (then: mean pooling, said in `notes`).
+
+    Args:
+        find: the folder of the model that an adapter changes, from its name.
+        allow_pickle_weights: read weights that are only in a pickle (pickled.py).
 
     Raises:
         ModelFolderError: another kind of model, or anything missing, malformed, or not computed by minisbert, with the
             file and the key.
     """
     files = ModelFiles(path)
+    files.find = find
     try:
         file = files.folder / "modules.json"
         if not files.has(file):
             folder = _read_plain(files)
         else:
-            parts = _read_chain(files, file)
+            parts = read_chain(files, file)
             kinds, _ = zip(*parts, strict=True)
             if "router" in kinds:
                 folder = _read_routes(files, parts, kinds.index("router"))
@@ -100,9 +111,11 @@ def read_folder(path: Path) -> ModelFolder:
                 folder = _read_parts(files, parts, file)
         for one in (folder, *folder.routes.values()):
             _read_model_settings(files, one)
+            one.allow_pickle_weights = allow_pickle_weights
     except ModelFolderError:
         refuse_other_kinds(files)  # then what its reader misses is not what is wrong
         raise
+    folder.ignored = files.ignored
     return folder
 
 
@@ -128,8 +141,9 @@ def _read_plain(files: ModelFiles) -> ModelFolder:
 
 
 def _read_config(files: ModelFiles, place: Path, scores: bool = False) -> dict[str, Any]:
-    file = place / "config.json"
-    config: dict[str, Any] = files.json(file)
+    base = base_of(files, place)
+    file = (base or place) / "config.json"
+    config: dict[str, Any] = (files if base in (None, place) else ModelFiles(file.parent)).json(file)
     model_type = config.get("model_type") if isinstance(config, dict) else None
     if not isinstance(model_type, str) or model_type == "static":  # our own name for models without config.json
         raise ModelFolderError(
@@ -140,31 +154,6 @@ def _read_config(files: ModelFiles, place: Path, scores: bool = False) -> dict[s
     if not scores and (model_type in OTHER_TYPES or architecture.endswith(OTHER_ENDINGS)):
         refuse_other_kinds(files)
     return config
-
-
-def _read_chain(files: ModelFiles, file: Path) -> list[Part]:
-    """modules.json -> the modules in their order."""
-    entries = files.json(file)
-    if not isinstance(entries, list) or not 1 <= len(entries) <= limits.LAYERS:
-        found = f"a list of {len(entries)}" if isinstance(entries, list) else type(entries).__name__
-        raise ModelFolderError(
-            f"{file}: {found}. Expected a list of 1 to {limits.LAYERS} modules; download the model again."
-        )
-    chain = []
-    for row, entry in enumerate(entries):
-        settings = Settings(entry, file)
-        path, kind = settings.text("path"), settings.text("type")
-        settings.choice("idx", [row], default=row, why="modules are listed in their order")
-        settings.finish()
-        if kind not in MODULE_TYPES:
-            raise ModelFolderError(
-                f"{file}: module {path!r} is of type {kind!r}, which minisbert does not compute (and never imports). "
-                "Expected Transformer, StaticEmbedding, Router, Pooling, WeightedLayerPooling, Dense, LayerNorm or "
-                "Normalize of sentence-transformers; use another model."
-            )
-        inside(file.parent, path, file)
-        chain.append(Part(MODULE_TYPES[kind], path))
-    return chain
 
 
 def _read_routes(files: ModelFiles, parts: list[Part], at: int) -> ModelFolder:
@@ -193,12 +182,12 @@ def _embedding_width(folder: ModelFolder) -> int | None:
 
 def read_reranker(files: ModelFiles, file: Path) -> ModelFolder:
     """A reranker of modules: as a chain of a bi-encoder, but its last module is a Dense whose output are the scores."""
-    return _read_parts(files, _read_chain(files, file), file, scores=True)
+    return _read_parts(files, read_chain(files, file), file, scores=True)
 
 
 def _read_parts(files: ModelFiles, parts: list[Part], file: Path, scores: bool = False) -> ModelFolder:
     """A chain: its encoder, then each module with what it gets from those before it."""
-    _check_order(parts, file, scores)
+    check_order(parts, file, scores)
     (kind, relative), *rest = parts
     place = inside(files.folder, relative, file)
     encoder = STATIC_EMBEDDING if kind == "static_embedding" else TRANSFORMER
@@ -221,31 +210,6 @@ def _read_parts(files: ModelFiles, parts: list[Part], file: Path, scores: bool =
     return folder
 
 
-def _check_order(parts: list[Part], file: Path, scores: bool) -> None:
-    """The modules are in an order that gives a sentence embedding, or the scores of a reranker.
-
-    Raises:
-        ModelFolderError: naming the chain as it is, and as it should be.
-    """
-    kinds, _ = zip(*parts, strict=True)
-    heads = kinds[1:]
-    good = kinds[0] == "static_embedding"
-    if kinds[0] == "transformer":
-        heads = heads[1:] if heads[:1] == ("weighted_layer_pooling",) else heads
-        good, heads = heads[:1] in (("pooling",), ("trained_pooling",)), heads[1:]
-    if scores and (kinds[0] != "transformer" or kinds[-1] != "dense"):
-        raise ModelFolderError(
-            f"{file}: the chain is {' -> '.join(kinds)}. Expected that of a reranker: transformer alone, with the head among "
-            "its weights, or transformer -> pooling -> ... -> dense, whose output are the scores. Use another model."
-        )
-    if not good or not {*heads} <= {"dense", "layer_norm", "normalize"}:
-        raise ModelFolderError(
-            f"{file}: the chain is {' -> '.join(kinds)}. Expected transformer -> pooling (weighted_layer_pooling between them "
-            "or not) or static_embedding alone, then any dense, layer_norm and normalize; the encoder and the pooling once. "
-            "Use another model."
-        )
-
-
 def _sane(size: Any) -> int | None:
     """A size of config.json, or None where it cannot be one: the family complains about that."""
     return size if type(size) is int and 1 <= size <= limits.WIDTH else None
@@ -256,6 +220,11 @@ def _encoder_folder(files: ModelFiles, place: Path, config: dict[str, Any], enco
     folder = ModelFolder(files.folder, place, config["model_type"], config, encoder_module=encoder)
     folder.sources.update(dict.fromkeys(config, "config.json" if encoder.has_config else "model.safetensors"))
     folder.tokenizer_files = files.read(place, TOKENIZER_FILES)
+    if base := base_of(files, place) if encoder.has_config else None:
+        folder.encoder_module = encoder._replace(tensors=partial(AdaptedTensors, base))
+        folder.tokenizer_files = folder.tokenizer_files or ModelFiles(base).read(base, TOKENIZER_FILES)
+        folder.sources["adapter"] = ADAPTER_FILE
+        folder.notes.append(f"{place / ADAPTER_FILE}: merged into the weights of {base}.")
     if encoder.has_config:
         read_length_file(files, folder, ("feature-extraction", "token_embeddings", "last_hidden_state"))
     else:
@@ -271,12 +240,8 @@ def _read_model_settings(files: ModelFiles, folder: ModelFolder) -> None:
     if not files.has(file):
         return
     settings = Settings(files.json(file), file)
-    settings.known(
-        ["__version__", "prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim", "model_type"]
-        + ["requirements"]
-    )
+    files.ignored[file.name] = settings.by_table(MODEL_FILE)
     settings.choice("model_type", ["SentenceTransformer", None], default=None, why="dense sentence embeddings")
-    settings.absent(["requirements"], "what another library requires cannot be checked here")
     folder.prompts = settings.texts("prompts")
     folder.default_prompt_name = settings.text("default_prompt_name", default=None)
     if folder.default_prompt_name is not None and folder.default_prompt_name not in folder.prompts:

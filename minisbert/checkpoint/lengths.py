@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from minisbert import limits
 from minisbert.checkpoint.json_file import parse_json
+from minisbert.checkpoint.keys import ARGUMENTS, LENGTH_FILE
 from minisbert.checkpoint.settings import ModelFiles, Settings
 
 if TYPE_CHECKING:
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 # The names under which sentence-transformers has written the length limit; the first that holds a setting counts.
 _KINDS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 _LENGTH_FILES = tuple(f"sentence_{kind}_config.json" for kind in _KINDS)
-# Settings of sentence_bert_config.json that are arguments for another library.
-_REFUSED = [f"{part}_args" for part in ("model", "tokenizer", "config")]
-_REFUSED += [f"{part}_kwargs" for part in ("model", "processor", "config")]
 
 
 def read_length_file(
@@ -36,20 +34,17 @@ def read_length_file(
         if not files.has(file) or files.json(file) == {}:
             continue
         (task, output, method_output), settings = kind, Settings(files.json(file), file)
-        settings.known(
-            ["max_seq_length", "do_lower_case", "transformer_task", "modality_config", "module_output_name"]
-            + ["unpad_inputs", *_REFUSED]
-        )
+        files.ignored[name] = settings.by_table(LENGTH_FILE)
         for key, value in (("transformer_task", task), ("module_output_name", output)):
             if required or key in settings.values:
                 settings.choice(key, [value])
-        settings.absent(_REFUSED, "arguments for another library could change the result")
         text_only = {"text": {"method": "forward", "method_output_name": method_output}}
         if settings.values.get("modality_config", text_only) != text_only:
             settings.complain("modality_config", f"{text_only}, text in and {method_output} out")
         if settings.values.get("max_seq_length") is not None:
             folder.max_seq_length = settings.integer("max_seq_length", at_least=1, at_most=limits.ROWS)
             folder.sources["max_seq_length"] = name
+        _read_arguments(files, folder, settings, name)
         folder.do_lower_case = settings.flag("do_lower_case", default=False)
         folder.sources["do_lower_case"] = name
         settings.finish()
@@ -59,6 +54,19 @@ def read_length_file(
         folder.max_seq_length = model_max_length(Settings(parse_json(folder.tokenizer_files[file.name], file), file))
         if folder.max_seq_length is not None:
             folder.sources["max_seq_length"] = file.name
+
+
+def _read_arguments(files: ModelFiles, folder: "ModelFolder", settings: Settings, name: str) -> None:
+    """The arguments for transformers in the length file, of which only the tokenizer's length limit changes something."""
+    for part, table in ARGUMENTS.items():
+        if settings.values.get(part) is None:
+            continue
+        arguments = Settings(settings.values[part], f"{settings.where}, {part!r}")
+        files.ignored[name] |= {f"{part}.{key}": value for key, value in arguments.by_table(table).items()}
+        arguments.finish()
+        if (length := model_max_length(arguments)) is not None:
+            folder.max_seq_length = length
+            folder.sources["max_seq_length"] = f"{name}, {part}"
 
 
 def model_max_length(settings: Settings) -> int | None:

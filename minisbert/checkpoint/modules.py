@@ -38,6 +38,7 @@ _CLASSES = {
     "pooling": [("Pooling", "pooling")],
     "dense": [("Dense", "dense")],
     "layer_norm": [("LayerNorm", "layer_norm")],
+    "dropout": [("Dropout", "dropout")],  # only training drops numbers: left out when a chain is read
     "normalize": [("Normalize", "normalize")],
 }
 # Up to 5.3 modules.json has the class alone or, in a Router, its file too; from 5.4 its file, in one of two packages.
@@ -186,10 +187,3 @@ class EncoderModule(NamedTuple):
 
 TRANSFORMER = EncoderModule("Transformer", SafetensorsFiles, has_config=True, special_tokens=True, pools=False)
 STATIC_EMBEDDING = EncoderModule("StaticEmbedding", StaticTensors, has_config=False, special_tokens=False, pools=True)
-
-
-class Part(NamedTuple):
-    """One module of a chain: its kind and its folder, as `modules.json` or `router_config.json` names them."""
-
-    kind: str
-    path: str

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from minisbert import limits
+from minisbert.checkpoint.chain import Part
 from minisbert.checkpoint.json_file import is_text
-from minisbert.checkpoint.modules import MODULE_TYPES, Part
+from minisbert.checkpoint.modules import MODULE_TYPES
 from minisbert.checkpoint.settings import ModelFiles, Settings
 from minisbert.checkpoint.tensors import inside
 from minisbert.errors import InputError, ModelFolderError

@@ -7,33 +7,20 @@ names are looked up in tables.
 
 import dataclasses
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from minisbert import limits
 from minisbert.checkpoint.json_file import is_text, parse_json, read_bytes
+from minisbert.checkpoint.keys import BOUNDS, CONFIG, HARMLESS, REFUSED, Effect
 from minisbert.errors import ModelFolderError
 
 C = TypeVar("C")
 _MISSING = object()
 # Keys of any encoder's config.json that ask for another computation.
-_NOT_COMPUTED = ("is_decoder", "add_cross_attention", "auto_map", "quantization_config", "pruned_heads")
-# The bounds of the sizes and rates in any family's config.json.
-_BOUNDS: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("vocab_size", "max_position_embeddings"), (1, limits.ROWS)),
-    **dict.fromkeys(("hidden_size", "intermediate_size", "embedding_size", "num_attention_heads"), (1, limits.WIDTH)),
-    **dict.fromkeys(("dim", "hidden_dim", "n_heads"), (1, limits.WIDTH)),
-    **dict.fromkeys(("num_hidden_layers", "n_layers"), (1, limits.LAYERS)),
-    **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout"), (0.0, 1.0)),
-    **dict.fromkeys(("embedding_dropout", "attention_dropout", "mlp_dropout"), (0.0, 1.0)),
-    **dict.fromkeys(("layer_norm_eps", "norm_eps", "rms_norm_eps"), (1e-20, 0.1)),
-    "type_vocab_size": (1, limits.SEGMENTS),
-    "local_attention": (0, limits.ROWS),
-    "initializer_range": (0.0, 10.0),
-}
+_NOT_COMPUTED = tuple(key for key, effect in CONFIG.items() if effect == REFUSED)
 # The files of a model folder that are read.
-_READ = (".json", ".txt", ".safetensors")
+_READ = (".json", ".txt", ".safetensors", ".model")
 
 
 class ModelFiles:
@@ -57,6 +44,8 @@ class ModelFiles:
             self._stores.append(home.parent.parent / "blobs")  # not resolved: a link could lead anywhere
         self._names: dict[Path, set[str]] = {}
         self._json: dict[Path, Any] = {}
+        self.find: Callable[[str], Path] = Path  # the folder of the model that an adapter changes
+        self.ignored: dict[str, dict[str, Any]] = {}  # file -> its settings that change no embedding
 
     def has(self, file: Path) -> bool:
         """Whether there is such a file.
@@ -179,7 +168,7 @@ class Settings:
         """
         for field in dataclasses.fields(config):
             if field.name not in read:
-                low, high = _BOUNDS[field.name]
+                low, high = BOUNDS[field.name]
                 default = _MISSING if field.default is dataclasses.MISSING else field.default
                 if isinstance(high, int):
                     read[field.name] = self.integer(field.name, at_least=int(low), at_most=high, default=default)
@@ -195,6 +184,7 @@ class Settings:
         heads: str | None = "num_attention_heads",
         even_heads: bool = False,
         remote_code: tuple[str, ...] = (),
+        absolute: bool = True,
         **read: Any,
     ) -> C:
         """A family's Config from its config.json, with the checks that all transformers share.
@@ -203,9 +193,11 @@ class Settings:
             width, heads: the keys of the model width and of the number of attention heads that divides it; None if none does.
             even_heads: the width of a head must be even.
             remote_code: how the names of classes begin that `auto_map` may name, because the family computes what they do.
+            absolute: the family can have other positions than the absolute ones that are computed.
             read: as for `fields`.
         """
-        self.choice("position_embedding_type", ["absolute"], default="absolute", why="relative ones are not computed")
+        if absolute:
+            self.choice("position_embedding_type", ["absolute"], default="absolute", why="others are not computed")
         code = self.values.get("auto_map")
         if remote_code and isinstance(code, dict) and all(_is_known_code(name, remote_code) for name in code.values()):
             self.values = {key: value for key, value in self.values.items() if key != "auto_map"}
@@ -232,6 +224,19 @@ class Settings:
         for key in self.values:
             if key not in keys:
                 self.complain(key, "no such setting: minisbert does not know it, and guessing could change the result")
+
+    def by_table(self, table: Mapping[str, Effect]) -> dict[str, Any]:
+        """Check each key by a table of keys.py; returns those that are harmless."""
+        self.known(table)
+        self.absent((key for key, effect in table.items() if effect == REFUSED), "what it asks for is not computed")
+        harmless = {}
+        for key, value in self.values.items():
+            effect = table.get(key)
+            if isinstance(effect, tuple) and not any(type(value) is type(one) and value == one for one in effect):
+                self.complain(key, "one of " + ", ".join(map(repr, effect)) + ", which change no embedding")
+            elif effect == HARMLESS or isinstance(effect, tuple):
+                harmless[key] = value
+        return harmless
 
     def finish(self) -> None:
         """Raise one error with every complaint, if there is one."""

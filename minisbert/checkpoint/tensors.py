@@ -21,7 +21,8 @@ INDEX = "model.safetensors.index.json"
 RELEASE_AFTER = 32_000_000
 
 PICKLE_RECIPE = (
-    "Pickled weights can run code when read, so minisbert does not read them. On a machine where you trust the file: "
+    "Pickled weights can run code when read, so they are not read by default. allow_pickle_weights=True reads the tensors "
+    "of this folder and nothing else, or on a machine where you trust the file: "
     "python -c \"import torch, safetensors.torch as s; w = torch.load('pytorch_model.bin', weights_only=True); "
     "s.save_file({k: v.clone().contiguous() for k, v in w.items()}, 'model.safetensors')\""
 )

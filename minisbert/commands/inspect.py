@@ -97,8 +97,13 @@ def _describe_chain(folder: "ModelFolder", path: Path) -> dict[str, Any]:
         "parameters": sum(math.prod(leaf.shape) for leaf in flatten(define(model_config)[1]).values()),
         "weights": [_weights(part, path) for part in (folder.transformer_path, *modules)],
         "tokenizer": _tokenizer(encoder, path),
-        "settings": [{"name": name, "value": value, "from": file} for name, value, file in _settings(encoder)],
+        "settings": _records(_settings(encoder)),
+        "ignored": _records(_ignored(encoder)),
     }
+
+
+def _records(rows: list[tuple[str, Any, str]]) -> list[dict[str, Any]]:
+    return [{"name": name, "value": value, "from": file} for name, value, file in rows]
 
 
 def as_text(facts: dict[str, Any]) -> str:
@@ -130,6 +135,11 @@ def as_text(facts: dict[str, Any]) -> str:
     ]
     settings = [(s["name"], json.dumps(s["value"], ensure_ascii=False), s["from"]) for s in facts["settings"]]
     lines = [facts["repr"], "", *columns(rows), "", *columns([("setting", "value", "from"), *settings])]
+    if facts["ignored"]:
+        ignored = [
+            (s["name"], f"{json.dumps(s['value'], ensure_ascii=False):.60}", s["from"]) for s in facts["ignored"]
+        ]
+        lines += ["", *columns([("ignored: changes no embedding", "value", "from"), *ignored])]
     if facts["source"] is not None:
         source = {key: value for key, value in facts["source"].items() if key != "files"}
         lines += ["", "fetched", *columns([(f"  {key}", value) for key, value in source.items()])]
@@ -183,7 +193,8 @@ def _tokenizer(encoder: "SentenceEncoder", path: Path) -> dict[str, Any]:
 def _settings(encoder: "SentenceEncoder") -> list[tuple[str, Any, str]]:
     """(name, value, file) of every setting; "default" where no file sets it."""
     folder = encoder.pretrained.folder
-    rows = [(name, value, folder.sources[name]) for name, value in folder.config.items()]
+    read = _keys_read(encoder)
+    rows = [(name, value, folder.sources[name]) for name, value in folder.config.items() if name in read]
     defaults = dataclasses.asdict(encoder.model_config.encoder)
     rows += [(name, value, "default") for name, value in defaults.items() if name not in folder.config]
     for module, source in zip(folder.modules, folder.module_sources, strict=True):
@@ -191,3 +202,39 @@ def _settings(encoder: "SentenceEncoder") -> list[tuple[str, Any, str]]:
         rows += [(f"{name}.{key}", value, source) for key, value in values.items()] or [(name, True, source)]
     names = ("max_seq_length", "do_lower_case", "prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
     return rows + [(name, getattr(folder, name), folder.sources.get(name, "default")) for name in names]
+
+
+def _keys_read(encoder: "SentenceEncoder") -> set[str]:
+    """The keys of config.json that the encoder's family reads."""
+    from minisbert.encoders import FAMILIES
+
+    folder, seen = encoder.pretrained.folder, {"model_type", "pad_token_id"}
+
+    class Noted(dict[str, Any]):
+        def get(self, key: str, default: Any = None) -> Any:
+            return self[key] if key in self else default  # noqa: SIM401 (it would call itself)
+
+        def __contains__(self, key: object) -> bool:
+            seen.add(str(key))
+            return super().__contains__(key)
+
+        def __getitem__(self, key: str) -> Any:
+            seen.add(key)
+            return super().__getitem__(key)
+
+    FAMILIES[folder.model_type].Config.from_json(Noted(folder.config), folder.transformer_path / "config.json")
+    return seen
+
+
+def _ignored(encoder: "SentenceEncoder") -> list[tuple[str, Any, str]]:
+    """(name, value, file) of the settings that change no embedding: by the tables of keys, and what no family reads."""
+    from minisbert.checkpoint.json_file import parse_json
+    from minisbert.checkpoint.keys import HARMLESS
+    from minisbert.text.tokenizer_config import KEYS
+
+    folder, read = encoder.pretrained.folder, _keys_read(encoder)
+    rows = [(name, value, folder.sources[name]) for name, value in folder.config.items() if name not in read]
+    rows += [(name, value, file) for file, values in folder.ignored.items() for name, value in values.items()]
+    name = "tokenizer_config.json"
+    options = parse_json(folder.tokenizer_files.get(name, b"{}"), name)
+    return rows + [(key, value, name) for key, value in options.items() if KEYS.get(key, HARMLESS) == HARMLESS]

@@ -9,6 +9,7 @@ makes the rows, model.py computes, predict.py batches, pretrained.py reads and w
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -39,13 +40,14 @@ from minisbert.cross_encoder.scores import activation_of, scores_from_logits
 from minisbert.cross_encoder.tokens import CrossEncoderTokenizer
 from minisbert.download.locate import locate
 from minisbert.errors import InputError
+from minisbert.inference.callers import Familiar, check_callers_keywords
 from minisbert.inference.compiled import COMPUTE_DTYPES, Forward
 from minisbert.inference.token_budgets import default_shapes
 from minisbert.pretrained import Pretrained, load_pretrained, with_params
 from minisbert.text.tokens import TokenCount, Tokens, check_fit
 
 
-class CrossEncoder:
+class CrossEncoder(Familiar):
     """Maps each pair of texts to one score, or to C logits.
 
     Args:
@@ -83,8 +85,7 @@ class CrossEncoder:
         check_choice("compute_dtype", compute_dtype, tuple(COMPUTE_DTYPES))
         if not isinstance(model, PretrainedCrossEncoder):
             model = load_cross_encoder(locate(model, revision=revision, cache=cache, offline=offline, verify=verify))
-        self.pretrained = model
-        self.compute_dtype = compute_dtype
+        self.pretrained, self.compute_dtype = model, compute_dtype
         if num_labels is not None and check_positive("num_labels", num_labels) != self.num_labels:
             raise InputError(
                 f"num_labels is {num_labels}, but the model in {model.folder.path} has {self.num_labels}. Expected the same; "
@@ -97,18 +98,15 @@ class CrossEncoder:
         self._max_seq_length: int = min(model.folder.max_seq_length or self.max_positions, self.max_positions)
         if max_length is not None:
             self.max_seq_length = max_length
-        dtype = COMPUTE_DTYPES[compute_dtype]
-        definition, _ = define_cross_encoder(model.model_config, dtype)
-        outputs = {"logits": lambda model, *batch: model(*batch)}
-        self.forward = Forward(definition, compute_dtype, outputs)
+
+    @cached_property
+    def forward(self) -> Forward:
+        """The compiled forward pass, a function of the parameters."""
+        definition, _ = define_cross_encoder(self.model_config, COMPUTE_DTYPES[self.compute_dtype])
+        return Forward(definition, self.compute_dtype, {"logits": lambda model, *batch: model(*batch)})
 
     params = property(attrgetter("pretrained.params"), doc="The parameters: nested dicts of float32 arrays.")
     with_params = with_params
-
-    @classmethod
-    def load(cls, model: str | Path, **options: Any) -> "CrossEncoder":
-        """The same as `CrossEncoder(model, **options)`."""
-        return cls(model, **options)
 
     @staticmethod
     def from_encoder(
@@ -158,6 +156,7 @@ class CrossEncoder:
         activation_fn: str | Callable[[np.ndarray], Any] | None = None,
         apply_softmax: bool = False,
         on_truncate: str = "warn",
+        **others: Any,
     ) -> Any:
         """Score one pair of texts or many.
 
@@ -168,6 +167,7 @@ class CrossEncoder:
             activation_fn: identity, sigmoid, tanh or relu, or a function of the logits `[pairs, C]`; by default the model's.
             apply_softmax: then make the C numbers of each pair sum to 1; no effect for one label.
             on_truncate: "warn", "error" or "ignore" when a pair is longer than `max_seq_length`.
+            others: keywords that change nothing here, such as convert_to_numpy=True.
 
         Returns:
             float32 `[pairs]` for one label, `[pairs, C]` for several; for a single pair one number, or `[C]`.
@@ -180,6 +180,7 @@ class CrossEncoder:
             >>> model.predict([("a cat", "a dog")], apply_softmax=True).sum().round(6).tolist()
             1.0
         """
+        check_callers_keywords("predict", others)
         rows, single = as_pairs(pairs)
         activation = activation_of(self.activation_fn if activation_fn is None else activation_fn)
         check_predict_options(on_truncate, batch_size, apply_softmax, show_progress_bar)

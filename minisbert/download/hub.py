@@ -25,10 +25,12 @@ CONNECT_SECONDS = 5.0  # one connection, and one answer of the listing
 READ_SECONDS = 15.0  # without receiving a byte of a file
 LISTING_SECONDS = 12.0  # the whole first exchange, with the name look-up, which no client time-out covers
 
-# The files of an encoder, at the top level or in a module's folder (1_Pooling, 2_Dense, a Router's query_0_Transformer, which
-# may be inside the Router's own). No pickle, no code, no exports.
-_MODULE = r"(?:(?:[\w-]+_)?\d+_[A-Za-z0-9]+/){0,2}"
-_WANTED = re.compile(_MODULE + r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*\.(?:json|txt)|model(?:-\d+-of-\d+)?\.safetensors)")
+# The files of an encoder, at the top level or in a module's folder (1_Pooling, 2_Dense, 2_Dense_1024, a Router's
+# query_0_Transformer, which may be inside the Router's own), or an adapter's. No pickle, no code, no exports.
+_MODULE = r"(?:(?:[\w-]+_)?\d+_[A-Za-z0-9_-]+/){0,2}"
+_SETTINGS = r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.(?:json|txt)|(?:sentencepiece\.bpe|spiece|spm|tokenizer)\.model"
+_WEIGHTS = r"model(?:-\d+-of-\d+)?\.safetensors|adapter_model\.safetensors"
+_WANTED = re.compile(f"{_MODULE}(?:{_SETTINGS}|{_WEIGHTS})")
 _PICKLE = re.compile(_MODULE + r"pytorch_model(?:-\d+-of-\d+)?\.bin")
 _RECIPE = (
     'python -c "import torch, safetensors.torch as s; s.save_file({k: v.contiguous().clone() for k, v in '
@@ -123,9 +125,11 @@ def _encoder_files(repository: str, listed: Mapping[str, FileRecord]) -> dict[st
     if pickled:
         raise DownloadError(
             f"{repository} has its weights as a pickle only ({', '.join(pickled)}), and reading a pickle can run any "
-            "code. Convert it on a machine you trust, in the file's folder, then load that folder:\n      " + _RECIPE
+            f"code. Fetch it with `hf download {repository} --local-dir FOLDER`; SentenceEncoder(FOLDER, "
+            "allow_pickle_weights=True) then reads its tensors and nothing else. Or convert it on a machine you trust, in the "
+            "file's folder:\n      " + _RECIPE
         )
-    if not folders_with_weights or not {"config.json", "modules.json"} & wanted.keys():
+    if not folders_with_weights or not {"config.json", "modules.json", "adapter_config.json"} & wanted.keys():
         raise DownloadError(f"{repository} has no model.safetensors with a config.json or modules.json: not an encoder")
     unproven = [name for name, record in wanted.items() if not (record.sha256 or record.git_sha1)]
     if unproven:

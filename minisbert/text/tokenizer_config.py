@@ -16,33 +16,32 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minisbert.checkpoint.json_file import is_text, parse_json
+from minisbert.checkpoint.keys import APPLIED, HARMLESS, REFUSED
 from minisbert.checkpoint.settings import Settings
 from minisbert.errors import ModelFolderError
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 FURTHER = ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens")
-_APPLIED = "applied"
-_HARMLESS = "harmless"  # changes no token id of a text
-_REFUSED = "refused"  # would change token ids in a way that is not computed here
-# Every key that transformers 5 reads. It ignores others, and so does this file; `*_token` is a further special token.
+# Every key that transformers 5 reads, with its effect (checkpoint/keys.py); "refused" would change token ids. It ignores the
+# others, and so does this file; `*_token` is a further special token.
 KEYS = {
-    **dict.fromkeys(SPECIAL_TOKENS, _APPLIED),
-    **dict.fromkeys(("tokenizer_class", "added_tokens_decoder", "truncation_side", "split_special_tokens"), _APPLIED),
-    **dict.fromkeys(FURTHER, _APPLIED),
-    **dict.fromkeys(("do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space"), _APPLIED),
-    **dict.fromkeys(("keep_accents", "model_max_length", "max_len", "padding_side", "model_input_names"), _APPLIED),
-    **dict.fromkeys(("trim_offsets", "errors", "clean_up_tokenization_spaces", "verbose", "name_or_path"), _HARMLESS),
-    **dict.fromkeys(("add_bos_token", "add_eos_token", "backend", "is_local", "local_files_only"), _HARMLESS),
-    **dict.fromkeys(("chat_template", "response_template", "chat_control_tokens", "response_schema"), _HARMLESS),
-    **dict.fromkeys(("processor_class", "auto_map", "files_loaded", "pad_token_type_id", "stride"), _HARMLESS),
-    **dict.fromkeys(("max_length", "truncation_strategy", "pad_to_multiple_of"), _HARMLESS),
-    **dict.fromkeys(("vocab_file", "merges_file", "tokenizer_file", "special_tokens_map_file"), _HARMLESS),
-    **dict.fromkeys(("never_split", "do_basic_tokenize", "use_fast"), _HARMLESS),
-    **dict.fromkeys(("vocab", "merges", "init_inputs", "post_processor", "tokenizer_object", "gguf_file"), _REFUSED),
-    **dict.fromkeys(("tokenizer_truncation", "tokenizer_padding", "_json_truncation", "_json_padding"), _REFUSED),
-    **dict.fromkeys(("fast_tokenizer_files", "_spm_precompiled_charsmap", "unk_id", "fix_mistral_regex"), _REFUSED),
+    **dict.fromkeys(SPECIAL_TOKENS, APPLIED),
+    **dict.fromkeys(("tokenizer_class", "added_tokens_decoder", "truncation_side", "split_special_tokens"), APPLIED),
+    **dict.fromkeys(FURTHER, APPLIED),
+    **dict.fromkeys(("do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space"), APPLIED),
+    **dict.fromkeys(("keep_accents", "model_max_length", "max_len", "padding_side", "model_input_names"), APPLIED),
+    **dict.fromkeys(("trim_offsets", "errors", "clean_up_tokenization_spaces", "verbose", "name_or_path"), HARMLESS),
+    **dict.fromkeys(("add_bos_token", "add_eos_token", "backend", "is_local", "local_files_only"), HARMLESS),
+    **dict.fromkeys(("chat_template", "response_template", "chat_control_tokens", "response_schema"), HARMLESS),
+    **dict.fromkeys(("processor_class", "auto_map", "files_loaded", "pad_token_type_id", "stride"), HARMLESS),
+    **dict.fromkeys(("max_length", "truncation_strategy", "pad_to_multiple_of"), HARMLESS),
+    **dict.fromkeys(("vocab_file", "merges_file", "tokenizer_file", "special_tokens_map_file"), HARMLESS),
+    **dict.fromkeys(("never_split", "do_basic_tokenize", "use_fast"), HARMLESS),
+    **dict.fromkeys(("vocab", "merges", "init_inputs", "post_processor", "tokenizer_object", "gguf_file"), REFUSED),
+    **dict.fromkeys(("tokenizer_truncation", "tokenizer_padding", "_json_truncation", "_json_padding"), REFUSED),
+    **dict.fromkeys(("fast_tokenizer_files", "_spm_precompiled_charsmap", "unk_id", "fix_mistral_regex"), REFUSED),
 }
-REFUSED = tuple(key for key, effect in KEYS.items() if effect == _REFUSED)
+REFUSED_KEYS = tuple(key for key, effect in KEYS.items() if effect == REFUSED)
 _ROBERTA = dict(zip(SPECIAL_TOKENS, ("<s>", "</s>", "<unk>", "</s>", "<pad>", "<s>", "<mask>"), strict=True))
 _ALBERT = _ROBERTA | {"bos_token": "[CLS]", "eos_token": "[SEP]", "sep_token": "[SEP]", "cls_token": "[CLS]"}
 _BERT = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}

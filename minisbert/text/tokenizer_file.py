@@ -18,7 +18,7 @@ from minisbert.text.tokenizer_config import (
     FURTHER,
     IN_PYTHON,
     READ_FROM_FILE,
-    REFUSED,
+    REFUSED_KEYS,
     SPECIAL_TOKENS,
     TOKEN_TYPES,
     Source,
@@ -103,7 +103,7 @@ def read_tokenizer_config(
     file = folder / "tokenizer_config.json"
     settings = Settings(parse_json(files.get(file.name, b"{}"), file), file)
     values = settings.values
-    settings.absent(REFUSED, "it changes how texts become tokens, which is not computed here")
+    settings.absent(REFUSED_KEYS, "it changes how texts become tokens, which is not computed here")
     name = _class_name(settings, model, tokenizer)
     if not values.get("extra_special_tokens") and "additional_special_tokens" in values:
         values["extra_special_tokens"] = values.pop("additional_special_tokens")

@@ -3,8 +3,10 @@
     vocab.txt                  WordPiece (Schuster & Nakajima 2012): BERT, DistilBERT, MPNet
     vocab.json, merges.txt     byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019): RoBERTa
 
-`tokenizer_config.json` names the class, other special tokens and options (tokenizer_config.py). Left out: sentencepiece's own
-format (*.model), which `tokenizers` alone does not read.
+    sentencepiece.bpe.model    unigram pieces (sentencepiece.py): XLM-R
+
+`tokenizer_config.json` names the class, other special tokens and options (tokenizer_config.py). Left out: other models of
+sentencepiece, whose classes change the pieces.
 """
 
 from collections.abc import Mapping
@@ -14,10 +16,12 @@ from typing import Any
 from minisbert import limits
 from minisbert.checkpoint.json_file import parse_json
 from minisbert.errors import ModelFolderError
+from minisbert.text.sentencepiece import read_sentencepiece
 from minisbert.text.tokenizer_config import BUILT, Source, TokenizerConfig
 from minisbert.text.tokenizer_file import read_tokenizer_config
 from minisbert.text.tokenizer_limits import check_lengths
 
+SENTENCEPIECE = "sentencepiece.bpe.model"
 # Makes a tokenizer.json of anything that transformers reads.
 _RECIPE = (
     'On a machine with transformers and sentencepiece, in that folder: python -c "from transformers import '
@@ -37,6 +41,8 @@ def from_vocabulary(files: Mapping[str, bytes], folder: Path, model: Mapping[str
         ModelFolderError: no vocabulary file, one in sentencepiece's format or of another class, a damaged one, or a special
             token that is not in it.
     """
+    if SENTENCEPIECE in files:
+        return _from_sentencepiece(files, folder, model)
     kind = "BPE" if "vocab.json" in files and "merges.txt" in files else "WordPiece" if "vocab.txt" in files else None
     if kind is None:
         sentencepiece = sorted(path.name for path in folder.glob("*.model"))
@@ -71,6 +77,21 @@ def from_vocabulary(files: Mapping[str, bytes], folder: Path, model: Mapping[str
     check_lengths([*map(len, ids)], file)
     _check_special(config, file, ids)
     return Source(file, None, config, ids, _merges(files, folder / "merges.txt"))
+
+
+def _from_sentencepiece(files: Mapping[str, bytes], folder: Path, model: Mapping[str, Any]) -> Source:
+    """XLM-R's pieces: four special tokens take the place of sentencepiece's first three, and a mask token comes last."""
+    config, file = read_tokenizer_config(files, folder, model, {}), folder / SENTENCEPIECE
+    if config.name != "XLMRobertaTokenizer":
+        raise ModelFolderError(
+            f"{file}: of the class {config.name!r:.100}, and no tokenizer.json. Expected XLMRobertaTokenizer. {_RECIPE}"
+        )
+    pieces, charsmap = read_sentencepiece(files[SENTENCEPIECE], file)
+    names = ("bos_token", "pad_token", "eos_token", "unk_token")
+    first = [(str(getattr(config.named[name], "content", config.named[name])), 0.0) for name in names]
+    mask = config.named["mask_token"]
+    vocabulary = [*first, *pieces[3:], (str(getattr(mask, "content", mask)), 0.0)]
+    return Source(file, None, config, vocabulary, None, charsmap)
 
 
 def _check_special(config: TokenizerConfig, file: Path, ids: dict[str, int]) -> None:

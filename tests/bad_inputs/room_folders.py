@@ -410,7 +410,7 @@ PLANTED: Rows = [
     ("auto_map", put(C, auto_map=EVIL), (C, "auto_map")),
     ("auto_map and a type of no name", put(C, auto_map=EVIL, model_type="evil"), (C, "evil")),
     ("trust_remote_code in config.json", put(C, auto_map=EVIL, trust_remote_code=True), (C, "auto_map")),
-    ("trust_remote_code in model_args", put(L, model_args={"trust_remote_code": True}), (L, "model_args")),
+    ("an unknown argument in model_args", put(L, model_args={"adapter_kwargs": {"x": 1}}), (L, "model_args")),
     ("trust_remote_code in tokenizer_args", put(L, tokenizer_args={"trust_remote_code": True}), (L, "tokenizer_args")),
     ("trust_remote_code in config_kwargs", put(L, config_kwargs={"trust_remote_code": True}), (L, "config_kwargs")),
     ("a module of the folder", chain(TRANSFORMER, POOLING, {"path": "2_Dense", "type": "evil.Evil"}), (M, "evil.Evil")),

@@ -528,7 +528,7 @@ CASES = [
     *[
         case(f"{key} is set", edit(S, **{key: value}), S, key)
         for key, value in {
-            "model_args": {"trust_remote_code": True},
+            "model_args": {"trust_remote_code": True, "quantization_config": {"x": 1}},
             "tokenizer_args": {"x": 1},
             "config_args": {"x": 1},
             "model_kwargs": {"x": 1},
@@ -930,7 +930,7 @@ EVIL_CHANGES = {
     "auto_map of a strange type": edit("config.json", auto_map={"AutoModel": "evil.Evil"}, model_type="evil"),
     "Dense activation": with_dense(activation_function="evil.Evil"),
     "Dense pickle": pickle_dense,
-    "model_args": edit(S, model_args={"trust_remote_code": True}),
+    "model_args": edit(S, model_args={"trust_remote_code": True, "attn_implementation": "evil.Evil"}),
 }
 
 

@@ -113,9 +113,11 @@ def test_inspect_for_machines(run, tiny):
     assert settings["hidden_act"] == {"name": "hidden_act", "value": "gelu", "from": "config.json"}
     assert settings["Pooling.modes"] == {"name": "Pooling.modes", "value": ["mean"], "from": "1_Pooling/config.json"}
     assert settings["truncate_dim"] == {"name": "truncate_dim", "value": None, "from": "default"}
-    # Every setting of config.json is there.
+    # Every setting of config.json is there, applied or ignored.
+    settings |= {setting["name"]: setting for setting in facts["ignored"] if setting["from"] == "config.json"}
+    assert settings["architectures"] in facts["ignored"] and settings["hidden_size"] in facts["settings"]
     config = json.loads((Path(tiny) / "config.json").read_text())
-    assert config.items() <= {name: setting["value"] for name, setting in settings.items()}.items()
+    assert all(settings[name]["value"] == value for name, value in config.items())
 
 
 def test_inspect_for_people(run, tiny):

@@ -1,0 +1,167 @@
+"""LoRA adapters (Hu et al. 2021) as the peft library stores them, merged into the weights when a model is read.
+
+    adapter_config.json            rank r, lora_alpha, and the model that was adapted, base_model_name_or_path
+    adapter_model.safetensors      A [r, in] and B [out, r] of each adapted matrix
+
+    W' = W + scale * B A           scale = lora_alpha / r (equation 3), or lora_alpha / sqrt(r) with use_rslora
+
+As in sentence-transformers the weights are those of the base model, which the adapter names; tokenizer, modules and prompts are
+those of the adapter's folder. Other kinds of adapters, and settings of LoRA that change more than these products, are refused.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minisbert import limits
+from minisbert.checkpoint.keys import ADAPTER
+from minisbert.checkpoint.settings import ModelFiles, Settings
+from minisbert.checkpoint.tensors import SafetensorsFiles
+from minisbert.errors import ModelFolderError
+
+ADAPTER_FILE, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+# Of a matrix, and of a table of embeddings, whose A and B are stored the other way round.
+_NAME = re.compile(r"(?:base_model\.model\.)?(?P<matrix>.+)\.lora_(?P<table>embedding_)?(?P<part>[AB])(?:\.weight)?")
+_DRAWN = (True, False, None, "gaussian", "orthogonal", "eva")  # other first values change the base's weights too
+
+
+def base_of(files: ModelFiles, place: Path) -> Path | None:
+    """The folder of the model that the adapter in `place` changes; None where there is no adapter.
+
+    Raises:
+        ModelFolderError: the base model is neither named nor next to the adapter.
+    """
+    file = place / ADAPTER_FILE
+    if not files.has(file):
+        return None
+    settings = Settings(files.json(file), file)
+    files.ignored[ADAPTER_FILE] = settings.by_table(ADAPTER)
+    name = settings.text("base_model_name_or_path", default=None)
+    settings.finish()
+    with_base = files.has(place / "config.json")
+    if name and (Path(name).is_dir() or not with_base):
+        base = files.find(name)
+        if (base / "config.json").is_file():
+            return base
+    elif with_base:
+        return place
+    raise ModelFolderError(
+        f"{file}: 'base_model_name_or_path' is {name!r}, in which there is no model. Expected the folder or the name of the "
+        "model that was adapted; correct it, or put that model's config.json and weights next to this file."
+    )
+
+
+class AdaptedTensors:
+    """The tensors of a base model with an adapter's products added.
+
+    Args:
+        base: the folder of the base model.
+        place: the folder of the adapter.
+
+    Raises:
+        ModelFolderError: another kind of adapter; a setting or a tensor that is not computed, or fits no tensor of the base.
+    """
+
+    def __init__(self, base: Path, place: Path):
+        self._base, self._adapter = SafetensorsFiles(base), SafetensorsFiles(place, ADAPTER_WEIGHTS)
+        self.where = self._base.where
+        self._settings = Settings(ModelFiles(place).json(place / ADAPTER_FILE), place / ADAPTER_FILE)
+        self._read_settings()
+        self._parts: dict[str, dict[str, str]] = {}  # the base's tensor -> A and B -> the adapter's
+        self._read_names()
+
+    def _read_settings(self) -> None:
+        settings = self._settings
+        settings.choice("peft_type", ["LORA"], why="other adapters are not computed")
+        settings.by_table(ADAPTER)
+        settings.choice("fan_in_fan_out", [False, None], default=False, why="encoders store matrices as [out, in]")
+        settings.choice("init_lora_weights", _DRAWN, default=True, why="others change the base's weights too")
+        settings.integer("r", at_least=1, at_most=limits.WIDTH, default=8)
+        settings.number("lora_alpha", at_least=-1e9, below=1e9, default=8)
+        settings.flag("use_rslora", default=False)
+        for key in ("rank_pattern", "alpha_pattern"):
+            pattern = settings.values.get(key) or {}
+            if not isinstance(pattern, dict) or not all(type(value) in (int, float) for value in pattern.values()):
+                settings.complain(key, "an object of module name to number")
+        settings.finish()
+
+    def _read_names(self) -> None:
+        where, complaints = self._adapter.where, []
+        for name in self._adapter.shapes():
+            found = _NAME.fullmatch(name)
+            wanted = f"{found['matrix']}.weight" if found else ""
+            names = [
+                one
+                for one in self._base.shapes()
+                if found and (one == wanted or one.endswith(f".{wanted}") or wanted.endswith(f".{one}"))
+            ]
+            if found and not names and "pooler" in found["matrix"].split("."):
+                continue  # a layer on top that sentence embeddings do not use, and that the base's file leaves out
+            if found is None or len(names) != 1:
+                complaints.append(f"{name!r:.200} is the A or B of {len(names)} tensors")
+                continue
+            part = found["part"] + (found["table"] or "")
+            self._parts.setdefault(names[0], {})[part] = name
+        for name, parts in self._parts.items():
+            if set(parts) not in ({"A", "B"}, {"Aembedding_", "Bembedding_"}):
+                complaints.append(f"{name!r:.200} has {sorted(parts)}")
+            elif self._product_shape(parts) != self._base.shapes()[name]:
+                complaints.append(
+                    f"{name!r:.200} is {self._base.shapes()[name]}, the product {self._product_shape(parts)}"
+                )
+        if complaints or not self._parts:
+            raise ModelFolderError(
+                f"{where}: {'; '.join(complaints[:10]) or 'no tensors'}. Expected A and B of matrices of the base model in "
+                f"{self.where}; use the model that was adapted."
+            )
+
+    def _product_shape(self, parts: Mapping[str, str]) -> tuple[int, ...] | None:
+        (rank, inner), (outer, other) = (self._shape(parts, part) for part in ("A", "B"))
+        shape = (inner, outer) if "Aembedding_" in parts else (outer, inner)
+        return shape if rank == other else None
+
+    def _shape(self, parts: Mapping[str, str], part: str) -> tuple[int, ...]:
+        shape = self._adapter.shapes()[parts.get(part) or parts[f"{part}embedding_"]]
+        return shape if len(shape) == 2 else (0, -len(shape))
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Tensor name -> shape, as in the base."""
+        return self._base.shapes()
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor, the adapter's product added in float32."""
+        tensor = self._base.read(name)
+        if name not in self._parts:
+            return tensor
+        parts = {part[0]: self._adapter.read(own).astype(np.float32) for part, own in self._parts[name].items()}
+        product = parts["B"] @ parts["A"]
+        if "Aembedding_" in self._parts[name]:
+            product = product.T
+        return np.asarray(tensor.astype(np.float32) + np.float32(self._scale(name, len(parts["A"]))) * product)
+
+    def _scale(self, name: str, rank: int) -> float:
+        values = self._settings.values
+        module = name.removesuffix(".weight")
+        expected = self._of_module("rank_pattern", module, values.get("r", 8))
+        if rank != expected:
+            raise ModelFolderError(
+                f"{self._settings.where}: the rank of {module!r} is {expected}, that of its tensors {rank}. Expected the same; "
+                "the files are of two adapters."
+            )
+        alpha = self._of_module("alpha_pattern", module, values.get("lora_alpha", 8))
+        return float(alpha / math.sqrt(rank) if values.get("use_rslora") else alpha / rank)
+
+    def _of_module(self, key: str, module: str, default: Any) -> Any:
+        for pattern, value in (self._settings.values.get(key) or {}).items():
+            try:
+                if re.match(rf"(.*\.)?({pattern})$", module):
+                    return value
+            except re.error:
+                raise ModelFolderError(
+                    f"{self._settings.where}: {key!r} has {pattern!r:.100}. Expected the names of modules; correct the file."
+                ) from None
+        return default

@@ -1,0 +1,159 @@
+"""A SentenceEncoder as the embedding model of LangChain, LlamaIndex, BERTopic, KeyBERT, Haystack, scikit-learn or Chroma.
+
+    from minisbert import SentenceEncoder, compat
+    embeddings = compat.langchain(SentenceEncoder("all-MiniLM-L6-v2"))     # FAISS.from_texts(texts, embeddings)
+
+Queries go through `encode_query` and documents through `encode_document` where the library tells them apart, so that a model
+with prompts gets the right one. Options are those of `encode`. The libraries are imported when a function is called.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from minisbert.errors import InputError
+
+
+@contextmanager
+def _needs(package: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise InputError(f"{package} cannot be imported ({error}). Run `pip install {package}`.") from None
+
+
+def langchain(encoder: Any, **options: Any) -> Any:
+    """An `Embeddings` for LangChain's vector stores and retrievers."""
+    with _needs("langchain-core"):
+        from langchain_core.embeddings import Embeddings
+
+    class MinisbertEmbeddings(Embeddings):  # type: ignore[misc]
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            return encoder.encode_document(texts, **options).tolist()
+
+        def embed_query(self, text: str) -> list[float]:
+            return encoder.encode_query(text, **options).tolist()
+
+    return MinisbertEmbeddings()
+
+
+def llama_index(encoder: Any, **options: Any) -> Any:
+    """A `BaseEmbedding` for LlamaIndex: `Settings.embed_model = compat.llama_index(encoder)`."""
+    with _needs("llama-index-core"):
+        from llama_index.core.embeddings import BaseEmbedding
+
+    class MinisbertEmbedding(BaseEmbedding):  # type: ignore[misc]
+        def _get_query_embedding(self, query: str) -> list[float]:
+            return encoder.encode_query(query, **options).tolist()
+
+        async def _aget_query_embedding(self, query: str) -> list[float]:
+            return self._get_query_embedding(query)
+
+        def _get_text_embedding(self, text: str) -> list[float]:
+            return self._get_text_embeddings([text])[0]
+
+        def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+            return encoder.encode_document(texts, **options).tolist()
+
+    return MinisbertEmbedding(model_name="minisbert")
+
+
+def bertopic(encoder: Any, **options: Any) -> Any:
+    """A backend for BERTopic: `BERTopic(embedding_model=compat.bertopic(encoder))`."""
+    with _needs("bertopic"):
+        from bertopic.backend import BaseEmbedder
+    return _embedder(BaseEmbedder, encoder, options)
+
+
+def keybert(encoder: Any, **options: Any) -> Any:
+    """A backend for KeyBERT: `KeyBERT(model=compat.keybert(encoder))`."""
+    with _needs("keybert"):
+        from keybert.backend import BaseEmbedder
+    return _embedder(BaseEmbedder, encoder, options)
+
+
+def _embedder(base: Any, encoder: Any, options: dict[str, Any]) -> Any:
+    class MinisbertBackend(base):  # type: ignore[misc]
+        def embed(self, documents: Any, verbose: bool = False) -> np.ndarray:
+            shown = {"show_progress_bar": verbose or None, **options}
+            return encoder.encode(list(documents), **shown)
+
+    return MinisbertBackend(embedding_model=encoder)
+
+
+def haystack_text(encoder: Any, **options: Any) -> Any:
+    """A component for queries in a Haystack pipeline: `text` in, `embedding` out."""
+    with _needs("haystack-ai"):
+        from haystack import component
+
+    @component
+    class MinisbertTextEmbedder:
+        @component.output_types(embedding=list[float])  # type: ignore[untyped-decorator]
+        def run(self, text: str) -> dict[str, Any]:
+            return {"embedding": encoder.encode_query(text, **options).tolist()}
+
+    return MinisbertTextEmbedder()
+
+
+def haystack_documents(encoder: Any, **options: Any) -> Any:
+    """A component for documents in a Haystack pipeline: it returns them with their `embedding`."""
+    with _needs("haystack-ai"):
+        from haystack import Document, component
+
+    @component
+    class MinisbertDocumentEmbedder:
+        @component.output_types(documents=list[Document])  # type: ignore[untyped-decorator]
+        def run(self, documents: list[Document]) -> dict[str, Any]:
+            rows = encoder.encode_document([one.content or "" for one in documents], **options).tolist()
+            pairs = zip(documents, rows, strict=True)
+            return {
+                "documents": [
+                    Document.from_dict({**one.to_dict(flatten=False), "embedding": row}) for one, row in pairs
+                ]
+            }
+
+    return MinisbertDocumentEmbedder()
+
+
+def scikit_learn(encoder: Any, **options: Any) -> Any:
+    """A transformer of texts to embeddings: `make_pipeline(compat.scikit_learn(encoder), LogisticRegression())`."""
+    with _needs("scikit-learn"):
+        from sklearn.preprocessing import FunctionTransformer
+    return FunctionTransformer(_encode, kw_args={"encoder": encoder, "options": options})
+
+
+def _encode(texts: Any, encoder: Any, options: dict[str, Any]) -> np.ndarray:
+    return encoder.encode(texts, **options)
+
+
+def chroma(encoder: Any, **options: Any) -> Any:
+    """An `EmbeddingFunction`: `client.create_collection("notes", embedding_function=compat.chroma(encoder))`."""
+    with _needs("chromadb"):
+        from chromadb import EmbeddingFunction
+
+    class MinisbertEmbeddingFunction(EmbeddingFunction):  # type: ignore[misc]
+        def __init__(self) -> None:
+            pass
+
+        def __call__(self, input: list[str]) -> Any:
+            return list(encoder.encode_document(input, **options))
+
+        def embed_query(self, input: list[str]) -> Any:
+            return list(encoder.encode_query(input, **options))
+
+        @staticmethod
+        def name() -> str:
+            return "minisbert"
+
+        def get_config(self) -> dict[str, Any]:
+            return {}
+
+        @staticmethod
+        def build_from_config(config: dict[str, Any]) -> Any:
+            raise InputError(
+                "a collection stores no model. Pass embedding_function=compat.chroma(encoder) when opening it."
+            )
+
+    return MinisbertEmbeddingFunction()

@@ -1,0 +1,110 @@
+"""Reads the vocabulary of a sentencepiece model (*.model; Kudo & Richardson 2018): pieces, scores, and the normalization map.
+
+    pieces, charsmap = read_sentencepiece(content, "sentencepiece.bpe.model")
+
+The file is a protocol buffer message, of which only these fields are read (numbers as in sentencepiece_model.proto):
+
+    1 pieces: 1 piece, 2 score, 3 type        2 trainer_spec: 3 model_type        3 normalizer_spec: 2 precompiled_charsmap, 3-6
+
+Only unigram models (Kudo 2018) with the usual treatment of spaces are read: these `tokenizers` computes exactly.
+"""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from minisbert import limits
+from minisbert.errors import ModelFolderError
+
+UNIGRAM = 1
+_BYTE_PIECE = 6  # the type of the pieces for single bytes
+
+
+class Unigram(NamedTuple):
+    """The vocabulary of a unigram model."""
+
+    pieces: list[tuple[str, float]]  # and their log probabilities, by id
+    charsmap: bytes | None
+
+
+def read_sentencepiece(content: bytes, where: Path | str) -> Unigram:
+    """The pieces of a unigram model.
+
+    Raises:
+        ModelFolderError: a damaged file, another kind of model, or an option that `tokenizers` does not have.
+    """
+    pieces: list[tuple[str, float]] = []
+    model_type, charsmap, odd = UNIGRAM, b"", []
+    try:
+        for field, value in _fields(content):
+            if field == 1:
+                piece, score, kind = "", 0.0, 1
+                for number, part in _fields(_bytes(value)):
+                    piece = _bytes(part).decode() if number == 1 else piece
+                    score = struct.unpack("<f", _bytes(part))[0] if number == 2 else score
+                    kind = part if number == 3 and isinstance(part, int) else kind
+                pieces.append((piece, score))
+                odd += ["pieces for bytes"] if kind == _BYTE_PIECE else []
+            elif field == 2:
+                for number, part in _fields(_bytes(value)):
+                    model_type = part if number == 3 and isinstance(part, int) else model_type
+                    odd += ["treat_whitespace_as_suffix"] if number == 24 and part else []
+            elif field == 3:
+                for number, part in _fields(_bytes(value)):
+                    charsmap = _bytes(part) if number == 2 else charsmap
+                    named = {3: "add_dummy_prefix", 4: "remove_extra_whitespaces", 5: "escape_whitespaces"}
+                    odd += [f"{named[number]} false"] if number in named and not part else []
+    except (ValueError, struct.error, IndexError, TypeError) as error:
+        raise ModelFolderError(
+            f"{where}: not a sentencepiece model ({error}). Expected one; download the model again."
+        ) from None
+    if not pieces or len(pieces) > limits.ROWS:
+        raise ModelFolderError(f"{where}: {len(pieces)} pieces. Expected 1 to {limits.ROWS}; download the model again.")
+    if model_type != UNIGRAM or odd:
+        found = ", ".join(sorted(set(odd))) or f"model_type {model_type}"
+        raise ModelFolderError(
+            f"{where}: {found}. Expected a unigram model with the usual spaces; write tokenizer.json."
+        )
+    return Unigram(pieces, charsmap or None)
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """The number and value of each field of a message."""
+    place = 0
+    while place < len(message):
+        key, place = _varint(message, place)
+        kind = key & 7
+        if kind == 0:
+            value, place = _varint(message, place)
+            yield key >> 3, value
+            continue
+        size = 0
+        if kind == 2:
+            size, place = _varint(message, place)
+        elif kind in (1, 5):
+            size = 8 if kind == 1 else 4
+        else:
+            raise ValueError(f"a field of kind {kind}")
+        if place + size > len(message):
+            raise ValueError("it ends early")
+        yield key >> 3, message[place : place + size]
+        place += size
+
+
+def _varint(message: bytes, place: int) -> tuple[int, int]:
+    """A whole number in 7-bit groups, and the place after it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = message[place]
+        value |= (byte & 127) << shift
+        place += 1
+        if byte < 128:
+            return value, place
+    raise ValueError("a number of more than 10 bytes")
+
+
+def _bytes(value: int | bytes) -> bytes:
+    if not isinstance(value, bytes):
+        raise ValueError("a number where bytes belong")
+    return value

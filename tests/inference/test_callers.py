@@ -1,0 +1,114 @@
+"""What callers of sentence-transformers pass and ask for: keywords, names, iterables, pickling, forked processes."""
+
+import copy
+import multiprocessing
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from minisbert import CrossEncoder, SentenceEncoder
+from minisbert.errors import InputError, MinisbertError
+
+TEXTS = ["a cat sleeps", "two dogs run in the city"]
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return SentenceEncoder("weights/tiny-bert")
+
+
+@pytest.fixture(scope="module")
+def expected(encoder):
+    return encoder.encode(TEXTS)
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"convert_to_numpy": True},
+        {"convert_to_tensor": False, "convert_to_numpy": True},
+        {"device": None},
+        {"device": "cpu"},
+        {"pool": None, "chunk_size": None},
+        {"chunk_size": 5000},
+    ],
+)
+def test_keywords_that_change_nothing(encoder, expected, keywords):
+    assert np.array_equal(encoder.encode(TEXTS, **keywords), expected)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "words"),
+    [
+        ({"convert_to_tensor": True}, "torch.from_numpy"),
+        ({"convert_to_numpy": False}, "convert_to_numpy=False"),
+        ({"device": "cuda"}, "JAX_PLATFORMS"),
+        ({"device": ["cpu", "cpu"]}, "device=\\['cpu', 'cpu'\\]"),
+        ({"pool": {"processes": 2}}, "--workers"),
+        ({"chunk_size": 0}, "chunk_size is 0"),
+        ({"batchsize": 3}, "keyword 'batchsize'"),
+    ],
+)
+def test_keywords_that_would_change_something(encoder, keywords, words):
+    with pytest.raises(InputError, match=words):
+        encoder.encode(TEXTS, **keywords)
+
+
+@pytest.mark.parametrize(
+    "given", [iter(TEXTS), dict(enumerate(TEXTS)).values(), dict.fromkeys(TEXTS).keys(), (t for t in TEXTS)]
+)
+def test_iterables_of_texts(encoder, expected, given):
+    assert np.array_equal(encoder.encode(given), expected)
+
+
+@pytest.mark.parametrize("given", [set(TEXTS), dict.fromkeys(TEXTS), b"text", 3, None, np.array([TEXTS])])
+def test_what_has_no_order_or_no_texts(encoder, given):
+    with pytest.raises(InputError, match="Expected a string or a list of strings"):
+        encoder.encode(given)
+
+
+def test_names(encoder):
+    assert encoder.get_max_seq_length() == encoder.max_seq_length
+    features, counts = encoder.tokenize(TEXTS), encoder.token_counts(TEXTS)
+    assert features["attention_mask"].sum(axis=1).tolist() == [one.kept for one in counts]
+    assert features["input_ids"].shape == (2, max(one.kept for one in counts))
+    assert encoder.tokenize([])["input_ids"].shape == (0, 0)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_copies_compute_the_same(encoder, expected, duplicate):
+    again = duplicate(encoder)
+    assert np.array_equal(again.encode(TEXTS), expected) and again.forward is not encoder.forward
+    router = SentenceEncoder("weights/tiny-router")
+    assert np.array_equal(duplicate(router).encode_query(TEXTS), router.encode_query(TEXTS))
+    scorer = CrossEncoder.from_encoder("weights/tiny-bert")
+    pairs = [tuple(TEXTS)]
+    assert np.array_equal(duplicate(scorer).predict(pairs, convert_to_numpy=True), scorer.predict(pairs))
+
+
+def test_a_shallow_copy_shares_the_compiled_programs(encoder, expected):
+    assert copy.copy(encoder).forward is encoder.forward
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:os.fork")
+def test_a_forked_process_is_told_why_it_cannot_compute(encoder, expected):
+    read, write = os.pipe()
+    if os.fork() == 0:
+        try:
+            encoder.encode(TEXTS)
+            os.write(write, b"computed")
+        except MinisbertError as error:
+            os.write(write, str(error).encode())
+        finally:
+            os._exit(0)
+    os.wait()
+    assert b"fork" in os.read(read, 1000)
+    assert np.array_equal(encoder.encode(TEXTS), expected)
+
+
+def test_a_spawned_process_computes(encoder, expected):
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert np.array_equal(pool.map(encoder.encode, [TEXTS])[0], expected)

@@ -1,0 +1,100 @@
+"""Adapters for other libraries, each against the real one, whose own code gets the encoder's embeddings."""
+
+import numpy as np
+import pytest
+
+from minisbert import SentenceEncoder, compat
+from minisbert.errors import InputError
+
+TEXTS = ["a man eats", "the dog runs", "two cats play music", "a plane lands in the city"]
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    encoder = SentenceEncoder("weights/tiny-bert")
+    encoder.prompts |= {"query": "who: ", "document": "what: "}
+    return encoder
+
+
+@pytest.fixture(scope="module")
+def documents_BD(encoder):
+    return encoder.encode_document(TEXTS)
+
+
+def test_langchain(encoder, documents_BD):
+    stores = pytest.importorskip("langchain_core.vectorstores")
+    embeddings = compat.langchain(encoder)
+    assert np.allclose(embeddings.embed_documents(TEXTS), documents_BD)
+    store = stores.InMemoryVectorStore.from_texts(TEXTS, embeddings)
+    scores = encoder.similarity(encoder.encode_query("who runs"), documents_BD)[0]
+    found = store.similarity_search_with_score("who runs", k=1)[0]
+    assert found[0].page_content == TEXTS[int(scores.argmax())] and found[1] == pytest.approx(
+        float(scores.max()), abs=1e-5
+    )
+
+
+def test_llama_index(encoder, documents_BD):
+    core = pytest.importorskip("llama_index.core")
+    model = compat.llama_index(encoder)
+    assert np.allclose(model.get_text_embedding_batch(TEXTS), documents_BD, atol=1e-6)
+    nodes = [pytest.importorskip("llama_index.core.schema").TextNode(text=text) for text in TEXTS]
+    index = core.VectorStoreIndex(nodes, embed_model=model)
+    found = index.as_retriever(similarity_top_k=1).retrieve("who runs")[0]
+    scores = encoder.similarity(encoder.encode_query("who runs"), documents_BD)[0]
+    assert found.score == pytest.approx(float(scores.max()), abs=1e-5)
+
+
+def test_bertopic(encoder):
+    utils = pytest.importorskip("bertopic.backend._utils")
+    backend = compat.bertopic(encoder)
+    assert utils.select_backend(backend) is backend
+    assert np.array_equal(backend.embed_documents(TEXTS), encoder.encode(TEXTS))
+
+
+def test_keybert(encoder):
+    keybert = pytest.importorskip("keybert")
+    found = keybert.KeyBERT(model=compat.keybert(encoder)).extract_keywords(TEXTS[2], top_n=2)
+    words, text = encoder.encode([word for word, _ in found]), encoder.encode(TEXTS[2])
+    assert [score for _, score in found] == pytest.approx(encoder.similarity(words, text)[:, 0].tolist(), abs=1e-3)
+
+
+def test_haystack(encoder, documents_BD):
+    haystack = pytest.importorskip("haystack")
+    pipeline = haystack.Pipeline()
+    pipeline.add_component("embed", compat.haystack_documents(encoder))
+    documents = [haystack.Document(content=text, meta={"row": i}) for i, text in enumerate(TEXTS)]
+    found = pipeline.run({"embed": {"documents": documents}})["embed"]["documents"]
+    assert np.allclose([one.embedding for one in found], documents_BD) and found[2].meta == {"row": 2}
+    assert documents[0].embedding is None
+    assert np.allclose(compat.haystack_text(encoder).run(text="who")["embedding"], encoder.encode_query("who"))
+
+
+def test_scikit_learn(encoder):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_score
+    from sklearn.pipeline import make_pipeline
+
+    model = make_pipeline(compat.scikit_learn(encoder, normalize_embeddings=True), LogisticRegression())
+    plain = LogisticRegression().fit(encoder.encode(TEXTS, normalize_embeddings=True), [0, 1, 1, 0])
+    assert np.array_equal(
+        model.fit(TEXTS, [0, 1, 1, 0]).predict_proba(TEXTS),
+        plain.predict_proba(encoder.encode(TEXTS, normalize_embeddings=True)),
+    )
+    assert len(cross_val_score(model, TEXTS * 2, [0, 1, 1, 0] * 2, cv=2)) == 2  # it can be cloned
+
+
+def test_chroma(encoder, documents_BD):
+    chromadb = pytest.importorskip("chromadb")
+    notes = chromadb.EphemeralClient().create_collection("notes", embedding_function=compat.chroma(encoder))
+    notes.add(ids=list("abcd"), documents=TEXTS)
+    assert np.allclose(notes.get(include=["embeddings"])["embeddings"], documents_BD, atol=1e-6)
+    distances = ((encoder.encode_query("who runs") - documents_BD) ** 2).sum(axis=1)
+    assert notes.query(query_texts=["who runs"], n_results=1)["distances"][0][0] == pytest.approx(
+        distances.min(), abs=1e-4
+    )
+
+
+def test_a_missing_library_is_named(encoder, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "keybert.backend", None)
+    with pytest.raises(InputError, match="pip install keybert"):
+        compat.keybert(encoder)
