@@ -252,10 +252,7 @@ def _write_weights(model: Pretrained, module: Module | None, weights: dict[Any, 
 
 def tokenizer_files(folder: ModelFolder, tokenizer: Tokenizer) -> dict[str, bytes]:
     """The tokenizer's files as they were read, with a tokenizer.json if the folder had none."""
-    written = (
-        {} if "tokenizer.json" in folder.tokenizer_files else {"tokenizer.json": tokenizer.backend.to_str(pretty=True)}
-    )
-    return {**folder.tokenizer_files, **{name: text.encode() for name, text in written.items()}}
+    return {"tokenizer.json": tokenizer.backend.to_str(pretty=True).encode(), **folder.tokenizer_files}
 
 
 def with_params(model: Encoder, params: dict[Any, Any]) -> Encoder:
