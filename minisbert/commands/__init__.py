@@ -78,8 +78,8 @@ def main(argv: list[str] | None = None) -> int:
     except RuntimeError as error:  # JAX's own, about its devices
         if "Unable to initialize backend" not in str(error) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        message = str(error).splitlines()[0]
-        print(f"minisbert: error: JAX: {message}. Check JAX_PLATFORMS, or free some memory.", file=sys.stderr)
+        first = str(error).splitlines()[0]
+        print(f"minisbert: error: JAX: {first}. Check JAX_PLATFORMS, or free some memory.", file=sys.stderr)
         return MISTAKE
     except (MinisbertError, OSError) as error:
         # An error without a file name comes from a failed print: stdout is on a full disk, for example.
