@@ -174,10 +174,10 @@ assert abs(lead["mean (as trained)"] - 0.2076) < 1e-3
 #
 # From 5 (the same) to 0 (nothing in common), five of each, in the manner of the STS tasks (Agirre et al. 2012).
 
-# They are `samples/sts.tsv`.
+# They are `docs/samples/sts.tsv`.
 
 # %%
-graded = read_sts("../samples/sts.tsv")
+graded = read_sts("../docs/samples/sts.tsv")
 for row in range(0, 30, 5):
     print(f"{graded.gold[row]:.0f}  {graded.first[row]}  |  {graded.second[row]}")
 assert len(graded.first) == 30

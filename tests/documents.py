@@ -83,7 +83,7 @@ def ladder() -> list[str]:
     (_, laptop), *rungs = table("docs/guides/devices.md", "where")
     first = laptop.strip("`")
     # A batch of a later rung has more rows than the sample; its reader has a larger file.
-    own = first.replace("samples/", "")
+    own = first.replace("docs/samples/", "")
     return [first, *(f"{own} {flags}" for _, rung in rungs for flags in re.findall(r"`(--[^`]+)`", rung))]
 
 
@@ -113,9 +113,9 @@ def write_data(folder: Path, pairs: int = 1250) -> None:
     Args:
         pairs: of the reader's own; by default more than the largest batch of the guide to devices.
     """
-    shutil.copytree(ROOT / "samples", folder / "samples")
-    scored = (ROOT / "samples" / "sts.tsv").read_text(encoding="utf-8")
+    shutil.copytree(ROOT / "docs" / "samples", folder / "docs" / "samples")
+    scored = (ROOT / "docs" / "samples" / "sts.tsv").read_text(encoding="utf-8")
     (folder / "stsb_dev.tsv").write_text(scored, encoding="utf-8")
-    header, *rows = (ROOT / "samples" / "pairs.tsv").read_text(encoding="utf-8").splitlines()
+    header, *rows = (ROOT / "docs" / "samples" / "pairs.tsv").read_text(encoding="utf-8").splitlines()
     many = [rows[i % len(rows)].replace("\t", f" {i}\t") + f" {i}" for i in range(pairs)]
     (folder / "pairs.tsv").write_text("\n".join([header, *many]) + "\n", encoding="utf-8")

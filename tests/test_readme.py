@@ -19,7 +19,9 @@ RERANKER, ENCODER = "cross-encoder/ms-marco-MiniLM-L6-v2", "all-MiniLM-L6-v2"
 LAYERS = "all-MiniLM-L12-v2"  # where a page needs a transformer
 # What the bash blocks of a page have made before its Python blocks run.
 SESSION_NEEDS = {
-    "docs/guides/train.md": ("train all-MiniLM-L6-v2 runs/nli --data samples/nli.tsv --loss softmax --max-steps 2",),
+    "docs/guides/train.md": (
+        "train all-MiniLM-L6-v2 runs/nli --data docs/samples/nli.tsv --loss softmax --max-steps 2",
+    ),
     "docs/guides/export.md": ("export all-MiniLM-L6-v2 exported --platforms cpu",),
 }
 PICTURE = ROOT / "notebooks" / "pictures" / "one_story.png"

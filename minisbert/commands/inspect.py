@@ -160,7 +160,7 @@ def _weights(part: Path, model: Path) -> dict[str, Any]:
     from minisbert.checkpoint.converted import CONVERTED
     from minisbert.checkpoint.json_file import read_json
     from minisbert.checkpoint.tensors import INDEX, WEIGHTS, SafetensorsFiles
-    from minisbert.download.staging import digest
+    from minisbert.checksums import digest
 
     tensors = SafetensorsFiles(part, CONVERTED if (part / CONVERTED).is_file() else WEIGHTS)
     files = [tensors.where]

@@ -54,7 +54,7 @@ def logits(
         return model.forward(model.params, "logits", batch.token_ids_BL, batch.lengths_B, first_lengths_B)
 
     options = {"padding_id": model.padding_id, "max_positions": model.max_positions}
-    stream = batches(enumerate(token_ids()), model.shapes, batch_size=batch_size, **options)
+    stream: Iterator[Any] = batches(enumerate(token_ids()), model.shapes, batch_size=batch_size, **options)
     logits_BC = np.empty((len(pairs), model.num_labels), np.float32)
     with progress_bar(len(pairs), show_progress_bar, "pairs", "predict") as bar:
         for batch, computed_BC in run_ahead(stream, start):

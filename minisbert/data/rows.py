@@ -170,7 +170,7 @@ class RowFile:
                     f"{place}: {len(cells)} cell(s), but the header has {len(self.header)}. Expected one cell per column, "
                     "separated by tabs; remove tabs and line breaks from the text, or make a .csv of it."
                 )
-            record = dict(zip(self.header, cells, strict=True))
+            record: dict[str, Any] = dict(zip(self.header, cells, strict=True))
         else:
             record = record_of(content, place)
         for name in optional:

@@ -40,7 +40,7 @@ def test_the_whole_program(tmp_path, monkeypatch, capsys):
     }.items():
         file = tmp_path / "data" / f"{name}.tsv.gz"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(gzip.compress((ROOT / "samples" / f"{sample}.tsv").read_bytes()))
+        file.write_bytes(gzip.compress((ROOT / "docs" / "samples" / f"{sample}.tsv").read_bytes()))
     monkeypatch.setattr(table_1, "random_bert", lambda: SentenceEncoder(ROOT / "weights" / "tiny-bert"))
     monkeypatch.setattr(table_1, "RARE", 1)
     out, runs = tmp_path / "x.json", tmp_path / "runs"
