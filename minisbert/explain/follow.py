@@ -183,7 +183,7 @@ def render_follow(a: Trace, b: Trace, model: str, model_type: str) -> str:
         code_fed=_code("transformer/block.py", "self.down(self.activation(self.up(hidden_BLD)))"),
         code_pool=_code("pooling.py", "return _sum(hidden_BLD, mask_BL) / _count("),
         code_normal=_code("similarity.py", "return sentence_BD / xp.maximum(norm_B1"),
-        code_cosine=_code("similarity.py", "return normalize(a_BD) @ normalize(b_MD).T"),
+        code_cosine=_code("similarity.py", "return unit(a_BD) @ unit(b_MD).T"),
     )
 
 
