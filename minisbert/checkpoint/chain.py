@@ -31,7 +31,7 @@ def read_chain(files: ModelFiles, file: Path) -> list[Part]:
         raise ModelFolderError(
             f"{file}: {found}. Expected a list of 1 to {limits.LAYERS} modules; download the model again."
         )
-    chain = []
+    chain: list[Part] = []
     for row, entry in enumerate(entries):
         settings = Settings(entry, file)
         files.ignored.setdefault(file.name, {}).update(

@@ -40,7 +40,7 @@ class _Name(NamedTuple):
 class _Storage(NamedTuple):
     dtype: str
     key: str
-    count: int
+    values: int
 
 
 class _Tensor(NamedTuple):
@@ -94,9 +94,9 @@ class PickledTensors:
         with _plain_errors(file), zipfile.ZipFile(file) as archive:
             entry = next(one for one in archive.namelist() if one.endswith(f"/data/{storage.key}"))
             size = archive.getinfo(entry).file_size
-            if size != storage.count * dtype.itemsize or (math.prod(shape) and not 0 <= last < storage.count):
+            if size != storage.values * dtype.itemsize or (0 not in shape and not 0 <= last < storage.values):
                 raise ModelFolderError(
-                    f"{file}: {name!r:.200} needs {storage.count} values of {storage.dtype}, its storage has {size} bytes. "
+                    f"{file}: {name!r:.200} needs {storage.values} values of {storage.dtype}, its storage has {size} bytes. "
                     "Download the model again."
                 )
             values = np.frombuffer(archive.read(entry), dtype)[offset:]
@@ -288,7 +288,7 @@ class _Interpreter:
                 or not all(type(n) is int and n >= 0 for n in sizes)
             ):
                 raise ValueError("a tensor of an unknown form")
-            if math.prod(shape) > storage.count:
-                raise ValueError(f"a tensor of the shape {shape} in a storage of {storage.count} values")
+            if math.prod(shape) > storage.values:
+                raise ValueError(f"a tensor of the shape {shape} in a storage of {storage.values} values")
             return _Tensor(storage, offset, tuple(shape), tuple(strides))
         raise ValueError(f"a call of {name!r}")
