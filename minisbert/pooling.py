@@ -3,6 +3,9 @@
 Six pure functions (hidden_BLD, mask_BL) -> sentence_BD, where the mask is True for real tokens. `POOLINGS` lists them under the
 names that model folders use. Padding never counts: it contributes exactly 0 to value and gradient. `weighted_layers` averages
 the layers of an encoder before pooling. `reference/pooling.py` is the same in NumPy and must agree.
+
+`pool` also takes rows that hold T texts each (text/packing.py). The three that are sums then take mask_BTL and sum the tokens
+of all texts by one matrix product.
 """
 
 from collections.abc import Callable, Sequence
@@ -81,10 +84,12 @@ def weighted_mean(hidden_BLD: jax.Array, mask_BL: jax.Array, positions_BL: jax.A
         >>> weighted_mean(jnp.array([[[1.0], [4.0]]]), jnp.ones((1, 2), bool)).tolist()
         [[3.0]]
     """
-    positions_BL = jnp.arange(mask_BL.shape[1]) if positions_BL is None else positions_BL
+    positions_BL = jnp.arange(mask_BL.shape[-1]) if positions_BL is None else positions_BL
+    if mask_BL.ndim == 3 and positions_BL.ndim == 2:
+        positions_BL = positions_BL[:, None]
     weight_BL = jnp.where(mask_BL, positions_BL + 1, 0).astype(hidden_BLD.dtype)
-    total_B1 = jnp.maximum(weight_BL.sum(axis=1, keepdims=True), 1)
-    return jnp.where(mask_BL[:, :, None], hidden_BLD * weight_BL[:, :, None], 0).sum(axis=1) / total_B1
+    total_B1 = jnp.maximum(weight_BL.sum(axis=-1, keepdims=True), 1)
+    return _sum(hidden_BLD, mask_BL, weight_BL) / total_B1
 
 
 def last_token(hidden_BLD: jax.Array, mask_BL: jax.Array) -> jax.Array:
@@ -100,14 +105,20 @@ def last_token(hidden_BLD: jax.Array, mask_BL: jax.Array) -> jax.Array:
     return jnp.take_along_axis(hidden_BLD, last_B[:, None, None], axis=1)[:, 0]
 
 
-def _sum(hidden_BLD: jax.Array, mask_BL: jax.Array) -> jax.Array:
+def _sum(hidden_BLD: jax.Array, mask_BL: jax.Array, weight_BL: jax.Array | None = None) -> jax.Array:
     # `where`, not a product with the mask: NaN or infinity in the padding must not reach the sum.
-    return jnp.where(mask_BL[:, :, None], hidden_BLD, 0).sum(axis=1)
+    if mask_BL.ndim == 2:
+        weighted_BLD = hidden_BLD if weight_BL is None else hidden_BLD * weight_BL[:, :, None]
+        return jnp.where(mask_BL[:, :, None], weighted_BLD, 0).sum(axis=1)
+    weight_BTL = (mask_BL if weight_BL is None else weight_BL).astype(hidden_BLD.dtype)
+    hidden_BLD = jnp.where(mask_BL.any(axis=1)[:, :, None], hidden_BLD, 0)
+    # "highest": a sum in float32, also on devices whose products round float32 to bfloat16.
+    return jnp.einsum("BTL,BLD->BTD", weight_BTL, hidden_BLD, precision="highest")
 
 
 def _count(mask_BL: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
     # At least 1: a row of a batch that is all padding gives zeros, not NaN.
-    return jnp.maximum(mask_BL.sum(axis=1, keepdims=True), 1).astype(dtype)
+    return jnp.maximum(mask_BL.sum(axis=-1, keepdims=True), 1).astype(dtype)
 
 
 # The names that model folders use.
@@ -130,13 +141,23 @@ def pool(
 ) -> jax.Array:
     """The named poolings, concatenated in that order: `sentence_BD` with D times as many columns as there are modes.
 
+    Args:
+        mask_BL: True for the tokens that count. Or mask_BTL, one mask for each of the T texts of a row; the result is
+            `sentence_BTD`.
+        positions_BL: as for `weighted_mean`, the only one that needs them.
+
     Example:
         >>> pool(jnp.array([[[1.0], [2.0]]]), jnp.ones((1, 2), bool), ["cls", "max"]).tolist()
         [[1.0, 2.0]]
+        >>> pool(jnp.array([[[1.0], [2.0], [4.0]]]), jnp.array([[[1, 1, 0], [0, 0, 1]]], bool), ["mean"]).tolist()
+        [[[1.5], [4.0]]]
     """
-    # Only one of them needs the position of a token in its text.
-    functions: dict[str, Callable[..., jax.Array]] = {
-        **POOLINGS,
-        "weightedmean": partial(weighted_mean, positions_BL=positions_BL),
-    }
-    return jnp.concatenate([functions[mode](hidden_BLD, mask_BL) for mode in modes], axis=-1)
+
+    def one(function: Callable[..., jax.Array]) -> jax.Array:
+        if function is weighted_mean:
+            function = partial(function, positions_BL=positions_BL)
+        elif mask_BL.ndim == 3 and function not in (mean, mean_sqrt_len):
+            function = jax.vmap(function, in_axes=(None, 1), out_axes=1)
+        return function(hidden_BLD, mask_BL)
+
+    return jnp.concatenate([one(POOLINGS[mode]) for mode in modes], axis=-1)

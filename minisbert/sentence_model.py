@@ -124,17 +124,14 @@ class SentenceModel(nnx.Module):
         )
         token_PLD = self.tokens(rows.token_ids_PL, attention_mask_PQK, dropout_keys_PL, rows.position_PL)
 
-        def embed_slot(slot: jax.Array, lengths_P: jax.Array, prompts_P: jax.Array) -> jax.Array:
-            mask_PL = segmentation_PL == slot
-            if FAMILIES[self.model_config.model_type].MODULE.special_tokens:
-                # An empty slot pools the row's first token: pooling nothing could give a gradient of NaN. A static model
-                # needs no token there: nothing pools to the zero vector with gradient 0, as an empty text does.
-                mask_PL |= (lengths_P == 0)[:, None] & (jnp.arange(segmentation_PL.shape[1]) == 0)
-            after_prompt_PL = mask_PL & (rows.position_PL >= prompts_P[:, None])
-            return self.embed(token_PLD, mask_PL, after_prompt_PL, rows.position_PL)
-
-        slots_T = jnp.arange(rows.lengths_PT.shape[1])
-        return jax.vmap(embed_slot, in_axes=(0, 1, 1), out_axes=1)(slots_T, rows.lengths_PT, rows.prompts_PT)
+        T, L = rows.lengths_PT.shape[1], segmentation_PL.shape[1]
+        mask_PTL = segmentation_PL[:, None] == jnp.arange(T)[:, None]
+        if FAMILIES[self.model_config.model_type].MODULE.special_tokens:
+            # An empty slot pools the row's first token: pooling nothing could give a gradient of NaN. A static model
+            # needs no token there: nothing pools to the zero vector with gradient 0, as an empty text does.
+            mask_PTL |= (rows.lengths_PT == 0)[:, :, None] & (jnp.arange(L) == 0)
+        after_prompt_PTL = mask_PTL & (rows.position_PL[:, None] >= rows.prompts_PT[:, :, None])
+        return self.embed(token_PLD, mask_PTL, after_prompt_PTL, rows.position_PL)
 
     def tokens(
         self,
@@ -180,7 +177,7 @@ def sentence_embedding(
     after_prompt_BL: jax.Array,
     positions_BL: jax.Array | None = None,
 ) -> jax.Array:
-    """sentence_BD of token embeddings: the pooling and what follows it.
+    """sentence_BD of token embeddings: the pooling and what follows it. With masks_BTL, sentence_BTD (`pooling.pool`).
 
     Args:
         modules: the chain after the encoder.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from minisbert import InputError, SentenceEncoder
+from minisbert import InputError, SentenceEncoder, pooling
 from minisbert.checkpoint.modules import Dense
 from minisbert.checkpoint.poolings import POOLING_MODES, Pooling
 from minisbert.pooling import POOLINGS, pool
@@ -50,6 +50,26 @@ def test_several_poolings_stand_side_by_side_in_the_order_given():
     assert found.shape == (B, 3 * D)
     np.testing.assert_allclose(found, reference.pool(HIDDEN_BLD, MASK_BL, modes), rtol=0, atol=FLOAT32)
     np.testing.assert_array_equal(found[:, 2 * D :], HIDDEN_BLD[:, 0].astype(np.float32))
+
+
+SEGMENT_L = np.array([0, 0, 0, 1, 1, 2, -1, -1])  # a row with texts of 3, 2 and 1 tokens, and padding
+MASK_BTL = np.stack([np.roll(SEGMENT_L, shift - 2) == np.arange(3)[:, None] for shift in range(B)])
+
+
+@pytest.mark.parametrize("padding", [0, np.nan])
+@pytest.mark.parametrize("mode", [*POOLING_MODES, "first_and_last"])
+def test_texts_that_share_a_row_are_pooled_as_if_alone(mode, padding, monkeypatch):
+    """Sums are then matrix products; the others, and a pooling from outside, are called for each text."""
+    both = lambda module: lambda *given: module.cls(*given) + module.last_token(*given)  # noqa: E731
+    monkeypatch.setitem(POOLINGS, "first_and_last", both(pooling))
+    monkeypatch.setitem(reference.POOLINGS, "first_and_last", both(reference))
+    hidden_BLD = np.where(MASK_BTL.any(axis=1)[:, :, None], HIDDEN_BLD, padding).astype(np.float32)
+    position_BL = sum(mask_BL * (mask_BL.cumsum(axis=1) - 1) for mask_BL in MASK_BTL.swapaxes(0, 1))
+    found_BTD = pool(jnp.asarray(hidden_BLD), jnp.asarray(MASK_BTL), [mode], jnp.asarray(position_BL))
+    for b, t in np.ndindex(B, 3):
+        alone_1LD = hidden_BLD[b, MASK_BTL[b, t]][None].astype(np.float64)
+        expected = reference.POOLINGS[mode](alone_1LD, np.ones(alone_1LD.shape[:2], bool))[0]
+        np.testing.assert_allclose(found_BTD[b, t], expected, rtol=0, atol=FLOAT32)
 
 
 @pytest.mark.parametrize("mode", POOLING_MODES)

@@ -112,6 +112,8 @@ def train(
     evaluate: Annotated[tuple[str, ...], arg(metavar="FILE")] = (),
     plan: bool = False,
     memory: float | None = None,
+    chip: Annotated[str | None, arg(metavar="CHIP")] = None,
+    dump_hlo: Annotated[str | None, arg(metavar="FILE")] = None,
     start: OmitArgPrefixes[Start] = Start(),
     device: OmitArgPrefixes[Devices] = Devices(),
 ) -> int:
@@ -129,6 +131,9 @@ def train(
             files and its accuracy.
         plan: print what the run will need (memory, FLOPs, speed on known chips) and stop. Reads only the model's config.
         memory: with --plan, the GiB of one device: also print the largest batch that fits.
+        chip: with --plan, compile for this TPU instead (v3-8, v4-8, v5e-8, v5e-64, v5p-8, v5p-128, v6e-8), which needs the
+            extra tpu-plan and no TPU: memory, time and collectives by the TPU's own compiler.
+        dump_hlo: with --chip, a file for the compiled program.
     """
     if device.cluster or (device.coordinator, device.hosts, device.host) != (None, None, None):
         from minisbert.commands.supervision import in_child
@@ -146,8 +151,12 @@ def train(
         raise InputError(f"num_labels is {start.num_labels} without --cross-encoder. Expected both or neither.")
     if memory is not None and not plan:
         raise InputError(f"memory is {memory} without --plan. Expected both or neither.")
+    if (chip is not None and not plan) or (dump_hlo is not None and chip is None):
+        raise InputError(
+            f"chip is {chip}, dump_hlo {dump_hlo}. Expected --plan with --chip, and --chip with --dump-hlo."
+        )
     if plan:
-        print_plan(model, config, start, device, memory)
+        print_plan(model, config, start, device, memory=memory, chip=chip, dump_hlo=dump_hlo)
         return 0
     trained = _load(model, start, config.seed)
     if start.max_seq_length is not None:

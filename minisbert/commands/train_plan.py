@@ -1,5 +1,6 @@
 """`minisbert train --plan`: what a run will need, from the model's config alone."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,8 +10,20 @@ if TYPE_CHECKING:
     from minisbert.training.config import TrainConfig
 
 
-def print_plan(model: str, config: "TrainConfig", start: "Start", devices: "Devices", memory: float | None) -> None:
-    """Print the plan of a run; see `training.plan`."""
+def print_plan(
+    model: str,
+    config: "TrainConfig",
+    start: "Start",
+    devices: "Devices",
+    *,
+    memory: float | None,
+    chip: str | None,
+    dump_hlo: str | None,
+) -> None:
+    """Print the plan of a run; see `training.plan`, and with a chip `training.chip_plan`."""
+    import jax
+
+    from minisbert.atomic_write import whole_file
     from minisbert.checkpoint.folder import read_folder
     from minisbert.cross_encoder.model import CrossEncoderConfig
     from minisbert.cross_encoder.training import CROSS_ENCODER
@@ -18,6 +31,7 @@ def print_plan(model: str, config: "TrainConfig", start: "Start", devices: "Devi
     from minisbert.download.locate import locate
     from minisbert.errors import InputError
     from minisbert.pretrained import read_model_config
+    from minisbert.training.chip_plan import chip_plan
     from minisbert.training.config_checks import check_config
     from minisbert.training.plan import plan
     from minisbert.training.task import SIAMESE
@@ -34,16 +48,23 @@ def print_plan(model: str, config: "TrainConfig", start: "Start", devices: "Devi
         raise InputError(f"max_seq_length is {length}. Expected 1 to {max_positions}.")
     if start.cross_encoder:
         model_config = CrossEncoderConfig(model_config.model_type, model_config.encoder, start.num_labels or 1)
-    planned = plan(
-        model_config,
-        config,
-        task,
-        texts=len(text_columns(config.data[0], config.kind, config.text_columns or None, config.columns)),
-        max_length=length,
-        mesh=_mesh(devices.devices, devices.model_devices),
-        layout=devices.layout,
-    )
-    print("\n".join(planned.lines(memory)))
+    options: dict[str, Any] = {
+        "texts": len(text_columns(config.data[0], config.kind, config.text_columns or None, config.columns)),
+        "max_length": length,
+        "layout": devices.layout,
+    }
+    if chip is None:
+        mesh = _mesh(devices.devices, devices.model_devices)
+        print("\n".join(plan(model_config, config, task, mesh=mesh, **options).lines(memory)))
+        return
+    jax.config.update("jax_platforms", "cpu")  # only the compiler is asked, also on a machine with a TPU
+    if devices.devices is not None or memory is not None:
+        raise InputError("--chip is given with --devices or --memory. Expected --chip alone: it names both.")
+    planned = chip_plan(model_config, config, task, chip=chip, model_devices=devices.model_devices, **options)
+    if dump_hlo is not None:
+        with whole_file(Path(dump_hlo)) as file:
+            file.write_text(planned.estimate.text)
+    print("\n".join(planned.lines()))
 
 
 def _mesh(devices: int | None, model_devices: int) -> "Mesh":

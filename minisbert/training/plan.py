@@ -25,39 +25,20 @@ import numpy as np
 from jax.sharding import Mesh
 
 from minisbert.inference.compiled import COMPUTE_DTYPES
+from minisbert.inference.tpu_compiler import CHIPS, GIB, Chip, size
 from minisbert.text.packing import TOKENS_PER_SLOT, PackedTexts, packed_shape
 from minisbert.training.config import TrainConfig
 from minisbert.training.given import name_of
 from minisbert.training.optimizer import optimizer_for
 from minisbert.training.sharding import AXIS, batch_sharding, check_setup, state_sharding
-from minisbert.training.siamese import TrainBatch
+from minisbert.training.siamese import TrainBatch, TrainState
 from minisbert.training.step_cache import compiled_step, loss_for, step_settings
 from minisbert.training.targets import Targets
 from minisbert.training.task import TrainingTask
 
 Tree = Any
-GIB = 2**30
 # The share of a chip's peak that training reaches: an assumption, typical of well-tuned encoders.
 MFU = 0.4
-
-
-class Chip(NamedTuple):
-    """What the makers publish: the number of devices as JAX counts them, and the bfloat16 peak and memory of one."""
-
-    devices: int
-    teraflops: float
-    gib: float
-
-
-CHIPS = {
-    "v3-8": Chip(8, 61.5, 16),
-    "v4-8": Chip(4, 275, 32),
-    "v5e-8": Chip(8, 197, 16),
-    "v5p-8": Chip(4, 459, 95),
-    "v5p pod": Chip(8960, 459, 95),
-    "H100": Chip(1, 989, 80),
-    "H200": Chip(1, 989, 141),
-}
 
 
 @dataclass(frozen=True)
@@ -105,8 +86,8 @@ class Plan:
             f"step        {config.batch_size} examples of {self.texts} texts, {loss}: {self.rows} rows of {self.length} "
             f"tokens, {config.compute_dtype}, on {self.where}",
             f"parameters  {self.parameters:,}",
-            f"per device  {_size(self.parameter_bytes)} parameters + {_size(self.optimizer_bytes)} optimizer + "
-            f"{_size(self.activation_bytes)} activations and gradients = {_size(self.bytes)}",
+            f"per device  {size(self.parameter_bytes)} parameters + {size(self.optimizer_bytes)} optimizer + "
+            f"{size(self.activation_bytes)} activations and gradients = {size(self.bytes)}",
             f"work        {self.flops / 1e12:,.3f} TFLOPs per step{' with GradCache' if config.chunk_size else ''}",
         ]
         if self.negatives is not None:
@@ -132,7 +113,7 @@ class Plan:
         if steps:
             line += f", {steps:,} steps in {steps * self.config.batch_size / rate / 3600:,.1f} h"
         if need > chip.gib * GIB:
-            line += f"; does not fit, about {_size(need)} per device: lower chunk_size"
+            line += f"; does not fit, about {size(need)} per device: lower chunk_size"
         return line
 
 
@@ -157,45 +138,97 @@ def plan(
         mesh, layout: as in training.
         classes: of the softmax loss's head.
     """
-    check_setup(mesh, layout, config.batch_size, model_config.encoder)
-    definition, params = task.define(model_config, COMPUTE_DTYPES[config.compute_dtype])
-    loss, data_devices, width = task.loss(config), mesh.shape[AXIS], getattr(model_config, "dimension", 0)
-    _, recipe, numbers, _ = optimizer_for(config, config.max_steps or 1_000 * config.accumulate)
     S = task.sequences(texts)
     if config.deterministic:  # about the memory of GradCache with its blocks for chunks
         chunk_size = config.chunk_size or max(1, S * config.batch_size // config.blocks)
         config = replace(config, chunk_size=chunk_size, deterministic=False)
     config = replace(config, lora_rank=None)  # an upper bound
-    first_state = partial(task.initial_state, config, model_config, recipe(numbers), classes)
-    state = jax.eval_shape(first_state, params)
-    sharding = state_sharding(state, mesh, layout)
-    state = jax.tree.map(_placed, state, sharding)
-    sharding = sharding if mesh.size > 1 else None
-    step: Any = compiled_step(step_settings(config, definition, loss_for(config, loss, width), recipe, mesh, sharding))
+    lower = partial(
+        lower_step,
+        model_config,
+        task=task,
+        texts=texts,
+        max_length=max_length,
+        mesh=mesh,
+        layout=layout,
+        classes=classes,
+    )
 
-    def activation_bytes(B: int) -> int:
-        batch = abstract_batch(*packed_shape(S * B, max_length, data_devices), S, B, loss.needs, texts - 2, width)
-        batch = jax.tree.map(_placed, batch, batch_sharding(batch, mesh))
-        analysis = step.lower(state, batch, numbers).compile().memory_analysis()
-        return int(analysis.temp_size_in_bytes)
+    def activation_bytes(step: LoweredStep) -> int:
+        return int(step.program.compile().memory_analysis().temp_size_in_bytes)
 
-    B = config.batch_size
+    B, data_devices = config.batch_size, mesh.shape[AXIS]
     other = max(data_devices, B // 2 // data_devices * data_devices)
     other = other if other < B else 2 * B
-    needed, (P, L) = activation_bytes(B), packed_shape(S * B, max_length, data_devices)
+    step = lower(config)
+    needed = activation_bytes(step)
     return Plan(
         config=config,
         where=f"{data_devices} x {mesh.size // data_devices} {mesh.devices.flat[0].platform} devices, {layout}",
         data_devices=data_devices,
         texts=S,
+        rows=step.rows,
+        length=step.length,
+        parameters=step.parameters,
+        parameter_bytes=bytes_per_device(step.state.params),
+        optimizer_bytes=bytes_per_device(step.state.optimizer_state),
+        activation_bytes=needed,
+        bytes_per_example=(needed - activation_bytes(lower(replace(config, batch_size=other)))) / (B - other),
+        flops=step.flops,
+    )
+
+
+class LoweredStep(NamedTuple):
+    """A run's step as a program that is not compiled yet, for arrays that do not exist."""
+
+    program: Any
+    state: TrainState
+    """The shapes of the state's arrays and how they are spread."""
+    rows: int
+    length: int
+    parameters: int
+    flops: int
+    """Of all devices together."""
+
+
+def lower_step(
+    model_config: Any,
+    config: TrainConfig,
+    task: TrainingTask,
+    *,
+    texts: int,
+    max_length: int,
+    mesh: Mesh,
+    layout: str = "replicated",
+    classes: int = 3,
+) -> LoweredStep:
+    """The program of one training step; arguments as for `plan`."""
+    check_setup(mesh, layout, config.batch_size, model_config.encoder)
+    definition, params = task.define(model_config, COMPUTE_DTYPES[config.compute_dtype])
+    loss, width = task.loss(config), getattr(model_config, "dimension", 0)
+    _, recipe, numbers, _ = optimizer_for(config, config.max_steps or 1_000 * config.accumulate)
+    state = jax.eval_shape(partial(task.initial_state, config, model_config, recipe(numbers), classes), params)
+
+    def spread(tree: Tree) -> Tree:
+        return jax.tree.map(_placed, tree, state_sharding(tree, mesh, layout))
+
+    state, base_params = spread(state), spread(params) if config.lora_rank is not None else None
+    sharding = jax.tree.map(lambda leaf: leaf.sharding, state) if mesh.size > 1 else None
+    step: Any = compiled_step(step_settings(config, definition, loss_for(config, loss, width), recipe, mesh, sharding))
+    B, S = config.batch_size, task.sequences(texts)
+    P, L = packed_shape(S * B, max_length, mesh.shape[AXIS])
+    batch = abstract_batch(P, L, S, B, loss.needs, texts - 2, width)
+    batch = jax.tree.map(_placed, batch, batch_sharding(batch, mesh))
+    given = (state, batch, numbers) if base_params is None else (state, batch, numbers, base_params)
+    program = step.lower(*given)
+    passes = 4 if config.chunk_size else 3
+    return LoweredStep(
+        program=program,
+        state=state,
         rows=P,
         length=L,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
-        parameter_bytes=bytes_per_device(state.params),
-        optimizer_bytes=bytes_per_device(state.optimizer_state),
-        activation_bytes=needed,
-        bytes_per_example=(needed - activation_bytes(other)) / (B - other),
-        flops=forward_flops(params, model_config.encoder.num_hidden_layers, P, L) * (4 if config.chunk_size else 3),
+        flops=forward_flops(params, model_config.encoder.num_hidden_layers, P, L) * passes,
     )
 
 
@@ -207,11 +240,11 @@ def bytes_per_device(tree: Tree) -> int:
         128
     """
 
-    def size(leaf: Any) -> int:
+    def bytes_of(leaf: Any) -> int:
         shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
         return int(np.prod(shape)) * int(leaf.dtype.itemsize)
 
-    return sum(map(size, jax.tree.leaves(tree)))
+    return sum(map(bytes_of, jax.tree.leaves(tree)))
 
 
 def forward_flops(params: Tree, layers: int, P: int, L: int) -> int:
@@ -225,11 +258,11 @@ def forward_flops(params: Tree, layers: int, P: int, L: int) -> int:
     if "blocks" not in params["encoder"]:
         return 0  # a static model looks up its vectors
 
-    def kernel_size(tree: Tree) -> int:
+    def kernelsize(tree: Tree) -> int:
         return sum(int(leaf.size) for path, leaf in jax.tree.leaves_with_path(tree) if path[-1].key == "kernel")
 
     blocks = params["encoder"]["blocks"]
-    per_layer, others = kernel_size(blocks) // len(blocks), kernel_size(params["encoder"]) - kernel_size(blocks)
+    per_layer, others = kernelsize(blocks) // len(blocks), kernelsize(params["encoder"]) - kernelsize(blocks)
     D: int = blocks[0]["attention"]["output"]["kernel"].shape[1]
     return P * L * (2 * (others + layers * per_layer) + layers * 4 * L * D)
 
@@ -251,7 +284,3 @@ def abstract_batch(P: int, L: int, S: int, B: int, needs: str, negatives: int, w
 
 def _placed(leaf: Any, sharding: Any) -> Any:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _size(count: float) -> str:
-    return f"{count / GIB:.2f} GiB" if count >= GIB else f"{count / 2**20:.1f} MiB"

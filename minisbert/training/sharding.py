@@ -16,6 +16,7 @@ direction, which Megatron-LM's three matrices save. Several hosts: training/mult
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from minisbert.arguments import check_choice
 from minisbert.errors import InputError
-from minisbert.training.siamese import TrainBatch, TrainState
+from minisbert.training.siamese import Gradient, Params, TrainBatch, TrainState
 from minisbert.training.targets import Targets
 
 AXIS, MODEL = "data", "model"
@@ -49,13 +50,18 @@ LAYOUTS: dict[str, list[tuple[str, Any]]] = {
 }
 
 
-def data_mesh(devices: int | None = None, model_devices: int = 1) -> Mesh:
+def data_mesh(
+    devices: int | None = None, model_devices: int = 1, available: Sequence[jax.Device] | None = None
+) -> Mesh:
     """A mesh over the first `devices` devices, None for all: data devices by `model_devices`.
+
+    Args:
+        available: the devices to choose from; None for those that JAX finds.
 
     Raises:
         InputError: there are fewer devices, or `model_devices` does not divide them.
     """
-    available = jax.devices()
+    available = jax.devices() if available is None else available
     count = len(available) if devices is None else devices
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= len(available):
         raise InputError(
@@ -66,10 +72,11 @@ def data_mesh(devices: int | None = None, model_devices: int = 1) -> Mesh:
         raise InputError(
             f"model_devices is {model_devices!r} of {count} devices. Expected one of {', '.join(map(str, divisors))}."
         )
-    if jax.process_count() > 1 and (count < len(available) or jax.local_device_count() % model_devices):
+    hosts = len({device.process_index for device in available})
+    if hosts > 1 and (count < len(available) or len(available) // hosts % model_devices):
         raise InputError(
-            f"devices is {count}, model_devices {model_devices} on {jax.process_count()} hosts. Expected all "
-            f"{len(available)} devices, and model_devices that divide the {jax.local_device_count()} of a host."
+            f"devices is {count}, model_devices {model_devices} on {hosts} hosts. Expected all "
+            f"{len(available)} devices, and model_devices that divide the {len(available) // hosts} of a host."
         )
     # A host's devices are neighbours, so that its rows of a batch are one piece of the whole.
     ordered = sorted(available[:count], key=lambda device: (device.process_index, device.id))
@@ -134,6 +141,36 @@ def state_sharding(state: TrainState | dict[Any, Any], mesh: Mesh, layout: str =
     return jax.tree_util.tree_map_with_path(sharding_of, state)
 
 
+def gather(params: Any, sharding: Any) -> Any:
+    """Inside a compiled step: parameters that are spread over the data devices, whole on each of them."""
+
+    def whole(leaf: jax.Array, where: NamedSharding) -> jax.Array:
+        spec = PartitionSpec(*(None if axis == AXIS else axis for axis in where.spec))
+        return jax.lax.with_sharding_constraint(leaf, NamedSharding(where.mesh, spec))
+
+    return jax.tree.map(whole, params, sharding)
+
+
+def gather_base(params: Any, mesh: Mesh) -> Any:
+    """The same for LoRA's base parameters; those of the tensor layout stay cut."""
+    return (
+        params if mesh.shape[MODEL] > 1 else jax.lax.with_sharding_constraint(params, NamedSharding(mesh, REPLICATED))
+    )
+
+
+def with_gather(gradient: Gradient, sharding: Any) -> Gradient:
+    """FSDP: the same gradient, from parameters gathered before their first use, and spread as they are.
+
+    XLA would otherwise be free to spread the activations like the parameters, at several times the memory and the time.
+    """
+
+    def spread(params: Params, batch: TrainBatch, dropout_keys_PT: jax.Array | None) -> tuple[jax.Array, Params]:
+        value, slopes = gradient(gather(params, sharding), batch, dropout_keys_PT)
+        return value, jax.lax.with_sharding_constraint(slopes, sharding)
+
+    return spread
+
+
 def place(tree: Any, sharding: Any) -> Any:
     """Put a state or parameters on the devices. All hosts have the same tree; each fills its own devices."""
 
@@ -173,7 +210,7 @@ def batch_sharding(batch: TrainBatch, mesh: Mesh) -> TrainBatch:
 
     On several hosts no host has the rest of all examples, so it is spread by example.
     """
-    examples = AXIS if jax.process_count() > 1 else None
+    examples = AXIS if len({device.process_index for device in mesh.devices.flat}) > 1 else None
     rows: Any = NamedSharding(mesh, PartitionSpec(AXIS))
     per_example_B: Any = NamedSharding(mesh, PartitionSpec(examples))
     per_text_SB: Any = NamedSharding(mesh, PartitionSpec(None, examples))

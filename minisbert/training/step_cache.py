@@ -126,17 +126,24 @@ def compiled_step(settings: StepSettings) -> Step:
 
         return blockwise_step
 
+    sharding = None if layout is None else jax.tree.unflatten(layout[1], layout[0])
+    if sharding is not None:
+        from minisbert.training.sharding import gather_base, with_gather
+
     # The base parameters are an argument: XLA would copy what the function closes over into the program.
     def step(state: TrainState, batch: TrainBatch, numbers: Numbers, base_params: Any = None) -> Any:
+        if base_params is not None and sharding is not None:
+            base_params = gather_base(base_params, mesh)
         adapted = embed if lora_scale is None else with_lora(embed, base_params, lora_scale)
         gradient: Gradient = (
             jax.value_and_grad(siamese_loss(adapted, loss))
             if chunk_size is None
             else gradcache(adapted, loss, chunk_size)
         )
+        if sharding is not None:
+            gradient = with_gather(gradient, sharding.params)
         return train_step(state, batch, gradient=gradient, update=make_update(recipe(numbers)), dropout=dropout)
 
-    sharding = None if layout is None else jax.tree.unflatten(layout[1], layout[0])
     return jax.jit(step, donate_argnums=0, out_shardings=(sharding, None))
 
 

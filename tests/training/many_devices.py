@@ -34,7 +34,7 @@ from minisbert.text.packing import pack
 from minisbert.training.config import TrainConfig
 from minisbert.training.deterministic import blockwise
 from minisbert.training.losses import LOSSES, Targets, initial_softmax_head
-from minisbert.training.sharding import data_mesh, place_batch, state_sharding
+from minisbert.training.sharding import data_mesh, place_batch, state_sharding, with_gather
 from minisbert.training.siamese import (
     TrainBatch,
     TrainState,
@@ -153,6 +153,7 @@ class Bench:
                 gradient = jax.value_and_grad(siamese_loss(embed, loss))
                 if mode == "gradcache":
                     gradient = gradcache(embed, loss, CHUNK)
+                gradient = with_gather(gradient, sharding.params)
                 step = partial(train_step, gradient=gradient, update=update, dropout=self.dropout)
                 step = jax.jit(step, out_shardings=(sharding, None), compiler_options=self.options)
             found = []
