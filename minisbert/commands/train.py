@@ -131,8 +131,8 @@ def train(
             files and its accuracy.
         plan: print what the run will need (memory, FLOPs, speed on known chips) and stop. Reads only the model's config.
         memory: with --plan, the GiB of one device: also print the largest batch that fits.
-        chip: with --plan, compile for this TPU instead (v3-8, v4-8, v5e-8, v5e-64, v5p-8, v5p-128, v6e-8), which needs the
-            extra tpu-plan and no TPU: memory, time and collectives by the TPU's own compiler.
+        chip: with --plan, compile for this TPU (v3-8, v4-8, v5e-4, v5e-8, v5e-64, v5p-8, v5p-128, v6e-8): memory, time and
+            collectives by its own compiler. Needs the extra tpu-plan and no TPU.
         dump_hlo: with --chip, a file for the compiled program.
     """
     if device.cluster or (device.coordinator, device.hosts, device.host) != (None, None, None):

@@ -6,7 +6,7 @@ No weights are loaded and nothing runs: XLA compiles the step for arrays that do
 reports how much memory that program takes. The rest is arithmetic:
 
     parameters, optimizer    shapes times bytes, as the layout spreads them: exact
-    activations              the compiler's own analysis, for this machine's kind of device; other kinds differ
+    activations              the compiler's own analysis, for this machine's kind of device; other kinds differ by several times
     FLOPs                    two per weight and token for the forward pass, and 4 L D per token and layer for attention's two
                              products; twice as much for the backward pass (Kaplan et al. 2020, table 1), and one forward
                              pass more for GradCache
@@ -99,7 +99,10 @@ class Plan:
             lines.append(f"largest     batch in {memory_gib:g} GiB per device: {f'{largest:,}' if largest else 'none'}")
         if not self.flops:
             return [*lines, "rate        not planned: a static model looks up its vectors and multiplies nothing"]
-        lines.append(f"rate        at {MFU:.0%} of the bfloat16 peak (an assumption), without reading the data:")
+        lines.append(
+            f"rate        at {MFU:.0%} of the bfloat16 peak (an assumption; --chip asks a TPU's compiler), without reading the "
+            "data:"
+        )
         return lines + [self._line_for(name, chip) for name, chip in CHIPS.items()]
 
     def _line_for(self, name: str, chip: Chip) -> str:

@@ -1,11 +1,11 @@
 """Programs that XLA's TPU compiler must accept, for TPUs that this machine does not have.
 
-    pytest -m tpu_compile tests/training/test_tpu_compile.py -n 0                 all of them, about half an hour of processor time
-    pytest -m "tpu_compile and not slow" tests/training/test_tpu_compile.py -n 0  two small ones
-    python tests/training/test_tpu_compile.py                                     measure tpu_costs.json again
+    pytest -m tpu_compile -n 0 tests/training                  all of them, half an hour of processor time or more
+    pytest -m "tpu_compile and not slow" -n 0 tests/training   two small ones
+    python tests/training/test_tpu_compile.py                  write tpu_costs.json again
 
-It needs the extra tpu-plan and is skipped without. tpu_costs.json has the cycles and bytes that were measured last; a program that
-needs 10 % more than that fails.
+It needs the extra tpu-plan and is skipped without. tpu_costs.json has the compiler's estimates as they were last written; a
+program that needs 10 % more fails.
 """
 
 import json
@@ -35,7 +35,7 @@ from minisbert.training.sharding import data_mesh
 from minisbert.training.task import SIAMESE
 
 COSTS = Path(__file__).with_name("tpu_costs.json")
-# A part of a program whose cost changes less than this is not a regression.
+# More cycles or bytes than this, relative to tpu_costs.json, are a regression.
 TOLERANCE = 0.10
 needs_libtpu = pytest.mark.skipif(find_spec("libtpu") is None, reason='needs pip install "minisbert[tpu-plan]"')
 
