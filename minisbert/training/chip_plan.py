@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from minisbert.errors import InputError
 from minisbert.inference.tpu_compiler import Estimate, chip_devices, compile_for_chip, find_chip, libtpu_version, size
 from minisbert.training.config import TrainConfig
+from minisbert.training.given import name_of
 from minisbert.training.plan import LoweredStep, bytes_per_device, lower_step
 from minisbert.training.sharding import data_mesh
 from minisbert.training.task import TrainingTask
@@ -34,7 +35,7 @@ class ChipPlan(NamedTuple):
         state = f"{size(bytes_per_device(step.state.params))} parameters + "
         state += f"{size(bytes_per_device(step.state.optimizer_state))} optimizer per device"
         return [
-            f"step        {config.batch_size} examples, {config.loss}: {step.rows} rows of {step.length} tokens, "
+            f"step        {config.batch_size} examples, {name_of(config.loss)}: {step.rows} rows of {step.length} tokens, "
             f"{config.compute_dtype}, on {self.where}",
             f"estimate    by the compiler of libtpu {libtpu_version()}, for {estimate.chip.topology}: not a measurement",
             f"state       {step.parameters:,} parameters: {state}",
