@@ -193,7 +193,10 @@ def sentence_embedding(
             counts_BL = mask_BL if module.include_prompt else after_prompt_BL
             sentence_BD = pool(token_BLD, counts_BL, module.modes, positions_BL)
         elif isinstance(module, TrainedPooling):
-            sentence_BD = next(with_weights)(token_BLD, mask_BL if module.include_prompt else after_prompt_BL)
+            counts_BL, trained = mask_BL if module.include_prompt else after_prompt_BL, next(with_weights)
+            if counts_BL.ndim == 3:  # one text of each row at a time
+                trained = jax.vmap(trained, in_axes=(None, 1), out_axes=1)
+            sentence_BD = trained(token_BLD, counts_BL)
         elif type(module) in HEADS:
             sentence_BD = next(with_weights)(sentence_BD)
         else:
