@@ -32,7 +32,7 @@ class Collective(NamedTuple):
 
     kind: str
     dtype: str
-    count: int
+    times: int
     bytes: int
     overlapped: bool
 
@@ -87,7 +87,7 @@ def read_costs(text: str) -> ProgramCosts:
             total[1] += rounds * _bytes(shape)
     return ProgramCosts(
         sorted(operations, key=lambda operation: -operation.cycles),
-        [Collective(kind, dtype, *total, over) for (kind, dtype, over), total in sorted(collectives.items())],
+        [Collective(kind, dtype, n, moved, over) for (kind, dtype, over), (n, moved) in sorted(collectives.items())],
     )
 
 

@@ -132,7 +132,7 @@ def compiled_step(settings: StepSettings) -> Step:
 
     # The base parameters are an argument: XLA would copy what the function closes over into the program.
     def step(state: TrainState, batch: TrainBatch, numbers: Numbers, base_params: Any = None) -> Any:
-        if base_params is not None and sharding is not None:
+        if base_params is not None and sharding is not None and mesh is not None:
             base_params = gather_base(base_params, mesh)
         adapted = embed if lora_scale is None else with_lora(embed, base_params, lora_scale)
         gradient: Gradient = (
