@@ -67,7 +67,7 @@ def module(model: Any) -> tuple[Callable[..., Output], Any]:
         if isinstance(capture, str) or not set(capture) <= set(CAPTURES):
             raise InputError(f"capture is {capture!r}. Expected a tuple of names of {', '.join(CAPTURES)}.")
         network: Any = nnx.merge(definition, params)
-        blocks = getattr(network.encoder, "blocks", ())
+        blocks: Any = getattr(network.encoder, "blocks", ())
         hidden: list[jax.Array] = []
         attention: list[jax.Array] = []
         for i, block in enumerate(blocks):  # ALBERT has one block, which runs once per layer

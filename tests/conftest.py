@@ -84,3 +84,23 @@ def run(capsys, monkeypatch, offline_and_compiled_once) -> Callable[..., Result]
         return Result(code, out, err)
 
     return run_command
+
+
+@pytest.fixture
+def tables_as_before():
+    """What a test or a page registers is gone after it."""
+    from minisbert import pooling, similarity
+    from minisbert.checkpoint import folder, poolings
+    from minisbert.encoders import FAMILIES
+    from minisbert.training.losses import LOSSES
+
+    tables = [LOSSES, FAMILIES, pooling.POOLINGS, pooling.TRAINED_POOLINGS]
+    tables += [similarity.SIMILARITIES, similarity.PAIRWISE_SIMILARITIES]
+    lists = [poolings.POOLING_MODES, poolings.TRAINED_NAMES, folder.SIMILARITY_NAMES]
+    before = [dict(table) for table in tables], [list(names) for names in lists]
+    yield
+    for table, rows in zip(tables, before[0], strict=True):
+        table.clear()
+        table.update(rows)
+    for names, rows in zip(lists, before[1], strict=True):
+        names[:] = rows

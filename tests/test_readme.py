@@ -12,7 +12,6 @@ from minisbert import CrossEncoder
 from minisbert.commands import main
 from minisbert.download.locate import locate
 from minisbert.errors import MinisbertError
-from minisbert.training.losses import LOSSES
 
 # Names in Python blocks, which tiny models replace.
 RERANKER, ENCODER = "cross-encoder/ms-marco-MiniLM-L6-v2", "all-MiniLM-L6-v2"
@@ -139,17 +138,8 @@ def test_the_first_python_block_prints_what_is_shown(capsys):
     assert capsys.readouterr().out.split() == first.prints.split()
 
 
-@pytest.fixture
-def losses_as_before():
-    """A page adds a loss to the table."""
-    before = dict(LOSSES)
-    yield
-    LOSSES.clear()
-    LOSSES.update(before)
-
-
 @pytest.mark.parametrize("document", ("README.md", *PAGES))
-@pytest.mark.usefixtures("losses_as_before")
+@pytest.mark.usefixtures("tables_as_before")
 def test_all_python_blocks_run_one_after_the_other(document, tmp_path, monkeypatch, capsys):
     """As a reader would type them into one session, with tiny models for the named ones and small files."""
     python = [block for block in blocks(document) if block.language == "python"]

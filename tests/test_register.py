@@ -22,10 +22,10 @@ from minisbert import (
     train,
 )
 from minisbert.checkpoint import folder, poolings
-from minisbert.encoders import FAMILIES, bert
+from minisbert.encoders import bert
 from minisbert.errors import InputError, ModelFolderError
-from minisbert.training.losses import LOSSES
 
+pytestmark = pytest.mark.usefixtures("tables_as_before")
 TINY = Path(__file__).parents[1] / "weights" / "tiny-static"
 ROWS = [(f"question {i}", f"answer {i}") for i in range(8)]
 TEXTS = ["question 1", "a longer answer 2 and more", ""]
@@ -44,20 +44,6 @@ class AttentionPooling(nnx.Module):
 
 def first_and_mean(hidden_BLD, mask_BL):
     return (pooling.cls(hidden_BLD, mask_BL) + pooling.mean(hidden_BLD, mask_BL)) / 2
-
-
-@pytest.fixture(autouse=True)
-def tables_as_before():
-    tables = [LOSSES, FAMILIES, pooling.POOLINGS, pooling.TRAINED_POOLINGS]
-    tables += [similarity.SIMILARITIES, similarity.PAIRWISE_SIMILARITIES]
-    lists = [poolings.POOLING_MODES, poolings.TRAINED_NAMES, folder.SIMILARITY_NAMES]
-    before = [dict(table) for table in tables], [list(names) for names in lists]
-    yield
-    for table, rows in zip(tables, before[0], strict=True):
-        table.clear()
-        table.update(rows)
-    for names, rows in zip(lists, before[1], strict=True):
-        names[:] = rows
 
 
 def test_a_pooling_is_saved_and_loaded_by_its_name(tmp_path):

@@ -99,6 +99,9 @@ class Pooling:
     modes: tuple[str, ...] = ("mean",)
     include_prompt: bool = True
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "modes", tuple(self.modes))  # a list has no hash
+
     def width(self, before: int) -> int:
         return before * len(self.modes)
 

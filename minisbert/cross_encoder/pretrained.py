@@ -117,7 +117,7 @@ def with_fresh_head(encoder: Pretrained, num_labels: int, seed: int) -> Pretrain
             f"{base.path}: has a Router with the routes {', '.join(base.router.names)}. Expected one transformer; use "
             "another model."
         )
-    _check_family(base)
+    _check_family(replace(base, modules=()))  # the encoder's modules are not the cross-encoder's
     head_config = _head_config(base, encoder.model_config.encoder)
     head_format = HEADS[base.model_type]
     config = {key: value for key, value in base.config.items() if key not in _REPLACED}

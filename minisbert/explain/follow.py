@@ -175,7 +175,7 @@ def render_follow(a: Trace, b: Trace, model: str, model_type: str) -> str:
         cosine=f"{cosine:.6f}",
         code_tokens=_code("text/tokenizer.py", "self.backend.encode_batch_fast(texts"),
         code_token=_code(family, "= embedding_table(config.vocab_size,"),
-        code_sum=_code(family, "self.embedding_norm(self.token_embedding(token_ids_BL)"),
+        code_sum=_code(family, "self.token_embedding(token_ids_BL)"),
         code_heads=_code("transformer/attention.py", "query_BNLH, key_BNLH, value_BNLH = split_heads("),
         code_scores=_code("transformer/attention.py", 'scores_BNQK = product("BNQH,BNKH->BNQK"'),
         code_values=_code("transformer/attention.py", 'context_BNQH = product("BNQK,BNKH->BNQH"'),

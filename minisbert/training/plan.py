@@ -266,7 +266,7 @@ def forward_flops(params: Tree, layers: int, P: int, L: int) -> int:
 
     blocks = params["encoder"]["blocks"]
     per_layer, others = kernelsize(blocks) // len(blocks), kernelsize(params["encoder"]) - kernelsize(blocks)
-    D: int = blocks[0]["attention"]["output"]["kernel"].shape[1]
+    D: int = blocks[0]["attention"]["output"]["kernel"].shape[0]  # all heads together
     return P * L * (2 * (others + layers * per_layer) + layers * 4 * L * D)
 
 

@@ -235,7 +235,7 @@ def test_wrong_values_are_refused(settings, message):
         ({"score": {}}, "score is {}"),
         ({"score": {"sts": lambda model: float("inf")}}, "sts gave inf after step 4"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
 def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(InputError) as refused:
