@@ -184,7 +184,7 @@ class Settings:
         heads: str | None = "num_attention_heads",
         even_heads: bool = False,
         remote_code: tuple[str, ...] = (),
-        absolute: bool = True,
+        positions: tuple[str, ...] = ("absolute",),
         **read: Any,
     ) -> C:
         """A family's Config from its config.json, with the checks that all transformers share.
@@ -193,11 +193,10 @@ class Settings:
             width, heads: the keys of the model width and of the number of attention heads that divides it; None if none does.
             even_heads: the width of a head must be even.
             remote_code: how the names of classes begin that `auto_map` may name, because the family computes what they do.
-            absolute: the family can have other positions than the absolute ones that are computed.
+            positions: the values of `position_embedding_type` that stand for the positions that are computed.
             read: as for `fields`.
         """
-        if absolute:
-            self.choice("position_embedding_type", ["absolute"], default="absolute", why="others are not computed")
+        self.choice("position_embedding_type", positions, default=positions[0], why="others are not computed")
         code = self.values.get("auto_map")
         if remote_code and isinstance(code, dict) and all(_is_known_code(name, remote_code) for name in code.values()):
             self.values = {key: value for key, value in self.values.items() if key != "auto_map"}

@@ -19,6 +19,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,11 @@ def faults(home: Path, model: Model, *, verify: bool = False) -> list[str]:
     verified = _read_verified(home)
     try:
         listed = json.loads((home / MANIFEST).read_text(encoding="utf-8"))["files"]
+        sizes = {name: FileRecord(size=index(entry["size"])) for name, entry in listed.items()}
+        if wrong := [
+            f"{name}: {problem}" for name, size in sizes.items() if (problem := problem_with(home / name, size))
+        ]:
+            return wrong
         digests = {name: str(entry["sha256"]) for name, entry in listed.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return [f"{MANIFEST}: missing or not readable"]

@@ -127,6 +127,8 @@ def check_config(config: TrainConfig, losses: Mapping[str, Loss], model_dtype: s
 def _wrong_values(config: TrainConfig, losses: Mapping[str, Loss]) -> Iterator[str]:
     """Settings that may be functions or objects."""
     loss, trainable, factors = config.loss, config.trainable, config.learning_rates
+    if isinstance(config.data, tuple) and not config.data:
+        yield "data is (), expected one source or more, such as a data file"
     if not isinstance(loss, Loss) and not callable(loss) and not one_of(losses).holds(loss):
         yield f"loss is {short_repr(loss)}, expected {one_of(losses).expected}, a function of the embeddings, or a Loss"
     if config.schedule is not None and not callable(config.schedule):

@@ -4,12 +4,13 @@ One table of ways to search (exact, from a file, quantized, by graphs) times one
 and clustering. Rows are few, so that every way looks at all of them and has one right answer.
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from minisbert import InputError, SentenceEncoder
+from minisbert import InputError, SearchError, SentenceEncoder
 from minisbert.mining.clustering import (
     agglomerative,
     community_detection,
@@ -237,7 +238,7 @@ def test_nan_in_a_saved_index_is_reported(precision, backend, tmp_path):
     index.save(tmp_path / "index")
     (file,) = (tmp_path / "index").glob("embeddings*.npy")
     np.save(file, spoiled(ROWS, 2, np.nan))
-    with pytest.raises(InputError, match=r"\[2\] contains NaN"):
+    with pytest.raises(SearchError, match=re.escape(file.name)):
         Index.load(tmp_path / "index").nearest(ASKED, 7)
 
 
