@@ -9,6 +9,7 @@ new one is a class here, a row, and its settings there. `reference/` must agree.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,14 +19,13 @@ from flax import nnx
 from minisbert.checkpoint import modules, poolings
 from minisbert.checkpoint.convert import Rule, flatten, linear, norm
 from minisbert.pooling import TRAINED_POOLINGS, weighted_layers
-from minisbert.transformer.block import gelu
 
 # Names of checkpoint/modules.py's table.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "identity": lambda x: x,
     "tanh": jnp.tanh,
     "relu": jax.nn.relu,
-    "gelu": gelu,
+    "gelu": partial(jax.nn.gelu, approximate=False),
     "silu": jax.nn.silu,
     "sigmoid": jax.nn.sigmoid,
 }

@@ -39,8 +39,8 @@ LAYOUTS: dict[str, list[tuple[str, Any]]] = {
     "replicated": [(r".*", REPLICATED)],
     "fsdp": [(r"kernel'\]$|embedding'\]$", LONGEST), (r".*", REPLICATED)],
     "tensor": [
-        (r"\['(qkv|up)'\]\['kernel'\]$", PartitionSpec(None, MODEL)),  # by heads, by inner units
-        (r"\['(qkv|up)'\]\['bias'\]$", PartitionSpec(MODEL)),
+        (r"\['(qkv|query|up)'\]\['kernel'\]$", PartitionSpec(None, MODEL)),  # by heads, by inner units
+        (r"\['(qkv|query|up)'\]\['bias'\]$", PartitionSpec(MODEL)),
         (r"\['blocks'\].*\['(output|down)'\]\['kernel'\]$", PartitionSpec(MODEL, None)),  # their products are summed
         (r"\['relative_position_bias'\].*\['embedding'\]$", PartitionSpec(None, MODEL)),  # by heads
         # Not by rows: the vocabulary's size is often odd, such as MPNet's 30,527.

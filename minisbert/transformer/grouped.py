@@ -29,8 +29,8 @@ def rms_norm(x_BLD: jax.Array, scale_D: jax.Array, epsilon: float) -> jax.Array:
     """x / sqrt(mean(x^2) + epsilon) * scale over the last axis (Zhang & Sennrich 2019, equation 4).
 
     Example:
-        >>> rms_norm(jnp.array([3.0, 4.0]), jnp.array([1.0, 2.0]), epsilon=0.0).round(3).tolist()
-        [0.8489999771118164, 2.2630000114440918]
+        >>> np.asarray(rms_norm(jnp.array([3.0, 4.0]), jnp.array([1.0, 2.0]), epsilon=0.0)).round(3)
+        array([0.849, 2.263], dtype=float32)
     """
     return x_BLD * jax.lax.rsqrt(jnp.mean(x_BLD * x_BLD, axis=-1, keepdims=True) + epsilon) * scale_D
 

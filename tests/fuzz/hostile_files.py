@@ -21,6 +21,7 @@ import fuzzing
 import numpy as np
 from fuzz_targets import MODELS, Target
 
+from minisbert import fork
 from minisbert.pretrained import load_pretrained
 
 MB = 1_000_000
@@ -210,6 +211,7 @@ def examined(hostile: Hostile) -> tuple[str, fuzzing.Report]:
 
 def _examine(sender: Any, hostile: Hostile) -> None:
     fuzzing.memory = fuzzing.Memory()  # of this process
+    fork._forked = False  # the model is loaded with NumPy alone, which a forked process can
     os.environ["MINISBERT_OFFLINE"] = "1"
     words = ""
 
