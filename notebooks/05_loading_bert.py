@@ -82,12 +82,13 @@ assert len(ours) == 29
 # *transposed*. W_Q, W_K and W_V are concatenated into one matrix, hence three names on the left. That is all of BERT:
 
 # %%
-for rule in bert.RULES:
+rules = [rule for rule in bert.RULES if not rule.when]  # the others are for ELECTRA and ERNIE
+for rule in rules:
     part, *others = [name.removeprefix("encoder.layer.{i}.") for name in rule.parts]
     joined = "".join(f", {name.split('.')[2]}" for name in others)
     print(f"{part + joined:45} -> {rule.path}{', transposed' if rule.transpose else ''}")
 print("kept, not computed:", ", ".join(bert.PASSTHROUGH))
-assert len(bert.RULES) == 17
+assert len(rules) == 17
 
 # %% [markdown]
 # One rule done by hand:
@@ -417,13 +418,13 @@ right = judge(masked_word_loss)
 # <details><summary>Solution 2</summary>
 #
 # ```python
-# from minisbert.cross_encoder.heads import HEADS
+# from minisbert.cross_encoder.heads import HEADS, HeadConfig
 #
-# print(HEADS["bert"].rules[:2])
+# print(HEADS["bert"].rules(HeadConfig())[:2])
 # assert minilm.pretrained.original.passthrough["pooler.dense.weight"].shape == (384, 384)
 # ```
 #
-# The first two of `HEADS["bert"].rules`. A sentence embedding pools the tokens itself; there the pooler is carried
+# The first two of `HEADS["bert"].rules(HeadConfig())`. A sentence embedding pools the tokens itself; there the pooler is carried
 # along, so that saving the model loses nothing. A cross-encoder uses it (notebook 06).
 # </details>
 #
