@@ -424,7 +424,7 @@ right = judge(masked_word_loss)
 # assert minilm.pretrained.original.passthrough["pooler.dense.weight"].shape == (384, 384)
 # ```
 #
-# The first two of `HEADS["bert"].rules(HeadConfig())`. A sentence embedding pools the tokens itself; there the pooler is carried
+# The first two of `HEADS["bert"].rules()`. A sentence embedding pools the tokens itself; there the pooler is carried
 # along, so that saving the model loses nothing. A cross-encoder uses it (notebook 06).
 # </details>
 #
