@@ -274,7 +274,7 @@ def from_tsv(content: bytes) -> list[str] | None:
     if len(rows[0]) == 1:
         rows = [row or [""] for row in rows]  # csv gives no cell for an empty line
     else:
-        rows = [row for row in rows if row and row != [" " * len(row[0])]]
+        rows = [row for row in rows if "".join(row[:1]).strip(" \ufeff") or len(row) > 1]
     column = [name.strip().casefold() for name in rows[0]].index("text")
     return [row[column] for row in rows[1:]]
 
