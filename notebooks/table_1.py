@@ -1,7 +1,7 @@
 """SBERT's table 1 on real text, with a small BERT that is pretrained here, in minutes on two idle cores.
 
-    python notebooks/table_1.py ../shared/data                              writes notebooks/table_1.json
-    python notebooks/table_1.py ../shared/data --steps 8 --pair-steps 4 --runs /tmp/x --out x.json        a try
+    python notebooks/table_1.py DATA                                                   writes notebooks/table_1.json
+    python notebooks/table_1.py DATA --steps 8 --pair-steps 4 --runs runs/try --out try.json        a try
 
 Reimers & Gurevych 2019, table 1, compares averaged word vectors, the vectors of a pretrained BERT (their mean, or [CLS]), and
 BERT after training on NLI. Here BERT is small and pretrained on little text, so the figures are others: compare the order.

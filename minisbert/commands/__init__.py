@@ -45,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:  # closed by the caller (`>&-`): a file opened later must not get its number
             setattr(sys, name, open(os.open(os.devnull, os.O_RDWR), "r" if number == 0 else "w"))  # noqa: SIM115
+    own_process = argv is None
     if argv is None:
         argv = sys.argv[1:]
         for number, handler in ((signal.SIGINT, _interrupt), (signal.SIGTERM, _terminate)):
@@ -63,6 +64,10 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except KeyboardInterrupt:
+        if (
+            own_process
+        ):  # Python's shutdown takes other handlers away, and a further Ctrl-C would kill it on its way out
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         warnings.simplefilter("ignore")  # from libraries that are shut down early
         print("minisbert: interrupted", file=sys.stderr)
         return INTERRUPTED
