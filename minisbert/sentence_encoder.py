@@ -100,8 +100,7 @@ class SentenceEncoder(FamiliarEncoder):
         return Forward(define(self.model_config, COMPUTE_DTYPES[self.compute_dtype])[0], self.compute_dtype, OUTPUTS)
 
     params = property(attrgetter("pretrained.params"), doc="The parameters: nested dicts of float32 arrays.")
-    with_params = with_params
-    with_pooling, module = with_pooling, module
+    with_params, with_pooling, module = with_params, with_pooling, module
 
     # --- text to vectors -------------------------------------------------------------------------------------------
 
@@ -157,7 +156,8 @@ class SentenceEncoder(FamiliarEncoder):
             >>> encoder.encode("one sentence").shape, encoder.encode([]).shape
             ((32,), (0, 32))
         """
-        check_callers_keywords("encode", others)
+        if others:
+            check_callers_keywords("encode", others)
         texts, single = checks.as_list(sentences)
         truncate_dim = self.truncate_dim if truncate_dim is None else truncate_dim
         checks.check_encode_options(
