@@ -120,7 +120,7 @@ class Head(NamedTuple):
     """How a module with weights computes and is stored."""
 
     module: Callable[..., nnx.Module]  # (settings, rngs=) -> the module
-    rules: Callable[[Any], list[Rule]]  # settings -> its tensors (encoders/bert.py explains rules)
+    rules: Callable[[Any], list[Rule]]  # settings -> its tensors (checkpoint/families/bert.py explains rules)
 
 
 HEADS: dict[type, Head] = {

@@ -1,6 +1,6 @@
 """Loads a model folder into parameters and a tokenizer, and writes one.
 
-Loading joins what checkpoint/ reads (settings, tensors) with an encoder family's Config and RULES (encoders/). Saving makes an
+Loading joins what checkpoint/ reads (settings, tensors) with an encoder family's Config and RULES (families/). Saving makes an
 ordinary sentence-transformers folder in the older dialect, which every reader knows; it appears complete or not at all.
 """
 

@@ -7,7 +7,7 @@
 # are refused, and the one that no file reader can see.
 #
 # *Article:* BERT, pretrained and then used for everything. *Paper:* Devlin et al. 2019, section 3 and figure 2. *File to read
-# with it:* `minisbert/encoders/bert.py`; the table is at its bottom, the engine in `minisbert/checkpoint/convert.py`.
+# with it:* `minisbert/checkpoint/families/bert.py`; the table is at its bottom, the engine in `minisbert/checkpoint/convert.py`.
 
 # %%
 import textwrap
@@ -435,5 +435,5 @@ right = judge(masked_word_loss)
 # ```
 # </details>
 #
-# **The file just read:** `minisbert/encoders/bert.py`: Config, Encoder, head and rules in one file. Next:
+# **The file just read:** `minisbert/checkpoint/families/bert.py`, Config and rules; `minisbert/encoders/bert.py` has the Encoder. Next:
 # [06 Cross-encoder or bi-encoder](06_cross_or_bi_encoder.ipynb).

@@ -75,8 +75,8 @@ NEVER_NAMED = {
 }
 # A keyword and the one value that it may have.
 SAFE_KEYWORDS = {"allow_pickle": False, "weights_only": True, "shell": False}
-# Lazy public names and lazy commands, each from a table in the file.
-MAY_IMPORT_BY_NAME = {"__init__.py", "commands/__init__.py"}
+# Lazy public names, commands and encoders, each from a table in the file.
+MAY_IMPORT_BY_NAME = {"__init__.py", "commands/__init__.py", "encoders/__init__.py"}
 
 LONGEST = 300
 # Files allowed to be longer, each with its own bound; to be split by question, and never to grow.
@@ -187,7 +187,7 @@ def from_a_table(call: ast.Call) -> bool:
     """Whether an imported module's name is `TABLE[key]`, or a file of a folder of ours: never a string of a file's."""
     name = call.args[0] if len(call.args) == 1 and not call.keywords else None
     if isinstance(name, ast.JoinedStr) and isinstance(name.values[0], ast.Constant):
-        return name.values[0].value.startswith("minisbert.commands.")
+        return name.values[0].value.startswith(("minisbert.commands.", "minisbert.encoders."))
     return isinstance(name, ast.Subscript) and isinstance(name.value, ast.Name) and name.value.id.isupper()
 
 

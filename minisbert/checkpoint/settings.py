@@ -19,6 +19,8 @@ C = TypeVar("C")
 _MISSING = object()
 # Keys of any encoder's config.json that ask for another computation.
 _NOT_COMPUTED = tuple(key for key, effect in CONFIG.items() if effect == REFUSED)
+# The nonlinearities of a feed-forward net; transformer/block.py has their functions.
+ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
 # The files of a model folder that are read.
 _READ = (".json", ".txt", ".safetensors", ".model")
 

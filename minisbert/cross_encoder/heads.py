@@ -50,7 +50,7 @@ class HeadFormat(NamedTuple):
     in_encoder: bool = False  # the dense layer is the encoder's own pooler, under the family's prefix
 
     def rules(self, head: HeadConfig) -> list[Rule]:
-        """Where each tensor of the head goes; encoders/bert.py explains the table."""
+        """Where each tensor of the head goes; checkpoint/families/bert.py explains the table."""
         dense = linear(self.dense, "head.dense", "D,D")
         norm = [Rule(f"{self.norm}.weight", "head.norm.scale", "D")] if head.norm_epsilon is not None else []
         return [*(dense if head.dense_bias else dense[:1]), *norm, *linear(self.output, "head.output", "D,C")]

@@ -10,67 +10,16 @@ Left out: the pre-training heads, decoders, relative positions. The pooler is ke
 embedding pools all tokens. `reference/` is the same in NumPy and must agree.
 """
 
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from minisbert import limits
-from minisbert.checkpoint.convert import Rule, linear, norm
-from minisbert.checkpoint.modules import TRANSFORMER
-from minisbert.checkpoint.settings import Settings
-from minisbert.transformer.block import ACTIVATIONS, Block, embedding_table, layer_norm
+from minisbert.checkpoint.families.bert import MODULE, PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
+from minisbert.transformer.block import Block, embedding_table, layer_norm
 from minisbert.transformer.dropout import dropout, fold
-
-
-@dataclass(frozen=True)
-class Config:
-    """The settings in a BERT's config.json, under the names of that file."""
-
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    max_position_embeddings: int
-    type_vocab_size: int = 2
-    hidden_act: str = "gelu"
-    layer_norm_eps: float = 1e-12
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
-    initializer_range: float = 0.02
-    narrow: int | None = None  # ELECTRA's embedding_size, where it differs from hidden_size
-    task_type_vocab_size: int = 0  # ERNIE's tasks; every text has the first
-
-    @property
-    def embedding_size(self) -> int:
-        """Of the tables."""
-        return self.hidden_size if self.narrow is None else self.narrow
-
-    @property
-    def max_positions(self) -> int:
-        """The longest input in tokens, special tokens included."""
-        return self.max_position_embeddings
-
-    @staticmethod
-    def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
-        """Read config.json; one ModelFolderError names every key that is missing, out of bounds, or not computed."""
-        settings = Settings(values, where)
-        model_type, narrow, tasks = values.get("model_type"), None, 0
-        if model_type == "electra":
-            narrow = settings.integer("embedding_size", at_least=1, at_most=limits.WIDTH, default=128)
-        if model_type == "ernie" and settings.flag("use_task_id", default=False):
-            tasks = settings.integer("task_type_vocab_size", at_least=1, at_most=limits.SEGMENTS, default=3)
-        return settings.encoder(
-            Config,
-            hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu"),
-            narrow=None if narrow == values.get("hidden_size") else narrow,
-            task_type_vocab_size=tasks,
-        )
 
 
 class Encoder(nnx.Module):
@@ -130,29 +79,3 @@ class Encoder(nnx.Module):
         for layer, block in enumerate(self.blocks, start=1):
             hidden_IBLD.append(block(hidden_IBLD[-1], mask_BL, dropout_keys_BL=fold(dropout_keys_BL, layer)))
         return hidden_IBLD
-
-
-# Where each tensor of a BERT checkpoint goes: its name there, our path, our shape in letters (checkpoint/convert.py). {i} is
-# the layer. Several names on the left are joined along the output axis: query, key, value -> qkv.
-_LAYER = "encoder.layer.{i}."
-RULES = [
-    Rule("embeddings.word_embeddings.weight", "token_embedding.embedding", "V,E"),
-    Rule("embeddings.position_embeddings.weight", "position_embedding.embedding", "P,E"),
-    Rule("embeddings.token_type_embeddings.weight", "segment_embedding.embedding", "S,E"),
-    Rule("embeddings.task_type_embeddings.weight", "task_embedding.embedding", "T,E", when="task_type_vocab_size"),
-    *norm("embeddings.LayerNorm", "embedding_norm", "E"),
-    Rule("embeddings_project.weight", "embedding_projection.kernel", "E,D", transpose=True, when="narrow"),
-    Rule("embeddings_project.bias", "embedding_projection.bias", "D", when="narrow"),
-    *linear(
-        [_LAYER + f"attention.self.{part}" for part in ("query", "key", "value")], "blocks.{i}.attention.qkv", "D,3D"
-    ),
-    *linear(_LAYER + "attention.output.dense", "blocks.{i}.attention.output", "D,D"),
-    *norm(_LAYER + "attention.output.LayerNorm", "blocks.{i}.attention_norm", "D"),
-    *linear(_LAYER + "intermediate.dense", "blocks.{i}.feed_forward.up", "D,F"),
-    *linear(_LAYER + "output.dense", "blocks.{i}.feed_forward.down", "F,D"),
-    *norm(_LAYER + "output.LayerNorm", "blocks.{i}.feed_forward_norm", "D"),
-]
-# Other tensors of the same checkpoints: not computed, but written back.
-PASSTHROUGH = ["embeddings.position_ids", "pooler.dense.*", "cls.*", "classifier.*"]
-PREFIX = "bert."  # BertForMaskedLM and similar classes put it before every name
-MODULE = TRANSFORMER  # its module in a sentence-transformers folder

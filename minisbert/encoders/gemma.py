@@ -8,96 +8,19 @@ others a window, with a base angle for each of the two kinds. A norm's scale is 
 stretched rotary positions, soft caps. In training, dropout is on the attention weights. `reference/grouped.py` must agree.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from minisbert import limits
-from minisbert.checkpoint.convert import Rule, linear
-from minisbert.checkpoint.layer_settings import FULL, LOCAL, head_width, key_heads, layer_types, rotary_base
-from minisbert.checkpoint.modules import TRANSFORMER
-from minisbert.checkpoint.settings import Settings
-from minisbert.transformer.block import ACTIVATIONS, embedding_table
+from minisbert.checkpoint.families.gemma import MODULE, PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
+from minisbert.checkpoint.layer_settings import FULL, LOCAL
+from minisbert.transformer.block import embedding_table
 from minisbert.transformer.dropout import fold
 from minisbert.transformer.grouped import GroupedBlock, RMSNorm, Shape
 from minisbert.transformer.positions import rotary_angles
 from minisbert.transformer.prenorm import window_bias
-
-
-@dataclass(frozen=True)
-class Config:
-    """The settings in a Gemma 3 text model's config.json, under the names of that file."""
-
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    max_position_embeddings: int
-    num_key_value_heads: int
-    head_dim: int
-    layer_types: tuple[str, ...]
-    causal: bool
-    attention_bias: bool = False
-    sliding_window: int = 4096
-    query_pre_attn_scalar: float = 256.0
-    global_rope_theta: float = 1_000_000.0
-    local_rope_theta: float = 10_000.0
-    hidden_activation: str = "gelu_pytorch_tanh"
-    rms_norm_eps: float = 1e-6
-    attention_dropout: float = 0.0
-    initializer_range: float = 0.02
-
-    @property
-    def max_positions(self) -> int:
-        """The longest input in tokens."""
-        return self.max_position_embeddings
-
-    @property
-    def query_width(self) -> int:
-        """Of all query heads together."""
-        return self.num_attention_heads * self.head_dim
-
-    @property
-    def key_width(self) -> int:
-        """Of all key heads together."""
-        return self.num_key_value_heads * self.head_dim
-
-    @staticmethod
-    def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
-        """Read config.json; one ModelFolderError names every key that is missing, out of bounds, or not computed."""
-        settings = Settings(values, where)
-        layers = settings.integer("num_hidden_layers", at_least=1, at_most=limits.LAYERS)
-        heads = settings.integer("num_attention_heads", at_least=1, at_most=limits.WIDTH)
-        width = settings.integer("hidden_size", at_least=1, at_most=limits.WIDTH)
-        settings.absent(["rope_scaling"], "rotary positions are computed as trained, not stretched")
-        settings.absent(["attn_logit_softcapping"], "scores are not capped")
-        settings.choice(
-            "is_causal", [True], default=True, why="'use_bidirectional_attention' says which tokens are seen"
-        )
-        pattern = settings.integer("sliding_window_pattern", at_least=1, at_most=limits.LAYERS, default=6)
-        both = settings.values.get("use_bidirectional_attention") is not None
-        return settings.encoder(
-            Config,
-            heads=None,
-            hidden_size=width,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            num_key_value_heads=key_heads(settings, heads, 4),
-            head_dim=head_width(settings, width, heads, 256),
-            layer_types=layer_types(settings, layers, lambda layer: LOCAL if (layer + 1) % pattern else FULL),
-            causal=not (both and settings.flag("use_bidirectional_attention")),
-            attention_bias=settings.flag("attention_bias", default=False),
-            sliding_window=settings.integer("sliding_window", at_least=1, at_most=limits.ROWS, default=4096),
-            query_pre_attn_scalar=settings.number("query_pre_attn_scalar", at_least=1e-3, below=1e9, default=256.0),
-            global_rope_theta=rotary_base(settings, "rope_theta", 1_000_000.0, FULL),
-            local_rope_theta=rotary_base(settings, "rope_local_base_freq", 10_000.0, LOCAL),
-            hidden_activation=settings.choice("hidden_activation", ACTIVATIONS, default="gelu_pytorch_tanh"),
-        )
 
 
 class Encoder(nnx.Module):
@@ -154,27 +77,3 @@ class Encoder(nnx.Module):
             hidden_IBLD.append(block(hidden_IBLD[-1], mask_BL, *looks[kind], fold(dropout_keys_BL, layer)))
         hidden_IBLD[-1] = self.final_norm(hidden_IBLD[-1])
         return hidden_IBLD
-
-
-# Where each tensor of a Gemma 3 checkpoint goes; see encoders/qwen.py for how to read the table.
-_LAYER = "layers.{i}."
-_GATED = (_LAYER + "mlp.gate_proj.weight", _LAYER + "mlp.up_proj.weight")
-_KEY_VALUE = [_LAYER + f"self_attn.{part}_proj" for part in "kv"]
-RULES = [
-    Rule("embed_tokens.weight", "token_embedding.embedding", "V,D"),
-    Rule(_LAYER + "input_layernorm.weight", "blocks.{i}.attention_norm.scale", "D"),
-    *linear(_LAYER + "self_attn.q_proj", "blocks.{i}.attention.query", "D,A", bias_when="attention_bias"),
-    *linear(_KEY_VALUE, "blocks.{i}.attention.key_value", "D,2G", bias_when="attention_bias"),
-    *linear(_LAYER + "self_attn.o_proj", "blocks.{i}.attention.output", "A,D", bias_when="attention_bias"),
-    Rule(_LAYER + "self_attn.q_norm.weight", "blocks.{i}.attention.query_norm.scale", "H"),
-    Rule(_LAYER + "self_attn.k_norm.weight", "blocks.{i}.attention.key_norm.scale", "H"),
-    Rule(_LAYER + "post_attention_layernorm.weight", "blocks.{i}.after_attention.scale", "D"),
-    Rule(_LAYER + "pre_feedforward_layernorm.weight", "blocks.{i}.feed_forward_norm.scale", "D"),
-    Rule(_GATED, "blocks.{i}.feed_forward.up.kernel", "D,2F", transpose=True),
-    Rule(_LAYER + "mlp.down_proj.weight", "blocks.{i}.feed_forward.down.kernel", "F,D", transpose=True),
-    Rule(_LAYER + "post_feedforward_layernorm.weight", "blocks.{i}.after_feed_forward.scale", "D"),
-    Rule("norm.weight", "final_norm.scale", "D"),
-]
-PASSTHROUGH = ["lm_head.*", "score.*"]
-PREFIX = "model."  # Gemma3ForCausalLM puts it before every name
-MODULE = TRANSFORMER

@@ -10,46 +10,14 @@ it; one without tokens has the zero vector. Left out: model2vec skips unknown to
 StaticEmbedding does not. `reference/static.py` is the same in NumPy and must agree.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from minisbert import limits
-from minisbert.checkpoint.convert import Rule
-from minisbert.checkpoint.modules import STATIC_EMBEDDING
-from minisbert.checkpoint.settings import Settings
-from minisbert.checkpoint.static_folder import TABLE
+from minisbert.checkpoint.families.static import MODULE, PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
 from minisbert.transformer.block import embedding_table
-
-
-@dataclass(frozen=True)
-class Config:
-    """The sizes of the table, taken from the weights (checkpoint/static_folder.py)."""
-
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int = 0
-    initializer_range: float = 1.0  # as in sentence-transformers' fresh tables
-
-    @property
-    def max_positions(self) -> int:
-        """The longest input in tokens: as long as memory allows."""
-        return limits.TOKENS
-
-    @staticmethod
-    def from_json(values: dict[str, Any], where: Path | str = "model.safetensors") -> "Config":
-        """The sizes that `static_config` gives; one ModelFolderError names each that is missing or out of bounds."""
-        settings = Settings(values, where)
-        config = Config(
-            vocab_size=settings.integer("vocab_size", at_least=1, at_most=10_000_000),
-            hidden_size=settings.integer("hidden_size", at_least=1, at_most=limits.WIDTH),
-        )
-        settings.finish()
-        return config
 
 
 class Encoder(nnx.Module):
@@ -70,11 +38,3 @@ class Encoder(nnx.Module):
     ) -> list[jax.Array]:
         """hidden_BLD, the tokens' rows of the table, as the one layer. The other arguments are ignored: no dropout."""
         return [self.token_embedding(token_ids_BL)]
-
-
-# Where each tensor of a static model goes; see encoders/bert.py for how to read the table.
-RULES = [Rule(TABLE, "token_embedding.embedding", "V,D")]
-PASSTHROUGH: list[str] = []
-PREFIX = ""
-# The module in a sentence-transformers folder.
-MODULE = STATIC_EMBEDDING

@@ -17,7 +17,8 @@ SETTINGS = json.loads((tiny("roberta") / "config.json").read_text())
 
 
 def test_xlm_r_and_camembert_are_the_same_encoder():
-    assert FAMILIES["xlm-roberta"] is FAMILIES["camembert"] is FAMILIES["roberta"] is roberta
+    assert FAMILIES["xlm-roberta"] is FAMILIES["camembert"] is FAMILIES["roberta"]
+    assert FAMILIES["roberta"].Encoder is roberta.Encoder
 
 
 def test_it_is_bert_with_positions_from_the_padding_token_on():

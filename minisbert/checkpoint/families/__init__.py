@@ -1,0 +1,13 @@
+"""How a folder stores each family: its settings (Config) and where its tensors go (RULES); one file each, NumPy and files only."""
+
+from minisbert.checkpoint.families import (  # noqa: F401
+    albert,
+    bert,
+    distilbert,
+    gemma,
+    modernbert,
+    mpnet,
+    qwen,
+    roberta,
+    static,
+)

@@ -1,0 +1,82 @@
+"""How a folder stores a ModernBERT: the settings in config.json, and where each tensor goes. `encoders/modernbert.py` computes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minisbert import limits
+from minisbert.checkpoint.convert import Rule
+from minisbert.checkpoint.layer_settings import FULL, LOCAL, layer_types, rotary_base
+from minisbert.checkpoint.modules import TRANSFORMER
+from minisbert.checkpoint.settings import ACTIVATIONS, Settings
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings in a ModernBERT's config.json, in either of its forms, under the names of that file."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int
+    layer_types: tuple[str, ...]
+    global_rope_theta: float = 160_000.0
+    local_rope_theta: float = 10_000.0
+    local_attention: int = 128
+    hidden_activation: str = "gelu"
+    norm_eps: float = 1e-5
+    embedding_dropout: float = 0.0
+    attention_dropout: float = 0.0
+    mlp_dropout: float = 0.0
+    initializer_range: float = 0.02
+
+    @property
+    def max_positions(self) -> int:
+        """The longest input in tokens, special tokens included."""
+        return self.max_position_embeddings
+
+    @staticmethod
+    def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
+        """Read config.json; one ModelFolderError names every key that is missing, out of bounds, or not computed."""
+        settings = Settings(values, where)
+        for key in ("attention_bias", "mlp_bias", "norm_bias"):
+            settings.choice(key, [False], default=False, why="no published model has biases")
+        settings.absent(["head_dim"], "heads are hidden_size / num_attention_heads wide")
+        settings.absent(["rope_scaling"], "rotary positions are computed as trained, not stretched")
+        layers = settings.integer("num_hidden_layers", at_least=1, at_most=limits.LAYERS)
+        every = settings.integer("global_attn_every_n_layers", at_least=1, at_most=limits.LAYERS, default=3)
+        return settings.encoder(
+            Config,
+            positions=(
+                "absolute",
+                "sans_pos",
+                "rope",
+            ),  # each name, in the files that have one, stands for the rotary ones
+            even_heads=True,  # rotary positions turn pairs of numbers
+            num_hidden_layers=layers,
+            layer_types=layer_types(settings, layers, lambda layer: LOCAL if layer % every else FULL),
+            global_rope_theta=rotary_base(settings, "global_rope_theta", 160_000.0, FULL),
+            local_rope_theta=rotary_base(settings, "local_rope_theta", 10_000.0, LOCAL),
+            hidden_activation=settings.choice("hidden_activation", ACTIVATIONS, default="gelu"),
+        )
+
+
+# Where each tensor of a ModernBERT checkpoint goes; see bert.py for how to read the table. Query, key and
+# value are one matrix there too, and so are the two of the gated feed-forward net.
+_LAYER = "layers.{i}."
+RULES = [
+    Rule("embeddings.tok_embeddings.weight", "token_embedding.embedding", "V,D"),
+    Rule("embeddings.norm.weight", "embedding_norm.scale", "D"),
+    Rule(_LAYER + "attn_norm.weight", "blocks.{i}.attention_norm.scale", "D", first=1),
+    Rule(_LAYER + "attn.Wqkv.weight", "blocks.{i}.attention.qkv.kernel", "D,3D", transpose=True),
+    Rule(_LAYER + "attn.Wo.weight", "blocks.{i}.attention.output.kernel", "D,D", transpose=True),
+    Rule(_LAYER + "mlp_norm.weight", "blocks.{i}.feed_forward_norm.scale", "D"),
+    Rule(_LAYER + "mlp.Wi.weight", "blocks.{i}.feed_forward.up.kernel", "D,2F", transpose=True),
+    Rule(_LAYER + "mlp.Wo.weight", "blocks.{i}.feed_forward.down.kernel", "F,D", transpose=True),
+    Rule("final_norm.weight", "final_norm.scale", "D"),
+]
+PASSTHROUGH = ["head.*", "decoder.*", "classifier.*"]
+PREFIX = "model."  # ModernBertForMaskedLM and similar classes put it before every name
+MODULE = TRANSFORMER

@@ -1,0 +1,71 @@
+"""How a folder stores a RoBERTa: the settings in config.json, and where each tensor goes. `encoders/roberta.py` computes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minisbert import limits
+from minisbert.checkpoint.convert import Rule, linear, norm
+from minisbert.checkpoint.modules import TRANSFORMER
+from minisbert.checkpoint.settings import ACTIVATIONS, Settings
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings in a RoBERTa's config.json, under the names of that file."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int
+    pad_token_id: int = 1
+    type_vocab_size: int = 2
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-12
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    initializer_range: float = 0.02
+
+    @property
+    def max_positions(self) -> int:
+        """The longest input in tokens: the table's first rows, up to the padding row, have no positions."""
+        return self.max_position_embeddings - self.pad_token_id - 1
+
+    @staticmethod
+    def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
+        """Read config.json; one ModelFolderError names every key that is missing, out of bounds, or not computed."""
+        settings = Settings(values, where)
+        vocab_size = settings.integer("vocab_size", at_least=2, at_most=limits.ROWS)
+        pad_token_id = settings.integer("pad_token_id", at_least=0, at_most=vocab_size - 1, default=1)
+        return settings.encoder(
+            Config,
+            vocab_size=vocab_size,
+            pad_token_id=pad_token_id,
+            max_position_embeddings=settings.integer(
+                "max_position_embeddings", at_least=pad_token_id + 2, at_most=limits.ROWS
+            ),
+            hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu"),
+        )
+
+
+# Where each tensor of a RoBERTa checkpoint goes; see bert.py for how to read the table.
+_LAYER = "encoder.layer.{i}."
+RULES = [
+    Rule("embeddings.word_embeddings.weight", "token_embedding.embedding", "V,D"),
+    Rule("embeddings.position_embeddings.weight", "position_embedding.embedding", "P,D"),
+    Rule("embeddings.token_type_embeddings.weight", "segment_embedding.embedding", "S,D"),
+    *norm("embeddings.LayerNorm", "embedding_norm", "D"),
+    *linear(
+        [_LAYER + f"attention.self.{part}" for part in ("query", "key", "value")], "blocks.{i}.attention.qkv", "D,3D"
+    ),
+    *linear(_LAYER + "attention.output.dense", "blocks.{i}.attention.output", "D,D"),
+    *norm(_LAYER + "attention.output.LayerNorm", "blocks.{i}.attention_norm", "D"),
+    *linear(_LAYER + "intermediate.dense", "blocks.{i}.feed_forward.up", "D,F"),
+    *linear(_LAYER + "output.dense", "blocks.{i}.feed_forward.down", "F,D"),
+    *norm(_LAYER + "output.LayerNorm", "blocks.{i}.feed_forward_norm", "D"),
+]
+PASSTHROUGH = ["embeddings.position_ids", "pooler.dense.*", "lm_head.*", "classifier.*"]
+PREFIX = "roberta."  # RobertaForMaskedLM and its kin, XLM-R's and CamemBERT's too, put it before every name
+MODULE = TRANSFORMER

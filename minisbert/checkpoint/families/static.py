@@ -1,0 +1,45 @@
+"""How a folder stores a static model: the sizes of its table, and its one tensor. `encoders/static.py` computes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minisbert import limits
+from minisbert.checkpoint.convert import Rule
+from minisbert.checkpoint.modules import STATIC_EMBEDDING
+from minisbert.checkpoint.settings import Settings
+from minisbert.checkpoint.static_folder import TABLE
+
+
+@dataclass(frozen=True)
+class Config:
+    """The sizes of the table, taken from the weights (checkpoint/static_folder.py)."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int = 0
+    initializer_range: float = 1.0  # as in sentence-transformers' fresh tables
+
+    @property
+    def max_positions(self) -> int:
+        """The longest input in tokens: as long as memory allows."""
+        return limits.TOKENS
+
+    @staticmethod
+    def from_json(values: dict[str, Any], where: Path | str = "model.safetensors") -> "Config":
+        """The sizes that `static_config` gives; one ModelFolderError names each that is missing or out of bounds."""
+        settings = Settings(values, where)
+        config = Config(
+            vocab_size=settings.integer("vocab_size", at_least=1, at_most=10_000_000),
+            hidden_size=settings.integer("hidden_size", at_least=1, at_most=limits.WIDTH),
+        )
+        settings.finish()
+        return config
+
+
+# Where each tensor of a static model goes; see bert.py for how to read the table.
+RULES = [Rule(TABLE, "token_embedding.embedding", "V,D")]
+PASSTHROUGH: list[str] = []
+PREFIX = ""
+# The module in a sentence-transformers folder.
+MODULE = STATIC_EMBEDDING
