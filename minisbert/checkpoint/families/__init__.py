@@ -1,4 +1,4 @@
-"""How a folder stores each family: its settings (Config) and where its tensors go (RULES); one file each, NumPy and files only."""
+"""How a folder stores each family: its settings (Config), and where its tensors go (RULES). NumPy and files only."""
 
 from minisbert.checkpoint.families import (  # noqa: F401
     albert,

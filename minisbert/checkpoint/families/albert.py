@@ -1,4 +1,4 @@
-"""How a folder stores an ALBERT: the settings in config.json, and where each tensor goes. `encoders/albert.py` computes."""
+"""How a folder stores an ALBERT: config.json, and where each tensor goes. `encoders/albert.py` computes."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How a folder stores a BERT: the settings in config.json, and where each tensor goes. `encoders/bert.py` computes."""
+"""How a folder stores a BERT: config.json, and where each tensor goes. `encoders/bert.py` computes."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How a folder stores a DistilBERT: the settings in config.json, and where each tensor goes. `encoders/distilbert.py` computes."""
+"""How a folder stores a DistilBERT: config.json, and where each tensor goes. `encoders/distilbert.py` computes."""
 
 from dataclasses import dataclass
 from pathlib import Path

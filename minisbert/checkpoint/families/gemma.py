@@ -1,4 +1,4 @@
-"""How a folder stores a Gemma 3 text model: the settings in config.json, and where each tensor goes. `encoders/gemma.py` computes."""
+"""How a folder stores a Gemma 3 text model: config.json, and where each tensor goes. `encoders/gemma.py` computes."""
 
 from dataclasses import dataclass
 from pathlib import Path

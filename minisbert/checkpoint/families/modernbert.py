@@ -1,4 +1,4 @@
-"""How a folder stores a ModernBERT: the settings in config.json, and where each tensor goes. `encoders/modernbert.py` computes."""
+"""How a folder stores a ModernBERT: config.json, and where each tensor goes. `encoders/modernbert.py` computes."""
 
 from dataclasses import dataclass
 from pathlib import Path

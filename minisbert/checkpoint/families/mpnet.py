@@ -1,4 +1,4 @@
-"""How a folder stores an MPNet: the settings in config.json, and where each tensor goes. `encoders/mpnet.py` computes."""
+"""How a folder stores an MPNet: config.json, and where each tensor goes. `encoders/mpnet.py` computes."""
 
 from dataclasses import dataclass
 from pathlib import Path

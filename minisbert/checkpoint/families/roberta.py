@@ -1,4 +1,4 @@
-"""How a folder stores a RoBERTa: the settings in config.json, and where each tensor goes. `encoders/roberta.py` computes."""
+"""How a folder stores a RoBERTa: config.json, and where each tensor goes. `encoders/roberta.py` computes."""
 
 from dataclasses import dataclass
 from pathlib import Path
