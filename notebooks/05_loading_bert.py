@@ -435,5 +435,5 @@ right = judge(masked_word_loss)
 # ```
 # </details>
 #
-# **The file just read:** `minisbert/checkpoint/families/bert.py`, Config and rules; `minisbert/encoders/bert.py` has the Encoder. Next:
+# **The file just read:** `minisbert/checkpoint/families/bert.py`: Config and rules. `encoders/bert.py` has the Encoder. Next:
 # [06 Cross-encoder or bi-encoder](06_cross_or_bi_encoder.ipynb).
