@@ -7,7 +7,7 @@
 # are refused, and the one that no file reader can see.
 #
 # *Article:* BERT, pretrained and then used for everything. *Paper:* Devlin et al. 2019, section 3 and figure 2. *File to read
-# with it:* `minisbert/checkpoint/families/bert.py`, with the table at its bottom; `minisbert/checkpoint/convert.py` reads by it.
+# with it:* `minisbert/checkpoint/families/bert.py`, the table at its bottom; `minisbert/checkpoint/convert.py` reads by it.
 
 # %%
 import textwrap
