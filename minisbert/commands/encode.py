@@ -62,7 +62,7 @@ def encode(
         normalize: scale each embedding to length 1.
         truncate_dim: keep the first dimensions only (Matryoshka models).
         precision: dtype of the output; int8 and uint8 use the range of each dimension in this file.
-        packing: put several sentences into one row, which is faster if most are short; embeddings differ in the last bits.
+        packing: put several short sentences into one row also in bfloat16 and of fewer than 512; embeddings differ in the last bits.
         on_truncate: what to do about sentences that are too long for the model.
         rows_per_shard: sentences per shard; one shard is in memory at a time.
         worker: the number of this worker, counted from 0, if several machines fill one folder of shards.
@@ -82,7 +82,7 @@ def encode(
 
     from minisbert import SentenceEncoder
 
-    options: dict[str, Any] = {"compute_dtype": compute_dtype, "packing": packing, "offline": offline}
+    options: dict[str, Any] = {"compute_dtype": compute_dtype, "packing": packing or None, "offline": offline}
     load = partial(SentenceEncoder, model, token_budget="tuned", **options)
     options = {
         "prompt": prompt,

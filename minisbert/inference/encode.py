@@ -84,10 +84,10 @@ def results(
             yield from tokens.ids
 
     options = {"padding_id": encoder.padding_id, "max_positions": encoder.max_positions}
-    if encoder.packing and not with_tokens and batch_size is None:
-        tokens, devices = encoder.shapes.token_budget, encoder.shapes.devices
-        packing = {"padding_id": encoder.padding_id, "prompt_length": prompt_length}
-        numbered = packed_batches(token_ids(), tokens=tokens, devices=devices, **packing)
+    if packs(encoder, len(texts)) and not with_tokens and batch_size is None:
+        shapes, whole = encoder.shapes, len(texts) >= encoder.shapes.pack_from
+        packing = {"padding_id": encoder.padding_id, "prompt_length": prompt_length, "whole": whole}
+        numbered = packed_batches(token_ids(), tokens=shapes.token_budget, devices=shapes.devices, **packing)
     else:
         numbered = enumerate(token_ids())
     stream = batches(numbered, encoder.shapes, batch_size=batch_size, **options)
@@ -114,6 +114,13 @@ def results(
         )
 
 
+def packs(encoder: Any, texts: int) -> bool:
+    """Whether a call with this many texts packs the short ones. In bfloat16 packing changes more than the last bits."""
+    if encoder.packing is None:
+        return encoder.compute_dtype == "float32" and texts >= encoder.shapes.pack_from
+    return bool(encoder.packing)
+
+
 def per_text(
     tokens: dict[int, tuple[np.ndarray, np.ndarray]], sentence_BD: np.ndarray, *, everything: bool
 ) -> list[Any]:
@@ -131,7 +138,7 @@ def warm_up(encoder: Any, tokens: int) -> None:
     for rows, length in shapes.all(max_positions):
         if length <= longest:
             _start(encoder, rectangle([], rows, length, encoder.padding_id))
-    if encoder.packing:
+    if packs(encoder, shapes.pack_from):
         _start(encoder, empty_batch(*stream_shape(shapes.token_budget, shapes.devices), encoder.padding_id))
 
 

@@ -92,7 +92,13 @@ class PackedBatch(NamedTuple):
 
 
 def packed_batches(
-    tokenized: Iterable[Sequence[int]], *, tokens: int, padding_id: int, prompt_length: int = 0, devices: int = 1
+    tokenized: Iterable[Sequence[int]],
+    *,
+    tokens: int,
+    padding_id: int,
+    prompt_length: int = 0,
+    devices: int = 1,
+    whole: bool = False,
 ) -> Iterator["PackedBatch | tuple[int, Sequence[int]]"]:
     """A stream of texts -> batches of full rows, all of the shape `stream_shape`, as texts come in.
 
@@ -104,18 +110,20 @@ def packed_batches(
         padding_id: the token id of padding.
         prompt_length: tokens of the prompt before every text.
         devices: the number of devices that share a batch.
+        whole: send the last texts as a batch too, however few, so that all have the same shape.
     """
     P, L = stream_shape(tokens, devices)
     waiting: list[tuple[int, Sequence[int]]] = []
 
     def sent(*, last: bool) -> Iterator[PackedBatch]:
         # The fullest rows are sent; the texts of the others wait for the next window. A last batch is sent with empty rows
-        # if most of its rows are full.
+        # if most of its rows are full, or if `whole`.
         nonlocal waiting
         texts, prompts = [ids for _, ids in waiting], [prompt_length] * len(waiting)
         rows = _best_fit(list(map(len, texts)), L, L // TOKENS_PER_SLOT)
         rows.sort(key=lambda row: -sum(len(texts[text]) for text in row))
-        full = (len(rows) + P // 4) // P * P if last else len(rows) // P * P
+        spare = (P - 1 if whole else P // 4) if last else 0
+        full = (len(rows) + spare) // P * P
         for start in range(0, full, P):
             chosen = rows[start : start + P]
             filled, where = _filled(texts, chosen, P, L, padding_id, prompts, None)

@@ -69,7 +69,7 @@ class Contestant:
 # --- the libraries -------------------------------------------------------------------------------------------------
 
 
-def load_minisbert(folder: Path, workplace: Path, *, dtype: str, packing: bool = False) -> Loaded:
+def load_minisbert(folder: Path, workplace: Path, *, dtype: str, packing: bool | None = None) -> Loaded:
     """minisbert with its defaults, and `packing`."""
     from minisbert import SentenceEncoder
 

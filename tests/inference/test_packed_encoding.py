@@ -67,6 +67,27 @@ def test_shapes_stay_few():
     assert len(packed.compilations) <= 20
 
 
+@pytest.mark.parametrize("name", ["tiny-bert", "tiny-mpnet"])
+def test_large_calls_pack_by_themselves_and_neighbours_matter_only_by_rounding(name):
+    encoder, rng = SentenceEncoder.load(WEIGHTS / name), np.random.default_rng(0)
+    texts = [" ".join(rng.choice(["rain", "red", "cat", "sits"], size)) for size in rng.integers(1, 15, 700)]
+    found = encoder.encode(texts)
+    assert {line.output for line in encoder.compilations} == {"packed sentence embeddings"}
+    expected = SentenceEncoder.load(WEIGHTS / name, packing=False).encode(texts)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=ACROSS_SHAPES)
+    for _ in range(3):
+        order = rng.permutation(700)[: rng.integers(512, 700)]
+        np.testing.assert_allclose(encoder.encode([texts[i] for i in order]), found[order], rtol=0, atol=ACROSS_SHAPES)
+
+
+def test_small_calls_and_bfloat16_do_not_pack_by_themselves():
+    texts = [f"text {i}" for i in range(512)]
+    small, half = (SentenceEncoder.load(WEIGHTS / "tiny-bert", compute_dtype=d) for d in ("float32", "bfloat16"))
+    small.encode(texts[:511])
+    half.encode(texts)
+    assert not any(line.output.startswith("packed") for line in small.compilations + half.compilations)
+
+
 def test_packing_is_yes_or_no():
     with pytest.raises(InputError, match=r"packing is 'yes'"):
         SentenceEncoder.load(WEIGHTS / "tiny-bert", packing="yes")
