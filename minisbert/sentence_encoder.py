@@ -38,8 +38,7 @@ class SentenceEncoder(FamiliarEncoder):
         compute_dtype: "float32", or "bfloat16" for the matrix products (norms, softmax and pooling stay float32).
         token_budget: tokens per batch, padding included; by default what suits the kind of device, with "tuned" what
             `minisbert tune` measured here.
-        packing: put several short texts into one row, which saves padding; embeddings then differ in the last bits (1e-6). None
-            packs in float32 calls with 512 texts or more, on a CPU.
+        packing: put short texts into shared rows, which changes the last bits (1e-6). None: in float32 calls of 512+ texts.
         revision, cache: of a hub model; the folder for downloaded models, by default the user's cache folder.
         offline: True never opens a socket; None reads MINISBERT_OFFLINE.
         verify: True compares every file of a downloaded model with its sha256 again, see `locate`.
@@ -70,8 +69,7 @@ class SentenceEncoder(FamiliarEncoder):
         allow_pickle_weights: bool = False,
     ):
         checks.check_choice("compute_dtype", compute_dtype, tuple(COMPUTE_DTYPES))
-        if packing is not None:
-            checks.check_bool("packing", packing)
+        checks.check_bool("packing", packing if packing is not None else False)
         if not isinstance(model, Pretrained):
             checks.check_bool("allow_pickle_weights", allow_pickle_weights)
             folder = locate(model, revision=revision, cache=cache, offline=offline, verify=verify)

@@ -62,7 +62,7 @@ def encode(
         normalize: scale each embedding to length 1.
         truncate_dim: keep the first dimensions only (Matryoshka models).
         precision: dtype of the output; int8 and uint8 use the range of each dimension in this file.
-        packing: put several short sentences into one row also in bfloat16 and of fewer than 512; embeddings differ in the last bits.
+        packing: put several short sentences into one row also in bfloat16, and if there are fewer than 512; changes last bits.
         on_truncate: what to do about sentences that are too long for the model.
         rows_per_shard: sentences per shard; one shard is in memory at a time.
         worker: the number of this worker, counted from 0, if several machines fill one folder of shards.

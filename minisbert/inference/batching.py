@@ -34,8 +34,8 @@ class ShapeTable:
         devices: how many devices share a batch; each computes as many rows as one device would alone.
         start_tokens: starting a batch costs as much as computing this many tokens. Measured on two cores: a single row takes a
             twentieth (16 tokens) to a ninth (64) of the time of a full batch. For accelerators it is a guess.
-        pack_from: float32 calls with this many texts pack the short ones, if the encoder's `packing` is None: 1.2 times the rate
-            on short texts.
+        pack_from: float32 calls with this many texts pack the short ones if the encoder's `packing` is None: 1.2 times the
+            rate on short texts.
     """
 
     token_budget: int = 1024
