@@ -107,9 +107,9 @@ class RecordedAttention:
     def __init__(self, attention: Any, seen: list[jax.Array]):
         self.attention, self.seen = attention, seen
 
-    def __call__(self, hidden_BLD: jax.Array, mask_BL: jax.Array, *rest: Any) -> Any:
-        self.seen.append(self.attention.weights(hidden_BLD, mask_BL, *rest[:-1]))  # without the dropout keys
-        return self.attention(hidden_BLD, mask_BL, *rest)
+    def __call__(self, hidden_BLD: jax.Array, mask_BL: jax.Array, *positions: Any, dropout_keys_BL: Any = None) -> Any:
+        self.seen.append(self.attention.weights(hidden_BLD, mask_BL, *positions))
+        return self.attention(hidden_BLD, mask_BL, *positions, dropout_keys_BL=dropout_keys_BL)
 
 
 class _RecordedEncoder:

@@ -15,6 +15,7 @@ from minisbert.reference.encoder import bert, mpnet
 from minisbert.reference.grouped import gemma, qwen
 from minisbert.reference.modernbert import modernbert
 from minisbert.reference.roberta import roberta
+from minisbert.reference.rotary_bert import rotary_bert
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
@@ -29,6 +30,8 @@ TWINS: dict[str, Callable] = {
     "modernbert": modernbert,
     "qwen3": qwen,
     "gemma3_text": gemma,
+    "nomic_bert": rotary_bert,
+    "gte": rotary_bert,
 }
 # Other names of one of these, read by the same file; of XLM-R there is a tiny checkpoint.
 SAME_CODE = {
@@ -39,6 +42,8 @@ SAME_CODE = {
     "qwen2": "qwen3",
     "mistral": "qwen3",
     "eurobert": "qwen3",
+    "new": "gte",
+    "jina_embeddings_v3": "nomic_bert",
 }
 
 

@@ -88,15 +88,16 @@ class Converted:
     dtypes: dict[str, str] = field(default_factory=dict)  # canonical name -> dtype in the file, if not float32
 
 
-# TensorFlow's names for the two parts of a layer norm, still found in the oldest checkpoints.
+# TensorFlow's names for the two parts of a layer norm, still found in the oldest checkpoints; prefixes of remote code.
 _OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+_OLD_PREFIXES = {"nomic_bert.": "bert.", "gte.": "new."}
 
 
 def canonical_names(names: Sequence[str], prefix: str, passthrough: Sequence[str]) -> dict[str, list[str]]:
     """A tensor's canonical name -> its names in the file; more than one is a doubled tensor."""
     canonical: dict[str, list[str]] = {}
     for name in names:
-        short = name.removeprefix(prefix)
+        short = name.removeprefix(prefix).removeprefix(_OLD_PREFIXES.get(prefix, ""))
         for old, new in _OLD_NAMES.items():
             if short.endswith(old) and not _matches(name, passthrough):
                 short = short.removesuffix(old) + new
@@ -173,8 +174,7 @@ def convert(
     canonical = canonical_names(list(found), prefix, passthrough)
     table = filled(rules, layers, shapes)
     _check_names(tensors.where, table, shapes, found, canonical, passthrough, layers)
-    renamed = {short: names[0] for short, names in canonical.items() if names[0] != short}
-    converted = Converted(params={}, renamed=renamed)
+    converted = Converted({}, renamed={new: names[0] for new, names in canonical.items() if names[0] != new})
     complaints: list[str] = []
     for rule in table:
         parts = []

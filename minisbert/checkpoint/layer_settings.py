@@ -48,6 +48,32 @@ def rotary_base(settings: Settings, old_key: str, default: float, kind: str | No
     return old
 
 
+def stretched_base(settings: Settings, old_key: str, default: float, head_width: int) -> tuple[float, float]:
+    """The base angle of rotary positions, and the factor by which every angle is divided (1: nothing is stretched).
+
+    Both are in `rope_parameters`, or under the older keys `old_key` and `rope_scaling`. Of the ways to stretch positions,
+    "linear" divides the angles (Chen et al. 2023); "ntk" (GTE's files) multiplies the base by its factor f and divides the
+    angles by f^(2/H). Ways that depend on the length of a batch are refused.
+    """
+    theta = settings.number(old_key, at_least=1, below=1e12, default=default)
+    key = "rope_scaling"
+    if settings.values.get("rope_parameters") is not None:
+        settings.absent([key], "'rope_parameters' is there, and two could disagree")
+        key = "rope_parameters"
+    found = settings.values.get(key)
+    given = Settings(found if isinstance(found, dict) else {}, settings.where)
+    given.rename({"type": "rope_type"})
+    kind = given.choice("rope_type", ["default", "linear", "ntk"], default="default")
+    theta = given.number("rope_theta", at_least=1, below=1e12, default=theta)
+    factor = 1.0 if kind == "default" else given.number("factor", at_least=1, below=1e6)
+    given.known(["rope_type", "type", "rope_theta", *(["factor"] if kind != "default" else [])])
+    if given.complaints or not isinstance(found, dict | None):
+        settings.complain(
+            key, "a 'rope_theta', a 'rope_type' of 'default', 'linear' or 'ntk', and for those two a 'factor'"
+        )
+    return (theta * factor, factor ** (2 / head_width)) if kind == "ntk" else (theta, factor)
+
+
 def key_heads(settings: Settings, heads: int, default: int | None = None) -> int:
     """The number of key and value heads, which divides that of the query heads; null means as many."""
     if settings.values.get("num_key_value_heads", default) is None:

@@ -107,11 +107,22 @@ class Settings:
         self.values: dict[str, Any] = values
         self.where = where
         self.complaints: list[str] = []
+        self._old_names: dict[str, str] = {}
+
+    def rename(self, older: Mapping[str, str]) -> None:
+        """Read what a file has under older names (old -> new); complaints keep the name that the file uses."""
+        for old, new in older.items():
+            if new not in self.values:
+                self._old_names[new] = old
+                if old in self.values:
+                    self.values = {**self.values, new: self.values[old]}
+            elif self.values.get(old) not in (None, self.values[new]):
+                self.complain(old, f"{self.values[new]!r:.100}, as {new!r} has it, which means the same")
 
     def complain(self, key: str, expected: str) -> None:
         """Collect that `key` is not as expected."""
         found = f"is {self.values[key]!r:.200}" if key in self.values else "is missing"
-        self.complaints.append(f"{key!r} {found}; expected {expected}")
+        self.complaints.append(f"{self._old_names.get(key, key)!r} {found}; expected {expected}")
 
     def integer(self, key: str, *, at_least: int, at_most: int, default: Any = _MISSING) -> int:
         """A whole number within bounds."""

@@ -118,6 +118,8 @@ _ROBERTA = HeadFormat(
 HEADS = {
     "bert": _BERT,
     "ernie": _BERT._replace(architecture="ErnieForSequenceClassification"),
+    "new": _BERT._replace(architecture="NewForSequenceClassification", passthrough=["lm_head.*"]),
+    "gte": _BERT._replace(architecture="GteForSequenceClassification", passthrough=["lm_head.*"]),
     "electra": _ROBERTA._replace(
         architecture="ElectraForSequenceClassification",
         passthrough=["embeddings.position_ids", "discriminator_predictions.*", "generator_*"],

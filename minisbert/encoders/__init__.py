@@ -59,5 +59,9 @@ FAMILIES: dict[str, Any] = {
     "mistral": _QWEN,
     "eurobert": _QWEN,
     "gemma3_text": Family(families.gemma),
+    "nomic_bert": Family(families.rotary_bert),
+    "new": Family(families.rotary_bert, RULES=families.rotary_bert.GTE_RULES, PREFIX="new."),
+    "gte": Family(families.rotary_bert, RULES=families.rotary_bert.GTE_RULES, PREFIX="gte."),
+    "jina_embeddings_v3": Family(families.rotary_bert, RULES=families.rotary_bert.JINA_RULES, PREFIX="roberta."),
     "static": Family(families.static),
 }

@@ -96,9 +96,9 @@ def relative_position_buckets(length: int, buckets: int = 32, max_distance: int 
     return np.array([[bucket_of[key - query] for key in range(length)] for query in range(length)])
 
 
-def relative_position_bias(length: int, table_RN: np.ndarray) -> np.ndarray:
+def relative_position_bias(length: int, table_RN: np.ndarray, max_distance: int = 128) -> np.ndarray:
     """bias_NQK: a learned number per head and bucket, added to the scores of every layer (T5, section 2.1)."""
-    bucket_QK = relative_position_buckets(length, buckets=len(table_RN))
+    bucket_QK = relative_position_buckets(length, len(table_RN), max_distance)
     return np.stack([table_N[bucket_QK] for table_N in table_RN.T])
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from minisbert.reference.encoder import ACTIVATIONS, Params, float64, scaled_dot_product_attention
 
 
-def rotated(x_BLH: np.ndarray, theta: float) -> np.ndarray:
-    """The i-th pair of numbers of a token at position p, read as one complex number, times e^(j p theta^(-2i/H)).
+def rotated(x_BLH: np.ndarray, theta: float, factor: float = 1.0) -> np.ndarray:
+    """The i-th pair of numbers of a token at position p, read as one complex number, times e^(j p theta^(-2i/H) / factor).
 
     Of a vector of H numbers, the i-th and the (i + H/2)-th are a pair   (RoFormer, section 3.2.1 and equation 15).
 
@@ -27,7 +27,7 @@ def rotated(x_BLH: np.ndarray, theta: float) -> np.ndarray:
     pair_BLH = x_BLH[..., : H // 2] + 1j * x_BLH[..., H // 2 :]
     for p in range(x_BLH.shape[1]):
         for i in range(H // 2):
-            pair_BLH[:, p, i] *= np.exp(1j * p * theta ** (-2 * i / H))
+            pair_BLH[:, p, i] *= np.exp(1j * p * theta ** (-2 * i / H) / factor)
     return np.concatenate([pair_BLH.real, pair_BLH.imag], axis=-1)
 
 
@@ -39,10 +39,17 @@ def scale_norm(hidden_BLD: np.ndarray, params: Params, epsilon: float) -> np.nda
 
 
 def rotary_attention(
-    hidden_BLD: np.ndarray, mask_BL: np.ndarray, params: Params, heads: int, theta: float, reach: int | None
+    hidden_BLD: np.ndarray,
+    mask_BL: np.ndarray,
+    params: Params,
+    heads: int,
+    theta: float,
+    reach: int | None = None,
+    factor: float = 1.0,
 ) -> np.ndarray:
-    """Multi-head self-attention without biases, queries and keys rotated; each query sees keys at most `reach` tokens away."""
+    """Multi-head self-attention, queries and keys rotated; each query sees keys at most `reach` tokens away."""
     W_Q, W_K, W_V = np.split(params["qkv"]["kernel"], 3, axis=1)
+    b_Q, b_K, b_V = np.split(params["qkv"].get("bias", np.zeros(3 * hidden_BLD.shape[-1])), 3)
     L, H = hidden_BLD.shape[1], hidden_BLD.shape[-1] // heads
     bias_QK = np.zeros((L, L))
     for q in range(L):
@@ -52,18 +59,18 @@ def rotary_attention(
     head_BLHs = []
     for n in range(heads):
         columns = slice(n * H, (n + 1) * H)
-        query_BLH = rotated(hidden_BLD @ W_Q[:, columns], theta)
-        key_BLH = rotated(hidden_BLD @ W_K[:, columns], theta)
-        head_BLHs.append(
-            scaled_dot_product_attention(query_BLH, key_BLH, hidden_BLD @ W_V[:, columns], mask_BL, bias_QK)
-        )
-    return np.concatenate(head_BLHs, axis=-1) @ params["output"]["kernel"]
+        query_BLH = rotated(hidden_BLD @ W_Q[:, columns] + b_Q[columns], theta, factor)
+        key_BLH = rotated(hidden_BLD @ W_K[:, columns] + b_K[columns], theta, factor)
+        value_BLH = hidden_BLD @ W_V[:, columns] + b_V[columns]
+        head_BLHs.append(scaled_dot_product_attention(query_BLH, key_BLH, value_BLH, mask_BL, bias_QK))
+    return np.concatenate(head_BLHs, axis=-1) @ params["output"]["kernel"] + params["output"].get("bias", 0.0)
 
 
-def gated_feed_forward(hidden_BLD: np.ndarray, params: Params, activation: str) -> np.ndarray:
-    """W_2 (activation(W_1 x) * V x)   (Shazeer 2020, equation 6); `up` is W_1 and V side by side."""
-    W_1, V = np.split(params["up"]["kernel"], 2, axis=1)
-    return (ACTIVATIONS[activation](hidden_BLD @ W_1) * (hidden_BLD @ V)) @ params["down"]["kernel"]
+def gated_feed_forward(hidden_BLD: np.ndarray, params: Params, activation: str, swapped: bool = False) -> np.ndarray:
+    """W_2 (activation(W_1 x) * V x)   (Shazeer 2020, equation 6); `up` is W_1 and V side by side, or V and W_1."""
+    W_1, V = np.split(params["up"]["kernel"], 2, axis=1)[:: -1 if swapped else 1]
+    inner_BLF = ACTIVATIONS[activation](hidden_BLD @ W_1) * (hidden_BLD @ V)
+    return inner_BLF @ params["down"]["kernel"] + params["down"].get("bias", 0.0)
 
 
 def modernbert(

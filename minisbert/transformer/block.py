@@ -68,20 +68,58 @@ class FeedForward(nnx.Module):
         inner_width: int,
         activation: str,
         *,
+        dropout_rate: float = 0.0,
+        use_bias: bool = True,
         dtype: DTypeLike,
         kernel_init: nnx.Initializer,
         rngs: nnx.Rngs,
     ):
+        """`dropout_rate` is of the inner values (T5; BERT has none there)."""
         self.activation = ACTIVATIONS[activation]
-        self.up = Linear(width, inner_width, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
-        self.down = Linear(inner_width, width, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+        self.dropout_rate = dropout_rate
+        options: Any = {"use_bias": use_bias, "dtype": dtype, "kernel_init": kernel_init, "rngs": rngs}
+        self.up = Linear(width, inner_width, **options)
+        self.down = Linear(inner_width, width, **options)
 
-    def __call__(self, hidden_BLD: jax.Array) -> jax.Array:
-        return self.down(self.activation(self.up(hidden_BLD)))
+    def __call__(self, hidden_BLD: jax.Array, dropout_keys_BL: jax.Array | None = None) -> jax.Array:
+        inner_BLF = self.activation(self.up(hidden_BLD))
+        return self.down(dropout(inner_BLF, self.dropout_rate, dropout_keys_BL))
 
 
-class Block(nnx.Module):
-    """Post-norm transformer layer, hidden_BLD -> hidden_BLD (Vaswani 3.1; BERT)."""
+class PostNormBlock(nnx.Module):
+    """A post-norm layer around any attention and feed-forward net, hidden_BLD -> hidden_BLD (Vaswani 3.1)."""
+
+    def __init__(
+        self,
+        attention: Any,
+        feed_forward: Any,
+        *,
+        width: int,
+        epsilon: float,
+        hidden_dropout: float,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        self.hidden_dropout = hidden_dropout
+        self.attention = attention
+        self.attention_norm = layer_norm(width, epsilon, dtype, rngs)
+        self.feed_forward = feed_forward
+        self.feed_forward_norm = layer_norm(width, epsilon, dtype, rngs)
+
+    def __call__(
+        self, hidden_BLD: jax.Array, mask_BL: jax.Array, *positions: Any, dropout_keys_BL: jax.Array | None = None
+    ) -> jax.Array:
+        """`positions` are what the attention takes besides: a bias, the angles of rotary positions, ..."""
+        attended_BLD = self.attention(hidden_BLD, mask_BL, *positions, dropout_keys_BL=fold(dropout_keys_BL, 0))
+        hidden_BLD = self.attention_norm(
+            hidden_BLD + dropout(attended_BLD, self.hidden_dropout, fold(dropout_keys_BL, 1))
+        )
+        fed_BLD = self.feed_forward(hidden_BLD, fold(dropout_keys_BL, 3))
+        return self.feed_forward_norm(hidden_BLD + dropout(fed_BLD, self.hidden_dropout, fold(dropout_keys_BL, 2)))
+
+
+class Block(PostNormBlock):
+    """BERT's layer: attention of all heads on one projection, and two maps with a GELU between."""
 
     def __init__(
         self,
@@ -97,13 +135,17 @@ class Block(nnx.Module):
         kernel_init: nnx.Initializer,
         rngs: nnx.Rngs,
     ):
-        self.hidden_dropout = hidden_dropout
-        self.attention = MultiHeadSelfAttention(
-            width, heads, dropout_rate=attention_dropout, dtype=dtype, kernel_init=kernel_init, rngs=rngs
+        super().__init__(
+            MultiHeadSelfAttention(
+                width, heads, dropout_rate=attention_dropout, dtype=dtype, kernel_init=kernel_init, rngs=rngs
+            ),
+            FeedForward(width, inner_width, activation, dtype=dtype, kernel_init=kernel_init, rngs=rngs),
+            width=width,
+            epsilon=epsilon,
+            hidden_dropout=hidden_dropout,
+            dtype=dtype,
+            rngs=rngs,
         )
-        self.attention_norm = layer_norm(width, epsilon, dtype, rngs)
-        self.feed_forward = FeedForward(width, inner_width, activation, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
-        self.feed_forward_norm = layer_norm(width, epsilon, dtype, rngs)
 
     @classmethod
     def from_config(cls, config: Any, dtype: DTypeLike, kernel_init: nnx.Initializer, rngs: nnx.Rngs) -> "Block":
@@ -120,17 +162,3 @@ class Block(nnx.Module):
             kernel_init=kernel_init,
             rngs=rngs,
         )
-
-    def __call__(
-        self,
-        hidden_BLD: jax.Array,
-        mask_BL: jax.Array,
-        bias_NQK: jax.Array | None = None,
-        dropout_keys_BL: jax.Array | None = None,
-    ) -> jax.Array:
-        attended_BLD = self.attention(hidden_BLD, mask_BL, bias_NQK, fold(dropout_keys_BL, 0))
-        hidden_BLD = self.attention_norm(
-            hidden_BLD + dropout(attended_BLD, self.hidden_dropout, fold(dropout_keys_BL, 1))
-        )
-        fed_BLD = self.feed_forward(hidden_BLD)
-        return self.feed_forward_norm(hidden_BLD + dropout(fed_BLD, self.hidden_dropout, fold(dropout_keys_BL, 2)))

@@ -5,11 +5,13 @@
     Norm(x) = x / sqrt(mean(x^2) + epsilon) * scale      Zhang & Sennrich 2019, "Root Mean Square Layer Normalization"
 
 Grouped queries: Ainslie et al. 2023, "GQA". Queries and keys may have norms of their own (Henry et al. 2020, "Query-Key
-Normalization for Transformers"; Qwen3, Gemma 3), and each sublayer one after it (Gemma 2). `transformer/prenorm.py` has the
-gated feed-forward net and the windows. `reference/grouped.py` is the same in NumPy and must agree.
+Normalization for Transformers"; Qwen3, Gemma 3), and each sublayer one after it (Gemma 2). T5, of which these are, has a
+learned bias in place of rotary positions, and may have a plain feed-forward net. `transformer/prenorm.py` has the gated one and
+the windows. `reference/grouped.py` is the same in NumPy and must agree.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,7 +21,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from minisbert.transformer.attention import attention_weights, scaled_dot_product_attention
-from minisbert.transformer.dropout import fold
+from minisbert.transformer.block import FeedForward
+from minisbert.transformer.dropout import dropout, fold
 from minisbert.transformer.positions import rotate
 from minisbert.transformer.prenorm import GatedFeedForward
 from minisbert.transformer.products import Linear
@@ -65,6 +68,8 @@ class Shape:
     scale: float | None = None  # of the scores; None: 1 / sqrt(head_width)
     norm_offset: float = 0.0
     norms_after: bool = False  # another norm after each sublayer
+    gated: bool = True  # the feed-forward net
+    hidden_dropout: float = 0.0  # of what each sublayer adds, and of the inner values of the feed-forward net
 
 
 class GroupedAttention(nnx.Module):
@@ -85,18 +90,18 @@ class GroupedAttention(nnx.Module):
         self,
         hidden_BLD: jax.Array,
         mask_BL: jax.Array,
-        angles: tuple[np.ndarray, np.ndarray],
-        bias_1QK: jax.Array | None = None,
+        angles: tuple[np.ndarray, np.ndarray] | None,
+        bias_NQK: jax.Array | None = None,
         dropout_keys_BL: jax.Array | None = None,
     ) -> jax.Array:
-        """hidden_BLD -> hidden_BLD; arguments as for `prenorm.RotarySelfAttention`."""
+        """hidden_BLD -> hidden_BLD; arguments as for `prenorm.RotarySelfAttention`; no `angles` for T5, which has a bias."""
         query_BNLH, key_BNLH, value_BNLH = self._heads(hidden_BLD, angles)
         context_BNLH = scaled_dot_product_attention(
             query_BNLH,
             key_BNLH,
             value_BNLH,
             mask_BL,
-            bias_1QK,
+            bias_NQK,
             scale=self.shape.scale,
             dropout_rate=self.shape.attention_dropout,
             dropout_keys_BL=fold(dropout_keys_BL, 0),
@@ -107,15 +112,15 @@ class GroupedAttention(nnx.Module):
         self,
         hidden_BLD: jax.Array,
         mask_BL: jax.Array,
-        angles: tuple[np.ndarray, np.ndarray],
-        bias_1QK: jax.Array | None = None,
+        angles: tuple[np.ndarray, np.ndarray] | None,
+        bias_NQK: jax.Array | None = None,
     ) -> jax.Array:
         """The attention weights, weights_BNQK."""
         query_BNLH, key_BNLH, _ = self._heads(hidden_BLD, angles)
-        return attention_weights(query_BNLH, key_BNLH, mask_BL, bias_1QK, self.shape.scale)
+        return attention_weights(query_BNLH, key_BNLH, mask_BL, bias_NQK, self.shape.scale)
 
     def _heads(
-        self, hidden_BLD: jax.Array, angles: tuple[np.ndarray, np.ndarray]
+        self, hidden_BLD: jax.Array, angles: tuple[np.ndarray, np.ndarray] | None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """query, key and value, `[B, N, L, H]` each, in the dtype of the products; each key head once per query head."""
         shape, (B, L, _) = self.shape, hidden_BLD.shape
@@ -124,9 +129,9 @@ class GroupedAttention(nnx.Module):
         key_BLGH, value_BLGH = pair_BLGH[:, :, 0], pair_BLGH[:, :, 1]
         if self.query_norm is not None and self.key_norm is not None:
             query_BLNH, key_BLGH = self.query_norm(query_BLNH), self.key_norm(key_BLGH)
-        query_BNLH = rotate(jnp.transpose(query_BLNH, (0, 2, 1, 3)), *angles)
-        key_BGLH = rotate(jnp.transpose(key_BLGH, (0, 2, 1, 3)), *angles)
-        value_BGLH = jnp.transpose(value_BLGH, (0, 2, 1, 3))
+        query_BNLH, key_BGLH, value_BGLH = (jnp.transpose(x, (0, 2, 1, 3)) for x in (query_BLNH, key_BLGH, value_BLGH))
+        if angles is not None:
+            query_BNLH, key_BGLH = rotate(query_BNLH, *angles), rotate(key_BGLH, *angles)
         dtype, each = self.query.dtype, shape.heads // shape.key_heads
         # N = heads in the order of the key heads: those that share a key head are neighbours.
         key_BNLH, value_BNLH = (jnp.repeat(x.astype(dtype), each, axis=1) for x in (key_BGLH, value_BGLH))
@@ -140,13 +145,15 @@ class GroupedBlock(nnx.Module):
         def norm() -> RMSNorm:
             return RMSNorm(shape.width, shape.epsilon, offset=shape.norm_offset)
 
+        self.hidden_dropout = shape.hidden_dropout
         self.attention_norm = norm()
         self.attention = GroupedAttention(shape, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
         self.after_attention = norm() if shape.norms_after else None
         self.feed_forward_norm = norm()
-        self.feed_forward = GatedFeedForward(
+        net: Any = GatedFeedForward if shape.gated else partial(FeedForward, use_bias=False)
+        self.feed_forward = net(
             *(shape.width, shape.inner_width, shape.activation),
-            dropout_rate=0.0,
+            dropout_rate=shape.hidden_dropout,
             dtype=dtype,
             kernel_init=kernel_init,
             rngs=rngs,
@@ -157,17 +164,16 @@ class GroupedBlock(nnx.Module):
         self,
         hidden_BLD: jax.Array,
         mask_BL: jax.Array,
-        angles: tuple[np.ndarray, np.ndarray],
-        bias_1QK: jax.Array | None = None,
+        angles: tuple[np.ndarray, np.ndarray] | None,
+        bias_NQK: jax.Array | None = None,
         dropout_keys_BL: jax.Array | None = None,
     ) -> jax.Array:
-        attended_BLD = self.attention(
-            self.attention_norm(hidden_BLD), mask_BL, angles, bias_1QK, fold(dropout_keys_BL, 0)
-        )
+        normed_BLD, keys_BL = self.attention_norm(hidden_BLD), fold(dropout_keys_BL, 0)
+        attended_BLD = self.attention(normed_BLD, mask_BL, angles, bias_NQK, dropout_keys_BL=keys_BL)
         if self.after_attention is not None:
             attended_BLD = self.after_attention(attended_BLD)
-        hidden_BLD = hidden_BLD + attended_BLD
-        fed_BLD = self.feed_forward(self.feed_forward_norm(hidden_BLD))
+        hidden_BLD = hidden_BLD + dropout(attended_BLD, self.hidden_dropout, fold(dropout_keys_BL, 1))
+        fed_BLD = self.feed_forward(self.feed_forward_norm(hidden_BLD), fold(dropout_keys_BL, 2))
         if self.after_feed_forward is not None:
             fed_BLD = self.after_feed_forward(fed_BLD)
-        return hidden_BLD + fed_BLD
+        return hidden_BLD + dropout(fed_BLD, self.hidden_dropout, fold(dropout_keys_BL, 3))

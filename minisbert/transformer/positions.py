@@ -97,22 +97,23 @@ class RelativePositionBias(nnx.Module):
         buckets: int,
         heads: int,
         *,
+        max_distance: int = 128,
         dtype: DTypeLike = jnp.float32,
         embedding_init: nnx.Initializer,
         rngs: nnx.Rngs,
     ):
-        self.buckets = buckets
+        self.buckets, self.max_distance = buckets, max_distance
         dtype = jnp.promote_types(dtype, jnp.float32)
         self.table = nnx.Embed(buckets, heads, dtype=dtype, embedding_init=embedding_init, rngs=rngs)
 
     def __call__(self, length: int) -> jax.Array:
         """bias_NQK for sentences of `length` tokens."""
-        bucket_QK = relative_position_buckets(length, self.buckets)
+        bucket_QK = relative_position_buckets(length, self.buckets, self.max_distance)
         return jnp.transpose(self.table(jnp.asarray(bucket_QK)), (2, 0, 1))
 
 
 def rotary_angles(
-    length: int, width: int, theta: float, dtype: DTypeLike = np.float32
+    length: int, width: int, theta: float, dtype: DTypeLike = np.float32, factor: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """cos and sin of the angles p theta^(-2i/H) by which position p rotates the i-th pair of a head's dimensions.
 
@@ -122,11 +123,13 @@ def rotary_angles(
         theta: the base; the larger, the slower the last pairs turn, and the farther positions stay apart.
         dtype: float32 rounds each step as the models were trained (at position 8,000 another rounding would change
             an angle by 1e-4); float64 is exact.
+        factor: divides every angle, so that positions are stretched over a longer text.
 
     Returns:
         cos and sin, each `[L, H/2]`.
 
-    Source: Su et al. 2021 (RoFormer), section 3.2.2, equation 15.
+    Source: Su et al. 2021 (RoFormer), section 3.2.2, equation 15; the factor: Chen et al. 2023, "Extending Context Window of
+    Large Language Models via Positional Interpolation", equation 4.
 
     Example:
         >>> cosine, sine = rotary_angles(3, 4, theta=10_000.0)
@@ -137,7 +140,8 @@ def rotary_angles(
         raise ValueError(f"rotary_angles: width is {width}; dimensions are rotated in pairs, so it must be even")
     exponent_H = np.arange(0, width, 2, dtype=dtype) / np.asarray(width, dtype)
     period_H = np.power(float(theta), exponent_H.astype(np.float64)).astype(dtype)
-    angle_LH = (np.arange(length, dtype=dtype)[:, None] * (np.asarray(1, dtype) / period_H)).astype(np.float64)
+    frequency_H = np.asarray(1, dtype) / period_H / np.asarray(factor, dtype)
+    angle_LH = (np.arange(length, dtype=dtype)[:, None] * frequency_H).astype(np.float64)
     return np.cos(angle_LH).astype(dtype), np.sin(angle_LH).astype(dtype)
 
 

@@ -9,6 +9,8 @@ biases, as in ModernBERT. `transformer/block.py` is the older layer, `transforme
 `reference/modernbert.py` is the same in NumPy and must agree.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,7 +59,7 @@ def layer_norm_without_bias(width: int, epsilon: float, dtype: DTypeLike, rngs: 
 
 
 class RotarySelfAttention(nnx.Module):
-    """`attention.MultiHeadSelfAttention` without bias, queries and keys rotated by their positions."""
+    """`attention.MultiHeadSelfAttention`, queries and keys rotated by their positions."""
 
     def __init__(
         self,
@@ -65,14 +67,16 @@ class RotarySelfAttention(nnx.Module):
         heads: int,
         *,
         dropout_rate: float,
+        use_bias: bool = False,
         dtype: DTypeLike,
         kernel_init: nnx.Initializer,
         rngs: nnx.Rngs,
     ):
         self.heads = heads
         self.dropout_rate = dropout_rate
-        self.qkv = Linear(width, 3 * width, use_bias=False, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
-        self.output = Linear(width, width, use_bias=False, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+        options: Any = {"use_bias": use_bias, "dtype": dtype, "kernel_init": kernel_init, "rngs": rngs}
+        self.qkv = Linear(width, 3 * width, **options)
+        self.output = Linear(width, width, **options)
 
     def __call__(
         self,
@@ -118,17 +122,23 @@ class GatedFeedForward(nnx.Module):
         activation: str,
         *,
         dropout_rate: float,
+        down_bias: bool = False,
+        swapped: bool = False,
         dtype: DTypeLike,
         kernel_init: nnx.Initializer,
         rngs: nnx.Rngs,
     ):
+        """`swapped`: V comes before W_1 in `up`."""
         self.activation = ACTIVATIONS[activation]
-        self.dropout_rate = dropout_rate
-        self.up = Linear(width, 2 * inner_width, use_bias=False, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
-        self.down = Linear(inner_width, width, use_bias=False, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+        self.dropout_rate, self.swapped = dropout_rate, swapped
+        options: Any = {"dtype": dtype, "kernel_init": kernel_init, "rngs": rngs}
+        self.up = Linear(width, 2 * inner_width, use_bias=False, **options)
+        self.down = Linear(inner_width, width, use_bias=down_bias, **options)
 
     def __call__(self, hidden_BLD: jax.Array, dropout_keys_BL: jax.Array | None = None) -> jax.Array:
         inner_BLF, gate_BLF = jnp.split(self.up(hidden_BLD), 2, axis=-1)
+        if self.swapped:
+            inner_BLF, gate_BLF = gate_BLF, inner_BLF
         return self.down(dropout(self.activation(inner_BLF) * gate_BLF, self.dropout_rate, dropout_keys_BL))
 
 
@@ -174,6 +184,7 @@ class PreNormBlock(nnx.Module):
         dropout_keys_BL: jax.Array | None = None,
     ) -> jax.Array:
         normed_BLD = hidden_BLD if self.attention_norm is None else self.attention_norm(hidden_BLD)
-        attended_BLD = self.attention(normed_BLD, mask_BL, angles, bias_1QK, fold(dropout_keys_BL, 0))
+        keys_BL = fold(dropout_keys_BL, 0)
+        attended_BLD = self.attention(normed_BLD, mask_BL, angles, bias_1QK, dropout_keys_BL=keys_BL)
         hidden_BLD = hidden_BLD + dropout(attended_BLD, self.attention_dropout, fold(dropout_keys_BL, 1))
         return hidden_BLD + self.feed_forward(self.feed_forward_norm(hidden_BLD), fold(dropout_keys_BL, 2))

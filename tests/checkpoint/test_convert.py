@@ -22,9 +22,10 @@ from minisbert.sentence_model import ModelConfig, define
 
 TINY = Path(__file__).parents[2] / "weights"
 TINIES = ["tiny-bert", "tiny-mpnet", "tiny-roberta", "tiny-distilbert", "tiny-albert", "tiny-modernbert"]
-TINIES += ["tiny-qwen3", "tiny-gemma3_text"]
-# Families without biases, and how many tensors layer 0 has; ModernBERT's lacks its first norm.
-YOUNG = {"modernbert": 5, "qwen3": 11, "gemma3_text": 13}
+TINIES += ["tiny-qwen3", "tiny-gemma3_text", "tiny-nomic_bert", "tiny-gte"]
+# Families without BERT's layer norms; how many tensors layer 0 has, if not BERT's number (ModernBERT's lacks its first norm).
+YOUNG = ("modernbert", "qwen3", "gemma3_text", "nomic_bert")
+TENSORS = {"modernbert": 5, "qwen3": 11, "gemma3_text": 13, "nomic_bert": 9, "gte": 11}
 FAMILY = {name: name.removeprefix("tiny-") for name in TINIES}
 FAMILY |= {"all-MiniLM-L6-v2": "bert", "all-mpnet-base-v2": "mpnet"}
 REAL = [pytest.param(name, marks=pytest.mark.real) for name in ("all-MiniLM-L6-v2", "all-mpnet-base-v2")]
@@ -32,6 +33,8 @@ REAL = [pytest.param(name, marks=pytest.mark.real) for name in ("all-MiniLM-L6-v
 PASSTHROUGH = {
     "qwen3": {"lm_head.weight": np.ones((10, 24), np.float32)},
     "gemma3_text": {"lm_head.weight": np.ones((10, 24), np.float32)},
+    "nomic_bert": {"cls.predictions.decoder.bias": np.ones(10, np.float32)},
+    "gte": {"pooler.dense.bias": np.ones(24, np.float32), "classifier.bias": np.ones(2, np.float32)},
     "bert": {
         "embeddings.position_ids": np.arange(64)[None],
         "pooler.dense.weight": np.random.default_rng(0).normal(size=(32, 32)).astype(np.float32),
@@ -285,7 +288,7 @@ def test_one_layer_too_many_and_one_too_few(tiny):
     extra = {n.replace(first, next_one): a for n, a in arrays.items() if first in n}
     message = complaint(InMemory(arrays | extra), place, family)
     assert named(message) == set(extra)
-    assert len(extra) == YOUNG.get(family, 16)
+    assert len(extra) == TENSORS.get(family, 16)
     last = {name for name in arrays if last_one in name}
     message = complaint(InMemory({n: a for n, a in arrays.items() if n not in last}), place, family)
     assert named(message) == last

@@ -167,7 +167,61 @@ def gemma() -> dict[str, Any]:
     )
 
 
+def rotary_bert(**more: list[Any]) -> dict[str, Any]:
+    return {
+        "counts": ["vocab_size", *NEEDED],
+        "numbers": NUMBERS,
+        "wrong": {
+            "num_attention_heads": [5, 8],  # 24 / 8 = 3 is no number of pairs
+            "hidden_act": ACTIVATIONS,
+            "position_embedding_type": POSITION_TYPES,
+            "type_vocab_size": [-1, "1", None, HUGE],
+            "head_dim": [6, "8"],
+            "rope_scaling": [{"rope_type": "linear", "factor": 2.0}],  # next to rope_parameters
+            "rope_parameters": [
+                *(3, [], {"rope_theta": 0}, {"rope_theta": "1"}, {"rope_type": "yarn", "rope_theta": 1e4}),
+                *(
+                    {"rope_type": "default", "factor": 2.0},
+                    {"rope_type": "linear"},
+                    {"rope_type": "dynamic", "factor": 2.0},
+                ),
+                *({"rope_type": "ntk", "factor": 0.5}, {"rope_type": "ntk", "factor": 2.0, "mixed_b": 0.6}),
+            ],
+            "pad_token_id": [-1, "0", HUGE],
+            "pruned_heads": [{"0": [1]}],
+            **EVERY_FAMILY,
+            **more,
+        },
+    }
+
+
+def nomic() -> dict[str, Any]:
+    off = ("prenorm", "causal", "qkv_proj_bias", "mlp_fc1_bias", "mlp_fc2_bias", "use_rms_norm")
+    return rotary_bert(
+        activation_function=["gelu", "glu", None, 3],
+        rotary_emb_base=[0, "1000", None],
+        rotary_emb_fraction=[0.5, 0],
+        rotary_emb_interleaved=[True],
+        rotary_emb_scale_base=[512],
+        scale_attn_weights=[False],
+        num_experts=[8],
+        n_positions=[0, "64"],
+        **{key: [True] for key in off},
+    )
+
+
+def gte() -> dict[str, Any]:
+    return rotary_bert(
+        rope_theta=[0, "10000", None],
+        layer_norm_type=["rms_norm"],
+        pack_qkv=[False],
+        logn_attention_scale=[True],
+    )
+
+
 TABLE: dict[str, dict[str, Any]] = {
+    "nomic_bert": nomic(),
+    "gte": gte(),
     "qwen3": qwen(),
     "gemma3_text": gemma(),
     "bert": bert(),
@@ -285,6 +339,8 @@ DECODERS = {
     "modernbert": "decoder.weight",
     "qwen3": "lm_head.weight",
     "gemma3_text": "lm_head.weight",
+    "nomic_bert": "cls.predictions.decoder.weight",
+    "gte": "lm_head.decoder.weight",
 }
 
 

@@ -35,6 +35,8 @@ MODELS = {
     "tiny-modernbert": (len(SOME), 24),
     "tiny-qwen3": (60, 24),
     "tiny-gemma3_text": (60, 24),
+    "tiny-nomic_bert": (60, 24),
+    "tiny-gte": (60, 24),
     "tiny-static": (60, 24),
     "tiny-layers": (60, 24),
     "tiny-router-query": (30, 24),

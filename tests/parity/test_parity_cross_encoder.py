@@ -56,6 +56,7 @@ CLASSES = {
         "modernbert": "ModernBert",
         "electra": "Electra",
         "ernie": "Ernie",
+        "gte": "Gte",
     }.items()
 }
 

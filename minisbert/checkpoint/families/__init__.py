@@ -9,5 +9,6 @@ from minisbert.checkpoint.families import (  # noqa: F401
     mpnet,
     qwen,
     roberta,
+    rotary_bert,
     static,
 )

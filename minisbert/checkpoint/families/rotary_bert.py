@@ -1,0 +1,209 @@
+"""The settings and weight tables of BERTs with rotary positions: nomic, GTE, jina v3 (`encoders/rotary_bert.py` computes them).
+
+    "nomic_bert"             nomic-embed-text (Nussbaum et al. 2024), snowflake-arctic-embed-m-long, CodeRankEmbed
+    "new", "gte"             gte-*-v1.5 and mGTE (Zhang et al. 2024), snowflake-arctic-embed-m-v2.0
+    "jina_embeddings_v3"     jina-embeddings-v3 (Sturua et al. 2024) in transformers' layout, without its task adapters
+
+The folders of the first two come from remote code, whose classes `auto_map` names; what they compute is computed here, and
+nothing of them is run. nomic's config.json has GPT-2's names, or transformers 5's, or both.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minisbert import limits
+from minisbert.checkpoint.convert import Rule, linear, norm
+from minisbert.checkpoint.layer_settings import stretched_base
+from minisbert.checkpoint.modules import TRANSFORMER
+from minisbert.checkpoint.settings import ACTIVATIONS, Settings
+
+# nomic's older names -> those of transformers 5.
+_NOMIC_NAMES = {
+    "n_embd": "hidden_size",
+    "n_layer": "num_hidden_layers",
+    "n_head": "num_attention_heads",
+    "n_inner": "intermediate_size",
+    "layer_norm_epsilon": "layer_norm_eps",
+    "resid_pdrop": "hidden_dropout_prob",
+    "attn_pdrop": "attention_probs_dropout_prob",
+}
+_NOMIC_GATES = {"swiglu": "silu", "geglu": "gelu"}
+# Settings of nomic's remote code that must have these values, the first where the file has none.
+_NOMIC_ONLY: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("prenorm", "parallel_block", "use_rms_norm", "causal", "rotary_emb_interleaved"), (False,)),
+    **dict.fromkeys(("qkv_proj_bias", "mlp_fc1_bias", "mlp_fc2_bias", "scale_attn_by_inverse_layer_idx"), (False,)),
+    "scale_attn_weights": (True,),
+    "rotary_emb_fraction": (1.0,),
+    "rotary_emb_scale_base": (None,),
+    **dict.fromkeys(("num_experts", "moe_every_n_layers"), (0, None)),
+}
+_GTE_ONLY = {"layer_norm_type": "layer_norm", "pack_qkv": True, "logn_attention_scale": False}
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings of the three layouts, under the names of transformers 5."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int
+    type_vocab_size: int  # 0: no segments
+    gated: bool  # the feed-forward net
+    use_bias: bool  # of the attention, and of the feed-forward net where it is not the gate
+    inner_dropout: bool  # of the feed-forward net's inner values, too
+    rope_theta: float
+    rope_factor: float
+    hidden_act: str
+    layer_norm_eps: float = 1e-12
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.0
+    initializer_range: float = 0.02
+
+    @property
+    def max_positions(self) -> int:
+        """The longest input in tokens, special tokens included."""
+        return self.max_position_embeddings
+
+    @staticmethod
+    def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
+        """Read config.json; one ModelFolderError names every key that is missing, out of bounds, or not computed."""
+        settings = Settings(values, where)
+        kind = settings.choice("model_type", ["nomic_bert", "new", "gte", "jina_embeddings_v3"])
+        return {"nomic_bert": _nomic, "jina_embeddings_v3": _jina}.get(kind, _gte)(settings)
+
+
+def _nomic(settings: Settings) -> Config:
+    if "n_embd" in settings.values:
+        settings.rename(_NOMIC_NAMES)
+    values = settings.values
+    for key, allowed in _NOMIC_ONLY.items():
+        settings.choice(key, allowed, default=allowed[0], why="no published model but nomic's mixture of experts")
+    gate = "silu"
+    if "activation_function" in values:
+        gate = _NOMIC_GATES[settings.choice("activation_function", _NOMIC_GATES)]
+    activation = settings.choice("hidden_act", ACTIVATIONS, default=gate)
+    if "activation_function" in values and activation != gate:
+        settings.complain("hidden_act", f"{gate!r}, as 'activation_function' has it")
+    # "n_positions" is how many there are, "max_position_embeddings" next to it how many were trained.
+    longest = "n_positions" if values.get("n_positions") is not None else "max_position_embeddings"
+    positions = settings.integer(longest, at_least=1, at_most=limits.ROWS)
+    if values.get("rotary_scaling_factor") is not None:
+        # Longer texts would be stretched by the length of the longest one in their batch.
+        trained = settings.integer("max_trained_positions", at_least=1, at_most=limits.ROWS, default=2048)
+        positions = min(positions, trained)
+    return _read(
+        settings,
+        ("rotary_emb_base", 1000.0),
+        remote_code=("modeling_hf_nomic_bert.NomicBert",),
+        max_position_embeddings=positions,
+        type_vocab_size=settings.integer("type_vocab_size", at_least=0, at_most=limits.SEGMENTS, default=2),
+        gated=True,
+        use_bias=False,
+        inner_dropout=False,
+        hidden_act=activation,
+        usual_inner="n_inner" in values and values["intermediate_size"] is None,
+    )
+
+
+def _gte(settings: Settings) -> Config:
+    for key, only in _GTE_ONLY.items():
+        settings.choice(key, [only], default=only, why="no published model has others")
+    return _read(
+        settings,
+        ("rope_theta", 160_000.0 if settings.values["model_type"] == "gte" else 10_000.0),
+        remote_code=("modeling.New", "configuration.New", "modeling_hf_alibaba_nlp_gte.Gte"),
+        positions=("rope",),
+        type_vocab_size=settings.integer("type_vocab_size", at_least=0, at_most=limits.SEGMENTS, default=1),
+        gated=True,
+        use_bias=True,
+        inner_dropout=True,
+        hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu"),
+    )
+
+
+def _jina(settings: Settings) -> Config:
+    return _read(
+        settings,
+        ("rope_theta", 20_000.0),
+        type_vocab_size=settings.integer("type_vocab_size", at_least=1, at_most=limits.SEGMENTS, default=1),
+        gated=False,
+        use_bias=True,
+        inner_dropout=False,
+        hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu"),
+        layer_norm_eps=settings.number("layer_norm_eps", at_least=1e-20, below=0.1, default=1e-5),
+    )
+
+
+def _read(settings: Settings, base: tuple[str, float], *, usual_inner: bool = False, **read: Any) -> Config:
+    """What the three have in common.
+
+    Args:
+        base: the older key of the base angle, and its value where no file names it.
+        usual_inner: the feed-forward net is four times as wide.
+    """
+    width = settings.integer("hidden_size", at_least=1, at_most=limits.WIDTH)
+    heads = settings.integer("num_attention_heads", at_least=1, at_most=limits.WIDTH)
+    if usual_inner:
+        read["intermediate_size"] = 4 * width
+    settings.choice("head_dim", [None, width // heads], default=None, why="hidden_size / num_attention_heads")
+    theta, factor = stretched_base(settings, *base, head_width=max(2, width // heads))
+    return settings.encoder(
+        Config,
+        even_heads=True,  # rotary positions turn pairs of numbers
+        hidden_size=width,
+        num_attention_heads=heads,
+        rope_theta=theta,
+        rope_factor=factor,
+        **read,
+    )
+
+
+# Where each tensor goes; see encoders/bert.py for how to read the tables. In `up` the gate comes second.
+_LAYER = "encoder.layers.{i}."
+_EMBEDDINGS = [
+    Rule("embeddings.word_embeddings.weight", "token_embedding.embedding", "V,D"),
+    Rule("embeddings.token_type_embeddings.weight", "segment_embedding.embedding", "S,D", when="type_vocab_size"),
+]
+RULES = [
+    *_EMBEDDINGS,
+    *norm("emb_ln", "embedding_norm", "D"),
+    Rule(_LAYER + "attn.Wqkv.weight", "blocks.{i}.attention.qkv.kernel", "D,3D", transpose=True),
+    Rule(_LAYER + "attn.out_proj.weight", "blocks.{i}.attention.output.kernel", "D,D", transpose=True),
+    *norm(_LAYER + "norm1", "blocks.{i}.attention_norm", "D"),
+    Rule(
+        (_LAYER + "mlp.fc11.weight", _LAYER + "mlp.fc12.weight"),
+        "blocks.{i}.feed_forward.up.kernel",
+        "D,2F",
+        transpose=True,
+    ),
+    Rule(_LAYER + "mlp.fc2.weight", "blocks.{i}.feed_forward.down.kernel", "F,D", transpose=True),
+    *norm(_LAYER + "norm2", "blocks.{i}.feed_forward_norm", "D"),
+]
+JINA_RULES = [
+    *_EMBEDDINGS,
+    *norm("emb_ln", "embedding_norm", "D"),
+    *linear(_LAYER + "mixer.Wqkv", "blocks.{i}.attention.qkv", "D,3D"),
+    *linear(_LAYER + "mixer.out_proj", "blocks.{i}.attention.output", "D,D"),
+    *norm(_LAYER + "norm1", "blocks.{i}.attention_norm", "D"),
+    *linear(_LAYER + "mlp.fc1", "blocks.{i}.feed_forward.up", "D,F"),
+    *linear(_LAYER + "mlp.fc2", "blocks.{i}.feed_forward.down", "F,D"),
+    *norm(_LAYER + "norm2", "blocks.{i}.feed_forward_norm", "D"),
+]
+_LAYER = "encoder.layer.{i}."
+GTE_RULES = [
+    *_EMBEDDINGS,
+    *norm("embeddings.LayerNorm", "embedding_norm", "D"),
+    *linear(_LAYER + "attention.qkv_proj", "blocks.{i}.attention.qkv", "D,3D"),
+    *linear(_LAYER + "attention.o_proj", "blocks.{i}.attention.output", "D,D"),
+    *norm(_LAYER + "attn_ln", "blocks.{i}.attention_norm", "D"),
+    Rule(_LAYER + "mlp.up_gate_proj.weight", "blocks.{i}.feed_forward.up.kernel", "D,2F", transpose=True),
+    *linear(_LAYER + "mlp.down_proj", "blocks.{i}.feed_forward.down", "F,D"),
+    *norm(_LAYER + "mlp_ln", "blocks.{i}.feed_forward_norm", "D"),
+]
+PASSTHROUGH = ["embeddings.position_ids", "pooler.dense.*", "cls.*", "lm_head.*", "classifier.*"]
+PREFIX = "nomic_bert."  # NomicBertForMaskedLM and similar classes put it before every name
+MODULE = TRANSFORMER
