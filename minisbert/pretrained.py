@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from minisbert.atomic_write import staged_folder
-from minisbert.checkpoint.convert import Converted, convert, export, flatten, nest, rule_shapes
+from minisbert.checkpoint.convert import Converted, chosen, convert, export, flatten, nest, rule_shapes
 from minisbert.checkpoint.converted import CONVERTED, read_converted
 from minisbert.checkpoint.folder import ModelFolder, read_folder
 from minisbert.checkpoint.folder_writer import chain_of, write_chain, write_module, write_router
@@ -106,14 +106,14 @@ def load_chain(folder: ModelFolder, put: Put, loaded: dict[Path, Converted]) -> 
     tokenizer = Tokenizer.from_folder(folder)
     check_tokenizer(tokenizer, folder, model_config.encoder.vocab_size)
     family, layers = FAMILIES[model_config.model_type], model_config.encoder.num_hidden_layers
-    shapes = rule_shapes(family.RULES, model_config.encoder, layers)
-    place = folder.transformer_path
+    table = chosen(family.RULES, model_config.encoder)
+    shapes, place = rule_shapes(table, model_config.encoder, layers), folder.transformer_path
     if place not in loaded and (place / CONVERTED).is_file():
         loaded[place] = read_converted(place, shapes, put)
     elif place not in loaded:
         tensors = tensors_of(place, folder.encoder_module.tensors, folder.allow_pickle_weights)
         names = {"passthrough": family.PASSTHROUGH, "prefix": family.PREFIX}
-        loaded[place] = convert(tensors, family.RULES, shapes, layers=layers, put=put, **names)
+        loaded[place] = convert(tensors, table, shapes, layers=layers, put=put, **names)
     original = loaded[place]
     params = {"encoder": nest(original.params)}
     for module in model_config.modules:
@@ -153,7 +153,8 @@ def encoder_tensors(model: Pretrained) -> dict[str, np.ndarray]:
     """The encoder's weights under the names of its family's checkpoints, with the tensors passed through."""
     config = model.model_config
     converted = replace(model.original, params=flatten(model.params["encoder"]))
-    return export(converted, FAMILIES[config.model_type].RULES, layers=config.encoder.num_hidden_layers)
+    table = chosen(FAMILIES[config.model_type].RULES, config.encoder)
+    return export(converted, table, layers=config.encoder.num_hidden_layers)
 
 
 def join_routes(routes: Mapping[str, Pretrained], default: str | None = None) -> Pretrained:

@@ -16,6 +16,7 @@ from minisbert.reference.grouped import gemma, qwen
 from minisbert.reference.modernbert import modernbert
 from minisbert.reference.roberta import roberta
 from minisbert.reference.rotary_bert import rotary_bert
+from minisbert.reference.t5 import t5
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
@@ -32,6 +33,7 @@ TWINS: dict[str, Callable] = {
     "gemma3_text": gemma,
     "nomic_bert": rotary_bert,
     "gte": rotary_bert,
+    "t5": t5,
 }
 # Other names of one of these, read by the same file; of XLM-R there is a tiny checkpoint.
 SAME_CODE = {

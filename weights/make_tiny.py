@@ -180,6 +180,18 @@ def gemma_unigram(special: list[str], names: dict[str, str]) -> Made:
     return made
 
 
+def t5_unigram(special: list[str], names: dict[str, str]) -> Made:
+    """T5's tokenizer: an end token after a text, and a last piece that only pre-training uses."""
+    from tokenizers import processors
+
+    end = names["eos"]
+    made = unigram(special, {**names, "cls": end, "sep": end})
+    made.backend.post_processor = processors.TemplateProcessing(
+        single=f"$A {end}", pair=f"$A {end} $B {end}", special_tokens=[(end, made.backend.token_to_id(end))]
+    )
+    return made
+
+
 MODELS = {
     "tiny-bert": {
         "special": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
@@ -527,6 +539,31 @@ MODELS = {
             "eos_token_id": 2,
         },
     },
+    "tiny-t5": {
+        "special": ["<pad>", "</s>", "<unk>", "<extra_id_0>"],
+        "tokenizer": t5_unigram,
+        "tokenizer_config": {"tokenizer_class": "T5Tokenizer", "extra_ids": 1},
+        "names": {"pad": "<pad>", "unk": "<unk>", "eos": "</s>"},
+        "modules": (Pooling(("mean",)), Dense(24, 20, False, "identity"), Normalize()),
+        "max_seq_length": 64,
+        "config": {
+            "architectures": ["T5EncoderModel"],
+            "model_type": "t5",
+            "d_model": 24,
+            "num_layers": 2,
+            "num_heads": 3,
+            "d_kv": 10,
+            "d_ff": 36,
+            "feed_forward_proj": "gated-gelu",
+            "relative_attention_num_buckets": 12,
+            "relative_attention_max_distance": 20,
+            "layer_norm_epsilon": 1e-6,
+            "dropout_rate": 0.1,
+            "is_encoder_decoder": True,
+            "pad_token_id": 0,
+            "eos_token_id": 1,
+        },
+    },
 }
 # Routers: their routes, each a model from above. The last is the default.
 ROUTERS = {"tiny-router": {"query": "tiny-static", "document": "tiny-layers"}}
@@ -541,6 +578,8 @@ def weights(model_config: ModelConfig, seed: int) -> dict:
     for name, leaf in sorted(flatten(define(model_config)[1]).items()):
         noise = random.normal(size=leaf.shape).astype(np.float32)
         spread = leaf.shape[0] ** -0.5 if name.endswith("kernel") else 0.1
+        if model_config.model_type == "t5" and "query" in name:  # whose scores are not divided by the root of its width
+            spread *= model_config.encoder.head_dim**-0.5
         start = 0.0 if model_config.model_type == "gemma3_text" else 1.0  # there a scale is 1 plus the parameter
         params[name] = noise * np.float32(spread) + np.float32(start * name.endswith(("scale", "weights")))
     return nest(params)

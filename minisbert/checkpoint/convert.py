@@ -6,7 +6,6 @@ directions: one error names every tensor that is unknown, missing, given twice o
 `export(convert(x)) == x` to the bit, names and dtypes included. Plain NumPy; no device.
 """
 
-import fnmatch
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import ml_dtypes  # noqa: F401  (comes with jax; names bfloat16 to NumPy)
 import numpy as np
 
+from minisbert.checkpoint.tensor_names import TIED, canonical_names, matches
 from minisbert.errors import ModelFolderError
 
 Shape = tuple[int, ...]
@@ -88,25 +88,9 @@ class Converted:
     dtypes: dict[str, str] = field(default_factory=dict)  # canonical name -> dtype in the file, if not float32
 
 
-# TensorFlow's names for the two parts of a layer norm, still found in the oldest checkpoints; prefixes of remote code.
-_OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
-_OLD_PREFIXES = {"nomic_bert.": "bert.", "gte.": "new."}
-
-
-def canonical_names(names: Sequence[str], prefix: str, passthrough: Sequence[str]) -> dict[str, list[str]]:
-    """A tensor's canonical name -> its names in the file; more than one is a doubled tensor."""
-    canonical: dict[str, list[str]] = {}
-    for name in names:
-        short = name.removeprefix(prefix).removeprefix(_OLD_PREFIXES.get(prefix, ""))
-        for old, new in _OLD_NAMES.items():
-            if short.endswith(old) and not _matches(name, passthrough):
-                short = short.removesuffix(old) + new
-        canonical.setdefault(short, []).append(name)
-    return canonical
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+def chosen(rules: Sequence[Rule], config: Any) -> list[Rule]:
+    """The rules that a family's Config asks for with their `when`; needed where two of them have one path."""
+    return [rule for rule in rules if not rule.when or getattr(config, rule.when)]
 
 
 def filled(rules: Sequence[Rule], layers: int, paths: Collection[str] | None = None) -> list[Rule]:
@@ -116,7 +100,7 @@ def filled(rules: Sequence[Rule], layers: int, paths: Collection[str] | None = N
         for i in map(str, range(rule.first, layers) if "{i}" in rule.path else (0,)):
             names, path = tuple(name.replace("{i}", i) for name in rule.parts), rule.path.replace("{i}", i)
             if not rule.when or paths is None or path in paths:
-                table.append(Rule(names, path, rule.shape, rule.transpose, when=rule.when))
+                table.append(Rule(names, path, rule.shape, rule.transpose))
     return table
 
 
@@ -133,9 +117,7 @@ def rule_shapes(rules: Sequence[Rule], config: Any, layers: int, **letters: int)
         {'kernel': (4, 12), 'out.kernel': (4, 2)}
     """
     shapes: dict[str, Shape] = {}
-    for rule in filled(rules, layers):
-        if rule.when and not getattr(config, rule.when):
-            continue
+    for rule in filled(chosen(rules, config), layers):
         shape = rule.shape
         if isinstance(shape, str):
             axes = [(int(axis[:-1] or 1), axis[-1]) for axis in shape.split(",")]
@@ -174,7 +156,8 @@ def convert(
     canonical = canonical_names(list(found), prefix, passthrough)
     table = filled(rules, layers, shapes)
     _check_names(tensors.where, table, shapes, found, canonical, passthrough, layers)
-    converted = Converted({}, renamed={new: names[0] for new, names in canonical.items() if names[0] != new})
+    renamed = {new: names[0] for new, names in canonical.items() if names[0] != new}
+    converted = Converted({}, renamed=renamed)
     complaints: list[str] = []
     for rule in table:
         parts = []
@@ -195,12 +178,16 @@ def convert(
         if len(parts) == len(rule.parts):
             joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
             converted.params[rule.path] = put(np.ascontiguousarray(joined))
+    # Those that no rule has taken.
+    converted.passthrough = {short: tensors.read(names[0]) for short, names in canonical.items()}
+    for copy in TIED.keys() & converted.passthrough.keys():
+        first = tensors.read(renamed.get(TIED[copy], TIED[copy]))
+        if not np.array_equal(first, converted.passthrough[copy]):
+            complaints.append(f"{copy!r} differs from {TIED[copy]!r}, which is the same tensor")
     if complaints:
         raise ModelFolderError(
             f"{tensors.where}: {'; '.join(complaints)}. The weights are damaged; download the model again."
         )
-    # Those that no rule has taken.
-    converted.passthrough = {short: tensors.read(names[0]) for short, names in canonical.items()}
     return converted
 
 
@@ -236,7 +223,7 @@ def _check_names(
         )
     complaints += map("missing: {}".format, missing)
     for short, names in canonical.items():
-        if short not in expected and not _matches(short, passthrough):
+        if short not in expected and not matches(short, passthrough):
             complaints.append(f"unknown: {names[0]!r} {list(found[names[0]])}")
     if complaints:
         raise ModelFolderError(
@@ -268,7 +255,8 @@ def export(converted: Converted, rules: Sequence[Rule], *, layers: int) -> dict[
             dtype = np.dtype(converted.dtypes.get(name, "float32"))
             tensors[converted.renamed.get(name, name)] = np.ascontiguousarray(array, dtype=dtype)
     for name, array in converted.passthrough.items():
-        tensors[converted.renamed.get(name, name)] = array
+        first = converted.renamed.get(TIED.get(name, ""), TIED.get(name, ""))
+        tensors[converted.renamed.get(name, name)] = tensors.get(first, array)
     return tensors
 
 

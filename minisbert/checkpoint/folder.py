@@ -13,7 +13,7 @@ is written, because every reader knows it. A static model has neither config.jso
 A key or value that is not understood is refused, since guessing could change the embeddings.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -46,6 +46,9 @@ TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("vocab.txt", "vocab.json", "merges.txt", "added_tokens.json", "sentencepiece.bpe.model"),
 )
+# What config.json calls the width of the vectors and the number of layers: BERT's names, DistilBERT's, T5's, nomic's.
+WIDTHS = ("hidden_size", "dim", "d_model", "n_embd")
+LAYERS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer")
 _MODEL_FILE = "config_sentence_transformers.json"
 
 
@@ -174,7 +177,7 @@ def _read_routes(files: ModelFiles, parts: list[Part], at: int) -> ModelFolder:
 
 
 def _embedding_width(folder: ModelFolder) -> int | None:
-    width = _sane(folder.config.get("hidden_size") or folder.config.get("dim"))
+    width = model_size(folder.config, WIDTHS)
     for module in folder.modules:
         width = None if width is None else module.width(width)
     return width
@@ -194,8 +197,7 @@ def _read_parts(files: ModelFiles, parts: list[Part], file: Path, scores: bool =
     config = _read_config(files, place, scores) if encoder.has_config else static_config(place)
     modules: list[Module] = [Pooling()] if encoder.pools else []
     sources = ["a static model's"] if encoder.pools else []
-    width = _sane(config.get("hidden_size") or config.get("dim"))
-    layers = _sane(config.get("num_hidden_layers") or config.get("n_layers"))
+    width, layers = model_size(config, WIDTHS), model_size(config, LAYERS)
     for row, part in enumerate(rest, start=1):
         if modules and width is not None:
             width = modules[-1].width(width)
@@ -210,8 +212,9 @@ def _read_parts(files: ModelFiles, parts: list[Part], file: Path, scores: bool =
     return folder
 
 
-def _sane(size: Any) -> int | None:
-    """A size of config.json, or None where it cannot be one: the family complains about that."""
+def model_size(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    """A size in config.json, under one of its names; None where it cannot be one: the family complains about that."""
+    size = next((config[name] for name in names if config.get(name)), None)
     return size if type(size) is int and 1 <= size <= limits.WIDTH else None
 
 

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from minisbert.checkpoint.folder import ModelFolder
+from minisbert.checkpoint.folder import WIDTHS, ModelFolder, model_size
 from minisbert.checkpoint.modules import Module
 from minisbert.checkpoint.router import ROUTER_FILE, Router, routes_json
 
@@ -34,8 +34,7 @@ def write_module(folder: ModelFolder, module: Module | None, here: Path) -> None
     """The settings of one module of a chain; None is the encoder's."""
     here.mkdir(exist_ok=True)
     if module is not None:
-        width = int(folder.config.get("hidden_size") or folder.config["dim"])  # DistilBERT says dim
-        content = module.to_json(width)
+        content = module.to_json(model_size(folder.config, WIDTHS) or 0)
         if content is not None:
             write_json(here / "config.json", content)
     elif folder.encoder_module.has_config:

@@ -17,7 +17,7 @@ from minisbert.atomic_write import staged_folder
 from minisbert.checkpoint.convert import (
     Converted,
     Rule,
-    canonical_names,
+    chosen,
     convert,
     export,
     flatten,
@@ -26,6 +26,7 @@ from minisbert.checkpoint.convert import (
     rule_shapes,
 )
 from minisbert.checkpoint.settings import Settings
+from minisbert.checkpoint.tensor_names import canonical_names
 from minisbert.checkpoint.tensors import WEIGHTS, SafetensorsFiles, write_tensors
 from minisbert.cross_encoder.folder import (
     CrossEncoderFolder,
@@ -184,7 +185,8 @@ def _tensors(model: PretrainedCrossEncoder) -> dict[str, np.ndarray]:
 
 def _rules(config: CrossEncoderConfig) -> list[Rule]:
     """Of the encoder and of the family's own head; modules have files of their own."""
-    encoder = [rule._replace(path=f"encoder.{rule.path}") for rule in FAMILIES[config.model_type].RULES]
+    table = chosen(FAMILIES[config.model_type].RULES, config.encoder)
+    encoder = [rule._replace(path=f"encoder.{rule.path}", when="") for rule in table]
     return encoder if config.modules else encoder + HEADS[config.model_type].rules(config.head)
 
 

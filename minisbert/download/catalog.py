@@ -106,6 +106,8 @@ _UNVERIFIED = (
     ("Qwen/Qwen3-Embedding-0.6B", "apache-2.0"),
     ("intfloat/e5-mistral-7b-instruct", "mit"),
     ("google/embeddinggemma-300m", "gemma"),
+    ("sentence-transformers/sentence-t5-base", "apache-2.0"),
+    ("sentence-transformers/gtr-t5-base", "apache-2.0"),
     ("nomic-ai/nomic-embed-text-v1.5", "apache-2.0"),
     ("Snowflake/snowflake-arctic-embed-m-long", "apache-2.0"),
     ("Alibaba-NLP/gte-base-en-v1.5", "apache-2.0"),

@@ -180,7 +180,7 @@ def render_follow(a: Trace, b: Trace, model: str, model_type: str) -> str:
         code_scores=_code("transformer/attention.py", 'scores_BNQK = product("BNQH,BNKH->BNQK"'),
         code_values=_code("transformer/attention.py", 'context_BNQH = product("BNQK,BNKH->BNQH"'),
         code_attended=_code("transformer/block.py", "attended_BLD = self.attention(hidden_BLD"),
-        code_fed=_code("transformer/block.py", "self.down(self.activation(self.up(hidden_BLD)))"),
+        code_fed=_code("transformer/block.py", "self.activation(self.up(hidden_BLD))"),
         code_pool=_code("pooling.py", "return _sum(hidden_BLD, mask_BL) / _count("),
         code_normal=_code("similarity.py", "return sentence_BD / xp.maximum(norm_B1"),
         code_cosine=_code("similarity.py", "return unit(a_BD) @ unit(b_MD).T"),

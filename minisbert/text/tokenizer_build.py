@@ -84,6 +84,11 @@ def build(source: Source) -> Any:
     if config.name == "Qwen2Tokenizer":  # one end token in tokenizer.json's template, or nothing
         backend.post_processor = source.backend.post_processor if source.backend is not None else None
         return backend
+    if config.name == "T5Tokenizer":
+        ends = (("</s>", backend.token_to_id(special["eos_token"])),)
+        pair = ["$A", "</s>", "$B", "</s>"]
+        backend.post_processor = processors.TemplateProcessing(single=pair[:2], pair=pair, special_tokens=ends)
+        return backend
     cls, sep = special[(starts or ("cls_token",))[0]], special[(starts or ("", "sep_token"))[1]]
     ends = ((cls, backend.token_to_id(cls)), (sep, backend.token_to_id(sep)))
     if config.name == "AlbertTokenizer" and source.backend is not None:

@@ -29,7 +29,9 @@ KEYS = {
     **dict.fromkeys(("tokenizer_class", "added_tokens_decoder", "truncation_side", "split_special_tokens"), APPLIED),
     **dict.fromkeys(FURTHER, APPLIED),
     **dict.fromkeys(("do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space"), APPLIED),
-    **dict.fromkeys(("keep_accents", "model_max_length", "max_len", "padding_side", "model_input_names"), APPLIED),
+    **dict.fromkeys(
+        ("extra_ids", "keep_accents", "model_max_length", "max_len", "padding_side", "model_input_names"), APPLIED
+    ),
     **dict.fromkeys(("trim_offsets", "errors", "clean_up_tokenization_spaces", "verbose", "name_or_path"), HARMLESS),
     **dict.fromkeys(("add_bos_token", "add_eos_token", "backend", "is_local", "local_files_only"), HARMLESS),
     **dict.fromkeys(("chat_template", "response_template", "chat_control_tokens", "response_schema"), HARMLESS),
@@ -53,6 +55,7 @@ BUILT: dict[str, tuple[str, dict[str, str]]] = {
     "XLMRobertaTokenizer": ("Unigram", _ROBERTA),
     "AlbertTokenizer": ("Unigram", _ALBERT | {"mask_token": "[MASK]"}),
     "CamembertTokenizer": ("Unigram", _ROBERTA),
+    "T5Tokenizer": ("Unigram", {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}),
     "Qwen2Tokenizer": ("BPE", dict.fromkeys(("eos_token", "unk_token", "pad_token"), "<|endoftext|>")),
 }
 # How Qwen2Tokenizer splits a text before byte-pair encoding: endings, words, single digits, signs, spaces.
@@ -68,7 +71,7 @@ ALIASES = {
 # Classes that transformers builds in other ways, from which tokenizer.json differs in nothing but what `check_options` sees.
 READ_FROM_FILE = {
     **dict.fromkeys(("Qwen3_5", "GPT2", "Llama", "Gemma", "GPTNeoX", "Deberta", "Herbert", "CLIP"), "BPE"),
-    **dict.fromkeys(("T5", "DebertaV2", "XLNet", "MBart", "RemBert", "BigBird", "Pegasus", "FNet"), "Unigram"),
+    **dict.fromkeys(("DebertaV2", "XLNet", "MBart", "RemBert", "BigBird", "Pegasus", "FNet"), "Unigram"),
     **dict.fromkeys(("Funnel", "Splinter", "RoFormer"), "WordPiece"),
 }
 # The class where no file names one.
@@ -202,7 +205,7 @@ def unigram(config: TokenizerConfig, vocabulary: Any, unknown_token: str, charsm
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     pieces, settings = [tuple(piece) for piece in vocabulary], config.settings
-    unknown = {"XLMRobertaTokenizer": 3, "AlbertTokenizer": 1}.get(config.name)
+    unknown = {"XLMRobertaTokenizer": 3, "AlbertTokenizer": 1, "T5Tokenizer": 2}.get(config.name)
     if unknown is None:
         unknown = next((row for row, (piece, _) in enumerate(pieces) if piece == unknown_token), 0)
     backend = Tokenizer(models.Unigram(pieces, unk_id=unknown, byte_fallback=False))

@@ -147,6 +147,9 @@ def read_tokenizer_config(
             break
     if name == "CamembertTokenizer" and not extra:
         extra = ["<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"]
+    if name == "T5Tokenizer" and not any("<extra_id_" in str(token) for token in extra):
+        count = settings.integer("extra_ids", at_least=0, at_most=limits.ADDED_TOKENS, default=100)
+        extra = [*extra, *(f"<extra_id_{number}>" for number in range(count))]
     side = (tokenizer.get("truncation") or {}).get("direction", "Right").lower()
     keep_end = settings.choice("truncation_side", ["right", "left"], default=side) == "left"
     side = (tokenizer.get("padding") or {}).get("direction", "Right").lower()

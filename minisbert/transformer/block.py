@@ -82,8 +82,7 @@ class FeedForward(nnx.Module):
         self.down = Linear(inner_width, width, **options)
 
     def __call__(self, hidden_BLD: jax.Array, dropout_keys_BL: jax.Array | None = None) -> jax.Array:
-        inner_BLF = self.activation(self.up(hidden_BLD))
-        return self.down(dropout(inner_BLF, self.dropout_rate, dropout_keys_BL))
+        return self.down(dropout(self.activation(self.up(hidden_BLD)), self.dropout_rate, dropout_keys_BL))
 
 
 class PostNormBlock(nnx.Module):

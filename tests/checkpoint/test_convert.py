@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from minisbert.checkpoint.convert import Converted, convert, export, flatten
+from minisbert.checkpoint.convert import Converted, chosen, convert, export, flatten
 from minisbert.checkpoint.tensors import INDEX, WEIGHTS, SafetensorsFiles, write_tensors
 from minisbert.download.locate import locate
 from minisbert.encoders import FAMILIES
@@ -22,10 +22,10 @@ from minisbert.sentence_model import ModelConfig, define
 
 TINY = Path(__file__).parents[2] / "weights"
 TINIES = ["tiny-bert", "tiny-mpnet", "tiny-roberta", "tiny-distilbert", "tiny-albert", "tiny-modernbert"]
-TINIES += ["tiny-qwen3", "tiny-gemma3_text", "tiny-nomic_bert", "tiny-gte"]
+TINIES += ["tiny-qwen3", "tiny-gemma3_text", "tiny-nomic_bert", "tiny-gte", "tiny-t5"]
 # Families without BERT's layer norms; how many tensors layer 0 has, if not BERT's number (ModernBERT's lacks its first norm).
-YOUNG = ("modernbert", "qwen3", "gemma3_text", "nomic_bert")
-TENSORS = {"modernbert": 5, "qwen3": 11, "gemma3_text": 13, "nomic_bert": 9, "gte": 11}
+YOUNG = ("modernbert", "qwen3", "gemma3_text", "nomic_bert", "t5")
+TENSORS = {"modernbert": 5, "qwen3": 11, "gemma3_text": 13, "nomic_bert": 9, "gte": 11, "t5": 10}
 FAMILY = {name: name.removeprefix("tiny-") for name in TINIES}
 FAMILY |= {"all-MiniLM-L6-v2": "bert", "all-mpnet-base-v2": "mpnet"}
 REAL = [pytest.param(name, marks=pytest.mark.real) for name in ("all-MiniLM-L6-v2", "all-mpnet-base-v2")]
@@ -34,6 +34,7 @@ PASSTHROUGH = {
     "qwen3": {"lm_head.weight": np.ones((10, 24), np.float32)},
     "gemma3_text": {"lm_head.weight": np.ones((10, 24), np.float32)},
     "nomic_bert": {"cls.predictions.decoder.bias": np.ones(10, np.float32)},
+    "t5": {"decoder.final_layer_norm.weight": np.ones(24, np.float32), "lm_head.weight": np.ones((9, 24), np.float32)},
     "gte": {"pooler.dense.bias": np.ones(24, np.float32), "classifier.bias": np.ones(2, np.float32)},
     "bert": {
         "embeddings.position_ids": np.arange(64)[None],
@@ -103,7 +104,7 @@ def read(tensors, place: Path, family: str, **options) -> Converted:
     shapes = {name.removeprefix("encoder."): tuple(leaf.shape) for name, leaf in leaves.items()}
     return convert(
         tensors,
-        code.RULES,
+        chosen(code.RULES, config),
         shapes,
         layers=config.num_hidden_layers,
         passthrough=code.PASSTHROUGH,
@@ -117,7 +118,8 @@ def layers(place: Path, family: str) -> int:
 
 
 def written_back(converted: Converted, place: Path, family: str) -> Arrays:
-    return export(converted, FAMILIES[family].RULES, layers=layers(place, family))
+    config = FAMILIES[family].Config.from_json(json.loads((place / "config.json").read_text()))
+    return export(converted, chosen(FAMILIES[family].RULES, config), layers=config.num_hidden_layers)
 
 
 def same_bits(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> None:
@@ -207,7 +209,7 @@ def test_special_float_values_come_back(tiny):
     name = next(
         name
         for name in arrays
-        if name.endswith(("word_embeddings.weight", "tok_embeddings.weight", "embed_tokens.weight"))
+        if name.endswith(("word_embeddings.weight", "tok_embeddings.weight", "embed_tokens.weight", "shared.weight"))
     )
     table = arrays[name].copy()
     table[3, :4] = [-0.0, 1e-45, np.finfo(np.float32).max, -np.finfo(np.float32).max]
@@ -283,7 +285,7 @@ def test_every_added_tensor_is_named(tiny):
 def test_one_layer_too_many_and_one_too_few(tiny):
     place, family, arrays = tiny
     count = 1 if family == "albert" else layers(place, family)  # ALBERT's file holds one layer
-    stem = "albert_layer_groups" if family == "albert" else "layers" if family in YOUNG else "layer"
+    stem = {"albert": "albert_layer_groups", "t5": "block"}.get(family, "layers" if family in YOUNG else "layer")
     first, next_one, last_one = (f"{stem}.{i}." for i in (0, count, count - 1))
     extra = {n.replace(first, next_one): a for n, a in arrays.items() if first in n}
     message = complaint(InMemory(arrays | extra), place, family)

@@ -219,7 +219,26 @@ def gte() -> dict[str, Any]:
     )
 
 
+def t5() -> dict[str, Any]:
+    return {
+        "counts": ["vocab_size", "d_model", "num_layers", "num_heads", "d_ff"],
+        "numbers": ["layer_norm_epsilon", "dropout_rate", "initializer_range"],
+        "wrong": {
+            "d_kv": NO_COUNT,
+            "hidden_size": [32],  # next to d_model
+            "feed_forward_proj": ["gated-swiglu", "gated", "os.system", None, 3],
+            "relative_attention_num_buckets": [0, 2, 10, "32", None],
+            "relative_attention_max_distance": [0, 3, "128", None],
+            "position_embedding_type": POSITION_TYPES,
+            "pad_token_id": [-1, "0", HUGE],
+            "pruned_heads": [{"0": [1]}],
+            **EVERY_FAMILY,
+        },
+    }
+
+
 TABLE: dict[str, dict[str, Any]] = {
+    "t5": t5(),
     "nomic_bert": nomic(),
     "gte": gte(),
     "qwen3": qwen(),
@@ -309,7 +328,14 @@ def test_a_wrong_vocabulary_size(family, folder):
     edit("config.json", vocab_size=size - 1)(folder)
     refused(lambda: load_pretrained(folder), J, str(size - 1))
     edit("config.json", vocab_size=size + 1)(folder)
-    refused(lambda: load_pretrained(folder), MODEL, "embed", ".weight", str(size + 1), str(size))
+    refused(
+        lambda: load_pretrained(folder),
+        MODEL,
+        "shared" if family == "t5" else "embed",
+        ".weight",
+        str(size + 1),
+        str(size),
+    )
 
 
 def test_missing_and_unknown_tensors_are_all_named(family, folder):
@@ -341,6 +367,7 @@ DECODERS = {
     "gemma3_text": "lm_head.weight",
     "nomic_bert": "cls.predictions.decoder.weight",
     "gte": "lm_head.decoder.weight",
+    "t5": "lm_head.weight",
 }
 
 
@@ -351,7 +378,7 @@ def test_tied_weights_of_which_only_the_other_is_there(family, folder, prefixed)
     table = next(
         name
         for name in arrays
-        if name.endswith(("word_embeddings.weight", "tok_embeddings.weight", "embed_tokens.weight"))
+        if name.endswith(("word_embeddings.weight", "tok_embeddings.weight", "embed_tokens.weight", "shared.weight"))
     )
     arrays[DECODERS[family]] = arrays[table]
     save_file(arrays, folder / MODEL)
@@ -370,7 +397,7 @@ def test_another_familys_weights(family, folder):
 
 def test_a_layer_too_many_in_config_json(family, folder):
     """Its tensors are named; a family that shares one layer is the same with more of them."""
-    key = next(key for key in ("num_hidden_layers", "n_layers") if key in settings(family))
+    key = next(key for key in ("num_hidden_layers", "n_layers", "num_layers") if key in settings(family))
     edit("config.json", **{key: 7})(folder)
     if family == "albert":
         assert load_pretrained(folder).model_config.encoder.num_hidden_layers == 7
@@ -394,7 +421,7 @@ def test_a_special_token_that_the_vocabulary_has_not(family, folder):
 
     def gone(content: dict[str, Any]) -> None:
         text = json.dumps(content["post_processor"])
-        start = next(name for name in ("[CLS]", "<s>", "<bos>", "<|endoftext|>") if name in text)
+        start = next(name for name in ("[CLS]", "<s>", "<bos>", "<|endoftext|>", "</s>") if name in text)
         content["post_processor"] = json.loads(text.replace(json.dumps(start), json.dumps("<gone>")))
 
     tokenizer(gone)(folder)

@@ -37,6 +37,7 @@ MODELS = {
     "tiny-gemma3_text": (60, 24),
     "tiny-nomic_bert": (60, 24),
     "tiny-gte": (60, 24),
+    "tiny-t5": (60, 20),
     "tiny-static": (60, 24),
     "tiny-layers": (60, 24),
     "tiny-router-query": (30, 24),

@@ -19,7 +19,7 @@ import pytest
 from flax import nnx
 
 from minisbert import SentenceEncoder
-from minisbert.checkpoint.convert import Converted, convert, export, flatten, nest
+from minisbert.checkpoint.convert import Converted, chosen, convert, export, flatten, nest
 from minisbert.checkpoint.tensors import SafetensorsFiles
 from minisbert.encoders import FAMILIES
 from minisbert.sentence_model import ModelConfig, define
@@ -135,7 +135,8 @@ def test_length_limits(family, limit, tmp_path):
     content = json.dumps(config | ({} if limit is None else {"model_max_length": limit}))
     (folder / "tokenizer_config.json").write_text(content)
     encoder, other = SentenceEncoder.load(folder), peer(folder)
-    assert encoder.max_seq_length == min(other.max_seq_length, 64)
+    assert encoder.max_seq_length == min(other.max_seq_length, encoder.max_positions)
+    assert encoder.max_positions == 64 or family == "t5", "distances have no end"
     other.max_seq_length = encoder.max_seq_length
     same(encoder, other, SOME, f"{family}, {limit}")
 
@@ -238,6 +239,12 @@ def rotary_bert_settings(shape: tuple[Any, ...]) -> dict[str, Any]:
     return settings | {"max_position_embeddings": POSITIONS}
 
 
+def t5_settings(shape: tuple[Any, ...]) -> dict[str, Any]:
+    width, heads, layers, inner, activation = shape
+    settings = dict(zip(("d_model", "num_heads", "num_layers", "d_ff"), (width, heads, layers, inner), strict=True))
+    return settings | {"d_kv": 6, "feed_forward_proj": activation, "relative_attention_max_distance": 20 + width}
+
+
 # model_type -> sentence-transformers' class names before "Config", "Model" and "ForMaskedLM", and the settings of a shape
 KINDS: dict[str, tuple[str, Any]] = {
     "roberta": ("Roberta", roberta_settings),
@@ -253,6 +260,7 @@ KINDS: dict[str, tuple[str, Any]] = {
     "gemma3_text": ("Gemma3", gemma_settings),
     "nomic_bert": ("NomicBert", rotary_bert_settings),
     "gte": ("Gte", rotary_bert_settings),
+    "t5": ("T5", t5_settings),
     "jina_embeddings_v3": ("JinaEmbeddingsV3", rotary_bert_settings),
     "electra": (
         "Electra",
@@ -273,6 +281,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("gemma3_text", {"sliding_window": 12}),
     ("nomic_bert", {"rope_parameters": {"rope_type": "default", "rope_theta": 77.0}}),
     ("gte", {"rope_parameters": {"rope_type": "linear", "factor": 1.5, "rope_theta": 900.0}, "type_vocab_size": 0}),
+    ("t5", {"feed_forward_proj": "gated-gelu", "relative_attention_num_buckets": 12}),
+    ("t5", {"feed_forward_proj": "gated-silu"}),
     ("electra", {"embedding_size": SHAPES[2][0]}),
     ("ernie", {"use_task_id": False}),
 ]
@@ -285,6 +295,8 @@ def random_model(family: str, kind: str, settings: dict[str, Any], folder: Path)
         name, kind = ("Gemma3Text", "Model") if kind == "Model" else ("Gemma3", "ForCausalLM")
     elif family in ("qwen3", "qwen2", "mistral") and kind == "ForMaskedLM":
         kind = "ForCausalLM"
+    elif family == "t5":
+        kind = "EncoderModel" if kind == "Model" else "ForConditionalGeneration"
     kind_config = "Gemma3TextConfig" if family == "gemma3_text" else f"{name}Config"
     config = getattr(transformers, kind_config)(vocab_size=60, **settings)
     torch.manual_seed(len(family) + config.hidden_size)
@@ -292,6 +304,8 @@ def random_model(family: str, kind: str, settings: dict[str, Any], folder: Path)
     with torch.no_grad():  # biases and norms are made 0 and 1; give each of them a number of its own
         for path, tensor in model.named_parameters():
             spread = tensor.shape[-1] ** -0.5 if tensor.ndim == 2 and "embedding" not in path else 0.2
+            if path.endswith("SelfAttention.q.weight"):  # T5's: its scores are not divided by the root of d_kv
+                spread *= config.d_kv**-0.5
             start = family != "gemma3_text"  # there a norm's scale is 1 plus the parameter
             start = start and "norm" in path.lower() and path.endswith("weight")
             tensor.copy_(torch.randn_like(tensor) * spread + float(start))
@@ -307,7 +321,8 @@ def read(family: str, folder: Path) -> tuple[Any, Converted]:
     shapes = {name.removeprefix("encoder."): tuple(leaf.shape) for name, leaf in leaves.items()}
     layers = config.num_hidden_layers
     tensors = SafetensorsFiles(folder)
-    return config, convert(tensors, code.RULES, shapes, layers=layers, passthrough=code.PASSTHROUGH, prefix=code.PREFIX)
+    rules = chosen(code.RULES, config)
+    return config, convert(tensors, rules, shapes, layers=layers, passthrough=code.PASSTHROUGH, prefix=code.PREFIX)
 
 
 def batch(padding: int) -> tuple[np.ndarray, np.ndarray]:
@@ -349,7 +364,7 @@ def test_token_embeddings_and_gradients_of_random_configs(family, shape, more, t
     close(np.asarray(hidden)[mask], theirs.detach().numpy()[mask], f"{family} {shape}")
 
     # The gradient in the names of the files, which some of their classes change; what is carried along has none.
-    slopes = export(Converted(flatten(gradient)), code.RULES, layers=config.num_hidden_layers)
+    slopes = export(Converted(flatten(gradient)), chosen(code.RULES, config), layers=config.num_hidden_layers)
     others = {name: tensor.grad for name, tensor in model.named_parameters() if tensor.grad is not None}
     others = {
         name: tensor.numpy()
@@ -366,10 +381,10 @@ def test_a_checkpoint_with_a_head_and_tied_weights(family, tmp_path):
     settings = KINDS[family][1](SHAPES[1])
     model = random_model(family, "ForMaskedLM", settings, tmp_path)
     config, converted = read(family, tmp_path)
-    assert converted.renamed and (converted.passthrough or model.config.tie_word_embeddings)
+    assert (converted.renamed or family == "t5") and (converted.passthrough or model.config.tie_word_embeddings)
     ids, mask = batch(model.config.pad_token_id)
     with torch.no_grad():
-        inner = getattr(model, model.base_model_prefix)
+        inner = model.get_encoder() if family == "t5" else getattr(model, model.base_model_prefix)
         theirs = inner(input_ids=torch.tensor(ids.astype(int)), attention_mask=torch.tensor(mask.astype(int)))
     definition, _ = nnx.split(nnx.eval_shape(lambda: FAMILIES[family].Encoder(config, rngs=nnx.Rngs(0))))
     ours = jax.jit(lambda params: nnx.merge(definition, params)(ids, mask)[-1])(nest(converted.params))

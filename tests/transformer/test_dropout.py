@@ -109,7 +109,9 @@ def test_the_dropout_of_a_sentence_does_not_depend_on_its_neighbours():
     )
     hidden_BLD = np.random.default_rng(2).normal(size=(6, 5, 16)).astype(np.float32)
     mask_BL = np.arange(5) < np.array([5, 3, 1, 4, 2, 5])[:, None]
-    run = jax.jit(lambda hidden_BLD, mask_BL, dropout_keys_BL: block(hidden_BLD, mask_BL, dropout_keys_BL=dropout_keys_BL))
+    run = jax.jit(
+        lambda hidden_BLD, mask_BL, dropout_keys_BL: block(hidden_BLD, mask_BL, dropout_keys_BL=dropout_keys_BL)
+    )
     together = np.asarray(run(hidden_BLD, mask_BL, KEYS_BL))
     order = np.array([3, 5, 1, 0, 2, 4])
     np.testing.assert_array_equal(run(hidden_BLD[order], mask_BL[order], KEYS_BL[order]), together[order])

@@ -11,4 +11,5 @@ from minisbert.checkpoint.families import (  # noqa: F401
     roberta,
     rotary_bert,
     static,
+    t5,
 )

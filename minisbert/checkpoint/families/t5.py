@@ -1,0 +1,114 @@
+"""How a folder stores a T5's encoder: the settings in config.json, and where each tensor goes. `encoders/t5.py` computes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minisbert import limits
+from minisbert.checkpoint.convert import Rule
+from minisbert.checkpoint.modules import TRANSFORMER
+from minisbert.checkpoint.settings import ACTIVATIONS, Settings
+
+_NAMES = {
+    "d_model": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "d_ff": "intermediate_size",
+    "d_kv": "head_dim",
+    "layer_norm_epsilon": "rms_norm_eps",
+    "dropout_rate": "hidden_dropout_prob",
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings in a T5's config.json, under the names that other families have for them."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    head_dim: int
+    gated: bool
+    hidden_act: str
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    rms_norm_eps: float = 1e-6
+    hidden_dropout_prob: float = 0.1
+    initializer_range: float = 0.02
+
+    @property
+    def plain(self) -> bool:
+        """The feed-forward net has no gate."""
+        return not self.gated
+
+    @property
+    def query_width(self) -> int:
+        """Of all heads together."""
+        return self.num_attention_heads * self.head_dim
+
+    @property
+    def max_positions(self) -> int:
+        """The longest input in tokens: distances have no end."""
+        return limits.TOKENS
+
+    @staticmethod
+    def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
+        """Read config.json; one ModelFolderError names every key that is missing, out of bounds, or not computed."""
+        settings = Settings(values, where)
+        settings.rename(_NAMES)
+        nets = {f"{gate}{name}": name for name in ACTIVATIONS for gate in ("", "gated-")}
+        # "gated-gelu" is the name of T5 1.1's, which has the approximation.
+        net = settings.choice("feed_forward_proj", nets, default="relu")
+        buckets = settings.integer("relative_attention_num_buckets", at_least=4, at_most=limits.WIDTH, default=32)
+        if buckets % 4:
+            settings.complain("relative_attention_num_buckets", "a multiple of 4: two directions, each near and far")
+        return settings.encoder(
+            Config,
+            heads=None,
+            head_dim=settings.integer("head_dim", at_least=1, at_most=limits.WIDTH, default=64),
+            gated=net.startswith("gated-"),
+            hidden_act="gelu_new" if net == "gated-gelu" else nets[net],
+            relative_attention_num_buckets=buckets,
+            relative_attention_max_distance=settings.integer(
+                "relative_attention_max_distance", at_least=buckets // 4 + 1, at_most=limits.ROWS, default=128
+            ),
+        )
+
+
+# Where each tensor of a T5 checkpoint goes; see checkpoint/families/bert.py for how to read the table.
+_LAYER = "encoder.block.{i}.layer."
+_INNER = _LAYER + "1.DenseReluDense.wi"
+RULES = [
+    Rule("shared.weight", "token_embedding.embedding", "V,D"),
+    Rule(
+        "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+        "relative_position_bias.table.embedding",
+        "R,N",
+    ),
+    Rule(_LAYER + "0.layer_norm.weight", "blocks.{i}.attention_norm.scale", "D"),
+    Rule(_LAYER + "0.SelfAttention.q.weight", "blocks.{i}.attention.query.kernel", "D,A", transpose=True),
+    Rule(
+        (_LAYER + "0.SelfAttention.k.weight", _LAYER + "0.SelfAttention.v.weight"),
+        "blocks.{i}.attention.key_value.kernel",
+        "D,2A",
+        transpose=True,
+    ),
+    Rule(_LAYER + "0.SelfAttention.o.weight", "blocks.{i}.attention.output.kernel", "A,D", transpose=True),
+    Rule(_LAYER + "1.layer_norm.weight", "blocks.{i}.feed_forward_norm.scale", "D"),
+    Rule(_INNER + ".weight", "blocks.{i}.feed_forward.up.kernel", "D,F", transpose=True, when="plain"),
+    Rule(
+        (_INNER + "_0.weight", _INNER + "_1.weight"),
+        "blocks.{i}.feed_forward.up.kernel",
+        "D,2F",
+        transpose=True,
+        when="gated",
+    ),
+    Rule(_LAYER + "1.DenseReluDense.wo.weight", "blocks.{i}.feed_forward.down.kernel", "F,D", transpose=True),
+    Rule("encoder.final_layer_norm.weight", "final_norm.scale", "D"),
+]
+# The decoder, and the tied names of the token table.
+PASSTHROUGH = ["encoder.embed_tokens.weight", "decoder.*", "lm_head.*", "classifier.*", "classification_head.*"]
+PREFIX = "transformer."  # T5ForTokenClassification and similar classes put it before every name
+MODULE = TRANSFORMER

@@ -1,0 +1,56 @@
+"""The encoder of T5 in plain float64 NumPy, one head and one sentence at a time, written from the papers.
+
+    "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer"     Raffel et al. 2020, section 2.1
+    "GLU Variants Improve Transformer"                                                      Shazeer 2020, T5 1.1
+
+The parts are in reference/encoder.py, modernbert.py and grouped.py. `encoders/t5.py` is tested against this.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from minisbert.reference.encoder import ACTIVATIONS, Params, float64, relative_position_bias, softmax
+from minisbert.reference.grouped import rms_norm
+from minisbert.reference.modernbert import gated_feed_forward
+
+
+def biased_attention(hidden_LD: np.ndarray, mask_L: np.ndarray, params: Params, bias_NQK: np.ndarray) -> np.ndarray:
+    """Attention of one sentence on query + key products that are not scaled, plus a bias per head and distance."""
+    W_K, W_V = np.split(params["key_value"]["kernel"], 2, axis=1)
+    heads, contexts = len(bias_NQK), []
+    for n, (query_LH, key_LH, value_LH) in enumerate(
+        zip(*(np.split(hidden_LD @ W, heads, axis=1) for W in (params["query"]["kernel"], W_K, W_V)), strict=True)
+    ):
+        scores_QK = np.where(mask_L, query_LH @ key_LH.T + bias_NQK[n], np.finfo(np.float64).min)
+        contexts.append(softmax(scores_QK) @ value_LH)
+    return np.concatenate(contexts, axis=-1) @ params["output"]["kernel"]
+
+
+def t5(
+    params: Params,
+    config: Any,
+    token_ids_BL: np.ndarray,
+    mask_BL: np.ndarray,
+    segment_ids_BL: np.ndarray | None = None,
+) -> np.ndarray:
+    """T5's encoder: pre-norm blocks that share one relative-position bias, and a norm at the end.
+
+    Arguments and result as for `reference.encoder.bert`; there are no segments, so `segment_ids_BL` is ignored.
+    """
+    params, epsilon = float64(params), config.rms_norm_eps
+    hidden_BLD = params["token_embedding"]["embedding"][token_ids_BL]
+    table_RN = params["relative_position_bias"]["table"]["embedding"]
+    bias_NQK = relative_position_bias(token_ids_BL.shape[1], table_RN, config.relative_attention_max_distance)
+    for b, mask_L in enumerate(mask_BL):
+        for i in range(config.num_hidden_layers):
+            block = params["blocks"][i]
+            normed_LD = rms_norm(hidden_BLD[b], block["attention_norm"], epsilon)
+            hidden_BLD[b] += biased_attention(normed_LD, mask_L, block["attention"], bias_NQK)
+            normed_LD, net = rms_norm(hidden_BLD[b], block["feed_forward_norm"], epsilon), block["feed_forward"]
+            if config.gated:
+                hidden_BLD[b] += gated_feed_forward(normed_LD, net, config.hidden_act)
+            else:
+                inner_LF = ACTIVATIONS[config.hidden_act](normed_LD @ net["up"]["kernel"])
+                hidden_BLD[b] += inner_LF @ net["down"]["kernel"]
+    return rms_norm(hidden_BLD, params["final_norm"], epsilon)
