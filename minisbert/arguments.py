@@ -3,6 +3,7 @@
 Each check raises InputError with the argument's name, its value, and what was expected; some return the value converted.
 """
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from minisbert.errors import InputError, short_repr
 from minisbert.quantization import PRECISIONS
 
+logger = logging.getLogger("minisbert")
 OUTPUT_VALUES = ("sentence_embedding", "token_embeddings", None)
 
 
@@ -39,6 +41,15 @@ def check_encode_options(
     check_bool("normalize_embeddings", normalize_embeddings)
     if show_progress_bar is not None:
         check_bool("show_progress_bar", show_progress_bar)
+
+
+def kept_dimension(truncate_dim: int | None, width: int) -> int:
+    """The width of the embeddings that `encode` returns; warns where `truncate_dim` cuts nothing."""
+    if truncate_dim is not None and truncate_dim > width:
+        logger.warning(
+            f"truncate_dim is {truncate_dim}, and the embeddings have {width} dimensions: nothing is cut off."
+        )
+    return min(truncate_dim or width, width)
 
 
 def check_out(out: Any, shape: tuple[int, int], output_value: Any, precision: Any) -> None:

@@ -165,7 +165,7 @@ class SentenceEncoder(FamiliarEncoder):
         )
         prompt = checks.prompt_text(prompt, prompt_name, self.prompts, self.default_prompt_name)
         encoder = self.route(task)
-        dimension = min(truncate_dim or encoder.model_config.dimension, encoder.model_config.dimension)
+        dimension = checks.kept_dimension(truncate_dim, encoder.model_config.dimension)
         if out is not None:
             checks.check_out(out, (len(texts), dimension), output_value, precision)
         if on_truncate == "error":

@@ -218,8 +218,9 @@ def _label(value: Any, data: Dataset, column: int, ids: dict[str, int], place: s
     if data.label_kind == "class":
         if isinstance(value, str | float) and _class_name(value) in ids:
             return ids[_class_name(value)]
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(ids):
-            return value
+        number = int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,6}", value.strip()) else value
+        if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < len(ids):
+            return number
         raise DataError(
             f"{place}: {name!r} is {value!r:.80}. Expected one of {listed(data.classes[:10])} or a number from 0 to "
             f"{len(ids) - 1}; remove rows without a label."

@@ -36,6 +36,9 @@ class TrainConfig:
     """The column with the label or score (of a teacher: one per text), if it has another name."""
     columns: tuple[str, ...] = ()
     """The names of all columns of a .csv or .tsv without a header line."""
+    classes: tuple[str, ...] = ()
+    """The names of the classes in the order of their ids, such as entailment neutral contradiction; a row with another label is
+    refused. By default those of the data."""
     score_range: tuple[float, float] | None = None
     """The lowest and highest score in the data, which become 0 and 1: 0 5 for STS."""
     epochs: int = 1

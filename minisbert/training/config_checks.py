@@ -217,6 +217,7 @@ def open_data(source: Any, config: TrainConfig, needs: str) -> Examples:
         kind=config.kind,
         texts=config.text_columns or None,
         labels=config.label_columns or None,
+        classes=config.classes or None,
         score_range=config.score_range,
         columns=config.columns,
         label_kind=needs,

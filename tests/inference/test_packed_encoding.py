@@ -142,3 +142,9 @@ def test_a_stream_gives_what_the_whole_gives_and_reads_no_further_than_it_must()
 def test_what_cannot_be_a_stream_is_refused_at_once(texts, options):
     with pytest.raises(InputError):
         encode_stream(pair("tiny-bert")[0], texts, **options)
+
+
+def test_a_truncate_dim_that_cuts_nothing_is_said(caplog):
+    encoder, _ = pair("tiny-bert")
+    np.testing.assert_array_equal(encoder.encode("a", truncate_dim=1000), encoder.encode("a"))
+    assert "truncate_dim is 1000, and the embeddings have 32 dimensions: nothing is cut off." in caplog.text

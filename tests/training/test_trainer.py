@@ -16,7 +16,7 @@ from minisbert import SentenceEncoder
 from minisbert.checkpoint.convert import flatten
 from minisbert.commands import main
 from minisbert.commands.train import with_random_weights
-from minisbert.errors import InputError, TrainingError, TrainingStopped
+from minisbert.errors import DataError, InputError, TrainingError, TrainingStopped
 from minisbert.evaluation.sts import sts_score
 from minisbert.training import trainer
 from minisbert.training.checkpoints import LOCK, only_run
@@ -290,6 +290,16 @@ def test_one_compilation_per_shape(pairs, tmp_path, caplog):
     caplog.clear()
     run(config(pairs, epochs=3), tmp_path / "run")
     assert "nothing to compile" in caplog.text and " 0 s in this process" in caplog.text
+
+
+def test_named_classes_refuse_another_label(tmp_path):
+    file = tmp_path / "nli.tsv"
+    file.write_text("premise\thypothesis\tlabel\n" + "a b\tc d\t2\n" * 8 + "a b\tc d\t7\n")
+    config = TrainConfig(data=(str(file),), loss="softmax", classes=("no", "maybe", "yes"), batch_size=4, max_steps=1)
+    with pytest.raises(
+        DataError, match=r"line 10: 'label' is '7'\. Expected one of 'no', 'maybe', 'yes' or a number from 0 to 2"
+    ):
+        train(SentenceEncoder.load(TINY), config)
 
 
 def test_matryoshka_trains_short_embeddings_too(pairs, tmp_path):
