@@ -111,26 +111,41 @@ class SentenceModel(nnx.Module):
         token_BLD = self.tokens(token_ids_BL, mask_BL, dropout_keys_BL)
         return Embeddings(token_BLD, self.embed(token_BLD, mask_BL, mask_BL & (position_L >= prompt_length)))
 
-    def packed(self, rows: PackedTexts, dropout_keys_PT: jax.Array | None = None) -> jax.Array:
+    def packed(
+        self, rows: PackedTexts, dropout_keys_PT: jax.Array | None = None, embeds: str = "sentences"
+    ) -> jax.Array:
         """Embed packed rows (text/packing.py): sentence_PTD, as if each text were alone; empty slots are meaningless.
 
         Args:
             dropout_keys_PT: one dropout key per text; None means inference.
+            embeds: "sentences"; "layers" gives layers_PTID, the sentence embedding of every layer, the token embeddings first;
+                "tokens" gives token_PTLD, each text's token embeddings, zeros after its end.
         """
         segmentation_PL = jnp.asarray(rows.segmentation_PL)
         attention_mask_PQK = segmentation_PL[:, :, None] == segmentation_PL[:, None, :]
         dropout_keys_PL = (
             None if dropout_keys_PT is None else packed_token_keys(dropout_keys_PT, segmentation_PL, rows.position_PL)
         )
-        token_PLD = self.tokens(rows.token_ids_PL, attention_mask_PQK, dropout_keys_PL, rows.position_PL)
-
+        hidden_IPLD = self.encoder(
+            rows.token_ids_PL, attention_mask_PQK, dropout_keys_BL=dropout_keys_PL, positions_BL=rows.position_PL
+        )
         T, L = rows.lengths_PT.shape[1], segmentation_PL.shape[1]
+        if embeds == "tokens":
+            return _per_text(
+                token_embeddings(self.model_config.modules, list(self.heads), hidden_IPLD), rows.lengths_PT
+            )
         mask_PTL = segmentation_PL[:, None] == jnp.arange(T)[:, None]
         if FAMILIES[self.model_config.model_type].MODULE.special_tokens:
             # An empty slot pools the row's first token: pooling nothing could give a gradient of NaN. A static model
             # needs no token there: nothing pools to the zero vector with gradient 0, as an empty text does.
             mask_PTL |= (rows.lengths_PT == 0)[:, :, None] & (jnp.arange(L) == 0)
         after_prompt_PTL = mask_PTL & (rows.position_PL[:, None] >= rows.prompts_PT[:, :, None])
+        if embeds == "layers":
+            if self.model_config.pools_layers:
+                raise InputError("the model averages its layers. Expected one that pools its last layer.")
+            layers = [self.embed(layer_PLD, mask_PTL, after_prompt_PTL, rows.position_PL) for layer_PLD in hidden_IPLD]
+            return jnp.stack(layers, axis=2)
+        token_PLD = token_embeddings(self.model_config.modules, list(self.heads), hidden_IPLD)
         return self.embed(token_PLD, mask_PTL, after_prompt_PTL, rows.position_PL)
 
     def tokens(
@@ -167,6 +182,14 @@ def heads_of(modules: Sequence[Module], rngs: nnx.Rngs) -> nnx.List[Any]:
 def token_embeddings(modules: Sequence[Module], heads: Sequence[Any], hidden_IBLD: list[jax.Array]) -> jax.Array:
     """hidden_BLD: the last layer, or the weighted mean of layers where the chain begins with one."""
     return heads[0](hidden_IBLD) if isinstance(modules[0], WeightedLayerPooling) else hidden_IBLD[-1]
+
+
+def _per_text(token_PLD: jax.Array, lengths_PT: jax.Array) -> jax.Array:
+    """token_PTLD: the tokens of each text of packed rows, zeros after its end."""
+    place_L = jnp.arange(token_PLD.shape[1])
+    starts_PT1 = (jnp.cumsum(lengths_PT, axis=1) - lengths_PT)[..., None]  # texts follow each other
+    tokens_PTLD = jax.vmap(lambda token_LD, index_TL: token_LD[index_TL])(token_PLD, starts_PT1 + place_L)
+    return jnp.where((place_L < lengths_PT[..., None])[..., None], tokens_PTLD, 0)
 
 
 def sentence_embedding(

@@ -5,12 +5,25 @@ per example (a query with each of its S documents) and C logits per pair. `head`
 the model. Definitions and reductions are those of sentence-transformers 6, against which they are tested;
 `reference/cross_encoder.py` is the same in NumPy and must agree.
 
-All losses take logits, before the activation that `predict` applies.
+All losses take logits, before the activation that `predict` applies. Those of lists of documents are in list_losses.py.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from minisbert.arguments import check_choice
+from minisbert.cross_encoder.list_losses import (
+    adr_mse,
+    documents,
+    lambda_loss,
+    list_mle,
+    list_net,
+    p_list_mle,
+    rank_net,
+)
+from minisbert.data.sampler import Batch
 from minisbert.errors import InputError
 from minisbert.training.losses import Loss
 from minisbert.training.targets import Head, Targets, labels, margins
@@ -96,6 +109,56 @@ def margin_mse(logits_SBC: jax.Array, targets: Targets, head: Head | None = None
     return jnp.mean((margin_BN - margins("margin_mse", targets, *margin_BN.shape)) ** 2)
 
 
+def multiple_negatives_ranking(
+    logits_SBC: jax.Array,
+    targets: Targets,
+    head: Head | None = None,
+    *,
+    scale: float = 10.0,
+    num_negatives: int | None = 4,
+    activation: str = "sigmoid",
+) -> jax.Array:
+    """Multiple negatives ranking: the mean of -log softmax(scale σ(x)) of the positive, first among S documents.
+
+    Needs: S >= 2: query with positive, hard negatives, and documents of other queries; C = 1; no labels.
+        `in_batch_negatives` adds `num_negatives` documents of other queries to a batch (None: all); the trainer calls it.
+    Use when: there are pairs of question and answer without negatives.
+    See also: `list_net`, where documents have relevance. `activation` "identity" leaves out σ.
+
+    Shapes: logits `[S, B, 1]` -> scalar.
+
+    Example:
+        >>> round(float(multiple_negatives_ranking(jnp.zeros((4, 2, 1)), Targets())), 4)  # log 4
+        1.3863
+    """
+    check_choice("multiple_negatives_ranking: activation", activation, ("sigmoid", "identity"))
+    logit_SB = documents("multiple_negatives_ranking", logits_SBC)
+    score_SB = scale * (jax.nn.sigmoid(logit_SB) if activation == "sigmoid" else logit_SB)
+    return jnp.mean(jax.nn.logsumexp(score_SB, axis=0) - score_SB[0])
+
+
+def in_batch_negatives(batch: Batch, *, num_negatives: int | None = 4, **_: Any) -> Batch:
+    """The batch with more text columns: for each query, documents of the next examples (of this host) with another text.
+
+    Which examples are next is random, because the order of the data is. Where too few documents differ from the query's own
+    texts, they are repeated.
+
+    Example:
+        >>> batch = Batch(0, 0, [3, 4, 5], [["a", "b", "c"], ["A", "B", "C"]], None)
+        >>> in_batch_negatives(batch, num_negatives=1).texts[2:]
+        [['B', 'C', 'A']]
+    """
+    B, columns = len(batch.rows_B), batch.texts[1:]
+    count = (B - 1) * len(columns) if num_negatives is None else min(num_negatives, (B - 1) * len(columns))
+    rows = []
+    for b in range(B):
+        own = {column[b] for column in batch.texts}
+        others = [column[(b + i) % B] for column in columns for i in range(1, B)]
+        others = [text for text in others if text not in own] or others
+        rows.append([others[i % len(others)] for i in range(count)])
+    return batch._replace(texts=[*batch.texts, *map(list, zip(*rows, strict=True))])
+
+
 def _logits(loss: str, logits_SBC: jax.Array, least: int, most: int | None) -> jax.Array:
     """logit_SB, after a check that there is one logit per pair and a number of pairs that the loss can use."""
     shape = logits_SBC.shape
@@ -113,4 +176,13 @@ CROSS_ENCODER_LOSSES: dict[str, Loss] = {
     "cross_entropy": Loss(cross_entropy, "class", 2, 2),
     "mse": Loss(mse, "score", 2, 2),
     "margin_mse": Loss(margin_mse, "margin", 3, None),
+    "rank_net": Loss(rank_net, "margin", 3, None),
+    "lambda_loss": Loss(lambda_loss, "margin", 3, None),
+    "list_net": Loss(list_net, "margin", 3, None),
+    "list_mle": Loss(list_mle, "margin", 3, None),
+    "p_list_mle": Loss(p_list_mle, "margin", 3, None),
+    "adr_mse": Loss(adr_mse, "margin", 3, None),
+    "multiple_negatives_ranking": Loss(
+        multiple_negatives_ranking, "none", 2, None, in_batch=True, more_texts=in_batch_negatives
+    ),
 }

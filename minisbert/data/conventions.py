@@ -40,6 +40,7 @@ CLASSES = ("label", "gold_label", "is_duplicate", "entailment_judgment", "entail
 SCORES = ("score", "relatedness", "similarity", "relatedness_score", "similarity_score", "label", "is_duplicate")
 CONVENTIONS = {
     "texts": Convention((("text", "sentence"),)),
+    "labelled": Convention((("text", "sentence"),), (CLASSES,), "class"),
     "pairs": Convention(((*ANCHOR, *FIRST), (*POSITIVE, *SECOND))),
     "triplets": Convention((ANCHOR, POSITIVE, NEGATIVE)),
     "nli": Convention((FIRST, SECOND), (CLASSES,), "class"),
@@ -122,11 +123,11 @@ def accepted_columns() -> str:
 
 
 def _complete(convention: Convention, found: Columns) -> bool:
-    """Whether as many columns were found as the kind has."""
+    """Whether as many columns were found as the kind has; of scores more may be named."""
     pairs = (convention.texts, found.texts), (convention.labels, found.labels)
     return all(
         len(columns) >= len(wanted)
-        if any("{i}" in name for names in wanted for name in names)
+        if any("{i}" in name for names in wanted for name in names) or wanted == (SCORES,)
         else len(columns) == len(wanted)
         for wanted, columns in pairs
     )

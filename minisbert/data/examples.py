@@ -111,7 +111,8 @@ def open_examples(
         score_range: the lowest and highest score, which are mapped to 0 and 1: (0, 5) for STS. By default scores are not
             mapped and must be in -1 ... 1 (a teacher's scores of single pairs: any number).
         columns: the names of all columns of a .csv or .tsv without a header line.
-        label_kind: "class" or "score": what a label column of numbers holds; by default classes if all are whole.
+        label_kind: "class" or "score": what a label column of numbers holds; by default classes if all are whole. The label of
+            a single text is read with "class" only.
 
     Raises:
         InputError: an option is unknown, or the columns match no kind or several.
@@ -127,6 +128,8 @@ def open_examples(
     """
     file = with_plain_rows(row_file(source, columns), kind)
     found = find_columns(file.source, file.header, kind, texts, labels)
+    if kind is None and labels is None and found[0].kind == "labelled" and label_kind != "class":
+        found = find_columns(file.source, file.header, "texts", texts)  # labels are for losses that need classes
     rows = Rows(file, (*found[0].texts, *found[0].labels))
     kind, text_columns, label_columns = found[0] if len(found) == 1 else _by_values(found, rows, label_kind)
     label_kind = CONVENTIONS[kind].label_kind
@@ -226,7 +229,7 @@ def _label(value: Any, data: Dataset, column: int, ids: dict[str, int], place: s
             f"{len(ids) - 1}; remove rows without a label."
         )
     found = as_number(value, name, place)
-    if data.label_kind == "score":
+    if data.label_kind == "score" and column == 0:  # further columns, such as weights, are as they are
         convention = CONVENTIONS[data.kind]
         low, high = data.score_range or (convention.lowest, convention.highest)
         if not low <= found <= high:

@@ -111,3 +111,99 @@ def margin_mse(logits_SBC: np.ndarray, margin_BN: np.ndarray) -> float:
         for n, negative_B in enumerate(negatives):
             terms.append(((positive - negative_B[b]) - margin_BN[b][n]) ** 2)
     return mean(terms)
+
+
+def lambda_loss(
+    logits_SBC: np.ndarray,
+    relevance_BS: np.ndarray,
+    weighting_scheme: str = "ndcg_loss2pp",
+    k: int | None = None,
+    sigma: float = 1.0,
+    mu: float = 10.0,
+    reduction_log: str = "binary",
+) -> float:
+    """weight * -log2 sigmoid(sigma (x_i - x_j)), averaged over the pairs where i is more relevant than j."""
+    terms = []
+    for logit_S, relevance_S in zip(logits_SBC[:, :, 0].T, relevance_BS, strict=True):
+        count = len(logit_S)
+        order = sorted(range(count), key=lambda i, x=logit_S: -x[i])
+        discount = [math.log2(1 + rank) for rank in range(1, count + 1)]
+        gains = [2**relevance - 1 for relevance in relevance_S]
+        ideal = sum(g / d for g, d in list(zip(sorted(gains, reverse=True), discount, strict=True))[:k])
+        gain = [gains[i] / max(ideal, 1e-10) for i in order]
+        for i in range(count):
+            for j in range(count):
+                if (k is not None and min(i, j) >= k) or (
+                    weighting_scheme != "ndcg_loss1" and relevance_S[order[i]] <= relevance_S[order[j]]
+                ):
+                    continue
+                apart, change = abs(i - j), abs(gain[i] - gain[j])
+                loss2 = abs(1 / discount[apart - 1] - 1 / discount[apart]) * change if apart else 0.0
+                lambda_rank = abs(1 / discount[i] - 1 / discount[j]) * change
+                weight = {
+                    "none": 1.0,
+                    "ndcg_loss1": gain[i] / discount[i],
+                    "ndcg_loss2": loss2,
+                    "lambda_rank": lambda_rank,
+                    "ndcg_loss2pp": mu * loss2 + lambda_rank,
+                }[weighting_scheme]
+                terms.append(weight * log_sum_exp([0.0, -sigma * (logit_S[order[i]] - logit_S[order[j]])]))
+    return (mean(terms) if terms else 0.0) / (math.log(2) if reduction_log == "binary" else 1)
+
+
+def rank_net(logits_SBC: np.ndarray, relevance_BS: np.ndarray, **options: Any) -> float:
+    """`lambda_loss` without weights."""
+    return lambda_loss(logits_SBC, relevance_BS, "none", **options)
+
+
+def list_net(logits_SBC: np.ndarray, relevance_BS: np.ndarray) -> float:
+    """-sum over documents of softmax(relevance) log softmax(logit), averaged."""
+    losses = []
+    for logit_S, relevance_S in zip(logits_SBC[:, :, 0].T, relevance_BS, strict=True):
+        log_p, log_q = (x_S - log_sum_exp(list(x_S)) for x_S in (relevance_S, logit_S))
+        losses.append(-float((np.exp(log_p) * log_q).sum()))
+    return mean(losses)
+
+
+def list_mle(
+    logits_SBC: np.ndarray, relevance_BS: np.ndarray, respect_input_order: bool = True, by_position: bool = False
+) -> float:
+    """-sum over ranks of log(exp(x of that rank) / sum of exp(x) from it on), weighted by 2^(n - rank) - 1 if asked."""
+    losses = []
+    for logit_S, relevance_S in zip(logits_SBC[:, :, 0].T, relevance_BS, strict=True):
+        count = len(logit_S)
+        order = list(range(count)) if respect_input_order else sorted(range(count), key=lambda i, y=relevance_S: -y[i])
+        weights = [2.0 ** (count - rank) - 1 for rank in range(1, count + 1)]
+        weights = [weight / sum(weights) for weight in weights] if by_position else [1.0] * count
+        ranked = [logit_S[i] for i in order]
+        losses.append(-sum(weights[r] * (ranked[r] - log_sum_exp(ranked[r:])) for r in range(count)))
+    return mean(losses)
+
+
+def p_list_mle(logits_SBC: np.ndarray, relevance_BS: np.ndarray, respect_input_order: bool = True) -> float:
+    """`list_mle` weighted by position."""
+    return list_mle(logits_SBC, relevance_BS, respect_input_order, by_position=True)
+
+
+def adr_mse(logits_SBC: np.ndarray, relevance_BS: np.ndarray, alpha: float = 1.0) -> float:
+    """(rank - smooth rank)^2 / log2(rank + 1), averaged; equal relevance shares a mean rank."""
+    terms = []
+    for logit_S, relevance_S in zip(logits_SBC[:, :, 0].T, relevance_BS, strict=True):
+        for i, x in enumerate(logit_S):
+            rank = (
+                sum(r > relevance_S[i] for r in relevance_S) + (1 + sum(r == relevance_S[i] for r in relevance_S)) / 2
+            )
+            smooth = 1 + sum(sigmoid(alpha * (y - x)) for j, y in enumerate(logit_S) if j != i)
+            terms.append((rank - smooth) ** 2 / math.log2(rank + 1))
+    return mean(terms)
+
+
+def multiple_negatives_ranking(
+    logits_SBC: np.ndarray, scale: float = 10.0, num_negatives: int | None = 4, activation: str = "sigmoid"
+) -> float:
+    """-log softmax(scale * sigmoid(x)) of the first document, averaged."""
+    losses = []
+    for logit_S in logits_SBC[:, :, 0].T:
+        scores = [scale * (sigmoid(x) if activation == "sigmoid" else x) for x in logit_S]
+        losses.append(log_sum_exp(scores) - scores[0])
+    return mean(losses)

@@ -2,14 +2,14 @@
 
     softmax, cosine_similarity, triplet    Reimers & Gurevych 2019 (Sentence-BERT), section 3
     multiple_negatives_ranking             Henderson et al. 2017, section 4.4; Li et al. 2023 (GTE) for the wide set
-    margin_mse                             Hofstätter et al. 2020
-    cosent                                 Huang et al. 2024
+    mega_batch_margin                      Wieting & Gimpel 2018, section 3
+    contrastive_tension (and in batch)     Carlsson et al. 2021
+    cosent, angle                          Huang et al. 2024; Li & Li 2024
     contrastive                            Hadsell, Chopra & LeCun 2006, section 2.1
     online_contrastive                     sentence-transformers; no paper
-    mse                                    Reimers & Gurevych 2020, section 2
-    matryoshka                             Kusupati et al. 2022, section 3
 
-The names and options are those of minisbert/training. `texts_SBD` holds S texts of each of B examples: anchor, positive,
+Those with another model are in teacher_losses.py, triplets of a batch in batch_losses.py, wrappers in nested_losses.py. The
+names and options are those of minisbert/training. `texts_SBD` holds S texts of each of B examples: anchor, positive,
 hard negatives. Left out: gradients (tests use finite differences of these functions).
 """
 
@@ -87,15 +87,42 @@ def cosine_similarity(texts_SBD: np.ndarray, score_B: Sequence[float]) -> float:
     return mean([(cosine(u_D, v_D) - score) ** 2 for u_D, v_D, score in zip(*texts_SBD, score_B, strict=True)])
 
 
-def cosent(texts_SBD: np.ndarray, score_B: Sequence[float], scale: float = 20.0) -> float:
-    """log(1 + sum over score_i > score_j of exp(scale (cos_j - cos_i)))."""
-    cos_B = [cosine(u_D, v_D) for u_D, v_D in zip(*texts_SBD, strict=True)]
+def cosent(texts_SBD: np.ndarray, score_B: Sequence[float], scale: float = 20.0, compare: Compare = cosine) -> float:
+    """log(1 + sum over score_i > score_j of exp(scale (s_j - s_i))), s the cosine of each pair."""
+    s_B = [compare(u_D, v_D) for u_D, v_D in zip(*texts_SBD, strict=True)]
     terms = [0.0]  # log of the 1
-    for cos_i, score_i in zip(cos_B, score_B, strict=True):
-        for cos_j, score_j in zip(cos_B, score_B, strict=True):
+    for s_i, score_i in zip(s_B, score_B, strict=True):
+        for s_j, score_j in zip(s_B, score_B, strict=True):
             if score_i > score_j:
-                terms.append(scale * (cos_j - cos_i))
+                terms.append(scale * (s_j - s_i))
     return log_sum_exp(terms)
+
+
+def angle(texts_SBD: np.ndarray, score_B: Sequence[float], scale: float = 20.0) -> float:
+    """The same with |Re(z w*) + Im(z w*)| for the cosine, z and w the complex halves of u / |u| and v / |v|."""
+    return cosent(texts_SBD, score_B, scale, complex_angle)
+
+
+def complex_angle(u_D: np.ndarray, v_D: np.ndarray) -> float:
+    """|Re(z w*) + Im(z w*)|; a vector of odd width has a 0 appended.
+
+    Example:
+        >>> round(complex_angle(np.array([1.0, 0.0]), np.array([3.0, 4.0])), 6)  # |0.6 - 0.8|
+        0.2
+    """
+    z, w = (complex_halves(x_D) for x_D in (u_D, v_D))
+    product = (z * w.conj()).sum()
+    return float(abs(product.real + product.imag))
+
+
+def complex_halves(x_D: np.ndarray) -> np.ndarray:
+    """x / |x| as complex numbers: the first half real, the second imaginary."""
+    length = math.sqrt(dot(x_D, x_D))
+    x_D = x_D / (length if length > 0 else 1.0)
+    half = -(-len(x_D) // 2)
+    imaginary = np.zeros(half)
+    imaginary[: len(x_D) - half] = x_D[half:]
+    return x_D[:half] + 1j * imaginary
 
 
 def contrastive(texts_SBD: np.ndarray, alike_B: Sequence[float], margin: float = 0.5) -> float:
@@ -122,6 +149,15 @@ def online_contrastive(texts_SBD: np.ndarray, label_B: Sequence[float], margin: 
     return loss
 
 
+def contrastive_tension(texts_SBD: np.ndarray, same_B: Sequence[float]) -> float:
+    """-(y log σ(u . v) + (1 - y) log(1 - σ(u . v))), summed."""
+    loss = 0.0
+    for u_D, v_D, y in zip(*texts_SBD, same_B, strict=True):
+        x = dot(u_D, v_D)
+        loss += y * log_sum_exp([0.0, -x]) + (1 - y) * log_sum_exp([0.0, x])
+    return loss
+
+
 # --- ranking ---------------------------------------------------------------------------------------------------------
 
 
@@ -132,16 +168,21 @@ def multiple_negatives_ranking(
     similarity: str = "cosine",
     directions: Sequence[str] = ("query_to_doc",),
     partition_mode: str = "joint",
+    hardness_mode: str | None = None,
+    hardness_strength: float = 0.0,
+    frozen_SBD: np.ndarray | None = None,
 ) -> float:
     """log sum over candidates of exp(s) - s(anchor, positive), averaged; s = scale * similarity.
 
     A text is named by (s, b): text s of example b. s = 0 is the anchor, 1 the positive, 2 and on hard negatives.
+    The hardness of negatives is that of `frozen_SBD`, the same texts, which finite differences do not vary.
     """
     compare = SIMILARITIES[similarity]
     count, batch = texts_SBD.shape[:2]
     hash_SB = np.arange(count * batch).reshape(count, batch) if hash_SB is None else hash_SB
     anchors = [(0, b) for b in range(batch)]
     documents = [(s, b) for s in range(1, count) for b in range(batch)]
+    frozen_SBD = texts_SBD if frozen_SBD is None else frozen_SBD
 
     losses = []
     for i in range(batch):
@@ -155,7 +196,15 @@ def multiple_negatives_ranking(
                 of_this_kind = asking == asked and candidate[1] == i  # itself, or its fellow documents
                 same_text = hash_SB[candidate] in (hash_SB[this], hash_SB[other])
                 if paired or not (of_this_kind or same_text):
-                    scores.append(scale * compare(texts_SBD[this], texts_SBD[candidate]))
+                    score = scale * compare(texts_SBD[this], texts_SBD[candidate])
+                    weighted = {
+                        "in_batch_negatives": candidate[1] != i,
+                        "hard_negatives": candidate[1] == i and candidate[0] > 1,
+                        "all_negatives": not paired,
+                    }
+                    if direction == "query_to_doc" and weighted.get(hardness_mode):
+                        score += hardness_strength * compare(frozen_SBD[this], frozen_SBD[candidate])
+                    scores.append(score)
             sums.append(scores)
         if partition_mode == "joint":
             log_sum = log_sum_exp([score for scores in sums for score in scores])
@@ -165,20 +214,34 @@ def multiple_negatives_ranking(
     return mean(losses)
 
 
-def margin_mse(texts_SBD: np.ndarray, margin_BN: np.ndarray, similarity: str = "dot") -> float:
-    """((s(a, p) - s(a, n)) - teacher's margin)^2, averaged; one margin per negative, or N + 1 scores to subtract."""
-    compare = SIMILARITIES[similarity]
-    count, batch = texts_SBD.shape[:2]
-    negatives = count - 2
+def contrastive_tension_in_batch(
+    texts_SBD: np.ndarray, log_scale: float, hash_SB: np.ndarray | None = None, scale: float = 20.0
+) -> float:
+    """The mean of both directions' cross-entropies of exp(log_scale) * cosine; `scale` is that before training."""
+    both = [
+        multiple_negatives_ranking(texts, hash_SB if hash_SB is None else hash_SB[order], math.exp(log_scale))
+        for texts, order in ((texts_SBD, [0, 1]), (texts_SBD[::-1], [1, 0]))
+    ]
+    return mean(both)
+
+
+def mega_batch_margin(
+    texts_SBD: np.ndarray,
+    hash_SB: np.ndarray | None = None,
+    positive_margin: float = 0.8,
+    negative_margin: float = 0.3,
+) -> float:
+    """max(0, m+ - cos(a_i, p_i)) + max(0, cos(a_i, p_j) - m-) for the closest other positive j, averaged."""
+    anchors, positives = texts_SBD
     losses = []
-    for b in range(batch):
-        anchor_D, positive_D, *negative_ND = texts_SBD[:, b]
-        teacher_N = np.atleast_1d(margin_BN[b])
-        if len(teacher_N) == negatives + 1:
-            teacher_N = teacher_N[0] - teacher_N[1:]
-        for negative_D, teacher in zip(negative_ND, teacher_N, strict=True):
-            margin = compare(anchor_D, positive_D) - compare(anchor_D, negative_D)
-            losses.append((margin - teacher) ** 2)
+    for i, anchor_D in enumerate(anchors):
+        loss = max(0, positive_margin - cosine(anchor_D, positives[i]))
+        others = [
+            cosine(anchor_D, positive_D)
+            for j, positive_D in enumerate(positives)
+            if j != i and (hash_SB is None or hash_SB[1, j] not in (hash_SB[0, i], hash_SB[1, i]))
+        ]
+        losses.append(loss + max(0, max(others) - negative_margin) if others else loss)
     return mean(losses)
 
 
@@ -186,29 +249,3 @@ def triplet(texts_SBD: np.ndarray, distance: str = "euclidean", margin: float = 
     """max(0, d(a, p) - d(a, n) + margin), averaged."""
     apart = DISTANCES[distance]
     return mean([max(0, apart(a_D, p_D) - apart(a_D, n_D) + margin) for a_D, p_D, n_D in zip(*texts_SBD, strict=True)])
-
-
-# --- distillation, and the wrapper -----------------------------------------------------------------------------------
-
-
-def mse(texts_SBD: np.ndarray, teacher_SBD: np.ndarray) -> float:
-    """(student - teacher)^2, averaged over texts, examples and dimensions; a teacher `[B, D]` is one for all texts."""
-    losses = []
-    for s in range(len(texts_SBD)):
-        teacher_BD = teacher_SBD if teacher_SBD.ndim == 2 else teacher_SBD[s % len(teacher_SBD)]
-        losses.append(float(((texts_SBD[s] - teacher_BD) ** 2).mean()))
-    return mean(losses)
-
-
-def matryoshka(
-    loss: Callable[[np.ndarray], float], texts_SBD: np.ndarray, dimensions: Sequence[int], weights: Sequence[float]
-) -> float:
-    """sum over d of weight_d * loss(the first d numbers of each embedding, scaled to length 1)."""
-    total = 0.0
-    for d, weight in zip(dimensions, weights, strict=True):
-        short_SBD = texts_SBD[:, :, :d].copy()
-        for short_D in short_SBD.reshape(-1, d):  # a view: short_SBD changes with it
-            length = math.sqrt(dot(short_D, short_D))
-            short_D /= length if length > 0 else 1.0
-        total += weight * loss(short_SBD)
-    return total

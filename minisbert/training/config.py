@@ -20,14 +20,18 @@ class TrainConfig:
     with negative for triplets; sentence1 and sentence2 with label or with score; text; and the other names of these in
     data/conventions.py. In Python also rows in memory: a list of dicts, a dict of columns, a pandas or datasets table."""
     loss: Any = "multiple_negatives_ranking"
-    """One of multiple_negatives_ranking, softmax, cosine_similarity, cosent, contrastive, online_contrastive, triplet,
-    margin_mse, and mse with a teacher. For a cross-encoder: binary_cross_entropy, cross_entropy, mse, margin_mse. In Python
-    also a function of the embeddings, or a Loss (training/losses.py)."""
+    """One of multiple_negatives_ranking, softmax, cosine_similarity, cosent, angle, contrastive, online_contrastive, triplet,
+    margin_mse, distill_kl_div, with a teacher mse, embed_distill and gist, and the others in training/losses.py. For a
+    cross-encoder: binary_cross_entropy, cross_entropy, mse, margin_mse. In Python also a function of the embeddings, or a
+    Loss."""
     loss_options: dict[str, Any] | None = None
     """Options of the loss as JSON, such as '{"margin": 0.3, "distance": "cosine"}'."""
     matryoshka: tuple[int, ...] = ()
     """Dimensions whose shortened embeddings the loss sees too (Kusupati et al. 2022), such as 384 128 64. Include the full
     width."""
+    adaptive_layers: bool = False
+    """The loss sees the embeddings of the earlier layers too, and the last layer teaches them (Li et al. 2024); with matryoshka
+    it is 2D Matryoshka."""
     kind: str | None = None
     """The kind of data, if its columns match several: nli or scored, for example."""
     text_columns: tuple[str, ...] = ()
@@ -82,7 +86,8 @@ class TrainConfig:
     remat: bool = False
     """Recompute activations in the backward pass (Chen et al. 2016): less memory, more time."""
     teacher: str | None = None
-    """The model, by name or folder, whose embeddings the mse loss copies. Its embeddings must have the model's width."""
+    """The model, by name or folder, whose embeddings mse and embed_distill copy, or that guides gist. Only for mse must it have
+    the model's width."""
     lora_rank: int | None = None
     """Train low-rank changes A B of this rank and freeze the matrices (LoRA, Hu et al. 2021). The saved model is merged."""
     lora_alpha: float | None = None

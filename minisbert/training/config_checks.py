@@ -79,7 +79,7 @@ CHECKS: dict[str, Check] = {
     "score_range": optional(Check("the lowest and the highest score", tuple | list, least=2, most=2, each=NUMBER)),
     **dict.fromkeys(("epochs", "batch_size", "accumulate", "evaluate_every", "checkpoint_every"), COUNT),
     **dict.fromkeys(("max_steps", "chunk_size", "lora_rank"), optional(COUNT)),
-    **dict.fromkeys(("deterministic", "remat", "dropout", "no_duplicates"), BOOL),
+    **dict.fromkeys(("deterministic", "remat", "dropout", "no_duplicates", "adaptive_layers"), BOOL),
     **dict.fromkeys(("learning_rate", "clip_norm"), POSITIVE),
     "lora_alpha": optional(POSITIVE),
     "weight_decay": Check("a finite number of at least 0", int | float, least=0),
@@ -195,9 +195,11 @@ def _conflicts(config: TrainConfig, loss: Loss) -> Iterator[str]:
         if getattr(config, name) != default:
             by = "optimizer" if whole else "schedule or optimizer"
             yield f"{name} is {short_repr(getattr(config, name))}, but {by} replaces it; expected the default, {default!r}"
-    if (loss.needs == "teacher") != (config.teacher is not None):
-        loss_name = name_of(config.loss)
-        yield f"teacher is {config.teacher!r} with the loss {loss_name}, expected a model with mse and None otherwise"
+    if loss.asks_teacher != (config.teacher is not None):
+        asks = "a model, to copy or to guide it" if loss.asks_teacher else "None"
+        yield f"teacher is {config.teacher!r} with the loss {name_of(config.loss)}, expected {asks}"
+    if config.adaptive_layers and loss.embeds != "sentences":
+        yield f"adaptive_layers is True, but {name_of(config.loss)} takes embeddings of {loss.embeds}; expected False"
     if loss.in_batch and config.batch_size == 1:
         yield f"batch_size is 1, but {name_of(config.loss)} compares the examples of a batch; expected 2 or more"
     if config.max_steps is not None and config.accumulate > config.max_steps:

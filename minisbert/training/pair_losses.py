@@ -9,13 +9,14 @@ parameters; None for all but `softmax`). Left out: example weights, label smooth
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from minisbert.arguments import check_choice
 from minisbert.errors import InputError
-from minisbert.similarity import pairwise_cosine
+from minisbert.similarity import normalize, pairwise_cosine, pairwise_dot
 from minisbert.training.targets import Head, Targets, absolute, labels, texts
 
 # SBERT table 6: trained on NLI with this concatenation, Spearman x 100 of the cosines on STS-B's development set.
@@ -86,12 +87,16 @@ def initial_softmax_head(key: jax.Array, dimension: int, classes: int, concatena
     check_choice("softmax: concatenation", concatenation, CONCATENATIONS)
     if dimension < 1 or classes < 2:
         raise InputError(f"softmax: dimension is {dimension}, classes {classes}. Expected at least 1 and at least 2.")
-    rows = dimension * len(concatenation.split(","))
+    return initial_linear(key, dimension * len(concatenation.split(",")), classes)
+
+
+def initial_linear(key: jax.Array, rows: int, columns: int) -> Head:
+    """Kernel and bias uniform in ±1 / sqrt(rows), as in torch's nn.Linear."""
     limit = 1 / math.sqrt(rows)
     kernel_key, bias_key = jax.random.split(key)
     return {
-        "bias": jax.random.uniform(bias_key, (classes,), jnp.float32, -limit, limit),
-        "kernel": jax.random.uniform(kernel_key, (rows, classes), jnp.float32, -limit, limit),
+        "bias": jax.random.uniform(bias_key, (columns,), jnp.float32, -limit, limit),
+        "kernel": jax.random.uniform(kernel_key, (rows, columns), jnp.float32, -limit, limit),
     }
 
 
@@ -131,9 +136,50 @@ def cosent(embeddings_SBD: jax.Array, targets: Targets, head: Head | None = None
         >>> round(float(cosent(embeddings_SBD, Targets(labels_B=jnp.array([0.1, 0.9])), scale=1.0)), 4)  # log(1 + e)
         1.3133
     """
-    u_BD, v_BD = texts("cosent", embeddings_SBD, 2, 2)
-    score_B = labels("cosent", targets, embeddings_SBD)
-    scaled_B = scale * pairwise_cosine(u_BD, v_BD)
+    return _log_misordered("cosent", pairwise_cosine, embeddings_SBD, targets, scale)
+
+
+def angle(embeddings_SBD: jax.Array, targets: Targets, head: Head | None = None, *, scale: float = 20.0) -> jax.Array:
+    """AnglE: `cosent` on |Re(z w*) + Im(z w*)|, with u and v of length 1 read as complex vectors z and w.
+
+    Li & Li 2024, "AoE: Angle-optimized Embeddings for Semantic Textual Similarity", section 3.3: where a cosine saturates,
+    the angle between complex numbers does not. The first half of a vector is the real part, the second the imaginary one;
+    an odd width is padded with a zero. Left out: the paper's sum with other losses.
+
+    Needs: S = 2; `labels_B` scores on any scale; only their order counts.
+    Use when: as `cosent`, where most cosines are near 1.
+    See also: `cosent`.
+
+    Shapes: embeddings `[2, B, D]` -> scalar; memory B^2, no D.
+
+    Example:
+        >>> embeddings_SBD = jnp.array([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]])  # |1 + 0| and |0 - 1|
+        >>> round(float(angle(embeddings_SBD, Targets(labels_B=jnp.array([0.1, 0.9])))), 4)  # log(1 + exp(0))
+        0.6931
+    """
+    return _log_misordered("angle", _pairwise_angle, embeddings_SBD, targets, scale)
+
+
+def _pairwise_angle(u_BD: jax.Array, v_BD: jax.Array) -> jax.Array:
+    u_BD, v_BD = normalize(u_BD), normalize(v_BD)
+    odd = u_BD.shape[1] % 2
+    (u_re_BD, u_im_BD), (v_re_BD, v_im_BD) = (
+        jnp.split(jnp.pad(x_BD, ((0, 0), (0, odd))), 2, axis=1) for x_BD in (u_BD, v_BD)
+    )
+    return absolute(pairwise_dot(u_BD, v_BD) + pairwise_dot(u_im_BD, v_re_BD) - pairwise_dot(u_re_BD, v_im_BD))
+
+
+def _log_misordered(
+    loss: str,
+    compare: Callable[[jax.Array, jax.Array], jax.Array],
+    embeddings_SBD: jax.Array,
+    targets: Targets,
+    scale: float,
+) -> jax.Array:
+    """log(1 + sum over i, j with score_i > score_j of exp(scale (s_j - s_i)))."""
+    u_BD, v_BD = texts(loss, embeddings_SBD, 2, 2)
+    score_B = labels(loss, targets, embeddings_SBD)
+    scaled_B = scale * compare(u_BD, v_BD)
     wrong_BB = jnp.where(score_B[:, None] > score_B[None, :], scaled_B[None, :] - scaled_B[:, None], -jnp.inf)
     # exp(0) is the 1 of the formula; it also makes the sum positive where all scores are equal.
     return jax.nn.logsumexp(jnp.append(wrong_BB, 0))
@@ -202,3 +248,26 @@ def online_contrastive(
     pull_B = jnp.where(similar_B & (distance_B > closest), distance_B, 0) ** 2
     push_B = jnp.where(dissimilar_B & (distance_B < farthest), jax.nn.relu(margin - distance_B), 0) ** 2
     return jnp.sum(pull_B + push_B)
+
+
+def contrastive_tension(embeddings_SBD: jax.Array, targets: Targets, head: Head | None = None) -> jax.Array:
+    """Contrastive tension: the *sum* of -(y log σ(u . v) + (1 - y) log(1 - σ(u . v))) (Carlsson et al. 2021, section 3).
+
+    A sentence is paired with itself (y = 1) and with other ones (y = 0; in the paper seven for each). Left out: the paper's
+    second, independent copy of the weights. Both texts pass through the same ones here, each with its own dropout.
+
+    Needs: S = 2; `labels_B` 1 for two copies of a text and 0 for two texts.
+    Use when: there are texts and neither pairs nor labels.
+    See also: `contrastive_tension_in_batch`, which needs no labels and usually learns more.
+
+    Shapes: embeddings `[2, B, D]` -> scalar. Because it is a sum, the loss grows with the batch.
+
+    Example:
+        >>> round(float(contrastive_tension(jnp.zeros((2, 3, 4)), Targets(labels_B=jnp.array([1, 0, 0])))), 4)  # 3 log 2
+        2.0794
+    """
+    u_BD, v_BD = texts("contrastive_tension", embeddings_SBD, 2, 2)
+    same_B = labels("contrastive_tension", targets, embeddings_SBD)
+    logit_B = pairwise_dot(u_BD, v_BD)
+    # softplus(x) - y x is the cross-entropy without the overflow of exp.
+    return jnp.sum(jax.nn.softplus(logit_B) - same_B * logit_B)

@@ -29,10 +29,11 @@ from minisbert.inference.tpu_compiler import CHIPS, GIB, Chip, size
 from minisbert.text.packing import TOKENS_PER_SLOT, PackedTexts, packed_shape
 from minisbert.training.config import TrainConfig
 from minisbert.training.given import name_of
+from minisbert.training.losses import Loss
 from minisbert.training.optimizer import optimizer_for
 from minisbert.training.sharding import AXIS, batch_sharding, check_setup, state_sharding
 from minisbert.training.siamese import TrainBatch, TrainState
-from minisbert.training.step_cache import compiled_step, loss_for, step_settings
+from minisbert.training.step_cache import compiled_step, step_settings
 from minisbert.training.targets import Targets
 from minisbert.training.task import TrainingTask
 
@@ -217,10 +218,10 @@ def lower_step(
 
     state, base_params = spread(state), spread(params) if config.lora_rank is not None else None
     sharding = jax.tree.map(lambda leaf: leaf.sharding, state) if mesh.size > 1 else None
-    step: Any = compiled_step(step_settings(config, definition, loss_for(config, loss, width), recipe, mesh, sharding))
+    step: Any = compiled_step(step_settings(config, definition, loss, width, recipe, mesh, sharding))
     B, S = config.batch_size, task.sequences(texts)
     P, L = packed_shape(S * B, max_length, mesh.shape[AXIS])
-    batch = abstract_batch(P, L, S, B, loss.needs, texts - 2, width)
+    batch = abstract_batch(P, L, S, B, loss, texts - 2, width)
     batch = jax.tree.map(_placed, batch, batch_sharding(batch, mesh))
     given = (state, batch, numbers) if base_params is None else (state, batch, numbers, base_params)
     program = step.lower(*given)
@@ -270,8 +271,8 @@ def forward_flops(params: Tree, layers: int, P: int, L: int) -> int:
     return P * L * (2 * (others + layers * per_layer) + layers * 4 * L * D)
 
 
-def abstract_batch(P: int, L: int, S: int, B: int, needs: str, negatives: int, width: int) -> TrainBatch:
-    """The shapes of a batch of B examples of S texts in P rows of L tokens, for a loss that `needs` such labels."""
+def abstract_batch(P: int, L: int, S: int, B: int, loss: Loss, negatives: int, width: int) -> TrainBatch:
+    """The shapes of a batch of B examples of S texts in P rows of L tokens, with what the loss needs."""
     integers, floats = partial(jax.ShapeDtypeStruct, dtype=jnp.int32), partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
     unsigned: Any = partial(jax.ShapeDtypeStruct, dtype=jnp.uint32)
     labels: Any = {"class": integers((B,)), "score": floats((B,)), "margin": floats((B, negatives))}
@@ -281,7 +282,12 @@ def abstract_batch(P: int, L: int, S: int, B: int, needs: str, negatives: int, w
         examples_PT=unsigned(per_text.shape),
         columns_PT=per_text,
         index_SB=integers((S, B)),
-        targets=Targets(labels.get(needs), unsigned((S, B)), floats((S, B, width)) if needs == "teacher" else None),
+        targets=Targets(
+            labels.get(loss.needs),
+            unsigned((S, B)),
+            floats((S, B, width)) if loss.needs == "teacher" else None,
+            floats((S, B, width)) if loss.guide else None,
+        ),
     )
 
 

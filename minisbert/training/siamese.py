@@ -84,15 +84,17 @@ def initial_state(params: Params, optimizer: optax.GradientTransformation, seed:
     return TrainState(jnp.int32(0), params, optimizer.init(params), jax.random.key(seed))
 
 
-def packed_embed(definition: nnx.GraphDef[Any]) -> Embed:
+def packed_embed(definition: nnx.GraphDef[Any], embeds: str = "sentences") -> Embed:
     """The forward pass of one network: (params, packed rows, dropout_keys_PT or None) -> embeddings_PTD.
 
     Args:
         definition: of the `SentenceModel` (`sentence_model.define`), or of a `CrossEncoderModel`.
+        embeds: "sentences"; of a `SentenceModel` also "layers" -> embeddings_PTID or "tokens" -> embeddings_PTLD.
     """
+    options = {} if embeds == "sentences" else {"embeds": embeds}
 
     def embed(params: Tree, rows: PackedTexts, dropout_keys_PT: jax.Array | None = None) -> jax.Array:
-        embeddings_PTD: jax.Array = nnx.merge(definition, params).packed(rows, dropout_keys_PT)
+        embeddings_PTD: jax.Array = nnx.merge(definition, params).packed(rows, dropout_keys_PT, **options)
         return embeddings_PTD
 
     return embed
@@ -104,9 +106,9 @@ def remat(embed: Embed) -> Embed:
 
 
 def unpack(embeddings_PTD: jax.Array, index_SB: jax.Array) -> jax.Array:
-    """Embeddings in the order of the packed rows -> embeddings_SBD."""
-    P, T, D = embeddings_PTD.shape
-    return embeddings_PTD.reshape(P * T, D)[index_SB]
+    """Embeddings in the order of the packed rows -> embeddings_SBD (of layers or tokens, with their axis before D)."""
+    P, T, *others = embeddings_PTD.shape
+    return embeddings_PTD.reshape(P * T, *others)[index_SB]
 
 
 def siamese_loss(embed: Embed, loss: LossFunction) -> Callable[..., jax.Array]:

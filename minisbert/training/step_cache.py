@@ -23,11 +23,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
-from minisbert.errors import InputError, TrainingError
+from minisbert.errors import TrainingError
 from minisbert.training.config import TrainConfig
 from minisbert.training.deterministic import blockwise
 from minisbert.training.lora import with_lora
-from minisbert.training.losses import Loss, matryoshka
+from minisbert.training.losses import Loss
 from minisbert.training.optimizer import Numbers, OptimizerRecipe
 from minisbert.training.siamese import (
     Embed,
@@ -45,6 +45,7 @@ from minisbert.training.siamese import (
     siamese_loss,
     train_step,
 )
+from minisbert.training.task import loss_for
 
 logger = logging.getLogger("minisbert")
 
@@ -59,8 +60,9 @@ class StepSettings(NamedTuple):
     """All that the compiled step depends on, besides the shapes of its arguments; hashable."""
 
     definition: nnx.GraphDef[Any]
-    loss: LossFunction  # from `loss_for`
+    loss: LossFunction  # from `task.loss_for`
     optimizer: OptimizerRecipe
+    embeds: str = "sentences"  # of a Loss: what the loss sees
     chunk_size: int | None = None
     remat: bool = False
     dropout: bool = True
@@ -73,7 +75,8 @@ class StepSettings(NamedTuple):
 def step_settings(
     config: TrainConfig,
     definition: nnx.GraphDef[Any],
-    loss: LossFunction,
+    loss: Loss,
+    width: int,
     optimizer: OptimizerRecipe,
     mesh: Mesh | None = None,
     sharding: Any = None,
@@ -81,14 +84,16 @@ def step_settings(
     """What a run's settings ask of its step.
 
     Args:
+        width: of the embeddings; 0 for a cross-encoder.
         mesh: of the devices; None is the first device alone.
         sharding: the layout of the state on several devices; None on one device and for a deterministic reduction.
     """
     leaves, structure = jax.tree.flatten(sharding)
     return StepSettings(
         definition,
-        loss,
+        loss_for(config, loss, width),
         optimizer,
+        "layers" if config.adaptive_layers else loss.embeds,
         config.chunk_size,
         config.remat,
         config.dropout,
@@ -106,8 +111,8 @@ def compiled_step(settings: StepSettings) -> Step:
     It reuses the old state's memory. `numbers` are the optimizer's; `base_params` with LoRA the model's parameters, which do
     not change, else None. The same settings give the same step, so that runs of one process share its programs.
     """
-    definition, loss, recipe, chunk_size, _, dropout, lora_scale, blocks, mesh, layout = settings
-    embed = packed_embed(definition)
+    definition, loss, recipe, embeds, chunk_size, _, dropout, lora_scale, blocks, mesh, layout = settings
+    embed = packed_embed(definition, embeds)
     if settings.remat:
         embed = remat(embed)
     if recipe.trainable is not None:
@@ -269,27 +274,3 @@ def sampled_steps(steps: int, most: int = SAMPLE) -> list[int]:
         ([0, 1, 2], [0, 50, 99])
     """
     return sorted({round(i * (steps - 1) / max(1, most - 1)) for i in range(most)}) if steps > most else [*range(steps)]
-
-
-def loss_for(config: TrainConfig, loss: Loss, width: int) -> LossFunction:
-    """The loss with its options, and over truncated embeddings too if the settings ask for them.
-
-    The same settings give the same function, so that runs share the programs made of it.
-    """
-    if config.matryoshka and max(config.matryoshka) > width:
-        raise InputError(
-            f"matryoshka is {config.matryoshka}, but this model's embeddings have {width} dimensions. Expected at most that; "
-            "a cross-encoder has none."
-        )
-    options = (config.loss_options or {}).items()
-    items = tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in options)
-    try:
-        return _loss_for(loss.function, items, tuple(config.matryoshka))
-    except TypeError:  # an option that cannot be hashed: its programs are not shared
-        return _loss_for.__wrapped__(loss.function, items, tuple(config.matryoshka))
-
-
-@lru_cache
-def _loss_for(loss: LossFunction, options: tuple[tuple[str, Any], ...], dimensions: tuple[int, ...]) -> LossFunction:
-    function: LossFunction = partial(loss, **dict(options))
-    return matryoshka(function, dimensions) if dimensions else function

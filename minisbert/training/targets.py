@@ -1,4 +1,4 @@
-"""The targets of a loss (labels, text hashes, teacher embeddings), and what losses share: their checks, and |x|.
+"""The targets of a loss (labels, text hashes, embeddings of a teacher or guide), and what losses share: their checks, and |x|.
 
 Shapes are known while JAX traces, so a check fails before the first step and costs nothing afterwards.
 """
@@ -28,6 +28,8 @@ class Targets(NamedTuple):
     """A uint32 hash of each text, by which in-batch negatives recognise duplicates; two texts collide once in 2^32."""
     teacher_SBD: Array | None = None
     """The teacher's embedding of each text, or `[1, B, D]` or `[B, D]`: one for all texts of an example."""
+    guide_SBD: Array | None = None
+    """A guide's embedding of each text, of any width; nothing truncates it."""
 
 
 def texts(loss: str, embeddings_SBD: jax.Array, least: int, most: int | None = None) -> jax.Array:

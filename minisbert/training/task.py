@@ -9,6 +9,7 @@ The step itself (siamese.py), the trainer, the checkpoints and the plan are the 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,8 +24,8 @@ from minisbert.sentence_model import define
 from minisbert.training.collate import train_batch
 from minisbert.training.config import TrainConfig
 from minisbert.training.lora import initial_adapters
-from minisbert.training.losses import LOSSES, Loss, resolve_loss
-from minisbert.training.siamese import TrainBatch, TrainState, Tree, initial_state
+from minisbert.training.losses import LOSSES, Loss, adaptive_layer, matryoshka, resolve_loss
+from minisbert.training.siamese import LossFunction, TrainBatch, TrainState, Tree, initial_state
 
 
 class TrainingTask(NamedTuple):
@@ -103,26 +104,55 @@ def task_for(model: Any) -> TrainingTask:
     return task
 
 
-def load_teacher(name: str, student: SentenceEncoder) -> SentenceEncoder:
-    """The model that the `mse` loss copies: its embeddings are the targets (Reimers & Gurevych 2020).
-
-    Raises:
-        InputError: its embeddings and the student's differ in width.
-    """
-    teacher = SentenceEncoder(name)
-    width, expected = teacher.get_embedding_dimension(), student.model_config.dimension
-    if width != expected:
-        raise InputError(
-            f"teacher is {name}, with embeddings of width {width}. Expected {expected}, the width of the model's: add a Dense "
-            "module to the model, or take another teacher."
-        )
-    return teacher
-
-
-def with_teacher(batch: TrainBatch, texts: Batch, teacher: SentenceEncoder, *, shape_only: bool) -> TrainBatch:
-    """The batch with the teacher's embeddings of its texts as targets; zeros if only the shape matters."""
+def with_teacher(
+    batch: TrainBatch, texts: Batch, teacher: SentenceEncoder, loss: Loss, *, shape_only: bool
+) -> TrainBatch:
+    """The batch with the embeddings of its texts by the loss's teacher or guide; zeros if only the shape matters."""
     if shape_only:
-        teacher_SBD = np.zeros((*batch.index_SB.shape, teacher.model_config.dimension), np.float32)
+        given_SBD = np.zeros((*batch.index_SB.shape, teacher.model_config.dimension), np.float32)
     else:
-        teacher_SBD = np.stack([teacher.encode(column, show_progress_bar=False) for column in texts.texts])
-    return batch._replace(targets=batch.targets._replace(teacher_SBD=teacher_SBD))
+        given_SBD = np.stack([teacher.encode(column, show_progress_bar=False) for column in texts.texts])
+    targets = batch.targets
+    if loss.guide:
+        targets = targets._replace(guide_SBD=given_SBD)
+    if loss.needs == "teacher":
+        targets = targets._replace(teacher_SBD=given_SBD)
+    return batch._replace(targets=targets)
+
+
+def has_negatives(batch: TrainBatch, loss: Loss) -> bool:
+    """Whether in-batch negatives are possible: not where all texts after the anchors are the same one. Of one host only."""
+    hashes_SB, several = batch.targets.hashes_SB, jax.process_count() > 1
+    if hashes_SB is None or several or not loss.in_batch or loss.needs != "none" or len(hashes_SB) < 2:
+        return True
+    return bool((hashes_SB[1:] != hashes_SB[1, 0]).any())
+
+
+def loss_for(config: TrainConfig, loss: Loss, width: int) -> LossFunction:
+    """The loss with its options, and over truncated embeddings and earlier layers too if the settings ask for them.
+
+    The same settings give the same function, so that runs share the programs made of it.
+    """
+    if config.matryoshka and max(config.matryoshka) > width:
+        raise InputError(
+            f"matryoshka is {config.matryoshka}, but this model's embeddings have {width} dimensions. Expected at most that; "
+            "a cross-encoder has none."
+        )
+    if config.adaptive_layers and not width:
+        raise InputError("adaptive_layers is True, but a cross-encoder has no embeddings. Expected False.")
+    options = (config.loss_options or {}).items()
+    items = tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in options)
+    try:
+        return _loss_for(loss.function, items, tuple(config.matryoshka), config.adaptive_layers)
+    except TypeError:  # an option that cannot be hashed: its programs are not shared
+        return _loss_for.__wrapped__(loss.function, items, tuple(config.matryoshka), config.adaptive_layers)
+
+
+@lru_cache
+def _loss_for(
+    loss: LossFunction, options: tuple[tuple[str, Any], ...], dimensions: tuple[int, ...], adaptive_layers: bool
+) -> LossFunction:
+    function: LossFunction = partial(loss, **dict(options))
+    if dimensions:
+        function = matryoshka(function, dimensions)
+    return adaptive_layer(function) if adaptive_layers else function

@@ -32,6 +32,7 @@ from minisbert.data.sampler import Batches, GivenBatches
 from minisbert.data.table import sources
 from minisbert.errors import InputError, TrainingError, TrainingStopped, short_repr
 from minisbert.inference.compiled import COMPUTE_DTYPES
+from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.training import sharding, step_cache
 from minisbert.training.checkpoints import Checkpoints, only_run
 from minisbert.training.config import TrainConfig
@@ -45,15 +46,8 @@ from minisbert.training.optimizer import optimizer_for
 from minisbert.training.outputs import Outputs
 from minisbert.training.run import Callbacks, scorers
 from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState
-from minisbert.training.step_cache import (
-    StepCache,
-    compiled_step,
-    loss_for,
-    sampled_steps,
-    shared_programs,
-    step_settings,
-)
-from minisbert.training.task import load_teacher, task_for, with_teacher
+from minisbert.training.step_cache import StepCache, compiled_step, sampled_steps, shared_programs, step_settings
+from minisbert.training.task import has_negatives, task_for, with_teacher
 
 logger = logging.getLogger("minisbert")
 Model = TypeVar("Model")
@@ -171,7 +165,7 @@ class Trainer:
             check_blocks(config.blocks, devices, layout, lora=self.lora)
             self.multiple = config.blocks
 
-        loss = self.task.loss(config)
+        loss = self.loss = self.task.loss(config)
         self.examples = [open_data(source, config, loss.needs) for source in sources(config.data)]
         if config.batches is None:
             config = self.config = fitting_batches(config, self.examples, devices, least=2 if loss.in_batch else 1)
@@ -188,7 +182,8 @@ class Trainer:
         else:
             self.batches = GivenBatches(self.examples, config.batches, config.batch_size, **hosts)
             steps = config.max_steps or 0
-        self.teacher = None if config.teacher is None else load_teacher(config.teacher, model)
+        self.teacher = None if config.teacher is None else SentenceEncoder(config.teacher)
+        self.warned = False  # of a batch without negatives
         self.cut = 0  # texts (or pairs) longer than max_seq_length
 
         self.learning_rate, recipe, numbers, self.steps = optimizer_for(config, steps)
@@ -204,8 +199,8 @@ class Trainer:
             if self.lora:
                 base_params = sharding.place(params, sharding.state_sharding(params, mesh, layout))
         definition, _ = self.task.define(model.model_config, COMPUTE_DTYPES[config.compute_dtype])
-        function = loss_for(config, loss, getattr(model.model_config, "dimension", 0))
-        settings = step_settings(config, definition, function, recipe, mesh, self.sharding)
+        width = getattr(model.model_config, "dimension", 0)
+        settings = step_settings(config, definition, loss, width, recipe, mesh, self.sharding)
         self.train_step = StepCache(
             compiled_step(settings),
             (numbers, base_params),
@@ -246,16 +241,21 @@ class Trainer:
     ) -> tuple[TrainBatch, bool]:
         """This host's arrays of a step (of a sample only their shape matters), and whether any host was asked to stop."""
         texts, model = self.batches.batch_at(step), self.model
+        if self.loss.more_texts is not None:
+            texts = self.loss.more_texts(texts, **(self.config.loss_options or {}))
         options = {"padding_id": model.padding_id, "prompts": self.config.prompts, "multiple": self.multiple}
         batch, cut = self.task.batch(texts, model.tokenizer, max_length=model.max_seq_length, **options)
         if self.teacher is not None:
-            batch = with_teacher(batch, texts, self.teacher, shape_only=sample)
+            batch = with_teacher(batch, texts, self.teacher, self.loss, shape_only=sample)
         stop = stop_requested()
         if jax.process_count() > 1:
             batch, stop = sync_batch_shape(batch, stop, model.padding_id)
         if sample:
             return batch, stop
         self.cut += cut
+        if not (self.warned or has_negatives(batch, self.loss)):
+            self.warned = True
+            logger.warning(f"{self.where}: step {step + 1} has no negatives: its positives are all the same text.")
         return self.train_step.pad_to_known_shape(batch), stop
 
     def log(self, step: int, batch: TrainBatch, metrics: StepMetrics, progress: Any) -> None:

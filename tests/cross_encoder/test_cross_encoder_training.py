@@ -16,6 +16,7 @@ from minisbert import CrossEncoder
 from minisbert.checkpoint.convert import flatten
 from minisbert.commands import main
 from minisbert.cross_encoder.evaluation import accuracy_score, spearman_score
+from minisbert.cross_encoder.list_losses import WEIGHTING_SCHEMES
 from minisbert.cross_encoder.losses import CROSS_ENCODER_LOSSES
 from minisbert.cross_encoder.model import define_cross_encoder
 from minisbert.cross_encoder.training import cross_encoder_batch
@@ -45,7 +46,9 @@ LABELS = {
     "cross_entropy": np.array([0, 2, 1, 1, 0], np.int32),
     "mse": RNG.normal(size=B) * 9,
     "margin_mse": RNG.normal(size=(B, 3)),
+    "lists": np.array([[3.0, 0, 1, 1], [0, 0, 0, 0], [0, 2, 1, 0], [1, 1, 1, 2], [0, 1, 2, 3]]),
 }
+LISTS = ("rank_net", "lambda_loss", "list_net", "list_mle", "p_list_mle", "adr_mse")
 # Rounding of some hundred float64 operations; 1e-15 is measured. Central differences: see test_losses.py.
 FLOAT64, DIFFERENCES = 1e-10, 1e-7
 UNOPTIMIZED = {"xla_backend_optimization_level": 0}
@@ -86,6 +89,12 @@ def files(tmp_path) -> dict[str, str]:
             "query\tdocument\tnegative\tnegative_2\tmargin\tmargin_2",
             [(*text, *np.round(random.normal(size=2), 3)) for text in texts],
         ),
+        "list_net": write(
+            tmp_path / "lists.tsv",
+            "query\tpositive\tnegative\tpositive_score\tnegative_score",
+            [(*text[:3], 2, i % 2) for i, text in enumerate(texts)],
+        ),
+        "multiple_negatives_ranking": write(tmp_path / "pairs.tsv", "query\tdocument", [text[:2] for text in texts]),
     }
 
 
@@ -116,16 +125,30 @@ CASES = [
     ("mse", 1, 1, slice(None), {}),
     ("margin_mse", 2, 1, (slice(None), 0), {}),
     ("margin_mse", 4, 1, slice(None), {}),
+    *((name, 4, 1, slice(None), {}) for name in LISTS),
+    ("rank_net", 4, 1, slice(None), {"k": 1, "sigma": 0.5, "reduction_log": "natural"}),
+    *(("lambda_loss", 4, 1, slice(None), {"weighting_scheme": scheme}) for scheme in WEIGHTING_SCHEMES),
+    ("lambda_loss", 4, 1, slice(None), {"k": 2, "mu": 3.0}),
+    *((name, 4, 1, slice(None), {"respect_input_order": False}) for name in ("list_mle", "p_list_mle")),
+    ("adr_mse", 4, 1, slice(None), {"alpha": 2.5}),
+    ("multiple_negatives_ranking", 4, 1, None, {}),
+    ("multiple_negatives_ranking", 2, 1, None, {"scale": 3.0, "activation": "identity"}),
 ]
 
 
 @pytest.mark.parametrize("name, S, C, labels, options", CASES)
 def test_a_loss_and_its_gradient_match_the_reference(name, S, C, labels, options):
-    logits, known = LOGITS[:S, :, :C], LABELS[name][labels]
-    plain = partial(getattr(twin, name), **options)
-    reference = lambda x: plain(x, known if known.ndim == 2 or name != "margin_mse" else known[:, None])  # noqa: E731
+    logits, plain = LOGITS[:S, :, :C], partial(getattr(twin, name), **options)
+    known = None if labels is None else LABELS["lists" if name in LISTS else name][labels]
+
+    def reference(x):
+        if known is None:
+            return plain(x)
+        return plain(x, known[:, None] if name == "margin_mse" and known.ndim == 1 else known)
+
     with jax.enable_x64(True):
-        loss = partial(CROSS_ENCODER_LOSSES[name].function, targets=Targets(labels_B=jnp.asarray(known)), **options)
+        targets = Targets(labels_B=None if known is None else jnp.asarray(known))
+        loss = partial(CROSS_ENCODER_LOSSES[name].function, targets=targets, **options)
         value, gradient = jax.jit(jax.value_and_grad(loss), compiler_options=UNOPTIMIZED)(jnp.asarray(logits))
         gradient = np.asarray(gradient)
     assert float(value) == pytest.approx(reference(logits), rel=FLOAT64)
@@ -168,6 +191,8 @@ def test_extreme_logits_stay_finite():
         ("mse", (1, B), np.zeros(B), "the logits have shape (1, 5)"),
         ("margin_mse", (1, B, 1), np.zeros(B), "S >= 2"),
         ("margin_mse", (4, B, 1), np.zeros((B, 2)), "labels_B has shape (5, 2)"),
+        *((name, (1, B, 1), np.zeros((B, 1)), "S >= 2") for name in (*LISTS, "multiple_negatives_ranking")),
+        *((name, (4, B, 1), np.zeros((B, 3)), "Expected (5, 4), the relevance") for name in LISTS),
     ],
 )
 def test_a_loss_refuses_wrong_shapes(name, shape, labels, message):
@@ -280,7 +305,10 @@ def test_a_run_learns_and_writes_model_and_card(files, tmp_path):
     assert "# A cross-encoder" in card and "sha256" in card
 
 
-@pytest.mark.parametrize("name, num_labels", [("cross_entropy", 3), ("mse", 1), ("margin_mse", 1)])
+@pytest.mark.parametrize(
+    "name, num_labels",
+    [("cross_entropy", 3), ("mse", 1), ("margin_mse", 1), ("list_net", 1), ("multiple_negatives_ranking", 1)],
+)
 def test_every_loss_trains(files, tmp_path, name, num_labels):
     before = shallow(tiny("bert", num_labels))
     after = run(config(files[name], loss=name, dropout=False), tmp_path / "run", num_labels=num_labels)
@@ -357,7 +385,7 @@ def test_from_the_command_line(files, tmp_path, capsys):
             InputError,
             "loss is 'softmax', expected one of binary_cross_entropy",
         ),
-        ("cross_entropy", {}, 3, InputError, "loss is 'multiple_negatives_ranking'"),
+        ("cross_entropy", {}, 3, InputError, "texts with none labels, which multiple_negatives_ranking needs"),
         ("cross_entropy", {"loss": "cross_entropy"}, 1, InputError, "num_labels 1. Expected 3 for cross_entropy"),
         ("cross_entropy", {"loss": "cross_entropy"}, 2, InputError, "num_labels 2. Expected 3 for cross_entropy"),
         ("cross_entropy", {"loss": "mse"}, 1, InputError, "Expected 2 texts with score labels, which mse needs"),

@@ -126,6 +126,22 @@ def test_conventions(tmp_path, header, row, kind, labels):
         assert texts == [["a"], ["b"], ["n1"], ["n2"], ["n10"]]
 
 
+def test_the_label_of_a_text_is_read_where_classes_are_needed(tmp_path):
+    path = tmp_path / "data.tsv"
+    path.write_text("text\tlabel\na\tx\nb\t-1\n")
+    assert open_examples(str(path), label_kind="none").dataset.kind == "texts"
+    path.write_text("text\tlabel\na\tx\nb\ty\n")
+    texts, classes = open_examples(str(path), label_kind="class").take([1])
+    assert texts == [["b"]] and classes.tolist() == [1]
+
+
+def test_further_label_columns_are_as_they_are(tmp_path):
+    path = tmp_path / "data.tsv"
+    path.write_text("sentence1\tsentence2\tscore\tweight\na\tb\t0.5\t7\n")
+    examples = open_examples(str(path), labels=["score", "weight"])
+    assert examples.dataset.kind == "scored" and examples.take([0])[1].tolist() == [[0.5, 7.0]]
+
+
 def test_columns_by_name_and_score_range(tmp_path):
     path = tmp_path / "data.tsv"
     path.write_text("left\tright\tpoints\na\tb\t5\nc\td\t1.25\n")

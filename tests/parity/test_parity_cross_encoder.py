@@ -18,11 +18,11 @@ import pytest
 
 from minisbert import CrossEncoder, ModelFolderError, SentenceEncoder
 from minisbert.checkpoint.convert import flatten
-from minisbert.cross_encoder.losses import CROSS_ENCODER_LOSSES
+from minisbert.cross_encoder.losses import CROSS_ENCODER_LOSSES, in_batch_negatives
 from minisbert.cross_encoder.model import define_cross_encoder
 from minisbert.cross_encoder.training import cross_encoder_batch
 from minisbert.data.examples import open_examples
-from minisbert.data.sampler import Batches
+from minisbert.data.sampler import Batch, Batches
 from minisbert.download.locate import locate
 from minisbert.errors import DownloadError
 from minisbert.training.siamese import initial_state, make_update, packed_embed, siamese_loss, train_step
@@ -286,12 +286,33 @@ TARGETS = {
     "mse": 5 * RNG.normal(size=B).astype(np.float32),
     "margin_mse": 5 * RNG.normal(size=(B, 2)).astype(np.float32),
 }
+RELEVANCE = np.array([[3, 0, 1], [0, 1, 0], [0, 2, 1], [0, 0, 0], [2, 1, 0], [1, 2, 3]], np.float32)
 LOSSES = {
     "binary_cross_entropy": (theirs.BinaryCrossEntropyLoss, 1, 1),
     "cross_entropy": (theirs.CrossEntropyLoss, 1, 3),
     "mse": (theirs.MSELoss, 1, 1),
     "margin_mse": (theirs.MarginMSELoss, 3, 1),
 }
+SCHEMES = {
+    "none": "NoWeightingScheme",
+    "ndcg_loss1": "NDCGLoss1Scheme",
+    "ndcg_loss2": "NDCGLoss2Scheme",
+    "lambda_rank": "LambdaRankScheme",
+    "ndcg_loss2pp": "NDCGLoss2PPScheme",
+}
+LISTS = [
+    ("rank_net", theirs.RankNetLoss, {}),
+    ("rank_net", theirs.RankNetLoss, {"k": 1, "sigma": 0.5, "reduction_log": "natural"}),
+    ("lambda_loss", theirs.LambdaLoss, {}),
+    ("lambda_loss", theirs.LambdaLoss, {"k": 2}),
+    *(("lambda_loss", theirs.LambdaLoss, {"weighting_scheme": name}) for name in SCHEMES),
+    ("list_net", theirs.ListNetLoss, {}),
+    ("list_mle", theirs.ListMLELoss, {}),
+    ("list_mle", theirs.ListMLELoss, {"respect_input_order": False}),
+    ("p_list_mle", theirs.PListMLELoss, {}),
+    ("adr_mse", theirs.ADRMSELoss, {}),
+    ("adr_mse", theirs.ADRMSELoss, {"alpha": 2.0}),
+]
 
 
 class Stub(peers.CrossEncoder):
@@ -324,6 +345,43 @@ def test_a_loss_and_its_gradient_are_the_peers(name):
     value.backward()
     np.testing.assert_allclose(float(ours[0]), value.item(), rtol=1e-5)
     np.testing.assert_allclose(ours[1], leaf.grad.numpy(), atol=1e-5 * float(leaf.grad.abs().max()))
+
+
+@pytest.mark.parametrize("name, make, options", LISTS)
+def test_a_loss_of_lists_and_its_gradient_are_the_peers(name, make, options):
+    logits = 3 * np.random.default_rng(1).normal(size=(3, B, 1)).astype(np.float32)
+    known = RELEVANCE + (np.arange(3, dtype=np.float32) / 8 if "respect_input_order" in options else 0)  # no ties
+    ours = jax.value_and_grad(partial(CROSS_ENCODER_LOSSES[name].function, **options))(
+        jnp.asarray(logits), Targets(labels_B=jnp.asarray(known))
+    )
+    leaf = torch.tensor(logits, requires_grad=True)
+    if "weighting_scheme" in options:
+        module = sys.modules["sentence_transformers.cross_encoder.losses.lambda_loss"]
+        options = {"weighting_scheme": getattr(module, SCHEMES[options["weighting_scheme"]])()}
+    inputs = [["query"] * B, [[str(s * B + b) for s in range(3)] for b in range(B)]]
+    value = make(Stub(leaf), **options)(inputs, list(torch.tensor(known)))
+    value.backward()
+    np.testing.assert_allclose(float(ours[0]), value.item(), rtol=1e-5)
+    np.testing.assert_allclose(ours[1], leaf.grad.numpy(), atol=1e-5 * float(leaf.grad.abs().max()))
+
+
+def test_multiple_negatives_are_the_peers():
+    """All documents of other queries; theirs draws some of them."""
+    logits = 3 * np.random.default_rng(1).normal(size=(2, B, 1)).astype(np.float32)
+    columns = [["query"] * B, *[[str(s * B + b) for b in range(B)] for s in range(2)]]
+    extended = in_batch_negatives(Batch(0, 0, np.arange(B), columns, None), num_negatives=None)
+    index_SB = np.array(extended.texts[1:], int)
+    loss = CROSS_ENCODER_LOSSES["multiple_negatives_ranking"].function
+
+    def ours(logits_SBC):
+        return loss(logits_SBC.reshape(-1, 1)[index_SB], Targets())
+
+    value, gradient = jax.value_and_grad(ours)(jnp.asarray(logits))
+    leaf = torch.tensor(logits, requires_grad=True)
+    their = theirs.MultipleNegativesRankingLoss(Stub(leaf), num_negatives=None)(columns, None)
+    their.backward()
+    np.testing.assert_allclose(float(value), their.item(), rtol=1e-5)
+    np.testing.assert_allclose(gradient, leaf.grad.numpy(), atol=1e-5 * float(leaf.grad.abs().max()))
 
 
 # --- training ------------------------------------------------------------------------------------------------------

@@ -51,16 +51,23 @@ WEIGHTS = Path(__file__).parents[2] / "weights"
 NEGATIVES = (0, 1, 2, 5)
 N = 56  # texts, as examples of S
 SYMMETRIC = {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
+PAIRS = (
+    *("softmax", "cosine_similarity", "cosent", "angle", "contrastive", "online_contrastive", "contrastive_tension"),
+    *("contrastive_tension_in_batch", "mega_batch_margin", "embed_distill", "global_orthogonal_regularization"),
+)
 # Every loss with as many hard negatives as it can use.
 CASES = [
-    *((name, 2, {}) for name in ("softmax", "cosine_similarity", "cosent", "contrastive", "online_contrastive")),
+    *((name, 2, {}) for name in PAIRS),
+    *((name, 1, {}) for name in LOSSES if name.startswith("batch_")),
+    *(("gist", 2 + count, {}) for count in NEGATIVES),
+    *(("distill_kl_div", 2 + count, {}) for count in NEGATIVES[1:]),
     *(("multiple_negatives_ranking", 2 + count, {}) for count in NEGATIVES),
     ("multiple_negatives_ranking", 2, SYMMETRIC),
     ("triplet", 3, {}),
     *(("margin_mse", 2 + count, {}) for count in NEGATIVES[1:]),
     *(("mse", 2 + count, {}) for count in NEGATIVES),
 ]
-QUICK = [("softmax", 2, {}), ("multiple_negatives_ranking", 4, SYMMETRIC)]
+QUICK = [("softmax", 2, {}), ("multiple_negatives_ranking", 4, SYMMETRIC), ("gist", 3, {})]
 CHUNK = 10
 MODES = ("plain", "gradcache", "accumulated")
 UNOPTIMIZED = {"xla_backend_optimization_level": 0}
@@ -75,10 +82,10 @@ def any_loss(embeddings_1ND: jax.Array, given: Targets, head: dict, *, cases: li
         row, B = LOSSES[name], N // S
         labels = {"class": class_N.astype(jnp.int32), "margin": margin_N5[:B, : S - 2]}.get(row.needs, score_N)
         hashes_SB, teacher_SBD = given.hashes_SB[0, : S * B], given.teacher_SBD[0, : S * B]
-        targets = Targets(labels[:B], hashes_SB.reshape(S, B), teacher_SBD.reshape(S, B, -1))
-        return lambda: row.function(
-            embeddings_1ND[0, : S * B].reshape(S, B, -1), targets, head if row.head else None, **options
-        )
+        teacher_SBD = teacher_SBD.reshape(S, B, -1)
+        targets = Targets(labels[:B], hashes_SB.reshape(S, B), teacher_SBD, guide_SBD=teacher_SBD[..., :20])
+        own = head if name in ("softmax", "contrastive_tension_in_batch") else None
+        return lambda: row.function(embeddings_1ND[0, : S * B].reshape(S, B, -1), targets, own, **options)
 
     return jax.lax.switch(which_N[0].astype(jnp.int32), [one(*case) for case in cases])
 
@@ -126,7 +133,7 @@ class Bench:
         self.dtype, self.options, self.cases = dtype, UNOPTIMIZED if quick else {}, QUICK if quick else CASES
         self.definition, _ = define(model_config, jnp.dtype(dtype))
         self.dropout = dropout
-        head = initial_softmax_head(jax.random.key(0), model_config.dimension, 3)
+        head = initial_softmax_head(jax.random.key(0), model_config.dimension, 3) | {"log_scale": np.float32(2)}
         self.params = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), {"model": params, "head": dict(head)})
         self.batches = [batch_of(seed, model_config.dimension, dtype) for seed in (0, 1)]
 

@@ -33,6 +33,9 @@ CASES = [
     ("cosent", 2),
     *(("multiple_negatives_ranking", S) for S in (2, 3, 4)),
     ("margin_mse", 4),
+    ("gist", 3),
+    ("mega_batch_margin", 2),
+    ("batch_semi_hard_triplet", 1),
 ]
 
 
@@ -62,9 +65,9 @@ def any_loss(embeddings_RD, head, targets, which):
         row, batch = LOSSES[name], ROWS // S
         labels_B = targets["class"] if row.needs == "class" else targets["score"]
         labels_B = targets["margin"][:batch, : S - 2] if row.needs == "margin" else labels_B[:batch]
-        return lambda: row.function(
-            embeddings_RD.reshape(S, batch, -1), Targets(labels_B=labels_B), head if row.head else None
-        )
+        given = Targets(labels_B=labels_B, guide_SBD=targets["guide"].reshape(S, batch, -1))
+        options = {"temperature": 0.1} if name == "gist" else {}  # its 0.01 turns float32 rounding into 1.03e-6
+        return lambda: row.function(embeddings_RD.reshape(S, batch, -1), given, head if row.head else None, **options)
 
     return jax.lax.switch(which, [one(name, S) for name, S in CASES])
 
@@ -79,7 +82,11 @@ def arguments(dtype):
     }
     # Margins of size 10, as cross-encoders give: against smaller ones the loss would be the difference of two scores of
     # size 30, hardly more than their rounding.
-    targets = {"score": rng.uniform(size=ROWS), "margin": 10 * rng.normal(size=(ROWS, 2))}
+    targets = {
+        "score": rng.uniform(size=ROWS),
+        "margin": 10 * rng.normal(size=(ROWS, 2)),
+        "guide": rng.normal(size=(ROWS, 3)),
+    }
     head = initial_softmax_head(jax.random.key(1), model_config.dimension, CLASSES)
     params, head, targets = jax.tree.map(lambda x: jnp.asarray(x, dtype), (params, head, targets))
     targets["class"] = jnp.arange(ROWS, dtype=jnp.int32) % CLASSES

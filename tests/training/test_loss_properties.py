@@ -21,10 +21,10 @@ DEGENERATE = {
 }
 
 
-@pytest.mark.parametrize("name, texts, targets, softmax_head, options, twin", CASES)
-def test_values_and_gradients_are_finite_where_a_formula_breaks(name, texts, targets, softmax_head, options, twin):
+@pytest.mark.parametrize("name, texts, targets, loss_head, options, twin", CASES)
+def test_values_and_gradients_are_finite_where_a_formula_breaks(name, texts, targets, loss_head, options, twin):
     for kind, degenerate in DEGENERATE.items():
-        value, gradient = compute(name, degenerate[: len(texts)], targets, softmax_head, options)
+        value, gradient = compute(name, degenerate[: len(texts)], targets, loss_head, options)
         assert np.isfinite(value) and np.isfinite(gradient).all(), kind
 
 
@@ -66,22 +66,25 @@ def test_scores_all_equal_give_cosent_nothing_to_order():
 # --- what does not change a loss -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name, texts, targets, softmax_head, options, twin", CASES)
-def test_the_order_of_the_batch_does_not_matter(name, texts, targets, softmax_head, options, twin):
+@pytest.mark.parametrize("name, texts, targets, loss_head, options, twin", CASES)
+def test_the_order_of_the_batch_does_not_matter(name, texts, targets, loss_head, options, twin):
     order = np.random.default_rng(3).permutation(B)
-    labels_B, hashes_SB, teacher = targets
+    labels_B, hashes_SB, teacher, guide = targets
     permuted = Targets(
         labels_B=None if labels_B is None else labels_B[order],
         hashes_SB=None if hashes_SB is None else hashes_SB[:, order],
         teacher_SBD=None if teacher is None else np.take(teacher, order, axis=-2),
+        guide_SBD=None if guide is None else guide[:, order],
     )
-    value, gradient = compute(name, texts, targets, softmax_head, options)
-    permuted_value, permuted_gradient = compute(name, texts[:, order], permuted, softmax_head, options)
+    value, gradient = compute(name, texts, targets, loss_head, options)
+    permuted_value, permuted_gradient = compute(name, texts[:, order], permuted, loss_head, options)
     assert permuted_value == pytest.approx(value, rel=REORDERED)
     np.testing.assert_allclose(permuted_gradient, gradient[:, order], rtol=0, atol=REORDERED)
 
 
-@pytest.mark.parametrize("name", ["multiple_negatives_ranking", "cosine_similarity", "cosent", "contrastive"])
+@pytest.mark.parametrize(
+    "name", ["multiple_negatives_ranking", "mega_batch_margin", "cosine_similarity", "cosent", "angle", "contrastive"]
+)
 def test_a_cosine_does_not_see_lengths(name):
     stretch = np.random.default_rng(4).uniform(0.5, 2, size=(2, B, 1))
     targets = Targets(labels_B=np.abs(SCORE_B))
@@ -98,6 +101,7 @@ def test_a_cosine_does_not_see_lengths(name):
         ("cosent", {}),
         ("contrastive", {}),
         ("online_contrastive", {}),
+        ("contrastive_tension", {}),
         ("mse", {}),
     ],
 )

@@ -15,6 +15,7 @@ from minisbert.pretrained import load_pretrained, read_model_config
 from minisbert.sentence_model import define
 from minisbert.training import plan as planning
 from minisbert.training.config import TrainConfig
+from minisbert.training.losses import Loss, mse
 from minisbert.training.plan import CHIPS, GIB, abstract_batch, forward_flops, plan
 from minisbert.training.sharding import data_mesh
 from minisbert.training.siamese import packed_embed
@@ -45,7 +46,7 @@ def products(jaxpr) -> int:
 def test_flops_are_those_of_the_matrix_products(family):
     model_config, P, L = design_of(family), 3, 64
     definition, params = define(model_config)
-    rows = abstract_batch(P, L, 1, 3, "none", 0, 0).rows
+    rows = abstract_batch(P, L, 1, 3, Loss(mse, "none"), 0, 0).rows
     program = jax.make_jaxpr(packed_embed(definition))(params, rows)
     found = products(program.jaxpr)
     pooling = found - forward_flops(params, model_config.encoder.num_hidden_layers, P, L)
@@ -68,7 +69,7 @@ def test_the_compilers_count_is_near():
         model_config.encoder, hidden_size=384, num_attention_heads=12, intermediate_size=1536, num_hidden_layers=1
     )
     definition, params = define(replace(model_config, encoder=config))
-    rows = abstract_batch(8, 64, 1, 8, "none", 0, 0).rows
+    rows = abstract_batch(8, 64, 1, 8, Loss(mse, "none"), 0, 0).rows
     lowered = jax.jit(packed_embed(definition)).lower(params, rows)
     assert 1 < lowered.cost_analysis()["flops"] / forward_flops(params, 1, 8, 64) < 1.15
 

@@ -91,7 +91,7 @@ RECOMMENDED = {
 }
 CASES = {
     **{
-        f"loss {name}": case(settings={"loss": name}, texts=max(loss.least_texts, 3 if name == "margin_mse" else 2))
+        f"loss {name}": case(settings={"loss": name}, texts=max(loss.least_texts, min(2, loss.most_texts or 2)))
         for name, loss in LOSSES.items()
     },
     **{f"family {family}": case(family) for family in TWINS},

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,16 +13,16 @@ import numpy as np
 import optax
 import pytest
 import value_cases
-from value_cases import CASES, ROWS, config, encoder_for, weights
+from value_cases import CASES, ROWS, TOPICS, config, encoder_for, weights
 
-from minisbert import TrainConfig, train
+from minisbert import SentenceEncoder, TrainConfig, train
 from minisbert.errors import InputError, TrainingError
 from minisbert.training.losses import Loss
 from minisbert.training.optimizer import optimizer_for, path_name
 from minisbert.training.run import table
 from minisbert.training.softmax_head import read_loss_head
 
-ENCODERS = {case: encoder_for(case) for case in CASES}
+pytestmark = pytest.mark.usefixtures("tables_as_before")
 
 
 class Killed(BaseException):
@@ -38,7 +39,7 @@ class KillAfter:
 
 
 def run(case, folder=None, callbacks=(), score=None, **more):
-    return train(ENCODERS[case], config(case, **more), folder, callbacks=callbacks, score=score, show_progress=False)
+    return train(encoder_for(case), config(case, **more), folder, callbacks=callbacks, score=score, show_progress=False)
 
 
 def assert_same_bits(a, b):
@@ -48,16 +49,19 @@ def assert_same_bits(a, b):
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_killed_run_resumes_to_the_same_bits(case, tmp_path):
-    undisturbed = run(case)
+    start, undisturbed = weights(encoder_for(case)), run(case)
     with pytest.raises(Killed):
         run(case, tmp_path, [KillAfter(3)])
     resumed = run(case, tmp_path)
     assert_same_bits(undisturbed, resumed)
-    moved = {name for name, leaf in weights(resumed).items() if not np.array_equal(leaf, weights(ENCODERS[case])[name])}
+    moved = {name for name, leaf in weights(resumed).items() if not np.array_equal(leaf, start[name])}
     assert moved
     if "trainable" in CASES[case]:
         rule = CASES[case]["trainable"]
-        assert all(rule(name) if callable(rule) else ".blocks.1." in name for name in moved)
+        assert all(rule(name) if callable(rule) else re.search(rule, name) for name in moved)
+    if "pooling" in case:
+        assert "heads.0.query" in moved
+        assert_same_bits(resumed, SentenceEncoder(tmp_path / "final"))
     if case == "a loss with parameters":
         scale = read_loss_head(tmp_path / "final")["log_scale"]
         assert 0 < abs(scale - np.log(10)) < 0.1
@@ -286,3 +290,28 @@ def test_the_moving_average_is_of_the_changed_weights():
 
 def test_a_config_is_still_plain_data():
     assert dataclasses.asdict(config("a loss"))["loss"] is value_cases.pull_together
+
+
+def test_a_batch_of_equal_positives_is_warned_about_once(caplog):
+    rows = [{"anchor": f"number {i}", "positive": "the same answer"} for i in range(8)]
+    run("a loss", data=rows, loss="multiple_negatives_ranking", loss_options=None)
+    warnings = [record.getMessage() for record in caplog.records if "has no negatives" in record.getMessage()]
+    assert warnings == ["this run: step 1 has no negatives: its positives are all the same text."]
+
+
+def test_simcse_is_a_column_named_twice():
+    trained = run(
+        "two layers and an attention pooling",
+        loss="multiple_negatives_ranking",
+        text_columns=("anchor", "anchor"),
+        max_steps=1,
+    )
+    (loss,) = trained.run.curve()[1]
+    assert 0 < loss < np.log(4)  # of 4 texts, each closest to its own copy; dropout tells the copies apart
+
+
+def test_classes_of_single_texts():
+    rows = [{"text": row["anchor"], "label": TOPICS[i % 3]} for i, row in enumerate(ROWS)]
+    settings = {"loss": "batch_semi_hard_triplet", "loss_options": {"margin": 0.5}, "batch_size": 12, "data": rows}
+    first, *_, last = run("a loss", max_steps=12, learning_rate=0.05, **settings).run.curve()[1]
+    assert last < 0.8 * first

@@ -16,20 +16,60 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
 
-from minisbert import SentenceEncoder, TrainConfig, train
+from minisbert import SentenceEncoder, TrainConfig, register_pooling, train
 from minisbert.checkpoint.convert import flatten
-from minisbert.similarity import normalize, pairwise_cosine
+from minisbert.similarity import cosine, normalize, pairwise_cosine
 from minisbert.training.losses import Loss
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 TOPICS = ["cats and dogs", "rain and snow", "bread and wine"]
 ROWS = [{"anchor": f"what about {TOPICS[i % 3]} {i}", "positive": f"{TOPICS[i % 3]} are number {i}"} for i in range(24)]
+WEIGHTED = [
+    {"sentence1": row["anchor"], "sentence2": row["positive"], "score": i % 5 / 4, "weight": 0.1 + i % 3}
+    for i, row in enumerate(ROWS)
+]
+GUIDE = str(WEIGHTS / "tiny-mpnet")  # of another width than the models here
 
 
 def pull_together(embeddings_SBD, targets, head=None, *, margin=0.1):
     """The mean of max(0, 1 - margin - cosine) over the pairs."""
     return jnp.maximum(0.0, 1 - margin - pairwise_cosine(embeddings_SBD[0], embeddings_SBD[1])).mean()
+
+
+def guided(embeddings_SBD, targets, head=None, *, limit=0.9):
+    """In-batch negatives, without those that the guide finds nearly equal to the positive."""
+    scores_BB = 20 * cosine(*embeddings_SBD)
+    alike_BB = (cosine(targets.guide_SBD[1], targets.guide_SBD[1]) > limit) & ~jnp.eye(len(scores_BB), dtype=bool)
+    return -jnp.mean(jnp.diagonal(jax.nn.log_softmax(jnp.where(alike_BB, -jnp.inf, scores_BB))))
+
+
+def late_interaction(embeddings_SBLD, targets, head=None):
+    """ColBERT's score (Khattab & Zaharia 2020): the sum over the anchor's tokens of the best cosine; in-batch negatives."""
+    anchor_BLD, positive_BLD = map(normalize, embeddings_SBLD)
+    cosine_BBLL = jnp.einsum("bld,cmd->bclm", anchor_BLD, positive_BLD)
+    real_BL = (positive_BLD != 0).any(axis=-1)
+    scores_BB = jnp.max(jnp.where(real_BL[None, :, None], cosine_BBLL, -1), axis=3).sum(axis=2)
+    return -jnp.mean(jnp.diagonal(jax.nn.log_softmax(scores_BB)))
+
+
+def weighted(embeddings_SBD, targets, head=None):
+    """Cosine regression with a weight per example."""
+    score_B, weight_B = targets.labels_B.T
+    error_B = (pairwise_cosine(*embeddings_SBD) - score_B) ** 2
+    return (weight_B * error_B).sum() / weight_B.sum()
+
+
+class AttentionPooling(nnx.Module):
+    """The mean of the tokens, weighted by softmax(hidden . query)."""
+
+    def __init__(self, width, *, rngs):
+        self.query = nnx.Param(jnp.zeros(width))
+
+    def __call__(self, hidden_BLD, mask_BL):
+        scores_BL = jnp.where(mask_BL, hidden_BLD @ self.query[...], -1e9)
+        return jnp.einsum("bl,bld->bd", jax.nn.softmax(scores_BL), jnp.where(mask_BL[..., None], hidden_BLD, 0))
 
 
 def trained_scale(embeddings_SBD, targets, head=None):
@@ -72,6 +112,11 @@ CASES = {
         "learning_rate": 2e-5,
         "trainable": lambda path: "embedding" in path,
     },
+    "a guide": {"loss": Loss(guided, "none", 2, 2, in_batch=True, guide=True), "teacher": GUIDE, "chunk_size": 3},
+    "earlier layers": {"loss": "gist", "teacher": GUIDE, "adaptive_layers": True, "matryoshka": (32, 8)},
+    "tokens": {"loss": Loss(late_interaction, "none", 2, 2, in_batch=True, embeds="tokens"), "chunk_size": 3},
+    "weights": {"data": WEIGHTED, "label_columns": ("score", "weight"), "loss": weighted},
+    "two layers and an attention pooling": {"trainable": r"^heads|blocks\.1\."},
     "same-topic batches": {"batches": SameTopic(), "accumulate": 2},
 }
 
@@ -90,7 +135,11 @@ def config(case, **more):
 
 def encoder_for(case):
     """A static model, which compiles fast, unless the case has layers."""
-    return SentenceEncoder(WEIGHTS / ("tiny-bert" if "layers" in case else "tiny-static"))
+    encoder = SentenceEncoder(WEIGHTS / ("tiny-bert" if "layers" in case else "tiny-static"))
+    if "pooling" in case:
+        register_pooling("attention", AttentionPooling)
+        return encoder.with_pooling("attention")
+    return encoder
 
 
 def weights(model):
