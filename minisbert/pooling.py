@@ -161,3 +161,16 @@ def pool(
         return function(hidden_BLD, mask_BL)
 
     return jnp.concatenate([one(POOLINGS[mode]) for mode in modes], axis=-1)
+
+
+def tokens_per_text(token_PLD: jax.Array, lengths_PT: jax.Array) -> jax.Array:
+    """No pooling: token_PTLD, the tokens of each text of packed rows (text/packing.py), zeros after its end.
+
+    Example:
+        >>> tokens_per_text(jnp.arange(1.0, 4.0).reshape(1, 3, 1), jnp.array([[2, 1]]))[0, :, :, 0].tolist()
+        [[1.0, 2.0, 0.0], [3.0, 0.0, 0.0]]
+    """
+    place_L = jnp.arange(token_PLD.shape[1])
+    starts_PT1 = (jnp.cumsum(lengths_PT, axis=1) - lengths_PT)[..., None]  # texts follow each other
+    tokens_PTLD = jax.vmap(lambda token_LD, index_TL: token_LD[index_TL])(token_PLD, starts_PT1 + place_L)
+    return jnp.where((place_L < lengths_PT[..., None])[..., None], tokens_PTLD, 0)

@@ -20,7 +20,7 @@ from minisbert.checkpoint.poolings import Pooling, TrainedPooling, WeightedLayer
 from minisbert.encoders import FAMILIES
 from minisbert.errors import InputError
 from minisbert.modules import HEADS, abstract
-from minisbert.pooling import POOLINGS, TRAINED_POOLINGS, pool
+from minisbert.pooling import POOLINGS, TRAINED_POOLINGS, pool, tokens_per_text
 from minisbert.similarity import normalize
 from minisbert.text.packing import PackedTexts
 from minisbert.transformer.dropout import packed_token_keys, token_keys
@@ -131,7 +131,7 @@ class SentenceModel(nnx.Module):
         )
         T, L = rows.lengths_PT.shape[1], segmentation_PL.shape[1]
         if embeds == "tokens":
-            return _per_text(
+            return tokens_per_text(
                 token_embeddings(self.model_config.modules, list(self.heads), hidden_IPLD), rows.lengths_PT
             )
         mask_PTL = segmentation_PL[:, None] == jnp.arange(T)[:, None]
@@ -182,14 +182,6 @@ def heads_of(modules: Sequence[Module], rngs: nnx.Rngs) -> nnx.List[Any]:
 def token_embeddings(modules: Sequence[Module], heads: Sequence[Any], hidden_IBLD: list[jax.Array]) -> jax.Array:
     """hidden_BLD: the last layer, or the weighted mean of layers where the chain begins with one."""
     return heads[0](hidden_IBLD) if isinstance(modules[0], WeightedLayerPooling) else hidden_IBLD[-1]
-
-
-def _per_text(token_PLD: jax.Array, lengths_PT: jax.Array) -> jax.Array:
-    """token_PTLD: the tokens of each text of packed rows, zeros after its end."""
-    place_L = jnp.arange(token_PLD.shape[1])
-    starts_PT1 = (jnp.cumsum(lengths_PT, axis=1) - lengths_PT)[..., None]  # texts follow each other
-    tokens_PTLD = jax.vmap(lambda token_LD, index_TL: token_LD[index_TL])(token_PLD, starts_PT1 + place_L)
-    return jnp.where((place_L < lengths_PT[..., None])[..., None], tokens_PTLD, 0)
 
 
 def sentence_embedding(
