@@ -254,7 +254,7 @@ def test_loss_and_gradient_are_the_peers(name, S, labels, head, options, make):
     assert max(plain_difference(name, S, labels, head, options, make)) <= RELATIVE
 
 
-# sentence-transformers' classifier and projection take one width only, and its tension has two models; their regularizer gives a dict.
+# Their classifier and projection take one width only; their tension has two models; their regularizer gives a dict.
 NOT_NESTED = "softmax", "contrastive_tension", "contrastive_tension_in_batch", "global_orthogonal_regularization"
 
 
