@@ -63,22 +63,17 @@ def _check_model(model: dict[str, Any], file: Path) -> None:
             "Expected null; correct the file."
         )
     vocabulary = model.get("vocab")
-    pieces = vocabulary if isinstance(vocabulary, dict | list) else ()
-    lengths = [
-        len(piece) for one in pieces if isinstance(piece := one[0] if isinstance(one, list) and one else one, str)
-    ]
-    check_lengths(lengths, file, trie=isinstance(vocabulary, list))
+    check_pieces(vocabulary if isinstance(vocabulary, dict | list) else {}, file)
 
 
-def check_lengths(lengths: list[int], file: Path, *, trie: bool = False) -> None:
-    """Check the lengths of the pieces of a vocabulary.
-
-    Args:
-        trie: the library keeps the pieces in a trie with a node of 300 bytes per character (Unigram).
+def check_pieces(vocabulary: dict[str, Any] | list[Any], file: Path) -> None:
+    """Check the pieces of a vocabulary, piece -> id or a list of (piece, score).
 
     Raises:
-        ModelFolderError: too many pieces, one that is too long, or pieces that are long on average.
+        ModelFolderError: too many pieces, one that is too long, pieces of a list that are long on average, or two with one id.
     """
+    pieces = [one[0] if isinstance(one, list) and one else one for one in vocabulary]
+    lengths = [len(piece) for piece in pieces if isinstance(piece, str)]
     if len(lengths) > limits.PIECES:
         raise ModelFolderError(f"{file}: {len(lengths)} pieces. Expected at most {limits.PIECES}. {_DAMAGED}")
     if max(lengths, default=0) > limits.PIECE_LENGTH:
@@ -87,11 +82,21 @@ def check_lengths(lengths: list[int], file: Path, *, trie: bool = False) -> None
             f"{file}: a piece of the vocabulary has {max(lengths)} characters. Expected at most {limits.PIECE_LENGTH}. "
             f"{_DAMAGED}"
         )
-    if trie and sum(lengths) > limits.PIECE_AVERAGE * (len(lengths) + 1_000):
+    # The library keeps a list in a trie with a node of 300 bytes per character (Unigram).
+    if isinstance(vocabulary, list) and sum(lengths) > limits.PIECE_AVERAGE * (len(lengths) + 1_000):
         raise ModelFolderError(
             f"{file}: the {len(lengths)} pieces of the vocabulary have {sum(lengths)} characters. Expected at most "
             f"{limits.PIECE_AVERAGE} per piece. {_DAMAGED}"
         )
+    if isinstance(vocabulary, dict):
+        piece_of: dict[Any, str] = {}
+        for piece, number in vocabulary.items():
+            other = piece_of.setdefault(number if isinstance(number, int) else piece, piece)
+            if other is not piece:
+                raise ModelFolderError(
+                    f"{file}: the pieces {other!r:.100} and {piece!r:.100} have one id, {number}. Expected an "
+                    f"id for each. {_DAMAGED}"
+                )
 
 
 def _rules(step: Any) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,7 @@ from minisbert.errors import ModelFolderError
 from minisbert.text.sentencepiece import read_sentencepiece
 from minisbert.text.tokenizer_config import BUILT, Source, TokenizerConfig
 from minisbert.text.tokenizer_file import read_tokenizer_config
-from minisbert.text.tokenizer_limits import check_lengths
+from minisbert.text.tokenizer_limits import check_pieces
 
 SENTENCEPIECE = "sentencepiece.bpe.model"
 # Makes a tokenizer.json of anything that transformers reads.
@@ -68,13 +68,13 @@ def from_vocabulary(files: Mapping[str, bytes], folder: Path, model: Mapping[str
     if kind == "WordPiece":
         pieces = _text(files, file).split("\n")
         ids = {piece.rstrip("\r"): row for row, piece in enumerate(pieces) if piece or row < len(pieces) - 1}
-        check_lengths([*map(len, ids)], file)
+        check_pieces(ids, file)
         _check_special(config, file, ids)
         return Source(file, None, config, ids)
     ids = parse_json(files["vocab.json"], file)
     if not isinstance(ids, dict) or not all(type(id) is int and 0 <= id < 2**32 for id in ids.values()):
         raise ModelFolderError(f"{file}: expected an object of piece to id. Download the model again.")
-    check_lengths([*map(len, ids)], file)
+    check_pieces(ids, file)
     _check_special(config, file, ids)
     return Source(file, None, config, ids, _merges(files, folder / "merges.txt"))
 

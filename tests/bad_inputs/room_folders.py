@@ -626,6 +626,13 @@ CASES = [
         peer=True,
         harmless=lambda lib, result: close(result, lib.encode(["☃", "a dog"])),
     ),
+    Case(
+        "folders",
+        "two pieces of one id",
+        loaded(in_tokenizer("model", "vocab", cat=7, dog=7)),
+        refused("MinisbertError", TOKENIZER),
+        peer=True,
+    ),
     *[
         Case(
             "folders",
