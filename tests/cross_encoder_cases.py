@@ -13,7 +13,7 @@ from minisbert.checkpoint.convert import flatten, nest
 WEIGHTS = Path(__file__).parents[1] / "weights"
 FAMILIES = ["bert", "mpnet"]
 # Those that differ from them in their heads alone; no segments, other activations, a norm.
-NEWER = ["roberta", "distilbert", "albert", "modernbert", "gte"]
+NEWER = ["roberta", "distilbert", "albert", "modernbert", "gte", "deberta-v2"]
 
 # Pairs of all lengths: both fit, one or both are too long for 64 tokens, empty texts, other scripts, special tokens.
 PAIRS = [

@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from minisbert.reference.albert import albert
+from minisbert.reference.deberta import deberta
 from minisbert.reference.distilbert import distilbert
 from minisbert.reference.encoder import bert, mpnet
 from minisbert.reference.grouped import gemma, qwen
@@ -34,6 +35,7 @@ TWINS: dict[str, Callable] = {
     "nomic_bert": rotary_bert,
     "gte": rotary_bert,
     "t5": t5,
+    "deberta-v2": deberta,
 }
 # Other names of one of these, read by the same file; of XLM-R there is a tiny checkpoint.
 SAME_CODE = {

@@ -192,6 +192,22 @@ def t5_unigram(special: list[str], names: dict[str, str]) -> Made:
     return made
 
 
+def deberta_unigram(special: list[str], names: dict[str, str]) -> Made:
+    """DeBERTa's tokenizer: spaces of any kind become one, characters are composed, and segments for pairs."""
+    from tokenizers import Regex, normalizers, pre_tokenizers, processors
+
+    made = unigram(special, names)
+    spaces = normalizers.Replace(Regex(r"\s{2,}|[\n\r\t]"), " ")
+    strip = normalizers.Strip(left=False, right=True)
+    made.backend.normalizer = normalizers.Sequence([spaces, normalizers.NFC(), strip])
+    made.backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(prepend_scheme="always")])
+    numbers = [(token, made.backend.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    made.backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=numbers
+    )
+    return made
+
+
 MODELS = {
     "tiny-bert": {
         "special": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
@@ -562,6 +578,37 @@ MODELS = {
             "is_encoder_decoder": True,
             "pad_token_id": 0,
             "eos_token_id": 1,
+        },
+    },
+    "tiny-deberta-v2": {
+        "special": ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"],
+        "tokenizer": deberta_unigram,
+        "tokenizer_config": {"tokenizer_class": "DebertaV2Tokenizer", "do_lower_case": False},
+        "names": {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
+        "modules": (Pooling(("mean",)),),
+        "max_seq_length": 64,
+        "config": {
+            "architectures": ["DebertaV2Model"],
+            "model_type": "deberta-v2",
+            "hidden_size": 24,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 3,
+            "intermediate_size": 36,
+            "max_position_embeddings": 64,
+            "type_vocab_size": 0,
+            "relative_attention": True,
+            "position_buckets": 12,
+            "max_relative_positions": -1,
+            "norm_rel_ebd": "layer_norm",
+            "share_att_key": True,
+            "pos_att_type": "p2c|c2p",
+            "position_biased_input": False,
+            "hidden_act": "gelu",
+            "layer_norm_eps": 1e-7,
+            "hidden_dropout_prob": 0.1,
+            "attention_probs_dropout_prob": 0.1,
+            "initializer_range": 0.02,
+            "pad_token_id": 0,
         },
     },
 }

@@ -45,6 +45,17 @@ CONFIG: dict[str, Effect] = {
     # How new weights would be drawn, and settings of one attention kernel.
     **dict.fromkeys(("initializer_cutoff_factor", "deterministic_flash_attn", "reference_compile"), HARMLESS),
     **dict.fromkeys(("repad_logits_with_grad", "gradient_checkpointing_kwargs", "adapters"), HARMLESS),
+    # Kernels and parallel training of nomic's and GTE's remote code; what is left of GPT-2's settings; T5's decoder.
+    **dict.fromkeys(
+        ("use_flash_attn", "fused_bias_fc", "fused_dropout_add_ln", "use_xentropy", "dense_seq_output"), HARMLESS
+    ),
+    **dict.fromkeys(("unpad_inputs", "use_memory_efficient_attention", "pad_vocab_size_multiple"), HARMLESS),
+    **dict.fromkeys(
+        ("parallel_block_tied_norm", "reorder_and_upcast_attn", "embd_pdrop", "logn_attention_clip1"), HARMLESS
+    ),
+    **dict.fromkeys(("summary_type", "summary_use_proj", "summary_activation", "summary_first_dropout"), HARMLESS),
+    **dict.fromkeys(("summary_proj_to_labels", "num_decoder_layers", "initializer_factor", "output_past"), HARMLESS),
+    **dict.fromkeys(("is_gated_act", "dense_act_fn", "legacy", "pooler_hidden_size"), HARMLESS),
 }
 # The bounds of the sizes and rates in any family's config.json.
 BOUNDS: dict[str, tuple[float, float]] = {

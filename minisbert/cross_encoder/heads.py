@@ -99,6 +99,14 @@ def _modernbert(settings: Settings, encoder: Any) -> HeadConfig:
     )
 
 
+def _deberta(settings: Settings, encoder: Any) -> HeadConfig:
+    return HeadConfig(
+        dropout_before=_rate(settings, "pooler_dropout", 0.0),
+        activation=settings.choice("pooler_hidden_act", GELUS, default="gelu"),
+        dropout_after=_rate(settings, "cls_dropout", encoder.hidden_dropout_prob),
+    )
+
+
 _BERT = HeadFormat(
     architecture="BertForSequenceClassification",
     dense="pooler.dense",
@@ -143,6 +151,13 @@ HEADS = {
         passthrough=["embeddings.position_ids", "predictions.*", "sop_classifier.*"],
         read=_albert,
         in_encoder=True,
+    ),
+    "deberta-v2": HeadFormat(
+        architecture="DebertaV2ForSequenceClassification",
+        dense="pooler.dense",
+        output="classifier",
+        passthrough=["embeddings.position_ids", "embeddings.position_embeddings.*", "cls.*", "*_predictions.*"],
+        read=_deberta,
     ),
     "modernbert": HeadFormat(
         architecture="ModernBertForSequenceClassification",

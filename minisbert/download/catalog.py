@@ -106,6 +106,8 @@ _UNVERIFIED = (
     ("Qwen/Qwen3-Embedding-0.6B", "apache-2.0"),
     ("intfloat/e5-mistral-7b-instruct", "mit"),
     ("google/embeddinggemma-300m", "gemma"),
+    ("mixedbread-ai/mxbai-rerank-base-v1", "apache-2.0"),
+    ("cross-encoder/nli-deberta-v3-base", "apache-2.0"),
     ("sentence-transformers/sentence-t5-base", "apache-2.0"),
     ("sentence-transformers/gtr-t5-base", "apache-2.0"),
     ("nomic-ai/nomic-embed-text-v1.5", "apache-2.0"),

@@ -63,6 +63,7 @@ FAMILIES: dict[str, Any] = {
     "new": Family(families.rotary_bert, RULES=families.rotary_bert.GTE_RULES, PREFIX="new."),
     "gte": Family(families.rotary_bert, RULES=families.rotary_bert.GTE_RULES, PREFIX="gte."),
     "jina_embeddings_v3": Family(families.rotary_bert, RULES=families.rotary_bert.JINA_RULES, PREFIX="roberta."),
+    "deberta-v2": Family(families.deberta),
     "t5": Family(families.t5),
     "static": Family(families.static),
 }

@@ -48,8 +48,7 @@ class Encoder(nnx.Module):
         """
         config = self.config
         hidden_BLD = self.token_embedding(token_ids_BL)
-        if self.segment_embedding is not None:
-            table = self.segment_embedding
+        if (table := self.segment_embedding) is not None:
             hidden_BLD = hidden_BLD + (table.embedding[0] if segment_ids_BL is None else table(segment_ids_BL))
         hidden_BLD = self.embedding_norm(hidden_BLD)
         hidden_BLD = dropout(hidden_BLD, config.hidden_dropout_prob, fold(dropout_keys_BL, 0))

@@ -85,9 +85,9 @@ def build(source: Source) -> Any:
         backend.post_processor = source.backend.post_processor if source.backend is not None else None
         return backend
     if config.name == "T5Tokenizer":
-        ends = (("</s>", backend.token_to_id(special["eos_token"])),)
+        end = [("</s>", backend.token_to_id(special["eos_token"]))]
         pair = ["$A", "</s>", "$B", "</s>"]
-        backend.post_processor = processors.TemplateProcessing(single=pair[:2], pair=pair, special_tokens=ends)
+        backend.post_processor = processors.TemplateProcessing(single=pair[:2], pair=pair, special_tokens=end)
         return backend
     cls, sep = special[(starts or ("cls_token",))[0]], special[(starts or ("", "sep_token"))[1]]
     ends = ((cls, backend.token_to_id(cls)), (sep, backend.token_to_id(sep)))
@@ -98,6 +98,7 @@ def build(source: Source) -> Any:
     elif config.name == "MPNetTokenizer":
         backend.post_processor = processors.RobertaProcessing(ends[1], ends[0], True, False)
     else:
-        pair = [cls, "$A", sep, *([sep] if kind == "Unigram" else []), "$B:1", f"{sep}:1"]
+        twice = kind == "Unigram" and config.name != "DebertaV2Tokenizer"
+        pair = [cls, "$A", sep, *([sep] if twice else []), "$B:1", f"{sep}:1"]
         backend.post_processor = processors.TemplateProcessing(single=[cls, "$A", sep], pair=pair, special_tokens=ends)
     return backend

@@ -30,7 +30,16 @@ KEYS = {
     **dict.fromkeys(FURTHER, APPLIED),
     **dict.fromkeys(("do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space"), APPLIED),
     **dict.fromkeys(
-        ("extra_ids", "keep_accents", "model_max_length", "max_len", "padding_side", "model_input_names"), APPLIED
+        (
+            "extra_ids",
+            "split_by_punct",
+            "keep_accents",
+            "model_max_length",
+            "max_len",
+            "padding_side",
+            "model_input_names",
+        ),
+        APPLIED,
     ),
     **dict.fromkeys(("trim_offsets", "errors", "clean_up_tokenization_spaces", "verbose", "name_or_path"), HARMLESS),
     **dict.fromkeys(("add_bos_token", "add_eos_token", "backend", "is_local", "local_files_only"), HARMLESS),
@@ -55,6 +64,7 @@ BUILT: dict[str, tuple[str, dict[str, str]]] = {
     "XLMRobertaTokenizer": ("Unigram", _ROBERTA),
     "AlbertTokenizer": ("Unigram", _ALBERT | {"mask_token": "[MASK]"}),
     "CamembertTokenizer": ("Unigram", _ROBERTA),
+    "DebertaV2Tokenizer": ("Unigram", _BERT | {"bos_token": "[CLS]", "eos_token": "[SEP]"}),
     "T5Tokenizer": ("Unigram", {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}),
     "Qwen2Tokenizer": ("BPE", dict.fromkeys(("eos_token", "unk_token", "pad_token"), "<|endoftext|>")),
 }
@@ -71,7 +81,7 @@ ALIASES = {
 # Classes that transformers builds in other ways, from which tokenizer.json differs in nothing but what `check_options` sees.
 READ_FROM_FILE = {
     **dict.fromkeys(("Qwen3_5", "GPT2", "Llama", "Gemma", "GPTNeoX", "Deberta", "Herbert", "CLIP"), "BPE"),
-    **dict.fromkeys(("DebertaV2", "XLNet", "MBart", "RemBert", "BigBird", "Pegasus", "FNet"), "Unigram"),
+    **dict.fromkeys(("XLNet", "MBart", "RemBert", "BigBird", "Pegasus", "FNet"), "Unigram"),
     **dict.fromkeys(("Funnel", "Splinter", "RoFormer"), "WordPiece"),
 }
 # The class where no file names one.
@@ -202,11 +212,15 @@ def own_flags(name: str, key: str, token: str) -> Any:
 
 def unigram(config: TokenizerConfig, vocabulary: Any, unknown_token: str, charsmap: bytes | None) -> Any:
     """The classes of sentencepiece's kind: pieces with log probabilities (Kudo 2018)."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     pieces, settings = [tuple(piece) for piece in vocabulary], config.settings
     unknown = {"XLMRobertaTokenizer": 3, "AlbertTokenizer": 1, "T5Tokenizer": 2}.get(config.name)
-    if unknown is None:
+    deberta = config.name == "DebertaV2Tokenizer"
+    if deberta:
+        given = settings.integer("unk_id", at_least=0, at_most=len(pieces) - 1, default=1)
+        unknown = pieces.index((unknown_token, 0.0)) if (unknown_token, 0.0) in pieces else given
+    elif unknown is None:
         unknown = next((row for row, (piece, _) in enumerate(pieces) if piece == unknown_token), 0)
     backend = Tokenizer(models.Unigram(pieces, unk_id=unknown, byte_fallback=False))
     steps: list[Any] = []
@@ -216,13 +230,19 @@ def unigram(config: TokenizerConfig, vocabulary: Any, unknown_token: str, charsm
             steps += [normalizers.NFKD(), normalizers.StripAccents()]
         if settings.flag("do_lower_case", default=True):
             steps.append(normalizers.Lowercase())
-    if charsmap is not None:
+    splits: list[Any] = [pre_tokenizers.WhitespaceSplit()]
+    if deberta:  # transformers 5 leaves out sentencepiece's map
+        steps = [normalizers.Lowercase()] if settings.flag("do_lower_case", default=False) else []
+        steps += [normalizers.Replace(Regex(r"\s{2,}|[\n\r\t]"), " "), normalizers.NFC()]
+        steps.append(normalizers.Strip(left=False, right=True))
+        splits = [pre_tokenizers.Punctuation("isolated")] if settings.flag("split_by_punct", default=False) else []
+    elif charsmap is not None:
         steps.append(normalizers.Precompiled(charsmap))
     if steps:
-        backend.normalizer = normalizers.Sequence(steps) if config.name == "AlbertTokenizer" else steps[0]
-    scheme = "always" if settings.flag("add_prefix_space", default=True) else "never"
+        backend.normalizer = normalizers.Sequence(steps) if len(steps) > 1 else steps[0]
+    scheme = "always" if settings.flag("add_prefix_space", default=True) else "first" if deberta else "never"
     metaspace = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=scheme)
-    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), metaspace])
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*splits, metaspace])
     backend.decoder = decoders.Metaspace(replacement="▁", prepend_scheme=scheme)
     return backend
 

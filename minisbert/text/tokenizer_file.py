@@ -103,8 +103,9 @@ def read_tokenizer_config(
     file = folder / "tokenizer_config.json"
     settings = Settings(parse_json(files.get(file.name, b"{}"), file), file)
     values = settings.values
-    settings.absent(REFUSED_KEYS, "it changes how texts become tokens, which is not computed here")
     name = _class_name(settings, model, tokenizer)
+    refused = set(REFUSED_KEYS) - ({"unk_id"} if name == "DebertaV2Tokenizer" else set())
+    settings.absent(sorted(refused), "it changes how texts become tokens, which is not computed here")
     if not values.get("extra_special_tokens") and "additional_special_tokens" in values:
         values["extra_special_tokens"] = values.pop("additional_special_tokens")
     added: dict[int, Any] = {}

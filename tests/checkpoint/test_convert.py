@@ -22,7 +22,7 @@ from minisbert.sentence_model import ModelConfig, define
 
 TINY = Path(__file__).parents[2] / "weights"
 TINIES = ["tiny-bert", "tiny-mpnet", "tiny-roberta", "tiny-distilbert", "tiny-albert", "tiny-modernbert"]
-TINIES += ["tiny-qwen3", "tiny-gemma3_text", "tiny-nomic_bert", "tiny-gte", "tiny-t5"]
+TINIES += ["tiny-qwen3", "tiny-gemma3_text", "tiny-nomic_bert", "tiny-gte", "tiny-t5", "tiny-deberta-v2"]
 # Families without BERT's layer norms; how many tensors layer 0 has, if not BERT's number (ModernBERT's lacks its first norm).
 YOUNG = ("modernbert", "qwen3", "gemma3_text", "nomic_bert", "t5")
 TENSORS = {"modernbert": 5, "qwen3": 11, "gemma3_text": 13, "nomic_bert": 9, "gte": 11, "t5": 10}
@@ -35,6 +35,10 @@ PASSTHROUGH = {
     "gemma3_text": {"lm_head.weight": np.ones((10, 24), np.float32)},
     "nomic_bert": {"cls.predictions.decoder.bias": np.ones(10, np.float32)},
     "t5": {"decoder.final_layer_norm.weight": np.ones(24, np.float32), "lm_head.weight": np.ones((9, 24), np.float32)},
+    "deberta-v2": {
+        "embeddings.position_embeddings.weight": np.ones((64, 24), np.float32),
+        "cls.predictions.bias": np.ones(9),
+    },
     "gte": {"pooler.dense.bias": np.ones(24, np.float32), "classifier.bias": np.ones(2, np.float32)},
     "bert": {
         "embeddings.position_ids": np.arange(64)[None],

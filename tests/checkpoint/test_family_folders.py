@@ -237,7 +237,34 @@ def t5() -> dict[str, Any]:
     }
 
 
+def deberta() -> dict[str, Any]:
+    return {
+        "counts": ["vocab_size", *NEEDED],
+        "numbers": NUMBERS,
+        "wrong": {
+            "num_attention_heads": [5],
+            "hidden_act": ACTIVATIONS,
+            "position_embedding_type": POSITION_TYPES,
+            "relative_attention": [False, None, "true"],
+            "pos_att_type": ["p2p", "c2p|p2p", ["c2p", "p2p"], 3, [["c2p"]]],
+            "position_buckets": [2, "256", 0.5, 126, HUGE],
+            "max_relative_positions": ["512", None, -2, HUGE],
+            "norm_rel_ebd": [3, ["layer_norm"]],
+            "share_att_key": ["true", None],
+            "position_biased_input": ["no", None],
+            "conv_kernel_size": [3],
+            "attention_head_size": [10],
+            "embedding_size": NO_COUNT,
+            "type_vocab_size": [-1, "1", None, HUGE],
+            "pad_token_id": [-1, "0", HUGE],
+            "pruned_heads": [{"0": [1]}],
+            **EVERY_FAMILY,
+        },
+    }
+
+
 TABLE: dict[str, dict[str, Any]] = {
+    "deberta-v2": deberta(),
     "t5": t5(),
     "nomic_bert": nomic(),
     "gte": gte(),
@@ -368,6 +395,7 @@ DECODERS = {
     "nomic_bert": "cls.predictions.decoder.weight",
     "gte": "lm_head.decoder.weight",
     "t5": "lm_head.weight",
+    "deberta-v2": "cls.predictions.decoder.weight",
 }
 
 

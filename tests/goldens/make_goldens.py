@@ -38,6 +38,7 @@ MODELS = {
     "tiny-nomic_bert": (60, 24),
     "tiny-gte": (60, 24),
     "tiny-t5": (60, 20),
+    "tiny-deberta-v2": (60, 24),
     "tiny-static": (60, 24),
     "tiny-layers": (60, 24),
     "tiny-router-query": (30, 24),

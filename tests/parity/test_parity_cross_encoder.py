@@ -57,6 +57,7 @@ CLASSES = {
         "electra": "Electra",
         "ernie": "Ernie",
         "gte": "Gte",
+        "deberta-v2": "DebertaV2",
     }.items()
 }
 

@@ -245,6 +245,12 @@ def t5_settings(shape: tuple[Any, ...]) -> dict[str, Any]:
     return settings | {"d_kv": 6, "feed_forward_proj": activation, "relative_attention_max_distance": 20 + width}
 
 
+def deberta_settings(shape: tuple[Any, ...]) -> dict[str, Any]:
+    settings = bert_like(shape) | {"max_position_embeddings": POSITIONS, "relative_attention": True}
+    terms = {"pos_att_type": ["p2c", "c2p"], "share_att_key": True, "position_biased_input": False}
+    return settings | terms | {"position_buckets": 6 + 2 * shape[2], "norm_rel_ebd": "layer_norm"}
+
+
 # model_type -> sentence-transformers' class names before "Config", "Model" and "ForMaskedLM", and the settings of a shape
 KINDS: dict[str, tuple[str, Any]] = {
     "roberta": ("Roberta", roberta_settings),
@@ -261,6 +267,7 @@ KINDS: dict[str, tuple[str, Any]] = {
     "nomic_bert": ("NomicBert", rotary_bert_settings),
     "gte": ("Gte", rotary_bert_settings),
     "t5": ("T5", t5_settings),
+    "deberta-v2": ("DebertaV2", deberta_settings),
     "jina_embeddings_v3": ("JinaEmbeddingsV3", rotary_bert_settings),
     "electra": (
         "Electra",
@@ -283,6 +290,12 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("gte", {"rope_parameters": {"rope_type": "linear", "factor": 1.5, "rope_theta": 900.0}, "type_vocab_size": 0}),
     ("t5", {"feed_forward_proj": "gated-gelu", "relative_attention_num_buckets": 12}),
     ("t5", {"feed_forward_proj": "gated-silu"}),
+    ("deberta-v2", {"share_att_key": False, "type_vocab_size": 2, "position_biased_input": True}),
+    ("deberta-v2", {"pos_att_type": "c2p", "share_att_key": False, "position_buckets": -1, "norm_rel_ebd": "none"}),
+    (
+        "deberta-v2",
+        {"pos_att_type": ["p2c"], "position_buckets": -1, "max_relative_positions": 20, "embedding_size": 10},
+    ),
     ("electra", {"embedding_size": SHAPES[2][0]}),
     ("ernie", {"use_task_id": False}),
 ]

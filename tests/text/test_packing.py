@@ -61,6 +61,7 @@ def texts_of(pretrained, number=12):
 @pytest.mark.parametrize("dropout", [False, True])
 def test_packed_texts_are_as_they_are_alone(name, dropout):
     pretrained = load_pretrained(WEIGHTS / name)
+    params = {"encoder": pretrained.params["encoder"]}  # without a Dense
     texts = texts_of(pretrained)
     definition, _ = define(replace(pretrained.model_config, modules=(Pooling(MODES), Normalize())))
     padding_id = pretrained.folder.config["pad_token_id"]
@@ -78,20 +79,21 @@ def test_packed_texts_are_as_they_are_alone(name, dropout):
     def alone(params, token_ids_BL, lengths_B, dropout_keys_B):
         return nnx.merge(definition, params)(token_ids_BL, lengths_B, 0, dropout_keys_B).sentence_BD
 
-    embeddings_PTD = np.asarray(packed(pretrained.params, rows, dropout_keys_PT if dropout else None))
+    embeddings_PTD = np.asarray(packed(params, rows, dropout_keys_PT if dropout else None))
     batch = rectangle(list(enumerate(texts)), len(texts), 24, padding_id)
-    expected_RD = alone(pretrained.params, batch.token_ids_BL, batch.lengths_B, keys_R if dropout else None)
+    expected_RD = alone(params, batch.token_ids_BL, batch.lengths_B, keys_R if dropout else None)
     found_RD = embeddings_PTD.reshape(-1, embeddings_PTD.shape[-1])[where]
     np.testing.assert_allclose(found_RD, expected_RD, rtol=0, atol=ACROSS_SHAPES)
     assert np.isfinite(embeddings_PTD).all()  # empty slots too: their gradient must not be NaN
     if dropout:
-        assert np.abs(found_RD - alone(pretrained.params, batch.token_ids_BL, batch.lengths_B, None)).max() > 0.01
+        assert np.abs(found_RD - alone(params, batch.token_ids_BL, batch.lengths_B, None)).max() > 0.01
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_a_text_is_independent_of_its_neighbours_and_gradients_are_finite(name):
     pretrained = load_pretrained(WEIGHTS / name)
+    params = {"encoder": pretrained.params["encoder"]}  # without a Dense
     definition, _ = define(replace(pretrained.model_config, modules=(Pooling(("max", "mean")), Normalize())))
     rows, where = pack([[5, 6, 7, 8], [9, 10, 11]], padding_id=pretrained.folder.config["pad_token_id"])
 
@@ -101,8 +103,8 @@ def test_a_text_is_independent_of_its_neighbours_and_gradients_are_finite(name):
 
     ids = rows.token_ids_PL.copy()
     ids[rows.segmentation_PL == 1] = 33
-    np.testing.assert_array_equal(first(pretrained.params, rows.token_ids_PL), first(pretrained.params, ids))
-    gradient = jax.grad(lambda params: first(params, rows.token_ids_PL).sum())(pretrained.params)
+    np.testing.assert_array_equal(first(params, rows.token_ids_PL), first(params, ids))
+    gradient = jax.grad(lambda params: first(params, rows.token_ids_PL).sum())(params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 

@@ -3,6 +3,7 @@
 from minisbert.checkpoint.families import (  # noqa: F401
     albert,
     bert,
+    deberta,
     distilbert,
     gemma,
     modernbert,

@@ -1,0 +1,142 @@
+"""How a folder stores a DeBERTa-v2 or v3: its settings, and where each tensor goes. `encoders/deberta.py` computes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minisbert import limits
+from minisbert.checkpoint.convert import Rule, linear, norm
+from minisbert.checkpoint.modules import TRANSFORMER
+from minisbert.checkpoint.settings import ACTIVATIONS, Settings
+
+TERMS = ("c2p", "p2c")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings in a DeBERTa's config.json, under the names of that file where it has them."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int
+    type_vocab_size: int
+    pos_att_type: tuple[str, ...]  # of TERMS, in their order
+    span: int  # the largest distance, or bucket of distances
+    position_buckets: int  # 0: none
+    max_relative_positions: int
+    own_maps: bool  # distances are mapped by matrices of their own: not share_att_key
+    position_biased_input: bool
+    norm_distances: bool
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-7
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    initializer_range: float = 0.02
+    narrow: int | None = None  # embedding_size, where it differs from hidden_size
+
+    @property
+    def embedding_size(self) -> int:
+        """Of the tables."""
+        return self.hidden_size if self.narrow is None else self.narrow
+
+    @property
+    def relative_attention_num_buckets(self) -> int:
+        """Rows of the table of distances."""
+        return 2 * self.span
+
+    @property
+    def position_key(self) -> bool:
+        """Distances have a matrix for their keys."""
+        return self.own_maps and "c2p" in self.pos_att_type
+
+    @property
+    def position_query(self) -> bool:
+        """Distances have a matrix for their queries."""
+        return self.own_maps and "p2c" in self.pos_att_type
+
+    @property
+    def max_positions(self) -> int:
+        """The longest input in tokens, special tokens included."""
+        return self.max_position_embeddings
+
+    @staticmethod
+    def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
+        """Read config.json; one ModelFolderError names every key that is missing, out of bounds, or not computed."""
+        settings = Settings(values, where)
+        settings.choice("relative_attention", [True], why="no published model does without distances")
+        settings.choice("conv_kernel_size", [0, None], default=0, why="the convolution of v2's largest models")
+        width = settings.integer("hidden_size", at_least=1, at_most=limits.WIDTH)
+        heads = settings.integer("num_attention_heads", at_least=1, at_most=limits.WIDTH)
+        settings.choice("attention_head_size", [None, width // heads], default=None, why="hidden_size / heads")
+        longest = settings.integer("max_position_embeddings", at_least=1, at_most=limits.ROWS)
+        farthest = settings.integer("max_relative_positions", at_least=-1, at_most=limits.ROWS, default=-1)
+        farthest = longest if farthest < 1 else farthest
+        buckets = settings.integer("position_buckets", at_least=-1, at_most=limits.ROWS, default=-1)
+        if buckets > 0 and (buckets < 4 or buckets // 2 >= farthest - 1):
+            settings.complain(
+                "position_buckets", f"-1, or 4 to {2 * farthest - 3}: twice the distances with a row each"
+            )
+        narrow = settings.integer("embedding_size", at_least=1, at_most=limits.WIDTH, default=width)
+        norms = settings.text("norm_rel_ebd", default="none")
+        return settings.encoder(
+            Config,
+            hidden_size=width,
+            num_attention_heads=heads,
+            max_position_embeddings=longest,
+            type_vocab_size=settings.integer("type_vocab_size", at_least=0, at_most=limits.SEGMENTS, default=0),
+            pos_att_type=_terms(settings),
+            span=buckets if buckets > 0 else farthest,
+            position_buckets=max(0, buckets),
+            max_relative_positions=farthest,
+            own_maps=not settings.flag("share_att_key", default=False),
+            position_biased_input=settings.flag("position_biased_input", default=True),
+            norm_distances="layer_norm" in [part.strip() for part in norms.lower().split("|")],
+            hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu"),
+            narrow=None if narrow == width else narrow,
+        )
+
+
+def _terms(settings: Settings) -> tuple[str, ...]:
+    """`pos_att_type`: a list, or names with | between; null or missing means none."""
+    found = settings.values.get("pos_att_type")
+    names = [part.strip() for part in found.lower().split("|")] if isinstance(found, str) else found or []
+    if not isinstance(names, list) or not all(name in TERMS for name in names):
+        settings.complain("pos_att_type", f"a list of names, each one of {', '.join(map(repr, TERMS))}")
+        names = []
+    return tuple(term for term in TERMS if term in names)
+
+
+# Where each tensor of a DeBERTa checkpoint goes; see checkpoint/families/bert.py for how to read the table.
+_LAYER = "encoder.layer.{i}."
+_ATTENTION = _LAYER + "attention.self."
+
+
+def _when(setting: str, rules: list[Rule]) -> list[Rule]:
+    return [rule._replace(when=setting) for rule in rules]
+
+
+RULES = [
+    Rule("embeddings.word_embeddings.weight", "token_embedding.embedding", "V,E"),
+    Rule("embeddings.position_embeddings.weight", "position_embedding.embedding", "P,E", when="position_biased_input"),
+    Rule("embeddings.token_type_embeddings.weight", "segment_embedding.embedding", "S,E", when="type_vocab_size"),
+    Rule("embeddings.embed_proj.weight", "embedding_projection.kernel", "E,D", transpose=True, when="narrow"),
+    *norm("embeddings.LayerNorm", "embedding_norm", "D"),
+    Rule("encoder.rel_embeddings.weight", "distance_embedding.embedding", "R,D"),
+    *_when("norm_distances", norm("encoder.LayerNorm", "distance_norm", "D")),
+    *linear([_ATTENTION + f"{part}_proj" for part in ("query", "key", "value")], "blocks.{i}.attention.qkv", "D,3D"),
+    *_when("position_key", linear(_ATTENTION + "pos_key_proj", "blocks.{i}.attention.position_key", "D,D")),
+    *_when("position_query", linear(_ATTENTION + "pos_query_proj", "blocks.{i}.attention.position_query", "D,D")),
+    *linear(_LAYER + "attention.output.dense", "blocks.{i}.attention.output", "D,D"),
+    *norm(_LAYER + "attention.output.LayerNorm", "blocks.{i}.attention_norm", "D"),
+    *linear(_LAYER + "intermediate.dense", "blocks.{i}.feed_forward.up", "D,F"),
+    *linear(_LAYER + "output.dense", "blocks.{i}.feed_forward.down", "F,D"),
+    *norm(_LAYER + "output.LayerNorm", "blocks.{i}.feed_forward_norm", "D"),
+]
+# Heads; and a position table that is in files of models which do not use it.
+PASSTHROUGH = ["embeddings.position_ids", "embeddings.position_embeddings.*", "pooler.dense.*", "cls.*", "classifier.*"]
+PASSTHROUGH += ["lm_predictions.*", "mask_predictions.*"]
+PREFIX = "deberta."  # DebertaV2ForMaskedLM and similar classes put it before every name
+MODULE = TRANSFORMER

@@ -1,0 +1,129 @@
+"""Disentangled attention: content and position as two vectors (He et al. 2021, "DeBERTa: Decoding-enhanced BERT ...").
+
+    score(q, k) = (Q_q . K_k  +  Q_q . KR_d  +  K_k . QR_d) / sqrt(H * terms)        section 3.1, equations 3 and 4
+
+d is the distance q - k, within a span; KR and QR are keys and queries made of an embedding per distance, by the same maps as
+those of the content (DeBERTa-v3) or by maps of their own. The three terms are content to content, content to position (c2p) and
+position to content (p2c); a model may leave out either of the last two. Far distances share buckets, as in T5. (Equation 4
+has the opposite distance in the third term; the published models have this one.)
+
+`reference/deberta.py` is the same in NumPy and must agree.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+
+from minisbert.transformer.attention import attention_weights, scaled_dot_product_attention, split_heads
+from minisbert.transformer.dropout import fold
+from minisbert.transformer.products import Linear, product
+
+
+def distance_rows(length: int, span: int, buckets: int = 0, max_distance: int = 0) -> np.ndarray:
+    """The row of the table of distances for each query and key: `span` for distance 0, more where the key comes first.
+
+    Args:
+        span: half of the table's rows; distances beyond have the first and the last.
+        buckets: 0, or twice the largest distance with a row of its own; farther ones share, spread over their logarithms.
+        max_distance: the distance minus one of that bucket which is the last.
+
+    Returns:
+        int32 `[Q, K]` with Q = K = `length`, values in 0 .. 2 span - 1.
+
+    Source: DeBERTa, equation 2; the buckets are those of the authors' second version.
+
+    Example:
+        >>> distance_rows(4, span=2).tolist()
+        [[2, 1, 0, 0], [3, 2, 1, 0], [3, 3, 2, 1], [3, 3, 3, 2]]
+    """
+    distance_QK = np.arange(length)[:, None] - np.arange(length)[None, :]
+    if buckets > 0:
+        middle = buckets // 2
+        # float32 as the models were trained: in float64 a distance on an edge could fall into another bucket.
+        ratio_QK = np.maximum(np.abs(distance_QK), middle).astype(np.float32) / np.float32(middle)
+        log_QK = np.log(ratio_QK) / np.log(np.float32((max_distance - 1) / middle)) * np.float32(middle - 1)
+        far_QK = (np.ceil(log_QK).astype(np.int32) + middle) * np.sign(distance_QK)
+        distance_QK = np.where(np.abs(distance_QK) <= middle, distance_QK, far_QK)
+    return np.clip(distance_QK + span, 0, 2 * span - 1).astype(np.int32)
+
+
+class DisentangledSelfAttention(nnx.Module):
+    """`attention.MultiHeadSelfAttention` whose scores also depend on an embedding of the distance."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        terms: tuple[str, ...],
+        own_maps: bool,
+        dropout_rate: float,
+        dtype: DTypeLike,
+        kernel_init: nnx.Initializer,
+        rngs: nnx.Rngs,
+    ):
+        """`terms`: of "c2p" and "p2c"; `own_maps`: distances have maps of their own."""
+        self.heads, self.terms, self.dropout_rate = heads, terms, dropout_rate
+        self.scale = (width // heads * (1 + len(terms))) ** -0.5
+        options: Any = {"dtype": dtype, "kernel_init": kernel_init, "rngs": rngs}
+        self.qkv = Linear(width, 3 * width, **options)
+        self.position_key = Linear(width, width, **options) if own_maps and "c2p" in terms else None
+        self.position_query = Linear(width, width, **options) if own_maps and "p2c" in terms else None
+        self.output = Linear(width, width, **options)
+
+    def __call__(
+        self,
+        hidden_BLD: jax.Array,
+        mask_BL: jax.Array,
+        distances_RD: jax.Array,
+        rows_QK: np.ndarray,
+        dropout_keys_BL: jax.Array | None = None,
+    ) -> jax.Array:
+        """hidden_BLD -> hidden_BLD; `distances_RD` embeds distances, `rows_QK` is of `distance_rows`."""
+        B, L, D = hidden_BLD.shape
+        query_BNLH, key_BNLH, value_BNLH = split_heads(self.qkv(hidden_BLD), self.heads, self.qkv.dtype)
+        context_BNLH = scaled_dot_product_attention(
+            query_BNLH,
+            key_BNLH,
+            value_BNLH,
+            mask_BL,
+            self._bias(query_BNLH, key_BNLH, distances_RD, rows_QK),
+            scale=self.scale,
+            dropout_rate=self.dropout_rate,
+            dropout_keys_BL=fold(dropout_keys_BL, 0),
+        )
+        return self.output(jnp.transpose(context_BNLH, (0, 2, 1, 3)).reshape(B, L, D))
+
+    def weights(
+        self, hidden_BLD: jax.Array, mask_BL: jax.Array, distances_RD: jax.Array, rows_QK: np.ndarray
+    ) -> jax.Array:
+        """The attention weights, weights_BNQK."""
+        query_BNLH, key_BNLH, _ = split_heads(self.qkv(hidden_BLD), self.heads, self.qkv.dtype)
+        bias_BNQK = self._bias(query_BNLH, key_BNLH, distances_RD, rows_QK)
+        return attention_weights(query_BNLH, key_BNLH, mask_BL, bias_BNQK, self.scale)
+
+    def _bias(
+        self, query_BNQH: jax.Array, key_BNKH: jax.Array, distances_RD: jax.Array, rows_QK: np.ndarray
+    ) -> jax.Array | None:
+        """The second and third term of the scores; None where the model has neither."""
+        terms_BNQK = []
+        both_1RD = self.qkv(distances_RD[None])
+        own_query_NRH, own_key_NRH, _ = split_heads(both_1RD, self.heads, self.qkv.dtype)[:, 0]
+        if "c2p" in self.terms:
+            key_NRH = own_key_NRH if self.position_key is None else self._heads(self.position_key, distances_RD)
+            found_BNQR = product("BNQH,NRH->BNQR", query_BNQH, key_NRH)
+            terms_BNQK.append(jnp.take_along_axis(found_BNQR, rows_QK[None, None], axis=-1))
+        if "p2c" in self.terms:
+            query_NRH = own_query_NRH if self.position_query is None else self._heads(self.position_query, distances_RD)
+            found_BNKR = product("BNKH,NRH->BNKR", key_BNKH, query_NRH)
+            found_BNKQ = jnp.take_along_axis(found_BNKR, rows_QK.T[None, None], axis=-1)
+            terms_BNQK.append(jnp.swapaxes(found_BNKQ, -1, -2))
+        return sum(terms_BNQK) * self.scale if terms_BNQK else None
+
+    def _heads(self, linear: Linear, distances_RD: jax.Array) -> jax.Array:
+        mapped_RNH = linear(distances_RD).astype(self.qkv.dtype).reshape(len(distances_RD), self.heads, -1)
+        return jnp.transpose(mapped_RNH, (1, 0, 2))
