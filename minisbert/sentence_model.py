@@ -24,6 +24,7 @@ from minisbert.pooling import POOLINGS, TRAINED_POOLINGS, pool, tokens_per_text
 from minisbert.similarity import normalize
 from minisbert.text.packing import PackedTexts
 from minisbert.transformer.dropout import packed_token_keys, token_keys
+from minisbert.transformer.target import widened
 
 Encoder = TypeVar("Encoder", bound=Any)
 
@@ -181,7 +182,7 @@ def heads_of(modules: Sequence[Module], rngs: nnx.Rngs) -> nnx.List[Any]:
 
 def token_embeddings(modules: Sequence[Module], heads: Sequence[Any], hidden_IBLD: list[jax.Array]) -> jax.Array:
     """hidden_BLD: the last layer, or the weighted mean of layers where the chain begins with one."""
-    return heads[0](hidden_IBLD) if isinstance(modules[0], WeightedLayerPooling) else hidden_IBLD[-1]
+    return widened(heads[0](hidden_IBLD) if isinstance(modules[0], WeightedLayerPooling) else hidden_IBLD[-1])
 
 
 def sentence_embedding(

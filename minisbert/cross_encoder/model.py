@@ -24,6 +24,7 @@ from minisbert.pooling import pool
 from minisbert.sentence_model import heads_of, sentence_embedding, token_embeddings
 from minisbert.text.packing import PackedTexts
 from minisbert.transformer.dropout import fold, packed_token_keys
+from minisbert.transformer.target import widened
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class CrossEncoderModel(nnx.Module):
 
         def pooled(mask_BL: jax.Array) -> jax.Array:
             if not modules:
-                return pool(hidden_IBLD[-1], mask_BL, [head.pooling], positions_BL)
+                return pool(widened(hidden_IBLD[-1]), mask_BL, [head.pooling], positions_BL)
             token_BLD = token_embeddings(modules, list(self.heads), hidden_IBLD)
             return sentence_embedding(modules, list(self.heads), token_BLD, mask_BL, mask_BL, positions_BL)
 

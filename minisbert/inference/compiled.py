@@ -25,6 +25,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from minisbert.checkpoint.convert import flatten, nest
 from minisbert.download.locate import cache_folder
 from minisbert.fork import note_use
+from minisbert.transformer.target import traced_for
 
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # Batches computed ahead of the one being read back.
@@ -64,7 +65,10 @@ class Forward:
     def __init__(self, definition: Any, compute_dtype: str, outputs: Mapping[str, Callable[..., Any]]):
         self._dtype = COMPUTE_DTYPES[compute_dtype]
         self.compilations: list[Compilation] = []
-        self._programs = {name: _compiled(definition, compute_dtype, output) for name, output in outputs.items()}
+        self._programs = {
+            name: compiled_output(definition, compute_dtype, output, jax.default_backend())
+            for name, output in outputs.items()
+        }
         self._known: set[tuple[str, int, int]] = set()
         devices = jax.local_devices()
         self._mesh = Mesh(np.array(devices), ("rows",)) if len(devices) > 1 else None
@@ -116,13 +120,13 @@ class Forward:
 
 
 @lru_cache(maxsize=64)
-def _compiled(definition: Any, compute_dtype: str, output: Callable[..., Any]) -> Callable[..., Any]:
-    """One output, compiled; models of the same definition share it, as those of a sweep."""
+def compiled_output(definition: Any, compute_dtype: str, output: Callable[..., Any], platform: str) -> Any:
+    """One output as a jitted function of parameters and arrays; models of the same definition share it, as those of a sweep."""
     # "highest": real float32 on every device, without shortcuts (TF32, bfloat16 passes).
     precision = "highest" if compute_dtype == "float32" else "default"
 
     def apply(params: Any, *arrays: jax.Array) -> Any:
-        with jax.default_matmul_precision(precision):
+        with jax.default_matmul_precision(precision), traced_for(platform):
             return output(nnx.merge(definition, params), *arrays)
 
     return jax.jit(apply)

@@ -46,6 +46,7 @@ from minisbert.training.siamese import (
     train_step,
 )
 from minisbert.training.task import loss_for
+from minisbert.transformer.target import traced_for
 
 logger = logging.getLogger("minisbert")
 
@@ -132,6 +133,7 @@ def compiled_step(settings: StepSettings) -> Step:
         return blockwise_step
 
     sharding = None if layout is None else jax.tree.unflatten(layout[1], layout[0])
+    platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
     if sharding is not None:
         from minisbert.training.sharding import gather_base, with_gather
 
@@ -147,7 +149,8 @@ def compiled_step(settings: StepSettings) -> Step:
         )
         if sharding is not None:
             gradient = with_gather(gradient, sharding.params)
-        return train_step(state, batch, gradient=gradient, update=make_update(recipe(numbers)), dropout=dropout)
+        with traced_for(platform):
+            return train_step(state, batch, gradient=gradient, update=make_update(recipe(numbers)), dropout=dropout)
 
     return jax.jit(step, donate_argnums=0, out_shardings=(sharding, None))
 

@@ -17,9 +17,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from minisbert.transformer import tpu
 from minisbert.transformer.attention import MultiHeadSelfAttention
 from minisbert.transformer.dropout import dropout, fold
 from minisbert.transformer.products import Linear
+from minisbert.transformer.target import on_tpu, stored, widened
 
 
 @jax.custom_jvp
@@ -82,6 +84,10 @@ class FeedForward(nnx.Module):
         self.down = Linear(inner_width, width, **options)
 
     def __call__(self, hidden_BLD: jax.Array, dropout_keys_BL: jax.Array | None = None) -> jax.Array:
+        if on_tpu(self.up.dtype):
+            inner_BLF = self.up(hidden_BLD)
+            inner_BLF = tpu.gelu(inner_BLF) if self.activation is gelu else self.activation(widened(inner_BLF))
+            return self.down(dropout(inner_BLF, self.dropout_rate, dropout_keys_BL))
         return self.down(dropout(self.activation(self.up(hidden_BLD)), self.dropout_rate, dropout_keys_BL))
 
 
@@ -99,7 +105,7 @@ class PostNormBlock(nnx.Module):
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
-        self.hidden_dropout = hidden_dropout
+        self.hidden_dropout, self.dtype = hidden_dropout, dtype
         self.attention = attention
         self.attention_norm = layer_norm(width, epsilon, dtype, rngs)
         self.feed_forward = feed_forward
@@ -109,12 +115,13 @@ class PostNormBlock(nnx.Module):
         self, hidden_BLD: jax.Array, mask_BL: jax.Array, *positions: Any, dropout_keys_BL: jax.Array | None = None
     ) -> jax.Array:
         """`positions` are what the attention takes besides: a bias, the angles of rotary positions, ..."""
+        hidden_BLD = stored(hidden_BLD, self.dtype)
         attended_BLD = self.attention(hidden_BLD, mask_BL, *positions, dropout_keys_BL=fold(dropout_keys_BL, 0))
-        hidden_BLD = self.attention_norm(
-            hidden_BLD + dropout(attended_BLD, self.hidden_dropout, fold(dropout_keys_BL, 1))
-        )
+        attended_BLD = hidden_BLD + dropout(attended_BLD, self.hidden_dropout, fold(dropout_keys_BL, 1))
+        hidden_BLD = stored(self.attention_norm(attended_BLD), self.dtype)
         fed_BLD = self.feed_forward(hidden_BLD, fold(dropout_keys_BL, 3))
-        return self.feed_forward_norm(hidden_BLD + dropout(fed_BLD, self.hidden_dropout, fold(dropout_keys_BL, 2)))
+        fed_BLD = hidden_BLD + dropout(fed_BLD, self.hidden_dropout, fold(dropout_keys_BL, 2))
+        return stored(self.feed_forward_norm(fed_BLD), self.dtype)
 
 
 class Block(PostNormBlock):

@@ -2,12 +2,16 @@
 
 A module with its own random state draws different masks when the batch is split, padded, packed or sharded. Here a token's
 mask depends only on its key, and the key only on its text and its position there (`token_keys`). So a text gets the same mask
-with any neighbours, in any row, on any device. `dropout_keys_BL=None` means inference: nothing is dropped.
+with any neighbours, in any row, on any device. On TPUs the masks are others, from a cheaper generator (tpu.py), with the same
+properties. `dropout_keys_BL=None` means inference: nothing is dropped.
 """
 
 import jax
 import jax.numpy as jnp
 from jax.extend.random import threefry2x32_p
+
+from minisbert.transformer.target import on_tpu
+from minisbert.transformer.tpu import GOLDEN, random_bits
 
 
 def token_keys(dropout_keys_BL: jax.Array, positions_BL: jax.Array) -> jax.Array:
@@ -41,6 +45,10 @@ def dropout(x_BLD: jax.Array, rate: float, dropout_keys_BL: jax.Array | None) ->
     """
     if dropout_keys_BL is None or rate == 0.0:
         return x_BLD
+    if on_tpu():
+        word_BL12 = jax.random.key_data(dropout_keys_BL)[:, :, None]
+        count_D = jnp.arange(x_BLD.shape[-1], dtype=jnp.uint32) * jnp.uint32(GOLDEN)
+        return _keep(x_BLD, rate, random_bits(word_BL12[..., 0] + count_D, word_BL12[..., 1]))
     bits_BLD = jax.vmap(jax.vmap(lambda key: jax.random.bits(key, x_BLD.shape[2:])))(dropout_keys_BL)
     return _keep(x_BLD, rate, bits_BLD)
 
@@ -59,6 +67,12 @@ def dropout_weights(weights_BNQK: jax.Array, rate: float, dropout_keys_BL: jax.A
         return weights_BNQK
     N = weights_BNQK.shape[1]
     word_BL2 = jax.random.key_data(dropout_keys_BL)
+    if on_tpu():
+        query_B1Q12, key_B1K2 = word_BL2[:, None, :, None], word_BL2[:, None, None]
+        head_N11 = jnp.arange(N, dtype=jnp.uint32)[:, None, None] * jnp.uint32(GOLDEN)
+        # The first word of one token with the second of the other: (Q, K) and (K, Q) get different bits.
+        first_BNQK = query_B1Q12[..., 0] + key_B1K2[..., 1] + head_N11
+        return _keep(weights_BNQK, rate, random_bits(first_BNQK, query_B1Q12[..., 1] + key_B1K2[..., 0]))
     pairs = -(-N // 2)  # one call of the generator gives two words, for two heads
     words = jnp.broadcast_arrays(
         word_BL2[:, None, :, None, 0],

@@ -26,6 +26,7 @@ from minisbert.transformer.dropout import dropout, fold
 from minisbert.transformer.positions import rotate
 from minisbert.transformer.prenorm import GatedFeedForward
 from minisbert.transformer.products import Linear
+from minisbert.transformer.target import widened
 
 
 def rms_norm(x_BLD: jax.Array, scale_D: jax.Array, epsilon: float) -> jax.Array:
@@ -47,7 +48,7 @@ class RMSNorm(nnx.Module):
 
     def __call__(self, x_BLD: jax.Array) -> jax.Array:
         scale_D = self.scale[...]
-        return rms_norm(x_BLD, scale_D if self.offset == 0.0 else scale_D + self.offset, self.epsilon)
+        return rms_norm(widened(x_BLD), scale_D if self.offset == 0.0 else scale_D + self.offset, self.epsilon)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from minisbert.transformer.block import ACTIVATIONS
 from minisbert.transformer.dropout import dropout, fold
 from minisbert.transformer.positions import rotate
 from minisbert.transformer.products import Linear
+from minisbert.transformer.target import widened
 
 
 def window_bias(
@@ -139,7 +140,7 @@ class GatedFeedForward(nnx.Module):
         inner_BLF, gate_BLF = jnp.split(self.up(hidden_BLD), 2, axis=-1)
         if self.swapped:
             inner_BLF, gate_BLF = gate_BLF, inner_BLF
-        return self.down(dropout(self.activation(inner_BLF) * gate_BLF, self.dropout_rate, dropout_keys_BL))
+        return self.down(dropout(self.activation(widened(inner_BLF)) * gate_BLF, self.dropout_rate, dropout_keys_BL))
 
 
 class PreNormBlock(nnx.Module):

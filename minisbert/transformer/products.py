@@ -13,12 +13,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from minisbert.transformer.target import on_tpu, stored
 
-def product(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
+
+def product(subscripts: str, a: jax.Array, b: jax.Array, *, result: Any = jnp.float32) -> jax.Array:
     """`einsum` of two arrays of one dtype, with a float32 result or wider.
 
     Args:
         subscripts: as for `jnp.einsum`, with an output; each letter is in at least two of the three terms.
+        result: of two bfloat16 arrays; another dtype than float32 is for TPUs, which sum in float32 whatever they return.
 
     Example:
         >>> one = jnp.ones((2, 3), jnp.bfloat16)
@@ -26,25 +29,28 @@ def product(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
         dtype('float32')
     """
     if a.dtype == b.dtype == jnp.bfloat16:
-        return _bfloat16_product(subscripts, a, b)
+        return _bfloat16_product(subscripts, result, a, b)
     return jnp.einsum(subscripts, a, b, preferred_element_type=jnp.promote_types(a.dtype, jnp.float32))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _bfloat16_product(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.einsum(subscripts, a, b, preferred_element_type=jnp.float32)
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _bfloat16_product(subscripts: str, result: Any, a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.einsum(subscripts, a, b, preferred_element_type=result)
 
 
-def _forward(subscripts: str, a: jax.Array, b: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _bfloat16_product(subscripts, a, b), (a, b)
+def _forward(subscripts: str, result: Any, a: jax.Array, b: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _bfloat16_product(subscripts, result, a, b), (a, b)
 
 
-def _backward(subscripts: str, operands: tuple[jax.Array, jax.Array], slope: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _backward(
+    subscripts: str, _: Any, operands: tuple[jax.Array, jax.Array], slope: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     (a, b), (inputs, of_c) = operands, subscripts.split("->")
     of_a, of_b = inputs.split(",")
     slope = slope.astype(jnp.bfloat16)
-    to_a = jnp.einsum(f"{of_c},{of_b}->{of_a}", slope, b, preferred_element_type=jnp.float32)
-    to_b = jnp.einsum(f"{of_a},{of_c}->{of_b}", a, slope, preferred_element_type=jnp.float32)
+    result = jnp.bfloat16 if on_tpu() else jnp.float32
+    to_a = jnp.einsum(f"{of_c},{of_b}->{of_a}", slope, b, preferred_element_type=result)
+    to_b = jnp.einsum(f"{of_a},{of_c}->{of_b}", a, slope, preferred_element_type=result)
     return to_a.astype(jnp.bfloat16), to_b.astype(jnp.bfloat16)
 
 
@@ -58,7 +64,8 @@ class Linear(nnx.Linear):
         if self.dtype != jnp.bfloat16:
             return super().__call__(inputs, out_sharding)
         x_TD = inputs.reshape(-1, inputs.shape[-1]).astype(jnp.bfloat16)
-        y_TF = product("TD,DF->TF", x_TD, self.kernel[...].astype(jnp.bfloat16))
+        result = jnp.bfloat16 if on_tpu() else jnp.float32
+        y_TF = product("TD,DF->TF", x_TD, self.kernel[...].astype(jnp.bfloat16), result=result)
         if self.bias is not None:
             y_TF = y_TF + self.bias[...]
-        return y_TF.reshape(*inputs.shape[:-1], -1)
+        return stored(y_TF.reshape(*inputs.shape[:-1], -1), self.dtype)

@@ -1,0 +1,50 @@
+"""Which kind of device a program is traced for. It matters in bfloat16 on TPUs only, where the fastest form differs.
+
+A TPU sums products in float32 whatever they return, and its memory is slow next to its matrix unit. So there (tpu.py)
+
+    products, norms    return bfloat16, and so do the residual and the gradients between them; as in MaxText and big_vision.
+                       Statistics of norms, the sum of the softmax, GELU, pooling, loss and optimizer stay float32
+    dropout            takes its bits from a cheaper generator; float32 too
+
+Programs for other devices do not depend on this file.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+_PLATFORM = ContextVar("platform", default="")
+
+
+@contextmanager
+def traced_for(platform: str) -> Iterator[None]:
+    """What is traced inside will run on this platform: "cpu", "gpu", "tpu"."""
+    token = _PLATFORM.set(platform)
+    try:
+        yield
+    finally:
+        _PLATFORM.reset(token)
+
+
+def on_tpu(compute_dtype: Any = jnp.bfloat16) -> bool:
+    """Whether the program will run on a TPU, with products of bfloat16 numbers."""
+    return _PLATFORM.get() == "tpu" and compute_dtype == jnp.bfloat16
+
+
+def stored(x: jax.Array, compute_dtype: Any) -> jax.Array:
+    """What one operation hands on to the next: rounded to bfloat16 where `on_tpu`, else as it is."""
+    return x.astype(jnp.bfloat16) if on_tpu(compute_dtype) else x
+
+
+def widened(x: jax.Array) -> jax.Array:
+    """`x` in float32 at least, for what must not be computed in bfloat16."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def kept(x: jax.Array, compute_dtype: Any) -> jax.Array:
+    """`stored`, for what the backward pass reads again: XLA would keep a float32 copy of what is widened again."""
+    return jax.lax.optimization_barrier(stored(x, compute_dtype)) if on_tpu(compute_dtype) else x

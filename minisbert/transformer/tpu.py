@@ -1,0 +1,66 @@
+"""Parts of a block in the form that a TPU likes in bfloat16 (target.py): the same maths, and a test that says so.
+
+Memory holds arrays in tiles of 8 x 128 numbers. Heads are narrower than 128, so that a product which writes the tokens of
+a head next to each other saves several copies of queries, keys and values per layer and direction.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from minisbert.transformer.products import Linear, product
+from minisbert.transformer.target import stored, widened
+
+# The golden ratio times 2^32, an odd number: consecutive counts get distant words (Steele et al. 2014, SplitMix).
+GOLDEN = 0x9E3779B9
+
+
+def split_heads(qkv: Linear, hidden_BLD: jax.Array, heads: int) -> list[jax.Array]:
+    """query_BNLH, key_BNLH, value_BNLH by a product each: `attention.split_heads(qkv(hidden_BLD), heads, bfloat16)`.
+
+    In the tensor layout each product is cut by heads, which the joined matrix cannot be.
+    """
+    kernel_DCNH = qkv.kernel[...].astype(jnp.bfloat16).reshape(hidden_BLD.shape[-1], 3, heads, -1)
+    parts = []
+    for c in range(3):
+        part_BNHL = product("BLD,DNH->BNHL", hidden_BLD.astype(jnp.bfloat16), kernel_DCNH[:, c], result=jnp.bfloat16)
+        if qkv.bias is not None:
+            part_BNHL = part_BNHL + qkv.bias[...].reshape(3, heads, -1, 1)[c]
+        parts.append(jnp.swapaxes(part_BNHL.astype(jnp.bfloat16), 2, 3))
+    return parts
+
+
+def join_heads(output: Linear, context_BNLH: jax.Array) -> jax.Array:
+    """hidden_BLD: `output` of all heads side by side."""
+    N, H = context_BNLH.shape[1], context_BNLH.shape[3]
+    kernel_NHD = output.kernel[...].astype(jnp.bfloat16).reshape(N, H, -1)
+    hidden_BLD = product("BNLH,NHD->BLD", context_BNLH.astype(jnp.bfloat16), kernel_NHD, result=jnp.bfloat16)
+    return stored(hidden_BLD if output.bias is None else hidden_BLD + output.bias[...], output.dtype)
+
+
+@jax.custom_vjp
+def gelu(x: jax.Array) -> jax.Array:
+    """x Phi(x), computed in float32. The backward pass reads the slope, which the forward pass has computed on the way."""
+    return _gelu(x)[0]
+
+
+def _gelu(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    wide = widened(x)
+    below = 0.5 * (1 + jax.lax.erf(wide * 0.5**0.5))  # Phi(x)
+    slope = below + wide * jnp.exp(-0.5 * wide * wide) * (2 * jnp.pi) ** -0.5
+    return (wide * below).astype(x.dtype), jax.lax.optimization_barrier(slope.astype(x.dtype))
+
+
+def _gelu_backward(slope: jax.Array, d: jax.Array) -> tuple[jax.Array]:
+    return ((widened(d) * slope).astype(slope.dtype),)
+
+
+gelu.defvjp(_gelu, _gelu_backward)
+
+
+def random_bits(x: jax.Array, y: jax.Array) -> jax.Array:
+    """32 random bits per element from two words: two rounds of multiply and shift (MurmurHash3's finalizer), where threefry
+    takes twenty of add, rotate and xor. Good enough for dropout, whose words are threefry's.
+    """
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13) ^ y) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)

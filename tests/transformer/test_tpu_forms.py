@@ -1,0 +1,100 @@
+"""transformer/tpu.py computes what the other devices' forms compute, here on a CPU; float32 does not change at all."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from families import TWINS, tiny
+from flax import nnx
+
+from minisbert.pretrained import load_pretrained
+from minisbert.sentence_model import define
+from minisbert.text.packing import pack
+from minisbert.transformer import attention, tpu
+from minisbert.transformer.dropout import dropout, dropout_weights
+from minisbert.transformer.products import Linear
+from minisbert.transformer.target import traced_for
+
+BF16 = jnp.bfloat16
+# bfloat16 has 8 significant bits: a rounding is at most 2^-9 of the number.
+ROUNDING = 2.0**-9
+
+
+def normal(*shape: int, seed: int = 0, dtype=BF16) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), dtype)
+
+
+@pytest.fixture
+def linear():
+    layer = Linear(24, 72, dtype=BF16, rngs=nnx.Rngs(0))
+    layer.bias[...] = normal(72, dtype=jnp.float32)
+    return layer
+
+
+def test_heads_are_split_and_joined_as_elsewhere(linear):
+    hidden_BLD = normal(2, 5, 24)
+    expected = attention.split_heads(linear(hidden_BLD), 3, BF16)
+    for mine, theirs in zip(tpu.split_heads(linear, hidden_BLD, 3), expected, strict=True):
+        np.testing.assert_allclose(mine.astype("float32"), theirs.astype("float32"), rtol=4 * ROUNDING, atol=0.02)
+    context_BNLH = normal(2, 3, 5, 8)
+    expected = linear(jnp.swapaxes(context_BNLH, 1, 2).reshape(2, 5, 24))
+    np.testing.assert_allclose(tpu.join_heads(linear, context_BNLH), expected, rtol=4 * ROUNDING, atol=0.02)
+
+
+def test_gelu_and_its_slope_are_exact_up_to_rounding():
+    x = jnp.linspace(-6, 6, 2001).astype(BF16)
+    wide, exact = x.astype("float32"), lambda x: jax.nn.gelu(x, approximate=False)
+    np.testing.assert_allclose(tpu.gelu(x).astype("float32"), exact(wide), rtol=2 * ROUNDING, atol=1e-6)
+    slope = jax.grad(lambda x: tpu.gelu(x).astype("float32").sum())(x).astype("float32")
+    np.testing.assert_allclose(slope, jax.vmap(jax.grad(exact))(wide), rtol=4 * ROUNDING, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", TWINS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_model_computes_the_same_for_a_tpu(family, dtype):
+    model = load_pretrained(tiny(family))
+    rows, _ = pack([[5, 6, 7, 8], [9, 10], [11, 12, 13, 14, 15]], padding_id=model.folder.padding_id)
+    definition, _ = define(model.model_config, jnp.dtype(dtype))
+
+    def embed(params):
+        return nnx.merge(definition, params).packed(rows)[:, :3]
+
+    def gradient(params):
+        return jax.grad(lambda params: (embed(params) * normal(*here.shape, dtype=jnp.float32)).sum())(params)
+
+    here, slopes = jax.jit(embed)(model.params), None
+    slopes = jax.jit(gradient)(model.params)
+    with traced_for("tpu"):
+        there, theirs = (
+            jax.jit(lambda params: embed(params))(model.params),
+            jax.jit(lambda p: gradient(p))(model.params),
+        )
+    assert there.dtype == jnp.float32
+    if dtype == "float32":
+        np.testing.assert_array_equal(here, there)
+        jax.tree.map(np.testing.assert_array_equal, slopes, theirs)
+        return
+    for mine, other in zip(jax.tree.leaves((here, slopes)), jax.tree.leaves((there, theirs)), strict=True):
+        scale = max(float(jnp.abs(mine).max()), 1e-3)
+        assert float(jnp.abs(mine - other).max()) < 0.05 * scale
+
+
+def test_dropout_on_a_tpu_drops_the_share_and_follows_the_token():
+    keys_BL = jax.random.split(jax.random.key(0), (4, 64))
+    one_BLD, one_BNQK = jnp.ones((4, 64, 384)), jnp.ones((4, 12, 64, 64))
+    with traced_for("tpu"):
+        kept, weights = dropout(one_BLD, 0.1, keys_BL) > 0, dropout_weights(one_BNQK, 0.1, keys_BL) > 0
+        turned = dropout(one_BLD, 0.1, keys_BL[::-1, ::-1]) > 0
+        turned_weights = dropout_weights(one_BNQK, 0.1, keys_BL[::-1, ::-1]) > 0
+    np.testing.assert_array_equal(turned, kept[::-1, ::-1])  # whatever the row and the place in it
+    np.testing.assert_array_equal(turned_weights, weights[::-1, :, ::-1, ::-1])
+    for mask in (kept, weights):
+        bits = np.asarray(mask, np.float64) - 0.9
+        deviation = (0.09 / bits.size) ** 0.5
+        assert abs(bits.mean()) < 4 * deviation
+        # Neighbours along each axis, and (query, key) with (key, query), are independent.
+        pairs = [(bits, np.roll(bits, 1, axis)) for axis in range(bits.ndim)]
+        pairs += [(bits, bits.swapaxes(2, 3))] if bits.ndim == 4 else []
+        for a, b in pairs:
+            off = ~np.broadcast_to(np.eye(64, dtype=bool), a.shape) if bits.ndim == 4 else np.ones(a.shape, bool)
+            assert abs((a * b)[off].mean()) < 5 * 0.09 / off.sum() ** 0.5
