@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from minisbert.commands.flags import Column, ComputeDtype, File, Model, N, Offline, OptionalN, OptionalName
+from minisbert.commands.flags import (
+    Column,
+    ComputeDtype,
+    File,
+    Model,
+    N,
+    Offline,
+    OptionalFile,
+    OptionalN,
+    OptionalName,
+)
 from minisbert.commands.outputs import STANDARD, WRITERS, check_output, write_embeddings
 from minisbert.data.columns import Sentences, read_sentences, stream_sentences
 from minisbert.errors import DataError, InputError
@@ -46,6 +56,9 @@ def encode(
     worker: N = 0,
     workers: N = 1,
     ray: OptionalN = None,
+    plan: bool = False,
+    chip: OptionalName = None,
+    dump_hlo: OptionalFile = None,
     offline: Offline = False,
 ) -> int:
     """Embed the sentences of a file.
@@ -68,7 +81,20 @@ def encode(
         worker: the number of this worker, counted from 0, if several machines fill one folder of shards.
         workers: the number of workers.
         ray: instead, use this many workers of a Ray cluster (or of this machine if there is no cluster).
+        plan: with --chip, print what the batches of this file need (memory, time, speed) and stop. Reads no weights.
+        chip: the TPU whose own compiler is asked, such as v5e-8 (`minisbert train --help` lists them). Needs the extra
+            tpu-plan and no TPU.
+        dump_hlo: with --chip, a file for the compiled program of the commonest shape.
     """
+    if (chip is not None or dump_hlo is not None) and not plan:
+        raise InputError(f"chip is {chip}, dump_hlo {dump_hlo} without --plan. Expected all of them or none.")
+    if plan:
+        from minisbert.commands.plans import print_encode_plan
+
+        shape: dict[str, Any] = {"compute_dtype": compute_dtype, "packing": packing, "batch_size": batch_size}
+        given = {"chip": chip, "dump_hlo": dump_hlo, "prompt": (prompt, prompt_name), "offline": offline}
+        print_encode_plan(model, stream_sentences(source, column), **given, **shape)
+        return 0
     sharded = out.endswith("/")
     if sharded:
         stream = stream_sentences(source, column)

@@ -1,35 +1,41 @@
-"""`minisbert train --plan`: what a run will need, from the model's config alone."""
+"""`minisbert train --plan` and `minisbert encode --plan`: what a run will need, without the model's weights."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from jax.sharding import Mesh
 
     from minisbert.commands.train import Devices, Start
     from minisbert.training.config import TrainConfig
 
+# Sentences of a file that decide about the shapes of its batches.
+PLANNED = 10_000
 
-def print_plan(
+
+def print_train_plan(
     model: str,
     config: "TrainConfig",
     start: "Start",
     devices: "Devices",
     *,
     memory: float | None,
-    chip: str | None,
+    chips: tuple[str, ...],
     dump_hlo: str | None,
 ) -> None:
-    """Print the plan of a run; see `training.plan`, and with a chip `training.chip_plan`."""
-    import jax
+    """Print the plan of a run; see `training.plan`, and with a chip `training.chip_plan`; of several chips a table."""
+    from functools import partial
 
-    from minisbert.atomic_write import whole_file
     from minisbert.checkpoint.folder import read_folder
+    from minisbert.commands.tables import columns
     from minisbert.cross_encoder.model import CrossEncoderConfig
     from minisbert.cross_encoder.training import CROSS_ENCODER
     from minisbert.data.examples import text_columns
     from minisbert.download.locate import locate
     from minisbert.errors import InputError
+    from minisbert.inference.tpu_compiler import chip_devices, find_chip
     from minisbert.pretrained import read_model_config
     from minisbert.training.chip_plan import chip_plan
     from minisbert.training.config_checks import check_config
@@ -53,18 +59,27 @@ def print_plan(
         "max_length": length,
         "layout": devices.layout,
     }
-    if chip is None:
+    if not chips:
         mesh = _mesh(devices.devices, devices.model_devices)
         print("\n".join(plan(model_config, config, task, mesh=mesh, **options).lines(memory)))
         return
-    jax.config.update("jax_platforms", "cpu")  # only the compiler is asked, also on a machine with a TPU
     if devices.devices is not None or memory is not None:
         raise InputError("--chip is given with --devices or --memory. Expected --chip alone: it names both.")
-    planned = chip_plan(model_config, config, task, chip=chip, model_devices=devices.model_devices, **options)
-    if dump_hlo is not None:
-        with whole_file(Path(dump_hlo)) as file:
-            file.write_text(planned.estimate.text)
-    print("\n".join(planned.lines()))
+    _without_devices()
+    plan_for = partial(chip_plan, model_config, config, task, model_devices=devices.model_devices, **options)
+    if len(chips) == 1:
+        planned = plan_for(chip=chips[0])
+        _print_estimate(planned.lines(), planned.estimate.text, dump_hlo)
+        return
+    for chip in chips:
+        chip_devices(chip)  # an unknown chip or a missing compiler is an error, a program that does not fit a row
+    rows = [["chip", "devices", "memory per device", "step", "of the peak", "examples/s", "hours"]]
+    for chip in chips:
+        try:
+            rows.append([chip, *plan_for(chip=chip).cells()])
+        except InputError as error:
+            rows.append([chip, str(find_chip(chip).devices), str(error).partition(":")[0], "", "", "", ""])
+    print("\n".join(columns(rows)))
 
 
 def _mesh(devices: int | None, model_devices: int) -> "Mesh":
@@ -79,3 +94,63 @@ def _mesh(devices: int | None, model_devices: int) -> "Mesh":
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", devices)
     return data_mesh(devices, model_devices)
+
+
+def print_encode_plan(
+    model: str,
+    sentences: "Iterable[str]",
+    *,
+    chip: str | None,
+    dump_hlo: str | None,
+    prompt: tuple[str | None, str | None],
+    offline: bool,
+    **options: Any,
+) -> None:
+    """Print what embedding these sentences needs on a TPU; see `inference.encode_plan`.
+
+    Args:
+        sentences: the first `PLANNED` decide about the shapes of the batches.
+        prompt: `prompt` and `prompt_name` of `encode`.
+        options: as for `encode_plan`.
+    """
+    from itertools import islice
+
+    from minisbert.arguments import prompt_text
+    from minisbert.checkpoint.folder import read_folder
+    from minisbert.download.locate import locate
+    from minisbert.errors import InputError
+    from minisbert.inference.encode_plan import encode_plan
+    from minisbert.pretrained import read_model_config
+    from minisbert.text.tokenizer import Tokenizer
+
+    texts = list(islice(sentences, PLANNED))
+    if chip is None or not texts:
+        raise InputError(
+            f"--plan of {len(texts)} sentences for chip {chip}. Expected --chip, and at least one sentence."
+        )
+    folder = read_folder(locate(model, offline=offline))
+    model_config, tokenizer = read_model_config(folder), Tokenizer.from_folder(folder)
+    max_positions = model_config.encoder.max_positions
+    longest = min(folder.max_seq_length or max_positions, max_positions)
+    before = prompt_text(*prompt, folder.prompts, folder.default_prompt_name)
+    counts = tokenizer.tokenize(texts, max_length=longest, prompt=before, exact=False).counts[:, 1].tolist()
+    _without_devices()
+    plan = encode_plan(model_config, counts, chip=chip, **options)
+    print(f"texts       {len(texts):,}, mean {sum(counts) / len(counts):.1f} tokens")
+    _print_estimate(plan.lines(), plan.shapes[0].estimate.text, dump_hlo)
+
+
+def _without_devices() -> None:
+    """Only the compiler is asked, also on a machine with a TPU."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+
+
+def _print_estimate(lines: list[str], program: str, dump_hlo: str | None) -> None:
+    from minisbert.atomic_write import whole_file
+
+    if dump_hlo is not None:
+        with whole_file(Path(dump_hlo)) as file:
+            file.write_text(program)
+    print("\n".join(lines))

@@ -113,7 +113,7 @@ def train(
     evaluate: Annotated[tuple[str, ...], arg(metavar="FILE")] = (),
     plan: bool = False,
     memory: float | None = None,
-    chip: Annotated[str | None, arg(metavar="CHIP")] = None,
+    chip: Annotated[tuple[str, ...], arg(metavar="CHIP [CHIP ...]")] = (),
     dump_hlo: Annotated[str | None, arg(metavar="FILE")] = None,
     start: OmitArgPrefixes[Start] = Start(),
     device: OmitArgPrefixes[Devices] = Devices(),
@@ -132,8 +132,8 @@ def train(
             files and its accuracy.
         plan: print what the run will need (memory, FLOPs, speed on known chips) and stop. Reads only the model's config.
         memory: with --plan, the GiB of one device: also print the largest batch that fits.
-        chip: with --plan, compile for this TPU (v3-8, v4-8, v5e-4, v5e-8, v5e-64, v5p-8, v5p-128, v6e-8): memory, time and
-            collectives by its own compiler. Needs the extra tpu-plan and no TPU.
+        chip: with --plan, compile for this TPU (v3-8, v4-8, v5e-4, v5e-8, v5e-16, v5e-64, v5p-8, v5p-16, v5p-128, v6e-8):
+            memory, time and collectives by its own compiler; of several a table. Needs the extra tpu-plan and no TPU.
         dump_hlo: with --chip, a file for the compiled program.
     """
     if device.cluster or (device.coordinator, device.hosts, device.host) != (None, None, None):
@@ -144,7 +144,7 @@ def train(
 
         join(device.coordinator, device.hosts, device.host)
 
-    from minisbert.commands.train_plan import print_plan
+    from minisbert.commands.plans import print_train_plan
     from minisbert.training.trainer import train as run_training
 
     config = replace(training, loss_options=_loss_options(training, recipe, scale))
@@ -152,12 +152,13 @@ def train(
         raise InputError(f"num_labels is {start.num_labels} without --cross-encoder. Expected both or neither.")
     if memory is not None and not plan:
         raise InputError(f"memory is {memory} without --plan. Expected both or neither.")
-    if (chip is not None and not plan) or (dump_hlo is not None and chip is None):
+    if (chip and not plan) or (dump_hlo is not None and len(chip) != 1):
         raise InputError(
-            f"chip is {chip}, dump_hlo {dump_hlo}. Expected --plan with --chip, and --chip with --dump-hlo."
+            f"chip is {' '.join(chip) or None}, dump_hlo {dump_hlo}. Expected --plan with --chip, and one chip "
+            "with --dump-hlo."
         )
     if plan:
-        print_plan(model, config, start, device, memory=memory, chip=chip, dump_hlo=dump_hlo)
+        print_train_plan(model, config, start, device, memory=memory, chips=chip, dump_hlo=dump_hlo)
         return 0
     trained = _load(model, start, config.seed)
     if start.max_seq_length is not None:

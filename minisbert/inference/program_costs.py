@@ -7,8 +7,9 @@ counted, and whether other operations run meanwhile (an asynchronous start and d
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
@@ -159,3 +160,23 @@ def _code_lines(text: str) -> dict[str, str]:
         # The compiler counts parents from 1 where it counts frames from 0.
         lines[number] = places[location] or lines.get(str(int(parent) - 1), "")
     return {number: place or "?" for number, place in lines.items()}
+
+
+def forward_flops(params: Any, layers: int, P: int, L: int) -> int:
+    """FLOPs of the encoder's matrix products for P rows of L tokens: padding is computed like the rest.
+
+    Args:
+        params: the model's; shapes are enough. Each kernel K of the encoder costs 2 |K| per token, the attention of each
+            layer 4 L D more.
+        layers: how many blocks a token passes through (all of them ALBERT's one block).
+    """
+    if "blocks" not in params["encoder"]:
+        return 0  # a static model looks up its vectors
+
+    def kernelsize(tree: Any) -> int:
+        return sum(int(leaf.size) for path, leaf in jax.tree.leaves_with_path(tree) if path[-1].key == "kernel")
+
+    blocks = params["encoder"]["blocks"]
+    per_layer, others = kernelsize(blocks) // len(blocks), kernelsize(params["encoder"]) - kernelsize(blocks)
+    D: int = blocks[0]["attention"]["output"]["kernel"].shape[0]  # all heads together
+    return P * L * (2 * (others + layers * per_layer) + layers * 4 * L * D)

@@ -29,6 +29,19 @@ class ChipPlan(NamedTuple):
         """Examples per second, without reading the data."""
         return self.config.batch_size / self.estimate.seconds
 
+    def cells(self) -> list[str]:
+        """The plan as a row of a table: devices, memory, time, share of the peak, examples per second, hours of the run."""
+        estimate, config = self.estimate, self.config
+        hours = (config.max_steps or 0) * estimate.seconds / 3600
+        return [
+            str(self.devices),
+            f"{size(estimate.bytes)} of {estimate.chip.gib:g}",
+            f"{estimate.seconds * 1e3:,.0f} ms",
+            f"{estimate.share_of_peak(self.step.flops / self.devices):.0%}",
+            f"{self.rate:,.0f}",
+            f"{hours:,.1f}" if hours else "",
+        ]
+
     def lines(self) -> list[str]:
         """The plan as text."""
         config, step, estimate = self.config, self.step, self.estimate

@@ -25,6 +25,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from minisbert.inference.compiled import COMPUTE_DTYPES
+from minisbert.inference.program_costs import forward_flops
 from minisbert.inference.tpu_compiler import CHIPS, GIB, Chip, size
 from minisbert.text.packing import TOKENS_PER_SLOT, PackedTexts, packed_shape
 from minisbert.training.config import TrainConfig
@@ -249,26 +250,6 @@ def bytes_per_device(tree: Tree) -> int:
         return int(np.prod(shape)) * int(leaf.dtype.itemsize)
 
     return sum(map(bytes_of, jax.tree.leaves(tree)))
-
-
-def forward_flops(params: Tree, layers: int, P: int, L: int) -> int:
-    """FLOPs of the encoder's matrix products for P rows of L tokens: padding is computed like the rest.
-
-    Args:
-        params: the model's; shapes are enough. Each kernel K of the encoder costs 2 |K| per token, the attention of each
-            layer 4 L D more.
-        layers: how many blocks a token passes through (all of them ALBERT's one block).
-    """
-    if "blocks" not in params["encoder"]:
-        return 0  # a static model looks up its vectors
-
-    def kernelsize(tree: Tree) -> int:
-        return sum(int(leaf.size) for path, leaf in jax.tree.leaves_with_path(tree) if path[-1].key == "kernel")
-
-    blocks = params["encoder"]["blocks"]
-    per_layer, others = kernelsize(blocks) // len(blocks), kernelsize(params["encoder"]) - kernelsize(blocks)
-    D: int = blocks[0]["attention"]["output"]["kernel"].shape[0]  # all heads together
-    return P * L * (2 * (others + layers * per_layer) + layers * 4 * L * D)
 
 
 def abstract_batch(P: int, L: int, S: int, B: int, loss: Loss, negatives: int, width: int) -> TrainBatch:

@@ -11,12 +11,13 @@ from families import TWINS, tiny
 
 from minisbert.checkpoint.folder import read_folder
 from minisbert.commands import main
+from minisbert.inference.program_costs import forward_flops
 from minisbert.pretrained import load_pretrained, read_model_config
 from minisbert.sentence_model import define
 from minisbert.training import plan as planning
 from minisbert.training.config import TrainConfig
 from minisbert.training.losses import Loss, mse
-from minisbert.training.plan import CHIPS, GIB, abstract_batch, forward_flops, plan
+from minisbert.training.plan import CHIPS, GIB, abstract_batch, plan
 from minisbert.training.sharding import data_mesh
 from minisbert.training.siamese import packed_embed
 from minisbert.training.step_cache import compiled_step
