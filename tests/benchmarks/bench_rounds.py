@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench_peers import SERVING, Contestant
+from bench_training import PAIRS
 
 import minisbert
 from minisbert.errors import MinisbertError
@@ -29,6 +30,8 @@ PATIENCE = 3600
 PAUSE = 0.3
 # No network, and no warnings of torch about tracing.
 ENVIRONMENT = {"MINISBERT_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
+# The processes of all contestants share an accelerator: none of them takes most of its memory at its start.
+ENVIRONMENT |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 # Folders of compiled programs; empty ones for the very first run.
 CACHES = ("MINISBERT_CACHE", "JAX_COMPILATION_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
@@ -120,6 +123,8 @@ class Race:
         workplace: an empty folder.
         rounds: turns of each contestant.
         say: shows progress.
+        pairs: of a training step.
+        until: no further round begins after this time (`time.monotonic`).
     """
 
     contestants: Sequence[Contestant]
@@ -128,11 +133,14 @@ class Race:
     workplace: Path
     rounds: int
     say: Callable[[str], None]
+    pairs: int = PAIRS
+    until: float = float("inf")
 
     # run -> key -> what was measured in each round: the seconds of each call, or for "memory" one figure in MiB
     raw: dict[str, dict[str, list[list[float]]]] = field(default_factory=dict)
     embeddings: dict[str, dict[str, Path]] = field(default_factory=dict)  # run -> key -> .npy
     devices: dict[str, str] = field(default_factory=dict)
+    device_mib: dict[str, dict[str, float]] = field(default_factory=dict)  # run -> key, where an accelerator computes
     failed: dict[str, str] = field(default_factory=dict)  # key -> why
 
     def run(self, texts: dict[str, list[str]]) -> None:
@@ -175,7 +183,7 @@ class Race:
         """Long-lived processes embed all texts in one call, or (workload "one") each by itself, or train on them."""
         self.raw[workload], self.embeddings[workload] = {}, {}
         request: dict[str, Any] = {"texts": str(self.workplace / f"{workload}.json")}
-        request |= {"each": workload == "one", "train": workload == "train"}
+        request |= {"each": workload == "one", "train": workload == "train", "pairs": self.pairs}
         # Training is not compared with a witness.
         for contestant in [*self.contestants, *([self.witness] if self.witness and workload != "train" else [])]:
             key = contestant.key
@@ -191,14 +199,19 @@ class Race:
                 else:
                     self.devices[key] = workers[key].ask(**request, save=str(saved))["device"]
                     self.embeddings[workload][key] = saved
+        self.device_mib[workload] = {}
         for number in range(1, self.rounds + 1):
+            if number > 1 and time.monotonic() > self.until:
+                break
             self.say(f"{workload}: round {number} of {self.rounds}")
             for contestant in self.contestants:
                 if self._takes_part(contestant, workload):
                     time.sleep(PAUSE)
                     with self._failures_noted(contestant, workload):
-                        seconds = workers[contestant.key].ask(**request)["seconds"]
-                        self.raw[workload].setdefault(contestant.key, []).append(seconds)
+                        answer = workers[contestant.key].ask(**request)
+                        self.raw[workload].setdefault(contestant.key, []).append(answer["seconds"])
+                        if answer.get("device_mib") is not None:
+                            self.device_mib[workload][contestant.key] = answer["device_mib"]
 
     def _fresh(self, run: str, workload: str, *, warm_up: bool = False, empty_caches: bool = False) -> None:
         """Each turn is a new process: its seconds from the start to the first answer, or its peak of memory."""

@@ -45,10 +45,11 @@ def serve(contestants: Sequence[Contestant], argv: Sequence[str]) -> int:
             elif request.get("train"):
                 assert contestant.trainer is not None
                 step = step or contestant.trainer(folder)
-                answer = {**_train(step, request), "device": "", "peak_mib": peak_mib()}
+                answer = _train(step, request)
             else:
                 loaded = loaded or contestant.load(folder, workplace)
-                answer = {**_embed(loaded, request), "device": loaded.device, "peak_mib": peak_mib()}
+                answer = {**_embed(loaded, request), "device": loaded.device}
+            answer |= {"peak_mib": peak_mib(), "device_mib": device_mib()}
         except Exception as error:  # whatever a library raises becomes one line of the report, and the others continue
             answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]}
         print(json.dumps(answer), file=answers, flush=True)
@@ -73,9 +74,10 @@ def _embed(loaded: Loaded, request: dict[str, Any]) -> dict[str, Any]:
 def _train(step: Step, request: dict[str, Any]) -> dict[str, Any]:
     texts = json.loads(Path(request["texts"]).read_text(encoding="utf-8"))
     seconds = []
-    for start in range(0, len(texts), 2 * PAIRS):
+    batch = 2 * request.get("pairs", PAIRS)
+    for start in range(0, len(texts), batch):
         started = time.perf_counter()
-        step(texts[start : start + 2 * PAIRS])
+        step(texts[start : start + batch])
         seconds.append(time.perf_counter() - started)
     return {"seconds": seconds}
 
@@ -97,6 +99,16 @@ def peak_mib() -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1024**2 if sys.platform == "darwin" else 1024)  # bytes on macOS, else KiB
+
+
+def device_mib() -> float | None:
+    """The most memory that this process has held on its accelerator; None on a CPU."""
+    jax, torch = (sys.modules.get(name) for name in ("jax", "torch"))
+    if torch is not None and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 1024**2
+    if jax is not None and torch is None and jax.default_backend() != "cpu":
+        return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0) / 1024**2
+    return None
 
 
 if __name__ == "__main__":

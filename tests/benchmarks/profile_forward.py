@@ -21,21 +21,21 @@ from minisbert.transformer.attention import scaled_dot_product_attention
 from minisbert.transformer.block import ACTIVATIONS
 
 
-def matrix_rates() -> dict[str, float]:
-    """What this machine multiplies at, by dtype: operations per second of a 1,024 x 384 x 1,536 product by XLA, float32 result.
+def matrix_rates(M: int = 1024, K: int = 384, N: int = 1536) -> dict[str, float]:
+    """What this machine multiplies at, by dtype: operations per second of an M x K x N product by XLA, float32 result.
 
     The best of 20; to be called in a process of its own, whose threads end with it.
     """
 
     def rate(dtype: str) -> float:
-        a, b = jnp.ones((1024, 384), dtype), jnp.ones((384, 1536), dtype)
+        a, b = jnp.ones((M, K), dtype), jnp.ones((K, N), dtype)
         multiply = jax.jit(lambda a, b: jnp.matmul(a, b, precision="highest", preferred_element_type=jnp.float32))
         seconds = []
         for _ in range(20):
             started = time.perf_counter()
             jax.block_until_ready(multiply(a, b))
             seconds.append(time.perf_counter() - started)
-        return 2 * 1024 * 384 * 1536 / min(seconds)
+        return 2 * M * K * N / min(seconds)
 
     return {dtype: rate(dtype) for dtype in ("float32", "bfloat16")}
 
