@@ -94,6 +94,8 @@ def train(
     """
     if folder is not None and (not isinstance(folder, str | Path) or not str(folder).strip() or "\0" in str(folder)):
         raise InputError(f"folder is {short_repr(folder)}. Expected the run's folder, as str or Path, or None.")
+    if "://" in str(folder):
+        raise InputError(f"folder is {folder}. Expected a folder of the file system; mount a bucket first.")
     scores, called = scorers(score), Callbacks(callbacks)
     if not isinstance(keep_encoder, bool):
         raise InputError(f"keep_encoder is {short_repr(keep_encoder)}. Expected True or False.")

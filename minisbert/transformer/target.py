@@ -43,8 +43,3 @@ def stored(x: jax.Array, compute_dtype: Any) -> jax.Array:
 def widened(x: jax.Array) -> jax.Array:
     """`x` in float32 at least, for what must not be computed in bfloat16."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def kept(x: jax.Array, compute_dtype: Any) -> jax.Array:
-    """`stored`, for what the backward pass reads again: XLA would keep a float32 copy of what is widened again."""
-    return jax.lax.optimization_barrier(stored(x, compute_dtype)) if on_tpu(compute_dtype) else x

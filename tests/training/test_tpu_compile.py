@@ -5,7 +5,7 @@
     python tests/training/test_tpu_compile.py [NAME ...]       write tpu_costs.json again, all of it or these rows
 
 It needs the extra tpu-plan and is skipped without. tpu_costs.json has the compiler's estimates as they were last written; a
-program that needs more than `CYCLES` and `BYTES` allow fails.
+program that needs more than `CYCLES` and `BYTES` allow fails. One that is not in it must compile and fit.
 """
 
 import json
@@ -178,11 +178,12 @@ PROGRAMS = {**SMALL, **CASES, **RECOMMENDED}
 
 def check(name: str) -> None:
     """It compiles, fits, and needs no more than it did."""
-    (estimate, flops), known = PROGRAMS[name](), json.loads(COSTS.read_text())["programs"][name]
+    (estimate, flops), known = PROGRAMS[name](), json.loads(COSTS.read_text())["programs"].get(name)
     assert 0 < estimate.bytes <= estimate.chip.gib * GIB
     assert 0 <= estimate.share_of_peak(flops) < 1
-    assert estimate.costs.cycles <= known["cycles"] * CYCLES
-    assert estimate.bytes <= known["bytes"] * BYTES
+    if known is not None:
+        assert estimate.costs.cycles <= known["cycles"] * CYCLES
+        assert estimate.bytes <= known["bytes"] * BYTES
 
 
 @needs_libtpu
@@ -200,8 +201,8 @@ def test_every_program_compiles_and_fits(name):
     check(name)
 
 
-def test_the_costs_of_every_program_are_recorded():
-    assert json.loads(COSTS.read_text())["programs"].keys() == PROGRAMS.keys()
+def test_the_recorded_costs_are_those_of_programs():
+    assert SMALL.keys() <= json.loads(COSTS.read_text())["programs"].keys() <= PROGRAMS.keys()
 
 
 class Recorder:

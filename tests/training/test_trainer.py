@@ -418,3 +418,8 @@ def test_a_damaged_checkpoint_is_named_and_the_older_one_ends_with_the_same_bits
         file.write_bytes(file.read_bytes().replace(b"seed", b"sead"))
     with pytest.raises(TrainingError, match=r"every checkpoint is damaged \(.*/6: .*/4: "):
         run(config(pairs), tmp_path / "run")
+
+
+def test_an_address_is_not_a_folder(pairs):
+    with pytest.raises(InputError, match=r"folder is gs://bucket/run\. Expected a folder of the file system; mount"):
+        run(config(pairs), "gs://bucket/run")
