@@ -96,7 +96,7 @@ def one_block() -> Cost:
     """The program of a deterministic step that pulls the gradient through one block, on one device."""
     here = SingleDeviceSharding(chip_devices("v5e-8")[0])
     definition, params = define(tiny_of("bert"))
-    batch = abstract_batch(8, 64, 2, 64, "none", 0, 0)
+    batch = abstract_batch(8, 64, 2, 64, LOSSES["multiple_negatives_ranking"], 0, 0)
     keys_PT = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch.examples_PT.shape))
     d_PTD = jax.ShapeDtypeStruct((*keys_PT.shape, tiny_of("bert").dimension), "float32")
     given = jax.tree.map(
