@@ -31,7 +31,7 @@ def minisbert_step(folder: Path, *, dtype: str, loss: str = LOSS, chunk_size: in
     from minisbert.training.collate import train_batch
     from minisbert.training.config import TrainConfig
     from minisbert.training.optimizer import optimizer_for
-    from minisbert.training.step_cache import compiled_step, loss_for, step_settings
+    from minisbert.training.step_cache import compiled_step, step_settings
     from minisbert.training.task import SIAMESE
 
     enable_compilation_cache()
@@ -47,8 +47,8 @@ def minisbert_step(folder: Path, *, dtype: str, loss: str = LOSS, chunk_size: in
     model.params.clear()  # as `minisbert train` lets them go
     state = SIAMESE.initial_state(config, model.model_config, recipe(numbers), CLASSES, params)
     definition, _ = SIAMESE.define(model.model_config, COMPUTE_DTYPES[dtype])
-    function = loss_for(config, SIAMESE.loss(config), model.model_config.dimension)
-    compiled = compiled_step(step_settings(config, definition, function, recipe))
+    width = model.model_config.dimension
+    compiled = compiled_step(step_settings(config, definition, SIAMESE.loss(config), width, recipe))
 
     def step(texts: Sequence[str], labels: Sequence[int] | None = None) -> float:
         nonlocal state
