@@ -5,10 +5,11 @@ save_map("map.html", points_M2, labels_M, texts, names)      # self-contained, n
 
 Clusters differ by colour (Okabe and Ito's palette, distinguishable with every kind of colour blindness) and, after seven, by
 shape; after 21 they are grey. The template is cluster_map.html. Sentences are untrusted: they are escaped, and the page's
-policy does not let it load anything.
+policy runs no script but the template's and loads nothing.
 """
 
 import html
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from minisbert.commands.outputs import save_figure, write_lines
+from minisbert.explain.page import policy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,8 +127,11 @@ def _page(
     legend = []
     for cluster, text in _entries(labels_M, names):
         legend.append(f'<li><svg viewBox="-6 -6 12 12"><path {_drawn(cluster)}/></svg> {_escaped(text)}</li>')
-    page = Template(Path(__file__).with_name("cluster_map.html").read_text(encoding="utf-8"))
-    return page.substitute(title=_escaped(title), points="\n".join(points), legend="\n".join(legend))
+    template = Path(__file__).with_name("cluster_map.html").read_text(encoding="utf-8")
+    style, script = (re.findall(f"<{tag}>(.*?)</{tag}>", template, re.DOTALL)[0] for tag in ("style", "script"))
+    return Template(template).substitute(
+        policy=policy(style, script), title=_escaped(title), points="\n".join(points), legend="\n".join(legend)
+    )
 
 
 def _drawn(cluster: int) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from minisbert import CrossEncoder, SentenceEncoder
+from minisbert.commands.cluster_map import save_map
 from minisbert.explain import page as page_module
 from minisbert.explain.attention import Attention, cross_encoder_attention, sentence_attention
 from minisbert.explain.attribution import Explanation, explain
@@ -245,6 +246,23 @@ def test_the_gallery_and_its_links(shown, tmp_path):
         browser.value("new Promise(done => setTimeout(done, 50))")
         assert head is None or browser.value(shown_head) == f"text A, {head}"
     assert browser.value(shown_head) == "text A, layer 2, head mean of all"  # a link to nothing changes nothing
+
+
+def test_the_cluster_map_runs_no_script_but_its_own(browser, tmp_path):
+    page = tmp_path / "map.html"
+    save_map(str(page), np.arange(4.0).reshape(2, 2), np.array([0, 0]), [HOSTILE, "a cat"], [HOSTILE], title=HOSTILE)
+    browser.open(page.as_uri())
+    assert browser.complaints == [] and browser.asked == [page.as_uri()]
+    over = "document.querySelectorAll('#map path')[1].dispatchEvent(new MouseEvent('mousemove', {bubbles: true}))"
+    browser.value(f"{over}; 0")
+    tip = "document.getElementById('tip')"
+    assert browser.value(f"[{tip}.textContent, {tip}.style.display]") == ["0: a cat", "block"]
+    assert browser.value("getComputedStyle(document.getElementById('tip')).position") == "fixed"
+    # If a text were not escaped, the policy would still stop it.
+    added = "<script>window.hit = 1</script><img src=x onerror='window.hit = 1'></main>"
+    page.write_text(page.read_text(encoding="utf-8").replace("</main>", added), encoding="utf-8")
+    browser.open(page.as_uri())
+    assert browser.value("typeof window.hit") == "undefined" and len(browser.complaints) >= 2
 
 
 # --- one sentence through the model ----------------------------------------------------------------------------------
