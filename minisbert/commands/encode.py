@@ -136,11 +136,13 @@ def encode(
         from minisbert.corpus.ray_shards import encode_on_ray
 
         texts = partial(stream_sentences, str(Path(source).absolute()), column)
-        encode_on_ray(texts, load, Path(out).absolute(), workers=ray, **options)
-        return 0
-    from minisbert.corpus.shards import encode_shards
+        rows = encode_on_ray(texts, load, Path(out).absolute(), workers=ray, **options)
+    else:
+        from minisbert.corpus.shards import encode_shards
 
-    encode_shards(stream, load(), Path(out), worker=worker, workers=workers, **options)
+        rows = encode_shards(stream, load(), Path(out), worker=worker, workers=workers, **options)
+    share = f"; this is worker {worker} of {workers}, which makes every {workers}th shard" if workers > 1 else ""
+    print(f"{out}: {rows} embeddings, {precision}, in shards of at most {rows_per_shard}{share}")
     return 0
 
 

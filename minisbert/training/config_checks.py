@@ -262,9 +262,10 @@ def check_examples(examples: Sequence[Examples], config: TrainConfig, losses: Ma
     for one in examples:
         data, texts = one.dataset, len(one.dataset.texts)
         if needs not in ("any", data.label_kind) or texts < loss.least_texts or texts > (loss.most_texts or texts):
+            found, needed = ("no labels" if kind == "none" else f"{kind} labels" for kind in (data.label_kind, needs))
             raise InputError(
-                f"{data.source}: {texts} texts per row with {data.label_kind} labels. Expected {loss.least_texts}"
-                f"{'' if loss.least_texts == loss.most_texts else ' or more'} texts with {needs} labels, which "
+                f"{data.source}: {texts} text{'s' * (texts != 1)} per row with {found}. Expected {loss.least_texts}"
+                f"{'' if loss.least_texts == loss.most_texts else ' or more'} texts with {needed}, which "
                 f"{name_of(config.loss)} needs. Choose another loss, or name the kind of the columns."
             )
         if len(config.prompts) > texts:

@@ -153,5 +153,7 @@ def test_the_command_writes_shards_where_out_ends_in_a_slash(tmp_path, expected,
     arguments = ["encode", str(tmp_path / "corpus.jsonl"), "--model", str(TINY), "--rows-per-shard", "10"]
     assert main([*arguments, "--out", f"{tmp_path}/vectors/"]) == 0
     np.testing.assert_allclose(whole(tmp_path / "vectors"), expected, atol=1e-6)
+    said = f"{tmp_path}/vectors/: {len(TEXTS)} embeddings, float32, in shards of at most 10\n"
+    assert capsys.readouterr().out == said
     assert main([*arguments, "--out", f"{tmp_path}/v.npy", "--workers", "2"]) == 2
     assert "ends in /" in capsys.readouterr().err
