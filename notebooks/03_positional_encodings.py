@@ -19,6 +19,7 @@ from figures import BLUE, GREEN, ORANGE, RED, show
 from flax import nnx
 from judge import judge
 from matplotlib.figure import Figure
+from schematics import draw
 
 from minisbert import SentenceEncoder
 from minisbert.similarity import cosine
@@ -80,6 +81,12 @@ without_order = similarity_of(with_params(minilm, forget_places), BITES)
 print(f"cosine with positions {with_order:.4f}, without {without_order:.4f}")
 assert abs(without_order - 1) < 1e-5
 assert with_order < 0.99
+
+# %% [markdown]
+# The four kinds differ in where the position enters:
+
+# %%
+draw("positions")
 
 # %% [markdown]
 # ## 1. Sine waves

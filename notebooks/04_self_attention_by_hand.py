@@ -19,6 +19,7 @@ from figures import BLACK, BLUE, annotate, show
 from flax import nnx
 from judge import judge
 from matplotlib.figure import Figure
+from schematics import draw
 
 from minisbert import SentenceEncoder
 from minisbert.reference import encoder as reference
@@ -31,6 +32,12 @@ N, D = config.num_attention_heads, config.hidden_size
 H = D // N
 print(f"{config.num_hidden_layers} layers, width D = {D}, N = {N} heads of width H = {H}")
 assert (config.num_hidden_layers, D, N, H) == (6, 384, 12, 32)
+
+# %% [markdown]
+# One layer, a *block*, from left to right. This notebook computes the heads first, then the rest, then all six blocks:
+
+# %%
+draw("block")
 
 # %% [markdown]
 # ## What goes in
@@ -58,7 +65,7 @@ assert hidden_LD.shape == (11, 384)
 #
 # Three matrices, learned. The **query** says what a token looks for, the **key** what it can be found by, the **value** what
 # it gives. A head works with its own 32 of the 384 columns; here is head 2 of the first layer. (Layers and heads count from 0
-# here, as in the code; notebook 12 and `minisbert explain` count from 1.)
+# here, as in the code; notebook 11 and `minisbert explain` count from 1.)
 
 # %%
 first = params["blocks"][0]["attention"]

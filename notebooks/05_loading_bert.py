@@ -289,10 +289,35 @@ show(
 # Nobody told it what an animal is: a word is known by its company. The same task on three billion words made BERT. What such
 # vectors are worth for whole sentences, before any training on pairs, is SBERT's table 1 (notebook 07).
 #
-# MPNet (Song et al. 2020), the model behind all-mpnet-base-v2, changes the task: BERT predicts all masked words together, each
-# as if the others were unknown. MPNet predicts them one after the other in a random order, each with those already predicted in
-# sight, and with the *positions* of all the others, so that it knows how long the sentence is.
+# ## MPNet: one masked word after the other
 #
+# BERT predicts all masked words together, each as if the others were unknown. Where animal and food are both masked, it
+# spreads its guesses over all twelve of each, and they need not fit together. MPNet (Song et al. 2020), the model behind
+# all-mpnet-base-v2, predicts the words **one after the other**, in a random order, each with those already predicted in sight;
+# and it sees the *positions* of those still to come, so that it knows how long the sentence is.
+#
+# | predicted word | BERT reads | MPNet reads |
+# | --- | --- | --- |
+# | first | a hungry [MASK] looks for [MASK] | a hungry [MASK] looks for [MASK] |
+# | second | a hungry [MASK] looks for [MASK] | a hungry **cat** looks for [MASK] |
+#
+# Our small BERT can show the difference. How likely is it that the two words fit together?
+
+# %%
+row_L = np.zeros(LENGTH, np.int32)
+row_L[:6] = [ID[word] for word in "a hungry [MASK] looks for [MASK]".split()]
+animal_A, food_A = (np.array([ID[word] for word in words]) for words in (FOOD, FOOD.values()))
+first_LV = np.asarray(jax.nn.softmax(word_logits(trained, row_L[None])[0]))
+together = float((first_LV[2, animal_A] * first_LV[5, food_A]).sum())
+
+filled_AL = np.tile(row_L, (len(FOOD), 1))
+filled_AL[:, 2] = animal_A  # the animal predicted and put in, then the food
+second_AV = np.asarray(jax.nn.softmax(word_logits(trained, filled_AL)[:, 5]))
+in_turn = float((first_LV[2, animal_A] * second_AV[np.arange(len(FOOD)), food_A]).sum())
+print(f"animal and food fit together: predicted at the same time {together:.2f}, one after the other {in_turn:.2f}")
+assert together < 0.25 and in_turn > 0.75
+
+# %% [markdown]
 # ## Mistakes that are refused
 #
 # Back to the file. A misspelt name in the table: the tensor is missing under one name and unknown under the other, and one

@@ -79,6 +79,38 @@ def _decoder_attention(axes: Axes) -> None:
         _arrow(axes, (134 + 10 * i, 57), (166 + 32 * i, 41), color=ORANGE)
 
 
+def _positions(axes: Axes) -> None:
+    for x, name in ((34, "token\nembeddings"), (98, "query, key"), (162, "score"), (226, "softmax")):
+        _box(axes, x, 70, name, BLUE, width=42, height=22)
+        if x > 34:
+            _arrow(axes, (x - 43, 70), (x - 21, 70))
+    for x, text in (
+        (66, "added: sine waves (1)\nor a learned row (2)"),
+        (130, "turned:\na rotation (4)"),
+        (194, "added: a number\nper distance (3)"),
+    ):
+        _arrow(axes, (x, 34), (x, 67), color=RED)
+        axes.text(x, 30, text, ha="center", va="top", fontsize=10, color=RED, linespacing=1.3)
+
+
+def _block(axes: Axes) -> None:
+    curve = {"connectionstyle": "arc3,rad=-0.3", "color": RED}
+    for shift in (8, 4):  # the other heads, behind
+        _box(axes, 84 + shift, 40 + shift, "", ORANGE, width=64, height=24)
+    _box(axes, 20, 40, "tokens\nL × 384", SKY, width=34, height=24)
+    _box(axes, 84, 40, "12 heads, each\nsoftmax(Q Kᵀ / √32) V", ORANGE, width=64, height=24)
+    _box(axes, 144, 40, "add,\nnorm", GREEN, width=24, height=24)
+    _box(axes, 192, 40, "feed-forward\n384 → 1,536 → 384", BLUE, width=56, height=24)
+    _box(axes, 240, 40, "add,\nnorm", GREEN, width=24, height=24)
+    for start, end in ((37, 52), (124, 132), (156, 164), (220, 228), (252, 262)):
+        _arrow(axes, (start, 40), (end, 40))
+    _arrow(axes, (20, 52), (142, 52), **curve)
+    _arrow(axes, (147, 52), (238, 52), **curve)
+    axes.text(140, 86, "the shortcuts: what was there is added", ha="center", va="center", fontsize=10, color=RED)
+    axes.text(84, 18, "tokens mix; W_O joins the heads", ha="center", va="center", fontsize=10)
+    axes.text(192, 18, "each token alone", ha="center", va="center", fontsize=10)
+
+
 def _cross_encoder(axes: Axes) -> None:
     _word(axes, 130, 10, "[CLS]  sentence A  [SEP]  sentence B  [SEP]")
     _arrow(axes, (130, 16), (130, 26))
@@ -133,6 +165,20 @@ DIAGRAMS: dict[str, tuple[tuple[float, float], Callable[[Axes], None], str]] = {
         _decoder_attention,
         "The same diagram with attention: arrows lead from all three reading boxes into a weighted mean, and from there one "
         "into each of the three writing boxes. Nothing passes through a single vector.",
+    ),
+    "positions": (
+        (6.3, 2.4),
+        _positions,
+        "Diagram of attention from left to right: token embeddings, query and key, score, softmax. Red arrows show where "
+        "the four kinds of positions enter: sine waves or a learned row are added to the token embeddings, a rotation turns "
+        "query and key, a number per distance is added to the score.",
+    ),
+    "block": (
+        (7.9, 2.9),
+        _block,
+        "Diagram of a transformer block from left to right: tokens go through twelve heads of attention, in which they mix; "
+        "the result is added to what was there and normed; each token goes alone through a feed-forward net; added and normed "
+        "again.",
     ),
     "cross-encoder": (
         (7.5, 2.9),
