@@ -1,6 +1,6 @@
 """Programs that XLA's TPU compiler must accept, for TPUs that this machine does not have, and what they cost.
 
-    pytest -m tpu_compile -n 0 tests/training                  all of them
+    pytest -m tpu_compile -n 0 tests/training                  all of them, each 10 s to 3 minutes of a core
     pytest -m "tpu_compile and not slow" -n 0 tests/training   two small ones
     python tests/training/test_tpu_compile.py [NAME ...]       write tpu_costs.json again, all of it or these rows
 
@@ -48,8 +48,8 @@ from minisbert.training.siamese import packed_embed
 from minisbert.training.task import SIAMESE
 
 COSTS = Path(__file__).with_name("tpu_costs.json")
-# What a program may need relative to tpu_costs.json.
-CYCLES, BYTES = 1.10, 1.02
+# What a program may need relative to tpu_costs.json. Whether a few MiB are in the chip's memory or in its core's varies.
+CYCLES, BYTES, FEW_BYTES = 1.10, 1.02, 16 * 2**20
 needs_libtpu = pytest.mark.skipif(find_spec("libtpu") is None, reason='needs pip install "minisbert[tpu-plan]"')
 
 
@@ -183,7 +183,7 @@ def check(name: str) -> None:
     assert 0 <= estimate.share_of_peak(flops) < 1
     if known is not None:
         assert estimate.costs.cycles <= known["cycles"] * CYCLES
-        assert estimate.bytes <= known["bytes"] * BYTES
+        assert estimate.bytes <= known["bytes"] * BYTES + FEW_BYTES
 
 
 @needs_libtpu
