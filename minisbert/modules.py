@@ -4,20 +4,21 @@
     Dense                   activation(x W + b), + x or + x R          as LaBSE and GTR end with
     LayerNorm               (x - mean) / sqrt(variance + 1e-5) a + b   (Ba et al. 2016, section 3)
 
-Each has a row in `HEADS`: settings (checkpoint/modules.py) -> the flax module, and the names of its tensors in the folder. A
-new one is a class here, a row, and its settings there. `reference/` must agree.
+Each has a row in `HEADS`: settings (checkpoint/modules.py) -> the flax module. The names of its tensors in the folder are in
+checkpoint/head_rules.py. A new one is a class here, its settings there, and a row in both tables. `reference/` must agree.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from minisbert.checkpoint import modules, poolings
-from minisbert.checkpoint.convert import Rule, flatten, linear, norm
+from minisbert.checkpoint.convert import Rule, flatten
+from minisbert.checkpoint.head_rules import HEAD_RULES, maps_residual
 from minisbert.pooling import TRAINED_POOLINGS, weighted_layers
 
 # Names of checkpoint/modules.py's table.
@@ -75,7 +76,7 @@ class Dense(nnx.Module):
         self.linear = nnx.Linear(settings.in_features, settings.out_features, use_bias=settings.bias, rngs=rngs)
         self.adds = settings.residual
         widths = (settings.in_features, settings.out_features)
-        self.residual = nnx.Linear(*widths, use_bias=False, rngs=rngs) if _maps_residual(settings) else None
+        self.residual = nnx.Linear(*widths, use_bias=False, rngs=rngs) if maps_residual(settings) else None
 
     def __call__(self, sentence_BD: jax.Array) -> jax.Array:
         dense_BE = self.activation(self.linear(sentence_BD))
@@ -95,18 +96,6 @@ class LayerNorm(nnx.Module):
         return self.norm(sentence_BD)
 
 
-def _maps_residual(settings: modules.Dense) -> bool:
-    return settings.residual and settings.in_features != settings.out_features
-
-
-def _dense_rules(settings: modules.Dense) -> list[Rule]:
-    widths = (settings.in_features, settings.out_features)
-    rules = linear("linear", "linear", widths)[: 2 if settings.bias else 1]
-    if _maps_residual(settings):
-        rules += linear("residual", "residual", widths)[:1]
-    return rules
-
-
 def _trained_pooling(settings: poolings.TrainedPooling, *, rngs: Any) -> Any:
     return TRAINED_POOLINGS[settings.name](settings.dimension, rngs=rngs)
 
@@ -116,18 +105,12 @@ def _trained_rules(settings: poolings.TrainedPooling) -> list[Rule]:
     return [Rule(name, name, leaf.shape) for name, leaf in flatten(shapes).items()]
 
 
-class Head(NamedTuple):
-    """How a module with weights computes and is stored."""
+HEAD_RULES[poolings.TrainedPooling] = _trained_rules  # here, since only the flax module knows its tensors
 
-    module: Callable[..., nnx.Module]  # (settings, rngs=) -> the module
-    rules: Callable[[Any], list[Rule]]  # settings -> its tensors (checkpoint/families/bert.py explains rules)
-
-
-HEADS: dict[type, Head] = {
-    poolings.WeightedLayerPooling: Head(
-        LayerPooling, lambda settings: [Rule("layer_weights", "weights", (settings.layers,))]
-    ),
-    poolings.TrainedPooling: Head(_trained_pooling, _trained_rules),
-    modules.Dense: Head(Dense, _dense_rules),
-    modules.LayerNorm: Head(LayerNorm, lambda settings: norm("norm", "norm", (settings.dimension,))),
+# Settings -> the flax module, made with (settings, rngs=)
+HEADS: dict[type, Callable[..., nnx.Module]] = {
+    poolings.WeightedLayerPooling: LayerPooling,
+    poolings.TrainedPooling: _trained_pooling,
+    modules.Dense: Dense,
+    modules.LayerNorm: LayerNorm,
 }

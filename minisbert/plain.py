@@ -18,6 +18,7 @@ from flax import nnx
 
 from minisbert.arguments import as_list
 from minisbert.errors import InputError
+from minisbert.inference.engines import need_jax
 from minisbert.sentence_model import define
 
 CAPTURES = ("hidden", "attention")
@@ -54,6 +55,7 @@ def module(model: Any) -> tuple[Callable[..., Output], Any]:
     """
     if getattr(model, "routes", None):
         raise InputError("the model has a Router, each of whose routes is a module. Expected one of model.routes.")
+    need_jax(model, "compute it by hand")
     definition, _ = define(model.model_config)
 
     def apply(

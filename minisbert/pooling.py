@@ -2,7 +2,8 @@
 
 Six pure functions (hidden_BLD, mask_BL) -> sentence_BD, where the mask is True for real tokens. `POOLINGS` lists them under the
 names that model folders use. Padding never counts: it contributes exactly 0 to value and gradient. `weighted_layers` averages
-the layers of an encoder before pooling. `reference/pooling.py` is the same in NumPy and must agree.
+the layers of an encoder before pooling. The functions take JAX arrays or, from the NumPy engine, NumPy arrays.
+`reference/pooling.py` must agree.
 
 `pool` also takes rows that hold T texts each (text/packing.py). The three that are sums then take mask_BTL and sum the tokens
 of all texts by one matrix product.
@@ -12,117 +13,125 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import jax
-import jax.numpy as jnp
+import numpy as np  # noqa: F401 (the examples)
+
+Array = Any  # numpy.ndarray or jax.Array
 
 
-def weighted_layers(hidden_IBLD: Sequence[jax.Array], weight_I: jax.Array) -> jax.Array:
+def weighted_layers(hidden_IBLD: Sequence[Array], weight_I: Array) -> Array:
     """The weighted mean of I layers, hidden_BLD: lower layers retain what the last one drops (Peters et al. 2018, eq. 1).
 
     In the paper the weights are a softmax; here they are free and divided by their sum, as in model folders.
 
     Example:
-        >>> layers_IBLD = jnp.array([[[[1.0]]], [[[4.0]]]])
-        >>> weighted_layers(layers_IBLD, jnp.array([2.0, 1.0])).tolist()
+        >>> layers_IBLD = np.array([[[[1.0]]], [[[4.0]]]])
+        >>> weighted_layers(layers_IBLD, np.array([2.0, 1.0])).tolist()
         [[[2.0]]]
     """
-    return (jnp.stack(hidden_IBLD) * weight_I[:, None, None, None]).sum(axis=0) / weight_I.sum()
+    xp = weight_I.__array_namespace__()
+    return (xp.stack(hidden_IBLD) * weight_I[:, None, None, None]).sum(axis=0) / weight_I.sum()
 
 
-def cls(hidden_BLD: jax.Array, mask_BL: jax.Array) -> jax.Array:
+def cls(hidden_BLD: Array, mask_BL: Array) -> Array:
     """The first token that counts: BERT's [CLS] (Devlin et al. 2019, section 3).
 
     Example:
-        >>> hidden_BLD = jnp.array([[[1.0], [2.0], [9.0]]])
-        >>> cls(hidden_BLD, jnp.array([[True, True, False]])).tolist()
+        >>> hidden_BLD = np.array([[[1.0], [2.0], [9.0]]])
+        >>> cls(hidden_BLD, np.array([[True, True, False]])).tolist()
         [[1.0]]
     """
-    first_B = jnp.argmax(mask_BL, axis=1)
-    return jnp.take_along_axis(hidden_BLD, first_B[:, None, None], axis=1)[:, 0]
+    xp = hidden_BLD.__array_namespace__()
+    first_B = xp.argmax(mask_BL, axis=1)
+    return xp.take_along_axis(hidden_BLD, first_B[:, None, None], axis=1)[:, 0]
 
 
-def mean(hidden_BLD: jax.Array, mask_BL: jax.Array) -> jax.Array:
+def mean(hidden_BLD: Array, mask_BL: Array) -> Array:
     """The mean of the tokens: SBERT's default.
 
     Example:
-        >>> hidden_BLD = jnp.array([[[1.0], [2.0], [9.0]]])
-        >>> mean(hidden_BLD, jnp.array([[True, True, False]])).tolist()
+        >>> hidden_BLD = np.array([[[1.0], [2.0], [9.0]]])
+        >>> mean(hidden_BLD, np.array([[True, True, False]])).tolist()
         [[1.5]]
     """
-    return _sum(hidden_BLD, mask_BL) / _count(mask_BL, hidden_BLD.dtype)
+    return _sum(hidden_BLD, mask_BL) / _count(hidden_BLD, mask_BL)
 
 
-def max(hidden_BLD: jax.Array, mask_BL: jax.Array) -> jax.Array:
+def max(hidden_BLD: Array, mask_BL: Array) -> Array:
     """The largest value over the tokens, in each dimension (SBERT's MAX strategy).
 
     Example:
-        >>> hidden_BLD = jnp.array([[[1.0], [2.0], [9.0]]])
-        >>> max(hidden_BLD, jnp.array([[True, True, False]])).tolist()
+        >>> hidden_BLD = np.array([[[1.0], [2.0], [9.0]]])
+        >>> max(hidden_BLD, np.array([[True, True, False]])).tolist()
         [[2.0]]
     """
-    lowest = jnp.finfo(hidden_BLD.dtype).min
-    return jnp.max(jnp.where(mask_BL[:, :, None], hidden_BLD, lowest), axis=1)
+    xp = hidden_BLD.__array_namespace__()
+    lowest = xp.finfo(hidden_BLD.dtype).min
+    return xp.max(xp.where(mask_BL[:, :, None], hidden_BLD, lowest), axis=1)
 
 
-def mean_sqrt_len(hidden_BLD: jax.Array, mask_BL: jax.Array) -> jax.Array:
+def mean_sqrt_len(hidden_BLD: Array, mask_BL: Array) -> Array:
     """The sum of the tokens divided by the square root of their number: long texts get longer vectors.
 
     Example:
-        >>> mean_sqrt_len(jnp.ones((1, 4, 1)), jnp.ones((1, 4), bool)).tolist()
+        >>> mean_sqrt_len(np.ones((1, 4, 1)), np.ones((1, 4), bool)).tolist()
         [[2.0]]
     """
-    return _sum(hidden_BLD, mask_BL) / jnp.sqrt(_count(mask_BL, hidden_BLD.dtype))
+    sqrt = hidden_BLD.__array_namespace__().sqrt
+    return _sum(hidden_BLD, mask_BL) / sqrt(_count(hidden_BLD, mask_BL))
 
 
-def weighted_mean(hidden_BLD: jax.Array, mask_BL: jax.Array, positions_BL: jax.Array | None = None) -> jax.Array:
+def weighted_mean(hidden_BLD: Array, mask_BL: Array, positions_BL: Array | None = None) -> Array:
     """A mean in which token t weighs t = 1, 2, 3, ...: later tokens have seen more (Muennighoff 2022, SGPT, section 3).
 
     Args:
         positions_BL: each token's place in its text, where a row holds several; None means 0, 1, 2, ...
 
     Example:
-        >>> weighted_mean(jnp.array([[[1.0], [4.0]]]), jnp.ones((1, 2), bool)).tolist()
+        >>> weighted_mean(np.array([[[1.0], [4.0]]]), np.ones((1, 2), bool)).tolist()
         [[3.0]]
     """
-    positions_BL = jnp.arange(mask_BL.shape[-1]) if positions_BL is None else positions_BL
+    xp = hidden_BLD.__array_namespace__()
+    positions_BL = xp.arange(mask_BL.shape[-1]) if positions_BL is None else positions_BL
     if mask_BL.ndim == 3 and positions_BL.ndim == 2:
         positions_BL = positions_BL[:, None]
-    weight_BL = jnp.where(mask_BL, positions_BL + 1, 0).astype(hidden_BLD.dtype)
-    total_B1 = jnp.maximum(weight_BL.sum(axis=-1, keepdims=True), 1)
+    weight_BL = xp.where(mask_BL, positions_BL + 1, 0).astype(hidden_BLD.dtype)
+    total_B1 = xp.maximum(weight_BL.sum(axis=-1, keepdims=True), 1)
     return _sum(hidden_BLD, mask_BL, weight_BL) / total_B1
 
 
-def last_token(hidden_BLD: jax.Array, mask_BL: jax.Array) -> jax.Array:
+def last_token(hidden_BLD: Array, mask_BL: Array) -> Array:
     """The last token that counts, which in a left-to-right model has seen all others.
 
     Example:
-        >>> hidden_BLD = jnp.array([[[1.0], [2.0], [9.0]]])
-        >>> last_token(hidden_BLD, jnp.array([[True, True, False]])).tolist()
+        >>> hidden_BLD = np.array([[[1.0], [2.0], [9.0]]])
+        >>> last_token(hidden_BLD, np.array([[True, True, False]])).tolist()
         [[2.0]]
     """
-    length = mask_BL.shape[1]
-    last_B = length - 1 - jnp.argmax(mask_BL[:, ::-1], axis=1)
-    return jnp.take_along_axis(hidden_BLD, last_B[:, None, None], axis=1)[:, 0]
+    xp, length = hidden_BLD.__array_namespace__(), mask_BL.shape[1]
+    last_B = length - 1 - xp.argmax(mask_BL[:, ::-1], axis=1)
+    return xp.take_along_axis(hidden_BLD, last_B[:, None, None], axis=1)[:, 0]
 
 
-def _sum(hidden_BLD: jax.Array, mask_BL: jax.Array, weight_BL: jax.Array | None = None) -> jax.Array:
+def _sum(hidden_BLD: Array, mask_BL: Array, weight_BL: Array | None = None) -> Array:
+    xp = hidden_BLD.__array_namespace__()
     # `where`, not a product with the mask: NaN or infinity in the padding must not reach the sum.
     if mask_BL.ndim == 2:
         weighted_BLD = hidden_BLD if weight_BL is None else hidden_BLD * weight_BL[:, :, None]
-        return jnp.where(mask_BL[:, :, None], weighted_BLD, 0).sum(axis=1)
+        return xp.where(mask_BL[:, :, None], weighted_BLD, 0).sum(axis=1)
     weight_BTL = (mask_BL if weight_BL is None else weight_BL).astype(hidden_BLD.dtype)
-    hidden_BLD = jnp.where(mask_BL.any(axis=1)[:, :, None], hidden_BLD, 0)
+    hidden_BLD = xp.where(mask_BL.any(axis=1)[:, :, None], hidden_BLD, 0)
     # "highest": a sum in float32, also on devices whose products round float32 to bfloat16.
-    return jnp.einsum("BTL,BLD->BTD", weight_BTL, hidden_BLD, precision="highest")
+    return xp.einsum("BTL,BLD->BTD", weight_BTL, hidden_BLD, precision="highest")
 
 
-def _count(mask_BL: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
+def _count(hidden_BLD: Array, mask_BL: Array) -> Array:
     # At least 1: a row of a batch that is all padding gives zeros, not NaN.
-    return jnp.maximum(mask_BL.sum(axis=-1, keepdims=True), 1).astype(dtype)
+    at_least = hidden_BLD.__array_namespace__().maximum
+    return at_least(mask_BL.sum(axis=-1, keepdims=True), 1).astype(hidden_BLD.dtype)
 
 
 # The names that model folders use.
-POOLINGS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+POOLINGS: dict[str, Callable[[Array, Array], Array]] = {
     "cls": cls,
     "max": max,
     "mean": mean,
@@ -136,9 +145,7 @@ POOLINGS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 TRAINED_POOLINGS: dict[str, Callable[..., Any]] = {}
 
 
-def pool(
-    hidden_BLD: jax.Array, mask_BL: jax.Array, modes: Sequence[str], positions_BL: jax.Array | None = None
-) -> jax.Array:
+def pool(hidden_BLD: Array, mask_BL: Array, modes: Sequence[str], positions_BL: Array | None = None) -> Array:
     """The named poolings, concatenated in that order: `sentence_BD` with D times as many columns as there are modes.
 
     Args:
@@ -147,30 +154,20 @@ def pool(
         positions_BL: as for `weighted_mean`, the only one that needs them.
 
     Example:
-        >>> pool(jnp.array([[[1.0], [2.0]]]), jnp.ones((1, 2), bool), ["cls", "max"]).tolist()
+        >>> pool(np.array([[[1.0], [2.0]]]), np.ones((1, 2), bool), ["cls", "max"]).tolist()
         [[1.0, 2.0]]
+        >>> import jax.numpy as jnp
         >>> pool(jnp.array([[[1.0], [2.0], [4.0]]]), jnp.array([[[1, 1, 0], [0, 0, 1]]], bool), ["mean"]).tolist()
         [[[1.5], [4.0]]]
     """
 
-    def one(function: Callable[..., jax.Array]) -> jax.Array:
+    def one(function: Callable[..., Array]) -> Array:
         if function is weighted_mean:
             function = partial(function, positions_BL=positions_BL)
         elif mask_BL.ndim == 3 and function not in (mean, mean_sqrt_len):
+            import jax
+
             function = jax.vmap(function, in_axes=(None, 1), out_axes=1)
         return function(hidden_BLD, mask_BL)
 
-    return jnp.concatenate([one(POOLINGS[mode]) for mode in modes], axis=-1)
-
-
-def tokens_per_text(token_PLD: jax.Array, lengths_PT: jax.Array) -> jax.Array:
-    """No pooling: token_PTLD, the tokens of each text of packed rows (text/packing.py), zeros after its end.
-
-    Example:
-        >>> tokens_per_text(jnp.arange(1.0, 4.0).reshape(1, 3, 1), jnp.array([[2, 1]]))[0, :, :, 0].tolist()
-        [[1.0, 2.0, 0.0], [3.0, 0.0, 0.0]]
-    """
-    place_L = jnp.arange(token_PLD.shape[1])
-    starts_PT1 = (jnp.cumsum(lengths_PT, axis=1) - lengths_PT)[..., None]  # texts follow each other
-    tokens_PTLD = jax.vmap(lambda token_LD, index_TL: token_LD[index_TL])(token_PLD, starts_PT1 + place_L)
-    return jnp.where((place_L < lengths_PT[..., None])[..., None], tokens_PTLD, 0)
+    return hidden_BLD.__array_namespace__().concatenate([one(POOLINGS[mode]) for mode in modes], axis=-1)

@@ -1,25 +1,23 @@
 """Loads a model folder into parameters and a tokenizer, and writes one.
 
-Loading joins what checkpoint/ reads (settings, tensors) with an encoder family's Config and RULES (families/). Saving makes an
+Loading joins what checkpoint/ reads (settings, tensors) with an encoder family's Config and RULES (encoders/). Saving makes an
 ordinary sentence-transformers folder in the older dialect, which every reader knows; it appears complete or not at all.
 """
 
-import copy
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from minisbert.atomic_write import staged_folder
-from minisbert.checkpoint.convert import Converted, chosen, convert, export, flatten, nest, rule_shapes
+from minisbert.checkpoint.convert import Converted, Put, chosen, convert, export, flatten, nest, rule_shapes
 from minisbert.checkpoint.converted import CONVERTED, read_converted
 from minisbert.checkpoint.folder import ModelFolder, read_folder
 from minisbert.checkpoint.folder_writer import chain_of, write_chain, write_module, write_router
+from minisbert.checkpoint.head_rules import HEAD_RULES
 from minisbert.checkpoint.modules import Module
 from minisbert.checkpoint.pickled import tensors_of
 from minisbert.checkpoint.router import Router, check_names
@@ -27,15 +25,12 @@ from minisbert.checkpoint.static_folder import with_length_limit
 from minisbert.checkpoint.tensors import WEIGHTS, SafetensorsFiles, write_tensors
 from minisbert.download.locate import locate
 from minisbert.encoders import FAMILIES
-from minisbert.errors import InputError, ModelFolderError
+from minisbert.errors import ModelFolderError
 from minisbert.fork import note_use
-from minisbert.modules import HEADS
-from minisbert.sentence_model import ModelConfig
+from minisbert.model_config import ModelConfig
 from minisbert.text.tokenizer import Tokenizer
 
 logger = logging.getLogger("minisbert")
-Put = Callable[[np.ndarray], Any]  # places a finished parameter
-Encoder = TypeVar("Encoder", bound=Any)
 
 
 @dataclass
@@ -73,19 +68,26 @@ def read_model_config(folder: ModelFolder) -> ModelConfig:
     return ModelConfig(folder.model_type, encoder, folder.modules)
 
 
-def load_pretrained(path: Path, *, put: Put = jax.device_put, allow_pickle_weights: bool = False) -> Pretrained:
+def on_device(array: np.ndarray) -> Any:
+    """The array on JAX's default device."""
+    import jax
+
+    note_use()
+    return jax.device_put(array)
+
+
+def load_pretrained(path: Path, *, put: Put | None = on_device, allow_pickle_weights: bool = False) -> Pretrained:
     """Read a model folder.
 
     Args:
         path: a sentence-transformers, plain Hugging Face, or model2vec folder.
-        put: places one finished parameter, a float32 array.
+        put: places one finished parameter, a float32 array; None leaves it in its file, for the NumPy engine (`convert`).
         allow_pickle_weights: read weights that are only in a pickle, its tensors and nothing else (checkpoint/pickled.py).
 
     Raises:
         ModelFolderError: see `read_folder`, `convert`, `Tokenizer.from_folder`; or the tokenizer gives ids that the
             embedding table does not have.
     """
-    note_use()
     folder = read_folder(path, find=locate, allow_pickle_weights=allow_pickle_weights)
     for note in folder.notes:
         logger.warning(note)
@@ -96,7 +98,7 @@ def load_pretrained(path: Path, *, put: Put = jax.device_put, allow_pickle_weigh
     return replace(routes[folder.router.main], folder=folder, routes=routes)
 
 
-def load_chain(folder: ModelFolder, put: Put, loaded: dict[Path, Converted]) -> Pretrained:
+def load_chain(folder: ModelFolder, put: Put | None, loaded: dict[Path, Converted]) -> Pretrained:
     """One encoder and the modules after it.
 
     Args:
@@ -117,10 +119,10 @@ def load_chain(folder: ModelFolder, put: Put, loaded: dict[Path, Converted]) -> 
     original = loaded[place]
     params = {"encoder": nest(original.params)}
     for module in model_config.modules:
-        if type(module) in HEADS:
+        if type(module) in HEAD_RULES:
             place = folder.path / module.path  # type: ignore[union-attr]
             if place not in loaded:
-                rules = HEADS[type(module)].rules(module)
+                rules = HEAD_RULES[type(module)](module)
                 shapes = rule_shapes(rules, None, layers=0)
                 tensors = tensors_of(place, SafetensorsFiles, folder.allow_pickle_weights)
                 loaded[place] = convert(tensors, rules, shapes, layers=0, put=put)
@@ -233,14 +235,14 @@ def _weights(model: Pretrained) -> list[dict[Any, Any]]:
     """The parameters of each module of `chain_of(model.folder)`, {} where it has none."""
     modules = model.model_config.modules[1 if model.folder.encoder_module.pools else 0 :]
     heads = iter(model.params.get("heads", {}).values())
-    return [model.params["encoder"], *(next(heads) if type(module) in HEADS else {} for module in modules)]
+    return [model.params["encoder"], *(next(heads) if type(module) in HEAD_RULES else {} for module in modules)]
 
 
 def _write_weights(model: Pretrained, module: Module | None, weights: dict[Any, Any], here: Path) -> None:
     """A module's tensors; with the encoder's (None) the tokenizer's files."""
     if module is not None:
         if weights:
-            rules = HEADS[type(module)].rules(module)
+            rules = HEAD_RULES[type(module)](module)
             write_tensors(here / WEIGHTS, export(Converted(flatten(weights)), rules, layers=0))
         return
     write_tensors(here / WEIGHTS, encoder_tensors(model))
@@ -254,47 +256,3 @@ def _write_weights(model: Pretrained, module: Module | None, weights: dict[Any, 
 def tokenizer_files(folder: ModelFolder, tokenizer: Tokenizer) -> dict[str, bytes]:
     """The tokenizer's files as they were read, with a tokenizer.json if the folder had none."""
     return {"tokenizer.json": tokenizer.backend.to_str(pretty=True).encode(), **folder.tokenizer_files}
-
-
-def with_params(model: Encoder, params: dict[Any, Any]) -> Encoder:
-    """A copy of the model with other parameters, for `encode`, `train` and `save` alike; compiled programs are shared.
-
-    Args:
-        model: a SentenceEncoder or CrossEncoder; with a Router, take one of its `routes`.
-        params: nested like `model.params`, with arrays of the same shapes.
-
-    Raises:
-        InputError: an array is missing, unknown, or of another shape or kind.
-
-    Example:
-        >>> from minisbert import SentenceEncoder
-        >>> encoder = SentenceEncoder("weights/tiny-bert")
-        >>> halved = encoder.with_params(jax.tree.map(lambda leaf: leaf / 2, encoder.params))
-        >>> bool((halved.encode("a cat") == encoder.encode("a cat")).all())
-        False
-    """
-    if getattr(model, "routes", None):
-        raise InputError("the model has a Router, each of whose routes has parameters. Expected one of model.routes.")
-    expected, found = (
-        {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
-        for tree in (model.params, params)
-    )
-    complaints = [f"missing: {name}" for name in expected.keys() - found.keys()]
-    complaints += [f"unknown: {name}" for name in found.keys() - expected.keys()]
-    for name in expected.keys() & found.keys():
-        shape, dtype = np.shape(found[name]), getattr(found[name], "dtype", None)
-        if shape != np.shape(expected[name]) or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-            complaints.append(f"{name} is {dtype} {list(shape)}, expected float32 {list(np.shape(expected[name]))}")
-    if complaints:
-        raise InputError(
-            f"params do not fit the model: {'; '.join(sorted(complaints)):.1000}. Expected a tree like model.params."
-        )
-    return replace_params(model, jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params))
-
-
-def replace_params(model: Encoder, params: dict[Any, Any]) -> Encoder:
-    """`with_params` for parameters that are known to fit."""
-    copied = copy.copy(model)
-    copied.forward = model.forward  # made now where it was not, so that both share it
-    copied.pretrained = replace(model.pretrained, params=params)
-    return copied

@@ -28,6 +28,7 @@ from minisbert.checkpoint.poolings import POOLING_MODES, TRAINED_NAMES
 from minisbert.cross_encoder.losses import CROSS_ENCODER_LOSSES
 from minisbert.encoders import FAMILIES
 from minisbert.errors import InputError, short_repr
+from minisbert.modules import HEADS  # noqa: F401 (its import names the tensors of poolings with weights)
 from minisbert.training.losses import LOSSES, Loss
 
 # What a family's module must have (encoders/bert.py is the shortest one).

@@ -19,13 +19,14 @@ from minisbert.download.locate import locate
 from minisbert.errors import InputError
 from minisbert.inference.batching import ShapeTable
 from minisbert.inference.callers import FamiliarEncoder, check_callers_keywords
-from minisbert.inference.compiled import COMPUTE_DTYPES, Compilation, Forward, progress_bar
-from minisbert.inference.encode import OUTPUTS, EncodeOptions, Matrix, Texts, Vector, per_text, results, warm_up
+from minisbert.inference.encode import EncodeOptions, Matrix, Texts, Vector, per_text, results, warm_up
+from minisbert.inference.engines import check_engine, make_forward
+from minisbert.inference.parameters import params_for, with_params
+from minisbert.inference.stream import Compilation, progress
 from minisbert.inference.token_budgets import default_shapes
-from minisbert.plain import module
-from minisbert.pretrained import Pretrained, load_pretrained, save_pretrained, with_params
+from minisbert.model_config import with_pooling
+from minisbert.pretrained import Pretrained, load_pretrained, on_device, save_pretrained
 from minisbert.quantization import quantize_embeddings
-from minisbert.sentence_model import define, with_pooling
 from minisbert.similarity import PAIRWISE_SIMILARITIES, SIMILARITIES, normalize
 from minisbert.text.tokens import TokenCount
 
@@ -35,23 +36,19 @@ class SentenceEncoder(FamiliarEncoder):
 
     Args:
         model: a known name ("all-mpnet-base-v2"), a name on the hub ("org/name"), a folder, or what `load_pretrained` returns.
+        engine: "jax", or "numpy", which starts in a tenth of the time and needs no JAX; float32 on the CPU, no training.
         compute_dtype: "float32", or "bfloat16" for the matrix products (norms, softmax and pooling stay float32).
-        token_budget: tokens per batch, padding included; by default what suits the kind of device, with "tuned" what
-            `minisbert tune` measured here.
+        token_budget: tokens per batch, padding included; by default what suits the device, or "tuned": see `minisbert tune`.
         packing: put short texts into shared rows, which changes the last bits (1e-6). None: in float32 calls of 512+ texts.
-        revision, cache: of a hub model; the folder for downloaded models, by default the user's cache folder.
-        offline: True never opens a socket; None reads MINISBERT_OFFLINE.
-        verify: True compares every file of a downloaded model with its sha256 again, see `locate`.
+        revision, cache, offline, verify: of a model that is named, see `locate`.
         allow_pickle_weights: read a folder whose weights are only in pytorch_model.bin: its tensors and nothing else.
 
     Raises:
-        ModelFolderError: the folder is not a complete model that minisbert computes.
-        DownloadError: the model is not on this machine and cannot be downloaded.
+        ModelFolderError, DownloadError: the folder is not a complete model that minisbert computes, or cannot be downloaded.
         InputError: an argument has a wrong value.
 
     Example:
-        >>> encoder = SentenceEncoder("weights/tiny-bert")
-        >>> encoder.encode(["a sentence", "another one"]).shape
+        >>> SentenceEncoder("weights/tiny-bert").encode(["a sentence", "another one"]).shape
         (2, 32)
     """
 
@@ -59,6 +56,7 @@ class SentenceEncoder(FamiliarEncoder):
         self,
         model: str | Path | Pretrained,
         *,
+        engine: str = "jax",
         compute_dtype: str = "float32",
         token_budget: int | str | None = None,
         packing: bool | None = None,
@@ -68,41 +66,48 @@ class SentenceEncoder(FamiliarEncoder):
         verify: bool = False,
         allow_pickle_weights: bool = False,
     ):
-        checks.check_choice("compute_dtype", compute_dtype, tuple(COMPUTE_DTYPES))
-        checks.check_bool("packing", packing if packing is not None else False)
+        check_engine(engine, compute_dtype, packing)
         if not isinstance(model, Pretrained):
             checks.check_bool("allow_pickle_weights", allow_pickle_weights)
-            folder = locate(model, revision=revision, cache=cache, offline=offline, verify=verify)
-            model = load_pretrained(folder, allow_pickle_weights=allow_pickle_weights)
-        self.pretrained, self.model_config = model, model.model_config
-        self.compute_dtype, self.packing = compute_dtype, packing
+            path = locate(model, revision=revision, cache=cache, offline=offline, verify=verify)
+            put = on_device if engine == "jax" else None
+            model = load_pretrained(path, put=put, allow_pickle_weights=allow_pickle_weights)
+        self.pretrained, self.model_config = params_for(model, engine), model.model_config
+        self.engine, self.compute_dtype, self.packing = engine, compute_dtype, packing
         if token_budget is not None:
-            self.shapes = default_shapes(token_budget, model.model_config, compute_dtype)
+            self.shapes = default_shapes(token_budget, model.model_config, compute_dtype, engine)
         # As in sentence-transformers: "query" and "document" are always there, empty where the model has none.
-        self.prompts = {"query": "", "document": "", **model.folder.prompts}
-        self.default_prompt_name = model.folder.default_prompt_name
-        self.similarity_fn_name, self.truncate_dim = model.folder.similarity_fn_name, model.folder.truncate_dim
-        self.tokenizer, self.padding_id = model.tokenizer, model.folder.padding_id
+        folder = model.folder
+        self.prompts = {"query": "", "document": "", **folder.prompts}
+        self.default_prompt_name = folder.default_prompt_name
+        self.similarity_fn_name, self.truncate_dim = folder.similarity_fn_name, folder.truncate_dim
+        self.tokenizer, self.padding_id = model.tokenizer, folder.padding_id
         self.max_positions = model.model_config.encoder.max_positions
-        self._max_seq_length = min(model.folder.max_seq_length or self.max_positions, self.max_positions)
+        self._max_seq_length = min(folder.max_seq_length or self.max_positions, self.max_positions)
         # Each route of a Router is an encoder; the attributes above are then those of the main route.
-        options: Any = {"compute_dtype": compute_dtype, "token_budget": token_budget, "packing": packing}
-        self.routes = {name: SentenceEncoder(route, **options) for name, route in model.routes.items()}
+        options: Any = {"engine": engine, "compute_dtype": compute_dtype, "packing": packing}
+        self.routes: dict[str, SentenceEncoder] = {}
+        for name, route in model.routes.items():
+            self.routes[name] = SentenceEncoder(route, token_budget=token_budget, **options)
 
     @cached_property  # made at the first use, as `forward` is: loading a model compiles nothing
     def shapes(self) -> ShapeTable:
-        """The batch shapes that are compiled."""
-        return default_shapes(None, self.model_config, self.compute_dtype)
+        """The batch shapes that are computed."""
+        return default_shapes(None, self.model_config, self.compute_dtype, self.engine)
 
     @cached_property
-    def forward(self) -> Forward:
-        """The compiled forward pass, a function of the parameters."""
-        return Forward(define(self.model_config, COMPUTE_DTYPES[self.compute_dtype])[0], self.compute_dtype, OUTPUTS)
+    def forward(self) -> Any:
+        """The engine's forward pass, a function of the parameters."""
+        return make_forward(self.model_config, self.engine, self.compute_dtype)
 
     params = property(attrgetter("pretrained.params"), doc="The parameters: nested dicts of float32 arrays.")
-    with_params, with_pooling, module = with_params, with_pooling, module
+    with_params, with_pooling = with_params, with_pooling
 
-    # --- text to vectors -------------------------------------------------------------------------------------------
+    def module(self) -> tuple[Any, Any]:
+        """The model as plain JAX, (apply, params): see `minisbert.plain.module`."""
+        from minisbert.plain import module
+
+        return module(self)
 
     @overload
     def encode(self, sentences: str, **options: Unpack[EncodeOptions]) -> Vector: ...
@@ -174,12 +179,11 @@ class SentenceEncoder(FamiliarEncoder):
         with_tokens = output_value != "sentence_embedding"
         tokens: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         embeddings = np.empty((len(texts), dimension), np.float32) if out is None else out
-        with progress_bar(len(texts), show_progress_bar) as bar:
-            for batch in results(encoder, texts, prompt, batch_size, with_tokens, on_truncate == "warn"):
-                sentence_BD = batch.sentence_BD[:, :dimension]
-                embeddings[batch.rows] = normalize(sentence_BD) if normalize_embeddings else sentence_BD
-                tokens.update(zip(batch.rows, batch.tokens, strict=False))
-                bar.update(len(batch.rows))
+        batches = results(encoder, texts, prompt, batch_size, with_tokens, on_truncate == "warn")
+        for batch in progress(batches, len(texts), show_progress_bar):
+            sentence_BD = batch.sentence_BD[:, :dimension]
+            embeddings[batch.rows] = normalize(sentence_BD) if normalize_embeddings else sentence_BD
+            tokens.update(zip(batch.rows, batch.tokens, strict=False))
 
         items: Any = embeddings if precision == "float32" else quantize_embeddings(embeddings, precision)
         if with_tokens:
@@ -221,8 +225,6 @@ class SentenceEncoder(FamiliarEncoder):
         router = self.pretrained.folder.router
         return self if router is None else self.routes[router.of(task)]
 
-    # --- vectors to scores -----------------------------------------------------------------------------------------
-
     def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Similarity of each row of `a` with each row of `b` by the model's function: `[len(a), len(b)]`."""
         checks.check_choice("similarity_fn_name", self.similarity_fn_name, tuple(SIMILARITIES))
@@ -234,7 +236,7 @@ class SentenceEncoder(FamiliarEncoder):
         return PAIRWISE_SIMILARITIES[self.similarity_fn_name](*checks.comparable_rows(a, b))
 
     def warm_up(self, max_tokens: int | None = None) -> list[Compilation]:
-        """Compile every shape that texts of up to `max_tokens` tokens can need; returns `compilations`.
+        """Compile every shape that texts of up to `max_tokens` tokens can need (NumPy: none); returns `compilations`.
 
         Example:
             >>> len(SentenceEncoder.load("weights/tiny-bert").warm_up(max_tokens=16))
@@ -249,8 +251,6 @@ class SentenceEncoder(FamiliarEncoder):
     def compilations(self) -> list[Compilation]:
         """The compile log: every shape compiled so far, and the seconds it took."""
         return [line for route in self.routes.values() or [self] for line in route.forward.compilations]
-
-    # --- settings --------------------------------------------------------------------------------------------------
 
     @property
     def max_seq_length(self) -> int:

@@ -31,6 +31,7 @@ ROWS = [
     {"data"},
     {"sentence_model"},
     {"download"},
+    {"model_config"},
     {"modules", "encoders", "text"},
     {"checkpoint"},
     {"arguments"},

@@ -95,7 +95,7 @@ def test_where_a_module_lies_is_no_part_of_what_it_computes():
 
 def test_fresh_modules_change_nothing_yet():
     """Layer weights start as a plain mean, a norm as a norm."""
-    mixed, norm = (HEADS[type(m)].module(m, rngs=nnx.Rngs(0)) for m in (WeightedLayerPooling(1, 3), LayerNorm(4)))
+    mixed, norm = (HEADS[type(m)](m, rngs=nnx.Rngs(0)) for m in (WeightedLayerPooling(1, 3), LayerNorm(4)))
     hidden_IBLD = [np.full((1, 1, 4), value, np.float32) for value in (9, 1, 2, 6)]
     np.testing.assert_array_equal(mixed(hidden_IBLD), np.full((1, 1, 4), 3))
     row_D = np.array([1.0, 2.0, 3.0, 4.0], np.float32)

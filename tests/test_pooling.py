@@ -12,9 +12,9 @@ import pytest
 from minisbert import InputError, SentenceEncoder, pooling
 from minisbert.checkpoint.modules import Dense
 from minisbert.checkpoint.poolings import POOLING_MODES, Pooling
+from minisbert.model_config import with_pooling
 from minisbert.pooling import POOLINGS, pool
 from minisbert.reference import pooling as reference
-from minisbert.sentence_model import with_pooling
 
 # A sum of at most 8 numbers of size 1 in float64; 4e-16 is measured.
 FLOAT64 = 1e-10

@@ -16,8 +16,9 @@ import numpy as np
 from minisbert.checkpoint.convert import nest
 from minisbert.checkpoint.folder import ModelFolder
 from minisbert.checkpoint.modules import Dense, LayerNorm, Normalize, Pooling, WeightedLayerPooling
+from minisbert.model_config import ModelConfig
 from minisbert.pretrained import Pretrained, join_routes, load_pretrained, save_pretrained
-from minisbert.sentence_model import ModelConfig, define
+from minisbert.sentence_model import define
 from minisbert.text.tokenizer import Tokenizer
 
 HERE = Path(__file__).parent

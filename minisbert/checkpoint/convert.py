@@ -10,13 +10,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-import ml_dtypes  # noqa: F401  (comes with jax; names bfloat16 to NumPy)
 import numpy as np
 
 from minisbert.checkpoint.tensor_names import TIED, canonical_names, matches
+from minisbert.checkpoint.tensors import Columns
 from minisbert.errors import ModelFolderError
 
 Shape = tuple[int, ...]
+Put = Callable[[np.ndarray], Any]  # places a finished parameter
 
 # The letters of a rule's shape -> the setting of a family's Config.
 LETTERS = {
@@ -105,11 +106,7 @@ def filled(rules: Sequence[Rule], layers: int, paths: Collection[str] | None = N
 
 
 def rule_shapes(rules: Sequence[Rule], config: Any, layers: int, **letters: int) -> dict[str, Shape]:
-    """Our path -> shape of every parameter in the table.
-
-    Args:
-        config: a family's Config, which has the sizes.
-        letters: sizes that are not in the config.
+    """Our path -> shape of every parameter in the table; sizes are in a family's Config or in `letters`.
 
     Example:
         >>> rules = [Rule("weight", "kernel", "D,3D"), Rule("out.weight", "out.kernel", "D,C")]
@@ -134,19 +131,17 @@ def convert(
     layers: int,
     passthrough: Sequence[str] = (),
     prefix: str = "",
-    put: Callable[[np.ndarray], Any] = np.asarray,
+    put: Put | None = np.asarray,
 ) -> Converted:
     """Read every tensor of a checkpoint into our names.
 
     Args:
         tensors: the checkpoint; read one tensor at a time.
-        rules: the family's table.
-        shapes: our path -> shape, see `rule_shapes`.
-        layers: the number of layers that rules with {i} apply to.
+        rules, shapes: the family's table, with {i} for each of `layers`, and its `rule_shapes`.
         passthrough: patterns of tensor names that are kept for export but not computed.
-        prefix: a prefix that some checkpoints of the family put before every name.
-        put: called with each finished float32 array; `params` holds what it returns. Placing arrays on a
-            device one by one needs memory for one copy of the model only.
+        prefix: what some checkpoints of the family put before every name.
+        put: called with each finished float32 array, so that memory holds the model once; `params` has what it returns. None
+            leaves matrices in their file: views, transposed, joined ones as `Columns`; tables are then not searched for NaN.
 
     Raises:
         ModelFolderError: naming every tensor that is unknown, missing, doubled, mis-shaped, not of a float dtype, or
@@ -159,10 +154,11 @@ def convert(
     renamed = {new: names[0] for new, names in canonical.items() if names[0] != new}
     converted = Converted({}, renamed=renamed)
     complaints: list[str] = []
+    read = tensors.read if put else getattr(tensors, "view", tensors.read)
     for rule in table:
         parts = []
         for part in rule.parts:
-            array = tensors.read(canonical.pop(part)[0])
+            array = read(canonical.pop(part)[0])
             if not np.issubdtype(array.dtype, np.floating) and array.dtype.name != "bfloat16":
                 complaints.append(f"{part!r} is {array.dtype.name}, expected floating-point numbers")
                 continue
@@ -170,14 +166,16 @@ def convert(
                 converted.dtypes[part] = array.dtype.name
             with np.errstate(over="ignore"):
                 single = array.astype(np.float32, copy=False)
-            if not _all_finite(array):
+            if (put or not rule.path.endswith(".embedding")) and not _all_finite(array):
                 complaints.append(f"{part!r} is not finite (NaN or infinity)")
             elif array.dtype.itemsize > 4 and not np.array_equal(single.astype(array.dtype), array):
                 complaints.append(f"{part!r} holds more than float32 can")
             parts.append(single.T if rule.transpose else single)
         if len(parts) == len(rule.parts):
-            joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
-            converted.params[rule.path] = put(np.ascontiguousarray(joined))
+            joined: Any = parts[0] if len(parts) == 1 else Columns(tuple(parts))
+            if put or parts[0].ndim == 1:
+                joined = np.ascontiguousarray(joined)
+            converted.params[rule.path] = put(joined) if put else joined
     # Those that no rule has taken.
     converted.passthrough = {short: tensors.read(names[0]) for short, names in canonical.items()}
     for copy in TIED.keys() & converted.passthrough.keys():
@@ -247,6 +245,8 @@ def export(converted: Converted, rules: Sequence[Rule], *, layers: int) -> dict[
         >>> {name: array.tolist() for name, array in export(converted, rules, layers=0).items()}
         {'q': [[0.0], [1.0]], 'k': [[2.0], [3.0]]}
     """
+    import ml_dtypes  # noqa: F401 (names bfloat16 to NumPy)
+
     tensors: dict[str, np.ndarray] = {}
     for rule in filled(rules, layers, converted.params):
         parts = np.split(np.asarray(converted.params[rule.path]), len(rule.parts), axis=-1)

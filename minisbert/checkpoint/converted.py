@@ -1,13 +1,13 @@
 """A checkpoint converted by `minisbert convert`: our names in one safetensors file, reversible to the bit."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minisbert.checkpoint.convert import Converted, Rule, convert
+from minisbert.checkpoint.convert import Converted, Put, Rule, convert
 from minisbert.checkpoint.tensors import INDEX, WEIGHTS, SafetensorsFiles, write_tensors
 from minisbert.errors import ModelFolderError
 
@@ -23,7 +23,7 @@ def write_converted(path: Path, converted: Converted) -> None:
     write_tensors(path / CONVERTED, tensors, {"minisbert": json.dumps(record)})
 
 
-def read_converted(path: Path, shapes: Mapping[str, Any], put: Callable[[np.ndarray], Any] = np.asarray) -> Converted:
+def read_converted(path: Path, shapes: Mapping[str, Any], put: Put | None = np.asarray) -> Converted:
     """Read what `write_converted` wrote.
 
     Args:

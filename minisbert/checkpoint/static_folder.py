@@ -72,6 +72,10 @@ class StaticTensors:
             table_VD = (table_VD.astype(accum_dtype) * weights_V[:, None]).astype(accum_dtype)
         return table_VD
 
+    def view(self, name: str) -> np.ndarray:
+        """The same without copying, where the file has the table as it is."""
+        return self.read(name) if self.is_shared else self.files.view(name)
+
     def _wrong(self, name: str, found: str, expected: str) -> ModelFolderError:
         return ModelFolderError(f"{self.where}: {name!r} is {found}; expected {expected}. Download the model again.")
 

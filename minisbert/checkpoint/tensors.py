@@ -1,11 +1,14 @@
 """Reads the tensors of a model folder, one at a time: one safetensors file, or several with an index.
 
-The files are memory-mapped by the safetensors library, which also checks that the header fits the file. A shard that
-the index names must lie inside the folder. Pickled weights (`pytorch_model.bin`) are refused: unpickling runs code.
+The safetensors library checks that the header fits the file, and reads; `view` maps the file instead, so that only pages that
+are used come into memory. A shard that the index names must lie inside the folder. Pickled weights (`pytorch_model.bin`) are
+refused: unpickling runs code.
 """
 
+import math
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +77,9 @@ class SafetensorsFiles:
             pickled = sorted(path.name for path in folder.glob("*.bin")) if folder.is_dir() else []
             found = f"Found {', '.join(pickled)}. {PICKLE_RECIPE}" if pickled else "Download the model again."
             raise ModelFolderError(f"{folder}: no {name} and no {INDEX}. {found}")
-        self._open: dict[Path, Any] = {}  # file -> its mapping
+        self._open: dict[Path, Any] = {}  # file -> the library's mapping
+        self._bytes: dict[Path, np.ndarray] = {}  # file -> our mapping
+        self._starts: dict[str, int] = {}  # float32 tensor -> where it starts in its file
         self._unread = RELEASE_AFTER
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._files: dict[str, Path] = {}
@@ -135,9 +140,9 @@ class SafetensorsFiles:
                 "allowed). The file is truncated or not safetensors; download the model again."
             )
         try:
-            listed = loads(text)  # the safetensors library would take the last of two tensors with one name
-            if isinstance(listed, dict) and len(listed) > limits.TENSORS + 1:  # and __metadata__
-                raise ValueError(f"{len(listed)} tensors, more than the {limits.TENSORS} any model has")
+            entries = loads(text)  # the safetensors library would take the last of two tensors with one name
+            if isinstance(entries, dict) and len(entries) > limits.TENSORS + 1:  # and __metadata__
+                raise ValueError(f"{len(entries)} tensors, more than the {limits.TENSORS} any model has")
             opened: Any = safe_open(str(file), framework="np")
             names: list[str] = list(opened.keys())
         except (SafetensorError, OSError, ValueError, RecursionError) as error:
@@ -150,6 +155,9 @@ class SafetensorsFiles:
                 raise ModelFolderError(f"{file}: tensor {name!r} is in another shard too. Download the model again.")
             self._files[name] = file
             self._shapes[name] = tuple(opened.get_slice(name).get_shape())
+            start = 8 + header + entries[name]["data_offsets"][0]
+            if entries[name]["dtype"] == "F32" and start % 4 == 0:
+                self._starts[name] = start
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Every tensor's shape, without reading any."""
@@ -157,6 +165,7 @@ class SafetensorsFiles:
 
     def read(self, name: str) -> np.ndarray:
         """One tensor, in the dtype of the file."""
+        import ml_dtypes  # noqa: F401 (names bfloat16 to NumPy, for the library)
         from safetensors import SafetensorError, safe_open
 
         file = self._files[name]
@@ -175,11 +184,41 @@ class SafetensorsFiles:
                 "or bfloat16; download the model again."
             ) from None
 
+    def view(self, name: str) -> np.ndarray:
+        """`read` without copying, where the file has float32: read-only, of the pages that are used."""
+        if name not in self._starts:
+            return self.read(name)
+        file, shape = self._files[name], self._shapes[name]
+        if file not in self._bytes:
+            self._bytes[file] = np.memmap(file, np.uint8, "r").view(np.ndarray)
+        start = self._starts[name]
+        return self._bytes[file][start : start + 4 * math.prod(shape)].view(np.float32).reshape(shape)
+
     def metadata(self) -> dict[str, str]:
         """The free-form strings of the first file's header."""
         for opened in self._open.values():
             return opened.metadata() or {}
         return {}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Matrices side by side that are one parameter, each still where its file has it; `np.asarray` joins them."""
+
+    parts: tuple[np.ndarray, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the joined matrix."""
+        return (*self.parts[0].shape[:-1], sum(part.shape[-1] for part in self.parts))
+
+    @property
+    def size(self) -> int:
+        """Of the joined matrix."""
+        return math.prod(self.shape)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.concatenate(self.parts, axis=-1, dtype=dtype)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:

@@ -16,6 +16,7 @@ from tyro.conf import Positional, arg
 from minisbert.commands.flags import (
     Column,
     ComputeDtype,
+    Engine,
     File,
     Model,
     N,
@@ -49,6 +50,7 @@ def encode(
     normalize: bool = False,
     truncate_dim: OptionalN = None,
     precision: Literal["float32", "int8", "uint8", "binary", "ubinary"] = "float32",
+    engine: Engine = "auto",
     compute_dtype: ComputeDtype = "float32",
     packing: bool = False,
     on_truncate: Literal["warn", "error", "ignore"] = "warn",
@@ -107,9 +109,14 @@ def encode(
         sentences = read_sentences(source, column)
 
     from minisbert import SentenceEncoder
+    from minisbert.commands.loading import load_encoder
 
+    if sharded:
+        load = partial(SentenceEncoder, model, engine="jax" if engine == "auto" else engine)
+    else:
+        load = partial(load_encoder, model, sentences.texts, engine)
     options: dict[str, Any] = {"compute_dtype": compute_dtype, "packing": packing or None, "offline": offline}
-    load = partial(SentenceEncoder, model, token_budget="tuned", **options)
+    load = partial(load, token_budget="tuned", **options)
     options = {
         "prompt": prompt,
         "prompt_name": prompt_name,

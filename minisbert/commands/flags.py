@@ -9,6 +9,13 @@ ComputeDtype = Annotated[
     Literal["float32", "bfloat16"],
     arg(help="dtype of the matrix products; bfloat16 is less precise, and faster if the hardware supports it."),
 ]
+Engine = Annotated[
+    Literal["auto", "jax", "numpy"],
+    arg(
+        help="auto takes numpy for texts of up to 10,000 characters together, which it embeds before jax has started, and jax "
+        "for more, or for an option that only jax has."
+    ),
+]
 Offline = Annotated[bool, arg(help="never open a socket.")]
 Column = Annotated[str, arg(metavar="NAME", help="the key or column of jsonl, tsv or parquet with the text.")]
 

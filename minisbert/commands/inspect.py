@@ -77,7 +77,7 @@ def _describe_chain(folder: "ModelFolder", path: Path) -> dict[str, Any]:
     """One encoder and the modules after it."""
     from minisbert import SentenceEncoder
     from minisbert.checkpoint.convert import flatten
-    from minisbert.modules import HEADS
+    from minisbert.checkpoint.head_rules import HEAD_RULES
     from minisbert.pretrained import Pretrained, read_model_config
     from minisbert.sentence_model import define
     from minisbert.text.tokenizer import Tokenizer
@@ -86,7 +86,7 @@ def _describe_chain(folder: "ModelFolder", path: Path) -> dict[str, Any]:
     # Without weights the encoder still reports the settings it would compute with.
     alone = dataclasses.replace(folder, router=None, routes={})
     encoder = SentenceEncoder(Pretrained(alone, model_config, {}, Tokenizer.from_folder(folder)))
-    modules = [folder.path / module.path for module in folder.modules if type(module) in HEADS]  # type: ignore[union-attr]
+    modules = [folder.path / module.path for module in folder.modules if type(module) in HEAD_RULES]  # type: ignore[union-attr]
     return {
         "repr": repr(encoder),
         "embedding_dimension": encoder.get_embedding_dimension(),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from minisbert.commands.flags import Column, ComputeDtype, Model, N, Offline, OptionalFile
+from minisbert.commands.flags import Column, ComputeDtype, Engine, Model, N, Offline, OptionalFile
 from minisbert.commands.outputs import STANDARD
 from minisbert.data.columns import Sentences, read_sentences
 from minisbert.errors import DataError, InputError
@@ -38,6 +38,7 @@ def search(
     backend: Literal["exact", "faiss", "usearch"] = "exact",
     hybrid: bool = False,
     trust_graph: bool = False,
+    engine: Engine = "auto",
     compute_dtype: ComputeDtype = "float32",
     offline: Offline = False,
 ) -> int:
@@ -72,10 +73,13 @@ def search(
     texts = read_sentences(corpus, column) if corpus is not None else None
     asked = list(query) if query else read_sentences(queries, column).texts if queries not in (None, STANDARD) else None
 
-    from minisbert import Index, SentenceEncoder
+    from minisbert import Index
+    from minisbert.commands.loading import load_encoder
     from minisbert.search.fusion import Hybrid
 
-    encoder = SentenceEncoder.load(model, compute_dtype=compute_dtype, token_budget="tuned", offline=offline)
+    to_embed = [*(texts.texts if texts is not None else ()), *(asked or ())]
+    options: Any = {"compute_dtype": compute_dtype, "token_budget": "tuned", "offline": offline}
+    encoder = load_encoder(model, to_embed, engine, **options)
     if index is not None:
         found = Index.load(index, encoder, trust_graph=trust_graph)
     else:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from minisbert.commands.flags import Model, Offline, Png
+from minisbert.commands.flags import Engine, Model, Offline, Png
 from minisbert.commands.outputs import check_output
 from minisbert.commands.tables import matrix_lines, numbered
 
@@ -19,6 +19,7 @@ def similarity(
     more: Annotated[Positional[tuple[str, ...]], arg(metavar="[MORE ...]")] = (),
     *,
     out: Png = None,
+    engine: Engine = "auto",
     offline: Offline = False,
 ) -> int:
     """Score how similar sentences are.
@@ -34,10 +35,10 @@ def similarity(
     if out is not None:
         check_output(out, (".png",))
 
-    from minisbert import SentenceEncoder
+    from minisbert.commands.loading import load_encoder
 
     sentences = [a, b, *more]
-    encoder = SentenceEncoder.load(model, offline=offline)
+    encoder = load_encoder(model, sentences, engine, offline=offline)
     embeddings = encoder.encode(sentences)
     scores = encoder.similarity(embeddings, embeddings)
     if more:

@@ -42,8 +42,10 @@ from minisbert.download.locate import locate
 from minisbert.errors import InputError
 from minisbert.inference.callers import Familiar, check_callers_keywords
 from minisbert.inference.compiled import COMPUTE_DTYPES, Forward
+from minisbert.inference.engines import need_jax
+from minisbert.inference.parameters import with_params
 from minisbert.inference.token_budgets import default_shapes
-from minisbert.pretrained import Pretrained, load_pretrained, with_params
+from minisbert.pretrained import Pretrained, load_pretrained
 from minisbert.text.tokens import TokenCount, Tokens, check_fit
 
 
@@ -137,6 +139,7 @@ class CrossEncoder(Familiar):
         """
         check_positive("num_labels", num_labels)
         seed_number("seed", seed)
+        need_jax(encoder, "put a head on it")
         given = getattr(encoder, "pretrained", encoder)
         if isinstance(given, PretrainedCrossEncoder):
             raise InputError(

@@ -19,9 +19,10 @@ from flax import nnx
 from minisbert.checkpoint.modules import Module
 from minisbert.cross_encoder.heads import Head, HeadConfig
 from minisbert.encoders import FAMILIES
+from minisbert.model_config import sentence_embedding, token_embeddings
 from minisbert.modules import abstract
 from minisbert.pooling import pool
-from minisbert.sentence_model import heads_of, sentence_embedding, token_embeddings
+from minisbert.sentence_model import heads_of
 from minisbert.text.packing import PackedTexts
 from minisbert.transformer.dropout import fold, packed_token_keys
 from minisbert.transformer.target import widened

@@ -13,7 +13,7 @@ import numpy as np
 
 from minisbert.errors import MinisbertError
 from minisbert.inference.batching import Batch, batches
-from minisbert.inference.compiled import progress_bar, run_ahead
+from minisbert.inference.stream import ProgressBar, run_ahead
 from minisbert.text.tokenizer import CHUNK
 from minisbert.text.tokens import Tokens
 
@@ -56,8 +56,8 @@ def logits(
     options = {"padding_id": model.padding_id, "max_positions": model.max_positions}
     stream: Iterator[Any] = batches(enumerate(token_ids()), model.shapes, batch_size=batch_size, **options)
     logits_BC = np.empty((len(pairs), model.num_labels), np.float32)
-    with progress_bar(len(pairs), show_progress_bar, "pairs", "predict") as bar:
-        for batch, computed_BC in run_ahead(stream, start):
+    with ProgressBar(len(pairs), show_progress_bar, "pairs", "predict") as bar:
+        for batch, computed_BC in run_ahead(stream, start, model.forward.wait):
             logits_BC[batch.rows] = np.asarray(computed_BC)[: len(batch.rows)]
             bar.update(len(batch.rows))
     if not np.isfinite(logits_BC).all():

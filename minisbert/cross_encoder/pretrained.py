@@ -25,6 +25,7 @@ from minisbert.checkpoint.convert import (
     nest,
     rule_shapes,
 )
+from minisbert.checkpoint.head_rules import HEAD_RULES
 from minisbert.checkpoint.settings import Settings
 from minisbert.checkpoint.tensor_names import canonical_names
 from minisbert.checkpoint.tensors import WEIGHTS, SafetensorsFiles, write_tensors
@@ -41,7 +42,6 @@ from minisbert.cross_encoder.model import CrossEncoderConfig, initial_head
 from minisbert.cross_encoder.tokens import CrossEncoderTokenizer
 from minisbert.encoders import FAMILIES
 from minisbert.errors import InputError, ModelFolderError
-from minisbert.modules import HEADS as MODULE_HEADS
 from minisbert.pretrained import Pretrained, check_tokenizer, load_chain, tokenizer_files
 from minisbert.text.tokenizer import Tokenizer
 
@@ -169,10 +169,10 @@ def save_cross_encoder(model: PretrainedCrossEncoder, target: Path) -> None:
         write_tensors(staging / WEIGHTS, _tensors(model))
         heads = iter(model.params.get("heads", {}).values())
         for row, module in enumerate(model.model_config.modules, start=1):
-            if type(module) in MODULE_HEADS:
+            if type(module) in HEAD_RULES:
                 place = staging / f"{row}_{type(module).__name__}" / WEIGHTS
                 write_tensors(
-                    place, export(Converted(flatten(next(heads))), MODULE_HEADS[type(module)].rules(module), layers=0)
+                    place, export(Converted(flatten(next(heads))), HEAD_RULES[type(module)](module), layers=0)
                 )
 
 

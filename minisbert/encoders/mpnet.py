@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from minisbert.checkpoint.families.mpnet import MODULE, PADDING_ID, PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
+from minisbert.transformer.attention import RelativePositionBias
 from minisbert.transformer.block import Block, embedding_table, layer_norm
 from minisbert.transformer.dropout import dropout, fold
-from minisbert.transformer.positions import RelativePositionBias, offset_position_ids
+from minisbert.transformer.positions import offset_position_ids
 
 
 class Encoder(nnx.Module):

@@ -23,6 +23,7 @@ from minisbert.errors import InputError, short_repr
 from minisbert.explain.attribution import token_texts
 from minisbert.inference.batching import rectangle
 from minisbert.inference.compiled import COMPUTE_DTYPES
+from minisbert.inference.engines import need_jax
 from minisbert.plain import RecordedAttention
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.sentence_model import define
@@ -50,6 +51,7 @@ def sentence_attention(encoder: SentenceEncoder, text: str) -> Attention:
         raise InputError(
             f"encoder is {short_repr(encoder)}. Expected a SentenceEncoder; for pairs use cross_encoder_attention."
         )
+    need_jax(encoder, "show its attention")
     encoder = encoder.route()
     if not encoder.model_config.encoder.num_hidden_layers:
         raise InputError("the model is static and has no attention. Expected a transformer; use another model.")

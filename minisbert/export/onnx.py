@@ -22,6 +22,7 @@ from flax import nnx
 from minisbert.atomic_write import whole_file
 from minisbert.errors import InputError, MinisbertError, short_repr
 from minisbert.inference.batching import rectangle
+from minisbert.inference.engines import need_jax
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.sentence_model import define
 
@@ -91,6 +92,7 @@ def check_exportable(encoder: Any) -> None:
     """Raises InputError unless `encoder` is a SentenceEncoder in float32 whose tokenizer works without minisbert's code."""
     if not isinstance(encoder, SentenceEncoder) or encoder.compute_dtype != "float32":
         raise InputError(f"encoder is {short_repr(encoder)}. Expected a SentenceEncoder loaded in float32.")
+    need_jax(encoder, "export it")
     tokenizer = encoder.tokenizer
     if tokenizer.keep_end or tokenizer.rows is not None:
         what = "truncates on the left" if tokenizer.keep_end else "has tokens beyond the embedding table"

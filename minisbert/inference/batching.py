@@ -32,6 +32,7 @@ class ShapeTable:
         alone_from: from this length on, a full batch is one row.
         single_lengths: padded lengths below `alone_from` of a text in a batch of its own.
         devices: how many devices share a batch; each computes as many rows as one device would alone.
+        fixed: False where a shape need not be compiled: a batch is then as long as its longest text and has no padding rows.
         start_tokens: starting a batch costs as much as computing this many tokens. Measured on two cores: a single row takes a
             twentieth (16 tokens) to a ninth (64) of the time of a full batch. For accelerators it is a guess.
         pack_from: float32 calls with this many texts pack the short ones if the encoder's `packing` is None: 1.2 times the
@@ -45,6 +46,7 @@ class ShapeTable:
     devices: int = 1
     start_tokens: int = 40
     pack_from: int = 512
+    fixed: bool = True
 
     def length(self, tokens: int, max_positions: int, *, alone: bool = False) -> int:
         """The padded length of a text, at most `max_positions`.
@@ -108,6 +110,11 @@ ACCELERATOR = ShapeTable(
 )
 
 
+# NumPy takes any shape; texts of equal length make a batch without padding, which needs no mask.
+_EVERY = (*range(1, 64), *range(64, 128, 4), *range(128, 513, 16))
+ANY_SHAPE = ShapeTable(lengths=_EVERY, single_lengths=_EVERY, start_tokens=12, pack_from=1 << 62, fixed=False)
+
+
 class Batch(NamedTuple):
     """One rectangle of tokens. Its rows beyond `len(rows)` are padding and have length 0."""
 
@@ -145,7 +152,7 @@ def batches(
         queue = queues.setdefault(length, [])
         queue.append((number, ids))
         if len(queue) == (batch_size or shapes.rows(length)):
-            yield rectangle(queue, len(queue), length, padding_id)
+            yield rectangle(queue, len(queue), length, padding_id, fixed=shapes.fixed)
             del queues[length]
     yield from _last(sorted(queues.items(), reverse=True), shapes, padding_id, max_positions, batch_size)
 
@@ -166,9 +173,10 @@ def _last(
         least[i] = least[i + 1]
         for _, ids in queue:
             least[i] += shapes.cost(shapes.devices, shapes.length(len(ids), max_positions, alone=True))
-        rows, whole = 0, shapes.cost(full, length)
+        rows = 0
         for j in range(i, n):
             rows += len(left[j][1])
+            whole = shapes.cost(full if shapes.fixed else rows, length)
             if rows <= full and whole + least[j + 1] < least[i]:
                 least[i], end[i] = whole + least[j + 1], j + 1
     i = 0
@@ -178,17 +186,20 @@ def _last(
             together: Queue = []
             for _, shorter in left[i : end[i]]:
                 together += shorter
-            yield rectangle(together, batch_size or shapes.rows(length), length, padding_id)
+            yield rectangle(together, batch_size or shapes.rows(length), length, padding_id, fixed=shapes.fixed)
         else:
             for number, ids in queue:
-                yield rectangle(
-                    [(number, ids)], shapes.devices, shapes.length(len(ids), max_positions, alone=True), padding_id
-                )
+                alone = shapes.length(len(ids), max_positions, alone=True)
+                yield rectangle([(number, ids)], shapes.devices, alone, padding_id, fixed=shapes.fixed)
         i = end[i] or i + 1
 
 
-def rectangle(queue: Sequence[tuple[int, Sequence[int]]], B: int, L: int, padding_id: int) -> Batch:
-    """Numbered texts as one batch of B rows of L tokens."""
+def rectangle(
+    queue: Sequence[tuple[int, Sequence[int]]], B: int, L: int, padding_id: int, *, fixed: bool = True
+) -> Batch:
+    """Numbered texts as one batch of B rows of L tokens; not `fixed`: as few as hold the texts."""
+    if not fixed:
+        B, L = len(queue), max(1, max(len(ids) for _, ids in queue))
     token_ids_BL = np.full((B, L), padding_id, np.int32)
     lengths_B = np.zeros(B, np.int32)
     rows = []

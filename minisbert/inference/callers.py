@@ -15,6 +15,7 @@ import numpy as np
 
 from minisbert import arguments as checks
 from minisbert.errors import InputError, short_repr
+from minisbert.inference.engines import has_jax
 
 # Keyword -> the values that change nothing here, and what to do for another value.
 HARMLESS: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -54,6 +55,8 @@ def check_callers_keywords(method: str, keywords: Mapping[str, Any]) -> None:
 
 def _is_here(device: Any) -> bool:
     """Whether the computation runs on this kind of device anyway."""
+    if not has_jax():
+        return str(device) == "cpu"
     import jax
 
     return _PLATFORMS.get(str(device).removesuffix(":0")) == jax.default_backend()

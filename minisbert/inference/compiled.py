@@ -1,20 +1,16 @@
 """A compiled forward pass: arrays of one batch in, embeddings or logits out, with the device always busy.
 
-All encoding and scoring is compiled here. `Forward` compiles each batch shape once and logs how long that took. `run_ahead`
-starts batches without waiting and yields their results a few batches later, so that the host tokenizes while the device
-computes. `enable_compilation_cache` saves compiled programs on disk for the next process.
+All encoding and scoring is compiled here. `Forward` compiles each batch shape once and logs how long that took; it starts
+batches without waiting (`stream.run_ahead`). `enable_compilation_cache` saves compiled programs on disk for the next process.
 """
 
 import os
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,23 +21,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from minisbert.checkpoint.convert import flatten, nest
 from minisbert.download.locate import cache_folder
 from minisbert.fork import note_use
+from minisbert.inference.stream import Compilation
 from minisbert.transformer.target import traced_for
 
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-# Batches computed ahead of the one being read back.
-IN_FLIGHT = 4
-AnyBatch = TypeVar("AnyBatch")
 # Threads that need the same new shape compile it once.
 _COMPILING = threading.Lock()
-
-
-class Compilation(NamedTuple):
-    """One line of the compile log."""
-
-    rows: int
-    length: int
-    output: str
-    seconds: float
 
 
 class Forward:
@@ -71,6 +56,8 @@ class Forward:
         }
         self._known: set[tuple[str, int, int]] = set()
         devices = jax.local_devices()
+        # On a CPU, batches are started in two threads, each of which waits for its result (stream.run_ahead).
+        self.wait = jax.block_until_ready if len(devices) == 1 and devices[0].platform == "cpu" else None
         self._mesh = Mesh(np.array(devices), ("rows",)) if len(devices) > 1 else None
         # The parameters of the last call; their cast form; that form's copies on all devices.
         self._cast: tuple[Any, Any] = (None, None)
@@ -143,36 +130,6 @@ def cast_matrices(params: dict[Any, Any], dtype: Any) -> dict[Any, Any]:
     return nest(flat)
 
 
-def run_ahead(batches: Iterable[AnyBatch], start: Callable[[AnyBatch], Any]) -> Iterator[tuple[AnyBatch, Any]]:
-    """Yield each batch with the result of `start`; `IN_FLIGHT` more batches are started before a result is yielded.
-
-    On a CPU two threads start them. JAX computes what one thread starts in order, and a program keeps a second core busy only
-    in its matrix products, so two programs at a time use the cores better (all-MiniLM-L6-v2, two cores, Intel Xeon with AMX:
-    1.13 times the rate on short texts and 1.25 on long ones in float32, 1.3 and 1.6 in bfloat16; three threads are slower).
-    """
-    pending: deque[tuple[AnyBatch, Any]] = deque()
-    batches = iter(batches)
-    several = list(islice(batches, 2))
-    if len(several) < 2 or jax.default_backend() != "cpu" or jax.local_device_count() > 1:
-        for batch in chain(several, batches):
-            pending.append((batch, start(batch)))
-            if len(pending) > IN_FLIGHT:
-                yield pending.popleft()
-        yield from pending
-        return
-    threads = ThreadPoolExecutor(2, thread_name_prefix="minisbert")
-    try:
-        for batch in chain(several, batches):
-            pending.append((batch, threads.submit(lambda batch: jax.block_until_ready(start(batch)), batch)))
-            if len(pending) > IN_FLIGHT:
-                batch, result = pending.popleft()
-                yield batch, result.result()
-        for batch, result in pending:
-            yield batch, result.result()
-    finally:
-        threads.shutdown(cancel_futures=True)
-
-
 def enable_compilation_cache() -> Path | None:
     """Save XLA's compiled programs in the user's cache folder, so that the next process need not compile them again.
 
@@ -189,12 +146,3 @@ def enable_compilation_cache() -> Path | None:
         # Most programs are small; each saves a fifth of a second or more.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     return Path(folder) if folder else None
-
-
-def progress_bar(total: int, show: bool | None, unit: str = "sentences", desc: str = "encode") -> Any:
-    """A bar on stderr; None shows it on a terminal when the work takes longer than two seconds."""
-    from tqdm import tqdm
-
-    # disable=None: only on a terminal; delay: short calls stay quiet.
-    options: dict[str, Any] = {"disable": None, "delay": 2} if show is None else {"disable": not show}
-    return tqdm(total=total, unit=f" {unit}", desc=desc, leave=bool(show), **options)

@@ -2,7 +2,7 @@
 
     texts -> token ids -> batches of similar lengths -> compiled forward pass -> one `Result` per batch
 
-Texts are tokenized a chunk at a time and a few batches are computed ahead (`compiled.run_ahead`), so that memory does not
+Texts are tokenized a chunk at a time and a few batches are computed ahead (`stream.run_ahead`), so that memory does not
 grow with the number of texts. Batches come out of order; `Result.rows` says which texts they hold.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from minisbert.errors import MinisbertError
 from minisbert.inference.batching import Batch, batches, rectangle
-from minisbert.inference.compiled import run_ahead
+from minisbert.inference.stream import run_ahead
 from minisbert.text.packing import PackedBatch, PackedTexts, empty_batch, packed_batches, stream_shape
 from minisbert.text.tokenizer import CHUNK
 
@@ -92,7 +92,7 @@ def results(
         numbered = enumerate(token_ids())
     stream = batches(numbered, encoder.shapes, batch_size=batch_size, **options)
     start = partial(_start, encoder, prompt_length=prompt_length, with_tokens=with_tokens)
-    for batch, computed in run_ahead(stream, start):
+    for batch, computed in run_ahead(stream, start, encoder.forward.wait):
         count, tokens, finite = len(batch.rows), [], True
         if isinstance(batch, PackedBatch):
             sentence_PTD = np.asarray(computed)
@@ -134,6 +134,8 @@ def per_text(
 def warm_up(encoder: Any, tokens: int) -> None:
     """Compile every shape, packed rows included, that texts of up to `tokens` tokens can need."""
     shapes, max_positions = encoder.shapes, encoder.max_positions
+    if not shapes.fixed:
+        return
     longest = max(shapes.length(tokens, max_positions), shapes.length(tokens, max_positions, alone=True))
     for rows, length in shapes.all(max_positions):
         if length <= longest:

@@ -16,14 +16,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import jax
-
 from minisbert.arguments import check_positive
 from minisbert.atomic_write import not_written, whole_file
 from minisbert.checkpoint.json_file import read_json
 from minisbert.download.locate import cache_folder
 from minisbert.errors import InputError, ModelFolderError, short_repr
-from minisbert.inference.batching import ACCELERATOR, ShapeTable
+from minisbert.inference.batching import ACCELERATOR, ANY_SHAPE, ShapeTable
 
 logger = logging.getLogger("minisbert")
 
@@ -34,8 +32,10 @@ ON_ACCELERATOR = (4096, 8192, 16_384, 32_768, 65_536, 131_072)
 AS_FAST = 0.98
 
 
-def default_shapes(token_budget: int | str | None, model_config: Any, compute_dtype: str) -> ShapeTable:
-    """The batch shapes for this model on the devices that JAX finds.
+def default_shapes(
+    token_budget: int | str | None, model_config: Any, compute_dtype: str, engine: str = "jax"
+) -> ShapeTable:
+    """The batch shapes for this model, for NumPy or on the devices that JAX finds.
 
     Args:
         token_budget: tokens per batch and device; None is the default for the kind of device, "tuned" the value that
@@ -44,16 +44,24 @@ def default_shapes(token_budget: int | str | None, model_config: Any, compute_dt
     Raises:
         InputError: not a number of tokens.
     """
-    shapes = ShapeTable() if jax.default_backend() == "cpu" else ACCELERATOR
+    shapes, measured = ANY_SHAPE, None
+    if engine == "jax":
+        import jax
+
+        shapes = replace(
+            ShapeTable() if jax.default_backend() == "cpu" else ACCELERATOR, devices=len(jax.local_devices())
+        )
+        if token_budget == "tuned":
+            measured = cached_token_budget(machine_and_model(model_config, compute_dtype))
     if isinstance(token_budget, str):
         if token_budget != "tuned":
             raise InputError(
                 f"token_budget is {short_repr(token_budget)}. Expected a whole number of at least 1, or 'tuned'."
             )
-        token_budget = cached_token_budget(machine_and_model(model_config, compute_dtype))
+        token_budget = measured
     if token_budget is not None:
         shapes = replace(shapes, token_budget=check_positive("token_budget", token_budget))
-    return replace(shapes, devices=len(jax.local_devices()))
+    return shapes
 
 
 def budgets_file() -> Path:
@@ -63,6 +71,8 @@ def budgets_file() -> Path:
 
 def machine_and_model(model_config: Any, compute_dtype: str) -> str:
     """What a budget was measured for: the devices, the size of the model, and the dtype it computes in."""
+    import jax
+
     devices, config = jax.local_devices(), model_config.encoder
     here = f"{jax.default_backend()}, {devices[0].device_kind}, {len(devices)} device{'s' * (len(devices) > 1)}"
     size = f"{model_config.model_type} {getattr(config, 'num_hidden_layers', 0)} x {config.hidden_size}"
@@ -104,6 +114,8 @@ def _cached() -> dict[str, int]:
 
 def budgets_to_try() -> tuple[int, ...]:
     """The budgets worth measuring on this kind of device."""
+    import jax
+
     return ON_CPU if jax.default_backend() == "cpu" else ON_ACCELERATOR
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minisbert.arguments import check_choice, embedding_rows, refuse_too_long
-from minisbert.inference.compiled import progress_bar
+from minisbert.inference.stream import ProgressBar
 from minisbert.search.exact import SIMILARITIES, scaled
 
 # One buffer of 1024 x 16,384 float32 scores: 67 MB.
@@ -56,7 +56,7 @@ def upper_blocks(rows_MD: np.ndarray, show_progress_bar: bool | None = None) -> 
     M = len(rows_MD)
     below = np.tri(min(ROWS, M), dtype=bool)
     buffer = np.empty(min(ROWS, M) * min(COLUMNS, M), np.float32)
-    with progress_bar(M * (M - 1) // 2, show_progress_bar, "pairs", "compare") as bar:
+    with ProgressBar(M * (M - 1) // 2, show_progress_bar, "pairs", "compare") as bar:
         for first in range(0, M, ROWS):
             block_BD = rows_MD[first : first + ROWS]
             B = len(block_BD)

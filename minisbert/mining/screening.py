@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from minisbert.inference.compiled import progress_bar
+from minisbert.inference.stream import ProgressBar
 
 TILE = 1024  # rows and columns of a product; 4 MB of scores stay in the cache
 ULP = 2.0**-23
@@ -36,7 +36,7 @@ def row_bounds(rows_MD: np.ndarray, show_progress_bar: bool | None = None) -> np
     padded_MD = jnp.pad(jnp.asarray(rows_MD), ((0, -M % TILE), (0, 0)))  # rows of zeros can only raise a bound
     rounded_MD = padded_MD.astype(jnp.bfloat16)
     best_M = []
-    with progress_bar(M * (M - 1) // 2, show_progress_bar, "pairs", "compare") as bar:
+    with ProgressBar(M * (M - 1) // 2, show_progress_bar, "pairs", "compare") as bar:
         for first in range(0, len(padded_MD), TILE):
             columns = range(first, len(padded_MD), TILE)
             tiles = [_tile_maxima(rounded_MD, first, column) for column in columns]

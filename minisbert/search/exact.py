@@ -5,32 +5,26 @@
     semantic_search(queries_BD, corpus_MD, top_k=10)       # sentence-transformers' lists of {"corpus_id", "score"}
 
 The corpus is processed in chunks. Each chunk is compared with blocks of queries, and only the best k so far are stored, so the
-full similarity matrix never exists. Several devices share the work (vectors.py); each keeps its own best k, which are merged at
-the end.
+full similarity matrix never exists. A small search is done in NumPy (numpy_top_k.py), any other by JAX (on_devices.py).
 """
 
 import logging
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from minisbert.arguments import check_choice, check_positive, embedding_rows, refuse_too_long
 from minisbert.errors import InputError, short_repr
-from minisbert.inference.compiled import progress_bar
-from minisbert.search.top_k import Best, prepare, update_top_k, update_top_k_on_cpu
-from minisbert.search.vectors import Share, Vectors, device_chunks, device_shares
+from minisbert.inference.engines import has_jax
+from minisbert.inference.stream import ProgressBar
+from minisbert.search.numpy_top_k import invalid_rows, search_in_numpy
+from minisbert.search.vectors import Vectors
 from minisbert.similarity import unit
 
 logger = logging.getLogger("minisbert")
 SIMILARITIES = ("cosine", "dot")
-# Queries and corpus rows per product: on a CPU 8 MB of scores stay in the L3 cache. Accelerators need more.
-QUERIES, ROWS, ACCELERATOR_ROWS = 512, 4096, 65_536
-THREADS = 4  # blocks of queries in work at the same time
-CHUNK_BYTES = 256_000_000
+# Products of numbers up to which NumPy searches an array: JAX takes longer to start, and to compile a new shape.
+NUMPY_PRODUCTS = 1 << 28
 LARGEST = 2**31 - 1  # rows are counted in int32 on the device
 RESCORED = 64  # queries whose candidates are in memory together
 
@@ -94,10 +88,16 @@ def nearest(
     if not B or not K:
         return Hits(np.empty((B, K), np.float32), np.empty((B, K), np.int64))
     check_queries(queries)
-    shares = device_shares(corpus)
-    size = _chunk_rows(chunk_rows, max(share.most_rows for share in shares), D)
-    with progress_bar(M, show_progress_bar, "rows", "search") as bar:
-        return _search(scaled(queries, similarity), shares, K, size, similarity, recall, bar)
+    if chunk_rows is not None:
+        check_positive("chunk_rows", chunk_rows)
+    queries = scaled(queries, similarity)
+    with ProgressBar(M, show_progress_bar, "rows", "search") as bar:
+        small = B * M * D <= NUMPY_PRODUCTS and recall is None
+        if corpus.on_host and (small or not has_jax()):
+            return Hits(*search_in_numpy(queries, corpus, K, similarity, chunk_rows, bar))
+        from minisbert.search.on_devices import search_on_devices
+
+        return Hits(*search_on_devices(queries, corpus, K, similarity, recall, chunk_rows, bar))
 
 
 def semantic_search(
@@ -149,100 +149,6 @@ def check_queries(queries_BD: np.ndarray) -> None:
         )
 
 
-def _search(
-    queries_BD: np.ndarray, shares: list[Share], k: int, size: int, similarity: str, recall: float | None, bar: Any
-) -> Hits:
-    B, vectors = len(queries_BD), shares[0].vectors
-    rows = _block_rows(B)
-    blocks = [_padded(queries_BD[b : b + rows], rows) for b in range(0, B, rows)]
-    nothing: Future[Best] = Future()
-    nothing.set_result((np.full((rows, k), -np.inf, np.float32), np.zeros((rows, k), np.int32)))
-    update = partial(_update, k=k, recall=recall, default=jax.config.jax_default_device)  # type: ignore[attr-defined]
-    queries: dict[Any, list[jax.Array]] = {}  # device -> blocks of queries
-    best: dict[Any, list[Future[Best]]] = {}  # device -> the best hits so far, per block of queries
-    sent: deque[tuple[int, Any, list[Future[Best]]]] = deque()
-    with ThreadPoolExecutor(THREADS) as threads:
-        for device, first, part, count in device_chunks(shares, size):
-            if device not in queries:
-                queries[device] = [jax.device_put(block, device) for block in blocks]
-                best[device] = [nothing] * len(blocks)
-            chunk_MD, invalid = prepare(
-                jax.device_put(part, device), vectors.ranges_2D, precision=vectors.precision, similarity=similarity
-            )
-            chunk = chunk_MD, first, None if count == len(part) else count
-            best[device] = [
-                threads.submit(update, before, block, *chunk)
-                for before, block in zip(best[device], queries[device], strict=True)
-            ]
-            sent.append((first, invalid, best[device]))
-            if len(sent) > len(queries):  # at most two chunks are in a device's memory
-                _wait(*sent.popleft())
-            bar.update(count)
-        while sent:
-            _wait(*sent.popleft())
-    found = [[future.result() for future in futures] for futures in best.values()]
-    scores_BK, rows_BK = (
-        np.concatenate([np.concatenate([np.asarray(block[i]) for block in one])[:B] for one in found], axis=1)
-        for i in (0, 1)
-    )
-    if len(found) > 1:
-        order_BK = np.lexsort((rows_BK, -scores_BK), axis=1)[:, :k]
-        scores_BK, rows_BK = (np.take_along_axis(x, order_BK, axis=1) for x in (scores_BK, rows_BK))
-    return Hits(scores_BK, rows_BK.astype(np.int64))
-
-
-def _chunk_rows(chunk_rows: int | None, M: int, D: int) -> int:
-    if chunk_rows is not None:
-        return min(check_positive("chunk_rows", chunk_rows), M)
-    size = ROWS if jax.default_backend() == "cpu" else ACCELERATOR_ROWS
-    while size > 256 and (size >= 2 * M or size * D * 4 > CHUNK_BYTES):  # powers of two: few shapes to compile
-        size //= 2
-    return size
-
-
-def _block_rows(B: int) -> int:
-    if B <= QUERIES:
-        return next(n for n in (1, 8, 64, QUERIES) if n >= B)  # few shapes to compile
-    blocks = -(-B // QUERIES)
-    return -(-B // blocks // 8) * 8  # blocks of equal size, a multiple of 8
-
-
-def _padded(rows_BD: np.ndarray, size: int) -> np.ndarray:
-    return np.pad(rows_BD, ((0, size - len(rows_BD)), (0, 0)))
-
-
-def _update(
-    before: Future[Best],
-    queries_BD: jax.Array,
-    chunk_MD: jax.Array,
-    first: int,
-    count: int | None,
-    *,
-    k: int,
-    recall: float | None,
-    default: Any,
-) -> Best:
-    # In its own thread, so that NumPy ranks one block of queries while the device compares another. Threads start tasks in
-    # the order of submission, so the future waited for here is running or done.
-    best = before.result()
-    with jax.default_device(default):  # a thread does not inherit the caller's setting
-        if recall is None and next(iter(chunk_MD.devices())).platform == "cpu":
-            return update_top_k_on_cpu(best, queries_BD, chunk_MD, first, count, k=k)
-        return update_top_k(best, queries_BD, chunk_MD, first, count, k=k, recall=recall)
-
-
-def _wait(first: int, invalid: Any, best: list[Future[Best]]) -> None:
-    jax.block_until_ready([block.result() for block in best])
-    if (row := int(invalid)) >= 0:
-        raise _invalid(first + row, "encode the text again")
-
-
-def _invalid(row: int, remedy: str) -> InputError:
-    return InputError(
-        f"corpus[{row}] contains NaN or infinity, or is too long for float32. Expected finite embeddings; {remedy}."
-    )
-
-
 def rescore(queries_BD: np.ndarray, candidates: Hits, floats: Any, k: int, similarity: str) -> Hits:
     """The best k of each query's candidates by their float32 vectors; ties: the lower row first.
 
@@ -272,7 +178,7 @@ def rescore(queries_BD: np.ndarray, candidates: Hits, floats: Any, k: int, simil
         with np.errstate(over="ignore", invalid="ignore"):
             invalid_N = ~np.isfinite(np.einsum("ND,ND->N", rows_ND, rows_ND))
         if invalid_N.any():  # the file may have changed since it was written
-            raise _invalid(rows_N[np.argmax(invalid_N)], "make the index again")
+            raise invalid_rows(rows_N[np.argmax(invalid_N)], "make the index again")
         rows_BCD = scaled(rows_ND, similarity).reshape(*rows_BC.shape, rows_ND.shape[1])
         scores_BC = np.einsum("BD,BCD->BC", scaled(queries_BD[b : b + RESCORED], similarity), rows_BCD)
         scores_BC = np.where(rows_BC < 0, -np.inf, scores_BC).astype(np.float32)

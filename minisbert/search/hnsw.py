@@ -16,7 +16,7 @@ import numpy as np
 
 from minisbert.arguments import check_positive, embedding_rows, refuse_too_long
 from minisbert.errors import InputError, SearchError
-from minisbert.inference.compiled import progress_bar
+from minisbert.inference.stream import ProgressBar
 from minisbert.search.exact import Hits, scaled
 
 # Links per node, and candidates followed while building and while searching: the usual range of the paper and the libraries.
@@ -128,7 +128,7 @@ BACKENDS = ("exact", *GRAPHS)
 def add_missing(graph: Graph, rows_MD: Any, similarity: str) -> None:
     """Add the rows that a graph does not have yet, from an array or a NpyFile."""
     M = rows_MD.shape[0]
-    with progress_bar(M - len(graph), None, "rows", "HNSW graph") as bar:
+    with ProgressBar(M - len(graph), None, "rows", "HNSW graph") as bar:
         for start in range(len(graph), M, ROWS):
             part_MD = rows_MD[start : start + ROWS]
             graph.add(scaled(part_MD, similarity))

@@ -10,7 +10,6 @@ the block maxima, and NumPy examines the few blocks that beat the k-th best scor
 per query. Top-10 of 1,000 queries in 100,000 x 384, in CPU seconds: the products 0.94, ranking by blocks +0.18, NumPy +0.04.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from minisbert.search.vectors import DECODERS
 from minisbert.similarity import is_tiny, normalize, rescale_tiny
 
 # Scores and rows, [B, k], best first; JAX or NumPy arrays.
@@ -118,26 +118,6 @@ def first_invalid(chunk_MD: jax.Array) -> jax.Array:
     finite_M = jnp.isfinite((chunk_MD * chunk_MD).sum(axis=1))
     row: jax.Array = jnp.where(finite_M.all(), -1, jnp.argmin(finite_M))
     return row
-
-
-def _from_int8(codes_MD: jax.Array, ranges_2D: Any) -> jax.Array:
-    # The middle of the step that each code represents.
-    lowest_D, highest_D = ranges_2D
-    rows_MD: jax.Array = lowest_D + (codes_MD.astype(jnp.float32) + 128.5) * ((highest_D - lowest_D) / 255)
-    return rows_MD
-
-
-def _from_binary(codes_MX: jax.Array, ranges_2D: Any) -> jax.Array:
-    # sentence-transformers' "binary" is the packed byte minus 128. A bit means +1 or -1.
-    packed_MX = (codes_MX.astype(jnp.int16) + 128).astype(jnp.uint8)
-    return jnp.unpackbits(packed_MX, axis=1).astype(jnp.float32) * 2 - 1
-
-
-DECODERS: dict[str, Callable[[Any, Any], jax.Array]] = {
-    "float32": lambda part, ranges_2D: part.astype(jnp.float32),
-    "int8": _from_int8,
-    "binary": _from_binary,
-}
 
 
 # --- on a CPU ------------------------------------------------------------------------------------------------------

@@ -9,16 +9,16 @@ corpus go to all local devices in turn. Values are checked to be finite when the
 is read only once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from minisbert.errors import DataError, InputError, short_repr
 
+Array = Any  # numpy.ndarray or jax.Array
 # precision -> (kinds of dtype, dimensions per stored value)
 STORED = {"float32": ("f", 1), "int8": ("i", 1), "binary": ("i", 8)}
 SMALLEST = 256  # rows of a chunk that is not halved again
@@ -102,7 +102,9 @@ class Vectors:
             return corpus
         if isinstance(corpus, str | Path):
             return Vectors(NpyFile(corpus))
-        if not isinstance(corpus, np.ndarray | jax.Array | NpyFile):
+        if not isinstance(corpus, np.ndarray | NpyFile) and not hasattr(
+            corpus, "addressable_shards"
+        ):  # JAX's have those
             try:
                 corpus = np.asarray(corpus)
             except ValueError:  # rows of different widths
@@ -115,6 +117,11 @@ class Vectors:
     def shape(self) -> tuple[int, int]:
         """Rows and dimensions, unpacked."""
         return self.rows.shape[0], self.rows.shape[1] * STORED[self.precision][1]
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the rows are in memory or in a file, and not JAX's."""
+        return isinstance(self.rows, np.ndarray | NpyFile)
 
     def part(self, first: int, size: int) -> tuple[Any, int]:
         """Rows `first` to `first + size`, padded with zeros to that size, and how many of them are real."""
@@ -147,6 +154,8 @@ def device_shares(corpus: Vectors) -> list[Share]:
     Raises:
         InputError: the rows are spread over several processes.
     """
+    import jax
+
     rows = corpus.rows
     if isinstance(rows, jax.Array):
         if not rows.is_fully_addressable:
@@ -186,3 +195,27 @@ def device_chunks(shares: list[Share], size: int) -> Iterator[tuple[Any, int, An
                     fitting //= 2
                 part, count = vectors.part(row, fitting)
                 yield device, first + row, part, count
+
+
+# --- stored values as float32 rows ----------------------------------------------------------------------------------
+
+
+def _from_int8(codes_MD: Array, ranges_2D: Any) -> Array:
+    # The middle of the step that each code represents.
+    lowest_D, highest_D = ranges_2D
+    rows_MD: Array = lowest_D + (codes_MD.astype(np.float32) + 128.5) * ((highest_D - lowest_D) / 255)
+    return rows_MD
+
+
+def _from_binary(codes_MX: Array, ranges_2D: Any) -> Array:
+    xp = codes_MX.__array_namespace__()
+    # sentence-transformers' "binary" is the packed byte minus 128. A bit means +1 or -1.
+    packed_MX = (codes_MX.astype(xp.int16) + 128).astype(xp.uint8)
+    return xp.unpackbits(packed_MX, axis=1).astype(np.float32) * 2 - 1
+
+
+DECODERS: dict[str, Callable[[Any, Any], Array]] = {
+    "float32": lambda part, ranges_2D: part.astype(np.float32),
+    "int8": _from_int8,
+    "binary": _from_binary,
+}

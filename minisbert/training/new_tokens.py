@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from minisbert.arguments import check_text
 from minisbert.checkpoint.convert import flatten, nest
 from minisbert.errors import InputError, MinisbertError, short_repr
+from minisbert.inference.engines import need_jax
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.text.tokenizer import Tokenizer
 
@@ -54,6 +55,7 @@ def add_tokens(encoder: SentenceEncoder, tokens: Sequence[str], *, whole_words: 
     """
     if not isinstance(encoder, SentenceEncoder) or encoder.compute_dtype != "float32":
         raise InputError(f"encoder is {short_repr(encoder)}. Expected a SentenceEncoder loaded in float32.")
+    need_jax(encoder, "add tokens to it")
     if isinstance(tokens, str) or not isinstance(tokens, Sequence) or not tokens:
         raise InputError(f"tokens is {short_repr(tokens)}. Expected a list with at least one text.")
     flat = flatten(encoder.pretrained.params)

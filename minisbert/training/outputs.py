@@ -14,7 +14,7 @@ import optax
 from jax.sharding import Mesh
 
 from minisbert.data.examples import Dataset
-from minisbert.pretrained import replace_params
+from minisbert.inference.parameters import replace_params
 from minisbert.training import sharding
 from minisbert.training.config import TrainConfig
 from minisbert.training.given import recorded_settings

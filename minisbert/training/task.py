@@ -19,6 +19,7 @@ import optax
 from minisbert.data.examples import Examples
 from minisbert.data.sampler import Batch
 from minisbert.errors import InputError
+from minisbert.inference.engines import need_jax
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.sentence_model import define
 from minisbert.training.collate import train_batch
@@ -98,6 +99,7 @@ def task_for(model: Any) -> TrainingTask:
             f"model has a Router with the routes {', '.join(routes)}. Expected a single model, whose text columns share "
             "its weights: train one route by itself, put it back, and save the whole model."
         )
+    need_jax(model, "train it")
     task = SIAMESE if isinstance(model, SentenceEncoder) else getattr(model, "training_task", None)
     if not isinstance(task, TrainingTask):
         raise InputError(f"model is a {type(model).__name__}. Expected a SentenceEncoder or a CrossEncoder.")

@@ -17,6 +17,7 @@ from jax.typing import DTypeLike
 
 from minisbert.transformer import tpu
 from minisbert.transformer.dropout import dropout_weights, fold
+from minisbert.transformer.positions import relative_position_buckets
 from minisbert.transformer.products import Linear, product
 from minisbert.transformer.target import on_tpu, stored, widened
 
@@ -158,3 +159,26 @@ def split_heads(qkv_BLD: jax.Array, heads: int, dtype: DTypeLike | None) -> jax.
     """One projection of width 3 D -> query, key and value, `[3, B, N, L, H]`, in the dtype of the products."""
     B, L, width = qkv_BLD.shape
     return jnp.transpose(qkv_BLD.astype(dtype).reshape(B, L, 3, heads, width // 3 // heads), (2, 0, 3, 1, 4))
+
+
+class RelativePositionBias(nnx.Module):
+    """A learned score per head and bucket of distance (Raffel et al. 2020, section 2.1); one table serves all layers."""
+
+    def __init__(
+        self,
+        buckets: int,
+        heads: int,
+        *,
+        max_distance: int = 128,
+        dtype: DTypeLike = jnp.float32,
+        embedding_init: nnx.Initializer,
+        rngs: nnx.Rngs,
+    ):
+        self.buckets, self.max_distance = buckets, max_distance
+        dtype = jnp.promote_types(dtype, jnp.float32)
+        self.table = nnx.Embed(buckets, heads, dtype=dtype, embedding_init=embedding_init, rngs=rngs)
+
+    def __call__(self, length: int) -> jax.Array:
+        """bias_NQK for sentences of `length` tokens."""
+        bucket_QK = relative_position_buckets(length, self.buckets, self.max_distance)
+        return jnp.transpose(self.table(jnp.asarray(bucket_QK)), (2, 0, 1))

@@ -5,20 +5,19 @@ Attention treats a sentence as a set, so the model needs another source of order
 - `sinusoidal_positions`     fixed waves added to the embeddings          Vaswani et al. 2017, section 3.5
 - learned positions          a trained row per position, added            Devlin et al. 2019 (BERT): a plain table
 - `offset_position_ids`      the same, rows start after the padding row   RoBERTa, MPNet (inherited from fairseq)
-- `relative_position_buckets`, `RelativePositionBias`
-                             a learned number per head and distance, added to the scores
+- `relative_position_buckets` a learned number per head and distance, added to the scores
                                                                           Raffel et al. 2020 (T5), section 2.1; MPNet
 - `rotary_angles`, `rotate`  queries and keys turned by an angle that grows with the position
                                                                           Su et al. 2021 (RoFormer), 3.2; ModernBERT
 
-`reference/encoder.py` and `reference/modernbert.py` compute the same in NumPy and must agree.
+The functions take JAX or NumPy arrays. `reference/encoder.py` and `reference/modernbert.py` compute the same and must agree.
 """
 
-import jax
-import jax.numpy as jnp
+from typing import Any
+
 import numpy as np
-from flax import nnx
-from jax.typing import DTypeLike
+
+Array = Any  # numpy.ndarray or jax.Array
 
 
 def sinusoidal_positions(length: int, width: int) -> np.ndarray:
@@ -45,20 +44,21 @@ def sinusoidal_positions(length: int, width: int) -> np.ndarray:
     return np.stack([np.sin(angle_LD2), np.cos(angle_LD2)], axis=-1).reshape(length, width).astype(np.float32)
 
 
-def offset_position_ids(token_ids_BL: jax.Array, padding_id: int, positions_BL: jax.Array | None = None) -> jax.Array:
+def offset_position_ids(token_ids_BL: Array, padding_id: int, positions_BL: Array | None = None) -> Array:
     """Rows of the position table for RoBERTa and MPNet: padding has row `padding_id`, real tokens count up from there.
 
     With `positions_BL` (each token's place in its text) a row may hold several texts, and each counts from its own start.
 
     Example:
-        >>> offset_position_ids(jnp.array([[0, 50, 2, 1, 1]]), padding_id=1).tolist()
+        >>> offset_position_ids(np.array([[0, 50, 2, 1, 1]]), padding_id=1).tolist()
         [[2, 3, 4, 1, 1]]
     """
-    real_BL = (token_ids_BL != padding_id).astype(jnp.int32)
-    count_BL = jnp.cumsum(real_BL, axis=1)
+    xp = token_ids_BL.__array_namespace__()
+    real_BL = (token_ids_BL != padding_id).astype(xp.int32)
+    count_BL = xp.cumsum(real_BL, axis=1)
     if positions_BL is not None:
-        first_BL = jnp.arange(token_ids_BL.shape[1]) - positions_BL  # where in the row the token's text begins
-        count_BL -= jnp.take_along_axis(count_BL - real_BL, first_BL, axis=1)
+        first_BL = xp.arange(token_ids_BL.shape[1]) - positions_BL  # where in the row the token's text begins
+        count_BL -= xp.take_along_axis(count_BL - real_BL, first_BL, axis=1)
     return count_BL * real_BL + padding_id
 
 
@@ -89,31 +89,8 @@ def relative_position_buckets(length: int, buckets: int = 32, max_distance: int 
     return (forward_QK + np.where(magnitude_QK < exact, magnitude_QK, far_QK)).astype(np.int32)
 
 
-class RelativePositionBias(nnx.Module):
-    """A learned score per head and bucket of distance (T5 section 2.1); one table serves all layers."""
-
-    def __init__(
-        self,
-        buckets: int,
-        heads: int,
-        *,
-        max_distance: int = 128,
-        dtype: DTypeLike = jnp.float32,
-        embedding_init: nnx.Initializer,
-        rngs: nnx.Rngs,
-    ):
-        self.buckets, self.max_distance = buckets, max_distance
-        dtype = jnp.promote_types(dtype, jnp.float32)
-        self.table = nnx.Embed(buckets, heads, dtype=dtype, embedding_init=embedding_init, rngs=rngs)
-
-    def __call__(self, length: int) -> jax.Array:
-        """bias_NQK for sentences of `length` tokens."""
-        bucket_QK = relative_position_buckets(length, self.buckets, self.max_distance)
-        return jnp.transpose(self.table(jnp.asarray(bucket_QK)), (2, 0, 1))
-
-
 def rotary_angles(
-    length: int, width: int, theta: float, dtype: DTypeLike = np.float32, factor: float = 1.0
+    length: int, width: int, theta: float, dtype: Any = np.float32, factor: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """cos and sin of the angles p theta^(-2i/H) by which position p rotates the i-th pair of a head's dimensions.
 
@@ -145,7 +122,7 @@ def rotary_angles(
     return np.cos(angle_LH).astype(dtype), np.sin(angle_LH).astype(dtype)
 
 
-def rotate(x_BNLH: jax.Array, cosine_LH: np.ndarray, sine_LH: np.ndarray) -> jax.Array:
+def rotate(x_BNLH: Array, cosine_LH: np.ndarray, sine_LH: np.ndarray) -> Array:
     """Turn each pair of numbers (i, i + H/2) of every token by its position's angles; the product of a turned query and
     a turned key then depends on their distance alone.
 
@@ -158,10 +135,11 @@ def rotate(x_BNLH: jax.Array, cosine_LH: np.ndarray, sine_LH: np.ndarray) -> jax
     Source: Su et al. 2021 (RoFormer), section 3.4.2, equation 34.
 
     Example:
-        >>> x = jnp.array([1.0, 0.0])[None, None, None]
+        >>> x = np.array([1.0, 0.0])[None, None, None]
         >>> rotate(x, np.array([[0.0]]), np.array([[1.0]]))[0, 0, 0].tolist()  # by a right angle
         [0.0, 1.0]
     """
-    first, second = jnp.split(x_BNLH.astype(jnp.promote_types(x_BNLH.dtype, jnp.float32)), 2, axis=-1)
+    xp = x_BNLH.__array_namespace__()
+    first, second = xp.split(x_BNLH.astype(xp.promote_types(x_BNLH.dtype, xp.float32)), 2, axis=-1)
     turned = [first * cosine_LH - second * sine_LH, second * cosine_LH + first * sine_LH]
-    return jnp.concatenate(turned, axis=-1).astype(x_BNLH.dtype)
+    return xp.concatenate(turned, axis=-1).astype(x_BNLH.dtype)

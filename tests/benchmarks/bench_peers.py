@@ -69,15 +69,19 @@ class Contestant:
 # --- the libraries -------------------------------------------------------------------------------------------------
 
 
-def load_minisbert(folder: Path, workplace: Path, *, dtype: str, packing: bool | None = None) -> Loaded:
-    """minisbert with its defaults, and `packing`."""
+def load_minisbert(
+    folder: Path, workplace: Path, *, dtype: str = "float32", packing: bool | None = None, engine: str = "jax"
+) -> Loaded:
+    """minisbert with its defaults, and `packing` or another engine."""
     from minisbert import SentenceEncoder
 
-    encoder = SentenceEncoder.load(folder, compute_dtype=dtype, packing=packing, offline=True)
+    encoder = SentenceEncoder.load(folder, engine=engine, compute_dtype=dtype, packing=packing, offline=True)
+    encode = partial(encoder.encode, show_progress_bar=False, on_truncate="ignore")
+    if engine == "numpy":
+        return Loaded(encode, "cpu")
 
     import jax  # by now imported anyway
 
-    encode = partial(encoder.encode, show_progress_bar=False, on_truncate="ignore")
     return Loaded(encode, jax.default_backend())
 
 
@@ -252,6 +256,14 @@ CONTESTANTS = (
             "minisbert", one, load=partial(load_minisbert, dtype=one), trainer=partial(minisbert_step, dtype=one)
         )
         for one in ("float32", "bfloat16")
+    ),
+    Contestant(
+        "minisbert numpy",
+        "float32",
+        peer="minisbert",
+        needs=("numpy",),
+        load=partial(load_minisbert, engine="numpy"),
+        workloads=("short", "one", "cold", "memory"),
     ),
     _packed(dtype="float32", load=partial(load_minisbert, dtype="float32", packing=True)),
     _packed(dtype="bfloat16", load=partial(load_minisbert, dtype="bfloat16", packing=True)),

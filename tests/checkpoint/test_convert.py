@@ -18,7 +18,8 @@ from minisbert.checkpoint.tensors import INDEX, WEIGHTS, SafetensorsFiles, write
 from minisbert.download.locate import locate
 from minisbert.encoders import FAMILIES
 from minisbert.errors import DownloadError, ModelFolderError
-from minisbert.sentence_model import ModelConfig, define
+from minisbert.model_config import ModelConfig
+from minisbert.sentence_model import define
 
 TINY = Path(__file__).parents[2] / "weights"
 TINIES = ["tiny-bert", "tiny-mpnet", "tiny-roberta", "tiny-distilbert", "tiny-albert", "tiny-modernbert"]

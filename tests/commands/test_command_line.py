@@ -9,10 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import minisbert
 from minisbert.commands import COMMANDS, main
+from minisbert.commands.loading import CHARACTERS, load_encoder
+from minisbert.inference import numpy_engine
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_verify import known_as
@@ -42,6 +45,47 @@ def test_help_imports_nothing_heavy(words):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "heavy: []"
+
+
+# Run in a process of its own: few short texts go to NumPy, and nothing imports JAX.
+WITH_NUMPY = """
+import sys
+from minisbert.commands import main
+
+model, folder = sys.argv[1:]
+for words in (
+    ["similarity", model, "a dog", "a cat"],
+    ["encode", folder + "/texts.txt", "--model", model, "--out", folder + "/auto.npy"],
+    ["search", "a dog", "--corpus", folder + "/texts.txt", "--model", model, "--top", "1", "--save-index", folder + "/index"],
+    ["search", "a dog", "--index", folder + "/index", "--model", model, "--engine", "numpy"],
+):
+    assert main(words) == 0
+print([name for name in ("jax", "flax", "scipy", "matplotlib") if name in sys.modules])
+"""
+
+
+def test_a_few_short_texts_start_no_jax(tiny_bert, tmp_path, run, monkeypatch):
+    (tmp_path / "texts.txt").write_text("a dog sleeps\na woman sings\na dog\n")
+    done = subprocess.run([sys.executable, "-c", WITH_NUMPY, tiny_bert, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+    # The same by JAX, when it is named or when there is too much text to be read before it has started.
+    words = ["encode", tmp_path / "texts.txt", "--model", tiny_bert, "--out", tmp_path / "jax.npy", "--engine", "jax"]
+    assert run(*words).code == 0
+    np.testing.assert_allclose(np.load(tmp_path / "auto.npy"), np.load(tmp_path / "jax.npy"), rtol=0, atol=1e-6)
+    for engine, texts, options, chosen in (
+        ("auto", ["a" * CHARACTERS], {}, "numpy"),
+        ("auto", ["a" * CHARACTERS, "a"], {}, "jax"),
+        ("auto", ["a"], {"compute_dtype": "bfloat16"}, "jax"),
+        ("numpy", ["a" * CHARACTERS] * 2, {}, "numpy"),
+        ("jax", ["a"], {}, "jax"),
+    ):
+        assert load_encoder(tiny_bert, texts, engine, **options).engine == chosen
+    monkeypatch.delitem(numpy_engine.ENCODERS, "albert")  # as of a family that only JAX computes
+    assert load_encoder(str(Path(tiny_bert).with_name("tiny-albert")), ["a"], "auto").engine == "jax"
+    assert f"{CHARACTERS:,} characters" in run("encode", "--help").out
+    refused = run(*words[:-1], "numpy", "--compute-dtype", "bfloat16")
+    assert refused.code == 2 and "use engine='jax'" in refused.err
 
 
 def test_python_dash_m():

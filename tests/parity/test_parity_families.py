@@ -22,7 +22,8 @@ from minisbert import SentenceEncoder
 from minisbert.checkpoint.convert import Converted, chosen, convert, export, flatten, nest
 from minisbert.checkpoint.tensors import SafetensorsFiles
 from minisbert.encoders import FAMILIES
-from minisbert.sentence_model import ModelConfig, define
+from minisbert.model_config import ModelConfig
+from minisbert.sentence_model import define
 from minisbert.transformer.positions import rotary_angles
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

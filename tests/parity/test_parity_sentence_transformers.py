@@ -27,7 +27,8 @@ from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
 from minisbert.download.locate import locate
 from minisbert.encoders import FAMILIES
 from minisbert.errors import DownloadError
-from minisbert.sentence_model import ModelConfig, define
+from minisbert.model_config import ModelConfig
+from minisbert.sentence_model import define
 from minisbert.transformer.positions import offset_position_ids, relative_position_buckets
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -12,12 +12,20 @@ import numpy as np
 import pytest
 
 from minisbert import DataError, InputError
-from minisbert.search import top_k
+from minisbert.search import exact, top_k
 from minisbert.search.exact import nearest, semantic_search
 from minisbert.search.top_k import block_top_k
 from minisbert.search.vectors import NpyFile, Vectors
 
 TOLERANCE = 2e-6  # float32 products of unit rows in another order of summation; measured 3e-7
+
+
+@pytest.fixture(autouse=True, scope="module", params=["numpy", "jax"])
+def engine(request):
+    """Every test by both: in NumPy, and on the devices, where larger searches are done."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exact, "NUMPY_PRODUCTS", 1 << 40 if request.param == "numpy" else 0)
+        yield request.param
 
 
 def made(rows, width, seed=0):
@@ -67,7 +75,7 @@ def test_ties_go_to_the_lower_row(chunk):
 
 
 @pytest.mark.parametrize("order", ["ascending", "descending", "all equal"])
-def test_every_order_of_the_corpus(order, monkeypatch):
+def test_every_order_of_the_corpus(order, engine, monkeypatch):
     """Ascending, each chunk holds only better rows than those before, and is ranked whole; descending, none is."""
     ranked = []
     device = top_k.update_top_k
@@ -76,7 +84,7 @@ def test_every_order_of_the_corpus(order, monkeypatch):
     corpus = number[order].astype(np.float32)[:, None]
     hits = nearest([[1.0], [2.0]], corpus, 5, similarity="dot", chunk_rows=64)
     assert (hits.rows_BK == ([999, 998, 997, 996, 995] if order == "ascending" else [0, 1, 2, 3, 4])).all()
-    assert ranked == (list(range(0, 1000, 64)) if order == "ascending" else [0])
+    assert engine == "numpy" or ranked == (list(range(0, 1000, 64)) if order == "ascending" else [0])
 
 
 def test_equal_rows_of_ordinary_numbers_tie_too():
@@ -180,7 +188,7 @@ def test_approximate_search_with_recall():
     assert (np.diff(hits.scores_BK, axis=1) <= 0).all()
 
 
-def test_numpy_jax_mapped_arrays_and_files_agree(tmp_path):
+def test_numpy_jax_mapped_arrays_and_files_agree(tmp_path, engine):
     q, c = made(4, 12, 1), made(1000, 12, 2)
     np.save(tmp_path / "c.npy", c)
     expected = nearest(q, c, 7, chunk_rows=300)
@@ -191,7 +199,10 @@ def test_numpy_jax_mapped_arrays_and_files_agree(tmp_path):
         np.load(tmp_path / "c.npy", mmap_mode="r"),
     ):
         hits = nearest(jnp.asarray(q), corpus, 7, chunk_rows=300)
-        assert (hits.rows_BK == expected.rows_BK).all() and (hits.scores_BK == expected.scores_BK).all()
+        # A JAX array is searched by JAX whatever its size, and NumPy's products differ in the last bits.
+        other = engine == "numpy" and isinstance(corpus, jax.Array)
+        assert (hits.rows_BK == expected.rows_BK).all()
+        np.testing.assert_allclose(hits.scores_BK, expected.scores_BK, rtol=0, atol=TOLERANCE if other else 0)
     half = nearest(q, c.astype(np.float16), 7)
     assert half.rows_BK.shape == (4, 7) and abs(half.scores_BK - expected.scores_BK).max() < 1e-3
 

@@ -7,8 +7,8 @@ import pytest
 from flax import nnx
 
 from minisbert.reference import encoder as reference
+from minisbert.transformer.attention import RelativePositionBias
 from minisbert.transformer.positions import (
-    RelativePositionBias,
     offset_position_ids,
     relative_position_buckets,
     sinusoidal_positions,
