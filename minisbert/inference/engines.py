@@ -1,4 +1,4 @@
-"""The two engines that compute embeddings: JAX, compiled for any device, and NumPy, which starts at once and needs no JAX.
+"""The two engines that compute embeddings: JAX, compiled for any device, and NumPy, which starts sooner and needs no JAX.
 
 Each has one forward pass with the same call, `forward(params, output, *arrays of a batch)`; the rest of `encode` is shared.
 """
