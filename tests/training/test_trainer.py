@@ -226,7 +226,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_overwrites_nothing(pairs, t
         ({"loss_options": {"scale": float("nan")}}, "'scale'] is nan"),
         ({"prompts": ("a", "b", "c")}, "3 prompts"),
         ({"loss_options": {"typo": 1}}, "typo"),
-        ({"loss": "triplet"}, "Expected 3 texts"),
+        ({"loss": "triplet"}, "2 texts per row with no labels. Expected 3 texts with no labels"),
         ({"loss": "softmax"}, "with class labels"),
     ],
 )
