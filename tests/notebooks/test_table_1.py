@@ -59,16 +59,22 @@ def test_the_whole_program(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", words)
     table_1.main()
     found = json.loads(out.read_text())
-    names = {"random", "masked words"}
+    names = {"random", "masked words, 8 steps"}
     trained = {f"{name}, then {loss}" for name in names for loss in ("softmax", "multiple negatives ranking")}
     assert set(found["scores"]) == names | trained | {f"{name}, [CLS]" for name in names}
-    assert set(found["class_cosines"]) == names | trained
+    assert set(found["class_cosines"]) == set(found["directions"]) == names | trained
+    for one in found["directions"].values():
+        assert one["share"] == sorted(one["share"]) and len(one["without"]) == len(one["share"]) + 1 == table_1.FEW + 1
+    assert one["without"][0] == found["scores"]["masked words, 8 steps, then multiple negatives ranking"][0]
+    for one in found["accuracy_of_a_head"].values():
+        assert all(0 <= accuracy <= 1 for accuracy in (one["v"], one["u, v, |u - v|"]))
     assert all(-100 <= low <= value <= high <= 100 for value, low, high in found["scores"].values())
-    curve = found["curves"]["masked words"]
+    curve = found["curves"]["masked words, 8 steps"]
     assert (
         curve["step"] == [0, *range(1, 9)] and len(curve["loss"]) == 8 and len(curve["mean"]) == len(curve["cls"]) == 9
     )
-    assert found["curves"]["random, then softmax"]["step"] == [0, 1, 2]
+    curve = found["curves"]["random, then softmax"]
+    assert curve["step"] == [0, 1, 2] and len(curve["mean"]) == 3
     dev = {
         row[side] for row in table_1.read(tmp_path / "data/sts/stsb_dev.tsv.gz") for side in ("sentence1", "sentence2")
     }
