@@ -48,6 +48,7 @@ SAME_CODE = {
     "eurobert": "qwen3",
     "new": "gte",
     "jina_embeddings_v3": "nomic_bert",
+    "mt5": "t5",
 }
 
 

@@ -55,7 +55,7 @@ CONFIG: dict[str, Effect] = {
     ),
     **dict.fromkeys(("summary_type", "summary_use_proj", "summary_activation", "summary_first_dropout"), HARMLESS),
     **dict.fromkeys(("summary_proj_to_labels", "num_decoder_layers", "initializer_factor", "output_past"), HARMLESS),
-    **dict.fromkeys(("is_gated_act", "dense_act_fn", "legacy", "pooler_hidden_size"), HARMLESS),
+    **dict.fromkeys(("legacy", "pooler_hidden_size"), HARMLESS),
 }
 # The bounds of the sizes and rates in any family's config.json.
 BOUNDS: dict[str, tuple[float, float]] = {

@@ -65,5 +65,6 @@ FAMILIES: dict[str, Any] = {
     "jina_embeddings_v3": Family(families.rotary_bert, RULES=families.rotary_bert.JINA_RULES, PREFIX="roberta."),
     "deberta-v2": Family(families.deberta),
     "t5": Family(families.t5),
+    "mt5": Family(families.t5),
     "static": Family(families.static),
 }

@@ -95,7 +95,7 @@ BY_MODEL_TYPE = {
     "modernbert": "",  # tokenizer.json, whatever a file names
     **dict.fromkeys(("qwen2", "qwen3"), "Qwen2Tokenizer"),
     "gemma3_text": "GemmaTokenizer",
-    "t5": "T5Tokenizer",
+    **dict.fromkeys(("t5", "mt5"), "T5Tokenizer"),
     "deberta-v2": "DebertaV2Tokenizer",
 }
 # The family whose class counts, whatever a file names.

@@ -227,6 +227,8 @@ def t5() -> dict[str, Any]:
             "d_kv": NO_COUNT,
             "hidden_size": [32],  # next to d_model
             "feed_forward_proj": ["gated-swiglu", "gated", "os.system", None, 3],
+            "is_gated_act": [False, None],
+            "dense_act_fn": ["relu", None],
             "relative_attention_num_buckets": [0, 2, 10, "32", None],
             "relative_attention_max_distance": [0, 3, "128", None],
             "position_embedding_type": POSITION_TYPES,

@@ -31,6 +31,9 @@ def test_the_names_of_feed_forward_nets():
     for name, expected in {"relu": (False, "relu"), "gated-gelu": (True, "gelu_new"), "gelu": (False, "gelu")}.items():
         found = config(feed_forward_proj=name)
         assert (found.gated, found.hidden_act) == expected
+    unnamed = {key: value for key, value in SETTINGS.items() if key != "feed_forward_proj"}
+    for model_type, gated in (("t5", False), ("mt5", True)):
+        assert FAMILIES[model_type].Config.from_json(unnamed | {"model_type": model_type}).gated is gated
     newer = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3}
     assert config(**newer) == config()
     with pytest.raises(ModelFolderError, match="'num_layers' is 2; expected 5"):

@@ -29,6 +29,7 @@ from minisbert.pretrained import load_pretrained
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 MODELS = [f"tiny-{name}" for name in ("bert", "roberta", "mpnet", "distilbert", "albert", "modernbert", "xlm-roberta")]
+MODELS += [f"tiny-{name}" for name in ("nomic_bert", "gte", "t5", "deberta-v2")]
 TEXTS = ["A man is eating food.", "two Cats play music in the city at night, and it is good.", "x"]
 VALUES: list[Any] = [True, False, None, 0, 1, 2, 64, 0.5, -1, "x", "", "float32", [], ["x"], {}, {"x": 1}]
 OF_KEY: dict[str, list[Any]] = {
@@ -37,6 +38,25 @@ OF_KEY: dict[str, list[Any]] = {
     "layer_norm_eps": [1e-12, 1e-5, 1e-3],
     "norm_eps": [1e-5, 1e-3],
     "pad_token_id": [0, 1, 2, None],
+    "rope_parameters": [
+        None,
+        {"rope_type": "default", "rope_theta": 50.0},
+        {"rope_type": "linear", "rope_theta": 50.0, "factor": 2.0},
+        {"rope_type": "dynamic", "rope_theta": 50.0, "factor": 2.0},
+        {"rope_theta": 50.0},
+    ],
+    "rope_theta": [1000, 10.0],
+    "rope_scaling": [None, {"type": "linear", "factor": 2.0}],
+    "rotary_emb_base": [1000, 10.0],
+    "activation_function": ["swiglu", "geglu", "gelu"],
+    "feed_forward_proj": ["relu", "gated-gelu", "gated-silu", "gelu_new"],
+    "relative_attention_num_buckets": [8, 12, 32],
+    "relative_attention_max_distance": [16, 20, 128],
+    "hidden_size": [24, 32],
+    "pos_att_type": ["c2p", "p2c", ["p2c", "c2p"], None, []],
+    "position_buckets": [-1, 8, 12],
+    "max_relative_positions": [-1, 8, 64],
+    "norm_rel_ebd": ["none", "layer_norm"],
     "max_seq_length": [8, 16, None, 64],
     "do_lower_case": [True, False],
     "similarity_fn_name": ["cosine", "dot", None, "x"],

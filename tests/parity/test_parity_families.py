@@ -268,6 +268,7 @@ KINDS: dict[str, tuple[str, Any]] = {
     "nomic_bert": ("NomicBert", rotary_bert_settings),
     "gte": ("Gte", rotary_bert_settings),
     "t5": ("T5", t5_settings),
+    "mt5": ("MT5", t5_settings),
     "deberta-v2": ("DebertaV2", deberta_settings),
     "jina_embeddings_v3": ("JinaEmbeddingsV3", rotary_bert_settings),
     "electra": (
@@ -309,7 +310,7 @@ def random_model(family: str, kind: str, settings: dict[str, Any], folder: Path)
         name, kind = ("Gemma3Text", "Model") if kind == "Model" else ("Gemma3", "ForCausalLM")
     elif family in ("qwen3", "qwen2", "mistral") and kind == "ForMaskedLM":
         kind = "ForCausalLM"
-    elif family == "t5":
+    elif family in ("t5", "mt5"):
         kind = "EncoderModel" if kind == "Model" else "ForConditionalGeneration"
     kind_config = "Gemma3TextConfig" if family == "gemma3_text" else f"{name}Config"
     config = getattr(transformers, kind_config)(vocab_size=60, **settings)
@@ -395,10 +396,12 @@ def test_a_checkpoint_with_a_head_and_tied_weights(family, tmp_path):
     settings = KINDS[family][1](SHAPES[1])
     model = random_model(family, "ForMaskedLM", settings, tmp_path)
     config, converted = read(family, tmp_path)
-    assert (converted.renamed or family == "t5") and (converted.passthrough or model.config.tie_word_embeddings)
+    assert (converted.renamed or family in ("t5", "mt5")) and (
+        converted.passthrough or model.config.tie_word_embeddings
+    )
     ids, mask = batch(model.config.pad_token_id)
     with torch.no_grad():
-        inner = model.get_encoder() if family == "t5" else getattr(model, model.base_model_prefix)
+        inner = model.get_encoder() if family in ("t5", "mt5") else getattr(model, model.base_model_prefix)
         theirs = inner(input_ids=torch.tensor(ids.astype(int)), attention_mask=torch.tensor(mask.astype(int)))
     definition, _ = nnx.split(nnx.eval_shape(lambda: FAMILIES[family].Encoder(config, rngs=nnx.Rngs(0))))
     ours = jax.jit(lambda params: nnx.merge(definition, params)(ids, mask)[-1])(nest(converted.params))

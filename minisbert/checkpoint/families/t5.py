@@ -60,7 +60,12 @@ class Config:
         settings.rename(_NAMES)
         nets = {f"{gate}{name}": name for name in ACTIVATIONS for gate in ("", "gated-")}
         # "gated-gelu" is the name of T5 1.1's, which has the approximation.
-        net = settings.choice("feed_forward_proj", nets, default="relu")
+        usual = "gated-gelu" if values.get("model_type") == "mt5" else "relu"
+        net = settings.choice("feed_forward_proj", nets, default=usual)
+        gated, activation = net.startswith("gated-"), "gelu_new" if net == "gated-gelu" else nets[net]
+        # transformers writes what it takes from the name, and reads it back.
+        settings.choice("is_gated_act", [gated], default=gated, why="as 'feed_forward_proj' has it")
+        settings.choice("dense_act_fn", [activation], default=activation, why="as 'feed_forward_proj' has it")
         buckets = settings.integer("relative_attention_num_buckets", at_least=4, at_most=limits.WIDTH, default=32)
         if buckets % 4:
             settings.complain("relative_attention_num_buckets", "a multiple of 4: two directions, each near and far")
@@ -68,8 +73,8 @@ class Config:
             Config,
             heads=None,
             head_dim=settings.integer("head_dim", at_least=1, at_most=limits.WIDTH, default=64),
-            gated=net.startswith("gated-"),
-            hidden_act="gelu_new" if net == "gated-gelu" else nets[net],
+            gated=gated,
+            hidden_act=activation,
             relative_attention_num_buckets=buckets,
             relative_attention_max_distance=settings.integer(
                 "relative_attention_max_distance", at_least=buckets // 4 + 1, at_most=limits.ROWS, default=128
