@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from minisbert.errors import TrainingError as TrainingError
     from minisbert.errors import TrainingStopped as TrainingStopped
     from minisbert.errors import WriteError as WriteError
+    from minisbert.evaluation.sts import compare as compare
     from minisbert.evaluation.sts import evaluate_sts as evaluate_sts
     from minisbert.inference.compiled import enable_compilation_cache as enable_compilation_cache
     from minisbert.mining.clustering import community_detection as community_detection
@@ -50,6 +51,7 @@ _NAMES = {
     "train": "minisbert.training.trainer",
     "TrainConfig": "minisbert.training.config",
     "evaluate_sts": "minisbert.evaluation.sts",
+    "compare": "minisbert.evaluation.sts",
     "Index": "minisbert.search.index",
     "semantic_search": "minisbert.search.exact",
     "mine_paraphrases": "minisbert.mining.paraphrases",

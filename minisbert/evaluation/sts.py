@@ -252,6 +252,31 @@ def compare_sts(
     return tuple(result)
 
 
+def compare(
+    model_a: Encoder,
+    model_b: Encoder,
+    data: STSPairs | str | Path | Sequence[STSPairs | str | Path],
+    *,
+    similarity: str = "cosine",
+    resamples: int = 1000,
+    seed: int = 0,
+    **options: Any,
+) -> STSComparison:
+    """Spearman of `model_b` minus that of `model_a`, with its paired bootstrap interval and p-value; several sets are pooled.
+
+    Arguments and errors as for `evaluate_sts` and `compare_sts`.
+
+    Example:
+        >>> from types import SimpleNamespace as Model
+        >>> lengths = Model(encode=lambda texts, **options: np.array([[len(text), 1.0] for text in texts]))
+        >>> pairs = STSPairs("toy", ("a", "ab", "abc"), ("b", "abc", "a"), (5.0, 4.0, 1.0))
+        >>> compare(lengths, lengths, pairs, resamples=10).difference.value
+        0.0
+    """
+    a, b = (evaluate_sts(model, data, resamples=0, **options) for model in (model_a, model_b))
+    return compare_sts(a, b, similarity=similarity, resamples=resamples, seed=seed)[0]
+
+
 def _groups(sets: Sequence[STSPairs], series: Sequence[Sequence[np.ndarray]]) -> list[Group]:
     return [(np.array(part.gold), np.stack(one)) for part, one in zip(sets, series, strict=True)]
 

@@ -11,7 +11,7 @@ from scipy import stats
 from minisbert import DataError, DownloadError, InputError, SentenceEncoder
 from minisbert.download.locate import locate
 from minisbert.evaluation.bootstrap import pooled
-from minisbert.evaluation.sts import STSPairs, compare_sts, evaluate_sts, read_sts
+from minisbert.evaluation.sts import STSPairs, compare, compare_sts, evaluate_sts, read_sts
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 # sentence-transformers 6.2.0, torch 2.13.0 (CPU, float32), all-MiniLM-L6-v2: EmbeddingSimilarityEvaluator with the four
@@ -129,6 +129,7 @@ def test_paired_comparison():
     )
     (better,) = compare_sts(bad, good)
     assert better.difference.low > 0 and better.p_value <= 2 / 1001 + 1e-12
+    assert compare(Table(0, 3.0), Table(0, 0.5), pairs) == better
     (worse,) = compare_sts(good, bad)
     assert worse.difference.value == -better.difference.value and "p = 0.00" in str(worse)
     (same,) = compare_sts(good, twin)
