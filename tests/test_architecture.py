@@ -17,7 +17,7 @@ ROWS = [
     {"__main__"},
     {"commands", "compat"},
     {"__init__"},  # the public names, lazily imported
-    {"explain", "export", "register"},
+    {"explain", "export", "register", "testing"},
     {"cross_encoder"},
     {"mining"},
     {"evaluation"},

@@ -6,6 +6,7 @@ BERT and MPNet, the first two, have files of their own; so has what only one fam
 import sys
 from functools import cache, cached_property
 from pathlib import Path
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +14,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from minisbert.checkpoint.convert import flatten, rule_shapes
-from minisbert.encoders import FAMILIES
+from minisbert.encoders import FAMILIES, static
 from minisbert.inference.compiled import cast_matrices
 from minisbert.pretrained import load_pretrained
+from minisbert.testing import check_encoder
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from families import TWINS, tiny
@@ -29,9 +30,6 @@ FLOAT64 = 1e-10
 FLOAT32 = 2e-6
 # Of the longest sentence in language models, whose sublayers add to a sum that only the end normalizes; 3.4e-6 is measured.
 FLOAT32_SUM = 5e-6
-# The same for two shapes of one program, which sum in different orders; the mean of a sentence's tokens is tighter.
-ACROSS_SHAPES = 5e-6
-ACROSS_SHAPES_MEAN = 1e-6
 
 # bfloat16 keeps 8 bits (see test_sentence_model.py); for the worst token 0.99994 is measured.
 BFLOAT16_COSINE = 0.9998
@@ -141,21 +139,6 @@ def test_the_gradient_with_respect_to_padding_is_exactly_zero(model):
         assert np.isfinite(slope).all()
 
 
-def test_padding_changes_nothing(model):
-    token_ids_BL = model.random_tokens()
-    found = model.run(token_ids_BL, MASK_BL)
-    # Other tokens in the padding: the same to the bit.
-    others_BL = np.random.default_rng(3).integers(0, model.config.vocab_size, MASK_BL.shape)
-    others_BL = np.where(MASK_BL, token_ids_BL, others_BL)
-    np.testing.assert_array_equal(model.run(others_BL, MASK_BL)[MASK_BL], found[MASK_BL])
-    # More padding: another shape, the same up to rounding.
-    more = ((0, 0), (0, min(64, model.config.max_positions) - L))
-    longer = model.run(np.pad(token_ids_BL, more, constant_values=model.padding), np.pad(MASK_BL, more))[:, :L]
-    np.testing.assert_allclose(longer[MASK_BL], found[MASK_BL], rtol=0, atol=ACROSS_SHAPES)
-    means = [(x * MASK_BL[:, :, None]).sum(axis=1) / LENGTHS_B[:, None] for x in (longer, found)]
-    np.testing.assert_allclose(*means, rtol=0, atol=ACROSS_SHAPES_MEAN)
-
-
 @pytest.mark.parametrize("family", ["albert", "modernbert"])  # the others are BERT's blocks and nothing more
 def test_bfloat16_products_are_near(family):
     """As `compute_dtype="bfloat16"` computes: matrices of the blocks cast, everything around them float32."""
@@ -178,9 +161,32 @@ def test_word_order_matters(model):
 
 
 @pytest.mark.parametrize("family", TWINS)
-def test_the_shapes_of_the_rules_are_those_of_the_encoder(family):
-    """Loading takes shapes from the table and never builds the encoder."""
-    config, code = load(family).config, FAMILIES[load_pretrained(tiny(family)).model_config.model_type]
-    abstract = nnx.state(nnx.eval_shape(lambda: code.Encoder(config, rngs=nnx.Rngs(0))))
-    built = {name: leaf.shape for name, leaf in flatten(nnx.to_pure_dict(abstract)).items()}
-    assert rule_shapes(code.RULES, config, config.num_hidden_layers) == built
+def test_conformance(family):
+    """Padding, packing, gradients, checkpoints and the twin."""
+    model = load(family)
+    code = FAMILIES[load_pretrained(tiny(family)).model_config.model_type]
+    check_encoder(code, model.config, params=model.params, twin=TWINS[family], padding_id=model.padding)
+
+
+BROKEN = {
+    "other tokens in the padding change a text": lambda hidden, ids, mask: hidden + (ids * 1e-3).sum(1)[:, None, None],
+    "more padding changes a text": lambda hidden, ids, mask: hidden * ids.shape[1],
+    "sees other texts": lambda hidden, ids, mask: hidden + (mask.ndim == 3),
+}
+
+
+def test_what_breaks_a_family_is_named():
+    config = static.Config(vocab_size=30, hidden_size=8)
+    for message, change in BROKEN.items():
+
+        class Broken(static.Encoder):
+            def __call__(self, ids, mask, *args, change=change, **options):
+                return [change(super().__call__(ids, mask, *args, **options)[-1], ids, mask)]
+
+        family = ModuleType("broken")
+        vars(family).update(vars(static), Encoder=Broken)
+        with pytest.raises(AssertionError, match=message):
+            check_encoder(family, config)
+    family.Encoder, family.RULES = static.Encoder, []
+    with pytest.raises(AssertionError, match="the rules and the encoder differ in"):
+        check_encoder(family, config)
