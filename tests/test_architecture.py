@@ -54,6 +54,7 @@ MAY_COMPILE = {
     "mining/screening.py",
     "export/stablehlo.py",
     "export/runtime.py",
+    "testing.py",  # runs a family for its tests
 }
 COMPILES = {"jax.jit", "jax.pmap", "nnx.jit", "flax.nnx.jit", "jax.experimental.pjit", "jax.pjit"}
 
