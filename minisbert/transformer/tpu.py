@@ -15,10 +15,7 @@ GOLDEN = 0x9E3779B9
 
 
 def split_heads(qkv: Linear, hidden_BLD: jax.Array, heads: int) -> list[jax.Array]:
-    """query_BNLH, key_BNLH, value_BNLH by a product each: `attention.split_heads(qkv(hidden_BLD), heads, bfloat16)`.
-
-    In the tensor layout each product is cut by heads, which the joined matrix cannot be.
-    """
+    """query_BNLH, key_BNLH, value_BNLH by a product each: `attention.split_heads(qkv(hidden_BLD), heads, bfloat16)`."""
     kernel_DCNH = qkv.kernel[...].astype(jnp.bfloat16).reshape(hidden_BLD.shape[-1], 3, heads, -1)
     parts = []
     for c in range(3):
