@@ -7,6 +7,7 @@ ordinary sentence-transformers folder in the older dialect, which every reader k
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,13 +110,15 @@ def load_chain(folder: ModelFolder, put: Put | None, loaded: dict[Path, Converte
     check_tokenizer(tokenizer, folder, model_config.encoder.vocab_size)
     family, layers = FAMILIES[model_config.model_type], model_config.encoder.num_hidden_layers
     table = chosen(family.RULES, model_config.encoder)
-    shapes, place = rule_shapes(table, model_config.encoder, layers), folder.transformer_path
+    shapes = rule_shapes(table, model_config.encoder, layers)
+    place, open_encoder, open_head = folder.transformer_path, folder.encoder_module.tensors, SafetensorsFiles
+    if folder.allow_pickle_weights:
+        open_encoder, open_head = (partial(tensors_of, opened=opened) for opened in (open_encoder, open_head))
     if place not in loaded and (place / CONVERTED).is_file():
         loaded[place] = read_converted(place, shapes, put)
     elif place not in loaded:
-        tensors = tensors_of(place, folder.encoder_module.tensors, folder.allow_pickle_weights)
         names = {"passthrough": family.PASSTHROUGH, "prefix": family.PREFIX}
-        loaded[place] = convert(tensors, table, shapes, layers=layers, put=put, **names)
+        loaded[place] = convert(open_encoder(place), table, shapes, layers=layers, put=put, **names)
     original = loaded[place]
     params = {"encoder": nest(original.params)}
     for module in model_config.modules:
@@ -124,8 +127,7 @@ def load_chain(folder: ModelFolder, put: Put | None, loaded: dict[Path, Converte
             if place not in loaded:
                 rules = HEAD_RULES[type(module)](module)
                 shapes = rule_shapes(rules, None, layers=0)
-                tensors = tensors_of(place, SafetensorsFiles, folder.allow_pickle_weights)
-                loaded[place] = convert(tensors, rules, shapes, layers=0, put=put)
+                loaded[place] = convert(open_head(place), rules, shapes, layers=0, put=put)
             heads = params.setdefault("heads", {})
             heads[len(heads)] = nest(loaded[place].params)
     return Pretrained(folder, model_config, params, tokenizer, replace(original, params={}))

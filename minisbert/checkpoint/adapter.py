@@ -29,15 +29,13 @@ _NAME = re.compile(r"(?:base_model\.model\.)?(?P<matrix>.+)\.lora_(?P<table>embe
 _DRAWN = (True, False, None, "gaussian", "orthogonal", "eva")  # other first values change the base's weights too
 
 
-def base_of(files: ModelFiles, place: Path) -> Path | None:
-    """The folder of the model that the adapter in `place` changes; None where there is no adapter.
+def base_of(files: ModelFiles, place: Path) -> Path:
+    """The folder of the model that the adapter in `place` changes.
 
     Raises:
         ModelFolderError: the base model is neither named nor next to the adapter.
     """
     file = place / ADAPTER_FILE
-    if not files.has(file):
-        return None
     settings = Settings(files.json(file), file)
     files.ignored[ADAPTER_FILE] = settings.by_table(ADAPTER)
     name = settings.text("base_model_name_or_path", default=None)

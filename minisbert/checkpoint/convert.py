@@ -177,7 +177,7 @@ def convert(
                 joined = np.ascontiguousarray(joined)
             converted.params[rule.path] = put(joined) if put else joined
     # Those that no rule has taken.
-    converted.passthrough = {short: tensors.read(names[0]) for short, names in canonical.items()}
+    converted.passthrough = {short: read(names[0]) for short, names in canonical.items()}
     for copy in TIED.keys() & converted.passthrough.keys():
         first = tensors.read(renamed.get(TIED[copy], TIED[copy]))
         if not np.array_equal(first, converted.passthrough[copy]):
@@ -199,8 +199,7 @@ def _check_names(
     layers: int,
 ) -> None:
     """The file has exactly the tensors of the table, in their shapes, and those passed through."""
-    doubled = {short: " and ".join(map(repr, names)) for short, names in canonical.items() if len(names) > 1}
-    complaints = [f"doubled: {names} both mean {short!r}" for short, names in doubled.items()]
+    complaints: list[str] = []
     missing: list[str] = []
     expected: set[str] = set()
     for rule in table:
@@ -221,6 +220,8 @@ def _check_names(
         )
     complaints += map("missing: {}".format, missing)
     for short, names in canonical.items():
+        if len(names) > 1:
+            complaints.append(f"doubled: {' and '.join(map(repr, names))} both mean {short!r}")
         if short not in expected and not matches(short, passthrough):
             complaints.append(f"unknown: {names[0]!r} {list(found[names[0]])}")
     if complaints:

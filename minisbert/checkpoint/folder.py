@@ -144,7 +144,7 @@ def _read_plain(files: ModelFiles) -> ModelFolder:
 
 
 def _read_config(files: ModelFiles, place: Path, scores: bool = False) -> dict[str, Any]:
-    base = base_of(files, place)
+    base = base_of(files, place) if files.has(place / ADAPTER_FILE) else None
     file = (base or place) / "config.json"
     config: dict[str, Any] = (files if base in (None, place) else ModelFiles(file.parent)).json(file)
     model_type = config.get("model_type") if isinstance(config, dict) else None
@@ -223,7 +223,8 @@ def _encoder_folder(files: ModelFiles, place: Path, config: dict[str, Any], enco
     folder = ModelFolder(files.folder, place, config["model_type"], config, encoder_module=encoder)
     folder.sources.update(dict.fromkeys(config, "config.json" if encoder.has_config else "model.safetensors"))
     folder.tokenizer_files = files.read(place, TOKENIZER_FILES)
-    if base := base_of(files, place) if encoder.has_config else None:
+    if encoder.has_config and files.has(place / ADAPTER_FILE):
+        base = base_of(files, place)
         folder.encoder_module = encoder._replace(tensors=partial(AdaptedTensors, base))
         folder.tokenizer_files = folder.tokenizer_files or ModelFiles(base).read(base, TOKENIZER_FILES)
         folder.sources["adapter"] = ADAPTER_FILE

@@ -44,7 +44,8 @@ def read_length_file(
         if settings.values.get("max_seq_length") is not None:
             folder.max_seq_length = settings.integer("max_seq_length", at_least=1, at_most=limits.ROWS)
             folder.sources["max_seq_length"] = name
-        _read_arguments(files, folder, settings, name)
+        if not ARGUMENTS.keys().isdisjoint(settings.values):
+            _read_arguments(files, folder, settings, name)
         folder.do_lower_case = settings.flag("do_lower_case", default=False)
         folder.sources["do_lower_case"] = name
         settings.finish()

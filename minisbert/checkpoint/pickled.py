@@ -108,11 +108,11 @@ class PickledTensors:
         )
 
 
-def tensors_of(place: Path, opened: Callable[[Path], Any], allow_pickle: bool) -> Any:
-    """The tensors of a folder; those of a pickle if it has no others and that is allowed."""
-    if allow_pickle and not any((place / name).is_file() for name in (WEIGHTS, INDEX)):
-        return PickledTensors(place)
-    return opened(place)
+def tensors_of(place: Path, opened: Callable[[Path], Any]) -> Any:
+    """The tensors of a folder; those of a pickle if it has no others."""
+    if any((place / name).is_file() for name in (WEIGHTS, INDEX)):
+        return opened(place)
+    return PickledTensors(place)
 
 
 def _dtype(name: str) -> np.dtype[Any]:

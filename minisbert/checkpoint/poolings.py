@@ -121,10 +121,10 @@ class Pooling:
         else:
             # Without any of the flags, the mean: the default of every version.
             silent = POOLING_FLAGS.keys().isdisjoint(settings.values)
-            flags = {
-                mode: settings.flag(flag, default=silent and mode == "mean") for flag, mode in POOLING_FLAGS.items()
-            }
-            modes = [mode for mode, is_on in flags.items() if is_on]
+            modes = []
+            for flag, mode in POOLING_FLAGS.items():
+                if settings.flag(flag, default=silent and mode == "mean"):
+                    modes.append(mode)
             if not modes:
                 settings.complain("pooling_mode_mean_tokens", "at least one of the pooling_mode_* settings true")
         settings.finish()

@@ -240,12 +240,13 @@ class Settings:
     def by_table(self, table: Mapping[str, Effect]) -> dict[str, Any]:
         """Check each key by a table of keys.py; returns those that are harmless."""
         self.known(table)
-        self.absent((key for key, effect in table.items() if effect == REFUSED), "what it asks for is not computed")
         harmless = {}
         for key, value in self.values.items():
             effect = table.get(key)
             if isinstance(effect, tuple) and not any(type(value) is type(one) and value == one for one in effect):
                 self.complain(key, "one of " + ", ".join(map(repr, effect)) + ", which change no embedding")
+            elif effect == REFUSED:
+                self.absent([key], "what it asks for is not computed")
             elif effect == HARMLESS or isinstance(effect, tuple):
                 harmless[key] = value
         return harmless

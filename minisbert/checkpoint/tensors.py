@@ -165,11 +165,12 @@ class SafetensorsFiles:
 
     def read(self, name: str) -> np.ndarray:
         """One tensor, in the dtype of the file."""
-        import ml_dtypes  # noqa: F401 (names bfloat16 to NumPy, for the library)
         from safetensors import SafetensorError, safe_open
 
         file = self._files[name]
         try:
+            if self._open[file].get_slice(name).get_dtype() == "BF16":
+                import ml_dtypes  # noqa: F401 (names bfloat16 to NumPy)
             array: np.ndarray = self._open[file].get_tensor(name)
             self._unread -= array.nbytes
             if self._unread < 0:

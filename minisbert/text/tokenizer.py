@@ -161,7 +161,9 @@ class Tokenizer:
         characters = 0
         try:
             for row, sentence in enumerate(sentences):
-                texts = self._pieces(prompt + sentence, size)
+                text = prompt + sentence
+                whole = len(text) <= size or not self._splits
+                texts = iter([text]) if whole else pieces(text, size, from_end=self.keep_end)  # the last first
                 batch.append(next(texts, ""))
                 rest.append(texts)
                 characters += len(batch[-1])
@@ -172,12 +174,6 @@ class Tokenizer:
             as_list(sentences)  # names the invalid one
             raise
 
-    def _pieces(self, text: str, size: int) -> Iterator[str]:
-        """The text, or its pieces; with `keep_end` the last piece first."""
-        if len(text) <= size or not self._splits:
-            return iter([text])
-        return pieces(text, size, from_end=self.keep_end)
-
     @cached_property
     def _splits(self) -> bool:
         return splits_at_spaces(self.backend)
@@ -187,13 +183,15 @@ class Tokenizer:
     ) -> Iterator[tuple[list[int], int]]:
         """`contents` of the sentences from `row` on, given as their first pieces and iterators of their further ones."""
         for number, (ids, more) in enumerate(zip(self._encoded(first), rest, strict=True), start=row):
-            self._check_rows(ids, number)
+            if self.rows is not None:
+                self._check_rows(ids, number, self.rows)
             length, kept = len(ids), self.cut(ids, room)
             for piece in more:
                 if not exact and length > room:
                     break
                 (ids,) = self._encoded([piece])
-                self._check_rows(ids, number)
+                if self.rows is not None:
+                    self._check_rows(ids, number, self.rows)
                 length += len(ids)
                 kept = self.cut(ids + kept if self.keep_end else kept + ids, room)
             yield kept, length
@@ -204,12 +202,12 @@ class Tokenizer:
         except BaseException as error:
             raise refusal(error, InputError, f"{self.where}: the tokenizer fails on a sentence") from None
 
-    def _check_rows(self, ids: list[int], row: int) -> None:
-        if self.rows is not None and max(ids, default=0) >= self.rows:
+    def _check_rows(self, ids: list[int], row: int, rows: int) -> None:
+        if max(ids, default=0) >= rows:
             token = self.backend.id_to_token(max(ids))
             raise InputError(
                 f"sentences[{row}] has the token {token!r}, for which the model has no embedding: its id is {max(ids)}, and "
-                f"the table has {self.rows} rows. Expected a text without it; leave it out."
+                f"the table has {rows} rows. Expected a text without it; leave it out."
             )
 
     def refuse_long(self, sentences: Sequence[str], *, max_length: int, prompt: str = "") -> None:

@@ -43,7 +43,8 @@ def check_limits(values: dict[str, Any], file: Path) -> None:
         pattern = rule.get("pattern")
         regex = pattern.get("Regex") if isinstance(pattern, dict) else None
         try:
-            check_pattern(regex if isinstance(regex, str) else "")
+            if isinstance(regex, str):
+                check_pattern(regex)
         except Slow as error:
             raise ModelFolderError(
                 f"{file}: the pattern {regex!r:.100} {error}, so that one text could take for ever. Expected a pattern without "
@@ -52,11 +53,9 @@ def check_limits(values: dict[str, Any], file: Path) -> None:
     added = values.get("added_tokens")
     if isinstance(added, list) and len(added) > limits.ADDED_TOKENS:
         raise ModelFolderError(f"{file}: {len(added)} added tokens. Expected at most {limits.ADDED_TOKENS}. {_DAMAGED}")
-    if isinstance(values.get("model"), dict):
-        _check_model(values["model"], file)
-
-
-def _check_model(model: dict[str, Any], file: Path) -> None:
+    model = values.get("model")
+    if not isinstance(model, dict):
+        return
     if model.get("dropout") not in (None, 0):
         raise ModelFolderError(
             f"{file}: the model's 'dropout' is {model['dropout']!r:.100}, which splits the same text differently each time. "
