@@ -169,7 +169,7 @@ class SentenceEncoder(FamiliarEncoder):
             output_value, precision, on_truncate, batch_size, truncate_dim, normalize_embeddings, show_progress_bar
         )
         prompt = checks.prompt_text(prompt, prompt_name, self.prompts, self.default_prompt_name)
-        encoder = self.route(task)
+        encoder = self if task is None and not self.routes else self.route(task)
         dimension = checks.kept_dimension(truncate_dim, encoder.model_config.dimension)
         if out is not None:
             checks.check_out(out, (len(texts), dimension), output_value, precision)
