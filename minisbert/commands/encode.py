@@ -94,7 +94,12 @@ def encode(
         from minisbert.commands.plans import print_encode_plan
 
         shape: dict[str, Any] = {"compute_dtype": compute_dtype, "packing": packing, "batch_size": batch_size}
-        given = {"chip": chip, "dump_hlo": dump_hlo, "prompt": (prompt, prompt_name), "offline": offline}
+        given: dict[str, Any] = {
+            "chip": chip,
+            "dump_hlo": dump_hlo,
+            "prompt": (prompt, prompt_name),
+            "offline": offline,
+        }
         print_encode_plan(model, stream_sentences(source, column), **given, **shape)
         return 0
     sharded = out.endswith("/")
