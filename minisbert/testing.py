@@ -137,7 +137,7 @@ def _check_rules(family: ModuleType, config: Any, params: Any, abstract: Any) ->
     rules, ours = chosen(family.RULES, config), flatten(params)
     written = export(Converted(ours), rules, layers=layers)
     again = convert(_InMemory(written), rules, shapes, layers=layers).params
-    changed = [name for name in ours if not np.array_equal(ours[name], again.get(name))]
+    changed = [name for name in ours if not np.array_equal(ours[name], again[name])]
     assert not changed, f"saved and loaded, these parameters differ: {changed}"
 
 

@@ -126,7 +126,7 @@ def lambda_loss(
     terms = []
     for logit_S, relevance_S in zip(logits_SBC[:, :, 0].T, relevance_BS, strict=True):
         count = len(logit_S)
-        order = sorted(range(count), key=lambda i, x=logit_S: -x[i])
+        order = np.argsort(-logit_S, kind="stable").tolist()
         discount = [math.log2(1 + rank) for rank in range(1, count + 1)]
         gains = [2**relevance - 1 for relevance in relevance_S]
         ideal = sum(g / d for g, d in list(zip(sorted(gains, reverse=True), discount, strict=True))[:k])
@@ -172,7 +172,7 @@ def list_mle(
     losses = []
     for logit_S, relevance_S in zip(logits_SBC[:, :, 0].T, relevance_BS, strict=True):
         count = len(logit_S)
-        order = list(range(count)) if respect_input_order else sorted(range(count), key=lambda i, y=relevance_S: -y[i])
+        order = list(range(count)) if respect_input_order else np.argsort(-relevance_S, kind="stable").tolist()
         weights = [2.0 ** (count - rank) - 1 for rank in range(1, count + 1)]
         weights = [weight / sum(weights) for weight in weights] if by_position else [1.0] * count
         ranked = [logit_S[i] for i in order]

@@ -202,7 +202,7 @@ def multiple_negatives_ranking(
                         "hard_negatives": candidate[1] == i and candidate[0] > 1,
                         "all_negatives": not paired,
                     }
-                    if direction == "query_to_doc" and weighted.get(hardness_mode):
+                    if direction == "query_to_doc" and weighted.get(str(hardness_mode)):
                         score += hardness_strength * compare(frozen_SBD[this], frozen_SBD[candidate])
                     scores.append(score)
             sums.append(scores)

@@ -215,7 +215,7 @@ def gist(
     for direction, (cosine_BM, excluded_BM) in student.items():
         too_close_BM = guide[direction][0] > limit_B[:, None]
         if direction == "query_to_doc":  # column b of row b is the positive
-            too_close_BM &= ~jnp.eye(*too_close_BM.shape, dtype=bool)
+            too_close_BM &= ~jnp.eye(batch, too_close_BM.shape[1], dtype=bool)
         score_BM = jnp.where(excluded_BM | too_close_BM, -jnp.inf, cosine_BM / temperature)
         scores.append(score_BM[:, :batch] if direction == "doc_to_doc" else score_BM)  # positives only
     log_sum_B = jax.nn.logsumexp(jnp.concatenate(scores, axis=1), axis=1)
