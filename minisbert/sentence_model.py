@@ -20,6 +20,7 @@ from minisbert.model_config import Embeddings, ModelConfig, sentence_embedding, 
 from minisbert.modules import HEADS, abstract
 from minisbert.text.packing import PackedTexts
 from minisbert.transformer.dropout import packed_token_keys, token_keys
+from minisbert.transformer.target import widened
 
 
 class SentenceModel(nnx.Module):
@@ -74,7 +75,7 @@ class SentenceModel(nnx.Module):
         T, L = rows.lengths_PT.shape[1], segmentation_PL.shape[1]
         if embeds == "tokens":
             return tokens_per_text(
-                token_embeddings(self.model_config.modules, list(self.heads), hidden_IPLD), rows.lengths_PT
+                widened(token_embeddings(self.model_config.modules, list(self.heads), hidden_IPLD)), rows.lengths_PT
             )
         mask_PTL = segmentation_PL[:, None] == jnp.arange(T)[:, None]
         if FAMILIES[self.model_config.model_type].MODULE.special_tokens:
@@ -87,7 +88,7 @@ class SentenceModel(nnx.Module):
                 raise InputError("the model averages its layers. Expected one that pools its last layer.")
             layers = [self.embed(layer_PLD, mask_PTL, after_prompt_PTL, rows.position_PL) for layer_PLD in hidden_IPLD]
             return jnp.stack(layers, axis=2)
-        token_PLD = token_embeddings(self.model_config.modules, list(self.heads), hidden_IPLD)
+        token_PLD = widened(token_embeddings(self.model_config.modules, list(self.heads), hidden_IPLD))
         return self.embed(token_PLD, mask_PTL, after_prompt_PTL, rows.position_PL)
 
     def tokens(
@@ -102,7 +103,7 @@ class SentenceModel(nnx.Module):
         Arguments as for the encoders (encoders/bert.py).
         """
         hidden_IBLD = self.encoder(token_ids_BL, mask_BL, dropout_keys_BL=dropout_keys_BL, positions_BL=positions_BL)
-        return token_embeddings(self.model_config.modules, list(self.heads), hidden_IBLD)
+        return widened(token_embeddings(self.model_config.modules, list(self.heads), hidden_IBLD))
 
     def embed(
         self,

@@ -106,7 +106,7 @@ class CrossEncoderModel(nnx.Module):
         def pooled(mask_BL: jax.Array) -> jax.Array:
             if not modules:
                 return pool(widened(hidden_IBLD[-1]), mask_BL, [head.pooling], positions_BL)
-            token_BLD = token_embeddings(modules, list(self.heads), hidden_IBLD)
+            token_BLD = widened(token_embeddings(modules, list(self.heads), hidden_IBLD))
             return sentence_embedding(modules, list(self.heads), token_BLD, mask_BL, mask_BL, positions_BL)
 
         pooled_BTD = jax.vmap(pooled, in_axes=1, out_axes=1)(mask_BTL)

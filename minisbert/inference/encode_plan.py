@@ -28,7 +28,8 @@ from minisbert.inference.tpu_compiler import (
     find_chip,
     libtpu_version,
 )
-from minisbert.sentence_model import ModelConfig, define
+from minisbert.model_config import ModelConfig
+from minisbert.sentence_model import define
 from minisbert.text.packing import TOKENS_PER_SLOT, PackedTexts, stream_shape
 
 SINGLE, PACKED = "sentence embeddings", "packed sentence embeddings"
@@ -155,7 +156,8 @@ def lower_forward(
     cast = jax.eval_shape(partial(cast_matrices, dtype=COMPUTE_DTYPES[compute_dtype]), params)
     arrays: list[tuple[int, ...]] = [(rows, length), (rows,), ()]
     if output == PACKED:
-        arrays = [(rows, length)] * 3 + [(rows, length // TOKENS_PER_SLOT)] * (len(PackedTexts._fields) - 3)
+        per_text = (rows, length // TOKENS_PER_SLOT)
+        arrays = [*[(rows, length)] * 3, *[per_text] * (len(PackedTexts._fields) - 3)]
     by_rows, copied = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("rows",), ()))
     given = [jax.ShapeDtypeStruct(shape, jnp.int32, sharding=by_rows if shape else copied) for shape in arrays]
     cast = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=copied), cast)

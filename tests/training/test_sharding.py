@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -98,6 +99,8 @@ def test_an_impossible_setup_is_refused_with_what_to_change(mesh, layout, batch_
 def test_tensor_cuts_every_large_parameter_of_every_family(family):
     """Matrices that make heads and inner units are cut by output, those that join them by input, tables by width."""
     model_config = load_design(family)
+    if family == "nomic_bert":  # the tiny one has 3 heads and 40 inner units, which no number of devices can share
+        model_config = replace(model_config, encoder=replace(model_config.encoder, intermediate_size=42))
     model = next(n for n in (2, 3, 5) if model_config.encoder.num_attention_heads % n == 0)
     check_setup(mesh_of(2, model), "tensor", 8, model_config.encoder)
     params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), define(model_config)[1])
