@@ -152,7 +152,7 @@ def gemma(params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.nda
 
 
 def t5(params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.ndarray | None) -> Layers:
-    """T5: a score per head and distance, products that are not scaled."""
+    """T5 and mT5: a score per head and distance, products that are not scaled."""
     norm, buckets = partial(rms_norm, epsilon=config.rms_norm_eps), config.relative_attention_num_buckets
     bucket_QK = relative_position_buckets(token_ids_BL.shape[1], buckets, config.relative_attention_max_distance)
     bias_NQK = params["relative_position_bias"]["table"]["embedding"].T[:, None, bucket_QK]  # each head a group
@@ -192,7 +192,7 @@ ENCODERS: dict[str, Callable[..., Layers]] = {
     "modernbert": modernbert,
     **dict.fromkeys(("qwen3", "qwen2", "mistral", "eurobert"), qwen),
     "gemma3_text": gemma,
-    "t5": t5,
+    **dict.fromkeys(("t5", "mt5"), t5),
     "static": static,
 }
 

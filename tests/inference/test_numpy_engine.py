@@ -98,6 +98,7 @@ FORMS = [
     ("jina_embeddings_v3", {}),
     ("new", {"type_vocab_size": 0}),
     ("t5", {"feed_forward_proj": "relu"}),
+    ("mt5", {}),
 ]
 
 
