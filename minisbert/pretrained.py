@@ -111,7 +111,8 @@ def load_chain(folder: ModelFolder, put: Put | None, loaded: dict[Path, Converte
     family, layers = FAMILIES[model_config.model_type], model_config.encoder.num_hidden_layers
     table = chosen(family.RULES, model_config.encoder)
     shapes = rule_shapes(table, model_config.encoder, layers)
-    place, open_encoder, open_head = folder.transformer_path, folder.encoder_module.tensors, SafetensorsFiles
+    place, open_encoder = folder.transformer_path, folder.encoder_module.tensors
+    open_head: Any = SafetensorsFiles
     if folder.allow_pickle_weights:
         open_encoder, open_head = (partial(tensors_of, opened=opened) for opened in (open_encoder, open_head))
     if place not in loaded and (place / CONVERTED).is_file():
