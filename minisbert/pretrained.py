@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from minisbert.arguments import check_bool
 from minisbert.atomic_write import staged_folder
 from minisbert.checkpoint.convert import Converted, Put, chosen, convert, export, flatten, nest, rule_shapes
 from minisbert.checkpoint.converted import CONVERTED, read_converted
@@ -77,19 +78,24 @@ def on_device(array: np.ndarray) -> Any:
     return jax.device_put(array)
 
 
-def load_pretrained(path: Path, *, put: Put | None = on_device, allow_pickle_weights: bool = False) -> Pretrained:
+def load_pretrained(
+    path: Path, *, put: Put | None = on_device, allow_pickle_weights: bool = False, allow_links: bool = False
+) -> Pretrained:
     """Read a model folder.
 
     Args:
         path: a sentence-transformers, plain Hugging Face, or model2vec folder.
         put: places one finished parameter, a float32 array; None leaves it in its file, for the NumPy engine (`convert`).
         allow_pickle_weights: read weights that are only in a pickle, its tensors and nothing else (checkpoint/pickled.py).
+        allow_links: read files that are links out of the folder, which those of strangers could use to read other files.
 
     Raises:
         ModelFolderError: see `read_folder`, `convert`, `Tokenizer.from_folder`; or the tokenizer gives ids that the
             embedding table does not have.
     """
-    folder = read_folder(path, find=locate, allow_pickle_weights=allow_pickle_weights)
+    check_bool("allow_pickle_weights", allow_pickle_weights)
+    check_bool("allow_links", allow_links)
+    folder = read_folder(path, locate, allow_pickle_weights, allow_links)
     for note in folder.notes:
         logger.warning(note)
     loaded: dict[Path, Converted] = {}

@@ -42,10 +42,10 @@ class SentenceEncoder(FamiliarEncoder):
         packing: put short texts into shared rows, which changes the last bits (1e-6). None: in float32 calls of 512+ texts.
         revision, cache, offline, verify: of a model that is named, see `locate`.
         allow_pickle_weights: read a folder whose weights are only in pytorch_model.bin: its tensors and nothing else.
+        allow_links: read files that are links out of the folder, as Nix, DVC and git-annex store them.
 
     Raises:
         ModelFolderError, DownloadError: the folder is not a complete model that minisbert computes, or cannot be downloaded.
-        InputError: an argument has a wrong value.
 
     Example:
         >>> SentenceEncoder("weights/tiny-bert").encode(["a sentence", "another one"]).shape
@@ -65,13 +65,13 @@ class SentenceEncoder(FamiliarEncoder):
         offline: bool | None = None,
         verify: bool = False,
         allow_pickle_weights: bool = False,
+        allow_links: bool = False,
     ):
         check_engine(engine, compute_dtype, packing)
         if not isinstance(model, Pretrained):
-            checks.check_bool("allow_pickle_weights", allow_pickle_weights)
             path = locate(model, revision=revision, cache=cache, offline=offline, verify=verify)
-            put = on_device if engine == "jax" else None
-            model = load_pretrained(path, put=put, allow_pickle_weights=allow_pickle_weights)
+            options: Any = {"allow_pickle_weights": allow_pickle_weights, "allow_links": allow_links}
+            model = load_pretrained(path, put=on_device if engine == "jax" else None, **options)
         self.pretrained, self.model_config = params_for(model, engine), model.model_config
         self.engine, self.compute_dtype, self.packing = engine, compute_dtype, packing
         if token_budget is not None:
@@ -85,7 +85,7 @@ class SentenceEncoder(FamiliarEncoder):
         self.max_positions = model.model_config.encoder.max_positions
         self._max_seq_length = min(folder.max_seq_length or self.max_positions, self.max_positions)
         # Each route of a Router is an encoder; the attributes above are then those of the main route.
-        options: Any = {"engine": engine, "compute_dtype": compute_dtype, "packing": packing}
+        options = {"engine": engine, "compute_dtype": compute_dtype, "packing": packing}
         self.routes: dict[str, SentenceEncoder] = {}
         for name, route in model.routes.items():
             self.routes[name] = SentenceEncoder(route, token_budget=token_budget, **options)

@@ -88,18 +88,21 @@ class ModelFolder:
         return value if isinstance(value, int) else 0
 
 
-def read_folder(path: Path, find: Callable[[str], Path] = Path, allow_pickle_weights: bool = False) -> ModelFolder:
+def read_folder(
+    path: Path, find: Callable[[str], Path] = Path, allow_pickle_weights: bool = False, allow_links: bool = False
+) -> ModelFolder:
     """Read a model folder of either dialect, or a plain Hugging Face folder (then: mean pooling, said in `notes`).
 
     Args:
         find: the folder of the model that an adapter changes, from its name.
         allow_pickle_weights: read weights that are only in a pickle (pickled.py).
+        allow_links: follow links out of the folder.
 
     Raises:
         ModelFolderError: another kind of model, or anything missing, malformed, or not computed by minisbert, with the
             file and the key.
     """
-    files = ModelFiles(path)
+    files = ModelFiles(path, allow_links)
     files.find = find
     try:
         file = files.folder / "modules.json"
@@ -146,7 +149,7 @@ def _read_plain(files: ModelFiles) -> ModelFolder:
 def _read_config(files: ModelFiles, place: Path, scores: bool = False) -> dict[str, Any]:
     base = base_of(files, place) if files.has(place / ADAPTER_FILE) else None
     file = (base or place) / "config.json"
-    config: dict[str, Any] = (files if base in (None, place) else ModelFiles(file.parent)).json(file)
+    config: dict[str, Any] = (files if base in (None, place) else ModelFiles(file.parent, files.allow_links)).json(file)
     model_type = config.get("model_type") if isinstance(config, dict) else None
     if not isinstance(model_type, str) or model_type == "static":  # our own name for models without config.json
         raise ModelFolderError(
@@ -226,7 +229,9 @@ def _encoder_folder(files: ModelFiles, place: Path, config: dict[str, Any], enco
     if encoder.has_config and files.has(place / ADAPTER_FILE):
         base = base_of(files, place)
         folder.encoder_module = encoder._replace(tensors=partial(AdaptedTensors, base))
-        folder.tokenizer_files = folder.tokenizer_files or ModelFiles(base).read(base, TOKENIZER_FILES)
+        folder.tokenizer_files = folder.tokenizer_files or ModelFiles(base, files.allow_links).read(
+            base, TOKENIZER_FILES
+        )
         folder.sources["adapter"] = ADAPTER_FILE
         folder.notes.append(f"{place / ADAPTER_FILE}: merged into the weights of {base}.")
     if encoder.has_config:

@@ -32,12 +32,15 @@ class ModelFiles:
     copy what they point to. Links inside the folder are followed, and those of the Hugging Face cache
     (snapshots/<commit>/config.json -> ../../blobs/<digest>).
 
+    Args:
+        allow_links: follow the others too, as Nix, DVC and git-annex store weights.
+
     Raises:
         ModelFolderError: there is no such folder.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = Path(folder)
+    def __init__(self, folder: Path, allow_links: bool = False):
+        self.folder, self.allow_links = Path(folder), allow_links
         if not self.folder.is_dir():
             raise ModelFolderError(f"{folder}: no such folder. Expected a model folder or a known model name.")
         home = self.folder.resolve()
@@ -57,12 +60,13 @@ class ModelFiles:
         """
         place = file.parent
         if place not in self._names:
-            self._names[place] = set()
+            names = set()
             linked = place != self.folder and place.resolve() != self._stores[0] / place.relative_to(self.folder)
             for entry in sorted(os.scandir(place), key=os.fspath) if os.path.isdir(place) else ():
-                self._names[place].add(entry.name)
+                names.add(entry.name)
                 if entry.name.endswith(_READ) and (linked or entry.is_symlink()):
                     self._refuse_link_out(Path(entry))
+            self._names[place] = names
         return file.name in self._names[place]
 
     def _refuse_link_out(self, file: Path) -> None:
@@ -70,10 +74,11 @@ class ModelFiles:
             target = file.resolve(strict=True)
         except (OSError, RuntimeError):  # leads nowhere, or in a circle
             target = None
-        if target is None or not any(target.is_relative_to(store) for store in self._stores):
+        if target is None or not (self.allow_links or any(target.is_relative_to(store) for store in self._stores)):
             raise ModelFolderError(
                 f"{file}: is a link that leads out of the model folder, to {'nowhere' if target is None else target}. "
-                "Expected a file in the folder; put the file there if the link is yours, else do not use this model."
+                "Expected a file in the folder. If the link is yours, put the file there or load with allow_links=True; else "
+                "do not use this model."
             )
 
     def json(self, file: Path) -> Any:

@@ -58,12 +58,10 @@ class CrossEncoder(Familiar):
         max_length: tokens per pair, special tokens included; by default the model's setting.
         compute_dtype: "float32", or "bfloat16" for the encoder's matrix products (norms, softmax, head stay float32).
         token_budget: tokens per batch, padding included; by default as in SentenceEncoder.
-        revision, cache, offline, verify: how to find a model that is not a folder; see `SentenceEncoder`.
+        revision, cache, offline, verify, allow_pickle_weights, allow_links: see `SentenceEncoder`.
 
     Raises:
-        ModelFolderError: the folder is not a complete cross-encoder that minisbert computes.
-        DownloadError: the model is not on this machine and cannot be downloaded.
-        InputError: an argument has a wrong value.
+        ModelFolderError, DownloadError: the folder is not a complete cross-encoder, or cannot be downloaded.
 
     Example:
         >>> model = CrossEncoder.from_encoder("weights/tiny-bert", seed=0)
@@ -83,10 +81,13 @@ class CrossEncoder(Familiar):
         cache: str | Path | None = None,
         offline: bool | None = None,
         verify: bool = False,
+        allow_pickle_weights: bool = False,
+        allow_links: bool = False,
     ):
         check_choice("compute_dtype", compute_dtype, tuple(COMPUTE_DTYPES))
         if not isinstance(model, PretrainedCrossEncoder):
-            model = load_cross_encoder(locate(model, revision=revision, cache=cache, offline=offline, verify=verify))
+            place = locate(model, revision=revision, cache=cache, offline=offline, verify=verify)
+            model = load_cross_encoder(place, allow_pickle_weights, allow_links)
         self.pretrained, self.compute_dtype = model, compute_dtype
         if num_labels is not None and check_positive("num_labels", num_labels) != self.num_labels:
             raise InputError(

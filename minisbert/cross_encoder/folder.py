@@ -49,13 +49,15 @@ class CrossEncoderFolder(ModelFolder):
     activation: str = "sigmoid"
 
 
-def read_cross_encoder_folder(path: Path) -> CrossEncoderFolder:
-    """Read a folder of sentence-transformers or of transformers alone.
+def read_cross_encoder_folder(
+    path: Path, allow_pickle_weights: bool = False, allow_links: bool = False
+) -> CrossEncoderFolder:
+    """Read a folder of sentence-transformers or of transformers alone; arguments as for `read_folder`.
 
     Raises:
         ModelFolderError: a bi-encoder, or anything missing, malformed, or not computed by minisbert, with file and key.
     """
-    files = ModelFiles(path)
+    files = ModelFiles(path, allow_links)
     refuse_bi_encoder(files)
     chain = files.folder / "modules.json"
     if files.has(chain) and len(_entries(files, chain)) > 1:
@@ -85,6 +87,7 @@ def read_cross_encoder_folder(path: Path) -> CrossEncoderFolder:
     if folder.max_seq_length is None:
         folder.max_seq_length = length_limit(folder)
     folder.activation = activation or default_activation(folder.num_labels)
+    folder.allow_pickle_weights = allow_pickle_weights
     return folder
 
 

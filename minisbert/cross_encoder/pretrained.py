@@ -5,6 +5,7 @@ so that one error names every tensor that is unknown, missing, doubled or mis-sh
 """
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from minisbert import limits
+from minisbert.arguments import check_bool
 from minisbert.atomic_write import staged_folder
 from minisbert.checkpoint.convert import (
     Converted,
@@ -26,6 +28,7 @@ from minisbert.checkpoint.convert import (
     rule_shapes,
 )
 from minisbert.checkpoint.head_rules import HEAD_RULES
+from minisbert.checkpoint.pickled import tensors_of
 from minisbert.checkpoint.settings import Settings
 from minisbert.checkpoint.tensor_names import canonical_names
 from minisbert.checkpoint.tensors import WEIGHTS, SafetensorsFiles, write_tensors
@@ -61,13 +64,17 @@ class PretrainedCrossEncoder:
     original: Converted = field(default_factory=lambda: Converted({}))
 
 
-def load_cross_encoder(path: Path) -> PretrainedCrossEncoder:
-    """Read a cross-encoder's folder.
+def load_cross_encoder(
+    path: Path, allow_pickle_weights: bool = False, allow_links: bool = False
+) -> PretrainedCrossEncoder:
+    """Read a cross-encoder's folder; arguments as for `load_pretrained`.
 
     Raises:
         ModelFolderError: see `read_cross_encoder_folder`, `convert`, `Tokenizer.from_folder`; or an encoder without a head.
     """
-    folder = read_cross_encoder_folder(path)
+    check_bool("allow_pickle_weights", allow_pickle_weights)
+    check_bool("allow_links", allow_links)
+    folder = read_cross_encoder_folder(path, allow_pickle_weights, allow_links)
     _check_family(folder)
     if folder.modules:
         return _load_reranker(folder)
@@ -76,7 +83,8 @@ def load_cross_encoder(path: Path) -> PretrainedCrossEncoder:
     head = _head_config(folder, config)
     tokenizer = Tokenizer.from_folder(folder)
     _check_texts(folder, config, tokenizer)
-    tensors = SafetensorsFiles(folder.transformer_path)
+    opened = partial(tensors_of, opened=SafetensorsFiles) if allow_pickle_weights else SafetensorsFiles
+    tensors = opened(folder.transformer_path)
     names = [part for rule in linear(form.output, "", "D,C") for part in rule.parts]
     if not canonical_names(list(tensors.shapes()), family.PREFIX, form.passthrough).keys() & set(names):
         raise ModelFolderError(

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from minisbert import SentenceEncoder, atomic_write, limits
+from minisbert import CrossEncoder, SentenceEncoder, atomic_write, limits
 from minisbert.errors import InputError, MinisbertError, ModelFolderError
 from minisbert.pretrained import load_pretrained
 
@@ -1140,3 +1140,22 @@ def test_saved_files_are_readable_like_others(encoder, tmp_path):
         os.umask(before)
     for file in (tmp_path / "model").rglob("*"):
         assert file.stat().st_mode & 0o777 == (0o755 if file.is_dir() else 0o644), file
+
+
+def test_links_out_of_the_folder_on_request(tmp_path):
+    """As Nix, DVC and git-annex store a model: each file a link into a store."""
+    encoder = SentenceEncoder(WEIGHTS / "tiny-bert")
+    for name, model in (("bi", encoder), ("cross", CrossEncoder.from_encoder(encoder, 1, seed=0))):
+        model.save(tmp_path / "store" / name)
+        for file in [path for path in (tmp_path / "store" / name).rglob("*") if path.is_file()]:
+            linked = tmp_path / name / file.relative_to(tmp_path / "store" / name)
+            linked.parent.mkdir(parents=True, exist_ok=True)
+            linked.symlink_to(file)
+    with pytest.raises(ModelFolderError, match=r"leads out of the model folder.* load with allow_links=True"):
+        SentenceEncoder(tmp_path / "bi")
+    assert np.array_equal(SentenceEncoder(tmp_path / "bi", allow_links=True).encode("a"), encoder.encode("a"))
+    with pytest.raises(ModelFolderError, match="allow_links=True"):
+        CrossEncoder(tmp_path / "cross")
+    assert CrossEncoder(tmp_path / "cross", allow_links=True).predict([("a", "b")]).shape == (1,)
+    with pytest.raises(InputError, match="allow_links is 'yes'"):
+        SentenceEncoder(tmp_path / "bi", allow_links="yes")

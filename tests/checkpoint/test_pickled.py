@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from minisbert import SentenceEncoder
+from minisbert import CrossEncoder, SentenceEncoder
 from minisbert.checkpoint.pickled import PickledTensors
 from minisbert.errors import ModelFolderError
 
@@ -205,3 +205,18 @@ def test_spoiled_archives_are_refused_or_read(tmp_path, monkeypatch):
         except ModelFolderError:
             outcomes.add("refused")
     assert outcomes == {"read", "refused"} and not CANARY.exists()
+
+
+def test_a_cross_encoder_on_request(tmp_path):
+    model = CrossEncoder.from_encoder(FOLDER, 1, seed=0)
+    model.save(tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    torch.save(
+        {name: torch.from_numpy(value) for name, value in load_file(weights).items()},
+        weights.with_name("pytorch_model.bin"),
+    )
+    weights.unlink()
+    with pytest.raises(ModelFolderError, match="allow_pickle_weights=True"):
+        CrossEncoder(tmp_path / "model")
+    found = CrossEncoder(tmp_path / "model", allow_pickle_weights=True)
+    assert np.array_equal(found.predict([TEXTS[:2]]), model.predict([TEXTS[:2]]))
