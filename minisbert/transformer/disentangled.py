@@ -115,11 +115,11 @@ class DisentangledSelfAttention(nnx.Module):
         own_query_NRH, own_key_NRH, _ = split_heads(both_1RD, self.heads, self.qkv.dtype)[:, 0]
         if "c2p" in self.terms:
             key_NRH = own_key_NRH if self.position_key is None else self._heads(self.position_key, distances_RD)
-            found_BNQR = product("BNQH,NRH->BNQR", query_BNQH, key_NRH)
+            found_BNQR = _with_distances(query_BNQH, key_NRH)
             terms_BNQK.append(jnp.take_along_axis(found_BNQR, rows_QK[None, None], axis=-1))
         if "p2c" in self.terms:
             query_NRH = own_query_NRH if self.position_query is None else self._heads(self.position_query, distances_RD)
-            found_BNKR = product("BNKH,NRH->BNKR", key_BNKH, query_NRH)
+            found_BNKR = _with_distances(key_BNKH, query_NRH)
             found_BNKQ = jnp.take_along_axis(found_BNKR, rows_QK.T[None, None], axis=-1)
             terms_BNQK.append(jnp.swapaxes(found_BNKQ, -1, -2))
         return sum(terms_BNQK) * self.scale if terms_BNQK else None
@@ -127,3 +127,12 @@ class DisentangledSelfAttention(nnx.Module):
     def _heads(self, linear: Linear, distances_RD: jax.Array) -> jax.Array:
         mapped_RNH = linear(distances_RD).astype(self.qkv.dtype).reshape(len(distances_RD), self.heads, -1)
         return jnp.transpose(mapped_RNH, (1, 0, 2))
+
+
+def _with_distances(content_BNLH: jax.Array, distance_NRH: jax.Array) -> jax.Array:
+    """Each token's products with each distance, `[B, N, L, R]`."""
+    B, N, L, H = content_BNLH.shape
+    # The tokens of all sentences in one axis: XLA:CPU has no bfloat16 product that sums over two, as the gradient's would.
+    content_NTH = jnp.swapaxes(content_BNLH, 0, 1).reshape(N, B * L, H)
+    found_NTR = product("NTH,NRH->NTR", content_NTH, distance_NRH)
+    return jnp.swapaxes(found_NTR.reshape(N, B, L, -1), 0, 1)
