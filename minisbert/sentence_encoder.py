@@ -240,7 +240,7 @@ class SentenceEncoder(FamiliarEncoder):
 
         Example:
             >>> len(SentenceEncoder.load("weights/tiny-bert").warm_up(max_tokens=16))
-            3
+            4
         """
         for route in self.routes.values() or [self]:
             limit = route.max_seq_length if max_tokens is None else checks.check_positive("max_tokens", max_tokens)

@@ -68,8 +68,8 @@ def sentences() -> list[str]:
 
 @pytest.fixture
 def expected(tiny_bert):
-    """The embeddings of the sentences, without a command."""
-    return _load(tiny_bert, compute_dtype="float32", offline=False).encode(SENTENCES)
+    """The embeddings of the sentences, without a command, by the engine that a command takes for a few short texts."""
+    return _load(tiny_bert, engine="numpy", compute_dtype="float32", offline=False).encode(SENTENCES)
 
 
 @pytest.fixture

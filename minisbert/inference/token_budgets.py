@@ -51,7 +51,7 @@ def default_shapes(
         shapes = replace(
             ShapeTable() if jax.default_backend() == "cpu" else ACCELERATOR, devices=len(jax.local_devices())
         )
-        if token_budget == "tuned":
+        if isinstance(token_budget, str) and token_budget == "tuned":
             measured = cached_token_budget(machine_and_model(model_config, compute_dtype))
     if isinstance(token_budget, str):
         if token_budget != "tuned":

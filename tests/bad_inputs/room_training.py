@@ -255,7 +255,7 @@ RUNS: list[tuple[str, Callable[[Any, Work], Any], Refused]] = [
         trained(NLI, cross=True, loss="cross_entropy"),
         refused("InputError", "num_labels"),
     ),
-    ("a siamese loss for a cross-encoder", trained(cross=True), refused("InputError", "loss")),
+    ("a siamese loss for a cross-encoder", trained(cross=True, loss="triplet"), refused("InputError", "loss")),
     (
         "prompts for a cross-encoder",
         trained(SCORED, cross=True, loss="binary_cross_entropy", prompts=("x",)),

@@ -1,6 +1,7 @@
 """`minisbert verify`: a stand-in of the hub gives a tiny model; the real models where they are at hand."""
 
 import hashlib
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -86,7 +87,7 @@ def test_the_articles_table_is_checked(run, monkeypatch):
     monkeypatch.setitem(PUBLISHED, "tiny", table | {(4, 3): table[4, 3] + 2e-6})
     result = run("verify", "tiny", "--folder", TINY)
     assert (result.code, last_line(result)) == (1, "result   WRONG: table")
-    assert "table    2.0e-06 from the article's similarities (at most 1e-06 expected)" in result.out
+    assert re.search(r"table    (2\.0|1\.9)e-06 from the article's similarities \(at most 1e-06 expected\)", result.out)
 
 
 @pytest.mark.parametrize("place", [(0, 0), (4, 7)])

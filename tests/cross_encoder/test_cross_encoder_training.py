@@ -385,7 +385,7 @@ def test_from_the_command_line(files, tmp_path, capsys):
             InputError,
             "loss is 'softmax', expected one of binary_cross_entropy",
         ),
-        ("cross_entropy", {}, 3, InputError, "texts with none labels, which multiple_negatives_ranking needs"),
+        ("cross_entropy", {}, 3, InputError, "texts with no labels, which multiple_negatives_ranking needs"),
         ("cross_entropy", {"loss": "cross_entropy"}, 1, InputError, "num_labels 1. Expected 3 for cross_entropy"),
         ("cross_entropy", {"loss": "cross_entropy"}, 2, InputError, "num_labels 2. Expected 3 for cross_entropy"),
         ("cross_entropy", {"loss": "mse"}, 1, InputError, "Expected 2 texts with score labels, which mse needs"),

@@ -82,7 +82,8 @@ def test_a_closed_stream(closed):
     ("env", "expected"), [({"JAX_PLATFORMS": "tpu"}, "JAX: Unable to initialize backend"), ({"HOME": "/dev/null"}, "")]
 )
 def test_one_line_about_what_is_missing(env, expected):
-    result = start(*COMMAND, "b", env=env, without=("XDG_CACHE_HOME", "MINISBERT_CACHE", "JAX_COMPILATION_CACHE_DIR"))
+    words = (*COMMAND, "b", "--engine", "jax")
+    result = start(*words, env=env, without=("XDG_CACHE_HOME", "MINISBERT_CACHE", "JAX_COMPILATION_CACHE_DIR"))
     lines = result.stderr.splitlines()
     assert (result.returncode, len(lines)) == ((2, 1) if expected else (0, 0)), result.stderr
     assert not expected or expected in lines[0]

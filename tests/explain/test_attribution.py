@@ -15,8 +15,8 @@ from minisbert.checkpoint.poolings import POOLING_MODES
 from minisbert.download.locate import locate
 from minisbert.explain.attention import cross_encoder_attention, sentence_attention
 from minisbert.explain.attribution import POOLING_WEIGHTS, explain
+from minisbert.reference import deberta, grouped, t5
 from minisbert.reference import encoder as twin
-from minisbert.reference import grouped
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from families import TWINS, tiny
@@ -169,7 +169,8 @@ def twin_weights(monkeypatch, family, params, config, *arguments):
     """weights_YNQK of the NumPy twin: every softmax that it takes, layer by layer, head by head."""
     taken, softmax = [], twin.softmax
     monkeypatch.setattr(twin, "softmax", lambda scores: taken.append(softmax(scores)[0]) or softmax(scores))
-    monkeypatch.setattr(grouped, "softmax", lambda scores_QK: taken.append(softmax(scores_QK)) or softmax(scores_QK))
+    for module in (grouped, t5, deberta):
+        monkeypatch.setattr(module, "softmax", lambda scores_QK: taken.append(softmax(scores_QK)) or softmax(scores_QK))
     TWINS[family](jax.tree.map(np.asarray, params), config, *arguments)
     return np.stack(taken).reshape(config.num_hidden_layers, -1, *taken[0].shape)
 

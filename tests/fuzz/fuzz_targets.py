@@ -128,7 +128,15 @@ def check_config(file: Path, content: bytes) -> None:
     for field in fields(config):
         if values.get(field.name) is not None:
             found = getattr(config, field.name)
-            assert (list(found) if isinstance(found, tuple) else found) == values[field.name], field.name
+            given = values[field.name]
+            if field.name == "pos_att_type":  # a set of names
+                names = [name.strip() for name in given.lower().split("|")] if isinstance(given, str) else given
+                given = [term for term in ("c2p", "p2c") if term in names]
+            if field.name == "position_buckets":  # -1 means none
+                given = max(0, given)
+            if field.name == "max_relative_positions" and given < 1:
+                given = values["max_position_embeddings"]
+            assert (list(found) if isinstance(found, tuple) else found) == given, field.name
 
 
 def check_modules(file: Path, content: bytes) -> None:

@@ -115,7 +115,7 @@ CASES = {
         "trainable": lambda path: "embedding" in path,
     },
     "a guide": {"loss": Loss(guided, "none", 2, 2, in_batch=True, guide=True), "teacher": GUIDE, "chunk_size": 3},
-    "earlier layers": {"loss": "gist", "teacher": GUIDE, "adaptive_layers": True, "matryoshka": (32, 8)},
+    "earlier layers": {**SGD, "loss": "gist", "teacher": GUIDE, "adaptive_layers": True, "matryoshka": (32, 8)},
     "tokens": {**SGD, "loss": Loss(late_interaction, "none", 2, 2, in_batch=True, embeds="tokens"), "chunk_size": 3},
     "weights": {"data": WEIGHTED, "label_columns": ("score", "weight"), "loss": weighted},
     "two layers and an attention pooling": {**SGD, "trainable": r"^heads|blocks\.1\."},
