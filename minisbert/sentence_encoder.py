@@ -36,7 +36,7 @@ class SentenceEncoder(FamiliarEncoder):
 
     Args:
         model: a known name ("all-mpnet-base-v2"), a name on the hub ("org/name"), a folder, or what `load_pretrained` returns.
-        engine: "jax", or "numpy", which starts in a tenth of the time and needs no JAX; float32 on the CPU, no training.
+        engine: "jax", or "numpy", which starts sooner and needs no JAX; float32 on the CPU, no training.
         compute_dtype: "float32", or "bfloat16" for the matrix products (norms, softmax and pooling stay float32).
         token_budget: tokens per batch, padding included; by default what suits the device, or "tuned": see `minisbert tune`.
         packing: put short texts into shared rows, which changes the last bits (1e-6). None: in float32 calls of 512+ texts.
