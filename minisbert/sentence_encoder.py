@@ -20,15 +20,14 @@ from minisbert.errors import InputError
 from minisbert.inference.batching import ShapeTable
 from minisbert.inference.callers import FamiliarEncoder, check_callers_keywords
 from minisbert.inference.encode import EncodeOptions, Matrix, Texts, Vector, per_text, results, warm_up
-from minisbert.inference.engines import check_engine, make_forward
-from minisbert.inference.parameters import params_for, with_params
+from minisbert.inference.engines import check_engine, make_forward, params_for, with_params
 from minisbert.inference.stream import Compilation, progress
 from minisbert.inference.token_budgets import default_shapes
 from minisbert.model_config import with_pooling
 from minisbert.pretrained import Pretrained, load_pretrained, on_device, save_pretrained
 from minisbert.quantization import quantize_embeddings
 from minisbert.similarity import PAIRWISE_SIMILARITIES, SIMILARITIES, normalize
-from minisbert.text.tokens import TokenCount
+from minisbert.text.tokenizer import TokenCount
 
 
 class SentenceEncoder(FamiliarEncoder):

@@ -13,7 +13,7 @@ import pytest
 from minisbert import SentenceEncoder
 from minisbert.commands import main
 from minisbert.inference.compiled import enable_compilation_cache
-from minisbert.inference.parameters import replace_params
+from minisbert.inference.engines import replace_params
 
 # Compiled programs are saved between runs, and shared with the processes that tests start.
 if folder := enable_compilation_cache():

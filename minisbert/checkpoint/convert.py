@@ -6,7 +6,7 @@ directions: one error names every tensor that is unknown, missing, given twice o
 `export(convert(x)) == x` to the bit, names and dtypes included. Plain NumPy; no device.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -90,18 +90,17 @@ class Converted:
 
 
 def chosen(rules: Sequence[Rule], config: Any) -> list[Rule]:
-    """The rules that a family's Config asks for with their `when`; needed where two of them have one path."""
+    """The rules that a family's Config asks for with their `when`: those to give to `convert` and `export`."""
     return [rule for rule in rules if not rule.when or getattr(config, rule.when)]
 
 
-def filled(rules: Sequence[Rule], layers: int, paths: Collection[str] | None = None) -> list[Rule]:
-    """The rules with {i} filled in for every layer; of those with a `when`, only the ones whose path is in `paths`."""
+def filled(rules: Sequence[Rule], layers: int) -> list[Rule]:
+    """The rules with {i} filled in for every layer."""
     table: list[Rule] = []
     for rule in rules:
         for i in map(str, range(rule.first, layers) if "{i}" in rule.path else (0,)):
             names, path = tuple(name.replace("{i}", i) for name in rule.parts), rule.path.replace("{i}", i)
-            if not rule.when or paths is None or path in paths:
-                table.append(Rule(names, path, rule.shape, rule.transpose))
+            table.append(Rule(names, path, rule.shape, rule.transpose))
     return table
 
 
@@ -149,7 +148,7 @@ def convert(
     """
     found = tensors.shapes()
     canonical = canonical_names(list(found), prefix, passthrough)
-    table = filled(rules, layers, shapes)
+    table = filled(rules, layers)
     _check_names(tensors.where, table, shapes, found, canonical, passthrough, layers)
     renamed = {new: names[0] for new, names in canonical.items() if names[0] != new}
     converted = Converted({}, renamed=renamed)
@@ -249,7 +248,7 @@ def export(converted: Converted, rules: Sequence[Rule], *, layers: int) -> dict[
     import ml_dtypes  # noqa: F401 (names bfloat16 to NumPy)
 
     tensors: dict[str, np.ndarray] = {}
-    for rule in filled(rules, layers, converted.params):
+    for rule in filled(rules, layers):
         parts = np.split(np.asarray(converted.params[rule.path]), len(rule.parts), axis=-1)
         for name, part in zip(rule.parts, parts, strict=True):
             array = part.T if rule.transpose else part

@@ -42,11 +42,10 @@ from minisbert.download.locate import locate
 from minisbert.errors import InputError
 from minisbert.inference.callers import Familiar, check_callers_keywords
 from minisbert.inference.compiled import COMPUTE_DTYPES, Forward
-from minisbert.inference.engines import need_jax
-from minisbert.inference.parameters import with_params
+from minisbert.inference.engines import need_jax, with_params
 from minisbert.inference.token_budgets import default_shapes
 from minisbert.pretrained import Pretrained, load_pretrained
-from minisbert.text.tokens import TokenCount, Tokens, check_fit
+from minisbert.text.tokenizer import TokenCount, Tokens, check_fit
 
 
 class CrossEncoder(Familiar):

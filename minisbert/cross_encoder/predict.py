@@ -14,8 +14,7 @@ import numpy as np
 from minisbert.errors import MinisbertError
 from minisbert.inference.batching import Batch, batches
 from minisbert.inference.stream import ProgressBar, run_ahead
-from minisbert.text.tokenizer import CHUNK
-from minisbert.text.tokens import Tokens
+from minisbert.text.tokenizer import CHUNK, Tokens
 
 logger = logging.getLogger("minisbert")
 

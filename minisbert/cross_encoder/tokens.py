@@ -12,8 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from minisbert.errors import InputError, ModelFolderError
-from minisbert.text.tokenizer import Tokenizer
-from minisbert.text.tokens import Tokens
+from minisbert.text.tokenizer import Tokenizer, Tokens
 
 
 class CrossEncoderTokenizer:

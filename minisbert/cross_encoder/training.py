@@ -20,8 +20,7 @@ from minisbert.data.sampler import Batch
 from minisbert.errors import DataError, InputError
 from minisbert.text.packing import pack
 from minisbert.training.collate import batch_arrays
-from minisbert.training.config import TrainConfig
-from minisbert.training.given import name_of
+from minisbert.training.config import TrainConfig, name_of
 from minisbert.training.losses import resolve_loss
 from minisbert.training.siamese import TrainBatch
 from minisbert.training.task import TrainingTask

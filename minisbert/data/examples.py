@@ -20,9 +20,8 @@ from typing import Any
 import numpy as np
 
 from minisbert.data.conventions import CONVENTIONS, Columns, LabelKind, find_columns
-from minisbert.data.lists import with_plain_rows
 from minisbert.data.rows import Rows
-from minisbert.data.table import row_file
+from minisbert.data.table import row_file, with_plain_rows
 from minisbert.data.values import as_number, listed, text
 from minisbert.errors import DataError, InputError
 

@@ -6,11 +6,11 @@ counted. A long text is tokenized in pieces (pieces.py), and only as far as its 
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,6 @@ from minisbert.errors import InputError, ModelFolderError
 from minisbert.text.pieces import pieces, splits_at_spaces
 from minisbert.text.tokenizer_build import build
 from minisbert.text.tokenizer_file import read_tokenizer, refusal
-from minisbert.text.tokens import Tokens, check_fit
 from minisbert.text.vocabulary import from_vocabulary
 
 # Sentences tokenized per chunk: the device computes the batches of one chunk while the next is tokenized.
@@ -28,6 +27,31 @@ CHUNK = 1024
 # Characters: of one call of the tokenizers library; of a piece of a long text; of a text that is always read whole; per token
 # that is kept (words of 5 letters are common, and each longer piece of a text is read only if the one before was too short).
 BATCH, PIECE, SHORT, CHARACTERS = 500_000, 65_536, 4_096, 10
+
+
+class TokenCount(NamedTuple):
+    """A text's tokens before and after truncation, special tokens included: `tokens == kept + dropped`."""
+
+    tokens: int
+    kept: int
+    dropped: int
+
+
+class Tokens(NamedTuple):
+    """Tokenized sentences: ids after truncation, and the counts."""
+
+    ids: list[list[int]]
+    counts: np.ndarray  # int64 [sentences, 3]: tokens, kept, dropped
+    first_lengths: Sequence[int] = ()  # of pairs of texts: how many tokens of each are the first text's (segment 0)
+
+    def token_counts(self) -> list[TokenCount]:
+        """The counts, a named row per sentence."""
+        return [TokenCount(*row) for row in self.counts.tolist()]
+
+    @property
+    def truncated(self) -> int:
+        """How many sentences lost tokens."""
+        return int((self.counts[:, 2] > 0).sum())
 
 
 class Tokenizer:
@@ -233,3 +257,22 @@ def _lower_cases(backend: Any) -> bool:
     """Whether the tokenizer lower-cases by itself."""
     steps = backend.normalizer.__getstate__().decode().replace(" ", "") if backend.normalizer else ""
     return '"lowercase":true' in steps or '"Lowercase"' in steps
+
+
+def check_fit(name: str, chunks: Iterable[Tokens], max_length: int, purpose: str) -> None:
+    """Check that nothing was cut.
+
+    Args:
+        name: of the argument that holds the texts.
+        chunks: the tokens of all texts, a chunk at a time.
+        purpose: what is done with the texts.
+
+    Raises:
+        InputError: naming the first text that does not fit.
+    """
+    for row, count in enumerate(count for tokens in chunks for count in tokens.token_counts()):
+        if count.dropped:
+            raise InputError(
+                f"{name}[{row}] has {count.tokens} tokens, {count.dropped} more than max_seq_length {max_length}. Shorten "
+                f"it, or pass on_truncate='warn' to {purpose} its beginning."
+            )

@@ -15,8 +15,7 @@ from minisbert.data.examples import Examples, open_examples
 from minisbert.data.sampler import MIXINGS
 from minisbert.errors import InputError, short_repr
 from minisbert.inference.compiled import COMPUTE_DTYPES
-from minisbert.training.config import TrainConfig
-from minisbert.training.given import name_of
+from minisbert.training.config import TrainConfig, name_of
 from minisbert.training.logging import LOGGERS
 from minisbert.training.lora import TARGETS
 from minisbert.training.losses import Loss, resolve_loss

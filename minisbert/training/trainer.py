@@ -35,16 +35,14 @@ from minisbert.inference.compiled import COMPUTE_DTYPES
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.training import sharding, step_cache
 from minisbert.training.checkpoints import Checkpoints, only_run
-from minisbert.training.config import TrainConfig
+from minisbert.training.config import TrainConfig, recorded_settings
 from minisbert.training.config_checks import check_config, check_examples, fitting_batches, open_data
 from minisbert.training.deterministic import check_blocks
-from minisbert.training.given import recorded_settings
 from minisbert.training.logging import MetricsLog, on_sigterm
 from minisbert.training.lora import weights_digest
 from minisbert.training.multihost import exit_on_peer_failure, sync_batch_shape
 from minisbert.training.optimizer import optimizer_for
-from minisbert.training.outputs import Outputs
-from minisbert.training.run import Callbacks, scorers
+from minisbert.training.run import Callbacks, Outputs, scorers
 from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState
 from minisbert.training.step_cache import StepCache, compiled_step, sampled_steps, shared_programs, step_settings
 from minisbert.training.task import has_negatives, task_for, with_teacher
