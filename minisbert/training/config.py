@@ -15,7 +15,6 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import partial
 from typing import Annotated, Any
 
-import numpy as np
 from tyro.conf import Suppress, arg
 
 
@@ -214,6 +213,8 @@ def name_of(value: Any) -> str:
 
 def _parts(value: Any, seen: set[int]) -> Iterator[bytes]:
     """The bytes that tell a value from another one, the same in every process."""
+    import numpy as np  # here: a command's --help imports this file
+
     if value is None or isinstance(value, bool | int | float | str | bytes | np.generic):
         yield repr(value).encode()
         return
