@@ -20,7 +20,7 @@ import pytest
 from flax import nnx
 
 from minisbert import SentenceEncoder, quantize_embeddings
-from minisbert.checkpoint.convert import convert, flatten, nest
+from minisbert.checkpoint.convert import chosen, convert, flatten, nest
 from minisbert.checkpoint.modules import DENSE_ACTIVATIONS
 from minisbert.checkpoint.poolings import POOLING_FLAGS
 from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
@@ -613,9 +613,8 @@ def test_hidden_states_of_random_configs(family, shape, tmp_path):
     definition, tree = define(model_config)
     shapes = {name.removeprefix("encoder."): leaf.shape for name, leaf in flatten(tree).items()}
     code = FAMILIES[family]
-    read = convert(
-        SafetensorsFiles(tmp_path), code.RULES, shapes, layers=layers, passthrough=code.PASSTHROUGH, prefix=code.PREFIX
-    )
+    rules, options = chosen(code.RULES, model_config.encoder), {"passthrough": code.PASSTHROUGH, "prefix": code.PREFIX}
+    read = convert(SafetensorsFiles(tmp_path), rules, shapes, layers=layers, **options)
     params = nest({f"encoder.{name}": array for name, array in read.params.items()})
 
     random = np.random.default_rng(width)
