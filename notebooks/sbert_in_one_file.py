@@ -5,8 +5,8 @@
     python notebooks/sbert_in_one_file.py FOLDER                 the table of the Pinecone article, for all-mpnet-base-v2
     python notebooks/sbert_in_one_file.py FOLDER "one sentence" "another one"
 
-FOLDER holds a published model (the files are in `FILES` below). `minisbert download
-all-mpnet-base-v2` fetches one and prints where it is; after that, nothing but Python and NumPy is needed.
+FOLDER holds a published model (`FILES` below lists its files). `minisbert download all-mpnet-base-v2` fetches one and prints
+its path; after that, nothing but Python and NumPy is needed.
 
 The papers, in the order in which the text meets them:
 
@@ -35,20 +35,17 @@ import numpy as np
 
 def read_safetensors(path):
     """name -> float32 array. Eight bytes say how long the header is; it says where each tensor's numbers begin and end."""
-    header_length = int.from_bytes(path.open("rb").read(8), "little")
     file = np.memmap(path, np.uint8, "r")
+    header_length = int.from_bytes(file[:8].tobytes(), "little")
     header = json.loads(bytes(file[8 : 8 + header_length]))
     numbers = file[8 + header_length :]
+    dtypes = {"F32": np.float32, "F16": np.float16}  # position_ids are whole numbers: not weights
     tensors = {}
     for name, entry in header.items():
-        if name == "__metadata__" or entry["dtype"] not in (
-            "F32",
-            "F16",
-        ):  # position_ids are whole numbers: not weights
-            continue
-        start, end = entry["data_offsets"]
-        dtype = np.float32 if entry["dtype"] == "F32" else np.float16
-        tensors[name] = numbers[start:end].view(dtype).reshape(entry["shape"]).astype(np.float32)
+        if name != "__metadata__" and entry["dtype"] in dtypes:
+            start, end = entry["data_offsets"]
+            tensor = numbers[start:end].view(dtypes[entry["dtype"]])
+            tensors[name] = tensor.reshape(entry["shape"]).astype(np.float32)
     return tensors
 
 

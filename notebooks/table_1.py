@@ -14,8 +14,8 @@ Notebook 07 shows the table, notebook 08 asks what the softmax loss does to a mo
     why        cosines of NLI pairs by class; accuracy of a head on frozen vectors; how few directions rule the cosine
 
 Nothing is chosen by a test set: all scores are on development sets. What is trained is in `--runs`; started again, the program
-resumes. DATA has nli/ and sts/ with gzipped tsv files; `FILES` lists them. Set MINISBERT_GLOVE as in notebook 07 to score
-GloVe too.
+resumes at the last score. DATA has nli/ and sts/ with gzipped tsv files; `FILES` lists them. Set MINISBERT_GLOVE as in
+notebook 07 to score GloVe too.
 """
 
 import argparse
@@ -36,6 +36,7 @@ import optax
 from flax import nnx
 
 from minisbert import SentenceEncoder
+from minisbert.atomic_write import whole_file
 from minisbert.checkpoint.convert import Converted
 from minisbert.evaluation.sts import evaluate_sts, read_sts
 from minisbert.evaluation.word_vectors import AveragedWords
@@ -142,6 +143,7 @@ def learn(
     steps: int,
     rate: float,
     dev: object,
+    folder: Path,
     cls: bool = False,
 ) -> tuple[SentenceEncoder, dict]:
     """Train encoder and head with AdamW; the steps between two scores are one compiled loop.
@@ -149,6 +151,7 @@ def learn(
     Args:
         loss: (params, *batch) -> scalar, with params["model"] and params["head"].
         draw: gives a batch.
+        folder: where the state is saved at each score, so that a run that ended early resumes there.
         cls: score [CLS] too.
 
     Returns:
@@ -166,15 +169,28 @@ def learn(
     run = jax.jit(lambda carry, batches: jax.lax.scan(step, carry, batches))
     carry, every, losses = (params, optimizer.init(params)), max(1, steps // 8), []
     poolings = ("mean", "cls") if cls else ("mean",)
-    curve = {"step": [0], **{name: [sts(encoder.with_pooling(name), dev)] for name in poolings}}
+    state = folder / "state.npz"
+    if state.is_file():
+        leaves, tree = jax.tree.flatten(carry)
+        with np.load(state) as saved:
+            carry = tree.unflatten([saved[str(i)] for i in range(len(leaves))])
+            curve, losses = json.loads(str(saved["curve"]))
+        encoder = encoder.with_params(carry[0]["model"])
+    else:
+        curve = {"step": [0], **{name: [sts(encoder.with_pooling(name), dev)] for name in poolings}}
     for done in range(every, steps + 1, every):
-        batches = map(np.stack, zip(*(draw() for _ in range(every)), strict=True))
-        carry, losses_S = run(carry, tuple(batches))
+        drawn = [draw() for _ in range(every)]
+        if done <= curve["step"][-1]:  # drawn only so that the next batches are those of a run that did not end
+            continue
+        carry, losses_S = run(carry, tuple(map(np.stack, zip(*drawn, strict=True))))
         encoder = encoder.with_params(carry[0]["model"])
         losses += losses_S.tolist()
         curve["step"].append(done)
         for name in poolings:
             curve[name].append(sts(encoder.with_pooling(name), dev))
+        leaves = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(carry))}
+        with whole_file(state) as temporary, temporary.open("wb") as file:
+            np.savez(file, curve=json.dumps([curve, losses]), **leaves)
         print(f"  step {done}: loss {np.mean(losses[-20:]):.3f}, STS {curve['mean'][-1]:.1f}", flush=True)
     windows = np.array_split(losses, min(100, len(losses)))
     curve["loss_step"] = np.cumsum([len(window) for window in windows]).tolist()
@@ -182,7 +198,9 @@ def learn(
     return encoder, curve
 
 
-def pretrain(encoder: SentenceEncoder, sentences: list[str], steps: int, dev: object) -> tuple[SentenceEncoder, dict]:
+def pretrain(
+    encoder: SentenceEncoder, sentences: list[str], steps: int, dev: object, folder: Path
+) -> tuple[SentenceEncoder, dict]:
     """The encoder after `steps` of masked words, and its curves."""
     rows_BL, random = token_rows(encoder, sentences), np.random.default_rng(0)
     ids, counts = np.unique(rows_BL, return_counts=True)
@@ -204,12 +222,12 @@ def pretrain(encoder: SentenceEncoder, sentences: list[str], steps: int, dev: ob
         rows = random.choice(len(rows_BL), BATCH, replace=False)
         return masked(rows_BL[rows], common_V, special[-1], random)
 
-    encoder, curve = learn(encoder, nnx.to_pure_dict(head), loss, draw, steps, 1e-3, dev, cls=True)
+    encoder, curve = learn(encoder, nnx.to_pure_dict(head), loss, draw, steps, 1e-3, dev, folder, cls=True)
     return encoder, {**curve, "words": len(common_V), "tokens": int((rows_BL > 0).sum())}
 
 
 def finetune(
-    encoder: SentenceEncoder, name: str, pairs: list[dict[str, str]], steps: int, dev: object
+    encoder: SentenceEncoder, name: str, pairs: list[dict[str, str]], steps: int, dev: object, folder: Path
 ) -> tuple[SentenceEncoder, dict]:
     """The encoder after `steps` of a loss on NLI pairs, and its curves: all pairs with their class, or the entailed ones."""
     ranking, random = name == "multiple negatives ranking", np.random.default_rng(0)
@@ -230,15 +248,17 @@ def finetune(
         rows = random.choice(len(class_B), BATCH // 2, replace=False)
         return ids_SBL[:, rows], class_B[rows]
 
-    return learn(encoder, head, loss, draw, steps, 5e-4, dev)
+    return learn(encoder, head, loss, draw, steps, 5e-4, dev, folder)
 
 
-def once(folder: Path, make: Callable[[], tuple[SentenceEncoder, dict]]) -> tuple[SentenceEncoder, dict]:
+def once(folder: Path, make: Callable[[Path], tuple[SentenceEncoder, dict]]) -> tuple[SentenceEncoder, dict]:
     """The model and the curves in a folder; made if they are not there."""
     if not (folder / "curve.json").is_file():
-        learned, curve = make()
+        folder.mkdir(parents=True, exist_ok=True)
+        learned, curve = make(folder)
         learned.save(folder / "model")
         (folder / "curve.json").write_text(json.dumps(curve))
+        (folder / "state.npz").unlink()
     return SentenceEncoder(folder / "model"), json.loads((folder / "curve.json").read_text())
 
 

@@ -7,6 +7,7 @@ The steps are those of the package: text -> tokens -> embeddings with positions 
 that runs. The page needs no network; what page.py says of its tables and of untrusted texts holds here too.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
@@ -88,7 +89,7 @@ def follow(encoder: SentenceEncoder, text: str) -> Trace:
 
 
 def _recorded(model: SentenceModel, token_ids_BL: np.ndarray) -> list[jax.Array]:
-    """Token rows, their sum with positions, that normed, the pooled vector; then each block half way, and each layer."""
+    """Token rows, their sum with positions, its layer norm, the pooled vector; then each block half way, and each layer."""
     seen: list[jax.Array] = []
     attended: list[jax.Array] = []
     encoder, mask_BL = model.encoder, jnp.ones(token_ids_BL.shape, bool)
@@ -142,8 +143,8 @@ def render_follow(a: Trace, b: Trace, model: str, model_type: str) -> str:
     rows = a.attention.tokens
     layers = "".join(
         f"<details{' open' * (y == Y - 1)}><summary>Layer {y + 1} of {Y}</summary>"
-        + _vectors(rows, a.attended_YLD[y], f"Layer {y + 1}: x + attention(x), normed")
-        + _vectors(rows, a.hidden_ILD[y + 1], f"Layer {y + 1}: and the feed-forward net added, normed")
+        + _vectors(rows, a.attended_YLD[y], f"Layer {y + 1}: layer norm of x + attention(x)")
+        + _vectors(rows, a.hidden_ILD[y + 1], f"Layer {y + 1}: layer norm of that + feed-forward(that)")
         + "</details>"
         for y in range(Y)
     )
@@ -171,7 +172,8 @@ def render_follow(a: Trace, b: Trace, model: str, model_type: str) -> str:
         layers=layers,
         pooled=_vectors(*pooled, "Pooling"),
         norm=f"{np.linalg.norm(a.pooled_D):.4f}",
-        both=_vectors(("u, of A", "v, of B", "u × v"), np.stack([u_D, v_D, u_D * v_D]), "u and v"),
+        both=_vectors(("u, of A", "v, of B"), np.stack([u_D, v_D]), "u and v")
+        + _vectors(("u × v",), (u_D * v_D)[None], "Their products", ("sum", np.sum)),
         cosine=f"{cosine:.6f}",
         code_tokens=_code("text/tokenizer.py", "self.backend.encode_batch_fast(texts"),
         code_token=_code(family, "= embedding_table(config.vocab_size,"),
@@ -194,8 +196,14 @@ def _code(file: str, part: str) -> str:
     return f'<p class="code"><code>{bdi(line)}</code> <small>minisbert/{file}, line {number}</small></p>'
 
 
-def _vectors(names: tuple[str, ...], rows_LD: np.ndarray, label: str) -> str:
-    """A table: a row per vector, its first numbers and its length."""
+def _vectors(
+    names: tuple[str, ...],
+    rows_LD: np.ndarray,
+    label: str,
+    last: tuple[str, Callable[[np.ndarray], Any]] = ("length", np.linalg.norm),
+) -> str:
+    """A table: a row per vector, its first numbers, and a number of all of them."""
+    of_all, number = last
     shown_LD = rows_LD[:, :SHOWN]
     largest = max(float(abs(shown_LD).max()), 1e-12)
     heads = "".join(f'<th scope="col">{i}</th>' for i in range(shown_LD.shape[1]))
@@ -205,11 +213,11 @@ def _vectors(names: tuple[str, ...], rows_LD: np.ndarray, label: str) -> str:
             number_cell(value, shade(value / largest), f"{name}, dimension {j}", focus=i == j == 0)
             for j, value in enumerate(row_D[:SHOWN].tolist())
         ]
-        length = number_cell(float(np.linalg.norm(row_D)), "sum", f"{name}, length")
-        body.append(f'<tr><th scope="row">{bdi(name)}</th>{"".join(cells)}{length}</tr>')
+        cells.append(number_cell(float(number(row_D)), "sum", f"{name}, {of_all}"))
+        body.append(f'<tr><th scope="row">{bdi(name)}</th>{"".join(cells)}</tr>')
     return (
         f'<div class="scroll"><table role="grid" aria-label="{label}"><caption>{label}: '
-        f"{len(rows_LD)} × {rows_LD.shape[1]}, the first {shown_LD.shape[1]} columns and the length</caption>"
-        f'<thead><tr><td></td>{heads}<th scope="col" class="sum">length</th></tr></thead>'
+        f"{len(rows_LD)} × {rows_LD.shape[1]}, the first {shown_LD.shape[1]} columns and the {of_all}</caption>"
+        f'<thead><tr><td></td>{heads}<th scope="col" class="sum">{of_all}</th></tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )

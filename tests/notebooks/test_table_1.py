@@ -4,6 +4,7 @@ import gzip
 import json
 import sys
 
+import jax
 import numpy as np
 import pytest
 from documents import ROOT
@@ -26,6 +27,34 @@ def test_what_is_masked():
     untouched = np.ones(rows_BL.shape, bool)
     np.put_along_axis(untouched, place_BM, weight_BM == 0, axis=1)
     assert (seen_BL == rows_BL)[untouched].all() and (seen_BL[:, 22:] == 0).all()
+
+
+def test_a_training_resumes_at_the_last_score(tmp_path, monkeypatch):
+    encoder = SentenceEncoder(ROOT / "weights" / "tiny-bert")
+    pairs = [
+        {"sentence1": f"a man sees {i}", "sentence2": f"he has {i}", "label": table_1.CLASSES[i % 3]} for i in range(64)
+    ]
+    scores = iter([1.0, 2.0, 3.0, None, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, *range(1, 10)])
+
+    def sts(*_):
+        if (score := next(scores)) is None:
+            raise KeyboardInterrupt
+        return float(score)
+
+    monkeypatch.setattr(table_1, "sts", sts)
+
+    def make(name):
+        return table_1.once(
+            tmp_path / name, lambda folder: table_1.finetune(encoder, "softmax", pairs, 8, None, folder)
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        make("broken")
+    (resumed, its_curve), (whole, curve) = make("broken"), make("whole")
+    assert its_curve == curve and curve["mean"] == list(range(1, 10)) and len(curve["loss"]) == 8
+    for ours, theirs in zip(*map(jax.tree.leaves, (resumed.params, whole.params)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert not list(tmp_path.rglob("state.npz"))
 
 
 @pytest.mark.slow
