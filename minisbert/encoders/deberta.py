@@ -17,8 +17,9 @@ from flax import nnx
 
 from minisbert.checkpoint.families.deberta import MODULE, PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
 from minisbert.transformer.block import FeedForward, PostNormBlock, embedding_table, layer_norm
-from minisbert.transformer.disentangled import DisentangledSelfAttention, distance_rows
+from minisbert.transformer.disentangled import DisentangledSelfAttention
 from minisbert.transformer.dropout import dropout, fold
+from minisbert.transformer.positions import distance_rows
 
 
 class Encoder(nnx.Module):

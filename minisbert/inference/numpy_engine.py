@@ -20,11 +20,13 @@ from minisbert.checkpoint.layer_settings import FULL, LOCAL
 from minisbert.checkpoint.tensors import Columns
 from minisbert.errors import InputError
 from minisbert.inference.numpy_layers import (
+    Attend,
     Norm,
     Params,
     Sight,
     activate,
     attention,
+    disentangled,
     grouped_attention,
     layer_norm,
     linear,
@@ -104,12 +106,33 @@ def post_norm(
     hidden_TD = norm(hidden_BLD.reshape(-1, hidden_BLD.shape[2]), params["embedding_norm"])
     if "embedding_projection" in params:
         hidden_TD = linear(hidden_TD, params["embedding_projection"])
-    yield hidden_TD
     attend = partial(attention, sight=sight, heads=config.num_attention_heads)
+    yield from _post_norm_blocks(params, config, hidden_TD, attend, norm, activation)
+
+
+def _post_norm_blocks(
+    params: Params, config: Any, hidden_TD: np.ndarray, attend: Attend, norm: Norm, activation: str
+) -> Layers:
+    yield hidden_TD
     for layer in range(config.num_hidden_layers):
         block = params["blocks"][layer % len(params["blocks"])]
         hidden_TD = post_norm_block(hidden_TD, block, attend, norm, activation)
         yield hidden_TD
+
+
+def deberta(params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.ndarray | None) -> Layers:
+    """DeBERTa-v2 and v3: BERT's blocks, whose scores also depend on an embedding of the distance."""
+    norm, L = partial(layer_norm, epsilon=config.layer_norm_eps), token_ids_BL.shape[1]
+    hidden_BLD = params["token_embedding"]["embedding"][token_ids_BL]
+    for name, rows in (("position_embedding", L), ("segment_embedding", 1)):
+        if name in params:
+            hidden_BLD += params[name]["embedding"][:rows]
+    hidden_TD = hidden_BLD.reshape(-1, hidden_BLD.shape[2])
+    if "embedding_projection" in params:
+        hidden_TD = linear(hidden_TD, params["embedding_projection"])
+    attend = disentangled(params, config, Sight(token_ids_BL.shape, mask_BL))
+    hidden_TD = norm(hidden_TD, params["embedding_norm"])
+    return _post_norm_blocks(params, config, hidden_TD, attend, norm, config.hidden_act)
 
 
 def modernbert(params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.ndarray | None) -> Layers:
@@ -182,11 +205,12 @@ def static(params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.nd
     yield params["token_embedding"]["embedding"][token_ids_BL.ravel()]
 
 
-# `model_type` in config.json -> its encoder. A family without a row here is computed by JAX only.
+# `model_type` in config.json -> its encoder. A registered family without a row here is computed by JAX only.
 ENCODERS: dict[str, Callable[..., Layers]] = {
     **dict.fromkeys(("bert", "electra", "ernie", "albert"), bert),
     **dict.fromkeys(("roberta", "xlm-roberta", "camembert"), roberta),
     "mpnet": mpnet,
+    "deberta-v2": deberta,
     "distilbert": distilbert,
     **dict.fromkeys(("nomic_bert", "new", "gte", "jina_embeddings_v3"), rotary_bert),
     "modernbert": modernbert,

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minisbert.checkpoint.tensors import Columns
-from minisbert.transformer.positions import rotate
+from minisbert.transformer.positions import distance_rows, rotate
 
 Params = dict[Any, Any]
 Norm = Callable[[np.ndarray, Params], np.ndarray]  # of the last axis, in place
@@ -129,7 +129,7 @@ class Sight(NamedTuple):
 
     shape: tuple[int, ...]  # B, L
     mask_BL: np.ndarray | None = None  # True = real token; None if all are
-    bias_NQK: np.ndarray | None = None  # added to the scores
+    bias_NQK: np.ndarray | None = None  # added to the scores; in DeBERTa another for each text
     angles: tuple[np.ndarray, np.ndarray] | None = None  # rotate queries and keys (`positions.rotary_angles`)
     back: int | None = None  # the farthest key before a query, None for all
     ahead: int | None = None  # and after it
@@ -137,10 +137,9 @@ class Sight(NamedTuple):
 
 def attention(hidden_TD: np.ndarray, params: Params, sight: Sight, heads: int) -> np.ndarray:
     """Multi-head self-attention: hidden_TD -> hidden_TD."""
-    (B, L), D = sight.shape, hidden_TD.shape[1]
-    qkv_BL3NH = linear(hidden_TD, params["qkv"]).reshape(B, L, 3, heads, D // heads)
-    query_BNLH, key_BNLH, value_BNLH = qkv_BL3NH.transpose(2, 0, 3, 1, 4)
-    return linear(_attend(query_BNLH, key_BNLH, value_BNLH, sight, (D // heads) ** -0.5), params["output"])
+    query_BNLH, key_BNLH, value_BNLH = _split(hidden_TD, params, sight, heads)
+    scale = query_BNLH.shape[-1] ** -0.5
+    return linear(_attend(query_BNLH, key_BNLH, value_BNLH, sight, scale), params["output"])
 
 
 def grouped_attention(
@@ -156,6 +155,41 @@ def grouped_attention(
     query_BGNLH = query_BLGNH.transpose(0, 2, 3, 1, 4)
     key_BG1LH, value_BG1LH = (x_BLGH.transpose(0, 2, 1, 3)[:, :, None] for x_BLGH in (key_BLGH, value_BLGH))
     return linear(_attend(query_BGNLH, key_BG1LH, value_BG1LH, sight, scale), params["output"])
+
+
+def disentangled(params: Params, config: Any, sight: Sight) -> "Attend":
+    """DeBERTa's attention, whose scores also depend on an embedding of the distance (transformer/disentangled.py)."""
+    L, heads, terms = sight.shape[1], config.num_attention_heads, config.pos_att_type
+    rows_QK = distance_rows(L, config.span, config.position_buckets, config.max_relative_positions)
+    occurring_R, rows_QK = np.unique(rows_QK, return_inverse=True)  # a short text has few distances
+    rows_QK = rows_QK.reshape(L, L)
+    distances_RD = params["distance_embedding"]["embedding"][occurring_R]
+    if "distance_norm" in params:
+        layer_norm(distances_RD, params["distance_norm"], config.layer_norm_eps)
+
+    def attend(hidden_TD: np.ndarray, params: Params) -> np.ndarray:
+        query_BNLH, key_BNLH, value_BNLH = qkv = _split(hidden_TD, params, sight, heads)
+        H = query_BNLH.shape[-1]
+        far_maps = np.split(linear(distances_RD, params["qkv"]), 3, axis=1)  # of queries, keys and values
+        bias_BNQK = np.zeros((sight.shape[0], heads, L, L), np.float32)
+        for term, row, rows_LL in (("c2p", 0, rows_QK), ("p2c", 1, rows_QK.T)):
+            if term in terms:
+                name = ("position_key", "position_query")[row]
+                far_RD = linear(distances_RD, params[name]) if name in params else far_maps[1 - row]
+                found_BNLR = qkv[row] @ far_RD.reshape(-1, heads, H).transpose(1, 2, 0)
+                found_BNLL = np.take_along_axis(found_BNLR, rows_LL[None, None], axis=-1)
+                bias_BNQK += found_BNLL if term == "c2p" else found_BNLL.swapaxes(-1, -2)
+        scale = (H * (1 + len(terms))) ** -0.5
+        bias_BNQK *= np.float32(scale)
+        context_TD = _attend(query_BNLH, key_BNLH, value_BNLH, sight._replace(bias_NQK=bias_BNQK), scale)
+        return linear(context_TD, params["output"])
+
+    return attend
+
+
+def _split(hidden_TD: np.ndarray, params: Params, sight: Sight, heads: int) -> Any:
+    """Queries, keys and values, `[3, B, N, L, H]`."""
+    return linear(hidden_TD, params["qkv"]).reshape(*sight.shape, 3, heads, -1).transpose(2, 0, 3, 1, 4)
 
 
 def _attend(query: np.ndarray, key: np.ndarray, value: np.ndarray, sight: Sight, scale: float) -> np.ndarray:

@@ -23,34 +23,6 @@ from minisbert.transformer.dropout import fold
 from minisbert.transformer.products import Linear, product
 
 
-def distance_rows(length: int, span: int, buckets: int = 0, max_distance: int = 0) -> np.ndarray:
-    """The row of the table of distances for each query and key: `span` for distance 0, more where the key comes first.
-
-    Args:
-        span: half of the table's rows; distances beyond have the first and the last.
-        buckets: 0, or twice the largest distance with a row of its own; farther ones share, spread over their logarithms.
-        max_distance: the distance minus one of that bucket which is the last.
-
-    Returns:
-        int32 `[Q, K]` with Q = K = `length`, values in 0 .. 2 span - 1.
-
-    Source: DeBERTa, equation 2; the buckets are those of the authors' second version.
-
-    Example:
-        >>> distance_rows(4, span=2).tolist()
-        [[2, 1, 0, 0], [3, 2, 1, 0], [3, 3, 2, 1], [3, 3, 3, 2]]
-    """
-    distance_QK = np.arange(length)[:, None] - np.arange(length)[None, :]
-    if buckets > 0:
-        middle = buckets // 2
-        # float32 as the models were trained: in float64 a distance on an edge could fall into another bucket.
-        ratio_QK = np.maximum(np.abs(distance_QK), middle).astype(np.float32) / np.float32(middle)
-        log_QK = np.log(ratio_QK) / np.log(np.float32((max_distance - 1) / middle)) * np.float32(middle - 1)
-        far_QK = (np.ceil(log_QK).astype(np.int32) + middle) * np.sign(distance_QK)
-        distance_QK = np.where(np.abs(distance_QK) <= middle, distance_QK, far_QK)
-    return np.clip(distance_QK + span, 0, 2 * span - 1).astype(np.int32)
-
-
 class DisentangledSelfAttention(nnx.Module):
     """`attention.MultiHeadSelfAttention` whose scores also depend on an embedding of the distance."""
 
@@ -83,7 +55,7 @@ class DisentangledSelfAttention(nnx.Module):
         rows_QK: np.ndarray,
         dropout_keys_BL: jax.Array | None = None,
     ) -> jax.Array:
-        """hidden_BLD -> hidden_BLD; `distances_RD` embeds distances, `rows_QK` is of `distance_rows`."""
+        """hidden_BLD -> hidden_BLD; `distances_RD` embeds distances, `rows_QK` is of `positions.distance_rows`."""
         B, L, D = hidden_BLD.shape
         query_BNLH, key_BNLH, value_BNLH = split_heads(self.qkv(hidden_BLD), self.heads, self.qkv.dtype)
         context_BNLH = scaled_dot_product_attention(

@@ -89,6 +89,34 @@ def relative_position_buckets(length: int, buckets: int = 32, max_distance: int 
     return (forward_QK + np.where(magnitude_QK < exact, magnitude_QK, far_QK)).astype(np.int32)
 
 
+def distance_rows(length: int, span: int, buckets: int = 0, max_distance: int = 0) -> np.ndarray:
+    """The row of the table of distances for each query and key: `span` for distance 0, more where the key comes first.
+
+    Args:
+        span: half of the table's rows; distances beyond have the first and the last.
+        buckets: 0, or twice the largest distance with a row of its own; farther ones share, spread over their logarithms.
+        max_distance: the distance minus one of that bucket which is the last.
+
+    Returns:
+        int32 `[Q, K]` with Q = K = `length`, values in 0 .. 2 span - 1.
+
+    Source: DeBERTa, equation 2; the buckets are those of the authors' second version.
+
+    Example:
+        >>> distance_rows(4, span=2).tolist()
+        [[2, 1, 0, 0], [3, 2, 1, 0], [3, 3, 2, 1], [3, 3, 3, 2]]
+    """
+    distance_QK = np.arange(length)[:, None] - np.arange(length)[None, :]
+    if buckets > 0:
+        middle = buckets // 2
+        # float32 as the models were trained: in float64 a distance on an edge could fall into another bucket.
+        ratio_QK = np.maximum(np.abs(distance_QK), middle).astype(np.float32) / np.float32(middle)
+        log_QK = np.log(ratio_QK) / np.log(np.float32((max_distance - 1) / middle)) * np.float32(middle - 1)
+        far_QK = (np.ceil(log_QK).astype(np.int32) + middle) * np.sign(distance_QK)
+        distance_QK = np.where(np.abs(distance_QK) <= middle, distance_QK, far_QK)
+    return np.clip(distance_QK + span, 0, 2 * span - 1).astype(np.int32)
+
+
 def rotary_angles(
     length: int, width: int, theta: float, dtype: Any = np.float32, factor: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:

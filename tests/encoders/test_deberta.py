@@ -10,7 +10,7 @@ import pytest
 
 from minisbert.encoders import FAMILIES
 from minisbert.reference.deberta import distance_row
-from minisbert.transformer.disentangled import distance_rows
+from minisbert.transformer.positions import distance_rows
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from families import TWINS, random_encoder, tiny
