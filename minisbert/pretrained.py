@@ -147,7 +147,14 @@ def check_tokenizer(tokenizer: Tokenizer, folder: ModelFolder, vocab_size: int) 
         # An added token without a row is an error only of the text that has it.
         tokenizer.rows = vocab_size
         words = tokenizer.backend.get_vocab(with_added_tokens=False).values()
-        largest = max((*words, *tokenizer.prefix, *tokenizer.suffix), default=0)
+        largest = max(words, default=0)
+        for number in (*tokenizer.prefix, *tokenizer.suffix):
+            if largest < vocab_size <= number:
+                raise ModelFolderError(
+                    f"{tokenizer.where}: the special token {tokenizer.backend.id_to_token(number)!r:.100} around each text has "
+                    f"the id {number}, but {folder.sources['vocab_size']}'s vocab_size is {vocab_size}. Expected one with an "
+                    "embedding; correct the special tokens in tokenizer_config.json or special_tokens_map.json."
+                )
     if largest >= vocab_size:
         raise ModelFolderError(
             f"{tokenizer.where}: gives ids up to {largest}, but {folder.sources['vocab_size']}'s vocab_size is {vocab_size}. "

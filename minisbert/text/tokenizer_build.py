@@ -36,7 +36,7 @@ def build(source: Source) -> Any:
             if special["unk_token"] not in source.vocabulary:
                 raise ModelFolderError(
                     f"{source.where}: the unknown token {special['unk_token']!r:.100} is not in the vocabulary, so that no "
-                    "unknown word can be read. Download the model again."
+                    "unknown word can be read. Correct 'unk_token' in tokenizer_config.json or special_tokens_map.json."
                 )
         elif config.name == "Qwen2Tokenizer":
             words = source.vocabulary if isinstance(source.vocabulary, dict) else {}
