@@ -120,7 +120,11 @@ def load_chain(folder: ModelFolder, put: Put | None, loaded: dict[Path, Converte
     place, open_encoder = folder.transformer_path, folder.encoder_module.tensors
     open_head: Any = SafetensorsFiles
     if folder.allow_pickle_weights:
-        open_encoder, open_head = (partial(tensors_of, opened=opened) for opened in (open_encoder, open_head))
+        open_head = partial(tensors_of, opened=SafetensorsFiles)
+        is_adapter = "adapter" in folder.sources
+        open_encoder = (
+            partial(open_encoder, opened=open_head) if is_adapter else partial(tensors_of, opened=open_encoder)
+        )
     if place not in loaded and (place / CONVERTED).is_file():
         loaded[place] = read_converted(place, shapes, put)
     elif place not in loaded:

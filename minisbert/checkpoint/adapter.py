@@ -11,7 +11,7 @@ those of the adapter's folder. Other kinds of adapters, and settings of LoRA tha
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,11 @@ ADAPTER_FILE, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensor
 _NAME = re.compile(r"(?:base_model\.model\.)?(?P<matrix>.+)\.lora_(?P<table>embedding_)?(?P<part>[AB])(?:\.weight)?")
 _DRAWN = (True, False, None, "gaussian", "orthogonal", "eva")  # other first values change the base's weights too
 
+_MERGE = (
+    "Merge other adapters into their model with peft, "
+    "`PeftModel.from_pretrained(model, ADAPTER).merge_and_unload().save_pretrained(FOLDER)`, and load that."
+)
+
 
 def base_of(files: ModelFiles, place: Path) -> Path:
     """The folder of the model that the adapter in `place` changes.
@@ -37,9 +42,12 @@ def base_of(files: ModelFiles, place: Path) -> Path:
     """
     file = place / ADAPTER_FILE
     settings = Settings(files.json(file), file)
+    kind = settings.values.get("peft_type")
+    if kind not in ("LORA", None):
+        raise ModelFolderError(f"{file}: 'peft_type' is {kind!r:.100}. Expected 'LORA'. {_MERGE}")
     files.ignored[ADAPTER_FILE] = settings.by_table(ADAPTER)
     name = settings.text("base_model_name_or_path", default=None)
-    settings.finish()
+    settings.finish(_MERGE)
     with_base = files.has(place / "config.json")
     if name and (Path(name).is_dir() or not with_base):
         base = files.find(name)
@@ -59,13 +67,14 @@ class AdaptedTensors:
     Args:
         base: the folder of the base model.
         place: the folder of the adapter.
+        opened: reads the base's tensors.
 
     Raises:
         ModelFolderError: another kind of adapter; a setting or a tensor that is not computed, or fits no tensor of the base.
     """
 
-    def __init__(self, base: Path, place: Path):
-        self._base, self._adapter = SafetensorsFiles(base), SafetensorsFiles(place, ADAPTER_WEIGHTS)
+    def __init__(self, base: Path, place: Path, opened: Callable[[Path], Any] = SafetensorsFiles):
+        self._base, self._adapter = opened(base), SafetensorsFiles(place, ADAPTER_WEIGHTS)
         self.where = self._base.where
         self._settings = Settings(ModelFiles(place).json(place / ADAPTER_FILE), place / ADAPTER_FILE)
         self._read_settings()
@@ -85,7 +94,7 @@ class AdaptedTensors:
             pattern = settings.values.get(key) or {}
             if not isinstance(pattern, dict) or not all(type(value) in (int, float) for value in pattern.values()):
                 settings.complain(key, "an object of module name to number")
-        settings.finish()
+        settings.finish(_MERGE)
 
     def _read_names(self) -> None:
         where, complaints = self._adapter.where, []

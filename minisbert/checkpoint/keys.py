@@ -80,7 +80,9 @@ LENGTH_FILE: dict[str, Effect] = {
 # Where to fetch from, and trust_remote_code, which sentence-transformers takes out of the file: no code of a folder is run.
 _FETCH: dict[str, Effect] = {
     **dict.fromkeys(("trust_remote_code", "cache_dir", "token", "use_auth_token", "local_files_only"), HARMLESS),
-    "force_download": HARMLESS,
+    **dict.fromkeys(("force_download", "code_revision"), HARMLESS),
+    "revision": ("main", None),
+    "subfolder": ("", None),
 }
 _MODEL_ARGUMENTS = _FETCH | {
     "attn_implementation": ("eager", "sdpa", None),

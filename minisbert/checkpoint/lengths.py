@@ -46,7 +46,8 @@ def read_length_file(
             folder.sources["max_seq_length"] = name
         if not ARGUMENTS.keys().isdisjoint(settings.values):
             _read_arguments(files, folder, settings, name)
-        folder.do_lower_case = settings.flag("do_lower_case", default=False)
+        if settings.values.get("do_lower_case") is not None:
+            folder.do_lower_case = settings.flag("do_lower_case")
         folder.sources["do_lower_case"] = name
         settings.finish()
         break

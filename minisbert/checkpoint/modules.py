@@ -61,6 +61,7 @@ DENSE_ACTIVATIONS = {
     "torch.nn.modules.activation.SiLU": "silu",
     "torch.nn.modules.activation.Sigmoid": "sigmoid",
 }
+DENSE_ACTIVATIONS |= {f"torch.nn.{name.rpartition('.')[2]}": ours for name, ours in DENSE_ACTIVATIONS.items()}
 
 
 # poolings.py says what methods a module has.

@@ -112,13 +112,13 @@ class Settings:
         self.values: dict[str, Any] = values
         self.where = where
         self.complaints: list[str] = []
-        self._old_names: dict[str, str] = {}
+        self.names: dict[str, str] = {}  # key -> what to call it in a complaint, where the file has another
 
     def rename(self, older: Mapping[str, str]) -> None:
         """Read what a file has under older names (old -> new); complaints keep the name that the file uses."""
         for old, new in older.items():
             if new not in self.values:
-                self._old_names[new] = old
+                self.names[new] = old
                 if old in self.values:
                     self.values = {**self.values, new: self.values[old]}
             elif self.values.get(old) not in (None, self.values[new]):
@@ -127,7 +127,7 @@ class Settings:
     def complain(self, key: str, expected: str) -> None:
         """Collect that `key` is not as expected."""
         found = f"is {self.values[key]!r:.200}" if key in self.values else "is missing"
-        self.complaints.append(f"{self._old_names.get(key, key)!r} {found}; expected {expected}")
+        self.complaints.append(f"{self.names.get(key, key)!r} {found}; expected {expected}")
 
     def integer(self, key: str, *, at_least: int, at_most: int, default: Any = _MISSING) -> int:
         """A whole number within bounds."""
@@ -256,9 +256,7 @@ class Settings:
                 harmless[key] = value
         return harmless
 
-    def finish(self) -> None:
+    def finish(self, help: str = "Use another model, or correct the file.") -> None:
         """Raise one error with every complaint, if there is one."""
         if self.complaints:
-            raise ModelFolderError(
-                f"{self.where}: " + "; ".join(self.complaints) + ". Use another model, or correct the file."
-            )
+            raise ModelFolderError(f"{self.where}: {'; '.join(self.complaints)}. {help}")

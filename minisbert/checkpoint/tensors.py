@@ -23,13 +23,6 @@ INDEX = "model.safetensors.index.json"
 # Bytes to read before a file is mapped anew, so that the model is in memory once, not twice.
 RELEASE_AFTER = 32_000_000
 
-PICKLE_RECIPE = (
-    "Pickled weights can run code when read, so they are not read by default. allow_pickle_weights=True reads the tensors "
-    "of this folder and nothing else, or on a machine where you trust the file: "
-    "python -c \"import torch, safetensors.torch as s; w = torch.load('pytorch_model.bin', weights_only=True); "
-    "s.save_file({k: v.clone().contiguous() for k, v in w.items()}, 'model.safetensors')\""
-)
-
 
 def inside(folder: Path, relative: str, named_by: Path | str) -> Path:
     """A path that a file of the folder names, after checking that it stays inside the folder.
@@ -50,6 +43,20 @@ def inside(folder: Path, relative: str, named_by: Path | str) -> Path:
             "folder; download the model again."
         )
     return folder / relative
+
+
+def _recipe(pickled: str, name: str) -> str:
+    """What to do with a pickle in place of the file `name`."""
+    here = (
+        "allow_pickle_weights=True reads the tensors of this folder and nothing else, or on"
+        if name == WEIGHTS
+        else "On"
+    )
+    return (
+        f"Pickled weights can run code when read, so they are not read by default. {here} a machine where you trust the file: "
+        f"python -c \"import torch, safetensors.torch as s; w = torch.load('{pickled}', weights_only=True); "
+        f"s.save_file({{k: v.clone().contiguous() for k, v in w.items()}}, '{name}')\""
+    )
 
 
 class SafetensorsFiles:
@@ -75,7 +82,9 @@ class SafetensorsFiles:
             files = [inside(folder, file, self.where) for file in sorted(set(index.values()))]
         else:
             pickled = sorted(path.name for path in folder.glob("*.bin")) if folder.is_dir() else []
-            found = f"Found {', '.join(pickled)}. {PICKLE_RECIPE}" if pickled else "Download the model again."
+            found = (
+                f"Found {', '.join(pickled)}. {_recipe(pickled[0], name)}" if pickled else "Download the model again."
+            )
             raise ModelFolderError(f"{folder}: no {name} and no {INDEX}. {found}")
         self._open: dict[Path, Any] = {}  # file -> the library's mapping
         self._bytes: dict[Path, np.ndarray] = {}  # file -> our mapping

@@ -4,7 +4,7 @@
     "a man, eating",1          a cell in quotation marks may hold delimiters, line breaks and doubled quotation marks
 
 Quoting is that of RFC 4180, which spreadsheets and pandas write. The delimiter of a .csv is a comma, or what separates the
-columns of its first line: a semicolon (spreadsheets where the comma is the decimal point) or a tab.
+columns of its first line: a semicolon (spreadsheets where the comma is the decimal point), a tab or a bar.
 """
 
 import csv
@@ -20,7 +20,7 @@ from minisbert.errors import DataError
 
 logger = logging.getLogger("minisbert")
 
-DELIMITERS = (",", ";", "\t")
+DELIMITERS = (",", ";", "\t", "|")
 BOM = b"\xef\xbb\xbf"  # the byte order mark that some editors put before UTF-8
 # A record of tab-separated cells, each quoted or without quotation marks, and a quoted cell that needs its quotes.
 _RECORD = re.compile(r'(?:"(?:[^"]|"")*"|[^"\t\r\n]*)(?:\t(?:"(?:[^"]|"")*"|[^"\t\r\n]*))*\r?\n?')

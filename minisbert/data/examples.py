@@ -218,7 +218,7 @@ def _class_name(value: Any) -> str:
 def _label(value: Any, data: Dataset, column: int, ids: dict[str, int], place: str) -> float:
     name = data.labels[column]
     if data.label_kind == "class":
-        if isinstance(value, str | float) and _class_name(value) in ids:
+        if isinstance(value, str | float | bool) and _class_name(value) in ids:
             return ids[_class_name(value)]
         number = int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,6}", value.strip()) else value
         if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < len(ids):

@@ -8,7 +8,7 @@
     .txt, -    one text per line, without a header; "-" is stdin
     .csv       a header line, then rows whose cells may be quoted (delimited.py)
     .tsv       a header line, then one row per line; a quotation mark is part of the text, unless a CSV writer made the file
-    .jsonl     one object per line
+    .jsonl     one object per line, or a list of texts; also as .ndjson and .json
     .parquet   needs pyarrow
     hub:NAME   "hub:org/name", "hub:org/name:subset" or "hub:org/name:subset:split", through the datasets library
 
@@ -52,6 +52,7 @@ def file_kind(source: str) -> str:
         return "txt" if source == STDIN else "hub"
     name = source.lower()
     kind = Path(name.removesuffix(".gz")).suffix.removeprefix(".")
+    kind = {"ndjson": "jsonl", "json": "jsonl"}.get(kind, kind)
     if kind in LINES or name.endswith(".parquet"):
         return kind
     raise InputError(

@@ -9,12 +9,13 @@ Rows with lists of positives and negatives, or uneven numbers of them, become pl
 
     {"query": "q", "pos": ["p"], "neg": ["n", "m"]}                              FlagEmbedding
     {"query": "q", "positive_passages": [{"title": "t", "text": "p"}], ...}      Tevatron: title and text joined by a space
+    {"question": "q", "positive_ctxs": [...], "hard_negative_ctxs": [...], ...}  DPR, likewise
     {"anchor": "q", "positive": "p", "negative_1": "n"}, then rows with "negative_2" too
 
-Each becomes one example or more of an anchor, a positive and N negatives, where N is the fewest that a row has. A row's
-positives and negatives are dealt out in order over as many examples as it takes to use all of them; the last of these may
-repeat some. So nothing is left out, and examples of one row share their anchor: `no_duplicates` keeps them out of each
-other's batch.
+The positives are those of one column: short `answers` next to passages are not used. Each row becomes one example or more of
+an anchor, a positive and N negatives, where N is the fewest that a row has. A row's positives and negatives are dealt out in
+order over as many examples as it takes to use all of them; the last of these may repeat some. So nothing is left out, and
+examples of one row share their anchor: `no_duplicates` keeps them out of each other's batch.
 """
 
 import json
@@ -26,7 +27,7 @@ from typing import Any
 from minisbert.data.conventions import POSITIVE
 from minisbert.data.delimited import BOM
 from minisbert.data.rows import RowFile
-from minisbert.data.values import listed, plain_name, record_of, stripped, text
+from minisbert.data.values import listed, names_of_texts, plain_name, record_of, stripped, text
 from minisbert.errors import DataError, InputError, short_repr
 
 ANY = "a list of dicts or of tuples of texts, a dict of columns, or a table with columns"
@@ -103,8 +104,7 @@ def _names(row: Any, place: str) -> tuple[str, ...]:
     if isinstance(row, tuple | list) and row:
         texts = [isinstance(value, str) for value in row]
         if all(texts):
-            negatives = (f"negative{i}" for i in range(1, len(row) - 1))
-            return ("text",) if len(row) == 1 else ("anchor", "positive", *negatives)
+            return names_of_texts(len(row))
         if texts == [True, True, False] and isinstance(row[2], float):
             return ("sentence1", "sentence2", "score")
     raise InputError(f"{place}: the first is {short_repr(row)}. Expected {ANY}; name the columns with dicts.")
@@ -114,9 +114,17 @@ def _names(row: Any, place: str) -> tuple[str, ...]:
 
 logger = logging.getLogger("minisbert")
 
-# Names of a list, or of the start of numbered columns, without `_`.
-_POSITIVES = {*map(plain_name, POSITIVE), "positives", "positivepassages", "answers", "documents", "passages"}
+# Names of a list, or of the start of numbered columns, without `_`. Of several positives the first in this order counts.
+_POSITIVES = ("positivepassages", "positivectxs", "positives", "pos", "positive")
+_POSITIVES += (
+    *(name for name in map(plain_name, POSITIVE) if name != "answer"),
+    "documents",
+    "passages",
+    "answer",
+    "answers",
+)
 _NEGATIVES = {"neg", "negs", "negative", "negatives", "hardnegative", "hardnegatives", "negativepassages"}
+_NEGATIVES |= {"negativectxs", "hardnegativectxs"}
 _MARGINS = {
     "margin",
     "positivescore",
@@ -135,26 +143,29 @@ def with_plain_rows(file: RowFile, kind: str | None = None) -> RowFile:
     header = dict.fromkeys(file.header)
     if file.kind in ("txt", "tsv", "csv") or (file.kind != "jsonl" and not any(map(_role, header))):
         return file
-    lists, counts = False, set()
+    lists: set[str] = set()
+    counts: set[int] = set()
     for _, record in _records(file, list(filter(_role, header))):
         header.update(dict.fromkeys(record))
-        lists = lists or any(isinstance(value, list) and _role(name) for name, value in record.items())
+        lists.update(name for name, value in record.items() if isinstance(value, list) and _role(name))
         counts.add(sum(len(_entries(value)) for name, value in record.items() if _is_negative(name)))
     file.header = tuple(header)
     uneven = len(counts) > 1 and not any(plain_name(name).rstrip("0123456789") in _MARGINS for name in header)
-    if not any(plain_name(name) in _POSITIVES for name in header) or not (lists or uneven):
+    named = sorted((name for name in header if plain_name(name) in _POSITIVES), key=_rank)
+    if not named or not (uneven or any(_is_negative(name) or name == named[0] for name in lists)):
         return file
-    return _Plain(file, 0 if kind == "pairs" else min(counts - {0}, default=0))
+    return _Plain(file, named[0], 0 if kind == "pairs" else min(counts - {0}, default=0))
 
 
 class _Plain(RowFile):
     """The rows of a file, dealt out; `values` and places are those of lines of JSON."""
 
-    def __init__(self, file: RowFile, negatives: int):
+    def __init__(self, file: RowFile, positive: str, negatives: int):
         self.source, self.kind, self.unit, self.first, self._skipped = file.source, "hub", "example", 1, []
-        others = [name for name in file.header if not _role(name)]
+        self._positive = positive
+        others = [name for name in file.header if not (_is_negative(name) or name == positive)]
         self._names = ("positive", *(f"negative_{i + 1}" for i in range(negatives)))
-        self.header, self._file = (*others, *self._names), file
+        self.header, self._file = tuple(dict.fromkeys((*others, *self._names))), file
         self._table = self._dealt
 
     def _dealt(self, columns: Sequence[str]) -> Iterator[bytes]:
@@ -163,7 +174,7 @@ class _Plain(RowFile):
         for place, record in _records(self._file, self._file.header):
             texts: dict[bool, list[str]] = {True: [], False: []}
             for name, value in record.items():
-                if _role(name):
+                if _is_negative(name) or name == self._positive:
                     texts[_is_negative(name)] += [_text(one, name, place) for one in _entries(value)]
             positives, negatives = texts[False], texts[True]
             if not positives or (count and not negatives):
@@ -191,6 +202,10 @@ def _records(file: RowFile, columns: Sequence[str]) -> Iterator[tuple[str, dict[
             place = file.place(row)
             yield place, record_of(stripped(line.removeprefix(BOM), place), place)
             row += 1
+
+
+def _rank(name: str) -> int:
+    return _POSITIVES.index(plain_name(name))
 
 
 def _role(name: str) -> bool:

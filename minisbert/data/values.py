@@ -73,18 +73,30 @@ def stripped(line: bytes, place: str) -> str:
 
 
 def record_of(line: str, place: str) -> dict[str, Any]:
-    """The object that a line of JSON holds.
+    """The object that a line of JSON holds; a list of texts is an anchor, a positive and negatives.
 
     Raises:
-        DataError: not JSON, or not an object.
+        DataError: not JSON, or neither of both.
     """
     try:
         record = json.loads(line, object_pairs_hook=each_key_once)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{place}: {line[:80]!r} is not JSON ({error}). Expected one object per line.") from None
+    if isinstance(record, list) and record and all(isinstance(one, str) for one in record):
+        return dict(zip(names_of_texts(len(record)), record, strict=True))
     if not isinstance(record, dict):
         raise DataError(f'{place}: {line[:80]!r} is not an object. Expected one, like {{"text": "..."}}.')
     return record
+
+
+def names_of_texts(count: int) -> tuple[str, ...]:
+    """The columns of rows that are lists of texts.
+
+    Example:
+        >>> names_of_texts(4)
+        ('anchor', 'positive', 'negative1', 'negative2')
+    """
+    return ("text",) if count == 1 else ("anchor", "positive", *(f"negative{i}" for i in range(1, count - 1)))
 
 
 def matching(name: str, header: Sequence[str]) -> list[str]:

@@ -12,10 +12,12 @@ The layout, each file also as .gz:
 
     corpus.jsonl                         {"_id": ..., "title": ..., "text": ...}     title may be missing or null
     queries.jsonl                        {"_id": ..., "text": ...}
-    qrels.tsv, or qrels/SPLIT.tsv        query-id (or query_id), corpus-id (or doc_id), score
+    qrels.tsv, or qrels/SPLIT.tsv        query-id (or query_id), corpus-id (or doc_id), score; without a header TREC's four
+                                         columns (query, iteration, document, score), or three
 """
 
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,7 +122,7 @@ def read_retrieval(folder: str | Path, split: str = "test") -> RetrievalData:
     folder = Path(folder)
     corpus = _texts(_file(folder, "corpus.jsonl"), ("title", "text"))
     queries = _texts(_file(folder, "queries.jsonl"), ("text",))
-    qrels = _file(folder, "qrels.tsv", f"qrels/{split}.tsv")
+    qrels = _judgements(folder, split)
     columns = [qrels.first_of(*names) for names in (QUERY_IDS, DOCUMENT_IDS, ("score",))]
     relevant: dict[str, dict[str, float]] = {}
     for place, (query, document, score) in qrels.rows(columns):
@@ -248,6 +250,14 @@ def _file(folder: Path, *names: str) -> RowFile:
             if file.is_file():
                 return RowFile(file)
     raise DataError(f"{folder}: no {' or '.join(names)} (or .gz). Expected a folder in BEIR's layout; check the path.")
+
+
+def _judgements(folder: Path, split: str) -> RowFile:
+    file = _file(folder, "qrels.tsv", f"qrels/{split}.tsv")
+    first, numbers = file.header, re.compile("-?[0-9]+")
+    if len(first) not in (3, 4) or not numbers.fullmatch(first[-1]):
+        return file
+    return RowFile(file.source, ("query-id", *["iteration"] * (len(first) - 3), "corpus-id", "score"))
 
 
 def _texts(file: RowFile, columns: Sequence[str]) -> dict[str, str]:

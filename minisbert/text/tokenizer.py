@@ -207,17 +207,15 @@ class Tokenizer:
     ) -> Iterator[tuple[list[int], int]]:
         """`contents` of the sentences from `row` on, given as their first pieces and iterators of their further ones."""
         for number, (ids, more) in enumerate(zip(self._encoded(first), rest, strict=True), start=row):
-            if self.rows is not None:
-                self._check_rows(ids, number, self.rows)
             length, kept = len(ids), self.cut(ids, room)
             for piece in more:
                 if not exact and length > room:
                     break
                 (ids,) = self._encoded([piece])
-                if self.rows is not None:
-                    self._check_rows(ids, number, self.rows)
                 length += len(ids)
                 kept = self.cut(ids + kept if self.keep_end else kept + ids, room)
+            if self.rows is not None:
+                self._check_rows(kept, number, self.rows)
             yield kept, length
 
     def _encoded(self, texts: list[str]) -> Iterator[list[int]]:

@@ -29,18 +29,8 @@ KEYS = {
     **dict.fromkeys(("tokenizer_class", "added_tokens_decoder", "truncation_side", "split_special_tokens"), APPLIED),
     **dict.fromkeys(FURTHER, APPLIED),
     **dict.fromkeys(("do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space"), APPLIED),
-    **dict.fromkeys(
-        (
-            "extra_ids",
-            "split_by_punct",
-            "keep_accents",
-            "model_max_length",
-            "max_len",
-            "padding_side",
-            "model_input_names",
-        ),
-        APPLIED,
-    ),
+    **dict.fromkeys(("extra_ids", "split_by_punct", "keep_accents", "model_max_length", "max_len"), APPLIED),
+    **dict.fromkeys(("padding_side", "model_input_names"), APPLIED),
     **dict.fromkeys(("trim_offsets", "errors", "clean_up_tokenization_spaces", "verbose", "name_or_path"), HARMLESS),
     **dict.fromkeys(("add_bos_token", "add_eos_token", "backend", "is_local", "local_files_only"), HARMLESS),
     **dict.fromkeys(("chat_template", "response_template", "chat_control_tokens", "response_schema"), HARMLESS),
@@ -157,8 +147,10 @@ def merge_older_files(files: Mapping[str, bytes], folder: Path, settings: Settin
                 *({**t, "special": True} if isinstance(t, dict) else t for t in value),
             ]
         settings.values[key] = value
-    extra = settings.values.get("extra_special_tokens")
-    if extra is None and "additional_special_tokens" in settings.values:
+        settings.names[key] = f"{key} of {file.name}"
+    extra, older = settings.values.get("extra_special_tokens"), "additional_special_tokens"
+    if extra is None and older in settings.values:
+        settings.names["extra_special_tokens"] = settings.names.get(older, older)
         extra = settings.values["extra_special_tokens"] = settings.values["additional_special_tokens"]
     file = folder / "added_tokens.json"
     tokens = as_object(parse_json(files.get(file.name, b"{}"), file), file)
@@ -240,7 +232,8 @@ def unigram(config: TokenizerConfig, vocabulary: Any, unknown_token: str, charsm
         steps.append(normalizers.Precompiled(charsmap))
     if steps:
         backend.normalizer = normalizers.Sequence(steps) if len(steps) > 1 else steps[0]
-    scheme = "always" if settings.flag("add_prefix_space", default=True) else "first" if deberta else "never"
+    space = settings.choice("add_prefix_space", [True, False, None], default=True) or config.name == "T5Tokenizer"
+    scheme = "always" if space else "first" if deberta else "never"
     metaspace = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=scheme)
     backend.pre_tokenizer = pre_tokenizers.Sequence([*splits, metaspace])
     backend.decoder = decoders.Metaspace(replacement="▁", prepend_scheme=scheme)
@@ -251,14 +244,15 @@ def further_tokens(settings: Settings, named: dict[str, Any]) -> list[Any]:
     """Adds the special tokens of other names to `named`; returns those without a name."""
     values = settings.values
     extra = values.get("extra_special_tokens") or []
-    further = {}
-    for key, value in values.items():
+    for key, value in list(values.items()):
         if key.endswith("_token") and key not in SPECIAL_TOKENS and isinstance(value, str | dict):
-            further[key] = value
-    for part in (extra, values.get("model_specific_special_tokens")):
-        further.update(part if isinstance(part, dict) else {})
-    for key, value in further.items():
-        named[key] = read_token(key, value, settings)
+            named[key] = read_token(key, value, settings)
+    for key, part in (
+        ("extra_special_tokens", extra),
+        ("model_specific_special_tokens", values.get("model_specific_special_tokens")),
+    ):
+        for name, value in part.items() if isinstance(part, dict) else ():
+            named[name] = read_token(key, value, settings)
     if not isinstance(extra, list | dict):
         settings.complain("extra_special_tokens", "a list of tokens")
     return [read_token("extra_special_tokens", token, settings) for token in extra] if isinstance(extra, list) else []

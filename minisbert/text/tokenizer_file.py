@@ -156,7 +156,10 @@ def read_tokenizer_config(
     side = (tokenizer.get("padding") or {}).get("direction", "Right").lower()
     side = settings.choice("padding_side", ["right", "left"], default=side)
     if side == "left" and model.get("model_type") in COUNT_PADDING:
-        settings.complain("padding_side", "'right', because padding on the left moves the positions of shorter texts")
+        found = "" if "padding_side" in values else ", where tokenizer.json has 'direction': 'Left'"
+        settings.complain(
+            "padding_side", f"'right'{found}, because padding on the left moves the positions of shorter texts"
+        )
     given = values.get("tokenizer_class") or model.get("tokenizer_class") or name
     types = str(given).removesuffix("Fast").removesuffix("Tokenizer") in TOKEN_TYPES and bool(name)
     inputs = values.get("model_input_names", ["input_ids", "attention_mask", *(["token_type_ids"] if types else [])])

@@ -68,7 +68,7 @@ def test_the_product_is_added(tmp_path, with_base, settings, scale):
 @pytest.mark.parametrize(
     ("settings", "tensors", "words"),
     [
-        ({"peft_type": "IA3"}, None, "'peft_type' is 'IA3'"),
+        ({"peft_type": "IA3", "init_ia3_weights": True}, None, r"'peft_type' is 'IA3'.*merge_and_unload"),
         ({"use_dora": True}, None, "'use_dora' is True"),
         ({"bias": "all"}, None, "'bias' is 'all'"),
         ({"modules_to_save": ["pooler"]}, None, "'modules_to_save'"),

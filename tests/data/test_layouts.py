@@ -165,6 +165,20 @@ def test_columns_without_a_header_and_with_other_names(tmp_path):
             ],
             ["q t_p n"],
         ),
+        (  # DPR: short answers next to passages are not texts to embed
+            [
+                {
+                    "question": "q",
+                    "answers": ["short"],
+                    "positive_ctxs": [{"title": "t", "text": "p"}],
+                    "negative_ctxs": [{"title": "", "text": "n"}],
+                    "hard_negative_ctxs": [{"title": "u", "text": "m"}],
+                }
+            ],
+            ["q t_p n u_m"],
+        ),
+        ([{"query": "q", "answers": ["short", "a"], "positive": "p", "neg": ["n"]}], ["q p n"]),
+        ([{"question": "q", "answers": ["a", "b"]}], ["q a", "q b"]),
         ([{"anchor": "q", "positive": "p", "negatives": ["n", "m"]}], ["q p n m"]),
         (
             [
@@ -222,6 +236,27 @@ def test_rows_that_lack_a_text_are_named(tmp_path, rows, words):
     with pytest.raises(DataError, match=r"data\.jsonl, ") as caught:
         open_examples(str(file))
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "texts", "labels"),
+    [
+        ("rows.json", '["q", "p"]\n["r", "s"]\n', [["q", "r"], ["p", "s"]], None),
+        ("rows.ndjson", '["q", "p", "n"]\n', [["q"], ["p"], ["n"]], None),
+        ("bar.csv", "sentence1|sentence2|score\na, b|c|0.5\n", [["a, b"], ["c"]], [0.5]),
+        (
+            "truth.jsonl",
+            lines({"text1": "a", "text2": "b", "label": True}, {"text1": "c", "text2": "d", "label": False}),
+            [["a", "c"], ["b", "d"]],
+            [1, 0],
+        ),
+    ],
+)
+def test_other_forms_of_files(tmp_path, name, content, texts, labels):
+    (tmp_path / name).write_text(content)
+    examples = open_examples(str(tmp_path / name))
+    found, given = examples.take(range(len(examples)))
+    assert found == texts and (given is None if labels is None else given.tolist() == labels)
 
 
 def test_evaluations_find_the_same_columns(tmp_path):

@@ -149,6 +149,9 @@ def test_the_layout_of_beir(folder):
     assert read_retrieval(folder, "dev").relevant == data.relevant
     (folder / "corpus.jsonl").write_text('{"_id": 7, "text": "no title"}\n')
     (folder / "qrels" / "test.tsv").write_text("query_id\tdoc_id\tscore\tcode\nq2\t7\t1\t4\n")
+    for judgements in ("q2\t0\t7\t1\n", "q2\t7\t1\n"):  # as TREC writes them
+        (folder / "qrels" / "dev.tsv").write_text(judgements)
+        assert read_retrieval(folder, "dev").relevant == {"q2": {"7": 1}}
     assert read_retrieval(folder).corpus == {"7": "no title"} and read_retrieval(folder).relevant == {"q2": {"7": 1}}
 
 

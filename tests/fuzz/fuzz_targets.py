@@ -207,7 +207,7 @@ def check_settings(file: Path, content: bytes) -> None:
     assert read.prompts == (model.get("prompts") or {})
     assert read.default_prompt_name == model.get("default_prompt_name")
     assert read.truncate_dim == model.get("truncate_dim")
-    assert read.do_lower_case == lengths.get("do_lower_case", False)
+    assert read.do_lower_case == bool(lengths.get("do_lower_case"))
     if lengths.get("max_seq_length") is not None:
         assert read.max_seq_length == lengths["max_seq_length"]
     dense = next(module for module in read.modules if isinstance(module, Dense))

@@ -2,11 +2,11 @@
 
     python tests/parity/settings_draws.py --draws 2000 --seed 0
 
-Each draw copies a tiny model (of every family; those without a checkpoint in weights/ are made by transformers, and where peft
-is installed a LoRA adapter), changes one or two keys (those of the tables in checkpoint/keys.py and text/tokenizer_config.py and
-of the file, and keys that nobody knows), and loads it. A refusal has to name the file and a changed key. What is not refused has to give the embeddings of
-sentence-transformers within 2e-6, relative to the largest value above 1; anything else is "silent", and the command fails. The
-dtype of config.json is left out: minisbert computes in float32 whatever it says.
+Each draw copies a tiny model, changes one or two keys, and loads it. Models are of every family (those without a checkpoint in
+weights/ are made by transformers), and a LoRA adapter where peft is installed. Keys are those of checkpoint/keys.py, of
+text/tokenizer_config.py and of the file, and keys that nobody knows. A refusal has to name the file and a changed key. What is
+not refused has to give the embeddings of sentence-transformers within 2e-6, relative to the largest value above 1; anything
+else is "silent", and the command fails. The dtype of config.json is left out: minisbert computes in float32 whatever it says.
 """
 
 import argparse
@@ -39,7 +39,14 @@ MODELS = [*TWINS, *(name for name in SAME_CODE if name not in TWINS and name != 
 MODELS += ["adapter"] if find_spec("peft") else []
 TEXTS = ["A man is eating food.", "two Cats play music in the city at night, and it is good.", "x"]
 TEXTS += ["caf\u00e9 na\u00efve \u732b\u72ac dog", "the [NEW] dog <mask> [CLS] runs </s> ", "(the) dog's  12 cats"]
-TOKEN = {"content": "[NEW]", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+TOKEN = {
+    "content": "[NEW]",
+    "lstrip": False,
+    "normalized": False,
+    "rstrip": False,
+    "single_word": False,
+    "special": True,
+}
 TOKENS: list[Any] = ["[NEW]", "the", "<mask>", "[MASK]", "[SEP]", "</s>", "<pad>", TOKEN, TOKEN | {"lstrip": True}]
 CLASSES = [*BUILT, *(f"{name}Tokenizer" for table in (ALIASES, IN_PYTHON, READ_FROM_FILE) for name in sorted(table))]
 VALUES: list[Any] = [True, False, None, 0, 1, 2, 64, 0.5, -1, "x", "", "float32", [], ["x"], {}, {"x": 1}]
@@ -76,15 +83,15 @@ OF_KEY: dict[str, list[Any]] = {
     "attn_implementation": ["eager", "sdpa", "flash_attention_2"],
     "model_max_length": [8, 64, 32],
     "kwargs": [["task"], []],
-    **dict.fromkeys((*SPECIAL_TOKENS, "image_token"), [*TOKENS, {**TOKEN, "__type": "AddedToken"}]),
+    **{key: [*TOKENS, {**TOKEN, "__type": "AddedToken"}] for key in (*SPECIAL_TOKENS, "image_token")},
     "added_tokens_decoder": [{}, {"3": TOKEN}, {"187": TOKEN}, {"999": TOKEN}, {"3": "[NEW]"}],
     "additional_special_tokens": [["[NEW]"], [TOKEN]],
     "extra_special_tokens": [["[NEW]"], {"image_token": "[NEW]"}, [TOKEN]],
     "tokenizer_class": ["PreTrainedTokenizerFast", "TokenizersBackend", *CLASSES],
-    **dict.fromkeys(("truncation_side", "padding_side"), ["left", "right"]),
+    **{key: ["left", "right"] for key in ("truncation_side", "padding_side")},
     "model_input_names": [["input_ids", "attention_mask"], ["input_ids", "token_type_ids", "attention_mask"]],
-    **dict.fromkeys(("[NEW]", "the"), [3, 5, 187, 999]),
-    **dict.fromkeys(("r", "lora_alpha"), [1, 2, 4, 8]),
+    **{key: [3, 5, 187, 999] for key in ("[NEW]", "the")},
+    **{key: [1, 2, 4, 8] for key in ("r", "lora_alpha")},
     "peft_type": ["LORA", "IA3", "LOHA"],
     "bias": ["none", "all", "lora_only"],
     "init_lora_weights": [True, False, "pissa", "olora", "gaussian"],

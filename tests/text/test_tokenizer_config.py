@@ -26,6 +26,8 @@ CHANGES = {
     "an additional special token": ("mpnet", {"additional_special_tokens": ["[NEW]"]}),
     "special tokens as text": ("bert", {"split_special_tokens": True}),
     "a space before the text": ("roberta", {"add_prefix_space": True}),
+    "T5's space before the text": ("t5", {"add_prefix_space": False}),  # its class knows no such option
+    "no space before the text": ("xlm-roberta", {"add_prefix_space": None}),
     "tokenizer.json as it is": ("bert", {"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": False}),
     "MPNet's defaults": ("mpnet", {"tokenizer.json": None, "cls_token": ..., "sep_token": ..., "pad_token": ...}),
     "special_tokens_map.json": (
@@ -76,7 +78,7 @@ def test_the_ids_are_those_of_transformers(name, copy):
 @pytest.mark.parametrize("name", [name for name in CHANGES if "as an object" not in name and "MPNet" not in name])
 def test_the_change_has_an_effect(name, copy):
     family, changes = CHANGES[name]
-    if name != "tokenizer.json as it is":
+    if name not in ("tokenizer.json as it is", "T5's space before the text"):
         assert ids(copy(family, changes)) != ids(tiny(family))
 
 
@@ -92,6 +94,9 @@ def test_a_token_beyond_the_table_is_refused_in_a_text_only(copy):
     assert tokenizer.tokenize(["the dog"], max_length=8).ids
     with pytest.raises(InputError, match=r"sentences\[1\].*\[NEW\]"):
         tokenizer.tokenize(["the dog", "a [NEW] dog"], max_length=8)
+    assert tokenizer.tokenize(["the dog runs and a cat [NEW]"], max_length=8).ids, (
+        "where the text is cut, it has no such token"
+    )
 
 
 @pytest.mark.parametrize(
