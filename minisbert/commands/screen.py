@@ -1,4 +1,4 @@
-"""What strangers wrote, on our screen: control characters are escaped, so that a text cannot move the cursor or hide others.
+"""Prints untrusted text safely: control characters are escaped, so that a text cannot move the cursor or hide other text.
 
 A sentence, a file name or a setting may hold a terminal's control sequences (ESC, C1) or marks that turn the reading order
 around. They are shown as \\uXXXX, which JSON reads as the same character.

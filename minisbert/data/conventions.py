@@ -2,7 +2,7 @@
 
     Layout of the columns -> kind: "nli", "scored", "pairs", "triplets", ...: see `CONVENTIONS`
 
-Names are compared whatever their case, spaces, `_` and `-`. Columns that the file names otherwise can be given.
+Names are compared whatever their case, spaces, `_` and `-`. Columns with other names can be named explicitly.
 """
 
 import re

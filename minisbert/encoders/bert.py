@@ -3,8 +3,8 @@
     x_t    = LayerNorm(token embedding + position embedding + segment embedding)      section 3, figure 2
     output = Block_layers(... Block_1(x))                                             post-norm blocks
 
-ELECTRA (Clark et al. 2020) and ERNIE (Sun et al. 2019) are the same encoder under other names, but for a detail each: ELECTRA's
-small models have narrow embeddings and a linear map to the width of the blocks, ERNIE may add an embedding of the task.
+ELECTRA (Clark et al. 2020) and ERNIE (Sun et al. 2019) are the same encoder under other names, each with one difference:
+ELECTRA's small models have narrow embeddings and a linear map to the width of the blocks; ERNIE may add a task embedding.
 
 Left out: the pre-training heads, decoders, relative positions. The pooler is kept for export but not computed: a sentence
 embedding pools all tokens. `reference/` is the same in NumPy and must agree.

@@ -1,4 +1,4 @@
-"""What encoding needs on a TPU that is not here: `minisbert encode ... --plan --chip v5e-8`.
+"""What encoding needs on a TPU that this machine does not have: `minisbert encode ... --plan --chip v5e-8`.
 
     texts -> batch shapes (inference/batching.py) -> the shapes that compute most tokens, compiled by the TPU's compiler
 

@@ -1,4 +1,4 @@
-"""The cost of finding the most similar of n sentences' pairs, with a cross-encoder and with embeddings: SBERT's motivation.
+"""The cost of finding the most similar pair among n sentences, by a cross-encoder and by embeddings: SBERT's motivation.
 
     times = measure(encoder, sentences, predict=cross_encoder.predict)
     times.cross_seconds, times.embed_seconds, times.compare_seconds

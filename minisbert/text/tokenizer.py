@@ -2,7 +2,7 @@
 
 The `tokenizers` library splits texts, by the model folder's `tokenizer.json` (or vocabulary files in the oldest folders:
 text/vocabulary.py). This file adds lower-casing where the folder asks for it, prompts, special tokens, and truncation that is
-counted. A long text is tokenized in pieces (pieces.py), and only as far as its ids are kept where nobody asks for the counts.
+counted. A long text is tokenized in pieces (pieces.py), and only as far as its ids are needed, unless the counts are asked for.
 """
 
 import sys

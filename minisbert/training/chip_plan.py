@@ -1,4 +1,4 @@
-"""A training run's own step, compiled for a TPU that is not here: `minisbert train ... --plan --chip v5e-8`.
+"""A training run's own step, compiled for a TPU that this machine does not have: `minisbert train ... --plan --chip v5e-8`.
 
 `plan.py` compiles for this machine and assumes a rate. Here the TPU's compiler gives the memory and an estimate of the time
 (inference/tpu_compiler.py). Left out: reading the data, and the time of collectives.

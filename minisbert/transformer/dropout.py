@@ -2,8 +2,8 @@
 
 A module with its own random state draws different masks when the batch is split, padded, packed or sharded. Here a token's
 mask depends only on its key, and the key only on its text and its position there (`token_keys`). So a text gets the same mask
-with any neighbours, in any row, on any device. On TPUs the masks are others, from a cheaper generator (tpu.py), with the same
-properties. `dropout_keys_BL=None` means inference: nothing is dropped.
+with any neighbours, in any row, on any device. On TPUs the masks come from a cheaper generator (tpu.py): other masks, with the
+same properties. `dropout_keys_BL=None` means inference: nothing is dropped.
 """
 
 import jax

@@ -5,9 +5,9 @@
     Norm(x) = x / sqrt(mean(x^2) + epsilon) * scale      Zhang & Sennrich 2019, "Root Mean Square Layer Normalization"
 
 Grouped queries: Ainslie et al. 2023, "GQA". Queries and keys may have norms of their own (Henry et al. 2020, "Query-Key
-Normalization for Transformers"; Qwen3, Gemma 3), and each sublayer one after it (Gemma 2). T5, of which these are, has a
-learned bias in place of rotary positions, and may have a plain feed-forward net. `transformer/prenorm.py` has the gated one and
-the windows. `reference/grouped.py` is the same in NumPy and must agree.
+Normalization for Transformers"; Qwen3, Gemma 3), and each sublayer one after it (Gemma 2). T5 has the same layer with a
+learned bias in place of rotary positions, and in some versions a plain feed-forward net. `transformer/prenorm.py` has the
+gated one and the windows. `reference/grouped.py` is the same in NumPy and must agree.
 """
 
 from dataclasses import dataclass
