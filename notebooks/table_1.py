@@ -1,6 +1,6 @@
 """SBERT's table 1 on real text, with a small BERT that is pretrained here, in minutes on two idle cores.
 
-    python notebooks/table_1.py DATA --start random                                    writes notebooks/table_1.json
+    python notebooks/table_1.py DATA                                                   writes notebooks/table_1.json
     python notebooks/table_1.py DATA --steps 8 --pair-steps 4 --runs runs/try --out try.json        a try
 
 Reimers & Gurevych 2019, table 1, compares averaged word vectors, the vectors of a pretrained BERT (their mean, or [CLS]), and

@@ -29,7 +29,7 @@ NOT_RUN = {
     "--cluster": "needs a pod",
     "--coordinator": "needs four hosts; tests/training/two_hosts.py starts two",
     "--loss pearson": "the reader's own loss; tests/training/test_new_loss.py writes it and runs this",
-    "python -m pip": "installs; .ci/run does",
+    "python -m pip": "installs; .ci/run does, but for the install without JAX, which takes a machine without it",
     "pip install": "installs; .ci/run does",
     "pre-commit": "needs a git repository with hooks",
     "python -m pytest": "is what runs this",
