@@ -6,11 +6,9 @@ A reader sees the old version or the new one, never a mixture, whenever the writ
 
 import ctypes
 import os
-import platform
 import re
 import shutil
 import sys
-import uuid
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +16,9 @@ from pathlib import Path
 
 from minisbert.errors import InputError, MinisbertError, WriteError
 
-_HOST, _PROCESS = f"{zlib.crc32(platform.node().encode()):08x}", uuid.uuid4().hex[:8]
+# Without platform and uuid, whose import takes longer than reading a small model's settings.
+_NODE = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
+_HOST, _PROCESS = f"{zlib.crc32(_NODE.encode()):08x}", os.urandom(4).hex()
 _LEFT = re.compile(r"\.(.+)\.(partial|old)-([0-9a-f]{8})-(\d+)-([0-9a-f]{8})-[0-9a-f]{8}")
 
 
@@ -96,7 +96,7 @@ def whole_file(out: Path) -> Iterator[Path]:
 
 def path_next_to(target: Path, kind: str = "partial") -> Path:
     """A unique hidden name on the same file system, with the process that writes there."""
-    unique = f"{_HOST}-{os.getpid()}-{_PROCESS}-{uuid.uuid4().hex[:8]}"
+    unique = f"{_HOST}-{os.getpid()}-{_PROCESS}-{os.urandom(4).hex()}"
     return target.with_name(f".{target.name}.{kind}-{unique}")
 
 

@@ -80,6 +80,9 @@ SAFE_KEYWORDS = {"allow_pickle": False, "weights_only": True, "shell": False}
 # Lazy public names, commands and encoders, each from a table in the file.
 MAY_IMPORT_BY_NAME = {"__init__.py", "commands/__init__.py", "encoders/__init__.py"}
 
+# Folders whose files may be named by a value: one that a table in the file gives.
+FOLDERS = ("minisbert.commands.", "minisbert.encoders.", "minisbert.checkpoint.families.")
+
 LONGEST = 300
 # Files allowed to be longer, each with its own bound; to be split by question, and never to grow.
 LONGER: dict[str, int] = {}
@@ -189,7 +192,7 @@ def from_a_table(call: ast.Call) -> bool:
     """Whether an imported module's name is `TABLE[key]`, or a file of a folder of ours: never a string of a file's."""
     name = call.args[0] if len(call.args) == 1 and not call.keywords else None
     if isinstance(name, ast.JoinedStr) and isinstance(name.values[0], ast.Constant):
-        return name.values[0].value.startswith(("minisbert.commands.", "minisbert.encoders."))
+        return name.values[0].value.startswith(FOLDERS)
     return isinstance(name, ast.Subscript) and isinstance(name.value, ast.Name) and name.value.id.isupper()
 
 

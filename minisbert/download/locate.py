@@ -16,7 +16,6 @@ pip is not started. If two processes need the same model, one downloads it and t
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -110,6 +109,8 @@ def cache_folder() -> Path:
     except RuntimeError:
         # A user without an entry in passwd and without HOME, as in some containers. Others may write to a temporary folder,
         # so it is this user's own, and only files with the right digest are taken from it.
+        import tempfile  # takes longer than finding a model
+
         return Path(tempfile.gettempdir()) / f"minisbert-{os.getuid()}"
 
 

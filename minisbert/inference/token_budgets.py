@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from minisbert.arguments import check_positive
@@ -161,5 +160,7 @@ def best_budget(rates: Mapping[int, Sequence[float]]) -> int:
         >>> best_budget({512: [90, 91, 95], 1024: [99, 120, 101], 2048: [100, 102, 101]})
         1024
     """
+    from statistics import median  # imports decimal and fractions, which no encoder needs
+
     medians = {budget: median(each) for budget, each in rates.items()}
     return min(budget for budget, rate in medians.items() if rate >= AS_FAST * max(medians.values()))

@@ -6,7 +6,7 @@ counted. A long text is tokenized in pieces (pieces.py), and only as far as its 
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
@@ -63,6 +63,7 @@ class Tokenizer:
         lower_case: lower-case texts first, for models whose settings ask for it.
         special_tokens: False adds none around a text, even if the backend would (static models).
         keep_end: truncation drops the beginning of a text instead of its end.
+        vocabulary: the backend's, but for added tokens, where it is known: asking the backend for a large one takes a while.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Tokenizer:
         lower_case: bool = False,
         special_tokens: bool = True,
         keep_end: bool = False,
+        vocabulary: Mapping[str, int] | None = None,
     ):
         backend.no_truncation()
         backend.no_padding()
@@ -104,7 +106,8 @@ class Tokenizer:
                 )
             self.prefix, self.suffix = full[:start], full[start + len(bare) :]
         self.special_tokens = len(self.prefix) + len(self.suffix)  # around each text
-        words = backend.get_vocab(with_added_tokens=True).values()
+        known = backend.get_vocab(with_added_tokens=True) if vocabulary is None else vocabulary
+        words = (*known.values(), *backend.get_added_tokens_decoder())
         self.largest_id: int = max((*words, *self.prefix, *self.suffix), default=0)  # of any text
 
     @staticmethod
@@ -126,6 +129,7 @@ class Tokenizer:
             lower_case=folder.do_lower_case,
             special_tokens=module.special_tokens,
             keep_end=source.config is not None and source.config.keep_end,
+            vocabulary=source.vocabulary if isinstance(source.vocabulary, dict) else None,
         )
         tokenizer.token_types = source.config is not None and source.config.token_types
         return tokenizer

@@ -25,7 +25,12 @@ def build(source: Source) -> Any:
         special[key] = getattr(token, "content", token)
     try:
         if kind == "WordPiece":
-            backend = Tokenizer(models.WordPiece(source.vocabulary, unk_token=special["unk_token"]))
+            model = (
+                models.WordPiece(source.vocabulary) if backend is None else backend.model
+            )  # which has read the vocabulary
+            model.unk_token = special["unk_token"]
+            model.continuing_subword_prefix, model.max_input_chars_per_word = "##", 100  # the class's own
+            backend = Tokenizer(model)
             backend.normalizer = normalizers.BertNormalizer(
                 clean_text=True,
                 handle_chinese_chars=settings.flag("tokenize_chinese_chars", default=True),

@@ -71,8 +71,13 @@ def check_pieces(vocabulary: dict[str, Any] | list[Any], file: Path) -> None:
     Raises:
         ModelFolderError: too many pieces, one that is too long, pieces of a list that are long on average, or two with one id.
     """
-    pieces = [one[0] if isinstance(one, list) and one else one for one in vocabulary]
-    lengths = [len(piece) for piece in pieces if isinstance(piece, str)]
+    if isinstance(
+        vocabulary, dict
+    ):  # whose keys are strings: the vocabularies of most models, so without a loop in Python
+        lengths = list(map(len, vocabulary))
+    else:
+        pieces = (one[0] if isinstance(one, list) and one else one for one in vocabulary)
+        lengths = [len(piece) for piece in pieces if isinstance(piece, str)]
     if len(lengths) > limits.PIECES:
         raise ModelFolderError(f"{file}: {len(lengths)} pieces. Expected at most {limits.PIECES}. {_DAMAGED}")
     if max(lengths, default=0) > limits.PIECE_LENGTH:
@@ -87,7 +92,8 @@ def check_pieces(vocabulary: dict[str, Any] | list[Any], file: Path) -> None:
             f"{file}: the {len(lengths)} pieces of the vocabulary have {sum(lengths)} characters. Expected at most "
             f"{limits.PIECE_AVERAGE} per piece. {_DAMAGED}"
         )
-    if isinstance(vocabulary, dict):
+    ids = [number for number in vocabulary.values() if isinstance(number, int)] if isinstance(vocabulary, dict) else []
+    if isinstance(vocabulary, dict) and len(set(ids)) < len(ids):
         piece_of: dict[Any, str] = {}
         for piece, number in vocabulary.items():
             other = piece_of.setdefault(number if isinstance(number, int) else piece, piece)

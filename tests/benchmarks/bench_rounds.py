@@ -59,9 +59,11 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                # An installed package has its bytecode compiled; so has this one from its second start.
                 env={
-                    **os.environ,
+                    **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
                     **ENVIRONMENT,
+                    "PYTHONPYCACHEPREFIX": str(workplace / "bytecode"),
                     "PYTHONPATH": os.pathsep.join(filter(None, folders)),
                     **(environment or {}),
                 },
