@@ -14,7 +14,7 @@ from minisbert.errors import InputError, short_repr
 from minisbert.quantization import PRECISIONS
 
 logger = logging.getLogger("minisbert")
-OUTPUT_VALUES = ("sentence_embedding", "token_embeddings", None)
+OUTPUT_VALUES = ("sentence_embedding", "token_embeddings", "hidden_states", None)
 
 
 def check_encode_options(

@@ -19,7 +19,7 @@ from minisbert.download.locate import locate
 from minisbert.errors import InputError
 from minisbert.inference.batching import ShapeTable
 from minisbert.inference.callers import FamiliarEncoder, check_callers_keywords
-from minisbert.inference.encode import EncodeOptions, Matrix, Texts, Vector, per_text, results, warm_up
+from minisbert.inference.encode import Array, EncodeOptions, Matrix, PerToken, Texts, Vector, per_text, results, warm_up
 from minisbert.inference.engines import check_engine, make_forward, params_for, with_params
 from minisbert.inference.stream import Compilation, progress
 from minisbert.inference.token_budgets import default_shapes
@@ -113,6 +113,8 @@ class SentenceEncoder(FamiliarEncoder):
     @overload
     def encode(self, sentences: Texts, **options: Unpack[EncodeOptions]) -> Matrix: ...
     @overload
+    def encode(self, sentences: Texts, *, output_value: PerToken, **options: Unpack[EncodeOptions]) -> list[Array]: ...
+    @overload
     def encode(self, sentences: str | Texts, *args: Any, **options: Any) -> Any: ...
 
     def encode(
@@ -139,8 +141,8 @@ class SentenceEncoder(FamiliarEncoder):
             prompt: the text itself; overrides `prompt_name`.
             batch_size: sentences per batch; by default as many as fit `token_budget`.
             show_progress_bar: None shows one on a terminal after two seconds.
-            output_value: "sentence_embedding", "token_embeddings" (an array per sentence), or None for both in a dict
-                per sentence.
+            output_value: "sentence_embedding", "token_embeddings" (an array per sentence), "hidden_states" (of every layer and
+                the first one's input: `[layers + 1, tokens, width]` per sentence), or None for a dict of the first two.
             precision: see `quantize_embeddings`.
             normalize_embeddings: scale each to length 1.
             truncate_dim: keep the first dimensions only (Matryoshka models); by default the model's setting.
@@ -175,18 +177,17 @@ class SentenceEncoder(FamiliarEncoder):
         if on_truncate == "error":
             encoder.tokenizer.refuse_long(texts, max_length=encoder.max_seq_length, prompt=prompt)
 
-        with_tokens = output_value != "sentence_embedding"
         tokens: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         embeddings = np.empty((len(texts), dimension), np.float32) if out is None else out
-        batches = results(encoder, texts, prompt, batch_size, with_tokens, on_truncate == "warn")
+        batches = results(encoder, texts, prompt, batch_size, output_value, on_truncate == "warn")
         for batch in progress(batches, len(texts), show_progress_bar):
             sentence_BD = batch.sentence_BD[:, :dimension]
             embeddings[batch.rows] = normalize(sentence_BD) if normalize_embeddings else sentence_BD
             tokens.update(zip(batch.rows, batch.tokens, strict=False))
 
         items: Any = embeddings if precision == "float32" else quantize_embeddings(embeddings, precision)
-        if with_tokens:
-            items = per_text(tokens, embeddings, everything=output_value is None)
+        if output_value != "sentence_embedding":
+            items = per_text(tokens, embeddings, output_value)
         return items[0] if single else items
 
     def encode_query(self, sentences: str | Texts, **options: Any) -> Any:

@@ -54,6 +54,15 @@ class SentenceModel(nnx.Module):
         token_BLD = self.tokens(token_ids_BL, mask_BL, dropout_keys_BL)
         return Embeddings(token_BLD, self.embed(token_BLD, mask_BL, mask_BL & (position_L >= prompt_length)))
 
+    def all_layers(self, token_ids_BL: jax.Array, lengths_B: jax.Array, prompt_length: jax.Array | int) -> Embeddings:
+        """The same for inference, with token_BLID: token embeddings of I layers, the input of the first block first."""
+        position_L = jnp.arange(token_ids_BL.shape[1])
+        mask_BL = position_L < lengths_B[:, None]
+        hidden_IBLD = [widened(hidden_BLD) for hidden_BLD in self.encoder(token_ids_BL, mask_BL)]
+        token_BLD = token_embeddings(self.model_config.modules, list(self.heads), hidden_IBLD)
+        sentence_BD = self.embed(token_BLD, mask_BL, mask_BL & (position_L >= prompt_length))
+        return Embeddings(jnp.stack(hidden_IBLD, axis=2), sentence_BD)
+
     def packed(
         self, rows: PackedTexts, dropout_keys_PT: jax.Array | None = None, embeds: str = "sentences"
     ) -> jax.Array:

@@ -37,6 +37,23 @@ def test_the_pure_function_is_encode(name):
         np.testing.assert_allclose(out.attention_YBNQK[:, 1, :, :length, :length], seen, atol=FLOAT32)
 
 
+@pytest.mark.parametrize("name", ["tiny-bert", "tiny-layers"])
+def test_encode_returns_every_layer(name):
+    encoder = SentenceEncoder(WEIGHTS / name)
+    apply, params = encoder.module()
+    ids_BL, lengths_B = padded_tokens(encoder, TEXTS)
+    hidden_IBLD = apply(params, ids_BL, lengths_B, capture=("hidden",)).hidden_IBLD
+    found = encoder.encode(TEXTS, output_value="hidden_states", batch_size=2)
+    assert [one.shape[1] for one in found] == lengths_B.tolist()
+    for b, hidden_ILD in enumerate(found):
+        np.testing.assert_allclose(hidden_ILD, hidden_IBLD[:, b, : lengths_B[b]], atol=FLOAT32)
+    tokens = encoder.encode(TEXTS, output_value="token_embeddings")
+    if name == "tiny-bert":  # the other averages its layers
+        np.testing.assert_allclose(found[1][-1], tokens[1], atol=FLOAT32)
+    np.testing.assert_array_equal(encoder.encode(TEXTS[1], output_value="hidden_states"), found[1])
+    assert encoder.encode([], output_value="hidden_states") == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny-bert", "tiny-albert"])
 def test_edits_and_dropout(name):

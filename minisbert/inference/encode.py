@@ -9,12 +9,13 @@ grow with the number of texts. Batches come out of order; `Result.rows` says whi
 import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 
 from minisbert.errors import MinisbertError
 from minisbert.inference.batching import Batch, batches, rectangle
+from minisbert.inference.engines import need_jax
 from minisbert.inference.stream import run_ahead
 from minisbert.text.packing import PackedBatch, PackedTexts, empty_batch, packed_batches, stream_shape
 from minisbert.text.tokenizer import CHUNK
@@ -22,6 +23,8 @@ from minisbert.text.tokenizer import CHUNK
 logger = logging.getLogger("minisbert")
 
 Texts = list[str] | tuple[str, ...] | np.ndarray
+Array = np.ndarray[Any, np.dtype[np.float32]]
+PerToken = Literal["token_embeddings", "hidden_states"]
 Vector = np.ndarray[tuple[int], np.dtype[Any]]
 Matrix = np.ndarray[tuple[int, int], np.dtype[Any]]
 
@@ -45,7 +48,17 @@ class EncodeOptions(TypedDict, total=False):
 OUTPUTS = {
     "sentence embeddings": lambda model, *batch: model(*batch).sentence_BD,
     "token embeddings": lambda model, *batch: model(*batch),
+    "hidden states": lambda model, *batch: model.all_layers(*batch),
     "packed sentence embeddings": lambda model, *rows: model.packed(PackedTexts(*rows)),
+}
+
+
+# `output_value` of `encode` -> the output that it needs
+_OUTPUT_OF = {
+    "sentence_embedding": "sentence embeddings",
+    "token_embeddings": "token embeddings",
+    "hidden_states": "hidden states",
+    None: "token embeddings",
 }
 
 
@@ -54,11 +67,13 @@ class Result(NamedTuple):
 
     rows: list[int]  # which texts
     sentence_BD: np.ndarray
-    tokens: list[tuple[np.ndarray, np.ndarray]]  # (token ids, token embeddings) per text, if requested
+    tokens: list[
+        tuple[np.ndarray, np.ndarray]
+    ]  # (token ids, token embeddings [L, D] or [L, I, D]) per text, if requested
 
 
 def results(
-    encoder: Any, texts: Sequence[str], prompt: str, batch_size: int | None, with_tokens: bool, warn: bool
+    encoder: Any, texts: Sequence[str], prompt: str, batch_size: int | None, output_value: str | None, warn: bool
 ) -> Iterator[Result]:
     """The embeddings of all texts, batch by batch.
 
@@ -66,13 +81,17 @@ def results(
         encoder: a SentenceEncoder without routes.
         prompt: put before each text.
         batch_size: texts per batch, or None for as many as fit the encoder's token budget.
-        with_tokens: return token embeddings too; texts are then not packed.
+        output_value: of `encode`. With token embeddings or hidden states texts are not packed.
         warn: log at the end how many texts were truncated.
 
     Raises:
         MinisbertError: an embedding is not finite.
+        InputError: hidden states of a model loaded for NumPy.
     """
     tokenizer, max_length, truncated = encoder.tokenizer, encoder.max_seq_length, 0
+    with_tokens = output_value != "sentence_embedding"
+    if output_value == "hidden_states":
+        need_jax(encoder, "return hidden states")
     prompt_length = tokenizer.prompt_length(prompt, max_length=max_length) if prompt else 0
 
     def token_ids() -> Iterator[list[int]]:
@@ -91,7 +110,7 @@ def results(
     else:
         numbered = enumerate(token_ids())
     stream = batches(numbered, encoder.shapes, batch_size=batch_size, **options)
-    start = partial(_start, encoder, prompt_length=prompt_length, with_tokens=with_tokens)
+    start = partial(_start, encoder, prompt_length=prompt_length, output=_OUTPUT_OF[output_value])
     for batch, computed in run_ahead(stream, start, encoder.forward.wait):
         count, tokens, finite = len(batch.rows), [], True
         if isinstance(batch, PackedBatch):
@@ -122,10 +141,12 @@ def packs(encoder: Any, texts: int) -> bool:
 
 
 def per_text(
-    tokens: dict[int, tuple[np.ndarray, np.ndarray]], sentence_BD: np.ndarray, *, everything: bool
+    tokens: dict[int, tuple[np.ndarray, np.ndarray]], sentence_BD: np.ndarray, output_value: str | None
 ) -> list[Any]:
-    """The token embeddings of each text, or with `everything` a dict with its token ids and sentence embedding too."""
-    if not everything:
+    """Of each text its token embeddings, its hidden states, or (None) a dict with its token ids and sentence embedding too."""
+    if output_value == "hidden_states":
+        return [np.ascontiguousarray(np.moveaxis(tokens[row][1], 1, 0)) for row in range(len(tokens))]
+    if output_value is not None:
         return [tokens[row][1] for row in range(len(tokens))]
     keys = ("input_ids", "token_embeddings", "sentence_embedding")
     return [dict(zip(keys, (*tokens[row], sentence_BD[row]), strict=True)) for row in range(len(tokens))]
@@ -144,9 +165,10 @@ def warm_up(encoder: Any, tokens: int) -> None:
         _start(encoder, empty_batch(*stream_shape(shapes.token_budget, shapes.devices), encoder.padding_id))
 
 
-def _start(encoder: Any, batch: Batch | PackedBatch, prompt_length: int = 0, with_tokens: bool = False) -> Any:
+def _start(
+    encoder: Any, batch: Batch | PackedBatch, prompt_length: int = 0, output: str = "sentence embeddings"
+) -> Any:
     """Start computing a batch; returns without waiting."""
     if isinstance(batch, PackedBatch):
         return encoder.forward(encoder.params, "packed sentence embeddings", *batch.texts)
-    output = "token embeddings" if with_tokens else "sentence embeddings"
     return encoder.forward(encoder.params, output, batch.token_ids_BL, batch.lengths_B, np.int32(prompt_length))

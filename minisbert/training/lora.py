@@ -34,17 +34,27 @@ class Target(NamedTuple):
     parts: int = 1
 
 
-# What can be adapted. The paper's experiments adapt query and value (section 7.1).
+# What can be adapted; a model has one of the matrices of a row. The paper's experiments adapt query and value (section 7.1).
 TARGETS = {
-    "query": Target(r"attention\.qkv\.kernel$", part=0, parts=3),
-    "key": Target(r"attention\.qkv\.kernel$", part=1, parts=3),
-    "value": Target(r"attention\.qkv\.kernel$", part=2, parts=3),
-    "output": Target(r"attention\.output\.kernel$"),
-    "up": Target(r"feed_forward\.up\.kernel$"),
-    "down": Target(r"feed_forward\.down\.kernel$"),
+    "query": (Target(r"attention\.qkv\.kernel$", part=0, parts=3), Target(r"attention\.query\.kernel$")),
+    "key": (Target(r"attention\.qkv\.kernel$", part=1, parts=3), Target(r"attention\.key_value\.kernel$", 0, 2)),
+    "value": (Target(r"attention\.qkv\.kernel$", part=2, parts=3), Target(r"attention\.key_value\.kernel$", 1, 2)),
+    "output": (Target(r"attention\.output\.kernel$"),),
+    "up": (Target(r"feed_forward\.up\.kernel$"),),
+    "down": (Target(r"feed_forward\.down\.kernel$"),),
 }
 # A cross-encoder's new head is not pretrained: there is nothing to adapt, and all of it is trained.
 FULLY_TRAINED = r"^head\."
+
+
+def target_of(name: str, path: str) -> Target | None:
+    """The matrix of this name in the kernel of this path, None if it is not there.
+
+    Example:
+        >>> target_of("value", "blocks.0.attention.key_value.kernel").part
+        1
+    """
+    return next((row for row in TARGETS[name] if re.search(row.path, path)), None)
 
 
 def initial_adapters(base_params: Tree, rank: int, targets: Sequence[str], key: jax.Array) -> Tree:
@@ -68,15 +78,14 @@ def initial_adapters(base_params: Tree, rank: int, targets: Sequence[str], key: 
     flat = flatten(base_params)
     factors: dict[str, jax.Array] = {}
     for target in targets:
-        row = TARGETS[target]
-        paths = sorted(path for path in flat if re.search(row.path, path))
+        paths = sorted(path for path in flat if target_of(target, path) is not None)
         if not paths:
             raise InputError(
                 f"lora_targets has {target!r}, but the model has no such matrix. Leave it out, or name others."
             )
         for path in paths:
             key, own = jax.random.split(key)
-            inputs, outputs = flat[path].shape[0], flat[path].shape[1] // row.parts
+            inputs, outputs = flat[path].shape[0], flat[path].shape[1] // target_of(target, path).parts
             if rank > min(inputs, outputs):
                 raise InputError(
                     f"lora_rank is {rank}, but {target} in {path} is {inputs} x {outputs}. Expected at most "
@@ -112,7 +121,7 @@ def merge_lora(base_params: Tree, trained: Tree, *, scale: float) -> Tree:
         if factor != "a":
             continue
         path, _, target = place.rpartition(".")
-        row, kernel_IO = TARGETS[target], jnp.asarray(flat[path])
+        row, kernel_IO = target_of(target, path), jnp.asarray(flat[path])
         # "highest": the change of the weights is computed in the precision in which they are stored.
         change_IO = scale * jnp.matmul(a_IR, factors[f"{place}.b"], precision="highest")
         width = kernel_IO.shape[1] // row.parts

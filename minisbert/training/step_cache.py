@@ -5,11 +5,12 @@ of rows that a batch packs into (text/packing.py) differs a little from batch to
 
     look       pack `SAMPLE` batches spread over the run; all batches of a short run
     compile    a program for each of their shapes (XLA caches them on disk: inference/compiled.py), unless a run of this
-               process has: rates and the number of steps are arguments, so a sweep over them compiles once
+               process has: rates and the number of steps are arguments, so a sweep over them compiles once. In a run of up
+               to `SHORT_RUN` steps compiling costs more than padding, so fewer shapes are compiled
 
-and during the run a batch of slightly fewer rows is padded to the next such shape. A shape first seen mid-run is an error
-where a stall is expensive, and compiled with a warning elsewhere (`ON_NEW_SHAPE`). A resumed run has the same shapes,
-because the sample follows from the number of steps.
+and during the run (of a short run from the start) a batch of slightly fewer rows is padded to the next such shape. A shape
+first seen mid-run is an error where a stall is expensive, and compiled with a warning elsewhere (`ON_NEW_SHAPE`). A resumed run
+has the same shapes, because the sample follows from the number of steps.
 """
 
 import logging
@@ -51,6 +52,8 @@ from minisbert.transformer.target import traced_for
 logger = logging.getLogger("minisbert")
 
 SAMPLE = 32
+# A program takes some 10 s to compile; padding to the next shape costs about a tenth of a step.
+SHORT_RUN = 500
 ON_NEW_SHAPE = ("error", "compile")
 # How many different steps of a process keep their programs.
 MOST_STEPS = 32
@@ -198,13 +201,16 @@ class StepCache:
         self._programs: dict[tuple[int, Any], Step] = {}  # this run's: of a batch -> program
         self._sampled: set[tuple[int, Any]] = set()  # the shapes that batches are padded to
 
-    def warm_up(self, state: TrainState, batches: Iterable[TrainBatch]) -> None:
-        """Compile what these batches need, without a step."""
-        for batch in batches:
-            shape = _shape(batch)
+    def warm_up(self, state: TrainState, batches: Iterable[TrainBatch], *, few: bool = False) -> None:
+        """Compile what these batches need, without a step; with `few` as few shapes as padding allows."""
+        by_shape = {_shape(batch): batch for batch in batches}
+        if few:  # each of the most rows first: others may be padded to it
+            by_shape = dict(sorted(by_shape.items(), key=lambda item: -item[0][0]))
+        for shape, batch in by_shape.items():
+            if few and len(self.pad_to_known_shape(batch).examples_PT) > shape[0]:
+                continue
             self._sampled.add(shape)
-            if shape not in self._programs:
-                self._compile(state, batch, ahead=True)
+            self._compile(state, batch, ahead=True)
 
     def pad_to_known_shape(self, batch: TrainBatch) -> TrainBatch:
         """The batch with as many rows as the next sampled shape has, if those are at most a quarter more."""

@@ -233,7 +233,8 @@ class Trainer:
             logger.info(f"{self.where}: resuming after step {int(state.step)} of {self.steps}")
         self.metrics.drop_after(int(state.step))
         if int(state.step) < self.steps:  # a finished run compiles nothing
-            self.train_step.warm_up(state, (self.batch(step, sample=True)[0] for step in sampled_steps(self.steps)))
+            samples = (self.batch(step, sample=True)[0] for step in sampled_steps(self.steps))
+            self.train_step.warm_up(state, samples, few=self.steps <= step_cache.SHORT_RUN)
         return state
 
     def batch(

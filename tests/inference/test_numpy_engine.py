@@ -79,6 +79,9 @@ def test_it_equals_the_jax_engine(name):
                 atol=TOKENS.get(name.removeprefix("tiny-"), TOLERANCE) * np.abs(one["token_embeddings"]).max(initial=1),
             )
     assert numpy.warm_up() == numpy.compilations == []
+    if not numpy.routes:
+        with pytest.raises(InputError, match="Expected engine='jax' to return hidden states"):
+            numpy.encode(TEXTS, output_value="hidden_states")
 
 
 # Forms of a family that no tiny checkpoint has: `model_type` -> changes to config.json of its code's checkpoint.

@@ -1,7 +1,8 @@
 """Loss and gradient of every loss on 1, 2, 4 and 8 virtual devices, dropout on, and how far they are apart.
 
 python tests/training/many_devices.py            the table, with XLA's optimizations (half an hour on two cores)
-python tests/training/many_devices.py --quick    a part of it, as JSON, for test_sharding.py
+python tests/training/many_devices.py gradcache  a part of it: plain, gradcache, accumulated, deterministic, layouts or weights
+python tests/training/many_devices.py --quick    a smaller part, as JSON, for test_sharding.py
 
 One program computes every loss of `CASES`, chosen while it runs, on the same 56 texts: compiling is nearly all the work.
 """
@@ -27,13 +28,14 @@ import numpy as np
 import optax
 
 from minisbert import SentenceEncoder
+from minisbert.cross_encoder.losses import CROSS_ENCODER_LOSSES
 from minisbert.inference.compiled import enable_compilation_cache
 from minisbert.pretrained import load_pretrained
 from minisbert.sentence_model import define
 from minisbert.text.packing import pack
 from minisbert.training.config import TrainConfig
 from minisbert.training.deterministic import blockwise
-from minisbert.training.losses import LOSSES, Targets, initial_softmax_head
+from minisbert.training.losses import LOSSES, Targets, adaptive_layer, initial_softmax_head, matryoshka
 from minisbert.training.sharding import data_mesh, place_batch, state_sharding, with_gather
 from minisbert.training.siamese import (
     TrainBatch,
@@ -51,6 +53,8 @@ WEIGHTS = Path(__file__).parents[2] / "weights"
 NEGATIVES = (0, 1, 2, 5)
 N = 56  # texts, as examples of S
 SYMMETRIC = {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
+HARD = {"hardness_mode": "all_negatives", "hardness_strength": 5.0}
+LISTS = ("rank_net", "lambda_loss", "list_net", "list_mle", "p_list_mle", "adr_mse")
 PAIRS = (
     *("softmax", "cosine_similarity", "cosent", "angle", "contrastive", "online_contrastive", "contrastive_tension"),
     *("contrastive_tension_in_batch", "mega_batch_margin", "embed_distill", "global_orthogonal_regularization"),
@@ -66,26 +70,45 @@ CASES = [
     ("triplet", 3, {}),
     *(("margin_mse", 2 + count, {}) for count in NEGATIVES[1:]),
     *(("mse", 2 + count, {}) for count in NEGATIVES),
+    ("multiple_negatives_ranking", 3, HARD),
+    ("cosent", 2, {"matryoshka": (32, 8)}),
+    ("multiple_negatives_ranking", 3, {"layers": True}),
+    ("gist", 3, {"layers": True, "matryoshka": (32, 8)}),  # 2D Matryoshka
+    *((name, 4, {}) for name in LISTS),  # of a cross-encoder: queries with four documents
 ]
 QUICK = [("softmax", 2, {}), ("multiple_negatives_ranking", 4, SYMMETRIC), ("gist", 3, {})]
+# For the tensor layout: a family and how many devices share each layer.
+CUT = (
+    *(("bert", 2), ("bert", 4), ("albert", 5), ("distilbert", 5), ("mpnet", 3), ("modernbert", 3)),
+    *(("qwen3", 2), ("gemma3_text", 3), ("t5", 3), ("deberta-v2", 3)),
+)
 CHUNK = 10
 MODES = ("plain", "gradcache", "accumulated")
 UNOPTIMIZED = {"xla_backend_optimization_level": 0}
 
 
-def any_loss(embeddings_1ND: jax.Array, given: Targets, head: dict, *, cases: list) -> jax.Array:
+def any_loss(layers_1NID: jax.Array, given: Targets, head: dict, *, cases: list) -> jax.Array:
     """The loss of `cases[which]`; the columns of `given.labels_B` are which, class, score, margins."""
     which_N, class_N, score_N, *_ = given.labels_B.T
     margin_N5 = given.labels_B[:, 3:]
 
     def one(name, S, options):
-        row, B = LOSSES[name], N // S
+        row, B, options = {**CROSS_ENCODER_LOSSES, **LOSSES}[name], N // S, dict(options)
+        layers, dimensions = options.pop("layers", False), options.pop("matryoshka", ())
         labels = {"class": class_N.astype(jnp.int32), "margin": margin_N5[:B, : S - 2]}.get(row.needs, score_N)
         hashes_SB, teacher_SBD = given.hashes_SB[0, : S * B], given.teacher_SBD[0, : S * B]
         teacher_SBD = teacher_SBD.reshape(S, B, -1)
         targets = Targets(labels[:B], hashes_SB.reshape(S, B), teacher_SBD, guide_SBD=teacher_SBD[..., :20])
         own = head if name in ("softmax", "contrastive_tension_in_batch") else None
-        return lambda: row.function(embeddings_1ND[0, : S * B].reshape(S, B, -1), targets, own, **options)
+        embeddings = layers_1NID[0, : S * B].reshape(S, B, *layers_1NID.shape[2:])
+        function = partial(row.function, **options)
+        if name in LISTS:  # one number of an embedding as the logit, and relevances 0, 1, 2
+            embeddings, targets = embeddings[..., :1], Targets(class_N[: S * B].reshape(B, S))
+        if dimensions:
+            function = matryoshka(function, dimensions)
+        if layers:
+            return lambda: adaptive_layer(function)(embeddings, targets, own)
+        return lambda: function(embeddings[:, :, -1], targets, own)
 
     return jax.lax.switch(which_N[0].astype(jnp.int32), [one(*case) for case in cases])
 
@@ -147,7 +170,7 @@ class Bench:
             else:
                 batches = batches[:1]
             state = initial_state(jax.tree.map(jnp.asarray, self.params), optimizer, 0)
-            embed, loss = packed_embed(self.definition), partial(any_loss, cases=self.cases)
+            embed, loss = packed_embed(self.definition, "layers"), partial(any_loss, cases=self.cases)
             update = make_update(optimizer)
             sharding = state_sharding(state, mesh, layout)
             if deterministic:
@@ -218,17 +241,15 @@ def quick() -> dict:
     return {"apart": found, "deterministic": same_bits(*deterministic)}
 
 
-def table() -> None:
-    """Everything, printed as it is found; float32 as users train."""
-    print(
-        f"{len(CASES)} losses with 0, 1, 2, 5 hard negatives where they take them; dropout on; float32; tiny BERT, 1 layer"
-    )
+def modes(modes: tuple[str, ...] = MODES) -> None:
+    """Every loss in these modes, printed as it is found; float32 as users train."""
+    print(f"{len(CASES)} losses, with as many hard negatives as they take; dropout on; float32; tiny BERT, 1 layer")
     print(
         "largest over the losses: |loss / loss on 1 device - 1|, |gradient - gradient on 1 device| / |gradient on 1 device|"
     )
     bench = Bench()
     rows: dict[int, list] = {which: [] for which in range(len(CASES))}
-    for mode in MODES:
+    for mode in modes:
         one, _ = bench.run(mode, "replicated", 1)
         for devices in (2, 4, 8):
             differences = apart(one, bench.run(mode, "replicated", devices)[0])
@@ -236,7 +257,12 @@ def table() -> None:
             for which, difference in enumerate(differences):
                 rows[which].append(max(difference))
     for which, (name, S, options) in enumerate(CASES):
-        print(f"  {name} {'symmetric ' if options else ''}S={S}: {max(rows[which]):.1e}")
+        print(f"  {name} S={S}{' with ' + ', '.join(options) if options else ''}: {max(rows[which]):.1e}")
+
+
+def deterministic() -> None:
+    """Every loss in every mode, with a deterministic reduction."""
+    bench = Bench()
     for mode in MODES:
         one, _ = bench.run(mode, "replicated", 1, deterministic=True)
         for devices in (2, 4, 8):
@@ -244,7 +270,11 @@ def table() -> None:
             print(
                 f"{mode:12} {devices} devices, deterministic: {'the same bits' if same else 'OTHER BITS'}", flush=True
             )
-    for family, model in (("bert", 2), ("bert", 4), ("albert", 5), ("distilbert", 5), ("mpnet", 3), ("modernbert", 3)):
+
+
+def layouts() -> None:
+    """Every loss with the parameters cut over devices."""
+    for family, model in CUT:
         for dtype in ("float32", "float64"):
             bench = Bench(family, dtype)
             one, _ = bench.run("plain", "replicated", 1)
@@ -280,10 +310,17 @@ def weights(steps: int = 4) -> None:
             )
 
 
+PARTS = {**{mode: partial(modes, (mode,)) for mode in MODES}, "deterministic": deterministic, "layouts": layouts}
+
 if __name__ == "__main__":
     enable_compilation_cache()
     if "--quick" in sys.argv:
         print(json.dumps(quick()))
+    elif sys.argv[1:]:
+        for part in sys.argv[1:]:
+            (PARTS | {"weights": weights})[part]()
     else:
         weights()
-        table()
+        modes()
+        deterministic()
+        layouts()

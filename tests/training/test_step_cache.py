@@ -60,6 +60,16 @@ def test_programs_are_compiled_ahead_and_batches_padded_to_them():
     assert "2 programs compiled in" in programs.log() and "5 x 64" in programs.log()
 
 
+def test_a_short_run_compiles_few_shapes():
+    """13 holds 11 to 13 with a quarter of padding, 10 the 9; 5 is far from both."""
+    step = Step()
+    programs = StepCache(step, padding_id=PADDING, on_new_shape="error")
+    batches = [batch_of(*[60] * rows) for rows in (9, 10, 13, 5, 11, 12)]
+    programs.warm_up(STATE, batches, few=True)
+    assert step.compiled == [(13, 64), (10, 64), (5, 64)]
+    assert [len(programs.pad_to_known_shape(batch).examples_PT) for batch in batches] == [10, 10, 13, 5, 13, 13]
+
+
 def test_a_new_shape_is_an_error_or_compiled(caplog):
     caplog.set_level("INFO")
     step = Step()
