@@ -197,6 +197,10 @@ def _conflicts(config: TrainConfig, loss: Loss) -> Iterator[str]:
     if loss.asks_teacher != (config.teacher is not None):
         asks = "a model, to copy or to guide it" if loss.asks_teacher else "None"
         yield f"teacher is {config.teacher!r} with the loss {name_of(config.loss)}, expected {asks}"
+    if loss.model and config.lora_rank is not None:
+        yield f"lora_rank is {config.lora_rank}, but {name_of(config.loss)} trains the model's own weights; expected None"
+    if loss.collate is not None and config.prompts:
+        yield f"prompts is {config.prompts!r}, but {name_of(config.loss)} makes its own batches; expected ()"
     if config.adaptive_layers and loss.embeds != "sentences":
         yield f"adaptive_layers is True, but {name_of(config.loss)} takes embeddings of {loss.embeds}; expected False"
     if loss.in_batch and config.batch_size == 1:

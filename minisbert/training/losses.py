@@ -6,7 +6,7 @@ parameters. The functions are in
 
     pair_losses.py       labelled pairs                   teacher_losses.py    with another model
     ranking_losses.py    anchors and their positives      batch_losses.py      triplets and moments of a batch
-    nested_losses.py     wrappers: shorter embeddings, earlier layers
+    denoising.py         texts alone, with a decoder      nested_losses.py     wrappers: shorter embeddings, earlier layers
 
 To add a loss, write one function and one row.
 """
@@ -26,6 +26,7 @@ from minisbert.training.batch_losses import (
     batch_semi_hard_triplet,
     global_orthogonal_regularization,
 )
+from minisbert.training.denoising import damaged_batch, denoising_auto_encoder, initial_decoder
 from minisbert.training.nested_losses import adaptive_layer, matryoshka
 from minisbert.training.pair_losses import (
     CONCATENATIONS,
@@ -48,6 +49,7 @@ from minisbert.training.ranking_losses import (
     multiple_negatives_ranking,
     triplet,
 )
+from minisbert.training.siamese import TrainBatch
 from minisbert.training.targets import Head, Targets
 from minisbert.training.teacher_losses import distill_kl_div, embed_distill, gist, initial_projection, margin_mse, mse
 
@@ -70,10 +72,12 @@ __all__ = [
     "contrastive_tension_in_batch",
     "cosent",
     "cosine_similarity",
+    "denoising_auto_encoder",
     "distill_kl_div",
     "embed_distill",
     "gist",
     "global_orthogonal_regularization",
+    "initial_decoder",
     "initial_projection",
     "initial_scale",
     "initial_softmax_head",
@@ -112,6 +116,10 @@ class Loss:
     embeds: Literal["sentences", "layers", "tokens"] = "sentences"
     # (batch, **options) -> the batch with more text columns, such as documents of other examples.
     more_texts: Callable[..., Batch] | None = None
+    # Makes the arrays of a batch in place of `collate.train_batch`, whose arguments it takes, and the options.
+    collate: Callable[..., tuple[TrainBatch, int]] | None = None
+    # Whether it runs the model too: `head["model"]` is the network with its parameters, and `head` gets them as `params`.
+    model: bool = False
 
     @property
     def asks_teacher(self) -> bool:
@@ -153,6 +161,9 @@ LOSSES: dict[str, Loss] = {
     "mse": Loss(mse, "teacher", 1, None),
     "embed_distill": Loss(embed_distill, "teacher", 1, None, head=initial_projection),
     "global_orthogonal_regularization": Loss(global_orthogonal_regularization, "none", 1, None, in_batch=True),
+    "denoising_auto_encoder": Loss(
+        denoising_auto_encoder, "none", 1, 2, head=initial_decoder, collate=damaged_batch, model=True
+    ),
 }
 
 

@@ -267,6 +267,7 @@ def abstract_batch(P: int, L: int, S: int, B: int, loss: Loss, negatives: int, w
             unsigned((S, B)),
             floats((S, B, width)) if loss.needs == "teacher" else None,
             floats((S, B, width)) if loss.guide else None,
+            integers((B, L)) if loss.model else None,
         ),
     )
 

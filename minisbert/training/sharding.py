@@ -214,7 +214,9 @@ def batch_sharding(batch: TrainBatch, mesh: Mesh) -> TrainBatch:
     rows: Any = NamedSharding(mesh, PartitionSpec(AXIS))
     per_example_B: Any = NamedSharding(mesh, PartitionSpec(examples))
     per_text_SB: Any = NamedSharding(mesh, PartitionSpec(None, examples))
-    of_targets = Targets(per_example_B, per_text_SB, teacher_SBD=per_text_SB, guide_SBD=per_text_SB)
+    of_targets = Targets(
+        per_example_B, per_text_SB, teacher_SBD=per_text_SB, guide_SBD=per_text_SB, tokens_BL=per_example_B
+    )
     return TrainBatch(
         rows=jax.tree.map(lambda _: rows, batch.rows),
         examples_PT=rows,

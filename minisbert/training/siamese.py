@@ -52,7 +52,11 @@ class TrainBatch(NamedTuple):
         examples_PT, columns_PT = (
             np.pad(array, [(0, rows - P), (0, slots - T)]) for array in (self.examples_PT, self.columns_PT)
         )
-        return TrainBatch(padded, examples_PT, columns_PT, self.index_SB // T * slots + self.index_SB % T, self.targets)
+        targets = self.targets
+        if targets.tokens_BL is not None:
+            more = length - targets.tokens_BL.shape[1]
+            targets = targets._replace(tokens_BL=np.pad(targets.tokens_BL, [(0, 0), (0, more)], constant_values=-1))
+        return TrainBatch(padded, examples_PT, columns_PT, self.index_SB // T * slots + self.index_SB % T, targets)
 
 
 class TrainState(NamedTuple):
@@ -140,6 +144,25 @@ def gradcache(embed: Embed, loss: LossFunction, chunk_size: int) -> Gradient:
         return value, {"model": model, "head": head}
 
     return gradient
+
+
+def of_network(loss: LossFunction, definition: nnx.GraphDef[Any]) -> LossFunction:
+    """A loss that runs the model too, as a function of the parameters: its head's "model" becomes the network with them."""
+    return lambda embeddings_SBD, targets, head: loss(
+        embeddings_SBD, targets, {**head, "model": nnx.merge(definition, head["model"])}
+    )
+
+
+def with_model(gradient: Gradient) -> Gradient:
+    """The gradient of a loss `of_network`: the model's parameters are in its head too, and count by both ways."""
+
+    def summed(params: Params, batch: TrainBatch, dropout_keys_PT: jax.Array | None) -> tuple[jax.Array, Params]:
+        head = {**params["head"], "model": params["model"]}
+        value, slopes = gradient({**params, "head": head}, batch, dropout_keys_PT)
+        head = dict(slopes["head"])
+        return value, {"model": jax.tree.map(jnp.add, slopes["model"], head.pop("model")), "head": head}
+
+    return summed
 
 
 def rows_per_chunk(batch: TrainBatch, chunk_size: int) -> int:

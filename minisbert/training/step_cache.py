@@ -41,10 +41,12 @@ from minisbert.training.siamese import (
     Tree,
     gradcache,
     make_update,
+    of_network,
     packed_embed,
     remat,
     siamese_loss,
     train_step,
+    with_model,
 )
 from minisbert.training.task import loss_for
 from minisbert.transformer.target import traced_for
@@ -67,6 +69,7 @@ class StepSettings(NamedTuple):
     loss: LossFunction  # from `task.loss_for`
     optimizer: OptimizerRecipe
     embeds: str = "sentences"  # of a Loss: what the loss sees
+    model: bool = False  # of a Loss: whether it runs the model too
     chunk_size: int | None = None
     remat: bool = False
     dropout: bool = True
@@ -98,6 +101,7 @@ def step_settings(
         loss_for(config, loss, width),
         optimizer,
         "layers" if config.adaptive_layers else loss.embeds,
+        loss.model,
         config.chunk_size,
         config.remat,
         config.dropout,
@@ -115,8 +119,10 @@ def compiled_step(settings: StepSettings) -> Step:
     It reuses the old state's memory. `numbers` are the optimizer's; `base_params` with LoRA the model's parameters, which do
     not change, else None. The same settings give the same step, so that runs of one process share its programs.
     """
-    definition, loss, recipe, embeds, chunk_size, _, dropout, lora_scale, blocks, mesh, layout = settings
+    definition, loss, recipe, embeds, model, chunk_size, _, dropout, lora_scale, blocks, mesh, layout = settings
     embed = packed_embed(definition, embeds)
+    if model:
+        loss = of_network(loss, definition)
     if settings.remat:
         embed = remat(embed)
     if recipe.trainable is not None:
@@ -124,6 +130,8 @@ def compiled_step(settings: StepSettings) -> Step:
     if blocks is not None:
         devices = jax.devices()[:1] if mesh is None else list(mesh.devices.flat)
         gradient = blockwise(embed, loss, devices, chunk_size=chunk_size, blocks=blocks)
+        if model:
+            gradient = with_model(gradient)
 
         @partial(jax.jit, donate_argnums=0)
         def update(state: TrainState, value: jax.Array, gradient: Params, numbers: Numbers) -> Any:
@@ -150,6 +158,8 @@ def compiled_step(settings: StepSettings) -> Step:
             if chunk_size is None
             else gradcache(adapted, loss, chunk_size)
         )
+        if model:
+            gradient = with_model(gradient)
         if sharding is not None:
             gradient = with_gather(gradient, sharding.params)
         with traced_for(platform):

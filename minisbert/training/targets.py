@@ -30,6 +30,8 @@ class Targets(NamedTuple):
     """The teacher's embedding of each text, or `[1, B, D]` or `[B, D]`: one for all texts of an example."""
     guide_SBD: Array | None = None
     """A guide's embedding of each text, of any width; nothing truncates it."""
+    tokens_BL: Array | None = None
+    """int32 token ids of a text per example, -1 after its end: what a decoder should write."""
 
 
 def texts(loss: str, embeddings_SBD: jax.Array, least: int, most: int | None = None) -> jax.Array:

@@ -72,7 +72,8 @@ class TrainingTask(NamedTuple):
         key, head, loss = jax.random.key(config.seed), {}, self.loss(config)
         if loss.head is not None:
             width = getattr(model_config, "dimension", 1)  # a cross-encoder has logits
-            head = dict(loss.head(key, width, classes, **(config.loss_options or {})))
+            options = {"params": params} if loss.model else {}
+            head = dict(loss.head(key, width, classes, **options, **(config.loss_options or {})))
         if config.lora_rank is not None:
             params = initial_adapters(params, config.lora_rank, config.lora_targets, key)
         return initial_state({"model": params, "head": head}, optimizer, config.seed)

@@ -241,11 +241,12 @@ class Trainer:
         self, step: int, stop_requested: Callable[[], bool] = bool, *, sample: bool = False
     ) -> tuple[TrainBatch, bool]:
         """This host's arrays of a step (of a sample only their shape matters), and whether any host was asked to stop."""
-        texts, model = self.batches.batch_at(step), self.model
+        texts, model, given = self.batches.batch_at(step), self.model, self.config.loss_options or {}
         if self.loss.more_texts is not None:
-            texts = self.loss.more_texts(texts, **(self.config.loss_options or {}))
+            texts = self.loss.more_texts(texts, **given)
+        make = self.task.batch if self.loss.collate is None else partial(self.loss.collate, **given)
         options = {"padding_id": model.padding_id, "prompts": self.config.prompts, "multiple": self.multiple}
-        batch, cut = self.task.batch(texts, model.tokenizer, max_length=model.max_seq_length, **options)
+        batch, cut = make(texts, model.tokenizer, max_length=model.max_seq_length, **options)
         if self.teacher is not None:
             batch = with_teacher(batch, texts, self.teacher, self.loss, shape_only=sample)
         stop = stop_requested()

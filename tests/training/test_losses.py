@@ -73,7 +73,7 @@ def test_float32_goes_in_and_comes_out(name, texts, targets, loss_head, options,
 
 
 def test_every_loss_of_the_table_is_compared_with_a_twin():
-    assert {c.values[0] for c in CASES} == set(LOSSES)
+    assert {c.values[0] for c in CASES} == set(LOSSES) - {"denoising_auto_encoder"}  # test_denoising.py
     assert all(row.function.__name__ == name for name, row in LOSSES.items())
 
 
@@ -178,7 +178,7 @@ def first_head(row):
     return row.head(jax.random.key(0), D, 3) if row.head else None
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", [name for name, row in LOSSES.items() if not row.model])
 def test_the_table_says_how_many_texts_a_loss_takes(name):
     row = LOSSES[name]
     for count in range(1, 5):

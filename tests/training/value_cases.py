@@ -30,6 +30,7 @@ WEIGHTED = [
     {"sentence1": row["anchor"], "sentence2": row["positive"], "score": i % 5 / 4, "weight": 0.1 + i % 3}
     for i, row in enumerate(ROWS)
 ]
+TEXTS = [{"text": row["positive"]} for row in ROWS]
 GUIDE = str(WEIGHTS / "tiny-mpnet")  # of another width than the models here
 
 
@@ -119,6 +120,14 @@ CASES = {
     "tokens": {**SGD, "loss": Loss(late_interaction, "none", 2, 2, in_batch=True, embeds="tokens"), "chunk_size": 3},
     "weights": {"data": WEIGHTED, "label_columns": ("score", "weight"), "loss": weighted},
     "two layers and an attention pooling": {**SGD, "trainable": r"^heads|blocks\.1\."},
+    "a decoder tied to the layers": {**SGD, "data": TEXTS, "loss": "denoising_auto_encoder"},
+    "a decoder with layers of its own": {
+        **SGD,
+        "data": TEXTS,
+        "loss": "denoising_auto_encoder",
+        "loss_options": {"tie": False},
+        "chunk_size": 2,
+    },
     "same-topic batches": {"batches": SameTopic(), "accumulate": 2},
 }
 
