@@ -3,6 +3,7 @@
 CONFIG_BYTES = 1_000_000  # config.json and other settings (published ones have up to 100 kB)
 TOKENS_BYTES = 8_000_000  # tokenizer_config.json and the other files of added tokens (published: up to 1.2 MB)
 VOCABULARY_BYTES = 64_000_000  # tokenizer.json, vocab.*, merges.txt (a large multilingual tokenizer.json: 17 to 34 MB)
+SENTENCEPIECE_BYTES = 24_000_000  # sentencepiece.bpe.model (published: 5 MB, which takes a second)
 HEADER_BYTES = 8_000_000  # a safetensors header or the index of shards; 100 to 160 bytes per tensor
 PARSED_BYTES = 64_000_000  # memory of a JSON file's values, in addition to four times the file's size
 TENSORS = 20_000  # tensors in one checkpoint (a thousand layers have 16,000)

@@ -10,6 +10,7 @@ those of the adapter's folder. Other kinds of adapters, and settings of LoRA tha
 """
 
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,10 +23,13 @@ from minisbert.checkpoint.keys import ADAPTER
 from minisbert.checkpoint.settings import ModelFiles, Settings
 from minisbert.checkpoint.tensors import SafetensorsFiles
 from minisbert.errors import ModelFolderError
+from minisbert.text.patterns import Slow, check_pattern
 
 ADAPTER_FILE, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # Of a matrix, and of a table of embeddings, whose A and B are stored the other way round.
 _NAME = re.compile(r"(?:base_model\.model\.)?(?P<matrix>.+)\.lora_(?P<table>embedding_)?(?P<part>[AB])(?:\.weight)?")
+_PATTERNS = 1_000  # names of modules with a rank or an alpha of their own
+_PREFIX = 4  # parts of a name that the base's file may have in front, or leave out
 _DRAWN = (True, False, None, "gaussian", "orthogonal", "eva")  # other first values change the base's weights too
 
 _MERGE = (
@@ -49,7 +53,7 @@ def base_of(files: ModelFiles, place: Path) -> Path:
     name = settings.text("base_model_name_or_path", default=None)
     settings.finish(_MERGE)
     with_base = files.has(place / "config.json")
-    if name and (Path(name).is_dir() or not with_base):
+    if name and (os.path.isdir(name) or not with_base):
         base = files.find(name)
         if (base / "config.json").is_file():
             return base
@@ -90,29 +94,28 @@ class AdaptedTensors:
         settings.integer("r", at_least=1, at_most=limits.WIDTH, default=8)
         settings.number("lora_alpha", at_least=-1e9, below=1e9, default=8)
         settings.flag("use_rslora", default=False)
-        for key in ("rank_pattern", "alpha_pattern"):
-            pattern = settings.values.get(key) or {}
-            if not isinstance(pattern, dict) or not all(type(value) in (int, float) for value in pattern.values()):
-                settings.complain(key, "an object of module name to number")
+        self._patterns = {key: _patterns(settings, key) for key in ("rank_pattern", "alpha_pattern")}
         settings.finish(_MERGE)
 
     def _read_names(self) -> None:
         where, complaints = self._adapter.where, []
+        ends: dict[str, set[str]] = {}  # a tensor's name, and without its first parts -> the tensors that end so
+        for one in self._base.shapes():
+            for end in _ends(one):
+                ends.setdefault(end, set()).add(one)
         for name in self._adapter.shapes():
             found = _NAME.fullmatch(name)
             wanted = f"{found['matrix']}.weight" if found else ""
-            names = [
-                one
-                for one in self._base.shapes()
-                if found and (one == wanted or one.endswith(f".{wanted}") or wanted.endswith(f".{one}"))
-            ]
+            names = sorted(ends.get(wanted, set()).union(_ends(wanted) & self._base.shapes().keys()))
             if found and not names and "pooler" in found["matrix"].split("."):
                 continue  # a layer on top that sentence embeddings do not use, and that the base's file leaves out
             if found is None or len(names) != 1:
                 complaints.append(f"{name!r:.200} is the A or B of {len(names)} tensors")
                 continue
             part = found["part"] + (found["table"] or "")
-            self._parts.setdefault(names[0], {})[part] = name
+            other = self._parts.setdefault(names[0], {}).setdefault(part, name)
+            if other != name:
+                complaints.append(f"{other!r:.200} and {name!r:.200} are both the {part} of {names[0]!r:.200}")
         for name, parts in self._parts.items():
             if set(parts) not in ({"A", "B"}, {"Aembedding_", "Bembedding_"}):
                 complaints.append(f"{name!r:.200} has {sorted(parts)}")
@@ -144,11 +147,22 @@ class AdaptedTensors:
         tensor = self._base.read(name)
         if name not in self._parts:
             return tensor
-        parts = {part[0]: self._adapter.read(own).astype(np.float32) for part, own in self._parts[name].items()}
-        product = parts["B"] @ parts["A"]
-        if "Aembedding_" in self._parts[name]:
-            product = product.T
-        return np.asarray(tensor.astype(np.float32) + np.float32(self._scale(name, len(parts["A"]))) * product)
+        parts = {}
+        for part, own in self._parts[name].items():
+            stored = self._adapter.read(own)
+            parts[part[0]] = stored.astype(np.float32)
+            if not np.issubdtype(stored.dtype, np.floating) and stored.dtype.name != "bfloat16":
+                raise ModelFolderError(
+                    f"{self._adapter.where}: {own!r:.200} is {stored.dtype.name}. Expected floating-point numbers; use another "
+                    "adapter."
+                )
+        with np.errstate(over="ignore", invalid="ignore"):
+            product = np.float32(self._scale(name, len(parts["A"]))) * (parts["B"] @ parts["A"])
+        if not np.isfinite(product).all():
+            raise ModelFolderError(
+                f"{self._adapter.where}: the product for {name!r:.200} has NaN or infinity. Download the adapter again."
+            )
+        return np.asarray(tensor.astype(np.float32) + (product.T if "Aembedding_" in self._parts[name] else product))
 
     def _scale(self, name: str, rank: int) -> float:
         values = self._settings.values
@@ -163,12 +177,30 @@ class AdaptedTensors:
         return float(alpha / math.sqrt(rank) if values.get("use_rslora") else alpha / rank)
 
     def _of_module(self, key: str, module: str, default: Any) -> Any:
-        for pattern, value in (self._settings.values.get(key) or {}).items():
-            try:
-                if re.match(rf"(.*\.)?({pattern})$", module):
-                    return value
-            except re.error:
-                raise ModelFolderError(
-                    f"{self._settings.where}: {key!r} has {pattern!r:.100}. Expected the names of modules; correct the file."
-                ) from None
-        return default
+        return next((value for pattern, value in self._patterns[key] if pattern.match(module)), default)
+
+
+def _ends(name: str) -> set[str]:
+    """A tensor's name, and what is left of it without its first parts."""
+    parts = name.split(".", _PREFIX)
+    return {".".join(parts[first:]) for first in range(len(parts))}
+
+
+def _patterns(settings: Settings, key: str) -> list[tuple[re.Pattern[str], float]]:
+    """Which modules have a rank or an alpha of their own: names, or expressions whose search time cannot explode."""
+    values = settings.values.get(key) or {}
+    if not isinstance(values, dict) or len(values) > _PATTERNS or not all(map(_is_size, values.values())):
+        settings.complain(key, f"an object of at most {_PATTERNS} names of modules, each with a number")
+        return []
+    found = []
+    for pattern, value in values.items():
+        try:
+            check_pattern(pattern)
+            found.append((re.compile(rf"(.*\.)?({pattern})$"), value))
+        except (Slow, re.error) as error:
+            settings.complain(key, f"names of modules, and not {pattern!r:.100}, which {error!s:.100}")
+    return found
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e9

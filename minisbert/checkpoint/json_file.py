@@ -14,6 +14,7 @@ from minisbert.errors import ModelFolderError
 # The most bytes of a file, by its name; of any other, `limits.CONFIG_BYTES`.
 _MOST_BYTES = {
     **dict.fromkeys(("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt"), limits.VOCABULARY_BYTES),
+    "sentencepiece.bpe.model": limits.SENTENCEPIECE_BYTES,
     **dict.fromkeys(("tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"), limits.TOKENS_BYTES),
     "model.safetensors.index.json": limits.HEADER_BYTES,
 }

@@ -10,7 +10,6 @@ byte of a tensor is read. Left out: the format before PyTorch 1.6, which is not 
 
 import math
 import struct
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minisbert import limits
+from minisbert.checkpoint.archive import stored_archive
 from minisbert.checkpoint.json_file import read_json
 from minisbert.checkpoint.tensors import INDEX, WEIGHTS, inside
 from minisbert.errors import ModelFolderError
@@ -28,7 +28,9 @@ _DTYPES = {"Float": "<f4", "Double": "<f8", "Half": "<f2", "Long": "<i8", "Int":
 _DTYPES |= {"Byte": "u1", "Bool": "?", "BFloat16": "bfloat16"}
 _STORAGES = {f"torch {name}Storage": dtype for name, dtype in _DTYPES.items()}
 _REBUILD = {"torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter", "collections OrderedDict"}
-_MOST = 10_000_000  # instructions and names of one program
+_MOST = 500_000  # instructions of one program; 35 per tensor
+_DIMENSIONS = 8
+_READ_AGAIN = 8  # how many times the file's size the tensors' storages may have, where tensors share one
 
 
 class _Name(NamedTuple):
@@ -77,7 +79,14 @@ class PickledTensors:
             files = [inside(folder, one, self.where) for one in sorted(set(shards.values()))]
         self._tensors: dict[str, tuple[Path, _Tensor]] = {}
         for file in files:
-            for name, tensor in _program(file).items():
+            tensors = _program(file)
+            stored = sum(one.storage.values * _dtype(one.storage.dtype).itemsize for one in tensors.values())
+            if stored > _READ_AGAIN * file.stat().st_size:
+                raise ModelFolderError(
+                    f"{file}: tensors that share their storages, which would be read to {stored} bytes. Expected at most "
+                    f"{_READ_AGAIN} times the file; save each tensor by itself."
+                )
+            for name, tensor in tensors.items():
                 if name in self._tensors:
                     raise ModelFolderError(f"{file}: {name!r:.200} is in two shards. Download the model again.")
                 self._tensors[name] = file, tensor
@@ -91,7 +100,7 @@ class PickledTensors:
         file, (storage, offset, shape, strides) = self._tensors[name]
         dtype = _dtype(storage.dtype)
         last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-        with _plain_errors(file), zipfile.ZipFile(file) as archive:
+        with _plain_errors(file), stored_archive(file) as archive:
             entry = next(one for one in archive.namelist() if one.endswith(f"/data/{storage.key}"))
             size = archive.getinfo(entry).file_size
             if size != storage.values * dtype.itemsize or (0 not in shape and not 0 <= last < storage.values):
@@ -139,20 +148,18 @@ def _plain_errors(file: Path) -> Iterator[None]:
 
 def _program(file: Path) -> dict[str, _Tensor]:
     """The dict of tensors that an archive's program describes."""
-    with _plain_errors(file), zipfile.ZipFile(file) as archive:
+    with _plain_errors(file), stored_archive(file) as archive:
         entries = archive.infolist()
         programs = [one for one in entries if one.filename.count("/") == 1 and one.filename.endswith("/data.pkl")]
         if len(programs) != 1 or programs[0].file_size > limits.HEADER_BYTES:
             raise ValueError("it has no data.pkl of ordinary size")
-        if any(one.compress_type != zipfile.ZIP_STORED for one in entries):
-            raise ValueError("it has compressed entries")
         orders = [archive.read(one) for one in entries if one.filename.endswith("/byteorder")]
         if orders and orders[0].strip() != b"little":
             raise ValueError("its numbers are not little-endian")
         keys = {one.filename.rpartition("/data/")[2] for one in entries if "/data/" in one.filename}
         result = _Interpreter(archive.read(programs[0])).run()
     for name, tensor in result.items():
-        if not isinstance(name, str) or not isinstance(tensor, _Tensor) or tensor.storage.key not in keys:
+        if not isinstance(tensor, _Tensor) or tensor.storage.key not in keys:
             raise ModelFolderError(
                 f"{file}: {name!r:.200} is not a tensor. Expected a dict of tensors, and nothing else."
             )
@@ -194,7 +201,7 @@ class _Interpreter:
         del self.stack[place:]
         return values
 
-    def run(self) -> dict[Any, Any]:
+    def run(self) -> dict[str, Any]:
         for _ in range(_MOST):
             code = self.take(1)
             if code == b".":
@@ -215,7 +222,9 @@ class _Interpreter:
         elif code in numbers:
             stack.append(self.number(numbers[code]))
         elif code == b"\x8a":
-            stack.append(int.from_bytes(self.take(self.number("<B")), "little", signed=True))
+            if (size := self.number("<B")) > 8:
+                raise ValueError(f"a number of {size} bytes")
+            stack.append(int.from_bytes(self.take(size), "little", signed=True))
         elif code in (b"X", b"\x8c"):
             stack.append(self.take(self.number("<I" if code == b"X" else "<B")).decode())
         elif code == b"\x80":
@@ -234,7 +243,7 @@ class _Interpreter:
             values = self.group() if code == b"u" else [stack.pop() for _ in range(2)][::-1]
             if not isinstance(stack[-1], dict):
                 raise ValueError("an entry outside of a dict")
-            stack[-1].update(zip(values[::2], values[1::2], strict=True))
+            self.add(stack[-1], values)
         elif code in (b"a", b"e"):
             values = self.group() if code == b"e" else [stack.pop()]
             if not isinstance(stack[-1], list):
@@ -242,6 +251,16 @@ class _Interpreter:
             stack[-1].extend(values)
         else:
             self.call(code)
+
+    @staticmethod
+    def add(entries: dict[str, Any], values: list[Any]) -> None:
+        """Entries by names alone: hashing a tuple of tuples can take for ever, or overflow the stack."""
+        for name, value in zip(values[::2], values[1::2], strict=True):
+            if not isinstance(name, str) or name in entries:
+                raise ValueError(
+                    "an entry whose key is not a name" if type(name) is not str else f"{name!r:.200} twice"
+                )
+            entries[name] = value
 
     def call(self, code: bytes) -> None:
         """The instructions by which a pickle names and calls: noted where they mean a tensor, else refused."""
@@ -281,11 +300,12 @@ class _Interpreter:
             return arguments[0]
         if name == "torch._utils _rebuild_tensor_v2":
             storage, offset, shape, strides, *_ = arguments
-            sizes = [offset, *shape, *strides]
             if (
                 not isinstance(storage, _Storage)
-                or len(shape) != len(strides)
-                or not all(type(n) is int and n >= 0 for n in sizes)
+                or not isinstance(shape, tuple)
+                or not isinstance(strides, tuple)
+                or not len(shape) == len(strides) <= _DIMENSIONS
+                or not all(type(n) is int and n >= 0 for n in [offset, *shape, *strides])
             ):
                 raise ValueError("a tensor of an unknown form")
             if math.prod(shape) > storage.values:

@@ -61,7 +61,9 @@ class ModelFiles:
         place = file.parent
         if place not in self._names:
             names = set()
-            linked = place != self.folder and place.resolve() != self._stores[0] / place.relative_to(self.folder)
+            # realpath, because Path.resolve fails where links lead in a circle.
+            real = os.path.realpath(place)
+            linked = place != self.folder and real != str(self._stores[0] / place.relative_to(self.folder))
             for entry in sorted(os.scandir(place), key=os.fspath) if os.path.isdir(place) else ():
                 names.add(entry.name)
                 if entry.name.endswith(_READ) and (linked or entry.is_symlink()):

@@ -131,8 +131,6 @@ def _check_modules(encoder: SentenceEncoder) -> None:
 
 def _parts(encoder: SentenceEncoder, token_LD: np.ndarray) -> np.ndarray:
     """One row per token; the rows sum to the sentence embedding."""
-    prompt = prompt_text(None, None, encoder.prompts, encoder.default_prompt_name)
-    prompt_length = encoder.tokenizer.prompt_length(prompt, max_length=encoder.max_seq_length) if prompt else 0
     position_L = np.arange(1, len(token_LD) + 1)
     parts_LD, pooled_L = token_LD, np.ones(len(token_LD), bool)
     heads = iter(encoder.params.get("heads", {}).values())
@@ -140,7 +138,7 @@ def _parts(encoder: SentenceEncoder, token_LD: np.ndarray) -> np.ndarray:
         next(heads)  # these token embeddings are already the mean of the layers
     for module in encoder.model_config.modules:
         if isinstance(module, Pooling):
-            pooled_L = (position_L > prompt_length) | module.include_prompt
+            pooled_L = pooled_tokens(encoder, module, len(token_LD))
             weights_ML = np.zeros((len(module.modes), len(token_LD)))
             for row, mode in enumerate(module.modes):
                 weights_ML[row, pooled_L] = POOLING_WEIGHTS[mode](position_L[pooled_L])
@@ -153,6 +151,13 @@ def _parts(encoder: SentenceEncoder, token_LD: np.ndarray) -> np.ndarray:
         elif isinstance(module, Normalize):
             parts_LD = parts_LD / max(np.linalg.norm(parts_LD.sum(axis=0)), 1e-12)
     return parts_LD[:, : encoder.get_embedding_dimension()]
+
+
+def pooled_tokens(encoder: SentenceEncoder, pooling: Pooling, tokens: int) -> np.ndarray:
+    """mask_L of the tokens that are pooled: all, or those after the default prompt."""
+    prompt = prompt_text(None, None, encoder.prompts, encoder.default_prompt_name)
+    length = encoder.tokenizer.prompt_length(prompt, max_length=encoder.max_seq_length) if prompt else 0
+    return (np.arange(tokens) >= length) | pooling.include_prompt
 
 
 def _cosines(parts_QD: np.ndarray, parts_KD: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from minisbert.atomic_write import whole_file
 from minisbert.checkpoint.poolings import Pooling
 from minisbert.errors import InputError
 from minisbert.explain.attention import Attention, sentence_attention
+from minisbert.explain.attribution import pooled_tokens
 from minisbert.explain.page import MAX_TOKENS, asset, attention_data, bdi, number_cell, policy, shade
 from minisbert.inference.batching import rectangle
 from minisbert.pooling import pool
@@ -70,7 +71,14 @@ def follow(encoder: SentenceEncoder, text: str) -> Trace:
             f"{encoder.model_config.model_type} has pre-norm blocks, which this page does not draw. Expected a model with "
             "BERT's blocks: bert, mpnet, roberta, distilbert or albert."
         )
-    steps = [np.asarray(x)[0] for x in _recorded(nnx.merge(definition, encoder.params), batch.token_ids_BL)]
+    pooling = next((module for module in encoder.model_config.modules if isinstance(module, Pooling)), None)
+    if pooling is None:
+        raise InputError(
+            "the model's pooling has weights of its own, which this page does not draw. Use another model."
+        )
+    pooled_BL = pooled_tokens(encoder, pooling, len(ids))[None]
+    model = nnx.merge(definition, encoder.params)
+    steps = [np.asarray(x)[0] for x in _recorded(model, pooling, batch.token_ids_BL, pooled_BL)]
     token_LD, summed_LD, normed_LD, pooled_D, *layers = steps
     count = len(layers) // 2
     attended_YLD, hidden_ILD = np.stack(layers[:count]), np.stack(layers[count:])
@@ -88,7 +96,9 @@ def follow(encoder: SentenceEncoder, text: str) -> Trace:
     )
 
 
-def _recorded(model: SentenceModel, token_ids_BL: np.ndarray) -> list[jax.Array]:
+def _recorded(
+    model: SentenceModel, pooling: Pooling, token_ids_BL: np.ndarray, pooled_BL: np.ndarray
+) -> list[jax.Array]:
     """Token rows, their sum with positions, its layer norm, the pooled vector; then each block half way, and each layer."""
     seen: list[jax.Array] = []
     attended: list[jax.Array] = []
@@ -99,12 +109,7 @@ def _recorded(model: SentenceModel, token_ids_BL: np.ndarray) -> list[jax.Array]
     with jax.default_matmul_precision("highest"):
         hidden_IBLD = encoder(jnp.asarray(token_ids_BL), mask_BL)
         token_BLD = model.heads[0](hidden_IBLD) if model.model_config.pools_layers else hidden_IBLD[-1]
-    pooling = next((module for module in model.model_config.modules if isinstance(module, Pooling)), None)
-    if pooling is None:
-        raise InputError(
-            "the model's pooling has weights of its own, which this page does not draw. Use another model."
-        )
-    pooled_BD = pool(token_BLD, mask_BL, pooling.modes)
+    pooled_BD = pool(token_BLD, jnp.asarray(pooled_BL), pooling.modes)
     return [encoder.token_embedding(jnp.asarray(token_ids_BL)), *seen, pooled_BD, *attended, *hidden_IBLD]
 
 

@@ -4,9 +4,7 @@ The settings, the weights, the tokenizer and the programs are checked against th
 limits, before a text is embedded. Each file is read once.
 """
 
-import json
 import re
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,14 +13,16 @@ import jax
 import jax.export
 import numpy as np
 
+from minisbert import limits
+from minisbert.checkpoint.archive import stored_archive
+from minisbert.checkpoint.json_file import loads, parse_json, read_bytes
 from minisbert.checksums import CHECKSUM, digest, is_whole
 from minisbert.errors import ModelFolderError
+from minisbert.text.tokenizer_limits import check_limits
 
 SETTINGS, WEIGHTS, TOKENIZER = "minisbert_export.json", "weights.npz", "tokenizer.json"
 TABLE = "encoder.token_embedding.embedding"  # one row per token id
 POSITIONS = "encoder.position_embedding.embedding"  # one row per position, in families that learn them
-# Bytes of the settings and of a tokenizer, and tokens of one text: far more than any model has.
-SETTINGS_BYTES, TOKENIZER_BYTES, TOKENS = 1_000_000, 64_000_000, 10_000_000
 
 
 def _whole(value: Any, least: int = 0) -> bool:
@@ -43,7 +43,7 @@ KEYS: dict[str, Callable[[Any], bool]] = {
     "sha256": _texts,  # every file -> its digest
     "platforms": _list_of(lambda value: isinstance(value, str), least=1),
     "lengths": _list_of(
-        lambda value: _whole(value, 1) and value <= TOKENS, least=1
+        lambda value: _whole(value, 1) and value <= limits.TOKENS, least=1
     ),  # rising; the last: max_seq_length
     "prefix": _list_of(_whole),  # token ids before and after each text
     "suffix": _list_of(_whole),
@@ -65,9 +65,9 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """The settings, after every file that they list was compared with its digest."""
     file = folder / SETTINGS
     try:
-        if file.stat().st_size > SETTINGS_BYTES:
+        if file.stat().st_size > limits.CONFIG_BYTES:
             raise ValueError(f"{file.stat().st_size} bytes")
-        settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        settings: dict[str, Any] = loads(file.read_bytes())
         whole = is_whole(settings)
         settings.pop(CHECKSUM, None)  # earlier versions wrote none
         wrong = [key for key, valid in KEYS.items() if key not in settings or not valid(settings[key])]
@@ -105,10 +105,8 @@ def read_weights(file: Path) -> dict[str, np.ndarray]:
     """Finite float32 arrays. No more is allocated than the file has: its members are stored, not compressed."""
     weights = {}
     try:
-        with zipfile.ZipFile(file) as archive:
+        with stored_archive(file) as archive:
             for info in archive.infolist():
-                if info.compress_type != zipfile.ZIP_STORED or info.file_size > file.stat().st_size:
-                    raise ValueError(f"{info.filename} is compressed, to {info.file_size} bytes")
                 with archive.open(info) as stream:
                     version = np.lib.format.read_magic(stream)
                     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -116,6 +114,8 @@ def read_weights(file: Path) -> dict[str, np.ndarray]:
                     content = stream.read()  # the whole of it: zipfile then compares its CRC
                 if dtype != np.float32 or fortran:
                     raise ValueError(f"{info.filename} is {dtype}{' in Fortran order' if fortran else ''}, not float32")
+                if any(size < 0 for size in shape):
+                    raise ValueError(f"{info.filename} has the shape {shape}")
                 array = np.frombuffer(content, dtype).reshape(shape)
                 if not np.isfinite(array).all():
                     raise ValueError(f"{info.filename} has NaN or infinity")
@@ -130,10 +130,11 @@ def read_tokenizer(folder: Path, settings: dict[str, Any], weights: dict[str, np
     from tokenizers import Tokenizer
 
     file, table = folder / TOKENIZER, weights.get(TABLE)
+    content = read_bytes(file)
+    values = parse_json(content, file)
+    check_limits(values if isinstance(values, dict) else {}, file)
     try:
-        if file.stat().st_size > TOKENIZER_BYTES:
-            raise ValueError(f"{file.stat().st_size} bytes")
-        backend = Tokenizer.from_str(file.read_text(encoding="utf-8"))
+        backend = Tokenizer.from_str(content.decode("utf-8"))
         backend.encode("a", add_special_tokens=False)
         largest = max(backend.get_vocab(with_added_tokens=True).values(), default=0)
     except BaseException as error:

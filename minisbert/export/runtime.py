@@ -4,9 +4,8 @@
     encoder.encode(["A man is eating food."])                      # SentenceEncoder.encode's embeddings, within 1e-6
 
 The folder holds StableHLO, the portable input of XLA, as `jax.export` serializes it (later releases of JAX read it for at least
-six months); the weights; the tokenizer; and `minisbert_export.json`, with the sha256 of each. This file needs only jax,
-tokenizers, numpy and flatbuffers, and may be copied out of the package together with exported_folder.py, checksums.py and
-errors.py. Its batching is the simplest possible: for speed use SentenceEncoder.
+six months); the weights; the tokenizer; and `minisbert_export.json`, with the sha256 of each. Only jax, tokenizers, numpy and
+flatbuffers are needed. The batching is the simplest possible: for speed use SentenceEncoder.
 """
 
 import logging

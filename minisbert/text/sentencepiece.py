@@ -9,6 +9,7 @@ The file is a protocol buffer message, of which only these fields are read (numb
 Only unigram models (Kudo 2018) with the usual treatment of spaces are read: these `tokenizers` computes exactly.
 """
 
+import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,9 @@ from minisbert import limits
 from minisbert.errors import ModelFolderError
 
 UNIGRAM = 1
-_BYTE_PIECE = 6  # the type of the pieces for single bytes
+# Types of pieces that are not split as the usual ones are.
+_ODD_TYPES = {4: "user-defined pieces", 5: "unused pieces", 6: "pieces for bytes"}
+_FIELDS = 1_000  # of one message inside the file; a piece has three
 
 
 class Unigram(NamedTuple):
@@ -34,45 +37,55 @@ def read_sentencepiece(content: bytes, where: Path | str) -> Unigram:
     Raises:
         ModelFolderError: a damaged file, another kind of model, or an option that `tokenizers` does not have.
     """
-    pieces: list[tuple[str, float]] = []
-    model_type, charsmap, odd = UNIGRAM, b"", []
+    pieces: dict[str, float] = {}
+    model_type, charsmap, odd = UNIGRAM, b"", set[str]()
     try:
-        for field, value in _fields(content):
+        for _ in _fields(content, limits.PIECES + _FIELDS):
+            pass  # counted before any is read
+        for field, value in _fields(content, limits.PIECES + _FIELDS):
             if field == 1:
                 piece, score, kind = "", 0.0, 1
                 for number, part in _fields(_bytes(value)):
                     piece = _bytes(part).decode() if number == 1 else piece
                     score = struct.unpack("<f", _bytes(part))[0] if number == 2 else score
                     kind = part if number == 3 and isinstance(part, int) else kind
-                pieces.append((piece, score))
-                odd += ["pieces for bytes"] if kind == _BYTE_PIECE else []
+                if not piece or piece in pieces or not math.isfinite(score):
+                    raise ValueError(f"the piece {piece!r:.100} is empty, there twice, or without a finite score")
+                pieces[piece] = score
+                odd |= {_ODD_TYPES[kind]} if kind in _ODD_TYPES else set()
             elif field == 2:
                 for number, part in _fields(_bytes(value)):
                     model_type = part if number == 3 and isinstance(part, int) else model_type
-                    odd += ["treat_whitespace_as_suffix"] if number == 24 and part else []
+                    odd |= {"treat_whitespace_as_suffix"} if number == 24 and part else set()
             elif field == 3:
                 for number, part in _fields(_bytes(value)):
                     charsmap = _bytes(part) if number == 2 else charsmap
                     named = {3: "add_dummy_prefix", 4: "remove_extra_whitespaces", 5: "escape_whitespaces"}
-                    odd += [f"{named[number]} false"] if number in named and not part else []
+                    odd |= {f"{named[number]} false"} if number in named and not part else set()
     except (ValueError, struct.error, IndexError, TypeError) as error:
         raise ModelFolderError(
             f"{where}: not a sentencepiece model ({error}). Expected one; download the model again."
         ) from None
-    if not pieces or len(pieces) > limits.ROWS:
-        raise ModelFolderError(f"{where}: {len(pieces)} pieces. Expected 1 to {limits.ROWS}; download the model again.")
+    if not pieces or len(pieces) > limits.PIECES:
+        raise ModelFolderError(
+            f"{where}: {len(pieces)} pieces. Expected 1 to {limits.PIECES}; download the model again."
+        )
+    if len(charsmap) > limits.CONFIG_BYTES:
+        odd.add(f"a normalization map of {len(charsmap)} bytes")
     if model_type != UNIGRAM or odd:
-        found = ", ".join(sorted(set(odd))) or f"model_type {model_type}"
+        found = ", ".join(sorted(odd)) or f"model_type {model_type}"
         raise ModelFolderError(
             f"{where}: {found}. Expected a unigram model with the usual spaces; write tokenizer.json."
         )
-    return Unigram(pieces, charsmap or None)
+    return Unigram(list(pieces.items()), charsmap or None)
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+def _fields(message: bytes, most: int = _FIELDS) -> Iterator[tuple[int, int | bytes]]:
     """The number and value of each field of a message."""
-    place = 0
+    place = count = 0
     while place < len(message):
+        if (count := count + 1) > most:
+            raise ValueError(f"more than {most} fields")
         key, place = _varint(message, place)
         kind = key & 7
         if kind == 0:

@@ -9,6 +9,7 @@
 sentencepiece, whose classes change the pieces.
 """
 
+import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from minisbert.errors import ModelFolderError
 from minisbert.text.sentencepiece import read_sentencepiece
 from minisbert.text.tokenizer_config import BUILT, Source, TokenizerConfig
 from minisbert.text.tokenizer_file import read_tokenizer_config
-from minisbert.text.tokenizer_limits import check_pieces
+from minisbert.text.tokenizer_limits import check_limits, check_pieces
 
 SENTENCEPIECE = "sentencepiece.bpe.model"
 # Makes a tokenizer.json of anything that transformers reads.
@@ -87,6 +88,8 @@ def _from_sentencepiece(files: Mapping[str, bytes], folder: Path, model: Mapping
             f"{file}: of the class {config.name!r:.100}, and no tokenizer.json. Expected XLMRobertaTokenizer. {_RECIPE}"
         )
     pieces, charsmap = read_sentencepiece(files[SENTENCEPIECE], file)
+    normalizer = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap or b"").decode()}
+    check_limits({"normalizer": normalizer, "model": {"vocab": [piece for piece, _ in pieces]}}, file)
     names = ("bos_token", "pad_token", "eos_token", "unk_token")
     first = [(str(getattr(config.named[name], "content", config.named[name])), 0.0) for name in names]
     mask = config.named["mask_token"]

@@ -1,6 +1,7 @@
 """LoRA adapters: the weights that are read are W + scale * B A; what is not computed is refused by its key."""
 
 import json
+import math
 import shutil
 
 import numpy as np
@@ -76,7 +77,16 @@ def test_the_product_is_added(tmp_path, with_base, settings, scale):
         ({"fan_in_fan_out": True}, None, "'fan_in_fan_out'"),
         ({"r": 3}, None, "is 3, that of its tensors 2"),
         ({"lora_alpha": "6"}, None, "'lora_alpha' is '6'"),
-        ({"rank_pattern": {"(": 2}}, None, "'rank_pattern' has"),
+        ({"rank_pattern": {"(": 2}}, None, "'rank_pattern' is .* ends too early"),
+        ({"rank_pattern": {r"(\w+\.?)+x": 2}}, None, "'rank_pattern' is .* repeats a group"),  # would search for ever
+        ({"alpha_pattern": {f"x{i}": 2 for i in range(1001)}}, None, "at most 1000 names"),
+        ({"alpha_pattern": {MATRIX: math.nan}}, None, "'alpha_pattern' is .*each with a number"),
+        ({"alpha_pattern": {MATRIX: 10**400}}, None, "'alpha_pattern' is .*each with a number"),
+        ({"base_model_name_or_path": "x" * 100_000}, None, "base_model_name_or_path|x is not|xxx"),
+        ({}, {name: value * np.float32(np.nan) for name, value in parts().items()}, "has NaN or infinity"),
+        ({}, {name: value * np.float32(1e30) for name, value in parts().items()}, "has NaN or infinity"),
+        ({}, {name: value.astype(np.int32) for name, value in parts().items()}, "is int32"),
+        ({}, parts() | {f"{MATRIX}.lora_A.weight": np.ones((2, 32), np.float32)}, "are both the A of"),
         ({"new_setting": 1}, None, "'new_setting' is 1; expected no such setting"),
         ({"base_model_name_or_path": "no/such folder"}, None, "no/such folder"),
         ({}, parts(name="encoder.layer.9.attention.self.query"), "is the A or B of 0 tensors"),

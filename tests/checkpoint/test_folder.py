@@ -1159,3 +1159,13 @@ def test_links_out_of_the_folder_on_request(tmp_path):
     assert CrossEncoder(tmp_path / "cross", allow_links=True).predict([("a", "b")]).shape == (1,)
     with pytest.raises(InputError, match="allow_links is 'yes'"):
         SentenceEncoder(tmp_path / "bi", allow_links="yes")
+
+
+@pytest.mark.parametrize("name", ["config.json", "1_Pooling"])
+@pytest.mark.parametrize("allow_links", [False, True])
+def test_links_in_a_circle(tmp_path, name, allow_links):
+    shutil.copytree(WEIGHTS / "tiny-bert", tmp_path / "model")
+    (tmp_path / "model" / name).rename(tmp_path / "away")
+    (tmp_path / "model" / name).symlink_to(name)
+    with pytest.raises(ModelFolderError, match=f"{name}.*(to nowhere|not readable)"):
+        SentenceEncoder(tmp_path / "model", allow_links=allow_links)

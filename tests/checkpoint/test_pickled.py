@@ -1,5 +1,7 @@
 """Pickled weights: tensors are read, and nothing else ever runs. Every program with another name or instruction is refused."""
 
+import contextlib
+import copy
 import io
 import json
 import os
@@ -166,12 +168,37 @@ def test_the_program_by_hand(tmp_path):
         b"\x80\x02}q\x00X\x01\x00\x00\x00xh\x00s.",
         b"\x80\x02}\x81.",
         b"\x80\x02}(u" * 5,
+        b"\x80\x02}N" + b"q\x01h\x01\x86" * 60 + b"Ns.",  # a key that takes for ever to hash
+        b"\x80\x02}N" + b"\x85" * 200_000 + b"Ns.",  # and one that overflows the stack
+        b"\x80\x02}\x8a\xff" + bytes(255) + b"0.",
+        b"\x80\x02" + b"}" * 600_000 + b".",
+        program()[:-1] + program()[3:],  # a name twice
+        program(shape=b"\x04\x85" + b"K\x01" * 40 + b"t"),
     ],
 )
 def test_damaged_programs_are_refused(tmp_path, content):
     (tmp_path / "pytorch_model.bin").write_bytes(archive(content))
     with pytest.raises(ModelFolderError):
         PickledTensors(tmp_path).read("x")
+
+
+def listed(entries):
+    """The archive of one tensor whose directory lists entries again, or has more of them."""
+    out = io.BytesIO(archive(program()))
+    with zipfile.ZipFile(out, "a") as file:
+        file.writestr("archive/more", bytes(1_000))
+        for number in range(entries):
+            file.filelist.append(copy.copy(file.getinfo("archive/more")))
+            file.filelist[-1].filename = f"archive/data/{number + 1}"
+        file._didModify = True
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(("entries", "words"), [(0, None), (200, "its entries have"), (150_000, "a directory of")])
+def test_directories_that_cost_more_than_the_file_has(tmp_path, entries, words):
+    (tmp_path / "pytorch_model.bin").write_bytes(listed(entries))
+    with pytest.raises(ModelFolderError, match=words) if words else contextlib.nullcontext():
+        PickledTensors(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", pickle.dumps({"x": 1}), b"\x80\x02}."])

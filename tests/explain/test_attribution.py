@@ -15,6 +15,7 @@ from minisbert.checkpoint.poolings import POOLING_MODES
 from minisbert.download.locate import locate
 from minisbert.explain.attention import cross_encoder_attention, sentence_attention
 from minisbert.explain.attribution import POOLING_WEIGHTS, explain
+from minisbert.explain.follow import follow
 from minisbert.reference import deberta, grouped, t5
 from minisbert.reference import encoder as twin
 
@@ -107,6 +108,12 @@ def test_every_chain_that_is_a_weighted_sum(name):
         assert found.tokens_a[:4] == ("[CLS]", "the", "man", "a")
         assert (found.contributions_QK[:3] == 0).all() and (found.contributions_QK[:, :3] == 0).all()
         assert (found.contributions_QK[3:, 3:] != 0).all()
+
+
+@pytest.mark.parametrize("include_prompt", [True, False])
+def test_a_trace_pools_what_encode_pools(include_prompt):
+    encoder = with_modules(parts.Pooling(("mean", "max"), include_prompt), prompts={"any": "the man "})
+    np.testing.assert_allclose(follow(encoder, "a cat").pooled_D, encoder.encode("a cat"), atol=2e-6)
 
 
 @pytest.mark.parametrize(

@@ -113,8 +113,9 @@ def test_no_code_of_the_model_is_needed(bert):
         "('minisbert', 'flax', 'optax', 'safetensors', 'transformers', 'huggingface_hub')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    names = ["minisbert", "minisbert.checksums", "minisbert.errors", "minisbert.export"]
-    assert done.stdout == f"{[*names, 'minisbert.export.exported_folder', 'minisbert.export.runtime']}\n", done.stderr
+    names = ["checkpoint", "checkpoint.archive", "checkpoint.json_file", "checksums", "errors", "export"]
+    names += ["export.exported_folder", "export.runtime", "limits", "text", "text.patterns", "text.tokenizer_limits"]
+    assert done.stdout == f"{['minisbert', *(f'minisbert.{name}' for name in names)]}\n", done.stderr
 
 
 def test_one_program_for_three_kinds_of_device(bert):
@@ -239,6 +240,13 @@ def with_weights(change, **options):
     return spoil
 
 
+SLOW = {"type": "Split", "pattern": {"Regex": "(a+)+b"}, "behavior": "Isolated", "invert": False}
+
+
+def with_tokenizer(**changes):
+    return lambda f: (f / TOKENIZER).write_text(json.dumps(json.loads((f / TOKENIZER).read_text()) | changes))
+
+
 def header_of_4_gb(folder):
     content = (folder / WEIGHTS).read_bytes()
     before = b"'shape': (32,), }"
@@ -259,7 +267,10 @@ def header_of_4_gb(folder):
         (header_of_4_gb, r"weights\.npz: cannot be read"),
         (lambda f: (f / WEIGHTS).write_bytes(b"PK"), r"weights\.npz: cannot be read"),
         (lambda f: (f / TOKENIZER).write_text("{}"), r"tokenizer\.json: not a tokenizer"),
-        (lambda f: (f / TOKENIZER).write_bytes(b"\xff"), r"tokenizer\.json: not a tokenizer"),
+        (lambda f: (f / TOKENIZER).write_bytes(b"\xff"), r"tokenizer\.json: not readable as JSON"),
+        (lambda f: (f / TOKENIZER).write_bytes(b"[" * 100_000), r"tokenizer\.json: not readable as JSON"),
+        (with_tokenizer(pre_tokenizer=SLOW), "repeats a group that matches in several ways"),
+        (with_tokenizer(model={"vocab": {"x" * 100_000: 0}}), "has 100000 characters"),
         (
             lambda f: (f / TOKENIZER).write_text((f / TOKENIZER).read_text().replace(": 186", ": 9999")),
             r"tokenizer\.json: a token has the id 9999",
@@ -270,7 +281,7 @@ def header_of_4_gb(folder):
 )
 def test_files_that_a_stranger_sealed_are_refused(copy, spoil, told):
     spoil(copy)
-    if "readable" not in told:
+    if told != "not readable":
         sealed(copy)
     with pytest.raises(ModelFolderError, match=told):
         ExportedEncoder.load(copy)

@@ -1,7 +1,9 @@
 """engine="numpy": the JAX engine's embeddings to 1e-6 for every family and module, no import of JAX, and what it refuses."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -18,7 +20,7 @@ from minisbert.checkpoint.settings import ACTIVATIONS
 from minisbert.checkpoint.tensors import Columns
 from minisbert.download.locate import locate
 from minisbert.encoders import FAMILIES
-from minisbert.errors import DownloadError
+from minisbert.errors import DownloadError, ModelFolderError
 from minisbert.explain.attention import sentence_attention
 from minisbert.export.stablehlo import export_stablehlo
 from minisbert.inference import numpy_engine, numpy_layers
@@ -190,6 +192,16 @@ def test_weights_stay_in_their_file_and_can_be_saved(tmp_path):
         == Index(encoder).fingerprint
         == Index(SentenceEncoder(WEIGHTS / "tiny-bert")).fingerprint
     )
+
+
+def test_a_file_cut_short_while_it_is_used(tmp_path):
+    """Reading on would end the process with SIGBUS."""
+    shutil.copytree(WEIGHTS / "tiny-bert", tmp_path / "model")
+    encoder = SentenceEncoder(tmp_path / "model", engine="numpy")
+    encoder.encode("a cat")
+    os.truncate(tmp_path / "model" / "model.safetensors", 100)
+    with pytest.raises(ModelFolderError, match=r"model\.safetensors: has become shorter"):
+        encoder.encode("a cat")
 
 
 REFUSED = [

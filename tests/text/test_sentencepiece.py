@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from minisbert import SentenceEncoder
+from minisbert.checkpoint.json_file import read_bytes
 from minisbert.errors import ModelFolderError
 from minisbert.text.sentencepiece import read_sentencepiece
 
@@ -94,6 +95,13 @@ def test_the_same_embeddings_as_with_tokenizer_json(tmp_path):
         (model([("a", -1)], trainer=field(24, 1)), "treat_whitespace_as_suffix"),
         (model([("a", -1)], normalizer=field(3, 0)), "add_dummy_prefix false"),
         (field(1, field(1, b"a") + field(3, 6)), "pieces for bytes"),
+        (field(1, field(1, b"a") + field(3, 4)), "user-defined pieces"),
+        (field(1, field(1, b"a") + field(3, 5)), "unused pieces"),
+        (model([("a", -1), ("a", -2)]), "'a' is empty, there twice"),
+        (model([("a", -1), ("", -2)]), "'' is empty"),
+        (model([("a", float("nan"))]), "without a finite score"),
+        (model([("a", -1)], charsmap=bytes(1_000_001)), "a normalization map of 1000001 bytes"),
+        (field(1, field(1, b"a") + field(4, 0) * 1_000), "more than 1000 fields"),
         (field(1, field(1, b"\xff")), "not a sentencepiece model"),
         (field(1, 7), "not a sentencepiece model"),
     ],
@@ -101,6 +109,29 @@ def test_the_same_embeddings_as_with_tokenizer_json(tmp_path):
 def test_what_is_not_read_is_named(content, words):
     with pytest.raises(ModelFolderError, match=words):
         read_sentencepiece(content, "x.model")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "charsmap", "words"),
+    [
+        ([("x" * 5_000, -1)], b"", "a piece of the vocabulary has 5000 characters"),  # longer ones crash the library
+        ([(f"{i:0100}", -1) for i in range(2_000)], b"", "Expected at most 32 per piece"),
+        ([], struct.pack("<I", 4) + bytes(4) + b"x" * 200 + b"\0", "can make a text 200 times as long"),
+    ],
+)
+def test_limits_of_tokenizer_json_hold_here_too(tmp_path, pieces, charsmap, words):
+    folder = tmp_path / "model"
+    shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("tokenizer.json"))
+    (folder / "sentencepiece.bpe.model").write_bytes(model([("<unk>", 0), ("<s>", 0), ("</s>", 0), *pieces], charsmap))
+    with pytest.raises(ModelFolderError, match=words):
+        SentenceEncoder(folder)
+
+
+def test_a_file_as_large_as_the_published_ones(tmp_path):
+    """XLM-R's has 5 MB; other settings may have one."""
+    file = tmp_path / "sentencepiece.bpe.model"
+    file.write_bytes(bytes(6_000_000))
+    assert len(read_bytes(file)) == 6_000_000
 
 
 def test_damaged_bytes_are_refused_or_read():

@@ -1,6 +1,6 @@
 """Kill a training run with SIGKILL repeatedly, rerun the same command, and compare the final weights.
 
-    python tests/training/kills.py [--kills 30] [--in-save 10]        a few minutes; 200 and 50: half an hour
+    python tests/training/kills.py [--kills 30] [--in-save 10] [--seed 0]        a few minutes; 200 and 50: half an hour
 
 `--in-save` of the kills come while a checkpoint is half written (orbax's temporary folder exists), the others at random
 times. The weights of a run that finishes are compared with those of an uninterrupted run by sha256, and its folder must hold
@@ -66,8 +66,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--in-save", type=int, default=10, help="how many of them while a checkpoint is half written")
+    parser.add_argument("--seed", type=int, default=0, help="other moments, so that many kills can be done in parts")
     options = parser.parse_args()
-    rng = random.Random(0)
+    rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "pairs.tsv"
         words = "cat dog house river tree stone book train cloud horse lamp road".split()
