@@ -20,10 +20,10 @@ import numpy as np
 
 from minisbert import limits
 from minisbert.checkpoint.keys import ADAPTER
+from minisbert.checkpoint.patterns import Slow, check_pattern
 from minisbert.checkpoint.settings import ModelFiles, Settings
 from minisbert.checkpoint.tensors import SafetensorsFiles
 from minisbert.errors import ModelFolderError
-from minisbert.text.patterns import Slow, check_pattern
 
 ADAPTER_FILE, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # Of a matrix, and of a table of embeddings, whose A and B are stored the other way round.

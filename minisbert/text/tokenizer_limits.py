@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from minisbert import limits
+from minisbert.checkpoint.patterns import Slow, check_pattern
 from minisbert.errors import ModelFolderError
-from minisbert.text.patterns import Slow, check_pattern
 
 _DAMAGED = "The file is damaged or not a model's; download the model again."
 

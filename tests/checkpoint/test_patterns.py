@@ -1,8 +1,8 @@
-"""text/patterns.py: splitting rules as tokenizers have them are allowed, those that can search for ever are not."""
+"""checkpoint/patterns.py: splitting rules as tokenizers have them are allowed, those that can search for ever are not."""
 
 import pytest
 
-from minisbert.text.patterns import Slow, check_pattern
+from minisbert.checkpoint.patterns import Slow, check_pattern
 
 ALLOWED = [
     r"'[st]|'re| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",

@@ -39,7 +39,7 @@ def check_pattern(pattern: str) -> None:
         >>> check_pattern(r" ?[^\\s\\d]+[\\r\\n]*|\\s+(?!\\S)")
         >>> check_pattern("(a+)+b")
         Traceback (most recent call last):
-        minisbert.text.patterns.Slow: repeats a group that matches in several ways
+        minisbert.checkpoint.patterns.Slow: repeats a group that matches in several ways
     """
     if len(pattern) > LENGTH:
         raise Slow(f"has {len(pattern)} characters, more than {LENGTH}")
