@@ -7,7 +7,7 @@ refused: unpickling runs code.
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -229,6 +229,28 @@ class Columns:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.concatenate(self.parts, axis=-1, dtype=dtype)
+
+
+def mapped_files(leaves: Iterable[Any]) -> list[Any]:
+    """The mapped files (`np.memmap`) of which these arrays are parts."""
+    found: dict[int, Any] = {}
+    for leaf in leaves:
+        for part in leaf.parts if isinstance(leaf, Columns) else (leaf,):
+            while part is not None and not isinstance(part, np.memmap):
+                part = getattr(part, "base", None)
+            if part is not None:
+                found[id(part)] = part
+    return list(found.values())
+
+
+def check_lengths(files: Iterable[Any]) -> None:
+    """Raises ModelFolderError if a mapped file became shorter: the system ends a process that reads beyond its end."""
+    for file in files:
+        if file._mmap.size() < file.size:
+            raise ModelFolderError(
+                f"{file.filename}: has become shorter since the model was loaded. Expected files that stay as they are while "
+                "engine='numpy' reads from them; load the model again."
+            )
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:

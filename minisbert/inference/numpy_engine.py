@@ -6,7 +6,7 @@ weights stay in their file, mapped into memory, and are used where they are. Agr
 gradients, dropout, packed rows, bfloat16, other devices, poolings with weights.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -17,8 +17,8 @@ from minisbert.checkpoint.convert import flatten, nest
 from minisbert.checkpoint.families import distilbert as distilbert_folder
 from minisbert.checkpoint.families import mpnet as mpnet_folder
 from minisbert.checkpoint.layer_settings import FULL, LOCAL
-from minisbert.checkpoint.tensors import Columns
-from minisbert.errors import InputError, ModelFolderError
+from minisbert.checkpoint.tensors import Columns, check_lengths, mapped_files
+from minisbert.errors import InputError
 from minisbert.inference.numpy_layers import (
     Attend,
     Norm,
@@ -259,18 +259,6 @@ def check_parts(config: ModelConfig) -> None:
         raise InputError(f"engine is 'numpy', which does not compute {' and '.join(names)}. Expected engine='jax'.")
 
 
-def _mapped_files(leaves: Iterable[Any]) -> "list[np.memmap]":  # type: ignore[type-arg]
-    """The files of which arrays are parts."""
-    found: dict[int, Any] = {}
-    for leaf in leaves:
-        for part in leaf.parts if isinstance(leaf, Columns) else (leaf,):
-            while part is not None and not isinstance(part, np.memmap):
-                part = getattr(part, "base", None)
-            if part is not None:
-                found[id(part)] = part
-    return list(found.values())
-
-
 class NumpyForward:
     """A model's outputs, as `compiled.Forward` gives them. Nothing is compiled: any batch shape is as good as another."""
 
@@ -281,14 +269,13 @@ class NumpyForward:
         self.compilations: list[Compilation] = []
         self._with_weights = [module for module in config.modules if type(module) in HEADS]
         self._cast: tuple[Any, Params] = (None, {})
-        self._files: list[np.memmap] = []  # type: ignore[type-arg]
 
     def cast(self, params: Params) -> Params:
         """The parameters as NumPy arrays; those that were left in their files are."""
         if self._cast[0] is not params:
             flat = flatten(params)
             cast = {path: leaf if isinstance(leaf, Columns) else np.asarray(leaf) for path, leaf in flat.items()}
-            self._cast, self._files = (params, nest(cast)), _mapped_files(cast.values())
+            self._cast, self._files = (params, nest(cast)), mapped_files(cast.values())
         return self._cast[1]
 
     def __call__(
@@ -296,12 +283,7 @@ class NumpyForward:
     ) -> Any:
         """One output of a batch, "sentence embeddings" or "token embeddings"; arguments as for `SentenceModel`."""
         params, config, (B, L) = self.cast(params), self.config, token_ids_BL.shape
-        for file in self._files:  # the system ends a process that reads beyond the end of a mapped file
-            if file._mmap.size() < file.size:  # type: ignore[attr-defined]
-                raise ModelFolderError(
-                    f"{file.filename}: has become shorter since the model was loaded. Expected files that stay as they are "
-                    "while engine='numpy' reads from them; load the model again."
-                )
+        check_lengths(self._files)
         heads = [partial(HEADS[type(one)], one, params["heads"][row]) for row, one in enumerate(self._with_weights)]
         position_L = np.arange(L)
         mask_BL = position_L < lengths_B[:, None]
