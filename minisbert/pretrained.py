@@ -79,7 +79,12 @@ def on_device(array: np.ndarray) -> Any:
 
 
 def load_pretrained(
-    path: Path, *, put: Put | None = on_device, allow_pickle_weights: bool = False, allow_links: bool = False
+    path: Path,
+    *,
+    put: Put | None = on_device,
+    allow_pickle_weights: bool = False,
+    allow_links: bool = False,
+    adapter: str | None = None,
 ) -> Pretrained:
     """Read a model folder.
 
@@ -88,6 +93,7 @@ def load_pretrained(
         put: places one finished parameter, a float32 array; None leaves it in its file, for the NumPy engine (`convert`).
         allow_pickle_weights: read weights that are only in a pickle, its tensors and nothing else (checkpoint/pickled.py).
         allow_links: read files that are links out of the folder, which those of strangers could use to read other files.
+        adapter: the one to merge where the folder has several, such as a task of jina-embeddings-v3.
 
     Raises:
         ModelFolderError: see `read_folder`, `convert`, `Tokenizer.from_folder`; or the tokenizer gives ids that the
@@ -95,7 +101,7 @@ def load_pretrained(
     """
     check_bool("allow_pickle_weights", allow_pickle_weights)
     check_bool("allow_links", allow_links)
-    folder = read_folder(path, locate, allow_pickle_weights, allow_links)
+    folder = read_folder(path, locate, allow_pickle_weights, allow_links, adapter)
     for note in folder.notes:
         logger.warning(note)
     loaded: dict[Path, Converted] = {}

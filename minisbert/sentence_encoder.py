@@ -42,6 +42,7 @@ class SentenceEncoder(FamiliarEncoder):
         revision, cache, offline, verify: of a model that is named, see `locate`.
         allow_pickle_weights: read a folder whose weights are only in pytorch_model.bin: its tensors and nothing else.
         allow_links: read files that are links out of the folder, as Nix, DVC and git-annex store them.
+        adapter: which to merge where a folder has several, such as jina-embeddings-v3's "retrieval.query"; None for none.
 
     Raises:
         ModelFolderError, DownloadError: the folder is not a complete model that minisbert computes, or cannot be downloaded.
@@ -65,12 +66,13 @@ class SentenceEncoder(FamiliarEncoder):
         verify: bool = False,
         allow_pickle_weights: bool = False,
         allow_links: bool = False,
+        adapter: str | None = None,
     ):
         check_engine(engine, compute_dtype, packing)
         if not isinstance(model, Pretrained):
             path = locate(model, revision=revision, cache=cache, offline=offline, verify=verify)
             options: Any = {"allow_pickle_weights": allow_pickle_weights, "allow_links": allow_links}
-            model = load_pretrained(path, put=on_device if engine == "jax" else None, **options)
+            model = load_pretrained(path, put=on_device if engine == "jax" else None, adapter=adapter, **options)
         self.pretrained, self.model_config = params_for(model, engine), model.model_config
         self.engine, self.compute_dtype, self.packing = engine, compute_dtype, packing
         if token_budget is not None:
@@ -85,9 +87,8 @@ class SentenceEncoder(FamiliarEncoder):
         self._max_seq_length = min(folder.max_seq_length or self.max_positions, self.max_positions)
         # Each route of a Router is an encoder; the attributes above are then those of the main route.
         options = {"engine": engine, "compute_dtype": compute_dtype, "packing": packing}
-        self.routes: dict[str, SentenceEncoder] = {}
-        for name, route in model.routes.items():
-            self.routes[name] = SentenceEncoder(route, token_budget=token_budget, **options)
+        options["token_budget"] = token_budget
+        self.routes = {name: SentenceEncoder(route, **options) for name, route in model.routes.items()}
 
     @cached_property  # made at the first use, as `forward` is: loading a model compiles nothing
     def shapes(self) -> ShapeTable:

@@ -71,13 +71,14 @@ class AdaptedTensors:
     Args:
         base: the folder of the base model.
         place: the folder of the adapter.
+        _: the folder of the encoder, with which weights are opened; it may be that of the adapter or of the base.
         opened: reads the base's tensors.
 
     Raises:
         ModelFolderError: another kind of adapter; a setting or a tensor that is not computed, or fits no tensor of the base.
     """
 
-    def __init__(self, base: Path, place: Path, opened: Callable[[Path], Any] = SafetensorsFiles):
+    def __init__(self, base: Path, place: Path, _: Path, opened: Callable[[Path], Any] = SafetensorsFiles):
         self._base, self._adapter = opened(base), SafetensorsFiles(place, ADAPTER_WEIGHTS)
         self.where = self._base.where
         self._settings = Settings(ModelFiles(place).json(place / ADAPTER_FILE), place / ADAPTER_FILE)

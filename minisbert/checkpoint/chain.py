@@ -12,6 +12,7 @@ from minisbert import limits
 from minisbert.checkpoint.keys import MODULE
 from minisbert.checkpoint.modules import MODULE_TYPES
 from minisbert.checkpoint.settings import ModelFiles, Settings
+from minisbert.checkpoint.task_adapters import JINA_MODULE, has_tasks
 from minisbert.checkpoint.tensors import inside
 from minisbert.errors import ModelFolderError
 
@@ -40,6 +41,8 @@ def read_chain(files: ModelFiles, file: Path) -> list[Part]:
         path, kind = settings.text("path"), settings.text("type")
         settings.choice("idx", [row], default=row, why="modules are listed in their order")
         settings.finish()
+        if kind == JINA_MODULE and has_tasks(files.json(inside(file.parent, path, file) / "config.json")):
+            kind = "sentence_transformers.models.Transformer"
         if kind not in MODULE_TYPES:
             raise ModelFolderError(
                 f"{file}: module {path!r} is of type {kind!r}, which minisbert does not compute (and never imports). "

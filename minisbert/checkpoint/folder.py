@@ -37,6 +37,7 @@ from minisbert.checkpoint.poolings import Given, Pooling
 from minisbert.checkpoint.router import Router, read_router
 from minisbert.checkpoint.settings import ModelFiles, Settings
 from minisbert.checkpoint.static_folder import length_limit, static_config
+from minisbert.checkpoint.task_adapters import chosen_adapter, has_tasks, without_tasks
 from minisbert.checkpoint.tensors import inside
 from minisbert.errors import ModelFolderError
 
@@ -89,7 +90,11 @@ class ModelFolder:
 
 
 def read_folder(
-    path: Path, find: Callable[[str], Path] = Path, allow_pickle_weights: bool = False, allow_links: bool = False
+    path: Path,
+    find: Callable[[str], Path] = Path,
+    allow_pickle_weights: bool = False,
+    allow_links: bool = False,
+    adapter: str | None = None,
 ) -> ModelFolder:
     """Read a model folder of either dialect, or a plain Hugging Face folder (then: mean pooling, said in `notes`).
 
@@ -97,13 +102,14 @@ def read_folder(
         find: the folder of the model that an adapter changes, from its name.
         allow_pickle_weights: read weights that are only in a pickle (pickled.py).
         allow_links: follow links out of the folder.
+        adapter: the one to merge where the folder has several (task_adapters.py).
 
     Raises:
         ModelFolderError: another kind of model, or anything missing, malformed, or not computed by minisbert, with the
             file and the key.
     """
     files = ModelFiles(path, allow_links)
-    files.find = find
+    files.find, files.adapter = find, adapter
     try:
         file = files.folder / "modules.json"
         if not files.has(file):
@@ -159,7 +165,7 @@ def _read_config(files: ModelFiles, place: Path, scores: bool = False) -> dict[s
     architecture = str(names[0]) if isinstance(names, list) and names else ""
     if not scores and (model_type in OTHER_TYPES or architecture.endswith(OTHER_ENDINGS)):
         refuse_other_kinds(files)
-    return config
+    return without_tasks(config, file) if has_tasks(config) else config
 
 
 def _read_routes(files: ModelFiles, parts: list[Part], at: int) -> ModelFolder:
@@ -228,12 +234,18 @@ def _encoder_folder(files: ModelFiles, place: Path, config: dict[str, Any], enco
     folder.tokenizer_files = files.read(place, TOKENIZER_FILES)
     if encoder.has_config and files.has(place / ADAPTER_FILE):
         base = base_of(files, place)
-        folder.encoder_module = encoder._replace(tensors=partial(AdaptedTensors, base))
+        folder.encoder_module = encoder._replace(tensors=partial(AdaptedTensors, base, place))
         folder.tokenizer_files = folder.tokenizer_files or ModelFiles(base, files.allow_links).read(
             base, TOKENIZER_FILES
         )
         folder.sources["adapter"] = ADAPTER_FILE
         folder.notes.append(f"{place / ADAPTER_FILE}: merged into the weights of {base}.")
+    elif encoder.has_config:
+        opened, note = chosen_adapter(files, place)
+        folder.notes += [note] if note else []
+        if opened is not None:
+            folder.encoder_module = encoder._replace(tensors=opened)
+            folder.sources["adapter"] = f"{files.adapter}" if files.adapter else "none"
     if encoder.has_config:
         read_length_file(files, folder, ("feature-extraction", "token_embeddings", "last_hidden_state"))
     else:

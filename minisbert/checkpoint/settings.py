@@ -50,6 +50,7 @@ class ModelFiles:
         self._names: dict[Path, set[str]] = {}
         self._json: dict[Path, Any] = {}
         self.find: Callable[[str], Path] = Path  # the folder of the model that an adapter changes
+        self.adapter: str | None = None  # the one to use where the folder has several
         self.ignored: dict[str, dict[str, Any]] = {}  # file -> its settings that change no embedding
 
     def has(self, file: Path) -> bool:
@@ -99,7 +100,8 @@ class ModelFiles:
         return contents
 
 
-def _is_known_code(name: Any, known: tuple[str, ...]) -> bool:
+def is_known_code(name: Any, known: tuple[str, ...]) -> bool:
+    """Whether a name in `auto_map` begins as one of those whose computation minisbert has."""
     return isinstance(name, str) and name.rpartition("--")[2].startswith((*known, "configuration_"))
 
 
@@ -218,7 +220,7 @@ class Settings:
         """
         self.choice("position_embedding_type", positions, default=positions[0], why="others are not computed")
         code = self.values.get("auto_map")
-        if remote_code and isinstance(code, dict) and all(_is_known_code(name, remote_code) for name in code.values()):
+        if remote_code and isinstance(code, dict) and all(is_known_code(name, remote_code) for name in code.values()):
             self.values = {key: value for key, value in self.values.items() if key != "auto_map"}
         self.absent(
             _NOT_COMPUTED, "only encoders with dense float weights are computed, and no code of a folder is run"

@@ -115,6 +115,7 @@ _UNVERIFIED = (
     ("Alibaba-NLP/gte-base-en-v1.5", "apache-2.0"),
     ("Alibaba-NLP/gte-multilingual-base", "apache-2.0"),
     ("Snowflake/snowflake-arctic-embed-m-v2.0", "apache-2.0"),
+    ("jinaai/jina-embeddings-v3", "cc-by-nc-4.0"),
 )
 
 MODELS: tuple[Model, ...] = (

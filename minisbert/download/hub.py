@@ -30,7 +30,8 @@ LISTING_SECONDS = 12.0  # the whole first exchange, with the name look-up, which
 _MODULE = r"(?:(?:[\w-]+_)?\d+_[A-Za-z0-9_-]+/){0,2}"
 _SETTINGS = r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.(?:json|txt)|(?:sentencepiece\.bpe|spiece|spm|tokenizer)\.model"
 _WEIGHTS = r"model(?:-\d+-of-\d+)?\.safetensors|adapter_model\.safetensors"
-_WANTED = re.compile(f"{_MODULE}(?:{_SETTINGS}|{_WEIGHTS})")
+_ADAPTERS = r"[\w-]+/adapter_(?:config\.json|model\.safetensors)"  # of which SentenceEncoder chooses one
+_WANTED = re.compile(f"{_MODULE}(?:{_SETTINGS}|{_WEIGHTS})|{_ADAPTERS}")
 _PICKLE = re.compile(_MODULE + r"pytorch_model(?:-\d+-of-\d+)?\.bin")
 _RECIPE = (
     'python -c "import torch, safetensors.torch as s; s.save_file({k: v.contiguous().clone() for k, v in '

@@ -5,7 +5,8 @@
 
 Nussbaum et al. 2024, "Nomic Embed"; Zhang et al. 2024, "mGTE"; Sturua et al. 2024, "jina-embeddings-v3". The first two have a
 gated feed-forward net (Shazeer 2020), nomic without biases; some of GTE's models have stretched positions and no segments.
-Left out: nomic's mixture of experts, positions that stretch with the length of a batch, jina's task adapters, unpadding.
+Left out: nomic's mixture of experts, positions that stretch with the length of a batch, unpadding. A task's adapter of jina v3
+is merged when the weights are read (checkpoint/task_adapters.py).
 The settings and weight tables are in checkpoint/families/rotary_bert.py. `reference/rotary_bert.py` must agree.
 """
 

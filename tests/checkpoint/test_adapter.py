@@ -9,6 +9,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from minisbert import SentenceEncoder
+from minisbert.checkpoint.convert import Converted, export, rule_shapes
+from minisbert.encoders import FAMILIES
+from minisbert.errors import ModelFolderError
 
 BASE = "weights/tiny-bert"
 MATRIX, TABLE = "encoder.layer.0.attention.self.query", "embeddings.word_embeddings"
@@ -126,3 +129,113 @@ def test_the_same_embeddings_as_peft(tmp_path, base, options):
     found = SentenceEncoder(tmp_path / "adapter").encode(TEXTS)
     assert np.abs(plain - expected).max() > 1e-3
     assert np.abs(found - expected).max() < 2e-6 * max(1, np.abs(expected).max())
+
+
+# --- several adapters in one folder -----------------------------------------------------------------------------------
+
+TASKS, RANK = ("retrieval.query", "separation", "text-matching"), 2
+JINA = {"vocab_size": 452, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40}
+JINA |= {"max_position_embeddings": 64, "type_vocab_size": 1, "pad_token_id": 1, "layer_norm_eps": 1e-5}
+CODE = {"AutoModel": "jinaai/xlm-roberta-flash-implementation--modeling_lora.XLMRobertaLoRA"}
+
+
+def jina_tensors(row=None):
+    """Random weights as transformers names them, with the product of one task; and all the parts of the first layout."""
+    random, family = np.random.default_rng(0), FAMILIES["jina_embeddings_v3"]
+    config = family.Config.from_json(JINA | {"model_type": "jina_embeddings_v3"})
+    shapes = rule_shapes(family.RULES, config, layers=2)
+    params = {path: random.normal(size=shape).astype(np.float32) / 4 for path, shape in shapes.items()}
+    merged, first = export(Converted(params), family.RULES, layers=2), {}
+    for name, tensor in list(merged.items()):
+        if tensor.ndim == 1:
+            first[f"roberta.{name}"] = tensor
+            continue
+        outer, inner = tensor.shape
+        table, n = "embeddings" in name, len(TASKS)
+        a = random.normal(size=(n, outer, RANK) if table else (n, RANK, inner)).astype(np.float32)
+        b = random.normal(size=(n, RANK, inner) if table else (n, outer, RANK)).astype(np.float32)
+        module = f"roberta.{name.removesuffix('.weight')}.parametrizations.weight."
+        first |= {f"{module}original": tensor, f"{module}0.lora_A": a, f"{module}0.lora_B": b}
+        if row is not None:
+            merged[name] = tensor + np.float32(3 / RANK) * (a[row] @ b[row] if table else b[row] @ a[row])
+    return merged, first
+
+
+def jina(folder, tensors, module="custom_st.Transformer", **settings):
+    """XLM-R's tiny folder with these weights, in the layout of jina-embeddings-v3 as first published."""
+    shutil.copytree("weights/tiny-xlm-roberta", folder)
+    (folder / "config.json").write_text(json.dumps({**JINA, **settings}))
+    chain = json.loads((folder / "modules.json").read_text())
+    (folder / "modules.json").write_text(json.dumps([{**chain[0], "type": module, "kwargs": ["task"]}, *chain[1:]]))
+    pooling = json.loads((folder / "1_Pooling/config.json").read_text())
+    (folder / "1_Pooling/config.json").write_text(json.dumps(pooling | {"word_embedding_dimension": 24}))
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+FIRST = {"model_type": "xlm-roberta", "position_embedding_type": "rotary", "rotary_emb_base": 20000.0, "auto_map": CODE}
+FIRST |= {
+    "lora_adaptations": list(TASKS),
+    "lora_rank": RANK,
+    "lora_alpha": 3,
+    "lora_dropout_p": 0.0,
+    "emb_pooler": None,
+}
+PLAIN = {"module": "sentence_transformers.models.Transformer", "model_type": "jina_embeddings_v3"}
+
+
+@pytest.mark.parametrize("task", [None, *TASKS])
+def test_a_task_of_jina_v3_as_first_published(tmp_path, task):
+    row = None if task is None else TASKS.index(task)
+    merged, first = jina_tensors(row)
+    folder = jina(tmp_path / "first", first, **FIRST)
+    encoder = SentenceEncoder(folder, adapter=task)
+    expected = SentenceEncoder(jina(tmp_path / "merged", merged, **PLAIN)).encode(TEXTS)
+    np.testing.assert_allclose(encoder.encode(TEXTS), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(SentenceEncoder(folder, adapter=task, engine="numpy").encode(TEXTS), expected, atol=2e-6)
+    encoder.save(tmp_path / "saved")
+    assert np.array_equal(SentenceEncoder(tmp_path / "saved").encode(TEXTS), encoder.encode(TEXTS))
+
+
+@pytest.mark.parity
+def test_a_task_of_jina_v3_has_the_embeddings_of_transformers(tmp_path):
+    peers = pytest.importorskip("sentence_transformers")
+    merged, first = jina_tensors(1)
+    encoder = SentenceEncoder(jina(tmp_path / "first", first, **FIRST), adapter=TASKS[1])
+    encoder.save(tmp_path / "saved")
+    for folder in (jina(tmp_path / "merged", merged, **PLAIN), tmp_path / "saved"):
+        expected = peers.SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
+        np.testing.assert_allclose(encoder.encode(TEXTS), expected, rtol=0, atol=2e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("settings", "adapter", "words"),
+    [
+        ({}, "query", "adapter is 'query'. Expected one of 'retrieval.query', 'separation', 'text-matching'"),
+        ({"lora_rank": 3}, None, "Expected those of 3 tasks and rank 3"),
+        ({"lora_adaptations": ["a"]}, None, "Expected those of 1 tasks"),
+        ({"lora_adaptations": "a"}, None, "'lora_adaptations' is 'a'"),
+        ({"auto_map": {"AutoModel": "x--other.Model"}}, None, "'auto_map'"),
+        ({"position_embedding_type": "absolute"}, None, "'position_embedding_type' is 'absolute'"),
+        ({"model_type": "jina_embeddings_v3"}, None, "custom_st.Transformer"),
+    ],
+)
+def test_an_unknown_task_or_layout_is_refused_by_name(tmp_path, settings, adapter, words):
+    _, first = jina_tensors()
+    with pytest.raises(ModelFolderError) as raised:
+        SentenceEncoder(jina(tmp_path / "first", first, **{**FIRST, **settings}), adapter=adapter)
+    assert words in str(raised.value)
+
+
+def test_an_adapter_in_a_folder_of_the_model(tmp_path, caplog):
+    folder = shutil.copytree(BASE, tmp_path / "model")
+    adapter(folder / "clustering")
+    for name in ("config.json", "modules.json", "model.safetensors"):
+        (folder / "clustering" / name).unlink(missing_ok=True)
+    chosen = SentenceEncoder(folder, adapter="clustering").encode(TEXTS)
+    np.testing.assert_allclose(chosen, merged(tmp_path / "merged", 3.0), atol=1e-6)
+    plain = SentenceEncoder(folder)
+    assert np.array_equal(plain.encode(TEXTS), SentenceEncoder(BASE).encode(TEXTS))
+    assert "of the adapters clustering none is used" in caplog.text
+    with pytest.raises(ModelFolderError, match="this model has no adapters"):
+        SentenceEncoder(BASE, adapter="clustering")

@@ -2,7 +2,7 @@
 
     "nomic_bert"             nomic-embed-text (Nussbaum et al. 2024), snowflake-arctic-embed-m-long, CodeRankEmbed
     "new", "gte"             gte-*-v1.5 and mGTE (Zhang et al. 2024), snowflake-arctic-embed-m-v2.0
-    "jina_embeddings_v3"     jina-embeddings-v3 (Sturua et al. 2024) in transformers' layout, without its task adapters
+    "jina_embeddings_v3"     jina-embeddings-v3 (Sturua et al. 2024) in transformers' layout; task_adapters.py reads the first
 
 The folders of the first two come from remote code, whose classes `auto_map` names; what they compute is computed here, and
 nothing of them is run. nomic's config.json has GPT-2's names, or transformers 5's, or both.

@@ -1,0 +1,147 @@
+"""Models with several adapters, of which one is chosen: jina-embeddings-v3 as first published, and folders of peft adapters.
+
+    config.json                                  model_type xlm-roberta, lora_adaptations: the tasks; lora_rank, lora_alpha
+    NAME.parametrizations.weight.original        W, and for each task a low-rank change (Sturua et al. 2024, section 4.2):
+    NAME.parametrizations.weight.0.lora_A, .lora_B                      A [tasks, rank, in], B [tasks, out, rank]
+
+    W' = W + lora_alpha / lora_rank * B A        of a table of embeddings A B, with A [tasks, rows, rank]
+
+In transformers' layout each task is a folder with an adapter_config.json, which adapter.py reads. Without a choice the model
+has no adapter, as in both libraries.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minisbert import limits
+from minisbert.checkpoint.adapter import ADAPTER_FILE, AdaptedTensors
+from minisbert.checkpoint.json_file import is_text
+from minisbert.checkpoint.settings import ModelFiles, Settings, is_known_code
+from minisbert.checkpoint.tensors import SafetensorsFiles, inside
+from minisbert.errors import ModelFolderError
+
+JINA_MODULE = "custom_st.Transformer"  # in modules.json; it does what Transformer does, with the adapter of a task
+_CODE = ("configuration_xlm_roberta.XLMRobertaFlash", "modeling_lora.XLMRobertaLoRA", "modeling_xlm_roberta.XLMRoberta")
+_ORIGINAL, _A, _B = (f".parametrizations.weight.{part}" for part in ("original", "0.lora_A", "0.lora_B"))
+_OWN = ("lora_adaptations", "lora_rank", "lora_alpha", "rotary_emb_base", "position_embedding_type", "auto_map")
+
+
+def has_tasks(config: Any) -> bool:
+    """Whether a config.json is jina-embeddings-v3's as first published."""
+    return isinstance(config, dict) and config.get("model_type") == "xlm-roberta" and "lora_adaptations" in config
+
+
+def without_tasks(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Its settings under the names of transformers, without those of the adapters.
+
+    Raises:
+        ModelFolderError: a setting that is not computed.
+    """
+    settings = Settings(dict(config), file)
+    settings.choice("position_embedding_type", ["rotary"], why="others are not computed")
+    settings.choice("truncate_dim", [None], default=None, why="use truncate_dim of config_sentence_transformers.json")
+    theta = settings.number("rotary_emb_base", at_least=1.0, below=1e9, default=10_000.0)
+    code = settings.values.get("auto_map") or {}
+    if not isinstance(code, dict) or not all(is_known_code(name, _CODE) for name in code.values()):
+        settings.complain("auto_map", "the classes of jina-embeddings-v3; nothing of them is run")
+    settings.finish()
+    kept = {key: value for key, value in config.items() if key not in _OWN}
+    return kept | {"model_type": "jina_embeddings_v3", "rope_theta": theta}
+
+
+class TaskTensors:
+    """The tensors with the product of one task's A and B added, or of none.
+
+    Args:
+        settings: those of config.json.
+        task: one of `lora_adaptations`; None for the model without an adapter.
+        place: the folder of the weights.
+        opened: reads them.
+
+    Raises:
+        ModelFolderError: an unknown task; A and B that do not fit each other, their tensor, or the settings.
+    """
+
+    def __init__(
+        self, settings: Settings, task: str | None, place: Path, opened: Callable[[Path], Any] = SafetensorsFiles
+    ):
+        tasks = settings.values.get("lora_adaptations")
+        rank = settings.integer("lora_rank", at_least=1, at_most=limits.WIDTH)
+        alpha = settings.number("lora_alpha", at_least=-1e9, below=1e9)
+        if not isinstance(tasks, list) or not all(map(is_text, tasks)) or len(set(tasks)) != len(tasks):
+            settings.complain("lora_adaptations", "a list of different names")
+        settings.finish()
+        check_name(task, tasks, settings.where)
+        self._row, self._scale = None if task is None else tasks.index(task), np.float32(alpha / rank)
+        self._tensors = opened(place)
+        self.where = self._tensors.where
+        found = self._tensors.shapes()
+        self._shapes, complaints = {}, []
+        for name, shape in found.items():
+            if name.endswith(_ORIGINAL):
+                module = name.removesuffix(_ORIGINAL)
+                linear = {_A: (rank, shape[-1]), _B: (shape[0], rank)}
+                table = {_A: (shape[0], rank), _B: (rank, shape[-1])}
+                parts = {part: found.get(module + part, ()) for part in (_A, _B)}
+                if parts not in [{part: (len(tasks), *one) for part, one in both.items()} for both in (linear, table)]:
+                    complaints.append(f"the A and B of {module!r:.200} are {list(parts.values())}")
+                self._shapes[f"{module}.weight"] = shape
+            elif not name.endswith((_A, _B)) or name[: -len(_A)] + _ORIGINAL not in found:
+                self._shapes[name] = shape
+        if complaints:
+            raise ModelFolderError(
+                f"{self.where}: {'; '.join(complaints[:5])}. Expected those of {len(tasks)} tasks and rank {rank}, as "
+                f"{settings.where} has them; download the model again."
+            )
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Tensor name -> shape, as in a model without adapters."""
+        return self._shapes
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor, the task's product added in float32."""
+        module = name.removesuffix(".weight")
+        if module + _ORIGINAL not in self._tensors.shapes():
+            return np.asarray(self._tensors.read(name))
+        tensor = np.asarray(self._tensors.read(module + _ORIGINAL))
+        if self._row is None:
+            return tensor
+        a, b = (self._tensors.read(module + part)[self._row].astype(np.float32) for part in (_A, _B))
+        product = b @ a if (b.shape[0], a.shape[1]) == tensor.shape else a @ b
+        return np.asarray(tensor.astype(np.float32) + self._scale * product)
+
+
+def check_name(adapter: str | None, known: list[str], where: Any) -> None:
+    """Raises ModelFolderError for an adapter that the folder does not have."""
+    if adapter is not None and adapter not in known:
+        expected = (
+            f"one of {', '.join(map(repr, known))}" if known else "None: this model has no adapters to choose from"
+        )
+        raise ModelFolderError(f"{where}: adapter is {adapter!r:.100}. Expected {expected}.")
+
+
+def chosen_adapter(files: ModelFiles, place: Path) -> tuple[Any, str]:
+    """How to open the weights of the encoder in `place` with the adapter `files.adapter`, and a note about the choice.
+
+    Returns:
+        None and "" for a folder without adapters to choose from.
+    """
+    config, adapter, file = files.json(place / "config.json"), files.adapter, place / "config.json"
+    if has_tasks(config):
+        known = config["lora_adaptations"]
+        opened: Any = partial(TaskTensors, Settings(config, file), adapter)
+    else:
+        known = sorted(one.parent.name for one in place.glob(f"*/{ADAPTER_FILE}"))
+        check_name(adapter, known, place)
+        opened = None
+        if adapter is not None:
+            files.has(inside(place, adapter, place) / ADAPTER_FILE)  # not a link out of the folder
+            opened = partial(AdaptedTensors, place, place / adapter)
+    if not known:
+        return None, ""
+    used = f"the adapter {adapter!r} is merged" if adapter else "none is used"
+    return opened, f"{place}: of the adapters {', '.join(map(str, known))} {used}; adapter=NAME chooses one."
