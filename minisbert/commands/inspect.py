@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -133,7 +134,7 @@ def as_text(facts: dict[str, Any]) -> str:
         ("special tokens", " ".join([*tokenizer["before"], "text", *tokenizer["after"]])),
         ("padding token", tokenizer["padding"]),
     ]
-    settings = [(s["name"], json.dumps(s["value"], ensure_ascii=False), s["from"]) for s in facts["settings"]]
+    settings = [(s["name"], f"{json.dumps(s['value'], ensure_ascii=False):.100}", s["from"]) for s in facts["settings"]]
     lines = [facts["repr"], "", *columns(rows), "", *columns([("setting", "value", "from"), *settings])]
     if facts["ignored"]:
         ignored = [
@@ -157,12 +158,15 @@ def _max_seq_length(encoder: "SentenceEncoder") -> dict[str, Any]:
 
 def _weights(part: Path, model: Path) -> dict[str, Any]:
     """The tensors of one folder, and the files that hold them."""
+    from minisbert.checkpoint.adapter import ADAPTER_WEIGHTS
     from minisbert.checkpoint.converted import CONVERTED
     from minisbert.checkpoint.json_file import read_json
     from minisbert.checkpoint.tensors import INDEX, WEIGHTS, SafetensorsFiles
     from minisbert.checksums import digest
 
-    tensors = SafetensorsFiles(part, CONVERTED if (part / CONVERTED).is_file() else WEIGHTS)
+    tensors = SafetensorsFiles(
+        part, next((one for one in (CONVERTED, ADAPTER_WEIGHTS) if (part / one).is_file()), WEIGHTS)
+    )
     files = [tensors.where]
     if tensors.where.name == INDEX:
         files = [part / name for name in sorted(set(read_json(tensors.where)["weight_map"].values()))]
@@ -191,15 +195,19 @@ def _tokenizer(encoder: "SentenceEncoder", path: Path) -> dict[str, Any]:
 
 
 def _settings(encoder: "SentenceEncoder") -> list[tuple[str, Any, str]]:
-    """(name, value, file) of every setting; "default" where no file sets it."""
+    """(name, value, file) of every setting; "default" where no file sets it, "derived" where it follows from other keys."""
     folder = encoder.pretrained.folder
     read = _keys_read(encoder)
     rows = [(name, value, folder.sources[name]) for name, value in folder.config.items() if name in read]
-    defaults = dataclasses.asdict(encoder.model_config.encoder)
-    rows += [(name, value, "default") for name, value in defaults.items() if name not in folder.config]
+    config = encoder.model_config.encoder
+    defaults = {one.name: one.default for one in dataclasses.fields(config)}
+    for name, value in dataclasses.asdict(config).items():
+        if name not in folder.config:
+            rows.append((name, value, "default" if value == defaults[name] else "derived from config.json"))
     for module, source in zip(folder.modules, folder.module_sources, strict=True):
         name, values = type(module).__name__, dataclasses.asdict(module)
         rows += [(f"{name}.{key}", value, source) for key, value in values.items()] or [(name, True, source)]
+    rows += [(f"tokenizer.{key}", value, file) for key, value, file, applied in _tokenizer_keys(folder) if applied]
     names = ("max_seq_length", "do_lower_case", "prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
     return rows + [(name, getattr(folder, name), folder.sources.get(name, "default")) for name in names]
 
@@ -228,13 +236,27 @@ def _keys_read(encoder: "SentenceEncoder") -> set[str]:
 
 def _ignored(encoder: "SentenceEncoder") -> list[tuple[str, Any, str]]:
     """(name, value, file) of the settings that change no embedding: by the tables of keys, and what no family reads."""
-    from minisbert.checkpoint.json_file import parse_json
-    from minisbert.checkpoint.keys import HARMLESS
-    from minisbert.text.tokenizer_config import KEYS
-
     folder, read = encoder.pretrained.folder, _keys_read(encoder)
     rows = [(name, value, folder.sources[name]) for name, value in folder.config.items() if name not in read]
     rows += [(name, value, file) for file, values in folder.ignored.items() for name, value in values.items()]
-    name = "tokenizer_config.json"
-    options = parse_json(folder.tokenizer_files.get(name, b"{}"), name)
-    return rows + [(key, value, name) for key, value in options.items() if KEYS.get(key, HARMLESS) == HARMLESS]
+    return rows + [(key, value, file) for key, value, file, applied in _tokenizer_keys(folder) if not applied]
+
+
+def _tokenizer_keys(folder: Any) -> Iterator[tuple[str, Any, str, bool]]:
+    """(key, value, file, whether it is applied) of the files next to tokenizer.json."""
+    from minisbert.checkpoint.json_file import parse_json
+    from minisbert.checkpoint.keys import APPLIED
+    from minisbert.text.tokenizer_config import KEYS
+    from minisbert.text.tokenizer_file import read_tokenizer_config
+
+    reads_them = folder.encoder_module.has_config  # a static model's tokenizer.json counts alone
+    name = read_tokenizer_config(folder.tokenizer_files, folder.transformer_path, folder.config, {}).name
+    unread = () if name else ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space")
+    files = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+    settings, special, added = (parse_json(folder.tokenizer_files.get(file, b"{}"), file) for file in files)
+    for file, values in zip(files, (settings, special, {"tokens": added} if added else {}), strict=True):
+        for key, value in values.items():
+            older = file == files[0] or "added_tokens_decoder" not in settings  # with it the older files are not read
+            named = KEYS.get(key) == APPLIED or key.endswith("_token") or key == "tokens"
+            replaced = file == files[0] and key in special and "added_tokens_decoder" not in settings
+            yield key, value, file, reads_them and older and named and not replaced and key not in unread

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from minisbert import DownloadError, SentenceEncoder
 from minisbert.commands import demo as demo_command
@@ -140,6 +141,33 @@ def test_inspect_of_a_router_and_a_static_model(run):
     assert {"name": "WeightedLayerPooling.layer_start", "value": 1, "from": source} in document["settings"]
     alone = json.loads(run("inspect", WEIGHTS / "tiny-static", "--json").out)
     assert alone["settings"][1] == {"name": "vocab_size", "value": 187, "from": "model.safetensors"}
+
+
+def test_inspect_says_which_file_of_the_tokenizer_counts(run, tiny_bert, tmp_path):
+    model = shutil.copytree(tiny_bert, tmp_path / "model")
+    file = model / "tokenizer_config.json"
+    options = {"truncation_side": "left", "cls_token": "[CLS]", "use_fast": True}
+    file.write_text(json.dumps(json.loads(file.read_text()) | options))
+    (model / "special_tokens_map.json").write_text('{"cls_token": "[MASK]"}')
+    facts = json.loads(run("inspect", model, "--json").out)
+    settings = {one["name"]: (one["value"], one["from"]) for one in facts["settings"]}
+    ignored = [(one["name"], one["from"]) for one in facts["ignored"]]
+    assert settings["tokenizer.truncation_side"] == ("left", file.name)
+    assert settings["tokenizer.cls_token"] == ("[MASK]", "special_tokens_map.json")
+    assert ("cls_token", file.name) in ignored and ("use_fast", file.name) in ignored
+
+
+def test_inspect_of_an_adapter(run, tiny_bert, tmp_path):
+    folder = shutil.copytree(tiny_bert, tmp_path / "adapter")
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).unlink()
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "base_model_name_or_path": str(tiny_bert)}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    name, parts = "base_model.model.encoder.layer.0.attention.self.query", {"lora_A": (2, 32), "lora_B": (32, 2)}
+    tensors = {f"{name}.{part}.weight": np.ones(shape, np.float32) for part, shape in parts.items()}
+    save_file(tensors, folder / "adapter_model.safetensors")
+    out = run("inspect", folder).out
+    assert "adapter_model.safetensors" in out and f"merged into the weights of {tiny_bert}" in out
 
 
 def test_inspect_says_what_is_assumed(run, tiny_bert, tmp_path):
