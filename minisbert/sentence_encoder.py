@@ -86,8 +86,7 @@ class SentenceEncoder(FamiliarEncoder):
         self.max_positions = model.model_config.encoder.max_positions
         self._max_seq_length = min(folder.max_seq_length or self.max_positions, self.max_positions)
         # Each route of a Router is an encoder; the attributes above are then those of the main route.
-        options = {"engine": engine, "compute_dtype": compute_dtype, "packing": packing}
-        options["token_budget"] = token_budget
+        options = {"engine": engine, "compute_dtype": compute_dtype, "packing": packing, "token_budget": token_budget}
         self.routes = {name: SentenceEncoder(route, **options) for name, route in model.routes.items()}
 
     @cached_property  # made at the first use, as `forward` is: loading a model compiles nothing

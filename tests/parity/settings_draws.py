@@ -166,18 +166,26 @@ def change(folder: Path, rng: random.Random) -> tuple[str, str, Any]:
 _FORWARDS: dict[str, Any] = {}
 
 
-def ours(folder: Path) -> np.ndarray:
-    """minisbert's embeddings; models of the same configuration share their compiled programs."""
+def ours(folder: Path) -> tuple[np.ndarray, int | None]:
+    """minisbert's embeddings; models of the same configuration share their compiled programs.
+
+    And the length limit, where it is that of the positions and a file asks for more: minisbert warns about texts beyond it,
+    where sentence-transformers rotates them by angles that no training has seen.
+    """
     encoder = SentenceEncoder(load_pretrained(folder))
     encoder.__dict__["forward"] = _FORWARDS.setdefault(repr(encoder.model_config), encoder.forward)
-    return encoder.encode(TEXTS, on_truncate="ignore")
+    capped = encoder.max_seq_length < (encoder.pretrained.folder.max_seq_length or 0)
+    return encoder.encode(TEXTS, on_truncate="ignore"), encoder.max_seq_length if capped else None
 
 
-def theirs(folder: Path) -> np.ndarray:
-    """Those of sentence-transformers."""
+def theirs(folder: Path, limit: int | None = None) -> np.ndarray:
+    """Those of sentence-transformers, which may be given another length limit."""
     from sentence_transformers import SentenceTransformer
 
-    return np.asarray(SentenceTransformer(str(folder), device="cpu").encode(TEXTS))
+    model = SentenceTransformer(str(folder), device="cpu")
+    if limit is not None:
+        model.max_seq_length = limit
+    return np.asarray(model.encode(TEXTS))
 
 
 def draw(seed: int, made: Path) -> tuple[str, str]:
@@ -189,7 +197,7 @@ def draw(seed: int, made: Path) -> tuple[str, str]:
         changes = [change(folder, rng) for _ in range(rng.choice((1, 1, 2)))]
         what = f"draw {seed}, {model}: {changes}"
         try:
-            found = ours(folder)
+            found, limit = ours(folder)
         except MinisbertError as error:
             # Another path makes another file the module's, which the error then names.
             # A token without a row in the table is named where a text has it.
@@ -205,7 +213,7 @@ def draw(seed: int, made: Path) -> tuple[str, str]:
         except Exception as error:
             return "unclear", f"{what}: {type(error).__name__}: {error}"
         try:
-            expected = theirs(folder)
+            expected = theirs(folder, limit)
         except Exception as error:
             return "refused by sentence-transformers only", f"{what}: {type(error).__name__}: {error!s:.200}"
     if found.shape != expected.shape or not np.abs(found - expected).max() <= 2e-6 * max(1.0, np.abs(expected).max()):
