@@ -162,5 +162,5 @@ def lower_forward(
     given = [jax.ShapeDtypeStruct(shape, jnp.int32, sharding=by_rows if shape else copied) for shape in arrays]
     cast = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=copied), cast)
     platform = mesh.devices.flat[0].platform
-    program = compiled_output(definition, compute_dtype, OUTPUTS[output], platform).lower(cast, *given)
-    return program, forward_flops(params, getattr(model_config.encoder, "num_hidden_layers", 0), rows, length)
+    program = compiled_output(definition, compute_dtype, OUTPUTS[output], platform, mesh).lower(cast, *given)
+    return program, forward_flops(params, model_config.encoder, rows, length)

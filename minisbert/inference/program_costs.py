@@ -2,11 +2,12 @@
 
 XLA's TPU compiler writes into each operation how many cycles it expects ("estimated_cycles"). They are estimates by a model of
 the chip, not measurements. Operations of a loop's body count once per round. Collectives have no cycles there: their bytes are
-counted, and whether other operations run meanwhile (an asynchronous start and done) or wait.
+counted, and whether other operations run meanwhile (an asynchronous start and done) or wait. Nor have kernels (Pallas): those of
+tpu_attention.py have no branches, and count the instruction bundles that the compiler scheduled, times the steps of the grid.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,8 @@ import jax.numpy as jnp
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _OPERATION = re.compile(r"\s*(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\(")
+# XLA breaks the line at what a kernel says of itself.
+_METADATA = re.compile(r'kernel_metadata=\{\n(".*")\n\}')
 _CALLED = {"while": "body", "call": "to_apply", "async-start": "calls"}
 
 
@@ -44,6 +47,8 @@ class ProgramCosts(NamedTuple):
     operations: list[Operation]
     """Those with cycles, the costliest first."""
     collectives: list[Collective]
+    uncounted: int
+    """Kernels whose cycles are not known."""
 
     @property
     def cycles(self) -> int:
@@ -58,8 +63,11 @@ class ProgramCosts(NamedTuple):
         return sorted(cycles.items(), key=lambda item: -item[1])
 
 
-def read_costs(text: str) -> ProgramCosts:
+def read_costs(text: str, bundles: Mapping[str, int] | None = None) -> ProgramCosts:
     """The costs of a compiled program from its HLO text.
+
+    Args:
+        bundles: kernel -> its instruction bundles. Kernels that differ in the number at their end are the same.
 
     Example:
         >>> program = '''ENTRY %main (x: f32[2]) -> f32[2] {
@@ -69,7 +77,9 @@ def read_costs(text: str) -> ProgramCosts:
         >>> read_costs(program).cycles
         40
     """
-    computations, entry = _computations(text)
+    computations, entry = _computations(_METADATA.sub(r"kernel_metadata={\1}", text))
+    of_kernels = {name.split(".")[0]: count for name, count in (bundles or {}).items()} | dict(bundles or {})
+    uncounted = 0
     lines = _code_lines(text)
     operations: list[Operation] = []
     collectives: dict[tuple[str, str, bool], list[int]] = {}
@@ -77,10 +87,16 @@ def read_costs(text: str) -> ProgramCosts:
         if not (match := _OPERATION.match(line)):
             continue
         name, shape, kind = match.groups()
-        if cycles := re.search(r'"estimated_cycles":"(\d+)"', line):
+        estimated = re.search(r'"estimated_cycles":"(\d+)"', line)
+        cycles = int(estimated.group(1)) if estimated else 0
+        if 'custom_call_target="tpu_custom_call"' in line:
+            steps = re.search(r'"steps":"(\d+)"', line)
+            cycles = int(steps.group(1) if steps else 0) * of_kernels.get(name, of_kernels.get(name.split(".")[0], 0))
+            uncounted += not cycles
+        if cycles:
             frame = re.search(r"stack_frame_id=(\d+)", line)
             place = lines.get(frame.group(1), "?") if frame else "?"
-            operations.append(Operation(name, shape, place, rounds * int(cycles.group(1))))
+            operations.append(Operation(name, shape, place, rounds * cycles))
         if kind.removesuffix("-start") in COLLECTIVES:
             key = kind.removesuffix("-start"), *_dtype_and_overlap(shape, kind)
             total = collectives.setdefault(key, [0, 0])
@@ -89,6 +105,7 @@ def read_costs(text: str) -> ProgramCosts:
     return ProgramCosts(
         sorted(operations, key=lambda operation: -operation.cycles),
         [Collective(kind, dtype, n, moved, over) for (kind, dtype, over), (n, moved) in sorted(collectives.items())],
+        uncounted,
     )
 
 
@@ -162,21 +179,27 @@ def _code_lines(text: str) -> dict[str, str]:
     return {number: place or "?" for number, place in lines.items()}
 
 
-def forward_flops(params: Any, layers: int, P: int, L: int) -> int:
+def forward_flops(params: Any, config: Any, P: int, L: int) -> int:
     """FLOPs of the encoder's matrix products for P rows of L tokens: padding is computed like the rest.
 
     Args:
         params: the model's; shapes are enough. Each kernel K of the encoder costs 2 |K| per token, the attention of each
-            layer 4 L D more.
-        layers: how many blocks a token passes through (all of them ALBERT's one block).
+            layer 4 L D more. DeBERTa's kernels also multiply its R distances, and each token R of them per term of a score.
+        config: the encoder's.
     """
     if "blocks" not in params["encoder"]:
         return 0  # a static model looks up its vectors
 
-    def kernelsize(tree: Any) -> int:
-        return sum(int(leaf.size) for path, leaf in jax.tree.leaves_with_path(tree) if path[-1].key == "kernel")
+    def kernelsize(tree: Any, name: str = "") -> int:
+        paths = jax.tree.leaves_with_path(tree)
+        return sum(leaf.size for path, leaf in paths if path[-1].key == "kernel" and name in jax.tree_util.keystr(path))
 
-    blocks = params["encoder"]["blocks"]
+    blocks, layers = params["encoder"]["blocks"], config.num_hidden_layers  # all of them ALBERT's one block
     per_layer, others = kernelsize(blocks) // len(blocks), kernelsize(params["encoder"]) - kernelsize(blocks)
     D: int = blocks[0]["attention"]["output"]["kernel"].shape[0]  # all heads together
-    return P * L * (2 * (others + layers * per_layer) + layers * 4 * L * D)
+    flops: int = P * L * (2 * (others + layers * per_layer) + layers * 4 * L * D)
+    if terms := getattr(config, "pos_att_type", ()):
+        R = 2 * config.span
+        own = kernelsize(blocks[0], "['position_")  # of distances only
+        flops += 2 * layers * (R * (kernelsize(blocks[0], "['qkv']") + own) + P * L * (len(terms) * R * D - own))
+    return flops

@@ -232,7 +232,7 @@ def lower_step(
         rows=P,
         length=L,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
-        flops=forward_flops(params, model_config.encoder.num_hidden_layers, P, L) * passes,
+        flops=forward_flops(params, model_config.encoder, P, L) * passes,
     )
 
 
