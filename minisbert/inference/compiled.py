@@ -50,15 +50,15 @@ class Forward:
     def __init__(self, definition: Any, compute_dtype: str, outputs: Mapping[str, Callable[..., Any]]):
         self._dtype = COMPUTE_DTYPES[compute_dtype]
         self.compilations: list[Compilation] = []
+        devices = jax.local_devices()
+        self._mesh = Mesh(np.array(devices), ("rows",)) if len(devices) > 1 else None
         self._programs = {
-            name: compiled_output(definition, compute_dtype, output, jax.default_backend())
+            name: compiled_output(definition, compute_dtype, output, jax.default_backend(), self._mesh)
             for name, output in outputs.items()
         }
         self._known: set[tuple[str, int, int]] = set()
-        devices = jax.local_devices()
         # On a CPU, batches are started in two threads, each of which waits for its result (stream.run_ahead).
         self.wait = jax.block_until_ready if len(devices) == 1 and devices[0].platform == "cpu" else None
-        self._mesh = Mesh(np.array(devices), ("rows",)) if len(devices) > 1 else None
         # The parameters of the last call; their cast form; that form's copies on all devices.
         self._cast: tuple[Any, Any] = (None, None)
         self._placed: tuple[Any, Any] = (None, None)
@@ -107,13 +107,15 @@ class Forward:
 
 
 @lru_cache(maxsize=64)
-def compiled_output(definition: Any, compute_dtype: str, output: Callable[..., Any], platform: str) -> Any:
+def compiled_output(
+    definition: Any, compute_dtype: str, output: Callable[..., Any], platform: str, mesh: Mesh | None = None
+) -> Any:
     """One output as a jitted function of parameters and arrays; models of the same definition share it, as those of a sweep."""
     # "highest": real float32 on every device, without shortcuts (TF32, bfloat16 passes).
     precision = "highest" if compute_dtype == "float32" else "default"
 
     def apply(params: Any, *arrays: jax.Array) -> Any:
-        with jax.default_matmul_precision(precision), traced_for(platform):
+        with jax.default_matmul_precision(precision), traced_for(platform, mesh):
             return output(nnx.merge(definition, params), *arrays)
 
     return jax.jit(apply)

@@ -2,8 +2,8 @@
 
 XLA's TPU compiler writes into each operation how many cycles it expects ("estimated_cycles"). They are estimates by a model of
 the chip, not measurements. Operations of a loop's body count once per round. Collectives have no cycles there: their bytes are
-counted, and whether other operations run meanwhile (an asynchronous start and done) or wait. Nor have kernels (Pallas): those of
-tpu_attention.py have no branches, and count the instruction bundles that the compiler scheduled, times the steps of the grid.
+counted, and whether other operations run meanwhile (an asynchronous start and done) or wait. Nor have kernels (Pallas): those
+of tpu_attention.py have no branches, so that their instruction bundles, as scheduled, times the steps of the grid are counted.
 """
 
 import re
@@ -76,6 +76,13 @@ def read_costs(text: str, bundles: Mapping[str, int] | None = None) -> ProgramCo
         ... }'''
         >>> read_costs(program).cycles
         40
+        >>> kernel = '''ENTRY %main (x: f32[2]) -> f32[2] {
+        ...   ROOT %attend.1 = f32[2]{0} custom-call(%x), custom_call_target="tpu_custom_call", a={kernel_metadata={
+        ... "steps":"5"
+        ... }}
+        ... }'''
+        >>> read_costs(kernel, {"attend.0": 8}).cycles, read_costs(kernel).uncounted
+        (40, 1)
     """
     computations, entry = _computations(_METADATA.sub(r"kernel_metadata={\1}", text))
     of_kernels = {name.split(".")[0]: count for name, count in (bundles or {}).items()} | dict(bundles or {})

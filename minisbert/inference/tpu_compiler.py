@@ -8,13 +8,17 @@ Cycles are the compiler's own estimates (program_costs.py), with the clock at wh
 come on top unless they overlap. Nothing here is a measurement.
 """
 
+import atexit
 import os
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -93,6 +97,8 @@ class Estimate(NamedTuple):
             f"time        {cycles / 1e6:,.1f} million cycles at {self.chip.gigahertz:g} GHz = {milliseconds:,.2f} ms, "
             f"{self.share_of_peak(flops):.1%} of the bfloat16 peak",
         ]
+        if self.costs.uncounted:
+            lines.append(f"            without {self.costs.uncounted} kernels, whose cycles are not known")
         for kind, dtype, count, moved, overlapped in self.costs.collectives:
             when = "while other work runs" if overlapped else "while other work waits (not in the time)"
             lines.append(f"collectives {count} {kind} in {dtype}: {size(moved)}, {when}")
@@ -148,6 +154,8 @@ def compile_for_chip(lowered: Any, chip: Chip) -> Estimate:
     """
     try:
         with _quiet_compiler():
+            for file in _schedules().iterdir():
+                file.unlink()  # of programs before
             compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         needs = re.search(r"Used ([\d.]+[KMG]) of ([\d.]+[KMG])", str(error))
@@ -161,7 +169,7 @@ def compile_for_chip(lowered: Any, chip: Chip) -> Estimate:
     return Estimate(
         chip=chip,
         text=text,
-        costs=read_costs(text),
+        costs=read_costs(text, _scheduled_bundles()),
         argument_bytes=int(memory.argument_size_in_bytes),
         output_bytes=int(memory.output_size_in_bytes - memory.alias_size_in_bytes),
         temporary_bytes=int(memory.temp_size_in_bytes),
@@ -178,12 +186,35 @@ def size(count: float) -> str:
     return f"{count / GIB:.2f} GiB" if count >= GIB else f"{count / 2**20:.1f} MiB"
 
 
+@cache
+def _schedules() -> Path:
+    """The folder in which the compiler reports how many instruction bundles each operation became, until the process ends."""
+    folder = tempfile.mkdtemp(prefix="minisbert-tpu-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    options = (
+        f"--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true --xla_jf_dump_llo_pass_label_regex=.*final_bundles.*"
+    )
+    os.environ["LIBTPU_INIT_ARGS"] = f"{os.environ.get('LIBTPU_INIT_ARGS', '')} {options}"
+    return Path(folder)
+
+
+def _scheduled_bundles() -> dict[str, int]:
+    """Operation -> its instruction bundles, of the program compiled last."""
+    bundles = {}
+    for file in _schedules().glob("*-schedule-analysis_final_bundles.txt"):
+        if count := re.search(r"total scheduled bundles:\s+(\d+)", file.read_text()):
+            # The name is between the time and the number of the pass: 1795885480-attention.2-70-schedule-analysis...
+            bundles[re.sub(r"^\d+-|-\d+-schedule-analysis.*", "", file.name)] = int(count.group(1))
+    return bundles
+
+
 @contextmanager
 def _quiet_compiler() -> Iterator[None]:
     """One process at a time uses the compiler; others wait. What it prints to stderr is dropped unless it fails."""
     # It would ask the cloud which TPU this machine has, and would refuse to be loaded next to another process.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    _schedules()  # names its folder to the compiler, which reads it when it is loaded
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "libtpu.lock"), tempfile.TemporaryFile() as said:

@@ -162,7 +162,7 @@ def compiled_step(settings: StepSettings) -> Step:
             gradient = with_model(gradient)
         if sharding is not None:
             gradient = with_gather(gradient, sharding.params)
-        with traced_for(platform):
+        with traced_for(platform, mesh):
             return train_step(state, batch, gradient=gradient, update=make_update(recipe(numbers)), dropout=dropout)
 
     return jax.jit(step, donate_argnums=0, out_shardings=(sharding, None))

@@ -136,6 +136,18 @@ class MultiHeadSelfAttention(nnx.Module):
         """hidden_BLD -> hidden_BLD; each token becomes a mixture of all real tokens of its sentence."""
         B, L, D = hidden_BLD.shape
         if on_tpu(self.qkv.dtype):
+            from minisbert.transformer import tpu_attention
+
+            if tpu_attention.fits(B, L, D, self.heads):
+                context_BLD = tpu_attention.attention(
+                    self.qkv(hidden_BLD),
+                    mask_BL,
+                    bias_NQK,
+                    heads=self.heads,
+                    dropout_rate=self.dropout_rate,
+                    dropout_keys_BL=fold(dropout_keys_BL, 0),
+                )
+                return self.output(context_BLD)
             query_BNLH, key_BNLH, value_BNLH = tpu.split_heads(self.qkv, hidden_BLD, self.heads)
         else:
             query_BNLH, key_BNLH, value_BNLH = split_heads(self.qkv(hidden_BLD), self.heads, self.qkv.dtype)

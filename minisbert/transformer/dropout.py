@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.extend.random import threefry2x32_p
 
 from minisbert.transformer.target import on_tpu
-from minisbert.transformer.tpu import GOLDEN, random_bits
+from minisbert.transformer.tpu import GOLDEN, own_gradient, random_bits
 
 
 def token_keys(dropout_keys_BL: jax.Array, positions_BL: jax.Array) -> jax.Array:
@@ -48,7 +48,7 @@ def dropout(x_BLD: jax.Array, rate: float, dropout_keys_BL: jax.Array | None) ->
     if on_tpu():
         word_BL12 = jax.random.key_data(dropout_keys_BL)[:, :, None]
         count_D = jnp.arange(x_BLD.shape[-1], dtype=jnp.uint32) * jnp.uint32(GOLDEN)
-        return _keep(x_BLD, rate, random_bits(word_BL12[..., 0] + count_D, word_BL12[..., 1]))
+        return _keep(own_gradient(x_BLD), rate, random_bits(word_BL12[..., 0] + count_D, word_BL12[..., 1]))
     bits_BLD = jax.vmap(jax.vmap(lambda key: jax.random.bits(key, x_BLD.shape[2:])))(dropout_keys_BL)
     return _keep(x_BLD, rate, bits_BLD)
 

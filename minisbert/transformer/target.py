@@ -5,6 +5,7 @@ A TPU sums products in float32 whatever they return, and its memory is slow next
     products, norms    return bfloat16, and so do the residual and the gradients between them; as in MaxText and big_vision.
                        Statistics of norms, the sum of the softmax, GELU, pooling, loss and optimizer stay float32
     dropout            takes its bits from a cheaper generator; float32 too
+    attention          is one kernel where rows are whole tiles (tpu_attention.py)
 
 Programs for other devices do not depend on this file.
 """
@@ -16,18 +17,26 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 _PLATFORM = ContextVar("platform", default="")
+_MESH: ContextVar[Mesh | None] = ContextVar("mesh", default=None)
 
 
 @contextmanager
-def traced_for(platform: str) -> Iterator[None]:
-    """What is traced inside will run on this platform: "cpu", "gpu", "tpu"."""
-    token = _PLATFORM.set(platform)
+def traced_for(platform: str, mesh: Mesh | None = None) -> Iterator[None]:
+    """What is traced inside will run on this platform ("cpu", "gpu", "tpu"), its rows spread over the mesh's first axis."""
+    platform_before, mesh_before = _PLATFORM.set(platform), _MESH.set(mesh)
     try:
         yield
     finally:
-        _PLATFORM.reset(token)
+        _PLATFORM.reset(platform_before)
+        _MESH.reset(mesh_before)
+
+
+def mesh_of_program() -> Mesh | None:
+    """The devices that the program will run on; None for one device."""
+    return _MESH.get()
 
 
 def on_tpu(compute_dtype: Any = jnp.bfloat16) -> bool:

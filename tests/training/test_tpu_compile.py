@@ -48,7 +48,8 @@ from minisbert.training.siamese import packed_embed
 from minisbert.training.task import SIAMESE
 
 COSTS = Path(__file__).with_name("tpu_costs.json")
-# What a program may need relative to tpu_costs.json. Whether a few MiB are in the chip's memory or in its core's varies.
+# What a program may need relative to tpu_costs.json. Another compiler than the one recorded there may keep a few MiB in the
+# chip's memory that were in the core's.
 CYCLES, BYTES, FEW_BYTES = 1.10, 1.02, 16 * 2**20
 needs_libtpu = pytest.mark.skipif(find_spec("libtpu") is None, reason='needs pip install "minisbert[tpu-plan]"')
 
@@ -178,12 +179,14 @@ PROGRAMS = {**SMALL, **CASES, **RECOMMENDED}
 
 def check(name: str) -> None:
     """It compiles, fits, and needs no more than it did."""
-    (estimate, flops), known = PROGRAMS[name](), json.loads(COSTS.read_text())["programs"].get(name)
-    assert 0 < estimate.bytes <= estimate.chip.gib * GIB
+    (estimate, flops), recorded = PROGRAMS[name](), json.loads(COSTS.read_text())
+    known = recorded["programs"].get(name)
+    assert 0 < estimate.bytes <= estimate.chip.gib * GIB and not estimate.costs.uncounted
     assert 0 <= estimate.share_of_peak(flops) < 1
     if known is not None:
         assert estimate.costs.cycles <= known["cycles"] * CYCLES
-        assert estimate.bytes <= known["bytes"] * BYTES + FEW_BYTES
+        more = 0 if tpu_compiler.libtpu_version() == recorded["libtpu"] else FEW_BYTES
+        assert estimate.bytes <= known["bytes"] * BYTES + more
 
 
 @needs_libtpu

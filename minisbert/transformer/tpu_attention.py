@@ -1,0 +1,203 @@
+"""Multi-head attention as one kernel for a TPU: scores and weights stay in the core's memory (Dao et al. 2022, FlashAttention).
+
+It computes what `attention.scaled_dot_product_attention` computes, dropout included, in bfloat16 products with float32 sums. A
+row is so short that its scores fit, so that no online softmax is needed: a step of the kernel takes a row, forward or backward,
+and the backward pass computes the weights again from queries and keys. Two things follow from the shape of a TPU:
+
+    tiles    heads stay side by side in [B, L, D]. A product takes the 128 lanes of 128 / H heads and zeros the keys (or values)
+             of the others, instead of laying each head out by itself, where 64 of 128 lanes would be empty
+    keys     come first: scores_KQ. Sums over keys then add registers, instead of the lanes of one
+
+Left out: texts of more than `LONGEST` tokens, windows. Nothing here has run on a TPU: its compiler accepts it, and a test
+computes it on a CPU.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.sharding import Mesh, PartitionSpec
+
+from minisbert.transformer.target import mesh_of_program
+from minisbert.transformer.tpu import GOLDEN, random_bits
+
+LANES, LONGEST = 128, 256
+# Kernels cannot multiply bfloat16 there.
+TOO_OLD = ("TPU v2", "TPU v3")
+
+
+def fits(B: int, L: int, D: int, heads: int) -> bool:
+    """Whether rows of this shape can be computed here: whole tiles, and devices that share the rows alone."""
+    mesh = mesh_of_program()
+    data, *model = (1,) if mesh is None else mesh.shape.values()
+    of_devices = B % data == 0 and model in ([], [1]) and _kind(mesh) not in TOO_OLD
+    return of_devices and L % LANES == 0 and L <= LONGEST and D % LANES == 0 and LANES % (D // heads) == 0
+
+
+def _kind(mesh: Mesh | None) -> str:
+    return str((jax.devices()[0] if mesh is None else mesh.devices.flat[0]).device_kind)
+
+
+def attention(
+    qkv_BLD: jax.Array,
+    mask_BK: jax.Array,
+    bias_NQK: jax.Array | None = None,
+    *,
+    heads: int,
+    dropout_rate: float = 0.0,
+    dropout_keys_BL: jax.Array | None = None,
+) -> jax.Array:
+    """context_BLD, heads side by side, in bfloat16 as qkv_BLD is.
+
+    Args:
+        qkv_BLD: queries of all heads, then their keys, then their values.
+        mask_BK, bias_NQK, dropout_rate, dropout_keys_BL: as for `attention.scaled_dot_product_attention`.
+    """
+    B, L, _ = qkv_BLD.shape
+    mask_BKQ = mask_BK[:, :, None] if mask_BK.ndim == 2 else jnp.swapaxes(mask_BK, 1, 2)
+    mask_BKQ = jnp.broadcast_to(mask_BKQ, (B, L, L)).astype(jnp.bfloat16)  # v4 cannot compare bytes
+    words_BWL = None
+    if dropout_rate and dropout_keys_BL is not None:
+        words_BWL = jnp.swapaxes(jax.random.key_data(dropout_keys_BL), 1, 2)
+    bias_NKQ = None if bias_NQK is None else jnp.swapaxes(bias_NQK, 1, 2)
+    attend = partial(_attend, heads, dropout_rate)
+    if (mesh := mesh_of_program()) is not None:
+        rows, whole = PartitionSpec(mesh.axis_names[0]), PartitionSpec()
+        attend = jax.shard_map(attend, mesh=mesh, in_specs=(rows, rows, rows, whole), out_specs=rows, check_vma=False)
+    return attend(qkv_BLD, mask_BKQ, words_BWL, bias_NKQ)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _attend(heads: int, rate: float, *given: Any) -> jax.Array:
+    B, L, D = given[0].shape
+    context = jax.ShapeDtypeStruct((B, L, D // 3), given[0].dtype)
+    return _call(partial(_forward_row, D // 3 // heads, rate), "attention", given, [context])[0]
+
+
+def _forward(heads: int, rate: float, *given: Any) -> tuple[jax.Array, Any]:
+    return _attend(heads, rate, *given), given
+
+
+def _backward(heads: int, rate: float, given: Any, d_context_BLD: jax.Array) -> tuple[Any, ...]:
+    qkv_BLD, bias_NKQ = given[0], given[-1]
+    slopes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (qkv_BLD, bias_NKQ) if x is not None]
+    row = partial(_backward_row, qkv_BLD.shape[-1] // 3 // heads, rate)
+    d_qkv_BLD, *d_bias_NKQ = _call(row, "attention_gradient", (d_context_BLD, *given), slopes)
+    return d_qkv_BLD, None, None, d_bias_NKQ[0] if d_bias_NKQ else None
+
+
+_attend.defvjp(_forward, _backward)
+
+
+def _call(kernel: Any, name: str, given: Any, outputs: Any) -> Any:
+    """The kernel for each row; arrays without rows (the bias, its gradient) are there for all of them."""
+    *of_rows, bias_NKQ = given
+    B = of_rows[0].shape[0]
+
+    def block(array: Any) -> Any:
+        if array is None:
+            return None
+        if bias_NKQ is not None and array.shape == bias_NKQ.shape:
+            return pl.BlockSpec(array.shape, lambda _: (0, 0, 0), pipeline_mode=pl.Buffered(1))
+        return pl.BlockSpec((1, *array.shape[1:]), lambda b: (b, 0, 0))
+
+    return pl.pallas_call(
+        kernel,
+        grid=(B,),
+        in_specs=[block(array) for array in given],
+        out_specs=[block(output) for output in outputs],
+        out_shape=outputs,
+        name=name,
+        metadata={"steps": str(B)},  # program_costs.py
+    )(*given)
+
+
+def _forward_row(H: int, rate: float, qkv: Any, mask: Any, words: Any, bias: Any, context: Any) -> None:
+    random = _random(words)
+    for start in range(0, context.shape[-1], LANES):
+        query_LC, key_LC, value_LC = _tile(qkv, start)
+        value_CL, of_heads = value_LC.T, []
+        for w in range(LANES // H):
+            n = start // H + w
+            weights_KQ, total_1Q = _weights(_only(key_LC, w, H), query_LC, mask, bias, n, H)
+            weights_KQ = _kept(weights_KQ, random, n, rate)
+            of_heads.append(_dot(value_CL[w * H : w * H + H], weights_KQ.astype(value_CL.dtype), 1, 0) / total_1Q)
+        context[0, :, start : start + LANES] = jnp.concatenate(of_heads).T.astype(context.dtype)
+
+
+def _backward_row(
+    H: int, rate: float, d_context: Any, qkv: Any, mask: Any, words: Any, bias: Any, d_qkv: Any, *d_bias: Any
+) -> None:
+    D, random, dtype = d_context.shape[-1], _random(words), qkv.dtype
+    if d_bias:
+
+        @pl.when(pl.program_id(0) == 0)
+        def _() -> None:
+            d_bias[0][...] = jnp.zeros(d_bias[0].shape, jnp.float32)
+
+    for start in range(0, D, LANES):
+        query_LC, key_LC, value_LC = _tile(qkv, start)
+        d_context_LC = d_context[0, :, start : start + LANES]
+        slopes = [jnp.zeros(query_LC.shape, jnp.float32)] * 3
+        for w in range(LANES // H):
+            n = start // H + w
+            of_head_LC = _only(key_LC, w, H)
+            weights_KQ, total_1Q = _weights(of_head_LC, query_LC, mask, bias, n, H)
+            weights_KQ = weights_KQ / total_1Q
+            d_weights_KQ = _kept(_dot(_only(value_LC, w, H), d_context_LC, 1, 1), random, n, rate)
+            d_scores_KQ = weights_KQ * (d_weights_KQ - (weights_KQ * d_weights_KQ).sum(axis=0, keepdims=True))
+            if d_bias:
+                d_bias[0][n] += d_scores_KQ
+            d_scores_KQ = (d_scores_KQ * H**-0.5).astype(dtype)
+            weights_KQ = _kept(weights_KQ, random, n, rate).astype(dtype)
+            slopes[0] += _dot(d_scores_KQ, of_head_LC, 0, 0)
+            slopes[1] += _dot(d_scores_KQ, _only(query_LC, w, H), 1, 0)
+            slopes[2] += _dot(weights_KQ, _only(d_context_LC, w, H), 1, 0)
+        for c in range(3):
+            d_qkv[0, :, c * D + start : c * D + start + LANES] = slopes[c].astype(dtype)
+
+
+def _tile(qkv: Any, start: int) -> list[jax.Array]:
+    """Query, key and value of the heads of a tile, [L, LANES] each."""
+    D = qkv.shape[-1] // 3
+    return [qkv[0, :, c * D + start : c * D + start + LANES] for c in range(3)]
+
+
+def _only(x_LC: jax.Array, w: int, H: int) -> jax.Array:
+    """The lanes of head w of a tile; zeros in the others."""
+    lane = jax.lax.broadcasted_iota(jnp.int32, x_LC.shape, 1)
+    return jnp.where((lane >= w * H) & (lane < w * H + H), x_LC, jnp.zeros((), x_LC.dtype))
+
+
+def _weights(
+    key_LC: jax.Array, query_LC: jax.Array, mask: Any, bias: Any, n: int, H: int
+) -> tuple[jax.Array, jax.Array]:
+    """weights_KQ before the division by their sum, and the sum."""
+    scores_KQ = _dot(key_LC, query_LC, 1, 1) * H**-0.5
+    if bias is not None:
+        scores_KQ = scores_KQ + bias[n]
+    scores_KQ = jnp.where(mask[0].astype(jnp.float32) > 0, scores_KQ, jnp.finfo(jnp.float32).min)
+    weights_KQ = jnp.exp(scores_KQ - scores_KQ.max(axis=0, keepdims=True))
+    return weights_KQ, weights_KQ.sum(axis=0, keepdims=True)
+
+
+def _random(words: Any) -> tuple[jax.Array, jax.Array] | None:
+    """The two words of each pair of a key and a query; a head adds its number (dropout.dropout_weights)."""
+    if words is None:
+        return None
+    L = words.shape[-1]
+    first_KQ, second_KQ = (jnp.broadcast_to(words[0, i : i + 1], (L, L)) for i in range(2))  # of the query
+    return first_KQ + second_KQ.T, second_KQ + first_KQ.T
+
+
+def _kept(x_KQ: jax.Array, random: tuple[jax.Array, jax.Array] | None, n: int, rate: float) -> jax.Array:
+    if random is None:
+        return x_KQ
+    bits_KQ = random_bits(random[0] + jnp.uint32(n * GOLDEN % 2**32), random[1])
+    return jnp.where(bits_KQ >= jnp.uint32(int(rate * 2**32)), x_KQ / (1.0 - rate), 0.0)
+
+
+def _dot(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int) -> jax.Array:
+    return jax.lax.dot_general(a, b, (((axis_a,), (axis_b,)), ((), ())), preferred_element_type=jnp.float32)
