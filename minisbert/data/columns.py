@@ -7,10 +7,10 @@ rows.py says which files can be read.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from minisbert.data.rows import RowFile
+from minisbert.data.table import row_file
 from minisbert.data.values import as_number, matching, text
 from minisbert.errors import DataError
 
@@ -57,11 +57,12 @@ def _sentences(file: RowFile, column: str) -> Iterator[str]:
 
 
 def read_columns(
-    source: str | Path, texts: Sequence[str | Sequence[str]], number: str | Sequence[str] = ()
+    source: Any, texts: Sequence[str | Sequence[str]], number: str | Sequence[str] = ()
 ) -> tuple[tuple[Any, ...], ...]:
     """The text columns of a file, and then its column of numbers.
 
     Args:
+        source: a file of rows, or rows in memory (data/table.py), such as a pandas table.
         texts: the text columns; for each one name, or several possible ones, of which the first one present is used.
         number: the column of numbers, or several possible names, of which the first one present is used.
 
@@ -77,7 +78,7 @@ def read_columns(
         ...     read_columns(file, ("sentence1", "sentence2"), ("score", "label"))
         (('A dog.',), ('A cat.',), (2.5,))
     """
-    file = RowFile(source)
+    file = row_file(source)
     wanted = [number, *texts] if number else texts
     columns = tuple(file.first_of(*([names] if isinstance(names, str) else names)) for names in wanted)
     columns = (*columns[1:], columns[0]) if number else columns

@@ -34,14 +34,14 @@ ANY = "a list of dicts or of tuples of texts, a dict of columns, or a table with
 
 
 def sources(data: Any) -> tuple[Any, ...]:
-    """What `TrainConfig.data` names: a tuple or a list of files, a tuple of any sources, or one source in memory.
+    """What `TrainConfig.data` names: a tuple or list of files or other sources, or one source in memory, such as rows.
 
     Example:
         >>> sources(("a.tsv", "b.tsv")), len(sources([{"text": "a"}, {"text": "b"}]))
         (('a.tsv', 'b.tsv'), 1)
     """
-    files = isinstance(data, list) and data and all(isinstance(one, str | Path) for one in data)
-    return tuple(data) if files or isinstance(data, tuple) else (data,)
+    several = isinstance(data, list) and data and not any(isinstance(one, Mapping | tuple | list) for one in data)
+    return tuple(data) if several or isinstance(data, tuple) else (data,)
 
 
 def row_file(source: Any, names: Sequence[str] = ()) -> RowFile:

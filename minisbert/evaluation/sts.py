@@ -9,9 +9,8 @@ For several sets, such as the parts of STS12-16, two protocols are in use whose 
     pooled             one correlation over the pairs of all sets together
     mean of subsets    the unweighted mean of the correlations of the sets
 
-Intervals come from the percentile bootstrap (bootstrap.py), and two models are compared on the same draws (Koehn 2004,
-"Statistical significance tests for machine translation evaluation", section 3). They capture the
-choice of pairs, not the training seed.
+Intervals come from the percentile bootstrap (bootstrap.py); two models are compared on the same draws (Koehn 2004, "Statistical
+significance tests for machine translation evaluation", section 3). They capture the choice of pairs, not the training seed.
 """
 
 import logging
@@ -27,6 +26,7 @@ import numpy as np
 from minisbert.arguments import seed_number
 from minisbert.data.columns import read_columns
 from minisbert.data.conventions import FIRST, SCORES, SECOND
+from minisbert.data.table import sources
 from minisbert.data.values import as_number
 from minisbert.errors import DataError, InputError
 from minisbert.evaluation.bootstrap import Group, Interval, interval, mean_of_subsets, pooled, two_sided_p
@@ -87,9 +87,8 @@ class STSResult:
     scores: tuple[STSScore, ...]
     confidence: float
     pairs: tuple[STSPairs, ...] = field(repr=False)
-    similarities: tuple[dict[str, np.ndarray], ...] = field(
-        repr=False, compare=False
-    )  # per set: float64 [pairs] by name
+    # Per set: float64 [pairs] by name.
+    similarities: tuple[dict[str, np.ndarray], ...] = field(repr=False, compare=False)
 
     def score(self, name: str | None = None, similarity: str = "cosine") -> STSScore:
         """The score of a set, of "pooled" or of "mean of subsets"; by default of the only set, or "pooled"."""
@@ -120,11 +119,11 @@ class STSComparison:
         return f"{self.name}: difference of Spearman x 100 {self.difference}, p = {self.p_value:.4f}"
 
 
-def read_sts(file: str | Path, texts: Sequence[str | Sequence[str]] = TEXTS, score: str | None = None) -> STSPairs:
-    """Read scored pairs from a row file (see data/rows.py).
+def read_sts(file: Any, texts: Sequence[str | Sequence[str]] = TEXTS, score: str | None = None) -> STSPairs:
+    """Read scored pairs from a row file (see data/rows.py) or rows in memory.
 
     Args:
-        file: the path.
+        file: the path; or rows, such as a pandas or datasets table.
         texts: the two columns with the sentences; by default those of well-known data sets (data/conventions.py).
         score: the column with the gold score; by default the first of score, relatedness, similarity, ..., label.
 
@@ -134,12 +133,13 @@ def read_sts(file: str | Path, texts: Sequence[str | Sequence[str]] = TEXTS, sco
     """
     if len(texts) != 2:
         raise InputError(f"texts is {tuple(texts)}. Expected the names of two columns.")
-    return STSPairs(str(file), *read_columns(file, texts, score or SCORES))
+    name = str(file) if isinstance(file, str | Path) else "the rows in memory"
+    return STSPairs(name, *read_columns(file, texts, score or SCORES))
 
 
 def evaluate_sts(
     encoder: Encoder,
-    pairs: STSPairs | str | Path | Sequence[STSPairs | str | Path],
+    pairs: Any,
     *,
     resamples: int = 1000,
     confidence: float = 0.95,
@@ -152,10 +152,9 @@ def evaluate_sts(
 
     Args:
         encoder: the model.
-        pairs: one or several sets of pairs, or files for `read_sts`.
-        resamples: draws of the bootstrap; 0 leaves the intervals out (NaN).
+        pairs: one or several sets of pairs, or files or rows for `read_sts`.
+        resamples, seed: of the bootstrap; 0 resamples leave the intervals out (NaN).
         confidence: share of the draws inside an interval.
-        seed: of the draws.
         options: for `encoder.encode` (prompt_name, batch_size, show_progress_bar, ...).
 
     Raises:
@@ -170,10 +169,7 @@ def evaluate_sts(
         >>> evaluate_sts(Lengths(), pairs).score(similarity="euclidean").spearman.value
         1.0
     """
-    given = [pairs] if isinstance(pairs, STSPairs | str | Path) else pairs
-    sets = tuple(one if isinstance(one, STSPairs) else read_sts(one) for one in given)
-    if not sets:
-        raise InputError("pairs is empty. Expected at least one set of pairs.")
+    sets = _sets(pairs)
     if resamples < 0 or not 0 < confidence < 1:
         raise InputError(f"resamples is {resamples}, confidence {confidence}. Expected >= 0, and between 0 and 1.")
     seed_number("seed", seed)
@@ -188,22 +184,27 @@ def evaluate_sts(
     for name, protocol, members in lines:
         values = protocol(members, 1, None)[:, :, 0]
         draws = protocol(members, resamples, np.random.default_rng(seed))
-        count = sum(len(gold_P) for gold_P, _ in members)
         for i, similarity in enumerate(names):
             both = (interval(values[j, i], draws[j, i], confidence) for j in range(2))
-            scores.append(STSScore(name, count, similarity, *both))
+            scores.append(STSScore(name, sum(len(gold_P) for gold_P, _ in members), similarity, *both))
     return STSResult(tuple(scores), confidence, sets, similarities)
 
 
-def sts_score(files: Sequence[str | Path]) -> Callable[[Encoder], float]:
+def _sets(pairs: Any) -> tuple[STSPairs, ...]:
+    if isinstance(pairs, list | tuple) and not pairs:
+        raise InputError("pairs is empty. Expected at least one set of pairs.")
+    return tuple(one if isinstance(one, STSPairs) else read_sts(one) for one in sources(pairs))
+
+
+def sts_score(files: Any) -> Callable[[Encoder], float]:
     """A function for `train` that maps a model to one score: the Spearman correlation of the cosine over all pairs.
 
-    It is NaN, with a warning, where all similarities are the same.
+    Takes what `evaluate_sts` takes. It is NaN, with a warning, where all similarities are the same.
 
     Raises:
         DataError: a file cannot be read as STS; raised here, not in the middle of a run.
     """
-    sets = [read_sts(file) for file in files]
+    sets = _sets(files)
 
     def score(encoder: Encoder) -> float:
         try:
@@ -238,8 +239,7 @@ def compare_sts(
         raise InputError("the two results are not for the same pairs. Expected the same files, in the same order.")
     if similarity not in PAIRWISE_SIMILARITIES or resamples < 1:
         raise InputError(
-            f"similarity is {similarity!r}, resamples {resamples}. Expected one of {', '.join(PAIRWISE_SIMILARITIES)}, "
-            "and at least 1."
+            f"similarity is {similarity!r}, resamples {resamples}. Expected {' or '.join(PAIRWISE_SIMILARITIES)}, and >= 1."
         )
     both = zip(first.similarities, second.similarities, strict=True)
     groups = _groups(first.pairs, [[a[similarity], b[similarity]] for a, b in both])
@@ -255,7 +255,7 @@ def compare_sts(
 def compare(
     model_a: Encoder,
     model_b: Encoder,
-    data: STSPairs | str | Path | Sequence[STSPairs | str | Path],
+    data: Any,
     *,
     similarity: str = "cosine",
     resamples: int = 1000,

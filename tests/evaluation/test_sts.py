@@ -1,6 +1,8 @@
 """STS scores against scipy, the bootstrap against its definition, and STS-B dev against sentence-transformers."""
 
 import gzip
+import importlib
+import importlib.util
 import json
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from scipy import stats
 from minisbert import DataError, DownloadError, InputError, SentenceEncoder
 from minisbert.download.locate import locate
 from minisbert.evaluation.bootstrap import pooled
-from minisbert.evaluation.sts import STSPairs, compare, compare_sts, evaluate_sts, read_sts
+from minisbert.evaluation.sts import STSPairs, compare, compare_sts, evaluate_sts, read_sts, sts_score
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 # sentence-transformers 6.2.0, torch 2.13.0 (CPU, float32), all-MiniLM-L6-v2: EmbeddingSimilarityEvaluator with the four
@@ -212,6 +214,23 @@ def test_bad_embeddings_are_refused(value, word):
 
     with pytest.raises(DataError, match=word):
         evaluate_sts(Broken(), STSPairs("toy", ("a", "b", "c"), ("d", "e", "f"), (1.0, 2.0, 3.0)))
+
+
+def test_rows_in_memory_are_read_like_a_file(tmp_path):
+    rows = [{"sentence1": f"{i}-1", "sentence2": f"{i * i % 7}-2", "score": float(i % 5)} for i in range(9)]
+    path = tmp_path / "sts.tsv"
+    path.write_text("sentence1\tsentence2\tscore\n" + "".join("\t".join(map(str, r.values())) + "\n" for r in rows))
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    sources = [rows, columns, [tuple(row.values()) for row in rows], (columns,)]
+    if importlib.util.find_spec("pandas"):
+        sources.append(importlib.import_module("pandas").DataFrame(rows))
+    expected = evaluate_sts(Table(), path).score().spearman
+    for source in sources:
+        assert evaluate_sts(Table(), source).score().spearman == expected
+        assert sts_score(source)(Table()) == expected.value
+        assert compare(Table(), Table(), source, resamples=5).difference.value == 0
+    two = evaluate_sts(Table(), (columns, str(path)), resamples=0)
+    assert [score.pairs for score in two.scores[:1]] + [len(two.pairs)] == [9, 2]
 
 
 def test_bad_options_are_refused():
