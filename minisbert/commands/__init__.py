@@ -74,13 +74,14 @@ def main(argv: list[str] | None = None) -> int:
     except TrainingStopped as stopped:
         print(f"minisbert: {stopped}", file=sys.stderr)
         return TERMINATED
-    except MemoryError as error:
-        print(
-            f"minisbert: error: too little memory ({error or 'an allocation failed'}). Use a smaller model.",
-            file=sys.stderr,
-        )
-        return MISTAKE
-    except RuntimeError as error:  # JAX's own, about its devices
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "can't start new thread" in str(error):
+            print(
+                f"minisbert: error: too little memory ({error or 'an allocation failed'}). Use a smaller model.",
+                file=sys.stderr,
+            )
+            return MISTAKE
+        # JAX's own, about its devices
         if "Unable to initialize backend" not in str(error) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         first = str(error).splitlines()[0]

@@ -34,7 +34,8 @@ def check_engine(engine: Any, compute_dtype: Any = "float32", packing: Any = Non
     if engine == "jax" and not has_jax():
         raise InputError(
             "engine is 'jax', but jax and flax cannot be imported. Expected an installed engine: engine='numpy' (commands: "
-            "--engine numpy), which encodes without them, or install them with `pip install jax flax optax`."
+            "--engine numpy), which encodes without them, or install them with `pip install jax flax optax`. If they are "
+            "installed, there is too little memory for them."
         )
     if engine == "jax":
         return

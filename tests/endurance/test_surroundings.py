@@ -1,6 +1,7 @@
 """Odd surroundings: a fork after use, no home folder, closed streams, a device that is not there; one clear line each."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,20 @@ def test_no_home_folder():
     assert (result.returncode, "Traceback" in result.stderr) == (0, False)
 
 
+HOMES = ("HOME", "XDG_CACHE_HOME", "MINISBERT_CACHE", "JAX_COMPILATION_CACHE_DIR")
+NOBODY = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")
+
+
+@pytest.mark.parametrize("engine", ["numpy", "jax"])
+def test_a_uid_without_a_passwd_entry(engine):
+    """As in OpenShift and Kubernetes. Needs root, and a Python and a clone that others may read."""
+    import_it = (sys.executable, "-c", "import minisbert, numpy, tyro")
+    if os.geteuid() != 0 or not shutil.which("setpriv") or start(*NOBODY, *import_it).returncode:
+        pytest.skip("this user cannot become one without a name, or Python is in a folder that only this one may enter")
+    result = start(*NOBODY, *COMMAND, "b", "--engine", engine, without=HOMES)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 COMMAND = (sys.executable, "-m", "minisbert", "similarity", MODEL, "a")
 
 
@@ -87,6 +102,15 @@ def test_one_line_about_what_is_missing(env, expected):
     lines = result.stderr.splitlines()
     assert (result.returncode, len(lines)) == ((2, 1) if expected else (0, 0)), result.stderr
     assert not expected or expected in lines[0]
+
+
+@pytest.mark.parametrize("kilobytes", [300_000, 1_000_000])
+def test_too_little_memory(kilobytes):
+    """JAX itself ends the process at some sizes in between."""
+    result = start("sh", "-c", f'ulimit -v {kilobytes}; exec "$@"', "sh", *COMMAND, "b", "--engine", "jax")
+    if result.returncode != 0:  # a machine with fewer cores may need less
+        assert result.returncode == 2 and len(result.stderr.splitlines()) == 1, result.stderr
+        assert "too little memory" in result.stderr
 
 
 def test_a_folder_with_other_letters_in_the_c_locale(tmp_path):
