@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -123,14 +123,14 @@ def load_chain(folder: ModelFolder, put: Put | None, loaded: dict[Path, Converte
     family, layers = FAMILIES[model_config.model_type], model_config.encoder.num_hidden_layers
     table = chosen(family.RULES, model_config.encoder)
     shapes = rule_shapes(table, model_config.encoder, layers)
-    place, open_encoder = folder.transformer_path, folder.encoder_module.tensors
-    open_head: Any = SafetensorsFiles
+    place, open_head = folder.transformer_path, cast(Any, SafetensorsFiles)
+    open_encoder: Any = folder.encoder_module.tensors
     if folder.allow_pickle_weights:
         open_head = partial(tensors_of, opened=SafetensorsFiles)
-        is_adapter = "adapter" in folder.sources
-        open_encoder = (
-            partial(open_encoder, opened=open_head) if is_adapter else partial(tensors_of, opened=open_encoder)
-        )
+        if "adapter" in folder.sources:
+            open_encoder = partial(open_encoder, opened=open_head)
+        else:
+            open_encoder = partial(tensors_of, opened=open_encoder)
     if place not in loaded and (place / CONVERTED).is_file():
         loaded[place] = read_converted(place, shapes, put)
     elif place not in loaded:

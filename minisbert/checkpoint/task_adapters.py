@@ -69,7 +69,7 @@ class TaskTensors:
     def __init__(
         self, settings: Settings, task: str | None, place: Path, opened: Callable[[Path], Any] = SafetensorsFiles
     ):
-        tasks = settings.values.get("lora_adaptations")
+        tasks: Any = settings.values.get("lora_adaptations")
         rank = settings.integer("lora_rank", at_least=1, at_most=limits.WIDTH)
         alpha = settings.number("lora_alpha", at_least=-1e9, below=1e9)
         if not isinstance(tasks, list) or not all(map(is_text, tasks)) or len(set(tasks)) != len(tasks):

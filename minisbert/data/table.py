@@ -115,7 +115,7 @@ def _names(row: Any, place: str) -> tuple[str, ...]:
 logger = logging.getLogger("minisbert")
 
 # Names of a list, or of the start of numbered columns, without `_`. Of several positives the first in this order counts.
-_POSITIVES = ("positivepassages", "positivectxs", "positives", "pos", "positive")
+_POSITIVES: tuple[str, ...] = ("positivepassages", "positivectxs", "positives", "pos", "positive")
 _POSITIVES += (
     *(name for name in map(plain_name, POSITIVE) if name != "answer"),
     "documents",
