@@ -27,7 +27,7 @@ from minisbert.text.packing import pack, packed_shape
 from minisbert.text.tokenizer import Tokenizer
 from minisbert.training.collate import batch_arrays
 from minisbert.training.siamese import TrainBatch
-from minisbert.training.targets import Head, Targets, texts
+from minisbert.training.targets import Targets, texts
 from minisbert.transformer.products import product
 
 NAME = "denoising_auto_encoder"
@@ -36,7 +36,7 @@ NAME = "denoising_auto_encoder"
 def denoising_auto_encoder(
     embeddings_SBD: jax.Array,
     targets: Targets,
-    head: Head | None = None,
+    head: Any = None,
     *,
     tie: bool = True,
     deletion: float = 0.6,
@@ -72,7 +72,7 @@ def denoising_auto_encoder(
     return jnp.sum(surprise_BL, where=next_BL >= 0) / jnp.maximum(jnp.sum(next_BL >= 0), 1)
 
 
-def decode(encoder: Any, cross: Sequence[Head], sentence_BD: jax.Array, tokens_BL: jax.Array) -> jax.Array:
+def decode(encoder: Any, cross: Any, sentence_BD: jax.Array, tokens_BL: jax.Array) -> jax.Array:
     """hidden_BLD of the last layer: the encoder with a causal mask, whose blocks see the sentence embedding too."""
     for i, block in enumerate(encoder.blocks):
         encoder.blocks[i] = DecoderBlock(block, cross[i], sentence_BD)
@@ -86,7 +86,7 @@ def decode(encoder: Any, cross: Sequence[Head], sentence_BD: jax.Array, tokens_B
 class DecoderBlock:
     """A post-norm block with cross-attention to one vector between its self-attention and its feed-forward net."""
 
-    def __init__(self, block: Any, cross: Head, sentence_BD: jax.Array):
+    def __init__(self, block: Any, cross: Any, sentence_BD: jax.Array):
         self.block, self.cross = block, cross
         self.context_B1D = _linear(_linear(sentence_BD, cross["value"]), cross["output"])[:, None]
 
@@ -97,11 +97,11 @@ class DecoderBlock:
         return block.feed_forward_norm(hidden_BLD + block.feed_forward(hidden_BLD))
 
 
-def _linear(x: jax.Array, params: Head) -> jax.Array:
+def _linear(x: jax.Array, params: Any) -> jax.Array:
     return x @ params["kernel"] + params["bias"]
 
 
-def _norm(x_BLD: jax.Array, params: Head, epsilon: float) -> jax.Array:
+def _norm(x_BLD: jax.Array, params: Any, epsilon: float) -> jax.Array:
     """Layer norm (Ba et al. 2016)."""
     centered_BLD = x_BLD - x_BLD.mean(axis=-1, keepdims=True)
     variance_BL1 = jnp.mean(centered_BLD**2, axis=-1, keepdims=True)
@@ -110,7 +110,7 @@ def _norm(x_BLD: jax.Array, params: Head, epsilon: float) -> jax.Array:
 
 def initial_decoder(
     key: jax.Array, dimension: int, classes: int, *, params: Any, tie: bool = True, deletion: float = 0.6
-) -> Head:
+) -> Any:
     """What the decoder has besides the encoder's weights: cross-attention, and the head of the vocabulary.
 
     Args:
@@ -130,14 +130,14 @@ def initial_decoder(
         )
     keys = iter(jax.random.split(key, 2 * len(blocks) + 1))
 
-    def linear() -> Head:
+    def linear() -> Any:
         return {"kernel": 0.02 * jax.random.normal(next(keys), (D, D)), "bias": jnp.zeros(D)}
 
-    def norm() -> Head:
+    def norm() -> Any:
         return {"scale": jnp.ones(D), "bias": jnp.zeros(D)}
 
     cross = {i: {"value": linear(), "output": linear(), "norm": norm()} for i in range(len(blocks))}
-    head: Head = {"cross": cross, "transform": linear(), "norm": norm(), "bias": jnp.zeros(V)}
+    head: Any = {"cross": cross, "transform": linear(), "norm": norm(), "bias": jnp.zeros(V)}
     return head if tie else head | {"encoder": jax.tree.map(jnp.copy, encoder)}
 
 

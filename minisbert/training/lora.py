@@ -78,14 +78,14 @@ def initial_adapters(base_params: Tree, rank: int, targets: Sequence[str], key: 
     flat = flatten(base_params)
     factors: dict[str, jax.Array] = {}
     for target in targets:
-        paths = sorted(path for path in flat if target_of(target, path) is not None)
-        if not paths:
+        rows = {path: row for path in sorted(flat) if (row := target_of(target, path)) is not None}
+        if not rows:
             raise InputError(
                 f"lora_targets has {target!r}, but the model has no such matrix. Leave it out, or name others."
             )
-        for path in paths:
+        for path, row in rows.items():
             key, own = jax.random.split(key)
-            inputs, outputs = flat[path].shape[0], flat[path].shape[1] // target_of(target, path).parts
+            inputs, outputs = flat[path].shape[0], flat[path].shape[1] // row.parts
             if rank > min(inputs, outputs):
                 raise InputError(
                     f"lora_rank is {rank}, but {target} in {path} is {inputs} x {outputs}. Expected at most "
@@ -122,6 +122,7 @@ def merge_lora(base_params: Tree, trained: Tree, *, scale: float) -> Tree:
             continue
         path, _, target = place.rpartition(".")
         row, kernel_IO = target_of(target, path), jnp.asarray(flat[path])
+        assert row is not None, place  # adapters are made for the matrices of the table
         # "highest": the change of the weights is computed in the precision in which they are stored.
         change_IO = scale * jnp.matmul(a_IR, factors[f"{place}.b"], precision="highest")
         width = kernel_IO.shape[1] // row.parts
