@@ -18,10 +18,10 @@ class _Directory(io.FileIO):
 
     most: int | None = limits.HEADER_BYTES
 
-    def read(self, size: int | None = -1) -> bytes | None:
+    def read(self, size: int | None = -1) -> bytes:
         if self.most is not None and size is not None and size > self.most:
             raise ValueError(f"a directory of {size} bytes, more than {self.most}")
-        return super().read(size)
+        return super().read(size) or b""
 
 
 @contextmanager
