@@ -1,6 +1,5 @@
 """`minisbert train --plan` and `minisbert encode --plan`: what a run will need, without the model's weights."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +68,6 @@ def print_train_plan(
     _without_devices()
     plan_for = partial(chip_plan, model_config, config, task, model_devices=devices.model_devices, **options)
     if len(chips) == 1:
-        _announce(chips[0])
         planned = plan_for(chip=chips[0])
         _print_estimate(planned.lines(), planned.estimate.text, dump_hlo)
         return
@@ -77,7 +75,6 @@ def print_train_plan(
         chip_devices(chip)  # an unknown chip or a missing compiler is an error, a program that does not fit a row
     rows = [["chip", "devices", "memory per device", "step", "of the peak", "examples/s", "hours"]]
     for chip in chips:
-        _announce(chip)
         try:
             rows.append([chip, *plan_for(chip=chip).cells()])
         except InputError as error:
@@ -138,7 +135,6 @@ def print_encode_plan(
     before = prompt_text(*prompt, folder.prompts, folder.default_prompt_name)
     counts = tokenizer.tokenize(texts, max_length=longest, prompt=before, exact=False).counts[:, 1].tolist()
     _without_devices()
-    _announce(chip)
     plan = encode_plan(model_config, counts, chip=chip, **options)
     print(f"texts       {len(texts):,}, mean {sum(counts) / len(counts):.1f} tokens")
     _print_estimate(plan.lines(), plan.shapes[0].estimate.text, dump_hlo)
@@ -149,14 +145,6 @@ def _without_devices() -> None:
     import jax
 
     jax.config.update("jax_platforms", "cpu")
-
-
-def _announce(chip: str) -> None:
-    """Say on stderr that the compiler is at work, once it is known that there is one."""
-    from minisbert.inference.tpu_compiler import chip_devices
-
-    chip_devices(chip)
-    print(f"compiling for {chip}: 20 s to several minutes per program", file=sys.stderr)
 
 
 def _print_estimate(lines: list[str], program: str, dump_hlo: str | None) -> None:

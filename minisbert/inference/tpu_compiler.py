@@ -147,11 +147,12 @@ def chip_devices(name: str) -> list[jax.Device]:
 
 
 def compile_for_chip(lowered: Any, chip: Chip) -> Estimate:
-    """Compile a lowered program, which takes 20 s to several minutes.
+    """Compile a lowered program, which takes 20 s to several minutes and is said on stderr.
 
     Raises:
         InputError: it needs more memory than a device has.
     """
+    print(f"compiling for {chip.topology}: 20 s to several minutes", file=sys.stderr)
     try:
         with _quiet_compiler():
             for file in _schedules().iterdir():
