@@ -1,4 +1,4 @@
-"""Fifty steps of training in bfloat16 beside the same in float32: the loss of each step, and STS-B afterwards.
+"""Fifty steps of training in bfloat16 and the same in float32: the loss of each step, and STS-B afterwards.
 
 python tests/training/bfloat16_steps.py ../shared/data           a minute on two cores
 
