@@ -5,6 +5,7 @@ A model's parameters are placed for its engine here, and replaced by others.
 """
 
 import copy
+import math
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -19,6 +20,8 @@ from minisbert.pretrained import Pretrained, on_device
 
 ENGINES = ("jax", "numpy")
 COMPUTE_DTYPES = ("float32", "bfloat16")
+# With less, JAX ends the process when it starts its threads.
+JAX_ADDRESS_SPACE = 2_000_000_000
 
 
 def check_engine(engine: Any, compute_dtype: Any = "float32", packing: Any = None) -> None:
@@ -31,6 +34,11 @@ def check_engine(engine: Any, compute_dtype: Any = "float32", packing: Any = Non
     check_choice("compute_dtype", compute_dtype, COMPUTE_DTYPES)
     if packing is not None:
         check_bool("packing", packing)
+    if engine == "jax" and (space := _address_space()) < JAX_ADDRESS_SPACE:
+        raise InputError(
+            f"engine is 'jax', but this process has too little memory for it: {space / 1e9:.1f} GB of addresses (ulimit -v). "
+            f"Expected at least {JAX_ADDRESS_SPACE / 1e9:.0f} GB, or engine='numpy' (commands: --engine numpy)."
+        )
     if engine == "jax" and not has_jax():
         raise InputError(
             "engine is 'jax', but jax and flax cannot be imported. Expected an installed engine: engine='numpy' (commands: "
@@ -48,6 +56,16 @@ def check_engine(engine: Any, compute_dtype: Any = "float32", packing: Any = Non
             "packing is True with engine 'numpy'. Expected False, since it computes texts of equal length without padding; use "
             "engine='jax' for packed rows."
         )
+
+
+def _address_space() -> float:
+    """The bytes of addresses that this process may use, as `ulimit -v` sets them."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.inf
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return math.inf if limit == resource.RLIM_INFINITY else limit
 
 
 def has_jax() -> bool:

@@ -1,5 +1,7 @@
 """The parameters have one home: `encode`, `train`, `save`, `explain` and indexes all read `pretrained.params`."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -69,6 +71,6 @@ def test_parameters_that_do_not_fit_are_refused(tiny_bert, change, told):
 
 
 def test_a_router_has_none_of_its_own(tiny_bert):
-    encoder = SentenceEncoder(tiny_bert.replace("bert", "router"))
+    encoder = SentenceEncoder(Path(tiny_bert).with_name("tiny-router"))
     with pytest.raises(InputError, match="Router"):
         encoder.with_params(encoder.params)

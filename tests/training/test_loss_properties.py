@@ -69,13 +69,9 @@ def test_scores_all_equal_give_cosent_nothing_to_order():
 @pytest.mark.parametrize("name, texts, targets, loss_head, options, twin", CASES)
 def test_the_order_of_the_batch_does_not_matter(name, texts, targets, loss_head, options, twin):
     order = np.random.default_rng(3).permutation(B)
-    labels_B, hashes_SB, teacher, guide = targets
-    permuted = Targets(
-        labels_B=None if labels_B is None else labels_B[order],
-        hashes_SB=None if hashes_SB is None else hashes_SB[:, order],
-        teacher_SBD=None if teacher is None else np.take(teacher, order, axis=-2),
-        guide_SBD=None if guide is None else guide[:, order],
-    )
+    axis_of_B = {"labels_B": 0, "hashes_SB": 1, "teacher_SBD": -2, "guide_SBD": 1, "tokens_BL": 0}
+    given = {part: array for part, array in targets._asdict().items() if array is not None}
+    permuted = Targets(**{part: np.take(array, order, axis_of_B[part]) for part, array in given.items()})
     value, gradient = compute(name, texts, targets, loss_head, options)
     permuted_value, permuted_gradient = compute(name, texts[:, order], permuted, loss_head, options)
     assert permuted_value == pytest.approx(value, rel=REORDERED)
