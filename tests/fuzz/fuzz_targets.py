@@ -288,9 +288,10 @@ def from_tsv(content: bytes) -> list[str] | None:
 
 
 def from_jsonl(content: bytes) -> list[str] | None:
-    """Python's json, a line at a time."""
+    """Python's json, a line at a time; a list of one text is that text."""
     lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    return [json.loads(line)["text"] for line in lines if line.strip(b" \r\n")]
+    rows = [json.loads(line) for line in lines if line.strip(b" \r\n")]
+    return [row[0] if isinstance(row, list) and len(row) == 1 else row["text"] for row in rows]
 
 
 def rows_of(file: Path) -> list[str]:
