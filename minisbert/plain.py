@@ -5,9 +5,10 @@
     out = jax.jit(apply)(params, token_ids_BL, lengths_B)          out.sentence_BD, out.token_BLD
 
 `jax.jit`, `jax.grad`, `jax.jacobian` and optax take both as they are. `capture` returns what is inside: every layer's hidden
-states, every head's attention. `edit` changes a layer's output on its way to the next one.
+states, every head's attention. `edit` changes hidden states on their way to the next block.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from minisbert.errors import InputError
 from minisbert.inference.engines import need_jax
 from minisbert.sentence_model import define
 
+logger = logging.getLogger("minisbert")
 CAPTURES = ("hidden", "attention")
 
 
@@ -40,7 +42,8 @@ def module(model: Any) -> tuple[Callable[..., Output], Any]:
 
         key        of the dropout, one for the batch; None means inference
         capture    names of "hidden" and "attention"
-        edit       (layer, hidden_BLD) -> hidden_BLD, applied to the output of each block; layers count from 1
+        edit       (layer, hidden_BLD) -> hidden_BLD, called for the input of the first block (layer 0) and the output of each
+                   block, as `hidden_IBLD` counts them
 
     Raises:
         InputError: a model with a Router; take one of its `routes`.
@@ -93,9 +96,18 @@ def module(model: Any) -> tuple[Callable[..., Output], Any]:
 
 
 def padded_tokens(model: Any, texts: str | Sequence[str], prompt: str = "") -> tuple[np.ndarray, np.ndarray]:
-    """token_ids_BL and lengths_B of texts, padded on the right to the longest one; longer than max_seq_length is cut."""
+    """token_ids_BL and lengths_B of texts, padded on the right to the longest one; what is longer than max_seq_length is cut.
+
+    Args:
+        prompt: put before each text. `encode` takes the model's default prompt by itself; here it has to be given.
+    """
     given, _ = as_list(texts)
-    ids = model.tokenizer.tokenize(given, max_length=model.max_seq_length, prompt=prompt).ids
+    tokens = model.tokenizer.tokenize(given, max_length=model.max_seq_length, prompt=prompt)
+    if tokens.truncated:
+        logger.warning(
+            f"{tokens.truncated} of {len(given)} texts are longer than max_seq_length {model.max_seq_length} and were cut"
+        )
+    ids = tokens.ids
     lengths_B = np.array([len(one) for one in ids], np.int32)
     token_ids_BL = np.full((len(ids), max(lengths_B, default=0)), model.padding_id, np.int32)
     for row, one in enumerate(ids):
@@ -122,16 +134,20 @@ class _RecordedEncoder:
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         hidden_IBLD = self.encoder(*args, **options)
-        self.hidden[:] = hidden_IBLD
+        self.hidden[:] = [*self.hidden[:1], *hidden_IBLD[len(self.hidden[:1]) :]]
         return hidden_IBLD
 
 
 class _EditedBlock:
-    """A block whose output is edited; `layers` counts the calls."""
+    """A block whose output is edited, and the first time its input; `layers` counts the calls."""
 
     def __init__(self, block: Any, edit: Callable[[int, jax.Array], jax.Array], layers: list[Any]):
         self.block, self.edit, self.layers = block, edit, layers
 
-    def __call__(self, *args: Any, **options: Any) -> Any:
+    def __call__(self, hidden_BLD: jax.Array, *args: Any, **options: Any) -> Any:
+        if not self.layers:
+            hidden_BLD = self.edit(0, hidden_BLD)
+            self.layers.append(hidden_BLD)
+        number = len(self.layers)
         self.layers.append(None)
-        return self.edit(len(self.layers), self.block(*args, **options))
+        return self.edit(number, self.block(hidden_BLD, *args, **options))

@@ -54,6 +54,26 @@ def test_encode_returns_every_layer(name):
     assert encoder.encode([], output_value="hidden_states") == []
 
 
+def test_the_gradient_of_each_token_by_an_edit_of_the_first_input():
+    encoder = SentenceEncoder(WEIGHTS / "tiny-bert")
+    apply, params = encoder.module()
+    tokens = padded_tokens(encoder, ["a a a"])
+
+    def first_number(scale_L):
+        def edit(layer, hidden_BLD):
+            return hidden_BLD * scale_L[:, None] if layer == 0 else hidden_BLD
+
+        out = apply(params, *tokens, capture=("hidden",), edit=edit)
+        return out.sentence_BD[0, 0], out.hidden_IBLD[0, 0]
+
+    one_L = jnp.ones(tokens[0].shape[1])
+    slope_L, _ = jax.grad(first_number, has_aux=True)(one_L)
+    step_L = 1e-2 * jnp.eye(len(one_L))[2]
+    (more, doubled_LD), (less, _) = first_number(one_L + step_L), first_number(one_L - step_L)
+    assert float(slope_L[2]) == pytest.approx(float(more - less) / 2e-2, rel=2e-2, abs=1e-4) and slope_L[2] != slope_L[3]
+    np.testing.assert_allclose(doubled_LD[2], 1.01 * first_number(one_L)[1][2], rtol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny-bert", "tiny-albert"])
 def test_edits_and_dropout(name):
@@ -72,7 +92,7 @@ def test_edits_and_dropout(name):
         return whole, halved, apply(params, *tokens, key).sentence_BD
 
     whole, halved, dropped = compute(jax.random.key(0))
-    assert layers == [*range(1, encoder.model_config.encoder.num_hidden_layers + 1)]
+    assert layers == [*range(encoder.model_config.encoder.num_hidden_layers + 1)]
     np.testing.assert_allclose(halved.hidden_IBLD[1], whole.hidden_IBLD[1] / 2, atol=FLOAT32)
     assert np.abs(halved.sentence_BD - whole.sentence_BD).max() > 1e-3
     np.testing.assert_array_equal(dropped, compute(jax.random.key(0))[2])
