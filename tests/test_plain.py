@@ -70,7 +70,9 @@ def test_the_gradient_of_each_token_by_an_edit_of_the_first_input():
     slope_L, _ = jax.grad(first_number, has_aux=True)(one_L)
     step_L = 1e-2 * jnp.eye(len(one_L))[2]
     (more, doubled_LD), (less, _) = first_number(one_L + step_L), first_number(one_L - step_L)
-    assert float(slope_L[2]) == pytest.approx(float(more - less) / 2e-2, rel=2e-2, abs=1e-4) and slope_L[2] != slope_L[3]
+    assert (
+        float(slope_L[2]) == pytest.approx(float(more - less) / 2e-2, rel=2e-2, abs=1e-4) and slope_L[2] != slope_L[3]
+    )
     np.testing.assert_allclose(doubled_LD[2], 1.01 * first_number(one_L)[1][2], rtol=1e-5)
 
 
