@@ -69,6 +69,7 @@ class AdaptedTensors:
     """The tensors of a base model with an adapter's products added.
 
     Args:
+        files: those of the model, which read the adapter's settings.
         base: the folder of the base model.
         place: the folder of the adapter.
         _: the folder of the encoder, with which weights are opened; it may be that of the adapter or of the base.
@@ -78,10 +79,12 @@ class AdaptedTensors:
         ModelFolderError: another kind of adapter; a setting or a tensor that is not computed, or fits no tensor of the base.
     """
 
-    def __init__(self, base: Path, place: Path, _: Path, opened: Callable[[Path], Any] = SafetensorsFiles):
+    def __init__(
+        self, files: ModelFiles, base: Path, place: Path, _: Path, opened: Callable[[Path], Any] = SafetensorsFiles
+    ):
         self._base, self._adapter = opened(base), SafetensorsFiles(place, ADAPTER_WEIGHTS)
         self.where = self._base.where
-        self._settings = Settings(ModelFiles(place).json(place / ADAPTER_FILE), place / ADAPTER_FILE)
+        self._settings = Settings(files.json(place / ADAPTER_FILE), place / ADAPTER_FILE)
         self._read_settings()
         self._parts: dict[str, dict[str, str]] = {}  # the base's tensor -> A and B -> the adapter's
         self._read_names()
@@ -145,25 +148,17 @@ class AdaptedTensors:
 
     def read(self, name: str) -> np.ndarray:
         """One tensor, the adapter's product added in float32."""
-        tensor = self._base.read(name)
         if name not in self._parts:
-            return tensor
-        parts = {}
-        for part, own in self._parts[name].items():
-            stored = self._adapter.read(own)
-            parts[part[0]] = stored.astype(np.float32)
-            if not np.issubdtype(stored.dtype, np.floating) and stored.dtype.name != "bfloat16":
-                raise ModelFolderError(
-                    f"{self._adapter.where}: {own!r:.200} is {stored.dtype.name}. Expected floating-point numbers; use another "
-                    "adapter."
-                )
+            return np.asarray(self._base.read(name))
+        tensor = as_float32(self._base, name)
+        parts = {part[0]: as_float32(self._adapter, own) for part, own in self._parts[name].items()}
         with np.errstate(over="ignore", invalid="ignore"):
             product = np.float32(self._scale(name, len(parts["A"]))) * (parts["B"] @ parts["A"])
         if not np.isfinite(product).all():
             raise ModelFolderError(
                 f"{self._adapter.where}: the product for {name!r:.200} has NaN or infinity. Download the adapter again."
             )
-        return np.asarray(tensor.astype(np.float32) + (product.T if "Aembedding_" in self._parts[name] else product))
+        return np.asarray(tensor + (product.T if "Aembedding_" in self._parts[name] else product))
 
     def _scale(self, name: str, rank: int) -> float:
         values = self._settings.values
@@ -179,6 +174,16 @@ class AdaptedTensors:
 
     def _of_module(self, key: str, module: str, default: Any) -> Any:
         return next((value for pattern, value in self._patterns[key] if pattern.match(module)), default)
+
+
+def as_float32(tensors: Any, name: str) -> np.ndarray:
+    """A tensor to add to, or a factor of what is added; raises ModelFolderError for numbers that were rounded."""
+    stored = np.asarray(tensors.read(name))
+    if not np.issubdtype(stored.dtype, np.floating) and stored.dtype.name != "bfloat16":
+        raise ModelFolderError(
+            f"{tensors.where}: {name!r:.200} is {stored.dtype.name}. Expected floating-point numbers; download the model again."
+        )
+    return stored.astype(np.float32)
 
 
 def _ends(name: str) -> set[str]:

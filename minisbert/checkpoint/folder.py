@@ -37,7 +37,7 @@ from minisbert.checkpoint.poolings import Given, Pooling
 from minisbert.checkpoint.router import Router, read_router
 from minisbert.checkpoint.settings import ModelFiles, Settings
 from minisbert.checkpoint.static_folder import length_limit, static_config
-from minisbert.checkpoint.task_adapters import chosen_adapter, has_tasks, without_tasks
+from minisbert.checkpoint.task_adapters import check_name, chosen_adapter, has_tasks, without_tasks
 from minisbert.checkpoint.tensors import inside
 from minisbert.errors import ModelFolderError
 
@@ -232,9 +232,11 @@ def _encoder_folder(files: ModelFiles, place: Path, config: dict[str, Any], enco
     folder = ModelFolder(files.folder, place, config["model_type"], config, encoder_module=encoder)
     folder.sources.update(dict.fromkeys(config, "config.json" if encoder.has_config else "model.safetensors"))
     folder.tokenizer_files = files.read(place, TOKENIZER_FILES)
+    if not encoder.has_config or files.has(place / ADAPTER_FILE):
+        check_name(files.adapter, [], place)
     if encoder.has_config and files.has(place / ADAPTER_FILE):
         base = base_of(files, place)
-        folder.encoder_module = encoder._replace(tensors=partial(AdaptedTensors, base, place))
+        folder.encoder_module = encoder._replace(tensors=partial(AdaptedTensors, files, base, place))
         folder.tokenizer_files = folder.tokenizer_files or ModelFiles(base, files.allow_links).read(
             base, TOKENIZER_FILES
         )

@@ -41,9 +41,11 @@ class PickledTensors:
             content = read_json(self.where)
             shards = content.get("weight_map") if isinstance(content, dict) else None
             if not isinstance(shards, dict) or not all(
-                isinstance(one, str) and one.endswith(".bin") for one in shards.values()
+                isinstance(one, str) and one.endswith(".bin") and Path(one).name == one for one in shards.values()
             ):
-                raise ModelFolderError(f"{self.where}: expected 'weight_map', an object of tensor name to .bin file.")
+                raise ModelFolderError(
+                    f"{self.where}: expected 'weight_map', an object of tensor name to .bin file of this folder."
+                )
             files = [inside(folder, one, self.where) for one in sorted(set(shards.values()))]
         self._tensors: dict[str, tuple[Path, Tensor]] = {}
         for file in files:
@@ -124,7 +126,9 @@ def _program(file: Path) -> dict[str, Tensor]:
         orders = [archive.read(one) for one in entries if one.filename.endswith("/byteorder")]
         if orders and orders[0].strip() != b"little":
             raise ValueError("its numbers are not little-endian")
-        keys = {one.filename.rpartition("/data/")[2] for one in entries if "/data/" in one.filename}
+        keys = dict(one.filename.rpartition("/data/")[::-2] for one in entries if "/data/" in one.filename)
+        if set(keys.values()) - {programs[0].filename.removesuffix("/data.pkl")}:
+            raise ValueError("its storages are in more than one folder")
         result = Interpreter(archive.read(programs[0])).run()
     for name, tensor in result.items():
         if not isinstance(tensor, Tensor) or tensor.storage.key not in keys:

@@ -22,7 +22,7 @@ _NOT_COMPUTED = tuple(key for key, effect in CONFIG.items() if effect == REFUSED
 # The nonlinearities of a feed-forward net; transformer/block.py has their functions.
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
 # The files of a model folder that are read.
-_READ = (".json", ".txt", ".safetensors", ".model")
+_READ = (".json", ".txt", ".safetensors", ".model", ".bin")
 
 
 class ModelFiles:

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from minisbert import limits
-from minisbert.checkpoint.adapter import ADAPTER_FILE, AdaptedTensors
+from minisbert.checkpoint.adapter import ADAPTER_FILE, AdaptedTensors, as_float32
 from minisbert.checkpoint.json_file import is_text
 from minisbert.checkpoint.settings import ModelFiles, Settings, is_known_code
 from minisbert.checkpoint.tensors import SafetensorsFiles, inside
-from minisbert.errors import ModelFolderError
+from minisbert.errors import ModelFolderError, short_repr
 
 JINA_MODULE = "custom_st.Transformer"  # in modules.json; it does what Transformer does, with the adapter of a task
 _CODE = ("configuration_xlm_roberta.XLMRobertaFlash", "modeling_lora.XLMRobertaLoRA", "modeling_xlm_roberta.XLMRoberta")
@@ -58,24 +58,21 @@ class TaskTensors:
 
     Args:
         settings: those of config.json.
-        task: one of `lora_adaptations`; None for the model without an adapter.
+        task: one of `lora_adaptations`, which are different names; None for the model without an adapter.
         place: the folder of the weights.
         opened: reads them.
 
     Raises:
-        ModelFolderError: an unknown task; A and B that do not fit each other, their tensor, or the settings.
+        ModelFolderError: A and B that do not fit each other, their tensor, or the settings.
     """
 
     def __init__(
         self, settings: Settings, task: str | None, place: Path, opened: Callable[[Path], Any] = SafetensorsFiles
     ):
-        tasks: Any = settings.values.get("lora_adaptations")
+        tasks = settings.values["lora_adaptations"]
         rank = settings.integer("lora_rank", at_least=1, at_most=limits.WIDTH)
         alpha = settings.number("lora_alpha", at_least=-1e9, below=1e9)
-        if not isinstance(tasks, list) or not all(map(is_text, tasks)) or len(set(tasks)) != len(tasks):
-            settings.complain("lora_adaptations", "a list of different names")
         settings.finish()
-        check_name(task, tasks, settings.where)
         self._row, self._scale = None if task is None else tasks.index(task), np.float32(alpha / rank)
         self._tensors = opened(place)
         self.where = self._tensors.where
@@ -84,6 +81,9 @@ class TaskTensors:
         for name, shape in found.items():
             if name.endswith(_ORIGINAL):
                 module = name.removesuffix(_ORIGINAL)
+                if len(shape) != 2 or f"{module}.weight" in found:
+                    complaints.append(f"{name!r:.200} is {shape}, or {module + '.weight'!r:.200} is there too")
+                    continue
                 linear = {_A: (rank, shape[-1]), _B: (shape[0], rank)}
                 table = {_A: (shape[0], rank), _B: (rank, shape[-1])}
                 parts = {part: found.get(module + part, ()) for part in (_A, _B)}
@@ -107,21 +107,24 @@ class TaskTensors:
         module = name.removesuffix(".weight")
         if module + _ORIGINAL not in self._tensors.shapes():
             return np.asarray(self._tensors.read(name))
-        tensor = np.asarray(self._tensors.read(module + _ORIGINAL))
         if self._row is None:
-            return tensor
-        a, b = (self._tensors.read(module + part)[self._row].astype(np.float32) for part in (_A, _B))
-        product = b @ a if (b.shape[0], a.shape[1]) == tensor.shape else a @ b
-        return np.asarray(tensor.astype(np.float32) + self._scale * product)
+            return np.asarray(self._tensors.read(module + _ORIGINAL))
+        tensor = as_float32(self._tensors, module + _ORIGINAL)
+        a, b = (as_float32(self._tensors, module + part)[self._row] for part in (_A, _B))
+        with np.errstate(over="ignore", invalid="ignore"):  # whoever reads refuses what is not finite
+            product = b @ a if (b.shape[0], a.shape[1]) == tensor.shape else a @ b
+            return np.asarray(tensor + self._scale * product)
 
 
-def check_name(adapter: str | None, known: list[str], where: Any) -> None:
+def check_name(adapter: Any, known: list[str], where: Any) -> None:
     """Raises ModelFolderError for an adapter that the folder does not have."""
-    if adapter is not None and adapter not in known:
-        expected = (
-            f"one of {', '.join(map(repr, known))}" if known else "None: this model has no adapters to choose from"
-        )
-        raise ModelFolderError(f"{where}: adapter is {adapter!r:.100}. Expected {expected}.")
+    if adapter is not None and not (isinstance(adapter, str) and adapter in known):
+        expected = f"one of {_listed(known)}" if known else "None: this model has no adapters to choose from"
+        raise ModelFolderError(f"{where}: adapter is {short_repr(adapter)}. Expected {expected}.")
+
+
+def _listed(names: list[str]) -> str:
+    return f"{', '.join(map(repr, names)):.1000}"  # strangers' names: without control characters, not for ever
 
 
 def chosen_adapter(files: ModelFiles, place: Path) -> tuple[Any, str]:
@@ -129,19 +132,31 @@ def chosen_adapter(files: ModelFiles, place: Path) -> tuple[Any, str]:
 
     Returns:
         None and "" for a folder without adapters to choose from.
+
+    Raises:
+        ModelFolderError: an adapter that the folder does not have; a list of tasks that is not one of different names.
     """
     config, adapter, file = files.json(place / "config.json"), files.adapter, place / "config.json"
     if has_tasks(config):
-        known = config["lora_adaptations"]
-        opened: Any = partial(TaskTensors, Settings(config, file), adapter)
+        settings, known = Settings(config, file), config["lora_adaptations"]
+        known = [] if known is None else known
+        if (
+            not isinstance(known, list)
+            or not all(is_text(one) and one for one in known)
+            or len(set(known)) < len(known)
+        ):
+            settings.complain("lora_adaptations", "a list of different names")
+        settings.finish()
+        check_name(adapter, known, file)
+        opened: Any = partial(TaskTensors, settings, adapter)
     else:
         known = sorted(one.parent.name for one in place.glob(f"*/{ADAPTER_FILE}"))
         check_name(adapter, known, place)
         opened = None
         if adapter is not None:
             files.has(inside(place, adapter, place) / ADAPTER_FILE)  # not a link out of the folder
-            opened = partial(AdaptedTensors, place, place / adapter)
+            opened = partial(AdaptedTensors, files, place, place / adapter)
     if not known:
         return None, ""
-    used = f"the adapter {adapter!r} is merged" if adapter else "none is used"
-    return opened, f"{place}: of the adapters {', '.join(map(str, known))} {used}; adapter=NAME chooses one."
+    used = f"{adapter!r} is merged" if adapter else "none is used"
+    return opened, f"{place}: of the adapters {_listed(known)} {used}; adapter=NAME chooses one."

@@ -111,11 +111,12 @@ class SafetensorsFiles:
                 f"{path}: {len(weight_map)} tensors in {len(files)} files. Expected at most {limits.TENSORS} in "
                 f"{limits.SHARDS}. Download the model again."
             )
-        odd = sorted(file for file in files if not file.endswith(".safetensors"))
+        # In a folder below a file could be a link, which nothing has checked.
+        odd = sorted(file for file in files if not file.endswith(".safetensors") or Path(file).name != file)
         if odd:
             raise ModelFolderError(
-                f"{path}: names the file {odd[0]!r:.200} among the weights. Expected names that end in .safetensors; do not "
-                "use this model."
+                f"{path}: names the file {odd[0]!r:.200} among the weights. Expected names that end in .safetensors, in "
+                "this folder; do not use this model."
             )
         return weight_map
 

@@ -123,7 +123,7 @@ def initial_decoder(
     encoder = params["encoder"]
     blocks, table_VD = encoder.get("blocks", {}), encoder["token_embedding"]["embedding"]
     V, D = table_VD.shape
-    if not blocks or not {"attention_norm", "feed_forward_norm"} <= set(blocks[0]) or dimension != D:
+    if not blocks or "final_norm" in encoder or dimension != D:  # which pre-norm blocks need, and post-norm ones do not
         raise InputError(
             f"{NAME}: the model has {len(blocks)} blocks, token embeddings of width {D} and sentence embeddings of width "
             f"{dimension}. Expected equal widths and post-norm blocks (BERT, RoBERTa, DistilBERT, MPNet); choose another loss."

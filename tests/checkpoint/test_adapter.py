@@ -215,6 +215,10 @@ def test_a_task_of_jina_v3_has_the_embeddings_of_transformers(tmp_path):
         ({"lora_rank": 3}, None, "Expected those of 3 tasks and rank 3"),
         ({"lora_adaptations": ["a"]}, None, "Expected those of 1 tasks"),
         ({"lora_adaptations": "a"}, None, "'lora_adaptations' is 'a'"),
+        ({"lora_adaptations": 5}, None, "'lora_adaptations' is 5"),
+        ({"lora_adaptations": ["", "b", "c"]}, "", "'lora_adaptations' is ['', 'b', 'c']"),
+        ({"lora_adaptations": []}, "a", "adapter is 'a'. Expected None"),
+        ({}, np.array(TASKS), "adapter is array("),
         ({"auto_map": {"AutoModel": "x--other.Model"}}, None, "'auto_map'"),
         ({"position_embedding_type": "absolute"}, None, "'position_embedding_type' is 'absolute'"),
         ({"model_type": "jina_embeddings_v3"}, None, "custom_st.Transformer"),
@@ -227,6 +231,62 @@ def test_an_unknown_task_or_layout_is_refused_by_name(tmp_path, settings, adapte
     assert words in str(raised.value)
 
 
+@pytest.mark.parametrize("part", ["original", "0.lora_A", "0.lora_B"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda tensor: tensor.astype(np.int32), "is int32. Expected floating-point numbers"),
+        (lambda tensor: tensor > 0, "is bool. Expected floating-point numbers"),
+        (lambda tensor: tensor * np.float32(np.inf), "NaN or infinity"),
+        (lambda tensor: np.array(1, np.float32), "()"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_parts_of_a_task_that_are_no_factors_are_refused_by_name(tmp_path, part, change, words):
+    _, first = jina_tensors()
+    name = f"roberta.encoder.layers.0.mixer.Wqkv.parametrizations.weight.{part}"
+    with pytest.raises(ModelFolderError) as raised:
+        SentenceEncoder(jina(tmp_path / "first", first | {name: change(first[name])}, **FIRST), adapter=TASKS[0])
+    assert words in str(raised.value) and "mixer.Wqkv" in str(raised.value)
+
+
+def test_a_tensor_with_and_without_adapters_is_refused(tmp_path):
+    _, first = jina_tensors()
+    name = "roberta.encoder.layers.0.mixer.Wqkv"
+    first[f"{name}.weight"] = first[f"{name}.parametrizations.weight.original"]
+    with pytest.raises(ModelFolderError, match=r"mixer.Wqkv.weight' is there too"):
+        SentenceEncoder(jina(tmp_path / "first", first, **FIRST))
+
+
+def test_a_choice_that_would_have_no_effect_is_refused(tmp_path):
+    for folder in (adapter(tmp_path / "adapter"), "weights/tiny-static", "weights/tiny-router"):
+        with pytest.raises(ModelFolderError, match=r"adapter is 'x'\. Expected None: this model has no adapters"):
+            SentenceEncoder(folder, adapter="x")
+
+
+def test_an_adapter_in_the_cache_of_hugging_face(tmp_path):
+    home, folder = tmp_path / "models--org--tiny", shutil.copytree(BASE, tmp_path / "model")
+    adapter(folder / "clustering")
+    expected = SentenceEncoder(folder, adapter="clustering").encode(TEXTS)
+    (home / "blobs").mkdir(parents=True)
+    for i, file in enumerate([path for path in folder.rglob("*") if path.is_file()]):
+        file.rename(home / "blobs" / str(i))
+        file.symlink_to(home / "blobs" / str(i))
+    snapshot = shutil.copytree(folder, home / "snapshots" / "main", symlinks=True)
+    assert np.array_equal(SentenceEncoder(snapshot, adapter="clustering").encode(TEXTS), expected)
+    found = SentenceEncoder(folder, adapter="clustering", allow_links=True)
+    assert np.array_equal(found.encode(TEXTS), expected)
+    with pytest.raises(ModelFolderError, match="allow_links=True"):
+        SentenceEncoder(folder, adapter="clustering")
+
+
+def test_names_of_adapters_are_shown_without_control_characters(tmp_path, caplog):
+    folder = shutil.copytree(BASE, tmp_path / "model")
+    adapter(folder / "a\x1b[31m\nb")
+    SentenceEncoder(folder)
+    assert r"of the adapters 'a\x1b[31m\nb' none is used" in caplog.text
+
+
 def test_an_adapter_in_a_folder_of_the_model(tmp_path, caplog):
     folder = shutil.copytree(BASE, tmp_path / "model")
     adapter(folder / "clustering")
@@ -236,6 +296,6 @@ def test_an_adapter_in_a_folder_of_the_model(tmp_path, caplog):
     np.testing.assert_allclose(chosen, merged(tmp_path / "merged", 3.0), atol=1e-6)
     plain = SentenceEncoder(folder)
     assert np.array_equal(plain.encode(TEXTS), SentenceEncoder(BASE).encode(TEXTS))
-    assert "of the adapters clustering none is used" in caplog.text
+    assert "of the adapters 'clustering' none is used" in caplog.text
     with pytest.raises(ModelFolderError, match="this model has no adapters"):
         SentenceEncoder(BASE, adapter="clustering")

@@ -847,6 +847,7 @@ OUTSIDE = ["../shard-0.safetensors", "/etc/passwd", "x/../../shard-0.safetensors
 CASES = [
     *[case(f"shard is {file!r}", sharded(to_shard(file)), INDEX, repr(file)) for file in OUTSIDE],
     *[case(f"shard is {file!r}", sharded(to_shard(file)), INDEX) for file in (3, None, ["x"], {}, True)],
+    case("shard is in a folder below", sharded(to_shard("below/shard-0.safetensors")), INDEX, "in this folder"),
     case("shard is missing", sharded(to_shard("shard-9.safetensors")), "shard-9.safetensors"),
     case("shard is another file", sharded(to_shard("config.json")), "config.json"),
     case("shard is a folder", sharded(to_shard("1_Pooling")), "1_Pooling"),

@@ -234,6 +234,29 @@ def test_spoiled_archives_are_refused_or_read(tmp_path, monkeypatch):
     assert outcomes == {"read", "refused"} and not CANARY.exists()
 
 
+def test_an_archive_of_two_folders_is_refused(tmp_path):
+    out = io.BytesIO(archive(program()))
+    with zipfile.ZipFile(out, "a") as file:
+        file.writestr("archive/other/data/0", bytes(16))
+    (tmp_path / "pytorch_model.bin").write_bytes(out.getvalue())
+    with pytest.raises(ModelFolderError, match="more than one folder"):
+        PickledTensors(tmp_path)
+
+
+@pytest.mark.parametrize("below", [False, True])
+def test_links_out_of_the_folder_are_refused(tmp_path, below):
+    folder, every = pickled_model(tmp_path / "model"), tensors()
+    link = folder / "below" / "x.bin" if below else folder / "pytorch_model.bin"
+    (folder / "pytorch_model.bin").rename(tmp_path / "outside.bin")
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(tmp_path / "outside.bin")
+    if below:
+        names = dict.fromkeys(every, "below/x.bin")
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(ModelFolderError, match=r"leads out of the model folder|file of this folder"):
+        SentenceEncoder(folder, allow_pickle_weights=True)
+
+
 def test_a_cross_encoder_on_request(tmp_path):
     model = CrossEncoder.from_encoder(FOLDER, 1, seed=0)
     model.save(tmp_path / "model")

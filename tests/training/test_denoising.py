@@ -168,7 +168,7 @@ ROWS = [{"text": f"the {a} and {b}"} for a in ("cat", "dog") for b in ("house", 
     ("name", "settings", "message"),
     [
         ("tiny-static", {}, r"0 blocks.*Expected equal widths and post-norm blocks"),
-        ("tiny-modernbert", {}, "post-norm blocks"),
+        *((f"tiny-{name}", {}, "post-norm blocks") for name in ("modernbert", "gemma3_text", "qwen3")),
         ("tiny-albert", {}, "sentence embeddings of width"),
         ("tiny-bert", {"lora_rank": 2}, "lora_rank is 2, but denoising_auto_encoder"),
         ("tiny-bert", {"prompts": ("query: ",)}, "makes its own batches"),
