@@ -132,6 +132,11 @@ def load_chain(folder: ModelFolder, put: Put | None, loaded: dict[Path, Converte
         else:
             open_encoder = partial(tensors_of, opened=open_encoder)
     if place not in loaded and (place / CONVERTED).is_file():
+        if "adapter" in folder.sources:
+            raise ModelFolderError(
+                f"{place}: holds {CONVERTED} and an adapter, which is merged into original weights. Expected one of them; "
+                "convert the weights back with `minisbert convert --back`."
+            )
         loaded[place] = read_converted(place, shapes, put)
     elif place not in loaded:
         names = {"passthrough": family.PASSTHROUGH, "prefix": family.PREFIX}

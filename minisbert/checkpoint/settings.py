@@ -68,11 +68,12 @@ class ModelFiles:
             for entry in sorted(os.scandir(place), key=os.fspath) if os.path.isdir(place) else ():
                 names.add(entry.name)
                 if entry.name.endswith(_READ) and (linked or entry.is_symlink()):
-                    self._refuse_link_out(Path(entry))
+                    self.refuse_link_out(Path(entry))
             self._names[place] = names
         return file.name in self._names[place]
 
-    def _refuse_link_out(self, file: Path) -> None:
+    def refuse_link_out(self, file: Path) -> None:
+        """Raises ModelFolderError for a link that leads out of the model folder."""
         try:
             target = file.resolve(strict=True)
         except (OSError, RuntimeError):  # leads nowhere, or in a circle

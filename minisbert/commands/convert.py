@@ -63,6 +63,10 @@ def convert(
     if folder.router is not None or folder.encoder_module.pools:
         kind = "a Router with one model per route" if folder.router else "a static model with a single table"
         raise InputError(f"{path}: is {kind}. Expected a model with one transformer; there is nothing to convert.")
+    if "adapter" in folder.sources:
+        raise InputError(
+            f"{path}: has adapters. Expected a model without; save it with SentenceEncoder, and convert that."
+        )
     is_converted = (folder.transformer_path / CONVERTED).is_file()
     if is_converted and not back:
         raise InputError(f"{path}: is already converted (it has {CONVERTED}). Pass --back for the original.")
@@ -88,8 +92,9 @@ def _copy_settings(folder: "ModelFolder", staging: Path) -> None:
     """Copy everything but the weights of the transformer to the same places."""
     from minisbert.checkpoint.folder import TOKENIZER_FILES
     from minisbert.checkpoint.json_file import read_json
+    from minisbert.checkpoint.settings import ModelFiles
 
-    chain = folder.path / "modules.json"
+    chain, files = folder.path / "modules.json", ModelFiles(folder.path)
     modules = [folder.path / entry["path"] for entry in read_json(chain)[1:]] if chain.exists() else []
     patterns: dict[Path, tuple[str, ...]] = {module.resolve(): MODULE_FILES for module in modules}
     patterns[folder.transformer_path.resolve()] = (*TRANSFORMER_FILES, *TOKENIZER_FILES)
@@ -97,6 +102,8 @@ def _copy_settings(folder: "ModelFolder", staging: Path) -> None:
         there = staging / place.relative_to(folder.path.resolve())
         there.mkdir(parents=True, exist_ok=True)
         for file in (file for name in names for file in place.glob(name)):
+            if file.is_symlink():
+                files.refuse_link_out(file)
             shutil.copyfile(file, there / file.name)
 
 

@@ -18,6 +18,7 @@ from tyro import MISSING
 from tyro.conf import OmitArgPrefixes, Positional, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
+from minisbert.checkpoint.json_file import each_key_once
 from minisbert.errors import InputError
 from minisbert.training.config import RECIPE_LENGTHS, RECIPES, TrainConfig
 
@@ -30,7 +31,7 @@ def parse_options(words: list[str]) -> dict[str, Any]:
         {'margin': 0.3}
     """
     try:
-        options = json.loads(words[0])
+        options = json.loads(words[0], object_pairs_hook=each_key_once)
     except ValueError as error:
         raise InputError(f"--loss-options is {words[0]!r}, not JSON ({error}). Expected a JSON object.") from None
     if not isinstance(options, dict):

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from minisbert import SentenceEncoder
 from minisbert.checkpoint.convert import Converted, export, rule_shapes
+from minisbert.commands import main
 from minisbert.encoders import FAMILIES
 from minisbert.errors import ModelFolderError
 
@@ -262,6 +263,21 @@ def test_a_choice_that_would_have_no_effect_is_refused(tmp_path):
     for folder in (adapter(tmp_path / "adapter"), "weights/tiny-static", "weights/tiny-router"):
         with pytest.raises(ModelFolderError, match=r"adapter is 'x'\. Expected None: this model has no adapters"):
             SentenceEncoder(folder, adapter="x")
+
+
+def test_converted_weights_of_an_adapted_model_are_refused(tmp_path):
+    assert main(["convert", BASE, "--out", str(tmp_path / "model")]) == 0
+    adapter(tmp_path / "model" / "one")
+    assert SentenceEncoder(tmp_path / "model").encode(TEXTS).shape == (2, 32)
+    with pytest.raises(ModelFolderError, match=r"holds minisbert\.safetensors.*adapter"):
+        SentenceEncoder(tmp_path / "model", adapter="one")
+
+
+def test_an_adapted_model_is_not_converted(tmp_path, capsys):
+    _, first = jina_tensors()
+    for folder in (adapter(tmp_path / "adapter"), jina(tmp_path / "first", first, **FIRST)):
+        assert main(["convert", str(folder), "--out", str(tmp_path / "out")]) != 0
+        assert "has adapters. Expected a model without; save" in capsys.readouterr().err
 
 
 def test_an_adapter_in_the_cache_of_hugging_face(tmp_path):

@@ -33,6 +33,17 @@ def test_there_and_back(run, tiny, tmp_path):
     assert files_of(theirs) == files_of(tiny)
 
 
+@pytest.mark.parametrize("name", ["README.md", "LICENSE"])
+def test_what_a_link_leads_to_is_not_copied(run, tiny, tmp_path, name):
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    (tmp_path / "outside").write_text("secret")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(tmp_path / "outside")
+    result = run("convert", folder, "--out", tmp_path / "ours")
+    assert result.code != 0 and f"{name}: is a link that leads out of the model folder" in result.err
+    assert not (tmp_path / "ours").exists()
+
+
 def test_a_converted_folder_loads(run, tiny, sentences, tmp_path):
     assert run("convert", tiny, "--out", tmp_path / "ours").code == 0
     expected = SentenceEncoder.load(tiny).encode(sentences)

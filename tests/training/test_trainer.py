@@ -335,6 +335,8 @@ def test_loss_options_from_the_command_line(pairs, tmp_path, capsys):
     capsys.readouterr()
     assert main([*command, "--loss-options", "[1]"]) != 0
     assert "Expected a JSON object" in capsys.readouterr().err
+    assert main([*command, "--loss-options", '{"scale": 5.0, "scale": 6.0}']) != 0
+    assert "'scale' is there twice" in capsys.readouterr().err
 
 
 def test_old_flags_still_work(pairs, tmp_path, capsys):
