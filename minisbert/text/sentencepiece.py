@@ -21,7 +21,7 @@ from minisbert.errors import ModelFolderError
 UNIGRAM = 1
 # Types of pieces that are not split as the usual ones are.
 _ODD_TYPES = {4: "user-defined pieces", 5: "unused pieces", 6: "pieces for bytes"}
-_FIELDS = 1_000  # of one message inside the file; a piece has three
+_FIELDS, _OF_A_PIECE = 1_000, 3  # of one message inside the file; a thousand in each piece would take many seconds
 
 
 class Unigram(NamedTuple):
@@ -38,14 +38,17 @@ def read_sentencepiece(content: bytes, where: Path | str) -> Unigram:
         ModelFolderError: a damaged file, another kind of model, or an option that `tokenizers` does not have.
     """
     pieces: dict[str, float] = {}
-    model_type, charsmap, odd = UNIGRAM, b"", set[str]()
+    model_type, charsmap, odd, seen = UNIGRAM, b"", set[str](), set[int]()
     try:
         for _ in _fields(content, limits.PIECES + _FIELDS):
             pass  # counted before any is read
         for field, value in _fields(content, limits.PIECES + _FIELDS):
+            if field in seen:
+                raise ValueError(f"field {field} is there twice")
+            seen |= {field} & {2, 3}
             if field == 1:
                 piece, score, kind = "", 0.0, 1
-                for number, part in _fields(_bytes(value)):
+                for number, part in _fields(_bytes(value), _OF_A_PIECE):
                     piece = _bytes(part).decode() if number == 1 else piece
                     score = struct.unpack("<f", _bytes(part))[0] if number == 2 else score
                     kind = part if number == 3 and isinstance(part, int) else kind
