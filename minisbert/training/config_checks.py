@@ -229,16 +229,15 @@ def open_data(source: Any, config: TrainConfig, needs: str) -> Examples:
     )
 
 
-def fitting_batches(config: TrainConfig, examples: Sequence[Examples], devices: int, least: int) -> TrainConfig:
+def fitting_batches(config: TrainConfig, examples: Sequence[Examples], devices: int) -> TrainConfig:
     """The config, with a smaller batch if a data set does not fill one; logs how many rows each epoch leaves out.
 
     Args:
         devices: the batch stays a multiple of this.
-        least: the smallest batch that the loss can use.
     """
     rows = min(map(len, examples))
     size = rows // devices * devices
-    if least <= size < config.batch_size:
+    if 0 < size < config.batch_size:
         logger.warning(
             f"batch_size is {config.batch_size}, but a data set has {rows} rows: batches of {size} are used, so that no more "
             f"than {rows - size} of them are left out of an epoch."

@@ -168,7 +168,7 @@ class Trainer:
         loss = self.loss = self.task.loss(config)
         self.examples = [open_data(source, config, loss.needs) for source in sources(config.data)]
         if config.batches is None:
-            config = self.config = fitting_batches(config, self.examples, devices, least=2 if loss.in_batch else 1)
+            config = self.config = fitting_batches(config, self.examples, devices)
         self.datasets = list(map(attrgetter("dataset"), self.examples))
         check_examples(self.examples, config, self.task.losses)
         if self.task.check is not None:
