@@ -89,7 +89,14 @@ SETTINGS: list[tuple[str, Any]] = [
 DATA: list[tuple[str, str, str | bytes, dict[str, Any], tuple[str, ...]]] = [
     ("an empty tsv", "data.tsv", "", {}, ("data.tsv",)),
     ("a header without rows", "data.tsv", "anchor\tpositive\n", {}, ("data.tsv",)),
-    ("fewer rows than a batch", "data.tsv", "anchor\tpositive\na\tb\n", {}, ("data.tsv", "batch")),
+    # A row alone trains, with a warning that it has no negatives.
+    (
+        "a row four times",
+        "data.tsv",
+        "anchor\tpositive\n" + 4 * "a\tb\n",
+        {"no_duplicates": True},
+        ("data.tsv", "batch"),
+    ),
     ("columns of no kind", "data.tsv", "x\ty\na\tb\n" * 4, {}, ("data.tsv", "'x'")),
     ("a row with a missing cell", "data.tsv", PAIRS + "alone\n", {}, ("data.tsv, line 10",)),
     ("a row with an extra cell", "data.tsv", PAIRS + "a\tb\tc\n", {}, ("data.tsv, line 10",)),
