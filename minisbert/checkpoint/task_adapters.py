@@ -12,6 +12,7 @@ has no adapter, as in both libraries.
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -150,10 +151,9 @@ def chosen_adapter(files: ModelFiles, place: Path) -> tuple[Any, str]:
         check_name(adapter, known, file)
         opened: Any = partial(TaskTensors, settings, adapter)
     else:
-        known = sorted(one.parent.name for one in place.glob(f"*/{ADAPTER_FILE}"))
-        check_name(adapter, known, place)
-        opened = None
+        known, opened = sorted(map(attrgetter("parent.name"), place.glob(f"*/{ADAPTER_FILE}"))), None
         if adapter is not None:
+            check_name(adapter, known, place)
             files.has(inside(place, adapter, place) / ADAPTER_FILE)  # not a link out of the folder
             opened = partial(AdaptedTensors, files, place, place / adapter)
     if not known:
