@@ -235,7 +235,7 @@ assert 1 / DEVICES < share < 0.25
 # | A newer BERT? | Warner et al. 2024 (ModernBERT); `minisbert/encoders/modernbert.py` |
 #
 # **Do.** Train on your own pairs: a tsv file with `anchor` and `positive` and one command, `minisbert train all-MiniLM-L6-v2
-# runs/mine --data mine.tsv`. Write a loss of your own and train with it:
+# runs/mine --data pairs.tsv`. Write a loss of your own and train with it:
 # [the guide to research](../docs/guides/research.md). Follow a sentence of yours through a model:
 # `minisbert explain "..." "..." --model all-MiniLM-L6-v2 --follow follow.html`.
 #

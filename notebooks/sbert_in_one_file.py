@@ -24,10 +24,13 @@ Letters in names are axes: L tokens, Q/K query/key tokens, D width, N heads, H w
 
 import json
 import math
+import os
 import sys
 import unicodedata
 from pathlib import Path
 
+# One thread: with so few tokens, several would wait for each other longer than they compute. NumPy reads this when imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 # --- 1. weights: a safetensors file is a length, a JSON header, and the numbers ----------------------------------------

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 # Every page with commands or code to follow.
 PAGES = tuple(str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").rglob("*.md")))
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "notebooks/README.md", *PAGES)
+COURSE = tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.py")))
 TINY = ROOT / "weights" / "tiny-bert"
 BLOCK = re.compile(r"^( *)```([\w-]+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
@@ -32,7 +33,12 @@ class Block(NamedTuple):
 
 
 def read(document: str) -> str:
-    return (ROOT / document).read_text(encoding="utf-8")
+    """A document's text; of a notebook the cells of text."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    if not document.endswith(".py"):
+        return text
+    cells = [cell.partition("\n")[2] for cell in text.split("# %% [markdown]")[1:]]
+    return "\n\n".join(re.sub(r"^# ?", "", cell.partition("\n# %%")[0], flags=re.MULTILINE) for cell in cells)
 
 
 def blocks(document: str) -> list[Block]:

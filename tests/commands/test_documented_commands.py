@@ -1,4 +1,4 @@
-"""Every command in README, CONTRIBUTING, docs/ and the course's page runs on a tiny model, in the order of the pages.
+"""Every command in README, CONTRIBUTING, docs/ and the course runs on a tiny model, in the order of the pages.
 
 What a test cannot run is in `NOT_RUN`, each with its reason; its files, flags, markers and names are checked all the same.
 """
@@ -14,7 +14,20 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from documents import DOCUMENTS, ROOT, TINY, blocks, commands, flags_of, ladder, read, spans, unoptimized, write_data
+from documents import (
+    COURSE,
+    DOCUMENTS,
+    ROOT,
+    TINY,
+    blocks,
+    commands,
+    flags_of,
+    ladder,
+    read,
+    spans,
+    unoptimized,
+    write_data,
+)
 from test_verify import known_as
 
 from minisbert.commands import COMMANDS
@@ -30,12 +43,16 @@ NOT_RUN = {
     "--coordinator": "needs four hosts; tests/training/two_hosts.py starts two",
     "--loss pearson": "the reader's own loss; tests/training/test_new_loss.py writes it and runs this",
     "python -m pip": "installs; .ci/run does, but for the install without JAX, which takes a machine without it",
-    "pip install": "installs; .ci/run does",
+    "pip install": "installs; .ci/run installs test, docs, notebooks and parity, and the names of all extras are looked up",
+    "pip download": "fetches 60 MB of GloVe",
     "pre-commit": "needs a git repository with hooks",
     "python -m pytest": "is what runs this",
     "pytest": "is what runs this, or another extra's tests; the files, markers and names are looked up below",
     "mkdocs": "tests/pages/test_pages.py builds the site",
     "python tests/parity/": "sentence-transformers and hours",
+    "python tests/training/two_hosts.py": "minutes; tests/training/test_multihost.py runs it with two hosts",
+    "python tests/training/many_devices.py": "minutes; tests/training/test_sharding.py runs it, a group at a time",
+    "python tests/training/test_tpu_compile.py": "minutes; its tests compile two small programs",
     "python tests/training/": "minutes",
     "python tests/benchmarks/": "minutes, and other libraries; tests/benchmarks runs small ones",
     "python tests/fuzz/": "minutes; tests/fuzz has a short run",
@@ -47,13 +64,15 @@ NOT_RUN = {
     "python notebooks/table_1.py": "minutes, and data of others; tests/notebooks/test_table_1.py runs it on samples",
     "python notebooks/one_story.py": "needs the real model; what it last drew is committed",
     "jupyter lab": "opens a window",
+    "minisbert train ...": "what is left out differs from reader to reader; the flags are looked up",
+    "minisbert train --": "names a flag",
 }
 # What is added so that a command is quick.
 EXTRA = {"pairwise-cost": ["--sentences", "50", "--pairs", "0"]}
 # These take a table of vectors for the model, which compiles in a second and not in ten, unless it must be a transformer.
 # tests/training trains transformers.
 WITH_A_TABLE = ("pairwise-cost", "train")
-ALL = [*dict.fromkeys([*(command for document in DOCUMENTS for command in commands(document)), *ladder()])]
+ALL = [*dict.fromkeys([*(command for document in (*DOCUMENTS, *COURSE) for command in commands(document)), *ladder()])]
 
 
 def reason(command: str) -> str | None:

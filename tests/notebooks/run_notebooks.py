@@ -3,7 +3,6 @@
     python tests/notebooks/run_notebooks.py                  all of them
     python tests/notebooks/run_notebooks.py 03 07            some
     python tests/notebooks/run_notebooks.py 03 --write       make the .ipynb of 03 from its .py, outputs and all
-    python tests/notebooks/run_notebooks.py --html pages     also as web pages, to look at
 
 `NN_title.py` is the truth; `NN_title.ipynb` next to it has the same cells and their outputs. Outputs are not compared,
 since times and last digits differ between machines: what must not change, a notebook asserts. Solutions of exercises
@@ -147,7 +146,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("numbers", nargs="*", metavar="NN")
     parser.add_argument("--write", action="store_true", help="write each .ipynb with its outputs")
-    parser.add_argument("--html", type=Path, metavar="FOLDER", help="write each as a web page")
     parser.add_argument("--limit", type=float, default=SECONDS, metavar="SECONDS", help="for one notebook")
     asked = parser.parse_args()
 
@@ -170,12 +168,6 @@ def main() -> int:
             continue
         if asked.write:
             script.with_suffix(".ipynb").write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
-        if asked.html is not None:
-            from nbconvert import HTMLExporter
-
-            asked.html.mkdir(parents=True, exist_ok=True)
-            page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": script.stem}})
-            (asked.html / f"{script.stem}.html").write_text(page, encoding="utf-8")
     if failed:
         print(f"failed: {', '.join(failed)}")
     return 1 if failed else 0

@@ -27,6 +27,12 @@ def test_the_site_builds_without_a_warning(tmp_path):
     pages = {page.relative_to(tmp_path).as_posix() for page in tmp_path.rglob("*.html")}
     assert {"index.html", "api/transformer.html", "api/training.html", "guides/train.html"} <= pages
     assert check_site.check(tmp_path) == []
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        saved = notebook.read_text(encoding="utf-8")
+        page = (tmp_path / "course" / f"{notebook.stem}.html").read_text(encoding="utf-8")
+        assert page.count('class="figure"') == saved.count('"image/png": "')
+        assert page.count("<details") == saved.count("<details>") > 0
+        assert "```" not in page
 
 
 @pytest.mark.parametrize(
