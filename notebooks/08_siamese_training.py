@@ -335,7 +335,7 @@ assert means["after"][0] > 0.97 and means["after"][0] > max(means["after"][1:]) 
 # ## On real text
 #
 # On real text the same step is one line:
-# `minisbert train all-MiniLM-L6-v2 runs/nli --data docs/samples/nli.tsv --loss softmax`.
+# `minisbert train all-MiniLM-L6-v2 runs/softmax --data docs/samples/nli.tsv --loss softmax`.
 # SBERT's table 1 has 46.35 on STS-B for the mean of BERT's tokens, and 77.03 after this training. But in `docs/parity.md` it
 # does harm: a small BERT with *random* weights has a Spearman correlation of 53 on STS-B's development set, 35 after the
 # softmax loss, and 70 after multiple negatives (next notebook). Does SBERT's loss destroy a model?

@@ -80,7 +80,7 @@ def commands(document: str) -> list[str]:
     lines = [line for block in blocks(document) if block.language == "bash" for line in block.code.splitlines()]
     lines = [part.strip() for line in lines for part in line.split("&&")]
     inline = [span for span in spans(document) if re.match(r"(minisbert|python|pip|pytest|mkdocs|pre-commit) \S", span)]
-    named = re.compile(r"minisbert \w+")  # the name of a command, not a call of it
+    named = re.compile(r"minisbert [\w-]+")  # the name of a command, not a call of it
     return [command for command in dict.fromkeys([*lines, *inline]) if command in lines or not named.fullmatch(command)]
 
 
