@@ -52,16 +52,18 @@ def kept_dimension(truncate_dim: int | None, width: int) -> int:
     return min(truncate_dim or width, width)
 
 
-def check_out(out: Any, shape: tuple[int, int], output_value: Any, precision: Any) -> None:
+def check_out(out: Any, shape: tuple[int, int], dtype: Any, output_value: Any, precision: Any) -> None:
     """A writeable array of the shape and dtype of the embeddings of `SentenceEncoder.encode`."""
-    if not isinstance(out, np.ndarray) or (out.dtype, out.shape) != (np.dtype(np.float32), shape):
+    if not isinstance(out, np.ndarray) or (out.dtype, out.shape) != (np.dtype(dtype), shape):
         found = f"{out.dtype} {list(out.shape)}" if isinstance(out, np.ndarray) else f"a {type(out).__name__}"
-        raise InputError(f"out is {found}. Expected a NumPy array, float32 {list(shape)}, for these sentences.")
+        raise InputError(
+            f"out is {found}. Expected a NumPy array, {np.dtype(dtype)} {list(shape)}, for these sentences."
+        )
     if not out.flags.writeable:
         raise InputError("out cannot be written. Expected a writeable array; open a memory-mapped file with mode 'r+'.")
     if output_value != "sentence_embedding" or precision != "float32":
         raise InputError(
-            f"out takes float32 sentence embeddings, not {output_value!r} in {precision!r}. Leave one of them out."
+            f"out takes sentence embeddings, not {output_value!r} in {precision!r}. Leave one of them out."
         )
 
 

@@ -1,4 +1,5 @@
-"""A SentenceEncoder as the embedding model of LangChain, LlamaIndex, BERTopic, KeyBERT, Haystack, scikit-learn or Chroma.
+"""A SentenceEncoder as the embedding model of LangChain, LlamaIndex, BERTopic, KeyBERT, Haystack, scikit-learn or Chroma, or
+as a model for sentence-transformers' evaluators and utilities.
 
     from minisbert import SentenceEncoder, compat
     embeddings = compat.langchain(SentenceEncoder("all-MiniLM-L6-v2"))     # FAISS.from_texts(texts, embeddings)
@@ -7,8 +8,9 @@ Queries go through `encode_query` and documents through `encode_document` where 
 with prompts gets the right one. Options are those of `encode`. The libraries are imported when a function is called.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -157,3 +159,62 @@ def chroma(encoder: Any, **options: Any) -> Any:
             )
 
     return MinisbertEmbeddingFunction()
+
+
+class TorchEncoder:
+    """An encoder whose embeddings and similarities are torch tensors where sentence-transformers would return them.
+
+    Everything else is the encoder's; `model_card_data`, where evaluators put their results, keeps nothing.
+    """
+
+    def __init__(self, encoder: Any, options: dict[str, Any]):
+        self.encoder, self.options = encoder, options
+        self.model_card_data = SimpleNamespace(set_evaluation_metrics=lambda *result: None)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(vars(self)["encoder"], name)
+
+    def encode(self, sentences: Any, *args: Any, **keywords: Any) -> Any:
+        return self._embed(self.encoder.encode, sentences, *args, **keywords)
+
+    def encode_query(self, sentences: Any, *args: Any, **keywords: Any) -> Any:
+        return self._embed(self.encoder.encode_query, sentences, *args, **keywords)
+
+    def encode_document(self, sentences: Any, *args: Any, **keywords: Any) -> Any:
+        return self._embed(self.encoder.encode_document, sentences, *args, **keywords)
+
+    def _embed(
+        self,
+        embed: Callable[..., Any],
+        sentences: Any,
+        *args: Any,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        **keywords: Any,
+    ) -> Any:
+        import torch
+
+        if keywords.get("precision", "") is None:  # as evaluators say "unchanged"
+            del keywords["precision"]
+        rows = embed(sentences, *args, **self.options, **keywords)
+        if convert_to_tensor or (rows.ndim == 1 and not convert_to_numpy):
+            return torch.from_numpy(rows)
+        return rows if convert_to_numpy else [torch.from_numpy(row) for row in rows]
+
+    def similarity(self, a: Any, b: Any) -> Any:
+        return self._compare(self.encoder.similarity, a, b)
+
+    def similarity_pairwise(self, a: Any, b: Any) -> Any:
+        return self._compare(self.encoder.similarity_pairwise, a, b)
+
+    def _compare(self, compare: Callable[..., np.ndarray], a: Any, b: Any) -> Any:
+        import torch
+
+        return torch.from_numpy(compare(np.asarray(a), np.asarray(b)))
+
+
+def sentence_transformers(encoder: Any, **options: Any) -> TorchEncoder:
+    """A model for sentence-transformers' evaluators: `evaluator(compat.sentence_transformers(encoder))`."""
+    with _needs("torch"):
+        import torch  # noqa: F401
+    return TorchEncoder(encoder, options)

@@ -19,6 +19,7 @@ from flax import nnx
 
 from minisbert.arguments import as_list
 from minisbert.errors import InputError
+from minisbert.inference.compiled import COMPUTE_DTYPES, cast_params
 from minisbert.inference.engines import need_jax
 from minisbert.sentence_model import define
 
@@ -36,7 +37,7 @@ class Output(NamedTuple):
 
 
 def module(model: Any) -> tuple[Callable[..., Output], Any]:
-    """(apply, params) of a SentenceEncoder, in float32.
+    """(apply, params) of a SentenceEncoder, in float32, or in float64 if it was loaded with compute_dtype="float64".
 
     `apply(params, token_ids_BL, lengths_B, key=None, capture=(), edit=None)` -> `Output`:
 
@@ -46,7 +47,7 @@ def module(model: Any) -> tuple[Callable[..., Output], Any]:
                    block, as `hidden_IBLD` counts them
 
     Raises:
-        InputError: a model with a Router; take one of its `routes`.
+        InputError: a model with a Router (take one of its `routes`); float64 while JAX's x64 mode is off.
 
     Example:
         >>> from minisbert import SentenceEncoder
@@ -59,7 +60,13 @@ def module(model: Any) -> tuple[Callable[..., Output], Any]:
     if getattr(model, "routes", None):
         raise InputError("the model has a Router, each of whose routes is a module. Expected one of model.routes.")
     need_jax(model, "compute it by hand")
-    definition, _ = define(model.model_config)
+    dtype = COMPUTE_DTYPES["float64" if model.compute_dtype == "float64" else "float32"]
+    if dtype == jnp.float64 and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        raise InputError(
+            "the model was loaded with compute_dtype='float64', but JAX's x64 mode is off. Run "
+            'jax.config.update("jax_enable_x64", True) before module().'
+        )
+    definition, _ = define(model.model_config, dtype)
 
     def apply(
         params: Any,
@@ -92,7 +99,7 @@ def module(model: Any) -> tuple[Callable[..., Output], Any]:
             jnp.stack(attention) if attention else None,
         )
 
-    return apply, model.params
+    return apply, cast_params(model.params, dtype)
 
 
 def padded_tokens(model: Any, texts: str | Sequence[str], prompt: str = "") -> tuple[np.ndarray, np.ndarray]:

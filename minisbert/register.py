@@ -23,6 +23,7 @@ from flax import nnx
 
 from minisbert import pooling as poolings
 from minisbert import similarity as similarities
+from minisbert.checkpoint.convert import LETTERS
 from minisbert.checkpoint.folder import SIMILARITY_NAMES
 from minisbert.checkpoint.poolings import POOLING_MODES, TRAINED_NAMES
 from minisbert.cross_encoder.losses import CROSS_ENCODER_LOSSES
@@ -113,7 +114,7 @@ def register_encoder(model_type: str, family: ModuleType) -> None:
 
     Args:
         family: a Python module with the parts of encoders/bert.py: `Config` (a dataclass with from_json and max_positions),
-            `Encoder` (a flax module), `RULES`, `PASSTHROUGH`, `PREFIX` and `MODULE`.
+            `Encoder` (a flax module), `RULES`, `PASSTHROUGH`, `PREFIX` and `MODULE`; Config has the sizes that RULES name.
 
     Raises:
         InputError: naming every part that is missing.
@@ -122,8 +123,11 @@ def register_encoder(model_type: str, family: ModuleType) -> None:
     if not missing:
         config = family.Config
         names = {field.name for field in fields(config)} if is_dataclass(config) else set()
-        wanted = ("from_json", "max_positions", "vocab_size", "hidden_size", "num_hidden_layers")
-        missing = [f"Config.{name}" for name in wanted if name not in names and not hasattr(config, name)]
+        wanted = {"from_json", "max_positions", "vocab_size", "hidden_size", "num_hidden_layers"}
+        shapes = [rule.shape for rule in family.RULES if isinstance(rule.shape, str)]
+        wanted |= {LETTERS[axis[-1]] for shape in shapes for axis in shape.split(",") if axis[-1] in LETTERS}
+        wanted |= {rule.when for rule in family.RULES if rule.when}
+        missing = [f"Config.{name}" for name in sorted(wanted) if name not in names and not hasattr(config, name)]
     if missing:
         raise InputError(f"encoder {model_type!r} has no {', '.join(missing)}. Expected the parts of encoders/bert.py.")
     _add(FAMILIES, model_type, family)

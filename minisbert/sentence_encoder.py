@@ -36,7 +36,7 @@ class SentenceEncoder(FamiliarEncoder):
     Args:
         model: a known name ("all-mpnet-base-v2"), a name on the hub ("org/name"), a folder, or what `load_pretrained` returns.
         engine: "jax", or "numpy", which starts sooner and needs no JAX; float32 on the CPU, no training.
-        compute_dtype: "float32", or "bfloat16" for the matrix products (norms, softmax and pooling stay float32).
+        compute_dtype: "float32"; "bfloat16" for the matrix products (norms, softmax and pooling stay float32); "float64".
         token_budget: tokens per batch, padding included; by default what suits the device, or "tuned": see `minisbert tune`.
         packing: put short texts into shared rows, which changes the last bits (1e-6). None: in float32 calls of 512+ texts.
         revision, cache, offline, verify: of a model that is named, see `locate`.
@@ -148,11 +148,11 @@ class SentenceEncoder(FamiliarEncoder):
             truncate_dim: keep the first dimensions only (Matryoshka models); by default the model's setting.
             on_truncate: "warn", "error" or "ignore" when a text is longer than `max_seq_length`.
             task: chooses the route of a model with a Router ("query", "document"); other models ignore it.
-            out: a float32 array `[sentences, dimension]` to fill and return, for example a memory-mapped file.
+            out: an array `[sentences, dimension]` to fill and return, for example a memory-mapped file.
             others: keywords that change nothing here, such as convert_to_numpy=True.
 
         Returns:
-            float32 `[sentences, dimension]`; for one string `[dimension]`; for an empty list `[0, dimension]`.
+            float32 (or float64) `[sentences, dimension]`; for one string `[dimension]`; for an empty list `[0, dimension]`.
 
         Raises:
             InputError: an argument or a sentence is invalid; nothing is computed then.
@@ -172,13 +172,13 @@ class SentenceEncoder(FamiliarEncoder):
         prompt = checks.prompt_text(prompt, prompt_name, self.prompts, self.default_prompt_name)
         encoder = self if task is None and not self.routes else self.route(task)
         dimension = checks.kept_dimension(truncate_dim, encoder.model_config.dimension)
+        dtype = np.float64 if self.compute_dtype == "float64" else np.float32
         if out is not None:
-            checks.check_out(out, (len(texts), dimension), output_value, precision)
+            checks.check_out(out, (len(texts), dimension), dtype, output_value, precision)
         if on_truncate == "error":
             encoder.tokenizer.refuse_long(texts, max_length=encoder.max_seq_length, prompt=prompt)
-
         tokens: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        embeddings = np.empty((len(texts), dimension), np.float32) if out is None else out
+        embeddings = np.empty((len(texts), dimension), dtype) if out is None else out
         batches = results(encoder, texts, prompt, batch_size, output_value, on_truncate == "warn")
         for batch in progress(batches, len(texts), show_progress_bar):
             sentence_BD = batch.sentence_BD[:, :dimension]

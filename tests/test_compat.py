@@ -98,3 +98,31 @@ def test_a_missing_library_is_named(encoder, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "keybert.backend", None)
     with pytest.raises(InputError, match="pip install keybert"):
         compat.keybert(encoder)
+
+
+def test_sentence_transformers_evaluators(encoder, tmp_path):
+    """Their own evaluators, over the encoder and over their model of the same folder."""
+    theirs = pytest.importorskip("sentence_transformers")
+    evaluation = pytest.importorskip("sentence_transformers.sentence_transformer.evaluation")
+    encoder.save(tmp_path / "model")
+    ours, peer = (
+        compat.sentence_transformers(encoder),
+        theirs.SentenceTransformer(str(tmp_path / "model"), device="cpu"),
+    )
+    others = ["someone has a meal", "a dog is running", "music by cats", "the plane takes off"]
+    ids, other_ids = dict(zip("abcd", TEXTS, strict=True)), dict(zip("efgh", others, strict=True))
+    evaluators = {
+        "sts": evaluation.EmbeddingSimilarityEvaluator(TEXTS, others, [0.9, 0.8, 0.1, 0.3]),
+        "binary": evaluation.BinaryClassificationEvaluator(TEXTS, others, [1, 1, 0, 0]),
+        "triplet": evaluation.TripletEvaluator(TEXTS, others, others[::-1]),
+        "retrieval": evaluation.InformationRetrievalEvaluator(ids, other_ids, {"a": {"e"}, "b": {"g"}}),
+        "paraphrases": evaluation.ParaphraseMiningEvaluator(ids | other_ids, [("a", "e")]),
+        "reranking": evaluation.RerankingEvaluator([{"query": "who", "positive": TEXTS[:1], "negative": others}]),
+        "translation": evaluation.TranslationEvaluator(TEXTS, others),
+        "mse": evaluation.MSEEvaluator(TEXTS, others, teacher_model=ours),
+    }
+    for name, evaluator in evaluators.items():
+        assert evaluator(ours) == pytest.approx(evaluator(peer), abs=1e-5), name
+    for text in (TEXTS, TEXTS[0]):
+        assert np.array_equal(ours.encode(text, convert_to_tensor=True).numpy(), encoder.encode(text))
+        assert np.array_equal(np.stack(ours.encode(text, convert_to_numpy=False)), encoder.encode(text))

@@ -1,5 +1,6 @@
 """plain.py: the pure function is what encode computes, and what it captures is what the model computed."""
 
+import sys
 from pathlib import Path
 
 import jax
@@ -10,6 +11,9 @@ import pytest
 from minisbert import InputError, SentenceEncoder
 from minisbert.explain.attention import sentence_attention
 from minisbert.plain import padded_tokens
+
+sys.path.insert(0, str(Path(__file__).parent))
+from families import TWINS
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 TEXTS = ["a cat", "a longer sentence about a dog", ""]
@@ -52,6 +56,31 @@ def test_encode_returns_every_layer(name):
         np.testing.assert_allclose(found[1][-1], tokens[1], atol=FLOAT32)
     np.testing.assert_array_equal(encoder.encode(TEXTS[1], output_value="hidden_states"), found[1])
     assert encoder.encode([], output_value="hidden_states") == []
+
+
+def test_float64_is_the_twin_and_leaves_jax_as_it_was():
+    """compute_dtype="float64": float32 weights, every operation in float64."""
+    encoder = SentenceEncoder(WEIGHTS / "tiny-bert", compute_dtype="float64")
+    ids_BL, lengths_B = padded_tokens(encoder, TEXTS)
+    mask_BL = np.arange(ids_BL.shape[1]) < lengths_B[:, None]
+    token_BLD = TWINS["bert"](
+        jax.tree.map(np.asarray, encoder.params["encoder"]), encoder.model_config.encoder, ids_BL, mask_BL
+    )
+    expected = np.where(mask_BL[:, :, None], token_BLD, 0).sum(1) / lengths_B[:, None]
+    found = encoder.encode(TEXTS)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13)
+    tokens = encoder.encode(TEXTS, output_value="token_embeddings", out=None)
+    np.testing.assert_allclose(tokens[1], token_BLD[1, : lengths_B[1]], rtol=0, atol=1e-13)
+    filled = encoder.encode(TEXTS, normalize_embeddings=True, out=np.empty((3, 32)))
+    np.testing.assert_allclose((filled**2).sum(1), 1, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(sentence_attention(encoder, TEXTS[1]).weights_YNQK.sum(-1), 1, rtol=0, atol=1e-14)
+    assert jnp.ones(1).dtype == jnp.float32 and not jax.config.jax_enable_x64
+    with pytest.raises(InputError, match="x64 mode is off"):
+        encoder.module()
+    with jax.enable_x64(True):
+        apply, params = encoder.module()
+        np.testing.assert_allclose(jax.jit(apply)(params, ids_BL, lengths_B).sentence_BD, expected, rtol=0, atol=1e-13)
 
 
 def test_the_gradient_of_each_token_by_an_edit_of_the_first_input():

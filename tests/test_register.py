@@ -2,6 +2,7 @@
 
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from minisbert import (
     train,
 )
 from minisbert.checkpoint import folder, poolings
+from minisbert.checkpoint.convert import Rule
 from minisbert.encoders import bert
 from minisbert.errors import InputError, ModelFolderError
 
@@ -146,6 +148,12 @@ def padding_counts(hidden_BLD, mask_BL):
         (lambda: register_similarity("mine", similarity.dot, None), "Expected two functions"),
         (lambda: register_encoder("bert", pooling), "has no Config, Encoder, RULES"),
         (lambda: register_encoder("mpnet", bert), "'mpnet' is taken"),
+        (
+            lambda: register_encoder(
+                "mine", SimpleNamespace(**vars(bert) | {"RULES": [Rule("a", "b", "D,A", when="gated")]})
+            ),
+            "has no Config.gated, Config.query_width",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_refused(call, message):

@@ -15,7 +15,7 @@ from flax import nnx
 
 from minisbert.checkpoint.modules import Dense, Normalize
 from minisbert.checkpoint.poolings import POOLING_MODES, Pooling
-from minisbert.inference.compiled import cast_matrices
+from minisbert.inference.compiled import cast_params
 from minisbert.pretrained import load_pretrained
 from minisbert.reference import encoder as reference
 from minisbert.reference import pooling as reference_pooling
@@ -154,7 +154,7 @@ def test_the_content_of_padding_never_changes_a_bit(pretrained):
 def test_bfloat16_points_the_same_way(pretrained):
     token_ids_BL, _ = random_tokens(pretrained)
     model_config = replace(pretrained.model_config, modules=(Pooling(("mean",)), Normalize()))
-    params = cast_matrices(pretrained.params, jnp.bfloat16)
+    params = cast_params(pretrained.params, jnp.bfloat16)
     lower_BD = np.asarray(compiled(model_config, jnp.bfloat16)(params, token_ids_BL, LENGTHS_B, 0))
     full_BD = reference_similarity.normalize(reference_pooling.mean(twin_tokens(pretrained, token_ids_BL), MASK_BL))
     assert lower_BD.dtype == np.float32

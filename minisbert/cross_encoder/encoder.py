@@ -83,7 +83,7 @@ class CrossEncoder(Familiar):
         allow_pickle_weights: bool = False,
         allow_links: bool = False,
     ):
-        check_choice("compute_dtype", compute_dtype, tuple(COMPUTE_DTYPES))
+        check_choice("compute_dtype", compute_dtype, ("float32", "bfloat16"))
         if not isinstance(model, PretrainedCrossEncoder):
             place = locate(model, revision=revision, cache=cache, offline=offline, verify=verify)
             model = load_cross_encoder(place, allow_pickle_weights, allow_links)

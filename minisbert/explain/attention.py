@@ -22,7 +22,7 @@ from minisbert.cross_encoder.model import define_cross_encoder
 from minisbert.errors import InputError, short_repr
 from minisbert.explain.attribution import token_texts
 from minisbert.inference.batching import rectangle
-from minisbert.inference.compiled import COMPUTE_DTYPES
+from minisbert.inference.compiled import COMPUTE_DTYPES, x64_for
 from minisbert.inference.engines import need_jax
 from minisbert.plain import RecordedAttention
 from minisbert.sentence_encoder import SentenceEncoder
@@ -88,9 +88,10 @@ def _weights(model: Any, definition: Any, ids: Sequence[int], first_length: int)
     """weights_YNQK of one row of tokens, segment 0 up to `first_length`."""
     L = model.shapes.length(len(ids), model.max_positions)
     batch = rectangle([(0, ids)], 1, L, model.padding_id)
-    weights_YNQK = _compiled(definition, model.compute_dtype)(
-        model.forward.cast(model.params), batch.token_ids_BL, batch.lengths_B, np.int32(first_length)
-    )
+    with x64_for(COMPUTE_DTYPES[model.compute_dtype]):
+        weights_YNQK = _compiled(definition, model.compute_dtype)(
+            model.forward.cast(model.params), batch.token_ids_BL, batch.lengths_B, np.int32(first_length)
+        )
     return np.asarray(weights_YNQK)[:, :, : len(ids), : len(ids)]
 
 
@@ -105,7 +106,7 @@ def _compiled(definition: Any, compute_dtype: str) -> Callable[..., jax.Array]:
         for block in encoder.blocks:  # ALBERT has one block, which runs once per layer
             block.attention = RecordedAttention(block.attention, seen)
         position_BL = jnp.arange(token_ids_BL.shape[1])[None]
-        with jax.default_matmul_precision("highest" if compute_dtype == "float32" else "default"):
+        with jax.default_matmul_precision("default" if compute_dtype == "bfloat16" else "highest"):
             mask_BL = position_BL < lengths_B[:, None]
             # Padding is segment 0: a family may have no row for another.
             encoder(token_ids_BL, mask_BL, ((position_BL >= first_length) & mask_BL).astype(jnp.int32))

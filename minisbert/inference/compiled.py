@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from minisbert.fork import note_use
 from minisbert.inference.stream import Compilation
 from minisbert.transformer.target import traced_for
 
-COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
 # Threads that need the same new shape compile it once.
 _COMPILING = threading.Lock()
 
@@ -36,7 +37,7 @@ class Forward:
 
     Args:
         definition: the model without its parameters, as `sentence_model.define` returns it.
-        compute_dtype: "float32" or "bfloat16".
+        compute_dtype: "float32", "bfloat16", or "float64", for which these programs alone run with JAX's x64 mode.
         outputs: output name -> function of the model and the arrays of a batch.
 
     Example:
@@ -64,12 +65,12 @@ class Forward:
         self._placed: tuple[Any, Any] = (None, None)
 
     def cast(self, params: Any) -> Any:
-        """The parameters as the programs take them: the blocks' matrices in the compute dtype, cast once."""
+        """The parameters as the programs take them, cast once (`cast_params`)."""
         if self._dtype == jnp.float32:
             return params
         original, cast = self._cast
         if original is not params:
-            cast = cast_matrices(params, self._dtype)
+            cast = cast_params(params, self._dtype)
             self._cast = params, cast
         return cast
 
@@ -83,6 +84,10 @@ class Forward:
                 the devices, so the number of rows must be a multiple of the number of devices (`ShapeTable.devices`).
         """
         note_use()
+        with x64_for(self._dtype):
+            return self._started(params, output, *arrays)
+
+    def _started(self, params: Any, output: str, *arrays: Any) -> Any:
         params, (rows, length) = self.cast(params), arrays[0].shape
         if self._mesh is not None:
             params, arrays = self._on_all_devices(self._mesh, params, arrays)
@@ -112,7 +117,7 @@ def compiled_output(
 ) -> Any:
     """One output as a jitted function of parameters and arrays; models of the same definition share it, as those of a sweep."""
     # "highest": real float32 on every device, without shortcuts (TF32, bfloat16 passes).
-    precision = "highest" if compute_dtype == "float32" else "default"
+    precision = "default" if compute_dtype == "bfloat16" else "highest"
 
     def apply(params: Any, *arrays: jax.Array) -> Any:
         with jax.default_matmul_precision(precision), traced_for(platform, mesh):
@@ -121,13 +126,18 @@ def compiled_output(
     return jax.jit(apply)
 
 
-def cast_matrices(params: dict[Any, Any], dtype: Any) -> dict[Any, Any]:
-    """The blocks' matrices in the compute dtype, cast once; tables, biases and norms stay float32."""
+def x64_for(dtype: Any) -> AbstractContextManager[Any]:
+    """JAX's x64 mode for what runs inside, if this compute dtype is float64."""
+    return jax.enable_x64(True) if dtype == jnp.float64 else nullcontext()
+
+
+def cast_params(params: dict[Any, Any], dtype: Any) -> dict[Any, Any]:
+    """The parameters for a compute dtype; in bfloat16 tables, biases and norms stay float32."""
     if dtype == jnp.float32:
         return params
     flat = flatten(params)
     for name, leaf in flat.items():
-        if name.endswith(".kernel") and ".blocks." in name:
+        if dtype == jnp.float64 or (name.endswith(".kernel") and ".blocks." in name):
             flat[name] = jnp.asarray(leaf, dtype)
     return nest(flat)
 

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from minisbert.inference.batching import ACCELERATOR, ShapeTable
-from minisbert.inference.compiled import COMPUTE_DTYPES, cast_matrices, compiled_output
+from minisbert.inference.compiled import COMPUTE_DTYPES, cast_params, compiled_output
 from minisbert.inference.encode import OUTPUTS
 from minisbert.inference.program_costs import forward_flops
 from minisbert.inference.tpu_compiler import (
@@ -153,7 +153,7 @@ def lower_forward(
 ) -> tuple[Any, int]:
     """The program of one batch, not compiled yet, and the FLOPs of its matrix products on all devices."""
     definition, params = define(model_config, COMPUTE_DTYPES[compute_dtype])
-    cast = jax.eval_shape(partial(cast_matrices, dtype=COMPUTE_DTYPES[compute_dtype]), params)
+    cast = jax.eval_shape(partial(cast_params, dtype=COMPUTE_DTYPES[compute_dtype]), params)
     arrays: list[tuple[int, ...]] = [(rows, length), (rows,), ()]
     if output == PACKED:
         per_text = (rows, length // TOKENS_PER_SLOT)

@@ -19,7 +19,7 @@ from minisbert.model_config import ModelConfig
 from minisbert.pretrained import Pretrained, on_device
 
 ENGINES = ("jax", "numpy")
-COMPUTE_DTYPES = ("float32", "bfloat16")
+COMPUTE_DTYPES = ("float32", "bfloat16", "float64")
 # With less, JAX ends the process when it starts its threads.
 JAX_ADDRESS_SPACE = 2_000_000_000
 

@@ -14,7 +14,6 @@ from minisbert.data.conventions import CONVENTIONS
 from minisbert.data.examples import Examples, open_examples
 from minisbert.data.sampler import MIXINGS
 from minisbert.errors import InputError, short_repr
-from minisbert.inference.compiled import COMPUTE_DTYPES
 from minisbert.training.config import TrainConfig, name_of
 from minisbert.training.logging import LOGGERS
 from minisbert.training.lora import TARGETS
@@ -89,7 +88,7 @@ CHECKS: dict[str, Check] = {
     "teacher": optional(TEXT),
     "lora_targets": several_of(TARGETS, f"names of {', '.join(TARGETS)}, each once", least=1),
     "report_to": several_of(LOGGERS, f"names of {', '.join(LOGGERS)}"),
-    "compute_dtype": one_of(COMPUTE_DTYPES),
+    "compute_dtype": one_of(("float32", "bfloat16")),
     "mixing": one_of(MIXINGS),
     **dict.fromkeys(("prompts", "text_columns", "label_columns", "columns"), TEXTS),
     "seed": Check(f"a whole number from 0 to {2**32 - 1}", int, least=0, most=2**32 - 1),

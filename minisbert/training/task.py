@@ -13,6 +13,7 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -155,7 +156,17 @@ def loss_for(config: TrainConfig, loss: Loss, width: int) -> LossFunction:
 def _loss_for(
     loss: LossFunction, options: tuple[tuple[str, Any], ...], dimensions: tuple[int, ...], adaptive_layers: bool
 ) -> LossFunction:
-    function: LossFunction = partial(loss, **dict(options))
+    given = partial(loss, **dict(options))
+
+    def function(*parts: Any) -> jax.Array:
+        value = given(*parts)
+        if jnp.shape(value) != ():
+            name = getattr(loss, "__name__", "the loss")
+            raise InputError(
+                f"loss: {name} returned an array {list(jnp.shape(value))}. Expected one number, such as its mean."
+            )
+        return value
+
     if dimensions:
         function = matryoshka(function, dimensions)
     return adaptive_layer(function) if adaptive_layers else function

@@ -24,16 +24,23 @@ from pathlib import Path
 from minisbert.download.locate import locate
 
 HERE = Path(__file__).parents[2]
-# What a user writes, with names that both checkouts have.
+# What a user writes, with names that both checkouts have; until November 2026 three of them were others.
 SWEEP = """
-import json, sys
-from minisbert import SentenceEncoder, TrainConfig, train
+import json, pathlib, sys
+from minisbert import SentenceEncoder
+try:
+    from minisbert import TrainConfig, train
+    load = SentenceEncoder
+except ImportError:
+    from minisbert.training.config import TrainConfig
+    from minisbert.training.loop import train
+    load = SentenceEncoder.load
 folder, data, models, rates, steps = json.loads(sys.argv[1])
 for name, model in models.items():
-    encoder = SentenceEncoder(model)
+    encoder = load(model)
     for rate in rates:
         config = TrainConfig((data,), batch_size=8, max_steps=steps, learning_rate=rate)
-        train(encoder, config, f"{folder}/{name}-{rate}", show_progress=False)
+        train(encoder, config, pathlib.Path(folder, f"{name}-{rate}"), show_progress=False)
         last = [json.loads(line) for line in open(f"{folder}/{name}-{rate}/metrics.jsonl")][-1]
         print(f"{name:6} {rate:8} {last['loss']:.4f}", flush=True)
 """

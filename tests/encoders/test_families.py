@@ -15,7 +15,7 @@ import pytest
 from flax import nnx
 
 from minisbert.encoders import FAMILIES, static
-from minisbert.inference.compiled import cast_matrices
+from minisbert.inference.compiled import cast_params
 from minisbert.pretrained import load_pretrained
 from minisbert.testing import check_encoder
 
@@ -144,7 +144,7 @@ def test_bfloat16_products_are_near(family):
     """As `compute_dtype="bfloat16"` computes: matrices of the blocks cast, everything around them float32."""
     model = load(family)
     token_ids_BL = model.random_tokens()
-    params = cast_matrices({"encoder": model.params}, jnp.bfloat16)["encoder"]
+    params = cast_params({"encoder": model.params}, jnp.bfloat16)["encoder"]
     encoder = model.encoder(jnp.bfloat16, params)
     found = jax.jit(lambda *parts: encoder(*parts)[-1])(token_ids_BL, MASK_BL)
     assert found.dtype == jnp.float32

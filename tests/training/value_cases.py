@@ -10,15 +10,18 @@ if __name__ == "__main__":  # before jax is imported, and not for the tests that
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import json
+import shutil
+import tempfile
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import own_family
 from flax import nnx
 
-from minisbert import SentenceEncoder, TrainConfig, register_pooling, train
+from minisbert import SentenceEncoder, TrainConfig, register_encoder, register_pooling, train
 from minisbert.checkpoint.convert import flatten
 from minisbert.similarity import cosine, normalize, pairwise_cosine
 from minisbert.training.losses import Loss
@@ -119,6 +122,7 @@ CASES = {
     "earlier layers": {**SGD, "loss": "gist", "teacher": GUIDE, "adaptive_layers": True, "matryoshka": (32, 8)},
     "tokens": {**SGD, "loss": Loss(late_interaction, "none", 2, 2, in_batch=True, embeds="tokens"), "chunk_size": 3},
     "weights": {"data": WEIGHTED, "label_columns": ("score", "weight"), "loss": weighted},
+    "layers of a family from outside": SGD,
     "two layers and an attention pooling": {**SGD, "trainable": r"^heads|blocks\.1\."},
     "a decoder tied to the layers": {**SGD, "data": TEXTS, "loss": "denoising_auto_encoder"},
     "a decoder with layers of its own": {  # the encoder has a small gradient: steps so large that rounding does not count
@@ -147,6 +151,13 @@ def config(case, **more):
 
 def encoder_for(case):
     """A static model, which compiles fast, unless the case has layers."""
+    if "family" in case:
+        register_encoder("own_qwen", own_family)
+        with tempfile.TemporaryDirectory() as folder:
+            model = shutil.copytree(WEIGHTS / "tiny-qwen3", Path(folder) / "model")
+            config = json.loads((model / "config.json").read_text())
+            (model / "config.json").write_text(json.dumps(config | {"model_type": "own_qwen"}))
+            return SentenceEncoder(model)
     encoder = SentenceEncoder(WEIGHTS / ("tiny-bert" if "layers" in case else "tiny-static"))
     if "pooling" in case:
         register_pooling("attention", AttentionPooling)
