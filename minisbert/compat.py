@@ -167,8 +167,8 @@ class TorchEncoder:
     Everything else is the encoder's; `model_card_data`, where evaluators put their results, keeps nothing.
     """
 
-    def __init__(self, encoder: Any, options: dict[str, Any]):
-        self.encoder, self.options = encoder, options
+    def __init__(self, encoder: Any, tensor: Callable[[np.ndarray], Any], options: dict[str, Any]):
+        self.encoder, self.tensor, self.options = encoder, tensor, options
         self.model_card_data = SimpleNamespace(set_evaluation_metrics=lambda *result: None)
 
     def __getattr__(self, name: str) -> Any:
@@ -192,14 +192,12 @@ class TorchEncoder:
         convert_to_tensor: bool = False,
         **keywords: Any,
     ) -> Any:
-        import torch
-
         if keywords.get("precision", "") is None:  # as evaluators say "unchanged"
             del keywords["precision"]
         rows = embed(sentences, *args, **self.options, **keywords)
         if convert_to_tensor or (rows.ndim == 1 and not convert_to_numpy):
-            return torch.from_numpy(rows)
-        return rows if convert_to_numpy else [torch.from_numpy(row) for row in rows]
+            return self.tensor(rows)
+        return rows if convert_to_numpy else [self.tensor(row) for row in rows]
 
     def similarity(self, a: Any, b: Any) -> Any:
         return self._compare(self.encoder.similarity, a, b)
@@ -208,13 +206,11 @@ class TorchEncoder:
         return self._compare(self.encoder.similarity_pairwise, a, b)
 
     def _compare(self, compare: Callable[..., np.ndarray], a: Any, b: Any) -> Any:
-        import torch
-
-        return torch.from_numpy(compare(np.asarray(a), np.asarray(b)))
+        return self.tensor(compare(np.asarray(a), np.asarray(b)))
 
 
 def sentence_transformers(encoder: Any, **options: Any) -> TorchEncoder:
     """A model for sentence-transformers' evaluators: `evaluator(compat.sentence_transformers(encoder))`."""
     with _needs("torch"):
-        import torch  # noqa: F401
-    return TorchEncoder(encoder, options)
+        from torch import from_numpy
+    return TorchEncoder(encoder, from_numpy, options)
