@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
-from minisbert.checkpoint.head_rules import HEAD_RULES
-from minisbert.checkpoint.modules import Module
+from minisbert.checkpoint.modules import Module, WithWeights
 from minisbert.checkpoint.poolings import Pooling, TrainedPooling, WeightedLayerPooling
 from minisbert.encoders import FAMILIES
 from minisbert.errors import InputError
@@ -113,7 +112,7 @@ def sentence_embedding(
 
                 trained = jax.vmap(trained, in_axes=(None, 1), out_axes=1)
             sentence_BD = trained(token_BLD, counts_BL)
-        elif type(module) in HEAD_RULES:
+        elif isinstance(module, WithWeights):
             sentence_BD = next(with_weights)(sentence_BD)
         else:
             sentence_BD = normalize(sentence_BD)
@@ -154,7 +153,7 @@ def with_pooling(model: Encoder, *modes: str, seed: int = 0) -> Encoder:
         else TrainedPooling(trained, config.encoder.hidden_size, old.include_prompt)
     )
     at = config.modules.index(old)
-    after = [module for module in config.modules[at + 1 :] if type(module) in HEAD_RULES]
+    after = [module for module in config.modules[at + 1 :] if isinstance(module, WithWeights)]
     if after and new.width(1) != old.width(1):
         raise InputError(
             f"modes is {modes}, but the {type(after[0]).__name__} after the pooling was trained for {old.width(1)} of them. "
@@ -163,14 +162,14 @@ def with_pooling(model: Encoder, *modes: str, seed: int = 0) -> Encoder:
     changed = replace(config, modules=(*config.modules[:at], new, *config.modules[at + 1 :]))
     weights, heads = iter(model.params.get("heads", {}).values()), []
     for before, module in zip(config.modules, changed.modules, strict=True):
-        given = next(weights) if type(before) in HEAD_RULES else None
+        given = next(weights) if isinstance(before, WithWeights) else None
         if module is new and trained is not None:
             from flax import nnx
 
             from minisbert.modules import HEADS
 
             given = nnx.to_pure_dict(nnx.state(HEADS[TrainedPooling](new, rngs=nnx.Rngs(seed))))
-        heads += [given] if type(module) in HEAD_RULES else []
+        heads += [given] if isinstance(module, WithWeights) else []
     params = {"encoder": model.params["encoder"]} | ({"heads": dict(enumerate(heads))} if heads else {})
     copied = copy.copy(model)
     vars(copied).pop("forward", None)  # compiled for the other pooling

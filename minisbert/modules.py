@@ -4,8 +4,8 @@
     Dense                   activation(x W + b), + x or + x R          as LaBSE and GTR end with
     LayerNorm               (x - mean) / sqrt(variance + 1e-5) a + b   (Ba et al. 2016, section 3)
 
-Each has a row in `HEADS`: settings (checkpoint/modules.py) -> the flax module. The names of its tensors in the folder are in
-checkpoint/head_rules.py. A new one is a class here, its settings there, and a row in both tables. `reference/` must agree.
+Each has a row in `HEADS`: settings (checkpoint/modules.py, with the names of its tensors in the folder) -> the flax module. A
+new one is a class here, its settings there, and a row in both tables. `reference/` must agree.
 """
 
 from collections.abc import Callable
@@ -17,8 +17,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from minisbert.checkpoint import modules, poolings
-from minisbert.checkpoint.convert import Rule, flatten
-from minisbert.checkpoint.head_rules import HEAD_RULES, maps_residual
 from minisbert.pooling import TRAINED_POOLINGS, weighted_layers
 
 # Names of checkpoint/modules.py's table.
@@ -76,7 +74,7 @@ class Dense(nnx.Module):
         self.linear = nnx.Linear(settings.in_features, settings.out_features, use_bias=settings.bias, rngs=rngs)
         self.adds = settings.residual
         widths = (settings.in_features, settings.out_features)
-        self.residual = nnx.Linear(*widths, use_bias=False, rngs=rngs) if maps_residual(settings) else None
+        self.residual = nnx.Linear(*widths, use_bias=False, rngs=rngs) if settings.maps_residual else None
 
     def __call__(self, sentence_BD: jax.Array) -> jax.Array:
         dense_BE = self.activation(self.linear(sentence_BD))
@@ -99,13 +97,6 @@ class LayerNorm(nnx.Module):
 def _trained_pooling(settings: poolings.TrainedPooling, *, rngs: Any) -> Any:
     return TRAINED_POOLINGS[settings.name](settings.dimension, rngs=rngs)
 
-
-def _trained_rules(settings: poolings.TrainedPooling) -> list[Rule]:
-    _, shapes = abstract(lambda rngs: _trained_pooling(settings, rngs=rngs))
-    return [Rule(name, name, leaf.shape) for name, leaf in flatten(shapes).items()]
-
-
-HEAD_RULES[poolings.TrainedPooling] = _trained_rules  # here, since only the flax module knows its tensors
 
 # Settings -> the flax module, made with (settings, rngs=)
 HEADS: dict[type, Callable[..., nnx.Module]] = {

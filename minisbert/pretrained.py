@@ -15,12 +15,11 @@ import numpy as np
 
 from minisbert.arguments import check_bool
 from minisbert.atomic_write import staged_folder
-from minisbert.checkpoint.convert import Converted, Put, chosen, convert, export, flatten, nest, rule_shapes
+from minisbert.checkpoint.convert import Converted, Put, convert, export, flatten, nest, table_for
 from minisbert.checkpoint.converted import CONVERTED, read_converted
 from minisbert.checkpoint.folder import ModelFolder, read_folder
 from minisbert.checkpoint.folder_writer import chain_of, write_chain, write_module, write_router
-from minisbert.checkpoint.head_rules import HEAD_RULES
-from minisbert.checkpoint.modules import Module
+from minisbert.checkpoint.modules import Module, WithWeights
 from minisbert.checkpoint.pickled import tensors_of
 from minisbert.checkpoint.router import Router, check_names
 from minisbert.checkpoint.static_folder import with_length_limit
@@ -120,9 +119,8 @@ def load_chain(folder: ModelFolder, put: Put | None, loaded: dict[Path, Converte
     model_config = read_model_config(folder)
     tokenizer = Tokenizer.from_folder(folder)
     check_tokenizer(tokenizer, folder, model_config.encoder.vocab_size)
-    family, layers = FAMILIES[model_config.model_type], model_config.encoder.num_hidden_layers
-    table = chosen(family.RULES, model_config.encoder)
-    shapes = rule_shapes(table, model_config.encoder, layers)
+    family = FAMILIES[model_config.model_type]
+    table = table_for(family.RULES, model_config.encoder)
     place, open_head = folder.transformer_path, cast(Any, SafetensorsFiles)
     open_encoder: Any = folder.encoder_module.tensors
     if folder.allow_pickle_weights:
@@ -137,19 +135,17 @@ def load_chain(folder: ModelFolder, put: Put | None, loaded: dict[Path, Converte
                 f"{place}: holds {CONVERTED} and an adapter, which is merged into original weights. Expected one of them; "
                 "convert the weights back with `minisbert convert --back`."
             )
-        loaded[place] = read_converted(place, shapes, put)
+        loaded[place] = read_converted(place, {rule.path: rule.shape for rule in table}, put)
     elif place not in loaded:
         names = {"passthrough": family.PASSTHROUGH, "prefix": family.PREFIX}
-        loaded[place] = convert(open_encoder(place), table, shapes, layers=layers, put=put, **names)
+        loaded[place] = convert(open_encoder(place), table, put=put, **names)
     original = loaded[place]
     params = {"encoder": nest(original.params)}
     for module in model_config.modules:
-        if type(module) in HEAD_RULES:
-            place = folder.path / module.path  # type: ignore[union-attr]
+        if isinstance(module, WithWeights):
+            place = folder.path / module.path
             if place not in loaded:
-                rules = HEAD_RULES[type(module)](module)
-                shapes = rule_shapes(rules, None, layers=0)
-                loaded[place] = convert(open_head(place), rules, shapes, layers=0, put=put)
+                loaded[place] = convert(open_head(place), module.rules(), put=put)
             heads = params.setdefault("heads", {})
             heads[len(heads)] = nest(loaded[place].params)
     return Pretrained(folder, model_config, params, tokenizer, replace(original, params={}))
@@ -186,8 +182,7 @@ def encoder_tensors(model: Pretrained) -> dict[str, np.ndarray]:
     """The encoder's weights under the names of its family's checkpoints, with the tensors passed through."""
     config = model.model_config
     converted = replace(model.original, params=flatten(model.params["encoder"]))
-    table = chosen(FAMILIES[config.model_type].RULES, config.encoder)
-    return export(converted, table, layers=config.encoder.num_hidden_layers)
+    return export(converted, table_for(FAMILIES[config.model_type].RULES, config.encoder))
 
 
 def join_routes(routes: Mapping[str, Pretrained], default: str | None = None) -> Pretrained:
@@ -266,15 +261,14 @@ def _weights(model: Pretrained) -> list[dict[Any, Any]]:
     """The parameters of each module of `chain_of(model.folder)`, {} where it has none."""
     modules = model.model_config.modules[1 if model.folder.encoder_module.pools else 0 :]
     heads = iter(model.params.get("heads", {}).values())
-    return [model.params["encoder"], *(next(heads) if type(module) in HEAD_RULES else {} for module in modules)]
+    return [model.params["encoder"], *(next(heads) if isinstance(module, WithWeights) else {} for module in modules)]
 
 
 def _write_weights(model: Pretrained, module: Module | None, weights: dict[Any, Any], here: Path) -> None:
     """A module's tensors; with the encoder's (None) the tokenizer's files."""
+    if isinstance(module, WithWeights):
+        write_tensors(here / WEIGHTS, export(Converted(flatten(weights)), module.rules()))
     if module is not None:
-        if weights:
-            rules = HEAD_RULES[type(module)](module)
-            write_tensors(here / WEIGHTS, export(Converted(flatten(weights)), rules, layers=0))
         return
     write_tensors(here / WEIGHTS, encoder_tensors(model))
     files = tokenizer_files(model.folder, model.tokenizer)

@@ -13,6 +13,7 @@ ever imported. For the command line, an installed package registers its parts in
 
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -23,13 +24,13 @@ from flax import nnx
 
 from minisbert import pooling as poolings
 from minisbert import similarity as similarities
-from minisbert.checkpoint.convert import LETTERS
+from minisbert.checkpoint.convert import LETTERS, Rule, flatten
 from minisbert.checkpoint.folder import SIMILARITY_NAMES
-from minisbert.checkpoint.poolings import POOLING_MODES, TRAINED_NAMES
+from minisbert.checkpoint.poolings import POOLING_MODES, TRAINED_RULES
 from minisbert.cross_encoder.losses import CROSS_ENCODER_LOSSES
 from minisbert.encoders import FAMILIES
 from minisbert.errors import InputError, short_repr
-from minisbert.modules import HEADS  # noqa: F401 (its import names the tensors of poolings with weights)
+from minisbert.modules import abstract
 from minisbert.training.losses import LOSSES, Loss
 
 # What a family's module must have (encoders/bert.py is the shortest one).
@@ -79,9 +80,15 @@ def register_pooling(name: str, pooling: Callable[..., Any]) -> None:
             "tokens whose mask is False."
         )
     if trained:
-        _add(poolings.TRAINED_POOLINGS, name, pooling, TRAINED_NAMES)
+        _add(poolings.TRAINED_POOLINGS, name, pooling)
+        TRAINED_RULES[name] = partial(_trained_rules, pooling)
     else:
         _add(poolings.POOLINGS, name, pooling, POOLING_MODES)
+
+
+def _trained_rules(pooling: Callable[..., Any], width: int) -> list[Rule]:
+    _, shapes = abstract(lambda rngs: pooling(width, rngs=rngs))
+    return [Rule(name, name, leaf.shape) for name, leaf in flatten(shapes).items()]
 
 
 def register_similarity(name: str, all_pairs: Callable[..., Any], pairwise: Callable[..., Any]) -> None:

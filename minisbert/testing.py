@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from minisbert.checkpoint.convert import Converted, chosen, convert, export, flatten, rule_shapes
+from minisbert.checkpoint.convert import Converted, convert, export, flatten, table_for
 
 LENGTHS_B = (16, 9, 1, 5)
 # Two shapes of one program sum in other orders, in float32; relative to the largest entry.
@@ -130,13 +130,12 @@ class _InMemory:
 
 
 def _check_rules(family: ModuleType, config: Any, params: Any, abstract: Any) -> None:
-    layers = config.num_hidden_layers
-    shapes = rule_shapes(family.RULES, config, layers)
+    table = table_for(family.RULES, config)
+    shapes = {rule.path: rule.shape for rule in table}
     built = {name: leaf.shape for name, leaf in flatten(abstract).items()}
     assert shapes == built, f"the rules and the encoder differ in {sorted(dict(shapes.items() ^ built.items()))}"
-    rules, ours = chosen(family.RULES, config), flatten(params)
-    written = export(Converted(ours), rules, layers=layers)
-    again = convert(_InMemory(written), rules, shapes, layers=layers).params
+    ours = flatten(params)
+    again = convert(_InMemory(export(Converted(ours), table)), table).params
     changed = [name for name in ours if not np.array_equal(ours[name], again[name])]
     assert not changed, f"saved and loaded, these parameters differ: {changed}"
 

@@ -24,7 +24,7 @@ from judge import judge
 from matplotlib.figure import Figure
 
 from minisbert import ModelFolderError, SentenceEncoder
-from minisbert.checkpoint.convert import chosen, convert, export, flatten, nest
+from minisbert.checkpoint.convert import convert, export, flatten, nest, table_for
 from minisbert.checkpoint.tensors import SafetensorsFiles
 from minisbert.encoders import bert
 from minisbert.reference import encoder as reference
@@ -82,7 +82,7 @@ assert len(ours) == 29
 # *transposed*. W_Q, W_K and W_V are concatenated into one matrix, hence three names on the left. That is all of BERT:
 
 # %%
-rules = chosen(bert.RULES, config)  # the others are for ELECTRA and ERNIE
+rules = [rule for rule in bert.RULES if not rule.when]  # the others are for ELECTRA and ERNIE
 for rule in rules:
     part, *others = [name.removeprefix("encoder.layer.{i}.") for name in rule.parts]
     joined = "".join(f", {name.split('.')[2]}" for name in others)
@@ -97,8 +97,9 @@ assert len(rules) == 17
 first = "encoder.layer.0.attention.self."
 three = [tensors.read(f"{first}{part}.weight") for part in ("query", "key", "value")]
 by_hand_DE = np.concatenate([matrix.T for matrix in three], axis=1)
-options = {"layers": config.num_hidden_layers, "passthrough": bert.PASSTHROUGH, "prefix": bert.PREFIX}
-converted = convert(tensors, rules, ours, **options)
+table = table_for(rules, config)  # {i} filled in for every layer, sizes for the letters
+options = {"passthrough": bert.PASSTHROUGH, "prefix": bert.PREFIX}
+converted = convert(tensors, table, **options)
 print("three matrices", theirs[f"{first}query.weight"], "become one of", by_hand_DE.shape)
 assert np.array_equal(by_hand_DE, converted.params["blocks.0.attention.qkv.kernel"])
 assert set(converted.params) == set(ours)
@@ -124,7 +125,7 @@ assert difference < 1e-5
 # And back: from our names to theirs, the same file bit for bit.
 
 # %%
-exported = export(converted, rules, layers=config.num_hidden_layers)
+exported = export(converted, table)
 assert set(exported) == set(theirs)
 assert all(np.array_equal(exported[name], tensors.read(name)) for name in theirs)
 print(f"all {len(exported)} tensors come back bit for bit")
@@ -335,13 +336,13 @@ def refusal(call: Callable) -> str:
 
 
 misspelt = [rule._replace(hf_name=rule.hf_name.replace("word_emb", "words_emb")) for rule in rules[:1]]
-message = refusal(lambda: convert(tensors, misspelt + rules[1:], ours, **options))
+message = refusal(lambda: convert(tensors, table_for(misspelt + rules[1:], config), **options))
 print(textwrap.fill(message, 110))
 assert "missing: 'embeddings.words_embeddings.weight' [187, 32]" in message
 assert "unknown: 'embeddings.word_embeddings.weight' [187, 32]" in message
 
 forgetful = [rule._replace(transpose=False) if "up.kernel" in rule.path else rule for rule in rules]
-message = refusal(lambda: convert(tensors, forgetful, ours, **options))
+message = refusal(lambda: convert(tensors, table_for(forgetful, config), **options))
 print()
 print(textwrap.fill(message, 110))
 assert message.count("wrong shape") == 2  # one in each layer

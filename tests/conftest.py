@@ -94,9 +94,9 @@ def tables_as_before():
     from minisbert.encoders import FAMILIES
     from minisbert.training.losses import LOSSES
 
-    tables = [LOSSES, FAMILIES, pooling.POOLINGS, pooling.TRAINED_POOLINGS]
+    tables = [LOSSES, FAMILIES, pooling.POOLINGS, pooling.TRAINED_POOLINGS, poolings.TRAINED_RULES]
     tables += [similarity.SIMILARITIES, similarity.PAIRWISE_SIMILARITIES]
-    lists = [poolings.POOLING_MODES, poolings.TRAINED_NAMES, folder.SIMILARITY_NAMES]
+    lists = [poolings.POOLING_MODES, folder.SIMILARITY_NAMES]
     before = [dict(table) for table in tables], [list(names) for names in lists]
     yield
     for table, rows in zip(tables, before[0], strict=True):

@@ -86,7 +86,7 @@ def test_a_pooling_with_weights_is_trained_resumed_saved_and_loaded(tmp_path):
     packed = SentenceEncoder(tmp_path / "final", packing=True)
     np.testing.assert_allclose(packed.encode(TEXTS * 5), loaded.encode(TEXTS * 5), atol=1e-6)
     pooling.TRAINED_POOLINGS.clear()
-    poolings.TRAINED_NAMES.clear()
+    poolings.TRAINED_RULES.clear()
     with pytest.raises(ModelFolderError, match=r"'name' is 'attention'.*register_pooling"):
         SentenceEncoder(tmp_path / "final")
 

@@ -6,13 +6,13 @@ directions: one error names every tensor that is unknown, missing, given twice o
 `export(convert(x)) == x` to the bit, names and dtypes included. Plain NumPy; no device.
 """
 
+import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
-from minisbert.checkpoint.tensor_names import TIED, canonical_names, matches
 from minisbert.checkpoint.tensors import Columns
 from minisbert.errors import ModelFolderError
 
@@ -32,13 +32,18 @@ LETTERS = {
     **{"A": "query_width", "G": "key_width", "H": "head_dim", "T": "task_type_vocab_size"},
 }
 
+# TensorFlow's names for the two parts of a layer norm, still found in the oldest checkpoints; prefixes of remote code.
+_OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+_OLD_PREFIXES = {"nomic_bert.": "bert.", "gte.": "new."}
+# A second name of the same tensor, in a file next to the first or in its place: T5's token table.
+TIED = {"encoder.embed_tokens.weight": "shared.weight"}
+
 
 class Rule(NamedTuple):
     """One line of a family's table: a tensor's name in the checkpoint, our path, our shape.
 
     Several names are tensors joined along the last axis of ours. The shape is in letters of `LETTERS` ("D,3D") or numbers.
-    `first` is the first layer that has the tensor, where earlier layers lack it; `when` the setting of the family's Config
-    that says whether any layer has it.
+    `first` is the first layer that has the tensor; `when` the setting of the family's Config that says whether any has it.
     """
 
     hf_name: str | tuple[str, ...]
@@ -89,45 +94,59 @@ class Converted:
     dtypes: dict[str, str] = field(default_factory=dict)  # canonical name -> dtype in the file, if not float32
 
 
-def chosen(rules: Sequence[Rule], config: Any) -> list[Rule]:
-    """The rules that a family's Config asks for with their `when`: those to give to `convert` and `export`."""
-    return [rule for rule in rules if not rule.when or getattr(config, rule.when)]
+def table_for(rules: Sequence[Rule], config: Any = None, **letters: int) -> list[Rule]:
+    """A family's rules for one model: those whose `when` its Config has, {i} filled in for every layer, shapes as numbers.
 
+    Args:
+        config: the family's Config; None where no rule needs it.
+        letters: sizes of letters that are not in `LETTERS`.
 
-def filled(rules: Sequence[Rule], layers: int) -> list[Rule]:
-    """The rules with {i} filled in for every layer."""
+    Example:
+        >>> table = table_for([Rule("weight", "kernel", "D,3D"), Rule("out.weight", "out.kernel", "D,C")], D=4, C=2)
+        >>> {rule.path: rule.shape for rule in table}
+        {'kernel': (4, 12), 'out.kernel': (4, 2)}
+    """
     table: list[Rule] = []
     for rule in rules:
-        for i in map(str, range(rule.first, layers) if "{i}" in rule.path else (0,)):
-            names, path = tuple(name.replace("{i}", i) for name in rule.parts), rule.path.replace("{i}", i)
-            table.append(Rule(names, path, rule.shape, rule.transpose))
+        if rule.when and not getattr(config, rule.when):
+            continue
+        shape = rule.shape
+        if isinstance(shape, str):
+            sizes = [(int(axis[:-1] or 1), axis[-1]) for axis in shape.split(",")]
+            shape = tuple([n * (letters.get(x) or getattr(config, LETTERS[x])) for n, x in sizes])
+        for i in map(str, range(rule.first, config.num_hidden_layers) if "{i}" in rule.path else (0,)):
+            names, path = tuple([name.replace("{i}", i) for name in rule.parts]), rule.path.replace("{i}", i)
+            table.append(Rule(names, path, shape, rule.transpose))
     return table
 
 
-def rule_shapes(rules: Sequence[Rule], config: Any, layers: int, **letters: int) -> dict[str, Shape]:
-    """Our path -> shape of every parameter in the table; sizes are in a family's Config or in `letters`.
+def canonical_names(names: Sequence[str], prefix: str, passthrough: Sequence[str]) -> dict[str, list[str]]:
+    """A tensor's canonical name, without prefix, -> its names in the file; more than one is a doubled tensor.
 
     Example:
-        >>> rules = [Rule("weight", "kernel", "D,3D"), Rule("out.weight", "out.kernel", "D,C")]
-        >>> rule_shapes(rules, None, layers=0, D=4, C=2)
-        {'kernel': (4, 12), 'out.kernel': (4, 2)}
+        >>> canonical_names(["bert.embeddings.LayerNorm.gamma"], "bert.", [])
+        {'embeddings.LayerNorm.weight': ['bert.embeddings.LayerNorm.gamma']}
     """
-    shapes: dict[str, Shape] = {}
-    for rule in filled(chosen(rules, config), layers):
-        shape = rule.shape
-        if isinstance(shape, str):
-            axes = [(int(axis[:-1] or 1), axis[-1]) for axis in shape.split(",")]
-            shape = tuple(n * (letters[x] if x in letters else getattr(config, LETTERS[x])) for n, x in axes)
-        shapes[rule.path] = shape
-    return shapes
+    canonical: dict[str, list[str]] = {}
+    for name in names:
+        short = name.removeprefix(prefix).removeprefix(_OLD_PREFIXES.get(prefix, ""))
+        for old, new in _OLD_NAMES.items():
+            if short.endswith(old) and not _matches(name, passthrough):
+                short = short.removesuffix(old) + new
+        if short in TIED and not any(other.endswith(TIED[short]) for other in names):
+            short = TIED[short]
+        canonical.setdefault(short, []).append(name)
+    return canonical
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def convert(
     tensors: Tensors,
-    rules: Sequence[Rule],
-    shapes: Mapping[str, Shape],
+    table: Sequence[Rule],
     *,
-    layers: int,
     passthrough: Sequence[str] = (),
     prefix: str = "",
     put: Put | None = np.asarray,
@@ -135,21 +154,18 @@ def convert(
     """Read every tensor of a checkpoint into our names.
 
     Args:
-        tensors: the checkpoint; read one tensor at a time.
-        rules, shapes: the family's table, with {i} for each of `layers`, and its `rule_shapes`.
+        tensors, table: the checkpoint, read one tensor at a time, and the family's rules for this model (`table_for`).
         passthrough: patterns of tensor names that are kept for export but not computed.
         prefix: what some checkpoints of the family put before every name.
         put: called with each finished float32 array, so that memory holds the model once; `params` has what it returns. None
             leaves matrices in their file: views, transposed, joined ones as `Columns`; tables are then not searched for NaN.
 
     Raises:
-        ModelFolderError: naming every tensor that is unknown, missing, doubled, mis-shaped, not of a float dtype, or
-            not finite.
+        ModelFolderError: naming every tensor that is unknown, missing, doubled, mis-shaped, not finite or not of floats.
     """
     found = tensors.shapes()
     canonical = canonical_names(list(found), prefix, passthrough)
-    table = filled(rules, layers)
-    _check_names(tensors.where, table, shapes, found, canonical, passthrough, layers)
+    _check_names(tensors.where, table, found, canonical, passthrough)
     renamed = {new: names[0] for new, names in canonical.items() if names[0] != new}
     converted = Converted({}, renamed=renamed)
     complaints: list[str] = []
@@ -191,21 +207,17 @@ def convert(
 def _check_names(
     where: Any,
     table: Sequence[Rule],
-    shapes: Mapping[str, Shape],
     found: Mapping[str, Shape],
     canonical: Mapping[str, list[str]],
     passthrough: Sequence[str],
-    layers: int,
 ) -> None:
     """The file has exactly the tensors of the table, in their shapes, and those passed through."""
-    complaints: list[str] = []
-    missing: list[str] = []
-    expected: set[str] = set()
+    complaints, missing = list[str](), list[str]()
+    expected = {part for rule in table for part in rule.parts}
     for rule in table:
-        shape = shapes[rule.path]
-        part_shape = (*shape[:-1], shape[-1] // len(rule.parts))
+        *outer, last = cast(Shape, rule.shape)
+        part_shape = (*outer, last // len(rule.parts))
         part_shape = part_shape[::-1] if rule.transpose else part_shape
-        expected.update(rule.parts)
         for part in rule.parts:
             if part not in canonical:
                 missing.append(f"{part!r} {list(part_shape)}")
@@ -213,15 +225,14 @@ def _check_names(
                 complaints.append(f"wrong shape: {part!r} is {list(is_shape)}, expected {list(part_shape)}")
     if len(missing) > 1000:  # a config.json that claims a thousand layers: all names would fill pages
         raise ModelFolderError(
-            f"{where}: config.json asks for {len(expected)} tensors (num_hidden_layers {layers}), "
-            f"but the file has {len(canonical)}. Missing: {', '.join(missing[:3])} ... {missing[-1]}. Check config.json or "
-            "download the model again."
+            f"{where}: config.json asks for {len(expected)} tensors, but the file has {len(canonical)}. Missing: "
+            f"{', '.join(missing[:3])} ... {missing[-1]}. Check its num_hidden_layers, or download the model again."
         )
     complaints += map("missing: {}".format, missing)
     for short, names in canonical.items():
         if len(names) > 1:
             complaints.append(f"doubled: {' and '.join(map(repr, names))} both mean {short!r}")
-        if short not in expected and not matches(short, passthrough):
+        if short not in expected and not _matches(short, passthrough):
             complaints.append(f"unknown: {names[0]!r} {list(found[names[0]])}")
     if complaints:
         raise ModelFolderError(
@@ -236,19 +247,19 @@ def _all_finite(array: np.ndarray) -> bool:
         return bool(np.isfinite(array.sum(dtype=np.float64))) or bool(np.isfinite(array).all())
 
 
-def export(converted: Converted, rules: Sequence[Rule], *, layers: int) -> dict[str, np.ndarray]:
+def export(converted: Converted, table: Sequence[Rule]) -> dict[str, np.ndarray]:
     """The checkpoint in their names again: the inverse of `convert`, to the bit.
 
     Example:
-        >>> rules = [Rule(("q", "k"), "qk.kernel", transpose=True)]
+        >>> table = [Rule(("q", "k"), "qk.kernel", transpose=True)]
         >>> converted = Converted({"qk.kernel": np.arange(4, dtype=np.float32).reshape(1, 4)})
-        >>> {name: array.tolist() for name, array in export(converted, rules, layers=0).items()}
+        >>> {name: array.tolist() for name, array in export(converted, table).items()}
         {'q': [[0.0], [1.0]], 'k': [[2.0], [3.0]]}
     """
     import ml_dtypes  # noqa: F401 (names bfloat16 to NumPy)
 
     tensors: dict[str, np.ndarray] = {}
-    for rule in filled(rules, layers):
+    for rule in table:
         parts = np.split(np.asarray(converted.params[rule.path]), len(rule.parts), axis=-1)
         for name, part in zip(rule.parts, parts, strict=True):
             array = part.T if rule.transpose else part

@@ -48,8 +48,8 @@ def read_converted(path: Path, shapes: Mapping[str, Any], put: Put | None = np.a
         raise ModelFolderError(
             f"{path / CONVERTED}: the record of the conversion is missing or damaged. Run `minisbert convert` again."
         ) from None
-    rules = [Rule(f"params/{name}", name, shape) for name, shape in shapes.items()]
-    found = convert(files, rules, shapes, layers=0, passthrough=["carried/*"], put=put)
+    table = [Rule(f"params/{name}", name, shape) for name, shape in shapes.items()]
+    found = convert(files, table, passthrough=["carried/*"], put=put)
     if found.dtypes:
         raise ModelFolderError(
             f"{path / CONVERTED}: {', '.join(sorted(found.dtypes))} not float32. Run `minisbert convert` again."

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minisbert import limits
+from minisbert.checkpoint.convert import Rule, linear, norm
 from minisbert.checkpoint.poolings import (
     Given,
     Pooling,
@@ -92,6 +93,16 @@ class Dense:
     def width(self, before: int) -> int:
         return self.out_features
 
+    @property
+    def maps_residual(self) -> bool:
+        """The input is added through a matrix, since the widths differ."""
+        return self.residual and self.in_features != self.out_features
+
+    def rules(self) -> list[Rule]:
+        widths = (self.in_features, self.out_features)
+        residual = linear("residual", "residual", widths)[:1] if self.maps_residual else []
+        return [*linear("linear", "linear", widths)[: 2 if self.bias else 1], *residual]
+
     @staticmethod
     def read(settings: Settings, given: Given, path: str) -> "Dense":
         settings.known(["in_features", "out_features", "bias", "activation_function", "use_residual", *_ENDS])
@@ -134,6 +145,9 @@ class LayerNorm:
     def width(self, before: int) -> int:
         return self.dimension
 
+    def rules(self) -> list[Rule]:
+        return norm("norm", "norm", (self.dimension,))
+
     @staticmethod
     def read(settings: Settings, given: Given, path: str) -> "LayerNorm":
         settings.known(["dimension"])
@@ -164,7 +178,8 @@ class Normalize:
         return None
 
 
-Module = WeightedLayerPooling | Pooling | TrainedPooling | Dense | LayerNorm | Normalize
+WithWeights = WeightedLayerPooling | TrainedPooling | Dense | LayerNorm
+Module = WithWeights | Pooling | Normalize
 # Our name of a module after the encoder -> its class.
 MODULES: dict[str, type[Module]] = {
     "weighted_layer_pooling": WeightedLayerPooling,

@@ -4,14 +4,17 @@ modules.py has the other modules and the table of all. A pooling from outside th
 `Pooling`, if it has no weights, or a `TrainedPooling`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from minisbert import limits
+from minisbert.checkpoint.convert import Rule
 from minisbert.checkpoint.settings import Settings
 from minisbert.errors import ModelFolderError
 
-TRAINED_NAMES: list[str] = []  # of poolings with weights; register.py adds to them
+# Pooling with weights -> where its tensors go, by its width; register.py adds to it.
+TRAINED_RULES: dict[str, Callable[[int], list[Rule]]] = {}
 
 # Old boolean -> pooling mode, in the order in which several modes are concatenated.
 POOLING_FLAGS = {
@@ -49,8 +52,9 @@ def path_field() -> Any:
     return field(default="", compare=False, repr=False)
 
 
-# Each module has three methods:
+# Each module has four parts:
 #     width(before)                  the width of its output, for an input of width `before`
+#     rules()                        where its tensors go (convert.py); only of a module with weights
 #     read(settings, given, path)    the module, from its settings, what it gets from those before it, and its folder
 #     to_json(width)                 its config.json, or None where it has none; `width` is that of the token embeddings
 
@@ -70,6 +74,9 @@ class WeightedLayerPooling:
 
     def width(self, before: int) -> int:
         return before
+
+    def rules(self) -> list[Rule]:
+        return [Rule("layer_weights", "weights", (self.layers,))]
 
     @staticmethod
     def read(settings: Settings, given: Given, path: str) -> "WeightedLayerPooling":
@@ -151,6 +158,9 @@ class TrainedPooling:
     def width(self, before: int) -> int:
         return before
 
+    def rules(self) -> list[Rule]:
+        return TRAINED_RULES[self.name](self.dimension)
+
     @staticmethod
     def read(settings: Settings, given: Given, path: str) -> "TrainedPooling":
         settings.known([*WIDTHS, "include_prompt", "name"])
@@ -162,8 +172,10 @@ class TrainedPooling:
             settings.flag("include_prompt", default=True),
             path,
         )
-        if pooling.name not in TRAINED_NAMES:
-            settings.complain("name", f"a pooling with weights that is registered (register_pooling): {TRAINED_NAMES}")
+        if pooling.name not in TRAINED_RULES:
+            settings.complain(
+                "name", f"a pooling with weights that is registered (register_pooling): {[*TRAINED_RULES]}"
+            )
         settings.finish()
         return pooling
 

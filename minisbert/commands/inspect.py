@@ -78,7 +78,7 @@ def _describe_chain(folder: "ModelFolder", path: Path) -> dict[str, Any]:
     """One encoder and the modules after it."""
     from minisbert import SentenceEncoder
     from minisbert.checkpoint.convert import flatten
-    from minisbert.checkpoint.head_rules import HEAD_RULES
+    from minisbert.checkpoint.modules import WithWeights
     from minisbert.pretrained import Pretrained, read_model_config
     from minisbert.sentence_model import define
     from minisbert.text.tokenizer import Tokenizer
@@ -87,7 +87,7 @@ def _describe_chain(folder: "ModelFolder", path: Path) -> dict[str, Any]:
     # Without weights the encoder still reports the settings it would compute with.
     alone = dataclasses.replace(folder, router=None, routes={})
     encoder = SentenceEncoder(Pretrained(alone, model_config, {}, Tokenizer.from_folder(folder)))
-    modules = [folder.path / module.path for module in folder.modules if type(module) in HEAD_RULES]  # type: ignore[union-attr]
+    modules = [folder.path / module.path for module in folder.modules if isinstance(module, WithWeights)]
     return {
         "repr": repr(encoder),
         "embedding_dimension": encoder.get_embedding_dimension(),

@@ -19,18 +19,17 @@ from minisbert.atomic_write import staged_folder
 from minisbert.checkpoint.convert import (
     Converted,
     Rule,
-    chosen,
+    canonical_names,
     convert,
     export,
     flatten,
     linear,
     nest,
-    rule_shapes,
+    table_for,
 )
-from minisbert.checkpoint.head_rules import HEAD_RULES
+from minisbert.checkpoint.modules import WithWeights
 from minisbert.checkpoint.pickled import tensors_of
 from minisbert.checkpoint.settings import Settings
-from minisbert.checkpoint.tensor_names import canonical_names
 from minisbert.checkpoint.tensors import WEIGHTS, SafetensorsFiles, write_tensors
 from minisbert.cross_encoder.folder import (
     CrossEncoderFolder,
@@ -93,16 +92,8 @@ def load_cross_encoder(
         )
     segments = CrossEncoderTokenizer(tokenizer).segments
     model_config = CrossEncoderConfig(folder.model_type, config, folder.num_labels, head, segments)
-    rules, layers = _rules(model_config), config.num_hidden_layers
-    converted = convert(
-        tensors,
-        rules,
-        rule_shapes(rules, config, layers, C=folder.num_labels),
-        layers=layers,
-        passthrough=form.passthrough,
-        prefix=family.PREFIX,
-        put=jax.device_put,
-    )
+    names = {"passthrough": form.passthrough, "prefix": family.PREFIX}
+    converted = convert(tensors, _table(model_config), put=jax.device_put, **names)
     return PretrainedCrossEncoder(
         folder, model_config, nest(converted.params), tokenizer, replace(converted, params={})
     )
@@ -177,25 +168,21 @@ def save_cross_encoder(model: PretrainedCrossEncoder, target: Path) -> None:
         write_tensors(staging / WEIGHTS, _tensors(model))
         heads = iter(model.params.get("heads", {}).values())
         for row, module in enumerate(model.model_config.modules, start=1):
-            if type(module) in HEAD_RULES:
+            if isinstance(module, WithWeights):
                 place = staging / f"{row}_{type(module).__name__}" / WEIGHTS
-                write_tensors(
-                    place, export(Converted(flatten(next(heads))), HEAD_RULES[type(module)](module), layers=0)
-                )
+                write_tensors(place, export(Converted(flatten(next(heads))), module.rules()))
 
 
 def _tensors(model: PretrainedCrossEncoder) -> dict[str, np.ndarray]:
     """The weights under the names of the family's checkpoints."""
-    config = model.model_config
-    converted = replace(model.original, params=flatten(model.params))
-    return export(converted, _rules(config), layers=config.encoder.num_hidden_layers)
+    return export(replace(model.original, params=flatten(model.params)), _table(model.model_config))
 
 
-def _rules(config: CrossEncoderConfig) -> list[Rule]:
+def _table(config: CrossEncoderConfig) -> list[Rule]:
     """Of the encoder and of the family's own head; modules have files of their own."""
-    table = chosen(FAMILIES[config.model_type].RULES, config.encoder)
-    encoder = [rule._replace(path=f"encoder.{rule.path}", when="") for rule in table]
-    return encoder if config.modules else encoder + HEADS[config.model_type].rules(config.head)
+    rules = [rule._replace(path=f"encoder.{rule.path}") for rule in FAMILIES[config.model_type].RULES]
+    rules += [] if config.modules else HEADS[config.model_type].rules(config.head)
+    return table_for(rules, config.encoder, C=config.num_labels)
 
 
 def _load_reranker(folder: CrossEncoderFolder) -> PretrainedCrossEncoder:

@@ -101,7 +101,7 @@ def make_model(folder: Path, name: str, *, tiny: bool) -> Path:
     """A model folder of this shape with random weights, and a tokenizer that knows the words of the texts."""
     from safetensors.numpy import save_file
 
-    from minisbert.checkpoint.convert import Converted, chosen, export, flatten
+    from minisbert.checkpoint.convert import Converted, export, flatten, table_for
     from minisbert.checkpoint.folder import read_folder
     from minisbert.encoders import FAMILIES
     from minisbert.pretrained import read_model_config
@@ -127,9 +127,8 @@ def make_model(folder: Path, name: str, *, tiny: bool) -> Path:
     (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in sorted(known, key=known.__getitem__)))
     model_config = read_model_config(read_folder(folder))
     params = flatten(initial_params(model_config, 0)["encoder"])
-    rules = chosen(FAMILIES[model_config.model_type].RULES, model_config.encoder)
-    tensors = export(Converted(params), rules, layers=config["num_hidden_layers"])
-    save_file(tensors, folder / "model.safetensors")
+    table = table_for(FAMILIES[model_config.model_type].RULES, model_config.encoder)
+    save_file(export(Converted(params), table), folder / "model.safetensors")
     return folder
 
 

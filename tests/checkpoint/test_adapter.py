@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from minisbert import SentenceEncoder
-from minisbert.checkpoint.convert import Converted, export, rule_shapes
+from minisbert.checkpoint.convert import Converted, export, table_for
 from minisbert.commands import main
 from minisbert.encoders import FAMILIES
 from minisbert.errors import ModelFolderError
@@ -144,9 +144,9 @@ def jina_tensors(row=None):
     """Random weights as transformers names them, with the product of one task; and all the parts of the first layout."""
     random, family = np.random.default_rng(0), FAMILIES["jina_embeddings_v3"]
     config = family.Config.from_json(JINA | {"model_type": "jina_embeddings_v3"})
-    shapes = rule_shapes(family.RULES, config, layers=2)
-    params = {path: random.normal(size=shape).astype(np.float32) / 4 for path, shape in shapes.items()}
-    merged, first = export(Converted(params), family.RULES, layers=2), {}
+    table = table_for(family.RULES, config)
+    params = {rule.path: random.normal(size=rule.shape).astype(np.float32) / 4 for rule in table}
+    merged, first = export(Converted(params), table), {}
     for name, tensor in list(merged.items()):
         if tensor.ndim == 1:
             first[f"roberta.{name}"] = tensor

@@ -13,13 +13,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from minisbert.checkpoint.convert import Converted, chosen, convert, export, flatten
+from minisbert.checkpoint.convert import Converted, convert, export, table_for
 from minisbert.checkpoint.tensors import INDEX, WEIGHTS, SafetensorsFiles, write_tensors
 from minisbert.download.locate import locate
 from minisbert.encoders import FAMILIES
 from minisbert.errors import DownloadError, ModelFolderError
-from minisbert.model_config import ModelConfig
-from minisbert.sentence_model import define
 
 TINY = Path(__file__).parents[2] / "weights"
 TINIES = ["tiny-bert", "tiny-mpnet", "tiny-roberta", "tiny-distilbert", "tiny-albert", "tiny-modernbert"]
@@ -105,17 +103,8 @@ def folder(name: str) -> Path:
 def read(tensors, place: Path, family: str, **options) -> Converted:
     code = FAMILIES[family]
     config = code.Config.from_json(json.loads((place / "config.json").read_text()))
-    leaves = flatten(define(ModelConfig(family, config))[1])
-    shapes = {name.removeprefix("encoder."): tuple(leaf.shape) for name, leaf in leaves.items()}
-    return convert(
-        tensors,
-        chosen(code.RULES, config),
-        shapes,
-        layers=config.num_hidden_layers,
-        passthrough=code.PASSTHROUGH,
-        prefix=code.PREFIX,
-        **options,
-    )
+    table = table_for(code.RULES, config)
+    return convert(tensors, table, passthrough=code.PASSTHROUGH, prefix=code.PREFIX, **options)
 
 
 def layers(place: Path, family: str) -> int:
@@ -124,7 +113,7 @@ def layers(place: Path, family: str) -> int:
 
 def written_back(converted: Converted, place: Path, family: str) -> Arrays:
     config = FAMILIES[family].Config.from_json(json.loads((place / "config.json").read_text()))
-    return export(converted, chosen(FAMILIES[family].RULES, config), layers=config.num_hidden_layers)
+    return export(converted, table_for(FAMILIES[family].RULES, config))
 
 
 def same_bits(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> None:

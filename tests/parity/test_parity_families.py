@@ -19,11 +19,9 @@ import pytest
 from flax import nnx
 
 from minisbert import SentenceEncoder
-from minisbert.checkpoint.convert import Converted, chosen, convert, export, flatten, nest
+from minisbert.checkpoint.convert import Converted, convert, export, flatten, nest, table_for
 from minisbert.checkpoint.tensors import SafetensorsFiles
 from minisbert.encoders import FAMILIES
-from minisbert.model_config import ModelConfig
-from minisbert.sentence_model import define
 from minisbert.transformer.positions import rotary_angles
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -332,12 +330,8 @@ def read(family: str, folder: Path) -> tuple[Any, Converted]:
     """Our config of a folder, and its tensors under our names."""
     code = FAMILIES[family]
     config = code.Config.from_json(json.loads((folder / "config.json").read_text()))
-    leaves = flatten(define(ModelConfig(family, config))[1])
-    shapes = {name.removeprefix("encoder."): tuple(leaf.shape) for name, leaf in leaves.items()}
-    layers = config.num_hidden_layers
-    tensors = SafetensorsFiles(folder)
-    rules = chosen(code.RULES, config)
-    return config, convert(tensors, rules, shapes, layers=layers, passthrough=code.PASSTHROUGH, prefix=code.PREFIX)
+    names = {"passthrough": code.PASSTHROUGH, "prefix": code.PREFIX}
+    return config, convert(SafetensorsFiles(folder), table_for(code.RULES, config), **names)
 
 
 def batch(padding: int) -> tuple[np.ndarray, np.ndarray]:
@@ -379,7 +373,7 @@ def test_token_embeddings_and_gradients_of_random_configs(family, shape, more, t
     close(np.asarray(hidden)[mask], theirs.detach().numpy()[mask], f"{family} {shape}")
 
     # The gradient in the names of the files, which some of their classes change; what is carried along has none.
-    slopes = export(Converted(flatten(gradient)), chosen(code.RULES, config), layers=config.num_hidden_layers)
+    slopes = export(Converted(flatten(gradient)), table_for(code.RULES, config))
     others = {name: tensor.grad for name, tensor in model.named_parameters() if tensor.grad is not None}
     others = {
         name: tensor.numpy()

@@ -24,7 +24,7 @@ from safetensors.numpy import load_file, save_file
 from minisbert import SentenceEncoder
 from minisbert.checkpoint.convert import Converted, export, flatten
 from minisbert.checkpoint.folder_writer import chain_of
-from minisbert.checkpoint.head_rules import HEAD_RULES
+from minisbert.checkpoint.modules import WithWeights
 from minisbert.checkpoint.router import Router
 from minisbert.errors import InputError
 from minisbert.pretrained import encoder_tensors, join_routes, load_pretrained
@@ -407,8 +407,8 @@ def slopes_under_their_names(pretrained: Any, gradient: dict[Any, Any]) -> dict[
     named = {(0, name): slope for name, slope in encoder_tensors(with_params(pretrained, gradient)).items()}
     heads = iter(gradient.get("heads", {}).values())
     for i, (_, module) in enumerate(chain_of(pretrained.folder)):
-        if type(module) in HEAD_RULES:
-            slopes = export(Converted(flatten(next(heads))), HEAD_RULES[type(module)](module), layers=0)
+        if isinstance(module, WithWeights):
+            slopes = export(Converted(flatten(next(heads))), module.rules())
             named |= {(i, name): slope for name, slope in slopes.items()}
     return named
 

@@ -20,7 +20,7 @@ import pytest
 from flax import nnx
 
 from minisbert import SentenceEncoder, quantize_embeddings
-from minisbert.checkpoint.convert import chosen, convert, flatten, nest
+from minisbert.checkpoint.convert import convert, nest, table_for
 from minisbert.checkpoint.modules import DENSE_ACTIVATIONS
 from minisbert.checkpoint.poolings import POOLING_FLAGS
 from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
@@ -610,11 +610,13 @@ def test_hidden_states_of_random_configs(family, shape, tmp_path):
     model_config = ModelConfig(
         family, FAMILIES[family].Config.from_json(json.loads((tmp_path / "config.json").read_text()))
     )
-    definition, tree = define(model_config)
-    shapes = {name.removeprefix("encoder."): leaf.shape for name, leaf in flatten(tree).items()}
+    definition, _ = define(model_config)
     code = FAMILIES[family]
-    rules, options = chosen(code.RULES, model_config.encoder), {"passthrough": code.PASSTHROUGH, "prefix": code.PREFIX}
-    read = convert(SafetensorsFiles(tmp_path), rules, shapes, layers=layers, **options)
+    table, options = (
+        table_for(code.RULES, model_config.encoder),
+        {"passthrough": code.PASSTHROUGH, "prefix": code.PREFIX},
+    )
+    read = convert(SafetensorsFiles(tmp_path), table, **options)
     params = nest({f"encoder.{name}": array for name, array in read.params.items()})
 
     random = np.random.default_rng(width)

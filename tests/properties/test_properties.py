@@ -7,6 +7,7 @@ tests/training.)
 
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import ml_dtypes
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from minisbert.checkpoint.convert import Rule, convert, export
+from minisbert.checkpoint.convert import Rule, convert, export, table_for
 from minisbert.checkpoint.poolings import POOLING_MODES
 from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
 from minisbert.cross_encoder.tokens import CrossEncoderTokenizer
@@ -201,10 +202,10 @@ def test_quantized_embeddings_keep_signs_and_order(embeddings_BD):
 # --- convert -------------------------------------------------------------------------------------------------------
 
 RULES = [
-    Rule("embeddings.weight", "table.embedding"),
-    Rule(("layer.{i}.q.weight", "layer.{i}.k.weight"), "blocks.{i}.qk.kernel", transpose=True),
-    Rule(("layer.{i}.q.bias", "layer.{i}.k.bias"), "blocks.{i}.qk.bias"),
-    Rule("layer.{i}.LayerNorm.weight", "blocks.{i}.norm.scale", first=1),
+    Rule("embeddings.weight", "table.embedding", "V,D"),
+    Rule(("layer.{i}.q.weight", "layer.{i}.k.weight"), "blocks.{i}.qk.kernel", "D,2E", transpose=True),
+    Rule(("layer.{i}.q.bias", "layer.{i}.k.bias"), "blocks.{i}.qk.bias", "2E"),
+    Rule("layer.{i}.LayerNorm.weight", "blocks.{i}.norm.scale", "D", first=1),
 ]
 DTYPES = [np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)]
 
@@ -229,20 +230,20 @@ def checkpoints(draw):
     }
     if draw(st.booleans()):
         tensors["pooler.bias"] = rng.integers(0, 9, 4)
-    return layers, shapes, tensors
+    table = table_for(RULES, SimpleNamespace(num_hidden_layers=layers), V=5, D=width, E=out)
+    return table, shapes, tensors
 
 
 @given(checkpoints())
 @quick
 def test_export_of_convert_is_the_file(tmp_path_factory, checkpoint):
-    layers, shapes, tensors = checkpoint
+    table, shapes, tensors = checkpoint
     folder = tmp_path_factory.mktemp("checkpoint")
     write_tensors(folder / "model.safetensors", tensors)
-    options = {"layers": layers, "passthrough": ["pooler.*"], "prefix": "model."}
-    converted = convert(SafetensorsFiles(folder), RULES, shapes, **options)
+    converted = convert(SafetensorsFiles(folder), table, passthrough=["pooler.*"], prefix="model.")
     assert {name: array.shape for name, array in converted.params.items()} == shapes
     assert all(array.dtype == np.float32 for array in converted.params.values())
-    given_back = export(converted, RULES, layers=layers)
+    given_back = export(converted, table)
     assert given_back.keys() == tensors.keys()
     for name, array in tensors.items():
         assert given_back[name].dtype == array.dtype and given_back[name].shape == array.shape
