@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, TypeVar
 
 from minisbert.checkpoint.modules import Module, WithWeights
 from minisbert.checkpoint.poolings import Pooling, TrainedPooling, WeightedLayerPooling
-from minisbert.encoders import FAMILIES
 from minisbert.errors import InputError
 from minisbert.pooling import POOLINGS, TRAINED_POOLINGS, pool
 from minisbert.similarity import normalize
@@ -34,6 +33,11 @@ class ModelConfig:
         return width
 
     @property
+    def is_static(self) -> bool:
+        """Whether the encoder is a table of vectors: no special tokens around a text, and its own mean of the tokens."""
+        return self.model_type == "static"
+
+    @property
     def pools_layers(self) -> bool:
         """Whether the token embeddings are averaged over the encoder's layers."""
         return bool(self.modules) and isinstance(self.modules[0], WeightedLayerPooling)
@@ -45,7 +49,7 @@ class ModelConfig:
             lengths: settings of the transformer that are not in the config.
         """
         first, modules = f"Transformer({lengths}) with {self.model_type} encoder", self.modules
-        if FAMILIES[self.model_type].MODULE.pools:
+        if self.is_static:
             first, modules = f"StaticEmbedding({{'embedding_dimension': {self.encoder.hidden_size}}})", modules[1:]
         lines = [first]
         for module in modules:
@@ -144,7 +148,7 @@ def with_pooling(model: Encoder, *modes: str, seed: int = 0) -> Encoder:
     if getattr(model, "routes", None):
         raise InputError("the model has a Router, each of whose routes has a pooling. Expected one of model.routes.")
     config: ModelConfig = model.model_config
-    if FAMILIES[config.model_type].MODULE.pools:
+    if config.is_static:
         raise InputError(f"a {config.model_type} model averages its tokens itself. Expected a model with a Pooling.")
     old = next(module for module in config.modules if isinstance(module, Pooling | TrainedPooling))
     new = (

@@ -7,9 +7,8 @@ ordinary sentence-transformers folder in the older dialect, which every reader k
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -20,10 +19,9 @@ from minisbert.checkpoint.converted import CONVERTED, read_converted
 from minisbert.checkpoint.folder import ModelFolder, read_folder
 from minisbert.checkpoint.folder_writer import chain_of, write_chain, write_module, write_router
 from minisbert.checkpoint.modules import Module, WithWeights
-from minisbert.checkpoint.pickled import tensors_of
 from minisbert.checkpoint.router import Router, check_names
 from minisbert.checkpoint.static_folder import with_length_limit
-from minisbert.checkpoint.tensors import WEIGHTS, SafetensorsFiles, write_tensors
+from minisbert.checkpoint.tensors import WEIGHTS, open_tensors, write_tensors
 from minisbert.download.locate import locate
 from minisbert.encoders import FAMILIES
 from minisbert.errors import ModelFolderError
@@ -121,16 +119,9 @@ def load_chain(folder: ModelFolder, put: Put | None, loaded: dict[Path, Converte
     check_tokenizer(tokenizer, folder, model_config.encoder.vocab_size)
     family = FAMILIES[model_config.model_type]
     table = table_for(family.RULES, model_config.encoder)
-    place, open_head = folder.transformer_path, cast(Any, SafetensorsFiles)
-    open_encoder: Any = folder.encoder_module.tensors
-    if folder.allow_pickle_weights:
-        open_head = partial(tensors_of, opened=SafetensorsFiles)
-        if "adapter" in folder.sources:
-            open_encoder = partial(open_encoder, opened=open_head)
-        else:
-            open_encoder = partial(tensors_of, opened=open_encoder)
+    place = folder.transformer_path
     if place not in loaded and (place / CONVERTED).is_file():
-        if "adapter" in folder.sources:
+        if folder.adapt is not None:
             raise ModelFolderError(
                 f"{place}: holds {CONVERTED} and an adapter, which is merged into original weights. Expected one of them; "
                 "convert the weights back with `minisbert convert --back`."
@@ -138,14 +129,14 @@ def load_chain(folder: ModelFolder, put: Put | None, loaded: dict[Path, Converte
         loaded[place] = read_converted(place, {rule.path: rule.shape for rule in table}, put)
     elif place not in loaded:
         names = {"passthrough": family.PASSTHROUGH, "prefix": family.PREFIX}
-        loaded[place] = convert(open_encoder(place), table, put=put, **names)
+        loaded[place] = convert(folder.open_encoder(), table, put=put, **names)
     original = loaded[place]
     params = {"encoder": nest(original.params)}
     for module in model_config.modules:
         if isinstance(module, WithWeights):
             place = folder.path / module.path
             if place not in loaded:
-                loaded[place] = convert(open_head(place), module.rules(), put=put)
+                loaded[place] = convert(open_tensors(place, folder.allow_pickle_weights), module.rules(), put=put)
             heads = params.setdefault("heads", {})
             heads[len(heads)] = nest(loaded[place].params)
     return Pretrained(folder, model_config, params, tokenizer, replace(original, params={}))
@@ -259,7 +250,7 @@ def _write_routes(model: Pretrained, path: Path) -> dict[str, list[str]]:
 
 def _weights(model: Pretrained) -> list[dict[Any, Any]]:
     """The parameters of each module of `chain_of(model.folder)`, {} where it has none."""
-    modules = model.model_config.modules[1 if model.folder.encoder_module.pools else 0 :]
+    modules = model.model_config.modules[1 if model.folder.is_static else 0 :]
     heads = iter(model.params.get("heads", {}).values())
     return [model.params["encoder"], *(next(heads) if isinstance(module, WithWeights) else {} for module in modules)]
 
@@ -272,7 +263,7 @@ def _write_weights(model: Pretrained, module: Module | None, weights: dict[Any, 
         return
     write_tensors(here / WEIGHTS, encoder_tensors(model))
     files = tokenizer_files(model.folder, model.tokenizer)
-    if not model.folder.encoder_module.has_config:
+    if model.folder.is_static:
         files["tokenizer.json"] = with_length_limit(files["tokenizer.json"], model.folder.max_seq_length)
     for name, content in files.items():
         (here / name).write_bytes(content)

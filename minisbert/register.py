@@ -34,7 +34,7 @@ from minisbert.modules import abstract
 from minisbert.training.losses import LOSSES, Loss
 
 # What a family's module must have (encoders/bert.py is the shortest one).
-FAMILY_PARTS = ("Config", "Encoder", "RULES", "PASSTHROUGH", "PREFIX", "MODULE")
+FAMILY_PARTS = ("Config", "Encoder", "RULES", "PASSTHROUGH", "PREFIX")
 
 
 def register_loss(name: str, loss: Loss | Callable[..., jax.Array], *, cross_encoder: bool = False) -> None:
@@ -121,7 +121,7 @@ def register_encoder(model_type: str, family: ModuleType) -> None:
 
     Args:
         family: a Python module with the parts of encoders/bert.py: `Config` (a dataclass with from_json and max_positions),
-            `Encoder` (a flax module), `RULES`, `PASSTHROUGH`, `PREFIX` and `MODULE`; Config has the sizes that RULES name.
+            `Encoder` (a flax module), `RULES`, `PASSTHROUGH` and `PREFIX`; Config has the sizes that RULES name.
 
     Raises:
         InputError: naming every part that is missing.

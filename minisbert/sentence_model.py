@@ -87,7 +87,7 @@ class SentenceModel(nnx.Module):
                 widened(token_embeddings(self.model_config.modules, list(self.heads), hidden_IPLD)), rows.lengths_PT
             )
         mask_PTL = segmentation_PL[:, None] == jnp.arange(T)[:, None]
-        if FAMILIES[self.model_config.model_type].MODULE.special_tokens:
+        if not self.model_config.is_static:
             # An empty slot pools the row's first token: pooling nothing could give a gradient of NaN. A static model
             # needs no token there: nothing pools to the zero vector with gradient 0, as an empty text does.
             mask_PTL |= (rows.lengths_PT == 0)[:, :, None] & (jnp.arange(L) == 0)

@@ -649,7 +649,6 @@ def make(name: str, seed: int) -> None:
         config=config,
         modules=recipe["modules"],
         max_seq_length=recipe["max_seq_length"],
-        encoder_module=family.MODULE,
     )
     files = {"tokenizer.json": made.backend.to_str(pretty=True).encode()}
     if "tokenizer_config" in recipe:  # a static model has none

@@ -12,7 +12,7 @@ those of the adapter's folder. Other kinds of adapters, and settings of LoRA tha
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,19 +70,15 @@ class AdaptedTensors:
 
     Args:
         files: those of the model, which read the adapter's settings.
-        base: the folder of the base model.
         place: the folder of the adapter.
-        _: the folder of the encoder, with which weights are opened; it may be that of the adapter or of the base.
-        opened: reads the base's tensors.
+        base: the tensors of the base model.
 
     Raises:
         ModelFolderError: another kind of adapter; a setting or a tensor that is not computed, or fits no tensor of the base.
     """
 
-    def __init__(
-        self, files: ModelFiles, base: Path, place: Path, _: Path, opened: Callable[[Path], Any] = SafetensorsFiles
-    ):
-        self._base, self._adapter = opened(base), SafetensorsFiles(place, ADAPTER_WEIGHTS)
+    def __init__(self, files: ModelFiles, place: Path, base: Any):
+        self._base, self._adapter = base, SafetensorsFiles(place, ADAPTER_WEIGHTS)
         self.where = self._base.where
         self._settings = Settings(files.json(place / ADAPTER_FILE), place / ADAPTER_FILE)
         self._read_settings()

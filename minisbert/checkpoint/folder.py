@@ -4,53 +4,49 @@
     modules.json                                        the chain of modules: Transformer, Pooling, ...: modules.py
     1_Pooling/config.json, 2_Dense/...                  one folder per module
     router_config.json                                  several chains in one folder: router.py
-    sentence_bert_config.json                           max_seq_length, do_lower_case
+    sentence_bert_config.json                           max_seq_length, do_lower_case: transformer_folder.py
     config_sentence_transformers.json                   prompts, similarity function, truncate_dim
 
 Two dialects are in use. Up to sentence-transformers 5.3 pooling is six booleans and the length limit is in
 `sentence_bert_config.json`; from 5.4 pooling is one `pooling_mode` and the limit is the tokenizer's. Both are read; the older
 is written, because every reader knows it. A static model has neither config.json nor length limit there (static_folder.py).
-A key or value that is not understood is refused, since guessing could change the embeddings.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from minisbert import limits
-from minisbert.checkpoint.adapter import ADAPTER_FILE, AdaptedTensors, base_of
-from minisbert.checkpoint.chain import Part, check_order, read_chain
-from minisbert.checkpoint.keys import MODEL_FILE
-from minisbert.checkpoint.kinds import OTHER_ENDINGS, OTHER_TYPES, refuse_other_kinds
-from minisbert.checkpoint.lengths import read_length_file
+from minisbert.checkpoint.keys import MODEL_FILE, MODULE
+from minisbert.checkpoint.kinds import refuse_other_kinds
 from minisbert.checkpoint.modules import (
     MODULES,
-    STATIC_EMBEDDING,
-    TRANSFORMER,
-    EncoderModule,
     Module,
     Normalize,
+    Part,
+    kind_of,
 )
 from minisbert.checkpoint.poolings import Given, Pooling
 from minisbert.checkpoint.router import Router, read_router
 from minisbert.checkpoint.settings import ModelFiles, Settings
-from minisbert.checkpoint.static_folder import length_limit, static_config
-from minisbert.checkpoint.task_adapters import check_name, chosen_adapter, has_tasks, without_tasks
-from minisbert.checkpoint.tensors import inside
+from minisbert.checkpoint.static_folder import StaticTensors, read_length_limit, static_config
+from minisbert.checkpoint.task_adapters import JINA_MODULE, check_name, has_tasks
+from minisbert.checkpoint.tensors import inside, open_tensors
+from minisbert.checkpoint.transformer_folder import read_config, read_transformer
 from minisbert.errors import ModelFolderError
 
 SIMILARITY_NAMES = ["cosine", "dot", "euclidean", "manhattan"]  # register.py adds to them
-# Written back unchanged.
-TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
-    *("vocab.txt", "vocab.json", "merges.txt", "added_tokens.json", "sentencepiece.bpe.model"),
-)
 # What config.json calls the width of the vectors and the number of layers: BERT's names, DistilBERT's, T5's, nomic's.
 WIDTHS = ("hidden_size", "dim", "d_model", "n_embd")
 LAYERS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer")
 _MODEL_FILE = "config_sentence_transformers.json"
+_POOLED = ("pooling", "trained_pooling", "static_embedding")  # after these the chain has a sentence embedding
+# The orders of modules that give a sentence embedding.
+_CHAIN = re.compile(
+    "(static_embedding|transformer( -> weighted_layer_pooling)? -> (trained_)?pooling)( -> (dense|layer_norm|normalize))*"
+)
 
 
 @dataclass
@@ -62,7 +58,6 @@ class ModelFolder:
     model_type: str
     config: dict[str, Any]
     modules: tuple[Module, ...] = (Pooling(),)
-    encoder_module: EncoderModule = TRANSFORMER
     tokenizer_files: dict[str, bytes] = field(default_factory=dict)
     max_seq_length: int | None = None
     do_lower_case: bool = False
@@ -81,6 +76,21 @@ class ModelFolder:
     allow_pickle_weights: bool = False
     # Settings that change no embedding: file -> key -> value.
     ignored: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # What an adapter changes: the folder of those weights, if another, and how their tensors change.
+    weights_path: Path | None = None
+    adapt: Callable[[Any], Any] | None = None
+
+    def open_encoder(self) -> Any:
+        """The encoder's tensors, with what an adapter adds."""
+        if self.is_static:
+            return StaticTensors(self.transformer_path)
+        tensors = open_tensors(self.weights_path or self.transformer_path, self.allow_pickle_weights)
+        return tensors if self.adapt is None else self.adapt(tensors)
+
+    @property
+    def is_static(self) -> bool:
+        """The encoder is a table of vectors: without config.json, without special tokens around a text (static_folder.py)."""
+        return self.model_type == "static"
 
     @property
     def padding_id(self) -> int:
@@ -116,11 +126,8 @@ def read_folder(
             folder = _read_plain(files)
         else:
             parts = read_chain(files, file)
-            kinds, _ = zip(*parts, strict=True)
-            if "router" in kinds:
-                folder = _read_routes(files, parts, kinds.index("router"))
-            else:
-                folder = _read_parts(files, parts, file)
+            routers = [row for row, part in enumerate(parts) if part.kind == "router"]
+            folder = _read_routes(files, parts, routers) if routers else read_parts(files, parts, file)
         for one in (folder, *folder.routes.values()):
             _read_model_settings(files, one)
             one.allow_pickle_weights = allow_pickle_weights
@@ -133,16 +140,16 @@ def read_folder(
 
 def _read_plain(files: ModelFiles) -> ModelFolder:
     """A folder without modules.json: a transformer's, or a static model's as model2vec first wrote it."""
-    path, config = files.folder, _read_config(files, files.folder)
+    path, config = files.folder, read_config(files, files.folder)
     if config["model_type"] != "model2vec":
-        folder = _encoder_folder(files, path, config, TRANSFORMER)
+        folder = _encoder_folder(files, path, config)
         folder.notes.append(f"{path}: no modules.json, so mean pooling over the transformer is used.")
         folder.module_sources = ("assumed: no modules.json",)
         return folder
     settings = Settings(config, path / "config.json")
     normalize = settings.flag("normalize", default=False)
     settings.finish()
-    folder = _encoder_folder(files, path, static_config(path), STATIC_EMBEDDING)
+    folder = _encoder_folder(files, path, static_config(path))
     folder.modules = (Pooling(), Normalize()) if normalize else (Pooling(),)
     folder.module_sources = ("a static model's", "config.json")[: len(folder.modules)]
     folder.notes.append(
@@ -152,30 +159,14 @@ def _read_plain(files: ModelFiles) -> ModelFolder:
     return folder
 
 
-def _read_config(files: ModelFiles, place: Path, scores: bool = False) -> dict[str, Any]:
-    base = base_of(files, place) if files.has(place / ADAPTER_FILE) else None
-    file = (base or place) / "config.json"
-    config: dict[str, Any] = (files if base in (None, place) else ModelFiles(file.parent, files.allow_links)).json(file)
-    model_type = config.get("model_type") if isinstance(config, dict) else None
-    if not isinstance(model_type, str) or model_type == "static":  # our own name for models without config.json
-        raise ModelFolderError(
-            f"{file}: no 'model_type' string. Expected a Hugging Face encoder's settings; download the model again."
-        )
-    names = config.get("architectures")
-    architecture = str(names[0]) if isinstance(names, list) and names else ""
-    if not scores and (model_type in OTHER_TYPES or architecture.endswith(OTHER_ENDINGS)):
-        refuse_other_kinds(files)
-    return without_tasks(config, file) if has_tasks(config) else config
-
-
-def _read_routes(files: ModelFiles, parts: list[Part], at: int) -> ModelFolder:
+def _read_routes(files: ModelFiles, parts: list[Part], routers: list[int]) -> ModelFolder:
     """Each route as a chain of its own: the modules before the Router, the route's, those after the Router."""
     file = files.folder / "modules.json"
-    routers = sum(part.kind == "router" for part in parts)
-    if routers > 1:
-        raise ModelFolderError(f"{file}: {routers} Routers in the chain. Expected one; use another model.")
+    if len(routers) > 1:
+        raise ModelFolderError(f"{file}: {len(routers)} Routers in the chain. Expected one; use another model.")
+    (at,) = routers
     router, chains = read_router(files, parts[at].path)
-    routes = {name: _read_parts(files, [*parts[:at], *chain, *parts[at + 1 :]], file) for name, chain in chains.items()}
+    routes = {name: read_parts(files, [*parts[:at], *chain, *parts[at + 1 :]], file) for name, chain in chains.items()}
     widths = {name: _embedding_width(one) for name, one in routes.items()}
     if len(set(widths.values())) > 1:
         raise ModelFolderError(
@@ -192,20 +183,66 @@ def _embedding_width(folder: ModelFolder) -> int | None:
     return width
 
 
-def read_reranker(files: ModelFiles, file: Path) -> ModelFolder:
-    """A reranker of modules: as a chain of a bi-encoder, but its last module is a Dense whose output are the scores."""
-    return _read_parts(files, read_chain(files, file), file, scores=True)
+def read_chain(files: ModelFiles, file: Path) -> list[Part]:
+    """modules.json -> the modules in their order, but those that only change training (Dropout)."""
+    entries = files.json(file)
+    if not isinstance(entries, list) or not 1 <= len(entries) <= limits.LAYERS:
+        found = f"a list of {len(entries)}" if isinstance(entries, list) else type(entries).__name__
+        raise ModelFolderError(
+            f"{file}: {found}. Expected a list of 1 to {limits.LAYERS} modules; download the model again."
+        )
+    chain: list[Part] = []
+    for row, entry in enumerate(entries):
+        settings = Settings(entry, file)
+        ignored = files.ignored.setdefault(file.name, {})
+        ignored |= {f"{row}.{key}": value for key, value in settings.by_table(MODULE).items() if key != "name"}
+        path, kind = settings.text("path"), settings.text("type")
+        settings.choice("idx", [row], default=row, why="modules are listed in their order")
+        settings.finish()
+        if kind == JINA_MODULE and has_tasks(files.json(inside(file.parent, path, file) / "config.json")):
+            kind = "sentence_transformers.models.Transformer"
+        part = Part(kind_of(path, kind, file), path)
+        inside(file.parent, path, file)
+        if part.kind == "dropout" and any(one.kind in _POOLED for one in chain):
+            ignored[f"{row}.type"] = kind  # only training drops numbers, here inside the encoder only
+        else:
+            chain.append(part)
+    return chain
 
 
-def _read_parts(files: ModelFiles, parts: list[Part], file: Path, scores: bool = False) -> ModelFolder:
-    """A chain: its encoder, then each module with what it gets from those before it."""
-    check_order(parts, file, scores)
+def _check_order(parts: list[Part], file: Path, scores: bool) -> None:
+    """The modules are in an order that gives a sentence embedding, or the scores of a reranker.
+
+    Raises:
+        ModelFolderError: naming the chain as it is, and as it should be.
+    """
+    chain = " -> ".join([part.kind for part in parts])
+    if scores and not (chain.startswith("transformer") and chain.endswith("-> dense")):
+        raise ModelFolderError(
+            f"{file}: the chain is {chain}. Expected that of a reranker: transformer alone, with the head among "
+            "its weights, or transformer -> pooling -> ... -> dense, whose output are the scores. Use another model."
+        )
+    if not _CHAIN.fullmatch(chain):
+        raise ModelFolderError(
+            f"{file}: the chain is {chain}. Expected transformer -> pooling (weighted_layer_pooling between them "
+            "or not) or static_embedding alone, then any dense, layer_norm and normalize; the encoder and the pooling once. "
+            "Use another model."
+        )
+
+
+def read_parts(files: ModelFiles, parts: list[Part], file: Path, scores: bool = False) -> ModelFolder:
+    """A chain: its encoder, then each module with what it gets from those before it.
+
+    Args:
+        scores: it is a reranker's, whose last module is a Dense whose output are the scores.
+    """
+    _check_order(parts, file, scores)
     (kind, relative), *rest = parts
     place = inside(files.folder, relative, file)
-    encoder = STATIC_EMBEDDING if kind == "static_embedding" else TRANSFORMER
-    config = _read_config(files, place, scores) if encoder.has_config else static_config(place)
-    modules: list[Module] = [Pooling()] if encoder.pools else []
-    sources = ["a static model's"] if encoder.pools else []
+    is_static = kind == "static_embedding"
+    config = static_config(place) if is_static else read_config(files, place, scores)
+    modules: list[Module] = [Pooling()] if is_static else []  # a static model's class averages its tokens itself
+    sources = ["a static model's"] if is_static else []
     width, layers = model_size(config, WIDTHS), model_size(config, LAYERS)
     for row, part in enumerate(rest, start=1):
         if modules and width is not None:
@@ -216,7 +253,7 @@ def _read_parts(files: ModelFiles, parts: list[Part], file: Path, scores: bool =
         values = {} if part.kind == "normalize" and sources[-1] == "modules.json" else files.json(files.folder / own)
         given = Given(width, layers, config.get("output_hidden_states") is True, scores and row == len(rest))
         modules.append(MODULES[part.kind].read(Settings(values, files.folder / own), given, part.path))
-    folder = _encoder_folder(files, place, config, encoder)
+    folder = _encoder_folder(files, place, config)
     folder.modules, folder.module_sources = tuple(modules), tuple(sources)
     return folder
 
@@ -227,33 +264,16 @@ def model_size(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
     return size if type(size) is int and 1 <= size <= limits.WIDTH else None
 
 
-def _encoder_folder(files: ModelFiles, place: Path, config: dict[str, Any], encoder: EncoderModule) -> ModelFolder:
+def _encoder_folder(files: ModelFiles, place: Path, config: dict[str, Any]) -> ModelFolder:
     """The encoder's settings, tokenizer files and length limit."""
-    folder = ModelFolder(files.folder, place, config["model_type"], config, encoder_module=encoder)
-    folder.sources.update(dict.fromkeys(config, "config.json" if encoder.has_config else "model.safetensors"))
-    folder.tokenizer_files = files.read(place, TOKENIZER_FILES)
-    if not encoder.has_config or files.has(place / ADAPTER_FILE):
+    folder = ModelFolder(files.folder, place, config["model_type"], config)
+    folder.sources.update(dict.fromkeys(config, "model.safetensors" if folder.is_static else "config.json"))
+    folder.tokenizer_files = files.tokenizer_files(place)
+    if folder.is_static:
         check_name(files.adapter, [], place)
-    if encoder.has_config and files.has(place / ADAPTER_FILE):
-        base = base_of(files, place)
-        folder.encoder_module = encoder._replace(tensors=partial(AdaptedTensors, files, base, place))
-        folder.tokenizer_files = folder.tokenizer_files or ModelFiles(base, files.allow_links).read(
-            base, TOKENIZER_FILES
-        )
-        folder.sources["adapter"] = ADAPTER_FILE
-        folder.notes.append(f"{place / ADAPTER_FILE}: merged into the weights of {base}.")
-    elif encoder.has_config:
-        opened, note = chosen_adapter(files, place)
-        folder.notes += [note] if note else []
-        if opened is not None:
-            folder.encoder_module = encoder._replace(tensors=opened)
-            folder.sources["adapter"] = f"{files.adapter}" if files.adapter else "none"
-    if encoder.has_config:
-        read_length_file(files, folder, ("feature-extraction", "token_embeddings", "last_hidden_state"))
+        read_length_limit(folder)
     else:
-        folder.max_seq_length = length_limit(folder.tokenizer_files, place)
-        if folder.max_seq_length is not None:
-            folder.sources["max_seq_length"] = "tokenizer.json"
+        read_transformer(files, folder)
     return folder
 
 

@@ -23,9 +23,8 @@ def write_json(path: Path, content: Any) -> None:
 
 def chain_of(folder: ModelFolder) -> list[tuple[str, Module | None]]:
     """The modules to write: the class of each with its settings, None for the encoder's."""
-    encoder = folder.encoder_module
-    chain: list[tuple[str, Module | None]] = [(encoder.name, None)]
-    for module in folder.modules[1:] if encoder.pools else folder.modules:
+    chain: list[tuple[str, Module | None]] = [("StaticEmbedding" if folder.is_static else "Transformer", None)]
+    for module in folder.modules[1:] if folder.is_static else folder.modules:
         chain.append((type(module).__name__, module))
     return chain
 
@@ -37,7 +36,7 @@ def write_module(folder: ModelFolder, module: Module | None, here: Path) -> None
         content = module.to_json(model_size(folder.config, WIDTHS) or 0)
         if content is not None:
             write_json(here / "config.json", content)
-    elif folder.encoder_module.has_config:
+    elif not folder.is_static:
         write_json(here / "config.json", folder.config)
         lengths = {"max_seq_length": folder.max_seq_length, "do_lower_case": folder.do_lower_case}
         write_json(here / "sentence_bert_config.json", lengths)

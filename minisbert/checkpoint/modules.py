@@ -11,7 +11,6 @@ in the older dialect. Class names are looked up; nothing that a folder names is 
 understood is refused, since guessing could change the embeddings.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,8 +25,6 @@ from minisbert.checkpoint.poolings import (
     path_field,
 )
 from minisbert.checkpoint.settings import Settings
-from minisbert.checkpoint.static_folder import StaticTensors
-from minisbert.checkpoint.tensors import SafetensorsFiles
 from minisbert.errors import ModelFolderError
 
 # Our name of a module -> the names of its class and of the file of that class.
@@ -53,6 +50,28 @@ MODULE_TYPES = {
 }
 
 MODULE_TYPES["minisbert.TrainedPooling"] = "trained_pooling"
+
+
+class Part(NamedTuple):
+    """One module of a chain: its kind and its folder, as `modules.json` or `router_config.json` names them."""
+
+    kind: str
+    path: str
+
+
+def kind_of(module: str, name: Any, file: Path, *, in_router: bool = False) -> str:
+    """Our name of a class; raises ModelFolderError for one that is not computed."""
+    kind = MODULE_TYPES.get(name) if isinstance(name, str) else None
+    if kind is None or (in_router and kind == "router"):
+        here, router = (" within a Router", "") if in_router else ("", "Router, ")
+        raise ModelFolderError(
+            f"{file}: module {module!r} is of type {name!r:.200}, which minisbert does not compute{here} (and never imports). "
+            f"Expected Transformer, StaticEmbedding, {router}Pooling, WeightedLayerPooling, Dense, LayerNorm or Normalize of "
+            "sentence-transformers; use another model."
+        )
+    return kind
+
+
 # The class of a Dense module's activation -> our name (minisbert/modules.py). Looked up, never imported.
 DENSE_ACTIVATIONS = {
     "torch.nn.modules.linear.Identity": "identity",
@@ -189,17 +208,3 @@ MODULES: dict[str, type[Module]] = {
     "layer_norm": LayerNorm,
     "normalize": Normalize,
 }
-
-
-class EncoderModule(NamedTuple):
-    """The first module of a chain, which holds the encoder: how its folder differs from the other kind's."""
-
-    name: str  # the class of sentence-transformers
-    tensors: Callable[[Path], Any]  # opens its weights
-    has_config: bool  # has config.json and sentence_bert_config.json; else the weights and tokenizer.json say it all
-    special_tokens: bool  # the tokenizer puts some around each text; without them a text can have no tokens
-    pools: bool  # the class averages its tokens itself, so our chain's first Pooling is not written
-
-
-TRANSFORMER = EncoderModule("Transformer", SafetensorsFiles, has_config=True, special_tokens=True, pools=False)
-STATIC_EMBEDDING = EncoderModule("StaticEmbedding", StaticTensors, has_config=False, special_tokens=False, pools=True)

@@ -9,7 +9,7 @@ byte of a tensor is read. Left out: the format before PyTorch 1.6, which is not 
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,8 @@ import numpy as np
 
 from minisbert import limits
 from minisbert.checkpoint.archive import stored_archive
-from minisbert.checkpoint.json_file import read_json
 from minisbert.checkpoint.pickle_program import Interpreter, Tensor
-from minisbert.checkpoint.tensors import INDEX, WEIGHTS, inside
+from minisbert.checkpoint.tensors import read_index
 from minisbert.errors import ModelFolderError
 
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
@@ -36,17 +35,7 @@ class PickledTensors:
 
     def __init__(self, folder: Path):
         self.where = folder / (PICKLE if (folder / PICKLE).is_file() else PICKLE_INDEX)
-        files = [self.where]
-        if self.where.name == PICKLE_INDEX:
-            content = read_json(self.where)
-            shards = content.get("weight_map") if isinstance(content, dict) else None
-            if not isinstance(shards, dict) or not all(
-                isinstance(one, str) and one.endswith(".bin") and Path(one).name == one for one in shards.values()
-            ):
-                raise ModelFolderError(
-                    f"{self.where}: expected 'weight_map', an object of tensor name to .bin file of this folder."
-                )
-            files = [inside(folder, one, self.where) for one in sorted(set(shards.values()))]
+        files = read_index(self.where, ".bin")[1] if self.where.name == PICKLE_INDEX else [self.where]
         self._tensors: dict[str, tuple[Path, Tensor]] = {}
         for file in files:
             tensors = _program(file)
@@ -85,13 +74,6 @@ class PickledTensors:
             if math.prod(shape)
             else np.zeros(shape, dtype)
         )
-
-
-def tensors_of(place: Path, opened: Callable[[Path], Any]) -> Any:
-    """The tensors of a folder; those of a pickle if it has no others."""
-    if any((place / name).is_file() for name in (WEIGHTS, INDEX)):
-        return opened(place)
-    return PickledTensors(place)
 
 
 def _dtype(name: str) -> np.dtype[Any]:

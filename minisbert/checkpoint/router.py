@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from minisbert import limits
-from minisbert.checkpoint.chain import Part
 from minisbert.checkpoint.json_file import is_text
-from minisbert.checkpoint.modules import MODULE_TYPES
+from minisbert.checkpoint.modules import Part, kind_of
 from minisbert.checkpoint.settings import ModelFiles, Settings
 from minisbert.checkpoint.tensors import inside
 from minisbert.errors import InputError, ModelFolderError
@@ -138,14 +137,7 @@ def _kind(module: str, name: Any, file: Path) -> str:
         raise ModelFolderError(
             f"{file}: the module {module!r} in 'types' is not the name of a folder. Download the model again."
         )
-    kind = MODULE_TYPES.get(name) if isinstance(name, str) else None
-    if kind is None or kind == "router":
-        raise ModelFolderError(
-            f"{file}: module {module!r} is of type {name!r:.200}, which minisbert does not compute within a Router (and "
-            "never imports). Expected Transformer, StaticEmbedding, Pooling, WeightedLayerPooling, Dense, LayerNorm or "
-            "Normalize of sentence-transformers; use another model."
-        )
-    return kind
+    return kind_of(module, name, file, in_router=True)
 
 
 def _chain(route: str, modules: Any, kinds: dict[str, str], relative: str, file: Path) -> list[Part]:

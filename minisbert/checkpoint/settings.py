@@ -21,6 +21,11 @@ _MISSING = object()
 _NOT_COMPUTED = tuple(key for key, effect in CONFIG.items() if effect == REFUSED)
 # The nonlinearities of a feed-forward net; transformer/block.py has their functions.
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
+# The files of a tokenizer, which are written back unchanged.
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", "added_tokens.json", "sentencepiece.bpe.model"),
+)
 # The files of a model folder that are read.
 _READ = (".json", ".txt", ".safetensors", ".model", ".bin")
 
@@ -92,10 +97,10 @@ class ModelFiles:
             self._json[file] = parse_json(read_bytes(file), file)
         return self._json[file]
 
-    def read(self, place: Path, names: Iterable[str]) -> dict[str, bytes]:
-        """Name -> content of those of the files that are there; see `read_bytes`."""
+    def tokenizer_files(self, place: Path) -> dict[str, bytes]:
+        """Name -> content of the tokenizer's files that are there; see `read_bytes`."""
         contents = {}
-        for name in names:
+        for name in TOKENIZER_FILES:
             if self.has(place / name):
                 contents[name] = read_bytes(place / name)
         return contents

@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from minisbert.checkpoint.json_file import parse_json
 from minisbert.checkpoint.settings import Settings
 from minisbert.checkpoint.tensors import SafetensorsFiles
 from minisbert.errors import ModelFolderError
+
+if TYPE_CHECKING:
+    from minisbert.checkpoint.folder import ModelFolder
 
 TABLE = "embedding.weight"
 _SHARED, _MAPPING, _WEIGHTS = "embeddings", "mapping", "weights"
@@ -102,22 +105,22 @@ def static_config(folder: Path) -> dict[str, Any]:
     return {"model_type": "static", "vocab_size": shape[0], "hidden_size": shape[1]}
 
 
-def length_limit(tokenizer_files: Mapping[str, bytes], where: Path) -> int | None:
+def read_length_limit(folder: "ModelFolder") -> None:
     """The length limit in tokenizer.json, if it has one.
 
     Raises:
         ModelFolderError: it truncates in a way that is not computed here.
     """
-    file = where / "tokenizer.json"
-    content = parse_json(tokenizer_files.get(file.name, b"{}"), file)
+    file = folder.transformer_path / "tokenizer.json"
+    content = parse_json(folder.tokenizer_files.get(file.name, b"{}"), file)
     if not isinstance(content, dict) or content.get("truncation") is None:
-        return None
+        return
     settings = Settings(content["truncation"], f"{file}, 'truncation'")
     settings.choice("direction", ["Right"], default="Right", why="texts keep their beginning")
     settings.choice("strategy", ["LongestFirst", "OnlyFirst"], default="LongestFirst")
-    limit = settings.integer("max_length", at_least=1, at_most=limits.TOKENS)
+    folder.max_seq_length = settings.integer("max_length", at_least=1, at_most=limits.TOKENS)
+    folder.sources["max_seq_length"] = file.name
     settings.finish()
-    return limit
 
 
 def with_length_limit(tokenizer: bytes, limit: int | None) -> bytes:

@@ -10,20 +10,23 @@ In transformers' layout each task is a folder with an adapter_config.json, which
 has no adapter, as in both libraries.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minisbert import limits
-from minisbert.checkpoint.adapter import ADAPTER_FILE, AdaptedTensors, as_float32
+from minisbert.checkpoint.adapter import ADAPTER_FILE, AdaptedTensors, as_float32, base_of
 from minisbert.checkpoint.json_file import is_text
 from minisbert.checkpoint.settings import ModelFiles, Settings, is_known_code
-from minisbert.checkpoint.tensors import SafetensorsFiles, inside
+from minisbert.checkpoint.tensors import inside
 from minisbert.errors import ModelFolderError, short_repr
+
+if TYPE_CHECKING:
+    from minisbert.checkpoint.folder import ModelFolder
 
 JINA_MODULE = "custom_st.Transformer"  # in modules.json; it does what Transformer does, with the adapter of a task
 _CODE = ("configuration_xlm_roberta.XLMRobertaFlash", "modeling_lora.XLMRobertaLoRA", "modeling_xlm_roberta.XLMRoberta")
@@ -37,11 +40,13 @@ def has_tasks(config: Any) -> bool:
 
 
 def without_tasks(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """Its settings under the names of transformers, without those of the adapters.
+    """A config.json under the names of transformers, without its adapters' settings; as it is where it has no tasks.
 
     Raises:
         ModelFolderError: a setting that is not computed.
     """
+    if not has_tasks(config):
+        return dict(config)
     settings = Settings(dict(config), file)
     settings.choice("position_embedding_type", ["rotary"], why="others are not computed")
     settings.choice("truncate_dim", [None], default=None, why="use truncate_dim of config_sentence_transformers.json")
@@ -60,24 +65,19 @@ class TaskTensors:
     Args:
         settings: those of config.json.
         task: one of `lora_adaptations`, which are different names; None for the model without an adapter.
-        place: the folder of the weights.
-        opened: reads them.
+        tensors: those of the folder.
 
     Raises:
         ModelFolderError: A and B that do not fit each other, their tensor, or the settings.
     """
 
-    def __init__(
-        self, settings: Settings, task: str | None, place: Path, opened: Callable[[Path], Any] = SafetensorsFiles
-    ):
+    def __init__(self, settings: Settings, task: str | None, tensors: Any):
         tasks = settings.values["lora_adaptations"]
         rank = settings.integer("lora_rank", at_least=1, at_most=limits.WIDTH)
         alpha = settings.number("lora_alpha", at_least=-1e9, below=1e9)
         settings.finish()
         self._row, self._scale = None if task is None else tasks.index(task), np.float32(alpha / rank)
-        self._tensors = opened(place)
-        self.where = self._tensors.where
-        found = self._tensors.shapes()
+        self._tensors, self.where, found = tensors, tensors.where, tensors.shapes()
         self._shapes, complaints = {}, []
         for name, shape in found.items():
             if name.endswith(_ORIGINAL):
@@ -128,17 +128,22 @@ def _listed(names: list[str]) -> str:
     return f"{', '.join(map(repr, names)):.1000}"  # strangers' names: without control characters, not for ever
 
 
-def chosen_adapter(files: ModelFiles, place: Path) -> tuple[Any, str]:
-    """How to open the weights of the encoder in `place` with the adapter `files.adapter`, and a note about the choice.
-
-    Returns:
-        None and "" for a folder without adapters to choose from.
+def read_adapters(files: ModelFiles, folder: "ModelFolder") -> None:
+    """The adapter that the encoder's folder is or that `files.adapter` chooses: how it changes the weights, and a note.
 
     Raises:
         ModelFolderError: an adapter that the folder does not have; a list of tasks that is not one of different names.
     """
-    config, adapter, file = files.json(place / "config.json"), files.adapter, place / "config.json"
-    if has_tasks(config):
+    place, adapter = folder.transformer_path, files.adapter
+    if files.has(place / ADAPTER_FILE):
+        check_name(adapter, [], place)
+        folder.weights_path = base_of(files, place)
+        folder.adapt = partial(AdaptedTensors, files, place)
+        folder.sources["adapter"] = ADAPTER_FILE
+        folder.notes.append(f"{place / ADAPTER_FILE}: merged into the weights of {folder.weights_path}.")
+        return
+    file = place / "config.json"
+    if has_tasks(config := files.json(file)):
         settings, known = Settings(config, file), config["lora_adaptations"]
         known = [] if known is None else known
         if (
@@ -149,14 +154,15 @@ def chosen_adapter(files: ModelFiles, place: Path) -> tuple[Any, str]:
             settings.complain("lora_adaptations", "a list of different names")
         settings.finish()
         check_name(adapter, known, file)
-        opened: Any = partial(TaskTensors, settings, adapter)
+        folder.adapt = partial(TaskTensors, settings, adapter) if known else None
     else:
-        known, opened = sorted(map(attrgetter("parent.name"), place.glob(f"*/{ADAPTER_FILE}"))), None
+        known = sorted(map(attrgetter("parent.name"), place.glob(f"*/{ADAPTER_FILE}")))
+        check_name(adapter, known, place)
         if adapter is not None:
-            check_name(adapter, known, place)
             files.has(inside(place, adapter, place) / ADAPTER_FILE)  # not a link out of the folder
-            opened = partial(AdaptedTensors, files, place, place / adapter)
-    if not known:
-        return None, ""
-    used = f"{adapter!r} is merged" if adapter else "none is used"
-    return opened, f"{place}: of the adapters {_listed(known)} {used}; adapter=NAME chooses one."
+            folder.adapt = partial(AdaptedTensors, files, place / adapter)
+    if folder.adapt is not None:
+        folder.sources["adapter"] = adapter or "none"
+    if known:
+        used = f"{adapter!r} is merged" if adapter else "none is used"
+        folder.notes.append(f"{place}: of the adapters {_listed(known)} {used}; adapter=NAME chooses one.")

@@ -45,18 +45,50 @@ def inside(folder: Path, relative: str, named_by: Path | str) -> Path:
     return folder / relative
 
 
-def _recipe(pickled: str, name: str) -> str:
-    """What to do with a pickle in place of the file `name`."""
-    here = (
-        "allow_pickle_weights=True reads the tensors of this folder and nothing else, or on"
-        if name == WEIGHTS
-        else "On"
-    )
+def unpickle_recipe(pickled: str = "pytorch_model.bin", name: str = WEIGHTS) -> str:
+    """The command that writes a pickle's tensors to the file `name`, on a machine where the pickle is trusted."""
     return (
-        f"Pickled weights can run code when read, so they are not read by default. {here} a machine where you trust the file: "
-        f"python -c \"import torch, safetensors.torch as s; w = torch.load('{pickled}', weights_only=True); "
-        f"s.save_file({{k: v.clone().contiguous() for k, v in w.items()}}, '{name}')\""
+        f"python -c \"import torch, safetensors.torch as s; w = torch.load('{pickled}', weights_only=True); s.save_file("
+        f"{{k: v.clone().contiguous() for k, v in w.items()}}, '{name}', metadata={{'format': 'pt'}})\""
     )
+
+
+def read_index(file: Path, ending: str) -> tuple[dict[str, str], list[Path]]:
+    """Which shard has each tensor, and the paths of all shards.
+
+    Raises:
+        ModelFolderError: not such an index, too many shards or tensors, a shard in another folder or with another ending.
+    """
+    content = read_json(file)
+    index = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(index, dict) or not all(isinstance(name, str) and name for name in index.values()):
+        raise ModelFolderError(
+            f"{file}: 'weight_map' is {type(index).__name__}, expected an object of tensor name to file name. Download the "
+            "model again."
+        )
+    shards = sorted(set(index.values()))
+    if len(index) > limits.TENSORS or len(shards) > limits.SHARDS:
+        raise ModelFolderError(
+            f"{file}: {len(index)} tensors in {len(shards)} files. Expected at most {limits.TENSORS} in {limits.SHARDS}. "
+            "Download the model again."
+        )
+    # In a folder below a file could be a link, which nothing has checked.
+    odd = [name for name in shards if not name.endswith(ending) or Path(name).name != name]
+    if odd:
+        raise ModelFolderError(
+            f"{file}: names the file {odd[0]!r:.200} among the weights. Expected names that end in {ending}, in this folder; "
+            "do not use this model."
+        )
+    return index, [inside(file.parent, name, file) for name in shards]
+
+
+def open_tensors(folder: Path, allow_pickle_weights: bool = False) -> Any:
+    """The tensors of a folder, which may be those of a pickle (pickled.py) where it has no others and that is allowed."""
+    if not allow_pickle_weights or any((folder / name).is_file() for name in (WEIGHTS, INDEX)):
+        return SafetensorsFiles(folder)
+    from minisbert.checkpoint.pickled import PickledTensors
+
+    return PickledTensors(folder)
 
 
 class SafetensorsFiles:
@@ -78,13 +110,16 @@ class SafetensorsFiles:
             index: dict[str, str] | None = None
         elif (folder / INDEX).is_file():
             self.where = folder / INDEX
-            index = self._index(self.where)
-            files = [inside(folder, file, self.where) for file in sorted(set(index.values()))]
+            index, files = read_index(self.where, ".safetensors")
         else:
-            pickled = sorted(path.name for path in folder.glob("*.bin")) if folder.is_dir() else []
-            found = (
-                f"Found {', '.join(pickled)}. {_recipe(pickled[0], name)}" if pickled else "Download the model again."
-            )
+            pickled, found = sorted(path.name for path in folder.glob("*.bin")), "Download the model again."
+            if pickled:
+                here = "allow_pickle_weights=True reads the tensors of this folder and nothing else, or on"
+                found = (
+                    f"Found {', '.join(pickled)}. Pickled weights can run code when read, so they are not read by default. "
+                    f"{here if name == WEIGHTS else 'On'} a machine where you trust the file: "
+                    f"{unpickle_recipe(pickled[0], name)}"
+                )
             raise ModelFolderError(f"{folder}: no {name} and no {INDEX}. {found}")
         self._open: dict[Path, Any] = {}  # file -> the library's mapping
         self._bytes: dict[Path, np.ndarray] = {}  # file -> our mapping
@@ -96,29 +131,6 @@ class SafetensorsFiles:
             self._read_header(file)
         if index is not None:
             self._check_index(index)
-
-    def _index(self, path: Path) -> dict[str, str]:
-        content = read_json(path)
-        weight_map = content.get("weight_map") if isinstance(content, dict) else None
-        if not isinstance(weight_map, dict) or not all(isinstance(v, str) and v for v in weight_map.values()):
-            raise ModelFolderError(
-                f"{path}: 'weight_map' is {type(weight_map).__name__}, expected an object of tensor name to file name. "
-                "Download the model again."
-            )
-        files = set(weight_map.values())
-        if len(weight_map) > limits.TENSORS or len(files) > limits.SHARDS:
-            raise ModelFolderError(
-                f"{path}: {len(weight_map)} tensors in {len(files)} files. Expected at most {limits.TENSORS} in "
-                f"{limits.SHARDS}. Download the model again."
-            )
-        # In a folder below a file could be a link, which nothing has checked.
-        odd = sorted(file for file in files if not file.endswith(".safetensors") or Path(file).name != file)
-        if odd:
-            raise ModelFolderError(
-                f"{path}: names the file {odd[0]!r:.200} among the weights. Expected names that end in .safetensors, in "
-                "this folder; do not use this model."
-            )
-        return weight_map
 
     def _check_index(self, index: Mapping[str, str]) -> None:
         found = self._files

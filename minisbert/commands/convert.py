@@ -60,7 +60,7 @@ def convert(
         raise InputError(f"{target}: is or contains the source, which would be replaced. Choose another --out.")
     model = load_pretrained(path, put=lambda array: array)  # in NumPy, not on a device
     folder = model.folder
-    if folder.router is not None or folder.encoder_module.pools:
+    if folder.router is not None or folder.is_static:
         kind = "a Router with one model per route" if folder.router else "a static model with a single table"
         raise InputError(f"{path}: is {kind}. Expected a model with one transformer; there is nothing to convert.")
     if "adapter" in folder.sources:
@@ -90,9 +90,8 @@ def convert(
 
 def _copy_settings(folder: "ModelFolder", staging: Path) -> None:
     """Copy everything but the weights of the transformer to the same places."""
-    from minisbert.checkpoint.folder import TOKENIZER_FILES
     from minisbert.checkpoint.json_file import read_json
-    from minisbert.checkpoint.settings import ModelFiles
+    from minisbert.checkpoint.settings import TOKENIZER_FILES, ModelFiles
 
     chain, files = folder.path / "modules.json", ModelFiles(folder.path)
     modules = [folder.path / entry["path"] for entry in read_json(chain)[1:]] if chain.exists() else []

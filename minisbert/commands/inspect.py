@@ -249,14 +249,19 @@ def _tokenizer_keys(folder: Any) -> Iterator[tuple[str, Any, str, bool]]:
     from minisbert.text.tokenizer_config import KEYS
     from minisbert.text.tokenizer_file import read_tokenizer_config
 
-    reads_them = folder.encoder_module.has_config  # a static model's tokenizer.json counts alone
-    name = read_tokenizer_config(folder.tokenizer_files, folder.transformer_path, folder.config, {}).name
-    unread = () if name else ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space")
     files = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
     settings, special, added = (parse_json(folder.tokenizer_files.get(file, b"{}"), file) for file in files)
-    for file, values in zip(files, (settings, special, {"tokens": added} if added else {}), strict=True):
-        for key, value in values.items():
-            older = file == files[0] or "added_tokens_decoder" not in settings  # with it the older files are not read
-            named = KEYS.get(key) == APPLIED or key.endswith("_token") or key == "tokens"
-            replaced = file == files[0] and key in special and "added_tokens_decoder" not in settings
-            yield key, value, file, reads_them and older and named and not replaced and key not in unread
+    name = read_tokenizer_config(folder.tokenizer_files, folder.transformer_path, folder.config, {}).name
+    applied = {key for key, effect in KEYS.items() if effect == APPLIED}
+    applied |= {key for key in (*settings, *special) if key.endswith("_token")}
+    if not name:  # the class has none of these options: tokenizer.json alone has them
+        applied -= {"do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space"}
+    if folder.is_static:
+        applied = set()
+    older = bool(applied) and "added_tokens_decoder" not in settings  # with it the older files are not read
+    for key, value in settings.items():
+        yield key, value, files[0], key in applied and not (older and key in special)
+    for key, value in special.items():
+        yield key, value, files[1], older and key in applied
+    if added:
+        yield "tokens", added, files[2], older

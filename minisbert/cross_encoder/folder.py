@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from minisbert import limits
-from minisbert.checkpoint.folder import TOKENIZER_FILES, ModelFolder, read_reranker
+from minisbert.checkpoint.folder import ModelFolder, read_chain, read_parts
 from minisbert.checkpoint.folder_writer import write_chain, write_json
 from minisbert.checkpoint.json_file import parse_json
 from minisbert.checkpoint.kinds import refuse_bi_encoder
-from minisbert.checkpoint.lengths import model_max_length, read_length_file
 from minisbert.checkpoint.modules import MODULE_TYPES
 from minisbert.checkpoint.settings import ModelFiles, Settings
 from minisbert.checkpoint.tensors import inside
+from minisbert.checkpoint.transformer_folder import model_max_length, read_length_file
 from minisbert.errors import ModelFolderError
 
 # The activation's class in a folder -> our name; scores.py has the functions.
@@ -61,7 +61,7 @@ def read_cross_encoder_folder(
     refuse_bi_encoder(files)
     chain = files.folder / "modules.json"
     if files.has(chain) and len(_entries(files, chain)) > 1:
-        folder = CrossEncoderFolder(**vars(read_reranker(files, chain)))
+        folder = CrossEncoderFolder(**vars(read_parts(files, read_chain(files, chain), chain, scores=True)))
         config = Settings(folder.config, folder.transformer_path / "config.json")
         folder.num_labels = folder.modules[-1].width(0)
     else:
@@ -74,7 +74,7 @@ def read_cross_encoder_folder(
             config.text("model_type"),
             config.values,
             modules=(),
-            tokenizer_files=files.read(place, TOKENIZER_FILES),
+            tokenizer_files=files.tokenizer_files(place),
             sources=dict.fromkeys(config.values, "config.json"),
             num_labels=_num_labels(config),
         )

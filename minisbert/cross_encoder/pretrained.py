@@ -5,7 +5,6 @@ so that one error names every tensor that is unknown, missing, doubled or mis-sh
 """
 
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,8 @@ from minisbert.checkpoint.convert import (
     table_for,
 )
 from minisbert.checkpoint.modules import WithWeights
-from minisbert.checkpoint.pickled import tensors_of
 from minisbert.checkpoint.settings import Settings
-from minisbert.checkpoint.tensors import WEIGHTS, SafetensorsFiles, write_tensors
+from minisbert.checkpoint.tensors import WEIGHTS, open_tensors, write_tensors
 from minisbert.cross_encoder.folder import (
     CrossEncoderFolder,
     default_activation,
@@ -82,8 +80,7 @@ def load_cross_encoder(
     head = _head_config(folder, config)
     tokenizer = Tokenizer.from_folder(folder)
     _check_texts(folder, config, tokenizer)
-    opened = partial(tensors_of, opened=SafetensorsFiles) if allow_pickle_weights else SafetensorsFiles
-    tensors = opened(folder.transformer_path)
+    tensors = open_tensors(folder.transformer_path, allow_pickle_weights)
     names = [part for rule in linear(form.output, "", "D,C") for part in rule.parts]
     if not canonical_names(list(tensors.shapes()), family.PREFIX, form.passthrough).keys() & set(names):
         raise ModelFolderError(

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from minisbert.checkpoint.tensors import unpickle_recipe
 from minisbert.download import staging as stage
 from minisbert.download.catalog import FileRecord, Model
 from minisbert.errors import DownloadError
@@ -33,10 +34,6 @@ _WEIGHTS = r"model(?:-\d+-of-\d+)?\.safetensors|adapter_model\.safetensors"
 _ADAPTERS = r"[\w-]+/adapter_(?:config\.json|model\.safetensors)"  # of which SentenceEncoder chooses one
 _WANTED = re.compile(f"{_MODULE}(?:{_SETTINGS}|{_WEIGHTS})|{_ADAPTERS}")
 _PICKLE = re.compile(_MODULE + r"pytorch_model(?:-\d+-of-\d+)?\.bin")
-_RECIPE = (
-    'python -c "import torch, safetensors.torch as s; s.save_file({k: v.contiguous().clone() for k, v in '
-    "torch.load('pytorch_model.bin', weights_only=True).items()}, 'model.safetensors', metadata={'format': 'pt'})\""
-)
 # Errors of the local disk; an OSError of the network has other numbers.
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
 _Answer = TypeVar("_Answer")
@@ -128,7 +125,7 @@ def _encoder_files(repository: str, listed: Mapping[str, FileRecord]) -> dict[st
             f"{repository} has its weights as a pickle only ({', '.join(pickled)}), and reading a pickle can run any "
             f"code. Fetch it with `hf download {repository} --local-dir FOLDER`; SentenceEncoder(FOLDER, "
             "allow_pickle_weights=True) then reads its tensors and nothing else. Or convert it on a machine you trust, in the "
-            "file's folder:\n      " + _RECIPE
+            "file's folder:\n      " + unpickle_recipe()
         )
     if not folders_with_weights or not {"config.json", "modules.json", "adapter_config.json"} & wanted.keys():
         raise DownloadError(f"{repository} has no model.safetensors with a config.json or modules.json: not an encoder")

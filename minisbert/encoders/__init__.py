@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Family:
-    """How folders store a family, and how it is computed: Config, RULES, PASSTHROUGH, PREFIX, MODULE and Encoder.
+    """How folders store a family, and how it is computed: Config, RULES, PASSTHROUGH, PREFIX and Encoder.
 
     Args:
         name: of its two files.

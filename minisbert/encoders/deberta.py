@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from minisbert.checkpoint.families.deberta import MODULE, PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
+from minisbert.checkpoint.families.deberta import PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
 from minisbert.transformer.block import FeedForward, PostNormBlock, embedding_table, layer_norm
 from minisbert.transformer.disentangled import DisentangledSelfAttention
 from minisbert.transformer.dropout import dropout, fold

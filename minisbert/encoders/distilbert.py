@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from minisbert.checkpoint.families.distilbert import EPSILON, MODULE, PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
+from minisbert.checkpoint.families.distilbert import EPSILON, PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
 from minisbert.transformer.block import Block, embedding_table, layer_norm
 from minisbert.transformer.dropout import dropout, fold
 

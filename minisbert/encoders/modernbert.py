@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from minisbert.checkpoint.families.modernbert import MODULE, PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
+from minisbert.checkpoint.families.modernbert import PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
 from minisbert.checkpoint.layer_settings import FULL, LOCAL
 from minisbert.transformer.block import embedding_table
 from minisbert.transformer.dropout import dropout, fold

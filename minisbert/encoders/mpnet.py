@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from minisbert.checkpoint.families.mpnet import MODULE, PADDING_ID, PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
+from minisbert.checkpoint.families.mpnet import PADDING_ID, PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
 from minisbert.transformer.attention import RelativePositionBias
 from minisbert.transformer.block import Block, embedding_table, layer_norm
 from minisbert.transformer.dropout import dropout, fold

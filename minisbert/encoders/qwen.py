@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from minisbert.checkpoint.families.qwen import MODULE, PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
+from minisbert.checkpoint.families.qwen import PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
 from minisbert.transformer.block import embedding_table
 from minisbert.transformer.dropout import fold
 from minisbert.transformer.grouped import GroupedBlock, RMSNorm, Shape

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from minisbert.checkpoint.families.roberta import MODULE, PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
+from minisbert.checkpoint.families.roberta import PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
 from minisbert.transformer.block import Block, embedding_table, layer_norm
 from minisbert.transformer.dropout import dropout, fold
 from minisbert.transformer.positions import offset_position_ids

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from minisbert.checkpoint.families.rotary_bert import MODULE, PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
+from minisbert.checkpoint.families.rotary_bert import PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
 from minisbert.transformer.block import FeedForward, PostNormBlock, embedding_table, layer_norm
 from minisbert.transformer.dropout import dropout, fold
 from minisbert.transformer.positions import rotary_angles

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from minisbert.checkpoint.families.static import MODULE, PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
+from minisbert.checkpoint.families.static import PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
 from minisbert.transformer.block import embedding_table
 
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from minisbert.checkpoint.families.t5 import MODULE, PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
+from minisbert.checkpoint.families.t5 import PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
 from minisbert.transformer.attention import RelativePositionBias
 from minisbert.transformer.block import embedding_table
 from minisbert.transformer.dropout import dropout, fold

@@ -117,17 +117,16 @@ class Tokenizer:
         Raises:
             ModelFolderError: no tokenizer file, one that cannot be read, or one without special tokens around a text.
         """
-        file, files, module = folder.transformer_path / "tokenizer.json", folder.tokenizer_files, folder.encoder_module
+        file, files = folder.transformer_path / "tokenizer.json", folder.tokenizer_files
         if file.name in files:
-            model = folder.config if module.has_config else None
-            source = read_tokenizer(files, file, model, special_tokens=module.special_tokens)
+            source = read_tokenizer(files, file, None if folder.is_static else folder.config)
         else:
             source = from_vocabulary(files, folder.transformer_path, folder.config)
         tokenizer = Tokenizer(
             build(source),
             source.where,
             lower_case=folder.do_lower_case,
-            special_tokens=module.special_tokens,
+            special_tokens=not folder.is_static,
             keep_end=source.config is not None and source.config.keep_end,
             vocabulary=source.vocabulary if isinstance(source.vocabulary, dict) else None,
         )

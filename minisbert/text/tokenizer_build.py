@@ -4,7 +4,7 @@ from operator import itemgetter
 from typing import Any
 
 from minisbert.errors import MinisbertError, ModelFolderError
-from minisbert.text.tokenizer_config import BUILT, QWEN_SPLIT, Source, unigram
+from minisbert.text.tokenizer_config import BUILT, QWEN_SPLIT, Source, TokenizerConfig
 from minisbert.text.tokenizer_file import refusal
 
 
@@ -60,7 +60,7 @@ def build(source: Source) -> Any:
             backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
             backend.decoder = decoders.ByteLevel()
         elif kind == "Unigram":
-            backend = unigram(config, source.vocabulary, special["unk_token"], source.charsmap)
+            backend = _unigram(config, source.vocabulary, special["unk_token"], source.charsmap)
     except MinisbertError:
         raise
     except BaseException as error:
@@ -106,4 +106,42 @@ def build(source: Source) -> Any:
         twice = kind == "Unigram" and config.name != "DebertaV2Tokenizer"
         pair = [cls, "$A", sep, *([sep] if twice else []), "$B:1", f"{sep}:1"]
         backend.post_processor = processors.TemplateProcessing(single=[cls, "$A", sep], pair=pair, special_tokens=ends)
+    return backend
+
+
+def _unigram(config: TokenizerConfig, vocabulary: Any, unknown_token: str, charsmap: bytes | None) -> Any:
+    """The classes of sentencepiece's kind: pieces with log probabilities (Kudo 2018)."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    pieces, settings = [tuple(piece) for piece in vocabulary], config.settings
+    unknown = {"XLMRobertaTokenizer": 3, "AlbertTokenizer": 1, "T5Tokenizer": 2}.get(config.name)
+    deberta = config.name == "DebertaV2Tokenizer"
+    if deberta:
+        given = settings.integer("unk_id", at_least=0, at_most=len(pieces) - 1, default=1)
+        unknown = pieces.index((unknown_token, 0.0)) if (unknown_token, 0.0) in pieces else given
+    elif unknown is None:
+        unknown = next((row for row, (piece, _) in enumerate(pieces) if piece == unknown_token), 0)
+    backend = Tokenizer(models.Unigram(pieces, unk_id=unknown, byte_fallback=False))
+    steps: list[Any] = []
+    if config.name == "AlbertTokenizer":
+        steps = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
+        if not settings.flag("keep_accents", default=False):
+            steps += [normalizers.NFKD(), normalizers.StripAccents()]
+        if settings.flag("do_lower_case", default=True):
+            steps.append(normalizers.Lowercase())
+    splits: list[Any] = [pre_tokenizers.WhitespaceSplit()]
+    if deberta:  # transformers 5 leaves out sentencepiece's map
+        steps = [normalizers.Lowercase()] if settings.flag("do_lower_case", default=False) else []
+        steps += [normalizers.Replace(Regex(r"\s{2,}|[\n\r\t]"), " "), normalizers.NFC()]
+        steps.append(normalizers.Strip(left=False, right=True))
+        splits = [pre_tokenizers.Punctuation("isolated")] if settings.flag("split_by_punct", default=False) else []
+    elif charsmap is not None:
+        steps.append(normalizers.Precompiled(charsmap))
+    if steps:
+        backend.normalizer = normalizers.Sequence(steps) if len(steps) > 1 else steps[0]
+    space = settings.choice("add_prefix_space", [True, False, None], default=True) or config.name == "T5Tokenizer"
+    scheme = "always" if space else "first" if deberta else "never"
+    metaspace = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=scheme)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*splits, metaspace])
+    backend.decoder = decoders.Metaspace(replacement="▁", prepend_scheme=scheme)
     return backend

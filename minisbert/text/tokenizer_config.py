@@ -9,14 +9,12 @@ from the class and its options. `build` does the same with the `tokenizers` libr
 class is read from tokenizer.json, to which only tokens are added; options that disagree with it are refused.
 """
 
-import base64
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from minisbert.checkpoint.json_file import is_text, parse_json
-from minisbert.checkpoint.keys import APPLIED, HARMLESS, REFUSED
+from minisbert.checkpoint.keys import APPLIED, HARMLESS, REFUSED, effects
 from minisbert.checkpoint.settings import Settings
 from minisbert.errors import ModelFolderError
 
@@ -25,24 +23,27 @@ FURTHER = ("additional_special_tokens", "extra_special_tokens", "model_specific_
 # Every key that transformers 5 reads, with its effect (checkpoint/keys.py); "refused" would change token ids. It ignores the
 # others, and so does this file; `*_token` is a further special token.
 KEYS = {
-    **dict.fromkeys(SPECIAL_TOKENS, APPLIED),
-    **dict.fromkeys(("tokenizer_class", "added_tokens_decoder", "truncation_side", "split_special_tokens"), APPLIED),
-    **dict.fromkeys(FURTHER, APPLIED),
-    **dict.fromkeys(("do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space"), APPLIED),
-    **dict.fromkeys(("extra_ids", "split_by_punct", "keep_accents", "model_max_length", "max_len"), APPLIED),
-    **dict.fromkeys(("padding_side", "model_input_names"), APPLIED),
-    **dict.fromkeys(("trim_offsets", "errors", "clean_up_tokenization_spaces", "verbose", "name_or_path"), HARMLESS),
-    **dict.fromkeys(("add_bos_token", "add_eos_token", "backend", "is_local", "local_files_only"), HARMLESS),
-    **dict.fromkeys(("chat_template", "response_template", "chat_control_tokens", "response_schema"), HARMLESS),
-    **dict.fromkeys(("processor_class", "auto_map", "files_loaded", "pad_token_type_id", "stride"), HARMLESS),
-    **dict.fromkeys(("max_length", "truncation_strategy", "pad_to_multiple_of"), HARMLESS),
-    **dict.fromkeys(("vocab_file", "merges_file", "tokenizer_file", "special_tokens_map_file"), HARMLESS),
-    **dict.fromkeys(("never_split", "do_basic_tokenize", "use_fast"), HARMLESS),
-    **dict.fromkeys(("vocab", "merges", "init_inputs", "post_processor", "tokenizer_object", "gguf_file"), REFUSED),
-    **dict.fromkeys(("tokenizer_truncation", "tokenizer_padding", "_json_truncation", "_json_padding"), REFUSED),
-    **dict.fromkeys(("fast_tokenizer_files", "_spm_precompiled_charsmap", "unk_id", "fix_mistral_regex"), REFUSED),
+    **dict.fromkeys((*SPECIAL_TOKENS, *FURTHER), APPLIED),
+    **effects(APPLIED, "tokenizer_class added_tokens_decoder truncation_side padding_side model_input_names extra_ids"),
+    **effects(APPLIED, "do_lower_case strip_accents tokenize_chinese_chars add_prefix_space split_by_punct"),
+    **effects(APPLIED, "keep_accents split_special_tokens model_max_length max_len"),
+    **effects(HARMLESS, "trim_offsets errors clean_up_tokenization_spaces verbose name_or_path add_bos_token"),
+    **effects(HARMLESS, "add_eos_token backend is_local local_files_only chat_template response_template"),
+    **effects(HARMLESS, "response_schema processor_class auto_map files_loaded pad_token_type_id stride max_length"),
+    "chat_control_tokens": HARMLESS,
+    **effects(HARMLESS, "truncation_strategy pad_to_multiple_of vocab_file merges_file tokenizer_file"),
+    **effects(HARMLESS, "special_tokens_map_file never_split do_basic_tokenize use_fast"),
+    **effects(REFUSED, "vocab merges init_inputs post_processor tokenizer_object gguf_file fast_tokenizer_files"),
+    **effects(REFUSED, "unk_id tokenizer_truncation tokenizer_padding _json_truncation _json_padding"),
+    **effects(REFUSED, "fix_mistral_regex _spm_precompiled_charsmap"),
 }
 REFUSED_KEYS = tuple(key for key, effect in KEYS.items() if effect == REFUSED)
+
+
+def _classes(value: str, names: str) -> dict[str, str]:
+    return dict.fromkeys(names.split(), value)
+
+
 _ROBERTA = dict(zip(SPECIAL_TOKENS, ("<s>", "</s>", "<unk>", "</s>", "<pad>", "<s>", "<mask>"), strict=True))
 _ALBERT = _ROBERTA | {"bos_token": "[CLS]", "eos_token": "[SEP]", "sep_token": "[SEP]", "cls_token": "[CLS]"}
 _BERT = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}
@@ -64,52 +65,43 @@ QWEN_SPLIT = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 ALIASES = {
-    **dict.fromkeys(("DistilBert", "Electra", "MobileBert", "ConvBert", "LayoutLM", "SqueezeBert", "Lxmert"), "Bert"),
-    **dict.fromkeys(("DPRQuestionEncoder", "DPRContextEncoder", "DPRReader"), "Bert"),
-    **dict.fromkeys(("Longformer", "Bart", "LED"), "Roberta"),
+    **_classes(
+        "Bert", "DistilBert Electra MobileBert ConvBert LayoutLM SqueezeBert Lxmert DPRReader DPRContextEncoder"
+    ),
+    **_classes("Bert", "DPRQuestionEncoder"),
+    **_classes("Roberta", "Longformer Bart LED"),
 }
-# Classes that transformers builds in other ways, from which tokenizer.json differs in nothing but what `check_options` sees.
+# Classes that transformers builds in other ways, from which tokenizer.json differs in what tokenizer_file.py checks, at most.
 READ_FROM_FILE = {
-    **dict.fromkeys(("Qwen3_5", "GPT2", "Llama", "Gemma", "GPTNeoX", "Deberta", "Herbert", "CLIP"), "BPE"),
-    **dict.fromkeys(("XLNet", "MBart", "RemBert", "BigBird", "Pegasus", "FNet"), "Unigram"),
-    **dict.fromkeys(("Funnel", "Splinter", "RoFormer"), "WordPiece"),
+    **_classes("BPE", "Qwen3_5 GPT2 Llama Gemma GPTNeoX Deberta Herbert CLIP"),
+    **_classes("Unigram", "XLNet MBart RemBert BigBird Pegasus FNet"),
+    **_classes("WordPiece", "Funnel Splinter RoFormer"),
 }
 # The class where no file names one.
 BY_MODEL_TYPE = {
-    **dict.fromkeys(("bert", "distilbert", "electra", "ernie", "nomic_bert"), "BertTokenizer"),
+    **_classes("BertTokenizer", "bert distilbert electra ernie nomic_bert"),
     "mpnet": "MPNetTokenizer",
     "roberta": "RobertaTokenizer",
-    **dict.fromkeys(("xlm-roberta", "gte", "jina_embeddings_v3"), "XLMRobertaTokenizer"),
+    **_classes("XLMRobertaTokenizer", "xlm-roberta gte jina_embeddings_v3"),
     "albert": "AlbertTokenizer",
     "camembert": "CamembertTokenizer",
     "modernbert": "",  # tokenizer.json, whatever a file names
-    **dict.fromkeys(("qwen2", "qwen3"), "Qwen2Tokenizer"),
+    **_classes("Qwen2Tokenizer", "qwen2 qwen3"),
     "gemma3_text": "GemmaTokenizer",
-    **dict.fromkeys(("t5", "mt5"), "T5Tokenizer"),
+    **_classes("T5Tokenizer", "t5 mt5"),
     "deberta-v2": "DebertaV2Tokenizer",
 }
 # The family whose class counts, whatever a file names.
 ALWAYS_ITS_OWN = ("qwen2",)
 # Classes that transformers runs in Python; they ignore tokenizer.json.
-IN_PYTHON = {
-    *("BertJapanese", "Phobert", "Bertweet", "Esm", "Canine", "Flaubert", "XLM", "BertTokenizerLegacy", "RoCBert"),
-    *("Tapas", "Luke", "ProphetNet", "FSMT", "BioGpt", "ByT5", "MyT5", "Perceiver", "CTRL", "Bartpho"),
-}
-# Classes that tell the model which tokens are the second text's, unless `model_input_names` says otherwise.
-TOKEN_TYPES = (
-    "Bert",
-    "Electra",
-    "MobileBert",
-    "ConvBert",
-    "Deberta",
-    "DebertaV2",
-    "XLNet",
-    "Funnel",
-    "BigBird",
-    "FNet",
+IN_PYTHON = set(
+    "BertJapanese Phobert Bertweet Esm Canine Flaubert XLM BertTokenizerLegacy RoCBert Tapas Luke ProphetNet FSMT BioGpt ByT5 "
+    "MyT5 Perceiver CTRL Bartpho".split()
 )
+# Classes that tell the model which tokens are the second text's, unless `model_input_names` says otherwise.
+TOKEN_TYPES = "Bert Electra MobileBert ConvBert Deberta DebertaV2 XLNet Funnel BigBird FNet".split()
 # Families whose positions count from the start of the row, padding included.
-COUNT_PADDING = ("bert", "distilbert", "albert", "electra", "ernie", "roberta", "xlm-roberta", "camembert", "mpnet")
+COUNT_PADDING = "bert distilbert albert electra ernie roberta xlm-roberta camembert mpnet".split()
 
 
 class TokenizerConfig(NamedTuple):
@@ -202,44 +194,6 @@ def own_flags(name: str, key: str, token: str) -> Any:
     return token
 
 
-def unigram(config: TokenizerConfig, vocabulary: Any, unknown_token: str, charsmap: bytes | None) -> Any:
-    """The classes of sentencepiece's kind: pieces with log probabilities (Kudo 2018)."""
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-
-    pieces, settings = [tuple(piece) for piece in vocabulary], config.settings
-    unknown = {"XLMRobertaTokenizer": 3, "AlbertTokenizer": 1, "T5Tokenizer": 2}.get(config.name)
-    deberta = config.name == "DebertaV2Tokenizer"
-    if deberta:
-        given = settings.integer("unk_id", at_least=0, at_most=len(pieces) - 1, default=1)
-        unknown = pieces.index((unknown_token, 0.0)) if (unknown_token, 0.0) in pieces else given
-    elif unknown is None:
-        unknown = next((row for row, (piece, _) in enumerate(pieces) if piece == unknown_token), 0)
-    backend = Tokenizer(models.Unigram(pieces, unk_id=unknown, byte_fallback=False))
-    steps: list[Any] = []
-    if config.name == "AlbertTokenizer":
-        steps = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
-        if not settings.flag("keep_accents", default=False):
-            steps += [normalizers.NFKD(), normalizers.StripAccents()]
-        if settings.flag("do_lower_case", default=True):
-            steps.append(normalizers.Lowercase())
-    splits: list[Any] = [pre_tokenizers.WhitespaceSplit()]
-    if deberta:  # transformers 5 leaves out sentencepiece's map
-        steps = [normalizers.Lowercase()] if settings.flag("do_lower_case", default=False) else []
-        steps += [normalizers.Replace(Regex(r"\s{2,}|[\n\r\t]"), " "), normalizers.NFC()]
-        steps.append(normalizers.Strip(left=False, right=True))
-        splits = [pre_tokenizers.Punctuation("isolated")] if settings.flag("split_by_punct", default=False) else []
-    elif charsmap is not None:
-        steps.append(normalizers.Precompiled(charsmap))
-    if steps:
-        backend.normalizer = normalizers.Sequence(steps) if len(steps) > 1 else steps[0]
-    space = settings.choice("add_prefix_space", [True, False, None], default=True) or config.name == "T5Tokenizer"
-    scheme = "always" if space else "first" if deberta else "never"
-    metaspace = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=scheme)
-    backend.pre_tokenizer = pre_tokenizers.Sequence([*splits, metaspace])
-    backend.decoder = decoders.Metaspace(replacement="▁", prepend_scheme=scheme)
-    return backend
-
-
 def further_tokens(settings: Settings, named: dict[str, Any]) -> list[Any]:
     """Adds the special tokens of other names to `named`; returns those without a name."""
     values = settings.values
@@ -258,37 +212,34 @@ def further_tokens(settings: Settings, named: dict[str, Any]) -> list[Any]:
     return [read_token("extra_special_tokens", token, settings) for token in extra] if isinstance(extra, list) else []
 
 
-def further_parts(tokenizer: Mapping[str, Any]) -> tuple[Any, bytes | None]:
-    """The merges of a tokenizer.json, and its sentencepiece map."""
-    merges = tokenizer["model"].get("merges")
-    pairs = merges and [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in merges]
-    steps = [tokenizer.get("normalizer")]
-    for step in steps:
-        if isinstance(step, dict) and step.get("type") == "Precompiled":
-            return pairs, base64.b64decode(step["precompiled_charsmap"])
-        steps += step.get("normalizers", []) if isinstance(step, dict) else []
-    return pairs, None
-
-
-def check_options(config: TokenizerConfig, backend: Any) -> None:
-    """Options of a class that is read from tokenizer.json agree with that file.
-
-    Raises:
-        ModelFolderError: naming those that do not.
-    """
-    settings, values = config.settings, config.settings.values
-    steps = [json.loads(part.__getstate__()) if part else {} for part in (backend.normalizer, backend.pre_tokenizer)]
-    written = json.dumps(steps)
-    lowers = '"lowercase": true' in written or '"Lowercase"' in written
-    if values.get("do_lower_case") not in (None, lowers):
-        settings.complain("do_lower_case", f"{str(lowers).lower()}, as tokenizer.json has it")
-    spaces = [
-        '"add_prefix_space": true' in written or '"prepend_scheme": "always"' in written or '"Prepend"' in written,
-        '"prepend_scheme": "first"' in written,
-    ]
-    if values.get("add_prefix_space") not in (None, any(spaces)):
-        settings.complain("add_prefix_space", f"{str(any(spaces)).lower()}, as tokenizer.json has it")
-    for key, default in (("strip_accents", None), ("tokenize_chinese_chars", True), ("keep_accents", False)):
-        if values.get(key) not in (None, default):
-            settings.complain(key, f"{json.dumps(default)}, because {config.name} is read from tokenizer.json")
-    settings.finish()
+def class_name(settings: Settings, model: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> str:
+    """The class that transformers takes; "" where it reads tokenizer.json as it is."""
+    model_type = model.get("model_type")
+    given = settings.values.get("tokenizer_class") or model.get("tokenizer_class")
+    if given is not None and not is_text(given):
+        settings.complain("tokenizer_class", "a string")
+        given = None
+    default = BY_MODEL_TYPE.get(model_type) if isinstance(model_type, str) else None
+    if default == "" or not (given or default):
+        return ""
+    if model_type in ALWAYS_ITS_OWN:
+        return default or ""
+    name = (given or default or "").removesuffix("Fast")
+    family = name.removesuffix("Tokenizer")
+    if family in IN_PYTHON:
+        raise ModelFolderError(
+            f"{settings.where}: 'tokenizer_class' is {name!r}, which splits texts in Python code of its own. Expected a "
+            "class that the tokenizers library computes; use another model."
+        )
+    name = f"{ALIASES[family]}Tokenizer" if family in ALIASES else name
+    kind, expected = (
+        (tokenizer.get("model") or {}).get("type"),
+        BUILT[name][0] if name in BUILT else READ_FROM_FILE.get(family),
+    )
+    if expected is not None and kind is not None and kind != expected:
+        raise ModelFolderError(
+            f"{settings.where}: the tokenizer's class is {name}, which is a {expected} model, but tokenizer.json has "
+            f"{kind!r:.100}. Expected both of one kind; if tokenizer.json is right, set 'tokenizer_class' to "
+            "'PreTrainedTokenizerFast'."
+        )
+    return "" if name in ("PreTrainedTokenizer", "TokenizersBackend", "PythonBackend") else name

@@ -1,5 +1,7 @@
 """Reads tokenizer.json, and what the files next to it change. What it may describe is limited in tokenizer_limits.py."""
 
+import base64
+import json
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
@@ -10,22 +12,16 @@ from minisbert.checkpoint.json_file import is_text, parse_json
 from minisbert.checkpoint.settings import Settings
 from minisbert.errors import MinisbertError, ModelFolderError
 from minisbert.text.tokenizer_config import (
-    ALIASES,
-    ALWAYS_ITS_OWN,
     BUILT,
-    BY_MODEL_TYPE,
     COUNT_PADDING,
     FURTHER,
-    IN_PYTHON,
-    READ_FROM_FILE,
     REFUSED_KEYS,
     SPECIAL_TOKENS,
     TOKEN_TYPES,
     Source,
     TokenizerConfig,
     as_object,
-    check_options,
-    further_parts,
+    class_name,
     further_tokens,
     merge_older_files,
     own_flags,
@@ -34,16 +30,13 @@ from minisbert.text.tokenizer_config import (
 from minisbert.text.tokenizer_limits import check_limits
 
 
-def read_tokenizer(
-    files: Mapping[str, bytes], file: Path, model: Mapping[str, Any] | None, *, special_tokens: bool = True
-) -> Source:
+def read_tokenizer(files: Mapping[str, bytes], file: Path, model: Mapping[str, Any] | None) -> Source:
     """What the tokenizer is built from: tokenizer.json, and what the files next to it change.
 
     Args:
         files: name -> content of the tokenizer's files.
         file: the path of tokenizer.json, for messages.
-        model: config.json; None for a static model, whose tokenizer.json alone counts.
-        special_tokens: check the special tokens that it puts around a text; False where the model uses none.
+        model: config.json; None for a static model, whose tokenizer.json alone counts, without special tokens around a text.
 
     Raises:
         ModelFolderError: not JSON, not a tokenizer; rules that make texts much longer; pieces chosen at random; special
@@ -59,7 +52,7 @@ def read_tokenizer(
         backend = tokenizers.Tokenizer.from_buffer(content)
     except BaseException as error:
         raise refusal(error, ModelFolderError, f"{file}: not a tokenizer that the tokenizers library reads") from None
-    for token, number in _placed_tokens(values.get("post_processor") or {}) if special_tokens else ():
+    for token, number in _placed_tokens({} if model is None else values.get("post_processor") or {}):
         known = None if token is None else backend.token_to_id(token)
         if known != number:
             raise ModelFolderError(
@@ -77,11 +70,47 @@ def read_tokenizer(
     config = read_tokenizer_config(files, file.parent, model, values)
     if config.name not in BUILT:
         if config.name:
-            check_options(config, backend)
+            _check_options(config, backend)
         return Source(file, backend, config)
     parts = values["model"]
     is_word_piece = BUILT[config.name][0] == "WordPiece"
-    return Source(file, backend, config, parts["vocab"], *(() if is_word_piece else further_parts(values)))
+    return Source(file, backend, config, parts["vocab"], *(() if is_word_piece else _further_parts(values)))
+
+
+def _further_parts(tokenizer: Mapping[str, Any]) -> tuple[Any, bytes | None]:
+    """The merges of a tokenizer.json, and its sentencepiece map."""
+    merges = tokenizer["model"].get("merges")
+    pairs = merges and [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in merges]
+    steps = [tokenizer.get("normalizer")]
+    for step in steps:
+        if isinstance(step, dict) and step.get("type") == "Precompiled":
+            return pairs, base64.b64decode(step["precompiled_charsmap"])
+        steps += step.get("normalizers", []) if isinstance(step, dict) else []
+    return pairs, None
+
+
+def _check_options(config: TokenizerConfig, backend: Any) -> None:
+    """Options of a class that is read from tokenizer.json agree with that file.
+
+    Raises:
+        ModelFolderError: naming those that do not.
+    """
+    settings, values = config.settings, config.settings.values
+    steps = [json.loads(part.__getstate__()) if part else {} for part in (backend.normalizer, backend.pre_tokenizer)]
+    written = json.dumps(steps)
+    lowers = '"lowercase": true' in written or '"Lowercase"' in written
+    if values.get("do_lower_case") not in (None, lowers):
+        settings.complain("do_lower_case", f"{str(lowers).lower()}, as tokenizer.json has it")
+    spaces = [
+        '"add_prefix_space": true' in written or '"prepend_scheme": "always"' in written or '"Prepend"' in written,
+        '"prepend_scheme": "first"' in written,
+    ]
+    if values.get("add_prefix_space") not in (None, any(spaces)):
+        settings.complain("add_prefix_space", f"{str(any(spaces)).lower()}, as tokenizer.json has it")
+    for key, default in (("strip_accents", None), ("tokenize_chinese_chars", True), ("keep_accents", False)):
+        if values.get(key) not in (None, default):
+            settings.complain(key, f"{json.dumps(default)}, because {config.name} is read from tokenizer.json")
+    settings.finish()
 
 
 def read_tokenizer_config(
@@ -103,7 +132,7 @@ def read_tokenizer_config(
     file = folder / "tokenizer_config.json"
     settings = Settings(parse_json(files.get(file.name, b"{}"), file), file)
     values = settings.values
-    name = _class_name(settings, model, tokenizer)
+    name = class_name(settings, model, tokenizer)
     refused = set(REFUSED_KEYS) - ({"unk_id"} if name == "DebertaV2Tokenizer" else set())
     settings.absent(sorted(refused), "it changes how texts become tokens, which is not computed here")
     if not values.get("extra_special_tokens") and "additional_special_tokens" in values:
@@ -169,39 +198,6 @@ def read_tokenizer_config(
     settings.finish()
     types = isinstance(inputs, list) and "token_type_ids" in inputs
     return TokenizerConfig(name, settings, named, added, extra, keep_end, types)
-
-
-def _class_name(settings: Settings, model: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> str:
-    """The class that transformers takes; "" where it reads tokenizer.json as it is."""
-    model_type = model.get("model_type")
-    given = settings.values.get("tokenizer_class") or model.get("tokenizer_class")
-    if given is not None and not is_text(given):
-        settings.complain("tokenizer_class", "a string")
-        given = None
-    default = BY_MODEL_TYPE.get(model_type) if isinstance(model_type, str) else None
-    if default == "" or not (given or default):
-        return ""
-    if model_type in ALWAYS_ITS_OWN:
-        return default or ""
-    name = (given or default or "").removesuffix("Fast")
-    family = name.removesuffix("Tokenizer")
-    if family in IN_PYTHON:
-        raise ModelFolderError(
-            f"{settings.where}: 'tokenizer_class' is {name!r}, which splits texts in Python code of its own. Expected a "
-            "class that the tokenizers library computes; use another model."
-        )
-    name = f"{ALIASES[family]}Tokenizer" if family in ALIASES else name
-    kind, expected = (
-        (tokenizer.get("model") or {}).get("type"),
-        BUILT[name][0] if name in BUILT else READ_FROM_FILE.get(family),
-    )
-    if expected is not None and kind is not None and kind != expected:
-        raise ModelFolderError(
-            f"{settings.where}: the tokenizer's class is {name}, which is a {expected} model, but tokenizer.json has "
-            f"{kind!r:.100}. Expected both of one kind; if tokenizer.json is right, set 'tokenizer_class' to "
-            "'PreTrainedTokenizerFast'."
-        )
-    return "" if name in ("PreTrainedTokenizer", "TokenizersBackend", "PythonBackend") else name
 
 
 def refusal(error: BaseException, kind: type[MinisbertError], what: str) -> MinisbertError:

@@ -26,8 +26,8 @@ def check_limits(values: dict[str, Any], file: Path) -> None:
             the library or fill the memory, too many added tokens.
     """
     try:
-        rules = [step for key in ("normalizer", "pre_tokenizer") for step in _rules(values.get(key))]
-        growth = _growth(values.get("normalizer")) * _growth(values.get("pre_tokenizer"))
+        rules = [*_rules(values.get("normalizer")), *_rules(values.get("pre_tokenizer"))]
+        growth = math.prod(map(_growth, rules))
     except RecursionError:
         rules, growth = [], math.inf
     if growth > limits.TEXT_GROWTH:
@@ -113,25 +113,20 @@ def _rules(step: Any) -> Iterator[dict[str, Any]]:
                 yield from _rules(part)
 
 
-def _growth(step: Any) -> float:
-    """How many times as long one rule, or several in a row, can make a text."""
-    if not isinstance(step, dict):
-        return 1.0  # no rule; the library complains about a malformed one
-    kind = step.get("type")
-    if kind == "Sequence":
-        parts = step.get("normalizers", step.get("pretokenizers"))
-        return math.prod(map(_growth, parts)) if isinstance(parts, list) else 1.0
+def _growth(rule: dict[str, Any]) -> float:
+    """How many times as long one rule can make a text."""
+    kind = rule.get("type")
     if kind == "Replace":
-        pattern = step.get("pattern")
+        pattern = rule.get("pattern")
         found = pattern.get("String") if isinstance(pattern, dict) else None
-        return max(1.0, _length(step.get("content")) / max(1, _length(found)))
+        return max(1.0, _length(rule.get("content")) / max(1, _length(found)))
     if kind == "Prepend":
-        return max(1.0, float(_length(step.get("prepend"))))
+        return max(1.0, float(_length(rule.get("prepend"))))
     if kind == "ByteLevel":
         return 4.0  # each byte of a character becomes a character
     if kind == "Precompiled":
-        return _longest_entry(step.get("precompiled_charsmap"))
-    return 1.0
+        return _longest_entry(rule.get("precompiled_charsmap"))
+    return 1.0  # a Sequence, or a rule that makes nothing longer
 
 
 def _length(text: Any) -> int:

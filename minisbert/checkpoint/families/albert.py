@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from minisbert.checkpoint.convert import Rule, linear, norm
-from minisbert.checkpoint.modules import TRANSFORMER
 from minisbert.checkpoint.settings import ACTIVATIONS, Settings
 
 
@@ -66,4 +65,3 @@ PASSTHROUGH = [
     "qa_outputs.*",
 ]
 PREFIX = "albert."  # AlbertForMaskedLM and similar classes put it before every name
-MODULE = TRANSFORMER

@@ -6,7 +6,6 @@ from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule, linear, norm
-from minisbert.checkpoint.modules import TRANSFORMER
 from minisbert.checkpoint.settings import ACTIVATIONS, Settings
 
 
@@ -79,4 +78,3 @@ RULES = [
 # Other tensors of the same checkpoints: not computed, but written back.
 PASSTHROUGH = ["embeddings.position_ids", "pooler.dense.*", "cls.*", "classifier.*"]
 PREFIX = "bert."  # BertForMaskedLM and similar classes put it before every name
-MODULE = TRANSFORMER  # its module in a sentence-transformers folder

@@ -6,7 +6,6 @@ from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule, linear, norm
-from minisbert.checkpoint.modules import TRANSFORMER
 from minisbert.checkpoint.settings import ACTIVATIONS, Settings
 
 TERMS = ("c2p", "p2c")
@@ -139,4 +138,3 @@ RULES = [
 PASSTHROUGH = ["embeddings.position_ids", "embeddings.position_embeddings.*", "pooler.dense.*", "cls.*", "classifier.*"]
 PASSTHROUGH += ["lm_predictions.*", "mask_predictions.*"]
 PREFIX = "deberta."  # DebertaV2ForMaskedLM and similar classes put it before every name
-MODULE = TRANSFORMER

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from minisbert.checkpoint.convert import Rule, linear, norm
-from minisbert.checkpoint.modules import TRANSFORMER
 from minisbert.checkpoint.settings import ACTIVATIONS, Settings
 
 # The family fixes it; config.json has no key for it.
@@ -78,4 +77,3 @@ RULES = [
 ]
 PASSTHROUGH = ["embeddings.position_ids", "vocab_*", "pre_classifier.*", "classifier.*", "qa_outputs.*"]
 PREFIX = "distilbert."  # DistilBertForMaskedLM and similar classes put it before every name
-MODULE = TRANSFORMER

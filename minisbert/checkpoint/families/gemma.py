@@ -7,7 +7,6 @@ from typing import Any
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule, linear
 from minisbert.checkpoint.layer_settings import FULL, LOCAL, head_width, key_heads, layer_types, rotary_base
-from minisbert.checkpoint.modules import TRANSFORMER
 from minisbert.checkpoint.settings import ACTIVATIONS, Settings
 
 
@@ -104,4 +103,3 @@ RULES = [
 ]
 PASSTHROUGH = ["lm_head.*", "score.*"]
 PREFIX = "model."  # Gemma3ForCausalLM puts it before every name
-MODULE = TRANSFORMER

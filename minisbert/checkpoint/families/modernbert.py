@@ -7,7 +7,6 @@ from typing import Any
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule
 from minisbert.checkpoint.layer_settings import FULL, LOCAL, layer_types, rotary_base
-from minisbert.checkpoint.modules import TRANSFORMER
 from minisbert.checkpoint.settings import ACTIVATIONS, Settings
 
 
@@ -79,4 +78,3 @@ RULES = [
 ]
 PASSTHROUGH = ["head.*", "decoder.*", "classifier.*"]
 PREFIX = "model."  # ModernBertForMaskedLM and similar classes put it before every name
-MODULE = TRANSFORMER

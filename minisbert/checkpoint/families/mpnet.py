@@ -6,7 +6,6 @@ from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule, linear, norm
-from minisbert.checkpoint.modules import TRANSFORMER
 from minisbert.checkpoint.settings import ACTIVATIONS, Settings
 
 # The family fixes the padding row; config.json may repeat it but not change it.
@@ -69,4 +68,3 @@ RULES = [
 ]
 PASSTHROUGH = ["embeddings.position_ids", "pooler.dense.*", "lm_head.*", "classifier.*"]
 PREFIX = "mpnet."  # MPNetForMaskedLM and similar classes put it before every name
-MODULE = TRANSFORMER

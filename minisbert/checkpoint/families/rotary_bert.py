@@ -15,7 +15,6 @@ from typing import Any
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule, linear, norm
 from minisbert.checkpoint.layer_settings import stretched_base
-from minisbert.checkpoint.modules import TRANSFORMER
 from minisbert.checkpoint.settings import ACTIVATIONS, Settings
 
 # nomic's older names -> those of transformers 5.
@@ -206,4 +205,3 @@ GTE_RULES = [
 ]
 PASSTHROUGH = ["embeddings.position_ids", "pooler.dense.*", "cls.*", "lm_head.*", "classifier.*"]
 PREFIX = "nomic_bert."  # NomicBertForMaskedLM and similar classes put it before every name
-MODULE = TRANSFORMER

@@ -6,7 +6,6 @@ from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule
-from minisbert.checkpoint.modules import STATIC_EMBEDDING
 from minisbert.checkpoint.settings import Settings
 from minisbert.checkpoint.static_folder import TABLE
 
@@ -41,5 +40,3 @@ class Config:
 RULES = [Rule(TABLE, "token_embedding.embedding", "V,D")]
 PASSTHROUGH: list[str] = []
 PREFIX = ""
-# The module in a sentence-transformers folder.
-MODULE = STATIC_EMBEDDING

@@ -6,7 +6,6 @@ from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule
-from minisbert.checkpoint.modules import TRANSFORMER
 from minisbert.checkpoint.settings import ACTIVATIONS, Settings
 
 _NAMES = {
@@ -116,4 +115,3 @@ RULES = [
 # The decoder, and the tied names of the token table.
 PASSTHROUGH = ["encoder.embed_tokens.weight", "decoder.*", "lm_head.*", "classifier.*", "classification_head.*"]
 PREFIX = "transformer."  # T5ForTokenClassification and similar classes put it before every name
-MODULE = TRANSFORMER

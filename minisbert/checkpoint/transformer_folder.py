@@ -1,16 +1,21 @@
-"""Reads the length limit of a transformer and whether it lowercases its texts.
+"""Reads the folder of a transformer: config.json, adapter, length limit, whether it lowercases its texts.
 
 The two dialects have the limit in different files: sentence_bert_config.json has max_seq_length and do_lower_case up to
 sentence-transformers 5.3, tokenizer_config.json has model_max_length from 5.4. A key or value that is not understood is
-refused, since guessing could change the embeddings.
+refused, since guessing could change the embeddings. static_folder.py reads the folder of a static model.
 """
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from minisbert import limits
+from minisbert.checkpoint.adapter import ADAPTER_FILE, base_of
 from minisbert.checkpoint.json_file import parse_json
 from minisbert.checkpoint.keys import ARGUMENTS, LENGTH_FILE
+from minisbert.checkpoint.kinds import OTHER_ENDINGS, OTHER_TYPES, refuse_other_kinds
 from minisbert.checkpoint.settings import ModelFiles, Settings
+from minisbert.checkpoint.task_adapters import read_adapters, without_tasks
+from minisbert.errors import ModelFolderError
 
 if TYPE_CHECKING:
     from minisbert.checkpoint.folder import ModelFolder
@@ -18,6 +23,46 @@ if TYPE_CHECKING:
 # The names under which sentence-transformers has written the length limit; the first that holds a setting counts.
 _KINDS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 _LENGTH_FILES = tuple(f"sentence_{kind}_config.json" for kind in _KINDS)
+
+
+def read_config(files: ModelFiles, place: Path, scores: bool = False) -> dict[str, Any]:
+    """The config.json of a transformer, or of the model that an adapter in its place changes.
+
+    Args:
+        scores: the folder may hold a reranker.
+
+    Raises:
+        ModelFolderError: it names no encoder, or another kind of model.
+    """
+    base = base_of(files, place) if files.has(place / ADAPTER_FILE) else None
+    file = (base or place) / "config.json"
+    config: dict[str, Any] = (files if base in (None, place) else ModelFiles(file.parent, files.allow_links)).json(file)
+    model_type = config.get("model_type") if isinstance(config, dict) else None
+    if not isinstance(model_type, str) or model_type == "static":  # our own name for models without config.json
+        raise ModelFolderError(
+            f"{file}: no 'model_type' string. Expected a Hugging Face encoder's settings; download the model again."
+        )
+    names = config.get("architectures")
+    architecture = str(names[0]) if isinstance(names, list) and names else ""
+    if not scores and (model_type in OTHER_TYPES or architecture.endswith(OTHER_ENDINGS)):
+        refuse_other_kinds(files)
+    return without_tasks(config, file) if "lora_adaptations" in config else config
+
+
+def read_transformer(files: ModelFiles, folder: "ModelFolder") -> None:
+    """The adapter, the length limit and lower-casing of a folder whose config and tokenizer files are read."""
+    place = folder.transformer_path
+    if (
+        files.has(place / ADAPTER_FILE)
+        or files.adapter is not None
+        or "lora_adaptations" in files.json(place / "config.json")
+        or any(place.glob(f"*/{ADAPTER_FILE}"))
+    ):
+        read_adapters(files, folder)
+        base = folder.weights_path
+        if base is not None and not folder.tokenizer_files:
+            folder.tokenizer_files = ModelFiles(base, files.allow_links).tokenizer_files(base)
+    read_length_file(files, folder, ("feature-extraction", "token_embeddings", "last_hidden_state"))
 
 
 def read_length_file(
