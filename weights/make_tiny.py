@@ -156,7 +156,7 @@ def qwen_bpe(special: list[str], names: dict[str, str]) -> Made:
     """Qwen's tokenizer: byte-level BPE of composed characters, one digit at a time, and an end token after a text."""
     from tokenizers import Regex, normalizers, pre_tokenizers, processors
 
-    from minisbert.text.tokenizer_config import QWEN_SPLIT
+    from minisbert.text.tokenizer_classes import QWEN_SPLIT
 
     made = byte_level_bpe(special, {**names, "cls": names["eos"], "sep": names["eos"]})
     made.backend.normalizer = normalizers.NFC()

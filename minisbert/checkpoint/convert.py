@@ -213,11 +213,12 @@ def _check_names(
 ) -> None:
     """The file has exactly the tensors of the table, in their shapes, and those passed through."""
     complaints, missing = list[str](), list[str]()
-    expected = {part for rule in table for part in rule.parts}
+    expected: set[str] = set()
     for rule in table:
         *outer, last = cast(Shape, rule.shape)
         part_shape = (*outer, last // len(rule.parts))
         part_shape = part_shape[::-1] if rule.transpose else part_shape
+        expected.update(rule.parts)
         for part in rule.parts:
             if part not in canonical:
                 missing.append(f"{part!r} {list(part_shape)}")

@@ -21,13 +21,7 @@ from typing import Any
 from minisbert import limits
 from minisbert.checkpoint.keys import MODEL_FILE, MODULE
 from minisbert.checkpoint.kinds import refuse_other_kinds
-from minisbert.checkpoint.modules import (
-    MODULES,
-    Module,
-    Normalize,
-    Part,
-    kind_of,
-)
+from minisbert.checkpoint.modules import MODULE_TYPES, MODULES, Module, Normalize, Part, unknown_type
 from minisbert.checkpoint.poolings import Given, Pooling
 from minisbert.checkpoint.router import Router, read_router
 from minisbert.checkpoint.settings import ModelFiles, Settings
@@ -126,8 +120,8 @@ def read_folder(
             folder = _read_plain(files)
         else:
             parts = read_chain(files, file)
-            routers = [row for row, part in enumerate(parts) if part.kind == "router"]
-            folder = _read_routes(files, parts, routers) if routers else read_parts(files, parts, file)
+            kinds, _ = zip(*parts, strict=True)
+            folder = _read_routes(files, parts, kinds) if "router" in kinds else read_parts(files, parts, file)
         for one in (folder, *folder.routes.values()):
             _read_model_settings(files, one)
             one.allow_pickle_weights = allow_pickle_weights
@@ -159,12 +153,12 @@ def _read_plain(files: ModelFiles) -> ModelFolder:
     return folder
 
 
-def _read_routes(files: ModelFiles, parts: list[Part], routers: list[int]) -> ModelFolder:
+def _read_routes(files: ModelFiles, parts: list[Part], kinds: tuple[str, ...]) -> ModelFolder:
     """Each route as a chain of its own: the modules before the Router, the route's, those after the Router."""
     file = files.folder / "modules.json"
-    if len(routers) > 1:
-        raise ModelFolderError(f"{file}: {len(routers)} Routers in the chain. Expected one; use another model.")
-    (at,) = routers
+    if (routers := kinds.count("router")) > 1:
+        raise ModelFolderError(f"{file}: {routers} Routers in the chain. Expected one; use another model.")
+    at = kinds.index("router")
     router, chains = read_router(files, parts[at].path)
     routes = {name: read_parts(files, [*parts[:at], *chain, *parts[at + 1 :]], file) for name, chain in chains.items()}
     widths = {name: _embedding_width(one) for name, one in routes.items()}
@@ -201,7 +195,9 @@ def read_chain(files: ModelFiles, file: Path) -> list[Part]:
         settings.finish()
         if kind == JINA_MODULE and has_tasks(files.json(inside(file.parent, path, file) / "config.json")):
             kind = "sentence_transformers.models.Transformer"
-        part = Part(kind_of(path, kind, file), path)
+        if kind not in MODULE_TYPES:
+            raise unknown_type(path, kind, file)
+        part = Part(MODULE_TYPES[kind], path)
         inside(file.parent, path, file)
         if part.kind == "dropout" and any(one.kind in _POOLED for one in chain):
             ignored[f"{row}.type"] = kind  # only training drops numbers, here inside the encoder only
@@ -216,7 +212,8 @@ def _check_order(parts: list[Part], file: Path, scores: bool) -> None:
     Raises:
         ModelFolderError: naming the chain as it is, and as it should be.
     """
-    chain = " -> ".join([part.kind for part in parts])
+    kinds, _ = zip(*parts, strict=True)
+    chain = " -> ".join(kinds)
     if scores and not (chain.startswith("transformer") and chain.endswith("-> dense")):
         raise ModelFolderError(
             f"{file}: the chain is {chain}. Expected that of a reranker: transformer alone, with the head among "
@@ -260,8 +257,10 @@ def read_parts(files: ModelFiles, parts: list[Part], file: Path, scores: bool = 
 
 def model_size(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
     """A size in config.json, under one of its names; None where it cannot be one: the family complains about that."""
-    size = next((config[name] for name in names if config.get(name)), None)
-    return size if type(size) is int and 1 <= size <= limits.WIDTH else None
+    for name in names:
+        if size := config.get(name):
+            return size if type(size) is int and 1 <= size <= limits.WIDTH else None
+    return None
 
 
 def _encoder_folder(files: ModelFiles, place: Path, config: dict[str, Any]) -> ModelFolder:

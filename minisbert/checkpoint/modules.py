@@ -17,13 +17,7 @@ from typing import Any, NamedTuple
 
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule, linear, norm
-from minisbert.checkpoint.poolings import (
-    Given,
-    Pooling,
-    TrainedPooling,
-    WeightedLayerPooling,
-    path_field,
-)
+from minisbert.checkpoint.poolings import Given, Pooling, TrainedPooling, WeightedLayerPooling, path_field
 from minisbert.checkpoint.settings import Settings
 from minisbert.errors import ModelFolderError
 
@@ -59,17 +53,14 @@ class Part(NamedTuple):
     path: str
 
 
-def kind_of(module: str, name: Any, file: Path, *, in_router: bool = False) -> str:
-    """Our name of a class; raises ModelFolderError for one that is not computed."""
-    kind = MODULE_TYPES.get(name) if isinstance(name, str) else None
-    if kind is None or (in_router and kind == "router"):
-        here, router = (" within a Router", "") if in_router else ("", "Router, ")
-        raise ModelFolderError(
-            f"{file}: module {module!r} is of type {name!r:.200}, which minisbert does not compute{here} (and never imports). "
-            f"Expected Transformer, StaticEmbedding, {router}Pooling, WeightedLayerPooling, Dense, LayerNorm or Normalize of "
-            "sentence-transformers; use another model."
-        )
-    return kind
+def unknown_type(module: str, name: Any, file: Path, *, in_router: bool = False) -> ModelFolderError:
+    """The error for a class that is not in `MODULE_TYPES`."""
+    here, router = (" within a Router", "") if in_router else ("", "Router, ")
+    return ModelFolderError(
+        f"{file}: module {module!r} is of type {name!r:.200}, which minisbert does not compute{here} (and never imports). "
+        f"Expected Transformer, StaticEmbedding, {router}Pooling, WeightedLayerPooling, Dense, LayerNorm or Normalize of "
+        "sentence-transformers; use another model."
+    )
 
 
 # The class of a Dense module's activation -> our name (minisbert/modules.py). Looked up, never imported.

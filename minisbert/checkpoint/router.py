@@ -15,7 +15,7 @@ from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.json_file import is_text
-from minisbert.checkpoint.modules import Part, kind_of
+from minisbert.checkpoint.modules import MODULE_TYPES, Part, unknown_type
 from minisbert.checkpoint.settings import ModelFiles, Settings
 from minisbert.checkpoint.tensors import inside
 from minisbert.errors import InputError, ModelFolderError
@@ -137,7 +137,10 @@ def _kind(module: str, name: Any, file: Path) -> str:
         raise ModelFolderError(
             f"{file}: the module {module!r} in 'types' is not the name of a folder. Download the model again."
         )
-    return kind_of(module, name, file, in_router=True)
+    kind = MODULE_TYPES.get(name) if isinstance(name, str) else None
+    if kind is None or kind == "router":
+        raise unknown_type(module, name, file, in_router=True)
+    return kind
 
 
 def _chain(route: str, modules: Any, kinds: dict[str, str], relative: str, file: Path) -> list[Part]:

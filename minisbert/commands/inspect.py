@@ -246,8 +246,8 @@ def _tokenizer_keys(folder: Any) -> Iterator[tuple[str, Any, str, bool]]:
     """(key, value, file, whether it is applied) of the files next to tokenizer.json."""
     from minisbert.checkpoint.json_file import parse_json
     from minisbert.checkpoint.keys import APPLIED
-    from minisbert.text.tokenizer_config import KEYS
-    from minisbert.text.tokenizer_file import read_tokenizer_config
+    from minisbert.text.tokenizer_classes import KEYS
+    from minisbert.text.tokenizer_config import read_tokenizer_config
 
     files = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
     settings, special, added = (parse_json(folder.tokenizer_files.get(file, b"{}"), file) for file in files)

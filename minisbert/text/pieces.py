@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from minisbert.text.tokenizer_config import QWEN_SPLIT
+from minisbert.text.tokenizer_classes import QWEN_SPLIT
 
 # The pre-tokenizers that split at a space, and those that only look at neighbouring characters.
 _SPLIT_AT_SPACES = ("BertPreTokenizer", "Whitespace", "WhitespaceSplit", "ByteLevel", "Metaspace")

@@ -18,8 +18,7 @@ from minisbert.arguments import as_list
 from minisbert.checkpoint.folder import ModelFolder
 from minisbert.errors import InputError, ModelFolderError
 from minisbert.text.pieces import pieces, splits_at_spaces
-from minisbert.text.tokenizer_build import build
-from minisbert.text.tokenizer_file import read_tokenizer, refusal
+from minisbert.text.tokenizer_file import build, read_tokenizer, refusal
 from minisbert.text.vocabulary import from_vocabulary
 
 # Sentences tokenized per chunk: the device computes the batches of one chunk while the next is tokenized.

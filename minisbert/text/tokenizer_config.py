@@ -5,103 +5,31 @@
 
 transformers 5 builds the tokenizer of these classes anew: of tokenizer.json (or vocab.txt, vocab.json with merges.txt) it
 takes the vocabulary, the added tokens, and the side that truncation cuts; normalizer, pre-tokenizer and special tokens come
-from the class and its options. `build` does the same with the `tokenizers` library, and must give the same ids. Every other
-class is read from tokenizer.json, to which only tokens are added; options that disagree with it are refused.
+from the class and its options. tokenizer_file.py does the same with the `tokenizers` library, and must give the same ids. Every
+other class is read from tokenizer.json, to which only tokens are added; options that disagree with it are refused.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from minisbert import limits
 from minisbert.checkpoint.json_file import is_text, parse_json
-from minisbert.checkpoint.keys import APPLIED, HARMLESS, REFUSED, effects
 from minisbert.checkpoint.settings import Settings
 from minisbert.errors import ModelFolderError
-
-SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-FURTHER = ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens")
-# Every key that transformers 5 reads, with its effect (checkpoint/keys.py); "refused" would change token ids. It ignores the
-# others, and so does this file; `*_token` is a further special token.
-KEYS = {
-    **dict.fromkeys((*SPECIAL_TOKENS, *FURTHER), APPLIED),
-    **effects(APPLIED, "tokenizer_class added_tokens_decoder truncation_side padding_side model_input_names extra_ids"),
-    **effects(APPLIED, "do_lower_case strip_accents tokenize_chinese_chars add_prefix_space split_by_punct"),
-    **effects(APPLIED, "keep_accents split_special_tokens model_max_length max_len"),
-    **effects(HARMLESS, "trim_offsets errors clean_up_tokenization_spaces verbose name_or_path add_bos_token"),
-    **effects(HARMLESS, "add_eos_token backend is_local local_files_only chat_template response_template"),
-    **effects(HARMLESS, "response_schema processor_class auto_map files_loaded pad_token_type_id stride max_length"),
-    "chat_control_tokens": HARMLESS,
-    **effects(HARMLESS, "truncation_strategy pad_to_multiple_of vocab_file merges_file tokenizer_file"),
-    **effects(HARMLESS, "special_tokens_map_file never_split do_basic_tokenize use_fast"),
-    **effects(REFUSED, "vocab merges init_inputs post_processor tokenizer_object gguf_file fast_tokenizer_files"),
-    **effects(REFUSED, "unk_id tokenizer_truncation tokenizer_padding _json_truncation _json_padding"),
-    **effects(REFUSED, "fix_mistral_regex _spm_precompiled_charsmap"),
-}
-REFUSED_KEYS = tuple(key for key, effect in KEYS.items() if effect == REFUSED)
-
-
-def _classes(value: str, names: str) -> dict[str, str]:
-    return dict.fromkeys(names.split(), value)
-
-
-_ROBERTA = dict(zip(SPECIAL_TOKENS, ("<s>", "</s>", "<unk>", "</s>", "<pad>", "<s>", "<mask>"), strict=True))
-_ALBERT = _ROBERTA | {"bos_token": "[CLS]", "eos_token": "[SEP]", "sep_token": "[SEP]", "cls_token": "[CLS]"}
-_BERT = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}
-# Class -> the kind of tokenizers.models that it builds, and its special tokens.
-BUILT: dict[str, tuple[str, dict[str, str]]] = {
-    "BertTokenizer": ("WordPiece", _BERT),
-    "MPNetTokenizer": ("WordPiece", _ROBERTA | {"unk_token": "[UNK]"}),
-    "RobertaTokenizer": ("BPE", _ROBERTA),
-    "XLMRobertaTokenizer": ("Unigram", _ROBERTA),
-    "AlbertTokenizer": ("Unigram", _ALBERT | {"mask_token": "[MASK]"}),
-    "CamembertTokenizer": ("Unigram", _ROBERTA),
-    "DebertaV2Tokenizer": ("Unigram", _BERT | {"bos_token": "[CLS]", "eos_token": "[SEP]"}),
-    "T5Tokenizer": ("Unigram", {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}),
-    "Qwen2Tokenizer": ("BPE", dict.fromkeys(("eos_token", "unk_token", "pad_token"), "<|endoftext|>")),
-}
-# How Qwen2Tokenizer splits a text before byte-pair encoding: endings, words, single digits, signs, spaces.
-QWEN_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+from minisbert.text.tokenizer_classes import (
+    ALIASES,
+    ALWAYS_ITS_OWN,
+    BUILT,
+    BY_MODEL_TYPE,
+    COUNT_PADDING,
+    FURTHER,
+    IN_PYTHON,
+    READ_FROM_FILE,
+    REFUSED_KEYS,
+    SPECIAL_TOKENS,
+    TOKEN_TYPES,
 )
-ALIASES = {
-    **_classes(
-        "Bert", "DistilBert Electra MobileBert ConvBert LayoutLM SqueezeBert Lxmert DPRReader DPRContextEncoder"
-    ),
-    **_classes("Bert", "DPRQuestionEncoder"),
-    **_classes("Roberta", "Longformer Bart LED"),
-}
-# Classes that transformers builds in other ways, from which tokenizer.json differs in what tokenizer_file.py checks, at most.
-READ_FROM_FILE = {
-    **_classes("BPE", "Qwen3_5 GPT2 Llama Gemma GPTNeoX Deberta Herbert CLIP"),
-    **_classes("Unigram", "XLNet MBart RemBert BigBird Pegasus FNet"),
-    **_classes("WordPiece", "Funnel Splinter RoFormer"),
-}
-# The class where no file names one.
-BY_MODEL_TYPE = {
-    **_classes("BertTokenizer", "bert distilbert electra ernie nomic_bert"),
-    "mpnet": "MPNetTokenizer",
-    "roberta": "RobertaTokenizer",
-    **_classes("XLMRobertaTokenizer", "xlm-roberta gte jina_embeddings_v3"),
-    "albert": "AlbertTokenizer",
-    "camembert": "CamembertTokenizer",
-    "modernbert": "",  # tokenizer.json, whatever a file names
-    **_classes("Qwen2Tokenizer", "qwen2 qwen3"),
-    "gemma3_text": "GemmaTokenizer",
-    **_classes("T5Tokenizer", "t5 mt5"),
-    "deberta-v2": "DebertaV2Tokenizer",
-}
-# The family whose class counts, whatever a file names.
-ALWAYS_ITS_OWN = ("qwen2",)
-# Classes that transformers runs in Python; they ignore tokenizer.json.
-IN_PYTHON = set(
-    "BertJapanese Phobert Bertweet Esm Canine Flaubert XLM BertTokenizerLegacy RoCBert Tapas Luke ProphetNet FSMT BioGpt ByT5 "
-    "MyT5 Perceiver CTRL Bartpho".split()
-)
-# Classes that tell the model which tokens are the second text's, unless `model_input_names` says otherwise.
-TOKEN_TYPES = "Bert Electra MobileBert ConvBert Deberta DebertaV2 XLNet Funnel BigBird FNet".split()
-# Families whose positions count from the start of the row, padding included.
-COUNT_PADDING = "bert distilbert albert electra ernie roberta xlm-roberta camembert mpnet".split()
 
 
 class TokenizerConfig(NamedTuple):
@@ -116,103 +44,94 @@ class TokenizerConfig(NamedTuple):
     token_types: bool  # the second text of a pair is segment 1
 
 
-class Source(NamedTuple):
-    """What a tokenizer is built from."""
+def read_tokenizer_config(
+    files: Mapping[str, bytes], folder: Path, model: Mapping[str, Any], tokenizer: Mapping[str, Any]
+) -> TokenizerConfig:
+    """The settings of a folder's tokenizer.
 
-    where: Path  # the file, for messages
-    backend: Any  # tokenizer.json's `tokenizers.Tokenizer`; None without that file
-    config: TokenizerConfig | None  # None where tokenizer.json alone counts
-    vocabulary: Any = None  # piece -> id; for Unigram a list of piece and log probability
-    merges: Any = None  # pairs of pieces, the first to join first; byte-pair encoding only
-    charsmap: bytes | None = None  # sentencepiece's normalization map; Unigram only
+    Args:
+        files: name -> content of the tokenizer's files.
+        folder: where they are, for messages.
+        model: config.json.
+        tokenizer: tokenizer.json, {} where there is none.
 
-
-def merge_older_files(files: Mapping[str, bytes], folder: Path, settings: Settings, added: dict[int, Any]) -> None:
-    """special_tokens_map.json counts more than tokenizer_config.json; added_tokens.json is an object of token to id."""
-    file = folder / "special_tokens_map.json"
-    for key, value in as_object(parse_json(files.get(file.name, b"{}"), file), file).items():
-        if isinstance(value, dict) and key != "extra_special_tokens":
-            value = {**value, "special": True}
-        elif key == "extra_special_tokens" and isinstance(value, list):
-            value = [
-                *(settings.values.get(key) or []),
-                *({**t, "special": True} if isinstance(t, dict) else t for t in value),
-            ]
-        settings.values[key] = value
-        settings.names[key] = f"{key} of {file.name}"
-    extra, older = settings.values.get("extra_special_tokens"), "additional_special_tokens"
-    if extra is None and older in settings.values:
-        settings.names["extra_special_tokens"] = settings.names.get(older, older)
-        extra = settings.values["extra_special_tokens"] = settings.values["additional_special_tokens"]
-    file = folder / "added_tokens.json"
-    tokens = as_object(parse_json(files.get(file.name, b"{}"), file), file)
-    special = [settings.values.get(key) for key in SPECIAL_TOKENS] + (extra if isinstance(extra, list) else [])
-    contents = [token.get("content") if isinstance(token, dict) else token for token in special]
-    for text, number in tokens.items():
-        if type(number) is not int or not is_text(text):
-            raise ModelFolderError(
-                f"{file}: {text!r:.100} is {number!r:.100}. Expected an object of token to id; correct the file."
-            )
-        flags = {"special": text in contents, "normalized": text not in contents}
-        added[number] = read_token("added_tokens", {"content": text, **flags}, settings)
-
-
-def as_object(value: Any, where: Path) -> dict[str, Any]:
-    """The value, which must be a JSON object."""
-    if not isinstance(value, dict):
-        raise ModelFolderError(f"{where}: found {value!r:.100}. Expected an object {{...}}; correct the file.")
-    return value
-
-
-def read_token(key: str, value: Any, settings: Settings) -> Any:
-    """A token as text, or as the `AddedToken` of an object with its `content` and how it treats spaces."""
+    Raises:
+        ModelFolderError: a class or setting that is not computed here, or a malformed one.
+    """
     from tokenizers import AddedToken
 
-    if is_text(value):
-        return value
-    flags = {k: v for k, v in value.items() if k not in ("content", "__type")} if isinstance(value, dict) else {}
-    known = ("single_word", "lstrip", "rstrip", "normalized", "special")
-    if (
-        isinstance(value, dict)
-        and is_text(value.get("content"))
-        and all(flag in known and isinstance(set_, bool) for flag, set_ in flags.items())
-    ):
-        special = {} if key.startswith("added_tokens") or "__type" in value else {"special": True}
-        return AddedToken(value["content"], **{**flags, **special})
-    settings.complain(key, "a string, or an object with the string 'content' and flags")
-    return AddedToken("", special=True)
-
-
-def own_flags(name: str, key: str, token: str) -> Any:
-    """How a class treats a special token that is given as text."""
-    from tokenizers import AddedToken
-
-    if name == "MPNetTokenizer":
-        return AddedToken(token, lstrip=key == "mask_token", rstrip=False)
-    if name == "CamembertTokenizer" and key == "mask_token":
-        return AddedToken(token, lstrip=True, special=True)
-    return token
-
-
-def further_tokens(settings: Settings, named: dict[str, Any]) -> list[Any]:
-    """Adds the special tokens of other names to `named`; returns those without a name."""
+    file = folder / "tokenizer_config.json"
+    settings = Settings(parse_json(files.get(file.name, b"{}"), file), file)
     values = settings.values
-    extra = values.get("extra_special_tokens") or []
-    for key, value in list(values.items()):
-        if key.endswith("_token") and key not in SPECIAL_TOKENS and isinstance(value, str | dict):
-            named[key] = read_token(key, value, settings)
-    for key, part in (
-        ("extra_special_tokens", extra),
-        ("model_specific_special_tokens", values.get("model_specific_special_tokens")),
-    ):
-        for name, value in part.items() if isinstance(part, dict) else ():
-            named[name] = read_token(key, value, settings)
-    if not isinstance(extra, list | dict):
-        settings.complain("extra_special_tokens", "a list of tokens")
-    return [read_token("extra_special_tokens", token, settings) for token in extra] if isinstance(extra, list) else []
+    name = _class_name(settings, model, tokenizer)
+    refused = set(REFUSED_KEYS) - ({"unk_id"} if name == "DebertaV2Tokenizer" else set())
+    settings.absent(sorted(refused), "it changes how texts become tokens, which is not computed here")
+    if not values.get("extra_special_tokens") and "additional_special_tokens" in values:
+        values["extra_special_tokens"] = values.pop("additional_special_tokens")
+    added: dict[int, Any] = {}
+    if "added_tokens_decoder" in values:
+        for number, token in _as_object(values["added_tokens_decoder"], file).items():
+            if number.isascii() and number.isdigit():
+                added[int(number)] = _read_token("added_tokens_decoder", token, settings)
+            else:
+                settings.complain("added_tokens_decoder", "an object of id to token")
+    else:
+        if "special_tokens_map.json" in files or "added_tokens.json" in files:
+            _merge_older_files(files, folder, settings, added)
+        for token in tokenizer.get("added_tokens") or ():  # the library has checked them
+            number = token.pop("id")
+            added[number] = AddedToken(**token)
+    if len(added) > limits.ADDED_TOKENS:
+        raise ModelFolderError(
+            f"{file}: {len(added)} added tokens, with those of the files next to it. Expected at most {limits.ADDED_TOKENS}; "
+            "use another model."
+        )
+    by_text = {}
+    for token in added.values():
+        by_text[getattr(token, "content", token)] = token
+    named: dict[str, Any] = {}
+    defaults = BUILT[name][1] if name in BUILT else {}
+    for key in SPECIAL_TOKENS:
+        if values.get(key) is not None:
+            token = values[key] if is_text(values[key]) else _read_token(key, values[key], settings)
+            named[key] = by_text.get(getattr(token, "content", token), token)
+        elif key in defaults:
+            named[key] = defaults[key]
+            if key in values and key not in ("pad_token", "mask_token"):
+                settings.complain(key, "a string: it is part of every text, or of those with an unknown word")
+        if name in ("MPNetTokenizer", "CamembertTokenizer") and isinstance(named.get(key), str):
+            named[key] = _own_flags(name, key, named[key])
+    extra: list[Any] = []
+    for key in values:
+        if key in FURTHER or (key.endswith("_token") and key not in SPECIAL_TOKENS):
+            extra = _further_tokens(settings, named)
+            break
+    if name == "CamembertTokenizer" and not extra:
+        extra = ["<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"]
+    if name == "T5Tokenizer" and not any("<extra_id_" in str(token) for token in extra):
+        count = settings.integer("extra_ids", at_least=0, at_most=limits.ADDED_TOKENS, default=100)
+        extra = [*extra, *(f"<extra_id_{number}>" for number in range(count))]
+    side = (tokenizer.get("truncation") or {}).get("direction", "Right").lower()
+    keep_end = settings.choice("truncation_side", ["right", "left"], default=side) == "left"
+    side = (tokenizer.get("padding") or {}).get("direction", "Right").lower()
+    side = settings.choice("padding_side", ["right", "left"], default=side)
+    if side == "left" and model.get("model_type") in COUNT_PADDING:
+        found = "" if "padding_side" in values else ", where tokenizer.json has 'direction': 'Left'"
+        settings.complain(
+            "padding_side", f"'right'{found}, because padding on the left moves the positions of shorter texts"
+        )
+    given = values.get("tokenizer_class") or model.get("tokenizer_class") or name
+    types = str(given).removesuffix("Fast").removesuffix("Tokenizer") in TOKEN_TYPES and bool(name)
+    inputs = values.get("model_input_names", ["input_ids", "attention_mask", *(["token_type_ids"] if types else [])])
+    if not isinstance(inputs, list) or "input_ids" not in inputs or "attention_mask" not in inputs:
+        settings.complain("model_input_names", "a list with 'input_ids' and 'attention_mask'")
+    settings.flag("split_special_tokens", default=False)
+    settings.finish()
+    types = isinstance(inputs, list) and "token_type_ids" in inputs
+    return TokenizerConfig(name, settings, named, added, extra, keep_end, types)
 
 
-def class_name(settings: Settings, model: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> str:
+def _class_name(settings: Settings, model: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> str:
     """The class that transformers takes; "" where it reads tokenizer.json as it is."""
     model_type = model.get("model_type")
     given = settings.values.get("tokenizer_class") or model.get("tokenizer_class")
@@ -243,3 +162,88 @@ def class_name(settings: Settings, model: Mapping[str, Any], tokenizer: Mapping[
             "'PreTrainedTokenizerFast'."
         )
     return "" if name in ("PreTrainedTokenizer", "TokenizersBackend", "PythonBackend") else name
+
+
+def _merge_older_files(files: Mapping[str, bytes], folder: Path, settings: Settings, added: dict[int, Any]) -> None:
+    """special_tokens_map.json counts more than tokenizer_config.json; added_tokens.json is an object of token to id."""
+    file = folder / "special_tokens_map.json"
+    for key, value in _as_object(parse_json(files.get(file.name, b"{}"), file), file).items():
+        if isinstance(value, dict) and key != "extra_special_tokens":
+            value = {**value, "special": True}
+        elif key == "extra_special_tokens" and isinstance(value, list):
+            value = [
+                *(settings.values.get(key) or []),
+                *({**t, "special": True} if isinstance(t, dict) else t for t in value),
+            ]
+        settings.values[key] = value
+        settings.names[key] = f"{key} of {file.name}"
+    extra, older = settings.values.get("extra_special_tokens"), "additional_special_tokens"
+    if extra is None and older in settings.values:
+        settings.names["extra_special_tokens"] = settings.names.get(older, older)
+        extra = settings.values["extra_special_tokens"] = settings.values["additional_special_tokens"]
+    file = folder / "added_tokens.json"
+    tokens = _as_object(parse_json(files.get(file.name, b"{}"), file), file)
+    special = [settings.values.get(key) for key in SPECIAL_TOKENS] + (extra if isinstance(extra, list) else [])
+    contents = [token.get("content") if isinstance(token, dict) else token for token in special]
+    for text, number in tokens.items():
+        if type(number) is not int or not is_text(text):
+            raise ModelFolderError(
+                f"{file}: {text!r:.100} is {number!r:.100}. Expected an object of token to id; correct the file."
+            )
+        flags = {"special": text in contents, "normalized": text not in contents}
+        added[number] = _read_token("added_tokens", {"content": text, **flags}, settings)
+
+
+def _as_object(value: Any, where: Path) -> dict[str, Any]:
+    """The value, which must be a JSON object."""
+    if not isinstance(value, dict):
+        raise ModelFolderError(f"{where}: found {value!r:.100}. Expected an object {{...}}; correct the file.")
+    return value
+
+
+def _read_token(key: str, value: Any, settings: Settings) -> Any:
+    """A token as text, or as the `AddedToken` of an object with its `content` and how it treats spaces."""
+    from tokenizers import AddedToken
+
+    if is_text(value):
+        return value
+    flags = {k: v for k, v in value.items() if k not in ("content", "__type")} if isinstance(value, dict) else {}
+    known = ("single_word", "lstrip", "rstrip", "normalized", "special")
+    if (
+        isinstance(value, dict)
+        and is_text(value.get("content"))
+        and all(flag in known and isinstance(set_, bool) for flag, set_ in flags.items())
+    ):
+        special = {} if key.startswith("added_tokens") or "__type" in value else {"special": True}
+        return AddedToken(value["content"], **{**flags, **special})
+    settings.complain(key, "a string, or an object with the string 'content' and flags")
+    return AddedToken("", special=True)
+
+
+def _own_flags(name: str, key: str, token: str) -> Any:
+    """How a class treats a special token that is given as text."""
+    from tokenizers import AddedToken
+
+    if name == "MPNetTokenizer":
+        return AddedToken(token, lstrip=key == "mask_token", rstrip=False)
+    if name == "CamembertTokenizer" and key == "mask_token":
+        return AddedToken(token, lstrip=True, special=True)
+    return token
+
+
+def _further_tokens(settings: Settings, named: dict[str, Any]) -> list[Any]:
+    """Adds the special tokens of other names to `named`; returns those without a name."""
+    values = settings.values
+    extra = values.get("extra_special_tokens") or []
+    for key, value in list(values.items()):
+        if key.endswith("_token") and key not in SPECIAL_TOKENS and isinstance(value, str | dict):
+            named[key] = _read_token(key, value, settings)
+    for key, part in (
+        ("extra_special_tokens", extra),
+        ("model_specific_special_tokens", values.get("model_specific_special_tokens")),
+    ):
+        for name, value in part.items() if isinstance(part, dict) else ():
+            named[name] = _read_token(key, value, settings)
+    if not isinstance(extra, list | dict):
+        settings.complain("extra_special_tokens", "a list of tokens")
+    return [_read_token("extra_special_tokens", token, settings) for token in extra] if isinstance(extra, list) else []

@@ -1,33 +1,33 @@
-"""Reads tokenizer.json, and what the files next to it change. What it may describe is limited in tokenizer_limits.py."""
+"""Builds the tokenizer of a folder: from tokenizer.json, from the class that the files next to it name, or from both.
+
+What tokenizer.json may describe is limited in tokenizer_limits.py. A class is built as transformers builds it: vocabulary,
+normalizer, pre-tokenizer, added tokens, special tokens around a text.
+"""
 
 import base64
 import json
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from minisbert import limits
-from minisbert.checkpoint.json_file import is_text, parse_json
-from minisbert.checkpoint.settings import Settings
+from minisbert.checkpoint.json_file import parse_json
 from minisbert.errors import MinisbertError, ModelFolderError
-from minisbert.text.tokenizer_config import (
-    BUILT,
-    COUNT_PADDING,
-    FURTHER,
-    REFUSED_KEYS,
-    SPECIAL_TOKENS,
-    TOKEN_TYPES,
-    Source,
-    TokenizerConfig,
-    as_object,
-    class_name,
-    further_tokens,
-    merge_older_files,
-    own_flags,
-    read_token,
-)
+from minisbert.text.tokenizer_classes import BUILT, QWEN_SPLIT
+from minisbert.text.tokenizer_config import TokenizerConfig, read_tokenizer_config
 from minisbert.text.tokenizer_limits import check_limits
+
+
+class Source(NamedTuple):
+    """What a tokenizer is built from."""
+
+    where: Path  # the file, for messages
+    backend: Any  # tokenizer.json's `tokenizers.Tokenizer`; None without that file
+    config: TokenizerConfig | None  # None where tokenizer.json alone counts
+    vocabulary: Any = None  # piece -> id; for Unigram a list of piece and log probability
+    merges: Any = None  # pairs of pieces, the first to join first; byte-pair encoding only
+    charsmap: bytes | None = None  # sentencepiece's normalization map; Unigram only
 
 
 def read_tokenizer(files: Mapping[str, bytes], file: Path, model: Mapping[str, Any] | None) -> Source:
@@ -77,16 +77,17 @@ def read_tokenizer(files: Mapping[str, bytes], file: Path, model: Mapping[str, A
     return Source(file, backend, config, parts["vocab"], *(() if is_word_piece else _further_parts(values)))
 
 
-def _further_parts(tokenizer: Mapping[str, Any]) -> tuple[Any, bytes | None]:
-    """The merges of a tokenizer.json, and its sentencepiece map."""
-    merges = tokenizer["model"].get("merges")
-    pairs = merges and [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in merges]
-    steps = [tokenizer.get("normalizer")]
-    for step in steps:
-        if isinstance(step, dict) and step.get("type") == "Precompiled":
-            return pairs, base64.b64decode(step["precompiled_charsmap"])
-        steps += step.get("normalizers", []) if isinstance(step, dict) else []
-    return pairs, None
+def _placed_tokens(processor: dict[str, Any]) -> Iterator[tuple[str | None, int | None]]:
+    """Each special token that a post-processor places, with the id it gives it; None where one of the two lacks."""
+    kind = processor.get("type")  # the library has checked what each kind holds
+    if kind == "Sequence":
+        for part in processor["processors"]:
+            yield from _placed_tokens(part)
+    elif kind == "TemplateProcessing":
+        for placed in processor["special_tokens"].values():
+            yield from zip_longest(placed["tokens"], placed["ids"])
+    elif kind in ("BertProcessing", "RobertaProcessing"):
+        yield from (tuple(processor[key]) for key in ("cls", "sep"))
 
 
 def _check_options(config: TokenizerConfig, backend: Any) -> None:
@@ -113,91 +114,155 @@ def _check_options(config: TokenizerConfig, backend: Any) -> None:
     settings.finish()
 
 
-def read_tokenizer_config(
-    files: Mapping[str, bytes], folder: Path, model: Mapping[str, Any], tokenizer: Mapping[str, Any]
-) -> TokenizerConfig:
-    """The settings of a folder's tokenizer.
+def _further_parts(tokenizer: Mapping[str, Any]) -> tuple[Any, bytes | None]:
+    """The merges of a tokenizer.json, and its sentencepiece map."""
+    merges = tokenizer["model"].get("merges")
+    pairs = merges and [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in merges]
+    steps = [tokenizer.get("normalizer")]
+    for step in steps:
+        if isinstance(step, dict) and step.get("type") == "Precompiled":
+            return pairs, base64.b64decode(step["precompiled_charsmap"])
+        steps += step.get("normalizers", []) if isinstance(step, dict) else []
+    return pairs, None
 
-    Args:
-        files: name -> content of the tokenizer's files.
-        folder: where they are, for messages.
-        model: config.json.
-        tokenizer: tokenizer.json, {} where there is none.
+
+def build(source: Source) -> Any:
+    """The `tokenizers.Tokenizer`: built as transformers builds its class, then with its added tokens.
 
     Raises:
-        ModelFolderError: a class or setting that is not computed here, or a malformed one.
+        ModelFolderError: parts that do not fit, or a malformed option.
     """
-    from tokenizers import AddedToken
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-    file = folder / "tokenizer_config.json"
-    settings = Settings(parse_json(files.get(file.name, b"{}"), file), file)
-    values = settings.values
-    name = class_name(settings, model, tokenizer)
-    refused = set(REFUSED_KEYS) - ({"unk_id"} if name == "DebertaV2Tokenizer" else set())
-    settings.absent(sorted(refused), "it changes how texts become tokens, which is not computed here")
-    if not values.get("extra_special_tokens") and "additional_special_tokens" in values:
-        values["extra_special_tokens"] = values.pop("additional_special_tokens")
-    added: dict[int, Any] = {}
-    if "added_tokens_decoder" in values:
-        for number, token in as_object(values["added_tokens_decoder"], file).items():
-            if number.isascii() and number.isdigit():
-                added[int(number)] = read_token("added_tokens_decoder", token, settings)
-            else:
-                settings.complain("added_tokens_decoder", "an object of id to token")
-    else:
-        if "special_tokens_map.json" in files or "added_tokens.json" in files:
-            merge_older_files(files, folder, settings, added)
-        for token in tokenizer.get("added_tokens") or ():  # the library has checked them
-            number = token.pop("id")
-            added[number] = AddedToken(**token)
-    if len(added) > limits.ADDED_TOKENS:
-        raise ModelFolderError(
-            f"{file}: {len(added)} added tokens, with those of the files next to it. Expected at most {limits.ADDED_TOKENS}; "
-            "use another model."
-        )
-    by_text = {}
-    for token in added.values():
-        by_text[getattr(token, "content", token)] = token
-    named: dict[str, Any] = {}
-    defaults = BUILT[name][1] if name in BUILT else {}
-    for key in SPECIAL_TOKENS:
-        if values.get(key) is not None:
-            token = values[key] if is_text(values[key]) else read_token(key, values[key], settings)
-            named[key] = by_text.get(getattr(token, "content", token), token)
-        elif key in defaults:
-            named[key] = defaults[key]
-            if key in values and key not in ("pad_token", "mask_token"):
-                settings.complain(key, "a string: it is part of every text, or of those with an unknown word")
-        if name in ("MPNetTokenizer", "CamembertTokenizer") and isinstance(named.get(key), str):
-            named[key] = own_flags(name, key, named[key])
-    extra: list[Any] = []
-    for key in values:
-        if key in FURTHER or (key.endswith("_token") and key not in SPECIAL_TOKENS):
-            extra = further_tokens(settings, named)
-            break
-    if name == "CamembertTokenizer" and not extra:
-        extra = ["<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"]
-    if name == "T5Tokenizer" and not any("<extra_id_" in str(token) for token in extra):
-        count = settings.integer("extra_ids", at_least=0, at_most=limits.ADDED_TOKENS, default=100)
-        extra = [*extra, *(f"<extra_id_{number}>" for number in range(count))]
-    side = (tokenizer.get("truncation") or {}).get("direction", "Right").lower()
-    keep_end = settings.choice("truncation_side", ["right", "left"], default=side) == "left"
-    side = (tokenizer.get("padding") or {}).get("direction", "Right").lower()
-    side = settings.choice("padding_side", ["right", "left"], default=side)
-    if side == "left" and model.get("model_type") in COUNT_PADDING:
-        found = "" if "padding_side" in values else ", where tokenizer.json has 'direction': 'Left'"
-        settings.complain(
-            "padding_side", f"'right'{found}, because padding on the left moves the positions of shorter texts"
-        )
-    given = values.get("tokenizer_class") or model.get("tokenizer_class") or name
-    types = str(given).removesuffix("Fast").removesuffix("Tokenizer") in TOKEN_TYPES and bool(name)
-    inputs = values.get("model_input_names", ["input_ids", "attention_mask", *(["token_type_ids"] if types else [])])
-    if not isinstance(inputs, list) or "input_ids" not in inputs or "attention_mask" not in inputs:
-        settings.complain("model_input_names", "a list with 'input_ids' and 'attention_mask'")
-    settings.flag("split_special_tokens", default=False)
+    backend, config = source.backend, source.config
+    if config is None:
+        return backend
+    settings, kind = config.settings, BUILT[config.name][0] if config.name in BUILT else None
+    special = {}
+    for key, token in config.named.items():
+        special[key] = getattr(token, "content", token)
+    try:
+        if kind == "WordPiece":
+            model = (
+                models.WordPiece(source.vocabulary) if backend is None else backend.model
+            )  # which has read the vocabulary
+            model.unk_token = special["unk_token"]
+            model.continuing_subword_prefix, model.max_input_chars_per_word = "##", 100  # the class's own
+            backend = Tokenizer(model)
+            backend.normalizer = normalizers.BertNormalizer(
+                clean_text=True,
+                handle_chinese_chars=settings.flag("tokenize_chinese_chars", default=True),
+                strip_accents=settings.choice("strip_accents", [None, True, False], default=None),
+                lowercase=settings.flag("do_lower_case", default=True),
+            )
+            backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+            if special["unk_token"] not in source.vocabulary:
+                raise ModelFolderError(
+                    f"{source.where}: the unknown token {special['unk_token']!r:.100} is not in the vocabulary, so that no "
+                    "unknown word can be read. Correct 'unk_token' in tokenizer_config.json or special_tokens_map.json."
+                )
+        elif config.name == "Qwen2Tokenizer":
+            words = source.vocabulary if isinstance(source.vocabulary, dict) else {}
+            backend = Tokenizer(models.BPE(words, source.merges or []))
+            backend.normalizer, backend.decoder = normalizers.NFC(), decoders.ByteLevel()
+            space = settings.choice("add_prefix_space", [False, True, None], default=None) is True
+            splits = pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated")
+            steps = [splits, pre_tokenizers.ByteLevel(add_prefix_space=space, use_regex=False)]
+            backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
+        elif kind == "BPE":
+            trim = settings.flag("trim_offsets", default=True)
+            space = settings.flag("add_prefix_space", default=False)
+            backend = Tokenizer(
+                models.BPE(source.vocabulary, source.merges, continuing_subword_prefix="", end_of_word_suffix="")
+            )
+            backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
+            backend.decoder = decoders.ByteLevel()
+        elif kind == "Unigram":
+            backend = _unigram(config, source.vocabulary, special["unk_token"], source.charsmap)
+    except MinisbertError:
+        raise
+    except BaseException as error:
+        name = f"{source.where} with merges.txt" if source.backend is None and kind == "BPE" else source.where
+        raise refusal(error, ModelFolderError, f"{name}: not the vocabulary of {config.name}") from None
     settings.finish()
-    types = isinstance(inputs, list) and "token_type_ids" in inputs
-    return TokenizerConfig(name, settings, named, added, extra, keep_end, types)
+
+    known = set()
+    for token in (*backend.get_added_tokens_decoder().values(), *config.added.values()):
+        known.add(token.content)
+    tokens = []
+    for _, token in sorted(config.added.items(), key=itemgetter(0)):
+        tokens.append(token)
+    for token in (*config.named.values(), *config.extra):
+        if getattr(token, "content", token) not in known and token not in tokens:
+            tokens.append(token)
+    for row, token in enumerate(tokens):
+        tokens[row] = AddedToken(token, special=True) if isinstance(token, str) else token
+        tokens[row].special = tokens[row].special or tokens[row].content in special.values()
+    backend.add_tokens(tokens)
+    backend.encode_special_tokens = settings.values.get("split_special_tokens") is True
+
+    if kind is None:
+        return backend
+    starts = ("bos_token", "eos_token") if config.name in ("XLMRobertaTokenizer", "CamembertTokenizer") else None
+    if config.name == "Qwen2Tokenizer":  # one end token in tokenizer.json's template, or nothing
+        backend.post_processor = source.backend.post_processor if source.backend is not None else None
+        return backend
+    if config.name == "T5Tokenizer":
+        end = [("</s>", backend.token_to_id(special["eos_token"]))]
+        pair = ["$A", "</s>", "$B", "</s>"]
+        backend.post_processor = processors.TemplateProcessing(single=pair[:2], pair=pair, special_tokens=end)
+        return backend
+    cls, sep = special[(starts or ("cls_token",))[0]], special[(starts or ("", "sep_token"))[1]]
+    ends = ((cls, backend.token_to_id(cls)), (sep, backend.token_to_id(sep)))
+    if config.name == "AlbertTokenizer" and source.backend is not None:
+        backend.post_processor = source.backend.post_processor
+    elif kind == "BPE":
+        backend.post_processor = processors.RobertaProcessing(ends[1], ends[0], trim, space)
+    elif config.name == "MPNetTokenizer":
+        backend.post_processor = processors.RobertaProcessing(ends[1], ends[0], True, False)
+    else:
+        twice = kind == "Unigram" and config.name != "DebertaV2Tokenizer"
+        pair = [cls, "$A", sep, *([sep] if twice else []), "$B:1", f"{sep}:1"]
+        backend.post_processor = processors.TemplateProcessing(single=[cls, "$A", sep], pair=pair, special_tokens=ends)
+    return backend
+
+
+def _unigram(config: TokenizerConfig, vocabulary: Any, unknown_token: str, charsmap: bytes | None) -> Any:
+    """The classes of sentencepiece's kind: pieces with log probabilities (Kudo 2018)."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    pieces, settings = [tuple(piece) for piece in vocabulary], config.settings
+    unknown = {"XLMRobertaTokenizer": 3, "AlbertTokenizer": 1, "T5Tokenizer": 2}.get(config.name)
+    deberta = config.name == "DebertaV2Tokenizer"
+    if deberta:
+        given = settings.integer("unk_id", at_least=0, at_most=len(pieces) - 1, default=1)
+        unknown = pieces.index((unknown_token, 0.0)) if (unknown_token, 0.0) in pieces else given
+    elif unknown is None:
+        unknown = next((row for row, (piece, _) in enumerate(pieces) if piece == unknown_token), 0)
+    backend = Tokenizer(models.Unigram(pieces, unk_id=unknown, byte_fallback=False))
+    steps: list[Any] = []
+    if config.name == "AlbertTokenizer":
+        steps = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
+        if not settings.flag("keep_accents", default=False):
+            steps += [normalizers.NFKD(), normalizers.StripAccents()]
+        if settings.flag("do_lower_case", default=True):
+            steps.append(normalizers.Lowercase())
+    splits: list[Any] = [pre_tokenizers.WhitespaceSplit()]
+    if deberta:  # transformers 5 leaves out sentencepiece's map
+        steps = [normalizers.Lowercase()] if settings.flag("do_lower_case", default=False) else []
+        steps += [normalizers.Replace(Regex(r"\s{2,}|[\n\r\t]"), " "), normalizers.NFC()]
+        steps.append(normalizers.Strip(left=False, right=True))
+        splits = [pre_tokenizers.Punctuation("isolated")] if settings.flag("split_by_punct", default=False) else []
+    elif charsmap is not None:
+        steps.append(normalizers.Precompiled(charsmap))
+    if steps:
+        backend.normalizer = normalizers.Sequence(steps) if len(steps) > 1 else steps[0]
+    space = settings.choice("add_prefix_space", [True, False, None], default=True) or config.name == "T5Tokenizer"
+    scheme = "always" if space else "first" if deberta else "never"
+    metaspace = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=scheme)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*splits, metaspace])
+    backend.decoder = decoders.Metaspace(replacement="▁", prepend_scheme=scheme)
+    return backend
 
 
 def refusal(error: BaseException, kind: type[MinisbertError], what: str) -> MinisbertError:
@@ -208,16 +273,3 @@ def refusal(error: BaseException, kind: type[MinisbertError], what: str) -> Mini
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error
     return kind(f"{what} ({error!s:.300}). Expected a tokenizer that takes any text; download the model again.")
-
-
-def _placed_tokens(processor: dict[str, Any]) -> Iterator[tuple[str | None, int | None]]:
-    """Each special token that a post-processor places, with the id it gives it; None where one of the two lacks."""
-    kind = processor.get("type")  # the library has checked what each kind holds
-    if kind == "Sequence":
-        for part in processor["processors"]:
-            yield from _placed_tokens(part)
-    elif kind == "TemplateProcessing":
-        for placed in processor["special_tokens"].values():
-            yield from zip_longest(placed["tokens"], placed["ids"])
-    elif kind in ("BertProcessing", "RobertaProcessing"):
-        yield from (tuple(processor[key]) for key in ("cls", "sep"))

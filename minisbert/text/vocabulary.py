@@ -18,8 +18,9 @@ from minisbert import limits
 from minisbert.checkpoint.json_file import parse_json
 from minisbert.errors import ModelFolderError
 from minisbert.text.sentencepiece import read_sentencepiece
-from minisbert.text.tokenizer_config import BUILT, Source, TokenizerConfig
-from minisbert.text.tokenizer_file import read_tokenizer_config
+from minisbert.text.tokenizer_classes import BUILT
+from minisbert.text.tokenizer_config import TokenizerConfig, read_tokenizer_config
+from minisbert.text.tokenizer_file import Source
 from minisbert.text.tokenizer_limits import check_limits, check_pieces
 
 SENTENCEPIECE = "sentencepiece.bpe.model"

@@ -30,7 +30,7 @@ from minisbert import SentenceEncoder
 from minisbert.checkpoint.keys import ADAPTER, ARGUMENTS, CONFIG, LENGTH_FILE, MODEL_FILE, MODULE
 from minisbert.errors import MinisbertError
 from minisbert.pretrained import load_pretrained
-from minisbert.text.tokenizer_config import ALIASES, BUILT, IN_PYTHON, KEYS, READ_FROM_FILE, SPECIAL_TOKENS
+from minisbert.text.tokenizer_classes import ALIASES, BUILT, IN_PYTHON, KEYS, READ_FROM_FILE, SPECIAL_TOKENS
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from families import SAME_CODE, TWINS, tiny

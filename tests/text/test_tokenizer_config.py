@@ -9,7 +9,7 @@ import pytest
 
 from minisbert.errors import InputError, ModelFolderError
 from minisbert.pretrained import load_pretrained
-from minisbert.text.tokenizer_config import KEYS
+from minisbert.text.tokenizer_classes import KEYS
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from families import tiny
