@@ -89,8 +89,8 @@ def load_cross_encoder(
         )
     segments = CrossEncoderTokenizer(tokenizer).segments
     model_config = CrossEncoderConfig(folder.model_type, config, folder.num_labels, head, segments)
-    names = {"passthrough": form.passthrough, "prefix": family.PREFIX}
-    converted = convert(tensors, _table(model_config), put=jax.device_put, **names)
+    table, passthrough = _table(model_config), form.passthrough
+    converted = convert(tensors, table, passthrough=passthrough, prefix=family.PREFIX, put=jax.device_put)
     return PretrainedCrossEncoder(
         folder, model_config, nest(converted.params), tokenizer, replace(converted, params={})
     )
