@@ -42,15 +42,6 @@ def test_the_number_of_layers_is_no_number_of_weights():
     assert np.abs(found[0] - found[1]).max() > 0.1
 
 
-def test_segments_are_the_twins():
-    config = albert.Config.from_json({**SETTINGS, "num_hidden_layers": 1})
-    model, params = random_encoder(albert, config)
-    segment_ids_BL = np.random.default_rng(1).integers(0, 2, TOKENS_BL.shape)
-    expected = TWINS["albert"](params, config, TOKENS_BL, MASK_BL, segment_ids_BL)
-    np.testing.assert_allclose(model(TOKENS_BL, MASK_BL, segment_ids_BL), expected, rtol=0, atol=2e-6)
-    assert np.abs(expected - TWINS["albert"](params, config, TOKENS_BL, MASK_BL)).max() > 1e-3
-
-
 def test_the_defaults_are_the_peers():
     """What a config.json does not say; the activation is the tanh approximation, not BERT's exact GELU."""
     needed = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")

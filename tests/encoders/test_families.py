@@ -1,8 +1,9 @@
 """What every encoder must hold, on each family's tiny checkpoint: the NumPy twin, and padding that counts for nothing.
 
-BERT and MPNet, the first two, have files of their own; so has what only one family does. XLM-R is RoBERTa's code.
+What only one family does has a file of its own. XLM-R is RoBERTa's code.
 """
 
+import json
 import sys
 from functools import cache, cached_property
 from pathlib import Path
@@ -13,16 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from test_rotary_bert import config as rotary_config
 
 from minisbert.encoders import FAMILIES, static
+from minisbert.encoders.modernbert import FULL, LOCAL
 from minisbert.inference.compiled import cast_params
 from minisbert.pretrained import load_pretrained
+from minisbert.reference import encoder as reference
 from minisbert.testing import check_encoder
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from families import TWINS, tiny
-
-NEWER = [family for family in TWINS if family not in ("bert", "mpnet", "xlm-roberta")]
+from families import SAME_CODE, TWINS, random_encoder, tiny
 
 # Rounding of float64; 1e-14 is measured over the whole encoder.
 FLOAT64 = 1e-10
@@ -30,6 +32,10 @@ FLOAT64 = 1e-10
 FLOAT32 = 2e-6
 # Of the longest sentence in language models, whose sublayers add to a sum that only the end normalizes; 3.4e-6 is measured.
 FLOAT32_SUM = 5e-6
+
+# The same for two shapes of one program, which sum in different orders; the mean of a sentence's tokens is tighter.
+ACROSS_SHAPES = 5e-6
+ACROSS_SHAPES_MEAN = 1e-6
 
 # bfloat16 keeps 8 bits (see test_sentence_model.py); for the worst token 0.99994 is measured.
 BFLOAT16_COSINE = 0.9998
@@ -84,7 +90,7 @@ def load(family: str) -> Model:
     return Model(family)
 
 
-@pytest.fixture(params=NEWER)
+@pytest.fixture(params=[family for family in TWINS if family not in SAME_CODE])
 def model(request) -> Model:
     return load(request.param)
 
@@ -113,6 +119,51 @@ def test_the_longest_sentence_is_the_twins(model):
     np.testing.assert_allclose(model.run(token_ids_BL, mask_BL), model.twin(token_ids_BL, mask_BL), rtol=0, atol=atol)
 
 
+@pytest.mark.parametrize("family", ["bert", "mpnet"])
+def test_each_block_is_the_twins(family):
+    model = load(family)
+    hidden_BLD = np.random.default_rng(1).normal(size=(len(LENGTHS_B), L, model.config.hidden_size))
+    params64, bias = reference.float64(model.params), ()
+    if family == "mpnet":
+        bias = (reference.relative_position_bias(L, params64["relative_position_bias"]["table"]["embedding"]),)
+    with jax.enable_x64(True):
+        blocks = model.encoder(np.float64).blocks
+        for i, block in enumerate(blocks):
+            found = np.asarray(jax.jit(lambda *parts, block=block: block(*parts))(hidden_BLD, MASK_BL, *bias))
+            hidden_BLD = reference.block(hidden_BLD, MASK_BL, params64["blocks"][i], model.config, *bias)
+            np.testing.assert_allclose(found, hidden_BLD, rtol=0, atol=FLOAT64, err_msg=f"block {i}")
+    assert len(blocks) == model.config.num_hidden_layers == len(model.params["blocks"])
+
+
+@pytest.mark.parametrize("family", ["bert", "mpnet"])
+def test_padding_changes_nothing(family):
+    """`check_encoder` asks it of every family; here up to the longest text, and within tighter bounds."""
+    model = load(family)
+    token_ids_BL = model.random_tokens()
+    found, longer = model.run(token_ids_BL, MASK_BL), ((0, 0), (0, model.config.max_positions - L))
+    padded = model.run(np.pad(token_ids_BL, longer, constant_values=model.padding), np.pad(MASK_BL, longer))[:, :L]
+    np.testing.assert_allclose(padded[MASK_BL], found[MASK_BL], rtol=0, atol=ACROSS_SHAPES)
+    means = [(x * MASK_BL[:, :, None]).sum(axis=1) / LENGTHS_B[:, None] for x in (padded, found)]
+    np.testing.assert_allclose(*means, rtol=0, atol=ACROSS_SHAPES_MEAN)
+
+
+def test_segments():
+    """BERT's are the twin's; MPNet has none, whatever is given."""
+    bert, mpnet = load("bert"), load("mpnet")
+    token_ids_BL, segment_ids_BL = bert.random_tokens(), np.random.default_rng(0).integers(0, 2, MASK_BL.shape)
+    with jax.enable_x64(True):
+        encoder = bert.encoder(np.float64)
+        found = np.asarray(jax.jit(lambda *parts: encoder(*parts)[-1])(token_ids_BL, MASK_BL, segment_ids_BL))
+    expected = bert.twin(token_ids_BL, MASK_BL, segment_ids_BL)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=FLOAT64)
+    assert np.abs(expected - bert.twin(token_ids_BL, MASK_BL)).max() > 0.1
+    token_ids_BL, encoder = mpnet.random_tokens(), mpnet.encoder(np.float32)
+    programs = [str(jax.make_jaxpr(encoder)(token_ids_BL, MASK_BL, x)) for x in (None, segment_ids_BL)]
+    assert len(programs[0].splitlines()) == len(programs[1].splitlines())
+    twins = [mpnet.twin(token_ids_BL, MASK_BL, x) for x in (None, segment_ids_BL)]
+    np.testing.assert_array_equal(*twins)
+
+
 def test_the_gradient_with_respect_to_padding_is_exactly_zero(model):
     mask_BL = MASK_BL.copy()
     mask_BL[0, 9:] = False  # at most 9 tokens
@@ -127,6 +178,9 @@ def test_the_gradient_with_respect_to_padding_is_exactly_zero(model):
         first = model.config.max_position_embeddings - model.config.max_positions  # rows before it have no positions
         assert np.abs(positions_LD[first : first + 9]).max(axis=1).min() > 0
         assert np.abs(np.delete(positions_LD, slice(first, first + 9), axis=0)).max() == 0
+    if model.family == "mpnet":  # a learned number per distance: all that occur, and no other, have a slope
+        biases_R = np.abs(gradient["relative_position_bias"]["table"]["embedding"]).max(axis=1)
+        assert set(np.flatnonzero(biases_R)) == set(np.unique(reference.relative_position_buckets(9)))
     # Every other parameter takes part: nothing was read and then left out of the computation. (The bias of the keys
     # adds the same to all scores of a query, which softmax does not see; it is added to two others.)
     for path, slope in jax.tree_util.tree_leaves_with_path(gradient):
@@ -158,6 +212,75 @@ def test_word_order_matters(model):
     token_ids_BL = model.random_tokens()
     there, back = model.run(token_ids_BL, MASK_BL)[0], model.run(token_ids_BL[:, ::-1], MASK_BL)[0, ::-1]
     assert np.abs(there - back).max() > 0.1
+
+
+def config(family, **values):
+    if family in ("nomic_bert", "new", "gte", "jina_embeddings_v3"):
+        return rotary_config(family, **values)
+    return FAMILIES[family].Config.from_json(json.loads((tiny(family) / "config.json").read_text()) | values)
+
+
+NTK = {"rope_theta": 100, "rope_scaling": {"type": "ntk", "factor": 4.0}}
+OTHERS = [
+    ("albert", {"num_hidden_layers": 1}),
+    ("roberta", {"type_vocab_size": 3, "num_hidden_layers": 1}),
+    ("deberta-v2", {"share_att_key": False, "position_biased_input": True, "type_vocab_size": 2}),
+    ("deberta-v2", {"pos_att_type": "c2p", "norm_rel_ebd": "none", "embedding_size": 10}),
+    ("deberta-v2", {"pos_att_type": "p2c", "position_buckets": -1, "max_relative_positions": 5}),
+    ("deberta-v2", {"pos_att_type": []}),
+    ("modernbert", {"global_attn_every_n_layers": 1}),
+    ("modernbert", {"global_attn_every_n_layers": 3, "local_attention": 5}),
+    ("modernbert", {"layer_types": [LOCAL, FULL, LOCAL], "local_attention": 0}),
+    ("modernbert", {"rope_parameters": {FULL: {"rope_theta": 10}, LOCAL: None}, "local_rope_theta": 500.0}),
+    ("t5", {"feed_forward_proj": "relu"}),
+    ("t5", {"relative_attention_num_buckets": 4, "relative_attention_max_distance": 3}),
+    ("nomic_bert", {"activation_function": "geglu", "rotary_emb_base": 50}),
+    ("new", NTK | {"type_vocab_size": 0}),
+    ("gte", {"type_vocab_size": 2, "hidden_act": "gelu_new"}),
+    ("jina_embeddings_v3", {"type_vocab_size": 2}),
+]
+
+
+@pytest.mark.parametrize(("family", "values"), OTHERS, ids=str)
+def test_other_settings_are_the_twins(family, values):
+    """Those that the tiny checkpoint does not have, on random weights; with segments where the family knows them."""
+    chosen, twin = config(family, **values), TWINS[SAME_CODE.get(family, family)]
+    model, params = random_encoder(FAMILIES[family], chosen)
+    random = np.random.default_rng(0)
+    token_ids_BL, mask_BL = random.integers(5, chosen.vocab_size, (2, 20)), np.arange(20) < np.array([20, 13])[:, None]
+    plain = twin(params, chosen, token_ids_BL, mask_BL)
+    np.testing.assert_allclose(model(token_ids_BL, mask_BL)[mask_BL], plain[mask_BL], rtol=0, atol=FLOAT32)
+    if family == "modernbert":  # which has no tensor more or less for them
+        assert np.abs(plain - twin(params, config(family), token_ids_BL, mask_BL))[mask_BL].max() > 1e-3
+    if (kinds := getattr(chosen, "type_vocab_size", None)) is not None:
+        segment_ids_BL = random.integers(0, max(2, kinds), (2, 20))
+        expected = twin(params, chosen, token_ids_BL, mask_BL, segment_ids_BL)
+        found = model(token_ids_BL, mask_BL, segment_ids_BL)
+        np.testing.assert_allclose(found[mask_BL], expected[mask_BL], rtol=0, atol=FLOAT32)
+        assert (np.abs(expected - plain).max() > 1e-3) == (kinds > 0)
+
+
+DROPOUT = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.2}
+DROPOUTS = {
+    "modernbert": dict.fromkeys(("embedding_dropout", "attention_dropout", "mlp_dropout"), 0.2),
+    "t5": {"dropout_rate": 0.2},
+    **dict.fromkeys(("deberta-v2", "nomic_bert", "gte", "jina_embeddings_v3"), DROPOUT),
+}
+
+
+@pytest.mark.parametrize("family", DROPOUTS)
+def test_dropout_follows_each_sentences_key_alone(family):
+    """In training: another key, another result; the same key, the same, whatever other sentences are in the batch."""
+    chosen = config(family, **DROPOUTS[family])
+    model, _ = random_encoder(FAMILIES[family], chosen)
+    token_ids_BL = np.random.default_rng(0).integers(5, chosen.vocab_size, (3, 4))
+    mask_BL = np.arange(4) < np.array([4, 1, 3])[:, None]
+    keys_BL, others_BL = (jax.random.split(jax.random.key(seed), token_ids_BL.shape) for seed in (0, 1))
+    found = model(token_ids_BL, mask_BL, None, keys_BL)
+    backwards = model(token_ids_BL[::-1], mask_BL[::-1], None, keys_BL[::-1])[::-1]
+    np.testing.assert_allclose(backwards[mask_BL], found[mask_BL], rtol=0, atol=ACROSS_SHAPES)
+    for other in (model(token_ids_BL, mask_BL), model(token_ids_BL, mask_BL, None, others_BL)):
+        assert np.abs(found - other)[mask_BL].max() > 0.1
 
 
 @pytest.mark.parametrize("family", TWINS)

@@ -46,17 +46,6 @@ def test_a_padding_token_within_a_text_is_no_position():
     np.testing.assert_allclose(model(token_ids_BL, mask_BL), expected, rtol=0, atol=FLOAT32)
 
 
-def test_segments_are_the_twins():
-    config = roberta.Config.from_json({**SETTINGS, "type_vocab_size": 3, "num_hidden_layers": 1})
-    model, params = random_encoder(roberta, config)
-    random = np.random.default_rng(0)
-    token_ids_BL, segment_ids_BL = random.integers(4, config.vocab_size, (2, 8)), random.integers(0, 3, (2, 8))
-    mask_BL = np.ones((2, 8), bool)
-    expected = TWINS["roberta"](params, config, token_ids_BL, mask_BL, segment_ids_BL)
-    np.testing.assert_allclose(model(token_ids_BL, mask_BL, segment_ids_BL), expected, rtol=0, atol=FLOAT32)
-    assert np.abs(expected - TWINS["roberta"](params, config, token_ids_BL, mask_BL)).max() > 1e-3
-
-
 def test_the_defaults_are_the_peers():
     """What a config.json does not say."""
     needed = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")

@@ -3,7 +3,6 @@
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -12,7 +11,6 @@ from minisbert.errors import ModelFolderError
 from minisbert.transformer.positions import rotary_angles
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from families import TWINS, random_encoder
 
 SIZES = {"vocab_size": 60, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40}
 # GPT-2's names, as in nomic's files.
@@ -85,40 +83,3 @@ def test_stretched_angles():
     frequency_H = np.array([400.0 ** (-i / 4) / 4 ** (1 / 4) for i in range(4)])
     np.testing.assert_allclose(cosine_LH, np.cos(np.arange(5)[:, None] * frequency_H), rtol=0, atol=1e-14)
     np.testing.assert_allclose(sine_LH, np.sin(np.arange(5)[:, None] * frequency_H), rtol=0, atol=1e-14)
-
-
-@pytest.mark.parametrize(
-    ("model_type", "values"),
-    [
-        ("nomic_bert", {"activation_function": "geglu", "rotary_emb_base": 50}),
-        ("new", {"rope_theta": 100, "rope_scaling": {"type": "ntk", "factor": 4.0}, "type_vocab_size": 0}),
-        ("gte", {"type_vocab_size": 2, "hidden_act": "gelu_new"}),
-        ("jina_embeddings_v3", {"type_vocab_size": 2}),
-    ],
-    ids=str,
-)
-def test_other_settings_are_the_twins(model_type, values):
-    chosen = config(model_type, **values)
-    model, params = random_encoder(FAMILIES[model_type], chosen)
-    random = np.random.default_rng(0)
-    token_ids_BL, segment_ids_BL = random.integers(5, 60, (2, 20)), random.integers(0, 2, (2, 20))
-    mask_BL = np.arange(20) < np.array([20, 13])[:, None]
-    plain = TWINS["gte"](params, chosen, token_ids_BL, mask_BL)
-    for parts in ((token_ids_BL, mask_BL), (token_ids_BL, mask_BL, segment_ids_BL)):
-        expected = TWINS["gte"](params, chosen, *parts)
-        np.testing.assert_allclose(model(*parts)[mask_BL], expected[mask_BL], rtol=0, atol=2e-6)
-    assert (np.abs(expected - plain).max() > 1e-3) == (chosen.type_vocab_size > 0), "the last had segments"
-
-
-@pytest.mark.parametrize("model_type", ["nomic_bert", "gte", "jina_embeddings_v3"])
-def test_dropout_follows_each_sentences_key_alone(model_type):
-    chosen = config(model_type, hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.2)
-    model, _ = random_encoder(FAMILIES[model_type], chosen)
-    token_ids_BL = np.random.default_rng(0).integers(5, 60, (3, 4))
-    mask_BL = np.arange(4) < np.array([4, 1, 3])[:, None]
-    keys_BL, others_BL = (jax.random.split(jax.random.key(seed), token_ids_BL.shape) for seed in (0, 1))
-    found = model(token_ids_BL, mask_BL, None, keys_BL)
-    backwards = model(token_ids_BL[::-1], mask_BL[::-1], None, keys_BL[::-1])[::-1]
-    np.testing.assert_allclose(backwards[mask_BL], found[mask_BL], rtol=0, atol=5e-6)
-    for other in (model(token_ids_BL, mask_BL), model(token_ids_BL, mask_BL, None, others_BL)):
-        assert np.abs(found - other)[mask_BL].max() > 0.1

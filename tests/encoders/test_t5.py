@@ -5,7 +5,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -16,7 +15,7 @@ from minisbert.errors import ModelFolderError
 from minisbert.pretrained import load_pretrained, save_pretrained
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from families import TWINS, random_encoder, tiny
+from families import tiny
 
 SETTINGS = json.loads((tiny("t5") / "config.json").read_text())
 WEIGHTS, SHARED, COPY = "model.safetensors", "shared.weight", "encoder.embed_tokens.weight"
@@ -38,33 +37,6 @@ def test_the_names_of_feed_forward_nets():
     assert config(**newer) == config()
     with pytest.raises(ModelFolderError, match="'num_layers' is 2; expected 5"):
         config(num_hidden_layers=5)
-
-
-@pytest.mark.parametrize(
-    "values",
-    [{"feed_forward_proj": "relu"}, {"relative_attention_num_buckets": 4, "relative_attention_max_distance": 3}],
-    ids=str,
-)
-def test_other_settings_are_the_twins(values):
-    chosen = config(**values)
-    model, params = random_encoder(FAMILIES["t5"], chosen)
-    token_ids_BL = np.random.default_rng(0).integers(5, chosen.vocab_size, (2, 20))
-    mask_BL = np.arange(20) < np.array([20, 13])[:, None]
-    expected = TWINS["t5"](params, chosen, token_ids_BL, mask_BL)
-    np.testing.assert_allclose(model(token_ids_BL, mask_BL)[mask_BL], expected[mask_BL], rtol=0, atol=2e-6)
-
-
-def test_dropout_follows_each_sentences_key_alone():
-    chosen = config(dropout_rate=0.2)
-    model, _ = random_encoder(FAMILIES["t5"], chosen)
-    token_ids_BL = np.random.default_rng(0).integers(5, chosen.vocab_size, (3, 4))
-    mask_BL = np.arange(4) < np.array([4, 1, 3])[:, None]
-    keys_BL, others_BL = (jax.random.split(jax.random.key(seed), token_ids_BL.shape) for seed in (0, 1))
-    found = model(token_ids_BL, mask_BL, None, keys_BL)
-    backwards = model(token_ids_BL[::-1], mask_BL[::-1], None, keys_BL[::-1])[::-1]
-    np.testing.assert_allclose(backwards[mask_BL], found[mask_BL], rtol=0, atol=5e-6)
-    for other in (model(token_ids_BL, mask_BL), model(token_ids_BL, mask_BL, None, others_BL)):
-        assert np.abs(found - other)[mask_BL].max() > 0.1
 
 
 @pytest.fixture

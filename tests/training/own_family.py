@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from minisbert.checkpoint.convert import Rule
-from minisbert.checkpoint.modules import TRANSFORMER
 from minisbert.transformer.block import embedding_table
 from minisbert.transformer.dropout import fold
 from minisbert.transformer.grouped import GroupedBlock, RMSNorm, Shape
@@ -91,4 +90,4 @@ RULES = [
     Rule(LAYER + "mlp.down_proj.weight", BLOCK + "feed_forward.down.kernel", "F,D", transpose=True),
     Rule("norm.weight", "final_norm.scale", "D"),
 ]
-PASSTHROUGH, PREFIX, MODULE = ["lm_head.*"], "model.", TRANSFORMER
+PASSTHROUGH, PREFIX = ["lm_head.*"], "model."
