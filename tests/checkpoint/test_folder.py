@@ -189,16 +189,18 @@ def test_a_folder_in_the_place_of_a_file(file, model):
     refused(lambda: load_pretrained(folder), file)
 
 
-def test_json_damaged_at_random(model):
-    """A byte changed, lost or put in: a clear error or a model that loads, never anything else."""
-    folder = model()
-    good = {file: (folder / file).read_bytes() for file in JSON_FILES}
-    random = np.random.default_rng(0)
-    for _ in range(300):
-        file = JSON_FILES[random.integers(len(JSON_FILES))]
+def damage_at_random(folder: Path, files: list[str], rounds: int, *, in_place: bool = False) -> None:
+    """A byte changed, lost or put in: a clear error or a model that loads, never anything else.
+
+    Args:
+        in_place: only change bytes, of the header of safetensors.
+    """
+    good, random = {file: (folder / file).read_bytes() for file in files}, np.random.default_rng(0)
+    for _ in range(rounds):
+        file = files[random.integers(len(files))]
         damaged = bytearray(good[file])
-        position = int(random.integers(len(damaged)))
-        way = random.integers(3)
+        end = 8 + int.from_bytes(damaged[:8], "little") if in_place else len(damaged)
+        position, way = int(random.integers(end)), 0 if in_place else random.integers(3)
         if way == 0:
             damaged[position] = random.integers(256)
         elif way == 1:
@@ -209,8 +211,14 @@ def test_json_damaged_at_random(model):
         try:
             load_pretrained(folder)
         except ModelFolderError as error:
-            assert str(folder) in str(error)
+            assert str(folder) in str(error) and (not in_place or file in str(error))
         (folder / file).write_bytes(good[file])
+
+
+def test_files_damaged_at_random(model):
+    folder = model()
+    damage_at_random(folder, JSON_FILES, 300)
+    damage_at_random(folder, [MODEL], 300, in_place=True)
 
 
 # --- config.json ---------------------------------------------------------------------------------------------------
@@ -657,22 +665,6 @@ def test_too_many_tensors(model, monkeypatch):
     refused(lambda: load_pretrained(folder), MODEL, "10")
 
 
-def test_weights_damaged_at_random(model):
-    """A byte changed in the header: a clear error or a model that loads, never anything else."""
-    folder = model()
-    good = (folder / MODEL).read_bytes()
-    size = int.from_bytes(good[:8], "little")
-    random = np.random.default_rng(0)
-    for _ in range(300):
-        damaged = bytearray(good)
-        damaged[int(random.integers(8 + size))] = random.integers(256)
-        (folder / MODEL).write_bytes(damaged)
-        try:
-            load_pretrained(folder)
-        except ModelFolderError as error:
-            assert MODEL in str(error)
-
-
 def sharded(change: Callable[[dict[str, Any]], Any] = lambda index: None) -> Callable[[Path], None]:
     """Two shards and an index, which `change` may make lie."""
 
@@ -823,19 +815,12 @@ def test_a_pickle_is_named_with_the_way_out(model):
 # --- the folder itself ---------------------------------------------------------------------------------------------
 
 
-def test_an_empty_folder(tmp_path):
-    refused(lambda: load_pretrained(tmp_path), "config.json")
-
-
-def test_a_folder_that_is_not_there(tmp_path):
-    refused(lambda: load_pretrained(tmp_path / "gone"), "gone")
-    refused(lambda: SentenceEncoder.load(tmp_path / "gone"), "gone")
-
-
-def test_a_file_in_the_place_of_the_folder(tmp_path):
+def test_no_folder(tmp_path):
+    refused(lambda: load_pretrained(tmp_path), "config.json")  # an empty one
     (tmp_path / "file").write_text("x")
-    refused(lambda: load_pretrained(tmp_path / "file"), "file")
-    refused(lambda: SentenceEncoder.load(tmp_path / "file"), "file")
+    for name in ("gone", "file"):
+        refused(lambda name=name: load_pretrained(tmp_path / name), name)
+        refused(lambda name=name: SentenceEncoder.load(tmp_path / name), name)
 
 
 # --- writing -------------------------------------------------------------------------------------------------------
@@ -850,13 +835,6 @@ def encoder() -> SentenceEncoder:
     return SentenceEncoder.load(WEIGHTS / "tiny-mpnet")
 
 
-def test_save_where_a_file_stands(encoder, tmp_path):
-    target = tmp_path / "taken"
-    target.write_text("precious")
-    refused(lambda: encoder.save(target), str(target), kind=InputError)
-    assert snapshot(tmp_path) == {"taken": b"precious"}
-
-
 def test_save_below_a_file(encoder, tmp_path):
     (tmp_path / "taken").write_text("precious")
     with pytest.raises((InputError, OSError), match="taken"):
@@ -864,22 +842,20 @@ def test_save_below_a_file(encoder, tmp_path):
     assert snapshot(tmp_path) == {"taken": b"precious"}
 
 
-def test_save_where_other_things_stand(encoder, tmp_path):
-    target = tmp_path / "thesis"
-    target.mkdir()
-    (target / "chapter1.txt").write_text("precious")
-    refused(lambda: encoder.save(target), str(target), kind=InputError)
-    assert snapshot(tmp_path) == {"thesis/chapter1.txt": b"precious"}
+TAKEN: dict[str, dict[str, bytes]] = {
+    "a file": {"taken": b"precious"},
+    "other things": {"taken/chapter1.txt": b"precious"},
+    "a project, whose config.json alone makes no model": {"taken/config.json": b'{"port": 8080}', "taken/app.js": b"x"},
+}
 
 
-def test_save_where_a_project_with_a_config_stands(encoder, tmp_path):
-    """A config.json alone does not make a folder a model."""
-    target = tmp_path / "webapp"
-    target.mkdir()
-    (target / "config.json").write_text('{"port": 8080}')
-    (target / "app.js").write_text("precious")
-    refused(lambda: encoder.save(target), str(target), kind=InputError)
-    assert snapshot(tmp_path) == {"webapp/config.json": b'{"port": 8080}', "webapp/app.js": b"precious"}
+@pytest.mark.parametrize("files", TAKEN.values(), ids=TAKEN)
+def test_save_where_something_else_is(encoder, files, tmp_path):
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    refused(lambda: encoder.save(tmp_path / "taken"), str(tmp_path / "taken"), kind=InputError)
+    assert snapshot(tmp_path) == files
 
 
 @pytest.mark.parametrize("target", [None, 3, b"x", "", ["x"]], ids=repr)
