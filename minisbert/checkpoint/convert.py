@@ -55,7 +55,6 @@ class Rule(NamedTuple):
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The names in the checkpoint, one or more."""
         return (self.hf_name,) if isinstance(self.hf_name, str) else self.hf_name
 
 
@@ -225,9 +224,10 @@ def _check_names(
             elif (is_shape := tuple(found[canonical[part][0]])) != part_shape:
                 complaints.append(f"wrong shape: {part!r} is {list(is_shape)}, expected {list(part_shape)}")
     if len(missing) > 1000:  # a config.json that claims a thousand layers: all names would fill pages
+        layers = len({rule.path.split(".")[1] for rule in table if rule.path.startswith("blocks.")})
         raise ModelFolderError(
-            f"{where}: config.json asks for {len(expected)} tensors, but the file has {len(canonical)}. Missing: "
-            f"{', '.join(missing[:3])} ... {missing[-1]}. Check its num_hidden_layers, or download the model again."
+            f"{where}: config.json asks for {len(expected)} tensors (num_hidden_layers {layers}), but the file has "
+            f"{len(canonical)}. Missing: {', '.join(missing[:3])} ... {missing[-1]}. Check config.json."
         )
     complaints += map("missing: {}".format, missing)
     for short, names in canonical.items():

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from minisbert.checkpoint.tensors import unpickle_recipe
 from minisbert.download import staging as stage
 from minisbert.download.catalog import FileRecord, Model
 from minisbert.errors import DownloadError
@@ -121,6 +120,8 @@ def _encoder_files(repository: str, listed: Mapping[str, FileRecord]) -> dict[st
     folders_with_weights = {name.rpartition("/")[0] for name in wanted if name.endswith(".safetensors")}
     pickled = [n for n in listed if _PICKLE.fullmatch(n) and n.rpartition("/")[0] not in folders_with_weights]
     if pickled:
+        from minisbert.checkpoint.tensors import unpickle_recipe  # reads tensors: not loaded by a download
+
         raise DownloadError(
             f"{repository} has its weights as a pickle only ({', '.join(pickled)}), and reading a pickle can run any "
             f"code. Fetch it with `hf download {repository} --local-dir FOLDER`; SentenceEncoder(FOLDER, "
