@@ -8,7 +8,7 @@
     adr_mse        the ranks themselves         Li et al. 2024 (ADR-MSE)
 
 All take `logits_SBC` with C = 1 and `labels_B` `[B, S]`: the relevance of each document, from 0. Lists are of
-one length (data/table.py deals longer ones out). Definitions, defaults and reductions are those of sentence-transformers 6,
+one length (data/lists.py deals longer ones out). Definitions, defaults and reductions are those of sentence-transformers 6,
 against which they are tested; `reference/cross_encoder.py` is the same in NumPy and must agree.
 """
 

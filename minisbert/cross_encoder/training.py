@@ -79,12 +79,11 @@ def check_cross_encoder_examples(examples: Sequence[Examples], config: TrainConf
 
 
 def _check_scores(example: Examples, low: float, high: float) -> None:
-    for start in range(0, len(example), 4096):
-        _, labels_B = example.take(range(start, min(start + 4096, len(example))))
+    for numbers, _, labels_B in example.parts():
         assert labels_B is not None
         outside = np.flatnonzero((labels_B < low) | (labels_B > high))
         if outside.size:
-            row = start + int(outside[0])
+            row = numbers[int(outside[0])]
             raise DataError(
                 f"{example.rows.place(row)}: the score is {labels_B[outside[0]]:g}. Expected {low:g} to {high:g} for "
                 "binary_cross_entropy: set score_range, for example (0, 5) for STS, or use mse."

@@ -1,21 +1,28 @@
-"""Parquet files and data sets from the hub as lines of JSON, one object per row, which rows.py reads like .jsonl.
+"""Parquet files, data sets from the hub and rows in memory as lines of JSON, one per row, which rows.py reads like .jsonl.
 
     header, lines = parquet_table("pairs.parquet")
     for line in lines(header[:2]): ...
 
-Only the requested columns are read. Data sets from the hub are unpacked too, so that training does not depend on the cache of
-the datasets library.
+Only the requested columns are read. All are unpacked into a file, so that training depends neither on the cache of the
+datasets library nor on what becomes of the rows in memory.
 """
 
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from io import BufferedReader
+from typing import TYPE_CHECKING, Any
 
-from minisbert.errors import DataError, InputError
+from minisbert.data.values import listed, names_of_texts
+from minisbert.errors import DataError, InputError, short_repr
+
+if TYPE_CHECKING:
+    import numpy as np
 
 HUB = "hub:"
+MEMORY = "the rows in memory"
+ANY = "a list of dicts or of tuples of texts, a dict of columns, or a table with columns"
 BLOCK = 1 << 20  # bytes in memory
 
 # The names of the columns, and the rows of some of them as lines.
@@ -82,8 +89,77 @@ def hub_table(source: str) -> Table:
 
 
 def _line(row: dict[str, Any]) -> bytes:
-    # Values that JSON cannot express (bytes, dates) become objects, which are rejected as text and as numbers.
-    return json.dumps(row, default=lambda value: {type(value).__name__: str(value)}).encode() + b"\n"
+    return json.dumps(row, default=_plain).encode() + b"\n"
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as Python's; anything else that JSON cannot express (bytes, dates) as an object, which is
+    rejected as text and as a number."""
+    return value.tolist() if hasattr(value, "tolist") else {type(value).__name__: str(value)}
+
+
+def sources(data: Any) -> tuple[Any, ...]:
+    """What `TrainConfig.data` names: a tuple or list of files or other sources, or one source in memory, such as rows.
+
+    Example:
+        >>> sources(("a.tsv", "b.tsv")), len(sources([{"text": "a"}, {"text": "b"}]))
+        (('a.tsv', 'b.tsv'), 1)
+    """
+    several = isinstance(data, list) and data and not any(isinstance(one, Mapping | tuple | list) for one in data)
+    return tuple(data) if several or isinstance(data, tuple) else (data,)
+
+
+def memory_table(data: Any) -> Table:
+    """Rows in memory, in any of these forms:
+
+        [{"anchor": "who eats?", "positive": "a man eats"}]            rows with names
+        [("who eats?", "a man eats")]                                  texts: anchor, positive, negatives
+        {"sentence1": [...], "sentence2": [...], "score": [...]}
+        frame                                                          anything with columns, or with len and rows by number
+
+    Raises:
+        InputError: something else than rows.
+        DataError: no rows, or columns of different lengths.
+    """
+    names: Any = data.keys() if isinstance(data, Mapping) else getattr(data, "column_names", None)
+    if names is None:
+        names = getattr(data, "columns", None)
+    if names is not None and not callable(names):
+        columns = {str(name): list(data[name]) for name in names}
+        lengths = {name: len(column) for name, column in columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise DataError(f"{MEMORY}: columns of different lengths, {lengths}. Expected one length.")
+        data = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    elif isinstance(data, str | bytes) or not hasattr(data, "__len__") or not hasattr(data, "__iter__"):
+        raise InputError(f"data is {short_repr(data)}. Expected files, or {ANY}.")
+    if not len(data):
+        raise DataError(f"{MEMORY}: no rows. Expected at least one.")
+    header = _header(next(iter(data)))
+
+    def lines(columns: Sequence[str]) -> Iterator[bytes]:
+        for row, given in enumerate(data):
+            found = dict(zip(header, given, strict=False)) if isinstance(given, tuple | list) else given
+            if not isinstance(found, Mapping) or not all(name in found for name in columns):
+                missing = listed(name for name in columns if not isinstance(found, Mapping) or name not in found)
+                raise DataError(
+                    f"{MEMORY}, 0-based row {row}: there is no {missing}. Expected the columns of the first row."
+                )
+            yield _line({name: found[name] for name in columns})
+
+    return header, lines
+
+
+def _header(row: Any) -> tuple[str, ...]:
+    """The columns of rows in memory, of which this is the first."""
+    if isinstance(row, Mapping):
+        return tuple(map(str, row))
+    if isinstance(row, tuple | list) and row:
+        texts = [isinstance(value, str) for value in row]
+        if all(texts):
+            return names_of_texts(len(row))
+        if texts == [True, True, False] and isinstance(row[2], float):
+            return ("sentence1", "sentence2", "score")
+    raise InputError(f"{MEMORY}: the first is {short_repr(row)}. Expected {ANY}; name the columns with dicts.")
 
 
 def unpacked(source: str, lines: Iterable[bytes]) -> Any:
@@ -110,3 +186,22 @@ def unpacked(source: str, lines: Iterable[bytes]) -> Any:
         write(line)
     write(b"", flush=True)
     return plain
+
+
+def line_starts(file: BufferedReader, begin: int = 0) -> "np.ndarray":
+    """The offset of each line after `begin`, and the end of the file: int64 `[lines + 1]`.
+
+    Example:
+        >>> import io
+        >>> line_starts(io.BytesIO(b"one\\ntwo")).tolist()
+        [0, 4, 7]
+    """
+    import numpy as np  # here, so that commands that read sentences start without it
+
+    file.seek(begin)
+    parts, end = [np.array([begin], np.int64)], begin
+    while block := file.read(BLOCK):
+        parts.append(np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + (end + 1))
+        end += len(block)
+    starts = np.concatenate(parts)
+    return starts if starts[-1] == end else np.append(starts, end)

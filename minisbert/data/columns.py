@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from minisbert.data.rows import RowFile
-from minisbert.data.table import row_file
 from minisbert.data.values import as_number, matching, text
 from minisbert.errors import DataError
 
@@ -62,7 +61,7 @@ def read_columns(
     """The text columns of a file, and then its column of numbers.
 
     Args:
-        source: a file of rows, or rows in memory (data/table.py), such as a pandas table.
+        source: a file of rows, or rows in memory, such as a pandas table.
         texts: the text columns; for each one name, or several possible ones, of which the first one present is used.
         number: the column of numbers, or several possible names, of which the first one present is used.
 
@@ -78,7 +77,7 @@ def read_columns(
         ...     read_columns(file, ("sentence1", "sentence2"), ("score", "label"))
         (('A dog.',), ('A cat.',), (2.5,))
     """
-    file = row_file(source)
+    file = RowFile(source)
     wanted = [number, *texts] if number else texts
     columns = tuple(file.first_of(*([names] if isinstance(names, str) else names)) for names in wanted)
     columns = (*columns[1:], columns[0]) if number else columns
@@ -88,5 +87,5 @@ def read_columns(
         for place, values in file.rows(columns)
     ]
     if not rows:
-        raise DataError(f"{source}: no rows. Expected at least one; check the file.")
+        raise DataError(f"{file.source}: no rows. Expected at least one; check the file.")
     return tuple(zip(*rows, strict=True))

@@ -6,7 +6,7 @@ Names are compared whatever their case, spaces, `_` and `-`. Columns with other 
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -84,14 +84,10 @@ def find_columns(
             raise wrong_columns(source, column, header)
     fits: list[Columns] = []
     for name, convention in CONVENTIONS.items():
-        if kind in (None, name) and (bool(convention.labels) or not labels):
-            found = Columns(
-                name,
-                tuple(texts or _found(convention.texts, header)),
-                tuple(labels or _found(convention.labels, header)),
-            )
-            if _complete(convention, found):
-                fits.append(found)
+        if kind in (None, name):
+            found = (_found(convention.texts, header, texts), _found(convention.labels, header, labels))
+            if found[0] is not None and found[1] is not None:
+                fits.append(Columns(name, *found))
     # Triplets are pairs with an extra column: choose the kind that uses the most columns.
     used = [{*one.texts, *one.labels} for one in fits]
     best = [one for one, columns in zip(fits, used, strict=True) if not any(map(columns.__lt__, used))]
@@ -122,30 +118,24 @@ def accepted_columns() -> str:
     return "; ".join(f"{kind}: {', '.join(columns)}" for kind, columns in kinds.items()).replace("{i}", "")
 
 
-def _complete(convention: Convention, found: Columns) -> bool:
-    """Whether as many columns were found as the kind has; of scores more may be named."""
-    pairs = (convention.texts, found.texts), (convention.labels, found.labels)
-    return all(
-        len(columns) >= len(wanted)
-        if any("{i}" in name for names in wanted for name in names) or wanted == (SCORES,)
-        else len(columns) == len(wanted)
-        for wanted, columns in pairs
-    )
-
-
-def _found(wanted: Iterable[Sequence[str]], header: Sequence[str]) -> list[str]:
-    """The columns with the wanted names; empty if one of them is missing.
+def _found(
+    wanted: Sequence[Sequence[str]], header: Sequence[str], given: Sequence[str] | None = None
+) -> tuple[str, ...] | None:
+    """The given columns, else those with the wanted names; None if there are not as many as wanted.
 
     Raises:
         InputError: two columns are alike but for case and spaces.
     """
+    if given:
+        more = wanted == (SCORES,) or "{i}" in "".join(map("".join, wanted))
+        return tuple(given) if len(given) == len(wanted) or (more and len(given) > len(wanted)) else None
     found: list[str] = []
     for names in wanted:
         columns = next(filter(None, (list(_named(name, header)) for name in names)), [])
         if not columns:
-            return []
+            return None
         found += columns
-    return found
+    return tuple(found)
 
 
 def _named(name: str, header: Sequence[str]) -> Iterator[str]:

@@ -13,15 +13,15 @@ choice of a loss are up to the trainer.
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from minisbert.data.conventions import CONVENTIONS, Columns, LabelKind, find_columns
-from minisbert.data.rows import Rows
-from minisbert.data.table import row_file, with_plain_rows
+from minisbert.data.lists import with_plain_rows
+from minisbert.data.rows import RowFile, Rows
 from minisbert.data.values import as_number, listed, text
 from minisbert.errors import DataError, InputError
 
@@ -86,6 +86,12 @@ class Examples:
         labels_BC = np.array(labels, dtype).reshape(-1, len(data.labels))
         return columns, labels_BC[:, 0] if len(data.labels) == 1 else labels_BC
 
+    def parts(self) -> Iterator[tuple[range, list[list[str]], np.ndarray | None]]:
+        """All examples in order, some thousand at a time: their numbers, texts and labels."""
+        for start in range(0, len(self), 4096):
+            numbers = range(start, min(start + 4096, len(self)))
+            yield numbers, *self.take(numbers)
+
 
 def open_examples(
     source: Any,
@@ -101,7 +107,7 @@ def open_examples(
     """Open a data file, find its columns and check every row.
 
     Args:
-        source: .csv, .tsv, .jsonl or .txt (also .gz), .parquet, or "hub:org/name" (see rows.py); or rows in memory (table.py).
+        source: .csv, .tsv, .jsonl or .txt (also .gz), .parquet, "hub:org/name", or rows in memory (see rows.py).
         kind: a name in `CONVENTIONS`; by default the one that matches the columns.
         texts: the text columns in order, if their names differ from the convention.
         labels: the label columns, likewise.
@@ -125,7 +131,7 @@ def open_examples(
         ...     open_examples(str(file), classes=["entailment", "neutral", "contradiction"]).take([0])
         ([['A dog.'], ['A sad dog.']], array([1], dtype=int32))
     """
-    file = with_plain_rows(row_file(source, columns), kind)
+    file = with_plain_rows(RowFile(source, columns), kind)
     found = find_columns(file.source, file.header, kind, texts, labels)
     if kind is None and labels is None and found[0].kind == "labelled" and label_kind != "class":
         found = find_columns(file.source, file.header, "texts", texts)  # labels are for losses that need classes
@@ -133,15 +139,17 @@ def open_examples(
     kind, text_columns, label_columns = found[0] if len(found) == 1 else _by_values(found, rows, label_kind)
     label_kind = CONVENTIONS[kind].label_kind
     if score_range is not None and (label_kind != "score" or not score_range[0] < score_range[1]):
-        raise InputError(f"{source}: score_range is {score_range} for {kind}. Expected (lowest, highest), for scored.")
+        raise InputError(
+            f"{file.source}: score_range is {score_range} for {kind}. Expected (lowest, highest), for scored."
+        )
     names = tuple(classes or (_class_names(rows, len(text_columns)) if label_kind == "class" else ()))
     data = Dataset(
         file.source, kind, text_columns, label_columns, label_kind, names, score_range, len(rows), rows.sha256()
     )
     examples = Examples(data, rows)
     # Read every row once, so that a mistake in the last line is found now and not hours later.
-    for start in range(0, len(rows), 4096):
-        examples.take(range(start, min(start + 4096, len(rows))))
+    for _ in examples.parts():
+        pass
     if unused := [name for name in file.header if name not in rows.columns]:
         logger.info(f"{file.source}: read as {kind}, from {listed(rows.columns)}; not used: {listed(unused)}.")
     return examples
@@ -151,7 +159,7 @@ def text_columns(
     source: str, kind: str | None = None, texts: Sequence[str] | None = None, columns: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """The text columns of a data file, without a check of its rows; see `open_examples`."""
-    file = with_plain_rows(row_file(source, columns), kind)
+    file = with_plain_rows(RowFile(source, columns), kind)
     return find_columns(file.source, file.header, kind, texts)[0].texts
 
 

@@ -1,4 +1,4 @@
-"""One reader for row files: text, tsv, jsonl, parquet or a data set from the hub, in one pass or by row number.
+"""One reader for rows: text, tsv, jsonl, parquet, a data set from the hub or rows in memory, in one pass or by row number.
 
     for place, (first, score) in RowFile("sts.tsv").rows(("sentence1", "score")):
         ...                                                   # "sts.tsv, line 2", ("A man ...", "4.2")
@@ -11,10 +11,10 @@
     .jsonl     one object per line, or a list of texts; also as .ndjson and .json
     .parquet   needs pyarrow
     hub:NAME   "hub:org/name", "hub:org/name:subset" or "hub:org/name:subset:split", through the datasets library
+    in memory  lists, dicts of columns, pandas and datasets tables: see `columnar.memory_table`
 
 Text, csv, tsv and jsonl also as .gz; UTF-8, strictly. An empty line is a text in .txt and in a .tsv of one column, and no row
-elsewhere. Columns are found whatever their case, spaces, `_` and `-`. A new kind of file is an entry in `LINES`, a header in
-`RowFile.__init__` and a branch in `RowFile.values`.
+elsewhere. Columns are found whatever their case, spaces, `_` and `-`. A new kind of file is an entry in `COLUMNAR`.
 
 `Rows` stores only the offset of each row (8 bytes). Plain files are read in place. Files without random access (gzip), or with
 slow random access (csv; parquet decodes a whole row group per row), are unpacked once into an unnamed file in TMPDIR.
@@ -26,31 +26,32 @@ import sys
 import threading
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from minisbert.data.columnar import BLOCK, HUB, hub_table, parquet_table, unpacked
+from minisbert.data.columnar import HUB, MEMORY, Table, hub_table, line_starts, memory_table, parquet_table, unpacked
 from minisbert.data.delimited import BOM, csv_table, header_repeated, is_quoted
 from minisbert.data.values import matching, record_of, stripped, wrong_columns
 from minisbert.errors import DataError, InputError, MinisbertError
 
-if TYPE_CHECKING:
-    import numpy as np
-
 STDIN = "-"
 LINES = ("txt", "tsv", "jsonl", "csv")  # the kinds of plain files
 SHORT = 16  # bytes: longer lines are not empty
-COLUMNAR = {"parquet": parquet_table, "hub": hub_table}  # these yield their rows as lines of JSON
+# These yield their rows as lines of JSON.
+COLUMNAR: dict[str, Callable[[Any], Table]] = {"parquet": parquet_table, "hub": hub_table, "memory": memory_table}
 
 
-def file_kind(source: str) -> str:
-    """The kind of a file (a name in `LINES` or `COLUMNAR`), from its name. Raises InputError for other kinds."""
-    if source == STDIN or source.startswith(HUB):
-        return "txt" if source == STDIN else "hub"
-    name = source.lower()
+def file_kind(source: Any) -> str:
+    """The kind of a source (a name in `LINES` or `COLUMNAR`), from its name. Raises InputError for other kinds."""
+    if not isinstance(source, str | Path):
+        return "memory"
+    name = str(source).lower()
+    if name == STDIN or name.startswith(HUB):
+        return "txt" if name == STDIN else "hub"
     kind = Path(name.removesuffix(".gz")).suffix.removeprefix(".")
     kind = {"ndjson": "jsonl", "json": "jsonl"}.get(kind, kind)
     if kind in LINES or name.endswith(".parquet"):
@@ -62,18 +63,26 @@ def file_kind(source: str) -> str:
 
 
 class RowFile:
-    """An open file of rows (a path, "hub:org/name", or "-" for stdin): its columns, and its rows in passes or by number.
+    """An open file of rows: its columns, and its rows in passes or by number.
 
     Args:
+        source: a path, "hub:org/name", "-" for stdin, or rows in memory.
         names: the names of the columns of a .csv or .tsv without a header line.
 
     Raises:
         InputError: a kind of file that is not read here; a library for it is missing.
         DataError: missing, damaged, or not UTF-8.
+
+    Example:
+        >>> file = RowFile([("who eats?", "a man eats")])
+        >>> file.header, list(file.rows(("positive",)))
+        (('anchor', 'positive'), [('the rows in memory, 0-based row 0', ('a man eats',))])
     """
 
-    def __init__(self, source: str | Path, names: Sequence[str] = ()):
-        self.source, self.kind = "stdin" if source == STDIN else str(source), file_kind(str(source))
+    def __init__(self, source: Any, names: Sequence[str] = ()):
+        self.kind = file_kind(source)
+        path = MEMORY if self.kind == "memory" else str(source)
+        self.source = "stdin" if path == STDIN else path
         self._lines: Any
         self._table: Any = None  # of a kind that is not read line by line: columns -> lines of JSON
         self._skipped: list[int] = []  # the number of rows before each empty line
@@ -84,11 +93,12 @@ class RowFile:
             )
         with reading(self.source):
             if self.kind in COLUMNAR:
-                self.header, self._table = COLUMNAR[self.kind](self.source)
-            elif source == STDIN:
+                self.header, self._table = COLUMNAR[self.kind](source if self.kind == "memory" else path)
+            elif path == STDIN:
                 self._lines = (line for line in sys.stdin.buffer)  # a generator: `Rows` must not read stdin in place
             else:
-                self._lines = _opened(self.source)
+                opened: Any = gzip.open if path.lower().endswith(".gz") else Path.open
+                self._lines = opened(Path(path), "rb")
             if self.kind == "csv" or (self.kind == "tsv" and is_quoted(self._lines, self.source)):
                 delimiter, self.kind = "\t" if self.kind == "tsv" else None, "csv"
                 self._lines.seek(0)
@@ -106,6 +116,13 @@ class RowFile:
                 f"{self.source}: its first line has the names of the columns. Leave them out of the options."
             )
 
+    def with_table(self, header: tuple[str, ...], lines: Callable[[Sequence[str]], Iterator[bytes]]) -> "RowFile":
+        """The same source with rows made of its own; their places are counted as examples."""
+        other = copy(self)
+        other.kind, other.unit, other.first, other._skipped = "made", "example", 1, []
+        other.header, other._table = header, lines
+        return other
+
     def _first_line(self) -> tuple[str, ...]:
         """The header of a .tsv; the keys of the first object of a .jsonl."""
         self._lines.seek(0)
@@ -117,12 +134,8 @@ class RowFile:
         return ()
 
     def place(self, row: int) -> str:
-        """The place of a row, for error messages: lines count from 1, rows of parquet and of the hub from 0."""
-        return f"{self.source}, {self.unit} {self.first + self.number(row)}"
-
-    def number(self, row: int) -> int:
-        """The number of a row's line after the header, empty lines counted."""
-        return row + bisect_right(self._skipped, row)
+        """The place of a row, for error messages: lines, empty ones too, count from 1, rows of tables from 0."""
+        return f"{self.source}, {self.unit} {self.first + row + bisect_right(self._skipped, row)}"
 
     def is_empty(self, line: bytes, row: int) -> bool:
         """Whether a line is empty, and so no row. A pass asks about every line, with the number of rows before it."""
@@ -158,28 +171,37 @@ class RowFile:
                 self._lines.readline()
         return self._lines
 
-    def values(self, line: bytes, row: int, columns: Sequence[str], optional: Sequence[str] = ()) -> tuple[Any, ...]:
-        """The values of a row, in the order of the columns. Raises DataError if the row is malformed."""
+    def record(self, line: bytes, row: int) -> dict[str, Any]:
+        """The values of a row by column; a .jsonl has all its keys. Raises DataError if the row is malformed."""
         place = self.place(row)
         content = stripped(line.removeprefix(BOM) if row == 0 and self.first == 1 else line, place)
         if self.kind == "txt":
-            return (content,)
-        if self.kind == "tsv":
-            cells = content.split("\t")
-            if len(cells) != len(self.header):
-                raise DataError(
-                    f"{place}: {len(cells)} cell(s), but the header has {len(self.header)}. Expected one cell per column, "
-                    "separated by tabs; remove tabs and line breaks from the text, or make a .csv of it."
-                )
-            record: dict[str, Any] = dict(zip(self.header, cells, strict=True))
-        else:
-            record = record_of(content, place)
-        for name in optional:
-            record.setdefault(name, None)
+            return {"text": content}
+        if self.kind != "tsv":
+            return record_of(content, place)
+        cells = content.split("\t")
+        if len(cells) != len(self.header):
+            raise DataError(
+                f"{place}: {len(cells)} cell(s), but the header has {len(self.header)}. Expected one cell per column, "
+                "separated by tabs; remove tabs and line breaks from the text, or make a .csv of it."
+            )
+        return dict(zip(self.header, cells, strict=True))
+
+    def values(self, record: dict[str, Any], place: str, columns: Sequence[str]) -> tuple[Any, ...]:
+        """The values of a record in the order of the columns."""
         try:
-            return tuple(map(record.__getitem__, columns))
+            return tuple(record.values()) if self.kind == "txt" else tuple(map(record.__getitem__, columns))
         except KeyError as error:
             raise wrong_columns(place, error.args[0], record) from None
+
+    def records(self, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every row in order: its place and its record."""
+        row = 0
+        with reading(self.source):
+            for line in self.lines(columns):
+                if not self.is_empty(line, row):
+                    yield self.place(row), self.record(line, row)
+                    row += 1
 
     def rows(self, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[tuple[str, tuple[Any, ...]]]:
         """Every row in order: its place, and its values in the order of the columns.
@@ -187,12 +209,8 @@ class RowFile:
         Args:
             optional: columns that a row of .jsonl may lack; its value is then None.
         """
-        row = 0
-        with reading(self.source):
-            for line in self.lines(columns):
-                if not self.is_empty(line, row):
-                    yield self.place(row), self.values(line, row, columns, optional)
-                    row += 1
+        for place, record in self.records(columns):
+            yield place, self.values({**dict.fromkeys(optional), **record}, place, columns)
 
 
 class Rows:
@@ -206,75 +224,51 @@ class Rows:
     """
 
     def __init__(self, file: RowFile, columns: Sequence[str]):
+        import numpy as np  # here, so that commands that read sentences start without it
+
         self.file, self.columns, self.place = file, tuple(columns), file.place
+        empty: list[int] = []  # numbers of lines
         with reading(file.source):
             lines = file.lines(self.columns)
             in_place = isinstance(lines, BufferedReader)
             self._plain = lines if in_place else unpacked(file.source, lines)
-            self._starts = line_starts(self._plain, lines.tell() if in_place else 0)
-            self._empty = self._find_empty()
+            starts = line_starts(self._plain, lines.tell() if in_place else 0)
+            for number in np.flatnonzero(np.diff(starts) < SHORT).tolist():
+                self._plain.seek(int(starts[number]))
+                if file.is_empty(self._plain.readline(), number - len(empty)):
+                    empty.append(number)
+        self._begins, self._ends = starts[:-1], starts[1:]
+        if empty:
+            self._begins, self._ends = np.delete(self._begins, empty), np.delete(self._ends, empty)
         # All threads share one file position.
         self._lock = threading.Lock()
         if len(self) == 0:
             raise DataError(f"{file.source}: no rows. Expected at least one; check the file.")
 
     def __len__(self) -> int:
-        return len(self._starts) - 1 - self._empty
-
-    def _find_empty(self) -> int:
-        """How many lines are empty; the file then knows where."""
-        import numpy as np
-
-        empty = 0
-        for number in np.flatnonzero(np.diff(self._starts) < SHORT).tolist():
-            self._plain.seek(int(self._starts[number]))
-            empty += self.file.is_empty(self._plain.readline(), number - empty)
-        return empty
+        return len(self._begins)
 
     def __getitem__(self, row: int) -> tuple[Any, ...]:
         """The row's values. Raises DataError if the row is malformed, IndexError if there is no such row."""
         if not 0 <= row < len(self):
             raise IndexError(row)
-        number = self.file.number(row) if self._empty else row
-        start, end = int(self._starts[number]), int(self._starts[number + 1])
+        begin, end = int(self._begins[row]), int(self._ends[row])
         with self._lock:
-            self._plain.seek(start)
-            line = self._plain.read(end - start)
-        if len(line) != end - start:
+            self._plain.seek(begin)
+            line = self._plain.read(end - begin)
+        if len(line) != end - begin:
             raise DataError(
                 f"{self.place(row)}: the file has become shorter since it was opened. Do not change data during training."
             )
-        return self.file.values(line, row, self.columns)
+        return self.file.values(self.file.record(line, row), self.place(row), self.columns)
 
     def sha256(self) -> str:
-        """The sha256 of the file; for a data set from the hub, of its rows as received."""
-        if isinstance(self._plain, BufferedReader) or self.file.kind == "hub":
+        """The sha256 of the file; of rows that are in no file, or made of it, of them as lines of JSON."""
+        if isinstance(self._plain, BufferedReader) or self.file.kind in ("hub", "memory", "made"):
             self._plain.seek(0)
             return hashlib.file_digest(self._plain, "sha256").hexdigest()
         with reading(self.file.source), Path(self.file.source).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def line_starts(file: BufferedReader, begin: int = 0) -> "np.ndarray":
-    """The offset of each line after `begin`, and the end of the file: int64 `[lines + 1]`.
-
-    Example:
-        >>> import io
-        >>> line_starts(io.BytesIO(b"one\\ntwo")).tolist()
-        [0, 4, 7]
-    """
-    import numpy as np  # here, so that commands that read sentences start without it
-
-    file.seek(begin)
-    parts, end = [np.array([begin], np.int64)], begin
-    while block := file.read(BLOCK):
-        parts.append(np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + (end + 1))
-        end += len(block)
-    starts = np.concatenate(parts)
-    return starts if starts[-1] == end else np.append(starts, end)
-
-
-# --- files ---------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -291,7 +285,3 @@ def reading(source: str) -> Iterator[None]:
         raise DataError(
             f"{source}: cannot be read ({why}). Expected a complete, readable file; check it or make it again."
         ) from None
-
-
-def _opened(path: str) -> Any:
-    return gzip.open(path) if path.lower().endswith(".gz") else Path(path).open("rb")

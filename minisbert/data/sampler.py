@@ -294,7 +294,6 @@ class _Order:
 
 def _hashes(examples: Examples) -> np.ndarray:
     hashes_NS = np.empty((len(examples), len(examples.dataset.texts)), np.uint32)
-    for start in range(0, len(examples), 4096):
-        texts, _ = examples.take(range(start, min(start + 4096, len(examples))))
-        hashes_NS[start : start + 4096] = np.stack([text_hashes(column) for column in texts], axis=1)
+    for numbers, texts, _ in examples.parts():
+        hashes_NS[numbers] = np.stack([text_hashes(column) for column in texts], axis=1)
     return hashes_NS

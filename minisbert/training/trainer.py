@@ -28,8 +28,8 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from minisbert.arguments import check_choice
+from minisbert.data.columnar import sources
 from minisbert.data.sampler import Batches, GivenBatches
-from minisbert.data.table import sources
 from minisbert.errors import InputError, TrainingError, TrainingStopped, short_repr
 from minisbert.inference.compiled import COMPUTE_DTYPES
 from minisbert.sentence_encoder import SentenceEncoder

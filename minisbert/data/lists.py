@@ -1,0 +1,120 @@
+"""Rows with lists of positives and negatives, or uneven numbers of them, dealt out over plain rows (`with_plain_rows`):
+
+    {"query": "q", "pos": ["p"], "neg": ["n", "m"]}                              FlagEmbedding
+    {"query": "q", "positive_passages": [{"title": "t", "text": "p"}], ...}      Tevatron: title and text joined by a space
+    {"question": "q", "positive_ctxs": [...], "hard_negative_ctxs": [...], ...}  DPR, likewise
+    {"anchor": "q", "positive": "p", "negative_1": "n"}, then rows with "negative_2" too
+
+The positives are those of one column: short `answers` next to passages are not used. Each row becomes one example or more of
+an anchor, a positive and N negatives, where N is the fewest that a row has. A row's positives and negatives are dealt out in
+order over as many examples as it takes to use all of them; the last of these may repeat some. So nothing is left out, and
+examples of one row share their anchor: `no_duplicates` keeps them out of each other's batch.
+"""
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from minisbert.data.conventions import POSITIVE
+from minisbert.data.rows import RowFile
+from minisbert.data.values import plain_name, text
+from minisbert.errors import DataError
+
+logger = logging.getLogger("minisbert")
+
+# Names of a list, or of the start of numbered columns, without `_`. Of several positives the first in this order counts.
+_POSITIVES: tuple[str, ...] = ("positivepassages", "positivectxs", "positives", "pos", "positive")
+_POSITIVES += (
+    *(name for name in map(plain_name, POSITIVE) if name != "answer"),
+    "documents",
+    "passages",
+    "answer",
+    "answers",
+)
+_NEGATIVES = {"neg", "negs", "negative", "negatives", "hardnegative", "hardnegatives", "negativepassages"}
+_NEGATIVES |= {"negativectxs", "hardnegativectxs"}
+_MARGINS = {"margin", "positivescore", "negativescore"}  # a label per negative: their number is the same in all rows
+
+
+def with_plain_rows(file: RowFile, kind: str | None = None) -> RowFile:
+    """The file itself, or its rows without lists and with one number of negatives.
+
+    Reads all rows of a .jsonl once: its columns are those of every row, not only of the first.
+
+    Raises:
+        DataError: an entry of a list is neither text nor an object with a text; a row has no positive, or alone no negative.
+    """
+    header = dict.fromkeys(file.header)
+    if file.kind in ("txt", "tsv", "csv") or (file.kind != "jsonl" and not any(map(_role, header))):
+        return file
+    lists: set[str] = set()
+    counts: set[int] = set()
+    for _, record in file.records(list(filter(_role, header))):
+        header.update(dict.fromkeys(record))
+        lists.update(name for name, value in record.items() if isinstance(value, list) and _role(name))
+        counts.add(sum(len(_entries(value)) for name, value in record.items() if _is_negative(name)))
+    file.header = tuple(header)
+    uneven = len(counts) > 1 and not any(plain_name(name).rstrip("0123456789") in _MARGINS for name in header)
+    named = sorted((name for name in header if plain_name(name) in _POSITIVES), key=_rank)
+    if not named or not (uneven or any(_is_negative(name) or name == named[0] for name in lists)):
+        return file
+    others = [name for name in header if not (_is_negative(name) or name == named[0])]
+    count = 0 if kind == "pairs" else min(counts - {0}, default=0)
+    texts = ("positive", *(f"negative_{i + 1}" for i in range(count)))
+    return file.with_table(tuple(dict.fromkeys((*others, *texts))), partial(_dealt, file, named[0], texts))
+
+
+def _dealt(file: RowFile, positive: str, names: Sequence[str], columns: Sequence[str]) -> Iterator[bytes]:
+    """Columns of the plain rows, as lines of JSON; `names` are those of the positive and the negatives."""
+    rows = examples = 0
+    count = len(names) - 1
+    for place, record in file.records(file.header):
+        texts: dict[bool, list[str]] = {True: [], False: []}
+        for name, value in record.items():
+            if _is_negative(name) or name == positive:
+                texts[_is_negative(name)] += [_text(one, name, place) for one in _entries(value)]
+        positives, negatives = texts[False], texts[True]
+        if not positives or (count and not negatives):
+            raise DataError(
+                f"{place}: no {'negative, but other rows have some' if positives else 'positive'}. Expected at least one; "
+                "correct or remove the row."
+            )
+        size = max(len(positives), -(-len(negatives) // count) if count else 1)
+        for i in range(size):
+            dealt = [positives[i % len(positives)]]
+            dealt += [negatives[(i * count + j) % len(negatives)] for j in range(count)]
+            record |= dict(zip(names, dealt, strict=True))
+            yield json.dumps({name: record.get(name) for name in columns}).encode() + b"\n"
+        rows, examples = rows + 1, examples + size
+    logger.info(
+        f"{file.source}: {rows} rows with lists or uneven numbers of texts are {examples} examples of an anchor, a "
+        f"positive and {count} negative(s)."
+    )
+
+
+def _rank(name: str) -> int:
+    return _POSITIVES.index(plain_name(name))
+
+
+def _role(name: str) -> bool:
+    return plain_name(name) in _POSITIVES or _is_negative(name)
+
+
+def _is_negative(name: str) -> bool:
+    return plain_name(name).rstrip("0123456789") in _NEGATIVES
+
+
+def _entries(value: Any) -> list[Any]:
+    """The texts in a cell: of a list, or one; null is left out."""
+    return [one for one in (value if isinstance(value, list) else [value]) if one is not None]
+
+
+def _text(value: Any, name: str, place: str) -> str:
+    if isinstance(value, dict) and "text" in value:
+        parts = [value.get("title") or "", value["text"]]
+        return text(
+            " ".join(part for part in parts if part) if all(isinstance(p, str) for p in parts) else value, name, place
+        )
+    return text(value, name, place)
