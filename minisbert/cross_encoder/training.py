@@ -18,7 +18,6 @@ from minisbert.cross_encoder.tokens import CrossEncoderTokenizer
 from minisbert.data.examples import Examples
 from minisbert.data.sampler import Batch
 from minisbert.errors import DataError, InputError
-from minisbert.text.packing import pack
 from minisbert.training.collate import batch_arrays
 from minisbert.training.config import TrainConfig, name_of
 from minisbert.training.losses import resolve_loss
@@ -47,13 +46,10 @@ def cross_encoder_batch(
     """
     first, *others = batch.texts
     tokenized = [tokenizer.tokenize(list(zip(first, texts, strict=True)), max_length=max_length) for texts in others]
-    rows, where = pack(
-        [ids for pairs in tokenized for ids in pairs.ids],
-        padding_id=padding_id,
-        first_lengths=[length for pairs in tokenized for length in pairs.first_lengths],
-        multiple=multiple,
-    )
-    return batch_arrays(batch, rows, where), sum(pairs.truncated for pairs in tokenized)
+    token_ids = [ids for pairs in tokenized for ids in pairs.ids]
+    first_lengths = [length for pairs in tokenized for length in pairs.first_lengths]
+    arrays = batch_arrays(batch, token_ids, padding_id=padding_id, first_lengths=first_lengths, multiple=multiple)
+    return arrays, sum(pairs.truncated for pairs in tokenized)
 
 
 def check_cross_encoder_examples(examples: Sequence[Examples], config: TrainConfig, model: CrossEncoder) -> None:

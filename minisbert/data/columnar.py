@@ -11,14 +11,10 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from io import BufferedReader
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from minisbert.data.values import listed, names_of_texts
 from minisbert.errors import DataError, InputError, short_repr
-
-if TYPE_CHECKING:
-    import numpy as np
 
 HUB = "hub:"
 MEMORY = "the rows in memory"
@@ -98,17 +94,6 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else {type(value).__name__: str(value)}
 
 
-def sources(data: Any) -> tuple[Any, ...]:
-    """What `TrainConfig.data` names: a tuple or list of files or other sources, or one source in memory, such as rows.
-
-    Example:
-        >>> sources(("a.tsv", "b.tsv")), len(sources([{"text": "a"}, {"text": "b"}]))
-        (('a.tsv', 'b.tsv'), 1)
-    """
-    several = isinstance(data, list) and data and not any(isinstance(one, Mapping | tuple | list) for one in data)
-    return tuple(data) if several or isinstance(data, tuple) else (data,)
-
-
 def memory_table(data: Any) -> Table:
     """Rows in memory, in any of these forms:
 
@@ -186,22 +171,3 @@ def unpacked(source: str, lines: Iterable[bytes]) -> Any:
         write(line)
     write(b"", flush=True)
     return plain
-
-
-def line_starts(file: BufferedReader, begin: int = 0) -> "np.ndarray":
-    """The offset of each line after `begin`, and the end of the file: int64 `[lines + 1]`.
-
-    Example:
-        >>> import io
-        >>> line_starts(io.BytesIO(b"one\\ntwo")).tolist()
-        [0, 4, 7]
-    """
-    import numpy as np  # here, so that commands that read sentences start without it
-
-    file.seek(begin)
-    parts, end = [np.array([begin], np.int64)], begin
-    while block := file.read(BLOCK):
-        parts.append(np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + (end + 1))
-        end += len(block)
-    starts = np.concatenate(parts)
-    return starts if starts[-1] == end else np.append(starts, end)

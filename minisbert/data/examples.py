@@ -131,7 +131,7 @@ def open_examples(
         ...     open_examples(str(file), classes=["entailment", "neutral", "contradiction"]).take([0])
         ([['A dog.'], ['A sad dog.']], array([1], dtype=int32))
     """
-    file = with_plain_rows(RowFile(source, columns), kind)
+    file = _open(source, columns, kind)
     found = find_columns(file.source, file.header, kind, texts, labels)
     if kind is None and labels is None and found[0].kind == "labelled" and label_kind != "class":
         found = find_columns(file.source, file.header, "texts", texts)  # labels are for losses that need classes
@@ -155,11 +155,16 @@ def open_examples(
     return examples
 
 
+def _open(source: Any, columns: Sequence[str], kind: str | None) -> RowFile:
+    file = RowFile(source, columns)
+    return file if file.kind in ("txt", "tsv", "csv") else with_plain_rows(file, kind)  # cells hold no lists
+
+
 def text_columns(
     source: str, kind: str | None = None, texts: Sequence[str] | None = None, columns: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """The text columns of a data file, without a check of its rows; see `open_examples`."""
-    file = with_plain_rows(RowFile(source, columns), kind)
+    file = _open(source, columns, kind)
     return find_columns(file.source, file.header, kind, texts)[0].texts
 
 

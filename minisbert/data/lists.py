@@ -47,7 +47,7 @@ def with_plain_rows(file: RowFile, kind: str | None = None) -> RowFile:
         DataError: an entry of a list is neither text nor an object with a text; a row has no positive, or alone no negative.
     """
     header = dict.fromkeys(file.header)
-    if file.kind in ("txt", "tsv", "csv") or (file.kind != "jsonl" and not any(map(_role, header))):
+    if file.kind != "jsonl" and not any(map(_role, header)):
         return file
     lists: set[str] = set()
     counts: set[int] = set()

@@ -24,19 +24,17 @@ import gzip
 import hashlib
 import sys
 import threading
-import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from minisbert.data.columnar import HUB, MEMORY, Table, hub_table, line_starts, memory_table, parquet_table, unpacked
+from minisbert.data.columnar import BLOCK, HUB, MEMORY, Table, hub_table, memory_table, parquet_table, unpacked
 from minisbert.data.delimited import BOM, csv_table, header_repeated, is_quoted
-from minisbert.data.values import matching, record_of, stripped, wrong_columns
-from minisbert.errors import DataError, InputError, MinisbertError
+from minisbert.data.values import matching, reading, record_of, stripped, wrong_columns
+from minisbert.errors import DataError, InputError
 
 STDIN = "-"
 LINES = ("txt", "tsv", "jsonl", "csv")  # the kinds of plain files
@@ -45,12 +43,23 @@ SHORT = 16  # bytes: longer lines are not empty
 COLUMNAR: dict[str, Callable[[Any], Table]] = {"parquet": parquet_table, "hub": hub_table, "memory": memory_table}
 
 
+def sources(data: Any) -> tuple[Any, ...]:
+    """What `TrainConfig.data` names: a tuple or list of files or other sources, or one source in memory, such as rows.
+
+    Example:
+        >>> sources(("a.tsv", "b.tsv")), len(sources([{"text": "a"}, {"text": "b"}]))
+        (('a.tsv', 'b.tsv'), 1)
+    """
+    several = isinstance(data, list) and data and not any(isinstance(one, Mapping | tuple | list) for one in data)
+    return tuple(data) if several or isinstance(data, tuple) else (data,)
+
+
 def file_kind(source: Any) -> str:
     """The kind of a source (a name in `LINES` or `COLUMNAR`), from its name. Raises InputError for other kinds."""
     if not isinstance(source, str | Path):
         return "memory"
     name = str(source).lower()
-    if name == STDIN or name.startswith(HUB):
+    if name == STDIN or str(source).startswith(HUB):
         return "txt" if name == STDIN else "hub"
     kind = Path(name.removesuffix(".gz")).suffix.removeprefix(".")
     kind = {"ndjson": "jsonl", "json": "jsonl"}.get(kind, kind)
@@ -271,17 +280,20 @@ class Rows:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@contextmanager
-def reading(source: str) -> Iterator[None]:
-    """Turn any library's error about an unreadable file into a DataError that names the file."""
-    try:
-        yield
-    except MinisbertError:
-        raise
-    except FileNotFoundError:
-        raise DataError(f"{source}: no such file. Expected a file of rows; check the path.") from None
-    except (OSError, EOFError, zlib.error, ValueError) as error:  # pyarrow's own errors derive from ValueError
-        why = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise DataError(
-            f"{source}: cannot be read ({why}). Expected a complete, readable file; check it or make it again."
-        ) from None
+def line_starts(file: BufferedReader, begin: int = 0) -> Any:
+    """The offset of each line after `begin`, and the end of the file: int64 `[lines + 1]`.
+
+    Example:
+        >>> import io
+        >>> line_starts(io.BytesIO(b"one\\ntwo")).tolist()
+        [0, 4, 7]
+    """
+    import numpy as np
+
+    file.seek(begin)
+    parts, end = [np.array([begin], np.int64)], begin
+    while block := file.read(BLOCK):
+        parts.append(np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + (end + 1))
+        end += len(block)
+    starts = np.concatenate(parts)
+    return starts if starts[-1] == end else np.append(starts, end)

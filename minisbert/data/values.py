@@ -1,4 +1,4 @@
-"""Checks of the values in a row: text, numbers, UTF-8, JSON, and the columns that a file must have.
+"""Checks of the values in a row: text, numbers, UTF-8, JSON, the columns that a file must have, and that it can be read.
 
     text("a cat", "anchor", "pairs.tsv, line 2")          # 'a cat'
     as_number("2.50", "score", "sts.tsv, line 2")         # 2.5
@@ -8,11 +8,13 @@ Each error names the place, the column, the value, and what was expected.
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from minisbert.checkpoint.json_file import each_key_once
-from minisbert.errors import DataError
+from minisbert.errors import DataError, MinisbertError
 
 
 def text(value: Any, column: str, place: str, *, blank: bool = False) -> str:
@@ -123,3 +125,19 @@ def listed(names: Iterable[str]) -> str:
     """The first 20 names, quoted."""
     shown = [f"{name!r:.60}" for name in names]
     return ", ".join(shown[:20]) + (", ..." if len(shown) > 20 else "")
+
+
+@contextmanager
+def reading(source: str) -> Iterator[None]:
+    """Turn any library's error about an unreadable file into a DataError that names the file."""
+    try:
+        yield
+    except MinisbertError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{source}: no such file. Expected a file of rows; check the path.") from None
+    except (OSError, EOFError, zlib.error, ValueError) as error:  # pyarrow's own errors derive from ValueError
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise DataError(
+            f"{source}: cannot be read ({why}). Expected a complete, readable file; check it or make it again."
+        ) from None

@@ -24,9 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from minisbert.arguments import seed_number
-from minisbert.data.columnar import sources
 from minisbert.data.columns import read_columns
 from minisbert.data.conventions import FIRST, SCORES, SECOND
+from minisbert.data.rows import sources
 from minisbert.data.values import as_number
 from minisbert.errors import DataError, InputError
 from minisbert.evaluation.bootstrap import Group, Interval, interval, mean_of_subsets, pooled, two_sided_p

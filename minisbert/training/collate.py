@@ -4,12 +4,13 @@ text/packing.py keeps the number of different shapes small, so that a run compil
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from minisbert.data.examples import text_hashes
 from minisbert.data.sampler import Batch
-from minisbert.text.packing import PackedTexts, pack
+from minisbert.text.packing import pack
 from minisbert.text.tokenizer import Tokenizer
 from minisbert.training.siamese import TrainBatch
 from minisbert.training.targets import Targets
@@ -36,20 +37,29 @@ def train_batch(
         prompts: the prompt of each column, "" for none.
         multiple: the number of packed rows is a multiple of this (devices).
     """
-    texts, prompt_lengths, cut = [], [], 0
+    token_ids, prompt_lengths, cut = [], [], 0
     for s, column in enumerate(batch.texts):
         prompt = prompts[s] if s < len(prompts) else ""
         tokenized = tokenizer.tokenize(column, max_length=max_length, prompt=prompt, exact=False)
-        texts += tokenized.ids
+        token_ids += tokenized.ids
         cut += tokenized.truncated
         prompt_lengths += [tokenizer.prompt_length(prompt, max_length=max_length) if prompt else 0] * len(column)
-    rows, where = pack(texts, padding_id=padding_id, prompt_lengths=prompt_lengths, multiple=multiple)
     hashes_SB = np.stack(list(map(text_hashes, batch.texts)))
-    return batch_arrays(batch, rows, where, hashes_SB), cut
+    packing = {"padding_id": padding_id, "prompt_lengths": prompt_lengths, "multiple": multiple}
+    return batch_arrays(batch, token_ids, hashes_SB, **packing), cut
 
 
-def batch_arrays(batch: Batch, rows: PackedTexts, where: np.ndarray, hashes_SB: np.ndarray | None = None) -> TrainBatch:
-    """Packed rows with each text's example, column and place, and the targets."""
+def batch_arrays(
+    batch: Batch, token_ids: Sequence[Sequence[int]], hashes_SB: np.ndarray | None = None, **packing: Any
+) -> TrainBatch:
+    """Texts packed into rows, with each text's example, column and place, and the targets.
+
+    Args:
+        batch: the rows and labels of the examples.
+        token_ids: of the texts to embed, column after column.
+        packing: the options of `pack`.
+    """
+    rows, where = pack(token_ids, **packing)
     index_SB = where.reshape(-1, len(batch.rows_B))
     S, B = index_SB.shape
     example_ids_B = (batch.rows_B + batch.dataset * _DATASET_STRIDE).astype(np.uint32)

@@ -13,7 +13,6 @@ W_O (W_V s + b_V) + b_O, and W_Q and W_K have no effect. Definitions and reducti
 Left out: dropout in the decoder, decoders of another family than the encoder, and a pretrained head for masked words.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -23,7 +22,7 @@ from flax import nnx
 
 from minisbert.data.sampler import Batch
 from minisbert.errors import InputError
-from minisbert.text.packing import pack, packed_shape
+from minisbert.text.packing import packed_shape
 from minisbert.text.tokenizer import Tokenizer
 from minisbert.training.collate import batch_arrays
 from minisbert.training.siamese import TrainBatch
@@ -147,10 +146,9 @@ def damaged_batch(
     *,
     max_length: int,
     padding_id: int,
-    prompts: Sequence[str] = (),
     multiple: int = 1,
-    tie: bool = True,
     deletion: float = 0.6,
+    **_: Any,  # no prompts, and what the decoder is
 ) -> tuple[TrainBatch, int]:
     """The arrays of one step: damaged texts to embed, and the tokens of the whole ones. Arguments as for `collate.train_batch`.
 
@@ -171,10 +169,9 @@ def damaged_batch(
             # At least one token stays: the one with the largest draw.
             kept = content[(draws >= deletion) | (draws == draws.max(initial=0))]
             damaged.append([*ids[:first], *kept.tolist(), *ids[len(ids) - last :]])
-    rows, where = pack(damaged, padding_id=padding_id, multiple=multiple)
-    arrays = batch_arrays(batch._replace(texts=[batch.texts[-1]]), rows, where)
+    arrays = batch_arrays(batch, damaged, padding_id=padding_id, multiple=multiple)
     # As long as the packed rows, so that a step has one length.
     _, L = packed_shape(1, max(map(len, [*damaged, *whole.ids])))
-    arrays = arrays.pad_to(len(rows.token_ids_PL), L, padding_id)
+    arrays = arrays.pad_to(len(arrays.examples_PT), L, padding_id)
     tokens_BL = np.array([ids + [-1] * (L - len(ids)) for ids in whole.ids], np.int32)
     return arrays._replace(targets=arrays.targets._replace(tokens_BL=tokens_BL)), whole.truncated

@@ -145,8 +145,8 @@ def plot_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    steps, values = _curve(lines, "loss")
-    scores = _curve(lines, "score")
+    steps, values = curve(lines, "loss")
+    scores = curve(lines, "score")
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
     axes.plot(steps, values, color="#9ecae1", linewidth=0.8, label="loss of the batch")
     window = max(1, len(values) // 50)
@@ -156,7 +156,7 @@ def plot_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
     handles, labels = axes.get_legend_handles_labels()
-    if scores[0]:
+    if len(scores[0]):
         right = axes.twinx()
         right.plot(*scores, color="#d95f02", marker="o", label="score (right)")
         right.set_ylabel("score, such as Spearman of the cosine")
@@ -168,14 +168,10 @@ def plot_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
     pyplot.close(figure)
 
 
-def _curve(lines: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
-    """The steps that have this value, and the values."""
-    steps, values = [], []
-    for line in lines:
-        if name in line:
-            steps.append(line["step"])
-            values.append(line[name])
-    return steps, values
+def curve(lines: Sequence[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The steps that have a metric of this name, and its values."""
+    found = [line for line in lines if name in line]
+    return np.array([line["step"] for line in found], int), np.array([line[name] for line in found], float)
 
 
 def _plain(value: Any) -> str:
@@ -202,7 +198,7 @@ def write_report(
     del shown["data"]
     text = [
         f"---\nlibrary_name: sentence-transformers\ntags: [{hub_tag}, minisbert]\n---",
-        f"# A {model_name}\n\nTrained by minisbert with the loss `{shown['loss']}` in {len(_curve(lines, 'loss')[0])} steps.",
+        f"# A {model_name}\n\nTrained by minisbert with the loss `{shown['loss']}` in {len(curve(lines, 'loss')[0])} steps.",
         "## Data\n\n| file | kind | rows | sha256 |\n| --- | --- | --- | --- |\n" + "\n".join(rows),
         "## Settings\n\n| setting | value |\n| --- | --- |\n"
         + "\n".join(f"| {name} | {_plain(value)} |" for name, value in shown.items()),
@@ -210,7 +206,7 @@ def write_report(
     if datasets[0].classes:
         classes = ", ".join(f"{i} {_plain(name)}" for i, name in enumerate(datasets[0].classes))
         text.append(f"## Classes\n\n{classes}")
-    if scores := list(zip(*_curve(lines, "score"), strict=True)):
+    if scores := list(zip(*curve(lines, "score"), strict=True)):
         table = "\n".join(f"| {step} | {100 * score:.2f} |" for step, score in scores)
         text.append("## Score (x 100)\n\n| step | score |\n| --- | --- |\n" + table)
     for model in (folder / "final", folder / "best"):

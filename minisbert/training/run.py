@@ -15,27 +15,27 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
 
-from minisbert.data.examples import Dataset
-from minisbert.errors import InputError, short_repr
+from minisbert.errors import InputError, TrainingError, short_repr
 from minisbert.inference.engines import replace_params
 from minisbert.training import sharding
-from minisbert.training.config import TrainConfig, recorded_settings
-from minisbert.training.logging import MetricsLog, write_report
+from minisbert.training.config import recorded_settings
+from minisbert.training.logging import curve, write_report
 from minisbert.training.lora import merge_lora
 from minisbert.training.losses import initial_softmax_head
-from minisbert.training.siamese import TrainState
+from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState
 from minisbert.training.softmax_head import write_head
-from minisbert.training.task import TrainingTask
+
+if TYPE_CHECKING:
+    from minisbert.training.trainer import Trainer
 
 logger = logging.getLogger("minisbert")
 EVENTS = ("on_step", "on_evaluate", "on_checkpoint", "on_end")
@@ -44,57 +44,34 @@ EVENTS = ("on_step", "on_evaluate", "on_checkpoint", "on_end")
 class RunView:
     """The run at one moment.
 
-    Args:
-        step: how many steps are done.
-        metrics: of the last step (loss, gradient_norm, learning_rate, shape), and in `on_evaluate` the scores.
-        model_of: makes the model from the state.
-        write: appends a line to the metrics.
+    `step` is how many steps are done. `metrics` are those of the last step (loss, gradient_norm, learning_rate, shape), and
+    in `on_evaluate` the scores. `params` are the parameters that are trained.
     """
 
-    def __init__(
-        self,
-        step: int,
-        metrics: Mapping[str, Any],
-        params: Any,
-        model_of: Callable[[], Any],
-        write: Callable[[dict[str, Any]], None],
-    ):
-        self.step, self.metrics, self.params = step, dict(metrics), params
-        self._model_of, self._write = model_of, write
+    def __init__(self, outputs: "Outputs", state: TrainState):
+        self.step, self.metrics, self.params = int(state.step), dict(outputs.last), state.params["model"]
+        self._outputs, self._state = outputs, state
 
     @cached_property
     def model(self) -> Any:
         """The model as an ordinary encoder, on the run's own parameters: nothing is copied or compiled again."""
-        return self._model_of()
+        return self._outputs.model_of(self._state, lambda leaf: leaf)[0]
 
     def log(self, **values: float) -> None:
         """Write values of this step to the run's metrics, under these names."""
-        self._write({"step": self.step, **{name: finite(name, value, self.step) for name, value in values.items()}})
+        line = {name: finite(name, value, self.step) for name, value in values.items()}
+        self._outputs.metrics.write({"step": self.step, **line})
 
 
-class Callbacks:
-    """The callbacks of a run, by event."""
-
-    def __init__(self, callbacks: Sequence[Any]):
-        if isinstance(callbacks, str) or not isinstance(callbacks, Sequence):
-            raise InputError(
-                f"callbacks is {short_repr(callbacks)}. Expected a list of objects with {' or '.join(EVENTS)}."
-            )
-        for callback in callbacks:
-            if not any(callable(getattr(callback, event, None)) for event in EVENTS):
-                raise InputError(f"callbacks has {short_repr(callback)}. Expected objects with {' or '.join(EVENTS)}.")
-        self._of = {event: [getattr(one, event) for one in callbacks if hasattr(one, event)] for event in EVENTS}
-
-    def wants(self, event: str) -> bool:
-        """Whether a callback has this method."""
-        return bool(self._of[event])
-
-    def call(self, event: str, view: Callable[[], RunView]) -> None:
-        """Call each callback's method."""
-        if self._of[event]:
-            shown = view()
-            for call in self._of[event]:
-                call(shown)
+def methods(callbacks: Sequence[Any]) -> dict[str, list[Callable[[RunView], None]]]:
+    """The callbacks' methods by event. Raises InputError for objects without any."""
+    expected = f"objects with {' or '.join(EVENTS)}"
+    if isinstance(callbacks, str) or not isinstance(callbacks, Sequence):
+        raise InputError(f"callbacks is {short_repr(callbacks)}. Expected a list of {expected}.")
+    for callback in callbacks:
+        if not any(callable(getattr(callback, event, None)) for event in EVENTS):
+            raise InputError(f"callbacks has {short_repr(callback)}. Expected {expected}.")
+    return {event: [getattr(one, event) for one in callbacks if hasattr(one, event)] for event in EVENTS}
 
 
 @dataclass(frozen=True)
@@ -123,8 +100,7 @@ class TrainingRun:
 
     def curve(self, name: str = "loss") -> tuple[np.ndarray, np.ndarray]:
         """The steps that have a metric of this name, and its values."""
-        lines = [line for line in self.metrics if name in line]
-        return np.array([line["step"] for line in lines], int), np.array([line[name] for line in lines], float)
+        return curve(self.metrics, name)
 
     def last(self) -> dict[str, Any]:
         """The last value of each metric: a row of a table of runs."""
@@ -171,90 +147,122 @@ def scorers(score: Any) -> dict[str, Callable[[Any], float]]:
 
 def finite(name: str, value: Any, step: int) -> float:
     """The value as a float. Raises InputError if it is not a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
-        value = value.item() if getattr(value, "shape", None) == () else value  # one number of JAX's
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise InputError(f"{name} gave {short_repr(value)} after step {step}. Expected a finite number.")
+    value = value.item() if getattr(value, "shape", None) == () else value  # one number of NumPy's or JAX's
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(f"{name} gave {short_repr(value)} after step {step}. Expected a finite number.")
     return float(value)
 
 
 class Outputs:
-    """The models and metrics of one run.
+    """The metrics and models of one run.
 
     Args:
-        model: before training.
-        folder: of the run; None writes nothing.
-        mesh: of the devices, None for one.
-        datasets: descriptions for the model card.
+        scores: the evaluations by name, from `scorers`.
+        called: the callbacks' methods by event, from `methods`.
     """
 
     def __init__(
         self,
-        model: Any,
-        task: TrainingTask,
-        config: TrainConfig,
-        folder: Path | None,
-        mesh: Mesh | None,
-        datasets: Sequence[Dataset],
-        metrics: MetricsLog,
+        trainer: "Trainer",
+        scores: Mapping[str, Callable[[Any], float]],
+        called: Mapping[str, Sequence[Callable[[RunView], None]]],
     ):
-        self.model, self.task, self.config, self.folder = model, task, config, folder
-        self.mesh, self.datasets, self.metrics = mesh, datasets, metrics
+        self.trainer, self.metrics, self.scores, self.called = trainer, trainer.metrics, scores, called
         self.last: dict[str, Any] = {}  # the metrics of the last step
 
-    def evaluate(self, state: TrainState, step: int, scores: Mapping[str, Callable[[Any], float]]) -> None:
+    def log(self, step: int, batch: TrainBatch, metrics: StepMetrics, progress: Any) -> None:
+        """Write a step's metrics.
+
+        Raises:
+            TrainingError: loss or gradient are not finite.
+        """
+        trainer, loss, norm = self.trainer, float(metrics.loss), float(metrics.gradient_norm)
+        if not bool(metrics.finite):
+            whole = np.isfinite(np.asarray(metrics.gradient_norms))
+            first = ""
+            if not whole.all():
+                path, _ = jax.tree.leaves_with_path(trainer.shapes.params)[int(np.argmin(whole))]
+                first = f", first in the gradient of {jax.tree_util.keystr(path)}"
+            rows = trainer.batches.batch_at(step)
+            saved = None if trainer.checkpoints is None else trainer.checkpoints.latest()
+            raise TrainingError(
+                f"{trainer.where}: step {step + 1} gave loss {loss} and gradient norm {norm}{first}, on rows "
+                f"{rows.rows_B.tolist()[:16]} of {trainer.datasets[rows.dataset].source}. Expected finite numbers; the last "
+                f"checkpoint is that of step {saved}. Lower the learning rate or look at these rows."
+            )
+        line = {"step": step + 1, "loss": loss, "gradient_norm": norm, "learning_rate": trainer.learning_rate(step)}
+        self.last = line | {"shape": batch.rows.token_ids_PL.shape}
+        self.metrics.write(self.last)
+        progress.update(trainer.config.batch_size)
+        progress.set_postfix(step=step + 1, loss=f"{loss:.4f}")
+
+    def call(self, event: str, state: TrainState) -> None:
+        """Call each callback's method."""
+        if self.called[event]:
+            view = RunView(self, state)
+            for method in self.called[event]:
+                method(view)
+
+    def evaluate(self, state: TrainState) -> None:
         """Score the model, and save it if its first score is the best so far."""
-        model, head = self.trained(state)
+        model, head = self.model_of(state)
         if jax.process_index() > 0:
             return
+        step, folder = int(state.step), self.trainer.folder
         values: dict[str, float] = {}
-        for name, score in scores.items():
+        for name, score in self.scores.items():
             value = score(model)
             if isinstance(value, float | np.floating) and math.isnan(value):  # a correlation with equal similarities
                 logger.warning(f"the {name} after step {step} is undefined (NaN) and left out.")
             else:
                 values[name] = finite(name, value, step)
-        first = values.get(next(iter(scores)))
+        first = values.get(next(iter(self.scores)))
         if first is not None:
-            if self.folder is not None and all(first > line.get("score", -math.inf) for line in self.metrics.lines()):
-                self._save(model, head, self.folder / "best")
+            if folder is not None and all(first > line.get("score", -math.inf) for line in self.metrics.lines()):
+                self._save(model, head, folder / "best")
             values = {"score": first, **values}
         self.last |= values
         if values:
             self.metrics.write({"step": step, **values})
 
-    def view(self, state: TrainState) -> RunView:
-        """The run as callbacks see it."""
-        model_of = partial(self._model_of, state)
-        return RunView(int(state.step), self.last, state.params["model"], lambda: model_of()[0], self.metrics.write)
+    def model_of(self, state: TrainState, copied: Callable[[Any], Any] = jnp.copy) -> tuple[Any, dict[str, Any]]:
+        """A model with the state's parameters or their moving average, and the loss's own parameters.
 
-    def trained(self, state: TrainState) -> tuple[Any, dict[str, Any]]:
-        """A model with the state's parameters or their moving average, and the loss's own parameters."""
-        # A copy, because the next step reuses the state's memory.
-        return self._model_of(state, jnp.copy)
-
-    def _model_of(self, state: TrainState, copied: Callable[[Any], Any] = lambda leaf: leaf) -> tuple[Any, Any]:
-        found = state.params if self.config.ema is None else optax.tree.get(state.optimizer_state, "ema")
+        They are copies by default, because the next step reuses the state's memory.
+        """
+        trainer, config = self.trainer, self.trainer.config
+        found = state.params if config.ema is None else optax.tree.get(state.optimizer_state, "ema")
         params, head = jax.tree.map(copied, (found["model"], found["head"]))
-        if self.mesh is not None and self.mesh.size > 1:
+        if trainer.mesh is not None and trainer.mesh.size > 1:
             params, head = sharding.on_one_device((params, head))
-        if self.config.lora_rank is not None:
-            params = merge_lora(self.model.pretrained.params, params, scale=self.config.lora_scale)
-        return replace_params(self.model, params), head
+        if config.lora_rank is not None:
+            params = merge_lora(trainer.model.pretrained.params, params, scale=config.lora_scale)
+        return replace_params(trainer.model, params), head
 
     def _save(self, model: Any, head: dict[str, Any], target: Path) -> None:
         model.save(target)
         if head:
-            softmax = self.task.loss(self.config).head is initial_softmax_head
-            write_head(target, head, self.datasets[0].classes, self.config.loss_options or {}, softmax=softmax)
+            options, softmax = self.trainer.config.loss_options or {}, self.trainer.loss.head is initial_softmax_head
+            write_head(target, head, self.trainer.datasets[0].classes, options, softmax=softmax)
 
-    def finish(self, state: TrainState, seconds: float, compile_seconds: float) -> Any:
+    def finish(self, state: TrainState, seconds: float) -> Any:
         """Write the final model, the curves and the model cards; returns the model."""
-        model, head = self.trained(state)
+        trainer, task, first_host = self.trainer, self.trainer.task, jax.process_index() == 0
+        model, head = self.model_of(state)
         lines = tuple(self.metrics.lines())
-        model.run = TrainingRun(self.folder, int(state.step), lines, seconds, compile_seconds)
-        if self.folder is not None and jax.process_index() == 0:
-            self._save(model, head, self.folder / "final")
-            settings, task = recorded_settings(self.config), self.task
-            write_report(self.folder, settings, self.datasets, lines, task.model_name, task.hub_tag)
+        model.run = TrainingRun(trainer.folder, int(state.step), lines, seconds, trainer.train_step.seconds)
+        if trainer.folder is not None and first_host:
+            self._save(model, head, trainer.folder / "final")
+            settings = recorded_settings(trainer.config)
+            write_report(trainer.folder, settings, trainer.datasets, lines, task.model_name, task.hub_tag)
+        if trainer.checkpoints is not None:
+            trainer.checkpoints.close()
+        if trainer.cut and first_host:
+            logger.warning(
+                f"{trainer.where}: {trainer.cut} {task.sequence}s were longer than max_seq_length "
+                f"{trainer.model.max_seq_length} and were cut; raise it (--max-seq-length) to train on whole {task.sequence}s."
+            )
+        logger.info(
+            f"{trainer.where}: {trainer.steps} steps, {seconds:.0f} s in this process; {trainer.train_step.log()}"
+        )
         return model

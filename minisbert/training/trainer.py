@@ -23,14 +23,13 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
 from minisbert.arguments import check_choice
-from minisbert.data.columnar import sources
+from minisbert.data.rows import sources
 from minisbert.data.sampler import Batches, GivenBatches
-from minisbert.errors import InputError, TrainingError, TrainingStopped, short_repr
+from minisbert.errors import InputError, TrainingStopped, short_repr
 from minisbert.inference.compiled import COMPUTE_DTYPES
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.training import sharding, step_cache
@@ -42,8 +41,8 @@ from minisbert.training.logging import MetricsLog, on_sigterm
 from minisbert.training.lora import weights_digest
 from minisbert.training.multihost import exit_on_peer_failure, sync_batch_shape
 from minisbert.training.optimizer import optimizer_for
-from minisbert.training.run import Callbacks, Outputs, scorers
-from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState
+from minisbert.training.run import Outputs, methods, scorers
+from minisbert.training.siamese import TrainBatch, TrainState
 from minisbert.training.step_cache import StepCache, compiled_step, sampled_steps, shared_programs, step_settings
 from minisbert.training.task import has_negatives, task_for, with_teacher
 
@@ -94,7 +93,7 @@ def train(
         raise InputError(f"folder is {short_repr(folder)}. Expected the run's folder, as str or Path, or None.")
     if "://" in str(folder):
         raise InputError(f"folder is {folder}. Expected a folder of the file system; mount a bucket first.")
-    scores, called = scorers(score), Callbacks(callbacks)
+    scores, called = scorers(score), methods(callbacks)
     if not isinstance(keep_encoder, bool):
         raise InputError(f"keep_encoder is {short_repr(keep_encoder)}. Expected True or False.")
     check_choice("on_new_shape", on_new_shape, (None, *step_cache.ON_NEW_SHAPE))
@@ -107,6 +106,7 @@ def train(
         trainer = Trainer(model, config, run_folder, mesh, layout, on_new_shape, keep_encoder)
         lock.enter_context(only_run(run_folder) if trainer.writes and run_folder is not None else nullcontext())
         state, pending, started = trainer.start(), None, time.perf_counter()
+        outputs = Outputs(trainer, scores, called)
         step, steps = int(state.step), trainer.steps
         hidden = None if show_progress and trainer.writes else True  # None: shown on a terminal only
         with tqdm(desc=f"train ({steps} steps, {step} done)", unit=" pairs", disable=hidden) as progress:
@@ -115,26 +115,25 @@ def train(
                 state, metrics = trainer.train_step(state, batch)
                 # The metrics of the previous step are read while the devices compute this one.
                 if pending is not None:
-                    trainer.log(*pending, progress)
+                    outputs.log(*pending, progress)
                 pending, step = (step, batch, metrics), step + 1
                 saves = stop or step == steps or step % config.checkpoint_every == 0
                 evaluates = scores and (step == steps or step % config.evaluate_every == 0)
-                view = partial(trainer.outputs.view, state)
-                if saves or evaluates or called.wants("on_step"):
-                    trainer.log(*pending, progress)
+                if saves or evaluates or called["on_step"]:
+                    outputs.log(*pending, progress)
                     pending = None
-                    called.call("on_step", view)
+                    outputs.call("on_step", state)
                 if evaluates:
-                    trainer.outputs.evaluate(state, step, scores)
-                    called.call("on_evaluate", view)
-                if saves and folder is not None:
+                    outputs.evaluate(state)
+                    outputs.call("on_evaluate", state)
+                if saves and trainer.checkpoints is not None:
                     trainer.checkpoints.save(state)
-                    called.call("on_checkpoint", view)
+                    outputs.call("on_checkpoint", state)
                 if stop and step < steps:
                     saved = "nothing was saved" if folder is None else "saved. Start the same command again to resume"
                     raise TrainingStopped(f"{trainer.where}: stopped after step {step} of {steps} and {saved}.")
-        called.call("on_end", partial(trainer.outputs.view, state))
-        trained: Model = trainer.finish(state, time.perf_counter() - started)
+        outputs.call("on_end", state)
+        trained: Model = outputs.finish(state, time.perf_counter() - started)
         return trained
 
 
@@ -215,12 +214,10 @@ class Trainer:
         params, folder, config = self.model.pretrained.params, self.folder, recorded_settings(self.config)
         config["data"] = [data.source for data in self.datasets]
         self.metrics = MetricsLog(folder, config, self.config.report_to, writes=self.writes)
-        self.outputs = Outputs(self.model, self.task, self.config, folder, self.mesh, self.datasets, self.metrics)
         record = {"config": config, "data": list(map(asdict, self.datasets)), "model": repr(self.model)}
         if self.lora:
             record["weights"] = weights_digest(params)
-        if folder is not None:
-            self.checkpoints = Checkpoints(folder, json.loads(json.dumps(record)))
+        self.checkpoints = None if folder is None else Checkpoints(folder, json.loads(json.dumps(record)))
         if not self.lora:
             params = jax.tree.map(jnp.copy, params)  # the first step reuses the memory of its state
             if not self.keep_encoder:
@@ -228,7 +225,7 @@ class Trainer:
         state = self.initial_state(params)
         if self.sharding is not None:
             state = sharding.place(state, self.sharding)
-        if self.folder is not None and self.checkpoints.latest() is not None:
+        if self.checkpoints is not None and self.checkpoints.latest() is not None:
             state = self.checkpoints.restore(state)
             logger.info(f"{self.where}: resuming after step {int(state.step)} of {self.steps}")
         self.metrics.drop_after(int(state.step))
@@ -259,41 +256,3 @@ class Trainer:
             self.warned = True
             logger.warning(f"{self.where}: step {step + 1} has no negatives: its positives are all the same text.")
         return self.train_step.pad_to_known_shape(batch), stop
-
-    def log(self, step: int, batch: TrainBatch, metrics: StepMetrics, progress: Any) -> None:
-        """Write a step's metrics.
-
-        Raises:
-            TrainingError: loss or gradient are not finite.
-        """
-        loss, norm = float(metrics.loss), float(metrics.gradient_norm)
-        if not bool(metrics.finite):
-            finite = np.isfinite(np.asarray(metrics.gradient_norms))
-            first = ""
-            if not finite.all():
-                path, _ = jax.tree.leaves_with_path(self.shapes.params)[int(np.argmin(finite))]
-                first = f", first in the gradient of {jax.tree_util.keystr(path)}"
-            rows, saved = self.batches.batch_at(step), None if self.folder is None else self.checkpoints.latest()
-            raise TrainingError(
-                f"{self.where}: step {step + 1} gave loss {loss} and gradient norm {norm}{first}, on rows "
-                f"{rows.rows_B.tolist()[:16]} of {self.datasets[rows.dataset].source}. Expected finite numbers; the last "
-                f"checkpoint is that of step {saved}. Lower the learning rate or look at these rows."
-            )
-        line = {"step": step + 1, "loss": loss, "gradient_norm": norm, "learning_rate": self.learning_rate(step)}
-        self.outputs.last = line | {"shape": batch.rows.token_ids_PL.shape}
-        self.metrics.write(self.outputs.last)
-        progress.update(self.config.batch_size)
-        progress.set_postfix(step=step + 1, loss=f"{loss:.4f}")
-
-    def finish(self, state: TrainState, seconds: float) -> Any:
-        """Write the final model, the curves and the model cards."""
-        model, task = self.outputs.finish(state, seconds, self.train_step.seconds), self.task
-        if self.folder is not None:
-            self.checkpoints.close()
-        if self.cut and jax.process_index() == 0:
-            logger.warning(
-                f"{self.where}: {self.cut} {task.sequence}s were longer than max_seq_length {self.model.max_seq_length} "
-                f"and were cut; raise it (--max-seq-length) to train on whole {task.sequence}s."
-            )
-        logger.info(f"{self.where}: {self.steps} steps, {seconds:.0f} s in this process; {self.train_step.log()}")
-        return model

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from minisbert import DataError, InputError
-from minisbert.data import columnar
+from minisbert.data import rows as rows_file
 from minisbert.data.conventions import CONVENTIONS
 from minisbert.data.examples import open_examples
 from minisbert.data.rows import RowFile, Rows
@@ -97,7 +97,7 @@ def test_a_file_is_opened_once(monkeypatch, tmp_path):
 
 
 def test_line_starts_of_blocks(monkeypatch, tmp_path):
-    monkeypatch.setattr(columnar, "BLOCK", 7)
+    monkeypatch.setattr(rows_file, "BLOCK", 7)
     rows = Rows(RowFile(write_pairs(tmp_path / "pairs.tsv", 30)), ("positive",))
     assert [value for (value,) in rows] == [f"p{i}" for i in range(30)]
     assert rows.place(29).endswith("line 31")

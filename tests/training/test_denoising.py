@@ -14,7 +14,6 @@ from minisbert.data.sampler import Batch
 from minisbert.errors import InputError
 from minisbert.reference import denoising as reference
 from minisbert.sentence_model import define
-from minisbert.text.packing import pack
 from minisbert.training.collate import batch_arrays
 from minisbert.training.denoising import damaged_batch, denoising_auto_encoder, initial_decoder
 from minisbert.training.losses import Targets
@@ -45,9 +44,7 @@ def state(tie):
 
 
 def batch_of():
-    rows, where = pack(DAMAGED, padding_id=0)
-    texts = Batch(0, 0, np.arange(3), [[""] * 3], None)
-    arrays = batch_arrays(texts, rows, where)
+    arrays = batch_arrays(Batch(0, 0, np.arange(3), [[""] * 3], None), DAMAGED, padding_id=0)
     tokens_BL = np.array([ids + [-1] * (9 - len(ids)) for ids in WHOLE], np.int32)
     return arrays._replace(targets=Targets(tokens_BL=tokens_BL))
 
