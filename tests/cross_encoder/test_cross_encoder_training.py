@@ -13,7 +13,6 @@ import pytest
 from flax import nnx
 
 from minisbert import CrossEncoder
-from minisbert.checkpoint.convert import flatten
 from minisbert.commands import main
 from minisbert.cross_encoder.evaluation import accuracy_score, spearman_score
 from minisbert.cross_encoder.list_losses import WEIGHTING_SCHEMES
@@ -25,7 +24,6 @@ from minisbert.data.sampler import Batches
 from minisbert.errors import DataError, InputError
 from minisbert.reference import cross_encoder as twin
 from minisbert.text.packing import pack
-from minisbert.training import trainer
 from minisbert.training.config import TrainConfig
 from minisbert.training.siamese import gradcache, initial_state, make_update, packed_embed, siamese_loss, train_step
 from minisbert.training.targets import Targets
@@ -34,6 +32,7 @@ from minisbert.training.trainer import train
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from cross_encoder_cases import WEIGHTS, shallow, tiny
+from runs import assert_resumes_to_the_same_bits, changed, losses, weights
 
 TINY = WEIGHTS / "tiny-bert"
 WORDS = "man woman child dog cat water red blue green walk run eat play sing music guitar".split()
@@ -104,16 +103,6 @@ def config(*data, **settings) -> TrainConfig:
 
 def run(config, folder, *, num_labels=1, score=None) -> CrossEncoder:
     return train(shallow(tiny("bert", num_labels)), config, folder, score=score, show_progress=False)
-
-
-def weights(model) -> dict[str, np.ndarray]:
-    return {name: np.asarray(leaf) for name, leaf in flatten(model.pretrained.params).items()}
-
-
-def assert_same_bits(a, b):
-    a, b = weights(a), weights(b)
-    assert a.keys() == b.keys()
-    assert all(np.array_equal(a[name], b[name]) for name in a)
 
 
 # --- losses --------------------------------------------------------------------------------------------------------
@@ -291,14 +280,14 @@ def test_a_run_learns_and_writes_model_and_card(files, tmp_path):
         score=spearman_score([data]),
         show_progress=False,
     )
-    assert all(np.array_equal(before[name], leaf) for name, leaf in weights(given).items())  # left as it was
+    assert not changed(given, before)  # left as it was
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    losses = [line["loss"] for line in lines if "loss" in line]
-    assert len(losses) == 40 and np.mean(losses[-8:]) < 0.2 * np.mean(losses[:8])
+    values = losses(tmp_path / "run")
+    assert len(values) == 40 and np.mean(values[-8:]) < 0.2 * np.mean(values[:8])
     assert [line["step"] for line in lines if "score" in line] == [20, 40]
     assert lines[-1]["score"] > 0.8
     loaded = CrossEncoder(tmp_path / "run" / "final")
-    assert_same_bits(trained, loaded)
+    assert not changed(trained, loaded)
     assert loaded.predict(("red cat", "blue dog")) < 0.5 < loaded.predict(("cat eat", "cat run"))
     assert CrossEncoder(tmp_path / "run" / "best").num_labels == 1
     card = (tmp_path / "run" / "final" / "README.md").read_text()
@@ -312,36 +301,17 @@ def test_a_run_learns_and_writes_model_and_card(files, tmp_path):
 def test_every_loss_trains(files, tmp_path, name, num_labels):
     before = shallow(tiny("bert", num_labels))
     after = run(config(files[name], loss=name, dropout=False), tmp_path / "run", num_labels=num_labels)
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert len(lines) == 4 and all(np.isfinite(line["loss"]) for line in lines)
-    changed = {key for key, value in weights(after).items() if not np.array_equal(value, weights(before)[key])}
-    assert {"head.dense.kernel", "head.output.bias", "encoder.segment_embedding.embedding"} <= changed
+    assert len(losses(tmp_path / "run")) == 4 and np.isfinite(losses(tmp_path / "run")).all()
+    moved = changed(after, before)
+    assert {"head.dense.kernel", "head.output.bias", "encoder.segment_embedding.embedding"} <= moved
     if name == "cross_entropy":
         assert "0 entailment, 1 neutral, 2 contradiction" in (tmp_path / "run" / "final" / "README.md").read_text()
         assert 0 <= accuracy_score([files[name]])(after) <= 1
 
 
-def test_a_killed_run_resumes_to_the_same_bits(files, tmp_path, monkeypatch):
+def test_a_killed_run_resumes_to_the_same_bits(files, tmp_path):
     settings = config(files["binary_cross_entropy"], loss="binary_cross_entropy", checkpoint_every=3, max_steps=6)
-    undisturbed = run(settings, tmp_path / "undisturbed")
-
-    class Killed(BaseException):
-        pass
-
-    batch = trainer.Trainer.batch
-
-    def dying(self, step, *asked, **options):
-        if asked and step == 4:
-            raise Killed
-        return batch(self, step, *asked, **options)
-
-    monkeypatch.setattr(trainer.Trainer, "batch", dying)
-    with pytest.raises(Killed):
-        run(settings, tmp_path / "killed")
-    monkeypatch.setattr(trainer.Trainer, "batch", batch)
-    assert_same_bits(undisturbed, run(settings, tmp_path / "killed"))
-    metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("undisturbed", "killed")]
-    assert metrics[0] == metrics[1]
+    assert_resumes_to_the_same_bits(partial(run, settings), tmp_path, 4)
 
 
 def test_from_the_command_line(files, tmp_path, capsys):

@@ -207,41 +207,6 @@ def test_bad_files_are_refused_by_name(tmp_path, text, options, words):
         assert word in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ("not json", ["'not json' is not JSON"]),
-        ("[1]", ["is not an object"]),
-        ('{"anchor": "a"}', ["exactly one named 'positive'", "'anchor'"]),
-        ('{"anchor": "a", "positive": 3}', ["'positive' is 3 (int)", "Expected text"]),
-        ('{"anchor": "a", "positive": null}', ["'positive' is None"]),
-        ('{"anchor": "a", "positive": "\\ud800"}', ["surrogate"]),
-    ],
-)
-def test_bad_objects_are_refused_by_line(tmp_path, line, words):
-    path = tmp_path / "data.jsonl"
-    path.write_text('{"anchor": "a", "positive": "b"}\n' + line + '\n{"anchor": "c", "positive": "d"}\n')
-    with pytest.raises(DataError) as error:
-        open_examples(str(path))
-    for word in [f"{path}, line 2: ", *words]:
-        assert word in str(error.value)
-
-
-def test_damaged_and_missing_files(tmp_path):
-    with pytest.raises(DataError, match="no such file"):
-        open_examples(str(tmp_path / "none.tsv"))
-    with pytest.raises(InputError, match=r"Expected \.csv, \.tsv, \.jsonl or \.txt"):
-        open_examples(str(tmp_path / "data.xlsx"))
-    short = tmp_path / "short.tsv.gz"
-    short.write_bytes(gzip.compress((PAIRS + "a\tb\n" * 5000).encode())[:-9])
-    with pytest.raises(DataError, match=r"short.tsv.gz: cannot be read"):
-        open_examples(str(short))
-    (tmp_path / "data.parquet").write_bytes(b"PAR1 nothing")
-    pytest.importorskip("pyarrow")
-    with pytest.raises(DataError, match=r"data.parquet: cannot be read"):
-        open_examples(str(tmp_path / "data.parquet"))
-
-
 def test_a_file_that_shrinks_is_noticed(tmp_path):
     path = tmp_path / "pairs.tsv"
     examples = open_examples(write_pairs(path, 20_000))

@@ -1,6 +1,5 @@
 """training/lora.py: the change of the weights is scale * A B and nothing else, in forward pass, gradient and saved folder."""
 
-import json
 import os
 import subprocess
 import sys
@@ -20,7 +19,6 @@ from minisbert.errors import InputError, TrainingError
 from minisbert.pretrained import load_pretrained
 from minisbert.sentence_model import define
 from minisbert.text.packing import pack
-from minisbert.training import trainer
 from minisbert.training.config import TrainConfig
 from minisbert.training.lora import TARGETS, initial_adapters, merge_lora, target_of, with_lora
 from minisbert.training.losses import LOSSES
@@ -30,6 +28,7 @@ from minisbert.training.trainer import train
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from families import TWINS, tiny
+from runs import assert_resumes_to_the_same_bits, changed, losses, weights
 
 # float64 throughout: only another formula could show. 1e-15 is measured.
 FLOAT64 = 1e-11
@@ -255,45 +254,28 @@ def run(config, folder, family="bert", **options):
     return train(SentenceEncoder.load(tiny(family)), config, folder, show_progress=False, **options)
 
 
-def bits(encoder):
-    return {path: np.asarray(leaf).tobytes() for path, leaf in flatten(encoder.pretrained.params).items()}
-
-
 def test_a_run_trains_the_adapters_only_and_saves_an_ordinary_folder(pairs, tmp_path):
     base = SentenceEncoder.load(tiny("bert"))
-    before = bits(base)
+    before = weights(base)
     settings = config(pairs, lora_alpha=8.0, epochs=4, max_steps=None, checkpoint_every=20, dropout=False)
     trained = train(base, settings, tmp_path / "run", show_progress=False)
-    assert bits(base) == before
-    changed = {path for path, value in bits(trained).items() if value != before[path]}
-    assert changed == {path for path in before if path.endswith("qkv.kernel")}
+    assert not changed(base, before)
+    assert changed(trained, before) == {path for path in before if path.endswith("qkv.kernel")}
     loaded = SentenceEncoder.load(tmp_path / "run" / "final")
-    assert bits(loaded) == bits(trained)
+    assert not changed(loaded, trained)
     np.testing.assert_array_equal(loaded.encode("a man"), trained.encode("a man"))
     names = {file.name for file in (tmp_path / "run" / "final").iterdir()}
     assert names - {"README.md"} == {file.name for file in tiny("bert").iterdir()}
-    losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert len(losses) == 20 and np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    values = losses(tmp_path / "run")
+    assert len(values) == 20 and np.mean(values[-5:]) < 0.8 * np.mean(values[:5])
     # The checkpoint is the adapters' and their two moments: about a tenth of the model's alone.
     stored = sum(file.stat().st_size for file in (tmp_path / "run" / "checkpoints" / "20").rglob("*") if file.is_file())
-    assert stored < sum(len(value) for value in before.values())
+    assert stored < sum(value.nbytes for value in before.values())
 
 
 @pytest.mark.parametrize("killed_before", [1, 4])
-def test_resumed_to_the_bit(pairs, tmp_path, monkeypatch, killed_before):
-    undisturbed = run(config(pairs), tmp_path / "undisturbed")
-    batch = trainer.Trainer.batch
-
-    def dying(self, step, *asked, **options):
-        if asked and step == killed_before:
-            raise KeyboardInterrupt
-        return batch(self, step, *asked, **options)
-
-    monkeypatch.setattr(trainer.Trainer, "batch", dying)
-    with pytest.raises(KeyboardInterrupt):
-        run(config(pairs), tmp_path / "killed")
-    monkeypatch.setattr(trainer.Trainer, "batch", batch)
-    assert bits(run(config(pairs), tmp_path / "killed")) == bits(undisturbed)
+def test_resumed_to_the_bit(pairs, tmp_path, killed_before):
+    assert_resumes_to_the_same_bits(partial(run, config(pairs)), tmp_path, killed_before)
 
 
 def test_two_devices_with_base_parameters_spread_train_the_same(pairs, tmp_path):
@@ -304,11 +286,7 @@ def test_two_devices_with_base_parameters_spread_train_the_same(pairs, tmp_path)
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
-    losses = [
-        [json.loads(line)["loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
-        for name in ("one", "two")
-    ]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses(tmp_path / "one") == pytest.approx(losses(tmp_path / "two"), rel=1e-5)
 
 
 def test_adapters_do_not_resume_with_other_weights(pairs, tmp_path):
@@ -323,13 +301,12 @@ def test_the_head_of_a_cross_encoder_is_trained_whole(tmp_path):
     file = tmp_path / "scored.tsv"
     file.write_text("score\tsentence1\tsentence2\n" + "".join(f"{i / 8}\ta man {i}\ta dog\n" for i in range(8)))
     model = CrossEncoder.from_encoder(SentenceEncoder.load(tiny("bert")), 1, seed=0)
-    before = bits(model)
+    before = weights(model)
     settings = config(str(file), loss="binary_cross_entropy", max_steps=2)
     trained = train(model, settings, tmp_path / "run", show_progress=False)
-    changed = {path for path, value in bits(trained).items() if value != before[path]}
     heads = {path for path in before if path.startswith("head.")}
-    assert heads and changed == heads | {path for path in before if path.endswith("qkv.kernel")}
-    assert bits(model) == before
+    assert heads and changed(trained, before) == heads | {path for path in before if path.endswith("qkv.kernel")}
+    assert not changed(model, before)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import jax
 import pytest
 from families import TWINS, tiny
 from jax.sharding import AbstractMesh, PartitionSpec
+from runs import losses
 
 from minisbert import SentenceEncoder
 from minisbert.checkpoint.folder import read_folder
@@ -62,15 +63,11 @@ def test_the_command_trains_on_four_devices_and_resumes_on_one(tmp_path):
     command += ["--checkpoint-every", "3", "--learning-rate", "1e-3"]
     with_devices(4, *command, str(tmp_path / "four"), "--layout", "fsdp")
     with_devices(1, *command, str(tmp_path / "one"))
-    losses = [
-        [json.loads(line)["loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
-        for name in ("four", "one")
-    ]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses(tmp_path / "four") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
     for step in (tmp_path / "four" / "checkpoints").glob("6"):
         step.rename(tmp_path / "gone")
     with_devices(1, *command, str(tmp_path / "four"))
-    assert len((tmp_path / "four" / "metrics.jsonl").read_text().splitlines()) == 6
+    assert len(losses(tmp_path / "four")) == 6
 
 
 def mesh_of(data, model=1):
