@@ -103,51 +103,111 @@ def test_line_starts_of_blocks(monkeypatch, tmp_path):
     assert rows.place(29).endswith("line 31")
 
 
+def objects(*rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def labelled(*labels):
+    """Pairs of a and b with these labels."""
+    return "sentence1\tsentence2\tlabel\n" + "".join(f"a\tb\t{label}\n" for label in labels)
+
+
+AB, AABB = [["a"], ["b"]], [["a", "a"], ["b", "b"]]
+POINTS = "k1,A plane,An airplane,5\nk2,A dog,A cat,2.5\n"
+TRUE, FALSE = {"text1": "a", "text2": "b", "label": True}, {"text1": "a", "text2": "b", "label": False}
+
+
 @pytest.mark.parametrize(
-    ("header", "row", "kind", "labels"),
+    ("name", "content", "options", "kind", "texts", "labels"),
     [
-        ("text", "a", "texts", None),
-        ("query\tanswer", "a\tb", "pairs", None),
-        ("anchor\tpositive\tnegative", "a\tb\tc", "triplets", None),
-        ("negative_2\tanchor\tpositive\tnegative_1\tnegative_10", "n2\ta\tb\tn1\tn10", "triplets", None),
-        ("sentence1\tsentence2\tscore", "a\tb\t0.5", "scored", 0.5),
-        ("anchor\tpositive\tnegative\tmargin", "a\tb\tc\t7.5", "margins", 7.5),
-        ("query\tpositive\tnegative\tpositive_score\tnegative_score", "a\tb\tc\t9\t-2", "teacher", [9, -2]),
+        ("a.tsv", "text\na\n", {}, "texts", [["a"]], None),
+        ("a.tsv", "query\tanswer\na\tb\n", {}, "pairs", AB, None),
+        ("a.tsv", "text_a\ttext_b\na\tb\n", {}, "pairs", AB, None),
+        ("a.tsv", "Query\tPassage\na\tb\n", {}, "pairs", AB, None),
+        ("a.tsv", "anchor\tpositive\tnegative\na\tb\tc\n", {}, "triplets", [*AB, ["c"]], None),
+        ("a.tsv", "query\tpos\tneg_1\tneg_2\nq\tp\tn\tm\n", {}, "triplets", [["q"], ["p"], ["n"], ["m"]], None),
+        (
+            "a.tsv",
+            "negative_2\tanchor\tpositive\tnegative_1\tnegative_10\nn2\ta\tb\tn1\tn10\n",
+            {},
+            "triplets",
+            [*AB, ["n1"], ["n2"], ["n10"]],
+            None,
+        ),
+        ("a.tsv", "anchor\tpositive\tnegative\tmargin\na\tb\tc\t7.5\n", {}, "margins", [*AB, ["c"]], [7.5]),
+        (
+            "a.tsv",
+            "query\tpositive\tnegative\tpositive_score\tnegative_score\na\tb\tc\t9\t-2\n",
+            {},
+            "teacher",
+            [*AB, ["c"]],
+            [[9, -2]],
+        ),
+        ("a.tsv", "sentence1\tsentence2\tscore\na\tb\t0.5\n", {}, "scored", AB, [0.5]),
+        ("a.tsv", "Sentence1\tSentence2 \tScore\na\tb\t0.5\n", {}, "scored", AB, [0.5]),
+        ("a.tsv", "pair_ID\tsentence_A\tsentence_B\tsimilarity score\n1\ta\tb\t0.5\n", {}, "scored", AB, [0.5]),
+        ("a.tsv", "text1\ttext2\tlabel\na\tb\t1\n", {}, "nli", AB, [1]),
+        ("a.tsv", "id\tqid1\tquestion1\tquestion2\tis_duplicate\n0\t1\ta\tb\t0\n", {}, "nli", AB, [0]),
+        ("bar.csv", "sentence1|sentence2|score\na, b|c|0.5\n", {}, "scored", [["a, b"], ["c"]], [0.5]),
+        ("rows.json", '["q", "p"]\n["r", "s"]\n', {}, "pairs", [["q", "r"], ["p", "s"]], None),
+        ("rows.ndjson", '["q", "p", "n"]\n', {}, "triplets", [["q"], ["p"], ["n"]], None),
+        ("truth.jsonl", objects(TRUE, FALSE), {}, "nli", AABB, [1, 0]),
+        # The label of a text is read where classes are needed.
+        ("a.tsv", "text\tlabel\na\tx\nb\t-1\n", {"label_kind": "none"}, "texts", [["a", "b"]], None),
+        ("a.tsv", "text\tlabel\na\tx\nb\ty\n", {"label_kind": "class"}, "labelled", [["a", "b"]], [0, 1]),
+        # Further label columns are as they are.
+        (
+            "a.tsv",
+            "sentence1\tsentence2\tscore\tweight\na\tb\t0.5\t7\n",
+            {"labels": ["score", "weight"]},
+            "scored",
+            AB,
+            [[0.5, 7]],
+        ),
+        # Columns by name, without a header too.
+        (
+            "a.tsv",
+            "left\tright\tpoints\na\tb\t5\nc\td\t1.25\n",
+            {"kind": "scored", "texts": ["right", "left"], "labels": ["points"], "score_range": (0, 5)},
+            "scored",
+            [["b", "d"], ["a", "c"]],
+            [1, 0.25],
+        ),
+        (
+            "a.csv",
+            POINTS,
+            {"columns": ["key", "x", "y", "z"], "texts": ["x", "y"], "labels": ["z"], "score_range": (0, 5)},
+            "scored",
+            [["A plane", "A dog"], ["An airplane", "A cat"]],
+            [1, 0.5],
+        ),
+        # Numbers in a column "label": scores if one has a fraction, else classes.
+        ("a.tsv", labelled("0.83", "0.1"), {}, "scored", AABB, [0.83, 0.1]),
+        ("a.tsv", labelled("0.83", "0.1"), {"kind": "scored"}, "scored", AABB, [0.83, 0.1]),
+        ("a.tsv", labelled("5.0", "3.8"), {"score_range": (0, 5), "label_kind": "score"}, "scored", AABB, [1, 0.76]),
+        ("a.tsv", labelled("1.0", "0.0"), {}, "nli", AABB, [1, 0]),
+        ("a.tsv", labelled("1", "0"), {"label_kind": "score"}, "scored", AABB, [1, 0]),
+        ("a.tsv", labelled("1.0", "0.0"), {"kind": "scored"}, "scored", AABB, [1, 0]),
     ],
 )
-def test_conventions(tmp_path, header, row, kind, labels):
-    path = tmp_path / "data.tsv"
-    path.write_text(f"{header}\n{row}\n")
-    examples = open_examples(str(path))
+def test_which_columns_are_read_as_what(tmp_path, name, content, options, kind, texts, labels):
+    (tmp_path / name).write_text(content)
+    examples = open_examples(str(tmp_path / name), **options)
     assert examples.dataset.kind == kind
-    texts, found = examples.take([0])
-    assert (None if found is None else found[0].tolist()) == labels
-    if "negative_2" in header:
-        assert texts == [["a"], ["b"], ["n1"], ["n2"], ["n10"]]
+    found, given = examples.take(range(len(examples)))
+    assert found == texts
+    if labels is None:
+        assert given is None
+    else:
+        np.testing.assert_allclose(given, labels, rtol=1e-6)
+        assert given.dtype == (np.int32 if examples.dataset.label_kind == "class" else np.float32)
 
 
-def test_the_label_of_a_text_is_read_where_classes_are_needed(tmp_path):
-    path = tmp_path / "data.tsv"
-    path.write_text("text\tlabel\na\tx\nb\t-1\n")
-    assert open_examples(str(path), label_kind="none").dataset.kind == "texts"
-    path.write_text("text\tlabel\na\tx\nb\ty\n")
-    texts, classes = open_examples(str(path), label_kind="class").take([1])
-    assert texts == [["b"]] and classes.tolist() == [1]
-
-
-def test_further_label_columns_are_as_they_are(tmp_path):
-    path = tmp_path / "data.tsv"
-    path.write_text("sentence1\tsentence2\tscore\tweight\na\tb\t0.5\t7\n")
-    examples = open_examples(str(path), labels=["score", "weight"])
-    assert examples.dataset.kind == "scored" and examples.take([0])[1].tolist() == [[0.5, 7.0]]
-
-
-def test_columns_by_name_and_score_range(tmp_path):
-    path = tmp_path / "data.tsv"
-    path.write_text("left\tright\tpoints\na\tb\t5\nc\td\t1.25\n")
-    examples = open_examples(str(path), kind="scored", texts=["right", "left"], labels=["points"], score_range=(0, 5))
-    texts, scores = examples.take([0, 1])
-    assert texts == [["b", "d"], ["a", "c"]] and scores.tolist() == [1.0, 0.25] and scores.dtype == np.float32
+def test_names_of_columns_in_a_file_with_a_header(tmp_path):
+    file = tmp_path / "data.csv"
+    file.write_text("key,left,right,points\nk1,a,b,2\n")
+    with pytest.raises(InputError, match="its first line has the names of the columns"):
+        open_examples(str(file), columns=["key", "left", "right", "points"], texts=["left", "right"])
 
 
 @pytest.mark.parametrize(
@@ -161,7 +221,7 @@ def test_columns_by_name_and_score_range(tmp_path):
 )
 def test_classes(tmp_path, labels, given, classes, ids):
     path = tmp_path / "nli.tsv"
-    path.write_text("premise\thypothesis\tlabel\n" + "".join(f"a\tb\t{label}\n" for label in labels))
+    path.write_text(labelled(*labels))
     examples = open_examples(str(path), classes=given)
     assert examples.dataset.classes == classes and examples.take(range(len(ids)))[1].tolist() == ids
 

@@ -9,7 +9,7 @@ import pytest
 
 from minisbert.data.columns import read_sentences
 from minisbert.data.examples import open_examples
-from minisbert.errors import DataError, InputError
+from minisbert.errors import DataError
 from minisbert.evaluation.binary_classification import read_labelled
 from minisbert.evaluation.sts import read_sts
 
@@ -90,57 +90,6 @@ def test_blank_lines_are_no_rows(tmp_path, name, content):
     )
     assert examples.rows.place(1).endswith(f" {line + 1}"), "places count blank lines"
     assert read_sentences(str(file), "sentence1").place(1) == examples.rows.place(1)
-
-
-@pytest.mark.parametrize(
-    ("header", "row", "kind", "texts"),
-    [
-        ("id\tqid1\tquestion1\tquestion2\tis_duplicate", "0\t1\ta b\tc d\t0", "nli", ["a b", "c d"]),
-        ("Sentence1\tSentence2 \tScore", "a\tb\t0.5", "scored", ["a", "b"]),
-        ("pair_ID\tsentence_A\tsentence_B\tsimilarity score", "1\ta\tb\t0.5", "scored", ["a", "b"]),
-        ("text1\ttext2\tlabel", "x\ty\t1", "nli", ["x", "y"]),
-        ("text_a\ttext_b", "x\ty", "pairs", ["x", "y"]),
-        ("Query\tPassage", "q\tp", "pairs", ["q", "p"]),
-        ("query\tpos\tneg_1\tneg_2", "q\tp\tn\tm", "triplets", ["q", "p", "n", "m"]),
-    ],
-)
-def test_names_of_well_known_columns(tmp_path, header, row, kind, texts):
-    file = tmp_path / "data.tsv"
-    file.write_text(f"{header}\n{row}\n")
-    examples = open_examples(str(file))
-    assert examples.dataset.kind == kind
-    assert [column[0] for column in examples.take([0])[0]] == texts
-
-
-@pytest.mark.parametrize(
-    ("values", "options", "kind", "labels"),
-    [
-        (["0.83", "0.1"], {}, "scored", [0.83, 0.1]),
-        (["0.83", "0.1"], {"kind": "scored"}, "scored", [0.83, 0.1]),
-        (["5.0", "3.8"], {"score_range": (0, 5), "label_kind": "score"}, "scored", [1.0, 0.76]),
-        (["1.0", "0.0"], {}, "nli", [1, 0]),
-        (["1", "0"], {"label_kind": "score"}, "scored", [1.0, 0.0]),
-        (["1.0", "0.0"], {"kind": "scored"}, "scored", [1.0, 0.0]),
-    ],
-)
-def test_a_label_column_of_numbers(tmp_path, values, options, kind, labels):
-    file = tmp_path / "data.tsv"
-    file.write_text("sentence1\tsentence2\tlabel\n" + "".join(f"a\tb\t{value}\n" for value in values))
-    examples = open_examples(str(file), **options)
-    assert examples.dataset.kind == kind
-    assert examples.take([0, 1])[1].tolist() == pytest.approx(labels)
-
-
-def test_columns_without_a_header_and_with_other_names(tmp_path):
-    file = tmp_path / "data.csv"
-    file.write_text("k1,A plane,An airplane,5\nk2,A dog,A cat,2.5\n")
-    names = {"columns": ["key", "left", "right", "points"], "texts": ["left", "right"], "labels": ["points"]}
-    examples = open_examples(str(file), **names, score_range=(0, 5))
-    assert examples.dataset.kind == "scored" and examples.take([1])[0] == [["A dog"], ["A cat"]]
-    assert examples.rows.place(1) == f"{file}, row 2"
-    file.write_text("key,left,right,points\nk1,a,b,2\n")
-    with pytest.raises(InputError, match="its first line has the names of the columns"):
-        open_examples(str(file), **names)
 
 
 @pytest.mark.parametrize(
@@ -236,27 +185,6 @@ def test_rows_that_lack_a_text_are_named(tmp_path, rows, words):
     with pytest.raises(DataError, match=r"data\.jsonl, ") as caught:
         open_examples(str(file))
     assert words in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "texts", "labels"),
-    [
-        ("rows.json", '["q", "p"]\n["r", "s"]\n', [["q", "r"], ["p", "s"]], None),
-        ("rows.ndjson", '["q", "p", "n"]\n', [["q"], ["p"], ["n"]], None),
-        ("bar.csv", "sentence1|sentence2|score\na, b|c|0.5\n", [["a, b"], ["c"]], [0.5]),
-        (
-            "truth.jsonl",
-            lines({"text1": "a", "text2": "b", "label": True}, {"text1": "c", "text2": "d", "label": False}),
-            [["a", "c"], ["b", "d"]],
-            [1, 0],
-        ),
-    ],
-)
-def test_other_forms_of_files(tmp_path, name, content, texts, labels):
-    (tmp_path / name).write_text(content)
-    examples = open_examples(str(tmp_path / name))
-    found, given = examples.take(range(len(examples)))
-    assert found == texts and (given is None if labels is None else given.tolist() == labels)
 
 
 def test_evaluations_find_the_same_columns(tmp_path):
