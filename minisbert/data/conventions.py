@@ -85,9 +85,9 @@ def find_columns(
     fits: list[Columns] = []
     for name, convention in CONVENTIONS.items():
         if kind in (None, name):
-            found = (_found(convention.texts, header, texts), _found(convention.labels, header, labels))
-            if found[0] is not None and found[1] is not None:
-                fits.append(Columns(name, *found))
+            its_texts, its_labels = _found(convention.texts, header, texts), _found(convention.labels, header, labels)
+            if its_texts is not None and its_labels is not None:
+                fits.append(Columns(name, its_texts, its_labels))
     # Triplets are pairs with an extra column: choose the kind that uses the most columns.
     used = [{*one.texts, *one.labels} for one in fits]
     best = [one for one, columns in zip(fits, used, strict=True) if not any(map(columns.__lt__, used))]

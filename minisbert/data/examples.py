@@ -133,7 +133,7 @@ def open_examples(
     """
     file = _open(source, columns, kind)
     found = find_columns(file.source, file.header, kind, texts, labels)
-    if kind is None and labels is None and found[0].kind == "labelled" and label_kind != "class":
+    if kind is None and not labels and found[0].kind == "labelled" and label_kind != "class":
         found = find_columns(file.source, file.header, "texts", texts)  # labels are for losses that need classes
     rows = Rows(file, (*found[0].texts, *found[0].labels))
     kind, text_columns, label_columns = found[0] if len(found) == 1 else _by_values(found, rows, label_kind)

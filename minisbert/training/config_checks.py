@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import optax
 
 from minisbert.data.conventions import CONVENTIONS
-from minisbert.data.examples import Examples, open_examples
+from minisbert.data.examples import Examples
 from minisbert.data.sampler import MIXINGS
 from minisbert.errors import InputError, short_repr
 from minisbert.training.config import TrainConfig, name_of
@@ -210,24 +210,6 @@ def _conflicts(config: TrainConfig, loss: Loss) -> Iterator[str]:
         yield f"lora_alpha is {config.lora_alpha!r} without lora_rank, expected both or neither"
 
 
-def open_data(source: Any, config: TrainConfig, needs: str) -> Examples:
-    """A data file with the columns that the config names.
-
-    Args:
-        needs: the labels of the loss, which say how a column of numbers is read.
-    """
-    return open_examples(
-        source,
-        kind=config.kind,
-        texts=config.text_columns or None,
-        labels=config.label_columns or None,
-        classes=config.classes or None,
-        score_range=config.score_range,
-        columns=config.columns,
-        label_kind=needs,
-    )
-
-
 def fitting_batches(config: TrainConfig, examples: Sequence[Examples], devices: int) -> TrainConfig:
     """The config, with a smaller batch if a data set does not fill one; logs how many rows each epoch leaves out.
 
@@ -251,13 +233,13 @@ def fitting_batches(config: TrainConfig, examples: Sequence[Examples], devices: 
     return config
 
 
-def check_examples(examples: Sequence[Examples], config: TrainConfig, losses: Mapping[str, Loss]) -> None:
+def check_examples(examples: Sequence[Examples], config: TrainConfig, loss: Loss) -> None:
     """Check that the loss can use the data.
 
     Raises:
         InputError: naming the file and what the loss needs.
     """
-    loss, first = resolve_loss(config.loss, losses), examples[0].dataset
+    first = examples[0].dataset
     # A teacher embeds the texts during the run, so its data has no labels.
     needs = "none" if loss.needs == "teacher" else loss.needs
     for one in examples:

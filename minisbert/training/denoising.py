@@ -171,7 +171,7 @@ def damaged_batch(
             damaged.append([*ids[:first], *kept.tolist(), *ids[len(ids) - last :]])
     arrays = batch_arrays(batch, damaged, padding_id=padding_id, multiple=multiple)
     # As long as the packed rows, so that a step has one length.
-    _, L = packed_shape(1, max(map(len, [*damaged, *whole.ids])))
+    L = packed_shape(1, max(map(len, [*damaged, *whole.ids])))[1]
     arrays = arrays.pad_to(len(arrays.examples_PT), L, padding_id)
     tokens_BL = np.array([ids + [-1] * (L - len(ids)) for ids in whole.ids], np.int32)
     return arrays._replace(targets=arrays.targets._replace(tokens_BL=tokens_BL)), whole.truncated

@@ -27,6 +27,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from minisbert.arguments import check_choice
+from minisbert.data.examples import open_examples
 from minisbert.data.rows import sources
 from minisbert.data.sampler import Batches, GivenBatches
 from minisbert.errors import InputError, TrainingStopped, short_repr
@@ -35,7 +36,7 @@ from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.training import sharding, step_cache
 from minisbert.training.checkpoints import Checkpoints, only_run
 from minisbert.training.config import TrainConfig, recorded_settings
-from minisbert.training.config_checks import check_config, check_examples, fitting_batches, open_data
+from minisbert.training.config_checks import check_config, check_examples, fitting_batches
 from minisbert.training.deterministic import check_blocks
 from minisbert.training.logging import MetricsLog, on_sigterm
 from minisbert.training.lora import weights_digest
@@ -165,11 +166,20 @@ class Trainer:
             self.multiple = config.blocks
 
         loss = self.loss = self.task.loss(config)
-        self.examples = [open_data(source, config, loss.needs) for source in sources(config.data)]
+        columns: dict[str, Any] = {
+            "kind": config.kind,
+            "texts": config.text_columns,
+            "labels": config.label_columns,
+            "classes": config.classes,
+            "score_range": config.score_range,
+            "columns": config.columns,
+            "label_kind": loss.needs,  # how a column of numbers is read
+        }
+        self.examples = [open_examples(source, **columns) for source in sources(config.data)]
         if config.batches is None:
             config = self.config = fitting_batches(config, self.examples, devices)
         self.datasets = list(map(attrgetter("dataset"), self.examples))
-        check_examples(self.examples, config, self.task.losses)
+        check_examples(self.examples, config, loss)
         if self.task.check is not None:
             self.task.check(self.examples, config, model)
         hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
