@@ -1,7 +1,6 @@
 """Training a cross-encoder: losses against the NumPy reference, GradCache, resuming to the bit, learning, wrong settings."""
 
 import json
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from cross_encoder_cases import WEIGHTS, shallow, tiny
 from flax import nnx
+from runs import assert_resumes_to_the_same_bits, changed, losses, weights
 
 from minisbert import CrossEncoder
 from minisbert.commands import main
@@ -29,10 +30,6 @@ from minisbert.training.siamese import gradcache, initial_state, make_update, pa
 from minisbert.training.targets import Targets
 from minisbert.training.task import task_for
 from minisbert.training.trainer import train
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from cross_encoder_cases import WEIGHTS, shallow, tiny
-from runs import assert_resumes_to_the_same_bits, changed, losses, weights
 
 TINY = WEIGHTS / "tiny-bert"
 WORDS = "man woman child dog cat water red blue green walk run eat play sing music guitar".split()

@@ -5,13 +5,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import cache, partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from families import TWINS, tiny
 from jax.flatten_util import ravel_pytree
+from runs import assert_resumes_to_the_same_bits, changed, losses, weights
 
 from minisbert import CrossEncoder, SentenceEncoder
 from minisbert.checkpoint.convert import flatten
@@ -25,10 +26,6 @@ from minisbert.training.losses import LOSSES
 from minisbert.training.siamese import TrainBatch, gradcache, packed_embed, siamese_loss
 from minisbert.training.targets import Targets
 from minisbert.training.trainer import train
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from families import TWINS, tiny
-from runs import assert_resumes_to_the_same_bits, changed, losses, weights
 
 # float64 throughout: only another formula could show. 1e-15 is measured.
 FLOAT64 = 1e-11

@@ -2,8 +2,6 @@
 
 import doctest
 import shlex
-import sys
-from pathlib import Path
 
 import jax
 import loss_cases
@@ -11,8 +9,6 @@ import numpy as np
 import pytest
 import test_loss_properties as properties
 import test_losses as general
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from documents import TINY, blocks, read, unoptimized, write_data
 
 from minisbert.commands import main

@@ -1,20 +1,16 @@
 """training/new_tokens.py: a new token has an id and a row of its own; what holds none is as it was, to the bit."""
 
-import sys
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
+from families import TWINS, tiny
+from varied_sentences import SOME
 
 from minisbert import SentenceEncoder
 from minisbert.checkpoint.convert import flatten
 from minisbert.errors import InputError
 from minisbert.training.new_tokens import add_tokens
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from families import TWINS, tiny
-from varied_sentences import SOME
 
 NEW = ["guitarists", "covid-19", "new york"]
 TABLE = "encoder.token_embedding.embedding"
