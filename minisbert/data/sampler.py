@@ -32,6 +32,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from minisbert.arguments import check_choice
 from minisbert.data.examples import Examples, text_hashes
 from minisbert.errors import DataError, InputError
 
@@ -94,8 +95,7 @@ class Batches:
             )
         if seed < 0:
             raise InputError(f"seed is {seed}. Expected a whole number of at least 0.")
-        if mixing not in MIXINGS:
-            raise InputError(f"mixing is {mixing!r}. Expected one of {', '.join(MIXINGS)}.")
+        check_choice("mixing", mixing, MIXINGS)
         self.datasets, self.batch_size, self.seed, self.mixing = tuple(datasets), batch_size, seed, mixing
         part = batch_size // hosts
         self._mine = slice(host * part, (host + 1) * part)

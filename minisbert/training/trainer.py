@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from minisbert.arguments import check_choice
+from minisbert.arguments import check_bool, check_choice
 from minisbert.data.examples import open_examples
 from minisbert.data.rows import sources
 from minisbert.data.sampler import Batches, GivenBatches
@@ -95,8 +95,7 @@ def train(
     if "://" in str(folder):
         raise InputError(f"folder is {folder}. Expected a folder of the file system; mount a bucket first.")
     scores, called = scorers(score), methods(callbacks)
-    if not isinstance(keep_encoder, bool):
-        raise InputError(f"keep_encoder is {short_repr(keep_encoder)}. Expected True or False.")
+    check_bool("keep_encoder", keep_encoder)
     check_choice("on_new_shape", on_new_shape, (None, *step_cache.ON_NEW_SHAPE))
     on_peer_failure = exit_on_peer_failure(str(folder)) if jax.process_count() > 1 else nullcontext()
     with on_sigterm() as sigterm, on_peer_failure, ExitStack() as lock:
