@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from minisbert.data.conventions import POSITIVE
 from minisbert.data.rows import RowFile
 from minisbert.data.values import plain_name, text
 from minisbert.errors import DataError
@@ -26,13 +25,7 @@ logger = logging.getLogger("minisbert")
 
 # Names of a list, or of the start of numbered columns, without `_`. Of several positives the first in this order counts.
 _POSITIVES: tuple[str, ...] = ("positivepassages", "positivectxs", "positives", "pos", "positive")
-_POSITIVES += (
-    *(name for name in map(plain_name, POSITIVE) if name != "answer"),
-    "documents",
-    "passages",
-    "answer",
-    "answers",
-)
+_POSITIVES += ("document", "passage", "response", "documents", "passages", "answer", "answers")
 _NEGATIVES = {"neg", "negs", "negative", "negatives", "hardnegative", "hardnegatives", "negativepassages"}
 _NEGATIVES |= {"negativectxs", "hardnegativectxs"}
 _MARGINS = {"margin", "positivescore", "negativescore"}  # a label per negative: their number is the same in all rows
@@ -57,7 +50,7 @@ def with_plain_rows(file: RowFile, kind: str | None = None) -> RowFile:
         counts.add(sum(len(_entries(value)) for name, value in record.items() if _is_negative(name)))
     file.header = tuple(header)
     uneven = len(counts) > 1 and not any(plain_name(name).rstrip("0123456789") in _MARGINS for name in header)
-    named = sorted((name for name in header if plain_name(name) in _POSITIVES), key=_rank)
+    named = [name for wanted in _POSITIVES for name in header if plain_name(name) == wanted]
     if not named or not (uneven or any(_is_negative(name) or name == named[0] for name in lists)):
         return file
     others = [name for name in header if not (_is_negative(name) or name == named[0])]
@@ -92,10 +85,6 @@ def _dealt(file: RowFile, positive: str, names: Sequence[str], columns: Sequence
         f"{file.source}: {rows} rows with lists or uneven numbers of texts are {examples} examples of an anchor, a "
         f"positive and {count} negative(s)."
     )
-
-
-def _rank(name: str) -> int:
-    return _POSITIVES.index(plain_name(name))
 
 
 def _role(name: str) -> bool:
