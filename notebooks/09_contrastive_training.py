@@ -15,7 +15,6 @@
 # %%
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -286,21 +285,20 @@ def not_fooled(encoder):
     return float((to_positive_B > pairwise_cosine(anchor_BD, negative_BD)).mean())
 
 
+# Compiled once for both trainings.
+optimizer = adamw(schedule("constant", 3e-3, STEPS // 10, STEPS), weight_decay=0.01, clip_norm=1.0)
+gradient, update = jax.jit(programs["plain"]), jax.jit(make_update(optimizer))
+
+
 def trained(hard):
     """Train from the random weights: the share not fooled, every 50 steps."""
-    optimizer = adamw(schedule("constant", 3e-3, STEPS // 10, STEPS), weight_decay=0.01, clip_norm=1.0)
-    model = jax.tree.map(jnp.copy, tiny.pretrained.params)
-    state = initial_state({"model": model, "head": {}}, optimizer, seed=0)
-    loss = partial(multiple_negatives_ranking, scale=20.0)
-    gradient = jax.value_and_grad(siamese_loss(embed, loss))
-    step = partial(train_step, gradient=gradient, update=make_update(optimizer), dropout=False)
-    step = jax.jit(step, donate_argnums=0)
+    state = initial_state(params, optimizer, seed=0)
     random, shares = np.random.default_rng(0), [not_fooled(tiny)]
     for done in range(1, STEPS + 1):
-        state, _ = step(state, batch_of(texts(meanings(BATCH, random, held_out=False), random, hard)))
+        batch = batch_of(texts(meanings(BATCH, random, held_out=False), random, hard))
+        state, _ = train_step(state, batch, gradient=gradient, update=update, dropout=False)
         if done % 50 == 0:
-            weights = jax.tree.map(jnp.copy, state.params["model"])
-            shares.append(not_fooled(SentenceEncoder(replace(tiny.pretrained, params=weights))))
+            shares.append(not_fooled(SentenceEncoder(replace(tiny.pretrained, params=state.params["model"]))))
     return shares
 
 

@@ -77,8 +77,9 @@ def table(document: str, first: str) -> list[list[str]]:
 
 def commands(document: str) -> list[str]:
     """Every command of the document, from blocks, tables and sentences."""
-    lines = [line for block in blocks(document) if block.language == "bash" for line in block.code.splitlines()]
-    lines = [part.strip() for line in lines for part in line.split("&&")]
+    code = "".join(block.code for block in blocks(document) if block.language == "bash")
+    lines = re.sub(r"&&\n +", "&& ", code).splitlines()  # a quoted command may take two lines
+    lines = [part.strip() for line in lines for part in (line.split("&&") if "'" not in line else [line])]
     inline = [span for span in spans(document) if re.match(r"(minisbert|python|pip|pytest|mkdocs|pre-commit) \S", span)]
     named = re.compile(r"minisbert [\w-]+")  # the name of a command, not a call of it
     return [command for command in dict.fromkeys([*lines, *inline]) if command in lines or not named.fullmatch(command)]

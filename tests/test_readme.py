@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from documents import DOCUMENTS, PAGES, ROOT, TINY, blocks, prose, read, spans, table, unoptimized, write_data
 
-from minisbert import CrossEncoder
+from minisbert import CrossEncoder, SentenceEncoder
 from minisbert.commands import main
 from minisbert.download.locate import locate
 from minisbert.errors import MinisbertError
@@ -49,6 +49,9 @@ def test_no_block_is_left_out():
     """A new kind of block needs a test that runs it."""
     assert {block.language for document in DOCUMENTS for block in blocks(document)} == {"bash", "python"}
     assert [fence for document in DOCUMENTS for fence in re.findall(r"```\w+ +\w.*", read(document))] == []
+    # A command without a fence would be run by no test.
+    indented = re.compile(r"^ {4,}(?:minisbert|python|pip|pytest|gcloud|srun) \S.*", re.MULTILINE)
+    assert [line for document in DOCUMENTS for line in indented.findall(prose(document))] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -121,6 +124,21 @@ def test_the_picture_is_small_and_has_a_white_background():
     with PIL.Image.open(PICTURE) as picture:
         assert picture.width >= 1000 and "transparency" not in picture.info
         assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.real
+def test_the_picture_can_be_drawn_again(monkeypatch):
+    pytest.importorskip("IPython", reason='pip install -e ".[notebooks]" brings what figures need')
+    monkeypatch.syspath_prepend(ROOT / "notebooks")
+    from figures import png
+    from one_story import MODEL, draw
+
+    try:
+        encoder = SentenceEncoder(locate(MODEL, offline=True))
+    except MinisbertError:
+        pytest.skip(f"minisbert download {MODEL}")
+    drawn = png(draw(encoder), dpi=100)
+    assert abs(len(drawn) / PICTURE.stat().st_size - 1) < 0.2
 
 
 # --- the Python blocks -----------------------------------------------------------------------------------------------

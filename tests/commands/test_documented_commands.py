@@ -38,8 +38,12 @@ from minisbert.errors import MinisbertError
 NOT_RUN = {
     "minisbert demo": "needs the real model; .ci/run runs both demos word for word",
     "minisbert tune": "measures this machine for minutes; tests/inference/test_tune.py",
-    "--offline": "needs the real model in the cache",
+    "--offline": "needs the real model in the cache, where the test below runs it",
     "--cluster": "needs a pod",
+    "--chip": "the TPU's compiler takes minutes; tests/training/test_tpu_compile.py compiles small programs",
+    "/mnt/run": "the 100,000 steps of the recipe, which tests/training/test_plan.py plans",
+    "gcloud": "needs Google's cloud; the flags of the command in it are looked up",
+    "srun": "needs SLURM; the flags of the command in it are looked up",
     "--coordinator": "needs four hosts; tests/training/two_hosts.py starts two",
     "--loss pearson": "the reader's own loss; tests/training/test_new_loss.py writes it and runs this",
     "python -m pip": "installs; .ci/run does, but for the install without JAX, which takes a machine without it",
@@ -62,7 +66,7 @@ NOT_RUN = {
     "python tests/notebooks/": ".ci/run runs all notebooks",
     "python notebooks/sbert_in_one_file.py": "tests/notebooks/test_one_file.py",
     "python notebooks/table_1.py": "minutes, and data of others; tests/notebooks/test_table_1.py runs it on samples",
-    "python notebooks/one_story.py": "needs the real model; what it last drew is committed",
+    "python notebooks/one_story.py": "needs the real model; tests/test_readme.py draws where it is cached",
     "jupyter lab": "opens a window",
     "minisbert train ...": "what is left out differs from reader to reader; the flags are looked up",
     "minisbert train --": "names a flag",
@@ -134,6 +138,16 @@ def test_what_is_shown_is_what_is_printed(document, run):
         )
 
 
+@pytest.mark.real
+def test_the_offline_command_finds_what_is_in_the_cache(run):
+    (command,) = [command for command in ALL if "--offline" in command]
+    try:
+        locate("all-MiniLM-L6-v2", offline=True)
+    except MinisbertError:
+        pytest.skip("minisbert download all-MiniLM-L6-v2")
+    assert run(*shlex.split(command)[1:]).code == 0
+
+
 @pytest.mark.parametrize("command", ALL)
 def test_its_files_flags_and_names_are_there(command):
     words = shlex.split(command)
@@ -155,7 +169,7 @@ def test_its_files_flags_and_names_are_there(command):
         parameters = {f"--{name.replace('_', '-')}" for name in re.findall(r"^    (\w+): ", source, re.MULTILINE)}
         assert [flag for flag in flags - parameters if f'"{flag}"' not in source] == []
     elif words[0] == "pip":
-        extras = [extra for word in words for extra in re.findall(r"\[(\w+)\]", word)]
+        extras = [extra for word in words for extra in re.findall(r"\[([\w-]+)\]", word)]
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         assert set(extras) <= set(project["optional-dependencies"])
     elif words[0] == "pytest":
@@ -167,7 +181,9 @@ def test_its_files_flags_and_names_are_there(command):
             tests = [test for path in files for test in ([path] if path.is_file() else path.rglob("test_*.py"))]
             assert any(re.search(rf"def test_\w*{name}|{name}", test.read_text(encoding="utf-8")) for test in tests)
     else:
-        assert words[0] in ("jupyter", "mkdocs", "pre-commit")
+        assert words[0] in ("jupyter", "mkdocs", "pre-commit", "gcloud", "srun")
+        for name, rest in re.findall(r"minisbert (train|encode) ([^'&]*)", command):
+            assert set(re.findall(r"--[a-z-]+", rest)) <= flags_of(name)
 
 
 def test_the_accepted_columns_are_in_the_help_and_in_the_guide(run):
