@@ -172,7 +172,9 @@ class TorchEncoder:
         self.model_card_data = SimpleNamespace(set_evaluation_metrics=lambda *result: None)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(vars(self)["encoder"], name)
+        if name == "encoder":  # not there yet: an object that is being copied
+            raise AttributeError(name)
+        return getattr(self.encoder, name)
 
     def encode(self, sentences: Any, *args: Any, **keywords: Any) -> Any:
         return self._embed(self.encoder.encode, sentences, *args, **keywords)

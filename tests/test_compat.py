@@ -1,5 +1,7 @@
 """Adapters for other libraries, each against the real one, whose own code gets the encoder's embeddings."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -123,6 +125,7 @@ def test_sentence_transformers_evaluators(encoder, tmp_path):
     }
     for name, evaluator in evaluators.items():
         assert evaluator(ours) == pytest.approx(evaluator(peer), abs=1e-5), name
+    assert copy.copy(ours).max_seq_length == encoder.max_seq_length
     for text in (TEXTS, TEXTS[0]):
         assert np.array_equal(ours.encode(text, convert_to_tensor=True).numpy(), encoder.encode(text))
         assert np.array_equal(np.stack(ours.encode(text, convert_to_numpy=False)), encoder.encode(text))
