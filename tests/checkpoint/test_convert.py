@@ -5,7 +5,7 @@ On the tiny checkpoints exhaustively; on the real ones too where they are in the
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import ml_dtypes
@@ -144,48 +144,52 @@ def test_export_of_convert_is_the_file_to_the_bit(name, tmp_path):
     same_bits(load_file(tmp_path / WEIGHTS), load_file(place / WEIGHTS))
 
 
-def test_carried_tensors_come_back(tiny):
-    place, family, arrays = tiny
-    whole = arrays | PASSTHROUGH[family]
-    converted = read(InMemory(whole), place, family)
-    assert converted.passthrough.keys() == PASSTHROUGH[family].keys()
-    same_bits(written_back(converted, place, family), whole)
-
-
-def test_prefix_comes_back(tiny):
-    place, family, arrays = tiny
-    prefix = FAMILIES[family].PREFIX
+def prefixed(arrays: Arrays, family: str) -> Arrays:
     heads = {n: a for n, a in PASSTHROUGH[family].items() if not n.startswith(("embeddings.", "pooler."))}
-    whole = {prefix + name: array for name, array in arrays.items()} | heads
-    converted = read(InMemory(whole), place, family)
-    same_bits(written_back(converted, place, family), whole)
-    plain = read(InMemory(arrays), place, family).params
-    same_bits(converted.params, plain)
+    return {FAMILIES[family].PREFIX + name: array for name, array in arrays.items()} | heads
 
 
-def test_old_layer_norm_names_come_back(tiny):
-    place, family, arrays = tiny
-    old = {
-        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): array
-        for name, array in arrays.items()
+def with_old_names(arrays: Arrays, family: str) -> Arrays:
+    """TensorFlow's names of layer norms; the heads of the oldest checkpoints have these too, and are carried as they are."""
+    names = {
+        n: n.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta") for n in arrays
     }
-    # The heads of the oldest checkpoints have these names too, and are carried as they are.
-    if family == "bert":
-        old["cls.predictions.transform.LayerNorm.gamma"] = np.ones(32, np.float32)
-    assert any("gamma" in name for name in old) == (family not in YOUNG)  # too young for them
-    for whole in (old, {FAMILIES[family].PREFIX + name: array for name, array in old.items()}):
-        converted = read(InMemory(whole), place, family)
-        same_bits(written_back(converted, place, family), whole)
-        same_bits(converted.params, read(InMemory(arrays), place, family).params)
+    assert any("gamma" in name for name in names.values()) == (family not in YOUNG)  # too young for them
+    heads = {"cls.predictions.transform.LayerNorm.gamma": np.ones(32, np.float32)} if family == "bert" else {}
+    return {names[name]: array for name, array in arrays.items()} | heads
 
 
-@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
-def test_other_float_dtypes_come_back(tiny, dtype):
+def with_special_numbers(arrays: Arrays, family: str) -> Arrays:
+    """Minus zero, the smallest denormal and the largest number are values like others."""
+    tables = ("word_embeddings.weight", "tok_embeddings.weight", "embed_tokens.weight", "shared.weight")
+    name = next(name for name in arrays if name.endswith(tables))
+    table = arrays[name].copy()
+    table[3, :4] = [-0.0, 1e-45, np.finfo(np.float32).max, -np.finfo(np.float32).max]
+    return arrays | {name: table}
+
+
+VARIANTS: dict[str, Callable[[Arrays, str], Arrays]] = {
+    "with other tensors": lambda arrays, family: arrays | PASSTHROUGH[family],
+    "with a prefix": prefixed,
+    "with old names": with_old_names,
+    "with old names and a prefix": lambda arrays, family: prefixed(with_old_names(arrays, family), family),
+    "in float16": lambda arrays, _: {name: array.astype(np.float16) for name, array in arrays.items()},
+    "in bfloat16": lambda arrays, _: {name: array.astype(ml_dtypes.bfloat16) for name, array in arrays.items()},
+    "with special numbers": with_special_numbers,
+}
+
+
+@pytest.mark.parametrize("how", VARIANTS)
+def test_the_same_model_comes_back_to_the_bit(tiny, how):
     place, family, arrays = tiny
-    whole = {name: array.astype(dtype) for name, array in arrays.items()}
+    whole = VARIANTS[how](arrays, family)
     converted = read(InMemory(whole), place, family)
-    assert all(array.dtype == np.float32 for array in converted.params.values())
     same_bits(written_back(converted, place, family), whole)
+    assert all(array.dtype == np.float32 for array in converted.params.values())
+    if how == "with other tensors":
+        assert converted.passthrough.keys() == PASSTHROUGH[family].keys()
+    if not how.startswith("in ") and how != "with special numbers":
+        same_bits(converted.params, read(InMemory(arrays), place, family).params)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
@@ -195,20 +199,6 @@ def test_other_float_dtypes_through_a_file(tiny, dtype, tmp_path):
     write_tensors(tmp_path / WEIGHTS, whole)
     converted = read(SafetensorsFiles(tmp_path), place, family)
     same_bits(written_back(converted, place, family), whole)
-
-
-def test_special_float_values_come_back(tiny):
-    """Minus zero, the smallest denormal and the largest number are values like others."""
-    place, family, arrays = tiny
-    name = next(
-        name
-        for name in arrays
-        if name.endswith(("word_embeddings.weight", "tok_embeddings.weight", "embed_tokens.weight", "shared.weight"))
-    )
-    table = arrays[name].copy()
-    table[3, :4] = [-0.0, 1e-45, np.finfo(np.float32).max, -np.finfo(np.float32).max]
-    whole = arrays | {name: table}
-    same_bits(written_back(read(InMemory(whole), place, family), place, family), whole)
 
 
 def shards(place: Path, arrays: Arrays, count: int, target: Path) -> dict[str, str]:
