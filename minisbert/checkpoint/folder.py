@@ -112,8 +112,7 @@ def read_folder(
         ModelFolderError: another kind of model, or anything missing, malformed, or not computed by minisbert, with the
             file and the key.
     """
-    files = ModelFiles(path, allow_links)
-    files.find, files.adapter = find, adapter
+    files = ModelFiles(path, allow_links, find, adapter)
     try:
         file = files.folder / "modules.json"
         if not files.has(file):
@@ -178,7 +177,7 @@ def _embedding_width(folder: ModelFolder) -> int | None:
 
 
 def read_chain(files: ModelFiles, file: Path) -> list[Part]:
-    """modules.json -> the modules in their order, but those that only change training (Dropout)."""
+    """modules.json -> the modules in their order, each in a folder of the model's, but those that only change training."""
     entries = files.json(file)
     if not isinstance(entries, list) or not 1 <= len(entries) <= limits.LAYERS:
         found = f"a list of {len(entries)}" if isinstance(entries, list) else type(entries).__name__
@@ -193,12 +192,12 @@ def read_chain(files: ModelFiles, file: Path) -> list[Part]:
         path, kind = settings.text("path"), settings.text("type")
         settings.choice("idx", [row], default=row, why="modules are listed in their order")
         settings.finish()
-        if kind == JINA_MODULE and has_tasks(files.json(inside(file.parent, path, file) / "config.json")):
+        place = inside(file.parent, path, file)
+        if kind == JINA_MODULE and has_tasks(files.json(place / "config.json")):
             kind = "sentence_transformers.models.Transformer"
         if kind not in MODULE_TYPES:
             raise unknown_type(path, kind, file)
         part = Part(MODULE_TYPES[kind], path)
-        inside(file.parent, path, file)
         if part.kind == "dropout" and any(one.kind in _POOLED for one in chain):
             ignored[f"{row}.type"] = kind  # only training drops numbers, here inside the encoder only
         else:
@@ -235,7 +234,7 @@ def read_parts(files: ModelFiles, parts: list[Part], file: Path, scores: bool = 
     """
     _check_order(parts, file, scores)
     (kind, relative), *rest = parts
-    place = inside(files.folder, relative, file)
+    place = files.folder / relative
     is_static = kind == "static_embedding"
     config = static_config(place) if is_static else read_config(files, place, scores)
     modules: list[Module] = [Pooling()] if is_static else []  # a static model's class averages its tokens itself

@@ -81,12 +81,12 @@ def read_router(files: ModelFiles, relative: str) -> tuple[Router, dict[str, lis
     """A Router's routes, and the modules of each.
 
     Args:
-        relative: the Router's folder within the model's.
+        relative: the Router's folder, which `read_chain` has found to be within the model's.
 
     Raises:
         ModelFolderError: a key missing, a module of an unknown class or in no route, a route to nothing.
     """
-    place = inside(files.folder, relative, files.folder / "modules.json")
+    place = files.folder / relative
     file = place / ROUTER_FILE
     if not files.has(file) and files.has(place / "config.json"):
         file = place / "config.json"  # Asym's, before 5.0

@@ -39,13 +39,17 @@ class ModelFiles:
 
     Args:
         allow_links: follow the others too, as Nix, DVC and git-annex store weights.
+        find: the folder of the model that an adapter changes, from its name.
+        adapter: the one to use where the folder has several.
 
     Raises:
         ModelFolderError: there is no such folder.
     """
 
-    def __init__(self, folder: Path, allow_links: bool = False):
-        self.folder, self.allow_links = Path(folder), allow_links
+    def __init__(
+        self, folder: Path, allow_links: bool = False, find: Callable[[str], Path] = Path, adapter: str | None = None
+    ):
+        self.folder, self.allow_links, self.find, self.adapter = Path(folder), allow_links, find, adapter
         if not self.folder.is_dir():
             raise ModelFolderError(f"{folder}: no such folder. Expected a model folder or a known model name.")
         home = self.folder.resolve()
@@ -54,8 +58,6 @@ class ModelFiles:
             self._stores.append(home.parent.parent / "blobs")  # not resolved: a link could lead anywhere
         self._names: dict[Path, set[str]] = {}
         self._json: dict[Path, Any] = {}
-        self.find: Callable[[str], Path] = Path  # the folder of the model that an adapter changes
-        self.adapter: str | None = None  # the one to use where the folder has several
         self.ignored: dict[str, dict[str, Any]] = {}  # file -> its settings that change no embedding
 
     def has(self, file: Path) -> bool:
