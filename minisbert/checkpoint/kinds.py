@@ -5,13 +5,13 @@ sentence-transformers and similar libraries are in the tables. Only what a folde
 to the reader that names it.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from minisbert.checkpoint.settings import ModelFiles
 from minisbert.errors import ModelFolderError
 
+_MODEL, _CHAIN, _CONFIG = "config_sentence_transformers.json", "modules.json", "config.json"
 SPARSE = "a sparse model (such as SPLADE): one number per word of a vocabulary instead of a dense embedding"
 MULTI_VECTOR = "a multi-vector model (such as ColBERT): one vector per token, compared by maximal similarity"
 IMAGES = "a model of images and texts (CLIP)"
@@ -57,30 +57,27 @@ def refuse_other_kinds(files: ModelFiles) -> None:
 
 def _signs_of_other_kinds(files: ModelFiles) -> Iterator[str]:
     # `in list(...)`: a file may have a value of any type there, which a dict would not take as a key.
-    file = files.folder / "config_sentence_transformers.json"
-    if (name := _values(files, file).get("model_type")) in list(_OTHER_MODELS):
-        yield f"{file}: 'model_type' is {name!r}, {_OTHER_MODELS[name]}"
-    file = files.folder / "modules.json"
+    if (name := _content(files, _MODEL, dict).get("model_type")) in list(_OTHER_MODELS):
+        yield f"{files.folder / _MODEL}: 'model_type' is {name!r}, {_OTHER_MODELS[name]}"
     for name in _module_types(files):
         if name.startswith(("sentence_transformers.", "pylate.")) and name.rsplit(".", 1)[-1] in _OTHER_CLASSES:
-            yield f"{file}: has a module {name!r}, {_OTHER_CLASSES[name.rsplit('.', 1)[-1]]}"
-    file = files.folder / "config.json"
-    if (name := _values(files, file).get("model_type")) in list(OTHER_TYPES):
-        yield f"{file}: 'model_type' is {name!r}, {OTHER_TYPES[name]}"
-    names = _values(files, file).get("architectures")
+            yield f"{files.folder / _CHAIN}: has a module {name!r}, {_OTHER_CLASSES[name.rsplit('.', 1)[-1]]}"
+    config = _content(files, _CONFIG, dict)
+    if (name := config.get("model_type")) in list(OTHER_TYPES):
+        yield f"{files.folder / _CONFIG}: 'model_type' is {name!r}, {OTHER_TYPES[name]}"
+    names = config.get("architectures")
     if isinstance(names, list) and names and names[0] in list(_OTHER_ARCHITECTURES):
-        yield f"{file}: 'architectures' is {names!r:.200}, {_OTHER_ARCHITECTURES[names[0]]}"
+        yield f"{files.folder / _CONFIG}: 'architectures' is {names!r:.200}, {_OTHER_ARCHITECTURES[names[0]]}"
 
 
 def sign_of_cross_encoder(files: ModelFiles) -> str | None:
     """Where the folder says that it holds a cross-encoder, or None."""
-    if files.has(files.folder / "modules.json"):
-        file, key = files.folder / "config_sentence_transformers.json", "model_type"
-        return f"{file}: {key!r} is 'CrossEncoder'" if _values(files, file).get(key) == "CrossEncoder" else None
-    file, key = files.folder / "config.json", "architectures"
-    names = _values(files, file).get(key)
+    if files.has(files.folder / _CHAIN):
+        is_one = _content(files, _MODEL, dict).get("model_type") == "CrossEncoder"
+        return f"{files.folder / _MODEL}: 'model_type' is 'CrossEncoder'" if is_one else None
+    names = _content(files, _CONFIG, dict).get("architectures")
     if isinstance(names, list) and names and str(names[0]).endswith("ForSequenceClassification"):
-        return f"{file}: {key!r} is {names!r:.200}, a classifier"
+        return f"{files.folder / _CONFIG}: 'architectures' is {names!r:.200}, a classifier"
     return None
 
 
@@ -93,25 +90,21 @@ def refuse_bi_encoder(files: ModelFiles) -> None:
     types = _module_types(files)
     if any(name.endswith("Pooling") for name in types) and not sign_of_cross_encoder(files):
         raise ModelFolderError(
-            f"{files.folder / 'modules.json'}: the modules are {', '.join(name.rsplit('.', 1)[-1] for name in types)}. "
+            f"{files.folder / _CHAIN}: the modules are {', '.join(name.rsplit('.', 1)[-1] for name in types)}. "
             "Expected a model that scores pairs; this one embeds single texts: load it with SentenceEncoder(...), or put a "
             "fresh head on it with CrossEncoder.from_encoder(...) and train that."
         )
 
 
 def _module_types(files: ModelFiles) -> list[str]:
-    content = _read(files, files.folder / "modules.json")
-    entries = content if isinstance(content, list) else []
-    return [str(entry.get("type")) for entry in entries if isinstance(entry, dict)]
+    return [str(entry.get("type")) for entry in _content(files, _CHAIN, list) if isinstance(entry, dict)]
 
 
-def _read(files: ModelFiles, file: Path) -> Any:
+def _content(files: ModelFiles, name: str, kind: Callable[[], Any]) -> Any:
+    """What a file of the folder holds; an empty list or dict where it is not of that kind, damaged, or not there."""
+    file = files.folder / name
     try:
-        return files.json(file) if files.has(file) else None
+        content = files.json(file) if files.has(file) else None
     except ModelFolderError:
-        return None
-
-
-def _values(files: ModelFiles, file: Path) -> dict[str, Any]:
-    content = _read(files, file)
-    return content if isinstance(content, dict) else {}
+        content = None
+    return content if type(content) is kind else kind()
