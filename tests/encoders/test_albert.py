@@ -40,11 +40,3 @@ def test_the_number_of_layers_is_no_number_of_weights():
         found.append(compiled(albert, config, params)(TOKENS_BL, MASK_BL))
         np.testing.assert_allclose(found[-1], TWINS["albert"](params, config, TOKENS_BL, MASK_BL), rtol=0, atol=5e-6)
     assert np.abs(found[0] - found[1]).max() > 0.1
-
-
-def test_the_defaults_are_the_peers():
-    """What a config.json does not say; the activation is the tanh approximation, not BERT's exact GELU."""
-    needed = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    config = albert.Config.from_json({key: SETTINGS[key] for key in (*needed, "max_position_embeddings")})
-    assert (config.hidden_act, config.embedding_size, config.type_vocab_size) == ("gelu_new", 128, 2)
-    assert (config.layer_norm_eps, config.hidden_dropout_prob, config.attention_probs_dropout_prob) == (1e-12, 0, 0)

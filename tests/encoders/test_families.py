@@ -260,6 +260,28 @@ def test_other_settings_are_the_twins(family, values):
         assert (np.abs(expected - plain).max() > 1e-3) == (kinds > 0)
 
 
+NEEDED = ["vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"]
+DEFAULTS = {
+    "albert": {
+        **{"hidden_act": "gelu_new", "embedding_size": 128, "type_vocab_size": 2, "layer_norm_eps": 1e-12},
+        **{"hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0},
+    },
+    "roberta": {"pad_token_id": 1, "type_vocab_size": 2, "hidden_act": "gelu", "layer_norm_eps": 1e-12},
+    "modernbert": {
+        **{"layer_types": (FULL, LOCAL, LOCAL), "global_rope_theta": 160_000, "local_rope_theta": 10_000},
+        **{"local_attention": 128, "hidden_activation": "gelu", "norm_eps": 1e-5},
+    },
+}
+
+
+@pytest.mark.parametrize("family", DEFAULTS)
+def test_the_defaults_are_those_of_transformers(family):
+    """What a config.json does not say; ALBERT's activation is the tanh approximation, not BERT's exact GELU."""
+    settings = json.loads((tiny(family) / "config.json").read_text())
+    found = FAMILIES[family].Config.from_json({key: settings[key] for key in (*NEEDED, "max_position_embeddings")})
+    assert {name: getattr(found, name) for name in DEFAULTS[family]} == DEFAULTS[family]
+
+
 DROPOUT = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.2}
 DROPOUTS = {
     "modernbert": dict.fromkeys(("embedding_dropout", "attention_dropout", "mlp_dropout"), 0.2),

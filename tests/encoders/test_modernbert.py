@@ -34,14 +34,6 @@ def test_both_forms_of_config_json_say_the_same():
     assert config().layer_types == (FULL, LOCAL, FULL)
 
 
-def test_the_defaults_are_the_peers():
-    needed = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    plain = modernbert.Config.from_json({key: SETTINGS[key] for key in (*needed, "max_position_embeddings")})
-    assert plain.layer_types == (FULL, LOCAL, LOCAL)
-    assert (plain.global_rope_theta, plain.local_rope_theta, plain.local_attention) == (160_000, 10_000, 128)
-    assert (plain.hidden_activation, plain.norm_eps) == ("gelu", 1e-5)
-
-
 def test_only_the_first_layer_has_no_norm_before_its_attention():
     _, params = random_encoder(modernbert, config())
     assert [("attention_norm" in block) for block in params["blocks"].values()] == [False, True, True]

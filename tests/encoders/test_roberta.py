@@ -44,11 +44,3 @@ def test_a_padding_token_within_a_text_is_no_position():
     mask_BL = np.ones_like(token_ids_BL, bool)
     expected = TWINS["roberta"](params, config, token_ids_BL, mask_BL)
     np.testing.assert_allclose(model(token_ids_BL, mask_BL), expected, rtol=0, atol=FLOAT32)
-
-
-def test_the_defaults_are_the_peers():
-    """What a config.json does not say."""
-    needed = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    config = roberta.Config.from_json({key: SETTINGS[key] for key in (*needed, "max_position_embeddings")})
-    assert (config.pad_token_id, config.type_vocab_size) == (1, 2)
-    assert (config.hidden_act, config.layer_norm_eps) == ("gelu", 1e-12)
