@@ -55,7 +55,7 @@ def embeds(lib: Any, result: Any) -> bool:
 
 NO_COUNT = [0, -1, 1.5, "4", True, NAN]
 SETTINGS: list[tuple[str, Any]] = [
-    *[("batch_size", value) for value in [*NO_COUNT, None, [4]]],
+    *[("batch_size", value) for value in [*NO_COUNT, None, [4], 1]],  # 1 has no in-batch negatives
     *[(name, value) for name in ("epochs", "checkpoint_every", "evaluate_every") for value in NO_COUNT],
     *[("max_steps", value) for value in NO_COUNT],
     *[("chunk_size", value) for value in NO_COUNT],
@@ -64,7 +64,7 @@ SETTINGS: list[tuple[str, Any]] = [
     *[("weight_decay", value) for value in (-1, NAN, INF, "0.01", None)],
     *[("warmup", value) for value in (-0.1, 1.5, NAN, "0.1", None)],
     *[("decay", value) for value in ("nope", "", None, ["linear"])],
-    *[("loss", value) for value in ("nope", "", None, 3, ["softmax"])],
+    *[("loss", value) for value in ("nope", "", None, 3, ["softmax"], "mse")],  # mse needs a teacher
     *[
         ("loss_options", value)
         for value in ({"nope": 1}, {"scale": NAN}, {"scale": "20"}, {"scale": None}, [1], "scale=20", {3: 4})
@@ -73,6 +73,9 @@ SETTINGS: list[tuple[str, Any]] = [
     *[("mixing", value) for value in ("nope", None, 3)],
     *[("matryoshka", value) for value in ((0,), (-8,), (64,), ("8",), 8, (8.5,), (True,))],
     *[("report_to", value) for value in (("nope",), "tensorboard", (3,))],
+    *[("lora_rank", value) for value in NO_COUNT],
+    *[("lora_alpha", value) for value in (0.0, NAN, 8.0)],  # 8 without a rank
+    *[("lora_targets", value) for value in ((), ("qkv",), "query", 3)],
     *[("prompts", value) for value in ((3,), "x", (None,), ("a", "b", "c"), ("\ud800",))],
     *[("seed", value) for value in (-1, "0", 1.5, None, 2**64, True)],
     *[("dropout", value) for value in ("no", 0.1, None)],
@@ -154,6 +157,13 @@ DATA: list[tuple[str, str, str | bytes, dict[str, Any], tuple[str, ...]]] = [
     ),
     ("a class that is a dash", "data.tsv", NLI + "-\ta\tb\n", {"loss": "softmax"}, ("data.tsv, line 10", "label")),
     ("a class of -1", "data.tsv", NLI.replace("neutral", "0") + "-1\ta\tb\n", {"loss": "softmax"}, ("data.tsv",)),
+    (
+        "a class that is not named",
+        "data.tsv",
+        NLI + "7\ta\tb\n",
+        {"loss": "softmax", "classes": ("neutral", "other")},
+        ("data.tsv, line 10", "'7'", "'neutral', 'other' or a number from 0 to 1"),
+    ),
     ("an empty class", "data.tsv", NLI + "\ta\tb\n", {"loss": "softmax"}, ("data.tsv, line 10", "label")),
     ("a class of 1.5", "data.tsv", NLI + "1.5\ta\tb\n", {"loss": "softmax"}, ("data.tsv, line 10", "label")),
     (
@@ -245,6 +255,7 @@ RUNS: list[tuple[str, Callable[[Any, Work], Any], Refused]] = [
     ("a config that is None", call(config=None), refused("InputError", "config")),
     ("a config that is a dict", call(config={"data": ("x.tsv",)}), refused("InputError", "config")),
     ("a folder that is a number", call(folder=3), refused("InputError", "folder")),
+    ("a folder that is an address", call(folder="gs://bucket/run"), refused("InputError", "folder", "mount")),
     ("a folder with a NUL", call(folder="a\0b"), refused("MinisbertError", "folder")),
     ("a score that is not a function", call(score=0.5), refused("InputError", "score")),
     *[

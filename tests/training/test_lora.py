@@ -306,25 +306,6 @@ def test_the_head_of_a_cross_encoder_is_trained_whole(tmp_path):
     assert not changed(model, before)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"lora_rank": 0}, "lora_rank is 0"),
-        ({"lora_rank": 33}, "lora_rank is 33, but query in .* is 32 x 32. Expected at most 32"),
-        ({"lora_alpha": 0.0}, "lora_alpha is 0.0"),
-        ({"lora_alpha": float("nan")}, "lora_alpha is nan"),
-        ({"lora_rank": None, "lora_alpha": 8.0}, "without lora_rank"),
-        ({"lora_targets": ()}, "lora_targets is"),
-        ({"lora_targets": ("query", "query")}, "each once"),
-        ({"lora_targets": ("qkv",)}, "lora_targets is .*expected names of query, key"),
-    ],
-)
-def test_wrong_settings_are_refused_before_anything_is_written(pairs, tmp_path, settings, message):
-    with pytest.raises(InputError, match=message):
-        run(config(pairs, **settings), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_model_without_such_matrices_is_refused():
     with pytest.raises(InputError, match="lora_targets has 'query', but the model has no such matrix"):
         initial_adapters({"token_embedding": {"embedding": jnp.ones((3, 2))}}, 1, ["query"], jax.random.key(0))

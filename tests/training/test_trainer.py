@@ -17,7 +17,7 @@ from runs import assert_resumes_to_the_same_bits, before_step, changed, losses, 
 from minisbert import SentenceEncoder
 from minisbert.commands import main
 from minisbert.commands.train import with_random_weights
-from minisbert.errors import DataError, InputError, TrainingError, TrainingStopped
+from minisbert.errors import InputError, TrainingError, TrainingStopped
 from minisbert.evaluation.sts import sts_score
 from minisbert.training.checkpoints import LOCK, only_run
 from minisbert.training.config import TrainConfig
@@ -123,15 +123,6 @@ def test_one_warning_about_all_truncated_texts(tmp_path, caplog):
     assert "4 texts were longer than max_seq_length 64" in warning
 
 
-def test_another_run_in_the_folder_is_refused(pairs, tmp_path):
-    run(config(pairs, max_steps=2), tmp_path / "run")
-    with pytest.raises(TrainingError, match=r"learning_rate.*0\.001.*0\.002"):
-        run(config(pairs, max_steps=2, learning_rate=2e-3), tmp_path / "run")
-    Path(pairs).write_text(Path(pairs).read_text().replace("guitar", "piano"))
-    with pytest.raises(TrainingError, match="sha256"):
-        run(config(pairs, max_steps=2), tmp_path / "run")
-
-
 # The settings of a checkpoint's record as minisbert wrote them before `reduction` became `deterministic`.
 OLD_SETTINGS = """{"loss": "multiple_negatives_ranking", "loss_options": null, "matryoshka": [], "kind": null,
 "score_range": null, "epochs": 1, "max_steps": null, "batch_size": 4, "chunk_size": null, "accumulate": 1,
@@ -164,14 +155,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_overwrites_nothing(pairs, t
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch_size": 1}, "batch_size is 1, but multiple_negatives_ranking compares"),
-        ({"prompts": ("a", "b", "c")}, "3 prompts"),
         ({"loss": "triplet"}, "2 texts per row with no labels. Expected 3 texts with no labels"),
         ({"loss": "softmax"}, "with class labels"),
+        ({"lora_rank": 33}, "lora_rank is 33, but query in .* is 32 x 32. Expected at most 32"),
+        ({"lora_targets": ("query", "query")}, "expected names of query, key, value, output, up, down, each once"),
     ],
 )
-def test_settings_that_do_not_fit_the_loss_or_the_data_are_refused(pairs, tmp_path, settings, message):
-    with pytest.raises(InputError, match=message.replace("(", r"\(")):
+def test_settings_that_do_not_fit_the_data_or_the_model_are_refused(pairs, tmp_path, settings, message):
+    with pytest.raises(InputError, match=message):
         run(config(pairs, **settings), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -227,23 +218,11 @@ def test_one_compilation_per_shape(pairs, tmp_path, caplog):
     assert "nothing to compile" in caplog.text and " 0 s in this process" in caplog.text
 
 
-def test_named_classes_refuse_another_label(tmp_path):
-    file = tmp_path / "nli.tsv"
-    file.write_text("premise\thypothesis\tlabel\n" + "a b\tc d\t2\n" * 8 + "a b\tc d\t7\n")
-    config = TrainConfig(data=(str(file),), loss="softmax", classes=("no", "maybe", "yes"), batch_size=4, max_steps=1)
-    with pytest.raises(
-        DataError, match=r"line 10: 'label' is '7'\. Expected one of 'no', 'maybe', 'yes' or a number from 0 to 2"
-    ):
-        train(SentenceEncoder.load(TINY), config)
-
-
 def test_matryoshka_trains_short_embeddings_too(pairs, tmp_path):
     plain = run(config(pairs, max_steps=2), tmp_path / "plain")
     short = run(config(pairs, max_steps=2, matryoshka=(32, 8)), tmp_path / "short")
     assert losses(tmp_path / "short")[0] > 1.5 * losses(tmp_path / "plain")[0]  # a second loss was added
     assert np.abs(plain.encode("a cat") - short.encode("a cat")).max() > 1e-4
-    with pytest.raises(InputError, match="32 dimensions"):
-        run(config(pairs, max_steps=2, matryoshka=(64,)), tmp_path / "wide")
 
 
 def test_the_command_logs_everything_once(pairs, tmp_path, capfd):
@@ -310,9 +289,6 @@ def test_the_student_approaches_its_teacher(tmp_path, pairs):
     trained = train(student, config(pairs, **settings), tmp_path / "run", show_progress=False)
     before, after = (np.mean((model.encode(texts) - teacher.encode(texts)) ** 2) for model in (student, trained))
     assert after < 0.7 * before
-    for wrong in ({"loss": "mse"}, {"teacher": str(TINY)}):
-        with pytest.raises(InputError, match="teacher is"):
-            run(config(pairs, **wrong), tmp_path / "wrong")
 
 
 def test_metrics_go_to_other_loggers(pairs, tmp_path, monkeypatch):
@@ -323,8 +299,6 @@ def test_metrics_go_to_other_loggers(pairs, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(InputError, match="pip install tensorboardX"):
         run(config(pairs, max_steps=2, report_to=("tensorboard",)), tmp_path / "other")
-    with pytest.raises(InputError, match="report_to is"):
-        run(config(pairs, report_to=("paper",)), tmp_path / "other")
 
 
 def test_two_runs_in_one_folder(pairs, tmp_path):
@@ -351,8 +325,3 @@ def test_a_damaged_checkpoint_is_named_and_the_older_one_ends_with_the_same_bits
         file.write_bytes(file.read_bytes().replace(b"seed", b"sead"))
     with pytest.raises(TrainingError, match=r"every checkpoint is damaged \(.*/6: .*/4: "):
         run(config(pairs), tmp_path / "run")
-
-
-def test_an_address_is_not_a_folder(pairs):
-    with pytest.raises(InputError, match=r"folder is gs://bucket/run\. Expected a folder of the file system; mount"):
-        run(config(pairs), "gs://bucket/run")

@@ -198,7 +198,6 @@ def test_the_same_rows_from_anywhere_are_the_same_run(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"loss": 3}, "loss is 3, expected one of"),
         ({"loss": per_pair}, "per_pair returned an array [4]. Expected one number"),
         ({"loss": per_pair, "chunk_size": 2, "matryoshka": (8, 4)}, "per_pair returned an array [4]"),
         ({"optimizer": "lion"}, "optimizer is 'lion', expected None, an optax transformation"),
@@ -218,7 +217,6 @@ def test_the_same_rows_from_anywhere_are_the_same_run(tmp_path):
         ({"data": [{"text": "a"}, {"other": "b"}]}, "0-based row 1: there is no 'text'"),
         ({"data": [(1, 2)]}, "name the columns with dicts"),
         ({"data": []}, "no rows"),
-        ({"data": 3}, "data is 3"),
         ({"data": {"anchor": ["a"], "positive": []}}, "different lengths"),
     ],
     ids=lambda value: None if isinstance(value, str) else "-".join(value),
