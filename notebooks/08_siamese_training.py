@@ -50,6 +50,10 @@ print("two layers,", before.get_embedding_dimension(), "dimensions, random weigh
 # %% [markdown]
 # ## A small world of entailment
 #
+# SBERT was trained on two corpora of pairs, each a premise and a hypothesis: SNLI with 570,000 (Bowman et al. 2015) and
+# MultiNLI with 430,000 (Williams et al. 2018), once through, in batches of 16. `docs/samples/nli.tsv` shows their form. The
+# pairs of this notebook are made from lists of words, so that a minute of training is enough.
+#
 # A premise says who does what, and sometimes where. The hypothesis may use other words for the activity, and names the same
 # place or none:
 #

@@ -65,6 +65,13 @@ def test_the_article_s_row_is_quoted_whole():
         assert quoted in text
 
 
+def test_the_sizes_of_the_nli_corpora_are_quoted_right():
+    sizes = [row["pairs"] for row in PUBLISHED["SBERT", "section 3.1"].values()]
+    notebook = (ROOT / "notebooks" / "08_siamese_training.py").read_text(encoding="utf-8")
+    course = (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
+    assert [size for size in sizes if f"{size:,.0f}" not in notebook or f"{size / 1000:.0f}K" not in course] == []
+
+
 def test_the_table_agrees_with_itself():
     """A typing error in a row of table 1 would change its average; the others are tied to what the code uses."""
     for name, row in PUBLISHED["SBERT", "table 1"].items():
