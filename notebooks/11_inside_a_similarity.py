@@ -55,7 +55,7 @@ print(f"{larger.contributions_QK.sum():.8f}, the sum of {larger.contributions_QK
 assert abs(larger.contributions_QK.sum() - 0.51847214) < 1e-6
 
 # %%
-figure = Figure(figsize=(9.5, 7), layout="constrained")
+figure = Figure(figsize=(8, 7), layout="constrained")
 axes = figure.subplots()
 limit = float(np.abs(by_hand_QK).max())
 picture = axes.imshow(100 * by_hand_QK, cmap="PuOr", vmin=-100 * limit, vmax=100 * limit)
