@@ -27,7 +27,6 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from operator import methodcaller
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -100,9 +99,11 @@ class Batches:
         part = batch_size // hosts
         self._mine = slice(host * part, (host + 1) * part)
         self._orders = [_Order(data, batch_size, (seed, i), no_duplicates) for i, data in enumerate(datasets)]
-        self._mixed = _Epochs(self._length)
+        self._mixed = _Epochs(lambda epoch: sum(order.length(epoch) for order in self._orders))
         # The order of the batches in an epoch; the last epoch used is cached.
-        self._slots = lru_cache(maxsize=1)(lambda epoch: shuffled(self._length(epoch), (seed, len(datasets), epoch)))
+        self._slots = lru_cache(maxsize=1)(
+            lambda epoch: shuffled(self._mixed.length(epoch), (seed, len(datasets), epoch))
+        )
 
     def steps(self, epochs: int = 1) -> int:
         """The number of steps in the first epochs; with "round_robin" an epoch ends with that of the smallest data set.
@@ -133,10 +134,6 @@ class Batches:
                 dataset, number = dataset + 1, number - length
         rows_B = self._orders[dataset].batches(epoch)[number][self._mine]
         return Batch(dataset, epoch, rows_B, *self.datasets[dataset].take(rows_B.tolist()))
-
-    def _length(self, epoch: int) -> int:
-        """The batches of all data sets in an epoch."""
-        return sum(map(methodcaller("length", epoch), self._orders))
 
 
 class GivenBatches:
@@ -250,11 +247,11 @@ class _Epochs:
     """The start of each epoch, for epochs of different lengths; computed as far as needed."""
 
     def __init__(self, length: Callable[[int], int]):
-        self._starts, self._length = [0], length
+        self._starts, self.length = [0], length
 
     def start(self, epoch: int) -> int:
         while len(self._starts) <= epoch:
-            self._starts.append(self._starts[-1] + self._length(len(self._starts) - 1))
+            self._starts.append(self._starts[-1] + self.length(len(self._starts) - 1))
         return self._starts[epoch]
 
     def find(self, step: int) -> tuple[int, int]:

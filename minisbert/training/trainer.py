@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -177,7 +176,7 @@ class Trainer:
         self.examples = [open_examples(source, **columns) for source in sources(config.data)]
         if config.batches is None:
             config = self.config = fitting_batches(config, self.examples, devices)
-        self.datasets = list(map(attrgetter("dataset"), self.examples))
+        self.datasets = [one.dataset for one in self.examples]
         check_examples(self.examples, config, loss)
         if self.task.check is not None:
             self.task.check(self.examples, config, model)
