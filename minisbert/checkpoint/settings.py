@@ -190,22 +190,6 @@ class Settings:
         self.complain(key, "an object of name to text")
         return {}
 
-    def fields(self, config: type, **read: Any) -> dict[str, Any]:
-        """A value for each field of a family's Config, whose defaults count where the file has none.
-
-        Args:
-            read: the fields that are read already, because they have other bounds or are not numbers.
-        """
-        for field in dataclasses.fields(config):
-            if field.name not in read:
-                low, high = BOUNDS[field.name]
-                default = _MISSING if field.default is dataclasses.MISSING else field.default
-                if isinstance(high, int):
-                    read[field.name] = self.integer(field.name, at_least=int(low), at_most=high, default=default)
-                else:
-                    read[field.name] = self.number(field.name, at_least=low, below=high, default=default)
-        return read
-
     def encoder(
         self,
         config: type[C],
@@ -219,12 +203,14 @@ class Settings:
     ) -> C:
         """A family's Config from its config.json, with the checks that all transformers share.
 
+        A field has the bounds of `BOUNDS`, and the default of Config where the file has none.
+
         Args:
             width, heads: the keys of the model width and of the number of attention heads that divides it; None if none does.
             even_heads: the width of a head must be even.
             remote_code: how the names of classes begin that `auto_map` may name, because the family computes what they do.
             positions: the values of `position_embedding_type` that stand for the positions that are computed.
-            read: as for `fields`.
+            read: the fields that are read already, because they have other bounds or are not numbers.
         """
         self.choice("position_embedding_type", positions, default=positions[0], why="others are not computed")
         code = self.values.get("auto_map")
@@ -233,14 +219,21 @@ class Settings:
         self.absent(
             _NOT_COMPUTED, "only encoders with dense float weights are computed, and no code of a folder is run"
         )
-        values = self.fields(config, **read)
+        for field in dataclasses.fields(config):  # type: ignore[arg-type]
+            if field.name not in read:
+                low, high = BOUNDS[field.name]
+                default = _MISSING if field.default is dataclasses.MISSING else field.default
+                if isinstance(high, int):
+                    read[field.name] = self.integer(field.name, at_least=int(low), at_most=high, default=default)
+                else:
+                    read[field.name] = self.number(field.name, at_least=low, below=high, default=default)
         if "pad_token_id" not in read and self.values.get("pad_token_id") is not None:
-            self.integer("pad_token_id", at_least=0, at_most=values["vocab_size"] - 1)
-        if heads and not self.complaints and values[width] % (values[heads] * (2 if even_heads else 1)):
+            self.integer("pad_token_id", at_least=0, at_most=read["vocab_size"] - 1)
+        if heads and not self.complaints and read[width] % (read[heads] * (2 if even_heads else 1)):
             even = " and of even width" if even_heads else ""
-            self.complain(heads, f"a divisor of {width} {values[width]}, so that heads are equally wide{even}")
+            self.complain(heads, f"a divisor of {width} {read[width]}, so that heads are equally wide{even}")
         self.finish()
-        return config(**values)
+        return config(**read)
 
     def absent(self, keys: Iterable[str], why: str) -> None:
         """Keys that must not be set, because what they ask for is not computed."""
