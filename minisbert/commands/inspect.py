@@ -160,16 +160,13 @@ def _weights(part: Path, model: Path) -> dict[str, Any]:
     """The tensors of one folder, and the files that hold them."""
     from minisbert.checkpoint.adapter import ADAPTER_WEIGHTS
     from minisbert.checkpoint.converted import CONVERTED
-    from minisbert.checkpoint.json_file import read_json
-    from minisbert.checkpoint.tensors import INDEX, WEIGHTS, SafetensorsFiles
+    from minisbert.checkpoint.tensors import INDEX, WEIGHTS, SafetensorsFiles, read_index
     from minisbert.checksums import digest
 
     tensors = SafetensorsFiles(
         part, next((one for one in (CONVERTED, ADAPTER_WEIGHTS) if (part / one).is_file()), WEIGHTS)
     )
-    files = [tensors.where]
-    if tensors.where.name == INDEX:
-        files = [part / name for name in sorted(set(read_json(tensors.where)["weight_map"].values()))]
+    files = read_index(tensors.where, ".safetensors")[1] if tensors.where.name == INDEX else [tensors.where]
     shapes = tensors.shapes()
     return {
         "tensors": len(shapes),
