@@ -2,12 +2,14 @@
 
 XLA's TPU compiler writes into each operation how many cycles it expects ("estimated_cycles"). They are estimates by a model of
 the chip, not measurements. Operations of a loop's body count once per round. Collectives have no cycles there: their bytes are
-counted, and whether other operations run meanwhile (an asynchronous start and done) or wait. Nor have kernels (Pallas): those
-of tpu_attention.py have no branches, so that their instruction bundles, as scheduled, times the steps of the grid are counted.
+counted, and whether other operations run meanwhile (an asynchronous start and done) or wait. Nor have kernels (Pallas): ours
+have no branches, so that their instruction bundles, as scheduled, times the steps of the grid are counted; or what their
+products need at the chip's peak, or their arrays at the bandwidth of its memory, where that is more.
 """
 
 import re
 from collections.abc import Iterator, Mapping
+from math import inf
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +18,7 @@ import jax.numpy as jnp
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _OPERATION = re.compile(r"\s*(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\(")
 # XLA breaks the line at what a kernel says of itself.
-_METADATA = re.compile(r'kernel_metadata=\{\n(".*")\n\}')
+_METADATA = re.compile(r'kernel_metadata=\{\n((?:".*\n)+)\}')
 _CALLED = {"while": "body", "call": "to_apply", "async-start": "calls"}
 
 
@@ -63,11 +65,19 @@ class ProgramCosts(NamedTuple):
         return sorted(cycles.items(), key=lambda item: -item[1])
 
 
-def read_costs(text: str, bundles: Mapping[str, int] | None = None) -> ProgramCosts:
+class Rates(NamedTuple):
+    """What a chip does per cycle at most."""
+
+    flops: float
+    bytes: float
+
+
+def read_costs(text: str, bundles: Mapping[str, int] | None = None, rates: Rates | None = None) -> ProgramCosts:
     """The costs of a compiled program from its HLO text.
 
     Args:
         bundles: kernel -> its instruction bundles. Kernels that differ in the number at their end are the same.
+        rates: a kernel takes at least as long as its products and its arrays need at these rates.
 
     Example:
         >>> program = '''ENTRY %main (x: f32[2]) -> f32[2] {
@@ -78,13 +88,17 @@ def read_costs(text: str, bundles: Mapping[str, int] | None = None) -> ProgramCo
         40
         >>> kernel = '''ENTRY %main (x: f32[2]) -> f32[2] {
         ...   ROOT %attend.1 = f32[2]{0} custom-call(%x), custom_call_target="tpu_custom_call", a={kernel_metadata={
+        ... "flops":"90",
         ... "steps":"5"
         ... }}
         ... }'''
         >>> read_costs(kernel, {"attend.0": 8}).cycles, read_costs(kernel).uncounted
         (40, 1)
+        >>> [read_costs(kernel, {"attend.0": 8}, rates).cycles for rates in (Rates(2, inf), Rates(2, 0.1))]
+        [45, 80]
     """
-    computations, entry = _computations(_METADATA.sub(r"kernel_metadata={\1}", text))
+    computations, entry = _computations(_METADATA.sub(lambda found: found[0].replace("\n", ""), text))
+    rates = rates or Rates(inf, inf)
     of_kernels = {name.split(".")[0]: count for name, count in (bundles or {}).items()} | dict(bundles or {})
     uncounted = 0
     lines = _code_lines(text)
@@ -97,9 +111,12 @@ def read_costs(text: str, bundles: Mapping[str, int] | None = None) -> ProgramCo
         estimated = re.search(r'"estimated_cycles":"(\d+)"', line)
         cycles = int(estimated.group(1)) if estimated else 0
         if 'custom_call_target="tpu_custom_call"' in line:
-            steps = re.search(r'"steps":"(\d+)"', line)
-            cycles = int(steps.group(1) if steps else 0) * of_kernels.get(name, of_kernels.get(name.split(".")[0], 0))
+            known = {key: int(number) for key, number in re.findall(r'"(steps|flops)":"(\d+)"', line)}
+            cycles = known.get("steps", 0) * of_kernels.get(name, of_kernels.get(name.split(".")[0], 0))
             uncounted += not cycles
+            given = re.search(r"operand_layout_constraints=([^=]*)", line)
+            moved = _bytes(shape) + (_bytes(given.group(1)) if given else 0)
+            cycles = cycles and int(max(cycles, known.get("flops", 0) / rates.flops, moved / rates.bytes))
         if cycles:
             frame = re.search(r"stack_frame_id=(\d+)", line)
             place = lines.get(frame.group(1), "?") if frame else "?"

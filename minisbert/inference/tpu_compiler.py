@@ -27,7 +27,7 @@ from jax.experimental import topologies
 
 from minisbert.download.locate import cache_folder
 from minisbert.errors import InputError
-from minisbert.inference.program_costs import ProgramCosts, read_costs
+from minisbert.inference.program_costs import ProgramCosts, Rates, read_costs
 
 GIB = 2**30
 
@@ -43,19 +43,21 @@ class Chip(NamedTuple):
     topology: str = ""
     """The compiler's name for these devices together; empty for what it does not know."""
     gigahertz: float = 0.0
+    gigabytes: float = 0.0
+    """The bandwidth of one device's memory, per second."""
 
 
 CHIPS = {
-    "v3-8": Chip(8, 61.5, 16, "v3:2x2", 0.94),
-    "v4-8": Chip(4, 275, 32, "v4:2x2x1", 1.05),
-    "v5e-4": Chip(4, 197, 16, "v5e:2x2", 1.5),
-    "v5e-8": Chip(8, 197, 16, "v5e:2x4", 1.5),
-    "v5e-16": Chip(16, 197, 16, "v5e:4x4", 1.5),
-    "v5e-64": Chip(64, 197, 16, "v5e:8x8", 1.5),
-    "v5p-8": Chip(4, 459, 95, "v5p:2x2x1", 1.75),
-    "v5p-16": Chip(8, 459, 95, "v5p:2x2x2", 1.75),
-    "v5p-128": Chip(64, 459, 95, "v5p:4x4x4", 1.75),
-    "v6e-8": Chip(8, 918, 32, "v6e:2x4", 1.75),
+    "v3-8": Chip(8, 61.5, 16, "v3:2x2", 0.94, 450),
+    "v4-8": Chip(4, 275, 32, "v4:2x2x1", 1.05, 1200),
+    "v5e-4": Chip(4, 197, 16, "v5e:2x2", 1.5, 819),
+    "v5e-8": Chip(8, 197, 16, "v5e:2x4", 1.5, 819),
+    "v5e-16": Chip(16, 197, 16, "v5e:4x4", 1.5, 819),
+    "v5e-64": Chip(64, 197, 16, "v5e:8x8", 1.5, 819),
+    "v5p-8": Chip(4, 459, 95, "v5p:2x2x1", 1.75, 2765),
+    "v5p-16": Chip(8, 459, 95, "v5p:2x2x2", 1.75, 2765),
+    "v5p-128": Chip(64, 459, 95, "v5p:4x4x4", 1.75, 2765),
+    "v6e-8": Chip(8, 918, 32, "v6e:2x4", 1.75, 1638),
     "v5p pod": Chip(8960, 459, 95),
     "H100": Chip(1, 989, 80),
     "H200": Chip(1, 989, 141),
@@ -167,10 +169,11 @@ def compile_for_chip(lowered: Any, chip: Chip) -> Estimate:
             "batch_size, chunk_size (GradCache), remat, layout fsdp, or more devices."
         ) from None
     memory, text = compiled.memory_analysis(), compiled.as_text()
+    rates = Rates(chip.teraflops * 1e3 / chip.gigahertz, chip.gigabytes / chip.gigahertz)
     return Estimate(
         chip=chip,
         text=text,
-        costs=read_costs(text, _scheduled_bundles()),
+        costs=read_costs(text, _scheduled_bundles(), rates),
         argument_bytes=int(memory.argument_size_in_bytes),
         output_bytes=int(memory.output_size_in_bytes - memory.alias_size_in_bytes),
         temporary_bytes=int(memory.temp_size_in_bytes),

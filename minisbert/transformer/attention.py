@@ -140,7 +140,8 @@ class MultiHeadSelfAttention(nnx.Module):
 
             if tpu_attention.fits(B, L, D, self.heads):
                 context_BLD = tpu_attention.attention(
-                    self.qkv(hidden_BLD),
+                    self.qkv.without_bias(hidden_BLD).reshape(B, L, -1),
+                    None if self.qkv.bias is None else self.qkv.bias[...],
                     mask_BL,
                     bias_NQK,
                     heads=self.heads,

@@ -85,6 +85,11 @@ class FeedForward(nnx.Module):
 
     def __call__(self, hidden_BLD: jax.Array, dropout_keys_BL: jax.Array | None = None) -> jax.Array:
         if on_tpu(self.up.dtype):
+            from minisbert.transformer import tpu_feed_forward
+
+            whole = not self.dropout_rate or dropout_keys_BL is None
+            if self.activation is gelu and whole and tpu_feed_forward.fits(hidden_BLD.shape, self.up):
+                return tpu_feed_forward.feed_forward(self.up, self.down, hidden_BLD)
             inner_BLF = self.up(hidden_BLD)
             inner_BLF = tpu.gelu(inner_BLF) if self.activation is gelu else self.activation(widened(inner_BLF))
             return self.down(dropout(inner_BLF, self.dropout_rate, dropout_keys_BL))

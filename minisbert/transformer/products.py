@@ -63,9 +63,13 @@ class Linear(nnx.Linear):
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
         if self.dtype != jnp.bfloat16:
             return super().__call__(inputs, out_sharding)
-        x_TD = inputs.reshape(-1, inputs.shape[-1]).astype(jnp.bfloat16)
-        result = jnp.bfloat16 if on_tpu() else jnp.float32
-        y_TF = product("TD,DF->TF", x_TD, self.kernel[...].astype(jnp.bfloat16), result=result)
+        y_TF = self.without_bias(inputs)
         if self.bias is not None:
             y_TF = y_TF + self.bias[...]
         return stored(y_TF.reshape(*inputs.shape[:-1], -1), self.dtype)
+
+    def without_bias(self, inputs: jax.Array) -> jax.Array:
+        """x W of each token, y_TF, by bfloat16 products."""
+        x_TD = inputs.reshape(-1, inputs.shape[-1]).astype(jnp.bfloat16)
+        result = jnp.bfloat16 if on_tpu() else jnp.float32
+        return product("TD,DF->TF", x_TD, self.kernel[...].astype(jnp.bfloat16), result=result)

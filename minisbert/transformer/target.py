@@ -5,7 +5,8 @@ A TPU sums products in float32 whatever they return, and its memory is slow next
     products, norms    return bfloat16, and so do the residual and the gradients between them; as in MaxText and big_vision.
                        Statistics of norms, the sum of the softmax, GELU, pooling, loss and optimizer stay float32
     dropout            takes its bits from a cheaper generator; float32 too
-    attention          is one kernel where rows are whole tiles (tpu_attention.py)
+    attention          is one kernel where rows are whole tiles (tpu_attention.py), as is a part of the gradient of the
+                       feed-forward net (tpu_feed_forward.py)
 
 Programs for other devices do not depend on this file.
 """
@@ -18,6 +19,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+
+# False, set before a program is traced, computes everything without kernels.
+KERNELS = True
+# Kernels cannot multiply bfloat16 there.
+TOO_OLD = ("TPU v2", "TPU v3")
 
 _PLATFORM = ContextVar("platform", default="")
 _MESH: ContextVar[Mesh | None] = ContextVar("mesh", default=None)
@@ -37,6 +43,14 @@ def traced_for(platform: str, mesh: Mesh | None = None) -> Iterator[None]:
 def mesh_of_program() -> Mesh | None:
     """The devices that the program will run on; None for one device."""
     return _MESH.get()
+
+
+def takes_kernels(B: int) -> bool:
+    """Whether the program's devices take kernels, and share B rows and nothing else."""
+    mesh = mesh_of_program()
+    data, *model = (1,) if mesh is None else mesh.shape.values()
+    device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+    return KERNELS and B % data == 0 and model in ([], [1]) and device.device_kind not in TOO_OLD
 
 
 def on_tpu(compute_dtype: Any = jnp.bfloat16) -> bool:

@@ -18,30 +18,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import PartitionSpec
 
-from minisbert.transformer.target import mesh_of_program
+from minisbert.transformer.target import mesh_of_program, takes_kernels
 from minisbert.transformer.tpu import GOLDEN, random_bits
 
 LANES, LONGEST = 128, 256
-# Kernels cannot multiply bfloat16 there.
-TOO_OLD = ("TPU v2", "TPU v3")
 
 
 def fits(B: int, L: int, D: int, heads: int) -> bool:
-    """Whether rows of this shape can be computed here: whole tiles, and devices that share the rows alone."""
-    mesh = mesh_of_program()
-    data, *model = (1,) if mesh is None else mesh.shape.values()
-    of_devices = B % data == 0 and model in ([], [1]) and _kind(mesh) not in TOO_OLD
-    return of_devices and L % LANES == 0 and L <= LONGEST and D % LANES == 0 and LANES % (D // heads) == 0
-
-
-def _kind(mesh: Mesh | None) -> str:
-    return str((jax.devices()[0] if mesh is None else mesh.devices.flat[0]).device_kind)
+    """Whether rows of this shape can be computed here: whole tiles."""
+    return takes_kernels(B) and L % LANES == 0 and L <= LONGEST and D % LANES == 0 and LANES % (D // heads) == 0
 
 
 def attention(
     qkv_BLD: jax.Array,
+    shift_D: jax.Array | None,
     mask_BK: jax.Array,
     bias_NQK: jax.Array | None = None,
     *,
@@ -53,6 +45,7 @@ def attention(
 
     Args:
         qkv_BLD: queries of all heads, then their keys, then their values.
+        shift_D: the bias to add to them. The kernel sums its gradient on the way; XLA would read the one of qkv_BLD again.
         mask_BK, bias_NQK, dropout_rate, dropout_keys_BL: as for `attention.scaled_dot_product_attention`.
     """
     B, L, _ = qkv_BLD.shape
@@ -65,49 +58,56 @@ def attention(
     attend = partial(_attend, heads, dropout_rate)
     if (mesh := mesh_of_program()) is not None:
         rows, whole = PartitionSpec(mesh.axis_names[0]), PartitionSpec()
-        attend = jax.shard_map(attend, mesh=mesh, in_specs=(rows, rows, rows, whole), out_specs=rows, check_vma=False)
-    return attend(qkv_BLD, mask_BKQ, words_BWL, bias_NKQ)
+        specs = (rows, whole, rows, rows, whole)
+        attend = jax.shard_map(attend, mesh=mesh, in_specs=specs, out_specs=rows, check_vma=False)
+    return attend(qkv_BLD, shift_D, mask_BKQ, words_BWL, bias_NKQ)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _attend(heads: int, rate: float, *given: Any) -> jax.Array:
-    B, L, D = given[0].shape
-    context = jax.ShapeDtypeStruct((B, L, D // 3), given[0].dtype)
-    return _call(partial(_forward_row, D // 3 // heads, rate), "attention", given, [context])[0]
+    return _forward(heads, rate, *given)[0]
 
 
-def _forward(heads: int, rate: float, *given: Any) -> tuple[jax.Array, Any]:
-    return _attend(heads, rate, *given), given
+def _forward(heads: int, rate: float, qkv_BLD: Any, shift_D: Any, *masks: Any) -> tuple[jax.Array, Any]:
+    if shift_D is not None:
+        qkv_BLD = (qkv_BLD + shift_D).astype(qkv_BLD.dtype)
+    B, L, D = qkv_BLD.shape
+    context = jax.ShapeDtypeStruct((B, L, D // 3), qkv_BLD.dtype)
+    row = partial(_forward_row, D // 3 // heads, rate)
+    return _call(row, "attention", (qkv_BLD, *masks), [context])[0], (qkv_BLD, shift_D, *masks)
 
 
-def _backward(heads: int, rate: float, given: Any, d_context_BLD: jax.Array) -> tuple[Any, ...]:
-    qkv_BLD, bias_NKQ = given[0], given[-1]
-    slopes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (qkv_BLD, bias_NKQ) if x is not None]
-    row = partial(_backward_row, qkv_BLD.shape[-1] // 3 // heads, rate)
-    d_qkv_BLD, *d_bias_NKQ = _call(row, "attention_gradient", (d_context_BLD, *given), slopes)
-    return d_qkv_BLD, None, None, d_bias_NKQ[0] if d_bias_NKQ else None
+def _backward(heads: int, rate: float, saved: Any, d_context_BLD: jax.Array) -> tuple[Any, ...]:
+    qkv_BLD, shift_D, *masks = saved
+    D, bias_NKQ = qkv_BLD.shape[-1], masks[-1]
+    slopes = [jax.ShapeDtypeStruct(qkv_BLD.shape, qkv_BLD.dtype), jax.ShapeDtypeStruct((1, D), jnp.float32)]
+    if bias_NKQ is not None:
+        slopes.append(jax.ShapeDtypeStruct(bias_NKQ.shape, jnp.float32))
+    row = partial(_backward_row, D // 3 // heads, rate)
+    d_qkv_BLD, d_shift_1D, *d_bias_NKQ = _call(row, "attention_gradient", (d_context_BLD, qkv_BLD, *masks), slopes)
+    d_shift_D = None if shift_D is None else d_shift_1D[0]
+    return d_qkv_BLD, d_shift_D, None, None, d_bias_NKQ[0] if d_bias_NKQ else None
 
 
 _attend.defvjp(_forward, _backward)
 
 
 def _call(kernel: Any, name: str, given: Any, outputs: Any) -> Any:
-    """The kernel for each row; arrays without rows (the bias, its gradient) are there for all of them."""
-    *of_rows, bias_NKQ = given
-    B = of_rows[0].shape[0]
+    """The kernel for each row; arrays without rows (the bias of the scores, sums) are there for all of them."""
+    B = given[0].shape[0]
 
-    def block(array: Any) -> Any:
-        if array is None:
-            return None
-        if bias_NKQ is not None and array.shape == bias_NKQ.shape:
-            return pl.BlockSpec(array.shape, lambda _: (0, 0, 0), pipeline_mode=pl.Buffered(1))
-        return pl.BlockSpec((1, *array.shape[1:]), lambda b: (b, 0, 0))
+    def of_row(array: Any) -> Any:
+        return None if array is None else pl.BlockSpec((1, *array.shape[1:]), lambda b: (b, 0, 0))
+
+    def of_all(array: Any) -> Any:
+        zeros = (0,) * len(array.shape) if array is not None else ()
+        return None if array is None else pl.BlockSpec(array.shape, lambda _: zeros, pipeline_mode=pl.Buffered(1))
 
     return pl.pallas_call(
         kernel,
         grid=(B,),
-        in_specs=[block(array) for array in given],
-        out_specs=[block(output) for output in outputs],
+        in_specs=[*map(of_row, given[:-1]), of_all(given[-1])],
+        out_specs=[of_row(outputs[0]), *map(of_all, outputs[1:])],
         out_shape=outputs,
         name=name,
         metadata={"steps": str(B)},  # program_costs.py
@@ -128,14 +128,11 @@ def _forward_row(H: int, rate: float, qkv: Any, mask: Any, words: Any, bias: Any
 
 
 def _backward_row(
-    H: int, rate: float, d_context: Any, qkv: Any, mask: Any, words: Any, bias: Any, d_qkv: Any, *d_bias: Any
+    H: int, rate: float, d_context: Any, qkv: Any, mask: Any, words: Any, bias: Any, d_qkv: Any, *sums: Any
 ) -> None:
     D, random, dtype = d_context.shape[-1], _random(words), qkv.dtype
-    if d_bias:
-
-        @pl.when(pl.program_id(0) == 0)
-        def _() -> None:
-            d_bias[0][...] = jnp.zeros(d_bias[0].shape, jnp.float32)
+    zeros_at_first(*sums)
+    d_shift, *d_bias = sums
 
     for start in range(0, D, LANES):
         query_LC, key_LC, value_LC = _tile(qkv, start)
@@ -156,7 +153,18 @@ def _backward_row(
             slopes[1] += _dot(d_scores_KQ, _only(query_LC, w, H), 1, 0)
             slopes[2] += _dot(weights_KQ, _only(d_context_LC, w, H), 1, 0)
         for c in range(3):
-            d_qkv[0, :, c * D + start : c * D + start + LANES] = slopes[c].astype(dtype)
+            tile = slice(c * D + start, c * D + start + LANES)
+            d_qkv[0, :, tile] = slopes[c].astype(dtype)
+            d_shift[:, tile] += slopes[c].sum(axis=0, keepdims=True)
+
+
+def zeros_at_first(*sums: Any) -> None:
+    """Arrays to which each step of a kernel adds start as zeros."""
+
+    @pl.when(pl.program_id(0) == 0)
+    def _() -> None:
+        for total in sums:
+            total[...] = jnp.zeros(total.shape, total.dtype)
 
 
 def _tile(qkv: Any, start: int) -> list[jax.Array]:

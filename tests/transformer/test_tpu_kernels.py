@@ -1,6 +1,5 @@
-"""transformer/tpu_attention.py, a kernel for TPUs, computes what the plain form computes; here by Pallas's interpreter."""
-
-from functools import partial
+"""The kernels for TPUs (transformer/tpu_attention.py, tpu_feed_forward.py) compute what the plain forms compute; here by
+Pallas's interpreter."""
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +9,9 @@ from flax import nnx
 from jax.experimental import pallas as pl
 from jax.sharding import AxisType, Mesh
 
-from minisbert.transformer import tpu_attention
+from minisbert.transformer import tpu_attention, tpu_feed_forward
 from minisbert.transformer.attention import MultiHeadSelfAttention
+from minisbert.transformer.block import FeedForward
 from minisbert.transformer.target import traced_for
 
 # bfloat16 has 8 significant bits; a gradient passes through several roundings.
@@ -51,25 +51,52 @@ def test_the_kernel_computes_the_plain_form(width, heads, L, masked, biased, rat
     keys_BL = jax.random.split(jax.random.key(1), (2, L)) if rate else None
     assert tpu_attention.fits(2, L, width, heads)
 
-    def computed():
-        def forward(params, hidden_BLD, bias_NQK):
-            attended_BLD = nnx.merge(definition, params)(hidden_BLD, mask, bias_NQK, keys_BL)
-            return (attended_BLD.astype(jnp.float32) * d_BLD).sum(), attended_BLD
+    def forward(params, hidden_BLD, bias_NQK):
+        attended_BLD = nnx.merge(definition, params)(hidden_BLD, mask, bias_NQK, keys_BL)
+        return (attended_BLD.astype(jnp.float32) * d_BLD).sum(), attended_BLD
 
-        given = (params, hidden_BLD, bias_NQK)
-        slopes, attended_BLD = jax.grad(forward, argnums=(0, 1, 2) if biased else (0, 1), has_aux=True)(*given)
-        return [attended_BLD, *jax.tree.leaves(slopes)]
+    gradient = jax.grad(forward, argnums=(0, 1, 2) if biased else (0, 1), has_aux=True)
+    check_kernel(tpu_attention, lambda: gradient(params, hidden_BLD, bias_NQK), monkeypatch)
 
-    # Where there are two devices, each has a row, and the gradient of the bias is summed over them.
-    devices = jax.devices()[:2]
+
+@pytest.mark.parametrize("width, inner_width, rows, output_bias", [(128, 640, 2, True), (256, 512, 4, False)])
+def test_the_gradient_of_the_feed_forward_net_is_the_plain_one(width, inner_width, rows, output_bias, monkeypatch):
+    normal = nnx.initializers.normal(0.1)
+    layer = FeedForward(width, inner_width, "gelu", dtype=jnp.bfloat16, kernel_init=normal, rngs=nnx.Rngs(0))
+    layer.up.bias[...] = jnp.linspace(-1, 1, inner_width)
+    if not output_bias:
+        layer.down.bias = None
+    definition, params = nnx.split(layer)
+    generator = np.random.default_rng(0)
+    hidden_BLD = jnp.asarray(generator.standard_normal((rows, 128, width)), jnp.bfloat16)
+    d_BLD = jnp.asarray(generator.standard_normal((rows, 128, width)), jnp.float32)
+
+    def forward(params, hidden_BLD):
+        fed_BLD = nnx.merge(definition, params)(hidden_BLD)
+        return (fed_BLD.astype(jnp.float32) * d_BLD).sum(), fed_BLD
+
+    gradient = jax.grad(forward, argnums=(0, 1), has_aux=True)
+    check_kernel(tpu_feed_forward, lambda: gradient(params, hidden_BLD), monkeypatch)
+
+
+def check_kernel(module, computed, monkeypatch):
+    """What is computed with the module's kernel is what is computed where nothing fits it."""
+    # Where there are two devices, each has half of the rows, and the gradients of biases are summed over them.
+    devices, ran = jax.devices()[:2], []
     mesh = Mesh(np.array(devices), ("rows",), axis_types=(AxisType.Auto,)) if len(devices) == 2 else None
-    monkeypatch.setattr(tpu_attention.pl, "pallas_call", partial(pl.pallas_call, interpret=True))
+
+    def interpreted(*args, call=pl.pallas_call, **options):
+        ran.append(options["name"])
+        return call(*args, interpret=True, **options)
+
+    monkeypatch.setattr(pl, "pallas_call", interpreted)
     with traced_for("tpu", mesh):
-        kernel = computed()
-    monkeypatch.setattr(tpu_attention, "fits", lambda *_: False)
+        kernel = jax.tree.leaves(computed())
+    assert ran
+    monkeypatch.setattr(module, "fits", lambda *_: False)
     with traced_for("tpu"):
-        plain = computed()
-    assert len(kernel) == len(plain) and all(jnp.isfinite(array).all() for array in kernel)
+        plain = jax.tree.leaves(computed())
+    assert all(jnp.isfinite(array).all() for array in kernel)
     for mine, other in zip(kernel, plain, strict=True):
         mine, other = (np.asarray(array, np.float32) for array in (mine, other))
         assert np.abs(mine - other).max() < SEVERAL_ROUNDINGS * np.abs(other).max()
