@@ -302,7 +302,12 @@ SLOW: list[tuple[str, Callable[[Any, Work], Any], Refused | Gives]] = [
         trained(learning_rate=1e38, max_steps=2, warmup=0.0, decay="constant"),
         refused("TrainingError", "step 2", "learning rate"),
     ),
-    ("a score function that gives NaN", call(score=lambda model: NAN), refused("InputError", "score")),
+    (
+        "a score function that gives NaN, as a correlation with equal similarities is: a warning, and it is left out",
+        call(score=lambda model: NAN),
+        Gives("a model", embeds),
+    ),
+    ("a score function that gives infinity", call(score=lambda model: float("inf")), refused("InputError", "score")),
     ("a score function that gives text", call(score=lambda model: "good"), refused("InputError", "score")),
     (
         "another run's folder: settings",
