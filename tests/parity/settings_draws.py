@@ -224,9 +224,6 @@ def draw(seed: int, made: Path) -> tuple[str, str]:
 def draws(count: int, seed: int = 0, show_all: bool = False) -> tuple[Counter[str], list[str]]:
     """Outcome -> how often, and the draws that are silent or unclear."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    for library in ("sentence_transformers", "transformers", "minisbert"):
-        logging.getLogger(library).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
     outcomes: Counter[str] = Counter()
     bad = []
     with tempfile.TemporaryDirectory() as made:
@@ -248,6 +245,9 @@ if __name__ == "__main__":
     flags.add_argument("--seed", type=int, default=0)
     flags.add_argument("--all", action="store_true", help="print every draw")
     given = flags.parse_args()
+    for library in ("sentence_transformers", "transformers", "minisbert"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
     counts, wrong = draws(given.draws, given.seed, given.all)
     print(dict(counts))
     sys.exit(bool(wrong))
