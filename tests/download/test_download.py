@@ -102,7 +102,8 @@ def test_an_existing_folder_is_returned(tmp_path, monkeypatch):
     "path",
     ["./mine", "../mine", "~/mine", "/nowhere/mine", "a/b/c", "org/../../etc", "a\\b", Path("org/mine"), "~nobody0/x"],
 )
-def test_a_missing_folder_is_reported(path):
+def test_a_missing_folder_is_reported(path, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises((ModelFolderError, InputError), match=r"no such folder|neither"):
         download.locate(path)
 
