@@ -447,7 +447,7 @@ CASES += [
     *wrong(C, "similarity_fn_name", "maxsim", "", 3, True, ["cosine"], {}, "os.system", also=("cosine",)),
     *wrong(C, "truncate_dim", 0, -1, "8", 8.5, True, HUGE, float("nan"), []),
     *wrong(C, "model_type", "SparseEncoder", "CrossEncoder", "MultiVectorEncoder", "Reranker", 3, [], {}),
-    *wrong(C, "model_type", ["SparseEncoder"], {"x": 1}, True),
+    *wrong(C, "model_type", ["SparseEncoder"], {"x": 1}, True, None),
     *wrong(C, "pooling", "max"),
     *wrong(C, "requirements", ["evil"]),
     *wrong(T, "model_max_length", 0, -1, "64", True, float("nan"), [], {}, change=alone),
