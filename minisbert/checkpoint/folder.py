@@ -282,7 +282,9 @@ def _read_model_settings(files: ModelFiles, folder: ModelFolder) -> None:
         return
     settings = Settings(files.json(file), file)
     files.ignored[file.name] = settings.by_table(MODEL_FILE)
-    settings.choice("model_type", ["SentenceTransformer"], default="SentenceTransformer", why="dense sentence embeddings")
+    settings.choice(
+        "model_type", ["SentenceTransformer"], default="SentenceTransformer", why="dense sentence embeddings"
+    )
     folder.prompts = settings.texts("prompts")
     folder.default_prompt_name = settings.text("default_prompt_name", default=None)
     if folder.default_prompt_name is not None and folder.default_prompt_name not in folder.prompts:
