@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from minisbert import InputError, SentenceEncoder
+from minisbert import Index, InputError, SentenceEncoder
 from minisbert.explain.attention import sentence_attention
 from minisbert.plain import padded_tokens
 
@@ -67,6 +67,8 @@ def test_float64_is_the_twin_and_leaves_jax_as_it_was():
         jax.tree.map(np.asarray, encoder.params["encoder"]), encoder.model_config.encoder, ids_BL, mask_BL
     )
     expected = np.where(mask_BL[:, :, None], token_BLD, 0).sum(1) / lengths_B[:, None]
+    index = Index(encoder)  # its fingerprint is the first to see the parameters
+    index.add(TEXTS)
     found = encoder.encode(TEXTS)
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13)

@@ -70,7 +70,8 @@ class Forward:
             return params
         original, cast = self._cast
         if original is not params:
-            cast = cast_params(params, self._dtype)
+            with x64_for(self._dtype):
+                cast = cast_params(params, self._dtype)
             self._cast = params, cast
         return cast
 

@@ -133,7 +133,7 @@ def with_params(model: Encoder, params: dict[Any, Any]) -> Encoder:
 
     Args:
         model: a SentenceEncoder or CrossEncoder; with a Router, take one of its `routes`.
-        params: nested like `model.params`, with arrays of the same shapes.
+        params: nested like `model.params`, with arrays of the same shapes; float64 and bfloat16 become float32.
 
     Raises:
         InputError: an array is missing, unknown, or of another shape or kind.

@@ -117,7 +117,9 @@ def check_config(config: TrainConfig, losses: Mapping[str, Loss], model_dtype: s
     if not complaints:
         complaints += _conflicts(config, resolve_loss(config.loss, losses))
     if model_dtype != "float32":
-        complaints.append(f"the model was loaded in {model_dtype}, expected float32 (set compute_dtype here instead)")
+        complaints.append(
+            f"the model was loaded in {model_dtype}, expected float32 (load it without compute_dtype; TrainConfig has its own)"
+        )
     if complaints:
         raise InputError("; ".join(complaints) + ". Nothing was started.")
 

@@ -13,7 +13,6 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -160,11 +159,11 @@ def _loss_for(
 
     def function(*parts: Any) -> jax.Array:
         value = given(*parts)
-        if jnp.shape(value) != ():
+        shape = () if isinstance(value, int | float) else getattr(value, "shape", None)
+        if shape != ():
             name = getattr(loss, "__name__", "the loss")
-            raise InputError(
-                f"loss: {name} returned an array {list(jnp.shape(value))}. Expected one number, such as its mean."
-            )
+            found = f"a {type(value).__name__}" if shape is None else f"an array {list(shape)}"
+            raise InputError(f"loss: {name} returned {found}. Expected one number, such as its mean.")
         return value
 
     if dimensions:

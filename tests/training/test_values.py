@@ -67,6 +67,10 @@ def per_pair(embeddings_SBD, targets, head=None, *, margin=0.1):
     return margin - value_cases.pairwise_cosine(*embeddings_SBD)
 
 
+def with_extras(embeddings_SBD, targets, head=None, *, margin=0.1):
+    return per_pair(embeddings_SBD, targets, margin=margin).mean(), {"margin": margin}
+
+
 another.__qualname__, another.__module__ = "pull_together", "value_cases"
 
 
@@ -199,6 +203,7 @@ def test_the_same_rows_from_anywhere_are_the_same_run(tmp_path):
     ("settings", "message"),
     [
         ({"loss": per_pair}, "per_pair returned an array [4]. Expected one number"),
+        ({"loss": with_extras}, "with_extras returned a tuple. Expected one number"),
         ({"loss": per_pair, "chunk_size": 2, "matryoshka": (8, 4)}, "per_pair returned an array [4]"),
         ({"optimizer": "lion"}, "optimizer is 'lion', expected None, an optax transformation"),
         ({"optimizer": optax.sgd(1.0)}, "learning_rate is 0.001, but optimizer replaces it"),
