@@ -176,7 +176,7 @@ LIES: list[tuple[str, Act, Refused]] = [
     ),
     (
         "one byte changed",
-        from_hub(sent("model.safetensors", WEIGHTS[:-1] + b"\0" + b"")),
+        from_hub(sent("model.safetensors", WEIGHTS[:-1] + bytes([WEIGHTS[-1] ^ 1]))),
         refused("DownloadError", "model.safetensors"),
     ),
     (

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import random
 import subprocess
 import sys
 import zipfile
@@ -21,7 +22,7 @@ from minisbert.errors import DownloadError, InputError, ModelFolderError
 
 FILES = {
     "config.json": b'{"model_type": "bert"}',
-    "model.safetensors": os.urandom(50_000),
+    "model.safetensors": random.Random(0).randbytes(50_000),
     "1_Pooling/config.json": b"{}",
 }
 RECORDS = {name: FileRecord(len(data), hashlib.sha256(data).hexdigest()) for name, data in FILES.items()}
