@@ -59,8 +59,7 @@ _NAMES = {
     "quantize_embeddings": "minisbert.quantization",
     "enable_compilation_cache": "minisbert.inference.compiled",
     **dict.fromkeys(
-        ("register_encoder", "register_loss", "register_pooling", "register_similarity"),
-        "minisbert.register",
+        ("register_encoder", "register_loss", "register_pooling", "register_similarity"), "minisbert.register"
     ),
     "MinisbertError": "minisbert.errors",
     "InputError": "minisbert.errors",
@@ -73,11 +72,7 @@ _NAMES = {
     "TrainingStopped": "minisbert.errors",
 }
 # modules of functions that are public as a whole
-_MODULES = {
-    "losses": "minisbert.training.losses",
-    "pooling": "minisbert.pooling",
-    "similarity": "minisbert.similarity",
-}
+_MODULES = {"losses": "minisbert.training.losses", "pooling": "minisbert.pooling", "similarity": "minisbert.similarity"}
 __all__ = [*_NAMES, *_MODULES]
 
 

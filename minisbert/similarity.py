@@ -125,12 +125,7 @@ def _row_by_row(pairwise: Similarity, a_BD: Array, b_MD: Array) -> Array:
 
 
 # The names that model folders use.
-SIMILARITIES: dict[str, Similarity] = {
-    "cosine": cosine,
-    "dot": dot,
-    "euclidean": euclidean,
-    "manhattan": manhattan,
-}
+SIMILARITIES: dict[str, Similarity] = {"cosine": cosine, "dot": dot, "euclidean": euclidean, "manhattan": manhattan}
 PAIRWISE_SIMILARITIES: dict[str, Similarity] = {
     "cosine": pairwise_cosine,
     "dot": pairwise_dot,

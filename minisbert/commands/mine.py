@@ -12,18 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from minisbert.commands.flags import (
-    Column,
-    ComputeDtype,
-    File,
-    Model,
-    N,
-    Name,
-    Offline,
-    OptionalFile,
-    OptionalN,
-    Score,
-)
+from minisbert.commands.flags import Column, ComputeDtype, File, Model, N, Name, Offline, OptionalFile, OptionalN, Score
 from minisbert.commands.outputs import STANDARD, check_output, write_lines
 from minisbert.commands.tables import printable
 from minisbert.data.columns import Sentences, read_sentences

@@ -48,21 +48,15 @@ JSON = PrimitiveConstructorSpec(
 )
 
 
+# Flags need types; the help texts are those of TrainConfig.
 @dataclass(frozen=True)
 class Settings(TrainConfig):
     """What the run computes: the same settings, data and starting model give the same weights."""
 
     data: Annotated[tuple[str, ...], arg(metavar="FILE")]
-    """Data files: .csv, .tsv or .jsonl (also .gz), .parquet, or hub:org/name. Columns are found by name: anchor and
-    positive, with negative for triplets; sentence1 and sentence2 with label or with score; text; and the other names in
-    data/conventions.py."""
     loss: str = "multiple_negatives_ranking"
-    """One of multiple_negatives_ranking, softmax, cosine_similarity, cosent, contrastive, online_contrastive, triplet,
-    margin_mse, and mse with a teacher. For a cross-encoder: binary_cross_entropy, cross_entropy, mse, margin_mse."""
-    trainable: str | None = None
-    """Train only the parameters whose path this pattern finds, such as 'blocks\\.(10|11)\\.'."""
     loss_options: Annotated[dict[str, Any] | None, JSON] = None
-    """Options of the loss, such as '{"margin": 0.3, "distance": "cosine"}'."""
+    trainable: str | None = None
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,7 @@ GOLDEN_TOLERANCE = 2e-6
 
 
 def verify(
-    name: Positional[Name],
-    *,
-    folder: Annotated[str | None, arg(metavar="FOLDER")] = None,
-    offline: Offline = False,
+    name: Positional[Name], *, folder: Annotated[str | None, arg(metavar="FOLDER")] = None, offline: Offline = False
 ) -> int:
     """Check a model of the catalog: its files, its embeddings, the article's table.
 

@@ -29,14 +29,13 @@ from minisbert.arguments import (
 )
 from minisbert.cross_encoder.folder import ACTIVATION_CLASSES
 from minisbert.cross_encoder.model import define_cross_encoder
-from minisbert.cross_encoder.predict import logits, tokenized
+from minisbert.cross_encoder.predict import activation_of, logits, scores_from_logits, tokenized
 from minisbert.cross_encoder.pretrained import (
     PretrainedCrossEncoder,
     load_cross_encoder,
     save_cross_encoder,
     with_fresh_head,
 )
-from minisbert.cross_encoder.scores import activation_of, scores_from_logits
 from minisbert.cross_encoder.tokens import CrossEncoderTokenizer
 from minisbert.download.locate import locate
 from minisbert.errors import InputError

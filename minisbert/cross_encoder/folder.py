@@ -26,7 +26,7 @@ from minisbert.checkpoint.tensors import inside
 from minisbert.checkpoint.transformer_folder import model_max_length, read_length_file
 from minisbert.errors import ModelFolderError
 
-# The activation's class in a folder -> our name; scores.py has the functions.
+# The activation's class in a folder -> our name; predict.py has the functions.
 ACTIVATION_CLASSES = {
     "torch.nn.modules.linear.Identity": "identity",
     "torch.nn.modules.activation.Sigmoid": "sigmoid",

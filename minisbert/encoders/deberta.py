@@ -79,11 +79,7 @@ class Encoder(nnx.Module):
 
 
 def _block(config: Config, dtype: Any, rngs: nnx.Rngs) -> PostNormBlock:
-    options: Any = {
-        "dtype": dtype,
-        "kernel_init": nnx.initializers.normal(config.initializer_range),
-        "rngs": rngs,
-    }
+    options: Any = {"dtype": dtype, "kernel_init": nnx.initializers.normal(config.initializer_range), "rngs": rngs}
     width = config.hidden_size
     return PostNormBlock(
         DisentangledSelfAttention(

@@ -65,11 +65,7 @@ class Encoder(nnx.Module):
 
 
 def _block(config: Config, dtype: Any, rngs: nnx.Rngs) -> PostNormBlock:
-    options: Any = {
-        "dtype": dtype,
-        "kernel_init": nnx.initializers.normal(config.initializer_range),
-        "rngs": rngs,
-    }
+    options: Any = {"dtype": dtype, "kernel_init": nnx.initializers.normal(config.initializer_range), "rngs": rngs}
     width, inner_width = config.hidden_size, config.intermediate_size
     rate = config.hidden_dropout_prob if config.inner_dropout else 0.0
     return PostNormBlock(

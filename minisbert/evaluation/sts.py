@@ -138,13 +138,7 @@ def read_sts(file: Any, texts: Sequence[str | Sequence[str]] = TEXTS, score: str
 
 
 def evaluate_sts(
-    encoder: Encoder,
-    pairs: Any,
-    *,
-    resamples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
-    **options: Any,
+    encoder: Encoder, pairs: Any, *, resamples: int = 1000, confidence: float = 0.95, seed: int = 0, **options: Any
 ) -> STSResult:
     """Spearman and Pearson correlations of cosine, dot, euclidean and manhattan similarity with the gold scores.
 

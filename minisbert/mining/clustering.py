@@ -25,11 +25,7 @@ MOST_AGGLOMERATED = 30_000
 
 
 def community_detection(
-    embeddings: Any,
-    threshold: float = 0.75,
-    min_community_size: int = 10,
-    *,
-    show_progress_bar: bool | None = None,
+    embeddings: Any, threshold: float = 0.75, min_community_size: int = 10, *, show_progress_bar: bool | None = None
 ) -> list[list[int]]:
     """Disjoint communities: a centre, and the rows whose cosine with it is at least the threshold.
 

@@ -11,11 +11,7 @@ from minisbert.reference.encoder import Params, block, float64, layer_norm, line
 
 
 def albert(
-    params: Params,
-    config: Any,
-    token_ids_BL: np.ndarray,
-    mask_BL: np.ndarray,
-    segment_ids_BL: np.ndarray | None = None,
+    params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.ndarray, segment_ids_BL: np.ndarray | None = None
 ) -> np.ndarray:
     """ALBERT: narrow embeddings of width E, mapped to the width D of the blocks, then one block applied repeatedly.
 

@@ -70,10 +70,7 @@ def batch_semi_hard_triplet(
 
 
 def global_orthogonal_regularization(
-    texts_SBD: np.ndarray,
-    mean_weight: float = 1.0,
-    second_moment_weight: float = 1.0,
-    aggregation: str = "mean",
+    texts_SBD: np.ndarray, mean_weight: float = 1.0, second_moment_weight: float = 1.0, aggregation: str = "mean"
 ) -> float:
     """w1 (mean cosine)^2 + w2 max(0, mean square cosine - 1/D) of the pairs of each column, averaged or summed."""
     terms = []

@@ -63,11 +63,7 @@ def disentangled_attention(
 
 
 def deberta(
-    params: Params,
-    config: Any,
-    token_ids_BL: np.ndarray,
-    mask_BL: np.ndarray,
-    segment_ids_BL: np.ndarray | None = None,
+    params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.ndarray, segment_ids_BL: np.ndarray | None = None
 ) -> np.ndarray:
     """DeBERTa: embeddings, then BERT's blocks, which share one table of distances.
 

@@ -12,11 +12,7 @@ from minisbert.reference.encoder import Params, block, float64, layer_norm
 
 
 def distilbert(
-    params: Params,
-    config: Any,
-    token_ids_BL: np.ndarray,
-    mask_BL: np.ndarray,
-    segment_ids_BL: np.ndarray | None = None,
+    params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.ndarray, segment_ids_BL: np.ndarray | None = None
 ) -> np.ndarray:
     """DistilBERT: token and position embeddings, then BERT's blocks.
 

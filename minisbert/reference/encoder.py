@@ -220,11 +220,7 @@ def block(
 
 
 def bert(
-    params: Params,
-    config: Any,
-    token_ids_BL: np.ndarray,
-    mask_BL: np.ndarray,
-    segment_ids_BL: np.ndarray | None = None,
+    params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.ndarray, segment_ids_BL: np.ndarray | None = None
 ) -> np.ndarray:
     """BERT: the sum of token, segment and position embeddings, then the blocks   (Devlin et al., section 3, figure 2).
 
@@ -253,11 +249,7 @@ def bert(
 
 
 def mpnet(
-    params: Params,
-    config: Any,
-    token_ids_BL: np.ndarray,
-    mask_BL: np.ndarray,
-    segment_ids_BL: np.ndarray | None = None,
+    params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.ndarray, segment_ids_BL: np.ndarray | None = None
 ) -> np.ndarray:
     """MPNet: token and offset position embeddings, then blocks that share one relative-position bias   (Song et al.).
 

@@ -71,11 +71,7 @@ def sees(length: int, back: int | None, ahead: int | None) -> np.ndarray:
 
 
 def qwen(
-    params: Params,
-    config: Any,
-    token_ids_BL: np.ndarray,
-    mask_BL: np.ndarray,
-    segment_ids_BL: np.ndarray | None = None,
+    params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.ndarray, segment_ids_BL: np.ndarray | None = None
 ) -> np.ndarray:
     """Qwen3, Qwen2, Mistral and EuroBERT: pre-norm blocks with grouped queries, and a norm at the end.
 
@@ -98,11 +94,7 @@ def qwen(
 
 
 def gemma(
-    params: Params,
-    config: Any,
-    token_ids_BL: np.ndarray,
-    mask_BL: np.ndarray,
-    segment_ids_BL: np.ndarray | None = None,
+    params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.ndarray, segment_ids_BL: np.ndarray | None = None
 ) -> np.ndarray:
     """Gemma 3: scaled token embeddings, windows and base angles by the kind of layer, norms before and after each sublayer.
 

@@ -226,10 +226,7 @@ def contrastive_tension_in_batch(
 
 
 def mega_batch_margin(
-    texts_SBD: np.ndarray,
-    hash_SB: np.ndarray | None = None,
-    positive_margin: float = 0.8,
-    negative_margin: float = 0.3,
+    texts_SBD: np.ndarray, hash_SB: np.ndarray | None = None, positive_margin: float = 0.8, negative_margin: float = 0.3
 ) -> float:
     """max(0, m+ - cos(a_i, p_i)) + max(0, cos(a_i, p_j) - m-) for the closest other positive j, averaged."""
     anchors, positives = texts_SBD

@@ -74,11 +74,7 @@ def gated_feed_forward(hidden_BLD: np.ndarray, params: Params, activation: str, 
 
 
 def modernbert(
-    params: Params,
-    config: Any,
-    token_ids_BL: np.ndarray,
-    mask_BL: np.ndarray,
-    segment_ids_BL: np.ndarray | None = None,
+    params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.ndarray, segment_ids_BL: np.ndarray | None = None
 ) -> np.ndarray:
     """ModernBERT: token embeddings, then pre-norm blocks that attend to the whole text or to a window, then a norm.
 

@@ -12,11 +12,7 @@ from minisbert.reference.encoder import Params, block, float64, layer_norm, offs
 
 
 def roberta(
-    params: Params,
-    config: Any,
-    token_ids_BL: np.ndarray,
-    mask_BL: np.ndarray,
-    segment_ids_BL: np.ndarray | None = None,
+    params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.ndarray, segment_ids_BL: np.ndarray | None = None
 ) -> np.ndarray:
     """RoBERTa: BERT with positions numbered from the padding token's id + 1.
 

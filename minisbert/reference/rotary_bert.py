@@ -16,11 +16,7 @@ from minisbert.reference.modernbert import gated_feed_forward, rotary_attention
 
 
 def rotary_bert(
-    params: Params,
-    config: Any,
-    token_ids_BL: np.ndarray,
-    mask_BL: np.ndarray,
-    segment_ids_BL: np.ndarray | None = None,
+    params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.ndarray, segment_ids_BL: np.ndarray | None = None
 ) -> np.ndarray:
     """BERT's blocks on token and segment embeddings, with rotated queries and keys in place of position embeddings.
 

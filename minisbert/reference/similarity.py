@@ -91,12 +91,7 @@ def manhattan(a_BD: np.ndarray, b_MD: np.ndarray) -> np.ndarray:
 
 
 # The names that model folders use.
-SIMILARITIES: dict[str, Similarity] = {
-    "cosine": cosine,
-    "dot": dot,
-    "euclidean": euclidean,
-    "manhattan": manhattan,
-}
+SIMILARITIES: dict[str, Similarity] = {"cosine": cosine, "dot": dot, "euclidean": euclidean, "manhattan": manhattan}
 PAIRWISE_SIMILARITIES: dict[str, Similarity] = {
     "cosine": pairwise_cosine,
     "dot": pairwise_dot,

@@ -8,11 +8,7 @@ from minisbert.reference.encoder import Params, float64
 
 
 def static(
-    params: Params,
-    config: Any,
-    token_ids_BL: np.ndarray,
-    mask_BL: np.ndarray,
-    segment_ids_BL: np.ndarray | None = None,
+    params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.ndarray, segment_ids_BL: np.ndarray | None = None
 ) -> np.ndarray:
     """hidden_BLD, whose mean is the sentence embedding; arguments as for `reference.encoder.bert`, most ignored.
 

@@ -28,11 +28,7 @@ def biased_attention(hidden_LD: np.ndarray, mask_L: np.ndarray, params: Params, 
 
 
 def t5(
-    params: Params,
-    config: Any,
-    token_ids_BL: np.ndarray,
-    mask_BL: np.ndarray,
-    segment_ids_BL: np.ndarray | None = None,
+    params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.ndarray, segment_ids_BL: np.ndarray | None = None
 ) -> np.ndarray:
     """T5's encoder: pre-norm blocks that share one relative-position bias, and a norm at the end.
 

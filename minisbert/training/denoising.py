@@ -33,12 +33,7 @@ NAME = "denoising_auto_encoder"
 
 
 def denoising_auto_encoder(
-    embeddings_SBD: jax.Array,
-    targets: Targets,
-    head: Any = None,
-    *,
-    tie: bool = True,
-    deletion: float = 0.6,
+    embeddings_SBD: jax.Array, targets: Targets, head: Any = None, *, tie: bool = True, deletion: float = 0.6
 ) -> jax.Array:
     """Denoising auto-encoder (TSDAE): the mean of -log p(token | tokens before it, sentence embedding of the damaged text).
 

@@ -194,8 +194,8 @@ def write_report(
     shown = {
         name: value["name"] if isinstance(value, dict) and "sha256" in value else value
         for name, value in settings.items()
+        if name != "data"
     }
-    del shown["data"]
     text = [
         f"---\nlibrary_name: sentence-transformers\ntags: [{hub_tag}, minisbert]\n---",
         f"# A {model_name}\n\nTrained by minisbert with the loss `{shown['loss']}` in {len(curve(lines, 'loss')[0])} steps.",

@@ -27,7 +27,6 @@ import optax
 from minisbert.errors import InputError, TrainingError, short_repr
 from minisbert.inference.engines import replace_params
 from minisbert.training import sharding
-from minisbert.training.config import recorded_settings
 from minisbert.training.logging import curve, write_report
 from minisbert.training.lora import merge_lora
 from minisbert.training.losses import initial_softmax_head
@@ -253,8 +252,7 @@ class Outputs:
         model.run = TrainingRun(trainer.folder, int(state.step), lines, seconds, trainer.train_step.seconds)
         if trainer.folder is not None and first_host:
             self._save(model, head, trainer.folder / "final")
-            settings = recorded_settings(trainer.config)
-            write_report(trainer.folder, settings, trainer.datasets, lines, task.model_name, task.hub_tag)
+            write_report(trainer.folder, trainer.settings, trainer.datasets, lines, task.model_name, task.hub_tag)
         if trainer.checkpoints is not None:
             trainer.checkpoints.close()
         if trainer.cut and first_host:

@@ -207,9 +207,7 @@ def make_update(optimizer: optax.GradientTransformation) -> Update:
         norm = jnp.linalg.norm(norms)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         params, optimizer_state = jax.tree.map(
-            partial(jnp.where, finite),
-            (params, optimizer_state),
-            (state.params, state.optimizer_state),
+            partial(jnp.where, finite), (params, optimizer_state), (state.params, state.optimizer_state)
         )
         return TrainState(state.step + 1, params, optimizer_state, state.key), StepMetrics(value, norm, norms, finite)
 

@@ -100,15 +100,15 @@ def step_settings(
         definition,
         loss_for(config, loss, width),
         optimizer,
-        "layers" if config.adaptive_layers else loss.embeds,
-        loss.model,
-        config.chunk_size,
-        config.remat,
-        config.dropout,
-        None if config.lora_rank is None else config.lora_scale,
-        config.blocks if config.deterministic else None,
-        mesh,
-        None if sharding is None else (tuple(leaves), structure),
+        embeds="layers" if config.adaptive_layers else loss.embeds,
+        model=loss.model,
+        chunk_size=config.chunk_size,
+        remat=config.remat,
+        dropout=config.dropout,
+        lora_scale=None if config.lora_rank is None else config.lora_scale,
+        blocks=config.blocks if config.deterministic else None,
+        mesh=mesh,
+        layout=None if sharding is None else (tuple(leaves), structure),
     )
 
 
@@ -119,18 +119,18 @@ def compiled_step(settings: StepSettings) -> Step:
     It reuses the old state's memory. `numbers` are the optimizer's; `base_params` with LoRA the model's parameters, which do
     not change, else None. The same settings give the same step, so that runs of one process share its programs.
     """
-    definition, loss, recipe, embeds, model, chunk_size, _, dropout, lora_scale, blocks, mesh, layout = settings
-    embed = packed_embed(definition, embeds)
-    if model:
-        loss = of_network(loss, definition)
+    loss, recipe, mesh, layout = settings.loss, settings.optimizer, settings.mesh, settings.layout
+    embed = packed_embed(settings.definition, settings.embeds)
+    if settings.model:
+        loss = of_network(loss, settings.definition)
     if settings.remat:
         embed = remat(embed)
     if recipe.trainable is not None:
         embed = partial(_embed_frozen, embed, recipe)
-    if blocks is not None:
+    if settings.blocks is not None:
         devices = jax.devices()[:1] if mesh is None else list(mesh.devices.flat)
-        gradient = blockwise(embed, loss, devices, chunk_size=chunk_size, blocks=blocks)
-        if model:
+        gradient = blockwise(embed, loss, devices, chunk_size=settings.chunk_size, blocks=settings.blocks)
+        if settings.model:
             gradient = with_model(gradient)
 
         @partial(jax.jit, donate_argnums=0)
@@ -139,7 +139,7 @@ def compiled_step(settings: StepSettings) -> Step:
 
         def blockwise_step(state: TrainState, batch: TrainBatch, numbers: Numbers, base_params: Any = None) -> Any:
             changed = partial(update, numbers=numbers)
-            return train_step(state, batch, gradient=gradient, update=changed, dropout=dropout)
+            return train_step(state, batch, gradient=gradient, update=changed, dropout=settings.dropout)
 
         return blockwise_step
 
@@ -152,18 +152,17 @@ def compiled_step(settings: StepSettings) -> Step:
     def step(state: TrainState, batch: TrainBatch, numbers: Numbers, base_params: Any = None) -> Any:
         if base_params is not None and sharding is not None and mesh is not None:
             base_params = gather_base(base_params, mesh)
-        adapted = embed if lora_scale is None else with_lora(embed, base_params, lora_scale)
-        gradient: Gradient = (
-            jax.value_and_grad(siamese_loss(adapted, loss))
-            if chunk_size is None
-            else gradcache(adapted, loss, chunk_size)
-        )
-        if model:
+        adapted = embed if settings.lora_scale is None else with_lora(embed, base_params, settings.lora_scale)
+        gradient: Gradient = jax.value_and_grad(siamese_loss(adapted, loss))
+        if settings.chunk_size is not None:
+            gradient = gradcache(adapted, loss, settings.chunk_size)
+        if settings.model:
             gradient = with_model(gradient)
         if sharding is not None:
             gradient = with_gather(gradient, sharding.params)
+        update = make_update(recipe(numbers))
         with traced_for(platform, mesh):
-            return train_step(state, batch, gradient=gradient, update=make_update(recipe(numbers)), dropout=dropout)
+            return train_step(state, batch, gradient=gradient, update=update, dropout=settings.dropout)
 
     return jax.jit(step, donate_argnums=0, out_shardings=(sharding, None))
 

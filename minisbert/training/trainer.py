@@ -219,10 +219,10 @@ class Trainer:
 
     def start(self) -> TrainState:
         """The newest saved state, or the first one; compiles the step for the shapes of the run."""
-        params, folder, config = self.model.pretrained.params, self.folder, recorded_settings(self.config)
-        config["data"] = [data.source for data in self.datasets]
-        self.metrics = MetricsLog(folder, config, self.config.report_to, writes=self.writes)
-        record = {"config": config, "data": list(map(asdict, self.datasets)), "model": repr(self.model)}
+        params, folder = self.model.pretrained.params, self.folder
+        self.settings = recorded_settings(self.config) | {"data": [data.source for data in self.datasets]}
+        self.metrics = MetricsLog(folder, self.settings, self.config.report_to, writes=self.writes)
+        record = {"config": self.settings, "data": list(map(asdict, self.datasets)), "model": repr(self.model)}
         if self.lora:
             record["weights"] = weights_digest(params)
         self.checkpoints = None if folder is None else Checkpoints(folder, json.loads(json.dumps(record)))
