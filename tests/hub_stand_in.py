@@ -11,7 +11,11 @@ from urllib.parse import unquote, urlsplit
 import huggingface_hub.constants  # noqa: F401
 
 COMMIT = "c" * 40
-CONFIG, POOLING, WEIGHTS = b'{"model_type": "bert"}', b'{"word_embedding_dimension": 4}', random.Random(0).randbytes(400_000)
+CONFIG, POOLING, WEIGHTS = (
+    b'{"model_type": "bert"}',
+    b'{"word_embedding_dimension": 4}',
+    random.Random(0).randbytes(400_000),
+)
 FILES = {"config.json": CONFIG, "1_Pooling/config.json": POOLING, "model.safetensors": WEIGHTS}
 
 
