@@ -211,8 +211,7 @@ def _check_names(
     passthrough: Sequence[str],
 ) -> None:
     """The file has exactly the tensors of the table, in their shapes, and those passed through."""
-    complaints, missing = list[str](), list[str]()
-    expected: set[str] = set()
+    complaints, missing, expected = list[str](), list[str](), set[str]()
     for rule in table:
         *outer, last = cast(Shape, rule.shape)
         part_shape = (*outer, last // len(rule.parts))
