@@ -116,7 +116,7 @@ def load_chain(folder: ModelFolder, put: Put | None, loaded: dict[Path, Converte
     """
     model_config = read_model_config(folder)
     tokenizer = Tokenizer.from_folder(folder)
-    check_tokenizer(tokenizer, folder, model_config.encoder.vocab_size)
+    check_tokenizer(tokenizer, folder, model_config.encoder)
     family = FAMILIES[model_config.model_type]
     table = table_for(family.RULES, model_config.encoder)
     place = folder.transformer_path
@@ -142,9 +142,9 @@ def load_chain(folder: ModelFolder, put: Put | None, loaded: dict[Path, Converte
     return Pretrained(folder, model_config, params, tokenizer, replace(original, params={}))
 
 
-def check_tokenizer(tokenizer: Tokenizer, folder: ModelFolder, vocab_size: int) -> None:
-    """Raises ModelFolderError if the tokenizer does not fit the embedding table or the length limit."""
-    largest, special = tokenizer.largest_id, tokenizer.special_tokens
+def check_tokenizer(tokenizer: Tokenizer, folder: ModelFolder, config: Any) -> None:
+    """Raises ModelFolderError if the tokenizer does not fit the encoder's embedding table or the length limit."""
+    largest, special, vocab_size = tokenizer.largest_id, tokenizer.special_tokens, config.vocab_size
     if largest >= vocab_size:
         # An added token without a row is an error only of the text that has it.
         tokenizer.rows = vocab_size
@@ -162,9 +162,13 @@ def check_tokenizer(tokenizer: Tokenizer, folder: ModelFolder, vocab_size: int) 
             f"{tokenizer.where}: gives ids up to {largest}, but {folder.sources['vocab_size']}'s vocab_size is {vocab_size}. "
             "The tokenizer is another model's; download the model again."
         )
-    if folder.max_seq_length is not None and folder.max_seq_length <= special:
+    length = min(folder.max_seq_length or config.max_positions, config.max_positions)
+    if length <= special:
+        where = (
+            folder.sources.get("max_seq_length") if length == folder.max_seq_length else "the positions of config.json"
+        )
         raise ModelFolderError(
-            f"{folder.path}: max_seq_length is {folder.max_seq_length}, but the tokenizer puts {special} special tokens around "
+            f"{folder.path}: max_seq_length is {length}, from {where}, but the tokenizer puts {special} special tokens around "
             f"each text. Expected at least {special + 1}; correct the settings."
         )
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.keys import MODEL_FILE, MODULE
-from minisbert.checkpoint.kinds import refuse_other_kinds
+from minisbert.checkpoint.kinds import first_architecture, refuse_other_kinds
 from minisbert.checkpoint.modules import MODULE_TYPES, MODULES, Module, Normalize, Part, unknown_type
 from minisbert.checkpoint.poolings import Given, Pooling
 from minisbert.checkpoint.router import Router, read_router
@@ -62,9 +62,8 @@ class ModelFolder:
     # A Router's choice of a route, and each route as a folder of its own. All else is then the main route's.
     router: Router | None = None
     routes: dict[str, "ModelFolder"] = field(default_factory=dict)
-    # The file that each setting and each module came from, for `minisbert inspect`.
     sources: dict[str, str] = field(default_factory=dict)
-    module_sources: tuple[str, ...] = ()
+    module_sources: tuple[str, ...] = ()  # the file that each module, and above each setting, came from
     # What was assumed where the folder is silent; the caller logs it.
     notes: list[str] = field(default_factory=list)
     allow_pickle_weights: bool = False
@@ -100,7 +99,7 @@ def read_folder(
     allow_links: bool = False,
     adapter: str | None = None,
 ) -> ModelFolder:
-    """Read a model folder of either dialect, or a plain Hugging Face folder (then: mean pooling, said in `notes`).
+    """Read a model folder of either dialect, or a plain Hugging Face folder (`notes` then says which pooling).
 
     Args:
         find: the folder of the model that an adapter changes, from its name.
@@ -121,8 +120,9 @@ def read_folder(
             parts = read_chain(files, file)
             kinds, _ = zip(*parts, strict=True)
             folder = _read_routes(files, parts, kinds) if "router" in kinds else read_parts(files, parts, file)
+            for one in (folder, *folder.routes.values()):
+                _read_model_settings(files, one)
         for one in (folder, *folder.routes.values()):
-            _read_model_settings(files, one)
             one.allow_pickle_weights = allow_pickle_weights
     except ModelFolderError:
         refuse_other_kinds(files)  # then what its reader misses is not what is wrong
@@ -132,11 +132,15 @@ def read_folder(
 
 
 def _read_plain(files: ModelFiles) -> ModelFolder:
-    """A folder without modules.json: a transformer's, or a static model's as model2vec first wrote it."""
+    """A folder without modules.json, read as sentence-transformers does, or a static model's as model2vec first wrote it."""
     path, config = files.folder, read_config(files, files.folder)
     if config["model_type"] != "model2vec":
         folder = _encoder_folder(files, path, config)
-        folder.notes.append(f"{path}: no modules.json, so mean pooling over the transformer is used.")
+        # Of a decoder, the last token has seen the whole text.
+        is_decoder = first_architecture(config).endswith("ForCausalLM") and bool(config.get("is_causal", True))
+        folder.modules = (Pooling(("lasttoken" if is_decoder else "mean",)),)
+        used = f"{'last-token' if is_decoder else 'mean'} pooling over the transformer is used, without {_MODEL_FILE}"
+        folder.notes.append(f"{path}: no modules.json, so {used}.")
         folder.module_sources = ("assumed: no modules.json",)
         return folder
     settings = Settings(config, path / "config.json")
@@ -220,9 +224,8 @@ def _check_order(parts: list[Part], file: Path, scores: bool) -> None:
         )
     if not _CHAIN.fullmatch(chain):
         raise ModelFolderError(
-            f"{file}: the chain is {chain}. Expected transformer -> pooling (weighted_layer_pooling between them "
-            "or not) or static_embedding alone, then any dense, layer_norm and normalize; the encoder and the pooling once. "
-            "Use another model."
+            f"{file}: the chain is {chain}. Expected transformer -> pooling (weighted_layer_pooling between them or not) or "
+            "static_embedding alone, then any dense, layer_norm, normalize; encoder and pooling once. Use another model."
         )
 
 

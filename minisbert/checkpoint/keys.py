@@ -31,7 +31,8 @@ CONFIG: dict[str, Effect] = {
     **effects(HARMLESS, "is_encoder_decoder cross_attention_hidden_size tie_encoder_decoder"),
     # How transformers reports and stores; every product here is float32 or what the caller asks for.
     **effects(HARMLESS, "torch_dtype dtype transformers_version _name_or_path name_or_path"),
-    **effects(HARMLESS, "architectures use_cache chunk_size_feed_forward"),
+    **effects(APPLIED, "architectures"),  # kinds.py; the pooling where no file names one
+    **effects(HARMLESS, "use_cache chunk_size_feed_forward"),
     **effects(HARMLESS, "output_attentions output_hidden_states _attn_implementation attn_implementation torchscript"),
     **effects(HARMLESS, "_attn_implementation_autoset gradient_checkpointing tie_word_embeddings"),
     # Tokens are the tokenizer's.

@@ -38,6 +38,12 @@ _OTHER_ARCHITECTURES = {"HF_ColBERT": MULTI_VECTOR, "ColBERT": MULTI_VECTOR}
 OTHER_ENDINGS = ("ForSequenceClassification", *_OTHER_ARCHITECTURES)
 
 
+def first_architecture(config: dict[str, Any]) -> str:
+    """The class of transformers that wrote a config.json, or an empty text."""
+    names = config.get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else ""
+
+
 def refuse_other_kinds(files: ModelFiles) -> None:
     """The folder does not hold a cross-encoder, or a kind of model that minisbert does not compute.
 
@@ -65,9 +71,8 @@ def _signs_of_other_kinds(files: ModelFiles) -> Iterator[str]:
     config = _content(files, _CONFIG, dict)
     if (name := config.get("model_type")) in list(OTHER_TYPES):
         yield f"{files.folder / _CONFIG}: 'model_type' is {name!r}, {OTHER_TYPES[name]}"
-    names = config.get("architectures")
-    if isinstance(names, list) and names and names[0] in list(_OTHER_ARCHITECTURES):
-        yield f"{files.folder / _CONFIG}: 'architectures' is {names!r:.200}, {_OTHER_ARCHITECTURES[names[0]]}"
+    if (name := first_architecture(config)) in _OTHER_ARCHITECTURES:
+        yield f"{files.folder / _CONFIG}: 'architectures' is [{name!r}], {_OTHER_ARCHITECTURES[name]}"
 
 
 def sign_of_cross_encoder(files: ModelFiles) -> str | None:
@@ -75,9 +80,8 @@ def sign_of_cross_encoder(files: ModelFiles) -> str | None:
     if files.has(files.folder / _CHAIN):
         is_one = _content(files, _MODEL, dict).get("model_type") == "CrossEncoder"
         return f"{files.folder / _MODEL}: 'model_type' is 'CrossEncoder'" if is_one else None
-    names = _content(files, _CONFIG, dict).get("architectures")
-    if isinstance(names, list) and names and str(names[0]).endswith("ForSequenceClassification"):
-        return f"{files.folder / _CONFIG}: 'architectures' is {names!r:.200}, a classifier"
+    if (name := first_architecture(_content(files, _CONFIG, dict))).endswith("ForSequenceClassification"):
+        return f"{files.folder / _CONFIG}: 'architectures' is [{name!r:.200}], a classifier"
     return None
 
 

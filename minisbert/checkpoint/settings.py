@@ -168,7 +168,7 @@ class Settings:
     def choice(self, key: str, choices: Collection[Any], *, default: Any = _MISSING, why: str = "") -> Any:
         """One of the values that are computed."""
         value = self.values.get(key, default)
-        if not isinstance(value, list | dict) and value in choices:
+        if any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in choices):  # 0 is not False
             return value
         self.complain(key, "one of " + ", ".join(sorted(map(repr, choices))) + (f" ({why})" if why else ""))
         return next(iter(choices))

@@ -12,7 +12,7 @@ from minisbert import limits
 from minisbert.checkpoint.adapter import ADAPTER_FILE, base_of
 from minisbert.checkpoint.json_file import parse_json
 from minisbert.checkpoint.keys import ARGUMENTS, LENGTH_FILE
-from minisbert.checkpoint.kinds import OTHER_ENDINGS, OTHER_TYPES, refuse_other_kinds
+from minisbert.checkpoint.kinds import OTHER_ENDINGS, OTHER_TYPES, first_architecture, refuse_other_kinds
 from minisbert.checkpoint.settings import ModelFiles, Settings
 from minisbert.checkpoint.task_adapters import read_adapters, without_tasks
 from minisbert.errors import ModelFolderError
@@ -42,9 +42,7 @@ def read_config(files: ModelFiles, place: Path, scores: bool = False) -> dict[st
         raise ModelFolderError(
             f"{file}: no 'model_type' string. Expected a Hugging Face encoder's settings; download the model again."
         )
-    names = config.get("architectures")
-    architecture = str(names[0]) if isinstance(names, list) and names else ""
-    if not scores and (model_type in OTHER_TYPES or architecture.endswith(OTHER_ENDINGS)):
+    if not scores and (model_type in OTHER_TYPES or first_architecture(config).endswith(OTHER_ENDINGS)):
         refuse_other_kinds(files)
     return without_tasks(config, file) if "lora_adaptations" in config else config
 

@@ -219,7 +219,7 @@ def _check_texts(folder: CrossEncoderFolder, config: Any, tokenizer: Tokenizer) 
             f"{folder.transformer_path}: the settings ask for lower case, tokenizer.json does not lower-case. Expected a "
             "lower-casing normalizer in tokenizer.json, the only place where a cross-encoder's folder can set it."
         )
-    check_tokenizer(tokenizer, folder, config.vocab_size)
+    check_tokenizer(tokenizer, folder, config)
     if tokenizer.token_types and getattr(config, "type_vocab_size", 2) == 1:
         raise ModelFolderError(
             f"{folder.transformer_path}/config.json: 'type_vocab_size' is {config.type_vocab_size}. Expected at least 2: its "

@@ -11,8 +11,9 @@ KEYS = {
     **effects(APPLIED, "tokenizer_class added_tokens_decoder truncation_side padding_side model_input_names extra_ids"),
     **effects(APPLIED, "do_lower_case strip_accents tokenize_chinese_chars add_prefix_space split_by_punct"),
     **effects(APPLIED, "keep_accents split_special_tokens model_max_length max_len"),
-    **effects(HARMLESS, "trim_offsets errors clean_up_tokenization_spaces verbose name_or_path add_bos_token"),
-    **effects(HARMLESS, "add_eos_token backend is_local local_files_only chat_template response_template"),
+    **effects(APPLIED, "add_bos_token add_eos_token"),  # where there is no tokenizer.json
+    **effects(HARMLESS, "trim_offsets errors clean_up_tokenization_spaces verbose name_or_path"),
+    **effects(HARMLESS, "backend is_local local_files_only chat_template response_template"),
     **effects(HARMLESS, "response_schema processor_class auto_map files_loaded pad_token_type_id stride max_length"),
     "chat_control_tokens": HARMLESS,
     **effects(HARMLESS, "truncation_strategy pad_to_multiple_of vocab_file merges_file tokenizer_file"),
@@ -69,7 +70,7 @@ BY_MODEL_TYPE = {
     **_classes("XLMRobertaTokenizer", "xlm-roberta gte jina_embeddings_v3"),
     "albert": "AlbertTokenizer",
     "camembert": "CamembertTokenizer",
-    "modernbert": "",  # tokenizer.json, whatever a file names
+    **_classes("", "modernbert mistral"),  # tokenizer.json, whatever a file names
     **_classes("Qwen2Tokenizer", "qwen2 qwen3"),
     "gemma3_text": "GemmaTokenizer",
     **_classes("T5Tokenizer", "t5 mt5"),

@@ -63,6 +63,8 @@ def read_tokenizer_config(
     file = folder / "tokenizer_config.json"
     settings = Settings(parse_json(files.get(file.name, b"{}"), file), file)
     values = settings.values
+    for key in ("add_bos_token", "add_eos_token") if tokenizer else ():
+        values.pop(key, None)  # tokenizer.json's own template counts
     name = _class_name(settings, model, tokenizer)
     refused = set(REFUSED_KEYS) - ({"unk_id"} if name == "DebertaV2Tokenizer" else set())
     settings.absent(sorted(refused), "it changes how texts become tokens, which is not computed here")
@@ -71,10 +73,10 @@ def read_tokenizer_config(
     added: dict[int, Any] = {}
     if "added_tokens_decoder" in values:
         for number, token in _as_object(values["added_tokens_decoder"], file).items():
-            if number.isascii() and number.isdigit():
+            if number.isascii() and number.isdigit() and isinstance(token, dict):
                 added[int(number)] = _read_token("added_tokens_decoder", token, settings)
             else:
-                settings.complain("added_tokens_decoder", "an object of id to token")
+                settings.complain("added_tokens_decoder", "an object of id to token, which is an object with 'content'")
     else:
         if "special_tokens_map.json" in files or "added_tokens.json" in files:
             _merge_older_files(files, folder, settings, added)

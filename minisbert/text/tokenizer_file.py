@@ -204,8 +204,20 @@ def build(source: Source) -> Any:
     if kind is None:
         return backend
     starts = ("bos_token", "eos_token") if config.name in ("XLMRobertaTokenizer", "CamembertTokenizer") else None
-    if config.name == "Qwen2Tokenizer":  # one end token in tokenizer.json's template, or nothing
-        backend.post_processor = source.backend.post_processor if source.backend is not None else None
+    if config.name == "Qwen2Tokenizer":
+        if source.backend is not None:  # one end token in tokenizer.json's template, or nothing
+            backend.post_processor = source.backend.post_processor
+            return backend
+        asked = (settings.values.get("add_bos_token"), settings.values.get("add_eos_token"))
+        first, last = (
+            [special[key]] if flag and not isinstance(flag, str) and key in special else []  # a text is one more token
+            for key, flag in zip(("bos_token", "eos_token"), asked, strict=True)
+        )
+        ends = [(token, backend.token_to_id(token)) for token in (*first, *last)]
+        single, second = [*first, "$A", *last], [*(f"{token}:1" for token in (*first, "$B", *last))]
+        backend.post_processor = processors.TemplateProcessing(
+            single=single, pair=[*single, *second], special_tokens=ends
+        )
         return backend
     if config.name == "T5Tokenizer":
         end = [("</s>", backend.token_to_id(special["eos_token"]))]

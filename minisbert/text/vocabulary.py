@@ -99,13 +99,18 @@ def _from_sentencepiece(files: Mapping[str, bytes], folder: Path, model: Mapping
 
 
 def _check_special(config: TokenizerConfig, file: Path, ids: dict[str, int]) -> None:
-    """The special tokens, except for masking, must be in the vocabulary or added to it."""
+    """The special tokens that rows of ids can have must be in the vocabulary or added to it."""
     known = {*ids, *(token.content for token in config.added.values())}
-    tokens = (config.named[key] for key in ("cls_token", "sep_token", "unk_token", "pad_token") if key in config.named)
-    missing = [text for token in tokens if (text := getattr(token, "content", token)) not in known]
+    qwen = config.name == "Qwen2Tokenizer"
+    missing = []
+    for key in ("eos_token", "pad_token") if qwen else ("cls_token", "sep_token", "unk_token", "pad_token"):
+        text = getattr(config.named.get(key), "content", config.named.get(key))
+        if text is not None and text not in known:
+            missing.append(f"{config.settings.names.get(key, key)} {text!r:.100}")
     if missing:
         raise ModelFolderError(
-            f"{file}: special token(s) {', '.join(missing)} are not in the vocabulary. Download the model again."
+            f"{file}: the vocabulary lacks special tokens: {', '.join(missing)}. Expected them in it; correct "
+            "tokenizer_config.json or special_tokens_map.json, or download the model again."
         )
 
 

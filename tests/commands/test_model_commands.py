@@ -182,7 +182,7 @@ def test_inspect_says_what_is_assumed(run, tiny_bert, tmp_path):
         (model / name).unlink()
     (model / "minisbert_source.json").write_text('{"source": "the hub", "files": {}}')
     out = run("inspect", model).out
-    assert "no modules.json, so mean pooling over the transformer is used." in out
+    assert "no modules.json, so mean pooling over the transformer is used, without" in out
     assert "64, from the positions of the encoder (no file sets a limit)" in out
     assert "assumed: no modules.json" in out
     assert "the hub" not in out  # whoever made the folder may have made that file too

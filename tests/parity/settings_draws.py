@@ -2,7 +2,8 @@
 
     python tests/parity/settings_draws.py --draws 2000 --seed 0
 
-Each draw copies a tiny model, changes one or two keys, and loads it. Models are of every family (those without a checkpoint in
+Each draw copies a tiny model, changes one or two keys, and loads it. Some folders lose their modules.json first, or have the
+vocabulary in files of its own instead of tokenizer.json. Models are of every family (those without a checkpoint in
 weights/ are made by transformers), and a LoRA adapter where peft is installed. Keys are those of checkpoint/keys.py, of
 text/tokenizer_config.py and of the file, and keys that nobody knows. A refusal has to name the file and a changed key. What is
 not refused has to give the embeddings of sentence-transformers within 2e-6, relative to the largest value above 1; anything
@@ -51,6 +52,8 @@ TOKENS: list[Any] = ["[NEW]", "the", "<mask>", "[MASK]", "[SEP]", "</s>", "<pad>
 CLASSES = [*BUILT, *(f"{name}Tokenizer" for table in (ALIASES, IN_PYTHON, READ_FROM_FILE) for name in sorted(table))]
 VALUES: list[Any] = [True, False, None, 0, 1, 2, 64, 0.5, -1, "x", "", "float32", [], ["x"], {}, {"x": 1}]
 OF_KEY: dict[str, list[Any]] = {
+    "architectures": [["BertForCausalLM"], ["Qwen3ForCausalLM"], ["BertModel"], ["BertForMaskedLM"]],
+    "is_causal": [True, False],
     "position_embedding_type": ["absolute", "relative_key", "relative_key_query", "sans_pos", "rope"],
     "hidden_act": ["gelu", "gelu_new", "relu", "silu", "swish", "gelu_pytorch_tanh", "tanh", "x"],
     "layer_norm_eps": [1e-12, 1e-5, 1e-3],
@@ -143,16 +146,36 @@ def original(model: str, place: Path) -> Path:
     return _MADE[model]
 
 
+def lay_out(folder: Path, rng: random.Random) -> str:
+    """Another layout of some folders: a plain transformer's, or vocabulary files."""
+    layout = rng.choice(("whole", "whole", "whole", "plain", "vocabulary"))
+    tokenizer = folder / "tokenizer.json"
+    parts = json.loads(tokenizer.read_text())["model"] if tokenizer.is_file() else {"type": ""}
+    if layout == "plain":
+        (folder / "modules.json").unlink()
+    elif layout == "vocabulary" and parts["type"] == "WordPiece":
+        (folder / "vocab.txt").write_text("\n".join(sorted(parts["vocab"], key=parts["vocab"].get)))
+        tokenizer.unlink()
+    elif layout == "vocabulary" and parts["type"] == "BPE":
+        merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in parts["merges"]]
+        (folder / "vocab.json").write_text(json.dumps(parts["vocab"]))
+        (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
+        tokenizer.unlink()
+    else:
+        return "whole"
+    return layout
+
+
 def change(folder: Path, rng: random.Random) -> tuple[str, str, Any]:
     """Changes one key of one file; returns the file, the key and its value."""
     names = [*TABLES, "config.json", "tokenizer_config.json"]
-    adapted = (folder / "adapter_config.json").is_file()
+    adapted, plain = (folder / "adapter_config.json").is_file(), not (folder / "modules.json").is_file()
     name = rng.choice([one for one in names if one != ("config.json" if adapted else "adapter_config.json")])
     file = folder / name
     content = json.loads(file.read_text()) if file.is_file() else {}
     target = rng.choice(content) if isinstance(content, list) else content
     keys = sorted(({*TABLES[name], *target} | {"unheard_of"}) - LEFT_OUT)
-    key = rng.choice(keys)
+    key = rng.choice([*keys, *(["architectures"] * 8 if name == "config.json" and plain else [])])
     value = rng.choice([*VALUES, *(OF_KEY.get(key, []) * 4)])
     if key in target and rng.random() < 0.2:
         del target[key]
@@ -194,8 +217,9 @@ def draw(seed: int, made: Path) -> tuple[str, str]:
     model = rng.choice(MODELS)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(shutil.copytree(original(model, made), Path(place, model)))
+        layout = lay_out(folder, rng)
         changes = [change(folder, rng) for _ in range(rng.choice((1, 1, 2)))]
-        what = f"draw {seed}, {model}: {changes}"
+        what = f"draw {seed}, {model}, {layout}: {changes}"
         try:
             found, limit = ours(folder)
         except MinisbertError as error:
@@ -203,6 +227,7 @@ def draw(seed: int, made: Path) -> tuple[str, str]:
             # A token without a row in the table is named where a text has it.
             named = any(name in str(error) or key in str(error) or key == "path" for name, key, _ in changes)
             named |= any(word in str(changes).lower() for word in re.findall(r"token '(.+?)'", str(error).lower()))
+            named |= layout == "vocabulary" and "no tokenizer.json" in str(error)  # of a class that needs it
             if not named:
                 return "unclear", f"{what}: {error}"
             try:

@@ -149,20 +149,57 @@ def test_lower_casing_that_the_folder_asks_for(family, lower, tmp_path):
     same(SentenceEncoder.load(folder), peer(folder), SENTENCES, f"{family}, do_lower_case {lower}")
 
 
-MASKS = [
-    {},
-    {"mask_token": {"__type": "AddedToken", "content": "<mask>", "lstrip": True, "normalized": True}},
-    {"add_prefix_space": True},
-    {"unk_token": "<pad>", "model_max_length": 20},
+def without_tokenizer_json(family: str, place: Path) -> Path:
+    """The family's tiny checkpoint, its byte-level BPE in vocab.json and merges.txt."""
+    folder = Path(shutil.copytree(tiny(family), place / "model"))
+    parts = json.loads((folder / "tokenizer.json").read_text())["model"]
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in parts["merges"]]
+    (folder / "vocab.json").write_text(json.dumps(parts["vocab"]))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
+    (folder / "tokenizer.json").unlink()
+    return folder
+
+
+OPTIONS = [
+    ("roberta", {}),
+    ("roberta", {"mask_token": {"__type": "AddedToken", "content": "<mask>", "lstrip": True, "normalized": True}}),
+    ("roberta", {"add_prefix_space": True}),
+    ("roberta", {"unk_token": "<pad>", "model_max_length": 20}),
+    ("roberta", {"add_eos_token": True, "add_bos_token": "x"}),
+    ("qwen3", {"add_eos_token": True}),
+    ("qwen3", {"add_eos_token": True, "add_bos_token": True, "bos_token": "<|endoftext|>"}),
+    ("qwen3", {"add_eos_token": "x", "add_bos_token": False, "cls_token": "a"}),
 ]
 
 
-@pytest.mark.parametrize("options", MASKS, ids=str)
-def test_byte_level_bpe_from_its_vocabulary_files(options, tmp_path):
-    folder = Path(shutil.copytree(tiny("roberta"), tmp_path / "model"))
-    (folder / "tokenizer.json").unlink()
+@pytest.mark.parametrize(("family", "options"), OPTIONS, ids=str)
+def test_byte_level_bpe_from_its_vocabulary_files(family, options, tmp_path):
+    folder = without_tokenizer_json(family, tmp_path)
     (folder / "tokenizer_config.json").write_text(json.dumps(options))
-    same(SentenceEncoder.load(folder), peer(folder), SENTENCES, str(options))
+    texts = [text for text in SENTENCES if text.strip()]  # without special tokens, nothing is left of the others
+    same(SentenceEncoder.load(folder), peer(folder), texts, str(options))
+
+
+PLAIN = [
+    ("bert", {"architectures": ["BertForMaskedLM"]}, "mean"),
+    ("roberta", {"architectures": ["RobertaForCausalLM"]}, "lasttoken"),
+    ("qwen3", {"architectures": ["Qwen3ForCausalLM"]}, "lasttoken"),
+    ("qwen3", {"architectures": ["Qwen3ForCausalLM"], "is_causal": False}, "mean"),
+    ("qwen3", {"architectures": ["Qwen3Model"]}, "mean"),
+]
+
+
+@pytest.mark.parametrize(("family", "settings", "mode"), PLAIN, ids=str)
+def test_plain_folders(family, settings, mode, tmp_path):
+    """No modules.json: the last token of a language model, else the mean; the file of prompts and dimensions is not read."""
+    folder = Path(shutil.copytree(tiny(family), tmp_path / "model"))
+    (folder / "modules.json").unlink()
+    (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | settings))
+    more = {"truncate_dim": 8, "prompts": {"query": "q: "}, "default_prompt_name": "query"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(more))
+    encoder = SentenceEncoder.load(folder)
+    assert encoder.pretrained.folder.modules[0].modes == (mode,)
+    same(encoder, peer(folder), SENTENCES, f"{family}, {settings}")
 
 
 @pytest.mark.parametrize("width", [2, 8, 64])
