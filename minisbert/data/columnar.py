@@ -7,13 +7,15 @@ Only the requested columns are read. All are unpacked into a file, so that train
 datasets library nor on what becomes of the rows in memory.
 """
 
+import gzip
 import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from minisbert.data.values import listed, names_of_texts
+from minisbert.data.values import names_of_texts
 from minisbert.errors import DataError, InputError, short_repr
 
 HUB = "hub:"
@@ -119,32 +121,50 @@ def memory_table(data: Any) -> Table:
         raise InputError(f"data is {short_repr(data)}. Expected files, or {ANY}.")
     if not len(data):
         raise DataError(f"{MEMORY}: no rows. Expected at least one.")
-    header = _header(next(iter(data)))
+    header: dict[str, None] = {}  # of every row: one may have more negatives than the first
+    for row, given in enumerate(data):
+        header.update(dict.fromkeys(_record(given, row)))
 
     def lines(columns: Sequence[str]) -> Iterator[bytes]:
         for row, given in enumerate(data):
-            found = dict(zip(header, given, strict=False)) if isinstance(given, tuple | list) else given
-            if not isinstance(found, Mapping) or not all(name in found for name in columns):
-                missing = listed(name for name in columns if not isinstance(found, Mapping) or name not in found)
-                raise DataError(
-                    f"{MEMORY}, 0-based row {row}: there is no {missing}. Expected the columns of the first row."
-                )
-            yield _line({name: found[name] for name in columns})
+            record = _record(given, row)
+            yield _line({name: record[name] for name in columns if name in record})
 
-    return header, lines
+    return tuple(header), lines
 
 
-def _header(row: Any) -> tuple[str, ...]:
-    """The columns of rows in memory, of which this is the first."""
-    if isinstance(row, Mapping):
-        return tuple(map(str, row))
-    if isinstance(row, tuple | list) and row:
-        texts = [isinstance(value, str) for value in row]
+def _record(given: Any, row: int) -> dict[str, Any]:
+    """A row in memory by column."""
+    if isinstance(given, Mapping):
+        return {str(name): value for name, value in given.items()}
+    if isinstance(given, tuple | list) and given:
+        texts = [isinstance(value, str) for value in given]
         if all(texts):
-            return names_of_texts(len(row))
-        if texts == [True, True, False] and isinstance(row[2], float):
-            return ("sentence1", "sentence2", "score")
-    raise InputError(f"{MEMORY}: the first is {short_repr(row)}. Expected {ANY}; name the columns with dicts.")
+            return dict(zip(names_of_texts(len(given)), given, strict=True))
+        if texts == [True, True, False] and isinstance(given[2], float):
+            return dict(zip(("sentence1", "sentence2", "score"), given, strict=True))
+    raise InputError(f"{MEMORY}, 0-based row {row}: {short_repr(given)}. Expected {ANY}; name the columns with dicts.")
+
+
+COLUMNAR: dict[str, Callable[[Any], Table]] = {"parquet": parquet_table, "hub": hub_table, "memory": memory_table}
+
+
+def open_lines(path: str) -> tuple[Any, str]:
+    """A file, unpacked if it is a .gz, and what its lines are called. A .json of one array of objects has them as lines."""
+    opened: Any = gzip.open if path.lower().endswith(".gz") else Path.open
+    file = opened(Path(path), "rb")
+    if not path.lower().removesuffix(".gz").endswith(".json"):
+        return file, "line"
+    starts_array = file.read(BLOCK).lstrip().startswith(b"[")
+    file.seek(0)
+    try:
+        rows = json.load(file) if starts_array else []
+    except (ValueError, RecursionError):  # lines of lists, or damaged, which the lines will tell
+        rows = []
+    file.seek(0)
+    if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
+        return unpacked(path, map(_line, rows)), "row"
+    return file, "line"
 
 
 def unpacked(source: str, lines: Iterable[bytes]) -> Any:

@@ -8,7 +8,7 @@
     .txt, -    one text per line, without a header; "-" is stdin
     .csv       a header line, then rows whose cells may be quoted (delimited.py)
     .tsv       a header line, then one row per line; a quotation mark is part of the text, unless a CSV writer made the file
-    .jsonl     one object per line, or a list of texts; also as .ndjson and .json
+    .jsonl     one object per line, or a list of texts; also as .ndjson and .json; a .json may be one array of objects
     .parquet   needs pyarrow
     hub:NAME   "hub:org/name", "hub:org/name:subset" or "hub:org/name:subset:split", through the datasets library
     in memory  lists, dicts of columns, pandas and datasets tables: see `columnar.memory_table`
@@ -20,7 +20,6 @@ elsewhere. Columns are found whatever their case, spaces, `_` and `-`. A new kin
 slow random access (csv; parquet decodes a whole row group per row), are unpacked once into an unnamed file in TMPDIR.
 """
 
-import gzip
 import hashlib
 import sys
 import threading
@@ -31,7 +30,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from minisbert.data.columnar import BLOCK, HUB, MEMORY, Table, hub_table, memory_table, parquet_table, unpacked
+from minisbert.data.columnar import BLOCK, COLUMNAR, HUB, MEMORY, open_lines, unpacked
 from minisbert.data.delimited import BOM, csv_table, header_repeated, is_quoted
 from minisbert.data.values import matching, reading, record_of, stripped, wrong_columns
 from minisbert.errors import DataError, InputError
@@ -39,8 +38,6 @@ from minisbert.errors import DataError, InputError
 STDIN = "-"
 LINES = ("txt", "tsv", "jsonl", "csv")  # the kinds of plain files
 SHORT = 16  # bytes: longer lines are not empty
-# These yield their rows as lines of JSON.
-COLUMNAR: dict[str, Callable[[Any], Table]] = {"parquet": parquet_table, "hub": hub_table, "memory": memory_table}
 
 
 def sources(data: Any) -> tuple[Any, ...]:
@@ -95,6 +92,7 @@ class RowFile:
         self._lines: Any
         self._table: Any = None  # of a kind that is not read line by line: columns -> lines of JSON
         self._skipped: list[int] = []  # the number of rows before each empty line
+        self.unit = "line"
         self.header: tuple[str, ...] = ("text",)  # the names of the columns; of jsonl, the keys of the first object
         if names and self.kind not in ("tsv", "csv"):
             raise InputError(
@@ -103,19 +101,18 @@ class RowFile:
         with reading(self.source):
             if self.kind in COLUMNAR:
                 self.header, self._table = COLUMNAR[self.kind](source if self.kind == "memory" else path)
+                self.unit = "0-based row"
             elif path == STDIN:
                 self._lines = (line for line in sys.stdin.buffer)  # a generator: `Rows` must not read stdin in place
             else:
-                opened: Any = gzip.open if path.lower().endswith(".gz") else Path.open
-                self._lines = opened(Path(path), "rb")
+                self._lines, self.unit = open_lines(path)
             if self.kind == "csv" or (self.kind == "tsv" and is_quoted(self._lines, self.source)):
-                delimiter, self.kind = "\t" if self.kind == "tsv" else None, "csv"
+                delimiter, self.kind, self.unit = "\t" if self.kind == "tsv" else None, "csv", "row"
                 self._lines.seek(0)
                 self.header, self._table = csv_table(self._lines, self.source, names, delimiter)
             elif self.kind in ("tsv", "jsonl"):
                 self.header = tuple(names) or self._first_line()
         with_header = self.kind in ("tsv", "csv") and not names
-        self.unit = {"csv": "row"}.get(self.kind, "0-based row" if self._table is not None else "line")
         self.first = 0 if self.kind in COLUMNAR else 1 + with_header
         if not self.header:
             expected = "a header line with the names of the columns" if with_header else "one object per line"

@@ -146,18 +146,20 @@ def test_blank_lines_are_no_rows(tmp_path, name, content):
         ([{"query": "q", "pos": ["p", "s"]}, {"query": "r", "pos": ["t"]}], ["q p", "q s", "r t"]),
     ],
 )
-@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+@pytest.mark.parametrize("kind", ["jsonl", "json", "memory", "parquet"])
 def test_no_text_of_a_list_is_lost(tmp_path, rows, examples, kind):
     file = tmp_path / f"data.{kind}"
     if kind == "jsonl":
         file.write_text(lines(*rows))
-    else:
+    elif kind == "json":  # one array
+        file.write_text(json.dumps(rows, indent=1))
+    elif kind == "parquet":
         pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
         pq.write_table(
             pa.Table.from_pylist(rows, pa.Table.from_pylist(rows[::-1]).schema if "negative_2" in rows[-1] else None),
             file,
         )
-    found = open_examples(str(file))
+    found = open_examples(rows if kind == "memory" else str(file))
     texts, _ = found.take(range(len(found)))
     assert [" ".join(one.replace(" ", "_") for one in row) for row in zip(*texts, strict=True)] == examples
 
@@ -185,6 +187,8 @@ def test_rows_that_lack_a_text_are_named(tmp_path, rows, words):
     with pytest.raises(DataError, match=r"data\.jsonl, ") as caught:
         open_examples(str(file))
     assert words in str(caught.value)
+    with pytest.raises(DataError, match=words.split(": ")[1].split(",")[0].replace("{", r"\{")):
+        open_examples(rows)
 
 
 def test_evaluations_find_the_same_columns(tmp_path):
