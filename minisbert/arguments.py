@@ -77,10 +77,11 @@ def check_predict_options(on_truncate: Any, batch_size: Any, apply_softmax: Any,
         check_bool("show_progress_bar", show_progress_bar)
 
 
-def check_path(path: Any) -> None:
-    """The path of a folder to write."""
-    if not isinstance(path, str | Path) or not str(path).strip():
-        raise InputError(f"path is {short_repr(path)}. Expected the folder to write, as str or Path.")
+def check_path(path: Any, name: str = "path", expected: str = "the folder to write") -> Path:
+    """The path of a folder."""
+    if not isinstance(path, str | Path) or not str(path).strip() or "\0" in str(path):
+        raise InputError(f"{name} is {short_repr(path)}. Expected {expected}, as str or Path.")
+    return Path(path)
 
 
 def check_prompts(prompts: Any) -> None:

@@ -4,6 +4,8 @@ Every message names the place (file, key, argument, row), the value found, what 
 Each class also derives from the builtin that callers would expect, so `except ValueError` keeps working.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -49,3 +51,13 @@ def short_repr(value: Any) -> str:
         return f"{value!r:.100}"
     except Exception:
         return f"<{type(value).__name__}>"
+
+
+@contextmanager
+def needs(what: str, extra: str, instead: str = "") -> Iterator[None]:
+    """Turn a failed import of an optional library into an InputError: what needs it, the extra that has it, what else helps."""
+    try:
+        yield
+    except ImportError:
+        instead = f", or {instead}" if instead else ""
+        raise InputError(f"{what}, which is not installed. Run `pip install 'minisbert[{extra}]'`{instead}.") from None

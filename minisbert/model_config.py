@@ -131,7 +131,6 @@ def with_pooling(model: Encoder, *modes: str, seed: int = 0) -> Encoder:
     Args:
         model: a SentenceEncoder; with a Router, take one of its `routes`.
         modes: names in `POOLINGS`, such as "cls" or "max"; or one pooling with weights (register.py), which gets new ones.
-        seed: of new weights.
 
     Raises:
         InputError: an unknown pooling, or a model that has none to replace.

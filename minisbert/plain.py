@@ -19,6 +19,7 @@ from flax import nnx
 
 from minisbert.arguments import as_list
 from minisbert.errors import InputError
+from minisbert.inference.batching import rectangle
 from minisbert.inference.compiled import COMPUTE_DTYPES, cast_params
 from minisbert.inference.engines import need_jax
 from minisbert.sentence_model import define
@@ -114,12 +115,9 @@ def padded_tokens(model: Any, texts: str | Sequence[str], prompt: str = "") -> t
         logger.warning(
             f"{tokens.truncated} of {len(given)} texts are longer than max_seq_length {model.max_seq_length} and were cut"
         )
-    ids = tokens.ids
-    lengths_B = np.array([len(one) for one in ids], np.int32)
-    token_ids_BL = np.full((len(ids), max(lengths_B, default=0)), model.padding_id, np.int32)
-    for row, one in enumerate(ids):
-        token_ids_BL[row, : len(one)] = one
-    return token_ids_BL, lengths_B
+    longest = max(map(len, tokens.ids), default=0)
+    batch = rectangle(list(enumerate(tokens.ids)), len(given), longest, model.padding_id)
+    return batch.token_ids_BL, batch.lengths_B
 
 
 class RecordedAttention:

@@ -223,9 +223,7 @@ def save_pretrained(model: Pretrained, target: Path) -> None:
             write_router(model.folder, model.folder.router, _write_routes(model, staging), staging)
             return
         folder = replace(model.folder, modules=model.model_config.modules)
-        for (_, module), here, weights in zip(
-            chain_of(folder), write_chain(folder, staging), _weights(model), strict=True
-        ):
+        for (module, here), weights in zip(write_chain(folder, staging), _weights(model), strict=True):
             _write_weights(model, module, weights, here)
 
 

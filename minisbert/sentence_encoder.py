@@ -279,9 +279,9 @@ class SentenceEncoder(FamiliarEncoder):
         Raises:
             InputError: the path is taken by something else than a model.
         """
-        checks.check_path(path)
+        folder = checks.check_path(path)
         checks.check_prompts(self.prompts)
-        save_pretrained(self._current(self), Path(path))
+        save_pretrained(self._current(self), folder)
 
     def _current(self, settings: "SentenceEncoder") -> Pretrained:
         """The model with its current settings and weights; the routes of a Router take the model's settings."""

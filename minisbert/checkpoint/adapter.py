@@ -70,7 +70,6 @@ class AdaptedTensors:
 
     Args:
         files: those of the model, which read the adapter's settings.
-        place: the folder of the adapter.
         base: the tensors of the base model.
 
     Raises:

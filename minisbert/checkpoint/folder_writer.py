@@ -42,19 +42,15 @@ def write_module(folder: ModelFolder, module: Module | None, here: Path) -> None
         write_json(here / "sentence_bert_config.json", lengths)
 
 
-def write_chain(folder: ModelFolder, path: Path) -> list[Path]:
-    """Every settings file of a model with one chain, into an empty folder.
-
-    Returns:
-        The folder of each module of `chain_of(folder)`.
-    """
+def write_chain(folder: ModelFolder, path: Path) -> list[tuple[Module | None, Path]]:
+    """Every settings file of a model with one chain, into an empty folder; returns each module and its folder."""
     places, entries = [], []
     for i, (name, module) in enumerate(chain_of(folder)):
         # A transformer is at the top, where transformers looks for it.
         place = "" if name == "Transformer" else f"{i}_{name}"
         write_module(folder, module, path / place)
         entries.append({"idx": i, "name": str(i), "path": place, "type": _package(name)})
-        places.append(path / place)
+        places.append((module, path / place))
     write_json(path / "modules.json", entries)
     write_json(path / "config_sentence_transformers.json", _model_json(folder))
     return places

@@ -9,16 +9,20 @@ messages appear quickly.
 """
 
 import ast
+import functools
 import os
+import re
 import signal
 import sys
 import warnings
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 from minisbert import __version__
-from minisbert.commands.screen import escaped, escaping
 from minisbert.errors import InputError, MinisbertError, TrainingStopped
 
 COMMANDS = (
@@ -29,6 +33,9 @@ ALIASES = {"headline": "pairwise-cost"}  # former names
 
 # Exit codes: 0 success, 1 a comparison failed, 2 an error in the call or its files; and the shell's codes for three signals.
 MISTAKE, INTERRUPTED, BROKEN_PIPE, TERMINATED = 2, 130, 141, 143
+# A terminal's control sequences (ESC, C1) and marks that turn the reading order around: a text must not move the cursor or
+# hide other text. They are shown as \uXXXX, which JSON reads as the same character.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,9 +71,8 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except KeyboardInterrupt:
-        if (
-            own_process
-        ):  # Python's shutdown takes other handlers away, and a further Ctrl-C would kill it on its way out
+        # Python's shutdown takes other handlers away, and a further Ctrl-C would kill it on its way out.
+        if own_process:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         warnings.simplefilter("ignore")  # from libraries that are shut down early
         print("minisbert: interrupted", file=sys.stderr)
@@ -172,3 +178,38 @@ def _help() -> str:
         "options:\n  -h, --help  this page; `minisbert COMMAND --help` explains a command\n  --version   the version\n\n"
         "A MODEL is a folder, a known name (all-mpnet-base-v2), or a name on the Hugging Face hub (org/name)."
     )
+
+
+def escaped(text: str) -> str:
+    """The text with its control characters as \\uXXXX; tabs and line ends stay.
+
+    Example:
+        >>> print(escaped("a\\x1b[2Jb"))
+        a\\u001b[2Jb
+    """
+    return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+class _Screen:
+    """A text stream that escapes what is written to it."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(escaped(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def escaping(command: Callable[..., int]) -> Callable[..., int]:
+    """The command with `escaped` output; its help, which tyro prints in colours, is not changed."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> int:
+        with redirect_stdout(_Screen(sys.stdout)):
+            return command(*args, **kwargs)
+
+    return run

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from minisbert.commands.outputs import check_output
+from minisbert.commands.outputs import check_output, save_heatmap
 from minisbert.commands.tables import columns, matrix_lines, numbered
 
 if TYPE_CHECKING:
@@ -89,7 +89,6 @@ def demo(
 
     started = time.perf_counter()
     from minisbert import SentenceEncoder
-    from minisbert.commands.heatmap import save_heatmap
     from minisbert.similarity import cosine
 
     encoder = SentenceEncoder.load(folder)

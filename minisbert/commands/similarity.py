@@ -8,7 +8,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from minisbert.commands.flags import Engine, Model, Offline, Png
-from minisbert.commands.outputs import check_output
+from minisbert.commands.outputs import check_output, save_heatmap
 from minisbert.commands.tables import matrix_lines, numbered
 
 
@@ -46,7 +46,5 @@ def similarity(
     else:
         print(f"{scores[0, 1]:.6f}")
     if out is not None:
-        from minisbert.commands.heatmap import save_heatmap
-
         save_heatmap(out, scores, sentences, title=f"{model}: {encoder.similarity_fn_name} similarity")
     return 0

@@ -12,7 +12,7 @@ from typing import Any
 
 from minisbert.arguments import check_positive
 from minisbert.corpus.shards import encode_shards
-from minisbert.errors import InputError
+from minisbert.errors import needs
 
 
 def encode_on_ray(
@@ -23,7 +23,6 @@ def encode_on_ray(
     Args:
         texts: returns the corpus; called in each worker.
         load: returns the encoder; called in each worker.
-        workers: the number of actors.
         options: for `encode_shards`.
 
     Returns:
@@ -33,10 +32,8 @@ def encode_on_ray(
         InputError: Ray is not installed.
     """
     check_positive("workers", workers)
-    try:
+    with needs("several workers need Ray", "ray", "omit --ray"):
         import ray.data
-    except ImportError:
-        raise InputError("Ray is not installed. Run `pip install 'minisbert[ray]'`, or omit --ray.") from None
 
     class Worker:
         def __init__(self) -> None:

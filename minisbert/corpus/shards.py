@@ -50,7 +50,6 @@ def encode_shards(
 
     Args:
         texts: the corpus, in the same order each time; one shard of it is in memory.
-        encoder: a SentenceEncoder.
         folder: created if it is missing.
         worker, workers: the number of this worker and how many there are; worker w makes the shards w, w + workers, ...
         options: for `encode`.

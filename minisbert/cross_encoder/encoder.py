@@ -16,17 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.arguments import (
-    as_pairs,
-    check_bool,
-    check_choice,
-    check_list,
-    check_path,
-    check_positive,
-    check_predict_options,
-    check_text,
-    seed_number,
-)
+from minisbert import arguments as checks
 from minisbert.cross_encoder.folder import ACTIVATION_CLASSES
 from minisbert.cross_encoder.model import define_cross_encoder
 from minisbert.cross_encoder.predict import activation_of, logits, scores_from_logits, tokenized
@@ -82,12 +72,12 @@ class CrossEncoder(Familiar):
         allow_pickle_weights: bool = False,
         allow_links: bool = False,
     ):
-        check_choice("compute_dtype", compute_dtype, ("float32", "bfloat16"))
+        checks.check_choice("compute_dtype", compute_dtype, ("float32", "bfloat16"))
         if not isinstance(model, PretrainedCrossEncoder):
             place = locate(model, revision=revision, cache=cache, offline=offline, verify=verify)
             model = load_cross_encoder(place, allow_pickle_weights, allow_links)
         self.pretrained, self.compute_dtype = model, compute_dtype
-        if num_labels is not None and check_positive("num_labels", num_labels) != self.num_labels:
+        if num_labels is not None and checks.check_positive("num_labels", num_labels) != self.num_labels:
             raise InputError(
                 f"num_labels is {num_labels}, but the model in {model.folder.path} has {self.num_labels}. Expected the same; "
                 "for a fresh head write CrossEncoder.from_encoder(encoder, num_labels)."
@@ -125,7 +115,6 @@ class CrossEncoder(Familiar):
         Args:
             encoder: a SentenceEncoder, or the name or folder of an encoder. Its weights are shared until they are trained.
             num_labels: 1 for a score (BCE, MSE, margin-MSE), the number of classes for cross-entropy.
-            seed: seeds the head's random numbers.
             max_length, revision, cache, offline: as for the class.
 
         Raises:
@@ -136,8 +125,8 @@ class CrossEncoder(Familiar):
             >>> CrossEncoder.from_encoder("weights/tiny-mpnet", num_labels=3).predict(("a dog", "a cat")).shape
             (3,)
         """
-        check_positive("num_labels", num_labels)
-        seed_number("seed", seed)
+        checks.check_positive("num_labels", num_labels)
+        checks.seed_number("seed", seed)
         need_jax(encoder, "put a head on it")
         given = getattr(encoder, "pretrained", encoder)
         if isinstance(given, PretrainedCrossEncoder):
@@ -183,9 +172,9 @@ class CrossEncoder(Familiar):
             1.0
         """
         check_callers_keywords("predict", others)
-        rows, single = as_pairs(pairs)
+        rows, single = checks.as_pairs(pairs)
         activation = activation_of(self.activation_fn if activation_fn is None else activation_fn)
-        check_predict_options(on_truncate, batch_size, apply_softmax, show_progress_bar)
+        checks.check_predict_options(on_truncate, batch_size, apply_softmax, show_progress_bar)
         if on_truncate == "error":
             check_fit("pairs", tokenized(self, rows), self.max_seq_length, "score")
         logits_BC = logits(self, rows, batch_size, show_progress_bar, warn=on_truncate == "warn")
@@ -223,12 +212,12 @@ class CrossEncoder(Familiar):
             raise InputError(
                 f"rank: the model has {self.num_labels} labels. Expected 1, a score to sort by; use predict for classes."
             )
-        check_text("query", query)
-        if not (documents := check_list("documents", documents)):
+        checks.check_text("query", query)
+        if not (documents := checks.check_list("documents", documents)):
             raise InputError("documents is []. Expected a list of texts, at least one.")
         if top_k is not None:
-            check_positive("top_k", top_k)
-        check_bool("return_documents", return_documents)
+            checks.check_positive("top_k", top_k)
+        checks.check_bool("return_documents", return_documents)
         scores = self.predict([(query, document) for document in documents], **options)
         best = np.argsort(-scores, kind="stable")[:top_k].tolist()
         hits: list[dict[str, Any]] = [{"corpus_id": i, "score": float(scores[i])} for i in best]
@@ -241,7 +230,7 @@ class CrossEncoder(Familiar):
             >>> CrossEncoder.from_encoder("weights/tiny-bert").token_counts(("a b", "c"))
             [TokenCount(tokens=6, kept=6, dropped=0)]
         """
-        return self.tokenize(as_pairs(pairs)[0]).token_counts()
+        return self.tokenize(checks.as_pairs(pairs)[0]).token_counts()
 
     def tokenize(self, pairs: Sequence[tuple[str, str]]) -> Tokens:
         """Token ids of pairs as the model reads them, cut to `max_seq_length`, without padding."""
@@ -273,7 +262,7 @@ class CrossEncoder(Familiar):
 
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
-        check_positive("max_seq_length", value)
+        checks.check_positive("max_seq_length", value)
         least, most = self.tokenizer.special_tokens + 2, self.max_positions
         if not least <= value <= most:
             raise InputError(
@@ -288,10 +277,10 @@ class CrossEncoder(Familiar):
         Raises:
             InputError: the path holds something other than a model, or the activation has no name.
         """
-        check_path(path)
-        check_choice("activation_fn", self.activation_fn, tuple(ACTIVATION_CLASSES.values()))
+        target = checks.check_path(path)
+        checks.check_choice("activation_fn", self.activation_fn, tuple(ACTIVATION_CLASSES.values()))
         folder = replace(self.pretrained.folder, max_seq_length=self.max_seq_length, activation=self.activation_fn)
-        save_cross_encoder(replace(self.pretrained, folder=folder), Path(path))
+        save_cross_encoder(replace(self.pretrained, folder=folder), target)
 
     def __repr__(self) -> str:
         settings = {"max_seq_length": self.max_seq_length, "num_labels": self.num_labels}

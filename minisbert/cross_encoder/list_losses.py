@@ -110,9 +110,8 @@ def adr_mse(logits_SBC: jax.Array, targets: Targets, head: Head | None = None, *
     above_BS = (relevance_BS[:, None, :] > relevance_BS[:, :, None]).sum(axis=2)
     equal_BS = (relevance_BS[:, None, :] == relevance_BS[:, :, None]).sum(axis=2)
     rank_BS = above_BS + (equal_BS + 1) / 2
-    smooth_BS = 0.5 + jax.nn.sigmoid(alpha * (logit_BS[:, None, :] - logit_BS[:, :, None])).sum(
-        axis=2
-    )  # σ(0) of itself
+    # 1 + the sum over the other documents: this sum has σ(0) = 0.5 of the document itself too.
+    smooth_BS = 0.5 + jax.nn.sigmoid(alpha * (logit_BS[:, None, :] - logit_BS[:, :, None])).sum(axis=2)
     return jnp.mean((rank_BS - smooth_BS) ** 2 / jnp.log2(rank_BS + 1))
 
 

@@ -40,7 +40,6 @@ def logits(
     """float32 `[pairs, C]`, in the order of the pairs.
 
     Args:
-        model: a CrossEncoder.
         batch_size: pairs per batch, or None for as many as fit the model's token budget.
         warn: log how many pairs were cut.
 

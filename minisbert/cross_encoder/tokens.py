@@ -18,9 +18,6 @@ from minisbert.text.tokenizer import Tokenizer, Tokens
 class CrossEncoderTokenizer:
     """A tokenizer that puts two texts into one row.
 
-    Args:
-        tokenizer: of the model.
-
     Raises:
         ModelFolderError: a pair template other than A, then B, with special tokens around and between them.
     """

@@ -37,7 +37,6 @@ def cross_encoder_batch(
     """The arrays of one step: the first of S texts paired with each of the others, S - 1 pairs per example.
 
     Args:
-        batch, multiple: see `training.collate.train_batch`.
         max_length: tokens per pair; longer pairs are cut.
         prompts: none; `check_cross_encoder_examples` refuses them.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from minisbert.data.values import names_of_texts
-from minisbert.errors import DataError, InputError, short_repr
+from minisbert.errors import DataError, InputError, needs, short_repr
 
 HUB = "hub:"
 MEMORY = "the rows in memory"
@@ -29,12 +29,8 @@ Table = tuple[tuple[str, ...], Callable[[Sequence[str]], Iterator[bytes]]]
 
 def parquet_library() -> Any:
     """pyarrow.parquet. Raises InputError if it is not installed."""
-    try:
+    with needs("parquet files need pyarrow", "parquet", "use .jsonl"):
         import pyarrow.parquet
-    except ImportError:
-        raise InputError(
-            "parquet files need pyarrow, which is not installed. Run `pip install 'minisbert[parquet]'`, or use .jsonl."
-        ) from None
     return pyarrow.parquet
 
 
@@ -60,13 +56,10 @@ def hub_table(source: str) -> Table:
     name, subset, split, *rest = (*source.removeprefix(HUB).split(":"), "", "")
     if not name or any(rest):
         raise InputError(f"{source}: expected {HUB}ORG/NAME, with :SUBSET or :SUBSET:SPLIT after it; correct the name.")
-    try:
+    with needs(
+        f"{source}: data sets from the hub need the datasets library", "hub", "pass a .tsv, .jsonl or .parquet file"
+    ):
         import datasets
-    except ImportError:
-        raise InputError(
-            f"{source}: data sets from the hub need the datasets library, which is not installed. Run "
-            "`pip install 'minisbert[hub]'`, or pass a .tsv, .jsonl or .parquet file."
-        ) from None
     try:
         data = datasets.load_dataset(name, subset or None, split=split or "train")
     except Exception as error:  # the library has no common base class for "not found", "offline" and "choose a subset"

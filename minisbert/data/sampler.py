@@ -52,7 +52,6 @@ class Batches:
     """The batches of a training run.
 
     Args:
-        datasets: the data sets.
         batch_size: examples per step, over all hosts.
         seed: seeds the order.
         mixing: "proportional" or "round_robin".
@@ -140,7 +139,6 @@ class GivenBatches:
     """The batches of a sampler from outside: `Batches` with another choice of rows.
 
     Args:
-        datasets: the data sets.
         sampler: a function of the step, or an object with such a method `batch_at`. It must be a pure function, so that a run
             resumes with the same batches. It returns the row numbers of a batch in the first data set; (index of the data
             set, row numbers); or a whole `Batch`, whose texts may be in no data set, such as negatives just mined.
@@ -210,7 +208,6 @@ def without_duplicates(order: np.ndarray, texts_NS: np.ndarray, batch_size: int)
     Args:
         order: the rows, in the order in which they are placed.
         texts_NS: a hash for each text of each row.
-        batch_size: rows per batch.
 
     Returns:
         int64 `[batches, batch_size]`, full batches only.

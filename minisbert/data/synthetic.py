@@ -35,10 +35,6 @@ MEDIAN_WORDS, SPREAD, FEWEST_WORDS, MOST_WORDS = 7.8, 0.44, 2, 26
 def make_sentences(count: int, seed: int = 0) -> list[str]:
     """Sentences made from word lists.
 
-    Args:
-        count: how many.
-        seed: equal seeds give equal sentences.
-
     Example:
         >>> make_sentences(2) == make_sentences(2)
         True

@@ -166,9 +166,8 @@ def _append_from(url: str, out: BinaryIO, size: int, advance: Callable[[int], ob
             out.truncate(0)
             out.seek(0)
             advance(-start)
-        for (
-            chunk
-        ) in response.iter_bytes():  # without a chunk size, which would buffer bytes that a dropped connection loses
+        # Without a chunk size, which would buffer bytes that a dropped connection loses.
+        for chunk in response.iter_bytes():
             out.write(chunk)
             advance(len(chunk))
             if out.tell() > size:

@@ -6,7 +6,7 @@
 Differences from BERT: the embeddings are narrower than the blocks (factorised), and one block is applied repeatedly; its
 activation is GELU's tanh approximation. Left out: several groups of shared layers (no published model has them),
 sentence-order prediction, heads, pooler. In training, dropout is where BERT has it.
-`reference/albert.py` is the same in NumPy and must agree.
+`reference/variants.py` is the same in NumPy and must agree.
 """
 
 from typing import Any
@@ -46,14 +46,10 @@ class Encoder(nnx.Module):
         positions_BL: jax.Array | None = None,
     ) -> list[jax.Array]:
         """hidden_BLD of every layer, the input of the first block included; arguments as for encoders/bert.py."""
-        if positions_BL is None:
-            position_BLE = self.position_embedding.embedding[: token_ids_BL.shape[1]]
-        else:
-            position_BLE = self.position_embedding(positions_BL)
-        if segment_ids_BL is None:
-            segment_BLE = self.segment_embedding.embedding[0]
-        else:
-            segment_BLE = self.segment_embedding(segment_ids_BL)
+        L, positions = token_ids_BL.shape[1], self.position_embedding
+        position_BLE = positions.embedding[:L] if positions_BL is None else positions(positions_BL)
+        segments = self.segment_embedding
+        segment_BLE = segments.embedding[0] if segment_ids_BL is None else segments(segment_ids_BL)
         narrow_BLE = self.embedding_norm(self.token_embedding(token_ids_BL) + position_BLE + segment_BLE)
         narrow_BLE = dropout(narrow_BLE, self.config.hidden_dropout_prob, fold(dropout_keys_BL, 0))
         hidden_BLD = self.embedding_projection(narrow_BLE)

@@ -59,15 +59,11 @@ class Encoder(nnx.Module):
             dropout_keys_BL: one dropout key per token, None for inference.
             positions_BL: each token's position in its text, where a row holds several texts; None means 0, 1, 2, ...
         """
-        L = token_ids_BL.shape[1]
-        if positions_BL is None:
-            position_BLD = self.position_embedding.embedding[:L]  # 0, 1, 2, ...: a slice of the table, no lookup
-        else:
-            position_BLD = self.position_embedding(positions_BL)
-        if segment_ids_BL is None:
-            segment_BLD = self.segment_embedding.embedding[0]
-        else:
-            segment_BLD = self.segment_embedding(segment_ids_BL)
+        L, positions = token_ids_BL.shape[1], self.position_embedding
+        # 0, 1, 2, ... are a slice of the table, without a lookup.
+        position_BLD = positions.embedding[:L] if positions_BL is None else positions(positions_BL)
+        segments = self.segment_embedding
+        segment_BLD = segments.embedding[0] if segment_ids_BL is None else segments(segment_ids_BL)
         hidden_BLD = self.token_embedding(token_ids_BL) + position_BLD + segment_BLD
         if self.task_embedding is not None:
             hidden_BLD = hidden_BLD + self.task_embedding.embedding[0]

@@ -5,7 +5,7 @@
 
 config.json and the weights have names of their own. Left out: distillation, heads, sinusoidal positions that are not
 trained. In training, dropout is where BERT has it (transformers omits the one after the attention).
-`reference/distilbert.py` is the same in NumPy and must agree.
+`reference/variants.py` is the same in NumPy and must agree.
 """
 
 from typing import Any
@@ -58,10 +58,8 @@ class Encoder(nnx.Module):
 
         There are no segments, so `segment_ids_BL` is ignored.
         """
-        if positions_BL is None:
-            position_BLD = self.position_embedding.embedding[: token_ids_BL.shape[1]]
-        else:
-            position_BLD = self.position_embedding(positions_BL)
+        L, positions = token_ids_BL.shape[1], self.position_embedding
+        position_BLD = positions.embedding[:L] if positions_BL is None else positions(positions_BL)
         hidden_BLD = self.embedding_norm(self.token_embedding(token_ids_BL) + position_BLD)
         hidden_BLD = dropout(hidden_BLD, self.config.dropout, fold(dropout_keys_BL, 0))
         hidden_IBLD = [hidden_BLD]

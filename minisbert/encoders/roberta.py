@@ -6,7 +6,7 @@
 XLM-R (Conneau et al. 2020) and CamemBERT (Martin et al. 2020) are the same encoder under other `model_type`s, with
 other vocabularies. Unlike in BERT, positions are counted from `pad_token_id + 1`, so a table of 514 rows takes 512
 tokens, and there is one segment in all published models. Left out: heads, pooler, decoders, relative positions.
-`reference/roberta.py` is the same in NumPy and must agree.
+`reference/variants.py` is the same in NumPy and must agree.
 """
 
 from typing import Any
@@ -49,10 +49,8 @@ class Encoder(nnx.Module):
         position_BLD = self.position_embedding(
             offset_position_ids(token_ids_BL, self.config.pad_token_id, positions_BL)
         )
-        if segment_ids_BL is None:
-            segment_BLD = self.segment_embedding.embedding[0]
-        else:
-            segment_BLD = self.segment_embedding(segment_ids_BL)
+        segments = self.segment_embedding
+        segment_BLD = segments.embedding[0] if segment_ids_BL is None else segments(segment_ids_BL)
         hidden_BLD = self.embedding_norm(self.token_embedding(token_ids_BL) + position_BLD + segment_BLD)
         hidden_BLD = dropout(hidden_BLD, self.config.hidden_dropout_prob, fold(dropout_keys_BL, 0))
         hidden_IBLD = [hidden_BLD]

@@ -46,7 +46,6 @@ class RetrievalData:
     """Documents, queries, and which document is relevant to which query.
 
     Args:
-        name: for messages.
         corpus: document id -> text.
         queries: query id -> text.
         relevant: query id -> document id -> gain; 0 or less is not relevant.
@@ -113,7 +112,6 @@ def read_retrieval(folder: str | Path, split: str = "test") -> RetrievalData:
     """Read a collection in BEIR's layout (see the top of this file); title and text are joined by a space.
 
     Args:
-        folder: the folder of the files.
         split: which file of `qrels/`; a `qrels.tsv` next to the corpus has no splits.
 
     Raises:
@@ -140,7 +138,6 @@ def evaluate_rankings(
     """Score rankings from any source.
 
     Args:
-        data: the judgements.
         rankings: for every query that counts, document ids, best first.
         graded: compute nDCG from graded instead of binary relevance.
         ks: metric -> cut-offs; by default those of `METRICS`.
@@ -195,8 +192,6 @@ def evaluate_retrieval(
     """Embed the corpus and the queries, search exactly, and score the rankings.
 
     Args:
-        encoder: the model.
-        data: documents, queries, judgements.
         similarity: "cosine" or "dot"; by default the model's, or cosine.
         graded: see `evaluate_rankings`.
         ignore_identical_ids: see `rankings_of`.

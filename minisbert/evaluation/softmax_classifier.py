@@ -30,7 +30,6 @@ class SoftmaxClassifier:
     """A sentence encoder with the softmax head it was trained with.
 
     Args:
-        encoder: embeds the texts.
         head: the head, from `read_head`; `SoftmaxClassifier.load` reads both.
     """
 

@@ -145,7 +145,6 @@ def evaluate_sts(
     Each distinct sentence is embedded once, however many pairs and sets it is in.
 
     Args:
-        encoder: the model.
         pairs: one or several sets of pairs, or files or rows for `read_sts`.
         resamples, seed: of the bootstrap; 0 resamples leave the intervals out (NaN).
         confidence: share of the draws inside an interval.
@@ -219,7 +218,6 @@ def compare_sts(
 
     Args:
         first, second: results of `evaluate_sts` on the same pairs.
-        similarity: which one to compare.
         resamples, seed: of the bootstrap. The interval has the first result's confidence.
 
     Returns:

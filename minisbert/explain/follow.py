@@ -81,19 +81,8 @@ def follow(encoder: SentenceEncoder, text: str) -> Trace:
     steps = [np.asarray(x)[0] for x in _recorded(model, pooling, batch.token_ids_BL, pooled_BL)]
     token_LD, summed_LD, normed_LD, pooled_D, *layers = steps
     count = len(layers) // 2
-    attended_YLD, hidden_ILD = np.stack(layers[:count]), np.stack(layers[count:])
-    return Trace(
-        text,
-        ids,
-        token_LD,
-        summed_LD,
-        normed_LD,
-        attended_YLD,
-        hidden_ILD,
-        attention,
-        pooled_D,
-        output["sentence_embedding"],
-    )
+    stacked = np.stack(layers[:count]), np.stack(layers[count:])
+    return Trace(text, ids, token_LD, summed_LD, normed_LD, *stacked, attention, pooled_D, output["sentence_embedding"])
 
 
 def _recorded(

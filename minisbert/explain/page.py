@@ -37,9 +37,6 @@ class Page:
     """The content of a page.
 
     Args:
-        a, b: the texts.
-        model: its name.
-        explanation: of a and b.
         attention: attention maps by the name to show ("text A").
         cross_encoder: the name of a cross-encoder and its scores for the pair.
     """

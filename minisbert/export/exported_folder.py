@@ -42,9 +42,8 @@ KEYS: dict[str, Callable[[Any], bool]] = {
     "programs": lambda value: isinstance(value, dict),  # file -> its padded length, or null if it takes any
     "sha256": _texts,  # every file -> its digest
     "platforms": _list_of(lambda value: isinstance(value, str), least=1),
-    "lengths": _list_of(
-        lambda value: _whole(value, 1) and value <= limits.TOKENS, least=1
-    ),  # rising; the last: max_seq_length
+    # Rising; the last is max_seq_length.
+    "lengths": _list_of(lambda value: _whole(value, 1) and value <= limits.TOKENS, least=1),
     "prefix": _list_of(_whole),  # token ids before and after each text
     "suffix": _list_of(_whole),
     "padding_id": _whole,

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from minisbert.errors import InputError, ModelFolderError
+from minisbert.errors import InputError, ModelFolderError, needs
 from minisbert.export.exported_folder import (
     SETTINGS,
     WEIGHTS,
@@ -152,12 +152,8 @@ class ExportedEncoder:
 
 def need_flatbuffers() -> None:
     """Raises InputError unless flatbuffers is installed: JAX serializes programs with it but does not require it."""
-    try:
+    with needs("exported programs need flatbuffers", "export"):
         import flatbuffers  # noqa: F401
-    except ImportError:
-        raise InputError(
-            "flatbuffers is not installed, and exported programs are written with it. Run `pip install 'minisbert[export]'`."
-        ) from None
 
 
 def runs_here(platforms: Sequence[str]) -> bool:

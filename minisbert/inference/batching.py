@@ -135,8 +135,6 @@ def batches(
 
     Args:
         texts: (number of the text, token ids) of each; or batches that are packed already, which come out as they are.
-        shapes: the allowed shapes.
-        padding_id: the token id of padding.
         max_positions: the longest row that the model accepts.
         batch_size: rows of a full batch instead of the table's, rounded up to a multiple of the devices.
     """

@@ -15,6 +15,7 @@ import numpy as np
 
 from minisbert import arguments as checks
 from minisbert.errors import InputError, short_repr
+from minisbert.inference.batching import rectangle
 from minisbert.inference.engines import has_jax
 
 # Keyword -> the values that change nothing here, and what to do for another value.
@@ -100,8 +101,6 @@ class FamiliarEncoder(Familiar):
     def tokenize(self, texts: Any) -> dict[str, np.ndarray]:
         """Token ids and mask of each text, cut to `max_seq_length`, padded to the longest: int64 `[texts, tokens]`."""
         ids = self.tokenizer.tokenize(checks.check_list("texts", texts), max_length=self.max_seq_length, prompt="").ids
-        lengths_B = np.array([len(row) for row in ids], np.int64)
-        mask_BL = np.arange(max(lengths_B, default=0)) < lengths_B[:, None]
-        ids_BL = np.full(mask_BL.shape, self.padding_id, np.int64)
-        ids_BL[mask_BL] = [one for row in ids for one in row]
-        return {"input_ids": ids_BL, "attention_mask": mask_BL.astype(np.int64)}
+        batch = rectangle(list(enumerate(ids)), len(ids), max(map(len, ids), default=0), self.padding_id)
+        mask_BL = np.arange(batch.token_ids_BL.shape[1]) < batch.lengths_B[:, None]
+        return {"input_ids": batch.token_ids_BL.astype(np.int64), "attention_mask": mask_BL.astype(np.int64)}

@@ -67,9 +67,8 @@ class Result(NamedTuple):
 
     rows: list[int]  # which texts
     sentence_BD: np.ndarray
-    tokens: list[
-        tuple[np.ndarray, np.ndarray]
-    ]  # (token ids, token embeddings [L, D] or [L, I, D]) per text, if requested
+    # Per text (token ids, token embeddings [L, D] or [L, I, D]), if requested.
+    tokens: list[tuple[np.ndarray, np.ndarray]]
 
 
 def results(
@@ -79,7 +78,6 @@ def results(
 
     Args:
         encoder: a SentenceEncoder without routes.
-        prompt: put before each text.
         batch_size: texts per batch, or None for as many as fit the encoder's token budget.
         output_value: of `encode`. With token embeddings or hidden states texts are not packed.
         warn: log at the end how many texts were truncated.

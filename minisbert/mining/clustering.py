@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minisbert.arguments import check_finite, check_list, check_positive, seed_number
-from minisbert.errors import InputError
+from minisbert.errors import InputError, needs
 from minisbert.mining.all_pairs import checked_rows, upper_blocks
 from minisbert.mining.function_words import FUNCTION_WORDS
 
@@ -34,7 +34,6 @@ def community_detection(
     neighbours are counted first, then found again only for centres still free, among rows still free.
 
     Args:
-        embeddings: rows.
         threshold: the lowest cosine with the centre.
         min_community_size: the fewest rows of a community, the centre included.
         show_progress_bar: None shows one on a terminal when it takes longer than two seconds.
@@ -153,13 +152,8 @@ def hdbscan(embeddings_MD: Any, min_cluster_size: int = 10) -> np.ndarray:
 
 def sklearn_cluster() -> Any:
     """The module `sklearn.cluster`. Raises InputError if scikit-learn is not installed."""
-    try:
+    with needs("this method needs scikit-learn", "cluster", "use communities"):
         import sklearn.cluster
-    except ImportError:
-        raise InputError(
-            "this method needs scikit-learn, which is not installed. Run `pip install 'minisbert[cluster]'`, or use "
-            "communities."
-        ) from None
     return sklearn.cluster
 
 

@@ -52,7 +52,6 @@ def hard_negatives(
         encoder: embeds anchors by `encode_query`, all others by `encode_document`; scores are cosines.
         anchors, positives: pairs of texts, row by row. No positive of an anchor becomes its negative.
         corpus: more candidate texts; all positives are candidates.
-        number: negatives per row.
         range_min: skip this many of the hardest remaining candidates.
         range_max: consider this many candidates; by default ten times `number` with a filter, else just enough.
         max_score, min_score: leave out negatives that score higher, or lower.

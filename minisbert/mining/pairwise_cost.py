@@ -72,12 +72,9 @@ def measure(
     """Find the most similar pair by embeddings, and time this and the cross-encoder.
 
     Args:
-        encoder: embeds the sentences.
         sentences: at least two.
         predict: scores pairs, such as `CrossEncoder.predict`; None skips the cross-encoder.
         sample: pairs that it scores twice; the second time is measured.
-        seed: draws those pairs.
-        clock: returns seconds.
         options: for `encoder.encode`.
 
     Raises:

@@ -39,9 +39,6 @@ def mine_paraphrases(
     """The most similar pairs of sentences, with the result of sentence-transformers' `util.paraphrase_mining`.
 
     Args:
-        encoder: a SentenceEncoder.
-        sentences: texts.
-        max_pairs: pairs wanted.
         options: for `encoder.encode`.
 
     Returns:
@@ -81,7 +78,6 @@ def best_pairs(
     """The k most similar pairs of different rows.
 
     Args:
-        embeddings_MD: rows.
         k: pairs wanted; if there are fewer, all pairs.
         similarity: "cosine" (0 with a zero vector) or "dot".
         show_progress_bar: None shows one on a terminal when it takes longer than two seconds.
@@ -119,7 +115,6 @@ def pairs_above(
 
     Args:
         embeddings_MD, similarity, show_progress_bar: see `best_pairs`.
-        threshold: the lowest similarity.
         limit: the largest number of pairs allowed: a low threshold can match nearly all of them.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minisbert.arguments import as_list, check_finite, check_list, check_positive
-from minisbert.errors import InputError, short_repr
+from minisbert.errors import InputError, needs, short_repr
 from minisbert.search.searcher import Hit, checked_ids
 
 
@@ -42,12 +42,8 @@ class BM25:
         k1: float = 1.5,
         b: float = 0.75,
     ):
-        try:
+        with needs("BM25 needs bm25s", "bm25", "search with an Index only"):
             import bm25s
-        except ImportError:
-            raise InputError(
-                "BM25 needs bm25s, which is not installed. Run `pip install 'minisbert[bm25]'`, or search with an Index only."
-            ) from None
         self.texts = check_list("texts", texts)
         self.ids = checked_ids(ids, len(self.texts), set())
         if check_finite("k1", k1) < 0 or not 0 <= check_finite("b", b) <= 1:

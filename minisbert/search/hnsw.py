@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minisbert.arguments import check_positive, embedding_rows, refuse_too_long
-from minisbert.errors import InputError, SearchError
+from minisbert.errors import InputError, SearchError, needs
 from minisbert.inference.stream import ProgressBar
 from minisbert.search.exact import Hits, scaled
 
@@ -32,10 +32,8 @@ class FaissGraph:
     """
 
     def __init__(self, width: int):
-        try:
+        with needs("this graph needs faiss", "faiss", "use backend='exact'"):
             import faiss
-        except ImportError:
-            raise _missing("faiss") from None
         self._faiss, self.width = faiss, width
         self._index: Any = faiss.IndexHNSWFlat(width, LINKS, faiss.METRIC_INNER_PRODUCT)
         self._index.hnsw.efConstruction = BUILDING
@@ -79,10 +77,8 @@ class UsearchGraph:
     """
 
     def __init__(self, width: int):
-        try:
+        with needs("this graph needs usearch", "usearch", "use backend='exact'"):
             from usearch.index import Index
-        except ImportError:
-            raise _missing("usearch") from None
         self.width = width
         options: dict[str, Any] = {"connectivity": LINKS, "expansion_add": BUILDING, "expansion_search": SEARCHING}
         self._index: Any = Index(ndim=width, metric="ip", dtype="f32", **options)
@@ -142,13 +138,6 @@ def _checked(name: str, value: Any, width: int) -> np.ndarray:
         raise InputError(f"{name} have width {rows_MD.shape[1]}, the graph {width}. Expected embeddings of one model.")
     refuse_too_long(name, rows_MD)
     return rows_MD
-
-
-def _missing(library: str) -> InputError:
-    return InputError(
-        f"this kind of search needs {library}, which is not installed. Run `pip install 'minisbert[{library}]'`, or use "
-        "backend='exact'."
-    )
 
 
 def _unreadable(path: Path, why: Any) -> SearchError:

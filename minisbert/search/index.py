@@ -16,15 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.arguments import (
-    as_list,
-    check_bool,
-    check_choice,
-    check_list,
-    check_positive,
-    embedding_rows,
-    refuse_too_long,
-)
+from minisbert import arguments as checks
 from minisbert.errors import InputError
 from minisbert.quantization import quantize_embeddings
 from minisbert.search import index_folder
@@ -74,11 +66,11 @@ class Index:
     ):
         if similarity is None:
             similarity = getattr(encoder, "similarity_fn_name", None) or "cosine"
-        check_choice("similarity", similarity, SIMILARITIES)
-        check_choice("precision", precision, tuple(STORED))
-        check_choice("backend", backend, BACKENDS)
-        check_bool("keep_texts", keep_texts)
-        check_bool("rescore", rescore)
+        checks.check_choice("similarity", similarity, SIMILARITIES)
+        checks.check_choice("precision", precision, tuple(STORED))
+        checks.check_choice("backend", backend, BACKENDS)
+        checks.check_bool("keep_texts", keep_texts)
+        checks.check_bool("rescore", rescore)
         if backend != "exact" and precision != "float32":
             raise InputError(f"precision is {precision!r} with backend {backend!r}. Expected 'float32' for a graph.")
         self.encoder = encoder
@@ -118,14 +110,17 @@ class Index:
         if as_texts := are_texts(items):
             if texts is not None:
                 raise InputError("texts are given twice. Expected them as items, or together with embeddings.")
-            rows: Any = as_list(items, "items")[0]
+            rows: Any = checks.as_list(items, "items")[0]
         else:
-            rows = embedding_rows("items", items).copy()  # the caller's array may change
+            rows = checks.embedding_rows("items", items).copy()  # the caller's array may change
         count = len(rows)
         new_ids = checked_ids(ids, count, self._known)
         if as_texts:
-            texts, rows = rows, embedding_rows("embeddings", self._encode("encode_document", rows, show_progress_bar))
-        elif texts is not None and len(texts := check_list("texts", texts)) != count:
+            texts, rows = (
+                rows,
+                checks.embedding_rows("embeddings", self._encode("encode_document", rows, show_progress_bar)),
+            )
+        elif texts is not None and len(texts := checks.check_list("texts", texts)) != count:
             raise InputError(
                 f"texts has {len(texts)} items, there are {count} embeddings. Expected the same number of each."
             )
@@ -138,7 +133,7 @@ class Index:
             )
         if self.precision == "binary" and width % 8:
             raise InputError(f"embeddings have width {width}. Expected a multiple of 8 for precision 'binary'.")
-        refuse_too_long("embeddings", rows)
+        checks.refuse_too_long("embeddings", rows)
         if self.precision != "float32":
             self._codes.append(self._quantized(rows))
         if self.rescore:
@@ -171,7 +166,6 @@ class Index:
 
         Args:
             queries: one text or several for the encoder, or one embedding or rows of them.
-            k: rows per query.
             oversample: candidates per requested row, if candidates are rescored.
 
         Returns:
@@ -183,10 +177,10 @@ class Index:
         if isinstance(queries, list | tuple) and not queries:
             return []
         if are_texts(queries):
-            queries, single = as_list(queries, "queries")
+            queries, single = checks.as_list(queries, "queries")
             queries = self._encode("encode_query", queries, show_progress_bar)
         else:
-            queries, single = embedding_rows("queries", queries), np.ndim(queries) == 1
+            queries, single = checks.embedding_rows("queries", queries), np.ndim(queries) == 1
         found = self.nearest(queries, k, oversample=oversample, show_progress_bar=show_progress_bar)
         hits = [
             [Hit(self.ids[row], float(score), self.texts[row]) for score, row in zip(*one, strict=True) if row >= 0]
@@ -198,9 +192,9 @@ class Index:
         self, queries_BD: Any, k: int = 10, *, oversample: int = 4, show_progress_bar: bool | None = None
     ) -> Hits:
         """`search` for embeddings that returns arrays of scores and rows; row -1 where a graph found fewer."""
-        check_positive("k", k)
-        check_positive("oversample", oversample)
-        queries_BD = embedding_rows("queries", queries_BD)
+        checks.check_positive("k", k)
+        checks.check_positive("oversample", oversample)
+        queries_BD = checks.embedding_rows("queries", queries_BD)
         if self.width is None:
             return Hits(np.empty((len(queries_BD), 0), np.float32), np.empty((len(queries_BD), 0), np.int64))
         wanted, candidates = min(len(self), k), min(len(self), k * oversample)
@@ -236,7 +230,7 @@ class Index:
             InputError: the path holds something other than an index, or the index is empty.
             WriteError: the disk is full or not writable.
         """
-        path = index_folder.checked_path(folder)
+        path = checks.check_path(folder, "folder", "the folder of an index")
         if self.width is None:
             raise InputError("the index is empty. Expected rows to save; add some.")
         settings = {name: getattr(self, name) for name in index_folder.VALID if name not in ("rows", "sha256")}
@@ -281,7 +275,7 @@ class Index:
             SearchError: the folder does not hold a complete index.
             InputError: another model made it.
         """
-        path = index_folder.checked_path(folder)
+        path = checks.check_path(folder, "folder", "the folder of an index")
         settings = index_folder.read_settings(path)
         options = {name: settings[name] for name in ("similarity", "precision", "backend", "keep_texts", "rescore")}
         index = Index(encoder, fingerprint=fingerprint, **options)

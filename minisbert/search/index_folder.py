@@ -111,13 +111,6 @@ def read_settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def checked_path(folder: Any) -> Path:
-    """The folder as a Path. Raises InputError if it is not a path."""
-    if not isinstance(folder, str | Path) or not str(folder).strip() or "\0" in str(folder):
-        raise InputError(f"folder is {short_repr(folder)}. Expected the folder of an index, as str or Path.")
-    return Path(folder)
-
-
 def check_fingerprint(folder: Path, settings: dict[str, Any], fingerprint: str | None) -> None:
     """Raises InputError if the vectors are from another model; None is not compared."""
     if fingerprint not in (None, settings["fingerprint"]):

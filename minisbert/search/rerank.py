@@ -36,9 +36,7 @@ def retrieve_and_rerank(
 
     Args:
         queries: one text or several.
-        searcher: finds candidates with their texts.
         reranker: see `Reranker`.
-        k: hits per query.
         candidates: pairs scored per query; at least k.
         options: for `reranker.predict` (batch_size, show_progress_bar, ...).
 

@@ -102,9 +102,8 @@ class Vectors:
             return corpus
         if isinstance(corpus, str | Path):
             return Vectors(NpyFile(corpus))
-        if not isinstance(corpus, np.ndarray | NpyFile) and not hasattr(
-            corpus, "addressable_shards"
-        ):  # JAX's have those
+        is_jax = hasattr(corpus, "addressable_shards")
+        if not is_jax and not isinstance(corpus, np.ndarray | NpyFile):
             try:
                 corpus = np.asarray(corpus)
             except ValueError:  # rows of different widths

@@ -66,8 +66,6 @@ def pack(
     Best fit, longest first: each text goes into the fullest row that still holds it.
 
     Args:
-        padding_id: the token id of padding.
-        prompt_lengths: tokens of each text's prompt.
         first_lengths: tokens of the first text, where each text is a pair.
         multiple: the number of rows is a multiple of this (devices).
 
@@ -107,7 +105,6 @@ def packed_batches(
 
     Args:
         tokens: tokens of a batch on one device.
-        padding_id: the token id of padding.
         prompt_length: tokens of the prompt before every text.
         devices: the number of devices that share a batch.
         whole: send the last texts as a batch too, however few, so that all have the same shape.

@@ -15,18 +15,7 @@ from minisbert.text.tokenizer_classes import QWEN_SPLIT
 # The pre-tokenizers that split at a space, and those that only look at neighbouring characters.
 _SPLIT_AT_SPACES = ("BertPreTokenizer", "Whitespace", "WhitespaceSplit", "ByteLevel", "Metaspace")
 _PRE_TOKENIZERS = (*_SPLIT_AT_SPACES, "Punctuation", "Digits")
-_NORMALIZERS = (
-    "BertNormalizer",
-    "Lowercase",
-    "NFC",
-    "NFD",
-    "NFKC",
-    "NFKD",
-    "StripAccents",
-    "Nmt",
-    "Precompiled",
-    "Replace",
-)
+_NORMALIZERS = "BertNormalizer Lowercase NFC NFD NFKC NFKD StripAccents Nmt Precompiled Replace".split()
 # Before a space with a letter or digit on both sides: no space is removed or joined there, and no accent belongs to it.
 BOUNDARY = re.compile(r"(?<=[^\W_]) (?=[^\W_])")
 _LOOK_BACK = 4_096

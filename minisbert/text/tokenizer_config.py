@@ -51,7 +51,6 @@ def read_tokenizer_config(
 
     Args:
         files: name -> content of the tokenizer's files.
-        folder: where they are, for messages.
         model: config.json.
         tokenizer: tokenizer.json, {} where there is none.
 

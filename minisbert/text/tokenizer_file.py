@@ -8,7 +8,7 @@ import base64
 import json
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
-from operator import itemgetter
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -143,9 +143,8 @@ def build(source: Source) -> Any:
         special[key] = getattr(token, "content", token)
     try:
         if kind == "WordPiece":
-            model = (
-                models.WordPiece(source.vocabulary) if backend is None else backend.model
-            )  # which has read the vocabulary
+            # tokenizer.json's model has read the vocabulary.
+            model = models.WordPiece(source.vocabulary) if backend is None else backend.model
             model.unk_token = special["unk_token"]
             model.continuing_subword_prefix, model.max_input_chars_per_word = "##", 100  # the class's own
             backend = Tokenizer(model)
@@ -186,12 +185,8 @@ def build(source: Source) -> Any:
         raise refusal(error, ModelFolderError, f"{name}: not the vocabulary of {config.name}") from None
     settings.finish()
 
-    known = set()
-    for token in (*backend.get_added_tokens_decoder().values(), *config.added.values()):
-        known.add(token.content)
-    tokens = []
-    for _, token in sorted(config.added.items(), key=itemgetter(0)):
-        tokens.append(token)
+    known = set(map(attrgetter("content"), (*backend.get_added_tokens_decoder().values(), *config.added.values())))
+    tokens: list[Any] = [*map(config.added.__getitem__, sorted(config.added))]
     for token in (*config.named.values(), *config.extra):
         if getattr(token, "content", token) not in known and token not in tokens:
             tokens.append(token)

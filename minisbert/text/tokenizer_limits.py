@@ -71,9 +71,7 @@ def check_pieces(vocabulary: dict[str, Any] | list[Any], file: Path) -> None:
     Raises:
         ModelFolderError: too many pieces, one that is too long, pieces of a list that are long on average, or two with one id.
     """
-    if isinstance(
-        vocabulary, dict
-    ):  # whose keys are strings: the vocabularies of most models, so without a loop in Python
+    if isinstance(vocabulary, dict):  # of most models; its keys are strings, so no loop in Python is needed
         lengths = list(map(len, vocabulary))
     else:
         pieces = (one[0] if isinstance(one, list) and one else one for one in vocabulary)

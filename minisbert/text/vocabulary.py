@@ -36,7 +36,6 @@ def from_vocabulary(files: Mapping[str, bytes], folder: Path, model: Mapping[str
 
     Args:
         files: name -> content of the tokenizer's files.
-        folder: where they are, for messages.
         model: config.json.
 
     Raises:

@@ -33,7 +33,6 @@ def train_batch(
     Args:
         batch: texts by column, from `Batches.batch_at`.
         max_length: the most tokens of a text; longer ones are truncated, as in encoding.
-        padding_id: the token that pads rows.
         prompts: the prompt of each column, "" for none.
         multiple: the number of packed rows is a multiple of this (devices).
     """

@@ -35,7 +35,6 @@ def join(coordinator: str | None, hosts: int | None, host: int | None, *, second
 
     Args:
         coordinator: address and port of the first host; None takes all three from the environment (TPU pods, SLURM, MPI).
-        hosts: the number of hosts.
         host: the number of this one, from 0.
         seconds: how long to wait for the others.
 
@@ -73,7 +72,6 @@ def sync_batch_shape(batch: TrainBatch, asked: bool, padding_id: int) -> tuple[T
     Args:
         batch: this host's part.
         asked: whether this host was asked to stop.
-        padding_id: the token that pads rows.
 
     Returns:
         the padded batch, and whether any host was asked to stop.

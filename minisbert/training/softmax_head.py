@@ -36,7 +36,6 @@ def write_head(
     """Write the trained parameters of a loss into the model's folder.
 
     Args:
-        options: the loss's.
         softmax: whether they are those of the softmax loss.
     """
     arrays = {name: np.asarray(array) for name, array in flatten(head).items()}

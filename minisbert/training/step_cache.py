@@ -25,29 +25,13 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from minisbert.errors import TrainingError
+from minisbert.training import siamese
 from minisbert.training.config import TrainConfig
 from minisbert.training.deterministic import blockwise
 from minisbert.training.lora import with_lora
 from minisbert.training.losses import Loss
 from minisbert.training.optimizer import Numbers, OptimizerRecipe
-from minisbert.training.siamese import (
-    Embed,
-    Gradient,
-    LossFunction,
-    Params,
-    StepMetrics,
-    TrainBatch,
-    TrainState,
-    Tree,
-    gradcache,
-    make_update,
-    of_network,
-    packed_embed,
-    remat,
-    siamese_loss,
-    train_step,
-    with_model,
-)
+from minisbert.training.siamese import Embed, Gradient, LossFunction, Params, StepMetrics, TrainBatch, TrainState, Tree
 from minisbert.training.task import loss_for
 from minisbert.transformer.target import traced_for
 
@@ -120,26 +104,26 @@ def compiled_step(settings: StepSettings) -> Step:
     not change, else None. The same settings give the same step, so that runs of one process share its programs.
     """
     loss, recipe, mesh, layout = settings.loss, settings.optimizer, settings.mesh, settings.layout
-    embed = packed_embed(settings.definition, settings.embeds)
+    embed = siamese.packed_embed(settings.definition, settings.embeds)
     if settings.model:
-        loss = of_network(loss, settings.definition)
+        loss = siamese.of_network(loss, settings.definition)
     if settings.remat:
-        embed = remat(embed)
+        embed = siamese.remat(embed)
     if recipe.trainable is not None:
         embed = partial(_embed_frozen, embed, recipe)
     if settings.blocks is not None:
         devices = jax.devices()[:1] if mesh is None else list(mesh.devices.flat)
         gradient = blockwise(embed, loss, devices, chunk_size=settings.chunk_size, blocks=settings.blocks)
         if settings.model:
-            gradient = with_model(gradient)
+            gradient = siamese.with_model(gradient)
 
         @partial(jax.jit, donate_argnums=0)
         def update(state: TrainState, value: jax.Array, gradient: Params, numbers: Numbers) -> Any:
-            return make_update(recipe(numbers))(state, value, gradient)
+            return siamese.make_update(recipe(numbers))(state, value, gradient)
 
         def blockwise_step(state: TrainState, batch: TrainBatch, numbers: Numbers, base_params: Any = None) -> Any:
             changed = partial(update, numbers=numbers)
-            return train_step(state, batch, gradient=gradient, update=changed, dropout=settings.dropout)
+            return siamese.train_step(state, batch, gradient=gradient, update=changed, dropout=settings.dropout)
 
         return blockwise_step
 
@@ -153,16 +137,16 @@ def compiled_step(settings: StepSettings) -> Step:
         if base_params is not None and sharding is not None and mesh is not None:
             base_params = gather_base(base_params, mesh)
         adapted = embed if settings.lora_scale is None else with_lora(embed, base_params, settings.lora_scale)
-        gradient: Gradient = jax.value_and_grad(siamese_loss(adapted, loss))
+        gradient: Gradient = jax.value_and_grad(siamese.siamese_loss(adapted, loss))
         if settings.chunk_size is not None:
-            gradient = gradcache(adapted, loss, settings.chunk_size)
+            gradient = siamese.gradcache(adapted, loss, settings.chunk_size)
         if settings.model:
-            gradient = with_model(gradient)
+            gradient = siamese.with_model(gradient)
         if sharding is not None:
             gradient = with_gather(gradient, sharding.params)
-        update = make_update(recipe(numbers))
+        update = siamese.make_update(recipe(numbers))
         with traced_for(platform, mesh):
-            return train_step(state, batch, gradient=gradient, update=update, dropout=settings.dropout)
+            return siamese.train_step(state, batch, gradient=gradient, update=update, dropout=settings.dropout)
 
     return jax.jit(step, donate_argnums=0, out_shardings=(sharding, None))
 
@@ -184,7 +168,6 @@ class StepCache:
         step: from `compiled_step`.
         arguments: of the step after state and batch.
         programs: where compiled programs are kept; `shared_programs` shares them between runs.
-        padding_id: the token that pads rows.
         place: puts a batch on the devices; None on one device.
         on_new_shape: what to do about a batch shape first seen mid-run: "error" or "compile". None means "error" on several
             hosts and on TPUs, else "compile".

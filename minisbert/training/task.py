@@ -67,7 +67,6 @@ class TrainingTask(NamedTuple):
 
         Args:
             classes: how many the data has, 0 without classes; for the loss's own parameters.
-            params: the model's.
         """
         key, head, loss = jax.random.key(config.seed), {}, self.loss(config)
         if loss.head is not None:

@@ -25,11 +25,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from minisbert.arguments import check_bool, check_choice
+from minisbert.arguments import check_bool, check_choice, check_path
 from minisbert.data.examples import open_examples
 from minisbert.data.rows import sources
 from minisbert.data.sampler import Batches, GivenBatches
-from minisbert.errors import InputError, TrainingStopped, short_repr
+from minisbert.errors import InputError, TrainingStopped
 from minisbert.inference.compiled import COMPUTE_DTYPES
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.training import sharding, step_cache
@@ -89,8 +89,7 @@ def train(
         WriteError: the model or the metrics could not be written.
         TrainingStopped: SIGTERM came; the state is saved.
     """
-    if folder is not None and (not isinstance(folder, str | Path) or not str(folder).strip() or "\0" in str(folder)):
-        raise InputError(f"folder is {short_repr(folder)}. Expected the run's folder, as str or Path, or None.")
+    run_folder = None if folder is None else check_path(folder, "folder", "None, or the run's folder")
     if "://" in str(folder):
         raise InputError(f"folder is {folder}. Expected a folder of the file system; mount a bucket first.")
     scores, called = scorers(score), methods(callbacks)
@@ -101,7 +100,6 @@ def train(
         mesh = None  # one device needs none
         if (devices, model_devices, layout) != (None, 1, "replicated") or jax.device_count() > 1:
             mesh = sharding.data_mesh(devices, model_devices)
-        run_folder = None if folder is None else Path(folder)
         trainer = Trainer(model, config, run_folder, mesh, layout, on_new_shape, keep_encoder)
         lock.enter_context(only_run(run_folder) if trainer.writes and run_folder is not None else nullcontext())
         state, pending, started = trainer.start(), None, time.perf_counter()

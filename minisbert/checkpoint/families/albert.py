@@ -56,12 +56,6 @@ RULES = [
     *linear(_LAYER + "ffn_output", "blocks.0.feed_forward.down", "F,D"),
     *norm(_LAYER + "full_layer_layer_norm", "blocks.0.feed_forward_norm", "D"),
 ]
-PASSTHROUGH = [
-    "embeddings.position_ids",
-    "pooler.*",
-    "predictions.*",
-    "sop_classifier.*",
-    "classifier.*",
-    "qa_outputs.*",
-]
+PASSTHROUGH = ["embeddings.position_ids", "pooler.*", "classifier.*"]
+PASSTHROUGH += ["predictions.*", "sop_classifier.*", "qa_outputs.*"]
 PREFIX = "albert."  # AlbertForMaskedLM and similar classes put it before every name

@@ -48,11 +48,7 @@ class Config:
         every = settings.integer("global_attn_every_n_layers", at_least=1, at_most=limits.LAYERS, default=3)
         return settings.encoder(
             Config,
-            positions=(
-                "absolute",
-                "sans_pos",
-                "rope",
-            ),  # each name, in the files that have one, stands for the rotary ones
+            positions=("absolute", "sans_pos", "rope"),  # each name that a file may have stands for the rotary ones
             even_heads=True,  # rotary positions turn pairs of numbers
             num_hidden_layers=layers,
             layer_types=layer_types(settings, layers, lambda layer: LOCAL if layer % every else FULL),
