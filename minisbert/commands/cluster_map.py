@@ -8,7 +8,6 @@ shape; after 21 they are grey. The template is cluster_map.html. Sentences are u
 policy runs no script but the template's and loads nothing.
 """
 
-import html
 import re
 import textwrap
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from minisbert.commands.outputs import save_figure, write_lines
-from minisbert.explain.page import policy
+from minisbert.explain.page import escaped, policy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -123,22 +122,17 @@ def _page(
     points = []
     for (x, y), cluster, text in zip(places.tolist(), labels_M.tolist(), texts, strict=True):
         about = f"{cluster}: {text}" if cluster >= 0 else text
-        points.append(f'<path transform="translate({x:.1f},{y:.1f})" {_drawn(cluster)} data-text="{_escaped(about)}"/>')
+        points.append(f'<path transform="translate({x:.1f},{y:.1f})" {_drawn(cluster)} data-text="{escaped(about)}"/>')
     legend = []
     for cluster, text in _entries(labels_M, names):
-        legend.append(f'<li><svg viewBox="-6 -6 12 12"><path {_drawn(cluster)}/></svg> {_escaped(text)}</li>')
+        legend.append(f'<li><svg viewBox="-6 -6 12 12"><path {_drawn(cluster)}/></svg> {escaped(text)}</li>')
     template = Path(__file__).with_name("cluster_map.html").read_text(encoding="utf-8")
     style, script = (re.findall(f"<{tag}>(.*?)</{tag}>", template, re.DOTALL)[0] for tag in ("style", "script"))
     return Template(template).substitute(
-        policy=policy(style, script), title=_escaped(title), points="\n".join(points), legend="\n".join(legend)
+        policy=policy(style, script), title=escaped(title), points="\n".join(points), legend="\n".join(legend)
     )
 
 
 def _drawn(cluster: int) -> str:
     colour, _, path = look(cluster)
     return f'd="{path}" fill="{colour if cluster >= 0 else "none"}" stroke="{colour}"'
-
-
-def _escaped(text: str) -> str:
-    # HTML forbids control characters, escaped or not.
-    return html.escape("".join(c if c >= " " and c != "\x7f" else " " for c in text), quote=True)

@@ -137,7 +137,7 @@ def _contributions(found: "Explanation") -> str:
 def number_cell(value: float, style: str, label: str, *, focus: bool = False) -> str:
     """A cell of a table with a number, its class, and its label for screen readers."""
     text = f"{value:.4f}".replace("-0.0000", "0.0000")
-    return f'<td class="{style}" tabindex="{0 if focus else -1}" aria-label="{_escaped(label)}: {text}">{text}</td>'
+    return f'<td class="{style}" tabindex="{0 if focus else -1}" aria-label="{escaped(label)}: {text}">{text}</td>'
 
 
 def shade(share: float) -> str:
@@ -160,10 +160,11 @@ def attention_data(maps: "dict[str, Attention]") -> str:
 
 def bdi(text: str) -> str:
     """A text, escaped and isolated from what is around it."""
-    return f"<bdi>{_escaped(text)}</bdi>"
+    return f"<bdi>{escaped(text)}</bdi>"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """A text that is neither markup nor a control character."""
     return html.escape(UNPRINTABLE.sub("\ufffd", text), quote=True)
 
 
