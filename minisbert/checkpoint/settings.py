@@ -8,6 +8,7 @@ names are looked up in tables.
 import dataclasses
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -21,6 +22,8 @@ _MISSING = object()
 _NOT_COMPUTED = tuple(key for key, effect in CONFIG.items() if effect == REFUSED)
 # The nonlinearities of a feed-forward net; transformer/block.py has their functions.
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
+# `max_positions` of a family's Config, where no position is set aside.
+MAX_POSITIONS = property(attrgetter("max_position_embeddings"), doc="The longest input in tokens, with special tokens.")
 # The files of a tokenizer, which are written back unchanged.
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),

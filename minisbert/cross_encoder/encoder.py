@@ -97,6 +97,7 @@ class CrossEncoder(Familiar):
         return Forward(definition, self.compute_dtype, {"logits": lambda model, *batch: model(*batch)})
 
     params = property(attrgetter("pretrained.params"), doc="The parameters: nested dicts of float32 arrays.")
+    model_config = property(attrgetter("pretrained.model_config"), doc="What the model consists of.")
     with_params = with_params
 
     @staticmethod
@@ -237,11 +238,6 @@ class CrossEncoder(Familiar):
         return self.tokenizer.tokenize(pairs, max_length=self.max_seq_length)
 
     # --- settings --------------------------------------------------------------------------------------------------
-
-    @property
-    def model_config(self) -> Any:
-        """What the model consists of."""
-        return self.pretrained.model_config
 
     @property
     def num_labels(self) -> int:

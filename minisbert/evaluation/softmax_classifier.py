@@ -34,8 +34,8 @@ class SoftmaxClassifier:
     """
 
     def __init__(self, encoder: SentenceEncoder, head: SoftmaxHead):
-        self.encoder = encoder
-        self.head = head
+        self.encoder, self.head = encoder, head
+        self.classes = head.classes
 
     @staticmethod
     def load(folder: str | Path) -> "SoftmaxClassifier":
@@ -46,11 +46,6 @@ class SoftmaxClassifier:
         """
         encoder = SentenceEncoder(folder)
         return SoftmaxClassifier(encoder, read_head(Path(folder), encoder.model_config.dimension))
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The names of the classes."""
-        return self.head.classes
 
     def predict(self, pairs: Sequence[tuple[str, str]], show_progress_bar: bool | None = None) -> Predictions:
         """The class of each pair.

@@ -6,7 +6,7 @@ from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule, linear, norm
-from minisbert.checkpoint.settings import ACTIVATIONS, Settings
+from minisbert.checkpoint.settings import ACTIVATIONS, MAX_POSITIONS, Settings
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,12 @@ class Config:
     initializer_range: float = 0.02
     narrow: int | None = None  # ELECTRA's embedding_size, where it differs from hidden_size
     task_type_vocab_size: int = 0  # ERNIE's tasks; every text has the first
+    max_positions = MAX_POSITIONS
 
     @property
     def embedding_size(self) -> int:
         """Of the tables."""
         return self.hidden_size if self.narrow is None else self.narrow
-
-    @property
-    def max_positions(self) -> int:
-        """The longest input in tokens, special tokens included."""
-        return self.max_position_embeddings
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":

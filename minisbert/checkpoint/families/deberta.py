@@ -6,7 +6,7 @@ from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule, linear, norm
-from minisbert.checkpoint.settings import ACTIVATIONS, Settings
+from minisbert.checkpoint.settings import ACTIVATIONS, MAX_POSITIONS, Settings
 
 TERMS = ("c2p", "p2c")
 
@@ -35,6 +35,7 @@ class Config:
     attention_probs_dropout_prob: float = 0.1
     initializer_range: float = 0.02
     narrow: int | None = None  # embedding_size, where it differs from hidden_size
+    max_positions = MAX_POSITIONS
 
     @property
     def embedding_size(self) -> int:
@@ -55,11 +56,6 @@ class Config:
     def position_query(self) -> bool:
         """Distances have a matrix for their queries."""
         return self.own_maps and "p2c" in self.pos_att_type
-
-    @property
-    def max_positions(self) -> int:
-        """The longest input in tokens, special tokens included."""
-        return self.max_position_embeddings
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":

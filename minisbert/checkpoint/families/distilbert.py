@@ -1,11 +1,12 @@
 """How a folder stores a DistilBERT: config.json, and where each tensor goes. `encoders/distilbert.py` computes."""
 
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from minisbert.checkpoint.convert import Rule, linear, norm
-from minisbert.checkpoint.settings import ACTIVATIONS, Settings
+from minisbert.checkpoint.settings import ACTIVATIONS, MAX_POSITIONS, Settings
 
 # The family fixes it; config.json has no key for it.
 EPSILON = 1e-12
@@ -25,31 +26,10 @@ class Config:
     dropout: float = 0.1
     attention_dropout: float = 0.1
     initializer_range: float = 0.02
-
-    @property
-    def hidden_size(self) -> int:
-        """`dim`, under the name it has in every other family."""
-        return self.dim
-
-    @property
-    def num_hidden_layers(self) -> int:
-        """`n_layers`, under the name it has in every other family."""
-        return self.n_layers
-
-    @property
-    def num_attention_heads(self) -> int:
-        """`n_heads`, likewise."""
-        return self.n_heads
-
-    @property
-    def intermediate_size(self) -> int:
-        """`hidden_dim`, likewise."""
-        return self.hidden_dim
-
-    @property
-    def max_positions(self) -> int:
-        """The longest input in tokens, special tokens included."""
-        return self.max_position_embeddings
+    max_positions = MAX_POSITIONS
+    # The names of every other family.
+    hidden_size, num_hidden_layers = property(attrgetter("dim")), property(attrgetter("n_layers"))
+    num_attention_heads, intermediate_size = property(attrgetter("n_heads")), property(attrgetter("hidden_dim"))
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":

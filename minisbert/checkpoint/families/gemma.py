@@ -7,7 +7,7 @@ from typing import Any
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule, linear
 from minisbert.checkpoint.layer_settings import FULL, LOCAL, head_width, key_heads, layer_types, rotary_base
-from minisbert.checkpoint.settings import ACTIVATIONS, Settings
+from minisbert.checkpoint.settings import ACTIVATIONS, MAX_POSITIONS, Settings
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,7 @@ class Config:
     rms_norm_eps: float = 1e-6
     attention_dropout: float = 0.0
     initializer_range: float = 0.02
-
-    @property
-    def max_positions(self) -> int:
-        """The longest input in tokens."""
-        return self.max_position_embeddings
+    max_positions = MAX_POSITIONS
 
     @property
     def query_width(self) -> int:

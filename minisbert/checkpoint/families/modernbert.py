@@ -7,7 +7,7 @@ from typing import Any
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule
 from minisbert.checkpoint.layer_settings import FULL, LOCAL, layer_types, rotary_base
-from minisbert.checkpoint.settings import ACTIVATIONS, Settings
+from minisbert.checkpoint.settings import ACTIVATIONS, MAX_POSITIONS, Settings
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,7 @@ class Config:
     attention_dropout: float = 0.0
     mlp_dropout: float = 0.0
     initializer_range: float = 0.02
-
-    @property
-    def max_positions(self) -> int:
-        """The longest input in tokens, special tokens included."""
-        return self.max_position_embeddings
+    max_positions = MAX_POSITIONS
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":

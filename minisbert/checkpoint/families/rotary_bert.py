@@ -15,7 +15,7 @@ from typing import Any
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule, linear, norm
 from minisbert.checkpoint.layer_settings import stretched_base
-from minisbert.checkpoint.settings import ACTIVATIONS, Settings
+from minisbert.checkpoint.settings import ACTIVATIONS, MAX_POSITIONS, Settings
 
 # nomic's older names -> those of transformers 5.
 _NOMIC_NAMES = {
@@ -61,11 +61,7 @@ class Config:
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.0
     initializer_range: float = 0.02
-
-    @property
-    def max_positions(self) -> int:
-        """The longest input in tokens, special tokens included."""
-        return self.max_position_embeddings
+    max_positions = MAX_POSITIONS
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
