@@ -20,7 +20,7 @@ from minisbert.checkpoint.folder import ModelFolder, read_chain, read_parts
 from minisbert.checkpoint.folder_writer import write_chain, write_json
 from minisbert.checkpoint.json_file import parse_json
 from minisbert.checkpoint.kinds import refuse_bi_encoder
-from minisbert.checkpoint.modules import MODULE_TYPES
+from minisbert.checkpoint.modules import MODULE_TYPES, Module
 from minisbert.checkpoint.settings import ModelFiles, Settings
 from minisbert.checkpoint.tensors import inside
 from minisbert.checkpoint.transformer_folder import model_max_length, read_length_file
@@ -119,16 +119,16 @@ def label_settings(num_labels: int) -> dict[str, Any]:
     }
 
 
-def write_cross_encoder_settings(folder: CrossEncoderFolder, path: Path) -> None:
+def write_cross_encoder_settings(folder: CrossEncoderFolder, path: Path) -> list[tuple[Module | None, Path]]:
     """Write config.json and the tokenizer's files, with the length limit in them, into an empty folder.
 
-    A reranker of modules gets modules.json too, and a folder with settings for each module.
+    A reranker of modules gets modules.json too, and a folder with settings for each module; returns these.
     """
+    written = write_chain(folder, path) if folder.modules else []
     config = {key: value for key, value in folder.config.items() if key != _LEGACY_ACTIVATION}
     activation = ACTIVATIONS_BY_NAME[folder.activation]
     config["sentence_transformers"] = {**(config.get("sentence_transformers") or {}), "activation_fn": activation}
     if folder.modules:
-        write_chain(folder, path)
         settings: dict[str, Any] = {
             "model_type": "CrossEncoder",
             "activation_fn": activation,
@@ -142,6 +142,7 @@ def write_cross_encoder_settings(folder: CrossEncoderFolder, path: Path) -> None
     if length_limit(folder) != folder.max_seq_length:
         settings = _tokenizer_settings(folder).values
         write_json(path / _TOKENIZER_FILE, {**settings, "model_max_length": folder.max_seq_length})
+    return written
 
 
 def _entries(files: ModelFiles, file: Path) -> list[Any]:

@@ -161,13 +161,12 @@ def save_cross_encoder(model: PretrainedCrossEncoder, target: Path) -> None:
     """
     folder = replace(model.folder, tokenizer_files=tokenizer_files(model.folder, model.tokenizer))
     with staged_folder(Path(target).absolute()) as staging:
-        write_cross_encoder_settings(folder, staging)
+        written = write_cross_encoder_settings(folder, staging)
         write_tensors(staging / WEIGHTS, _tensors(model))
         heads = iter(model.params.get("heads", {}).values())
-        for row, module in enumerate(model.model_config.modules, start=1):
+        for module, here in written:
             if isinstance(module, WithWeights):
-                place = staging / f"{row}_{type(module).__name__}" / WEIGHTS
-                write_tensors(place, export(Converted(flatten(next(heads))), module.rules()))
+                write_tensors(here / WEIGHTS, export(Converted(flatten(next(heads))), module.rules()))
 
 
 def _tensors(model: PretrainedCrossEncoder) -> dict[str, np.ndarray]:
