@@ -48,10 +48,8 @@ def community_detection(
         >>> community_detection([[1.0, 0.1], [0.0, 1.0], [1.0, 0.0], [1.0, 0.2]], 0.9, 2)
         [[0, 3, 2]]
     """
-    floor, least = (
-        np.float32(check_finite("threshold", threshold)),
-        check_positive("min_community_size", min_community_size),
-    )
+    floor = np.float32(check_finite("threshold", threshold))
+    least = check_positive("min_community_size", min_community_size)
     rows_MD = checked_rows("embeddings", embeddings)
     M = len(rows_MD)
     # A zero vector has cosine 0 with itself.

@@ -116,10 +116,8 @@ class Index:
         count = len(rows)
         new_ids = checked_ids(ids, count, self._known)
         if as_texts:
-            texts, rows = (
-                rows,
-                checks.embedding_rows("embeddings", self._encode("encode_document", rows, show_progress_bar)),
-            )
+            texts = rows
+            rows = checks.embedding_rows("embeddings", self._encode("encode_document", rows, show_progress_bar))
         elif texts is not None and len(texts := checks.check_list("texts", texts)) != count:
             raise InputError(
                 f"texts has {len(texts)} items, there are {count} embeddings. Expected the same number of each."

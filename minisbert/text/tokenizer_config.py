@@ -17,19 +17,7 @@ from minisbert import limits
 from minisbert.checkpoint.json_file import is_text, parse_json
 from minisbert.checkpoint.settings import Settings
 from minisbert.errors import ModelFolderError
-from minisbert.text.tokenizer_classes import (
-    ALIASES,
-    ALWAYS_ITS_OWN,
-    BUILT,
-    BY_MODEL_TYPE,
-    COUNT_PADDING,
-    FURTHER,
-    IN_PYTHON,
-    READ_FROM_FILE,
-    REFUSED_KEYS,
-    SPECIAL_TOKENS,
-    TOKEN_TYPES,
-)
+from minisbert.text import tokenizer_classes as classes
 
 
 class TokenizerConfig(NamedTuple):
@@ -65,7 +53,7 @@ def read_tokenizer_config(
     for key in ("add_bos_token", "add_eos_token") if tokenizer else ():
         values.pop(key, None)  # tokenizer.json's own template counts
     name = _class_name(settings, model, tokenizer)
-    refused = set(REFUSED_KEYS) - ({"unk_id"} if name == "DebertaV2Tokenizer" else set())
+    refused = set(classes.REFUSED_KEYS) - ({"unk_id"} if name == "DebertaV2Tokenizer" else set())
     settings.absent(sorted(refused), "it changes how texts become tokens, which is not computed here")
     if not values.get("extra_special_tokens") and "additional_special_tokens" in values:
         values["extra_special_tokens"] = values.pop("additional_special_tokens")
@@ -91,8 +79,8 @@ def read_tokenizer_config(
     for token in added.values():
         by_text[getattr(token, "content", token)] = token
     named: dict[str, Any] = {}
-    defaults = BUILT[name][1] if name in BUILT else {}
-    for key in SPECIAL_TOKENS:
+    defaults = classes.BUILT[name][1] if name in classes.BUILT else {}
+    for key in classes.SPECIAL_TOKENS:
         if values.get(key) is not None:
             token = values[key] if is_text(values[key]) else _read_token(key, values[key], settings)
             named[key] = by_text.get(getattr(token, "content", token), token)
@@ -104,7 +92,7 @@ def read_tokenizer_config(
             named[key] = _own_flags(name, key, named[key])
     extra: list[Any] = []
     for key in values:
-        if key in FURTHER or (key.endswith("_token") and key not in SPECIAL_TOKENS):
+        if key in classes.FURTHER or (key.endswith("_token") and key not in classes.SPECIAL_TOKENS):
             extra = _further_tokens(settings, named)
             break
     if name == "CamembertTokenizer" and not extra:
@@ -116,13 +104,13 @@ def read_tokenizer_config(
     keep_end = settings.choice("truncation_side", ["right", "left"], default=side) == "left"
     side = (tokenizer.get("padding") or {}).get("direction", "Right").lower()
     side = settings.choice("padding_side", ["right", "left"], default=side)
-    if side == "left" and model.get("model_type") in COUNT_PADDING:
+    if side == "left" and model.get("model_type") in classes.COUNT_PADDING:
         found = "" if "padding_side" in values else ", where tokenizer.json has 'direction': 'Left'"
         settings.complain(
             "padding_side", f"'right'{found}, because padding on the left moves the positions of shorter texts"
         )
     given = values.get("tokenizer_class") or model.get("tokenizer_class") or name
-    types = str(given).removesuffix("Fast").removesuffix("Tokenizer") in TOKEN_TYPES and bool(name)
+    types = str(given).removesuffix("Fast").removesuffix("Tokenizer") in classes.TOKEN_TYPES and bool(name)
     inputs = values.get("model_input_names", ["input_ids", "attention_mask", *(["token_type_ids"] if types else [])])
     if not isinstance(inputs, list) or "input_ids" not in inputs or "attention_mask" not in inputs:
         settings.complain("model_input_names", "a list with 'input_ids' and 'attention_mask'")
@@ -139,23 +127,21 @@ def _class_name(settings: Settings, model: Mapping[str, Any], tokenizer: Mapping
     if given is not None and not is_text(given):
         settings.complain("tokenizer_class", "a string")
         given = None
-    default = BY_MODEL_TYPE.get(model_type) if isinstance(model_type, str) else None
+    default = classes.BY_MODEL_TYPE.get(model_type) if isinstance(model_type, str) else None
     if default == "" or not (given or default):
         return ""
-    if model_type in ALWAYS_ITS_OWN:
+    if model_type in classes.ALWAYS_ITS_OWN:
         return default or ""
     name = (given or default or "").removesuffix("Fast")
     family = name.removesuffix("Tokenizer")
-    if family in IN_PYTHON:
+    if family in classes.IN_PYTHON:
         raise ModelFolderError(
             f"{settings.where}: 'tokenizer_class' is {name!r}, which splits texts in Python code of its own. Expected a "
             "class that the tokenizers library computes; use another model."
         )
-    name = f"{ALIASES[family]}Tokenizer" if family in ALIASES else name
-    kind, expected = (
-        (tokenizer.get("model") or {}).get("type"),
-        BUILT[name][0] if name in BUILT else READ_FROM_FILE.get(family),
-    )
+    name = f"{classes.ALIASES[family]}Tokenizer" if family in classes.ALIASES else name
+    kind = (tokenizer.get("model") or {}).get("type")
+    expected = classes.BUILT[name][0] if name in classes.BUILT else classes.READ_FROM_FILE.get(family)
     if expected is not None and kind is not None and kind != expected:
         raise ModelFolderError(
             f"{settings.where}: the tokenizer's class is {name}, which is a {expected} model, but tokenizer.json has "
@@ -184,7 +170,7 @@ def _merge_older_files(files: Mapping[str, bytes], folder: Path, settings: Setti
         extra = settings.values["extra_special_tokens"] = settings.values["additional_special_tokens"]
     file = folder / "added_tokens.json"
     tokens = _as_object(parse_json(files.get(file.name, b"{}"), file), file)
-    special = [settings.values.get(key) for key in SPECIAL_TOKENS] + (extra if isinstance(extra, list) else [])
+    special = [settings.values.get(key) for key in classes.SPECIAL_TOKENS] + (extra if isinstance(extra, list) else [])
     contents = [token.get("content") if isinstance(token, dict) else token for token in special]
     for text, number in tokens.items():
         if type(number) is not int or not is_text(text):
@@ -237,7 +223,7 @@ def _further_tokens(settings: Settings, named: dict[str, Any]) -> list[Any]:
     values = settings.values
     extra = values.get("extra_special_tokens") or []
     for key, value in list(values.items()):
-        if key.endswith("_token") and key not in SPECIAL_TOKENS and isinstance(value, str | dict):
+        if key.endswith("_token") and key not in classes.SPECIAL_TOKENS and isinstance(value, str | dict):
             named[key] = _read_token(key, value, settings)
     for key, part in (
         ("extra_special_tokens", extra),

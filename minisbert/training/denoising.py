@@ -52,11 +52,9 @@ def denoising_auto_encoder(
     if not tie:
         encoder = nnx.merge(nnx.graphdef(encoder), head["encoder"])
     first, table_VD = encoder.blocks[0], encoder.token_embedding.embedding[...]
-    activation, dtype, epsilon = (
-        first.feed_forward.activation,
-        first.feed_forward.up.dtype,
-        first.attention_norm.epsilon,
-    )
+    activation = first.feed_forward.activation
+    dtype = first.feed_forward.up.dtype
+    epsilon = first.attention_norm.epsilon
     hidden_BLD = decode(encoder, head["cross"], sentence_BD, tokens_BL[:, :-1])
     hidden_BLD = _norm(activation(_linear(hidden_BLD, head["transform"])), head["norm"], epsilon)
     logits_BLV = product("BLD,VD->BLV", hidden_BLD.astype(dtype), table_VD.astype(dtype)) + head["bias"]
