@@ -220,7 +220,7 @@ def build(source: Source) -> Any:
         backend.post_processor = processors.TemplateProcessing(single=pair[:2], pair=pair, special_tokens=end)
         return backend
     cls, sep = special[(starts or ("cls_token",))[0]], special[(starts or ("", "sep_token"))[1]]
-    ends = ((cls, backend.token_to_id(cls)), (sep, backend.token_to_id(sep)))
+    ends = [(cls, backend.token_to_id(cls)), (sep, backend.token_to_id(sep))]
     if config.name == "AlbertTokenizer" and source.backend is not None:
         backend.post_processor = source.backend.post_processor
     elif kind == "BPE":

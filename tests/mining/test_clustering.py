@@ -179,7 +179,12 @@ def test_the_plane_is_pca():
 
 # --- the map -------------------------------------------------------------------------------------------------------
 
-EVIL = ['<script>alert("x")</script>', "\"' onmouseover=alert(1) x='", "</svg>&amp; $\\frac{", "{braces}\x00\x1b\u202e 中"]
+EVIL = [
+    '<script>alert("x")</script>',
+    "\"' onmouseover=alert(1) x='",
+    "</svg>&amp; $\\frac{",
+    "{braces}\x00\x1b\u202e 中",
+]
 
 
 class Page(HTMLParser):
