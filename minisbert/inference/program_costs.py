@@ -1,10 +1,10 @@
 """What a program compiled for a TPU costs, read from its HLO text: cycles, collectives, the costliest lines of code.
 
 XLA's TPU compiler writes into each operation how many cycles it expects ("estimated_cycles"). They are estimates by a model of
-the chip, not measurements. Operations of a loop's body count once per round. Collectives have no cycles there: their bytes are
-counted, and whether other operations run meanwhile (an asynchronous start and done) or wait. Nor have kernels (Pallas): ours
-have no branches, so that their instruction bundles, as scheduled, times the steps of the grid are counted; or what their
-products need at the chip's peak, or their arrays at the bandwidth of its memory, where that is more.
+the chip, not measurements. Operations of a loop's body count once per round; its counter goes up from 0 by 1. Collectives have
+no cycles there: their bytes are counted, and whether other operations run meanwhile (an asynchronous start and done) or wait.
+Nor have kernels (Pallas): ours have no branches, so that their instruction bundles, as scheduled, times the steps of the grid
+are counted; or what their products need at the chip's peak, or their arrays at the bandwidth of its memory, where that is more.
 """
 
 import re
@@ -50,7 +50,7 @@ class ProgramCosts(NamedTuple):
     """Those with cycles, the costliest first."""
     collectives: list[Collective]
     uncounted: int
-    """Kernels whose cycles are not known."""
+    """Kernels whose cycles and loops whose rounds are not known."""
 
     @property
     def cycles(self) -> int:
@@ -96,6 +96,18 @@ def read_costs(text: str, bundles: Mapping[str, int] | None = None, rates: Rates
         (40, 1)
         >>> [read_costs(kernel, {"attend.0": 8}, rates).cycles for rates in (Rates(2, inf), Rates(2, 0.1))]
         [45, 80]
+        >>> loop = '''%body (i: s32[]) -> s32[] {
+        ...   ROOT %add = s32[] add(%i, %one), backend_config={"estimated_cycles":"40"}
+        ... }
+        ... %condition (i: s32[]) -> pred[] {
+        ...   %rounds = s32[]{:T(128)} constant(3)
+        ...   ROOT %less = pred[] compare(%i, %rounds), direction=LT
+        ... }
+        ... ENTRY %main (i: s32[]) -> s32[] {
+        ...   ROOT %while = s32[] while(%i), condition=%condition, body=%body
+        ... }'''
+        >>> read_costs(loop).cycles, read_costs(loop.replace("LT", "NE")).uncounted
+        (120, 1)
     """
     computations, entry = _computations(_METADATA.sub(lambda found: found[0].replace("\n", ""), text))
     rates = rates or Rates(inf, inf)
@@ -108,6 +120,7 @@ def read_costs(text: str, bundles: Mapping[str, int] | None = None, rates: Rates
         if not (match := _OPERATION.match(line)):
             continue
         name, shape, kind = match.groups()
+        uncounted += kind == "while" and _times(computations, line) is None
         estimated = re.search(r'"estimated_cycles":"(\d+)"', line)
         cycles = int(estimated.group(1)) if estimated else 0
         if 'custom_call_target="tpu_custom_call"' in line:
@@ -159,10 +172,21 @@ def _executed(computations: dict[str, list[str]], name: str, rounds: int = 1) ->
         yield line, rounds
         match = _OPERATION.match(line)
         if match and (attribute := _CALLED.get(match.group(3))):
+            times = _times(computations, line) if match.group(3) == "while" else 1
             called = re.search(rf"{attribute}=%?([\w.-]+)", line)
-            times = re.search(r'"known_trip_count":\{"n":"(\d+)"', line)
             if called:
-                yield from _executed(computations, called.group(1), rounds * (int(times.group(1)) if times else 1))
+                yield from _executed(computations, called.group(1), rounds * (times or 1))
+
+
+def _times(computations: Mapping[str, list[str]], line: str) -> int | None:
+    """The rounds of a loop: as the compiler says, or the bound to which its condition compares the counter."""
+    if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', line):
+        return int(known.group(1))
+    condition = re.search(r"condition=%?([\w.-]+)", line)
+    text = "\n".join(computations.get(condition.group(1), ())) if condition else ""
+    compared = re.search(r"compare\(%?[\w.-]+, %?([\w.-]+)\), direction=LT", text)
+    bound = re.search(rf"%?{re.escape(compared.group(1))} = \S+ constant\((\d+)\)", text) if compared else None
+    return int(bound.group(1)) if bound else None
 
 
 def _arrays(shape: str) -> list[tuple[str, str]]:
