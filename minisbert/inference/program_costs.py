@@ -108,6 +108,15 @@ def read_costs(text: str, bundles: Mapping[str, int] | None = None, rates: Rates
         ... }'''
         >>> read_costs(loop).cycles, read_costs(loop.replace("LT", "NE")).uncounted
         (120, 1)
+        >>> share = '''%all-reduce-scatter.8 (x: bf16[8,4]) -> bf16[1,4] {
+        ...   %sum = bf16[8,4]{1,0} all-reduce(%x), to_apply=%add
+        ...   ROOT %kept = bf16[1,4]{1,0} dynamic-slice(%sum, %start)
+        ... }
+        ... ENTRY %main (x: bf16[8,4]) -> bf16[1,4] {
+        ...   ROOT %fusion = bf16[1,4]{1,0} fusion(%x), kind=kCustom, calls=%all-reduce-scatter.8
+        ... }'''
+        >>> read_costs(share).collectives
+        [Collective(kind='reduce-scatter', dtype='bf16', times=1, bytes=64, overlapped=False)]
     """
     computations, entry = _computations(_METADATA.sub(lambda found: found[0].replace("\n", ""), text))
     rates = rates or Rates(inf, inf)
@@ -134,6 +143,10 @@ def read_costs(text: str, bundles: Mapping[str, int] | None = None, rates: Rates
             frame = re.search(r"stack_frame_id=(\d+)", line)
             place = lines.get(frame.group(1), "?") if frame else "?"
             operations.append(Operation(name, shape, place, rounds * cycles))
+        if scatter := re.search(r"calls=%?(all-reduce-scatter[\w.-]*)", line):
+            # A sum of which each device keeps a share.
+            inner = filter(None, map(_OPERATION.match, computations[scatter[1]]))
+            kind, shape = "reduce-scatter", next(found[2] for found in inner if found[3] == "all-reduce")
         if kind.removesuffix("-start") in COLLECTIVES:
             key = kind.removesuffix("-start"), *_dtype_and_overlap(shape, kind)
             total = collectives.setdefault(key, [0, 0])
