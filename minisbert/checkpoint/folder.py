@@ -139,8 +139,8 @@ def _read_plain(files: ModelFiles) -> ModelFolder:
         # Of a decoder, the last token has seen the whole text.
         is_decoder = first_architecture(config).endswith("ForCausalLM") and bool(config.get("is_causal", True))
         folder.modules = (Pooling(("lasttoken" if is_decoder else "mean",)),)
-        used = f"{'last-token' if is_decoder else 'mean'} pooling over the transformer is used, without {_MODEL_FILE}"
-        folder.notes.append(f"{path}: no modules.json, so {used}.")
+        used = f"{'last-token' if is_decoder else 'mean'} pooling over the transformer is used"
+        folder.notes.append(f"{path}: no modules.json, so {used}, without settings of sentence-transformers.")
         folder.module_sources = ("assumed: no modules.json",)
         return folder
     settings = Settings(config, path / "config.json")

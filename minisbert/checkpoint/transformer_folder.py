@@ -72,7 +72,8 @@ def read_length_file(
         kind: the transformer's task, output and method output in the new dialect.
         required: the file must name that task and output.
     """
-    for name in _LENGTH_FILES:
+    # sentence-transformers reads them beside modules.json only.
+    for name in _LENGTH_FILES if files.has(files.folder / "modules.json") else ():
         file = folder.transformer_path / name
         if not files.has(file) or files.json(file) == {}:
             continue

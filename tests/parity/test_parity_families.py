@@ -191,12 +191,13 @@ PLAIN = [
 
 @pytest.mark.parametrize(("family", "settings", "mode"), PLAIN, ids=str)
 def test_plain_folders(family, settings, mode, tmp_path):
-    """No modules.json: the last token of a language model, else the mean; the file of prompts and dimensions is not read."""
+    """No modules.json: the last token of a language model, else the mean; files of sentence-transformers are not read."""
     folder = Path(shutil.copytree(tiny(family), tmp_path / "model"))
     (folder / "modules.json").unlink()
     (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | settings))
     more = {"truncate_dim": 8, "prompts": {"query": "q: "}, "default_prompt_name": "query"}
     (folder / "config_sentence_transformers.json").write_text(json.dumps(more))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 8, "do_lower_case": True}))
     encoder = SentenceEncoder.load(folder)
     assert encoder.pretrained.folder.modules[0].modes == (mode,)
     same(encoder, peer(folder), SENTENCES, f"{family}, {settings}")
