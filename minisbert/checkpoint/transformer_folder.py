@@ -72,7 +72,7 @@ def read_length_file(
         kind: the transformer's task, output and method output in the new dialect.
         required: the file must name that task and output.
     """
-    # sentence-transformers reads them beside modules.json only.
+    # sentence-transformers reads them only where there is a modules.json.
     for name in _LENGTH_FILES if files.has(files.folder / "modules.json") else ():
         file = folder.transformer_path / name
         if not files.has(file) or files.json(file) == {}:
