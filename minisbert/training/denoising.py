@@ -45,7 +45,9 @@ def denoising_auto_encoder(
 
     Shapes: embeddings `[S, B, D]`, of which the first text counts -> scalar.
     """
-    sentence_BD, tokens_BL = texts(NAME, embeddings_SBD, 1, 2)[0], targets.tokens_BL
+    # Without the barrier a TPU's compiler merges the choice of a text with a sum over devices, and ends in an internal error.
+    sentence_BD = texts(NAME, jax.lax.optimization_barrier(embeddings_SBD), 1, 2)[0]
+    tokens_BL = targets.tokens_BL
     if not head or tokens_BL is None:
         raise InputError(f"{NAME}: the decoder or targets.tokens_BL is missing. Expected a run of the trainer.")
     encoder = head["model"].encoder
