@@ -121,7 +121,8 @@ def memory_table(data: Any) -> Table:
     def lines(columns: Sequence[str]) -> Iterator[bytes]:
         for row, given in enumerate(data):
             record = _record(given, row)
-            yield _line({name: record[name] for name in columns if name in record})
+            found = {name: record[name] for name in columns if name in record}
+            yield _line(record if len(found) < len(columns) else found)  # whose reader says which columns it has
 
     return tuple(header), lines
 

@@ -219,7 +219,10 @@ def test_the_same_rows_from_anywhere_are_the_same_run(tmp_path):
         ({"batches": SystemError, "max_steps": None}, "batches is given without max_steps"),
         ({"batches": lambda step: [0, 1]}, "batches gave data set 0, rows [0, 1] for step 0"),
         ({"batches": lambda step: [0, 1, 2, 99]}, "rows from 0 to 99"),
-        ({"data": [{"text": "a"}, {"other": "b"}]}, "0-based row 1: there is no 'text'"),
+        (
+            {"data": [{"text": "a"}, {"other": "b"}]},
+            "row 1: the columns are 'other'. Expected exactly one named 'text'",
+        ),
         ({"data": [(1, 2)]}, "name the columns with dicts"),
         ({"data": []}, "no rows"),
         ({"data": {"anchor": ["a"], "positive": []}}, "different lengths"),
