@@ -78,7 +78,7 @@ def check_predict_options(on_truncate: Any, batch_size: Any, apply_softmax: Any,
 
 
 def check_path(path: Any, name: str = "path", expected: str = "the folder to write") -> Path:
-    """The path of a folder."""
+    """The folder as a Path; `expected` completes the error's "Expected ..."."""
     if not isinstance(path, str | Path) or not str(path).strip() or "\0" in str(path):
         raise InputError(f"{name} is {short_repr(path)}. Expected {expected}, as str or Path.")
     return Path(path)

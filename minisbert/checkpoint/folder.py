@@ -62,8 +62,8 @@ class ModelFolder:
     # A Router's choice of a route, and each route as a folder of its own. All else is then the main route's.
     router: Router | None = None
     routes: dict[str, "ModelFolder"] = field(default_factory=dict)
-    sources: dict[str, str] = field(default_factory=dict)
-    module_sources: tuple[str, ...] = ()  # the file that each module, and above each setting, came from
+    sources: dict[str, str] = field(default_factory=dict)  # the file that each setting came from
+    module_sources: tuple[str, ...] = ()  # and each module
     # What was assumed where the folder is silent; the caller logs it.
     notes: list[str] = field(default_factory=list)
     allow_pickle_weights: bool = False

@@ -4,7 +4,7 @@
     write_embeddings("talk.npy", [(texts, embeddings)], rows=len(texts))
 
 Embeddings go into .npy (one row per sentence), .jsonl (one {"text": ..., "embedding": [...]} per line), .parquet (the same two
-columns, fixed-size lists), or "-", which is jsonl on stdout.
+columns, fixed-size lists), or "-", which is jsonl on stdout. `save_heatmap` draws similarities as the article's heat map.
 """
 
 import json

@@ -48,7 +48,7 @@ JSON = PrimitiveConstructorSpec(
 )
 
 
-# Flags need types; the help texts are those of TrainConfig.
+# Fields of type Any get the types that flags need; the help texts are those of TrainConfig.
 @dataclass(frozen=True)
 class Settings(TrainConfig):
     """What the run computes: the same settings, data and starting model give the same weights."""

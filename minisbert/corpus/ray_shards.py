@@ -32,7 +32,7 @@ def encode_on_ray(
         InputError: Ray is not installed.
     """
     check_positive("workers", workers)
-    with needs("several workers need Ray", "ray", "omit --ray"):
+    with needs("encode_on_ray (--ray) needs Ray", "ray", "omit --ray"):
         import ray.data
 
     class Worker:

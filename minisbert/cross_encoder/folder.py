@@ -84,8 +84,9 @@ def read_cross_encoder_folder(
     config.finish()
     if files.has(chain):
         activation = _read_settings(files) or activation
-    if folder.max_seq_length is None:
-        folder.max_seq_length = length_limit(folder)
+    if folder.max_seq_length is None and (length := length_limit(folder)) is not None:
+        folder.max_seq_length = length
+        folder.sources["max_seq_length"] = _TOKENIZER_FILE
     folder.activation = activation or default_activation(folder.num_labels)
     folder.allow_pickle_weights = allow_pickle_weights
     return folder

@@ -39,6 +39,7 @@ def cross_encoder_batch(
     Args:
         max_length: tokens per pair; longer pairs are cut.
         prompts: none; `check_cross_encoder_examples` refuses them.
+        multiple: see `training.collate.train_batch`.
 
     Returns:
         the arrays, on the host, and how many pairs were cut.

@@ -1,4 +1,4 @@
-"""Parquet files, data sets from the hub and rows in memory as lines of JSON, one per row, which rows.py reads like .jsonl.
+"""Parquet files, data sets from the hub, rows in memory and a .json array as lines of JSON, one per row, as in a .jsonl.
 
     header, lines = parquet_table("pairs.parquet")
     for line in lines(header[:2]): ...
@@ -122,7 +122,8 @@ def memory_table(data: Any) -> Table:
         for row, given in enumerate(data):
             record = _record(given, row)
             found = {name: record[name] for name in columns if name in record}
-            yield _line(record if len(found) < len(columns) else found)  # whose reader says which columns it has
+            # A row without one of the columns is written whole, so that its reader's error can list those that it has.
+            yield _line(record if len(found) < len(columns) else found)
 
     return tuple(header), lines
 
@@ -144,7 +145,7 @@ COLUMNAR: dict[str, Callable[[Any], Table]] = {"parquet": parquet_table, "hub": 
 
 
 def open_lines(path: str) -> tuple[Any, str]:
-    """A file, unpacked if it is a .gz, and what its lines are called. A .json of one array of objects has them as lines."""
+    """An open plain file or .gz, and what an error calls one of its lines. The objects of a .json array become its lines."""
     opened: Any = gzip.open if path.lower().endswith(".gz") else Path.open
     file = opened(Path(path), "rb")
     if not path.lower().removesuffix(".gz").endswith(".json"):

@@ -164,7 +164,7 @@ def bdi(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """A text that is neither markup nor a control character."""
+    """The text for HTML: markup is escaped, and control characters are replaced, which HTML forbids even escaped."""
     return html.escape(UNPRINTABLE.sub("\ufffd", text), quote=True)
 
 

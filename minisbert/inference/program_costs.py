@@ -1,10 +1,11 @@
 """What a program compiled for a TPU costs, read from its HLO text: cycles, collectives, the costliest lines of code.
 
 XLA's TPU compiler writes into each operation how many cycles it expects ("estimated_cycles"). They are estimates by a model of
-the chip, not measurements. Operations of a loop's body count once per round; its counter goes up from 0 by 1. Collectives have
-no cycles there: their bytes are counted, and whether other operations run meanwhile (an asynchronous start and done) or wait.
-Nor have kernels (Pallas): ours have no branches, so that their instruction bundles, as scheduled, times the steps of the grid
-are counted; or what their products need at the chip's peak, or their arrays at the bandwidth of its memory, where that is more.
+the chip, not measurements. Operations of a loop's body count once per round; a loop whose rounds the compiler does not state is
+taken to count from 0 in steps of 1. Collectives have no cycles there: their bytes are counted, and whether other operations run
+meanwhile (an asynchronous start and done) or wait. Kernels (Pallas) have none either: ours have no branches, so that their
+instruction bundles, as scheduled, times the steps of the grid are counted; or what their products need at the chip's peak, or
+their arrays at the bandwidth of its memory, where that is more.
 """
 
 import re
@@ -50,7 +51,7 @@ class ProgramCosts(NamedTuple):
     """Those with cycles, the costliest first."""
     collectives: list[Collective]
     uncounted: int
-    """Kernels whose cycles and loops whose rounds are not known."""
+    """The number of kernels whose cycles are not known, which are left out, and of loops whose rounds are not, counted once."""
 
     @property
     def cycles(self) -> int:
@@ -192,7 +193,7 @@ def _executed(computations: dict[str, list[str]], name: str, rounds: int = 1) ->
 
 
 def _times(computations: Mapping[str, list[str]], line: str) -> int | None:
-    """The rounds of a loop: as the compiler says, or the bound to which its condition compares the counter."""
+    """The rounds of a loop: as the compiler says, or the bound of the counter in its condition; None if unknown."""
     if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', line):
         return int(known.group(1))
     condition = re.search(r"condition=%?([\w.-]+)", line)

@@ -130,6 +130,7 @@ def token_rates(
     Args:
         encoders: token budget -> SentenceEncoder with that budget.
         texts: several thousand tokens of text, of the lengths that will be embedded.
+        rounds: how often each encoder is timed.
         log: called with a line of progress.
 
     Raises:

@@ -100,7 +100,7 @@ class Estimate(NamedTuple):
             f"{self.share_of_peak(flops):.1%} of the bfloat16 peak",
         ]
         if self.costs.uncounted:
-            lines.append(f"            without {self.costs.uncounted} kernels, whose cycles are not known")
+            lines.append(f"            too low: {self.costs.uncounted} kernels or loops have unknown cycles or rounds")
         for kind, dtype, count, moved, overlapped in self.costs.collectives:
             when = "while other work runs" if overlapped else "while other work waits (not in the time)"
             lines.append(f"collectives {count} {kind} in {dtype}: {size(moved)}, {when}")

@@ -66,6 +66,7 @@ def pack(
     Best fit, longest first: each text goes into the fullest row that still holds it.
 
     Args:
+        prompt_lengths: tokens of each text's prompt.
         first_lengths: tokens of the first text, where each text is a pair.
         multiple: the number of rows is a multiple of this (devices).
 

@@ -8,7 +8,6 @@ import base64
 import json
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -185,8 +184,8 @@ def build(source: Source) -> Any:
         raise refusal(error, ModelFolderError, f"{name}: not the vocabulary of {config.name}") from None
     settings.finish()
 
-    known = set(map(attrgetter("content"), (*backend.get_added_tokens_decoder().values(), *config.added.values())))
-    tokens: list[Any] = [*map(config.added.__getitem__, sorted(config.added))]
+    known = {token.content for token in (*backend.get_added_tokens_decoder().values(), *config.added.values())}
+    tokens: list[Any] = [config.added[number] for number in sorted(config.added)]
     for token in (*config.named.values(), *config.extra):
         if getattr(token, "content", token) not in known and token not in tokens:
             tokens.append(token)
@@ -204,8 +203,8 @@ def build(source: Source) -> Any:
             backend.post_processor = source.backend.post_processor
             return backend
         asked = (settings.values.get("add_bos_token"), settings.values.get("add_eos_token"))
-        first, last = (
-            [special[key]] if flag and not isinstance(flag, str) and key in special else []  # a text is one more token
+        first, last = (  # a string there is not a switch but one more special token
+            [special[key]] if flag and not isinstance(flag, str) and key in special else []
             for key, flag in zip(("bos_token", "eos_token"), asked, strict=True)
         )
         ends = [(token, backend.token_to_id(token)) for token in (*first, *last)]

@@ -24,13 +24,13 @@ class TrainConfig:
 
     data: Any
     """Data files: .csv, .tsv or .jsonl (also .gz), .parquet, or hub:org/name. Columns are found by name: anchor and positive,
-    with negative for triplets; sentence1 and sentence2 with label or with score; text; and the other names of these in
+    with negative for triplets; sentence1 and sentence2 with label or with score; text; or the other names for these in
     data/conventions.py. In Python also rows in memory: a list of dicts, a dict of columns, a pandas or datasets table."""
     loss: Any = "multiple_negatives_ranking"
     """One of multiple_negatives_ranking, softmax, cosine_similarity, cosent, angle, contrastive, online_contrastive, triplet,
     margin_mse, distill_kl_div, with a teacher mse, embed_distill and gist, and the others in training/losses.py. For a
-    cross-encoder: binary_cross_entropy, cross_entropy, mse, margin_mse. In Python also a function of the embeddings, or a
-    Loss."""
+    cross-encoder: binary_cross_entropy, cross_entropy, mse, margin_mse, and the others in cross_encoder/losses.py. In Python
+    also a function of the embeddings, or a Loss."""
     loss_options: dict[str, Any] | None = None
     """Options of the loss as JSON, such as '{"margin": 0.3, "distance": "cosine"}'."""
     matryoshka: tuple[int, ...] = ()
@@ -93,8 +93,8 @@ class TrainConfig:
     remat: bool = False
     """Recompute activations in the backward pass (Chen et al. 2016): less memory, more time."""
     teacher: str | None = None
-    """The model, by name or folder, whose embeddings mse and embed_distill copy, or that guides gist. Only for mse must it have
-    the model's width."""
+    """The model, by name or folder, whose embeddings mse and embed_distill copy, or that guides gist. Only mse needs a teacher
+    of the model's width."""
     lora_rank: int | None = None
     """Train low-rank changes A B of this rank and freeze the matrices (LoRA, Hu et al. 2021). The saved model is merged."""
     lora_alpha: float | None = None

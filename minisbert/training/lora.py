@@ -105,6 +105,7 @@ def merge_lora(base_params: Tree, trained: Tree, *, scale: float) -> Tree:
     Args:
         base_params: the model's, nested.
         trained: from `initial_adapters`, trained.
+        scale: alpha / rank.
 
     Example:
         >>> params = {"feed_forward": {"up": {"kernel": jnp.zeros((2, 2))}}}

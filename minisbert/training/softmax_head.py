@@ -36,6 +36,7 @@ def write_head(
     """Write the trained parameters of a loss into the model's folder.
 
     Args:
+        options: of the loss, such as `concatenation`.
         softmax: whether they are those of the softmax loss.
     """
     arrays = {name: np.asarray(array) for name, array in flatten(head).items()}
