@@ -226,7 +226,7 @@ def _check_names(
         layers = len({rule.path.split(".")[1] for rule in table if rule.path.startswith("blocks.")})
         raise ModelFolderError(
             f"{where}: config.json asks for {len(expected)} tensors (num_hidden_layers {layers}), but the file has "
-            f"{len(canonical)}. Missing: {', '.join(missing[:3])} ... {missing[-1]}. Fetch its own config.json."
+            f"{len(canonical)}. Missing: {', '.join(missing[:3])} ... {missing[-1]}. Fetch the config.json of these weights."
         )
     complaints += map("missing: {}".format, missing)
     for short, names in canonical.items():

@@ -142,7 +142,7 @@ def state_sharding(state: TrainState | dict[Any, Any], mesh: Mesh, layout: str =
 
 
 def gather(params: Any, sharding: Any) -> Any:
-    """Inside a compiled step: parameters that are spread over the data devices, whole on each of them."""
+    """Inside a compiled step: parameters, or their gradient, that are spread over the data devices, whole on each of them."""
 
     def whole(leaf: jax.Array, where: NamedSharding) -> jax.Array:
         spec = PartitionSpec(*(None if axis == AXIS else axis for axis in where.spec))
