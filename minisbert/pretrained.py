@@ -165,7 +165,9 @@ def check_tokenizer(tokenizer: Tokenizer, folder: ModelFolder, config: Any) -> N
     length = min(folder.max_seq_length or config.max_positions, config.max_positions)
     if length <= special:
         where = (
-            folder.sources.get("max_seq_length") if length == folder.max_seq_length else "the positions of config.json"
+            folder.sources.get("max_seq_length", "the tokenizer")
+            if length == folder.max_seq_length
+            else "the positions of config.json"
         )
         raise ModelFolderError(
             f"{folder.path}: max_seq_length is {length}, from {where}, but the tokenizer puts {special} special tokens around "
