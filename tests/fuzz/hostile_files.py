@@ -3,7 +3,8 @@
     python tests/fuzz/hostile_files.py                  the table; exit code 1 where a row fails
     python tests/fuzz/hostile_files.py --only vocab     the rows with this word in their name
 
-A file may take 1 s of processor time, and its size + 64 MB of memory or three times its size (fuzzing.py measures both).
+A file may take 1 s of processor time, and its size + 64 MB of memory or three times its size (fuzzing.py measures both). One
+that takes longer is measured twice more, and its best time counts: what else the machine does only adds to it.
 """
 
 import argparse
@@ -92,6 +93,9 @@ def main() -> int:
         if options.only not in hostile.name:
             continue
         words, report = examined(hostile)
+        for _ in range(2):
+            if report.failures.keys() == {f"more than {fuzzing.SECONDS:.0f} s"}:
+                words, report = examined(hostile)
         failed += bool(report.failures)
         wrong = "; ".join(f"{kind} {said[:60]}" for kind, (said, _) in report.failures.items())
         print(
