@@ -9,13 +9,15 @@ import jax
 import numpy as np
 from flax import nnx
 
+from minisbert.reference.albert import albert
 from minisbert.reference.deberta import deberta
+from minisbert.reference.distilbert import distilbert
 from minisbert.reference.encoder import bert, mpnet
 from minisbert.reference.grouped import gemma, qwen
 from minisbert.reference.modernbert import modernbert
+from minisbert.reference.roberta import roberta
 from minisbert.reference.rotary_bert import rotary_bert
 from minisbert.reference.t5 import t5
-from minisbert.reference.variants import albert, distilbert, roberta
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 

@@ -20,11 +20,11 @@ from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.keys import MODEL_FILE, MODULE
-from minisbert.checkpoint.kinds import first_architecture, refuse_other_kinds
+from minisbert.checkpoint.kinds import refuse_other_kinds
 from minisbert.checkpoint.modules import MODULE_TYPES, MODULES, Module, Normalize, Part, unknown_type
 from minisbert.checkpoint.poolings import Given, Pooling
 from minisbert.checkpoint.router import Router, read_router
-from minisbert.checkpoint.settings import ModelFiles, Settings
+from minisbert.checkpoint.settings import ModelFiles, Settings, first_architecture
 from minisbert.checkpoint.static_folder import StaticTensors, read_length_limit, static_config
 from minisbert.checkpoint.task_adapters import JINA_MODULE, check_name, has_tasks
 from minisbert.checkpoint.tensors import inside, open_tensors

@@ -8,7 +8,7 @@ to the reader that names it.
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from minisbert.checkpoint.settings import ModelFiles
+from minisbert.checkpoint.settings import ModelFiles, first_architecture
 from minisbert.errors import ModelFolderError
 
 _MODEL, _CHAIN, _CONFIG = "config_sentence_transformers.json", "modules.json", "config.json"
@@ -36,12 +36,6 @@ OTHER_TYPES = {
 _OTHER_ARCHITECTURES = {"HF_ColBERT": MULTI_VECTOR, "ColBERT": MULTI_VECTOR}
 # How the first of config.json's `architectures` ends where the folder may hold another kind of model.
 OTHER_ENDINGS = ("ForSequenceClassification", *_OTHER_ARCHITECTURES)
-
-
-def first_architecture(config: dict[str, Any]) -> str:
-    """The class of transformers that wrote a config.json, or an empty text."""
-    names = config.get("architectures")
-    return str(names[0]) if isinstance(names, list) and names else ""
 
 
 def refuse_other_kinds(files: ModelFiles) -> None:

@@ -8,7 +8,6 @@ names are looked up in tables.
 import dataclasses
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -22,8 +21,6 @@ _MISSING = object()
 _NOT_COMPUTED = tuple(key for key, effect in CONFIG.items() if effect == REFUSED)
 # The nonlinearities of a feed-forward net; transformer/block.py has their functions.
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
-# `max_positions` of a family's Config, where no position is set aside.
-MAX_POSITIONS = property(attrgetter("max_position_embeddings"), doc="The longest input in tokens, with special tokens.")
 # The files of a tokenizer, which are written back unchanged.
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
@@ -171,7 +168,11 @@ class Settings:
     def choice(self, key: str, choices: Collection[Any], *, default: Any = _MISSING, why: str = "") -> Any:
         """One of the values that are computed."""
         value = self.values.get(key, default)
-        if any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in choices):  # 0 is not False
+        known = list(choices)
+        is_known = not isinstance(value, list | dict) and value in known
+        if is_known and isinstance(value, bool) == isinstance(
+            known[known.index(value)], bool
+        ):  # 0 == False, but not meant
             return value
         self.complain(key, "one of " + ", ".join(sorted(map(repr, choices))) + (f" ({why})" if why else ""))
         return next(iter(choices))
@@ -268,3 +269,9 @@ class Settings:
         """Raise one error with every complaint, if there is one."""
         if self.complaints:
             raise ModelFolderError(f"{self.where}: {'; '.join(self.complaints)}. {help}")
+
+
+def first_architecture(config: dict[str, Any]) -> str:
+    """The class of transformers that wrote a config.json, or an empty text."""
+    names = config.get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else ""

@@ -12,8 +12,8 @@ from minisbert import limits
 from minisbert.checkpoint.adapter import ADAPTER_FILE, base_of
 from minisbert.checkpoint.json_file import parse_json
 from minisbert.checkpoint.keys import ARGUMENTS, LENGTH_FILE
-from minisbert.checkpoint.kinds import OTHER_ENDINGS, OTHER_TYPES, first_architecture, refuse_other_kinds
-from minisbert.checkpoint.settings import ModelFiles, Settings
+from minisbert.checkpoint.kinds import OTHER_ENDINGS, OTHER_TYPES, refuse_other_kinds
+from minisbert.checkpoint.settings import ModelFiles, Settings, first_architecture
 from minisbert.checkpoint.task_adapters import read_adapters, without_tasks
 from minisbert.errors import ModelFolderError
 

@@ -7,12 +7,10 @@ Only the requested columns are read. All are unpacked into a file, so that train
 datasets library nor on what becomes of the rows in memory.
 """
 
-import gzip
 import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from minisbert.data.values import names_of_texts
@@ -144,22 +142,34 @@ def _record(given: Any, row: int) -> dict[str, Any]:
 COLUMNAR: dict[str, Callable[[Any], Table]] = {"parquet": parquet_table, "hub": hub_table, "memory": memory_table}
 
 
-def open_lines(path: str) -> tuple[Any, str]:
-    """An open plain file or .gz, and what an error calls one of its lines. The objects of a .json array become its lines."""
-    opened: Any = gzip.open if path.lower().endswith(".gz") else Path.open
-    file = opened(Path(path), "rb")
-    if not path.lower().removesuffix(".gz").endswith(".json"):
-        return file, "line"
+def json_rows(file: Any) -> tuple[Any, str]:
+    """The lines of an open .json, and what an error calls one of them: as they are, or the rows of its one array.
+
+    Raises:
+        DataError: an array that is damaged, or of something other than objects and lists.
+    """
     starts_array = file.read(BLOCK).lstrip().startswith(b"[")
     file.seek(0)
+    if not starts_array:
+        return file, "line"
     try:
-        rows = json.load(file) if starts_array else []
-    except (ValueError, RecursionError):  # lines of lists, or damaged, which the lines will tell
-        rows = []
+        rows, wrong = json.load(file), "it is empty or holds something else"
+    except (ValueError, RecursionError) as error:
+        rows, wrong = None, str(error)
+    if isinstance(rows, list) and rows and all(isinstance(row, dict | list) for row in rows):
+        return unpacked(file.name, map(_line, rows)), "row"
     file.seek(0)
-    if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
-        return unpacked(path, map(_line, rows)), "row"
-    return file, "line"
+    try:
+        first = json.loads(next(filter(bytes.strip, file), b""))
+    except (ValueError, RecursionError):
+        first = []
+    file.seek(0)
+    if first and all(isinstance(value, str) for value in first):
+        return file, "line"  # each a list of texts
+    raise DataError(
+        f"{file.name}: not an array of objects ({wrong}). Expected one like [{{...}}, {{...}}], or one object per line; "
+        "correct the file."
+    )
 
 
 def unpacked(source: str, lines: Iterable[bytes]) -> Any:

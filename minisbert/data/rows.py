@@ -20,6 +20,7 @@ elsewhere. Columns are found whatever their case, spaces, `_` and `-`. A new kin
 slow random access (csv; parquet decodes a whole row group per row), are unpacked once into an unnamed file in TMPDIR.
 """
 
+import gzip
 import hashlib
 import sys
 import threading
@@ -30,7 +31,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from minisbert.data.columnar import BLOCK, COLUMNAR, HUB, MEMORY, open_lines, unpacked
+from minisbert.data.columnar import BLOCK, COLUMNAR, HUB, MEMORY, json_rows, unpacked
 from minisbert.data.delimited import BOM, csv_table, header_repeated, is_quoted
 from minisbert.data.values import matching, reading, record_of, stripped, wrong_columns
 from minisbert.errors import DataError, InputError
@@ -105,7 +106,10 @@ class RowFile:
             elif path == STDIN:
                 self._lines = (line for line in sys.stdin.buffer)  # a generator: `Rows` must not read stdin in place
             else:
-                self._lines, self.unit = open_lines(path)
+                opened: Any = gzip.open if path.lower().endswith(".gz") else Path.open
+                self._lines = opened(Path(path), "rb")
+                if path.lower().removesuffix(".gz").endswith(".json"):
+                    self._lines, self.unit = json_rows(self._lines)
             if self.kind == "csv" or (self.kind == "tsv" and is_quoted(self._lines, self.source)):
                 delimiter, self.kind, self.unit = "\t" if self.kind == "tsv" else None, "csv", "row"
                 self._lines.seek(0)

@@ -6,7 +6,7 @@
 Differences from BERT: the embeddings are narrower than the blocks (factorised), and one block is applied repeatedly; its
 activation is GELU's tanh approximation. Left out: several groups of shared layers (no published model has them),
 sentence-order prediction, heads, pooler. In training, dropout is where BERT has it.
-`reference/variants.py` is the same in NumPy and must agree.
+`reference/albert.py` is the same in NumPy and must agree.
 """
 
 from typing import Any

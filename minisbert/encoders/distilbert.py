@@ -5,7 +5,7 @@
 
 config.json and the weights have names of their own. Left out: distillation, heads, sinusoidal positions that are not
 trained. In training, dropout is where BERT has it (transformers omits the one after the attention).
-`reference/variants.py` is the same in NumPy and must agree.
+`reference/distilbert.py` is the same in NumPy and must agree.
 """
 
 from typing import Any

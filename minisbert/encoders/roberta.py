@@ -6,7 +6,7 @@
 XLM-R (Conneau et al. 2020) and CamemBERT (Martin et al. 2020) are the same encoder under other `model_type`s, with
 other vocabularies. Unlike in BERT, positions are counted from `pad_token_id + 1`, so a table of 514 rows takes 512
 tokens, and there is one segment in all published models. Left out: heads, pooler, decoders, relative positions.
-`reference/variants.py` is the same in NumPy and must agree.
+`reference/roberta.py` is the same in NumPy and must agree.
 """
 
 from typing import Any

@@ -7,7 +7,7 @@ The table may be learned by itself or distilled from a transformer (Tulkens & va
 bag of words to it: order does not count, and most of what training can do is to find out which words matter (compare
 Arora et al. 2017, "A Simple but Tough-to-Beat Baseline for Sentence Embeddings"). A text has no special tokens around
 it; one without tokens has the zero vector. Left out: model2vec skips unknown tokens, sentence-transformers'
-StaticEmbedding does not. `reference/variants.py` is the same in NumPy and must agree.
+StaticEmbedding does not. `reference/static.py` is the same in NumPy and must agree.
 """
 
 from typing import Any

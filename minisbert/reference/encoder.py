@@ -220,7 +220,12 @@ def block(
 
 
 def bert(
-    params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.ndarray, segment_ids_BL: np.ndarray | None = None
+    params: Params,
+    config: Any,
+    token_ids_BL: np.ndarray,
+    mask_BL: np.ndarray,
+    segment_ids_BL: np.ndarray | None = None,
+    position_ids_BL: np.ndarray | None = None,
 ) -> np.ndarray:
     """BERT: the sum of token, segment and position embeddings, then the blocks   (Devlin et al., section 3, figure 2).
 
@@ -228,16 +233,18 @@ def bert(
         params: the nested parameters of the encoder; numbers of any float type.
         config: has the settings of config.json under their names there.
         mask_BL: True = real token.
+        segment_ids_BL, position_ids_BL: by default 0 everywhere, and 0, 1, 2, ...
 
     Returns:
         hidden_BLD, the token embeddings of the last layer, float64.
     """
     params = float64(params)
     segment_ids_BL = np.zeros_like(token_ids_BL) if segment_ids_BL is None else segment_ids_BL
+    position_ids_BL = np.arange(token_ids_BL.shape[1]) if position_ids_BL is None else position_ids_BL
     token_BLD = params["token_embedding"]["embedding"][token_ids_BL]
     segment_BLD = params["segment_embedding"]["embedding"][segment_ids_BL]
-    position_LD = params["position_embedding"]["embedding"][np.arange(token_ids_BL.shape[1])]
-    hidden_BLD = token_BLD + segment_BLD + position_LD
+    position_BLD = params["position_embedding"]["embedding"][position_ids_BL]
+    hidden_BLD = token_BLD + segment_BLD + position_BLD
     if "task_embedding" in params:  # ERNIE's
         hidden_BLD = hidden_BLD + params["task_embedding"]["embedding"][0]
     hidden_BLD = layer_norm(hidden_BLD, params["embedding_norm"], config.layer_norm_eps)

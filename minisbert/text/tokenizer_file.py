@@ -184,8 +184,12 @@ def build(source: Source) -> Any:
         raise refusal(error, ModelFolderError, f"{name}: not the vocabulary of {config.name}") from None
     settings.finish()
 
-    known = {token.content for token in (*backend.get_added_tokens_decoder().values(), *config.added.values())}
-    tokens: list[Any] = [config.added[number] for number in sorted(config.added)]
+    known = set()
+    for token in (*backend.get_added_tokens_decoder().values(), *config.added.values()):
+        known.add(token.content)
+    tokens = []
+    for number in sorted(config.added):
+        tokens.append(config.added[number])
     for token in (*config.named.values(), *config.extra):
         if getattr(token, "content", token) not in known and token not in tokens:
             tokens.append(token)
@@ -202,16 +206,7 @@ def build(source: Source) -> Any:
         if source.backend is not None:  # one end token in tokenizer.json's template, or nothing
             backend.post_processor = source.backend.post_processor
             return backend
-        asked = (settings.values.get("add_bos_token"), settings.values.get("add_eos_token"))
-        first, last = (  # a string there is not a switch but one more special token
-            [special[key]] if flag and not isinstance(flag, str) and key in special else []
-            for key, flag in zip(("bos_token", "eos_token"), asked, strict=True)
-        )
-        ends = [(token, backend.token_to_id(token)) for token in (*first, *last)]
-        single, second = [*first, "$A", *last], [*(f"{token}:1" for token in (*first, "$B", *last))]
-        backend.post_processor = processors.TemplateProcessing(
-            single=single, pair=[*single, *second], special_tokens=ends
-        )
+        backend.post_processor = _switched_ends(config, special, backend)
         return backend
     if config.name == "T5Tokenizer":
         end = [("</s>", backend.token_to_id(special["eos_token"]))]
@@ -231,6 +226,23 @@ def build(source: Source) -> Any:
         pair = [cls, "$A", sep, *([sep] if twice else []), "$B:1", f"{sep}:1"]
         backend.post_processor = processors.TemplateProcessing(single=[cls, "$A", sep], pair=pair, special_tokens=ends)
     return backend
+
+
+def _switched_ends(config: TokenizerConfig, special: dict[str, str], backend: Any) -> Any:
+    """`add_bos_token` and `add_eos_token`: the template of a class that has none of its own."""
+    from tokenizers import processors
+
+    values, ends = config.settings.values, {"bos_token": list[str](), "eos_token": list[str]()}
+    for key, placed in ends.items():
+        flag = values.get(f"add_{key}")
+        if flag and not isinstance(flag, str) and key in special:  # a string is not a switch but one more special token
+            placed.append(special[key])
+    first, last = ends.values()
+    second = [f"{token}:1" for token in (*first, "$B", *last)]
+    ids = [(token, backend.token_to_id(token)) for token in (*first, *last)]
+    return processors.TemplateProcessing(
+        single=[*first, "$A", *last], pair=[*first, "$A", *last, *second], special_tokens=ids
+    )
 
 
 def _unigram(config: TokenizerConfig, vocabulary: Any, unknown_token: str, charsmap: bytes | None) -> Any:

@@ -53,20 +53,45 @@ from minisbert.training.siamese import TrainBatch
 from minisbert.training.targets import Head, Targets
 from minisbert.training.teacher_losses import distill_kl_div, embed_distill, gist, initial_projection, margin_mse, mse
 
-__all__ = ["DIRECTIONS", "DISTANCES", "LOSSES", "Head", "Loss", "Targets", "resolve_loss"]
-__all__ += ["CONCATENATIONS", "angle", "contrastive", "contrastive_tension", "cosent", "cosine_similarity"]
-__all__ += ["initial_softmax_head", "online_contrastive", "softmax", "softmax_logits"]
-__all__ += [
+__all__ = [
+    "CONCATENATIONS",
+    "DIRECTIONS",
+    "DISTANCES",
+    "LOSSES",
+    "Head",
+    "Loss",
+    "Targets",
+    "adaptive_layer",
+    "angle",
+    "batch_all_triplet",
+    "batch_hard_soft_margin_triplet",
+    "batch_hard_triplet",
+    "batch_semi_hard_triplet",
+    "contrastive",
+    "contrastive_tension",
     "contrastive_tension_in_batch",
+    "cosent",
+    "cosine_similarity",
+    "denoising_auto_encoder",
+    "distill_kl_div",
+    "embed_distill",
+    "gist",
+    "global_orthogonal_regularization",
+    "initial_decoder",
+    "initial_projection",
     "initial_scale",
+    "initial_softmax_head",
+    "margin_mse",
+    "matryoshka",
     "mega_batch_margin",
+    "mse",
     "multiple_negatives_ranking",
+    "online_contrastive",
+    "resolve_loss",
+    "softmax",
+    "softmax_logits",
     "triplet",
 ]
-__all__ += ["batch_all_triplet", "batch_hard_soft_margin_triplet", "batch_hard_triplet", "batch_semi_hard_triplet"]
-__all__ += ["denoising_auto_encoder", "global_orthogonal_regularization", "initial_decoder"]
-__all__ += ["distill_kl_div", "embed_distill", "gist", "initial_projection", "margin_mse", "mse"]
-__all__ += ["adaptive_layer", "matryoshka"]
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from minisbert.arguments import check_choice
 from minisbert.errors import InputError
 from minisbert.training.siamese import Gradient, Params, TrainBatch, TrainState
 from minisbert.training.targets import Targets
+from minisbert.transformer.target import on_tpu
 
 AXIS, MODEL = "data", "model"
 REPLICATED = PartitionSpec()
@@ -159,15 +160,17 @@ def gather_base(params: Any, mesh: Mesh) -> Any:
 
 
 def with_gather(gradient: Gradient, sharding: Any) -> Gradient:
-    """FSDP: the same gradient, from parameters gathered before their first use, summed whole, then spread as they are.
+    """FSDP: the same gradient, from parameters gathered before their first use, and spread as they are.
 
-    XLA would otherwise be free to spread the activations like the parameters, at several times the memory and the time; and a
-    TPU's compiler would split each product that gives a gradient into one per device in a loop, at twice its time.
+    XLA would otherwise be free to spread the activations like the parameters, at several times the memory and the time. A TPU's
+    compiler would also split each product that gives a gradient into one per device in a loop, at twice its time: there the
+    gradient is summed whole first.
     """
 
     def spread(params: Params, batch: TrainBatch, dropout_keys_PT: jax.Array | None) -> tuple[jax.Array, Params]:
         value, slopes = gradient(gather(params, sharding), batch, dropout_keys_PT)
-        return value, jax.lax.with_sharding_constraint(gather(slopes, sharding), sharding)
+        slopes = gather(slopes, sharding) if on_tpu() else slopes
+        return value, jax.lax.with_sharding_constraint(slopes, sharding)
 
     return spread
 

@@ -191,6 +191,33 @@ def test_rows_that_lack_a_text_are_named(tmp_path, rows, words):
         open_examples(rows)
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[]", "it is empty"),
+        ('[{"anchor": "a", "positive": "b"}, 3]', "not an array of objects"),
+        ('[{"anchor": "a", "positive": "b"},\n{"anchor": "a"', "line 2 column 15"),
+        ("[" * 100_000, "not an array of objects"),
+        ('[{"anchor": "a", "positive": "b"}, {"anchor": "a"}]', "row 2: the columns are 'anchor'"),
+        ('[["a", "b"], ["c", 4]]', "row 2: '[\"c\", 4]' is not an object"),
+    ],
+    ids=range(6),
+)
+def test_a_damaged_json_array_is_named(tmp_path, content, words):
+    file = tmp_path / "data.json"
+    file.write_text(content)
+    with pytest.raises(DataError, match=r"data\.json[:,] ") as caught:
+        open_examples(str(file))
+    assert words in str(caught.value)
+
+
+def test_json_lines_of_lists_are_no_array(tmp_path):
+    file = tmp_path / "data.json"
+    for content in ('["a", "b"]\n["c", "d"]\n', '[["a", "b"], ["c", "d"]]'):
+        file.write_text(content)
+        assert open_examples(str(file)).take([0, 1])[0] == [["a", "c"], ["b", "d"]]
+
+
 def test_evaluations_find_the_same_columns(tmp_path):
     file = tmp_path / "quora.csv"
     file.write_text('id,question1,question2,is_duplicate\n1,"a, b",c,1.0\n2,d,e,0\n')

@@ -15,7 +15,7 @@ from minisbert.errors import InputError
 from minisbert.pretrained import load_pretrained
 from minisbert.reference.pooling import mean
 from minisbert.reference.similarity import normalize
-from minisbert.reference.variants import static
+from minisbert.reference.static import static
 from minisbert.search.fingerprint import fingerprint
 from minisbert.sentence_model import define
 from minisbert.text.packing import pack

@@ -1,11 +1,12 @@
 """How a folder stores an ALBERT: config.json, and where each tensor goes. `encoders/albert.py` computes."""
 
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from minisbert.checkpoint.convert import Rule, linear, norm
-from minisbert.checkpoint.settings import ACTIVATIONS, MAX_POSITIONS, Settings
+from minisbert.checkpoint.settings import ACTIVATIONS, Settings
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Config:
     hidden_dropout_prob: float = 0.0
     attention_probs_dropout_prob: float = 0.0
     initializer_range: float = 0.02
-    max_positions = MAX_POSITIONS
+    max_positions = property(attrgetter("max_position_embeddings"), doc="The longest input in tokens.")
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
@@ -52,6 +53,12 @@ RULES = [
     *linear(_LAYER + "ffn_output", "blocks.0.feed_forward.down", "F,D"),
     *norm(_LAYER + "full_layer_layer_norm", "blocks.0.feed_forward_norm", "D"),
 ]
-PASSTHROUGH = ["embeddings.position_ids", "pooler.*", "classifier.*"]
-PASSTHROUGH += ["predictions.*", "sop_classifier.*", "qa_outputs.*"]
+PASSTHROUGH = [
+    "embeddings.position_ids",
+    "pooler.*",
+    "predictions.*",
+    "sop_classifier.*",
+    "classifier.*",
+    "qa_outputs.*",
+]
 PREFIX = "albert."  # AlbertForMaskedLM and similar classes put it before every name

@@ -1,12 +1,13 @@
 """How a folder stores a BERT: config.json, and where each tensor goes. `encoders/bert.py` computes."""
 
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule, linear, norm
-from minisbert.checkpoint.settings import ACTIVATIONS, MAX_POSITIONS, Settings
+from minisbert.checkpoint.settings import ACTIVATIONS, Settings
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Config:
     initializer_range: float = 0.02
     narrow: int | None = None  # ELECTRA's embedding_size, where it differs from hidden_size
     task_type_vocab_size: int = 0  # ERNIE's tasks; every text has the first
-    max_positions = MAX_POSITIONS
+    max_positions = property(attrgetter("max_position_embeddings"), doc="The longest input in tokens.")
 
     @property
     def embedding_size(self) -> int:

@@ -1,12 +1,13 @@
 """How a folder stores a DeBERTa-v2 or v3: its settings, and where each tensor goes. `encoders/deberta.py` computes."""
 
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule, linear, norm
-from minisbert.checkpoint.settings import ACTIVATIONS, MAX_POSITIONS, Settings
+from minisbert.checkpoint.settings import ACTIVATIONS, Settings
 
 TERMS = ("c2p", "p2c")
 
@@ -35,7 +36,7 @@ class Config:
     attention_probs_dropout_prob: float = 0.1
     initializer_range: float = 0.02
     narrow: int | None = None  # embedding_size, where it differs from hidden_size
-    max_positions = MAX_POSITIONS
+    max_positions = property(attrgetter("max_position_embeddings"), doc="The longest input in tokens.")
 
     @property
     def embedding_size(self) -> int:

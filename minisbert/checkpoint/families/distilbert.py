@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from minisbert.checkpoint.convert import Rule, linear, norm
-from minisbert.checkpoint.settings import ACTIVATIONS, MAX_POSITIONS, Settings
+from minisbert.checkpoint.settings import ACTIVATIONS, Settings
 
 # The family fixes it; config.json has no key for it.
 EPSILON = 1e-12
@@ -26,10 +26,12 @@ class Config:
     dropout: float = 0.1
     attention_dropout: float = 0.1
     initializer_range: float = 0.02
-    max_positions = MAX_POSITIONS
+    max_positions = property(attrgetter("max_position_embeddings"), doc="The longest input in tokens.")
     # The names of every other family.
-    hidden_size, num_hidden_layers = property(attrgetter("dim")), property(attrgetter("n_layers"))
-    num_attention_heads, intermediate_size = property(attrgetter("n_heads")), property(attrgetter("hidden_dim"))
+    hidden_size = property(attrgetter("dim"))
+    num_hidden_layers = property(attrgetter("n_layers"))
+    num_attention_heads = property(attrgetter("n_heads"))
+    intermediate_size = property(attrgetter("hidden_dim"))
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":

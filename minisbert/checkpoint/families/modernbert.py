@@ -1,13 +1,14 @@
 """How a folder stores a ModernBERT: config.json, and where each tensor goes. `encoders/modernbert.py` computes."""
 
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule
 from minisbert.checkpoint.layer_settings import FULL, LOCAL, layer_types, rotary_base
-from minisbert.checkpoint.settings import ACTIVATIONS, MAX_POSITIONS, Settings
+from minisbert.checkpoint.settings import ACTIVATIONS, Settings
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Config:
     attention_dropout: float = 0.0
     mlp_dropout: float = 0.0
     initializer_range: float = 0.02
-    max_positions = MAX_POSITIONS
+    max_positions = property(attrgetter("max_position_embeddings"), doc="The longest input in tokens.")
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":

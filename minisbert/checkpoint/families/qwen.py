@@ -1,13 +1,14 @@
 """How a folder stores Qwen3, Qwen2, Mistral, EuroBERT: config.json, and where each tensor goes. `encoders/qwen.py` computes."""
 
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule, linear
 from minisbert.checkpoint.layer_settings import FULL, LOCAL, head_width, key_heads, layer_types, rotary_base
-from minisbert.checkpoint.settings import ACTIVATIONS, MAX_POSITIONS, Settings
+from minisbert.checkpoint.settings import ACTIVATIONS, Settings
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Config:
     rms_norm_eps: float = 1e-6
     attention_dropout: float = 0.0
     initializer_range: float = 0.02
-    max_positions = MAX_POSITIONS
+    max_positions = property(attrgetter("max_position_embeddings"), doc="The longest input in tokens.")
 
     @property
     def query_width(self) -> int:

@@ -9,13 +9,14 @@ nothing of them is run. nomic's config.json has GPT-2's names, or transformers 5
 """
 
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule, linear, norm
 from minisbert.checkpoint.layer_settings import stretched_base
-from minisbert.checkpoint.settings import ACTIVATIONS, MAX_POSITIONS, Settings
+from minisbert.checkpoint.settings import ACTIVATIONS, Settings
 
 # nomic's older names -> those of transformers 5.
 _NOMIC_NAMES = {
@@ -61,7 +62,7 @@ class Config:
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.0
     initializer_range: float = 0.02
-    max_positions = MAX_POSITIONS
+    max_positions = property(attrgetter("max_position_embeddings"), doc="The longest input in tokens.")
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
