@@ -21,6 +21,8 @@ from minisbert.reference import encoder as reference
 from minisbert.reference import pooling as reference_pooling
 from minisbert.reference import similarity as reference_similarity
 from minisbert.sentence_model import define, initial_params
+from minisbert.transformer import dropout
+from minisbert.transformer.dropout import threefry
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 FAMILIES = ["bert", "mpnet"]
@@ -163,23 +165,20 @@ def test_bfloat16_points_the_same_way(pretrained):
     assert np.abs(lower_BD - full_BD).max() > 100 * FLOAT32
 
 
-def draws(jaxpr):
-    """How often a program draws random bits, functions inside it counted at each call."""
-    inner = [value.jaxpr for equation in jaxpr.eqns for value in equation.params.values() if hasattr(value, "jaxpr")]
-    # Rates of hidden states draw by random_bits, attention weights by the generator itself.
-    own = sum(equation.primitive.name in ("random_bits", "threefry2x32") for equation in jaxpr.eqns)
-    return own + sum(map(draws, inner))
-
-
-def test_every_place_of_the_papers_drops(pretrained):
+def test_every_place_of_the_papers_drops(pretrained, monkeypatch):
     # The embeddings, and in each block the attention weights and both sublayers (BERT's code; Vaswani 5.4).
     token_ids_BL, _ = random_tokens(pretrained)
     definition, shapes = define(pretrained.model_config)
-    dropout_keys_B = jax.random.split(jax.random.key(0), 4)
-    run = lambda params, dropout_keys_B: nnx.merge(definition, params)(token_ids_BL, LENGTHS_B, 0, dropout_keys_B)  # noqa: E731
-    places = 1 + 3 * pretrained.model_config.encoder.num_hidden_layers
-    assert draws(jax.make_jaxpr(run)(shapes, dropout_keys_B).jaxpr) == places
-    assert draws(jax.make_jaxpr(run)(shapes, None).jaxpr) == 0
+    draws = []
+    monkeypatch.setattr(dropout, "threefry", lambda *words: draws.append(words) or threefry(*words))
+
+    def run(params, dropout_keys_B):
+        return nnx.merge(definition, params)(token_ids_BL, LENGTHS_B, 0, dropout_keys_B)
+
+    jax.eval_shape(run, shapes, None)
+    assert not draws
+    jax.eval_shape(run, shapes, jax.random.split(jax.random.key(0), 4))
+    assert len(draws) == 1 + 3 * pretrained.model_config.encoder.num_hidden_layers
 
 
 def test_dropout_changes_a_sentence_with_its_key_alone():

@@ -171,10 +171,12 @@ class MultiHeadSelfAttention(nnx.Module):
         return attention_weights(query_BNLH, key_BNLH, mask_BL, bias_NQK)
 
 
-def split_heads(qkv_BLD: jax.Array, heads: int, dtype: DTypeLike | None) -> jax.Array:
-    """One projection of width 3 D -> query, key and value, `[3, B, N, L, H]`, in the dtype of the products."""
-    B, L, width = qkv_BLD.shape
-    return jnp.transpose(qkv_BLD.astype(dtype).reshape(B, L, 3, heads, width // 3 // heads), (2, 0, 3, 1, 4))
+def split_heads(qkv_BLD: jax.Array, heads: int, dtype: DTypeLike | None) -> list[jax.Array]:
+    """One projection of width 3 D -> query_BNLH, key_BNLH, value_BNLH, in the dtype of the products."""
+    B, L, _ = qkv_BLD.shape
+    # The gradient of a split is one concatenation; that of indexing is a sum of three padded arrays.
+    parts = jnp.split(qkv_BLD.astype(dtype), 3, axis=-1)
+    return [jnp.transpose(part_BLD.reshape(B, L, heads, -1), (0, 2, 1, 3)) for part_BLD in parts]
 
 
 class RelativePositionBias(nnx.Module):

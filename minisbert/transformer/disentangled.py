@@ -84,7 +84,9 @@ class DisentangledSelfAttention(nnx.Module):
         """The second and third term of the scores; None where the model has neither."""
         terms_BNQK = []
         both_1RD = self.qkv(distances_RD[None])
-        own_query_NRH, own_key_NRH, _ = split_heads(both_1RD, self.heads, self.qkv.dtype)[:, 0]
+        own_query_NRH, own_key_NRH, _ = (
+            part_1NRH[0] for part_1NRH in split_heads(both_1RD, self.heads, self.qkv.dtype)
+        )
         if "c2p" in self.terms:
             key_NRH = own_key_NRH if self.position_key is None else self._heads(self.position_key, distances_RD)
             found_BNQR = _with_distances(query_BNQH, key_NRH)

@@ -12,8 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.experimental.layout import Layout, with_layout_constraint
 
-from minisbert.transformer.target import on_tpu, stored
+from minisbert.transformer.target import on_one_cpu, on_tpu, stored
 
 
 def product(subscripts: str, a: jax.Array, b: jax.Array, *, result: Any = jnp.float32) -> jax.Array:
@@ -39,7 +40,7 @@ def _bfloat16_product(subscripts: str, result: Any, a: jax.Array, b: jax.Array) 
 
 
 def _forward(subscripts: str, result: Any, a: jax.Array, b: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _bfloat16_product(subscripts, result, a, b), (a, b)
+    return _einsum(subscripts, result, a, b), (a, b)
 
 
 def _backward(
@@ -49,9 +50,33 @@ def _backward(
     of_a, of_b = inputs.split(",")
     slope = slope.astype(jnp.bfloat16)
     result = jnp.bfloat16 if on_tpu() else jnp.float32
-    to_a = jnp.einsum(f"{of_c},{of_b}->{of_a}", slope, b, preferred_element_type=result)
-    to_b = jnp.einsum(f"{of_a},{of_c}->{of_b}", a, slope, preferred_element_type=result)
+    to_a = _einsum(f"{of_c},{of_b}->{of_a}", result, slope, b)
+    to_b = _einsum(f"{of_a},{of_c}->{of_b}", result, a, slope)
     return to_a.astype(jnp.bfloat16), to_b.astype(jnp.bfloat16)
+
+
+def _einsum(subscripts: str, result: Any, a: jax.Array, b: jax.Array) -> jax.Array:
+    """`einsum`. On a CPU it is put in the one form that reaches the matrix unit wherever it stands in a program of training.
+
+    That form has operands that lie in memory row by row, and the contracted letters of the first one last. XLA:CPU multiplies
+    any other in float32, after copies of both operands: X^T Y with 1,408 x 384 and 1,408 x 1,536 takes 6.2 ms, with the
+    transposed copy that is made here 1.3 ms. Without the layouts XLA would undo the copy.
+    """
+    if not on_one_cpu():
+        return jnp.einsum(subscripts, a, b, preferred_element_type=result)
+    of_a, of_b, of_c = subscripts.replace("->", ",").split(",")
+    if of_a[-1] in of_c and a.size > b.size:  # the smaller one is copied
+        of_a, a, of_b, b = of_b, b, of_a, a
+    kept = [letter for letter in of_a if letter in of_c]
+    order = "".join(kept + [letter for letter in of_a if letter not in of_c])
+    a, b = _row_major(jnp.transpose(a, [of_a.index(letter) for letter in order])), _row_major(b)
+    made = "".join(kept + [letter for letter in of_b if letter in of_c and letter not in kept])
+    c = _row_major(jnp.einsum(f"{order},{of_b}->{made}", a, b, preferred_element_type=result))
+    return jnp.transpose(c, [made.index(letter) for letter in of_c])
+
+
+def _row_major(x: jax.Array) -> jax.Array:
+    return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
 
 
 _bfloat16_product.defvjp(_forward, _backward)

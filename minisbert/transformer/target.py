@@ -1,4 +1,4 @@
-"""Which kind of device a program is traced for. It matters in bfloat16 on TPUs only, where the fastest form differs.
+"""Which kind of device a program is traced for. It matters in bfloat16 only, where the fastest form differs.
 
 A TPU sums products in float32 whatever they return, and its memory is slow next to its matrix unit. So there (tpu.py)
 
@@ -8,7 +8,8 @@ A TPU sums products in float32 whatever they return, and its memory is slow next
     attention          is one kernel where rows are whole tiles (tpu_attention.py), as is a part of the gradient of the
                        feed-forward net (tpu_feed_forward.py)
 
-Programs for other devices do not depend on this file.
+On one CPU the gradient of the weights is multiplied in another form (products.py). Programs for other devices do not depend on
+this file.
 """
 
 from collections.abc import Iterator
@@ -56,6 +57,11 @@ def takes_kernels(B: int) -> bool:
 def on_tpu(compute_dtype: Any = jnp.bfloat16) -> bool:
     """Whether the program will run on a TPU, with products of bfloat16 numbers."""
     return _PLATFORM.get() == "tpu" and compute_dtype == jnp.bfloat16
+
+
+def on_one_cpu() -> bool:
+    """Whether the program will run on one CPU device."""
+    return _PLATFORM.get() == "cpu" and mesh_of_program() is None
 
 
 def stored(x: jax.Array, compute_dtype: Any) -> jax.Array:

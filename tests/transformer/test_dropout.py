@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.extend.random import threefry2x32_p
 
 from minisbert.transformer.block import Block
 from minisbert.transformer.dropout import dropout, dropout_weights, fold, token_keys
@@ -54,6 +55,19 @@ def test_weights_of_different_heads_queries_and_keys_are_dropped_independently()
 
 def tokens(number):
     return jax.random.split(jax.random.key(3), (1, number))
+
+
+def test_the_random_bits_are_those_of_jax():
+    x_BLD, weights_BNQK = random(6, 5, 7), random(6, 3, 5, 5)
+    words_BL2 = jax.random.key_data(KEYS_BL)
+    bits_BLD = jax.vmap(jax.vmap(lambda key: jax.random.bits(key, (7,))))(KEYS_BL)
+    pairs = words_BL2[:, None, :, None, 0], words_BL2[:, None, :, None, 1], words_BL2[:, None, None, :, 0]
+    words = jnp.broadcast_arrays(
+        *pairs, jnp.arange(2, dtype=jnp.uint32)[:, None, None]
+    )  # a word for heads 0 and 1 each, and 2
+    bits_BNQK = jnp.concatenate(threefry2x32_p.bind(*words), axis=1)[:, :3]
+    for x, bits, drop in ((x_BLD, bits_BLD, dropout), (weights_BNQK, bits_BNQK, dropout_weights)):
+        np.testing.assert_array_equal(drop(x, 0.5, KEYS_BL), jnp.where(bits >= np.uint32(2**31), x / 0.5, 0))
 
 
 def test_the_expectation_is_the_input():

@@ -1,6 +1,7 @@
 """transformer/products.py: a bfloat16 model multiplies bfloat16 with bfloat16 into float32, forward and backward."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -13,6 +14,7 @@ from minisbert import CrossEncoder, SentenceEncoder
 from minisbert.cross_encoder.model import define_cross_encoder
 from minisbert.sentence_model import define
 from minisbert.transformer.products import Linear, product
+from minisbert.transformer.target import traced_for
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 FAMILIES = ["albert", "bert", "distilbert", "modernbert", "mpnet", "roberta", "xlm-roberta"]
@@ -66,17 +68,26 @@ def test_a_float32_model_has_the_products_of_flax():
     assert str(jax.make_jaxpr(ours)(x)) == str(jax.make_jaxpr(flax)(x))
 
 
-@pytest.mark.parametrize("subscripts", ["TD,DF->TF", "AD,BD->AB"])
-def test_the_gradient_is_that_of_the_rounded_operands(subscripts):
-    rng = np.random.default_rng(0)
-    a, b, weight = (jnp.asarray(rng.normal(size=(6, 6)), jnp.bfloat16) for _ in range(3))
+@pytest.mark.parametrize("platform", ["", "cpu"])
+@pytest.mark.parametrize("subscripts", ["TD,DF->TF", "AD,BD->AB", "BNQH,BNKH->BNQK", "BNQK,BNKH->BNQH"])
+def test_the_gradient_is_that_of_the_rounded_operands(subscripts, platform):
+    rng, sizes = np.random.default_rng(0), dict(zip("BNQKHTDFA", (3, 2, 5, 6, 4, 5, 6, 4, 7), strict=True))
+    of_a, of_b, of_c = subscripts.replace("->", ",").split(",")
+    shapes = [[sizes[letter] for letter in letters] for letters in (of_a, of_b, of_c)]
+    a, b, weight = (jnp.asarray(rng.normal(size=shape), jnp.bfloat16) for shape in shapes)
 
     def loss(multiply, a, b):
         return (multiply(subscripts, a, b) * weight.astype(jnp.float32)).sum()
 
-    found = jax.grad(loss, argnums=(1, 2))(product, a, b)
+    with traced_for(platform):
+        lowered = jax.jit(jax.grad(partial(loss, product), argnums=(0, 1))).lower(a, b)
     expected = jax.grad(loss, argnums=(1, 2))(jnp.einsum, a.astype(jnp.float32), b.astype(jnp.float32))
-    for ours, exact in zip(found, expected, strict=True):
+    for ours, exact in zip(lowered.compile()(a, b), expected, strict=True):
         assert ours.dtype == jnp.bfloat16
         # Half a unit in the last of bfloat16's 8 digits, of numbers up to 8.
         np.testing.assert_allclose(ours.astype(jnp.float32), exact, rtol=2**-8, atol=1e-6)
+    if (
+        platform == "cpu"
+    ):  # each product contracts the last axis of its first operand, the form that reaches the matrix unit
+        found = re.findall(r"contracting_dims = \[(\d+)\] x .*: \(tensor<([\dx]+)xbf16>", lowered.as_text())
+        assert len(found) >= 2 and all(int(axis) == shape.count("x") for axis, shape in found), found
