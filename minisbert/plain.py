@@ -90,6 +90,8 @@ def module(model: Any) -> tuple[Callable[..., Output], Any]:
                 blocks[i] = _EditedBlock(block, edit, hidden)
         encoder = network.encoder
         network.encoder = _RecordedEncoder(encoder, hidden)
+        if key is not None and not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+            key = jax.random.wrap_key_data(key)  # of jax.random.PRNGKey
         keys_B = None if key is None else jax.random.split(key, len(lengths_B))
         with jax.default_matmul_precision("highest"):
             found = network(jnp.asarray(token_ids_BL), jnp.asarray(lengths_B), dropout_keys_B=keys_B)

@@ -5,8 +5,8 @@ names that model folders use. Padding never counts: it contributes exactly 0 to 
 the layers of an encoder before pooling. The functions take JAX arrays or, from the NumPy engine, NumPy arrays.
 `reference/pooling.py` must agree.
 
-`pool` also takes rows that hold T texts each (text/packing.py). The three that are sums then take mask_BTL and sum the tokens
-of all texts by one matrix product.
+`pool` also takes rows that hold T texts each (text/packing.py), as JAX arrays only. The three that are sums then take mask_BTL
+and sum the tokens of all texts by one matrix product.
 """
 
 from collections.abc import Callable, Sequence

@@ -83,9 +83,7 @@ class SentenceModel(nnx.Module):
         )
         T, L = rows.lengths_PT.shape[1], segmentation_PL.shape[1]
         if embeds == "tokens":
-            return tokens_per_text(
-                widened(token_embeddings(self.model_config.modules, list(self.heads), hidden_IPLD)), rows.lengths_PT
-            )
+            return tokens_per_text(self._token_embeddings(hidden_IPLD), rows.lengths_PT)
         mask_PTL = segmentation_PL[:, None] == jnp.arange(T)[:, None]
         if not self.model_config.is_static:
             # An empty slot pools the row's first token: pooling nothing could give a gradient of NaN. A static model
@@ -97,8 +95,7 @@ class SentenceModel(nnx.Module):
                 raise InputError("the model averages its layers. Expected one that pools its last layer.")
             layers = [self.embed(layer_PLD, mask_PTL, after_prompt_PTL, rows.position_PL) for layer_PLD in hidden_IPLD]
             return jnp.stack(layers, axis=2)
-        token_PLD = widened(token_embeddings(self.model_config.modules, list(self.heads), hidden_IPLD))
-        return self.embed(token_PLD, mask_PTL, after_prompt_PTL, rows.position_PL)
+        return self.embed(self._token_embeddings(hidden_IPLD), mask_PTL, after_prompt_PTL, rows.position_PL)
 
     def tokens(
         self,
@@ -112,6 +109,9 @@ class SentenceModel(nnx.Module):
         Arguments as for the encoders (encoders/bert.py).
         """
         hidden_IBLD = self.encoder(token_ids_BL, mask_BL, dropout_keys_BL=dropout_keys_BL, positions_BL=positions_BL)
+        return self._token_embeddings(hidden_IBLD)
+
+    def _token_embeddings(self, hidden_IBLD: Sequence[jax.Array]) -> jax.Array:
         return widened(token_embeddings(self.model_config.modules, list(self.heads), hidden_IBLD))
 
     def embed(

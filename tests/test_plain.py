@@ -129,6 +129,7 @@ def test_edits_and_dropout(name):
     np.testing.assert_allclose(halved.hidden_IBLD[1], whole.hidden_IBLD[1] / 2, atol=FLOAT32)
     assert np.abs(halved.sentence_BD - whole.sentence_BD).max() > 1e-3
     np.testing.assert_array_equal(dropped, compute(jax.random.key(0))[2])
+    np.testing.assert_array_equal(dropped, compute(jax.random.PRNGKey(0))[2])
     if name == "tiny-bert":  # the other has no dropout in its config
         assert np.abs(dropped - compute(jax.random.key(1))[2]).max() > 1e-3
 

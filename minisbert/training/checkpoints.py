@@ -26,7 +26,7 @@ from minisbert.atomic_write import free_bytes, not_written
 from minisbert.checksums import CHECKSUM, is_whole, sealed
 from minisbert.errors import TrainingError
 from minisbert.training.config import current_settings
-from minisbert.training.siamese import TrainState
+from minisbert.training.siamese import GENERATOR, TrainState
 
 logger = logging.getLogger("minisbert")
 LOCK = ".run.lock"
@@ -162,7 +162,7 @@ def _as_leaves(state: TrainState) -> dict[str, Any]:
 def _from_leaves(leaves: dict[str, Any], like: TrainState) -> TrainState:
     plain = like._replace(key=jax.random.key_data(like.key))
     state: TrainState = jax.tree.unflatten(jax.tree.structure(plain), [leaves[name] for name in sorted(leaves)])
-    return state._replace(key=jax.random.wrap_key_data(jnp.asarray(state.key)))
+    return state._replace(key=jax.random.wrap_key_data(jnp.asarray(state.key), impl=GENERATOR))
 
 
 def _first_line(error: Exception) -> str:

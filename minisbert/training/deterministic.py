@@ -16,6 +16,8 @@ first device holds the state (3) and, while b blocks are added, log2(b) + 1 grad
 and as many gradients. Dropout follows from the examples (siamese.dropout_keys) in any case. This is for papers and for
 finding mistakes: each device compiles its own programs, and the host starts every block.
 
+Programs have the same form for every kind of device, so on a TPU dropout's masks are not those of other runs.
+
 Left out: parameters spread over devices (`fsdp`, `tensor`), LoRA, several hosts.
 """
 

@@ -34,6 +34,10 @@ Tree = Any  # nested dicts of arrays
 Params = dict[str, Tree]
 
 
+# Of a run's random numbers, whatever JAX's default is.
+GENERATOR = "threefry2x32"
+
+
 class TrainBatch(NamedTuple):
     """B examples of S texts each, packed into P rows with up to T texts per row (text/packing.py)."""
 
@@ -85,7 +89,7 @@ Update = Callable[[TrainState, jax.Array, Params], tuple[TrainState, StepMetrics
 
 def initial_state(params: Params, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
     """The state before the first step."""
-    return TrainState(jnp.int32(0), params, optimizer.init(params), jax.random.key(seed))
+    return TrainState(jnp.int32(0), params, optimizer.init(params), jax.random.key(seed, impl=GENERATOR))
 
 
 def packed_embed(definition: nnx.GraphDef[Any], embeds: str = "sentences") -> Embed:
@@ -147,14 +151,14 @@ def gradcache(embed: Embed, loss: LossFunction, chunk_size: int) -> Gradient:
 
 
 def of_network(loss: LossFunction, definition: nnx.GraphDef[Any]) -> LossFunction:
-    """A loss that runs the model too, as a function of the parameters: its head's "model" becomes the network with them."""
+    """A loss that runs the model itself: `head["model"]` holds parameters, and the loss gets the network built from them."""
     return lambda embeddings_SBD, targets, head: loss(
         embeddings_SBD, targets, {**head, "model": nnx.merge(definition, head["model"])}
     )
 
 
 def with_model(gradient: Gradient) -> Gradient:
-    """The gradient of a loss `of_network`: the model's parameters are in its head too, and count by both ways."""
+    """The gradient of a loss `of_network`, whose parameters act through the embeddings and the head: the sum of the two."""
 
     def summed(params: Params, batch: TrainBatch, dropout_keys_PT: jax.Array | None) -> tuple[jax.Array, Params]:
         head = {**params["head"], "model": params["model"]}

@@ -109,9 +109,8 @@ def compiled_step(settings: StepSettings) -> Step:
         loss = siamese.of_network(loss, settings.definition)
     if settings.remat:
         embed = siamese.remat(embed)
-    if recipe.trainable is not None:
-        embed = partial(_embed_frozen, embed, recipe)
     if settings.blocks is not None:
+        embed = _frozen(embed, recipe)  # LoRA has no blocks
         devices = jax.devices()[:1] if mesh is None else list(mesh.devices.flat)
         gradient = blockwise(embed, loss, devices, chunk_size=settings.chunk_size, blocks=settings.blocks)
         if settings.model:
@@ -137,6 +136,7 @@ def compiled_step(settings: StepSettings) -> Step:
         if base_params is not None and sharding is not None and mesh is not None:
             base_params = gather_base(base_params, mesh)
         adapted = embed if settings.lora_scale is None else with_lora(embed, base_params, settings.lora_scale)
+        adapted = _frozen(adapted, recipe)  # by the names of what is trained: with LoRA those of the adapters
         gradient: Gradient = jax.value_and_grad(siamese.siamese_loss(adapted, loss))
         if settings.chunk_size is not None:
             gradient = siamese.gradcache(adapted, loss, settings.chunk_size)
@@ -151,8 +151,9 @@ def compiled_step(settings: StepSettings) -> Step:
     return jax.jit(step, donate_argnums=0, out_shardings=(sharding, None))
 
 
-def _embed_frozen(embed: Embed, recipe: OptimizerRecipe, model: Tree, *inputs: Any) -> jax.Array:
-    return embed(recipe.freeze(model), *inputs)
+def _frozen(embed: Embed, recipe: OptimizerRecipe) -> Embed:
+    """`embed` without a gradient for parameters that are not trained."""
+    return embed if recipe.trainable is None else lambda model, *inputs: embed(recipe.freeze(model), *inputs)
 
 
 @lru_cache(maxsize=MOST_STEPS)
@@ -230,7 +231,9 @@ class StepCache:
 
     def _compile(self, state: TrainState, batch: TrainBatch, *, ahead: bool) -> Step:
         started, shape = time.perf_counter(), _shape(batch)
-        key = shape, *_avals((state, self.arguments))
+        # Base parameters of LoRA may lie on the devices in another way in another run.
+        placements = tuple(getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(self.arguments))
+        key = shape, placements, *_avals((state, self.arguments))
         program = self._shared.get(key)
         when = "" if ahead else ", during the run"
         if program is None:

@@ -26,7 +26,7 @@ from minisbert.training.collate import train_batch
 from minisbert.training.config import TrainConfig
 from minisbert.training.lora import initial_adapters
 from minisbert.training.losses import LOSSES, Loss, adaptive_layer, matryoshka, resolve_loss
-from minisbert.training.siamese import LossFunction, TrainBatch, TrainState, Tree, initial_state
+from minisbert.training.siamese import GENERATOR, LossFunction, TrainBatch, TrainState, Tree, initial_state
 
 
 class TrainingTask(NamedTuple):
@@ -68,7 +68,7 @@ class TrainingTask(NamedTuple):
         Args:
             classes: how many the data has, 0 without classes; for the loss's own parameters.
         """
-        key, head, loss = jax.random.key(config.seed), {}, self.loss(config)
+        key, head, loss = jax.random.key(config.seed, impl=GENERATOR), {}, self.loss(config)
         if loss.head is not None:
             width = getattr(model_config, "dimension", 1)  # a cross-encoder has logits
             options = {"params": params} if loss.model else {}
@@ -123,9 +123,9 @@ def with_teacher(
 
 
 def has_negatives(batch: TrainBatch, loss: Loss) -> bool:
-    """Whether in-batch negatives are possible: not where all texts after the anchors are the same one. Of one host only."""
-    hashes_SB, several = batch.targets.hashes_SB, jax.process_count() > 1
-    if hashes_SB is None or several or not loss.in_batch or loss.needs != "none" or len(hashes_SB) < 2:
+    """Whether the batch has in-batch negatives: not if all texts after the anchors are equal. With many hosts always True."""
+    hashes_SB, many_hosts = batch.targets.hashes_SB, jax.process_count() > 1
+    if hashes_SB is None or many_hosts or not loss.in_batch or loss.needs != "none" or len(hashes_SB) < 2:
         return True
     return bool((hashes_SB[1:] != hashes_SB[1, 0]).any())
 

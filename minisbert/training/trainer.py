@@ -12,6 +12,7 @@ A step depends on its number alone: its batch (data/sampler.py), its dropout (si
 
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
@@ -77,7 +78,8 @@ def train(
             run may resume on another number, then not to the bit.
         layout: of the parameters on the devices, a row of `sharding.LAYOUTS`.
         model_devices: with layout "tensor", how many devices share each layer.
-        on_new_shape: what to do about a batch shape first seen mid-run: "error" or "compile" (step_cache.py).
+        on_new_shape: what to do about a batch shape first seen mid-run: "error" or "compile" (step_cache.py); None is
+            "error" on TPUs and on several hosts, else "compile".
         keep_encoder: False saves the memory of one copy of the parameters, and `model` cannot be used afterwards.
 
     Returns:
@@ -90,7 +92,7 @@ def train(
         TrainingStopped: SIGTERM came; the state is saved.
     """
     run_folder = None if folder is None else check_path(folder, "folder", "None, or the run's folder")
-    if "://" in str(folder):
+    if re.match("[a-z][a-z0-9+.-]+:/", str(folder)):  # a Path has one slash; C:/ is a drive
         raise InputError(f"folder is {folder}. Expected a folder of the file system; mount a bucket first.")
     scores, called = scorers(score), methods(callbacks)
     check_bool("keep_encoder", keep_encoder)
@@ -105,8 +107,8 @@ def train(
         state, pending, started = trainer.start(), None, time.perf_counter()
         outputs = Outputs(trainer, scores, called)
         step, steps = int(state.step), trainer.steps
-        hidden = None if show_progress and trainer.writes else True  # None: shown on a terminal only
-        with tqdm(desc=f"train ({steps} steps, {step} done)", unit=" pairs", disable=hidden) as progress:
+        hidden = None if show_progress and jax.process_index() == 0 else True  # None: shown on a terminal only
+        with tqdm(desc=f"train ({steps} steps, {step} done)", unit=" examples", disable=hidden) as progress:
             while step < steps:
                 batch, stop = trainer.batch(step, sigterm.is_set)
                 state, metrics = trainer.train_step(state, batch)

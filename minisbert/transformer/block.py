@@ -36,7 +36,7 @@ def gelu(x: jax.Array) -> jax.Array:
 @gelu.defjvp
 def _gelu_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     (x,), (dx,) = primals, tangents
-    # The backward pass computes the slope again from x: saving its parts, XLA:CPU takes three passes over memory for GELU.
+    # The backward pass recomputes the slope from x. If its parts were saved, XLA:CPU would make three passes over memory.
     return x * _Phi(x), jax.checkpoint(_gelu_slope)(x, dx)
 
 

@@ -4,6 +4,8 @@
 matrix unit (Intel Xeon with AMX, 1,024 x 384 by 384 x 1,536: 272 GFLOP/s; with a float32 result 1,580), and their sums lose
 digits. `preferred_element_type=float32` alone fixes only the forward product: its gradient multiplies float32 with bfloat16,
 which runs in float32. So the gradient is defined here, with the incoming gradient rounded to bfloat16.
+
+Left out: forward mode (`jax.jvp`) in bfloat16; it works in float32.
 """
 
 from functools import partial
@@ -83,7 +85,7 @@ _bfloat16_product.defvjp(_forward, _backward)
 
 
 class Linear(nnx.Linear):
-    """x W + b. In bfloat16 it uses `product`, adds b in float32, and returns float32."""
+    """x W + b. In bfloat16 it uses `product`, adds b in float32, and returns float32 (on a TPU bfloat16)."""
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
         if self.dtype != jnp.bfloat16:

@@ -1,4 +1,4 @@
-"""Which kind of device a program is traced for. It matters in bfloat16 only, where the fastest form differs.
+"""Which kind of device a program is traced for. The fastest form differs: of dropout in any dtype, of the rest in bfloat16.
 
 A TPU sums products in float32 whatever they return, and its memory is slow next to its matrix unit. So there (tpu.py)
 
@@ -8,8 +8,7 @@ A TPU sums products in float32 whatever they return, and its memory is slow next
     attention          is one kernel where rows are whole tiles (tpu_attention.py), as is a part of the gradient of the
                        feed-forward net (tpu_feed_forward.py)
 
-On one CPU the gradient of the weights is multiplied in another form (products.py). Programs for other devices do not depend on
-this file.
+On one CPU, training multiplies bfloat16 in another form, forward and backward (products.py). Other devices take plain forms.
 """
 
 from collections.abc import Iterator
@@ -55,13 +54,14 @@ def takes_kernels(B: int) -> bool:
 
 
 def on_tpu(compute_dtype: Any = jnp.bfloat16) -> bool:
-    """Whether the program will run on a TPU, with products of bfloat16 numbers."""
+    """Whether the program will run on a TPU and, if a dtype is given, multiply bfloat16 numbers there."""
     return _PLATFORM.get() == "tpu" and compute_dtype == jnp.bfloat16
 
 
 def on_one_cpu() -> bool:
     """Whether the program will run on one CPU device."""
-    return _PLATFORM.get() == "cpu" and mesh_of_program() is None
+    mesh = mesh_of_program()
+    return _PLATFORM.get() == "cpu" and (mesh is None or mesh.size == 1)
 
 
 def stored(x: jax.Array, compute_dtype: Any) -> jax.Array:

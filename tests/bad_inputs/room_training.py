@@ -256,6 +256,11 @@ RUNS: list[tuple[str, Callable[[Any, Work], Any], Refused]] = [
     ("a config that is a dict", call(config={"data": ("x.tsv",)}), refused("InputError", "config")),
     ("a folder that is a number", call(folder=3), refused("InputError", "folder")),
     ("a folder that is an address", call(folder="gs://bucket/run"), refused("InputError", "folder", "mount")),
+    (
+        "a folder that is a Path of an address",
+        call(folder=Path("gs://bucket/run")),
+        refused("InputError", "folder", "mount"),
+    ),
     ("a folder with a NUL", call(folder="a\0b"), refused("MinisbertError", "folder")),
     ("a score that is not a function", call(score=0.5), refused("InputError", "score")),
     *[

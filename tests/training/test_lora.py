@@ -273,6 +273,21 @@ def test_a_run_trains_the_adapters_only_and_saves_an_ordinary_folder(pairs, tmp_
     assert stored < sum(value.nbytes for value in before.values())
 
 
+def test_trainable_names_adapters(pairs):
+    settings = config(pairs, max_steps=2, trainable=r"\.b$", weight_decay=0.0)
+    base = SentenceEncoder.load(tiny("bert"))
+    views = []
+
+    class Watch:
+        def on_step(self, view):
+            views.append({path: np.array(leaf) for path, leaf in flatten(view.params["adapters"]).items()})
+
+    train(base, settings, show_progress=False, callbacks=[Watch()])
+    first, last = views
+    moved = {path.rsplit(".", 1)[1] for path in first if np.any(first[path] != last[path])}
+    assert moved == {"b"}
+
+
 @pytest.mark.parametrize("killed_before", [1, 4])
 def test_resumed_to_the_bit(pairs, tmp_path, killed_before):
     assert_resumes_to_the_same_bits(partial(run, config(pairs)), tmp_path, killed_before)
@@ -280,13 +295,19 @@ def test_resumed_to_the_bit(pairs, tmp_path, killed_before):
 
 def test_two_devices_with_base_parameters_spread_train_the_same(pairs, tmp_path):
     run(config(pairs, max_steps=2, dropout=False), tmp_path / "one")
-    command = [sys.executable, "-m", "minisbert", "train", str(tiny("bert")), str(tmp_path / "two"), "--data", pairs]
-    command += ["--batch-size", "4", "--learning-rate", "1e-2", "--max-steps", "2", "--no-dropout", "--lora-rank", "4"]
-    command += ["--layout", "fsdp"]
+    program = """
+import sys
+from minisbert.commands import main
+for layout in ("fsdp", "replicated"):  # in one process: the second run must not take the first one's program
+    main(["train", sys.argv[1], f"{sys.argv[2]}/{layout}", *sys.argv[3:], "--layout", layout])
+"""
+    command = [sys.executable, "-c", program, str(tiny("bert")), str(tmp_path), "--data", pairs, "--lora-rank", "4"]
+    command += ["--batch-size", "4", "--learning-rate", "1e-2", "--max-steps", "2", "--no-dropout"]
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert losses(tmp_path / "one") == pytest.approx(losses(tmp_path / "two"), rel=1e-5)
+    for other in ("fsdp", "replicated"):
+        assert losses(tmp_path / "one") == pytest.approx(losses(tmp_path / other), rel=1e-5)
 
 
 def test_adapters_do_not_resume_with_other_weights(pairs, tmp_path):

@@ -10,6 +10,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from runs import assert_resumes_to_the_same_bits, before_step, changed, losses, weights
@@ -271,6 +272,14 @@ def test_explicit_flags_override_a_recipe():
     assert _loss_options(Settings(("x.tsv",), loss="triplet", loss_options=published), "all", None) is None
     given = Settings(("x.tsv",), loss_options={"scale": 5.0})
     assert _loss_options(given, "all", None) == {**published, "scale": 5.0}
+
+
+def test_a_run_does_not_depend_on_jaxs_default_generator(pairs, tmp_path):
+    settings = config(pairs, max_steps=2, lora_rank=2)
+    trained = run(settings, tmp_path / "one")
+    with jax.default_prng_impl("rbg"):
+        assert not changed(run(settings, tmp_path / "two"), weights(trained))
+        assert not changed(run(settings, tmp_path / "one"), weights(trained))  # its checkpoint is restored
 
 
 def test_remat_changes_only_memory(pairs, tmp_path):

@@ -70,6 +70,15 @@ def test_the_random_bits_are_those_of_jax():
         np.testing.assert_array_equal(drop(x, 0.5, KEYS_BL), jnp.where(bits >= np.uint32(2**31), x / 0.5, 0))
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_what_is_kept_is_scaled_in_float32(dtype):
+    x_BLD, weights_BNQK = random(6, 5, 400).astype(dtype), random(6, 3, 5, 5).astype(dtype)
+    for x, drop in ((x_BLD, dropout), (weights_BNQK, dropout_weights)):
+        dropped = np.asarray(drop(x, 0.1, KEYS_BL))
+        exact = np.asarray((x.astype(jnp.float32) / 0.9).astype(dtype))
+        np.testing.assert_array_equal(dropped, np.where(dropped == 0, 0, exact).astype(dropped.dtype))
+
+
 def test_the_expectation_is_the_input():
     rate, draws = 0.4, 4000
     x_D = jnp.asarray([1.0, -2.0, 3.0])
