@@ -111,7 +111,7 @@ class SentenceModel(nnx.Module):
         hidden_IBLD = self.encoder(token_ids_BL, mask_BL, dropout_keys_BL=dropout_keys_BL, positions_BL=positions_BL)
         return self._token_embeddings(hidden_IBLD)
 
-    def _token_embeddings(self, hidden_IBLD: Sequence[jax.Array]) -> jax.Array:
+    def _token_embeddings(self, hidden_IBLD: list[jax.Array]) -> jax.Array:
         return widened(token_embeddings(self.model_config.modules, list(self.heads), hidden_IBLD))
 
     def embed(
