@@ -34,12 +34,12 @@ def main() -> None:
     options = parser.parse_args()
     encoder = SentenceEncoder.load(options.model)
     encoder.warm_up()
-    for _ in encode_stream(encoder, sentences(10_000), on_truncate="ignore"):
+    for _ in encode_stream(encoder, sentences(min(10_000, options.largest)), on_truncate="ignore"):
         pass
     medians = []
     for size in (options.largest // 100, options.largest // 10, options.largest):
         microseconds = []
-        for _ in range(max(1, 100_000 // size)):
+        for _ in range(max(1, options.largest // 10 // size)):
             started = time.perf_counter()
             for _ in encode_stream(encoder, sentences(size), on_truncate="ignore"):
                 pass
