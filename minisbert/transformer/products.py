@@ -42,7 +42,10 @@ def _bfloat16_product(subscripts: str, result: Any, a: jax.Array, b: jax.Array) 
 
 
 def _forward(subscripts: str, result: Any, a: jax.Array, b: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _einsum(subscripts, result, a, b), (a, b)
+    # Not on a CPU: as one call. What `siamese.remat` saves depends on that: on a TPU a step of MPNet takes 317.9 million cycles
+    # with the call and 369.8 million with its product in the open.
+    multiply = _einsum if on_one_cpu() else _bfloat16_product
+    return multiply(subscripts, result, a, b), (a, b)
 
 
 def _backward(
