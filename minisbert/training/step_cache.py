@@ -153,7 +153,9 @@ def compiled_step(settings: StepSettings) -> Step:
 
 def _frozen(embed: Embed, recipe: OptimizerRecipe) -> Embed:
     """`embed` without a gradient for parameters that are not trained."""
-    return embed if recipe.trainable is None else lambda model, *inputs: embed(recipe.freeze(model), *inputs)
+    if recipe.trainable is None:
+        return embed
+    return lambda model, *inputs: embed(recipe.freeze(model), *inputs)
 
 
 @lru_cache(maxsize=MOST_STEPS)

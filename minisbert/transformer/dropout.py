@@ -34,7 +34,7 @@ def dropout(x_BLD: jax.Array, rate: float, dropout_keys_BL: jax.Array | None) ->
     """Set each element to 0 with probability `rate` and scale the rest by 1 / (1 - rate).
 
     Args:
-        x_BLD: of three axes.
+        x_BLD: `[B, L, D]`; other shapes are not supported.
         rate: probability of dropping, 0 <= rate < 1.
         dropout_keys_BL: one key per token, or None for inference.
 

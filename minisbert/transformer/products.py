@@ -42,8 +42,8 @@ def _bfloat16_product(subscripts: str, result: Any, a: jax.Array, b: jax.Array) 
 
 
 def _forward(subscripts: str, result: Any, a: jax.Array, b: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    # Not on a CPU: as one call. What `siamese.remat` saves depends on that: on a TPU a step of MPNet takes 317.9 million cycles
-    # with the call and 369.8 million with its product in the open.
+    # Elsewhere than on a CPU the product stays inside this function's call, and so `siamese.remat` does not save it: on a TPU a
+    # step of MPNet with remat then takes 317.3 million cycles instead of 369.8 million (the compiler's estimates).
     multiply = _einsum if on_one_cpu() else _bfloat16_product
     return multiply(subscripts, result, a, b), (a, b)
 

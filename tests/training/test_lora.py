@@ -126,10 +126,9 @@ def test_merged_weights_compute_the_same_as_separate_adapters(family, monkeypatc
     config, twin = model.model_config.encoder, TWINS[family]
     expected = twin(merged["encoder"], config, ids_BL, mask_BL)
     monkeypatch.setattr(np, "split", split_with_adapters)
-    for module in {twin.__module__, "minisbert.reference.encoder"}:  # RoBERTa's twin calls BERT's
-        monkeypatch.setattr(
-            sys.modules[module], "float64", lambda params: params, raising=False
-        )  # they are float64 already
+    # The parameters are float64 already. RoBERTa's twin calls BERT's.
+    for module in {twin.__module__, "minisbert.reference.encoder"}:
+        monkeypatch.setattr(sys.modules[module], "float64", lambda params: params, raising=False)
     found = twin(adapted["encoder"], config, ids_BL, mask_BL)
     monkeypatch.undo()
     per_layer = 5 if family in ("qwen3", "gemma3_text", "t5") else 4  # query apart from key and value, or all in one

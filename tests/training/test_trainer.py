@@ -14,12 +14,14 @@ import jax
 import numpy as np
 import pytest
 from runs import assert_resumes_to_the_same_bits, before_step, changed, losses, weights
+from tqdm import tqdm
 
 from minisbert import SentenceEncoder
 from minisbert.commands import main
 from minisbert.commands.train import with_random_weights
 from minisbert.errors import InputError, TrainingError, TrainingStopped
 from minisbert.evaluation.sts import sts_score
+from minisbert.training import trainer
 from minisbert.training.checkpoints import LOCK, only_run
 from minisbert.training.config import TrainConfig
 from minisbert.training.logging import LOGGERS
@@ -272,6 +274,14 @@ def test_explicit_flags_override_a_recipe():
     assert _loss_options(Settings(("x.tsv",), loss="triplet", loss_options=published), "all", None) is None
     given = Settings(("x.tsv",), loss_options={"scale": 5.0})
     assert _loss_options(given, "all", None) == {**published, "scale": 5.0}
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_progress_is_shown_without_a_folder(pairs, monkeypatch, shown):
+    hidden = []
+    monkeypatch.setattr(trainer, "tqdm", lambda **options: hidden.append(options["disable"]) or tqdm(disable=True))
+    train(SentenceEncoder(TINY), config(pairs, max_steps=1), show_progress=shown)
+    assert hidden == [None if shown else True]  # None: on a terminal
 
 
 def test_a_run_does_not_depend_on_jaxs_default_generator(pairs, tmp_path):

@@ -62,9 +62,8 @@ def test_the_random_bits_are_those_of_jax():
     words_BL2 = jax.random.key_data(KEYS_BL)
     bits_BLD = jax.vmap(jax.vmap(lambda key: jax.random.bits(key, (7,))))(KEYS_BL)
     pairs = words_BL2[:, None, :, None, 0], words_BL2[:, None, :, None, 1], words_BL2[:, None, None, :, 0]
-    words = jnp.broadcast_arrays(
-        *pairs, jnp.arange(2, dtype=jnp.uint32)[:, None, None]
-    )  # a word for heads 0 and 1 each, and 2
+    # Two calls, of two words each, for heads 0 to 2.
+    words = jnp.broadcast_arrays(*pairs, jnp.arange(2, dtype=jnp.uint32)[:, None, None])
     bits_BNQK = jnp.concatenate(threefry2x32_p.bind(*words), axis=1)[:, :3]
     for x, bits, drop in ((x_BLD, bits_BLD, dropout), (weights_BNQK, bits_BNQK, dropout_weights)):
         np.testing.assert_array_equal(drop(x, 0.5, KEYS_BL), jnp.where(bits >= np.uint32(2**31), x / 0.5, 0))

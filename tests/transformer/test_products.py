@@ -14,7 +14,7 @@ from minisbert import CrossEncoder, SentenceEncoder
 from minisbert.cross_encoder.model import define_cross_encoder
 from minisbert.sentence_model import define
 from minisbert.transformer.products import Linear, product
-from minisbert.transformer.target import traced_for
+from minisbert.transformer.target import on_one_cpu, traced_for
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 FAMILIES = ["albert", "bert", "distilbert", "modernbert", "mpnet", "roberta", "xlm-roberta"]
@@ -68,6 +68,13 @@ def test_a_float32_model_has_the_products_of_flax():
     assert str(jax.make_jaxpr(ours)(x)) == str(jax.make_jaxpr(flax)(x))
 
 
+def test_a_mesh_of_one_cpu_is_one_cpu():
+    with traced_for("cpu", jax.make_mesh((1,), ("data",))):
+        assert on_one_cpu()
+    with traced_for("tpu"):
+        assert not on_one_cpu()
+
+
 @pytest.mark.parametrize("platform", ["", "cpu"])
 @pytest.mark.parametrize("subscripts", ["TD,DF->TF", "AD,BD->AB", "BNQH,BNKH->BNQK", "BNQK,BNKH->BNQH"])
 def test_the_gradient_is_that_of_the_rounded_operands(subscripts, platform):
@@ -86,8 +93,7 @@ def test_the_gradient_is_that_of_the_rounded_operands(subscripts, platform):
         assert ours.dtype == jnp.bfloat16
         # Half a unit in the last of bfloat16's 8 digits, of numbers up to 8.
         np.testing.assert_allclose(ours.astype(jnp.float32), exact, rtol=2**-8, atol=1e-6)
-    if (
-        platform == "cpu"
-    ):  # each product contracts the last axis of its first operand, the form that reaches the matrix unit
+    if platform == "cpu":
+        # Each product contracts the last axis of its first operand, the form that reaches the matrix unit.
         found = re.findall(r"contracting_dims = \[(\d+)\] x .*: \(tensor<([\dx]+)xbf16>", lowered.as_text())
         assert len(found) >= 2 and all(int(axis) == shape.count("x") for axis, shape in found), found
