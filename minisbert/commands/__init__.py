@@ -207,9 +207,15 @@ class _Screen:
 def escaping(command: Callable[..., int]) -> Callable[..., int]:
     """The command with `escaped` output; its help, which tyro prints in colours, is not changed."""
 
+    function = getattr(command, "func", command)  # of a partial
+    function.__doc__ = re.sub(
+        r"\n {12,}", " ", function.__doc__ or ""
+    )  # tyro keeps the line breaks of an argument's text
+
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> int:
         with redirect_stdout(_Screen(sys.stdout)):
             return command(*args, **kwargs)
 
+    run.__doc__ = function.__doc__
     return run

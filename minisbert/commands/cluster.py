@@ -6,25 +6,15 @@ minisbert cluster banking77.tsv.gz --model all-MiniLM-L6-v2 --method kmeans --cl
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from minisbert.commands.flags import (
-    Column,
-    ComputeDtype,
-    File,
-    Model,
-    N,
-    Offline,
-    OptionalFile,
-    OptionalN,
-    OptionalName,
-)
+from minisbert.commands import flags
 from minisbert.commands.mine import check_columns
-from minisbert.commands.outputs import check_output, write_lines
+from minisbert.commands.outputs import check_output, json_line, write_lines
 from minisbert.commands.tables import printable
 from minisbert.data.columns import Sentences, read_sentences
 from minisbert.errors import DataError, InputError
@@ -32,7 +22,7 @@ from minisbert.errors import DataError, InputError
 if TYPE_CHECKING:
     import numpy as np
 
-# method -> its options -> their names in the functions of mining/clustering.py
+# method, a function of mining/clustering.py -> its options -> their names there
 OPTIONS = {
     "communities": {"threshold": "threshold", "min_size": "min_community_size"},
     "kmeans": {"clusters": "clusters", "seed": "seed"},
@@ -42,22 +32,22 @@ OPTIONS = {
 
 
 def cluster(
-    file: Positional[File],
+    file: Positional[flags.File],
     *,
-    model: Model,
+    model: flags.Model,
     method: Literal["communities", "kmeans", "agglomerative", "hdbscan"] = "communities",
-    clusters: OptionalN = None,
+    clusters: flags.OptionalN = None,
     threshold: Annotated[float | None, arg(metavar="COSINE")] = None,
-    min_size: OptionalN = None,
+    min_size: flags.OptionalN = None,
     distance: Annotated[float | None, arg(metavar="DISTANCE")] = None,
-    seed: OptionalN = None,
-    out: OptionalFile = None,
-    map: OptionalFile = None,
-    column: Column = "text",
-    label_column: OptionalName = None,
-    words: N = 4,
-    compute_dtype: ComputeDtype = "float32",
-    offline: Offline = False,
+    seed: flags.OptionalN = None,
+    out: flags.OptionalFile = None,
+    map: flags.OptionalFile = None,
+    column: flags.Column = "text",
+    label_column: flags.OptionalName = None,
+    words: flags.N = 4,
+    compute_dtype: flags.ComputeDtype = "float32",
+    offline: flags.Offline = False,
 ) -> int:
     """Group the sentences of a file by topic.
 
@@ -90,10 +80,8 @@ def cluster(
         sklearn_cluster()  # said now, and not after the sentences are embedded
     if words < 1:
         raise InputError(f"--words is {words}. Expected at least 1.")
-    if out is not None:
-        check_output(out, (".jsonl",), source=file)
-    if map is not None:
-        check_output(map, (".png", ".html"), source=file)
+    check_output(out, (".jsonl",), source=file)
+    check_output(map, (".png", ".html"), source=file)
     if label_column is not None:
         check_columns(file)
     source = read_sentences(file, column)
@@ -104,13 +92,18 @@ def cluster(
     texts = [source.texts[row] for row in rows]
 
     from minisbert import SentenceEncoder
-    from minisbert.mining.clustering import medoid_rows, pca_2d, v_measure, word_labels
+    from minisbert.mining import clustering
 
     encoder = SentenceEncoder.load(model, compute_dtype=compute_dtype, token_budget="tuned", offline=offline)
     embeddings = encoder.encode(texts, show_progress_bar=sys.stderr.isatty())
-    labels = _labels(embeddings, method, {OPTIONS[method][name]: value for name, value in given.items()})
-    medoids = medoid_rows(embeddings, labels)
-    names = [", ".join(some) or "-" for some in word_labels(texts, labels, words)]
+    options = {OPTIONS[method][name]: value for name, value in given.items()}
+    if method == "communities":
+        communities = clustering.community_detection(embeddings, **options)
+        labels = clustering.community_labels(communities, len(embeddings))
+    else:
+        labels = getattr(clustering, method)(embeddings, **options)
+    medoids = clustering.medoid_rows(embeddings, labels)
+    names = [", ".join(some) or "-" for some in clustering.word_labels(texts, labels, words)]
     for number, (medoid, name) in enumerate(zip(medoids, names, strict=True)):
         print(f"{number:4}  {int((labels == number).sum()):6}  {printable(name)}  |  {printable(texts[medoid])}")
     print(f"{len(medoids)} clusters of {len(texts)} sentences; {int((labels < 0).sum())} in none")
@@ -118,7 +111,7 @@ def cluster(
         takes = " or ".join("--" + name.replace("_", "-") for name in OPTIONS[method])
         print(f"No group is large and close enough. Lower {takes}.")
     if classes is not None:
-        score = v_measure([classes[row] for row in rows], labels)
+        score = clustering.v_measure([classes[row] for row in rows], labels)
         parts = f"homogeneity {score.homogeneity:.4f}, completeness {score.completeness:.4f}"
         print(f"V-measure {score.v_measure:.4f} ({parts})")
     if out is not None:
@@ -126,28 +119,13 @@ def cluster(
     if map is not None:
         from minisbert.commands.cluster_map import save_map
 
-        save_map(map, pca_2d(embeddings), labels, texts, names, title=f"{Path(file).name}: {method} with {model}")
+        save_map(
+            map, clustering.pca_2d(embeddings), labels, texts, names, title=f"{Path(file).name}: {method} with {model}"
+        )
         print(f"map  {map}")
     return 0
 
 
-def _labels(embeddings: "np.ndarray", method: str, options: dict[str, Any]) -> "np.ndarray":
-    from minisbert.mining import clustering
-
-    if method == "communities":
-        return clustering.community_labels(clustering.community_detection(embeddings, **options), len(embeddings))
-    methods: dict[str, Callable[..., np.ndarray]] = {
-        "kmeans": clustering.kmeans,
-        "agglomerative": clustering.agglomerative,
-        "hdbscan": clustering.hdbscan,
-    }
-    return methods[method](embeddings, **options)
-
-
 def _records(source: Sentences, rows: list[int], labels: "np.ndarray") -> Iterator[str]:
-    from json import dumps
-
     for row, label in zip(rows, labels.tolist(), strict=True):
-        yield (
-            dumps({"line": source.first + row, "cluster": label, "text": source.texts[row]}, ensure_ascii=False) + "\n"
-        )
+        yield json_line({"line": source.first + row, "cluster": label, "text": source.texts[row]})

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
+from minisbert.commands.flags import Offline, OptionalFolder
 from minisbert.errors import InputError, MinisbertError
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ MODULE_FILES = ("config.json", "model*.safetensors", "model.safetensors.index.js
 def convert(
     source: Annotated[Positional[str], arg(metavar="SOURCE")],
     *,
-    out: Annotated[str | None, arg(metavar="FOLDER")] = None,
+    out: OptionalFolder = None,
     back: bool = False,
-    offline: bool = False,
+    offline: Offline = False,
 ) -> int:
     """Convert a model's weights to minisbert's own names, or back.
 
@@ -43,7 +44,6 @@ def convert(
         source: a folder, a known name, or a name on the hub; with --back, a folder that this command wrote.
         out: the folder to write; weights/NAME by default. An existing model is replaced.
         back: restore the original tensors under their original names.
-        offline: never open a socket.
     """
     from minisbert.atomic_write import staged_folder
     from minisbert.checkpoint.convert import flatten, nest

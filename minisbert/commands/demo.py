@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
+from minisbert.commands.flags import Offline
 from minisbert.commands.outputs import check_output, save_heatmap
 from minisbert.commands.tables import columns, matrix_lines, numbered
 
@@ -66,7 +67,7 @@ def demo(
     model: Annotated[Positional[str], arg(metavar="[MODEL]")] = "all-MiniLM-L6-v2",
     *,
     out: Annotated[str, arg(metavar="PNG")] = "minisbert-demo.png",
-    offline: bool = False,
+    offline: Offline = False,
 ) -> int:
     """Compare five sentences, and check the similarities against reference values.
 
@@ -78,7 +79,6 @@ def demo(
     Args:
         model: a folder, a known name, or a name on the hub.
         out: where to draw the heat-map.
-        offline: never open a socket.
     """
     check_output(out, (".png",))
 

@@ -9,13 +9,15 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from minisbert.commands.flags import Name, OptionalFolder
+
 
 def download(
-    name: Annotated[Positional[str], arg(metavar="NAME")],
+    name: Positional[Name],
     more: Annotated[Positional[tuple[str, ...]], arg(metavar="[NAME ...]")] = (),
     *,
     revision: Annotated[str | None, arg(metavar="REVISION")] = None,
-    cache: Annotated[str | None, arg(metavar="FOLDER")] = None,
+    cache: OptionalFolder = None,
     offline: bool = False,
     verify: bool = False,
 ) -> int:

@@ -13,18 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from minisbert.commands.flags import (
-    Column,
-    ComputeDtype,
-    Engine,
-    File,
-    Model,
-    N,
-    Offline,
-    OptionalFile,
-    OptionalN,
-    OptionalName,
-)
+from minisbert.commands import flags
 from minisbert.commands.outputs import STANDARD, WRITERS, check_output, write_embeddings
 from minisbert.data.columns import Sentences, read_sentences, stream_sentences
 from minisbert.errors import DataError, InputError
@@ -41,27 +30,27 @@ PART = 65_536
 def encode(
     source: Annotated[Positional[str], arg(metavar="INPUT")],
     *,
-    model: Model,
-    out: File = STANDARD,
-    column: Column = "text",
+    model: flags.Model,
+    out: flags.File = STANDARD,
+    column: flags.Column = "text",
     prompt: Annotated[str | None, arg(metavar="TEXT")] = None,
-    prompt_name: OptionalName = None,
-    batch_size: OptionalN = None,
+    prompt_name: flags.OptionalName = None,
+    batch_size: flags.OptionalN = None,
     normalize: bool = False,
-    truncate_dim: OptionalN = None,
+    truncate_dim: flags.OptionalN = None,
     precision: Literal["float32", "int8", "uint8", "binary", "ubinary"] = "float32",
-    engine: Engine = "auto",
-    compute_dtype: ComputeDtype = "float32",
+    engine: flags.Engine = "auto",
+    compute_dtype: flags.ComputeDtype = "float32",
     packing: bool = False,
     on_truncate: Literal["warn", "error", "ignore"] = "warn",
-    rows_per_shard: N = 65_536,
-    worker: N = 0,
-    workers: N = 1,
-    ray: OptionalN = None,
+    rows_per_shard: flags.N = 65_536,
+    worker: flags.N = 0,
+    workers: flags.N = 1,
+    ray: flags.OptionalN = None,
     plan: bool = False,
-    chip: OptionalName = None,
-    dump_hlo: OptionalFile = None,
-    offline: Offline = False,
+    chip: flags.OptionalName = None,
+    dump_hlo: flags.OptionalFile = None,
+    offline: flags.Offline = False,
 ) -> int:
     """Embed the sentences of a file.
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from minisbert.commands.flags import ComputeDtype, Model, N, Offline, OptionalFile, OptionalName, Png
-from minisbert.commands.outputs import check_output, save_figure, write_lines
+from minisbert.commands import flags
+from minisbert.commands.outputs import check_output, save_figure, write_json
 from minisbert.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    model: Positional[Model],
+    model: Positional[flags.Model],
     files: Annotated[Positional[tuple[str, ...]], arg(metavar="FILE [FILE ...]")],
     *,
     # "pairs" is the former name of "binary".
     task: Annotated[Literal["sts", "triplets", "binary", "pairs"], arg(metavar="{sts,triplets,binary}")] = "sts",
     text_columns: Annotated[tuple[str, str] | None, arg(metavar="NAME NAME")] = None,
-    score_column: OptionalName = None,
-    against: Annotated[str | None, arg(metavar="MODEL")] = None,
-    prompt_name: OptionalName = None,
-    resamples: N = 1000,
-    seed: N = 0,
-    compute_dtype: ComputeDtype = "float32",
-    json: OptionalFile = None,
-    plot: Png = None,
-    offline: Offline = False,
+    score_column: flags.OptionalName = None,
+    against: flags.OptionalModel = None,
+    prompt_name: flags.OptionalName = None,
+    resamples: flags.N = 1000,
+    seed: flags.N = 0,
+    compute_dtype: flags.ComputeDtype = "float32",
+    json: flags.OptionalFile = None,
+    plot: flags.Png = None,
+    offline: flags.Offline = False,
 ) -> int:
     """Score a model on pairs of sentences with human scores.
 
@@ -66,9 +66,8 @@ def evaluate(
         raise InputError(f"--against and --plot work only with --task sts. Expected neither with --task {task}.")
     if resamples < 1:
         raise InputError(f"--resamples is {resamples}. Expected at least 1.")
-    for path, kind in ((json, ".json"), (plot, ".png")):
-        if path is not None:
-            check_output(path, (kind,))
+    check_output(json, (".json",))
+    check_output(plot, (".png",))
 
     from minisbert import SentenceEncoder
     from minisbert.data.conventions import CLASSES
@@ -78,8 +77,7 @@ def evaluate(
 
     load = partial(SentenceEncoder, compute_dtype=compute_dtype, token_budget="tuned", offline=offline)
     options: dict[str, Any] = {"show_progress_bar": sys.stderr.isatty()}
-    if prompt_name is not None:
-        options["prompt_name"] = prompt_name
+    options |= {} if prompt_name is None else {"prompt_name": prompt_name}
 
     # In every task all files are read before any model, so that a mistake in the last one shows immediately.
     if task == "sts":
@@ -100,35 +98,26 @@ def evaluate(
         if plot is not None:
             _save_scatter(plot, model, result)
     else:
+        triplets = task == "triplets"
+        columns = (text_columns or TEXTS, score_column or CLASSES)
+        data: list[Any] = [read_triplets(file) if triplets else read_labelled(file, *columns) for file in files]
+        encoder = load(model)
         record = {"model": model, "task": task, "scores": {}}
-        if task == "triplets":
-            triplets = [read_triplets(file) for file in files]
-            encoder = load(model)
-            for file, triples in zip(files, triplets, strict=True):
-                accuracies = evaluate_triplets(encoder, triples, **options)
-                record["scores"][file] = {name: {"accuracy": value} for name, value in accuracies.items()}
-                _print_scores(f"{file}: {len(triples.anchors)} triplets, accuracy x 100", record["scores"][file])
-        else:
-            labelled = [read_labelled(file, text_columns or TEXTS, score_column or CLASSES) for file in files]
-            encoder = load(model)
-            for file, data in zip(files, labelled, strict=True):
-                scores = evaluate_binary(encoder, data, **options)
-                record["scores"][file] = {name: one._asdict() for name, one in scores.items()}
-                title = f"{file}: {len(data.labels)} pairs, x 100 except thresholds"
-                _print_scores(title, record["scores"][file])
-    if json is not None:
-        from json import dumps
-
-        write_lines(json, [dumps(record, indent=2), "\n"])
+        for file, part in zip(files, data, strict=True):
+            if triplets:
+                accuracies = evaluate_triplets(encoder, part, **options)
+                scores = {name: {"accuracy": value} for name, value in accuracies.items()}
+                print(f"{file}: {len(part.anchors)} triplets, accuracy x 100")
+            else:
+                scores = {name: one._asdict() for name, one in evaluate_binary(encoder, part, **options).items()}
+                print(f"{file}: {len(part.labels)} pairs, x 100 except thresholds")
+            record["scores"][file] = scores
+            for name, values in scores.items():
+                # Thresholds are on the scale of the similarity.
+                cells = [f"{key} {value if 'threshold' in key else 100 * value:.4g}" for key, value in values.items()]
+                print(f"  {name:10} {'  '.join(cells)}")
+    write_json(json, record)
     return 0
-
-
-def _print_scores(title: str, scores: dict[str, dict[str, float]]) -> None:
-    print(title)
-    for name, values in scores.items():
-        # Thresholds are on the scale of the similarity.
-        cells = [f"{key} {value if 'threshold' in key else 100 * value:.4g}" for key, value in values.items()]
-        print(f"  {name:10} {'  '.join(cells)}")
 
 
 def _as_record(model: str, result: "STSResult") -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from minisbert.commands.flags import N, Offline, OptionalFile, OptionalModel
 from minisbert.commands.outputs import check_output
 from minisbert.commands.tables import columns, printable
 from minisbert.errors import InputError
@@ -19,11 +20,11 @@ def explain(
     b: Annotated[Positional[str], arg(metavar="B")],
     *,
     model: Annotated[str, arg(metavar="MODEL")],
-    html: Annotated[str | None, arg(metavar="FILE")] = None,
-    follow: Annotated[str | None, arg(metavar="FILE")] = None,
-    cross_encoder: Annotated[str | None, arg(metavar="MODEL")] = None,
-    top: Annotated[int, arg(metavar="N")] = 10,
-    offline: bool = False,
+    html: OptionalFile = None,
+    follow: OptionalFile = None,
+    cross_encoder: OptionalModel = None,
+    top: N = 10,
+    offline: Offline = False,
 ) -> int:
     """Show which pairs of tokens a similarity comes from.
 
@@ -40,13 +41,11 @@ def explain(
             line of code.
         cross_encoder: also score the pair with this cross-encoder.
         top: number of terms to print.
-        offline: never open a socket.
     """
     if top < 1:
         raise InputError(f"--top is {top}. Expected at least 1.")
-    for page in (html, follow):
-        if page is not None:
-            check_output(page, (".html",))
+    check_output(html, (".html",))
+    check_output(follow, (".html",))
 
     from minisbert import CrossEncoder, SentenceEncoder
     from minisbert.explain import attribution

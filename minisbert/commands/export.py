@@ -9,25 +9,25 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from minisbert.commands.flags import Model, Offline
+
 
 def export(
-    model: Annotated[Positional[str], arg(metavar="MODEL")],
+    model: Positional[Model],
     out: Annotated[Positional[str], arg(metavar="OUT")],
     *,
     platforms: tuple[str, ...] = ("cpu", "cuda", "tpu"),
     onnx_length: int | None = None,
-    offline: bool = False,
+    offline: Offline = False,
 ) -> int:
     """Export a model as a StableHLO program that runs without the model's code.
 
     Example: minisbert export all-MiniLM-L6-v2 exported --platforms cpu
 
     Args:
-        model: a folder, a known name, or a name on the hub.
         out: the folder (or .onnx file) to write; an existing exported model is replaced.
         platforms: the kinds of device that the program supports: cpu, cuda, rocm, tpu.
         onnx_length: write an ONNX file for rows of this many tokens instead; OUT ends in .onnx (needs jax2onnx).
-        offline: never open a socket.
     """
     from minisbert.export.runtime import ExportedEncoder, runs_here
     from minisbert.export.stablehlo import export_stablehlo

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from tyro.conf import arg
 
 Model = Annotated[str, arg(metavar="MODEL", help="a folder, a known name, or a name on the hub.")]
+OptionalModel = Annotated[str | None, arg(metavar="MODEL")]
 ComputeDtype = Annotated[
     Literal["float32", "bfloat16"],
     arg(help="dtype of the matrix products; bfloat16 is less precise, and faster if the hardware supports it."),
@@ -19,9 +20,11 @@ Engine = Annotated[
 Offline = Annotated[bool, arg(help="never open a socket.")]
 Column = Annotated[str, arg(metavar="NAME", help="the key or column of jsonl, tsv or parquet with the text.")]
 
-# A file, a name, a whole number or a score, each also without a default.
+# A file, a folder, a name, a whole number or a score, most of them also without a default.
 File = Annotated[str, arg(metavar="FILE")]
 OptionalFile = Annotated[str | None, arg(metavar="FILE")]
+Folder = Annotated[str, arg(metavar="FOLDER")]
+OptionalFolder = Annotated[str | None, arg(metavar="FOLDER")]
 Png = Annotated[str | None, arg(metavar="PNG")]
 Name = Annotated[str, arg(metavar="NAME")]
 OptionalName = Annotated[str | None, arg(metavar="NAME")]

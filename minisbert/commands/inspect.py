@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from minisbert.commands.flags import Model, Offline
 from minisbert.commands.tables import columns
 
 if TYPE_CHECKING:
@@ -24,19 +25,17 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    model: Annotated[Positional[str], arg(metavar="MODEL")],
+    model: Positional[Model],
     *,
     as_json: Annotated[bool, arg(name="json")] = False,
-    offline: bool = False,
+    offline: Offline = False,
 ) -> int:
     """Show every setting of a model and which file it comes from.
 
     Example: minisbert inspect all-mpnet-base-v2
 
     Args:
-        model: a folder, a known name, or a name on the hub.
         as_json: print one JSON object.
-        offline: never open a socket.
     """
     from minisbert.download.locate import locate
 
@@ -98,13 +97,9 @@ def _describe_chain(folder: "ModelFolder", path: Path) -> dict[str, Any]:
         "parameters": sum(math.prod(leaf.shape) for leaf in flatten(define(model_config)[1]).values()),
         "weights": [_weights(part, path) for part in (folder.transformer_path, *modules)],
         "tokenizer": _tokenizer(encoder, path),
-        "settings": _records(_settings(encoder)),
-        "ignored": _records(_ignored(encoder)),
+        "settings": [dict(zip(("name", "value", "from"), row, strict=True)) for row in _settings(encoder)],
+        "ignored": [dict(zip(("name", "value", "from"), row, strict=True)) for row in _ignored(encoder)],
     }
-
-
-def _records(rows: list[tuple[str, Any, str]]) -> list[dict[str, Any]]:
-    return [{"name": name, "value": value, "from": file} for name, value, file in rows]
 
 
 def as_text(facts: dict[str, Any]) -> str:
@@ -134,13 +129,10 @@ def as_text(facts: dict[str, Any]) -> str:
         ("special tokens", " ".join([*tokenizer["before"], "text", *tokenizer["after"]])),
         ("padding token", tokenizer["padding"]),
     ]
-    settings = [(s["name"], f"{json.dumps(s['value'], ensure_ascii=False):.100}", s["from"]) for s in facts["settings"]]
-    lines = [facts["repr"], "", *columns(rows), "", *columns([("setting", "value", "from"), *settings])]
-    if facts["ignored"]:
-        ignored = [
-            (s["name"], f"{json.dumps(s['value'], ensure_ascii=False):.60}", s["from"]) for s in facts["ignored"]
-        ]
-        lines += ["", *columns([("ignored: changes no embedding", "value", "from"), *ignored])]
+    lines = [facts["repr"], "", *columns(rows)]
+    for title, key, width in (("setting", "settings", 100), ("ignored: changes no embedding", "ignored", 60)):
+        shown = [(s["name"], f"{json.dumps(s['value'], ensure_ascii=False):.{width}}", s["from"]) for s in facts[key]]
+        lines += ["", *columns([(title, "value", "from"), *shown])] if shown else []
     if facts["source"] is not None:
         source = {key: value for key, value in facts["source"].items() if key != "files"}
         lines += ["", "fetched", *columns([(f"  {key}", value) for key, value in source.items()])]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from minisbert.commands.flags import Column, ComputeDtype, File, Model, N, Name, Offline, OptionalFile, OptionalN, Score
-from minisbert.commands.outputs import STANDARD, check_output, write_lines
+from minisbert.commands import flags
+from minisbert.commands.outputs import STANDARD, check_output, json_line, write_lines
 from minisbert.commands.tables import printable
 from minisbert.data.columns import Sentences, read_sentences
 from minisbert.errors import DataError, InputError
@@ -24,28 +24,28 @@ if TYPE_CHECKING:
 
 
 def mine(
-    file: Positional[File],
+    file: Positional[flags.File],
     *,
-    model: Model,
-    top: OptionalN = None,
-    threshold: Score = None,
-    with_file: OptionalFile = None,
+    model: flags.Model,
+    top: flags.OptionalN = None,
+    threshold: flags.Score = None,
+    with_file: flags.OptionalFile = None,
     neighbours: Annotated[int, arg(metavar="K")] = 4,
     json: bool = False,
-    column: Column = "text",
-    negatives: OptionalFile = None,
-    anchor: Name = "anchor",
-    positive: Name = "positive",
-    number: N = 1,
-    range_min: N = 0,
-    range_max: OptionalN = None,
-    max_score: Score = None,
-    min_score: Score = None,
-    absolute_margin: Score = None,
+    column: flags.Column = "text",
+    negatives: flags.OptionalFile = None,
+    anchor: flags.Name = "anchor",
+    positive: flags.Name = "positive",
+    number: flags.N = 1,
+    range_min: flags.N = 0,
+    range_max: flags.OptionalN = None,
+    max_score: flags.Score = None,
+    min_score: flags.Score = None,
+    absolute_margin: flags.Score = None,
     relative_margin: Annotated[float | None, arg(metavar="SHARE")] = None,
-    cross_encoder: Annotated[str | None, arg(metavar="MODEL")] = None,
-    compute_dtype: ComputeDtype = "float32",
-    offline: Offline = False,
+    cross_encoder: flags.OptionalModel = None,
+    compute_dtype: flags.ComputeDtype = "float32",
+    offline: flags.Offline = False,
 ) -> int:
     """Find pairs of similar sentences, or hard negatives for training.
 
@@ -92,7 +92,8 @@ def mine(
 
     from minisbert import SentenceEncoder
 
-    encoder = SentenceEncoder.load(model, compute_dtype=compute_dtype, token_budget="tuned", offline=offline)
+    options: dict[str, Any] = {"compute_dtype": compute_dtype, "token_budget": "tuned", "offline": offline}
+    encoder = SentenceEncoder.load(model, **options)
     if negatives is None:
         _print(_pairs(encoder, sides, top, threshold, neighbours), sides, json)
         return 0
@@ -103,14 +104,20 @@ def mine(
     if cross_encoder is not None:
         from minisbert import CrossEncoder
 
-        rescore = CrossEncoder(
-            cross_encoder, compute_dtype=compute_dtype, token_budget="tuned", offline=offline
-        ).predict
-    limits = {"max_score": max_score, "min_score": min_score}
-    limits |= {"absolute_margin": absolute_margin, "relative_margin": relative_margin}
-    choice: dict[str, Any] = {"number": number, "range_min": range_min, "range_max": range_max, **limits}
+        rescore = CrossEncoder(cross_encoder, **options).predict
     mined = hard_negatives(
-        encoder, anchors, positives, rescore=rescore, show_progress_bar=sys.stderr.isatty(), **choice
+        encoder,
+        anchors,
+        positives,
+        number=number,
+        range_min=range_min,
+        range_max=range_max,
+        max_score=max_score,
+        min_score=min_score,
+        absolute_margin=absolute_margin,
+        relative_margin=relative_margin,
+        rescore=rescore,
+        show_progress_bar=sys.stderr.isatty(),
     )
     if not mined.rows:
         raise InputError(
@@ -156,13 +163,11 @@ def _pairs(
 
 
 def _print(found: "Pairs", sides: list[Sentences], as_json: bool) -> None:
-    from json import dumps
-
     a, b = sides[0], sides[-1]
     for score, (i, j) in zip(found.scores_K.tolist(), found.rows_K2.tolist(), strict=True):
         lines, texts = [a.first + i, b.first + j], [a.texts[i], b.texts[j]]
         if as_json:
-            print(dumps({"score": score, "lines": lines, "texts": texts}, ensure_ascii=False))
+            print(json_line({"score": score, "lines": lines, "texts": texts}), end="")
         else:
             print(f"{score:.4f}", *lines, *map(printable, texts), sep="\t")
 

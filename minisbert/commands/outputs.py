@@ -12,7 +12,7 @@ import os
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     Part = tuple[list[str], np.ndarray]  # consecutive sentences and their embeddings
 
 
-def check_output(out: str, kinds: Collection[str], *, source: str = "") -> None:
+def check_output(out: str | None, kinds: Collection[str], *, source: str = "") -> None:
     """Reject a path that cannot be written, before any work is done.
 
     Args:
-        out: the requested path.
+        out: the requested path; None is allowed, and means no file.
         kinds: the extensions that can be written; "-" among them allows stdout.
         source: the input, which the output must not replace.
 
@@ -40,7 +40,7 @@ def check_output(out: str, kinds: Collection[str], *, source: str = "") -> None:
         InputError: the wrong extension, a folder, or the input itself.
         DataError: the folder is missing or not writable.
     """
-    if out == STANDARD and STANDARD in kinds:
+    if out is None or (out == STANDARD and STANDARD in kinds):
         return
     path = Path(out)
     if path.suffix.lower() not in kinds:
@@ -62,6 +62,17 @@ def write_lines(out: str, lines: Iterable[str]) -> None:
     """Write lines of UTF-8 text. Raises WriteError if the file cannot be written."""
     with whole_file(Path(out)) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(lines)
+
+
+def json_line(record: Any) -> str:
+    """A value as one line of JSON."""
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def write_json(out: str | None, record: Any) -> None:
+    """Write a value as JSON, where a file is asked for. Raises WriteError, as `write_lines`."""
+    if out is not None:
+        write_lines(out, [json.dumps(record, indent=2), "\n"])
 
 
 def save_figure(figure: Any, out: str, **options: Any) -> None:
@@ -139,14 +150,10 @@ def _write_npy(file: Any, parts: Iterable["Part"], rows: int) -> None:
 
 def _write_jsonl(file: Any, parts: Iterable["Part"], rows: int) -> None:
     for texts, embeddings in parts:
-        file.writelines(_json_lines(texts, embeddings))
-
-
-def _json_lines(texts: list[str], embeddings: "np.ndarray") -> Iterator[bytes]:
-    for text, embedding in zip(texts, embeddings, strict=True):
-        # NumPy's shortest digits that round-trip to the same float32, half as many as for Python floats.
-        numbers = ", ".join(embedding.astype(str))
-        yield f'{{"text": {json.dumps(text, ensure_ascii=False)}, "embedding": [{numbers}]}}\n'.encode()
+        for text, embedding in zip(texts, embeddings, strict=True):
+            # NumPy's shortest digits that round-trip to the same float32, half as many as for Python floats.
+            numbers = ", ".join(embedding.astype(str))
+            file.write(f'{{"text": {json.dumps(text, ensure_ascii=False)}, "embedding": [{numbers}]}}\n'.encode())
 
 
 def _write_parquet(file: Any, parts: Iterable["Part"], rows: int) -> None:

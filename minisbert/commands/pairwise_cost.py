@@ -7,11 +7,11 @@ minisbert pairwise-cost all-mpnet-base-v2 --corpus questions.txt --out cost.png
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
-from minisbert.commands.flags import Column, ComputeDtype, Model, N, Offline, OptionalFile, Png
+from minisbert.commands.flags import Column, ComputeDtype, Model, N, Offline, OptionalFile, OptionalModel, Png
 from minisbert.commands.outputs import check_output, save_figure
 from minisbert.commands.tables import columns, printable
 from minisbert.data.columns import read_sentences
@@ -28,7 +28,7 @@ def pairwise_cost(
     corpus: OptionalFile = None,
     column: Column = "text",
     pairs: N = 256,
-    cross_encoder: Annotated[str | None, arg(metavar="MODEL")] = None,
+    cross_encoder: OptionalModel = None,
     out: Png = None,
     seed: N = 0,
     compute_dtype: ComputeDtype = "float32",
@@ -51,8 +51,7 @@ def pairwise_cost(
     """
     if sentences < 2 or pairs < 0 or seed < 0:
         raise InputError("expected at least 2 --sentences, and --pairs and --seed not below 0.")
-    if out is not None:
-        check_output(out, (".png",))
+    check_output(out, (".png",))
     texts = _texts(sentences, corpus, column, seed)
 
     from minisbert import SentenceEncoder

@@ -6,25 +6,25 @@ minisbert retrieval all-MiniLM-L6-v2 cranfield --bm25 --rerank my-cross-encoder 
 """
 
 import sys
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
-from minisbert.commands.flags import ComputeDtype, Model, N, Name, Offline, OptionalFile
-from minisbert.commands.outputs import check_output, write_lines
+from minisbert.commands.flags import ComputeDtype, Folder, Model, N, Name, Offline, OptionalFile, OptionalModel
+from minisbert.commands.outputs import check_output, write_json
 from minisbert.errors import InputError
 
 
 def retrieval(
     model: Positional[Model],
-    folder: Annotated[Positional[str], arg(metavar="FOLDER")],
+    folder: Positional[Folder],
     *,
     split: Name = "test",
     similarity: Literal["cosine", "dot"] | None = None,
     graded: bool = False,
     ignore_identical_ids: bool = False,
     bm25: bool = False,
-    rerank: Annotated[str | None, arg(metavar="MODEL")] = None,
+    rerank: OptionalModel = None,
     candidates: N = 100,
     compute_dtype: ComputeDtype = "float32",
     json: OptionalFile = None,
@@ -47,8 +47,7 @@ def retrieval(
         candidates: documents per query to rerank; metrics such as map@100 then see no more than these.
         json: also write the scores to this file.
     """
-    if json is not None:
-        check_output(json, (".json",))
+    check_output(json, (".json",))
     if candidates < 1:
         raise InputError(f"--candidates is {candidates}. Expected at least 1.")
 
@@ -61,12 +60,9 @@ def retrieval(
     # The collection and the optional library are loaded before any model, so that errors show immediately.
     data = read_retrieval(folder, split)
     words = BM25(*data.texts_and_ids()) if bm25 else None
-    encoder = SentenceEncoder(model, compute_dtype=compute_dtype, token_budget="tuned", offline=offline)
-    reranker: Any = (
-        None
-        if rerank is None
-        else CrossEncoder(rerank, compute_dtype=compute_dtype, token_budget="tuned", offline=offline)
-    )
+    options: dict[str, Any] = {"compute_dtype": compute_dtype, "token_budget": "tuned", "offline": offline}
+    encoder = SentenceEncoder(model, **options)
+    reranker = None if rerank is None else CrossEncoder(rerank, **options)
     if reranker is not None and reranker.num_labels != 1:
         raise InputError(
             f"{rerank} has {reranker.num_labels} labels. Expected 1, a score to sort by; use another model."
@@ -77,20 +73,15 @@ def retrieval(
         searchers |= {"BM25": words, "both, by reciprocal rank fusion": Hybrid([index, words])}
     if reranker is not None:
         # Logits: an activation preserves their order, but rounding could create ties.
-        options: dict[str, Any] = {"activation_fn": "identity", "on_truncate": "ignore"}
-        options["show_progress_bar"] = sys.stderr.isatty()
+        options = {"activation_fn": "identity", "on_truncate": "ignore", "show_progress_bar": sys.stderr.isatty()}
         for name, searcher in list(searchers.items()):
             searchers[f"{name}, then {rerank}"] = Reranked(searcher, reranker, candidates=candidates, **options)
-    record: dict[str, Any] = {"folder": folder, "split": split, "graded": graded}
-    record |= {"ignore_identical_ids": ignore_identical_ids, "scores": {}}
+    scores = {}
     for name, searcher in searchers.items():
-        result = evaluate_rankings(
-            data, rankings_of(searcher, data, ignore_identical_ids=ignore_identical_ids), graded=graded
-        )
+        rankings = rankings_of(searcher, data, ignore_identical_ids=ignore_identical_ids)
+        result = evaluate_rankings(data, rankings, graded=graded)
         print(f"{name}\n{result}\n")
-        record["scores"][name] = result.scores
-    if json is not None:
-        from json import dumps
-
-        write_lines(json, [dumps(record, indent=2), "\n"])
+        scores[name] = result.scores
+    settings = {"folder": folder, "split": split, "graded": graded, "ignore_identical_ids": ignore_identical_ids}
+    write_json(json, {**settings, "scores": scores})
     return 0

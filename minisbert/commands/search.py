@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from minisbert.commands.flags import Column, ComputeDtype, Engine, Model, N, Offline, OptionalFile
-from minisbert.commands.outputs import STANDARD
+from minisbert.commands.flags import Column, ComputeDtype, Engine, Model, N, Offline, OptionalFile, OptionalFolder
+from minisbert.commands.outputs import STANDARD, json_line
 from minisbert.data.columns import Sentences, read_sentences
 from minisbert.errors import DataError, InputError
 
@@ -28,9 +28,9 @@ def search(
     *,
     model: Model,
     corpus: OptionalFile = None,
-    index: Annotated[str | None, arg(metavar="FOLDER")] = None,
+    index: OptionalFolder = None,
     queries: OptionalFile = None,
-    save_index: Annotated[str | None, arg(metavar="FOLDER")] = None,
+    save_index: OptionalFolder = None,
     top: N = 5,
     json: bool = False,
     column: Column = "text",
@@ -132,14 +132,13 @@ def _bm25(index: "Index") -> Any:
 
 
 def _print(query: str, hits: "list[Hit]", as_json: bool) -> None:
-    if as_json:
-        from json import dumps
-
-        for rank, hit in enumerate(hits, start=1):
-            record = {"query": query, "rank": rank, "score": hit.score, "id": hit.id, "text": hit.text}
-            print(dumps(record, ensure_ascii=False))
-        return
-    print(query)
+    if not as_json:
+        print(query)
     for rank, hit in enumerate(hits, start=1):
-        print(f"{rank:4}  {hit.score:8.4f}  {hit.id:>8}  {hit.text or ''}".rstrip())
-    print()
+        if as_json:
+            record = {"query": query, "rank": rank, "score": hit.score, "id": hit.id, "text": hit.text}
+            print(json_line(record), end="")
+        else:
+            print(f"{rank:4}  {hit.score:8.4f}  {hit.id:>8}  {hit.text or ''}".rstrip())
+    if not as_json:
+        print()

@@ -32,8 +32,7 @@ def similarity(
         more: more sentences; all pairs are then scored.
         out: also draw the scores as a heat map.
     """
-    if out is not None:
-        check_output(out, (".png",))
+    check_output(out, (".png",))
 
     from minisbert.commands.loading import load_encoder
 

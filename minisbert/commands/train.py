@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import docstring_parser
 from tyro import MISSING
 from tyro.conf import OmitArgPrefixes, Positional, arg
 from tyro.constructors import PrimitiveConstructorSpec
@@ -39,6 +40,13 @@ def parse_options(words: list[str]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
 
 
+def _with_fields(config: type) -> str:
+    """A dataclass's docstring with those of its fields, each on one line: tyro keeps line breaks."""
+    found = docstring_parser.parse_from_object(config)
+    fields = [f"    {field.arg_name}: {' '.join((field.description or '').split())}" for field in found.params]
+    return "\n".join([found.short_description or "", "", "Args:", *fields])
+
+
 JSON = PrimitiveConstructorSpec(
     nargs=1,
     metavar="JSON",
@@ -51,7 +59,7 @@ JSON = PrimitiveConstructorSpec(
 # Fields of type Any get the types that flags need; the help texts are those of TrainConfig.
 @dataclass(frozen=True)
 class Settings(TrainConfig):
-    """What the run computes: the same settings, data and starting model give the same weights."""
+    __doc__ = _with_fields(TrainConfig)
 
     data: Annotated[tuple[str, ...], arg(metavar="FILE")]
     loss: str = "multiple_negatives_ranking"
@@ -86,8 +94,7 @@ class Devices:
     model_devices: int = 1
     """With --layout tensor: how many devices share a copy of the model."""
     on_new_shape: str | None = None
-    """What to do about a batch shape first seen mid-run: compile (a stall, with a warning) or error. By default error on
-    several hosts and on TPUs."""
+    """About a batch shape first seen mid-run: compile (a stall, with a warning), or error, as on several hosts and TPUs."""
     coordinator: Annotated[str | None, arg(metavar="ADDRESS:PORT")] = None
     """Address and port of the first host."""
     hosts: int | None = None

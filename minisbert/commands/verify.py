@@ -9,13 +9,13 @@ reported as unverified.
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from minisbert.commands.demo import PUBLISHED, SENTENCES
 from minisbert.commands.demo import TOLERANCE as TABLE_TOLERANCE
-from minisbert.commands.flags import Name, Offline
+from minisbert.commands.flags import Name, Offline, OptionalFolder
 from minisbert.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,9 +31,7 @@ GOLDENS = json.loads((Path(__file__).parent / "goldens.json").read_text(encoding
 GOLDEN_TOLERANCE = 2e-6
 
 
-def verify(
-    name: Positional[Name], *, folder: Annotated[str | None, arg(metavar="FOLDER")] = None, offline: Offline = False
-) -> int:
+def verify(name: Positional[Name], *, folder: OptionalFolder = None, offline: Offline = False) -> int:
     """Check a model of the catalog: its files, its embeddings, the article's table.
 
     Example: minisbert verify all-MiniLM-L6-v2
