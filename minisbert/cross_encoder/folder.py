@@ -60,12 +60,18 @@ def read_cross_encoder_folder(
     files = ModelFiles(path, allow_links)
     refuse_bi_encoder(files)
     chain = files.folder / "modules.json"
-    if files.has(chain) and len(_entries(files, chain)) > 1:
+    entries = _entries(files, chain) if files.has(chain) else []
+    if len(entries) > 1:
         folder = CrossEncoderFolder(**vars(read_parts(files, read_chain(files, chain), chain, scores=True)))
         config = Settings(folder.config, folder.transformer_path / "config.json")
         folder.num_labels = folder.modules[-1].width(0)
     else:
-        place = _transformer_path(files, chain) if files.has(chain) else files.folder
+        place = files.folder
+        if entries:  # the one Transformer
+            transformer = Settings(entries[0], chain)
+            relative = transformer.text("path")
+            transformer.finish()
+            place = inside(chain.parent, relative, chain)
         file = place / "config.json"
         config = Settings(files.json(file), file)
         folder = CrossEncoderFolder(
@@ -78,11 +84,11 @@ def read_cross_encoder_folder(
             sources=dict.fromkeys(config.values, "config.json"),
             num_labels=_num_labels(config),
         )
-        if files.has(chain):
+        if entries:
             read_length_file(files, folder, ("sequence-classification", "scores", "logits"), required=True)
     activation = _activation(config)
     config.finish()
-    if files.has(chain):
+    if entries:
         activation = _read_settings(files) or activation
     if folder.max_seq_length is None and (length := length_limit(folder)) is not None:
         folder.max_seq_length = length
@@ -158,14 +164,6 @@ def _entries(files: ModelFiles, file: Path) -> list[Any]:
             "computed. Use another model."
         )
     return entries
-
-
-def _transformer_path(files: ModelFiles, file: Path) -> Path:
-    """The folder of the one Transformer in a cross-encoder's modules.json."""
-    settings = Settings(_entries(files, file)[0], file)
-    relative = settings.text("path")
-    settings.finish()
-    return inside(file.parent, relative, file)
 
 
 def _num_labels(config: Settings) -> int:

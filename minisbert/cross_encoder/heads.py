@@ -62,31 +62,15 @@ def _rate(settings: Settings, key: str, default: float) -> float:
     return settings.number(key, at_least=0, below=1) if given else default
 
 
-def _bert(settings: Settings, encoder: Any) -> HeadConfig:
-    return HeadConfig(dropout_after=_rate(settings, "classifier_dropout", encoder.hidden_dropout_prob))
-
-
 def _roberta(settings: Settings, encoder: Any) -> HeadConfig:
     rate = _rate(settings, "classifier_dropout", encoder.hidden_dropout_prob)
     return HeadConfig(dropout_before=rate, dropout_after=rate)
-
-
-def _electra(settings: Settings, encoder: Any) -> HeadConfig:
-    return replace(_roberta(settings, encoder), activation="gelu")
 
 
 def _mpnet(settings: Settings, encoder: Any) -> HeadConfig:
     _rate(settings, "classifier_dropout", 0.0)  # unused, as in transformers, but a wrong value is a wrong file
     rate = encoder.hidden_dropout_prob
     return HeadConfig(dropout_before=rate, dropout_after=rate)
-
-
-def _distilbert(settings: Settings, encoder: Any) -> HeadConfig:
-    return HeadConfig(activation="relu", dropout_after=_rate(settings, "seq_classif_dropout", 0.2))
-
-
-def _albert(settings: Settings, encoder: Any) -> HeadConfig:
-    return HeadConfig(dropout_after=_rate(settings, "classifier_dropout_prob", 0.1))
 
 
 def _modernbert(settings: Settings, encoder: Any) -> HeadConfig:
@@ -112,7 +96,9 @@ _BERT = HeadFormat(
     dense="pooler.dense",
     output="classifier",
     passthrough=["embeddings.position_ids", "cls.*"],
-    read=_bert,
+    read=lambda given, encoder: HeadConfig(
+        dropout_after=_rate(given, "classifier_dropout", encoder.hidden_dropout_prob)
+    ),
     in_encoder=True,
 )
 _ROBERTA = HeadFormat(
@@ -131,7 +117,7 @@ HEADS = {
     "electra": _ROBERTA._replace(
         architecture="ElectraForSequenceClassification",
         passthrough=["embeddings.position_ids", "discriminator_predictions.*", "generator_*"],
-        read=_electra,
+        read=lambda given, encoder: replace(_roberta(given, encoder), activation="gelu"),
     ),
     "mpnet": _ROBERTA._replace(architecture="MPNetForSequenceClassification", read=_mpnet),
     "roberta": _ROBERTA,
@@ -142,14 +128,14 @@ HEADS = {
         dense="pre_classifier",
         output="classifier",
         passthrough=["embeddings.position_ids", "vocab_*"],
-        read=_distilbert,
+        read=lambda given, _: HeadConfig(activation="relu", dropout_after=_rate(given, "seq_classif_dropout", 0.2)),
     ),
     "albert": HeadFormat(
         architecture="AlbertForSequenceClassification",
         dense="pooler",
         output="classifier",
         passthrough=["embeddings.position_ids", "predictions.*", "sop_classifier.*"],
-        read=_albert,
+        read=lambda given, _: HeadConfig(dropout_after=_rate(given, "classifier_dropout_prob", 0.1)),
         in_encoder=True,
     ),
     "deberta-v2": HeadFormat(

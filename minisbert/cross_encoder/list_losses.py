@@ -231,7 +231,7 @@ WEIGHTING_SCHEMES: dict[str, Callable[[jax.Array, jax.Array, float], jax.Array]]
 
 def _lists(loss: str, logits_SBC: jax.Array, targets: Targets) -> tuple[jax.Array, jax.Array]:
     """logit_BS and relevance_BS, after a check that there is one logit and one relevance per document."""
-    relevance_BS, logit_SB = targets.labels_B, documents(loss, logits_SBC)
+    relevance_BS, logit_SB = targets.labels_B, one_logit_each(loss, logits_SBC, 2)
     shape = logits_SBC.shape
     if relevance_BS is None or relevance_BS.shape != (shape[1], shape[0]):
         raise InputError(
@@ -241,12 +241,12 @@ def _lists(loss: str, logits_SBC: jax.Array, targets: Targets) -> tuple[jax.Arra
     return logit_SB.T, relevance_BS.astype(logit_SB.dtype)
 
 
-def documents(loss: str, logits_SBC: jax.Array) -> jax.Array:
-    """logit_SB, after a check that there are several documents per query and one logit per pair."""
+def one_logit_each(loss: str, logits_SBC: jax.Array, least: int, most: int | None = None) -> jax.Array:
+    """logit_SB, after a check that there is one logit per pair and a number of pairs that the loss can use."""
     shape = logits_SBC.shape
-    if len(shape) != 3 or shape[2] != 1 or shape[0] < 2:
+    if len(shape) != 3 or shape[2] != 1 or shape[0] < least or (most is not None and shape[0] > most):
         raise InputError(
-            f"{loss}: the logits have shape {shape}. Expected [S, B, 1] with S >= 2 documents per query and one logit per "
-            "pair; make the model with num_labels = 1."
+            f"{loss}: the logits have shape {shape}. Expected [S, B, 1] with S {'=' if most else '>='} {least} pairs (a query "
+            "with each of its documents) and one logit per pair; make the model with num_labels = 1."
         )
     return logits_SBC[:, :, 0]

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 from minisbert.arguments import check_choice
 from minisbert.cross_encoder.list_losses import (
     adr_mse,
-    documents,
     lambda_loss,
     list_mle,
     list_net,
+    one_logit_each,
     p_list_mle,
     rank_net,
 )
@@ -44,7 +44,7 @@ def binary_cross_entropy(
         >>> round(float(binary_cross_entropy(jnp.zeros((1, 2, 1)), Targets(labels_B=jnp.array([0.0, 1.0])))), 4)  # log 2
         0.6931
     """
-    logit_B = _logits("binary_cross_entropy", logits_SBC, 1, 1)[0]
+    logit_B = one_logit_each("binary_cross_entropy", logits_SBC, 1, 1)[0]
     y_B = labels("binary_cross_entropy", targets, logits_SBC)
     # softplus(-x) = -log σ(x), without its overflow.
     return jnp.mean(pos_weight * y_B * jax.nn.softplus(-logit_B) + (1 - y_B) * jax.nn.softplus(logit_B))
@@ -86,7 +86,7 @@ def mse(logits_SBC: jax.Array, targets: Targets, head: Head | None = None) -> ja
         >>> float(mse(jnp.zeros((1, 2, 1)), Targets(labels_B=jnp.array([1.0, 3.0]))))
         5.0
     """
-    logit_B = _logits("mse", logits_SBC, 1, 1)[0]
+    logit_B = one_logit_each("mse", logits_SBC, 1, 1)[0]
     return jnp.mean((logit_B - labels("mse", targets, logits_SBC)) ** 2)
 
 
@@ -104,7 +104,7 @@ def margin_mse(logits_SBC: jax.Array, targets: Targets, head: Head | None = None
         >>> float(margin_mse(jnp.array([[[3.0]], [[1.0]]]), Targets(labels_B=jnp.array([5.0]))))  # (2 - 5)^2
         9.0
     """
-    positive_B, *negatives = _logits("margin_mse", logits_SBC, 2, None)
+    positive_B, *negatives = one_logit_each("margin_mse", logits_SBC, 2)
     margin_BN = jnp.stack([positive_B - negative_B for negative_B in negatives], axis=1)
     return jnp.mean((margin_BN - margins("margin_mse", targets, *margin_BN.shape)) ** 2)
 
@@ -132,7 +132,7 @@ def multiple_negatives_ranking(
         1.3863
     """
     check_choice("multiple_negatives_ranking: activation", activation, ("sigmoid", "identity"))
-    logit_SB = documents("multiple_negatives_ranking", logits_SBC)
+    logit_SB = one_logit_each("multiple_negatives_ranking", logits_SBC, 2)
     score_SB = scale * (jax.nn.sigmoid(logit_SB) if activation == "sigmoid" else logit_SB)
     return jnp.mean(jax.nn.logsumexp(score_SB, axis=0) - score_SB[0])
 
@@ -157,17 +157,6 @@ def in_batch_negatives(batch: Batch, *, num_negatives: int | None = 4, **_: Any)
         others = [text for text in others if text not in own] or others
         rows.append([others[i % len(others)] for i in range(count)])
     return batch._replace(texts=[*batch.texts, *map(list, zip(*rows, strict=True))])
-
-
-def _logits(loss: str, logits_SBC: jax.Array, least: int, most: int | None) -> jax.Array:
-    """logit_SB, after a check that there is one logit per pair and a number of pairs that the loss can use."""
-    shape = logits_SBC.shape
-    if len(shape) != 3 or shape[2] != 1 or shape[0] < least or (most is not None and shape[0] > most):
-        raise InputError(
-            f"{loss}: the logits have shape {shape}. Expected [S, B, 1] with S {'=' if most else '>='} {least} pairs per "
-            "example and one logit per pair; make the model with num_labels = 1."
-        )
-    return logits_SBC[:, :, 0]
 
 
 # name: function, needs, least and most texts per example (one more than pairs)

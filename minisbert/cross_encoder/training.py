@@ -71,17 +71,17 @@ def check_cross_encoder_examples(examples: Sequence[Examples], config: TrainConf
                 f"{name_of(config.loss)}: make it with CrossEncoder.from_encoder(encoder, num_labels), or take another loss."
             )
         if config.loss == "binary_cross_entropy":
-            _check_scores(example, 0.0, 1.0)
+            _check_scores(example)
 
 
-def _check_scores(example: Examples, low: float, high: float) -> None:
+def _check_scores(example: Examples) -> None:
     for numbers, _, labels_B in example.parts():
         assert labels_B is not None
-        outside = np.flatnonzero((labels_B < low) | (labels_B > high))
+        outside = np.flatnonzero((labels_B < 0) | (labels_B > 1))
         if outside.size:
             row = numbers[int(outside[0])]
             raise DataError(
-                f"{example.rows.place(row)}: the score is {labels_B[outside[0]]:g}. Expected {low:g} to {high:g} for "
+                f"{example.rows.place(row)}: the score is {labels_B[outside[0]]:g}. Expected 0 to 1 for "
                 "binary_cross_entropy: set score_range, for example (0, 5) for STS, or use mse."
             )
 

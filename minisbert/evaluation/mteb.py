@@ -48,9 +48,12 @@ class MTEBModel:
         name: str | None = None,
         **options: Any,
     ):
-        _check_mteb()
-        from mteb.models.model_meta import ModelMeta, ScoringFunction
-
+        try:
+            from mteb.models.abs_encoder import get_prompt_name
+            from mteb.models.model_meta import ModelMeta, ScoringFunction
+        except ImportError as error:
+            raise InputError(f"mteb 2 is not installed ({error}). Expected mteb 2: pip install 'mteb>=2'.") from None
+        self._prompt_name = get_prompt_name  # names and types of tasks take precedence over query and document
         if isinstance(model_name, SentenceEncoder):
             self.encoder, base = model_name, model_name.pretrained.folder.path.name
         else:
@@ -111,14 +114,9 @@ class MTEBModel:
             getattr(prompt_type, "value", prompt_type), self.encoder.encode
         )
         given = {key: options[key] for key in _PASSED_ON if key in options}
-        return np.asarray(encode(texts, prompt=self._prompt(task_metadata, prompt_type), on_truncate="ignore", **given))
-
-    def _prompt(self, task_metadata: Any, prompt_type: Any) -> str | None:
-        """The model's prompt for a task, by mteb's rule: names and types of tasks take precedence over query/document."""
-        from mteb.models.abs_encoder import get_prompt_name
-
-        name = get_prompt_name(self.encoder.prompts, task_metadata, prompt_type)
-        return None if name is None else self.encoder.prompts[name]
+        name = self._prompt_name(self.encoder.prompts, task_metadata, prompt_type)
+        prompt = None if name is None else self.encoder.prompts[name]
+        return np.asarray(encode(texts, prompt=prompt, on_truncate="ignore", **given))
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> np.ndarray:
         """The model's similarity of every embedding with every other: `[N1, N2]`; a scalar for two single vectors."""
@@ -134,11 +132,3 @@ def _scores(similarity: Callable[..., Any], embeddings1: Any, embeddings2: Any) 
     rows = [np.atleast_2d(np.asarray(one, np.float32)) for one in (embeddings1, embeddings2)]
     scores = np.asarray(similarity(*rows))
     return scores.reshape(()) if np.ndim(embeddings1) == np.ndim(embeddings2) == 1 else scores
-
-
-def _check_mteb() -> None:
-    try:
-        import mteb.models.abs_encoder
-        import mteb.models.model_meta  # noqa: F401
-    except ImportError as error:
-        raise InputError(f"mteb 2 is not installed ({error}). Expected mteb 2: pip install 'mteb>=2'.") from None

@@ -120,12 +120,6 @@ class _Recorded:
 
 def save_follow(out: str, a: Trace, b: Trace, model: str, model_type: str) -> None:
     """Write the page; the file appears whole or not at all."""
-    with whole_file(Path(out)) as temporary:
-        temporary.write_text(render_follow(a, b, model, model_type), encoding="utf-8")
-
-
-def render_follow(a: Trace, b: Trace, model: str, model_type: str) -> str:
-    """The page as HTML."""
     style, script = asset("page.css"), asset("page.js")
     (L, D), (Y, N) = a.hidden_ILD.shape[1:], a.attention.weights_YNQK.shape[:2]
     u_D, v_D = a.sentence_D.astype(np.float64), b.sentence_D.astype(np.float64)
@@ -142,7 +136,7 @@ def render_follow(a: Trace, b: Trace, model: str, model_type: str) -> str:
         + "</details>"
         for y in range(Y)
     )
-    return Template(asset("follow.html")).substitute(
+    page = Template(asset("follow.html")).substitute(
         policy=policy(style, script),
         style=style,
         script=script,
@@ -181,6 +175,8 @@ def render_follow(a: Trace, b: Trace, model: str, model_type: str) -> str:
         code_normal=_code("similarity.py", "return sentence_BD / xp.maximum(norm_B1"),
         code_cosine=_code("similarity.py", "return unit(a_BD) @ unit(b_MD).T"),
     )
+    with whole_file(Path(out)) as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
 def _code(file: str, part: str) -> str:

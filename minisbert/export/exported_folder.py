@@ -18,6 +18,7 @@ from minisbert.checkpoint.archive import stored_archive
 from minisbert.checkpoint.json_file import loads, parse_json, read_bytes
 from minisbert.checksums import CHECKSUM, digest, is_whole
 from minisbert.errors import ModelFolderError
+from minisbert.search.vectors import read_npy_header
 from minisbert.text.tokenizer_limits import check_limits
 
 SETTINGS, WEIGHTS, TOKENIZER = "minisbert_export.json", "weights.npz", "tokenizer.json"
@@ -107,9 +108,7 @@ def read_weights(file: Path) -> dict[str, np.ndarray]:
         with stored_archive(file) as archive:
             for info in archive.infolist():
                 with archive.open(info) as stream:
-                    version = np.lib.format.read_magic(stream)
-                    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-                    shape, fortran, dtype = read[version](stream)
+                    shape, fortran, dtype = read_npy_header(stream)
                     content = stream.read()  # the whole of it: zipfile then compares its CRC
                 if dtype != np.float32 or fortran:
                     raise ValueError(f"{info.filename} is {dtype}{' in Fortran order' if fortran else ''}, not float32")
@@ -171,7 +170,7 @@ def read_programs(folder: Path, settings: dict[str, Any], weights: dict[str, np.
     programs = {}
     for name, length in settings["programs"].items():
         program = programs[length] = _program(folder / name, weights)
-        texts = (jax.ShapeDtypeStruct(shape, np.int32) for shape in ((1, length or settings["lengths"][-1]), (1,), ()))
+        texts = (jax.ShapeDtypeStruct(shape, np.int32) for shape in ((1, length or longest), (1,), ()))
         try:
             found: Any = jax.eval_shape(program.call, weights, *texts)
             shape = (found.shape, str(found.dtype))

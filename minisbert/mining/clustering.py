@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from minisbert.arguments import check_finite, check_list, check_positive, seed_number
 from minisbert.errors import InputError, needs
@@ -237,16 +238,14 @@ def v_measure(labels_M: Any, clusters_M: Any) -> VMeasure:
     labels, clusters = np.asarray(labels_M), np.asarray(clusters_M)
     if labels.shape != clusters.shape or labels.ndim != 1 or not len(labels):
         raise InputError(f"labels {labels.shape} and clusters {clusters.shape}. Expected equal numbers, at least one.")
-    _, c = np.unique(labels, return_inverse=True)
-    _, k = np.unique(clusters, return_inverse=True)
-    joint_CK = np.zeros((c.max() + 1, k.max() + 1))
-    np.add.at(joint_CK, (c, k), 1 / len(c))
-    H_c, H_k, H_ck = (_entropy(p) for p in (joint_CK.sum(axis=1), joint_CK.sum(axis=0), joint_CK))
+    joint_CK = stats.contingency.crosstab(labels, clusters).count
+    H_c, H_k, H_ck = map(stats.entropy, (joint_CK.sum(axis=1), joint_CK.sum(axis=0), joint_CK.ravel()))
     # H(C | K) = H(C, K) - H(K), and the other way round; clipped against rounding.
     homogeneity = min(1.0, max(0.0, 1 - (H_ck - H_k) / H_c)) if H_c > 0 else 1.0
     completeness = min(1.0, max(0.0, 1 - (H_ck - H_c) / H_k)) if H_k > 0 else 1.0
     both = homogeneity + completeness
-    return VMeasure(homogeneity, completeness, 2 * homogeneity * completeness / both if both > 0 else 0.0)
+    v = 2 * homogeneity * completeness / both if both > 0 else 0.0
+    return VMeasure(float(homogeneity), float(completeness), float(v))
 
 
 def pca_2d(embeddings_MD: Any) -> np.ndarray:
@@ -267,11 +266,6 @@ def pca_2d(embeddings_MD: Any) -> np.ndarray:
     signs = np.sign(np.take_along_axis(directions_2D, abs(directions_2D).argmax(axis=1)[:, None], axis=1))
     flat_M2 = centred_MD @ (directions_2D * signs).T
     return np.pad(flat_M2, ((0, 0), (0, 2 - flat_M2.shape[1])))
-
-
-def _entropy(p: np.ndarray) -> float:
-    some = p[p > 0]
-    return float(-(some * np.log(some)).sum())
 
 
 def _labels(labels_M: Any, rows: int) -> np.ndarray:

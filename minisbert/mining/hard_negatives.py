@@ -110,27 +110,14 @@ def hard_negatives(
             positive = min(_rescored(rescore, anchor, [pool[row] for row in own]))
             if len(rows_C):
                 scores_C = np.array(_rescored(rescore, anchor, [pool[row] for row in rows_C.tolist()]))
-        fits_C = _within(scores_C, positive, **limits)
+        fits_C = (scores_C <= limits.get("max_score", np.inf)) & (scores_C >= limits.get("min_score", -np.inf))
+        fits_C &= scores_C + limits.get("absolute_margin", -np.inf) <= positive
+        if "relative_margin" in limits:
+            fits_C &= scores_C <= positive - abs(positive) * limits["relative_margin"]
         hardest = rows_C[fits_C][np.argsort(-scores_C[fits_C], kind="stable")]
         negatives[anchor] = hardest[range_min:range_max][:wanted].tolist()
     rows = [(a, p, *(pool[row] for row in negatives[a])) for a, p in pairs if len(negatives[a]) == wanted]
     return Mined(rows, len(pairs) - len(rows))
-
-
-def _within(
-    scores_C: np.ndarray,
-    positive: float,
-    *,
-    max_score: float = np.inf,
-    min_score: float = -np.inf,
-    absolute_margin: float = -np.inf,
-    relative_margin: float = -np.inf,
-) -> Any:
-    """Which candidates score far enough below the positive, and within the limits."""
-    fits_C = (scores_C <= max_score) & (scores_C >= min_score) & (scores_C + absolute_margin <= positive)
-    if relative_margin > -np.inf:  # 0 times infinity is not a number
-        fits_C &= scores_C <= positive - abs(positive) * relative_margin
-    return fits_C
 
 
 def triplet_lines(rows: Sequence[tuple[str, ...]], kind: str = ".tsv") -> Iterator[str]:

@@ -19,7 +19,6 @@ from minisbert.search.vectors import Vectors, device_chunks, device_shares
 QUERIES, ROWS, ACCELERATOR_ROWS = 512, 4096, 65_536
 THREADS = 4  # blocks of queries in work at the same time
 CHUNK_BYTES = 256_000_000
-THREADS = 4  # blocks of queries in work at the same time
 
 
 def search_on_devices(
@@ -40,7 +39,7 @@ def search_on_devices(
     size = _chunk_rows(chunk_rows, max(share.most_rows for share in shares), corpus.shape[1])
     B, vectors = len(queries_BD), shares[0].vectors
     rows = _block_rows(B)
-    blocks = [_padded(queries_BD[b : b + rows], rows) for b in range(0, B, rows)]
+    blocks = np.split(np.pad(queries_BD, ((0, -B % rows), (0, 0))), -(-B // rows))
     nothing: Future[Best] = Future()
     nothing.set_result((np.full((rows, k), -np.inf, np.float32), np.zeros((rows, k), np.int32)))
     update = partial(_update, k=k, recall=recall, default=jax.config.jax_default_device)  # type: ignore[attr-defined]
@@ -91,10 +90,6 @@ def _block_rows(B: int) -> int:
         return next(n for n in (1, 8, 64, QUERIES) if n >= B)  # few shapes to compile
     blocks = -(-B // QUERIES)
     return -(-B // blocks // 8) * 8  # blocks of equal size, a multiple of 8
-
-
-def _padded(rows_BD: np.ndarray, size: int) -> np.ndarray:
-    return np.pad(rows_BD, ((0, size - len(rows_BD)), (0, 0)))
 
 
 def _update(
