@@ -8,7 +8,7 @@ minisbert cluster banking77.tsv.gz --model all-MiniLM-L6-v2 --method kmeans --cl
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -96,7 +96,7 @@ def cluster(
 
     encoder = SentenceEncoder.load(model, compute_dtype=compute_dtype, token_budget="tuned", offline=offline)
     embeddings = encoder.encode(texts, show_progress_bar=sys.stderr.isatty())
-    options = {OPTIONS[method][name]: value for name, value in given.items()}
+    options: dict[str, Any] = {OPTIONS[method][name]: value for name, value in given.items()}
     if method == "communities":
         communities = clustering.community_detection(embeddings, **options)
         labels = clustering.community_labels(communities, len(embeddings))
