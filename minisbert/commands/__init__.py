@@ -81,17 +81,14 @@ def main(argv: list[str] | None = None) -> int:
         print(f"minisbert: {stopped}", file=sys.stderr)
         return TERMINATED
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError) or "can't start new thread" in str(error):
-            print(
-                f"minisbert: error: too little memory ({error or 'an allocation failed'}). Use a smaller model.",
-                file=sys.stderr,
-            )
-            return MISTAKE
-        # JAX's own, about its devices
-        if "Unable to initialize backend" not in str(error) and "RESOURCE_EXHAUSTED" not in str(error):
+        text = str(error)
+        if isinstance(error, MemoryError) or "can't start new thread" in text:
+            text = f"too little memory ({text or 'an allocation failed'}). Use a smaller model."
+        elif "Unable to initialize backend" in text or "RESOURCE_EXHAUSTED" in text:  # JAX's own, about its devices
+            text = f"JAX: {text.splitlines()[0]}. Check JAX_PLATFORMS, or free some memory."
+        else:
             raise
-        first = str(error).splitlines()[0]
-        print(f"minisbert: error: JAX: {first}. Check JAX_PLATFORMS, or free some memory.", file=sys.stderr)
+        print(f"minisbert: error: {text}", file=sys.stderr)
         return MISTAKE
     except (MinisbertError, OSError) as error:
         # An error without a file name comes from a failed print: stdout is on a full disk, for example.

@@ -11,11 +11,11 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar
 
 from minisbert.download import staging as stage
 from minisbert.download.catalog import FileRecord, Model
@@ -86,7 +86,11 @@ def fetch(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
             ),
         )
         commit = info.sha or model.revision
-        listed = dict(_records(info.siblings or ()))
+        listed: dict[str, FileRecord] = {}  # sha256 for files in LFS, git's sha1 for files in git
+        for one in info.siblings or ():
+            lfs, size = one.lfs, one.lfs.size if one.lfs else one.size
+            if isinstance(one.rfilename, str) and isinstance(size, int):
+                listed[one.rfilename] = FileRecord(size, lfs.sha256 if lfs else None, None if lfs else one.blob_id)
         files = model.files or _encoder_files(model.repository, listed)
         for name, record in model.files.items():  # before downloading 438 MB for nothing
             theirs = listed.get(name, FileRecord(0))
@@ -103,15 +107,6 @@ def fetch(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
 
             stage.collect(staging, files, read, bar.update)
     return stage.Delivery(files, "hub", "catalog" if model.verified else "hub", commit)
-
-
-def _records(siblings: Iterable[Any]) -> Iterator[tuple[str, FileRecord]]:
-    """The hub's listing as records: sha256 for files in LFS, git's sha1 for files in git."""
-    for sibling in siblings:
-        lfs = sibling.lfs
-        size = lfs.size if lfs else sibling.size
-        if isinstance(sibling.rfilename, str) and isinstance(size, int):
-            yield sibling.rfilename, FileRecord(size, lfs.sha256 if lfs else None, None if lfs else sibling.blob_id)
 
 
 def _encoder_files(repository: str, listed: Mapping[str, FileRecord]) -> dict[str, FileRecord]:

@@ -40,7 +40,8 @@ def splits_at_spaces(backend: Any) -> bool:
         return False
     rules = [*_steps(backend.normalizer, "normalizers")]
     splits = [*_steps(backend.pre_tokenizer, "pretokenizers")]
-    return all(map(_stays_in_words, rules)) and all(map(_looks_at_neighbours, splits)) and any(map(_at_spaces, splits))
+    known = all(split["type"] in _PRE_TOKENIZERS or _at_spaces(split) for split in splits)
+    return known and any(map(_at_spaces, splits)) and all(map(_stays_in_words, rules))
 
 
 def _steps(part: Any, key: str) -> Iterator[dict[str, Any]]:
@@ -56,10 +57,6 @@ def _stays_in_words(rule: dict[str, Any]) -> bool:
     return rule["type"] in _NORMALIZERS and (
         rule["type"] != "Replace" or (found is not None and not re.search(r"\s", found))
     )
-
-
-def _looks_at_neighbours(split: dict[str, Any]) -> bool:
-    return split["type"] in _PRE_TOKENIZERS or _at_spaces(split)
 
 
 def _at_spaces(split: dict[str, Any]) -> bool:

@@ -216,8 +216,12 @@ class Tokenizer:
                 (ids,) = self._encoded([piece])
                 length += len(ids)
                 kept = self.cut(ids + kept if self.keep_end else kept + ids, room)
-            if self.rows is not None:
-                self._check_rows(kept, number, self.rows)
+            if self.rows is not None and (largest := max(kept, default=0)) >= self.rows:
+                raise InputError(
+                    f"sentences[{number}] has the token {self.backend.id_to_token(largest)!r}, for which the model has no "
+                    f"embedding: its id is {largest}, and the table has {self.rows} rows. Expected a text without it; leave it "
+                    "out."
+                )
             yield kept, length
 
     def _encoded(self, texts: list[str]) -> Iterator[list[int]]:
@@ -225,14 +229,6 @@ class Tokenizer:
             return map(attrgetter("ids"), self.backend.encode_batch_fast(texts, add_special_tokens=False))
         except BaseException as error:
             raise refusal(error, InputError, f"{self.where}: the tokenizer fails on a sentence") from None
-
-    def _check_rows(self, ids: list[int], row: int, rows: int) -> None:
-        if max(ids, default=0) >= rows:
-            token = self.backend.id_to_token(max(ids))
-            raise InputError(
-                f"sentences[{row}] has the token {token!r}, for which the model has no embedding: its id is {max(ids)}, and "
-                f"the table has {rows} rows. Expected a text without it; leave it out."
-            )
 
     def refuse_long(self, sentences: Sequence[str], *, max_length: int, prompt: str = "") -> None:
         """Every sentence fits.

@@ -55,10 +55,9 @@ def from_vocabulary(files: Mapping[str, bytes], folder: Path, model: Mapping[str
             f"{folder}: no tokenizer.json, no vocab.txt, and no vocab.json with merges.txt. Expected the model's tokenizer "
             "next to its weights; download the model again."
         )
-    usual = {"BPE": "RobertaTokenizer", "WordPiece": "BertTokenizer"}[kind]
     config = read_tokenizer_config(files, folder, model, {})
     if not config.name and not config.settings.values.get("tokenizer_class"):
-        config = config._replace(name=usual)
+        config = config._replace(name="RobertaTokenizer" if kind == "BPE" else "BertTokenizer")
     file = folder / ("vocab.json" if kind == "BPE" else "vocab.txt")
     if config.name not in BUILT or BUILT[config.name][0] != kind:
         given = config.name or config.settings.values.get("tokenizer_class")
@@ -69,15 +68,13 @@ def from_vocabulary(files: Mapping[str, bytes], folder: Path, model: Mapping[str
     if kind == "WordPiece":
         pieces = _text(files, file).split("\n")
         ids = {piece.rstrip("\r"): row for row, piece in enumerate(pieces) if piece or row < len(pieces) - 1}
-        check_pieces(ids, file)
-        _check_special(config, file, ids)
-        return Source(file, None, config, ids)
-    ids = parse_json(files["vocab.json"], file)
-    if not isinstance(ids, dict) or not all(type(id) is int and 0 <= id < 2**32 for id in ids.values()):
-        raise ModelFolderError(f"{file}: expected an object of piece to id. Download the model again.")
+    else:
+        ids = parse_json(files["vocab.json"], file)
+        if not isinstance(ids, dict) or not all(type(id) is int and 0 <= id < 2**32 for id in ids.values()):
+            raise ModelFolderError(f"{file}: expected an object of piece to id. Download the model again.")
     check_pieces(ids, file)
     _check_special(config, file, ids)
-    return Source(file, None, config, ids, _merges(files, folder / "merges.txt"))
+    return Source(file, None, config, ids, _merges(files, folder / "merges.txt") if kind == "BPE" else None)
 
 
 def _from_sentencepiece(files: Mapping[str, bytes], folder: Path, model: Mapping[str, Any]) -> Source:
