@@ -18,7 +18,6 @@ from minisbert.checkpoint.archive import stored_archive
 from minisbert.checkpoint.json_file import loads, parse_json, read_bytes
 from minisbert.checksums import CHECKSUM, digest, is_whole
 from minisbert.errors import ModelFolderError
-from minisbert.search.vectors import read_npy_header
 from minisbert.text.tokenizer_limits import check_limits
 
 SETTINGS, WEIGHTS, TOKENIZER = "minisbert_export.json", "weights.npz", "tokenizer.json"
@@ -108,7 +107,9 @@ def read_weights(file: Path) -> dict[str, np.ndarray]:
         with stored_archive(file) as archive:
             for info in archive.infolist():
                 with archive.open(info) as stream:
-                    shape, fortran, dtype = read_npy_header(stream)
+                    version = np.lib.format.read_magic(stream)
+                    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+                    shape, fortran, dtype = read[version](stream)
                     content = stream.read()  # the whole of it: zipfile then compares its CRC
                 if dtype != np.float32 or fortran:
                     raise ValueError(f"{info.filename} is {dtype}{' in Fortran order' if fortran else ''}, not float32")

@@ -16,7 +16,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from minisbert.arguments import check_positive, prompt_text
 from minisbert.errors import InputError, ModelFolderError, needs
 from minisbert.export.exported_folder import (
     SETTINGS,
@@ -86,9 +85,9 @@ class ExportedEncoder:
         for row, text in enumerate(texts):
             if not isinstance(text, str):
                 raise InputError(f"sentences[{row}] is a {type(text).__name__}. Expected text (str).")
-        check_positive("batch_size", batch_size)
-        prompt = prompt_text(prompt, prompt_name, self.prompts, self.settings["default_prompt_name"])
-        ids, prompt_length = self._tokenize(texts, prompt)
+        if type(batch_size) is not int or batch_size < 1:
+            raise InputError(f"batch_size is {batch_size!r}. Expected a whole number of at least 1.")
+        ids, prompt_length = self._tokenize(texts, self._prompt(prompt_name, prompt))
         full, dimension = self.settings["dimension"], self.settings["truncate_dim"]
         embeddings = np.empty((len(texts), min(dimension or full, full)), np.float32)
         queues: dict[int, list[int]] = {}  # padded length -> its texts
@@ -141,6 +140,14 @@ class ExportedEncoder:
             tokens = self._backend.encode(prompt, add_special_tokens=False).ids
             prompt_length = min(len(prefix) + len(tokens), self.max_seq_length - len(suffix))
         return [prefix + encoding.ids[:room] + suffix for encoding in encodings], prompt_length
+
+    def _prompt(self, name: str | None, prompt: str | None) -> str:
+        if prompt is not None:
+            return prompt
+        name = self.settings["default_prompt_name"] if name is None else name
+        if name is not None and name not in self.prompts:
+            raise InputError(f"prompt_name is {name!r}. Expected one of {sorted(self.prompts)}.")
+        return "" if name is None else self.prompts[name]
 
 
 def need_flatbuffers() -> None:

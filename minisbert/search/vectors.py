@@ -24,12 +24,6 @@ STORED = {"float32": ("f", 1), "int8": ("i", 1), "binary": ("i", 8)}
 SMALLEST = 256  # rows of a chunk that is not halved again
 
 
-def read_npy_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, Fortran order and dtype of a .npy stream, which is then at its first number. A damaged one raises anything."""
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    return read[np.lib.format.read_magic(stream)](stream)
-
-
 class NpyFile:
     """The rows of a .npy file, mapped again for each part, so that parts already read do not stay in memory.
 
@@ -43,7 +37,9 @@ class NpyFile:
         self.path = Path(path)
         try:
             self._file = self.path.open("rb")
-            self.shape, fortran, self.dtype = read_npy_header(self._file)
+            version = np.lib.format.read_magic(self._file)
+            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+            self.shape, fortran, self.dtype = read(self._file)
             self._offset = self._file.tell()
             size = self.path.stat().st_size
         except FileNotFoundError:
