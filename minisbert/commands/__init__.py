@@ -205,9 +205,8 @@ def escaping(command: Callable[..., int]) -> Callable[..., int]:
     """The command with `escaped` output; its help, which tyro prints in colours, is not changed."""
 
     function = getattr(command, "func", command)  # of a partial
-    function.__doc__ = re.sub(
-        r"\n {12,}", " ", function.__doc__ or ""
-    )  # tyro keeps the line breaks of an argument's text
+    # tyro would keep the line breaks in the text of an argument.
+    function.__doc__ = re.sub(r"\n {12,}", " ", function.__doc__ or "")
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> int:
