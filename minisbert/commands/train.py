@@ -94,7 +94,7 @@ class Devices:
     model_devices: int = 1
     """With --layout tensor: how many devices share a copy of the model."""
     on_new_shape: str | None = None
-    """For a batch shape first seen mid-run: compile (a stall, with a warning) or error, the default on several hosts or TPUs."""
+    """For a batch shape first seen mid-run: compile (a stall, with a warning) or error, as on several hosts or TPUs."""
     coordinator: Annotated[str | None, arg(metavar="ADDRESS:PORT")] = None
     """Address and port of the first host."""
     hosts: int | None = None
