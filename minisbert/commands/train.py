@@ -59,12 +59,15 @@ JSON = PrimitiveConstructorSpec(
 # Fields of type Any get the types that flags need; the help texts are those of TrainConfig.
 @dataclass(frozen=True)
 class Settings(TrainConfig):
-    __doc__ = _with_fields(TrainConfig)
+    """What the run computes: the same settings, data and starting model give the same weights."""
 
     data: Annotated[tuple[str, ...], arg(metavar="FILE")]
     loss: str = "multiple_negatives_ranking"
     loss_options: Annotated[dict[str, Any] | None, JSON] = None
     trainable: str | None = None
+
+
+Settings.__doc__ = _with_fields(TrainConfig)
 
 
 @dataclass(frozen=True)
