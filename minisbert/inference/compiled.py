@@ -23,7 +23,7 @@ from minisbert.checkpoint.convert import flatten, nest
 from minisbert.download.locate import cache_folder
 from minisbert.fork import note_use
 from minisbert.inference.stream import Compilation
-from minisbert.transformer.target import traced_for
+from minisbert.transformer.target import traced_for, warn_where_slow
 
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
 # Threads that need the same new shape compile it once.
@@ -52,6 +52,7 @@ class Forward:
         self._dtype = COMPUTE_DTYPES[compute_dtype]
         self.compilations: list[Compilation] = []
         devices = jax.local_devices()
+        warn_where_slow(compute_dtype, devices[0].platform)
         self._mesh = Mesh(np.array(devices), ("rows",)) if len(devices) > 1 else None
         self._programs = {
             name: compiled_output(definition, compute_dtype, output, jax.default_backend(), self._mesh)

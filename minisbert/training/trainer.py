@@ -46,6 +46,7 @@ from minisbert.training.run import Outputs, methods, scorers
 from minisbert.training.siamese import TrainBatch, TrainState
 from minisbert.training.step_cache import StepCache, compiled_step, sampled_steps, shared_programs, step_settings
 from minisbert.training.task import has_negatives, task_for, with_teacher
+from minisbert.transformer.target import warn_where_slow
 
 logger = logging.getLogger("minisbert")
 Model = TypeVar("Model")
@@ -154,6 +155,7 @@ class Trainer:
         self.task, self.writes = task_for(model), jax.process_index() == 0 and folder is not None
         self.where = "this run" if folder is None else str(folder)
         check_config(config, self.task.losses, model.compute_dtype)
+        warn_where_slow(config.compute_dtype, jax.default_backend() if mesh is None else mesh.devices.flat[0].platform)
         self.keep_encoder, self.lora, devices = keep_encoder, config.lora_rank is not None, 1
         self.multiple = 1  # the number of packed rows is a multiple of this
         if mesh is not None:
