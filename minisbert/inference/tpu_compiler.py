@@ -45,19 +45,23 @@ class Chip(NamedTuple):
     gigahertz: float = 0.0
     gigabytes: float = 0.0
     """The bandwidth of one device's memory, per second."""
+    host: tuple[int, int, int] = (2, 2, 1)
+    """The chips of one host along the axes of the topology: given, since the compiler assumes what the machine it runs on suggests."""
 
 
+# Hosts of the v5e and v6e slices that have 8 chips or more.
+OF_EIGHT = (2, 4, 1)
 CHIPS = {
     "v3-8": Chip(8, 61.5, 16, "v3:2x2", 0.94, 450),
     "v4-8": Chip(4, 275, 32, "v4:2x2x1", 1.05, 1200),
     "v5e-4": Chip(4, 197, 16, "v5e:2x2", 1.5, 819),
-    "v5e-8": Chip(8, 197, 16, "v5e:2x4", 1.5, 819),
-    "v5e-16": Chip(16, 197, 16, "v5e:4x4", 1.5, 819),
-    "v5e-64": Chip(64, 197, 16, "v5e:8x8", 1.5, 819),
+    "v5e-8": Chip(8, 197, 16, "v5e:2x4", 1.5, 819, OF_EIGHT),
+    "v5e-16": Chip(16, 197, 16, "v5e:4x4", 1.5, 819, OF_EIGHT),
+    "v5e-64": Chip(64, 197, 16, "v5e:8x8", 1.5, 819, OF_EIGHT),
     "v5p-8": Chip(4, 459, 95, "v5p:2x2x1", 1.75, 2765),
     "v5p-16": Chip(8, 459, 95, "v5p:2x2x2", 1.75, 2765),
     "v5p-128": Chip(64, 459, 95, "v5p:4x4x4", 1.75, 2765),
-    "v6e-8": Chip(8, 918, 32, "v6e:2x4", 1.75, 1638),
+    "v6e-8": Chip(8, 918, 32, "v6e:2x4", 1.75, 1638, OF_EIGHT),
     "v5p pod": Chip(8960, 459, 95),
     "H100": Chip(1, 989, 80),
     "H200": Chip(1, 989, 141),
@@ -145,7 +149,8 @@ def chip_devices(name: str) -> list[jax.Device]:
     chip = find_chip(name)
     libtpu_version()
     with _quiet_compiler():
-        return list(topologies.get_topology_desc(platform="tpu", topology_name=chip.topology).devices)
+        options = {"chips_per_host_bounds": chip.host}
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=chip.topology, **options).devices)
 
 
 def compile_for_chip(lowered: Any, chip: Chip) -> Estimate:

@@ -253,7 +253,7 @@ def test_the_plan_has_the_numbers_of_the_executable(kind, monkeypatch, tmp_path,
 @needs_libtpu
 @pytest.mark.tpu_compile
 @pytest.mark.slow
-@pytest.mark.parametrize("chip, hosts", [("v5e-16", 2), ("v5e-64", 8)])
+@pytest.mark.parametrize("chip, hosts", [("v5e-8", 1), ("v5e-16", 2), ("v5e-64", 8), ("v5p-16", 2), ("v6e-8", 1)])
 def test_a_mesh_has_the_devices_of_a_host_together(chip, hosts):
     devices = chip_devices(chip)
     mesh = data_mesh(None, 2, devices)
