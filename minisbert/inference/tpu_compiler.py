@@ -46,7 +46,7 @@ class Chip(NamedTuple):
     gigabytes: float = 0.0
     """The bandwidth of one device's memory, per second."""
     host: tuple[int, int, int] = (2, 2, 1)
-    """The chips of one host along the axes of the topology: given, since the compiler assumes what the machine it runs on suggests."""
+    """The chips of one host along the axes of the topology. The compiler's default depends on the machine it runs on."""
 
 
 # Hosts of the v5e and v6e slices that have 8 chips or more.
