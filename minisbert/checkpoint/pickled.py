@@ -18,7 +18,7 @@ import numpy as np
 
 from minisbert import limits
 from minisbert.checkpoint.archive import stored_archive
-from minisbert.checkpoint.pickle_program import Interpreter, Tensor
+from minisbert.checkpoint.pickle_program import Tensor, run
 from minisbert.checkpoint.tensors import read_index
 from minisbert.errors import ModelFolderError
 
@@ -111,7 +111,7 @@ def _program(file: Path) -> dict[str, Tensor]:
         keys = dict(one.filename.rpartition("/data/")[::-2] for one in entries if "/data/" in one.filename)
         if set(keys.values()) - {programs[0].filename.removesuffix("/data.pkl")}:
             raise ValueError("its storages are in more than one folder")
-        result = Interpreter(archive.read(programs[0])).run()
+        result = run(archive.read(programs[0]))
     for name, tensor in result.items():
         if not isinstance(tensor, Tensor) or tensor.storage.key not in keys:
             raise ModelFolderError(
