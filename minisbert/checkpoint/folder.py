@@ -295,6 +295,6 @@ def _read_model_settings(files: ModelFiles, folder: ModelFolder) -> None:
     if settings.values.get("similarity_fn_name") is not None:
         folder.similarity_fn_name = settings.choice("similarity_fn_name", SIMILARITY_NAMES)
     if settings.values.get("truncate_dim") is not None:
-        folder.truncate_dim = settings.integer("truncate_dim", at_least=1, at_most=limits.WIDTH)
+        folder.truncate_dim = settings.size("truncate_dim")
     folder.sources |= dict.fromkeys(settings.values, _MODEL_FILE)
     settings.finish()

@@ -54,17 +54,24 @@ CONFIG: dict[str, Effect] = {
     **effects(HARMLESS, "summary_activation summary_first_dropout summary_proj_to_labels num_decoder_layers"),
     **effects(HARMLESS, "initializer_factor output_past"),
 }
-# The bounds of the sizes and rates in any family's config.json.
+# The bounds of a number wherever a file has it: whole numbers include both, others not the upper one.
 BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("vocab_size", "max_position_embeddings"), (1, limits.ROWS)),
     **dict.fromkeys(("hidden_size", "intermediate_size", "embedding_size", "num_attention_heads"), (1, limits.WIDTH)),
-    **dict.fromkeys(("dim", "hidden_dim", "n_heads"), (1, limits.WIDTH)),
+    **dict.fromkeys(("dim", "hidden_dim", "n_heads", "num_key_value_heads"), (1, limits.WIDTH)),
+    **dict.fromkeys(("in_features", "out_features", "truncate_dim", "r", "lora_rank"), (1, limits.WIDTH)),
     **dict.fromkeys(("num_hidden_layers", "n_layers"), (1, limits.LAYERS)),
+    **dict.fromkeys(("global_attn_every_n_layers", "sliding_window_pattern"), (1, limits.LAYERS)),
+    **dict.fromkeys(("max_seq_length", "model_max_length", "max_len", "sliding_window"), (1, limits.ROWS)),
+    **dict.fromkeys(("n_positions", "max_trained_positions"), (1, limits.ROWS)),
     **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout"), (0.0, 1.0)),
     **dict.fromkeys(("embedding_dropout", "attention_dropout", "mlp_dropout"), (0.0, 1.0)),
     **dict.fromkeys(("layer_norm_eps", "norm_eps", "rms_norm_eps"), (1e-20, 0.1)),
     "type_vocab_size": (1, limits.SEGMENTS),
+    "task_type_vocab_size": (1, limits.SEGMENTS),
     "local_attention": (0, limits.ROWS),
+    "query_pre_attn_scalar": (1e-3, 1e9),
+    "lora_alpha": (-1e9, 1e9),
     "initializer_range": (0.0, 10.0),
 }
 LENGTH_FILE: dict[str, Effect] = {

@@ -78,7 +78,7 @@ def key_heads(settings: Settings, heads: int, default: int | None = None) -> int
     """The number of key and value heads, which divides that of the query heads; null means as many."""
     if settings.values.get("num_key_value_heads", default) is None:
         return heads
-    found = settings.integer("num_key_value_heads", at_least=1, at_most=limits.WIDTH, default=default)
+    found = settings.size("num_key_value_heads", default)
     if heads % found:
         settings.complain("num_key_value_heads", f"a divisor of num_attention_heads {heads}")
     return found

@@ -121,8 +121,8 @@ class Dense:
             "activation_function", DENSE_ACTIVATIONS, default="torch.nn.modules.activation.Tanh", why="never imported"
         )
         dense = Dense(
-            in_features=settings.integer("in_features", at_least=1, at_most=limits.WIDTH),
-            out_features=settings.integer("out_features", at_least=1, at_most=limits.WIDTH),
+            in_features=settings.size("in_features"),
+            out_features=settings.size("out_features"),
             bias=settings.flag("bias", default=True),
             activation=DENSE_ACTIVATIONS[activation],
             residual=settings.flag("use_residual", default=False),

@@ -158,6 +158,13 @@ class Settings:
         self.complain(key, f"a number from {at_least:g} up to {below:g}")
         return at_least
 
+    def size(self, key: str, default: Any = _MISSING) -> Any:
+        """A number within the bounds that its key has in every file (`BOUNDS`), whole if these are."""
+        low, high = BOUNDS[key]
+        if isinstance(high, int):
+            return self.integer(key, at_least=int(low), at_most=high, default=default)
+        return self.number(key, at_least=low, below=high, default=default)
+
     def flag(self, key: str, *, default: Any = _MISSING) -> bool:
         """true or false."""
         value = self.values.get(key, default)
@@ -207,14 +214,15 @@ class Settings:
     ) -> C:
         """A family's Config from its config.json, with the checks that all transformers share.
 
-        A field has the bounds of `BOUNDS`, and the default of Config where the file has none.
+        By the type of its field a setting is true or false, an activation, or a number within `BOUNDS`; where the file has
+        none, the default of Config counts.
 
         Args:
             width, heads: the keys of the model width and of the number of attention heads that divides it; None if none does.
             even_heads: the width of a head must be even.
             remote_code: how the names of classes begin that `auto_map` may name, because the family computes what they do.
             positions: the values of `position_embedding_type` that stand for the positions that are computed.
-            read: the fields that are read already, because they have other bounds or are not numbers.
+            read: the fields that are read already, because they have other bounds or depend on others.
         """
         self.choice("position_embedding_type", positions, default=positions[0], why="others are not computed")
         code = self.values.get("auto_map")
@@ -224,13 +232,15 @@ class Settings:
             _NOT_COMPUTED, "only encoders with dense float weights are computed, and no code of a folder is run"
         )
         for field in dataclasses.fields(config):  # type: ignore[arg-type]
-            if field.name not in read:
-                low, high = BOUNDS[field.name]
-                default = _MISSING if field.default is dataclasses.MISSING else field.default
-                if isinstance(high, int):
-                    read[field.name] = self.integer(field.name, at_least=int(low), at_most=high, default=default)
-                else:
-                    read[field.name] = self.number(field.name, at_least=low, below=high, default=default)
+            default = _MISSING if field.default is dataclasses.MISSING else field.default
+            if field.name in read:
+                continue
+            if field.type is bool:
+                read[field.name] = self.flag(field.name, default=default)
+            elif field.type is str:
+                read[field.name] = self.choice(field.name, ACTIVATIONS, default=default)
+            else:
+                read[field.name] = self.size(field.name, default)
         if "pad_token_id" not in read and self.values.get("pad_token_id") is not None:
             self.integer("pad_token_id", at_least=0, at_most=read["vocab_size"] - 1)
         if heads and not self.complaints and read[width] % (read[heads] * (2 if even_heads else 1)):

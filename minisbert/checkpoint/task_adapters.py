@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minisbert import limits
 from minisbert.checkpoint.adapter import ADAPTER_FILE, AdaptedTensors, as_float32, base_of
 from minisbert.checkpoint.json_file import is_text
 from minisbert.checkpoint.settings import ModelFiles, Settings, is_known_code
@@ -73,8 +72,8 @@ class TaskTensors:
 
     def __init__(self, settings: Settings, task: str | None, tensors: Any):
         tasks = settings.values["lora_adaptations"]
-        rank = settings.integer("lora_rank", at_least=1, at_most=limits.WIDTH)
-        alpha = settings.number("lora_alpha", at_least=-1e9, below=1e9)
+        rank = settings.size("lora_rank")
+        alpha = settings.size("lora_alpha")
         settings.finish()
         self._row, self._scale = None if task is None else tasks.index(task), np.float32(alpha / rank)
         self._tensors, self.where, found = tensors, tensors.where, tensors.shapes()

@@ -86,7 +86,7 @@ def read_length_file(
         if settings.values.get("modality_config", text_only) != text_only:
             settings.complain("modality_config", f"{text_only}, text in and {method_output} out")
         if settings.values.get("max_seq_length") is not None:
-            folder.max_seq_length = settings.integer("max_seq_length", at_least=1, at_most=limits.ROWS)
+            folder.max_seq_length = settings.size("max_seq_length")
             folder.sources["max_seq_length"] = name
         if not ARGUMENTS.keys().isdisjoint(settings.values):
             _read_arguments(files, folder, settings, name)
@@ -128,6 +128,6 @@ def model_max_length(settings: Settings) -> int | None:
     # transformers writes "no limit" as 1e30.
     if length is None or (type(length) in (int, float) and length >= limits.ROWS):
         return None
-    length = settings.integer(key, at_least=1, at_most=limits.ROWS)
+    length = settings.size(key)
     settings.finish()
-    return length
+    return int(length)

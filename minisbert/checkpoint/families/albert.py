@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from minisbert.checkpoint.convert import Rule, linear, norm
-from minisbert.checkpoint.settings import ACTIVATIONS, Settings
+from minisbert.checkpoint.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Config:
         settings = Settings(values, where)
         settings.choice("num_hidden_groups", [1], default=1, why="all layers share one set of weights")
         settings.choice("inner_group_num", [1], default=1, why="a shared layer is one block")
-        return settings.encoder(Config, hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu_new"))
+        return settings.encoder(Config)
 
 
 # Where each tensor of an ALBERT checkpoint goes; see bert.py for how to read the table. There is no {i}: the

@@ -5,9 +5,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from minisbert import limits
 from minisbert.checkpoint.convert import Rule, linear, norm
-from minisbert.checkpoint.settings import ACTIVATIONS, Settings
+from minisbert.checkpoint.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -41,15 +40,11 @@ class Config:
         settings = Settings(values, where)
         model_type, narrow, tasks = values.get("model_type"), None, 0
         if model_type == "electra":
-            narrow = settings.integer("embedding_size", at_least=1, at_most=limits.WIDTH, default=128)
+            narrow = settings.size("embedding_size", default=128)
         if model_type == "ernie" and settings.flag("use_task_id", default=False):
-            tasks = settings.integer("task_type_vocab_size", at_least=1, at_most=limits.SEGMENTS, default=3)
-        return settings.encoder(
-            Config,
-            hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu"),
-            narrow=None if narrow == values.get("hidden_size") else narrow,
-            task_type_vocab_size=tasks,
-        )
+            tasks = settings.size("task_type_vocab_size", default=3)
+        narrow = None if narrow == values.get("hidden_size") else narrow
+        return settings.encoder(Config, narrow=narrow, task_type_vocab_size=tasks)
 
 
 # Where each tensor of a BERT checkpoint goes: its name there, our path, our shape in letters (checkpoint/convert.py). {i} is

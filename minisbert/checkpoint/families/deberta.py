@@ -7,7 +7,7 @@ from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule, linear, norm
-from minisbert.checkpoint.settings import ACTIVATIONS, Settings
+from minisbert.checkpoint.settings import Settings
 
 TERMS = ("c2p", "p2c")
 
@@ -28,8 +28,8 @@ class Config:
     position_buckets: int  # 0: none
     max_relative_positions: int
     own_maps: bool  # distances are mapped by matrices of their own: not share_att_key
-    position_biased_input: bool
     norm_distances: bool
+    position_biased_input: bool = True
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-7
     hidden_dropout_prob: float = 0.1
@@ -64,10 +64,10 @@ class Config:
         settings = Settings(values, where)
         settings.choice("relative_attention", [True], why="no published model does without distances")
         settings.choice("conv_kernel_size", [0, None], default=0, why="the convolution of v2's largest models")
-        width = settings.integer("hidden_size", at_least=1, at_most=limits.WIDTH)
-        heads = settings.integer("num_attention_heads", at_least=1, at_most=limits.WIDTH)
+        width = settings.size("hidden_size")
+        heads = settings.size("num_attention_heads")
         settings.choice("attention_head_size", [None, width // heads], default=None, why="hidden_size / heads")
-        longest = settings.integer("max_position_embeddings", at_least=1, at_most=limits.ROWS)
+        longest = settings.size("max_position_embeddings")
         farthest = settings.integer("max_relative_positions", at_least=-1, at_most=limits.ROWS, default=-1)
         farthest = longest if farthest < 1 else farthest
         buckets = settings.integer("position_buckets", at_least=-1, at_most=limits.ROWS, default=-1)
@@ -75,7 +75,7 @@ class Config:
             settings.complain(
                 "position_buckets", f"-1, or 4 to {2 * farthest - 3}: twice the distances with a row each"
             )
-        narrow = settings.integer("embedding_size", at_least=1, at_most=limits.WIDTH, default=width)
+        narrow = settings.size("embedding_size", default=width)
         norms = settings.text("norm_rel_ebd", default="none")
         return settings.encoder(
             Config,
@@ -88,9 +88,7 @@ class Config:
             position_buckets=max(0, buckets),
             max_relative_positions=farthest,
             own_maps=not settings.flag("share_att_key", default=False),
-            position_biased_input=settings.flag("position_biased_input", default=True),
             norm_distances="layer_norm" in [part.strip() for part in norms.lower().split("|")],
-            hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu"),
             narrow=None if narrow == width else narrow,
         )
 

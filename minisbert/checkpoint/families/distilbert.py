@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from minisbert.checkpoint.convert import Rule, linear, norm
-from minisbert.checkpoint.settings import ACTIVATIONS, Settings
+from minisbert.checkpoint.settings import Settings
 
 # The family fixes it; config.json has no key for it.
 EPSILON = 1e-12
@@ -40,8 +40,7 @@ class Config:
         settings.choice("sinusoidal_pos_embds", [False], default=False, why="positions are trained here, those are not")
         settings.absent(["hidden_size", "num_hidden_layers"], "DistilBERT's are dim and n_layers; two could disagree")
         settings.absent(["num_attention_heads"], "DistilBERT's is n_heads")
-        activation = settings.choice("activation", ACTIVATIONS, default="gelu")
-        return settings.encoder(Config, width="dim", heads="n_heads", activation=activation)
+        return settings.encoder(Config, width="dim", heads="n_heads")
 
 
 # Where each tensor of a DistilBERT checkpoint goes; see bert.py for how to read the table.

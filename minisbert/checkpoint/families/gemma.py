@@ -5,10 +5,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from minisbert import limits
 from minisbert.checkpoint.convert import Rule, linear
 from minisbert.checkpoint.layer_settings import FULL, LOCAL, head_width, key_heads, layer_types, rotary_base
-from minisbert.checkpoint.settings import ACTIVATIONS, Settings
+from minisbert.checkpoint.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -50,15 +49,15 @@ class Config:
     def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
         """Read config.json; one ModelFolderError names every key that is missing, out of bounds, or not computed."""
         settings = Settings(values, where)
-        layers = settings.integer("num_hidden_layers", at_least=1, at_most=limits.LAYERS)
-        heads = settings.integer("num_attention_heads", at_least=1, at_most=limits.WIDTH)
-        width = settings.integer("hidden_size", at_least=1, at_most=limits.WIDTH)
+        layers = settings.size("num_hidden_layers")
+        heads = settings.size("num_attention_heads")
+        width = settings.size("hidden_size")
         settings.absent(["rope_scaling"], "rotary positions are computed as trained, not stretched")
         settings.absent(["attn_logit_softcapping"], "scores are not capped")
         settings.choice(
             "is_causal", [True], default=True, why="'use_bidirectional_attention' says which tokens are seen"
         )
-        pattern = settings.integer("sliding_window_pattern", at_least=1, at_most=limits.LAYERS, default=6)
+        pattern = settings.size("sliding_window_pattern", default=6)
         both = settings.values.get("use_bidirectional_attention") is not None
         return settings.encoder(
             Config,
@@ -70,12 +69,8 @@ class Config:
             head_dim=head_width(settings, width, heads, 256),
             layer_types=layer_types(settings, layers, lambda layer: LOCAL if (layer + 1) % pattern else FULL),
             causal=not (both and settings.flag("use_bidirectional_attention")),
-            attention_bias=settings.flag("attention_bias", default=False),
-            sliding_window=settings.integer("sliding_window", at_least=1, at_most=limits.ROWS, default=4096),
-            query_pre_attn_scalar=settings.number("query_pre_attn_scalar", at_least=1e-3, below=1e9, default=256.0),
             global_rope_theta=rotary_base(settings, "rope_theta", 1_000_000.0, FULL),
             local_rope_theta=rotary_base(settings, "rope_local_base_freq", 10_000.0, LOCAL),
-            hidden_activation=settings.choice("hidden_activation", ACTIVATIONS, default="gelu_pytorch_tanh"),
         )
 
 

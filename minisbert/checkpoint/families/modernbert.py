@@ -5,10 +5,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from minisbert import limits
 from minisbert.checkpoint.convert import Rule
 from minisbert.checkpoint.layer_settings import FULL, LOCAL, layer_types, rotary_base
-from minisbert.checkpoint.settings import ACTIVATIONS, Settings
+from minisbert.checkpoint.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,8 @@ class Config:
             settings.choice(key, [False], default=False, why="no published model has biases")
         settings.absent(["head_dim"], "heads are hidden_size / num_attention_heads wide")
         settings.absent(["rope_scaling"], "rotary positions are computed as trained, not stretched")
-        layers = settings.integer("num_hidden_layers", at_least=1, at_most=limits.LAYERS)
-        every = settings.integer("global_attn_every_n_layers", at_least=1, at_most=limits.LAYERS, default=3)
+        layers = settings.size("num_hidden_layers")
+        every = settings.size("global_attn_every_n_layers", default=3)
         return settings.encoder(
             Config,
             positions=("absolute", "sans_pos", "rope"),  # each name that a file may have stands for the rotary ones
@@ -51,7 +50,6 @@ class Config:
             layer_types=layer_types(settings, layers, lambda layer: LOCAL if layer % every else FULL),
             global_rope_theta=rotary_base(settings, "global_rope_theta", 160_000.0, FULL),
             local_rope_theta=rotary_base(settings, "local_rope_theta", 10_000.0, LOCAL),
-            hidden_activation=settings.choice("hidden_activation", ACTIVATIONS, default="gelu"),
         )
 
 

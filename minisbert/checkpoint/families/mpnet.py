@@ -6,7 +6,7 @@ from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule, linear, norm
-from minisbert.checkpoint.settings import ACTIVATIONS, Settings
+from minisbert.checkpoint.settings import Settings
 
 # The family fixes the padding row; config.json may repeat it but not change it.
 PADDING_ID = 1
@@ -48,7 +48,6 @@ class Config:
             relative_attention_num_buckets=settings.choice(
                 "relative_attention_num_buckets", [32], default=32, why="transformers computes 32 for every value"
             ),
-            hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu"),
         )
 
 

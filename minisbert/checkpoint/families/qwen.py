@@ -8,7 +8,7 @@ from typing import Any
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule, linear
 from minisbert.checkpoint.layer_settings import FULL, LOCAL, head_width, key_heads, layer_types, rotary_base
-from minisbert.checkpoint.settings import ACTIVATIONS, Settings
+from minisbert.checkpoint.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Config:
         """Read config.json; one ModelFolderError names every key that is missing, out of bounds, or not computed."""
         settings = Settings(values, where)
         kind = settings.choice("model_type", ["qwen3", "qwen2", "mistral", "eurobert"])
-        layers = settings.integer("num_hidden_layers", at_least=1, at_most=limits.LAYERS)
-        heads = settings.integer("num_attention_heads", at_least=1, at_most=limits.WIDTH)
-        width = settings.integer("hidden_size", at_least=1, at_most=limits.WIDTH)
+        layers = settings.size("num_hidden_layers")
+        heads = settings.size("num_attention_heads")
+        width = settings.size("hidden_size")
         settings.absent(["rope_scaling"], "rotary positions are computed as trained, not stretched")
         settings.choice("mlp_bias", [False], default=False, why="no published model has biases there")
         # EuroBERT is an encoder whatever the file says.
@@ -73,10 +73,7 @@ class Config:
             qkv_bias=bias or kind == "qwen2",
             output_bias=bias,
             rope_theta=rotary_base(settings, "rope_theta", 10_000.0),
-            hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="silu"),
-            rms_norm_eps=settings.number(
-                "rms_norm_eps", at_least=1e-20, below=0.1, default=1e-5 if kind == "eurobert" else 1e-6
-            ),
+            rms_norm_eps=settings.size("rms_norm_eps", default=1e-5 if kind == "eurobert" else 1e-6),
         )
 
 
@@ -88,7 +85,7 @@ def _windows(settings: Settings, kind: str, layers: int, causal: bool) -> tuple[
     size: int | None = None
     has = kind == "mistral" or (kind != "eurobert" and settings.flag("use_sliding_window", default=False))
     if has and settings.values.get("sliding_window", 4096) is not None:
-        size = settings.integer("sliding_window", at_least=1, at_most=limits.ROWS, default=4096)
+        size = settings.size("sliding_window", default=4096)
     reach = size if size is None or not causal else size - 1  # without a causal mask the bound itself counts too
     if kind in ("mistral", "eurobert"):
         return (reach,) * layers

@@ -6,7 +6,7 @@ from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule, linear, norm
-from minisbert.checkpoint.settings import ACTIVATIONS, Settings
+from minisbert.checkpoint.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,6 @@ class Config:
             max_position_embeddings=settings.integer(
                 "max_position_embeddings", at_least=pad_token_id + 2, at_most=limits.ROWS
             ),
-            hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu"),
         )
 
 

@@ -57,7 +57,7 @@ class Config:
     inner_dropout: bool  # of the feed-forward net's inner values, too
     rope_theta: float
     rope_factor: float
-    hidden_act: str
+    hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-12
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.0
@@ -86,10 +86,10 @@ def _nomic(settings: Settings) -> Config:
         settings.complain("hidden_act", f"{gate!r}, as 'activation_function' has it")
     # "n_positions" is how many there are, "max_position_embeddings" next to it how many were trained.
     longest = "n_positions" if values.get("n_positions") is not None else "max_position_embeddings"
-    positions = settings.integer(longest, at_least=1, at_most=limits.ROWS)
+    positions = settings.size(longest)
     if values.get("rotary_scaling_factor") is not None:
         # Longer texts would be stretched by the length of the longest one in their batch.
-        trained = settings.integer("max_trained_positions", at_least=1, at_most=limits.ROWS, default=2048)
+        trained = settings.size("max_trained_positions", default=2048)
         positions = min(positions, trained)
     return _read(
         settings,
@@ -117,7 +117,6 @@ def _gte(settings: Settings) -> Config:
         gated=True,
         use_bias=True,
         inner_dropout=True,
-        hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu"),
     )
 
 
@@ -125,12 +124,11 @@ def _jina(settings: Settings) -> Config:
     return _read(
         settings,
         ("rope_theta", 20_000.0),
-        type_vocab_size=settings.integer("type_vocab_size", at_least=1, at_most=limits.SEGMENTS, default=1),
+        type_vocab_size=settings.size("type_vocab_size", default=1),
         gated=False,
         use_bias=True,
         inner_dropout=False,
-        hidden_act=settings.choice("hidden_act", ACTIVATIONS, default="gelu"),
-        layer_norm_eps=settings.number("layer_norm_eps", at_least=1e-20, below=0.1, default=1e-5),
+        layer_norm_eps=settings.size("layer_norm_eps", default=1e-5),
     )
 
 
@@ -141,8 +139,8 @@ def _read(settings: Settings, base: tuple[str, float], *, usual_inner: bool = Fa
         base: the older key of the base angle, and its value where no file names it.
         usual_inner: the feed-forward net is four times as wide.
     """
-    width = settings.integer("hidden_size", at_least=1, at_most=limits.WIDTH)
-    heads = settings.integer("num_attention_heads", at_least=1, at_most=limits.WIDTH)
+    width = settings.size("hidden_size")
+    heads = settings.size("num_attention_heads")
     if usual_inner:
         read["intermediate_size"] = 4 * width
     settings.choice("head_dim", [None, width // heads], default=None, why="hidden_size / num_attention_heads")

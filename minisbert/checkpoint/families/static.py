@@ -30,7 +30,7 @@ class Config:
         settings = Settings(values, where)
         config = Config(
             vocab_size=settings.integer("vocab_size", at_least=1, at_most=10_000_000),
-            hidden_size=settings.integer("hidden_size", at_least=1, at_most=limits.WIDTH),
+            hidden_size=settings.size("hidden_size"),
         )
         settings.finish()
         return config
