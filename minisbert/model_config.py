@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
-from minisbert.checkpoint.modules import Module, WithWeights
-from minisbert.checkpoint.poolings import Pooling, TrainedPooling, WeightedLayerPooling
+from minisbert.checkpoint.modules import Module, Pooling, TrainedPooling, WeightedLayerPooling, WithWeights
 from minisbert.errors import InputError
 from minisbert.pooling import POOLINGS, TRAINED_POOLINGS, pool
 from minisbert.similarity import normalize

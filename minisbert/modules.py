@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from minisbert.checkpoint import modules, poolings
+from minisbert.checkpoint import modules
 from minisbert.pooling import TRAINED_POOLINGS, weighted_layers
 
 # Names of checkpoint/modules.py's table.
@@ -58,7 +58,7 @@ class _OneKey:
 class LayerPooling(nnx.Module):
     """hidden_IBLD of all layers -> hidden_BLD."""
 
-    def __init__(self, settings: poolings.WeightedLayerPooling, *, rngs: nnx.Rngs):
+    def __init__(self, settings: modules.WeightedLayerPooling, *, rngs: nnx.Rngs):
         self.start = settings.layer_start
         self.weights = nnx.Param(jnp.ones(settings.layers))
 
@@ -94,14 +94,14 @@ class LayerNorm(nnx.Module):
         return self.norm(sentence_BD)
 
 
-def _trained_pooling(settings: poolings.TrainedPooling, *, rngs: Any) -> Any:
+def _trained_pooling(settings: modules.TrainedPooling, *, rngs: Any) -> Any:
     return TRAINED_POOLINGS[settings.name](settings.dimension, rngs=rngs)
 
 
 # Settings -> the flax module, made with (settings, rngs=)
 HEADS: dict[type, Callable[..., nnx.Module]] = {
-    poolings.WeightedLayerPooling: LayerPooling,
-    poolings.TrainedPooling: _trained_pooling,
+    modules.WeightedLayerPooling: LayerPooling,
+    modules.TrainedPooling: _trained_pooling,
     modules.Dense: Dense,
     modules.LayerNorm: LayerNorm,
 }

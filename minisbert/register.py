@@ -26,7 +26,7 @@ from minisbert import pooling as poolings
 from minisbert import similarity as similarities
 from minisbert.checkpoint.convert import LETTERS, Rule, flatten
 from minisbert.checkpoint.folder import SIMILARITY_NAMES
-from minisbert.checkpoint.poolings import POOLING_MODES, TRAINED_RULES
+from minisbert.checkpoint.modules import POOLING_MODES, TRAINED_RULES
 from minisbert.cross_encoder.losses import CROSS_ENCODER_LOSSES
 from minisbert.encoders import FAMILIES
 from minisbert.errors import InputError, short_repr

@@ -90,13 +90,13 @@ def run(capsys, monkeypatch, offline_and_compiled_once) -> Callable[..., Result]
 def tables_as_before():
     """What a test or a page registers is gone after it."""
     from minisbert import pooling, similarity
-    from minisbert.checkpoint import folder, poolings
+    from minisbert.checkpoint import folder, modules
     from minisbert.encoders import FAMILIES
     from minisbert.training.losses import LOSSES
 
-    tables = [LOSSES, FAMILIES, pooling.POOLINGS, pooling.TRAINED_POOLINGS, poolings.TRAINED_RULES]
+    tables = [LOSSES, FAMILIES, pooling.POOLINGS, pooling.TRAINED_POOLINGS, modules.TRAINED_RULES]
     tables += [similarity.SIMILARITIES, similarity.PAIRWISE_SIMILARITIES]
-    lists = [poolings.POOLING_MODES, folder.SIMILARITY_NAMES]
+    lists = [modules.POOLING_MODES, folder.SIMILARITY_NAMES]
     before = [dict(table) for table in tables], [list(names) for names in lists]
     yield
     for table, rows in zip(tables, before[0], strict=True):

@@ -11,8 +11,7 @@ import pytest
 from flax import nnx
 
 from minisbert import SentenceEncoder
-from minisbert.checkpoint.modules import LayerNorm
-from minisbert.checkpoint.poolings import WeightedLayerPooling
+from minisbert.checkpoint.modules import LayerNorm, WeightedLayerPooling
 from minisbert.encoders import FAMILIES
 from minisbert.errors import InputError
 from minisbert.inference.batching import ShapeTable

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from minisbert import InputError, SentenceEncoder, pooling
-from minisbert.checkpoint.modules import Dense
-from minisbert.checkpoint.poolings import POOLING_MODES, Pooling
+from minisbert.checkpoint.modules import POOLING_MODES, Dense, Pooling
 from minisbert.model_config import with_pooling
 from minisbert.pooling import POOLINGS, pool
 from minisbert.reference import pooling as reference

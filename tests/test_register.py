@@ -22,7 +22,7 @@ from minisbert import (
     similarity,
     train,
 )
-from minisbert.checkpoint import folder, poolings
+from minisbert.checkpoint import folder, modules
 from minisbert.checkpoint.convert import Rule
 from minisbert.encoders import bert
 from minisbert.errors import InputError, ModelFolderError
@@ -55,7 +55,7 @@ def test_a_pooling_is_saved_and_loaded_by_its_name(tmp_path):
     loaded = SentenceEncoder(tmp_path / "model")
     np.testing.assert_array_equal(loaded.encode(TEXTS), encoder.encode(TEXTS))
     assert np.abs(encoder.encode(TEXTS[:2]) - encoder.with_pooling("max", "mean").encode(TEXTS[:2])).max() > 1e-3
-    del pooling.POOLINGS["first_and_mean"], poolings.POOLING_MODES[-1]
+    del pooling.POOLINGS["first_and_mean"], modules.POOLING_MODES[-1]
     with pytest.raises(ModelFolderError, match=r"pooling_mode.*first_and_mean.*register_pooling"):
         SentenceEncoder(tmp_path / "model")
 
@@ -86,7 +86,7 @@ def test_a_pooling_with_weights_is_trained_resumed_saved_and_loaded(tmp_path):
     packed = SentenceEncoder(tmp_path / "final", packing=True)
     np.testing.assert_allclose(packed.encode(TEXTS * 5), loaded.encode(TEXTS * 5), atol=1e-6)
     pooling.TRAINED_POOLINGS.clear()
-    poolings.TRAINED_RULES.clear()
+    modules.TRAINED_RULES.clear()
     with pytest.raises(ModelFolderError, match=r"'name' is 'attention'.*register_pooling"):
         SentenceEncoder(tmp_path / "final")
 

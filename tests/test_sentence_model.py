@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from minisbert.checkpoint.modules import Dense, Normalize
-from minisbert.checkpoint.poolings import POOLING_MODES, Pooling
+from minisbert.checkpoint.modules import POOLING_MODES, Dense, Normalize, Pooling
 from minisbert.inference.compiled import cast_params
 from minisbert.pretrained import load_pretrained
 from minisbert.reference import encoder as reference

@@ -20,9 +20,8 @@ from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.keys import MODEL_FILE, MODULE
-from minisbert.checkpoint.kinds import refuse_other_kinds
-from minisbert.checkpoint.modules import MODULE_TYPES, MODULES, Module, Normalize, Part, unknown_type
-from minisbert.checkpoint.poolings import Given, Pooling
+from minisbert.checkpoint.kinds import MODULE_TYPES, Part, refuse_other_kinds, unknown_type
+from minisbert.checkpoint.modules import MODULES, Given, Module, Normalize, Pooling
 from minisbert.checkpoint.router import Router, read_router
 from minisbert.checkpoint.settings import ModelFiles, Settings, first_architecture
 from minisbert.checkpoint.static_folder import StaticTensors, read_length_limit, static_config

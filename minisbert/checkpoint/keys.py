@@ -59,7 +59,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("vocab_size", "max_position_embeddings"), (1, limits.ROWS)),
     **dict.fromkeys(("hidden_size", "intermediate_size", "embedding_size", "num_attention_heads"), (1, limits.WIDTH)),
     **dict.fromkeys(("dim", "hidden_dim", "n_heads", "num_key_value_heads"), (1, limits.WIDTH)),
-    **dict.fromkeys(("in_features", "out_features", "truncate_dim", "r", "lora_rank"), (1, limits.WIDTH)),
+    **dict.fromkeys(("out_features", "embedding_dimension", "truncate_dim", "r", "lora_rank"), (1, limits.WIDTH)),
     **dict.fromkeys(("num_hidden_layers", "n_layers"), (1, limits.LAYERS)),
     **dict.fromkeys(("global_attn_every_n_layers", "sliding_window_pattern"), (1, limits.LAYERS)),
     **dict.fromkeys(("max_seq_length", "model_max_length", "max_len", "sliding_window"), (1, limits.ROWS)),

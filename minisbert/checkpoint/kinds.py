@@ -1,4 +1,4 @@
-"""The kind of model in a folder, so that the wrong class can name the right one, or say that minisbert has none.
+"""The kinds of modules that are computed, and the kind of model in a folder: which class loads it, or that minisbert has none.
 
 A bi-encoder (SentenceEncoder) embeds single texts; a cross-encoder (CrossEncoder) scores pairs. Other kinds of
 sentence-transformers and similar libraries are in the tables. Only what a folder clearly says counts; a damaged file is left
@@ -6,7 +6,8 @@ to the reader that names it.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from minisbert.checkpoint.settings import ModelFiles, first_architecture
 from minisbert.errors import ModelFolderError
@@ -17,6 +18,52 @@ MULTI_VECTOR = "a multi-vector model (such as ColBERT): one vector per token, co
 IMAGES = "a model of images and texts (CLIP)"
 SOUNDS = "an audio model"
 WORDS = "word vectors under an older network"
+
+# The class of a module -> the file of that class, which is our name of it (but for Asym, a Router before 5.0).
+_CLASSES = {
+    **{"Transformer": "transformer", "StaticEmbedding": "static_embedding", "Router": "router", "Asym": "asym"},
+    **{"WeightedLayerPooling": "weighted_layer_pooling", "Pooling": "pooling", "Dense": "dense"},
+    **{"LayerNorm": "layer_norm", "Normalize": "normalize"},
+    "Dropout": "dropout",  # only training drops numbers: left out when a chain is read
+}
+# Up to 5.3 modules.json has the class alone or, in a Router, its file too; from 5.4 its file, in one of two packages.
+_PACKAGES = ("models", "base.modules", "sentence_transformer.modules")
+# A type in modules.json -> our name. Looked up; nothing that a folder names is ever imported.
+MODULE_TYPES = {
+    f"sentence_transformers.{package}.{path}": "router" if file == "asym" else file
+    for package in _PACKAGES
+    for name, file in _CLASSES.items()
+    for path in (name, f"{name}.{name}", f"{file}.{name}")
+}
+MODULE_TYPES["minisbert.TrainedPooling"] = "trained_pooling"
+# The class of a Dense module's activation -> our name (minisbert/modules.py). Looked up, never imported.
+DENSE_ACTIVATIONS = {
+    "torch.nn.modules.linear.Identity": "identity",
+    "torch.nn.modules.activation.Tanh": "tanh",
+    "torch.nn.modules.activation.ReLU": "relu",
+    "torch.nn.modules.activation.GELU": "gelu",
+    "torch.nn.modules.activation.SiLU": "silu",
+    "torch.nn.modules.activation.Sigmoid": "sigmoid",
+}
+DENSE_ACTIVATIONS |= {f"torch.nn.{name.rpartition('.')[2]}": ours for name, ours in DENSE_ACTIVATIONS.items()}
+
+
+class Part(NamedTuple):
+    """One module of a chain: its kind and its folder, as `modules.json` or `router_config.json` names them."""
+
+    kind: str
+    path: str
+
+
+def unknown_type(module: str, name: Any, file: Path, *, in_router: bool = False) -> ModelFolderError:
+    """The error for a class that is not in `MODULE_TYPES`."""
+    here, router = (" within a Router", "") if in_router else ("", "Router, ")
+    return ModelFolderError(
+        f"{file}: module {module!r} is of type {name!r:.200}, which minisbert does not compute{here} (and never imports). "
+        f"Expected Transformer, StaticEmbedding, {router}Pooling, WeightedLayerPooling, Dense, LayerNorm or Normalize of "
+        "sentence-transformers; use another model."
+    )
+
 
 # The last part of a module's class -> the kind of model that has it.
 _OTHER_CLASSES = {

@@ -2,80 +2,185 @@
 
     Transformer, StaticEmbedding    text -> token embeddings: the encoder
     WeightedLayerPooling            all layers of a transformer -> token embeddings
-    Pooling                         token embeddings -> sentence embedding
+    Pooling, TrainedPooling         token embeddings -> sentence embedding
     Dense, LayerNorm, Normalize     sentence embedding -> sentence embedding; any number, in any order
     Router                          one chain of these per kind of text: router.py
 
-Each has a class name (several, over the years) and, after the encoder, a dataclass that reads its settings and writes them
-in the older dialect. Class names are looked up; nothing that a folder names is ever imported. A setting that is not
-understood is refused, since guessing could change the embeddings.
+Each after the encoder has a dataclass here:
+
+    width(before)                  the width of its output, for an input of width `before`
+    rules()                        where its tensors go (convert.py); only of a module with weights
+    read(settings, given, path)    the module, from its settings, what it gets from those before it, and its folder
+    to_json(width)                 its config.json, or None where it has none; `width` is that of the token embeddings
+
+A pooling from outside the package (register.py) is a mode of `Pooling` or, with weights, a `TrainedPooling`.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from minisbert import limits
 from minisbert.checkpoint.convert import Rule, linear, norm
-from minisbert.checkpoint.poolings import Given, Pooling, TrainedPooling, WeightedLayerPooling, path_field
+from minisbert.checkpoint.kinds import DENSE_ACTIVATIONS
 from minisbert.checkpoint.settings import Settings
 from minisbert.errors import ModelFolderError
 
-# Our name of a module -> the names of its class and of the file of that class.
-_CLASSES = {
-    "transformer": [("Transformer", "transformer")],
-    "static_embedding": [("StaticEmbedding", "static_embedding")],
-    "router": [("Router", "router"), ("Asym", "asym")],
-    "weighted_layer_pooling": [("WeightedLayerPooling", "weighted_layer_pooling")],
-    "pooling": [("Pooling", "pooling")],
-    "dense": [("Dense", "dense")],
-    "layer_norm": [("LayerNorm", "layer_norm")],
-    "dropout": [("Dropout", "dropout")],  # only training drops numbers: left out when a chain is read
-    "normalize": [("Normalize", "normalize")],
+# Pooling with weights -> where its tensors go, by its width; register.py adds to it.
+TRAINED_RULES: dict[str, Callable[[int], list[Rule]]] = {}
+# Old boolean -> pooling mode, in the order in which several modes are concatenated.
+POOLING_FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
 }
-# Up to 5.3 modules.json has the class alone or, in a Router, its file too; from 5.4 its file, in one of two packages.
-_PACKAGES = ("models", "base.modules", "sentence_transformer.modules")
-MODULE_TYPES = {
-    f"sentence_transformers.{package}.{path}": kind
-    for kind, names in _CLASSES.items()
-    for package in _PACKAGES
-    for name, file in names
-    for path in (name, f"{name}.{name}", f"{file}.{name}")
-}
-
-MODULE_TYPES["minisbert.TrainedPooling"] = "trained_pooling"
+POOLING_MODES = list(POOLING_FLAGS.values())  # register.py adds to them
+# The width of the token embeddings: its older and its newer name.
+WIDTHS = ("word_embedding_dimension", "embedding_dimension")
 
 
-class Part(NamedTuple):
-    """One module of a chain: its kind and its folder, as `modules.json` or `router_config.json` names them."""
+class Given(NamedTuple):
+    """What a module gets from those before it. None where config.json is wrong: the family complains about that."""
 
-    kind: str
-    path: str
-
-
-def unknown_type(module: str, name: Any, file: Path, *, in_router: bool = False) -> ModelFolderError:
-    """The error for a class that is not in `MODULE_TYPES`."""
-    here, router = (" within a Router", "") if in_router else ("", "Router, ")
-    return ModelFolderError(
-        f"{file}: module {module!r} is of type {name!r:.200}, which minisbert does not compute{here} (and never imports). "
-        f"Expected Transformer, StaticEmbedding, {router}Pooling, WeightedLayerPooling, Dense, LayerNorm or Normalize of "
-        "sentence-transformers; use another model."
-    )
+    width: int | None
+    layers: int | None = None
+    every_layer: bool = False  # config.json asks for the output of every layer
+    scores: bool = False  # the module is the last of a reranker, whose output are the logits
 
 
-# The class of a Dense module's activation -> our name (minisbert/modules.py). Looked up, never imported.
-DENSE_ACTIVATIONS = {
-    "torch.nn.modules.linear.Identity": "identity",
-    "torch.nn.modules.activation.Tanh": "tanh",
-    "torch.nn.modules.activation.ReLU": "relu",
-    "torch.nn.modules.activation.GELU": "gelu",
-    "torch.nn.modules.activation.SiLU": "silu",
-    "torch.nn.modules.activation.Sigmoid": "sigmoid",
-}
-DENSE_ACTIVATIONS |= {f"torch.nn.{name.rpartition('.')[2]}": ours for name, ours in DENSE_ACTIVATIONS.items()}
+def _width(settings: Settings, key: str, width: int | None) -> int:
+    """A width that is that of the module before, where it is known."""
+    if width is None:
+        return settings.integer(key, at_least=1, at_most=limits.WIDTH)
+    found = settings.values.get(key)
+    if type(found) is not int or found != width:
+        settings.complain(key, f"{width}, the width of the module before")
+    return width
 
 
-# poolings.py says what methods a module has.
+def _check_keys(settings: Settings, given: Given, *keys: str) -> None:
+    """Of a module on token embeddings: no other keys, and under either name of the width that of the encoder."""
+    settings.known([*WIDTHS, *keys])
+    for key in settings.values.keys() & set(WIDTHS) if given.width else ():
+        _width(settings, key, given.width)
+
+
+@dataclass(frozen=True)
+class WeightedLayerPooling:
+    """Token embeddings as a weighted mean of layers `layer_start` to the last; layer 0 is the input of the first block."""
+
+    layer_start: int
+    num_hidden_layers: int
+    path: str = field(default="", compare=False, repr=False)  # its folder in the model's
+
+    @property
+    def layers(self) -> int:
+        """How many layers are averaged, with one weight each."""
+        return self.num_hidden_layers + 1 - self.layer_start
+
+    def width(self, before: int) -> int:
+        return before
+
+    def rules(self) -> list[Rule]:
+        return [Rule("layer_weights", "weights", (self.layers,))]
+
+    @staticmethod
+    def read(settings: Settings, given: Given, path: str) -> "WeightedLayerPooling":
+        _check_keys(settings, given, "layer_start", "num_hidden_layers")
+        low, high = (0, limits.LAYERS) if given.layers is None else (given.layers, given.layers)
+        layers = settings.integer("num_hidden_layers", at_least=low, at_most=high)
+        start = settings.integer("layer_start", at_least=0, at_most=layers)
+        settings.finish()
+        if not given.every_layer:
+            raise ModelFolderError(
+                f"{settings.where}: averages layers, but 'output_hidden_states' in the transformer's config.json is not true, "
+                "so that sentence-transformers silently skips this module. Expected true there; correct the file, or remove "
+                "the module from the chain."
+            )
+        return WeightedLayerPooling(start, layers, path)
+
+    def to_json(self, width: int) -> dict[str, Any]:
+        return {
+            "word_embedding_dimension": width,
+            "layer_start": self.layer_start,
+            "num_hidden_layers": self.num_hidden_layers,
+        }
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """Token embeddings -> one vector; several modes are concatenated in the order given."""
+
+    modes: tuple[str, ...] = ("mean",)
+    include_prompt: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "modes", tuple(self.modes))  # a list has no hash
+
+    def width(self, before: int) -> int:
+        return before * len(self.modes)
+
+    @staticmethod
+    def read(settings: Settings, given: Given, path: str) -> "Pooling":
+        _check_keys(settings, given, "include_prompt", "pooling_mode", *POOLING_FLAGS)
+        include_prompt = settings.flag("include_prompt", default=True)
+        if "pooling_mode" in settings.values:
+            mode = settings.values["pooling_mode"]
+            modes = [mode] if isinstance(mode, str) else mode
+            if not isinstance(modes, list) or not modes or not all(name in POOLING_MODES for name in modes):
+                known = ", ".join(POOLING_MODES)
+                settings.complain("pooling_mode", f"one or a list of {known} (register_pooling adds others)")
+                modes = ["mean"]
+        else:
+            # Without any of the flags, the mean: the default of every version.
+            silent = POOLING_FLAGS.keys().isdisjoint(settings.values)
+            modes = [
+                mode for flag, mode in POOLING_FLAGS.items() if settings.flag(flag, default=silent and mode == "mean")
+            ]
+            if not modes:
+                settings.complain("pooling_mode_mean_tokens", "at least one of the pooling_mode_* settings true")
+        settings.finish()
+        return Pooling(tuple(modes), include_prompt)
+
+    def to_json(self, width: int) -> dict[str, Any]:
+        prompt = {"include_prompt": self.include_prompt}
+        if self.modes != tuple(mode for mode in POOLING_FLAGS.values() if mode in self.modes):
+            # Only the newer form can have the modes in another order, and other modes.
+            return {"embedding_dimension": width, "pooling_mode": list(self.modes), **prompt}
+        flags = {flag: mode in self.modes for flag, mode in POOLING_FLAGS.items()}
+        return {"word_embedding_dimension": width, **flags, **prompt}
+
+
+@dataclass(frozen=True)
+class TrainedPooling:
+    """A pooling with weights that was registered under a name; its weights are in `path`. Only minisbert reads it."""
+
+    name: str
+    dimension: int
+    include_prompt: bool = True
+    path: str = field(default="", compare=False, repr=False)  # its folder in the model's
+
+    def width(self, before: int) -> int:
+        return before
+
+    def rules(self) -> list[Rule]:
+        return TRAINED_RULES[self.name](self.dimension)
+
+    @staticmethod
+    def read(settings: Settings, given: Given, path: str) -> "TrainedPooling":
+        _check_keys(settings, given, "include_prompt", "name")
+        name = settings.choice("name", TRAINED_RULES, why="the poolings with weights that register_pooling has added")
+        dimension = settings.size("embedding_dimension")
+        include_prompt = settings.flag("include_prompt", default=True)
+        settings.finish()
+        return TrainedPooling(name, dimension, include_prompt, path)
+
+    def to_json(self, width: int) -> dict[str, Any]:
+        return {"name": self.name, "embedding_dimension": width, "include_prompt": self.include_prompt}
+
 
 _ENDS = ("module_input_name", "module_output_name")  # of what a module takes and returns
 
@@ -98,7 +203,7 @@ class Dense:
     activation: str = "tanh"
     residual: bool = False  # add the input, through a linear map of its own where the widths differ
     scores: bool = False  # the output are the logits of a reranker
-    path: str = path_field()
+    path: str = field(default="", compare=False, repr=False)  # its folder in the model's
 
     def width(self, before: int) -> int:
         return self.out_features
@@ -121,7 +226,7 @@ class Dense:
             "activation_function", DENSE_ACTIVATIONS, default="torch.nn.modules.activation.Tanh", why="never imported"
         )
         dense = Dense(
-            in_features=settings.size("in_features"),
+            in_features=_width(settings, "in_features", given.width),
             out_features=settings.size("out_features"),
             bias=settings.flag("bias", default=True),
             activation=DENSE_ACTIVATIONS[activation],
@@ -130,11 +235,6 @@ class Dense:
             path=path,
         )
         settings.finish()
-        if given.width is not None and dense.in_features != given.width:
-            raise ModelFolderError(
-                f"{settings.where}: 'in_features' is {dense.in_features}. Expected {given.width}, the width of the module "
-                "before; download the model again."
-            )
         return dense
 
     def to_json(self, width: int) -> dict[str, Any]:
@@ -150,7 +250,7 @@ class LayerNorm:
     """Layer norm (Ba et al. 2016) of the sentence embedding; its weights are in `path`."""
 
     dimension: int
-    path: str = path_field()
+    path: str = field(default="", compare=False, repr=False)  # its folder in the model's
 
     def width(self, before: int) -> int:
         return self.dimension
@@ -161,8 +261,7 @@ class LayerNorm:
     @staticmethod
     def read(settings: Settings, given: Given, path: str) -> "LayerNorm":
         settings.known(["dimension"])
-        low, high = (1, limits.WIDTH) if given.width is None else (given.width, given.width)
-        dimension = settings.integer("dimension", at_least=low, at_most=high)
+        dimension = _width(settings, "dimension", given.width)
         settings.finish()
         return LayerNorm(dimension, path)
 

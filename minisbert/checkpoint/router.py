@@ -15,7 +15,7 @@ from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.json_file import is_text
-from minisbert.checkpoint.modules import MODULE_TYPES, Part, unknown_type
+from minisbert.checkpoint.kinds import MODULE_TYPES, Part, unknown_type
 from minisbert.checkpoint.settings import ModelFiles, Settings
 from minisbert.checkpoint.tensors import inside
 from minisbert.errors import InputError, ModelFolderError

@@ -182,7 +182,7 @@ class Settings:
         ):  # 0 == False, but not meant
             return value
         self.complain(key, "one of " + ", ".join(sorted(map(repr, choices))) + (f" ({why})" if why else ""))
-        return next(iter(choices))
+        return next(iter(choices), None)
 
     def text(self, key: str, *, default: Any = _MISSING) -> str:
         """A string, or None where that is the default."""

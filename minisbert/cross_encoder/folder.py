@@ -19,8 +19,8 @@ from minisbert import limits
 from minisbert.checkpoint.folder import ModelFolder, read_chain, read_parts
 from minisbert.checkpoint.folder_writer import write_chain, write_json
 from minisbert.checkpoint.json_file import parse_json
-from minisbert.checkpoint.kinds import refuse_bi_encoder
-from minisbert.checkpoint.modules import MODULE_TYPES, Module
+from minisbert.checkpoint.kinds import MODULE_TYPES, refuse_bi_encoder
+from minisbert.checkpoint.modules import Module
 from minisbert.checkpoint.settings import ModelFiles, Settings
 from minisbert.checkpoint.tensors import inside
 from minisbert.checkpoint.transformer_folder import model_max_length, read_length_file

@@ -21,8 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minisbert.arguments import check_text, embedding_rows, prompt_text
-from minisbert.checkpoint.modules import Dense, LayerNorm, Normalize
-from minisbert.checkpoint.poolings import Pooling, WeightedLayerPooling
+from minisbert.checkpoint.modules import Dense, LayerNorm, Normalize, Pooling, WeightedLayerPooling
 from minisbert.errors import InputError, short_repr
 from minisbert.sentence_encoder import SentenceEncoder
 

@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 
 from minisbert.atomic_write import whole_file
-from minisbert.checkpoint.poolings import Pooling
+from minisbert.checkpoint.modules import Pooling
 from minisbert.errors import InputError
 from minisbert.explain.attention import Attention, sentence_attention
 from minisbert.explain.attribution import pooled_tokens

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.checkpoint import modules, poolings
+from minisbert.checkpoint import modules
 from minisbert.checkpoint.convert import flatten, nest
 from minisbert.checkpoint.families import distilbert as distilbert_folder
 from minisbert.checkpoint.families import mpnet as mpnet_folder
@@ -234,13 +234,13 @@ def _layer_norm(settings: modules.LayerNorm, params: Params, sentence_BD: np.nda
     return layer_norm(sentence_BD.copy(), params["norm"], 1e-5)
 
 
-def _layer_pooling(settings: poolings.WeightedLayerPooling, params: Params, hidden_IBLD: list[Any]) -> np.ndarray:
+def _layer_pooling(settings: modules.WeightedLayerPooling, params: Params, hidden_IBLD: list[Any]) -> np.ndarray:
     mean_BLD: np.ndarray = weighted_layers(hidden_IBLD[settings.layer_start :], params["weights"])
     return mean_BLD
 
 
 HEADS: dict[type, Callable[..., np.ndarray]] = {
-    poolings.WeightedLayerPooling: _layer_pooling,
+    modules.WeightedLayerPooling: _layer_pooling,
     modules.Dense: _dense,
     modules.LayerNorm: _layer_norm,
 }
@@ -253,7 +253,7 @@ def check_parts(config: ModelConfig) -> None:
         InputError: naming those that only JAX computes.
     """
     names = [config.model_type] * (config.model_type not in ENCODERS)
-    known = (*HEADS, poolings.Pooling, modules.Normalize)
+    known = (*HEADS, modules.Pooling, modules.Normalize)
     names += [type(module).__name__ for module in config.modules if type(module) not in known]
     if names:
         raise InputError(f"engine is 'numpy', which does not compute {' and '.join(names)}. Expected engine='jax'.")

@@ -165,8 +165,7 @@ def convert_ctranslate2(folder: Path, workplace: Path) -> None:
     import ctranslate2
 
     from minisbert.checkpoint.folder import read_folder
-    from minisbert.checkpoint.modules import Normalize
-    from minisbert.checkpoint.poolings import Pooling
+    from minisbert.checkpoint.modules import Normalize, Pooling
 
     if read_folder(folder).modules not in [(Pooling(),), (Pooling(), Normalize())]:
         raise ValueError("only mean pooling is written for it here")

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from minisbert import SentenceEncoder
-from minisbert.checkpoint.poolings import Pooling
+from minisbert.checkpoint.modules import Pooling
 from minisbert.errors import InputError
 from minisbert.pretrained import load_pretrained
 from minisbert.reference.pooling import mean

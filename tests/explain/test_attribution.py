@@ -11,7 +11,7 @@ import pytest
 
 from minisbert import CrossEncoder, DownloadError, InputError, SentenceEncoder
 from minisbert.checkpoint import modules as parts
-from minisbert.checkpoint.poolings import POOLING_MODES
+from minisbert.checkpoint.modules import POOLING_MODES
 from minisbert.download.locate import locate
 from minisbert.explain.attention import cross_encoder_attention, sentence_attention
 from minisbert.explain.attribution import POOLING_WEIGHTS, explain

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 from minisbert import CrossEncoder, Index, InputError, SentenceEncoder, TrainConfig, train
-from minisbert.checkpoint.modules import Dense, LayerNorm, Normalize
-from minisbert.checkpoint.poolings import Pooling, TrainedPooling
+from minisbert.checkpoint.modules import Dense, LayerNorm, Normalize, Pooling, TrainedPooling
 from minisbert.checkpoint.settings import ACTIVATIONS
 from minisbert.checkpoint.tensors import Columns
 from minisbert.download.locate import locate

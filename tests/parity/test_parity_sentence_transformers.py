@@ -21,8 +21,7 @@ from flax import nnx
 
 from minisbert import SentenceEncoder, quantize_embeddings
 from minisbert.checkpoint.convert import convert, nest, table_for
-from minisbert.checkpoint.modules import DENSE_ACTIVATIONS
-from minisbert.checkpoint.poolings import POOLING_FLAGS
+from minisbert.checkpoint.modules import DENSE_ACTIVATIONS, POOLING_FLAGS
 from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
 from minisbert.download.locate import locate
 from minisbert.encoders import FAMILIES

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from minisbert.checkpoint.convert import Rule, convert, export, table_for
-from minisbert.checkpoint.poolings import POOLING_MODES
+from minisbert.checkpoint.modules import POOLING_MODES
 from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
 from minisbert.cross_encoder.tokens import CrossEncoderTokenizer
 from minisbert.pooling import pool

@@ -12,8 +12,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minisbert.checkpoint.modules import Normalize
-from minisbert.checkpoint.poolings import Pooling
+from minisbert.checkpoint.modules import Normalize, Pooling
 from minisbert.inference.batching import rectangle
 from minisbert.pretrained import load_pretrained
 from minisbert.sentence_model import define
