@@ -208,14 +208,16 @@ def read_chain(files: ModelFiles, file: Path) -> list[Part]:
     return chain
 
 
-def _check_order(parts: list[Part], file: Path, scores: bool) -> None:
-    """The modules are in an order that gives a sentence embedding, or the scores of a reranker.
+def read_parts(files: ModelFiles, parts: list[Part], file: Path, scores: bool = False) -> ModelFolder:
+    """A chain: its encoder, then each module with what it gets from those before it.
+
+    Args:
+        scores: it is a reranker's, whose last module is a Dense whose output are the scores.
 
     Raises:
-        ModelFolderError: naming the chain as it is, and as it should be.
+        ModelFolderError: an order that gives no sentence embedding, or no scores; what a module complains about.
     """
-    kinds, _ = zip(*parts, strict=True)
-    chain = " -> ".join(kinds)
+    chain = " -> ".join([part.kind for part in parts])
     if scores and not (chain.startswith("transformer") and chain.endswith("-> dense")):
         raise ModelFolderError(
             f"{file}: the chain is {chain}. Expected that of a reranker: transformer alone, with the head among "
@@ -226,15 +228,6 @@ def _check_order(parts: list[Part], file: Path, scores: bool) -> None:
             f"{file}: the chain is {chain}. Expected transformer -> pooling (weighted_layer_pooling between them or not) or "
             "static_embedding alone, then any dense, layer_norm, normalize; encoder and pooling once. Use another model."
         )
-
-
-def read_parts(files: ModelFiles, parts: list[Part], file: Path, scores: bool = False) -> ModelFolder:
-    """A chain: its encoder, then each module with what it gets from those before it.
-
-    Args:
-        scores: it is a reranker's, whose last module is a Dense whose output are the scores.
-    """
-    _check_order(parts, file, scores)
     (kind, relative), *rest = parts
     place = files.folder / relative
     is_static = kind == "static_embedding"

@@ -55,8 +55,7 @@ def _width(settings: Settings, key: str, width: int | None) -> int:
     """A width that is that of the module before, where it is known."""
     if width is None:
         return settings.integer(key, at_least=1, at_most=limits.WIDTH)
-    found = settings.values.get(key)
-    if type(found) is not int or found != width:
+    if type(found := settings.values.get(key)) is not int or found != width:
         settings.complain(key, f"{width}, the width of the module before")
     return width
 
@@ -64,8 +63,9 @@ def _width(settings: Settings, key: str, width: int | None) -> int:
 def _check_keys(settings: Settings, given: Given, *keys: str) -> None:
     """Of a module on token embeddings: no other keys, and under either name of the width that of the encoder."""
     settings.known([*WIDTHS, *keys])
-    for key in settings.values.keys() & set(WIDTHS) if given.width else ():
-        _width(settings, key, given.width)
+    for key in WIDTHS:
+        if key in settings.values:
+            _width(settings, key, given.width)
 
 
 @dataclass(frozen=True)

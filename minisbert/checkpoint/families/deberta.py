@@ -28,8 +28,8 @@ class Config:
     position_buckets: int  # 0: none
     max_relative_positions: int
     own_maps: bool  # distances are mapped by matrices of their own: not share_att_key
-    norm_distances: bool
     position_biased_input: bool = True
+    norm_distances: bool = False
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-7
     hidden_dropout_prob: float = 0.1
