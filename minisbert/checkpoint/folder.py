@@ -217,7 +217,8 @@ def read_parts(files: ModelFiles, parts: list[Part], file: Path, scores: bool = 
     Raises:
         ModelFolderError: an order that gives no sentence embedding, or no scores; what a module complains about.
     """
-    chain = " -> ".join([part.kind for part in parts])
+    kinds, _ = zip(*parts, strict=True)
+    chain = " -> ".join(kinds)
     if scores and not (chain.startswith("transformer") and chain.endswith("-> dense")):
         raise ModelFolderError(
             f"{file}: the chain is {chain}. Expected that of a reranker: transformer alone, with the head among "

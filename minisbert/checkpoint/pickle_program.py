@@ -53,7 +53,7 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 def run(program: bytes) -> dict[str, Any]:
     """The dict that the program describes. Raises ValueError, or another error where it is damaged."""
     stack: list[Any] = []
-    memo: dict[int, Any] = {}
+    memo: dict[Any, Any] = {}  # by number
     # genops splits the program into instructions with their values, and runs nothing.
     for count, (code, value, _) in enumerate(pickletools.genops(program)):
         if count == _MOST:
