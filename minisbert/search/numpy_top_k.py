@@ -27,6 +27,8 @@ def search_in_numpy(
     M, B, size = corpus.shape[0], len(queries_BD), chunk_rows or ROWS
     scores_BK = np.full((B, k), -np.inf, np.float32)
     rows_BK = np.zeros((B, k), np.int64)
+    # Twice the largest error of a sum of D products in float32, for rows of length 1 (Higham 2002, section 3.1).
+    error_B = queries_BD.shape[1] * np.finfo(np.float32).eps * np.linalg.norm(queries_BD, axis=1).astype(float)
     for first in range(0, M, size):
         part, _ = corpus.part(first, min(size, M - first))
         chunk_MD = DECODERS[corpus.precision](part, corpus.ranges_2D).astype(np.float32, copy=False)
@@ -35,13 +37,17 @@ def search_in_numpy(
         if not finite_M.all():
             raise invalid_rows(first + int(np.argmin(finite_M)), "encode the text again")
         chunk_MD = unit(chunk_MD) if similarity == "cosine" else chunk_MD
-        new_BM = queries_BD @ chunk_MD.T
-        for b in range(B):  # rows of earlier chunks come first, and a stable sort puts the earlier of ties first
-            scores = np.concatenate([scores_BK[b], new_BM[b]])
-            best = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
-            best = best[np.argsort(-scores[best], kind="stable")][:k]
-            rows = np.where(best < k, rows_BK[b][np.minimum(best, k - 1)], best - k + first)
-            scores_BK[b], rows_BK[b] = scores[best], rows
+        # BLAS may sum a row's products in an order that depends on where the row is (its AVX2 kernels do), so that equal rows
+        # would not tie. The rows that may be among the k best are summed again, each in the same order.
+        rough_BM = queries_BD @ chunk_MD.T
+        longest = np.sqrt(np.einsum("md,md->m", chunk_MD, chunk_MD).max(initial=0))
+        for b in range(B):
+            kth = np.partition(np.concatenate([scores_BK[b], rough_BM[b]]), -k)[-k]
+            near = np.flatnonzero(rough_BM[b] >= kth - error_B[b] * longest)
+            # Rows of earlier chunks come first, and a stable sort puts the earlier of ties first.
+            scores = np.concatenate([scores_BK[b], np.einsum("md,d->m", chunk_MD[near], queries_BD[b])])
+            best = np.argsort(-scores, kind="stable")[:k]
+            scores_BK[b], rows_BK[b] = scores[best], np.concatenate([rows_BK[b], first + near])[best]
         bar.update(len(chunk_MD))
     return scores_BK, rows_BK
 

@@ -30,7 +30,8 @@ from families import SAME_CODE, TWINS, random_encoder, tiny
 FLOAT64 = 1e-10
 # Token embeddings end in a layer norm and are up to 4 in size, where a float32 step is 2.4e-7; 1e-6 is measured.
 FLOAT32 = 2e-6
-# Of the longest sentence in language models, whose sublayers add to a sum that only the end normalizes; 3.4e-6 is measured.
+# Of language models, whose sublayers add to a sum that only the end normalizes; up to 3.4e-6 is measured with AVX-512, 4.1e-6
+# with AVX2 (Gemma, the worst of 12 draws of tokens).
 FLOAT32_SUM = 5e-6
 
 # The same for two shapes of one program, which sum in different orders; the mean of a sentence's tokens is tighter.
@@ -95,6 +96,10 @@ def model(request) -> Model:
     return load(request.param)
 
 
+def rounding_of(model: Model) -> float:
+    return FLOAT32_SUM if hasattr(model.config, "rms_norm_eps") else FLOAT32
+
+
 def test_the_whole_encoder_is_the_twins(model):
     token_ids_BL = model.random_tokens()
     with jax.enable_x64(True):
@@ -108,15 +113,16 @@ def test_the_whole_encoder_is_the_twins(model):
 def test_float32_is_the_twin_up_to_rounding(model):
     token_ids_BL = model.random_tokens()
     np.testing.assert_allclose(
-        model.run(token_ids_BL, MASK_BL), model.twin(token_ids_BL, MASK_BL), rtol=0, atol=FLOAT32
+        model.run(token_ids_BL, MASK_BL), model.twin(token_ids_BL, MASK_BL), rtol=0, atol=rounding_of(model)
     )
 
 
 def test_the_longest_sentence_is_the_twins(model):
     mask_BL = np.ones((4, min(64, model.config.max_positions)), bool)  # T5 has no end
     token_ids_BL = model.random_tokens(mask_BL)
-    atol = FLOAT32_SUM if hasattr(model.config, "rms_norm_eps") else FLOAT32
-    np.testing.assert_allclose(model.run(token_ids_BL, mask_BL), model.twin(token_ids_BL, mask_BL), rtol=0, atol=atol)
+    np.testing.assert_allclose(
+        model.run(token_ids_BL, mask_BL), model.twin(token_ids_BL, mask_BL), rtol=0, atol=rounding_of(model)
+    )
 
 
 @pytest.mark.parametrize("family", ["bert", "mpnet"])
