@@ -110,6 +110,8 @@ def _fields(message: bytes, most: int = _FIELDS) -> Iterator[tuple[int, int | by
 
 def _varint(message: bytes, place: int) -> tuple[int, int]:
     """A whole number in 7-bit groups, and the place after it."""
+    if (byte := message[place]) < 128:  # nearly always, and twice as fast as the loop
+        return byte, place + 1
     value = 0
     for shift in range(0, 70, 7):
         byte = message[place]
