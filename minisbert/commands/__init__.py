@@ -202,10 +202,9 @@ class _Screen:
 
 
 def escaping(command: Callable[..., int]) -> Callable[..., int]:
-    """The command with `escaped` output; its help, which tyro prints in colours, is not changed."""
-
+    """The command with `escaped` output; its help, which tyro prints in colours, is not escaped."""
     function = getattr(command, "func", command)  # of a partial
-    # tyro would keep the line breaks in the text of an argument.
+    # tyro reads the docstring of the function itself, and would keep the line breaks in the text of an argument.
     function.__doc__ = re.sub(r"\n {12,}", " ", function.__doc__ or "")
 
     @functools.wraps(command)

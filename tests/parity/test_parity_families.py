@@ -71,7 +71,8 @@ def close(ours: Any, theirs: Any, what: str, tolerance: float = TOLERANCE, exact
     if os.environ.get("MINISBERT_SHOW_DIFFERENCES"):
         print(f"\n  {what}: {difference:.1e} (largest value {scale:.2g})", end="")
     if difference > tolerance * scale and exact is not None:
-        our_error, their_error = (float(np.abs(found - exact()).max()) for found in (ours, theirs))
+        numbers = exact()
+        our_error, their_error = (float(np.abs(found - numbers).max()) for found in (ours, theirs))
         assert max(our_error, their_error) <= ROUNDING * tolerance * scale, (
             f"{what}: {our_error:.2e}, {their_error:.2e}"
         )
