@@ -1,6 +1,7 @@
 """Fixtures of the tests that run commands: tiny models, and a way to run a command in this process."""
 
 import functools
+import gc
 import io
 import os
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import pytest
 
 from minisbert import SentenceEncoder
@@ -15,10 +17,36 @@ from minisbert.commands import main
 from minisbert.inference.compiled import enable_compilation_cache
 from minisbert.inference.engines import replace_params
 
-# Compiled programs are saved between runs, and shared with the processes that tests start.
+# Compiled programs are saved between runs, and shared with the processes that tests start. A test compiles many small ones,
+# the operations outside jax.jit: all are saved.
 if folder := enable_compilation_cache():
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+# Tracing makes many objects, few of them in cycles: to look for those after every 700 takes 2 to 10 % of a test's time.
+gc.set_threshold(50_000, 20, 10)
+
+# A process that keeps every program of all tests grows to 8 GB.
+MOST_PROGRAMS = 1500
+_kept = 0
+
+
+def _count(event: str, seconds: float, **_: object) -> None:
+    global _kept
+    if event == "/jax/core/compile/backend_compile_duration":
+        _kept += 1
+
+
+jax.monitoring.register_event_duration_secs_listener(_count)
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Between two files of tests, let go of the programs if they have become many."""
+    global _kept
+    if _kept > MOST_PROGRAMS and nextitem is not None and nextitem.path != item.path:
+        jax.clear_caches()
+        _kept = 0
+
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 SENTENCES = ["a man plays the guitar", "", "a woman sings", 'the "big" dog', "é 中 cats"]

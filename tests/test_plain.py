@@ -46,7 +46,7 @@ def test_encode_returns_every_layer(name):
     encoder = SentenceEncoder(WEIGHTS / name)
     apply, params = encoder.module()
     ids_BL, lengths_B = padded_tokens(encoder, TEXTS)
-    hidden_IBLD = apply(params, ids_BL, lengths_B, capture=("hidden",)).hidden_IBLD
+    hidden_IBLD = jax.jit(apply, static_argnames="capture")(params, ids_BL, lengths_B, capture=("hidden",)).hidden_IBLD
     found = encoder.encode(TEXTS, output_value="hidden_states", batch_size=2)
     assert [one.shape[1] for one in found] == lengths_B.tolist()
     for b, hidden_ILD in enumerate(found):
@@ -90,6 +90,7 @@ def test_the_gradient_of_each_token_by_an_edit_of_the_first_input():
     apply, params = encoder.module()
     tokens = padded_tokens(encoder, ["a a a"])
 
+    @jax.jit
     def first_number(scale_L):
         def edit(layer, hidden_BLD):
             return hidden_BLD * scale_L[:, None] if layer == 0 else hidden_BLD
@@ -98,7 +99,7 @@ def test_the_gradient_of_each_token_by_an_edit_of_the_first_input():
         return out.sentence_BD[0, 0], out.hidden_IBLD[0, 0]
 
     one_L = jnp.ones(tokens[0].shape[1])
-    slope_L, _ = jax.grad(first_number, has_aux=True)(one_L)
+    slope_L, _ = jax.jit(jax.grad(first_number, has_aux=True))(one_L)
     step_L = 1e-2 * jnp.eye(len(one_L))[2]
     (more, doubled_LD), (less, _) = first_number(one_L + step_L), first_number(one_L - step_L)
     assert (

@@ -102,10 +102,10 @@ def test_outcomes_are_told_apart(name):
 
 
 @pytest.mark.parametrize(
-    "code, outcome",
-    [("import os; os.abort()", battery.CRASH), ("import time; time.sleep(60)", battery.HANG)],
+    "code, starting, outcome",
+    [("import os; os.abort()", 4.0, battery.CRASH), ("import time; time.sleep(60)", 0.5, battery.HANG)],
 )
-def test_a_process_that_crashes_or_hangs_costs_only_itself(code, outcome, monkeypatch):
+def test_a_process_that_crashes_or_hangs_costs_only_itself(code, starting, outcome, monkeypatch):
     import run_battery as run
 
     script = f"import sys; sys.stdin.readline(); {code}"
@@ -113,7 +113,7 @@ def test_a_process_that_crashes_or_hangs_costs_only_itself(code, outcome, monkey
     start = lambda self: subprocess.Popen([sys.executable, "-c", script], **pipes)  # noqa: E731
     monkeypatch.setattr(run.Worker, "_started", start)
     monkeypatch.setattr(run, "GRACE", 1.0)
-    monkeypatch.setattr(run, "STARTING", 4.0)
+    monkeypatch.setattr(run, "STARTING", starting)
     worker = run.Worker("minisbert")
     found = [worker.run(Case("runner", "x", sings, CONFIG, seconds=0.1)) for _ in range(2)]
     worker.close()

@@ -64,11 +64,12 @@ def test_it_equals_the_jax_engine(name):
         pytest.skip(f"{name} is not on this machine")
     jax, numpy = both(folder)
     quiet = {"on_truncate": "ignore"}
+    # Without prompts and routes a query is encoded as a document is.
+    sides = ("encode_query", "encode_document") if name in TINY or numpy.prompts or numpy.routes else ("encode",)
     for options in ({}, {"normalize_embeddings": True}, {"truncate_dim": 5, "prompt": "query: "}, {"batch_size": 2}):
-        for one, other in ((jax.encode_query, numpy.encode_query), (jax.encode_document, numpy.encode_document)):
-            np.testing.assert_allclose(
-                other(TEXTS, **quiet, **options), one(TEXTS, **quiet, **options), rtol=0, atol=TOLERANCE
-            )
+        for side in sides:
+            one, other = (getattr(encoder, side)(TEXTS, **quiet, **options) for encoder in (jax, numpy))
+            np.testing.assert_allclose(other, one, rtol=0, atol=TOLERANCE)
     if not numpy.routes:
         both_outputs = [encoder.encode(TEXTS, output_value=None, **quiet) for encoder in (jax, numpy)]
         for one, other in zip(*both_outputs, strict=True):

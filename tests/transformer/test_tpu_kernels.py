@@ -14,6 +14,7 @@ from minisbert.transformer.attention import MultiHeadSelfAttention
 from minisbert.transformer.block import FeedForward
 from minisbert.transformer.target import traced_for
 
+UNOPTIMIZED = {"xla_backend_optimization_level": 0}  # compiling is nearly all that these tests do
 # bfloat16 has 8 significant bits; a gradient passes through several roundings.
 SEVERAL_ROUNDINGS = 0.03
 
@@ -56,7 +57,7 @@ def test_the_kernel_computes_the_plain_form(width, heads, L, masked, biased, rat
         return (attended_BLD.astype(jnp.float32) * d_BLD).sum(), attended_BLD
 
     gradient = jax.grad(forward, argnums=(0, 1, 2) if biased else (0, 1), has_aux=True)
-    check_kernel(tpu_attention, lambda: gradient(params, hidden_BLD, bias_NQK), monkeypatch)
+    check_kernel(tpu_attention, gradient, (params, hidden_BLD, bias_NQK), monkeypatch)
 
 
 @pytest.mark.parametrize("width, inner_width, rows, output_bias", [(128, 640, 2, True), (256, 512, 4, False)])
@@ -76,10 +77,15 @@ def test_the_gradient_of_the_feed_forward_net_is_the_plain_one(width, inner_widt
         return (fed_BLD.astype(jnp.float32) * d_BLD).sum(), fed_BLD
 
     gradient = jax.grad(forward, argnums=(0, 1), has_aux=True)
-    check_kernel(tpu_feed_forward, lambda: gradient(params, hidden_BLD), monkeypatch)
+    check_kernel(tpu_feed_forward, gradient, (params, hidden_BLD), monkeypatch)
 
 
-def check_kernel(module, computed, monkeypatch):
+def compiled(function):
+    """The function as one program of its own, since what it computes depends on the device that it is traced for."""
+    return jax.jit(lambda *arrays: function(*arrays), compiler_options=UNOPTIMIZED)
+
+
+def check_kernel(module, gradient, arrays, monkeypatch):
     """What is computed with the module's kernel is what is computed where nothing fits it."""
     # Where there are two devices, each has half of the rows, and the gradients of biases are summed over them.
     devices, ran = jax.devices()[:2], []
@@ -91,11 +97,11 @@ def check_kernel(module, computed, monkeypatch):
 
     monkeypatch.setattr(pl, "pallas_call", interpreted)
     with traced_for("tpu", mesh):
-        kernel = jax.tree.leaves(computed())
+        kernel = jax.tree.leaves(compiled(gradient)(*arrays))
     assert ran
     monkeypatch.setattr(module, "fits", lambda *_: False)
     with traced_for("tpu"):
-        plain = jax.tree.leaves(computed())
+        plain = jax.tree.leaves(compiled(gradient)(*arrays))
     assert all(jnp.isfinite(array).all() for array in kernel)
     for mine, other in zip(kernel, plain, strict=True):
         mine, other = (np.asarray(array, np.float32) for array in (mine, other))
