@@ -4,10 +4,12 @@
     mined.rows[0]                               # (anchor, positive, negative, negative, ...)
 
 The result is that of sentence-transformers' `mine_hard_negatives` with format "n-tuple" and strategy "top". A margin to the
-positive excludes texts that are probably unlabelled positives (Moreira et al. 2024, "NV-Retriever", TopK-PercPos). One
-difference: the anchor's own text is never its negative.
+positive excludes texts that are probably unlabelled positives (Moreira et al. 2024, "NV-Retriever", TopK-PercPos). Two
+differences: the anchor's own text is never its negative, and `rescore` also ranks the negatives where no score or margin
+is limited (there sentence-transformers does not ask its cross-encoder).
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from json import dumps
 from typing import Any, NamedTuple
@@ -15,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minisbert.arguments import check_finite, check_list, check_positive
-from minisbert.errors import DataError, InputError, MinisbertError
+from minisbert.errors import DataError, InputError, MinisbertError, short_repr
 from minisbert.evaluation.embedding import QueryEncoder
 from minisbert.search.exact import nearest
 from minisbert.similarity import pairwise_cosine
@@ -53,7 +55,8 @@ def hard_negatives(
         anchors, positives: pairs of texts, row by row. No positive of an anchor becomes its negative.
         corpus: more candidate texts; all positives are candidates.
         range_min: skip this many of the hardest remaining candidates.
-        range_max: consider this many candidates; by default ten times `number` with a filter, else just enough.
+        range_max: consider this many candidates, and as many more as an anchor has positives at most; by default ten times
+            `number` with a limit or `rescore`, else `number`, plus `range_min` and those positives.
         max_score, min_score: leave out negatives that score higher, or lower.
         absolute_margin: a negative scores at least this much less than the positive (the lowest of several).
         relative_margin: the same as a share of the positive's score, 0.05 for 5 %.
@@ -76,11 +79,10 @@ def hard_negatives(
     given = {"max_score": max_score, "min_score": min_score}
     given |= {"absolute_margin": absolute_margin, "relative_margin": relative_margin}
     limits = {name: check_finite(name, value) for name, value in given.items() if value is not None}
-    if isinstance(range_min, bool) or not isinstance(range_min, int) or range_min < 0:
-        raise InputError(f"range_min is {range_min!r:.80}. Expected a whole number of at least 0.")
-    if range_max is None:
-        range_max = range_min + wanted * (10 if limits or rescore is not None else 1)
-    if check_positive("range_max", range_max) - range_min < wanted:
+    if isinstance(range_min, bool) or not isinstance(range_min, int | np.integer) or range_min < 0:
+        raise InputError(f"range_min is {short_repr(range_min)}. Expected a whole number of at least 0.")
+    range_min, range_max = int(range_min), None if range_max is None else check_positive("range_max", range_max)
+    if range_max is not None and range_max - range_min < wanted:
         raise InputError(
             f"range_max is {range_max}, range_min {range_min}. Expected at least {wanted} candidates in between, one per "
             "negative; raise range_max."
@@ -96,14 +98,16 @@ def hard_negatives(
         positives_of.setdefault(a, []).append(row_of[p])
     asked_BD = np.asarray(encoder.encode_query(list(positives_of), **options), np.float32)
     pool_MD = np.asarray(encoder.encode_document(pool, **options), np.float32)
-    excluded = max(map(len, positives_of.values())) + 1  # the positives, and the anchor itself
-    hits = nearest(asked_BD, pool_MD, range_max + excluded)
+    most = max(Counter(texts_a).values())  # positives of an anchor; as there, repeated pairs count
+    if range_max is None:
+        range_max = range_min + wanted * (10 if limits or rescore is not None else 1) + most
+    hits = nearest(asked_BD, pool_MD, range_max + most + 1)  # one more, because the anchor itself may be found
 
     negatives: dict[str, list[int]] = {}
     for b, (anchor, own) in enumerate(positives_of.items()):
-        rows_K = hits.rows_BK[b]
-        left_K = ~np.isin(rows_K, [*own, row_of.get(anchor, -1)])
-        rows_C, scores_C = rows_K[left_K], hits.scores_BK[b][left_K].astype(np.float64)
+        place_K = np.flatnonzero(hits.rows_BK[b] != row_of.get(anchor, -1))[: range_max + most]
+        place_C = place_K[~np.isin(hits.rows_BK[b][place_K], own)]
+        rows_C, scores_C = hits.rows_BK[b][place_C], hits.scores_BK[b][place_C].astype(np.float64)
         if rescore is None:
             positive = float(pairwise_cosine(asked_BD[b : b + 1], pool_MD[own]).min())
         else:
