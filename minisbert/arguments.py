@@ -226,6 +226,15 @@ def embedding_rows(name: str, value: Any) -> np.ndarray:
     return array
 
 
+def refuse_quantized(options: Mapping[str, Any]) -> None:
+    """Reject a precision of `encode` where embeddings are compared that do not share their ranges, or are packed bits."""
+    if options.get("precision", "float32") != "float32":
+        raise InputError(
+            f"precision is {short_repr(options['precision'])}. Expected 'float32': quantized embeddings are compared by an "
+            "Index (its dtype)."
+        )
+
+
 def comparable(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
     """Two sets of embeddings of equal width."""
     a_BD, b_MD = embedding_rows("a", a), embedding_rows("b", b)

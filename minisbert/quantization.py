@@ -60,6 +60,17 @@ def quantize_embeddings(embeddings_BD: np.ndarray, precision: str, ranges_2D: np
     return steps_BD.astype(np.uint8) if precision == "uint8" else (steps_BD - 128).astype(np.int8)
 
 
+def unpacked(packed_BX: np.ndarray) -> np.ndarray:
+    """The bits of "binary" (int8) or "ubinary" (uint8) embeddings as 0 and 1, float32.
+
+    Example:
+        >>> unpacked(np.array([[170]], np.uint8)).tolist()
+        [[1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0]]
+    """
+    offset = 128 if packed_BX.dtype == np.int8 else 0
+    return np.unpackbits((packed_BX.astype(np.int16) + offset).astype(np.uint8), axis=1).astype(np.float32)
+
+
 def _float_rows(name: str, value: np.ndarray) -> np.ndarray:
     try:
         array = np.asarray(value)

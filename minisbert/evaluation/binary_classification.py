@@ -107,6 +107,8 @@ def binary_scores(scores_B: np.ndarray, labels_B: np.ndarray) -> BinaryScores:
         (0.8333, 0.5774)
     """
     scores_B, labels_B = np.asarray(scores_B), np.asarray(labels_B)
+    if scores_B.dtype.kind in "bui":  # the negative of an unsigned number is a large one
+        scores_B = scores_B.astype(np.float64)
     if scores_B.shape != labels_B.shape or scores_B.ndim != 1 or set(labels_B.tolist()) != {0, 1}:
         raise InputError("expected as many scores as labels, and labels of 0 and 1, each at least once.")
     if not np.isfinite(scores_B).all():

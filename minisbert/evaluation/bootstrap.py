@@ -92,8 +92,11 @@ def _correlations(gold_RP: np.ndarray, series_MRP: np.ndarray) -> np.ndarray:
 
 
 def _pearson(x_RP: np.ndarray, y_RP: np.ndarray) -> np.ndarray:
+    # A draw of equal values has no correlation, NaN; their mean may differ from them by a rounding.
+    constant_R = (x_RP == x_RP[:, :1]).all(axis=1) | (y_RP == y_RP[:, :1]).all(axis=1)
     x_RP = x_RP - x_RP.mean(axis=1, keepdims=True)
     y_RP = y_RP - y_RP.mean(axis=1, keepdims=True)
     square_R = np.einsum("RP,RP->R", x_RP, x_RP) * np.einsum("RP,RP->R", y_RP, y_RP)
-    with np.errstate(invalid="ignore", divide="ignore"):  # a draw of equal pairs has no correlation: NaN
-        return np.asarray(np.einsum("RP,RP->R", x_RP, y_RP) / np.sqrt(square_R))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found_R = np.einsum("RP,RP->R", x_RP, y_RP) / np.sqrt(square_R)
+    return np.where(constant_R, np.nan, np.clip(found_R, -1, 1))

@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from minisbert.quantization import unpacked
+
 
 class Encoder(Protocol):
     """Anything that embeds a list of texts, such as SentenceEncoder."""
@@ -29,13 +31,20 @@ def embed_columns(encode: Callable[..., Any], *columns: Sequence[str], **options
 
     Args:
         encode: a method of an encoder.
-        options: for `encode`.
+        options: for `encode`. Quantized embeddings are compared as numbers, packed ones bit by bit.
 
     Example:
         >>> embed_columns(lambda texts: [[len(text)] for text in texts], ["a", "bc"], ["bc"])
-        [array([[1],
-               [2]]), array([[2]])]
+        [array([[1.],
+               [2.]], dtype=float32), array([[2.]], dtype=float32)]
     """
     rows = {text: row for row, text in enumerate(dict.fromkeys(chain(*columns)))}
     embeddings = np.asarray(encode(list(rows), **options))
+    embeddings = as_floats(unpacked(embeddings) if options.get("precision") in ("binary", "ubinary") else embeddings)
     return [embeddings[[rows[text] for text in column]] for column in columns]
+
+
+def as_floats(array: np.ndarray) -> np.ndarray:
+    """float32 instead of a type whose products wrap around or overflow: integers and float16."""
+    array = np.asarray(array)
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from minisbert.arguments import refuse_quantized
 from minisbert.data.rows import RowFile
 from minisbert.data.values import as_number, text
 from minisbert.errors import DataError, InputError
@@ -195,7 +196,8 @@ def evaluate_retrieval(
         similarity: "cosine" or "dot"; by default the model's, or cosine.
         graded: see `evaluate_rankings`.
         ignore_identical_ids: see `rankings_of`.
-        options: for `encode_query` and `encode_document` (batch_size, show_progress_bar, on_truncate, ...).
+        options: for `encode_query` and `encode_document` (batch_size, show_progress_bar, on_truncate, ...), except
+            `precision`.
 
     Raises:
         InputError: see `nearest`.
@@ -209,6 +211,7 @@ def evaluate_retrieval(
 
 def index_of(encoder: QueryEncoder, data: RetrievalData, *, similarity: str | None = None, **options: Any) -> Index:
     """An index of the embedded corpus."""
+    refuse_quantized(options)
     texts, ids = data.texts_and_ids()
     index = Index(encoder, similarity=similarity, fingerprint="this evaluation's")
     index.add(np.asarray(encoder.encode_document(texts, **options)), ids, texts=texts)

@@ -6,7 +6,7 @@ SBERT discards the head W, b after training and uses only the embeddings. minisb
 classify pairs (NLI: entailment, neutral, contradiction) from two embeddings, even precomputed ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,12 +47,13 @@ class SoftmaxClassifier:
         encoder = SentenceEncoder(folder)
         return SoftmaxClassifier(encoder, read_head(Path(folder), encoder.model_config.dimension))
 
-    def predict(self, pairs: Sequence[tuple[str, str]], show_progress_bar: bool | None = None) -> Predictions:
+    def predict(self, pairs: Iterable[tuple[str, str]], show_progress_bar: bool | None = None) -> Predictions:
         """The class of each pair.
 
         Raises:
             InputError: an element is not a pair of strings.
         """
+        pairs = list(pairs)  # also of a generator
         for number, pair in enumerate(pairs):
             if not isinstance(pair, tuple | list) or len(pair) != 2:
                 raise InputError(f"pairs[{number}] is {pair!r:.80}. Expected a pair of texts.")

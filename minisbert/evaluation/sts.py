@@ -62,8 +62,8 @@ class STSPairs:
             raise DataError(f"{self.name}: {lengths} sentences and scores. Expected the same number of each.")
         if len(self.gold) < 2:
             raise DataError(f"{self.name}: {len(self.gold)} pair(s). Expected at least 2, to correlate them.")
-        for row, score in enumerate(self.gold):
-            as_number(score, "score", f"{self.name}, pair {row}")
+        gold = tuple(as_number(score, "score", f"{self.name}, pair {row}") for row, score in enumerate(self.gold))
+        object.__setattr__(self, "gold", gold)
         _refuse_constant(self.name, "gold score", np.array(self.gold))
 
     def __len__(self) -> int:

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from minisbert.arguments import refuse_quantized
 from minisbert.data.columns import read_columns
 from minisbert.data.conventions import ANCHOR, POSITIVE
 from minisbert.errors import DataError, InputError, short_repr
-from minisbert.evaluation.embedding import QueryEncoder, embed_columns
+from minisbert.evaluation.embedding import QueryEncoder, as_floats, embed_columns
 from minisbert.similarity import PAIRWISE_SIMILARITIES
 
 COLUMNS = (ANCHOR, POSITIVE, ("negative", "negative_1", "neg"))
@@ -77,6 +78,7 @@ def triplet_accuracy(
             f"{', '.join(PAIRWISE_SIMILARITIES)}, and a finite number."
         )
     alike = PAIRWISE_SIMILARITIES[similarity]
+    anchor_BD, positive_BD, negative_BD = map(as_floats, (anchor_BD, positive_BD, negative_BD))
     positive_B, negative_B = alike(anchor_BD, positive_BD), alike(anchor_BD, negative_BD)
     if not (np.isfinite(positive_B).all() and np.isfinite(negative_B).all()):
         raise InputError("a similarity is not finite. Expected finite embeddings of ordinary size; use another model.")
@@ -89,8 +91,9 @@ def evaluate_triplets(
     """Accuracy for each similarity. Anchors are embedded as queries, the other texts as documents.
 
     Args:
-        options: for `encode_query` and `encode_document`.
+        options: for `encode_query` and `encode_document`, except `precision`.
     """
+    refuse_quantized(options)
     (anchor_BD,) = embed_columns(encoder.encode_query, triplets.anchors, **options)
     documents = triplets.positives, triplets.negatives
     positive_BD, negative_BD = embed_columns(encoder.encode_document, *documents, **options)

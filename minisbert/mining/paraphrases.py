@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minisbert.arguments import check_finite, check_list, check_positive
+from minisbert.arguments import check_finite, check_list, check_positive, refuse_quantized
 from minisbert.errors import InputError
 from minisbert.mining.all_pairs import COLUMNS, checked_rows, upper_blocks
 from minisbert.mining.screening import row_bounds
@@ -39,7 +39,7 @@ def mine_paraphrases(
     """The most similar pairs of sentences, with the result of sentence-transformers' `util.paraphrase_mining`.
 
     Args:
-        options: for `encoder.encode`.
+        options: for `encoder.encode`, except `precision`.
 
     Returns:
         `[cosine, i, j]` for each pair of sentences i < j, best first.
@@ -51,6 +51,7 @@ def mine_paraphrases(
         [(0, 2)]
     """
     check_positive("max_pairs", max_pairs)
+    refuse_quantized(options)
     found = best_pairs(encoder.encode(check_list("sentences", sentences), **options), max_pairs)
     return [[score, i, j] for score, (i, j) in zip(found.scores_K.tolist(), found.rows_K2.tolist(), strict=True)]
 

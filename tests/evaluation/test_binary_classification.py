@@ -6,6 +6,7 @@ import pytest
 from minisbert import DataError, InputError
 from minisbert.evaluation.binary_classification import LabelledPairs, binary_scores, evaluate_binary, read_labelled
 from minisbert.evaluation.triplets import Triplets, evaluate_triplets, read_triplets, triplet_accuracy
+from minisbert.quantization import quantize_embeddings
 
 
 def by_force(scores, labels):
@@ -92,6 +93,44 @@ def test_a_tie_is_wrong_and_a_margin_counts():
             triplet_accuracy(a, near, far, **options)
     with pytest.raises(InputError, match="not finite"):
         triplet_accuracy(a, np.array([[np.inf, 0.0]]), far, "dot")
+
+
+class Quantized:
+    """Embeddings of a texts' bits as `encode` would quantize them."""
+
+    def __init__(self, rows_BD):
+        self.rows_BD = rows_BD
+
+    def encode(self, texts, precision="float32"):
+        return quantize_embeddings(np.array([self.rows_BD[int(text)] for text in texts]), precision)
+
+    encode_query = encode_document = encode
+
+
+@pytest.mark.parametrize("precision", ["int8", "uint8", "binary", "ubinary"])
+def test_quantized_embeddings_are_compared_as_numbers(precision):
+    rows_BD = np.random.default_rng(0).normal(size=(40, 16)).astype(np.float32)
+    first, second = (tuple(map(str, range(start, start + 20))) for start in (0, 20))
+    pairs = LabelledPairs("made", first, second, (0, 1) * 10)
+    found = evaluate_binary(Quantized(rows_BD), pairs, precision=precision)
+    numbers_BD = quantize_embeddings(rows_BD, precision).astype(np.float32)
+    if "binary" in precision:
+        numbers_BD = (rows_BD > 0).astype(np.float32)
+    assert found == evaluate_binary(Quantized(numbers_BD), pairs)
+    assert abs(found["cosine"].accuracy_threshold) <= 1
+    # Queries and documents would have ranges of their own.
+    with pytest.raises(InputError, match=f"precision is '{precision}'. Expected 'float32'"):
+        evaluate_triplets(Quantized(rows_BD), Triplets("made", first, first, second), precision=precision)
+
+
+def test_small_types_neither_wrap_around_nor_overflow():
+    large = np.full((1, 8), 120, np.float16)
+    assert triplet_accuracy(large, large, -large) == 1
+    codes = np.array([[100, 100, 3]], np.int8)
+    assert triplet_accuracy(codes, codes, -codes, "dot") == 1
+    for dtype in (np.uint8, bool):
+        found = binary_scores(np.array([0, 0, 5, 4]).astype(dtype), np.array([0, 0, 1, 1]))
+        assert (found.accuracy, found.average_precision) == (1, 1)
 
 
 def test_files(tmp_path):

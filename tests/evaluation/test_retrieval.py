@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from minisbert import DataError, InputError
+from minisbert import DataError, InputError, mine_paraphrases
 from minisbert.evaluation.retrieval import (
     RetrievalData,
     evaluate_rankings,
@@ -111,6 +111,15 @@ def test_an_encoder_is_scored_and_ties_are_ordered_by_id():
     assert result.rankings == {"q": ["d1", "d9", "d5"]} and result.scores["mrr@10"] == 0.5
     assert encoder.options == {"batch_size": 7}
     assert "toy: 1 queries" in str(result) and "mrr" in str(result) and " 50.00" in str(result)
+
+
+@pytest.mark.parametrize("precision", ["int8", "ubinary", 8])
+def test_quantized_embeddings_are_refused(precision):
+    """Those of queries and documents are not comparable."""
+    with pytest.raises(InputError, match="Expected 'float32'"):
+        evaluate_retrieval(Letters(), made(), precision=precision)
+    with pytest.raises(InputError, match="Expected 'float32'"):
+        mine_paraphrases(Letters(), ["a", "b"], precision=precision)
 
 
 def test_rankings_of_any_searcher():

@@ -54,6 +54,7 @@ def test_the_head_predicts(run, name):
         expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
     assert classifier.predict([]).labels == []
+    assert classifier.predict(iter(pairs)).labels == found.labels
 
 
 def test_no_head_a_wrong_head_and_no_pairs_are_refused(run, tmp_path):

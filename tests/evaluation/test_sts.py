@@ -151,6 +151,19 @@ def test_paired_comparison():
 ROWS = [("a cat", 'a "dog', 1.5), ("é", "b", 4.0), ("c", "d", 3)]
 
 
+def test_scores_of_numpy_and_texts_are_numbers():
+    pairs = [STSPairs("toy", ("a", "b"), ("c", "d"), gold) for gold in (tuple(np.array([0, 2])), ("0", "2"), (0, 2.0))]
+    assert pairs[0] == pairs[1] == pairs[2] and set(map(type, pairs[0].gold)) == {float}
+    assert STSPairs("toy", ("a", "b"), ("c", "d"), (1, 2**70)).gold[1] == 2.0**70
+
+
+def test_a_draw_of_equal_values_has_no_correlation():
+    gold_P, series_MP = np.array([0.1] * 5 + [0.9]), np.arange(6.0)[None]
+    spearman_R, pearson_R = pooled([(gold_P, series_MP)], 1000, np.random.default_rng(0))[:, 0]
+    assert np.isnan(spearman_R).sum() > 100
+    np.testing.assert_array_equal(np.isnan(pearson_R), np.isnan(spearman_R))
+
+
 @pytest.mark.parametrize("score", ["score", "relatedness", "label"])
 @pytest.mark.parametrize("kind", ["tsv", "tsv.gz", "jsonl", "jsonl.gz", "parquet"])
 def test_every_kind_of_file(tmp_path, kind, score):
