@@ -25,6 +25,7 @@ BOM = b"\xef\xbb\xbf"  # the byte order mark that some editors put before UTF-8
 # A record of tab-separated cells, each quoted or without quotation marks, and a quoted cell that needs its quotes.
 _RECORD = re.compile(r'(?:"(?:[^"]|"")*"|[^"\t\r\n]*)(?:\t(?:"(?:[^"]|"")*"|[^"\t\r\n]*))*\r?\n?')
 _NEEDED = re.compile(r'""|[\t\r\n]')
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
 def csv_table(file: Any, source: str, names: Sequence[str] = (), delimiter: str | None = None) -> Table:
@@ -80,21 +81,24 @@ def _records(file: Any, source: str, delimiter: str) -> Iterator[list[str]]:
 def is_quoted(file: Any, source: str) -> bool:
     """Whether the cells of a .tsv are quoted as in CSV; a quotation mark is otherwise part of the text.
 
-    They are if a CSV writer can have written every line with a quotation mark: all cells of the header are quoted, or quotes
-    are only around cells that need them. Logs a warning where a reader could take the file either way.
+    They are if all cells of the header are quoted. They are also if only cells that need quotes have them, as a CSV writer puts
+    them, and a line has doubled quotes or the lines of a record cannot be rows by themselves. Logs a warning where a reader
+    could take the file either way; it is then read line by line, which loses no row.
     """
     file.seek(0)
     if not any(b'"' in block for block in iter(lambda: file.read(BLOCK), b"")):
         return False
     file.seek(0)
-    everywhere, needed, doubtful = False, False, 0
+    everywhere, needed, doubtful, spanning, tabs = False, False, 0, 0, 0
     lines = enumerate(file, start=1)
     for number, line in lines:
+        tabs = line.count(b"\t") if number == 1 else tabs
         if b'"' not in line:
             continue
-        record = line.removeprefix(BOM) if number == 1 else line
+        record, rows = line.removeprefix(BOM) if number == 1 else line, line.count(b"\t") == tabs
         while record.count(b'"') % 2 and (following := next(lines, None)):  # a quoted cell has a line break
             record += following[1]
+            rows &= following[1].count(b"\t") == tabs or not following[1].strip()
             if len(record) > BLOCK:
                 return False
         text = decoded(record, f"{source}, line {number}")
@@ -102,15 +106,22 @@ def is_quoted(file: Any, source: str) -> bool:
             return False
         quoted = re.findall(r'(?:^|\t)"((?:[^"]|"")*)"', text)
         everywhere |= number == 1 and len(quoted) == text.count("\t") + 1
-        if not everywhere:
-            if all(map(_NEEDED.search, quoted)):
-                needed = True
-            else:
-                doubtful = doubtful or number
-    if doubtful:
+        if everywhere:
+            continue
+        if (
+            rows and _QUOTED.sub("", text).count("\t") != tabs
+        ):  # rows of their own, but no record with a cell per column
+            return False
+        if not all(map(_NEEDED.search, quoted)):
+            doubtful = doubtful or number
+        elif rows and len(record) > len(line):  # quotation marks around several rows, or one cell with line breaks
+            spanning = spanning or number
+        else:
+            needed = True
+    if doubtful := doubtful or (0 if needed else spanning):
         logger.warning(
-            f"{source}, line {doubtful}: a cell begins and ends with quotation marks. They are read as part of the text; if "
-            "they are only quoting, save the file as .csv."
+            f"{source}, line {doubtful}: a cell begins and ends with quotation marks. They are read as part of the text, and "
+            "each line as a row; if they are only quoting, save the file as .csv."
         )
     return everywhere or (needed and not doubtful)
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minisbert.arguments import check_finite, check_list, check_positive
+from minisbert.arguments import check_choice, check_finite, check_list, check_positive
 from minisbert.errors import DataError, InputError, MinisbertError, short_repr
 from minisbert.evaluation.embedding import QueryEncoder
 from minisbert.search.exact import nearest
@@ -128,28 +128,31 @@ def triplet_lines(rows: Sequence[tuple[str, ...]], kind: str = ".tsv") -> Iterat
     """Lines of a file for `minisbert train`: columns anchor, positive, negative1, negative2 ...
 
     Args:
-        kind: ".tsv" (no tabs or line breaks in texts) or ".jsonl".
+        kind: ".tsv" (no tabs or line breaks in texts; all cells are quoted as in CSV if a text begins with a quotation mark,
+            which a reader could else take for quoting) or ".jsonl".
 
     Raises:
+        InputError: another kind.
         DataError: for tsv, a text with a tab or a line break.
 
     Example:
         >>> list(triplet_lines([("a", "b", "c")]))
         ['anchor\\tpositive\\tnegative1\\n', 'a\\tb\\tc\\n']
     """
+    check_choice("kind", kind, (".tsv", ".jsonl"))
     width = len(rows[0]) if rows else 3
     names = ["anchor", "positive", *(f"negative{i}" for i in range(1, width - 1))]
     if kind == ".jsonl":
         yield from (dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) + "\n" for row in rows)
         return
-    yield "\t".join(names) + "\n"
-    for row in rows:
+    quoted = any(text.startswith('"') for row in rows for text in row)
+    for row in (names, *rows):
         for text in row:
             if any(mark in text for mark in "\t\n\r"):
                 raise DataError(
                     f"{text!r:.80} has a tab or a line break, which a tsv cell cannot hold. Write .jsonl instead."
                 )
-        yield "\t".join(row) + "\n"
+        yield "\t".join('"' + text.replace('"', '""') + '"' if quoted else text for text in row) + "\n"
 
 
 def _rescored(rescore: Rescore, anchor: str, texts: list[str]) -> list[float]:

@@ -55,6 +55,34 @@ def test_quotes_that_may_be_either_are_kept_and_reported(tmp_path, caplog):
     assert "line 2: a cell begins and ends with quotation marks" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [("who is happy?", '"We are happy.', "A dog"), ("who is it?", 'It is good."', "A cat"), ("a", "b", "c")],
+        [("who is it?", '"We are', 'happy"')],
+        [("who is it?", '"We are', "b"), ("", "", ""), ("c", "d", 'happy"')],
+    ],
+)
+def test_quotes_that_open_in_one_cell_and_close_in_another_join_nothing(tmp_path, rows, caplog):
+    file = tmp_path / "t.tsv"
+    header = ("anchor", "positive", "negative1")
+    file.write_text("".join("\t".join(row).rstrip("\t") + "\n" for row in (header, *rows)))
+    with caplog.at_level(logging.WARNING):
+        assert list(zip(*open_examples(str(file)).take(range(sum(map(any, rows))))[0], strict=True)) == [
+            *filter(any, rows)
+        ]
+    assert ("line 2: a cell begins and ends with quotation marks" in caplog.text) == (rows[0][0] == "who is happy?")
+
+
+def test_a_cell_with_line_breaks_is_one_where_doubled_quotes_show_a_csv_writer(tmp_path):
+    texts = ["two\nlines", 'say "stop"']
+    file = tmp_path / "s.tsv"
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([["text"], *([text] for text in texts)])
+    file.write_text(out.getvalue())
+    assert read_sentences(str(file)).texts == texts
+
+
 SCORED = [("a", "b", "0.5"), ("c", "d", "0.1")]
 TSV = "sentence1\tsentence2\tscore\n" + "".join("\t".join(row) + "\n" for row in SCORED)
 CSV = TSV.replace("\t", ",")

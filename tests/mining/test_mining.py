@@ -270,16 +270,28 @@ def test_mining_mistakes(words, message):
         hard_negatives(**{"encoder": LADDER, "anchors": ["q"], "positives": ["p"], "corpus": CORPUS} | words)
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [("an anchor", 'a "positive"', "n1", "é 中"), ("b", "c", "d", "e")],
+        [("a", '"We are happy.', "b"), ("c", 'It is good."', "d")],
+        [("a", '"a ""b"" c"', '"whole"'), ("c", '"', '""')],
+    ],
+)
 @pytest.mark.parametrize("kind", [".tsv", ".jsonl"])
-def test_training_reads_the_triplets_that_are_written(kind, tmp_path):
+def test_training_reads_the_triplets_that_are_written(kind, rows, tmp_path):
     from minisbert.data.examples import open_examples
 
-    rows = [("an anchor", 'a "positive"', "n1", "é 中"), ("b", "c", "d", "e")]
     file = tmp_path / f"triplets{kind}"
     file.write_text("".join(triplet_lines(rows, kind)), encoding="utf-8")
     examples = open_examples(str(file))
     assert examples.dataset.kind == "triplets"
     assert list(zip(*examples.take(range(2))[0], strict=True)) == rows
+
+
+def test_triplets_have_two_kinds_of_file():
+    with pytest.raises(InputError, match=r"kind is 'jsonl'. Expected one of '.tsv', '.jsonl'"):
+        list(triplet_lines([("a", "b", "c")], "jsonl"))
 
 
 def test_a_tab_does_not_fit_into_tsv():
