@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minisbert.arguments import check_choice, check_finite, check_list, check_positive
+from minisbert.arguments import check_choice, check_finite, check_list, check_positive, refuse_quantized
 from minisbert.errors import DataError, InputError, MinisbertError, short_repr
 from minisbert.evaluation.embedding import QueryEncoder
 from minisbert.search.exact import nearest
@@ -61,7 +61,7 @@ def hard_negatives(
         absolute_margin: a negative scores at least this much less than the positive (the lowest of several).
         relative_margin: the same as a share of the positive's score, 0.05 for 5 %.
         rescore: scores candidates and positives again: pairs -> scores, for example `CrossEncoder.predict`.
-        options: for both encode methods.
+        options: for both encode methods, except `precision`.
 
     Raises:
         InputError: no pairs, or columns of different lengths; an argument out of range; `rescore` does not return one
@@ -76,6 +76,7 @@ def hard_negatives(
         [('a', 'aab', 'ab'), ('c', 'cc', 'bbc')]
     """
     wanted = check_positive("number", number)
+    refuse_quantized(options)
     given = {"max_score": max_score, "min_score": min_score}
     given |= {"absolute_margin": absolute_margin, "relative_margin": relative_margin}
     limits = {name: check_finite(name, value) for name, value in given.items() if value is not None}

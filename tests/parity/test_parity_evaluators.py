@@ -20,6 +20,7 @@ from minisbert.evaluation.retrieval import (
     index_of,
     read_retrieval,
 )
+from minisbert.evaluation.sts import STSPairs, evaluate_sts
 from minisbert.evaluation.triplets import Triplets, evaluate_triplets
 
 WHY = "the parity extra is not installed: pip install torch (a CPU build will do), then pip install -e .[parity]"
@@ -91,6 +92,31 @@ def test_retrieval(models, similarity):
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
         close(value, theirs[name], name)
+
+
+@pytest.mark.parametrize("precision", ["binary", "ubinary"])
+def test_packed_sts(models, precision):
+    """Cosines of bits have many ties, which rounding breaks in each library's own way; the others are whole numbers.
+
+    int8 is left out: sentence-transformers takes the ranges of each column of texts, `evaluate_sts` those of both.
+    """
+    encoder, peer = models
+    first, second = sentences(150, 4), sentences(150, 5)
+    gold = np.random.default_rng(6).integers(0, 6, 150).tolist()
+    evaluator = evaluation.EmbeddingSimilarityEvaluator(
+        first, second, gold, precision=precision, similarity_fn_names=SIMILARITIES, write_csv=False
+    )
+    theirs = evaluator(peer)
+    ours = evaluate_sts(
+        encoder,
+        STSPairs("made", *map(tuple, (first, second, gold))),
+        precision=precision,
+        normalize_embeddings=True,
+        resamples=0,
+    )
+    for name in SIMILARITIES:
+        found = ours.score(similarity=name).spearman.value
+        assert found == pytest.approx(theirs[f"spearman_{name}"], abs=2e-3 if name == "cosine" else TOLERANCE), name
 
 
 def test_triplets(models):
