@@ -4,7 +4,7 @@ Each check raises InputError with the argument's name, its value, and what was e
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,16 @@ def check_list(name: str, texts: Any) -> list[str]:
     return found
 
 
+def check_stream(name: str, texts: Any) -> Iterator[str]:
+    """An iterator over texts, which are not checked yet. A single string is rejected: it would be iterated letter by letter."""
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        raise InputError(
+            f"{name} is {short_repr(texts)} ({type(texts).__name__}). Expected an iterable of strings, such as a list or an "
+            "open file."
+        )
+    return iter(texts)
+
+
 def as_pairs(pairs: Any) -> tuple[list[tuple[str, str]], bool]:
     """The pairs as a list of (text, text), and whether a single pair was given."""
     expected = "Expected a pair of texts, (query, document), or a list of such pairs"
@@ -178,6 +188,13 @@ def check_positive(name: str, value: Any) -> int:
     """A whole number of at least 1."""
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
         raise InputError(f"{name} is {short_repr(value)}. Expected a whole number of at least 1.")
+    return int(value)
+
+
+def count_from_zero(name: str, value: Any) -> int:
+    """A whole number of at least 0."""
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 0:
+        raise InputError(f"{name} is {short_repr(value)}. Expected a whole number of at least 0.")
     return int(value)
 
 

@@ -16,7 +16,7 @@ from minisbert.errors import needs
 
 
 def encode_on_ray(
-    texts: Callable[[], Iterable[str]], load: Callable[[], Any], folder: Path, *, workers: int, **options: Any
+    texts: Callable[[], Iterable[str]], load: Callable[[], Any], folder: str | Path, *, workers: int, **options: Any
 ) -> int:
     """Run `encode_shards` on the workers of a Ray cluster; without a cluster, in processes on this machine.
 

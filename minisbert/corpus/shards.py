@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.arguments import check_positive
+from minisbert.arguments import check_path, check_positive, check_stream, check_text, count_from_zero
 from minisbert.atomic_write import not_written, whole_file
 from minisbert.checkpoint.json_file import read_json
 from minisbert.checksums import CHECKSUM, digest, is_whole, sealed
-from minisbert.errors import DataError, InputError, ModelFolderError
+from minisbert.errors import DataError, InputError, ModelFolderError, short_repr
 from minisbert.search.fingerprint import fingerprint
 from minisbert.search.vectors import NpyFile
 
@@ -39,7 +39,7 @@ ROWS_PER_SHARD = 65_536
 def encode_shards(
     texts: Iterable[str],
     encoder: Any,
-    folder: Path,
+    folder: str | Path,
     *,
     rows_per_shard: int = ROWS_PER_SHARD,
     worker: int = 0,
@@ -52,27 +52,33 @@ def encode_shards(
         texts: the corpus, in the same order each time; one shard of it is in memory.
         folder: created if it is missing.
         worker, workers: the number of this worker and how many there are; worker w makes the shards w, w + workers, ...
-        options: for `encode`.
+        options: for `encode`, without those that need the whole corpus (int8, uint8, `out`) or return something other than
+            sentence embeddings.
 
     Returns:
         the number of rows of the whole corpus.
 
     Raises:
-        InputError: an option that needs the whole corpus (int8), or a worker number out of range.
+        InputError: a text or an option is invalid, or a worker number is out of range.
         DataError: the folder holds embeddings of another model or corpus.
         WriteError: a file cannot be written; complete shards stay.
     """
-    check_positive("rows_per_shard", rows_per_shard)
-    if not 0 <= worker < check_positive("workers", workers):
+    rows_per_shard = check_positive("rows_per_shard", rows_per_shard)
+    if not count_from_zero("worker", worker) < check_positive("workers", workers):
         raise InputError(f"worker is {worker} of {workers}. Expected the number of this worker, counted from 0.")
+    stream, folder = check_stream("texts", texts), check_path(folder, "folder")
     if options.get("precision") in ("int8", "uint8"):
         raise InputError(
             f"precision is {options['precision']!r}, which needs the ranges of the whole corpus. Expected 'float32', "
             "'binary' or 'ubinary' for shards; an Index quantizes them later."
         )
+    if options.get("out") is not None or options.get("output_value", "sentence_embedding") != "sentence_embedding":
+        raise InputError("out, and output_value other than 'sentence_embedding', do not fit into shards. Use encode.")
     _same_settings(folder, encoder, rows_per_shard, options)
-    stream, rows, shard = iter(texts), 0, 0
+    rows, shard = 0, 0
     while part := list(islice(stream, rows_per_shard)):
+        for row, text in enumerate(part, rows):
+            check_text(f"texts[{row}]", text)
         if shard % workers == worker:
             _make_shard(folder, shard, part, encoder, options)
         rows, shard = rows + len(part), shard + 1
@@ -80,17 +86,23 @@ def encode_shards(
     return rows
 
 
-def read_shards(folder: Path) -> Iterator[np.ndarray]:
-    """Yield the shards in order, each memory-mapped from its file.
+def read_shards(folder: str | Path) -> Iterator[np.ndarray]:
+    """Yield the shards in order, each memory-mapped from its file; none for an empty corpus.
 
     Raises:
+        InputError: `folder` is not a path.
         DataError: the folder is incomplete, or a shard is damaged; the error names what is missing or damaged.
     """
+    folder = check_path(folder, "folder", "the folder of the shards")
     if not (folder / ROWS).exists():
         raise DataError(
             f"{folder}: no {ROWS}, so the end of the corpus was not reached. Rerun the same command to resume."
         )
-    shards = check_positive(f"{folder / ROWS}: shards", _read_json(folder / ROWS).get("shards"))
+    shards = _read_json(folder / ROWS).get("shards")
+    if type(shards) is not int or shards < 0:
+        raise DataError(
+            f"{folder / ROWS}: shards is {short_repr(shards)}. Expected their number; rerun the same command."
+        )
     missing = [shard for shard in range(shards) if not _embeddings(folder, shard).exists()]
     if missing:
         raise DataError(
@@ -145,6 +157,7 @@ def _same_settings(folder: Path, encoder: Any, rows_per_shard: int, options: dic
     options = {name: value for name, value in options.items() if name != "show_progress_bar"}
     if getattr(encoder, "packing", False):  # changes the last bits
         options["packing"] = True
+    options = {name: _json_value(name, value) for name, value in options.items()}
     settings = {"fingerprint": fingerprint(encoder), "rows_per_shard": rows_per_shard, "options": options}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -159,12 +172,20 @@ def _same_settings(folder: Path, encoder: Any, rows_per_shard: int, options: dic
         _write_json(folder / SETTINGS, settings, indent=1)
     before = _read_json(folder / SETTINGS)
     before.pop(CHECKSUM, None)
-    if before != json.loads(json.dumps(settings)):
+    if before != settings:
         differing = [name for name in settings if before.get(name) != settings[name]]
         raise DataError(
             f"{folder / SETTINGS}: started with another {' and '.join(differing)}. Expected the same model and options "
             "as before; choose another folder for others."
         )
+
+
+def _json_value(name: str, value: Any) -> Any:
+    """The value of an option as JSON gives it back."""
+    try:
+        return json.loads(json.dumps(value.item() if isinstance(value, np.generic) else value))
+    except (TypeError, ValueError):
+        raise InputError(f"{name} is {short_repr(value)}. Expected a text, a number, True, False or None.") from None
 
 
 def _embeddings(folder: Path, shard: int) -> Path:

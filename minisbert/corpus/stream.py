@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.arguments import check_positive
-from minisbert.errors import InputError, short_repr
+from minisbert.arguments import check_positive, check_stream
+from minisbert.errors import InputError
 from minisbert.sentence_encoder import SentenceEncoder
 
 
@@ -37,13 +37,8 @@ def encode_stream(
         [(2, 32), (1, 32)]
     """
     check_positive("part", part)
-    if isinstance(sentences, str) or not isinstance(sentences, Iterable):
-        raise InputError(
-            f"sentences is {short_repr(sentences)} ({type(sentences).__name__}). Expected an iterable of strings; encode "
-            "takes a single one."
-        )
+    texts = check_stream("sentences", sentences)
     if options.get("precision") in ("int8", "uint8") or options.get("out") is not None:
         raise InputError("out, int8 and uint8 need all sentences, and a stream has only a part of them. Use encode.")
-    texts = iter(sentences)
     parts = iter(lambda: list(islice(texts, part)), [])
     return (encoder.encode(some, **options) for some in parts)

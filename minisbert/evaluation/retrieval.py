@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.arguments import refuse_quantized
+from minisbert.arguments import check_positive, refuse_quantized
 from minisbert.data.rows import RowFile
 from minisbert.data.values import as_number, text
-from minisbert.errors import DataError, InputError
+from minisbert.errors import DataError, InputError, short_repr
 from minisbert.evaluation.embedding import QueryEncoder
 from minisbert.evaluation.ranking_metrics import METRICS
 from minisbert.search.index import Index
@@ -144,23 +144,20 @@ def evaluate_rankings(
         ks: metric -> cut-offs; by default those of `METRICS`.
 
     Raises:
-        InputError: a query has no ranking, a document occurs twice in one, an unknown metric, or k below 1.
+        InputError: a query has no ranking, a document occurs twice in one, no ranked document is in the corpus (ids of
+            another type?), an unknown metric, or k below 1.
 
     Example:
         >>> data = RetrievalData("toy", {"a": "", "b": ""}, {"q": ""}, {"q": {"b": 1}})
         >>> evaluate_rankings(data, {"q": ["a", "b"]}).scores["mrr@10"]
         0.5
     """
-    cutoffs = {name: tuple(default) for name, (_, default) in METRICS.items()} if ks is None else dict(ks)
-    for name, places in cutoffs.items():
-        if name not in METRICS or not all(isinstance(k, int) and k >= 1 for k in places):
-            raise InputError(
-                f"ks has {name!r}: {places!r}. Expected {', '.join(METRICS)}, each with numbers of at least 1."
-            )
+    cutoffs = _cutoffs(ks)
     queries = data.judged()
     depth = max((k for places in cutoffs.values() for k in places), default=0)
     most = max(sum(gain > 0 for gain in data.relevant[q].values()) for q in queries)
     gains_BK, ideal_BK = np.zeros((len(queries), depth)), np.zeros((len(queries), max(depth, most)))
+    ranked: set[str] = set()
     for b, query in enumerate(queries):
         if query not in rankings:
             raise InputError(
@@ -172,6 +169,12 @@ def evaluate_rankings(
         gains = {one: (gain if graded else 1.0) for one, gain in data.relevant[query].items() if gain > 0}
         gains_BK[b, : len(ranking)] = [gains.get(one, 0.0) for one in ranking[:depth]]
         ideal_BK[b, : len(gains)] = sorted(gains.values(), reverse=True)
+        ranked.update(ranking)
+    if ranked and ranked.isdisjoint(data.corpus) and not gains_BK.any():
+        raise InputError(
+            f"rankings has no document of the corpus, but {short_repr(next(iter(ranked)))}, for example. Expected ids such as "
+            f"{short_repr(next(iter(data.corpus), None))}; give a searcher the ids too: BM25(*data.texts_and_ids())."
+        )
     per_query = {
         f"{name}@{k}": METRICS[name][0](gains_BK, ideal_BK, k)
         for name in METRICS
@@ -179,6 +182,21 @@ def evaluate_rankings(
         for k in cutoffs[name]
     }
     return RetrievalResult(data.name, tuple(queries), per_query, rankings)
+
+
+def _cutoffs(ks: Mapping[str, Iterable[int]] | None) -> dict[str, tuple[int, ...]]:
+    if ks is None:
+        return {name: tuple(default) for name, (_, default) in METRICS.items()}
+    if not isinstance(ks, Mapping):
+        raise InputError(f"ks is {short_repr(ks)}. Expected a dict of metric to cut-offs, {{'ndcg': [10]}}.")
+    cutoffs = {}
+    for name, places in ks.items():
+        if name not in METRICS or not isinstance(places, Iterable) or isinstance(places, str):
+            raise InputError(
+                f"ks has {name!r}: {short_repr(places)}. Expected {', '.join(METRICS)}, each with a list of numbers."
+            )
+        cutoffs[name] = tuple(check_positive(f"a number of ks[{name!r}]", k) for k in places)
+    return cutoffs
 
 
 def evaluate_retrieval(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from minisbert.arguments import as_list
 from minisbert.data.columnar import parquet_library
 from minisbert.errors import InputError
 
@@ -57,11 +58,16 @@ class AveragedWords:
             )
         return AveragedWords({word: row for row, word in enumerate(words)}, vectors)
 
-    def encode(self, sentences: Sequence[str], **_: Any) -> np.ndarray:
-        """`[sentences, D]` float32; a sentence without a known word gives zeros."""
-        means = np.zeros((len(sentences), self.vectors.shape[1]), np.float32)
-        for i, sentence in enumerate(sentences):
+    def encode(self, sentences: str | Sequence[str], **_: Any) -> np.ndarray:
+        """`[sentences, D]` float32, or `[D]` for a single string; a sentence without a known word gives zeros.
+
+        Raises:
+            InputError: a sentence is not text.
+        """
+        texts, single = as_list(sentences)
+        means = np.zeros((len(texts), self.vectors.shape[1]), np.float32)
+        for i, sentence in enumerate(texts):
             known = [self.vocabulary[word] for word in WORD.findall(sentence.lower()) if word in self.vocabulary]
             if known:
                 means[i] = np.asarray(self.vectors[known], np.float32).mean(axis=0)
-        return means
+        return means[0] if single else means

@@ -16,8 +16,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minisbert.arguments import check_choice, check_finite, check_list, check_positive, refuse_quantized
-from minisbert.errors import DataError, InputError, MinisbertError, short_repr
+from minisbert.arguments import (
+    check_choice,
+    check_finite,
+    check_list,
+    check_positive,
+    count_from_zero,
+    refuse_quantized,
+)
+from minisbert.errors import DataError, InputError, MinisbertError
 from minisbert.evaluation.embedding import QueryEncoder
 from minisbert.search.exact import nearest
 from minisbert.similarity import pairwise_cosine
@@ -80,9 +87,8 @@ def hard_negatives(
     given = {"max_score": max_score, "min_score": min_score}
     given |= {"absolute_margin": absolute_margin, "relative_margin": relative_margin}
     limits = {name: check_finite(name, value) for name, value in given.items() if value is not None}
-    if isinstance(range_min, bool) or not isinstance(range_min, int | np.integer) or range_min < 0:
-        raise InputError(f"range_min is {short_repr(range_min)}. Expected a whole number of at least 0.")
-    range_min, range_max = int(range_min), None if range_max is None else check_positive("range_max", range_max)
+    range_min = count_from_zero("range_min", range_min)
+    range_max = None if range_max is None else check_positive("range_max", range_max)
     if range_max is not None and range_max - range_min < wanted:
         raise InputError(
             f"range_max is {range_max}, range_min {range_min}. Expected at least {wanted} candidates in between, one per "

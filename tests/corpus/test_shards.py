@@ -114,6 +114,39 @@ def test_another_corpus_model_or_option_is_refused(encoder, tmp_path):
         list(read_shards(tmp_path))
 
 
+def test_an_empty_corpus_has_no_shards(encoder, tmp_path):
+    assert encode_shards([], encoder, str(tmp_path / "none")) == 0
+    assert list(read_shards(str(tmp_path / "none"))) == []
+
+
+def test_whole_numbers_of_numpy_and_folders_as_text(encoder, tmp_path):
+    options = {"rows_per_shard": np.uint8(10), "worker": np.int8(0), "truncate_dim": np.int64(16)}
+    assert encode_shards(TEXTS, encoder, str(tmp_path), **options) == 25
+    assert encode_shards(TEXTS, encoder, tmp_path, rows_per_shard=10, truncate_dim=16) == 25  # the same options
+    assert whole(str(tmp_path)).shape == (25, 16)
+
+
+@pytest.mark.parametrize(
+    "texts, options, message",
+    [
+        ("corpus.txt", {}, "texts is 'corpus.txt'"),
+        (7, {}, "texts is 7"),
+        (["a", "b", 5], {"rows_per_shard": 2}, r"texts\[2\] is 5"),
+        (["a"], {"worker": 0.5}, "worker is 0.5"),
+        (["a"], {"worker": 1}, "worker is 1 of 1"),
+        (["a"], {"output_value": "token_embeddings"}, "output_value"),
+        (["a"], {"out": np.zeros((1, 32))}, "out"),
+        (["a"], {"prompt": b"query: "}, "prompt is b'query: '"),
+        (["a"], {"folder": 5}, "folder is 5"),
+    ],
+)
+def test_bad_arguments_are_named(encoder, tmp_path, texts, options, message):
+    with pytest.raises(InputError, match=message):
+        encode_shards(texts, encoder, **{"folder": tmp_path} | options)
+    with pytest.raises(InputError, match="folder is 5"):
+        next(read_shards(5))
+
+
 def test_a_folder_of_something_else_is_left_alone(encoder, tmp_path):
     (tmp_path / "letters.txt").write_text("precious")
     with pytest.raises(DataError, match=r"holds letters\.txt and no shards\.json"):

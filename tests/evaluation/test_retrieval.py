@@ -89,9 +89,27 @@ def test_bad_rankings_are_refused():
         bad = {q: r for q, r in (rankings | change).items() if r is not None}
         with pytest.raises(InputError, match=word):
             evaluate_rankings(data, bad)
-    for ks in ({"bleu": (1,)}, {"ndcg": (0,)}):
-        with pytest.raises(InputError, match="ks has"):
+    for ks in ({"bleu": (1,)}, {"ndcg": (0,)}, {"ndcg": 10}, [10]):
+        with pytest.raises(InputError, match="ks"):
             evaluate_rankings(data, rankings, ks=ks)
+
+
+def test_cutoffs_are_any_iterable_of_whole_numbers():
+    data, rankings = made()
+    scores = evaluate_rankings(data, rankings, ks={"ndcg": (np.int64(k) for k in (1, 10))}).scores
+    assert scores == evaluate_rankings(data, rankings, ks={"ndcg": [1, 10]}).scores and list(scores) == [
+        "ndcg@1",
+        "ndcg@10",
+    ]
+
+
+def test_rankings_with_ids_of_another_type_are_refused():
+    data = RetrievalData("toy", {"0": "a", "4": "b"}, {"q": "a", "p": "b"}, {"q": {"0": 1}, "p": {"4": 1}})
+    with pytest.raises(
+        InputError, match=r"no document of the corpus, but [04], for example\. Expected ids such as '0'"
+    ):
+        evaluate_rankings(data, {"q": [0, 4], "p": []})
+    assert evaluate_rankings(data, {"q": iter(["4"]), "p": [9]}).scores["mrr@10"] == 0
 
 
 class Letters:

@@ -21,6 +21,14 @@ def test_the_mean_of_the_known_words_whatever_their_case(tmp_path):
     np.testing.assert_allclose(found, [[1, 1], [0, 3], [0, 0], [0, 0]])
 
 
+def test_a_single_text_gives_one_vector():
+    words = AveragedWords({"a": 0, "cat": 1}, np.eye(2))
+    assert words.encode("a cat").tolist() == [0.5, 0.5]
+    assert words.encode(text for text in ("a", "cat")).tolist() == [[1, 0], [0, 1]]
+    with pytest.raises(InputError, match=r"sentences\[0\] is 5"):
+        words.encode([5])
+
+
 def test_missing_files_and_files_of_different_length_are_refused(tmp_path):
     with pytest.raises(InputError, match="Expected one of each"):
         AveragedWords.load(tmp_path)
