@@ -2,8 +2,8 @@
 
 Each has two forms: all pairs, `similarity_BM` of `a_BD` and `b_MD`, and row by row, `similarity_B` of `a_BD` and `b_BD`.
 Distances are negated, so larger always means more similar. The functions are pure and take NumPy or JAX arrays; NumPy arrays
-stay in NumPy, so a few vectors on the host need no compilation. Arithmetic is that of the arrays' type, in which int8 wraps around
-and float16 overflows: make quantized embeddings float32 first. `reference/similarity.py` must agree.
+stay in NumPy, so a few vectors on the host need no compilation. Arithmetic is that of the arrays' type, in which int8 wraps
+around and float16 overflows: make quantized embeddings float32 first. `reference/similarity.py` must agree.
 """
 
 from collections.abc import Callable

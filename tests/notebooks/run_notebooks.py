@@ -2,6 +2,7 @@
 
     python tests/notebooks/run_notebooks.py                  all of them
     python tests/notebooks/run_notebooks.py 03 07            some
+    python tests/notebooks/run_notebooks.py --jobs 2         all, two at a time
     python tests/notebooks/run_notebooks.py 03 --write       make the .ipynb of 03 from its .py, outputs and all
 
 `NN_title.py` is the truth; `NN_title.ipynb` next to it has the same cells and their outputs. Outputs are not compared,
@@ -17,6 +18,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -142,32 +145,39 @@ def output_complaints(outputs: list[dict[str, Any]]) -> Iterator[str]:
             yield "a figure without alt text; show it with figures.show"
 
 
+def run(script: Path, write: bool, seconds: float) -> tuple[list[str], str]:
+    """Run one notebook: its complaints, and a line about its time."""
+    import nbformat
+
+    told = [] if write else disagreements(script)
+    notebook = read_script(script)
+    started, before = time.monotonic(), os.times()
+    told = told or execute(notebook, script.parent, seconds)
+    wall, after = time.monotonic() - started, os.times()
+    busy = after.children_user + after.children_system - before.children_user - before.children_system
+    if write and not told:
+        script.with_suffix(".ipynb").write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
+    return told, f"{script.stem:32} {wall:6.1f} s, {busy:6.1f} s of a core  {'failed' if told else 'ok'}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("numbers", nargs="*", metavar="NN")
     parser.add_argument("--write", action="store_true", help="write each .ipynb with its outputs")
     parser.add_argument("--limit", type=float, default=SECONDS, metavar="SECONDS", help="for one notebook")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="notebooks at a time; each keeps one core busy"
+    )
     asked = parser.parse_args()
 
-    import nbformat
-
-    failed = []
-    for script in scripts(asked.numbers):
-        told = [] if asked.write else disagreements(script)
-        notebook = read_script(script)
-        started, before = time.monotonic(), os.times()
-        told = told or execute(notebook, script.parent, asked.limit)
-        wall, after = time.monotonic() - started, os.times()
-        busy = after.children_user + after.children_system - before.children_user - before.children_system
-        verdict = "failed" if told else "ok"
-        print(f"{script.stem:32} {wall:6.1f} s, {busy:6.1f} s of a core  {verdict}", flush=True)
-        for complaint in told:
-            print(f"    {complaint}", flush=True)
-        if told:
-            failed.append(script.stem)
-            continue
-        if asked.write:
-            script.with_suffix(".ipynb").write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
+    failed, chosen = [], scripts(asked.numbers)
+    with ProcessPoolExecutor(asked.jobs) as pool:
+        for script, (told, line) in zip(
+            chosen, pool.map(run, chosen, repeat(asked.write), repeat(asked.limit)), strict=True
+        ):
+            print(line, *told, sep="\n    ", flush=True)
+            if told:
+                failed.append(script.stem)
     if failed:
         print(f"failed: {', '.join(failed)}")
     return 1 if failed else 0
