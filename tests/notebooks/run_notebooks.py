@@ -149,15 +149,15 @@ def run(script: Path, write: bool, seconds: float) -> tuple[list[str], str]:
     """Run one notebook: its complaints, and a line about its time."""
     import nbformat
 
-    told = [] if write else disagreements(script)
+    complaints = [] if write else disagreements(script)
     notebook = read_script(script)
     started, before = time.monotonic(), os.times()
-    told = told or execute(notebook, script.parent, seconds)
+    complaints = complaints or execute(notebook, script.parent, seconds)
     wall, after = time.monotonic() - started, os.times()
     busy = after.children_user + after.children_system - before.children_user - before.children_system
-    if write and not told:
+    if write and not complaints:
         script.with_suffix(".ipynb").write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
-    return told, f"{script.stem:32} {wall:6.1f} s, {busy:6.1f} s of a core  {'failed' if told else 'ok'}"
+    return complaints, f"{script.stem:32} {wall:6.1f} s, {busy:6.1f} s of a core  {'failed' if complaints else 'ok'}"
 
 
 def main() -> int:
@@ -165,18 +165,15 @@ def main() -> int:
     parser.add_argument("numbers", nargs="*", metavar="NN")
     parser.add_argument("--write", action="store_true", help="write each .ipynb with its outputs")
     parser.add_argument("--limit", type=float, default=SECONDS, metavar="SECONDS", help="for one notebook")
-    parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="notebooks at a time; each keeps one core busy"
-    )
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at a time; each needs one core")
     asked = parser.parse_args()
 
     failed, chosen = [], scripts(asked.numbers)
     with ProcessPoolExecutor(asked.jobs) as pool:
-        for script, (told, line) in zip(
-            chosen, pool.map(run, chosen, repeat(asked.write), repeat(asked.limit)), strict=True
-        ):
-            print(line, *told, sep="\n    ", flush=True)
-            if told:
+        results = pool.map(run, chosen, repeat(asked.write), repeat(asked.limit))
+        for script, (complaints, line) in zip(chosen, results, strict=True):
+            print(line, *complaints, sep="\n    ", flush=True)
+            if complaints:
                 failed.append(script.stem)
     if failed:
         print(f"failed: {', '.join(failed)}")
