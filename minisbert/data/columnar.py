@@ -10,10 +10,11 @@ datasets library nor on what becomes of the rows in memory.
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
-from minisbert.data.values import names_of_texts
+from minisbert.checkpoint.json_file import each_key_once
+from minisbert.data.values import BOM, names_of_texts, wrong_columns
 from minisbert.errors import DataError, InputError, needs, short_repr
 
 HUB = "hub:"
@@ -96,14 +97,17 @@ def memory_table(data: Any) -> Table:
         frame                                                          anything with columns, or with len and rows by number
 
     Raises:
-        InputError: something else than rows.
-        DataError: no rows, or columns of different lengths.
+        InputError: something else than rows, or a column that is not a list.
+        DataError: no rows, two columns of one name, or columns of different lengths.
     """
     names: Any = data.keys() if isinstance(data, Mapping) else getattr(data, "column_names", None)
     if names is None:
         names = getattr(data, "columns", None)
     if names is not None and not callable(names):
-        columns = {str(name): list(data[name]) for name in names}
+        header_names = list(map(str, names))
+        if doubled := [name for name in header_names if header_names.count(name) > 1]:
+            raise wrong_columns(MEMORY, doubled[0], header_names)  # data[name] is then both, or fails
+        columns = {str(name): _values(str(name), data[name]) for name in names}
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) > 1:
             raise DataError(f"{MEMORY}: columns of different lengths, {lengths}. Expected one length.")
@@ -126,6 +130,13 @@ def memory_table(data: Any) -> Table:
     return tuple(header), lines
 
 
+def _values(name: str, column: Any) -> list[Any]:
+    """The values of a column in memory. A text would be read letter by letter, a dict by its keys, a set in any order."""
+    if isinstance(column, str | bytes | Mapping | Set) or not isinstance(column, Iterable):
+        raise InputError(f"{MEMORY}: column {name!r} is {short_repr(column)}. Expected a list, with one value per row.")
+    return list(column)
+
+
 def _record(given: Any, row: int) -> dict[str, Any]:
     """A row in memory by column."""
     if isinstance(given, Mapping):
@@ -146,14 +157,14 @@ def json_rows(file: Any) -> tuple[Any, str]:
     """The lines of an open .json, and what an error calls one of them: as they are, or the rows of its one array.
 
     Raises:
-        DataError: an array that is damaged, or of something other than objects and lists.
+        DataError: an array that is damaged, has a key twice in one object, or is of something other than objects and lists.
     """
-    starts_array = file.read(BLOCK).lstrip().startswith(b"[")
+    starts_array = file.read(BLOCK).removeprefix(BOM).lstrip().startswith(b"[")
     file.seek(0)
     if not starts_array:
         return file, "line"
     try:
-        rows, wrong = json.load(file), "it is empty or holds something else"
+        rows, wrong = json.load(file, object_pairs_hook=each_key_once), "it is empty or holds something else"
     except (ValueError, RecursionError) as error:
         rows, wrong = None, str(error)
     if isinstance(rows, list) and rows and all(isinstance(row, dict | list) for row in rows):

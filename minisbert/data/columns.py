@@ -56,7 +56,10 @@ def _sentences(file: RowFile, column: str) -> Iterator[str]:
 
 
 def read_columns(
-    source: Any, texts: Sequence[str | Sequence[str]], number: str | Sequence[str] = ()
+    source: Any,
+    texts: Sequence[str | Sequence[str]],
+    number: str | Sequence[str] = (),
+    as_value: Callable[[Any, str, str], float] = as_number,
 ) -> tuple[tuple[Any, ...], ...]:
     """The text columns of a file, and then its column of numbers.
 
@@ -64,6 +67,7 @@ def read_columns(
         source: a file of rows, or rows in memory, such as a pandas table.
         texts: the text columns; for each one name, or several possible ones, of which the first one present is used.
         number: the column of numbers, or several possible names, of which the first one present is used.
+        as_value: checks and converts a number, given the value, its column and its place.
 
     Raises:
         InputError: a kind of file that is not read here.
@@ -81,7 +85,7 @@ def read_columns(
     wanted = [number, *texts] if number else texts
     columns = tuple(file.first_of(*([names] if isinstance(names, str) else names)) for names in wanted)
     columns = (*columns[1:], columns[0]) if number else columns
-    checks: list[Callable[[Any, str, str], Any]] = [*[text] * len(texts), as_number]
+    checks: list[Callable[[Any, str, str], Any]] = [*[text] * len(texts), as_value]
     rows = [
         [check(value, column, place) for check, value, column in zip(checks, values, columns, strict=False)]
         for place, values in file.rows(columns)

@@ -15,13 +15,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from minisbert.data.columnar import BLOCK, Table
-from minisbert.data.values import decoded
+from minisbert.data.values import BOM, decoded
 from minisbert.errors import DataError
 
 logger = logging.getLogger("minisbert")
 
 DELIMITERS = (",", ";", "\t", "|")
-BOM = b"\xef\xbb\xbf"  # the byte order mark that some editors put before UTF-8
 # A record of tab-separated cells, each quoted or without quotation marks, and a quoted cell that needs its quotes.
 _RECORD = re.compile(r'(?:"(?:[^"]|"")*"|[^"\t\r\n]*)(?:\t(?:"(?:[^"]|"")*"|[^"\t\r\n]*))*\r?\n?')
 _NEEDED = re.compile(r'""|[\t\r\n]')
@@ -40,7 +39,7 @@ def csv_table(file: Any, source: str, names: Sequence[str] = (), delimiter: str 
     """
     first = decoded(file.readline().removeprefix(BOM), f"{source}, line 1")
     if delimiter is None:
-        widths = {one: len(next(csv.reader([first], delimiter=one), [])) for one in DELIMITERS}
+        widths = {one: len(next(_cells([first], source, one, strict=False), [])) for one in DELIMITERS}
         fits = [one for one, width in widths.items() if width == (len(names) or width) and width > 1]
         delimiter = (fits or [","])[0]
     header = tuple(names or next(_records(file, source, delimiter), ()))
@@ -63,19 +62,26 @@ def csv_table(file: Any, source: str, names: Sequence[str] = (), delimiter: str 
 
 def _records(file: Any, source: str, delimiter: str) -> Iterator[list[str]]:
     file.seek(0)
-    csv.field_size_limit(2**31 - 1)  # the default refuses documents of more than 131,072 characters
     text = (
         decoded(line.removeprefix(BOM) if number == 1 else line, f"{source}, line {number}")
         for number, line in enumerate(file, start=1)
     )
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    return _cells(text, source, delimiter)
+
+
+def _cells(lines: Iterable[str], source: str, delimiter: str, *, strict: bool = True) -> Iterator[list[str]]:
+    """The cells of each record. Raises DataError for bad quoting (unless not `strict`) and for line ends of "\\r" alone."""
+    csv.field_size_limit(2**31 - 1)  # the default refuses documents of more than 131,072 characters
+    reader = csv.reader(lines, delimiter=delimiter, strict=strict)
     try:
         yield from reader
     except csv.Error as error:
-        raise DataError(
-            f"{source}, line {reader.line_num}: the quoting is damaged ({error}). Expected a quoted cell to end in a "
-            "quotation mark, and those inside it to be doubled; make the file again."
-        ) from None
+        if "new-line" in str(error):
+            wrong = r"a carriage return (\r) outside quotation marks. Expected lines that end in \n or \r\n; convert the file"
+        else:
+            wrong = f"the quoting is damaged ({error}). Expected a quoted cell to end in a quotation mark, and those inside it "
+            wrong += "to be doubled; make the file again"
+        raise DataError(f"{source}, line {reader.line_num}: {wrong}.") from None
 
 
 def is_quoted(file: Any, source: str) -> bool:

@@ -15,15 +15,17 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from minisbert.arguments import check_choice, check_list
 from minisbert.data.conventions import CONVENTIONS, Columns, LabelKind, find_columns
 from minisbert.data.lists import with_plain_rows
 from minisbert.data.rows import RowFile, Rows
 from minisbert.data.values import as_number, listed, text
-from minisbert.errors import DataError, InputError
+from minisbert.errors import DataError, InputError, short_repr
 
 logger = logging.getLogger("minisbert")
 
@@ -31,6 +33,8 @@ logger = logging.getLogger("minisbert")
 KNOWN_CLASSES = (("entailment", "neutral", "contradiction"), ("entailment", "not_entailment"))
 # A column with more distinct values than this holds scores or text, not classes.
 MOST_CLASSES = 10_000
+LABEL_KINDS = (None, "any", "none", "class", "score", "margin", "teacher")  # what losses need
+_NUMBER = re.compile("[0-9]{1,6}")
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Examples:
         """
         data = self.dataset
         columns: list[list[str]] = [[] for _ in data.texts]
-        labels, ids = [], dict(zip(data.classes, range(len(data.classes)), strict=True))
+        labels, ids = [], _ids(data.classes)
         for row in numbers:
             values, place = self.rows[row], self.rows.place(row)
             for name, value, column in zip(data.texts, values, columns, strict=False):
@@ -112,15 +116,15 @@ def open_examples(
         texts: the text columns in order, if their names differ from the convention.
         labels: the label columns, likewise.
         classes: the names of the classes in the order of their ids; by default a known order (`KNOWN_CLASSES`), else
-            sorted. Labels that are numbers are ids.
+            sorted. Labels that are numbers are ids, unless a class is named by a number.
         score_range: the lowest and highest score, which are mapped to 0 and 1: (0, 5) for STS. By default scores are not
             mapped and must be in -1 ... 1 (a teacher's scores of single pairs: any number).
         columns: the names of all columns of a .csv or .tsv without a header line.
-        label_kind: "class" or "score": what a label column of numbers holds; by default classes if all are whole. The label of
-            a single text is read with "class" only.
+        label_kind: what the loss needs, one of `LABEL_KINDS`. A label column of whole numbers holds scores with "score", else
+            classes. The label of a single text is read with "class" only.
 
     Raises:
-        InputError: an option is unknown, or the columns match no kind or several.
+        InputError: an option is unknown or not a list of names, a class is there twice; the columns match no kind or several.
         DataError: the first row that is malformed, lacks a text, or has a label out of range; no rows at all.
 
     Example:
@@ -131,6 +135,10 @@ def open_examples(
         ...     open_examples(str(file), classes=["entailment", "neutral", "contradiction"]).take([0])
         ([['A dog.'], ['A sad dog.']], array([1], dtype=int32))
     """
+    check_choice("label_kind", label_kind, LABEL_KINDS)
+    for option, given in (("texts", texts), ("labels", labels), ("classes", classes), ("columns", columns)):
+        if given is not None and len(check_list(option, given)) > len(set(given)) and option == "classes":
+            raise InputError(f"classes is {short_repr(given)}. Expected the name of each class once.")
     file = _open(source, columns, kind)
     found = find_columns(file.source, file.header, kind, texts, labels)
     if kind is None and not labels and found[0].kind == "labelled" and label_kind != "class":
@@ -225,27 +233,34 @@ def _class_names(rows: Rows, column: int) -> tuple[str, ...]:
 
 def _class_name(value: Any) -> str:
     """A class as text; pandas writes the numbers of a column with gaps as 1.0."""
-    return str(value).strip().removesuffix(".0") if re.fullmatch(r"\s*[0-9]+\.0\s*", str(value)) else str(value)
+    return str(value).strip().removesuffix(".0") if re.fullmatch(r"\s*[0-9]+(\.0)?\s*", str(value)) else str(value)
+
+
+@lru_cache(maxsize=8)
+def _ids(classes: tuple[str, ...]) -> dict[str, int]:
+    """The id of each class by its name, and by the id itself where no name is a number that could mean another class."""
+    numbers = {} if any(map(_NUMBER.fullmatch, classes)) else {str(i): i for i in range(len(classes))}
+    return numbers | {name: i for i, name in enumerate(classes)}
 
 
 def _label(value: Any, data: Dataset, column: int, ids: dict[str, int], place: str) -> float:
     name = data.labels[column]
     if data.label_kind == "class":
-        if isinstance(value, str | float | bool) and _class_name(value) in ids:
-            return ids[_class_name(value)]
-        number = int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,6}", value.strip()) else value
-        if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < len(ids):
-            return number
+        known = _class_name(value) if isinstance(value, str | int | float) else ""
+        found = ids.get(known, ids.get(str(int(known)) if _NUMBER.fullmatch(known) else known))
+        if found is not None:
+            return found
+        numbers = f" or a number from 0 to {len(data.classes) - 1}" if len(ids) > len(data.classes) else ""
         raise DataError(
-            f"{place}: {name!r} is {value!r:.80}. Expected one of {listed(data.classes[:10])} or a number from 0 to "
-            f"{len(ids) - 1}; remove rows without a label."
+            f"{place}: {name!r} is {value!r:.80}. Expected one of {listed(data.classes[:10])}{numbers}; remove rows without "
+            "a label."
         )
-    found = as_number(value, name, place)
+    score = as_number(value, name, place)
     if data.label_kind == "score" and column == 0:  # further columns, such as weights, are as they are
         convention = CONVENTIONS[data.kind]
         low, high = data.score_range or (convention.lowest, convention.highest)
-        if not low <= found <= high:
+        if not low <= score <= high:
             hint = "correct the row" if data.score_range else "set score_range, for example (0, 5) for STS"
-            raise DataError(f"{place}: {name!r} is {found:g}. Expected a score from {low:g} to {high:g}; {hint}.")
-        return (found - low) / (high - low) if data.score_range else found
-    return found
+            raise DataError(f"{place}: {name!r} is {score:g}. Expected a score from {low:g} to {high:g}; {hint}.")
+        return (score - low) / (high - low) if data.score_range else score
+    return score

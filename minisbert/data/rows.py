@@ -32,13 +32,12 @@ from pathlib import Path
 from typing import Any
 
 from minisbert.data.columnar import BLOCK, COLUMNAR, HUB, MEMORY, json_rows, unpacked
-from minisbert.data.delimited import BOM, csv_table, header_repeated, is_quoted
-from minisbert.data.values import matching, reading, record_of, stripped, wrong_columns
+from minisbert.data.delimited import csv_table, header_repeated, is_quoted
+from minisbert.data.values import BOM, matching, reading, record_of, stripped, wrong_columns
 from minisbert.errors import DataError, InputError
 
 STDIN = "-"
 LINES = ("txt", "tsv", "jsonl", "csv")  # the kinds of plain files
-SHORT = 16  # bytes: longer lines are not empty
 
 
 def sources(data: Any) -> tuple[Any, ...]:
@@ -96,9 +95,7 @@ class RowFile:
         self.unit = "line"
         self.header: tuple[str, ...] = ("text",)  # the names of the columns; of jsonl, the keys of the first object
         if names and self.kind not in ("tsv", "csv"):
-            raise InputError(
-                f"{self.source}: columns are named. Expected that only for .csv and .tsv without a header."
-            )
+            raise InputError(f"{self.source}: columns are named. Expected only for .csv and .tsv without a header.")
         with reading(self.source):
             if self.kind in COLUMNAR:
                 self.header, self._table = COLUMNAR[self.kind](source if self.kind == "memory" else path)
@@ -138,8 +135,7 @@ class RowFile:
         self._lines.seek(0)
         for number, line in enumerate(self._lines, start=1):
             if self.kind == "tsv" or line.removeprefix(BOM).strip():
-                place = f"{self.source}, line {number}"
-                first = stripped(line.removeprefix(BOM), place)
+                first = stripped(line.removeprefix(BOM), place := f"{self.source}, line {number}")
                 return tuple(first.split("\t") if self.kind == "tsv" else record_of(first, place))
         return ()
 
@@ -242,8 +238,8 @@ class Rows:
             lines = file.lines(self.columns)
             in_place = isinstance(lines, BufferedReader)
             self._plain = lines if in_place else unpacked(file.source, lines)
-            starts = line_starts(self._plain, lines.tell() if in_place else 0)
-            for number in np.flatnonzero(np.diff(starts) < SHORT).tolist():
+            starts, first_bytes = line_starts(self._plain, lines.tell() if in_place else 0)
+            for number in np.flatnonzero(np.isin(first_bytes, list(b" \r\n\xef"))).tolist():  # \xef may begin a BOM
                 self._plain.seek(int(starts[number]))
                 if file.is_empty(self._plain.readline(), number - len(empty)):
                     empty.append(number)
@@ -281,20 +277,24 @@ class Rows:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def line_starts(file: BufferedReader, begin: int = 0) -> Any:
-    """The offset of each line after `begin`, and the end of the file: int64 `[lines + 1]`.
+def line_starts(file: BufferedReader, begin: int = 0) -> tuple[Any, Any]:
+    """The offset of each line after `begin`, and the end of the file: int64 `[lines + 1]`. The first byte of each line: uint8.
 
     Example:
         >>> import io
-        >>> line_starts(io.BytesIO(b"one\\ntwo")).tolist()
-        [0, 4, 7]
+        >>> [part.tolist() for part in line_starts(io.BytesIO(b"one\\ntwo"))]
+        [[0, 4, 7], [111, 116]]
     """
     import numpy as np
 
     file.seek(begin)
-    parts, end = [np.array([begin], np.int64)], begin
+    starts, first_bytes, end, before = [np.zeros(0, np.int64)], [np.zeros(0, np.uint8)], begin, b"\n"
     while block := file.read(BLOCK):
-        parts.append(np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + (end + 1))
-        end += len(block)
-    starts = np.concatenate(parts)
-    return starts if starts[-1] == end else np.append(starts, end)
+        numbers = np.frombuffer(
+            before + block, np.uint8
+        )  # the last byte of the block before says if a line starts here
+        line_ends = np.flatnonzero(numbers[:-1] == ord("\n"))
+        starts.append(line_ends + end)
+        first_bytes.append(numbers[line_ends + 1])
+        end, before = end + len(block), block[-1:]
+    return np.append(np.concatenate(starts), end), np.concatenate(first_bytes)

@@ -18,6 +18,8 @@ import numpy as np
 from minisbert.checkpoint.json_file import each_key_once
 from minisbert.errors import DataError, MinisbertError
 
+BOM = b"\xef\xbb\xbf"  # the byte order mark that some editors put before UTF-8
+
 
 def text(value: Any, column: str, place: str, *, blank: bool = False) -> str:
     """`value`, checked to be text.

@@ -18,6 +18,7 @@ import numpy as np
 
 from minisbert.data.columns import read_columns
 from minisbert.data.conventions import CLASSES
+from minisbert.data.values import as_number
 from minisbert.errors import DataError, InputError
 from minisbert.evaluation.embedding import Encoder, embed_columns
 from minisbert.evaluation.sts import TEXTS
@@ -64,7 +65,7 @@ class BinaryScores(NamedTuple):
 def read_labelled(
     file: str | Path, texts: Sequence[str | Sequence[str]] = TEXTS, label: str | Sequence[str] = CLASSES
 ) -> LabelledPairs:
-    """Pairs with labels 0 and 1 from a row file (see data/rows.py).
+    """Pairs with labels 0 and 1, or false and true, from a row file (see data/rows.py).
 
     Raises:
         DataError: missing or damaged; a column is missing; see `LabelledPairs`.
@@ -72,7 +73,13 @@ def read_labelled(
     """
     if len(texts) != 2:
         raise InputError(f"texts is {tuple(texts)}. Expected the names of two columns.")
-    return LabelledPairs(str(file), *read_columns(file, texts, label))
+    return LabelledPairs(str(file), *read_columns(file, texts, label, _truth))
+
+
+def _truth(value: Any, column: str, place: str) -> float:
+    """A label as a number; pandas writes True and False into a .csv as text."""
+    known = {"true": 1.0, "false": 0.0}.get(str(value).strip().lower())
+    return as_number(value, column, place) if known is None else known
 
 
 def evaluate_binary(encoder: Encoder, pairs: LabelledPairs, **options: Any) -> dict[str, BinaryScores]:

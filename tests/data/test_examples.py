@@ -226,6 +226,25 @@ def test_classes(tmp_path, labels, given, classes, ids):
     assert examples.dataset.classes == classes and examples.take(range(len(ids)))[1].tolist() == ids
 
 
+@pytest.mark.parametrize(
+    ("labels", "given", "ids"),
+    [
+        ([1, 2], ["1", "2", "3"], [0, 1]),
+        ([1.0, 2.0], ["1", "2", "3"], [0, 1]),
+        ([1, 2], ["a", "b", "c"], [1, 2]),
+        ([1.0, 2.0], ["a", "b", "c"], [1, 2]),
+        ([1, False, True], None, [0, 1, 2]),
+        (["01", "0"], None, [1, 0]),
+    ],
+)
+def test_a_label_is_the_same_class_in_every_kind_of_file(tmp_path, labels, given, ids):
+    rows = [{"sentence1": "a", "sentence2": "b", "label": label} for label in labels]
+    (tmp_path / "nli.tsv").write_text(labelled(*labels))
+    (tmp_path / "nli.jsonl").write_text(objects(*rows))
+    for source in (str(tmp_path / "nli.tsv"), str(tmp_path / "nli.jsonl"), rows):
+        assert open_examples(source, classes=given).take(range(len(ids)))[1].tolist() == ids
+
+
 PAIRS, SCORED, CLASSES = "anchor\tpositive\n", "sentence1\tsentence2\tscore\n", "sentence1\tsentence2\tlabel\n"
 
 
@@ -236,6 +255,7 @@ PAIRS, SCORED, CLASSES = "anchor\tpositive\n", "sentence1\tsentence2\tscore\n", 
         (SCORED + "a\tb\t1\nc\td\t6\n", {"score_range": (0, 5)}, ["line 3", "from 0 to 5"]),
         (CLASSES + "a\tb\tno\nc\td\tperhaps\n", {"classes": ["no", "yes"]}, ["line 3", "'perhaps'", "'no', 'yes'"]),
         (CLASSES + "a\tb\t99999\n", {}, ["line 2", "'99999'"]),
+        (CLASSES + "a\tb\t0\n", {"classes": ["1", "2"]}, ["line 2", "'label' is '0'", "'1', '2'; remove"]),
         (
             "x\ty\n1\t2\n",
             {},
@@ -256,6 +276,20 @@ def test_bad_columns_and_labels_are_refused_by_name(tmp_path, text, options, wor
         open_examples(str(path), **options)
     for word in [str(path), *words]:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"label_kind": "bogus"}, "label_kind is 'bogus'. Expected one of"),
+        ({"classes": ["a", "b", "a"]}, "Expected the name of each class once"),
+        ({"classes": "ab"}, "classes is the text 'ab'. Expected a list"),
+        ({"texts": "anchor"}, "texts is the text 'anchor'. Expected a list"),
+    ],
+)
+def test_wrong_options_are_refused(options, words):
+    with pytest.raises(InputError, match=words):
+        open_examples([("a", "b")], **options)
 
 
 def test_a_file_that_shrinks_is_noticed(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from minisbert.data.columns import read_sentences
 from minisbert.data.examples import open_examples
-from minisbert.errors import DataError
+from minisbert.errors import DataError, InputError
 from minisbert.evaluation.binary_classification import read_labelled
 from minisbert.evaluation.sts import read_sts
 
@@ -100,6 +100,8 @@ JSONL = [json.dumps({"sentence1": a, "sentence2": b, "score": float(c)}) for a, 
         ("end.jsonl", "\n".join(JSONL) + "\n\n"),
         ("begin.jsonl", "\n" + "\n".join(JSONL)),
         ("middle.jsonl", "\n  \n\n".join(JSONL) + "\n   "),
+        ("long.jsonl", " " * 20 + "\n" + ("\n" + " " * 4000 + "\r\n").join(JSONL) + "\n" + " " * 16),
+        ("long.tsv", TSV.replace("\nc", "\n" + " " * 99 + "\nc")),
     ],
 )
 def test_blank_lines_are_no_rows(tmp_path, name, content):
@@ -226,10 +228,11 @@ def test_rows_that_lack_a_text_are_named(tmp_path, rows, words):
         ('[{"anchor": "a", "positive": "b"}, 3]', "not an array of objects"),
         ('[{"anchor": "a", "positive": "b"},\n{"anchor": "a"', "line 2 column 15"),
         ("[" * 100_000, "not an array of objects"),
+        ('[{"anchor": "a", "positive": "b", "anchor": "c"}]', "the key 'anchor' is there twice"),
         ('[{"anchor": "a", "positive": "b"}, {"anchor": "a"}]', "row 2: the columns are 'anchor'"),
         ('[["a", "b"], ["c", 4]]', "row 2: '[\"c\", 4]' is not an object"),
     ],
-    ids=range(6),
+    ids=range(7),
 )
 def test_a_damaged_json_array_is_named(tmp_path, content, words):
     file = tmp_path / "data.json"
@@ -239,10 +242,11 @@ def test_a_damaged_json_array_is_named(tmp_path, content, words):
     assert words in str(caught.value)
 
 
-def test_json_lines_of_lists_are_no_array(tmp_path):
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_json_lines_of_lists_are_no_array(tmp_path, mark):
     file = tmp_path / "data.json"
     for content in ('["a", "b"]\n["c", "d"]\n', '[["a", "b"], ["c", "d"]]'):
-        file.write_text(content)
+        file.write_text(mark + content, encoding="utf-8")
         assert open_examples(str(file)).take([0, 1])[0] == [["a", "c"], ["b", "d"]]
 
 
@@ -251,6 +255,55 @@ def test_evaluations_find_the_same_columns(tmp_path):
     file.write_text('id,question1,question2,is_duplicate\n1,"a, b",c,1.0\n2,d,e,0\n')
     assert read_labelled(file).first == ("a, b", "d") and read_labelled(file).labels == (1.0, 0.0)
     assert read_sts(file).gold == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "sentence1,sentence2,label\na,b,True\nc,d,False\n"),
+        ("a.jsonl", lines(*({"sentence1": "a", "sentence2": "b", "label": label} for label in (True, False)))),
+    ],
+)
+def test_labels_true_and_false_are_1_and_0(tmp_path, name, content):
+    file = tmp_path / name
+    file.write_text(content)
+    assert read_labelled(file).labels == (1, 0)
+    assert open_examples(str(file)).take([0, 1])[1].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"anchor": "cat", "positive": "dog"}, "column 'anchor' is 'cat'. Expected a list, with one value per row"),
+        ({"anchor": ["cat"], "positive": {"0": "dog"}}, "column 'positive' is {'0': 'dog'}. Expected a list"),
+        ({"anchor": ["cat"], "positive": 3}, "column 'positive' is 3. Expected a list"),
+        ({1: ["cat"], "1": ["dog"]}, "the columns are '1', '1'. Expected exactly one named '1'"),
+    ],
+)
+def test_columns_in_memory_that_are_no_lists_are_refused(data, words):
+    with pytest.raises((DataError, InputError)) as caught:
+        open_examples(data)
+    assert words in str(caught.value)
+
+
+def test_two_columns_of_one_name_are_refused():
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame([["q", "a"], ["r", "b"]], columns=["text", "text"])
+    with pytest.raises(DataError, match=r"the columns are 'text', 'text'\. Expected exactly one named 'text'"):
+        open_examples(table)
+
+
+def test_a_first_cell_of_any_length_and_bare_carriage_returns(tmp_path):
+    file = tmp_path / "s.csv"
+    file.write_text("a" * 200_000 + ",b\n")
+    limit = csv.field_size_limit(131_072)  # Python's default, which another file may have raised
+    try:
+        assert open_examples(str(file), columns=["anchor", "positive"]).take([0])[0][1] == ["b"]
+    finally:
+        csv.field_size_limit(limit)
+    file.write_bytes(b"anchor,positive\ra,b\r")
+    with pytest.raises(DataError, match=r"s\.csv, line 1: a carriage return \(.r\) outside quotation marks"):
+        open_examples(str(file))
 
 
 def test_unused_columns_are_logged(tmp_path, caplog):
