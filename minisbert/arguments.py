@@ -224,8 +224,17 @@ def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
         raise InputError(f"{name} is {short_repr(value)}. Expected one of {', '.join(map(repr, choices))}.")
 
 
+def no_rows(value: Any) -> bool:
+    """Whether a value is an empty list, which holds no embeddings and has no width, unlike an array of shape [0, D]."""
+    if isinstance(value, np.ndarray):
+        return value.shape == (0,)
+    return isinstance(value, list | tuple) and not value
+
+
 def embedding_rows(name: str, value: Any) -> np.ndarray:
     """Embeddings as finite float32 rows; one vector becomes one row."""
+    if no_rows(value):
+        raise InputError(f"{name} is empty. Expected at least one embedding.")
     try:
         array = np.asarray(value)
         if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":

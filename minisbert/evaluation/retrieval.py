@@ -245,7 +245,7 @@ def rankings_of(
         ignore_identical_ids: leave out the document with the query's own id, as BEIR's tables do: in ArguAna and Quora the
             queries are documents too.
     """
-    queries = data.judged()
+    queries, k = data.judged(), check_positive("k", k)
     found = searcher.search([data.queries[query] for query in queries], k + ignore_identical_ids)
     return _rankings(queries, found, k, ignore_identical_ids)
 

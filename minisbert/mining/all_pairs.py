@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.arguments import check_choice, embedding_rows, refuse_too_long
+from minisbert.arguments import check_choice, embedding_rows, no_rows, refuse_too_long
 from minisbert.inference.stream import ProgressBar
 from minisbert.search.exact import SIMILARITIES, scaled
 
@@ -23,6 +23,8 @@ ROWS, COLUMNS = 1024, 16_384
 def checked_rows(name: str, value: Any, similarity: str = "cosine") -> np.ndarray:
     """Embeddings as float32 rows whose dot products are similarities: length 1 for cosine; a zero vector stays zero.
 
+    An empty list gives no rows.
+
     Raises:
         InputError: the value is not rows of embeddings; a row contains NaN or infinity, or is so long that a product could
             overflow float32; the similarity is unknown.
@@ -32,7 +34,7 @@ def checked_rows(name: str, value: Any, similarity: str = "cosine") -> np.ndarra
         [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
     check_choice("similarity", similarity, SIMILARITIES)
-    rows_MD = embedding_rows(name, value)
+    rows_MD = np.empty((0, 1), np.float32) if no_rows(value) else embedding_rows(name, value)
     refuse_too_long(name, rows_MD)
     return np.ascontiguousarray(scaled(rows_MD, similarity))
 

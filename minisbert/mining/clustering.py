@@ -105,7 +105,8 @@ def kmeans(embeddings_MD: Any, clusters: int = 8, *, seed: int = 0) -> np.ndarra
         InputError: scikit-learn is not installed; fewer rows than clusters; see `community_detection`.
     """
     seed_number("seed", seed)
-    rows_MD = _enough(embeddings_MD, check_positive("clusters", clusters))
+    clusters = check_positive("clusters", clusters)
+    rows_MD = _enough(embeddings_MD, clusters)
     return _fit("KMeans", rows_MD, n_clusters=clusters, n_init=4, random_state=seed)
 
 

@@ -27,7 +27,10 @@ SCREENED, TOGETHER = 4096, 32
 
 
 class Pairs(NamedTuple):
-    """Pairs of rows, best first; ties: the pair with the lower rows first."""
+    """Pairs of rows, best first; ties: the pair with the lower rows first.
+
+    BLAS may sum the products of equal rows in different orders: their scores can differ in the last bits, and are then no tie.
+    """
 
     scores_K: np.ndarray  # float32
     rows_K2: np.ndarray  # int64; within one set the lower row comes first
@@ -93,7 +96,7 @@ def best_pairs(
         >>> best_pairs([[1.0, 0.0], [0.0, 2.0], [3.0, 4.0]], k=2).rows_K2.tolist()
         [[1, 2], [0, 2]]
     """
-    check_positive("k", k)
+    k = check_positive("k", k)
     rows_MD = checked_rows("embeddings", embeddings_MD, similarity)
     best = _Best(k)
     if len(rows_MD) >= SCREENED and k <= len(rows_MD) // 64:
@@ -170,10 +173,10 @@ def bitext_pairs(
     check_positive("neighbours", neighbours)
     lowest = -np.inf if threshold is None else check_finite("threshold", threshold)
     a, b = checked_rows("a", a_BD), checked_rows("b", b_MD)
-    if a.shape[1] != b.shape[1]:
-        raise InputError(f"a has width {a.shape[1]}, b {b.shape[1]}. Expected embeddings of one model.")
     if not len(a) or not len(b):
         return _ranked([])
+    if a.shape[1] != b.shape[1]:
+        raise InputError(f"a has width {a.shape[1]}, b {b.shape[1]}. Expected embeddings of one model.")
     # The rows have length 1, so their dot product is the cosine.
     of_a = nearest(a, b, neighbours, similarity="dot", show_progress_bar=show_progress_bar)
     of_b = nearest(b, a, neighbours, similarity="dot", show_progress_bar=show_progress_bar)

@@ -21,7 +21,7 @@ class BM25:
     """Texts indexed by their words.
 
     Args:
-        texts: at least one of them with a word.
+        texts: at least one of them with a word, of at least two letters or digits.
         ids: strings or whole numbers, each once; by default the positions of the texts.
         stopwords: words to ignore: "english", another name or list that bm25s accepts, or None.
         stemmer: maps words to stems (`stemmer(list of words) -> list of words`), such as PyStemmer's.
@@ -29,7 +29,7 @@ class BM25:
         b: how much a text's length counts, 0 to 1.
 
     Raises:
-        InputError: bm25s is not installed; an argument is out of range.
+        InputError: bm25s is not installed; no text has a word; an argument is out of range.
     """
 
     def __init__(
@@ -45,6 +45,8 @@ class BM25:
         with needs("BM25 needs bm25s", "bm25", "search with an Index only"):
             import bm25s
         self.texts = check_list("texts", texts)
+        if not self.texts:
+            raise InputError("texts is empty. Expected at least one text.")
         self.ids = checked_ids(ids, len(self.texts), set())
         if check_finite("k1", k1) < 0 or not 0 <= check_finite("b", b) <= 1:
             raise InputError(f"k1 is {short_repr(k1)}, b {short_repr(b)}. Expected at least 0, and 0 to 1.")
@@ -52,7 +54,10 @@ class BM25:
         self._words: Callable[[list[str]], Any] = lambda some: bm25s.tokenize(some, **options)
         words = self._words(self.texts)
         if not any(words):
-            raise InputError("the texts contain only stopwords. Expected at least one other word; check stopwords.")
+            raise InputError(
+                "texts has no word to index: one of at least two letters or digits that is not in stopwords "
+                f"({short_repr(stopwords)}). Expected at least one; check the texts and stopwords."
+            )
         self._index = bm25s.BM25(k1=k1, b=b)
         self._index.index(words, show_progress=False)
 
@@ -63,7 +68,7 @@ class BM25:
             a list of `Hit`, best first (ties: the earlier text first); for several queries a list of such lists.
         """
         some, single = as_list(queries, "queries")
-        check_positive("k", k)
+        k = check_positive("k", k)
         found = [self._best(words, k) for words in self._words(some)] if some else []
         return found[0] if single else found
 

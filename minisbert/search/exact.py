@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minisbert.arguments import check_choice, check_positive, embedding_rows, refuse_too_long
+from minisbert.arguments import check_choice, check_positive, embedding_rows, no_rows, refuse_too_long
 from minisbert.errors import InputError, short_repr
 from minisbert.inference.engines import has_jax
 from minisbert.inference.stream import ProgressBar
@@ -30,7 +30,10 @@ RESCORED = 64  # queries whose candidates are in memory together
 
 
 class Hits(NamedTuple):
-    """The rows found for each query, best first; ties: the lower row first."""
+    """The rows found for each query, best first; ties: the lower row first.
+
+    In NumPy equal rows have equal scores. JAX's products of equal rows can differ in the last bits, and are then no tie.
+    """
 
     scores_BK: np.ndarray  # float32
     rows_BK: np.ndarray  # int64
@@ -74,22 +77,22 @@ def nearest(
         array([[1.    , 0.7071]], dtype=float32)
     """
     check_choice("similarity", similarity, SIMILARITIES)
-    check_positive("k", k)
+    k = check_positive("k", k)
     if recall is not None and (isinstance(recall, bool) or not isinstance(recall, float | int) or not 0 < recall <= 1):
         raise InputError(f"recall is {short_repr(recall)}. Expected None, or a share above 0 and up to 1.")
     corpus = Vectors.of(corpus_MD)
     M, D = corpus.shape
-    queries = embedding_rows("queries", queries_BD)
+    queries = np.empty((0, D), np.float32) if no_rows(queries_BD) else embedding_rows("queries", queries_BD)
     if queries.shape[1] != D:
         raise InputError(f"queries have width {queries.shape[1]}, the corpus {D}. Expected embeddings of one model.")
     if M > LARGEST:
         raise InputError(f"corpus has {M} rows. Expected at most {LARGEST}; split the corpus.")
-    B, K = len(queries), min(int(k), M)
+    B, K = len(queries), min(k, M)
     if not B or not K:
         return Hits(np.empty((B, K), np.float32), np.empty((B, K), np.int64))
     check_queries(queries)
     if chunk_rows is not None:
-        check_positive("chunk_rows", chunk_rows)
+        chunk_rows = check_positive("chunk_rows", chunk_rows)
     queries = scaled(queries, similarity)
     with ProgressBar(M, show_progress_bar, "rows", "search") as bar:
         small = B * M * D <= NUMPY_PRODUCTS and recall is None

@@ -71,7 +71,7 @@ class Hybrid:
     def search(self, queries: str | Sequence[str], k: int = 10) -> Any:
         """A list of `Hit` with fused scores, best first; for several queries a list of such lists."""
         texts, single = as_list(queries, "queries")
-        check_positive("k", k)
+        k = check_positive("k", k)
         found = [searcher.search(texts, max(k, self.candidates)) for searcher in self.searchers]
         fused = []
         for lists in zip(*found, strict=True):

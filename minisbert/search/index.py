@@ -23,7 +23,7 @@ from minisbert.search import index_folder
 from minisbert.search.exact import SIMILARITIES, Hits, check_queries, nearest, rescore, scaled
 from minisbert.search.fingerprint import fingerprint as fingerprint_of
 from minisbert.search.hnsw import BACKENDS, GRAPHS, Graph, add_missing
-from minisbert.search.searcher import Hit, are_texts, checked_ids
+from minisbert.search.searcher import Hit, are_texts, checked_ids, listed
 from minisbert.search.vectors import STORED, Vectors
 
 logger = logging.getLogger("minisbert")
@@ -100,19 +100,20 @@ class Index:
         """Append texts or embeddings: all of them, or none if there is an error.
 
         Args:
-            items: texts, which the encoder embeds, or rows of embeddings of the same model.
+            items: texts (any iterable of them), which the encoder embeds, or rows of embeddings of the same model.
             ids: strings or whole numbers, each once in the index; by default the row numbers.
             texts: the texts of the embeddings, to store with the ids.
 
         Raises:
             InputError: an invalid item, id or text (see `SentenceEncoder.encode`); a width other than that of earlier rows.
         """
-        if as_texts := are_texts(items):
+        if as_texts := are_texts(items := listed(items)):
             if texts is not None:
                 raise InputError("texts are given twice. Expected them as items, or together with embeddings.")
             rows: Any = checks.as_list(items, "items")[0]
         else:
-            rows = checks.embedding_rows("items", items).copy()  # the caller's array may change
+            # A copy, because the caller's array may change.
+            rows = [] if checks.no_rows(items) else checks.embedding_rows("items", items).copy()
         count = len(rows)
         new_ids = checked_ids(ids, count, self._known)
         if as_texts:
@@ -172,7 +173,7 @@ class Index:
         Raises:
             InputError: see `nearest`, and `SentenceEncoder.encode`.
         """
-        if isinstance(queries, list | tuple) and not queries:
+        if checks.no_rows(queries := listed(queries)):
             return []
         if are_texts(queries):
             queries, single = checks.as_list(queries, "queries")
@@ -190,8 +191,7 @@ class Index:
         self, queries_BD: Any, k: int = 10, *, oversample: int = 4, show_progress_bar: bool | None = None
     ) -> Hits:
         """`search` for embeddings that returns arrays of scores and rows; row -1 where a graph found fewer."""
-        checks.check_positive("k", k)
-        checks.check_positive("oversample", oversample)
+        k, oversample = checks.check_positive("k", k), checks.check_positive("oversample", oversample)
         queries_BD = checks.embedding_rows("queries", queries_BD)
         if self.width is None:
             return Hits(np.empty((len(queries_BD), 0), np.float32), np.empty((len(queries_BD), 0), np.int64))
@@ -238,8 +238,10 @@ class Index:
     def export_parquet(self, file: str | Path) -> None:
         """Write a parquet table of ids, texts and float32 vectors, which LanceDB and other vector stores read.
 
+        Ids are whole numbers if all of them are (of 64 bits), else text.
+
         Raises:
-            InputError: pyarrow is not installed; the index is empty or has no float32 vectors.
+            InputError: pyarrow is not installed; the index is empty or has no float32 vectors; ids that are the same text.
             WriteError: the file cannot be written.
         """
         if self.width is None or not self.rescore:

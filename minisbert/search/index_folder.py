@@ -159,13 +159,20 @@ def write_parquet(file: Path, contents: Contents, width: int) -> None:
     """One parquet file with the columns id, text and embedding (fixed-size lists of float32), written atomically.
 
     Raises:
-        InputError: pyarrow is not installed.
+        InputError: pyarrow is not installed; two ids are the same text.
         WriteError: the file cannot be written.
     """
     parquet = parquet_library()
     import pyarrow
 
     numbers = all(isinstance(id_, int) and -(2**63) <= id_ < 2**63 for id_ in contents.ids)
+    if not numbers and len(set(map(str, contents.ids))) < len(contents.ids):
+        texts = {id_ for id_ in contents.ids if isinstance(id_, str)}
+        twice = next(id_ for id_ in contents.ids if isinstance(id_, int) and str(id_) in texts)
+        raise InputError(
+            f"ids has {twice} and {str(twice)!r}, which are the same text. Expected different ones, because a column has one "
+            "type; give all ids as str or all as int."
+        )
     id_type = pyarrow.int64() if numbers else pyarrow.string()
     vector = pyarrow.list_(pyarrow.float32(), width)
     schema = pyarrow.schema([("id", id_type), ("text", pyarrow.string()), ("embedding", vector)])

@@ -55,7 +55,8 @@ def retrieve_and_rerank(
         ['b', 'a']
     """
     texts, single = as_list(queries, "queries")
-    if check_positive("candidates", candidates) < check_positive("k", k):
+    candidates, k = check_positive("candidates", candidates), check_positive("k", k)
+    if candidates < k:
         raise InputError(f"candidates is {candidates}, k {k}. Expected at least as many candidates as hits.")
     found = searcher.search(texts, candidates) if texts else []
     pairs = [(query, _text(hit)) for query, hits in zip(texts, found, strict=True) for hit in hits]

@@ -1,6 +1,6 @@
 """The interface that Index, BM25, Hybrid and Reranked share: `search(queries, k)`, hits, ids and texts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -24,6 +24,20 @@ class Searcher(Protocol):
         """A list of `Hit`, best first; for several queries a list of such lists."""
 
 
+def listed(items: Any) -> Any:
+    """Texts or embeddings in what `encode` takes too: a pandas Series, a generator or another iterable becomes a list.
+
+    Example:
+        >>> listed(text for text in "ab"), listed("ab")
+        (['a', 'b'], 'ab')
+    """
+    if type(items).__module__.startswith(("pandas", "polars")):
+        return items.to_list() if len(items.shape) == 1 else items
+    if isinstance(items, str | bytes | Mapping | set | frozenset | list | tuple) or hasattr(items, "__array__"):
+        return items
+    return list(items) if isinstance(items, Iterable) else items
+
+
 def are_texts(items: Any) -> bool:
     """Whether items are texts to embed; one string among numbers counts as texts, and the numbers are then rejected.
 
@@ -32,7 +46,7 @@ def are_texts(items: Any) -> bool:
         (True, False)
     """
     if isinstance(items, np.ndarray):
-        return items.dtype.kind in "UO"
+        return items.dtype.kind in "UOT"
     return isinstance(items, str) or (isinstance(items, list | tuple) and any(isinstance(x, str) for x in items))
 
 

@@ -48,7 +48,7 @@ def update_top_k(
     # Rows of earlier chunks come first, and for ties top_k takes the first.
     scores_BC = jnp.concatenate([best[0], new_BK], axis=1)
     rows_BC = jnp.concatenate([best[1], column_BK + first], axis=1)
-    scores_BK, place_BK = jax.lax.top_k(scores_BC, k)
+    scores_BK, place_BK = jax.lax.top_k(_rankable(scores_BC), k)
     return scores_BK, jnp.take_along_axis(rows_BC, place_BK, axis=1)
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minisbert.arguments import no_rows
 from minisbert.errors import DataError, InputError, short_repr
 
 Array = Any  # numpy.ndarray or jax.Array
@@ -102,6 +103,8 @@ class Vectors:
             return corpus
         if isinstance(corpus, str | Path):
             return Vectors(NpyFile(corpus))
+        if no_rows(corpus):
+            raise InputError("corpus is empty. Expected rows of embeddings, at least one.")
         is_jax = hasattr(corpus, "addressable_shards")
         if not is_jax and not isinstance(corpus, np.ndarray | NpyFile):
             try:

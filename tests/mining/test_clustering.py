@@ -49,6 +49,12 @@ def by_definition(embeddings, threshold, least):
     return sorted(found, key=len, reverse=True)
 
 
+def test_no_rows_make_no_clusters():
+    assert community_detection([]) == [] and medoid_rows([], []) == []
+    with pytest.raises(InputError, match="embeddings has 0 rows"):
+        clustering.agglomerative([], 2)
+
+
 @pytest.mark.parametrize("threshold, least", [(0.5, 2), (0.7, 5), (0.75, 1), (0.1, 10), (-0.2, 3), (0.99, 2)])
 @pytest.mark.parametrize("size", [(1024, 16_384, 256), (32, 64, 5)], ids=str)
 def test_communities_as_defined(threshold, least, size, monkeypatch):

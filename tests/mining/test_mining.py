@@ -177,6 +177,17 @@ def test_bitext_pairs_follow_the_formula(neighbours):
     np.testing.assert_allclose(found.scores_K, [margin[pair] for pair in expected], rtol=1e-5)
 
 
+def test_no_rows_make_no_pairs():
+    for found in (best_pairs([], 3), pairs_above([], 0.5), bitext_pairs([], made(2)), bitext_pairs(made(2), [])):
+        assert len(found.scores_K) == 0 and found.rows_K2.shape == (0, 2)
+    with pytest.raises(InputError, match="fewer than 2 rows"):
+        best_pair([])
+
+
+def test_small_types_of_whole_numbers():
+    assert (best_pairs(made(40), np.uint8(200)).rows_K2 == best_pairs(made(40), 200).rows_K2).all()
+
+
 # --- hard negatives ------------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ import pytest
 from minisbert import DataError, InputError
 from minisbert.search import exact, top_k
 from minisbert.search.exact import nearest, semantic_search
-from minisbert.search.top_k import block_top_k
+from minisbert.search.top_k import block_top_k, update_top_k
 from minisbert.search.vectors import NpyFile, Vectors
 
 TOLERANCE = 2e-6  # float32 products of unit rows in another order of summation; measured 3e-7
@@ -289,3 +289,15 @@ def test_rows_and_queries_of_any_length_rank_as_their_directions(as_jax, factor)
 def test_a_query_of_zeros_is_warned_of(caplog):
     nearest(np.float32([[1, 0], [0, 0], [0, 0]]), np.eye(2, dtype=np.float32), 1)
     assert "queries[1] is zero (2 of 3 are)" in caplog.text
+
+
+def test_no_queries_and_no_corpus():
+    assert semantic_search([], made(3, 4)) == [] and nearest([], made(3, 4), 2).rows_BK.shape == (0, 2)
+    with pytest.raises(InputError, match="corpus is empty"):
+        nearest(made(1, 4), [])
+
+
+def test_minus_zero_ties_with_zero_in_later_chunks():
+    before = np.array([[-0.0]], np.float32), np.array([[3]], np.int32)
+    scores, rows = update_top_k(before, jnp.ones((1, 1)), jnp.zeros((4, 1)), 8, None, k=1, recall=None)
+    assert rows.tolist() == [[3]] and scores.tolist() == [[0]]

@@ -50,6 +50,40 @@ def test_texts_are_found_by_their_meaning(encoder, tmp_path):
     assert loaded.ids == ["guitar", "city", "sings", 7, 4] and loaded.search("a dog", k=1)[0].id == 4
 
 
+def test_texts_in_what_encode_takes(encoder):
+    expected = Index(encoder)
+    expected.add(TEXTS)
+    pandas = pytest.importorskip("pandas", reason="pip install -e '.[parity]'")
+    for make in (pandas.Series, iter, lambda some: np.array(some, np.dtypes.StringDType())):
+        index = Index(encoder)
+        index.add(make(TEXTS))
+        assert index.texts == TEXTS and index.search(make(TEXTS), 2) == expected.search(TEXTS, 2)
+    index = Index()
+    index.add(row for row in np.eye(3))
+    assert [hit.id for hit in index.search(pandas.Series([0.0, 0, 1]), 1)] == [2]
+    with pytest.raises(InputError, match=r"items\[1\] is nan"):
+        Index(encoder).add(pandas.Series(["a", None]))
+
+
+def test_nothing_is_added_and_found_for_nothing(encoder):
+    index = Index(encoder)
+    for nothing in ([], (), np.array([]), iter([])):
+        index.add(nothing)
+    assert len(index) == 0
+    index.add(TEXTS)
+    index.add([])
+    assert len(index) == 4 and index.search(np.array([])) == []
+    with pytest.raises(InputError, match="ids has 1 items, there are 0 rows"):
+        index.add([], ids=["a"])
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_small_types_of_whole_numbers(precision):
+    index = Index(precision=precision)
+    index.add(made(900))
+    assert index.search(made(1), np.uint8(200), oversample=np.int8(3)) == index.search(made(1), 200, oversample=3)
+
+
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_backend_finds_what_exact_search_finds(backend, similarity, tmp_path):
@@ -312,4 +346,8 @@ def test_parquet_for_other_stores(folder, tmp_path, encoder):
     assert (np.array(table["embedding"].to_pylist(), np.float32) == made(20)).all()
     with pytest.raises(InputError, match="no float32 vectors"):
         Index().export_parquet(tmp_path / "w.parquet")
+    index = Index()
+    index.add(made(3), ids=[1, "1", "b"])
+    with pytest.raises(InputError, match="ids has 1 and '1', which are the same text"):
+        index.export_parquet(tmp_path / "w.parquet")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["index", "v.parquet"]

@@ -44,7 +44,11 @@ def test_bm25_is_its_formula():
         assert [hit.text for hit in hits] == [TEXTS[i] for i in order]
     assert words.search(["zebra", "", "the"]) == [[], [], []] and words.search([]) == []
     assert [hit.id for hit in words.search("cat", k=2)] == ["c", "a"]
-    for arguments, word in [((["the"],), "only stopwords"), ((TEXTS, ["x"]), "ids has 1 items")]:
+    for arguments, word in [
+        ((["the", "5"],), "texts has no word to index"),
+        (([],), "texts is empty"),
+        ((TEXTS, ["x"]), "ids has 1 items"),
+    ]:
         with pytest.raises(InputError, match=word):
             BM25(*arguments)
     with pytest.raises(InputError, match="k1 is -1"):
