@@ -74,13 +74,18 @@ def encode_shards(
         )
     if options.get("out") is not None or options.get("output_value", "sentence_embedding") != "sentence_embedding":
         raise InputError("out, and output_value other than 'sentence_embedding', do not fit into shards. Use encode.")
-    _same_settings(folder, encoder, rows_per_shard, options)
+    new = _same_settings(folder, encoder, rows_per_shard, options)
     rows, shard = 0, 0
     while part := list(islice(stream, rows_per_shard)):
         for row, text in enumerate(part, rows):
             check_text(f"texts[{row}]", text)
         if shard % workers == worker:
-            _make_shard(folder, shard, part, encoder, options)
+            try:
+                _make_shard(folder, shard, part, encoder, options)
+            except InputError:
+                if new and not any(folder.glob("*.npy")):  # invalid options do not claim the folder
+                    (folder / SETTINGS).unlink()
+                raise
         rows, shard = rows + len(part), shard + 1
     _write_json(folder / ROWS, {"rows": rows, "shards": shard})
     return rows
@@ -153,7 +158,8 @@ def _make_shard(folder: Path, shard: int, texts: list[str], encoder: Any, option
         _write_json(path, record)
 
 
-def _same_settings(folder: Path, encoder: Any, rows_per_shard: int, options: dict[str, Any]) -> None:
+def _same_settings(folder: Path, encoder: Any, rows_per_shard: int, options: dict[str, Any]) -> bool:
+    """Write the settings, or compare them with those of the folder; whether they are new."""
     options = {name: value for name, value in options.items() if name != "show_progress_bar"}
     if getattr(encoder, "packing", False):  # changes the last bits
         options["packing"] = True
@@ -163,7 +169,8 @@ def _same_settings(folder: Path, encoder: Any, rows_per_shard: int, options: dic
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise not_written(folder, error) from None
-    if not (folder / SETTINGS).exists():
+    new = not (folder / SETTINGS).exists()
+    if new:
         others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
         if others and not (folder / SETTINGS).exists():  # another worker may have written it meanwhile
             raise DataError(
@@ -178,6 +185,7 @@ def _same_settings(folder: Path, encoder: Any, rows_per_shard: int, options: dic
             f"{folder / SETTINGS}: started with another {' and '.join(differing)}. Expected the same model and options "
             "as before; choose another folder for others."
         )
+    return new
 
 
 def _json_value(name: str, value: Any) -> Any:

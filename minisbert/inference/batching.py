@@ -139,7 +139,7 @@ def batches(
         batch_size: rows of a full batch instead of the table's, rounded up to a multiple of the devices.
     """
     if batch_size is not None:
-        batch_size = -(-batch_size // shapes.devices) * shapes.devices
+        batch_size = -(-int(batch_size) // shapes.devices) * shapes.devices  # NumPy's small types would overflow
     queues: dict[int, Queue] = {}
     for text in texts:
         if isinstance(text, PackedBatch):

@@ -114,6 +114,16 @@ def test_another_corpus_model_or_option_is_refused(encoder, tmp_path):
         list(read_shards(tmp_path))
 
 
+def test_invalid_options_do_not_claim_the_folder(encoder, tmp_path):
+    with pytest.raises(InputError, match="batch_size is 0"):
+        encode_shards(TEXTS, encoder, tmp_path, batch_size=0)
+    assert list(tmp_path.iterdir()) == []
+    assert encode_shards(TEXTS, encoder, tmp_path, batch_size=8) == 25
+    with pytest.raises(DataError, match="another options"):
+        encode_shards(TEXTS, encoder, tmp_path, batch_size=0)
+    assert len(whole(tmp_path)) == 25
+
+
 def test_an_empty_corpus_has_no_shards(encoder, tmp_path):
     assert encode_shards([], encoder, str(tmp_path / "none")) == 0
     assert list(read_shards(str(tmp_path / "none"))) == []

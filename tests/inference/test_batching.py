@@ -40,6 +40,13 @@ def test_every_sentence_once_in_a_shape_of_the_table(lengths, batch_size):
     assert sorted(seen) == list(range(len(lengths)))
 
 
+def test_a_batch_size_of_a_small_numpy_type():
+    rows = [[0] * (5 + row % 40) for row in range(500)]
+    options = {"shapes": ShapeTable(), "padding_id": 0, "max_positions": 512}
+    small, usual = (list(batches(enumerate(rows), batch_size=size, **options)) for size in (np.uint8(200), 200))
+    assert [batch.rows for batch in small] == [batch.rows for batch in usual]
+
+
 def test_it_streams():
     # A full batch leaves before the next sentence is asked for.
     asked = []
