@@ -66,7 +66,7 @@ def mine(
         positive: the column with the positives.
         number: negatives per pair.
         range_min: skip this many of the hardest candidates.
-        range_max: consider this many of the hardest candidates.
+        range_max: consider this many of the hardest candidates, and as many more as an anchor has positives at most.
         max_score: exclude negatives that score higher.
         min_score: exclude negatives that score lower.
         absolute_margin: a negative scores at least this much less than the positive.
