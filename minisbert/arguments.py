@@ -93,6 +93,14 @@ def check_prompts(prompts: Any) -> None:
         check_text(f"prompts[{name!r}]", text)
 
 
+def check_settings(prompts: Any, default_prompt_name: Any, truncate_dim: Any) -> None:
+    """Settings of a model as a folder can hold them."""
+    check_prompts(prompts)
+    prompt_text(None, None, prompts, default_prompt_name)
+    if truncate_dim is not None:
+        check_positive("truncate_dim", truncate_dim)
+
+
 def prompt_text(prompt: str | None, prompt_name: Any, prompts: dict[str, str], default_name: Any) -> str:
     """The prompt to put before each sentence: the one given, the one named, the default, or none."""
     if prompt is not None:
@@ -112,14 +120,14 @@ def prompt_text(prompt: str | None, prompt_name: Any, prompts: dict[str, str], d
 def as_list(sentences: Any, name: str = "sentences") -> tuple[list[str], bool]:
     """The sentences as a list, and whether a single string was given."""
     single = isinstance(sentences, str)
-    if single:
-        sentences = [sentences]
-    one_dimensional = isinstance(sentences, np.ndarray) and sentences.ndim == 1
-    if one_dimensional or type(sentences).__module__.startswith("pandas"):
+    sentences = [sentences] if single else sentences
+    # An array or a pandas column; not a table, which would be the names of its columns.
+    one_dimensional = getattr(sentences, "ndim", None) == 1
+    if one_dimensional and (isinstance(sentences, np.ndarray) or type(sentences).__module__.startswith("pandas")):
         sentences = sentences.tolist()
     # Generators, dict.values(), deque; not what has no order or other items than it seems.
     if isinstance(sentences, Iterable) and not isinstance(sentences, bytes | Mapping | set | frozenset | np.ndarray):
-        sentences = list(sentences)
+        sentences = list(sentences) if getattr(sentences, "ndim", 1) == 1 else sentences
     if not isinstance(sentences, list):
         raise InputError(
             f"{name} is {short_repr(sentences)} ({type(sentences).__name__}). Expected a string or a list of strings."

@@ -169,7 +169,7 @@ class TorchEncoder:
 
     def __init__(self, encoder: Any, tensor: Callable[[np.ndarray], Any], options: dict[str, Any]):
         self.encoder, self.tensor, self.options = encoder, tensor, options
-        self.model_card_data = SimpleNamespace(set_evaluation_metrics=lambda *result: None)
+        self.model_card_data = SimpleNamespace(set_evaluation_metrics=_forget)
 
     def __getattr__(self, name: str) -> Any:
         if name == "encoder":  # not there yet: an object that is being copied
@@ -196,7 +196,9 @@ class TorchEncoder:
     ) -> Any:
         if keywords.get("precision", "") is None:  # as evaluators say "unchanged"
             del keywords["precision"]
-        rows = embed(sentences, *args, **self.options, **keywords)
+        rows = embed(sentences, *args, **{**keywords, **self.options})
+        if not isinstance(rows, np.ndarray):  # of single tokens
+            return [self.tensor(row.copy()) if isinstance(row, np.ndarray) else row for row in rows]
         if convert_to_tensor or (rows.ndim == 1 and not convert_to_numpy):
             return self.tensor(rows)
         return rows if convert_to_numpy else [self.tensor(row) for row in rows]
@@ -208,7 +210,13 @@ class TorchEncoder:
         return self._compare(self.encoder.similarity_pairwise, a, b)
 
     def _compare(self, compare: Callable[..., np.ndarray], a: Any, b: Any) -> Any:
-        return self.tensor(compare(np.asarray(a), np.asarray(b)))
+        # NumPy takes neither tensors with a gradient nor bfloat16.
+        arrays = (x.detach().float().cpu() if hasattr(x, "detach") else x for x in (a, b))
+        return self.tensor(compare(*map(np.asarray, arrays)))
+
+
+def _forget(*result: Any) -> None:
+    """Takes an evaluator's result and keeps nothing; a function of its own, so that the wrapper can be pickled."""
 
 
 def sentence_transformers(encoder: Any, **options: Any) -> TorchEncoder:

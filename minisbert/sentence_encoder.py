@@ -184,7 +184,6 @@ class SentenceEncoder(FamiliarEncoder):
             sentence_BD = batch.sentence_BD[:, :dimension]
             embeddings[batch.rows] = normalize(sentence_BD) if normalize_embeddings else sentence_BD
             tokens.update(zip(batch.rows, batch.tokens, strict=False))
-
         items: Any = embeddings if precision == "float32" else quantize_embeddings(embeddings, precision)
         if output_value != "sentence_embedding":
             items = per_text(tokens, embeddings, output_value)
@@ -259,7 +258,7 @@ class SentenceEncoder(FamiliarEncoder):
 
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
-        checks.check_positive("max_seq_length", value)
+        value = checks.check_positive("max_seq_length", value)
         if not self.tokenizer.special_tokens < value <= self.max_positions:
             raise InputError(
                 f"max_seq_length is {value}. Expected {self.tokenizer.special_tokens + 1} to {self.max_positions}, "
@@ -277,10 +276,11 @@ class SentenceEncoder(FamiliarEncoder):
         """Write an ordinary sentence-transformers folder; it appears whole or not at all.
 
         Raises:
-            InputError: the path is taken by something else than a model.
+            InputError: the path is taken by something else than a model; a setting that could not be read back.
         """
         folder = checks.check_path(path)
-        checks.check_prompts(self.prompts)
+        checks.check_settings(self.prompts, self.default_prompt_name, self.truncate_dim)
+        checks.check_choice("similarity_fn_name", self.similarity_fn_name, (*SIMILARITIES, None))
         save_pretrained(self._current(self), folder)
 
     def _current(self, settings: "SentenceEncoder") -> Pretrained:

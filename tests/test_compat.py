@@ -1,6 +1,7 @@
 """Adapters for other libraries, each against the real one, whose own code gets the encoder's embeddings."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -126,6 +127,14 @@ def test_sentence_transformers_evaluators(encoder, tmp_path):
     for name, evaluator in evaluators.items():
         assert evaluator(ours) == pytest.approx(evaluator(peer), abs=1e-5), name
     assert copy.copy(ours).max_seq_length == encoder.max_seq_length
+    short = compat.sentence_transformers(encoder, truncate_dim=8, batch_size=2)  # which evaluators pass too
+    assert short.encode(TEXTS, truncate_dim=None, batch_size=1).shape == (len(TEXTS), 8)
+    assert evaluators["sts"](short) != evaluators["sts"](ours)
+    assert pickle.loads(pickle.dumps(ours)).model_card_data.set_evaluation_metrics() is None
+    tokens = ours.encode(TEXTS, output_value="token_embeddings")
+    assert np.array_equal(tokens[0].numpy(), encoder.encode(TEXTS, output_value="token_embeddings")[0])
+    tensor = ours.encode(TEXTS, convert_to_tensor=True).requires_grad_()
+    assert ours.similarity(tensor, tensor.bfloat16()).shape == (len(TEXTS), len(TEXTS))
     for text in (TEXTS, TEXTS[0]):
         assert np.array_equal(ours.encode(text, convert_to_tensor=True).numpy(), encoder.encode(text))
         assert np.array_equal(np.stack(ours.encode(text, convert_to_numpy=False)), encoder.encode(text))

@@ -84,5 +84,5 @@ def _model_json(folder: ModelFolder) -> dict[str, Any]:
         "similarity_fn_name": folder.similarity_fn_name,
     }
     if folder.truncate_dim is not None:
-        content["truncate_dim"] = folder.truncate_dim
+        content["truncate_dim"] = int(folder.truncate_dim)
     return content

@@ -14,6 +14,7 @@ from tyro.conf import Positional, arg
 from minisbert.commands.flags import Column, ComputeDtype, Engine, Model, N, Offline, OptionalFile, OptionalFolder
 from minisbert.commands.outputs import STANDARD, json_line
 from minisbert.data.columns import Sentences, read_sentences
+from minisbert.data.values import BOM
 from minisbert.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -68,10 +69,16 @@ def search(
         raise InputError("queries are given twice. Expected them either on the command line or in --queries.")
     if index is not None and (save_index is not None or precision != "float32" or backend != "exact"):
         raise InputError("--save-index, --precision and --backend need --corpus; a saved index has its own settings.")
+    if corpus == STANDARD and not query and queries in (None, STANDARD) and save_index is None:
+        raise InputError(
+            "stdin is read for --corpus, so no queries can follow on it. Pass them as words or --queries FILE."
+        )
     if top < 1:
         raise InputError(f"--top is {top}. Expected at least 1.")
     texts = read_sentences(corpus, column) if corpus is not None else None
-    asked = list(query) if query else read_sentences(queries, column).texts if queries not in (None, STANDARD) else None
+    asked = list(query) if query else None
+    if queries not in (None, STANDARD):  # empty lines are skipped, as of stdin
+        asked = [text for text in read_sentences(queries, column).texts if text.strip()]
 
     from minisbert import Index
     from minisbert.commands.loading import load_encoder
@@ -112,6 +119,7 @@ def _typed() -> Iterator[list[str]]:
             print("query> ", end="", file=sys.stderr, flush=True)
         raw = sys.stdin.buffer.readline()
         number += 1
+        raw = raw.removeprefix(BOM) if number == 1 else raw
         if not raw:
             return
         try:

@@ -231,11 +231,11 @@ class CrossEncoder(Familiar):
             >>> CrossEncoder.from_encoder("weights/tiny-bert").token_counts(("a b", "c"))
             [TokenCount(tokens=6, kept=6, dropped=0)]
         """
-        return self.tokenize(checks.as_pairs(pairs)[0]).token_counts()
+        return self.tokenize(pairs).token_counts()
 
-    def tokenize(self, pairs: Sequence[tuple[str, str]]) -> Tokens:
+    def tokenize(self, pairs: Sequence[tuple[str, str]] | tuple[str, str]) -> Tokens:
         """Token ids of pairs as the model reads them, cut to `max_seq_length`, without padding."""
-        return self.tokenizer.tokenize(pairs, max_length=self.max_seq_length)
+        return self.tokenizer.tokenize(checks.as_pairs(pairs)[0], max_length=self.max_seq_length)
 
     # --- settings --------------------------------------------------------------------------------------------------
 
@@ -258,7 +258,7 @@ class CrossEncoder(Familiar):
 
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
-        checks.check_positive("max_seq_length", value)
+        value = checks.check_positive("max_seq_length", value)
         least, most = self.tokenizer.special_tokens + 2, self.max_positions
         if not least <= value <= most:
             raise InputError(

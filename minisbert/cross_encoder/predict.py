@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from minisbert.arguments import check_choice
+from minisbert.cross_encoder.folder import ACTIVATION_CLASSES
 from minisbert.errors import InputError, MinisbertError
 from minisbert.inference.batching import Batch, batches
 from minisbert.inference.stream import ProgressBar, run_ahead
@@ -79,7 +80,7 @@ def logits(
 
 
 def activation_of(value: Any) -> Activation:
-    """The activation function of a name; a function is returned unchanged.
+    """The activation function of a name or of a module of PyTorch; another function is returned unchanged.
 
     Raises:
         InputError: neither a function nor a known name.
@@ -88,6 +89,7 @@ def activation_of(value: Any) -> Activation:
         >>> activation_of("sigmoid")(np.array([0.0, -1000.0])).tolist()
         [0.5, 0.0]
     """
+    value = ACTIVATION_CLASSES.get(f"{type(value).__module__}.{type(value).__qualname__}", value)
     if not callable(value):
         check_choice("activation_fn", value, tuple(ACTIVATIONS))
     activation: Activation = value if callable(value) else ACTIVATIONS[value]

@@ -93,6 +93,8 @@ def check_exportable(encoder: Any) -> None:
     if not isinstance(encoder, SentenceEncoder) or encoder.compute_dtype != "float32":
         raise InputError(f"encoder is {short_repr(encoder)}. Expected a SentenceEncoder loaded in float32.")
     need_jax(encoder, "export it")
+    if encoder.routes:
+        raise InputError("the model has a Router, which an exported model cannot follow. Expected one of model.routes.")
     tokenizer = encoder.tokenizer
     if tokenizer.keep_end or tokenizer.rows is not None:
         what = "truncates on the left" if tokenizer.keep_end else "has tokens beyond the embedding table"

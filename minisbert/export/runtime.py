@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from minisbert.arguments import as_list, check_positive, prompt_text
 from minisbert.errors import InputError, ModelFolderError, needs
 from minisbert.export.exported_folder import (
     SETTINGS,
@@ -81,13 +82,10 @@ class ExportedEncoder:
             InputError: a sentence is not text; an unknown prompt; a batch size below 1.
             ModelFolderError: the program fails, or its embeddings are not finite.
         """
-        texts = [sentences] if isinstance(sentences, str) else list(sentences)
-        for row, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise InputError(f"sentences[{row}] is a {type(text).__name__}. Expected text (str).")
-        if type(batch_size) is not int or batch_size < 1:
-            raise InputError(f"batch_size is {batch_size!r}. Expected a whole number of at least 1.")
-        ids, prompt_length = self._tokenize(texts, self._prompt(prompt_name, prompt))
+        texts, single = as_list(sentences)
+        batch_size = check_positive("batch_size", batch_size)
+        prompt = prompt_text(prompt, prompt_name, self.prompts, self.settings["default_prompt_name"])
+        ids, prompt_length = self._tokenize(texts, prompt)
         full, dimension = self.settings["dimension"], self.settings["truncate_dim"]
         embeddings = np.empty((len(texts), min(dimension or full, full)), np.float32)
         queues: dict[int, list[int]] = {}  # padded length -> its texts
@@ -100,7 +98,7 @@ class ExportedEncoder:
                 embeddings[batch] = found_BD[:, : embeddings.shape[1]]
         if normalize_embeddings:
             embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
-        return embeddings[0] if isinstance(sentences, str) else embeddings
+        return embeddings[0] if single else embeddings
 
     def _run(self, ids: Sequence[Sequence[int]], length: int, batch_size: int, prompt_length: int) -> np.ndarray:
         rows = 1 if len(ids) == 1 else batch_size  # two compiled shapes per length; empty rows complete the second
@@ -140,14 +138,6 @@ class ExportedEncoder:
             tokens = self._backend.encode(prompt, add_special_tokens=False).ids
             prompt_length = min(len(prefix) + len(tokens), self.max_seq_length - len(suffix))
         return [prefix + encoding.ids[:room] + suffix for encoding in encodings], prompt_length
-
-    def _prompt(self, name: str | None, prompt: str | None) -> str:
-        if prompt is not None:
-            return prompt
-        name = self.settings["default_prompt_name"] if name is None else name
-        if name is not None and name not in self.prompts:
-            raise InputError(f"prompt_name is {name!r}. Expected one of {sorted(self.prompts)}.")
-        return "" if name is None else self.prompts[name]
 
 
 def need_flatbuffers() -> None:

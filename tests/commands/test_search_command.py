@@ -35,13 +35,13 @@ def test_a_query_as_a_word_of_the_command(run, tiny, corpus):
 
 
 def test_queries_of_a_file_and_typed_ones_agree(run, tiny_bert, corpus, tmp_path):
-    (tmp_path / "queries.txt").write_text("a man\nthe sea\n")
+    (tmp_path / "queries.txt").write_bytes(b"\xef\xbb\xbfa man\n\nthe sea\n")
     words = ("search", "--corpus", corpus, "--model", tiny_bert, "--json")
     result = run(*words, "--queries", tmp_path / "queries.txt")
     hits = records(result.out)
     assert [(hit["query"], hit["rank"]) for hit in hits] == [(q, r) for q in ("a man", "the sea") for r in (1, 2, 3)]
     assert {hit["id"]: hit["text"] for hit in hits} == {1: LINES[0], 3: LINES[2], 4: LINES[3]}
-    typed = run(*words, stdin=b"a man\n\nthe sea")
+    typed = run(*words, stdin=b"\xef\xbb\xbfa man\n\nthe sea")
     assert (typed.code, typed.err) == (0, "")
     for one, other in zip(records(typed.out), hits, strict=True):
         assert one | {"score": 0} == other | {"score": 0} and one["score"] == pytest.approx(other["score"], abs=1e-6)
@@ -71,6 +71,8 @@ def test_mistakes_are_found_before_the_model_is_loaded(run, corpus, tmp_path):
         (("a", "--corpus", corpus, "--queries", corpus), "queries are given twice"),
         (("a", "--index", tmp_path, "--precision", "int8"), "need --corpus"),
         (("a", "--corpus", corpus, "--top", "0"), "--top is 0"),
+        (("--corpus", "-"), "no queries can follow"),
+        (("--corpus", "-", "--queries", "-"), "no queries can follow"),
         (("a", "--corpus", tmp_path / "none.txt"), "none.txt: no such file"),
         (("--corpus", corpus, "--queries", tmp_path / "none.txt"), "none.txt: no such file"),
     ]:

@@ -113,8 +113,17 @@ def test_no_code_of_the_model_is_needed(bert):
         "('minisbert', 'flax', 'optax', 'safetensors', 'transformers', 'huggingface_hub')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    names = ["checkpoint", "checkpoint.archive", "checkpoint.json_file", "checkpoint.patterns", "checksums", "errors"]
-    names += ["export", "export.exported_folder", "export.runtime", "limits", "text", "text.tokenizer_limits"]
+    names = [
+        "arguments",
+        "checkpoint",
+        "checkpoint.archive",
+        "checkpoint.json_file",
+        "checkpoint.patterns",
+        "checksums",
+        "errors",
+    ]
+    names += ["export", "export.exported_folder", "export.runtime", "limits", "quantization", "text"]
+    names += ["text.tokenizer_limits"]
     assert done.stdout == f"{['minisbert', *(f'minisbert.{name}' for name in names)]}\n", done.stderr
 
 
@@ -150,6 +159,16 @@ def test_a_tokenizer_that_needs_minisberts_code_is_refused(tmp_path):
     encoder.tokenizer.keep_end, encoder.tokenizer.rows = False, 100
     with pytest.raises(InputError, match="beyond the embedding table"):
         export_stablehlo(encoder, tmp_path / "exported")
+
+
+def test_a_router_is_refused_and_one_route_is_not(tmp_path):
+    model = SentenceEncoder(Path(__file__).parents[2] / "weights" / "tiny-router")
+    with pytest.raises(InputError, match=r"Expected one of model\.routes"):
+        export_stablehlo(model, tmp_path / "out")
+    export_stablehlo(model.routes["query"], tmp_path / "out")
+    np.testing.assert_allclose(
+        ExportedEncoder.load(tmp_path / "out").encode("a cat"), model.encode("a cat", task="query"), atol=1e-6
+    )
 
 
 def test_bfloat16_is_refused(tmp_path):
@@ -331,8 +350,11 @@ def test_a_missing_flatbuffers_is_named(bert, tmp_path, monkeypatch):
 
 def test_bad_arguments_of_encode(bert):
     exported = ExportedEncoder.load(bert)
-    with pytest.raises(InputError, match=r"sentences\[1\] is a int"):
+    with pytest.raises(InputError, match=r"sentences\[1\] is 3 \(int\)"):
         exported.encode(["a", 3])
+    for sentences in (None, 5, {"a", "b"}, {"a": 1}):
+        with pytest.raises(InputError, match="Expected a string or a list of strings"):
+            exported.encode(sentences)
     with pytest.raises(InputError, match="Expected valid Unicode"):
         exported.encode("\ud800")
     with pytest.raises(InputError, match="prompt_name is 'x'"):

@@ -112,3 +112,59 @@ def test_a_forked_process_is_told_why_it_cannot_compute(encoder, expected):
 def test_a_spawned_process_computes(encoder, expected):
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert np.array_equal(pool.map(encoder.encode, [TEXTS])[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("similarity_fn_name", "Cosine", "similarity_fn_name is 'Cosine'"),
+        ("default_prompt_name", "nope", "prompt_name is 'nope'"),
+        ("truncate_dim", 0, "truncate_dim is 0"),
+        ("truncate_dim", "8", "truncate_dim is '8'"),
+    ],
+)
+def test_what_could_not_be_read_back_is_not_saved(setting, value, message, tmp_path):
+    encoder = SentenceEncoder("weights/tiny-bert")
+    encoder.save(tmp_path / "model")
+    setattr(encoder, setting, value)
+    with pytest.raises(InputError, match=message):
+        encoder.save(tmp_path / "model")
+    assert SentenceEncoder(tmp_path / "model").similarity_fn_name == "cosine"
+
+
+def test_whole_numbers_of_numpy_are_saved(tmp_path):
+    encoder = SentenceEncoder("weights/tiny-bert")
+    encoder.max_seq_length, encoder.truncate_dim = np.int64(32), np.int64(8)
+    encoder.save(tmp_path / "model")
+    loaded = SentenceEncoder(tmp_path / "model")
+    assert (loaded.max_seq_length, loaded.truncate_dim) == (32, 8)
+    CrossEncoder.from_encoder("weights/tiny-bert", max_length=np.int64(30)).save(tmp_path / "cross")
+    assert CrossEncoder(tmp_path / "cross").max_seq_length == 30
+
+
+def test_tables_of_pandas_are_refused_and_columns_are_not(encoder, expected):
+    pandas = pytest.importorskip("pandas")
+    assert np.array_equal(encoder.encode(pandas.Series(TEXTS)), expected)
+    for table in (pandas.DataFrame({"text": TEXTS}), pandas.NA, pandas.Timestamp("2020-01-01")):
+        with pytest.raises(InputError, match="Expected a string or a list of strings"):
+            encoder.encode(table)
+
+
+def test_pairs_are_checked_by_tokenize_too():
+    model = CrossEncoder.from_encoder("weights/tiny-bert")
+    for pairs, message in (
+        ([("a",)], "of length 1"),
+        ([("a", "b", "c")], "of length 3"),
+        ([("a", 5)], r"\[0\]\[1\] is 5"),
+    ):
+        with pytest.raises(InputError, match=message):
+            model.tokenize(pairs)
+
+
+def test_an_activation_of_pytorch_is_the_function_of_that_name():
+    torch = pytest.importorskip("torch")
+    model = CrossEncoder.from_encoder("weights/tiny-bert")
+    for name, module in (("sigmoid", torch.nn.Sigmoid()), ("tanh", torch.nn.Tanh())):
+        assert np.array_equal(
+            model.predict(("a", "b"), activation_fn=module), model.predict(("a", "b"), activation_fn=name)
+        )
