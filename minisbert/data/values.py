@@ -11,9 +11,8 @@ import math
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any
-
-import numpy as np
 
 from minisbert.checkpoint.json_file import each_key_once
 from minisbert.errors import DataError, MinisbertError
@@ -48,7 +47,7 @@ def as_number(value: Any, column: str, place: str) -> float:
         >>> as_number("2.50", "score", "sts.tsv, line 2")
         2.5
     """
-    known = isinstance(value, int | float | str | np.integer | np.floating) and not isinstance(value, bool)
+    known = isinstance(value, Real | str) and not isinstance(value, bool)  # NumPy's numbers are Real
     try:
         found = float(value) if known and "_" not in str(value) else math.nan
     except (ValueError, OverflowError):
