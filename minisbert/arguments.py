@@ -117,17 +117,26 @@ def prompt_text(prompt: str | None, prompt_name: Any, prompts: dict[str, str], d
     return prompts[name]
 
 
+def to_list(items: Any) -> Any:
+    """A column of pandas or polars, a generator, dict.values() and the like as a list.
+
+    Arrays are as they are, and so is what has no order or other items than it seems: a text, a set, a dict, a table.
+    """
+    if type(items).__module__.startswith(("pandas", "polars")):
+        if len(getattr(items, "shape", ())) != 1:
+            return items
+        return items.tolist() if hasattr(items, "tolist") else items.to_list()
+    if isinstance(items, str | bytes | Mapping | set | frozenset) or hasattr(items, "__array__"):
+        return items
+    return list(items) if isinstance(items, Iterable) else items
+
+
 def as_list(sentences: Any, name: str = "sentences") -> tuple[list[str], bool]:
     """The sentences as a list, and whether a single string was given."""
     single = isinstance(sentences, str)
-    sentences = [sentences] if single else sentences
-    # An array or a pandas column; not a table, which would be the names of its columns.
-    one_dimensional = getattr(sentences, "ndim", None) == 1
-    if one_dimensional and (isinstance(sentences, np.ndarray) or type(sentences).__module__.startswith("pandas")):
+    sentences = [sentences] if single else to_list(sentences)
+    if isinstance(sentences, np.ndarray) and sentences.ndim == 1:
         sentences = sentences.tolist()
-    # Generators, dict.values(), deque; not what has no order or other items than it seems.
-    if isinstance(sentences, Iterable) and not isinstance(sentences, bytes | Mapping | set | frozenset | np.ndarray):
-        sentences = list(sentences) if getattr(sentences, "ndim", 1) == 1 else sentences
     if not isinstance(sentences, list):
         raise InputError(
             f"{name} is {short_repr(sentences)} ({type(sentences).__name__}). Expected a string or a list of strings."
@@ -158,14 +167,14 @@ def check_stream(name: str, texts: Any) -> Iterator[str]:
 def as_pairs(pairs: Any) -> tuple[list[tuple[str, str]], bool]:
     """The pairs as a list of (text, text), and whether a single pair was given."""
     expected = "Expected a pair of texts, (query, document), or a list of such pairs"
-    if isinstance(pairs, np.ndarray):
-        pairs = pairs.tolist()
-    if not isinstance(pairs, list | tuple):
+    items = pairs.tolist() if isinstance(pairs, np.ndarray) else to_list(pairs)
+    if not isinstance(items, list):
         raise InputError(f"pairs is {short_repr(pairs)} ({type(pairs).__name__}). {expected}.")
-    if not pairs:
+    if not items:
         raise InputError(f"pairs is empty. {expected}, at least one.")
-    single = not any(isinstance(pair, list | tuple) for pair in pairs)
-    rows = [pairs] if single else pairs
+    items = [pair.tolist() if isinstance(pair, np.ndarray) else pair for pair in items]
+    single = not any(isinstance(pair, list | tuple) for pair in items)
+    rows = [pairs if isinstance(pairs, tuple) else items] if single else items
     for row, pair in enumerate(rows):
         name = "pairs" if single else f"pairs[{row}]"
         if not isinstance(pair, list | tuple):
@@ -258,15 +267,6 @@ def embedding_rows(name: str, value: Any) -> np.ndarray:
         row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
         raise InputError(f"{name}[{row}] contains NaN or infinity. Expected finite embeddings; encode the text again.")
     return array
-
-
-def refuse_quantized(options: Mapping[str, Any]) -> None:
-    """Reject a precision of `encode` where embeddings are compared that do not share their ranges, or are packed bits."""
-    if options.get("precision", "float32") != "float32":
-        raise InputError(
-            f"precision is {short_repr(options['precision'])}. Expected 'float32': quantized embeddings are compared by an "
-            "Index (its dtype)."
-        )
 
 
 def comparable(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:

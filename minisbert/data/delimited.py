@@ -114,9 +114,8 @@ def is_quoted(file: Any, source: str) -> bool:
         everywhere |= number == 1 and len(quoted) == text.count("\t") + 1
         if everywhere:
             continue
-        if (
-            rows and _QUOTED.sub("", text).count("\t") != tabs
-        ):  # rows of their own, but no record with a cell per column
+        # Each line is a row by itself, and together they do not have a cell per column.
+        if rows and _QUOTED.sub("", text).count("\t") != tabs:
             return False
         if not all(map(_NEEDED.search, quoted)):
             doubtful = doubtful or number

@@ -290,9 +290,7 @@ def line_starts(file: BufferedReader, begin: int = 0) -> tuple[Any, Any]:
     file.seek(begin)
     starts, first_bytes, end, before = [np.zeros(0, np.int64)], [np.zeros(0, np.uint8)], begin, b"\n"
     while block := file.read(BLOCK):
-        numbers = np.frombuffer(
-            before + block, np.uint8
-        )  # the last byte of the block before says if a line starts here
+        numbers = np.frombuffer(before + block, np.uint8)  # with the byte before, which says whether a line starts here
         line_ends = np.flatnonzero(numbers[:-1] == ord("\n"))
         starts.append(line_ends + end)
         first_bytes.append(numbers[line_ends + 1])

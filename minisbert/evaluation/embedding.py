@@ -1,11 +1,12 @@
 """The encoder interfaces that evaluation needs, and embeddings of columns of texts, each distinct text embedded once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
 
+from minisbert.errors import InputError, short_repr
 from minisbert.quantization import unpacked
 
 
@@ -48,3 +49,12 @@ def as_floats(array: np.ndarray) -> np.ndarray:
     """float32 instead of a type whose products wrap around or overflow: integers and float16."""
     array = np.asarray(array)
     return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+
+
+def refuse_quantized(options: Mapping[str, Any]) -> None:
+    """Reject a precision of `encode` where embeddings are compared that do not share their ranges, or are packed bits."""
+    if options.get("precision", "float32") != "float32":
+        raise InputError(
+            f"precision is {short_repr(options['precision'])}. Expected 'float32': here embeddings of several calls are "
+            "compared, whose ranges differ; search quantized ones with Index(precision=...)."
+        )

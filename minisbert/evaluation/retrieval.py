@@ -25,11 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.arguments import check_positive, refuse_quantized
+from minisbert.arguments import check_positive
 from minisbert.data.rows import RowFile
 from minisbert.data.values import as_number, text
 from minisbert.errors import DataError, InputError, short_repr
-from minisbert.evaluation.embedding import QueryEncoder
+from minisbert.evaluation.embedding import QueryEncoder, refuse_quantized
 from minisbert.evaluation.ranking_metrics import METRICS
 from minisbert.search.index import Index
 from minisbert.search.searcher import Searcher

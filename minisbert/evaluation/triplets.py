@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.arguments import refuse_quantized
 from minisbert.data.columns import read_columns
 from minisbert.data.conventions import ANCHOR, POSITIVE
 from minisbert.errors import DataError, InputError, short_repr
-from minisbert.evaluation.embedding import QueryEncoder, as_floats, embed_columns
+from minisbert.evaluation.embedding import QueryEncoder, as_floats, embed_columns, refuse_quantized
 from minisbert.similarity import PAIRWISE_SIMILARITIES
 
 COLUMNS = (ANCHOR, POSITIVE, ("negative", "negative_1", "neg"))

@@ -22,10 +22,9 @@ from minisbert.arguments import (
     check_list,
     check_positive,
     count_from_zero,
-    refuse_quantized,
 )
 from minisbert.errors import DataError, InputError, MinisbertError
-from minisbert.evaluation.embedding import QueryEncoder
+from minisbert.evaluation.embedding import QueryEncoder, refuse_quantized
 from minisbert.search.exact import nearest
 from minisbert.similarity import pairwise_cosine
 

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minisbert.arguments import check_finite, check_list, check_positive, refuse_quantized
+from minisbert.arguments import check_finite, check_list, check_positive
 from minisbert.errors import InputError
+from minisbert.evaluation.embedding import refuse_quantized
 from minisbert.mining.all_pairs import COLUMNS, checked_rows, upper_blocks
 from minisbert.mining.screening import row_bounds
 from minisbert.search.exact import nearest

@@ -23,7 +23,7 @@ from minisbert.search import index_folder
 from minisbert.search.exact import SIMILARITIES, Hits, check_queries, nearest, rescore, scaled
 from minisbert.search.fingerprint import fingerprint as fingerprint_of
 from minisbert.search.hnsw import BACKENDS, GRAPHS, Graph, add_missing
-from minisbert.search.searcher import Hit, are_texts, checked_ids, listed
+from minisbert.search.searcher import Hit, are_texts, checked_ids
 from minisbert.search.vectors import STORED, Vectors
 
 logger = logging.getLogger("minisbert")
@@ -107,7 +107,7 @@ class Index:
         Raises:
             InputError: an invalid item, id or text (see `SentenceEncoder.encode`); a width other than that of earlier rows.
         """
-        if as_texts := are_texts(items := listed(items)):
+        if as_texts := are_texts(items := checks.to_list(items)):
             if texts is not None:
                 raise InputError("texts are given twice. Expected them as items, or together with embeddings.")
             rows: Any = checks.as_list(items, "items")[0]
@@ -173,7 +173,7 @@ class Index:
         Raises:
             InputError: see `nearest`, and `SentenceEncoder.encode`.
         """
-        if checks.no_rows(queries := listed(queries)):
+        if checks.no_rows(queries := checks.to_list(queries)):
             return []
         if are_texts(queries):
             queries, single = checks.as_list(queries, "queries")

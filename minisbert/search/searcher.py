@@ -1,6 +1,6 @@
 """The interface that Index, BM25, Hybrid and Reranked share: `search(queries, k)`, hits, ids and texts."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -22,20 +22,6 @@ class Searcher(Protocol):
 
     def search(self, queries: Any, k: int = 10) -> Any:
         """A list of `Hit`, best first; for several queries a list of such lists."""
-
-
-def listed(items: Any) -> Any:
-    """Texts or embeddings in what `encode` takes too: a pandas Series, a generator or another iterable becomes a list.
-
-    Example:
-        >>> listed(text for text in "ab"), listed("ab")
-        (['a', 'b'], 'ab')
-    """
-    if type(items).__module__.startswith(("pandas", "polars")):
-        return items.to_list() if len(items.shape) == 1 else items
-    if isinstance(items, str | bytes | Mapping | set | frozenset | list | tuple) or hasattr(items, "__array__"):
-        return items
-    return list(items) if isinstance(items, Iterable) else items
 
 
 def are_texts(items: Any) -> bool:

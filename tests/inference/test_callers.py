@@ -150,6 +150,25 @@ def test_tables_of_pandas_are_refused_and_columns_are_not(encoder, expected):
             encoder.encode(table)
 
 
+def test_pairs_come_in_anything_with_an_order():
+    model = CrossEncoder.from_encoder("weights/tiny-bert")
+    pairs = [("a cat", "a dog"), ("rain", "snow")]
+    expected = model.predict(pairs)
+    forms = [
+        iter(pairs),
+        zip(*zip(*pairs, strict=True), strict=True),
+        np.array(pairs),
+        [np.array(pair) for pair in pairs],
+    ]
+    pandas = pytest.importorskip("pandas")
+    forms += [pandas.Series(pairs), pandas.DataFrame(pairs).values]
+    for form in forms:
+        assert np.array_equal(model.predict(form), expected)
+    for wrong in (pandas.DataFrame(pairs), set(pairs), dict(pairs), "ab"):
+        with pytest.raises(InputError, match="Expected a pair of texts"):
+            model.predict(wrong)
+
+
 def test_pairs_are_checked_by_tokenize_too():
     model = CrossEncoder.from_encoder("weights/tiny-bert")
     for pairs, message in (
