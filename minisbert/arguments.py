@@ -122,9 +122,7 @@ def to_list(items: Any) -> Any:
 
     Arrays are as they are, and so is what has no order or other items than it seems: a text, a set, a dict, a table.
     """
-    if type(items).__module__.startswith(("pandas", "polars")):
-        if len(getattr(items, "shape", ())) != 1:
-            return items
+    if type(items).__module__.startswith(("pandas", "polars")) and len(getattr(items, "shape", ())) == 1:
         return items.tolist() if hasattr(items, "tolist") else items.to_list()
     if isinstance(items, str | bytes | Mapping | set | frozenset) or hasattr(items, "__array__"):
         return items
@@ -134,9 +132,10 @@ def to_list(items: Any) -> Any:
 def as_list(sentences: Any, name: str = "sentences") -> tuple[list[str], bool]:
     """The sentences as a list, and whether a single string was given."""
     single = isinstance(sentences, str)
-    sentences = [sentences] if single else to_list(sentences)
     if isinstance(sentences, np.ndarray) and sentences.ndim == 1:
         sentences = sentences.tolist()
+    elif not isinstance(sentences, list):
+        sentences = [sentences] if single else to_list(sentences)
     if not isinstance(sentences, list):
         raise InputError(
             f"{name} is {short_repr(sentences)} ({type(sentences).__name__}). Expected a string or a list of strings."
