@@ -216,11 +216,15 @@ class TorchEncoder:
 
 
 def _forget(*result: Any) -> None:
-    """Takes an evaluator's result and keeps nothing; a function of its own, so that the wrapper can be pickled."""
+    """Take an evaluator's result and keep nothing; a lambda could not be pickled with the wrapper."""
 
 
 def sentence_transformers(encoder: Any, **options: Any) -> TorchEncoder:
-    """A model for sentence-transformers' evaluators: `evaluator(compat.sentence_transformers(encoder))`."""
+    """A model for sentence-transformers' evaluators: `evaluator(compat.sentence_transformers(encoder))`.
+
+    Args:
+        options: for every call of `encode`; where an evaluator passes the same keyword, the one given here counts.
+    """
     with _needs("torch"):
         from torch import from_numpy
     return TorchEncoder(encoder, from_numpy, options)

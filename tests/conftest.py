@@ -26,7 +26,7 @@ if folder := enable_compilation_cache():
 # Tracing makes many objects, few of them in cycles: to look for those after every 700 takes 2 to 10 % of a test's time.
 gc.set_threshold(50_000, 20, 10)
 
-# A process that keeps every program of all tests grows to 8 GB.
+# One worker of two grew to 10 GB where it kept every program, and to 8 GB with this limit.
 MOST_PROGRAMS = 1500
 _kept = 0
 
@@ -41,7 +41,7 @@ jax.monitoring.register_event_duration_secs_listener(_count)
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Between two files of tests, let go of the programs if they have become many."""
+    """Between two files of tests, delete the programs if they are many."""
     global _kept
     if _kept > MOST_PROGRAMS and nextitem is not None and nextitem.path != item.path:
         jax.clear_caches()

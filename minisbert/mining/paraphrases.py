@@ -30,7 +30,7 @@ SCREENED, TOGETHER = 4096, 32
 class Pairs(NamedTuple):
     """Pairs of rows, best first; ties: the pair with the lower rows first.
 
-    BLAS may sum the products of equal rows in different orders: their scores can differ in the last bits, and are then no tie.
+    BLAS may sum the products of equal rows in different orders: where their scores differ in the last bits, they do not tie.
     """
 
     scores_K: np.ndarray  # float32

@@ -32,7 +32,7 @@ RESCORED = 64  # queries whose candidates are in memory together
 class Hits(NamedTuple):
     """The rows found for each query, best first; ties: the lower row first.
 
-    In NumPy equal rows have equal scores. JAX's products of equal rows can differ in the last bits, and are then no tie.
+    In NumPy equal rows have equal scores. JAX's products of equal rows can differ in the last bits; then they do not tie.
     """
 
     scores_BK: np.ndarray  # float32
