@@ -96,7 +96,8 @@ def check_prompts(prompts: Any) -> None:
 def check_settings(prompts: Any, default_prompt_name: Any, truncate_dim: Any) -> None:
     """Settings of a model as a folder can hold them."""
     check_prompts(prompts)
-    prompt_text(None, None, prompts, default_prompt_name)
+    if default_prompt_name is not None:
+        prompt_text(None, None, prompts, default_prompt_name)
     if truncate_dim is not None:
         check_positive("truncate_dim", truncate_dim)
 

@@ -77,7 +77,7 @@ class Examples:
         """
         data = self.dataset
         columns: list[list[str]] = [[] for _ in data.texts]
-        labels, ids = [], _ids(data.classes)
+        labels, ids = [], _ids(data.classes) if data.classes else {}
         for row in numbers:
             values, place = self.rows[row], self.rows.place(row)
             for name, value, column in zip(data.texts, values, columns, strict=False):
@@ -137,7 +137,9 @@ def open_examples(
     """
     check_choice("label_kind", label_kind, LABEL_KINDS)
     for option, given in (("texts", texts), ("labels", labels), ("classes", classes), ("columns", columns)):
-        if given is not None and len(check_list(option, given)) > len(set(given)) and option == "classes":
+        if given is None or (isinstance(given, tuple) and not given):
+            continue
+        if len(check_list(option, given)) > len(set(given)) and option == "classes":
             raise InputError(f"classes is {short_repr(given)}. Expected the name of each class once.")
     file = _open(source, columns, kind)
     found = find_columns(file.source, file.header, kind, texts, labels)
