@@ -73,7 +73,10 @@ def read_length_file(
         required: the file must name that task and output.
     """
     # sentence-transformers reads them only where there is a modules.json.
-    for name in _LENGTH_FILES if files.has(files.folder / "modules.json") else ():
+    plain = not files.has(files.folder / "modules.json")
+    if plain:
+        _refuse_chat_template(files, folder)
+    for name in () if plain else _LENGTH_FILES:
         file = folder.transformer_path / name
         if not files.has(file) or files.json(file) == {}:
             continue
@@ -100,6 +103,18 @@ def read_length_file(
         folder.max_seq_length = model_max_length(Settings(parse_json(folder.tokenizer_files[file.name], file), file))
         if folder.max_seq_length is not None:
             folder.sources["max_seq_length"] = file.name
+
+
+def _refuse_chat_template(files: ModelFiles, folder: "ModelFolder") -> None:
+    """Without modules.json, sentence-transformers 5.4 and later writes each text as a message of a chat where it can."""
+    config, jinja = (folder.transformer_path / name for name in ("tokenizer_config.json", "chat_template.jinja"))
+    settings = Settings(parse_json(folder.tokenizer_files.get(config.name, b"{}"), config), config)
+    if files.has(jinja) or settings.values.get("chat_template") is not None:
+        raise ModelFolderError(
+            f"{jinja if files.has(jinja) else config}: a 'chat_template', and no modules.json, so that sentence-transformers "
+            "writes each text as a message of a chat, which is not computed here. Expected none; remove it to embed the texts "
+            "alone."
+        )
 
 
 def _read_arguments(files: ModelFiles, folder: "ModelFolder", settings: Settings, name: str) -> None:

@@ -38,7 +38,10 @@ FAMILIES: dict[str, Any] = {
     "electra": Family(
         "bert",
         PREFIX="electra.",
-        PASSTHROUGH=["embeddings.position_ids", "discriminator_predictions.*", "generator_*", "classifier.*"],
+        PASSTHROUGH=[
+            *("embeddings.position_ids", "discriminator_predictions.*", "generator_*", "sequence_summary.*"),
+            *("classifier.*", "qa_outputs.*"),
+        ],
     ),
     "ernie": Family("bert", PREFIX="ernie."),
     "mpnet": Family("mpnet"),

@@ -43,6 +43,7 @@ PASSTHROUGH = {
         "embeddings.position_ids": np.arange(64)[None],
         "pooler.dense.weight": np.random.default_rng(0).normal(size=(32, 32)).astype(np.float32),
         "cls.predictions.bias": np.arange(188, dtype=np.float32),
+        "qa_outputs.bias": np.ones(2, np.float32),
     },
     "mpnet": {
         "pooler.dense.bias": np.arange(36, dtype=np.float32),
@@ -50,6 +51,7 @@ PASSTHROUGH = {
     },
     "roberta": {
         "embeddings.position_ids": np.arange(66)[None],
+        "qa_outputs.bias": np.ones(2, np.float32),
         "pooler.dense.weight": np.random.default_rng(0).normal(size=(36, 36)).astype(np.float32),
         "lm_head.bias": np.arange(10, dtype=np.float32),
         "classifier.out_proj.bias": np.ones(1, np.float32),

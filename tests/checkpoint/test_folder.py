@@ -451,6 +451,8 @@ CASES += [
     *wrong(C, "pooling", "max"),
     *wrong(C, "requirements", ["evil"]),
     *wrong(T, "model_max_length", 0, -1, "64", True, float("nan"), [], {}, change=alone),
+    case("chat template", both(remove("modules.json"), edit(T, chat_template="x")), T, "'chat_template'"),
+    case("a file of it", both(remove("modules.json"), write("chat_template.jinja", "x")), "chat_template.jinja"),
     *[
         case(f"{T} is {how}", both(remove(S), write(T, BROKEN_JSON[how])), T)
         for how in ("empty", "truncated", "not UTF-8", "deep lists", "null", "list of numbers")

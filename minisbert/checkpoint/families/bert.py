@@ -68,5 +68,5 @@ RULES = [
     *norm(_LAYER + "output.LayerNorm", "blocks.{i}.feed_forward_norm", "D"),
 ]
 # Other tensors of the same checkpoints: not computed, but written back.
-PASSTHROUGH = ["embeddings.position_ids", "pooler.dense.*", "cls.*", "classifier.*"]
+PASSTHROUGH = ["embeddings.position_ids", "pooler.dense.*", "cls.*", "classifier.*", "qa_outputs.*"]
 PREFIX = "bert."  # BertForMaskedLM and similar classes put it before every name

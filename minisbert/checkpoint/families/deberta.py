@@ -131,5 +131,5 @@ RULES = [
 ]
 # Heads; and a position table that is in files of models which do not use it.
 PASSTHROUGH = ["embeddings.position_ids", "embeddings.position_embeddings.*", "pooler.dense.*", "cls.*", "classifier.*"]
-PASSTHROUGH += ["lm_predictions.*", "mask_predictions.*"]
+PASSTHROUGH += ["lm_predictions.*", "mask_predictions.*", "qa_outputs.*"]
 PREFIX = "deberta."  # DebertaV2ForMaskedLM and similar classes put it before every name

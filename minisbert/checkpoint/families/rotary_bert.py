@@ -198,5 +198,5 @@ GTE_RULES = [
     *linear(_LAYER + "mlp.down_proj", "blocks.{i}.feed_forward.down", "F,D"),
     *norm(_LAYER + "mlp_ln", "blocks.{i}.feed_forward_norm", "D"),
 ]
-PASSTHROUGH = ["embeddings.position_ids", "pooler.dense.*", "cls.*", "lm_head.*", "classifier.*"]
+PASSTHROUGH = ["embeddings.position_ids", "pooler.dense.*", "cls.*", "lm_head.*", "classifier.*", "qa_outputs.*"]
 PREFIX = "nomic_bert."  # NomicBertForMaskedLM and similar classes put it before every name

@@ -113,5 +113,6 @@ RULES = [
     Rule("encoder.final_layer_norm.weight", "final_norm.scale", "D"),
 ]
 # The decoder, and the tied names of the token table.
-PASSTHROUGH = ["encoder.embed_tokens.weight", "decoder.*", "lm_head.*", "classifier.*", "classification_head.*"]
+PASSTHROUGH = ["encoder.embed_tokens.weight", "decoder.*", "lm_head.*", "qa_outputs.*"]
+PASSTHROUGH += ["classifier.*", "classification_head.*"]
 PREFIX = "transformer."  # T5ForTokenClassification and similar classes put it before every name
