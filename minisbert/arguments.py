@@ -165,15 +165,13 @@ def check_stream(name: str, texts: Any) -> Iterator[str]:
 
 
 def as_pairs(pairs: Any) -> tuple[list[tuple[str, str]], bool]:
-    """The pairs as a list of (text, text), and whether a single pair was given."""
+    """The pairs as a list of (text, text), which may be empty, and whether a single pair was given."""
     expected = "Expected a pair of texts, (query, document), or a list of such pairs"
     items = pairs.tolist() if isinstance(pairs, np.ndarray) else to_list(pairs)
     if not isinstance(items, list):
         raise InputError(f"pairs is {short_repr(pairs)} ({type(pairs).__name__}). {expected}.")
-    if not items:
-        raise InputError(f"pairs is empty. {expected}, at least one.")
     items = [pair.tolist() if isinstance(pair, np.ndarray) else pair for pair in items]
-    single = not any(isinstance(pair, list | tuple) for pair in items)
+    single = bool(items) and not any(isinstance(pair, list | tuple) for pair in items)
     rows = [pairs if isinstance(pairs, tuple) else items] if single else items
     for row, pair in enumerate(rows):
         name = "pairs" if single else f"pairs[{row}]"

@@ -167,9 +167,13 @@ class TorchEncoder:
     Everything else is the encoder's; `model_card_data`, where evaluators put their results, keeps nothing.
     """
 
-    def __init__(self, encoder: Any, tensor: Callable[[np.ndarray], Any], options: dict[str, Any]):
-        self.encoder, self.tensor, self.options = encoder, tensor, options
+    def __init__(self, encoder: Any, tensor: Callable[[np.ndarray], Any], device: Any, options: dict[str, Any]):
+        self.encoder, self.tensor, self.device, self.options = encoder, tensor, device, options
         self.model_card_data = SimpleNamespace(set_evaluation_metrics=_forget)
+
+    def eval(self) -> "TorchEncoder":
+        """Nothing changes: dropout belongs to training."""
+        return self
 
     def __getattr__(self, name: str) -> Any:
         if name == "encoder":  # not there yet: an object that is being copied
@@ -226,5 +230,5 @@ def sentence_transformers(encoder: Any, **options: Any) -> TorchEncoder:
         options: for every call of `encode`; where an evaluator passes the same keyword, the one given here counts.
     """
     with _needs("torch"):
-        from torch import from_numpy
-    return TorchEncoder(encoder, from_numpy, options)
+        from torch import device, from_numpy
+    return TorchEncoder(encoder, from_numpy, device("cpu"), options)  # where the tensors are

@@ -14,7 +14,7 @@ def quantize_embeddings(embeddings_BD: np.ndarray, precision: str, ranges_2D: np
     """Quantize embeddings to fewer bits.
 
     Args:
-        embeddings_BD: float embeddings.
+        embeddings_BD: float embeddings; or one, as an array, which gives one.
         precision: "float32", "int8", "uint8" (each dimension's range in 256 steps), or "binary", "ubinary" (its
             sign, eight dimensions packed into one int8 or uint8).
         ranges_2D: lowest and highest value per dimension for int8 and uint8. By default those of `embeddings_BD`
@@ -31,6 +31,8 @@ def quantize_embeddings(embeddings_BD: np.ndarray, precision: str, ranges_2D: np
     """
     if not isinstance(precision, str) or precision not in PRECISIONS:
         raise InputError(f"precision is {precision!r:.100}. Expected one of {', '.join(PRECISIONS)}.")
+    if isinstance(embeddings_BD, np.ndarray) and embeddings_BD.ndim == 1 and embeddings_BD.size:
+        return quantize_embeddings(embeddings_BD[None], precision, ranges_2D)[0]
     embeddings_BD = _float_rows("embeddings", embeddings_BD)
     if precision == "float32":
         return embeddings_BD

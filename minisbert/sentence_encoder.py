@@ -189,19 +189,21 @@ class SentenceEncoder(FamiliarEncoder):
             items = per_text(tokens, embeddings, output_value)
         return items[0] if single else items
 
-    def encode_query(self, sentences: str | Texts, **options: Any) -> Any:
+    def encode_query(
+        self, sentences: str | Texts, prompt_name: str | None = None, prompt: str | None = None, **options: Any
+    ) -> Any:
         """`encode` for search queries: with the "query" prompt (never the default prompt) and the task "query"."""
-        return self._encode_for("query", ("query",), sentences, options)
+        if prompt_name is None and prompt is None and "query" in self.prompts:
+            prompt_name = "query"
+        return self.encode(sentences, prompt_name, prompt, **{"task": "query", **options})
 
-    def encode_document(self, sentences: str | Texts, **options: Any) -> Any:
+    def encode_document(
+        self, sentences: str | Texts, prompt_name: str | None = None, prompt: str | None = None, **options: Any
+    ) -> Any:
         """`encode` for documents: with the "document", "passage" or "corpus" prompt and the task "document"."""
-        return self._encode_for("document", ("document", "passage", "corpus"), sentences, options)
-
-    def _encode_for(self, task: str, prompt_names: tuple[str, ...], sentences: Any, options: dict[str, Any]) -> Any:
-        options.setdefault("task", task)
-        if options.get("prompt") is None and options.get("prompt_name") is None:
-            options["prompt_name"] = next((name for name in prompt_names if name in self.prompts), None)
-        return self.encode(sentences, **options)
+        if prompt_name is None and prompt is None:
+            prompt_name = next((name for name in ("document", "passage", "corpus") if name in self.prompts), None)
+        return self.encode(sentences, prompt_name, prompt, **{"task": "document", **options})
 
     def token_counts(
         self, sentences: str | Texts, prompt_name: str | None = None, prompt: str | None = None, task: str | None = None
@@ -226,13 +228,11 @@ class SentenceEncoder(FamiliarEncoder):
 
     def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Similarity of each row of `a` with each row of `b` by the model's function: `[len(a), len(b)]`."""
-        checks.check_choice("similarity_fn_name", self.similarity_fn_name, tuple(SIMILARITIES))
-        return SIMILARITIES[self.similarity_fn_name](*checks.comparable(a, b))
+        return self._similarity_of(SIMILARITIES)(*checks.comparable(a, b))
 
     def similarity_pairwise(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Similarity of `a[i]` with `b[i]` by the model's function: `[len(a)]`."""
-        checks.check_choice("similarity_fn_name", self.similarity_fn_name, tuple(SIMILARITIES))
-        return PAIRWISE_SIMILARITIES[self.similarity_fn_name](*checks.comparable_rows(a, b))
+        return self._similarity_of(PAIRWISE_SIMILARITIES)(*checks.comparable_rows(a, b))
 
     def warm_up(self, max_tokens: int | None = None) -> list[Compilation]:
         """Compile every shape that texts of up to `max_tokens` tokens can need (NumPy: none); returns `compilations`.

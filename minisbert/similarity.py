@@ -120,8 +120,10 @@ Similarity = Callable[[Array, Array], Array]
 
 def _row_by_row(pairwise: Similarity, a_BD: Array, b_MD: Array) -> Array:
     # One row at a time: all differences together would be B * M * D numbers.
+    if a_BD.ndim == 1:  # one vector, as `dot` and `cosine` take it
+        return pairwise(a_BD, b_MD)
     xp = a_BD.__array_namespace__()
-    rows = [pairwise(a_D[None], b_MD) for a_D in a_BD]
+    rows = [pairwise(a_D, b_MD) for a_D in a_BD]
     return xp.stack(rows) if rows else xp.zeros((0, len(b_MD)), dtype=a_BD.dtype)
 
 

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from minisbert import SentenceEncoder, compat
+from minisbert import CrossEncoder, SentenceEncoder, compat
 from minisbert.errors import InputError
 
 TEXTS = ["a man eats", "the dog runs", "two cats play music", "a plane lands in the city"]
@@ -103,6 +103,21 @@ def test_a_missing_library_is_named(encoder, monkeypatch):
         compat.keybert(encoder)
 
 
+def test_sentence_transformers_evaluators_of_cross_encoders(encoder, tmp_path):
+    theirs = pytest.importorskip("sentence_transformers")
+    evaluation = pytest.importorskip("sentence_transformers.cross_encoder.evaluation")
+    model = CrossEncoder.from_encoder(encoder)
+    model.save(tmp_path / "model")
+    ours, peer = compat.sentence_transformers(model), theirs.CrossEncoder(str(tmp_path / "model"), device="cpu")
+    pairs = [["who", text] for text in TEXTS]
+    for evaluator in (
+        evaluation.CrossEncoderCorrelationEvaluator(pairs, [0.9, 0.8, 0.1, 0.3]),
+        evaluation.CrossEncoderClassificationEvaluator(pairs, [1, 1, 0, 0]),
+        evaluation.CrossEncoderRerankingEvaluator([{"query": "who", "positive": TEXTS[:1], "negative": TEXTS[1:]}]),
+    ):
+        assert evaluator(ours) == pytest.approx(evaluator(peer), abs=1e-4)
+
+
 def test_sentence_transformers_evaluators(encoder, tmp_path):
     """Their own evaluators, over the encoder and over their model of the same folder."""
     theirs = pytest.importorskip("sentence_transformers")
@@ -123,6 +138,9 @@ def test_sentence_transformers_evaluators(encoder, tmp_path):
         "reranking": evaluation.RerankingEvaluator([{"query": "who", "positive": TEXTS[:1], "negative": others}]),
         "translation": evaluation.TranslationEvaluator(TEXTS, others),
         "mse": evaluation.MSEEvaluator(TEXTS, others, teacher_model=ours),
+        "mse of rows": evaluation.MSEEvaluatorFromDataFrame(
+            [{"en": one, "de": other} for one, other in zip(TEXTS, others, strict=True)], peer, [("en", "de")]
+        ),
     }
     for name, evaluator in evaluators.items():
         assert evaluator(ours) == pytest.approx(evaluator(peer), abs=1e-5), name

@@ -19,6 +19,15 @@ A_BD, B_MD = RNG.normal(size=(5, 32)), RNG.normal(size=(7, 32))
 B_MD[3] = A_BD[2]  # two equal vectors
 
 
+@pytest.mark.parametrize("name", SIMILARITY_NAMES)
+def test_one_vector_instead_of_rows(name):
+    compare = SIMILARITIES[name]
+    expected = compare(A_BD, B_MD)
+    np.testing.assert_allclose(compare(A_BD[0], B_MD), expected[0], rtol=FLOAT64)
+    np.testing.assert_allclose(compare(A_BD[0], B_MD[1]), expected[0, 1], rtol=FLOAT64)
+    np.testing.assert_allclose(compare(A_BD, B_MD[1]), expected[:, 1], rtol=FLOAT64)
+
+
 def test_the_tables_have_the_names_of_model_folders():
     for table in (SIMILARITIES, PAIRWISE_SIMILARITIES, reference.SIMILARITIES, reference.PAIRWISE_SIMILARITIES):
         assert set(table) == set(SIMILARITY_NAMES)

@@ -19,7 +19,7 @@ import numpy as np
 from minisbert import arguments as checks
 from minisbert.cross_encoder.folder import ACTIVATION_CLASSES
 from minisbert.cross_encoder.model import define_cross_encoder
-from minisbert.cross_encoder.predict import activation_of, logits, scores_from_logits, tokenized
+from minisbert.cross_encoder.predict import activation_name, activation_of, logits, scores_from_logits, tokenized
 from minisbert.cross_encoder.pretrained import (
     PretrainedCrossEncoder,
     load_cross_encoder,
@@ -44,6 +44,7 @@ class CrossEncoder(Familiar):
         model: a known name, a name on the hub, a folder, or the result of `load_cross_encoder`.
         num_labels: the expected number of labels; `from_encoder` makes a head with another number.
         max_length: tokens per pair, special tokens included; by default the model's setting.
+        activation_fn: of the scores, as for `predict`; by default the model's setting.
         compute_dtype: "float32", or "bfloat16" for the encoder's matrix products (norms, softmax, head stay float32).
         token_budget: tokens per batch, padding included; by default as in SentenceEncoder.
         revision, cache, offline, verify, allow_pickle_weights, allow_links: see `SentenceEncoder`.
@@ -63,6 +64,7 @@ class CrossEncoder(Familiar):
         *,
         num_labels: int | None = None,
         max_length: int | None = None,
+        activation_fn: str | Callable[[np.ndarray], Any] | None = None,
         compute_dtype: str = "float32",
         token_budget: int | str | None = None,
         revision: str | None = None,
@@ -84,7 +86,8 @@ class CrossEncoder(Familiar):
             )
         self.shapes = default_shapes(token_budget, model.model_config, compute_dtype)
         self.tokenizer = CrossEncoderTokenizer(model.tokenizer)
-        self.activation_fn: Any = model.folder.activation
+        self.activation_fn: Any = model.folder.activation if activation_fn is None else activation_name(activation_fn)
+        activation_of(self.activation_fn)
         self.padding_id, self.max_positions = model.folder.padding_id, model.model_config.encoder.max_positions
         self._max_seq_length: int = min(model.folder.max_seq_length or self.max_positions, self.max_positions)
         if max_length is not None:
@@ -162,7 +165,8 @@ class CrossEncoder(Familiar):
             others: keywords that change nothing here, such as convert_to_numpy=True.
 
         Returns:
-            float32 `[pairs]` for one label, `[pairs, C]` for several; for a single pair one number, or `[C]`.
+            float32 `[pairs]` for one label, `[pairs, C]` for several; for a single pair one number, or `[C]`; for an empty list
+            `[0]`, or `[0, C]`.
 
         Raises:
             InputError: an argument or a pair has a wrong value; nothing is computed then.
@@ -214,8 +218,7 @@ class CrossEncoder(Familiar):
                 f"rank: the model has {self.num_labels} labels. Expected 1, a score to sort by; use predict for classes."
             )
         checks.check_text("query", query)
-        if not (documents := checks.check_list("documents", documents)):
-            raise InputError("documents is []. Expected a list of texts, at least one.")
+        documents = checks.check_list("documents", documents)
         if top_k is not None:
             checks.check_positive("top_k", top_k)
         checks.check_bool("return_documents", return_documents)
@@ -267,6 +270,8 @@ class CrossEncoder(Familiar):
             )
         self._max_seq_length = value
 
+    max_length = max_seq_length  # its older name: an assignment must not go unread
+
     def save(self, path: str | Path) -> None:
         """Write a folder that sentence-transformers' CrossEncoder reads too; it appears whole or not at all.
 
@@ -274,8 +279,9 @@ class CrossEncoder(Familiar):
             InputError: the path holds something other than a model, or the activation has no name.
         """
         target = checks.check_path(path)
-        checks.check_choice("activation_fn", self.activation_fn, tuple(ACTIVATION_CLASSES.values()))
-        folder = replace(self.pretrained.folder, max_seq_length=self.max_seq_length, activation=self.activation_fn)
+        activation = activation_name(self.activation_fn)
+        checks.check_choice("activation_fn", activation, tuple(ACTIVATION_CLASSES.values()))
+        folder = replace(self.pretrained.folder, max_seq_length=self.max_seq_length, activation=activation)
         save_cross_encoder(replace(self.pretrained, folder=folder), target)
 
     def __repr__(self) -> str:

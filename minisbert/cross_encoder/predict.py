@@ -79,6 +79,11 @@ def logits(
     return logits_BC
 
 
+def activation_name(value: Any) -> Any:
+    """The name of a module of PyTorch, as a folder holds it; anything else is returned unchanged."""
+    return ACTIVATION_CLASSES.get(f"{type(value).__module__}.{type(value).__qualname__}", value)
+
+
 def activation_of(value: Any) -> Activation:
     """The activation function of a name or of a module of PyTorch; another function is returned unchanged.
 
@@ -89,7 +94,7 @@ def activation_of(value: Any) -> Activation:
         >>> activation_of("sigmoid")(np.array([0.0, -1000.0])).tolist()
         [0.5, 0.0]
     """
-    value = ACTIVATION_CLASSES.get(f"{type(value).__module__}.{type(value).__qualname__}", value)
+    value = activation_name(value)
     if not callable(value):
         check_choice("activation_fn", value, tuple(ACTIVATIONS))
     activation: Activation = value if callable(value) else ACTIVATIONS[value]
@@ -106,7 +111,13 @@ def scores_from_logits(logits_BC: np.ndarray, activation: Activation, apply_soft
         >>> scores_from_logits(np.array([[2.0], [-3.0]]), activation_of("relu")).tolist()
         [2.0, 0.0]
     """
-    scores = np.asarray(activation(logits_BC))
+    try:
+        scores = np.asarray(activation(logits_BC)) if len(logits_BC) else logits_BC  # your function may need a row
+    except (AttributeError, TypeError) as error:  # such as a function of PyTorch
+        raise InputError(
+            f"activation_fn failed: {error}. Expected a function of a NumPy array [pairs, C], or one of "
+            f"{', '.join(ACTIVATIONS)}; of PyTorch: lambda x: function(torch.from_numpy(x)).numpy()."
+        ) from error
     if scores.shape != logits_BC.shape or scores.dtype.kind != "f" or not np.isfinite(scores).all():
         raise InputError(
             f"activation_fn returned {scores.dtype} {scores.shape} for logits {logits_BC.shape}. Expected finite numbers of "

@@ -49,7 +49,7 @@ class RetrievalData:
     Args:
         corpus: document id -> text.
         queries: query id -> text.
-        relevant: query id -> document id -> gain; 0 or less is not relevant.
+        relevant: query id -> document id -> gain; 0 or less is not relevant. Or the documents alone, as a set or list.
 
     Raises:
         DataError: a judged query is missing, or no query has a relevant document.
@@ -61,11 +61,17 @@ class RetrievalData:
     relevant: Mapping[str, Mapping[str, float]] = field(repr=False)
 
     def __post_init__(self) -> None:
-        for query in self.relevant:
+        for query, documents in self.relevant.items():
+            if not isinstance(documents, Mapping | set | frozenset | list | tuple):
+                raise DataError(
+                    f"{self.name}, query {query!r}: {short_repr(documents)}. Expected a dict of id to gain, or a set of ids."
+                )
             if query not in self.queries:
                 raise DataError(
                     f"{self.name}: query {query!r} has judgements, but is not among the queries. Expected it there; add it."
                 )
+        gains = {q: one if isinstance(one, Mapping) else dict.fromkeys(one, 1.0) for q, one in self.relevant.items()}
+        object.__setattr__(self, "relevant", gains)
         if not self.judged():
             raise DataError(f"{self.name}: no query has a relevant document. Expected judgements above 0.")
         absent = {one for docs in self.relevant.values() for one, gain in docs.items() if gain > 0} - self.corpus.keys()
@@ -214,8 +220,7 @@ def evaluate_retrieval(
         similarity: "cosine" or "dot"; by default the model's, or cosine.
         graded: see `evaluate_rankings`.
         ignore_identical_ids: see `rankings_of`.
-        options: for `encode_query` and `encode_document` (batch_size, show_progress_bar, on_truncate, ...), except
-            `precision`.
+        options: for both encode methods (batch_size, show_progress_bar, on_truncate, ...), except `precision`.
 
     Raises:
         InputError: see `nearest`.
@@ -281,9 +286,7 @@ def _texts(file: RowFile, columns: Sequence[str]) -> dict[str, str]:
     for place, (one, *parts) in file.rows(("_id", *columns), optional=[name for name in columns if name == "title"]):
         one = _id(one, "_id", place)
         if one in found:
-            raise DataError(
-                f"{place}: '_id' is {one!r}, which an earlier line has too. Expected unique ids; rename one."
-            )
+            raise DataError(f"{place}: '_id' is {one!r}, as on an earlier line. Expected unique ids; rename one.")
         # Collections contain empty documents, which are ranked like any other.
         texts = [
             text(p if p is not None else "", name, place, blank=True) for p, name in zip(parts, columns, strict=True)

@@ -71,9 +71,10 @@ def triplet_accuracy(
         >>> triplet_accuracy(a, np.array([[2.0, 1.0], [1.0, 2.0]]), np.array([[0.0, 1.0], [1.0, 2.0]]))
         0.5
     """
-    if similarity not in PAIRWISE_SIMILARITIES or not np.isfinite(margin):
+    number = isinstance(margin, int | float | np.number) and np.isfinite(margin)
+    if similarity not in PAIRWISE_SIMILARITIES or not number:
         raise InputError(
-            f"similarity is {short_repr(similarity)}, margin {margin}. Expected one of "
+            f"similarity is {short_repr(similarity)}, margin {short_repr(margin)}. Expected one of "
             f"{', '.join(PAIRWISE_SIMILARITIES)}, and a finite number."
         )
     alike = PAIRWISE_SIMILARITIES[similarity]

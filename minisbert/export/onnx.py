@@ -94,7 +94,10 @@ def check_exportable(encoder: Any) -> None:
         raise InputError(f"encoder is {short_repr(encoder)}. Expected a SentenceEncoder loaded in float32.")
     need_jax(encoder, "export it")
     if encoder.routes:
-        raise InputError("the model has a Router, which an exported model cannot follow. Expected one of model.routes.")
+        raise InputError(
+            "the model has a Router, which an exported model cannot follow. Expected one of model.routes: save "
+            'model.route("query") and model.route("document") as two folders, and export each.'
+        )
     tokenizer = encoder.tokenizer
     if tokenizer.keep_end or tokenizer.rows is not None:
         what = "truncates on the left" if tokenizer.keep_end else "has tokens beyond the embedding table"

@@ -28,6 +28,8 @@ HARMLESS: dict[str, tuple[tuple[Any, ...], str]] = {
     ),
     "chunk_size": ((None,), "only a pool of processes has chunks"),
     "device": ((None,), "JAX chooses the device when it starts; set JAX_PLATFORMS=cpu, cuda or tpu before"),
+    # Of `predict`; `encode` has both as arguments.
+    **dict.fromkeys(("prompt_name", "prompt"), ((None,), "put the prompt before the texts of the pairs")),
 }
 _PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "gpu": "gpu", "tpu": "tpu"}
 
@@ -93,6 +95,14 @@ class Familiar:
 
 class FamiliarEncoder(Familiar):
     """The same, for SentenceEncoder."""
+
+    similarity_fn_name: Any
+
+    def _similarity_of(self, functions: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+        """The function that `similarity_fn_name` names; None is cosine, as in a folder."""
+        name = "cosine" if self.similarity_fn_name is None else self.similarity_fn_name
+        checks.check_choice("similarity_fn_name", name, tuple(functions))
+        return functions[name]
 
     def get_sentence_embedding_dimension(self) -> int:
         """The older name of `get_embedding_dimension`."""

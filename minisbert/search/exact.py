@@ -80,10 +80,10 @@ def nearest(
     k = check_positive("k", k)
     if recall is not None and (isinstance(recall, bool) or not isinstance(recall, float | int) or not 0 < recall <= 1):
         raise InputError(f"recall is {short_repr(recall)}. Expected None, or a share above 0 and up to 1.")
-    corpus = Vectors.of(corpus_MD)
+    queries = np.empty((0, 1), np.float32) if no_rows(queries_BD) else embedding_rows("queries", queries_BD)
+    corpus = Vectors.of(queries[:0] if no_rows(corpus_MD) else corpus_MD)
     M, D = corpus.shape
-    queries = np.empty((0, D), np.float32) if no_rows(queries_BD) else embedding_rows("queries", queries_BD)
-    if queries.shape[1] != D:
+    if not no_rows(queries_BD) and queries.shape[1] != D:
         raise InputError(f"queries have width {queries.shape[1]}, the corpus {D}. Expected embeddings of one model.")
     if M > LARGEST:
         raise InputError(f"corpus has {M} rows. Expected at most {LARGEST}; split the corpus.")

@@ -197,10 +197,34 @@ def test_rank_sorts_by_score_and_equal_documents_by_number():
     assert len(encoder.rank("a cat", documents, top_k=9)) == 5
 
 
+def test_habits_of_sentence_transformers(tmp_path):
+    """The activation in the constructor, also a module of PyTorch, and the older name of max_seq_length."""
+    sigmoid = type("Sigmoid", (), {"__module__": "torch.nn.modules.activation", "__call__": None})()
+    encoder = CrossEncoder(model("bert").pretrained, activation_fn=sigmoid)
+    encoder.max_length = 5
+    assert encoder.max_seq_length == encoder.max_length == 5
+    cut = CrossEncoder(model("bert").pretrained, activation_fn="identity", max_length=5)
+    options = {"on_truncate": "ignore", "prompt": None, "prompt_name": None}
+    np.testing.assert_allclose(encoder.predict(SHORT, **options), 1 / (1 + np.exp(-cut.predict(SHORT, **options))))
+    encoder.activation_fn = sigmoid
+    encoder.save(tmp_path / "model")
+    assert CrossEncoder(tmp_path / "model").activation_fn == "sigmoid"
+    with pytest.raises(InputError, match="put the prompt before the texts"):
+        encoder.predict(SHORT, prompt="query: ")
+
+
+@pytest.mark.parametrize("nothing", [[], (), np.array([]), np.empty((0, 2), str), iter([])], ids=str)
+def test_no_pairs_have_no_scores(nothing):
+    encoder = model("bert")
+    scores = encoder.predict(nothing, activation_fn=lambda logits: logits - logits.max(), on_truncate="error")
+    assert scores.shape == (0,) and scores.dtype == np.float32
+    classes = model("bert", 3).predict([], apply_softmax=True)
+    assert classes.shape == (0, 3) and classes.dtype == np.float32
+    assert encoder.rank("a cat", [], top_k=3, return_documents=True) == [] == encoder.token_counts([])
+
+
 EXPECTED = "Expected a pair of texts"
 BAD_PAIRS = {
-    "nothing": ([], "pairs is empty"),
-    "an empty array": (np.empty((0, 2)), "pairs is empty"),
     "text": ("a dog", "pairs is 'a dog' (str)"),
     "None": (None, "pairs is None"),
     "a dict": ({"a": "b"}, "pairs is {'a': 'b'} (dict)"),
@@ -235,11 +259,13 @@ def test_bad_pairs(name):
         (lambda m: m.predict(SHORT, activation_fn="torch.nn.Sigmoid"), "activation_fn is 'torch.nn.Sigmoid'"),
         (lambda m: m.predict(SHORT, activation_fn=lambda x: x[:, 0]), "activation_fn returned"),
         (lambda m: m.predict(SHORT, activation_fn=lambda x: x * np.nan), "activation_fn returned"),
+        (lambda m: m.predict(SHORT, activation_fn=lambda x: x.softmax(-1)), "activation_fn failed"),
+        (lambda m: CrossEncoder(m.pretrained, activation_fn="gelu"), "activation_fn is 'gelu'"),
+        (lambda m: setattr(m, "max_length", 4), "max_seq_length is 4"),
         (lambda m: m.predict(SHORT, apply_softmax="no"), "apply_softmax is 'no'"),
         (lambda m: m.predict(SHORT, show_progress_bar=2), "show_progress_bar is 2"),
         (lambda m: m.predict(SHORT, on_truncate="cut"), "on_truncate is 'cut'"),
         (lambda m: m.rank(None, ["a"]), "query is None"),
-        (lambda m: m.rank("a", []), "documents is []"),
         (lambda m: m.rank("a", "b"), "documents is the text 'b'"),
         (lambda m: m.rank("a", ["b", 3]), "documents[1] is 3"),
         (lambda m: m.rank("a", ["b"], top_k=0), "top_k is 0"),

@@ -88,7 +88,7 @@ def test_a_tie_is_wrong_and_a_margin_counts():
     a, near, far = np.array([[1.0, 0.0]]), np.array([[1.0, 0.1]]), np.array([[1.0, 0.5]])
     assert triplet_accuracy(a, near, near) == 0 and triplet_accuracy(a, near, far) == 1
     assert triplet_accuracy(a, near, far, margin=0.2) == 0
-    for options in ({"similarity": "hamming"}, {"margin": np.nan}):
+    for options in ({"similarity": "hamming"}, {"margin": np.nan}, {"margin": {"cosine": 0.1}}):
         with pytest.raises(InputError, match="Expected one of cosine"):
             triplet_accuracy(a, near, far, **options)
     with pytest.raises(InputError, match="not finite"):

@@ -112,6 +112,17 @@ def test_rankings_with_ids_of_another_type_are_refused():
     assert evaluate_rankings(data, {"q": iter(["4"]), "p": [9]}).scores["mrr@10"] == 0
 
 
+def test_relevant_documents_may_be_a_set():
+    """As sentence-transformers' evaluator takes them."""
+    texts = {"d1": "a", "d2": "b"}, {"q": "a"}
+    alone = RetrievalData("toy", *texts, {"q": {"d1"}})
+    assert alone == RetrievalData("toy", *texts, {"q": {"d1": 1}}) == RetrievalData("toy", *texts, {"q": ["d1"]})
+    assert evaluate_rankings(alone, {"q": ["d2", "d1"]}, graded=True).scores["mrr@10"] == 0.5
+    for wrong in ("d1", None, 1):
+        with pytest.raises(DataError, match=r"toy, query 'q': .* Expected a dict of id to gain, or a set of ids"):
+            RetrievalData("toy", *texts, {"q": wrong})
+
+
 class Letters:
     """Embeds a text as counts of its letters, so that many are tied."""
 

@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
-from minisbert import CrossEncoder, SentenceEncoder
+from minisbert import CrossEncoder, SentenceEncoder, quantize_embeddings
 from minisbert.errors import InputError, MinisbertError
 
 TEXTS = ["a cat sleeps", "two dogs run in the city"]
@@ -67,6 +67,27 @@ def test_iterables_of_texts(encoder, expected, given):
 def test_what_has_no_order_or_no_texts(encoder, given):
     with pytest.raises(InputError, match="Expected a string or a list of strings"):
         encoder.encode(given)
+
+
+def test_prompts_by_position_and_no_named_similarity(encoder, expected):
+    encoder = copy.copy(encoder)
+    encoder.prompts = {"query": "who: ", "passage": "what: "}
+    for method, own in ((encoder.encode_query, "query"), (encoder.encode_document, "passage")):
+        assert np.array_equal(method(TEXTS), encoder.encode(TEXTS, own))
+        assert np.array_equal(method(TEXTS, "query"), encoder.encode(TEXTS, "query"))
+        assert np.array_equal(method(TEXTS, None, ""), expected)
+    cosines = encoder.similarity(expected, expected)
+    encoder.similarity_fn_name = None  # as a folder may have it
+    assert np.array_equal(encoder.similarity(expected, expected), cosines)
+
+
+def test_one_embedding_is_quantized(expected):
+    ranges = np.stack([expected.min(axis=0) - 1, expected.max(axis=0) + 1])
+    for precision in ("float32", "int8", "uint8", "binary", "ubinary"):
+        one = quantize_embeddings(expected[0], precision, ranges)
+        assert np.array_equal(one, quantize_embeddings(expected, precision, ranges)[0])
+    with pytest.raises(InputError, match="has no range to divide"):
+        quantize_embeddings(expected[0], "int8")
 
 
 def test_names(encoder):
