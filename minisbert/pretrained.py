@@ -17,7 +17,7 @@ from minisbert.atomic_write import staged_folder
 from minisbert.checkpoint.convert import Converted, Put, convert, export, flatten, nest, table_for
 from minisbert.checkpoint.converted import CONVERTED, read_converted
 from minisbert.checkpoint.folder import ModelFolder, read_folder
-from minisbert.checkpoint.folder_writer import chain_of, write_chain, write_module, write_router
+from minisbert.checkpoint.folder_writer import chain_of, note_dtype, write_chain, write_module, write_router
 from minisbert.checkpoint.modules import Module, WithWeights
 from minisbert.checkpoint.router import Router, check_names
 from minisbert.checkpoint.static_folder import with_length_limit
@@ -265,7 +265,9 @@ def _write_weights(model: Pretrained, module: Module | None, weights: dict[Any, 
         write_tensors(here / WEIGHTS, export(Converted(flatten(weights)), module.rules()))
     if module is not None:
         return
-    write_tensors(here / WEIGHTS, encoder_tensors(model))
+    tensors = encoder_tensors(model)
+    write_tensors(here / WEIGHTS, tensors)
+    note_dtype(here, model.original, tensors)
     files = tokenizer_files(model.folder, model.tokenizer)
     if model.folder.is_static:
         files["tokenizer.json"] = with_length_limit(files["tokenizer.json"], model.folder.max_seq_length)

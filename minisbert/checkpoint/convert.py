@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
-from minisbert.checkpoint.tensors import Columns
+from minisbert.checkpoint.tensors import Columns, as_stored
 from minisbert.errors import ModelFolderError
 
 Shape = tuple[int, ...]
@@ -248,7 +248,7 @@ def _all_finite(array: np.ndarray) -> bool:
 
 
 def export(converted: Converted, table: Sequence[Rule]) -> dict[str, np.ndarray]:
-    """The checkpoint in their names again: the inverse of `convert`, to the bit.
+    """The checkpoint in their names again: the inverse of `convert`, to the bit. What training has changed is not rounded.
 
     Example:
         >>> table = [Rule(("q", "k"), "qk.kernel", transpose=True)]
@@ -263,8 +263,8 @@ def export(converted: Converted, table: Sequence[Rule]) -> dict[str, np.ndarray]
         parts = np.split(np.asarray(converted.params[rule.path]), len(rule.parts), axis=-1)
         for name, part in zip(rule.parts, parts, strict=True):
             array = part.T if rule.transpose else part
-            dtype = np.dtype(converted.dtypes.get(name, "float32"))
-            tensors[converted.renamed.get(name, name)] = np.ascontiguousarray(array, dtype=dtype)
+            stored = as_stored(array, converted.dtypes.get(name, "float32"))
+            tensors[converted.renamed.get(name, name)] = np.ascontiguousarray(stored)
     for name, array in converted.passthrough.items():
         first = converted.renamed.get(TIED.get(name, ""), TIED.get(name, ""))
         tensors[converted.renamed.get(name, name)] = tensors.get(first, array)

@@ -5,10 +5,15 @@ returned here.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from minisbert.checkpoint.convert import Converted
 from minisbert.checkpoint.folder import WIDTHS, ModelFolder, model_size
+from minisbert.checkpoint.json_file import read_json
 from minisbert.checkpoint.modules import Module
 from minisbert.checkpoint.router import ROUTER_FILE, Router, routes_json
 
@@ -19,6 +24,21 @@ def write_json(path: Path, content: Any) -> None:
     """A JSON file with indentation, as people like to read it."""
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def note_dtype(here: Path, original: Converted, tensors: Mapping[str, np.ndarray]) -> None:
+    """Says float32 in config.json where tensors are no longer in the dtype they were read in: readers would round them.
+
+    Args:
+        here: the folder with the config.json.
+        original: what was read.
+        tensors: what is written.
+    """
+    file, stored = here / "config.json", original.dtypes.items()
+    if any(tensors[original.renamed.get(name, name)].dtype.name != dtype for name, dtype in stored) and file.is_file():
+        config = read_json(file)
+        keys = [key for key in ("dtype", "torch_dtype") if key in config] or ["dtype"]
+        write_json(file, config | dict.fromkeys(keys, "float32"))
 
 
 def chain_of(folder: ModelFolder) -> list[tuple[str, Module | None]]:

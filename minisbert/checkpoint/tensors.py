@@ -244,6 +244,14 @@ class Columns:
         return np.concatenate(self.parts, axis=-1, dtype=dtype)
 
 
+def as_stored(array: np.ndarray, dtype: str) -> np.ndarray:
+    """A parameter in the dtype of its file; in float32 where that would round it, as after training."""
+    single = array.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):
+        stored = single.astype(dtype, copy=False)
+    return stored if dtype == "float32" or np.array_equal(stored.astype(np.float32), single) else single
+
+
 def mapped_files(leaves: Iterable[Any]) -> list[Any]:
     """The mapped files (`np.memmap`) of which these arrays are parts."""
     found: dict[int, Any] = {}

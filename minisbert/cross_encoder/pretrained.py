@@ -26,6 +26,7 @@ from minisbert.checkpoint.convert import (
     nest,
     table_for,
 )
+from minisbert.checkpoint.folder_writer import note_dtype
 from minisbert.checkpoint.modules import WithWeights
 from minisbert.checkpoint.settings import Settings
 from minisbert.checkpoint.tensors import WEIGHTS, open_tensors, write_tensors
@@ -162,7 +163,9 @@ def save_cross_encoder(model: PretrainedCrossEncoder, target: Path) -> None:
     folder = replace(model.folder, tokenizer_files=tokenizer_files(model.folder, model.tokenizer))
     with staged_folder(Path(target).absolute()) as staging:
         written = write_cross_encoder_settings(folder, staging)
-        write_tensors(staging / WEIGHTS, _tensors(model))
+        tensors = _tensors(model)
+        write_tensors(staging / WEIGHTS, tensors)
+        note_dtype(staging, model.original, tensors)
         heads = iter(model.params.get("heads", {}).values())
         for module, here in written:
             if isinstance(module, WithWeights):

@@ -3,8 +3,10 @@
 On the tiny checkpoints exhaustively; on the real ones too where they are in the cache (marked `real`).
 """
 
+import dataclasses
 import json
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -13,7 +15,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from minisbert.checkpoint.convert import Converted, convert, export, table_for
+from minisbert import CrossEncoder, SentenceEncoder
+from minisbert.checkpoint.convert import Converted, convert, export, flatten, nest, table_for
 from minisbert.checkpoint.tensors import INDEX, WEIGHTS, SafetensorsFiles, write_tensors
 from minisbert.download.locate import locate
 from minisbert.encoders import FAMILIES
@@ -201,6 +204,28 @@ def test_other_float_dtypes_through_a_file(tiny, dtype, tmp_path):
     write_tensors(tmp_path / WEIGHTS, whole)
     converted = read(SafetensorsFiles(tmp_path), place, family)
     same_bits(written_back(converted, place, family), whole)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("kind", [SentenceEncoder, CrossEncoder])
+def test_trained_weights_are_not_rounded_to_the_dtype_of_the_file(kind, dtype, tmp_path):
+    first, half, unchanged, trained = (tmp_path / name for name in ("first", "half", "unchanged", "trained"))
+    load = SentenceEncoder if kind is SentenceEncoder else CrossEncoder.from_encoder
+    load(TINY / "tiny-bert").save(first)
+    shutil.copytree(first, half)
+    arrays = {name: array.astype(dtype) for name, array in load_file(first / WEIGHTS).items()}
+    write_tensors(half / WEIGHTS, arrays)
+    config = json.loads((first / "config.json").read_text()) | {"dtype": dtype}
+    (half / "config.json").write_text(json.dumps(config))
+    model = kind(half)
+    model.save(unchanged)
+    same_bits(load_file(unchanged / WEIGHTS), arrays)
+    assert json.loads((unchanged / "config.json").read_text())["dtype"] == dtype
+    params = nest({path: np.asarray(array) * np.float32(1.0001) for path, array in flatten(model.params).items()})
+    model.pretrained = dataclasses.replace(model.pretrained, params=params)
+    model.save(trained)
+    same_bits(flatten(kind(trained).params), flatten(params))
+    assert json.loads((trained / "config.json").read_text())["dtype"] == "float32"  # or readers would round them
 
 
 def shards(place: Path, arrays: Arrays, count: int, target: Path) -> dict[str, str]:
