@@ -9,17 +9,16 @@ require of the data, and `CROSS_ENCODER`, by which the trainer finds them.
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from minisbert.cross_encoder.encoder import CrossEncoder
 from minisbert.cross_encoder.losses import CROSS_ENCODER_LOSSES
 from minisbert.cross_encoder.model import define_cross_encoder
 from minisbert.cross_encoder.tokens import CrossEncoderTokenizer
 from minisbert.data.examples import Examples
 from minisbert.data.sampler import Batch
-from minisbert.errors import DataError, InputError
+from minisbert.errors import InputError
 from minisbert.training.collate import batch_arrays
 from minisbert.training.config import TrainConfig, name_of
+from minisbert.training.config_checks import check_scores
 from minisbert.training.losses import resolve_loss
 from minisbert.training.siamese import TrainBatch
 from minisbert.training.task import TrainingTask
@@ -71,19 +70,7 @@ def check_cross_encoder_examples(examples: Sequence[Examples], config: TrainConf
                 f"{name_of(config.loss)}: make it with CrossEncoder.from_encoder(encoder, num_labels), or take another loss."
             )
         if config.loss == "binary_cross_entropy":
-            _check_scores(example)
-
-
-def _check_scores(example: Examples) -> None:
-    for numbers, _, labels_B in example.parts():
-        assert labels_B is not None
-        outside = np.flatnonzero((labels_B < 0) | (labels_B > 1))
-        if outside.size:
-            row = numbers[int(outside[0])]
-            raise DataError(
-                f"{example.rows.place(row)}: the score is {labels_B[outside[0]]:g}. Expected 0 to 1 for "
-                "binary_cross_entropy: set score_range, for example (0, 5) for STS, or use mse."
-            )
+            check_scores(example, "binary_cross_entropy", "mse")
 
 
 CROSS_ENCODER = TrainingTask(

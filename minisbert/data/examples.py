@@ -24,7 +24,7 @@ from minisbert.arguments import check_choice, check_list
 from minisbert.data.conventions import CONVENTIONS, Columns, LabelKind, find_columns
 from minisbert.data.lists import with_plain_rows
 from minisbert.data.rows import RowFile, Rows
-from minisbert.data.values import as_number, listed, text
+from minisbert.data.values import as_number, listed, text, truth_as_number
 from minisbert.errors import DataError, InputError, short_repr
 
 logger = logging.getLogger("minisbert")
@@ -201,7 +201,7 @@ def _by_values(found: Sequence[Columns], rows: Rows, label_kind: str | None) -> 
     (classes, scores), fraction = found, False
     for row in range(len(rows)):
         try:
-            fraction = fraction or not float(rows[row][-1]).is_integer()
+            fraction = fraction or not float(truth_as_number(rows[row][-1])).is_integer()
         except (TypeError, ValueError, OverflowError):
             return classes
     return scores if fraction or label_kind == "score" else classes
@@ -257,7 +257,7 @@ def _label(value: Any, data: Dataset, column: int, ids: dict[str, int], place: s
             f"{place}: {name!r} is {value!r:.80}. Expected one of {listed(data.classes[:10])}{numbers}; remove rows without "
             "a label."
         )
-    score = as_number(value, name, place)
+    score = as_number(truth_as_number(value) if data.label_kind == "score" else value, name, place)
     if data.label_kind == "score" and column == 0:  # further columns, such as weights, are as they are
         convention = CONVENTIONS[data.kind]
         low, high = data.score_range or (convention.lowest, convention.highest)

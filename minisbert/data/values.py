@@ -57,6 +57,11 @@ def as_number(value: Any, column: str, place: str) -> float:
     return found
 
 
+def truth_as_number(value: Any) -> Any:
+    """1.0 and 0.0 for true and false, which pandas writes into a .csv as text; any other value as it is."""
+    return {"true": 1.0, "false": 0.0}.get(str(value).strip().lower(), value)
+
+
 def decoded(line: bytes, place: str) -> str:
     """A line as text, with its line end.
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from minisbert.data.columns import read_columns
 from minisbert.data.conventions import CLASSES
-from minisbert.data.values import as_number
+from minisbert.data.values import as_number, truth_as_number
 from minisbert.errors import DataError, InputError
 from minisbert.evaluation.embedding import Encoder, embed_columns
 from minisbert.evaluation.sts import TEXTS
@@ -73,13 +73,11 @@ def read_labelled(
     """
     if len(texts) != 2:
         raise InputError(f"texts is {tuple(texts)}. Expected the names of two columns.")
-    return LabelledPairs(str(file), *read_columns(file, texts, label, _truth))
+    return LabelledPairs(str(file), *read_columns(file, texts, label, _label))
 
 
-def _truth(value: Any, column: str, place: str) -> float:
-    """A label as a number; pandas writes True and False into a .csv as text."""
-    known = {"true": 1.0, "false": 0.0}.get(str(value).strip().lower())
-    return as_number(value, column, place) if known is None else known
+def _label(value: Any, column: str, place: str) -> float:
+    return as_number(truth_as_number(value), column, place)
 
 
 def evaluate_binary(encoder: Encoder, pairs: LabelledPairs, **options: Any) -> dict[str, BinaryScores]:

@@ -121,15 +121,18 @@ class Checkpoints:
         expected, _ = saved.pop("checksums", None), saved.pop(CHECKSUM, None)  # earlier versions wrote neither
         if isinstance(saved.get("config"), dict):
             saved["config"] = current_settings(saved["config"])
+        record = (
+            self.record if "weights" in saved else {**self.record, "weights": None}
+        )  # which earlier versions left out
         differences = [
-            f"{key} was {saved.get(key)!r}, is {self.record.get(key)!r}"
-            for key in sorted(saved.keys() | self.record.keys())
-            if saved.get(key) != self.record.get(key)
+            "{} was {!r}, is {!r}".format(key, *_narrowed(saved.get(key), record.get(key)))
+            for key in sorted(saved.keys() | record.keys())
+            if saved.get(key) != record.get(key)
         ]
         if differences:
             raise TrainingError(
                 f"{self.folder}: the checkpoint of step {step} is of another run: {'; '.join(differences)}. Start again "
-                "with the same settings and data, or choose another output folder."
+                "with the same model, settings and data, or choose another output folder."
             )
         abstract = {
             name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None))
@@ -151,6 +154,16 @@ class Checkpoints:
     def close(self) -> None:
         """Release the folder."""
         self.manager.close()
+
+
+def _narrowed(saved: Any, given: Any) -> tuple[Any, Any]:
+    """Two values of a record, of dicts only the entries that differ."""
+    if isinstance(saved, dict) and isinstance(given, dict):
+        same = {key for key in saved.keys() & given.keys() if saved[key] == given[key]}
+        saved, given = ({key: one[key] for key in one if key not in same} for one in (saved, given))
+    elif isinstance(saved, list) and isinstance(given, list) and saved and len(saved) == len(given):
+        saved, given = map(list, zip(*map(_narrowed, saved, given), strict=True))  # of each data set
+    return saved, given
 
 
 def _as_leaves(state: TrainState) -> dict[str, Any]:

@@ -8,17 +8,19 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import optax
 
 from minisbert.data.conventions import CONVENTIONS
 from minisbert.data.examples import Examples
 from minisbert.data.sampler import MIXINGS
-from minisbert.errors import InputError, short_repr
+from minisbert.errors import DataError, InputError, short_repr
 from minisbert.training.config import TrainConfig, name_of
 from minisbert.training.logging import LOGGERS
 from minisbert.training.lora import TARGETS
 from minisbert.training.losses import Loss, resolve_loss
 from minisbert.training.optimizer import DECAYS
+from minisbert.training.pair_losses import contrastive, contrastive_tension, online_contrastive
 
 logger = logging.getLogger("minisbert")
 
@@ -93,7 +95,14 @@ CHECKS: dict[str, Check] = {
     **dict.fromkeys(("prompts", "text_columns", "label_columns", "columns"), TEXTS),
     "seed": Check(f"a whole number from 0 to {2**32 - 1}", int, least=0, most=2**32 - 1),
 }
-OPTION_CHECKS = {float: NUMBER, str: TEXT, tuple: TEXTS}  # by the type of a loss option's default
+# Of a loss's options: by name if the default passes (in a loss of your own it may not), else by the default's type.
+NAMED_OPTIONS = {
+    **dict.fromkeys(("scale", "temperature"), POSITIVE),
+    **dict.fromkeys(("student_temperature", "teacher_temperature"), optional(POSITIVE)),
+    **dict.fromkeys(("k", "num_negatives", "projection_dim"), optional(COUNT)),
+    "hardness_strength": Check("a finite number of at least 0", int | float, least=0),
+}
+OPTION_TYPES = {float: NUMBER, bool: BOOL, str: TEXT, tuple: TEXTS}
 
 
 def check_config(config: TrainConfig, losses: Mapping[str, Loss], model_dtype: str = "float32") -> None:
@@ -159,16 +168,20 @@ def _wrong_pattern(name: str, pattern: Any) -> Iterator[str]:
 
 
 def _wrong_options(options: Any, loss: Loss) -> Iterator[str]:
-    """Options that the loss does not have, or whose type is not that of the default."""
+    """Options that the loss does not have, whose type is not that of the default, or without effect."""
     if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
         yield f"loss_options is {short_repr(options)}, expected a dict of option to value"
         return
     if unknown := sorted(options.keys() - loss.options.keys()):
         yield f"loss_options has {unknown}, expected {sorted(loss.options)}"
     for name, default in loss.options.items():
-        check = POSITIVE if name == "scale" else OPTION_CHECKS.get(type(default))
+        named = NAMED_OPTIONS.get(name)
+        check = named if named is not None and named.holds(default) else OPTION_TYPES.get(type(default))
         if check is not None and name in options and not check.holds(options[name]):
-            yield f"loss_options[{name!r}] is {short_repr(options[name])}, expected {check.expected}, such as {default!r}"
+            such = "" if default is None else f", such as {default!r}"
+            yield f"loss_options[{name!r}] is {short_repr(options[name])}, expected {check.expected}{such}"
+    if bool(options.get("hardness_mode")) != bool(options.get("hardness_strength")):
+        yield f"loss_options is {options!r}, expected hardness_mode with a hardness_strength above 0, or neither"
 
 
 def _conflicts(config: TrainConfig, loss: Loss) -> Iterator[str]:
@@ -200,6 +213,8 @@ def _conflicts(config: TrainConfig, loss: Loss) -> Iterator[str]:
         yield f"teacher is {config.teacher!r} with the loss {name_of(config.loss)}, expected {asks}"
     if loss.model and config.lora_rank is not None:
         yield f"lora_rank is {config.lora_rank}, but {name_of(config.loss)} trains the model's own weights; expected None"
+    if loss.model and (config.matryoshka or config.adaptive_layers):
+        yield f"{name_of(config.loss)} needs whole embeddings of the last layer, expected no matryoshka or adaptive_layers"
     if loss.collate is not None and config.prompts:
         yield f"prompts is {config.prompts!r}, but {name_of(config.loss)} makes its own batches; expected ()"
     if config.adaptive_layers and loss.embeds != "sentences":
@@ -240,6 +255,7 @@ def check_examples(examples: Sequence[Examples], config: TrainConfig, loss: Loss
 
     Raises:
         InputError: naming the file and what the loss needs.
+        DataError: naming the row whose score is out of the loss's range.
     """
     first = examples[0].dataset
     # A teacher embeds the texts during the run, so its data has no labels.
@@ -262,3 +278,21 @@ def check_examples(examples: Sequence[Examples], config: TrainConfig, loss: Loss
                 f"{data.source}: classes {data.classes}, but {first.source} has {first.classes}. Expected the same classes "
                 "in all data sets."
             )
+        if loss.function in (contrastive, online_contrastive, contrastive_tension):
+            check_scores(one, name_of(config.loss), "cosent", binary=loss.function is online_contrastive)
+
+
+def check_scores(examples: Examples, loss: str, other: str, *, binary: bool = False) -> None:
+    """Raises DataError for a score that is not in 0 ... 1; warns of those that a binary loss leaves out."""
+    others = 0
+    for numbers, _, labels_B in examples.parts():
+        assert labels_B is not None  # of the kind "score"
+        outside = np.argwhere((labels_B < 0) | (labels_B > 1)).tolist()
+        if outside:
+            raise DataError(
+                f"{examples.rows.place(numbers[outside[0][0]])}: the score is {labels_B[tuple(outside[0])]:g}. Expected 0 to 1 "
+                f"for {loss}: set score_range, for example (0, 5) for STS, or use {other}."
+            )
+        others += int(np.sum((labels_B > 0) & (labels_B < 1)))
+    if binary and others:
+        logger.warning(f"{examples.dataset.source}: {loss} leaves out {others} pairs whose label is neither 0 nor 1.")

@@ -136,7 +136,7 @@ def with_lora(embed: Callable[..., jax.Array], base_params: Tree, scale: float) 
 
 
 def weights_digest(params: Tree) -> str:
-    """sha256 of all parameters: which model the adapters belong to, since a checkpoint holds the adapters alone."""
+    """sha256 of all parameters: which model a run starts from. With LoRA its checkpoints hold the adapters alone."""
     digest = hashlib.sha256()
     for path, leaf in sorted(flatten(params).items()):
         array = np.ascontiguousarray(leaf)

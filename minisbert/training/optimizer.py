@@ -193,7 +193,7 @@ def optimizer_for(config: TrainConfig, steps: int) -> tuple[Callable[[int], floa
     changes = min(steps, config.max_steps or steps) // k
     if changes == 0:
         raise InputError(f"accumulate is {k}, but the run has {steps} steps. Expected at most as many.")
-    warmup = int(config.warmup * changes) if config.warmup_steps is None else min(config.warmup_steps, changes)
+    warmup = int(config.warmup * changes) if config.warmup_steps is None else config.warmup_steps
     floats = np.float32(config.weight_decay), np.float32(config.clip_norm)
     numbers = Numbers(np.float32(config.learning_rate), np.int32(warmup), np.int32(changes), *floats)
     factors: Any = config.learning_rates

@@ -13,7 +13,7 @@ Callbacks look at the model and do not change it, so they are not part of a chec
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("minisbert")
 EVENTS = ("on_step", "on_evaluate", "on_checkpoint", "on_end")
+OWN_METRICS = ("step", "loss", "gradient_norm", "learning_rate", "shape", "score")  # what a run itself writes
 
 
 class RunView:
@@ -58,6 +59,7 @@ class RunView:
 
     def log(self, **values: float) -> None:
         """Write values of this step to the run's metrics, under these names."""
+        refuse_own_metrics("log", values)
         line = {name: finite(name, value, self.step) for name, value in values.items()}
         self._outputs.metrics.write({"step": self.step, **line})
 
@@ -141,7 +143,16 @@ def scorers(score: Any) -> dict[str, Callable[[Any], float]]:
         raise InputError(
             f"score is {short_repr(score)}. Expected a function of the model, a dict of such functions by name, or None."
         )
+    refuse_own_metrics("score", list(given)[1:] if "score" in list(given)[:1] else given)
     return given
+
+
+def refuse_own_metrics(place: str, names: Iterable[str]) -> None:
+    """Raises InputError for a name under which the run writes values of its own: a second loss, or another best score."""
+    if taken := sorted(set(names) & set(OWN_METRICS)):
+        raise InputError(
+            f"{place} has the name {taken[0]!r}, which is the run's own. Expected others than {OWN_METRICS}."
+        )
 
 
 def finite(name: str, value: Any, step: int) -> float:

@@ -111,7 +111,7 @@ def with_teacher(
 ) -> TrainBatch:
     """The batch with the embeddings of its texts by the loss's teacher or guide; zeros if only the shape matters."""
     if shape_only:
-        given_SBD = np.zeros((*batch.index_SB.shape, teacher.model_config.dimension), np.float32)
+        given_SBD = np.zeros((*batch.index_SB.shape, teacher.get_embedding_dimension()), np.float32)
     else:
         given_SBD = np.stack([teacher.encode(column, show_progress_bar=False) for column in texts.texts])
     targets = batch.targets

@@ -225,9 +225,11 @@ class Trainer:
         self.settings = recorded_settings(self.config) | {"data": [data.source for data in self.datasets]}
         self.metrics = MetricsLog(folder, self.settings, self.config.report_to, writes=self.writes)
         record = {"config": self.settings, "data": list(map(asdict, self.datasets)), "model": repr(self.model)}
-        if self.lora:
+        self.checkpoints = None
+        if folder is not None:
+            # Of the starting model, or a finished run would return its own for any model of this architecture.
             record["weights"] = weights_digest(params)
-        self.checkpoints = None if folder is None else Checkpoints(folder, json.loads(json.dumps(record)))
+            self.checkpoints = Checkpoints(folder, json.loads(json.dumps(record)))
         if not self.lora:
             params = jax.tree.map(jnp.copy, params)  # the first step reuses the memory of its state
             if not self.keep_encoder:

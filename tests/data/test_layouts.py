@@ -268,7 +268,8 @@ def test_labels_true_and_false_are_1_and_0(tmp_path, name, content):
     file = tmp_path / name
     file.write_text(content)
     assert read_labelled(file).labels == (1, 0)
-    assert open_examples(str(file)).take([0, 1])[1].tolist() == [1, 0]
+    for label_kind in (None, "class", "score"):
+        assert open_examples(str(file), label_kind=label_kind).take([0, 1])[1].tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(

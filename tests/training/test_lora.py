@@ -309,12 +309,13 @@ for layout in ("fsdp", "replicated"):  # in one process: the second run must not
         assert losses(tmp_path / "one") == pytest.approx(losses(tmp_path / other), rel=1e-5)
 
 
-def test_adapters_do_not_resume_with_other_weights(pairs, tmp_path):
-    run(config(pairs, max_steps=2), tmp_path / "run")
+@pytest.mark.parametrize("rank", [4, None])
+def test_a_run_does_not_resume_with_other_weights(pairs, tmp_path, rank):
+    run(config(pairs, max_steps=2, lora_rank=rank), tmp_path / "run")
     other = SentenceEncoder.load(tiny("bert"))
     other.pretrained.params["encoder"]["embedding_norm"]["bias"] += 1e-3
     with pytest.raises(TrainingError, match="weights was '"):
-        train(other, config(pairs, max_steps=2), tmp_path / "run", show_progress=False)
+        train(other, config(pairs, max_steps=2, lora_rank=rank), tmp_path / "run", show_progress=False)
 
 
 def test_the_head_of_a_cross_encoder_is_trained_whole(tmp_path):

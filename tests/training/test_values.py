@@ -17,7 +17,7 @@ from runs import Killed, changed
 from value_cases import CASES, ROWS, TOPICS, config, encoder_for, weights
 
 from minisbert import SentenceEncoder, TrainConfig, train
-from minisbert.errors import InputError, TrainingError
+from minisbert.errors import DataError, InputError, TrainingError
 from minisbert.training.losses import Loss
 from minisbert.training.optimizer import optimizer_for, path_name
 from minisbert.training.run import table
@@ -235,9 +235,61 @@ def test_wrong_values_are_refused(settings, message):
     assert type(refused.value).__module__ == "minisbert.errors" and message in str(refused.value)
 
 
+RANKING = {"loss": "multiple_negatives_ranking"}
+SCORED = [{"sentence1": row["anchor"], "sentence2": row["positive"], "label": i % 3 - 1} for i, row in enumerate(ROWS)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss": "denoising_auto_encoder", "loss_options": {"tie": "no"}}, "['tie'] is 'no', expected True or False"),
+        (
+            {"loss": "gist", "loss_options": {"temperature": -0.01}},
+            "['temperature'] is -0.01, expected a finite number above 0",
+        ),
+        ({"loss": "embed_distill", "loss_options": {"projection_dim": 8.0}}, "is 8.0, expected None or a whole number"),
+        (
+            {"loss": "distill_kl_div", "loss_options": {"student_temperature": "1"}},
+            "is '1', expected None or a finite number",
+        ),
+        (
+            RANKING | {"loss_options": {"hardness_strength": 5.0}},
+            "hardness_mode with a hardness_strength above 0, or neither",
+        ),
+        (RANKING | {"loss_options": {"hardness_mode": "all_negatives"}}, "or neither"),
+        ({"loss": "denoising_auto_encoder", "loss_options": None, "matryoshka": (8,)}, "expected no matryoshka or"),
+        (
+            {"loss": "denoising_auto_encoder", "loss_options": None, "adaptive_layers": True},
+            "expected no matryoshka or",
+        ),
+        (
+            {"loss": "contrastive", "data": SCORED},
+            "row 0: the score is -1. Expected 0 to 1 for contrastive: set score_range",
+        ),
+    ],
+)
+def test_options_and_labels_that_would_train_something_else_are_refused(settings, message):
+    with pytest.raises((InputError, DataError)) as refused:
+        run("a loss", **settings)
+    assert message in str(refused.value)
+
+
+def test_pairs_that_a_loss_leaves_out_are_counted(caplog):
+    rows = [row | {"label": 0.5 if i < 3 else i % 2} for i, row in enumerate(SCORED)]
+    run("a loss", data=rows, loss="online_contrastive", loss_options=None, max_steps=1)
+    assert "online_contrastive leaves out 3 pairs whose label is neither 0 nor 1" in caplog.text
+
+
+def test_a_warm_up_longer_than_the_run_is_not_shortened():
+    rates, *_ = optimizer_for(TrainConfig(("x",), warmup_steps=10, learning_rate=1.0), 4)
+    np.testing.assert_allclose([rates(step) for step in range(4)], [0, 0.1, 0.2, 0.3], rtol=1e-6)  # as in transformers
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"score": {"sts": abs, "loss": abs}}, "score has the name 'loss', which is the run's own"),
+        ({"score": {"sts": abs, "score": abs}}, "score has the name 'score'"),
         ({"callbacks": [3]}, "callbacks has 3"),
         ({"callbacks": "on_step"}, "callbacks is 'on_step'"),
         ({"score": {}}, "score is {}"),
