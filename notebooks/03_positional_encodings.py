@@ -25,7 +25,7 @@ from minisbert import SentenceEncoder
 from minisbert.similarity import cosine
 from minisbert.transformer.attention import MultiHeadSelfAttention
 from minisbert.transformer.positions import (
-    relative_position_buckets,
+    relative_position_bucket,
     rotary_angles,
     rotate,
     sinusoidal_positions,
@@ -169,9 +169,8 @@ for name, near_LL in near.items():
 # **and** a table.
 
 # %%
-buckets_QK = relative_position_buckets(257)
 distance_K = np.arange(257) - 128  # of the keys from the query in the middle
-bucket_K = buckets_QK[128]
+bucket_K = relative_position_bucket(distance_K)
 table_RN = np.asarray(mpnet.pretrained.params["encoder"]["relative_position_bias"]["table"]["embedding"])
 bias_NK = table_RN[bucket_K].T
 print("the query itself:", bucket_K[128], " the next token:", bucket_K[129], " the one before:", bucket_K[127])
@@ -319,7 +318,7 @@ right = judge(sine_waves)
 # <details><summary>Solution 3</summary>
 #
 # ```python
-# ahead_K = relative_position_buckets(400)[0]
+# ahead_K = relative_position_bucket(np.arange(400))
 # print("the last bucket begins at distance", int(np.argmax(ahead_K == ahead_K.max())))
 # assert int(np.argmax(ahead_K == ahead_K.max())) < 128
 # ```

@@ -13,13 +13,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from minisbert.checkpoint.families.deberta import PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
 from minisbert.transformer.block import FeedForward, PostNormBlock, embedding_table, layer_norm
 from minisbert.transformer.disentangled import DisentangledSelfAttention
 from minisbert.transformer.dropout import dropout, fold
-from minisbert.transformer.positions import distance_rows
+from minisbert.transformer.positions import distance_row
 
 
 class Encoder(nnx.Module):
@@ -67,14 +68,14 @@ class Encoder(nnx.Module):
             hidden_BLD = self.embedding_projection(hidden_BLD)
         hidden_BLD = self.embedding_norm(hidden_BLD)
         hidden_BLD = dropout(hidden_BLD, config.hidden_dropout_prob, fold(dropout_keys_BL, 0))
-        distances_RD = self.distance_embedding.embedding[...]
+        settings = (config.span, config.position_buckets, config.max_relative_positions)
+        distances_RD = self.distance_embedding(distance_row(np.arange(-L, L + 1), *settings))
         if self.distance_norm is not None:
             distances_RD = self.distance_norm(distances_RD)
-        rows_QK = distance_rows(L, config.span, config.position_buckets, config.max_relative_positions)
         hidden_IBLD = [hidden_BLD]
         for layer, block in enumerate(self.blocks, start=1):
             keys_BL = fold(dropout_keys_BL, layer)
-            hidden_IBLD.append(block(hidden_IBLD[-1], mask_BL, distances_RD, rows_QK, dropout_keys_BL=keys_BL))
+            hidden_IBLD.append(block(hidden_IBLD[-1], mask_BL, distances_RD, dropout_keys_BL=keys_BL))
         return hidden_IBLD
 
 

@@ -32,12 +32,13 @@ from minisbert.inference.numpy_layers import (
     linear,
     post_norm_block,
     pre_norm_block,
+    relative_position_bias,
     rms_norm,
 )
 from minisbert.inference.stream import Compilation
 from minisbert.model_config import Embeddings, ModelConfig, sentence_embedding, token_embeddings
 from minisbert.pooling import weighted_layers
-from minisbert.transformer.positions import offset_position_ids, relative_position_buckets, rotary_angles
+from minisbert.transformer.positions import offset_position_ids, rotary_angles
 
 # --- the encoders: (parameters, config, token_ids_BL, mask_BL or None) -> hidden_TD, layer by layer ---------------------
 
@@ -67,8 +68,7 @@ def mpnet(params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.nda
     """MPNet: RoBERTa's positions, and a score per head and distance."""
     position_BL = offset_position_ids(token_ids_BL, mpnet_folder.PADDING_ID)
     position_BLD = params["position_embedding"]["embedding"][position_BL]
-    bucket_QK = relative_position_buckets(token_ids_BL.shape[1], config.relative_attention_num_buckets)
-    bias_NQK = params["relative_position_bias"]["table"]["embedding"].T[:, bucket_QK]
+    bias_NQK = relative_position_bias(params, token_ids_BL.shape[1], config.relative_attention_num_buckets)
     sight = Sight(token_ids_BL.shape, mask_BL, bias_NQK)
     return post_norm(params, config, token_ids_BL, position_BLD, sight, config.hidden_act, config.layer_norm_eps)
 
@@ -177,10 +177,9 @@ def gemma(params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.nda
 def t5(params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.ndarray | None) -> Layers:
     """T5 and mT5: a score per head and distance, products that are not scaled."""
     norm, buckets = partial(rms_norm, epsilon=config.rms_norm_eps), config.relative_attention_num_buckets
-    bucket_QK = relative_position_buckets(token_ids_BL.shape[1], buckets, config.relative_attention_max_distance)
-    bias_NQK = params["relative_position_bias"]["table"]["embedding"].T[:, None, bucket_QK]  # each head a group
+    bias_NQK = relative_position_bias(params, token_ids_BL.shape[1], buckets, config.relative_attention_max_distance)
     sizes = {"key_heads": config.num_attention_heads, "head_width": config.head_dim, "scale": 1.0}
-    attend = partial(grouped_attention, sight=Sight(token_ids_BL.shape, mask_BL, bias_NQK), norm=norm, **sizes)
+    attend = partial(grouped_attention, sight=Sight(token_ids_BL.shape, mask_BL, bias_NQK[:, None]), norm=norm, **sizes)
     hidden_TD = params["token_embedding"]["embedding"][token_ids_BL.ravel()]
     return pre_norm(params, hidden_TD, [attend] * config.num_hidden_layers, norm, config.hidden_act)
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minisbert.checkpoint.tensors import Columns
-from minisbert.transformer.positions import distance_rows, rotate
+from minisbert.transformer.positions import distance_row, distances, relative_position_bucket, relative_shift, rotate
 
 Params = dict[Any, Any]
 Norm = Callable[[np.ndarray, Params], np.ndarray]  # of the last axis, in place
@@ -157,13 +157,19 @@ def grouped_attention(
     return linear(_attend(query_BGNLH, key_BG1LH, value_BG1LH, sight, scale), params["output"])
 
 
+def relative_position_bias(params: Params, L: int, buckets: int, max_distance: int = 128) -> np.ndarray:
+    """bias_NQK of MPNet and T5: a learned score per head and bucket of distance."""
+    bucket_R = relative_position_bucket(distances(L), buckets, max_distance)
+    bias_NR = params["relative_position_bias"]["table"]["embedding"].T[:, bucket_R]
+    # `relative_shift` as a view, which takes no memory for each pair: query q's keys are a window that begins at L - 1 - q.
+    return np.lib.stride_tricks.sliding_window_view(bias_NR, L, axis=1)[:, L - 1 :: -1]
+
+
 def disentangled(params: Params, config: Any, sight: Sight) -> "Attend":
     """DeBERTa's attention, whose scores also depend on an embedding of the distance (transformer/disentangled.py)."""
     L, heads, terms = sight.shape[1], config.num_attention_heads, config.pos_att_type
-    rows_QK = distance_rows(L, config.span, config.position_buckets, config.max_relative_positions)
-    occurring_R, rows_QK = np.unique(rows_QK, return_inverse=True)  # a short text has few distances
-    rows_QK = rows_QK.reshape(L, L)
-    distances_RD = params["distance_embedding"]["embedding"][occurring_R]
+    rows_R = distance_row(np.arange(-L, L + 1), config.span, config.position_buckets, config.max_relative_positions)
+    distances_RD = params["distance_embedding"]["embedding"][rows_R]
     if "distance_norm" in params:
         layer_norm(distances_RD, params["distance_norm"], config.layer_norm_eps)
 
@@ -172,12 +178,13 @@ def disentangled(params: Params, config: Any, sight: Sight) -> "Attend":
         H = query_BNLH.shape[-1]
         far_maps = np.split(linear(distances_RD, params["qkv"]), 3, axis=1)  # of queries, keys and values
         bias_BNQK = np.zeros((sight.shape[0], heads, L, L), np.float32)
-        for term, row, rows_LL in (("c2p", 0, rows_QK), ("p2c", 1, rows_QK.T)):
+        # From each query's row distances are k - q, from each key's q - k.
+        for term, row, places in (("c2p", 0, slice(-2, None, -1)), ("p2c", 1, slice(1, None))):
             if term in terms:
                 name = ("position_key", "position_query")[row]
                 far_RD = linear(distances_RD, params[name]) if name in params else far_maps[1 - row]
-                found_BNLR = qkv[row] @ far_RD.reshape(-1, heads, H).transpose(1, 2, 0)
-                found_BNLL = np.take_along_axis(found_BNLR, rows_LL[None, None], axis=-1)
+                far_NHR = far_RD[places].reshape(-1, heads, H).transpose(1, 2, 0)
+                found_BNLL = relative_shift(qkv[row] @ far_NHR)
                 bias_BNQK += found_BNLL if term == "c2p" else found_BNLL.swapaxes(-1, -2)
         scale = (H * (1 + len(terms))) ** -0.5
         bias_BNQK *= np.float32(scale)

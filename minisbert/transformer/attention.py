@@ -17,7 +17,7 @@ from jax.typing import DTypeLike
 
 from minisbert.transformer import tpu
 from minisbert.transformer.dropout import dropout_weights, fold
-from minisbert.transformer.positions import relative_position_buckets
+from minisbert.transformer.positions import distances, relative_position_bucket, relative_shift
 from minisbert.transformer.products import Linear, product
 from minisbert.transformer.target import on_tpu, stored, widened
 
@@ -198,5 +198,6 @@ class RelativePositionBias(nnx.Module):
 
     def __call__(self, length: int) -> jax.Array:
         """bias_NQK for sentences of `length` tokens."""
-        bucket_QK = relative_position_buckets(length, self.buckets, self.max_distance)
-        return jnp.transpose(self.table(jnp.asarray(bucket_QK)), (2, 0, 1))
+        bucket_R = relative_position_bucket(distances(length), self.buckets, self.max_distance)
+        bias_NR = self.table(jnp.asarray(bucket_R)).T
+        return relative_shift(jnp.broadcast_to(bias_NR[:, None], (len(bias_NR), length, 2 * length)))

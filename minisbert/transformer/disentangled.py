@@ -14,12 +14,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
 from minisbert.transformer.attention import attention_weights, scaled_dot_product_attention, split_heads
 from minisbert.transformer.dropout import fold
+from minisbert.transformer.positions import relative_shift
 from minisbert.transformer.products import Linear, product
 
 
@@ -52,10 +52,9 @@ class DisentangledSelfAttention(nnx.Module):
         hidden_BLD: jax.Array,
         mask_BL: jax.Array,
         distances_RD: jax.Array,
-        rows_QK: np.ndarray,
         dropout_keys_BL: jax.Array | None = None,
     ) -> jax.Array:
-        """hidden_BLD -> hidden_BLD; `distances_RD` embeds distances, `rows_QK` is of `positions.distance_rows`."""
+        """hidden_BLD -> hidden_BLD; `distances_RD` embeds the distances q - k from -L to L."""
         B, L, D = hidden_BLD.shape
         query_BNLH, key_BNLH, value_BNLH = split_heads(self.qkv(hidden_BLD), self.heads, self.qkv.dtype)
         context_BNLH = scaled_dot_product_attention(
@@ -63,38 +62,32 @@ class DisentangledSelfAttention(nnx.Module):
             key_BNLH,
             value_BNLH,
             mask_BL,
-            self._bias(query_BNLH, key_BNLH, distances_RD, rows_QK),
+            self._bias(query_BNLH, key_BNLH, distances_RD),
             scale=self.scale,
             dropout_rate=self.dropout_rate,
             dropout_keys_BL=fold(dropout_keys_BL, 0),
         )
         return self.output(jnp.transpose(context_BNLH, (0, 2, 1, 3)).reshape(B, L, D))
 
-    def weights(
-        self, hidden_BLD: jax.Array, mask_BL: jax.Array, distances_RD: jax.Array, rows_QK: np.ndarray
-    ) -> jax.Array:
+    def weights(self, hidden_BLD: jax.Array, mask_BL: jax.Array, distances_RD: jax.Array) -> jax.Array:
         """The attention weights, weights_BNQK."""
         query_BNLH, key_BNLH, _ = split_heads(self.qkv(hidden_BLD), self.heads, self.qkv.dtype)
-        bias_BNQK = self._bias(query_BNLH, key_BNLH, distances_RD, rows_QK)
+        bias_BNQK = self._bias(query_BNLH, key_BNLH, distances_RD)
         return attention_weights(query_BNLH, key_BNLH, mask_BL, bias_BNQK, self.scale)
 
-    def _bias(
-        self, query_BNQH: jax.Array, key_BNKH: jax.Array, distances_RD: jax.Array, rows_QK: np.ndarray
-    ) -> jax.Array | None:
+    def _bias(self, query_BNLH: jax.Array, key_BNLH: jax.Array, distances_RD: jax.Array) -> jax.Array | None:
         """The second and third term of the scores; None where the model has neither."""
         terms_BNQK = []
-        both_1RD = self.qkv(distances_RD[None])
         own_query_NRH, own_key_NRH, _ = (
-            part_1NRH[0] for part_1NRH in split_heads(both_1RD, self.heads, self.qkv.dtype)
+            part_1NRH[0] for part_1NRH in split_heads(self.qkv(distances_RD[None]), self.heads, self.qkv.dtype)
         )
+        # `relative_shift` counts from the token whose row it is: from queries k - q, which is -(q - k), and from keys q - k.
         if "c2p" in self.terms:
             key_NRH = own_key_NRH if self.position_key is None else self._heads(self.position_key, distances_RD)
-            found_BNQR = _with_distances(query_BNQH, key_NRH)
-            terms_BNQK.append(jnp.take_along_axis(found_BNQR, rows_QK[None, None], axis=-1))
+            terms_BNQK.append(relative_shift(_with_distances(query_BNLH, key_NRH[:, -2::-1])))
         if "p2c" in self.terms:
             query_NRH = own_query_NRH if self.position_query is None else self._heads(self.position_query, distances_RD)
-            found_BNKR = _with_distances(key_BNKH, query_NRH)
-            found_BNKQ = jnp.take_along_axis(found_BNKR, rows_QK.T[None, None], axis=-1)
+            found_BNKQ = relative_shift(_with_distances(key_BNLH, query_NRH[:, 1:]))
             terms_BNQK.append(jnp.swapaxes(found_BNKQ, -1, -2))
         return sum(terms_BNQK) * self.scale if terms_BNQK else None
 

@@ -5,7 +5,7 @@ Attention treats a sentence as a set, so the model needs another source of order
 - `sinusoidal_positions`     fixed waves added to the embeddings          Vaswani et al. 2017, section 3.5
 - learned positions          a trained row per position, added            Devlin et al. 2019 (BERT): a plain table
 - `offset_position_ids`      the same, rows start after the padding row   RoBERTa, MPNet (inherited from fairseq)
-- `relative_position_buckets` a learned number per head and distance, added to the scores
+- `relative_position_bucket`  a learned number per head and distance, added to the scores
                                                                           Raffel et al. 2020 (T5), section 2.1; MPNet
 - `rotary_angles`, `rotate`  queries and keys turned by an angle that grows with the position
                                                                           Su et al. 2021 (RoFormer), 3.2; ModernBERT
@@ -62,35 +62,64 @@ def offset_position_ids(token_ids_BL: Array, padding_id: int, positions_BL: Arra
     return count_BL * real_BL + padding_id
 
 
-def relative_position_buckets(length: int, buckets: int = 32, max_distance: int = 128) -> np.ndarray:
-    """The bucket of each (query, key) distance: near ones have a bucket each, far ones share, logarithmically.
+def distances(length: int) -> np.ndarray:
+    """Every distance, key minus query, in a sentence of `length` tokens, as `relative_shift` takes them: `[R]`, R = 2 L.
+
+    Example:
+        >>> distances(3).tolist()  # the last one never occurs
+        [-2, -1, 0, 1, 2, 3]
+    """
+    return np.arange(1 - length, length + 1)
+
+
+def relative_shift(values_XQR: Array) -> Array:
+    """What each query has for each distance, `[..., Q, R]`, becomes what it has for each key, `[..., Q, K]`.
+
+    Key k is at distance k - q from query q, so each row begins one place earlier than the row before. With rows of 2 L
+    numbers, cutting the whole into rows of 2 L - 1 shifts them so, without a look-up for each query and key.
+
+    Args:
+        values_XQR: any axes, then Q = L queries and R = 2 L `distances`.
+
+    Source: Dai et al. 2019 (Transformer-XL), appendix B.
+
+    Example:
+        >>> relative_shift(np.broadcast_to(distances(3), (3, 6))).tolist()
+        [[0, 1, 2], [-1, 0, 1], [-2, -1, 0]]
+    """
+    *others, L, R = values_XQR.shape
+    shifted = values_XQR.reshape(*others, L * R)[..., L - 1 : L - 1 + L * (R - 1)]
+    return shifted.reshape(*others, L, R - 1)[..., :L]
+
+
+def relative_position_bucket(distance: np.ndarray, buckets: int = 32, max_distance: int = 128) -> np.ndarray:
+    """The bucket of each distance, key minus query: near ones have a bucket each, far ones share, logarithmically.
 
     Half of the buckets look back, half forward; of each half, the first half are exact distances and the others
     spread over log(distance) up to `max_distance`, beyond which all share the last.
 
     Returns:
-        int32 `[Q, K]` with Q = K = `length`, values in 0 .. buckets - 1.
+        int32, of the shape of `distance`, values in 0 .. buckets - 1.
 
     Source: Raffel et al. 2020 (T5), section 2.1; used by MPNet (Song et al. 2020).
 
     Example:
-        >>> relative_position_buckets(4)[0].tolist()
-        [0, 17, 18, 19]
+        >>> relative_position_bucket(np.array([-200, -8, -1, 0, 1, 2, 8])).tolist()
+        [15, 8, 1, 0, 17, 18, 24]
     """
     half = buckets // 2
     exact = half // 2
-    distance_QK = np.arange(length)[None, :] - np.arange(length)[:, None]  # key minus query
-    forward_QK = np.where(distance_QK > 0, half, 0)
-    magnitude_QK = np.abs(distance_QK)
+    forward = np.where(distance > 0, half, 0)
+    magnitude = np.abs(distance)
     # float32 throughout, as the models were trained: in float64 a distance on an edge could fall into another bucket.
-    ratio_QK = np.maximum(magnitude_QK, 1).astype(np.float32) / np.float32(exact)
-    log_QK = np.log(ratio_QK) / np.float32(np.log(max_distance / exact)) * np.float32(half - exact)
-    far_QK = np.minimum(exact + log_QK.astype(np.int32), half - 1)
-    return (forward_QK + np.where(magnitude_QK < exact, magnitude_QK, far_QK)).astype(np.int32)
+    ratio = np.maximum(magnitude, 1).astype(np.float32) / np.float32(exact)
+    logarithm = np.log(ratio) / np.float32(np.log(max_distance / exact)) * np.float32(half - exact)
+    far = np.minimum(exact + logarithm.astype(np.int32), half - 1)
+    return (forward + np.where(magnitude < exact, magnitude, far)).astype(np.int32)
 
 
-def distance_rows(length: int, span: int, buckets: int = 0, max_distance: int = 0) -> np.ndarray:
-    """The row of the table of distances for each query and key: `span` for distance 0, more where the key comes first.
+def distance_row(distance: np.ndarray, span: int, buckets: int = 0, max_distance: int = 0) -> np.ndarray:
+    """DeBERTa's row for each distance, here *query minus key*: `span` for distance 0, more where the key comes first.
 
     Args:
         span: half of the table's rows; distances beyond have the first and the last.
@@ -98,23 +127,22 @@ def distance_rows(length: int, span: int, buckets: int = 0, max_distance: int = 
         max_distance: the distance minus one of that bucket which is the last.
 
     Returns:
-        int32 `[Q, K]` with Q = K = `length`, values in 0 .. 2 span - 1.
+        int32, of the shape of `distance`, values in 0 .. 2 span - 1.
 
     Source: DeBERTa, equation 2; the buckets are those of the authors' second version.
 
     Example:
-        >>> distance_rows(4, span=2).tolist()
-        [[2, 1, 0, 0], [3, 2, 1, 0], [3, 3, 2, 1], [3, 3, 3, 2]]
+        >>> distance_row(np.arange(-3, 4), span=2).tolist()
+        [0, 0, 1, 2, 3, 3, 3]
     """
-    distance_QK = np.arange(length)[:, None] - np.arange(length)[None, :]
     if buckets > 0:
         middle = buckets // 2
         # float32 as the models were trained: in float64 a distance on an edge could fall into another bucket.
-        ratio_QK = np.maximum(np.abs(distance_QK), middle).astype(np.float32) / np.float32(middle)
-        log_QK = np.log(ratio_QK) / np.log(np.float32((max_distance - 1) / middle)) * np.float32(middle - 1)
-        far_QK = (np.ceil(log_QK).astype(np.int32) + middle) * np.sign(distance_QK)
-        distance_QK = np.where(np.abs(distance_QK) <= middle, distance_QK, far_QK)
-    return np.clip(distance_QK + span, 0, 2 * span - 1).astype(np.int32)
+        ratio = np.maximum(np.abs(distance), middle).astype(np.float32) / np.float32(middle)
+        logarithm = np.log(ratio) / np.log(np.float32((max_distance - 1) / middle)) * np.float32(middle - 1)
+        far = (np.ceil(logarithm).astype(np.int32) + middle) * np.sign(distance)
+        distance = np.where(np.abs(distance) <= middle, distance, far)
+    return np.clip(distance + span, 0, 2 * span - 1).astype(np.int32)
 
 
 def rotary_angles(

@@ -9,7 +9,7 @@ import pytest
 
 from minisbert.encoders import FAMILIES
 from minisbert.reference.deberta import distance_row
-from minisbert.transformer.positions import distance_rows
+from minisbert.transformer.positions import distance_row as row_of_distance
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from families import tiny
@@ -32,9 +32,9 @@ def test_the_forms_of_config_json():
 @pytest.mark.parametrize(("span", "buckets", "farthest"), [(256, 256, 512), (12, 12, 64), (4, 4, 40), (20, 0, 20)])
 def test_rows_of_distances(span, buckets, farthest):
     """In float32 as trained, and by the twin in whole numbers; each distance and its opposite are as far from the middle."""
-    rows_QK = distance_rows(600, span, buckets, farthest)
-    expected = [distance_row(distance, span, buckets, farthest) for distance in range(600)]
-    assert rows_QK[:, 0].tolist() == expected
-    first, inside = rows_QK[0], expected < np.array(2 * span - 1)
-    np.testing.assert_array_equal(2 * span - first[inside], np.array(expected)[inside])
-    assert (rows_QK[0, 0], rows_QK.min(), rows_QK.max()) == (span, rows_QK[0, -1], 2 * span - 1)
+    distance = np.arange(600)
+    ahead, back = (row_of_distance(sign * distance, span, buckets, farthest) for sign in (1, -1))
+    assert ahead.tolist() == [distance_row(d, span, buckets, farthest) for d in range(600)]
+    inside = ahead < 2 * span - 1
+    np.testing.assert_array_equal(2 * span - back[inside], ahead[inside])
+    assert (ahead[0], ahead[-1], back[0], back[-1]) == (span, 2 * span - 1, span, back.min())
