@@ -69,7 +69,7 @@ class Encoder(nnx.Module):
         hidden_BLD = self.embedding_norm(hidden_BLD)
         hidden_BLD = dropout(hidden_BLD, config.hidden_dropout_prob, fold(dropout_keys_BL, 0))
         settings = (config.span, config.position_buckets, config.max_relative_positions)
-        distances_RD = self.distance_embedding(distance_row(np.arange(-L, L + 1), *settings))
+        distances_RD = self.distance_embedding(jnp.asarray(distance_row(np.arange(-L, L + 1), *settings)))
         if self.distance_norm is not None:
             distances_RD = self.distance_norm(distances_RD)
         hidden_IBLD = [hidden_BLD]
