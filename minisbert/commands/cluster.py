@@ -16,7 +16,7 @@ from minisbert.commands import flags
 from minisbert.commands.mine import check_columns
 from minisbert.commands.outputs import check_output, json_line, write_lines
 from minisbert.commands.tables import printable
-from minisbert.data.columns import Sentences, read_sentences
+from minisbert.data.columns import Sentences, read_classes, read_sentences
 from minisbert.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def cluster(
     if label_column is not None:
         check_columns(file)
     source = read_sentences(file, column)
-    classes = read_sentences(file, label_column).texts if label_column is not None else None
+    classes = read_classes(file, label_column) if label_column is not None else None
     rows = [row for row, text in enumerate(source.texts) if text.strip()]
     if not rows:
         raise DataError(f"{file}: contains no text. Expected sentences.")

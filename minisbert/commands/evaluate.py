@@ -66,7 +66,8 @@ def evaluate(
         raise InputError(f"--against and --plot work only with --task sts. Expected neither with --task {task}.")
     if resamples < 1:
         raise InputError(f"--resamples is {resamples}. Expected at least 1.")
-    check_output(json, (".json",))
+    for file in files:
+        check_output(json, (".json",), source=file)
     check_output(plot, (".png",))
 
     from minisbert import SentenceEncoder

@@ -46,6 +46,8 @@ def explain(
         raise InputError(f"--top is {top}. Expected at least 1.")
     check_output(html, (".html",))
     check_output(follow, (".html",))
+    if html is not None and html == follow:
+        raise InputError(f"--html and --follow are both {html}. Expected two files; the pages differ.")
 
     from minisbert import CrossEncoder, SentenceEncoder
     from minisbert.explain import attribution

@@ -45,14 +45,26 @@ def read_sentences(source: str, column: str = "text") -> Sentences:
     return Sentences(list(_sentences(file, column)), file)
 
 
+def read_classes(source: str, column: str) -> list[str]:
+    """The classes of a file's rows, in order; a whole number is the class of this name.
+
+    Raises:
+        InputError, DataError: as `read_sentences`, and a value that is neither text nor a whole number.
+    """
+    return list(_sentences(RowFile(source), column, whole_numbers=True))
+
+
 def stream_sentences(source: str, column: str = "text") -> Iterator[str]:
     """The same as a stream, for files larger than memory; an error is raised when its line is reached."""
     return _sentences(RowFile(source), column)
 
 
-def _sentences(file: RowFile, column: str) -> Iterator[str]:
+def _sentences(file: RowFile, column: str, *, whole_numbers: bool = False) -> Iterator[str]:
     name = file.first_of(column) if matching(column, file.header) else column
-    return (text(value, column, place, blank=True) for place, (value,) in file.rows((name,)))
+    return (
+        str(value) if whole_numbers and isinstance(value, int) else text(value, column, place, blank=True)
+        for place, (value,) in file.rows((name,))
+    )
 
 
 def read_columns(

@@ -112,6 +112,16 @@ def find_columns(
     )
 
 
+def label_column(header: Sequence[str]) -> str | None:
+    """The column named as labels or scores are, if there is one.
+
+    Example:
+        >>> label_column(["query", "response", "Label"])
+        'Label'
+    """
+    return next((column for name in (*CLASSES, *SCORES) for column in matching(name, header)), None)
+
+
 def accepted_columns() -> str:
     """The columns of every kind, with their other names."""
     kinds = {kind: ["/".join(names) for names in (*it.texts, *it.labels)] for kind, it in CONVENTIONS.items()}

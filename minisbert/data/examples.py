@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from minisbert.arguments import check_choice, check_list
-from minisbert.data.conventions import CONVENTIONS, Columns, LabelKind, find_columns
+from minisbert.data.conventions import CONVENTIONS, Columns, LabelKind, find_columns, label_column
 from minisbert.data.lists import with_plain_rows
 from minisbert.data.rows import RowFile, Rows
 from minisbert.data.values import as_number, listed, text, truth_as_number
@@ -145,6 +145,9 @@ def open_examples(
     found = find_columns(file.source, file.header, kind, texts, labels)
     if kind is None and not labels and found[0].kind == "labelled" and label_kind != "class":
         found = find_columns(file.source, file.header, "texts", texts)  # labels are for losses that need classes
+    if kind is None and found[0].kind in ("pairs", "triplets") and label_kind in ("class", "score", "margin"):
+        label = label_column(file.header)  # of a query and a response, or of triplets: for losses that need one
+        found = find_columns(file.source, file.header, None, found[0].texts, [label]) if label else found
     rows = Rows(file, (*found[0].texts, *found[0].labels))
     kind, text_columns, label_columns = found[0] if len(found) == 1 else _by_values(found, rows, label_kind)
     label_kind = CONVENTIONS[kind].label_kind

@@ -53,6 +53,8 @@ class SoftmaxClassifier:
         Raises:
             InputError: an element is not a pair of strings.
         """
+        if not isinstance(pairs, Iterable):
+            raise InputError(f"pairs is {pairs!r:.80}. Expected a list of pairs of texts.")
         pairs = list(pairs)  # also of a generator
         for number, pair in enumerate(pairs):
             if not isinstance(pair, tuple | list) or len(pair) != 2:

@@ -56,7 +56,9 @@ def test_two_models(run, tiny_bert, files, tmp_path):
 
 def test_mistakes_are_found_before_the_model_is_loaded(run, files, tmp_path):
     (tmp_path / "bad.tsv").write_text(HEAD + "5\ta\tb\nhigh\tc\td\n")
+    (tmp_path / "sts.json").write_text("[]")
     for words, message in [
+        ((files[0], tmp_path / "sts.json", "--json", tmp_path / "sts.json"), "sts.json: is the input file"),
         ((files[0], tmp_path / "bad.tsv"), "bad.tsv, line 3: 'score' is 'high'"),
         ((tmp_path / "none.tsv",), "none.tsv: no such file"),
         ((files[0], "--score-column", "points"), "exactly one named 'points'"),

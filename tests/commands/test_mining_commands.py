@@ -77,6 +77,17 @@ def test_clusters_with_known_classes(run, tiny_bert, tmp_path):
     assert (tmp_path / "map.png").exists()
 
 
+def test_classes_may_be_whole_numbers(run, tiny_bert, tmp_path):
+    rows = [{"text": "a man", "label": 1}, {"text": "books", "label": 0}]
+    file = tmp_path / "s.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ("cluster", file, "--model", tiny_bert, "--min-size", 1, "--threshold", 0.999, "--label-column", "label")
+    result = run(*words)
+    assert "V-measure 1.0000 (homogeneity 1.0000, completeness 1.0000)" in result.out, result.err
+    file.write_text(file.read_text() + '{"text": "sea", "label": null}\n')
+    assert "line 3: 'label' is None (NoneType). Expected text" in run(*words).err
+
+
 @pytest.mark.parametrize(
     "words, message",
     [

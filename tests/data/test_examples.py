@@ -203,6 +203,24 @@ def test_which_columns_are_read_as_what(tmp_path, name, content, options, kind, 
         assert given.dtype == (np.int32 if examples.dataset.label_kind == "class" else np.float32)
 
 
+def test_a_label_next_to_pairs_and_triplets_is_read_for_losses_that_need_one():
+    """As sentence-transformers names the columns of its losses."""
+    pairs = {"query": ["a", "b"], "response": ["c", "d"], "label": [1, 0]}
+    triplets = {"query": ["a", "b"], "positive": ["c", "d"], "negative": ["e", "f"], "score": [0.5, 2.5]}
+    for data, needs, kind in (
+        (pairs, "score", "scored"),
+        (pairs, "class", "nli"),
+        (pairs, "none", "pairs"),
+        (triplets, "margin", "margins"),
+        (triplets, "none", "triplets"),
+    ):
+        examples = open_examples(data, label_kind=needs)
+        texts, labels = examples.take([0, 1])
+        *names, label = data
+        assert examples.dataset.kind == kind and texts == [data[name] for name in names]
+        assert labels is None if needs == "none" else labels.tolist() == data[label]
+
+
 def test_names_of_columns_in_a_file_with_a_header(tmp_path):
     file = tmp_path / "data.csv"
     file.write_text("key,left,right,points\nk1,a,b,2\n")

@@ -75,3 +75,5 @@ def test_no_head_a_wrong_head_and_no_pairs_are_refused(run, tmp_path):
         read_head(tmp_path, 32)
     with pytest.raises(InputError, match=r"pairs\[0\]"):
         SoftmaxClassifier.load(run / "final").predict(["not a pair"])
+    with pytest.raises(InputError, match="pairs is None"):
+        SoftmaxClassifier.load(run / "final").predict(None)

@@ -58,6 +58,10 @@ def test_mistakes(run, tiny_bert, tmp_path):
         (("a", "b", "--model", "no-such-model", "--html", tmp_path / "out.pdf"), "Expected a name that ends in .html"),
         (("a", "b", "--model", "no-such-model", "--top", "0"), "--top is 0"),
         (
+            ("a", "b", "--model", "no-such-model", "--html", tmp_path / "x.html", "--follow", tmp_path / "x.html"),
+            "Expected two files",
+        ),
+        (
             ("a", "word " * 63, "--model", tiny_bert, "--cross-encoder", "no-such"),
             "'no-such' is not the name of a model",
         ),
