@@ -130,9 +130,9 @@ class Pooling:
         if "pooling_mode" in settings.values:
             mode = settings.values["pooling_mode"]
             modes = [mode] if isinstance(mode, str) else mode
-            if not isinstance(modes, list) or not modes or not all(name in POOLING_MODES for name in modes):
+            if not isinstance(modes, list) or not 1 <= len(modes) <= 100 or not all(x in POOLING_MODES for x in modes):
                 known = ", ".join(POOLING_MODES)
-                settings.complain("pooling_mode", f"one or a list of {known} (register_pooling adds others)")
+                settings.complain("pooling_mode", f"one or up to 100 of {known} (register_pooling adds others)")
                 modes = ["mean"]
         else:
             # Without any of the flags, the mean: the default of every version.

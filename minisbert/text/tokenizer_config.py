@@ -18,6 +18,7 @@ from minisbert.checkpoint.json_file import is_text, parse_json
 from minisbert.checkpoint.settings import Settings
 from minisbert.errors import ModelFolderError
 from minisbert.text import tokenizer_classes as classes
+from minisbert.text.tokenizer_limits import check_added
 
 
 class TokenizerConfig(NamedTuple):
@@ -60,7 +61,7 @@ def read_tokenizer_config(
     added: dict[int, Any] = {}
     if "added_tokens_decoder" in values:
         for number, token in _as_object(values["added_tokens_decoder"], file).items():
-            if number.isascii() and number.isdigit() and isinstance(token, dict):
+            if number.isascii() and number.isdigit() and len(number) < 20 and isinstance(token, dict):
                 added[int(number)] = _read_token("added_tokens_decoder", token, settings)
             else:
                 settings.complain("added_tokens_decoder", "an object of id to token, which is an object with 'content'")
@@ -70,11 +71,6 @@ def read_tokenizer_config(
         for token in tokenizer.get("added_tokens") or ():  # the library has checked them
             number = token.pop("id")
             added[number] = AddedToken(**token)
-    if len(added) > limits.ADDED_TOKENS:
-        raise ModelFolderError(
-            f"{file}: {len(added)} added tokens, with those of the files next to it. Expected at most {limits.ADDED_TOKENS}; "
-            "use another model."
-        )
     by_text = {}
     for token in added.values():
         by_text[getattr(token, "content", token)] = token
@@ -100,6 +96,7 @@ def read_tokenizer_config(
     if name == "T5Tokenizer" and not any("<extra_id_" in str(token) for token in extra):
         count = settings.integer("extra_ids", at_least=0, at_most=limits.ADDED_TOKENS, default=100)
         extra = [*extra, *(f"<extra_id_{number}>" for number in range(count))]
+    check_added([getattr(token, "content", token) for token in (*added.values(), *named.values(), *extra)], file)
     side = (tokenizer.get("truncation") or {}).get("direction", "Right").lower()
     keep_end = settings.choice("truncation_side", ["right", "left"], default=side) == "left"
     side = (tokenizer.get("padding") or {}).get("direction", "Right").lower()
@@ -158,10 +155,11 @@ def _merge_older_files(files: Mapping[str, bytes], folder: Path, settings: Setti
         if isinstance(value, dict) and key != "extra_special_tokens":
             value = {**value, "special": True}
         elif key == "extra_special_tokens" and isinstance(value, list):
-            value = [
-                *(settings.values.get(key) or []),
-                *({**t, "special": True} if isinstance(t, dict) else t for t in value),
-            ]
+            before = settings.values.get(key) or []
+            if not isinstance(before, list):
+                settings.complain(key, f"a list of tokens, as in {file.name}")
+                before = []
+            value = [*before, *({**t, "special": True} if isinstance(t, dict) else t for t in value)]
         settings.values[key] = value
         settings.names[key] = f"{key} of {file.name}"
     extra, older = settings.values.get("extra_special_tokens"), "additional_special_tokens"
@@ -170,8 +168,10 @@ def _merge_older_files(files: Mapping[str, bytes], folder: Path, settings: Setti
         extra = settings.values["extra_special_tokens"] = settings.values["additional_special_tokens"]
     file = folder / "added_tokens.json"
     tokens = _as_object(parse_json(files.get(file.name, b"{}"), file), file)
+    check_added(tokens, file)
     special = [settings.values.get(key) for key in classes.SPECIAL_TOKENS] + (extra if isinstance(extra, list) else [])
-    contents = [token.get("content") if isinstance(token, dict) else token for token in special]
+    texts = [token.get("content") if isinstance(token, dict) else token for token in special]
+    contents = {text for text in texts if isinstance(text, str)}  # a list would be searched for each token
     for text, number in tokens.items():
         if type(number) is not int or not is_text(text):
             raise ModelFolderError(
@@ -231,6 +231,8 @@ def _further_tokens(settings: Settings, named: dict[str, Any]) -> list[Any]:
     ):
         for name, value in part.items() if isinstance(part, dict) else ():
             named[name] = _read_token(key, value, settings)
-    if not isinstance(extra, list | dict):
+    if isinstance(extra, list | dict):
+        check_added(extra, settings.where)
+    else:
         settings.complain("extra_special_tokens", "a list of tokens")
     return [_read_token("extra_special_tokens", token, settings) for token in extra] if isinstance(extra, list) else []

@@ -190,9 +190,11 @@ def build(source: Source) -> Any:
     tokens = []
     for number in sorted(config.added):
         tokens.append(config.added[number])
+    seen = set(tokens)
     for token in (*config.named.values(), *config.extra):
-        if getattr(token, "content", token) not in known and token not in tokens:
+        if getattr(token, "content", token) not in known and token not in seen:
             tokens.append(token)
+            seen.add(token)
     for row, token in enumerate(tokens):
         tokens[row] = AddedToken(token, special=True) if isinstance(token, str) else token
         tokens[row].special = tokens[row].special or tokens[row].content in special.values()

@@ -7,7 +7,7 @@ at random, and very long pieces or very many added tokens cost far more memory t
 
 import base64
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,8 @@ def check_limits(values: dict[str, Any], file: Path) -> None:
                 "that; do not use this model."
             ) from None
     added = values.get("added_tokens")
-    if isinstance(added, list) and len(added) > limits.ADDED_TOKENS:
-        raise ModelFolderError(f"{file}: {len(added)} added tokens. Expected at most {limits.ADDED_TOKENS}. {_DAMAGED}")
+    if isinstance(added, list):
+        check_added([token.get("content") if isinstance(token, dict) else None for token in added], file)
     model = values.get("model")
     if not isinstance(model, dict):
         return
@@ -63,6 +63,20 @@ def check_limits(values: dict[str, Any], file: Path) -> None:
         )
     vocabulary = model.get("vocab")
     check_pieces(vocabulary if isinstance(vocabulary, dict | list) else {}, file)
+
+
+def check_added(contents: Collection[Any], file: Path | str) -> None:
+    """Check the added tokens: the library searches for all of them together, with 100 bytes of memory per character.
+
+    Raises:
+        ModelFolderError: too many, or too long ones.
+    """
+    most, length = limits.ADDED_TOKENS * limits.PIECE_AVERAGE, sum(map(_length, contents))
+    if len(contents) > limits.ADDED_TOKENS or length > most:
+        raise ModelFolderError(
+            f"{file}: {len(contents)} added tokens of {length} characters together. Expected at most {limits.ADDED_TOKENS} of "
+            f"{most} characters. {_DAMAGED}"
+        )
 
 
 def check_pieces(vocabulary: dict[str, Any] | list[Any], file: Path) -> None:

@@ -346,7 +346,21 @@ FLAGS = [
     "pooling_mode_lasttoken",
 ]
 P = "1_Pooling/config.json"
-NO_MODES = ["attention", "", "mean_tokens", "MEAN", [], ["mean", "x"], [["mean"]], [3], 3, None, {}, True]
+NO_MODES = [
+    "attention",
+    "",
+    "mean_tokens",
+    "MEAN",
+    [],
+    ["mean", "x"],
+    [["mean"]],
+    [3],
+    3,
+    None,
+    {},
+    True,
+    ["mean"] * 101,
+]
 NO_WIDTHS = [33, -32, 0, "32", 32.5, HUGE, float("nan"), None, True, []]
 
 

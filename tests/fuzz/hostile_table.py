@@ -87,9 +87,9 @@ def steps(count: int) -> Callable[[], bytes]:
     return changed("tokenizer.json", change, "tiny-modernbert")
 
 
-def added(count: int) -> Callable[[], bytes]:
+def added(count: int, end: str = "") -> Callable[[], bytes]:
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
-    tokens = [{"id": 10**6 + i, "content": f"<{i}>", **flags} for i in range(count)]
+    tokens = [{"id": 10**6 + i, "content": f"<{i}>{end}", **flags} for i in range(count)]
     return changed("tokenizer.json", lambda values: values["added_tokens"].extend(tokens))
 
 
@@ -219,6 +219,17 @@ def table() -> Iterator[Hostile]:
     }.items():
         yield Hostile(f"tokenizer.json: {name} (Unigram)", "tokenizer.json", unigram(pieces), "tiny-xlm-roberta")
     yield Hostile("tokenizer.json: 100,000 added tokens", "tokenizer.json", lambda: added(100_000)())
+    yield Hostile("tokenizer.json: an added token of 5 MB", "tokenizer.json", added(1, "x" * 5 * MB))
+    yield Hostile(
+        "tokenizer_config.json: 500,000 further tokens",
+        "tokenizer_config.json",
+        lambda: json.dumps({"extra_special_tokens": [f"<{i}>" for i in range(500_000)]}).encode(),
+    )
+    yield Hostile(
+        "added_tokens.json: 100,000 tokens",
+        "added_tokens.json",
+        lambda: json.dumps({f"<{i}>": i for i in range(100_000)}).encode(),
+    )
     yield Hostile("tokenizer.json: 50,000 rules", "tokenizer.json", lambda: steps(50_000)(), "tiny-modernbert")
     for regex in ("(a+)+b", "(a|a)*[^a]", "a*a*a*[^a]", "(?:a{0,30}){0,30}[^a]", "a?" * 40 + "a" * 40, r"(a*)\1[^a]"):
         name = f"tokenizer.json: the pattern {regex[:20]}"

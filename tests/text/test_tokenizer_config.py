@@ -109,6 +109,13 @@ def test_a_token_beyond_the_table_is_refused_in_a_text_only(copy):
         ({"padding_side": "left"}, "padding_side"),
         ({"model_input_names": ["input_ids"]}, "model_input_names"),
         ({"truncation_side": "middle"}, "truncation_side"),
+        ({"added_tokens_decoder": {"9" * 5000: NEW}}, "added_tokens_decoder"),
+        (
+            {"extra_special_tokens": 5, "special_tokens_map.json": {"extra_special_tokens": ["x"]}},
+            "extra_special_tokens",
+        ),
+        ({"extra_special_tokens": [f"<{i}>" for i in range(30_000)]}, "30000 added tokens"),
+        ({"added_tokens.json": {"x" * 700_000: 187}}, "700000 characters"),
         *[({key: ["x"]}, key) for key, effect in KEYS.items() if effect == "refused"],
     ],
 )
