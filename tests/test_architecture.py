@@ -45,6 +45,7 @@ ISLAND = "reference"
 
 # The few places that compile; everything else is a plain function that they may compile.
 MAY_COMPILE = {
+    "transformer/dropout.py",  # only to trace once what each layer needs
     "inference/compiled.py",
     "cross_encoder/encoder.py",
     "training/step_cache.py",
