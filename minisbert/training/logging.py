@@ -4,6 +4,7 @@ Each line of metrics.jsonl is a JSON object with its step: {"step", "loss", "gra
 {"step", "score"}. A resumed run drops the lines of the steps that it repeats.
 """
 
+import hashlib
 import json
 import re
 import signal
@@ -40,16 +41,21 @@ def _tensorboard(folder: Path, config: dict[str, Any]) -> Logger:
 def _wandb(folder: Path, config: dict[str, Any]) -> Logger:
     import wandb
 
-    # One run per folder, also when it is resumed.
-    run = wandb.init(dir=str(folder), id=folder.resolve().name, resume="allow", config=config)
+    run = wandb.init(dir=str(folder), id=_run_id(folder), name=folder.resolve().name, resume="allow", config=config)
     return lambda step, values: run.log(values, step=step)
 
 
 def _trackio(folder: Path, config: dict[str, Any]) -> Logger:
     import trackio
 
-    trackio.init(project="minisbert", name=folder.resolve().name, resume="allow", config=config)
+    trackio.init(project="minisbert", name=_run_id(folder), resume="allow", config=config)
     return lambda step, values: trackio.log(values, step=step)
+
+
+def _run_id(folder: Path) -> str:
+    """One run per folder, also when it is resumed; folders of one name, such as a/run and b/run, are different runs."""
+    path = folder.resolve()
+    return f"{re.sub(r'[^0-9A-Za-z_.-]', '-', path.name)}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
 
 
 LOGGERS: dict[str, Callable[[Path, dict[str, Any]], Logger]] = {

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from minisbert import DataError, InputError
 from minisbert.data.examples import open_examples, text_hashes
-from minisbert.data.sampler import Batches, shuffled, without_duplicates
+from minisbert.data.sampler import Batch, Batches, GivenBatches, shuffled, without_duplicates
 
 PAIRS = "anchor\tpositive\n"
 
@@ -237,3 +237,11 @@ def test_memory_is_bounded(tmp_path, kind):
     assert done.returncode == 0, done.stderr
     print(kind, done.stdout)
     assert float(done.stdout) < (60 if kind == "parquet" else 15)
+
+
+def test_a_given_batch_may_have_labels_in_a_list(pairs):
+    texts, rows = [["a", "b"], ["c", "d"]], np.arange(2)
+    batch = GivenBatches([pairs], lambda step: Batch(0, 0, rows, texts, [0.5, 1.0]), 2).batch_at(0)
+    assert batch.labels.tolist() == [0.5, 1.0]
+    with pytest.raises(InputError, match="a Batch of 2 rows"):
+        GivenBatches([pairs], lambda step: Batch(0, 0, rows, texts, [0.5]), 2).batch_at(0)

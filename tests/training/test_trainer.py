@@ -3,12 +3,14 @@
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -326,6 +328,14 @@ def test_metrics_go_to_other_loggers(pairs, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(InputError, match="pip install tensorboardX"):
         run(config(pairs, max_steps=2, report_to=("tensorboard",)), tmp_path / "other")
+
+
+def test_folders_of_one_name_are_different_runs_of_wandb(tmp_path, monkeypatch):
+    ids = []
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **given: ids.append(given["id"])))
+    for folder in ("a/run: 1", "b/run: 1", "b/run: 1"):
+        LOGGERS["wandb"](tmp_path / folder, {})
+    assert ids[0] != ids[1] == ids[2] and all(re.fullmatch(r"run--1-[0-9a-f]{8}", one) for one in ids)
 
 
 def test_two_runs_in_one_folder(pairs, tmp_path):
