@@ -165,10 +165,16 @@ class GivenBatches:
         given = self._batch_at(step)
         if isinstance(given, Batch):
             texts = [column[self._mine] for column in given.texts]
-            labels = None if given.labels is None else np.asarray(given.labels)[self._mine]
-            rows_B, columns = np.asarray(given.rows_B), [*given.texts, *([] if labels is None else [given.labels])]
-            if len(rows_B) != self._batch_size or any(len(column) != len(rows_B) for column in columns):
+            rows_B, labels = np.asarray(given.rows_B), None if given.labels is None else np.asarray(given.labels)
+            lengths = {
+                self._batch_size,
+                len(rows_B),
+                *map(len, given.texts),
+                *(() if labels is None else [len(labels)]),
+            }
+            if len(lengths) > 1:
                 raise self._wrong(step, f"a Batch of {len(rows_B)} rows")
+            labels = None if labels is None else labels[self._mine]
             return given._replace(rows_B=rows_B[self._mine], texts=texts, labels=labels)
         dataset, rows = given if isinstance(given, tuple) and len(given) == 2 and np.ndim(given[1]) == 1 else (0, given)
         rows_B = np.asarray(rows)

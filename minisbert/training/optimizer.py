@@ -30,8 +30,8 @@ DECAYS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "constant": jnp.ones_like,
 }
 
-# Biases and the scales of layer norms get no weight decay; matrices and tables do.
-NO_WEIGHT_DECAY = r"(bias|scale)$"
+# Biases, those of relative positions too, and the scales of layer norms get no weight decay; matrices and tables do.
+NO_WEIGHT_DECAY = r"(bias|scale)$|position_bias"
 
 
 def schedule(decay: str, rate: Any, warmup_steps: Any, steps: Any) -> optax.Schedule:

@@ -19,7 +19,7 @@ from value_cases import CASES, ROWS, TOPICS, config, encoder_for, weights
 from minisbert import SentenceEncoder, TrainConfig, train
 from minisbert.errors import DataError, InputError, TrainingError
 from minisbert.training.losses import Loss
-from minisbert.training.optimizer import optimizer_for, path_name
+from minisbert.training.optimizer import decays, optimizer_for, path_name
 from minisbert.training.run import table
 from minisbert.training.softmax_head import read_loss_head
 
@@ -335,6 +335,14 @@ def test_rates_and_training_by_path():
     ]
     for settings, expected in cases:
         assert change(settings)[0] == pytest.approx(dict(zip(names, expected, strict=True))), settings
+
+
+def test_no_bias_decays():
+    """As in transformers, whose names of biases include MPNet's and T5's relative_attention_bias.weight."""
+    encoder = {"relative_position_bias": {"table": {"embedding": 1}}, "blocks": {0: {"up": {"kernel": 1, "bias": 1}}}}
+    decaying = decays({"model": {"encoder": encoder | {"norm": {"scale": 1}, "token_embedding": {"embedding": 1}}}})
+    names = {path_name(path) for path, one in jax.tree.leaves_with_path(decaying) if one}
+    assert names == {"encoder.blocks.0.up.kernel", "encoder.token_embedding.embedding"}
 
 
 def test_the_moving_average_is_of_the_changed_weights():
