@@ -56,7 +56,7 @@ def cluster(
     Example: minisbert cluster sentences.txt --model all-MiniLM-L6-v2 --min-size 2 --map map.html
 
     Args:
-        file: the sentences: .txt (one per line), .jsonl, .tsv (each also .gz), .parquet.
+        file: the sentences: .txt (one per line), .jsonl, .tsv, .csv (each also .gz), .parquet.
         method: communities finds the number of clusters itself; the other methods need scikit-learn.
         clusters: the number of clusters, for kmeans (8) and agglomerative.
         threshold: communities: the lowest cosine with the centre (0.75).

@@ -57,7 +57,7 @@ def encode(
     Example: echo "a man eats" | minisbert encode - --model all-mpnet-base-v2 --out embeddings.npy
 
     Args:
-        source: .txt (one sentence per line), .jsonl, .tsv (each also .gz), .parquet, or - for text on stdin.
+        source: .txt (one sentence per line), .jsonl, .tsv, .csv (each also .gz), .parquet, or - for text on stdin.
         out: .npy, .jsonl, .parquet, or - for jsonl on stdout; a name that ends in / is a folder of .npy shards, for files
             larger than memory. It is resumable: rerun the command and only missing shards are computed.
         prompt: a text to put before each sentence.

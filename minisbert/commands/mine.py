@@ -55,7 +55,7 @@ def mine(
     Example: minisbert mine sentences.txt --model all-MiniLM-L6-v2 --top 20
 
     Args:
-        file: the sentences: .txt (one per line), .jsonl, .tsv (each also .gz), .parquet.
+        file: the sentences: .txt (one per line), .jsonl, .tsv, .csv (each also .gz), .parquet.
         top: pairs to print, by default 10.
         threshold: instead, all pairs with at least this cosine (with --with-file: this margin score).
         with_file: pair each sentence of FILE with one of this file, such as its translation, by margin score.

@@ -52,7 +52,7 @@ def search(
 
     Args:
         query: text to search for.
-        corpus: the texts: .txt (one per line), .jsonl, .tsv (each also .gz), .parquet.
+        corpus: the texts: .txt (one per line), .jsonl, .tsv, .csv (each also .gz), .parquet.
         index: a folder written by --save-index, instead of --corpus.
         queries: a file of queries, of the same kinds, or - for lines on stdin.
         save_index: save the texts and their embeddings in this folder.

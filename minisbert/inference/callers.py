@@ -9,7 +9,7 @@ A keyword that would change the result is refused by name. Compiled programs are
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -31,6 +31,18 @@ HARMLESS: dict[str, tuple[tuple[Any, ...], str]] = {
     # Of `predict`; `encode` has both as arguments.
     **dict.fromkeys(("prompt_name", "prompt"), ((None,), "put the prompt before the texts of the pairs")),
 }
+# Keyword of a class of sentence-transformers -> what to do here.
+ELSEWHERE = {
+    "device": HARMLESS["device"][1],
+    "cache_folder": "the folder of downloaded models is `cache`",
+    "local_files_only": "`offline=True` forbids the network",
+    "trust_remote_code": "code in a folder is never run",
+    "token": "log in with `hf auth login`",
+    "backend": "models are computed by JAX, those of SentenceEncoder also by NumPy (`engine`)",
+    "model_kwargs": "bfloat16 is `compute_dtype`; other settings are those of the folder",
+    **dict.fromkeys(("tokenizer_kwargs", "processor_kwargs", "config_kwargs"), "settings are those of the folder"),
+}
+AFTERWARDS = ("prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
 _PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "gpu": "gpu", "tpu": "tpu"}
 
 
@@ -72,11 +84,19 @@ class Familiar:
     padding_id: int
     max_seq_length: int
     get_embedding_dimension: Callable[[], int]
+    _elsewhere: ClassVar[Mapping[str, str]] = ELSEWHERE
+
+    def __new__(cls, *model: Any, **options: Any) -> Self:
+        """Refuse a keyword of sentence-transformers' class with what to do instead."""
+        for name in options:
+            if name in cls._elsewhere:
+                raise InputError(f"{cls.__name__} got the keyword {name!r}. Leave it out: {cls._elsewhere[name]}.")
+        return super().__new__(cls)
 
     @classmethod
     def load(cls, model: str | Path, **options: Any) -> Self:
         """The same as the class itself: `SentenceEncoder(model, **options)`."""
-        return cls(model, **options)  # type: ignore[call-arg]
+        return cls(model, **options)
 
     def get_max_seq_length(self) -> int:
         """The same as `max_seq_length`."""
@@ -96,6 +116,10 @@ class Familiar:
 class FamiliarEncoder(Familiar):
     """The same, for SentenceEncoder."""
 
+    _elsewhere: ClassVar[Mapping[str, str]] = {
+        **ELSEWHERE,
+        **{name: f"set it after loading, encoder.{name} = ..." for name in AFTERWARDS},
+    }
     similarity_fn_name: Any
 
     def _similarity_of(self, functions: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:

@@ -57,6 +57,17 @@ def test_keywords_that_would_change_something(encoder, keywords, words):
 
 
 @pytest.mark.parametrize(
+    ("keyword", "words"),
+    [("device", "JAX_PLATFORMS"), ("cache_folder", "`cache`"), ("truncate_dim", "encoder.truncate_dim = ...")],
+)
+def test_keywords_of_the_class(keyword, words):
+    with pytest.raises(InputError, match=f"SentenceEncoder got the keyword '{keyword}'. Leave it out: .*{words}"):
+        SentenceEncoder("weights/tiny-bert", **{keyword: None})
+    with pytest.raises(InputError if keyword != "truncate_dim" else TypeError, match=keyword):
+        CrossEncoder.load("weights/tiny-bert", **{keyword: None})
+
+
+@pytest.mark.parametrize(
     "given", [iter(TEXTS), dict(enumerate(TEXTS)).values(), dict.fromkeys(TEXTS).keys(), (t for t in TEXTS)]
 )
 def test_iterables_of_texts(encoder, expected, given):
