@@ -36,8 +36,9 @@ def splits_at_spaces(backend: Any) -> bool:
         >>> splits_at_spaces(backend)
         True
     """
-    if any(re.search(r"\s", token.content) for token in backend.get_added_tokens_decoder().values()):
-        return False
+    for token in backend.get_added_tokens_decoder().values():
+        if re.search(r"\s", token.content) or (token.rstrip and token.content[-1:].isalnum()):
+            return False  # it has a space, or takes the one after it
     rules = [*_steps(backend.normalizer, "normalizers")]
     splits = [*_steps(backend.pre_tokenizer, "pretokenizers")]
     known = all(split["type"] in _PRE_TOKENIZERS or _at_spaces(split) for split in splits)

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
-from tokenizers import models, normalizers, pre_tokenizers
 
 from minisbert.errors import InputError
 from minisbert.pretrained import load_pretrained
@@ -107,6 +107,7 @@ UNSAFE = {
     "a rule about spaces": (normalizers.Replace(" a", "b"), pre_tokenizers.Whitespace(), ()),
     "something before every text": (normalizers.Prepend("x"), pre_tokenizers.Whitespace(), ()),
     "a token of two words": (None, pre_tokenizers.Whitespace(), ("a man",)),
+    "a token that takes the space after it": (None, pre_tokenizers.ByteLevel(), (AddedToken("man", rstrip=True),)),
     "one of several": (None, pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), SPLIT("a", "isolated")]), ()),
 }
 
