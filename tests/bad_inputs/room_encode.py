@@ -481,7 +481,7 @@ CASES = [
             "encode",
             f"pairs: {name}",
             lambda lib, work, p=pairs: lib.cross.predict(p),
-            refused("InputError", place),
+            Gives("no scores", nothing) if name == "an empty list" else refused("InputError", place),
             name not in NOT_PEER,
             nothing if name == "an empty list" else None,
         )
@@ -492,7 +492,7 @@ CASES = [
             "encode",
             f"rank: {name}",
             lambda lib, work, a=(q, d), o=options: lib.cross.rank(*a, **o),
-            refused("InputError", place),
+            Gives("no hits", nothing) if name == "no documents" else refused("InputError", place),
             True,
             harmless,
         )
