@@ -109,7 +109,9 @@ def last_token(hidden_BLD: Array, mask_BL: Array) -> Array:
     """
     xp, length = hidden_BLD.__array_namespace__(), mask_BL.shape[1]
     last_B = length - 1 - xp.argmax(mask_BL[:, ::-1], axis=1)
-    return xp.take_along_axis(hidden_BLD, last_B[:, None, None], axis=1)[:, 0]
+    last_BD = xp.take_along_axis(hidden_BLD, last_B[:, None, None], axis=1)[:, 0]
+    # Where no token counts, as in a text that is all prompt, the last one would be padding.
+    return xp.where(mask_BL.any(axis=1)[:, None], last_BD, 0)
 
 
 def _sum(hidden_BLD: Array, mask_BL: Array, weight_BL: Array | None = None) -> Array:
