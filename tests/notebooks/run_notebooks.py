@@ -18,8 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from itertools import repeat
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -168,13 +167,16 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at a time; each needs one core")
     asked = parser.parse_args()
 
-    failed, chosen = [], scripts(asked.numbers)
+    failed = []
     with ProcessPoolExecutor(asked.jobs) as pool:
-        results = pool.map(run, chosen, repeat(asked.write), repeat(asked.limit))
-        for script, (complaints, line) in zip(chosen, results, strict=True):
+        # The last ones first: they train, and a long one at the end would leave the other cores idle.
+        order = reversed(scripts(asked.numbers))
+        running = {pool.submit(run, script, asked.write, asked.limit): script for script in order}
+        for done in as_completed(running):
+            complaints, line = done.result()
             print(line, *complaints, sep="\n    ", flush=True)
             if complaints:
-                failed.append(script.stem)
+                failed.append(running[done].stem)
     if failed:
         print(f"failed: {', '.join(failed)}")
     return 1 if failed else 0
