@@ -38,10 +38,13 @@ FIRST = ("sentence1", "premise", "text1", "question1", "sentence_a", "text_a", "
 SECOND = ("sentence2", "hypothesis", "text2", "question2", "sentence_b", "text_b", "sent2")
 CLASSES = ("label", "gold_label", "is_duplicate", "entailment_judgment", "entailment_label")
 SCORES = ("score", "relatedness", "similarity", "relatedness_score", "similarity_score", "label", "is_duplicate")
+# As in the parallel data sets of sentence-transformers. A teacher embeds the first text, and all copy that (training/task.py).
+TRANSLATIONS = "translations"
 CONVENTIONS = {
     "texts": Convention((("text", "sentence"),)),
     "labelled": Convention((("text", "sentence"),), (CLASSES,), "class"),
     "pairs": Convention(((*ANCHOR, *FIRST), (*POSITIVE, *SECOND))),
+    TRANSLATIONS: Convention((("english", "original"), ("non_english{i}", "translation{i}"))),
     "triplets": Convention((ANCHOR, POSITIVE, NEGATIVE)),
     "nli": Convention((FIRST, SECOND), (CLASSES,), "class"),
     "scored": Convention((FIRST, SECOND), (SCORES,), "score"),

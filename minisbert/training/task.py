@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import optax
 
+from minisbert.data.conventions import TRANSLATIONS
 from minisbert.data.examples import Examples
 from minisbert.data.sampler import Batch
 from minisbert.errors import InputError
@@ -107,13 +108,20 @@ def task_for(model: Any) -> TrainingTask:
 
 
 def with_teacher(
-    batch: TrainBatch, texts: Batch, teacher: SentenceEncoder, loss: Loss, *, shape_only: bool
+    batch: TrainBatch, texts: Batch, kind: str, teacher: SentenceEncoder, loss: Loss, *, shape_only: bool
 ) -> TrainBatch:
-    """The batch with the embeddings of its texts by the loss's teacher or guide; zeros if only the shape matters."""
+    """The batch with the embeddings of its texts by the loss's teacher or guide; zeros if only the shape matters.
+
+    Of the kind "translations" a loss that copies a teacher gets the original's embedding for all texts of an example (Reimers &
+    Gurevych 2020, section 2: the student's embeddings of a sentence and of its translation are both compared with it).
+    """
+    shape_SBD = (*batch.index_SB.shape, teacher.get_embedding_dimension())
     if shape_only:
-        given_SBD = np.zeros((*batch.index_SB.shape, teacher.get_embedding_dimension()), np.float32)
+        given_SBD = np.zeros(shape_SBD, np.float32)
     else:
-        given_SBD = np.stack([teacher.encode(column, show_progress_bar=False) for column in texts.texts])
+        columns = texts.texts[:1] if kind == TRANSLATIONS and not loss.guide else texts.texts
+        embeddings = [teacher.encode(column, show_progress_bar=False) for column in columns]
+        given_SBD = np.broadcast_to(embeddings, shape_SBD)
     targets = batch.targets
     if loss.guide:
         targets = targets._replace(guide_SBD=given_SBD)

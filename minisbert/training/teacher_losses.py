@@ -26,7 +26,8 @@ def mse(embeddings_SBD: jax.Array, targets: Targets, head: Head | None = None) -
     """Distillation: the mean of (student - teacher)^2 (Reimers & Gurevych 2020, section 2).
 
     Needs: S >= 1; `teacher_SBD` embeddings of the student's width, one per text or one per example for all its texts.
-    Use when: a model should copy a larger one, or a translation should get the embedding of its original.
+    Use when: a model should copy a larger one, or a translation should get the embedding of its original (in data of the kind
+        "translations").
     See also: `embed_distill` for a teacher of another width; `margin_mse`, which copies a teacher's scores.
 
     Shapes: embeddings `[S, B, D]`, teacher `[S, B, D]`, `[1, B, D]` or `[B, D]` -> scalar.

@@ -257,7 +257,8 @@ class Trainer:
         options = {"padding_id": model.padding_id, "prompts": self.config.prompts, "multiple": self.multiple}
         batch, cut = make(texts, model.tokenizer, max_length=model.max_seq_length, **options)
         if self.teacher is not None:
-            batch = with_teacher(batch, texts, self.teacher, self.loss, shape_only=sample)
+            kind = self.datasets[texts.dataset].kind
+            batch = with_teacher(batch, texts, kind, self.teacher, self.loss, shape_only=sample)
         stop = stop_requested()
         if jax.process_count() > 1:
             batch, stop = sync_batch_shape(batch, stop, model.padding_id)

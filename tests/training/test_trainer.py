@@ -27,6 +27,7 @@ from minisbert.training import trainer
 from minisbert.training.checkpoints import LOCK, only_run
 from minisbert.training.config import TrainConfig
 from minisbert.training.logging import LOGGERS
+from minisbert.training.losses import LOSSES, Loss
 from minisbert.training.trainer import train
 
 TINY = Path(__file__).parents[2] / "weights" / "tiny-bert"
@@ -310,6 +311,24 @@ def test_the_student_approaches_its_teacher(tmp_path, pairs):
     trained = train(student, config(pairs, **settings), tmp_path / "run", show_progress=False)
     before, after = (np.mean((model.encode(texts) - teacher.encode(texts)) ** 2) for model in (student, trained))
     assert after < 0.7 * before
+
+
+def test_a_translation_copies_the_teachers_embedding_of_its_original(tmp_path):
+    """Reimers & Gurevych 2020, section 2; of pairs each text has its own."""
+    rows = [{"english": "a cat", "non_english": "eine Katze"}, {"english": "the river", "non_english": "der Fluss"}]
+    teacher = SentenceEncoder(TINY)
+    english, german = (teacher.encode([row[column] for row in rows]) for column in ("english", "non_english"))
+    seen = []
+
+    def copies(embeddings_SBD, targets, head):
+        jax.debug.callback(seen.append, targets.teacher_SBD)
+        return LOSSES["mse"].function(embeddings_SBD, targets)
+
+    given = {"loss": Loss(copies, "teacher"), "teacher": str(TINY), "max_steps": 1, "batch_size": 2}
+    for options, others in (({}, english), ({"kind": "pairs", "text_columns": ("english", "non_english")}, german)):
+        run(config(rows, **given, **options), None)
+        originals, translations = (sorted(map(tuple, one)) for one in np.asarray(seen.pop()))
+        assert originals == sorted(map(tuple, english)) and translations == sorted(map(tuple, others))
 
 
 def test_a_teacher_whose_embeddings_are_truncated(tmp_path, pairs):
