@@ -27,18 +27,25 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def note_dtype(here: Path, original: Converted, tensors: Mapping[str, np.ndarray]) -> None:
-    """Says float32 in config.json where tensors are no longer in the dtype they were read in: readers would round them.
+    """Say float32 in config.json where a tensor is no longer in the 16 bits it was read in: readers would round it.
 
     Args:
         here: the folder with the config.json.
         original: what was read.
         tensors: what is written.
     """
-    file, stored = here / "config.json", original.dtypes.items()
-    if any(tensors[original.renamed.get(name, name)].dtype.name != dtype for name, dtype in stored) and file.is_file():
-        config = read_json(file)
-        keys = [key for key in ("dtype", "torch_dtype") if key in config] or ["dtype"]
-        write_json(file, config | dict.fromkeys(keys, "float32"))
+    file = here / "config.json"
+    if not file.is_file():
+        return
+    config = read_json(file)
+    keys = [key for key in ("dtype", "torch_dtype") if key in config]
+    before = {original.renamed.get(name, name): dtype for name, dtype in original.dtypes.items()}
+    for name, tensor in tensors.items():
+        # What a LoRA adapter was merged into was read in float32: there config.json says in what it is stored.
+        stored = before.get(name, config[keys[0]] if keys else None)
+        if tensor.dtype == np.float32 and stored in ("bfloat16", "float16"):
+            write_json(file, config | dict.fromkeys(keys or ["dtype"], "float32"))
+            return
 
 
 def chain_of(folder: ModelFolder) -> list[tuple[str, Module | None]]:

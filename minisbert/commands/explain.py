@@ -5,6 +5,7 @@ minisbert explain "a man eats" "someone has a meal" --model all-MiniLM-L6-v2 --h
 minisbert explain "a man eats" "someone has a meal" --model all-MiniLM-L6-v2 --follow follow.html
 """
 
+from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
@@ -46,7 +47,7 @@ def explain(
         raise InputError(f"--top is {top}. Expected at least 1.")
     check_output(html, (".html",))
     check_output(follow, (".html",))
-    if html is not None and html == follow:
+    if html is not None and follow is not None and Path(html).resolve() == Path(follow).resolve():
         raise InputError(f"--html and --follow are both {html}. Expected two files; the pages differ.")
 
     from minisbert import CrossEncoder, SentenceEncoder

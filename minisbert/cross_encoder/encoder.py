@@ -44,7 +44,7 @@ class CrossEncoder(Familiar):
         model: a known name, a name on the hub, a folder, or the result of `load_cross_encoder`.
         num_labels: the expected number of labels; `from_encoder` makes a head with another number.
         max_length: tokens per pair, special tokens included; by default the model's setting.
-        activation_fn: of the scores, as for `predict`; by default the model's setting.
+        activation_fn: applied to the logits, as for `predict`; by default the model's setting.
         compute_dtype: "float32", or "bfloat16" for the encoder's matrix products (norms, softmax, head stay float32).
         token_budget: tokens per batch, padding included; by default as in SentenceEncoder.
         revision, cache, offline, verify, allow_pickle_weights, allow_links: see `SentenceEncoder`.
@@ -270,7 +270,7 @@ class CrossEncoder(Familiar):
             )
         self._max_seq_length = value
 
-    max_length = max_seq_length  # its older name: an assignment must not go unread
+    max_length = max_seq_length  # its older name, so that assigning to it takes effect
 
     def save(self, path: str | Path) -> None:
         """Write a folder that sentence-transformers' CrossEncoder reads too; it appears whole or not at all.

@@ -97,6 +97,9 @@ def find_columns(
     if labels and len(best) > 1:  # the labels' own names decide, if they are those of one kind
         best = [one for one in best if _found(CONVENTIONS[one.kind].labels, labels)] or best
         best = [one for one in best if one.kind != "distilled"] if len(best) > 1 else best
+    if len(best) > 1:  # any texts could be translations: only their own names say so
+        named = texts and _found(CONVENTIONS[TRANSLATIONS].texts, texts)
+        best = [one for one in best if (one.kind == TRANSLATIONS) == bool(named)] or best
     if len(best) == 1 or ([one.kind for one in best] == ["nli", "scored"] and best[0][1:] == best[1][1:]):
         return best
     if kind is not None:

@@ -166,14 +166,11 @@ class GivenBatches:
         if isinstance(given, Batch):
             texts = [column[self._mine] for column in given.texts]
             rows_B, labels = np.asarray(given.rows_B), None if given.labels is None else np.asarray(given.labels)
-            lengths = {
-                self._batch_size,
-                len(rows_B),
-                *map(len, given.texts),
-                *(() if labels is None else [len(labels)]),
-            }
-            if len(lengths) > 1:
-                raise self._wrong(step, f"a Batch of {len(rows_B)} rows")
+            lengths = [len(rows_B), *map(len, given.texts), *([] if labels is None else [len(labels)])]
+            if {*lengths} != {self._batch_size} or given.dataset not in range(len(self.datasets)):
+                rows, *columns = lengths
+                found = f"{rows} rows with texts{' and labels' * (labels is not None)} of {columns}"
+                raise self._wrong(step, f"a Batch of data set {given.dataset}, {found}")
             labels = None if labels is None else labels[self._mine]
             return given._replace(rows_B=rows_B[self._mine], texts=texts, labels=labels)
         dataset, rows = given if isinstance(given, tuple) and len(given) == 2 and np.ndim(given[1]) == 1 else (0, given)

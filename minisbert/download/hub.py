@@ -29,9 +29,10 @@ LISTING_SECONDS = 12.0  # the whole first exchange, with the name look-up, which
 # query_0_Transformer, which may be inside the Router's own), or an adapter's. No pickle, no code, no exports.
 _MODULE = r"(?:(?:[\w-]+_)?\d+_[A-Za-z0-9_-]+/){0,2}"
 _SETTINGS = r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.(?:json|txt)|(?:sentencepiece\.bpe|spiece|spm|tokenizer)\.model"
+_TEMPLATE = r"chat_template\.jinja"  # never run: a model that needs it is refused
 _WEIGHTS = r"model(?:-\d+-of-\d+)?\.safetensors|adapter_model\.safetensors"
 _ADAPTERS = r"[\w-]+/adapter_(?:config\.json|model\.safetensors)"  # of which SentenceEncoder chooses one
-_WANTED = re.compile(f"{_MODULE}(?:{_SETTINGS}|{_WEIGHTS})|{_ADAPTERS}")
+_WANTED = re.compile(f"{_MODULE}(?:{_SETTINGS}|{_TEMPLATE}|{_WEIGHTS})|{_ADAPTERS}")
 _PICKLE = re.compile(_MODULE + r"pytorch_model(?:-\d+-of-\d+)?\.bin")
 # Errors of the local disk; an OSError of the network has other numbers.
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)

@@ -151,8 +151,8 @@ def _as_model(name: str, revision: str | None) -> Model:
             known = ", ".join(row.name for row in MODELS)
             raise InputError(
                 f"{name!r:.200} is not the name of a model. Expected a folder, a known model ({known}), or a hub id "
-                "\"org/name\" of letters, digits, '-', '_' and '.'; the org that sentence-transformers adds to a name is "
-                "sentence-transformers."
+                "\"org/name\" of letters, digits, '-', '_' and '.'. A name without an org is one of sentence-transformers: "
+                'write "sentence-transformers/name".'
             )
         model = Model(name=name, repository=name, revision="main", licence="see the hub")
     if revision is None or revision == model.revision:

@@ -52,19 +52,20 @@ class RetrievalData:
         relevant: query id -> document id -> gain; 0 or less is not relevant. Or the documents alone, as a set or list.
 
     Raises:
-        DataError: a judged query is missing, or no query has a relevant document.
+        DataError: a judged query is missing, its documents are something else, or no query has a relevant document.
     """
 
     name: str
     corpus: Mapping[str, str] = field(repr=False)
     queries: Mapping[str, str] = field(repr=False)
-    relevant: Mapping[str, Mapping[str, float]] = field(repr=False)
+    relevant: Mapping[str, Any] = field(repr=False)
 
     def __post_init__(self) -> None:
         for query, documents in self.relevant.items():
             if not isinstance(documents, Mapping | set | frozenset | list | tuple):
                 raise DataError(
-                    f"{self.name}, query {query!r}: {short_repr(documents)}. Expected a dict of id to gain, or a set of ids."
+                    f"{self.name}, query {query!r}: {short_repr(documents)}. Expected a dict of id to gain, or a set or list "
+                    "of ids."
                 )
             if query not in self.queries:
                 raise DataError(

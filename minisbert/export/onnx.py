@@ -95,8 +95,8 @@ def check_exportable(encoder: Any) -> None:
     need_jax(encoder, "export it")
     if encoder.routes:
         raise InputError(
-            "the model has a Router, which an exported model cannot follow. Expected one of model.routes: save "
-            'model.route("query") and model.route("document") as two folders, and export each.'
+            "the model has a Router, which an exported model cannot follow. Expected a single model: save "
+            f"model.route(...) of each of {', '.join(encoder.routes)} as a folder, and export that."
         )
     tokenizer = encoder.tokenizer
     if tokenizer.keep_end or tokenizer.rows is not None:

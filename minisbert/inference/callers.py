@@ -7,6 +7,7 @@
 A keyword that would change the result is refused by name. Compiled programs are not pickled: they are compiled again.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -88,7 +89,7 @@ class Familiar:
 
     def __new__(cls, *model: Any, **options: Any) -> Self:
         """Refuse a keyword of sentence-transformers' class with what to do instead."""
-        for name in options:
+        for name in options.keys() - inspect.signature(cls.__init__).parameters.keys():  # a subclass may take it
             if name in cls._elsewhere:
                 raise InputError(f"{cls.__name__} got the keyword {name!r}. Leave it out: {cls._elsewhere[name]}.")
         return super().__new__(cls)

@@ -121,9 +121,8 @@ class Checkpoints:
         expected, _ = saved.pop("checksums", None), saved.pop(CHECKSUM, None)  # earlier versions wrote neither
         if isinstance(saved.get("config"), dict):
             saved["config"] = current_settings(saved["config"])
-        record = (
-            self.record if "weights" in saved else {**self.record, "weights": None}
-        )  # which earlier versions left out
+        # Earlier versions recorded the starting weights of LoRA only.
+        record = self.record if "weights" in saved else {**self.record, "weights": None}
         differences = [
             "{} was {!r}, is {!r}".format(key, *_narrowed(saved.get(key), record.get(key)))
             for key in sorted(saved.keys() | record.keys())

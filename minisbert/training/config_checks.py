@@ -180,7 +180,8 @@ def _wrong_options(options: Any, loss: Loss) -> Iterator[str]:
         if check is not None and name in options and not check.holds(options[name]):
             such = "" if default is None else f", such as {default!r}"
             yield f"loss_options[{name!r}] is {short_repr(options[name])}, expected {check.expected}{such}"
-    if bool(options.get("hardness_mode")) != bool(options.get("hardness_strength")):
+    hardness = {"hardness_mode", "hardness_strength"}
+    if hardness <= loss.options.keys() and len(hardness & {name for name in options if options[name]}) == 1:
         yield f"loss_options is {options!r}, expected hardness_mode with a hardness_strength above 0, or neither"
 
 
@@ -278,7 +279,7 @@ def check_examples(examples: Sequence[Examples], config: TrainConfig, loss: Loss
                 f"{data.source}: classes {data.classes}, but {first.source} has {first.classes}. Expected the same classes "
                 "in all data sets."
             )
-        if loss.function in (contrastive, online_contrastive, contrastive_tension):
+        if data.label_kind == "score" and loss.function in (contrastive, online_contrastive, contrastive_tension):
             check_scores(one, name_of(config.loss), "cosent", binary=loss.function is online_contrastive)
 
 

@@ -194,8 +194,13 @@ def optimizer_for(config: TrainConfig, steps: int) -> tuple[Callable[[int], floa
     if changes == 0:
         raise InputError(f"accumulate is {k}, but the run has {steps} steps. Expected at most as many.")
     warmup = int(config.warmup * changes) if config.warmup_steps is None else config.warmup_steps
+    if warmup >= changes and warmup > 0:
+        logger.warning(
+            f"The warm-up of {warmup} steps is not over when the run ends, after {changes}: the learning rate does not reach "
+            "its peak. For a shorter one set --warmup-steps."
+        )
     floats = np.float32(config.weight_decay), np.float32(config.clip_norm)
-    numbers = Numbers(np.float32(config.learning_rate), np.int32(warmup), np.int32(changes), *floats)
+    numbers = Numbers(np.float32(config.learning_rate), np.int32(min(warmup, 2**31 - 1)), np.int32(changes), *floats)
     factors: Any = config.learning_rates
     if isinstance(factors, Mapping):
         factors = tuple(factors.items())

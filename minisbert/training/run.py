@@ -151,7 +151,8 @@ def refuse_own_metrics(place: str, names: Iterable[str]) -> None:
     """Raises InputError for a name under which the run writes values of its own: a second loss, or another best score."""
     if taken := sorted(set(names) & set(OWN_METRICS)):
         raise InputError(
-            f"{place} has the name {taken[0]!r}, which is the run's own. Expected others than {OWN_METRICS}."
+            f"{place}: {taken[0]!r} is a metric that the run itself writes. Expected another name; taken are "
+            f"{', '.join(OWN_METRICS)}."
         )
 
 

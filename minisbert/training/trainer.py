@@ -228,7 +228,9 @@ class Trainer:
         self.checkpoints = None
         if folder is not None:
             # Of the starting model, or a finished run would return its own for any model of this architecture.
-            record["weights"] = weights_digest(params)
+            # A new head of a cross-encoder may differ in the last bits on another kind of device, where the run may go on.
+            start = params if self.lora else {name: part for name, part in params.items() if name != "head"}
+            record["weights"] = weights_digest(start)
             self.checkpoints = Checkpoints(folder, json.loads(json.dumps(record)))
         if not self.lora:
             params = jax.tree.map(jnp.copy, params)  # the first step reuses the memory of its state

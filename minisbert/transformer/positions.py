@@ -63,17 +63,20 @@ def offset_position_ids(token_ids_BL: Array, padding_id: int, positions_BL: Arra
 
 
 def distances(length: int) -> np.ndarray:
-    """Every distance, key minus query, in a sentence of `length` tokens, as `relative_shift` takes them: `[R]`, R = 2 L.
+    """The distances, key minus query, that `relative_shift` takes for `length` tokens: 1 - L to L, of which L never occurs.
+
+    Returns:
+        `[R]`, R = 2 L.
 
     Example:
-        >>> distances(3).tolist()  # the last one never occurs
+        >>> distances(3).tolist()
         [-2, -1, 0, 1, 2, 3]
     """
     return np.arange(1 - length, length + 1)
 
 
 def relative_shift(values_XQR: Array) -> Array:
-    """What each query has for each distance, `[..., Q, R]`, becomes what it has for each key, `[..., Q, K]`.
+    """Turn values per query and distance, `[..., Q, R]`, into values per query and key, `[..., Q, K]`.
 
     Key k is at distance k - q from query q, so each row begins one place earlier than the row before. With rows of 2 L
     numbers, cutting the whole into rows of 2 L - 1 shifts them so, without a look-up for each query and key.

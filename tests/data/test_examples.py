@@ -221,6 +221,24 @@ def test_a_label_next_to_pairs_and_triplets_is_read_for_losses_that_need_one():
         assert labels is None if needs == "none" else labels.tolist() == data[label]
 
 
+@pytest.mark.parametrize(
+    ("header", "columns", "kind"),
+    [
+        ("en de", ("en", "de"), "pairs"),
+        ("a b c", ("a", "b", "c"), "triplets"),
+        ("text", ("text", "text"), "pairs"),
+        ("english non_english", ("english", "non_english"), "translations"),
+        ("english non_english", (), "translations"),
+        ("anchor positive original translation", (), "pairs"),
+        ("text original translation", (), "texts"),
+        ("original translation1 translation2", (), "translations"),
+    ],
+)
+def test_only_their_own_names_make_texts_translations(header, columns, kind):
+    data = {name: ["a", "b"] for name in header.split()}
+    assert open_examples(data, texts=columns or None).dataset.kind == kind
+
+
 def test_names_of_columns_in_a_file_with_a_header(tmp_path):
     file = tmp_path / "data.csv"
     file.write_text("key,left,right,points\nk1,a,b,2\n")
