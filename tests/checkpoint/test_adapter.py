@@ -70,6 +70,19 @@ def test_the_product_is_added(tmp_path, with_base, settings, scale):
     assert np.array_equal(SentenceEncoder(tmp_path / "saved").encode(TEXTS), encoder.encode(TEXTS))
 
 
+def test_what_is_merged_into_16_bits_is_not_rounded(tmp_path):
+    """Neither by the file nor by a reader that follows the dtype of config.json."""
+    folder = adapter(tmp_path / "adapter", with_base=True)
+    weights = {name: array.astype(np.float16) for name, array in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text()) | {"dtype": "float16"}
+    (folder / "config.json").write_text(json.dumps(config))
+    SentenceEncoder(folder).save(tmp_path / "saved")
+    dtypes = {name: array.dtype for name, array in load_file(tmp_path / "saved/model.safetensors").items()}
+    assert {name for name, dtype in dtypes.items() if dtype == np.float32} == {f"{MATRIX}.weight"}
+    assert json.loads((tmp_path / "saved/config.json").read_text())["dtype"] == "float32"
+
+
 @pytest.mark.parametrize(
     ("settings", "tensors", "words"),
     [
