@@ -228,7 +228,7 @@ class Trainer:
         self.checkpoints = None
         if folder is not None:
             # Of the starting model, or a finished run would return its own for any model of this architecture.
-            # A new head of a cross-encoder may differ in the last bits on another kind of device, where the run may go on.
+            # A new head of a cross-encoder may differ in the last bits on another kind of device, where the run may resume.
             start = params if self.lora else {name: part for name, part in params.items() if name != "head"}
             record["weights"] = weights_digest(start)
             self.checkpoints = Checkpoints(folder, json.loads(json.dumps(record)))
