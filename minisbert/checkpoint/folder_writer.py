@@ -35,17 +35,15 @@ def note_dtype(here: Path, original: Converted, tensors: Mapping[str, np.ndarray
         tensors: what is written.
     """
     file = here / "config.json"
-    if not file.is_file():
-        return
-    config = read_json(file)
-    keys = [key for key in ("dtype", "torch_dtype") if key in config]
-    before = {original.renamed.get(name, name): dtype for name, dtype in original.dtypes.items()}
-    for name, tensor in tensors.items():
+    if original.dtypes and file.is_file():  # the file had other tensors than float32
+        config = read_json(file)
+        keys = [key for key in ("dtype", "torch_dtype") if key in config]
+        before = {original.renamed.get(name, name): dtype for name, dtype in original.dtypes.items()}
         # What a LoRA adapter was merged into was read in float32: there config.json says in what it is stored.
-        stored = before.get(name, config[keys[0]] if keys else None)
-        if tensor.dtype == np.float32 and stored in ("bfloat16", "float16"):
+        stored = config[keys[0]] if keys else None
+        single = [name for name, tensor in tensors.items() if tensor.dtype == np.float32]
+        if any(before.get(name, stored) in ("bfloat16", "float16") for name in single):
             write_json(file, config | dict.fromkeys(keys or ["dtype"], "float32"))
-            return
 
 
 def chain_of(folder: ModelFolder) -> list[tuple[str, Module | None]]:
