@@ -112,7 +112,8 @@ def _refuse_chat_template(files: ModelFiles, folder: "ModelFolder") -> None:
     if files.has(jinja) or settings.values.get("chat_template") is not None:
         raise ModelFolderError(
             f"{jinja if files.has(jinja) else config}: a 'chat_template', and no modules.json, so that sentence-transformers "
-            "writes each text as a message of a chat, which is not computed here. Delete it to embed the texts alone."
+            "writes each text as a message of a chat, which is not computed here. Expected none; delete it "
+            "to embed the texts alone."
         )
 
 

@@ -246,7 +246,7 @@ def forward_flops(params: Any, config: Any, P: int, L: int) -> int:
 
     Args:
         params: the model's; shapes are enough. Each kernel K of the encoder costs 2 |K| per token, the attention of each
-            layer 4 L D more. DeBERTa's kernels also multiply its R distances, and each token R of them per term of a score.
+            layer 4 L D more. DeBERTa's kernels also multiply 2 L + 1 distances, and each token 2 L of them per term of a score.
         config: the encoder's.
     """
     if "blocks" not in params["encoder"]:
@@ -261,7 +261,10 @@ def forward_flops(params: Any, config: Any, P: int, L: int) -> int:
     D: int = blocks[0]["attention"]["output"]["kernel"].shape[0]  # all heads together
     flops: int = P * L * (2 * (others + layers * per_layer) + layers * 4 * L * D)
     if terms := getattr(config, "pos_att_type", ()):
-        R = 2 * config.span
         own = kernelsize(blocks[0], "['position_")  # of distances only
-        flops += 2 * layers * (R * (kernelsize(blocks[0], "['qkv']") + own) + P * L * (len(terms) * R * D - own))
+        flops += (
+            2
+            * layers
+            * ((2 * L + 1) * (kernelsize(blocks[0], "['qkv']") + own) + P * L * (len(terms) * 2 * L * D - own))
+        )
     return flops

@@ -243,5 +243,5 @@ def test_a_given_batch_may_have_labels_in_a_list(pairs):
     texts, rows = [["a", "b"], ["c", "d"]], np.arange(2)
     batch = GivenBatches([pairs], lambda step: Batch(0, 0, rows, texts, [0.5, 1.0]), 2).batch_at(0)
     assert batch.labels.tolist() == [0.5, 1.0]
-    with pytest.raises(InputError, match="a Batch of 2 rows"):
+    with pytest.raises(InputError, match="2 rows with texts and labels of"):
         GivenBatches([pairs], lambda step: Batch(0, 0, rows, texts, [0.5]), 2).batch_at(0)

@@ -119,7 +119,9 @@ def test_relevant_documents_may_be_a_set():
     assert alone == RetrievalData("toy", *texts, {"q": {"d1": 1}}) == RetrievalData("toy", *texts, {"q": ["d1"]})
     assert evaluate_rankings(alone, {"q": ["d2", "d1"]}, graded=True).scores["mrr@10"] == 0.5
     for wrong in ("d1", None, 1):
-        with pytest.raises(DataError, match=r"toy, query 'q': .* Expected a dict of id to gain, or a set of ids"):
+        with pytest.raises(
+            DataError, match=r"toy, query 'q': .* Expected a dict of id to gain, or a set or list of ids"
+        ):
             RetrievalData("toy", *texts, {"q": wrong})
 
 

@@ -288,8 +288,8 @@ def test_a_warm_up_longer_than_the_run_is_not_shortened():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"score": {"sts": abs, "loss": abs}}, "score has the name 'loss', which is the run's own"),
-        ({"score": {"sts": abs, "score": abs}}, "score has the name 'score'"),
+        ({"score": {"sts": abs, "loss": abs}}, "score: 'loss' is a metric that the run itself writes"),
+        ({"score": {"sts": abs, "score": abs}}, "score: 'score' is a metric"),
         ({"callbacks": [3]}, "callbacks has 3"),
         ({"callbacks": "on_step"}, "callbacks is 'on_step'"),
         ({"score": {}}, "score is {}"),
