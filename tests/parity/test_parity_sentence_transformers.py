@@ -130,8 +130,8 @@ def test_real_models_on_all_sentences(name):
         assert ours == theirs, repr(text)[:100]
     assert encoder.get_sentence_embedding_dimension() == other.get_embedding_dimension()
     assert encoder.similarity_fn_name == other.similarity_fn_name
-    # Eight texts in a batch: with more, short texts would be padded to the length of the few long ones.
-    close(encoder.encode(SENTENCES, on_truncate="ignore"), other.encode(SENTENCES, batch_size=8), name)
+    # Their own batches: in batches of 8, half of the work, theirs is 2.1e-6 from the same model in float64 (AVX2), ours 3.8e-7.
+    close(encoder.encode(SENTENCES, on_truncate="ignore"), other.encode(SENTENCES), name)
 
 
 @pytest.mark.real
