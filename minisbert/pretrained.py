@@ -267,7 +267,8 @@ def _write_weights(model: Pretrained, module: Module | None, weights: dict[Any, 
         return
     tensors = encoder_tensors(model)
     write_tensors(here / WEIGHTS, tensors)
-    note_dtype(here, model.original, tensors)
+    if model.original.dtypes:  # it has other tensors than float32
+        note_dtype(here, model.original, tensors)
     files = tokenizer_files(model.folder, model.tokenizer)
     if model.folder.is_static:
         files["tokenizer.json"] = with_length_limit(files["tokenizer.json"], model.folder.max_seq_length)

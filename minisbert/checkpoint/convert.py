@@ -263,8 +263,9 @@ def export(converted: Converted, table: Sequence[Rule]) -> dict[str, np.ndarray]
         parts = np.split(np.asarray(converted.params[rule.path]), len(rule.parts), axis=-1)
         for name, part in zip(rule.parts, parts, strict=True):
             array = part.T if rule.transpose else part
-            stored = as_stored(array, converted.dtypes.get(name, "float32"))
-            tensors[converted.renamed.get(name, name)] = np.ascontiguousarray(stored)
+            dtype = converted.dtypes.get(name)
+            array = np.asarray(array, np.float32) if dtype is None else as_stored(array, dtype)
+            tensors[converted.renamed.get(name, name)] = np.ascontiguousarray(array)
     for name, array in converted.passthrough.items():
         first = converted.renamed.get(TIED.get(name, ""), TIED.get(name, ""))
         tensors[converted.renamed.get(name, name)] = tensors.get(first, array)

@@ -35,7 +35,7 @@ def note_dtype(here: Path, original: Converted, tensors: Mapping[str, np.ndarray
         tensors: what is written.
     """
     file = here / "config.json"
-    if original.dtypes and file.is_file():  # the file had other tensors than float32
+    if file.is_file():
         config = read_json(file)
         keys = [key for key in ("dtype", "torch_dtype") if key in config]
         before = {original.renamed.get(name, name): dtype for name, dtype in original.dtypes.items()}

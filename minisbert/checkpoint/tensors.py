@@ -249,7 +249,7 @@ def as_stored(array: np.ndarray, dtype: str) -> np.ndarray:
     single = array.astype(np.float32, copy=False)
     with np.errstate(over="ignore"):
         stored = single.astype(dtype, copy=False)
-    return stored if dtype == "float32" or np.array_equal(stored.astype(np.float32), single) else single
+    return stored if np.array_equal(stored.astype(np.float32), single) else single
 
 
 def mapped_files(leaves: Iterable[Any]) -> list[Any]:

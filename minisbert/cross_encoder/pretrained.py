@@ -165,7 +165,8 @@ def save_cross_encoder(model: PretrainedCrossEncoder, target: Path) -> None:
         written = write_cross_encoder_settings(folder, staging)
         tensors = _tensors(model)
         write_tensors(staging / WEIGHTS, tensors)
-        note_dtype(staging, model.original, tensors)
+        if model.original.dtypes:  # it has other tensors than float32
+            note_dtype(staging, model.original, tensors)
         heads = iter(model.params.get("heads", {}).values())
         for module, here in written:
             if isinstance(module, WithWeights):

@@ -54,7 +54,8 @@ FAMILIES: dict[str, Any] = {
     "qwen3": _QWEN,
     "qwen2": _QWEN,
     "mistral": _QWEN,
-    "eurobert": _QWEN,
+    # "dense" is of its head for classes; in another model it could be a projection, which must not be left out.
+    "eurobert": Family("qwen", PASSTHROUGH=["lm_head.*", "score.*", "classifier.*", "dense.*", "qa_outputs.*"]),
     "gemma3_text": Family("gemma"),
     "nomic_bert": Family("rotary_bert"),
     "new": Family("rotary_bert", rules="GTE_RULES", PREFIX="new."),

@@ -262,9 +262,6 @@ def forward_flops(params: Any, config: Any, P: int, L: int) -> int:
     flops: int = P * L * (2 * (others + layers * per_layer) + layers * 4 * L * D)
     if terms := getattr(config, "pos_att_type", ()):
         own = kernelsize(blocks[0], "['position_")  # of distances only
-        flops += (
-            2
-            * layers
-            * ((2 * L + 1) * (kernelsize(blocks[0], "['qkv']") + own) + P * L * (len(terms) * 2 * L * D - own))
-        )
+        mapped = (2 * L + 1) * (kernelsize(blocks[0], "['qkv']") + own)
+        flops += 2 * layers * (mapped + P * L * (len(terms) * 2 * L * D - own))
     return flops

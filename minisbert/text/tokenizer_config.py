@@ -96,7 +96,7 @@ def read_tokenizer_config(
     if name == "T5Tokenizer" and not any("<extra_id_" in str(token) for token in extra):
         count = settings.integer("extra_ids", at_least=0, at_most=limits.ADDED_TOKENS, default=100)
         extra = [*extra, *(f"<extra_id_{number}>" for number in range(count))]
-    check_added({getattr(token, "content", token) for token in (*added.values(), *named.values(), *extra)}, file)
+    check_added({*map(str, (*added.values(), *named.values(), *extra))}, file)
     side = (tokenizer.get("truncation") or {}).get("direction", "Right").lower()
     keep_end = settings.choice("truncation_side", ["right", "left"], default=side) == "left"
     side = (tokenizer.get("padding") or {}).get("direction", "Right").lower()

@@ -229,7 +229,9 @@ class Trainer:
         if folder is not None:
             # Of the starting model, or a finished run would return its own for any model of this architecture.
             # A new head of a cross-encoder may differ in the last bits on another kind of device, where the run may resume.
-            start = params if self.lora else {name: part for name, part in params.items() if name != "head"}
+            start = dict(params)
+            if not self.lora:
+                start.pop("head", None)
             record["weights"] = weights_digest(start)
             self.checkpoints = Checkpoints(folder, json.loads(json.dumps(record)))
         if not self.lora:

@@ -114,5 +114,5 @@ RULES = [
     Rule(_LAYER + "mlp.down_proj.weight", "blocks.{i}.feed_forward.down.kernel", "F,D", transpose=True),
     Rule("norm.weight", "final_norm.scale", "D"),
 ]
-PASSTHROUGH = ["lm_head.*", "score.*", "classifier.*", "dense.*", "qa_outputs.*"]
+PASSTHROUGH = ["lm_head.*", "score.*", "classifier.*", "qa_outputs.*"]
 PREFIX = "model."  # Qwen3ForCausalLM and similar classes put it before every name
