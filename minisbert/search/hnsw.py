@@ -87,8 +87,9 @@ class UsearchGraph:
         return len(self._index)
 
     def add(self, rows_MD: np.ndarray) -> None:
+        # In one thread: several lose rows, which are stored and never found (unum-cloud/USearch issue 735).
         rows_MD = _checked("rows", rows_MD, self.width)
-        self._index.add(np.arange(len(self), len(self) + len(rows_MD), dtype=np.uint64), rows_MD)
+        self._index.add(np.arange(len(self), len(self) + len(rows_MD), dtype=np.uint64), rows_MD, threads=1)
 
     def search(self, queries_BD: np.ndarray, k: int) -> Hits:
         queries_BD = _checked("queries", queries_BD, self.width)

@@ -100,6 +100,8 @@ def test_every_backend_finds_what_exact_search_finds(backend, similarity, tmp_pa
         shared = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(hits.rows_BK, expected.rows_BK, strict=True)])
         assert shared >= (1 if backend == "exact" else 0.97)
         np.testing.assert_allclose(hits.scores_BK[:, 0], expected.scores_BK[:, 0], rtol=1e-5)
+        if similarity == "cosine":  # no row is lost: each is the nearest one of itself
+            np.testing.assert_array_equal(one.nearest(rows, 1).rows_BK[:, 0], np.arange(2000))
 
 
 @pytest.mark.parametrize(("precision", "least", "alone"), [("int8", 1.0, 0.95), ("binary", 0.85, 0.45)])
