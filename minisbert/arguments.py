@@ -93,15 +93,6 @@ def check_prompts(prompts: Any) -> None:
         check_text(f"prompts[{name!r}]", text)
 
 
-def check_settings(prompts: Any, default_prompt_name: Any, truncate_dim: Any) -> None:
-    """Settings of a model as a folder can hold them."""
-    check_prompts(prompts)
-    if default_prompt_name is not None:
-        prompt_text(None, None, prompts, default_prompt_name)
-    if truncate_dim is not None:
-        check_positive("truncate_dim", truncate_dim)
-
-
 def prompt_text(prompt: str | None, prompt_name: Any, prompts: dict[str, str], default_name: Any) -> str:
     """The prompt to put before each sentence: the one given, the one named, the default, or none."""
     if prompt is not None:

@@ -18,7 +18,7 @@ from minisbert import arguments as checks
 from minisbert.download.locate import locate
 from minisbert.errors import InputError
 from minisbert.inference.batching import ShapeTable
-from minisbert.inference.callers import FamiliarEncoder, check_callers_keywords
+from minisbert.inference.callers import SETTINGS, FamiliarEncoder, check_callers_keywords, class_keywords
 from minisbert.inference.encode import Array, EncodeOptions, Matrix, PerToken, Texts, Vector, per_text, results, warm_up
 from minisbert.inference.engines import check_engine, make_forward, params_for, with_params
 from minisbert.inference.stream import Compilation, progress
@@ -43,6 +43,8 @@ class SentenceEncoder(FamiliarEncoder):
         allow_pickle_weights: read a folder whose weights are only in pytorch_model.bin: its tensors and nothing else.
         allow_links: read files that are links out of the folder, as Nix, DVC and git-annex store them.
         adapter: which to merge where a folder has several, such as jina-embeddings-v3's "retrieval.query"; None for none.
+        keywords: settings instead of the folder's (`truncate_dim`, `similarity_fn_name`, `default_prompt_name`; `prompts` are
+            added to the folder's); keywords of sentence-transformers that change nothing here, such as device="cpu" on a CPU.
 
     Raises:
         ModelFolderError, DownloadError: the folder is not a complete model that minisbert computes, or cannot be downloaded.
@@ -67,7 +69,9 @@ class SentenceEncoder(FamiliarEncoder):
         allow_pickle_weights: bool = False,
         allow_links: bool = False,
         adapter: str | None = None,
+        **keywords: Any,
     ):
+        settings = class_keywords(type(self).__name__, keywords, SETTINGS) if keywords else {}
         check_engine(engine, compute_dtype, packing)
         if not isinstance(model, Pretrained):
             path = locate(model, revision=revision, cache=cache, offline=offline, verify=verify)
@@ -85,6 +89,8 @@ class SentenceEncoder(FamiliarEncoder):
         self.tokenizer, self.padding_id = model.tokenizer, folder.padding_id
         self.max_positions = model.model_config.encoder.max_positions
         self._max_seq_length = min(folder.max_seq_length or self.max_positions, self.max_positions)
+        if settings:
+            self._change_settings(settings)
         # Each route of a Router is an encoder; the attributes above are then those of the main route.
         options = {"engine": engine, "compute_dtype": compute_dtype, "packing": packing, "token_budget": token_budget}
         self.routes = {name: SentenceEncoder(route, **options) for name, route in model.routes.items()}
@@ -242,8 +248,7 @@ class SentenceEncoder(FamiliarEncoder):
             4
         """
         for route in self.routes.values() or [self]:
-            limit = route.max_seq_length if max_tokens is None else checks.check_positive("max_tokens", max_tokens)
-            warm_up(route, min(limit, route.max_seq_length))
+            warm_up(route, max_tokens)
         return self.compilations
 
     @property
@@ -268,10 +273,6 @@ class SentenceEncoder(FamiliarEncoder):
         for route in self.routes.values():
             route._max_seq_length = min(value, route.max_positions)
 
-    def get_embedding_dimension(self) -> int:
-        """Width of the embeddings that `encode` returns."""
-        return min(self.truncate_dim or self.model_config.dimension, self.model_config.dimension)
-
     def save(self, path: str | Path) -> None:
         """Write an ordinary sentence-transformers folder; it appears whole or not at all.
 
@@ -279,14 +280,12 @@ class SentenceEncoder(FamiliarEncoder):
             InputError: the path is taken by something else than a model; a setting that could not be read back.
         """
         folder = checks.check_path(path)
-        checks.check_settings(self.prompts, self.default_prompt_name, self.truncate_dim)
-        checks.check_choice("similarity_fn_name", self.similarity_fn_name, (*SIMILARITIES, None))
+        self._check_settings()
         save_pretrained(self._current(self), folder)
 
     def _current(self, settings: "SentenceEncoder") -> Pretrained:
         """The model with its current settings and weights; the routes of a Router take the model's settings."""
-        names = ("prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
-        changed = {name: vars(settings)[name] for name in names}
+        changed = {name: vars(settings)[name] for name in SETTINGS}
         folder = replace(self.pretrained.folder, max_seq_length=self.max_seq_length, **changed)
         routes = {name: route._current(settings) for name, route in self.routes.items()}
         return replace(self.pretrained, folder=folder, routes=routes)

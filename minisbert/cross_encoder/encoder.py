@@ -29,7 +29,7 @@ from minisbert.cross_encoder.pretrained import (
 from minisbert.cross_encoder.tokens import CrossEncoderTokenizer
 from minisbert.download.locate import locate
 from minisbert.errors import InputError
-from minisbert.inference.callers import Familiar, check_callers_keywords
+from minisbert.inference.callers import Familiar, check_callers_keywords, class_keywords
 from minisbert.inference.compiled import COMPUTE_DTYPES, Forward
 from minisbert.inference.engines import need_jax, with_params
 from minisbert.inference.token_budgets import default_shapes
@@ -48,6 +48,7 @@ class CrossEncoder(Familiar):
         compute_dtype: "float32", or "bfloat16" for the encoder's matrix products (norms, softmax, head stay float32).
         token_budget: tokens per batch, padding included; by default as in SentenceEncoder.
         revision, cache, offline, verify, allow_pickle_weights, allow_links: see `SentenceEncoder`.
+        keywords: of sentence-transformers, where they change nothing here, such as trust_remote_code=True.
 
     Raises:
         ModelFolderError, DownloadError: the folder is not a complete cross-encoder, or cannot be downloaded.
@@ -73,7 +74,10 @@ class CrossEncoder(Familiar):
         verify: bool = False,
         allow_pickle_weights: bool = False,
         allow_links: bool = False,
+        **keywords: Any,
     ):
+        if keywords:
+            class_keywords(type(self).__name__, keywords)
         checks.check_choice("compute_dtype", compute_dtype, ("float32", "bfloat16"))
         if not isinstance(model, PretrainedCrossEncoder):
             place = locate(model, revision=revision, cache=cache, offline=offline, verify=verify)

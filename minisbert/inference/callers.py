@@ -7,10 +7,9 @@
 A keyword that would change the result is refused by name. Compiled programs are not pickled: they are compiled again.
 """
 
-import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from minisbert import arguments as checks
 from minisbert.errors import InputError, short_repr
 from minisbert.inference.batching import rectangle
 from minisbert.inference.engines import has_jax
+from minisbert.similarity import SIMILARITIES
 
 # Keyword -> the values that change nothing here, and what to do for another value.
 HARMLESS: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -32,34 +32,40 @@ HARMLESS: dict[str, tuple[tuple[Any, ...], str]] = {
     # Of `predict`; `encode` has both as arguments.
     **dict.fromkeys(("prompt_name", "prompt"), ((None,), "put the prompt before the texts of the pairs")),
 }
-# Keyword of a class of sentence-transformers -> what to do here.
-ELSEWHERE = {
-    "device": HARMLESS["device"][1],
-    "cache_folder": "the folder of downloaded models is `cache`",
-    "local_files_only": "`offline=True` forbids the network",
-    "trust_remote_code": "code in a folder is never run",
-    "token": "log in with `hf auth login`",
-    "backend": "models are computed by JAX, those of SentenceEncoder also by NumPy (`engine`)",
-    "model_kwargs": "bfloat16 is `compute_dtype`; other settings are those of the folder",
-    **dict.fromkeys(("tokenizer_kwargs", "processor_kwargs", "config_kwargs"), "settings are those of the folder"),
+# The same for their classes. Where the code that a folder names may run, and none does, nothing changes.
+OF_CLASS: dict[str, tuple[tuple[Any, ...], str]] = {
+    "device": HARMLESS["device"],
+    "cache_folder": ((None,), "the folder of downloaded models is `cache`"),
+    "local_files_only": ((False, None), "`offline=True` forbids the network"),
+    "trust_remote_code": ((True, False, None), "code in a folder is never run"),
+    **dict.fromkeys(("token", "use_auth_token"), ((True, None), "log in with `hf auth login`")),
+    "backend": (("torch", None), "models are computed by JAX, those of SentenceEncoder also by NumPy (`engine`)"),
+    "model_kwargs": (({}, None), "bfloat16 is `compute_dtype`; other settings are those of the folder"),
+    **dict.fromkeys(
+        ("tokenizer_kwargs", "processor_kwargs", "config_kwargs"), (({}, None), "the folder has these settings")
+    ),
+    **dict.fromkeys(("prompts", "default_prompt_name"), HARMLESS["prompt"]),
 }
-AFTERWARDS = ("prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
+# Settings of a folder that SentenceTransformer takes as keywords, and so does SentenceEncoder.
+SETTINGS = ("prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
 _PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "gpu": "gpu", "tpu": "tpu"}
 
 
-def check_callers_keywords(method: str, keywords: Mapping[str, Any]) -> None:
+def check_callers_keywords(
+    method: str, keywords: Mapping[str, Any], known: Mapping[str, tuple[tuple[Any, ...], str]] = HARMLESS
+) -> None:
     """Accept keywords of sentence-transformers that change nothing.
 
     Raises:
         InputError: an unknown keyword, or a value that would change the result.
     """
     for name, value in keywords.items():
-        if name not in HARMLESS:
+        if name not in known:
             raise InputError(
-                f"{method} got the keyword {name!r}. Expected those of its docstring, or {', '.join(HARMLESS)}."
+                f"{method} got the keyword {name!r}. Expected those of its docstring, or {', '.join(known)}."
             )
-        harmless, advice = HARMLESS[name]
-        if any(value is one for one in harmless) or (name == "device" and _is_here(value)):
+        harmless, advice = known[name]
+        if any(type(value) is type(one) and value == one for one in harmless) or (name == "device" and _is_here(value)):
             continue
         if name == "chunk_size" and keywords.get("pool") is None:
             checks.check_positive(name, value)
@@ -67,6 +73,16 @@ def check_callers_keywords(method: str, keywords: Mapping[str, Any]) -> None:
         raise InputError(
             f"{method} got {name}={short_repr(value)}. Expected {' or '.join(map(repr, harmless))}: {advice}."
         )
+
+
+def class_keywords(name: str, keywords: Mapping[str, Any], settings: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Those of the keywords of a class that are settings, where they are given; the others must change nothing.
+
+    Raises:
+        InputError: an unknown keyword, or a value that would change something.
+    """
+    check_callers_keywords(name, {key: value for key, value in keywords.items() if key not in settings}, OF_CLASS)
+    return {key: keywords[key] for key in settings if keywords.get(key) is not None}
 
 
 def _is_here(device: Any) -> bool:
@@ -84,20 +100,11 @@ class Familiar:
     tokenizer: Any
     padding_id: int
     max_seq_length: int
-    get_embedding_dimension: Callable[[], int]
-    _elsewhere: ClassVar[Mapping[str, str]] = ELSEWHERE
-
-    def __new__(cls, *model: Any, **options: Any) -> Self:
-        """Refuse a keyword of sentence-transformers' class with what to do instead."""
-        for name in options.keys() - inspect.signature(cls.__init__).parameters.keys():  # a subclass may take it
-            if name in cls._elsewhere:
-                raise InputError(f"{cls.__name__} got the keyword {name!r}. Leave it out: {cls._elsewhere[name]}.")
-        return super().__new__(cls)
 
     @classmethod
     def load(cls, model: str | Path, **options: Any) -> Self:
         """The same as the class itself: `SentenceEncoder(model, **options)`."""
-        return cls(model, **options)
+        return cls(model, **options)  # type: ignore[call-arg]  # the __init__ of a subclass
 
     def get_max_seq_length(self) -> int:
         """The same as `max_seq_length`."""
@@ -117,11 +124,27 @@ class Familiar:
 class FamiliarEncoder(Familiar):
     """The same, for SentenceEncoder."""
 
-    _elsewhere: ClassVar[Mapping[str, str]] = {
-        **ELSEWHERE,
-        **{name: f"set it after loading, encoder.{name} = ..." for name in AFTERWARDS},
-    }
+    prompts: dict[str, str]
+    default_prompt_name: str | None
     similarity_fn_name: Any
+    truncate_dim: int | None
+    model_config: Any
+
+    def _change_settings(self, settings: dict[str, Any]) -> None:
+        """Replace settings of the folder by these; prompts are added to the folder's."""
+        added = settings.pop("prompts", {})
+        checks.check_prompts(added)
+        vars(self).update(settings, prompts={**self.prompts, **added})
+        self._check_settings()
+
+    def _check_settings(self) -> None:
+        """Settings as a folder can hold them."""
+        checks.check_prompts(self.prompts)
+        if self.default_prompt_name is not None:
+            checks.prompt_text(None, None, self.prompts, self.default_prompt_name)
+        if self.truncate_dim is not None:
+            checks.check_positive("truncate_dim", self.truncate_dim)
+        checks.check_choice("similarity_fn_name", self.similarity_fn_name, (*SIMILARITIES, None))
 
     def _similarity_of(self, functions: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
         """The function that `similarity_fn_name` names; None is cosine, as in a folder."""
@@ -129,9 +152,11 @@ class FamiliarEncoder(Familiar):
         checks.check_choice("similarity_fn_name", name, tuple(functions))
         return functions[name]
 
-    def get_sentence_embedding_dimension(self) -> int:
-        """The older name of `get_embedding_dimension`."""
-        return self.get_embedding_dimension()
+    def get_embedding_dimension(self) -> int:
+        """Width of the embeddings that `encode` returns."""
+        return min(self.truncate_dim or self.model_config.dimension, self.model_config.dimension)
+
+    get_sentence_embedding_dimension = get_embedding_dimension  # the older name
 
     def tokenize(self, texts: Any) -> dict[str, np.ndarray]:
         """Token ids and mask of each text, cut to `max_seq_length`, padded to the longest: int64 `[texts, tokens]`."""

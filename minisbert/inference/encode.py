@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 
+from minisbert import arguments as checks
 from minisbert.errors import MinisbertError
 from minisbert.inference.batching import Batch, batches, rectangle
 from minisbert.inference.engines import need_jax
@@ -150,8 +151,10 @@ def per_text(
     return [dict(zip(keys, (*tokens[row], sentence_BD[row]), strict=True)) for row in range(len(tokens))]
 
 
-def warm_up(encoder: Any, tokens: int) -> None:
-    """Compile every shape, packed rows included, that texts of up to `tokens` tokens can need."""
+def warm_up(encoder: Any, max_tokens: int | None) -> None:
+    """Compile every shape, packed rows included, that texts of up to `max_tokens` tokens (None: any) can need."""
+    longest_text = encoder.max_seq_length if max_tokens is None else checks.check_positive("max_tokens", max_tokens)
+    tokens = min(longest_text, encoder.max_seq_length)
     shapes, max_positions = encoder.shapes, encoder.max_positions
     if not shapes.fixed:
         return

@@ -56,15 +56,46 @@ def test_keywords_that_would_change_something(encoder, keywords, words):
         encoder.encode(TEXTS, **keywords)
 
 
-@pytest.mark.parametrize(
-    ("keyword", "words"),
-    [("device", "JAX_PLATFORMS"), ("cache_folder", "`cache`"), ("truncate_dim", "encoder.truncate_dim = ...")],
-)
-def test_keywords_of_the_class(keyword, words):
-    with pytest.raises(InputError, match=f"SentenceEncoder got the keyword '{keyword}'. Leave it out: .*{words}"):
-        SentenceEncoder("weights/tiny-bert", **{keyword: None})
-    with pytest.raises(InputError if keyword != "truncate_dim" else TypeError, match=keyword):
-        CrossEncoder.load("weights/tiny-bert", **{keyword: None})
+@pytest.mark.parametrize("kind", [SentenceEncoder, CrossEncoder])
+def test_keywords_of_the_class(kind):
+    """Those that change nothing are taken; the others are refused before anything is read."""
+    nothing = {"device": "cpu", "trust_remote_code": True, "token": None, "model_kwargs": {}, "backend": "torch"}
+    kind(
+        "weights/tiny-bert" if kind is SentenceEncoder else CrossEncoder.from_encoder("weights/tiny-bert").pretrained,
+        **nothing,
+    )
+    for keyword, value, words in (
+        ("device", "cuda", "JAX_PLATFORMS"),
+        ("cache_folder", "models", "the folder of downloaded models is `cache`"),
+        ("local_files_only", True, "`offline=True` forbids the network"),
+        ("trust_remote_code", 1, "code in a folder is never run"),
+        ("model_kwargs", {"torch_dtype": "bfloat16"}, "bfloat16 is `compute_dtype`"),
+        ("backend", "onnx", "models are computed by JAX"),
+    ):
+        with pytest.raises(InputError, match=f"{kind.__name__} got {keyword}=.*{words}"):
+            kind("not/there", **{keyword: value})
+    with pytest.raises(InputError, match=f"{kind.__name__} got the keyword 'truncate_dims'. Expected .* docstring"):
+        kind("not/there", truncate_dims=2)
+
+
+def test_settings_instead_of_the_folders(encoder, expected, tmp_path):
+    """As sentence-transformers takes them: prompts are added to the folder's, the others replace it."""
+    settings = {"truncate_dim": 8, "default_prompt_name": "who", "similarity_fn_name": "dot"}
+    changed = SentenceEncoder("weights/tiny-bert", prompts={"who": "who: "}, **settings)
+    assert changed.prompts == {**encoder.prompts, "who": "who: "}
+    assert np.array_equal(changed.encode(TEXTS), encoder.encode(TEXTS, prompt="who: ", truncate_dim=8))
+    assert np.array_equal(changed.similarity(expected, expected), expected @ expected.T)
+    changed.save(tmp_path / "model")
+    assert SentenceEncoder(tmp_path / "model").prompts == changed.prompts
+    assert np.array_equal(SentenceEncoder(changed.pretrained, prompts=None).encode(TEXTS), expected)
+    for wrong, words in (
+        ({"prompts": "who: "}, "prompts is 'who: '. Expected a dict"),
+        ({"default_prompt_name": "what"}, "prompt_name is 'what'. Expected one of"),
+        ({"truncate_dim": 0}, "truncate_dim is 0"),
+        ({"similarity_fn_name": "cosin"}, "similarity_fn_name is 'cosin'"),
+    ):
+        with pytest.raises(InputError, match=words):
+            SentenceEncoder("weights/tiny-bert", **wrong)
 
 
 @pytest.mark.parametrize(
