@@ -289,5 +289,6 @@ def _read_model_settings(files: ModelFiles, folder: ModelFolder) -> None:
         folder.similarity_fn_name = settings.choice("similarity_fn_name", SIMILARITY_NAMES)
     if settings.values.get("truncate_dim") is not None:
         folder.truncate_dim = settings.size("truncate_dim")
-    folder.sources |= dict.fromkeys(settings.values, _MODEL_FILE)
+    # `model_type` is the encoder's in config.json, and the class's here.
+    folder.sources |= dict.fromkeys(settings.values.keys() - {"model_type"}, _MODEL_FILE)
     settings.finish()

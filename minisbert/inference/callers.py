@@ -31,19 +31,30 @@ HARMLESS: dict[str, tuple[tuple[Any, ...], str]] = {
     "device": ((None,), "JAX chooses the device when it starts; set JAX_PLATFORMS=cpu, cuda or tpu before"),
     # Of `predict`; `encode` has both as arguments.
     **dict.fromkeys(("prompt_name", "prompt"), ((None,), "put the prompt before the texts of the pairs")),
+    # Of older versions.
+    "num_workers": ((0, None), "texts are tokenized in this process, while the device computes"),
+    "activation_fct": ((None,), "its name is `activation_fn`"),
 }
 # The same for their classes. Where the code that a folder names may run, and none does, nothing changes.
 OF_CLASS: dict[str, tuple[tuple[Any, ...], str]] = {
     "device": HARMLESS["device"],
-    "cache_folder": ((None,), "the folder of downloaded models is `cache`"),
+    **dict.fromkeys(("cache_folder", "cache_dir"), ((None,), "the folder of downloaded models is `cache`")),
     "local_files_only": ((False, None), "`offline=True` forbids the network"),
     "trust_remote_code": ((True, False, None), "code in a folder is never run"),
     **dict.fromkeys(("token", "use_auth_token"), ((True, None), "log in with `hf auth login`")),
     "backend": (("torch", None), "models are computed by JAX, those of SentenceEncoder also by NumPy (`engine`)"),
-    "model_kwargs": (({}, None), "bfloat16 is `compute_dtype`; other settings are those of the folder"),
     **dict.fromkeys(
-        ("tokenizer_kwargs", "processor_kwargs", "config_kwargs"), (({}, None), "the folder has these settings")
+        ("model_kwargs", "automodel_args"),
+        (({}, None), "bfloat16 is `compute_dtype`; other settings are those of the folder"),
     ),
+    **dict.fromkeys(
+        ("tokenizer_kwargs", "tokenizer_args", "processor_kwargs", "config_kwargs"),
+        (({}, None), "the folder has these settings"),
+    ),
+    "modules": ((None,), "a model is loaded from its folder, which names its modules"),
+    "model_card_data": ((None,), "training writes the model card"),
+    "default_activation_function": HARMLESS["activation_fct"],
+    "keep_in_fp32_modules": ((None,), "heads are computed in float32 at least"),
     **dict.fromkeys(("prompts", "default_prompt_name"), HARMLESS["prompt"]),
 }
 # Settings of a folder that SentenceTransformer takes as keywords, and so does SentenceEncoder.

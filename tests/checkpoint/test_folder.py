@@ -245,6 +245,12 @@ CASES += [
 ]
 
 
+def test_a_config_is_named_though_another_file_has_a_model_type(model):
+    folder = both(edit(C, model_type="SentenceTransformer"), edit("config.json", hidden_act="mish"))
+    folder(path := model())
+    assert C not in refused(lambda: load_pretrained(path), "config.json", "'hidden_act'")
+
+
 def test_the_numbers_of_config_that_are_fine(model):
     """What honest folders have, beyond the defaults."""
     folder = model()

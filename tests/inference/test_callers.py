@@ -48,6 +48,7 @@ def test_keywords_that_change_nothing(encoder, expected, keywords):
         ({"device": ["cpu", "cpu"]}, "device=\\['cpu', 'cpu'\\]"),
         ({"pool": {"processes": 2}}, "--workers"),
         ({"chunk_size": 0}, "chunk_size is 0"),
+        ({"num_workers": 2}, "num_workers=2"),
         ({"batchsize": 3}, "keyword 'batchsize'"),
     ],
 )
@@ -71,6 +72,9 @@ def test_keywords_of_the_class(kind):
         ("trust_remote_code", 1, "code in a folder is never run"),
         ("model_kwargs", {"torch_dtype": "bfloat16"}, "bfloat16 is `compute_dtype`"),
         ("backend", "onnx", "models are computed by JAX"),
+        ("automodel_args", {"torch_dtype": "bfloat16"}, "bfloat16 is `compute_dtype`"),
+        ("default_activation_function", len, "its name is `activation_fn`"),
+        ("keep_in_fp32_modules", ["score"], "heads are computed in float32"),
     ):
         with pytest.raises(InputError, match=f"{kind.__name__} got {keyword}=.*{words}"):
             kind("not/there", **{keyword: value})
