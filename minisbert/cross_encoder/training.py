@@ -17,9 +17,10 @@ from minisbert.data.examples import Examples
 from minisbert.data.sampler import Batch
 from minisbert.errors import InputError
 from minisbert.training.collate import batch_arrays
-from minisbert.training.config import TrainConfig, name_of
+from minisbert.training.config import TrainConfig
 from minisbert.training.config_checks import check_scores
 from minisbert.training.losses import resolve_loss
+from minisbert.training.record import name_of
 from minisbert.training.siamese import TrainBatch
 from minisbert.training.task import TrainingTask
 

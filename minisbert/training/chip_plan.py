@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from minisbert.errors import InputError
 from minisbert.inference.tpu_compiler import Estimate, chip_devices, compile_for_chip, find_chip, libtpu_version, size
-from minisbert.training.config import TrainConfig, name_of
+from minisbert.training.config import TrainConfig
 from minisbert.training.plan import LoweredStep, bytes_per_device, lower_step
+from minisbert.training.record import name_of
 from minisbert.training.sharding import data_mesh
 from minisbert.training.task import TrainingTask
 

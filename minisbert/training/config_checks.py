@@ -15,12 +15,13 @@ from minisbert.data.conventions import CONVENTIONS
 from minisbert.data.examples import Examples
 from minisbert.data.sampler import MIXINGS
 from minisbert.errors import DataError, InputError, short_repr
-from minisbert.training.config import TrainConfig, name_of
+from minisbert.training.config import TrainConfig
 from minisbert.training.logging import LOGGERS
 from minisbert.training.lora import TARGETS
 from minisbert.training.losses import Loss, resolve_loss
 from minisbert.training.optimizer import DECAYS
 from minisbert.training.pair_losses import contrastive, contrastive_tension, online_contrastive
+from minisbert.training.record import name_of
 
 logger = logging.getLogger("minisbert")
 

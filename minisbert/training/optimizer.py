@@ -18,8 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from minisbert.arguments import check_finite
 from minisbert.errors import InputError, short_repr
 from minisbert.training.config import TrainConfig
+from minisbert.training.record import name_of
 
 logger = logging.getLogger("minisbert")
 
@@ -91,6 +93,11 @@ class OptimizerRecipe:
     ema: float | None
     accumulate: int
 
+    @property
+    def given(self) -> tuple[Any, ...]:
+        """What may be functions or objects."""
+        return self.schedule, self.optimizer, self.trainable, self.learning_rates
+
     def rates(self, numbers: Numbers) -> optax.Schedule:
         """The learning rate by the number of changes."""
         return self.schedule or schedule(self.decay, *numbers[:3])
@@ -101,7 +108,7 @@ class OptimizerRecipe:
         if optimizer is None:
             optimizer = adamw(self.rates(numbers), weight_decay=numbers.weight_decay, clip_norm=numbers.clip_norm)
         else:
-            own = optimizer if isinstance(optimizer, optax.GradientTransformation) else optimizer(self.rates(numbers))
+            own = own_optimizer(optimizer, self.rates(numbers))
             optimizer = optax.chain(optax.clip_by_global_norm(numbers.clip_norm), own)
         if self.learning_rates:
             optimizer = optax.chain(optimizer, optax.stateless(self._scale))
@@ -120,8 +127,14 @@ class OptimizerRecipe:
             return _by_path(params, lambda name: re.search(rule, name) is not None)
         return _by_path(params, lambda name: bool(rule(name)))
 
-    def check(self, params: Any) -> None:
-        """Raises InputError if nothing is trained, or a pattern of `learning_rates` finds no parameter."""
+    def check(self, numbers: Numbers, params: Any, state: Any) -> None:
+        """Raises InputError if nothing is trained, a pattern of `learning_rates` finds no parameter, or a function of the
+        settings fails or gives something else than it should.
+
+        Args:
+            params: what is trained, or the shapes.
+            state: of the optimizer.
+        """
         names = [path_name(path) for path, _ in jax.tree.leaves_with_path(params)]
         some = ", ".join(names[:: max(1, len(names) // 4)])
         if self.trainable is not None and not any(jax.tree.leaves(self.trained(params))):
@@ -131,6 +144,16 @@ class OptimizerRecipe:
         for pattern, _ in () if callable(self.learning_rates) else self.learning_rates:
             if not any(re.search(pattern, name) for name in names):
                 raise InputError(f"learning_rates: {pattern!r} matches no parameter. Expected paths such as {some}.")
+        for name in names if callable(self.learning_rates) else ():
+            check_finite(f"learning_rates({name!r})", self.learning_rates(name))
+        if self.optimizer is not None:
+            updates, after = jax.eval_shape(self(numbers).update, params, state, params)
+            for found, like, what in ((updates, params, "updates"), (after, state, "a state")):
+                if jax.tree.map(_kind, found) != jax.tree.map(_kind, like):
+                    raise InputError(
+                        f"optimizer: {name_of(self.optimizer)} returns {what} of other shapes or types than it was given. "
+                        "Expected the same arrays with other values."
+                    )
 
     def freeze(self, model: Any) -> Any:
         """The model's parameters; no gradient flows into those that are not trained."""
@@ -143,10 +166,54 @@ class OptimizerRecipe:
     def _scale(self, updates: Any, params: Any = None) -> Any:
         def factor(name: str) -> float:
             if callable(self.learning_rates):
-                return self.learning_rates(name)
+                return float(self.learning_rates(name))
             return next((value for pattern, value in self.learning_rates if re.search(pattern, name)), 1.0)
 
         return jax.tree_util.tree_map_with_path(lambda path, leaf: factor(path_name(path)) * leaf, updates)
+
+
+def own_optimizer(given: Any, rates: optax.Schedule) -> optax.GradientTransformation:
+    """The transformation of the setting `optimizer`. What fails in it becomes an InputError."""
+
+    def refuse(error: Exception) -> InputError:
+        return InputError(
+            f"optimizer: {name_of(given)} failed ({type(error).__name__}: {error!s:.300}). Expected an optax transformation, or "
+            "a function of the learning rate that makes one, which needs no more than the gradient and the parameters: no "
+            "value of the loss (lbfgs, polyak_sgd, reduce_on_plateau)."
+        )
+
+    try:
+        init, update = given if isinstance(given, optax.GradientTransformation) else given(rates)
+    except Exception as error:
+        raise refuse(error) from error
+
+    def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any) -> Any:
+            try:
+                return function(*args)
+            except Exception as error:
+                raise refuse(error) from error
+
+        return run
+
+    return optax.GradientTransformation(guarded(init), guarded(update))
+
+
+def check_schedule(given: optax.Schedule) -> None:
+    """Raises InputError if the setting `schedule` is not a function of the number of changes that gives a number."""
+    expected = (
+        "Expected a function of the number of changes of the weights that gives one finite number and can be traced by JAX, "
+        "such as an optax schedule."
+    )
+    try:
+        rate, first = jax.eval_shape(given, jax.ShapeDtypeStruct((), jnp.int32)), given(0)
+        if getattr(rate, "shape", None) != () or rate.dtype.kind not in "iuf":
+            raise TypeError(f"it returned {short_repr(first)}")
+        found = float(first)
+    except Exception as error:
+        raise InputError(f"schedule: {name_of(given)} failed or gave no number ({error!s:.300}). {expected}") from error
+    if not np.isfinite(found):
+        raise InputError(f"schedule: {name_of(given)} gave {found} for the first change. {expected}")
 
 
 class EmaState(NamedTuple):
@@ -207,8 +274,14 @@ def optimizer_for(config: TrainConfig, steps: int) -> tuple[Callable[[int], floa
     recipe = OptimizerRecipe(
         config.decay, config.schedule, config.optimizer, config.trainable, factors or (), config.ema, k
     )
+    if config.schedule is not None:
+        check_schedule(config.schedule)
     rates = recipe.rates(numbers)
     return lambda step: float(rates(step // k)), recipe, numbers, changes * k
+
+
+def _kind(leaf: Any) -> tuple[Any, Any]:
+    return leaf.shape, leaf.dtype
 
 
 def _by_path(params: Any, rule: Callable[[str], bool]) -> Any:

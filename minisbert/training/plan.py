@@ -28,9 +28,10 @@ from minisbert.inference.compiled import COMPUTE_DTYPES
 from minisbert.inference.program_costs import forward_flops
 from minisbert.inference.tpu_compiler import CHIPS, GIB, Chip, size
 from minisbert.text.packing import TOKENS_PER_SLOT, PackedTexts, packed_shape
-from minisbert.training.config import TrainConfig, name_of
+from minisbert.training.config import TrainConfig
 from minisbert.training.losses import Loss
 from minisbert.training.optimizer import optimizer_for
+from minisbert.training.record import name_of
 from minisbert.training.sharding import AXIS, batch_sharding, check_setup, state_sharding
 from minisbert.training.siamese import TrainBatch, TrainState
 from minisbert.training.step_cache import compiled_step, step_settings

@@ -64,11 +64,11 @@ def data_mesh(
     """
     available = jax.devices() if available is None else available
     count = len(available) if devices is None else devices
-    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= len(available):
+    if not isinstance(count, int | np.integer) or isinstance(count, bool) or not 1 <= count <= len(available):
         raise InputError(
             f"devices is {devices!r}. Expected 1 to {len(available)}, the {available[0].platform} devices that JAX finds here."
         )
-    if not isinstance(model_devices, int) or model_devices < 1 or count % model_devices:
+    if not isinstance(model_devices, int | np.integer) or model_devices < 1 or count % model_devices:
         divisors = [n for n in range(1, count + 1) if count % n == 0]
         raise InputError(
             f"model_devices is {model_devices!r} of {count} devices. Expected one of {', '.join(map(str, divisors))}."

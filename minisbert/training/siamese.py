@@ -88,8 +88,22 @@ Update = Callable[[TrainState, jax.Array, Params], tuple[TrainState, StepMetrics
 
 
 def initial_state(params: Params, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
-    """The state before the first step."""
-    return TrainState(jnp.int32(0), params, optimizer.init(params), jax.random.key(seed, impl=GENERATOR))
+    """The state before the first step.
+
+    Some optimizers begin with the parameters themselves, or with one array twice. Such an array is copied: a step reuses the
+    memory of its state, and can do so once.
+    """
+    seen = {id(leaf) for leaf in jax.tree.leaves(params)}
+
+    def own(leaf: Any) -> Any:
+        if id(leaf) in seen:
+            return jnp.copy(leaf)
+        seen.add(id(leaf))
+        return leaf
+
+    # The uncopied state stays alive meanwhile, so that no two arrays have one id.
+    given = optimizer.init(params)
+    return TrainState(jnp.int32(0), params, jax.tree.map(own, given), jax.random.key(seed, impl=GENERATOR))
 
 
 def packed_embed(definition: nnx.GraphDef[Any], embeds: str = "sentences") -> Embed:

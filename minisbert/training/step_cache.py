@@ -31,6 +31,7 @@ from minisbert.training.deterministic import blockwise
 from minisbert.training.lora import with_lora
 from minisbert.training.losses import Loss
 from minisbert.training.optimizer import Numbers, OptimizerRecipe
+from minisbert.training.record import as_now
 from minisbert.training.siamese import Embed, Gradient, LossFunction, Params, StepMetrics, TrainBatch, TrainState, Tree
 from minisbert.training.task import loss_for
 from minisbert.transformer.target import traced_for
@@ -61,6 +62,7 @@ class StepSettings(NamedTuple):
     blocks: int | None = None  # of a deterministic reduction
     mesh: Mesh | None = None  # None: the first device alone
     layout: tuple[Any, ...] | None = None  # leaves and structure of the state's sharding on several devices
+    given: str = ""  # the functions and objects of the settings, as they are now
 
 
 def step_settings(
@@ -93,6 +95,7 @@ def step_settings(
         blocks=config.blocks if config.deterministic else None,
         mesh=mesh,
         layout=None if sharding is None else (tuple(leaves), structure),
+        given=as_now((loss.function, config.loss_options, *optimizer.given)),
     )
 
 

@@ -35,13 +35,14 @@ from minisbert.inference.compiled import COMPUTE_DTYPES
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.training import sharding, step_cache
 from minisbert.training.checkpoints import Checkpoints, only_run
-from minisbert.training.config import TrainConfig, recorded_settings
+from minisbert.training.config import TrainConfig
 from minisbert.training.config_checks import check_config, check_examples, fitting_batches
 from minisbert.training.deterministic import check_blocks
 from minisbert.training.logging import MetricsLog, on_sigterm
 from minisbert.training.lora import weights_digest
 from minisbert.training.multihost import exit_on_peer_failure, sync_batch_shape
 from minisbert.training.optimizer import optimizer_for
+from minisbert.training.record import recorded_settings
 from minisbert.training.run import Outputs, methods, scorers
 from minisbert.training.siamese import TrainBatch, TrainState
 from minisbert.training.step_cache import StepCache, compiled_step, sampled_steps, shared_programs, step_settings
@@ -199,7 +200,7 @@ class Trainer:
         classes, params = len(self.datasets[0].classes), model.pretrained.params
         self.initial_state = partial(self.task.initial_state, config, model.model_config, recipe(numbers), classes)
         self.shapes = jax.eval_shape(self.initial_state, params)  # of the state
-        recipe.check(self.shapes.params)
+        recipe.check(numbers, self.shapes.params, self.shapes.optimizer_state)
         self.sharding = place = None
         base_params = params if self.lora else None
         if mesh is not None and mesh.size > 1 and not config.deterministic:

@@ -162,6 +162,25 @@ def test_a_sweep_over_rates_compiles_once(caplog):
     assert [one.curve("learning_rate")[1][0] for one in runs] == pytest.approx([1e-3, 3e-4, 2e-4])
 
 
+HALF = 0.5
+
+
+def constant(embeddings_SBD, targets, head=None):
+    return HALF + 0 * embeddings_SBD.sum()
+
+
+def test_a_function_that_computes_something_else_is_compiled_again(monkeypatch):
+    """A sweep over what a function finds outside: the program of the run before gave the loss of the run before."""
+    outside = {"loss": 0.25}
+    own = [constant, lambda embeddings_SBD, targets, head: outside["loss"] + 0 * embeddings_SBD.sum()]
+    settings = {"loss_options": None, "max_steps": 1}
+    before = [run("a loss", loss=loss, **settings).run.last()["loss"] for loss in own]
+    monkeypatch.setitem(globals(), "HALF", 0.75)
+    outside["loss"] = 1.0
+    after = [run("a loss", loss=loss, **settings).run.last()["loss"] for loss in own]
+    assert (before, after) == ([0.5, 0.25], [0.75, 1.0])
+
+
 COLUMNS = {name: [row[name] for row in ROWS] for name in ("anchor", "positive")}
 
 
@@ -199,6 +218,11 @@ def test_the_same_rows_from_anywhere_are_the_same_run(tmp_path):
         assert not changed(first, run("a loss", max_steps=2, data=source))
 
 
+SHRINKING = optax.GradientTransformation(
+    lambda params: jnp.zeros(2), lambda updates, state, params: (updates, state[1:])
+)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -209,6 +233,14 @@ def test_the_same_rows_from_anywhere_are_the_same_run(tmp_path):
         ({"optimizer": optax.sgd(1.0)}, "learning_rate is 0.001, but optimizer replaces it"),
         ({"optimizer": optax.lion, "weight_decay": 0.1}, "weight_decay is 0.1, but schedule or optimizer replaces it"),
         ({"schedule": 0.1}, "schedule is 0.1"),
+        ({"schedule": lambda step: None, "learning_rate": 2e-5}, "gave no number (it returned None)"),
+        ({"schedule": lambda step: jnp.ones(3), "learning_rate": 2e-5}, "gave no number (it returned Array([1., 1."),
+        ({"schedule": lambda step: 1 if step < 2 else 2, "learning_rate": 2e-5}, "gave no number (Attempted boolean"),
+        ({"schedule": lambda step: float("nan"), "learning_rate": 2e-5}, "gave nan for the first change"),
+        ({"optimizer": optax.lbfgs}, "optimizer: optax._src.alias.lbfgs failed (TypeError"),
+        ({"optimizer": lambda rate: None}, "<lambda> failed (TypeError"),
+        ({"optimizer": SHRINKING, "learning_rate": 2e-5}, "returns a state of other shapes or types"),
+        ({"learning_rates": lambda path: None}, "learning_rates('encoder.token_embedding.embedding') is None"),
         ({"trainable": "("}, "trainable has '('"),
         ({"trainable": 1}, "trainable is 1"),
         ({"trainable": "no such part"}, "no parameter is trained"),
@@ -349,6 +381,23 @@ def test_the_moving_average_is_of_the_changed_weights():
     average = optax.tree.get(change({"ema": 0.75}, gradient=2.0)[1], "ema")  # from 1 to -1
     assert all(float(jnp.ravel(leaf)[0]) == 0.5 for leaf in jax.tree.leaves(average))
     assert not changed(run("a loss"), run("a loss", ema=0.0))  # the average of the last weights alone
+
+
+@pytest.mark.parametrize(
+    "optimizer", [optax.contrib.dog, optax.contrib.prodigy, lambda rate: optax.lbfgs(rate, linesearch=None)]
+)
+def test_an_optimizer_that_begins_with_the_parameters(optimizer):
+    """Or with one array twice. A step reuses the memory of its state, and can do so once."""
+    assert changed(run("a loss", optimizer=optimizer), weights(encoder_for("a loss")))
+
+
+def test_numbers_of_numpy_are_stored_as_pythons():
+    given = config(
+        "a loss", batch_size=np.int64(4), learning_rate=np.float32(0.5), matryoshka=[np.int32(8)], dropout=np.True_
+    )
+    plain = config("a loss", batch_size=4, learning_rate=0.5, matryoshka=[8], dropout=True)
+    assert given == plain and all(type(getattr(given, name)) is type(value) for name, value in vars(plain).items())
+    assert json.dumps(config("a loss", loss_options={"margin": jnp.float32(0.5)}).loss_options) == '{"margin": 0.5}'
 
 
 def test_a_config_is_still_plain_data():
