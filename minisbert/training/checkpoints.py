@@ -26,7 +26,7 @@ from minisbert.atomic_write import free_bytes, not_written
 from minisbert.checksums import CHECKSUM, is_whole, sealed
 from minisbert.errors import TrainingError
 from minisbert.training.config import current_settings
-from minisbert.training.siamese import GENERATOR, TrainState
+from minisbert.training.siamese import TrainState
 
 logger = logging.getLogger("minisbert")
 LOCK = ".run.lock"
@@ -165,16 +165,23 @@ def _narrowed(saved: Any, given: Any) -> tuple[Any, Any]:
     return saved, given
 
 
+def _is_key(leaf: Any) -> bool:
+    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
+
+
 def _as_leaves(state: TrainState) -> dict[str, Any]:
-    # Numbered leaves, so that a file depends on no type of the optimizer's or the module's.
-    plain = state._replace(key=jax.random.key_data(state.key))
-    return dict(zip(map("{:05d}".format, itertools.count()), jax.tree.leaves(plain), strict=False))
+    # Numbered leaves, so that a file depends on no type of the optimizer's or the module's. An optimizer may have keys too.
+    leaves = [jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(state)]
+    return dict(zip(map("{:05d}".format, itertools.count()), leaves, strict=False))
 
 
 def _from_leaves(leaves: dict[str, Any], like: TrainState) -> TrainState:
-    plain = like._replace(key=jax.random.key_data(like.key))
-    state: TrainState = jax.tree.unflatten(jax.tree.structure(plain), [leaves[name] for name in sorted(leaves)])
-    return state._replace(key=jax.random.wrap_key_data(jnp.asarray(state.key), impl=GENERATOR))
+    def typed(leaf: Any, other: Any) -> Any:
+        return jax.random.wrap_key_data(jnp.asarray(leaf), impl=jax.random.key_impl(other)) if _is_key(other) else leaf
+
+    others, structure = jax.tree.flatten(like)
+    state: TrainState = jax.tree.unflatten(structure, map(typed, [leaves[name] for name in sorted(leaves)], others))
+    return state
 
 
 def _first_line(error: Exception) -> str:

@@ -128,8 +128,7 @@ class OptimizerRecipe:
         return _by_path(params, lambda name: bool(rule(name)))
 
     def check(self, numbers: Numbers, params: Any, state: Any) -> None:
-        """Raises InputError if nothing is trained, a pattern of `learning_rates` finds no parameter, or a function of the
-        settings fails or gives something else than it should.
+        """Raises InputError if nothing is trained, a pattern finds no parameter, or a function gives what it should not.
 
         Args:
             params: what is trained, or the shapes.
@@ -148,8 +147,11 @@ class OptimizerRecipe:
             check_finite(f"learning_rates({name!r})", self.learning_rates(name))
         if self.optimizer is not None:
             updates, after = jax.eval_shape(self(numbers).update, params, state, params)
-            for found, like, what in ((updates, params, "updates"), (after, state, "a state")):
-                if jax.tree.map(_kind, found) != jax.tree.map(_kind, like):
+            for found, like, what in (
+                (_shapes(updates), _shapes(params), "updates"),
+                (_kinds(after), _kinds(state), "a state"),
+            ):
+                if found != like:
                     raise InputError(
                         f"optimizer: {name_of(self.optimizer)} returns {what} of other shapes or types than it was given. "
                         "Expected the same arrays with other values."
@@ -177,8 +179,8 @@ def own_optimizer(given: Any, rates: optax.Schedule) -> optax.GradientTransforma
 
     def refuse(error: Exception) -> InputError:
         return InputError(
-            f"optimizer: {name_of(given)} failed ({type(error).__name__}: {error!s:.300}). Expected an optax transformation, or "
-            "a function of the learning rate that makes one, which needs no more than the gradient and the parameters: no "
+            f"optimizer: {name_of(given)} failed ({type(error).__name__}: {error!s:.300}). Expected an optax transformation, "
+            "or a function of the learning rate that makes one, which needs no more than the gradient and the parameters: no "
             "value of the loss (lbfgs, polyak_sgd, reduce_on_plateau)."
         )
 
@@ -221,6 +223,12 @@ class EmaState(NamedTuple):
 
     ema: Any
     inner: Any
+
+
+def moving_average(state: Any) -> Any:
+    """The moving average in the optimizer's state. An optimizer of the run may have another one inside (optax.ema)."""
+    found = jax.tree.leaves(state, is_leaf=lambda part: isinstance(part, EmaState))
+    return next(part.ema for part in found if isinstance(part, EmaState))
 
 
 def with_ema(optimizer: optax.GradientTransformation, decay: float) -> optax.GradientTransformation:
@@ -280,8 +288,12 @@ def optimizer_for(config: TrainConfig, steps: int) -> tuple[Callable[[int], floa
     return lambda step: float(rates(step // k)), recipe, numbers, changes * k
 
 
-def _kind(leaf: Any) -> tuple[Any, Any]:
-    return leaf.shape, leaf.dtype
+def _shapes(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.shape, tree)
+
+
+def _kinds(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
 
 
 def _by_path(params: Any, rule: Callable[[str], bool]) -> Any:

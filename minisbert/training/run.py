@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from minisbert.errors import InputError, TrainingError, short_repr
 from minisbert.inference.engines import replace_params
@@ -30,6 +29,7 @@ from minisbert.training import sharding
 from minisbert.training.logging import curve, write_report
 from minisbert.training.lora import merge_lora
 from minisbert.training.losses import initial_softmax_head
+from minisbert.training.optimizer import moving_average
 from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState
 from minisbert.training.softmax_head import write_head
 
@@ -242,7 +242,7 @@ class Outputs:
         They are copies by default, because the next step reuses the state's memory.
         """
         trainer, config = self.trainer, self.trainer.config
-        found = state.params if config.ema is None else optax.tree.get(state.optimizer_state, "ema")
+        found = state.params if config.ema is None else moving_average(state.optimizer_state)
         params, head = jax.tree.map(copied, (found["model"], found["head"]))
         if trainer.mesh is not None and trainer.mesh.size > 1:
             params, head = sharding.on_one_device((params, head))

@@ -180,7 +180,8 @@ def place(tree: Any, sharding: Any) -> Any:
 
     def place_leaf(leaf: Any, where: NamedSharding) -> Any:
         if isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(place_leaf(jax.random.key_data(leaf), where))  # NumPy has no keys
+            data = place_leaf(jax.random.key_data(leaf), where)  # NumPy has no keys
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
         array = np.asarray(leaf)
         return jax.make_array_from_callback(array.shape, where, lambda index: array[index])
 

@@ -96,8 +96,8 @@ def initial_state(params: Params, optimizer: optax.GradientTransformation, seed:
     seen = {id(leaf) for leaf in jax.tree.leaves(params)}
 
     def own(leaf: Any) -> Any:
-        if id(leaf) in seen:
-            return jnp.copy(leaf)
+        if id(leaf) in seen or not isinstance(leaf, jax.Array):  # or a number of Python's
+            return jnp.array(leaf)
         seen.add(id(leaf))
         return leaf
 

@@ -391,6 +391,18 @@ def test_an_optimizer_that_begins_with_the_parameters(optimizer):
     assert changed(run("a loss", optimizer=optimizer), weights(encoder_for("a loss")))
 
 
+def averaged(rate):
+    return optax.chain(optax.ema(0.5), optax.add_noise(0.1, 0.5, key=jax.random.key(1)), optax.sgd(rate))
+
+
+def test_an_optimizer_with_an_average_and_a_key_of_its_own(tmp_path):
+    settings = {"optimizer": averaged, "ema": 0.0}  # the run's own average is of the last weights alone
+    undisturbed = run("a loss", optimizer=averaged)
+    with pytest.raises(Killed):
+        run("a loss", tmp_path, [KillAfter(3)], **settings)
+    assert not changed(undisturbed, run("a loss", tmp_path, **settings))
+
+
 def test_numbers_of_numpy_are_stored_as_pythons():
     given = config(
         "a loss", batch_size=np.int64(4), learning_rate=np.float32(0.5), matryoshka=[np.int32(8)], dropout=np.True_
