@@ -130,9 +130,7 @@ class OptimizerRecipe:
     def check(self, numbers: Numbers, params: Any, state: Any) -> None:
         """Raises InputError if nothing is trained, a pattern finds no parameter, or a function gives what it should not.
 
-        Args:
-            params: what is trained, or the shapes.
-            state: of the optimizer.
+        Of what is trained and of the optimizer's state the shapes are enough.
         """
         names = [path_name(path) for path, _ in jax.tree.leaves_with_path(params)]
         some = ", ".join(names[:: max(1, len(names) // 4)])
@@ -140,11 +138,12 @@ class OptimizerRecipe:
             raise InputError(
                 f"trainable is {short_repr(self.trainable)}: no parameter is trained. Expected paths such as {some}."
             )
-        for pattern, _ in () if callable(self.learning_rates) else self.learning_rates:
+        factors: Any = self.learning_rates
+        for pattern, _ in () if callable(factors) else factors:
             if not any(re.search(pattern, name) for name in names):
                 raise InputError(f"learning_rates: {pattern!r} matches no parameter. Expected paths such as {some}.")
-        for name in names if callable(self.learning_rates) else ():
-            check_finite(f"learning_rates({name!r})", self.learning_rates(name))
+        for name in names if callable(factors) else ():
+            check_finite(f"learning_rates({name!r})", factors(name))
         if self.optimizer is not None:
             updates, after = jax.eval_shape(self(numbers).update, params, state, params)
             for found, like, what in (
