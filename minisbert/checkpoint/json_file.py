@@ -18,13 +18,25 @@ _MOST_BYTES = {
     **dict.fromkeys(("tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"), limits.TOKENS_BYTES),
     "model.safetensors.index.json": limits.HEADER_BYTES,
 }
+# How the small file begins that Git has in the place of a large one, which Git LFS fetches.
+_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raises ModelFolderError for a pointer of Git LFS, and OSError for a file that cannot be read."""
+    with path.open("rb") as stream:
+        if stream.read(len(_POINTER)) == _POINTER:
+            raise ModelFolderError(
+                f"{path}: a pointer of Git LFS, not the file itself: the folder was cloned without Git LFS. Expected the "
+                "file; run `git lfs pull` in that folder, or download the model another way."
+            )
 
 
 def read_bytes(path: Path) -> bytes:
     """The content of a settings or vocabulary file.
 
     Raises:
-        ModelFolderError: the file is missing, not a file, not readable, or larger than its kind may be (`limits`).
+        ModelFolderError: the file is missing, not a file, not readable, larger than its kind may be (`limits`), or a pointer.
     """
     most = _MOST_BYTES.get(path.name, limits.CONFIG_BYTES)
     try:
@@ -36,6 +48,7 @@ def read_bytes(path: Path) -> bytes:
                 f"{path}: {size} bytes. Expected at most {most} for this file. The file is damaged or not a model's; "
                 "download the model again."
             )
+        refuse_pointer(path)
         return path.read_bytes()
     except FileNotFoundError:
         raise ModelFolderError(

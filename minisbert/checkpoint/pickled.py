@@ -18,6 +18,7 @@ import numpy as np
 
 from minisbert import limits
 from minisbert.checkpoint.archive import stored_archive
+from minisbert.checkpoint.json_file import refuse_pointer
 from minisbert.checkpoint.pickle_program import Tensor, run
 from minisbert.checkpoint.tensors import read_index
 from minisbert.errors import ModelFolderError
@@ -100,6 +101,8 @@ def _plain_errors(file: Path) -> Iterator[None]:
 
 def _program(file: Path) -> dict[str, Tensor]:
     """The dict of tensors that an archive's program describes."""
+    with _plain_errors(file):
+        refuse_pointer(file)
     with _plain_errors(file), stored_archive(file) as archive:
         entries = archive.infolist()
         programs = [one for one in entries if one.filename.count("/") == 1 and one.filename.endswith("/data.pkl")]

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from minisbert import limits
-from minisbert.checkpoint.json_file import is_text, loads, read_json
+from minisbert.checkpoint.json_file import is_text, loads, read_json, refuse_pointer
 from minisbert.errors import ModelFolderError
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+_OTHER_FORMATS = ("*.onnx", "onnx/*.onnx", "*.h5", "*.msgpack", "*.gguf", "*.ot")
 # Bytes to read before a file is mapped anew, so that the model is in memory once, not twice.
 RELEASE_AFTER = 32_000_000
 
@@ -120,6 +121,10 @@ class SafetensorsFiles:
                     f"{here if name == WEIGHTS else 'On'} a machine where you trust the file: "
                     f"{unpickle_recipe(pickled[0], name)}"
                 )
+            elif others := sorted(path.name for pattern in _OTHER_FORMATS for path in folder.glob(pattern)):
+                found = (
+                    f"Found {', '.join(others):.200}, in a format that is not read. Expected {name}; use another model."
+                )
             raise ModelFolderError(f"{folder}: no {name} and no {INDEX}. {found}")
         self._open: dict[Path, Any] = {}  # file -> the library's mapping
         self._bytes: dict[Path, np.ndarray] = {}  # file -> our mapping
@@ -151,6 +156,7 @@ class SafetensorsFiles:
 
         try:
             size = file.stat().st_size
+            refuse_pointer(file)
             with file.open("rb") as stream:
                 header = int.from_bytes(stream.read(8), "little")
                 text = stream.read(header) if header <= min(limits.HEADER_BYTES, size) else b""

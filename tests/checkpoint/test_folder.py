@@ -837,6 +837,24 @@ def test_a_pickle_is_named_with_the_way_out(model):
 # --- the folder itself ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", [MODEL, "config.json", "tokenizer.json", "modules.json", "pytorch_model.bin"])
+def test_a_pointer_of_git_lfs(model, name):
+    """What a clone has without Git LFS, where downloading again in the same way does not help."""
+    folder = model()
+    if name.endswith(".bin"):
+        (folder / MODEL).unlink()
+    (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:53aa5117\nsize 90868376\n")
+    refused(lambda: load_pretrained(folder, allow_pickle_weights=True), name, "`git lfs pull`")
+
+
+def test_weights_in_another_format_are_named(model):
+    folder = model()
+    (folder / "onnx").mkdir()
+    (folder / MODEL).rename(folder / "onnx/model.onnx")
+    (folder / "tf_model.h5").write_bytes(b"x")
+    refused(lambda: load_pretrained(folder), "Found model.onnx, tf_model.h5", MODEL)
+
+
 def test_no_folder(tmp_path):
     refused(lambda: load_pretrained(tmp_path), "config.json")  # an empty one
     (tmp_path / "file").write_text("x")
