@@ -134,8 +134,9 @@ class Loss:
             >>> LOSSES["triplet"].options
             {'distance': 'euclidean', 'margin': 5.0}
         """
-        parameters = inspect.signature(self.function).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        parameters = list(inspect.signature(self.function).parameters.values())
+        after_head = [p for p in parameters[3:] if p.kind is p.POSITIONAL_OR_KEYWORD]
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY or p in after_head}
 
 
 LOSSES: dict[str, Loss] = {

@@ -223,7 +223,7 @@ class Outputs:
         values: dict[str, float] = {}
         for name, score in self.scores.items():
             value = score(model)
-            if isinstance(value, float | np.floating) and math.isnan(value):  # a correlation with equal similarities
+            if getattr(value, "shape", ()) == () and value != value:  # NaN: a correlation with equal similarities
                 logger.warning(f"the {name} after step {step} is undefined (NaN) and left out.")
             else:
                 values[name] = finite(name, value, step)

@@ -8,18 +8,20 @@ The step itself (siamese.py), the trainer, the checkpoints and the plan are the 
 `cross_encoder/training.py: CROSS_ENCODER`; a model from outside the package can bring its own.
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 from minisbert.data.conventions import TRANSLATIONS
 from minisbert.data.examples import Examples
 from minisbert.data.sampler import Batch
-from minisbert.errors import InputError
+from minisbert.errors import InputError, short_repr
 from minisbert.inference.engines import need_jax
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.sentence_model import define
@@ -27,6 +29,7 @@ from minisbert.training.collate import train_batch
 from minisbert.training.config import TrainConfig
 from minisbert.training.lora import initial_adapters
 from minisbert.training.losses import LOSSES, Loss, adaptive_layer, matryoshka, resolve_loss
+from minisbert.training.record import name_of
 from minisbert.training.siamese import GENERATOR, LossFunction, TrainBatch, TrainState, Tree, initial_state
 
 
@@ -73,7 +76,7 @@ class TrainingTask(NamedTuple):
         if loss.head is not None:
             width = getattr(model_config, "dimension", 1)  # a cross-encoder has logits
             options = {"params": params} if loss.model else {}
-            head = dict(loss.head(key, width, classes, **options, **(config.loss_options or {})))
+            head = checked_head(loss.head(key, width, classes, **options, **(config.loss_options or {})), loss)
         if config.lora_rank is not None:
             params = initial_adapters(params, config.lora_rank, config.lora_targets, key)
         return initial_state({"model": params, "head": head}, optimizer, config.seed)
@@ -87,6 +90,22 @@ SIAMESE = TrainingTask(
     model_name="sentence embedding model",
     hub_tag="sentence-similarity",
 )
+
+
+def checked_head(given: Any, loss: Loss) -> dict[str, Any]:
+    """The loss's own parameters as arrays, each with memory of its own: a step reuses that of its state.
+
+    Raises:
+        InputError: not a dict of floating-point arrays.
+    """
+    if isinstance(given, Mapping):
+        head = dict(jax.tree.map(jnp.array, given))
+        if all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(head)):
+            return head
+    raise InputError(
+        f"loss: head of {name_of(loss.function)} returned {short_repr(given)}. Expected a dict of floating-point arrays, the "
+        'parameters that are trained, such as {"scale": jnp.array(20.0)}.'
+    )
 
 
 def task_for(model: Any) -> TrainingTask:
@@ -150,7 +169,15 @@ def loss_for(config: TrainConfig, loss: Loss, width: int) -> LossFunction:
         )
     if config.adaptive_layers and not width:
         raise InputError("adaptive_layers is True, but a cross-encoder has no embeddings. Expected False.")
-    options = (config.loss_options or {}).items()
+    given = config.loss_options or {}
+    try:
+        inspect.signature(loss.function).bind(None, None, None, **given)
+    except TypeError as error:
+        raise InputError(
+            f"loss: {name_of(loss.function)} cannot be called ({error}). Expected a function of (embeddings_SBD, "
+            "targets, head), whose further arguments have defaults."
+        ) from None
+    options = given.items()
     items = tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in options)
     try:
         return _loss_for(loss.function, items, tuple(config.matryoshka), config.adaptive_layers)
@@ -167,10 +194,12 @@ def _loss_for(
     def function(*parts: Any) -> jax.Array:
         value = given(*parts)
         shape = () if isinstance(value, int | float) else getattr(value, "shape", None)
-        if shape != ():
+        whole = shape == () and not jnp.issubdtype(jnp.result_type(value), jnp.floating)
+        if shape != () or whole:
             name = getattr(loss, "__name__", "the loss")
             found = f"a {type(value).__name__}" if shape is None else f"an array {list(shape)}"
-            raise InputError(f"loss: {name} returned {found}. Expected one number, such as its mean.")
+            found = f"a number of type {jnp.result_type(value)}" if whole else found
+            raise InputError(f"loss: {name} returned {found}. Expected one number in floating point, such as its mean.")
         return value
 
     if dimensions:

@@ -17,6 +17,7 @@ from runs import Killed, changed
 from value_cases import CASES, ROWS, TOPICS, config, encoder_for, weights
 
 from minisbert import SentenceEncoder, TrainConfig, train
+from minisbert.data.sampler import Batch
 from minisbert.errors import DataError, InputError, TrainingError
 from minisbert.training.losses import Loss
 from minisbert.training.optimizer import decays, optimizer_for, path_name
@@ -228,6 +229,20 @@ SHRINKING = optax.GradientTransformation(
     [
         ({"loss": per_pair}, "per_pair returned an array [4]. Expected one number"),
         ({"loss": with_extras}, "with_extras returned a tuple. Expected one number"),
+        ({"loss": lambda embeddings_SBD, targets, head: 1, "loss_options": None}, "returned a number of type int32"),
+        ({"loss": lambda embeddings_SBD, targets: 1.0, "loss_options": None}, "<lambda> cannot be called (too many"),
+        (
+            {"loss": Loss(constant, head=lambda *_: None), "loss_options": None},
+            "head of test_values.constant returned None",
+        ),
+        (
+            {"loss": Loss(constant, head=lambda *_: {"a": 1}), "loss_options": None},
+            "returned {'a': 1}. Expected a dict",
+        ),
+        (
+            {"batches": lambda step: Batch(0, 0, range(4), [["a"] * 4] * 2, [*"abcd"])},
+            "labels ['a', 'b', 'c', 'd'] that are no",
+        ),
         ({"loss": per_pair, "chunk_size": 2, "matryoshka": (8, 4)}, "per_pair returned an array [4]"),
         ({"optimizer": "lion"}, "optimizer is 'lion', expected None, an optax transformation"),
         ({"optimizer": optax.sgd(1.0)}, "learning_rate is 0.001, but optimizer replaces it"),
@@ -401,6 +416,21 @@ def test_an_optimizer_with_an_average_and_a_key_of_its_own(tmp_path):
     with pytest.raises(Killed):
         run("a loss", tmp_path, [KillAfter(3)], **settings)
     assert not changed(undisturbed, run("a loss", tmp_path, **settings))
+
+
+def test_a_losss_own_parameters_may_be_one_array_twice_and_options_positional():
+    def scaled(embeddings_SBD, targets, head, power=1.0):
+        return (head["a"] * head["b"]) ** power + 0 * embeddings_SBD.sum()
+
+    def both(*_, power):
+        return dict.fromkeys("ab", jnp.array(2.0))
+
+    trained = run("a loss", loss=Loss(scaled, head=both), loss_options={"power": 3.0}, max_steps=1)
+    assert trained.run.last()["loss"] == 64
+
+
+def test_a_score_of_jax_that_is_undefined_is_left_out():
+    assert "score" not in run("a loss", max_steps=1, score=lambda model: jnp.float32(np.nan)).run.last()
 
 
 def test_numbers_of_numpy_are_stored_as_pythons():
