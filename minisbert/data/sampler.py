@@ -167,11 +167,11 @@ class GivenBatches:
             texts = [column[self._mine] for column in given.texts]
             rows_B, labels = np.asarray(given.rows_B), None if given.labels is None else np.asarray(given.labels)
             lengths = [len(rows_B), *map(len, given.texts), *([] if labels is None else [len(labels)])]
-            no_numbers = labels is not None and labels.dtype.kind not in "biuf"
-            if {*lengths} != {self._batch_size} or no_numbers or given.dataset not in range(len(self.datasets)):
+            strange = [] if labels is None or labels.dtype.kind in "biuf" else labels.tolist()
+            if {*lengths} != {self._batch_size} or strange or given.dataset not in range(len(self.datasets)):
                 rows, *columns = lengths
                 found = f"{rows} rows with texts{' and labels' * (labels is not None)} of {columns}"
-                found += f", labels {labels.tolist()!s:.80} that are no numbers" if no_numbers else ""
+                found += f", labels {strange!s:.80} that are no numbers" if strange else ""
                 raise self._wrong(step, f"a Batch of data set {given.dataset}, {found}")
             labels = None if labels is None else labels[self._mine]
             return given._replace(rows_B=rows_B[self._mine], texts=texts, labels=labels)
