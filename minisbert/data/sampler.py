@@ -171,7 +171,7 @@ class GivenBatches:
             if {*lengths} != {self._batch_size} or strange or given.dataset not in range(len(self.datasets)):
                 rows, *columns = lengths
                 found = f"{rows} rows with texts{' and labels' * (labels is not None)} of {columns}"
-                found += f", labels {strange!s:.80} that are no numbers" if strange else ""
+                found += f", labels {strange!s:.80} instead of numbers" if strange else ""
                 raise self._wrong(step, f"a Batch of data set {given.dataset}, {found}")
             labels = None if labels is None else labels[self._mine]
             return given._replace(rows_B=rows_B[self._mine], texts=texts, labels=labels)

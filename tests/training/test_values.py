@@ -241,7 +241,7 @@ SHRINKING = optax.GradientTransformation(
         ),
         (
             {"batches": lambda step: Batch(0, 0, range(4), [["a"] * 4] * 2, [*"abcd"])},
-            "labels ['a', 'b', 'c', 'd'] that are no",
+            "labels ['a', 'b', 'c', 'd'] instead of numbers",
         ),
         ({"loss": per_pair, "chunk_size": 2, "matryoshka": (8, 4)}, "per_pair returned an array [4]"),
         ({"optimizer": "lion"}, "optimizer is 'lion', expected None, an optax transformation"),
