@@ -51,9 +51,11 @@ def read_bytes(path: Path) -> bytes:
         refuse_pointer(path)
         return path.read_bytes()
     except FileNotFoundError:
+        # The hub's cache keeps a model one level down: models--org--name/snapshots/<commit>.
+        inside = next(iter(sorted(path.parent.glob(f"snapshots/*/{path.name}"))), None)
+        remedy = "check the path or download the model again" if inside is None else f"load {inside.parent}"
         raise ModelFolderError(
-            f"{path}: no such file. Expected a sentence-transformers or Hugging Face model folder; check the path or "
-            "download the model again."
+            f"{path}: no such file. Expected a sentence-transformers or Hugging Face model folder; {remedy}."
         ) from None
     except OSError as error:
         raise ModelFolderError(f"{path}: not readable ({error}). Check the model folder.") from None

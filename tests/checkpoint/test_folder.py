@@ -855,6 +855,13 @@ def test_weights_in_another_format_are_named(model):
     refused(lambda: load_pretrained(folder), "Found model.onnx, tf_model.h5", MODEL)
 
 
+def test_the_folder_of_the_hubs_cache_above_a_model(model, tmp_path):
+    snapshot = tmp_path / "models--org--name/snapshots/abc"
+    snapshot.parent.mkdir(parents=True)
+    model().rename(snapshot)
+    refused(lambda: load_pretrained(tmp_path / "models--org--name"), "Expected a", f"load {snapshot}.")
+
+
 def test_no_folder(tmp_path):
     refused(lambda: load_pretrained(tmp_path), "config.json")  # an empty one
     (tmp_path / "file").write_text("x")
