@@ -135,6 +135,8 @@ def test_wrong_devices_layouts_and_settings_are_refused(tmp_path):
         data_mesh(9)
     with pytest.raises(InputError, match="model_devices is 2 of 1 devices"):
         data_mesh(1, 2)
+    with pytest.raises(InputError, match="layout is 'tensor', but the model has no layers"):
+        check_setup(mesh_of(1, 2), "tensor", 8, load_design("static").encoder)
     with pytest.raises(InputError, match="layout is 'star'"):
         state_sharding(TrainState(jax.numpy.int32(0), {}, {}, jax.random.key(0)), data_mesh(1), "star")
     data = tmp_path / "pairs.tsv"
