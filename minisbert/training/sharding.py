@@ -107,7 +107,9 @@ def check_setup(mesh: Mesh, layout: str, batch_size: int, config: Any = None) ->
     if model == 1 or config is None:
         return
     if not hasattr(config, "num_attention_heads"):  # a static model
-        raise InputError("layout is 'tensor', but the model has no layers that devices could share. Expected another layout.")
+        raise InputError(
+            "layout is 'tensor', but the model has no layers that devices could share. Expected another layout."
+        )
     for name in ("num_attention_heads", "hidden_size", "intermediate_size"):
         if (size := getattr(config, name)) % model:
             raise InputError(
