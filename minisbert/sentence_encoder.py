@@ -38,7 +38,7 @@ class SentenceEncoder(FamiliarEncoder):
         engine: "jax", or "numpy", which starts sooner and needs no JAX; float32 on the CPU, no training.
         compute_dtype: "float32"; "bfloat16" for the matrix products (norms, softmax and pooling stay float32); "float64".
         token_budget: tokens per batch, padding included; by default what suits the device, or "tuned": see `minisbert tune`.
-        packing: put short texts into shared rows, which changes the last bits (1e-6). None: in float32 calls of 512+ texts.
+        packing: put short texts into shared rows, which changes the last bits (1e-6). None: in float32 calls of 128+ texts.
         revision, cache, offline, verify: of a model that is named, see `locate`.
         allow_pickle_weights: read a folder whose weights are only in pytorch_model.bin: its tensors and nothing else.
         allow_links: read files that are links out of the folder, as Nix, DVC and git-annex store them.

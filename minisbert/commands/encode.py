@@ -62,11 +62,11 @@ def encode(
             larger than memory. It is resumable: rerun the command and only missing shards are computed.
         prompt: a text to put before each sentence.
         prompt_name: the name of a prompt in the model's settings.
-        batch_size: sentences per batch; by default as many as fit 1024 tokens.
+        batch_size: sentences per batch; by default as many as fit 512 tokens.
         normalize: scale each embedding to length 1.
         truncate_dim: keep the first dimensions only (Matryoshka models).
         precision: dtype of the output; int8 and uint8 use the range of each dimension in this file.
-        packing: put several short sentences into one row also in bfloat16, and if there are fewer than 512; changes last bits.
+        packing: put several short sentences into one row also in bfloat16, and if there are fewer than 128; changes last bits.
         on_truncate: what to do about sentences that are too long for the model.
         rows_per_shard: sentences per shard; one shard is in memory at a time.
         worker: the number of this worker, counted from 0, if several machines fill one folder of shards.

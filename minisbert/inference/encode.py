@@ -103,8 +103,7 @@ def results(
 
     options = {"padding_id": encoder.padding_id, "max_positions": encoder.max_positions}
     if packs(encoder, len(texts)) and not with_tokens and batch_size is None:
-        shapes, whole = encoder.shapes, len(texts) >= encoder.shapes.pack_from
-        packing = {"padding_id": encoder.padding_id, "prompt_length": prompt_length, "whole": whole}
+        shapes, packing = encoder.shapes, {"padding_id": encoder.padding_id, "prompt_length": prompt_length}
         numbered = packed_batches(token_ids(), tokens=shapes.token_budget, devices=shapes.devices, **packing)
     else:
         numbered = enumerate(token_ids())

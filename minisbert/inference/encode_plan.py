@@ -128,9 +128,9 @@ def batch_shapes(
 
     Example:
         >>> batch_shapes([5, 6, 100], ShapeTable(), 512)
-        {('sentence embeddings', 85, 12): (2, 24), ('sentence embeddings', 8, 128): (1, 128)}
+        {('sentence embeddings', 42, 12): (2, 24), ('sentence embeddings', 4, 128): (1, 128)}
         >>> batch_shapes([5, 6, 100], ShapeTable(), 512, packing=True)
-        {('packed sentence embeddings', 16, 64): (2, 11), ('sentence embeddings', 8, 128): (1, 128)}
+        {('packed sentence embeddings', 8, 64): (2, 11), ('sentence embeddings', 4, 128): (1, 128)}
     """
     texts: Counter[tuple[str, int, int]] = Counter()
     tokens: Counter[tuple[str, int, int]] = Counter()

@@ -1,6 +1,6 @@
 """How many tokens to compute per batch: the default for this kind of device, or what `minisbert tune` measured here.
 
-    token_budgets.json      {"cpu, cpu, 1 device, bert 6 x 384, float32": 1024, ...}    in the user's cache folder
+    token_budgets.json      {"cpu, cpu, 1 device, bert 6 x 384, float32": 512, ...}    in the user's cache folder
 
 A budget affects only speed and the last bits of an embedding (1e-6). The command line uses the measured budget; in Python,
 pass `token_budget="tuned"`.

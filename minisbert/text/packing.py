@@ -97,33 +97,32 @@ def packed_batches(
     padding_id: int,
     prompt_length: int = 0,
     devices: int = 1,
-    whole: bool = False,
 ) -> Iterator["PackedBatch | tuple[int, Sequence[int]]"]:
     """A stream of texts -> batches of full rows, all of the shape `stream_shape`, as texts come in.
 
-    Texts that are longer than a row, and the last ones if they do not fill most of a batch, come out as (place in the
-    stream, token ids).
+    Texts that are longer than a row come out as (place in the stream, token ids). So do all texts if they are too few for the
+    first batch: then its program need not be compiled.
 
     Args:
         tokens: tokens of a batch on one device.
         prompt_length: tokens of the prompt before every text.
         devices: the number of devices that share a batch.
-        whole: send the last texts as a batch too, however few, so that all have the same shape.
     """
     P, L = stream_shape(tokens, devices)
     waiting: list[tuple[int, Sequence[int]]] = []
+    first = True
 
     def sent(*, last: bool) -> Iterator[PackedBatch]:
-        # The fullest rows are sent; the texts of the others wait for the next window. A last batch is sent with empty rows
-        # if most of its rows are full, or if `whole`.
-        nonlocal waiting
+        # The fullest rows are sent; the texts of the others wait for the next window. A last batch is sent with empty rows;
+        # as the first one only if 3/8 of its rows are filled, since each text alone takes less time than a nearly empty batch.
+        nonlocal waiting, first
         texts, prompts = [ids for _, ids in waiting], [prompt_length] * len(waiting)
         rows = _best_fit(list(map(len, texts)), L, L // TOKENS_PER_SLOT)
         rows.sort(key=lambda row: -sum(len(texts[text]) for text in row))
-        spare = (P - 1 if whole else P // 4) if last else 0
+        spare = (P * 5 // 8 if first else P - 1) if last else 0
         full = (len(rows) + spare) // P * P
         for start in range(0, full, P):
-            chosen = rows[start : start + P]
+            chosen, first = rows[start : start + P], False
             filled, where = _filled(texts, chosen, P, L, padding_id, prompts, None)
             packed = [text for row in chosen for text in row]
             yield PackedBatch([waiting[text][0] for text in packed], filled, where[packed])
@@ -147,8 +146,8 @@ def stream_shape(tokens: int, devices: int) -> tuple[int, int]:
     """The (P, L) of `packed_batches`.
 
     Example:
-        >>> stream_shape(1024, devices=1)
-        (16, 64)
+        >>> stream_shape(512, devices=1)
+        (8, 64)
     """
     return devices * max(1, tokens // ROW_LENGTHS[0]), ROW_LENGTHS[0]
 

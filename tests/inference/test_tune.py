@@ -18,7 +18,7 @@ from minisbert.inference.token_budgets import (
 )
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
-USUAL = 1024
+USUAL = 512
 
 
 @pytest.fixture(autouse=True)

@@ -147,8 +147,9 @@ def test_a_stream_is_packed_once_each_in_one_shape(lengths, tokens, devices):
         seen += batch.rows
     assert all(ids == texts[place] for place, ids in left)
     assert sorted(seen + [place for place, _ in left]) == list(range(len(texts)))
-    P, L = stream_shape(tokens, devices)  # three quarters of a batch would have gone as one
-    assert sum(len(ids) for _, ids in left if len(ids) <= L) <= (P - P // 4) * L
+    P, L = stream_shape(tokens, devices)  # 3/8 of a batch would have gone as one, and after it all the others
+    short = [ids for _, ids in left if len(ids) <= L]
+    assert not short or (not seen and sum(map(len, short)) <= (P - P * 5 // 8) * L)
 
 
 def test_the_rows_of_a_stream_are_full():
