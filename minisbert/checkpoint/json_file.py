@@ -22,14 +22,13 @@ _MOST_BYTES = {
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
-def refuse_pointer(path: Path) -> None:
-    """Raises ModelFolderError for a pointer of Git LFS, and OSError for a file that cannot be read."""
-    with path.open("rb") as stream:
-        if stream.read(len(_POINTER)) == _POINTER:
-            raise ModelFolderError(
-                f"{path}: a pointer of Git LFS, not the file itself: the folder was cloned without Git LFS. Expected the "
-                "file; run `git lfs pull` in that folder, or download the model another way."
-            )
+def refuse_pointer(path: Path, start: bytes) -> None:
+    """Raises ModelFolderError for a file that starts as a pointer of Git LFS does; 8 bytes of it are enough."""
+    if len(start) >= 8 and _POINTER.startswith(start[: len(_POINTER)]):
+        raise ModelFolderError(
+            f"{path}: a pointer of Git LFS, not the file itself: the folder was cloned without Git LFS. Expected the "
+            "file; run `git lfs pull` in that folder, or download the model another way."
+        )
 
 
 def read_bytes(path: Path) -> bytes:
@@ -48,8 +47,7 @@ def read_bytes(path: Path) -> bytes:
                 f"{path}: {size} bytes. Expected at most {most} for this file. The file is damaged or not a model's; "
                 "download the model again."
             )
-        refuse_pointer(path)
-        return path.read_bytes()
+        content = path.read_bytes()
     except FileNotFoundError:
         # The hub's cache keeps a model one level down: models--org--name/snapshots/<commit>.
         inside = next(iter(sorted(path.parent.glob(f"snapshots/*/{path.name}"))), None)
@@ -59,6 +57,8 @@ def read_bytes(path: Path) -> bytes:
         ) from None
     except OSError as error:
         raise ModelFolderError(f"{path}: not readable ({error}). Check the model folder.") from None
+    refuse_pointer(path, content)
+    return content
 
 
 def parse_json(content: bytes, where: Path | str) -> Any:

@@ -101,8 +101,8 @@ def _plain_errors(file: Path) -> Iterator[None]:
 
 def _program(file: Path) -> dict[str, Tensor]:
     """The dict of tensors that an archive's program describes."""
-    with _plain_errors(file):
-        refuse_pointer(file)
+    with _plain_errors(file), file.open("rb") as stream:
+        refuse_pointer(file, stream.read(100))
     with _plain_errors(file), stored_archive(file) as archive:
         entries = archive.infolist()
         programs = [one for one in entries if one.filename.count("/") == 1 and one.filename.endswith("/data.pkl")]

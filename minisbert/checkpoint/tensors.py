@@ -156,12 +156,12 @@ class SafetensorsFiles:
 
         try:
             size = file.stat().st_size
-            refuse_pointer(file)
             with file.open("rb") as stream:
-                header = int.from_bytes(stream.read(8), "little")
+                header = int.from_bytes(start := stream.read(8), "little")
                 text = stream.read(header) if header <= min(limits.HEADER_BYTES, size) else b""
         except OSError as error:
             raise ModelFolderError(f"{file}: cannot be read ({error}). Download the model again.") from None
+        refuse_pointer(file, start)
         if header > limits.HEADER_BYTES or header + 8 > size:
             raise ModelFolderError(
                 f"{file}: the header claims {header} bytes in a file of {size} (at most {limits.HEADER_BYTES} are "
