@@ -37,7 +37,8 @@ class ShapeTable:
         start_tokens: starting a batch costs as much as computing this many tokens. Measured on two cores: a single row takes a
             twentieth (16 tokens) to a ninth (64) of the time of a full batch. For accelerators it is a guess.
         pack_from: float32 calls with this many texts pack the short ones if the encoder's `packing` is None: 128 sentences
-            take 0.7 of the time, 500 take 0.85. Below it, an embedding is the same to the bit in any order of the texts.
+            take 0.7 of the time, 500 take 0.85. Not all calls, since without packing an embedding is the same to the bit
+            whatever else is in a batch of that shape.
     """
 
     token_budget: int = 512
