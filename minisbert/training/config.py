@@ -120,7 +120,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for field in fields(self):
             if field.name not in ("data", "batches"):
-                object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
+                object.__setattr__(self, field.name, plain(getattr(self, field.name)))
 
     @property
     def lora_scale(self) -> float:
@@ -128,13 +128,13 @@ class TrainConfig:
         return 1.0 if self.lora_rank is None or self.lora_alpha is None else self.lora_alpha / self.lora_rank
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Numbers of NumPy or JAX as Python's, in tuples, lists and dicts too, so that a record of the settings is JSON."""
     if getattr(value, "shape", None) == () and getattr(getattr(value, "dtype", None), "kind", "") in tuple("biuf"):
         return value.item()
     if type(value) in (tuple, list):
-        return type(value)(map(_plain, value))
-    return {name: _plain(one) for name, one in value.items()} if type(value) is dict else value
+        return type(value)(map(plain, value))
+    return {name: plain(one) for name, one in value.items()} if type(value) is dict else value
 
 
 # Settings that others have published: `TrainConfig(data=..., **RECIPES["all"])`.

@@ -20,7 +20,7 @@ import optax
 
 from minisbert.arguments import check_finite
 from minisbert.errors import InputError, short_repr
-from minisbert.training.config import TrainConfig
+from minisbert.training.config import TrainConfig, plain
 from minisbert.training.record import name_of
 
 logger = logging.getLogger("minisbert")
@@ -143,7 +143,7 @@ class OptimizerRecipe:
             if not any(re.search(pattern, name) for name in names):
                 raise InputError(f"learning_rates: {pattern!r} matches no parameter. Expected paths such as {some}.")
         for name in names if callable(factors) else ():
-            check_finite(f"learning_rates({name!r})", factors(name))
+            check_finite(f"learning_rates({name!r})", plain(factors(name)))
         if self.optimizer is not None:
             updates, after = jax.eval_shape(self(numbers).update, params, state, params)
             for found, like, what in (
@@ -167,7 +167,8 @@ class OptimizerRecipe:
     def _scale(self, updates: Any, params: Any = None) -> Any:
         def factor(name: str) -> float:
             if callable(self.learning_rates):
-                return float(self.learning_rates(name))
+                with jax.ensure_compile_time_eval():  # a number of JAX too, while the step is traced
+                    return float(self.learning_rates(name))
             return next((value for pattern, value in self.learning_rates if re.search(pattern, name)), 1.0)
 
         return jax.tree_util.tree_map_with_path(lambda path, leaf: factor(path_name(path)) * leaf, updates)
@@ -208,7 +209,7 @@ def check_schedule(given: optax.Schedule) -> None:
     )
     try:
         rate, first = jax.eval_shape(given, jax.ShapeDtypeStruct((), jnp.int32)), given(0)
-        if getattr(rate, "shape", None) != () or rate.dtype.kind not in "iuf":
+        if getattr(rate, "shape", None) != () or not jnp.issubdtype(rate.dtype, jnp.number):
             raise TypeError(f"it returned {short_repr(first)}")
         found = float(first)
     except Exception as error:

@@ -5,8 +5,12 @@ not resume with another function of the same name. What a function finds in its 
 in `as_now`, by which the runs of one process tell whether they may share a compiled step.
 """
 
+import dis
 import hashlib
 import inspect
+import itertools
+import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
@@ -14,6 +18,8 @@ from typing import Any
 
 import jax
 import numpy as np
+
+_UNREADABLE = itertools.count()
 
 
 def recorded(value: Any) -> Any:
@@ -37,8 +43,9 @@ def recorded(value: Any) -> Any:
 def as_now(value: Any) -> str:
     """A digest of functions and objects as they are at this moment, with what functions find in their module's globals.
 
-    Numbers, texts and arrays there count, and functions and objects of the same module. The same function may compute something
-    else in the next run of a process, whose compiled step must then be another one.
+    Numbers, texts, arrays and objects there count, and functions and classes of the same module. The same function may compute
+    something else in the next run of a process, whose compiled step must then be another one. What cannot be read, such as a
+    deleted array, counts as changed.
 
     Example:
         >>> box = {"margin": 1}
@@ -47,12 +54,19 @@ def as_now(value: Any) -> str:
         >>> as_now(lambda x: x + box["margin"]) == before
         False
     """
-    return _digest(value, with_globals=True)
-
-
-def _digest(value: Any, *, with_globals: bool = False) -> str:
     digest = hashlib.sha256()
-    for part in _parts(value, set(), with_globals):
+    try:
+        for part in _live_parts(value):
+            digest.update(part)
+            digest.update(b"\0")
+    except Exception:
+        return f"unreadable {next(_UNREADABLE)}"
+    return digest.hexdigest()
+
+
+def _digest(value: Any) -> str:
+    digest = hashlib.sha256()
+    for part in _parts(value, set()):
         digest.update(part + b"\0")
     return digest.hexdigest()
 
@@ -74,11 +88,11 @@ def name_of(value: Any) -> str:
     while isinstance(value, partial):
         value = value.func
     named = value if hasattr(value, "__qualname__") else type(value)
-    return f"{named.__module__}.{named.__qualname__}"
+    return f"{getattr(named, '__module__', 'builtins')}.{named.__qualname__}"  # str.upper has no module
 
 
-def _parts(value: Any, seen: set[int], with_globals: bool = False) -> Iterator[bytes]:
-    """The bytes that tell a value from another one, the same in every process."""
+def _parts(value: Any, seen: set[int]) -> Iterator[bytes]:
+    """The bytes that tell a value from another one, the same in every process and version: a checkpoint has their digest."""
     if value is None or isinstance(value, bool | int | float | str | bytes | np.generic):
         yield repr(value).encode()
         return
@@ -87,7 +101,7 @@ def _parts(value: Any, seen: set[int], with_globals: bool = False) -> Iterator[b
     seen.add(id(value))
     yield name_of(value).encode()
     inside: list[Any] = []
-    if hasattr(value, "__array__") and hasattr(value, "dtype"):
+    if hasattr(value, "__array__") and hasattr(value, "dtype") and not inspect.isclass(value):
         key = isinstance(value, jax.Array) and jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key)
         array = np.asarray(jax.random.key_data(value) if key else value)
         yield f"{array.dtype} {array.shape}".encode() + array.tobytes()
@@ -99,7 +113,6 @@ def _parts(value: Any, seen: set[int], with_globals: bool = False) -> Iterator[b
         inside = [value.func, value.args, value.keywords]
     elif inspect.isclass(value):
         yield _source(value)
-        inside = [one for one in vars(value).values() if inspect.isfunction(one)] if with_globals else []
     elif inspect.ismethod(value):
         inside = [value.__func__, value.__self__]
     elif hasattr(value, "__wrapped__"):  # of jax.jit, functools.wraps, lru_cache
@@ -112,27 +125,96 @@ def _parts(value: Any, seen: set[int], with_globals: bool = False) -> Iterator[b
                 inside.append(cell.cell_contents)
             except ValueError:  # not assigned yet
                 continue
-        if with_globals:
-            inside += [vars(value), *_globals(value)]
     elif is_dataclass(value):
         inside = [getattr(value, field.name) for field in fields(value)]
     elif hasattr(value, "__dict__") and not inspect.ismodule(value):
         inside = [type(value), vars(value)]
     for one in inside:
-        yield from _parts(one, seen, with_globals)
+        yield from _parts(one, seen)
 
 
-def _globals(function: Any) -> Iterator[Any]:
-    """What a function finds in its module's globals and may change between two runs."""
-    codes = [function.__code__]
+def _live_parts(value: Any) -> Iterator[bytes]:
+    """The bytes that tell a value from what it was before in this process."""
+    seen: dict[
+        int, tuple[int, Any]
+    ] = {}  # id -> its place, and the value, which stays alive so that no other has its id
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if one is None or isinstance(one, bool | int | float | complex | str | bytes | np.generic):
+            yield repr(one).encode()
+            continue
+        if id(one) in seen:
+            yield f"again {seen[id(one)][0]}".encode()
+            continue
+        seen[id(one)] = len(seen), one
+        inside = _inside(one)
+        yield f"{name_of(one)} {len(inside)}".encode()
+        waiting += reversed(inside)
+
+
+def _inside(value: Any) -> list[Any]:
+    """What a value consists of, as it is now."""
+    if hasattr(value, "__array__") and hasattr(value, "dtype") and not inspect.isclass(value):
+        key = isinstance(value, jax.Array) and jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key)
+        array = np.asarray(jax.random.key_data(value) if key else value)
+        if array.dtype.hasobject:
+            return [array.shape, array.tolist()]
+        content: Any = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        return [str(array.dtype), array.shape, hashlib.sha256(content).digest()]
+    if isinstance(value, Mapping):
+        return [*value.keys(), *value.values()]
+    if isinstance(value, tuple | list | deque):
+        return list(value)
+    if isinstance(value, set | frozenset):
+        return sorted(map(as_now, value))
+    if isinstance(value, partial):
+        return [value.func, value.args, value.keywords, vars(value)]
+    if inspect.ismodule(value) or isinstance(value, logging.Logger):
+        return []
+    if inspect.isclass(value):
+        own = [pair for pair in vars(value).items() if pair[0][:2] != "__" or hasattr(pair[1], "__get__")]
+        return [*own, *(base for base in value.__bases__ if base.__module__ == value.__module__)]
+    if inspect.ismethod(value):
+        return [value.__func__, value.__self__]
+    if inspect.isfunction(value):
+        return _inside_function(value)
+    if isinstance(value, property):
+        return [value.fget]
+    if hasattr(value, "__wrapped__"):  # of jax.jit, functools.lru_cache, a static method
+        return [value.__wrapped__]
+    if inspect.isroutine(value):  # of a compiled module
+        return [getattr(value, "__self__", None)]
+    members = [vars(kind).items() for kind in type(value).__mro__]
+    slots = [name for name, one in itertools.chain(*members) if inspect.ismemberdescriptor(one)]
+    if hasattr(value, "__dict__") or slots:
+        return [type(value), getattr(value, "__dict__", {}), *(getattr(value, name, None) for name in slots)]
+    try:
+        return list(value.__reduce_ex__(4))  # re.compile, range
+    except TypeError:  # such as a lock
+        return []
+
+
+def _inside_function(function: Any) -> list[Any]:
+    """Its code, defaults, what it closes over, its attributes, and what it finds in its module's globals."""
+    codes, names = [function.__code__], set()
+    inside: list[Any] = [function.__defaults__, function.__kwdefaults__, vars(function)]
     for code in codes:
-        codes += [one for one in code.co_consts if inspect.iscode(one)]
-    for name in sorted({name for code in codes for name in code.co_names} & function.__globals__.keys()):
+        codes += filter(inspect.iscode, code.co_consts)
+        inside += [code.co_code, code.co_names, repr([one for one in code.co_consts if not inspect.iscode(one)])]
+        names |= {line.argval for line in dis.get_instructions(code) if line.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    for cell in function.__closure__ or ():
+        try:
+            inside.append(cell.cell_contents)
+        except ValueError:  # not assigned yet
+            inside.append("not assigned")
+    for name in sorted(names & function.__globals__.keys()):
         value = function.__globals__[name]
-        home = value if inspect.isfunction(value) or inspect.isclass(value) else type(value)
-        data = isinstance(value, bool | int | float | str | bytes | tuple | list | dict) or hasattr(value, "__array__")
-        if data or home.__module__ == function.__module__:
-            yield value
+        # Functions of other modules are as they were imported, unless they close over something.
+        fixed = inspect.isclass(value) or (callable(value) and hasattr(value, "__qualname__"))
+        if not fixed or value.__module__ == function.__module__ or getattr(value, "__closure__", None):
+            inside += [name, value]
+    return inside
 
 
 def _source(value: Callable[..., Any] | type) -> bytes:

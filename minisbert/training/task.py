@@ -98,7 +98,7 @@ def checked_head(given: Any, loss: Loss) -> dict[str, Any]:
     Raises:
         InputError: not a dict of floating-point arrays.
     """
-    if isinstance(given, Mapping):
+    if isinstance(given, Mapping) and not any(isinstance(leaf, str | bytes) for leaf in jax.tree.leaves(given)):
         head = dict(jax.tree.map(jnp.array, given))
         if all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(head)):
             return head
@@ -172,7 +172,7 @@ def loss_for(config: TrainConfig, loss: Loss, width: int) -> LossFunction:
     given = config.loss_options or {}
     try:
         inspect.signature(loss.function).bind(None, None, None, **given)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:  # ValueError: of a compiled module, without a signature
         raise InputError(
             f"loss: {name_of(loss.function)} cannot be called ({error}). Expected a function of (embeddings_SBD, "
             "targets, head), whose further arguments have defaults."

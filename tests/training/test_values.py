@@ -5,6 +5,8 @@ import json
 import re
 import subprocess
 import sys
+import types
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -21,6 +23,7 @@ from minisbert.data.sampler import Batch
 from minisbert.errors import DataError, InputError, TrainingError
 from minisbert.training.losses import Loss
 from minisbert.training.optimizer import decays, optimizer_for, path_name
+from minisbert.training.record import as_now, recorded
 from minisbert.training.run import table
 from minisbert.training.softmax_head import read_loss_head
 
@@ -182,6 +185,80 @@ def test_a_function_that_computes_something_else_is_compiled_again(monkeypatch):
     assert (before, after) == ([0.5, 0.25], [0.75, 1.0])
 
 
+NAMES, SETTING, FIXED = {"a"}, types.SimpleNamespace(margin=1), partial(max, 1)
+helper, rates = jax.jit(lambda x: x * 2), optax.constant_schedule(1.0)
+
+
+class WithHalf:
+    factor = 1
+
+    @staticmethod
+    def half():
+        return HALF
+
+
+@dataclasses.dataclass(frozen=True)
+class Derived(WithHalf):
+    margin: float = 1.0
+
+    def __call__(self, x):
+        return x * self.factor * self.half()
+
+
+class Slotted:
+    __slots__ = ("margin",)
+
+
+NEW = {
+    "NAMES": {"b"},
+    "SETTING.margin": 2,
+    "FIXED": partial(max, 2),
+    "helper": jax.jit(lambda x: x * 3),
+    "rates": optax.constant_schedule(2.0),
+    "HALF": 0.75,
+    "WithHalf.factor": 2,
+}
+
+
+def uses(x):
+    return helper(x) in NAMES or FIXED(SETTING.margin) * Derived(1)(x) * rates(x)
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_what_a_function_finds_in_its_module_counts(name, monkeypatch):
+    """A set, a function of JAX or optax, what methods and classes above find: the step of the run before was used."""
+    both = uses, Derived(1.0)
+    before = [as_now(one) for one in both]
+    assert before == [as_now(one) for one in both]
+    monkeypatch.setattr(f"{__name__}.{name}", NEW[name])
+    after = [as_now(one) for one in both]
+    assert before[0] != after[0]
+    assert (before[1] != after[1]) == ("half" in name.lower())
+
+
+def test_what_a_function_closes_over_counts():
+    """Also in a set, in slots, in another place of the same list, or where nothing can be read."""
+    slotted, gone = Slotted(), jnp.ones(2)
+    one, two = np.zeros(2), np.ones(2)
+    slotted.margin = 1
+    inside = {"set": {1}, "slots": slotted, "list": [one, one, two], "dict": {1: [[1], 2]}}
+    before = {name: as_now(lambda x, value=value: value) for name, value in inside.items()}
+    slotted.margin = 2
+    inside["set"].add(2), inside["list"].__setitem__(1, two), inside["dict"].__setitem__(1, [[1, 2]])
+    assert not before.items() & {name: as_now(lambda x, value=value: value) for name, value in inside.items()}.items()
+    gone.delete()
+    assert as_now(lambda: gone) != as_now(lambda: gone)
+
+
+def test_the_record_of_a_type_of_numpy_is_the_same_in_every_process():
+    """It had the address of the type, so that a run with a function of it did not resume."""
+    code = "import numpy, minisbert.training.record as r; print(r.recorded(numpy.float32)['sha256'])"
+    found = {
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in "ab"
+    }
+    assert found == {recorded(np.float32)["sha256"] + "\n"}
+
+
 COLUMNS = {name: [row[name] for row in ROWS] for name in ("anchor", "positive")}
 
 
@@ -235,6 +312,8 @@ SHRINKING = optax.GradientTransformation(
             {"loss": Loss(constant, head=lambda *_: None), "loss_options": None},
             "head of test_values.constant returned None",
         ),
+        ({"loss": max, "loss_options": None}, "builtins.max cannot be called (no signature"),
+        ({"loss": Loss(constant, head=lambda *_: {"a": "x"}), "loss_options": None}, "returned {'a': 'x'}"),
         (
             {"loss": Loss(constant, head=lambda *_: {"a": 1}), "loss_options": None},
             "returned {'a': 1}. Expected a dict",
@@ -404,6 +483,12 @@ def test_the_moving_average_is_of_the_changed_weights():
 def test_an_optimizer_that_begins_with_the_parameters(optimizer):
     """Or with one array twice. A step reuses the memory of its state, and can do so once."""
     assert changed(run("a loss", optimizer=optimizer), weights(encoder_for("a loss")))
+
+
+def test_functions_may_give_numbers_of_jax():
+    settings = {"schedule": lambda step: jnp.bfloat16(0.5), "learning_rate": 2e-5, "max_steps": 1}
+    halved = run("a loss", learning_rates=lambda path: jnp.float32(0.5), **settings)
+    assert not changed(halved, run("a loss", **settings | {"schedule": lambda step: 0.25}))
 
 
 def averaged(rate):
