@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import itertools
 import logging
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -20,6 +21,8 @@ import jax
 import numpy as np
 
 _UNREADABLE = itertools.count()
+# Packages whose compiled types are read as a pickle has them; a table of pyarrow may have gigabytes.
+_SMALL = {*sys.stdlib_module_names, "numpy", "jax", "jaxlib"}
 
 
 def recorded(value: Any) -> Any:
@@ -135,9 +138,8 @@ def _parts(value: Any, seen: set[int]) -> Iterator[bytes]:
 
 def _live_parts(value: Any) -> Iterator[bytes]:
     """The bytes that tell a value from what it was before in this process."""
-    seen: dict[
-        int, tuple[int, Any]
-    ] = {}  # id -> its place, and the value, which stays alive so that no other has its id
+    # id -> its place, and the value, which stays alive so that no other has its id.
+    seen: dict[int, tuple[int, Any]] = {}
     waiting = [value]
     while waiting:
         one = waiting.pop()
@@ -189,8 +191,10 @@ def _inside(value: Any) -> list[Any]:
     slots = [name for name, one in itertools.chain(*members) if inspect.ismemberdescriptor(one)]
     if hasattr(value, "__dict__") or slots:
         return [type(value), getattr(value, "__dict__", {}), *(getattr(value, name, None) for name in slots)]
+    if type(value).__module__.partition(".")[0] not in _SMALL:
+        return []
     try:
-        return list(value.__reduce_ex__(4))  # re.compile, range
+        return list(value.__reduce_ex__(4))  # as for a pickle: re.compile, range
     except TypeError:  # such as a lock
         return []
 

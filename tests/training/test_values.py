@@ -209,6 +209,15 @@ class Slotted:
     __slots__ = ("margin",)
 
 
+class Table:
+    """As pyarrow's: without attributes, and its pickle has all rows."""
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, protocol):
+        raise MemoryError
+
+
 NEW = {
     "NAMES": {"b"},
     "SETTING.margin": 2,
@@ -246,6 +255,7 @@ def test_what_a_function_closes_over_counts():
     slotted.margin = 2
     inside["set"].add(2), inside["list"].__setitem__(1, two), inside["dict"].__setitem__(1, [[1, 2]])
     assert not before.items() & {name: as_now(lambda x, value=value: value) for name, value in inside.items()}.items()
+    assert as_now(table := Table()) == as_now(table)
     gone.delete()
     assert as_now(lambda: gone) != as_now(lambda: gone)
 
