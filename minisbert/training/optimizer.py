@@ -184,11 +184,6 @@ def own_optimizer(given: Any, rates: optax.Schedule) -> optax.GradientTransforma
             "value of the loss (lbfgs, polyak_sgd, reduce_on_plateau)."
         )
 
-    try:
-        init, update = given if isinstance(given, optax.GradientTransformation) else given(rates)
-    except Exception as error:
-        raise refuse(error) from error
-
     def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any) -> Any:
             try:
@@ -198,7 +193,12 @@ def own_optimizer(given: Any, rates: optax.Schedule) -> optax.GradientTransforma
 
         return run
 
-    return optax.GradientTransformation(guarded(init), guarded(update))
+    try:
+        made = given if isinstance(given, optax.GradientTransformation) else given(rates)
+        # By name: optax.MultiSteps is not a tuple of them.
+        return optax.GradientTransformation(guarded(made.init), guarded(made.update))
+    except Exception as error:
+        raise refuse(error) from error
 
 
 def check_schedule(given: optax.Schedule) -> None:

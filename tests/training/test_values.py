@@ -488,7 +488,13 @@ def test_the_moving_average_is_of_the_changed_weights():
 
 
 @pytest.mark.parametrize(
-    "optimizer", [optax.contrib.dog, optax.contrib.prodigy, lambda rate: optax.lbfgs(rate, linesearch=None)]
+    "optimizer",
+    [
+        optax.contrib.dog,
+        optax.contrib.prodigy,
+        lambda rate: optax.lbfgs(rate, linesearch=None),
+        lambda rate: optax.MultiSteps(optax.contrib.dog(rate), 2),  # has `init` and `update`, but is not a tuple
+    ],
 )
 def test_an_optimizer_that_begins_with_the_parameters(optimizer):
     """Or with one array twice. A step reuses the memory of its state, and can do so once."""
