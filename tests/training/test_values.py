@@ -342,7 +342,10 @@ SHRINKING = optax.GradientTransformation(
         ({"schedule": lambda step: 1 if step < 2 else 2, "learning_rate": 2e-5}, "gave no number (Attempted boolean"),
         ({"schedule": lambda step: float("nan"), "learning_rate": 2e-5}, "gave nan for the first change"),
         ({"optimizer": optax.lbfgs}, "optimizer: optax._src.alias.lbfgs failed (TypeError"),
-        ({"optimizer": lambda rate: None}, "<lambda> failed (TypeError"),
+        (
+            {"optimizer": lambda rate: None},
+            "<lambda> failed (AttributeError: 'NoneType' object has no attribute 'init'",
+        ),
         ({"optimizer": SHRINKING, "learning_rate": 2e-5}, "returns a state of other shapes or types"),
         ({"learning_rates": lambda path: None}, "learning_rates('encoder.token_embedding.embedding') is None"),
         ({"trainable": "("}, "trainable has '('"),
