@@ -128,10 +128,7 @@ class OptimizerRecipe:
         return _by_path(params, lambda name: bool(rule(name)))
 
     def check(self, numbers: Numbers, params: Any, state: Any) -> None:
-        """Raises InputError if nothing is trained, a pattern finds no parameter, or a function gives what it should not.
-
-        Of what is trained and of the optimizer's state the shapes are enough.
-        """
+        """Raises InputError: nothing is trained, a pattern finds no parameter, a function's result is wrong. Shapes suffice."""
         names = [path_name(path) for path, _ in jax.tree.leaves_with_path(params)]
         some = ", ".join(names[:: max(1, len(names) // 4)])
         if self.trainable is not None and not any(jax.tree.leaves(self.trained(params))):
@@ -143,7 +140,8 @@ class OptimizerRecipe:
             if not any(re.search(pattern, name) for name in names):
                 raise InputError(f"learning_rates: {pattern!r} matches no parameter. Expected paths such as {some}.")
         for name in names if callable(factors) else ():
-            check_finite(f"learning_rates({name!r})", plain(factors(name)))
+            factor = plain(factors(name))
+            check_finite(f"learning_rates({name!r})", float(factor) if isinstance(factor, bool) else factor)
         if self.optimizer is not None:
             updates, after = jax.eval_shape(self(numbers).update, params, state, params)
             for found, like, what in (

@@ -467,7 +467,7 @@ def test_rates_and_training_by_path():
     cases = [
         ({}, (-1, -1, -1, -1)),
         ({"learning_rates": {r"blocks\.0\.": 0.25, "blocks": 0.5}}, (-0.25, -0.5, -1, -1)),
-        ({"learning_rates": lambda path: float("head" in path)}, (0, 0, -1, -1)),
+        ({"learning_rates": lambda path: "head" in path}, (0, 0, -1, -1)),
         ({"trainable": r"blocks\.1|^loss_head"}, (0, -1, 0, -1)),
         ({"trainable": lambda path: path.startswith("head")}, (0, 0, -1, 0)),
         ({"trainable": "blocks", "learning_rates": {"kernel": 2.0}, "ema": 0.5}, (-1, -2, 0, 0)),
