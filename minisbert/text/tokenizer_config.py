@@ -81,7 +81,7 @@ def read_tokenizer_config(
             token = values[key] if is_text(values[key]) else _read_token(key, values[key], settings)
             named[key] = by_text.get(getattr(token, "content", token), token)
         elif name == "Qwen2Tokenizer" and key == "unk_token" and key in values:
-            continue  # null in every published folder: bytes leave no word unknown
+            continue  # null in published folders: bytes leave no word unknown
         elif key in defaults:
             named[key] = defaults[key]
             if key in values and key not in ("pad_token", "mask_token"):
