@@ -119,7 +119,7 @@ def packed_batches(
         texts, prompts = [ids for _, ids in waiting], [prompt_length] * len(waiting)
         rows = _best_fit(list(map(len, texts)), L, L // TOKENS_PER_SLOT)
         rows.sort(key=lambda row: -sum(len(texts[text]) for text in row))
-        spare = (P * 5 // 8 if first else P - 1) if last else 0
+        spare = (P * 5 // 8 if first and len(rows) < P else P - 1) if last else 0
         full = (len(rows) + spare) // P * P
         for start in range(0, full, P):
             chosen, first = rows[start : start + P], False
