@@ -50,7 +50,7 @@ def read_bytes(path: Path) -> bytes:
         content = path.read_bytes()
     except FileNotFoundError:
         # The hub's cache keeps a model one level down: models--org--name/snapshots/<commit>.
-        inside = next(iter(sorted(path.parent.glob(f"snapshots/*/{path.name}"))), None)
+        inside = min(path.parent.glob(f"snapshots/*/{path.name}"), default=None)
         remedy = "check the path or download the model again" if inside is None else f"load {inside.parent}"
         raise ModelFolderError(
             f"{path}: no such file. Expected a sentence-transformers or Hugging Face model folder; {remedy}."

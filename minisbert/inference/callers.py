@@ -35,7 +35,7 @@ HARMLESS: dict[str, tuple[tuple[Any, ...], str]] = {
     "num_workers": ((0, None), "texts are tokenized in this process, while the device computes"),
     "activation_fct": ((None,), "its name is `activation_fn`"),
 }
-# The same for their classes. Where the code that a folder names may run, and none does, nothing changes.
+# The same for their classes. `trust_remote_code=True` permits what is never done here, so it changes nothing.
 OF_CLASS: dict[str, tuple[tuple[Any, ...], str]] = {
     "device": HARMLESS["device"],
     **dict.fromkeys(("cache_folder", "cache_dir"), ((None,), "the folder of downloaded models is `cache`")),
@@ -72,9 +72,7 @@ def check_callers_keywords(
     """
     for name, value in keywords.items():
         if name not in known:
-            raise InputError(
-                f"{method} got the keyword {name!r}. Expected those of its docstring, or {', '.join(known)}."
-            )
+            raise InputError(f"{method} got the keyword {name!r}. Expected those of its docstring: help(...) shows it.")
         harmless, advice = known[name]
         if any(type(value) is type(one) and value == one for one in harmless) or (name == "device" and _is_here(value)):
             continue

@@ -165,19 +165,19 @@ def _narrowed(saved: Any, given: Any) -> tuple[Any, Any]:
     return saved, given
 
 
-def _is_key(leaf: Any) -> bool:
-    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
+def _plain(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
 
 
 def _as_leaves(state: TrainState) -> dict[str, Any]:
     # Numbered leaves, so that a file depends on no type of the optimizer's or the module's. An optimizer may have keys too.
-    leaves = [jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(state)]
-    return dict(zip(map("{:05d}".format, itertools.count()), leaves, strict=False))
+    return dict(zip(map("{:05d}".format, itertools.count()), map(_plain, jax.tree.leaves(state)), strict=False))
 
 
 def _from_leaves(leaves: dict[str, Any], like: TrainState) -> TrainState:
     def typed(leaf: Any, other: Any) -> Any:
-        return jax.random.wrap_key_data(jnp.asarray(leaf), impl=jax.random.key_impl(other)) if _is_key(other) else leaf
+        key = jnp.issubdtype(other.dtype, jax.dtypes.prng_key)
+        return jax.random.wrap_key_data(jnp.asarray(leaf), impl=jax.random.key_impl(other)) if key else leaf
 
     others, structure = jax.tree.flatten(like)
     state: TrainState = jax.tree.unflatten(structure, map(typed, [leaves[name] for name in sorted(leaves)], others))

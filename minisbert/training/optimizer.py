@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -93,11 +94,6 @@ class OptimizerRecipe:
     ema: float | None
     accumulate: int
 
-    @property
-    def given(self) -> tuple[Any, ...]:
-        """What may be functions or objects."""
-        return self.schedule, self.optimizer, self.trainable, self.learning_rates
-
     def rates(self, numbers: Numbers) -> optax.Schedule:
         """The learning rate by the number of changes."""
         return self.schedule or schedule(self.decay, *numbers[:3])
@@ -144,11 +140,9 @@ class OptimizerRecipe:
             check_finite(f"learning_rates({name!r})", float(factor) if isinstance(factor, bool) else factor)
         if self.optimizer is not None:
             updates, after = jax.eval_shape(self(numbers).update, params, state, params)
-            for found, like, what in (
-                (_shapes(updates), _shapes(params), "updates"),
-                (_kinds(after), _kinds(state), "a state"),
-            ):
-                if found != like:
+            shape, kind = attrgetter("shape"), attrgetter("shape", "dtype")  # updates may have another dtype
+            for found, like, read, what in ((updates, params, shape, "updates"), (after, state, kind, "a state")):
+                if jax.tree.map(read, found) != jax.tree.map(read, like):
                     raise InputError(
                         f"optimizer: {name_of(self.optimizer)} returns {what} of other shapes or types than it was given. "
                         "Expected the same arrays with other values."
@@ -284,14 +278,6 @@ def optimizer_for(config: TrainConfig, steps: int) -> tuple[Callable[[int], floa
         check_schedule(config.schedule)
     rates = recipe.rates(numbers)
     return lambda step: float(rates(step // k)), recipe, numbers, changes * k
-
-
-def _shapes(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.shape, tree)
-
-
-def _kinds(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
 
 
 def _by_path(params: Any, rule: Callable[[str], bool]) -> Any:

@@ -93,17 +93,14 @@ def initial_state(params: Params, optimizer: optax.GradientTransformation, seed:
     Some optimizers begin with the parameters themselves, or with one array twice. Such an array is copied: a step reuses the
     memory of its state, and can do so once.
     """
-    seen = {id(leaf) for leaf in jax.tree.leaves(params)}
-
-    def own(leaf: Any) -> Any:
-        if id(leaf) in seen or not isinstance(leaf, jax.Array):  # or a number of Python's
-            return jnp.array(leaf)
+    leaves, structure = jax.tree.flatten(optimizer.init(params))
+    seen, own = set(map(id, jax.tree.leaves(params))), []
+    for leaf in leaves:
+        own.append(
+            jnp.array(leaf) if id(leaf) in seen or not isinstance(leaf, jax.Array) else leaf
+        )  # or a Python number
         seen.add(id(leaf))
-        return leaf
-
-    # The uncopied state stays alive meanwhile, so that no two arrays have one id.
-    given = optimizer.init(params)
-    return TrainState(jnp.int32(0), params, jax.tree.map(own, given), jax.random.key(seed, impl=GENERATOR))
+    return TrainState(jnp.int32(0), params, jax.tree.unflatten(structure, own), jax.random.key(seed, impl=GENERATOR))
 
 
 def packed_embed(definition: nnx.GraphDef[Any], embeds: str = "sentences") -> Embed:

@@ -27,7 +27,7 @@ CHANGES = {
     "special tokens as text": ("bert", {"split_special_tokens": True}),
     "a space before the text": ("roberta", {"add_prefix_space": True}),
     "T5's space before the text": ("t5", {"add_prefix_space": False}),  # its class knows no such option
-    "Qwen's null": ("qwen3", {"unk_token": None, "bos_token": None}),  # as in every published folder
+    "Qwen's null": ("qwen3", {"unk_token": None, "bos_token": None}),  # as in published folders
     "no space before the text": ("xlm-roberta", {"add_prefix_space": None}),
     "tokenizer.json as it is": ("bert", {"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": False}),
     "MPNet's defaults": ("mpnet", {"tokenizer.json": None, "cls_token": ..., "sep_token": ..., "pad_token": ...}),
