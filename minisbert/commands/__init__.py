@@ -39,10 +39,7 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u2
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns the exit code.
-
-    Args:
-        argv: the words after `minisbert`; by default those of this process.
+    """Run one command, by default that of this process; returns the exit code.
 
     Example:
         >>> main(["--version"])
@@ -59,9 +56,8 @@ def main(argv: list[str] | None = None) -> int:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 signal.signal(number, handler)
         for stream in (sys.stdout, sys.stderr):
-            # Characters that the terminal cannot show are escaped.
             if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="backslashreplace")
+                stream.reconfigure(errors="backslashreplace")  # characters that the terminal cannot show are escaped
     try:
         code = _run(argv)
         sys.stdout.flush()
@@ -141,15 +137,12 @@ def _run(argv: list[str]) -> int:
         plugin.load()()
     function = name.replace("-", "_")
     module = import_module(f"minisbert.commands.{function}")
-    words = argv[1:]
+    command, words = getattr(module, function), argv[1:]
     if name == "train":  # a recipe sets other defaults
         command, words = module.prepare(words)
-    else:
-        command = getattr(module, function)
-    command = escaping(command)
     try:
         code: int = tyro.cli(
-            command,
+            escaping(command),
             prog=f"minisbert {name}",
             args=words,
             config=(tyro.conf.FlagCreatePairsOff,),  # --json, but no --no-json

@@ -6,9 +6,8 @@ minisbert cluster banking77.tsv.gz --model all-MiniLM-L6-v2 --method kmeans --cl
 """
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -16,11 +15,8 @@ from minisbert.commands import flags
 from minisbert.commands.mine import check_columns
 from minisbert.commands.outputs import check_output, json_line, write_lines
 from minisbert.commands.tables import printable
-from minisbert.data.columns import Sentences, read_classes, read_sentences
+from minisbert.data.columns import read_classes, read_sentences
 from minisbert.errors import DataError, InputError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 # method, a function of mining/clustering.py -> its options -> their names there
 OPTIONS = {
@@ -78,15 +74,14 @@ def cluster(
         from minisbert.mining.clustering import sklearn_cluster
 
         sklearn_cluster()  # said now, and not after the sentences are embedded
-    if words < 1:
-        raise InputError(f"--words is {words}. Expected at least 1.")
+    flags.at_least_one("--words", words)
     check_output(out, (".jsonl",), source=file)
     check_output(map, (".png", ".html"), source=file)
     if label_column is not None:
         check_columns(file)
     source = read_sentences(file, column)
     classes = read_classes(file, label_column) if label_column is not None else None
-    rows = [row for row, text in enumerate(source.texts) if text.strip()]
+    rows = source.filled()
     if not rows:
         raise DataError(f"{file}: contains no text. Expected sentences.")
     texts = [source.texts[row] for row in rows]
@@ -115,7 +110,9 @@ def cluster(
         parts = f"homogeneity {score.homogeneity:.4f}, completeness {score.completeness:.4f}"
         print(f"V-measure {score.v_measure:.4f} ({parts})")
     if out is not None:
-        write_lines(out, _records(source, rows, labels))
+        found = zip(rows, labels.tolist(), texts, strict=True)
+        first = source.file.first
+        write_lines(out, (json_line({"line": first + row, "cluster": c, "text": text}) for row, c, text in found))
     if map is not None:
         from minisbert.commands.cluster_map import save_map
 
@@ -124,8 +121,3 @@ def cluster(
         )
         print(f"map  {map}")
     return 0
-
-
-def _records(source: Sentences, rows: list[int], labels: "np.ndarray") -> Iterator[str]:
-    for row, label in zip(rows, labels.tolist(), strict=True):
-        yield json_line({"line": source.first + row, "cluster": label, "text": source.texts[row]})

@@ -51,10 +51,6 @@ def save_map(
         labels_M: cluster numbers, -1 for none.
         texts: the sentences.
         names: the names of the clusters.
-        title: the title of the map.
-
-    Raises:
-        WriteError: the file cannot be written.
     """
     if Path(out).suffix.lower() == ".html":
         write_lines(out, [_page(points_M2, labels_M, texts, names, title)])

@@ -107,11 +107,7 @@ def _copy_settings(folder: "ModelFolder", staging: Path) -> None:
 
 
 def _compare(original: Path, converted: "Pretrained") -> int:
-    """Check that converting back gives the tensors of the original folder; returns their number.
-
-    Raises:
-        MinisbertError: a tensor differs in name, dtype, shape or a single bit.
-    """
+    """Check that converting back gives the tensors of the original folder, bit for bit; returns their number."""
     from minisbert.checkpoint.tensors import SafetensorsFiles
     from minisbert.pretrained import encoder_tensors
 

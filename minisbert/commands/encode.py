@@ -83,13 +83,9 @@ def encode(
         from minisbert.commands.plans import print_encode_plan
 
         shape: dict[str, Any] = {"compute_dtype": compute_dtype, "packing": packing, "batch_size": batch_size}
-        given: dict[str, Any] = {
-            "chip": chip,
-            "dump_hlo": dump_hlo,
-            "prompt": (prompt, prompt_name),
-            "offline": offline,
-        }
-        print_encode_plan(model, stream_sentences(source, column), **given, **shape)
+        texts = stream_sentences(source, column)
+        prompts = prompt, prompt_name
+        print_encode_plan(model, texts, chip=chip, dump_hlo=dump_hlo, prompt=prompts, offline=offline, **shape)
         return 0
     sharded = out.endswith("/")
     if sharded:
@@ -109,9 +105,8 @@ def encode(
         load = partial(SentenceEncoder, model, engine="jax" if engine == "auto" else engine)
     else:
         load = partial(load_encoder, model, sentences.texts, engine)
-    options: dict[str, Any] = {"compute_dtype": compute_dtype, "packing": packing or None, "offline": offline}
-    load = partial(load, token_budget="tuned", **options)
-    options = {
+    load = partial(load, token_budget="tuned", compute_dtype=compute_dtype, packing=packing or None, offline=offline)
+    options: dict[str, Any] = {
         "prompt": prompt,
         "prompt_name": prompt_name,
         "batch_size": batch_size,
@@ -129,15 +124,16 @@ def encode(
         size = len(sentences.texts) if precision in ("int8", "uint8") else PART
         write_embeddings(out, _parts(encoder, sentences.texts, size, options), rows=len(sentences.texts))
         if out != STANDARD:
-            width = min(truncate_dim or encoder.get_embedding_dimension(), encoder.get_embedding_dimension())
+            width = encoder.get_embedding_dimension()
+            width = min(truncate_dim or width, width)
             print(f"{out}: {len(sentences.texts)} embeddings of {width} dimensions, {precision}")
         return 0
     options["rows_per_shard"] = rows_per_shard
     if ray is not None:
         from minisbert.corpus.ray_shards import encode_on_ray
 
-        texts = partial(stream_sentences, str(Path(source).absolute()), column)
-        rows = encode_on_ray(texts, load, Path(out).absolute(), workers=ray, **options)
+        file = partial(stream_sentences, str(Path(source).absolute()), column)
+        rows = encode_on_ray(file, load, Path(out).absolute(), workers=ray, **options)
     else:
         from minisbert.corpus.shards import encode_shards
 
@@ -162,6 +158,6 @@ def _refuse_long(encoder: "SentenceEncoder", sentences: Sentences, prompt_name: 
         for row, count in enumerate(encoder.token_counts(part, prompt_name, prompt), start=start):
             if count.dropped:
                 raise DataError(
-                    f"{sentences.place(row)}: {count.tokens} tokens, {count.dropped} more than the model's "
+                    f"{sentences.file.place(row)}: {count.tokens} tokens, {count.dropped} more than the model's "
                     f"{encoder.max_seq_length}. Shorten it, or pass --on-truncate warn to embed only its beginning."
                 )

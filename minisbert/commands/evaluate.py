@@ -64,8 +64,7 @@ def evaluate(
         raise InputError("no file is given. Expected files of sentence pairs with scores.")
     if task != "sts" and (against is not None or plot is not None):
         raise InputError(f"--against and --plot work only with --task sts. Expected neither with --task {task}.")
-    if resamples < 1:
-        raise InputError(f"--resamples is {resamples}. Expected at least 1.")
+    flags.at_least_one("--resamples", resamples)
     for file in files:
         check_output(json, (".json",), source=file)
     check_output(plot, (".png",))

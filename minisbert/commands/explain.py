@@ -10,7 +10,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from minisbert.commands.flags import N, Offline, OptionalFile, OptionalModel
+from minisbert.commands.flags import N, Offline, OptionalFile, OptionalModel, at_least_one
 from minisbert.commands.outputs import check_output
 from minisbert.commands.tables import columns, printable
 from minisbert.errors import InputError
@@ -43,8 +43,7 @@ def explain(
         cross_encoder: also score the pair with this cross-encoder.
         top: number of terms to print.
     """
-    if top < 1:
-        raise InputError(f"--top is {top}. Expected at least 1.")
+    at_least_one("--top", top)
     check_output(html, (".html",))
     check_output(follow, (".html",))
     if html is not None and follow is not None and Path(html).resolve() == Path(follow).resolve():

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
+from minisbert.errors import InputError
+
 Model = Annotated[str, arg(metavar="MODEL", help="a folder, a known name, or a name on the hub.")]
 OptionalModel = Annotated[str | None, arg(metavar="MODEL")]
 ComputeDtype = Annotated[
@@ -31,3 +33,9 @@ OptionalName = Annotated[str | None, arg(metavar="NAME")]
 N = Annotated[int, arg(metavar="N")]
 OptionalN = Annotated[int | None, arg(metavar="N")]
 Score = Annotated[float | None, arg(metavar="SCORE")]
+
+
+def at_least_one(flag: str, value: int) -> None:
+    """Check a number that a flag gives."""
+    if value < 1:
+        raise InputError(f"{flag} is {value}. Expected at least 1.")

@@ -47,9 +47,6 @@ def inspect(
 def describe(path: Path) -> dict[str, Any]:
     """Everything in a model folder, as JSON values.
 
-    Raises:
-        ModelFolderError: the folder is incomplete, or minisbert does not compute the model.
-
     Example:
         >>> describe(Path("weights/tiny-bert"))["max_seq_length"]
         {'value': 64, 'from': 'sentence_bert_config.json'}

@@ -14,9 +14,6 @@ CHARACTERS = 10_000
 def load_encoder(model: str, texts: Iterable[str], engine: str, **options: Any) -> SentenceEncoder:
     """The model on this engine. "auto" is NumPy for a few short texts, if it has the model's parts and the options.
 
-    Args:
-        options: see `SentenceEncoder`.
-
     Example:
         >>> load_encoder("weights/tiny-bert", ["a dog"], "auto").engine
         'numpy'

@@ -134,7 +134,7 @@ def _filled_column(file: str, name: str) -> list[str]:
         raise DataError(f"{file}: no rows. Expected pairs.")
     for row, text in enumerate(column.texts):
         if not text.strip():
-            raise DataError(f"{column.place(row)}: {name!r} is empty. Expected text; remove the row.")
+            raise DataError(f"{column.file.place(row)}: {name!r} is empty. Expected text; remove the row.")
     return column.texts
 
 
@@ -144,8 +144,7 @@ def _pairs(
     """The pairs found, by the rows of the files."""
     from minisbert.mining.paraphrases import Pairs, best_pairs, bitext_pairs, pairs_above
 
-    # Blank lines are not sentences.
-    rows = [[row for row, text in enumerate(side.texts) if text.strip()] for side in sides]
+    rows = [side.filled() for side in sides]
     vectors = [
         encoder.encode([side.texts[row] for row in some], show_progress_bar=sys.stderr.isatty())
         for side, some in zip(sides, rows, strict=True)
@@ -165,7 +164,7 @@ def _pairs(
 def _print(found: "Pairs", sides: list[Sentences], as_json: bool) -> None:
     a, b = sides[0], sides[-1]
     for score, (i, j) in zip(found.scores_K.tolist(), found.rows_K2.tolist(), strict=True):
-        lines, texts = [a.first + i, b.first + j], [a.texts[i], b.texts[j]]
+        lines, texts = [a.file.first + i, b.file.first + j], [a.texts[i], b.texts[j]]
         if as_json:
             print(json_line({"score": score, "lines": lines, "texts": texts}), end="")
         else:

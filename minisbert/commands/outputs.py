@@ -1,10 +1,7 @@
 """Output files of commands: the path is checked before the work, and the file is written atomically after it.
 
-    check_output("talk.npy", (".npy", ".jsonl", ".parquet", "-"))                    # before anything is computed
-    write_embeddings("talk.npy", [(texts, embeddings)], rows=len(texts))
-
 Embeddings go into .npy (one row per sentence), .jsonl (one {"text": ..., "embedding": [...]} per line), .parquet (the same two
-columns, fixed-size lists), or "-", which is jsonl on stdout. `save_heatmap` draws similarities as the article's heat map.
+columns, fixed-size lists), or "-", which is jsonl on stdout.
 """
 
 import json
@@ -35,10 +32,6 @@ def check_output(out: str | None, kinds: Collection[str], *, source: str = "") -
         out: the requested path; None is allowed, and means no file.
         kinds: the extensions that can be written; "-" among them allows stdout.
         source: the input, which the output must not replace.
-
-    Raises:
-        InputError: the wrong extension, a folder, or the input itself.
-        DataError: the folder is missing or not writable.
     """
     if out is None or (out == STANDARD and STANDARD in kinds):
         return
@@ -85,18 +78,7 @@ def save_figure(figure: Any, out: str, **options: Any) -> None:
 def save_heatmap(
     out: str, scores: "np.ndarray", sentences: Sequence[str], *, title: str, quantity: str = "similarity"
 ) -> None:
-    """Draw the scores of all pairs, with their values in the cells.
-
-    Args:
-        out: the PNG file, written atomically.
-        scores: `[sentences, sentences]`.
-        sentences: labels of the rows; the columns show numbers only.
-        title: the title of the figure.
-        quantity: the label of the colour bar.
-
-    Raises:
-        WriteError: the file cannot be written.
-    """
+    """Draw the scores `[sentences, sentences]` of all pairs, with their values in the cells, into a PNG file."""
     from matplotlib.figure import Figure
 
     count = len(sentences)

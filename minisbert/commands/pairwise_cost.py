@@ -103,11 +103,7 @@ def report(times: "PairwiseCost", model: str, cross_name: str, texts: list[str])
 
 
 def save_plot(out: str, times: "PairwiseCost", *, title: str) -> None:
-    """Draw the paper's times and the measured ones as bars on a logarithmic scale.
-
-    Raises:
-        WriteError: the file cannot be written.
-    """
+    """Draw the paper's times and the measured ones as bars on a logarithmic scale."""
     from matplotlib.figure import Figure
 
     from minisbert.mining.pairwise_cost import PUBLISHED, duration

@@ -1,15 +1,37 @@
 """`minisbert train --plan` and `minisbert encode --plan`: what a run will need, without the model's weights."""
 
+from collections.abc import Iterable
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
+from jax.extend.backend import clear_backends
+from jax.sharding import Mesh
+
+from minisbert.arguments import prompt_text
+from minisbert.atomic_write import whole_file
+from minisbert.checkpoint.folder import read_folder
+from minisbert.commands.tables import columns
+from minisbert.cross_encoder.model import CrossEncoderConfig
+from minisbert.cross_encoder.training import CROSS_ENCODER
+from minisbert.data.examples import text_columns
+from minisbert.download.locate import locate
+from minisbert.errors import InputError
+from minisbert.inference.encode_plan import encode_plan
+from minisbert.inference.tpu_compiler import chip_devices, find_chip
+from minisbert.pretrained import read_model_config
+from minisbert.text.tokenizer import Tokenizer
+from minisbert.training.chip_plan import chip_plan
+from minisbert.training.config import TrainConfig
+from minisbert.training.config_checks import check_config
+from minisbert.training.plan import plan
+from minisbert.training.sharding import data_mesh
+from minisbert.training.task import SIAMESE
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from jax.sharding import Mesh
-
     from minisbert.commands.train import Devices, Start
-    from minisbert.training.config import TrainConfig
 
 # Sentences of a file that decide about the shapes of its batches.
 PLANNED = 10_000
@@ -17,7 +39,7 @@ PLANNED = 10_000
 
 def print_train_plan(
     model: str,
-    config: "TrainConfig",
+    config: TrainConfig,
     start: "Start",
     devices: "Devices",
     *,
@@ -26,22 +48,6 @@ def print_train_plan(
     dump_hlo: str | None,
 ) -> None:
     """Print the plan of a run; see `training.plan`, and with a chip `training.chip_plan`; of several chips a table."""
-    from functools import partial
-
-    from minisbert.checkpoint.folder import read_folder
-    from minisbert.commands.tables import columns
-    from minisbert.cross_encoder.model import CrossEncoderConfig
-    from minisbert.cross_encoder.training import CROSS_ENCODER
-    from minisbert.data.examples import text_columns
-    from minisbert.download.locate import locate
-    from minisbert.errors import InputError
-    from minisbert.inference.tpu_compiler import chip_devices, find_chip
-    from minisbert.pretrained import read_model_config
-    from minisbert.training.chip_plan import chip_plan
-    from minisbert.training.config_checks import check_config
-    from minisbert.training.plan import plan
-    from minisbert.training.task import SIAMESE
-
     if memory is not None and not memory > 0:
         raise InputError(f"memory is {memory}. Expected the GiB of one device, above 0.")
     task = CROSS_ENCODER if start.cross_encoder else SIAMESE
@@ -82,13 +88,8 @@ def print_train_plan(
     print("\n".join(columns(rows)))
 
 
-def _mesh(devices: int | None, model_devices: int) -> "Mesh":
+def _mesh(devices: int | None, model_devices: int) -> Mesh:
     """The devices of the run. Where this machine has fewer, simulated ones that XLA can compile for."""
-    import jax
-    from jax.extend.backend import clear_backends
-
-    from minisbert.training.sharding import data_mesh
-
     if devices is not None and devices > len(jax.devices()):
         clear_backends()
         jax.config.update("jax_platforms", "cpu")
@@ -98,7 +99,7 @@ def _mesh(devices: int | None, model_devices: int) -> "Mesh":
 
 def print_encode_plan(
     model: str,
-    sentences: "Iterable[str]",
+    sentences: Iterable[str],
     *,
     chip: str | None,
     dump_hlo: str | None,
@@ -113,16 +114,6 @@ def print_encode_plan(
         prompt: `prompt` and `prompt_name` of `encode`.
         options: as for `encode_plan`.
     """
-    from itertools import islice
-
-    from minisbert.arguments import prompt_text
-    from minisbert.checkpoint.folder import read_folder
-    from minisbert.download.locate import locate
-    from minisbert.errors import InputError
-    from minisbert.inference.encode_plan import encode_plan
-    from minisbert.pretrained import read_model_config
-    from minisbert.text.tokenizer import Tokenizer
-
     texts = list(islice(sentences, PLANNED))
     if chip is None or not texts:
         raise InputError(
@@ -135,21 +126,17 @@ def print_encode_plan(
     before = prompt_text(*prompt, folder.prompts, folder.default_prompt_name)
     counts = tokenizer.tokenize(texts, max_length=longest, prompt=before, exact=False).counts[:, 1].tolist()
     _without_devices()
-    plan = encode_plan(model_config, counts, chip=chip, **options)
+    planned = encode_plan(model_config, counts, chip=chip, **options)
     print(f"texts       {len(texts):,}, mean {sum(counts) / len(counts):.1f} tokens")
-    _print_estimate(plan.lines(), plan.shapes[0].estimate.text, dump_hlo)
+    _print_estimate(planned.lines(), planned.shapes[0].estimate.text, dump_hlo)
 
 
 def _without_devices() -> None:
     """Only the compiler is asked, also on a machine with a TPU."""
-    import jax
-
     jax.config.update("jax_platforms", "cpu")
 
 
 def _print_estimate(lines: list[str], program: str, dump_hlo: str | None) -> None:
-    from minisbert.atomic_write import whole_file
-
     if dump_hlo is not None:
         with whole_file(Path(dump_hlo)) as file:
             file.write_text(program)

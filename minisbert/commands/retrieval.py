@@ -10,25 +10,25 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
-from minisbert.commands.flags import ComputeDtype, Folder, Model, N, Name, Offline, OptionalFile, OptionalModel
+from minisbert.commands import flags
 from minisbert.commands.outputs import check_output, write_json
 from minisbert.errors import InputError
 
 
 def retrieval(
-    model: Positional[Model],
-    folder: Positional[Folder],
+    model: Positional[flags.Model],
+    folder: Positional[flags.Folder],
     *,
-    split: Name = "test",
+    split: flags.Name = "test",
     similarity: Literal["cosine", "dot"] | None = None,
     graded: bool = False,
     ignore_identical_ids: bool = False,
     bm25: bool = False,
-    rerank: OptionalModel = None,
-    candidates: N = 100,
-    compute_dtype: ComputeDtype = "float32",
-    json: OptionalFile = None,
-    offline: Offline = False,
+    rerank: flags.OptionalModel = None,
+    candidates: flags.N = 100,
+    compute_dtype: flags.ComputeDtype = "float32",
+    json: flags.OptionalFile = None,
+    offline: flags.Offline = False,
 ) -> int:
     """Score a model on finding the relevant documents of a collection.
 
@@ -48,8 +48,7 @@ def retrieval(
         json: also write the scores to this file.
     """
     check_output(json, (".json",))
-    if candidates < 1:
-        raise InputError(f"--candidates is {candidates}. Expected at least 1.")
+    flags.at_least_one("--candidates", candidates)
 
     from minisbert import CrossEncoder, SentenceEncoder
     from minisbert.evaluation.retrieval import evaluate_rankings, index_of, rankings_of, read_retrieval

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from minisbert.commands.flags import Column, ComputeDtype, Engine, Model, N, Offline, OptionalFile, OptionalFolder
+from minisbert.commands import flags
 from minisbert.commands.outputs import STANDARD, json_line
 from minisbert.data.columns import Sentences, read_sentences
 from minisbert.data.values import BOM
@@ -27,21 +27,21 @@ PART = 1024  # queries per batch, so that results for a long file appear as it i
 def search(
     query: Annotated[Positional[tuple[str, ...]], arg(metavar="[QUERY ...]")] = (),
     *,
-    model: Model,
-    corpus: OptionalFile = None,
-    index: OptionalFolder = None,
-    queries: OptionalFile = None,
-    save_index: OptionalFolder = None,
-    top: N = 5,
+    model: flags.Model,
+    corpus: flags.OptionalFile = None,
+    index: flags.OptionalFolder = None,
+    queries: flags.OptionalFile = None,
+    save_index: flags.OptionalFolder = None,
+    top: flags.N = 5,
     json: bool = False,
-    column: Column = "text",
+    column: flags.Column = "text",
     precision: Literal["float32", "int8", "binary"] = "float32",
     backend: Literal["exact", "faiss", "usearch"] = "exact",
     hybrid: bool = False,
     trust_graph: bool = False,
-    engine: Engine = "auto",
-    compute_dtype: ComputeDtype = "float32",
-    offline: Offline = False,
+    engine: flags.Engine = "auto",
+    compute_dtype: flags.ComputeDtype = "float32",
+    offline: flags.Offline = False,
 ) -> int:
     """Find the texts that are most similar to a query.
 
@@ -73,8 +73,7 @@ def search(
         raise InputError(
             "stdin is read for --corpus, so no queries can follow on it. Pass them as words or --queries FILE."
         )
-    if top < 1:
-        raise InputError(f"--top is {top}. Expected at least 1.")
+    flags.at_least_one("--top", top)
     texts = read_sentences(corpus, column) if corpus is not None else None
     asked = list(query) if query else None
     if queries not in (None, STANDARD):  # empty lines are skipped, as of stdin
@@ -104,10 +103,10 @@ def search(
 
 
 def _add(index: "Index", texts: Sentences) -> None:
-    rows = [row for row, text in enumerate(texts.texts) if text.strip()]
+    rows = texts.filled()
     if not rows:
         raise DataError(f"{texts.file.source}: contains no text. Expected texts to search.")
-    ids = [texts.first + row for row in rows]
+    ids = [texts.file.first + row for row in rows]
     index.add([texts.texts[row] for row in rows], ids, show_progress_bar=sys.stderr.isatty())
 
 
@@ -117,9 +116,8 @@ def _typed() -> Iterator[list[str]]:
     while True:
         if sys.stdin.isatty():
             print("query> ", end="", file=sys.stderr, flush=True)
-        raw = sys.stdin.buffer.readline()
         number += 1
-        raw = raw.removeprefix(BOM) if number == 1 else raw
+        raw = sys.stdin.buffer.readline().removeprefix(BOM if number == 1 else b"")
         if not raw:
             return
         try:
@@ -140,13 +138,10 @@ def _bm25(index: "Index") -> Any:
 
 
 def _print(query: str, hits: "list[Hit]", as_json: bool) -> None:
-    if not as_json:
-        print(query)
-    for rank, hit in enumerate(hits, start=1):
-        if as_json:
+    if as_json:
+        for rank, hit in enumerate(hits, start=1):
             record = {"query": query, "rank": rank, "score": hit.score, "id": hit.id, "text": hit.text}
             print(json_line(record), end="")
-        else:
-            print(f"{rank:4}  {hit.score:8.4f}  {hit.id:>8}  {hit.text or ''}".rstrip())
-    if not as_json:
-        print()
+        return
+    lines = (f"{rank:4}  {hit.score:8.4f}  {hit.id:>8}  {hit.text or ''}".rstrip() for rank, hit in enumerate(hits, 1))
+    print(query, *lines, "", sep="\n")

@@ -17,11 +17,7 @@ _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 def in_child(what: str) -> None:
     """Return in a child process only. The parent forwards SIGTERM, waits, and exits with the child's code.
 
-    Args:
-        what: names the work in the error.
-
-    Raises:
-        TrainingError: in the parent, if a signal ended the child.
+    Raises TrainingError in the parent, with the name `what` of the work, if a signal ended the child.
     """
     parent = os.getpid()
     child = os.fork()

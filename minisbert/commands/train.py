@@ -149,9 +149,6 @@ def train(
 
         join(device.coordinator, device.hosts, device.host)
 
-    from minisbert.commands.plans import print_train_plan
-    from minisbert.training.trainer import train as run_training
-
     config = replace(training, loss_options=_loss_options(training, recipe, scale))
     if start.num_labels is not None and not start.cross_encoder:
         raise InputError(f"num_labels is {start.num_labels} without --cross-encoder. Expected both or neither.")
@@ -163,8 +160,13 @@ def train(
             "with --dump-hlo."
         )
     if plan:
+        from minisbert.commands.plans import print_train_plan
+
         print_train_plan(model, config, start, device, memory=memory, chips=chip, dump_hlo=dump_hlo)
         return 0
+
+    from minisbert.training.trainer import train as run_training
+
     trained = _load(model, start, config.seed)
     if start.max_seq_length is not None:
         trained.max_seq_length = start.max_seq_length

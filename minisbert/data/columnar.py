@@ -3,8 +3,8 @@
     header, lines = parquet_table("pairs.parquet")
     for line in lines(header[:2]): ...
 
-Only the requested columns are read. All are unpacked into a file, so that training depends neither on the cache of the
-datasets library nor on what becomes of the rows in memory.
+All are unpacked into a file, so that training depends neither on the cache of the datasets library nor on what becomes of the
+rows in memory.
 """
 
 import json
@@ -48,9 +48,7 @@ def parquet_table(source: str) -> Table:
 def hub_table(source: str) -> Table:
     """The data set named by "hub:org/name", "hub:org/name:subset" or "hub:org/name:subset:split".
 
-    Raises:
-        InputError: the name has another form, or `datasets` is not installed.
-        DataError: it cannot be fetched.
+    Raises InputError: another form, or `datasets` is not installed. DataError: it cannot be fetched.
     """
     name, subset, split, *rest = (*source.removeprefix(HUB).split(":"), "", "")
     if not name or any(rest):
@@ -96,9 +94,8 @@ def memory_table(data: Any) -> Table:
         {"sentence1": [...], "sentence2": [...], "score": [...]}
         frame                                                          anything with columns, or with len and rows by number
 
-    Raises:
-        InputError: something else than rows, or a column that is not a list.
-        DataError: no rows, two columns of one name, or columns of different lengths.
+    Raises InputError: another form, or a column that is not a list. DataError: no rows, two columns of one name, or columns of
+    different lengths.
     """
     names: Any = data.keys() if isinstance(data, Mapping) else getattr(data, "column_names", None)
     if names is None:
@@ -156,8 +153,7 @@ COLUMNAR: dict[str, Callable[[Any], Table]] = {"parquet": parquet_table, "hub": 
 def json_rows(file: Any) -> tuple[Any, str]:
     """The lines of an open .json, and what an error calls one of them: as they are, or the rows of its one array.
 
-    Raises:
-        DataError: an array that is damaged, has a key twice in one object, or is of something other than objects and lists.
+    Raises DataError: a damaged array, a key twice in one object, or something other than objects and lists.
     """
     starts_array = file.read(BLOCK).removeprefix(BOM).lstrip().startswith(b"[")
     file.seek(0)
@@ -184,11 +180,7 @@ def json_rows(file: Any) -> tuple[Any, str]:
 
 
 def unpacked(source: str, lines: Iterable[bytes]) -> Any:
-    """Copy the lines to an unnamed temporary file.
-
-    Raises:
-        DataError: the disk is full.
-    """
+    """Copy the lines to an unnamed temporary file. Raises DataError: the disk is full."""
     plain = tempfile.TemporaryFile(prefix="minisbert-")  # noqa: SIM115 (it lives as long as the rows)
 
     def write(line: bytes, flush: bool = False) -> None:  # separate from reading: a full disk is not a bad file

@@ -1,10 +1,4 @@
-"""Read a whole row file into memory by column, each value checked: sentences to embed, pairs and scores to evaluate on.
-
-    read_sentences("talk.jsonl.gz", column="text").texts                                # ["...", ...]
-    first, second, gold = read_columns("sts.tsv", ("sentence1", "sentence2"), "score")
-
-rows.py says which files can be read.
-"""
+"""Read a whole row file into memory by column, each value checked: sentences to embed, pairs and scores to evaluate on."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -20,14 +14,9 @@ class Sentences(NamedTuple):
     texts: list[str]
     file: RowFile
 
-    @property
-    def first(self) -> int:
-        """The number of the first sentence's line or row."""
-        return self.file.first
-
-    def place(self, row: int) -> str:
-        """The line of a sentence, for error messages."""
-        return self.file.place(row)
+    def filled(self) -> list[int]:
+        """The numbers of the texts that are not blank."""
+        return [row for row, text in enumerate(self.texts) if text.strip()]
 
 
 def read_sentences(source: str, column: str = "text") -> Sentences:
@@ -46,11 +35,7 @@ def read_sentences(source: str, column: str = "text") -> Sentences:
 
 
 def read_classes(source: str, column: str) -> list[str]:
-    """The classes of a file's rows, in order; a whole number is the class of this name.
-
-    Raises:
-        InputError, DataError: as `read_sentences`, and a value that is neither text nor a whole number.
-    """
+    """The classes of a file's rows, in order; a whole number is the class of this name. Raises as `read_sentences`."""
     return list(_sentences(RowFile(source), column, whole_numbers=True))
 
 

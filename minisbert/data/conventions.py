@@ -1,9 +1,4 @@
-"""Which columns of a data file are texts and which are labels, found by their names.
-
-    Layout of the columns -> kind: "nli", "scored", "pairs", "triplets", ...: see `CONVENTIONS`
-
-Names are compared whatever their case, spaces, `_` and `-`. Columns with other names can be named explicitly.
-"""
+"""Which columns of a data file are texts and which are labels, found by their names, or named explicitly."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -137,11 +132,7 @@ def accepted_columns() -> str:
 def _found(
     wanted: Sequence[Sequence[str]], header: Sequence[str], given: Sequence[str] | None = None
 ) -> tuple[str, ...] | None:
-    """The given columns, else those with the wanted names; None if there are not as many as wanted.
-
-    Raises:
-        InputError: two columns are alike but for case and spaces.
-    """
+    """The given columns, else those with the wanted names; None if there are not as many as wanted."""
     if given:
         more = wanted == (SCORES,) or "{i}" in "".join(map("".join, wanted))
         return tuple(given) if len(given) == len(wanted) or (more and len(given) > len(wanted)) else None

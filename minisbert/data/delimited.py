@@ -28,14 +28,9 @@ _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
 def csv_table(file: Any, source: str, names: Sequence[str] = (), delimiter: str | None = None) -> Table:
-    """The columns and rows of an open file.
+    """The columns and rows of an open file; by default `delimiter` is found in the first line, and so are the `names`.
 
-    Args:
-        names: the names of the columns, of a file without a header line.
-        delimiter: by default found in the first line.
-
-    Raises:
-        DataError: empty, not UTF-8, or badly quoted; a row with another number of cells than the header.
+    Raises DataError: empty, not UTF-8, or badly quoted; a row with another number of cells than the header.
     """
     first = decoded(file.readline().removeprefix(BOM), f"{source}, line 1")
     if delimiter is None:
@@ -45,8 +40,7 @@ def csv_table(file: Any, source: str, names: Sequence[str] = (), delimiter: str 
     header = tuple(names or next(_records(file, source, delimiter), ()))
 
     def lines(columns: Sequence[str]) -> Iterator[bytes]:
-        rows = _records(file, source, delimiter)
-        for number, row in enumerate(rows, start=1):
+        for number, row in enumerate(_records(file, source, delimiter), start=1):
             if number == 1 and not names:
                 continue
             if row and len(row) != len(header):  # an empty line is a row of no cells, which readers skip

@@ -1,13 +1,11 @@
 """Training examples: interpret the columns of a data file, and check every row before the first step.
 
     nli = open_examples("nli.tsv.gz")                            # columns found by convention: see conventions.py
-    nli.dataset                                                  # its kind, columns, classes, rows, sha256
     texts, labels = nli.take([3, 1])                             # [["premise", ...], ["hypothesis", ...]], int32 [2]
 
-The kinds are those that the losses need: NLI rows (Reimers & Gurevych 2019, section 3.1), pairs and triplets for
-in-batch negatives (Henderson et al. 2017), scored pairs (STS), a teacher's scores, and its margins (Hofstätter et al.
-2020). Rows are read on demand (rows.py); sampler.py decides which row goes into which batch. Prompts, tokens and the
-choice of a loss are up to the trainer.
+The kinds are those that the losses need: NLI rows (Reimers & Gurevych 2019, section 3.1), pairs and triplets for in-batch
+negatives (Henderson et al. 2017), scored pairs (STS), a teacher's scores, and its margins (Hofstätter et al. 2020). Rows are
+read on demand (rows.py); sampler.py decides which row goes into which batch.
 """
 
 import hashlib
@@ -39,10 +37,7 @@ _NUMBER = re.compile("[0-9]{1,6}")
 
 @dataclass(frozen=True)
 class Dataset:
-    """A description of a data set, for model cards, and so that a run does not resume on other data.
-
-    `dataclasses.asdict` of it is saved with the model; `classes[i]` is the name of class id i.
-    """
+    """A description of a data set, saved with the model and compared when a run resumes; `classes[i]` is the name of id i."""
 
     source: str
     kind: str
@@ -66,14 +61,11 @@ class Examples:
         return self.dataset.rows
 
     def take(self, numbers: Iterable[int]) -> tuple[list[list[str]], np.ndarray | None]:
-        """The texts and labels of some examples.
+        """The texts and labels of some examples. Raises DataError: the file has changed since it was opened.
 
         Returns:
             S lists of B texts, one list per text column; int32 `[B]` class ids, float32 `[B]` scores or margins (float32
             `[B, columns]` if there are several label columns), or None without labels.
-
-        Raises:
-            DataError: the file has changed since it was opened.
         """
         data = self.dataset
         columns: list[list[str]] = [[] for _ in data.texts]
@@ -141,7 +133,7 @@ def open_examples(
             continue
         if len(check_list(option, given)) > len(set(given)) and option == "classes":
             raise InputError(f"classes is {short_repr(given)}. Expected the name of each class once.")
-    file = _open(source, columns, kind)
+    file = with_plain_rows(RowFile(source, columns), kind)
     found = find_columns(file.source, file.header, kind, texts, labels)
     if kind is None and not labels and found[0].kind == "labelled" and label_kind != "class":
         found = find_columns(file.source, file.header, "texts", texts)  # labels are for losses that need classes
@@ -168,31 +160,22 @@ def open_examples(
     return examples
 
 
-def _open(source: Any, columns: Sequence[str], kind: str | None) -> RowFile:
-    file = RowFile(source, columns)
-    return file if file.kind in ("txt", "tsv", "csv") else with_plain_rows(file, kind)  # cells hold no lists
-
-
 def text_columns(
     source: str, kind: str | None = None, texts: Sequence[str] | None = None, columns: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """The text columns of a data file, without a check of its rows; see `open_examples`."""
-    file = _open(source, columns, kind)
+    file = with_plain_rows(RowFile(source, columns), kind)
     return find_columns(file.source, file.header, kind, texts)[0].texts
 
 
 def text_hashes(texts: Sequence[str]) -> np.ndarray:
     """A hash per text, the same in every process: uint32 `[texts]`, 4 bytes of BLAKE2b (RFC 7693).
 
-    Two different texts collide with probability 2^-32; a collision only drops one in-batch negative.
-
     Example:
         >>> text_hashes(["a cat", "a dog", "a cat"])
         array([386420097, 944320793, 386420097], dtype=uint32)
     """
-    digests = bytearray()
-    for one in texts:
-        digests += hashlib.blake2b(one.encode(), digest_size=4).digest()
+    digests = b"".join(hashlib.blake2b(one.encode(), digest_size=4).digest() for one in texts)
     return np.frombuffer(digests, "<u4").astype(np.uint32)
 
 
@@ -267,5 +250,6 @@ def _label(value: Any, data: Dataset, column: int, ids: dict[str, int], place: s
         if not low <= score <= high:
             hint = "correct the row" if data.score_range else "set score_range, for example (0, 5) for STS"
             raise DataError(f"{place}: {name!r} is {score:g}. Expected a score from {low:g} to {high:g}; {hint}.")
-        return (score - low) / (high - low) if data.score_range else score
+        if data.score_range:
+            return (score - low) / (high - low)
     return score

@@ -5,10 +5,9 @@
     {"question": "q", "positive_ctxs": [...], "hard_negative_ctxs": [...], ...}  DPR, likewise
     {"anchor": "q", "positive": "p", "negative_1": "n"}, then rows with "negative_2" too
 
-The positives are those of one column: short `answers` next to passages are not used. Each row becomes one example or more of
-an anchor, a positive and N negatives, where N is the fewest that a row has. A row's positives and negatives are dealt out in
-order over as many examples as it takes to use all of them; the last of these may repeat some. So nothing is left out, and
-examples of one row share their anchor: `no_duplicates` keeps them out of each other's batch.
+The positives are those of one column. Each row becomes examples of an anchor, a positive and N negatives, where N is the
+fewest that a row has, until all its texts are used; the last example may repeat some. Examples of one row share their anchor:
+`no_duplicates` keeps them out of each other's batch.
 """
 
 import json
@@ -34,14 +33,12 @@ _MARGINS = {"margin", "positivescore", "negativescore"}  # a label per negative:
 def with_plain_rows(file: RowFile, kind: str | None = None) -> RowFile:
     """The file itself, or its rows without lists and with one number of negatives.
 
-    Reads all rows of a .jsonl once: its columns are those of every row, not only of the first.
-
-    Raises:
-        DataError: an entry of a list is neither text nor an object with a text; a row has no positive, or alone no negative.
+    Reads all rows of a .jsonl once: its columns are those of every row, not only of the first. Raises DataError: an entry of a
+    list is neither text nor an object with a text; a row has no positive, or alone no negative.
     """
     header = dict.fromkeys(file.header)
-    if file.kind != "jsonl" and not any(map(_role, header)):
-        return file
+    if file.kind in ("txt", "tsv", "csv") or (file.kind != "jsonl" and not any(map(_role, header))):
+        return file  # cells hold no lists
     lists: set[str] = set()
     counts: set[int] = set()
     for _, record in file.records(list(filter(_role, header))):

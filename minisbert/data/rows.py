@@ -14,10 +14,10 @@
     in memory  lists, dicts of columns, pandas and datasets tables: see `columnar.memory_table`
 
 Text, csv, tsv and jsonl also as .gz; UTF-8, strictly. An empty line is a text in .txt and in a .tsv of one column, and no row
-elsewhere. Columns are found whatever their case, spaces, `_` and `-`. A new kind of file is an entry in `COLUMNAR`.
+elsewhere. Columns are found whatever their case, spaces, `_` and `-`.
 
-`Rows` stores only the offset of each row (8 bytes). Plain files are read in place. Files without random access (gzip), or with
-slow random access (csv; parquet decodes a whole row group per row), are unpacked once into an unnamed file in TMPDIR.
+`Rows` stores only the offset of each row (8 bytes). Plain files are read in place; gzip, csv and parquet, which have no fast
+random access, are unpacked once into an unnamed file in TMPDIR.
 """
 
 import gzip
@@ -210,20 +210,13 @@ class RowFile:
                     row += 1
 
     def rows(self, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[tuple[str, tuple[Any, ...]]]:
-        """Every row in order: its place, and its values in the order of the columns.
-
-        Args:
-            optional: columns that a row of .jsonl may lack; its value is then None.
-        """
+        """Every row in order: its place, and its values in the order of the columns; None for an `optional` one it lacks."""
         for place, record in self.records(columns):
             yield place, self.values({**dict.fromkeys(optional), **record}, place, columns)
 
 
 class Rows:
-    """The rows of one file by number, without holding them in memory.
-
-    Args:
-        columns: the columns wanted, in the order of the values of a row.
+    """The rows of one file by number, each with the values of `columns`, without holding them in memory.
 
     Raises:
         DataError: the file is damaged, empty or lacks a column, or there is no room to unpack it.

@@ -3,9 +3,9 @@
     batches = Batches([open_examples("nli.tsv.gz")], batch_size=64, seed=1)
     batches.batch_at(1_000_000)              # random access: earlier steps are neither computed nor stored
 
-Order. Each epoch contains every row of a data set once, in an order drawn from (seed, data set, epoch). Rows that do not
-fill the last batch are dropped in that epoch; the next epoch drops other rows. A batch contains rows of one data set only,
-since data sets may need different losses. Several data sets are mixed:
+Order. Each epoch contains every row of a data set once, in an order drawn from (seed, data set, epoch); rows that do not fill
+the last batch are dropped in that epoch. A batch contains rows of one data set only, since data sets may need different
+losses. Several data sets are mixed:
 
     proportional   an epoch has every batch of every data set once, in an order drawn from (seed, epoch)
     round robin    one batch of each in turn; each data set has its own epochs
@@ -13,14 +13,12 @@ since data sets may need different losses. Several data sets are mixed:
 Hosts. `batch_size` is that of the global batch; with H hosts, host h reads the h-th of H equal parts of it.
 
 No duplicates. A text in two rows of a batch is a false negative for in-batch losses (sentence-transformers' NO_DUPLICATES
-sampler). Here each row in turn goes into the first batch that has room and comes after every batch with one of its texts:
-one pass per epoch, and the same result from the same seed. Texts are compared by their 32-bit hashes, so among a million
-texts a handful of rows are separated unnecessarily. One row may contain a text twice.
+sampler). Each row in turn goes into the first batch that has room and comes after every batch with one of its texts. Texts are
+compared by their 32-bit hashes; a collision only separates two rows unnecessarily.
 
-The order is the ascending order of random keys from Philox (Salmon et al. 2011, "Parallel random numbers: as easy as
-1, 2, 3"): NumPy guarantees the same raw numbers in all versions, unlike for `Generator.permutation`. It takes 8 bytes per
-row. grain's `index_shuffle` needs no memory, but with 65,537 or 262,145 rows it returns one twice and one never, and rows 256
-apart in its order stay correlated (0.73 at 65,536 rows; measured with grain 0.2.18).
+The order is that of random keys from Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): NumPy
+guarantees the same raw numbers in all versions, unlike for `Generator.permutation`. grain's `index_shuffle` needs no memory,
+but with 65,537 or 262,145 rows it returns one twice and one never (grain 0.2.18).
 """
 
 from array import array
@@ -107,8 +105,7 @@ class Batches:
     def steps(self, epochs: int = 1) -> int:
         """The number of steps in the first epochs; with "round_robin" an epoch ends with that of the smallest data set.
 
-        With `no_duplicates`, epochs differ in length by a few batches, so each has to be assembled to count them (about 4 s for
-        a million rows).
+        With `no_duplicates` each epoch has to be assembled to count them (about 4 s for a million rows).
         """
         if self.mixing == "proportional":
             return self._mixed.start(epochs)
@@ -117,9 +114,7 @@ class Batches:
     def batch_at(self, step: int) -> Batch:
         """The batch of a step, counted from 0.
 
-        Raises:
-            InputError: a negative step.
-            DataError: the file has changed since it was opened.
+        Raises InputError: a negative step; DataError: the file has changed since it was opened.
         """
         if step < 0:
             raise InputError(f"step is {step}. Expected a whole number of at least 0.")
@@ -157,11 +152,7 @@ class GivenBatches:
         self._mine = slice(host * part, (host + 1) * part)
 
     def batch_at(self, step: int) -> Batch:
-        """The batch of a step, counted from 0.
-
-        Raises:
-            InputError: the sampler gave something else than `batch_size` rows of a data set.
-        """
+        """The batch of a step. Raises InputError: the sampler gave something else than `batch_size` rows of a data set."""
         given = self._batch_at(step)
         if isinstance(given, Batch):
             texts = [column[self._mine] for column in given.texts]

@@ -1,8 +1,5 @@
 """Checks of the values in a row: text, numbers, UTF-8, JSON, the columns that a file must have, and that it can be read.
 
-    text("a cat", "anchor", "pairs.tsv, line 2")          # 'a cat'
-    as_number("2.50", "score", "sts.tsv, line 2")         # 2.5
-
 Each error names the place, the column, the value, and what was expected.
 """
 
@@ -21,11 +18,7 @@ BOM = b"\xef\xbb\xbf"  # the byte order mark that some editors put before UTF-8
 
 
 def text(value: Any, column: str, place: str, *, blank: bool = False) -> str:
-    """`value`, checked to be text.
-
-    Raises:
-        DataError: not text, blank (unless `blank`), or with half a surrogate pair, which tokenizers do not accept.
-    """
+    """`value`, checked to be text. Raises DataError: not text, blank (unless `blank`), or with half a surrogate pair."""
     if not isinstance(value, str):
         problem = f" ({type(value).__name__}). Expected text"
     elif not blank and not value.strip():
@@ -38,10 +31,7 @@ def text(value: Any, column: str, place: str, *, blank: bool = False) -> str:
 
 
 def as_number(value: Any, column: str, place: str) -> float:
-    """`value` as a finite float; tsv and csv hold numbers as text.
-
-    Raises:
-        DataError: not a number, NaN or infinite.
+    """`value` as a finite float; tsv and csv hold numbers as text. Raises DataError: not a number, NaN or infinite.
 
     Example:
         >>> as_number("2.50", "score", "sts.tsv, line 2")
@@ -63,11 +53,7 @@ def truth_as_number(value: Any) -> Any:
 
 
 def decoded(line: bytes, place: str) -> str:
-    """A line as text, with its line end.
-
-    Raises:
-        DataError: not UTF-8.
-    """
+    """A line as text, with its line end. Raises DataError: not UTF-8."""
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -83,11 +69,7 @@ def stripped(line: bytes, place: str) -> str:
 
 
 def record_of(line: str, place: str) -> dict[str, Any]:
-    """The object that a line of JSON holds; a list of texts is an anchor, a positive and negatives.
-
-    Raises:
-        DataError: not JSON, or neither of both.
-    """
+    """The object that a line of JSON holds; a list of texts is an anchor, a positive and negatives. Raises DataError."""
     try:
         record = json.loads(line, object_pairs_hook=each_key_once)
     except (ValueError, RecursionError) as error:

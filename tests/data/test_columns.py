@@ -37,7 +37,7 @@ def test_every_kind_of_file_gives_the_same_sentences(kind, tmp_path):
 def test_stdin(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\n\nb\n")))
     sentences = read_sentences("-")
-    assert sentences.texts == ["a", "", "b"] and sentences.place(2) == "stdin, line 3"
+    assert sentences.texts == ["a", "", "b"] and sentences.file.place(2) == "stdin, line 3"
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_places_are_the_lines_of_an_editor(tmp_path):
     for kind, line in (("txt", 3), ("jsonl", 3), ("tsv", 4)):
         file = tmp_path / f"s.{kind}"
         file.write_bytes(as_bytes(kind))
-        assert read_sentences(str(file)).place(2) == f"{file}, line {line}"
+        assert read_sentences(str(file)).file.place(2) == f"{file}, line {line}"
 
 
 @pytest.mark.parametrize(

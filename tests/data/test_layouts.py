@@ -35,7 +35,7 @@ def test_what_a_csv_writer_wrote_is_read_back(tmp_path, name, delimiter, quoting
     file.write_bytes(("\ufeff" + written(HARD, delimiter, quoting, end)).encode())
     sentences = read_sentences(str(file))
     assert sentences.texts == HARD
-    assert sentences.place(6) == f"{file}, row 8"
+    assert sentences.file.place(6) == f"{file}, row 8"
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_blank_lines_are_no_rows(tmp_path, name, content):
         )
     )
     assert examples.rows.place(1).endswith(f" {line + 1}"), "places count blank lines"
-    assert read_sentences(str(file), "sentence1").place(1) == examples.rows.place(1)
+    assert read_sentences(str(file), "sentence1").file.place(1) == examples.rows.place(1)
 
 
 @pytest.mark.parametrize(
