@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from minisbert import limits
 from minisbert.checkpoint.keys import ADAPTER
 from minisbert.checkpoint.patterns import Slow, check_pattern
 from minisbert.checkpoint.settings import ModelFiles, Settings
@@ -90,8 +89,8 @@ class AdaptedTensors:
         settings.by_table(ADAPTER)
         settings.choice("fan_in_fan_out", [False, None], default=False, why="encoders store matrices as [out, in]")
         settings.choice("init_lora_weights", _DRAWN, default=True, why="others change the base's weights too")
-        settings.integer("r", at_least=1, at_most=limits.WIDTH, default=8)
-        settings.number("lora_alpha", at_least=-1e9, below=1e9, default=8)
+        settings.size("r", 8)
+        settings.size("lora_alpha", 8)
         settings.flag("use_rslora", default=False)
         self._patterns = {key: _patterns(settings, key) for key in ("rank_pattern", "alpha_pattern")}
         settings.finish(_MERGE)

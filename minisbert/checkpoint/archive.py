@@ -1,7 +1,7 @@
 """Opens zip files that hold tensors (`torch.save`, `np.savez`), whose entries are stored: no more is read than the file has.
 
 A directory can list the same bytes a thousand times, an entry can unpack to far more than the file, and Python's zipfile reads
-a directory of any size. All three are refused before an entry is read.
+a directory of any size: refused before an entry is read.
 """
 
 import io

@@ -1,15 +1,13 @@
 """From a checkpoint's tensor names to ours and back: one small engine for every family's table of rules.
 
-A rule gives the checkpoint's name, our path and the shape, with {i} for the layer. It transposes where PyTorch stores
-[out, in] and flax [in, out], and joins several tensors where we have one (query, key, value). The engine is strict in both
-directions: one error names every tensor that is unknown, missing, given twice or of the wrong shape, and
-`export(convert(x)) == x` to the bit, names and dtypes included. Plain NumPy; no device.
+A rule gives the checkpoint's name, our path and the shape. It transposes where PyTorch stores [out, in] and flax [in, out], and
+joins several tensors where we have one. The engine is strict in both directions, and `export(convert(x)) == x` to the bit.
 """
 
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -58,29 +56,23 @@ class Rule(NamedTuple):
         return (self.hf_name,) if isinstance(self.hf_name, str) else self.hf_name
 
 
+def matrix(hf_name: str | Sequence[str], path: str, shape: str | Shape, when: str = "") -> Rule:
+    """The rule of a linear layer's matrix, [in, out] here and [out, in] in PyTorch."""
+    names = (hf_name,) if isinstance(hf_name, str) else hf_name
+    return Rule(tuple(f"{name}.weight" for name in names), f"{path}.kernel", shape, transpose=True, when=when)
+
+
 def linear(hf_name: str | Sequence[str], path: str, shape: str | Shape, bias_when: str = "") -> list[Rule]:
-    """The rules of a linear layer's matrix, [in, out] here and [out, in] in PyTorch, and of its bias."""
+    """The rules of a linear layer's matrix and of its bias."""
     names = (hf_name,) if isinstance(hf_name, str) else hf_name
     out = shape.rpartition(",")[2] if isinstance(shape, str) else shape[-1:]
-    return [
-        Rule(tuple(f"{name}.weight" for name in names), f"{path}.kernel", shape, transpose=True),
-        Rule(tuple(f"{name}.bias" for name in names), f"{path}.bias", out, when=bias_when),
-    ]
+    bias = Rule(tuple(f"{name}.bias" for name in names), f"{path}.bias", out, when=bias_when)
+    return [matrix(hf_name, path, shape), bias]
 
 
 def norm(hf_name: str, path: str, shape: str | Shape) -> list[Rule]:
     """The rules of a layer norm's scale and bias."""
     return [Rule(f"{hf_name}.weight", f"{path}.scale", shape), Rule(f"{hf_name}.bias", f"{path}.bias", shape)]
-
-
-class Tensors(Protocol):
-    """A source of tensors: names with shapes, and one tensor at a time (checkpoint/tensors.py)."""
-
-    where: Any
-
-    def shapes(self) -> Mapping[str, Shape]: ...
-
-    def read(self, name: str) -> np.ndarray: ...
 
 
 @dataclass
@@ -143,7 +135,7 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 def convert(
-    tensors: Tensors,
+    tensors: Any,
     table: Sequence[Rule],
     *,
     passthrough: Sequence[str] = (),
@@ -153,7 +145,8 @@ def convert(
     """Read every tensor of a checkpoint into our names.
 
     Args:
-        tensors, table: the checkpoint, read one tensor at a time, and the family's rules for this model (`table_for`).
+        tensors: the checkpoint, read one tensor at a time (checkpoint/tensors.py).
+        table: the family's rules for this model (`table_for`).
         passthrough: patterns of tensor names that are kept for export but not computed.
         prefix: what some checkpoints of the family put before every name.
         put: called with each finished float32 array, so that memory holds the model once; `params` has what it returns. None
@@ -166,8 +159,7 @@ def convert(
     canonical = canonical_names(list(found), prefix, passthrough)
     _check_names(tensors.where, table, found, canonical, passthrough)
     renamed = {new: names[0] for new, names in canonical.items() if names[0] != new}
-    converted = Converted({}, renamed=renamed)
-    complaints: list[str] = []
+    converted, complaints = Converted({}, renamed=renamed), list[str]()
     read = tensors.read if put else getattr(tensors, "view", tensors.read)
     for rule in table:
         parts = []
@@ -204,11 +196,7 @@ def convert(
 
 
 def _check_names(
-    where: Any,
-    table: Sequence[Rule],
-    found: Mapping[str, Shape],
-    canonical: Mapping[str, list[str]],
-    passthrough: Sequence[str],
+    where: Any, table: Sequence[Rule], found: Any, canonical: Mapping[str, list[str]], passthrough: Sequence[str]
 ) -> None:
     """The file has exactly the tensors of the table, in their shapes, and those passed through."""
     complaints, missing, expected = list[str](), list[str](), set[str]()
@@ -293,8 +281,5 @@ def flatten(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         path = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{path}."))
-        else:
-            flat[path] = value
+        flat |= flatten(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
     return flat

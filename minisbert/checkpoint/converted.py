@@ -24,15 +24,11 @@ def write_converted(path: Path, converted: Converted) -> None:
 
 
 def read_converted(path: Path, shapes: Mapping[str, Any], put: Put | None = np.asarray) -> Converted:
-    """Read what `write_converted` wrote.
+    """Read what `write_converted` wrote, the only weights in its folder.
 
     Args:
         shapes: our path -> shape of every parameter.
         put: as for `convert`.
-
-    Raises:
-        ModelFolderError: see `convert`; the record of the conversion is missing or damaged, or the original weights are in the
-            same folder.
     """
     if others := [name for name in (WEIGHTS, INDEX) if (path / name).exists()]:
         raise ModelFolderError(

@@ -1,15 +1,12 @@
 """Reads the settings of a sentence-transformers model folder: modules, prompts, length limit.
 
     config.json, model.safetensors, tokenizer.json      the transformer, as Hugging Face stores it
-    modules.json                                        the chain of modules: Transformer, Pooling, ...: modules.py
-    1_Pooling/config.json, 2_Dense/...                  one folder per module
-    router_config.json                                  several chains in one folder: router.py
+    modules.json, 1_Pooling/config.json, ...            the chain of modules: modules.py; several chains: router.py
     sentence_bert_config.json                           max_seq_length, do_lower_case: transformer_folder.py
     config_sentence_transformers.json                   prompts, similarity function, truncate_dim
 
-Two dialects are in use. Up to sentence-transformers 5.3 pooling is six booleans and the length limit is in
-`sentence_bert_config.json`; from 5.4 pooling is one `pooling_mode` and the limit is the tokenizer's. Both are read; the older
-is written, because every reader knows it. A static model has neither config.json nor length limit there (static_folder.py).
+Two dialects are read. Up to sentence-transformers 5.3 pooling is six booleans and the length limit is in
+`sentence_bert_config.json`; from 5.4 pooling is one `pooling_mode` and the limit is the tokenizer's. The older is written.
 """
 
 import re
@@ -113,16 +110,16 @@ def read_folder(
     files = ModelFiles(path, allow_links, find, adapter)
     try:
         file = files.folder / "modules.json"
-        if not files.has(file):
+        if is_plain := not files.has(file):
             folder = _read_plain(files)
         else:
             parts = read_chain(files, file)
-            kinds, _ = zip(*parts, strict=True)
-            folder = _read_routes(files, parts, kinds) if "router" in kinds else read_parts(files, parts, file)
-            for one in (folder, *folder.routes.values()):
-                _read_model_settings(files, one)
+            routers = sum(part.kind == "router" for part in parts)
+            folder = _read_routes(files, parts, routers) if routers else read_parts(files, parts, file)
         for one in (folder, *folder.routes.values()):
             one.allow_pickle_weights = allow_pickle_weights
+            if not is_plain:
+                _read_model_settings(files, one)
     except ModelFolderError:
         refuse_other_kinds(files)  # then what its reader misses is not what is wrong
         raise
@@ -155,28 +152,26 @@ def _read_plain(files: ModelFiles) -> ModelFolder:
     return folder
 
 
-def _read_routes(files: ModelFiles, parts: list[Part], kinds: tuple[str, ...]) -> ModelFolder:
+def _read_routes(files: ModelFiles, parts: list[Part], routers: int) -> ModelFolder:
     """Each route as a chain of its own: the modules before the Router, the route's, those after the Router."""
     file = files.folder / "modules.json"
-    if (routers := kinds.count("router")) > 1:
+    if routers > 1:
         raise ModelFolderError(f"{file}: {routers} Routers in the chain. Expected one; use another model.")
-    at = kinds.index("router")
+    at = next(row for row, part in enumerate(parts) if part.kind == "router")
     router, chains = read_router(files, parts[at].path)
-    routes = {name: read_parts(files, [*parts[:at], *chain, *parts[at + 1 :]], file) for name, chain in chains.items()}
-    widths = {name: _embedding_width(one) for name, one in routes.items()}
+    routes, widths = {}, {}
+    for name, chain in chains.items():
+        routes[name] = read_parts(files, [*parts[:at], *chain, *parts[at + 1 :]], file)
+        width = model_size(routes[name].config, WIDTHS)
+        for module in routes[name].modules:
+            width = None if width is None else module.width(width)
+        widths[name] = width
     if len(set(widths.values())) > 1:
         raise ModelFolderError(
             f"{file}: the routes give embeddings of different widths, {widths}, which cannot be compared. Expected one "
             "width; use another model."
         )
     return replace(routes[router.main], router=router, routes=routes)
-
-
-def _embedding_width(folder: ModelFolder) -> int | None:
-    width = model_size(folder.config, WIDTHS)
-    for module in folder.modules:
-        width = None if width is None else module.width(width)
-    return width
 
 
 def read_chain(files: ModelFiles, file: Path) -> list[Part]:
@@ -188,10 +183,12 @@ def read_chain(files: ModelFiles, file: Path) -> list[Part]:
             f"{file}: {found}. Expected a list of 1 to {limits.LAYERS} modules; download the model again."
         )
     chain: list[Part] = []
+    ignored = files.ignored.setdefault(file.name, {})
     for row, entry in enumerate(entries):
         settings = Settings(entry, file)
-        ignored = files.ignored.setdefault(file.name, {})
-        ignored |= {f"{row}.{key}": value for key, value in settings.by_table(MODULE).items() if key != "name"}
+        for key, value in settings.by_table(MODULE).items():
+            if key != "name":
+                ignored[f"{row}.{key}"] = value
         path, kind = settings.text("path"), settings.text("type")
         settings.choice("idx", [row], default=row, why="modules are listed in their order")
         settings.finish()
@@ -213,9 +210,6 @@ def read_parts(files: ModelFiles, parts: list[Part], file: Path, scores: bool = 
 
     Args:
         scores: it is a reranker's, whose last module is a Dense whose output are the scores.
-
-    Raises:
-        ModelFolderError: an order that gives no sentence embedding, or no scores; what a module complains about.
     """
     kinds, _ = zip(*parts, strict=True)
     chain = " -> ".join(kinds)
@@ -287,8 +281,7 @@ def _read_model_settings(files: ModelFiles, folder: ModelFolder) -> None:
         settings.complain("default_prompt_name", f"one of the prompts {sorted(folder.prompts)}")
     if settings.values.get("similarity_fn_name") is not None:
         folder.similarity_fn_name = settings.choice("similarity_fn_name", SIMILARITY_NAMES)
-    if settings.values.get("truncate_dim") is not None:
-        folder.truncate_dim = settings.size("truncate_dim")
+    folder.truncate_dim = settings.size("truncate_dim", None)
     # `model_type` is the encoder's in config.json, and the class's here.
     folder.sources |= dict.fromkeys(settings.values.keys() - {"model_type"}, _MODEL_FILE)
     settings.finish()

@@ -1,8 +1,4 @@
-"""Writes the settings of a sentence-transformers folder, in the older dialect that every reader knows.
-
-folder.py and modules.py read the same settings back. pretrained.py writes weights and tokenizer into the folders that are
-returned here.
-"""
+"""Writes the settings of a sentence-transformers folder, in the older dialect that every reader knows."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +11,7 @@ from minisbert.checkpoint.convert import Converted
 from minisbert.checkpoint.folder import WIDTHS, ModelFolder, model_size
 from minisbert.checkpoint.json_file import read_json
 from minisbert.checkpoint.modules import Module
-from minisbert.checkpoint.router import ROUTER_FILE, Router, routes_json
+from minisbert.checkpoint.router import ROUTER_FILE, Router
 
 _PACKAGE = "sentence_transformers.models."
 
@@ -27,13 +23,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def note_dtype(here: Path, original: Converted, tensors: Mapping[str, np.ndarray]) -> None:
-    """Say float32 in config.json where a tensor is no longer in the 16 bits it was read in: readers would round it.
-
-    Args:
-        here: the folder with the config.json.
-        original: what was read.
-        tensors: what is written.
-    """
+    """Say float32 in config.json where a tensor is no longer in the 16 bits it was read in: readers would round it."""
     file = here / "config.json"
     if file.is_file():
         config = read_json(file)
@@ -48,18 +38,16 @@ def note_dtype(here: Path, original: Converted, tensors: Mapping[str, np.ndarray
 
 def chain_of(folder: ModelFolder) -> list[tuple[str, Module | None]]:
     """The modules to write: the class of each with its settings, None for the encoder's."""
-    chain: list[tuple[str, Module | None]] = [("StaticEmbedding" if folder.is_static else "Transformer", None)]
-    for module in folder.modules[1:] if folder.is_static else folder.modules:
-        chain.append((type(module).__name__, module))
-    return chain
+    if folder.is_static:  # whose class averages its tokens itself
+        return [("StaticEmbedding", None), *((type(module).__name__, module) for module in folder.modules[1:])]
+    return [("Transformer", None), *((type(module).__name__, module) for module in folder.modules)]
 
 
 def write_module(folder: ModelFolder, module: Module | None, here: Path) -> None:
     """The settings of one module of a chain; None is the encoder's."""
     here.mkdir(exist_ok=True)
     if module is not None:
-        content = module.to_json(model_size(folder.config, WIDTHS) or 0)
-        if content is not None:
+        if (content := module.to_json(model_size(folder.config, WIDTHS) or 0)) is not None:
             write_json(here / "config.json", content)
     elif not folder.is_static:
         write_json(here / "config.json", folder.config)
@@ -92,22 +80,16 @@ def write_router(folder: ModelFolder, router: Router, structure: dict[str, list[
         structure: route -> its modules, each named as its folder, which ends in its class.
     """
     modules = [module for chain in structure.values() for module in chain]
-    content = {
-        "types": {module: _package(module.rpartition("_")[2]) for module in modules},
-        "structure": structure,
-        "parameters": routes_json(router),
-    }
+    types = {module: _package(module.rpartition("_")[2]) for module in modules}
+    parameters: dict[str, Any] = {"default_route": router.default, "allow_empty_key": router.default is not None}
+    if router.mappings:  # sentence-transformers before 5.4 does not know the key
+        parameters["route_mappings"] = {str((task, modality)): route for task, modality, route in router.mappings}
+    content = {"types": types, "structure": structure, "parameters": parameters}
     write_json(path / ROUTER_FILE, content)
     write_json(path / "modules.json", [{"idx": 0, "name": "0", "path": "", "type": _PACKAGE + "Router"}])
     write_json(path / "config_sentence_transformers.json", _model_json(folder))
 
 
 def _model_json(folder: ModelFolder) -> dict[str, Any]:
-    content: dict[str, Any] = {
-        "prompts": folder.prompts,
-        "default_prompt_name": folder.default_prompt_name,
-        "similarity_fn_name": folder.similarity_fn_name,
-    }
-    if folder.truncate_dim is not None:
-        content["truncate_dim"] = int(folder.truncate_dim)
-    return content
+    content = {name: getattr(folder, name) for name in ("prompts", "default_prompt_name", "similarity_fn_name")}
+    return content if folder.truncate_dim is None else {**content, "truncate_dim": int(folder.truncate_dim)}

@@ -1,7 +1,7 @@
-"""Reading JSON and vocabulary files without trusting them: bounded sizes, bounded memory, no key twice.
+"""Reads JSON and vocabulary files without trusting them: bounded sizes, bounded memory, no key twice.
 
 Python's json takes the last of two equal keys, where another reader may take the first, and 37 times the memory of a file
-that holds empty lists. Both are refused here: the sizes before the file is read, the rest before it is parsed.
+that holds empty lists.
 """
 
 import json
@@ -32,11 +32,7 @@ def refuse_pointer(path: Path, start: bytes) -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a settings or vocabulary file.
-
-    Raises:
-        ModelFolderError: the file is missing, not a file, not readable, larger than its kind may be (`limits`), or a pointer.
-    """
+    """The content of a settings or vocabulary file, no larger than its kind may be (`limits`)."""
     most = _MOST_BYTES.get(path.name, limits.CONFIG_BYTES)
     try:
         size = path.stat().st_size
@@ -62,11 +58,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parse_json(content: bytes, where: Path | str) -> Any:
-    """JSON text as Python values.
-
-    Raises:
-        ModelFolderError: not UTF-8, not JSON, a key twice in one object, or far more values than its size allows.
-    """
+    """JSON text as Python values: no key twice in one object, no more values than its size allows."""
     try:
         return loads(content)
     except (ValueError, RecursionError) as error:

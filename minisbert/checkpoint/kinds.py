@@ -1,8 +1,7 @@
 """The kinds of modules that are computed, and the kind of model in a folder: which class loads it, or that minisbert has none.
 
-A bi-encoder (SentenceEncoder) embeds single texts; a cross-encoder (CrossEncoder) scores pairs. Other kinds of
-sentence-transformers and similar libraries are in the tables. Only what a folder clearly says counts; a damaged file is left
-to the reader that names it.
+A bi-encoder (SentenceEncoder) embeds single texts; a cross-encoder (CrossEncoder) scores pairs; other kinds are in the tables.
+Only what a folder clearly says counts; a damaged file is left to the reader that names it.
 """
 
 from collections.abc import Callable, Iterator
@@ -86,11 +85,7 @@ OTHER_ENDINGS = ("ForSequenceClassification", *_OTHER_ARCHITECTURES)
 
 
 def refuse_other_kinds(files: ModelFiles) -> None:
-    """The folder does not hold a cross-encoder, or a kind of model that minisbert does not compute.
-
-    Raises:
-        ModelFolderError: naming the kind, and the file that says so.
-    """
+    """Raises ModelFolderError for a cross-encoder or a kind of model that minisbert does not compute; names its sign."""
     if found := sign_of_cross_encoder(files):
         raise ModelFolderError(
             f"{found}. Expected a model that embeds single texts; this one scores pairs: load it with CrossEncoder(...)."
@@ -127,11 +122,7 @@ def sign_of_cross_encoder(files: ModelFiles) -> str | None:
 
 
 def refuse_bi_encoder(files: ModelFiles) -> None:
-    """The folder does not hold a bi-encoder.
-
-    Raises:
-        ModelFolderError: its modules pool token embeddings, and what to load it with.
-    """
+    """Raises ModelFolderError for a bi-encoder, whose modules pool token embeddings; names what to load it with."""
     types = _module_types(files)
     if any(name.endswith("Pooling") for name in types) and not sign_of_cross_encoder(files):
         raise ModelFolderError(

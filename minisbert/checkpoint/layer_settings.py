@@ -10,6 +10,7 @@ from minisbert import limits
 from minisbert.checkpoint.settings import Settings
 
 FULL, LOCAL = "full_attention", "sliding_attention"
+_BASE = (1, 1e12)  # bounds of a base angle
 
 
 def layer_types(settings: Settings, layers: int, default: Callable[[int], str]) -> tuple[str, ...]:
@@ -34,18 +35,14 @@ def rotary_base(settings: Settings, old_key: str, default: float, kind: str | No
         old_key: where files before transformers 5 have it.
         kind: of layers, where each kind has an angle of its own.
     """
-    old = settings.number(old_key, at_least=1, below=1e12, default=default)
-    every = settings.values.get("rope_parameters")
-    new: Any = {} if every is None else every if kind is None else None
-    if kind is not None and isinstance(every, dict) and every.keys() <= {FULL, LOCAL}:
-        new = {} if every.get(kind) is None else every[kind]
-    if isinstance(new, dict) and new.keys() <= {"rope_theta", "rope_type"}:
-        theta = new.get("rope_theta", old)
-        if new.get("rope_type", "default") == "default" and type(theta) in (int, float) and 1 <= theta < 1e12:
-            return float(theta)
-    place = "" if kind is None else f"{FULL!r} and {LOCAL!r}, each with "
-    settings.complain("rope_parameters", f"{place}a 'rope_theta' and the 'rope_type' 'default': nothing is stretched")
-    return old
+    theta = settings.size(old_key, default, _BASE)
+    found, place = settings.values.get("rope_parameters"), ""
+    if kind is not None:
+        place = f"{FULL!r} and {LOCAL!r}, each with "
+        each = {} if found is None else found
+        found = each.get(kind) if isinstance(each, dict) and each.keys() <= {FULL, LOCAL} else "not of both"
+    expected = f"{place}a 'rope_theta' and the 'rope_type' 'default': nothing is stretched"
+    return _rope(settings, "rope_parameters", found, theta, ["default"], expected)[1]
 
 
 def stretched_base(settings: Settings, old_key: str, default: float, head_width: int) -> tuple[float, float]:
@@ -55,30 +52,37 @@ def stretched_base(settings: Settings, old_key: str, default: float, head_width:
     "linear" divides the angles (Chen et al. 2023); "ntk" (GTE's files) multiplies the base by its factor f and divides the
     angles by f^(2/H). Ways that depend on the length of a batch are refused.
     """
-    theta = settings.number(old_key, at_least=1, below=1e12, default=default)
-    key = "rope_scaling"
+    theta, key = settings.size(old_key, default, _BASE), "rope_scaling"
     if settings.values.get("rope_parameters") is not None:
         settings.absent([key], "'rope_parameters' is there, and two could disagree")
         key = "rope_parameters"
+    expected = "a 'rope_theta', a 'rope_type' of 'default', 'linear' or 'ntk', and for those two a 'factor'"
     found = settings.values.get(key)
-    given = Settings(found if isinstance(found, dict) else {}, settings.where)
-    given.rename({"type": "rope_type"})
-    kind = given.choice("rope_type", ["default", "linear", "ntk"], default="default")
-    theta = given.number("rope_theta", at_least=1, below=1e12, default=theta)
-    factor = 1.0 if kind == "default" else given.number("factor", at_least=1, below=1e6)
-    given.known(["rope_type", "type", "rope_theta", *(["factor"] if kind != "default" else [])])
-    if given.complaints or not isinstance(found, dict | None):
-        settings.complain(
-            key, "a 'rope_theta', a 'rope_type' of 'default', 'linear' or 'ntk', and for those two a 'factor'"
-        )
+    kind, theta, factor = _rope(settings, key, found, theta, ["default", "linear", "ntk"], expected)
     return (theta * factor, factor ** (2 / head_width)) if kind == "ntk" else (theta, factor)
+
+
+def _rope(
+    settings: Settings, key: str, found: Any, theta: float, kinds: list[str], expected: str
+) -> tuple[str, float, float]:
+    """The kind, base angle and factor in an object of rotary settings; null has none of them."""
+    given = Settings(found if isinstance(found, dict) else {}, settings.where)
+    older = {"type": "rope_type"} if "linear" in kinds else {}
+    given.rename(older)
+    kind = given.choice("rope_type", kinds, default="default")
+    theta = given.size("rope_theta", theta, _BASE)
+    factor = 1.0 if kind == "default" else given.size("factor", bounds=(1, 1e6))
+    given.known(["rope_type", *older, "rope_theta", *(["factor"] if kind != "default" else [])])
+    if given.complaints or not isinstance(found, dict | None):
+        settings.complain(key, expected)
+    return kind, theta, factor
 
 
 def key_heads(settings: Settings, heads: int, default: int | None = None) -> int:
     """The number of key and value heads, which divides that of the query heads; null means as many."""
     if settings.values.get("num_key_value_heads", default) is None:
         return heads
-    found = settings.size("num_key_value_heads", default)
+    found: int = settings.size("num_key_value_heads", default)
     if heads % found:
         settings.complain("num_key_value_heads", f"a divisor of num_attention_heads {heads}")
     return found
@@ -87,7 +91,7 @@ def key_heads(settings: Settings, heads: int, default: int | None = None) -> int
 def head_width(settings: Settings, width: int, heads: int, default: int | None = None) -> int:
     """The width of a head, even because rotary positions turn pairs; null or missing means width / heads."""
     if settings.values.get("head_dim", default) is not None:
-        found = settings.integer("head_dim", at_least=2, at_most=limits.WIDTH, default=default)
+        found: int = settings.size("head_dim", default, (2, limits.WIDTH))
         if found % 2:
             settings.complain("head_dim", "an even number, because rotary positions turn pairs of numbers")
         return found

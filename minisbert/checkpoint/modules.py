@@ -1,19 +1,16 @@
-"""The modules of a sentence-transformers folder, and the settings of each.
+"""The modules of a sentence-transformers folder after the encoder, and the settings of each.
 
-    Transformer, StaticEmbedding    text -> token embeddings: the encoder
     WeightedLayerPooling            all layers of a transformer -> token embeddings
     Pooling, TrainedPooling         token embeddings -> sentence embedding
     Dense, LayerNorm, Normalize     sentence embedding -> sentence embedding; any number, in any order
-    Router                          one chain of these per kind of text: router.py
 
-Each after the encoder has a dataclass here:
+Each is a dataclass with these methods; a pooling from outside the package is a mode of `Pooling` or, with weights, a
+`TrainedPooling`.
 
     width(before)                  the width of its output, for an input of width `before`
     rules()                        where its tensors go (convert.py); only of a module with weights
     read(settings, given, path)    the module, from its settings, what it gets from those before it, and its folder
     to_json(width)                 its config.json, or None where it has none; `width` is that of the token embeddings
-
-A pooling from outside the package (register.py) is a mode of `Pooling` or, with weights, a `TrainedPooling`.
 """
 
 from collections.abc import Callable
@@ -21,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from minisbert import limits
-from minisbert.checkpoint.convert import Rule, linear, norm
+from minisbert.checkpoint.convert import Rule, linear, matrix, norm
 from minisbert.checkpoint.kinds import DENSE_ACTIVATIONS
 from minisbert.checkpoint.settings import Settings
 from minisbert.errors import ModelFolderError
@@ -54,7 +51,7 @@ class Given(NamedTuple):
 def _width(settings: Settings, key: str, width: int | None) -> int:
     """A width that is that of the module before, where it is known."""
     if width is None:
-        return settings.integer(key, at_least=1, at_most=limits.WIDTH)
+        return settings.size(key, bounds=(1, limits.WIDTH))
     if type(found := settings.values.get(key)) is not int or found != width:
         settings.complain(key, f"{width}, the width of the module before")
     return width
@@ -90,24 +87,20 @@ class WeightedLayerPooling:
     @staticmethod
     def read(settings: Settings, given: Given, path: str) -> "WeightedLayerPooling":
         _check_keys(settings, given, "layer_start", "num_hidden_layers")
-        low, high = (0, limits.LAYERS) if given.layers is None else (given.layers, given.layers)
-        layers = settings.integer("num_hidden_layers", at_least=low, at_most=high)
-        start = settings.integer("layer_start", at_least=0, at_most=layers)
+        bounds = (0, limits.LAYERS) if given.layers is None else (given.layers, given.layers)
+        layers = settings.size("num_hidden_layers", bounds=bounds)
+        start = settings.size("layer_start", bounds=(0, layers))
         settings.finish()
         if not given.every_layer:
             raise ModelFolderError(
                 f"{settings.where}: averages layers, but 'output_hidden_states' in the transformer's config.json is not true, "
-                "so that sentence-transformers silently skips this module. Expected true there; correct the file, or remove "
-                "the module from the chain."
+                "so sentence-transformers skips this module. Expected true there; correct the file, or remove the module."
             )
         return WeightedLayerPooling(start, layers, path)
 
     def to_json(self, width: int) -> dict[str, Any]:
-        return {
-            "word_embedding_dimension": width,
-            "layer_start": self.layer_start,
-            "num_hidden_layers": self.num_hidden_layers,
-        }
+        layers = {"layer_start": self.layer_start, "num_hidden_layers": self.num_hidden_layers}
+        return {"word_embedding_dimension": width, **layers}
 
 
 @dataclass(frozen=True)
@@ -136,10 +129,8 @@ class Pooling:
                 modes = ["mean"]
         else:
             # Without any of the flags, the mean: the default of every version.
-            silent = POOLING_FLAGS.keys().isdisjoint(settings.values)
-            modes = [
-                mode for flag, mode in POOLING_FLAGS.items() if settings.flag(flag, default=silent and mode == "mean")
-            ]
+            usual = "mean" if POOLING_FLAGS.keys().isdisjoint(settings.values) else ""
+            modes = [mode for flag, mode in POOLING_FLAGS.items() if settings.flag(flag, default=mode == usual)]
             if not modes:
                 settings.complain("pooling_mode_mean_tokens", "at least one of the pooling_mode_* settings true")
         settings.finish()
@@ -182,11 +173,10 @@ class TrainedPooling:
         return {"name": self.name, "embedding_dimension": width, "include_prompt": self.include_prompt}
 
 
-_ENDS = ("module_input_name", "module_output_name")  # of what a module takes and returns
-
-
-def _check_ends(settings: Settings, scores: bool = False) -> None:
-    for key in _ENDS:
+def _check_ends(settings: Settings, *keys: str, scores: bool = False) -> None:
+    """Of a module on sentence embeddings: no other keys, and what it takes and returns."""
+    settings.known(["module_input_name", "module_output_name", *keys])
+    for key in ("module_input_name", "module_output_name"):
         if scores and key == "module_output_name":
             settings.choice(key, ["scores"], why="a reranker ends in its scores")
         else:
@@ -215,13 +205,13 @@ class Dense:
 
     def rules(self) -> list[Rule]:
         widths = (self.in_features, self.out_features)
-        residual = linear("residual", "residual", widths)[:1] if self.maps_residual else []
+        residual = [matrix("residual", "residual", widths)] if self.maps_residual else []
         return [*linear("linear", "linear", widths)[: 2 if self.bias else 1], *residual]
 
     @staticmethod
     def read(settings: Settings, given: Given, path: str) -> "Dense":
-        settings.known(["in_features", "out_features", "bias", "activation_function", "use_residual", *_ENDS])
-        _check_ends(settings, given.scores)
+        keys = ("in_features", "out_features", "bias", "activation_function", "use_residual")
+        _check_ends(settings, *keys, scores=given.scores)
         activation = settings.choice(
             "activation_function", DENSE_ACTIVATIONS, default="torch.nn.modules.activation.Tanh", why="never imported"
         )
@@ -278,7 +268,6 @@ class Normalize:
 
     @staticmethod
     def read(settings: Settings, given: Given, path: str) -> "Normalize":
-        settings.known(_ENDS)
         _check_ends(settings)
         settings.finish()
         return Normalize()

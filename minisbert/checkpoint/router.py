@@ -3,8 +3,7 @@
     router_config.json          types: module -> class;  structure: route -> modules;  parameters
     query_0_Transformer/ ...    one folder per module; routes may share a module
 
-`encode_query` sets the task "query", `encode_document` "document". The choice of the route follows sentence-transformers 6.2
-(Router exists since 5.0; before, `Asym` had the same in `config.json`). Routes for anything but text are refused.
+The choice follows sentence-transformers 6.2; before 5.0 `Asym` had the same in config.json. All routes are for texts.
 """
 
 import re
@@ -82,9 +81,6 @@ def read_router(files: ModelFiles, relative: str) -> tuple[Router, dict[str, lis
 
     Args:
         relative: the Router's folder, which `read_chain` has found to be within the model's.
-
-    Raises:
-        ModelFolderError: a key missing, a module of an unknown class or in no route, a route to nothing.
     """
     place = files.folder / relative
     file = place / ROUTER_FILE
@@ -97,10 +93,20 @@ def read_router(files: ModelFiles, relative: str) -> tuple[Router, dict[str, lis
     parameters = _objects(settings, "parameters", "an object with 'default_route'")
     settings.finish()
     check_names(structure, file)
-    kinds = {module: _kind(module, name, file) for module, name in types.items()}
-    chains = {route: _chain(route, modules, kinds, relative, file) for route, modules in structure.items()}
-    unused = kinds.keys() - {module for modules in structure.values() for module in modules}
-    if unused:
+    parts = {module: _part(module, name, relative, file) for module, name in types.items()}
+    chains = {}
+    for route, modules in structure.items():
+        if not isinstance(modules, list) or not modules or len(modules) > limits.LAYERS:
+            raise ModelFolderError(
+                f"{file}: route {route!r} is {modules!r:.200}, expected a list of modules. Download the model again."
+            )
+        if unknown := [module for module in modules if not isinstance(module, str) or module not in parts]:
+            raise ModelFolderError(
+                f"{file}: route {route!r} names {', '.join(f'{module!r:.80}' for module in unknown)}, which 'types' does not "
+                "have. Download the model again."
+            )
+        chains[route] = [parts[module] for module in modules]
+    if unused := parts.keys() - {module for modules in structure.values() for module in modules}:
         raise ModelFolderError(
             f"{file}: no route has the module(s) {', '.join(sorted(unused))} of 'types'. Expected each in 'structure'; "
             "download the model again."
@@ -109,14 +115,9 @@ def read_router(files: ModelFiles, relative: str) -> tuple[Router, dict[str, lis
 
 
 def check_names(names: Iterable[str], where: Path | str) -> None:
-    """Names of routes, which become names of folders.
-
-    Raises:
-        ModelFolderError: no names, too many, or one that cannot be used.
-    """
+    """Raises ModelFolderError for names of routes that cannot be names of folders, for none, and for too many."""
     names = list(names)
-    wrong = [name for name in names if not _ROUTE.fullmatch(name)]
-    if wrong or not 1 <= len(names) <= MOST_ROUTES:
+    if not all(map(_ROUTE.fullmatch, names)) or not 1 <= len(names) <= MOST_ROUTES:
         raise ModelFolderError(
             f"{where}: the routes in 'structure' are {names!r:.200}. Expected 1 to {MOST_ROUTES} names of letters, digits, "
             "- and _; correct the file, or use another model."
@@ -131,7 +132,7 @@ def _objects(settings: Settings, key: str, expected: str) -> dict[str, Any]:
     return value
 
 
-def _kind(module: str, name: Any, file: Path) -> str:
+def _part(module: str, name: Any, relative: str, file: Path) -> Part:
     inside(file.parent, module, file)
     if module in ("", ".") or len(Path(module).parts) != 1 or not is_text(module):
         raise ModelFolderError(
@@ -140,21 +141,7 @@ def _kind(module: str, name: Any, file: Path) -> str:
     kind = MODULE_TYPES.get(name) if isinstance(name, str) else None
     if kind is None or kind == "router":
         raise unknown_type(module, name, file, in_router=True)
-    return kind
-
-
-def _chain(route: str, modules: Any, kinds: dict[str, str], relative: str, file: Path) -> list[Part]:
-    if not isinstance(modules, list) or not modules or len(modules) > limits.LAYERS:
-        raise ModelFolderError(
-            f"{file}: route {route!r} is {modules!r:.200}, expected a list of modules. Download the model again."
-        )
-    unknown = [module for module in modules if not isinstance(module, str) or module not in kinds]
-    if unknown:
-        raise ModelFolderError(
-            f"{file}: route {route!r} names {', '.join(f'{module!r:.80}' for module in unknown)}, which 'types' does not "
-            "have. Download the model again."
-        )
-    return [Part(kinds[module], f"{relative}/{module}" if relative not in ("", ".") else module) for module in modules]
+    return Part(kind, module if relative in ("", ".") else f"{relative}/{module}")
 
 
 def _read_parameters(settings: Settings, names: tuple[str, ...]) -> Router:
@@ -163,9 +150,8 @@ def _read_parameters(settings: Settings, names: tuple[str, ...]) -> Router:
     if settings.flag("allow_empty_key", default=True) and default is None:
         default = names[0]
     mappings = []
-    table = {}
-    if settings.values.get("route_mappings") is not None:
-        table = _objects(settings, "route_mappings", "an object of (task, modality) to route, or null")
+    given = settings.values.get("route_mappings") is not None
+    table = _objects(settings, "route_mappings", "an object of (task, modality) to route, or null") if given else {}
     for key, route in table.items():
         found = _MAPPING.fullmatch(key)
         if not found or found[2] not in ("None", repr(TEXT)) or route not in names:
@@ -179,11 +165,3 @@ def _read_parameters(settings: Settings, names: tuple[str, ...]) -> Router:
         mappings.append((task, modality, route))
     settings.finish()
     return Router(names, default, tuple(mappings))
-
-
-def routes_json(router: Router) -> dict[str, Any]:
-    """The 'parameters' of router_config.json."""
-    content: dict[str, Any] = {"default_route": router.default, "allow_empty_key": router.default is not None}
-    if router.mappings:  # sentence-transformers before 5.4 does not know the key
-        content["route_mappings"] = {str((task, modality)): route for task, modality, route in router.mappings}
-    return content

@@ -1,8 +1,7 @@
-"""Reading the files of a model folder without trusting them: no links out, typed values; sizes are bounded in json_file.py.
+"""Reads the files of a model folder without trusting them: no links out, typed values; json_file.py bounds their sizes.
 
-`ModelFiles` opens each file once. `Settings` reads one JSON object key by key: it collects each key that is missing or
-wrong, and `finish()` raises one `ModelFolderError` that names them all. Nothing that a file names is ever imported or called:
-names are looked up in tables.
+`ModelFiles` opens each file once. `Settings` reads one JSON object key by key, and names every key that is missing or wrong in
+one error. Nothing that a file names is ever imported or called: names are looked up in tables.
 """
 
 import dataclasses
@@ -87,9 +86,8 @@ class ModelFiles:
             target = None
         if target is None or not (self.allow_links or any(target.is_relative_to(store) for store in self._stores)):
             raise ModelFolderError(
-                f"{file}: is a link that leads out of the model folder, to {'nowhere' if target is None else target}. "
-                "Expected a file in the folder. If the link is yours, put the file there or load with allow_links=True; else "
-                "do not use this model."
+                f"{file}: is a link that leads out of the model folder, to {target or 'nowhere'}. Expected a file in the "
+                "folder. If the link is yours, put the file there or load with allow_links=True; else do not use this model."
             )
 
     def json(self, file: Path) -> Any:
@@ -141,29 +139,25 @@ class Settings:
         found = f"is {self.values[key]!r:.200}" if key in self.values else "is missing"
         self.complaints.append(f"{self.names.get(key, key)!r} {found}; expected {expected}")
 
-    def integer(self, key: str, *, at_least: int, at_most: int, default: Any = _MISSING) -> int:
-        """A whole number within bounds."""
-        value = self.values.get(key, default)
-        if type(value) is int and at_least <= value <= at_most:
-            return value
-        self.complain(key, f"a whole number from {at_least} to {at_most}")
-        return at_least
+    def size(self, key: str, default: Any = _MISSING, bounds: tuple[float, float] | None = None) -> Any:
+        """A number within bounds, by default `BOUNDS[key]`: whole numbers include both, others not the upper one.
 
-    def number(self, key: str, *, at_least: float, below: float, default: Any = _MISSING) -> float:
-        """A finite number within bounds."""
+        With None as the default, null and a missing key are None.
+        """
         value = self.values.get(key, default)
-        # The comparison is false for NaN, and takes whole numbers of any size.
-        if type(value) in (int, float) and at_least <= value < below:
-            return float(value)
-        self.complain(key, f"a number from {at_least:g} up to {below:g}")
-        return at_least
-
-    def size(self, key: str, default: Any = _MISSING) -> Any:
-        """A number within the bounds that its key has in every file (`BOUNDS`), whole if these are."""
-        low, high = BOUNDS[key]
+        if value is None and default is None:
+            return None
+        low, high = bounds or BOUNDS[key]
         if isinstance(high, int):
-            return self.integer(key, at_least=int(low), at_most=high, default=default)
-        return self.number(key, at_least=low, below=high, default=default)
+            if type(value) is int and low <= value <= high:
+                return value
+            self.complain(key, f"a whole number from {low} to {high}")
+        else:
+            # The comparison is false for NaN, and takes whole numbers of any size.
+            if type(value) in (int, float) and low <= value < high:
+                return float(value)
+            self.complain(key, f"a number from {low:g} up to {high:g}")
+        return low
 
     def flag(self, key: str, *, default: Any = _MISSING) -> bool:
         """true or false."""
@@ -175,12 +169,9 @@ class Settings:
     def choice(self, key: str, choices: Collection[Any], *, default: Any = _MISSING, why: str = "") -> Any:
         """One of the values that are computed."""
         value = self.values.get(key, default)
-        known = list(choices)
-        is_known = not isinstance(value, list | dict) and value in known
-        if is_known and isinstance(value, bool) == isinstance(
-            known[known.index(value)], bool
-        ):  # 0 == False, but not meant
-            return value
+        for one in choices:
+            if value == one and isinstance(value, bool) == isinstance(one, bool):  # 0 == False, but not meant
+                return value
         self.complain(key, "one of " + ", ".join(sorted(map(repr, choices))) + (f" ({why})" if why else ""))
         return next(iter(choices), None)
 
@@ -214,8 +205,7 @@ class Settings:
     ) -> C:
         """A family's Config from its config.json, with the checks that all transformers share.
 
-        By the type of its field a setting is true or false, an activation, or a number within `BOUNDS`; where the file has
-        none, the default of Config counts.
+        By the type of its field a setting is true or false, an activation, or a number within `BOUNDS`.
 
         Args:
             width, heads: the keys of the model width and of the number of attention heads that divides it; None if none does.
@@ -241,8 +231,8 @@ class Settings:
                 read[field.name] = self.choice(field.name, ACTIVATIONS, default=default)
             else:
                 read[field.name] = self.size(field.name, default)
-        if "pad_token_id" not in read and self.values.get("pad_token_id") is not None:
-            self.integer("pad_token_id", at_least=0, at_most=read["vocab_size"] - 1)
+        if "pad_token_id" not in read:
+            self.size("pad_token_id", None, (0, read["vocab_size"] - 1))
         if heads and not self.complaints and read[width] % (read[heads] * (2 if even_heads else 1)):
             even = " and of even width" if even_heads else ""
             self.complain(heads, f"a divisor of {width} {read[width]}, so that heads are equally wide{even}")

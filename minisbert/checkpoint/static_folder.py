@@ -59,18 +59,14 @@ class StaticTensors:
         if _MAPPING in self._found:
             mapping_V = self.files.read(_MAPPING)
             if mapping_V.ndim != 1 or mapping_V.dtype.kind not in "iu":
-                raise self._wrong(
-                    _MAPPING, f"{mapping_V.dtype} {list(mapping_V.shape)}", "whole numbers, one per token"
-                )
+                raise self._wrong(_MAPPING, mapping_V, "whole numbers, one per token")
             if mapping_V.size and not 0 <= mapping_V.min() <= mapping_V.max() < len(table_VD):
-                found = f"numbers from {mapping_V.min()} to {mapping_V.max()}"
-                raise self._wrong(_MAPPING, found, f"rows of {_SHARED!r}, which are {len(table_VD)}")
+                raise self._wrong(_MAPPING, mapping_V, f"rows of {_SHARED!r}, which are {len(table_VD)}")
             table_VD = table_VD[mapping_V]
         if _WEIGHTS in self._found:
             weights_V = self.files.read(_WEIGHTS)
             if weights_V.shape != table_VD.shape[:1] or weights_V.dtype.kind != "f":
-                found = f"{weights_V.dtype} {list(weights_V.shape)}"
-                raise self._wrong(_WEIGHTS, found, f"a number for each of {len(table_VD)} tokens")
+                raise self._wrong(_WEIGHTS, weights_V, f"a number for each of {len(table_VD)} tokens")
             accum_dtype = np.promote_types(table_VD.dtype, np.float32)
             table_VD = (table_VD.astype(accum_dtype) * weights_V[:, None]).astype(accum_dtype)
         return table_VD
@@ -79,16 +75,13 @@ class StaticTensors:
         """The same without copying, where the file has the table as it is."""
         return self.read(name) if self.is_shared else self.files.view(name)
 
-    def _wrong(self, name: str, found: str, expected: str) -> ModelFolderError:
+    def _wrong(self, name: str, array: np.ndarray, expected: str) -> ModelFolderError:
+        found = f"{array.dtype} {list(array.shape)}" + (f" from {array.min()} to {array.max()}" if array.size else "")
         return ModelFolderError(f"{self.where}: {name!r} is {found}; expected {expected}. Download the model again.")
 
 
 def static_config(folder: Path) -> dict[str, Any]:
-    """The sizes of the table, as a config.json would have them.
-
-    Raises:
-        ModelFolderError: no table of vectors in the weights.
-    """
+    """The sizes of the table, as a config.json would have them; raises ModelFolderError if the weights hold no table."""
     tensors = StaticTensors(folder)
     shape = tensors.shapes().get(TABLE, ())
     if tensors.is_shared and math.prod(shape) > limits.SPREAD:
@@ -106,11 +99,7 @@ def static_config(folder: Path) -> dict[str, Any]:
 
 
 def read_length_limit(folder: "ModelFolder") -> None:
-    """The length limit in tokenizer.json, if it has one.
-
-    Raises:
-        ModelFolderError: it truncates in a way that is not computed here.
-    """
+    """The length limit in tokenizer.json, if it has one; raises ModelFolderError if it truncates in another way."""
     file = folder.transformer_path / "tokenizer.json"
     content = parse_json(folder.tokenizer_files.get(file.name, b"{}"), file)
     if not isinstance(content, dict) or content.get("truncation") is None:
@@ -118,7 +107,7 @@ def read_length_limit(folder: "ModelFolder") -> None:
     settings = Settings(content["truncation"], f"{file}, 'truncation'")
     settings.choice("direction", ["Right"], default="Right", why="texts keep their beginning")
     settings.choice("strategy", ["LongestFirst", "OnlyFirst"], default="LongestFirst")
-    folder.max_seq_length = settings.integer("max_length", at_least=1, at_most=limits.TOKENS)
+    folder.max_seq_length = settings.size("max_length", bounds=(1, limits.TOKENS))
     folder.sources["max_seq_length"] = file.name
     settings.finish()
 

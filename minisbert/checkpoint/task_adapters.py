@@ -49,7 +49,7 @@ def without_tasks(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
     settings = Settings(dict(config), file)
     settings.choice("position_embedding_type", ["rotary"], why="others are not computed")
     settings.choice("truncate_dim", [None], default=None, why="use truncate_dim of config_sentence_transformers.json")
-    theta = settings.number("rotary_emb_base", at_least=1.0, below=1e9, default=10_000.0)
+    theta = settings.size("rotary_emb_base", 10_000.0, (1, 1e9))
     code = settings.values.get("auto_map") or {}
     if not isinstance(code, dict) or not all(is_known_code(name, _CODE) for name in code.values()):
         settings.complain("auto_map", "the classes of jina-embeddings-v3; nothing of them is run")

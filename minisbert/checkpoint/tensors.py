@@ -1,8 +1,7 @@
 """Reads the tensors of a model folder, one at a time: one safetensors file, or several with an index.
 
 The safetensors library checks that the header fits the file, and reads; `view` maps the file instead, so that only pages that
-are used come into memory. A shard that the index names must lie inside the folder. Pickled weights (`pytorch_model.bin`) are
-refused: unpickling runs code.
+are used come into memory. Pickled weights (`pytorch_model.bin`) are refused: unpickling runs code.
 """
 
 import math
@@ -64,8 +63,7 @@ def read_index(file: Path, ending: str) -> tuple[dict[str, str], list[Path]]:
     index = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(index, dict) or not all(isinstance(name, str) and name for name in index.values()):
         raise ModelFolderError(
-            f"{file}: 'weight_map' is {type(index).__name__}, expected an object of tensor name to file name. Download the "
-            "model again."
+            f"{file}: 'weight_map' is {type(index).__name__}. Expected an object of tensor to file; download the model again."
         )
     shards = sorted(set(index.values()))
     if len(index) > limits.TENSORS or len(shards) > limits.SHARDS:
@@ -83,6 +81,19 @@ def read_index(file: Path, ending: str) -> tuple[dict[str, str], list[Path]]:
     return index, [inside(file.parent, name, file) for name in shards]
 
 
+def _found_instead(folder: Path, name: str) -> str:
+    """What a folder without weights has in their place, and the remedy."""
+    if pickled := sorted(path.name for path in folder.glob("*.bin")):
+        here = "allow_pickle_weights=True reads the tensors of this folder and nothing else, or on"
+        return (
+            f"Found {', '.join(pickled)}. Pickled weights can run code when read, so they are not read by default. "
+            f"{here if name == WEIGHTS else 'On'} a machine where you trust the file: {unpickle_recipe(pickled[0], name)}"
+        )
+    if others := sorted(path.name for pattern in _OTHER_FORMATS for path in folder.glob(pattern)):
+        return f"Found {', '.join(others):.200}, in a format that is not read. Expected {name}; use another model."
+    return "Download the model again."
+
+
 def open_tensors(folder: Path, allow_pickle_weights: bool = False) -> Any:
     """The tensors of a folder, which may be those of a pickle (pickled.py) where it has no others and that is allowed."""
     if not allow_pickle_weights or any((folder / name).is_file() for name in (WEIGHTS, INDEX)):
@@ -97,35 +108,20 @@ class SafetensorsFiles:
 
     Args:
         folder: holds `model.safetensors`, or its shards and `model.safetensors.index.json`.
-        name: another file name for the weights (Dense modules use the same one in their own folder).
+        name: another file name for the weights.
 
     Raises:
         ModelFolderError: no weights, only a pickle, a false header, a tensor in no shard or in two.
     """
 
     def __init__(self, folder: Path, name: str = WEIGHTS):
-        self.folder = folder
         self.where = folder / name
-        if self.where.is_file():
-            files = [self.where]
-            index: dict[str, str] | None = None
-        elif (folder / INDEX).is_file():
+        files, index = [self.where], None
+        if not self.where.is_file():
+            if not (folder / INDEX).is_file():
+                raise ModelFolderError(f"{folder}: no {name} and no {INDEX}. {_found_instead(folder, name)}")
             self.where = folder / INDEX
             index, files = read_index(self.where, ".safetensors")
-        else:
-            pickled, found = sorted(path.name for path in folder.glob("*.bin")), "Download the model again."
-            if pickled:
-                here = "allow_pickle_weights=True reads the tensors of this folder and nothing else, or on"
-                found = (
-                    f"Found {', '.join(pickled)}. Pickled weights can run code when read, so they are not read by default. "
-                    f"{here if name == WEIGHTS else 'On'} a machine where you trust the file: "
-                    f"{unpickle_recipe(pickled[0], name)}"
-                )
-            elif others := sorted(path.name for pattern in _OTHER_FORMATS for path in folder.glob(pattern)):
-                found = (
-                    f"Found {', '.join(others):.200}, in a format that is not read. Expected {name}; use another model."
-                )
-            raise ModelFolderError(f"{folder}: no {name} and no {INDEX}. {found}")
         self._open: dict[Path, Any] = {}  # file -> the library's mapping
         self._bytes: dict[Path, np.ndarray] = {}  # file -> our mapping
         self._starts: dict[str, int] = {}  # float32 tensor -> where it starts in its file
@@ -134,21 +130,11 @@ class SafetensorsFiles:
         self._files: dict[str, Path] = {}
         for file in files:
             self._read_header(file)
-        if index is not None:
-            self._check_index(index)
-
-    def _check_index(self, index: Mapping[str, str]) -> None:
-        found = self._files
-        complaints = [f"missing: {name!r} (the index puts it in {index[name]!r})" for name in index.keys() - found]
-        complaints += [f"not in the index: {name!r}" for name in found.keys() - index.keys()]
-        complaints += [
-            f"elsewhere: {name!r} is in {found[name].name!r}, the index says {index[name]!r}"
-            for name in found.keys() & index.keys()
-            if self.folder / index[name] != found[name]
-        ]
-        if complaints:
+        if index is not None and index != (found := {name: file.name for name, file in self._files.items()}):
+            names = sorted(name for name in index.keys() | found.keys() if index.get(name) != found.get(name))
+            wrong = [f"{name!r} is in {found.get(name)!r}, the index says {index.get(name)!r}" for name in names]
             raise ModelFolderError(
-                f"{self.where}: index and files do not agree. {'; '.join(sorted(complaints))}. Download the model again."
+                f"{self.where}: index and files do not agree. {'; '.join(wrong)}. Download the model again."
             )
 
     def _read_header(self, file: Path) -> None:
@@ -164,8 +150,8 @@ class SafetensorsFiles:
         refuse_pointer(file, start)
         if header > limits.HEADER_BYTES or header + 8 > size:
             raise ModelFolderError(
-                f"{file}: the header claims {header} bytes in a file of {size} (at most {limits.HEADER_BYTES} are "
-                "allowed). The file is truncated or not safetensors; download the model again."
+                f"{file}: the header claims {header} bytes in a file of {size} (at most {limits.HEADER_BYTES} are allowed). "
+                "The file is truncated or not safetensors; download the model again."
             )
         try:
             entries = loads(text)  # the safetensors library would take the last of two tensors with one name
@@ -241,10 +227,7 @@ class Columns:
         """Of the joined matrix."""
         return (*self.parts[0].shape[:-1], sum(part.shape[-1] for part in self.parts))
 
-    @property
-    def size(self) -> int:
-        """Of the joined matrix."""
-        return math.prod(self.shape)
+    size = property(lambda columns: math.prod(columns.shape), doc="Of the joined matrix.")
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.concatenate(self.parts, axis=-1, dtype=dtype)

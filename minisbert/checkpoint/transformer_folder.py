@@ -1,12 +1,11 @@
 """Reads the folder of a transformer: config.json, adapter, length limit, whether it lowercases its texts.
 
-The two dialects have the limit in different files: sentence_bert_config.json has max_seq_length and do_lower_case up to
-sentence-transformers 5.3, tokenizer_config.json has model_max_length from 5.4. A key or value that is not understood is
-refused, since guessing could change the embeddings. static_folder.py reads the folder of a static model.
+sentence_bert_config.json has max_seq_length and do_lower_case up to sentence-transformers 5.3, tokenizer_config.json has
+model_max_length from 5.4. A key or value that is not understood is refused, since guessing could change the embeddings.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from minisbert import limits
 from minisbert.checkpoint.adapter import ADAPTER_FILE, base_of
@@ -26,14 +25,7 @@ _LENGTH_FILES = tuple(f"sentence_{kind}_config.json" for kind in _KINDS)
 
 
 def read_config(files: ModelFiles, place: Path, scores: bool = False) -> dict[str, Any]:
-    """The config.json of a transformer, or of the model that an adapter in its place changes.
-
-    Args:
-        scores: the folder may hold a reranker.
-
-    Raises:
-        ModelFolderError: it names no encoder, or another kind of model.
-    """
+    """The config.json of a transformer, or of the model that an adapter in its place changes; `scores`: maybe a reranker's."""
     base = base_of(files, place) if files.has(place / ADAPTER_FILE) else None
     file = (base or place) / "config.json"
     config: dict[str, Any] = (files if base in (None, place) else ModelFiles(file.parent, files.allow_links)).json(file)
@@ -88,11 +80,16 @@ def read_length_file(
         text_only = {"text": {"method": "forward", "method_output_name": method_output}}
         if settings.values.get("modality_config", text_only) != text_only:
             settings.complain("modality_config", f"{text_only}, text in and {method_output} out")
-        if settings.values.get("max_seq_length") is not None:
-            folder.max_seq_length = settings.size("max_seq_length")
-            folder.sources["max_seq_length"] = name
-        if not ARGUMENTS.keys().isdisjoint(settings.values):
-            _read_arguments(files, folder, settings, name)
+        if (length := settings.size("max_seq_length", None)) is not None:
+            folder.max_seq_length, folder.sources["max_seq_length"] = length, name
+        # Of the arguments for transformers only the tokenizer's length limit changes something.
+        for part, table in ARGUMENTS.items():
+            if settings.values.get(part) is not None:
+                arguments = Settings(settings.values[part], f"{file}, {part!r}")
+                files.ignored[name] |= {f"{part}.{key}": value for key, value in arguments.by_table(table).items()}
+                arguments.finish()
+                if (length := model_max_length(arguments)) is not None:
+                    folder.max_seq_length, folder.sources["max_seq_length"] = length, f"{name}, {part}"
         if settings.values.get("do_lower_case") is not None:
             folder.do_lower_case = settings.flag("do_lower_case")
         folder.sources["do_lower_case"] = name
@@ -100,9 +97,9 @@ def read_length_file(
         break
     file = folder.transformer_path / "tokenizer_config.json"
     if folder.max_seq_length is None and file.name in folder.tokenizer_files:
-        folder.max_seq_length = model_max_length(Settings(parse_json(folder.tokenizer_files[file.name], file), file))
-        if folder.max_seq_length is not None:
-            folder.sources["max_seq_length"] = file.name
+        length = model_max_length(Settings(parse_json(folder.tokenizer_files[file.name], file), file))
+        if length is not None:
+            folder.max_seq_length, folder.sources["max_seq_length"] = length, file.name
 
 
 def _refuse_chat_template(files: ModelFiles, folder: "ModelFolder") -> None:
@@ -117,32 +114,12 @@ def _refuse_chat_template(files: ModelFiles, folder: "ModelFolder") -> None:
         )
 
 
-def _read_arguments(files: ModelFiles, folder: "ModelFolder", settings: Settings, name: str) -> None:
-    """The arguments for transformers in the length file, of which only the tokenizer's length limit changes something."""
-    for part, table in ARGUMENTS.items():
-        if settings.values.get(part) is None:
-            continue
-        arguments = Settings(settings.values[part], f"{settings.where}, {part!r}")
-        files.ignored[name] |= {f"{part}.{key}": value for key, value in arguments.by_table(table).items()}
-        arguments.finish()
-        if (length := model_max_length(arguments)) is not None:
-            folder.max_seq_length = length
-            folder.sources["max_seq_length"] = f"{name}, {part}"
-
-
 def model_max_length(settings: Settings) -> int | None:
-    """The length limit in tokenizer_config.json, if it has one.
-
-    Raises:
-        ModelFolderError: it is not a length.
-    """
-    key = (
-        "max_len" if "max_len" in settings.values and "model_max_length" not in settings.values else "model_max_length"
-    )
-    length = settings.values.get(key)
-    # transformers writes "no limit" as 1e30.
-    if length is None or (type(length) in (int, float) and length >= limits.ROWS):
-        return None
-    length = settings.size(key)
+    """The length limit in tokenizer_config.json, if it has one; raises ModelFolderError if it is not a length."""
+    key = "model_max_length" if "model_max_length" in settings.values else "max_len"
+    length: Any = settings.values.get(key)
+    if type(length) in (int, float) and length >= limits.ROWS:
+        return None  # transformers writes "no limit" as 1e30
+    length = settings.size(key, None)
     settings.finish()
-    return int(length)
+    return cast(int | None, length)

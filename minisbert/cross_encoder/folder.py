@@ -170,7 +170,7 @@ def _num_labels(config: Settings) -> int:
     """One label per name in id2label; without names transformers assumes two labels."""
     names = config.values.get("id2label")
     if names is None:
-        return config.integer("num_labels", at_least=1, at_most=limits.LABELS, default=2)
+        return config.size("num_labels", 2, (1, limits.LABELS))
     if (
         not isinstance(names, dict)
         or not 1 <= len(names) <= limits.LABELS

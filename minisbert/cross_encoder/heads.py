@@ -59,7 +59,7 @@ class HeadFormat(NamedTuple):
 def _rate(settings: Settings, key: str, default: float) -> float:
     """A dropout rate of config.json; null is as good as missing."""
     given = settings.values.get(key) is not None
-    return settings.number(key, at_least=0, below=1) if given else default
+    return settings.size(key, bounds=(0, 1.0)) if given else default
 
 
 def _roberta(settings: Settings, encoder: Any) -> HeadConfig:

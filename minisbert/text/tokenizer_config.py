@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minisbert import limits
 from minisbert.checkpoint.json_file import is_text, parse_json
 from minisbert.checkpoint.settings import Settings
 from minisbert.errors import ModelFolderError
@@ -96,7 +95,7 @@ def read_tokenizer_config(
     if name == "CamembertTokenizer" and not extra:
         extra = ["<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"]
     if name == "T5Tokenizer" and not any("<extra_id_" in str(token) for token in extra):
-        count = settings.integer("extra_ids", at_least=0, at_most=limits.ADDED_TOKENS, default=100)
+        count = settings.size("extra_ids", 100)
         extra = [*extra, *(f"<extra_id_{number}>" for number in range(count))]
     check_added({*map(str, (*added.values(), *named.values(), *extra))}, file)
     side = (tokenizer.get("truncation") or {}).get("direction", "Right").lower()

@@ -255,7 +255,7 @@ def _unigram(config: TokenizerConfig, vocabulary: Any, unknown_token: str, chars
     unknown = {"XLMRobertaTokenizer": 3, "AlbertTokenizer": 1, "T5Tokenizer": 2}.get(config.name)
     deberta = config.name == "DebertaV2Tokenizer"
     if deberta:
-        given = settings.integer("unk_id", at_least=0, at_most=len(pieces) - 1, default=1)
+        given = settings.size("unk_id", 1, (0, len(pieces) - 1))
         unknown = pieces.index((unknown_token, 0.0)) if (unknown_token, 0.0) in pieces else given
     elif unknown is None:
         unknown = next((row for row, (piece, _) in enumerate(pieces) if piece == unknown_token), 0)

@@ -37,8 +37,7 @@ class Config:
         return settings.encoder(Config)
 
 
-# Where each tensor of an ALBERT checkpoint goes; see bert.py for how to read the table. There is no {i}: the
-# file holds one layer.
+# Where each tensor goes; see bert.py for how to read the table. There is no {i}: the file holds one layer.
 _LAYER = "encoder.albert_layer_groups.0.albert_layers.0."
 RULES = [
     Rule("embeddings.word_embeddings.weight", "token_embedding.embedding", "V,E"),

@@ -5,7 +5,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from minisbert.checkpoint.convert import Rule, linear, norm
+from minisbert.checkpoint.convert import Rule, linear, matrix, norm
 from minisbert.checkpoint.settings import Settings
 
 
@@ -28,11 +28,7 @@ class Config:
     narrow: int | None = None  # ELECTRA's embedding_size, where it differs from hidden_size
     task_type_vocab_size: int = 0  # ERNIE's tasks; every text has the first
     max_positions = property(attrgetter("max_position_embeddings"), doc="The longest input in tokens.")
-
-    @property
-    def embedding_size(self) -> int:
-        """Of the tables."""
-        return self.hidden_size if self.narrow is None else self.narrow
+    embedding_size = property(lambda config: config.narrow or config.hidden_size, doc="Of the tables.")
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
@@ -40,9 +36,9 @@ class Config:
         settings = Settings(values, where)
         model_type, narrow, tasks = values.get("model_type"), None, 0
         if model_type == "electra":
-            narrow = settings.size("embedding_size", default=128)
+            narrow = settings.size("embedding_size", 128)
         if model_type == "ernie" and settings.flag("use_task_id", default=False):
-            tasks = settings.size("task_type_vocab_size", default=3)
+            tasks = settings.size("task_type_vocab_size", 3)
         narrow = None if narrow == values.get("hidden_size") else narrow
         return settings.encoder(Config, narrow=narrow, task_type_vocab_size=tasks)
 
@@ -56,7 +52,7 @@ RULES = [
     Rule("embeddings.token_type_embeddings.weight", "segment_embedding.embedding", "S,E"),
     Rule("embeddings.task_type_embeddings.weight", "task_embedding.embedding", "T,E", when="task_type_vocab_size"),
     *norm("embeddings.LayerNorm", "embedding_norm", "E"),
-    Rule("embeddings_project.weight", "embedding_projection.kernel", "E,D", transpose=True, when="narrow"),
+    matrix("embeddings_project", "embedding_projection", "E,D", when="narrow"),
     Rule("embeddings_project.bias", "embedding_projection.bias", "D", when="narrow"),
     *linear(
         [_LAYER + f"attention.self.{part}" for part in ("query", "key", "value")], "blocks.{i}.attention.qkv", "D,3D"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from minisbert import limits
-from minisbert.checkpoint.convert import Rule, linear, norm
+from minisbert.checkpoint.convert import Rule, linear, matrix, norm
 from minisbert.checkpoint.settings import Settings
 
 TERMS = ("c2p", "p2c")
@@ -37,26 +37,11 @@ class Config:
     initializer_range: float = 0.02
     narrow: int | None = None  # embedding_size, where it differs from hidden_size
     max_positions = property(attrgetter("max_position_embeddings"), doc="The longest input in tokens.")
-
-    @property
-    def embedding_size(self) -> int:
-        """Of the tables."""
-        return self.hidden_size if self.narrow is None else self.narrow
-
-    @property
-    def relative_attention_num_buckets(self) -> int:
-        """Rows of the table of distances."""
-        return 2 * self.span
-
-    @property
-    def position_key(self) -> bool:
-        """Distances have a matrix for their keys."""
-        return self.own_maps and "c2p" in self.pos_att_type
-
-    @property
-    def position_query(self) -> bool:
-        """Distances have a matrix for their queries."""
-        return self.own_maps and "p2c" in self.pos_att_type
+    embedding_size = property(lambda config: config.narrow or config.hidden_size, doc="Of the tables.")
+    relative_attention_num_buckets = property(lambda config: 2 * config.span, doc="Rows of the table of distances.")
+    # Whether distances have a matrix for their keys, and for their queries.
+    position_key = property(lambda config: config.own_maps and "c2p" in config.pos_att_type)
+    position_query = property(lambda config: config.own_maps and "p2c" in config.pos_att_type)
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
@@ -68,21 +53,21 @@ class Config:
         heads = settings.size("num_attention_heads")
         settings.choice("attention_head_size", [None, width // heads], default=None, why="hidden_size / heads")
         longest = settings.size("max_position_embeddings")
-        farthest = settings.integer("max_relative_positions", at_least=-1, at_most=limits.ROWS, default=-1)
+        farthest = settings.size("max_relative_positions", -1)
         farthest = longest if farthest < 1 else farthest
-        buckets = settings.integer("position_buckets", at_least=-1, at_most=limits.ROWS, default=-1)
+        buckets = settings.size("position_buckets", -1)
         if buckets > 0 and (buckets < 4 or buckets // 2 >= farthest - 1):
             settings.complain(
                 "position_buckets", f"-1, or 4 to {2 * farthest - 3}: twice the distances with a row each"
             )
-        narrow = settings.size("embedding_size", default=width)
+        narrow = settings.size("embedding_size", width)
         norms = settings.text("norm_rel_ebd", default="none")
         return settings.encoder(
             Config,
             hidden_size=width,
             num_attention_heads=heads,
             max_position_embeddings=longest,
-            type_vocab_size=settings.integer("type_vocab_size", at_least=0, at_most=limits.SEGMENTS, default=0),
+            type_vocab_size=settings.size("type_vocab_size", 0, (0, limits.SEGMENTS)),
             pos_att_type=_terms(settings),
             span=buckets if buckets > 0 else farthest,
             position_buckets=max(0, buckets),
@@ -116,7 +101,7 @@ RULES = [
     Rule("embeddings.word_embeddings.weight", "token_embedding.embedding", "V,E"),
     Rule("embeddings.position_embeddings.weight", "position_embedding.embedding", "P,E", when="position_biased_input"),
     Rule("embeddings.token_type_embeddings.weight", "segment_embedding.embedding", "S,E", when="type_vocab_size"),
-    Rule("embeddings.embed_proj.weight", "embedding_projection.kernel", "E,D", transpose=True, when="narrow"),
+    matrix("embeddings.embed_proj", "embedding_projection", "E,D", when="narrow"),
     *norm("embeddings.LayerNorm", "embedding_norm", "D"),
     Rule("encoder.rel_embeddings.weight", "distance_embedding.embedding", "R,D"),
     *_when("norm_distances", norm("encoder.LayerNorm", "distance_norm", "D")),

@@ -5,7 +5,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from minisbert.checkpoint.convert import Rule, linear
+from minisbert.checkpoint.convert import Rule, linear, matrix
 from minisbert.checkpoint.layer_settings import FULL, LOCAL, head_width, key_heads, layer_types, rotary_base
 from minisbert.checkpoint.settings import Settings
 
@@ -34,16 +34,8 @@ class Config:
     attention_dropout: float = 0.0
     initializer_range: float = 0.02
     max_positions = property(attrgetter("max_position_embeddings"), doc="The longest input in tokens.")
-
-    @property
-    def query_width(self) -> int:
-        """Of all query heads together."""
-        return self.num_attention_heads * self.head_dim
-
-    @property
-    def key_width(self) -> int:
-        """Of all key heads together."""
-        return self.num_key_value_heads * self.head_dim
+    query_width = property(lambda config: config.num_attention_heads * config.head_dim, doc="Of all query heads.")
+    key_width = property(lambda config: config.num_key_value_heads * config.head_dim, doc="Of all key heads.")
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
@@ -57,7 +49,7 @@ class Config:
         settings.choice(
             "is_causal", [True], default=True, why="'use_bidirectional_attention' says which tokens are seen"
         )
-        pattern = settings.size("sliding_window_pattern", default=6)
+        pattern = settings.size("sliding_window_pattern", 6)
         both = settings.values.get("use_bidirectional_attention") is not None
         return settings.encoder(
             Config,
@@ -76,7 +68,7 @@ class Config:
 
 # Where each tensor of a Gemma 3 checkpoint goes; see qwen.py for how to read the table.
 _LAYER = "layers.{i}."
-_GATED = (_LAYER + "mlp.gate_proj.weight", _LAYER + "mlp.up_proj.weight")
+_GATED = [_LAYER + "mlp.gate_proj", _LAYER + "mlp.up_proj"]
 _KEY_VALUE = [_LAYER + f"self_attn.{part}_proj" for part in "kv"]
 RULES = [
     Rule("embed_tokens.weight", "token_embedding.embedding", "V,D"),
@@ -88,8 +80,8 @@ RULES = [
     Rule(_LAYER + "self_attn.k_norm.weight", "blocks.{i}.attention.key_norm.scale", "H"),
     Rule(_LAYER + "post_attention_layernorm.weight", "blocks.{i}.after_attention.scale", "D"),
     Rule(_LAYER + "pre_feedforward_layernorm.weight", "blocks.{i}.feed_forward_norm.scale", "D"),
-    Rule(_GATED, "blocks.{i}.feed_forward.up.kernel", "D,2F", transpose=True),
-    Rule(_LAYER + "mlp.down_proj.weight", "blocks.{i}.feed_forward.down.kernel", "F,D", transpose=True),
+    matrix(_GATED, "blocks.{i}.feed_forward.up", "D,2F"),
+    matrix(_LAYER + "mlp.down_proj", "blocks.{i}.feed_forward.down", "F,D"),
     Rule(_LAYER + "post_feedforward_layernorm.weight", "blocks.{i}.after_feed_forward.scale", "D"),
     Rule("norm.weight", "final_norm.scale", "D"),
 ]

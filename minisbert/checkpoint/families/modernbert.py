@@ -5,7 +5,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from minisbert.checkpoint.convert import Rule
+from minisbert.checkpoint.convert import Rule, matrix
 from minisbert.checkpoint.layer_settings import FULL, LOCAL, layer_types, rotary_base
 from minisbert.checkpoint.settings import Settings
 
@@ -41,7 +41,7 @@ class Config:
         settings.absent(["head_dim"], "heads are hidden_size / num_attention_heads wide")
         settings.absent(["rope_scaling"], "rotary positions are computed as trained, not stretched")
         layers = settings.size("num_hidden_layers")
-        every = settings.size("global_attn_every_n_layers", default=3)
+        every = settings.size("global_attn_every_n_layers", 3)
         return settings.encoder(
             Config,
             positions=("absolute", "sans_pos", "rope"),  # each name that a file may have stands for the rotary ones
@@ -53,18 +53,18 @@ class Config:
         )
 
 
-# Where each tensor of a ModernBERT checkpoint goes; see bert.py for how to read the table. Query, key and
-# value are one matrix there too, and so are the two of the gated feed-forward net.
+# Where each tensor goes; see bert.py for how to read the table. Query, key and value are one matrix there too, and so are the
+# two of the gated feed-forward net.
 _LAYER = "layers.{i}."
 RULES = [
     Rule("embeddings.tok_embeddings.weight", "token_embedding.embedding", "V,D"),
     Rule("embeddings.norm.weight", "embedding_norm.scale", "D"),
     Rule(_LAYER + "attn_norm.weight", "blocks.{i}.attention_norm.scale", "D", first=1),
-    Rule(_LAYER + "attn.Wqkv.weight", "blocks.{i}.attention.qkv.kernel", "D,3D", transpose=True),
-    Rule(_LAYER + "attn.Wo.weight", "blocks.{i}.attention.output.kernel", "D,D", transpose=True),
+    matrix(_LAYER + "attn.Wqkv", "blocks.{i}.attention.qkv", "D,3D"),
+    matrix(_LAYER + "attn.Wo", "blocks.{i}.attention.output", "D,D"),
     Rule(_LAYER + "mlp_norm.weight", "blocks.{i}.feed_forward_norm.scale", "D"),
-    Rule(_LAYER + "mlp.Wi.weight", "blocks.{i}.feed_forward.up.kernel", "D,2F", transpose=True),
-    Rule(_LAYER + "mlp.Wo.weight", "blocks.{i}.feed_forward.down.kernel", "F,D", transpose=True),
+    matrix(_LAYER + "mlp.Wi", "blocks.{i}.feed_forward.up", "D,2F"),
+    matrix(_LAYER + "mlp.Wo", "blocks.{i}.feed_forward.down", "F,D"),
     Rule("final_norm.weight", "final_norm.scale", "D"),
 ]
 PASSTHROUGH = ["head.*", "decoder.*", "classifier.*"]

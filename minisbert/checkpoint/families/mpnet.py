@@ -28,11 +28,8 @@ class Config:
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
     initializer_range: float = 0.02
-
-    @property
-    def max_positions(self) -> int:
-        """The longest input in tokens: the table's first rows, up to the padding row, have no positions."""
-        return self.max_position_embeddings - PADDING_ID - 1
+    # The longest input in tokens: the table's first rows, up to the padding row, have no positions.
+    max_positions = property(lambda config: config.max_position_embeddings - PADDING_ID - 1)
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
@@ -41,10 +38,8 @@ class Config:
         settings.choice("pad_token_id", [PADDING_ID], default=PADDING_ID, why="MPNet counts positions from it")
         return settings.encoder(
             Config,
-            vocab_size=settings.integer("vocab_size", at_least=PADDING_ID + 1, at_most=limits.ROWS),
-            max_position_embeddings=settings.integer(
-                "max_position_embeddings", at_least=PADDING_ID + 2, at_most=limits.ROWS
-            ),
+            vocab_size=settings.size("vocab_size", bounds=(PADDING_ID + 1, limits.ROWS)),
+            max_position_embeddings=settings.size("max_position_embeddings", bounds=(PADDING_ID + 2, limits.ROWS)),
             relative_attention_num_buckets=settings.choice(
                 "relative_attention_num_buckets", [32], default=32, why="transformers computes 32 for every value"
             ),

@@ -5,8 +5,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from minisbert import limits
-from minisbert.checkpoint.convert import Rule, linear
+from minisbert.checkpoint.convert import Rule, linear, matrix
 from minisbert.checkpoint.layer_settings import FULL, LOCAL, head_width, key_heads, layer_types, rotary_base
 from minisbert.checkpoint.settings import Settings
 
@@ -34,16 +33,8 @@ class Config:
     attention_dropout: float = 0.0
     initializer_range: float = 0.02
     max_positions = property(attrgetter("max_position_embeddings"), doc="The longest input in tokens.")
-
-    @property
-    def query_width(self) -> int:
-        """Of all query heads together."""
-        return self.num_attention_heads * self.head_dim
-
-    @property
-    def key_width(self) -> int:
-        """Of all key heads together."""
-        return self.num_key_value_heads * self.head_dim
+    query_width = property(lambda config: config.num_attention_heads * config.head_dim, doc="Of all query heads.")
+    key_width = property(lambda config: config.num_key_value_heads * config.head_dim, doc="Of all key heads.")
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
@@ -73,7 +64,7 @@ class Config:
             qkv_bias=bias or kind == "qwen2",
             output_bias=bias,
             rope_theta=rotary_base(settings, "rope_theta", 10_000.0),
-            rms_norm_eps=settings.size("rms_norm_eps", default=1e-5 if kind == "eurobert" else 1e-6),
+            rms_norm_eps=settings.size("rms_norm_eps", 1e-5 if kind == "eurobert" else 1e-6),
         )
 
 
@@ -83,13 +74,13 @@ def _windows(settings: Settings, kind: str, layers: int, causal: bool) -> tuple[
     Mistral has one window for all layers; Qwen's later layers have one where `use_sliding_window` is true.
     """
     size: int | None = None
-    has = kind == "mistral" or (kind != "eurobert" and settings.flag("use_sliding_window", default=False))
-    if has and settings.values.get("sliding_window", 4096) is not None:
-        size = settings.size("sliding_window", default=4096)
+    if kind == "mistral" or (kind != "eurobert" and settings.flag("use_sliding_window", default=False)):
+        has = settings.values.get("sliding_window", 4096) is not None
+        size = settings.size("sliding_window", 4096) if has else None
     reach = size if size is None or not causal else size - 1  # without a causal mask the bound itself counts too
     if kind in ("mistral", "eurobert"):
         return (reach,) * layers
-    first = settings.integer("max_window_layers", at_least=0, at_most=limits.ROWS, default=28)
+    first = settings.size("max_window_layers", 28)
     kinds = layer_types(settings, layers, lambda layer: FULL if reach is None or layer < first else LOCAL)
     if reach is None and LOCAL in kinds:
         settings.complain("layer_types", f"only {FULL!r}, because there is no sliding window")
@@ -99,7 +90,7 @@ def _windows(settings: Settings, kind: str, layers: int, causal: bool) -> tuple[
 # Where each tensor of a checkpoint goes; see bert.py for how to read the table. Of A, G and H: A all query heads, G
 # all key heads, H one head.
 _LAYER = "layers.{i}."
-_GATED = (_LAYER + "mlp.gate_proj.weight", _LAYER + "mlp.up_proj.weight")
+_GATED = [_LAYER + "mlp.gate_proj", _LAYER + "mlp.up_proj"]
 _KEY_VALUE = [_LAYER + f"self_attn.{part}_proj" for part in "kv"]
 RULES = [
     Rule("embed_tokens.weight", "token_embedding.embedding", "V,D"),
@@ -110,8 +101,8 @@ RULES = [
     Rule(_LAYER + "self_attn.q_norm.weight", "blocks.{i}.attention.query_norm.scale", "H", when="query_key_norm"),
     Rule(_LAYER + "self_attn.k_norm.weight", "blocks.{i}.attention.key_norm.scale", "H", when="query_key_norm"),
     Rule(_LAYER + "post_attention_layernorm.weight", "blocks.{i}.feed_forward_norm.scale", "D"),
-    Rule(_GATED, "blocks.{i}.feed_forward.up.kernel", "D,2F", transpose=True),
-    Rule(_LAYER + "mlp.down_proj.weight", "blocks.{i}.feed_forward.down.kernel", "F,D", transpose=True),
+    matrix(_GATED, "blocks.{i}.feed_forward.up", "D,2F"),
+    matrix(_LAYER + "mlp.down_proj", "blocks.{i}.feed_forward.down", "F,D"),
     Rule("norm.weight", "final_norm.scale", "D"),
 ]
 PASSTHROUGH = ["lm_head.*", "score.*", "classifier.*", "qa_outputs.*"]

@@ -26,25 +26,20 @@ class Config:
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
     initializer_range: float = 0.02
-
-    @property
-    def max_positions(self) -> int:
-        """The longest input in tokens: the table's first rows, up to the padding row, have no positions."""
-        return self.max_position_embeddings - self.pad_token_id - 1
+    # The longest input in tokens: the table's first rows, up to the padding row, have no positions.
+    max_positions = property(lambda config: config.max_position_embeddings - config.pad_token_id - 1)
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
         """Read config.json; one ModelFolderError names every key that is missing, out of bounds, or not computed."""
         settings = Settings(values, where)
-        vocab_size = settings.integer("vocab_size", at_least=2, at_most=limits.ROWS)
-        pad_token_id = settings.integer("pad_token_id", at_least=0, at_most=vocab_size - 1, default=1)
+        vocab_size = settings.size("vocab_size", bounds=(2, limits.ROWS))
+        pad_token_id = settings.size("pad_token_id", 1, (0, vocab_size - 1))
         return settings.encoder(
             Config,
             vocab_size=vocab_size,
             pad_token_id=pad_token_id,
-            max_position_embeddings=settings.integer(
-                "max_position_embeddings", at_least=pad_token_id + 2, at_most=limits.ROWS
-            ),
+            max_position_embeddings=settings.size("max_position_embeddings", bounds=(pad_token_id + 2, limits.ROWS)),
         )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from minisbert import limits
-from minisbert.checkpoint.convert import Rule, linear, norm
+from minisbert.checkpoint.convert import Rule, linear, matrix, norm
 from minisbert.checkpoint.layer_settings import stretched_base
 from minisbert.checkpoint.settings import ACTIVATIONS, Settings
 
@@ -89,14 +89,14 @@ def _nomic(settings: Settings) -> Config:
     positions = settings.size(longest)
     if values.get("rotary_scaling_factor") is not None:
         # Longer texts would be stretched by the length of the longest one in their batch.
-        trained = settings.size("max_trained_positions", default=2048)
+        trained = settings.size("max_trained_positions", 2048)
         positions = min(positions, trained)
     return _read(
         settings,
         ("rotary_emb_base", 1000.0),
         remote_code=("modeling_hf_nomic_bert.NomicBert",),
         max_position_embeddings=positions,
-        type_vocab_size=settings.integer("type_vocab_size", at_least=0, at_most=limits.SEGMENTS, default=2),
+        type_vocab_size=settings.size("type_vocab_size", 2, (0, limits.SEGMENTS)),
         gated=True,
         use_bias=False,
         inner_dropout=False,
@@ -113,7 +113,7 @@ def _gte(settings: Settings) -> Config:
         ("rope_theta", 160_000.0 if settings.values["model_type"] == "gte" else 10_000.0),
         remote_code=("modeling.New", "configuration.New", "modeling_hf_alibaba_nlp_gte.Gte"),
         positions=("rope",),
-        type_vocab_size=settings.integer("type_vocab_size", at_least=0, at_most=limits.SEGMENTS, default=1),
+        type_vocab_size=settings.size("type_vocab_size", 1, (0, limits.SEGMENTS)),
         gated=True,
         use_bias=True,
         inner_dropout=True,
@@ -124,11 +124,11 @@ def _jina(settings: Settings) -> Config:
     return _read(
         settings,
         ("rope_theta", 20_000.0),
-        type_vocab_size=settings.size("type_vocab_size", default=1),
+        type_vocab_size=settings.size("type_vocab_size", 1),
         gated=False,
         use_bias=True,
         inner_dropout=False,
-        layer_norm_eps=settings.size("layer_norm_eps", default=1e-5),
+        layer_norm_eps=settings.size("layer_norm_eps", 1e-5),
     )
 
 
@@ -165,16 +165,11 @@ _EMBEDDINGS = [
 RULES = [
     *_EMBEDDINGS,
     *norm("emb_ln", "embedding_norm", "D"),
-    Rule(_LAYER + "attn.Wqkv.weight", "blocks.{i}.attention.qkv.kernel", "D,3D", transpose=True),
-    Rule(_LAYER + "attn.out_proj.weight", "blocks.{i}.attention.output.kernel", "D,D", transpose=True),
+    matrix(_LAYER + "attn.Wqkv", "blocks.{i}.attention.qkv", "D,3D"),
+    matrix(_LAYER + "attn.out_proj", "blocks.{i}.attention.output", "D,D"),
     *norm(_LAYER + "norm1", "blocks.{i}.attention_norm", "D"),
-    Rule(
-        (_LAYER + "mlp.fc11.weight", _LAYER + "mlp.fc12.weight"),
-        "blocks.{i}.feed_forward.up.kernel",
-        "D,2F",
-        transpose=True,
-    ),
-    Rule(_LAYER + "mlp.fc2.weight", "blocks.{i}.feed_forward.down.kernel", "F,D", transpose=True),
+    matrix([_LAYER + "mlp.fc11", _LAYER + "mlp.fc12"], "blocks.{i}.feed_forward.up", "D,2F"),
+    matrix(_LAYER + "mlp.fc2", "blocks.{i}.feed_forward.down", "F,D"),
     *norm(_LAYER + "norm2", "blocks.{i}.feed_forward_norm", "D"),
 ]
 JINA_RULES = [
@@ -194,7 +189,7 @@ GTE_RULES = [
     *linear(_LAYER + "attention.qkv_proj", "blocks.{i}.attention.qkv", "D,3D"),
     *linear(_LAYER + "attention.o_proj", "blocks.{i}.attention.output", "D,D"),
     *norm(_LAYER + "attn_ln", "blocks.{i}.attention_norm", "D"),
-    Rule(_LAYER + "mlp.up_gate_proj.weight", "blocks.{i}.feed_forward.up.kernel", "D,2F", transpose=True),
+    matrix(_LAYER + "mlp.up_gate_proj", "blocks.{i}.feed_forward.up", "D,2F"),
     *linear(_LAYER + "mlp.down_proj", "blocks.{i}.feed_forward.down", "F,D"),
     *norm(_LAYER + "mlp_ln", "blocks.{i}.feed_forward_norm", "D"),
 ]

@@ -18,20 +18,13 @@ class Config:
     hidden_size: int
     num_hidden_layers: int = 0
     initializer_range: float = 1.0  # as in sentence-transformers' fresh tables
-
-    @property
-    def max_positions(self) -> int:
-        """The longest input in tokens: as long as memory allows."""
-        return limits.TOKENS
+    max_positions = property(lambda _: limits.TOKENS, doc="The longest input in tokens: as long as memory allows.")
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Path | str = "model.safetensors") -> "Config":
         """The sizes that `static_config` gives; one ModelFolderError names each that is missing or out of bounds."""
         settings = Settings(values, where)
-        config = Config(
-            vocab_size=settings.integer("vocab_size", at_least=1, at_most=10_000_000),
-            hidden_size=settings.size("hidden_size"),
-        )
+        config = Config(settings.size("vocab_size"), settings.size("hidden_size"))
         settings.finish()
         return config
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from minisbert import limits
-from minisbert.checkpoint.convert import Rule
+from minisbert.checkpoint.convert import Rule, matrix
 from minisbert.checkpoint.settings import ACTIVATIONS, Settings
 
 _NAMES = {
@@ -36,21 +36,9 @@ class Config:
     rms_norm_eps: float = 1e-6
     hidden_dropout_prob: float = 0.1
     initializer_range: float = 0.02
-
-    @property
-    def plain(self) -> bool:
-        """The feed-forward net has no gate."""
-        return not self.gated
-
-    @property
-    def query_width(self) -> int:
-        """Of all heads together."""
-        return self.num_attention_heads * self.head_dim
-
-    @property
-    def max_positions(self) -> int:
-        """The longest input in tokens: distances have no end."""
-        return limits.TOKENS
+    plain = property(lambda config: not config.gated, doc="The feed-forward net has no gate.")
+    query_width = property(lambda config: config.num_attention_heads * config.head_dim, doc="Of all heads together.")
+    max_positions = property(lambda _: limits.TOKENS, doc="The longest input in tokens: distances have no end.")
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
@@ -65,18 +53,18 @@ class Config:
         # transformers writes what it takes from the name, and reads it back.
         settings.choice("is_gated_act", [gated], default=gated, why="as 'feed_forward_proj' has it")
         settings.choice("dense_act_fn", [activation], default=activation, why="as 'feed_forward_proj' has it")
-        buckets = settings.integer("relative_attention_num_buckets", at_least=4, at_most=limits.WIDTH, default=32)
+        buckets = settings.size("relative_attention_num_buckets", 32)
         if buckets % 4:
             settings.complain("relative_attention_num_buckets", "a multiple of 4: two directions, each near and far")
         return settings.encoder(
             Config,
             heads=None,
-            head_dim=settings.integer("head_dim", at_least=1, at_most=limits.WIDTH, default=64),
+            head_dim=settings.size("head_dim", 64, (1, limits.WIDTH)),
             gated=gated,
             hidden_act=activation,
             relative_attention_num_buckets=buckets,
-            relative_attention_max_distance=settings.integer(
-                "relative_attention_max_distance", at_least=buckets // 4 + 1, at_most=limits.ROWS, default=128
+            relative_attention_max_distance=settings.size(
+                "relative_attention_max_distance", 128, (buckets // 4 + 1, limits.ROWS)
             ),
         )
 
@@ -92,24 +80,13 @@ RULES = [
         "R,N",
     ),
     Rule(_LAYER + "0.layer_norm.weight", "blocks.{i}.attention_norm.scale", "D"),
-    Rule(_LAYER + "0.SelfAttention.q.weight", "blocks.{i}.attention.query.kernel", "D,A", transpose=True),
-    Rule(
-        (_LAYER + "0.SelfAttention.k.weight", _LAYER + "0.SelfAttention.v.weight"),
-        "blocks.{i}.attention.key_value.kernel",
-        "D,2A",
-        transpose=True,
-    ),
-    Rule(_LAYER + "0.SelfAttention.o.weight", "blocks.{i}.attention.output.kernel", "A,D", transpose=True),
+    matrix(_LAYER + "0.SelfAttention.q", "blocks.{i}.attention.query", "D,A"),
+    matrix([_LAYER + f"0.SelfAttention.{part}" for part in "kv"], "blocks.{i}.attention.key_value", "D,2A"),
+    matrix(_LAYER + "0.SelfAttention.o", "blocks.{i}.attention.output", "A,D"),
     Rule(_LAYER + "1.layer_norm.weight", "blocks.{i}.feed_forward_norm.scale", "D"),
-    Rule(_INNER + ".weight", "blocks.{i}.feed_forward.up.kernel", "D,F", transpose=True, when="plain"),
-    Rule(
-        (_INNER + "_0.weight", _INNER + "_1.weight"),
-        "blocks.{i}.feed_forward.up.kernel",
-        "D,2F",
-        transpose=True,
-        when="gated",
-    ),
-    Rule(_LAYER + "1.DenseReluDense.wo.weight", "blocks.{i}.feed_forward.down.kernel", "F,D", transpose=True),
+    matrix(_INNER, "blocks.{i}.feed_forward.up", "D,F", when="plain"),
+    matrix([_INNER + "_0", _INNER + "_1"], "blocks.{i}.feed_forward.up", "D,2F", when="gated"),
+    matrix(_LAYER + "1.DenseReluDense.wo", "blocks.{i}.feed_forward.down", "F,D"),
     Rule("encoder.final_layer_norm.weight", "final_norm.scale", "D"),
 ]
 # The decoder, and the tied names of the token table.
