@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minisbert.checkpoint.adapter import ADAPTER_FILE, AdaptedTensors, as_float32, base_of
+from minisbert.checkpoint.adapter import ADAPTER_FILE, Change, LowRankTensors, adapted, as_float32, base_of
 from minisbert.checkpoint.json_file import is_text
 from minisbert.checkpoint.settings import ModelFiles, Settings, is_known_code
 from minisbert.checkpoint.tensors import inside
@@ -39,11 +39,7 @@ def has_tasks(config: Any) -> bool:
 
 
 def without_tasks(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """A config.json under the names of transformers, without its adapters' settings; as it is where it has no tasks.
-
-    Raises:
-        ModelFolderError: a setting that is not computed.
-    """
+    """A config.json under the names of transformers, without its adapters' settings; as it is where it has no tasks."""
     if not has_tasks(config):
         return dict(config)
     settings = Settings(dict(config), file)
@@ -58,62 +54,44 @@ def without_tasks(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
     return kept | {"model_type": "jina_embeddings_v3", "rope_theta": theta}
 
 
-class TaskTensors:
+def _of_task(settings: Settings, task: str | None, tensors: Any) -> LowRankTensors:
     """The tensors with the product of one task's A and B added, or of none.
-
-    Args:
-        settings: those of config.json.
-        task: one of `lora_adaptations`, which are different names; None for the model without an adapter.
-        tensors: those of the folder.
 
     Raises:
         ModelFolderError: A and B that do not fit each other, their tensor, or the settings.
     """
+    tasks = settings.values["lora_adaptations"]
+    rank = settings.size("lora_rank")
+    scale = np.float32(settings.size("lora_alpha") / rank)
+    settings.finish()
+    found, shapes, changes, complaints = tensors.shapes(), {}, dict[str, Change](), []
+    for name, shape in found.items():
+        if name.endswith(_ORIGINAL):
+            module = name.removesuffix(_ORIGINAL)
+            if len(shape) != 2 or f"{module}.weight" in found:
+                complaints.append(f"{name!r:.200} is {shape}, or {module + '.weight'!r:.200} is there too")
+                continue
+            n, (outer, inner) = len(tasks), shape
+            linear, table = ((n, rank, inner), (n, outer, rank)), ((n, outer, rank), (n, rank, inner))
+            parts = tuple(found.get(module + part, ()) for part in (_A, _B))
+            if parts not in (linear, table):
+                complaints.append(f"the A and B of {module!r:.200} are {list(parts)}")
+            shapes[f"{module}.weight"] = shape
+            product = partial(_product, tensors, module, tasks.index(task), scale, shape) if task is not None else None
+            changes[f"{module}.weight"] = name, product
+        elif not name.endswith((_A, _B)) or name[: -len(_A)] + _ORIGINAL not in found:
+            shapes[name] = shape
+    if complaints:
+        raise ModelFolderError(
+            f"{tensors.where}: {'; '.join(complaints[:5])}. Expected those of {len(tasks)} tasks and rank {rank}, as "
+            f"{settings.where} has them; download the model again."
+        )
+    return LowRankTensors(tensors, shapes, changes)
 
-    def __init__(self, settings: Settings, task: str | None, tensors: Any):
-        tasks = settings.values["lora_adaptations"]
-        rank = settings.size("lora_rank")
-        alpha = settings.size("lora_alpha")
-        settings.finish()
-        self._row, self._scale = None if task is None else tasks.index(task), np.float32(alpha / rank)
-        self._tensors, self.where, found = tensors, tensors.where, tensors.shapes()
-        self._shapes, complaints = {}, []
-        for name, shape in found.items():
-            if name.endswith(_ORIGINAL):
-                module = name.removesuffix(_ORIGINAL)
-                if len(shape) != 2 or f"{module}.weight" in found:
-                    complaints.append(f"{name!r:.200} is {shape}, or {module + '.weight'!r:.200} is there too")
-                    continue
-                linear = {_A: (rank, shape[-1]), _B: (shape[0], rank)}
-                table = {_A: (shape[0], rank), _B: (rank, shape[-1])}
-                parts = {part: found.get(module + part, ()) for part in (_A, _B)}
-                if parts not in [{part: (len(tasks), *one) for part, one in both.items()} for both in (linear, table)]:
-                    complaints.append(f"the A and B of {module!r:.200} are {list(parts.values())}")
-                self._shapes[f"{module}.weight"] = shape
-            elif not name.endswith((_A, _B)) or name[: -len(_A)] + _ORIGINAL not in found:
-                self._shapes[name] = shape
-        if complaints:
-            raise ModelFolderError(
-                f"{self.where}: {'; '.join(complaints[:5])}. Expected those of {len(tasks)} tasks and rank {rank}, as "
-                f"{settings.where} has them; download the model again."
-            )
 
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Tensor name -> shape, as in a model without adapters."""
-        return self._shapes
-
-    def read(self, name: str) -> np.ndarray:
-        """One tensor, the task's product added in float32."""
-        module = name.removesuffix(".weight")
-        if module + _ORIGINAL not in self._tensors.shapes():
-            return np.asarray(self._tensors.read(name))
-        if self._row is None:
-            return np.asarray(self._tensors.read(module + _ORIGINAL))
-        tensor = as_float32(self._tensors, module + _ORIGINAL)
-        a, b = (as_float32(self._tensors, module + part)[self._row] for part in (_A, _B))
-        with np.errstate(over="ignore", invalid="ignore"):  # whoever reads refuses what is not finite
-            product = b @ a if (b.shape[0], a.shape[1]) == tensor.shape else a @ b
-            return np.asarray(tensor + self._scale * product)
+def _product(tensors: Any, module: str, row: int, scale: np.float32, shape: tuple[int, ...]) -> np.ndarray:
+    a, b = (as_float32(tensors, module + part)[row] for part in (_A, _B))
+    return np.asarray(scale * (b @ a if (b.shape[0], a.shape[1]) == shape else a @ b))
 
 
 def check_name(adapter: Any, known: list[str], where: Any) -> None:
@@ -128,16 +106,12 @@ def _listed(names: list[str]) -> str:
 
 
 def read_adapters(files: ModelFiles, folder: "ModelFolder") -> None:
-    """The adapter that the encoder's folder is or that `files.adapter` chooses: how it changes the weights, and a note.
-
-    Raises:
-        ModelFolderError: an adapter that the folder does not have; a list of tasks that is not one of different names.
-    """
+    """The adapter that the encoder's folder is or that `files.adapter` chooses: how it changes the weights, and a note."""
     place, adapter = folder.transformer_path, files.adapter
     if files.has(place / ADAPTER_FILE):
         check_name(adapter, [], place)
         folder.weights_path = base_of(files, place)
-        folder.adapt = partial(AdaptedTensors, files, place)
+        folder.adapt = partial(adapted, files, place)
         folder.sources["adapter"] = ADAPTER_FILE
         folder.notes.append(f"{place / ADAPTER_FILE}: merged into the weights of {folder.weights_path}.")
         return
@@ -145,21 +119,18 @@ def read_adapters(files: ModelFiles, folder: "ModelFolder") -> None:
     if has_tasks(config := files.json(file)):
         settings, known = Settings(config, file), config["lora_adaptations"]
         known = [] if known is None else known
-        if (
-            not isinstance(known, list)
-            or not all(is_text(one) and one for one in known)
-            or len(set(known)) < len(known)
-        ):
+        names = isinstance(known, list) and all(is_text(one) and one for one in known)
+        if not names or len(set(known)) < len(known):
             settings.complain("lora_adaptations", "a list of different names")
         settings.finish()
         check_name(adapter, known, file)
-        folder.adapt = partial(TaskTensors, settings, adapter) if known else None
+        folder.adapt = partial(_of_task, settings, adapter) if known else None
     else:
         known = sorted(map(attrgetter("parent.name"), place.glob(f"*/{ADAPTER_FILE}")))
         check_name(adapter, known, place)
         if adapter is not None:
             files.has(inside(place, adapter, place) / ADAPTER_FILE)  # not a link out of the folder
-            folder.adapt = partial(AdaptedTensors, files, place / adapter)
+            folder.adapt = partial(adapted, files, place / adapter)
     if folder.adapt is not None:
         folder.sources["adapter"] = adapter or "none"
     if known:
