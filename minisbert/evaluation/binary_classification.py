@@ -65,12 +65,7 @@ class BinaryScores(NamedTuple):
 def read_labelled(
     file: str | Path, texts: Sequence[str | Sequence[str]] = TEXTS, label: str | Sequence[str] = CLASSES
 ) -> LabelledPairs:
-    """Pairs with labels 0 and 1, or false and true, from a row file (see data/rows.py).
-
-    Raises:
-        DataError: missing or damaged; a column is missing; see `LabelledPairs`.
-        InputError: an unsupported kind of file; not two text columns.
-    """
+    """Pairs with labels 0 and 1, or false and true, from a row file (see data/rows.py); errors as of `read_sts`."""
     if len(texts) != 2:
         raise InputError(f"texts is {tuple(texts)}. Expected the names of two columns.")
     return LabelledPairs(str(file), *read_columns(file, texts, label, _label))
@@ -81,28 +76,14 @@ def _label(value: Any, column: str, place: str) -> float:
 
 
 def evaluate_binary(encoder: Encoder, pairs: LabelledPairs, **options: Any) -> dict[str, BinaryScores]:
-    """The metrics of each similarity; each distinct text is embedded once.
-
-    Args:
-        options: for `encoder.encode`.
-
-    Raises:
-        InputError: a similarity is not finite.
-    """
+    """The metrics of each similarity; each distinct text is embedded once. `options` are for `encoder.encode`."""
     a_BD, b_BD = embed_columns(encoder.encode, pairs.first, pairs.second, **options)
     labels_B = np.array(pairs.labels)
     return {name: binary_scores(alike(a_BD, b_BD), labels_B) for name, alike in PAIRWISE_SIMILARITIES.items()}
 
 
 def binary_scores(scores_B: np.ndarray, labels_B: np.ndarray) -> BinaryScores:
-    """The metrics of scores against labels. A pair whose score reaches the threshold is predicted to be 1.
-
-    Args:
-        scores_B: finite.
-        labels_B: 0 and 1, each at least once.
-
-    Raises:
-        InputError: a score is not finite, or a label is not 0 or 1.
+    """The metrics of finite scores against labels 0 and 1. A pair whose score reaches the threshold is predicted to be 1.
 
     Example:
         >>> scores = binary_scores(np.array([0.9, 0.8, 0.3, 0.1]), np.array([1, 0, 1, 0]))

@@ -1,9 +1,8 @@
 """Spearman and Pearson correlations with gold scores, and their bootstrap confidence intervals.
 
-The percentile bootstrap (Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13): all pairs are
-resampled with replacement, and the correlation is computed for each draw. Spearman is the Pearson correlation of ranks, with
-ties at their mean rank; each draw is ranked again. Several series (similarities, or models) share the draws, so differences
-between them are paired.
+The percentile bootstrap (Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13): all pairs are resampled with
+replacement, and the correlation is computed for each draw. Spearman is the Pearson correlation of ranks, with ties at their
+mean rank; each draw is ranked again. Several series (similarities, or models) share the draws, so differences are paired.
 
 A group is a set of pairs: `(gold_P, series_MP)`.
 """

@@ -28,11 +28,9 @@ class QueryEncoder(Protocol):
 
 
 def embed_columns(encode: Callable[..., Any], *columns: Sequence[str], **options: Any) -> list[np.ndarray]:
-    """The embeddings of each column of texts, `[len(column), D]`.
+    """The embeddings of each column of texts, `[len(column), D]`; `encode` is a method of an encoder, `options` its options.
 
-    Args:
-        encode: a method of an encoder.
-        options: for `encode`. Quantized embeddings are compared as numbers, packed ones bit by bit.
+    Quantized embeddings are compared as numbers, packed ones bit by bit.
 
     Example:
         >>> embed_columns(lambda texts: [[len(text)] for text in texts], ["a", "bc"], ["bc"])

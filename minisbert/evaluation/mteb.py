@@ -29,14 +29,12 @@ class MTEBModel:
 
     Args:
         model_name: a name, a folder, or a loaded SentenceEncoder.
-        revision: of a hub model.
         device: not used; JAX computes on its default device.
         name: the model name in mteb's results; by default "minisbert/...", to distinguish them from another library's.
         options: for `SentenceEncoder`.
 
     Raises:
         InputError: mteb is not installed, or too old.
-        ModelFolderError, DownloadError: see `SentenceEncoder`.
     """
 
     def __init__(
@@ -83,7 +81,7 @@ class MTEBModel:
         prompt_type: Any = None,
         **options: Any,
     ) -> np.ndarray:
-        """Embed all texts of a data loader.
+        """Embed all texts of a data loader: `[texts, dimension]`.
 
         Args:
             inputs: batches, each with a list of texts under "text".
@@ -91,12 +89,6 @@ class MTEBModel:
             hf_split, hf_subset: not used.
             prompt_type: mteb's "query" or "document", or None.
             options: batch_size (ignored), show_progress_bar, precision.
-
-        Returns:
-            embeddings `[texts, dimension]`.
-
-        Raises:
-            InputError: inputs without text; an unknown option.
         """
         unknown = sorted(set(options) - {*_PASSED_ON, *_IGNORED})
         if unknown:

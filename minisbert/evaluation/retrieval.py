@@ -6,9 +6,7 @@
 
 Thakur et al. 2021, "BEIR: A Heterogeneous Benchmark for Zero-shot Evaluation of Information Retrieval Models". The metrics
 are those of sentence-transformers' InformationRetrievalEvaluator: a document is relevant or not. `graded=True` computes nDCG
-from graded relevance, as in BEIR's tables. Queries without a relevant document do not count.
-
-The layout, each file also as .gz:
+from graded relevance, as in BEIR's tables. Queries without a relevant document do not count. The layout, each file also as .gz:
 
     corpus.jsonl                         {"_id": ..., "title": ..., "text": ...}     title may be missing or null
     queries.jsonl                        {"_id": ..., "text": ...}
@@ -109,10 +107,9 @@ class RetrievalResult:
     def __str__(self) -> str:
         lines = [f"{self.name}: {len(self.queries)} queries, x 100"]
         for metric in METRICS:
-            found = [
-                (name.partition("@")[2], score) for name, score in self.scores.items() if name.startswith(f"{metric}@")
-            ]
-            lines.append("   ".join([f"{metric:10}", *(f"@{k:<3} {100 * score:6.2f}" for k, score in found)]))
+            found = [(name.split("@"), score) for name, score in self.scores.items()]
+            cells = [f"@{k:<3} {100 * score:6.2f}" for (name, k), score in found if name == metric]
+            lines.append("   ".join([f"{metric:10}", *cells]))
         return "\n".join(lines)
 
 
@@ -183,10 +180,9 @@ def evaluate_rankings(
             f"{short_repr(next(iter(data.corpus), None))}; give a searcher the ids too: BM25(*data.texts_and_ids())."
         )
     per_query = {
-        f"{name}@{k}": METRICS[name][0](gains_BK, ideal_BK, k)
-        for name in METRICS
-        if name in cutoffs
-        for k in cutoffs[name]
+        f"{name}@{k}": metric(gains_BK, ideal_BK, k)
+        for name, (metric, _) in METRICS.items()
+        for k in cutoffs.get(name, ())
     }
     return RetrievalResult(data.name, tuple(queries), per_query, rankings)
 
@@ -222,9 +218,6 @@ def evaluate_retrieval(
         graded: see `evaluate_rankings`.
         ignore_identical_ids: see `rankings_of`.
         options: for both encode methods (batch_size, show_progress_bar, on_truncate, ...), except `precision`.
-
-    Raises:
-        InputError: see `nearest`.
     """
     index = index_of(encoder, data, similarity=similarity, **options)
     queries = data.judged()

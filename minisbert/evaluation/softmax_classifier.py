@@ -27,15 +27,10 @@ class Predictions(NamedTuple):
 
 
 class SoftmaxClassifier:
-    """A sentence encoder with the softmax head it was trained with.
-
-    Args:
-        head: the head, from `read_head`; `SoftmaxClassifier.load` reads both.
-    """
+    """A sentence encoder with the softmax head it was trained with; `SoftmaxClassifier.load` reads both."""
 
     def __init__(self, encoder: SentenceEncoder, head: SoftmaxHead):
-        self.encoder, self.head = encoder, head
-        self.classes = head.classes
+        self.encoder, self.head, self.classes = encoder, head, head.classes
 
     @staticmethod
     def load(folder: str | Path) -> "SoftmaxClassifier":

@@ -4,10 +4,8 @@
 
 Computed as in SBERT section 4 (Reimers & Gurevych 2019, who argue for Spearman's rank correlation over Pearson's) and in mteb.
 For several sets, such as the parts of STS12-16, two protocols are in use whose results differ by points (Gao et al. 2021,
-"SimCSE", appendix B), so both are reported:
-
-    pooled             one correlation over the pairs of all sets together
-    mean of subsets    the unweighted mean of the correlations of the sets
+"SimCSE", appendix B), so both are reported: "pooled", one correlation over the pairs of all sets together, and "mean of
+subsets", the unweighted mean of the correlations of the sets.
 
 Intervals come from the percentile bootstrap (bootstrap.py); two models are compared on the same draws (Koehn 2004, "Statistical
 significance tests for machine translation evaluation", section 3). They capture the choice of pairs, not the training seed.
@@ -192,10 +190,8 @@ def _sets(pairs: Any) -> tuple[STSPairs, ...]:
 def sts_score(files: Any) -> Callable[[Encoder], float]:
     """A function for `train` that maps a model to one score: the Spearman correlation of the cosine over all pairs.
 
-    Takes what `evaluate_sts` takes. It is NaN, with a warning, where all similarities are the same.
-
-    Raises:
-        DataError: a file cannot be read as STS; raised here, not in the middle of a run.
+    Takes what `evaluate_sts` takes; an error in a file is raised here. The score is NaN, with a warning, where all similarities
+    are the same.
     """
     sets = _sets(files)
 
@@ -212,16 +208,9 @@ def sts_score(files: Any) -> Callable[[Encoder], float]:
 def compare_sts(
     first: STSResult, second: STSResult, *, similarity: str = "cosine", resamples: int = 1000, seed: int = 0
 ) -> tuple[STSComparison, ...]:
-    """Whether a second model is better than a first: a paired bootstrap on the same pairs.
+    """Whether a second model is better than a first: a paired bootstrap on the same pairs, one comparison per protocol.
 
-    Both models are scored on each draw of pairs. The p-value counts the draws whose difference has the other sign.
-
-    Args:
-        first, second: results of `evaluate_sts` on the same pairs.
-        resamples, seed: of the bootstrap. The interval has the first result's confidence.
-
-    Returns:
-        One comparison for a single set, or one per protocol for several.
+    The p-value counts the draws whose difference has the other sign. The interval has the first result's confidence.
 
     Raises:
         InputError: the results are not for the same pairs, or there is no such similarity.

@@ -23,11 +23,7 @@ COLUMNS = (ANCHOR, POSITIVE, ("negative", "negative_1", "neg"))
 
 @dataclass(frozen=True)
 class Triplets:
-    """Anchors, each with a similar text and a less similar one.
-
-    Raises:
-        DataError: no triplets, or columns of different lengths.
-    """
+    """Anchors, each with a similar text and a less similar one; at least one."""
 
     name: str
     anchors: tuple[str, ...] = field(repr=False)
@@ -43,12 +39,7 @@ class Triplets:
 
 
 def read_triplets(file: str | Path, columns: Sequence[str | Sequence[str]] = COLUMNS) -> Triplets:
-    """Read triplets from a row file (see data/rows.py).
-
-    Raises:
-        DataError: missing or damaged; a column is missing; an empty text.
-        InputError: an unsupported kind of file; not three columns.
-    """
+    """Read triplets from a row file (see data/rows.py); errors as of `read_sts`."""
     if len(columns) != 3:
         raise InputError(f"columns is {short_repr(columns)}. Expected the names of three.")
     return Triplets(str(file), *read_columns(file, columns))
@@ -62,9 +53,6 @@ def triplet_accuracy(
     margin: float = 0,
 ) -> float:
     """The share of rows where the positive is more similar than the negative, by more than the margin.
-
-    Raises:
-        InputError: an unknown similarity, or scores that are not finite.
 
     Example:
         >>> a = np.array([[1.0, 0.0], [1.0, 0.0]])
@@ -88,11 +76,7 @@ def triplet_accuracy(
 def evaluate_triplets(
     encoder: QueryEncoder, triplets: Triplets, *, margin: float = 0, **options: Any
 ) -> dict[str, float]:
-    """Accuracy for each similarity. Anchors are embedded as queries, the other texts as documents.
-
-    Args:
-        options: for `encode_query` and `encode_document`, except `precision`.
-    """
+    """Accuracy for each similarity. Anchors are embedded as queries, the other texts as documents."""
     refuse_quantized(options)
     (anchor_BD,) = embed_columns(encoder.encode_query, triplets.anchors, **options)
     documents = triplets.positives, triplets.negatives

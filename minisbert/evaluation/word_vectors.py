@@ -20,11 +20,7 @@ WORD = re.compile(r"\w+|[^\w\s]")
 
 
 class AveragedWords:
-    """Embeds a sentence as the mean of the vectors of its words.
-
-    Args:
-        vocabulary: word -> row.
-        vectors: `[words, D]`.
+    """Embeds a sentence as the mean of the `vectors` `[words, D]` of its words; `vocabulary` maps a word to its row.
 
     Example:
         >>> words = AveragedWords({"a": 0, "cat": 1}, np.array([[1.0, 0.0], [0.0, 1.0]]))
@@ -33,8 +29,7 @@ class AveragedWords:
     """
 
     def __init__(self, vocabulary: Mapping[str, int], vectors: np.ndarray):
-        self.vocabulary = vocabulary
-        self.vectors = vectors
+        self.vocabulary, self.vectors = vocabulary, vectors
 
     @staticmethod
     def load(folder: str | Path) -> "AveragedWords":
@@ -59,11 +54,7 @@ class AveragedWords:
         return AveragedWords({word: row for row, word in enumerate(words)}, vectors)
 
     def encode(self, sentences: str | Sequence[str], **_: Any) -> np.ndarray:
-        """`[sentences, D]` float32, or `[D]` for a single string; a sentence without a known word gives zeros.
-
-        Raises:
-            InputError: a sentence is not text.
-        """
+        """`[sentences, D]` float32, or `[D]` for a single string; a sentence without a known word gives zeros."""
         texts, single = as_list(sentences)
         means = np.zeros((len(texts), self.vectors.shape[1]), np.float32)
         for i, sentence in enumerate(texts):

@@ -64,9 +64,8 @@ class Explanation:
             >>> Explanation(0.5, ("a",), ("b", "c"), np.array([[0.75, -0.25]])).largest(1)
             [TokenPair(a=0, b=0, contribution=0.75)]
         """
-        flat = self.contributions_QK.ravel()
+        flat, width = self.contributions_QK.ravel(), len(self.tokens_b)
         order = np.argsort(-abs(flat), kind="stable")[:count]
-        width = len(self.tokens_b)
         return [TokenPair(i // width, i % width, float(flat[i])) for i in order.tolist()]
 
 

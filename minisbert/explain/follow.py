@@ -9,7 +9,6 @@ that runs. The page needs no network; what page.py says of its tables and of unt
 
 from collections.abc import Callable
 from pathlib import Path
-from string import Template
 from typing import Any, NamedTuple
 
 import jax
@@ -17,12 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from minisbert.atomic_write import whole_file
 from minisbert.checkpoint.modules import Pooling
 from minisbert.errors import InputError
 from minisbert.explain.attention import Attention, sentence_attention
 from minisbert.explain.attribution import pooled_tokens
-from minisbert.explain.page import MAX_TOKENS, asset, attention_data, bdi, number_cell, policy, shade
+from minisbert.explain.page import MAX_TOKENS, attention_part, bdi, filled, number_cell, shade, write_page
 from minisbert.inference.batching import rectangle
 from minisbert.pooling import pool
 from minisbert.sentence_encoder import SentenceEncoder
@@ -120,7 +118,6 @@ class _Recorded:
 
 def save_follow(out: str, a: Trace, b: Trace, model: str, model_type: str) -> None:
     """Write the page; the file appears whole or not at all."""
-    style, script = asset("page.css"), asset("page.js")
     (L, D), (Y, N) = a.hidden_ILD.shape[1:], a.attention.weights_YNQK.shape[:2]
     u_D, v_D = a.sentence_D.astype(np.float64), b.sentence_D.astype(np.float64)
     cosine = float(u_D @ v_D) / max(float(np.linalg.norm(u_D) * np.linalg.norm(v_D)), 1e-12)
@@ -136,10 +133,8 @@ def save_follow(out: str, a: Trace, b: Trace, model: str, model_type: str) -> No
         + "</details>"
         for y in range(Y)
     )
-    page = Template(asset("follow.html")).substitute(
-        policy=policy(style, script),
-        style=style,
-        script=script,
+    page = filled(
+        "follow.html",
         model=bdi(model),
         text_a=bdi(a.text),
         text_b=bdi(b.text),
@@ -154,9 +149,7 @@ def save_follow(out: str, a: Trace, b: Trace, model: str, model_type: str) -> No
         token_rows=_vectors(rows, a.token_LD, "Token embeddings"),
         position_rows=_vectors(rows, a.summed_LD - a.token_LD, "What is added for each position"),
         normed_rows=_vectors(rows, a.normed_LD, "Their sum after the layer norm"),
-        attention=Template(asset("attention.html")).substitute(
-            data=attention_data({"text A": a.attention, "text B": b.attention})
-        ),
+        attention=attention_part({"text A": a.attention, "text B": b.attention}),
         layers=layers,
         pooled=_vectors(*pooled, "Pooling"),
         norm=f"{np.linalg.norm(a.pooled_D):.4f}",
@@ -175,8 +168,7 @@ def save_follow(out: str, a: Trace, b: Trace, model: str, model_type: str) -> No
         code_normal=_code("similarity.py", "return sentence_BD / xp.maximum(norm_B1"),
         code_cosine=_code("similarity.py", "return unit(a_BD) @ unit(b_MD).T"),
     )
-    with whole_file(Path(out)) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_page(out, page)
 
 
 def _code(file: str, part: str) -> str:

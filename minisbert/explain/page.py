@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minisbert.atomic_write import whole_file
 from minisbert.errors import InputError
@@ -59,20 +59,14 @@ def check_size(explanation: "Explanation") -> None:
 
 
 def save_page(out: str, page: Page) -> None:
-    """Write the page; the file appears whole or not at all.
-
-    Raises:
-        InputError: a text is too long for a table.
-        WriteError: the file cannot be written.
-    """
+    """Write the page; the file appears whole or not at all. Raises InputError: a text is too long for a table."""
     check_size(page.explanation)
-    with whole_file(Path(out)) as temporary:
-        temporary.write_text(render(page), encoding="utf-8")
+    write_page(out, render(page))
 
 
 def render(page: Page) -> str:
     """The page as HTML."""
-    found, style, script = page.explanation, asset("page.css"), asset("page.js")
+    found = page.explanation
     facts = {
         "Text A": bdi(page.a),
         "Text B": bdi(page.b),
@@ -86,20 +80,28 @@ def render(page: Page) -> str:
         f"<li>{bdi(found.tokens_a[term.a])} with {bdi(found.tokens_b[term.b])}: {term.contribution:.4f}</li>"
         for term in found.largest(5)
     ]
-    return Template(asset("page.html")).substitute(
-        policy=policy(style, script),
-        style=style,
-        script=script,
+    return filled(
+        "page.html",
         facts="".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items()),
         cosine=f"{found.cosine:.4f}",
         count_a=len(found.tokens_a),
         count_b=len(found.tokens_b),
         contributions=_contributions(found),
         largest="".join(largest),
-        attention=Template(asset("attention.html")).substitute(data=attention_data(page.attention))
-        if page.attention
-        else "",
+        attention=attention_part(page.attention) if page.attention else "",
     )
+
+
+def filled(template: str, **values: Any) -> str:
+    """A template next to this file, with its style, its script, and the policy that allows only these."""
+    style, script = asset("page.css"), asset("page.js")
+    return Template(asset(template)).substitute(values, policy=policy(style, script), style=style, script=script)
+
+
+def write_page(out: str, page: str) -> None:
+    """Write an HTML file; it appears whole or not at all."""
+    with whole_file(Path(out)) as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
 def policy(style: str, script: str) -> str:
@@ -146,8 +148,8 @@ def shade(share: float) -> str:
     return f"{'n' if share < 0 and step else 'p'}{step}"
 
 
-def attention_data(maps: "dict[str, Attention]") -> str:
-    """Attention maps as JSON for page.js."""
+def attention_part(maps: "dict[str, Attention]") -> str:
+    """The part of a page that shows attention maps: their JSON, which page.js draws."""
     data = []
     for name, (tokens, weights_YNQK) in maps.items():
         # uint8 in base64: a map of 144 heads and 64 tokens is under a megabyte.
@@ -155,7 +157,8 @@ def attention_data(maps: "dict[str, Attention]") -> str:
         heads = [[b64encode(head.tobytes()).decode() for head in layer] for layer in steps]
         data.append({"name": name, "tokens": [UNPRINTABLE.sub("\ufffd", token) for token in tokens], "heads": heads})
     # Without any "<", no text can end the script element.
-    return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+    content = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+    return Template(asset("attention.html")).substitute(data=content)
 
 
 def bdi(text: str) -> str:

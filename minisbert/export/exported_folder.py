@@ -1,7 +1,6 @@
 """Reads an exported folder strictly: a damaged or invented one raises a ModelFolderError that names the file.
 
-The settings, the weights, the tokenizer and the programs are checked against their digests, against each other, and against
-limits, before a text is embedded. Each file is read once.
+Settings, weights, tokenizer and programs are checked against their digests, each other, and limits. Each file is read once.
 """
 
 import re
@@ -60,6 +59,10 @@ _HARMLESS_CALL = re.compile(r"shape_assertion|stablehlo\.[\w.]+")
 _CALL = re.compile(r"custom_call\s+@(?:\"([^\"]*)\"|([\w.$-]+))|call_target_name\s*=\s*\"([^\"]*)\"")
 
 
+def _damaged(place: Any, problem: str) -> ModelFolderError:
+    return ModelFolderError(f"{place}: {problem}. Export the model again.")
+
+
 def read_settings(folder: Path) -> dict[str, Any]:
     """The settings, after every file that they list was compared with its digest."""
     file = folder / SETTINGS
@@ -88,9 +91,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         }
         wrong = [key for key, good in checks.items() if not good]
     if wrong:
-        raise ModelFolderError(
-            f"{file}: {', '.join(sorted(wrong))} not as `minisbert export` writes it. Export the model again."
-        )
+        raise _damaged(file, f"{', '.join(sorted(wrong))} not as `minisbert export` writes it")
     for name, expected in settings["sha256"].items():
         path = folder / name
         if Path(name).name != name or not path.is_file():
@@ -120,7 +121,7 @@ def read_weights(file: Path) -> dict[str, np.ndarray]:
                     raise ValueError(f"{info.filename} has NaN or infinity")
                 weights[info.filename.removesuffix(".npy")] = array
     except Exception as error:  # zipfile and NumPy's header reader raise many types
-        raise ModelFolderError(f"{file}: cannot be read ({error!s:.300}). Export the model again.") from None
+        raise _damaged(file, f"cannot be read ({error!s:.300})") from None
     return weights
 
 
@@ -139,20 +140,14 @@ def read_tokenizer(folder: Path, settings: dict[str, Any], weights: dict[str, np
     except BaseException as error:
         if not of_library(error):
             raise
-        raise ModelFolderError(
-            f"{file}: not a tokenizer that the tokenizers library reads ({error!s:.300}). Export the model again."
-        ) from None
+        raise _damaged(file, f"not a tokenizer that the tokenizers library reads ({error!s:.300})") from None
     if table is None or table.ndim != 2:
-        raise ModelFolderError(f"{folder / WEIGHTS}: has no table {TABLE!r}. Export the model again.")
-    for place, number in [
-        (f"{file}: a token", largest),
-        *((f"{folder / SETTINGS}: {key}", max(settings[key], default=0)) for key in ("prefix", "suffix")),
-        (f"{folder / SETTINGS}: padding_id", settings["padding_id"]),
-    ]:
+        raise _damaged(folder / WEIGHTS, f"has no table {TABLE!r}")
+    largest_ids = {key: max(settings[key], default=0) for key in ("prefix", "suffix")}
+    for what, number in {"a token": largest, **largest_ids, "padding_id": settings["padding_id"]}.items():
         if number >= len(table):
-            raise ModelFolderError(
-                f"{place} has the id {number}, and the embedding table {len(table)} rows. Export the model again."
-            )
+            place = file if what == "a token" else folder / SETTINGS
+            raise _damaged(place, f"{what} has the id {number}, and the embedding table {len(table)} rows")
     return backend
 
 
@@ -165,9 +160,7 @@ def read_programs(folder: Path, settings: dict[str, Any], weights: dict[str, np.
     """Padded length (None: any) -> a program that takes these weights, gives embeddings, and calls StableHLO alone."""
     longest, table = settings["lengths"][-1], weights.get(POSITIONS)
     if table is not None and longest > len(table):
-        raise ModelFolderError(
-            f"{folder / SETTINGS}: lengths up to {longest}, and the model has {len(table)} positions. Export the model again."
-        )
+        raise _damaged(folder / SETTINGS, f"lengths up to {longest}, and the model has {len(table)} positions")
     programs = {}
     for name, length in settings["programs"].items():
         program = programs[length] = _program(folder / name, weights)
@@ -176,14 +169,13 @@ def read_programs(folder: Path, settings: dict[str, Any], weights: dict[str, np.
             found: Any = jax.eval_shape(program.call, weights, *texts)
             shape = (found.shape, str(found.dtype))
         except Exception as error:  # other arguments
-            raise ModelFolderError(
-                f"{folder / name}: does not take texts of {length or longest} tokens ({error!s:.300}). Export "
-                "the model again."
-            ) from None
+            problem = f"does not take texts of {length or longest} tokens ({error!s:.300})"
+            raise _damaged(folder / name, problem) from None
         if shape != ((1, settings["dimension"]), "float32"):
-            raise ModelFolderError(
-                f"{folder / name}: gives {shape[1]} {list(shape[0])} for one text. Expected float32 "
-                f"[1, {settings['dimension']}], the dimension of {SETTINGS}; export the model again."
+            raise _damaged(
+                folder / name,
+                f"gives {shape[1]} {list(shape[0])} for one text. Expected float32 [1, {settings['dimension']}], the "
+                f"dimension of {SETTINGS}",
             )
     return programs
 
@@ -195,9 +187,7 @@ def _program(file: Path, weights: dict[str, np.ndarray]) -> jax.export.Exported:
         expected = {name: (aval.shape, str(aval.dtype)) for name, aval in arguments[0].items()}
         text = program.mlir_module()
     except Exception as error:  # of flatbuffers, MLIR and JAX, of many types
-        raise ModelFolderError(
-            f"{file}: not a program that this release of JAX reads ({error!s:.300}). Export the model again."
-        ) from None
+        raise _damaged(file, f"not a program that this release of JAX reads ({error!s:.300})") from None
     calls = {"".join(names) for names in _CALL.findall(text)}
     foreign = sorted(call for call in calls if not _HARMLESS_CALL.fullmatch(call))
     if foreign:
@@ -207,7 +197,5 @@ def _program(file: Path, weights: dict[str, np.ndarray]) -> jax.export.Exported:
     found = {name: (array.shape, str(array.dtype)) for name, array in weights.items()}
     different = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
     if different:
-        raise ModelFolderError(
-            f"{file}: {WEIGHTS} does not fit it in {', '.join(different)[:300]}. Export the model again."
-        )
+        raise _damaged(file, f"{WEIGHTS} does not fit it in {', '.join(different)[:300]}")
     return program

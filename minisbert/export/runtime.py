@@ -18,15 +18,8 @@ import numpy as np
 
 from minisbert.arguments import as_list, check_positive, prompt_text
 from minisbert.errors import InputError, ModelFolderError, needs
-from minisbert.export.exported_folder import (
-    SETTINGS,
-    WEIGHTS,
-    of_library,
-    read_programs,
-    read_settings,
-    read_tokenizer,
-    read_weights,
-)
+from minisbert.export import exported_folder as files
+from minisbert.export.exported_folder import SETTINGS, WEIGHTS, of_library
 
 logger = logging.getLogger("minisbert")
 
@@ -51,19 +44,18 @@ class ExportedEncoder:
         Raises:
             ModelFolderError: not such a folder; a file that is missing, altered, or does not fit the others; a program that
                 calls anything but StableHLO, or is for other kinds of device.
-            InputError: flatbuffers is not installed.
         """
         need_flatbuffers()
         folder = Path(folder)
-        settings = read_settings(folder)
+        settings = files.read_settings(folder)
         if not runs_here(settings["platforms"]):
             raise ModelFolderError(
                 f"{folder / SETTINGS}: made for {', '.join(settings['platforms'])}, this machine computes on "
                 f"{jax.default_backend()}. Export the model again for this platform."
             )
-        weights = read_weights(folder / WEIGHTS)
-        programs = read_programs(folder, settings, weights)
-        return ExportedEncoder(settings, programs, weights, read_tokenizer(folder, settings, weights))
+        weights = files.read_weights(folder / WEIGHTS)
+        programs = files.read_programs(folder, settings, weights)
+        return ExportedEncoder(settings, programs, weights, files.read_tokenizer(folder, settings, weights))
 
     def encode(
         self,

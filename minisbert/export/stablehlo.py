@@ -5,7 +5,7 @@
 The program, made by `jax.export`, is the forward pass from token ids to the sentence embedding for any number of rows, lowered
 for several kinds of device. It takes any length ("symbolic" sizes) unless the family computes positions in NumPy from the
 length, as MPNet and ModernBERT do: those get one program per length of a short table. The weights are arguments of the program,
-not constants, so that programs share them.
+so that programs share them.
 """
 
 import json

@@ -23,11 +23,8 @@ ROWS, COLUMNS = 1024, 16_384
 def checked_rows(name: str, value: Any, similarity: str = "cosine") -> np.ndarray:
     """Embeddings as float32 rows whose dot products are similarities: length 1 for cosine; a zero vector stays zero.
 
-    An empty list gives no rows.
-
-    Raises:
-        InputError: the value is not rows of embeddings; a row contains NaN or infinity, or is so long that a product could
-            overflow float32; the similarity is unknown.
+    Raises InputError: not rows of embeddings; NaN or infinity; a row so long that a product could overflow float32; an unknown
+    similarity.
 
     Example:
         >>> checked_rows("embeddings", [[3.0, 4.0], [0.0, 0.0]]).round(2).tolist()
@@ -41,10 +38,6 @@ def checked_rows(name: str, value: Any, similarity: str = "cosine") -> np.ndarra
 
 def upper_blocks(rows_MD: np.ndarray, show_progress_bar: bool | None = None) -> Iterator[tuple[int, int, np.ndarray]]:
     """Yield the dot products of each row with each later row, block by block.
-
-    Args:
-        rows_MD: float32, from `checked_rows`.
-        show_progress_bar: None shows one on a terminal when it takes longer than two seconds.
 
     Yields:
         the first row, the first column, and the products `[B, C]`, with -inf on and below the diagonal. The next block

@@ -16,13 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minisbert.arguments import (
-    check_choice,
-    check_finite,
-    check_list,
-    check_positive,
-    count_from_zero,
-)
+from minisbert.arguments import check_choice, check_finite, check_list, check_positive, count_from_zero
 from minisbert.errors import DataError, InputError, MinisbertError
 from minisbert.evaluation.embedding import QueryEncoder, refuse_quantized
 from minisbert.search.exact import nearest
@@ -137,10 +131,6 @@ def triplet_lines(rows: Sequence[tuple[str, ...]], kind: str = ".tsv") -> Iterat
         kind: ".tsv" (no tabs or line breaks in texts; all cells are quoted as in CSV if a text begins with a quotation mark,
             which a reader could else take for quoting) or ".jsonl".
 
-    Raises:
-        InputError: another kind.
-        DataError: for tsv, a text with a tab or a line break.
-
     Example:
         >>> list(triplet_lines([("a", "b", "c")]))
         ['anchor\\tpositive\\tnegative1\\n', 'a\\tb\\tc\\n']
@@ -173,5 +163,4 @@ def _rescored(rescore: Rescore, anchor: str, texts: list[str]) -> list[float]:
             f"rescore returned shape {scores.shape} for {len(texts)} pairs, or NaN or infinity. Expected one finite score "
             "per pair."
         )
-    found: list[float] = scores.tolist()
-    return found
+    return list(scores.tolist())

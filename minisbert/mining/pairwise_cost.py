@@ -5,7 +5,7 @@
 
 Reimers & Gurevych 2019, section 1: for 10,000 sentences, n (n - 1) / 2 = 49,995,000 inferences with BERT take about 65 hours on
 a V100; SBERT takes about 5 seconds for the embeddings and about 0.01 seconds for the cosines. The cross-encoder's time is
-extrapolated from a sample of pairs, because each pair costs the same wherever it appears.
+extrapolated from a sample of pairs, because each pair costs the same.
 """
 
 import time
@@ -40,12 +40,7 @@ class PairwiseCost:
 
     @property
     def pairs(self) -> int:
-        """The number of pairs.
-
-        Example:
-            >>> PairwiseCost(10_000, 0, 0.0, 5.0, 0.01, (0, 1)).pairs
-            49995000
-        """
+        """The number of pairs."""
         return self.sentences * (self.sentences - 1) // 2
 
     @property
@@ -69,16 +64,12 @@ def measure(
     clock: Callable[[], float] = time.perf_counter,
     **options: Any,
 ) -> PairwiseCost:
-    """Find the most similar pair by embeddings, and time this and the cross-encoder.
+    """Find the most similar pair of at least two sentences by embeddings, and time this and the cross-encoder.
 
     Args:
-        sentences: at least two.
         predict: scores pairs, such as `CrossEncoder.predict`; None skips the cross-encoder.
         sample: pairs that it scores twice; the second time is measured.
         options: for `encoder.encode`.
-
-    Raises:
-        InputError: fewer than two sentences, or an argument out of range.
     """
     texts = check_list("sentences", sentences)
     if len(texts) < 2:

@@ -6,9 +6,8 @@
     bitext_pairs(english, german)               # one to one, by the margin score of Artetxe & Schwenk 2019
 
 The result is exact: all pairs are compared, block by block (all_pairs.py), and only pairs that can still be in the result are
-stored, so memory grows with the result and not with the number of pairs. If only few pairs are wanted, a first pass in bfloat16
-finds the rows that can contain them (screening.py); the result is the same. sentence-transformers compares each sentence with
-its `top_k` neighbours only, which gives the same pairs if `top_k` is large enough. For hard negatives see hard_negatives.py.
+stored. If only few pairs are wanted, a first pass in bfloat16 finds the rows that can contain them (screening.py).
+sentence-transformers compares each sentence with its `top_k` neighbours only.
 """
 
 from collections.abc import Sequence
@@ -61,10 +60,7 @@ def mine_paraphrases(
 
 
 def best_pair(embeddings_MD: Any, *, similarity: str = "cosine") -> tuple[int, int]:
-    """The two most similar rows.
-
-    Raises:
-        InputError: fewer than two rows; see `best_pairs`.
+    """The two most similar rows. Raises InputError: fewer than two rows; see `best_pairs`.
 
     Example:
         >>> best_pair([[1.0, 0.0], [0.0, 1.0], [0.1, 1.0]])
@@ -119,7 +115,6 @@ def pairs_above(
     """Each pair of different rows with at least this similarity: near-duplicates.
 
     Args:
-        embeddings_MD, similarity, show_progress_bar: see `best_pairs`.
         limit: the largest number of pairs allowed: a low threshold can match nearly all of them.
 
     Raises:
@@ -159,7 +154,6 @@ def bitext_pairs(
         a_BD, b_MD: rows of the same model.
         neighbours: k; if a set is smaller, all of its rows.
         threshold: the lowest score; 1.06 to 1.2 is usual. None keeps all pairs.
-        show_progress_bar: see `best_pairs`.
 
     Returns:
         margin scores, and rows of a and of b.

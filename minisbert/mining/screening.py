@@ -1,10 +1,8 @@
 """Screening for the best pairs: an upper bound of each row's best product, from products in bfloat16.
 
-bfloat16 has 8 significant bits: its products cost at most half as much as float32, with a known error bound. For rows u and v
-rounded to u' and v', Cauchy-Schwarz gives |u v - u' v'| <= |u - u'| |v| + |u'| |v - v'|; the norms of the differences are
-computed.
-A row whose bound is below the best exact product so far cannot be in the best pair: of 10,000 random rows only a few remain
-to compare exactly. So the result is the same as in float32, in half the time.
+bfloat16 products cost at most half as much as float32, with a known error bound. For rows u and v rounded to u' and v',
+Cauchy-Schwarz gives |u v - u' v'| <= |u - u'| |v| + |u'| |v - v'|; the norms of the differences are computed. A row whose bound
+is below the best exact product so far cannot be in the best pair: of 10,000 random rows only a few remain to compare exactly.
 """
 
 import functools
@@ -21,10 +19,6 @@ ULP = 2.0**-23
 
 def row_bounds(rows_MD: np.ndarray, show_progress_bar: bool | None = None) -> np.ndarray:
     """For each row an upper bound on its products with later rows, float32 `[M]`.
-
-    Args:
-        rows_MD: float32, from `all_pairs.checked_rows`; at least one.
-        show_progress_bar: None shows one on a terminal when it takes longer than two seconds.
 
     Example:
         >>> rows = np.array([[1.0, 0.1], [1.0, 0.2], [0.0, 1.0]], np.float32)

@@ -104,32 +104,19 @@ def nearest(
 
 
 def semantic_search(
-    query_embeddings: Any,
-    corpus_embeddings: Any,
-    top_k: int = 10,
-    *,
-    similarity: str = "cosine",
-    show_progress_bar: bool | None = None,
+    query_embeddings: Any, corpus_embeddings: Any, top_k: int = 10, **options: Any
 ) -> list[list[dict[str, Any]]]:
-    """`nearest` with the result of sentence-transformers' `util.semantic_search`.
-
-    Args:
-        query_embeddings, corpus_embeddings, top_k, similarity, show_progress_bar: see `nearest`.
+    """`nearest` with the result of sentence-transformers' `util.semantic_search`; `options` are those of `nearest`.
 
     Returns:
         for each query a list of {"corpus_id": row, "score": similarity}, best first.
-
-    Raises:
-        InputError: see `nearest`.
 
     Example:
         >>> semantic_search([[1.0, 0.0]], [[0.0, 2.0], [3.0, 0.0]], top_k=1)
         [[{'corpus_id': 1, 'score': 1.0}]]
     """
     check_positive("top_k", top_k)
-    hits = nearest(
-        query_embeddings, corpus_embeddings, top_k, similarity=similarity, show_progress_bar=show_progress_bar
-    )
+    hits = nearest(query_embeddings, corpus_embeddings, top_k, **options)
     return [
         [{"corpus_id": row, "score": score} for row, score in zip(rows, scores, strict=True)]
         for rows, scores in zip(hits.rows_BK.tolist(), hits.scores_BK.tolist(), strict=True)
@@ -159,11 +146,8 @@ def rescore(queries_BD: np.ndarray, candidates: Hits, floats: Any, k: int, simil
     "Efficient Passage Retrieval with Hashing for Open-domain Question Answering", section 3.
 
     Args:
-        queries_BD: float32.
         candidates: only their rows are used; row -1 is not a candidate.
         floats: float32 `[M, D]`, an array or a NpyFile.
-        k: at most as many as there are candidates.
-        similarity: "cosine" or "dot".
 
     Raises:
         InputError: a candidate contains NaN or infinity.

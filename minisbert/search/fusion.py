@@ -23,10 +23,6 @@ CONSTANT = 60  # from the paper; the higher, the less the top ranks dominate
 def reciprocal_rank_fusion(rankings: Sequence[Sequence[Id]], constant: float = CONSTANT) -> list[tuple[Id, float]]:
     """Ids with their fused scores, best first; ties: in order of first appearance, ranking by ranking.
 
-    Args:
-        rankings: ids, best first, each once per ranking.
-        constant: added to every rank.
-
     Raises:
         InputError: an id is twice in one ranking, or the constant is not positive.
 
@@ -48,12 +44,7 @@ def reciprocal_rank_fusion(rankings: Sequence[Sequence[Id]], constant: float = C
 
 
 class Hybrid:
-    """Several searchers over the same ids, combined.
-
-    Args:
-        searchers: such as an Index and a BM25.
-        candidates: hits taken from each of them.
-        constant: see `reciprocal_rank_fusion`.
+    """Several searchers over the same ids, such as an Index and a BM25, combined; `candidates` hits are taken from each.
 
     Example:
         >>> class Fixed:

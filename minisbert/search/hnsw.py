@@ -5,8 +5,7 @@
     graph.search(queries_BD, k=10)            # Hits, as `search.exact.nearest` returns them; row -1 where none was found
 
 Both build a hierarchical navigable small-world graph (Malkov & Yashunin 2018) over dot products; for cosine, pass rows of
-length 1. A graph finds most of the nearest rows, not always all: an Index asks for more candidates than it needs and scores
-them exactly.
+length 1. A graph finds most of the nearest rows, not always all.
 """
 
 from pathlib import Path
@@ -25,11 +24,7 @@ ROWS = 4096  # added at a time
 
 
 class FaissGraph:
-    """`faiss.IndexHNSWFlat` (pip install 'minisbert[faiss]').
-
-    Raises:
-        InputError: faiss is not installed.
-    """
+    """`faiss.IndexHNSWFlat` (pip install 'minisbert[faiss]')."""
 
     def __init__(self, width: int):
         with needs("this graph needs faiss", "faiss", "use backend='exact'"):
@@ -70,11 +65,7 @@ class FaissGraph:
 
 
 class UsearchGraph:
-    """`usearch.index.Index` (pip install 'minisbert[usearch]'); the methods are those of FaissGraph.
-
-    Raises:
-        InputError: usearch is not installed.
-    """
+    """`usearch.index.Index` (pip install 'minisbert[usearch]'); the methods are those of FaissGraph."""
 
     def __init__(self, width: int):
         with needs("this graph needs usearch", "usearch", "use backend='exact'"):

@@ -5,8 +5,8 @@
     index.search("where is the cat?", k=1)            # [Hit(id="c1", score=0.66, text="a cat sits")]
     index.save("pets.index");  Index.load("pets.index", encoder)
 
-Vectors are float32 or quantized (int8, or one bit per dimension). Quantized vectors or a graph (hnsw.py) propose more
-candidates than requested, and the float32 vectors rank them (`exact.rescore`). A loaded index leaves those on disk.
+Quantized vectors or a graph (hnsw.py) propose more candidates than requested, and the float32 vectors rank them
+(`exact.rescore`). A loaded index leaves those on disk.
 """
 
 import logging

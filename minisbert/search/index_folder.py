@@ -1,13 +1,11 @@
 """An index on disk: a folder of JSON and .npy files, or one parquet file for other vector stores.
 
-    index.json         format, similarity, precision, width, rows, the model's fingerprint, sha256 of the other files, and
-                       its own checksum
-    rows.jsonl         one {"id": ..., "text": ...} per line
-    embeddings.npy     float32 [rows, width]; memory-mapped
-    codes.npy          int8, for quantized vectors; with ranges.npy for int8
-    graph              the library's own file; read only with trust_graph
-
-The folder is read strictly, and nothing in it is ever executed.
+index.json         format, similarity, precision, width, rows, the model's fingerprint, sha256 of the other files, and
+                   its own checksum
+rows.jsonl         one {"id": ..., "text": ...} per line
+embeddings.npy     float32 [rows, width]; memory-mapped
+codes.npy          int8, for quantized vectors; with ranges.npy for int8
+graph              the library's own file; read only with trust_graph
 """
 
 import json
@@ -61,12 +59,7 @@ class Contents(NamedTuple):
 
 
 def write_index(folder: Path, settings: dict[str, Any], contents: Contents) -> None:
-    """Write an index folder, atomically.
-
-    Raises:
-        InputError: the path holds something other than an index.
-        WriteError: it cannot be written.
-    """
+    """Write an index folder, atomically."""
     with staged_folder(folder.absolute(), "minisbert index", _is_index) as staging:
         with (staging / ROWS).open("w", encoding="utf-8") as file:
             for id_, text in zip(contents.ids, contents.texts, strict=True):
@@ -89,11 +82,7 @@ def write_index(folder: Path, settings: dict[str, Any], contents: Contents) -> N
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """The checked values of index.json.
-
-    Raises:
-        SearchError: the folder does not hold an index, or a value is out of range.
-    """
+    """The checked values of index.json. Raises SearchError: the folder does not hold an index, or a value is out of range."""
     path = folder / SETTINGS
     try:
         settings = read_json(path)
@@ -122,13 +111,9 @@ def check_fingerprint(folder: Path, settings: dict[str, Any], fingerprint: str |
 
 
 def read_contents(folder: Path, settings: dict[str, Any], trust_graph: bool, verify: bool) -> Contents:
-    """The other files, each compared with its digest.
+    """The other files, each compared with its digest; without `verify` all but the float32 vectors, whose file may be large.
 
-    Args:
-        verify: False leaves the float32 vectors out, whose file may be large.
-
-    Raises:
-        SearchError: a file is missing or not the one that was saved.
+    Raises SearchError: a file is missing or not the one that was saved.
     """
     rows, width, precision = settings["rows"], settings["width"], settings["precision"]
     graph = GRAPHS[settings["backend"]](width) if trust_graph and settings["backend"] != "exact" else None
@@ -137,8 +122,8 @@ def read_contents(folder: Path, settings: dict[str, Any], trust_graph: bool, ver
     if settings["rescore"]:
         floats = _array(folder / FLOATS, (rows, width), "<f4")
         needed[FLOATS] = verify and FLOATS in settings["sha256"]  # earlier versions wrote no digest of them
-    for name in (name for name, need in needed.items() if need):
-        if not (folder / name).is_file() or digest(folder / name) != settings["sha256"].get(name):
+    for name, need in needed.items():
+        if need and not ((folder / name).is_file() and digest(folder / name) == settings["sha256"].get(name)):
             raise SearchError(f"{folder / name}: missing, or not the file that was saved. Make the index again.")
     if needed[CODES]:
         codes = _array(folder / CODES, (rows, width // STORED[precision][1]), "|i1")[:]
@@ -156,12 +141,7 @@ def read_contents(folder: Path, settings: dict[str, Any], trust_graph: bool, ver
 
 
 def write_parquet(file: Path, contents: Contents, width: int) -> None:
-    """One parquet file with the columns id, text and embedding (fixed-size lists of float32), written atomically.
-
-    Raises:
-        InputError: pyarrow is not installed; two ids are the same text.
-        WriteError: the file cannot be written.
-    """
+    """One parquet file with the columns id, text and embedding (fixed-size lists of float32); see `Index.export_parquet`."""
     parquet = parquet_library()
     import pyarrow
 

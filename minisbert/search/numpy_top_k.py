@@ -16,13 +16,9 @@ def search_in_numpy(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k best scores of each query and their rows, best first; ties: the lower row first.
 
-    Args:
-        queries_BD: float32, of length 1 for cosine.
-        corpus: in memory or in a file, not on a device.
-        bar: counts the rows that are done.
+    `queries_BD` are float32, of length 1 for cosine; the corpus is in memory or in a file; `bar` counts the rows that are done.
 
-    Raises:
-        InputError: a row contains NaN or infinity, or its squared length overflows float32.
+    Raises InputError: a row contains NaN or infinity, or its squared length overflows float32.
     """
     M, B, size = corpus.shape[0], len(queries_BD), chunk_rows or ROWS
     scores_BK = np.full((B, k), -np.inf, np.float32)

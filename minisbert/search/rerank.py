@@ -35,8 +35,6 @@ def retrieve_and_rerank(
     """The k best candidates for each query according to the reranker, with its scores.
 
     Args:
-        queries: one text or several.
-        reranker: see `Reranker`.
         candidates: pairs scored per query; at least k.
         options: for `reranker.predict` (batch_size, show_progress_bar, ...).
 

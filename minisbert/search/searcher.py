@@ -37,10 +37,7 @@ def are_texts(items: Any) -> bool:
 
 
 def checked_ids(ids: Sequence[str | int] | None, count: int, known: set[str | int]) -> list[str | int]:
-    """`ids` as str and int; None numbers the rows, continuing after the known ones.
-
-    Raises:
-        InputError: the number of ids differs from that of the rows, or an id has another type or is already known.
+    """`ids` as str and int, each once; None numbers the rows, continuing after the known ones.
 
     Example:
         >>> checked_ids(["a", np.int32(7)], 2, known=set()), checked_ids(None, 2, known={"a"})

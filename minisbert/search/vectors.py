@@ -5,8 +5,7 @@
     Vectors(codes, "int8", ranges_2D)          # quantized, see quantization.py
 
 A JAX array sharded by rows over a mesh is searched in place: each device compares the rows it holds. Chunks of any other
-corpus go to all local devices in turn. Values are checked to be finite when they are compared (exact.py), so that a large file
-is read only once.
+corpus go to all local devices in turn. exact.py checks that values are finite when it compares them.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,10 +27,8 @@ SMALLEST = 256  # rows of a chunk that is not halved again
 class NpyFile:
     """The rows of a .npy file, mapped again for each part, so that parts already read do not stay in memory.
 
-    The file stays open, so replacing it on disk does not affect a search.
-
-    Raises:
-        DataError: the file is missing, or not a complete .npy file of rows in C order.
+    The file stays open, so replacing it on disk does not affect a search. Raises DataError: the file is missing, or not a
+    complete .npy file of rows in C order.
     """
 
     def __init__(self, path: str | Path):
@@ -67,10 +64,9 @@ class NpyFile:
 
 @dataclass(frozen=True)
 class Vectors:
-    """Rows to search, `[M, D]`, as they are stored.
+    """Rows to search, `[M, D]`, as they are stored: an array or a NpyFile.
 
     Args:
-        rows: an array or a NpyFile.
         precision: "float32" (any floating-point dtype), "int8", or "binary" (eight dimensions per int8).
         ranges_2D: lowest and highest value of each dimension, for int8.
 
@@ -151,11 +147,7 @@ class Share(NamedTuple):
 
 
 def device_shares(corpus: Vectors) -> list[Share]:
-    """One share per device.
-
-    Raises:
-        InputError: the rows are spread over several processes.
-    """
+    """One share per device. Raises InputError: the rows are spread over several processes."""
     import jax
 
     rows = corpus.rows
