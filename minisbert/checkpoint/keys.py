@@ -3,13 +3,10 @@
     config.json                            CONFIG: what transformers reads of any encoder; a family reads its own keys besides
     sentence_bert_config.json              LENGTH_FILE, and ARGUMENTS for the objects of arguments in it
     config_sentence_transformers.json      MODEL_FILE
-    modules.json                           MODULE
-    adapter_config.json                    ADAPTER
-    tokenizer_config.json                  text/tokenizer_config.py
+    modules.json, adapter_config.json      MODULE, ADAPTER
 
 The effect of a key is "applied", "harmless" (changes no embedding), "refused" (asks for what is not computed; null, false and
-empty values do not), or a tuple of the values that are harmless. A key that is in no table is refused, except in config.json,
-where transformers ignores it too.
+empty values do not), or a tuple of the values that are harmless. Other keys are refused, except in config.json.
 """
 
 from typing import Any

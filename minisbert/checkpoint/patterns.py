@@ -1,9 +1,8 @@
 """Which regular expressions of a tokenizer.json are allowed: those whose search time cannot explode.
 
-The library's engine (Oniguruma) backtracks: where a match fails it tries every other way to match what came before. The
-number of ways explodes where something is repeated that itself matches in several ways, as in (a+)+b, and grows as n^k with k
-repetitions in a row before something that can fail, as in a*a*b. Splitting rules of published tokenizers have neither, so both
-are refused; so are back-references and recursion.
+The engine (Oniguruma) backtracks. The number of ways to match explodes where something is repeated that itself matches
+in several ways, as in (a+)+b, and grows as n^k with k repetitions in a row before something that can fail, as in a*a*b.
+Published tokenizers have neither, so both are refused; so are back-references and recursion.
 """
 
 from typing import NamedTuple
@@ -30,10 +29,7 @@ class Slow(ValueError):
 
 
 def check_pattern(pattern: str) -> None:
-    """Check a pattern.
-
-    Raises:
-        Slow: its search time can explode, or it cannot be judged.
+    """Raises Slow for a pattern whose search time can explode, or that cannot be judged.
 
     Example:
         >>> check_pattern(r" ?[^\\s\\d]+[\\r\\n]*|\\s+(?!\\S)")

@@ -1,7 +1,5 @@
 """Runs the pickle program of a dict of tensors, and nothing else: what it names is noted, never looked up or called.
 
-    run(program)        # {"embeddings.weight": Tensor(storage, offset, shape, strides), ...}
-
 Any other instruction or name raises ValueError, and so does whatever could cost more than the program has bytes: a million
 instructions, a number of many bytes, a key that is not a name (hashing tuples of tuples takes for ever).
 """

@@ -3,9 +3,8 @@
     archive/data.pkl      a pickle program: a dict of tensor name -> (storage, offset, shape, strides)
     archive/data/0, ...   the bytes of each storage
 
-Unpickling runs whatever functions the file names. Here a small interpreter knows the few instructions of a dict of tensors, and
-four names, for which it notes what is meant instead of calling anything. Every other instruction or name is refused before a
-byte of a tensor is read. Left out: the format before PyTorch 1.6, which is not a zip archive.
+pickle_program.py reads the first, and refuses all else before a byte of a tensor is read. Left out: the format before
+PyTorch 1.6, which is not a zip archive.
 """
 
 import math

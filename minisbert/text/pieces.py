@@ -39,7 +39,7 @@ def splits_at_spaces(backend: Any) -> bool:
     for token in backend.get_added_tokens_decoder().values():
         if re.search(r"\s", token.content) or (token.rstrip and token.content[-1:].isalnum()):
             return False  # it has a space, or takes the one after it
-    rules = [*_steps(backend.normalizer, "normalizers")]
+    rules = _steps(backend.normalizer, "normalizers")
     splits = [*_steps(backend.pre_tokenizer, "pretokenizers")]
     known = all(split["type"] in _PRE_TOKENIZERS or _at_spaces(split) for split in splits)
     return known and any(map(_at_spaces, splits)) and all(map(_stays_in_words, rules))
@@ -77,27 +77,23 @@ def pieces(text: str, size: int, *, from_end: bool = False) -> Iterator[str]:
         >>> list(pieces("one two three", 2)), list(pieces("one two three", 2, from_end=True))
         (['one', ' two', ' three'], [' three', ' two', 'one'])
     """
-    if from_end:
-        end = len(text)
-        while end:
-            start = _boundary_before(text, end - size)
-            yield text[start:end]
-            end = start
-        return
-    start = 0
-    while start < len(text):
-        found = BOUNDARY.search(text, start + size)
-        end = found.start() if found else len(text)
+    start, end = 0, len(text)
+    while from_end and end:
+        start = _boundary_before(text, end - size)
         yield text[start:end]
-        start = end
+        end = start
+    while start < end:
+        found = BOUNDARY.search(text, start + size)
+        after = found.start() if found else end
+        yield text[start:after]
+        start = after
 
 
 def _boundary_before(text: str, end: int) -> int:
     back = _LOOK_BACK
     while end > 0:
         start = max(0, end - back)
-        found = [match.start() for match in BOUNDARY.finditer(text, start, end + 2)]
-        if found:
+        if found := [match.start() for match in BOUNDARY.finditer(text, start, end + 2)]:
             return found[-1]
         if not start:
             break

@@ -1,7 +1,5 @@
 """Reads the vocabulary of a sentencepiece model (*.model; Kudo & Richardson 2018): pieces, scores, and the normalization map.
 
-    pieces, charsmap = read_sentencepiece(content, "sentencepiece.bpe.model")
-
 The file is a protocol buffer message, of which only these fields are read (numbers as in sentencepiece_model.proto):
 
     1 pieces: 1 piece, 2 score, 3 type        2 trainer_spec: 3 model_type        3 normalizer_spec: 2 precompiled_charsmap, 3-6
@@ -13,7 +11,6 @@ import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from minisbert import limits
 from minisbert.errors import ModelFolderError
@@ -24,15 +21,8 @@ _ODD_TYPES = {4: "user-defined pieces", 5: "unused pieces", 6: "pieces for bytes
 _FIELDS, _OF_A_PIECE = 1_000, 3  # of one message inside the file; a thousand in each piece would take many seconds
 
 
-class Unigram(NamedTuple):
-    """The vocabulary of a unigram model."""
-
-    pieces: list[tuple[str, float]]  # and their log probabilities, by id
-    charsmap: bytes | None
-
-
-def read_sentencepiece(content: bytes, where: Path | str) -> Unigram:
-    """The pieces of a unigram model.
+def read_sentencepiece(content: bytes, where: Path | str) -> tuple[list[tuple[str, float]], bytes | None]:
+    """The pieces of a unigram model with their log probabilities, by id, and the normalization map.
 
     Raises:
         ModelFolderError: a damaged file, another kind of model, or an option that `tokenizers` does not have.
@@ -66,9 +56,7 @@ def read_sentencepiece(content: bytes, where: Path | str) -> Unigram:
                     named = {3: "add_dummy_prefix", 4: "remove_extra_whitespaces", 5: "escape_whitespaces"}
                     odd |= {f"{named[number]} false"} if number in named and not part else set()
     except (ValueError, struct.error, IndexError, TypeError) as error:
-        raise ModelFolderError(
-            f"{where}: not a sentencepiece model ({error}). Expected one; download the model again."
-        ) from None
+        raise ModelFolderError(f"{where}: not a sentencepiece model ({error}). Download the model again.") from None
     if not pieces or len(pieces) > limits.PIECES:
         raise ModelFolderError(
             f"{where}: {len(pieces)} pieces. Expected 1 to {limits.PIECES}; download the model again."
@@ -80,7 +68,7 @@ def read_sentencepiece(content: bytes, where: Path | str) -> Unigram:
         raise ModelFolderError(
             f"{where}: {found}. Expected a unigram model with the usual spaces; write tokenizer.json."
         )
-    return Unigram(list(pieces.items()), charsmap or None)
+    return list(pieces.items()), charsmap or None
 
 
 def _fields(message: bytes, most: int = _FIELDS) -> Iterator[tuple[int, int | bytes]]:
@@ -91,17 +79,14 @@ def _fields(message: bytes, most: int = _FIELDS) -> Iterator[tuple[int, int | by
             raise ValueError(f"more than {most} fields")
         key, place = _varint(message, place)
         kind = key & 7
-        if kind == 0:
-            value, place = _varint(message, place)
-            yield key >> 3, value
-            continue
-        size = 0
-        if kind == 2:
-            size, place = _varint(message, place)
-        elif kind in (1, 5):
-            size = 8 if kind == 1 else 4
-        else:
+        if kind not in (0, 1, 2, 5):
             raise ValueError(f"a field of kind {kind}")
+        size = {1: 8, 5: 4}.get(kind, 0)
+        if kind in (0, 2):
+            size, place = _varint(message, place)
+        if kind == 0:
+            yield key >> 3, size
+            continue
         if place + size > len(message):
             raise ValueError("it ends early")
         yield key >> 3, message[place : place + size]

@@ -1,8 +1,7 @@
 """Text -> token ids, with a count of the tokens that did not fit.
 
-The `tokenizers` library splits texts, by the model folder's `tokenizer.json` (or vocabulary files in the oldest folders:
-text/vocabulary.py). This file adds lower-casing where the folder asks for it, prompts, special tokens, and truncation that is
-counted. A long text is tokenized in pieces (pieces.py), and only as far as its ids are needed, unless the counts are asked for.
+The `tokenizers` library splits texts. This file adds lower-casing where the folder asks for it, prompts, special tokens, and
+truncation that is counted. A long text is tokenized in pieces (pieces.py), and only as far as its ids or counts are needed.
 """
 
 import sys
@@ -75,16 +74,14 @@ class Tokenizer:
         keep_end: bool = False,
         vocabulary: Mapping[str, int] | None = None,
     ):
+        self.backend, self.where, self.keep_end = backend, where, keep_end
         backend.no_truncation()
         backend.no_padding()
-        if lower_case and not _lower_cases(backend):
+        if lower_case and not self.lower_cases:
             from tokenizers import normalizers
 
             steps = [normalizers.Lowercase()] + ([backend.normalizer] if backend.normalizer else [])
             backend.normalizer = normalizers.Sequence(steps)
-        self.backend = backend
-        self.where = where
-        self.keep_end = keep_end
         self.needs_tokens = special_tokens  # a static model embeds a text of no tokens as zeros
         self.token_types = False  # the second text of a pair is segment 1
         self.rows: int | None = None  # of the embedding table, where the tokenizer has tokens beyond it
@@ -111,31 +108,29 @@ class Tokenizer:
 
     @staticmethod
     def from_folder(folder: ModelFolder) -> "Tokenizer":
-        """The tokenizer of a model folder.
-
-        Raises:
-            ModelFolderError: no tokenizer file, one that cannot be read, or one without special tokens around a text.
-        """
+        """The tokenizer of a model folder."""
         file, files = folder.transformer_path / "tokenizer.json", folder.tokenizer_files
         if file.name in files:
             source = read_tokenizer(files, file, None if folder.is_static else folder.config)
         else:
             source = from_vocabulary(files, folder.transformer_path, folder.config)
+        config = source.config
         tokenizer = Tokenizer(
             build(source),
             source.where,
             lower_case=folder.do_lower_case,
             special_tokens=not folder.is_static,
-            keep_end=source.config is not None and source.config.keep_end,
+            keep_end=config is not None and config.keep_end,
             vocabulary=source.vocabulary if isinstance(source.vocabulary, dict) else None,
         )
-        tokenizer.token_types = source.config is not None and source.config.token_types
+        tokenizer.token_types = config is not None and config.token_types
         return tokenizer
 
     @property
     def lower_cases(self) -> bool:
         """Whether the text is lower-cased first."""
-        return _lower_cases(self.backend)
+        steps = self.backend.normalizer.__getstate__().decode().replace(" ", "") if self.backend.normalizer else ""
+        return '"lowercase":true' in steps or '"Lowercase"' in steps
 
     def cut(self, ids: list[int], room: int) -> list[int]:
         """The ids that truncation keeps: the first, or the last where the model's tokenizer truncates on the left."""
@@ -177,14 +172,9 @@ class Tokenizer:
         """The token ids of each sentence that truncation to `room` keeps, without special tokens, and how many there were.
 
         A long text is read in pieces: of the others only the numbers of tokens are kept, and with `exact=False` not even these.
-
-        Raises:
-            InputError: a sentence that is not text or cannot be encoded as UTF-8.
         """
         size = PIECE if exact else min(PIECE, max(SHORT, CHARACTERS * room))
-        rest: list[Iterator[str]] = []
-        batch: list[str] = []
-        characters = 0
+        rest, batch, characters = list[Iterator[str]](), list[str](), 0
         try:
             for row, sentence in enumerate(sentences):
                 text = prompt + sentence
@@ -231,11 +221,7 @@ class Tokenizer:
             raise refusal(error, InputError, f"{self.where}: the tokenizer fails on a sentence") from None
 
     def refuse_long(self, sentences: Sequence[str], *, max_length: int, prompt: str = "") -> None:
-        """Every sentence fits.
-
-        Raises:
-            InputError: naming the first that does not.
-        """
+        """Raises InputError for the first sentence that does not fit."""
         chunks = (sentences[start : start + CHUNK] for start in range(0, len(sentences), CHUNK))
         tokens = (self.tokenize(chunk, max_length=max_length, prompt=prompt) for chunk in chunks)
         check_fit("sentences", tokens, max_length, "embed")
@@ -249,23 +235,8 @@ class Tokenizer:
         return min(len(self.prefix) + length, max_length - len(self.suffix))
 
 
-def _lower_cases(backend: Any) -> bool:
-    """Whether the tokenizer lower-cases by itself."""
-    steps = backend.normalizer.__getstate__().decode().replace(" ", "") if backend.normalizer else ""
-    return '"lowercase":true' in steps or '"Lowercase"' in steps
-
-
 def check_fit(name: str, chunks: Iterable[Tokens], max_length: int, purpose: str) -> None:
-    """Check that nothing was cut.
-
-    Args:
-        name: of the argument that holds the texts.
-        chunks: the tokens of all texts, a chunk at a time.
-        purpose: what is done with the texts.
-
-    Raises:
-        InputError: naming the first text that does not fit.
-    """
+    """Raises InputError for the first of the texts, the argument `name`, that was cut; `purpose`: what is done with them."""
     for row, count in enumerate(count for tokens in chunks for count in tokens.token_counts()):
         if count.dropped:
             raise InputError(

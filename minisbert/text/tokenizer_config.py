@@ -3,10 +3,9 @@
     tokenizer_config.json                      options of the tokenizer's class, named by `tokenizer_class`
     special_tokens_map.json, added_tokens.json the same in older folders; read where `added_tokens_decoder` is missing
 
-transformers 5 builds the tokenizer of these classes anew: of tokenizer.json (or vocab.txt, vocab.json with merges.txt) it
-takes the vocabulary, the added tokens, and the side that truncation cuts; normalizer, pre-tokenizer and special tokens come
-from the class and its options. tokenizer_file.py does the same with the `tokenizers` library, and must give the same ids. Every
-other class is read from tokenizer.json, to which only tokens are added; options that disagree with it are refused.
+transformers 5 builds the tokenizer of these classes anew: of tokenizer.json (or vocabulary files) it takes the vocabulary, the
+added tokens, and the side that truncation cuts; all else comes from the class and its options. tokenizer_file.py must give the
+same ids. Other classes are read from tokenizer.json; options that disagree with it are refused.
 """
 
 from collections.abc import Mapping
@@ -41,9 +40,6 @@ def read_tokenizer_config(
         files: name -> content of the tokenizer's files.
         model: config.json.
         tokenizer: tokenizer.json, {} where there is none.
-
-    Raises:
-        ModelFolderError: a class or setting that is not computed here, or a malformed one.
     """
     from tokenizers import AddedToken
 
@@ -70,9 +66,7 @@ def read_tokenizer_config(
         for token in tokenizer.get("added_tokens") or ():  # the library has checked them
             number = token.pop("id")
             added[number] = AddedToken(**token)
-    by_text = {}
-    for token in added.values():
-        by_text[getattr(token, "content", token)] = token
+    by_text = {getattr(token, "content", token): token for token in added.values()}
     named: dict[str, Any] = {}
     defaults = classes.BUILT[name][1] if name in classes.BUILT else {}
     for key in classes.SPECIAL_TOKENS:
@@ -85,28 +79,24 @@ def read_tokenizer_config(
             named[key] = defaults[key]
             if key in values and key not in ("pad_token", "mask_token"):
                 settings.complain(key, "a string: it is part of every text, or of those with an unknown word")
-        if name in ("MPNetTokenizer", "CamembertTokenizer") and isinstance(named.get(key), str):
-            named[key] = _own_flags(name, key, named[key])
-    extra: list[Any] = []
-    for key in values:
-        if key in classes.FURTHER or (key.endswith("_token") and key not in classes.SPECIAL_TOKENS):
-            extra = _further_tokens(settings, named)
-            break
+        if isinstance(named.get(key), str) and name == "MPNetTokenizer":
+            named[key] = AddedToken(named[key], lstrip=key == "mask_token", rstrip=False)
+        elif isinstance(named.get(key), str) and (name, key) == ("CamembertTokenizer", "mask_token"):
+            named[key] = AddedToken(named[key], lstrip=True, special=True)
+    extra = _further_tokens(settings, named)
     if name == "CamembertTokenizer" and not extra:
         extra = ["<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"]
     if name == "T5Tokenizer" and not any("<extra_id_" in str(token) for token in extra):
         count = settings.size("extra_ids", 100)
         extra = [*extra, *(f"<extra_id_{number}>" for number in range(count))]
     check_added({*map(str, (*added.values(), *named.values(), *extra))}, file)
-    side = (tokenizer.get("truncation") or {}).get("direction", "Right").lower()
-    keep_end = settings.choice("truncation_side", ["right", "left"], default=side) == "left"
-    side = (tokenizer.get("padding") or {}).get("direction", "Right").lower()
-    side = settings.choice("padding_side", ["right", "left"], default=side)
-    if side == "left" and model.get("model_type") in classes.COUNT_PADDING:
+    sides = []
+    for key in ("truncation", "padding"):
+        side = (tokenizer.get(key) or {}).get("direction", "Right").lower()
+        sides.append(settings.choice(f"{key}_side", ["right", "left"], default=side))
+    if sides[1] == "left" and model.get("model_type") in classes.COUNT_PADDING:
         found = "" if "padding_side" in values else ", where tokenizer.json has 'direction': 'Left'"
-        settings.complain(
-            "padding_side", f"'right'{found}, because padding on the left moves the positions of shorter texts"
-        )
+        settings.complain("padding_side", f"'right'{found}: padding on the left moves the positions of shorter texts")
     given = values.get("tokenizer_class") or model.get("tokenizer_class") or name
     types = str(given).removesuffix("Fast").removesuffix("Tokenizer") in classes.TOKEN_TYPES and bool(name)
     inputs = values.get("model_input_names", ["input_ids", "attention_mask", *(["token_type_ids"] if types else [])])
@@ -115,7 +105,7 @@ def read_tokenizer_config(
     settings.flag("split_special_tokens", default=False)
     settings.finish()
     types = isinstance(inputs, list) and "token_type_ids" in inputs
-    return TokenizerConfig(name, settings, named, added, extra, keep_end, types)
+    return TokenizerConfig(name, settings, named, added, extra, sides[0] == "left", types)
 
 
 def _class_name(settings: Settings, model: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> str:
@@ -166,7 +156,7 @@ def _merge_older_files(files: Mapping[str, bytes], folder: Path, settings: Setti
     extra, older = settings.values.get("extra_special_tokens"), "additional_special_tokens"
     if extra is None and older in settings.values:
         settings.names["extra_special_tokens"] = settings.names.get(older, older)
-        extra = settings.values["extra_special_tokens"] = settings.values["additional_special_tokens"]
+        extra = settings.values["extra_special_tokens"] = settings.values[older]
     file = folder / "added_tokens.json"
     tokens = _as_object(parse_json(files.get(file.name, b"{}"), file), file)
     check_added(tokens, file)
@@ -196,44 +186,28 @@ def _read_token(key: str, value: Any, settings: Settings) -> Any:
     if is_text(value):
         return value
     flags = {k: v for k, v in value.items() if k not in ("content", "__type")} if isinstance(value, dict) else {}
-    known = ("single_word", "lstrip", "rstrip", "normalized", "special")
-    if (
-        isinstance(value, dict)
-        and is_text(value.get("content"))
-        and all(flag in known and isinstance(set_, bool) for flag, set_ in flags.items())
-    ):
+    known = {"single_word", "lstrip", "rstrip", "normalized", "special"}
+    are_flags = flags.keys() <= known and all(isinstance(flag, bool) for flag in flags.values())
+    if isinstance(value, dict) and is_text(value.get("content")) and are_flags:
         special = {} if key.startswith("added_tokens") or "__type" in value else {"special": True}
         return AddedToken(value["content"], **{**flags, **special})
     settings.complain(key, "a string, or an object with the string 'content' and flags")
     return AddedToken("", special=True)
 
 
-def _own_flags(name: str, key: str, token: str) -> Any:
-    """How a class treats a special token that is given as text."""
-    from tokenizers import AddedToken
-
-    if name == "MPNetTokenizer":
-        return AddedToken(token, lstrip=key == "mask_token", rstrip=False)
-    if name == "CamembertTokenizer" and key == "mask_token":
-        return AddedToken(token, lstrip=True, special=True)
-    return token
-
-
 def _further_tokens(settings: Settings, named: dict[str, Any]) -> list[Any]:
     """Adds the special tokens of other names to `named`; returns those without a name."""
     values = settings.values
     extra = values.get("extra_special_tokens") or []
-    for key, value in list(values.items()):
+    for key, value in values.items():
         if key.endswith("_token") and key not in classes.SPECIAL_TOKENS and isinstance(value, str | dict):
             named[key] = _read_token(key, value, settings)
-    for key, part in (
-        ("extra_special_tokens", extra),
-        ("model_specific_special_tokens", values.get("model_specific_special_tokens")),
-    ):
+    for key in ("extra_special_tokens", "model_specific_special_tokens"):
+        part = values.get(key)
         for name, value in part.items() if isinstance(part, dict) else ():
             named[name] = _read_token(key, value, settings)
-    if isinstance(extra, list | dict):
-        check_added(extra, settings.where)
-    else:
+    if not isinstance(extra, list | dict):
         settings.complain("extra_special_tokens", "a list of tokens")
+        return []
+    check_added(extra, settings.where)
     return [_read_token("extra_special_tokens", token, settings) for token in extra] if isinstance(extra, list) else []

@@ -1,7 +1,6 @@
 """Builds the tokenizer of a folder: from tokenizer.json, from the class that the files next to it name, or from both.
 
-What tokenizer.json may describe is limited in tokenizer_limits.py. A class is built as transformers builds it: vocabulary,
-normalizer, pre-tokenizer, added tokens, special tokens around a text.
+A class is built as transformers builds it: vocabulary, normalizer, pre-tokenizer, added tokens, special tokens around a text.
 """
 
 import base64
@@ -36,10 +35,6 @@ def read_tokenizer(files: Mapping[str, bytes], file: Path, model: Mapping[str, A
         files: name -> content of the tokenizer's files.
         file: the path of tokenizer.json, for messages.
         model: config.json; None for a static model, whose tokenizer.json alone counts, without special tokens around a text.
-
-    Raises:
-        ModelFolderError: not JSON, not a tokenizer; rules that make texts much longer; pieces chosen at random; special
-            tokens that the vocabulary lacks.
     """
     import tokenizers
 
@@ -72,8 +67,8 @@ def read_tokenizer(files: Mapping[str, bytes], file: Path, model: Mapping[str, A
             _check_options(config, backend)
         return Source(file, backend, config)
     parts = values["model"]
-    is_word_piece = BUILT[config.name][0] == "WordPiece"
-    return Source(file, backend, config, parts["vocab"], *(() if is_word_piece else _further_parts(values)))
+    merges = parts.get("merges") and [tuple(one.split(" ") if isinstance(one, str) else one) for one in parts["merges"]]
+    return Source(file, backend, config, parts["vocab"], merges, _charsmap(values.get("normalizer")))
 
 
 def _placed_tokens(processor: dict[str, Any]) -> Iterator[tuple[str | None, int | None]]:
@@ -90,47 +85,37 @@ def _placed_tokens(processor: dict[str, Any]) -> Iterator[tuple[str | None, int 
 
 
 def _check_options(config: TokenizerConfig, backend: Any) -> None:
-    """Options of a class that is read from tokenizer.json agree with that file.
-
-    Raises:
-        ModelFolderError: naming those that do not.
-    """
+    """Refuses options that disagree with tokenizer.json, from which this class is read."""
     settings, values = config.settings, config.settings.values
     steps = [json.loads(part.__getstate__()) if part else {} for part in (backend.normalizer, backend.pre_tokenizer)]
     written = json.dumps(steps)
-    lowers = '"lowercase": true' in written or '"Lowercase"' in written
-    if values.get("do_lower_case") not in (None, lowers):
-        settings.complain("do_lower_case", f"{str(lowers).lower()}, as tokenizer.json has it")
-    spaces = [
-        '"add_prefix_space": true' in written or '"prepend_scheme": "always"' in written or '"Prepend"' in written,
-        '"prepend_scheme": "first"' in written,
-    ]
-    if values.get("add_prefix_space") not in (None, any(spaces)):
-        settings.complain("add_prefix_space", f"{str(any(spaces)).lower()}, as tokenizer.json has it")
+    signs = {
+        "do_lower_case": ('"lowercase": true', '"Lowercase"'),
+        "add_prefix_space": (
+            *('"add_prefix_space": true', '"Prepend"'),
+            *('"prepend_scheme": "always"', '"prepend_scheme": "first"'),
+        ),
+    }
+    for key, texts in signs.items():
+        does = any(text in written for text in texts)
+        if values.get(key) not in (None, does):
+            settings.complain(key, f"{str(does).lower()}, as tokenizer.json has it")
     for key, default in (("strip_accents", None), ("tokenize_chinese_chars", True), ("keep_accents", False)):
         if values.get(key) not in (None, default):
             settings.complain(key, f"{json.dumps(default)}, because {config.name} is read from tokenizer.json")
     settings.finish()
 
 
-def _further_parts(tokenizer: Mapping[str, Any]) -> tuple[Any, bytes | None]:
-    """The merges of a tokenizer.json, and its sentencepiece map."""
-    merges = tokenizer["model"].get("merges")
-    pairs = merges and [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in merges]
-    steps = [tokenizer.get("normalizer")]
-    for step in steps:
-        if isinstance(step, dict) and step.get("type") == "Precompiled":
-            return pairs, base64.b64decode(step["precompiled_charsmap"])
-        steps += step.get("normalizers", []) if isinstance(step, dict) else []
-    return pairs, None
+def _charsmap(step: Any) -> bytes | None:
+    """Sentencepiece's map, in a normalizer or one of its parts."""
+    if isinstance(step, dict) and step.get("type") == "Precompiled":
+        return base64.b64decode(step["precompiled_charsmap"])
+    parts = step.get("normalizers", []) if isinstance(step, dict) else []
+    return next(filter(None, map(_charsmap, parts)), None)
 
 
 def build(source: Source) -> Any:
-    """The `tokenizers.Tokenizer`: built as transformers builds its class, then with its added tokens.
-
-    Raises:
-        ModelFolderError: parts that do not fit, or a malformed option.
-    """
+    """The `tokenizers.Tokenizer`: built as transformers builds its class, then with its added tokens."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     backend, config = source.backend, source.config
@@ -165,8 +150,8 @@ def build(source: Source) -> Any:
             backend.normalizer, backend.decoder = normalizers.NFC(), decoders.ByteLevel()
             space = settings.choice("add_prefix_space", [False, True, None], default=None) is True
             splits = pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated")
-            steps = [splits, pre_tokenizers.ByteLevel(add_prefix_space=space, use_regex=False)]
-            backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
+            letters = pre_tokenizers.ByteLevel(add_prefix_space=space, use_regex=False)
+            backend.pre_tokenizer = pre_tokenizers.Sequence([splits, letters])
         elif kind == "BPE":
             trim = settings.flag("trim_offsets", default=True)
             space = settings.flag("add_prefix_space", default=False)
@@ -184,49 +169,38 @@ def build(source: Source) -> Any:
         raise refusal(error, ModelFolderError, f"{name}: not the vocabulary of {config.name}") from None
     settings.finish()
 
-    known = set()
-    for token in (*backend.get_added_tokens_decoder().values(), *config.added.values()):
-        known.add(token.content)
-    tokens = []
-    for number in sorted(config.added):
-        tokens.append(config.added[number])
-    seen = set(tokens)
-    for token in (*config.named.values(), *config.extra):
-        if getattr(token, "content", token) not in known and token not in seen:
+    known = {token.content for token in (*backend.get_added_tokens_decoder().values(), *config.added.values())}
+    tokens = [config.added[number] for number in sorted(config.added)]
+    for token in dict.fromkeys((*config.named.values(), *config.extra)):
+        if getattr(token, "content", token) not in known:
             tokens.append(token)
-            seen.add(token)
     for row, token in enumerate(tokens):
         tokens[row] = AddedToken(token, special=True) if isinstance(token, str) else token
         tokens[row].special = tokens[row].special or tokens[row].content in special.values()
     backend.add_tokens(tokens)
     backend.encode_special_tokens = settings.values.get("split_special_tokens") is True
-
     if kind is None:
         return backend
-    starts = ("bos_token", "eos_token") if config.name in ("XLMRobertaTokenizer", "CamembertTokenizer") else None
-    if config.name == "Qwen2Tokenizer":
-        if source.backend is not None:  # one end token in tokenizer.json's template, or nothing
-            backend.post_processor = source.backend.post_processor
-            return backend
+    if source.backend is not None and config.name in ("Qwen2Tokenizer", "AlbertTokenizer"):
+        backend.post_processor = source.backend.post_processor  # of Qwen's: one end token, or nothing
+    elif config.name == "Qwen2Tokenizer":
         backend.post_processor = _switched_ends(config, special, backend)
-        return backend
-    if config.name == "T5Tokenizer":
+    elif config.name == "T5Tokenizer":
         end = [("</s>", backend.token_to_id(special["eos_token"]))]
         pair = ["$A", "</s>", "$B", "</s>"]
         backend.post_processor = processors.TemplateProcessing(single=pair[:2], pair=pair, special_tokens=end)
-        return backend
-    cls, sep = special[(starts or ("cls_token",))[0]], special[(starts or ("", "sep_token"))[1]]
-    ends = [(cls, backend.token_to_id(cls)), (sep, backend.token_to_id(sep))]
-    if config.name == "AlbertTokenizer" and source.backend is not None:
-        backend.post_processor = source.backend.post_processor
-    elif kind == "BPE":
-        backend.post_processor = processors.RobertaProcessing(ends[1], ends[0], trim, space)
-    elif config.name == "MPNetTokenizer":
-        backend.post_processor = processors.RobertaProcessing(ends[1], ends[0], True, False)
     else:
-        twice = kind == "Unigram" and config.name != "DebertaV2Tokenizer"
-        pair = [cls, "$A", sep, *([sep] if twice else []), "$B:1", f"{sep}:1"]
-        backend.post_processor = processors.TemplateProcessing(single=[cls, "$A", sep], pair=pair, special_tokens=ends)
+        bos = config.name in ("XLMRobertaTokenizer", "CamembertTokenizer")
+        cls, sep = special["bos_token" if bos else "cls_token"], special["eos_token" if bos else "sep_token"]
+        ends = [(cls, backend.token_to_id(cls)), (sep, backend.token_to_id(sep))]
+        if kind == "BPE":
+            backend.post_processor = processors.RobertaProcessing(ends[1], ends[0], trim, space)
+        elif config.name == "MPNetTokenizer":
+            backend.post_processor = processors.RobertaProcessing(ends[1], ends[0], True, False)
+        else:
+            twice = [sep] if kind == "Unigram" and config.name != "DebertaV2Tokenizer" else []
+            pair = [cls, "$A", sep, *twice, "$B:1", f"{sep}:1"]
+            backend.post_processor = processors.TemplateProcessing(single=pair[:3], pair=pair, special_tokens=ends)
     return backend
 
 

@@ -1,13 +1,13 @@
 """What a tokenizer.json may ask of the `tokenizers` library: checked before the library reads it.
 
-The library runs what the file describes: rules that rewrite a text, splits by patterns, tokens put around it. None of that
-is code, but a rule can make a text a million times as long, a pattern can search forever (patterns.py), pieces can be chosen
-at random, and very long pieces or very many added tokens cost far more memory than the file.
+None of what the file describes is code, but a rule can make a text a million times as long, a pattern can search forever,
+pieces can be chosen at random, and very long pieces or very many added tokens cost far more memory than the file.
 """
 
 import base64
 import math
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,12 @@ from minisbert import limits
 from minisbert.checkpoint.patterns import Slow, check_pattern
 from minisbert.errors import ModelFolderError
 
-_DAMAGED = "The file is damaged or not a model's; download the model again."
+
+def _at_most(limit: int, found: float, what: str, file: Path | str, of: str = "") -> None:
+    if found > limit:
+        raise ModelFolderError(
+            f"{file}: {what}. Expected at most {limit}{of}. The file is damaged or not a model's; download the model again."
+        )
 
 
 def check_limits(values: dict[str, Any], file: Path) -> None:
@@ -25,20 +30,16 @@ def check_limits(values: dict[str, Any], file: Path) -> None:
         ModelFolderError: rules that make texts much longer, too many rules, slow patterns, random pieces, pieces that crash
             the library or fill the memory, too many added tokens.
     """
-    try:
-        rules = [*_rules(values.get("normalizer")), *_rules(values.get("pre_tokenizer"))]
-        growth = math.prod(map(_growth, rules))
-    except RecursionError:
-        rules, growth = [], math.inf
-    if growth > limits.TEXT_GROWTH:
-        raise ModelFolderError(
-            f"{file}: normalizer and pre_tokenizer can make a text {growth:.3g} times as long. Expected at most "
-            f"{limits.TEXT_GROWTH} times; do not use this model."
-        )
-    if len(rules) > limits.RULES:
-        raise ModelFolderError(
-            f"{file}: {len(rules)} rules of normalizer and pre_tokenizer. Expected at most {limits.RULES}. {_DAMAGED}"
-        )
+    rules: list[Any] = [values.get("normalizer"), values.get("pre_tokenizer")]
+    for rule in rules:  # those of a sequence too, which may be nested
+        for key in ("normalizers", "pretokenizers"):
+            if isinstance(rule, dict) and isinstance(rule.get(key), list):
+                rules += rule[key]
+    rules = [rule for rule in rules if isinstance(rule, dict)]
+    growth = math.prod(map(_growth, rules))
+    longer = f"normalizer and pre_tokenizer can make a text {growth:.3g} times as long"
+    _at_most(limits.TEXT_GROWTH, growth, longer, file, " times")
+    _at_most(limits.RULES, len(rules), f"{len(rules)} rules of normalizer and pre_tokenizer", file)
     for rule in rules:
         pattern = rule.get("pattern")
         regex = pattern.get("Regex") if isinstance(pattern, dict) else None
@@ -61,22 +62,16 @@ def check_limits(values: dict[str, Any], file: Path) -> None:
             f"{file}: the model's 'dropout' is {model['dropout']!r:.100}, which splits the same text differently each time. "
             "Expected null; correct the file."
         )
-    vocabulary = model.get("vocab")
-    check_pieces(vocabulary if isinstance(vocabulary, dict | list) else {}, file)
+    if isinstance(vocabulary := model.get("vocab"), dict | list):
+        check_pieces(vocabulary, file)
 
 
 def check_added(contents: Collection[Any], file: Path | str) -> None:
-    """Check the added tokens: the library searches for all of them together, with 100 bytes of memory per character.
-
-    Raises:
-        ModelFolderError: too many, or too long ones.
-    """
-    most, length = limits.ADDED_TOKENS * limits.PIECE_AVERAGE, sum(map(_length, contents))
-    if len(contents) > limits.ADDED_TOKENS or length > most:
-        raise ModelFolderError(
-            f"{file}: {len(contents)} added tokens of {length} characters together. Expected at most {limits.ADDED_TOKENS} of "
-            f"{most} characters. {_DAMAGED}"
-        )
+    """Check the added tokens: the library searches for all of them together, with 100 bytes of memory per character."""
+    length = sum(map(_length, contents))
+    found = f"{len(contents)} added tokens of {length} characters together"
+    _at_most(limits.ADDED_TOKENS, len(contents), found, file)
+    _at_most(limits.ADDED_TOKENS * limits.PIECE_AVERAGE, length, found, file, " characters")
 
 
 def check_pieces(vocabulary: dict[str, Any] | list[Any], file: Path) -> None:
@@ -90,39 +85,24 @@ def check_pieces(vocabulary: dict[str, Any] | list[Any], file: Path) -> None:
     else:
         pieces = (one[0] if isinstance(one, list) and one else one for one in vocabulary)
         lengths = [len(piece) for piece in pieces if isinstance(piece, str)]
-    if len(lengths) > limits.PIECES:
-        raise ModelFolderError(f"{file}: {len(lengths)} pieces. Expected at most {limits.PIECES}. {_DAMAGED}")
-    if max(lengths, default=0) > limits.PIECE_LENGTH:
-        # The tokenizers library overflows its stack, and ends the process, over a piece of a hundred thousand characters.
+    longest, total = max(lengths, default=0), sum(lengths)
+    _at_most(limits.PIECES, len(lengths), f"{len(lengths)} pieces", file)
+    # The tokenizers library overflows its stack, and ends the process, over a piece of a hundred thousand characters.
+    _at_most(limits.PIECE_LENGTH, longest, f"a piece of the vocabulary has {longest} characters", file)
+    if isinstance(vocabulary, list):
+        # The library keeps a list in a trie with a node of 300 bytes per character (Unigram).
+        average = total / (len(lengths) + 1_000)
+        found = f"the {len(lengths)} pieces of the vocabulary have {total} characters"
+        _at_most(limits.PIECE_AVERAGE, average, found, file, " per piece")
+        return
+    ids = [number for number in vocabulary.values() if isinstance(number, int)]
+    if len(set(ids)) < len(ids):
+        ((number, _),) = Counter(ids).most_common(1)
+        one, other, *_ = (piece for piece, own in vocabulary.items() if own == number)
         raise ModelFolderError(
-            f"{file}: a piece of the vocabulary has {max(lengths)} characters. Expected at most {limits.PIECE_LENGTH}. "
-            f"{_DAMAGED}"
+            f"{file}: the pieces {one!r:.100} and {other!r:.100} have one id, {number}. Expected an id for each; download the "
+            "model again."
         )
-    # The library keeps a list in a trie with a node of 300 bytes per character (Unigram).
-    if isinstance(vocabulary, list) and sum(lengths) > limits.PIECE_AVERAGE * (len(lengths) + 1_000):
-        raise ModelFolderError(
-            f"{file}: the {len(lengths)} pieces of the vocabulary have {sum(lengths)} characters. Expected at most "
-            f"{limits.PIECE_AVERAGE} per piece. {_DAMAGED}"
-        )
-    ids = [number for number in vocabulary.values() if isinstance(number, int)] if isinstance(vocabulary, dict) else []
-    if isinstance(vocabulary, dict) and len(set(ids)) < len(ids):
-        piece_of: dict[Any, str] = {}
-        for piece, number in vocabulary.items():
-            other = piece_of.setdefault(number if isinstance(number, int) else piece, piece)
-            if other is not piece:
-                raise ModelFolderError(
-                    f"{file}: the pieces {other!r:.100} and {piece!r:.100} have one id, {number}. Expected an "
-                    f"id for each. {_DAMAGED}"
-                )
-
-
-def _rules(step: Any) -> Iterator[dict[str, Any]]:
-    """The rules of a sequence, nested ones too."""
-    if isinstance(step, dict):
-        yield step
-        for key in ("normalizers", "pretokenizers"):
-            for part in step[key] if isinstance(step.get(key), list) else ():
-                yield from _rules(part)
 
 
 def _growth(rule: dict[str, Any]) -> float:

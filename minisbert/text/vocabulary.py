@@ -1,12 +1,8 @@
 """Tokenizers from vocabulary files, as models were published before `tokenizer.json`.
 
-    vocab.txt                  WordPiece (Schuster & Nakajima 2012): BERT, DistilBERT, MPNet
-    vocab.json, merges.txt     byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019): RoBERTa
-
-    sentencepiece.bpe.model    unigram pieces (sentencepiece.py): XLM-R
-
-`tokenizer_config.json` names the class, other special tokens and options (tokenizer_config.py). Left out: other models of
-sentencepiece, whose classes change the pieces.
+vocab.txt                  WordPiece (Schuster & Nakajima 2012): BERT, DistilBERT, MPNet
+vocab.json, merges.txt     byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019): RoBERTa
+sentencepiece.bpe.model    unigram pieces (sentencepiece.py): XLM-R
 """
 
 import base64
@@ -37,19 +33,14 @@ def from_vocabulary(files: Mapping[str, bytes], folder: Path, model: Mapping[str
     Args:
         files: name -> content of the tokenizer's files.
         model: config.json.
-
-    Raises:
-        ModelFolderError: no vocabulary file, one in sentencepiece's format or of another class, a damaged one, or a special
-            token that is not in it.
     """
     if SENTENCEPIECE in files:
         return _from_sentencepiece(files, folder, model)
     kind = "BPE" if "vocab.json" in files and "merges.txt" in files else "WordPiece" if "vocab.txt" in files else None
     if kind is None:
-        sentencepiece = sorted(path.name for path in folder.glob("*.model"))
-        if sentencepiece:
+        if others := sorted(path.name for path in folder.glob("*.model")):
             raise ModelFolderError(
-                f"{folder}: no tokenizer.json, only {', '.join(sentencepiece)}, which minisbert does not read. {_RECIPE}"
+                f"{folder}: no tokenizer.json, only {', '.join(others)}, which minisbert does not read. {_RECIPE}"
             )
         raise ModelFolderError(
             f"{folder}: no tokenizer.json, no vocab.txt, and no vocab.json with merges.txt. Expected the model's tokenizer "
@@ -59,15 +50,16 @@ def from_vocabulary(files: Mapping[str, bytes], folder: Path, model: Mapping[str
     if not config.name and not config.settings.values.get("tokenizer_class"):
         config = config._replace(name="RobertaTokenizer" if kind == "BPE" else "BertTokenizer")
     file = folder / ("vocab.json" if kind == "BPE" else "vocab.txt")
-    if config.name not in BUILT or BUILT[config.name][0] != kind:
+    names = [name for name, (one, _) in BUILT.items() if one == kind]
+    if config.name not in names:
         given = config.name or config.settings.values.get("tokenizer_class")
         raise ModelFolderError(
-            f"{file}: of the class {given!r:.100}, and no tokenizer.json. Expected the vocabulary of "
-            f"{' or '.join(name for name, (one, _) in BUILT.items() if one == kind)}. {_RECIPE}"
+            f"{file}: of the class {given!r:.100}, and no tokenizer.json. Expected the vocabulary of {' or '.join(names)}. "
+            f"{_RECIPE}"
         )
     if kind == "WordPiece":
         pieces = _text(files, file).split("\n")
-        ids = {piece.rstrip("\r"): row for row, piece in enumerate(pieces) if piece or row < len(pieces) - 1}
+        ids = {piece: row for row, piece in enumerate(pieces) if piece or row < len(pieces) - 1}
     else:
         ids = parse_json(files["vocab.json"], file)
         if not isinstance(ids, dict) or not all(type(id) is int and 0 <= id < 2**32 for id in ids.values()):
@@ -111,13 +103,14 @@ def _check_special(config: TokenizerConfig, file: Path, ids: dict[str, int]) -> 
 
 
 def _text(files: Mapping[str, bytes], file: Path) -> str:
+    content = files[file.name]
+    if (lines := content.count(b"\n") + content.count(b"\r")) > 2 * limits.PIECES:
+        raise ModelFolderError(
+            f"{file}: {lines} lines. Expected at most {2 * limits.PIECES}. Download the model again."
+        )
     try:
-        if (lines := files[file.name].count(b"\n") + files[file.name].count(b"\r")) > 2 * limits.PIECES:
-            raise ModelFolderError(
-                f"{file}: {lines} lines. Expected at most {2 * limits.PIECES}. Download the model again."
-            )
         # As Python reads text files: every kind of line end counts.
-        return files[file.name].decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+        return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise ModelFolderError(f"{file}: not readable ({error}). Expected UTF-8, one piece per line.") from None
 
@@ -125,7 +118,6 @@ def _text(files: Mapping[str, bytes], file: Path) -> str:
 def _merges(files: Mapping[str, bytes], file: Path) -> list[tuple[str, str]]:
     pairs = []
     for row, line in enumerate(_text(files, file).split("\n"), start=1):
-        line = line.rstrip("\r")
         if not line or line.startswith("#version"):
             continue
         pair = line.split(" ")
