@@ -19,11 +19,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from minisbert.arguments import check_bool, check_path
 from minisbert.atomic_write import free_bytes
 from minisbert.download import hub, staging, wheels
 from minisbert.download.catalog import MODELS, Model, find
-from minisbert.errors import DownloadError, InputError, ModelFolderError
+from minisbert.errors import DownloadError, InputError, ModelFolderError, short_repr
 
 _Source = Callable[[Model, Path, bool], staging.Delivery]
 _LOCAL_SOURCES: tuple[tuple[str, _Source], ...] = (("the Hugging Face cache", hub.adopt),)
@@ -65,10 +64,14 @@ def locate(
         >>> sorted(path.name for path in folder.glob("*.safetensors"))      # doctest: +SKIP
         ['model.safetensors']
     """
-    cache = None if cache is None else check_path(cache, "cache", "None, or the folder of the cache")
-    if offline is not None:
-        check_bool("offline", offline)
-    check_bool("verify", verify)
+    # Not by the checks of arguments.py, which load NumPy.
+    written = isinstance(cache, str | Path) and str(cache).strip() and "\0" not in str(cache)
+    if cache is not None and not written:
+        raise InputError(f"cache is {short_repr(cache)}. Expected None, or the folder of the cache, as str or Path.")
+    if not isinstance(offline, bool | None):
+        raise InputError(f"offline is {short_repr(offline)}. Expected True, False or None.")
+    if not isinstance(verify, bool):
+        raise InputError(f"verify is {short_repr(verify)}. Expected True or False.")
     folder = _as_folder(name_or_folder)
     if folder is not None:
         if verify:
@@ -77,7 +80,7 @@ def locate(
             )
         return folder
     model = _as_model(str(name_or_folder), revision)
-    base = cache_folder() if cache is None else cache.expanduser()
+    base = cache_folder() if cache is None else Path(cache).expanduser()
     home = base / "models" / model.repository.replace("/", "--") / model.revision
     try:
         if not staging.faults(home, model, verify=verify):
