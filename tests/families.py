@@ -9,13 +9,10 @@ import jax
 import numpy as np
 from flax import nnx
 
-from minisbert.reference.albert import albert
 from minisbert.reference.deberta import deberta
-from minisbert.reference.distilbert import distilbert
-from minisbert.reference.encoder import bert, mpnet
+from minisbert.reference.encoder import bert, mpnet, roberta
 from minisbert.reference.grouped import gemma, qwen
 from minisbert.reference.modernbert import modernbert
-from minisbert.reference.roberta import roberta
 from minisbert.reference.rotary_bert import rotary_bert
 from minisbert.reference.t5 import t5
 
@@ -27,8 +24,8 @@ TWINS: dict[str, Callable] = {
     "mpnet": mpnet,
     "roberta": roberta,
     "xlm-roberta": roberta,
-    "distilbert": distilbert,
-    "albert": albert,
+    "distilbert": bert,
+    "albert": bert,
     "modernbert": modernbert,
     "qwen3": qwen,
     "gemma3_text": gemma,

@@ -10,6 +10,7 @@ Left out: the pre-training heads, decoders, relative positions. The pooler is ke
 embedding pools all tokens. `reference/` is the same in NumPy and must agree.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -18,29 +19,29 @@ import jax.numpy as jnp
 from flax import nnx
 
 from minisbert.checkpoint.families.bert import PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
-from minisbert.transformer.block import Block, embedding_table, layer_norm
+from minisbert.transformer.block import Block, embedding_table, layer_norm, stack
 from minisbert.transformer.dropout import dropout, fold
 
 
 class Encoder(nnx.Module):
-    """token ids -> token embeddings."""
+    """token ids -> token embeddings. `config` is a Config, or that of a relative (ALBERT, RoBERTa, ...)."""
 
-    def __init__(self, config: Config, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, config: Any, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
         normal = nnx.initializers.normal(config.initializer_range)
         self.config = config
         width, tasks = config.embedding_size, config.task_type_vocab_size
+        segments = config.type_vocab_size
         self.token_embedding = embedding_table(config.vocab_size, width, dtype, normal, rngs)
         self.position_embedding = embedding_table(config.max_position_embeddings, width, dtype, normal, rngs)
-        self.segment_embedding = embedding_table(config.type_vocab_size, width, dtype, normal, rngs)
+        self.segment_embedding = embedding_table(segments, width, dtype, normal, rngs) if segments else None
         self.task_embedding = embedding_table(tasks, width, dtype, normal, rngs) if tasks else None
         self.embedding_norm = layer_norm(width, config.layer_norm_eps, dtype, rngs)
         # In float32 at least, as the embeddings are.
         exact = jnp.promote_types(dtype, jnp.float32)
         linear_map = partial(nnx.Linear, width, config.hidden_size, dtype=exact, kernel_init=normal, rngs=rngs)
         self.embedding_projection = None if config.narrow is None else linear_map()
-        self.blocks = nnx.List(
-            [Block.from_config(config, dtype, normal, rngs) for _ in range(config.num_hidden_layers)]
-        )
+        block = partial(Block.from_config, config, dtype=dtype, kernel_init=normal, rngs=rngs)
+        self.blocks = nnx.List([block() for _ in range(config.num_hidden_layers)])
 
     def __call__(
         self,
@@ -59,19 +60,25 @@ class Encoder(nnx.Module):
             dropout_keys_BL: one dropout key per token, None for inference.
             positions_BL: each token's position in its text, where a row holds several texts; None means 0, 1, 2, ...
         """
-        L, positions = token_ids_BL.shape[1], self.position_embedding
+        positions_BL = self.position_ids(token_ids_BL, positions_BL)
+        L, positions, segments = token_ids_BL.shape[1], self.position_embedding, self.segment_embedding
         # 0, 1, 2, ... are a slice of the table, without a lookup.
         position_BLD = positions.embedding[:L] if positions_BL is None else positions(positions_BL)
-        segments = self.segment_embedding
-        segment_BLD = segments.embedding[0] if segment_ids_BL is None else segments(segment_ids_BL)
-        hidden_BLD = self.token_embedding(token_ids_BL) + position_BLD + segment_BLD
+        hidden_BLD = self.token_embedding(token_ids_BL) + position_BLD
+        if segments is not None:
+            hidden_BLD = hidden_BLD + (segments.embedding[0] if segment_ids_BL is None else segments(segment_ids_BL))
         if self.task_embedding is not None:
             hidden_BLD = hidden_BLD + self.task_embedding.embedding[0]
         hidden_BLD = self.embedding_norm(hidden_BLD)
         hidden_BLD = dropout(hidden_BLD, self.config.hidden_dropout_prob, fold(dropout_keys_BL, 0))
         if self.embedding_projection is not None:
             hidden_BLD = self.embedding_projection(hidden_BLD)
-        hidden_IBLD = [hidden_BLD]
-        for layer, block in enumerate(self.blocks, start=1):
-            hidden_IBLD.append(block(hidden_IBLD[-1], mask_BL, dropout_keys_BL=fold(dropout_keys_BL, layer)))
-        return hidden_IBLD
+        return stack(self.layers(), hidden_BLD, mask_BL, dropout_keys_BL)
+
+    def position_ids(self, token_ids_BL: jax.Array, positions_BL: jax.Array | None) -> jax.Array | None:
+        """Rows of the position table; None for 0, 1, 2, ..."""
+        return positions_BL
+
+    def layers(self) -> Sequence[Any]:
+        """The blocks in the order in which they run."""
+        return self.blocks

@@ -9,6 +9,7 @@ would be one mask per batch). `reference/deberta.py` must agree.
 """
 
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ import numpy as np
 from flax import nnx
 
 from minisbert.checkpoint.families.deberta import PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
-from minisbert.transformer.block import FeedForward, PostNormBlock, embedding_table, layer_norm
+from minisbert.transformer.block import FeedForward, PostNormBlock, embedding_table, layer_norm, stack
 from minisbert.transformer.disentangled import DisentangledSelfAttention
 from minisbert.transformer.dropout import dropout, fold
 from minisbert.transformer.positions import distance_row
@@ -72,11 +73,7 @@ class Encoder(nnx.Module):
         distances_RD = self.distance_embedding(jnp.asarray(distance_row(np.arange(-L, L + 1), *settings)))
         if self.distance_norm is not None:
             distances_RD = self.distance_norm(distances_RD)
-        hidden_IBLD = [hidden_BLD]
-        for layer, block in enumerate(self.blocks, start=1):
-            keys_BL = fold(dropout_keys_BL, layer)
-            hidden_IBLD.append(block(hidden_IBLD[-1], mask_BL, distances_RD, dropout_keys_BL=keys_BL))
-        return hidden_IBLD
+        return stack(self.blocks, hidden_BLD, mask_BL, dropout_keys_BL, repeat((distances_RD,)))
 
 
 def _block(config: Config, dtype: Any, rngs: nnx.Rngs) -> PostNormBlock:

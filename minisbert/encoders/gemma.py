@@ -16,8 +16,7 @@ from flax import nnx
 
 from minisbert.checkpoint.families.gemma import PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
 from minisbert.checkpoint.layer_settings import FULL, LOCAL
-from minisbert.transformer.block import embedding_table
-from minisbert.transformer.dropout import fold
+from minisbert.transformer.block import embedding_table, stack
 from minisbert.transformer.grouped import GroupedBlock, RMSNorm, Shape
 from minisbert.transformer.positions import rotary_angles
 from minisbert.transformer.prenorm import window_bias
@@ -46,9 +45,8 @@ class Encoder(nnx.Module):
             norm_offset=1.0,
             norms_after=True,
         )
-        self.blocks = nnx.List(
-            [GroupedBlock(shape, dtype=dtype, kernel_init=normal, rngs=rngs) for _ in range(config.num_hidden_layers)]
-        )
+        options: Any = {"dtype": dtype, "kernel_init": normal, "rngs": rngs}
+        self.blocks = nnx.List([GroupedBlock(shape, **options) for _ in range(config.num_hidden_layers)])
         self.final_norm = RMSNorm(config.hidden_size, config.rms_norm_eps, offset=1.0)
 
     def __call__(
@@ -72,8 +70,7 @@ class Encoder(nnx.Module):
         for kind, theta, far in ((FULL, config.global_rope_theta, L), (LOCAL, config.local_rope_theta, reach)):
             bias_1QK = window_bias(L, far, exact, ahead=0 if config.causal else far)
             looks[kind] = (rotary_angles(L, config.head_dim, theta, exact), bias_1QK)
-        hidden_IBLD = [hidden_BLD]
-        for layer, (kind, block) in enumerate(zip(config.layer_types, self.blocks, strict=True), start=1):
-            hidden_IBLD.append(block(hidden_IBLD[-1], mask_BL, *looks[kind], fold(dropout_keys_BL, layer)))
+        positions = (looks[kind] for kind in config.layer_types)
+        hidden_IBLD = stack(self.blocks, hidden_BLD, mask_BL, dropout_keys_BL, positions)
         hidden_IBLD[-1] = self.final_norm(hidden_IBLD[-1])
         return hidden_IBLD

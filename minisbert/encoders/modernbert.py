@@ -9,6 +9,7 @@ The first layer has no norm before its attention: its input is normalized alread
 stretched rotary positions. `reference/modernbert.py` is the same in NumPy and must agree.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from flax import nnx
 
 from minisbert.checkpoint.families.modernbert import PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
 from minisbert.checkpoint.layer_settings import FULL, LOCAL
-from minisbert.transformer.block import embedding_table
+from minisbert.transformer.block import embedding_table, stack
 from minisbert.transformer.dropout import dropout, fold
 from minisbert.transformer.positions import rotary_angles
 from minisbert.transformer.prenorm import PreNormBlock, layer_norm_without_bias, window_bias
@@ -31,24 +32,20 @@ class Encoder(nnx.Module):
         self.config = config
         self.token_embedding = embedding_table(config.vocab_size, config.hidden_size, dtype, normal, rngs)
         self.embedding_norm = layer_norm_without_bias(config.hidden_size, config.norm_eps, dtype, rngs)
-        self.blocks = nnx.List(
-            [
-                PreNormBlock(
-                    width=config.hidden_size,
-                    heads=config.num_attention_heads,
-                    inner_width=config.intermediate_size,
-                    activation=config.hidden_activation,
-                    epsilon=config.norm_eps,
-                    attention_dropout=config.attention_dropout,
-                    inner_dropout=config.mlp_dropout,
-                    norm_first=layer > 0,
-                    dtype=dtype,
-                    kernel_init=normal,
-                    rngs=rngs,
-                )
-                for layer in range(config.num_hidden_layers)
-            ]
+        block = partial(
+            PreNormBlock,
+            width=config.hidden_size,
+            heads=config.num_attention_heads,
+            inner_width=config.intermediate_size,
+            activation=config.hidden_activation,
+            epsilon=config.norm_eps,
+            attention_dropout=config.attention_dropout,
+            inner_dropout=config.mlp_dropout,
+            dtype=dtype,
+            kernel_init=normal,
+            rngs=rngs,
         )
+        self.blocks = nnx.List([block(norm_first=layer > 0) for layer in range(config.num_hidden_layers)])
         self.final_norm = layer_norm_without_bias(config.hidden_size, config.norm_eps, dtype, rngs)
 
     def __call__(
@@ -76,10 +73,7 @@ class Encoder(nnx.Module):
                 window_bias(L, config.local_attention // 2, exact),
             ),
         }
-        hidden_IBLD = [hidden_BLD]
-        for layer, (kind, block) in enumerate(zip(config.layer_types, self.blocks, strict=True), start=1):
-            hidden_IBLD.append(
-                block(hidden_IBLD[-1], mask_BL, *looks[kind], dropout_keys_BL=fold(dropout_keys_BL, layer))
-            )
+        positions = (looks[kind] for kind in config.layer_types)
+        hidden_IBLD = stack(self.blocks, hidden_BLD, mask_BL, dropout_keys_BL, positions)
         hidden_IBLD[-1] = self.final_norm(hidden_IBLD[-1])
         return hidden_IBLD

@@ -8,6 +8,8 @@ to every layer's attention. Left out: permuted pre-training (two-stream attentio
 the same in NumPy and must agree.
 """
 
+from functools import partial
+from itertools import repeat
 from typing import Any
 
 import jax
@@ -16,7 +18,7 @@ from flax import nnx
 
 from minisbert.checkpoint.families.mpnet import PADDING_ID, PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
 from minisbert.transformer.attention import RelativePositionBias
-from minisbert.transformer.block import Block, embedding_table, layer_norm
+from minisbert.transformer.block import Block, embedding_table, layer_norm, stack
 from minisbert.transformer.dropout import dropout, fold
 from minisbert.transformer.positions import offset_position_ids
 
@@ -39,9 +41,8 @@ class Encoder(nnx.Module):
             embedding_init=normal,
             rngs=rngs,
         )
-        self.blocks = nnx.List(
-            [Block.from_config(config, dtype, normal, rngs) for _ in range(config.num_hidden_layers)]
-        )
+        block = partial(Block.from_config, config, dtype=dtype, kernel_init=normal, rngs=rngs)
+        self.blocks = nnx.List([block() for _ in range(config.num_hidden_layers)])
 
     def __call__(
         self,
@@ -59,7 +60,4 @@ class Encoder(nnx.Module):
         hidden_BLD = self.embedding_norm(self.token_embedding(token_ids_BL) + position_BLD)
         hidden_BLD = dropout(hidden_BLD, self.config.hidden_dropout_prob, fold(dropout_keys_BL, 0))
         bias_NQK = self.relative_position_bias(token_ids_BL.shape[1])
-        hidden_IBLD = [hidden_BLD]
-        for layer, block in enumerate(self.blocks, start=1):
-            hidden_IBLD.append(block(hidden_IBLD[-1], mask_BL, bias_NQK, dropout_keys_BL=fold(dropout_keys_BL, layer)))
-        return hidden_IBLD
+        return stack(self.blocks, hidden_BLD, mask_BL, dropout_keys_BL, repeat((bias_NQK,)))

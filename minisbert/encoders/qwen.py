@@ -16,8 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from minisbert.checkpoint.families.qwen import PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
-from minisbert.transformer.block import embedding_table
-from minisbert.transformer.dropout import fold
+from minisbert.transformer.block import embedding_table, stack
 from minisbert.transformer.grouped import GroupedBlock, RMSNorm, Shape
 from minisbert.transformer.positions import rotary_angles
 from minisbert.transformer.prenorm import window_bias
@@ -43,9 +42,8 @@ class Encoder(nnx.Module):
             output_bias=config.output_bias,
             query_key_norm=config.query_key_norm,
         )
-        self.blocks = nnx.List(
-            [GroupedBlock(shape, dtype=dtype, kernel_init=normal, rngs=rngs) for _ in range(config.num_hidden_layers)]
-        )
+        options: Any = {"dtype": dtype, "kernel_init": normal, "rngs": rngs}
+        self.blocks = nnx.List([GroupedBlock(shape, **options) for _ in range(config.num_hidden_layers)])
         self.final_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def __call__(
@@ -67,8 +65,7 @@ class Encoder(nnx.Module):
         for window in set(config.windows):
             reach = L if window is None else window
             biases[window] = window_bias(L, reach, hidden_BLD.dtype, ahead=0 if config.causal else reach)
-        hidden_IBLD = [hidden_BLD]
-        for layer, (window, block) in enumerate(zip(config.windows, self.blocks, strict=True), start=1):
-            hidden_IBLD.append(block(hidden_IBLD[-1], mask_BL, angles, biases[window], fold(dropout_keys_BL, layer)))
+        positions = ((angles, biases[window]) for window in config.windows)
+        hidden_IBLD = stack(self.blocks, hidden_BLD, mask_BL, dropout_keys_BL, positions)
         hidden_IBLD[-1] = self.final_norm(hidden_IBLD[-1])
         return hidden_IBLD

@@ -10,6 +10,7 @@ is merged when the weights are read (checkpoint/task_adapters.py).
 The settings and weight tables are in checkpoint/families/rotary_bert.py. `reference/rotary_bert.py` must agree.
 """
 
+from itertools import repeat
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from minisbert.checkpoint.families.rotary_bert import PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
-from minisbert.transformer.block import FeedForward, PostNormBlock, embedding_table, layer_norm
+from minisbert.transformer.block import FeedForward, PostNormBlock, embedding_table, layer_norm, stack
 from minisbert.transformer.dropout import dropout, fold
 from minisbert.transformer.positions import rotary_angles
 from minisbert.transformer.prenorm import GatedFeedForward, RotarySelfAttention
@@ -57,34 +58,20 @@ class Encoder(nnx.Module):
         angles = rotary_angles(
             token_ids_BL.shape[1], head_width, config.rope_theta, hidden_BLD.dtype, config.rope_factor
         )
-        hidden_IBLD = [hidden_BLD]
-        for layer, block in enumerate(self.blocks, start=1):
-            keys_BL = fold(dropout_keys_BL, layer)
-            hidden_IBLD.append(block(hidden_IBLD[-1], mask_BL, angles, None, dropout_keys_BL=keys_BL))
-        return hidden_IBLD
+        return stack(self.blocks, hidden_BLD, mask_BL, dropout_keys_BL, repeat((angles,)))
 
 
 def _block(config: Config, dtype: Any, rngs: nnx.Rngs) -> PostNormBlock:
     options: Any = {"dtype": dtype, "kernel_init": nnx.initializers.normal(config.initializer_range), "rngs": rngs}
-    width, inner_width = config.hidden_size, config.intermediate_size
+    width, heads, inner_width = config.hidden_size, config.num_attention_heads, config.intermediate_size
+    net = (width, inner_width, config.hidden_act)
     rate = config.hidden_dropout_prob if config.inner_dropout else 0.0
+    attention_dropout = config.attention_probs_dropout_prob
     return PostNormBlock(
-        RotarySelfAttention(
-            width,
-            config.num_attention_heads,
-            dropout_rate=config.attention_probs_dropout_prob,
-            use_bias=config.use_bias,
-            **options,
-        ),
-        GatedFeedForward(
-            *(width, inner_width, config.hidden_act),
-            dropout_rate=rate,
-            down_bias=config.use_bias,
-            swapped=True,
-            **options,
-        )
+        RotarySelfAttention(width, heads, dropout_rate=attention_dropout, use_bias=config.use_bias, **options),
+        GatedFeedForward(*net, dropout_rate=rate, down_bias=config.use_bias, swapped=True, **options)
         if config.gated
-        else FeedForward(width, inner_width, config.hidden_act, dropout_rate=rate, **options),
+        else FeedForward(*net, dropout_rate=rate, **options),
         width=width,
         epsilon=config.layer_norm_eps,
         hidden_dropout=config.hidden_dropout_prob,

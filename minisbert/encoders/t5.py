@@ -9,6 +9,7 @@ has a bias. T5 1.1 has a gated feed-forward net (Shazeer 2020). The layers are t
 for each query head. Left out: the decoder. `reference/t5.py` must agree.
 """
 
+from itertools import repeat
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from flax import nnx
 
 from minisbert.checkpoint.families.t5 import PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
 from minisbert.transformer.attention import RelativePositionBias
-from minisbert.transformer.block import embedding_table
+from minisbert.transformer.block import embedding_table, stack
 from minisbert.transformer.dropout import dropout, fold
 from minisbert.transformer.grouped import GroupedBlock, RMSNorm, Shape
 
@@ -50,9 +51,8 @@ class Encoder(nnx.Module):
             scale=1.0,
             gated=config.gated,
         )
-        self.blocks = nnx.List(
-            [GroupedBlock(shape, dtype=dtype, kernel_init=normal, rngs=rngs) for _ in range(config.num_hidden_layers)]
-        )
+        options: Any = {"dtype": dtype, "kernel_init": normal, "rngs": rngs}
+        self.blocks = nnx.List([GroupedBlock(shape, **options) for _ in range(config.num_hidden_layers)])
         self.final_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def __call__(
@@ -70,9 +70,8 @@ class Encoder(nnx.Module):
         """
         rate = self.config.hidden_dropout_prob
         bias_NQK = self.relative_position_bias(token_ids_BL.shape[1])
-        hidden_IBLD = [dropout(self.token_embedding(token_ids_BL), rate, fold(dropout_keys_BL, 0))]
-        for layer, block in enumerate(self.blocks, start=1):
-            hidden_IBLD.append(block(hidden_IBLD[-1], mask_BL, None, bias_NQK, fold(dropout_keys_BL, layer)))
+        hidden_BLD = dropout(self.token_embedding(token_ids_BL), rate, fold(dropout_keys_BL, 0))
+        hidden_IBLD = stack(self.blocks, hidden_BLD, mask_BL, dropout_keys_BL, repeat((None, bias_NQK)))
         last_keys_BL = fold(dropout_keys_BL, len(self.blocks) + 1)
         hidden_IBLD[-1] = dropout(self.final_norm(hidden_IBLD[-1]), rate, last_keys_BL)
         return hidden_IBLD

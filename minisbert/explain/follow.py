@@ -17,6 +17,7 @@ import numpy as np
 from flax import nnx
 
 from minisbert.checkpoint.modules import Pooling
+from minisbert.encoders import FAMILIES
 from minisbert.errors import InputError
 from minisbert.explain.attention import Attention, sentence_attention
 from minisbert.explain.attribution import pooled_tokens
@@ -124,7 +125,8 @@ def save_follow(out: str, a: Trace, b: Trace, model: str, model_type: str) -> No
     pooled: tuple[tuple[str, ...], np.ndarray] = (("embedding",), a.sentence_D[None])
     if len(a.pooled_D) == len(a.sentence_D):  # no Dense module that changes the width
         pooled = (("pooled", "embedding"), np.stack([a.pooled_D, a.sentence_D]))
-    family = f"encoders/{model_type}.py"
+    module = FAMILIES[model_type].Encoder.__call__.__module__  # of BERT where the family computes as BERT does
+    family = module.removeprefix("minisbert.").replace(".", "/") + ".py"
     rows = a.attention.tokens
     layers = "".join(
         f"<details{' open' * (y == Y - 1)}><summary>Layer {y + 1} of {Y}</summary>"

@@ -14,8 +14,7 @@ import numpy as np
 
 from minisbert.checkpoint import modules
 from minisbert.checkpoint.convert import flatten, nest
-from minisbert.checkpoint.families import distilbert as distilbert_folder
-from minisbert.checkpoint.families import mpnet as mpnet_folder
+from minisbert.checkpoint.families.mpnet import PADDING_ID
 from minisbert.checkpoint.layer_settings import FULL, LOCAL
 from minisbert.checkpoint.tensors import Columns, check_lengths, mapped_files
 from minisbert.errors import InputError
@@ -46,77 +45,53 @@ Layers = Iterator[np.ndarray]
 
 
 def bert(params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.ndarray | None) -> Layers:
-    """BERT and ELECTRA, ERNIE, ALBERT: position and segment embeddings, ERNIE's embedding of the task."""
+    """BERT, ELECTRA, ERNIE, ALBERT, DistilBERT: positions 0, 1, 2, ..."""
     position_LD = params["position_embedding"]["embedding"][: token_ids_BL.shape[1]]
-    position_LD = position_LD + params["segment_embedding"]["embedding"][0]
-    if "task_embedding" in params:
-        position_LD += params["task_embedding"]["embedding"][0]
-    sight = Sight(token_ids_BL.shape, mask_BL)
-    return post_norm(params, config, token_ids_BL, position_LD, sight, config.hidden_act, config.layer_norm_eps)
+    return post_norm(params, config, token_ids_BL, position_LD, Sight(token_ids_BL.shape, mask_BL))
 
 
 def roberta(params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.ndarray | None) -> Layers:
     """RoBERTa, XLM-R and CamemBERT: positions counted from the padding row."""
-    position_BL = offset_position_ids(token_ids_BL, config.pad_token_id)
-    position_BLD = params["position_embedding"]["embedding"][position_BL]
-    position_BLD += params["segment_embedding"]["embedding"][0]
-    sight = Sight(token_ids_BL.shape, mask_BL)
-    return post_norm(params, config, token_ids_BL, position_BLD, sight, config.hidden_act, config.layer_norm_eps)
+    position_BLD = params["position_embedding"]["embedding"][offset_position_ids(token_ids_BL, config.pad_token_id)]
+    return post_norm(params, config, token_ids_BL, position_BLD, Sight(token_ids_BL.shape, mask_BL))
 
 
 def mpnet(params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.ndarray | None) -> Layers:
     """MPNet: RoBERTa's positions, and a score per head and distance."""
-    position_BL = offset_position_ids(token_ids_BL, mpnet_folder.PADDING_ID)
-    position_BLD = params["position_embedding"]["embedding"][position_BL]
+    position_BLD = params["position_embedding"]["embedding"][offset_position_ids(token_ids_BL, PADDING_ID)]
     bias_NQK = relative_position_bias(params, token_ids_BL.shape[1], config.relative_attention_num_buckets)
-    sight = Sight(token_ids_BL.shape, mask_BL, bias_NQK)
-    return post_norm(params, config, token_ids_BL, position_BLD, sight, config.hidden_act, config.layer_norm_eps)
-
-
-def distilbert(params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.ndarray | None) -> Layers:
-    """DistilBERT: no segments."""
-    position_LD = params["position_embedding"]["embedding"][: token_ids_BL.shape[1]]
-    sight, epsilon = Sight(token_ids_BL.shape, mask_BL), distilbert_folder.EPSILON
-    return post_norm(params, config, token_ids_BL, position_LD, sight, config.activation, epsilon)
+    return post_norm(params, config, token_ids_BL, position_BLD, Sight(token_ids_BL.shape, mask_BL, bias_NQK))
 
 
 def rotary_bert(params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.ndarray | None) -> Layers:
     """nomic_bert, GTE, jina v3: rotary positions in BERT's blocks."""
     L, width = token_ids_BL.shape[1], config.hidden_size // config.num_attention_heads
-    segment_D = params["segment_embedding"]["embedding"][0] if config.type_vocab_size else np.zeros(1, np.float32)
-    sight = Sight(
-        token_ids_BL.shape, mask_BL, None, rotary_angles(L, width, config.rope_theta, factor=config.rope_factor)
-    )
-    return post_norm(params, config, token_ids_BL, segment_D, sight, config.hidden_act, config.layer_norm_eps)
+    angles = rotary_angles(L, width, config.rope_theta, factor=config.rope_factor)
+    return post_norm(params, config, token_ids_BL, 0.0, Sight(token_ids_BL.shape, mask_BL, angles=angles))
 
 
 def post_norm(
-    params: Params,
-    config: Any,
-    token_ids_BL: np.ndarray,
-    position_BLD: np.ndarray,
-    sight: Sight,
-    activation: str,
-    epsilon: float,
+    params: Params, config: Any, token_ids_BL: np.ndarray, position_BLD: np.ndarray | float, sight: Sight
 ) -> Layers:
-    """Norm(token + position embedding), in ALBERT and ELECTRA projected, then the blocks; ALBERT has one for all layers."""
-    norm = partial(layer_norm, epsilon=epsilon)
+    """Norm(sum of the embeddings), in ALBERT and ELECTRA projected, then the blocks; ALBERT has one for all layers."""
+    norm = partial(layer_norm, epsilon=config.layer_norm_eps)
+    for name in ("segment_embedding", "task_embedding"):
+        if name in params:
+            position_BLD = position_BLD + params[name]["embedding"][0]
     hidden_BLD = params["token_embedding"]["embedding"][token_ids_BL]
     hidden_BLD += position_BLD
     hidden_TD = norm(hidden_BLD.reshape(-1, hidden_BLD.shape[2]), params["embedding_norm"])
     if "embedding_projection" in params:
         hidden_TD = linear(hidden_TD, params["embedding_projection"])
     attend = partial(attention, sight=sight, heads=config.num_attention_heads)
-    yield from _post_norm_blocks(params, config, hidden_TD, attend, norm, activation)
+    return _post_norm_blocks(params, config, hidden_TD, attend, norm)
 
 
-def _post_norm_blocks(
-    params: Params, config: Any, hidden_TD: np.ndarray, attend: Attend, norm: Norm, activation: str
-) -> Layers:
+def _post_norm_blocks(params: Params, config: Any, hidden_TD: np.ndarray, attend: Attend, norm: Norm) -> Layers:
     yield hidden_TD
     for layer in range(config.num_hidden_layers):
         block = params["blocks"][layer % len(params["blocks"])]
-        hidden_TD = post_norm_block(hidden_TD, block, attend, norm, activation)
+        hidden_TD = post_norm_block(hidden_TD, block, attend, norm, config.hidden_act)
         yield hidden_TD
 
 
@@ -132,7 +107,7 @@ def deberta(params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.n
         hidden_TD = linear(hidden_TD, params["embedding_projection"])
     attend = disentangled(params, config, Sight(token_ids_BL.shape, mask_BL))
     hidden_TD = norm(hidden_TD, params["embedding_norm"])
-    return _post_norm_blocks(params, config, hidden_TD, attend, norm, config.hidden_act)
+    return _post_norm_blocks(params, config, hidden_TD, attend, norm)
 
 
 def modernbert(params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.ndarray | None) -> Layers:
@@ -206,11 +181,10 @@ def static(params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.nd
 
 # `model_type` in config.json -> its encoder. A registered family without a row here is computed by JAX only.
 ENCODERS: dict[str, Callable[..., Layers]] = {
-    **dict.fromkeys(("bert", "electra", "ernie", "albert"), bert),
+    **dict.fromkeys(("bert", "electra", "ernie", "albert", "distilbert"), bert),
     **dict.fromkeys(("roberta", "xlm-roberta", "camembert"), roberta),
     "mpnet": mpnet,
     "deberta-v2": deberta,
-    "distilbert": distilbert,
     **dict.fromkeys(("nomic_bert", "new", "gte", "jina_embeddings_v3"), rotary_bert),
     "modernbert": modernbert,
     **dict.fromkeys(("qwen3", "qwen2", "mistral", "eurobert"), qwen),

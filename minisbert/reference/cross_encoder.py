@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.reference.encoder import ACTIVATIONS, Params, float64, linear
+from minisbert.reference.encoder import ACTIVATIONS, Params, float64, layer_norm, linear
 from minisbert.reference.losses import log_sum_exp, mean
-from minisbert.reference.modernbert import scale_norm
 from minisbert.reference.pooling import POOLINGS
 
 Encoder = Callable[..., np.ndarray]
@@ -40,9 +39,9 @@ def head(params: Params, pooled_D: np.ndarray, activation: str = "tanh", epsilon
         >>> head({"dense": one, "output": one}, np.array([1.0])).round(4).tolist()
         [0.7616]
     """
-    dense_D = pooled_D @ params["dense"]["kernel"] + params["dense"].get("bias", 0.0)
+    dense_D = linear(pooled_D, params["dense"])
     dense_D = np.tanh(dense_D) if activation == "tanh" else ACTIVATIONS[activation](dense_D)
-    return linear(dense_D if epsilon is None else scale_norm(dense_D, params["norm"], epsilon), params["output"])
+    return linear(dense_D if epsilon is None else layer_norm(dense_D, params["norm"], epsilon), params["output"])
 
 
 def logits(

@@ -77,7 +77,7 @@ def deberta(
         segment_ids_BL = np.zeros_like(token_ids_BL) if segment_ids_BL is None else segment_ids_BL
         hidden_BLD = hidden_BLD + params["segment_embedding"]["embedding"][segment_ids_BL]
     if "embedding_projection" in params:
-        hidden_BLD = hidden_BLD @ params["embedding_projection"]["kernel"]
+        hidden_BLD = linear(hidden_BLD, params["embedding_projection"])
     hidden_BLD = layer_norm(hidden_BLD, params["embedding_norm"], epsilon)
     distances_RD = params["distance_embedding"]["embedding"]
     if "distance_norm" in params:

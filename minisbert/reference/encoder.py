@@ -1,4 +1,4 @@
-"""BERT and MPNet from token ids to token embeddings, in plain float64 NumPy, written from the papers.
+"""BERT, its relatives and MPNet from token ids to token embeddings, in plain float64 NumPy, written from the papers.
 
     "Attention Is All You Need"                             Vaswani et al. 2017    attention, feed-forward, sinusoids
     "Layer Normalization"                                   Ba et al. 2016         layer_norm
@@ -106,12 +106,14 @@ def relative_position_bias(length: int, table_RN: np.ndarray, max_distance: int 
 
 
 def linear(x: np.ndarray, params: Params) -> np.ndarray:
-    """x W + b, on the last axis."""
-    return x @ params["kernel"] + params["bias"]
+    """x W + b, on the last axis; some maps have no b."""
+    return x @ params["kernel"] + params.get("bias", 0.0)
 
 
 def layer_norm(hidden_BLD: np.ndarray, params: Params, epsilon: float) -> np.ndarray:
     """(x - mean) / sqrt(variance + epsilon) * scale + bias, over the width of each token   (Ba et al., equation 4).
+
+    ModernBERT's have no bias.
 
     Example:
         >>> layer_norm(np.array([1.0, 3.0]), {"scale": np.ones(2), "bias": np.zeros(2)}, epsilon=0.0).tolist()
@@ -119,7 +121,7 @@ def layer_norm(hidden_BLD: np.ndarray, params: Params, epsilon: float) -> np.nda
     """
     mean = hidden_BLD.mean(axis=-1, keepdims=True)
     variance = ((hidden_BLD - mean) ** 2).mean(axis=-1, keepdims=True)
-    return (hidden_BLD - mean) / np.sqrt(variance + epsilon) * params["scale"] + params["bias"]
+    return (hidden_BLD - mean) / np.sqrt(variance + epsilon) * params["scale"] + params.get("bias", 0.0)
 
 
 erf = np.vectorize(math.erf, otypes=[np.float64])
@@ -178,20 +180,26 @@ def scaled_dot_product_attention(
 
 
 def multi_head_self_attention(
-    hidden_BLD: np.ndarray, mask_BL: np.ndarray, params: Params, heads: int, bias_NQK: np.ndarray | None = None
+    hidden_BLD: np.ndarray,
+    mask_BL: np.ndarray,
+    params: Params,
+    heads: int,
+    bias_NQK: np.ndarray | None = None,
+    turn: Callable[[np.ndarray], np.ndarray] = lambda x_BLH: x_BLH,
 ) -> np.ndarray:
     """Concat(head_1, ..., head_N) W_O, head_n = Attention(X W_Q^n, X W_K^n, X W_V^n)   (Vaswani 3.2.2).
 
-    `qkv` is W_Q, W_K and W_V side by side; head n has the n-th H columns of each.
+    `qkv` is W_Q, W_K and W_V side by side; head n has the n-th H columns of each. `turn` rotates queries and keys, where
+    positions are rotary (reference/modernbert.py).
     """
     W_Q, W_K, W_V = np.split(params["qkv"]["kernel"], 3, axis=1)
-    b_Q, b_K, b_V = np.split(params["qkv"]["bias"], 3)
+    b_Q, b_K, b_V = np.split(params["qkv"].get("bias", np.zeros(3 * len(W_Q))), 3)
     H = hidden_BLD.shape[-1] // heads
     head_BLHs = []
     for n in range(heads):
         columns = slice(n * H, (n + 1) * H)
-        query_BLH = hidden_BLD @ W_Q[:, columns] + b_Q[columns]
-        key_BLH = hidden_BLD @ W_K[:, columns] + b_K[columns]
+        query_BLH = turn(hidden_BLD @ W_Q[:, columns] + b_Q[columns])
+        key_BLH = turn(hidden_BLD @ W_K[:, columns] + b_K[columns])
         value_BLH = hidden_BLD @ W_V[:, columns] + b_V[columns]
         bias_QK = 0.0 if bias_NQK is None else bias_NQK[n]
         head_BLHs.append(scaled_dot_product_attention(query_BLH, key_BLH, value_BLH, mask_BL, bias_QK))
@@ -229,6 +237,8 @@ def bert(
 ) -> np.ndarray:
     """BERT: the sum of token, segment and position embeddings, then the blocks   (Devlin et al., section 3, figure 2).
 
+    DistilBERT is the same without segments (Sanh et al. 2019, section 2).
+
     Args:
         params: the nested parameters of the encoder; numbers of any float type.
         config: has the settings of config.json under their names there.
@@ -239,20 +249,29 @@ def bert(
         hidden_BLD, the token embeddings of the last layer, float64.
     """
     params = float64(params)
-    segment_ids_BL = np.zeros_like(token_ids_BL) if segment_ids_BL is None else segment_ids_BL
     position_ids_BL = np.arange(token_ids_BL.shape[1]) if position_ids_BL is None else position_ids_BL
-    token_BLD = params["token_embedding"]["embedding"][token_ids_BL]
-    segment_BLD = params["segment_embedding"]["embedding"][segment_ids_BL]
-    position_BLD = params["position_embedding"]["embedding"][position_ids_BL]
-    hidden_BLD = token_BLD + segment_BLD + position_BLD
+    hidden_BLD = params["token_embedding"]["embedding"][token_ids_BL]
+    hidden_BLD = hidden_BLD + params["position_embedding"]["embedding"][position_ids_BL]
+    if "segment_embedding" in params:
+        segment_ids_BL = np.zeros_like(token_ids_BL) if segment_ids_BL is None else segment_ids_BL
+        hidden_BLD = hidden_BLD + params["segment_embedding"]["embedding"][segment_ids_BL]
     if "task_embedding" in params:  # ERNIE's
         hidden_BLD = hidden_BLD + params["task_embedding"]["embedding"][0]
     hidden_BLD = layer_norm(hidden_BLD, params["embedding_norm"], config.layer_norm_eps)
-    if "embedding_projection" in params:  # ELECTRA's
+    if "embedding_projection" in params:  # ELECTRA's and ALBERT's narrow embeddings (Lan et al. 2020, section 3.1)
         hidden_BLD = linear(hidden_BLD, params["embedding_projection"])
     for i in range(config.num_hidden_layers):
-        hidden_BLD = block(hidden_BLD, mask_BL, params["blocks"][i], config)
+        # ALBERT has one block for all layers.
+        hidden_BLD = block(hidden_BLD, mask_BL, params["blocks"][i % len(params["blocks"])], config)
     return hidden_BLD
+
+
+def roberta(
+    params: Params, config: Any, token_ids_BL: np.ndarray, mask_BL: np.ndarray, segment_ids_BL: np.ndarray | None = None
+) -> np.ndarray:
+    """RoBERTa, XLM-R and CamemBERT: BERT with positions numbered from the padding token's id + 1   (Liu et al. 2019)."""
+    position_ids_BL = offset_position_ids(token_ids_BL, config.pad_token_id)
+    return bert(params, config, token_ids_BL, mask_BL, segment_ids_BL, position_ids_BL)
 
 
 def mpnet(

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.reference.encoder import Params, float64, softmax
-from minisbert.reference.modernbert import gated_feed_forward, rotated
+from minisbert.reference.encoder import Params, float64, linear, softmax
+from minisbert.reference.modernbert import gated_feed_forward, rotated, sees
 
 
 def rms_norm(x: np.ndarray, params: Params, epsilon: float, offset: float = 0.0) -> np.ndarray:
@@ -39,35 +39,19 @@ def grouped_attention(
     """
     H, share = config.head_dim, config.num_attention_heads // config.num_key_value_heads
 
-    def project(name: str) -> np.ndarray:
-        return hidden_LD @ params[name]["kernel"] + params[name].get("bias", 0.0)
-
     def head(x_LX: np.ndarray, n: int, norm: str) -> np.ndarray:
         x_LH = x_LX[:, n * H : (n + 1) * H]
         return rms_norm(x_LH, params[norm], kind["epsilon"], kind["offset"]) if norm in params else x_LH
 
-    query_LA, (key_LG, value_LG) = project("query"), np.split(project("key_value"), 2, axis=-1)
+    query_LA = linear(hidden_LD, params["query"])
+    key_LG, value_LG = np.split(linear(hidden_LD, params["key_value"]), 2, axis=-1)
     contexts = []
     for n in range(config.num_attention_heads):
         query_LH = rotated(head(query_LA, n, "query_norm")[None], theta)[0]
         key_LH = rotated(head(key_LG, n // share, "key_norm")[None], theta)[0]
         scores_QK = np.where(sees_QK, query_LH @ key_LH.T * kind["scale"], np.finfo(np.float64).min)
         contexts.append(softmax(scores_QK) @ head(value_LG, n // share, ""))
-    return np.concatenate(contexts, axis=-1) @ params["output"]["kernel"] + params["output"].get("bias", 0.0)
-
-
-def sees(length: int, back: int | None, ahead: int | None) -> np.ndarray:
-    """Which key each query sees: at most so many tokens back and ahead, None for all.
-
-    Example:
-        >>> sees(3, back=None, ahead=0).astype(int).tolist()
-        [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
-    """
-    seen_QK = np.zeros((length, length), bool)
-    for q in range(length):
-        for k in range(length):
-            seen_QK[q, k] = (back is None or q - k <= back) and (ahead is None or k - q <= ahead)
-    return seen_QK
+    return linear(np.concatenate(contexts, axis=-1), params["output"])
 
 
 def qwen(

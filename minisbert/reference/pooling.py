@@ -24,80 +24,32 @@ def weighted_layers(hidden_IBLD: Sequence[np.ndarray], weight_I: np.ndarray) -> 
     return total_BLD / math.fsum(weight_I)
 
 
-def _each(
-    hidden_BLD: np.ndarray, mask_BL: np.ndarray, formula: Callable[[np.ndarray, np.ndarray], np.ndarray]
-) -> np.ndarray:
-    """`formula(token_TD, position_T)` of the T real tokens of each sentence; positions count from 1."""
-    sentence_BD = np.zeros((hidden_BLD.shape[0], hidden_BLD.shape[2]))
-    for b, mask_L in enumerate(mask_BL):
-        place_T = np.flatnonzero(mask_L)
-        if len(place_T):
-            sentence_BD[b] = formula(hidden_BLD[b, place_T], place_T + 1)
-    return sentence_BD
+Pooling = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (hidden_BLD, mask_BL) -> sentence_BD
 
 
-def cls(hidden_BLD: np.ndarray, mask_BL: np.ndarray) -> np.ndarray:
-    """The first real token, [CLS] in BERT.
+def _each(formula: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Pooling:
+    """The pooling that is `formula(token_TD, t_T)` of the T real tokens of each sentence; positions t count from 1."""
 
-    Example:
-        >>> cls(np.array([[[1.0], [2.0], [9.0]]]), np.array([[True, True, False]])).tolist()
-        [[1.0]]
-    """
-    return _each(hidden_BLD, mask_BL, lambda token_TD, position_T: token_TD[0])
+    def pooling(hidden_BLD: np.ndarray, mask_BL: np.ndarray) -> np.ndarray:
+        sentence_BD = np.zeros((hidden_BLD.shape[0], hidden_BLD.shape[2]))
+        for b, mask_L in enumerate(mask_BL):
+            place_T = np.flatnonzero(mask_L)
+            if len(place_T):
+                sentence_BD[b] = formula(hidden_BLD[b, place_T], place_T + 1)
+        return sentence_BD
 
-
-def mean(hidden_BLD: np.ndarray, mask_BL: np.ndarray) -> np.ndarray:
-    """The mean of the real tokens.
-
-    Example:
-        >>> mean(np.array([[[1.0], [2.0], [9.0]]]), np.array([[True, True, False]])).tolist()
-        [[1.5]]
-    """
-    return _each(hidden_BLD, mask_BL, lambda token_TD, position_T: token_TD.mean(axis=0))
+    return pooling
 
 
-def max(hidden_BLD: np.ndarray, mask_BL: np.ndarray) -> np.ndarray:
-    """The largest value over the real tokens, in each dimension.
-
-    Example:
-        >>> max(np.array([[[1.0], [2.0], [9.0]]]), np.array([[True, True, False]])).tolist()
-        [[2.0]]
-    """
-    return _each(hidden_BLD, mask_BL, lambda token_TD, position_T: token_TD.max(axis=0))
-
-
-def mean_sqrt_len(hidden_BLD: np.ndarray, mask_BL: np.ndarray) -> np.ndarray:
-    """The sum of the real tokens divided by the square root of their number.
-
-    Example:
-        >>> mean_sqrt_len(np.ones((1, 4, 1)), np.ones((1, 4), bool)).tolist()
-        [[2.0]]
-    """
-    return _each(hidden_BLD, mask_BL, lambda token_TD, position_T: token_TD.sum(axis=0) / math.sqrt(len(token_TD)))
-
-
-def weighted_mean(hidden_BLD: np.ndarray, mask_BL: np.ndarray) -> np.ndarray:
-    """sum_t w_t h_t with w_t = t / sum of t, t the position from 1.
-
-    Example:
-        >>> weighted_mean(np.array([[[1.0], [4.0]]]), np.ones((1, 2), bool)).tolist()
-        [[3.0]]
-    """
-    return _each(hidden_BLD, mask_BL, lambda token_TD, position_T: position_T / position_T.sum() @ token_TD)
-
-
-def last_token(hidden_BLD: np.ndarray, mask_BL: np.ndarray) -> np.ndarray:
-    """The last real token.
-
-    Example:
-        >>> last_token(np.array([[[1.0], [2.0], [9.0]]]), np.array([[True, True, False]])).tolist()
-        [[2.0]]
-    """
-    return _each(hidden_BLD, mask_BL, lambda token_TD, position_T: token_TD[-1])
-
+cls = _each(lambda token_TD, t_T: token_TD[0])  # [CLS] in BERT
+mean = _each(lambda token_TD, t_T: token_TD.mean(axis=0))
+max = _each(lambda token_TD, t_T: token_TD.max(axis=0))
+mean_sqrt_len = _each(lambda token_TD, t_T: token_TD.sum(axis=0) / math.sqrt(len(token_TD)))
+weighted_mean = _each(lambda token_TD, t_T: t_T / t_T.sum() @ token_TD)
+last_token = _each(lambda token_TD, t_T: token_TD[-1])
 
 # The names that model folders use.
-POOLINGS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+POOLINGS: dict[str, Pooling] = {
     "cls": cls,
     "max": max,
     "mean": mean,

@@ -8,6 +8,7 @@ The names are those of minisbert/similarity.py. `pairwise_*` are the formulas; t
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -50,45 +51,8 @@ def _all_pairs(pairwise: Similarity, a_BD: np.ndarray, b_MD: np.ndarray) -> np.n
     return np.stack([pairwise(np.broadcast_to(a_D, b_MD.shape), b_MD) for a_D in a_BD])
 
 
-def dot(a_BD: np.ndarray, b_MD: np.ndarray) -> np.ndarray:
-    """u . v of every row of `a` with every row of `b`.
-
-    Example:
-        >>> dot(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0], [0.0, 1.0]])).tolist()
-        [[11.0, 2.0]]
-    """
-    return _all_pairs(pairwise_dot, a_BD, b_MD)
-
-
-def cosine(a_BD: np.ndarray, b_MD: np.ndarray) -> np.ndarray:
-    """u . v / (|u| |v|) of every row of `a` with every row of `b`.
-
-    Example:
-        >>> cosine(np.array([[1.0, 0.0]]), np.array([[2.0, 0.0], [0.0, 5.0]])).tolist()
-        [[1.0, 0.0]]
-    """
-    return _all_pairs(pairwise_cosine, a_BD, b_MD)
-
-
-def euclidean(a_BD: np.ndarray, b_MD: np.ndarray) -> np.ndarray:
-    """-|u - v| of every row of `a` with every row of `b`.
-
-    Example:
-        >>> euclidean(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0]])).tolist()
-        [[-5.0]]
-    """
-    return _all_pairs(pairwise_euclidean, a_BD, b_MD)
-
-
-def manhattan(a_BD: np.ndarray, b_MD: np.ndarray) -> np.ndarray:
-    """-sum |u - v| of every row of `a` with every row of `b`.
-
-    Example:
-        >>> manhattan(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0]])).tolist()
-        [[-7.0]]
-    """
-    return _all_pairs(pairwise_manhattan, a_BD, b_MD)
-
+dot, cosine = partial(_all_pairs, pairwise_dot), partial(_all_pairs, pairwise_cosine)
+euclidean, manhattan = partial(_all_pairs, pairwise_euclidean), partial(_all_pairs, pairwise_manhattan)
 
 # The names that model folders use.
 SIMILARITIES: dict[str, Similarity] = {"cosine": cosine, "dot": dot, "euclidean": euclidean, "manhattan": manhattan}

@@ -10,21 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.reference.encoder import ACTIVATIONS, Params, float64, relative_position_bias, softmax
+from minisbert.reference.encoder import Params, feed_forward, float64, linear, relative_position_bias, softmax
 from minisbert.reference.grouped import rms_norm
 from minisbert.reference.modernbert import gated_feed_forward
 
 
 def biased_attention(hidden_LD: np.ndarray, mask_L: np.ndarray, params: Params, bias_NQK: np.ndarray) -> np.ndarray:
     """Attention of one sentence on query + key products that are not scaled, plus a bias per head and distance."""
-    W_K, W_V = np.split(params["key_value"]["kernel"], 2, axis=1)
-    heads, contexts = len(bias_NQK), []
-    for n, (query_LH, key_LH, value_LH) in enumerate(
-        zip(*(np.split(hidden_LD @ W, heads, axis=1) for W in (params["query"]["kernel"], W_K, W_V)), strict=True)
-    ):
-        scores_QK = np.where(mask_L, query_LH @ key_LH.T + bias_NQK[n], np.finfo(np.float64).min)
+    query_LD = linear(hidden_LD, params["query"])
+    key_LD, value_LD = np.split(linear(hidden_LD, params["key_value"]), 2, axis=1)
+    contexts = []
+    parts = (np.split(x_LD, len(bias_NQK), axis=1) for x_LD in (query_LD, key_LD, value_LD))
+    for bias_QK, query_LH, key_LH, value_LH in zip(bias_NQK, *parts, strict=True):
+        scores_QK = np.where(mask_L, query_LH @ key_LH.T + bias_QK, np.finfo(np.float64).min)
         contexts.append(softmax(scores_QK) @ value_LH)
-    return np.concatenate(contexts, axis=-1) @ params["output"]["kernel"]
+    return linear(np.concatenate(contexts, axis=-1), params["output"])
 
 
 def t5(
@@ -43,10 +43,7 @@ def t5(
             block = params["blocks"][i]
             normed_LD = rms_norm(hidden_BLD[b], block["attention_norm"], epsilon)
             hidden_BLD[b] += biased_attention(normed_LD, mask_L, block["attention"], bias_NQK)
-            normed_LD, net = rms_norm(hidden_BLD[b], block["feed_forward_norm"], epsilon), block["feed_forward"]
-            if config.gated:
-                hidden_BLD[b] += gated_feed_forward(normed_LD, net, config.hidden_act)
-            else:
-                inner_LF = ACTIVATIONS[config.hidden_act](normed_LD @ net["up"]["kernel"])
-                hidden_BLD[b] += inner_LF @ net["down"]["kernel"]
+            normed_LD = rms_norm(hidden_BLD[b], block["feed_forward_norm"], epsilon)
+            net = gated_feed_forward if config.gated else feed_forward
+            hidden_BLD[b] += net(normed_LD, block["feed_forward"], config.hidden_act)
     return rms_norm(hidden_BLD, params["final_norm"], epsilon)

@@ -10,6 +10,9 @@ Left out: cross-attention, key/value caches. Causal masks are a bias (prenorm.py
 Letters: B sentences, Q query tokens, K key tokens, L tokens, N heads, H head width, D = N * H width.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -105,70 +108,73 @@ def attention_weights(
     return jax.nn.softmax(attention_scores(query_BNQH, key_BNKH, mask_BK, bias_NQK, scale), axis=-1)
 
 
-class MultiHeadSelfAttention(nnx.Module):
+class SelfAttention(nnx.Module):
+    """What every kind of self-attention does with its heads: equation 1 on each, then W_O on all of them side by side.
+
+    A kind says where queries, keys and values come from: `project(hidden_BLD, *positions)` gives query_BNLH, key_BNLH,
+    value_BNLH and the bias of the scores. `positions` is what it takes besides the tokens.
+    """
+
+    project: Callable[..., tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]]
+    output: Linear
+    dropout_rate: float
+    scale: float | None = None  # of the scores; None for 1 / sqrt(H)
+
+    def __call__(
+        self, hidden_BLD: jax.Array, mask_BL: jax.Array, *positions: Any, dropout_keys_BL: jax.Array | None = None
+    ) -> jax.Array:
+        """hidden_BLD -> hidden_BLD; each token becomes a mixture of all real tokens of its sentence."""
+        query_BNLH, key_BNLH, value_BNLH, bias_NQK = self.project(hidden_BLD, *positions)
+        dropout: Any = {"dropout_rate": self.dropout_rate, "dropout_keys_BL": fold(dropout_keys_BL, 0)}
+        context_BNLH = scaled_dot_product_attention(
+            query_BNLH, key_BNLH, value_BNLH, mask_BL, bias_NQK, scale=self.scale, **dropout
+        )
+        return self.output(jnp.transpose(context_BNLH, (0, 2, 1, 3)).reshape(*hidden_BLD.shape[:2], -1))
+
+    def weights(self, hidden_BLD: jax.Array, mask_BL: jax.Array, *positions: Any) -> jax.Array:
+        """The attention weights, weights_BNQK."""
+        query_BNLH, key_BNLH, _, bias_NQK = self.project(hidden_BLD, *positions)
+        return attention_weights(query_BNLH, key_BNLH, mask_BL, bias_NQK, self.scale)
+
+
+class MultiHeadSelfAttention(SelfAttention):
     """N attention heads in parallel, each on its own projection of the same tokens (Vaswani 3.2.2).
 
     W_Q, W_K and W_V are stored as one matrix `qkv`, so that the three projections are one matrix product.
     """
 
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        *,
-        dropout_rate: float,
-        dtype: DTypeLike,
-        kernel_init: nnx.Initializer,
-        rngs: nnx.Rngs,
-    ):
-        self.heads = heads
-        self.dropout_rate = dropout_rate
-        self.qkv = Linear(width, 3 * width, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
-        self.output = Linear(width, width, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+    def __init__(self, width: int, heads: int, *, dropout_rate: float, **options: Any):
+        """`options` are those of `Linear`: dtype, kernel_init, rngs."""
+        self.heads, self.dropout_rate = heads, dropout_rate
+        self.qkv = Linear(width, 3 * width, **options)
+        self.output = Linear(width, width, **options)
 
-    def __call__(
+    def project(self, hidden_BLD: jax.Array, bias_NQK: jax.Array | None = None) -> Any:
+        query_BNLH, key_BNLH, value_BNLH = split_heads(self.qkv(hidden_BLD), self.heads, self.qkv.dtype)
+        return query_BNLH, key_BNLH, value_BNLH, bias_NQK
+
+    def __call__(  # type: ignore[override]
         self,
         hidden_BLD: jax.Array,
         mask_BL: jax.Array,
         bias_NQK: jax.Array | None = None,
         dropout_keys_BL: jax.Array | None = None,
     ) -> jax.Array:
-        """hidden_BLD -> hidden_BLD; each token becomes a mixture of all real tokens of its sentence."""
+        if not on_tpu(self.qkv.dtype):
+            return super().__call__(hidden_BLD, mask_BL, bias_NQK, dropout_keys_BL=dropout_keys_BL)
+        from minisbert.transformer import tpu_attention
+
         B, L, D = hidden_BLD.shape
-        if on_tpu(self.qkv.dtype):
-            from minisbert.transformer import tpu_attention
-
-            if tpu_attention.fits(B, L, D, self.heads):
-                context_BLD = tpu_attention.attention(
-                    self.qkv.without_bias(hidden_BLD).reshape(B, L, -1),
-                    None if self.qkv.bias is None else self.qkv.bias[...],
-                    mask_BL,
-                    bias_NQK,
-                    heads=self.heads,
-                    dropout_rate=self.dropout_rate,
-                    dropout_keys_BL=fold(dropout_keys_BL, 0),
-                )
-                return self.output(context_BLD)
-            query_BNLH, key_BNLH, value_BNLH = tpu.split_heads(self.qkv, hidden_BLD, self.heads)
-        else:
-            query_BNLH, key_BNLH, value_BNLH = split_heads(self.qkv(hidden_BLD), self.heads, self.qkv.dtype)
-        context_BNLH = scaled_dot_product_attention(
-            query_BNLH,
-            key_BNLH,
-            value_BNLH,
-            mask_BL,
-            bias_NQK,
-            dropout_rate=self.dropout_rate,
-            dropout_keys_BL=fold(dropout_keys_BL, 0),
-        )
-        if on_tpu(self.qkv.dtype):
-            return tpu.join_heads(self.output, context_BNLH)
-        return self.output(jnp.transpose(context_BNLH, (0, 2, 1, 3)).reshape(B, L, D))
-
-    def weights(self, hidden_BLD: jax.Array, mask_BL: jax.Array, bias_NQK: jax.Array | None = None) -> jax.Array:
-        """The attention weights, weights_BNQK."""
-        query_BNLH, key_BNLH, _ = split_heads(self.qkv(hidden_BLD), self.heads, self.qkv.dtype)
-        return attention_weights(query_BNLH, key_BNLH, mask_BL, bias_NQK)
+        dropout: Any = {"dropout_rate": self.dropout_rate, "dropout_keys_BL": fold(dropout_keys_BL, 0)}
+        if tpu_attention.fits(B, L, D, self.heads):
+            qkv_BLD = self.qkv.without_bias(hidden_BLD).reshape(B, L, -1)
+            shift_D = None if self.qkv.bias is None else self.qkv.bias[...]
+            return self.output(
+                tpu_attention.attention(qkv_BLD, shift_D, mask_BL, bias_NQK, heads=self.heads, **dropout)
+            )
+        query_BNLH, key_BNLH, value_BNLH = tpu.split_heads(self.qkv, hidden_BLD, self.heads)
+        context_BNLH = scaled_dot_product_attention(query_BNLH, key_BNLH, value_BNLH, mask_BL, bias_NQK, **dropout)
+        return tpu.join_heads(self.output, context_BNLH)
 
 
 def split_heads(qkv_BLD: jax.Array, heads: int, dtype: DTypeLike | None) -> list[jax.Array]:

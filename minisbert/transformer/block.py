@@ -8,8 +8,9 @@ residual, the layer norms and the softmax stay in float32 when the matrix produc
 Left out: pre-norm and gated feed-forward nets, which newer encoders use (transformer/prenorm.py).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import jax
@@ -74,22 +75,10 @@ def layer_norm(width: int, epsilon: float, dtype: DTypeLike, rngs: nnx.Rngs) -> 
 class FeedForward(nnx.Module):
     """Two linear maps with a nonlinearity between, applied to each token by itself (Vaswani 3.3)."""
 
-    def __init__(
-        self,
-        width: int,
-        inner_width: int,
-        activation: str,
-        *,
-        dropout_rate: float = 0.0,
-        use_bias: bool = True,
-        dtype: DTypeLike,
-        kernel_init: nnx.Initializer,
-        rngs: nnx.Rngs,
-    ):
-        """`dropout_rate` is of the inner values (T5; BERT has none there)."""
+    def __init__(self, width: int, inner_width: int, activation: str, *, dropout_rate: float = 0.0, **options: Any):
+        """`dropout_rate` is of the inner values (T5; BERT has none there); `options` are those of `Linear`."""
         self.activation = ACTIVATIONS[activation]
         self.dropout_rate = dropout_rate
-        options: Any = {"use_bias": use_bias, "dtype": dtype, "kernel_init": kernel_init, "rngs": rngs}
         self.up = Linear(width, inner_width, **options)
         self.down = Linear(inner_width, width, **options)
 
@@ -152,24 +141,21 @@ class Block(PostNormBlock):
         epsilon: float,
         hidden_dropout: float,
         attention_dropout: float,
-        dtype: DTypeLike,
-        kernel_init: nnx.Initializer,
-        rngs: nnx.Rngs,
+        **options: Any,
     ):
+        """`options` are those of `Linear`: dtype, kernel_init, rngs."""
         super().__init__(
-            MultiHeadSelfAttention(
-                width, heads, dropout_rate=attention_dropout, dtype=dtype, kernel_init=kernel_init, rngs=rngs
-            ),
-            FeedForward(width, inner_width, activation, dtype=dtype, kernel_init=kernel_init, rngs=rngs),
+            MultiHeadSelfAttention(width, heads, dropout_rate=attention_dropout, **options),
+            FeedForward(width, inner_width, activation, **options),
             width=width,
             epsilon=epsilon,
             hidden_dropout=hidden_dropout,
-            dtype=dtype,
-            rngs=rngs,
+            dtype=options["dtype"],
+            rngs=options["rngs"],
         )
 
     @classmethod
-    def from_config(cls, config: Any, dtype: DTypeLike, kernel_init: nnx.Initializer, rngs: nnx.Rngs) -> "Block":
+    def from_config(cls, config: Any, **options: Any) -> "Block":
         """A block with the settings of a config.json that names them as BERT's does."""
         return cls(
             width=config.hidden_size,
@@ -179,7 +165,23 @@ class Block(PostNormBlock):
             epsilon=config.layer_norm_eps,
             hidden_dropout=config.hidden_dropout_prob,
             attention_dropout=config.attention_probs_dropout_prob,
-            dtype=dtype,
-            kernel_init=kernel_init,
-            rngs=rngs,
+            **options,
         )
+
+
+def stack(
+    blocks: Iterable[Any],
+    hidden_BLD: jax.Array,
+    mask_BL: jax.Array,
+    dropout_keys_BL: jax.Array | None,
+    positions: Iterable[tuple[Any, ...]] | None = None,
+) -> list[jax.Array]:
+    """Block_layers(... Block_1(x)): hidden_IBLD, the input first, then the output of each block.
+
+    Args:
+        positions: what each block takes besides (a bias, angles, ...).
+    """
+    hidden_IBLD, positions = [hidden_BLD], repeat(()) if positions is None else positions
+    for layer, (block, given) in enumerate(zip(blocks, positions, strict=False), start=1):
+        hidden_IBLD.append(block(hidden_IBLD[-1], mask_BL, *given, dropout_keys_BL=fold(dropout_keys_BL, layer)))
+    return hidden_IBLD

@@ -14,66 +14,32 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
-from jax.typing import DTypeLike
 
-from minisbert.transformer.attention import attention_weights, scaled_dot_product_attention, split_heads
-from minisbert.transformer.dropout import fold
+from minisbert.transformer.attention import SelfAttention, split_heads
 from minisbert.transformer.positions import relative_shift
 from minisbert.transformer.products import Linear, product
 
 
-class DisentangledSelfAttention(nnx.Module):
-    """`attention.MultiHeadSelfAttention` whose scores also depend on an embedding of the distance."""
+class DisentangledSelfAttention(SelfAttention):
+    """Self-attention whose scores also depend on an embedding of the distance."""
+
+    scale: Any
 
     def __init__(
-        self,
-        width: int,
-        heads: int,
-        *,
-        terms: tuple[str, ...],
-        own_maps: bool,
-        dropout_rate: float,
-        dtype: DTypeLike,
-        kernel_init: nnx.Initializer,
-        rngs: nnx.Rngs,
+        self, width: int, heads: int, *, terms: tuple[str, ...], own_maps: bool, dropout_rate: float, **options: Any
     ):
-        """`terms`: of "c2p" and "p2c"; `own_maps`: distances have maps of their own."""
+        """`terms`: of "c2p" and "p2c"; `own_maps`: distances have maps of their own; `options` are those of `Linear`."""
         self.heads, self.terms, self.dropout_rate = heads, terms, dropout_rate
         self.scale = (width // heads * (1 + len(terms))) ** -0.5
-        options: Any = {"dtype": dtype, "kernel_init": kernel_init, "rngs": rngs}
         self.qkv = Linear(width, 3 * width, **options)
         self.position_key = Linear(width, width, **options) if own_maps and "c2p" in terms else None
         self.position_query = Linear(width, width, **options) if own_maps and "p2c" in terms else None
         self.output = Linear(width, width, **options)
 
-    def __call__(
-        self,
-        hidden_BLD: jax.Array,
-        mask_BL: jax.Array,
-        distances_RD: jax.Array,
-        dropout_keys_BL: jax.Array | None = None,
-    ) -> jax.Array:
-        """hidden_BLD -> hidden_BLD; `distances_RD` embeds the distances q - k from -L to L."""
-        B, L, D = hidden_BLD.shape
+    def project(self, hidden_BLD: jax.Array, distances_RD: jax.Array) -> Any:
+        """`distances_RD` embeds the distances q - k from -L to L."""
         query_BNLH, key_BNLH, value_BNLH = split_heads(self.qkv(hidden_BLD), self.heads, self.qkv.dtype)
-        context_BNLH = scaled_dot_product_attention(
-            query_BNLH,
-            key_BNLH,
-            value_BNLH,
-            mask_BL,
-            self._bias(query_BNLH, key_BNLH, distances_RD),
-            scale=self.scale,
-            dropout_rate=self.dropout_rate,
-            dropout_keys_BL=fold(dropout_keys_BL, 0),
-        )
-        return self.output(jnp.transpose(context_BNLH, (0, 2, 1, 3)).reshape(B, L, D))
-
-    def weights(self, hidden_BLD: jax.Array, mask_BL: jax.Array, distances_RD: jax.Array) -> jax.Array:
-        """The attention weights, weights_BNQK."""
-        query_BNLH, key_BNLH, _ = split_heads(self.qkv(hidden_BLD), self.heads, self.qkv.dtype)
-        bias_BNQK = self._bias(query_BNLH, key_BNLH, distances_RD)
-        return attention_weights(query_BNLH, key_BNLH, mask_BL, bias_BNQK, self.scale)
+        return query_BNLH, key_BNLH, value_BNLH, self._bias(query_BNLH, key_BNLH, distances_RD)
 
     def _bias(self, query_BNLH: jax.Array, key_BNLH: jax.Array, distances_RD: jax.Array) -> jax.Array | None:
         """The second and third term of the scores; None where the model has neither."""

@@ -18,9 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.typing import DTypeLike
 
-from minisbert.transformer.attention import attention_weights, scaled_dot_product_attention
+from minisbert.transformer.attention import SelfAttention
 from minisbert.transformer.block import FeedForward
 from minisbert.transformer.dropout import dropout, fold
 from minisbert.transformer.positions import rotate
@@ -73,57 +72,24 @@ class Shape:
     hidden_dropout: float = 0.0  # of what each sublayer adds, and of the inner values of the feed-forward net
 
 
-class GroupedAttention(nnx.Module):
-    """`attention.MultiHeadSelfAttention` with rotary positions and fewer key heads than query heads."""
+class GroupedAttention(SelfAttention):
+    """Self-attention with rotary positions and fewer key heads than query heads."""
 
-    def __init__(self, shape: Shape, *, dtype: DTypeLike, kernel_init: nnx.Initializer, rngs: nnx.Rngs):
-        self.shape = shape
+    def __init__(self, shape: Shape, **options: Any):
+        """`options` are those of `Linear`: dtype, kernel_init, rngs."""
+        self.shape, self.scale, self.dropout_rate = shape, shape.scale, shape.attention_dropout
         queries, keys = shape.heads * shape.head_width, shape.key_heads * shape.head_width
-        options: Any = {"dtype": dtype, "kernel_init": kernel_init, "rngs": rngs}
         self.query = Linear(shape.width, queries, use_bias=shape.qkv_bias, **options)
         self.key_value = Linear(shape.width, 2 * keys, use_bias=shape.qkv_bias, **options)
         self.output = Linear(queries, shape.width, use_bias=shape.output_bias, **options)
-        norm = (shape.head_width, shape.epsilon)
-        self.query_norm = RMSNorm(*norm, offset=shape.norm_offset) if shape.query_key_norm else None
-        self.key_norm = RMSNorm(*norm, offset=shape.norm_offset) if shape.query_key_norm else None
+        norm = partial(RMSNorm, shape.head_width, shape.epsilon, offset=shape.norm_offset)
+        self.query_norm = norm() if shape.query_key_norm else None
+        self.key_norm = norm() if shape.query_key_norm else None
 
-    def __call__(
-        self,
-        hidden_BLD: jax.Array,
-        mask_BL: jax.Array,
-        angles: tuple[np.ndarray, np.ndarray] | None,
-        bias_NQK: jax.Array | None = None,
-        dropout_keys_BL: jax.Array | None = None,
-    ) -> jax.Array:
-        """hidden_BLD -> hidden_BLD; arguments as for `prenorm.RotarySelfAttention`; no `angles` for T5, which has a bias."""
-        query_BNLH, key_BNLH, value_BNLH = self._heads(hidden_BLD, angles)
-        context_BNLH = scaled_dot_product_attention(
-            query_BNLH,
-            key_BNLH,
-            value_BNLH,
-            mask_BL,
-            bias_NQK,
-            scale=self.shape.scale,
-            dropout_rate=self.shape.attention_dropout,
-            dropout_keys_BL=fold(dropout_keys_BL, 0),
-        )
-        return self.output(jnp.transpose(context_BNLH, (0, 2, 1, 3)).reshape(*hidden_BLD.shape[:2], -1))
-
-    def weights(
-        self,
-        hidden_BLD: jax.Array,
-        mask_BL: jax.Array,
-        angles: tuple[np.ndarray, np.ndarray] | None,
-        bias_NQK: jax.Array | None = None,
-    ) -> jax.Array:
-        """The attention weights, weights_BNQK."""
-        query_BNLH, key_BNLH, _ = self._heads(hidden_BLD, angles)
-        return attention_weights(query_BNLH, key_BNLH, mask_BL, bias_NQK, self.shape.scale)
-
-    def _heads(
-        self, hidden_BLD: jax.Array, angles: tuple[np.ndarray, np.ndarray] | None
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """query, key and value, `[B, N, L, H]` each, in the dtype of the products; each key head once per query head."""
+    def project(
+        self, hidden_BLD: jax.Array, angles: tuple[np.ndarray, np.ndarray] | None, bias_NQK: jax.Array | None = None
+    ) -> Any:
+        """Arguments as for `prenorm.RotarySelfAttention`; no `angles` for T5. Each key head is there once per query head."""
         shape, (B, L, _) = self.shape, hidden_BLD.shape
         query_BLNH = self.query(hidden_BLD).reshape(B, L, shape.heads, shape.head_width)
         pair_BLGH = self.key_value(hidden_BLD).reshape(B, L, 2, shape.key_heads, shape.head_width)
@@ -136,41 +102,30 @@ class GroupedAttention(nnx.Module):
         dtype, each = self.query.dtype, shape.heads // shape.key_heads
         # N = heads in the order of the key heads: those that share a key head are neighbours.
         key_BNLH, value_BNLH = (jnp.repeat(x.astype(dtype), each, axis=1) for x in (key_BGLH, value_BGLH))
-        return query_BNLH.astype(dtype), key_BNLH, value_BNLH
+        return query_BNLH.astype(dtype), key_BNLH, value_BNLH, bias_NQK
 
 
 class GroupedBlock(nnx.Module):
     """A layer of a language model, hidden_BLD -> hidden_BLD."""
 
-    def __init__(self, shape: Shape, *, dtype: DTypeLike, kernel_init: nnx.Initializer, rngs: nnx.Rngs):
-        def norm() -> RMSNorm:
-            return RMSNorm(shape.width, shape.epsilon, offset=shape.norm_offset)
-
+    def __init__(self, shape: Shape, **options: Any):
+        norm = partial(RMSNorm, shape.width, shape.epsilon, offset=shape.norm_offset)
         self.hidden_dropout = shape.hidden_dropout
         self.attention_norm = norm()
-        self.attention = GroupedAttention(shape, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+        self.attention = GroupedAttention(shape, **options)
         self.after_attention = norm() if shape.norms_after else None
         self.feed_forward_norm = norm()
         net: Any = GatedFeedForward if shape.gated else partial(FeedForward, use_bias=False)
-        self.feed_forward = net(
-            *(shape.width, shape.inner_width, shape.activation),
-            dropout_rate=shape.hidden_dropout,
-            dtype=dtype,
-            kernel_init=kernel_init,
-            rngs=rngs,
-        )
+        sizes = (shape.width, shape.inner_width, shape.activation)
+        self.feed_forward = net(*sizes, dropout_rate=shape.hidden_dropout, **options)
         self.after_feed_forward = norm() if shape.norms_after else None
 
     def __call__(
-        self,
-        hidden_BLD: jax.Array,
-        mask_BL: jax.Array,
-        angles: tuple[np.ndarray, np.ndarray] | None,
-        bias_NQK: jax.Array | None = None,
-        dropout_keys_BL: jax.Array | None = None,
+        self, hidden_BLD: jax.Array, mask_BL: jax.Array, *positions: Any, dropout_keys_BL: jax.Array | None = None
     ) -> jax.Array:
+        """`positions`: the angles, then the bias."""
         normed_BLD, keys_BL = self.attention_norm(hidden_BLD), fold(dropout_keys_BL, 0)
-        attended_BLD = self.attention(normed_BLD, mask_BL, angles, bias_NQK, dropout_keys_BL=keys_BL)
+        attended_BLD = self.attention(normed_BLD, mask_BL, *positions, dropout_keys_BL=keys_BL)
         if self.after_attention is not None:
             attended_BLD = self.after_attention(attended_BLD)
         hidden_BLD = hidden_BLD + dropout(attended_BLD, self.hidden_dropout, fold(dropout_keys_BL, 1))

@@ -9,6 +9,7 @@ biases, as in ModernBERT. `transformer/block.py` is the older layer, `transforme
 `reference/modernbert.py` is the same in NumPy and must agree.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from minisbert.transformer.attention import attention_weights, scaled_dot_product_attention, split_heads
+from minisbert.transformer.attention import SelfAttention, split_heads
 from minisbert.transformer.block import ACTIVATIONS
 from minisbert.transformer.dropout import dropout, fold
 from minisbert.transformer.positions import rotate
@@ -59,58 +60,21 @@ def layer_norm_without_bias(width: int, epsilon: float, dtype: DTypeLike, rngs: 
     return nnx.LayerNorm(width, epsilon=epsilon, dtype=dtype, use_bias=False, use_fast_variance=False, rngs=rngs)
 
 
-class RotarySelfAttention(nnx.Module):
+class RotarySelfAttention(SelfAttention):
     """`attention.MultiHeadSelfAttention`, queries and keys rotated by their positions."""
 
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        *,
-        dropout_rate: float,
-        use_bias: bool = False,
-        dtype: DTypeLike,
-        kernel_init: nnx.Initializer,
-        rngs: nnx.Rngs,
-    ):
-        self.heads = heads
-        self.dropout_rate = dropout_rate
-        options: Any = {"use_bias": use_bias, "dtype": dtype, "kernel_init": kernel_init, "rngs": rngs}
-        self.qkv = Linear(width, 3 * width, **options)
-        self.output = Linear(width, width, **options)
+    def __init__(self, width: int, heads: int, *, dropout_rate: float, use_bias: bool = False, **options: Any):
+        """`options` are those of `Linear`: dtype, kernel_init, rngs."""
+        self.heads, self.dropout_rate = heads, dropout_rate
+        self.qkv = Linear(width, 3 * width, use_bias=use_bias, **options)
+        self.output = Linear(width, width, use_bias=use_bias, **options)
 
-    def __call__(
-        self,
-        hidden_BLD: jax.Array,
-        mask_BL: jax.Array,
-        angles: tuple[np.ndarray, np.ndarray],
-        bias_1QK: jax.Array | None = None,
-        dropout_keys_BL: jax.Array | None = None,
-    ) -> jax.Array:
-        """hidden_BLD -> hidden_BLD; `angles` are those of `positions.rotary_angles`."""
-        B, L, D = hidden_BLD.shape
+    def project(
+        self, hidden_BLD: jax.Array, angles: tuple[np.ndarray, np.ndarray], bias_1QK: jax.Array | None = None
+    ) -> Any:
+        """`angles` are those of `positions.rotary_angles`."""
         query_BNLH, key_BNLH, value_BNLH = split_heads(self.qkv(hidden_BLD), self.heads, self.qkv.dtype)
-        context_BNLH = scaled_dot_product_attention(
-            rotate(query_BNLH, *angles),
-            rotate(key_BNLH, *angles),
-            value_BNLH,
-            mask_BL,
-            bias_1QK,
-            dropout_rate=self.dropout_rate,
-            dropout_keys_BL=fold(dropout_keys_BL, 0),
-        )
-        return self.output(jnp.transpose(context_BNLH, (0, 2, 1, 3)).reshape(B, L, D))
-
-    def weights(
-        self,
-        hidden_BLD: jax.Array,
-        mask_BL: jax.Array,
-        angles: tuple[np.ndarray, np.ndarray],
-        bias_1QK: jax.Array | None = None,
-    ) -> jax.Array:
-        """The attention weights, weights_BNQK."""
-        query_BNLH, key_BNLH, _ = split_heads(self.qkv(hidden_BLD), self.heads, self.qkv.dtype)
-        return attention_weights(rotate(query_BNLH, *angles), rotate(key_BNLH, *angles), mask_BL, bias_1QK)
+        return rotate(query_BNLH, *angles), rotate(key_BNLH, *angles), value_BNLH, bias_1QK
 
 
 class GatedFeedForward(nnx.Module):
@@ -125,14 +89,11 @@ class GatedFeedForward(nnx.Module):
         dropout_rate: float,
         down_bias: bool = False,
         swapped: bool = False,
-        dtype: DTypeLike,
-        kernel_init: nnx.Initializer,
-        rngs: nnx.Rngs,
+        **options: Any,
     ):
-        """`swapped`: V comes before W_1 in `up`."""
+        """`swapped`: V comes before W_1 in `up`; `options` are those of `Linear`."""
         self.activation = ACTIVATIONS[activation]
         self.dropout_rate, self.swapped = dropout_rate, swapped
-        options: Any = {"dtype": dtype, "kernel_init": kernel_init, "rngs": rngs}
         self.up = Linear(width, 2 * inner_width, use_bias=False, **options)
         self.down = Linear(inner_width, width, use_bias=down_bias, **options)
 
@@ -157,35 +118,22 @@ class PreNormBlock(nnx.Module):
         attention_dropout: float,
         inner_dropout: float,
         norm_first: bool,
-        dtype: DTypeLike,
-        kernel_init: nnx.Initializer,
-        rngs: nnx.Rngs,
+        **options: Any,
     ):
         """`norm_first=False` leaves out the norm before the attention, for a layer whose input is already normalized."""
+        norm = partial(layer_norm_without_bias, width, epsilon, options["dtype"], options["rngs"])
         self.attention_dropout = attention_dropout
-        self.attention_norm = layer_norm_without_bias(width, epsilon, dtype, rngs) if norm_first else None
-        self.attention = RotarySelfAttention(
-            width, heads, dropout_rate=attention_dropout, dtype=dtype, kernel_init=kernel_init, rngs=rngs
-        )
-        self.feed_forward_norm = layer_norm_without_bias(width, epsilon, dtype, rngs)
-        self.feed_forward = GatedFeedForward(
-            *(width, inner_width, activation),
-            dropout_rate=inner_dropout,
-            dtype=dtype,
-            kernel_init=kernel_init,
-            rngs=rngs,
-        )
+        self.attention_norm = norm() if norm_first else None
+        self.attention = RotarySelfAttention(width, heads, dropout_rate=attention_dropout, **options)
+        self.feed_forward_norm = norm()
+        self.feed_forward = GatedFeedForward(width, inner_width, activation, dropout_rate=inner_dropout, **options)
 
     def __call__(
-        self,
-        hidden_BLD: jax.Array,
-        mask_BL: jax.Array,
-        angles: tuple[np.ndarray, np.ndarray],
-        bias_1QK: jax.Array | None = None,
-        dropout_keys_BL: jax.Array | None = None,
+        self, hidden_BLD: jax.Array, mask_BL: jax.Array, *positions: Any, dropout_keys_BL: jax.Array | None = None
     ) -> jax.Array:
+        """`positions`: the angles, then the bias."""
         normed_BLD = hidden_BLD if self.attention_norm is None else self.attention_norm(hidden_BLD)
         keys_BL = fold(dropout_keys_BL, 0)
-        attended_BLD = self.attention(normed_BLD, mask_BL, angles, bias_1QK, dropout_keys_BL=keys_BL)
+        attended_BLD = self.attention(normed_BLD, mask_BL, *positions, dropout_keys_BL=keys_BL)
         hidden_BLD = hidden_BLD + dropout(attended_BLD, self.attention_dropout, fold(dropout_keys_BL, 1))
         return hidden_BLD + self.feed_forward(self.feed_forward_norm(hidden_BLD), fold(dropout_keys_BL, 2))

@@ -5,13 +5,13 @@ weights/tiny-qwen3, so a copy of that folder with another `model_type` is a mode
 """
 
 from dataclasses import dataclass, fields
+from itertools import repeat
 
 import jax.numpy as jnp
 from flax import nnx
 
 from minisbert.checkpoint.convert import Rule
-from minisbert.transformer.block import embedding_table
-from minisbert.transformer.dropout import fold
+from minisbert.transformer.block import embedding_table, stack
 from minisbert.transformer.grouped import GroupedBlock, RMSNorm, Shape
 from minisbert.transformer.positions import rotary_angles
 from minisbert.transformer.prenorm import window_bias
@@ -64,11 +64,10 @@ class Encoder(nnx.Module):
         self.final_norm = RMSNorm(config.hidden_size, 1e-6)
 
     def __call__(self, token_ids_BL, mask_BL, segment_ids_BL=None, dropout_keys_BL=None, positions_BL=None):
-        hidden_IBLD = [self.token_embedding(token_ids_BL)]
-        angles = rotary_angles(token_ids_BL.shape[1], self.config.head_dim, 10_000.0, hidden_IBLD[0].dtype)
-        bias = window_bias(token_ids_BL.shape[1], WINDOW, hidden_IBLD[0].dtype, ahead=0)
-        for layer, block in enumerate(self.blocks, start=1):
-            hidden_IBLD.append(block(hidden_IBLD[-1], mask_BL, angles, bias, fold(dropout_keys_BL, layer)))
+        hidden_BLD = self.token_embedding(token_ids_BL)
+        angles = rotary_angles(token_ids_BL.shape[1], self.config.head_dim, 10_000.0, hidden_BLD.dtype)
+        bias = window_bias(token_ids_BL.shape[1], WINDOW, hidden_BLD.dtype, ahead=0)
+        hidden_IBLD = stack(self.blocks, hidden_BLD, mask_BL, dropout_keys_BL, repeat((angles, bias)))
         return [*hidden_IBLD[:-1], self.final_norm(hidden_IBLD[-1])]
 
 

@@ -27,6 +27,8 @@ class Config:
     attention_probs_dropout_prob: float = 0.0
     initializer_range: float = 0.02
     max_positions = property(attrgetter("max_position_embeddings"), doc="The longest input in tokens.")
+    # As ELECTRA's narrow embeddings, but always with a map; no ERNIE's tasks.
+    narrow, task_type_vocab_size = property(attrgetter("embedding_size")), 0
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":

@@ -8,9 +8,6 @@ from typing import Any
 from minisbert.checkpoint.convert import Rule, linear, norm
 from minisbert.checkpoint.settings import Settings
 
-# The family fixes it; config.json has no key for it.
-EPSILON = 1e-12
-
 
 @dataclass(frozen=True)
 class Config:
@@ -27,11 +24,15 @@ class Config:
     attention_dropout: float = 0.1
     initializer_range: float = 0.02
     max_positions = property(attrgetter("max_position_embeddings"), doc="The longest input in tokens.")
-    # The names of every other family.
-    hidden_size = property(attrgetter("dim"))
+    # BERT's names, and what DistilBERT has not.
+    hidden_size = embedding_size = property(attrgetter("dim"))
     num_hidden_layers = property(attrgetter("n_layers"))
     num_attention_heads = property(attrgetter("n_heads"))
     intermediate_size = property(attrgetter("hidden_dim"))
+    hidden_act = property(attrgetter("activation"))
+    hidden_dropout_prob = property(attrgetter("dropout"))
+    attention_probs_dropout_prob = property(attrgetter("attention_dropout"))
+    layer_norm_eps, narrow, type_vocab_size, task_type_vocab_size = 1e-12, None, 0, 0
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":

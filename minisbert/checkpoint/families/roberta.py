@@ -1,6 +1,7 @@
 """How a folder stores a RoBERTa: config.json, and where each tensor goes. `encoders/roberta.py` computes."""
 
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ class Config:
     initializer_range: float = 0.02
     # The longest input in tokens: the table's first rows, up to the padding row, have no positions.
     max_positions = property(lambda config: config.max_position_embeddings - config.pad_token_id - 1)
+    # What BERT's relatives may have is not here.
+    embedding_size = property(attrgetter("hidden_size"))
+    narrow, task_type_vocab_size = None, 0
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
