@@ -15,7 +15,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
-from minisbert.commands.outputs import save_figure, write_lines
+from minisbert.commands.outputs import new_figure, save_figure, write_lines
 from minisbert.explain.page import escaped, policy
 
 if TYPE_CHECKING:
@@ -86,10 +86,7 @@ def _entries(labels_M: "np.ndarray", names: Sequence[str]) -> list[tuple[int, st
 
 
 def _picture(out: str, points_M2: "np.ndarray", labels_M: "np.ndarray", names: Sequence[str], title: str) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 7), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = new_figure(12, 7)
     for cluster, text in reversed(_entries(labels_M, names)):  # the grey ones first, under the others
         colour, marker, _ = look(cluster)
         own = points_M2[labels_M >= IN_LEGEND if cluster == IN_LEGEND else labels_M == cluster]

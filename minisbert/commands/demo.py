@@ -112,9 +112,14 @@ def demo(
         print(f"{name} has no published table to compare with.")
         return 0
     source = "the published table" if name in PUBLISHED else "sentence-transformers"
-    difference = max(abs(float(scores[pair]) - expected) for pair, expected in reference.items())
+    difference = largest_difference(scores, reference)
     print(f"largest absolute difference from {source}: {difference:.1e} (at most {TOLERANCE:.0e} expected)")
     return 0 if difference <= TOLERANCE else 1
+
+
+def largest_difference(scores: "np.ndarray", reference: dict[tuple[int, int], float]) -> float:
+    """How far the cosines of all pairs of sentences are from their reference."""
+    return max(abs(float(scores[pair]) - expected) for pair, expected in reference.items())
 
 
 def _origin(folder: Path) -> list[str]:

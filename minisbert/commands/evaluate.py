@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from minisbert.commands import flags
-from minisbert.commands.outputs import check_output, save_figure, write_json
+from minisbert.commands.outputs import check_output, new_figure, save_figure, write_json
 from minisbert.errors import InputError
 
 if TYPE_CHECKING:
@@ -129,10 +129,7 @@ def _as_record(model: str, result: "STSResult") -> dict[str, Any]:
 
 
 def _save_scatter(out: str, model: str, result: "STSResult") -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = new_figure(6.4, 4.8)
     for part, similarities in zip(result.pairs, result.similarities, strict=True):
         axes.scatter(part.gold, similarities["cosine"], s=9, alpha=0.4, linewidths=0, label=Path(part.name).name)
     axes.set_xlabel("gold score")

@@ -15,8 +15,8 @@ from tyro.conf import Positional, arg
 from minisbert.commands import flags
 from minisbert.commands.outputs import STANDARD, check_output, json_line, write_lines
 from minisbert.commands.tables import printable
-from minisbert.data.columns import Sentences, read_sentences
-from minisbert.errors import DataError, InputError
+from minisbert.data.columns import Sentences, read_columns, read_sentences
+from minisbert.errors import InputError
 
 if TYPE_CHECKING:
     from minisbert.mining.paraphrases import Pairs
@@ -80,7 +80,7 @@ def mine(
             )
         check_output(negatives, (".tsv", ".jsonl"), source=file)
         check_columns(file)
-        anchors, positives = (_filled_column(file, name) for name in (anchor, positive))
+        anchors, positives = read_columns(file, (anchor, positive))
     else:
         if top is not None and (threshold is not None or top < 1):
             raise InputError(
@@ -126,16 +126,6 @@ def mine(
     write_lines(negatives, triplet_lines(mined.rows, Path(negatives).suffix.lower()))
     print(f"{len(mined.rows)} rows in {negatives}; {mined.left_out} pairs had too few negatives")
     return 0
-
-
-def _filled_column(file: str, name: str) -> list[str]:
-    column = read_sentences(file, name)
-    if not column.texts:
-        raise DataError(f"{file}: no rows. Expected pairs.")
-    for row, text in enumerate(column.texts):
-        if not text.strip():
-            raise DataError(f"{column.file.place(row)}: {name!r} is empty. Expected text; remove the row.")
-    return column.texts
 
 
 def _pairs(

@@ -68,6 +68,14 @@ def write_json(out: str | None, record: Any) -> None:
         write_lines(out, [json.dumps(record, indent=2), "\n"])
 
 
+def new_figure(width: float, height: float) -> tuple[Any, Any]:
+    """A matplotlib Figure of this size in inches, and its axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
 def save_figure(figure: Any, out: str, **options: Any) -> None:
     """Write a matplotlib Figure as PNG, without pyplot and its window system. Raises WriteError, as `write_lines`."""
     with whole_file(Path(out)) as temporary, warnings.catch_warnings():
@@ -79,13 +87,10 @@ def save_heatmap(
     out: str, scores: "np.ndarray", sentences: Sequence[str], *, title: str, quantity: str = "similarity"
 ) -> None:
     """Draw the scores `[sentences, sentences]` of all pairs, with their values in the cells, into a PNG file."""
-    from matplotlib.figure import Figure
-
     count = len(sentences)
     lowest, highest = min(0.0, float(scores.min())), float(scores.max())
     side = max(3.6, 0.8 * count)
-    figure = Figure(figsize=(side + 5.2, side + 1.2), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = new_figure(side + 5.2, side + 1.2)
     # cividis looks the same with and without colour blindness, and its brightness alone shows the value.
     image = axes.imshow(scores, cmap="cividis", vmin=lowest, vmax=highest)
     figure.colorbar(image, ax=axes, shrink=0.9).set_label(quantity)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from minisbert.commands.flags import Column, ComputeDtype, Model, N, Offline, OptionalFile, OptionalModel, Png
-from minisbert.commands.outputs import check_output, save_figure
+from minisbert.commands.outputs import check_output, new_figure, save_figure
 from minisbert.commands.tables import columns, printable
 from minisbert.data.columns import read_sentences
 from minisbert.errors import DataError, InputError
@@ -104,15 +104,12 @@ def report(times: "PairwiseCost", model: str, cross_name: str, texts: list[str])
 
 def save_plot(out: str, times: "PairwiseCost", *, title: str) -> None:
     """Draw the paper's times and the measured ones as bars on a logarithmic scale."""
-    from matplotlib.figure import Figure
-
     from minisbert.mining.pairwise_cost import PUBLISHED, duration
 
     here = {"embedding": times.embed_seconds, "comparing": times.compare_seconds}
     if times.cross_seconds is not None:
         here["cross-encoder"] = times.cross_seconds
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = new_figure(9, 4)
     for label, seconds, colour, hatch, shift in (
         ("paper: V100, 10,000 sentences", PUBLISHED, "#E69F00", "///", -0.2),
         (f"this machine, {times.sentences:,} sentences", here, "#0072B2", "", 0.2),

@@ -13,8 +13,7 @@ from tyro.conf import Positional, arg
 
 from minisbert.commands import flags
 from minisbert.commands.outputs import STANDARD, json_line
-from minisbert.data.columns import Sentences, read_sentences
-from minisbert.data.values import BOM
+from minisbert.data.columns import Sentences, read_sentences, stream_sentences
 from minisbert.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -112,20 +111,15 @@ def _add(index: "Index", texts: Sentences) -> None:
 
 def _typed() -> Iterator[list[str]]:
     """Queries as they are typed, one at a time, until the input ends; empty lines are skipped."""
-    number = 0
+    lines = stream_sentences(STANDARD)
     while True:
         if sys.stdin.isatty():
             print("query> ", end="", file=sys.stderr, flush=True)
-        number += 1
-        raw = sys.stdin.buffer.readline().removeprefix(BOM if number == 1 else b"")
-        if not raw:
+        line = next(lines, None)
+        if line is None:
             return
-        try:
-            line = raw.decode("utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise DataError(f"stdin, line {number}: not UTF-8 ({error}). Expected UTF-8 text.") from None
-        if line:
-            yield [line]
+        if line.strip():
+            yield [line.strip()]
 
 
 def _bm25(index: "Index") -> Any:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
-from minisbert.commands.demo import PUBLISHED, SENTENCES
+from minisbert.commands.demo import PUBLISHED, SENTENCES, largest_difference
 from minisbert.commands.demo import TOLERANCE as TABLE_TOLERANCE
 from minisbert.commands.flags import Name, Offline, OptionalFolder
 from minisbert.errors import InputError
@@ -59,6 +59,7 @@ def verify(name: Positional[Name], *, folder: OptionalFolder = None, offline: Of
     import numpy as np
 
     from minisbert import SentenceEncoder
+    from minisbert.similarity import cosine
 
     embeddings = SentenceEncoder(path).encode(SENTENCES)
     golden, table = GOLDENS.get(model.name), PUBLISHED.get(model.name)
@@ -71,8 +72,7 @@ def verify(name: Positional[Name], *, folder: OptionalFolder = None, offline: Of
     if table is None:
         print("table    none: the article has no similarities of this model")
     else:
-        unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-        difference = max(abs(float(unit[i] @ unit[j]) - cosine) for (i, j), cosine in table.items())
+        difference = largest_difference(np.asarray(cosine(embeddings, embeddings)), table)
         wrong += _report("table", difference, TABLE_TOLERANCE, "the article's similarities")
     if wrong:
         print(f"result   WRONG: {', '.join(wrong)}")

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minisbert.arguments import check_choice, check_finite, check_list, check_positive, count_from_zero
-from minisbert.errors import DataError, InputError, MinisbertError
+from minisbert.errors import DataError, InputError
 from minisbert.evaluation.embedding import QueryEncoder, refuse_quantized
 from minisbert.search.exact import nearest
+from minisbert.search.rerank import checked_scores
 from minisbert.similarity import pairwise_cosine
 
 Rescore = Callable[[list[tuple[str, str]]], Any]  # pairs -> one score per pair, such as CrossEncoder.predict
@@ -111,9 +112,11 @@ def hard_negatives(
         if rescore is None:
             positive = float(pairwise_cosine(asked_BD[b : b + 1], pool_MD[own]).min())
         else:
-            positive = min(_rescored(rescore, anchor, [pool[row] for row in own]))
+            asked = [(anchor, pool[row]) for row in own]
+            positive = min(checked_scores("rescore", rescore(asked), len(asked)))
             if len(rows_C):
-                scores_C = np.array(_rescored(rescore, anchor, [pool[row] for row in rows_C.tolist()]))
+                asked = [(anchor, pool[row]) for row in rows_C.tolist()]
+                scores_C = np.array(checked_scores("rescore", rescore(asked), len(asked)))
         fits_C = (scores_C <= limits.get("max_score", np.inf)) & (scores_C >= limits.get("min_score", -np.inf))
         fits_C &= scores_C + limits.get("absolute_margin", -np.inf) <= positive
         if "relative_margin" in limits:
@@ -149,18 +152,3 @@ def triplet_lines(rows: Sequence[tuple[str, ...]], kind: str = ".tsv") -> Iterat
                     f"{text!r:.80} has a tab or a line break, which a tsv cell cannot hold. Write .jsonl instead."
                 )
         yield "\t".join('"' + text.replace('"', '""') + '"' if quoted else text for text in row) + "\n"
-
-
-def _rescored(rescore: Rescore, anchor: str, texts: list[str]) -> list[float]:
-    try:
-        scores = np.asarray(rescore([(anchor, text) for text in texts]), np.float64)
-    except MinisbertError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise InputError(f"rescore did not return numbers ({error}). Expected one score per pair.") from None
-    if scores.shape != (len(texts),) or not np.isfinite(scores).all():
-        raise InputError(
-            f"rescore returned shape {scores.shape} for {len(texts)} pairs, or NaN or infinity. Expected one finite score "
-            "per pair."
-        )
-    return list(scores.tolist())

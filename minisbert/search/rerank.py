@@ -58,7 +58,7 @@ def retrieve_and_rerank(
         raise InputError(f"candidates is {candidates}, k {k}. Expected at least as many candidates as hits.")
     found = searcher.search(texts, candidates) if texts else []
     pairs = [(query, _text(hit)) for query, hits in zip(texts, found, strict=True) for hit in hits]
-    scores = iter(_scores(reranker.predict(pairs, **options), len(pairs)) if pairs else [])
+    scores = iter(checked_scores("the reranker", reranker.predict(pairs, **options), len(pairs)) if pairs else [])
     scored = [[hit._replace(score=next(scores)) for hit in hits] for hits in found]
     ranked = [sorted(hits, key=lambda hit: -hit.score)[:k] for hits in scored]
     return ranked[0] if single else ranked
@@ -83,7 +83,8 @@ def _text(hit: Hit) -> str:
     return hit.text
 
 
-def _scores(predicted: Any, count: int) -> list[float]:
+def checked_scores(name: str, predicted: Any, count: int) -> list[float]:
+    """The scores of `count` pairs by a reranker of this name. Raises InputError: not one finite number per pair."""
     try:
         scores = np.asarray(predicted, np.float64)
     except (TypeError, ValueError):
@@ -91,7 +92,7 @@ def _scores(predicted: Any, count: int) -> list[float]:
     scores = scores.reshape(-1) if scores.shape == (count, 1) else scores
     if scores.shape != (count,) or not np.isfinite(scores).all():
         raise InputError(
-            f"the reranker returned {short_repr(predicted)} for {count} pairs. Expected one finite number per pair; a model "
+            f"{name} returned {short_repr(predicted)} for {count} pairs. Expected one finite number per pair; a model "
             "with several classes is not a reranker."
         )
-    return scores.tolist()
+    return list(scores.tolist())

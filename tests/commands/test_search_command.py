@@ -86,7 +86,7 @@ def test_mistakes_with_a_model(run, tiny_bert, corpus, tmp_path):
     for words, stdin, message in [
         (("a", "--corpus", tmp_path / "blank.txt"), b"", "contains no text"),
         (("a", "--index", tmp_path), b"", "cannot be read as an index"),
-        (("--corpus", corpus), b"\xff\n", "stdin, line 1: not UTF-8"),
+        (("--corpus", corpus), b"\xff\n", "stdin, line 1: byte 1"),
     ]:
         result = run("search", *words, "--model", tiny_bert, stdin=stdin)
         assert result.code == 2 and message in result.err
