@@ -1,11 +1,8 @@
-"""A map of clustered sentences: a picture, or an HTML page that shows each sentence on hover.
-
-save_map("map.png", points_M2, labels_M, texts, names)
-save_map("map.html", points_M2, labels_M, texts, names)      # self-contained, needs no network
+"""A map of clustered sentences: a picture, or an HTML page (cluster_map.html, needs no network) that shows each on hover.
 
 Clusters differ by colour (Okabe and Ito's palette, distinguishable with every kind of colour blindness) and, after seven, by
-shape; after 21 they are grey. The template is cluster_map.html. Sentences are untrusted: they are escaped, and the page's
-policy runs no script but the template's and loads nothing.
+shape; after 21 they are grey. Sentences are untrusted: they are escaped, and the page's policy runs no script but its own and
+loads nothing.
 """
 
 import re

@@ -3,10 +3,9 @@
     minisbert convert all-MiniLM-L6-v2                                     # -> weights/all-MiniLM-L6-v2
     minisbert convert --back weights/all-MiniLM-L6-v2 --out original      # -> model.safetensors, as it was
 
-`SentenceEncoder` reads a converted folder like any other model folder. The weights of the transformer are in
-`minisbert.safetensors`: float32, query, key and value joined, matrices as [in, out], named after the modules in the code. The
-file also records what the conversion changed, so that converting back restores every tensor bit for bit; the command checks
-this before the folder appears.
+The weights of the transformer are in `minisbert.safetensors`: float32, query, key and value joined, matrices as [in, out],
+named after the modules in the code, with what the conversion changed. So converting back restores every tensor bit for bit;
+the command checks this before the folder appears.
 """
 
 import shutil

@@ -3,8 +3,7 @@
     minisbert demo                                          # a small model, 90 MB
     minisbert demo all-mpnet-base-v2 --out mpnet.png        # the article's table
 
-The article, "Sentence Transformers: Meanings in Disguise" (James Briggs), prints the cosines of these sentences for
-bert-base-nli-mean-tokens and all-mpnet-base-v2. A correct implementation reproduces them to about 1e-7.
+The article is "Sentence Transformers: Meanings in Disguise" (James Briggs).
 """
 
 import json

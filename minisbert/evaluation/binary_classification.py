@@ -11,17 +11,15 @@ negated here, so euclidean and manhattan thresholds have the opposite sign.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from minisbert.data.columns import read_columns
 from minisbert.data.conventions import CLASSES
 from minisbert.data.values import as_number, truth_as_number
 from minisbert.errors import DataError, InputError
 from minisbert.evaluation.embedding import Encoder, embed_columns
-from minisbert.evaluation.sts import TEXTS
+from minisbert.evaluation.sts import TEXTS, read_pairs
 from minisbert.similarity import PAIRWISE_SIMILARITIES
 
 
@@ -63,16 +61,10 @@ class BinaryScores(NamedTuple):
 
 
 def read_labelled(
-    file: str | Path, texts: Sequence[str | Sequence[str]] = TEXTS, label: str | Sequence[str] = CLASSES
+    file: Any, texts: Sequence[str | Sequence[str]] = TEXTS, label: str | Sequence[str] = CLASSES
 ) -> LabelledPairs:
     """Pairs with labels 0 and 1, or false and true, from a row file (see data/rows.py); errors as of `read_sts`."""
-    if len(texts) != 2:
-        raise InputError(f"texts is {tuple(texts)}. Expected the names of two columns.")
-    return LabelledPairs(str(file), *read_columns(file, texts, label, _label))
-
-
-def _label(value: Any, column: str, place: str) -> float:
-    return as_number(truth_as_number(value), column, place)
+    return LabelledPairs(*read_pairs(file, texts, label, lambda value, *at: as_number(truth_as_number(value), *at)))
 
 
 def evaluate_binary(encoder: Encoder, pairs: LabelledPairs, **options: Any) -> dict[str, BinaryScores]:

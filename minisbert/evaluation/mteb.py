@@ -20,8 +20,7 @@ from minisbert.checkpoint.convert import flatten
 from minisbert.errors import InputError
 from minisbert.sentence_encoder import SentenceEncoder
 
-# Options that mteb passes to `encode`. Its batch size (32 by default) is ignored: inference/batching.py chooses a faster one.
-_PASSED_ON, _IGNORED = ("show_progress_bar", "precision"), ("batch_size",)
+OPTIONS = ("show_progress_bar", "precision")  # that mteb passes to `encode`
 
 
 class MTEBModel:
@@ -79,6 +78,7 @@ class MTEBModel:
         hf_split: str,
         hf_subset: str,
         prompt_type: Any = None,
+        batch_size: Any = None,
         **options: Any,
     ) -> np.ndarray:
         """Embed all texts of a data loader: `[texts, dimension]`.
@@ -88,13 +88,11 @@ class MTEBModel:
             task_metadata: names the task, for models with one prompt per task.
             hf_split, hf_subset: not used.
             prompt_type: mteb's "query" or "document", or None.
-            options: batch_size (ignored), show_progress_bar, precision.
+            batch_size: ignored (mteb's default is 32): inference/batching.py chooses a faster one.
+            options: show_progress_bar, precision.
         """
-        unknown = sorted(set(options) - {*_PASSED_ON, *_IGNORED})
-        if unknown:
-            raise InputError(
-                f"unknown options {', '.join(unknown)}. Expected only {', '.join((*_PASSED_ON, *_IGNORED))}."
-            )
+        if unknown := sorted(set(options) - set(OPTIONS)):
+            raise InputError(f"unknown options {', '.join(unknown)}. Expected only {', '.join(OPTIONS)}, batch_size.")
         texts: list[str] = []
         for batch in inputs:
             if "text" not in batch:
@@ -105,10 +103,9 @@ class MTEBModel:
         encode = {"query": self.encoder.encode_query, "document": self.encoder.encode_document}.get(
             getattr(prompt_type, "value", prompt_type), self.encoder.encode
         )
-        given = {key: options[key] for key in _PASSED_ON if key in options}
         name = self._prompt_name(self.encoder.prompts, task_metadata, prompt_type)
         prompt = None if name is None else self.encoder.prompts[name]
-        return np.asarray(encode(texts, prompt=prompt, on_truncate="ignore", **given))
+        return np.asarray(encode(texts, prompt=prompt, on_truncate="ignore", **options))
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> np.ndarray:
         """The model's similarity of every embedding with every other: `[N1, N2]`; a scalar for two single vectors."""

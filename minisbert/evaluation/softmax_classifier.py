@@ -6,14 +6,13 @@ SBERT discards the head W, b after training and uses only the embeddings. minisb
 classify pairs (NLI: entailment, neutral, contradiction) from two embeddings, even precomputed ones.
 """
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from minisbert.errors import InputError
+from minisbert.arguments import as_pairs
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.training.pair_losses import softmax_logits
 from minisbert.training.softmax_head import SoftmaxHead, read_head
@@ -42,20 +41,10 @@ class SoftmaxClassifier:
         encoder = SentenceEncoder(folder)
         return SoftmaxClassifier(encoder, read_head(Path(folder), encoder.model_config.dimension))
 
-    def predict(self, pairs: Iterable[tuple[str, str]], show_progress_bar: bool | None = None) -> Predictions:
-        """The class of each pair.
-
-        Raises:
-            InputError: an element is not a pair of strings.
-        """
-        if not isinstance(pairs, Iterable):
-            raise InputError(f"pairs is {pairs!r:.80}. Expected a list of pairs of texts.")
-        pairs = list(pairs)  # also of a generator
-        for number, pair in enumerate(pairs):
-            if not isinstance(pair, tuple | list) or len(pair) != 2:
-                raise InputError(f"pairs[{number}] is {pair!r:.80}. Expected a pair of texts.")
+    def predict(self, pairs: Any, show_progress_bar: bool | None = None) -> Predictions:
+        """The class of each pair, of one or of several. Raises InputError: something else than pairs of texts."""
         both = self.encoder.encode(
-            [text for pair in pairs for text in pair],
+            [text for pair in as_pairs(pairs)[0] for text in pair],
             show_progress_bar=show_progress_bar,
             truncate_dim=self.encoder.model_config.dimension,
         )

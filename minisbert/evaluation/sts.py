@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from minisbert.arguments import seed_number
+from minisbert.data.columnar import MEMORY
 from minisbert.data.columns import read_columns
 from minisbert.data.conventions import FIRST, SCORES, SECOND
 from minisbert.data.rows import sources
@@ -129,10 +130,15 @@ def read_sts(file: Any, texts: Sequence[str | Sequence[str]] = TEXTS, score: str
         InputError: an unsupported kind of file, or not two text columns.
         DataError: missing or damaged; a column is missing; a row without text or finite score; see `STSPairs`.
     """
+    return STSPairs(*read_pairs(file, texts, score or SCORES))
+
+
+def read_pairs(file: Any, texts: Any, number: Any, as_value: Any = as_number) -> tuple[Any, ...]:
+    """A name for a file or rows in memory, and their two columns of texts and one of numbers; see `read_columns`."""
     if len(texts) != 2:
         raise InputError(f"texts is {tuple(texts)}. Expected the names of two columns.")
-    name = str(file) if isinstance(file, str | Path) else "the rows in memory"
-    return STSPairs(name, *read_columns(file, texts, score or SCORES))
+    name = str(file) if isinstance(file, str | Path) else MEMORY
+    return name, *read_columns(file, texts, number, as_value)
 
 
 def evaluate_sts(
