@@ -1,8 +1,5 @@
 """The command line: `minisbert COMMAND ...`, one file per command.
 
-    minisbert demo
-    minisbert encode sentences.txt --model all-mpnet-base-v2 --out embeddings.npy
-
 A command is a function named like its file; tyro derives its flags and help from its signature and docstring. Only the file of
 the requested command is imported, and heavy libraries (jax, NumPy) are imported inside the functions, so that help and error
 messages appear quickly.

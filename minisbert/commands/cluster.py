@@ -1,7 +1,5 @@
 """`minisbert cluster`: group the sentences of a file by topic.
 
-minisbert cluster sentences.txt --model all-MiniLM-L6-v2 --threshold 0.7
-minisbert cluster questions.tsv --column question --model all-MiniLM-L6-v2 --method kmeans --clusters 20 --map map.html
 minisbert cluster banking77.tsv.gz --model all-MiniLM-L6-v2 --method kmeans --clusters 77 --label-column label
 """
 

@@ -1,8 +1,5 @@
 """`minisbert convert`: rename a model's weights to minisbert's own names, and back again.
 
-    minisbert convert all-MiniLM-L6-v2                                     # -> weights/all-MiniLM-L6-v2
-    minisbert convert --back weights/all-MiniLM-L6-v2 --out original      # -> model.safetensors, as it was
-
 The weights of the transformer are in `minisbert.safetensors`: float32, query, key and value joined, matrices as [in, out],
 named after the modules in the code, with what the conversion changed. So converting back restores every tensor bit for bit;
 the command checks this before the folder appears.

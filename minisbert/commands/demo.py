@@ -1,8 +1,5 @@
 """`minisbert demo`: the five sentences of the Pinecone article on sentence transformers, next to reference similarities.
 
-    minisbert demo                                          # a small model, 90 MB
-    minisbert demo all-mpnet-base-v2 --out mpnet.png        # the article's table
-
 The article is "Sentence Transformers: Meanings in Disguise" (James Briggs).
 """
 

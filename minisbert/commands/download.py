@@ -1,8 +1,4 @@
-"""`minisbert download`: download models, and print their paths.
-
-minisbert download all-mpnet-base-v2 all-MiniLM-L6-v2
-minisbert download all-mpnet-base-v2 --offline && echo "it is here"
-"""
+"""`minisbert download`: download models, and print their paths."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """`minisbert encode`: embed the sentences of a file.
 
-minisbert encode sentences.txt --model all-mpnet-base-v2 --out embeddings.npy
-cat sentences.txt | minisbert encode - --model weights/tiny-bert > embeddings.jsonl
 minisbert encode corpus.txt.gz --model all-MiniLM-L6-v2 --out vectors/          # a folder of shards, for a file of any length
 """
 

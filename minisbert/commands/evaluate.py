@@ -1,6 +1,5 @@
 """`minisbert evaluate`: score a model on sentence pairs or triplets with human labels.
 
-minisbert evaluate all-MiniLM-L6-v2 stsb_dev.tsv.gz --json scores.json --plot scatter.png
 minisbert evaluate my-model sts12.tsv sts13.tsv --against all-MiniLM-L6-v2
 minisbert evaluate my-model triplets_dev.tsv.gz --task triplets        # or binary, with labels 0 and 1
 """

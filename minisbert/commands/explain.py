@@ -1,9 +1,4 @@
-"""`minisbert explain`: the pairs of tokens that a similarity comes from.
-
-minisbert explain "a man eats" "someone has a meal" --model all-MiniLM-L6-v2
-minisbert explain "a man eats" "someone has a meal" --model all-MiniLM-L6-v2 --html out.html --cross-encoder my-reranker
-minisbert explain "a man eats" "someone has a meal" --model all-MiniLM-L6-v2 --follow follow.html
-"""
+"""`minisbert explain`: the pairs of tokens that a similarity comes from."""
 
 from pathlib import Path
 from typing import Annotated

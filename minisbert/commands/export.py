@@ -1,8 +1,4 @@
-"""`minisbert export`: write a model as a portable program with its weights and tokenizer.
-
-minisbert export all-MiniLM-L6-v2 minilm.exported
-python -c "from minisbert.export.runtime import ExportedEncoder; print(ExportedEncoder.load('minilm.exported').encode('a cat'))"
-"""
+"""`minisbert export`: write a model as a portable program with its weights and tokenizer."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,8 +1,5 @@
 """`minisbert inspect`: the parts of a model, every setting with the file it comes from, and its weights.
 
-    minisbert inspect all-mpnet-base-v2
-    minisbert inspect weights/tiny-bert --json
-
 It reads only settings, tensor headers and digests: nothing is put on a device, computed or compiled.
 """
 

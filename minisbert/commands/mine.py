@@ -1,6 +1,5 @@
 """`minisbert mine`: find paraphrases, near-duplicates, translations and hard negatives among all pairs of sentences.
 
-minisbert mine sentences.txt --model all-MiniLM-L6-v2 --top 20                     # the most similar pairs
 minisbert mine sentences.txt --model all-MiniLM-L6-v2 --threshold 0.95             # near-duplicates
 minisbert mine english.txt --with-file german.txt --model MODEL                    # translations, one to one
 minisbert mine pairs.tsv --negatives triplets.tsv --number 3 --relative-margin 0.05 --model all-MiniLM-L6-v2

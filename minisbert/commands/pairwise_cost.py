@@ -1,8 +1,4 @@
-"""`minisbert pairwise-cost`: find the most similar pair of 10,000 sentences, in seconds instead of hours.
-
-minisbert pairwise-cost all-MiniLM-L6-v2
-minisbert pairwise-cost all-mpnet-base-v2 --corpus questions.txt --out cost.png
-"""
+"""`minisbert pairwise-cost`: find the most similar pair of 10,000 sentences, in seconds instead of hours."""
 
 import os
 import sys

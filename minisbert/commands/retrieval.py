@@ -1,9 +1,4 @@
-"""`minisbert retrieval`: score how well a model finds the documents that people judged relevant.
-
-minisbert retrieval all-MiniLM-L6-v2 cranfield --json scores.json
-minisbert retrieval all-MiniLM-L6-v2 cranfield --bm25          # also BM25 alone and both fused
-minisbert retrieval all-MiniLM-L6-v2 cranfield --bm25 --rerank my-cross-encoder    # and each of these reranked
-"""
+"""`minisbert retrieval`: score how well a model finds the documents that people judged relevant."""
 
 import sys
 from typing import Any, Literal

@@ -1,6 +1,5 @@
 """`minisbert search`: find the lines of a file that are most similar to a query.
 
-minisbert search "who eats?" --corpus sentences.txt --model all-MiniLM-L6-v2
 minisbert search --corpus sentences.txt --model all-MiniLM-L6-v2 --save-index sentences.index --queries queries.txt
 minisbert search --index sentences.index --model all-MiniLM-L6-v2                  # reads queries from the terminal
 """

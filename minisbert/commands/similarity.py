@@ -1,7 +1,4 @@
-"""`minisbert similarity`: score how similar two sentences are, or each pair of several.
-
-minisbert similarity all-mpnet-base-v2 "a man eats" "someone has a meal"
-"""
+"""`minisbert similarity`: score how similar two sentences are, or each pair of several."""
 
 from typing import Annotated
 

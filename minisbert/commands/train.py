@@ -1,7 +1,4 @@
-"""`minisbert train`: fine-tune a model on a data file. The same command resumes a run that was stopped.
-
-minisbert train all-MiniLM-L6-v2 runs/nli --data nli.tsv.gz --loss softmax --evaluate stsb_dev.tsv.gz
-"""
+"""`minisbert train`: fine-tune a model on a data file. The same command resumes a run that was stopped."""
 
 import argparse
 import json

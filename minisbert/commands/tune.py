@@ -1,8 +1,4 @@
-"""`minisbert tune`: measure the fastest number of tokens per batch on this machine, and save it.
-
-minisbert tune all-MiniLM-L6-v2
-minisbert tune all-mpnet-base-v2 --texts sentences.txt --compute-dtype bfloat16
-"""
+"""`minisbert tune`: measure the fastest number of tokens per batch on this machine, and save it."""
 
 import sys
 from pathlib import Path

@@ -1,10 +1,7 @@
 """`minisbert verify`: check that a model of the catalog has the right files and embeddings.
 
-    minisbert verify all-mpnet-base-v2
-
 Three checks, one line each: every file has the digest in the catalog; the embeddings of five sentences match
-sentence-transformers (goldens.json); their cosines match the Pinecone article (demo.py). A check without recorded values is
-reported as unverified.
+sentence-transformers (goldens.json); their cosines match the Pinecone article (demo.py).
 """
 
 import json

@@ -133,7 +133,7 @@ def open_examples(
             continue
         if len(check_list(option, given)) > len(set(given)) and option == "classes":
             raise InputError(f"classes is {short_repr(given)}. Expected the name of each class once.")
-    file = with_plain_rows(RowFile(source, columns), kind)
+    file = _open(source, columns, kind)
     found = find_columns(file.source, file.header, kind, texts, labels)
     if kind is None and not labels and found[0].kind == "labelled" and label_kind != "class":
         found = find_columns(file.source, file.header, "texts", texts)  # labels are for losses that need classes
@@ -160,11 +160,16 @@ def open_examples(
     return examples
 
 
+def _open(source: Any, columns: Sequence[str], kind: str | None) -> RowFile:
+    file = RowFile(source, columns)
+    return file if file.kind in ("txt", "tsv", "csv") else with_plain_rows(file, kind)  # cells hold no lists
+
+
 def text_columns(
     source: str, kind: str | None = None, texts: Sequence[str] | None = None, columns: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """The text columns of a data file, without a check of its rows; see `open_examples`."""
-    file = with_plain_rows(RowFile(source, columns), kind)
+    file = _open(source, columns, kind)
     return find_columns(file.source, file.header, kind, texts)[0].texts
 
 

@@ -37,8 +37,8 @@ def with_plain_rows(file: RowFile, kind: str | None = None) -> RowFile:
     list is neither text nor an object with a text; a row has no positive, or alone no negative.
     """
     header = dict.fromkeys(file.header)
-    if file.kind in ("txt", "tsv", "csv") or (file.kind != "jsonl" and not any(map(_role, header))):
-        return file  # cells hold no lists
+    if file.kind != "jsonl" and not any(map(_role, header)):
+        return file
     lists: set[str] = set()
     counts: set[int] = set()
     for _, record in file.records(list(filter(_role, header))):

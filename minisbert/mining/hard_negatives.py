@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minisbert.arguments import check_choice, check_finite, check_list, check_positive, count_from_zero
-from minisbert.errors import DataError, InputError
+from minisbert.errors import DataError, InputError, short_repr
 from minisbert.evaluation.embedding import QueryEncoder, refuse_quantized
 from minisbert.search.exact import nearest
 from minisbert.search.rerank import checked_scores
@@ -76,6 +76,10 @@ def hard_negatives(
         >>> hard_negatives(Letters(), ["a", "c"], ["aab", "cc"], ["ab", "bbc"]).rows
         [('a', 'aab', 'ab'), ('c', 'cc', 'bbc')]
     """
+    if rescore is not None and not callable(rescore):
+        raise InputError(
+            f"rescore is {short_repr(rescore)}. Expected a function of pairs, such as CrossEncoder.predict."
+        )
     wanted = check_positive("number", number)
     refuse_quantized(options)
     given = {"max_score": max_score, "min_score": min_score}
