@@ -1,5 +1,6 @@
 """transformer/products.py: a bfloat16 model multiplies bfloat16 with bfloat16 into float32, forward and backward."""
 
+import platform
 import re
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from flax import nnx
 
 from minisbert import CrossEncoder, SentenceEncoder, train
 from minisbert.cross_encoder.model import define_cross_encoder
+from minisbert.inference.compiled import FEW_TOKENS, few_token_options
 from minisbert.sentence_model import define
 from minisbert.training.config import TrainConfig
 from minisbert.transformer import target
@@ -117,3 +119,24 @@ def test_bfloat16_on_a_processor_that_emulates_it_is_named_once(flags, slow, mon
     config = TrainConfig(str(data), batch_size=2, max_steps=1, compute_dtype="bfloat16")
     train(SentenceEncoder(WEIGHTS / "tiny-bert"), config)
     assert sum("compute_dtype is bfloat16" in record.message for record in caplog.records) == slow
+
+
+@pytest.mark.parametrize(("length", "few"), [(FEW_TOKENS, True), (2 * FEW_TOKENS, False)])
+def test_a_sentence_alone_is_multiplied_without_packing_each_matrix(length, few, monkeypatch):
+    encoder = SentenceEncoder(WEIGHTS / "tiny-bert")
+    chosen, program = [], encoder.forward._program
+    monkeypatch.setattr(encoder.forward, "_program", lambda output, few: chosen.append(few) or program(output, few))
+    encoder.encode(" ".join(["a"] * (length - 2)))
+    assert chosen == [few and platform.machine() in ("x86_64", "AMD64")]
+    arrays = np.ones((1, length), np.int32), np.array([length], np.int32), np.int32(0)
+    compiled = program("sentence embeddings", few).lower(encoder.params, *arrays).compile().as_text()
+    if few_token_options():
+        assert ("ynn_fusion" in compiled) == (not few)
+
+
+def test_an_xla_without_the_option_takes_none(monkeypatch):
+    def unknown(function, compiler_options):
+        raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: No such compile option")
+
+    monkeypatch.setattr(jax, "jit", unknown)
+    assert few_token_options.__wrapped__() == {}
