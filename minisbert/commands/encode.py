@@ -4,7 +4,6 @@ minisbert encode corpus.txt.gz --model all-MiniLM-L6-v2 --out vectors/          
 """
 
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,8 +16,6 @@ from minisbert.data.columns import Sentences, read_sentences, stream_sentences
 from minisbert.errors import DataError, InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from minisbert.sentence_encoder import SentenceEncoder
 
 # Sentences embedded before they are written: enough to fill batches, few enough to bound memory.
@@ -81,9 +78,13 @@ def encode(
         from minisbert.commands.plans import print_encode_plan
 
         shape: dict[str, Any] = {"compute_dtype": compute_dtype, "packing": packing, "batch_size": batch_size}
-        texts = stream_sentences(source, column)
-        prompts = prompt, prompt_name
-        print_encode_plan(model, texts, chip=chip, dump_hlo=dump_hlo, prompt=prompts, offline=offline, **shape)
+        given: dict[str, Any] = {
+            "chip": chip,
+            "dump_hlo": dump_hlo,
+            "prompt": (prompt, prompt_name),
+            "offline": offline,
+        }
+        print_encode_plan(model, stream_sentences(source, column), **given, **shape)
         return 0
     sharded = out.endswith("/")
     if sharded:
@@ -115,16 +116,17 @@ def encode(
         "on_truncate": on_truncate,
     }
     if not sharded:
-        encoder = load()
+        encoder, texts = load(), sentences.texts
         if on_truncate == "error":
             _refuse_long(encoder, sentences, prompt_name, prompt)
         # int8 steps are measured over the whole file, so it has to be one part.
-        size = len(sentences.texts) if precision in ("int8", "uint8") else PART
-        write_embeddings(out, _parts(encoder, sentences.texts, size, options), rows=len(sentences.texts))
+        size = PART if precision not in ("int8", "uint8") else max(len(texts), 1)
+        parts = (texts[start : start + size] for start in range(0, max(len(texts), 1), size))
+        write_embeddings(out, ((part, encoder.encode(part, **options)) for part in parts), rows=len(texts))
         if out != STANDARD:
             width = encoder.get_embedding_dimension()
             width = min(truncate_dim or width, width)
-            print(f"{out}: {len(sentences.texts)} embeddings of {width} dimensions, {precision}")
+            print(f"{out}: {len(texts)} embeddings of {width} dimensions, {precision}")
         return 0
     options["rows_per_shard"] = rows_per_shard
     if ray is not None:
@@ -139,14 +141,6 @@ def encode(
     share = f"; this is worker {worker} of {workers}, which makes every {workers}th shard" if workers > 1 else ""
     print(f"{out}: {rows} embeddings, {precision}, in shards of at most {rows_per_shard}{share}")
     return 0
-
-
-def _parts(
-    encoder: "SentenceEncoder", texts: list[str], size: int, options: dict[str, Any]
-) -> Iterator[tuple[list[str], "np.ndarray"]]:
-    for start in range(0, max(len(texts), 1), max(size, 1)):
-        part = texts[start : start + size]
-        yield part, encoder.encode(part, **options)
 
 
 def _refuse_long(encoder: "SentenceEncoder", sentences: Sentences, prompt_name: str | None, prompt: str | None) -> None:

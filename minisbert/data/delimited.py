@@ -123,8 +123,3 @@ def is_quoted(file: Any, source: str) -> bool:
             "each line as a row; if they are only quoting, save the file as .csv."
         )
     return everywhere or (needed and not doubtful)
-
-
-def header_repeated(names: Iterable[str], first: Iterable[str]) -> bool:
-    """Whether the first row of a file holds the names that were given for a file without a header."""
-    return [name.strip().casefold() for name in names] == [str(cell).strip().casefold() for cell in first]

@@ -32,8 +32,8 @@ from pathlib import Path
 from typing import Any
 
 from minisbert.data.columnar import BLOCK, COLUMNAR, HUB, MEMORY, json_rows, unpacked
-from minisbert.data.delimited import csv_table, header_repeated, is_quoted
-from minisbert.data.values import BOM, matching, reading, record_of, stripped, wrong_columns
+from minisbert.data.delimited import csv_table, is_quoted
+from minisbert.data.values import BOM, matching, plain_name, reading, record_of, stripped, wrong_columns
 from minisbert.errors import DataError, InputError
 
 STDIN = "-"
@@ -118,7 +118,8 @@ class RowFile:
         if not self.header:
             expected = "a header line with the names of the columns" if with_header else "one object per line"
             raise DataError(f"{self.source}: empty. Expected {expected}.")
-        if names and header_repeated(names, next(iter(self.rows(self.header)), ("", ()))[1]):
+        first = next(self.rows(self.header), ("", ()))[1] if names else ()
+        if names and list(map(plain_name, names)) == list(map(plain_name, first)):
             raise InputError(
                 f"{self.source}: its first line has the names of the columns. Leave them out of the options."
             )

@@ -10,7 +10,7 @@ import pytest
 from families import TWINS, tiny
 
 from minisbert.checkpoint.folder import read_folder
-from minisbert.commands import main
+from minisbert.commands import main, plans
 from minisbert.inference.program_costs import forward_flops
 from minisbert.pretrained import load_pretrained, read_model_config
 from minisbert.sentence_model import define
@@ -147,7 +147,7 @@ def test_the_command_reads_no_weights(tmp_path, capsys, monkeypatch):
             (folder / file.relative_to(tiny("bert"))).write_bytes(file.read_bytes())
     data = tmp_path / "pairs.tsv"
     data.write_text("anchor\tpositive\tnegative\na\tb\tc\n")
-    monkeypatch.setattr(planning, "plan", lambda *args, **kwargs: planned.append((args, kwargs)) or Nothing())
+    monkeypatch.setattr(plans, "plan", lambda *args, **kwargs: planned.append((args, kwargs)) or Nothing())
     planned = []
 
     class Nothing:
