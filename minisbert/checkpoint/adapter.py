@@ -104,11 +104,7 @@ def as_float32(tensors: Any, name: str) -> np.ndarray:
 
 
 def adapted(files: ModelFiles, place: Path, base: Any) -> LowRankTensors:
-    """The tensors of a base model with the products of the adapter in `place` added.
-
-    Raises:
-        ModelFolderError: another kind of adapter; a setting or a tensor that is not computed, or fits no tensor of the base.
-    """
+    """The tensors of a base model with the products of the adapter in `place` added."""
     file, adapter = place / ADAPTER_FILE, SafetensorsFiles(place, ADAPTER_WEIGHTS)
     settings = Settings(files.json(file), file)
     settings.choice("peft_type", ["LORA"], why="other adapters are not computed")

@@ -26,11 +26,7 @@ class _Directory(io.FileIO):
 
 @contextmanager
 def stored_archive(file: Path) -> Iterator[zipfile.ZipFile]:
-    """A zip file of stored entries, with distinct names, of the file's size at most.
-
-    Raises:
-        ValueError, OSError, zipfile.BadZipFile: it is not one.
-    """
+    """A zip file of stored entries, with distinct names, of the file's size at most; ValueError and others if it is not."""
     with _Directory(file) as raw, zipfile.ZipFile(raw) as archive:
         raw.most = None
         entries = archive.infolist()

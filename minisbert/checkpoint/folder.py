@@ -12,6 +12,7 @@ Two dialects are read. Up to sentence-transformers 5.3 pooling is six booleans a
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +105,7 @@ def read_folder(
         adapter: the one to merge where the folder has several (task_adapters.py).
 
     Raises:
-        ModelFolderError: another kind of model, or anything missing, malformed, or not computed by minisbert, with the
-            file and the key.
+        ModelFolderError: another kind of model, or anything missing, malformed, or not computed; with the file and the key.
     """
     files = ModelFiles(path, allow_links, find, adapter)
     try:
@@ -114,7 +114,7 @@ def read_folder(
             folder = _read_plain(files)
         else:
             parts = read_chain(files, file)
-            routers = sum(part.kind == "router" for part in parts)
+            routers = [*map(attrgetter("kind"), parts)].count("router")
             folder = _read_routes(files, parts, routers) if routers else read_parts(files, parts, file)
         for one in (folder, *folder.routes.values()):
             one.allow_pickle_weights = allow_pickle_weights
@@ -206,11 +206,7 @@ def read_chain(files: ModelFiles, file: Path) -> list[Part]:
 
 
 def read_parts(files: ModelFiles, parts: list[Part], file: Path, scores: bool = False) -> ModelFolder:
-    """A chain: its encoder, then each module with what it gets from those before it.
-
-    Args:
-        scores: it is a reranker's, whose last module is a Dense whose output are the scores.
-    """
+    """A chain: its encoder, then each module with what it gets from those before it; `scores`: it is a reranker's."""
     kinds, _ = zip(*parts, strict=True)
     chain = " -> ".join(kinds)
     if scores and not (chain.startswith("transformer") and chain.endswith("-> dense")):

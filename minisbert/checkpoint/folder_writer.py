@@ -74,11 +74,7 @@ def _package(name: str) -> str:
 
 
 def write_router(folder: ModelFolder, router: Router, structure: dict[str, list[str]], path: Path) -> None:
-    """The settings files of a Router and of the model; the routes' modules are written already.
-
-    Args:
-        structure: route -> its modules, each named as its folder, which ends in its class.
-    """
+    """The settings of a Router and its model; `structure`: route -> the folders of its modules, which end in their classes."""
     modules = [module for chain in structure.values() for module in chain]
     types = {module: _package(module.rpartition("_")[2]) for module in modules}
     parameters: dict[str, Any] = {"default_route": router.default, "allow_empty_key": router.default is not None}

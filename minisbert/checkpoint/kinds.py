@@ -102,8 +102,9 @@ def _signs_of_other_kinds(files: ModelFiles) -> Iterator[str]:
     if (name := _content(files, _MODEL, dict).get("model_type")) in list(_OTHER_MODELS):
         yield f"{files.folder / _MODEL}: 'model_type' is {name!r}, {_OTHER_MODELS[name]}"
     for name in _module_types(files):
-        if name.startswith(("sentence_transformers.", "pylate.")) and name.rsplit(".", 1)[-1] in _OTHER_CLASSES:
-            yield f"{files.folder / _CHAIN}: has a module {name!r}, {_OTHER_CLASSES[name.rsplit('.', 1)[-1]]}"
+        own = name.rpartition(".")[2]
+        if name.startswith(("sentence_transformers.", "pylate.")) and own in _OTHER_CLASSES:
+            yield f"{files.folder / _CHAIN}: has a module {name!r}, {_OTHER_CLASSES[own]}"
     config = _content(files, _CONFIG, dict)
     if (name := config.get("model_type")) in list(OTHER_TYPES):
         yield f"{files.folder / _CONFIG}: 'model_type' is {name!r}, {OTHER_TYPES[name]}"

@@ -39,6 +39,9 @@ POOLING_MODES = list(POOLING_FLAGS.values())  # register.py adds to them
 WIDTHS = ("word_embedding_dimension", "embedding_dimension")
 
 
+_PATH: Any = field(default="", compare=False, repr=False)  # of a module with weights: its folder in the model's
+
+
 class Given(NamedTuple):
     """What a module gets from those before it. None where config.json is wrong: the family complains about that."""
 
@@ -71,7 +74,7 @@ class WeightedLayerPooling:
 
     layer_start: int
     num_hidden_layers: int
-    path: str = field(default="", compare=False, repr=False)  # its folder in the model's
+    path: str = _PATH
 
     @property
     def layers(self) -> int:
@@ -152,7 +155,7 @@ class TrainedPooling:
     name: str
     dimension: int
     include_prompt: bool = True
-    path: str = field(default="", compare=False, repr=False)  # its folder in the model's
+    path: str = _PATH
 
     def width(self, before: int) -> int:
         return before
@@ -193,7 +196,7 @@ class Dense:
     activation: str = "tanh"
     residual: bool = False  # add the input, through a linear map of its own where the widths differ
     scores: bool = False  # the output are the logits of a reranker
-    path: str = field(default="", compare=False, repr=False)  # its folder in the model's
+    path: str = _PATH
 
     def width(self, before: int) -> int:
         return self.out_features
@@ -240,7 +243,7 @@ class LayerNorm:
     """Layer norm (Ba et al. 2016) of the sentence embedding; its weights are in `path`."""
 
     dimension: int
-    path: str = field(default="", compare=False, repr=False)  # its folder in the model's
+    path: str = _PATH
 
     def width(self, before: int) -> int:
         return self.dimension

@@ -81,10 +81,7 @@ def run(program: bytes) -> dict[str, Any]:
             case "TUPLE":
                 stack.append(tuple(_group(stack)))
             case "SETITEM" | "SETITEMS" as name:
-                values = _group(stack) if name == "SETITEMS" else [stack.pop() for _ in range(2)][::-1]
-                if not isinstance(stack[-1], dict):
-                    raise ValueError("an entry outside of a dict")
-                _add(stack[-1], values)
+                _add(stack, _group(stack) if name == "SETITEMS" else [stack.pop() for _ in range(2)][::-1])
             case "APPEND" | "APPENDS" as name:
                 values = _group(stack) if name == "APPENDS" else [stack.pop()]
                 if not isinstance(stack[-1], list):
@@ -110,8 +107,11 @@ def _group(stack: list[Any]) -> list[Any]:
     return values
 
 
-def _add(entries: dict[str, Any], values: list[Any]) -> None:
+def _add(stack: list[Any], values: list[Any]) -> None:
     """Entries by names alone: hashing a tuple of tuples can take for ever, or overflow the stack."""
+    entries = stack[-1]
+    if not isinstance(entries, dict):
+        raise ValueError("an entry outside of a dict")
     for name, value in zip(values[::2], values[1::2], strict=True):
         if not is_text(name) or name in entries:
             raise ValueError("an entry whose key is not a name" if not is_text(name) else f"{name!r:.200} twice")

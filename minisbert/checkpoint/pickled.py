@@ -27,11 +27,7 @@ _READ_AGAIN = 8  # how many times the file's size the tensors' storages may have
 
 
 class PickledTensors:
-    """The tensors of one archive or of several shards, as `SafetensorsFiles` gives those of safetensors.
-
-    Raises:
-        ModelFolderError: no such file, not an archive, an instruction or a name that is not allowed, or damaged storages.
-    """
+    """The tensors of one archive or of several shards, as `SafetensorsFiles` gives those of safetensors."""
 
     def __init__(self, folder: Path):
         self.where = folder / (PICKLE if (folder / PICKLE).is_file() else PICKLE_INDEX)

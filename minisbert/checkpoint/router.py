@@ -49,10 +49,7 @@ class Router:
         return self.names[0] if self.default is None else self.default
 
     def of(self, task: str | None) -> str:
-        """The route for a task, or for a text without one.
-
-        Raises:
-            InputError: no route fits; the error names the routes.
+        """The route for a task, or for a text without one; raises InputError if none fits.
 
         Example:
             >>> router = Router(("query", "document"), default="document")
@@ -77,11 +74,7 @@ class Router:
 
 
 def read_router(files: ModelFiles, relative: str) -> tuple[Router, dict[str, list[Part]]]:
-    """A Router's routes, and the modules of each.
-
-    Args:
-        relative: the Router's folder, which `read_chain` has found to be within the model's.
-    """
+    """A Router's routes, and the modules of each; `relative` is its folder, which is within the model's."""
     place = files.folder / relative
     file = place / ROUTER_FILE
     if not files.has(file) and files.has(place / "config.json"):

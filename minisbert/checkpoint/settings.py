@@ -32,17 +32,13 @@ _READ = (".json", ".txt", ".safetensors", ".model", ".bin")
 class ModelFiles:
     """The files of one model folder, each opened once, none of them outside the folder.
 
-    A folder that came as an archive or a git clone can hold links to any file of this machine, and saving the model would
-    copy what they point to. Links inside the folder are followed, and those of the Hugging Face cache
-    (snapshots/<commit>/config.json -> ../../blobs/<digest>).
+    A folder from an archive or a git clone can hold links to any file of this machine, and saving would copy it. Links
+    inside the folder are followed, and those of the Hugging Face cache (snapshots/<commit>/... -> ../../blobs/<digest>).
 
     Args:
         allow_links: follow the others too, as Nix, DVC and git-annex store weights.
         find: the folder of the model that an adapter changes, from its name.
         adapter: the one to use where the folder has several.
-
-    Raises:
-        ModelFolderError: there is no such folder.
     """
 
     def __init__(
@@ -60,11 +56,7 @@ class ModelFiles:
         self.ignored: dict[str, dict[str, Any]] = {}  # file -> its settings that change no embedding
 
     def has(self, file: Path) -> bool:
-        """Whether there is such a file.
-
-        Raises:
-            ModelFolderError: it, or a file next to it that would be read, is a link out of the model folder.
-        """
+        """Whether there is such a file; raises ModelFolderError if one in its folder is a link out of the model folder."""
         place = file.parent
         if place not in self._names:
             names = set()

@@ -30,11 +30,7 @@ _SHARED, _MAPPING, _WEIGHTS = "embeddings", "mapping", "weights"
 
 
 class StaticTensors:
-    """The token table of a static model under one name, whichever of the two ways it is stored.
-
-    Raises:
-        ModelFolderError: see `SafetensorsFiles`; a mapping or weights that do not fit the rows.
-    """
+    """The token table of a static model under one name, whichever of the two ways it is stored."""
 
     def __init__(self, folder: Path):
         self.files = SafetensorsFiles(folder)

@@ -55,11 +55,7 @@ def without_tasks(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
 
 
 def _of_task(settings: Settings, task: str | None, tensors: Any) -> LowRankTensors:
-    """The tensors with the product of one task's A and B added, or of none.
-
-    Raises:
-        ModelFolderError: A and B that do not fit each other, their tensor, or the settings.
-    """
+    """The tensors with the product of one task's A and B added, or of none."""
     tasks = settings.values["lora_adaptations"]
     rank = settings.size("lora_rank")
     scale = np.float32(settings.size("lora_alpha") / rank)

@@ -28,9 +28,6 @@ def inside(folder: Path, relative: str, named_by: Path | str) -> Path:
     """A path that a file of the folder names, after checking that it stays inside the folder.
 
     The check is on the name: download caches keep a model as links into a common store, so links are followed.
-
-    Raises:
-        ModelFolderError: an absolute path, one with `..`, or text that cannot name a file.
     """
     if Path(relative).is_absolute() or ".." in Path(relative).parts or "\\" in relative:
         raise ModelFolderError(
@@ -54,11 +51,7 @@ def unpickle_recipe(pickled: str = "pytorch_model.bin", name: str = WEIGHTS) -> 
 
 
 def read_index(file: Path, ending: str) -> tuple[dict[str, str], list[Path]]:
-    """Which shard has each tensor, and the paths of all shards.
-
-    Raises:
-        ModelFolderError: not such an index, too many shards or tensors, a shard in another folder or with another ending.
-    """
+    """Which shard has each tensor, and the paths of all shards, which are in the folder of the index."""
     content = read_json(file)
     index = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(index, dict) or not all(isinstance(name, str) and name for name in index.values()):
@@ -104,11 +97,7 @@ def open_tensors(folder: Path, allow_pickle_weights: bool = False) -> Any:
 
 
 class SafetensorsFiles:
-    """The tensors of one model folder, by name.
-
-    Args:
-        folder: holds `model.safetensors`, or its shards and `model.safetensors.index.json`.
-        name: another file name for the weights.
+    """The tensors of one model folder, by name: in one file, or in shards with an index.
 
     Raises:
         ModelFolderError: no weights, only a pickle, a false header, a tensor in no shard or in two.
@@ -264,11 +253,7 @@ def check_lengths(files: Iterable[Any]) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file as the field's readers expect it (contiguous, `format` = pt).
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Write a safetensors file as the field's readers expect it (contiguous, `format` = pt); raises OSError if it cannot."""
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 

@@ -57,7 +57,6 @@ def encode_shards(
         the number of rows of the whole corpus.
 
     Raises:
-        InputError: a text or an option is invalid, or a worker number is out of range.
         DataError: the folder holds embeddings of another model or corpus.
         WriteError: a file cannot be written; complete shards stay.
     """

@@ -63,10 +63,6 @@ def adopt(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
 def fetch(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
     """Download a model's files from the hub into staging, resuming where an earlier run stopped.
 
-    Args:
-        model: a row of the catalog. Its digests are checked, or those of the hub's listing if it has none.
-        staging: the folder that collects verified files.
-
     Raises:
         DownloadError: the hub cannot be reached, has no such model, has pickled weights only, or sends other bytes.
     """

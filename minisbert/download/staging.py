@@ -78,9 +78,6 @@ def collect(
 
     Returns:
         The names of the files that `bring` does not have.
-
-    Raises:
-        DownloadError: a file arrived with another size or digest; it is deleted.
     """
     absent = []
     for name, record in files.items():
@@ -105,11 +102,7 @@ def collect(
 
 
 def finish(staging: Path, home: Path, model: Model, delivery: Delivery, set_aside: Sequence[str] = ()) -> None:
-    """Write the manifest, delete everything that does not belong to the model, and rename staging to its final name.
-
-    Args:
-        set_aside: the sources tried before and what was wrong with each.
-    """
+    """Write the manifest, with the sources that failed, delete what does not belong to the model, and rename staging."""
     digests = {name: record.sha256 or digest(staging / name) for name, record in sorted(delivery.files.items())}
     manifest = {
         "name": model.name,

@@ -103,7 +103,6 @@ def packed_batches(
     Args:
         tokens: tokens of a batch on one device.
         prompt_length: tokens of the prompt before every text.
-        devices: the number of devices that share a batch.
     """
     P, L = stream_shape(tokens, devices)
     waiting: list[tuple[int, Sequence[int]]] = []
@@ -140,12 +139,7 @@ def packed_batches(
 
 
 def stream_shape(tokens: int, devices: int) -> tuple[int, int]:
-    """The (P, L) of `packed_batches`.
-
-    Example:
-        >>> stream_shape(512, devices=1)
-        (8, 64)
-    """
+    """The (P, L) of `packed_batches`: as many rows of the shortest length as `tokens` per device fill."""
     return devices * max(1, tokens // ROW_LENGTHS[0]), ROW_LENGTHS[0]
 
 

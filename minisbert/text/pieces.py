@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from minisbert.text.tokenizer_classes import QWEN_SPLIT
+from minisbert.text.tokenizer_limits import steps_of
 
 # The pre-tokenizers that split at a space, and those that only look at neighbouring characters.
 _SPLIT_AT_SPACES = ("BertPreTokenizer", "Whitespace", "WhitespaceSplit", "ByteLevel", "Metaspace")
@@ -39,18 +40,12 @@ def splits_at_spaces(backend: Any) -> bool:
     for token in backend.get_added_tokens_decoder().values():
         if re.search(r"\s", token.content) or (token.rstrip and token.content[-1:].isalnum()):
             return False  # it has a space, or takes the one after it
-    rules = _steps(backend.normalizer, "normalizers")
-    splits = [*_steps(backend.pre_tokenizer, "pretokenizers")]
+    rules, splits = (
+        [step for step in steps_of(part and json.loads(part.__getstate__())) if step["type"] != "Sequence"]
+        for part in (backend.normalizer, backend.pre_tokenizer)
+    )
     known = all(split["type"] in _PRE_TOKENIZERS or _at_spaces(split) for split in splits)
     return known and any(map(_at_spaces, splits)) and all(map(_stays_in_words, rules))
-
-
-def _steps(part: Any, key: str) -> Iterator[dict[str, Any]]:
-    steps = [json.loads(part.__getstate__())] if part else []
-    for step in steps:
-        steps += step.get(key, [])
-        if step["type"] != "Sequence":
-            yield step
 
 
 def _stays_in_words(rule: dict[str, Any]) -> bool:

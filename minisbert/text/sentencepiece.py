@@ -22,11 +22,7 @@ _FIELDS, _OF_A_PIECE = 1_000, 3  # of one message inside the file; a thousand in
 
 
 def read_sentencepiece(content: bytes, where: Path | str) -> tuple[list[tuple[str, float]], bytes | None]:
-    """The pieces of a unigram model with their log probabilities, by id, and the normalization map.
-
-    Raises:
-        ModelFolderError: a damaged file, another kind of model, or an option that `tokenizers` does not have.
-    """
+    """The pieces of a unigram model with their log probabilities, by id, and the normalization map."""
     pieces: dict[str, float] = {}
     model_type, charsmap, odd, seen = UNIGRAM, b"", set[str](), set[int]()
     try:

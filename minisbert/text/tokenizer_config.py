@@ -55,7 +55,7 @@ def read_tokenizer_config(
         values["extra_special_tokens"] = values.pop("additional_special_tokens")
     added: dict[int, Any] = {}
     if "added_tokens_decoder" in values:
-        for number, token in _as_object(values["added_tokens_decoder"], file).items():
+        for number, token in Settings(values["added_tokens_decoder"], f"{file}, 'added_tokens_decoder'").values.items():
             if number.isascii() and number.isdigit() and len(number) < 20 and isinstance(token, dict):
                 added[int(number)] = _read_token("added_tokens_decoder", token, settings)
             else:
@@ -142,7 +142,7 @@ def _class_name(settings: Settings, model: Mapping[str, Any], tokenizer: Mapping
 def _merge_older_files(files: Mapping[str, bytes], folder: Path, settings: Settings, added: dict[int, Any]) -> None:
     """special_tokens_map.json counts more than tokenizer_config.json; added_tokens.json is an object of token to id."""
     file = folder / "special_tokens_map.json"
-    for key, value in _as_object(parse_json(files.get(file.name, b"{}"), file), file).items():
+    for key, value in _object(files, file).items():
         if isinstance(value, dict) and key != "extra_special_tokens":
             value = {**value, "special": True}
         elif key == "extra_special_tokens" and isinstance(value, list):
@@ -158,7 +158,7 @@ def _merge_older_files(files: Mapping[str, bytes], folder: Path, settings: Setti
         settings.names["extra_special_tokens"] = settings.names.get(older, older)
         extra = settings.values["extra_special_tokens"] = settings.values[older]
     file = folder / "added_tokens.json"
-    tokens = _as_object(parse_json(files.get(file.name, b"{}"), file), file)
+    tokens = _object(files, file)
     check_added(tokens, file)
     special = [settings.values.get(key) for key in classes.SPECIAL_TOKENS] + (extra if isinstance(extra, list) else [])
     texts = [token.get("content") if isinstance(token, dict) else token for token in special]
@@ -172,11 +172,9 @@ def _merge_older_files(files: Mapping[str, bytes], folder: Path, settings: Setti
         added[number] = _read_token("added_tokens", {"content": text, **flags}, settings)
 
 
-def _as_object(value: Any, where: Path) -> dict[str, Any]:
-    """The value, which must be a JSON object."""
-    if not isinstance(value, dict):
-        raise ModelFolderError(f"{where}: found {value!r:.100}. Expected an object {{...}}; correct the file.")
-    return value
+def _object(files: Mapping[str, bytes], file: Path) -> dict[str, Any]:
+    """The object in a JSON file, empty where there is none."""
+    return Settings(parse_json(files.get(file.name, b"{}"), file), file).values
 
 
 def _read_token(key: str, value: Any, settings: Settings) -> Any:

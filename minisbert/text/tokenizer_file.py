@@ -14,7 +14,7 @@ from minisbert.checkpoint.json_file import parse_json
 from minisbert.errors import MinisbertError, ModelFolderError
 from minisbert.text.tokenizer_classes import BUILT, QWEN_SPLIT
 from minisbert.text.tokenizer_config import TokenizerConfig, read_tokenizer_config
-from minisbert.text.tokenizer_limits import check_limits
+from minisbert.text.tokenizer_limits import check_limits, steps_of
 
 
 class Source(NamedTuple):
@@ -68,16 +68,18 @@ def read_tokenizer(files: Mapping[str, bytes], file: Path, model: Mapping[str, A
         return Source(file, backend, config)
     parts = values["model"]
     merges = parts.get("merges") and [tuple(one.split(" ") if isinstance(one, str) else one) for one in parts["merges"]]
-    return Source(file, backend, config, parts["vocab"], merges, _charsmap(values.get("normalizer")))
+    maps = [
+        step["precompiled_charsmap"] for step in steps_of(values.get("normalizer")) if step["type"] == "Precompiled"
+    ]
+    return Source(file, backend, config, parts["vocab"], merges, base64.b64decode(maps[0]) if maps else None)
 
 
 def _placed_tokens(processor: dict[str, Any]) -> Iterator[tuple[str | None, int | None]]:
     """Each special token that a post-processor places, with the id it gives it; None where one of the two lacks."""
     kind = processor.get("type")  # the library has checked what each kind holds
-    if kind == "Sequence":
-        for part in processor["processors"]:
-            yield from _placed_tokens(part)
-    elif kind == "TemplateProcessing":
+    for part in processor.get("processors", ()):
+        yield from _placed_tokens(part)
+    if kind == "TemplateProcessing":
         for placed in processor["special_tokens"].values():
             yield from zip_longest(placed["tokens"], placed["ids"])
     elif kind in ("BertProcessing", "RobertaProcessing"):
@@ -104,14 +106,6 @@ def _check_options(config: TokenizerConfig, backend: Any) -> None:
         if values.get(key) not in (None, default):
             settings.complain(key, f"{json.dumps(default)}, because {config.name} is read from tokenizer.json")
     settings.finish()
-
-
-def _charsmap(step: Any) -> bytes | None:
-    """Sentencepiece's map, in a normalizer or one of its parts."""
-    if isinstance(step, dict) and step.get("type") == "Precompiled":
-        return base64.b64decode(step["precompiled_charsmap"])
-    parts = step.get("normalizers", []) if isinstance(step, dict) else []
-    return next(filter(None, map(_charsmap, parts)), None)
 
 
 def build(source: Source) -> Any:
@@ -174,9 +168,9 @@ def build(source: Source) -> Any:
     for token in dict.fromkeys((*config.named.values(), *config.extra)):
         if getattr(token, "content", token) not in known:
             tokens.append(token)
-    for row, token in enumerate(tokens):
-        tokens[row] = AddedToken(token, special=True) if isinstance(token, str) else token
-        tokens[row].special = tokens[row].special or tokens[row].content in special.values()
+    tokens = [AddedToken(token, special=True) if isinstance(token, str) else token for token in tokens]
+    for token in tokens:
+        token.special = token.special or token.content in special.values()
     backend.add_tokens(tokens)
     backend.encode_special_tokens = settings.values.get("split_special_tokens") is True
     if kind is None:
@@ -208,17 +202,15 @@ def _switched_ends(config: TokenizerConfig, special: dict[str, str], backend: An
     """`add_bos_token` and `add_eos_token`: the template of a class that has none of its own."""
     from tokenizers import processors
 
-    values, ends = config.settings.values, {"bos_token": list[str](), "eos_token": list[str]()}
-    for key, placed in ends.items():
-        flag = values.get(f"add_{key}")
-        if flag and not isinstance(flag, str) and key in special:  # a string is not a switch but one more special token
-            placed.append(special[key])
-    first, last = ends.values()
-    second = [f"{token}:1" for token in (*first, "$B", *last)]
+    ends = []
+    for key in ("bos_token", "eos_token"):
+        flag = config.settings.values.get(f"add_{key}")
+        # A string is not a switch but one more special token.
+        ends.append([special[key]] if flag and not isinstance(flag, str) and key in special else [])
+    first, last = ends
+    single, second = [*first, "$A", *last], [f"{token}:1" for token in (*first, "$B", *last)]
     ids = [(token, backend.token_to_id(token)) for token in (*first, *last)]
-    return processors.TemplateProcessing(
-        single=[*first, "$A", *last], pair=[*first, "$A", *last, *second], special_tokens=ids
-    )
+    return processors.TemplateProcessing(single=single, pair=[*single, *second], special_tokens=ids)
 
 
 def _unigram(config: TokenizerConfig, vocabulary: Any, unknown_token: str, charsmap: bytes | None) -> Any:
@@ -237,10 +229,9 @@ def _unigram(config: TokenizerConfig, vocabulary: Any, unknown_token: str, chars
     steps: list[Any] = []
     if config.name == "AlbertTokenizer":
         steps = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
-        if not settings.flag("keep_accents", default=False):
-            steps += [normalizers.NFKD(), normalizers.StripAccents()]
-        if settings.flag("do_lower_case", default=True):
-            steps.append(normalizers.Lowercase())
+        accents = settings.flag("keep_accents", default=False)
+        steps += [] if accents else [normalizers.NFKD(), normalizers.StripAccents()]
+        steps += [normalizers.Lowercase()] if settings.flag("do_lower_case", default=True) else []
     splits: list[Any] = [pre_tokenizers.WhitespaceSplit()]
     if deberta:  # transformers 5 leaves out sentencepiece's map
         steps = [normalizers.Lowercase()] if settings.flag("do_lower_case", default=False) else []

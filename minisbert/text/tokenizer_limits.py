@@ -23,19 +23,20 @@ def _at_most(limit: int, found: float, what: str, file: Path | str, of: str = ""
         )
 
 
-def check_limits(values: dict[str, Any], file: Path) -> None:
-    """Check a tokenizer.json; what is malformed is left to the library's own complaint.
+def steps_of(*parts: Any) -> list[dict[str, Any]]:
+    """The steps of a normalizer and a pre-tokenizer in a tokenizer.json, those of nested sequences too."""
+    steps, found = list(parts), []
+    for step in steps:
+        if isinstance(step, dict):
+            found.append(step)
+            for key in ("normalizers", "pretokenizers"):
+                steps += step[key] if isinstance(step.get(key), list) else []
+    return found
 
-    Raises:
-        ModelFolderError: rules that make texts much longer, too many rules, slow patterns, random pieces, pieces that crash
-            the library or fill the memory, too many added tokens.
-    """
-    rules: list[Any] = [values.get("normalizer"), values.get("pre_tokenizer")]
-    for rule in rules:  # those of a sequence too, which may be nested
-        for key in ("normalizers", "pretokenizers"):
-            if isinstance(rule, dict) and isinstance(rule.get(key), list):
-                rules += rule[key]
-    rules = [rule for rule in rules if isinstance(rule, dict)]
+
+def check_limits(values: dict[str, Any], file: Path) -> None:
+    """Check a tokenizer.json; what is malformed is left to the library's own complaint."""
+    rules = steps_of(values.get("normalizer"), values.get("pre_tokenizer"))
     growth = math.prod(map(_growth, rules))
     longer = f"normalizer and pre_tokenizer can make a text {growth:.3g} times as long"
     _at_most(limits.TEXT_GROWTH, growth, longer, file, " times")
@@ -75,11 +76,7 @@ def check_added(contents: Collection[Any], file: Path | str) -> None:
 
 
 def check_pieces(vocabulary: dict[str, Any] | list[Any], file: Path) -> None:
-    """Check the pieces of a vocabulary, piece -> id or a list of (piece, score).
-
-    Raises:
-        ModelFolderError: too many pieces, one that is too long, pieces of a list that are long on average, or two with one id.
-    """
+    """Check the pieces of a vocabulary, piece -> id or a list of (piece, score)."""
     if isinstance(vocabulary, dict):  # of most models; its keys are strings, so no loop in Python is needed
         lengths = list(map(len, vocabulary))
     else:

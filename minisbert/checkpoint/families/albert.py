@@ -1,8 +1,6 @@
 """How a folder stores an ALBERT: config.json, and where each tensor goes. `encoders/albert.py` computes."""
 
 from dataclasses import dataclass
-from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 from minisbert.checkpoint.convert import Rule, linear, norm
@@ -26,12 +24,12 @@ class Config:
     hidden_dropout_prob: float = 0.0
     attention_probs_dropout_prob: float = 0.0
     initializer_range: float = 0.02
-    max_positions = property(attrgetter("max_position_embeddings"), doc="The longest input in tokens.")
+    max_positions = property(lambda config: config.max_position_embeddings, doc="The longest input in tokens.")
     # As ELECTRA's narrow embeddings, but always with a map; no ERNIE's tasks.
-    narrow, task_type_vocab_size = property(attrgetter("embedding_size")), 0
+    narrow, task_type_vocab_size = property(lambda config: config.embedding_size), 0
 
     @staticmethod
-    def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
+    def from_json(values: dict[str, Any], where: Any = "config.json") -> "Config":
         """Read config.json; one ModelFolderError names every key that is missing, out of bounds, or not computed."""
         settings = Settings(values, where)
         settings.choice("num_hidden_groups", [1], default=1, why="all layers share one set of weights")

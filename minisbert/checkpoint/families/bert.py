@@ -1,8 +1,6 @@
 """How a folder stores a BERT: config.json, and where each tensor goes. `encoders/bert.py` computes."""
 
 from dataclasses import dataclass
-from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 from minisbert.checkpoint.convert import Rule, linear, matrix, norm
@@ -27,11 +25,11 @@ class Config:
     initializer_range: float = 0.02
     narrow: int | None = None  # ELECTRA's embedding_size, where it differs from hidden_size
     task_type_vocab_size: int = 0  # ERNIE's tasks; every text has the first
-    max_positions = property(attrgetter("max_position_embeddings"), doc="The longest input in tokens.")
+    max_positions = property(lambda config: config.max_position_embeddings, doc="The longest input in tokens.")
     embedding_size = property(lambda config: config.narrow or config.hidden_size, doc="Of the tables.")
 
     @staticmethod
-    def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
+    def from_json(values: dict[str, Any], where: Any = "config.json") -> "Config":
         """Read config.json; one ModelFolderError names every key that is missing, out of bounds, or not computed."""
         settings = Settings(values, where)
         model_type, narrow, tasks = values.get("model_type"), None, 0

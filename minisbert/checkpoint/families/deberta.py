@@ -1,8 +1,6 @@
 """How a folder stores a DeBERTa-v2 or v3: its settings, and where each tensor goes. `encoders/deberta.py` computes."""
 
 from dataclasses import dataclass
-from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 from minisbert import limits
@@ -36,7 +34,7 @@ class Config:
     attention_probs_dropout_prob: float = 0.1
     initializer_range: float = 0.02
     narrow: int | None = None  # embedding_size, where it differs from hidden_size
-    max_positions = property(attrgetter("max_position_embeddings"), doc="The longest input in tokens.")
+    max_positions = property(lambda config: config.max_position_embeddings, doc="The longest input in tokens.")
     embedding_size = property(lambda config: config.narrow or config.hidden_size, doc="Of the tables.")
     relative_attention_num_buckets = property(lambda config: 2 * config.span, doc="Rows of the table of distances.")
     # Whether distances have a matrix for their keys, and for their queries.
@@ -44,7 +42,7 @@ class Config:
     position_query = property(lambda config: config.own_maps and "p2c" in config.pos_att_type)
 
     @staticmethod
-    def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
+    def from_json(values: dict[str, Any], where: Any = "config.json") -> "Config":
         """Read config.json; one ModelFolderError names every key that is missing, out of bounds, or not computed."""
         settings = Settings(values, where)
         settings.choice("relative_attention", [True], why="no published model does without distances")

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 from minisbert.checkpoint.convert import Rule, linear, norm
@@ -23,7 +22,7 @@ class Config:
     dropout: float = 0.1
     attention_dropout: float = 0.1
     initializer_range: float = 0.02
-    max_positions = property(attrgetter("max_position_embeddings"), doc="The longest input in tokens.")
+    max_positions = property(lambda config: config.max_position_embeddings, doc="The longest input in tokens.")
     # BERT's names, and what DistilBERT has not.
     hidden_size = embedding_size = property(attrgetter("dim"))
     num_hidden_layers = property(attrgetter("n_layers"))
@@ -35,7 +34,7 @@ class Config:
     layer_norm_eps, narrow, type_vocab_size, task_type_vocab_size = 1e-12, None, 0, 0
 
     @staticmethod
-    def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
+    def from_json(values: dict[str, Any], where: Any = "config.json") -> "Config":
         """Read config.json; one ModelFolderError names every key that is missing, out of bounds, or not computed."""
         settings = Settings(values, where)
         settings.choice("sinusoidal_pos_embds", [False], default=False, why="positions are trained here, those are not")

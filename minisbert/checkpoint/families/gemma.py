@@ -1,8 +1,6 @@
 """How a folder stores a Gemma 3 text model: config.json, and where each tensor goes. `encoders/gemma.py` computes."""
 
 from dataclasses import dataclass
-from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 from minisbert.checkpoint.convert import Rule, linear, matrix
@@ -33,12 +31,12 @@ class Config:
     rms_norm_eps: float = 1e-6
     attention_dropout: float = 0.0
     initializer_range: float = 0.02
-    max_positions = property(attrgetter("max_position_embeddings"), doc="The longest input in tokens.")
+    max_positions = property(lambda config: config.max_position_embeddings, doc="The longest input in tokens.")
     query_width = property(lambda config: config.num_attention_heads * config.head_dim, doc="Of all query heads.")
     key_width = property(lambda config: config.num_key_value_heads * config.head_dim, doc="Of all key heads.")
 
     @staticmethod
-    def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
+    def from_json(values: dict[str, Any], where: Any = "config.json") -> "Config":
         """Read config.json; one ModelFolderError names every key that is missing, out of bounds, or not computed."""
         settings = Settings(values, where)
         layers = settings.size("num_hidden_layers")

@@ -1,8 +1,6 @@
 """How a folder stores a ModernBERT: config.json, and where each tensor goes. `encoders/modernbert.py` computes."""
 
 from dataclasses import dataclass
-from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 from minisbert.checkpoint.convert import Rule, matrix
@@ -30,10 +28,10 @@ class Config:
     attention_dropout: float = 0.0
     mlp_dropout: float = 0.0
     initializer_range: float = 0.02
-    max_positions = property(attrgetter("max_position_embeddings"), doc="The longest input in tokens.")
+    max_positions = property(lambda config: config.max_position_embeddings, doc="The longest input in tokens.")
 
     @staticmethod
-    def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
+    def from_json(values: dict[str, Any], where: Any = "config.json") -> "Config":
         """Read config.json; one ModelFolderError names every key that is missing, out of bounds, or not computed."""
         settings = Settings(values, where)
         for key in ("attention_bias", "mlp_bias", "norm_bias"):

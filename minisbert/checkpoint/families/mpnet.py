@@ -1,7 +1,6 @@
 """How a folder stores an MPNet: config.json, and where each tensor goes. `encoders/mpnet.py` computes."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from minisbert import limits
@@ -32,7 +31,7 @@ class Config:
     max_positions = property(lambda config: config.max_position_embeddings - PADDING_ID - 1)
 
     @staticmethod
-    def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
+    def from_json(values: dict[str, Any], where: Any = "config.json") -> "Config":
         """Read config.json; one ModelFolderError names every key that is missing, out of bounds, or not computed."""
         settings = Settings(values, where)
         settings.choice("pad_token_id", [PADDING_ID], default=PADDING_ID, why="MPNet counts positions from it")

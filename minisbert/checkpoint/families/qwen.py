@@ -1,8 +1,6 @@
 """How a folder stores Qwen3, Qwen2, Mistral, EuroBERT: config.json, and where each tensor goes. `encoders/qwen.py` computes."""
 
 from dataclasses import dataclass
-from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 from minisbert.checkpoint.convert import Rule, linear, matrix
@@ -32,12 +30,12 @@ class Config:
     rms_norm_eps: float = 1e-6
     attention_dropout: float = 0.0
     initializer_range: float = 0.02
-    max_positions = property(attrgetter("max_position_embeddings"), doc="The longest input in tokens.")
+    max_positions = property(lambda config: config.max_position_embeddings, doc="The longest input in tokens.")
     query_width = property(lambda config: config.num_attention_heads * config.head_dim, doc="Of all query heads.")
     key_width = property(lambda config: config.num_key_value_heads * config.head_dim, doc="Of all key heads.")
 
     @staticmethod
-    def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
+    def from_json(values: dict[str, Any], where: Any = "config.json") -> "Config":
         """Read config.json; one ModelFolderError names every key that is missing, out of bounds, or not computed."""
         settings = Settings(values, where)
         kind = settings.choice("model_type", ["qwen3", "qwen2", "mistral", "eurobert"])
@@ -69,10 +67,7 @@ class Config:
 
 
 def _windows(settings: Settings, kind: str, layers: int, causal: bool) -> tuple[int | None, ...]:
-    """How many tokens away each layer sees, or None for all.
-
-    Mistral has one window for all layers; Qwen's later layers have one where `use_sliding_window` is true.
-    """
+    """How many tokens away each layer sees, or None for all: Mistral's in all layers, Qwen's, if used, in later ones."""
     size: int | None = None
     if kind == "mistral" or (kind != "eurobert" and settings.flag("use_sliding_window", default=False)):
         has = settings.values.get("sliding_window", 4096) is not None

@@ -1,8 +1,6 @@
 """How a folder stores a RoBERTa: config.json, and where each tensor goes. `encoders/roberta.py` computes."""
 
 from dataclasses import dataclass
-from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 from minisbert import limits
@@ -30,11 +28,11 @@ class Config:
     # The longest input in tokens: the table's first rows, up to the padding row, have no positions.
     max_positions = property(lambda config: config.max_position_embeddings - config.pad_token_id - 1)
     # What BERT's relatives may have is not here.
-    embedding_size = property(attrgetter("hidden_size"))
+    embedding_size = property(lambda config: config.hidden_size)
     narrow, task_type_vocab_size = None, 0
 
     @staticmethod
-    def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
+    def from_json(values: dict[str, Any], where: Any = "config.json") -> "Config":
         """Read config.json; one ModelFolderError names every key that is missing, out of bounds, or not computed."""
         settings = Settings(values, where)
         vocab_size = settings.size("vocab_size", bounds=(2, limits.ROWS))

@@ -1,16 +1,13 @@
-"""The settings and weight tables of BERTs with rotary positions: nomic, GTE, jina v3 (`encoders/rotary_bert.py` computes them).
+"""How folders store BERTs with rotary positions: nomic, GTE, jina v3. `encoders/rotary_bert.py` computes them.
 
     "nomic_bert"             nomic-embed-text (Nussbaum et al. 2024), snowflake-arctic-embed-m-long, CodeRankEmbed
     "new", "gte"             gte-*-v1.5 and mGTE (Zhang et al. 2024), snowflake-arctic-embed-m-v2.0
     "jina_embeddings_v3"     jina-embeddings-v3 (Sturua et al. 2024) in transformers' layout; task_adapters.py reads the first
 
-The folders of the first two come from remote code, whose classes `auto_map` names; what they compute is computed here, and
-nothing of them is run. nomic's config.json has GPT-2's names, or transformers 5's, or both.
+The first two come from remote code, of which nothing is run. nomic's config.json has names of GPT-2, transformers 5, or both.
 """
 
 from dataclasses import dataclass
-from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 from minisbert import limits
@@ -28,7 +25,6 @@ _NOMIC_NAMES = {
     "resid_pdrop": "hidden_dropout_prob",
     "attn_pdrop": "attention_probs_dropout_prob",
 }
-_NOMIC_GATES = {"swiglu": "silu", "geglu": "gelu"}
 # Settings of nomic's remote code that must have these values, the first where the file has none.
 _NOMIC_ONLY: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("prenorm", "parallel_block", "use_rms_norm", "causal", "rotary_emb_interleaved"), (False,)),
@@ -62,10 +58,10 @@ class Config:
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.0
     initializer_range: float = 0.02
-    max_positions = property(attrgetter("max_position_embeddings"), doc="The longest input in tokens.")
+    max_positions = property(lambda config: config.max_position_embeddings, doc="The longest input in tokens.")
 
     @staticmethod
-    def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
+    def from_json(values: dict[str, Any], where: Any = "config.json") -> "Config":
         """Read config.json; one ModelFolderError names every key that is missing, out of bounds, or not computed."""
         settings = Settings(values, where)
         kind = settings.choice("model_type", ["nomic_bert", "new", "gte", "jina_embeddings_v3"])
@@ -78,19 +74,18 @@ def _nomic(settings: Settings) -> Config:
     values = settings.values
     for key, allowed in _NOMIC_ONLY.items():
         settings.choice(key, allowed, default=allowed[0], why="no published model but nomic's mixture of experts")
-    gate = "silu"
-    if "activation_function" in values:
-        gate = _NOMIC_GATES[settings.choice("activation_function", _NOMIC_GATES)]
+    gates = {"swiglu": "silu", "geglu": "gelu"}
+    named = "activation_function" in values
+    gate = gates[settings.choice("activation_function", gates)] if named else "silu"
     activation = settings.choice("hidden_act", ACTIVATIONS, default=gate)
-    if "activation_function" in values and activation != gate:
+    if named and activation != gate:
         settings.complain("hidden_act", f"{gate!r}, as 'activation_function' has it")
     # "n_positions" is how many there are, "max_position_embeddings" next to it how many were trained.
     longest = "n_positions" if values.get("n_positions") is not None else "max_position_embeddings"
     positions = settings.size(longest)
     if values.get("rotary_scaling_factor") is not None:
         # Longer texts would be stretched by the length of the longest one in their batch.
-        trained = settings.size("max_trained_positions", 2048)
-        positions = min(positions, trained)
+        positions = min(positions, settings.size("max_trained_positions", 2048))
     return _read(
         settings,
         ("rotary_emb_base", 1000.0),
@@ -133,12 +128,7 @@ def _jina(settings: Settings) -> Config:
 
 
 def _read(settings: Settings, base: tuple[str, float], *, usual_inner: bool = False, **read: Any) -> Config:
-    """What the three have in common.
-
-    Args:
-        base: the older key of the base angle, and its value where no file names it.
-        usual_inner: the feed-forward net is four times as wide.
-    """
+    """What the three have in common; `base`: the older key of the base angle, and its value where no file names it."""
     width = settings.size("hidden_size")
     heads = settings.size("num_attention_heads")
     if usual_inner:

@@ -1,7 +1,6 @@
 """How a folder stores a static model: the sizes of its table, and its one tensor. `encoders/static.py` computes."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from minisbert import limits
@@ -21,7 +20,7 @@ class Config:
     max_positions = property(lambda _: limits.TOKENS, doc="The longest input in tokens: as long as memory allows.")
 
     @staticmethod
-    def from_json(values: dict[str, Any], where: Path | str = "model.safetensors") -> "Config":
+    def from_json(values: dict[str, Any], where: Any = "model.safetensors") -> "Config":
         """The sizes that `static_config` gives; one ModelFolderError names each that is missing or out of bounds."""
         settings = Settings(values, where)
         config = Config(settings.size("vocab_size"), settings.size("hidden_size"))

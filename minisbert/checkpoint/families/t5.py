@@ -1,7 +1,6 @@
 """How a folder stores a T5's encoder: the settings in config.json, and where each tensor goes. `encoders/t5.py` computes."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from minisbert import limits
@@ -41,7 +40,7 @@ class Config:
     max_positions = property(lambda _: limits.TOKENS, doc="The longest input in tokens: distances have no end.")
 
     @staticmethod
-    def from_json(values: dict[str, Any], where: Path | str = "config.json") -> "Config":
+    def from_json(values: dict[str, Any], where: Any = "config.json") -> "Config":
         """Read config.json; one ModelFolderError names every key that is missing, out of bounds, or not computed."""
         settings = Settings(values, where)
         settings.rename(_NAMES)
