@@ -53,6 +53,11 @@ def short_repr(value: Any) -> str:
         return f"<{type(value).__name__}>"
 
 
+def folder_error(where: Any, found: str, expected: str, remedy: str = "download the model again") -> ModelFolderError:
+    """The error for a model folder: `where: found. Expected ...; remedy.`"""
+    return ModelFolderError(f"{where}: {found}. Expected {expected}; {remedy}.")
+
+
 @contextmanager
 def needs(what: str, extra: str, instead: str = "") -> Iterator[None]:
     """Turn a failed import of an optional library into an InputError: what needs it, the extra that has it, what else helps."""

@@ -23,7 +23,7 @@ from minisbert.checkpoint.keys import ADAPTER
 from minisbert.checkpoint.patterns import Slow, check_pattern
 from minisbert.checkpoint.settings import ModelFiles, Settings
 from minisbert.checkpoint.tensors import SafetensorsFiles
-from minisbert.errors import ModelFolderError
+from minisbert.errors import ModelFolderError, folder_error
 
 ADAPTER_FILE, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # Of a matrix, and of a table of embeddings, whose A and B are stored the other way round.
@@ -97,9 +97,7 @@ def as_float32(tensors: Any, name: str) -> np.ndarray:
     """A tensor to add to, or a factor of what is added; raises ModelFolderError for numbers that were rounded."""
     stored = np.asarray(tensors.read(name))
     if not np.issubdtype(stored.dtype, np.floating) and stored.dtype.name != "bfloat16":
-        raise ModelFolderError(
-            f"{tensors.where}: {name!r:.200} is {stored.dtype.name}. Expected floating-point numbers; download the model again."
-        )
+        raise folder_error(tensors.where, f"{name!r:.200} is {stored.dtype.name}", "floating-point numbers")
     return stored.astype(np.float32)
 
 
@@ -120,10 +118,8 @@ def adapted(files: ModelFiles, place: Path, base: Any) -> LowRankTensors:
         module, (a, b) = name.removesuffix(".weight"), (parts[part] for part in sorted(parts))
         rank, expected = adapter.shapes()[a][0], next(value for one, value in ranks if one.match(module))
         if rank != expected:
-            raise ModelFolderError(
-                f"{file}: the rank of {module!r} is {expected}, that of its tensors {rank}. Expected the same; the files are "
-                "of two adapters."
-            )
+            found = f"the rank of {module!r} is {expected}, that of its tensors {rank}"
+            raise folder_error(file, found, "the same", "use files of one adapter")
         alpha = next(value for one, value in alphas if one.match(module))
         scale = np.float32(alpha / math.sqrt(rank) if root else alpha / rank)
         changes[name] = name, partial(_product, adapter, a, b, scale)

@@ -26,7 +26,7 @@ from minisbert.checkpoint.static_folder import StaticTensors, read_length_limit,
 from minisbert.checkpoint.task_adapters import JINA_MODULE, check_name, has_tasks
 from minisbert.checkpoint.tensors import inside, open_tensors
 from minisbert.checkpoint.transformer_folder import read_config, read_transformer
-from minisbert.errors import ModelFolderError
+from minisbert.errors import ModelFolderError, folder_error
 
 SIMILARITY_NAMES = ["cosine", "dot", "euclidean", "manhattan"]  # register.py adds to them
 # What config.json calls the width of the vectors and the number of layers: BERT's names, DistilBERT's, T5's, nomic's.
@@ -167,9 +167,8 @@ def _read_routes(files: ModelFiles, parts: list[Part], routers: int) -> ModelFol
             width = None if width is None else module.width(width)
         widths[name] = width
     if len(set(widths.values())) > 1:
-        raise ModelFolderError(
-            f"{file}: the routes give embeddings of different widths, {widths}, which cannot be compared. Expected one "
-            "width; use another model."
+        raise folder_error(
+            file, f"the routes give embeddings of different widths, {widths}", "one width", "use another model"
         )
     return replace(routes[router.main], router=router, routes=routes)
 
@@ -179,9 +178,7 @@ def read_chain(files: ModelFiles, file: Path) -> list[Part]:
     entries = files.json(file)
     if not isinstance(entries, list) or not 1 <= len(entries) <= limits.LAYERS:
         found = f"a list of {len(entries)}" if isinstance(entries, list) else type(entries).__name__
-        raise ModelFolderError(
-            f"{file}: {found}. Expected a list of 1 to {limits.LAYERS} modules; download the model again."
-        )
+        raise folder_error(file, found, f"a list of 1 to {limits.LAYERS} modules")
     chain: list[Part] = []
     ignored = files.ignored.setdefault(file.name, {})
     for row, entry in enumerate(entries):

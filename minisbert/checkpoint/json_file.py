@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from minisbert import limits
-from minisbert.errors import ModelFolderError
+from minisbert.errors import ModelFolderError, folder_error
 
 # The most bytes of a file, by its name; of any other, `limits.CONFIG_BYTES`.
 _MOST_BYTES = {
@@ -39,10 +39,7 @@ def read_bytes(path: Path) -> bytes:
         if not path.is_file():
             raise ModelFolderError(f"{path}: expected a file, found something else. Check the model folder.")
         if size > most:
-            raise ModelFolderError(
-                f"{path}: {size} bytes. Expected at most {most} for this file. The file is damaged or not a model's; "
-                "download the model again."
-            )
+            raise folder_error(path, f"{size} bytes", f"at most {most} for this file")
         content = path.read_bytes()
     except FileNotFoundError:
         # The hub's cache keeps a model one level down: models--org--name/snapshots/<commit>.
@@ -62,9 +59,7 @@ def parse_json(content: bytes, where: Path | str) -> Any:
     try:
         return loads(content)
     except (ValueError, RecursionError) as error:
-        raise ModelFolderError(
-            f"{where}: not readable as JSON ({error}). Expected UTF-8 JSON; download the model again."
-        ) from None
+        raise folder_error(where, f"not readable as JSON ({error})", "UTF-8 JSON") from None
 
 
 def loads(content: bytes) -> Any:

@@ -20,7 +20,7 @@ from minisbert.checkpoint.archive import stored_archive
 from minisbert.checkpoint.json_file import refuse_pointer
 from minisbert.checkpoint.pickle_program import Tensor, run
 from minisbert.checkpoint.tensors import read_index
-from minisbert.errors import ModelFolderError
+from minisbert.errors import ModelFolderError, folder_error
 
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 _READ_AGAIN = 8  # how many times the file's size the tensors' storages may have, where tensors share one
@@ -37,10 +37,8 @@ class PickledTensors:
             tensors = _program(file)
             stored = sum(one.storage.values * _dtype(one.storage.dtype).itemsize for one in tensors.values())
             if stored > _READ_AGAIN * file.stat().st_size:
-                raise ModelFolderError(
-                    f"{file}: tensors that share their storages, which would be read to {stored} bytes. Expected at most "
-                    f"{_READ_AGAIN} times the file; save each tensor by itself."
-                )
+                found = f"tensors that share storages, of {stored} bytes together"
+                raise folder_error(file, found, f"at most {_READ_AGAIN} times the file", "save each by itself")
             for name, tensor in tensors.items():
                 if name in self._tensors:
                     raise ModelFolderError(f"{file}: {name!r:.200} is in two shards. Download the model again.")
@@ -59,10 +57,8 @@ class PickledTensors:
             entry = next(one for one in archive.namelist() if one.endswith(f"/data/{storage.key}"))
             size = archive.getinfo(entry).file_size
             if size != storage.values * dtype.itemsize or (0 not in shape and not 0 <= last < storage.values):
-                raise ModelFolderError(
-                    f"{file}: {name!r:.200} needs {storage.values} values of {storage.dtype}, its storage has {size} bytes. "
-                    "Download the model again."
-                )
+                found = f"the storage of {name!r:.200} has {size} bytes"
+                raise folder_error(file, found, f"{storage.values} values of {storage.dtype}")
             values = np.frombuffer(archive.read(entry), dtype)[offset:]
         steps = [stride * dtype.itemsize for stride in strides]
         return (
@@ -112,7 +108,7 @@ def _program(file: Path) -> dict[str, Tensor]:
         result = run(archive.read(programs[0]))
     for name, tensor in result.items():
         if not isinstance(tensor, Tensor) or tensor.storage.key not in keys:
-            raise ModelFolderError(
-                f"{file}: {name!r:.200} is not a tensor. Expected a dict of tensors, and nothing else."
+            raise folder_error(
+                file, f"{name!r:.200} is not a tensor", "a dict of tensors and nothing else", "use another model"
             )
     return result

@@ -17,7 +17,7 @@ from minisbert.checkpoint.json_file import is_text
 from minisbert.checkpoint.kinds import MODULE_TYPES, Part, unknown_type
 from minisbert.checkpoint.settings import ModelFiles, Settings
 from minisbert.checkpoint.tensors import inside
-from minisbert.errors import InputError, ModelFolderError
+from minisbert.errors import InputError, ModelFolderError, folder_error
 
 ROUTER_FILE = "router_config.json"
 TEXT = "text"  # the only modality that is computed
@@ -90,20 +90,14 @@ def read_router(files: ModelFiles, relative: str) -> tuple[Router, dict[str, lis
     chains = {}
     for route, modules in structure.items():
         if not isinstance(modules, list) or not modules or len(modules) > limits.LAYERS:
-            raise ModelFolderError(
-                f"{file}: route {route!r} is {modules!r:.200}, expected a list of modules. Download the model again."
-            )
+            raise folder_error(file, f"route {route!r} is {modules!r:.200}", "a list of modules")
         if unknown := [module for module in modules if not isinstance(module, str) or module not in parts]:
-            raise ModelFolderError(
-                f"{file}: route {route!r} names {', '.join(f'{module!r:.80}' for module in unknown)}, which 'types' does not "
-                "have. Download the model again."
+            raise folder_error(
+                file, f"route {route!r} names {', '.join(f'{one!r:.80}' for one in unknown)}", "modules of 'types'"
             )
         chains[route] = [parts[module] for module in modules]
     if unused := parts.keys() - {module for modules in structure.values() for module in modules}:
-        raise ModelFolderError(
-            f"{file}: no route has the module(s) {', '.join(sorted(unused))} of 'types'. Expected each in 'structure'; "
-            "download the model again."
-        )
+        raise folder_error(file, f"no route has {', '.join(sorted(unused))} of 'types'", "each module in 'structure'")
     return _read_parameters(Settings(parameters, f"{file}, 'parameters'"), tuple(structure)), chains
 
 
@@ -128,9 +122,7 @@ def _objects(settings: Settings, key: str, expected: str) -> dict[str, Any]:
 def _part(module: str, name: Any, relative: str, file: Path) -> Part:
     inside(file.parent, module, file)
     if module in ("", ".") or len(Path(module).parts) != 1 or not is_text(module):
-        raise ModelFolderError(
-            f"{file}: the module {module!r} in 'types' is not the name of a folder. Download the model again."
-        )
+        raise folder_error(file, f"'types' has the module {module!r}", "the name of a folder")
     kind = MODULE_TYPES.get(name) if isinstance(name, str) else None
     if kind is None or kind == "router":
         raise unknown_type(module, name, file, in_router=True)

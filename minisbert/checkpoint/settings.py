@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 from minisbert.checkpoint.json_file import is_text, parse_json, read_bytes
 from minisbert.checkpoint.keys import BOUNDS, CONFIG, HARMLESS, REFUSED, Effect
-from minisbert.errors import ModelFolderError
+from minisbert.errors import ModelFolderError, folder_error
 
 C = TypeVar("C")
 _MISSING = object()
@@ -108,9 +108,7 @@ class Settings:
 
     def __init__(self, values: Any, where: Path | str):
         if not isinstance(values, dict):
-            raise ModelFolderError(
-                f"{where}: holds a {type(values).__name__}. Expected a JSON object {{...}}; download the model again."
-            )
+            raise folder_error(where, f"holds a {type(values).__name__}", "a JSON object {...}")
         self.values: dict[str, Any] = values
         self.where = where
         self.complaints: list[str] = []

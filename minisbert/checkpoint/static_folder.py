@@ -20,7 +20,7 @@ from minisbert import limits
 from minisbert.checkpoint.json_file import parse_json
 from minisbert.checkpoint.settings import Settings
 from minisbert.checkpoint.tensors import SafetensorsFiles
-from minisbert.errors import ModelFolderError
+from minisbert.errors import ModelFolderError, folder_error
 
 if TYPE_CHECKING:
     from minisbert.checkpoint.folder import ModelFolder
@@ -87,10 +87,8 @@ def static_config(folder: Path) -> dict[str, Any]:
         )
     if len(shape) != 2 or not all(shape):
         found = ", ".join(f"{name!r} {list(size)}" for name, size in sorted(tensors.files.shapes().items())[:10])
-        raise ModelFolderError(
-            f"{tensors.where}: no table of token vectors; found {found or 'no tensors'}. Expected {TABLE!r}, or "
-            f"{_SHARED!r} of model2vec, with one row per token; download the model again."
-        )
+        found = f"no table of token vectors; found {found or 'no tensors'}"
+        raise folder_error(tensors.where, found, f"{TABLE!r}, or {_SHARED!r} of model2vec, with one row per token")
     return {"model_type": "static", "vocab_size": shape[0], "hidden_size": shape[1]}
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from minisbert import limits
 from minisbert.checkpoint.json_file import is_text, loads, read_json, refuse_pointer
-from minisbert.errors import ModelFolderError
+from minisbert.errors import ModelFolderError, folder_error
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -30,15 +30,11 @@ def inside(folder: Path, relative: str, named_by: Path | str) -> Path:
     The check is on the name: download caches keep a model as links into a common store, so links are followed.
     """
     if Path(relative).is_absolute() or ".." in Path(relative).parts or "\\" in relative:
-        raise ModelFolderError(
-            f"{named_by}: names the path {relative!r:.200}, which leaves the model folder. Expected a path inside it; "
-            "do not use this model."
+        raise folder_error(
+            named_by, f"names the path {relative!r:.200}", "one inside the model folder", "do not use this model"
         )
     if "\0" in relative or not is_text(relative) or len(relative.encode()) > limits.NAME_BYTES:
-        raise ModelFolderError(
-            f"{named_by}: names the path {relative!r:.200}, which cannot name a file. Expected a path inside the model "
-            "folder; download the model again."
-        )
+        raise folder_error(named_by, f"names the path {relative!r:.200}", "the name of a file")
     return folder / relative
 
 
@@ -55,22 +51,17 @@ def read_index(file: Path, ending: str) -> tuple[dict[str, str], list[Path]]:
     content = read_json(file)
     index = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(index, dict) or not all(isinstance(name, str) and name for name in index.values()):
-        raise ModelFolderError(
-            f"{file}: 'weight_map' is {type(index).__name__}. Expected an object of tensor to file; download the model again."
-        )
+        raise folder_error(file, f"'weight_map' is {type(index).__name__}", "an object of tensor to file")
     shards = sorted(set(index.values()))
     if len(index) > limits.TENSORS or len(shards) > limits.SHARDS:
-        raise ModelFolderError(
-            f"{file}: {len(index)} tensors in {len(shards)} files. Expected at most {limits.TENSORS} in {limits.SHARDS}. "
-            "Download the model again."
+        raise folder_error(
+            file, f"{len(index)} tensors in {len(shards)} files", f"at most {limits.TENSORS} in {limits.SHARDS}"
         )
     # In a folder below a file could be a link, which nothing has checked.
     odd = [name for name in shards if not name.endswith(ending) or Path(name).name != name]
     if odd:
-        raise ModelFolderError(
-            f"{file}: names the file {odd[0]!r:.200} among the weights. Expected names that end in {ending}, in this folder; "
-            "do not use this model."
-        )
+        found = f"names the file {odd[0]!r:.200} among the weights"
+        raise folder_error(file, found, f"names in this folder that end in {ending}", "do not use this model")
     return index, [inside(file.parent, name, file) for name in shards]
 
 
@@ -183,9 +174,8 @@ class SafetensorsFiles:
             return array
         except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
             dtype = self._open[file].get_slice(name).get_dtype()
-            raise ModelFolderError(
-                f"{self.where}: tensor {name!r} of dtype {dtype} cannot be read ({error}). Expected float32, float16 "
-                "or bfloat16; download the model again."
+            raise folder_error(
+                self.where, f"tensor {name!r} of dtype {dtype} cannot be read ({error})", "float32, float16 or bfloat16"
             ) from None
 
     def view(self, name: str) -> np.ndarray:

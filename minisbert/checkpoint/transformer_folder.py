@@ -14,7 +14,7 @@ from minisbert.checkpoint.keys import ARGUMENTS, LENGTH_FILE
 from minisbert.checkpoint.kinds import OTHER_ENDINGS, OTHER_TYPES, refuse_other_kinds
 from minisbert.checkpoint.settings import ModelFiles, Settings, first_architecture
 from minisbert.checkpoint.task_adapters import read_adapters, without_tasks
-from minisbert.errors import ModelFolderError
+from minisbert.errors import ModelFolderError, folder_error
 
 if TYPE_CHECKING:
     from minisbert.checkpoint.folder import ModelFolder
@@ -31,9 +31,7 @@ def read_config(files: ModelFiles, place: Path, scores: bool = False) -> dict[st
     config: dict[str, Any] = (files if base in (None, place) else ModelFiles(file.parent, files.allow_links)).json(file)
     model_type = config.get("model_type") if isinstance(config, dict) else None
     if not isinstance(model_type, str) or model_type == "static":  # our own name for models without config.json
-        raise ModelFolderError(
-            f"{file}: no 'model_type' string. Expected a Hugging Face encoder's settings; download the model again."
-        )
+        raise folder_error(file, "no 'model_type' string", "a Hugging Face encoder's settings")
     if not scores and (model_type in OTHER_TYPES or first_architecture(config).endswith(OTHER_ENDINGS)):
         refuse_other_kinds(files)
     return without_tasks(config, file) if "lora_adaptations" in config else config

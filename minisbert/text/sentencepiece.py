@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from minisbert import limits
-from minisbert.errors import ModelFolderError
+from minisbert.errors import ModelFolderError, folder_error
 
 UNIGRAM = 1
 # Types of pieces that are not split as the usual ones are.
@@ -52,11 +52,9 @@ def read_sentencepiece(content: bytes, where: Path | str) -> tuple[list[tuple[st
                     named = {3: "add_dummy_prefix", 4: "remove_extra_whitespaces", 5: "escape_whitespaces"}
                     odd |= {f"{named[number]} false"} if number in named and not part else set()
     except (ValueError, struct.error, IndexError, TypeError) as error:
-        raise ModelFolderError(f"{where}: not a sentencepiece model ({error}). Download the model again.") from None
+        raise folder_error(where, f"not a sentencepiece model ({error})", "one") from None
     if not pieces or len(pieces) > limits.PIECES:
-        raise ModelFolderError(
-            f"{where}: {len(pieces)} pieces. Expected 1 to {limits.PIECES}; download the model again."
-        )
+        raise folder_error(where, f"{len(pieces)} pieces", f"1 to {limits.PIECES}")
     if len(charsmap) > limits.CONFIG_BYTES:
         odd.add(f"a normalization map of {len(charsmap)} bytes")
     if model_type != UNIGRAM or odd:

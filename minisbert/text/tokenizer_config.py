@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from minisbert.checkpoint.json_file import is_text, parse_json
 from minisbert.checkpoint.settings import Settings
-from minisbert.errors import ModelFolderError
+from minisbert.errors import ModelFolderError, folder_error
 from minisbert.text import tokenizer_classes as classes
 from minisbert.text.tokenizer_limits import check_added
 
@@ -165,8 +165,8 @@ def _merge_older_files(files: Mapping[str, bytes], folder: Path, settings: Setti
     contents = {text for text in texts if isinstance(text, str)}  # a list would be searched for each token
     for text, number in tokens.items():
         if type(number) is not int or not is_text(text):
-            raise ModelFolderError(
-                f"{file}: {text!r:.100} is {number!r:.100}. Expected an object of token to id; correct the file."
+            raise folder_error(
+                file, f"{text!r:.100} is {number!r:.100}", "an object of token to id", "correct the file"
             )
         flags = {"special": text in contents, "normalized": text not in contents}
         added[number] = _read_token("added_tokens", {"content": text, **flags}, settings)

@@ -13,7 +13,7 @@ from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.patterns import Slow, check_pattern
-from minisbert.errors import ModelFolderError
+from minisbert.errors import ModelFolderError, folder_error
 
 
 def _at_most(limit: int, found: float, what: str, file: Path | str, of: str = "") -> None:
@@ -96,10 +96,7 @@ def check_pieces(vocabulary: dict[str, Any] | list[Any], file: Path) -> None:
     if len(set(ids)) < len(ids):
         ((number, _),) = Counter(ids).most_common(1)
         one, other, *_ = (piece for piece, own in vocabulary.items() if own == number)
-        raise ModelFolderError(
-            f"{file}: the pieces {one!r:.100} and {other!r:.100} have one id, {number}. Expected an id for each; download the "
-            "model again."
-        )
+        raise folder_error(file, f"the pieces {one!r:.100} and {other!r:.100} have one id, {number}", "an id for each")
 
 
 def _growth(rule: dict[str, Any]) -> float:

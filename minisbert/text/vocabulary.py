@@ -12,7 +12,7 @@ from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.json_file import parse_json
-from minisbert.errors import ModelFolderError
+from minisbert.errors import ModelFolderError, folder_error
 from minisbert.text.sentencepiece import read_sentencepiece
 from minisbert.text.tokenizer_classes import BUILT
 from minisbert.text.tokenizer_config import TokenizerConfig, read_tokenizer_config
@@ -63,7 +63,7 @@ def from_vocabulary(files: Mapping[str, bytes], folder: Path, model: Mapping[str
     else:
         ids = parse_json(files["vocab.json"], file)
         if not isinstance(ids, dict) or not all(type(id) is int and 0 <= id < 2**32 for id in ids.values()):
-            raise ModelFolderError(f"{file}: expected an object of piece to id. Download the model again.")
+            raise folder_error(file, "not all values are ids", "an object of piece to id")
     check_pieces(ids, file)
     _check_special(config, file, ids)
     return Source(file, None, config, ids, _merges(files, folder / "merges.txt") if kind == "BPE" else None)
@@ -105,14 +105,12 @@ def _check_special(config: TokenizerConfig, file: Path, ids: dict[str, int]) -> 
 def _text(files: Mapping[str, bytes], file: Path) -> str:
     content = files[file.name]
     if (lines := content.count(b"\n") + content.count(b"\r")) > 2 * limits.PIECES:
-        raise ModelFolderError(
-            f"{file}: {lines} lines. Expected at most {2 * limits.PIECES}. Download the model again."
-        )
+        raise folder_error(file, f"{lines} lines", f"at most {2 * limits.PIECES}")
     try:
         # As Python reads text files: every kind of line end counts.
         return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
-        raise ModelFolderError(f"{file}: not readable ({error}). Expected UTF-8, one piece per line.") from None
+        raise folder_error(file, f"not readable ({error})", "UTF-8, one piece per line") from None
 
 
 def _merges(files: Mapping[str, bytes], file: Path) -> list[tuple[str, str]]:
@@ -122,8 +120,6 @@ def _merges(files: Mapping[str, bytes], file: Path) -> list[tuple[str, str]]:
             continue
         pair = line.split(" ")
         if len(pair) != 2 or not all(pair):
-            raise ModelFolderError(
-                f"{file}: line {row} is {line!r:.100}, expected two pieces with a space between. Download the model again."
-            )
+            raise folder_error(file, f"line {row} is {line!r:.100}", "two pieces with a space between")
         pairs.append((pair[0], pair[1]))
     return pairs
