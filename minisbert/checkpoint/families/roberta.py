@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minisbert import limits
-from minisbert.checkpoint.convert import Rule, linear, norm
+from minisbert.checkpoint.families import bert
 from minisbert.checkpoint.settings import Settings
 
 
@@ -45,21 +45,7 @@ class Config:
         )
 
 
-# Where each tensor of a RoBERTa checkpoint goes; see bert.py for how to read the table.
-_LAYER = "encoder.layer.{i}."
-RULES = [
-    Rule("embeddings.word_embeddings.weight", "token_embedding.embedding", "V,D"),
-    Rule("embeddings.position_embeddings.weight", "position_embedding.embedding", "P,D"),
-    Rule("embeddings.token_type_embeddings.weight", "segment_embedding.embedding", "S,D"),
-    *norm("embeddings.LayerNorm", "embedding_norm", "D"),
-    *linear(
-        [_LAYER + f"attention.self.{part}" for part in ("query", "key", "value")], "blocks.{i}.attention.qkv", "D,3D"
-    ),
-    *linear(_LAYER + "attention.output.dense", "blocks.{i}.attention.output", "D,D"),
-    *norm(_LAYER + "attention.output.LayerNorm", "blocks.{i}.attention_norm", "D"),
-    *linear(_LAYER + "intermediate.dense", "blocks.{i}.feed_forward.up", "D,F"),
-    *linear(_LAYER + "output.dense", "blocks.{i}.feed_forward.down", "F,D"),
-    *norm(_LAYER + "output.LayerNorm", "blocks.{i}.feed_forward_norm", "D"),
-]
+# Its tensors have BERT's names.
+RULES = bert.RULES
 PASSTHROUGH = ["embeddings.position_ids", "pooler.dense.*", "lm_head.*", "classifier.*", "qa_outputs.*"]
 PREFIX = "roberta."  # RobertaForMaskedLM and its kin, XLM-R's and CamemBERT's too, put it before every name
