@@ -112,12 +112,7 @@ def table_for(rules: Sequence[Rule], config: Any = None, **letters: int) -> list
 
 
 def canonical_names(names: Sequence[str], prefix: str, passthrough: Sequence[str]) -> dict[str, list[str]]:
-    """A tensor's canonical name, without prefix, -> its names in the file; more than one is a doubled tensor.
-
-    Example:
-        >>> canonical_names(["bert.embeddings.LayerNorm.gamma"], "bert.", [])
-        {'embeddings.LayerNorm.weight': ['bert.embeddings.LayerNorm.gamma']}
-    """
+    """A tensor's canonical name, without prefix, -> its names in the file; more than one is a doubled tensor."""
     canonical: dict[str, list[str]] = {}
     for name in names:
         short = name.removeprefix(prefix).removeprefix(_OLD_PREFIXES.get(prefix, ""))

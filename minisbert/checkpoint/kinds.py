@@ -98,18 +98,18 @@ def refuse_other_kinds(files: ModelFiles) -> None:
 
 
 def _signs_of_other_kinds(files: ModelFiles) -> Iterator[str]:
-    # `in list(...)`: a file may have a value of any type there, which a dict would not take as a key.
-    if (name := _content(files, _MODEL, dict).get("model_type")) in list(_OTHER_MODELS):
-        yield f"{files.folder / _MODEL}: 'model_type' is {name!r}, {_OTHER_MODELS[name]}"
+    config = _content(files, _CONFIG, dict)
+    for file, key, found, kinds in (
+        (_MODEL, "model_type", _content(files, _MODEL, dict).get("model_type"), _OTHER_MODELS),
+        (_CONFIG, "model_type", config.get("model_type"), OTHER_TYPES),
+        (_CONFIG, "architectures", first_architecture(config), _OTHER_ARCHITECTURES),
+    ):
+        if found in list(kinds):  # a file may have a value of any type there, which a dict would not take as a key
+            yield f"{files.folder / file}: {key!r} is {found!r}, {kinds[found]}"
     for name in _module_types(files):
         own = name.rpartition(".")[2]
         if name.startswith(("sentence_transformers.", "pylate.")) and own in _OTHER_CLASSES:
             yield f"{files.folder / _CHAIN}: has a module {name!r}, {_OTHER_CLASSES[own]}"
-    config = _content(files, _CONFIG, dict)
-    if (name := config.get("model_type")) in list(OTHER_TYPES):
-        yield f"{files.folder / _CONFIG}: 'model_type' is {name!r}, {OTHER_TYPES[name]}"
-    if (name := first_architecture(config)) in _OTHER_ARCHITECTURES:
-        yield f"{files.folder / _CONFIG}: 'architectures' is [{name!r}], {_OTHER_ARCHITECTURES[name]}"
 
 
 def sign_of_cross_encoder(files: ModelFiles) -> str | None:

@@ -31,16 +31,11 @@ _MAPPING = re.compile(rf"\({_NAME}, {_NAME}\)")
 
 @dataclass(frozen=True)
 class Router:
-    """Which route a text takes.
+    """Which route a text takes."""
 
-    Args:
-        names: the routes, in the folder's order.
-        default: the route of a text without a task; None refuses such a text.
-        mappings: (task, modality, route), None for any; they come before a route's own name.
-    """
-
-    names: tuple[str, ...]
-    default: str | None = None
+    names: tuple[str, ...]  # in the folder's order
+    default: str | None = None  # the route of a text without a task; None refuses such a text
+    # (task, modality, route), None for any; they come before a route's own name.
     mappings: tuple[tuple[str | None, str | None, str], ...] = ()
 
     @property

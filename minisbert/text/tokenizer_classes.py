@@ -1,6 +1,6 @@
 """The tokenizer classes of transformers, as tables: the keys of their settings, their special tokens, how each is built."""
 
-from minisbert.checkpoint.keys import APPLIED, HARMLESS, REFUSED, effects
+from minisbert.checkpoint.keys import APPLIED, HARMLESS, REFUSED, each
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 FURTHER = ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens")
@@ -8,25 +8,21 @@ FURTHER = ("additional_special_tokens", "extra_special_tokens", "model_specific_
 # others, and so does this file; `*_token` is a further special token.
 KEYS = {
     **dict.fromkeys((*SPECIAL_TOKENS, *FURTHER), APPLIED),
-    **effects(APPLIED, "tokenizer_class added_tokens_decoder truncation_side padding_side model_input_names extra_ids"),
-    **effects(APPLIED, "do_lower_case strip_accents tokenize_chinese_chars add_prefix_space split_by_punct"),
-    **effects(APPLIED, "keep_accents split_special_tokens model_max_length max_len"),
-    **effects(APPLIED, "add_bos_token add_eos_token"),  # where there is no tokenizer.json
-    **effects(HARMLESS, "trim_offsets errors clean_up_tokenization_spaces verbose name_or_path"),
-    **effects(HARMLESS, "backend is_local local_files_only chat_template response_template"),
-    **effects(HARMLESS, "response_schema processor_class auto_map files_loaded pad_token_type_id stride max_length"),
+    **each(APPLIED, "tokenizer_class added_tokens_decoder truncation_side padding_side model_input_names extra_ids"),
+    **each(APPLIED, "do_lower_case strip_accents tokenize_chinese_chars add_prefix_space split_by_punct"),
+    **each(APPLIED, "keep_accents split_special_tokens model_max_length max_len"),
+    **each(APPLIED, "add_bos_token add_eos_token"),  # where there is no tokenizer.json
+    **each(HARMLESS, "trim_offsets errors clean_up_tokenization_spaces verbose name_or_path"),
+    **each(HARMLESS, "backend is_local local_files_only chat_template response_template"),
+    **each(HARMLESS, "response_schema processor_class auto_map files_loaded pad_token_type_id stride max_length"),
     "chat_control_tokens": HARMLESS,
-    **effects(HARMLESS, "truncation_strategy pad_to_multiple_of vocab_file merges_file tokenizer_file"),
-    **effects(HARMLESS, "special_tokens_map_file never_split do_basic_tokenize use_fast"),
-    **effects(REFUSED, "vocab merges init_inputs post_processor tokenizer_object gguf_file fast_tokenizer_files"),
-    **effects(REFUSED, "unk_id tokenizer_truncation tokenizer_padding _json_truncation _json_padding"),
-    **effects(REFUSED, "fix_mistral_regex _spm_precompiled_charsmap"),
+    **each(HARMLESS, "truncation_strategy pad_to_multiple_of vocab_file merges_file tokenizer_file"),
+    **each(HARMLESS, "special_tokens_map_file never_split do_basic_tokenize use_fast"),
+    **each(REFUSED, "vocab merges init_inputs post_processor tokenizer_object gguf_file fast_tokenizer_files"),
+    **each(REFUSED, "unk_id tokenizer_truncation tokenizer_padding _json_truncation _json_padding"),
+    **each(REFUSED, "fix_mistral_regex _spm_precompiled_charsmap"),
 }
 REFUSED_KEYS = tuple(key for key, effect in KEYS.items() if effect == REFUSED)
-
-
-def _classes(value: str, names: str) -> dict[str, str]:
-    return dict.fromkeys(names.split(), value)
 
 
 _ROBERTA = dict(zip(SPECIAL_TOKENS, ("<s>", "</s>", "<unk>", "</s>", "<pad>", "<s>", "<mask>"), strict=True))
@@ -50,30 +46,28 @@ QWEN_SPLIT = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 ALIASES = {
-    **_classes(
-        "Bert", "DistilBert Electra MobileBert ConvBert LayoutLM SqueezeBert Lxmert DPRReader DPRContextEncoder"
-    ),
-    **_classes("Bert", "DPRQuestionEncoder"),
-    **_classes("Roberta", "Longformer Bart LED"),
+    **each("Bert", "DistilBert Electra MobileBert ConvBert LayoutLM SqueezeBert Lxmert"),
+    **each("Bert", "DPRReader DPRContextEncoder DPRQuestionEncoder"),
+    **each("Roberta", "Longformer Bart LED"),
 }
 # Classes that transformers builds in other ways, from which tokenizer.json differs in what tokenizer_file.py checks, at most.
 READ_FROM_FILE = {
-    **_classes("BPE", "Qwen3_5 GPT2 Llama Gemma GPTNeoX Deberta Herbert CLIP"),
-    **_classes("Unigram", "XLNet MBart RemBert BigBird Pegasus FNet"),
-    **_classes("WordPiece", "Funnel Splinter RoFormer"),
+    **each("BPE", "Qwen3_5 GPT2 Llama Gemma GPTNeoX Deberta Herbert CLIP"),
+    **each("Unigram", "XLNet MBart RemBert BigBird Pegasus FNet"),
+    **each("WordPiece", "Funnel Splinter RoFormer"),
 }
 # The class where no file names one.
 BY_MODEL_TYPE = {
-    **_classes("BertTokenizer", "bert distilbert electra ernie nomic_bert"),
+    **each("BertTokenizer", "bert distilbert electra ernie nomic_bert"),
     "mpnet": "MPNetTokenizer",
     "roberta": "RobertaTokenizer",
-    **_classes("XLMRobertaTokenizer", "xlm-roberta gte jina_embeddings_v3"),
+    **each("XLMRobertaTokenizer", "xlm-roberta gte jina_embeddings_v3"),
     "albert": "AlbertTokenizer",
     "camembert": "CamembertTokenizer",
-    **_classes("", "modernbert mistral"),  # tokenizer.json, whatever a file names
-    **_classes("Qwen2Tokenizer", "qwen2 qwen3"),
+    **each("", "modernbert mistral"),  # tokenizer.json, whatever a file names
+    **each("Qwen2Tokenizer", "qwen2 qwen3"),
     "gemma3_text": "GemmaTokenizer",
-    **_classes("T5Tokenizer", "t5 mt5"),
+    **each("T5Tokenizer", "t5 mt5"),
     "deberta-v2": "DebertaV2Tokenizer",
 }
 # The family whose class counts, whatever a file names.
