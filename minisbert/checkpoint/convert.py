@@ -62,17 +62,20 @@ def matrix(hf_name: str | Sequence[str], path: str, shape: str | Shape, when: st
     return Rule(tuple(f"{name}.weight" for name in names), f"{path}.kernel", shape, transpose=True, when=when)
 
 
-def linear(hf_name: str | Sequence[str], path: str, shape: str | Shape, bias_when: str = "") -> list[Rule]:
+def linear(
+    hf_name: str | Sequence[str], path: str, shape: str | Shape, when: str = "", bias_when: str = ""
+) -> list[Rule]:
     """The rules of a linear layer's matrix and of its bias."""
     names = (hf_name,) if isinstance(hf_name, str) else hf_name
     out = shape.rpartition(",")[2] if isinstance(shape, str) else shape[-1:]
-    bias = Rule(tuple(f"{name}.bias" for name in names), f"{path}.bias", out, when=bias_when)
-    return [matrix(hf_name, path, shape), bias]
+    bias = Rule(tuple(f"{name}.bias" for name in names), f"{path}.bias", out, when=when or bias_when)
+    return [matrix(hf_name, path, shape, when), bias]
 
 
-def norm(hf_name: str, path: str, shape: str | Shape) -> list[Rule]:
+def norm(hf_name: str, path: str, shape: str | Shape, when: str = "") -> list[Rule]:
     """The rules of a layer norm's scale and bias."""
-    return [Rule(f"{hf_name}.weight", f"{path}.scale", shape), Rule(f"{hf_name}.bias", f"{path}.bias", shape)]
+    scale = Rule(f"{hf_name}.weight", f"{path}.scale", shape, when=when)
+    return [scale, Rule(f"{hf_name}.bias", f"{path}.bias", shape, when=when)]
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from minisbert.checkpoint.convert import Rule, linear, matrix, norm
+from minisbert.checkpoint.convert import Rule, linear, norm
 from minisbert.checkpoint.settings import Settings
 
 
@@ -50,8 +50,7 @@ RULES = [
     Rule("embeddings.token_type_embeddings.weight", "segment_embedding.embedding", "S,E"),
     Rule("embeddings.task_type_embeddings.weight", "task_embedding.embedding", "T,E", when="task_type_vocab_size"),
     *norm("embeddings.LayerNorm", "embedding_norm", "E"),
-    matrix("embeddings_project", "embedding_projection", "E,D", when="narrow"),
-    Rule("embeddings_project.bias", "embedding_projection.bias", "D", when="narrow"),
+    *linear("embeddings_project", "embedding_projection", "E,D", when="narrow"),
     *linear(
         [_LAYER + f"attention.self.{part}" for part in ("query", "key", "value")], "blocks.{i}.attention.qkv", "D,3D"
     ),

@@ -91,10 +91,6 @@ _LAYER = "encoder.layer.{i}."
 _ATTENTION = _LAYER + "attention.self."
 
 
-def _when(setting: str, rules: list[Rule]) -> list[Rule]:
-    return [rule._replace(when=setting) for rule in rules]
-
-
 RULES = [
     Rule("embeddings.word_embeddings.weight", "token_embedding.embedding", "V,E"),
     Rule("embeddings.position_embeddings.weight", "position_embedding.embedding", "P,E", when="position_biased_input"),
@@ -102,10 +98,10 @@ RULES = [
     matrix("embeddings.embed_proj", "embedding_projection", "E,D", when="narrow"),
     *norm("embeddings.LayerNorm", "embedding_norm", "D"),
     Rule("encoder.rel_embeddings.weight", "distance_embedding.embedding", "R,D"),
-    *_when("norm_distances", norm("encoder.LayerNorm", "distance_norm", "D")),
+    *norm("encoder.LayerNorm", "distance_norm", "D", when="norm_distances"),
     *linear([_ATTENTION + f"{part}_proj" for part in ("query", "key", "value")], "blocks.{i}.attention.qkv", "D,3D"),
-    *_when("position_key", linear(_ATTENTION + "pos_key_proj", "blocks.{i}.attention.position_key", "D,D")),
-    *_when("position_query", linear(_ATTENTION + "pos_query_proj", "blocks.{i}.attention.position_query", "D,D")),
+    *linear(_ATTENTION + "pos_key_proj", "blocks.{i}.attention.position_key", "D,D", when="position_key"),
+    *linear(_ATTENTION + "pos_query_proj", "blocks.{i}.attention.position_query", "D,D", when="position_query"),
     *linear(_LAYER + "attention.output.dense", "blocks.{i}.attention.output", "D,D"),
     *norm(_LAYER + "attention.output.LayerNorm", "blocks.{i}.attention_norm", "D"),
     *linear(_LAYER + "intermediate.dense", "blocks.{i}.feed_forward.up", "D,F"),
