@@ -4,6 +4,7 @@ Each check raises InputError with the argument's name, its value, and what was e
 """
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,16 +30,22 @@ def check_encode_options(
     """Check the options of `SentenceEncoder.encode`, alone and in combination."""
     check_choice("output_value", output_value, OUTPUT_VALUES)
     check_choice("precision", precision, PRECISIONS)
-    check_choice("on_truncate", on_truncate, ("warn", "error", "ignore"))
     if precision != "float32" and output_value != "sentence_embedding":
         raise InputError(
             f"precision is {precision!r} with output_value {output_value!r}. Expected 'float32'; only sentence "
             "embeddings can be quantized."
         )
-    for name, count in (("batch_size", batch_size), ("truncate_dim", truncate_dim)):
-        if count is not None:
-            check_positive(name, count)
+    if truncate_dim is not None:
+        check_positive("truncate_dim", truncate_dim)
     check_bool("normalize_embeddings", normalize_embeddings)
+    check_batch_options(on_truncate, batch_size, show_progress_bar)
+
+
+def check_batch_options(on_truncate: Any, batch_size: Any, show_progress_bar: Any) -> None:
+    """The options that `SentenceEncoder.encode` and `CrossEncoder.predict` share."""
+    check_choice("on_truncate", on_truncate, ("warn", "error", "ignore"))
+    if batch_size is not None:
+        check_positive("batch_size", batch_size)
     if show_progress_bar is not None:
         check_bool("show_progress_bar", show_progress_bar)
 
@@ -65,16 +72,6 @@ def check_out(out: Any, shape: tuple[int, int], dtype: Any, output_value: Any, p
         raise InputError(
             f"out takes sentence embeddings, not {output_value!r} in {precision!r}. Leave one of them out."
         )
-
-
-def check_predict_options(on_truncate: Any, batch_size: Any, apply_softmax: Any, show_progress_bar: Any) -> None:
-    """The options of `CrossEncoder`'s methods."""
-    check_choice("on_truncate", on_truncate, ("warn", "error", "ignore"))
-    check_bool("apply_softmax", apply_softmax)
-    if batch_size is not None:
-        check_positive("batch_size", batch_size)
-    if show_progress_bar is not None:
-        check_bool("show_progress_bar", show_progress_bar)
 
 
 def check_path(path: Any, name: str = "path", expected: str = "the folder to write") -> Path:
@@ -190,18 +187,17 @@ def check_text(name: str, text: Any) -> None:
         ) from None
 
 
-def check_positive(name: str, value: Any) -> int:
-    """A whole number of at least 1."""
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name} is {short_repr(value)}. Expected a whole number of at least 1.")
+def check_positive(name: str, value: Any, least: int = 1, most: float = math.inf) -> int:
+    """A whole number of at least 1, or within other bounds."""
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or not least <= value <= most:
+        bounds = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
+        raise InputError(f"{name} is {short_repr(value)}. Expected a whole number {bounds}.")
     return int(value)
 
 
 def count_from_zero(name: str, value: Any) -> int:
     """A whole number of at least 0."""
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 0:
-        raise InputError(f"{name} is {short_repr(value)}. Expected a whole number of at least 0.")
-    return int(value)
+    return check_positive(name, value, 0)
 
 
 def check_finite(name: str, value: Any) -> float:
@@ -213,9 +209,7 @@ def check_finite(name: str, value: Any) -> float:
 
 def seed_number(name: str, value: Any) -> int:
     """A seed: a whole number from 0 to 2^32 - 1."""
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or not 0 <= value < 2**32:
-        raise InputError(f"{name} is {short_repr(value)}. Expected a whole number from 0 to {2**32 - 1}.")
-    return int(value)
+    return check_positive(name, value, 0, 2**32 - 1)
 
 
 def check_bool(name: str, value: Any) -> None:

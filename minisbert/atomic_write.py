@@ -56,20 +56,12 @@ def staged_folder(target: Path, kind: str = "model", is_kind: Callable[[Path], b
             f"{target}: holds files but no {kind}. Expected a new path, or a folder with a {kind} to replace; nothing "
             "was written."
         )
-    clear_debris(target.parent)
-    staging = path_next_to(target)
-    try:
+    with _next_to(target) as staging:
         staging.mkdir(parents=True)
         yield staging
         for path in [*staging.rglob("*"), staging]:
             flush(path)
         _take_place(staging, target)
-    except MinisbertError:
-        raise
-    except OSError as error:
-        raise not_written(target, error, staging) from None
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextmanager
@@ -79,19 +71,33 @@ def whole_file(out: Path) -> Iterator[Path]:
     Raises:
         WriteError: it cannot be written; the previous version is intact.
     """
-    clear_debris(out.parent)
-    temporary = path_next_to(out)
-    try:
+    with _next_to(out) as temporary:
         yield temporary
         flush(temporary)
         os.replace(temporary, out)
+
+
+@contextmanager
+def _next_to(target: Path) -> Iterator[Path]:
+    """A temporary path, removed at the end; what fails in between is a WriteError about the target."""
+    clear_debris(target.parent)
+    temporary = path_next_to(target)
+    try:
+        yield temporary
     except MinisbertError:
         raise
     except OSError as error:
-        raise not_written(out, error, temporary) from None
+        raise not_written(target, error, temporary) from None
     finally:
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
         with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 def path_next_to(target: Path, kind: str = "partial") -> Path:
@@ -109,10 +115,8 @@ def clear_debris(folder: Path) -> None:
                 continue
             if match[2] == "old" and not (folder / match[1]).exists():
                 path.rename(folder / match[1])
-            elif path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
             else:
-                path.unlink(missing_ok=True)
+                _remove(path)
 
 
 def _is_running(process: int, token: str) -> bool:
@@ -141,11 +145,7 @@ def flush(path: Path) -> None:
 
 
 def not_written(target: Path, error: OSError, partial: Path | None = None) -> WriteError:
-    """The error for a file or folder that cannot be written, with the bytes written and the bytes free.
-
-    Args:
-        partial: what had been written when it failed.
-    """
+    """The error for a file or folder that cannot be written, with the bytes written (to `partial`) and the bytes free."""
     written = _size(partial) if partial else 0
     told = WriteError(
         f"{target}: cannot be written ({error.strerror or error}; {written} bytes were written, {free_bytes(target)} are "

@@ -16,7 +16,6 @@ import numpy as np
 
 from minisbert import arguments as checks
 from minisbert.download.locate import locate
-from minisbert.errors import InputError
 from minisbert.inference.batching import ShapeTable
 from minisbert.inference.callers import SETTINGS, FamiliarEncoder, check_callers_keywords, class_keywords
 from minisbert.inference.encode import Array, EncodeOptions, Matrix, PerToken, Texts, Vector, per_text, results, warm_up
@@ -255,23 +254,6 @@ class SentenceEncoder(FamiliarEncoder):
     def compilations(self) -> list[Compilation]:
         """The compile log: every shape compiled so far, and the seconds it took."""
         return [line for route in self.routes.values() or [self] for line in route.forward.compilations]
-
-    @property
-    def max_seq_length(self) -> int:
-        """The most tokens of a text that are embedded, special tokens included; may be set, up to `max_positions`."""
-        return self._max_seq_length
-
-    @max_seq_length.setter
-    def max_seq_length(self, value: int) -> None:
-        value = checks.check_positive("max_seq_length", value)
-        if not self.tokenizer.special_tokens < value <= self.max_positions:
-            raise InputError(
-                f"max_seq_length is {value}. Expected {self.tokenizer.special_tokens + 1} to {self.max_positions}, "
-                "the special tokens and one more up to the positions of this encoder."
-            )
-        self._max_seq_length = value
-        for route in self.routes.values():
-            route._max_seq_length = min(value, route.max_positions)
 
     def save(self, path: str | Path) -> None:
         """Write an ordinary sentence-transformers folder; it appears whole or not at all.

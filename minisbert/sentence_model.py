@@ -19,7 +19,7 @@ from minisbert.errors import InputError
 from minisbert.model_config import Embeddings, ModelConfig, sentence_embedding, token_embeddings
 from minisbert.modules import HEADS, abstract
 from minisbert.text.packing import PackedTexts
-from minisbert.transformer.dropout import packed_token_keys, token_keys
+from minisbert.transformer.dropout import token_keys
 from minisbert.transformer.target import widened
 
 
@@ -37,6 +37,7 @@ class SentenceModel(nnx.Module):
         lengths_B: jax.Array,
         prompt_length: jax.Array | int = 0,
         dropout_keys_B: jax.Array | None = None,
+        all_layers: bool = False,
     ) -> Embeddings:
         """Embed a batch of texts, one per row, padded on the right.
 
@@ -45,23 +46,24 @@ class SentenceModel(nnx.Module):
             lengths_B: how many tokens of each row are real; 0 makes a row of padding (its embedding is meaningless).
             prompt_length: tokens of a prompt to leave out of the pooling, for models trained that way.
             dropout_keys_B: one dropout key per text; None means inference.
+            all_layers: give token_BLID, those of I layers, the input of the first block first, in place of token_BLD.
         """
         position_L = jnp.arange(token_ids_BL.shape[1])
         mask_BL = position_L < lengths_B[:, None]
         dropout_keys_BL = None
         if dropout_keys_B is not None:
             dropout_keys_BL = token_keys(*jnp.broadcast_arrays(dropout_keys_B[:, None], position_L))
-        token_BLD = self.tokens(token_ids_BL, mask_BL, dropout_keys_BL)
-        return Embeddings(token_BLD, self.embed(token_BLD, mask_BL, mask_BL & (position_L >= prompt_length)))
-
-    def all_layers(self, token_ids_BL: jax.Array, lengths_B: jax.Array, prompt_length: jax.Array | int) -> Embeddings:
-        """The same for inference, with token_BLID: token embeddings of I layers, the input of the first block first."""
-        position_L = jnp.arange(token_ids_BL.shape[1])
-        mask_BL = position_L < lengths_B[:, None]
-        hidden_IBLD = [widened(hidden_BLD) for hidden_BLD in self.encoder(token_ids_BL, mask_BL)]
-        token_BLD = token_embeddings(self.model_config.modules, list(self.heads), hidden_IBLD)
+        hidden_IBLD = self.encoder(token_ids_BL, mask_BL, dropout_keys_BL=dropout_keys_BL)
+        token_BLD = self._token_embeddings(hidden_IBLD)
         sentence_BD = self.embed(token_BLD, mask_BL, mask_BL & (position_L >= prompt_length))
-        return Embeddings(jnp.stack(hidden_IBLD, axis=2), sentence_BD)
+        return Embeddings(jnp.stack([*map(widened, hidden_IBLD)], axis=2) if all_layers else token_BLD, sentence_BD)
+
+    def tokens(self, token_ids_BL: jax.Array, mask_BL: jax.Array) -> jax.Array:
+        """Token embeddings without dropout, hidden_BLD: the encoder's last layer, or a weighted mean of its layers."""
+        return self._token_embeddings(self.encoder(token_ids_BL, mask_BL))
+
+    def _token_embeddings(self, hidden_IBLD: list[jax.Array]) -> jax.Array:
+        return token_embeddings(self.model_config.modules, list(self.heads), hidden_IBLD)
 
     def packed(
         self, rows: PackedTexts, dropout_keys_PT: jax.Array | None = None, embeds: str = "sentences"
@@ -73,22 +75,13 @@ class SentenceModel(nnx.Module):
             embeds: "sentences"; "layers" gives layers_PTID, the sentence embedding of every layer, the token embeddings first;
                 "tokens" gives token_PTLD, each text's token embeddings, zeros after its end.
         """
-        segmentation_PL = jnp.asarray(rows.segmentation_PL)
-        attention_mask_PQK = segmentation_PL[:, :, None] == segmentation_PL[:, None, :]
-        dropout_keys_PL = (
-            None if dropout_keys_PT is None else packed_token_keys(dropout_keys_PT, segmentation_PL, rows.position_PL)
-        )
-        hidden_IPLD = self.encoder(
-            rows.token_ids_PL, attention_mask_PQK, dropout_keys_BL=dropout_keys_PL, positions_BL=rows.position_PL
-        )
-        T, L = rows.lengths_PT.shape[1], segmentation_PL.shape[1]
+        # A static model pools nothing to the zero vector with gradient 0, as an empty text does.
+        fill = not self.model_config.is_static
+        attention_mask_PQK, mask_PTL, keys_PL = packed_masks(rows, dropout_keys_PT, fill)
+        positions = {"dropout_keys_BL": keys_PL, "positions_BL": rows.position_PL}
+        hidden_IPLD = self.encoder(rows.token_ids_PL, attention_mask_PQK, **positions)
         if embeds == "tokens":
             return tokens_per_text(self._token_embeddings(hidden_IPLD), rows.lengths_PT)
-        mask_PTL = segmentation_PL[:, None] == jnp.arange(T)[:, None]
-        if not self.model_config.is_static:
-            # An empty slot pools the row's first token: pooling nothing could give a gradient of NaN. A static model
-            # needs no token there: nothing pools to the zero vector with gradient 0, as an empty text does.
-            mask_PTL |= (rows.lengths_PT == 0)[:, :, None] & (jnp.arange(L) == 0)
         after_prompt_PTL = mask_PTL & (rows.position_PL[:, None] >= rows.prompts_PT[:, :, None])
         if embeds == "layers":
             if self.model_config.pools_layers:
@@ -96,23 +89,6 @@ class SentenceModel(nnx.Module):
             layers = [self.embed(layer_PLD, mask_PTL, after_prompt_PTL, rows.position_PL) for layer_PLD in hidden_IPLD]
             return jnp.stack(layers, axis=2)
         return self.embed(self._token_embeddings(hidden_IPLD), mask_PTL, after_prompt_PTL, rows.position_PL)
-
-    def tokens(
-        self,
-        token_ids_BL: jax.Array,
-        mask_BL: jax.Array,
-        dropout_keys_BL: jax.Array | None = None,
-        positions_BL: jax.Array | None = None,
-    ) -> jax.Array:
-        """token ids -> token embeddings, hidden_BLD: the encoder's last layer, or a weighted mean of its layers.
-
-        Arguments as for the encoders (encoders/bert.py).
-        """
-        hidden_IBLD = self.encoder(token_ids_BL, mask_BL, dropout_keys_BL=dropout_keys_BL, positions_BL=positions_BL)
-        return self._token_embeddings(hidden_IBLD)
-
-    def _token_embeddings(self, hidden_IBLD: list[jax.Array]) -> jax.Array:
-        return widened(token_embeddings(self.model_config.modules, list(self.heads), hidden_IBLD))
 
     def embed(
         self,
@@ -124,6 +100,26 @@ class SentenceModel(nnx.Module):
         """Token embeddings -> sentence_BD: pooling and the modules after it."""
         modules, heads = self.model_config.modules, list(self.heads)
         return sentence_embedding(modules, heads, token_BLD, mask_BL, after_prompt_BL, positions_BL)
+
+
+def packed_masks(
+    rows: PackedTexts, dropout_keys_PT: jax.Array | None, fill: bool = True
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Of packed rows: attention_mask_PQK, the mask_PTL of each text, and each token's dropout key.
+
+    Args:
+        fill: an empty slot pools the row's first token, since pooling nothing could give a gradient of NaN.
+    """
+    segmentation_PL = jnp.asarray(rows.segmentation_PL)
+    T, L = rows.lengths_PT.shape[1], segmentation_PL.shape[1]
+    mask_PTL = segmentation_PL[:, None] == jnp.arange(T)[:, None]
+    if fill:
+        mask_PTL |= (rows.lengths_PT == 0)[:, :, None] & (jnp.arange(L) == 0)
+    keys_PL = None
+    if dropout_keys_PT is not None:
+        keys_PT = jnp.take_along_axis(dropout_keys_PT, jnp.maximum(segmentation_PL, 0), axis=1)
+        keys_PL = token_keys(keys_PT, rows.position_PL)
+    return segmentation_PL[:, :, None] == segmentation_PL[:, None, :], mask_PTL, keys_PL
 
 
 def tokens_per_text(token_PLD: jax.Array, lengths_PT: jax.Array) -> jax.Array:

@@ -93,7 +93,7 @@ class CrossEncoder(Familiar):
         self.activation_fn: Any = model.folder.activation if activation_fn is None else activation_name(activation_fn)
         activation_of(self.activation_fn)
         self.padding_id, self.max_positions = model.folder.padding_id, model.model_config.encoder.max_positions
-        self._max_seq_length: int = min(model.folder.max_seq_length or self.max_positions, self.max_positions)
+        self._max_seq_length = min(model.folder.max_seq_length or self.max_positions, self.max_positions)
         if max_length is not None:
             self.max_seq_length = max_length
 
@@ -183,7 +183,8 @@ class CrossEncoder(Familiar):
         check_callers_keywords("predict", others)
         rows, single = checks.as_pairs(pairs)
         activation = activation_of(self.activation_fn if activation_fn is None else activation_fn)
-        checks.check_predict_options(on_truncate, batch_size, apply_softmax, show_progress_bar)
+        checks.check_bool("apply_softmax", apply_softmax)
+        checks.check_batch_options(on_truncate, batch_size, show_progress_bar)
         if on_truncate == "error":
             check_fit("pairs", tokenized(self, rows), self.max_seq_length, "score")
         logits_BC = logits(self, rows, batch_size, show_progress_bar, warn=on_truncate == "warn")
@@ -258,23 +259,8 @@ class CrossEncoder(Familiar):
 
         return CROSS_ENCODER
 
-    @property
-    def max_seq_length(self) -> int:
-        """Tokens per pair, special tokens included; may be set, up to the encoder's positions."""
-        return self._max_seq_length
-
-    @max_seq_length.setter
-    def max_seq_length(self, value: int) -> None:
-        value = checks.check_positive("max_seq_length", value)
-        least, most = self.tokenizer.special_tokens + 2, self.max_positions
-        if not least <= value <= most:
-            raise InputError(
-                f"max_seq_length is {value}. Expected {least} to {most}: the special tokens and one more for each text, up to "
-                "the positions of this encoder."
-            )
-        self._max_seq_length = value
-
-    max_length = max_seq_length  # its older name, so that assigning to it takes effect
+    texts_per_row = 2
+    max_length = Familiar.max_seq_length  # its older name, so that assigning to it takes effect
 
     def save(self, path: str | Path) -> None:
         """Write a folder that sentence-transformers' CrossEncoder reads too; it appears whole or not at all.

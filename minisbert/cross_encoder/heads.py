@@ -20,8 +20,8 @@ from minisbert.checkpoint.convert import Rule, linear
 from minisbert.checkpoint.settings import Settings
 from minisbert.modules import ACTIVATIONS as SIMPLE
 from minisbert.transformer.block import ACTIVATIONS as GELUS
+from minisbert.transformer.block import layer_norm
 from minisbert.transformer.dropout import dropout, fold
-from minisbert.transformer.prenorm import layer_norm_without_bias
 
 ACTIVATIONS = {**SIMPLE, **GELUS}
 
@@ -173,7 +173,7 @@ class Head(nnx.Module):
             width, width, use_bias=self.config.dense_bias, dtype=accum_dtype, kernel_init=init, rngs=rngs
         )
         epsilon = self.config.norm_epsilon
-        self.norm = None if epsilon is None else layer_norm_without_bias(width, epsilon, dtype, rngs)
+        self.norm = None if epsilon is None else layer_norm(width, epsilon, dtype, rngs, use_bias=False)
         self.output = nnx.Linear(width, model_config.num_labels, dtype=accum_dtype, kernel_init=init, rngs=rngs)
 
     def __call__(self, pooled_BTD: jax.Array, keys_BT: jax.Array | None = None) -> jax.Array:

@@ -30,8 +30,6 @@ def list_net(logits_SBC: jax.Array, targets: Targets, head: Head | None = None) 
     Use when: documents have graded relevance.
     See also: `lambda_loss`, which optimizes nDCG.
 
-    Shapes: logits `[S, B, 1]` -> scalar.
-
     Example:
         >>> targets = Targets(labels_B=jnp.array([[1.0, 1.0]]))
         >>> round(float(list_net(jnp.zeros((2, 1, 1)), targets)), 4)  # log 2
@@ -51,8 +49,6 @@ def list_mle(
     Use when: all ranks matter.
     See also: `p_list_mle`, to which the first ranks matter most.
 
-    Shapes: logits `[S, B, 1]` -> scalar.
-
     Example:
         >>> targets = Targets(labels_B=jnp.array([[1.0, 0.0]]))
         >>> round(float(list_mle(jnp.zeros((2, 1, 1)), targets)), 4)  # log 2 + log 1
@@ -68,8 +64,6 @@ def p_list_mle(
 
     Needs, Use when: as `list_mle`, where errors at the first ranks cost most.
     See also: `lambda_loss`.
-
-    Shapes: logits `[S, B, 1]` -> scalar.
 
     Example:
         >>> targets = Targets(labels_B=jnp.array([[1.0, 0.0]]))
@@ -99,8 +93,6 @@ def adr_mse(logits_SBC: jax.Array, targets: Targets, head: Head | None = None, *
     Use when: a teacher's ranking of a list (such as a large language model's) is to be copied.
     See also: `list_mle`.
 
-    Shapes: logits `[S, B, 1]` -> scalar.
-
     Example:
         >>> targets = Targets(labels_B=jnp.array([[1.0, 1.0]]))
         >>> float(adr_mse(jnp.zeros((2, 1, 1)), targets))  # both ranks are 1.5
@@ -128,10 +120,8 @@ def rank_net(
 
     Needs: S >= 2 documents, C = 1; `labels_B` `[B, S]`. `k` takes pairs with a document among the k best logits only;
         `reduction_log` "natural" takes log in place of log2.
-    Use when: only the order of relevance is known.
+    Use when: only the order of relevance is known. The loss is 0 if no document is more relevant than another.
     See also: `lambda_loss`, which weights the pairs.
-
-    Shapes: logits `[S, B, 1]` -> scalar; 0 if no document is more relevant than another.
 
     Example:
         >>> targets = Targets(labels_B=jnp.array([[1.0, 0.0]]))
@@ -164,10 +154,8 @@ def lambda_loss(
         none            1: RankNet
 
     Needs: S >= 2 documents, C = 1; `labels_B` `[B, S]`, from 0. `k` and `reduction_log` as for `rank_net`.
-    Use when: the model will be judged by nDCG.
+    Use when: the model will be judged by nDCG. Ranks have no gradient.
     See also: `rank_net`, `list_net`.
-
-    Shapes: logits `[S, B, 1]` -> scalar. Ranks have no gradient.
 
     Example:
         >>> targets = Targets(labels_B=jnp.array([[1.0, 0.0]]))

@@ -22,9 +22,9 @@ from minisbert.encoders import FAMILIES
 from minisbert.model_config import sentence_embedding, token_embeddings
 from minisbert.modules import abstract
 from minisbert.pooling import pool
-from minisbert.sentence_model import heads_of
+from minisbert.sentence_model import heads_of, packed_masks
 from minisbert.text.packing import PackedTexts
-from minisbert.transformer.dropout import fold, packed_token_keys
+from minisbert.transformer.dropout import fold
 from minisbert.transformer.target import widened
 
 
@@ -70,22 +70,11 @@ class CrossEncoderModel(nnx.Module):
         Args:
             dropout_keys_PT: one dropout key per pair; None means inference.
         """
-        segmentation_PL = jnp.asarray(rows.segmentation_PL)
-        attention_mask_PQK = segmentation_PL[:, :, None] == segmentation_PL[:, None, :]
-        dropout_keys_PL = (
-            None if dropout_keys_PT is None else packed_token_keys(dropout_keys_PT, segmentation_PL, rows.position_PL)
-        )
-        first_length_PL = jnp.take_along_axis(
-            jnp.asarray(rows.first_lengths_PT), jnp.maximum(segmentation_PL, 0), axis=1
-        )
+        attention_mask_PQK, mask_PTL, keys_PL = packed_masks(rows, dropout_keys_PT)
+        slot_PL = jnp.maximum(jnp.asarray(rows.segmentation_PL), 0)
+        first_length_PL = jnp.take_along_axis(jnp.asarray(rows.first_lengths_PT), slot_PL, axis=1)
         segment_ids_PL = self._segments(rows.position_PL >= first_length_PL)
-        hidden_IPLD = self.encoder(
-            rows.token_ids_PL, attention_mask_PQK, segment_ids_PL, dropout_keys_PL, rows.position_PL
-        )
-        slots_T = jnp.arange(rows.lengths_PT.shape[1])
-        mask_PTL = segmentation_PL[:, None] == slots_T[:, None]
-        # An empty slot pools the row's first token: pooling nothing could give a gradient of NaN.
-        mask_PTL |= (rows.lengths_PT == 0)[:, :, None] & (jnp.arange(segmentation_PL.shape[1]) == 0)
+        hidden_IPLD = self.encoder(rows.token_ids_PL, attention_mask_PQK, segment_ids_PL, keys_PL, rows.position_PL)
         # The encoder's dropout has folded 0 (embeddings) to `num_hidden_layers` into the keys.
         keys_PT = fold(dropout_keys_PT, self.model_config.encoder.num_hidden_layers + 1)
         return self._logits(hidden_IPLD, mask_PTL, keys_PT, rows.position_PL)
@@ -106,7 +95,7 @@ class CrossEncoderModel(nnx.Module):
         def pooled(mask_BL: jax.Array) -> jax.Array:
             if not modules:
                 return pool(widened(hidden_IBLD[-1]), mask_BL, [head.pooling], positions_BL)
-            token_BLD = widened(token_embeddings(modules, list(self.heads), hidden_IBLD))
+            token_BLD = token_embeddings(modules, list(self.heads), hidden_IBLD)
             return sentence_embedding(modules, list(self.heads), token_BLD, mask_BL, mask_BL, positions_BL)
 
         pooled_BTD = jax.vmap(pooled, in_axes=1, out_axes=1)(mask_BTL)

@@ -18,10 +18,10 @@ from flax import nnx
 
 from minisbert.checkpoint.families.modernbert import PASSTHROUGH, PREFIX, RULES, Config  # noqa: F401
 from minisbert.checkpoint.layer_settings import FULL, LOCAL
-from minisbert.transformer.block import embedding_table, stack
+from minisbert.transformer.block import embedding_table, layer_norm, stack
 from minisbert.transformer.dropout import dropout, fold
 from minisbert.transformer.positions import rotary_angles
-from minisbert.transformer.prenorm import PreNormBlock, layer_norm_without_bias, window_bias
+from minisbert.transformer.prenorm import PreNormBlock, window_bias
 
 
 class Encoder(nnx.Module):
@@ -31,7 +31,8 @@ class Encoder(nnx.Module):
         normal = nnx.initializers.normal(config.initializer_range)
         self.config = config
         self.token_embedding = embedding_table(config.vocab_size, config.hidden_size, dtype, normal, rngs)
-        self.embedding_norm = layer_norm_without_bias(config.hidden_size, config.norm_eps, dtype, rngs)
+        norm = partial(layer_norm, config.hidden_size, config.norm_eps, dtype, rngs, use_bias=False)
+        self.embedding_norm = norm()
         block = partial(
             PreNormBlock,
             width=config.hidden_size,
@@ -46,7 +47,7 @@ class Encoder(nnx.Module):
             rngs=rngs,
         )
         self.blocks = nnx.List([block(norm_first=layer > 0) for layer in range(config.num_hidden_layers)])
-        self.final_norm = layer_norm_without_bias(config.hidden_size, config.norm_eps, dtype, rngs)
+        self.final_norm = norm()
 
     def __call__(
         self,

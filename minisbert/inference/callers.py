@@ -108,12 +108,35 @@ class Familiar:
 
     tokenizer: Any
     padding_id: int
-    max_seq_length: int
+    max_positions: int
+    texts_per_row = 1
+    routes: Mapping[str, Any] = {}
+    _max_seq_length: int
 
     @classmethod
     def load(cls, model: str | Path, **options: Any) -> Self:
         """The same as the class itself: `SentenceEncoder(model, **options)`."""
         return cls(model, **options)  # type: ignore[call-arg]  # the __init__ of a subclass
+
+    @property
+    def max_seq_length(self) -> int:
+        """The most tokens of a text (or pair) that are read, special tokens included; may be set, up to `max_positions`."""
+        return self._max_seq_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        value, least = (
+            checks.check_positive("max_seq_length", value),
+            self.tokenizer.special_tokens + self.texts_per_row,
+        )
+        if not least <= value <= self.max_positions:
+            raise InputError(
+                f"max_seq_length is {value}. Expected {least} to {self.max_positions}: the special tokens and one more for "
+                "each text, up to the positions of this encoder."
+            )
+        self._max_seq_length = value
+        for route in self.routes.values():
+            route._max_seq_length = min(value, route.max_positions)
 
     def get_max_seq_length(self) -> int:
         """The same as `max_seq_length`."""

@@ -49,7 +49,7 @@ class EncodeOptions(TypedDict, total=False):
 OUTPUTS = {
     "sentence embeddings": lambda model, *batch: model(*batch).sentence_BD,
     "token embeddings": lambda model, *batch: model(*batch),
-    "hidden states": lambda model, *batch: model.all_layers(*batch),
+    "hidden states": lambda model, *batch: model(*batch, all_layers=True),
     "packed sentence embeddings": lambda model, *rows: model.packed(PackedTexts(*rows)),
 }
 

@@ -30,8 +30,7 @@ class Operation(NamedTuple):
     shape: str
     line: str
     """The innermost line of minisbert that it comes from, as file:line; for a product, the line that calls `product`."""
-    cycles: int
-    """Of all its rounds together."""
+    cycles: int  # of all its rounds together
 
 
 class Collective(NamedTuple):
@@ -47,8 +46,7 @@ class Collective(NamedTuple):
 class ProgramCosts(NamedTuple):
     """The costs of one run of a program, on one device."""
 
-    operations: list[Operation]
-    """Those with cycles, the costliest first."""
+    operations: list[Operation]  # those with cycles, the costliest first
     collectives: list[Collective]
     uncounted: int
     """The number of kernels whose cycles are not known, which are left out, and of loops whose rounds are not, counted once."""

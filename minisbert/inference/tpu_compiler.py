@@ -36,15 +36,11 @@ class Chip(NamedTuple):
     """What the makers publish of the devices as JAX counts them, and how the compiler names them."""
 
     devices: int
-    teraflops: float
-    """The bfloat16 peak of one device."""
-    gib: float
-    """The memory of one device."""
-    topology: str = ""
-    """The compiler's name for these devices together; empty for what it does not know."""
+    teraflops: float  # the bfloat16 peak of one device
+    gib: float  # the memory of one device
+    topology: str = ""  # the compiler's name for these devices together; empty for what it does not know
     gigahertz: float = 0.0
-    gigabytes: float = 0.0
-    """The bandwidth of one device's memory, per second."""
+    gigabytes: float = 0.0  # the bandwidth of one device's memory, per second
     host: tuple[int, int, int] = (2, 2, 1)
     """The chips of one host along the axes of the topology. The compiler's default depends on the machine it runs on."""
 
@@ -72,12 +68,10 @@ class Estimate(NamedTuple):
     """What the compiler says of one program, per device."""
 
     chip: Chip
-    text: str
-    """The optimized program (HLO)."""
+    text: str  # the optimized program (HLO)
     costs: ProgramCosts
     argument_bytes: int
-    output_bytes: int
-    """Of outputs that do not reuse the memory of an argument."""
+    output_bytes: int  # of outputs that do not reuse the memory of an argument
     temporary_bytes: int
 
     @property

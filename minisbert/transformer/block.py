@@ -66,10 +66,10 @@ def embedding_table(rows: int, width: int, dtype: DTypeLike, initializer: nnx.In
     return nnx.Embed(rows, width, dtype=dtype, embedding_init=initializer, rngs=rngs)
 
 
-def layer_norm(width: int, epsilon: float, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm:
+def layer_norm(width: int, epsilon: float, dtype: DTypeLike, rngs: nnx.Rngs, use_bias: bool = True) -> nnx.LayerNorm:
     """Layer norm (Ba et al. 2016) in float32 or wider; the variance is mean((x - mean)^2), which does not cancel."""
     dtype = jnp.promote_types(dtype, jnp.float32)
-    return nnx.LayerNorm(width, epsilon=epsilon, dtype=dtype, use_fast_variance=False, rngs=rngs)
+    return nnx.LayerNorm(width, epsilon=epsilon, dtype=dtype, use_bias=use_bias, use_fast_variance=False, rngs=rngs)
 
 
 class FeedForward(nnx.Module):

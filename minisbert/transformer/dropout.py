@@ -20,11 +20,6 @@ def token_keys(dropout_keys_BL: jax.Array, positions_BL: jax.Array) -> jax.Array
     return jax.vmap(jax.vmap(jax.random.fold_in))(dropout_keys_BL, positions_BL)
 
 
-def packed_token_keys(dropout_keys_PT: jax.Array, segmentation_PL: jax.Array, position_PL: jax.Array) -> jax.Array:
-    """Each token's own key where a row holds several texts (text/packing.py): `token_keys` of its text and place."""
-    return token_keys(jnp.take_along_axis(dropout_keys_PT, jnp.maximum(segmentation_PL, 0), axis=1), position_PL)
-
-
 def fold(dropout_keys_BL: jax.Array | None, number: int) -> jax.Array | None:
     """A fresh key per token for the `number`-th dropout layer; None stays None."""
     if dropout_keys_BL is None:

@@ -21,9 +21,8 @@ from flax import nnx
 
 from minisbert.transformer.attention import SelfAttention
 from minisbert.transformer.block import FeedForward
-from minisbert.transformer.dropout import dropout, fold
 from minisbert.transformer.positions import rotate
-from minisbert.transformer.prenorm import GatedFeedForward
+from minisbert.transformer.prenorm import GatedFeedForward, PreNormBlock
 from minisbert.transformer.products import Linear
 from minisbert.transformer.target import widened
 
@@ -105,12 +104,12 @@ class GroupedAttention(SelfAttention):
         return query_BNLH.astype(dtype), key_BNLH, value_BNLH, bias_NQK
 
 
-class GroupedBlock(nnx.Module):
-    """A layer of a language model, hidden_BLD -> hidden_BLD."""
+class GroupedBlock(PreNormBlock):
+    """A layer of a language model: the pre-norm layer with RMS norms and grouped queries."""
 
     def __init__(self, shape: Shape, **options: Any):
         norm = partial(RMSNorm, shape.width, shape.epsilon, offset=shape.norm_offset)
-        self.hidden_dropout = shape.hidden_dropout
+        self.attended_dropout = self.fed_dropout = shape.hidden_dropout
         self.attention_norm = norm()
         self.attention = GroupedAttention(shape, **options)
         self.after_attention = norm() if shape.norms_after else None
@@ -119,17 +118,3 @@ class GroupedBlock(nnx.Module):
         sizes = (shape.width, shape.inner_width, shape.activation)
         self.feed_forward = net(*sizes, dropout_rate=shape.hidden_dropout, **options)
         self.after_feed_forward = norm() if shape.norms_after else None
-
-    def __call__(
-        self, hidden_BLD: jax.Array, mask_BL: jax.Array, *positions: Any, dropout_keys_BL: jax.Array | None = None
-    ) -> jax.Array:
-        """`positions`: the angles, then the bias."""
-        normed_BLD, keys_BL = self.attention_norm(hidden_BLD), fold(dropout_keys_BL, 0)
-        attended_BLD = self.attention(normed_BLD, mask_BL, *positions, dropout_keys_BL=keys_BL)
-        if self.after_attention is not None:
-            attended_BLD = self.after_attention(attended_BLD)
-        hidden_BLD = hidden_BLD + dropout(attended_BLD, self.hidden_dropout, fold(dropout_keys_BL, 1))
-        fed_BLD = self.feed_forward(self.feed_forward_norm(hidden_BLD), fold(dropout_keys_BL, 2))
-        if self.after_feed_forward is not None:
-            fed_BLD = self.after_feed_forward(fed_BLD)
-        return hidden_BLD + dropout(fed_BLD, self.hidden_dropout, fold(dropout_keys_BL, 3))

@@ -21,14 +21,7 @@ Array = Any  # numpy.ndarray or jax.Array
 
 
 def sinusoidal_positions(length: int, width: int) -> np.ndarray:
-    """Fixed waves: PE(p, 2i) = sin(p / 10000^(2i/D)), PE(p, 2i+1) = cos(p / 10000^(2i/D)).
-
-    Args:
-        length: number of positions L.
-        width: D, even.
-
-    Returns:
-        float32 `[L, D]`.
+    """Fixed waves, float32 `[L, D]`: PE(p, 2i) = sin(p / 10000^(2i/D)), PE(p, 2i+1) = cos(p / 10000^(2i/D)); D is even.
 
     Source: Vaswani et al. 2017, section 3.5.
 
@@ -63,10 +56,7 @@ def offset_position_ids(token_ids_BL: Array, padding_id: int, positions_BL: Arra
 
 
 def distances(length: int) -> np.ndarray:
-    """The distances, key minus query, that `relative_shift` takes for `length` tokens: 1 - L to L, of which L never occurs.
-
-    Returns:
-        `[R]`, R = 2 L.
+    """The R = 2 L distances, key minus query, that `relative_shift` takes: 1 - L to L, of which L never occurs.
 
     Example:
         >>> distances(3).tolist()
@@ -76,13 +66,10 @@ def distances(length: int) -> np.ndarray:
 
 
 def relative_shift(values_XQR: Array) -> Array:
-    """Turn values per query and distance, `[..., Q, R]`, into values per query and key, `[..., Q, K]`.
+    """Turn values per query and distance, `[..., Q, R]` (R of `distances`), into values per query and key, `[..., Q, K]`.
 
     Key k is at distance k - q from query q, so each row begins one place earlier than the row before. With rows of 2 L
     numbers, cutting the whole into rows of 2 L - 1 shifts them so, without a look-up for each query and key.
-
-    Args:
-        values_XQR: any axes, then Q = L queries and R = 2 L `distances`.
 
     Source: Dai et al. 2019 (Transformer-XL), appendix B.
 
@@ -99,10 +86,7 @@ def relative_position_bucket(distance: np.ndarray, buckets: int = 32, max_distan
     """The bucket of each distance, key minus query: near ones have a bucket each, far ones share, logarithmically.
 
     Half of the buckets look back, half forward; of each half, the first half are exact distances and the others
-    spread over log(distance) up to `max_distance`, beyond which all share the last.
-
-    Returns:
-        int32, of the shape of `distance`, values in 0 .. buckets - 1.
+    spread over log(distance) up to `max_distance`, beyond which all share the last. int32, from 0 to buckets - 1.
 
     Source: Raffel et al. 2020 (T5), section 2.1; used by MPNet (Song et al. 2020).
 
@@ -122,15 +106,12 @@ def relative_position_bucket(distance: np.ndarray, buckets: int = 32, max_distan
 
 
 def distance_row(distance: np.ndarray, span: int, buckets: int = 0, max_distance: int = 0) -> np.ndarray:
-    """DeBERTa's row for each distance, here *query minus key*: `span` for distance 0, more where the key comes first.
+    """DeBERTa's row (int32) for each distance, here *query minus key*: `span` for 0, more where the key comes first.
 
     Args:
         span: half of the table's rows; distances beyond have the first and the last.
         buckets: 0, or twice the largest distance with a row of its own; farther ones share, spread over their logarithms.
         max_distance: the distance minus one of that bucket which is the last.
-
-    Returns:
-        int32, of the shape of `distance`, values in 0 .. 2 span - 1.
 
     Source: DeBERTa, equation 2; the buckets are those of the authors' second version.
 
@@ -151,18 +132,14 @@ def distance_row(distance: np.ndarray, span: int, buckets: int = 0, max_distance
 def rotary_angles(
     length: int, width: int, theta: float, dtype: Any = np.float32, factor: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """cos and sin of the angles p theta^(-2i/H) by which position p rotates the i-th pair of a head's dimensions.
+    """cos and sin, `[L, H/2]` each, of the angles p theta^(-2i/H) by which position p rotates the i-th pair of a head.
 
     Args:
-        length: number of positions L.
         width: head width H, even.
         theta: the base; the larger, the slower the last pairs turn, and the farther positions stay apart.
         dtype: float32 rounds each step as the models were trained (at position 8,000 another rounding would change
             an angle by 1e-4); float64 is exact.
         factor: divides every angle, so that positions are stretched over a longer text.
-
-    Returns:
-        cos and sin, each `[L, H/2]`.
 
     Source: Su et al. 2021 (RoFormer), section 3.2.2, equation 15; the factor: Chen et al. 2023, "Extending Context Window of
     Large Language Models via Positional Interpolation", equation 4.

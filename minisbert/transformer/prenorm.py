@@ -19,7 +19,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from minisbert.transformer.attention import SelfAttention, split_heads
-from minisbert.transformer.block import ACTIVATIONS
+from minisbert.transformer.block import ACTIVATIONS, layer_norm
 from minisbert.transformer.dropout import dropout, fold
 from minisbert.transformer.positions import rotate
 from minisbert.transformer.products import Linear
@@ -52,12 +52,6 @@ def window_bias(
         return None
     offset_QK = jnp.arange(length)[None, :] - jnp.arange(length)[:, None]
     return jnp.where((-reach <= offset_QK) & (offset_QK <= ahead), 0, jnp.finfo(dtype).min).astype(dtype)[None]
-
-
-def layer_norm_without_bias(width: int, epsilon: float, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """Layer norm with a scale and no bias, in float32 at least; see `block.layer_norm`."""
-    dtype = jnp.promote_types(dtype, jnp.float32)
-    return nnx.LayerNorm(width, epsilon=epsilon, dtype=dtype, use_bias=False, use_fast_variance=False, rngs=rngs)
 
 
 class RotarySelfAttention(SelfAttention):
@@ -107,6 +101,10 @@ class GatedFeedForward(nnx.Module):
 class PreNormBlock(nnx.Module):
     """Pre-norm transformer layer, hidden_BLD -> hidden_BLD (Xiong et al. 2020, figure 1b)."""
 
+    after_attention: Any = None  # norms of what a sublayer adds (transformer/grouped.py)
+    after_feed_forward: Any = None
+    fed_dropout = 0.0
+
     def __init__(
         self,
         *,
@@ -121,19 +119,23 @@ class PreNormBlock(nnx.Module):
         **options: Any,
     ):
         """`norm_first=False` leaves out the norm before the attention, for a layer whose input is already normalized."""
-        norm = partial(layer_norm_without_bias, width, epsilon, options["dtype"], options["rngs"])
-        self.attention_dropout = attention_dropout
+        norm: Any = partial(layer_norm, width, epsilon, options["dtype"], options["rngs"], use_bias=False)
+        self.attended_dropout = attention_dropout
         self.attention_norm = norm() if norm_first else None
-        self.attention = RotarySelfAttention(width, heads, dropout_rate=attention_dropout, **options)
+        self.attention: Any = RotarySelfAttention(width, heads, dropout_rate=attention_dropout, **options)
         self.feed_forward_norm = norm()
-        self.feed_forward = GatedFeedForward(width, inner_width, activation, dropout_rate=inner_dropout, **options)
+        self.feed_forward: Any = GatedFeedForward(width, inner_width, activation, dropout_rate=inner_dropout, **options)
 
     def __call__(
         self, hidden_BLD: jax.Array, mask_BL: jax.Array, *positions: Any, dropout_keys_BL: jax.Array | None = None
     ) -> jax.Array:
         """`positions`: the angles, then the bias."""
         normed_BLD = hidden_BLD if self.attention_norm is None else self.attention_norm(hidden_BLD)
-        keys_BL = fold(dropout_keys_BL, 0)
-        attended_BLD = self.attention(normed_BLD, mask_BL, *positions, dropout_keys_BL=keys_BL)
-        hidden_BLD = hidden_BLD + dropout(attended_BLD, self.attention_dropout, fold(dropout_keys_BL, 1))
-        return hidden_BLD + self.feed_forward(self.feed_forward_norm(hidden_BLD), fold(dropout_keys_BL, 2))
+        attended_BLD = self.attention(normed_BLD, mask_BL, *positions, dropout_keys_BL=fold(dropout_keys_BL, 0))
+        if self.after_attention is not None:
+            attended_BLD = self.after_attention(attended_BLD)
+        hidden_BLD = hidden_BLD + dropout(attended_BLD, self.attended_dropout, fold(dropout_keys_BL, 1))
+        fed_BLD = self.feed_forward(self.feed_forward_norm(hidden_BLD), fold(dropout_keys_BL, 2))
+        if self.after_feed_forward is not None:
+            fed_BLD = self.after_feed_forward(fed_BLD)
+        return hidden_BLD + dropout(fed_BLD, self.fed_dropout, fold(dropout_keys_BL, 3))

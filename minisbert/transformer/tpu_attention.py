@@ -123,7 +123,7 @@ def _forward_row(H: int, rate: float, qkv: Any, mask: Any, words: Any, bias: Any
             n = start // H + w
             weights_KQ, total_1Q = _weights(_only(key_LC, w, H), query_LC, mask, bias, n, H)
             weights_KQ = _kept(weights_KQ, random, n, rate)
-            of_heads.append(_dot(value_CL[w * H : w * H + H], weights_KQ.astype(value_CL.dtype), 1, 0) / total_1Q)
+            of_heads.append(dot(value_CL[w * H : w * H + H], weights_KQ.astype(value_CL.dtype), 1, 0) / total_1Q)
         context[0, :, start : start + LANES] = jnp.concatenate(of_heads).T.astype(context.dtype)
 
 
@@ -143,15 +143,15 @@ def _backward_row(
             of_head_LC = _only(key_LC, w, H)
             weights_KQ, total_1Q = _weights(of_head_LC, query_LC, mask, bias, n, H)
             weights_KQ = weights_KQ / total_1Q
-            d_weights_KQ = _kept(_dot(_only(value_LC, w, H), d_context_LC, 1, 1), random, n, rate)
+            d_weights_KQ = _kept(dot(_only(value_LC, w, H), d_context_LC, 1, 1), random, n, rate)
             d_scores_KQ = weights_KQ * (d_weights_KQ - (weights_KQ * d_weights_KQ).sum(axis=0, keepdims=True))
             if d_bias:
                 d_bias[0][n] += d_scores_KQ
             d_scores_KQ = (d_scores_KQ * H**-0.5).astype(dtype)
             weights_KQ = _kept(weights_KQ, random, n, rate).astype(dtype)
-            slopes[0] += _dot(d_scores_KQ, of_head_LC, 0, 0)
-            slopes[1] += _dot(d_scores_KQ, _only(query_LC, w, H), 1, 0)
-            slopes[2] += _dot(weights_KQ, _only(d_context_LC, w, H), 1, 0)
+            slopes[0] += dot(d_scores_KQ, of_head_LC, 0, 0)
+            slopes[1] += dot(d_scores_KQ, _only(query_LC, w, H), 1, 0)
+            slopes[2] += dot(weights_KQ, _only(d_context_LC, w, H), 1, 0)
         for c in range(3):
             tile = slice(c * D + start, c * D + start + LANES)
             d_qkv[0, :, tile] = slopes[c].astype(dtype)
@@ -183,7 +183,7 @@ def _weights(
     key_LC: jax.Array, query_LC: jax.Array, mask: Any, bias: Any, n: int, H: int
 ) -> tuple[jax.Array, jax.Array]:
     """weights_KQ before the division by their sum, and the sum."""
-    scores_KQ = _dot(key_LC, query_LC, 1, 1) * H**-0.5
+    scores_KQ = dot(key_LC, query_LC, 1, 1) * H**-0.5
     if bias is not None:
         scores_KQ = scores_KQ + bias[n]
     scores_KQ = jnp.where(mask[0].astype(jnp.float32) > 0, scores_KQ, jnp.finfo(jnp.float32).min)
@@ -207,5 +207,5 @@ def _kept(x_KQ: jax.Array, random: tuple[jax.Array, jax.Array] | None, n: int, r
     return jnp.where(bits_KQ >= jnp.uint32(int(rate * 2**32)), x_KQ / (1.0 - rate), 0.0)
 
 
-def _dot(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int) -> jax.Array:
+def dot(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int) -> jax.Array:
     return jax.lax.dot_general(a, b, (((axis_a,), (axis_b,)), ((), ())), preferred_element_type=jnp.float32)

@@ -23,7 +23,7 @@ from jax.sharding import PartitionSpec
 from minisbert.transformer.products import Linear
 from minisbert.transformer.target import mesh_of_program, stored, takes_kernels
 from minisbert.transformer.tpu import gelu, gelu_and_slope
-from minisbert.transformer.tpu_attention import LANES, zeros_at_first
+from minisbert.transformer.tpu_attention import LANES, dot, zeros_at_first
 
 # What a step keeps in the core's memory: of 16 MiB some are the compiler's.
 CORE_BYTES = 13 * 2**20
@@ -103,7 +103,7 @@ def _inner(_: str | None, hidden_BLD: jax.Array, up_DF: jax.Array, bias_F: jax.A
 
 def _inner_step(hidden_TD: Any, up_DF: Any, bias_1F: Any, inner_TF: Any, slope_TF: Any) -> None:
     for some in _columns(inner_TF):
-        x = _dot(hidden_TD[...], up_DF[:, some], 0) + bias_1F[:, some]
+        x = dot(hidden_TD[...], up_DF[:, some], 1, 0) + bias_1F[:, some]
         inner, slope = gelu_and_slope(x)
         inner_TF[:, some], slope_TF[:, some] = inner.astype(BF16), slope.astype(BF16)
 
@@ -123,7 +123,7 @@ def _d_inner(
 def _d_inner_step(d_TD: Any, slope_TF: Any, down_FD: Any, d_x_TF: Any, d_bias_1F: Any) -> None:
     zeros_at_first(d_bias_1F)
     for some in _columns(slope_TF):
-        d_x = _dot(d_TD[...], down_FD[some], 1) * slope_TF[:, some].astype(jnp.float32)
+        d_x = dot(d_TD[...], down_FD[some], 1, 1) * slope_TF[:, some].astype(jnp.float32)
         d_x_TF[:, some] = d_x.astype(BF16)
         d_bias_1F[:, some] += d_x.sum(axis=0, keepdims=True)
 
@@ -153,7 +153,3 @@ def _call(step: Any, name: str, given: Any, of_tokens: int, outputs: Any, widths
 def _columns(array_TF: Any) -> list[slice]:
     F = array_TF.shape[1]
     return [slice(start, min(start + COLUMNS, F)) for start in range(0, F, COLUMNS)]
-
-
-def _dot(a: jax.Array, b: jax.Array, axis_b: int) -> jax.Array:
-    return jax.lax.dot_general(a, b, (((1,), (axis_b,)), ((), ())), preferred_element_type=jnp.float32)
