@@ -44,33 +44,24 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# public name -> the module that defines it
-_NAMES = {
-    "SentenceEncoder": "minisbert.sentence_encoder",
-    "CrossEncoder": "minisbert.cross_encoder.encoder",
-    "train": "minisbert.training.trainer",
-    "TrainConfig": "minisbert.training.config",
-    "evaluate_sts": "minisbert.evaluation.sts",
-    "compare": "minisbert.evaluation.sts",
-    "Index": "minisbert.search.index",
-    "semantic_search": "minisbert.search.exact",
-    "mine_paraphrases": "minisbert.mining.paraphrases",
-    "community_detection": "minisbert.mining.clustering",
-    "quantize_embeddings": "minisbert.quantization",
-    "enable_compilation_cache": "minisbert.inference.compiled",
-    **dict.fromkeys(
-        ("register_encoder", "register_loss", "register_pooling", "register_similarity"), "minisbert.register"
-    ),
-    "MinisbertError": "minisbert.errors",
-    "InputError": "minisbert.errors",
-    "ModelFolderError": "minisbert.errors",
-    "DownloadError": "minisbert.errors",
-    "WriteError": "minisbert.errors",
-    "DataError": "minisbert.errors",
-    "SearchError": "minisbert.errors",
-    "TrainingError": "minisbert.errors",
-    "TrainingStopped": "minisbert.errors",
+# module -> the public names that it defines
+_DEFINES = {
+    "minisbert.sentence_encoder": "SentenceEncoder",
+    "minisbert.cross_encoder.encoder": "CrossEncoder",
+    "minisbert.training.trainer": "train",
+    "minisbert.training.config": "TrainConfig",
+    "minisbert.evaluation.sts": "evaluate_sts compare",
+    "minisbert.search.index": "Index",
+    "minisbert.search.exact": "semantic_search",
+    "minisbert.mining.paraphrases": "mine_paraphrases",
+    "minisbert.mining.clustering": "community_detection",
+    "minisbert.quantization": "quantize_embeddings",
+    "minisbert.inference.compiled": "enable_compilation_cache",
+    "minisbert.register": "register_encoder register_loss register_pooling register_similarity",
+    "minisbert.errors": "MinisbertError InputError ModelFolderError DownloadError WriteError DataError SearchError "
+    "TrainingError TrainingStopped",
 }
+_NAMES = {name: module for module, names in _DEFINES.items() for name in names.split()}
 # modules of functions that are public as a whole
 _MODULES = {"losses": "minisbert.training.losses", "pooling": "minisbert.pooling", "similarity": "minisbert.similarity"}
 __all__ = [*_NAMES, *_MODULES]

@@ -43,21 +43,19 @@ def default_shapes(
     Raises:
         InputError: not a number of tokens.
     """
-    shapes, measured = ANY_SHAPE, None
+    if isinstance(token_budget, str) and token_budget != "tuned":
+        raise InputError(
+            f"token_budget is {short_repr(token_budget)}. Expected a whole number of at least 1, or 'tuned'."
+        )
+    shapes, tuned = ANY_SHAPE, isinstance(token_budget, str)
+    token_budget = None if tuned else token_budget
     if engine == "jax":
         import jax
 
-        shapes = replace(
-            ShapeTable() if jax.default_backend() == "cpu" else ACCELERATOR, devices=len(jax.local_devices())
-        )
-        if isinstance(token_budget, str) and token_budget == "tuned":
-            measured = cached_token_budget(machine_and_model(model_config, compute_dtype))
-    if isinstance(token_budget, str):
-        if token_budget != "tuned":
-            raise InputError(
-                f"token_budget is {short_repr(token_budget)}. Expected a whole number of at least 1, or 'tuned'."
-            )
-        token_budget = measured
+        kind = ShapeTable() if jax.default_backend() == "cpu" else ACCELERATOR
+        shapes = replace(kind, devices=len(jax.local_devices()))
+        if tuned:
+            token_budget = cached_token_budgets().get(machine_and_model(model_config, compute_dtype))
     if token_budget is not None:
         shapes = replace(shapes, token_budget=check_positive("token_budget", token_budget))
     return shapes
@@ -78,11 +76,6 @@ def machine_and_model(model_config: Any, compute_dtype: str) -> str:
     return f"{here}, {size}, {compute_dtype}"
 
 
-def cached_token_budget(measured_for: str) -> int | None:
-    """The saved budget for a machine and model (see `machine_and_model`), or None."""
-    return _cached().get(measured_for)
-
-
 def cache_token_budget(measured_for: str, budget: int) -> None:
     """Save a budget in the file with those of other models.
 
@@ -95,10 +88,13 @@ def cache_token_budget(measured_for: str, budget: int) -> None:
     except OSError as error:
         raise not_written(file.parent, error) from None
     with whole_file(file) as temporary:
-        temporary.write_text(json.dumps(_cached() | {measured_for: budget}, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(cached_token_budgets() | {measured_for: budget}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
-def _cached() -> dict[str, int]:
+def cached_token_budgets() -> dict[str, int]:
+    """The saved budgets by machine and model (see `machine_and_model`)."""
     file = budgets_file()
     if not os.path.exists(file):  # not Path.exists, which raises where a folder above may not be read
         return {}
