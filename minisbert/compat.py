@@ -10,6 +10,7 @@ with prompts gets the right one. Options are those of `encode`. The libraries ar
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partialmethod
 from types import SimpleNamespace
 from typing import Any
 
@@ -180,18 +181,9 @@ class TorchEncoder:
             raise AttributeError(name)
         return getattr(self.encoder, name)
 
-    def encode(self, sentences: Any, *args: Any, **keywords: Any) -> Any:
-        return self._embed(self.encoder.encode, sentences, *args, **keywords)
-
-    def encode_query(self, sentences: Any, *args: Any, **keywords: Any) -> Any:
-        return self._embed(self.encoder.encode_query, sentences, *args, **keywords)
-
-    def encode_document(self, sentences: Any, *args: Any, **keywords: Any) -> Any:
-        return self._embed(self.encoder.encode_document, sentences, *args, **keywords)
-
     def _embed(
         self,
-        embed: Callable[..., Any],
+        method: str,
         sentences: Any,
         *args: Any,
         convert_to_numpy: bool = True,
@@ -200,23 +192,25 @@ class TorchEncoder:
     ) -> Any:
         if keywords.get("precision", "") is None:  # as evaluators say "unchanged"
             del keywords["precision"]
-        rows = embed(sentences, *args, **{**keywords, **self.options})
+        rows = getattr(self.encoder, method)(sentences, *args, **{**keywords, **self.options})
         if not isinstance(rows, np.ndarray):  # of single tokens
             return [self.tensor(row.copy()) if isinstance(row, np.ndarray) else row for row in rows]
         if convert_to_tensor or (rows.ndim == 1 and not convert_to_numpy):
             return self.tensor(rows)
         return rows if convert_to_numpy else [self.tensor(row) for row in rows]
 
-    def similarity(self, a: Any, b: Any) -> Any:
-        return self._compare(self.encoder.similarity, a, b)
+    encode, encode_query = partialmethod(_embed, "encode"), partialmethod(_embed, "encode_query")
+    encode_document = partialmethod(_embed, "encode_document")
 
-    def similarity_pairwise(self, a: Any, b: Any) -> Any:
-        return self._compare(self.encoder.similarity_pairwise, a, b)
-
-    def _compare(self, compare: Callable[..., np.ndarray], a: Any, b: Any) -> Any:
+    def _compare(self, method: str, a: Any, b: Any) -> Any:
         # NumPy takes neither tensors with a gradient nor bfloat16.
         arrays = (x.detach().float().cpu() if hasattr(x, "detach") else x for x in (a, b))
-        return self.tensor(compare(*map(np.asarray, arrays)))
+        return self.tensor(getattr(self.encoder, method)(*map(np.asarray, arrays)))
+
+    similarity, similarity_pairwise = (
+        partialmethod(_compare, "similarity"),
+        partialmethod(_compare, "similarity_pairwise"),
+    )
 
 
 def _forget(*result: Any) -> None:

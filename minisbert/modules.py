@@ -94,14 +94,10 @@ class LayerNorm(nnx.Module):
         return self.norm(sentence_BD)
 
 
-def _trained_pooling(settings: modules.TrainedPooling, *, rngs: Any) -> Any:
-    return TRAINED_POOLINGS[settings.name](settings.dimension, rngs=rngs)
-
-
 # Settings -> the flax module, made with (settings, rngs=)
 HEADS: dict[type, Callable[..., nnx.Module]] = {
     modules.WeightedLayerPooling: LayerPooling,
-    modules.TrainedPooling: _trained_pooling,
+    modules.TrainedPooling: lambda given, *, rngs: TRAINED_POOLINGS[given.name](given.dimension, rngs=rngs),
     modules.Dense: Dense,
     modules.LayerNorm: LayerNorm,
 }

@@ -128,8 +128,7 @@ def rank_net(
         >>> float(rank_net(jnp.zeros((2, 1, 1)), targets))
         1.0
     """
-    logit_BS, relevance_BS = _lists("rank_net", logits_SBC, targets)
-    return _pairs("rank_net", logit_BS, relevance_BS, "none", k, sigma, 0.0, reduction_log)
+    return _pairs("rank_net", logits_SBC, targets, "none", k, sigma, 0.0, reduction_log)
 
 
 def lambda_loss(
@@ -163,20 +162,20 @@ def lambda_loss(
         0.3691
     """
     check_choice("lambda_loss: weighting_scheme", weighting_scheme, list(WEIGHTING_SCHEMES))
-    logit_BS, relevance_BS = _lists("lambda_loss", logits_SBC, targets)
-    return _pairs("lambda_loss", logit_BS, relevance_BS, weighting_scheme, k, sigma, mu, reduction_log)
+    return _pairs("lambda_loss", logits_SBC, targets, weighting_scheme, k, sigma, mu, reduction_log)
 
 
 def _pairs(
     loss: str,
-    logit_BS: jax.Array,
-    relevance_BS: jax.Array,
+    logits_SBC: jax.Array,
+    targets: Targets,
     weighting_scheme: str,
     k: int | None,
     sigma: float,
     mu: float,
     reduction_log: str,
 ) -> jax.Array:
+    logit_BS, relevance_BS = _lists(loss, logits_SBC, targets)
     check_choice(f"{loss}: reduction_log", reduction_log, ("binary", "natural"))
     order_BS = jnp.argsort(-jax.lax.stop_gradient(logit_BS), axis=1, stable=True)
     logit_BS, relevance_BS = (jnp.take_along_axis(x_BS, order_BS, axis=1) for x_BS in (logit_BS, relevance_BS))

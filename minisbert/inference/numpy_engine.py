@@ -203,19 +203,13 @@ def _dense(settings: modules.Dense, params: Params, sentence_BD: np.ndarray) -> 
     return dense_BE
 
 
-def _layer_norm(settings: modules.LayerNorm, params: Params, sentence_BD: np.ndarray) -> np.ndarray:
-    return layer_norm(sentence_BD.copy(), params["norm"], 1e-5)
-
-
-def _layer_pooling(settings: modules.WeightedLayerPooling, params: Params, hidden_IBLD: list[Any]) -> np.ndarray:
-    mean_BLD: np.ndarray = weighted_layers(hidden_IBLD[settings.layer_start :], params["weights"])
-    return mean_BLD
-
-
-HEADS: dict[type, Callable[..., np.ndarray]] = {
-    modules.WeightedLayerPooling: _layer_pooling,
+# Settings -> (settings, parameters, input) -> output
+HEADS: dict[type, Callable[..., Any]] = {
+    modules.WeightedLayerPooling: lambda given, params, hidden_IBLD: weighted_layers(
+        hidden_IBLD[given.layer_start :], params["weights"]
+    ),
     modules.Dense: _dense,
-    modules.LayerNorm: _layer_norm,
+    modules.LayerNorm: lambda _, params, sentence_BD: layer_norm(sentence_BD.copy(), params["norm"], 1e-5),
 }
 
 

@@ -147,7 +147,8 @@ def read_costs(text: str, bundles: Mapping[str, int] | None = None, rates: Rates
             inner = filter(None, map(_OPERATION.match, computations[scatter[1]]))
             kind, shape = "reduce-scatter", next(found[2] for found in inner if found[3] == "all-reduce")
         if kind.removesuffix("-start") in COLLECTIVES:
-            key = kind.removesuffix("-start"), *_dtype_and_overlap(shape, kind)
+            dtypes = "/".join(sorted({dtype for dtype, _ in _arrays(shape)}))
+            key = kind.removesuffix("-start"), dtypes, kind.endswith("-start")
             total = collectives.setdefault(key, [0, 0])
             total[0] += rounds
             total[1] += rounds * _bytes(shape)
@@ -156,10 +157,6 @@ def read_costs(text: str, bundles: Mapping[str, int] | None = None, rates: Rates
         [Collective(kind, dtype, n, moved, over) for (kind, dtype, over), (n, moved) in sorted(collectives.items())],
         uncounted,
     )
-
-
-def _dtype_and_overlap(shape: str, kind: str) -> tuple[str, bool]:
-    return "/".join(sorted({dtype for dtype, _ in _arrays(shape)})), kind.endswith("-start")
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
@@ -202,7 +199,7 @@ def _times(computations: Mapping[str, list[str]], line: str) -> int | None:
 
 
 def _arrays(shape: str) -> list[tuple[str, str]]:
-    return [(dtype, sizes) for dtype, sizes in re.findall(r"\b([a-z]+\d+)\[([\d,]*)\]", shape)]
+    return re.findall(r"\b([a-z]+\d+)\[([\d,]*)\]", shape)
 
 
 def _bytes(shape: str) -> int:
