@@ -208,4 +208,5 @@ def _kept(x_KQ: jax.Array, random: tuple[jax.Array, jax.Array] | None, n: int, r
 
 
 def dot(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int) -> jax.Array:
+    """The sums over these two axes, in float32."""
     return jax.lax.dot_general(a, b, (((axis_a,), (axis_b,)), ((), ())), preferred_element_type=jnp.float32)
