@@ -92,7 +92,8 @@ def read_router(files: ModelFiles, relative: str) -> tuple[Router, dict[str, lis
             )
         chains[route] = [parts[module] for module in modules]
     if unused := parts.keys() - {module for modules in structure.values() for module in modules}:
-        raise folder_error(file, f"no route has {', '.join(sorted(unused))} of 'types'", "each module in 'structure'")
+        found = f"no route has the module(s) {', '.join(sorted(unused))} of 'types'"
+        raise folder_error(file, found, "each in 'structure'")
     return _read_parameters(Settings(parameters, f"{file}, 'parameters'"), tuple(structure)), chains
 
 

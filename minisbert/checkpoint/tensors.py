@@ -30,9 +30,8 @@ def inside(folder: Path, relative: str, named_by: Path | str) -> Path:
     The check is on the name: download caches keep a model as links into a common store, so links are followed.
     """
     if Path(relative).is_absolute() or ".." in Path(relative).parts or "\\" in relative:
-        raise folder_error(
-            named_by, f"names the path {relative!r:.200}", "one inside the model folder", "do not use this model"
-        )
+        found = f"names the path {relative!r:.200}, which leaves the model folder"
+        raise folder_error(named_by, found, "a path inside it", "do not use this model")
     if "\0" in relative or not is_text(relative) or len(relative.encode()) > limits.NAME_BYTES:
         raise folder_error(named_by, f"names the path {relative!r:.200}", "the name of a file")
     return folder / relative

@@ -139,12 +139,12 @@ def faults(home: Path, model: Model, *, verify: bool = False) -> list[str]:
     try:
         listed = json.loads((home / MANIFEST).read_text(encoding="utf-8"))["files"]
         sizes = {name: FileRecord(size=index(entry["size"])) for name, entry in listed.items()}
+        wrong = [f"{name}: {problem}" for name, size in sizes.items() if (problem := problem_with(home / name, size))]
+        if wrong:
+            return wrong
         digests = {name: str(entry["sha256"]) for name, entry in listed.items()}
-        problems = {name: problem_with(home / name, size) for name, size in sizes.items()}
     except _UNREADABLE:
         return [f"{MANIFEST}: missing or not readable"]
-    if wrong := [f"{name}: {problem}" for name, problem in problems.items() if problem]:
-        return wrong
     digests |= {name: entry["sha256"] for name, entry in verified.items()}
     digests |= {name: record.sha256 for name, record in model.files.items() if record.sha256}
     found, compared = [], False
