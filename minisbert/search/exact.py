@@ -104,9 +104,14 @@ def nearest(
 
 
 def semantic_search(
-    query_embeddings: Any, corpus_embeddings: Any, top_k: int = 10, **options: Any
+    query_embeddings: Any,
+    corpus_embeddings: Any,
+    top_k: int = 10,
+    *,
+    similarity: str = "cosine",
+    show_progress_bar: bool | None = None,
 ) -> list[list[dict[str, Any]]]:
-    """`nearest` with the result of sentence-transformers' `util.semantic_search`; `options` are those of `nearest`.
+    """`nearest`, whose arguments and errors it has, with the result of sentence-transformers' `util.semantic_search`.
 
     Returns:
         for each query a list of {"corpus_id": row, "score": similarity}, best first.
@@ -116,7 +121,9 @@ def semantic_search(
         [[{'corpus_id': 1, 'score': 1.0}]]
     """
     check_positive("top_k", top_k)
-    hits = nearest(query_embeddings, corpus_embeddings, top_k, **options)
+    hits = nearest(
+        query_embeddings, corpus_embeddings, top_k, similarity=similarity, show_progress_bar=show_progress_bar
+    )
     return [
         [{"corpus_id": row, "score": score} for row, score in zip(rows, scores, strict=True)]
         for rows, scores in zip(hits.rows_BK.tolist(), hits.scores_BK.tolist(), strict=True)
