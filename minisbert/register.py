@@ -33,7 +33,7 @@ from minisbert.errors import InputError, short_repr
 from minisbert.modules import abstract
 from minisbert.training.losses import LOSSES, Loss
 
-# What a family's module must have (encoders/bert.py is the shortest one).
+# What a family's module must have, such as encoders/bert.py.
 FAMILY_PARTS = ("Config", "Encoder", "RULES", "PASSTHROUGH", "PREFIX")
 
 
