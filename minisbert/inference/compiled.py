@@ -58,8 +58,9 @@ class Forward:
         warn_where_slow(compute_dtype, devices[0].platform)
         self._mesh = Mesh(np.array(devices), ("rows",)) if len(devices) > 1 else None
         make = partial(compiled_output, definition, compute_dtype, backend=jax.default_backend(), mesh=self._mesh)
-        self._program = cache(lambda output, few: make(outputs[output], few=few))
-        self._known: set[tuple[str, int, int]] = set()
+        self._make = {output: partial(make, function) for output, function in outputs.items()}
+        # (output, rows, length) -> its program, once that is compiled for this shape.
+        self._programs: dict[tuple[str, int, int], Any] = {}
         # On a CPU, batches are started in two threads, each of which waits for its result (stream.run_ahead).
         self.wait = jax.block_until_ready if len(devices) == 1 and devices[0].platform == "cpu" else None
         x86 = platform.machine() in ("x86_64", "AMD64")
@@ -96,15 +97,16 @@ class Forward:
         params, (rows, length) = self.cast(params), arrays[0].shape
         if self._mesh is not None:
             params, arrays = self._on_all_devices(self._mesh, params, arrays)
-        program = self._program(output, rows * length <= self._few)
-        if (output, rows, length) in self._known:
+        shape = output, rows, length
+        if (program := self._programs.get(shape)) is not None:
             return program(params, *arrays)
         with _COMPILING:
+            program = self._make[output](few=rows * length <= self._few)
             started = time.perf_counter()
             result = program(params, *arrays)
-            if (output, rows, length) not in self._known:  # another thread may have compiled it meanwhile
+            if shape not in self._programs:  # another thread may have compiled it meanwhile
                 self.compilations.append(Compilation(rows, length, output, time.perf_counter() - started))
-                self._known.add((output, rows, length))
+                self._programs[shape] = program
             return result
 
     def _on_all_devices(self, mesh: Mesh, params: Any, arrays: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:

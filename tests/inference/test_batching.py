@@ -1,14 +1,18 @@
 """Batches: few shapes for any lengths, every sentence once; the shape of a full batch follows from its sentences alone."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minisbert import SentenceEncoder
 from minisbert.inference.batching import ACCELERATOR, ShapeTable, batches
+from minisbert.inference.compiled import Forward
 
 TINY = Path(__file__).parents[2] / "weights" / "tiny-bert"
 MOST_SHAPES = 16
@@ -99,6 +103,26 @@ def test_the_log_lists_every_compiled_shape_once():
     assert all(line.seconds > 0 for line in first)
     encoder.encode(texts, on_truncate="ignore")
     assert encoder.compilations == first
+
+
+def test_threads_that_need_a_new_shape_compile_it_once():
+    traced, threads = [], 4
+    start = Barrier(threads)
+
+    def total(model, x_BD):
+        traced.append(x_BD.shape)
+        return model(x_BD).sum(axis=1)
+
+    definition, params = nnx.split(nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
+    forward = Forward(definition, "float32", {"total": total})
+
+    def call(_):
+        start.wait()
+        return forward(params, "total", np.ones((4, 3), np.float32)).shape
+
+    with ThreadPoolExecutor(threads) as pool:
+        assert list(pool.map(call, range(threads))) == [(4,)] * threads
+    assert traced == [(4, 3)] and len(forward.compilations) == 1
 
 
 def test_warm_up_leaves_nothing_to_compile():

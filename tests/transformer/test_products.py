@@ -124,12 +124,13 @@ def test_bfloat16_on_a_processor_that_emulates_it_is_named_once(flags, slow, mon
 @pytest.mark.parametrize(("length", "few"), [(FEW_TOKENS, True), (2 * FEW_TOKENS, False)])
 def test_a_sentence_alone_is_multiplied_without_packing_each_matrix(length, few, monkeypatch):
     encoder = SentenceEncoder(WEIGHTS / "tiny-bert")
-    chosen, program = [], encoder.forward._program
-    monkeypatch.setattr(encoder.forward, "_program", lambda output, few: chosen.append(few) or program(output, few))
+    chosen, make = [], encoder.forward._make["sentence embeddings"]
+    made = {"sentence embeddings": lambda few: chosen.append(few) or make(few=few)}
+    monkeypatch.setattr(encoder.forward, "_make", made)
     encoder.encode(" ".join(["a"] * (length - 2)))
     assert chosen == [few and platform.machine() in ("x86_64", "AMD64")]
     arrays = np.ones((1, length), np.int32), np.array([length], np.int32), np.int32(0)
-    compiled = program("sentence embeddings", few).lower(encoder.params, *arrays).compile().as_text()
+    compiled = make(few=few).lower(encoder.params, *arrays).compile().as_text()
     if few_token_options():
         assert ("ynn_fusion" in compiled) == (not few)
 
