@@ -67,19 +67,21 @@ def read_tokenizer(files: Mapping[str, bytes], file: Path, model: Mapping[str, A
             _check_options(config, backend)
         return Source(file, backend, config)
     parts = values["model"]
+    if BUILT[config.name][0] == "WordPiece":  # the library reads no more of it, and has checked no more
+        return Source(file, backend, config, parts["vocab"])
     merges = parts.get("merges") and [tuple(one.split(" ") if isinstance(one, str) else one) for one in parts["merges"]]
-    maps = [
-        step["precompiled_charsmap"] for step in steps_of(values.get("normalizer")) if step["type"] == "Precompiled"
-    ]
+    steps = steps_of(values.get("normalizer"))  # older files leave out the type of some
+    maps = [step["precompiled_charsmap"] for step in steps if step.get("type") == "Precompiled"]
     return Source(file, backend, config, parts["vocab"], merges, base64.b64decode(maps[0]) if maps else None)
 
 
 def _placed_tokens(processor: dict[str, Any]) -> Iterator[tuple[str | None, int | None]]:
     """Each special token that a post-processor places, with the id it gives it; None where one of the two lacks."""
     kind = processor.get("type")  # the library has checked what each kind holds
-    for part in processor.get("processors", ()):
-        yield from _placed_tokens(part)
-    if kind == "TemplateProcessing":
+    if kind == "Sequence":
+        for part in processor["processors"]:
+            yield from _placed_tokens(part)
+    elif kind == "TemplateProcessing":
         for placed in processor["special_tokens"].values():
             yield from zip_longest(placed["tokens"], placed["ids"])
     elif kind in ("BertProcessing", "RobertaProcessing"):

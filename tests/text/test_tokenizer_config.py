@@ -137,3 +137,13 @@ def test_each_name_of_the_length_file(kind, copy):
     (folder / f"sentence_{kind}_config.json").write_text(json.dumps({"max_seq_length": 9, "do_lower_case": True}))
     loaded = load_pretrained(folder).folder
     assert (loaded.max_seq_length, loaded.do_lower_case) == (9, True)
+
+
+def test_parts_that_the_library_does_not_read_change_nothing(copy):
+    """And a normalizer without its type is read as older versions wrote it."""
+    folder = copy("bert", {})
+    values = json.loads((folder / "tokenizer.json").read_text())
+    del values["normalizer"]["type"]
+    values["model"]["merges"] = values["post_processor"]["processors"] = 5
+    (folder / "tokenizer.json").write_text(json.dumps(values))
+    assert ids(folder) == ids(tiny("bert"))
