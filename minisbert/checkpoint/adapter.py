@@ -69,10 +69,14 @@ class LowRankTensors:
         tensors: those of the file.
         shapes: tensor name -> shape, as in a model without adapters.
         changes: tensor name -> its name in the file, and the product to add to it, if any.
+        source: the file of the products.
     """
 
-    def __init__(self, tensors: Any, shapes: Mapping[str, tuple[int, ...]], changes: Mapping[str, Change]):
+    def __init__(
+        self, tensors: Any, shapes: Mapping[str, tuple[int, ...]], changes: Mapping[str, Change], source: Path
+    ):
         self.where, self._tensors, self._shapes, self._changes = tensors.where, tensors, shapes, changes
+        self._source = source
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Tensor name -> shape, as in a model without adapters."""
@@ -88,7 +92,7 @@ class LowRankTensors:
             added = product()
             if not np.isfinite(added).all():
                 raise ModelFolderError(
-                    f"{self.where}: the product for {name!r:.200} has NaN or infinity. Download the adapter again."
+                    f"{self._source}: the product for {name!r:.200} has NaN or infinity. Download the adapter again."
                 )
             return np.asarray(tensor + added)
 
@@ -123,7 +127,7 @@ def adapted(files: ModelFiles, place: Path, base: Any) -> LowRankTensors:
         alpha = next(value for one, value in alphas if one.match(module))
         scale = np.float32(alpha / math.sqrt(rank) if root else alpha / rank)
         changes[name] = name, partial(_product, adapter, a, b, scale)
-    return LowRankTensors(base, base.shapes(), changes)
+    return LowRankTensors(base, base.shapes(), changes, adapter.where)
 
 
 def _product(adapter: Any, a: str, b: str, scale: np.float32) -> np.ndarray:
@@ -158,7 +162,7 @@ def _parts_by_tensor(base: Any, adapter: Any) -> dict[str, dict[str, str]]:
             complaints.append(f"{name!r:.200} has {sorted(own)}")
             continue
         a, b = (found[own[part]] for part in sorted(own))
-        product = (b[0], a[1]) if len(a) == len(b) == 2 and a[0] == b[1] else None
+        product = (b[0], a[1]) if len(a) == len(b) == 2 and 0 < a[0] == b[1] else None
         if product is None or (product[::-1] if "Aembedding_" in own else product) != shapes[name]:
             complaints.append(f"{name!r:.200} is {shapes[name]}, the product of B {b} and A {a}")
     if complaints or not parts:

@@ -82,7 +82,7 @@ def _of_task(settings: Settings, task: str | None, tensors: Any) -> LowRankTenso
             f"{tensors.where}: {'; '.join(complaints[:5])}. Expected those of {len(tasks)} tasks and rank {rank}, as "
             f"{settings.where} has them; download the model again."
         )
-    return LowRankTensors(tensors, shapes, changes)
+    return LowRankTensors(tensors, shapes, changes, tensors.where)
 
 
 def _product(tensors: Any, module: str, row: int, scale: np.float32, shape: tuple[int, ...]) -> np.ndarray:
