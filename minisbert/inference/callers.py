@@ -8,6 +8,7 @@ A keyword that would change the result is refused by name. Compiled programs are
 """
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self
 
@@ -118,17 +119,9 @@ class Familiar:
         """The same as the class itself: `SentenceEncoder(model, **options)`."""
         return cls(model, **options)  # type: ignore[call-arg]  # the __init__ of a subclass
 
-    @property
-    def max_seq_length(self) -> int:
-        """The most tokens of a text (or pair) that are read, special tokens included; may be set, up to `max_positions`."""
-        return self._max_seq_length
-
-    @max_seq_length.setter
-    def max_seq_length(self, value: int) -> None:
-        value, least = (
-            checks.check_positive("max_seq_length", value),
-            self.tokenizer.special_tokens + self.texts_per_row,
-        )
+    def _set_max_seq_length(self, value: int) -> None:
+        value = checks.check_positive("max_seq_length", value)
+        least = self.tokenizer.special_tokens + self.texts_per_row
         if not least <= value <= self.max_positions:
             raise InputError(
                 f"max_seq_length is {value}. Expected {least} to {self.max_positions}: the special tokens and one more for "
@@ -137,6 +130,12 @@ class Familiar:
         self._max_seq_length = value
         for route in self.routes.values():
             route._max_seq_length = min(value, route.max_positions)
+
+    max_seq_length: int = property(  # type: ignore[assignment]
+        attrgetter("_max_seq_length"),
+        _set_max_seq_length,
+        doc="The most tokens of a text (or pair) that are read, special tokens included; may be set, up to `max_positions`.",
+    )
 
     def get_max_seq_length(self) -> int:
         """The same as `max_seq_length`."""

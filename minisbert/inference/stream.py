@@ -65,6 +65,9 @@ def run_ahead(
 
 def progress(batches: Iterable[AnyBatch], total: int, show: bool | None) -> Iterator[AnyBatch]:
     """The batches, whose `rows` a `ProgressBar` counts if it can be shown."""
+    if not (sys.stderr.isatty() if show is None else show):
+        yield from batches
+        return
     with ProgressBar(total, show) as bar:
         for batch in batches:
             yield batch
