@@ -28,6 +28,7 @@ class MTEBModel:
 
     Args:
         model_name: a name, a folder, or a loaded SentenceEncoder.
+        revision: of a hub model.
         device: not used; JAX computes on its default device.
         name: the model name in mteb's results; by default "minisbert/...", to distinguish them from another library's.
         options: for `SentenceEncoder`.

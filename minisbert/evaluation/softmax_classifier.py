@@ -6,8 +6,9 @@ SBERT discards the head W, b after training and uses only the embeddings. minisb
 classify pairs (NLI: entailment, neutral, contradiction) from two embeddings, even precomputed ones.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +42,9 @@ class SoftmaxClassifier:
         encoder = SentenceEncoder(folder)
         return SoftmaxClassifier(encoder, read_head(Path(folder), encoder.model_config.dimension))
 
-    def predict(self, pairs: Any, show_progress_bar: bool | None = None) -> Predictions:
+    def predict(
+        self, pairs: Iterable[tuple[str, str]] | tuple[str, str], show_progress_bar: bool | None = None
+    ) -> Predictions:
         """The class of each pair, of one or of several. Raises InputError: something else than pairs of texts."""
         both = self.encoder.encode(
             [text for pair in as_pairs(pairs)[0] for text in pair],

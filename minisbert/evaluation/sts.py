@@ -216,7 +216,8 @@ def compare_sts(
 ) -> tuple[STSComparison, ...]:
     """Whether a second model is better than a first: a paired bootstrap on the same pairs, one comparison per protocol.
 
-    The p-value counts the draws whose difference has the other sign. The interval has the first result's confidence.
+    Both models are scored on each draw of pairs: `resamples` draws, from the `seed`. The p-value counts the draws whose
+    difference has the other sign. The interval has the first result's confidence.
 
     Raises:
         InputError: the results are not for the same pairs, or there is no such similarity.

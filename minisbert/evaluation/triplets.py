@@ -76,7 +76,11 @@ def triplet_accuracy(
 def evaluate_triplets(
     encoder: QueryEncoder, triplets: Triplets, *, margin: float = 0, **options: Any
 ) -> dict[str, float]:
-    """Accuracy for each similarity. Anchors are embedded as queries, the other texts as documents."""
+    """Accuracy for each similarity. Anchors are embedded as queries, the other texts as documents.
+
+    Args:
+        options: for `encode_query` and `encode_document`, except `precision`.
+    """
     refuse_quantized(options)
     (anchor_BD,) = embed_columns(encoder.encode_query, triplets.anchors, **options)
     documents = triplets.positives, triplets.negatives

@@ -37,6 +37,7 @@ def community_detection(
     Args:
         threshold: the lowest cosine with the centre.
         min_community_size: the fewest rows of a community, the centre included.
+        show_progress_bar: None shows one on a terminal when it takes longer than two seconds.
 
     Returns:
         row numbers, the largest community first; in each the centre, then the others, nearest first.
@@ -100,7 +101,8 @@ def community_labels(communities: Sequence[Sequence[int]], rows: int) -> np.ndar
 def kmeans(embeddings_MD: Any, clusters: int = 8, *, seed: int = 0) -> np.ndarray:
     """k-means with k-means++ starts (Arthur & Vassilvitskii 2007): labels `[M]`, numbered by size, the largest 0.
 
-    All methods but `community_detection` need scikit-learn, and raise InputError for fewer rows than clusters.
+    Raises:
+        InputError: scikit-learn is not installed; fewer rows than clusters; see `community_detection`.
     """
     seed_number("seed", seed)
     clusters = check_positive("clusters", clusters)
@@ -117,6 +119,9 @@ def agglomerative(
         embeddings_MD: rows, at most 30,000, because all distances are stored.
         clusters: the number of clusters; or
         distance_threshold: merge clusters that are nearer than this.
+
+    Raises:
+        InputError: see `kmeans`; neither or both of `clusters` and `distance_threshold`; too many rows.
     """
     if (clusters is None) == (distance_threshold is None):
         raise InputError(
@@ -134,7 +139,11 @@ def agglomerative(
 
 
 def hdbscan(embeddings_MD: Any, min_cluster_size: int = 10) -> np.ndarray:
-    """HDBSCAN (Campello et al. 2013): labels `[M]`, numbered by size, -1 for noise."""
+    """HDBSCAN (Campello et al. 2013): labels `[M]`, numbered by size, -1 for noise.
+
+    Raises:
+        InputError: see `kmeans`; `min_cluster_size` below 2, or fewer rows.
+    """
     if check_positive("min_cluster_size", min_cluster_size) < 2:
         raise InputError("min_cluster_size is 1. Expected at least 2.")
     rows_MD = _enough(embeddings_MD, min_cluster_size)

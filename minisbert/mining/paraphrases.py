@@ -115,6 +115,7 @@ def pairs_above(
     """Each pair of different rows with at least this similarity: near-duplicates.
 
     Args:
+        embeddings_MD, similarity, show_progress_bar: see `best_pairs`.
         limit: the largest number of pairs allowed: a low threshold can match nearly all of them.
 
     Raises:
@@ -154,6 +155,7 @@ def bitext_pairs(
         a_BD, b_MD: rows of the same model.
         neighbours: k; if a set is smaller, all of its rows.
         threshold: the lowest score; 1.06 to 1.2 is usual. None keeps all pairs.
+        show_progress_bar: see `best_pairs`.
 
     Returns:
         margin scores, and rows of a and of b.

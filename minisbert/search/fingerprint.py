@@ -17,6 +17,9 @@ from minisbert.sentence_encoder import SentenceEncoder
 def fingerprint(encoder: Any) -> str:
     """The digest of a `SentenceEncoder`; the same after saving and loading, on every machine.
 
+    It covers: encoder family and settings, pooling and the modules after it, weights in their compute dtype, tokenizer,
+    maximum length, prompts, truncation of dimensions.
+
     Example:
         >>> one, two = (SentenceEncoder.load(f"weights/tiny-{name}") for name in ("bert", "mpnet"))
         >>> len(fingerprint(one)), fingerprint(one) == fingerprint(two)

@@ -23,6 +23,10 @@ CONSTANT = 60  # from the paper; the higher, the less the top ranks dominate
 def reciprocal_rank_fusion(rankings: Sequence[Sequence[Id]], constant: float = CONSTANT) -> list[tuple[Id, float]]:
     """Ids with their fused scores, best first; ties: in order of first appearance, ranking by ranking.
 
+    Args:
+        rankings: ids, best first, each once per ranking.
+        constant: added to every rank.
+
     Raises:
         InputError: an id is twice in one ranking, or the constant is not positive.
 
@@ -45,6 +49,8 @@ def reciprocal_rank_fusion(rankings: Sequence[Sequence[Id]], constant: float = C
 
 class Hybrid:
     """Several searchers over the same ids, such as an Index and a BM25, combined; `candidates` hits are taken from each.
+
+    `constant` is that of `reciprocal_rank_fusion`.
 
     Example:
         >>> class Fixed:

@@ -87,7 +87,7 @@ def checked_scores(name: str, predicted: Any, count: int) -> list[float]:
     """The scores of `count` pairs by a reranker of this name. Raises InputError: not one finite number per pair."""
     try:
         scores = np.asarray(predicted, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # an int of hundreds of digits
         scores = np.empty(0)
     scores = scores.reshape(-1) if scores.shape == (count, 1) else scores
     if scores.shape != (count,) or not np.isfinite(scores).all():

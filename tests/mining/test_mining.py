@@ -272,6 +272,8 @@ def test_the_positives_enlarge_the_range(degrees, pairs, options, rows):
         ({"rescore": lambda pairs: [0.0]}, "rescore returned"),
         ({"rescore": lambda pairs: [float("nan")] * len(pairs)}, "rescore returned"),
         ({"rescore": lambda pairs: ["high"] * len(pairs)}, "rescore returned"),
+        ({"rescore": lambda pairs: [10**400] * len(pairs)}, "rescore returned"),
+        ({"rescore": 3}, "rescore is 3. Expected a function"),
         ({"positives": []}, "1 anchors and 0 positives"),
         ({"positives": [3]}, "3"),
     ],
