@@ -177,26 +177,30 @@ def build(source: Source) -> Any:
     backend.encode_special_tokens = settings.values.get("split_special_tokens") is True
     if kind is None:
         return backend
-    if source.backend is not None and config.name in ("Qwen2Tokenizer", "AlbertTokenizer"):
-        backend.post_processor = source.backend.post_processor  # of Qwen's: one end token, or nothing
-    elif config.name == "Qwen2Tokenizer":
-        backend.post_processor = _switched_ends(config, special, backend)
-    elif config.name == "T5Tokenizer":
-        end = [("</s>", backend.token_to_id(special["eos_token"]))]
-        pair = ["$A", "</s>", "$B", "</s>"]
-        backend.post_processor = processors.TemplateProcessing(single=pair[:2], pair=pair, special_tokens=end)
-    else:
-        bos = config.name in ("XLMRobertaTokenizer", "CamembertTokenizer")
-        cls, sep = special["bos_token" if bos else "cls_token"], special["eos_token" if bos else "sep_token"]
-        ends = [(cls, backend.token_to_id(cls)), (sep, backend.token_to_id(sep))]
-        if kind == "BPE":
-            backend.post_processor = processors.RobertaProcessing(ends[1], ends[0], trim, space)
-        elif config.name == "MPNetTokenizer":
-            backend.post_processor = processors.RobertaProcessing(ends[1], ends[0], True, False)
+    try:
+        if source.backend is not None and config.name in ("Qwen2Tokenizer", "AlbertTokenizer"):
+            backend.post_processor = source.backend.post_processor  # of Qwen's: one end token, or nothing
+        elif config.name == "Qwen2Tokenizer":
+            backend.post_processor = _switched_ends(config, special, backend)
+        elif config.name == "T5Tokenizer":
+            end = [("</s>", backend.token_to_id(special["eos_token"]))]
+            pair = ["$A", "</s>", "$B", "</s>"]
+            backend.post_processor = processors.TemplateProcessing(single=pair[:2], pair=pair, special_tokens=end)
         else:
-            twice = [sep] if kind == "Unigram" and config.name != "DebertaV2Tokenizer" else []
-            pair = [cls, "$A", sep, *twice, "$B:1", f"{sep}:1"]
-            backend.post_processor = processors.TemplateProcessing(single=pair[:3], pair=pair, special_tokens=ends)
+            bos = config.name in ("XLMRobertaTokenizer", "CamembertTokenizer")
+            cls, sep = special["bos_token" if bos else "cls_token"], special["eos_token" if bos else "sep_token"]
+            ends = [(cls, backend.token_to_id(cls)), (sep, backend.token_to_id(sep))]
+            if kind == "BPE":
+                backend.post_processor = processors.RobertaProcessing(ends[1], ends[0], trim, space)
+            elif config.name == "MPNetTokenizer":
+                backend.post_processor = processors.RobertaProcessing(ends[1], ends[0], True, False)
+            else:
+                twice = [sep] if kind == "Unigram" and config.name != "DebertaV2Tokenizer" else []
+                pair = [cls, "$A", sep, *twice, "$B:1", f"{sep}:1"]
+                backend.post_processor = processors.TemplateProcessing(single=pair[:3], pair=pair, special_tokens=ends)
+    except (TypeError, ValueError) as error:  # an empty one, or one with a colon
+        name = f"{settings.where}: not special tokens that {config.name} can put around a text: {special!r:.200}"
+        raise refusal(error, ModelFolderError, name) from None
     return backend
 
 

@@ -147,3 +147,9 @@ def test_parts_that_the_library_does_not_read_change_nothing(copy):
     values["model"]["merges"] = values["post_processor"]["processors"] = 5
     (folder / "tokenizer.json").write_text(json.dumps(values))
     assert ids(folder) == ids(tiny("bert"))
+
+
+@pytest.mark.parametrize(("family", "token"), [("bert", ""), ("roberta", ""), ("bert", "a:2")])
+def test_a_special_token_that_no_template_takes_is_refused_by_name(copy, family, token):
+    with pytest.raises(ModelFolderError, match=r"tokenizer_config\.json: not special tokens that"):
+        load_pretrained(copy(family, {"sep_token": token}))
