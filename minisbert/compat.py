@@ -199,7 +199,8 @@ class TorchEncoder:
             return self.tensor(rows)
         return rows if convert_to_numpy else [self.tensor(row) for row in rows]
 
-    encode, encode_query = partialmethod(_embed, "encode"), partialmethod(_embed, "encode_query")
+    encode = partialmethod(_embed, "encode")
+    encode_query = partialmethod(_embed, "encode_query")
     encode_document = partialmethod(_embed, "encode_document")
 
     def _compare(self, method: str, a: Any, b: Any) -> Any:
@@ -207,10 +208,8 @@ class TorchEncoder:
         arrays = (x.detach().float().cpu() if hasattr(x, "detach") else x for x in (a, b))
         return self.tensor(getattr(self.encoder, method)(*map(np.asarray, arrays)))
 
-    similarity, similarity_pairwise = (
-        partialmethod(_compare, "similarity"),
-        partialmethod(_compare, "similarity_pairwise"),
-    )
+    similarity = partialmethod(_compare, "similarity")
+    similarity_pairwise = partialmethod(_compare, "similarity_pairwise")
 
 
 def _forget(*result: Any) -> None:

@@ -30,6 +30,8 @@ def list_net(logits_SBC: jax.Array, targets: Targets, head: Head | None = None) 
     Use when: documents have graded relevance.
     See also: `lambda_loss`, which optimizes nDCG.
 
+    Shapes: logits `[S, B, 1]` -> scalar.
+
     Example:
         >>> targets = Targets(labels_B=jnp.array([[1.0, 1.0]]))
         >>> round(float(list_net(jnp.zeros((2, 1, 1)), targets)), 4)  # log 2
@@ -49,6 +51,8 @@ def list_mle(
     Use when: all ranks matter.
     See also: `p_list_mle`, to which the first ranks matter most.
 
+    Shapes: logits `[S, B, 1]` -> scalar.
+
     Example:
         >>> targets = Targets(labels_B=jnp.array([[1.0, 0.0]]))
         >>> round(float(list_mle(jnp.zeros((2, 1, 1)), targets)), 4)  # log 2 + log 1
@@ -64,6 +68,8 @@ def p_list_mle(
 
     Needs, Use when: as `list_mle`, where errors at the first ranks cost most.
     See also: `lambda_loss`.
+
+    Shapes: logits `[S, B, 1]` -> scalar.
 
     Example:
         >>> targets = Targets(labels_B=jnp.array([[1.0, 0.0]]))
@@ -93,6 +99,8 @@ def adr_mse(logits_SBC: jax.Array, targets: Targets, head: Head | None = None, *
     Use when: a teacher's ranking of a list (such as a large language model's) is to be copied.
     See also: `list_mle`.
 
+    Shapes: logits `[S, B, 1]` -> scalar.
+
     Example:
         >>> targets = Targets(labels_B=jnp.array([[1.0, 1.0]]))
         >>> float(adr_mse(jnp.zeros((2, 1, 1)), targets))  # both ranks are 1.5
@@ -120,8 +128,10 @@ def rank_net(
 
     Needs: S >= 2 documents, C = 1; `labels_B` `[B, S]`. `k` takes pairs with a document among the k best logits only;
         `reduction_log` "natural" takes log in place of log2.
-    Use when: only the order of relevance is known. The loss is 0 if no document is more relevant than another.
+    Use when: only the order of relevance is known.
     See also: `lambda_loss`, which weights the pairs.
+
+    Shapes: logits `[S, B, 1]` -> scalar; 0 if no document is more relevant than another.
 
     Example:
         >>> targets = Targets(labels_B=jnp.array([[1.0, 0.0]]))
@@ -153,8 +163,10 @@ def lambda_loss(
         none            1: RankNet
 
     Needs: S >= 2 documents, C = 1; `labels_B` `[B, S]`, from 0. `k` and `reduction_log` as for `rank_net`.
-    Use when: the model will be judged by nDCG. Ranks have no gradient.
+    Use when: the model will be judged by nDCG.
     See also: `rank_net`, `list_net`.
+
+    Shapes: logits `[S, B, 1]` -> scalar. Ranks have no gradient.
 
     Example:
         >>> targets = Targets(labels_B=jnp.array([[1.0, 0.0]]))

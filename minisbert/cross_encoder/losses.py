@@ -38,6 +38,8 @@ def binary_cross_entropy(
     Use when: pairs are labelled relevant or not, or scored from 0 to 1. `pos_weight` w compensates for rare positives.
     See also: `cross_entropy` for classes.
 
+    Shapes: logits `[1, B, 1]` -> scalar.
+
     Example:
         >>> round(float(binary_cross_entropy(jnp.zeros((1, 2, 1)), Targets(labels_B=jnp.array([0.0, 1.0])))), 4)  # log 2
         0.6931
@@ -54,6 +56,8 @@ def cross_entropy(logits_SBC: jax.Array, targets: Targets, head: Head | None = N
     Needs: S = 1 pair, C >= 2; `labels_B` int32 class ids from 0.
     Use when: pairs have classes, as in NLI.
     See also: `losses.softmax`, for bi-encoders.
+
+    Shapes: logits `[1, B, C]` -> scalar.
 
     Example:
         >>> round(float(cross_entropy(jnp.zeros((1, 2, 3)), Targets(labels_B=jnp.array([0, 2])))), 4)  # log 3
@@ -76,6 +80,8 @@ def mse(logits_SBC: jax.Array, targets: Targets, head: Head | None = None) -> ja
     Use when: a teacher has scored pairs one by one, or scores have any range.
     See also: `margin_mse`, which compares only differences.
 
+    Shapes: logits `[1, B, 1]` -> scalar.
+
     Example:
         >>> float(mse(jnp.zeros((1, 2, 1)), Targets(labels_B=jnp.array([1.0, 3.0]))))
         5.0
@@ -91,6 +97,8 @@ def margin_mse(logits_SBC: jax.Array, targets: Targets, head: Head | None = None
         negative) or `[B, S - 1]`, or the teacher's scores `[B, S]`, whose differences are taken.
     Use when: a larger cross-encoder has scored triplets.
     See also: `mse`.
+
+    Shapes: logits `[S, B, 1]` -> scalar.
 
     Example:
         >>> float(margin_mse(jnp.array([[[3.0]], [[1.0]]]), Targets(labels_B=jnp.array([5.0]))))  # (2 - 5)^2
@@ -116,6 +124,8 @@ def multiple_negatives_ranking(
         `in_batch_negatives` adds `num_negatives` documents of other queries to a batch (None: all); the trainer calls it.
     Use when: there are pairs of question and answer without negatives.
     See also: `list_net`, where documents have relevance. `activation` "identity" leaves out σ.
+
+    Shapes: logits `[S, B, 1]` -> scalar.
 
     Example:
         >>> round(float(multiple_negatives_ranking(jnp.zeros((4, 2, 1)), Targets())), 4)  # log 4

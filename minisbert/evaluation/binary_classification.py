@@ -63,12 +63,21 @@ class BinaryScores(NamedTuple):
 def read_labelled(
     file: Any, texts: Sequence[str | Sequence[str]] = TEXTS, label: str | Sequence[str] = CLASSES
 ) -> LabelledPairs:
-    """Pairs with labels 0 and 1, or false and true, from a row file (see data/rows.py); errors as of `read_sts`."""
+    """Pairs with labels 0 and 1, or false and true, from a row file (see data/rows.py).
+
+    Raises:
+        DataError: missing or damaged; a column is missing; see `LabelledPairs`.
+        InputError: an unsupported kind of file; not two text columns.
+    """
     return LabelledPairs(*read_pairs(file, texts, label, lambda value, *at: as_number(truth_as_number(value), *at)))
 
 
 def evaluate_binary(encoder: Encoder, pairs: LabelledPairs, **options: Any) -> dict[str, BinaryScores]:
-    """The metrics of each similarity; each distinct text is embedded once. `options` are for `encoder.encode`."""
+    """The metrics of each similarity; each distinct text is embedded once. `options` are for `encoder.encode`.
+
+    Raises:
+        InputError: a similarity is not finite.
+    """
     a_BD, b_BD = embed_columns(encoder.encode, pairs.first, pairs.second, **options)
     labels_B = np.array(pairs.labels)
     return {name: binary_scores(alike(a_BD, b_BD), labels_B) for name, alike in PAIRWISE_SIMILARITIES.items()}
@@ -76,6 +85,9 @@ def evaluate_binary(encoder: Encoder, pairs: LabelledPairs, **options: Any) -> d
 
 def binary_scores(scores_B: np.ndarray, labels_B: np.ndarray) -> BinaryScores:
     """The metrics of finite scores against labels 0 and 1. A pair whose score reaches the threshold is predicted to be 1.
+
+    Raises:
+        InputError: a score is not finite, or a label is not 0 or 1.
 
     Example:
         >>> scores = binary_scores(np.array([0.9, 0.8, 0.3, 0.1]), np.array([1, 0, 1, 0]))

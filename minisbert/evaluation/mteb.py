@@ -91,6 +91,12 @@ class MTEBModel:
             prompt_type: mteb's "query" or "document", or None.
             batch_size: ignored (mteb's default is 32): inference/batching.py chooses a faster one.
             options: show_progress_bar, precision.
+
+        Returns:
+            embeddings `[texts, dimension]`.
+
+        Raises:
+            InputError: inputs without text; an unknown option.
         """
         if unknown := sorted(set(options) - set(OPTIONS)):
             raise InputError(f"unknown options {', '.join(unknown)}. Expected only {', '.join(OPTIONS)}, batch_size.")

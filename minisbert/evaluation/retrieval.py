@@ -218,6 +218,9 @@ def evaluate_retrieval(
         graded: see `evaluate_rankings`.
         ignore_identical_ids: see `rankings_of`.
         options: for both encode methods (batch_size, show_progress_bar, on_truncate, ...), except `precision`.
+
+    Raises:
+        InputError: see `nearest`.
     """
     index = index_of(encoder, data, similarity=similarity, **options)
     queries = data.judged()

@@ -219,6 +219,9 @@ def compare_sts(
     Both models are scored on each draw of pairs: `resamples` draws, from the `seed`. The p-value counts the draws whose
     difference has the other sign. The interval has the first result's confidence.
 
+    Returns:
+        One comparison for a single set, or one per protocol for several.
+
     Raises:
         InputError: the results are not for the same pairs, or there is no such similarity.
     """

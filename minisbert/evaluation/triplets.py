@@ -23,7 +23,11 @@ COLUMNS = (ANCHOR, POSITIVE, ("negative", "negative_1", "neg"))
 
 @dataclass(frozen=True)
 class Triplets:
-    """Anchors, each with a similar text and a less similar one; at least one."""
+    """Anchors, each with a similar text and a less similar one; at least one.
+
+    Raises:
+        DataError: no triplets, or columns of different lengths.
+    """
 
     name: str
     anchors: tuple[str, ...] = field(repr=False)
@@ -39,7 +43,12 @@ class Triplets:
 
 
 def read_triplets(file: str | Path, columns: Sequence[str | Sequence[str]] = COLUMNS) -> Triplets:
-    """Read triplets from a row file (see data/rows.py); errors as of `read_sts`."""
+    """Read triplets from a row file (see data/rows.py).
+
+    Raises:
+        DataError: missing or damaged; a column is missing; an empty text.
+        InputError: an unsupported kind of file; not three columns.
+    """
     if len(columns) != 3:
         raise InputError(f"columns is {short_repr(columns)}. Expected the names of three.")
     return Triplets(str(file), *read_columns(file, columns))
@@ -53,6 +62,9 @@ def triplet_accuracy(
     margin: float = 0,
 ) -> float:
     """The share of rows where the positive is more similar than the negative, by more than the margin.
+
+    Raises:
+        InputError: an unknown similarity, or scores that are not finite.
 
     Example:
         >>> a = np.array([[1.0, 0.0], [1.0, 0.0]])

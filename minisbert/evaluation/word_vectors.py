@@ -54,7 +54,11 @@ class AveragedWords:
         return AveragedWords({word: row for row, word in enumerate(words)}, vectors)
 
     def encode(self, sentences: str | Sequence[str], **_: Any) -> np.ndarray:
-        """`[sentences, D]` float32, or `[D]` for a single string; a sentence without a known word gives zeros."""
+        """`[sentences, D]` float32, or `[D]` for a single string; a sentence without a known word gives zeros.
+
+        Raises:
+            InputError: a sentence is not text.
+        """
         texts, single = as_list(sentences)
         means = np.zeros((len(texts), self.vectors.shape[1]), np.float32)
         for i, sentence in enumerate(texts):

@@ -229,6 +229,9 @@ class VMeasure(NamedTuple):
 def v_measure(labels_M: Any, clusters_M: Any) -> VMeasure:
     """Agreement of clusters with known classes (Rosenberg & Hirschberg 2007, section 2); noise counts as one cluster.
 
+    Raises:
+        InputError: no rows, or different numbers of them.
+
     Example:
         >>> v_measure(["a", "a", "b", "b"], [0, 0, 1, 2]).homogeneity
         1.0

@@ -70,6 +70,9 @@ def measure(
         predict: scores pairs, such as `CrossEncoder.predict`; None skips the cross-encoder.
         sample: pairs that it scores twice; the second time is measured.
         options: for `encoder.encode`.
+
+    Raises:
+        InputError: fewer than two sentences, or an argument out of range.
     """
     texts = check_list("sentences", sentences)
     if len(texts) < 2:

@@ -116,6 +116,9 @@ def semantic_search(
     Returns:
         for each query a list of {"corpus_id": row, "score": similarity}, best first.
 
+    Raises:
+        InputError: see `nearest`.
+
     Example:
         >>> semantic_search([[1.0, 0.0]], [[0.0, 2.0], [3.0, 0.0]], top_k=1)
         [[{'corpus_id': 1, 'score': 1.0}]]

@@ -20,6 +20,9 @@ def fingerprint(encoder: Any) -> str:
     It covers: encoder family and settings, pooling and the modules after it, weights in their compute dtype, tokenizer,
     maximum length, prompts, truncation of dimensions.
 
+    Raises:
+        InputError: the encoder is not a SentenceEncoder.
+
     Example:
         >>> one, two = (SentenceEncoder.load(f"weights/tiny-{name}") for name in ("bert", "mpnet"))
         >>> len(fingerprint(one)), fingerprint(one) == fingerprint(two)

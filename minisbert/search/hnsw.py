@@ -24,7 +24,11 @@ ROWS = 4096  # added at a time
 
 
 class FaissGraph:
-    """`faiss.IndexHNSWFlat` (pip install 'minisbert[faiss]')."""
+    """`faiss.IndexHNSWFlat` (pip install 'minisbert[faiss]').
+
+    Raises:
+        InputError: faiss is not installed.
+    """
 
     def __init__(self, width: int):
         with needs("this graph needs faiss", "faiss", "use backend='exact'"):
@@ -65,7 +69,11 @@ class FaissGraph:
 
 
 class UsearchGraph:
-    """`usearch.index.Index` (pip install 'minisbert[usearch]'); the methods are those of FaissGraph."""
+    """`usearch.index.Index` (pip install 'minisbert[usearch]'); the methods are those of FaissGraph.
+
+    Raises:
+        InputError: usearch is not installed.
+    """
 
     def __init__(self, width: int):
         with needs("this graph needs usearch", "usearch", "use backend='exact'"):

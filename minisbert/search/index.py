@@ -169,6 +169,9 @@ class Index:
 
         Returns:
             a list of `Hit`, best first; for several queries a list of such lists.
+
+        Raises:
+            InputError: see `nearest`, and `SentenceEncoder.encode`.
         """
         if checks.no_rows(queries := checks.to_list(queries)):
             return []

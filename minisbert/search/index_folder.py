@@ -59,7 +59,12 @@ class Contents(NamedTuple):
 
 
 def write_index(folder: Path, settings: dict[str, Any], contents: Contents) -> None:
-    """Write an index folder, atomically."""
+    """Write an index folder, atomically.
+
+    Raises:
+        InputError: the path holds something other than an index.
+        WriteError: it cannot be written.
+    """
     with staged_folder(folder.absolute(), "minisbert index", _is_index) as staging:
         with (staging / ROWS).open("w", encoding="utf-8") as file:
             for id_, text in zip(contents.ids, contents.texts, strict=True):
@@ -141,7 +146,12 @@ def read_contents(folder: Path, settings: dict[str, Any], trust_graph: bool, ver
 
 
 def write_parquet(file: Path, contents: Contents, width: int) -> None:
-    """One parquet file with the columns id, text and embedding (fixed-size lists of float32); see `Index.export_parquet`."""
+    """One parquet file with the columns id, text and embedding (fixed-size lists of float32); see `Index.export_parquet`.
+
+    Raises:
+        InputError: pyarrow is not installed; two ids are the same text.
+        WriteError: the file cannot be written.
+    """
     parquet = parquet_library()
     import pyarrow
 

@@ -30,7 +30,11 @@ def search_on_devices(
     chunk_rows: int | None,
     bar: Any,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k best scores of each query and their rows, best first; arguments and errors as for `exact.nearest`."""
+    """The k best scores of each query and their rows, best first; arguments and errors as for `exact.nearest`.
+
+    Raises:
+        InputError: a row contains NaN or infinity, or its squared length overflows float32.
+    """
     shares = device_shares(corpus)
     size = _chunk_rows(chunk_rows, max(share.most_rows for share in shares), corpus.shape[1])
     B, vectors = len(queries_BD), shares[0].vectors

@@ -39,6 +39,9 @@ def are_texts(items: Any) -> bool:
 def checked_ids(ids: Sequence[str | int] | None, count: int, known: set[str | int]) -> list[str | int]:
     """`ids` as str and int, each once; None numbers the rows, continuing after the known ones.
 
+    Raises:
+        InputError: the number of ids differs from that of the rows, or an id has another type or is already known.
+
     Example:
         >>> checked_ids(["a", np.int32(7)], 2, known=set()), checked_ids(None, 2, known={"a"})
         (['a', 7], [1, 2])
