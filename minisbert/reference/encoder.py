@@ -193,7 +193,7 @@ def multi_head_self_attention(
     positions are rotary (reference/modernbert.py).
     """
     W_Q, W_K, W_V = np.split(params["qkv"]["kernel"], 3, axis=1)
-    b_Q, b_K, b_V = np.split(params["qkv"].get("bias", np.zeros(3 * len(W_Q))), 3)
+    b_Q, b_K, b_V = np.split(params["qkv"].get("bias", np.zeros(3 * hidden_BLD.shape[-1])), 3)
     H = hidden_BLD.shape[-1] // heads
     head_BLHs = []
     for n in range(heads):
