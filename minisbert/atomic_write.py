@@ -89,15 +89,9 @@ def _next_to(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise not_written(target, error, temporary) from None
     finally:
-        _remove(temporary)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
+        shutil.rmtree(temporary, ignore_errors=True)  # which leaves a file
         with suppress(OSError):
-            path.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def path_next_to(target: Path, kind: str = "partial") -> Path:
@@ -115,8 +109,10 @@ def clear_debris(folder: Path) -> None:
                 continue
             if match[2] == "old" and not (folder / match[1]).exists():
                 path.rename(folder / match[1])
+            elif path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
             else:
-                _remove(path)
+                path.unlink(missing_ok=True)
 
 
 def _is_running(process: int, token: str) -> bool:

@@ -7,7 +7,7 @@ joins several tensors where we have one. The engine is strict in both directions
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
@@ -59,7 +59,7 @@ class Rule(NamedTuple):
 def matrix(hf_name: str | Sequence[str], path: str, shape: str | Shape, when: str = "") -> Rule:
     """The rule of a linear layer's matrix, [in, out] here and [out, in] in PyTorch."""
     names = (hf_name,) if isinstance(hf_name, str) else hf_name
-    return Rule(tuple(f"{name}.weight" for name in names), f"{path}.kernel", shape, transpose=True, when=when)
+    return Rule(tuple(map("{}.weight".format, names)), f"{path}.kernel", shape, transpose=True, when=when)
 
 
 def linear(
@@ -68,7 +68,7 @@ def linear(
     """The rules of a linear layer's matrix and of its bias."""
     names = (hf_name,) if isinstance(hf_name, str) else hf_name
     out = shape.rpartition(",")[2] if isinstance(shape, str) else shape[-1:]
-    bias = Rule(tuple(f"{name}.bias" for name in names), f"{path}.bias", out, when=when or bias_when)
+    bias = Rule(tuple(map("{}.bias".format, names)), f"{path}.bias", out, when=when or bias_when)
     return [matrix(hf_name, path, shape, when), bias]
 
 
@@ -76,6 +76,16 @@ def norm(hf_name: str, path: str, shape: str | Shape, when: str = "") -> list[Ru
     """The rules of a layer norm's scale and bias."""
     scale = Rule(f"{hf_name}.weight", f"{path}.scale", shape, when=when)
     return [scale, Rule(f"{hf_name}.bias", f"{path}.bias", shape, when=when)]
+
+
+class Tensors(Protocol):
+    """A source of tensors: names with shapes, and one tensor at a time (checkpoint/tensors.py)."""
+
+    where: Any
+
+    def shapes(self) -> Mapping[str, Shape]: ...
+
+    def read(self, name: str) -> np.ndarray: ...
 
 
 @dataclass
@@ -133,7 +143,7 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 def convert(
-    tensors: Any,
+    tensors: Tensors,
     table: Sequence[Rule],
     *,
     passthrough: Sequence[str] = (),
@@ -194,7 +204,11 @@ def convert(
 
 
 def _check_names(
-    where: Any, table: Sequence[Rule], found: Any, canonical: Mapping[str, list[str]], passthrough: Sequence[str]
+    where: Any,
+    table: Sequence[Rule],
+    found: Mapping[str, Shape],
+    canonical: Mapping[str, list[str]],
+    passthrough: Sequence[str],
 ) -> None:
     """The file has exactly the tensors of the table, in their shapes, and those passed through."""
     complaints, missing, expected = list[str](), list[str](), set[str]()

@@ -38,9 +38,11 @@ def note_dtype(here: Path, original: Converted, tensors: Mapping[str, np.ndarray
 
 def chain_of(folder: ModelFolder) -> list[tuple[str, Module | None]]:
     """The modules to write: the class of each with its settings, None for the encoder's."""
-    if folder.is_static:  # whose class averages its tokens itself
-        return [("StaticEmbedding", None), *((type(module).__name__, module) for module in folder.modules[1:])]
-    return [("Transformer", None), *((type(module).__name__, module) for module in folder.modules)]
+    # A static model averages its tokens itself.
+    chain: list[tuple[str, Module | None]] = [("StaticEmbedding" if folder.is_static else "Transformer", None)]
+    for module in folder.modules[1:] if folder.is_static else folder.modules:
+        chain.append((type(module).__name__, module))
+    return chain
 
 
 def write_module(folder: ModelFolder, module: Module | None, here: Path) -> None:
@@ -87,5 +89,11 @@ def write_router(folder: ModelFolder, router: Router, structure: dict[str, list[
 
 
 def _model_json(folder: ModelFolder) -> dict[str, Any]:
-    content = {name: getattr(folder, name) for name in ("prompts", "default_prompt_name", "similarity_fn_name")}
-    return content if folder.truncate_dim is None else {**content, "truncate_dim": int(folder.truncate_dim)}
+    content: dict[str, Any] = {
+        "prompts": folder.prompts,
+        "default_prompt_name": folder.default_prompt_name,
+        "similarity_fn_name": folder.similarity_fn_name,
+    }
+    if folder.truncate_dim is not None:
+        content["truncate_dim"] = int(folder.truncate_dim)
+    return content

@@ -12,6 +12,7 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from minisbert.data.columnar import BLOCK, Table
@@ -86,7 +87,7 @@ def is_quoted(file: Any, source: str) -> bool:
     could take the file either way; it is then read line by line, which loses no row.
     """
     file.seek(0)
-    if not any(b'"' in block for block in iter(lambda: file.read(BLOCK), b"")):
+    if not any(b'"' in block for block in iter(partial(file.read, BLOCK), b"")):
         return False
     file.seek(0)
     everywhere, needed, doubtful, spanning, tabs = False, False, 0, 0, 0

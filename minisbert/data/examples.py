@@ -180,7 +180,9 @@ def text_hashes(texts: Sequence[str]) -> np.ndarray:
         >>> text_hashes(["a cat", "a dog", "a cat"])
         array([386420097, 944320793, 386420097], dtype=uint32)
     """
-    digests = b"".join(hashlib.blake2b(one.encode(), digest_size=4).digest() for one in texts)
+    digests = bytearray()
+    for one in texts:
+        digests += hashlib.blake2b(one.encode(), digest_size=4).digest()
     return np.frombuffer(digests, "<u4").astype(np.uint32)
 
 

@@ -20,11 +20,8 @@ from minisbert.encoders import bert
 
 
 class Encoder(bert.Encoder):
-    """BERT's, with one block for all layers."""
+    """BERT's, with one block that runs as every layer."""
 
     def __init__(self, config: Config, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
         super().__init__(replace(config, num_hidden_layers=1), dtype=dtype, rngs=rngs)
         self.config = config
-
-    def layers(self) -> list[Any]:
-        return [self.blocks[0]] * self.config.num_hidden_layers

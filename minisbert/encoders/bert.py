@@ -10,8 +10,8 @@ Left out: the pre-training heads, decoders, relative positions. The pooler is ke
 embedding pools all tokens. `reference/` is the same in NumPy and must agree.
 """
 
-from collections.abc import Sequence
 from functools import partial
+from itertools import cycle, islice
 from typing import Any
 
 import jax
@@ -73,12 +73,10 @@ class Encoder(nnx.Module):
         hidden_BLD = dropout(hidden_BLD, self.config.hidden_dropout_prob, fold(dropout_keys_BL, 0))
         if self.embedding_projection is not None:
             hidden_BLD = self.embedding_projection(hidden_BLD)
-        return stack(self.layers(), hidden_BLD, mask_BL, dropout_keys_BL)
+        # Fewer blocks than layers (ALBERT) run in turn.
+        layers = islice(cycle(self.blocks), self.config.num_hidden_layers)
+        return stack(layers, hidden_BLD, mask_BL, dropout_keys_BL)
 
     def position_ids(self, token_ids_BL: jax.Array, positions_BL: jax.Array | None) -> jax.Array | None:
         """Rows of the position table; None for 0, 1, 2, ..."""
         return positions_BL
-
-    def layers(self) -> Sequence[Any]:
-        """The blocks in the order in which they run."""
-        return self.blocks

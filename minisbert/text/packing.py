@@ -154,8 +154,10 @@ def _filled(
 ) -> tuple[PackedTexts, np.ndarray]:
     """P rows of L tokens with the texts that `rows` lists for each, and where each text is."""
     T = L // TOKENS_PER_SLOT
-    token_ids_PL, position_PL, segmentation_PL = (np.full((P, L), value, np.int32) for value in (padding_id, 0, -1))
-    lengths_PT, prompts_PT, first_lengths_PT = (np.zeros((P, T), np.int32) for _ in range(3))
+    token_ids_PL = np.full((P, L), padding_id, np.int32)
+    position_PL = np.zeros((P, L), np.int32)
+    segmentation_PL = np.full((P, L), -1, np.int32)
+    lengths_PT, prompts_PT, first_lengths_PT = np.zeros((3, P, T), np.int32)
     where = np.empty(len(texts), np.int32)
     for p, row in enumerate(rows):
         start = 0

@@ -66,7 +66,9 @@ def read_tokenizer_config(
         for token in tokenizer.get("added_tokens") or ():  # the library has checked them
             number = token.pop("id")
             added[number] = AddedToken(**token)
-    by_text = {getattr(token, "content", token): token for token in added.values()}
+    by_text = {}
+    for token in added.values():
+        by_text[getattr(token, "content", token)] = token
     named: dict[str, Any] = {}
     defaults = classes.BUILT[name][1] if name in classes.BUILT else {}
     for key in classes.SPECIAL_TOKENS:
@@ -208,4 +210,6 @@ def _further_tokens(settings: Settings, named: dict[str, Any]) -> list[Any]:
         settings.complain("extra_special_tokens", "a list of tokens")
         return []
     check_added(extra, settings.where)
-    return [_read_token("extra_special_tokens", token, settings) for token in extra] if isinstance(extra, list) else []
+    if not extra or isinstance(extra, dict):
+        return []
+    return [_read_token("extra_special_tokens", token, settings) for token in extra]

@@ -7,6 +7,7 @@ import base64
 import json
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,10 +96,7 @@ def _check_options(config: TokenizerConfig, backend: Any) -> None:
     written = json.dumps(steps)
     signs = {
         "do_lower_case": ('"lowercase": true', '"Lowercase"'),
-        "add_prefix_space": (
-            *('"add_prefix_space": true', '"Prepend"'),
-            *('"prepend_scheme": "always"', '"prepend_scheme": "first"'),
-        ),
+        "add_prefix_space": ('"add_prefix_space": true', '"Prepend"', '_scheme": "always"', '_scheme": "first"'),
     }
     for key, texts in signs.items():
         does = any(text in written for text in texts)
@@ -165,7 +163,7 @@ def build(source: Source) -> Any:
         raise refusal(error, ModelFolderError, f"{name}: not the vocabulary of {config.name}") from None
     settings.finish()
 
-    known = {token.content for token in (*backend.get_added_tokens_decoder().values(), *config.added.values())}
+    known = set(map(attrgetter("content"), (*backend.get_added_tokens_decoder().values(), *config.added.values())))
     tokens = [config.added[number] for number in sorted(config.added)]
     for token in dict.fromkeys((*config.named.values(), *config.extra)):
         if getattr(token, "content", token) not in known:

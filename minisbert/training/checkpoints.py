@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import reduce
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ class Checkpoints:
         leaves = _as_leaves(state)
         record = sealed({**self.record, "checksums": _checksums(leaves)})
         items = {"state": self._ocp.args.StandardSave(leaves), "record": self._ocp.args.JsonSave(record)}
-        size, free = sum(leaf.nbytes for leaf in leaves.values()), free_bytes(self.folder)
+        size, free = sum(map(attrgetter("nbytes"), leaves.values())), free_bytes(self.folder)
         try:
             if size > free and jax.process_count() == 1:  # orbax would start, and its threads print their tracebacks
                 raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}, {free} bytes are free")

@@ -11,14 +11,12 @@ table serves all families. Left out: dropout on the adapters' input.
 Letters: I input width, O output width, R rank.
 """
 
-import hashlib
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from minisbert.checkpoint.convert import flatten, nest
 from minisbert.errors import InputError
@@ -133,13 +131,3 @@ def merge_lora(base_params: Tree, trained: Tree, *, scale: float) -> Tree:
 def with_lora(embed: Callable[..., jax.Array], base_params: Tree, scale: float) -> Callable[..., jax.Array]:
     """`embed` as a function of the adapters: (trained, rows, dropout keys) -> embeddings of the adapted model."""
     return lambda trained, *inputs: embed(merge_lora(base_params, trained, scale=scale), *inputs)
-
-
-def weights_digest(params: Tree) -> str:
-    """sha256 of all parameters: which model a run starts from. With LoRA its checkpoints hold the adapters alone."""
-    digest = hashlib.sha256()
-    for path, leaf in sorted(flatten(params).items()):
-        array = np.ascontiguousarray(leaf)
-        digest.update(f"{path} {array.dtype} {array.shape}\n".encode())
-        digest.update(array.data)
-    return digest.hexdigest()

@@ -17,6 +17,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from minisbert.checkpoint.convert import flatten
+
 _UNREADABLE = itertools.count()
 
 
@@ -68,6 +70,16 @@ def _digest(value: Any, *, live: bool = False) -> str:
 def recorded_settings(config: Any) -> dict[str, Any]:
     """The fields of a dataclass, each `recorded`."""
     return {field.name: recorded(getattr(config, field.name)) for field in fields(config)}
+
+
+def weights_digest(params: Mapping[Any, Any]) -> str:
+    """sha256 of all parameters: which model a run starts from. With LoRA its checkpoints hold the adapters alone."""
+    digest = hashlib.sha256()
+    for path, leaf in sorted(flatten(params).items()):
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{path} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
 
 
 def name_of(value: Any) -> str:

@@ -17,6 +17,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -205,7 +206,7 @@ class StepCache:
         """Compile what these batches need, without a step; with `few` as few shapes as padding allows."""
         by_shape = {_shape(batch): batch for batch in batches}
         if few:  # each of the most rows first: others may be padded to it
-            by_shape = dict(sorted(by_shape.items(), key=lambda item: -item[0][0]))
+            by_shape = {shape: by_shape[shape] for shape in sorted(by_shape, key=itemgetter(0), reverse=True)}
         for shape, batch in by_shape.items():
             if few and len(self.pad_to_known_shape(batch).examples_PT) > shape[0]:
                 continue

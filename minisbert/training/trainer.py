@@ -39,10 +39,9 @@ from minisbert.training.config import TrainConfig
 from minisbert.training.config_checks import check_config, check_examples, fitting_batches
 from minisbert.training.deterministic import check_blocks
 from minisbert.training.logging import MetricsLog, on_sigterm
-from minisbert.training.lora import weights_digest
 from minisbert.training.multihost import exit_on_peer_failure, sync_batch_shape
 from minisbert.training.optimizer import optimizer_for
-from minisbert.training.record import recorded_settings
+from minisbert.training.record import recorded_settings, weights_digest
 from minisbert.training.run import Outputs, methods, scorers
 from minisbert.training.siamese import TrainBatch, TrainState
 from minisbert.training.step_cache import StepCache, compiled_step, sampled_steps, shared_programs, step_settings

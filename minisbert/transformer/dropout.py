@@ -24,7 +24,7 @@ def fold(dropout_keys_BL: jax.Array | None, number: int) -> jax.Array | None:
     """A fresh key per token for the `number`-th dropout layer; None stays None."""
     if dropout_keys_BL is None:
         return None
-    return jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, number)))(dropout_keys_BL)
+    return jax.vmap(jax.vmap(partial(jax.random.fold_in, data=number)))(dropout_keys_BL)
 
 
 def dropout(x_BLD: jax.Array, rate: float, dropout_keys_BL: jax.Array | None) -> jax.Array:

@@ -25,7 +25,7 @@ class Config:
     attention_probs_dropout_prob: float = 0.0
     initializer_range: float = 0.02
     max_positions = property(lambda config: config.max_position_embeddings, doc="The longest input in tokens.")
-    # As ELECTRA's narrow embeddings, but always with a map; no ERNIE's tasks.
+    # encoders/bert.py asks for these: ALBERT always maps its embeddings to the width of the block, and has no tasks.
     narrow, task_type_vocab_size = property(lambda config: config.embedding_size), 0
 
     @staticmethod

@@ -23,7 +23,7 @@ class Config:
     attention_dropout: float = 0.1
     initializer_range: float = 0.02
     max_positions = property(lambda config: config.max_position_embeddings, doc="The longest input in tokens.")
-    # BERT's names, and what DistilBERT has not.
+    # The names that encoders/bert.py asks for; DistilBERT has no segments and no tasks.
     hidden_size = embedding_size = property(attrgetter("dim"))
     num_hidden_layers = property(attrgetter("n_layers"))
     num_attention_heads = property(attrgetter("n_heads"))

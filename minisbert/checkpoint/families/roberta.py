@@ -27,7 +27,7 @@ class Config:
     initializer_range: float = 0.02
     # The longest input in tokens: the table's first rows, up to the padding row, have no positions.
     max_positions = property(lambda config: config.max_position_embeddings - config.pad_token_id - 1)
-    # What BERT's relatives may have is not here.
+    # encoders/bert.py asks for these; RoBERTa's embeddings have the width of the blocks, and there are no tasks.
     embedding_size = property(lambda config: config.hidden_size)
     narrow, task_type_vocab_size = None, 0
 
