@@ -15,6 +15,7 @@ import os
 import resource
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -167,7 +168,11 @@ def small_disk(folder: Path, size: str = "1m") -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        # pyarrow's threads may hold a file for a moment after it was read; a file of ours left open stays busy.
+        until = time.monotonic() + 20
+        while subprocess.run(["umount", str(folder)]).returncode != 0:
+            assert time.monotonic() < until, f"{folder}: a file on it is still open"
+            time.sleep(0.1)
 
 
 def leave(disk: Path, room: int) -> None:
