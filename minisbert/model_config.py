@@ -139,8 +139,8 @@ def with_pooling(model: Encoder, *modes: str, seed: int = 0) -> Encoder:
         >>> SentenceEncoder("weights/tiny-bert").with_pooling("cls", "mean").encode("a cat").shape
         (64,)
     """
-    trained = modes[0] if len(modes) == 1 and modes[0] in TRAINED_POOLINGS else None
-    if not modes or (trained is None and any(mode not in POOLINGS for mode in modes)):
+    trained = modes[0] if len(modes) == 1 and modes[0] in [*TRAINED_POOLINGS] else None
+    if not modes or (trained is None and any(mode not in [*POOLINGS] for mode in modes)):  # a list has no hash
         names = ", ".join([*POOLINGS, *(f"{name} (alone)" for name in TRAINED_POOLINGS)])
         raise InputError(f"modes is {modes}. Expected one or more of {names}.")
     if getattr(model, "routes", None):

@@ -61,10 +61,13 @@ def register_pooling(name: str, pooling: Callable[..., Any]) -> None:
             `pooling(width, rngs=rngs)` are such functions.
 
     Raises:
-        InputError: it does not map `[2, 3, 4]` to `[2, 4]`, or padding counts in it.
+        InputError: it does not map `[2, 3, 4]` to `[2, 4]`, padding counts in it, JAX cannot compile it, or a module has
+            arrays that are not trained.
     """
     trained = isinstance(pooling, type) and issubclass(pooling, nnx.Module)
     function = pooling(4, rngs=nnx.Rngs(0)) if trained else pooling
+    if trained:
+        _check_arrays(name, function)
     if not callable(function):
         raise InputError(
             f"pooling is {short_repr(pooling)}. Expected a function of hidden_BLD and mask_BL, or a module class."
@@ -72,6 +75,13 @@ def register_pooling(name: str, pooling: Callable[..., Any]) -> None:
     hidden_BLD, mask_BL = np.arange(24.0, dtype=np.float32).reshape(2, 3, 4), np.array([[1, 1, 0], [1, 1, 1]], bool)
     other_BLD = hidden_BLD.copy()
     other_BLD[0, 2] = -7  # padding
+    try:
+        jax.eval_shape(function, hidden_BLD, mask_BL)
+    except jax.errors.JAXTypeError as error:  # a program of NumPy, or a Python `if` on values
+        raise InputError(
+            f"pooling {name!r} cannot be compiled ({type(error).__name__}). Expected jax.numpy instead of numpy, and "
+            "jnp.where instead of `if`."
+        ) from error
     found, other = (np.asarray(function(jnp.asarray(x), jnp.asarray(mask_BL))) for x in (hidden_BLD, other_BLD))
     if found.shape != (2, 4) or not np.array_equal(found, other):
         counts = "" if np.array_equal(found, other) else ", and padding changes it"
@@ -84,6 +94,17 @@ def register_pooling(name: str, pooling: Callable[..., Any]) -> None:
         TRAINED_RULES[name] = partial(_trained_rules, pooling)
     else:
         _add(poolings.POOLINGS, name, pooling, POOLING_MODES)
+
+
+def _check_arrays(name: str, module: nnx.Module) -> None:
+    """A folder has the weights of a pooling and the optimizer changes all of them: there is no place for other arrays."""
+    for path, one in nnx.to_flat_state(nnx.state(module)):
+        dtype = getattr(one, "dtype", None)
+        if not isinstance(one, nnx.Param) or dtype != jnp.float32:
+            raise InputError(
+                f"pooling {name!r} has {'.'.join(map(str, path))!r}, {type(one).__name__} of {dtype}. Expected weights alone, "
+                "nnx.Param of float32: make constants in __call__, and leave out dropout and running averages."
+            )
 
 
 def _trained_rules(pooling: Callable[..., Any], width: int) -> list[Rule]:

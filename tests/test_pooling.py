@@ -122,6 +122,7 @@ def test_a_model_with_another_pooling(tmp_path):
     [
         ("tiny-bert", (), "Expected one or more of cls, max, mean"),
         ("tiny-bert", ("CLS",), "modes is ('CLS',)"),
+        ("tiny-bert", (["cls", "max"],), "modes is (['cls', 'max'],)"),
         ("tiny-static", ("max",), "averages its tokens itself"),
         ("tiny-router", ("max",), "Expected one of model.routes"),
     ],

@@ -26,6 +26,8 @@ from minisbert.checkpoint import folder, modules
 from minisbert.checkpoint.convert import Rule
 from minisbert.encoders import bert
 from minisbert.errors import InputError, ModelFolderError
+from minisbert.training.losses import Loss
+from minisbert.training.softmax_head import read_loss_head
 
 pytestmark = pytest.mark.usefixtures("tables_as_before")
 TINY = Path(__file__).parents[1] / "weights" / "tiny-static"
@@ -91,6 +93,45 @@ def test_a_pooling_with_weights_is_trained_resumed_saved_and_loaded(tmp_path):
         SentenceEncoder(tmp_path / "final")
 
 
+class GeM(nnx.Module):
+    """The mean of the p-th powers, to the power 1/p; p is trained."""
+
+    def __init__(self, width, *, rngs):
+        self.p = nnx.Param(jnp.array(3.0))
+
+    def __call__(self, hidden_BLD, mask_BL):
+        powers_BLD = jnp.where(mask_BL[..., None], jnp.abs(hidden_BLD) ** self.p[...], 0)
+        return (powers_BLD.sum(1) / mask_BL.sum(1, keepdims=True)) ** (1 / self.p[...])
+
+
+def test_a_scalar_among_the_weights_stays_a_scalar(tmp_path):
+    register_pooling("gem", GeM)
+    encoder = SentenceEncoder(TINY.with_name("tiny-bert")).with_pooling("gem")
+    config = TrainConfig(
+        data=ROWS,
+        loss=Loss(
+            lambda embeddings_SBD, targets, head=None: head["scale"] * jnp.mean(embeddings_SBD**2),
+            head=lambda key, width, classes: {"scale": jnp.array(2.0)},
+        ),
+        max_steps=1,
+        batch_size=4,
+    )
+    trained = train(encoder, config, tmp_path, show_progress=False)
+    loaded = SentenceEncoder(tmp_path / "final")
+    assert loaded.params["heads"][0]["p"].shape == () and loaded.params["heads"][0]["p"] != 3
+    np.testing.assert_array_equal(loaded.encode(TEXTS), trained.encode(TEXTS))
+    assert read_loss_head(tmp_path / "final")["scale"].shape == ()
+
+
+def other_arrays(add):
+    class Other(AttentionPooling):
+        def __init__(self, width, *, rngs):
+            super().__init__(width, rngs=rngs)
+            self.other = add(width, rngs)
+
+    return Other
+
+
 def test_a_similarity_is_saved_and_loaded_by_its_name(tmp_path):
     def scaled(a_BD, b_MD):
         return 2 * similarity.dot(a_BD, b_MD)
@@ -140,6 +181,16 @@ def padding_counts(hidden_BLD, mask_BL):
         (lambda: register_pooling("mine", padding_counts), "padding changes it"),
         (lambda: register_pooling("mine", lambda hidden_BLD, mask_BL: hidden_BLD), "maps [2, 3, 4] to [2, 3, 4]"),
         (lambda: register_pooling("mine", 3), "pooling is 3"),
+        (lambda: register_pooling("mine", lambda hidden_BLD, mask_BL: np.asarray(hidden_BLD).max(1)), "jax.numpy"),
+        *(
+            (lambda add=add: register_pooling("mine", other_arrays(add)), f"has 'other{name}")
+            for name, add in {
+                ".rngs.count'": lambda width, rngs: nnx.Dropout(0.1, rngs=rngs),
+                ".mean'": lambda width, rngs: nnx.BatchNorm(width, rngs=rngs),
+                "', Param of bfloat16": lambda width, rngs: nnx.Param(jnp.zeros(width, jnp.bfloat16)),
+                "'": lambda width, rngs: jnp.zeros(width),
+            }.items()
+        ),
         (lambda: register_pooling("mean", first_and_mean), "'mean' is taken"),
         (
             lambda: register_similarity("mine", similarity.dot, similarity.pairwise_cosine),

@@ -187,8 +187,8 @@ def convert(
             parts.append(single.T if rule.transpose else single)
         if len(parts) == len(rule.parts):
             joined: Any = parts[0] if len(parts) == 1 else Columns(tuple(parts))
-            if put or parts[0].ndim == 1:
-                joined = np.ascontiguousarray(joined)
+            if put or parts[0].ndim < 2:
+                joined = np.asarray(joined, order="C")
             converted.params[rule.path] = put(joined) if put else joined
     # Those that no rule has taken.
     converted.passthrough = {short: read(names[0]) for short, names in canonical.items()}
@@ -213,8 +213,9 @@ def _check_names(
     """The file has exactly the tensors of the table, in their shapes, and those passed through."""
     complaints, missing, expected = list[str](), list[str](), set[str]()
     for rule in table:
-        *outer, last = cast(Shape, rule.shape)
-        part_shape = (*outer, last // len(rule.parts))
+        part_shape = cast(Shape, rule.shape)
+        if len(rule.parts) > 1:
+            part_shape = (*part_shape[:-1], part_shape[-1] // len(rule.parts))
         part_shape = part_shape[::-1] if rule.transpose else part_shape
         expected.update(rule.parts)
         for part in rule.parts:
@@ -260,12 +261,13 @@ def export(converted: Converted, table: Sequence[Rule]) -> dict[str, np.ndarray]
 
     tensors: dict[str, np.ndarray] = {}
     for rule in table:
-        parts = np.split(np.asarray(converted.params[rule.path]), len(rule.parts), axis=-1)
+        whole = np.asarray(converted.params[rule.path])  # a scalar has no axis to split
+        parts = np.split(whole, len(rule.parts), axis=-1) if len(rule.parts) > 1 else [whole]
         for name, part in zip(rule.parts, parts, strict=True):
             array = part.T if rule.transpose else part
             dtype = converted.dtypes.get(name)
             array = np.asarray(array, np.float32) if dtype is None else as_stored(array, dtype)
-            tensors[converted.renamed.get(name, name)] = np.ascontiguousarray(array)
+            tensors[converted.renamed.get(name, name)] = np.asarray(array, order="C")
     for name, array in converted.passthrough.items():
         first = converted.renamed.get(TIED.get(name, ""), TIED.get(name, ""))
         tensors[converted.renamed.get(name, name)] = tensors.get(first, array)

@@ -166,7 +166,8 @@ class TrainedPooling:
     @staticmethod
     def read(settings: Settings, given: Given, path: str) -> "TrainedPooling":
         _check_keys(settings, given, "include_prompt", "name")
-        name = settings.choice("name", TRAINED_RULES, why="the poolings with weights that register_pooling has added")
+        why = "a pooling with weights; import the code that adds it by register_pooling, then load the model"
+        name = settings.choice("name", TRAINED_RULES, why=why)
         dimension = settings.size("embedding_dimension")
         include_prompt = settings.flag("include_prompt", default=True)
         settings.finish()

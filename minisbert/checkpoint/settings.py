@@ -162,7 +162,8 @@ class Settings:
         for one in choices:
             if value == one and isinstance(value, bool) == isinstance(one, bool):  # 0 == False, but not meant
                 return value
-        self.complain(key, "one of " + ", ".join(sorted(map(repr, choices))) + (f" ({why})" if why else ""))
+        names = ", ".join(sorted(map(repr, choices)))
+        self.complain(key, (f"one of {names}" + (f" ({why})" if why else "")) if names else why)
         return next(iter(choices), None)
 
     def text(self, key: str, *, default: Any = _MISSING) -> str:

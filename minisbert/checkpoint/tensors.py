@@ -246,7 +246,7 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    arrays = dict(zip(tensors, map(np.ascontiguousarray, tensors.values()), strict=True))
+    arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}  # a scalar stays one
     try:
         save_file(arrays, str(path), metadata={"format": "pt", **(metadata or {})})
     except SafetensorError as error:  # what the library makes of a full disk

@@ -72,12 +72,18 @@ def read_labelled(
     return LabelledPairs(*read_pairs(file, texts, label, lambda value, *at: as_number(truth_as_number(value), *at)))
 
 
-def evaluate_binary(encoder: Encoder, pairs: LabelledPairs, **options: Any) -> dict[str, BinaryScores]:
-    """The metrics of each similarity; each distinct text is embedded once. `options` are for `encoder.encode`.
+def evaluate_binary(encoder: Encoder, pairs: Any, **options: Any) -> dict[str, BinaryScores]:
+    """The metrics of each similarity; each distinct text is embedded once.
+
+    Args:
+        pairs: `LabelledPairs`, or a file or rows for `read_labelled`.
+        options: for `encoder.encode`.
 
     Raises:
         InputError: a similarity is not finite.
+        DataError: see `read_labelled`.
     """
+    pairs = pairs if isinstance(pairs, LabelledPairs) else read_labelled(pairs)
     a_BD, b_BD = embed_columns(encoder.encode, pairs.first, pairs.second, **options)
     labels_B = np.array(pairs.labels)
     return {name: binary_scores(alike(a_BD, b_BD), labels_B) for name, alike in PAIRWISE_SIMILARITIES.items()}

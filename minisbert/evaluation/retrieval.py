@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.arguments import check_positive
+from minisbert.arguments import check_path, check_positive
 from minisbert.data.rows import RowFile
 from minisbert.data.values import as_number, text
 from minisbert.errors import DataError, InputError, short_repr
@@ -204,7 +204,7 @@ def _cutoffs(ks: Mapping[str, Iterable[int]] | None) -> dict[str, tuple[int, ...
 
 def evaluate_retrieval(
     encoder: QueryEncoder,
-    data: RetrievalData,
+    data: RetrievalData | str | Path,
     *,
     similarity: str | None = None,
     graded: bool = False,
@@ -214,6 +214,7 @@ def evaluate_retrieval(
     """Embed the corpus and the queries, search exactly, and score the rankings.
 
     Args:
+        data: `RetrievalData`, or a folder for `read_retrieval`.
         similarity: "cosine" or "dot"; by default the model's, or cosine.
         graded: see `evaluate_rankings`.
         ignore_identical_ids: see `rankings_of`.
@@ -222,6 +223,9 @@ def evaluate_retrieval(
     Raises:
         InputError: see `nearest`.
     """
+    refuse_quantized(options)
+    if not isinstance(data, RetrievalData):
+        data = read_retrieval(check_path(data, "data", "RetrievalData, or a folder in BEIR's layout"))
     index = index_of(encoder, data, similarity=similarity, **options)
     queries = data.judged()
     embeddings = encoder.encode_query([data.queries[query] for query in queries], **options)

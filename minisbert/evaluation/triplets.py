@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from minisbert.data.columnar import MEMORY
 from minisbert.data.columns import read_columns
 from minisbert.data.conventions import ANCHOR, POSITIVE
 from minisbert.errors import DataError, InputError, short_repr
@@ -42,8 +43,8 @@ class Triplets:
             )
 
 
-def read_triplets(file: str | Path, columns: Sequence[str | Sequence[str]] = COLUMNS) -> Triplets:
-    """Read triplets from a row file (see data/rows.py).
+def read_triplets(file: Any, columns: Sequence[str | Sequence[str]] = COLUMNS) -> Triplets:
+    """Read triplets from a row file (see data/rows.py) or rows in memory.
 
     Raises:
         DataError: missing or damaged; a column is missing; an empty text.
@@ -51,7 +52,7 @@ def read_triplets(file: str | Path, columns: Sequence[str | Sequence[str]] = COL
     """
     if len(columns) != 3:
         raise InputError(f"columns is {short_repr(columns)}. Expected the names of three.")
-    return Triplets(str(file), *read_columns(file, columns))
+    return Triplets(str(file) if isinstance(file, str | Path) else MEMORY, *read_columns(file, columns))
 
 
 def triplet_accuracy(
@@ -85,14 +86,14 @@ def triplet_accuracy(
     return float((positive_B > negative_B + margin).mean())
 
 
-def evaluate_triplets(
-    encoder: QueryEncoder, triplets: Triplets, *, margin: float = 0, **options: Any
-) -> dict[str, float]:
+def evaluate_triplets(encoder: QueryEncoder, triplets: Any, *, margin: float = 0, **options: Any) -> dict[str, float]:
     """Accuracy for each similarity. Anchors are embedded as queries, the other texts as documents.
 
     Args:
+        triplets: `Triplets`, or a file or rows for `read_triplets`.
         options: for `encode_query` and `encode_document`, except `precision`.
     """
+    triplets = triplets if isinstance(triplets, Triplets) else read_triplets(triplets)
     refuse_quantized(options)
     (anchor_BD,) = embed_columns(encoder.encode_query, triplets.anchors, **options)
     documents = triplets.positives, triplets.negatives

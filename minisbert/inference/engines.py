@@ -125,7 +125,7 @@ def params_for(model: Pretrained, engine: str) -> Pretrained:
     flat = flatten(model.params)
     if engine == "numpy" or not any(isinstance(leaf, Columns | np.ndarray) for leaf in flat.values()):
         return model
-    return replace(model, params=nest({name: on_device(np.ascontiguousarray(leaf)) for name, leaf in flat.items()}))
+    return replace(model, params=nest({name: on_device(np.asarray(leaf, order="C")) for name, leaf in flat.items()}))
 
 
 def with_params(model: Encoder, params: dict[Any, Any]) -> Encoder:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import jax
 
+from minisbert.arguments import check_choice, check_positive
 from minisbert.data.sampler import Batch
 from minisbert.training.batch_losses import (
     batch_all_triplet,
@@ -120,6 +121,13 @@ class Loss:
     collate: Callable[..., tuple[TrainBatch, int]] | None = None
     # Whether it runs the model too: `head["model"]` is the network with its parameters, and `head` gets them as `params`.
     model: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("needs", self.needs, ("any", "none", "class", "score", "margin", "teacher"))
+        check_choice("embeds", self.embeds, ("sentences", "layers", "tokens"))
+        check_positive("least_texts", self.least_texts)
+        if self.most_texts is not None:
+            check_positive("most_texts", self.most_texts)
 
     @property
     def asks_teacher(self) -> bool:

@@ -133,6 +133,23 @@ def test_small_types_neither_wrap_around_nor_overflow():
         assert (found.accuracy, found.average_precision) == (1, 1)
 
 
+def test_files_and_rows_are_scored_as_they_are(tmp_path):
+    class Letters:
+        def encode(self, texts, **options):
+            return np.array([[text.count("a"), 1.0] for text in texts])
+
+        encode_query = encode_document = encode
+
+    (tmp_path / "p.tsv").write_text("sentence1\tsentence2\tlabel\na\taa\t1\nc\taaa\t0\n")
+    assert evaluate_binary(Letters(), tmp_path / "p.tsv") == evaluate_binary(
+        Letters(), LabelledPairs("toy", ("a", "c"), ("aa", "aaa"), (1, 0))
+    )
+    rows = [{"anchor": "a", "positive": "aa", "negative": "c"}]
+    assert evaluate_triplets(Letters(), rows)["euclidean"] == 0.0 and "memory" in read_triplets(rows).name
+    with pytest.raises(InputError, match=r"data is 3\. Expected files"):
+        evaluate_triplets(Letters(), 3)
+
+
 def test_files(tmp_path):
     (tmp_path / "t.tsv").write_text("anchor\tpositive\tnegative\na\tb\tc\nd\te\tf\n")
     assert read_triplets(tmp_path / "t.tsv") == Triplets(str(tmp_path / "t.tsv"), ("a", "d"), ("b", "e"), ("c", "f"))

@@ -182,6 +182,9 @@ def folder(tmp_path):
 
 def test_the_layout_of_beir(folder):
     data = read_retrieval(folder)
+    assert evaluate_retrieval(Letters(), str(folder)).scores == evaluate_retrieval(Letters(), data).scores
+    with pytest.raises(InputError, match=r"data is 3\. Expected RetrievalData, or a folder"):
+        evaluate_retrieval(Letters(), 3)
     assert data.corpus == {"d1": "T one", "d2": ""} and data.queries == {"q1": "what", "q2": "x"}
     assert data.relevant == {"q1": {"d1": 1, "d2": 0}} and data.judged() == ["q1"]
     (folder / "qrels").mkdir()

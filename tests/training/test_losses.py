@@ -25,6 +25,7 @@ from minisbert.reference import losses as reference_losses
 from minisbert.reference import nested_losses as reference
 from minisbert.training.losses import (
     LOSSES,
+    Loss,
     Targets,
     adaptive_layer,
     cosine_similarity,
@@ -229,6 +230,15 @@ def test_a_column_of_labels_is_not_spread_over_all_pairs(row):
 def test_options_that_have_no_meaning_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         multiple_negatives_ranking(jnp.ones((2, B, D)), Targets(), **options)
+
+
+@pytest.mark.parametrize(
+    "given", [{"needs": "label"}, {"embeds": "token"}, {"least_texts": "2"}, {"least_texts": 0}, {"most_texts": 0}]
+)
+def test_a_loss_that_declares_what_there_is_not_is_refused(given):
+    (name, value), *_ = given.items()
+    with pytest.raises(InputError, match=f"{name} is {value!r}. Expected"):
+        Loss(cosine_similarity, **given)
 
 
 def test_more_refusals():
