@@ -232,7 +232,7 @@ class Outputs:
             if folder is not None and all(first > line.get("score", -math.inf) for line in self.metrics.lines()):
                 self._save(model, head, folder / "best")
             values = {"score": first, **values}
-        self.last |= values
+        self.last = self.last | values  # a new dict: the metrics hold the old one
         if values:
             self.metrics.write({"step": step, **values})
 

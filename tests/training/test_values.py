@@ -149,6 +149,8 @@ def test_callbacks_see_the_model_and_several_scores_are_logged(tmp_path):
     assert trained.run.best == tmp_path / "best" and trained.run.final == tmp_path / "final"
     assert trained.run.curve()[0].tolist() == [1, 2, 3, 4]
     assert "alignment" in table([trained.run.last()])
+    in_memory = run("a loss", None, (), scores, evaluate_every=2).run
+    assert [line["step"] for line in in_memory.metrics if "score" in line] == [2, 4]
 
 
 def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
