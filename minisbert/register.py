@@ -96,7 +96,7 @@ def register_pooling(name: str, pooling: Callable[..., Any]) -> None:
         _add(poolings.POOLINGS, name, pooling, POOLING_MODES)
 
 
-def _check_arrays(name: str, module: nnx.Module) -> None:
+def _check_arrays(name: str, module: Any) -> None:
     """A folder has the weights of a pooling and the optimizer changes all of them: there is no place for other arrays."""
     for path, one in nnx.to_flat_state(nnx.state(module)):
         dtype = getattr(one, "dtype", None)
