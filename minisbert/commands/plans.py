@@ -23,10 +23,9 @@ from minisbert.inference.encode_plan import encode_plan
 from minisbert.inference.tpu_compiler import chip_devices, find_chip
 from minisbert.pretrained import read_model_config
 from minisbert.text.tokenizer import Tokenizer
-from minisbert.training.chip_plan import chip_plan
 from minisbert.training.config import TrainConfig
 from minisbert.training.config_checks import check_config
-from minisbert.training.plan import plan
+from minisbert.training.plan import chip_plan, plan
 from minisbert.training.sharding import data_mesh
 from minisbert.training.task import SIAMESE
 
@@ -47,7 +46,7 @@ def print_train_plan(
     chips: tuple[str, ...],
     dump_hlo: str | None,
 ) -> None:
-    """Print the plan of a run; see `training.plan`, and with a chip `training.chip_plan`; of several chips a table."""
+    """Print the plan of a run (training/plan.py), of several chips as a table."""
     if memory is not None and not memory > 0:
         raise InputError(f"memory is {memory}. Expected the GiB of one device, above 0.")
     task = CROSS_ENCODER if start.cross_encoder else SIAMESE

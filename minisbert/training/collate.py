@@ -4,16 +4,21 @@ text/packing.py keeps the number of different shapes small, so that a run compil
 """
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
 from minisbert.data.examples import text_hashes
 from minisbert.data.sampler import Batch
-from minisbert.text.packing import pack
+from minisbert.text.packing import TOKENS_PER_SLOT, PackedTexts, pack
 from minisbert.text.tokenizer import Tokenizer
 from minisbert.training.siamese import TrainBatch
 from minisbert.training.targets import Targets
+
+if TYPE_CHECKING:
+    from minisbert.training.losses import Loss
 
 # An example's number for dropout is its row in its data set, plus this for each data set before it.
 _DATASET_STRIDE = 1 << 27
@@ -67,3 +72,25 @@ def batch_arrays(
     examples_PT.flat[where] = np.tile(example_ids_B, S)
     columns_PT.flat[where] = np.repeat(np.arange(S), B)
     return TrainBatch(rows, examples_PT, columns_PT, index_SB, Targets(batch.labels, hashes_SB))
+
+
+def abstract_batch(P: int, L: int, S: int, B: int, loss: "Loss", negatives: int, width: int) -> TrainBatch:
+    """The shapes of a batch of B examples of S texts in P rows of L tokens, with what the loss needs."""
+    integers, unsigned, floats = (
+        partial(jax.ShapeDtypeStruct, dtype=dtype) for dtype in ("int32", "uint32", "float32")
+    )
+    labels: Any = {"class": integers((B,)), "score": floats((B,)), "margin": floats((B, negatives))}
+    per_text: Any = integers((P, L // TOKENS_PER_SLOT))
+    return TrainBatch(
+        rows=PackedTexts(*[integers((P, L))] * 3, *[per_text] * 3),
+        examples_PT=unsigned(per_text.shape),
+        columns_PT=per_text,
+        index_SB=integers((S, B)),
+        targets=Targets(
+            labels.get(loss.needs),
+            unsigned((S, B)),
+            floats((S, B, width)) if loss.needs == "teacher" else None,
+            floats((S, B, width)) if loss.guide else None,
+            integers((B, L)) if loss.model else None,
+        ),
+    )

@@ -1,6 +1,7 @@
-"""What a training run will need before it starts: memory, work, time.
+"""What a training run will need before it starts: memory, work, time. `minisbert train ... --plan` prints it.
 
-    plan(model_config, config, task, ...) -> Plan        `minisbert train ... --plan` prints it
+    plan(model_config, config, task, ...)         for this machine's kind of device
+    chip_plan(model_config, config, task, ...)    for a TPU that this machine does not have: --chip v5e-8
 
 No weights are loaded and nothing runs: XLA compiles the step for arrays that do not exist (`jax.ShapeDtypeStruct`) and
 reports how much memory that program takes. The rest is arithmetic:
@@ -10,45 +11,55 @@ reports how much memory that program takes. The rest is arithmetic:
     FLOPs                    two per weight and token for the forward pass, and 4 L D per token and layer for attention's two
                              products; twice as much for the backward pass (Kaplan et al. 2020, table 1), and one forward
                              pass more for GradCache
-    rate                     FLOPs over the chips' published bfloat16 peak, times `MFU`, an assumption
+    rate                     FLOPs over the chips' published bfloat16 peak, times `MFU`, an assumption; for a named chip memory
+                             and time are those of its compiler (inference/tpu_compiler.py), without collectives
 
-All texts are assumed to be as long as allowed; real ones are shorter and pack into fewer rows.
+All texts are assumed to be as long as allowed; real ones are shorter and pack into fewer rows. Left out: reading the data.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from minisbert.errors import InputError
 from minisbert.inference.compiled import COMPUTE_DTYPES
 from minisbert.inference.program_costs import forward_flops
-from minisbert.inference.tpu_compiler import CHIPS, GIB, Chip, size
-from minisbert.text.packing import TOKENS_PER_SLOT, PackedTexts, packed_shape
+from minisbert.inference.tpu_compiler import (
+    CHIPS,
+    GIB,
+    Chip,
+    Estimate,
+    chip_devices,
+    compile_for_chip,
+    find_chip,
+    libtpu_version,
+    size,
+)
+from minisbert.text.packing import packed_shape
+from minisbert.training.collate import abstract_batch
 from minisbert.training.config import TrainConfig
-from minisbert.training.losses import Loss
 from minisbert.training.optimizer import optimizer_for
 from minisbert.training.record import name_of
-from minisbert.training.sharding import AXIS, batch_sharding, check_setup, state_sharding
-from minisbert.training.siamese import TrainBatch, TrainState
+from minisbert.training.sharding import AXIS, batch_sharding, check_setup, data_mesh, state_sharding
 from minisbert.training.step_cache import compiled_step, step_settings
-from minisbert.training.targets import Targets
 from minisbert.training.task import TrainingTask
 
-Tree = Any
 # The share of a chip's peak that training reaches: an assumption, typical of well-tuned encoders.
 MFU = 0.4
+CLASSES = 3  # of the softmax loss's head
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a run needs; bytes are per device."""
+class PlannedStep(NamedTuple):
+    """A run's step as a program that is not compiled yet, for arrays that do not exist; bytes are per device."""
 
+    program: Any
     config: TrainConfig
     where: str  # devices and layout
+    devices: int
     data_devices: int
     texts: int  # S, sequences per example
     rows: int
@@ -56,41 +67,104 @@ class Plan:
     parameters: int
     parameter_bytes: int
     optimizer_bytes: int
+    flops: int  # of all devices together
+
+    def __str__(self) -> str:
+        return (
+            f"step        {self.config.batch_size} examples of {self.texts} texts, {name_of(self.config.loss)}: {self.rows} "
+            f"rows of {self.length} tokens, {self.config.compute_dtype}, on {self.where}"
+        )
+
+
+def planned_step(
+    model_config: Any,
+    config: TrainConfig,
+    task: TrainingTask,
+    *,
+    texts: int,
+    max_length: int,
+    mesh: Mesh,
+    layout: str,
+    kind: str,
+) -> PlannedStep:
+    """The program of one training step on devices of this kind; other arguments as for `plan`."""
+    check_setup(mesh, layout, config.batch_size, model_config.encoder)
+    definition, params = task.define(model_config, COMPUTE_DTYPES[config.compute_dtype])
+    loss, width = task.loss(config), getattr(model_config, "dimension", 0)
+    _, recipe, numbers, _ = optimizer_for(config, config.max_steps or 1_000 * config.accumulate)
+
+    def placed(tree: Any, sharding: Any) -> Any:
+        return jax.tree.map(
+            lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), tree, sharding
+        )
+
+    state = jax.eval_shape(partial(task.initial_state, config, model_config, recipe(numbers), CLASSES), params)
+    sharding = state_sharding(state, mesh, layout)
+    state, given = placed(state, sharding), [numbers]
+    if config.lora_rank is not None:
+        given.append(placed(params, state_sharding(params, mesh, layout)))
+    sharding = sharding if mesh.size > 1 else None
+    step: Any = compiled_step(step_settings(config, definition, loss, width, recipe, mesh, sharding))
+    B, S, data_devices = config.batch_size, task.sequences(texts), mesh.shape[AXIS]
+    P, L = packed_shape(S * B, max_length, data_devices)
+    batch = abstract_batch(P, L, S, B, loss, texts - 2, width)
+    return PlannedStep(
+        program=step.lower(state, placed(batch, batch_sharding(batch, mesh)), *given),
+        config=config,
+        where=f"{data_devices} x {mesh.size // data_devices} {kind}, {layout}",
+        devices=mesh.size,
+        data_devices=data_devices,
+        texts=S,
+        rows=P,
+        length=L,
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
+        parameter_bytes=_bytes_per_device(state.params),
+        optimizer_bytes=_bytes_per_device(state.optimizer_state),
+        flops=forward_flops(params, model_config.encoder, P, L) * (4 if config.chunk_size else 3),
+    )
+
+
+def _bytes_per_device(tree: Any) -> int:
+    leaves = jax.tree.leaves(tree)
+    return sum(int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * int(leaf.dtype.itemsize) for leaf in leaves)
+
+
+class Plan(NamedTuple):
+    """What a run needs; bytes are per device."""
+
+    step: PlannedStep
     activation_bytes: int
     bytes_per_example: float
-    flops: int  # per step, all devices together
 
     @property
     def bytes(self) -> int:
         """All bytes of one device."""
-        return self.parameter_bytes + self.optimizer_bytes + self.activation_bytes
+        return self.step.parameter_bytes + self.step.optimizer_bytes + self.activation_bytes
 
     @property
     def negatives(self) -> int | None:
         """In-batch negatives of an anchor; None for a loss without."""
-        if self.config.loss != "multiple_negatives_ranking":
-            return None
-        return (self.texts - 1) * self.config.batch_size - 1
+        config = self.step.config
+        return (self.step.texts - 1) * config.batch_size - 1 if config.loss == "multiple_negatives_ranking" else None
 
     def largest_batch(self, memory_bytes: float) -> int:
         """The largest batch whose step fits, on a straight line through two compiled ones; 0 if none fits."""
-        more = (memory_bytes - self.bytes) / max(self.bytes_per_example, 1e-9)
-        return max(0, int(self.config.batch_size + more) // self.data_devices * self.data_devices)
+        more, devices = (memory_bytes - self.bytes) / max(self.bytes_per_example, 1e-9), self.step.data_devices
+        return max(0, int(self.step.config.batch_size + more) // devices * devices)
 
     def rate(self, chip: Chip, mfu: float = MFU) -> float:
         """Examples per second."""
-        return self.config.batch_size * mfu * chip.teraflops * 1e12 * chip.devices / self.flops
+        return self.step.config.batch_size * mfu * chip.teraflops * 1e12 * chip.devices / self.step.flops
 
     def lines(self, memory_gib: float | None = None) -> list[str]:
         """The plan as text."""
-        config, loss = self.config, name_of(self.config.loss)
+        step, config = self.step, self.step.config
         lines = [
-            f"step        {config.batch_size} examples of {self.texts} texts, {loss}: {self.rows} rows of {self.length} "
-            f"tokens, {config.compute_dtype}, on {self.where}",
-            f"parameters  {self.parameters:,}",
-            f"per device  {size(self.parameter_bytes)} parameters + {size(self.optimizer_bytes)} optimizer + "
+            str(step),
+            f"parameters  {step.parameters:,}",
+            f"per device  {size(step.parameter_bytes)} parameters + {size(step.optimizer_bytes)} optimizer + "
             f"{size(self.activation_bytes)} activations and gradients = {size(self.bytes)}",
-            f"work        {self.flops / 1e12:,.3f} TFLOPs per step{' with GradCache' if config.chunk_size else ''}",
+            f"work        {step.flops / 1e12:,.3f} TFLOPs per step{' with GradCache' if config.chunk_size else ''}",
         ]
         if self.negatives is not None:
             lines.append(
@@ -99,7 +173,7 @@ class Plan:
         if memory_gib is not None:
             largest = self.largest_batch(memory_gib * GIB)
             lines.append(f"largest     batch in {memory_gib:g} GiB per device: {f'{largest:,}' if largest else 'none'}")
-        if not self.flops:
+        if not step.flops:
             return [*lines, "rate        not planned: a static model looks up its vectors and multiplies nothing"]
         lines.append(
             f"rate        at {MFU:.0%} of the bfloat16 peak (an assumption; --chip asks a TPU's compiler), without reading the "
@@ -108,170 +182,106 @@ class Plan:
         return lines + [self._line_for(name, chip) for name, chip in CHIPS.items()]
 
     def _line_for(self, name: str, chip: Chip) -> str:
+        step, config = self.step, self.step.config
         line = f"  {name:8} {chip.devices:5} x {chip.teraflops:g} TFLOP/s, {chip.gib:g} GiB: "
-        if self.config.batch_size < chip.devices:
+        if config.batch_size < chip.devices:
             return f"{line}more devices than examples in a batch"
-        rate, steps = self.rate(chip), self.config.max_steps
+        rate = self.rate(chip)
         # Roughly, because these chips share the activations.
-        need = self.parameter_bytes + self.optimizer_bytes + self.activation_bytes * self.data_devices / chip.devices
+        need = step.parameter_bytes + step.optimizer_bytes + self.activation_bytes * step.data_devices / chip.devices
         line += f"{rate:10,.0f} examples/s"
-        if steps:
-            line += f", {steps:,} steps in {steps * self.config.batch_size / rate / 3600:,.1f} h"
+        if config.max_steps:
+            line += f", {config.max_steps:,} steps in {config.max_steps * config.batch_size / rate / 3600:,.1f} h"
         if need > chip.gib * GIB:
             line += f"; does not fit, about {size(need)} per device: lower chunk_size"
         return line
 
 
 def plan(
-    model_config: Any,
-    config: TrainConfig,
-    task: TrainingTask,
-    *,
-    texts: int,
-    max_length: int,
-    mesh: Mesh,
-    layout: str = "replicated",
-    classes: int = 3,
+    model_config: Any, config: TrainConfig, task: TrainingTask, *, mesh: Mesh, layout: str = "replicated", **data: int
 ) -> Plan:
     """Compile the step of a run without its data and weights, for two batch sizes, and add up what it needs.
 
     Args:
         model_config: a ModelConfig (`pretrained.read_model_config`) or a CrossEncoderConfig.
         task: how this kind of model is trained.
-        texts: texts per example of the data; a cross-encoder makes one pair fewer of them.
-        max_length: the most tokens of a text.
         mesh, layout: as in training.
-        classes: of the softmax loss's head.
+        data: `texts`, per example of the data (a cross-encoder makes one pair fewer of them), and `max_length`, the most
+            tokens of a text.
     """
-    S = task.sequences(texts)
     if config.deterministic:  # about the memory of GradCache with its blocks for chunks
-        chunk_size = config.chunk_size or max(1, S * config.batch_size // config.blocks)
+        chunk_size = config.chunk_size or max(1, task.sequences(data["texts"]) * config.batch_size // config.blocks)
         config = replace(config, chunk_size=chunk_size, deterministic=False)
     config = replace(config, lora_rank=None)  # an upper bound
-    lower = partial(
-        lower_step,
-        model_config,
-        task=task,
-        texts=texts,
-        max_length=max_length,
-        mesh=mesh,
-        layout=layout,
-        classes=classes,
-    )
 
-    def activation_bytes(step: LoweredStep) -> int:
-        return int(step.program.compile().memory_analysis().temp_size_in_bytes)
+    def compiled(batch_size: int) -> tuple[PlannedStep, int]:
+        sized, kind = replace(config, batch_size=batch_size), f"{mesh.devices.flat[0].platform} devices"
+        step = planned_step(model_config, sized, task, mesh=mesh, layout=layout, kind=kind, **data)
+        return step, int(step.program.compile().memory_analysis().temp_size_in_bytes)
 
     B, data_devices = config.batch_size, mesh.shape[AXIS]
     other = max(data_devices, B // 2 // data_devices * data_devices)
     other = other if other < B else 2 * B
-    step = lower(config)
-    needed = activation_bytes(step)
-    return Plan(
-        config=config,
-        where=f"{data_devices} x {mesh.size // data_devices} {mesh.devices.flat[0].platform} devices, {layout}",
-        data_devices=data_devices,
-        texts=S,
-        rows=step.rows,
-        length=step.length,
-        parameters=step.parameters,
-        parameter_bytes=bytes_per_device(step.state.params),
-        optimizer_bytes=bytes_per_device(step.state.optimizer_state),
-        activation_bytes=needed,
-        bytes_per_example=(needed - activation_bytes(lower(replace(config, batch_size=other)))) / (B - other),
-        flops=step.flops,
-    )
+    (step, needed), (_, needed_by_other) = compiled(B), compiled(other)
+    return Plan(step, needed, (needed - needed_by_other) / (B - other))
 
 
-class LoweredStep(NamedTuple):
-    """A run's step as a program that is not compiled yet, for arrays that do not exist."""
+class ChipPlan(NamedTuple):
+    """What one step needs on a TPU, by its compiler's estimate."""
 
-    program: Any
-    state: TrainState
-    """The shapes of the state's arrays and how they are spread."""
-    rows: int
-    length: int
-    parameters: int
-    flops: int
-    """Of all devices together."""
+    step: PlannedStep
+    estimate: Estimate
+
+    @property
+    def rate(self) -> float:
+        """Examples per second, without reading the data."""
+        return self.step.config.batch_size / self.estimate.seconds
+
+    def cells(self) -> list[str]:
+        """The plan as a row of a table: devices, memory, time, share of the peak, examples per second, hours of the run."""
+        estimate, hours = self.estimate, (self.step.config.max_steps or 0) * self.estimate.seconds / 3600
+        return [
+            str(self.step.devices),
+            f"{size(estimate.bytes)} of {estimate.chip.gib:g}",
+            f"{estimate.seconds * 1e3:,.0f} ms",
+            f"{estimate.share_of_peak(self.step.flops / self.step.devices):.0%}",
+            f"{self.rate:,.0f}",
+            f"{hours:,.1f}" if hours else "",
+        ]
+
+    def lines(self) -> list[str]:
+        """The plan as text."""
+        step, estimate = self.step, self.estimate
+        return [
+            str(step),
+            f"estimate    by the compiler of libtpu {libtpu_version()}, for {estimate.chip.topology}: not a measurement",
+            f"state       {step.parameters:,} parameters: {size(step.parameter_bytes)} parameters + "
+            f"{size(step.optimizer_bytes)} optimizer per device",
+            *estimate.lines(step.flops / step.devices),
+            f"rate        {self.rate:,.0f} examples/s, {3600 * 24 * self.rate / 1e6:,.0f} million a day; reading the data "
+            "and waiting for collectives come on top",
+        ]
 
 
-def lower_step(
+def chip_plan(
     model_config: Any,
     config: TrainConfig,
     task: TrainingTask,
     *,
-    texts: int,
-    max_length: int,
-    mesh: Mesh,
+    chip: str,
     layout: str = "replicated",
-    classes: int = 3,
-) -> LoweredStep:
-    """The program of one training step; arguments as for `plan`."""
-    check_setup(mesh, layout, config.batch_size, model_config.encoder)
-    definition, params = task.define(model_config, COMPUTE_DTYPES[config.compute_dtype])
-    loss, width = task.loss(config), getattr(model_config, "dimension", 0)
-    _, recipe, numbers, _ = optimizer_for(config, config.max_steps or 1_000 * config.accumulate)
-    state = jax.eval_shape(partial(task.initial_state, config, model_config, recipe(numbers), classes), params)
+    model_devices: int = 1,
+    **data: int,
+) -> ChipPlan:
+    """Compile the step of a run for a TPU, a name in `tpu_compiler.CHIPS` that has a topology; otherwise as `plan`.
 
-    def spread(tree: Tree) -> Tree:
-        return jax.tree.map(_placed, tree, state_sharding(tree, mesh, layout))
-
-    state, base_params = spread(state), spread(params) if config.lora_rank is not None else None
-    sharding = jax.tree.map(lambda leaf: leaf.sharding, state) if mesh.size > 1 else None
-    step: Any = compiled_step(step_settings(config, definition, loss, width, recipe, mesh, sharding))
-    B, S = config.batch_size, task.sequences(texts)
-    P, L = packed_shape(S * B, max_length, mesh.shape[AXIS])
-    batch = abstract_batch(P, L, S, B, loss, texts - 2, width)
-    batch = jax.tree.map(_placed, batch, batch_sharding(batch, mesh))
-    given = (state, batch, numbers) if base_params is None else (state, batch, numbers, base_params)
-    program = step.lower(*given)
-    passes = 4 if config.chunk_size else 3
-    return LoweredStep(
-        program=program,
-        state=state,
-        rows=P,
-        length=L,
-        parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
-        flops=forward_flops(params, model_config.encoder, P, L) * passes,
-    )
-
-
-def bytes_per_device(tree: Tree) -> int:
-    """The bytes that one device holds of arrays with a sharding each.
-
-    Example:
-        >>> bytes_per_device({"kernel": jax.ShapeDtypeStruct((4, 8), jnp.float32)})
-        128
+    Raises:
+        InputError: a setup that cannot be trained with, or that does not fit; no compiler.
     """
-
-    def bytes_of(leaf: Any) -> int:
-        shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
-        return int(np.prod(shape)) * int(leaf.dtype.itemsize)
-
-    return sum(map(bytes_of, jax.tree.leaves(tree)))
-
-
-def abstract_batch(P: int, L: int, S: int, B: int, loss: Loss, negatives: int, width: int) -> TrainBatch:
-    """The shapes of a batch of B examples of S texts in P rows of L tokens, with what the loss needs."""
-    integers, floats = partial(jax.ShapeDtypeStruct, dtype=jnp.int32), partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
-    unsigned: Any = partial(jax.ShapeDtypeStruct, dtype=jnp.uint32)
-    labels: Any = {"class": integers((B,)), "score": floats((B,)), "margin": floats((B, negatives))}
-    per_text: Any = integers((P, L // TOKENS_PER_SLOT))
-    return TrainBatch(
-        rows=PackedTexts(*[integers((P, L))] * 3, *[per_text] * 3),
-        examples_PT=unsigned(per_text.shape),
-        columns_PT=per_text,
-        index_SB=integers((S, B)),
-        targets=Targets(
-            labels.get(loss.needs),
-            unsigned((S, B)),
-            floats((S, B, width)) if loss.needs == "teacher" else None,
-            floats((S, B, width)) if loss.guide else None,
-            integers((B, L)) if loss.model else None,
-        ),
-    )
-
-
-def _placed(leaf: Any, sharding: Any) -> Any:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+    if config.deterministic:
+        raise InputError(
+            "deterministic is True with chip. Expected one of them: a deterministic step is many programs, of one device each."
+        )
+    mesh = data_mesh(None, model_devices, chip_devices(chip))
+    step = planned_step(model_config, config, task, mesh=mesh, layout=layout, kind=f"devices of {chip}", **data)
+    return ChipPlan(step, compile_for_chip(step.program, find_chip(chip)))

@@ -15,9 +15,10 @@ from minisbert.inference.program_costs import forward_flops
 from minisbert.pretrained import load_pretrained, read_model_config
 from minisbert.sentence_model import define
 from minisbert.training import plan as planning
+from minisbert.training.collate import abstract_batch
 from minisbert.training.config import TrainConfig
 from minisbert.training.losses import Loss, mse
-from minisbert.training.plan import CHIPS, GIB, abstract_batch, plan
+from minisbert.training.plan import CHIPS, GIB, plan
 from minisbert.training.sharding import data_mesh
 from minisbert.training.siamese import packed_embed
 from minisbert.training.step_cache import compiled_step
@@ -97,11 +98,11 @@ def test_a_plan_of_a_small_run(monkeypatch):
     real = load_pretrained(tiny("bert")).params
     del real["encoder"]["blocks"][1]
     sizes = [leaf.nbytes for leaf in jax.tree.leaves(real)]
-    assert found.parameters * 4 == found.parameter_bytes == sum(sizes)
+    assert found.step.parameters * 4 == found.step.parameter_bytes == sum(sizes)
     # AdamW: two of each, and the counts of the two parts that count.
-    assert found.optimizer_bytes == 2 * sum(sizes) + 2 * 4
-    assert (found.rows, found.length, found.negatives) == (24, 64, 15)
-    assert found.flops == 3 * forward_flops(define(model_config)[1], model_config.encoder, 24, 64)
+    assert found.step.optimizer_bytes == 2 * sum(sizes) + 2 * 4
+    assert (found.step.rows, found.step.length, found.negatives) == (24, 64, 15)
+    assert found.step.flops == 3 * forward_flops(define(model_config)[1], model_config.encoder, 24, 64)
     # A gradient at least, and more for more examples.
     assert found.activation_bytes > sum(sizes) and found.bytes_per_example > 0
     assert (
@@ -112,7 +113,7 @@ def test_a_plan_of_a_small_run(monkeypatch):
     assert all(name in text for name in CHIPS) and "15 for each anchor" in text and "40% of the bfloat16 peak" in text
     assert f"batch in 1 GiB per device: {found.largest_batch(GIB):,}" in text
     rate = found.rate(CHIPS["H100"], mfu=0.5)
-    assert rate * found.flops / 8 == pytest.approx(989e12 / 2)
+    assert rate * found.step.flops / 8 == pytest.approx(989e12 / 2)
 
 
 def test_memory_is_a_straight_line_through_two_batches(monkeypatch):
@@ -129,10 +130,10 @@ def test_memory_is_a_straight_line_through_two_batches(monkeypatch):
     model_config, config = design_of("bert"), TrainConfig(("x",), batch_size=8)
     found = plan(model_config, config, SIAMESE, texts=2, max_length=64, mesh=data_mesh(1))
     assert compiled == [8, 4] and found.activation_bytes == 1056 and found.bytes_per_example == 7
-    fixed = found.parameter_bytes + found.optimizer_bytes
+    fixed = found.step.parameter_bytes + found.step.optimizer_bytes
     assert found.largest_batch(fixed + 1000 + 7 * 20) == 20 and found.largest_batch(fixed + 1000 + 7 * 20 - 1) == 19
     chunked = plan(model_config, replace(config, chunk_size=4), SIAMESE, texts=2, max_length=64, mesh=data_mesh(1))
-    assert chunked.flops * 3 == found.flops * 4
+    assert chunked.step.flops * 3 == found.step.flops * 4
     scored = replace(config, loss="margin_mse", batch_size=1)
     assert plan(model_config, scored, SIAMESE, texts=4, max_length=64, mesh=data_mesh(1)).negatives is None
     assert compiled[-2:] == [1, 2]

@@ -37,12 +37,12 @@ from minisbert.inference.batching import ACCELERATOR
 from minisbert.inference.tpu_compiler import CHIPS, GIB, Estimate, chip_devices, compile_for_chip, find_chip
 from minisbert.pretrained import read_model_config
 from minisbert.sentence_model import ModelConfig, define
-from minisbert.training import chip_plan as planning
-from minisbert.training.chip_plan import chip_plan
+from minisbert.training import plan as planning
+from minisbert.training.collate import abstract_batch
 from minisbert.training.config import TrainConfig
 from minisbert.training.gradcache import pull_chunks
 from minisbert.training.losses import LOSSES
-from minisbert.training.plan import abstract_batch
+from minisbert.training.plan import chip_plan
 from minisbert.training.sharding import data_mesh
 from minisbert.training.siamese import packed_embed
 from minisbert.training.task import SIAMESE
@@ -82,7 +82,7 @@ def training(model_config: Any, settings: dict[str, Any], **options: Any) -> Cos
     task = CROSS_ENCODER if isinstance(model_config, CrossEncoderConfig) else SIAMESE
     config = TrainConfig(("x",), max_steps=100, **{"batch_size": 64, **settings})
     plan = chip_plan(model_config, config, task, **{"texts": 2, "max_length": 64, "chip": "v5e-8", **options})
-    return Cost(plan.estimate, plan.step.flops / plan.devices)
+    return Cost(plan.estimate, plan.step.flops / plan.step.devices)
 
 
 def encoding(model_config: ModelConfig, dtype: str, rows: int, length: int, packing: bool = False) -> Cost:
