@@ -50,7 +50,7 @@ def print_train_plan(
     if memory is not None and not memory > 0:
         raise InputError(f"memory is {memory}. Expected the GiB of one device, above 0.")
     task = CROSS_ENCODER if start.cross_encoder else SIAMESE
-    check_config(config, task.losses)
+    check_config(config, task)
     folder = read_folder(locate(model, offline=start.offline))
     model_config: Any = read_model_config(folder)
     max_positions = model_config.encoder.max_positions

@@ -19,7 +19,6 @@ from minisbert.errors import InputError
 from minisbert.training.collate import batch_arrays
 from minisbert.training.config import TrainConfig
 from minisbert.training.config_checks import check_scores
-from minisbert.training.losses import resolve_loss
 from minisbert.training.record import name_of
 from minisbert.training.siamese import TrainBatch
 from minisbert.training.task import TrainingTask
@@ -63,7 +62,7 @@ def check_cross_encoder_examples(examples: Sequence[Examples], config: TrainConf
         raise InputError(f"prompts is {config.prompts!r}. Expected none: a cross-encoder takes no prompts.")
     for example in examples:
         data = example.dataset
-        labels = len(data.classes) if resolve_loss(config.loss, CROSS_ENCODER_LOSSES).needs == "class" else 1
+        labels = len(data.classes) if CROSS_ENCODER.loss(config).needs == "class" else 1
         if model.num_labels != labels:
             has = f"{len(data.classes)} classes ({', '.join(data.classes[:5])})" if data.classes else "scores"
             raise InputError(

@@ -1,13 +1,10 @@
 """The state of a run on disk, written by orbax: each checkpoint appears whole or not at all, and the newest is restored.
 
-A checkpoint is the `TrainState` (parameters, optimizer, step, dropout key) and a record of the settings, the data, the model
-and the checksums of the state. The position in the data is the step, because a batch is a pure function of it. A run whose
-record differs from the checkpoint's is refused, naming each difference. A damaged checkpoint is named and removed, and the
-one before it is restored.
+A checkpoint is the `TrainState` and a record of the settings, the data, the model and the checksums of the state. The position
+in the data is the step. A run whose record differs is refused; a damaged checkpoint is removed, and the one before it restored.
 """
 
 import errno
-import itertools
 import logging
 import os
 import platform
@@ -51,9 +48,7 @@ class Checkpoints:
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         import orbax.checkpoint as ocp
 
-        self._ocp = ocp
-        self.folder = Path(folder).absolute() / "checkpoints"
-        self.record = record
+        self._ocp, self.record, self.folder = ocp, record, Path(folder).absolute() / "checkpoints"
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
         if self.folder.exists() and not self.folder.is_dir():  # orbax would wait for it
             raise TrainingError(f"{self.folder}: is a file. Expected a folder of checkpoints; remove the file.")
@@ -139,11 +134,22 @@ class Checkpoints:
             for name, leaf in _as_leaves(like).items()
         }
         leaves = self._read(step, "state", self._ocp.args.StandardRestore(abstract))
-        found = {} if expected is None else _checksums(leaves)
-        if expected is not None and found != expected:
+        found = None if expected is None else _checksums(leaves)
+        if found is not None and found != expected:
             wrong = sorted(name for name in found if found[name] != expected.get(name))
             raise _DamagedError(f"{len(wrong)} of {len(found)} arrays are not those that were written: {wrong[:3]}")
-        return _from_leaves(leaves, like)
+
+        def typed(name: str, other: Any) -> Any:
+            key = jnp.issubdtype(other.dtype, jax.dtypes.prng_key)
+            return (
+                jax.random.wrap_key_data(jnp.asarray(leaves[name]), impl=jax.random.key_impl(other))
+                if key
+                else leaves[name]
+            )
+
+        others, structure = jax.tree.flatten(like)
+        state: TrainState = jax.tree.unflatten(structure, map(typed, sorted(leaves), others))
+        return state
 
     def _read(self, step: int, item: str, arguments: Any) -> Any:
         try:
@@ -166,23 +172,13 @@ def _narrowed(saved: Any, given: Any) -> tuple[Any, Any]:
     return saved, given
 
 
-def _plain(leaf: Any) -> Any:
-    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
-
-
 def _as_leaves(state: TrainState) -> dict[str, Any]:
     # Numbered leaves, so that a file depends on no type of the optimizer's or the module's. An optimizer may have keys too.
-    return dict(zip(map("{:05d}".format, itertools.count()), map(_plain, jax.tree.leaves(state)), strict=False))
-
-
-def _from_leaves(leaves: dict[str, Any], like: TrainState) -> TrainState:
-    def typed(leaf: Any, other: Any) -> Any:
-        key = jnp.issubdtype(other.dtype, jax.dtypes.prng_key)
-        return jax.random.wrap_key_data(jnp.asarray(leaf), impl=jax.random.key_impl(other)) if key else leaf
-
-    others, structure = jax.tree.flatten(like)
-    state: TrainState = jax.tree.unflatten(structure, map(typed, [leaves[name] for name in sorted(leaves)], others))
-    return state
+    leaves = {}
+    for number, leaf in enumerate(jax.tree.leaves(state)):
+        key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        leaves[f"{number:05d}"] = jax.random.key_data(leaf) if key else leaf
+    return leaves
 
 
 def _first_line(error: Exception) -> str:

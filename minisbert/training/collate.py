@@ -1,7 +1,4 @@
-"""Collate the texts of a batch into the arrays of a step: prompts, tokens, packed rows, targets.
-
-text/packing.py keeps the number of different shapes small, so that a run compiles few programs.
-"""
+"""Collate the texts of a batch into the arrays of a step: prompts, tokens, packed rows (text/packing.py), targets."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -1,7 +1,7 @@
 """The settings of a training run: `TrainConfig`, published recipes, and the spellings that older runs were saved with.
 
 The command line has a flag for each field (`minisbert train --help` shows these docstrings), so this file imports no more
-than that needs. config_checks.py refuses settings that cannot be trained with; record.py is what a checkpoint keeps of them.
+than that needs. config_checks.py refuses settings that cannot be trained with.
 """
 
 from collections.abc import Callable, Mapping
@@ -169,10 +169,11 @@ def current_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
         True
     """
     # Settings that came later had their default.
-    defaults = {field.name: field.default for field in fields(TrainConfig) if field.default is not MISSING}
-    settings = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()} | dict(
-        saved
-    )
+    settings = {}
+    for field in fields(TrainConfig):
+        if field.default is not MISSING:
+            settings[field.name] = list(field.default) if isinstance(field.default, tuple) else field.default
+    settings |= saved
     if "reduction" in settings:  # until 0.1.0: "plain" or "ordered"
         settings["deterministic"] = settings.pop("reduction") == "ordered"
     return settings

@@ -4,7 +4,7 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -18,10 +18,11 @@ from minisbert.errors import DataError, InputError, short_repr
 from minisbert.training.config import TrainConfig
 from minisbert.training.logging import LOGGERS
 from minisbert.training.lora import TARGETS
-from minisbert.training.losses import Loss, resolve_loss
+from minisbert.training.losses import Loss
 from minisbert.training.optimizer import DECAYS
 from minisbert.training.pair_losses import contrastive, contrastive_tension, online_contrastive
 from minisbert.training.record import name_of
+from minisbert.training.task import TrainingTask
 
 logger = logging.getLogger("minisbert")
 
@@ -47,6 +48,8 @@ class Check(NamedTuple):
             return False
         if self.each is not None and not all(map(self.each.holds, value)):
             return False
+        if callable(value) or isinstance(value, Mapping):
+            return True
         size = len(value) if isinstance(value, str | tuple | list) else value
         return self.least <= size <= self.most and (self.names is None or value in self.names)
 
@@ -83,6 +86,16 @@ CHECKS: dict[str, Check] = {
     **dict.fromkeys(("deterministic", "remat", "dropout", "no_duplicates", "adaptive_layers"), BOOL),
     **dict.fromkeys(("learning_rate", "clip_norm"), POSITIVE),
     "lora_alpha": optional(POSITIVE),
+    "schedule": Check("a function of the step, such as an optax schedule", Callable, optional=True),
+    "optimizer": Check(
+        "None, an optax transformation, or a function of the learning rate that makes one, such as optax.lion",
+        (optax.GradientTransformation, Callable),
+        optional=True,
+    ),
+    "trainable": Check("None, a pattern, or a function of a parameter's path", (str, Callable), optional=True),
+    "learning_rates": Check(
+        "None, a dict of path pattern to factor, or a function", (Mapping, Callable), optional=True
+    ),
     "weight_decay": Check("a finite number of at least 0", int | float, least=0),
     "warmup": Check("a share of the steps, from 0 to 1", int | float, least=0, most=1),
     "warmup_steps": optional(Check("a whole number of at least 0", int, least=0)),
@@ -106,26 +119,22 @@ NAMED_OPTIONS = {
 OPTION_TYPES = {float: NUMBER, bool: BOOL, str: TEXT, tuple: TEXTS}
 
 
-def check_config(config: TrainConfig, losses: Mapping[str, Loss], model_dtype: str = "float32") -> None:
-    """Check the settings before anything is read.
-
-    Args:
-        losses: the losses for this kind of model.
-        model_dtype: the dtype the model was loaded in.
+def check_config(config: TrainConfig, task: TrainingTask, model_dtype: str = "float32") -> None:
+    """Check the settings before anything is read, for a model loaded in this dtype.
 
     Raises:
         InputError: naming every setting that is wrong.
     """
     if not isinstance(config, TrainConfig):
         raise InputError(f"config is {short_repr(config)}. Expected a TrainConfig.")
-    complaints = list(_wrong_values(config, losses))
+    complaints = list(_wrong_values(config, task.losses))
     for name, check in CHECKS.items():
         if not check.holds(getattr(config, name)):
             complaints.append(f"{name} is {short_repr(getattr(config, name))}, expected {check.expected}")
     if not complaints and config.loss_options is not None:
-        complaints += _wrong_options(config.loss_options, resolve_loss(config.loss, losses))
+        complaints += _wrong_options(config.loss_options, task.loss(config))
     if not complaints:
-        complaints += _conflicts(config, resolve_loss(config.loss, losses))
+        complaints += _conflicts(config, task.loss(config))
     if model_dtype != "float32":
         complaints.append(
             f"the model was loaded in {model_dtype}, expected float32 (load it without compute_dtype; TrainConfig has its own)"
@@ -135,37 +144,22 @@ def check_config(config: TrainConfig, losses: Mapping[str, Loss], model_dtype: s
 
 
 def _wrong_values(config: TrainConfig, losses: Mapping[str, Loss]) -> Iterator[str]:
-    """Settings that may be functions or objects."""
-    loss, trainable, factors = config.loss, config.trainable, config.learning_rates
+    """Settings whose condition is no `Check`."""
+    loss, factors = config.loss, config.learning_rates
     if isinstance(config.data, tuple) and not config.data:
         yield "data is (), expected one source or more, such as a data file"
-    if not isinstance(loss, Loss) and not callable(loss) and not one_of(losses).holds(loss):
+    if not (isinstance(loss, Loss) or callable(loss) or (isinstance(loss, str) and loss in losses)):
         yield f"loss is {short_repr(loss)}, expected {one_of(losses).expected}, a function of the embeddings, or a Loss"
-    if config.schedule is not None and not callable(config.schedule):
-        yield f"schedule is {short_repr(config.schedule)}, expected a function of the step, such as an optax schedule"
-    if not (callable(config.optimizer) or isinstance(config.optimizer, optax.GradientTransformation | None)):
-        yield (
-            f"optimizer is {short_repr(config.optimizer)}, expected None, an optax transformation, or a function of the "
-            "learning rate that makes one, such as optax.lion"
-        )
-    if isinstance(trainable, str):
-        yield from _wrong_pattern("trainable", trainable)
-    elif trainable is not None and not callable(trainable):
-        yield f"trainable is {short_repr(trainable)}, expected None, a pattern, or a function of a parameter's path"
-    if isinstance(factors, Mapping):
-        for pattern, factor in factors.items():
-            yield from _wrong_pattern("learning_rates", pattern)
-            if not NUMBER._replace(least=0).holds(factor):
-                yield f"learning_rates[{pattern!r}] is {short_repr(factor)}, expected a finite number of at least 0"
-    elif factors is not None and not callable(factors):
-        yield f"learning_rates is {short_repr(factors)}, expected None, a dict of path pattern to factor, or a function"
-
-
-def _wrong_pattern(name: str, pattern: Any) -> Iterator[str]:
-    try:
-        re.compile(pattern)
-    except (re.error, TypeError) as error:
-        yield f"{name} has {short_repr(pattern)}, which is not a pattern ({error}); expected a regular expression"
+    patterns = [("trainable", config.trainable)] if isinstance(config.trainable, str) else []
+    for pattern, factor in factors.items() if isinstance(factors, Mapping) else ():
+        patterns.append(("learning_rates", pattern))
+        if not NUMBER._replace(least=0).holds(factor):
+            yield f"learning_rates[{pattern!r}] is {short_repr(factor)}, expected a finite number of at least 0"
+    for name, pattern in patterns:
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            yield f"{name} has {short_repr(pattern)}, which is not a pattern ({error}); expected a regular expression"
 
 
 def _wrong_options(options: Any, loss: Loss) -> Iterator[str]:
@@ -205,13 +199,14 @@ def _conflicts(config: TrainConfig, loss: Loss) -> Iterator[str]:
     for name in ("learning_rate", "warmup", "warmup_steps", "decay"):
         replaced[name] = config.schedule is not None or whole
     replaced["schedule"] = whole
-    for name in (name for name, unused in replaced.items() if unused):
+    for name, unused in replaced.items():
         default = TrainConfig.__dataclass_fields__[name].default
-        if getattr(config, name) != default:
+        if unused and getattr(config, name) != default:
             by = "optimizer" if whole else "schedule or optimizer"
             yield f"{name} is {short_repr(getattr(config, name))}, but {by} replaces it; expected the default, {default!r}"
-    if loss.asks_teacher != (config.teacher is not None):
-        asks = "a model, to copy or to guide it" if loss.asks_teacher else "None"
+    asks_teacher = loss.guide or loss.needs == "teacher"
+    if asks_teacher != (config.teacher is not None):
+        asks = "a model, to copy or to guide it" if asks_teacher else "None"
         yield f"teacher is {config.teacher!r} with the loss {name_of(config.loss)}, expected {asks}"
     if loss.model and config.lora_rank is not None:
         yield f"lora_rank is {config.lora_rank}, but {name_of(config.loss)} trains the model's own weights; expected None"

@@ -10,15 +10,10 @@ training gives nearly the same numbers (1e-6 per step), but not the same bits. H
     5  blocks are added in pairs, then these sums in pairs, and so on: the same tree of sums on any number of devices
     6  one device updates the parameters; the others get a copy
 
-2 to 4 are GradCache (gradcache.py) with blocks for chunks: one more forward pass, about a third more time. In each step
-the parameters go to all devices, and a gradient comes back from each. Memory, in float32 copies of the parameters: the
-first device holds the state (3) and, while b blocks are added, log2(b) + 1 gradients; every other device holds one copy
-and as many gradients. Dropout follows from the examples (siamese.dropout_keys) in any case. This is for papers and for
-finding mistakes: each device compiles its own programs, and the host starts every block.
-
-Programs have the same form for every kind of device, so on a TPU dropout's masks are not those of other runs.
-
-Left out: parameters spread over devices (`fsdp`, `tensor`), LoRA, several hosts.
+2 to 4 are GradCache (gradcache.py) with blocks for chunks: one more forward pass, about a third more time. Memory, in float32
+copies of the parameters: the first device holds the state (3) and, while b blocks are added, log2(b) + 1 gradients; every
+other device holds one copy and as many gradients. Programs have the same form for every kind of device, so on a TPU dropout's
+masks are not those of other runs. Left out: parameters spread over devices (`fsdp`, `tensor`), LoRA, several hosts.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,9 +28,6 @@ from minisbert.training.gradcache import embed_chunks, pull_chunks
 from minisbert.training.siamese import Embed, Gradient, LossFunction, Params, TrainBatch, Tree, rows_per_chunk, unpack
 from minisbert.training.targets import Targets
 
-# Enough for the devices of one host. Another number of blocks gives other bits.
-BLOCKS = 8
-
 
 def blockwise(
     embed: Embed,
@@ -43,7 +35,7 @@ def blockwise(
     devices: Sequence[jax.Device],
     *,
     chunk_size: int | None = None,
-    blocks: int = BLOCKS,
+    blocks: int = 8,
 ) -> Gradient:
     """`jax.value_and_grad(siamese_loss(embed, loss))` with the same bits on any devices of one kind.
 
@@ -105,15 +97,7 @@ def blockwise(
 
 
 def add_term(sums: list[tuple[int, Tree]], new: Tree, add: Callable[[Tree, Tree], Tree]) -> None:
-    """One more term. As in binary counting, two sums of the same number of terms become one.
-
-    Example:
-        >>> sums = []
-        >>> for term in "abcd":
-        ...     add_term(sums, term, lambda a, b: f"({a}+{b})")
-        >>> sums
-        [(4, '((a+b)+(c+d))')]
-    """
+    """One more term. As in binary counting, two sums of the same number of terms become one: ((a + b) + (c + d))."""
     terms = 1
     while sums and sums[-1][0] == terms:
         new, terms = add(sums.pop()[1], new), 2 * terms

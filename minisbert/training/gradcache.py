@@ -37,8 +37,7 @@ def gradcache_value_and_grad(
 
     Returns:
         A function (params, head, inputs, *rest) -> (loss, (gradient of params, gradient of head)). `inputs` is a tuple of
-        trees of arrays with R rows each, such as texts (one per row, or packed) and dropout keys; `head` the loss's own
-        parameters or None.
+        trees of arrays with R rows each; `head` the loss's own parameters or None.
 
     Example:
         >>> gradient = gradcache_value_and_grad(lambda w, x_R1: w * x_R1, lambda e_R1, _: jnp.sum(e_R1) ** 2, 2)
@@ -61,7 +60,9 @@ def gradcache_value_and_grad(
 def embed_chunks(embed: Callable[..., jax.Array], params: Tree, inputs: Tree, chunks: int) -> jax.Array:
     """The embeddings of all rows, chunk after chunk (step 1)."""
     dealt = jax.tree.map(lambda x: _deal(x, chunks), inputs)
-    return _collect(jax.lax.map(lambda chunk: embed(params, *chunk), dealt), _rows(inputs))
+    embeddings = jax.lax.map(lambda chunk: embed(params, *chunk), dealt)
+    # In their original order, without the padding of `_deal`.
+    return embeddings.swapaxes(0, 1).reshape(-1, *embeddings.shape[2:])[: _rows(inputs)]
 
 
 def pull_chunks(
@@ -90,14 +91,9 @@ def _deal(x_R: jax.Array, chunks: int) -> jax.Array:
     """`[R, ...]` -> `[chunks, rows of a chunk, ...]`, dealt like cards: chunk c gets rows c, c + chunks, ...
 
     So every chunk has rows of every device over which the batch is spread; with consecutive rows one device would work
-    while the others wait. Copies of the last row pad R to a multiple; `_collect` drops them.
+    while the others wait. Copies of the last row pad R to a multiple.
     """
     missing = -x_R.shape[0] % chunks
     if missing:
         x_R = jnp.concatenate([x_R, jnp.repeat(x_R[-1:], missing, axis=0)])
     return x_R.reshape(-1, chunks, *x_R.shape[1:]).swapaxes(0, 1)
-
-
-def _collect(dealt: jax.Array, rows: int) -> jax.Array:
-    """The rows of `_deal` in their original order, without the padding."""
-    return dealt.swapaxes(0, 1).reshape(-1, *dealt.shape[2:])[:rows]

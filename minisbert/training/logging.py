@@ -182,8 +182,7 @@ def curve(lines: Sequence[dict[str, Any]], name: str) -> tuple[np.ndarray, np.nd
 
 def _plain(value: Any) -> str:
     """A value as text of a Markdown table: no markup, link, script or line break of its own."""
-    text = "".join(c if c.isprintable() else " " for c in str(value))
-    return re.sub(r"([\\`*_\[\]<>|#&!~:])", lambda match: f"&#{ord(match[0])};", text)
+    return "".join(f"&#{ord(c)};" if c in r"\`*_[]<>|#&!~:" else c if c.isprintable() else " " for c in str(value))
 
 
 def write_report(
@@ -196,25 +195,26 @@ def write_report(
 ) -> None:
     """Write the run's curves.png, and a model card (README.md) with data, settings and scores into each of its models."""
     plot_curves(lines, folder / "curves.png")
-    rows = [f"| {_plain(Path(d.source).name)} | {d.kind} | {d.rows} | `{d.sha256}` |" for d in datasets]
-    shown = {
-        name: value["name"] if isinstance(value, dict) and "sha256" in value else value
-        for name, value in settings.items()
-        if name != "data"
-    }
+    data = "## Data\n\n| file | kind | rows | sha256 |\n| --- | --- | --- | --- |"
+    for one in datasets:
+        data += f"\n| {_plain(Path(one.source).name)} | {one.kind} | {one.rows} | `{one.sha256}` |"
+    shown, table = dict(settings), "## Settings\n\n| setting | value |\n| --- | --- |"
+    del shown["data"]
+    for name, value in shown.items():
+        shown[name] = value["name"] if isinstance(value, dict) and "sha256" in value else value
+        table += f"\n| {name} | {_plain(shown[name])} |"
     text = [
         f"---\nlibrary_name: sentence-transformers\ntags: [{hub_tag}, minisbert]\n---",
         f"# A {model_name}\n\nTrained by minisbert with the loss `{shown['loss']}` in {len(curve(lines, 'loss')[0])} steps.",
-        "## Data\n\n| file | kind | rows | sha256 |\n| --- | --- | --- | --- |\n" + "\n".join(rows),
-        "## Settings\n\n| setting | value |\n| --- | --- |\n"
-        + "\n".join(f"| {name} | {_plain(value)} |" for name, value in shown.items()),
+        data,
+        table,
     ]
     if datasets[0].classes:
         classes = ", ".join(f"{i} {_plain(name)}" for i, name in enumerate(datasets[0].classes))
         text.append(f"## Classes\n\n{classes}")
     if scores := list(zip(*curve(lines, "score"), strict=True)):
         table = "\n".join(f"| {step} | {100 * score:.2f} |" for step, score in scores)
-        text.append("## Score (x 100)\n\n| step | score |\n| --- | --- |\n" + table)
+        text.append(f"## Score (x 100)\n\n| step | score |\n| --- | --- |\n{table}")
     for model in (folder / "final", folder / "best"):
         if model.is_dir():
             with whole_file(model / "README.md") as temporary:

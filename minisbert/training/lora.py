@@ -46,12 +46,7 @@ FULLY_TRAINED = r"^head\."
 
 
 def target_of(name: str, path: str) -> Target | None:
-    """The matrix of this name in the kernel of this path, None if it is not there.
-
-    Example:
-        >>> target_of("value", "blocks.0.attention.key_value.kernel").part
-        1
-    """
+    """The matrix of this name in the kernel of this path, None if it is not there."""
     return next((row for row in TARGETS[name] if re.search(row.path, path)), None)
 
 

@@ -12,7 +12,7 @@ To add a loss, write one function and one row.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -93,11 +93,6 @@ class Loss:
             check_positive("most_texts", self.most_texts)
 
     @property
-    def asks_teacher(self) -> bool:
-        """Whether another model embeds the texts of each batch."""
-        return self.guide or self.needs == "teacher"
-
-    @property
     def options(self) -> dict[str, Any]:
         """The options and their defaults, from the function's signature.
 
@@ -137,15 +132,3 @@ LOSSES: dict[str, Loss] = {
         denoising_auto_encoder, "none", 1, 2, head=initial_decoder, collate=damaged_batch, model=True
     ),
 }
-
-
-def resolve_loss(given: Any, table: Mapping[str, Loss] = LOSSES) -> Loss:
-    """The loss of a setting: a name in the table, a `Loss`, or a function, which takes any data.
-
-    Example:
-        >>> resolve_loss("triplet").least_texts, resolve_loss(triplet).least_texts
-        (3, 1)
-    """
-    if isinstance(given, Loss):
-        return given
-    return table[given] if isinstance(given, str) else Loss(given)

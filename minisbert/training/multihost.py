@@ -1,14 +1,8 @@
 """Training on several hosts with `jax.distributed`: how they find each other, agree, and notice that one is gone.
 
-Each host runs the same command and the same program, reads its own rows of each batch (data/sampler.py) and holds its own
-devices; the loss is that of the global batch (sharding.py). The first host writes metrics, models and curves; all hosts
-write checkpoints together through orbax. All hosts must see the run's folder.
-
-    minisbert train ... --coordinator 10.0.0.1:1234 --hosts 2 --host 0        on the first machine
-    minisbert train ... --coordinator 10.0.0.1:1234 --hosts 2 --host 1        on the second
-    minisbert train ... --cluster                                             on each worker of a TPU pod, or under SLURM
-
-On one host the trainer calls nothing here.
+Each host runs the same program, reads its own rows of each batch (data/sampler.py) and holds its own devices; the loss is that
+of the global batch (sharding.py). The first host writes metrics, models and curves; all hosts write checkpoints together
+through orbax. All hosts must see the run's folder. On one host the trainer calls nothing here.
 """
 
 import os
@@ -67,15 +61,7 @@ def join(coordinator: str | None, hosts: int | None, host: int | None, *, second
 
 
 def sync_batch_shape(batch: TrainBatch, asked: bool, padding_id: int) -> tuple[TrainBatch, bool]:
-    """Pad this host's batch to the largest of all hosts, so that all run one program, and agree whether to stop.
-
-    Args:
-        batch: this host's part.
-        asked: whether this host was asked to stop.
-
-    Returns:
-        the padded batch, and whether any host was asked to stop.
-    """
+    """This host's batch, padded to the largest of all hosts, so that all run one program; and whether any was asked to stop."""
     from jax.experimental.multihost_utils import process_allgather
 
     mine = np.array([*batch.rows.token_ids_PL.shape, asked])

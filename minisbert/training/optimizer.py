@@ -1,16 +1,15 @@
 """The optimizer: AdamW (Loshchilov & Hutter 2019) with warm-up, decay of the learning rate and clipping, or one of your own.
 
-The settings fall into two parts. `Numbers` (the rate, the horizon, weight decay, the clipping norm) are arguments of the
-compiled step, so runs that differ only in them share one program. `OptimizerRecipe` is the rest: what XLA compiles.
-
-    rates, recipe, numbers, steps = optimizer_for(config, steps)
-    optimizer = recipe(numbers)                   an optax transformation; inside the compiled step `numbers` are tracers
+`Numbers` are arguments of the compiled step, so that runs which differ only in them share one program; `OptimizerRecipe` is
+what XLA compiles. `recipe(numbers)` is an optax transformation; inside the compiled step `numbers` are tracers.
 """
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from minisbert.arguments import check_finite
 from minisbert.errors import InputError, short_repr
 from minisbert.training.config import TrainConfig, plain
 from minisbert.training.record import name_of
+from minisbert.training.siamese import Embed
 
 logger = logging.getLogger("minisbert")
 
@@ -61,7 +61,7 @@ def path_name(path: Any) -> str:
 
 def decays(params: Any) -> Any:
     """True for each parameter that weight decay applies to."""
-    return _by_path(params, lambda name: re.search(NO_WEIGHT_DECAY, name) is None)
+    return jax.tree_util.tree_map_with_path(lambda path, _: not re.search(NO_WEIGHT_DECAY, path_name(path)), params)
 
 
 def adamw(rates: optax.Schedule, *, weight_decay: Any, clip_norm: Any) -> optax.GradientTransformation:
@@ -118,10 +118,8 @@ class OptimizerRecipe:
 
     def trained(self, params: Any) -> Any:
         """True for each parameter that is trained."""
-        rule: Any = self.trainable
-        if isinstance(rule, str):
-            return _by_path(params, lambda name: re.search(rule, name) is not None)
-        return _by_path(params, lambda name: bool(rule(name)))
+        rule: Any = partial(re.search, self.trainable) if isinstance(self.trainable, str) else self.trainable
+        return jax.tree_util.tree_map_with_path(lambda path, _: bool(rule(path_name(path))), params)
 
     def check(self, numbers: Numbers, params: Any, state: Any) -> None:
         """Raises InputError: nothing is trained, a pattern finds no parameter, a function's result is wrong. Shapes suffice."""
@@ -148,13 +146,18 @@ class OptimizerRecipe:
                         "Expected the same arrays with other values."
                     )
 
-    def freeze(self, model: Any) -> Any:
-        """The model's parameters; no gradient flows into those that are not trained."""
+    def frozen(self, embed: Embed) -> Embed:
+        """`embed` without a gradient for parameters that are not trained."""
         if self.trainable is None:
-            return model
-        # Of the whole tree, so that a model's own "head." is not taken for the loss's.
-        flags = self.trained({"model": model})["model"]
-        return jax.tree.map(lambda leaf, flag: leaf if flag else jax.lax.stop_gradient(leaf), model, flags)
+            return embed
+
+        def embed_frozen(model: Any, *inputs: Any) -> jax.Array:
+            # Of the whole tree, so that a model's own "head." is not taken for the loss's.
+            flags = self.trained({"model": model})["model"]
+            stopped = jax.tree.map(lambda leaf, flag: leaf if flag else jax.lax.stop_gradient(leaf), model, flags)
+            return embed(stopped, *inputs)
+
+        return embed_frozen
 
     def _scale(self, updates: Any, params: Any = None) -> Any:
         def factor(name: str) -> float:
@@ -166,31 +169,24 @@ class OptimizerRecipe:
         return jax.tree_util.tree_map_with_path(lambda path, leaf: factor(path_name(path)) * leaf, updates)
 
 
-def own_optimizer(given: Any, rates: optax.Schedule) -> optax.GradientTransformation:
-    """The transformation of the setting `optimizer`. What fails in it becomes an InputError."""
-
-    def refuse(error: Exception) -> InputError:
-        return InputError(
+@contextmanager
+def _refused(given: Any) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise InputError(
             f"optimizer: {name_of(given)} failed ({type(error).__name__}: {error!s:.300}). Expected an optax transformation, "
             "or a function of the learning rate that makes one, which needs no more than the gradient and the parameters: no "
             "value of the loss (lbfgs, polyak_sgd, reduce_on_plateau)."
-        )
+        ) from error
 
-    def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any) -> Any:
-            try:
-                return function(*args)
-            except Exception as error:
-                raise refuse(error) from error
 
-        return run
-
-    try:
+def own_optimizer(given: Any, rates: optax.Schedule) -> optax.GradientTransformation:
+    """The transformation of the setting `optimizer`. What fails in it becomes an InputError."""
+    with _refused(given):
         made = given if isinstance(given, optax.GradientTransformation) else given(rates)
         # By name: optax.MultiSteps is not a tuple of them.
-        return optax.GradientTransformation(guarded(made.init), guarded(made.update))
-    except Exception as error:
-        raise refuse(error) from error
+        return optax.GradientTransformation(_refused(given)(made.init), _refused(given)(made.update))
 
 
 def check_schedule(given: optax.Schedule) -> None:
@@ -268,17 +264,10 @@ def optimizer_for(config: TrainConfig, steps: int) -> tuple[Callable[[int], floa
         )
     floats = np.float32(config.weight_decay), np.float32(config.clip_norm)
     numbers = Numbers(np.float32(config.learning_rate), np.int32(min(warmup, 2**31 - 1)), np.int32(changes), *floats)
-    factors: Any = config.learning_rates
-    if isinstance(factors, Mapping):
-        factors = tuple(factors.items())
-    recipe = OptimizerRecipe(
-        config.decay, config.schedule, config.optimizer, config.trainable, factors or (), config.ema, k
-    )
+    rules = config.learning_rates or ()
+    factors = tuple(rules.items()) if isinstance(rules, Mapping) else rules
+    recipe = OptimizerRecipe(config.decay, config.schedule, config.optimizer, config.trainable, factors, config.ema, k)
     if config.schedule is not None:
         check_schedule(config.schedule)
     rates = recipe.rates(numbers)
     return lambda step: float(rates(step // k)), recipe, numbers, changes * k
-
-
-def _by_path(params: Any, rule: Callable[[str], bool]) -> Any:
-    return jax.tree_util.tree_map_with_path(lambda path, _: rule(path_name(path)), params)

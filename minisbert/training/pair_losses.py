@@ -2,10 +2,7 @@
 
 Reimers & Gurevych 2019 (SBERT), section 3, defines the first two: the classification objective and the regression
 objective. Definitions, defaults and reductions are those of sentence-transformers 6, against which they are tested;
-`reference/losses.py` has them in NumPy and must agree.
-
-All are functions of `embeddings_SBD` with S = 2 (u and v) in float32, of `Targets` and of `head` (the loss's own trained
-parameters; None for all but `softmax`). Left out: example weights, label smoothing.
+`reference/losses.py` has them in NumPy and must agree. Left out: example weights, label smoothing.
 """
 
 import math

@@ -89,8 +89,7 @@ def planned_step(
 ) -> PlannedStep:
     """The program of one training step on devices of this kind; other arguments as for `plan`."""
     check_setup(mesh, layout, config.batch_size, model_config.encoder)
-    definition, params = task.define(model_config, COMPUTE_DTYPES[config.compute_dtype])
-    loss, width = task.loss(config), getattr(model_config, "dimension", 0)
+    _, params = task.define(model_config, COMPUTE_DTYPES[config.compute_dtype])
     _, recipe, numbers, _ = optimizer_for(config, config.max_steps or 1_000 * config.accumulate)
 
     def placed(tree: Any, sharding: Any) -> Any:
@@ -104,10 +103,10 @@ def planned_step(
     if config.lora_rank is not None:
         given.append(placed(params, state_sharding(params, mesh, layout)))
     sharding = sharding if mesh.size > 1 else None
-    step: Any = compiled_step(step_settings(config, definition, loss, width, recipe, mesh, sharding))
+    step: Any = compiled_step(step_settings(task, model_config, config, recipe, mesh, sharding))
     B, S, data_devices = config.batch_size, task.sequences(texts), mesh.shape[AXIS]
     P, L = packed_shape(S * B, max_length, data_devices)
-    batch = abstract_batch(P, L, S, B, loss, texts - 2, width)
+    batch = abstract_batch(P, L, S, B, task.loss(config), texts - 2, getattr(model_config, "dimension", 0))
     return PlannedStep(
         program=step.lower(state, placed(batch, batch_sharding(batch, mesh)), *given),
         config=config,

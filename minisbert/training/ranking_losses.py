@@ -1,7 +1,6 @@
 """Ranking losses: an anchor, its positive, and what should be farther away (hard negatives, the rest of the batch).
 
-All are functions of `embeddings_SBD` in float32 with anchor, positive, then hard negatives on axis 0, and of `Targets`. The
-batch is the *global* one: under `jax.jit` with sharded rows XLA gathers what is compared, and this code is device-agnostic.
+The batch is the *global* one: under `jax.jit` with sharded rows XLA gathers what is compared, and this code is device-agnostic.
 Definitions, defaults and reductions are those of sentence-transformers 6, against which they are tested;
 `reference/losses.py` has them in NumPy and must agree.
 """

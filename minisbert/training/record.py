@@ -34,7 +34,7 @@ def recorded(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if type(value) in (tuple, list):
-        return [recorded(one) for one in value]
+        return list(map(recorded, value))
     if isinstance(value, Mapping):
         return {str(key): recorded(one) for key, one in value.items()}
     return {"name": name_of(value), "sha256": _digest(value)}
@@ -65,11 +65,6 @@ def _digest(value: Any, *, live: bool = False) -> str:
     for part in _parts(value, {}, live):
         digest.update(part + b"\0")
     return digest.hexdigest()
-
-
-def recorded_settings(config: Any) -> dict[str, Any]:
-    """The fields of a dataclass, each `recorded`."""
-    return {field.name: recorded(getattr(config, field.name)) for field in fields(config)}
 
 
 def weights_digest(params: Mapping[Any, Any]) -> str:
@@ -175,8 +170,6 @@ def _source(value: Callable[..., Any] | type) -> bytes:
         return inspect.getsource(value).encode()
     except (OSError, TypeError):  # typed into an interpreter, or compiled
         code = getattr(value, "__code__", None)
-        return (
-            b""
-            if code is None
-            else code.co_code + repr([c for c in code.co_consts if not hasattr(c, "co_code")]).encode()
-        )
+        if code is None:
+            return b""
+        return bytes(code.co_code) + repr([c for c in code.co_consts if not hasattr(c, "co_code")]).encode()

@@ -1,18 +1,13 @@
 """What a run shows while it trains (`RunView`, given to callbacks) and when it is done (`TrainingRun`, on the model), and what
 it writes (`Outputs`): scores, the best and the final model with their cards.
 
-A callback is an object with any of the methods below; each takes a `RunView`, which is valid during the call only.
-
-    on_step          after every step; the device then waits for each step's metrics
-    on_evaluate      after the scores of an evaluation
-    on_checkpoint    after a checkpoint was written
-    on_end           after the last step
-
-Callbacks look at the model and do not change it, so they are not part of a checkpoint's record.
+A callback is an object with any of the methods `EVENTS`; each takes a `RunView`, which is valid during the call only. Callbacks
+look at the model and do not change it, so they are not part of a checkpoint's record.
 """
 
 import logging
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,9 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from minisbert.arguments import check_finite
 from minisbert.errors import InputError, TrainingError, short_repr
 from minisbert.inference.engines import replace_params
 from minisbert.training import sharding
+from minisbert.training.config import plain
 from minisbert.training.logging import curve, write_report
 from minisbert.training.lora import merge_lora
 from minisbert.training.losses import initial_softmax_head
@@ -37,6 +34,7 @@ if TYPE_CHECKING:
     from minisbert.training.trainer import Trainer
 
 logger = logging.getLogger("minisbert")
+# After every step (the device then waits for each step's metrics), an evaluation's scores, a checkpoint, the last step.
 EVENTS = ("on_step", "on_evaluate", "on_checkpoint", "on_end")
 OWN_METRICS = ("step", "loss", "gradient_norm", "learning_rate", "shape", "score")  # what a run itself writes
 
@@ -60,7 +58,7 @@ class RunView:
     def log(self, **values: float) -> None:
         """Write values of this step to the run's metrics, under these names."""
         refuse_own_metrics("log", values)
-        line = {name: finite(name, value, self.step) for name, value in values.items()}
+        line = {name: check_finite(f"{name} after step {self.step}", plain(value)) for name, value in values.items()}
         self._outputs.metrics.write({"step": self.step, **line})
 
 
@@ -69,10 +67,14 @@ def methods(callbacks: Sequence[Any]) -> dict[str, list[Callable[[RunView], None
     expected = f"objects with {' or '.join(EVENTS)}"
     if isinstance(callbacks, str) or not isinstance(callbacks, Sequence):
         raise InputError(f"callbacks is {short_repr(callbacks)}. Expected a list of {expected}.")
+    found: dict[str, list[Callable[[RunView], None]]] = defaultdict(list)
     for callback in callbacks:
-        if not any(callable(getattr(callback, event, None)) for event in EVENTS):
+        events = [event for event in EVENTS if callable(getattr(callback, event, None))]
+        if not events:
             raise InputError(f"callbacks has {short_repr(callback)}. Expected {expected}.")
-    return {event: [getattr(one, event) for one in callbacks if hasattr(one, event)] for event in EVENTS}
+        for event in events:
+            found[event].append(getattr(callback, event))
+    return found
 
 
 @dataclass(frozen=True)
@@ -121,13 +123,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         0.01   0.25
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [names] + [[_cell(row.get(name, "")) for name in names] for row in rows]
+    cells = [names]
+    for row in rows:
+        values = [row.get(name, "") for name in names]
+        cells.append([f"{value:.4g}" if isinstance(value, float) else str(value) for value in values])
     widths = [max(len(row[i]) for row in cells) for i in range(len(names))]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def scorers(score: Any) -> dict[str, Callable[[Any], float]]:
@@ -156,21 +157,8 @@ def refuse_own_metrics(place: str, names: Iterable[str]) -> None:
         )
 
 
-def finite(name: str, value: Any, step: int) -> float:
-    """The value as a float. Raises InputError if it is not a finite number."""
-    value = value.item() if getattr(value, "shape", None) == () else value  # one number of NumPy's or JAX's
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InputError(f"{name} gave {short_repr(value)} after step {step}. Expected a finite number.")
-    return float(value)
-
-
 class Outputs:
-    """The metrics and models of one run.
-
-    Args:
-        scores: the evaluations by name, from `scorers`.
-        called: the callbacks' methods by event, from `methods`.
-    """
+    """The metrics and models of one run: `scores` from `scorers`, `called` from `methods`."""
 
     def __init__(
         self,
@@ -226,7 +214,7 @@ class Outputs:
             if getattr(value, "shape", ()) == () and value != value:  # NaN: a correlation with equal similarities
                 logger.warning(f"the {name} after step {step} is undefined (NaN) and left out.")
             else:
-                values[name] = finite(name, value, step)
+                values[name] = check_finite(f"{name} after step {step}", plain(value))
         first = values.get(next(iter(self.scores)))
         if first is not None:
             if folder is not None and all(first > line.get("score", -math.inf) for line in self.metrics.lines()):

@@ -146,23 +146,6 @@ def state_sharding(state: TrainState | dict[Any, Any], mesh: Mesh, layout: str =
     return jax.tree_util.tree_map_with_path(sharding_of, state)
 
 
-def gather(params: Any, sharding: Any) -> Any:
-    """Inside a compiled step: parameters, or their gradient, that are spread over the data devices, whole on each of them."""
-
-    def whole(leaf: jax.Array, where: NamedSharding) -> jax.Array:
-        spec = PartitionSpec(*(None if axis == AXIS else axis for axis in where.spec))
-        return jax.lax.with_sharding_constraint(leaf, NamedSharding(where.mesh, spec))
-
-    return jax.tree.map(whole, params, sharding)
-
-
-def gather_base(params: Any, mesh: Mesh) -> Any:
-    """The same for LoRA's base parameters; those of the tensor layout stay cut."""
-    return (
-        params if mesh.shape[MODEL] > 1 else jax.lax.with_sharding_constraint(params, NamedSharding(mesh, REPLICATED))
-    )
-
-
 def with_gather(gradient: Gradient, sharding: Any) -> Gradient:
     """FSDP: the same gradient, from parameters gathered before their first use, and spread as they are.
 
@@ -171,9 +154,13 @@ def with_gather(gradient: Gradient, sharding: Any) -> Gradient:
     gradient is summed whole first.
     """
 
+    def whole(leaf: jax.Array, where: NamedSharding) -> jax.Array:
+        spec = PartitionSpec(*(None if axis == AXIS else axis for axis in where.spec))
+        return jax.lax.with_sharding_constraint(leaf, NamedSharding(where.mesh, spec))
+
     def spread(params: Params, batch: TrainBatch, dropout_keys_PT: jax.Array | None) -> tuple[jax.Array, Params]:
-        value, slopes = gradient(gather(params, sharding), batch, dropout_keys_PT)
-        slopes = gather(slopes, sharding) if on_tpu() else slopes
+        value, slopes = gradient(jax.tree.map(whole, params, sharding), batch, dropout_keys_PT)
+        slopes = jax.tree.map(whole, slopes, sharding) if on_tpu() else slopes
         return value, jax.lax.with_sharding_constraint(slopes, sharding)
 
     return spread

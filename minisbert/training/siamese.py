@@ -32,8 +32,6 @@ from minisbert.training.targets import Targets
 Tree = Any  # nested dicts of arrays
 # {"model": what is trained of the model (all of it, or LoRA's adapters), "head": the loss's own parameters or {}}
 Params = dict[str, Tree]
-
-
 # Of a run's random numbers, whatever JAX's default is.
 GENERATOR = "threefry2x32"
 
@@ -93,14 +91,15 @@ def initial_state(params: Params, optimizer: optax.GradientTransformation, seed:
     Some optimizers begin with the parameters themselves, or with one array twice. Such an array is copied: a step reuses the
     memory of its state, and can do so once.
     """
-    leaves, structure = jax.tree.flatten(optimizer.init(params))
-    seen, own = set(map(id, jax.tree.leaves(params))), []
-    for leaf in leaves:
-        own.append(
-            jnp.array(leaf) if id(leaf) in seen or not isinstance(leaf, jax.Array) else leaf
-        )  # or a Python number
+    seen = set(map(id, jax.tree.leaves(params)))
+
+    def own(leaf: Any) -> jax.Array:
+        copied = jnp.array(leaf) if id(leaf) in seen or not isinstance(leaf, jax.Array) else leaf  # or a Python number
         seen.add(id(leaf))
-    return TrainState(jnp.int32(0), params, jax.tree.unflatten(structure, own), jax.random.key(seed, impl=GENERATOR))
+        return copied
+
+    optimizer_state = jax.tree.map(own, optimizer.init(params))
+    return TrainState(jnp.int32(0), params, optimizer_state, jax.random.key(seed, impl=GENERATOR))
 
 
 def packed_embed(definition: nnx.GraphDef[Any], embeds: str = "sentences") -> Embed:
@@ -201,11 +200,9 @@ def dropout_keys(key: jax.Array, step: jax.Array, batch: TrainBatch) -> jax.Arra
 def train_step(
     state: TrainState, batch: TrainBatch, *, gradient: Gradient, update: Update, dropout: bool = True
 ) -> tuple[TrainState, StepMetrics]:
-    """One step: the gradient of the batch's loss, then the optimizer's update.
+    """One step: the gradient of the batch's loss, then the optimizer's update (`make_update`).
 
     Args:
-        gradient: (params, batch, dropout keys) -> (loss, gradient of params).
-        update: (state, loss, gradient) -> (new state, metrics), from `make_update`.
         dropout: False trains without, for comparisons.
     """
     keys = dropout_keys(state.key, state.step, batch) if dropout else None

@@ -1,16 +1,8 @@
 """The compiled training step: one program per shape of batch, compiled before the first step, and what the settings ask of it.
 
-XLA compiles a program for each shape. In the middle of a run that stalls every device, on a pod for minutes, and the number
-of rows that a batch packs into (text/packing.py) differs a little from batch to batch. So before the first step
-
-    look       pack `SAMPLE` batches spread over the run; all batches of a short run
-    compile    a program for each of their shapes (XLA caches them on disk: inference/compiled.py), unless a run of this
-               process has: rates and the number of steps are arguments, so a sweep over them compiles once. In a run of up
-               to `SHORT_RUN` steps compiling costs more than padding, so fewer shapes are compiled
-
-and during the run (of a short run from the start) a batch of slightly fewer rows is padded to the next such shape. A shape
-first seen mid-run is an error where a stall is expensive, and compiled with a warning elsewhere (`ON_NEW_SHAPE`). A resumed run
-has the same shapes, because the sample follows from the number of steps.
+XLA compiles a program for each shape, which in the middle of a run stalls every device, on a pod for minutes. So the trainer
+packs `SAMPLE` batches spread over the run and compiles their shapes, unless a run of this process has: rates and the number of
+steps are arguments, so a sweep over them compiles once. A batch of slightly fewer rows is padded to the next such shape.
 """
 
 import logging
@@ -23,18 +15,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from minisbert.errors import TrainingError
+from minisbert.inference.compiled import COMPUTE_DTYPES
 from minisbert.training import siamese
 from minisbert.training.config import TrainConfig
 from minisbert.training.deterministic import blockwise
 from minisbert.training.lora import with_lora
-from minisbert.training.losses import Loss
 from minisbert.training.optimizer import Numbers, OptimizerRecipe
 from minisbert.training.record import as_now
-from minisbert.training.siamese import Embed, Gradient, LossFunction, Params, StepMetrics, TrainBatch, TrainState, Tree
-from minisbert.training.task import loss_for
+from minisbert.training.sharding import MODEL, with_gather
+from minisbert.training.siamese import Gradient, LossFunction, Params, StepMetrics, TrainBatch, TrainState, Tree
+from minisbert.training.task import TrainingTask, loss_for
 from minisbert.transformer.target import traced_for
 
 logger = logging.getLogger("minisbert")
@@ -54,34 +47,29 @@ class StepSettings(NamedTuple):
     definition: nnx.GraphDef[Any]
     loss: LossFunction  # from `task.loss_for`
     optimizer: OptimizerRecipe
-    embeds: str = "sentences"  # of a Loss: what the loss sees
-    model: bool = False  # of a Loss: whether it runs the model too
-    chunk_size: int | None = None
-    remat: bool = False
-    dropout: bool = True
-    lora_scale: float | None = None  # None: all of the model is trained
-    blocks: int | None = None  # of a deterministic reduction
-    mesh: Mesh | None = None  # None: the first device alone
-    layout: tuple[Any, ...] | None = None  # leaves and structure of the state's sharding on several devices
-    given: str = ""  # the functions and objects of the settings, as they are now
+    embeds: str  # of a Loss: what the loss sees
+    model: bool  # of a Loss: whether it runs the model too
+    chunk_size: int | None
+    remat: bool
+    dropout: bool
+    lora_scale: float | None  # None: all of the model is trained
+    blocks: int | None  # of a deterministic reduction
+    mesh: Mesh | None  # None: the first device alone
+    layout: tuple[Any, ...] | None  # leaves and structure of the state's sharding on several devices
+    given: str  # the functions and objects of the settings, as they are now
 
 
 def step_settings(
+    task: TrainingTask,
+    model_config: Any,
     config: TrainConfig,
-    definition: nnx.GraphDef[Any],
-    loss: Loss,
-    width: int,
     optimizer: OptimizerRecipe,
     mesh: Mesh | None = None,
     sharding: Any = None,
 ) -> StepSettings:
-    """What a run's settings ask of its step.
-
-    Args:
-        width: of the embeddings; 0 for a cross-encoder.
-        mesh: of the devices; None is the first device alone.
-        sharding: the layout of the state on several devices; None on one device and for a deterministic reduction.
-    """
+    """What a run's settings ask of its step; `sharding` is the layout of the state, None on one device and by blocks."""
+    definition, _ = task.define(model_config, COMPUTE_DTYPES[config.compute_dtype])
+    loss, width = task.loss(config), getattr(model_config, "dimension", 0)  # a cross-encoder has no embeddings
     leaves, structure = jax.tree.flatten(sharding)
     given = optimizer.schedule, optimizer.optimizer, optimizer.trainable, optimizer.learning_rates
     own = any(given) or not str(getattr(loss.function, "__module__", None)).startswith("minisbert.")
@@ -116,7 +104,7 @@ def compiled_step(settings: StepSettings) -> Step:
     if settings.remat:
         embed = siamese.remat(embed)
     if settings.blocks is not None:
-        embed = _frozen(embed, recipe)  # LoRA has no blocks
+        embed = recipe.frozen(embed)  # LoRA has no blocks
         devices = jax.devices()[:1] if mesh is None else list(mesh.devices.flat)
         gradient = blockwise(embed, loss, devices, chunk_size=settings.chunk_size, blocks=settings.blocks)
         if settings.model:
@@ -134,15 +122,13 @@ def compiled_step(settings: StepSettings) -> Step:
 
     sharding = None if layout is None else jax.tree.unflatten(layout[1], layout[0])
     platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
-    if sharding is not None:
-        from minisbert.training.sharding import gather_base, with_gather
 
     # The base parameters are an argument: XLA would copy what the function closes over into the program.
     def step(state: TrainState, batch: TrainBatch, numbers: Numbers, base_params: Any = None) -> Any:
-        if base_params is not None and sharding is not None and mesh is not None:
-            base_params = gather_base(base_params, mesh)
+        if base_params is not None and sharding is not None and mesh is not None and mesh.shape[MODEL] == 1:
+            base_params = jax.lax.with_sharding_constraint(base_params, NamedSharding(mesh, PartitionSpec()))
         adapted = embed if settings.lora_scale is None else with_lora(embed, base_params, settings.lora_scale)
-        adapted = _frozen(adapted, recipe)  # by the names of what is trained: with LoRA those of the adapters
+        adapted = recipe.frozen(adapted)  # by the names of what is trained: with LoRA those of the adapters
         gradient: Gradient = jax.value_and_grad(siamese.siamese_loss(adapted, loss))
         if settings.chunk_size is not None:
             gradient = siamese.gradcache(adapted, loss, settings.chunk_size)
@@ -157,13 +143,6 @@ def compiled_step(settings: StepSettings) -> Step:
     return jax.jit(step, donate_argnums=0, out_shardings=(sharding, None))
 
 
-def _frozen(embed: Embed, recipe: OptimizerRecipe) -> Embed:
-    """`embed` without a gradient for parameters that are not trained."""
-    if recipe.trainable is None:
-        return embed
-    return lambda model, *inputs: embed(recipe.freeze(model), *inputs)
-
-
 @lru_cache(maxsize=MOST_STEPS)
 def shared_programs(settings: StepSettings) -> dict[Any, Step]:
     """The programs of a step that this process has compiled, by the shapes of their arguments."""
@@ -176,7 +155,7 @@ class StepCache:
     Args:
         step: from `compiled_step`.
         arguments: of the step after state and batch.
-        programs: where compiled programs are kept; `shared_programs` shares them between runs.
+        programs: where compiled programs are kept: `shared_programs`.
         place: puts a batch on the devices; None on one device.
         on_new_shape: what to do about a batch shape first seen mid-run: "error" or "compile". None means "error" on several
             hosts and on TPUs, else "compile".
@@ -204,10 +183,12 @@ class StepCache:
 
     def warm_up(self, state: TrainState, batches: Iterable[TrainBatch], *, few: bool = False) -> None:
         """Compile what these batches need, without a step; with `few` as few shapes as padding allows."""
-        by_shape = {_shape(batch): batch for batch in batches}
-        if few:  # each of the most rows first: others may be padded to it
-            by_shape = {shape: by_shape[shape] for shape in sorted(by_shape, key=itemgetter(0), reverse=True)}
-        for shape, batch in by_shape.items():
+        by_shape = {}
+        for batch in batches:
+            by_shape[_shape(batch)] = batch
+        # With `few` the most rows first: others may be padded to them.
+        for shape in sorted(by_shape, key=itemgetter(0), reverse=True) if few else by_shape:
+            batch = by_shape[shape]
             if few and len(self.pad_to_known_shape(batch).examples_PT) > shape[0]:
                 continue
             self._sampled.add(shape)
@@ -279,10 +260,5 @@ def _avals(tree: Tree) -> tuple[Any, ...]:
 
 
 def sampled_steps(steps: int, most: int = SAMPLE) -> list[int]:
-    """The steps whose batches are packed ahead: all of a short run, else `most` spread over it.
-
-    Example:
-        >>> sampled_steps(3), sampled_steps(100, 3)
-        ([0, 1, 2], [0, 50, 99])
-    """
+    """The steps whose batches are packed ahead: all of a short run, else `most` spread over it."""
     return sorted({round(i * (steps - 1) / max(1, most - 1)) for i in range(most)}) if steps > most else [*range(steps)]

@@ -1,11 +1,7 @@
 """What the trainer needs to know about a kind of model: its losses, its forward pass, its batches, its checks.
 
-    task = task_for(model)                                       a SentenceEncoder: SIAMESE, below
-    definition, params = task.define(model.model_config, dtype)  any other model: its own `training_task`
-    batch, cut = task.batch(texts, model.tokenizer, max_length=..., padding_id=...)
-
-The step itself (siamese.py), the trainer, the checkpoints and the plan are the same for all tasks. A cross-encoder's task is
-`cross_encoder/training.py: CROSS_ENCODER`; a model from outside the package can bring its own.
+A SentenceEncoder is trained as `SIAMESE`, below; any other model as its own `training_task` (a cross-encoder's is in
+cross_encoder/training.py). The step (siamese.py), the trainer, the checkpoints and the plan are the same for all tasks.
 """
 
 import inspect
@@ -28,7 +24,7 @@ from minisbert.sentence_model import define
 from minisbert.training.collate import train_batch
 from minisbert.training.config import TrainConfig
 from minisbert.training.lora import initial_adapters
-from minisbert.training.losses import LOSSES, Loss, adaptive_layer, matryoshka, resolve_loss
+from minisbert.training.losses import LOSSES, Loss, adaptive_layer, matryoshka
 from minisbert.training.record import name_of
 from minisbert.training.siamese import GENERATOR, LossFunction, TrainBatch, TrainState, Tree, initial_state
 
@@ -52,8 +48,10 @@ class TrainingTask(NamedTuple):
     """(data sets, config, model): raises InputError or DataError for data that the model cannot be trained on."""
 
     def loss(self, config: TrainConfig) -> Loss:
-        """The loss that the settings name or give."""
-        return resolve_loss(config.loss, self.losses)
+        """The loss of the settings: a name in the table, a `Loss`, or a function, which takes any data."""
+        if isinstance(config.loss, Loss):
+            return config.loss
+        return self.losses[config.loss] if isinstance(config.loss, str) else Loss(config.loss)
 
     def sequences(self, texts: int) -> int:
         """Sequences per example with this many texts: one per text, or the first text paired with each other one."""
@@ -169,20 +167,20 @@ def loss_for(config: TrainConfig, loss: Loss, width: int) -> LossFunction:
         )
     if config.adaptive_layers and not width:
         raise InputError("adaptive_layers is True, but a cross-encoder has no embeddings. Expected False.")
-    given = config.loss_options or {}
+    options = config.loss_options or {}
     try:
-        inspect.signature(loss.function).bind(None, None, None, **given)
+        inspect.signature(loss.function).bind(None, None, None, **options)
     except (TypeError, ValueError) as error:  # ValueError: of a compiled module, without a signature
         raise InputError(
             f"loss: {name_of(loss.function)} cannot be called ({error}). Expected a function of (embeddings_SBD, "
             "targets, head), whose further arguments have defaults."
         ) from None
-    options = given.items()
-    items = tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in options)
+    items = tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in options.items())
+    given = loss.function, items, tuple(config.matryoshka), config.adaptive_layers
     try:
-        return _loss_for(loss.function, items, tuple(config.matryoshka), config.adaptive_layers)
+        return _loss_for(*given)
     except TypeError:  # an option that cannot be hashed: its programs are not shared
-        return _loss_for.__wrapped__(loss.function, items, tuple(config.matryoshka), config.adaptive_layers)
+        return _loss_for.__wrapped__(*given)
 
 
 @lru_cache
@@ -192,13 +190,14 @@ def _loss_for(
     given = partial(loss, **dict(options))
 
     def function(*parts: Any) -> jax.Array:
-        value = given(*parts)
+        value, found = given(*parts), None
         shape = () if isinstance(value, int | float) else getattr(value, "shape", None)
-        whole = shape == () and not jnp.issubdtype(jnp.result_type(value), jnp.floating)
-        if shape != () or whole:
-            name = getattr(loss, "__name__", "the loss")
+        if shape != ():
             found = f"a {type(value).__name__}" if shape is None else f"an array {list(shape)}"
-            found = f"a number of type {jnp.result_type(value)}" if whole else found
+        elif not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+            found = f"a number of type {jnp.result_type(value)}"
+        if found is not None:
+            name = getattr(loss, "__name__", "the loss")
             raise InputError(f"loss: {name} returned {found}. Expected one number in floating point, such as its mean.")
         return value
 

@@ -1,7 +1,5 @@
 """Training a model: build data, optimizer and step; loop; evaluate, checkpoint and log; write the trained model.
 
-    train(SentenceEncoder("all-MiniLM-L6-v2"), TrainConfig(data=("pairs.tsv",)), "runs/pairs")
-
 A step depends on its number alone: its batch (data/sampler.py), its dropout (siamese.dropout_keys), its learning rate
 (optimizer.schedule). So a run that is killed and resumed ends with the same weights to the bit. Its folder:
 
@@ -31,7 +29,6 @@ from minisbert.data.examples import open_examples
 from minisbert.data.rows import sources
 from minisbert.data.sampler import Batches, GivenBatches
 from minisbert.errors import InputError, TrainingStopped
-from minisbert.inference.compiled import COMPUTE_DTYPES
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.training import sharding, step_cache
 from minisbert.training.checkpoints import Checkpoints, only_run
@@ -41,7 +38,7 @@ from minisbert.training.deterministic import check_blocks
 from minisbert.training.logging import MetricsLog, on_sigterm
 from minisbert.training.multihost import exit_on_peer_failure, sync_batch_shape
 from minisbert.training.optimizer import optimizer_for
-from minisbert.training.record import recorded_settings, weights_digest
+from minisbert.training.record import recorded, weights_digest
 from minisbert.training.run import Outputs, methods, scorers
 from minisbert.training.siamese import TrainBatch, TrainState
 from minisbert.training.step_cache import StepCache, compiled_step, sampled_steps, shared_programs, step_settings
@@ -154,7 +151,7 @@ class Trainer:
         # The first host writes and reports.
         self.task, self.writes = task_for(model), jax.process_index() == 0 and folder is not None
         self.where = "this run" if folder is None else str(folder)
-        check_config(config, self.task.losses, model.compute_dtype)
+        check_config(config, self.task, model.compute_dtype)
         warn_where_slow(config.compute_dtype, jax.default_backend() if mesh is None else mesh.devices.flat[0].platform)
         self.keep_encoder, self.lora, devices = keep_encoder, config.lora_rank is not None, 1
         self.multiple = 1  # the number of packed rows is a multiple of this
@@ -175,21 +172,21 @@ class Trainer:
             "columns": config.columns,
             "label_kind": loss.needs,  # how a column of numbers is read
         }
-        self.examples = [open_examples(source, **columns) for source in sources(config.data)]
+        examples = [open_examples(source, **columns) for source in sources(config.data)]
+        self.datasets = [one.dataset for one in examples]
         if config.batches is None:
-            config = self.config = fitting_batches(config, self.examples, devices)
-        self.datasets = [one.dataset for one in self.examples]
-        check_examples(self.examples, config, loss)
+            config = self.config = fitting_batches(config, examples, devices)
+        check_examples(examples, config, loss)
         if self.task.check is not None:
-            self.task.check(self.examples, config, model)
+            self.task.check(examples, config, model)
         hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
         self.batches: Batches | GivenBatches
         if config.batches is None:
             order: Any = {"seed": config.seed, "mixing": config.mixing, "no_duplicates": config.no_duplicates}
-            self.batches = Batches(self.examples, config.batch_size, **order, **hosts)
+            self.batches = Batches(examples, config.batch_size, **order, **hosts)
             steps = self.batches.steps(config.epochs)
         else:
-            self.batches = GivenBatches(self.examples, config.batches, config.batch_size, **hosts)
+            self.batches = GivenBatches(examples, config.batches, config.batch_size, **hosts)
             steps = config.max_steps or 0
         self.teacher = None if config.teacher is None else SentenceEncoder(config.teacher)
         self.warned = False  # of a batch without negatives
@@ -207,9 +204,7 @@ class Trainer:
             place = partial(sharding.place_batch, mesh=mesh)
             if self.lora:
                 base_params = sharding.place(params, sharding.state_sharding(params, mesh, layout))
-        definition, _ = self.task.define(model.model_config, COMPUTE_DTYPES[config.compute_dtype])
-        width = getattr(model.model_config, "dimension", 0)
-        settings = step_settings(config, definition, loss, width, recipe, mesh, self.sharding)
+        settings = step_settings(self.task, model.model_config, config, recipe, mesh, self.sharding)
         self.train_step = StepCache(
             compiled_step(settings),
             (numbers, base_params),
@@ -222,7 +217,7 @@ class Trainer:
     def start(self) -> TrainState:
         """The newest saved state, or the first one; compiles the step for the shapes of the run."""
         params, folder = self.model.pretrained.params, self.folder
-        self.settings = recorded_settings(self.config) | {"data": [data.source for data in self.datasets]}
+        self.settings = recorded(vars(self.config)) | {"data": [data.source for data in self.datasets]}
         self.metrics = MetricsLog(folder, self.settings, self.config.report_to, writes=self.writes)
         record = {"config": self.settings, "data": list(map(asdict, self.datasets)), "model": repr(self.model)}
         self.checkpoints = None

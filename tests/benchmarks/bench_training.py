@@ -26,7 +26,7 @@ def minisbert_step(folder: Path, *, dtype: str, loss: str = LOSS, chunk_size: in
     import numpy as np
 
     from minisbert.data.sampler import Batch
-    from minisbert.inference.compiled import COMPUTE_DTYPES, enable_compilation_cache
+    from minisbert.inference.compiled import enable_compilation_cache
     from minisbert.pretrained import load_pretrained
     from minisbert.training.collate import train_batch
     from minisbert.training.config import TrainConfig
@@ -46,9 +46,7 @@ def minisbert_step(folder: Path, *, dtype: str, loss: str = LOSS, chunk_size: in
     params = jax.tree.map(jnp.array, model.params)
     model.params.clear()  # as `minisbert train` lets them go
     state = SIAMESE.initial_state(config, model.model_config, recipe(numbers), CLASSES, params)
-    definition, _ = SIAMESE.define(model.model_config, COMPUTE_DTYPES[dtype])
-    width = model.model_config.dimension
-    compiled = compiled_step(step_settings(config, definition, SIAMESE.loss(config), width, recipe))
+    compiled = compiled_step(step_settings(SIAMESE, model.model_config, config, recipe))
 
     def step(texts: Sequence[str], labels: Sequence[int] | None = None) -> float:
         nonlocal state

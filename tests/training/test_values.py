@@ -425,7 +425,7 @@ def test_a_warm_up_longer_than_the_run_is_not_shortened():
         ({"callbacks": [3]}, "callbacks has 3"),
         ({"callbacks": "on_step"}, "callbacks is 'on_step'"),
         ({"score": {}}, "score is {}"),
-        ({"score": {"sts": lambda model: float("inf")}}, "sts gave inf after step 4"),
+        ({"score": {"sts": lambda model: float("inf")}}, "sts after step 4 is inf"),
     ],
     ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
