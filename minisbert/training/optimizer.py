@@ -191,19 +191,17 @@ def own_optimizer(given: Any, rates: optax.Schedule) -> optax.GradientTransforma
 
 def check_schedule(given: optax.Schedule) -> None:
     """Raises InputError if the setting `schedule` is not a function of the number of changes that gives a number."""
-    expected = (
-        "Expected a function of the number of changes of the weights that gives one finite number and can be traced by JAX, "
-        "such as an optax schedule."
-    )
     try:
         rate, first = jax.eval_shape(given, jax.ShapeDtypeStruct((), jnp.int32)), given(0)
         if getattr(rate, "shape", None) != () or not jnp.issubdtype(rate.dtype, jnp.number):
             raise TypeError(f"it returned {short_repr(first)}")
-        found = float(first)
+        if not np.isfinite(float(first)):
+            raise ValueError(f"it gave {float(first)} for the first change")
     except Exception as error:
-        raise InputError(f"schedule: {name_of(given)} failed or gave no number ({error!s:.300}). {expected}") from error
-    if not np.isfinite(found):
-        raise InputError(f"schedule: {name_of(given)} gave {found} for the first change. {expected}")
+        raise InputError(
+            f"schedule: {name_of(given)} failed or gave no number ({error!s:.300}). Expected a function of the number of "
+            "changes of the weights that gives one finite number and can be traced by JAX, such as an optax schedule."
+        ) from error
 
 
 class EmaState(NamedTuple):

@@ -210,18 +210,10 @@ def batch_sharding(batch: TrainBatch, mesh: Mesh) -> TrainBatch:
     rows: Any = NamedSharding(mesh, PartitionSpec(AXIS))
     per_example_B: Any = NamedSharding(mesh, PartitionSpec(examples))
     per_text_SB: Any = NamedSharding(mesh, PartitionSpec(None, examples))
-    of_targets = Targets(
-        per_example_B, per_text_SB, teacher_SBD=per_text_SB, guide_SBD=per_text_SB, tokens_BL=per_example_B
-    )
-    return TrainBatch(
-        rows=jax.tree.map(lambda _: rows, batch.rows),
-        examples_PT=rows,
-        columns_PT=rows,
-        index_SB=per_text_SB,
-        targets=Targets(
-            *(where if given is not None else None for given, where in zip(batch.targets, of_targets, strict=True))
-        ),
-    )
+    targets = Targets(per_example_B, per_text_SB, per_text_SB, per_text_SB, per_example_B)
+    # What the batch has none of stays None.
+    found: TrainBatch = jax.tree.broadcast(TrainBatch(rows, rows, rows, per_text_SB, targets), batch)
+    return found
 
 
 def on_one_device(params: Any) -> Any:
