@@ -144,7 +144,7 @@ def check_config(config: TrainConfig, task: TrainingTask, model_dtype: str = "fl
 
 
 def _wrong_values(config: TrainConfig, losses: Mapping[str, Loss]) -> Iterator[str]:
-    """Settings whose condition is no `Check`."""
+    """What is wrong with settings that a `Check` cannot describe."""
     loss, factors = config.loss, config.learning_rates
     if isinstance(config.data, tuple) and not config.data:
         yield "data is (), expected one source or more, such as a data file"
