@@ -83,9 +83,15 @@ def module(model: Any) -> tuple[Callable[..., Output], Any]:
         blocks: Any = getattr(network.encoder, "blocks", ())
         hidden: list[jax.Array] = []
         attention: list[jax.Array] = []
+        inside = edit is not None or "attention" in capture
+        if inside and not blocks and not model.model_config.is_static:
+            raise InputError(
+                f"the encoder {model.model_config.model_type} has no `blocks`. Expected its layers under this name, for edit "
+                "and for capture of attention."
+            )
         for i, block in enumerate(blocks):  # ALBERT has one block, which runs once per layer
             if "attention" in capture:
-                block.attention = RecordedAttention(block.attention, attention)
+                block.attention = RecordedAttention(getattr(block, "attention", None), attention)
             if edit is not None:
                 blocks[i] = _EditedBlock(block, edit, hidden)
         encoder = network.encoder
@@ -126,6 +132,11 @@ class RecordedAttention:
     """An attention module that also records its weights."""
 
     def __init__(self, attention: Any, seen: list[jax.Array]):
+        if not hasattr(attention, "weights"):
+            raise InputError(
+                "the blocks of this encoder have no `attention` with a method `weights`. Expected those of "
+                "minisbert.transformer to look at attention; leave it out."
+            )
         self.attention, self.seen = attention, seen
 
     def __call__(self, hidden_BLD: jax.Array, mask_BL: jax.Array, *positions: Any, dropout_keys_BL: Any = None) -> Any:

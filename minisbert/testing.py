@@ -53,6 +53,10 @@ def check_encoder(
     if params is None:
         params = nnx.to_pure_dict(nnx.state(family.Encoder(config, rngs=nnx.Rngs(0))))
     params = jax.tree.map(np.asarray, params)
+    named = "embedding" in params.get("token_embedding", {})
+    assert named, (
+        "the encoder has no `token_embedding` with an `embedding`: the table of tokens has this name in all families"
+    )
     _check_rules(family, config, params, nnx.to_pure_dict(abstract))
 
     def hidden(params: Any, ids_BL: Any, mask: Any, positions_BL: Any = None) -> jax.Array:

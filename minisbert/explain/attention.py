@@ -104,7 +104,7 @@ def _compiled(definition: Any, compute_dtype: str) -> Callable[..., jax.Array]:
         encoder = nnx.merge(definition, params).encoder
         seen: list[jax.Array] = []
         for block in encoder.blocks:  # ALBERT has one block, which runs once per layer
-            block.attention = RecordedAttention(block.attention, seen)
+            block.attention = RecordedAttention(getattr(block, "attention", None), seen)
         position_BL = jnp.arange(token_ids_BL.shape[1])[None]
         with jax.default_matmul_precision("default" if compute_dtype == "bfloat16" else "highest"):
             mask_BL = position_BL < lengths_B[:, None]

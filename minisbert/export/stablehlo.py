@@ -23,7 +23,7 @@ from minisbert.atomic_write import staged_folder
 from minisbert.checkpoint.convert import flatten, nest
 from minisbert.checksums import digest, sealed
 from minisbert.errors import InputError
-from minisbert.export.exported_folder import SETTINGS, TOKENIZER, WEIGHTS
+from minisbert.export.exported_folder import SETTINGS, TABLE, TOKENIZER, WEIGHTS
 from minisbert.export.onnx import check_exportable
 from minisbert.export.runtime import need_flatbuffers
 from minisbert.sentence_encoder import SentenceEncoder
@@ -51,6 +51,8 @@ def export_stablehlo(encoder: SentenceEncoder, target: Path, platforms: Sequence
     if not platforms or set(platforms) - set(_KNOWN_PLATFORMS):
         raise InputError(f"platforms is {platforms!r}. Expected some of {', '.join(_KNOWN_PLATFORMS)}.")
     weights = {name: np.asarray(leaf) for name, leaf in sorted(flatten(encoder.params).items())}
+    if TABLE not in weights:  # the loader compares the tokenizer's ids with it
+        raise InputError(f"the model has no {TABLE!r}. Expected a family whose table of tokens has this name.")
     lengths = padded_lengths(encoder.max_seq_length)
     with staged_folder(
         Path(target).absolute(), "exported model", lambda folder: (folder / SETTINGS).is_file()

@@ -253,7 +253,8 @@ def forward_flops(params: Any, config: Any, P: int, L: int) -> int:
 
     blocks, layers = params["encoder"]["blocks"], config.num_hidden_layers  # all of them ALBERT's one block
     per_layer, others = kernelsize(blocks) // len(blocks), kernelsize(params["encoder"]) - kernelsize(blocks)
-    D: int = blocks[0]["attention"]["output"]["kernel"].shape[0]  # all heads together
+    output = blocks[0].get("attention", {}).get("output")  # a family from outside may have other names
+    D: int = output["kernel"].shape[0] if output else config.hidden_size  # all heads together
     flops: int = P * L * (2 * (others + layers * per_layer) + layers * 4 * L * D)
     if terms := getattr(config, "pos_att_type", ()):
         own = kernelsize(blocks[0], "['position_")  # of distances only

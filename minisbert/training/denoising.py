@@ -115,8 +115,12 @@ def initial_decoder(
         InputError: a model without such blocks, or whose sentence embeddings are not as wide as its blocks.
     """
     encoder = params["encoder"]
-    blocks, table_VD = encoder.get("blocks", {}), encoder["token_embedding"]["embedding"]
-    V, D = table_VD.shape
+    blocks, table = encoder.get("blocks", {}), encoder.get("token_embedding")
+    if table is None:
+        raise InputError(
+            f"{NAME}: the model has no token_embedding. Expected one with BERT's names; choose another loss."
+        )
+    V, D = table["embedding"].shape
     if not blocks or "final_norm" in encoder or dimension != D:  # which pre-norm blocks need, and post-norm ones do not
         raise InputError(
             f"{NAME}: the model has {len(blocks)} blocks, token embeddings of width {D} and sentence embeddings of width "

@@ -7,7 +7,7 @@ import json
 import sys
 from functools import cache, cached_property
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,14 @@ from test_rotary_bert import config as rotary_config
 
 from minisbert.encoders import FAMILIES, static
 from minisbert.encoders.modernbert import FULL, LOCAL
+from minisbert.errors import InputError
 from minisbert.inference.compiled import cast_params
+from minisbert.inference.program_costs import forward_flops
+from minisbert.plain import RecordedAttention
 from minisbert.pretrained import load_pretrained
 from minisbert.reference import encoder as reference
 from minisbert.testing import check_encoder
+from minisbert.training.denoising import initial_decoder
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from families import SAME_CODE, TWINS, random_encoder, tiny
@@ -328,6 +332,24 @@ def test_what_breaks_a_family_is_named():
         vars(family).update(vars(static), Encoder=Broken)
         with pytest.raises(AssertionError, match=message):
             check_encoder(family, config)
+
+    class Renamed(nnx.Module):
+        def __init__(self, config, *, rngs):
+            self.tok = nnx.Embed(config.vocab_size, config.hidden_size, rngs=rngs)
+
+    family.Encoder = Renamed
+    with pytest.raises(AssertionError, match="no `token_embedding`"):
+        check_encoder(family, config)
     family.Encoder, family.RULES = static.Encoder, []
     with pytest.raises(AssertionError, match="the rules and the encoder differ in"):
         check_encoder(family, config)
+
+
+def test_what_needs_the_names_of_the_other_families_says_so():
+    with pytest.raises(InputError, match="no `attention` with a method `weights`"):
+        RecordedAttention(None, [])
+    with pytest.raises(InputError, match="the model has no token_embedding"):
+        initial_decoder(jax.random.key(0), 4, 0, params={"encoder": {"tok": {"embedding": np.ones((5, 4))}}})
+    # A plan counts the kernels of any name: 2 tokens, 2 * 16 for the kernel and 4 L D for attention.
+    blocks, config = {0: {"mix": {"kernel": np.ones((4, 4))}}}, SimpleNamespace(hidden_size=4, num_hidden_layers=1)
+    assert forward_flops({"encoder": {"blocks": blocks}}, config, 1, 2) == 2 * (2 * 16 + 4 * 2 * 4)
