@@ -60,8 +60,10 @@ def path_name(path: Any) -> str:
 
 
 def decays(params: Any) -> Any:
-    """True for each parameter that weight decay applies to."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: not re.search(NO_WEIGHT_DECAY, path_name(path)), params)
+    """True for each parameter that weight decay applies to: matrices and tables, not a temperature or a pooling's query."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: getattr(leaf, "ndim", 2) > 1 and not re.search(NO_WEIGHT_DECAY, path_name(path)), params
+    )
 
 
 def adamw(rates: optax.Schedule, *, weight_decay: Any, clip_norm: Any) -> optax.GradientTransformation:

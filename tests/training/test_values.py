@@ -475,6 +475,8 @@ def test_no_bias_decays():
     decaying = decays({"model": {"encoder": encoder | {"norm": {"scale": 1}, "token_embedding": {"embedding": 1}}}})
     names = {path_name(path) for path, one in jax.tree.leaves_with_path(decaying) if one}
     assert names == {"encoder.blocks.0.up.kernel", "encoder.token_embedding.embedding"}
+    own = {"head": {"temperature": jnp.ones(()), "factors": jnp.ones(3), "map": jnp.ones((3, 3))}}
+    assert decays(own) == {"head": {"temperature": False, "factors": False, "map": True}}
 
 
 def test_the_moving_average_is_of_the_changed_weights():
