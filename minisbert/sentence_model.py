@@ -19,6 +19,7 @@ from minisbert.errors import InputError
 from minisbert.model_config import Embeddings, ModelConfig, sentence_embedding, token_embeddings
 from minisbert.modules import HEADS, abstract
 from minisbert.text.packing import PackedTexts
+from minisbert.transformer import tpu
 from minisbert.transformer.dropout import token_keys
 from minisbert.transformer.target import widened
 
@@ -27,7 +28,7 @@ class SentenceModel(nnx.Module):
     """token ids -> `Embeddings`; the one set of weights that a siamese network uses for every text."""
 
     def __init__(self, model_config: ModelConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
-        self.model_config = model_config
+        self.model_config, self.dtype = model_config, jnp.dtype(dtype)
         self.encoder = FAMILIES[model_config.model_type].Encoder(model_config.encoder, dtype=dtype, rngs=rngs)
         self.heads = heads_of(model_config.modules, rngs)
 
@@ -53,7 +54,7 @@ class SentenceModel(nnx.Module):
         dropout_keys_BL = None
         if dropout_keys_B is not None:
             dropout_keys_BL = token_keys(*jnp.broadcast_arrays(dropout_keys_B[:, None], position_L))
-        hidden_IBLD = self.encoder(token_ids_BL, mask_BL, dropout_keys_BL=dropout_keys_BL)
+        hidden_IBLD = tpu.encode(self.encoder, self.dtype, token_ids_BL, mask_BL, dropout_keys_BL=dropout_keys_BL)
         token_BLD = self._token_embeddings(hidden_IBLD)
         sentence_BD = self.embed(token_BLD, mask_BL, mask_BL & (position_L >= prompt_length))
         return Embeddings(jnp.stack([*map(widened, hidden_IBLD)], axis=2) if all_layers else token_BLD, sentence_BD)
@@ -79,7 +80,7 @@ class SentenceModel(nnx.Module):
         fill = not self.model_config.is_static
         attention_mask_PQK, mask_PTL, keys_PL = packed_masks(rows, dropout_keys_PT, fill)
         positions = {"dropout_keys_BL": keys_PL, "positions_BL": rows.position_PL}
-        hidden_IPLD = self.encoder(rows.token_ids_PL, attention_mask_PQK, **positions)
+        hidden_IPLD = tpu.encode(self.encoder, self.dtype, rows.token_ids_PL, attention_mask_PQK, **positions)
         if embeds == "tokens":
             return tokens_per_text(self._token_embeddings(hidden_IPLD), rows.lengths_PT)
         after_prompt_PTL = mask_PTL & (rows.position_PL[:, None] >= rows.prompts_PT[:, :, None])

@@ -24,6 +24,7 @@ from minisbert.modules import abstract
 from minisbert.pooling import pool
 from minisbert.sentence_model import heads_of, packed_masks
 from minisbert.text.packing import PackedTexts
+from minisbert.transformer import tpu
 from minisbert.transformer.dropout import fold
 from minisbert.transformer.target import widened
 
@@ -44,7 +45,7 @@ class CrossEncoderModel(nnx.Module):
     """token ids of pairs -> logits_BC."""
 
     def __init__(self, model_config: CrossEncoderConfig, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
-        self.model_config = model_config
+        self.model_config, self.dtype = model_config, jnp.dtype(dtype)
         self.encoder = FAMILIES[model_config.model_type].Encoder(model_config.encoder, dtype=dtype, rngs=rngs)
         if model_config.modules:
             self.heads = heads_of(model_config.modules, rngs)
@@ -62,7 +63,8 @@ class CrossEncoderModel(nnx.Module):
         position_L = jnp.arange(token_ids_BL.shape[1])
         mask_BL = position_L < lengths_B[:, None]
         segment_ids_BL = self._segments(position_L >= first_lengths_B[:, None])
-        return self._logits(self.encoder(token_ids_BL, mask_BL, segment_ids_BL), mask_BL[:, None])[:, 0]
+        hidden_IBLD = tpu.encode(self.encoder, self.dtype, token_ids_BL, mask_BL, segment_ids_BL)
+        return self._logits(hidden_IBLD, mask_BL[:, None])[:, 0]
 
     def packed(self, rows: PackedTexts, dropout_keys_PT: jax.Array | None = None) -> jax.Array:
         """logits_PTC of packed rows (text/packing.py), as if each pair had its own row; empty slots are meaningless.
@@ -74,7 +76,8 @@ class CrossEncoderModel(nnx.Module):
         slot_PL = jnp.maximum(jnp.asarray(rows.segmentation_PL), 0)
         first_length_PL = jnp.take_along_axis(jnp.asarray(rows.first_lengths_PT), slot_PL, axis=1)
         segment_ids_PL = self._segments(rows.position_PL >= first_length_PL)
-        hidden_IPLD = self.encoder(rows.token_ids_PL, attention_mask_PQK, segment_ids_PL, keys_PL, rows.position_PL)
+        per_token = segment_ids_PL, keys_PL, rows.position_PL
+        hidden_IPLD = tpu.encode(self.encoder, self.dtype, rows.token_ids_PL, attention_mask_PQK, *per_token)
         # The encoder's dropout has folded 0 (embeddings) to `num_hidden_layers` into the keys.
         keys_PT = fold(dropout_keys_PT, self.model_config.encoder.num_hidden_layers + 1)
         return self._logits(hidden_IPLD, mask_PTL, keys_PT, rows.position_PL)

@@ -152,7 +152,8 @@ class Trainer:
         self.task, self.writes = task_for(model), jax.process_index() == 0 and folder is not None
         self.where = "this run" if folder is None else str(folder)
         check_config(config, self.task, model.compute_dtype)
-        warn_where_slow(config.compute_dtype, jax.default_backend() if mesh is None else mesh.devices.flat[0].platform)
+        platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+        warn_where_slow(config.compute_dtype, platform)
         self.keep_encoder, self.lora, devices = keep_encoder, config.lora_rank is not None, 1
         self.multiple = 1  # the number of packed rows is a multiple of this
         if mesh is not None:
@@ -161,6 +162,8 @@ class Trainer:
         if config.deterministic:
             check_blocks(config.blocks, devices, layout, lora=self.lora)
             self.multiple = config.blocks
+        if platform == "tpu":
+            self.multiple *= 2  # two rows of 64 tokens become one of 128 (tpu.encode)
 
         loss = self.loss = self.task.loss(config)
         columns: dict[str, Any] = {

@@ -4,6 +4,7 @@ A TPU sums products in float32 whatever they return, and its memory is slow next
 
     products, norms    return bfloat16, and so do the residual and the gradients between them; as in MaxText and big_vision.
                        Statistics of norms, the sum of the softmax, GELU, pooling, loss and optimizer stay float32
+    short rows         are computed side by side, as rows of 128 tokens (`tpu.encode`)
     dropout            takes its bits from a cheaper generator; float32 too
     attention          is one kernel where rows are whole tiles (tpu_attention.py), as is a part of the gradient of the
                        feed-forward net (tpu_feed_forward.py)

@@ -4,16 +4,53 @@ Memory holds arrays in tiles of 8 x 128 numbers. Heads are narrower than 128, so
 a head next to each other saves several copies of queries, keys and values per layer and direction.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from minisbert.transformer.products import Linear, product
-from minisbert.transformer.target import stored, widened
+from minisbert.transformer.target import on_tpu, stored, takes_kernels, widened
+
+# The kernels take rows of whole tiles: multiples of so many tokens.
+LANES = 128
 
 # The golden ratio times 2^32, an odd number: consecutive counts get distant words (Steele et al. 2014, SplitMix).
 GOLDEN = 0x9E3779B9
 # Of erfc(y) exp(y^2), as a polynomial of t, the highest power first.
 HASTINGS = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
+
+
+def encode(
+    encoder: Any,
+    dtype: Any,
+    token_ids_BL: jax.Array,
+    mask_BL: jax.Array,
+    segment_ids_BL: jax.Array | None = None,
+    dropout_keys_BL: jax.Array | None = None,
+    positions_BL: jax.Array | None = None,
+) -> list[jax.Array]:
+    """`encoder(token_ids_BL, ...)`, hidden_IBLD. On a TPU, rows of 16, 32 or 64 tokens are computed as rows of 128.
+
+    A short row attends to itself alone: mask_BQK of a long row is block-diagonal.
+
+    Args:
+        dtype: of the products.
+    """
+    B, L = token_ids_BL.shape
+    short = max(1, LANES // L)  # rows in one of 128 tokens
+    whole = 1 < short <= 8 and short * L == LANES and B % short == 0
+    if not (whole and on_tpu(dtype) and takes_kernels(B // short)):
+        return list(encoder(token_ids_BL, mask_BL, segment_ids_BL, dropout_keys_BL, positions_BL))
+    P = B // short
+    if positions_BL is None:
+        positions_BL = jnp.broadcast_to(jnp.arange(L), (B, L))
+    mask_PSQSK = mask_BL.reshape(P, short, -1, 1, L) & jnp.eye(short, dtype=bool)[:, None, :, None]
+    mask_PQK = jnp.broadcast_to(mask_PSQSK, (P, short, L, short, L)).reshape(P, LANES, LANES)
+    per_token = (segment_ids_BL, dropout_keys_BL, positions_BL)
+    joined = (None if array is None else array.reshape(P, LANES) for array in per_token)
+    hidden_IPLD = encoder(token_ids_BL.reshape(P, LANES), mask_PQK, *joined)
+    return [hidden_PLD.reshape(B, L, -1) for hidden_PLD in hidden_IPLD]
 
 
 def split_heads(qkv: Linear, hidden_BLD: jax.Array, heads: int) -> list[jax.Array]:

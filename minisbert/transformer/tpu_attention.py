@@ -21,9 +21,9 @@ from jax.experimental import pallas as pl
 from jax.sharding import PartitionSpec
 
 from minisbert.transformer.target import mesh_of_program, takes_kernels
-from minisbert.transformer.tpu import GOLDEN, random_bits
+from minisbert.transformer.tpu import GOLDEN, LANES, random_bits
 
-LANES, LONGEST = 128, 256
+LONGEST = 256
 
 
 def fits(B: int, L: int, D: int, heads: int) -> bool:

@@ -22,8 +22,8 @@ from jax.sharding import PartitionSpec
 
 from minisbert.transformer.products import Linear
 from minisbert.transformer.target import mesh_of_program, stored, takes_kernels
-from minisbert.transformer.tpu import gelu, gelu_and_slope
-from minisbert.transformer.tpu_attention import LANES, dot, zeros_at_first
+from minisbert.transformer.tpu import LANES, gelu, gelu_and_slope
+from minisbert.transformer.tpu_attention import dot, zeros_at_first
 
 # What a step keeps in the core's memory: of 16 MiB some are the compiler's.
 CORE_BYTES = 13 * 2**20

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minisbert import SentenceEncoder
-from minisbert.inference.batching import ACCELERATOR, ShapeTable, batches
+from minisbert.inference.batching import ACCELERATOR, TPU, ShapeTable, batches
 from minisbert.inference.compiled import Forward
 
 TINY = Path(__file__).parents[2] / "weights" / "tiny-bert"
 MOST_SHAPES = 16
 
 
-@pytest.mark.parametrize("shapes", [ShapeTable(), ACCELERATOR])
+@pytest.mark.parametrize("shapes", [ShapeTable(), ACCELERATOR, TPU])
 def test_sixteen_shapes_up_to_512(shapes):
     assert len(shapes.all(512)) <= MOST_SHAPES
 
@@ -70,9 +70,9 @@ def test_it_streams():
         ([10] * 3, [(1, 16)] * 3),
         ([10] * 40, [(42, 12)]),
         ([10] * 40 + [60], [(1, 64), (42, 12)]),
-        ([9, 14, 18, 23, 30] * 6, [(16, 32), (25, 20)]),
-        ([9, 14, 18, 23] * 20, [(21, 24), (25, 20), (32, 16), (42, 12)]),
-        ([500, 200, 10], [(1, 512), (1, 256), (1, 16)]),
+        ([9, 14, 18, 23] * 10, [(18, 28), (25, 20), (42, 12)]),
+        ([9, 14, 18, 23] * 20, [(18, 28), (1, 24), (1, 24), (25, 20), (32, 16), (42, 12)]),
+        ([500, 200, 100, 10], [(1, 512), (1, 256), (1, 128), (1, 16)]),
     ],
 )
 def test_the_remainder_goes_the_cheapest_way(lengths, expected):

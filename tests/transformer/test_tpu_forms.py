@@ -58,12 +58,16 @@ def test_gelu_and_its_slope_are_exact_up_to_rounding():
 )
 def test_a_model_computes_the_same_for_a_tpu(family, dtype):
     model = load_pretrained(tiny(family))
-    rows, _ = pack([[5, 6, 7, 8], [9, 10], [11, 12, 13, 14, 15]], padding_id=model.folder.padding_id)
+    # Two rows of 64 tokens, which a TPU computes as one of 128.
+    texts = [[5, 6, 7, 8], [9, 10], [11, 12, 13, 14, 15], [*range(5, 65)]]
+    rows, where = pack(texts, padding_id=model.folder.padding_id)
+    assert rows.token_ids_PL.shape == (2, 64)
     definition, _ = define(model.model_config, jnp.dtype(dtype))
 
     def loss(params):
-        embeddings_PTD = nnx.merge(definition, params).packed(rows)[:, :3]
-        return (embeddings_PTD * normal(*embeddings_PTD.shape, dtype=jnp.float32)).sum(), embeddings_PTD
+        embeddings_PTD = nnx.merge(definition, params).packed(rows)
+        embeddings_BD = embeddings_PTD.reshape(-1, embeddings_PTD.shape[-1])[where]
+        return (embeddings_BD * normal(*embeddings_BD.shape, dtype=jnp.float32)).sum(), embeddings_BD
 
     def computed(platform):
         with traced_for(platform):
