@@ -105,7 +105,8 @@ def planned_step(
     sharding = sharding if mesh.size > 1 else None
     step: Any = compiled_step(step_settings(task, model_config, config, recipe, mesh, sharding))
     B, S, data_devices = config.batch_size, task.sequences(texts), mesh.shape[AXIS]
-    P, L = packed_shape(S * B, max_length, data_devices)
+    on_tpu = mesh.devices.flat[0].platform == "tpu"
+    P, L = packed_shape(S * B, max_length, data_devices * (2 if on_tpu else 1))  # as `Trainer.multiple`
     batch = abstract_batch(P, L, S, B, task.loss(config), texts - 2, getattr(model_config, "dimension", 0))
     return PlannedStep(
         program=step.lower(state, placed(batch, batch_sharding(batch, mesh)), *given),
