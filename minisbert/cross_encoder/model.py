@@ -63,7 +63,7 @@ class CrossEncoderModel(nnx.Module):
         position_L = jnp.arange(token_ids_BL.shape[1])
         mask_BL = position_L < lengths_B[:, None]
         segment_ids_BL = self._segments(position_L >= first_lengths_B[:, None])
-        hidden_IBLD = tpu.encode(self.encoder, self.dtype, token_ids_BL, mask_BL, segment_ids_BL)
+        hidden_IBLD = tpu.encode(self.encoder, self.dtype, token_ids_BL, mask_BL, segment_ids_BL=segment_ids_BL)
         return self._logits(hidden_IBLD, mask_BL[:, None])[:, 0]
 
     def packed(self, rows: PackedTexts, dropout_keys_PT: jax.Array | None = None) -> jax.Array:
@@ -76,8 +76,8 @@ class CrossEncoderModel(nnx.Module):
         slot_PL = jnp.maximum(jnp.asarray(rows.segmentation_PL), 0)
         first_length_PL = jnp.take_along_axis(jnp.asarray(rows.first_lengths_PT), slot_PL, axis=1)
         segment_ids_PL = self._segments(rows.position_PL >= first_length_PL)
-        per_token = segment_ids_PL, keys_PL, rows.position_PL
-        hidden_IPLD = tpu.encode(self.encoder, self.dtype, rows.token_ids_PL, attention_mask_PQK, *per_token)
+        per_token = {"segment_ids_BL": segment_ids_PL, "dropout_keys_BL": keys_PL, "positions_BL": rows.position_PL}
+        hidden_IPLD = tpu.encode(self.encoder, self.dtype, rows.token_ids_PL, attention_mask_PQK, **per_token)
         # The encoder's dropout has folded 0 (embeddings) to `num_hidden_layers` into the keys.
         keys_PT = fold(dropout_keys_PT, self.model_config.encoder.num_hidden_layers + 1)
         return self._logits(hidden_IPLD, mask_PTL, keys_PT, rows.position_PL)

@@ -22,35 +22,34 @@ HASTINGS = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
 
 
 def encode(
-    encoder: Any,
-    dtype: Any,
-    token_ids_BL: jax.Array,
-    mask_BL: jax.Array,
-    segment_ids_BL: jax.Array | None = None,
-    dropout_keys_BL: jax.Array | None = None,
-    positions_BL: jax.Array | None = None,
+    encoder: Any, dtype: Any, token_ids_BL: jax.Array, mask_BL: jax.Array, **per_token: jax.Array | None
 ) -> list[jax.Array]:
-    """`encoder(token_ids_BL, ...)`, hidden_IBLD. On a TPU, rows of 16, 32 or 64 tokens are computed as rows of 128.
+    """`encoder(token_ids_BL, mask_BL, ...)`, hidden_IBLD. On a TPU, rows of 16, 32 or 64 tokens are computed as rows of 128.
 
     A short row attends to itself alone: mask_BQK of a long row is block-diagonal.
 
     Args:
         dtype: of the products.
+        per_token: the encoder's other arrays, all [B, L].
     """
+    short = _rows_in_one(*token_ids_BL.shape) if on_tpu(dtype) else 1
+    if short == 1:
+        return list(encoder(token_ids_BL, mask_BL, **per_token))
     B, L = token_ids_BL.shape
-    short = max(1, LANES // L)  # rows in one of 128 tokens
-    whole = 1 < short <= 8 and short * L == LANES and B % short == 0
-    if not (whole and on_tpu(dtype) and takes_kernels(B // short)):
-        return list(encoder(token_ids_BL, mask_BL, segment_ids_BL, dropout_keys_BL, positions_BL))
     P = B // short
-    if positions_BL is None:
-        positions_BL = jnp.broadcast_to(jnp.arange(L), (B, L))
     mask_PSQSK = mask_BL.reshape(P, short, -1, 1, L) & jnp.eye(short, dtype=bool)[:, None, :, None]
     mask_PQK = jnp.broadcast_to(mask_PSQSK, (P, short, L, short, L)).reshape(P, LANES, LANES)
-    per_token = (segment_ids_BL, dropout_keys_BL, positions_BL)
-    joined = (None if array is None else array.reshape(P, LANES) for array in per_token)
-    hidden_IPLD = encoder(token_ids_BL.reshape(P, LANES), mask_PQK, *joined)
+    per_token.setdefault("positions_BL", jnp.broadcast_to(jnp.arange(L), (B, L)))
+    joined = {name: None if array is None else array.reshape(P, LANES) for name, array in per_token.items()}
+    hidden_IPLD = encoder(token_ids_BL.reshape(P, LANES), mask_PQK, **joined)
     return [hidden_PLD.reshape(B, L, -1) for hidden_PLD in hidden_IPLD]
+
+
+def _rows_in_one(B: int, L: int) -> int:
+    """How many rows of L tokens make one of 128; 1 where they are left as they are."""
+    short = LANES // L
+    whole = 1 < short <= 8 and short * L == LANES and B % short == 0
+    return short if whole and takes_kernels(B // short) else 1
 
 
 def split_heads(qkv: Linear, hidden_BLD: jax.Array, heads: int) -> list[jax.Array]:

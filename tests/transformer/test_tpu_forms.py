@@ -7,6 +7,7 @@ import pytest
 from families import TWINS, tiny
 from flax import nnx
 
+from minisbert.cross_encoder.model import CrossEncoderConfig, define_cross_encoder
 from minisbert.pretrained import load_pretrained
 from minisbert.sentence_model import define
 from minisbert.text.packing import pack
@@ -84,6 +85,31 @@ def test_a_model_computes_the_same_for_a_tpu(family, dtype):
         else:
             scale = max(float(jnp.abs(mine).max()), 1e-3)
             assert float(jnp.abs(mine - other).max()) < SEVERAL_ROUNDINGS * scale
+
+
+@pytest.mark.parametrize("define", [define, define_cross_encoder])
+@pytest.mark.parametrize("B, L, joined", [(8, 16, (1, 128)), (8, 32, (2, 128)), (3, 64, (3, 64)), (8, 8, (8, 8))])
+def test_short_rows_are_computed_side_by_side(define, B, L, joined, monkeypatch):
+    model_config, seen, random = load_pretrained(tiny("bert")).model_config, [], np.random.default_rng(0)
+    token_ids_BL, lengths_B = jnp.asarray(random.integers(5, 60, (B, L))), jnp.arange(B) % L + 1
+    given = token_ids_BL, lengths_B
+    if define is define_cross_encoder:
+        model_config, given = CrossEncoderConfig("bert", model_config.encoder, 2), (*given, lengths_B // 2)
+    definition, shapes = define(model_config, BF16)
+    params = jax.tree.map(lambda leaf: jnp.asarray(random.normal(0, 0.2, leaf.shape), leaf.dtype), shapes)
+    call = type(model := nnx.merge(definition, params).encoder).__call__
+    monkeypatch.setattr(
+        type(model), "__call__", lambda *args, **more: seen.append(args[1].shape) or call(*args, **more)
+    )
+
+    def computed(platform):
+        with traced_for(platform):
+            found = jax.jit(lambda params: nnx.merge(definition, params)(*given))(params)
+        return found if define is define_cross_encoder else found.sentence_BD
+
+    here, there = computed("cpu"), computed("tpu")
+    assert seen == [(B, L), joined]
+    assert float(jnp.abs(here - there).max()) < SEVERAL_ROUNDINGS * float(jnp.abs(here).max())
 
 
 def test_dropout_on_a_tpu_drops_the_share_and_follows_the_token():
