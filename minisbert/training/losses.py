@@ -20,42 +20,78 @@ import jax
 
 from minisbert.arguments import check_choice, check_positive
 from minisbert.data.sampler import Batch
-from minisbert.training.batch_losses import batch_all_triplet as batch_all_triplet
-from minisbert.training.batch_losses import batch_hard_soft_margin_triplet as batch_hard_soft_margin_triplet
-from minisbert.training.batch_losses import batch_hard_triplet as batch_hard_triplet
-from minisbert.training.batch_losses import batch_semi_hard_triplet as batch_semi_hard_triplet
-from minisbert.training.batch_losses import global_orthogonal_regularization as global_orthogonal_regularization
-from minisbert.training.denoising import damaged_batch
-from minisbert.training.denoising import denoising_auto_encoder as denoising_auto_encoder
-from minisbert.training.denoising import initial_decoder as initial_decoder
-from minisbert.training.nested_losses import adaptive_layer as adaptive_layer
-from minisbert.training.nested_losses import matryoshka as matryoshka
-from minisbert.training.pair_losses import CONCATENATIONS as CONCATENATIONS
-from minisbert.training.pair_losses import angle as angle
-from minisbert.training.pair_losses import contrastive as contrastive
-from minisbert.training.pair_losses import contrastive_tension as contrastive_tension
-from minisbert.training.pair_losses import cosent as cosent
-from minisbert.training.pair_losses import cosine_similarity as cosine_similarity
-from minisbert.training.pair_losses import initial_softmax_head as initial_softmax_head
-from minisbert.training.pair_losses import online_contrastive as online_contrastive
-from minisbert.training.pair_losses import softmax as softmax
-from minisbert.training.pair_losses import softmax_logits as softmax_logits
-from minisbert.training.ranking_losses import DIRECTIONS as DIRECTIONS
-from minisbert.training.ranking_losses import DISTANCES as DISTANCES
-from minisbert.training.ranking_losses import contrastive_tension_in_batch as contrastive_tension_in_batch
-from minisbert.training.ranking_losses import initial_scale as initial_scale
-from minisbert.training.ranking_losses import mega_batch_margin as mega_batch_margin
-from minisbert.training.ranking_losses import multiple_negatives_ranking as multiple_negatives_ranking
-from minisbert.training.ranking_losses import triplet as triplet
+from minisbert.training.batch_losses import (
+    batch_all_triplet,
+    batch_hard_soft_margin_triplet,
+    batch_hard_triplet,
+    batch_semi_hard_triplet,
+    global_orthogonal_regularization,
+)
+from minisbert.training.denoising import damaged_batch, denoising_auto_encoder, initial_decoder
+from minisbert.training.nested_losses import adaptive_layer, matryoshka
+from minisbert.training.pair_losses import (
+    CONCATENATIONS,
+    angle,
+    contrastive,
+    contrastive_tension,
+    cosent,
+    cosine_similarity,
+    initial_softmax_head,
+    online_contrastive,
+    softmax,
+    softmax_logits,
+)
+from minisbert.training.ranking_losses import (
+    DIRECTIONS,
+    DISTANCES,
+    contrastive_tension_in_batch,
+    initial_scale,
+    mega_batch_margin,
+    multiple_negatives_ranking,
+    triplet,
+)
 from minisbert.training.siamese import TrainBatch
-from minisbert.training.targets import Head as Head
-from minisbert.training.targets import Targets as Targets
-from minisbert.training.teacher_losses import distill_kl_div as distill_kl_div
-from minisbert.training.teacher_losses import embed_distill as embed_distill
-from minisbert.training.teacher_losses import gist as gist
-from minisbert.training.teacher_losses import initial_projection as initial_projection
-from minisbert.training.teacher_losses import margin_mse as margin_mse
-from minisbert.training.teacher_losses import mse as mse
+from minisbert.training.targets import Head, Targets
+from minisbert.training.teacher_losses import distill_kl_div, embed_distill, gist, initial_projection, margin_mse, mse
+
+__all__ = [
+    "CONCATENATIONS",
+    "DIRECTIONS",
+    "DISTANCES",
+    "LOSSES",
+    "Head",
+    "Loss",
+    "Targets",
+    "adaptive_layer",
+    "angle",
+    "batch_all_triplet",
+    "batch_hard_soft_margin_triplet",
+    "batch_hard_triplet",
+    "batch_semi_hard_triplet",
+    "contrastive",
+    "contrastive_tension",
+    "contrastive_tension_in_batch",
+    "cosent",
+    "cosine_similarity",
+    "denoising_auto_encoder",
+    "distill_kl_div",
+    "embed_distill",
+    "gist",
+    "global_orthogonal_regularization",
+    "initial_decoder",
+    "initial_projection",
+    "initial_scale",
+    "initial_softmax_head",
+    "margin_mse",
+    "matryoshka",
+    "mega_batch_margin",
+    "mse",
+    "multiple_negatives_ranking",
+    "online_contrastive",
+    "softmax",
+    "softmax_logits",
+    "triplet",
+]
 
 
 @dataclass(frozen=True)
