@@ -26,13 +26,15 @@ def encode(
 ) -> list[jax.Array]:
     """`encoder(token_ids_BL, mask_BL, ...)`, hidden_IBLD. On a TPU, rows of 16, 32 or 64 tokens are computed as rows of 128.
 
-    A short row attends to itself alone: mask_BQK of a long row is block-diagonal.
+    A short row attends to itself alone: mask_BQK of a long row is block-diagonal. Not for DeBERTa: its scores of distances would
+    be computed for all pairs of 128 tokens, which costs more than it saves (a tiny model's training, by the compiler's estimate).
 
     Args:
         dtype: of the products.
         per_token: the encoder's other arrays, all [B, L].
     """
-    short = _rows_in_one(*token_ids_BL.shape) if on_tpu(dtype) else 1
+    distances = getattr(getattr(encoder, "config", None), "pos_att_type", ())
+    short = _rows_in_one(*token_ids_BL.shape) if on_tpu(dtype) and not distances else 1
     if short == 1:
         return list(encoder(token_ids_BL, mask_BL, **per_token))
     B, L = token_ids_BL.shape
