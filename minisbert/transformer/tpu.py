@@ -26,8 +26,8 @@ def encode(
 ) -> list[jax.Array]:
     """`encoder(token_ids_BL, mask_BL, ...)`, hidden_IBLD. On a TPU, rows of 16, 32 or 64 tokens are computed as rows of 128.
 
-    A short row attends to itself alone: mask_BQK of a long row is block-diagonal. Not for DeBERTa: its scores of distances would
-    be computed for all pairs of 128 tokens, which costs more than it saves (a tiny model's training, by the compiler's estimate).
+    A short row attends to itself alone: mask_BQK of a long row is block-diagonal. Not for DeBERTa: its scores of distances
+    for all pairs of 128 tokens cost more than this saves (a tiny model's training, by the compiler's estimate).
 
     Args:
         dtype: of the products.
