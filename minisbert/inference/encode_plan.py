@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from minisbert.inference.batching import TPU, ShapeTable
+from minisbert.inference.batching import ShapeTable, shapes_for
 from minisbert.inference.compiled import COMPUTE_DTYPES, cast_params, compiled_output
 from minisbert.inference.encode import OUTPUTS
 from minisbert.inference.program_costs import forward_flops
@@ -103,7 +103,7 @@ def encode_plan(
         InputError: a shape that does not fit; no compiler.
     """
     mesh = Mesh(np.array(chip_devices(chip)), ("rows",))
-    shapes = replace(TPU, devices=mesh.size)
+    shapes = replace(shapes_for("tpu", compute_dtype), devices=mesh.size)
     needed = batch_shapes(token_counts, shapes, model_config.encoder.max_positions, packing, batch_size)
     by_tokens = sorted(needed, key=lambda shape: -needed[shape][1])
     plans = []

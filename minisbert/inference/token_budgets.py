@@ -20,7 +20,7 @@ from minisbert.atomic_write import not_written, whole_file
 from minisbert.checkpoint.json_file import read_json
 from minisbert.download.locate import cache_folder
 from minisbert.errors import InputError, ModelFolderError, short_repr
-from minisbert.inference.batching import ACCELERATOR, ANY_SHAPE, TPU, ShapeTable
+from minisbert.inference.batching import ANY_SHAPE, ShapeTable, shapes_for
 
 logger = logging.getLogger("minisbert")
 
@@ -52,8 +52,7 @@ def default_shapes(
     if engine == "jax":
         import jax
 
-        kind = {"cpu": ShapeTable(), "tpu": TPU}.get(jax.default_backend(), ACCELERATOR)
-        shapes = replace(kind, devices=len(jax.local_devices()))
+        shapes = replace(shapes_for(jax.default_backend(), compute_dtype), devices=len(jax.local_devices()))
         if tuned:
             token_budget = cached_token_budgets().get(machine_and_model(model_config, compute_dtype))
     if token_budget is not None:

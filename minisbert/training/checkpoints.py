@@ -1,7 +1,8 @@
 """The state of a run on disk, written by orbax: each checkpoint appears whole or not at all, and the newest is restored.
 
 A checkpoint is the `TrainState` and a record of the settings, the data, the model and the checksums of the state. The position
-in the data is the step. A run whose record differs is refused; a damaged checkpoint is removed, and the one before it restored.
+in the data is the step, because a batch is a pure function of it. A run whose record differs is refused, naming each
+difference. A damaged checkpoint is named and removed, and the one before it is restored.
 """
 
 import errno
@@ -140,12 +141,9 @@ class Checkpoints:
             raise _DamagedError(f"{len(wrong)} of {len(found)} arrays are not those that were written: {wrong[:3]}")
 
         def typed(name: str, other: Any) -> Any:
-            key = jnp.issubdtype(other.dtype, jax.dtypes.prng_key)
-            return (
-                jax.random.wrap_key_data(jnp.asarray(leaves[name]), impl=jax.random.key_impl(other))
-                if key
-                else leaves[name]
-            )
+            if not jnp.issubdtype(other.dtype, jax.dtypes.prng_key):
+                return leaves[name]
+            return jax.random.wrap_key_data(jnp.asarray(leaves[name]), impl=jax.random.key_impl(other))
 
         others, structure = jax.tree.flatten(like)
         state: TrainState = jax.tree.unflatten(structure, map(typed, sorted(leaves), others))

@@ -44,7 +44,7 @@ from minisbert.training.collate import abstract_batch
 from minisbert.training.config import TrainConfig
 from minisbert.training.optimizer import optimizer_for
 from minisbert.training.record import name_of
-from minisbert.training.sharding import AXIS, batch_sharding, check_setup, data_mesh, state_sharding
+from minisbert.training.sharding import AXIS, batch_sharding, check_setup, data_mesh, row_multiple, state_sharding
 from minisbert.training.step_cache import compiled_step, step_settings
 from minisbert.training.task import TrainingTask
 
@@ -105,8 +105,7 @@ def planned_step(
     sharding = sharding if mesh.size > 1 else None
     step: Any = compiled_step(step_settings(task, model_config, config, recipe, mesh, sharding))
     B, S, data_devices = config.batch_size, task.sequences(texts), mesh.shape[AXIS]
-    on_tpu = mesh.devices.flat[0].platform == "tpu"
-    P, L = packed_shape(S * B, max_length, data_devices * (2 if on_tpu else 1))  # as `Trainer.multiple`
+    P, L = packed_shape(S * B, max_length, data_devices * row_multiple(mesh.devices.flat[0]))
     batch = abstract_batch(P, L, S, B, task.loss(config), texts - 2, getattr(model_config, "dimension", 0))
     return PlannedStep(
         program=step.lower(state, placed(batch, batch_sharding(batch, mesh)), *given),

@@ -201,6 +201,11 @@ def place_batch(batch: TrainBatch, mesh: Mesh) -> TrainBatch:
     return placed
 
 
+def row_multiple(device: jax.Device) -> int:
+    """A device's packed rows are a multiple of this: a TPU computes two of 64 tokens as one of 128 (tpu.encode)."""
+    return 2 if device.platform == "tpu" else 1
+
+
 def batch_sharding(batch: TrainBatch, mesh: Mesh) -> TrainBatch:
     """The sharding of each array of a batch: packed rows are spread; the rest is small and replicated.
 

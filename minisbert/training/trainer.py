@@ -152,8 +152,8 @@ class Trainer:
         self.task, self.writes = task_for(model), jax.process_index() == 0 and folder is not None
         self.where = "this run" if folder is None else str(folder)
         check_config(config, self.task, model.compute_dtype)
-        platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
-        warn_where_slow(config.compute_dtype, platform)
+        device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+        warn_where_slow(config.compute_dtype, device.platform)
         self.keep_encoder, self.lora, devices = keep_encoder, config.lora_rank is not None, 1
         self.multiple = 1  # the number of packed rows is a multiple of this
         if mesh is not None:
@@ -162,8 +162,7 @@ class Trainer:
         if config.deterministic:
             check_blocks(config.blocks, devices, layout, lora=self.lora)
             self.multiple = config.blocks
-        if platform == "tpu":
-            self.multiple *= 2  # two rows of 64 tokens become one of 128 (tpu.encode)
+        self.multiple *= sharding.row_multiple(device)
 
         loss = self.loss = self.task.loss(config)
         columns: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Parts of a block in the form that a TPU likes in bfloat16 (target.py): the same maths, which a test checks.
+"""Short rows side by side, and parts of a block as a TPU likes them in bfloat16 (target.py): the same maths, which is tested.
 
 Memory holds arrays in tiles of 8 x 128 numbers. Heads are narrower than 128, so that a product which writes the tokens of
 a head next to each other saves several copies of queries, keys and values per layer and direction.

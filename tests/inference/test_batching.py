@@ -11,16 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minisbert import SentenceEncoder
-from minisbert.inference.batching import ACCELERATOR, TPU, ShapeTable, batches
+from minisbert.inference.batching import ACCELERATOR, TPU_BFLOAT16, ShapeTable, batches
 from minisbert.inference.compiled import Forward
 
 TINY = Path(__file__).parents[2] / "weights" / "tiny-bert"
 MOST_SHAPES = 16
 
 
-@pytest.mark.parametrize("shapes", [ShapeTable(), ACCELERATOR, TPU])
+@pytest.mark.parametrize("shapes", [ShapeTable(), ACCELERATOR, TPU_BFLOAT16])
 def test_sixteen_shapes_up_to_512(shapes):
-    assert len(shapes.all(512)) <= MOST_SHAPES
+    every = shapes.all(512)
+    assert len(every) <= MOST_SHAPES
+    for tokens in range(1, 513):
+        [alone] = batches([(0, [0] * tokens)], shapes, padding_id=0, max_positions=512)
+        assert alone.token_ids_BL.shape in every  # what `warm_up` compiles
 
 
 @given(st.lists(st.integers(1, 512), max_size=300), st.sampled_from([None, 1, 7]))

@@ -33,7 +33,7 @@ from minisbert.cross_encoder.training import CROSS_ENCODER
 from minisbert.encoders import bert, mpnet
 from minisbert.errors import InputError
 from minisbert.inference import encode_plan, tpu_compiler
-from minisbert.inference.batching import TPU
+from minisbert.inference.batching import TPU_BFLOAT16
 from minisbert.inference.tpu_compiler import CHIPS, GIB, Estimate, chip_devices, compile_for_chip, find_chip
 from minisbert.pretrained import read_model_config
 from minisbert.sentence_model import ModelConfig, define
@@ -170,7 +170,7 @@ CASES = {
     **{f"eight hosts, {layout}": case(chip="v5e-64", **options) for layout, options in LAYOUTS.items()},
     **{
         f"encode {rows} x {length}": partial(encoding, minilm(1), "bfloat16", rows, length)
-        for rows, length in replace(TPU, devices=8).all(512)[::3]
+        for rows, length in replace(TPU_BFLOAT16, devices=8).all(512)[::3]
     },
     "encode float32": lambda: encoding(minilm(1), "float32", 2048, 128),
 }

@@ -21,6 +21,7 @@ from value_cases import CASES, ROWS, TOPICS, config, encoder_for, weights
 from minisbert import SentenceEncoder, TrainConfig, train
 from minisbert.data.sampler import Batch
 from minisbert.errors import DataError, InputError, TrainingError
+from minisbert.training import sharding
 from minisbert.training.losses import Loss
 from minisbert.training.optimizer import decays, optimizer_for, path_name
 from minisbert.training.record import as_now, recorded
@@ -568,3 +569,12 @@ def test_classes_of_single_texts():
     settings = {"loss": "batch_semi_hard_triplet", "loss_options": {"margin": 0.5}, "batch_size": 12, "data": rows}
     first, *_, last = run("a loss", max_steps=12, learning_rate=0.05, **settings).run.curve()[1]
     assert last < 0.8 * first
+
+
+def test_a_tpus_rows_come_in_pairs(monkeypatch):
+    assert (
+        sharding.row_multiple(types.SimpleNamespace(platform="tpu")) == 2
+        and sharding.row_multiple(jax.devices()[0]) == 1
+    )
+    monkeypatch.setattr(sharding, "row_multiple", lambda device: 2)
+    assert run("a loss", max_steps=1).run.metrics[0]["shape"] == (4, 64)  # 3 rows elsewhere
