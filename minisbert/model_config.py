@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
+from minisbert.checkpoint.folder import ModelFolder
 from minisbert.checkpoint.modules import Module, Pooling, TrainedPooling, WeightedLayerPooling, WithWeights
 from minisbert.errors import InputError
 from minisbert.pooling import POOLINGS, TRAINED_POOLINGS, pool
@@ -22,6 +23,11 @@ class ModelConfig:
     model_type: str
     encoder: Any  # the Config of its family
     modules: tuple[Module, ...] = (Pooling(),)
+
+    @staticmethod
+    def of(folder: ModelFolder) -> "ModelConfig":
+        """The parts of the model in a folder."""
+        return ModelConfig(folder.model_type, folder.encoder, folder.modules)
 
     @cached_property
     def dimension(self) -> int:

@@ -51,22 +51,6 @@ class Pretrained:
         return int(self.model_config.encoder.max_positions)
 
 
-def read_model_config(folder: ModelFolder) -> ModelConfig:
-    """The parts of the model in a folder.
-
-    Raises:
-        ModelFolderError: a family that minisbert does not have, or settings that it does not compute.
-    """
-    file = folder.transformer_path / folder.sources["model_type"]
-    if folder.model_type not in FAMILIES:
-        raise ModelFolderError(
-            f"{file}: 'model_type' is {folder.model_type!r}. Expected one of {', '.join(sorted(FAMILIES))}; use "
-            "another model, or add the family (CONTRIBUTING.md)."
-        )
-    encoder = FAMILIES[folder.model_type].Config.from_json(folder.config, file)
-    return ModelConfig(folder.model_type, encoder, folder.modules)
-
-
 def on_device(array: np.ndarray) -> Any:
     """The array on JAX's default device."""
     import jax
@@ -114,7 +98,7 @@ def load_chain(folder: ModelFolder, put: Put | None, loaded: dict[Path, Converte
     Args:
         loaded: folder -> the module read from it; routes that name the same module share its arrays. Grows.
     """
-    model_config = read_model_config(folder)
+    model_config = ModelConfig.of(folder)
     tokenizer = Tokenizer.from_folder(folder)
     check_tokenizer(tokenizer, folder, model_config.encoder)
     family = FAMILIES[model_config.model_type]

@@ -80,7 +80,7 @@ NEVER_NAMED = {
 # A keyword and the one value that it may have.
 SAFE_KEYWORDS = {"allow_pickle": False, "weights_only": True, "shell": False}
 # Lazy public names, commands and encoders, each from a table in the file.
-MAY_IMPORT_BY_NAME = {"__init__.py", "commands/__init__.py", "encoders/__init__.py"}
+MAY_IMPORT_BY_NAME = {"__init__.py", "commands/__init__.py", "checkpoint/families/__init__.py"}
 
 # Folders whose files may be named by a value: one that a table in the file gives.
 FOLDERS = ("minisbert.commands.", "minisbert.encoders.", "minisbert.checkpoint.families.")

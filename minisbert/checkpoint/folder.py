@@ -10,28 +10,27 @@ Two dialects are read. Up to sentence-transformers 5.3 pooling is six booleans a
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from minisbert import limits
+from minisbert.checkpoint.adapter import ADAPTER_FILE
+from minisbert.checkpoint.families import read_encoder
 from minisbert.checkpoint.keys import MODEL_FILE, MODULE
 from minisbert.checkpoint.kinds import MODULE_TYPES, Part, refuse_other_kinds, unknown_type
 from minisbert.checkpoint.modules import MODULES, Given, Module, Normalize, Pooling
 from minisbert.checkpoint.router import Router, read_router
 from minisbert.checkpoint.settings import ModelFiles, Settings, first_architecture
 from minisbert.checkpoint.static_folder import StaticTensors, read_length_limit, static_config
-from minisbert.checkpoint.task_adapters import JINA_MODULE, check_name, has_tasks
-from minisbert.checkpoint.tensors import inside, open_tensors
-from minisbert.checkpoint.transformer_folder import read_config, read_transformer
+from minisbert.checkpoint.task_adapters import JINA_MODULE, check_name, has_tasks, read_adapters
+from minisbert.checkpoint.tensors import WEIGHTS, inside, open_tensors
+from minisbert.checkpoint.transformer_folder import read_config, read_length_file
 from minisbert.errors import ModelFolderError, folder_error
 
 SIMILARITY_NAMES = ["cosine", "dot", "euclidean", "manhattan"]  # register.py adds to them
-# What config.json calls the width of the vectors and the number of layers: BERT's names, DistilBERT's, T5's, nomic's.
-WIDTHS = ("hidden_size", "dim", "d_model", "n_embd")
-LAYERS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer")
 _MODEL_FILE = "config_sentence_transformers.json"
 _POOLED = ("pooling", "trained_pooling", "static_embedding")  # after these the chain has a sentence embedding
 # The orders of modules that give a sentence embedding.
@@ -48,6 +47,7 @@ class ModelFolder:
     transformer_path: Path  # has the encoder: config.json (except a static model's), weights and tokenizer
     model_type: str
     config: dict[str, Any]
+    encoder: Any = None  # the family's Config: what config.json says, checked
     modules: tuple[Module, ...] = (Pooling(),)
     tokenizer_files: dict[str, bytes] = field(default_factory=dict)
     max_seq_length: int | None = None
@@ -131,7 +131,7 @@ def _read_plain(files: ModelFiles) -> ModelFolder:
     """A folder without modules.json, read as sentence-transformers does, or a static model's as model2vec first wrote it."""
     path, config = files.folder, read_config(files, files.folder)
     if config["model_type"] != "model2vec":
-        folder = _encoder_folder(files, path, config)
+        folder = _read_encoder(files, path, config)
         # Of a decoder, the last token has seen the whole text.
         is_decoder = first_architecture(config).endswith("ForCausalLM") and bool(config.get("is_causal", True))
         folder.modules = (Pooling(("lasttoken" if is_decoder else "mean",)),)
@@ -142,7 +142,7 @@ def _read_plain(files: ModelFiles) -> ModelFolder:
     settings = Settings(config, path / "config.json")
     normalize = settings.flag("normalize", default=False)
     settings.finish()
-    folder = _encoder_folder(files, path, static_config(path))
+    folder = _read_encoder(files, path, static_config(path))
     folder.modules = (Pooling(), Normalize()) if normalize else (Pooling(),)
     folder.module_sources = ("a static model's", "config.json")[: len(folder.modules)]
     folder.notes.append(
@@ -162,10 +162,9 @@ def _read_routes(files: ModelFiles, parts: list[Part], routers: int) -> ModelFol
     routes, widths = {}, {}
     for name, chain in chains.items():
         routes[name] = read_parts(files, [*parts[:at], *chain, *parts[at + 1 :]], file)
-        width = model_size(routes[name].config, WIDTHS)
+        widths[name] = routes[name].encoder.hidden_size
         for module in routes[name].modules:
-            width = None if width is None else module.width(width)
-        widths[name] = width
+            widths[name] = module.width(widths[name])
     if len(set(widths.values())) > 1:
         raise folder_error(
             file, f"the routes give embeddings of different widths, {widths}", "one width", "use another model"
@@ -219,42 +218,45 @@ def read_parts(files: ModelFiles, parts: list[Part], file: Path, scores: bool = 
     (kind, relative), *rest = parts
     place = files.folder / relative
     is_static = kind == "static_embedding"
-    config = static_config(place) if is_static else read_config(files, place, scores)
+    folder = _read_encoder(files, place, static_config(place) if is_static else read_config(files, place, scores))
     modules: list[Module] = [Pooling()] if is_static else []  # a static model's class averages its tokens itself
     sources = ["a static model's"] if is_static else []
-    width, layers = model_size(config, WIDTHS), model_size(config, LAYERS)
+    width, layers = folder.encoder.hidden_size, folder.encoder.num_hidden_layers
+    every_layer = folder.config.get("output_hidden_states") is True
     for row, part in enumerate(rest, start=1):
-        if modules and width is not None:
-            width = modules[-1].width(width)
         own = f"{part.path}/config.json" if part.path else "config.json"  # in the model's folder that is the encoder's
         sources.append(own if part.path and files.has(files.folder / own) else "modules.json")
         # Up to 5.3 Normalize has no settings.
         values = {} if part.kind == "normalize" and sources[-1] == "modules.json" else files.json(files.folder / own)
-        given = Given(width, layers, config.get("output_hidden_states") is True, scores and row == len(rest))
+        given = Given(width, layers, every_layer, scores and row == len(rest))
         modules.append(MODULES[part.kind].read(Settings(values, files.folder / own), given, part.path))
-    folder = _encoder_folder(files, place, config)
+        width = modules[-1].width(width)
     folder.modules, folder.module_sources = tuple(modules), tuple(sources)
     return folder
 
 
-def model_size(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
-    """A size in config.json, under one of its names; None where it cannot be one: the family complains about that."""
-    for name in names:
-        if size := config.get(name):
-            return size if type(size) is int and 1 <= size <= limits.WIDTH else None
-    return None
-
-
-def _encoder_folder(files: ModelFiles, place: Path, config: dict[str, Any]) -> ModelFolder:
-    """The encoder's settings, tokenizer files and length limit."""
-    folder = ModelFolder(files.folder, place, config["model_type"], config)
-    folder.sources.update(dict.fromkeys(config, "model.safetensors" if folder.is_static else "config.json"))
+def _read_encoder(files: ModelFiles, place: Path, config: dict[str, Any]) -> ModelFolder:
+    """The encoder's settings, checked, its adapter, its tokenizer's files, and the length limit of its texts."""
+    is_static = config["model_type"] == "static"
+    name = WEIGHTS if is_static else "config.json"
+    folder = ModelFolder(files.folder, place, config["model_type"], config, read_encoder(config, place / name))
+    folder.sources.update(dict.fromkeys(config, name))
     folder.tokenizer_files = files.tokenizer_files(place)
-    if folder.is_static:
+    if is_static:
         check_name(files.adapter, [], place)
         read_length_limit(folder)
-    else:
-        read_transformer(files, folder)
+        return folder
+    if (
+        files.has(place / ADAPTER_FILE)
+        or files.adapter is not None
+        or "lora_adaptations" in files.json(place / "config.json")
+        or any(place.glob(f"*/{ADAPTER_FILE}"))
+    ):
+        read_adapters(files, folder)
+        base = folder.weights_path
+        if base is not None and not folder.tokenizer_files:
+            folder.tokenizer_files = ModelFiles(base, files.allow_links).tokenizer_files(base)
+    read_length_file(files, folder, ("feature-extraction", "token_embeddings", "last_hidden_state"))
     return folder
 
 

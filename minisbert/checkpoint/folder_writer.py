@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minisbert.checkpoint.convert import Converted
-from minisbert.checkpoint.folder import WIDTHS, ModelFolder, model_size
+from minisbert.checkpoint.folder import ModelFolder
 from minisbert.checkpoint.json_file import read_json
 from minisbert.checkpoint.modules import Module
 from minisbert.checkpoint.router import ROUTER_FILE, Router
@@ -49,7 +49,7 @@ def write_module(folder: ModelFolder, module: Module | None, here: Path) -> None
     """The settings of one module of a chain; None is the encoder's."""
     here.mkdir(exist_ok=True)
     if module is not None:
-        if (content := module.to_json(model_size(folder.config, WIDTHS) or 0)) is not None:
+        if (content := module.to_json(folder.encoder.hidden_size)) is not None:
             write_json(here / "config.json", content)
     elif not folder.is_static:
         write_json(here / "config.json", folder.config)

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from minisbert import limits
 from minisbert.checkpoint.convert import Rule, linear, matrix, norm
 from minisbert.checkpoint.kinds import DENSE_ACTIVATIONS
 from minisbert.checkpoint.settings import Settings
@@ -43,21 +42,16 @@ _PATH: Any = field(default="", compare=False, repr=False)  # of a module with we
 
 
 class Given(NamedTuple):
-    """What a module gets from those before it. None where config.json is wrong: the family complains about that."""
+    """What a module gets from those before it."""
 
-    width: int | None
-    layers: int | None = None
-    every_layer: bool = False  # config.json asks for the output of every layer
-    scores: bool = False  # the module is the last of a reranker, whose output are the logits
+    width: int  # of its input
+    layers: int  # of the encoder
+    every_layer: bool  # config.json asks for the output of every layer
+    scores: bool  # the module is the last of a reranker, whose output are the logits
 
 
-def _width(settings: Settings, key: str, width: int | None) -> int:
-    """A width that is that of the module before, where it is known."""
-    if width is None:
-        return settings.size(key, bounds=(1, limits.WIDTH))
-    if type(found := settings.values.get(key)) is not int or found != width:
-        settings.complain(key, f"{width}, the width of the module before")
-    return width
+def _check_width(settings: Settings, key: str, given: Given) -> None:
+    settings.choice(key, [given.width], why="the width of the module before")
 
 
 def _check_keys(settings: Settings, given: Given, *keys: str) -> None:
@@ -65,7 +59,7 @@ def _check_keys(settings: Settings, given: Given, *keys: str) -> None:
     settings.known([*WIDTHS, *keys])
     for key in WIDTHS:
         if key in settings.values:
-            _width(settings, key, given.width)
+            _check_width(settings, key, given)
 
 
 @dataclass(frozen=True)
@@ -90,16 +84,15 @@ class WeightedLayerPooling:
     @staticmethod
     def read(settings: Settings, given: Given, path: str) -> "WeightedLayerPooling":
         _check_keys(settings, given, "layer_start", "num_hidden_layers")
-        bounds = (0, limits.LAYERS) if given.layers is None else (given.layers, given.layers)
-        layers = settings.size("num_hidden_layers", bounds=bounds)
-        start = settings.size("layer_start", bounds=(0, layers))
+        settings.choice("num_hidden_layers", [given.layers], why="those of the encoder")
+        start = settings.size("layer_start", bounds=(0, given.layers))
         settings.finish()
         if not given.every_layer:
             raise ModelFolderError(
                 f"{settings.where}: averages layers, but 'output_hidden_states' in the transformer's config.json is not true, "
                 "so sentence-transformers skips this module. Expected true there; correct the file, or remove the module."
             )
-        return WeightedLayerPooling(start, layers, path)
+        return WeightedLayerPooling(start, given.layers, path)
 
     def to_json(self, width: int) -> dict[str, Any]:
         layers = {"layer_start": self.layer_start, "num_hidden_layers": self.num_hidden_layers}
@@ -219,8 +212,9 @@ class Dense:
         activation = settings.choice(
             "activation_function", DENSE_ACTIVATIONS, default="torch.nn.modules.activation.Tanh", why="never imported"
         )
+        _check_width(settings, "in_features", given)
         dense = Dense(
-            in_features=_width(settings, "in_features", given.width),
+            in_features=given.width,
             out_features=settings.size("out_features"),
             bias=settings.flag("bias", default=True),
             activation=DENSE_ACTIVATIONS[activation],
@@ -255,9 +249,9 @@ class LayerNorm:
     @staticmethod
     def read(settings: Settings, given: Given, path: str) -> "LayerNorm":
         settings.known(["dimension"])
-        dimension = _width(settings, "dimension", given.width)
+        _check_width(settings, "dimension", given)
         settings.finish()
-        return LayerNorm(dimension, path)
+        return LayerNorm(given.width, path)
 
     def to_json(self, width: int) -> dict[str, Any]:
         return {"dimension": self.dimension}

@@ -1,4 +1,4 @@
-"""Reads the folder of a transformer: config.json, adapter, length limit, whether it lowercases its texts.
+"""Reads the folder of a transformer: config.json, length limit, whether it lowercases its texts.
 
 sentence_bert_config.json has max_seq_length and do_lower_case up to sentence-transformers 5.3, tokenizer_config.json has
 model_max_length from 5.4. A key or value that is not understood is refused, since guessing could change the embeddings.
@@ -13,7 +13,7 @@ from minisbert.checkpoint.json_file import parse_json
 from minisbert.checkpoint.keys import ARGUMENTS, LENGTH_FILE
 from minisbert.checkpoint.kinds import OTHER_ENDINGS, OTHER_TYPES, refuse_other_kinds
 from minisbert.checkpoint.settings import ModelFiles, Settings, first_architecture
-from minisbert.checkpoint.task_adapters import read_adapters, without_tasks
+from minisbert.checkpoint.task_adapters import without_tasks
 from minisbert.errors import ModelFolderError, folder_error
 
 if TYPE_CHECKING:
@@ -35,22 +35,6 @@ def read_config(files: ModelFiles, place: Path, scores: bool = False) -> dict[st
     if not scores and (model_type in OTHER_TYPES or first_architecture(config).endswith(OTHER_ENDINGS)):
         refuse_other_kinds(files)
     return without_tasks(config, file) if "lora_adaptations" in config else config
-
-
-def read_transformer(files: ModelFiles, folder: "ModelFolder") -> None:
-    """The adapter, the length limit and lower-casing of a folder whose config and tokenizer files are read."""
-    place = folder.transformer_path
-    if (
-        files.has(place / ADAPTER_FILE)
-        or files.adapter is not None
-        or "lora_adaptations" in files.json(place / "config.json")
-        or any(place.glob(f"*/{ADAPTER_FILE}"))
-    ):
-        read_adapters(files, folder)
-        base = folder.weights_path
-        if base is not None and not folder.tokenizer_files:
-            folder.tokenizer_files = ModelFiles(base, files.allow_links).tokenizer_files(base)
-    read_length_file(files, folder, ("feature-extraction", "token_embeddings", "last_hidden_state"))
 
 
 def read_length_file(

@@ -72,11 +72,12 @@ def _describe_chain(folder: "ModelFolder", path: Path) -> dict[str, Any]:
     from minisbert import SentenceEncoder
     from minisbert.checkpoint.convert import flatten
     from minisbert.checkpoint.modules import WithWeights
-    from minisbert.pretrained import Pretrained, read_model_config
+    from minisbert.model_config import ModelConfig
+    from minisbert.pretrained import Pretrained
     from minisbert.sentence_model import define
     from minisbert.text.tokenizer import Tokenizer
 
-    model_config = read_model_config(folder)
+    model_config = ModelConfig.of(folder)
     # Without weights the encoder still reports the settings it would compute with.
     alone = dataclasses.replace(folder, router=None, routes={})
     encoder = SentenceEncoder(Pretrained(alone, model_config, {}, Tokenizer.from_folder(folder)))

@@ -21,7 +21,7 @@ from minisbert.download.locate import locate
 from minisbert.errors import InputError
 from minisbert.inference.encode_plan import encode_plan
 from minisbert.inference.tpu_compiler import chip_devices, find_chip
-from minisbert.pretrained import read_model_config
+from minisbert.model_config import ModelConfig
 from minisbert.text.tokenizer import Tokenizer
 from minisbert.training.config import TrainConfig
 from minisbert.training.config_checks import check_config
@@ -52,7 +52,7 @@ def print_train_plan(
     task = CROSS_ENCODER if start.cross_encoder else SIAMESE
     check_config(config, task)
     folder = read_folder(locate(model, offline=start.offline))
-    model_config: Any = read_model_config(folder)
+    model_config: Any = ModelConfig.of(folder)
     max_positions = model_config.encoder.max_positions
     length = start.max_seq_length or min(folder.max_seq_length or max_positions, max_positions)
     if not 1 <= length <= max_positions:
@@ -119,7 +119,7 @@ def print_encode_plan(
             f"--plan of {len(texts)} sentences for chip {chip}. Expected --chip, and at least one sentence."
         )
     folder = read_folder(locate(model, offline=offline))
-    model_config, tokenizer = read_model_config(folder), Tokenizer.from_folder(folder)
+    model_config, tokenizer = ModelConfig.of(folder), Tokenizer.from_folder(folder)
     max_positions = model_config.encoder.max_positions
     longest = min(folder.max_seq_length or max_positions, max_positions)
     before = prompt_text(*prompt, folder.prompts, folder.default_prompt_name)

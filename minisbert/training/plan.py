@@ -202,7 +202,7 @@ def plan(
     """Compile the step of a run without its data and weights, for two batch sizes, and add up what it needs.
 
     Args:
-        model_config: a ModelConfig (`pretrained.read_model_config`) or a CrossEncoderConfig.
+        model_config: a ModelConfig (`ModelConfig.of`) or a CrossEncoderConfig.
         task: how this kind of model is trained.
         mesh, layout: as in training.
         data: `texts`, per example of the data (a cross-encoder makes one pair fewer of them), and `max_length`, the most

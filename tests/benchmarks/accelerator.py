@@ -104,7 +104,7 @@ def make_model(folder: Path, name: str, *, tiny: bool) -> Path:
     from minisbert.checkpoint.convert import Converted, export, flatten, table_for
     from minisbert.checkpoint.folder import read_folder
     from minisbert.encoders import FAMILIES
-    from minisbert.pretrained import read_model_config
+    from minisbert.model_config import ModelConfig
     from minisbert.sentence_model import initial_params
 
     source, layers, width, heads, inner, positions = MODELS[name]
@@ -125,7 +125,7 @@ def make_model(folder: Path, name: str, *, tiny: bool) -> Path:
         known.setdefault(word, len(known))
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in sorted(known, key=known.__getitem__)))
-    model_config = read_model_config(read_folder(folder))
+    model_config = ModelConfig.of(read_folder(folder))
     params = flatten(initial_params(model_config, 0)["encoder"])
     table = table_for(FAMILIES[model_config.model_type].RULES, model_config.encoder)
     save_file(export(Converted(params), table), folder / "model.safetensors")

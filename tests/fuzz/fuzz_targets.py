@@ -29,7 +29,7 @@ from minisbert.data.columns import read_sentences
 from minisbert.data.rows import RowFile, Rows
 from minisbert.data.values import text as checked
 from minisbert.errors import MinisbertError
-from minisbert.pretrained import read_model_config
+from minisbert.model_config import ModelConfig
 from minisbert.search.vectors import NpyFile
 from minisbert.text.tokenizer import Tokenizer
 
@@ -123,7 +123,7 @@ def model_without(*names: str) -> Callable[[Path], None]:
 
 def check_config(file: Path, content: bytes) -> None:
     """Every field that the file gives has the value that Python's json reads there."""
-    config = read_model_config(read_folder(file.parent)).encoder
+    config = ModelConfig.of(read_folder(file.parent)).encoder
     values = json.loads(content)
     for field in fields(config):
         if values.get(field.name) is not None:

@@ -12,7 +12,8 @@ from families import TWINS, tiny
 from minisbert.checkpoint.folder import read_folder
 from minisbert.commands import main, plans
 from minisbert.inference.program_costs import forward_flops
-from minisbert.pretrained import load_pretrained, read_model_config
+from minisbert.model_config import ModelConfig
+from minisbert.pretrained import load_pretrained
 from minisbert.sentence_model import define
 from minisbert.training import plan as planning
 from minisbert.training.collate import abstract_batch
@@ -26,7 +27,7 @@ from minisbert.training.task import SIAMESE
 
 
 def design_of(family):
-    return read_model_config(read_folder(tiny(family)))
+    return ModelConfig.of(read_folder(tiny(family)))
 
 
 def products(jaxpr) -> int:

@@ -17,7 +17,7 @@ from runs import losses
 from minisbert import SentenceEncoder
 from minisbert.checkpoint.folder import read_folder
 from minisbert.errors import InputError
-from minisbert.pretrained import read_model_config
+from minisbert.model_config import ModelConfig
 from minisbert.sentence_model import define
 from minisbert.training.config import TrainConfig
 from minisbert.training.sharding import check_setup, data_mesh, state_sharding
@@ -30,7 +30,7 @@ FLOAT64 = 1e-12
 
 
 def load_design(family):
-    return read_model_config(read_folder(tiny(family)))
+    return ModelConfig.of(read_folder(tiny(family)))
 
 
 def with_devices(count: int, *command: str) -> str:

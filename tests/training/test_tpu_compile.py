@@ -35,7 +35,6 @@ from minisbert.errors import InputError
 from minisbert.inference import encode_plan, tpu_compiler
 from minisbert.inference.batching import TPU_BFLOAT16
 from minisbert.inference.tpu_compiler import CHIPS, GIB, Estimate, chip_devices, compile_for_chip, find_chip
-from minisbert.pretrained import read_model_config
 from minisbert.sentence_model import ModelConfig, define
 from minisbert.training import plan as planning
 from minisbert.training.collate import abstract_batch
@@ -64,7 +63,7 @@ def mpnet_base(layers: int = 12) -> ModelConfig:
 
 def tiny_of(family: str) -> ModelConfig:
     """The family's tiny model, BERT's with one layer."""
-    model_config = read_model_config(read_folder(tiny(family)))
+    model_config = ModelConfig.of(read_folder(tiny(family)))
     if family != "bert":
         return model_config
     return replace(model_config, encoder=replace(model_config.encoder, num_hidden_layers=1))
