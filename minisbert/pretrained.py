@@ -18,7 +18,7 @@ from minisbert.checkpoint.convert import Converted, Put, convert, export, flatte
 from minisbert.checkpoint.converted import CONVERTED, read_converted
 from minisbert.checkpoint.folder import ModelFolder, read_folder
 from minisbert.checkpoint.folder_writer import chain_of, note_dtype, write_chain, write_module, write_router
-from minisbert.checkpoint.modules import Module, WithWeights
+from minisbert.checkpoint.modules import WithWeights
 from minisbert.checkpoint.router import Router, check_names
 from minisbert.checkpoint.static_folder import with_length_limit
 from minisbert.checkpoint.tensors import WEIGHTS, open_tensors, write_tensors
@@ -204,13 +204,12 @@ def save_pretrained(model: Pretrained, target: Path) -> None:
         InputError: the target is a file, or a folder with something else than a model in it.
         WriteError: the disk is full or not writable; the target is unchanged.
     """
+    folder = replace(model.folder, modules=model.model_config.modules)
     with staged_folder(Path(target).absolute()) as staging:
-        if model.folder.router is not None:
-            write_router(model.folder, model.folder.router, _write_routes(model, staging), staging)
-            return
-        folder = replace(model.folder, modules=model.model_config.modules)
-        for (module, here), weights in zip(write_chain(folder, staging), _weights(model), strict=True):
-            _write_weights(model, module, weights, here)
+        if folder.router is None:
+            _write_encoder(model, write_chain(folder, model.params, staging))
+        else:
+            write_router(folder, folder.router, _write_routes(model, staging), staging)
 
 
 def _write_routes(model: Pretrained, path: Path) -> dict[str, list[str]]:
@@ -223,32 +222,22 @@ def _write_routes(model: Pretrained, path: Path) -> dict[str, list[str]]:
     for name, route in model.routes.items():
         folder = replace(route.folder, modules=route.model_config.modules)
         structure[name] = []
-        for i, ((kind, module), weights) in enumerate(zip(chain_of(folder), _weights(route), strict=True)):
+        for i, (kind, module, weights) in enumerate(chain_of(folder, route.params)):
             leaves = tuple(id(leaf) for leaf in flatten(weights).values())
             # Encoders are the same only if they also read texts in the same way.
             reads = (folder.max_seq_length, folder.do_lower_case, *sorted(folder.tokenizer_files.items()))
             same = (kind, module, leaves, reads if module is None else ())
             if not leaves or same not in written:
                 written[same] = f"{name}_{i}_{kind}"
-                write_module(folder, module, path / written[same])
-                _write_weights(route, module, weights, path / written[same])
+                write_module(folder, module, weights, path / written[same])
+                if module is None:
+                    _write_encoder(route, path / written[same])
             structure[name].append(written[same])
     return structure
 
 
-def _weights(model: Pretrained) -> list[dict[Any, Any]]:
-    """The parameters of each module of `chain_of(model.folder)`, {} where it has none."""
-    modules = model.model_config.modules[1 if model.folder.is_static else 0 :]
-    heads = iter(model.params.get("heads", {}).values())
-    return [model.params["encoder"], *(next(heads) if isinstance(module, WithWeights) else {} for module in modules)]
-
-
-def _write_weights(model: Pretrained, module: Module | None, weights: dict[Any, Any], here: Path) -> None:
-    """A module's tensors; with the encoder's (None) the tokenizer's files."""
-    if isinstance(module, WithWeights):
-        write_tensors(here / WEIGHTS, export(Converted(flatten(weights)), module.rules()))
-    if module is not None:
-        return
+def _write_encoder(model: Pretrained, here: Path) -> None:
+    """The encoder's tensors, and its tokenizer's files."""
     tensors = encoder_tensors(model)
     write_tensors(here / WEIGHTS, tensors)
     if model.original.dtypes:  # it has other tensors than float32

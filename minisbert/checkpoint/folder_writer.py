@@ -1,4 +1,7 @@
-"""Writes the settings of a sentence-transformers folder, in the older dialect that every reader knows."""
+"""Writes a sentence-transformers folder, in the older dialect that every reader knows.
+
+The settings, and the weights of the modules after the encoder; pretrained.py adds the encoder's weights and tokenizer.
+"""
 
 import json
 from collections.abc import Mapping
@@ -7,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.checkpoint.convert import Converted
+from minisbert.checkpoint.convert import Converted, export, flatten
 from minisbert.checkpoint.folder import ModelFolder
 from minisbert.checkpoint.json_file import read_json
-from minisbert.checkpoint.modules import Module
+from minisbert.checkpoint.modules import Module, WithWeights
 from minisbert.checkpoint.router import ROUTER_FILE, Router
+from minisbert.checkpoint.tensors import WEIGHTS, write_tensors
 
 _PACKAGE = "sentence_transformers.models."
 
@@ -36,39 +40,42 @@ def note_dtype(here: Path, original: Converted, tensors: Mapping[str, np.ndarray
             write_json(file, config | dict.fromkeys(keys or ["dtype"], "float32"))
 
 
-def chain_of(folder: ModelFolder) -> list[tuple[str, Module | None]]:
-    """The modules to write: the class of each with its settings, None for the encoder's."""
+def chain_of(folder: ModelFolder, params: Mapping[str, Any]) -> list[tuple[str, Module | None, Mapping[str, Any]]]:
+    """The modules to write: the class of each, its settings (None for the encoder's), and its parameters."""
+    heads = iter(params.get("heads", {}).values())
     # A static model averages its tokens itself.
-    chain: list[tuple[str, Module | None]] = [("StaticEmbedding" if folder.is_static else "Transformer", None)]
-    for module in folder.modules[1:] if folder.is_static else folder.modules:
-        chain.append((type(module).__name__, module))
+    encoder, modules = ("StaticEmbedding", folder.modules[1:]) if folder.is_static else ("Transformer", folder.modules)
+    chain: list[tuple[str, Module | None, Mapping[str, Any]]] = [(encoder, None, params["encoder"])]
+    for module in modules:
+        chain.append((type(module).__name__, module, next(heads) if isinstance(module, WithWeights) else {}))
     return chain
 
 
-def write_module(folder: ModelFolder, module: Module | None, here: Path) -> None:
-    """The settings of one module of a chain; None is the encoder's."""
+def write_module(folder: ModelFolder, module: Module | None, params: Mapping[str, Any], here: Path) -> None:
+    """One module of a chain, its settings and its weights; of the encoder (None) the settings alone."""
     here.mkdir(exist_ok=True)
     if module is not None:
         if (content := module.to_json(folder.encoder.hidden_size)) is not None:
             write_json(here / "config.json", content)
+        if isinstance(module, WithWeights):
+            write_tensors(here / WEIGHTS, export(Converted(flatten(params)), module.rules()))
     elif not folder.is_static:
         write_json(here / "config.json", folder.config)
         lengths = {"max_seq_length": folder.max_seq_length, "do_lower_case": folder.do_lower_case}
         write_json(here / "sentence_bert_config.json", lengths)
 
 
-def write_chain(folder: ModelFolder, path: Path) -> list[tuple[Module | None, Path]]:
-    """Every settings file of a model with one chain, into an empty folder; returns each module and its folder."""
-    places, entries = [], []
-    for i, (name, module) in enumerate(chain_of(folder)):
+def write_chain(folder: ModelFolder, params: Mapping[str, Any], path: Path) -> Path:
+    """A model with one chain, into an empty folder, but for the encoder's weights and tokenizer: returns where these belong."""
+    entries = []
+    for i, (name, module, weights) in enumerate(chain_of(folder, params)):
         # A transformer is at the top, where transformers looks for it.
         place = "" if name == "Transformer" else f"{i}_{name}"
-        write_module(folder, module, path / place)
+        write_module(folder, module, weights, path / place)
         entries.append({"idx": i, "name": str(i), "path": place, "type": _package(name)})
-        places.append((module, path / place))
     write_json(path / "modules.json", entries)
     write_json(path / "config_sentence_transformers.json", _model_json(folder))
-    return places
+    return path / str(entries[0]["path"])
 
 
 def _package(name: str) -> str:

@@ -19,12 +19,9 @@ from minisbert import limits
 from minisbert.checkpoint.folder import ModelFolder, read_chain, read_parts
 from minisbert.checkpoint.folder_writer import write_chain, write_json
 from minisbert.checkpoint.json_file import parse_json
-from minisbert.checkpoint.kinds import MODULE_TYPES, refuse_bi_encoder
-from minisbert.checkpoint.modules import Module
+from minisbert.checkpoint.kinds import refuse_bi_encoder
 from minisbert.checkpoint.settings import ModelFiles, Settings
-from minisbert.checkpoint.tensors import inside
 from minisbert.checkpoint.transformer_folder import model_max_length, read_length_file
-from minisbert.errors import ModelFolderError
 
 # The activation's class in a folder -> our name; predict.py has the functions.
 ACTIVATION_CLASSES = {
@@ -60,18 +57,13 @@ def read_cross_encoder_folder(
     files = ModelFiles(path, allow_links)
     refuse_bi_encoder(files)
     chain = files.folder / "modules.json"
-    entries = _entries(files, chain) if files.has(chain) else []
-    if len(entries) > 1:
-        folder = CrossEncoderFolder(**vars(read_parts(files, read_chain(files, chain), chain, scores=True)))
+    parts = read_chain(files, chain) if files.has(chain) else []
+    if parts and [part.kind for part in parts] != ["transformer"]:
+        folder = CrossEncoderFolder(**vars(read_parts(files, parts, chain, scores=True)))
         config = Settings(folder.config, folder.transformer_path / "config.json")
         folder.num_labels = folder.modules[-1].width(0)
     else:
-        place = files.folder
-        if entries:  # the one Transformer
-            transformer = Settings(entries[0], chain)
-            relative = transformer.text("path")
-            transformer.finish()
-            place = inside(chain.parent, relative, chain)
+        place = files.folder / parts[0].path if parts else files.folder
         file = place / "config.json"
         config = Settings(files.json(file), file)
         folder = CrossEncoderFolder(
@@ -84,11 +76,11 @@ def read_cross_encoder_folder(
             sources=dict.fromkeys(config.values, "config.json"),
             num_labels=_num_labels(config),
         )
-        if entries:
+        if parts:
             read_length_file(files, folder, ("sequence-classification", "scores", "logits"), required=True)
     activation = _activation(config)
     config.finish()
-    if entries:
+    if parts:
         activation = _read_settings(files) or activation
     if folder.max_seq_length is None and (length := length_limit(folder)) is not None:
         folder.max_seq_length = length
@@ -126,16 +118,16 @@ def label_settings(num_labels: int) -> dict[str, Any]:
     }
 
 
-def write_cross_encoder_settings(folder: CrossEncoderFolder, path: Path) -> list[tuple[Module | None, Path]]:
+def write_cross_encoder_settings(folder: CrossEncoderFolder, params: dict[str, Any], path: Path) -> None:
     """Write config.json and the tokenizer's files, with the length limit in them, into an empty folder.
 
-    A reranker of modules gets modules.json too, and a folder with settings for each module; returns these.
+    A reranker of modules gets modules.json too, and a folder for each module.
     """
-    written = write_chain(folder, path) if folder.modules else []
     config = {key: value for key, value in folder.config.items() if key != _LEGACY_ACTIVATION}
     activation = ACTIVATIONS_BY_NAME[folder.activation]
     config["sentence_transformers"] = {**(config.get("sentence_transformers") or {}), "activation_fn": activation}
     if folder.modules:
+        write_chain(folder, params, path)
         settings: dict[str, Any] = {
             "model_type": "CrossEncoder",
             "activation_fn": activation,
@@ -149,21 +141,6 @@ def write_cross_encoder_settings(folder: CrossEncoderFolder, path: Path) -> list
     if length_limit(folder) != folder.max_seq_length:
         settings = _tokenizer_settings(folder).values
         write_json(path / _TOKENIZER_FILE, {**settings, "model_max_length": folder.max_seq_length})
-    return written
-
-
-def _entries(files: ModelFiles, file: Path) -> list[Any]:
-    entries = files.json(file)
-    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
-        raise ModelFolderError(f"{file}: not a list of modules. Expected one; download the model again.")
-    types = [str(entry.get("type")) for entry in entries]
-    if MODULE_TYPES.get(types[0]) != "transformer" or not all(name in MODULE_TYPES for name in types):
-        raise ModelFolderError(
-            f"{file}: the modules are {', '.join(types):.300}. Expected one Transformer of sentence-transformers, with the "
-            "head among its weights, or Transformer, Pooling and so on up to a Dense; other heads (LogitScore) are not "
-            "computed. Use another model."
-        )
-    return entries
 
 
 def _num_labels(config: Settings) -> int:

@@ -27,7 +27,6 @@ from minisbert.checkpoint.convert import (
     table_for,
 )
 from minisbert.checkpoint.folder_writer import note_dtype
-from minisbert.checkpoint.modules import WithWeights
 from minisbert.checkpoint.settings import Settings
 from minisbert.checkpoint.tensors import WEIGHTS, open_tensors, write_tensors
 from minisbert.cross_encoder.folder import (
@@ -77,7 +76,7 @@ def load_cross_encoder(
     if folder.modules:
         return _load_reranker(folder)
     family, form = FAMILIES[folder.model_type], HEADS[folder.model_type]
-    config = family.Config.from_json(folder.config, folder.transformer_path / "config.json")
+    config = folder.encoder = family.Config.from_json(folder.config, folder.transformer_path / "config.json")
     head = _head_config(folder, config)
     tokenizer = Tokenizer.from_folder(folder)
     _check_texts(folder, config, tokenizer)
@@ -125,6 +124,7 @@ def with_fresh_head(encoder: Pretrained, num_labels: int, seed: int) -> Pretrain
         base.transformer_path,
         base.model_type,
         config,
+        base.encoder,
         modules=(),
         tokenizer_files=base.tokenizer_files,
         max_seq_length=length_limit(base),
@@ -162,15 +162,11 @@ def save_cross_encoder(model: PretrainedCrossEncoder, target: Path) -> None:
     """
     folder = replace(model.folder, tokenizer_files=tokenizer_files(model.folder, model.tokenizer))
     with staged_folder(Path(target).absolute()) as staging:
-        written = write_cross_encoder_settings(folder, staging)
+        write_cross_encoder_settings(folder, model.params, staging)
         tensors = _tensors(model)
         write_tensors(staging / WEIGHTS, tensors)
         if model.original.dtypes:  # it has other tensors than float32
             note_dtype(staging, model.original, tensors)
-        heads = iter(model.params.get("heads", {}).values())
-        for module, here in written:
-            if isinstance(module, WithWeights):
-                write_tensors(here / WEIGHTS, export(Converted(flatten(next(heads))), module.rules()))
 
 
 def _tensors(model: PretrainedCrossEncoder) -> dict[str, np.ndarray]:

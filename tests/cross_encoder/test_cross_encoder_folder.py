@@ -247,8 +247,8 @@ def test_settings_of_the_newer_form_that_would_be_computed_wrongly(new, file, va
 @pytest.mark.parametrize(
     ("modules", "told"),
     [
-        ([], "not a list of modules"),
-        ({"idx": 0}, "not a list of modules"),
+        ([], "a list of 0"),
+        ({"idx": 0}, "Expected a list of"),
         ([{"type": TRANSFORMER, "path": "../x"}], "leaves the model folder"),
         ([{"type": TRANSFORMER}], "'path' is missing"),
         ([{"type": "mine.Transformer", "path": ""}], "mine.Transformer"),

@@ -405,10 +405,9 @@ def test_a_model2vec_folder_without_modules(tmp_path, caplog):
 def slopes_under_their_names(pretrained: Any, gradient: dict[Any, Any]) -> dict[tuple[int, str], np.ndarray]:
     """Our gradient as (the module's number in the chain, the tensor's name in its file) -> slope."""
     named = {(0, name): slope for name, slope in encoder_tensors(with_params(pretrained, gradient)).items()}
-    heads = iter(gradient.get("heads", {}).values())
-    for i, (_, module) in enumerate(chain_of(pretrained.folder)):
+    for i, (_, module, slopes_of) in enumerate(chain_of(pretrained.folder, gradient)):
         if isinstance(module, WithWeights):
-            slopes = export(Converted(flatten(next(heads))), module.rules())
+            slopes = export(Converted(flatten(slopes_of)), module.rules())
             named |= {(i, name): slope for name, slope in slopes.items()}
     return named
 
