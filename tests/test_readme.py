@@ -198,7 +198,7 @@ def test_the_parts_of_a_family_exist_in_the_files_named():
     assert {part.split(".")[0] for part in parts - {"HEADS", "LETTERS"}} <= names
     rule, row, *_ = code("CONTRIBUTING.md", "python")
     assert rule.strip() in (ROOT / "minisbert/checkpoint/families/distilbert.py").read_text(encoding="utf-8")
-    assert row.strip() in (ROOT / "minisbert/encoders/__init__.py").read_text(encoding="utf-8")
+    assert row.strip() in (ROOT / "minisbert/checkpoint/families/__init__.py").read_text(encoding="utf-8")
     assert "distilbert" in FAMILIES
     for file, name, _ in table("CONTRIBUTING.md", "file"):
         source = (ROOT / file.strip("`")).read_text(encoding="utf-8")
