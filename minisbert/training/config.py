@@ -112,6 +112,8 @@ class TrainConfig:
     """The prompt before each text column."""
     evaluate_every: int = 500
     """Steps between evaluations."""
+    early_stopping_patience: int | None = None
+    """End the run after this many evaluations in a row without a better score."""
     checkpoint_every: int = 200
     """Steps between checkpoints."""
     seed: int = 0

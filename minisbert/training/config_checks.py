@@ -82,7 +82,7 @@ CHECKS: dict[str, Check] = {
     "kind": optional(one_of(CONVENTIONS)),
     "score_range": optional(Check("the lowest and the highest score", tuple | list, least=2, most=2, each=NUMBER)),
     **dict.fromkeys(("epochs", "batch_size", "accumulate", "evaluate_every", "checkpoint_every"), COUNT),
-    **dict.fromkeys(("max_steps", "chunk_size", "lora_rank"), optional(COUNT)),
+    **dict.fromkeys(("max_steps", "chunk_size", "lora_rank", "early_stopping_patience"), optional(COUNT)),
     **dict.fromkeys(("deterministic", "remat", "dropout", "no_duplicates", "adaptive_layers"), BOOL),
     **dict.fromkeys(("learning_rate", "clip_norm"), POSITIVE),
     "lora_alpha": optional(POSITIVE),

@@ -60,13 +60,13 @@ def join(coordinator: str | None, hosts: int | None, host: int | None, *, second
         ) from None
 
 
-def sync_batch_shape(batch: TrainBatch, asked: bool, padding_id: int) -> tuple[TrainBatch, bool]:
-    """This host's batch, padded to the largest of all hosts, so that all run one program; and whether any was asked to stop."""
+def sync_batch_shape(batch: TrainBatch, asked: int, padding_id: int) -> tuple[TrainBatch, int]:
+    """This host's batch, padded to the largest of all hosts, so that all run one program; and the most that one was asked."""
     from jax.experimental.multihost_utils import process_allgather
 
     mine = np.array([*batch.rows.token_ids_PL.shape, asked])
-    rows, length, any_stop = np.max(process_allgather(mine), axis=0).tolist()
-    return batch.pad_to(rows, length, padding_id), bool(any_stop)
+    rows, length, asked = np.max(process_allgather(mine), axis=0).tolist()
+    return batch.pad_to(rows, length, padding_id), asked
 
 
 @contextmanager

@@ -6,7 +6,6 @@ look at the model and do not change it, so they are not part of a checkpoint's r
 """
 
 import logging
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("minisbert")
 # After every step (the device then waits for each step's metrics), an evaluation's scores, a checkpoint, the last step.
 EVENTS = ("on_step", "on_evaluate", "on_checkpoint", "on_end")
-OWN_METRICS = ("step", "loss", "gradient_norm", "learning_rate", "shape", "score")  # what a run itself writes
+OWN_METRICS = ("step", "loss", "gradient_norm", "learning_rate", "shape", "score", "ended")  # what a run itself writes
 
 
 class RunView:
@@ -54,6 +53,10 @@ class RunView:
     def model(self) -> Any:
         """The model as an ordinary encoder, on the run's own parameters: nothing is copied or compiled again."""
         return self._outputs.model_of(self._state, lambda leaf: leaf)[0]
+
+    def end(self) -> None:
+        """End the run after this step, whose model becomes the final one. A run that is resumed has ended as well."""
+        self._outputs.end(self.step)
 
     def log(self, **values: float) -> None:
         """Write values of this step to the run's metrics, under these names."""
@@ -168,6 +171,7 @@ class Outputs:
     ):
         self.trainer, self.metrics, self.scores, self.called = trainer, trainer.metrics, scores, called
         self.last: dict[str, Any] = {}  # the metrics of the last step
+        self.ended = False  # by a callback, or since the score no longer improves
 
     def log(self, step: int, batch: TrainBatch, metrics: StepMetrics, progress: Any) -> None:
         """Write a step's metrics.
@@ -202,6 +206,12 @@ class Outputs:
             for method in self.called[event]:
                 method(view)
 
+    def end(self, step: int) -> None:
+        """End the run after this step. Its metrics say so, for a run that is resumed."""
+        if not self.ended:
+            self.ended = True
+            self.metrics.write({"step": step, "ended": True})
+
     def evaluate(self, state: TrainState) -> None:
         """Score the model, and save it if its first score is the best so far."""
         model, head = self.model_of(state)
@@ -217,9 +227,13 @@ class Outputs:
                 values[name] = check_finite(f"{name} after step {step}", plain(value))
         first = values.get(next(iter(self.scores)))
         if first is not None:
-            if folder is not None and all(first > line.get("score", -math.inf) for line in self.metrics.lines()):
+            scores = [line["score"] for line in self.metrics.lines() if "score" in line]
+            if folder is not None and all(first > score for score in scores):
                 self._save(model, head, folder / "best")
             values = {"score": first, **values}
+            patience, scores = self.trainer.config.early_stopping_patience, [*scores, first]
+            if patience is not None and len(scores) - 1 - scores.index(max(scores)) >= patience:
+                values["ended"] = self.ended = True
         self.last = self.last | values  # a new dict: the metrics hold the old one
         if values:
             self.metrics.write({"step": step, **values})
@@ -261,6 +275,7 @@ class Outputs:
                 f"{trainer.model.max_seq_length} and were cut; raise it (--max-seq-length) to train on whole {task.sequence}s."
             )
         logger.info(
-            f"{trainer.where}: {trainer.steps} steps, {seconds:.0f} s in this process; {trainer.train_step.log()}"
+            f"{trainer.where}: {int(state.step)} of {trainer.steps} steps, {seconds:.0f} s in this process; "
+            f"{trainer.train_step.log()}"
         )
         return model

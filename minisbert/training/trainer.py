@@ -47,6 +47,8 @@ from minisbert.transformer.target import warn_where_slow
 
 logger = logging.getLogger("minisbert")
 Model = TypeVar("Model")
+# What a host can be asked to do before the next step: save and stop, to be resumed; or end the run, which counts more.
+TERMINATE, END = 1, 2
 
 
 def train(
@@ -71,7 +73,7 @@ def train(
         score: called every `config.evaluate_every` steps; the model with the highest score is saved in `folder / "best"`.
             `evaluation.sts.sts_score(files)` makes one; `cross_encoder.evaluation` has those for a cross-encoder. Several
             are a dict by name, of which the first decides.
-        callbacks: objects with on_step, on_evaluate, on_checkpoint or on_end (training/run.py).
+        callbacks: objects with on_step, on_evaluate, on_checkpoint or on_end (training/run.py), which can end the run.
         devices: how many to train on, by default all that JAX finds. The loss is that of the global batch on any number. A
             run may resume on another number, then not to the bit.
         layout: of the parameters on the devices, a row of `sharding.LAYOUTS`.
@@ -101,6 +103,11 @@ def train(
         if (devices, model_devices, layout) != (None, 1, "replicated") or jax.device_count() > 1:
             mesh = sharding.data_mesh(devices, model_devices)
         trainer = Trainer(model, config, run_folder, mesh, layout, on_new_shape, keep_encoder)
+        if config.early_stopping_patience is not None and not scores:
+            raise InputError(
+                f"early_stopping_patience is {config.early_stopping_patience} without a score to watch. Expected both or "
+                "neither: give `score` (--evaluate)."
+            )
         lock.enter_context(only_run(run_folder) if trainer.writes and run_folder is not None else nullcontext())
         state, pending, started = trainer.start(), None, time.perf_counter()
         outputs = Outputs(trainer, scores, called)
@@ -108,13 +115,15 @@ def train(
         hidden = None if show_progress and jax.process_index() == 0 else True  # None: shown on a terminal only
         with tqdm(desc=f"train ({steps} steps, {step} done)", unit=" examples", disable=hidden) as progress:
             while step < steps:
-                batch, stop = trainer.batch(step, sigterm.is_set)
+                batch, asked = trainer.batch(step, lambda: END if outputs.ended else TERMINATE * sigterm.is_set())
+                if asked == END:
+                    break
                 state, metrics = trainer.train_step(state, batch)
                 # The metrics of the previous step are read while the devices compute this one.
                 if pending is not None:
                     outputs.log(*pending, progress)
                 pending, step = (step, batch, metrics), step + 1
-                saves = stop or step == steps or step % config.checkpoint_every == 0
+                saves = asked or step == steps or step % config.checkpoint_every == 0
                 evaluates = scores and (step == steps or step % config.evaluate_every == 0)
                 if saves or evaluates or called["on_step"]:
                     outputs.log(*pending, progress)
@@ -126,9 +135,13 @@ def train(
                 if saves and trainer.checkpoints is not None:
                     trainer.checkpoints.save(state)
                     outputs.call("on_checkpoint", state)
-                if stop and step < steps:
+                if asked and step < steps:
                     saved = "nothing was saved" if folder is None else "saved. Start the same command again to resume"
                     raise TrainingStopped(f"{trainer.where}: stopped after step {step} of {steps} and {saved}.")
+        if step < steps:
+            outputs.end(step)
+            if trainer.checkpoints is not None and step % config.checkpoint_every:
+                trainer.checkpoints.save(state)
         outputs.call("on_end", state)
         trained: Model = outputs.finish(state, time.perf_counter() - started)
         return trained
@@ -242,15 +255,15 @@ class Trainer:
             state = self.checkpoints.restore(state)
             logger.info(f"{self.where}: resuming after step {int(state.step)} of {self.steps}")
         self.metrics.drop_after(int(state.step))
+        if any("ended" in line for line in self.metrics.lines() if line["step"] <= int(state.step)):
+            self.steps = int(state.step)
         if int(state.step) < self.steps:  # a finished run compiles nothing
             samples = (self.batch(step, sample=True)[0] for step in sampled_steps(self.steps))
             self.train_step.warm_up(state, samples, few=self.steps <= step_cache.SHORT_RUN)
         return state
 
-    def batch(
-        self, step: int, stop_requested: Callable[[], bool] = bool, *, sample: bool = False
-    ) -> tuple[TrainBatch, bool]:
-        """This host's arrays of a step (of a sample only their shape matters), and whether any host was asked to stop."""
+    def batch(self, step: int, requested: Callable[[], int] = int, *, sample: bool = False) -> tuple[TrainBatch, int]:
+        """This host's arrays of a step (of a sample only their shape matters), and what any host is asked to do before it."""
         texts, model, given = self.batches.batch_at(step), self.model, self.config.loss_options or {}
         if self.loss.more_texts is not None:
             texts = self.loss.more_texts(texts, **given)
@@ -260,13 +273,13 @@ class Trainer:
         if self.teacher is not None:
             kind = self.datasets[texts.dataset].kind
             batch = with_teacher(batch, texts, kind, self.teacher, self.loss, shape_only=sample)
-        stop = stop_requested()
+        asked = requested()
         if jax.process_count() > 1:
-            batch, stop = sync_batch_shape(batch, stop, model.padding_id)
-        if sample:
-            return batch, stop
+            batch, asked = sync_batch_shape(batch, asked, model.padding_id)
+        if sample or asked == END:
+            return batch, asked
         self.cut += cut
         if not (self.warned or has_negatives(batch, self.loss)):
             self.warned = True
             logger.warning(f"{self.where}: step {step + 1} has no negatives: its positives are all the same text.")
-        return self.train_step.pad_to_known_shape(batch), stop
+        return self.train_step.pad_to_known_shape(batch), asked

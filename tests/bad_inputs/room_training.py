@@ -57,7 +57,7 @@ NO_COUNT = [0, -1, 1.5, "4", True, NAN]
 SETTINGS: list[tuple[str, Any]] = [
     *[("batch_size", value) for value in [*NO_COUNT, None, [4], 1]],  # 1 has no in-batch negatives
     *[(name, value) for name in ("epochs", "checkpoint_every", "evaluate_every") for value in NO_COUNT],
-    *[("max_steps", value) for value in NO_COUNT],
+    *[(name, value) for name in ("max_steps", "early_stopping_patience") for value in NO_COUNT],
     *[("chunk_size", value) for value in NO_COUNT],
     *[("learning_rate", value) for value in (0, -1e-5, NAN, INF, "2e-5", None, True, [1e-5])],
     *[("clip_norm", value) for value in (0, -1, NAN, "1", None)],

@@ -12,8 +12,9 @@ from minisbert.errors import InputError, TrainingError
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.sentence_model import define
 from minisbert.training.collate import train_batch
-from minisbert.training.multihost import exit_on_peer_failure, join
+from minisbert.training.multihost import exit_on_peer_failure, join, sync_batch_shape
 from minisbert.training.siamese import packed_embed, unpack
+from minisbert.training.trainer import END, TERMINATE
 
 TINY_BERT = Path(__file__).parents[2] / "weights" / "tiny-bert"
 
@@ -43,6 +44,18 @@ def test_a_broken_connection_is_a_training_error(error, raised, monkeypatch):
     with pytest.raises(raised) as caught, exit_on_peer_failure("runs/x"):
         raise error
     assert raised is not TrainingError or "lost another one" in str(caught.value)
+
+
+def test_any_host_can_end_the_run_and_that_counts_more_than_sigterm(monkeypatch):
+    encoder = SentenceEncoder.load(TINY_BERT)
+    pair = Batch(0, 0, np.arange(1), [["a man eats"], ["someone has a meal"]], None)
+    batch, _ = train_batch(pair, encoder.tokenizer, max_length=64, padding_id=0)
+    others = [TERMINATE, END, 0]
+    gathered = lambda mine: np.stack([mine, *([*mine[:2], asked] for asked in others)])  # noqa: E731
+    monkeypatch.setattr("jax.experimental.multihost_utils.process_allgather", gathered)
+    assert sync_batch_shape(batch, 0, 0)[1] == END
+    others.remove(END)
+    assert sync_batch_shape(batch, 0, 0)[1] == TERMINATE
 
 
 def test_wider_rows_hold_the_same_texts():

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -208,6 +209,42 @@ def test_the_softmax_head_is_trained_and_saved(tmp_path):
     with safe_open(tmp_path / "run" / "final" / "softmax_head.safetensors", "np") as head:
         assert head.get_tensor("kernel").shape == (96, 3)
         assert json.loads(head.metadata()["classes"]) == names
+
+
+class EndAfter:
+    def __init__(self, step):
+        self.step = step
+
+    def on_step(self, run):
+        if run.step == self.step:
+            run.end()
+
+
+def test_a_run_ends_when_the_score_no_longer_improves(pairs, tmp_path, caplog):
+    caplog.set_level("INFO")
+    settings = config(pairs, epochs=4, evaluate_every=2, checkpoint_every=100, early_stopping_patience=2)
+    scores = iter([0.1, 0.3, 0.2, 0.3, 0.4])  # an equal one is no better one
+    folder = tmp_path / "run"
+    ended = run(settings, folder, score=lambda model: next(scores))
+    assert (ended.run.steps, "8 of 24 steps" in caplog.text) == (8, True)
+    assert ended.run.curve("score")[0].tolist() == [2, 4, 6, 8]
+    assert changed(SentenceEncoder(folder / "best"), SentenceEncoder(folder / "final"))
+    # Started again, it has ended: nothing is scored or compiled.
+    again = run(settings, folder, score=lambda model: 1 / 0)
+    assert again.run.steps == 8 and not changed(ended, again) and "nothing to compile" in caplog.text
+    with pytest.raises(InputError, match="early_stopping_patience is 2 without a score"):
+        run(settings, tmp_path / "other")
+
+
+def test_a_callback_can_end_the_run(pairs, tmp_path):
+    settings, folder = config(pairs, epochs=4), tmp_path / "run"
+    ended = train(SentenceEncoder(TINY), settings, folder, callbacks=[EndAfter(5)], show_progress=False)
+    assert ended.run.steps == 5 and ended.run.last()["ended"] is True
+    again = run(settings, folder)  # without the callback
+    assert again.run.steps == 5 and not changed(ended, again)
+    # A kill before the checkpoint of that step: the step is done again, and nothing remembers its end.
+    shutil.rmtree(folder / "checkpoints" / "5")
+    assert run(settings, folder).run.steps == 24
 
 
 def test_one_compilation_per_shape(pairs, tmp_path, caplog):

@@ -2,6 +2,7 @@
 
     python tests/training/two_hosts.py equal            two processes, killed together and restarted, against one
     python tests/training/two_hosts.py stop             one of the two gets SIGTERM: both save the same step and leave
+    python tests/training/two_hosts.py end              the score of the first no longer improves: both end after that step
     python tests/training/two_hosts.py deaths [N]       one of the two killed, N times (10): the other leaves within 60 s
 
 Key biases are left out of the comparison: their gradient is 0 in exact arithmetic, and Adam makes steps of its noise.
@@ -107,6 +108,16 @@ def stop(scratch: Path) -> list[str]:
     return [re.sub(r".*: stopped", "stopped", text.strip().splitlines()[-1]) for text in said]
 
 
+def end(scratch: Path) -> list[str]:
+    """Early stopping, which the first of two hosts decides: the last message of both."""
+    data, scored = pairs_file(scratch), scratch / "scored.tsv"
+    scored.write_text("score\tsentence1\tsentence2\n1\ta cat\ta cat\n0.5\ta dog\ta house\n0\ta tree\ta book\n")
+    settings = ("--evaluate", str(scored), "--evaluate-every", "2", "--early-stopping-patience", "2")
+    both = start(data, scratch / "run", 2, "--epochs", "1000", *settings, "--on-new-shape", "compile")
+    said = [process.communicate(timeout=300)[1] for process in both]
+    return [re.sub(r".*: (\d+ of)", r"\1", text.strip().splitlines()[-1]) for text in said]
+
+
 def death(scratch: Path, victim: int, rng: random.Random) -> tuple[float, str]:
     """Kill one of two hosts: how long the other took to exit, and its last message."""
     run = scratch / "run"
@@ -128,15 +139,15 @@ def death(scratch: Path, victim: int, rng: random.Random) -> tuple[float, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("equal", "stop", "deaths"))
+    parser.add_argument("what", choices=("equal", "stop", "end", "deaths"))
     parser.add_argument("times", type=int, nargs="?", default=10)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         if options.what == "equal":
             print(f"two hosts, killed once, against one: weights differ by at most {equal(Path(scratch)):.1e}")
             return
-        if options.what == "stop":
-            print(*stop(Path(scratch)), sep="\n")
+        if options.what in ("stop", "end"):
+            print(*(stop if options.what == "stop" else end)(Path(scratch)), sep="\n")
             return
         rng, slowest = random.Random(0), 0.0
         for number in range(options.times):
