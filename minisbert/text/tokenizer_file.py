@@ -110,59 +110,22 @@ def _check_options(config: TokenizerConfig, backend: Any) -> None:
 
 def build(source: Source) -> Any:
     """The `tokenizers.Tokenizer`: built as transformers builds its class, then with its added tokens."""
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from tokenizers import AddedToken
 
     backend, config = source.backend, source.config
     if config is None:
         return backend
-    settings, kind = config.settings, BUILT[config.name][0] if config.name in BUILT else None
-    special = {}
-    for key, token in config.named.items():
-        special[key] = getattr(token, "content", token)
+    special = {key: getattr(token, "content", token) for key, token in config.named.items()}
+    kind = BUILT[config.name][0] if config.name in BUILT else None
     try:
-        if kind == "WordPiece":
-            # tokenizer.json's model has read the vocabulary.
-            model = models.WordPiece(source.vocabulary) if backend is None else backend.model
-            model.unk_token = special["unk_token"]
-            model.continuing_subword_prefix, model.max_input_chars_per_word = "##", 100  # the class's own
-            backend = Tokenizer(model)
-            backend.normalizer = normalizers.BertNormalizer(
-                clean_text=True,
-                handle_chinese_chars=settings.flag("tokenize_chinese_chars", default=True),
-                strip_accents=settings.choice("strip_accents", [None, True, False], default=None),
-                lowercase=settings.flag("do_lower_case", default=True),
-            )
-            backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-            if special["unk_token"] not in source.vocabulary:
-                raise ModelFolderError(
-                    f"{source.where}: the unknown token {special['unk_token']!r:.100} is not in the vocabulary, so that no "
-                    "unknown word can be read. Correct 'unk_token' in tokenizer_config.json or special_tokens_map.json."
-                )
-        elif config.name == "Qwen2Tokenizer":
-            words = source.vocabulary if isinstance(source.vocabulary, dict) else {}
-            backend = Tokenizer(models.BPE(words, source.merges or []))
-            backend.normalizer, backend.decoder = normalizers.NFC(), decoders.ByteLevel()
-            space = settings.choice("add_prefix_space", [False, True, None], default=None) is True
-            splits = pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated")
-            letters = pre_tokenizers.ByteLevel(add_prefix_space=space, use_regex=False)
-            backend.pre_tokenizer = pre_tokenizers.Sequence([splits, letters])
-        elif kind == "BPE":
-            trim = settings.flag("trim_offsets", default=True)
-            space = settings.flag("add_prefix_space", default=False)
-            backend = Tokenizer(
-                models.BPE(source.vocabulary, source.merges, continuing_subword_prefix="", end_of_word_suffix="")
-            )
-            backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
-            backend.decoder = decoders.ByteLevel()
-        elif kind == "Unigram":
-            backend = _unigram(config, source.vocabulary, special["unk_token"], source.charsmap)
+        if kind is not None:
+            backend = _MAKERS.get(config.name, _MAKERS[kind])(source, config, special)
     except MinisbertError:
         raise
     except BaseException as error:
         name = f"{source.where} with merges.txt" if source.backend is None and kind == "BPE" else source.where
         raise refusal(error, ModelFolderError, f"{name}: not the vocabulary of {config.name}") from None
-    settings.finish()
-
+    config.settings.finish()
     known = set(map(attrgetter("content"), (*backend.get_added_tokens_decoder().values(), *config.added.values())))
     tokens = [config.added[number] for number in sorted(config.added)]
     for token in dict.fromkeys((*config.named.values(), *config.extra)):
@@ -172,58 +135,75 @@ def build(source: Source) -> Any:
     for token in tokens:
         token.special = token.special or token.content in special.values()
     backend.add_tokens(tokens)
-    backend.encode_special_tokens = settings.values.get("split_special_tokens") is True
-    if kind is None:
-        return backend
+    backend.encode_special_tokens = config.settings.values.get("split_special_tokens") is True
     try:
-        if source.backend is not None and config.name in ("Qwen2Tokenizer", "AlbertTokenizer"):
-            backend.post_processor = source.backend.post_processor  # of Qwen's: one end token, or nothing
-        elif config.name == "Qwen2Tokenizer":
-            backend.post_processor = _switched_ends(config, special, backend)
-        elif config.name == "T5Tokenizer":
-            end = [("</s>", backend.token_to_id(special["eos_token"]))]
-            pair = ["$A", "</s>", "$B", "</s>"]
-            backend.post_processor = processors.TemplateProcessing(single=pair[:2], pair=pair, special_tokens=end)
-        else:
-            bos = config.name in ("XLMRobertaTokenizer", "CamembertTokenizer")
-            cls, sep = special["bos_token" if bos else "cls_token"], special["eos_token" if bos else "sep_token"]
-            ends = [(cls, backend.token_to_id(cls)), (sep, backend.token_to_id(sep))]
-            if kind == "BPE":
-                backend.post_processor = processors.RobertaProcessing(ends[1], ends[0], trim, space)
-            elif config.name == "MPNetTokenizer":
-                backend.post_processor = processors.RobertaProcessing(ends[1], ends[0], True, False)
-            else:
-                twice = [sep] if kind == "Unigram" and config.name != "DebertaV2Tokenizer" else []
-                pair = [cls, "$A", sep, *twice, "$B:1", f"{sep}:1"]
-                backend.post_processor = processors.TemplateProcessing(single=pair[:3], pair=pair, special_tokens=ends)
+        if kind is not None:
+            backend.post_processor = _ends(source, config, special, backend)
     except (TypeError, ValueError) as error:  # an empty one, or one with a colon
-        name = f"{settings.where}: not special tokens that {config.name} can put around a text: {special!r:.200}"
+        name = f"{config.settings.where}: not special tokens that {config.name} can put around a text: {special!r:.200}"
         raise refusal(error, ModelFolderError, name) from None
     return backend
 
 
-def _switched_ends(config: TokenizerConfig, special: dict[str, str], backend: Any) -> Any:
-    """`add_bos_token` and `add_eos_token`: the template of a class that has none of its own."""
-    from tokenizers import processors
+def _word_piece(source: Source, config: TokenizerConfig, special: dict[str, str]) -> Any:
+    """BERT's words, and pieces of words that begin with ## (Schuster & Nakajima 2012)."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-    ends = []
-    for key in ("bos_token", "eos_token"):
-        flag = config.settings.values.get(f"add_{key}")
-        # A string is not a switch but one more special token.
-        ends.append([special[key]] if flag and not isinstance(flag, str) and key in special else [])
-    first, last = ends
-    single, second = [*first, "$A", *last], [f"{token}:1" for token in (*first, "$B", *last)]
-    ids = [(token, backend.token_to_id(token)) for token in (*first, *last)]
-    return processors.TemplateProcessing(single=single, pair=[*single, *second], special_tokens=ids)
+    settings = config.settings
+    # tokenizer.json's model has read the vocabulary.
+    model = models.WordPiece(source.vocabulary) if source.backend is None else source.backend.model
+    model.unk_token = special["unk_token"]
+    model.continuing_subword_prefix, model.max_input_chars_per_word = "##", 100  # the class's own
+    backend = Tokenizer(model)
+    backend.normalizer = normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=settings.flag("tokenize_chinese_chars", default=True),
+        strip_accents=settings.choice("strip_accents", [None, True, False], default=None),
+        lowercase=settings.flag("do_lower_case", default=True),
+    )
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    if special["unk_token"] not in source.vocabulary:
+        raise ModelFolderError(
+            f"{source.where}: the unknown token {special['unk_token']!r:.100} is not in the vocabulary, so that no "
+            "unknown word can be read. Correct 'unk_token' in tokenizer_config.json or special_tokens_map.json."
+        )
+    return backend
 
 
-def _unigram(config: TokenizerConfig, vocabulary: Any, unknown_token: str, charsmap: bytes | None) -> Any:
+def _byte_pairs(source: Source, config: TokenizerConfig, special: dict[str, str]) -> Any:
+    """RoBERTa's pairs of bytes (Radford et al. 2019)."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    config.settings.flag("trim_offsets", default=True)  # of `_ends`
+    backend = Tokenizer(
+        models.BPE(source.vocabulary, source.merges, continuing_subword_prefix="", end_of_word_suffix="")
+    )
+    space = config.settings.flag("add_prefix_space", default=False)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _qwen(source: Source, config: TokenizerConfig, special: dict[str, str]) -> Any:
+    """Qwen's pairs of bytes, within the parts of its own split."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    words = source.vocabulary if isinstance(source.vocabulary, dict) else {}
+    backend = Tokenizer(models.BPE(words, source.merges or []))
+    backend.normalizer, backend.decoder = normalizers.NFC(), decoders.ByteLevel()
+    space = config.settings.choice("add_prefix_space", [False, True, None], default=None) is True
+    letters = pre_tokenizers.ByteLevel(add_prefix_space=space, use_regex=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated"), letters])
+    return backend
+
+
+def _unigram(source: Source, config: TokenizerConfig, special: dict[str, str]) -> Any:
     """The classes of sentencepiece's kind: pieces with log probabilities (Kudo 2018)."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-    pieces, settings = [tuple(piece) for piece in vocabulary], config.settings
+    pieces, settings = [tuple(piece) for piece in source.vocabulary], config.settings
     unknown = {"XLMRobertaTokenizer": 3, "AlbertTokenizer": 1, "T5Tokenizer": 2}.get(config.name)
-    deberta = config.name == "DebertaV2Tokenizer"
+    unknown_token, deberta = special["unk_token"], config.name == "DebertaV2Tokenizer"
     if deberta:
         given = settings.size("unk_id", 1, (0, len(pieces) - 1))
         unknown = pieces.index((unknown_token, 0.0)) if (unknown_token, 0.0) in pieces else given
@@ -242,8 +222,8 @@ def _unigram(config: TokenizerConfig, vocabulary: Any, unknown_token: str, chars
         steps += [normalizers.Replace(Regex(r"\s{2,}|[\n\r\t]"), " "), normalizers.NFC()]
         steps.append(normalizers.Strip(left=False, right=True))
         splits = [pre_tokenizers.Punctuation("isolated")] if settings.flag("split_by_punct", default=False) else []
-    elif charsmap is not None:
-        steps.append(normalizers.Precompiled(charsmap))
+    elif source.charsmap is not None:
+        steps.append(normalizers.Precompiled(source.charsmap))
     if steps:
         backend.normalizer = normalizers.Sequence(steps) if len(steps) > 1 else steps[0]
     space = settings.choice("add_prefix_space", [True, False, None], default=True) or config.name == "T5Tokenizer"
@@ -252,6 +232,53 @@ def _unigram(config: TokenizerConfig, vocabulary: Any, unknown_token: str, chars
     backend.pre_tokenizer = pre_tokenizers.Sequence([*splits, metaspace])
     backend.decoder = decoders.Metaspace(replacement="▁", prepend_scheme=scheme)
     return backend
+
+
+# Kind of model, or class where it differs -> what builds it.
+_MAKERS = {"WordPiece": _word_piece, "BPE": _byte_pairs, "Qwen2Tokenizer": _qwen, "Unigram": _unigram}
+
+
+def _ends(source: Source, config: TokenizerConfig, special: dict[str, str], backend: Any) -> Any:
+    """What puts a class's special tokens around a text, and around and between two."""
+    from tokenizers import processors
+
+    name, settings = config.name, config.settings
+    if source.backend is not None and name in ("Qwen2Tokenizer", "AlbertTokenizer"):
+        return source.backend.post_processor  # of Qwen's: one end token, or nothing
+    if name == "Qwen2Tokenizer":
+        return _switched_ends(config, special, backend)
+    if name == "T5Tokenizer":
+        end = [("</s>", backend.token_to_id(special["eos_token"]))]
+        pair = ["$A", "</s>", "$B", "</s>"]
+        return processors.TemplateProcessing(single=pair[:2], pair=pair, special_tokens=end)
+    first, last = "cls_token", "sep_token"
+    if name in ("XLMRobertaTokenizer", "CamembertTokenizer"):
+        first, last = "bos_token", "eos_token"
+    cls, sep = special[first], special[last]
+    ends = [(cls, backend.token_to_id(cls)), (sep, backend.token_to_id(sep))]
+    if name == "RobertaTokenizer":
+        trim = settings.flag("trim_offsets", default=True)
+        return processors.RobertaProcessing(ends[1], ends[0], trim, settings.flag("add_prefix_space", default=False))
+    if name == "MPNetTokenizer":
+        return processors.RobertaProcessing(ends[1], ends[0], True, False)
+    twice = [sep] if BUILT[name][0] == "Unigram" and name != "DebertaV2Tokenizer" else []
+    pair = [cls, "$A", sep, *twice, "$B:1", f"{sep}:1"]
+    return processors.TemplateProcessing(single=pair[:3], pair=pair, special_tokens=ends)
+
+
+def _switched_ends(config: TokenizerConfig, special: dict[str, str], backend: Any) -> Any:
+    """`add_bos_token` and `add_eos_token`: the template of a class that has none of its own."""
+    from tokenizers import processors
+
+    ends = []
+    for key in ("bos_token", "eos_token"):
+        flag = config.settings.values.get(f"add_{key}")
+        # A string is not a switch but one more special token.
+        ends.append([special[key]] if flag and not isinstance(flag, str) and key in special else [])
+    first, last = ends
+    single, second = [*first, "$A", *last], [f"{token}:1" for token in (*first, "$B", *last)]
+    ids = [(token, backend.token_to_id(token)) for token in (*first, *last)]
+    return processors.TemplateProcessing(single=single, pair=[*single, *second], special_tokens=ids)
 
 
 def refusal(error: BaseException, kind: type[MinisbertError], what: str) -> MinisbertError:
