@@ -19,6 +19,7 @@ from typing import Any
 from minisbert import limits
 from minisbert.checkpoint.adapter import ADAPTER_FILE
 from minisbert.checkpoint.families import read_encoder
+from minisbert.checkpoint.json_file import parse_json
 from minisbert.checkpoint.keys import MODEL_FILE, MODULE
 from minisbert.checkpoint.kinds import MODULE_TYPES, Part, refuse_other_kinds, unknown_type
 from minisbert.checkpoint.modules import MODULES, Given, Module, Normalize, Pooling
@@ -76,6 +77,11 @@ class ModelFolder:
             return StaticTensors(self.transformer_path)
         tensors = open_tensors(self.weights_path or self.transformer_path, self.allow_pickle_weights)
         return tensors if self.adapt is None else self.adapt(tensors)
+
+    def tokenizer_settings(self, name: str = "tokenizer_config.json") -> Settings:
+        """The object in one of the tokenizer's files, empty where there is no such file."""
+        file = self.transformer_path / name
+        return Settings(parse_json(self.tokenizer_files.get(name, b"{}"), file), file)
 
     @property
     def is_static(self) -> bool:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minisbert import limits
-from minisbert.checkpoint.json_file import parse_json
 from minisbert.checkpoint.settings import Settings
 from minisbert.checkpoint.tensors import SafetensorsFiles
 from minisbert.errors import ModelFolderError, folder_error
@@ -94,15 +93,14 @@ def static_config(folder: Path) -> dict[str, Any]:
 
 def read_length_limit(folder: "ModelFolder") -> None:
     """The length limit in tokenizer.json, if it has one; raises ModelFolderError if it truncates in another way."""
-    file = folder.transformer_path / "tokenizer.json"
-    content = parse_json(folder.tokenizer_files.get(file.name, b"{}"), file)
-    if not isinstance(content, dict) or content.get("truncation") is None:
+    content = folder.tokenizer_settings("tokenizer.json")
+    if content.values.get("truncation") is None:
         return
-    settings = Settings(content["truncation"], f"{file}, 'truncation'")
+    settings = Settings(content.values["truncation"], f"{content.where}, 'truncation'")
     settings.choice("direction", ["Right"], default="Right", why="texts keep their beginning")
     settings.choice("strategy", ["LongestFirst", "OnlyFirst"], default="LongestFirst")
     folder.max_seq_length = settings.size("max_length", bounds=(1, limits.TOKENS))
-    folder.sources["max_seq_length"] = file.name
+    folder.sources["max_seq_length"] = "tokenizer.json"
     settings.finish()
 
 

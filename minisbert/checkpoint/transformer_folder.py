@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from minisbert import limits
 from minisbert.checkpoint.adapter import ADAPTER_FILE, base_of
-from minisbert.checkpoint.json_file import parse_json
 from minisbert.checkpoint.keys import ARGUMENTS, LENGTH_FILE
 from minisbert.checkpoint.kinds import OTHER_ENDINGS, OTHER_TYPES, refuse_other_kinds
 from minisbert.checkpoint.settings import ModelFiles, Settings, first_architecture
@@ -77,22 +76,18 @@ def read_length_file(
         folder.sources["do_lower_case"] = name
         settings.finish()
         break
-    file = folder.transformer_path / "tokenizer_config.json"
-    if folder.max_seq_length is None and file.name in folder.tokenizer_files:
-        length = model_max_length(Settings(parse_json(folder.tokenizer_files[file.name], file), file))
-        if length is not None:
-            folder.max_seq_length, folder.sources["max_seq_length"] = length, file.name
+    if folder.max_seq_length is None and (length := model_max_length(folder.tokenizer_settings())) is not None:
+        folder.max_seq_length, folder.sources["max_seq_length"] = length, "tokenizer_config.json"
 
 
 def _refuse_chat_template(files: ModelFiles, folder: "ModelFolder") -> None:
     """Without modules.json, sentence-transformers 5.4 and later writes each text as a message of a chat where it can."""
-    config, jinja = (folder.transformer_path / name for name in ("tokenizer_config.json", "chat_template.jinja"))
-    settings = Settings(parse_json(folder.tokenizer_files.get(config.name, b"{}"), config), config)
+    settings, jinja = folder.tokenizer_settings(), folder.transformer_path / "chat_template.jinja"
     if files.has(jinja) or settings.values.get("chat_template") is not None:
         raise ModelFolderError(
-            f"{jinja if files.has(jinja) else config}: a 'chat_template', and no modules.json, so that sentence-transformers "
-            "writes each text as a message of a chat, which is not computed here. Expected none; delete it "
-            "to embed the texts alone."
+            f"{jinja if files.has(jinja) else settings.where}: a 'chat_template', and no modules.json, so that "
+            "sentence-transformers writes each text as a message of a chat, which is not computed here. Expected none; delete "
+            "it to embed the texts alone."
         )
 
 

@@ -228,14 +228,13 @@ def _ignored(encoder: "SentenceEncoder") -> list[tuple[str, Any, str]]:
 
 def _tokenizer_keys(folder: Any) -> Iterator[tuple[str, Any, str, bool]]:
     """(key, value, file, whether it is applied) of the files next to tokenizer.json."""
-    from minisbert.checkpoint.json_file import parse_json
     from minisbert.checkpoint.keys import APPLIED
     from minisbert.text.tokenizer_classes import KEYS
     from minisbert.text.tokenizer_config import read_tokenizer_config
 
     files = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-    settings, special, added = (parse_json(folder.tokenizer_files.get(file, b"{}"), file) for file in files)
-    name = read_tokenizer_config(folder.tokenizer_files, folder.transformer_path, folder.config, {}).name
+    settings, special, added = (folder.tokenizer_settings(file).values for file in files)
+    name = read_tokenizer_config(folder, {}).name
     applied = {key for key, effect in KEYS.items() if effect == APPLIED}
     applied |= {key for key in (*settings, *special) if key.endswith("_token")}
     if not name:  # the class has none of these options: tokenizer.json alone has them

@@ -18,7 +18,6 @@ from typing import Any
 from minisbert import limits
 from minisbert.checkpoint.folder import ModelFolder, read_chain, read_parts
 from minisbert.checkpoint.folder_writer import write_chain, write_json
-from minisbert.checkpoint.json_file import parse_json
 from minisbert.checkpoint.kinds import refuse_bi_encoder
 from minisbert.checkpoint.settings import ModelFiles, Settings
 from minisbert.checkpoint.transformer_folder import model_max_length, read_length_file
@@ -101,12 +100,7 @@ def length_limit(folder: ModelFolder) -> int | None:
     Raises:
         ModelFolderError: the file is not JSON, or its limit is not a length.
     """
-    return model_max_length(_tokenizer_settings(folder))
-
-
-def _tokenizer_settings(folder: ModelFolder) -> Settings:
-    file = folder.transformer_path / _TOKENIZER_FILE
-    return Settings(parse_json(folder.tokenizer_files.get(_TOKENIZER_FILE, b"{}"), file), file)
+    return model_max_length(folder.tokenizer_settings())
 
 
 def label_settings(num_labels: int) -> dict[str, Any]:
@@ -139,8 +133,8 @@ def write_cross_encoder_settings(folder: CrossEncoderFolder, params: dict[str, A
     for name, content in folder.tokenizer_files.items():
         (path / name).write_bytes(content)
     if length_limit(folder) != folder.max_seq_length:
-        settings = _tokenizer_settings(folder).values
-        write_json(path / _TOKENIZER_FILE, {**settings, "model_max_length": folder.max_seq_length})
+        settings = {**folder.tokenizer_settings().values, "model_max_length": folder.max_seq_length}
+        write_json(path / _TOKENIZER_FILE, settings)
 
 
 def _num_labels(config: Settings) -> int:

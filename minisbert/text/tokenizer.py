@@ -109,11 +109,7 @@ class Tokenizer:
     @staticmethod
     def from_folder(folder: ModelFolder) -> "Tokenizer":
         """The tokenizer of a model folder."""
-        file, files = folder.transformer_path / "tokenizer.json", folder.tokenizer_files
-        if file.name in files:
-            source = read_tokenizer(files, file, None if folder.is_static else folder.config)
-        else:
-            source = from_vocabulary(files, folder.transformer_path, folder.config)
+        source = read_tokenizer(folder) if "tokenizer.json" in folder.tokenizer_files else from_vocabulary(folder)
         config = source.config
         tokenizer = Tokenizer(
             build(source),

@@ -9,14 +9,16 @@ same ids. Other classes are read from tokenizer.json; options that disagree with
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from minisbert.checkpoint.json_file import is_text, parse_json
+from minisbert.checkpoint.folder import ModelFolder
+from minisbert.checkpoint.json_file import is_text
 from minisbert.checkpoint.settings import Settings
 from minisbert.errors import ModelFolderError, folder_error
 from minisbert.text import tokenizer_classes as classes
 from minisbert.text.tokenizer_limits import check_added
+
+_MAP, _ADDED = "special_tokens_map.json", "added_tokens.json"
 
 
 class TokenizerConfig(NamedTuple):
@@ -31,21 +33,12 @@ class TokenizerConfig(NamedTuple):
     token_types: bool  # the second text of a pair is segment 1
 
 
-def read_tokenizer_config(
-    files: Mapping[str, bytes], folder: Path, model: Mapping[str, Any], tokenizer: Mapping[str, Any]
-) -> TokenizerConfig:
-    """The settings of a folder's tokenizer.
-
-    Args:
-        files: name -> content of the tokenizer's files.
-        model: config.json.
-        tokenizer: tokenizer.json, {} where there is none.
-    """
+def read_tokenizer_config(folder: ModelFolder, tokenizer: Mapping[str, Any]) -> TokenizerConfig:
+    """The settings of a folder's tokenizer; `tokenizer`: tokenizer.json, {} where there is none."""
     from tokenizers import AddedToken
 
-    file = folder / "tokenizer_config.json"
-    settings = Settings(parse_json(files.get(file.name, b"{}"), file), file)
-    values = settings.values
+    settings, model = folder.tokenizer_settings(), folder.config
+    values, file = settings.values, settings.where
     for key in ("add_bos_token", "add_eos_token") if tokenizer else ():
         values.pop(key, None)  # tokenizer.json's own template counts
     name = _class_name(settings, model, tokenizer)
@@ -61,8 +54,7 @@ def read_tokenizer_config(
             else:
                 settings.complain("added_tokens_decoder", "an object of id to token, which is an object with 'content'")
     else:
-        if "special_tokens_map.json" in files or "added_tokens.json" in files:
-            _merge_older_files(files, folder, settings, added)
+        _merge_older_files(folder, settings, added)
         for token in tokenizer.get("added_tokens") or ():  # the library has checked them
             number = token.pop("id")
             added[number] = AddedToken(**token)
@@ -141,26 +133,26 @@ def _class_name(settings: Settings, model: Mapping[str, Any], tokenizer: Mapping
     return "" if name in ("PreTrainedTokenizer", "TokenizersBackend", "PythonBackend") else name
 
 
-def _merge_older_files(files: Mapping[str, bytes], folder: Path, settings: Settings, added: dict[int, Any]) -> None:
+def _merge_older_files(folder: ModelFolder, settings: Settings, added: dict[int, Any]) -> None:
     """special_tokens_map.json counts more than tokenizer_config.json; added_tokens.json is an object of token to id."""
-    file = folder / "special_tokens_map.json"
-    for key, value in _object(files, file).items():
+    if folder.tokenizer_files.keys().isdisjoint((_MAP, _ADDED)):
+        return
+    for key, value in folder.tokenizer_settings(_MAP).values.items():
         if isinstance(value, dict) and key != "extra_special_tokens":
             value = {**value, "special": True}
         elif key == "extra_special_tokens" and isinstance(value, list):
             before = settings.values.get(key) or []
             if not isinstance(before, list):
-                settings.complain(key, f"a list of tokens, as in {file.name}")
+                settings.complain(key, f"a list of tokens, as in {_MAP}")
                 before = []
             value = [*before, *({**t, "special": True} if isinstance(t, dict) else t for t in value)]
         settings.values[key] = value
-        settings.names[key] = f"{key} of {file.name}"
+        settings.names[key] = f"{key} of {_MAP}"
     extra, older = settings.values.get("extra_special_tokens"), "additional_special_tokens"
     if extra is None and older in settings.values:
         settings.names["extra_special_tokens"] = settings.names.get(older, older)
         extra = settings.values["extra_special_tokens"] = settings.values[older]
-    file = folder / "added_tokens.json"
-    tokens = _object(files, file)
+    tokens, file = folder.tokenizer_settings(_ADDED).values, folder.transformer_path / _ADDED
     check_added(tokens, file)
     special = [settings.values.get(key) for key in classes.SPECIAL_TOKENS] + (extra if isinstance(extra, list) else [])
     texts = [token.get("content") if isinstance(token, dict) else token for token in special]
@@ -172,11 +164,6 @@ def _merge_older_files(files: Mapping[str, bytes], folder: Path, settings: Setti
             )
         flags = {"special": text in contents, "normalized": text not in contents}
         added[number] = _read_token("added_tokens", {"content": text, **flags}, settings)
-
-
-def _object(files: Mapping[str, bytes], file: Path) -> dict[str, Any]:
-    """The object in a JSON file, empty where there is none."""
-    return Settings(parse_json(files.get(file.name, b"{}"), file), file).values
 
 
 def _read_token(key: str, value: Any, settings: Settings) -> Any:

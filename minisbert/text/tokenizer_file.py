@@ -5,12 +5,13 @@ A class is built as transformers builds it: vocabulary, normalizer, pre-tokenize
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import zip_longest
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from minisbert.checkpoint.folder import ModelFolder
 from minisbert.checkpoint.json_file import parse_json
 from minisbert.errors import MinisbertError, ModelFolderError
 from minisbert.text.tokenizer_classes import BUILT, QWEN_SPLIT
@@ -29,17 +30,15 @@ class Source(NamedTuple):
     charsmap: bytes | None = None  # sentencepiece's normalization map; Unigram only
 
 
-def read_tokenizer(files: Mapping[str, bytes], file: Path, model: Mapping[str, Any] | None) -> Source:
-    """What the tokenizer is built from: tokenizer.json, and what the files next to it change.
+def read_tokenizer(folder: ModelFolder) -> Source:
+    """What the tokenizer of a folder with tokenizer.json is built from: that file, and what those next to it change.
 
-    Args:
-        files: name -> content of the tokenizer's files.
-        file: the path of tokenizer.json, for messages.
-        model: config.json; None for a static model, whose tokenizer.json alone counts, without special tokens around a text.
+    Of a static model it alone counts, without special tokens around a text.
     """
     import tokenizers
 
-    content = files[file.name]
+    file = folder.transformer_path / "tokenizer.json"
+    content = folder.tokenizer_files[file.name]
     values = parse_json(content, file)
     if isinstance(values, dict):
         check_limits(values, file)
@@ -47,7 +46,7 @@ def read_tokenizer(files: Mapping[str, bytes], file: Path, model: Mapping[str, A
         backend = tokenizers.Tokenizer.from_buffer(content)
     except BaseException as error:
         raise refusal(error, ModelFolderError, f"{file}: not a tokenizer that the tokenizers library reads") from None
-    for token, number in _placed_tokens({} if model is None else values.get("post_processor") or {}):
+    for token, number in _placed_tokens({} if folder.is_static else values.get("post_processor") or {}):
         known = None if token is None else backend.token_to_id(token)
         if known != number:
             raise ModelFolderError(
@@ -60,9 +59,9 @@ def read_tokenizer(files: Mapping[str, bytes], file: Path, model: Mapping[str, A
             f"{file}: the unknown token {unknown!r:.100} is not in the vocabulary, so that no unknown word can be read. "
             "Download the model again."
         )
-    if model is None:
+    if folder.is_static:
         return Source(file, backend, None)
-    config = read_tokenizer_config(files, file.parent, model, values)
+    config = read_tokenizer_config(folder, values)
     if config.name not in BUILT:
         if config.name:
             _check_options(config, backend)

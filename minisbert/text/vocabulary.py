@@ -8,9 +8,9 @@ sentencepiece.bpe.model    unigram pieces (sentencepiece.py): XLM-R
 import base64
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from minisbert import limits
+from minisbert.checkpoint.folder import ModelFolder
 from minisbert.checkpoint.json_file import parse_json
 from minisbert.errors import ModelFolderError, folder_error
 from minisbert.text.sentencepiece import read_sentencepiece
@@ -27,29 +27,25 @@ _RECIPE = (
 )
 
 
-def from_vocabulary(files: Mapping[str, bytes], folder: Path, model: Mapping[str, Any]) -> Source:
-    """What the tokenizer of a folder without `tokenizer.json` is built from.
-
-    Args:
-        files: name -> content of the tokenizer's files.
-        model: config.json.
-    """
+def from_vocabulary(folder: ModelFolder) -> Source:
+    """What the tokenizer of a folder without `tokenizer.json` is built from."""
+    files, place = folder.tokenizer_files, folder.transformer_path
     if SENTENCEPIECE in files:
-        return _from_sentencepiece(files, folder, model)
+        return _from_sentencepiece(folder)
     kind = "BPE" if "vocab.json" in files and "merges.txt" in files else "WordPiece" if "vocab.txt" in files else None
     if kind is None:
-        if others := sorted(path.name for path in folder.glob("*.model")):
+        if others := sorted(path.name for path in place.glob("*.model")):
             raise ModelFolderError(
-                f"{folder}: no tokenizer.json, only {', '.join(others)}, which minisbert does not read. {_RECIPE}"
+                f"{place}: no tokenizer.json, only {', '.join(others)}, which minisbert does not read. {_RECIPE}"
             )
         raise ModelFolderError(
-            f"{folder}: no tokenizer.json, no vocab.txt, and no vocab.json with merges.txt. Expected the model's tokenizer "
+            f"{place}: no tokenizer.json, no vocab.txt, and no vocab.json with merges.txt. Expected the model's tokenizer "
             "next to its weights; download the model again."
         )
-    config = read_tokenizer_config(files, folder, model, {})
+    config = read_tokenizer_config(folder, {})
     if not config.name and not config.settings.values.get("tokenizer_class"):
         config = config._replace(name="RobertaTokenizer" if kind == "BPE" else "BertTokenizer")
-    file = folder / ("vocab.json" if kind == "BPE" else "vocab.txt")
+    file = place / ("vocab.json" if kind == "BPE" else "vocab.txt")
     names = [name for name, (one, _) in BUILT.items() if one == kind]
     if config.name not in names:
         given = config.name or config.settings.values.get("tokenizer_class")
@@ -66,17 +62,17 @@ def from_vocabulary(files: Mapping[str, bytes], folder: Path, model: Mapping[str
             raise folder_error(file, "not all values are ids", "an object of piece to id")
     check_pieces(ids, file)
     _check_special(config, file, ids)
-    return Source(file, None, config, ids, _merges(files, folder / "merges.txt") if kind == "BPE" else None)
+    return Source(file, None, config, ids, _merges(files, place / "merges.txt") if kind == "BPE" else None)
 
 
-def _from_sentencepiece(files: Mapping[str, bytes], folder: Path, model: Mapping[str, Any]) -> Source:
+def _from_sentencepiece(folder: ModelFolder) -> Source:
     """XLM-R's pieces: four special tokens take the place of sentencepiece's first three, and a mask token comes last."""
-    config, file = read_tokenizer_config(files, folder, model, {}), folder / SENTENCEPIECE
+    config, file = read_tokenizer_config(folder, {}), folder.transformer_path / SENTENCEPIECE
     if config.name != "XLMRobertaTokenizer":
         raise ModelFolderError(
             f"{file}: of the class {config.name!r:.100}, and no tokenizer.json. Expected XLMRobertaTokenizer. {_RECIPE}"
         )
-    pieces, charsmap = read_sentencepiece(files[SENTENCEPIECE], file)
+    pieces, charsmap = read_sentencepiece(folder.tokenizer_files[SENTENCEPIECE], file)
     normalizer = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap or b"").decode()}
     check_limits({"normalizer": normalizer, "model": {"vocab": [piece for piece, _ in pieces]}}, file)
     names = ("bos_token", "pad_token", "eos_token", "unk_token")
