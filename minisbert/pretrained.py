@@ -100,9 +100,9 @@ def load_chain(folder: ModelFolder, put: Put | None, loaded: dict[Path, Converte
     """
     model_config = ModelConfig.of(folder)
     tokenizer = Tokenizer.from_folder(folder)
-    check_tokenizer(tokenizer, folder, model_config.encoder)
+    check_tokenizer(tokenizer, folder)
     family = FAMILIES[model_config.model_type]
-    table = table_for(family.RULES, model_config.encoder)
+    table = table_for(family.RULES, folder.encoder)
     place = folder.transformer_path
     if place not in loaded and (place / CONVERTED).is_file():
         if folder.adapt is not None:
@@ -126,9 +126,9 @@ def load_chain(folder: ModelFolder, put: Put | None, loaded: dict[Path, Converte
     return Pretrained(folder, model_config, params, tokenizer, replace(original, params={}))
 
 
-def check_tokenizer(tokenizer: Tokenizer, folder: ModelFolder, config: Any) -> None:
+def check_tokenizer(tokenizer: Tokenizer, folder: ModelFolder) -> None:
     """Raises ModelFolderError if the tokenizer does not fit the encoder's embedding table or the length limit."""
-    largest, special, vocab_size = tokenizer.largest_id, tokenizer.special_tokens, config.vocab_size
+    largest, special, vocab_size = tokenizer.largest_id, tokenizer.special_tokens, folder.encoder.vocab_size
     if largest >= vocab_size:
         # An added token without a row is an error only of the text that has it.
         tokenizer.rows = vocab_size
@@ -146,16 +146,15 @@ def check_tokenizer(tokenizer: Tokenizer, folder: ModelFolder, config: Any) -> N
             f"{tokenizer.where}: gives ids up to {largest}, but {folder.sources['vocab_size']}'s vocab_size is {vocab_size}. "
             "The tokenizer is another model's; download the model again."
         )
-    length = min(folder.max_seq_length or config.max_positions, config.max_positions)
-    if length <= special:
+    if folder.longest <= special:
         where = (
             folder.sources.get("max_seq_length", "the tokenizer")
-            if length == folder.max_seq_length
+            if folder.longest == folder.max_seq_length
             else "the positions of config.json"
         )
         raise ModelFolderError(
-            f"{folder.path}: max_seq_length is {length}, from {where}, but the tokenizer puts {special} special tokens around "
-            f"each text. Expected at least {special + 1}; correct the settings."
+            f"{folder.path}: max_seq_length is {folder.longest}, from {where}, but the tokenizer puts {special} special tokens "
+            f"around each text. Expected at least {special + 1}; correct the settings."
         )
 
 

@@ -87,7 +87,7 @@ class SentenceEncoder(FamiliarEncoder):
         self.similarity_fn_name, self.truncate_dim = folder.similarity_fn_name, folder.truncate_dim
         self.tokenizer, self.padding_id = model.tokenizer, folder.padding_id
         self.max_positions = model.model_config.encoder.max_positions
-        self._max_seq_length = min(folder.max_seq_length or self.max_positions, self.max_positions)
+        self._max_seq_length = folder.longest
         if settings:
             self._change_settings(settings)
         # Each route of a Router is an encoder; the attributes above are then those of the main route.

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minisbert.checkpoint.convert import nest
+from minisbert.checkpoint.families import read_encoder
 from minisbert.checkpoint.folder import ModelFolder
 from minisbert.checkpoint.modules import Dense, LayerNorm, Normalize, Pooling, WeightedLayerPooling
 from minisbert.model_config import ModelConfig
@@ -635,21 +636,19 @@ def weights(model_config: ModelConfig, seed: int) -> dict:
 
 def make(name: str, seed: int) -> None:
     """Write one tiny checkpoint."""
-    from minisbert.encoders import FAMILIES
-
     recipe = MODELS[name]
     made = recipe["tokenizer"](recipe["special"], recipe["names"])
     config = {**recipe["config"], "vocab_size": made.size}
-    family = FAMILIES[config["model_type"]]
-    model_config = ModelConfig(config["model_type"], family.Config.from_json(config), recipe["modules"])
     folder = ModelFolder(
         path=HERE / name,
         transformer_path=HERE / name,
         model_type=config["model_type"],
         config=config,
+        encoder=read_encoder(config, HERE / name),
         modules=recipe["modules"],
         max_seq_length=recipe["max_seq_length"],
     )
+    model_config = ModelConfig.of(folder)
     files = {"tokenizer.json": made.backend.to_str(pretty=True).encode()}
     if "tokenizer_config" in recipe:  # a static model has none
         tokenizer_config = {

@@ -89,6 +89,12 @@ class ModelFolder:
         return self.model_type == "static"
 
     @property
+    def longest(self) -> int:
+        """The longest row of tokens: `max_seq_length` as far as the encoder has positions."""
+        positions: int = self.encoder.max_positions
+        return min(self.max_seq_length or positions, positions)
+
+    @property
     def padding_id(self) -> int:
         """The token id that fills rows."""
         value = self.config.get("pad_token_id")

@@ -54,7 +54,7 @@ def print_train_plan(
     folder = read_folder(locate(model, offline=start.offline))
     model_config: Any = ModelConfig.of(folder)
     max_positions = model_config.encoder.max_positions
-    length = start.max_seq_length or min(folder.max_seq_length or max_positions, max_positions)
+    length = start.max_seq_length or folder.longest
     if not 1 <= length <= max_positions:
         raise InputError(f"max_seq_length is {length}. Expected 1 to {max_positions}.")
     if start.cross_encoder:
@@ -120,10 +120,8 @@ def print_encode_plan(
         )
     folder = read_folder(locate(model, offline=offline))
     model_config, tokenizer = ModelConfig.of(folder), Tokenizer.from_folder(folder)
-    max_positions = model_config.encoder.max_positions
-    longest = min(folder.max_seq_length or max_positions, max_positions)
     before = prompt_text(*prompt, folder.prompts, folder.default_prompt_name)
-    counts = tokenizer.tokenize(texts, max_length=longest, prompt=before, exact=False).counts[:, 1].tolist()
+    counts = tokenizer.tokenize(texts, max_length=folder.longest, prompt=before, exact=False).counts[:, 1].tolist()
     _without_devices()
     planned = encode_plan(model_config, counts, chip=chip, **options)
     print(f"texts       {len(texts):,}, mean {sum(counts) / len(counts):.1f} tokens")

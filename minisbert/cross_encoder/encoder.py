@@ -93,7 +93,7 @@ class CrossEncoder(Familiar):
         self.activation_fn: Any = model.folder.activation if activation_fn is None else activation_name(activation_fn)
         activation_of(self.activation_fn)
         self.padding_id, self.max_positions = model.folder.padding_id, model.model_config.encoder.max_positions
-        self._max_seq_length = min(model.folder.max_seq_length or self.max_positions, self.max_positions)
+        self._max_seq_length = model.folder.longest
         if max_length is not None:
             self.max_seq_length = max_length
 

@@ -77,9 +77,9 @@ def load_cross_encoder(
         return _load_reranker(folder)
     family, form = FAMILIES[folder.model_type], HEADS[folder.model_type]
     config = folder.encoder = family.Config.from_json(folder.config, folder.transformer_path / "config.json")
-    head = _head_config(folder, config)
+    head = _head_config(folder)
     tokenizer = Tokenizer.from_folder(folder)
-    _check_texts(folder, config, tokenizer)
+    _check_texts(folder, tokenizer)
     tensors = open_tensors(folder.transformer_path, allow_pickle_weights)
     names = [part for rule in linear(form.output, "", "D,C") for part in rule.parts]
     if not canonical_names(list(tensors.shapes()), family.PREFIX, form.passthrough).keys() & set(names):
@@ -115,7 +115,7 @@ def with_fresh_head(encoder: Pretrained, num_labels: int, seed: int) -> Pretrain
             "another model."
         )
     _check_family(replace(base, modules=()))  # the encoder's modules are not the cross-encoder's
-    head_config = _head_config(base, encoder.model_config.encoder)
+    head_config = _head_config(base)
     head_format = HEADS[base.model_type]
     config = {key: value for key, value in base.config.items() if key not in _REPLACED}
     config |= {"architectures": [head_format.architecture], "dtype": "float32", **label_settings(num_labels)}
@@ -135,7 +135,7 @@ def with_fresh_head(encoder: Pretrained, num_labels: int, seed: int) -> Pretrain
     )
     segments = CrossEncoderTokenizer(encoder.tokenizer).segments
     model_config = CrossEncoderConfig(base.model_type, encoder.model_config.encoder, num_labels, head_config, segments)
-    _check_texts(folder, model_config.encoder, encoder.tokenizer)
+    _check_texts(folder, encoder.tokenizer)
     head = {f"head.{name}": leaf for name, leaf in flatten(initial_head(model_config, seed)).items()}
     for rule in head_format.rules(head_config):
         found = None if rule.path.startswith("head.output") else encoder.original.passthrough.get(rule.parts[0])
@@ -184,7 +184,7 @@ def _table(config: CrossEncoderConfig) -> list[Rule]:
 def _load_reranker(folder: CrossEncoderFolder) -> PretrainedCrossEncoder:
     """A cross-encoder of modules: an encoder with the modules after it, as a bi-encoder is read."""
     chain = load_chain(folder, jax.device_put, {})
-    _check_texts(folder, chain.model_config.encoder, chain.tokenizer)
+    _check_texts(folder, chain.tokenizer)
     model_config = CrossEncoderConfig(
         folder.model_type,
         chain.model_config.encoder,
@@ -195,9 +195,9 @@ def _load_reranker(folder: CrossEncoderFolder) -> PretrainedCrossEncoder:
     return PretrainedCrossEncoder(folder, model_config, chain.params, chain.tokenizer, chain.original)
 
 
-def _head_config(folder: Any, encoder: Any) -> HeadConfig:
+def _head_config(folder: Any) -> HeadConfig:
     settings = Settings(folder.config, folder.transformer_path / "config.json")
-    head = HEADS[folder.model_type].read(settings, encoder)
+    head = HEADS[folder.model_type].read(settings, folder.encoder)
     settings.finish()
     return head
 
@@ -211,16 +211,16 @@ def _check_family(folder: Any) -> None:
         )
 
 
-def _check_texts(folder: CrossEncoderFolder, config: Any, tokenizer: Tokenizer) -> None:
+def _check_texts(folder: CrossEncoderFolder, tokenizer: Tokenizer) -> None:
     """The encoder has embeddings for everything the tokenizer produces, and saving preserves how texts are read."""
     if folder.do_lower_case and not Tokenizer.from_folder(replace(folder, do_lower_case=False)).lower_cases:
         raise ModelFolderError(
             f"{folder.transformer_path}: the settings ask for lower case, tokenizer.json does not lower-case. Expected a "
             "lower-casing normalizer in tokenizer.json, the only place where a cross-encoder's folder can set it."
         )
-    check_tokenizer(tokenizer, folder, config)
-    if tokenizer.token_types and getattr(config, "type_vocab_size", 2) == 1:
+    check_tokenizer(tokenizer, folder)
+    if tokenizer.token_types and getattr(folder.encoder, "type_vocab_size", 2) == 1:
         raise ModelFolderError(
-            f"{folder.transformer_path}/config.json: 'type_vocab_size' is {config.type_vocab_size}. Expected at least 2: its "
-            "tokenizer marks the second text of a pair as segment 1. Use another model."
+            f"{folder.transformer_path}/config.json: 'type_vocab_size' is {folder.encoder.type_vocab_size}. Expected at least "
+            "2: its tokenizer marks the second text of a pair as segment 1. Use another model."
         )
