@@ -32,7 +32,7 @@ def retrieval(
     Example: minisbert retrieval all-MiniLM-L6-v2 cranfield
 
     Args:
-        folder: corpus.jsonl, queries.jsonl and qrels.tsv or qrels/SPLIT.tsv in BEIR's layout (each also .gz).
+        folder: corpus.jsonl, queries.jsonl and qrels.tsv or qrels/SPLIT.tsv in BEIR's layout; also .csv and others.
         split: the file in qrels/.
         similarity: cosine or dot; by default that of the model.
         graded: compute nDCG from graded relevance, as in BEIR's tables.
@@ -46,7 +46,8 @@ def retrieval(
     flags.at_least_one("--candidates", candidates)
 
     from minisbert import CrossEncoder, SentenceEncoder
-    from minisbert.evaluation.retrieval import evaluate_rankings, index_of, rankings_of, read_retrieval
+    from minisbert.data.retrieval import read_retrieval
+    from minisbert.evaluation.retrieval import evaluate_rankings, index_of, rankings_of
     from minisbert.search.bm25 import BM25
     from minisbert.search.fusion import Hybrid
     from minisbert.search.rerank import Reranked

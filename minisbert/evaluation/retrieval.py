@@ -1,21 +1,14 @@
 """Information retrieval: does a search find the documents that people judged relevant?
 
-    data = read_retrieval("cranfield")               # a folder in BEIR's layout
+    data = read_retrieval("cranfield")               # a folder in BEIR's layout: data/retrieval.py
     print(evaluate_retrieval(encoder, data))
     print(evaluate_rankings(data, rankings_of(BM25(*data.texts_and_ids()), data)))
 
 Thakur et al. 2021, "BEIR: A Heterogeneous Benchmark for Zero-shot Evaluation of Information Retrieval Models". The metrics
 are those of sentence-transformers' InformationRetrievalEvaluator: a document is relevant or not. `graded=True` computes nDCG
-from graded relevance, as in BEIR's tables. Queries without a relevant document do not count. The layout, each file also as .gz:
-
-    corpus.jsonl                         {"_id": ..., "title": ..., "text": ...}     title may be missing or null
-    queries.jsonl                        {"_id": ..., "text": ...}
-    qrels.tsv, or qrels/SPLIT.tsv        query-id (or query_id), corpus-id (or doc_id), score; without a header TREC's four
-                                         columns (query, iteration, document, score), or three
+from graded relevance, as in BEIR's tables. Queries without a relevant document do not count.
 """
 
-import logging
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,70 +17,16 @@ from typing import Any
 import numpy as np
 
 from minisbert.arguments import check_path, check_positive
-from minisbert.data.rows import RowFile
-from minisbert.data.values import as_number, text
-from minisbert.errors import DataError, InputError, short_repr
+from minisbert.data.retrieval import RetrievalData, read_retrieval
+from minisbert.errors import InputError, short_repr
 from minisbert.evaluation.embedding import QueryEncoder, refuse_quantized
 from minisbert.evaluation.ranking_metrics import METRICS
 from minisbert.search.index import Index
 from minisbert.search.searcher import Searcher
 
-logger = logging.getLogger("minisbert")
-
-QUERY_IDS, DOCUMENT_IDS = ("query-id", "query_id"), ("corpus-id", "corpus_id", "doc_id")
 DEPTH = max(k for _, ks in METRICS.values() for k in ks)
 
 Rankings = Mapping[str, Sequence[str]]  # query -> documents, best first
-
-
-@dataclass(frozen=True)
-class RetrievalData:
-    """Documents, queries, and which document is relevant to which query.
-
-    Args:
-        corpus: document id -> text.
-        queries: query id -> text.
-        relevant: query id -> document id -> gain; 0 or less is not relevant. Or the documents alone, as a set or list.
-
-    Raises:
-        DataError: a judged query is missing, its documents are something else, or no query has a relevant document.
-    """
-
-    name: str
-    corpus: Mapping[str, str] = field(repr=False)
-    queries: Mapping[str, str] = field(repr=False)
-    relevant: Mapping[str, Any] = field(repr=False)
-
-    def __post_init__(self) -> None:
-        for query, documents in self.relevant.items():
-            if not isinstance(documents, Mapping | set | frozenset | list | tuple):
-                raise DataError(
-                    f"{self.name}, query {query!r}: {short_repr(documents)}. Expected a dict of id to gain, or a set or list "
-                    "of ids."
-                )
-            if query not in self.queries:
-                raise DataError(
-                    f"{self.name}: query {query!r} has judgements, but is not among the queries. Expected it there; add it."
-                )
-        gains = {q: one if isinstance(one, Mapping) else dict.fromkeys(one, 1.0) for q, one in self.relevant.items()}
-        object.__setattr__(self, "relevant", gains)
-        if not self.judged():
-            raise DataError(f"{self.name}: no query has a relevant document. Expected judgements above 0.")
-        absent = {one for docs in self.relevant.values() for one, gain in docs.items() if gain > 0} - self.corpus.keys()
-        if absent:
-            logger.warning(
-                f"{self.name}: {len(absent)} relevant documents ({min(absent)!r}, ...) are not in the corpus and count as not "
-                "found."
-            )
-
-    def judged(self) -> list[str]:
-        """The queries that count: those with a relevant document."""
-        return [q for q in self.queries if any(gain > 0 for gain in self.relevant.get(q, {}).values())]
-
-    def texts_and_ids(self) -> tuple[list[str], list[str]]:
-        """The documents sorted by id, so that ties rank as in sentence-transformers."""
-        ids = sorted(self.corpus)
-        return [self.corpus[one] for one in ids], ids
 
 
 @dataclass(frozen=True)
@@ -111,30 +50,6 @@ class RetrievalResult:
             cells = [f"@{k:<3} {100 * score:6.2f}" for (name, k), score in found if name == metric]
             lines.append("   ".join([f"{metric:10}", *cells]))
         return "\n".join(lines)
-
-
-def read_retrieval(folder: str | Path, split: str = "test") -> RetrievalData:
-    """Read a collection in BEIR's layout (see the top of this file); title and text are joined by a space.
-
-    Args:
-        split: which file of `qrels/`; a `qrels.tsv` next to the corpus has no splits.
-
-    Raises:
-        DataError: a file is missing or damaged, an id occurs twice, a value is malformed.
-    """
-    folder = Path(folder)
-    corpus = _texts(_file(folder, "corpus.jsonl"), ("title", "text"))
-    queries = _texts(_file(folder, "queries.jsonl"), ("text",))
-    qrels = _judgements(folder, split)
-    columns = [qrels.first_of(*names) for names in (QUERY_IDS, DOCUMENT_IDS, ("score",))]
-    relevant: dict[str, dict[str, float]] = {}
-    for place, (query, document, score) in qrels.rows(columns):
-        gains = relevant.setdefault(_id(query, columns[0], place), {})
-        document = _id(document, columns[1], place)
-        if document in gains:
-            raise DataError(f"{place}: query {query!r} and document {document!r} are judged twice. Remove one.")
-        gains[document] = as_number(score, columns[2], place)
-    return RetrievalData(str(folder), corpus, queries, relevant)
 
 
 def evaluate_rankings(
@@ -261,40 +176,3 @@ def _rankings(queries: Iterable[str], found: Iterable[Any], k: int, ignore_ident
     for query, hits in zip(queries, found, strict=True):
         rankings[query] = [hit.id for hit in hits if not (ignore_identical_ids and hit.id == query)][:k]
     return rankings
-
-
-# --- files ---------------------------------------------------------------------------------------------------------
-
-
-def _file(folder: Path, *names: str) -> RowFile:
-    for name in names:
-        for file in (folder / name, folder / f"{name}.gz"):
-            if file.is_file():
-                return RowFile(file)
-    raise DataError(f"{folder}: no {' or '.join(names)} (or .gz). Expected a folder in BEIR's layout; check the path.")
-
-
-def _judgements(folder: Path, split: str) -> RowFile:
-    file = _file(folder, "qrels.tsv", f"qrels/{split}.tsv")
-    first, numbers = file.header, re.compile("-?[0-9]+")
-    if len(first) not in (3, 4) or not numbers.fullmatch(first[-1]):
-        return file
-    return RowFile(file.source, ("query-id", *["iteration"] * (len(first) - 3), "corpus-id", "score"))
-
-
-def _texts(file: RowFile, columns: Sequence[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for place, (one, *parts) in file.rows(("_id", *columns), optional=[name for name in columns if name == "title"]):
-        one = _id(one, "_id", place)
-        if one in found:
-            raise DataError(f"{place}: '_id' is {one!r}, as on an earlier line. Expected unique ids; rename one.")
-        # Collections contain empty documents, which are ranked like any other.
-        texts = [
-            text(p if p is not None else "", name, place, blank=True) for p, name in zip(parts, columns, strict=True)
-        ]
-        found[one] = " ".join(filter(None, texts))
-    return found
-
-
-def _id(value: Any, column: str, place: str) -> str:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else text(value, column, place)

@@ -192,10 +192,33 @@ def test_the_layout_of_beir(folder):
     assert read_retrieval(folder, "dev").relevant == data.relevant
     (folder / "corpus.jsonl").write_text('{"_id": 7, "text": "no title"}\n')
     (folder / "qrels" / "test.tsv").write_text("query_id\tdoc_id\tscore\tcode\nq2\t7\t1\t4\n")
-    for judgements in ("q2\t0\t7\t1\n", "q2\t7\t1\n"):  # as TREC writes them
+    for judgements in (
+        "q2\t0\t7\t1\n",
+        "q2\t7\t1\n",
+        "q2 0 7 1\n\n",
+        " q2  Q0 7   1\n",
+        "q2 7 1\n",
+    ):  # as TREC writes them
         (folder / "qrels" / "dev.tsv").write_text(judgements)
         assert read_retrieval(folder, "dev").relevant == {"q2": {"7": 1}}
+    (folder / "qrels" / "dev.tsv").write_text("q2 0 7 1\nq2 7 1\n")
+    with pytest.raises(DataError, match=r"line 2 has 3 columns\. Expected 4"):
+        read_retrieval(folder, "dev")
     assert read_retrieval(folder).corpus == {"7": "no title"} and read_retrieval(folder).relevant == {"q2": {"7": 1}}
+
+
+def test_a_collection_may_be_in_tables(folder):
+    """As on the hub: judgements as objects, ids in a column `id`, no titles."""
+    expected = read_retrieval(folder)
+    (folder / "qrels").mkdir()
+    (folder / "qrels.tsv").unlink()
+    (folder / "qrels" / "test.jsonl").write_text(
+        '{"query-id": "q1", "corpus-id": "d1", "score": 1}\n{"query-id": "q1", "corpus-id": "d2", "score": 0}\n'
+    )
+    assert read_retrieval(folder) == expected
+    (folder / "corpus.jsonl").unlink()
+    (folder / "corpus.csv").write_text('id,text\nd1,"T, one"\nd2,\n')
+    assert read_retrieval(folder).corpus == {"d1": "T, one", "d2": ""}
 
 
 @pytest.mark.parametrize(
@@ -211,7 +234,7 @@ def test_the_layout_of_beir(folder):
         ("corpus.jsonl", '{"_id": "d1", "text": "a"}\n{"_id": "d1", "text": "b"}\n', ["line 2", "an earlier line"]),
         ("corpus.jsonl", '{"_id": "d1", "text": 3}\n', ["line 1", "'text' is 3"]),
         ("corpus.jsonl", '{"_id": null, "text": "a"}\n', ["line 1", "'_id' is None"]),
-        ("queries.jsonl", '{"text": "a"}\n', ["'_id'"]),
+        ("queries.jsonl", '{"text": "a"}\n', ["'_id/id'"]),
     ],
 )
 def test_bad_files_are_refused_by_name(folder, file, content, words):
