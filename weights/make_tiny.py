@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minisbert.checkpoint.convert import nest
-from minisbert.checkpoint.families import read_encoder
+from minisbert.checkpoint.families import FAMILIES
 from minisbert.checkpoint.folder import ModelFolder
 from minisbert.checkpoint.modules import Dense, LayerNorm, Normalize, Pooling, WeightedLayerPooling
 from minisbert.model_config import ModelConfig
@@ -644,7 +644,7 @@ def make(name: str, seed: int) -> None:
         transformer_path=HERE / name,
         model_type=config["model_type"],
         config=config,
-        encoder=read_encoder(config, HERE / name),
+        encoder=FAMILIES[config["model_type"]].Config.from_json(config),
         modules=recipe["modules"],
         max_seq_length=recipe["max_seq_length"],
     )

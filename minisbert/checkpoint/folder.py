@@ -18,7 +18,7 @@ from typing import Any
 
 from minisbert import limits
 from minisbert.checkpoint.adapter import ADAPTER_FILE
-from minisbert.checkpoint.families import read_encoder
+from minisbert.checkpoint.families import FAMILIES
 from minisbert.checkpoint.json_file import parse_json
 from minisbert.checkpoint.keys import MODEL_FILE, MODULE
 from minisbert.checkpoint.kinds import MODULE_TYPES, Part, refuse_other_kinds, unknown_type
@@ -249,9 +249,16 @@ def read_parts(files: ModelFiles, parts: list[Part], file: Path, scores: bool = 
 
 def _read_encoder(files: ModelFiles, place: Path, config: dict[str, Any]) -> ModelFolder:
     """The encoder's settings, checked, its adapter, its tokenizer's files, and the length limit of its texts."""
-    is_static = config["model_type"] == "static"
+    model_type = config["model_type"]
+    is_static = model_type == "static"
     name = WEIGHTS if is_static else "config.json"
-    folder = ModelFolder(files.folder, place, config["model_type"], config, read_encoder(config, place / name))
+    if model_type not in FAMILIES:
+        raise ModelFolderError(
+            f"{place / name}: 'model_type' is {model_type!r}. Expected one of {', '.join(sorted(FAMILIES))}; use "
+            "another model, or add the family (CONTRIBUTING.md)."
+        )
+    encoder = FAMILIES[model_type].Config.from_json(config, place / name)
+    folder = ModelFolder(files.folder, place, model_type, config, encoder)
     folder.sources.update(dict.fromkeys(config, name))
     folder.tokenizer_files = files.tokenizer_files(place)
     if is_static:

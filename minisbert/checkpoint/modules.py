@@ -36,6 +36,7 @@ POOLING_FLAGS = {
 POOLING_MODES = list(POOLING_FLAGS.values())  # register.py adds to them
 # The width of the token embeddings: its older and its newer name.
 WIDTHS = ("word_embedding_dimension", "embedding_dimension")
+_BEFORE = "the width of the module before"
 
 
 _PATH: Any = field(default="", compare=False, repr=False)  # of a module with weights: its folder in the model's
@@ -50,16 +51,12 @@ class Given(NamedTuple):
     scores: bool  # the module is the last of a reranker, whose output are the logits
 
 
-def _check_width(settings: Settings, key: str, given: Given) -> None:
-    settings.choice(key, [given.width], why="the width of the module before")
-
-
 def _check_keys(settings: Settings, given: Given, *keys: str) -> None:
     """Of a module on token embeddings: no other keys, and under either name of the width that of the encoder."""
     settings.known([*WIDTHS, *keys])
     for key in WIDTHS:
         if key in settings.values:
-            _check_width(settings, key, given)
+            settings.choice(key, [given.width], why=_BEFORE)
 
 
 @dataclass(frozen=True)
@@ -212,7 +209,7 @@ class Dense:
         activation = settings.choice(
             "activation_function", DENSE_ACTIVATIONS, default="torch.nn.modules.activation.Tanh", why="never imported"
         )
-        _check_width(settings, "in_features", given)
+        settings.choice("in_features", [given.width], why=_BEFORE)
         dense = Dense(
             in_features=given.width,
             out_features=settings.size("out_features"),
@@ -249,7 +246,7 @@ class LayerNorm:
     @staticmethod
     def read(settings: Settings, given: Given, path: str) -> "LayerNorm":
         settings.known(["dimension"])
-        _check_width(settings, "dimension", given)
+        settings.choice("dimension", [given.width], why=_BEFORE)
         settings.finish()
         return LayerNorm(given.width, path)
 

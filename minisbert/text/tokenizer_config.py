@@ -54,7 +54,8 @@ def read_tokenizer_config(folder: ModelFolder, tokenizer: Mapping[str, Any]) -> 
             else:
                 settings.complain("added_tokens_decoder", "an object of id to token, which is an object with 'content'")
     else:
-        _merge_older_files(folder, settings, added)
+        if not folder.tokenizer_files.keys().isdisjoint((_MAP, _ADDED)):
+            _merge_older_files(folder, settings, added)
         for token in tokenizer.get("added_tokens") or ():  # the library has checked them
             number = token.pop("id")
             added[number] = AddedToken(**token)
@@ -135,8 +136,6 @@ def _class_name(settings: Settings, model: Mapping[str, Any], tokenizer: Mapping
 
 def _merge_older_files(folder: ModelFolder, settings: Settings, added: dict[int, Any]) -> None:
     """special_tokens_map.json counts more than tokenizer_config.json; added_tokens.json is an object of token to id."""
-    if folder.tokenizer_files.keys().isdisjoint((_MAP, _ADDED)):
-        return
     for key, value in folder.tokenizer_settings(_MAP).values.items():
         if isinstance(value, dict) and key != "extra_special_tokens":
             value = {**value, "special": True}

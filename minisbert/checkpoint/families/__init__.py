@@ -6,10 +6,7 @@ one module with all of these names.
 """
 
 from importlib import import_module
-from pathlib import Path
 from typing import Any
-
-from minisbert.errors import ModelFolderError
 
 
 class Family:
@@ -70,13 +67,3 @@ FAMILIES: dict[str, Any] = {
     "mt5": Family("t5"),
     "static": Family("static"),
 }
-
-
-def read_encoder(values: dict[str, Any], file: Path) -> Any:
-    """The Config of the family that a config.json names; raises ModelFolderError for a family that minisbert does not have."""
-    if values["model_type"] not in FAMILIES:
-        raise ModelFolderError(
-            f"{file}: 'model_type' is {values['model_type']!r}. Expected one of {', '.join(sorted(FAMILIES))}; use "
-            "another model, or add the family (CONTRIBUTING.md)."
-        )
-    return FAMILIES[values["model_type"]].Config.from_json(values, file)
