@@ -45,6 +45,10 @@ class Pretrained:
     # A Router's routes, each a model of its own. All else is then the main route's.
     routes: dict[str, "Pretrained"] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        # A model whose parts were changed is saved with these.
+        self.folder = replace(self.folder, encoder=self.model_config.encoder, modules=self.model_config.modules)
+
     @property
     def max_positions(self) -> int:
         """The longest row of tokens the encoder takes."""
@@ -189,7 +193,7 @@ def join_routes(routes: Mapping[str, Pretrained], default: str | None = None) ->
     if default is not None and default not in routes:
         raise ModelFolderError(f"join_routes: default is {default!r}. Expected one of {', '.join(routes)}, or None.")
     router = Router(tuple(routes), default)
-    folders = {name: replace(route.folder, modules=route.model_config.modules) for name, route in routes.items()}
+    folders = {name: route.folder for name, route in routes.items()}
     folder = replace(folders[router.main], router=router, routes=folders)
     return replace(routes[router.main], folder=folder, routes=dict(routes))
 
@@ -203,7 +207,7 @@ def save_pretrained(model: Pretrained, target: Path) -> None:
         InputError: the target is a file, or a folder with something else than a model in it.
         WriteError: the disk is full or not writable; the target is unchanged.
     """
-    folder = replace(model.folder, modules=model.model_config.modules)
+    folder = model.folder
     with staged_folder(Path(target).absolute()) as staging:
         if folder.router is None:
             _write_encoder(model, write_chain(folder, model.params, staging))
@@ -219,8 +223,7 @@ def _write_routes(model: Pretrained, path: Path) -> dict[str, list[str]]:
     written: dict[Any, str] = {}
     structure: dict[str, list[str]] = {}
     for name, route in model.routes.items():
-        folder = replace(route.folder, modules=route.model_config.modules)
-        structure[name] = []
+        structure[name], folder = [], route.folder
         for i, (kind, module, weights) in enumerate(chain_of(folder, route.params)):
             leaves = tuple(id(leaf) for leaf in flatten(weights).values())
             # Encoders are the same only if they also read texts in the same way.

@@ -15,7 +15,7 @@ from flax import nnx
 
 from minisbert.checkpoint.modules import POOLING_MODES, Dense, Normalize, Pooling
 from minisbert.inference.compiled import cast_params
-from minisbert.pretrained import load_pretrained
+from minisbert.pretrained import load_pretrained, save_pretrained
 from minisbert.reference import encoder as reference
 from minisbert.reference import pooling as reference_pooling
 from minisbert.reference import similarity as reference_similarity
@@ -214,3 +214,12 @@ def test_initial_params_follow_from_the_seed_and_have_the_defined_shapes():
     assert not np.array_equal(*tables)
     # 6,000 draws give the width of a normal distribution within 1 % (one standard deviation); the seed is fixed.
     assert abs(tables[0].std() / model_config.encoder.initializer_range - 1) < 0.05
+
+
+def test_a_model_of_other_sizes_is_saved_with_its_own(tmp_path):
+    small, model = {"hidden_size": 16, "intermediate_size": 24}, load_pretrained(WEIGHTS / "tiny-bert")
+    model_config = replace(model.model_config, encoder=replace(model.model_config.encoder, **small))
+    folder = replace(model.folder, config=model.folder.config | small)
+    params = initial_params(model_config, 0)
+    save_pretrained(replace(model, model_config=model_config, folder=folder, params=params), tmp_path / "small")
+    assert load_pretrained(tmp_path / "small").model_config == model_config

@@ -170,7 +170,6 @@ def _with(encoder: SentenceEncoder, params: Any, tokenizer: Tokenizer, content: 
         settings["added_tokens_decoder"] = {str(token.pop("id")): token for token in tokens}
         files[_SETTINGS] = (json.dumps(settings, indent=2, ensure_ascii=False) + "\n").encode()
     old_rows = model.model_config.encoder.vocab_size
-    config = replace(model.model_config.encoder, vocab_size=rows)
     passthrough = model.original.passthrough
     # The language model's head over the old vocabulary now has the wrong size; minisbert does not compute it.
     heads = sorted(name for name, array in passthrough.items() if rows != old_rows and old_rows in array.shape)
@@ -179,7 +178,6 @@ def _with(encoder: SentenceEncoder, params: Any, tokenizer: Tokenizer, content: 
     folder = replace(
         model.folder,
         config={**model.folder.config, "vocab_size": rows},
-        encoder=config,
         tokenizer_files=files,
         prompts=encoder.prompts,
         default_prompt_name=encoder.default_prompt_name,
@@ -190,7 +188,7 @@ def _with(encoder: SentenceEncoder, params: Any, tokenizer: Tokenizer, content: 
     grown = replace(
         model,
         folder=folder,
-        model_config=replace(model.model_config, encoder=config),
+        model_config=replace(model.model_config, encoder=replace(model.model_config.encoder, vocab_size=rows)),
         params=params,
         tokenizer=tokenizer,
         original=replace(
