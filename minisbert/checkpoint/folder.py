@@ -12,7 +12,6 @@ Two dialects are read. Up to sentence-transformers 5.3 pooling is six booleans a
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +125,8 @@ def read_folder(
             folder = _read_plain(files)
         else:
             parts = read_chain(files, file)
-            routers = [*map(attrgetter("kind"), parts)].count("router")
-            folder = _read_routes(files, parts, routers) if routers else read_parts(files, parts, file)
+            has_routes = any(part.kind == "router" for part in parts)
+            folder = _read_routes(files, parts, file) if has_routes else read_parts(files, parts, file)
         for one in (folder, *folder.routes.values()):
             one.allow_pickle_weights = allow_pickle_weights
             if not is_plain:
@@ -164,12 +163,11 @@ def _read_plain(files: ModelFiles) -> ModelFolder:
     return folder
 
 
-def _read_routes(files: ModelFiles, parts: list[Part], routers: int) -> ModelFolder:
+def _read_routes(files: ModelFiles, parts: list[Part], file: Path) -> ModelFolder:
     """Each route as a chain of its own: the modules before the Router, the route's, those after the Router."""
-    file = files.folder / "modules.json"
-    if routers > 1:
-        raise ModelFolderError(f"{file}: {routers} Routers in the chain. Expected one; use another model.")
-    at = next(row for row, part in enumerate(parts) if part.kind == "router")
+    at, *others = (row for row, part in enumerate(parts) if part.kind == "router")
+    if others:
+        raise ModelFolderError(f"{file}: {len(others) + 1} Routers in the chain. Expected one; use another model.")
     router, chains = read_router(files, parts[at].path)
     routes, widths = {}, {}
     for name, chain in chains.items():
@@ -178,9 +176,8 @@ def _read_routes(files: ModelFiles, parts: list[Part], routers: int) -> ModelFol
         for module in routes[name].modules:
             widths[name] = module.width(widths[name])
     if len(set(widths.values())) > 1:
-        raise folder_error(
-            file, f"the routes give embeddings of different widths, {widths}", "one width", "use another model"
-        )
+        found = f"the routes give embeddings of different widths, {widths}"
+        raise folder_error(file, found, "one width", "use another model")
     return replace(routes[router.main], router=router, routes=routes)
 
 
@@ -286,9 +283,7 @@ def _read_model_settings(files: ModelFiles, folder: ModelFolder) -> None:
         return
     settings = Settings(files.json(file), file)
     files.ignored[file.name] = settings.by_table(MODEL_FILE)
-    settings.choice(
-        "model_type", ["SentenceTransformer"], default="SentenceTransformer", why="dense sentence embeddings"
-    )
+    settings.choice("model_type", ["SentenceTransformer"], default="SentenceTransformer", why="dense embeddings")
     folder.prompts = settings.texts("prompts")
     folder.default_prompt_name = settings.text("default_prompt_name", default=None)
     if folder.default_prompt_name is not None and folder.default_prompt_name not in folder.prompts:
