@@ -17,7 +17,7 @@ import numpy as np
 from minisbert import arguments as checks
 from minisbert.download.locate import locate
 from minisbert.inference.batching import ShapeTable
-from minisbert.inference.callers import SETTINGS, FamiliarEncoder, check_callers_keywords, class_keywords
+from minisbert.inference.callers import SETTINGS, FamiliarEncoder, called_inputs, check_callers_keywords, class_keywords
 from minisbert.inference.encode import Array, EncodeOptions, Matrix, PerToken, Texts, Vector, per_text, results, warm_up
 from minisbert.inference.engines import check_engine, make_forward, params_for, with_params
 from minisbert.inference.stream import Compilation, progress
@@ -120,11 +120,11 @@ class SentenceEncoder(FamiliarEncoder):
     @overload
     def encode(self, sentences: Texts, *, output_value: PerToken, **options: Unpack[EncodeOptions]) -> list[Array]: ...
     @overload
-    def encode(self, sentences: str | Texts, *args: Any, **options: Any) -> Any: ...
+    def encode(self, sentences: str | Texts | None = None, *args: Any, **options: Any) -> Any: ...
 
     def encode(
         self,
-        sentences: str | Texts,
+        sentences: str | Texts | None = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int | None = None,
@@ -168,6 +168,7 @@ class SentenceEncoder(FamiliarEncoder):
             ((32,), (0, 32))
         """
         if others:
+            sentences = called_inputs("sentences", sentences, others)
             check_callers_keywords("encode", others)
         texts, single = checks.as_list(sentences)
         truncate_dim = self.truncate_dim if truncate_dim is None else truncate_dim
@@ -195,7 +196,7 @@ class SentenceEncoder(FamiliarEncoder):
         return items[0] if single else items
 
     def encode_query(
-        self, sentences: str | Texts, prompt_name: str | None = None, prompt: str | None = None, **options: Any
+        self, sentences: Any = None, prompt_name: str | None = None, prompt: str | None = None, **options: Any
     ) -> Any:
         """`encode` for search queries: with the "query" prompt (never the default prompt) and the task "query"."""
         if prompt_name is None and prompt is None and "query" in self.prompts:
@@ -203,7 +204,7 @@ class SentenceEncoder(FamiliarEncoder):
         return self.encode(sentences, prompt_name, prompt, **{"task": "query", **options})
 
     def encode_document(
-        self, sentences: str | Texts, prompt_name: str | None = None, prompt: str | None = None, **options: Any
+        self, sentences: Any = None, prompt_name: str | None = None, prompt: str | None = None, **options: Any
     ) -> Any:
         """`encode` for documents: with the "document", "passage" or "corpus" prompt and the task "document"."""
         if prompt_name is None and prompt is None:

@@ -29,7 +29,7 @@ from minisbert.cross_encoder.pretrained import (
 from minisbert.cross_encoder.tokens import CrossEncoderTokenizer
 from minisbert.download.locate import locate
 from minisbert.errors import InputError
-from minisbert.inference.callers import Familiar, check_callers_keywords, class_keywords
+from minisbert.inference.callers import Familiar, called_inputs, check_callers_keywords, class_keywords
 from minisbert.inference.compiled import COMPUTE_DTYPES, Forward
 from minisbert.inference.engines import need_jax, with_params
 from minisbert.inference.token_budgets import default_shapes
@@ -149,7 +149,7 @@ class CrossEncoder(Familiar):
 
     def predict(
         self,
-        pairs: Sequence[tuple[str, str]] | tuple[str, str] | np.ndarray,
+        pairs: Sequence[tuple[str, str]] | tuple[str, str] | np.ndarray | None = None,
         batch_size: int | None = None,
         show_progress_bar: bool | None = None,
         activation_fn: str | Callable[[np.ndarray], Any] | None = None,
@@ -180,6 +180,7 @@ class CrossEncoder(Familiar):
             >>> model.predict([("a cat", "a dog")], apply_softmax=True).sum().round(6).tolist()
             1.0
         """
+        pairs = called_inputs("pairs", pairs, others)
         check_callers_keywords("predict", others)
         rows, single = checks.as_pairs(pairs)
         activation = activation_of(self.activation_fn if activation_fn is None else activation_fn)

@@ -85,6 +85,22 @@ def check_callers_keywords(
         )
 
 
+def called_inputs(name: str, value: Any, keywords: dict[str, Any]) -> Any:
+    """The first argument of a method, taken from the keywords if it has another name there.
+
+    sentence-transformers 6 calls it `inputs` everywhere, and earlier versions `sentences` in `predict` too.
+
+    Raises:
+        InputError: it is given twice.
+    """
+    for other in ("inputs", "sentences"):
+        if other in keywords:
+            if value is not None:
+                raise InputError(f"{name} and {other} are both given. Expected one of them: they mean the same.")
+            value = keywords.pop(other)
+    return value
+
+
 def class_keywords(name: str, keywords: Mapping[str, Any], settings: tuple[str, ...] = ()) -> dict[str, Any]:
     """Those of the keywords of a class that are settings, where they are given; the others must change nothing.
 

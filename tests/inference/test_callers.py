@@ -57,6 +57,19 @@ def test_keywords_that_would_change_something(encoder, keywords, words):
         encoder.encode(TEXTS, **keywords)
 
 
+def test_the_first_argument_may_be_named_inputs(encoder, expected):
+    for method in (encoder.encode, encoder.encode_query, encoder.encode_document):
+        assert np.array_equal(method(inputs=TEXTS), expected)
+    model = CrossEncoder.from_encoder("weights/tiny-bert")
+    pairs = [(TEXTS[0], TEXTS[1])]
+    assert np.array_equal(model.predict(inputs=pairs), model.predict(pairs))
+    assert np.array_equal(model.predict(sentences=pairs), model.predict(pairs))  # as in version 5
+    with pytest.raises(InputError, match="sentences and inputs are both given"):
+        encoder.encode(TEXTS, inputs=TEXTS)
+    with pytest.raises(InputError, match="sentences is None"):
+        encoder.encode()
+
+
 @pytest.mark.parametrize("kind", [SentenceEncoder, CrossEncoder])
 def test_keywords_of_the_class(kind):
     """Those that change nothing are taken; the others are refused before anything is read."""
