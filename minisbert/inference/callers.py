@@ -128,6 +128,7 @@ class Familiar:
     max_positions: int
     texts_per_row = 1
     routes: Mapping[str, Any] = {}
+    save: Callable[[str | Path], None]
     _max_seq_length: int
 
     @classmethod
@@ -156,6 +157,10 @@ class Familiar:
     def get_max_seq_length(self) -> int:
         """The same as `max_seq_length`."""
         return self.max_seq_length
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """The same as `save`."""
+        self.save(path)
 
     def __copy__(self) -> Any:
         """A copy that shares the compiled programs."""

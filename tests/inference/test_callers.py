@@ -57,6 +57,11 @@ def test_keywords_that_would_change_something(encoder, keywords, words):
         encoder.encode(TEXTS, **keywords)
 
 
+def test_save_pretrained_is_save(encoder, expected, tmp_path):
+    encoder.save_pretrained(tmp_path / "model")
+    assert np.array_equal(SentenceEncoder(tmp_path / "model").encode(TEXTS), expected)
+
+
 def test_the_first_argument_may_be_named_inputs(encoder, expected):
     for method in (encoder.encode, encoder.encode_query, encoder.encode_document):
         assert np.array_equal(method(inputs=TEXTS), expected)
