@@ -12,6 +12,7 @@ Two dialects are read. Up to sentence-transformers 5.3 pooling is six booleans a
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -125,8 +126,8 @@ def read_folder(
             folder = _read_plain(files)
         else:
             parts = read_chain(files, file)
-            has_routes = any(part.kind == "router" for part in parts)
-            folder = _read_routes(files, parts, file) if has_routes else read_parts(files, parts, file)
+            read = _read_routes if "router" in map(attrgetter("kind"), parts) else read_parts
+            folder = read(files, parts, file)
         for one in (folder, *folder.routes.values()):
             one.allow_pickle_weights = allow_pickle_weights
             if not is_plain:

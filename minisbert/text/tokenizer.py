@@ -61,6 +61,7 @@ class Tokenizer:
         lower_case: lower-case texts first, for models whose settings ask for it.
         special_tokens: False adds none around a text, even if the backend would (static models).
         keep_end: truncation drops the beginning of a text instead of its end.
+        token_types: the second text of a pair is segment 1.
         vocabulary: the backend's, but for added tokens, where it is known: asking the backend for a large one takes a while.
     """
 
@@ -72,6 +73,7 @@ class Tokenizer:
         lower_case: bool = False,
         special_tokens: bool = True,
         keep_end: bool = False,
+        token_types: bool = False,
         vocabulary: Mapping[str, int] | None = None,
     ):
         self.backend, self.where, self.keep_end = backend, where, keep_end
@@ -83,7 +85,7 @@ class Tokenizer:
             steps = [normalizers.Lowercase()] + ([backend.normalizer] if backend.normalizer else [])
             backend.normalizer = normalizers.Sequence(steps)
         self.needs_tokens = special_tokens  # a static model embeds a text of no tokens as zeros
-        self.token_types = False  # the second text of a pair is segment 1
+        self.token_types = token_types
         self.rows: int | None = None  # of the embedding table, where the tokenizer has tokens beyond it
         self.prefix, self.suffix = [], []
         if special_tokens:
@@ -111,16 +113,15 @@ class Tokenizer:
         """The tokenizer of a model folder."""
         source = read_tokenizer(folder) if "tokenizer.json" in folder.tokenizer_files else from_vocabulary(folder)
         config = source.config
-        tokenizer = Tokenizer(
+        return Tokenizer(
             build(source),
             source.where,
             lower_case=folder.do_lower_case,
             special_tokens=not folder.is_static,
             keep_end=config is not None and config.keep_end,
+            token_types=config is not None and config.token_types,
             vocabulary=source.vocabulary if isinstance(source.vocabulary, dict) else None,
         )
-        tokenizer.token_types = config is not None and config.token_types
-        return tokenizer
 
     @property
     def lower_cases(self) -> bool:

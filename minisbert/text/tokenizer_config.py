@@ -32,6 +32,11 @@ class TokenizerConfig(NamedTuple):
     keep_end: bool  # truncation drops the beginning of a text
     token_types: bool  # the second text of a pair is segment 1
 
+    @property
+    def special(self) -> dict[str, str]:
+        """The texts of the special tokens by name."""
+        return {key: str(getattr(token, "content", token)) for key, token in self.named.items()}
+
 
 def read_tokenizer_config(folder: ModelFolder, tokenizer: Mapping[str, Any]) -> TokenizerConfig:
     """The settings of a folder's tokenizer; `tokenizer`: tokenizer.json, {} where there is none."""

@@ -114,11 +114,10 @@ def build(source: Source) -> Any:
     backend, config = source.backend, source.config
     if config is None:
         return backend
-    special = {key: getattr(token, "content", token) for key, token in config.named.items()}
     kind = BUILT[config.name][0] if config.name in BUILT else None
     try:
         if kind is not None:
-            backend = _MAKERS.get(config.name, _MAKERS[kind])(source, config, special)
+            backend = _MAKERS.get(config.name, _MAKERS[kind])(source, config)
     except MinisbertError:
         raise
     except BaseException as error:
@@ -131,27 +130,28 @@ def build(source: Source) -> Any:
         if getattr(token, "content", token) not in known:
             tokens.append(token)
     tokens = [AddedToken(token, special=True) if isinstance(token, str) else token for token in tokens]
+    special = set(config.special.values())
     for token in tokens:
-        token.special = token.special or token.content in special.values()
+        token.special = token.special or token.content in special
     backend.add_tokens(tokens)
     backend.encode_special_tokens = config.settings.values.get("split_special_tokens") is True
     try:
         if kind is not None:
-            backend.post_processor = _ends(source, config, special, backend)
+            backend.post_processor = _ends(source, config, backend)
     except (TypeError, ValueError) as error:  # an empty one, or one with a colon
-        name = f"{config.settings.where}: not special tokens that {config.name} can put around a text: {special!r:.200}"
+        name = f"{config.settings.where}: not special tokens that {config.name} can put around a text: {config.special!r:.200}"
         raise refusal(error, ModelFolderError, name) from None
     return backend
 
 
-def _word_piece(source: Source, config: TokenizerConfig, special: dict[str, str]) -> Any:
+def _word_piece(source: Source, config: TokenizerConfig) -> Any:
     """BERT's words, and pieces of words that begin with ## (Schuster & Nakajima 2012)."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-    settings = config.settings
+    settings, unknown = config.settings, config.special["unk_token"]
     # tokenizer.json's model has read the vocabulary.
     model = models.WordPiece(source.vocabulary) if source.backend is None else source.backend.model
-    model.unk_token = special["unk_token"]
+    model.unk_token = unknown
     model.continuing_subword_prefix, model.max_input_chars_per_word = "##", 100  # the class's own
     backend = Tokenizer(model)
     backend.normalizer = normalizers.BertNormalizer(
@@ -161,15 +161,15 @@ def _word_piece(source: Source, config: TokenizerConfig, special: dict[str, str]
         lowercase=settings.flag("do_lower_case", default=True),
     )
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    if special["unk_token"] not in source.vocabulary:
+    if unknown not in source.vocabulary:
         raise ModelFolderError(
-            f"{source.where}: the unknown token {special['unk_token']!r:.100} is not in the vocabulary, so that no "
+            f"{source.where}: the unknown token {unknown!r:.100} is not in the vocabulary, so that no "
             "unknown word can be read. Correct 'unk_token' in tokenizer_config.json or special_tokens_map.json."
         )
     return backend
 
 
-def _byte_pairs(source: Source, config: TokenizerConfig, special: dict[str, str]) -> Any:
+def _byte_pairs(source: Source, config: TokenizerConfig) -> Any:
     """RoBERTa's pairs of bytes (Radford et al. 2019)."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -183,7 +183,7 @@ def _byte_pairs(source: Source, config: TokenizerConfig, special: dict[str, str]
     return backend
 
 
-def _qwen(source: Source, config: TokenizerConfig, special: dict[str, str]) -> Any:
+def _qwen(source: Source, config: TokenizerConfig) -> Any:
     """Qwen's pairs of bytes, within the parts of its own split."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
@@ -196,13 +196,13 @@ def _qwen(source: Source, config: TokenizerConfig, special: dict[str, str]) -> A
     return backend
 
 
-def _unigram(source: Source, config: TokenizerConfig, special: dict[str, str]) -> Any:
+def _unigram(source: Source, config: TokenizerConfig) -> Any:
     """The classes of sentencepiece's kind: pieces with log probabilities (Kudo 2018)."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     pieces, settings = [tuple(piece) for piece in source.vocabulary], config.settings
     unknown = {"XLMRobertaTokenizer": 3, "AlbertTokenizer": 1, "T5Tokenizer": 2}.get(config.name)
-    unknown_token, deberta = special["unk_token"], config.name == "DebertaV2Tokenizer"
+    unknown_token, deberta = config.special["unk_token"], config.name == "DebertaV2Tokenizer"
     if deberta:
         given = settings.size("unk_id", 1, (0, len(pieces) - 1))
         unknown = pieces.index((unknown_token, 0.0)) if (unknown_token, 0.0) in pieces else given
@@ -237,15 +237,15 @@ def _unigram(source: Source, config: TokenizerConfig, special: dict[str, str]) -
 _MAKERS = {"WordPiece": _word_piece, "BPE": _byte_pairs, "Qwen2Tokenizer": _qwen, "Unigram": _unigram}
 
 
-def _ends(source: Source, config: TokenizerConfig, special: dict[str, str], backend: Any) -> Any:
+def _ends(source: Source, config: TokenizerConfig, backend: Any) -> Any:
     """What puts a class's special tokens around a text, and around and between two."""
     from tokenizers import processors
 
-    name, settings = config.name, config.settings
+    name, settings, special = config.name, config.settings, config.special
     if source.backend is not None and name in ("Qwen2Tokenizer", "AlbertTokenizer"):
         return source.backend.post_processor  # of Qwen's: one end token, or nothing
     if name == "Qwen2Tokenizer":
-        return _switched_ends(config, special, backend)
+        return _switched_ends(config, backend)
     if name == "T5Tokenizer":
         end = [("</s>", backend.token_to_id(special["eos_token"]))]
         pair = ["$A", "</s>", "$B", "</s>"]
@@ -265,11 +265,11 @@ def _ends(source: Source, config: TokenizerConfig, special: dict[str, str], back
     return processors.TemplateProcessing(single=pair[:3], pair=pair, special_tokens=ends)
 
 
-def _switched_ends(config: TokenizerConfig, special: dict[str, str], backend: Any) -> Any:
+def _switched_ends(config: TokenizerConfig, backend: Any) -> Any:
     """`add_bos_token` and `add_eos_token`: the template of a class that has none of its own."""
     from tokenizers import processors
 
-    ends = []
+    ends, special = [], config.special
     for key in ("bos_token", "eos_token"):
         flag = config.settings.values.get(f"add_{key}")
         # A string is not a switch but one more special token.

@@ -76,9 +76,8 @@ def _from_sentencepiece(folder: ModelFolder) -> Source:
     normalizer = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap or b"").decode()}
     check_limits({"normalizer": normalizer, "model": {"vocab": [piece for piece, _ in pieces]}}, file)
     names = ("bos_token", "pad_token", "eos_token", "unk_token")
-    first = [(str(getattr(config.named[name], "content", config.named[name])), 0.0) for name in names]
-    mask = config.named["mask_token"]
-    vocabulary = [*first, *pieces[3:], (str(getattr(mask, "content", mask)), 0.0)]
+    first = [(config.special[name], 0.0) for name in names]
+    vocabulary = [*first, *pieces[3:], (config.special["mask_token"], 0.0)]
     return Source(file, None, config, vocabulary, None, charsmap)
 
 
@@ -88,7 +87,7 @@ def _check_special(config: TokenizerConfig, file: Path, ids: dict[str, int]) -> 
     qwen = config.name == "Qwen2Tokenizer"
     missing = []
     for key in ("eos_token", "pad_token") if qwen else ("cls_token", "sep_token", "unk_token", "pad_token"):
-        text = getattr(config.named.get(key), "content", config.named.get(key))
+        text = config.special.get(key)
         if text is not None and text not in known:
             missing.append(f"{config.settings.names.get(key, key)} {text!r:.100}")
     if missing:
