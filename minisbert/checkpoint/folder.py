@@ -141,9 +141,10 @@ def read_folder(
 
 def _read_plain(files: ModelFiles) -> ModelFolder:
     """A folder without modules.json, read as sentence-transformers does, or a static model's as model2vec first wrote it."""
-    path, config = files.folder, read_config(files, files.folder)
+    path = files.folder
+    config, file = read_config(files, path)
     if config["model_type"] != "model2vec":
-        folder = _read_encoder(files, path, config)
+        folder = _read_encoder(files, path, config, file)
         # Of a decoder, the last token has seen the whole text.
         is_decoder = first_architecture(config).endswith("ForCausalLM") and bool(config.get("is_causal", True))
         folder.modules = (Pooling(("lasttoken" if is_decoder else "mean",)),)
@@ -151,10 +152,10 @@ def _read_plain(files: ModelFiles) -> ModelFolder:
         folder.notes.append(f"{path}: no modules.json, so {used}, without settings of sentence-transformers.")
         folder.module_sources = ("assumed: no modules.json",)
         return folder
-    settings = Settings(config, path / "config.json")
+    settings = Settings(config, file)
     normalize = settings.flag("normalize", default=False)
     settings.finish()
-    folder = _read_encoder(files, path, static_config(path))
+    folder = _read_encoder(files, path, static_config(path), path / WEIGHTS)
     folder.modules = (Pooling(), Normalize()) if normalize else (Pooling(),)
     folder.module_sources = ("a static model's", "config.json")[: len(folder.modules)]
     folder.notes.append(
@@ -228,11 +229,12 @@ def read_parts(files: ModelFiles, parts: list[Part], file: Path, scores: bool = 
     (kind, relative), *rest = parts
     place = files.folder / relative
     is_static = kind == "static_embedding"
-    folder = _read_encoder(files, place, static_config(place) if is_static else read_config(files, place, scores))
+    config, source = (static_config(place), place / WEIGHTS) if is_static else read_config(files, place, scores)
+    folder = _read_encoder(files, place, config, source)
     modules: list[Module] = [Pooling()] if is_static else []  # a static model's class averages its tokens itself
     sources = ["a static model's"] if is_static else []
     width, layers = folder.encoder.hidden_size, folder.encoder.num_hidden_layers
-    every_layer = folder.config.get("output_hidden_states") is True
+    every_layer = config.get("output_hidden_states") is True
     for row, part in enumerate(rest, start=1):
         own = f"{part.path}/config.json" if part.path else "config.json"  # in the model's folder that is the encoder's
         sources.append(own if part.path and files.has(files.folder / own) else "modules.json")
@@ -245,21 +247,19 @@ def read_parts(files: ModelFiles, parts: list[Part], file: Path, scores: bool = 
     return folder
 
 
-def _read_encoder(files: ModelFiles, place: Path, config: dict[str, Any]) -> ModelFolder:
+def _read_encoder(files: ModelFiles, place: Path, config: dict[str, Any], file: Path) -> ModelFolder:
     """The encoder's settings, checked, its adapter, its tokenizer's files, and the length limit of its texts."""
     model_type = config["model_type"]
-    is_static = model_type == "static"
-    name = WEIGHTS if is_static else "config.json"
     if model_type not in FAMILIES:
         raise ModelFolderError(
-            f"{place / name}: 'model_type' is {model_type!r}. Expected one of {', '.join(sorted(FAMILIES))}; use "
-            "another model, or add the family (CONTRIBUTING.md)."
+            f"{file}: 'model_type' is {model_type!r}. Expected one of {', '.join(sorted(FAMILIES))}; use another model, or "
+            "add the family (CONTRIBUTING.md)."
         )
-    encoder = FAMILIES[model_type].Config.from_json(config, place / name)
+    encoder = FAMILIES[model_type].Config.from_json(config, file)
     folder = ModelFolder(files.folder, place, model_type, config, encoder)
-    folder.sources.update(dict.fromkeys(config, name))
+    folder.sources.update(dict.fromkeys(config, file.name))
     folder.tokenizer_files = files.tokenizer_files(place)
-    if is_static:
+    if folder.is_static:
         check_name(files.adapter, [], place)
         read_length_limit(folder)
         return folder

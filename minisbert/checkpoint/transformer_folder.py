@@ -23,8 +23,12 @@ _KINDS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta",
 _LENGTH_FILES = tuple(f"sentence_{kind}_config.json" for kind in _KINDS)
 
 
-def read_config(files: ModelFiles, place: Path, scores: bool = False) -> dict[str, Any]:
-    """The config.json of a transformer, or of the model that an adapter in its place changes; `scores`: maybe a reranker's."""
+def read_config(files: ModelFiles, place: Path, scores: bool = False) -> tuple[dict[str, Any], Path]:
+    """The config.json of a transformer, or of the model that an adapter in its place changes; and where that file is.
+
+    Args:
+        scores: it may be a reranker's.
+    """
     base = base_of(files, place) if files.has(place / ADAPTER_FILE) else None
     file = (base or place) / "config.json"
     config: dict[str, Any] = (files if base in (None, place) else ModelFiles(file.parent, files.allow_links)).json(file)
@@ -33,7 +37,7 @@ def read_config(files: ModelFiles, place: Path, scores: bool = False) -> dict[st
         raise folder_error(file, "no 'model_type' string", "a Hugging Face encoder's settings")
     if not scores and (model_type in OTHER_TYPES or first_architecture(config).endswith(OTHER_ENDINGS)):
         refuse_other_kinds(files)
-    return without_tasks(config, file) if "lora_adaptations" in config else config
+    return without_tasks(config, file) if "lora_adaptations" in config else config, file
 
 
 def read_length_file(
