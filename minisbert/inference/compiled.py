@@ -138,7 +138,7 @@ def compiled_output(
     precision = "default" if compute_dtype == "bfloat16" else "highest"
 
     def apply(params: Any, *arrays: jax.Array) -> Any:
-        with jax.default_matmul_precision(precision), traced_for(backend, mesh):
+        with jax.default_matmul_precision(precision), traced_for(backend, mesh, few=few):
             return output(nnx.merge(definition, params), *arrays)
 
     return jax.jit(apply, compiler_options=few_token_options() if few else None)

@@ -8,6 +8,7 @@ which runs in float32. So the gradient is defined here, with the incoming gradie
 Left out: forward mode (`jax.jvp`) in bfloat16; it works in float32.
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from minisbert.transformer.target import on_one_cpu, on_tpu, stored
+from minisbert.transformer.target import few_tokens, on_one_cpu, on_tpu, stored
+
+# Of a product that `few_tokens` computes as one loop.
+MOST_MULTIPLICATIONS = 2**19
 
 
 def product(subscripts: str, a: jax.Array, b: jax.Array, *, result: Any = jnp.float32) -> jax.Array:
@@ -33,7 +37,31 @@ def product(subscripts: str, a: jax.Array, b: jax.Array, *, result: Any = jnp.fl
     """
     if a.dtype == b.dtype == jnp.bfloat16:
         return _bfloat16_product(subscripts, result, a, b)
+    multiply = _product_of_few if few_tokens() else _product
+    return multiply(subscripts, a, b)
+
+
+def _product(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.einsum(subscripts, a, b, preferred_element_type=jnp.promote_types(a.dtype, jnp.float32))
+
+
+def _product_of_few(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """`einsum`; the small products of each head are one loop over all letters, since XLA:CPU would start threads for them.
+
+    One text of 16 tokens takes 0.91 of the time, one of 32 0.95 (MiniLM, two cores, AMD EPYC). Of heads twice as wide, 32
+    tokens would take 1.06.
+    """
+    of_a, of_b, of_c = subscripts.replace("->", ",").split(",")
+    letters = of_c + "".join(letter for letter in of_a if letter not in of_c)
+    sizes = dict(zip(of_a + of_b, a.shape + b.shape, strict=True))
+    if math.prod(sizes.values()) > MOST_MULTIPLICATIONS or not set(of_a) & set(of_b) & set(of_c):
+        return _product(subscripts, a, b)
+
+    def spread(x: jax.Array, of_x: str) -> jax.Array:
+        x = jnp.transpose(x, [of_x.index(letter) for letter in letters if letter in of_x])
+        return jnp.expand_dims(x, [axis for axis, letter in enumerate(letters) if letter not in of_x])
+
+    return (spread(a, of_a) * spread(b, of_b)).sum(tuple(range(len(of_c), len(letters))))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))

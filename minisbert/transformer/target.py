@@ -32,17 +32,23 @@ TOO_OLD = ("TPU v2", "TPU v3")
 
 _PLATFORM = ContextVar("platform", default="")
 _MESH: ContextVar[Mesh | None] = ContextVar("mesh", default=None)
+_FEW = ContextVar("few tokens", default=False)
 
 
 @contextmanager
-def traced_for(platform: str, mesh: Mesh | None = None) -> Iterator[None]:
-    """What is traced inside will run on this platform ("cpu", "gpu", "tpu"), its rows spread over the mesh's first axis."""
-    platform_before, mesh_before = _PLATFORM.set(platform), _MESH.set(mesh)
+def traced_for(platform: str, mesh: Mesh | None = None, *, few: bool = False) -> Iterator[None]:
+    """What is traced inside will run on this platform ("cpu", "gpu", "tpu"), its rows spread over the mesh's first axis.
+
+    Args:
+        few: it is a program for a sentence or two on a CPU (inference/compiled.py).
+    """
+    platform_before, mesh_before, few_before = _PLATFORM.set(platform), _MESH.set(mesh), _FEW.set(few)
     try:
         yield
     finally:
         _PLATFORM.reset(platform_before)
         _MESH.reset(mesh_before)
+        _FEW.reset(few_before)
 
 
 def mesh_of_program() -> Mesh | None:
@@ -67,6 +73,11 @@ def on_one_cpu() -> bool:
     """Whether the program will run on one CPU device."""
     mesh = mesh_of_program()
     return _PLATFORM.get() == "cpu" and (mesh is None or mesh.size == 1)
+
+
+def few_tokens() -> bool:
+    """Whether the program is one for a sentence or two on a CPU."""
+    return _FEW.get()
 
 
 def warn_where_slow(compute_dtype: str, platform: str) -> None:

@@ -16,7 +16,7 @@ from minisbert.cross_encoder.model import define_cross_encoder
 from minisbert.inference.compiled import FEW_TOKENS, few_token_options
 from minisbert.sentence_model import define
 from minisbert.training.config import TrainConfig
-from minisbert.transformer import target
+from minisbert.transformer import products, target
 from minisbert.transformer.products import Linear, product
 from minisbert.transformer.target import on_one_cpu, traced_for
 
@@ -133,6 +133,21 @@ def test_a_sentence_alone_is_multiplied_without_packing_each_matrix(length, few,
     compiled = make(few=few).lower(encoder.params, *arrays).compile().as_text()
     if few_token_options():
         assert ("ynn_fusion" in compiled) == (not few)
+        assert not (few and "lhs_batch_dims" in compiled)  # a head's products are loops
+
+
+@pytest.mark.parametrize("subscripts", ["BNQH,BNKH->BNQK", "BNQK,BNKH->BNQH", "NTH,NRH->NTR"])
+def test_the_products_of_few_tokens_are_einsums(subscripts, monkeypatch):
+    random, sizes = np.random.default_rng(0), dict(zip("BNQKHTR", (2, 3, 4, 5, 6, 7, 8), strict=True))
+    a, b = (
+        random.normal(size=[sizes[x] for x in term]).astype(np.float32) for term in subscripts.split("->")[0].split(",")
+    )
+    with traced_for("cpu", few=True):
+        traced = jax.make_jaxpr(partial(product, subscripts))(a, b)
+        np.testing.assert_allclose(product(subscripts, a, b), np.einsum(subscripts, a, b), rtol=1e-5, atol=1e-5)
+        monkeypatch.setattr(products, "MOST_MULTIPLICATIONS", 10)
+        large = jax.make_jaxpr(partial(product, subscripts))(a, b)
+    assert "dot_general" not in str(traced) and "dot_general" in str(large)
 
 
 def test_an_xla_without_the_option_takes_none(monkeypatch):
