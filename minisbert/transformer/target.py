@@ -76,7 +76,7 @@ def on_one_cpu() -> bool:
 
 
 def few_tokens() -> bool:
-    """Whether the program is one for a sentence or two on a CPU."""
+    """Whether the program computes a sentence or two on a CPU."""
     return _FEW.get()
 
 
