@@ -172,11 +172,11 @@ def test_all_python_blocks_run_one_after_the_other(document, tmp_path, monkeypat
     for command in SESSION_NEEDS.get(document, ()):
         assert main([word.replace(ENCODER, tiny[ENCODER]) for word in command.split()]) == 0
     capsys.readouterr()
-    for block in python:
-        source = re.sub("|".join(map(re.escape, tiny)), lambda name: tiny[name[0]], block.code)
-        with unoptimized():
+    with unoptimized():  # once per page, since leaving it throws all programs away
+        for block in python:
+            source = re.sub("|".join(map(re.escape, tiny)), lambda name: tiny[name[0]], block.code)
             exec(source, session)
-        assert bool(capsys.readouterr().out.strip()) == (block.prints is not None), block.code
+            assert bool(capsys.readouterr().out.strip()) == (block.prints is not None), block.code
     if document == "README.md":
         assert [set(hit) for hit in session["ranked"]] == [{"corpus_id", "score"}] * 3
         scores = [hit["score"] for hit in session["ranked"]]
