@@ -34,9 +34,9 @@ def pairs_file(folder: Path) -> Path:
     return file
 
 
-def start(data: Path, run: Path, hosts: int, *options: str) -> list[subprocess.Popen]:
+def start(data: Path, run: Path, hosts: int, *options: str, model: Path = TINY_BERT) -> list[subprocess.Popen]:
     """The command on each host; one host needs no coordinator."""
-    command = [sys.executable, "-m", "minisbert", "train", str(TINY_BERT), str(run), "--data", str(data)]
+    command = [sys.executable, "-m", "minisbert", "train", str(model), str(run), "--data", str(data)]
     command += ["--batch-size", "8", "--learning-rate", "1e-3", *options]
     if hosts == 1:
         return [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)]
@@ -76,20 +76,20 @@ def distance(run: Path, other: Path) -> float:
     return max(float(np.abs(a[name] - b[name]).max()) for name in a if not name.endswith("key.bias"))
 
 
-def equal(scratch: Path) -> float:
+def equal(scratch: Path, model: Path = TINY_BERT) -> float:
     """Two hosts, killed together after a checkpoint and restarted, against one undisturbed host."""
     data, settings = pairs_file(scratch), ("--max-steps", "12", "--checkpoint-every", "4")
-    finish(start(data, scratch / "one", 1, *settings))
-    both = start(data, scratch / "two", 2, *settings)
+    finish(start(data, scratch / "one", 1, *settings, model=model))
+    both = start(data, scratch / "two", 2, *settings, model=model)
     wait_for_checkpoint(scratch / "two", 4, both)
     for process in both:
         process.kill()
         process.communicate()
-    finish(start(data, scratch / "two", 2, *settings))
+    finish(start(data, scratch / "two", 2, *settings, model=model))
     return distance(scratch / "one", scratch / "two")
 
 
-def stop(scratch: Path) -> list[str]:
+def stop(scratch: Path, model: Path = TINY_BERT) -> list[str]:
     """SIGTERM to the second of two hosts: the last message of both."""
     both = start(
         pairs_file(scratch),
@@ -101,6 +101,7 @@ def stop(scratch: Path) -> list[str]:
         "5",
         "--on-new-shape",
         "compile",
+        model=model,
     )
     wait_for_checkpoint(scratch / "run", 5, both)
     both[1].terminate()
