@@ -130,11 +130,15 @@ def ours(folder: Path, run: Run, rate: float):
     gradient = jax.value_and_grad(siamese_loss(packed_embed(definition), LOSSES[run.loss].function))
     step = jax.jit(partial(train_step, gradient=gradient, update=make_update(optimizer), dropout=False))
     limit = min(model.folder.max_seq_length or model.max_positions, model.max_positions)
-    values = []
+    padding_id, arrays = model.folder.config["pad_token_id"], []
     for columns, labels in batches(run):
         batch = Batch(dataset=0, epoch=0, rows_B=np.arange(BATCH), texts=columns, labels=labels)
-        padding_id = model.folder.config["pad_token_id"]
-        state, metrics = step(state, train_batch(batch, model.tokenizer, max_length=limit, padding_id=padding_id)[0])
+        arrays.append(train_batch(batch, model.tokenizer, max_length=limit, padding_id=padding_id)[0])
+    # One shape for all, compiled once.
+    shape = np.max([one.rows.token_ids_PL.shape for one in arrays], axis=0).tolist()
+    values = []
+    for one in arrays:
+        state, metrics = step(state, one.pad_to(*shape, padding_id))
         values.append(float(metrics.loss))
     return values, state.params["model"]
 
