@@ -17,7 +17,7 @@ from minisbert.text.tokenizer import Tokenizer
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from families import tiny
 
-FAMILIES = ["bert", "mpnet", "roberta", "modernbert", "albert", "xlm-roberta", "distilbert", "static"]
+FAMILIES = ["bert", "mpnet", "roberta", "modernbert", "albert", "xlm-roberta", "static"]  # DistilBERT's is BERT's file
 WORDS = [
     *(
         "the",
@@ -74,7 +74,9 @@ def test_pieces_give_the_ids_of_the_whole_text(family, keep_end, monkeypatch):
     generator = random.Random(f"{family} {keep_end}")
     texts = [text(generator, generator.choice((0, 3, 30, 300))) for _ in range(150)]
     expected = [tokenizer.backend.encode(one, add_special_tokens=False).ids for one in texts]
-    for size in (1, 7, 100):
+    for size in (100, 7, 1):
+        if size == 1:  # each word by itself, which takes most of the time
+            texts, expected = texts[:50], expected[:50]
         monkeypatch.setattr(reader, "PIECE", size)
         monkeypatch.setattr(reader, "SHORT", size)
         monkeypatch.setattr(reader, "CHARACTERS", 1)
