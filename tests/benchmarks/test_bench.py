@@ -5,7 +5,9 @@ import os
 import re
 import shlex
 from dataclasses import replace
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from types import SimpleNamespace
 
 import bench_peers
 import bench_rounds
@@ -71,6 +73,13 @@ def fake(tmp_path, monkeypatch):
 
     make.use = use
     return make
+
+
+@pytest.fixture
+def rates_are_given(monkeypatch):
+    """The rates of products are measured in a process of its own, for 2 s; `test_a_race` measures them."""
+    monkeypatch.setattr("bench.get_context", lambda way: SimpleNamespace(Pool=ThreadPool))
+    monkeypatch.setattr("profile_forward.matrix_rates", lambda: {"float32": 1e9, "bfloat16": 1e9})
 
 
 # --- arithmetic ----------------------------------------------------------------------------------------------------
@@ -176,6 +185,7 @@ def test_a_training_step_learns(tiny_bert):
     assert np.mean(losses[-10:]) < np.mean(losses[:10])
 
 
+@pytest.mark.usefixtures("rates_are_given")
 def test_training_contestants_take_turns(fake, tiny_bert, tmp_path, capsys):
     fake.use(fake("minisbert"), fake("fast"))
     assert bench(model=tiny_bert, workload=("train",), count=9, rounds=2, peer=("fast",)) == 0
@@ -236,6 +246,7 @@ def test_a_race(fake, tiny_bert, tmp_path, capsys):
     assert plot.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
+@pytest.mark.usefixtures("rates_are_given")
 def test_new_processes_for_start_and_memory(fake, tiny_bert, tmp_path, capsys):
     fake.use(fake("minisbert"), fake("fast"))
     out = tmp_path / "bench.json"
@@ -249,6 +260,7 @@ def test_new_processes_for_start_and_memory(fake, tiny_bert, tmp_path, capsys):
     assert record["differences"] == {}
 
 
+@pytest.mark.usefixtures("rates_are_given")
 def test_without_float32_a_witness_is_asked_but_not_timed(fake, tiny_bert, tmp_path, capsys):
     fake.use(fake("minisbert"), fake("minisbert", "bfloat16"))
     out = tmp_path / "bench.json"
@@ -261,6 +273,7 @@ def test_without_float32_a_witness_is_asked_but_not_timed(fake, tiny_bert, tmp_p
     assert "minisbert ran alone. pip install 'minisbert[bench]' brings" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("rates_are_given")
 def test_texts_from_a_file(fake, tiny_bert, tmp_path, capsys):
     fake.use(fake("minisbert"))
     file, out = tmp_path / "talk.txt", tmp_path / "bench.json"
@@ -313,6 +326,7 @@ def test_mistakes_are_found_before_the_model_is_loaded(options, error, message, 
     assert message in str(caught.value)
 
 
+@pytest.mark.usefixtures("rates_are_given")
 def test_the_example_of_the_help_runs(fake, tiny_bert, monkeypatch, capsys):
     fake.use(fake("minisbert"))
     monkeypatch.setenv("COLUMNS", "200")
