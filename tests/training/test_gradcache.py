@@ -114,7 +114,7 @@ def norm(tree):
 
 
 # 24 rows are divisible by 1 and 3; 5 leaves a remainder; 1000 is all rows in one chunk. A loss sees all embeddings, however
-# they were chunked: every loss with one chunk size in each dtype, and with the other sizes one with a head and one without.
+# they were chunked: all losses run with size 3 and size 5; softmax, which has a head, and a ranking loss also with the others.
 @pytest.mark.parametrize(
     "dtype, tolerance, chunk_size, cases",
     [
