@@ -6,12 +6,13 @@ evaluation/sts.py does the same for sentence embeddings.
 import logging
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from minisbert.cross_encoder.encoder import CrossEncoder
 from minisbert.data.examples import open_examples
+from minisbert.data.rows import sources
 from minisbert.errors import InputError
 from minisbert.evaluation.bootstrap import pooled
 from minisbert.evaluation.sts import read_sts
@@ -19,16 +20,16 @@ from minisbert.evaluation.sts import read_sts
 logger = logging.getLogger("minisbert")
 
 
-def spearman_score(files: Sequence[str | Path]) -> Callable[[CrossEncoder], float]:
+def spearman_score(files: Any) -> Callable[[CrossEncoder], float]:
     """A function that returns the Spearman correlation of a model's scores with the gold scores, over all pairs.
 
     Args:
-        files: as `evaluation.sts.read_sts` reads them.
+        files: one or several files or rows in memory, as `evaluation.sts.read_sts` reads them.
 
     Raises:
         DataError: a file does not hold scored pairs; raised immediately, not in the middle of a run.
     """
-    sets = [read_sts(file) for file in files]
+    sets = [read_sts(file) for file in sources(files)]
     pairs = [pair for part in sets for pair in zip(part.first, part.second, strict=True)]
     gold_P = np.array([score for part in sets for score in part.gold])
 
@@ -38,28 +39,28 @@ def spearman_score(files: Sequence[str | Path]) -> Callable[[CrossEncoder], floa
         # Logits, because an activation preserves their order but may round two of them to a tie.
         scores_P = model.predict(pairs, activation_fn="identity", on_truncate="ignore")
         if (scores_P == scores_P[0]).all():
-            logger.warning(f"{files[0]}: the model's score is {scores_P[0]:g} for all {len(pairs)} pairs.")
+            logger.warning(f"{sets[0].name}: the model's score is {scores_P[0]:g} for all {len(pairs)} pairs.")
             return math.nan  # undefined; a run continues
         return float(pooled([(gold_P, np.asarray(scores_P, np.float64)[None])], 1, None)[0, 0, 0])
 
     return spearman
 
 
-def accuracy_score(
-    files: Sequence[str | Path], classes: Sequence[str] | None = None
-) -> Callable[[CrossEncoder], float]:
+def accuracy_score(files: Any, classes: Sequence[str] | None = None) -> Callable[[CrossEncoder], float]:
     """A function that returns the share of pairs whose largest logit is the right class.
 
     Args:
-        files: of kind nli (see data/examples.py).
+        files: one or several files or rows in memory, of kind nli (see data/examples.py).
         classes: their names in the order of the model's labels; by default in the order used for training.
 
     Raises:
         DataError, InputError: a file does not hold classes; raised immediately, not in the middle of a run.
     """
-    sets = [open_examples(str(file), kind="nli", classes=classes) for file in files]
+    sets = [open_examples(file, kind="nli", classes=classes) for file in sources(files)]
     if any(part.dataset.classes != sets[0].dataset.classes for part in sets):
-        raise InputError(f"the classes of {', '.join(map(str, files))} differ. Expected the same; pass classes.")
+        raise InputError(
+            f"the classes of {', '.join(part.dataset.source for part in sets)} differ. Expected the same; pass classes."
+        )
     taken = [part.take(range(len(part))) for part in sets]
     pairs = [pair for (first, second), _ in taken for pair in zip(first, second, strict=True)]
     class_P = np.concatenate([np.asarray(labels_B) for _, labels_B in taken])

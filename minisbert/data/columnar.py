@@ -86,6 +86,11 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else {type(value).__name__: str(value)}
 
 
+def is_table(value: Any) -> bool:
+    """Whether a value is rows with columns, not a column."""
+    return isinstance(value, Mapping) or hasattr(value, "column_names") or type(value).__name__ == "DataFrame"
+
+
 def memory_table(data: Any) -> Table:
     """Rows in memory, in any of these forms:
 

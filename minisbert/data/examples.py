@@ -20,7 +20,7 @@ import numpy as np
 
 from minisbert.arguments import check_choice, check_list
 from minisbert.data.conventions import CONVENTIONS, Columns, LabelKind, find_columns, label_column
-from minisbert.data.lists import with_plain_rows
+from minisbert.data.lists import with_label_columns, with_plain_rows
 from minisbert.data.rows import RowFile, Rows
 from minisbert.data.values import as_number, listed, text, truth_as_number
 from minisbert.errors import DataError, InputError, short_repr
@@ -162,7 +162,9 @@ def open_examples(
 
 def _open(source: Any, columns: Sequence[str], kind: str | None) -> RowFile:
     file = RowFile(source, columns)
-    return file if file.kind in ("txt", "tsv", "csv") else with_plain_rows(file, kind)  # cells hold no lists
+    return (
+        file if file.kind in ("txt", "tsv", "csv") else with_plain_rows(with_label_columns(file), kind)
+    )  # cells hold no lists
 
 
 def text_columns(
@@ -256,6 +258,8 @@ def _label(value: Any, data: Dataset, column: int, ids: dict[str, int], place: s
         low, high = data.score_range or (convention.lowest, convention.highest)
         if not low <= score <= high:
             hint = "correct the row" if data.score_range else "set score_range, for example (0, 5) for STS"
+            if data.kind == "scored" and not data.score_range:
+                hint += f"; for a teacher's scores set kind='distilled' and label_columns=({name!r},)"
             raise DataError(f"{place}: {name!r} is {score:g}. Expected a score from {low:g} to {high:g}; {hint}.")
         if data.score_range:
             return (score - low) / (high - low)

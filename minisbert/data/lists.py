@@ -5,6 +5,12 @@
     {"question": "q", "positive_ctxs": [...], "hard_negative_ctxs": [...], ...}  DPR, likewise
     {"anchor": "q", "positive": "p", "negative_1": "n"}, then rows with "negative_2" too
 
+and a list of labels put into columns of its own (`with_label_columns`), as sentence-transformers' cross-encoders and
+distillation losses take it:
+
+    {"query": "q", "docs": ["d", "e"], "labels": [2, 0]}                         positive_score, negative_score_1, ...
+    {"query": "q", "positive": "p", "negative": "n", "label": [9.1, 3.2]}        likewise; with one label less margin_1, ...
+
 The positives are those of one column. Each row becomes examples of an anchor, a positive and N negatives, where N is the
 fewest that a row has, until all its texts are used; the last example may repeat some. Examples of one row share their anchor:
 `no_duplicates` keeps them out of each other's batch.
@@ -28,6 +34,49 @@ _POSITIVES += ("document", "passage", "response", "documents", "passages", "answ
 _NEGATIVES = {"neg", "negs", "negative", "negatives", "hardnegative", "hardnegatives", "negativepassages"}
 _NEGATIVES |= {"negativectxs", "hardnegativectxs"}
 _MARGINS = {"margin", "positivescore", "negativescore"}  # a label per negative: their number is the same in all rows
+
+
+# Names of a list with a label per text, and of the list of these texts where they are in one.
+_LABELS = {"label", "labels", "score", "scores"}
+_DOCUMENTS = {"docs", "documents", "passages"}
+
+
+def with_label_columns(file: RowFile) -> RowFile:
+    """The file itself, or, if its first row has a list with a label per text, its rows with a column for each label.
+
+    A list of documents becomes columns too, in its order. Raises DataError: a row has another number of labels or documents.
+    """
+    first = next((record for _, record in file.records(file.header)), {})
+    lists = {plain_name(name): name for name, value in first.items() if isinstance(value, list)}
+    label = next((name for plain, name in lists.items() if plain in _LABELS), None)
+    documents = next((name for plain, name in lists.items() if plain in _DOCUMENTS), None)
+    if label is None:
+        return file
+    plain_texts = [name for name, value in first.items() if _role(name) and isinstance(value, str)]
+    count = len(first[documents]) if documents else len(plain_texts)
+    teacher = ["positive_score", *(f"negative_score_{i}" for i in range(1, count))]
+    labels = {count: teacher, count - 1: [f"margin_{i}" for i in range(1, count)]}.get(len(first[label]))
+    if count < 2 or labels is None:
+        return file
+    columns = {label: labels}
+    if documents:
+        columns[documents] = ["positive", *(f"negative_{i}" for i in range(1, count))]
+    header = [new for name in file.header for new in columns.get(name, [name])]
+    return file.with_table(tuple(header), partial(_in_columns, file, columns))
+
+
+def _in_columns(file: RowFile, lists: dict[str, list[str]], columns: Sequence[str]) -> Iterator[bytes]:
+    for place, record in file.records(file.header):
+        for name, names in lists.items():
+            values = record.pop(name, None)
+            if not isinstance(values, list) or len(values) != len(names):
+                found = f"{len(values)} entries" if isinstance(values, list) else f"{values!r:.80}"
+                raise DataError(
+                    f"{place}: {name!r} has {found}. Expected a list of {len(names)}, as in the first row; cut longer lists "
+                    "and leave out rows with shorter ones."
+                )
+            record.update(zip(names, values, strict=True))
+        yield json.dumps({name: record.get(name) for name in columns}).encode() + b"\n"
 
 
 def with_plain_rows(file: RowFile, kind: str | None = None) -> RowFile:

@@ -31,7 +31,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from minisbert.data.columnar import BLOCK, COLUMNAR, HUB, MEMORY, json_rows, unpacked
+from minisbert.data.columnar import BLOCK, COLUMNAR, HUB, MEMORY, is_table, json_rows, unpacked
 from minisbert.data.delimited import csv_table, is_quoted
 from minisbert.data.values import BOM, matching, plain_name, reading, record_of, stripped, wrong_columns
 from minisbert.errors import DataError, InputError
@@ -41,12 +41,17 @@ LINES = ("txt", "tsv", "jsonl", "csv")  # the kinds of plain files
 
 
 def sources(data: Any) -> tuple[Any, ...]:
-    """What `TrainConfig.data` names: a tuple or list of files or other sources, or one source in memory, such as rows.
+    """What `TrainConfig.data` names: a tuple or list of files or other sources, a dict of tables by name, or one source in
+    memory, such as rows.
 
     Example:
         >>> sources(("a.tsv", "b.tsv")), len(sources([{"text": "a"}, {"text": "b"}]))
         (('a.tsv', 'b.tsv'), 1)
     """
+    if isinstance(data, Mapping) and data and all(map(is_table, data.values())):
+        if "train" in data:
+            raise InputError(f"data is the splits {', '.join(data)}. Expected one of them: data['train'].")
+        return tuple(data.values())
     several = isinstance(data, list) and data and not any(isinstance(one, Mapping | tuple | list) for one in data)
     return tuple(data) if several or isinstance(data, tuple) else (data,)
 
@@ -197,7 +202,7 @@ class RowFile:
     def values(self, record: dict[str, Any], place: str, columns: Sequence[str]) -> tuple[Any, ...]:
         """The values of a record in the order of the columns."""
         try:
-            return tuple(record.values()) if self.kind == "txt" else tuple(map(record.__getitem__, columns))
+            return (record["text"],) * len(columns) if self.kind == "txt" else tuple(map(record.__getitem__, columns))
         except KeyError as error:
             raise wrong_columns(place, error.args[0], record) from None
 

@@ -193,17 +193,21 @@ def _sets(pairs: Any) -> tuple[STSPairs, ...]:
     return tuple(one if isinstance(one, STSPairs) else read_sts(one) for one in sources(pairs))
 
 
-def sts_score(files: Any) -> Callable[[Encoder], float]:
+def sts_score(files: Any, **options: Any) -> Callable[[Encoder], float]:
     """A function for `train` that maps a model to one score: the Spearman correlation of the cosine over all pairs.
 
-    Takes what `evaluate_sts` takes; an error in a file is raised here. The score is NaN, with a warning, where all similarities
-    are the same.
+    Takes what `evaluate_sts` takes, with options for `encode` such as truncate_dim=64; an error in a file is raised here. The
+    score is NaN, with a warning, where all similarities are the same.
     """
     sets = _sets(files)
 
     def score(encoder: Encoder) -> float:
         try:
-            return evaluate_sts(encoder, sets, resamples=0, on_truncate="ignore").score().spearman.value
+            return (
+                evaluate_sts(encoder, sets, **{"resamples": 0, "on_truncate": "ignore", **options})
+                .score()
+                .spearman.value
+            )
         except ConstantError as error:  # an encoder at the start of a run may give one embedding to all texts
             logger.warning(str(error))
             return math.nan

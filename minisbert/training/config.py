@@ -19,7 +19,7 @@ class TrainConfig:
     """Data files: .csv, .tsv or .jsonl (also .gz), .parquet, or hub:org/name. Columns are found by name: anchor and positive,
     with negative for triplets; sentence1 and sentence2 with label or with score; english and non_english for translations;
     text; or the other names for these in data/conventions.py. In Python also rows in memory: a list of dicts, a dict of
-    columns, a pandas or datasets table."""
+    columns, a pandas or datasets table; of several a tuple, or a dict by name."""
     loss: Any = "multiple_negatives_ranking"
     """One of multiple_negatives_ranking, softmax, cosine_similarity, cosent, angle, contrastive, online_contrastive, triplet,
     margin_mse, distill_kl_div, with a teacher mse, embed_distill and gist, and the others in training/losses.py. For a

@@ -261,10 +261,13 @@ def check_examples(examples: Sequence[Examples], config: TrainConfig, loss: Loss
         data, texts = one.dataset, len(one.dataset.texts)
         if needs not in ("any", data.label_kind) or texts < loss.least_texts or texts > (loss.most_texts or texts):
             found, needed = ("no labels" if kind == "none" else f"{kind} labels" for kind in (data.label_kind, needs))
+            other = "name the kind of the columns"
+            if (texts, loss.least_texts, needs) == (1, 2, "none"):  # SimCSE, contrastive tension
+                other = f"pair each text with itself: text_columns={data.texts * 2}"
             raise InputError(
                 f"{data.source}: {texts} text{'s' * (texts != 1)} per row with {found}. Expected {loss.least_texts}"
                 f"{'' if loss.least_texts == loss.most_texts else ' or more'} texts with {needed}, which "
-                f"{name_of(config.loss)} needs. Choose another loss, or name the kind of the columns."
+                f"{name_of(config.loss)} needs. Choose another loss, or {other}."
             )
         if len(config.prompts) > texts:
             raise InputError(

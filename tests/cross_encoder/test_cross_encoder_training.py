@@ -306,6 +306,15 @@ def test_every_loss_trains(files, tmp_path, name, num_labels):
         assert 0 <= accuracy_score([files[name]])(after) <= 1
 
 
+def test_scores_take_rows_in_memory(files):
+    pairs = {"sentence1": ["red cat", "blue dog", "a man"], "sentence2": ["blue dog", "a cat", "a dog"]}
+    scores = {**pairs, "score": [0.1, 0.5, 0.9]}
+    assert spearman_score(scores)(tiny("bert")) == spearman_score((scores,))(tiny("bert"))
+    classes = {**pairs, "label": [0, 2, 1]}
+    assert accuracy_score(classes)(tiny("bert", 3)) in (0, 1 / 3, 2 / 3, 1)
+    assert accuracy_score(files["cross_entropy"])(tiny("bert", 3)) <= 1
+
+
 def test_a_killed_run_resumes_to_the_same_bits(files, tmp_path):
     settings = config(files["binary_cross_entropy"], loss="binary_cross_entropy", checkpoint_every=3, max_steps=6)
     assert_resumes_to_the_same_bits(partial(run, settings), tmp_path, 4)

@@ -9,6 +9,7 @@ import pytest
 
 from minisbert.data.columns import read_sentences
 from minisbert.data.examples import open_examples
+from minisbert.data.rows import sources
 from minisbert.errors import DataError, InputError
 from minisbert.evaluation.binary_classification import read_labelled
 from minisbert.evaluation.sts import read_sts
@@ -313,3 +314,52 @@ def test_unused_columns_are_logged(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "minisbert"):
         open_examples(str(file))
     assert "read as pairs, from 'anchor', 'positive'; not used: 'id'" in caplog.text
+
+
+QUERY = {"query": "q", "positive": "p", "negative_1": "n", "negative_2": "m"}
+
+
+@pytest.mark.parametrize(
+    ("row", "texts", "names", "labels"),
+    [
+        ({"query": "q", "docs": ["p", "n", "m"], "labels": [2, 0, 1]}, "q p n m", "score", [2, 0, 1]),
+        ({**QUERY, "label": [3.5, -1, 2]}, "q p n m", "score", [3.5, -1, 2]),
+        ({**QUERY, "score": [4.5, 1]}, "q p n m", "margin", [4.5, 1]),
+    ],
+)
+def test_a_list_of_labels_becomes_a_column_per_text(tmp_path, row, texts, names, labels):
+    file = tmp_path / "lists.jsonl"
+    file.write_text(lines(row, row))
+    for source in (str(file), [row, row], {name: [value, value] for name, value in row.items()}):
+        examples = open_examples(source, label_kind="margin")
+        found, label_BC = examples.take([1])
+        assert " ".join(column[0] for column in found) == texts
+        assert label_BC.tolist() == [labels] and all(names in name for name in examples.dataset.labels)
+
+
+def test_lists_of_other_lengths_are_refused():
+    rows = [{"query": "q", "docs": ["p", "n", "m"][:size], "labels": [1, 0, 0][:size]} for size in (2, 3)]
+    with pytest.raises(
+        DataError, match=r"row 1: '(docs|labels)' has 3 entries\. Expected a list of 2.* cut longer lists"
+    ):
+        open_examples(rows, label_kind="margin")
+
+
+def test_a_column_of_a_text_file_may_be_used_twice(tmp_path):
+    file = tmp_path / "sentences.txt"
+    file.write_text("one\ntwo\n")
+    assert open_examples(str(file), texts=("text", "text")).take([1, 0])[0] == [["two", "one"]] * 2  # SimCSE
+
+
+def test_scores_of_a_teacher_out_of_range_are_pointed_to_their_kind():
+    rows = {"query": ["q", "r"], "passage": ["p", "s"], "score": [4.25, -3.5]}
+    with pytest.raises(DataError, match=r"set kind='distilled' and label_columns=\('score',\)"):
+        open_examples(rows, label_kind="score")
+    assert open_examples(rows, kind="distilled", labels=("score",)).take([0, 1])[1].tolist() == [4.25, -3.5]
+
+
+def test_several_tables_by_name_are_several_sources():
+    one, other = {"anchor": ["a"], "positive": ["b"]}, {"anchor": ["c"], "positive": ["d"]}
+    assert sources({"one": one, "other": other}) == (one, other) and sources(one) == (one,)
+    with pytest.raises(InputError, match=r"is the splits train, test\. Expected one of them"):
+        sources({"train": one, "test": other})

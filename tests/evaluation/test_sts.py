@@ -34,7 +34,7 @@ class Table:
 
     def encode(self, sentences, **options):
         self.asked += sentences
-        return np.stack([self.embed(sentence) for sentence in sentences])
+        return np.stack([self.embed(sentence) for sentence in sentences])[:, : options.get("truncate_dim")]
 
     def embed(self, sentence: str) -> np.ndarray:
         """Topic plus noise: "3-17" has topic 3."""
@@ -241,6 +241,8 @@ def test_rows_in_memory_are_read_like_a_file(tmp_path):
     for source in sources:
         assert evaluate_sts(Table(), source).score().spearman == expected
         assert sts_score(source)(Table()) == expected.value
+        truncated = evaluate_sts(Table(), source, truncate_dim=2, resamples=0).score().spearman.value
+        assert sts_score(source, truncate_dim=2)(Table()) == truncated
         assert compare(Table(), Table(), source, resamples=5).difference.value == 0
     two = evaluate_sts(Table(), (columns, str(path)), resamples=0)
     assert [score.pairs for score in two.scores[:1]] + [len(two.pairs)] == [9, 2]

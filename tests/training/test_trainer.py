@@ -164,6 +164,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_overwrites_nothing(pairs, t
     [
         ({"loss": "triplet"}, "2 texts per row with no labels. Expected 3 texts with no labels"),
         ({"loss": "softmax"}, "with class labels"),
+        (
+            {"kind": "texts", "text_columns": ("anchor",)},
+            r"pair each text with itself: text_columns=\('anchor', 'anchor'\)",
+        ),
         ({"lora_rank": 33}, "lora_rank is 33, but query in .* is 32 x 32. Expected at most 32"),
         ({"lora_targets": ("query", "query")}, "expected names of query, key, value, output, up, down, each once"),
     ],
