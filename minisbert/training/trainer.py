@@ -117,6 +117,8 @@ def train(
             while step < steps:
                 batch, asked = trainer.batch(step, lambda: END if outputs.ended else TERMINATE * sigterm.is_set())
                 if asked == END:
+                    if pending is not None:  # another host's callback ended the run
+                        outputs.log(*pending, progress)
                     break
                 state, metrics = trainer.train_step(state, batch)
                 # The metrics of the previous step are read while the devices compute this one.
