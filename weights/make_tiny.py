@@ -639,16 +639,6 @@ def make(name: str, seed: int) -> None:
     recipe = MODELS[name]
     made = recipe["tokenizer"](recipe["special"], recipe["names"])
     config = {**recipe["config"], "vocab_size": made.size}
-    folder = ModelFolder(
-        path=HERE / name,
-        transformer_path=HERE / name,
-        model_type=config["model_type"],
-        config=config,
-        encoder=FAMILIES[config["model_type"]].Config.from_json(config),
-        modules=recipe["modules"],
-        max_seq_length=recipe["max_seq_length"],
-    )
-    model_config = ModelConfig.of(folder)
     files = {"tokenizer.json": made.backend.to_str(pretty=True).encode()}
     if "tokenizer_config" in recipe:  # a static model has none
         tokenizer_config = {
@@ -660,8 +650,18 @@ def make(name: str, seed: int) -> None:
             tokenizer_config.update(bos_token="<s>", eos_token="</s>")
         files["tokenizer_config.json"] = (json.dumps(tokenizer_config, indent=2) + "\n").encode()
         files |= made.files
+    folder = ModelFolder(
+        path=HERE / name,
+        transformer_path=HERE / name,
+        model_type=config["model_type"],
+        config=config,
+        encoder=FAMILIES[config["model_type"]].Config.from_json(config),
+        modules=recipe["modules"],
+        tokenizer_files=files,
+        max_seq_length=recipe["max_seq_length"],
+    )
+    model_config = ModelConfig.of(folder)
     model = Pretrained(folder, model_config, weights(model_config, seed), Tokenizer(made.backend, name))
-    folder.tokenizer_files = files
     save_pretrained(model, HERE / name)
 
 
