@@ -36,7 +36,6 @@ POOLING_FLAGS = {
 POOLING_MODES = list(POOLING_FLAGS.values())  # register.py adds to them
 # The width of the token embeddings: its older and its newer name.
 WIDTHS = ("word_embedding_dimension", "embedding_dimension")
-_BEFORE = "the width of the module before"
 
 
 _PATH: Any = field(default="", compare=False, repr=False)  # of a module with weights: its folder in the model's
@@ -51,12 +50,18 @@ class Given(NamedTuple):
     scores: bool  # the module is the last of a reranker, whose output are the logits
 
 
+def _given(settings: Settings, key: str, given: int, of: str = "the width of the module before") -> None:
+    """A whole number that those before the module have set."""
+    if type(found := settings.values.get(key)) is not int or found != given:  # 32.0 == 32, but is no width
+        settings.complain(key, f"{given}, {of}")
+
+
 def _check_keys(settings: Settings, given: Given, *keys: str) -> None:
     """Of a module on token embeddings: no other keys, and under either name of the width that of the encoder."""
     settings.known([*WIDTHS, *keys])
     for key in WIDTHS:
         if key in settings.values:
-            settings.choice(key, [given.width], why=_BEFORE)
+            _given(settings, key, given.width)
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class WeightedLayerPooling:
     @staticmethod
     def read(settings: Settings, given: Given, path: str) -> "WeightedLayerPooling":
         _check_keys(settings, given, "layer_start", "num_hidden_layers")
-        settings.choice("num_hidden_layers", [given.layers], why="those of the encoder")
+        _given(settings, "num_hidden_layers", given.layers, "those of the encoder")
         start = settings.size("layer_start", bounds=(0, given.layers))
         settings.finish()
         if not given.every_layer:
@@ -209,7 +214,7 @@ class Dense:
         activation = settings.choice(
             "activation_function", DENSE_ACTIVATIONS, default="torch.nn.modules.activation.Tanh", why="never imported"
         )
-        settings.choice("in_features", [given.width], why=_BEFORE)
+        _given(settings, "in_features", given.width)
         dense = Dense(
             in_features=given.width,
             out_features=settings.size("out_features"),
@@ -246,7 +251,7 @@ class LayerNorm:
     @staticmethod
     def read(settings: Settings, given: Given, path: str) -> "LayerNorm":
         settings.known(["dimension"])
-        settings.choice("dimension", [given.width], why=_BEFORE)
+        _given(settings, "dimension", given.width)
         settings.finish()
         return LayerNorm(given.width, path)
 

@@ -94,9 +94,9 @@ WC, NC = f"{W}/config.json", f"{N}/config.json"
 WM, NM = f"{W}/{MODEL}", f"{N}/{MODEL}"
 CASES = [
     *wrong(WC, "layer_start", -1, 4, "1", None, True, 1.5, HUGE, float("nan"), [], family="layers"),
-    *wrong(WC, "num_hidden_layers", 2, 4, 12, 0, -3, "3", None, True, HUGE, [], also=("3",), family="layers"),
+    *wrong(WC, "num_hidden_layers", 2, 4, 12, 0, -3, 3.0, "3", None, True, HUGE, [], also=("3",), family="layers"),
     *[layers(f"no {key}", drop(WC, key), WC, f"'{key}' is missing") for key in ("layer_start", "num_hidden_layers")],
-    *wrong(WC, "word_embedding_dimension", 21, 0, "20", None, True, also=("20",), family="layers"),
+    *wrong(WC, "word_embedding_dimension", 21, 0, 20.0, "20", None, True, also=("20",), family="layers"),
     *wrong(WC, "embedding_dimension", 24, also=("24",), family="layers"),
     *wrong(WC, "layer_weights", [1, 2], family="layers"),
     layers("a layer fewer in config.json", edit("config.json", num_hidden_layers=2), WC, "num_hidden_layers", "2"),
@@ -121,7 +121,7 @@ CASES = [
     layers("twice", swap(0, 1, 1, 2, 3, 4, 5), "modules.json", "weighted_layer_pooling"),
     layers("without a pooling", swap(0, 1, 3, 4, 5), "modules.json", "pooling"),
     *wrong(
-        *(NC, "dimension", 39, 41, 0, -40, "40", None, True, 40.5, HUGE, float("nan"), []),
+        *(NC, "dimension", 39, 41, 0, -40, 40.0, "40", None, True, 40.5, HUGE, float("nan"), []),
         also=("40",),
         family="layers",
     ),
