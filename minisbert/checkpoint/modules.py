@@ -52,7 +52,7 @@ class Given(NamedTuple):
 
 def _given(settings: Settings, key: str, given: int, of: str = "the width of the module before") -> None:
     """A whole number that those before the module have set."""
-    if type(found := settings.values.get(key)) is not int or found != given:  # 32.0 == 32, but is no width
+    if type(found := settings.values.get(key)) is not int or found != given:  # 32.0 == 32, but a width is whole
         settings.complain(key, f"{given}, {of}")
 
 

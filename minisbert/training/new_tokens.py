@@ -140,7 +140,12 @@ def _grown_tokenizer(
     content = backend.to_str(pretty=True).encode()
     folder = encoder.pretrained.folder
     tokenizer = Tokenizer(
-        Backend.from_str(content.decode()), before.where, lower_case=folder.do_lower_case, keep_end=before.keep_end
+        Backend.from_str(content.decode()),
+        before.where,
+        lower_case=folder.do_lower_case,
+        special_tokens=before.needs_tokens,
+        keep_end=before.keep_end,
+        token_types=before.token_types,
     )
     tokenizer.backend.encode_special_tokens = before.backend.encode_special_tokens
     new = backend.get_vocab(with_added_tokens=True)

@@ -7,7 +7,7 @@ import pytest
 from families import TWINS, tiny
 from varied_sentences import SOME
 
-from minisbert import SentenceEncoder
+from minisbert import CrossEncoder, SentenceEncoder
 from minisbert.checkpoint.convert import flatten
 from minisbert.errors import InputError
 from minisbert.training.new_tokens import add_tokens
@@ -82,6 +82,15 @@ def test_a_grown_model_is_the_same_after_saving_and_loading(family, tmp_path):
     again = add_tokens(loaded, ["covid-19 vaccine"])  # a longer one that holds an earlier one
     [row] = ids(again, "the covid-19 vaccine")
     assert row.count(len(table(again)) - 1) == 1
+
+
+def test_a_cross_encoder_of_a_grown_model_is_the_same_after_loading(tmp_path):
+    """It marks the second text as segment 1."""
+    model = CrossEncoder.from_encoder(add_tokens(SentenceEncoder("weights/tiny-bert"), ["zork"]), 1)
+    assert model.pretrained.tokenizer.token_types
+    model.save(tmp_path / "saved")
+    pairs = [("a cat", "a zork"), ("the man", "sings")]
+    assert np.array_equal(CrossEncoder(tmp_path / "saved").predict(pairs), model.predict(pairs))
 
 
 def test_tokens_are_lower_cased_if_the_model_does_that(tmp_path):
