@@ -162,9 +162,9 @@ def open_examples(
 
 def _open(source: Any, columns: Sequence[str], kind: str | None) -> RowFile:
     file = RowFile(source, columns)
-    return (
-        file if file.kind in ("txt", "tsv", "csv") else with_plain_rows(with_label_columns(file), kind)
-    )  # cells hold no lists
+    if file.kind in ("txt", "tsv", "csv"):  # cells hold no lists
+        return file
+    return with_plain_rows(with_label_columns(file), kind)
 
 
 def text_columns(
