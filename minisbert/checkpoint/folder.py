@@ -183,8 +183,8 @@ def _read_routes(files: ModelFiles, parts: list[Part], file: Path) -> ModelFolde
     return replace(routes[router.main], router=router, routes=routes)
 
 
-def read_chain(files: ModelFiles, file: Path) -> list[Part]:
-    """modules.json -> the modules in their order, each in a folder of the model's, but those that only change training."""
+def read_chain(files: ModelFiles, file: Path, scores: bool = False) -> list[Part]:
+    """modules.json, `scores`: a reranker's -> the modules in their order, but those that only change training."""
     entries = files.json(file)
     if not isinstance(entries, list) or not 1 <= len(entries) <= limits.LAYERS:
         found = f"a list of {len(entries)}" if isinstance(entries, list) else type(entries).__name__
@@ -203,7 +203,7 @@ def read_chain(files: ModelFiles, file: Path) -> list[Part]:
         if kind == JINA_MODULE and has_tasks(files.json(place / "config.json")):
             kind = "sentence_transformers.models.Transformer"
         if kind not in MODULE_TYPES:
-            raise unknown_type(path, kind, file)
+            raise unknown_type(path, kind, file, scores=scores)
         part = Part(MODULE_TYPES[kind], path)
         if part.kind == "dropout" and any(one.kind in _POOLED for one in chain):
             ignored[f"{row}.type"] = kind  # only training drops numbers, here inside the encoder only

@@ -54,13 +54,19 @@ class Part(NamedTuple):
     path: str
 
 
-def unknown_type(module: str, name: Any, file: Path, *, in_router: bool = False) -> ModelFolderError:
-    """The error for a class that is not in `MODULE_TYPES`."""
+def unknown_type(
+    module: str, name: Any, file: Path, *, in_router: bool = False, scores: bool = False
+) -> ModelFolderError:
+    """The error for a class that is not in `MODULE_TYPES`; `scores`: of a reranker."""
     here, router = (" within a Router", "") if in_router else ("", "Router, ")
+    expected = f"Transformer, StaticEmbedding, {router}Pooling, WeightedLayerPooling, Dense, LayerNorm or Normalize of "
+    if scores:
+        expected = (
+            "one Transformer with the head among its weights, or Transformer, Pooling and so on up to a Dense, of "
+        )
     return ModelFolderError(
         f"{file}: module {module!r} is of type {name!r:.200}, which minisbert does not compute{here} (and never imports). "
-        f"Expected Transformer, StaticEmbedding, {router}Pooling, WeightedLayerPooling, Dense, LayerNorm or Normalize of "
-        "sentence-transformers; use another model."
+        f"Expected {expected}sentence-transformers; use another model."
     )
 
 

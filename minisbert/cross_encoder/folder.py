@@ -56,7 +56,7 @@ def read_cross_encoder_folder(
     files = ModelFiles(path, allow_links)
     refuse_bi_encoder(files)
     chain = files.folder / "modules.json"
-    parts = read_chain(files, chain) if files.has(chain) else []
+    parts = read_chain(files, chain, scores=True) if files.has(chain) else []
     if parts and [part.kind for part in parts] != ["transformer"]:
         folder = CrossEncoderFolder(**vars(read_parts(files, parts, chain, scores=True)))
         config = Settings(folder.config, folder.transformer_path / "config.json")

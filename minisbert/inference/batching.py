@@ -35,7 +35,7 @@ class ShapeTable:
         devices: how many devices share a batch; each computes as many rows as one device would alone.
         fixed: False where a shape need not be compiled: a batch is then as long as its longest text and has no padding rows.
         start_tokens: starting a batch costs as much as computing this many tokens. Measured on two cores in float32, where
-            two programs run at a time: calls of 10 to 16 sentences take 0.58 to 0.95 of the time that they take with 40. In
+            two programs run at a time: calls of 10 to 16 sentences take 0.58 to 0.94 of the time that they take with 40. In
             other dtypes it is 40; for accelerators it is a guess.
         pack_from: float32 calls with this many texts pack the short ones if the encoder's `packing` is None: 128 sentences
             take 0.7 of the time, 500 take 0.85. Not all calls, since without packing an embedding is the same to the bit

@@ -27,15 +27,11 @@ class TokenizerConfig(NamedTuple):
     name: str  # of the class; "" where tokenizer.json alone counts
     settings: Settings
     named: dict[str, Any]  # special tokens by name: text or AddedToken
+    special: dict[str, str]  # their texts
     added: dict[int, Any]  # id -> AddedToken
     extra: list[Any]
     keep_end: bool  # truncation drops the beginning of a text
     token_types: bool  # the second text of a pair is segment 1
-
-    @property
-    def special(self) -> dict[str, str]:
-        """The texts of the special tokens by name."""
-        return {key: str(getattr(token, "content", token)) for key, token in self.named.items()}
 
 
 def read_tokenizer_config(folder: ModelFolder, tokenizer: Mapping[str, Any]) -> TokenizerConfig:
@@ -105,7 +101,8 @@ def read_tokenizer_config(folder: ModelFolder, tokenizer: Mapping[str, Any]) -> 
     settings.flag("split_special_tokens", default=False)
     settings.finish()
     types = isinstance(inputs, list) and "token_type_ids" in inputs
-    return TokenizerConfig(name, settings, named, added, extra, sides[0] == "left", types)
+    special = {key: str(getattr(token, "content", token)) for key, token in named.items()}
+    return TokenizerConfig(name, settings, named, special, added, extra, sides[0] == "left", types)
 
 
 def _class_name(settings: Settings, model: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> str:

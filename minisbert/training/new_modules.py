@@ -20,6 +20,7 @@ from flax import nnx
 from minisbert.arguments import check_bool, check_choice, check_positive, seed_number
 from minisbert.checkpoint import modules
 from minisbert.errors import InputError, short_repr
+from minisbert.inference.engines import need_jax
 from minisbert.modules import ACTIVATIONS, Dense
 from minisbert.sentence_encoder import SentenceEncoder
 
@@ -46,6 +47,7 @@ def add_dense(
         >>> add_dense(encoder, np.eye(32)[:8], bias=False, activation="identity").encode("a cat").shape
         (8,)
     """
+    _check(encoder)
     check_choice("activation", activation, list(ACTIVATIONS))
     check_bool("bias", bias)
     width, given_ED = encoder.model_config.dimension, None
@@ -79,6 +81,7 @@ def add_normalize(encoder: SentenceEncoder) -> SentenceEncoder:
         >>> round(float(np.linalg.norm(add_normalize(SentenceEncoder("weights/tiny-bert")).encode("a cat"))), 4)
         1.0
     """
+    _check(encoder)
     return _changed(encoder, encoder.params, modules.Normalize())
 
 
@@ -92,6 +95,7 @@ def keep_layers(encoder: SentenceEncoder, layers: Sequence[int]) -> SentenceEnco
         >>> keep_layers(SentenceEncoder("weights/tiny-bert"), [1]).model_config.encoder.num_hidden_layers
         1
     """
+    _check(encoder)
     config, blocks = encoder.model_config, encoder.params["encoder"].get("blocks", {})
     if config.model_type not in _ALIKE or config.pools_layers:
         averages = ", which averages its layers" if config.pools_layers else ""
@@ -100,7 +104,7 @@ def keep_layers(encoder: SentenceEncoder, layers: Sequence[int]) -> SentenceEnco
             "alike and separate."
         )
     kept = list(layers) if isinstance(layers, list | tuple | range) else []
-    if not kept or any(not isinstance(i, int) or i not in blocks for i in kept) or sorted(set(kept)) != kept:
+    if not kept or any(type(i) is not int or i not in blocks for i in kept) or sorted(set(kept)) != kept:
         raise InputError(
             f"layers is {short_repr(layers)}. Expected numbers from 0 to {len(blocks) - 1}, in rising order."
         )
@@ -108,12 +112,18 @@ def keep_layers(encoder: SentenceEncoder, layers: Sequence[int]) -> SentenceEnco
     return _changed(encoder, {**encoder.params, "encoder": params}, layers=len(kept))
 
 
+def _check(encoder: Any) -> None:
+    if not isinstance(encoder, SentenceEncoder) or encoder.compute_dtype != "float32":
+        raise InputError(f"encoder is {short_repr(encoder)}. Expected a SentenceEncoder in float32.")
+    need_jax(encoder, "change its modules or layers")
+    if encoder.routes:
+        raise InputError("the model has a Router. Expected a single model: change one of its routes by itself.")
+
+
 def _changed(
     encoder: SentenceEncoder, params: dict[str, Any], *added: modules.Module, layers: int | None = None
 ) -> SentenceEncoder:
     """The encoder with other parameters, modules at its end, or another number of layers, and its own settings."""
-    if encoder.routes:
-        raise InputError("the model has a Router. Expected a single model: change one of its routes by itself.")
     model, config = encoder._current(encoder), encoder.model_config
     config, folder = replace(config, modules=(*config.modules, *added)), model.folder
     if layers is not None:

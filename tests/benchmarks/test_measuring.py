@@ -20,8 +20,7 @@ TINY = ["--model", str(TESTS.parent / "weights" / "tiny-bert")]
 )
 def test_it_measures(script, options, last, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [script, *TINY, *options])
-    monkeypatch.setenv(
-        "JAX_DISABLE_MOST_OPTIMIZATIONS", "1"
-    )  # the sweep compiles in a process of its own, without a cache
+    # The sweep compiles in a process of its own, without a cache.
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     runpy.run_path(str(TESTS / script), run_name="__main__")
     assert last in capsys.readouterr().out.splitlines()[-1]

@@ -252,6 +252,7 @@ def test_settings_of_the_newer_form_that_would_be_computed_wrongly(new, file, va
         ([{"type": TRANSFORMER, "path": "../x"}], "leaves the model folder"),
         ([{"type": TRANSFORMER}], "'path' is missing"),
         ([{"type": "mine.Transformer", "path": ""}], "mine.Transformer"),
+        ([{"type": "mine.LogitScore", "path": ""}], "Expected one Transformer with the head among its weights"),
         ([{"type": TRANSFORMER, "path": ""}, {"type": "x.LogitScore", "path": "1"}], "LogitScore"),
     ],
 )
