@@ -17,7 +17,16 @@ import numpy as np
 from minisbert import arguments as checks
 from minisbert.download.locate import locate
 from minisbert.inference.batching import ShapeTable
-from minisbert.inference.callers import SETTINGS, FamiliarEncoder, called_inputs, check_callers_keywords, class_keywords
+from minisbert.inference.callers import (
+    MODEL_NAMES,
+    OF_SAVE,
+    SETTINGS,
+    FamiliarEncoder,
+    called_inputs,
+    check_callers_keywords,
+    class_keywords,
+    other_names,
+)
 from minisbert.inference.encode import Array, EncodeOptions, Matrix, PerToken, Texts, Vector, per_text, results, warm_up
 from minisbert.inference.engines import check_engine, make_forward, params_for, with_params
 from minisbert.inference.stream import Compilation, progress
@@ -53,6 +62,7 @@ class SentenceEncoder(FamiliarEncoder):
         (2, 32)
     """
 
+    @other_names(MODEL_NAMES)
     def __init__(
         self,
         model: str | Path | Pretrained,
@@ -232,13 +242,13 @@ class SentenceEncoder(FamiliarEncoder):
         router = self.pretrained.folder.router
         return self if router is None else self.routes[router.of(task)]
 
-    def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Similarity of each row of `a` with each row of `b` by the model's function: `[len(a), len(b)]`."""
-        return self._similarity_of(SIMILARITIES)(*checks.comparable(a, b))
+    def similarity(self, embeddings1: np.ndarray, embeddings2: np.ndarray) -> np.ndarray:
+        """Similarity of each row of the first with each row of the second by the model's function: `[rows, rows]`."""
+        return self._similarity_of(SIMILARITIES)(*checks.comparable(embeddings1, embeddings2))
 
-    def similarity_pairwise(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Similarity of `a[i]` with `b[i]` by the model's function: `[len(a)]`."""
-        return self._similarity_of(PAIRWISE_SIMILARITIES)(*checks.comparable_rows(a, b))
+    def similarity_pairwise(self, embeddings1: np.ndarray, embeddings2: np.ndarray) -> np.ndarray:
+        """Similarity of `embeddings1[i]` with `embeddings2[i]` by the model's function: `[rows]`."""
+        return self._similarity_of(PAIRWISE_SIMILARITIES)(*checks.comparable_rows(embeddings1, embeddings2))
 
     def warm_up(self, max_tokens: int | None = None) -> list[Compilation]:
         """Compile every shape that texts of up to `max_tokens` tokens can need (NumPy: none); returns `compilations`.
@@ -256,12 +266,16 @@ class SentenceEncoder(FamiliarEncoder):
         """The compile log: every shape compiled so far, and the seconds it took."""
         return [line for route in self.routes.values() or [self] for line in route.forward.compilations]
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, **others: Any) -> None:
         """Write an ordinary sentence-transformers folder; it appears whole or not at all.
+
+        Args:
+            others: keywords of sentence-transformers that change nothing here, such as safe_serialization=True.
 
         Raises:
             InputError: the path is taken by something else than a model; a setting that could not be read back.
         """
+        check_callers_keywords("save", others, OF_SAVE)
         folder = checks.check_path(path)
         self._check_settings()
         save_pretrained(self._current(self), folder)

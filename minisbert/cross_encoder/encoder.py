@@ -29,7 +29,15 @@ from minisbert.cross_encoder.pretrained import (
 from minisbert.cross_encoder.tokens import CrossEncoderTokenizer
 from minisbert.download.locate import locate
 from minisbert.errors import InputError
-from minisbert.inference.callers import Familiar, called_inputs, check_callers_keywords, class_keywords
+from minisbert.inference.callers import (
+    MODEL_NAMES,
+    OF_SAVE,
+    Familiar,
+    called_inputs,
+    check_callers_keywords,
+    class_keywords,
+    other_names,
+)
 from minisbert.inference.compiled import COMPUTE_DTYPES, Forward
 from minisbert.inference.engines import need_jax, with_params
 from minisbert.inference.token_budgets import default_shapes
@@ -59,6 +67,7 @@ class CrossEncoder(Familiar):
         (2,)
     """
 
+    @other_names({**MODEL_NAMES, "default_activation_function": "activation_fn"})
     def __init__(
         self,
         model: str | Path | PretrainedCrossEncoder,
@@ -147,6 +156,7 @@ class CrossEncoder(Familiar):
 
     # --- pairs to scores -------------------------------------------------------------------------------------------
 
+    @other_names({"activation_fct": "activation_fn"})
     def predict(
         self,
         pairs: Sequence[tuple[str, str]] | tuple[str, str] | np.ndarray | None = None,
@@ -163,7 +173,7 @@ class CrossEncoder(Familiar):
             pairs: a pair of texts, or a list of pairs.
             batch_size: pairs per batch; by default as many as fit `token_budget`.
             show_progress_bar: None shows one on a terminal after two seconds.
-            activation_fn: identity, sigmoid, tanh or relu, or a function of the logits `[pairs, C]`; by default the model's.
+            activation_fn: identity, sigmoid, tanh, relu, softmax or a function of the logits `[pairs, C]`; None: the model's.
             apply_softmax: then make the C numbers of each pair sum to 1; no effect for one label.
             on_truncate: "warn", "error" or "ignore" when a pair is longer than `max_seq_length`.
             others: keywords that change nothing here, such as convert_to_numpy=True.
@@ -263,12 +273,13 @@ class CrossEncoder(Familiar):
     texts_per_row = 2
     max_length = Familiar.max_seq_length  # its older name, so that assigning to it takes effect
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, **others: Any) -> None:
         """Write a folder that sentence-transformers' CrossEncoder reads too; it appears whole or not at all.
 
         Raises:
             InputError: the path holds something other than a model, or the activation has no name.
         """
+        check_callers_keywords("save", others, OF_SAVE)
         target = checks.check_path(path)
         activation = activation_name(self.activation_fn)
         checks.check_choice("activation_fn", activation, tuple(ACTIVATION_CLASSES.values()))

@@ -28,8 +28,10 @@ ACTIVATION_CLASSES = {
     "torch.nn.modules.activation.Sigmoid": "sigmoid",
     "torch.nn.modules.activation.Tanh": "tanh",
     "torch.nn.modules.activation.ReLU": "relu",
+    "torch.nn.modules.activation.Softmax": "softmax",
 }
 ACTIVATIONS_BY_NAME = {ours: name for name, ours in ACTIVATION_CLASSES.items()}
+ACTIVATION_CLASSES |= {f"torch.nn.{name.rpartition('.')[2]}": ours for name, ours in ACTIVATION_CLASSES.items()}
 _TOKENIZER_FILE = "tokenizer_config.json"
 _LEGACY_ACTIVATION = "sbert_ce_default_activation_function"  # sentence-transformers before 4
 

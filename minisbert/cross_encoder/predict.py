@@ -21,12 +21,20 @@ from minisbert.text.tokenizer import CHUNK, Tokens
 logger = logging.getLogger("minisbert")
 Activation = Callable[[np.ndarray], Any]
 
+
+def softmax(x_BC: np.ndarray) -> np.ndarray:
+    """The numbers of each row as positive numbers that sum to 1."""
+    exp_BC = np.exp(x_BC - x_BC.max(axis=1, keepdims=True))
+    return np.asarray(exp_BC / exp_BC.sum(axis=1, keepdims=True))
+
+
 # The names are those of folder.py: `ACTIVATION_CLASSES`.
 ACTIVATIONS: dict[str, Activation] = {
     "identity": lambda x: x,
     "sigmoid": lambda x: np.exp(-np.logaddexp(0, -x)),  # 1 / (1 + exp(-x)) without overflow
     "tanh": np.tanh,
     "relu": lambda x: np.maximum(x, 0),
+    "softmax": softmax,
 }
 
 
@@ -81,7 +89,8 @@ def logits(
 
 def activation_name(value: Any) -> Any:
     """The name of a module of PyTorch, as a folder holds it; anything else is returned unchanged."""
-    return ACTIVATION_CLASSES.get(f"{type(value).__module__}.{type(value).__qualname__}", value)
+    name = ACTIVATION_CLASSES.get(f"{type(value).__module__}.{type(value).__qualname__}", value)
+    return value if name == "softmax" and getattr(value, "dim", None) == 0 else name  # over the pairs
 
 
 def activation_of(value: Any) -> Activation:
@@ -125,7 +134,4 @@ def scores_from_logits(logits_BC: np.ndarray, activation: Activation, apply_soft
         )
     if logits_BC.shape[1] == 1:
         return scores[:, 0].astype(np.float32)
-    if apply_softmax:
-        exp_BC = np.exp(scores - scores.max(axis=1, keepdims=True))
-        scores = exp_BC / exp_BC.sum(axis=1, keepdims=True)
-    return scores.astype(np.float32)
+    return (softmax(scores) if apply_softmax else scores).astype(np.float32)

@@ -8,13 +8,16 @@ A keyword that would change the result is refused by name. Compiled programs are
 """
 
 from collections.abc import Callable, Mapping
+from functools import wraps
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 
 from minisbert import arguments as checks
+from minisbert.checkpoint.keys import ARGUMENTS
+from minisbert.checkpoint.settings import Settings
 from minisbert.errors import InputError, short_repr
 from minisbert.inference.batching import rectangle
 from minisbert.inference.engines import has_jax
@@ -34,13 +37,10 @@ HARMLESS: dict[str, tuple[tuple[Any, ...], str]] = {
     **dict.fromkeys(("prompt_name", "prompt"), ((None,), "put the prompt before the texts of the pairs")),
     # Of older versions.
     "num_workers": ((0, None), "texts are tokenized in this process, while the device computes"),
-    "activation_fct": ((None,), "its name is `activation_fn`"),
 }
 # The same for their classes. `trust_remote_code=True` permits what is never done here, so it changes nothing.
 OF_CLASS: dict[str, tuple[tuple[Any, ...], str]] = {
     "device": HARMLESS["device"],
-    **dict.fromkeys(("cache_folder", "cache_dir"), ((None,), "the folder of downloaded models is `cache`")),
-    "local_files_only": ((False, None), "`offline=True` forbids the network"),
     "trust_remote_code": ((True, False, None), "code in a folder is never run"),
     **dict.fromkeys(("token", "use_auth_token"), ((True, None), "log in with `hf auth login`")),
     "backend": (("torch", None), "models are computed by JAX, those of SentenceEncoder also by NumPy (`engine`)"),
@@ -49,18 +49,54 @@ OF_CLASS: dict[str, tuple[tuple[Any, ...], str]] = {
         (({}, None), "bfloat16 is `compute_dtype`; other settings are those of the folder"),
     ),
     **dict.fromkeys(
-        ("tokenizer_kwargs", "tokenizer_args", "processor_kwargs", "config_kwargs"),
+        ("tokenizer_kwargs", "tokenizer_args", "processor_kwargs", "config_kwargs", "config_args"),
         (({}, None), "the folder has these settings"),
     ),
     "modules": ((None,), "a model is loaded from its folder, which names its modules"),
     "model_card_data": ((None,), "training writes the model card"),
-    "default_activation_function": HARMLESS["activation_fct"],
     "keep_in_fp32_modules": ((None,), "heads are computed in float32 at least"),
     **dict.fromkeys(("prompts", "default_prompt_name"), HARMLESS["prompt"]),
+}
+# The same for `save`, which writes safetensors and no model card.
+OF_SAVE: dict[str, tuple[tuple[Any, ...], str]] = {
+    "create_model_card": ((True, False, None), ""),
+    **dict.fromkeys(("model_name", "train_datasets"), ((None,), "training writes the model card")),
+    "safe_serialization": ((True, None), "weights are written as safetensors"),
+}
+# The names of arguments of the classes in sentence-transformers, where they differ -> ours.
+MODEL_NAMES = {
+    **dict.fromkeys(("model_name_or_path", "model_name"), "model"),
+    **dict.fromkeys(("cache_folder", "cache_dir"), "cache"),
+    "local_files_only": "offline",
 }
 # Settings of a folder that SentenceTransformer takes as keywords, and so does SentenceEncoder.
 SETTINGS = ("prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
 _PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "gpu": "gpu", "tpu": "tpu"}
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def other_names(names: Mapping[str, str]) -> Callable[[F], F]:
+    """A decorator of a method that takes keywords under other names, too: other name -> ours.
+
+    Raises:
+        InputError: an argument is given under both names.
+    """
+
+    def decorate(method: F) -> F:
+        @wraps(method)
+        def called(*args: Any, **keywords: Any) -> Any:
+            for other in names.keys() & keywords.keys():
+                ours = names[other]
+                if ours in keywords:
+                    raise InputError(f"{ours} and {other} are both given. Expected one of them: they mean the same.")
+                keywords[ours] = keywords.pop(other)
+            return method(*args, **keywords)
+
+        return cast(F, called)
+
+    return decorate
 
 
 def check_callers_keywords(
@@ -76,6 +112,8 @@ def check_callers_keywords(
             raise InputError(f"{method} got the keyword {name!r}. Expected those of its docstring: help(...) shows it.")
         harmless, advice = known[name]
         if any(type(value) is type(one) and value == one for one in harmless) or (name == "device" and _is_here(value)):
+            continue
+        if isinstance(value, dict) and _change_nothing(name, value):
             continue
         if name == "chunk_size" and keywords.get("pool") is None:
             checks.check_positive(name, value)
@@ -111,6 +149,16 @@ def class_keywords(name: str, keywords: Mapping[str, Any], settings: tuple[str, 
     return {key: keywords[key] for key in settings if keywords.get(key) is not None}
 
 
+def _change_nothing(name: str, arguments: dict[str, Any]) -> bool:
+    """Whether these arguments for transformers change nothing, as in a folder (checkpoint/keys.py)."""
+    part = {"automodel_args": "model_args", "tokenizer_kwargs": "tokenizer_args"}.get(name, name)
+    plain = {
+        key: str(one).removeprefix("torch.") if type(one).__module__ == "torch" else one
+        for key, one in arguments.items()
+    }
+    return len(Settings(plain, name).by_table(ARGUMENTS.get(part, {}))) == len(arguments)
+
+
 def _is_here(device: Any) -> bool:
     """Whether the computation runs on this kind of device anyway."""
     if not has_jax():
@@ -128,7 +176,7 @@ class Familiar:
     max_positions: int
     texts_per_row = 1
     routes: Mapping[str, Any] = {}
-    save: Callable[[str | Path], None]
+    save: Callable[..., None]
     _max_seq_length: int
 
     @classmethod
@@ -158,9 +206,9 @@ class Familiar:
         """The same as `max_seq_length`."""
         return self.max_seq_length
 
-    def save_pretrained(self, path: str | Path) -> None:
+    def save_pretrained(self, path: str | Path, **others: Any) -> None:
         """The same as `save`."""
-        self.save(path)
+        self.save(path, **others)
 
     def __copy__(self) -> Any:
         """A copy that shares the compiled programs."""

@@ -234,8 +234,8 @@ def fitting_batches(config: TrainConfig, examples: Sequence[Examples], devices: 
     size = rows // devices * devices
     if 0 < size < config.batch_size:
         logger.warning(
-            f"batch_size is {config.batch_size}, but a data set has {rows} rows: batches of {size} are used, which leave out "
-            f"{rows - size or 'none'} of them in an epoch."
+            f"batch_size is {config.batch_size}, but a data set has {rows} rows: batches of {size} are used, and "
+            f"{rows - size or 'none'} of the rows are left out of an epoch."
         )
         config = replace(config, batch_size=size)
     for one in examples:

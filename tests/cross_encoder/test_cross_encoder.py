@@ -181,6 +181,7 @@ def test_activations_and_softmax():
     raw = three.predict(SHORT)
     shares = three.predict(SHORT, apply_softmax=True)
     np.testing.assert_allclose(shares, np.exp(raw) / np.exp(raw).sum(axis=1, keepdims=True), atol=1e-6)
+    np.testing.assert_array_equal(three.predict(SHORT, activation_fn="softmax"), shares)
 
 
 def test_rank_sorts_by_score_and_equal_documents_by_number():

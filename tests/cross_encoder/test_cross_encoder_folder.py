@@ -13,7 +13,7 @@ from minisbert import CrossEncoder, ModelFolderError, SentenceEncoder
 from minisbert.checkpoint.kinds import sign_of_cross_encoder
 from minisbert.checkpoint.settings import ModelFiles
 from minisbert.checkpoint.tensors import SafetensorsFiles, write_tensors
-from minisbert.cross_encoder.folder import ACTIVATION_CLASSES, read_cross_encoder_folder
+from minisbert.cross_encoder.folder import ACTIVATION_CLASSES, ACTIVATIONS_BY_NAME, read_cross_encoder_folder
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from cross_encoder_cases import FAMILIES, WEIGHTS, tiny
@@ -112,7 +112,7 @@ def test_activations_of_config_json_new_and_old(folder, theirs, ours):
     CrossEncoder(folder).save(folder)
     config = json.loads((folder / "config.json").read_text())
     assert "sbert_ce_default_activation_function" not in config
-    assert config["sentence_transformers"] == {"activation_fn": theirs}
+    assert config["sentence_transformers"] == {"activation_fn": ACTIVATIONS_BY_NAME[ours]}
 
 
 def test_the_default_activation_follows_the_labels(folder):

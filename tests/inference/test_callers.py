@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from minisbert import CrossEncoder, SentenceEncoder, quantize_embeddings
-from minisbert.errors import InputError, MinisbertError
+from minisbert.errors import DownloadError, InputError, MinisbertError
 
 TEXTS = ["a cat sleeps", "two dogs run in the city"]
 
@@ -85,19 +85,46 @@ def test_keywords_of_the_class(kind):
     )
     for keyword, value, words in (
         ("device", "cuda", "JAX_PLATFORMS"),
-        ("cache_folder", "models", "the folder of downloaded models is `cache`"),
-        ("local_files_only", True, "`offline=True` forbids the network"),
         ("trust_remote_code", 1, "code in a folder is never run"),
         ("model_kwargs", {"torch_dtype": "bfloat16"}, "bfloat16 is `compute_dtype`"),
+        ("model_kwargs", {"attn_implementation": "sdpa", "no_such_key": 1}, "bfloat16 is `compute_dtype`"),
+        ("tokenizer_kwargs", {"model_max_length": 64}, "the folder has these settings"),
         ("backend", "onnx", "models are computed by JAX"),
         ("automodel_args", {"torch_dtype": "bfloat16"}, "bfloat16 is `compute_dtype`"),
-        ("default_activation_function", len, "its name is `activation_fn`"),
         ("keep_in_fp32_modules", ["score"], "heads are computed in float32"),
     ):
         with pytest.raises(InputError, match=f"{kind.__name__} got {keyword}=.*{words}"):
             kind("not/there", **{keyword: value})
     with pytest.raises(InputError, match=f"{kind.__name__} got the keyword 'truncate_dims'. Expected .* docstring"):
         kind("not/there", truncate_dims=2)
+
+
+def test_arguments_for_transformers_that_change_nothing(encoder, expected):
+    torch = pytest.importorskip("torch")
+    nothing = {"model_kwargs": {"attn_implementation": "eager", "torch_dtype": torch.float32}}
+    nothing |= {"tokenizer_kwargs": {"use_fast": True}, "config_kwargs": {"use_cache": False}}
+    assert np.array_equal(SentenceEncoder(encoder.pretrained, **nothing).encode(TEXTS), expected)
+
+
+def test_arguments_under_their_names_in_sentence_transformers(encoder, expected, tmp_path):
+    """Of the classes, of earlier versions' activations, of `similarity` and of `save`."""
+    named = SentenceEncoder(model_name_or_path="weights/tiny-bert", cache_folder=str(tmp_path), local_files_only=True)
+    assert np.array_equal(named.encode(TEXTS), expected)
+    with pytest.raises(DownloadError, match="offline"):
+        SentenceEncoder(model_name_or_path="org/name", cache_folder=str(tmp_path), local_files_only=True)
+    scorer = CrossEncoder.from_encoder("weights/tiny-bert").pretrained
+    pairs = [tuple(TEXTS)]
+    logits = CrossEncoder(model_name=scorer, default_activation_function="identity").predict(pairs)
+    assert np.array_equal(CrossEncoder(scorer).predict(pairs, activation_fct="identity"), logits)
+    same = encoder.similarity(embeddings1=expected, embeddings2=expected)
+    assert np.array_equal(encoder.similarity_pairwise(embeddings1=expected, embeddings2=expected), same.diagonal())
+    for kind, model in ((SentenceEncoder, encoder), (CrossEncoder, CrossEncoder(scorer))):
+        model.save_pretrained(tmp_path / kind.__name__, create_model_card=False, safe_serialization=True)
+        kind(tmp_path / kind.__name__)
+        with pytest.raises(InputError, match="save got safe_serialization=False"):
+            model.save(tmp_path / "model", safe_serialization=False)
+        with pytest.raises(InputError, match="cache and cache_folder are both given"):
+            kind(model.pretrained, cache="models", cache_folder="models")
 
 
 def test_settings_instead_of_the_folders(encoder, expected, tmp_path):
@@ -272,3 +299,12 @@ def test_an_activation_of_pytorch_is_the_function_of_that_name():
         assert np.array_equal(
             model.predict(("a", "b"), activation_fn=module), model.predict(("a", "b"), activation_fn=name)
         )
+
+
+def test_softmax_of_pytorch_is_over_the_labels():
+    torch = pytest.importorskip("torch")
+    model, pairs = CrossEncoder.from_encoder("weights/tiny-bert", num_labels=3), [("a", "b"), ("c", "d")]
+    shares = model.predict(pairs, activation_fn=torch.nn.Softmax(dim=-1))
+    assert np.array_equal(shares, model.predict(pairs, apply_softmax=True))
+    with pytest.raises(InputError, match="activation_fn failed"):  # over the pairs: another function
+        model.predict(pairs, activation_fn=torch.nn.Softmax(dim=0))
