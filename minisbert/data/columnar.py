@@ -158,7 +158,7 @@ COLUMNAR: dict[str, Callable[[Any], Table]] = {"parquet": parquet_table, "hub": 
 def json_rows(file: Any) -> tuple[Any, str]:
     """The lines of an open .json, and what an error calls one of them: as they are, or the rows of its one array.
 
-    Raises DataError: a damaged array, a key twice in one object, or something other than objects and lists.
+    Raises DataError: a damaged array, a key twice in one object, or something other than objects, lists and texts.
     """
     starts_array = file.read(BLOCK).removeprefix(BOM).lstrip().startswith(b"[")
     file.seek(0)
@@ -168,6 +168,8 @@ def json_rows(file: Any) -> tuple[Any, str]:
         rows, wrong = json.load(file, object_pairs_hook=each_key_once), "it is empty or holds something else"
     except (ValueError, RecursionError) as error:
         rows, wrong = None, str(error)
+    if isinstance(rows, list) and rows and all(isinstance(row, str) for row in rows):
+        rows = [{"text": row} for row in rows]  # as the datasets library reads it
     if isinstance(rows, list) and rows and all(isinstance(row, dict | list) for row in rows):
         return unpacked(file.name, map(_line, rows)), "row"
     file.seek(0)

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from minisbert.arguments import check_choice, check_list
+from minisbert.data.columns import warn_of_splits
 from minisbert.data.conventions import CONVENTIONS, Columns, LabelKind, find_columns, label_column
 from minisbert.data.lists import with_label_columns, with_plain_rows
 from minisbert.data.rows import RowFile, Rows
-from minisbert.data.values import as_number, listed, text, truth_as_number
+from minisbert.data.values import as_number, as_score, listed, text, truth_as_number
 from minisbert.errors import DataError, InputError, short_repr
 
 logger = logging.getLogger("minisbert")
@@ -155,6 +156,7 @@ def open_examples(
     # Read every row once, so that a mistake in the last line is found now and not hours later.
     for _ in examples.parts():
         pass
+    warn_of_splits(file)
     if unused := [name for name in file.header if name not in rows.columns]:
         logger.info(f"{file.source}: read as {kind}, from {listed(rows.columns)}; not used: {listed(unused)}.")
     return examples
@@ -162,6 +164,7 @@ def open_examples(
 
 def _open(source: Any, columns: Sequence[str], kind: str | None) -> RowFile:
     file = RowFile(source, columns)
+    file.blank_texts = False
     if file.kind in ("txt", "tsv", "csv"):  # cells hold no lists
         return file
     return with_plain_rows(with_label_columns(file), kind)
@@ -252,7 +255,7 @@ def _label(value: Any, data: Dataset, column: int, ids: dict[str, int], place: s
             f"{place}: {name!r} is {value!r:.80}. Expected one of {listed(data.classes[:10])}{numbers}; remove rows without "
             "a label."
         )
-    score = as_number(truth_as_number(value) if data.label_kind == "score" else value, name, place)
+    score = (as_score if data.label_kind == "score" else as_number)(value, name, place)
     if data.label_kind == "score" and column == 0:  # further columns, such as weights, are as they are
         convention = CONVENTIONS[data.kind]
         low, high = data.score_range or (convention.lowest, convention.highest)

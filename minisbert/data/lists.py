@@ -3,6 +3,7 @@
     {"query": "q", "pos": ["p"], "neg": ["n", "m"]}                              FlagEmbedding
     {"query": "q", "positive_passages": [{"title": "t", "text": "p"}], ...}      Tevatron: title and text joined by a space
     {"question": "q", "positive_ctxs": [...], "hard_negative_ctxs": [...], ...}  DPR, likewise
+    {"set": ["q", "p", "o"]}                                                     the first text is the anchor
     {"anchor": "q", "positive": "p", "negative_1": "n"}, then rows with "negative_2" too
 
 and a list of labels put into columns of its own (`with_label_columns`), as sentence-transformers' cross-encoders and

@@ -8,13 +8,13 @@
     .txt, -    one text per line, without a header; "-" is stdin
     .csv       a header line, then rows whose cells may be quoted (delimited.py)
     .tsv       a header line, then one row per line; a quotation mark is part of the text, unless a CSV writer made the file
-    .jsonl     one object per line, or a list of texts; also as .ndjson and .json; a .json may be one array of objects
+    .jsonl     one object per line, or a list of texts; also as .ndjson and .json; a .json may be one array, of objects or texts
     .parquet   needs pyarrow
     hub:NAME   "hub:org/name", "hub:org/name:subset" or "hub:org/name:subset:split", through the datasets library
     in memory  lists, dicts of columns, pandas and datasets tables: see `columnar.memory_table`
 
-Text, csv, tsv and jsonl also as .gz; UTF-8, strictly. An empty line is a text in .txt and in a .tsv of one column, and no row
-elsewhere. Columns are found whatever their case, spaces, `_` and `-`.
+Text, csv, tsv and jsonl also as .gz; UTF-8, strictly. An empty line is a text in .txt and in a .tsv of one column (in training
+no row), and no row elsewhere. Columns are found whatever their case, spaces, `_` and `-`.
 
 `Rows` stores only the offset of each row (8 bytes). Plain files are read in place; gzip, csv and parquet, which have no fast
 random access, are unpacked once into an unnamed file in TMPDIR.
@@ -97,7 +97,7 @@ class RowFile:
         self._lines: Any
         self._table: Any = None  # of a kind that is not read line by line: columns -> lines of JSON
         self._skipped: list[int] = []  # the number of rows before each empty line
-        self.unit = "line"
+        self.unit, self.blank_texts = "line", True
         self.header: tuple[str, ...] = ("text",)  # the names of the columns; of jsonl, the keys of the first object
         if names and self.kind not in ("tsv", "csv"):
             raise InputError(f"{self.source}: columns are named. Expected only for .csv and .tsv without a header.")
@@ -151,7 +151,7 @@ class RowFile:
 
     def is_empty(self, line: bytes, row: int) -> bool:
         """Whether a line is empty, and so no row. A pass asks about every line, with the number of rows before it."""
-        if self.kind == "txt" or (self.kind == "tsv" and len(self.header) == 1):
+        if self.blank_texts and (self.kind == "txt" or (self.kind == "tsv" and len(self.header) == 1)):
             return False
         empty = not line.removeprefix(BOM).strip(b" \r\n")
         if empty:

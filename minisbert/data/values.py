@@ -43,13 +43,21 @@ def as_number(value: Any, column: str, place: str) -> float:
     except (ValueError, OverflowError):
         found = math.nan
     if not math.isfinite(found):
-        raise DataError(f"{place}: {column!r} is {value!r:.80}. Expected a finite number; correct or remove the row.")
+        comma = " with a point before its decimals" if "," in str(value) else ""
+        raise DataError(
+            f"{place}: {column!r} is {value!r:.80}. Expected a finite number{comma}; correct or remove the row."
+        )
     return found
 
 
 def truth_as_number(value: Any) -> Any:
     """1.0 and 0.0 for true and false, which pandas writes into a .csv as text; any other value as it is."""
     return {"true": 1.0, "false": 0.0}.get(str(value).strip().lower(), value)
+
+
+def as_score(value: Any, column: str, place: str) -> float:
+    """The same of a score or label, which may be true or false: 1.0 or 0.0."""
+    return as_number(truth_as_number(value), column, place)
 
 
 def decoded(line: bytes, place: str) -> str:
@@ -69,13 +77,18 @@ def stripped(line: bytes, place: str) -> str:
 
 
 def record_of(line: str, place: str) -> dict[str, Any]:
-    """The object that a line of JSON holds; a list of texts is an anchor, a positive and negatives. Raises DataError."""
+    """The object that a line of JSON holds. Raises DataError.
+
+    A list of texts is an anchor, a positive and negatives; {"set": texts}, all alike, an anchor and its positives.
+    """
     try:
         record = json.loads(line, object_pairs_hook=each_key_once)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{place}: {line[:80]!r} is not JSON ({error}). Expected one object per line.") from None
     if isinstance(record, list) and record and all(isinstance(one, str) for one in record):
         return dict(zip(names_of_texts(len(record)), record, strict=True))
+    if isinstance(record, dict) and record.keys() == {"set"} and isinstance(record["set"], list):
+        return {"anchor": record["set"][0] if record["set"] else None, "positives": record["set"][1:]}
     if not isinstance(record, dict):
         raise DataError(f'{place}: {line[:80]!r} is not an object. Expected one, like {{"text": "..."}}.')
     return record

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minisbert.data.conventions import CLASSES
-from minisbert.data.values import as_number, truth_as_number
 from minisbert.errors import DataError, InputError
 from minisbert.evaluation.embedding import Encoder, embed_columns
 from minisbert.evaluation.sts import TEXTS, read_pairs
@@ -69,7 +68,7 @@ def read_labelled(
         DataError: missing or damaged; a column is missing; see `LabelledPairs`.
         InputError: an unsupported kind of file; not two text columns.
     """
-    return LabelledPairs(*read_pairs(file, texts, label, lambda value, *at: as_number(truth_as_number(value), *at)))
+    return LabelledPairs(*read_pairs(file, texts, label))
 
 
 def evaluate_binary(encoder: Encoder, pairs: Any, **options: Any) -> dict[str, BinaryScores]:

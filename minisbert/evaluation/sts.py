@@ -26,7 +26,7 @@ from minisbert.data.columnar import MEMORY
 from minisbert.data.columns import read_columns
 from minisbert.data.conventions import FIRST, SCORES, SECOND
 from minisbert.data.rows import sources
-from minisbert.data.values import as_number
+from minisbert.data.values import as_score
 from minisbert.errors import DataError, InputError
 from minisbert.evaluation.bootstrap import Group, Interval, interval, mean_of_subsets, pooled, two_sided_p
 from minisbert.evaluation.embedding import Encoder, embed_columns
@@ -61,7 +61,7 @@ class STSPairs:
             raise DataError(f"{self.name}: {lengths} sentences and scores. Expected the same number of each.")
         if len(self.gold) < 2:
             raise DataError(f"{self.name}: {len(self.gold)} pair(s). Expected at least 2, to correlate them.")
-        gold = tuple(as_number(score, "score", f"{self.name}, pair {row}") for row, score in enumerate(self.gold))
+        gold = tuple(as_score(score, "score", f"{self.name}, pair {row}") for row, score in enumerate(self.gold))
         object.__setattr__(self, "gold", gold)
         _refuse_constant(self.name, "gold score", np.array(self.gold))
 
@@ -133,12 +133,12 @@ def read_sts(file: Any, texts: Sequence[str | Sequence[str]] = TEXTS, score: str
     return STSPairs(*read_pairs(file, texts, score or SCORES))
 
 
-def read_pairs(file: Any, texts: Any, number: Any, as_value: Any = as_number) -> tuple[Any, ...]:
+def read_pairs(file: Any, texts: Any, number: Any) -> tuple[Any, ...]:
     """A name for a file or rows in memory, and their two columns of texts and one of numbers; see `read_columns`."""
     if len(texts) != 2:
         raise InputError(f"texts is {tuple(texts)}. Expected the names of two columns.")
     name = str(file) if isinstance(file, str | Path) else MEMORY
-    return name, *read_columns(file, texts, number, as_value)
+    return name, *read_columns(file, texts, number, as_score)
 
 
 def evaluate_sts(

@@ -123,6 +123,51 @@ def test_blank_lines_are_no_rows(tmp_path, name, content):
     assert read_sentences(str(file), "sentence1").file.place(1) == examples.rows.place(1)
 
 
+@pytest.mark.parametrize(("name", "content"), [("a.txt", "one\n\n \r\ntwo\n\n"), ("a.tsv", "text\n\none\n\ntwo\n\n")])
+def test_blank_lines_of_texts_are_no_rows_in_training_only(tmp_path, name, content):
+    (file := tmp_path / name).write_bytes(content.encode())
+    examples = open_examples(str(file))
+    assert examples.take([0, 1])[0] == [["one", "two"]] and len(examples) == 2
+    assert len(read_sentences(str(file)).texts) == content.count("\n") - (name == "a.tsv")
+
+
+def test_a_json_array_of_texts_is_a_row_per_text(tmp_path):
+    (file := tmp_path / "a.json").write_text('["one", "two", "three"]')
+    assert open_examples(str(file)).take(range(3))[0] == [["one", "two", "three"]]
+    assert read_sentences(str(file)).texts == ["one", "two", "three"]
+    file.write_text('["one", "two"]\n["three", "four"]\n')  # lines, each with the texts of one row
+    assert open_examples(str(file)).take(range(2))[0] == [["one", "three"], ["two", "four"]]
+
+
+def test_a_set_of_texts_is_an_anchor_with_its_positives(tmp_path):
+    """The layout of sentence-transformers' training data in which all texts of a row mean the same."""
+    (file := tmp_path / "a.jsonl").write_text(lines({"set": ["a", "b", "c"]}, {"set": ["d", "e"]}))
+    assert open_examples(str(file)).take(range(3))[0] == [["a", "a", "d"], ["b", "c", "e"]]
+    for alone, missing in ((["a"], "no positive"), ([], "no positive")):
+        file.write_text(lines({"set": alone}, {"set": ["d", "e"]}))
+        with pytest.raises(DataError, match=f"line 1: {missing}"):
+            open_examples(str(file))
+
+
+def test_a_column_of_splits_is_named_since_all_rows_are_used(tmp_path, caplog):
+    (file := tmp_path / "a.tsv").write_text("split\tscore\tsentence1\tsentence2\ntrain\t1\ta\tb\ntest\t0\tc\td\n")
+    for read in (open_examples, read_sts):
+        caplog.clear()
+        assert len(read(str(file))) == 2
+        assert "its rows are of the splits 'test', 'train' (column 'split'), and all are used" in caplog.text
+    file.write_text("split\tscore\tsentence1\tsentence2\ntrain\t1\ta\tb\ntrain\t0\tc\td\n")
+    caplog.clear()
+    assert len(read_sts(file)) == 2 and not caplog.text
+
+
+def test_true_and_false_are_scores_and_a_decimal_comma_is_named(tmp_path):
+    (file := tmp_path / "a.jsonl").write_text(lines(*({"text1": "a", "text2": "b", "label": x} for x in (True, False))))
+    assert read_sts(file).gold == (1.0, 0.0)
+    (file := tmp_path / "a.csv").write_text("sentence1;sentence2;score\na;b;0,3\n")
+    with pytest.raises(DataError, match="a finite number with a point before its decimals"):
+        read_sts(file)
+
+
 @pytest.mark.parametrize(
     ("rows", "examples"),
     [
