@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from minisbert.checkpoint.folder import ModelFolder
 from minisbert.checkpoint.json_file import is_text
-from minisbert.checkpoint.settings import Settings
+from minisbert.checkpoint.settings import Settings, first_architecture
 from minisbert.errors import ModelFolderError, folder_error
 from minisbert.text import tokenizer_classes as classes
 from minisbert.text.tokenizer_limits import check_added
@@ -90,9 +90,17 @@ def read_tokenizer_config(folder: ModelFolder, tokenizer: Mapping[str, Any]) -> 
     for key in ("truncation", "padding"):
         side = (tokenizer.get(key) or {}).get("direction", "Right").lower()
         sides.append(settings.choice(f"{key}_side", ["right", "left"], default=side))
-    if sides[1] == "left" and model.get("model_type") in classes.COUNT_PADDING:
+    classifier = first_architecture(model).endswith(
+        "ForSequenceClassification"
+    )  # it takes the first token, padding or not
+    if sides[1] == "left" and (classifier or model.get("model_type") in classes.COUNT_PADDING):
         found = "" if "padding_side" in values else ", where tokenizer.json has 'direction': 'Left'"
-        settings.complain("padding_side", f"'right'{found}: padding on the left moves the positions of shorter texts")
+        moves = (
+            "is then the first token of shorter texts"
+            if classifier
+            else "on the left moves the positions of shorter texts"
+        )
+        settings.complain("padding_side", f"'right'{found}: padding {moves}")
     given = values.get("tokenizer_class") or model.get("tokenizer_class") or name
     types = str(given).removesuffix("Fast").removesuffix("Tokenizer") in classes.TOKEN_TYPES and bool(name)
     inputs = values.get("model_input_names", ["input_ids", "attention_mask", *(["token_type_ids"] if types else [])])

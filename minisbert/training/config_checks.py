@@ -263,7 +263,7 @@ def check_examples(examples: Sequence[Examples], config: TrainConfig, loss: Loss
             found, needed = ("no labels" if kind == "none" else f"{kind} labels" for kind in (data.label_kind, needs))
             other = "name the kind of the columns"
             if (texts, loss.least_texts, needs) == (1, 2, "none"):  # SimCSE, contrastive tension
-                other = f"pair each text with itself: text_columns={data.texts * 2}"
+                other = f"name two columns, or one twice to pair each text with itself: text_columns={data.texts * 2}"
             raise InputError(
                 f"{data.source}: {texts} text{'s' * (texts != 1)} per row with {found}. Expected {loss.least_texts}"
                 f"{'' if loss.least_texts == loss.most_texts else ' or more'} texts with {needed}, which "
@@ -273,9 +273,9 @@ def check_examples(examples: Sequence[Examples], config: TrainConfig, loss: Loss
             raise InputError(
                 f"{data.source}: {len(config.prompts)} prompts for {texts} texts per row. Expected at most one per text."
             )
-        if data.label_kind == "class" and data.classes != first.classes:
+        if data.label_kind == "class" and (data.classes != first.classes or len(data.classes) < 2):
             raise InputError(
-                f"{data.source}: classes {data.classes}, but {first.source} has {first.classes}. Expected the same classes "
+                f"{data.source}: classes {data.classes}, {first.source}: {first.classes}. Expected two or more, the same "
                 "in all data sets."
             )
         if data.label_kind == "score" and loss.function in (contrastive, online_contrastive, contrastive_tension):

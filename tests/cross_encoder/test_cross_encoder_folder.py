@@ -103,6 +103,14 @@ def test_the_newer_form_is_read_and_its_activation_counts(new):
     assert CrossEncoder(new).max_seq_length == 30
 
 
+@pytest.mark.parametrize("family", ["modernbert", "deberta-v2"])
+def test_padding_on_the_left_is_refused_since_the_head_takes_the_first_token(tmp_path, family):
+    """Positions count from the padding in neither family, so that only the head sees which side is padded."""
+    CrossEncoder.from_encoder(f"weights/tiny-{family}").save(tmp_path / "model")
+    edit(tmp_path / "model", "tokenizer_config.json", padding_side="left")
+    refused(lambda: CrossEncoder(tmp_path / "model"), "'padding_side' is 'left'", "the first token of shorter texts")
+
+
 @pytest.mark.parametrize("theirs, ours", ACTIVATION_CLASSES.items())
 def test_activations_of_config_json_new_and_old(folder, theirs, ours):
     assert read_cross_encoder_folder(edit(folder, sentence_transformers={"activation_fn": theirs})).activation == ours

@@ -159,6 +159,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_overwrites_nothing(pairs, t
     assert not (tmp_path / "run" / "final").exists()
 
 
+def test_one_class_is_refused_with_the_name_of_the_data():
+    config = TrainConfig(
+        data=[{"sentence1": "a", "sentence2": text, "label": "same"} for text in "bcd"], loss="softmax"
+    )
+    with pytest.raises(InputError, match=r"rows in memory: classes \('same',\), .* Expected two or more"):
+        train(SentenceEncoder("weights/tiny-bert"), config)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -166,7 +174,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_overwrites_nothing(pairs, t
         ({"loss": "softmax"}, "with class labels"),
         (
             {"kind": "texts", "text_columns": ("anchor",)},
-            r"pair each text with itself: text_columns=\('anchor', 'anchor'\)",
+            r"one twice to pair each text with itself: text_columns=\('anchor', 'anchor'\)",
         ),
         ({"lora_rank": 33}, "lora_rank is 33, but query in .* is 32 x 32. Expected at most 32"),
         ({"lora_targets": ("query", "query")}, "expected names of query, key, value, output, up, down, each once"),
