@@ -219,7 +219,7 @@ def _check_texts(folder: CrossEncoderFolder, tokenizer: Tokenizer) -> None:
             "lower-casing normalizer in tokenizer.json, the only place where a cross-encoder's folder can set it."
         )
     check_tokenizer(tokenizer, folder)
-    if tokenizer.token_types and getattr(folder.encoder, "type_vocab_size", 2) == 1:
+    if CrossEncoderTokenizer(tokenizer).segments and getattr(folder.encoder, "type_vocab_size", 2) == 1:
         raise ModelFolderError(
             f"{folder.transformer_path}/config.json: 'type_vocab_size' is {folder.encoder.type_vocab_size}. Expected at least "
             "2: its tokenizer marks the second text of a pair as segment 1. Use another model."

@@ -260,8 +260,9 @@ def _ends(source: Source, config: TokenizerConfig, backend: Any) -> Any:
         return processors.RobertaProcessing(ends[1], ends[0], trim, settings.flag("add_prefix_space", default=False))
     if name == "MPNetTokenizer":
         return processors.RobertaProcessing(ends[1], ends[0], True, False)
-    twice = [sep] if BUILT[name][0] == "Unigram" and name != "DebertaV2Tokenizer" else []
-    pair = [cls, "$A", sep, *twice, "$B:1", f"{sep}:1"]
+    # XLM-R's and CamemBERT's second text is segment 0 too, after one more special token.
+    second = [sep, "$B", sep] if first == "bos_token" else ["$B:1", f"{sep}:1"]
+    pair = [cls, "$A", sep, *second]
     return processors.TemplateProcessing(single=pair[:3], pair=pair, special_tokens=ends)
 
 

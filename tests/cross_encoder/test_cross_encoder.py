@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from functools import cache, partial
 
@@ -12,6 +13,7 @@ import pytest
 from cross_encoder_cases import FAMILIES, NEWER, PAIRS, WEIGHTS, tiny, with_params
 from families import TWINS
 from flax import nnx
+from safetensors.numpy import load_file, save_file
 
 from minisbert import CrossEncoder, InputError, MinisbertError, ModelFolderError, SentenceEncoder
 from minisbert.checkpoint.convert import flatten
@@ -72,6 +74,23 @@ def test_predict_is_the_twin_in_float32_and_in_order(family):
     assert np.abs(found[0] - found[2]).max() > 0.01  # pairs are told apart
     backwards = encoder.predict(PAIRS[::-1], on_truncate="ignore")[::-1]
     np.testing.assert_allclose(backwards, found, rtol=0, atol=FLOAT32)
+
+
+@pytest.mark.parametrize("segments", [1, 2])
+def test_the_second_text_of_xlm_roberta_is_segment_0(tmp_path, segments):
+    """transformers gives the model token types where `model_input_names` asks for them; XLM-R's are all 0."""
+    folder = shutil.copytree("weights/tiny-xlm-roberta", tmp_path / "model", copy_function=shutil.copyfile)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    config = json.loads((folder / "config.json").read_text()) | {"type_vocab_size": segments}
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = load_file(folder / "model.safetensors")
+    table = "embeddings.token_type_embeddings.weight"
+    tensors[table] = np.concatenate([tensors[table][:1], np.full_like(tensors[table][:1], 9)][:segments])
+    save_file(tensors, folder / "model.safetensors")
+    scores = CrossEncoder.from_encoder(folder).predict(SHORT)
+    np.testing.assert_array_equal(scores, CrossEncoder.from_encoder("weights/tiny-xlm-roberta").predict(SHORT))
 
 
 def test_segments_count_in_bert_and_not_in_mpnet():
