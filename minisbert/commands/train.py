@@ -53,7 +53,7 @@ JSON = PrimitiveConstructorSpec(
 )
 
 
-# Fields of type Any get the types that flags need; the help texts are those of TrainConfig.
+# Fields that may be more in Python get the types that flags need; the help texts are those of TrainConfig.
 @dataclass(frozen=True)
 class Settings(TrainConfig):
     """What the run computes: the same settings, data and starting model give the same weights."""
@@ -61,7 +61,14 @@ class Settings(TrainConfig):
     data: Annotated[tuple[str, ...], arg(metavar="FILE")]
     loss: str = "multiple_negatives_ranking"
     loss_options: Annotated[dict[str, Any] | None, JSON] = None
+    kind: str | None = None
+    text_columns: tuple[str, ...] = ()
+    label_columns: Annotated[tuple[str, ...], arg(aliases=["--label-column"])] = ()
+    classes: tuple[str, ...] = ()
+    score_range: tuple[float, float] | None = None
     trainable: str | None = None
+    teacher: str | None = None
+    prompts: tuple[str, ...] = ()
 
 
 Settings.__doc__ = _with_fields(TrainConfig)

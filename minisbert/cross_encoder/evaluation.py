@@ -29,7 +29,7 @@ def spearman_score(files: Any) -> Callable[[CrossEncoder], float]:
     Raises:
         DataError: a file does not hold scored pairs; raised immediately, not in the middle of a run.
     """
-    sets = [read_sts(file) for file in sources(files)]
+    sets = [read_sts(file) for file in sources(files).values()]
     pairs = [pair for part in sets for pair in zip(part.first, part.second, strict=True)]
     gold_P = np.array([score for part in sets for score in part.gold])
 
@@ -56,7 +56,7 @@ def accuracy_score(files: Any, classes: Sequence[str] | None = None) -> Callable
     Raises:
         DataError, InputError: a file does not hold classes; raised immediately, not in the middle of a run.
     """
-    sets = [open_examples(file, kind="nli", classes=classes) for file in sources(files)]
+    sets = [open_examples(file, kind="nli", classes=classes) for file in sources(files).values()]
     if any(part.dataset.classes != sets[0].dataset.classes for part in sets):
         raise InputError(
             f"the classes of {', '.join(part.dataset.source for part in sets)} differ. Expected the same; pass classes."

@@ -88,7 +88,13 @@ def _plain(value: Any) -> Any:
 
 def is_table(value: Any) -> bool:
     """Whether a value is rows with columns, not a column."""
-    return isinstance(value, Mapping) or hasattr(value, "column_names") or type(value).__name__ == "DataFrame"
+    rows = isinstance(value, list) and value and isinstance(value[0], Mapping)
+    return (
+        bool(rows)
+        or isinstance(value, Mapping)
+        or hasattr(value, "column_names")
+        or type(value).__name__ == "DataFrame"
+    )
 
 
 def memory_table(data: Any) -> Table:

@@ -26,6 +26,7 @@ import sys
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from io import BufferedReader
 from pathlib import Path
@@ -40,20 +41,25 @@ STDIN = "-"
 LINES = ("txt", "tsv", "jsonl", "csv")  # the kinds of plain files
 
 
-def sources(data: Any) -> tuple[Any, ...]:
-    """What `TrainConfig.data` names: a tuple or list of files or other sources, a dict of tables by name, or one source in
-    memory, such as rows.
+def sources(data: Any) -> dict[str, Any]:
+    """The sources that `TrainConfig.data` names: a dict of files or tables; of a tuple, or of one source, by their number.
 
     Example:
         >>> sources(("a.tsv", "b.tsv")), len(sources([{"text": "a"}, {"text": "b"}]))
-        (('a.tsv', 'b.tsv'), 1)
+        ({'0': 'a.tsv', '1': 'b.tsv'}, 1)
     """
-    if isinstance(data, Mapping) and data and all(map(is_table, data.values())):
+    if isinstance(data, Mapping) and data and all(is_table(one) or _is_file(one) for one in data.values()):
         if "train" in data:
             raise InputError(f"data is the splits {', '.join(data)}. Expected one of them: data['train'].")
-        return tuple(data.values())
+        return {str(name): one for name, one in data.items()}
     several = isinstance(data, list) and data and not any(isinstance(one, Mapping | tuple | list) for one in data)
-    return tuple(data) if several or isinstance(data, tuple) else (data,)
+    return {str(i): one for i, one in enumerate(data if several or isinstance(data, tuple) else (data,))}
+
+
+def _is_file(source: Any) -> bool:
+    with suppress(InputError):
+        return file_kind(source) != "memory"
+    return False
 
 
 def file_kind(source: Any) -> str:
@@ -242,11 +248,8 @@ class Rows:
                 self._plain.seek(int(starts[number]))
                 if file.is_empty(self._plain.readline(), number - len(empty)):
                     empty.append(number)
-        self._begins, self._ends = starts[:-1], starts[1:]
-        if empty:
-            self._begins, self._ends = np.delete(self._begins, empty), np.delete(self._ends, empty)
-        # All threads share one file position.
-        self._lock = threading.Lock()
+        self._begins, self._ends = (np.delete(part, empty) if empty else part for part in (starts[:-1], starts[1:]))
+        self._lock = threading.Lock()  # all threads share one file position
         if len(self) == 0:
             raise DataError(f"{file.source}: no rows. Expected at least one; check the file.")
 
@@ -257,8 +260,8 @@ class Rows:
         """The row's values. Raises DataError if the row is malformed, IndexError if there is no such row."""
         if not 0 <= row < len(self):
             raise IndexError(row)
-        begin, end = int(self._begins[row]), int(self._ends[row])
         with self._lock:
+            begin, end = int(self._begins[row]), int(self._ends[row])
             self._plain.seek(begin)
             line = self._plain.read(end - begin)
         if len(line) != end - begin:

@@ -190,7 +190,7 @@ def evaluate_sts(
 def _sets(pairs: Any) -> tuple[STSPairs, ...]:
     if isinstance(pairs, list | tuple) and not pairs:
         raise InputError("pairs is empty. Expected at least one set of pairs.")
-    return tuple(one if isinstance(one, STSPairs) else read_sts(one) for one in sources(pairs))
+    return tuple(one if isinstance(one, STSPairs) else read_sts(one) for one in sources(pairs).values())
 
 
 def sts_score(files: Any, **options: Any) -> Callable[[Encoder], float]:

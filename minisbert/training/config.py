@@ -5,10 +5,26 @@ than that needs. config_checks.py refuses settings that cannot be trained with.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Annotated, Any
 
 from tyro.conf import Suppress, arg
+
+from minisbert.data.rows import sources
+from minisbert.errors import InputError, short_repr
+
+# Settings that may be a dict by the name of a data set; then each data set has a loss of its own.
+BY_DATASET = (
+    "loss",
+    "loss_options",
+    "kind",
+    "text_columns",
+    "label_columns",
+    "classes",
+    "score_range",
+    "prompts",
+    "teacher",
+)
 
 
 @dataclass(frozen=True)
@@ -19,7 +35,8 @@ class TrainConfig:
     """Data files: .csv, .tsv or .jsonl (also .gz), .parquet, or hub:org/name. Columns are found by name: anchor and positive,
     with negative for triplets; sentence1 and sentence2 with label or with score; english and non_english for translations;
     text; or the other names for these in data/conventions.py. In Python also rows in memory: a list of dicts, a dict of
-    columns, a pandas or datasets table; of several a tuple, or a dict by name."""
+    columns, a pandas or datasets table; of several sources a tuple, or a dict by name. Then any of loss, loss_options, kind,
+    text_columns, label_columns, classes, score_range, prompts and teacher may be a dict by these names, too."""
     loss: Any = "multiple_negatives_ranking"
     """One of multiple_negatives_ranking, softmax, cosine_similarity, cosent, angle, contrastive, online_contrastive, triplet,
     margin_mse, distill_kl_div, with a teacher mse, embed_distill and gist, and the others in training/losses.py. For a
@@ -33,18 +50,18 @@ class TrainConfig:
     adaptive_layers: bool = False
     """The loss sees the embeddings of the earlier layers too, and the last layer teaches them (Li et al. 2024); with matryoshka
     it is 2D Matryoshka."""
-    kind: str | None = None
+    kind: str | Mapping[str, str] | None = None
     """The kind of data, if its columns match several: nli or scored, for example."""
-    text_columns: tuple[str, ...] = ()
+    text_columns: tuple[str, ...] | Mapping[str, Any] = ()
     """The columns with the texts, if they have other names: such as question1 question2."""
-    label_columns: Annotated[tuple[str, ...], arg(aliases=["--label-column"])] = ()
+    label_columns: Annotated[tuple[str, ...] | Mapping[str, Any], arg(aliases=["--label-column"])] = ()
     """The column with the label or score (of a teacher: one per text), if it has another name."""
     columns: tuple[str, ...] = ()
     """The names of all columns of a .csv or .tsv without a header line."""
-    classes: tuple[str, ...] = ()
+    classes: tuple[str, ...] | Mapping[str, Any] = ()
     """The names of the classes in the order of their ids, such as entailment neutral contradiction; a row with another label is
     refused. By default those of the data."""
-    score_range: tuple[float, float] | None = None
+    score_range: tuple[float, float] | Mapping[str, Any] | None = None
     """The lowest and highest score in the data, which become 0 and 1: 0 5 for STS."""
     epochs: int = 1
     """Passes over the data (SBERT section 3.1: 1)."""
@@ -86,7 +103,7 @@ class TrainConfig:
     """The largest global norm of the gradient."""
     remat: bool = False
     """Recompute activations in the backward pass (Chen et al. 2016): less memory, more time."""
-    teacher: str | None = None
+    teacher: str | Mapping[str, str] | None = None
     """The model, by name or folder, whose embeddings mse and embed_distill copy, or that guides gist. Only mse needs a teacher
     of the model's width."""
     lora_rank: int | None = None
@@ -108,8 +125,8 @@ class TrainConfig:
     """How several data sets alternate: proportional or round_robin."""
     no_duplicates: bool = False
     """Never put the same text twice in a batch."""
-    prompts: tuple[str, ...] = ()
-    """The prompt before each text column."""
+    prompts: tuple[str, ...] | Mapping[str, Any] = ()
+    """The prompt before each text column. In Python also a dict by column."""
     evaluate_every: int = 500
     """Steps between evaluations."""
     early_stopping_patience: int | None = None
@@ -128,6 +145,38 @@ class TrainConfig:
     def lora_scale(self) -> float:
         """The factor of the low-rank change."""
         return 1.0 if self.lora_rank is None or self.lora_alpha is None else self.lora_alpha / self.lora_rank
+
+
+def by_dataset(config: TrainConfig) -> dict[str | None, TrainConfig]:
+    """The settings of each data set by its name; if no setting is a dict by name, {None: config}.
+
+    Raises:
+        InputError: no TrainConfig, the name of no data set, or a data set without a loss.
+
+    Example:
+        >>> found = by_dataset(TrainConfig({"a": "a.tsv", "b": "b.tsv"}, loss={"a": "softmax", "b": "cosent"}))
+        >>> found["b"].data, found["b"].loss
+        ('b.tsv', 'cosent')
+    """
+    if not isinstance(config, TrainConfig):
+        raise InputError(f"config is {short_repr(config)}. Expected a TrainConfig.")
+    given, names = {}, sources(config.data)
+    for field in BY_DATASET:
+        value = getattr(config, field)
+        if isinstance(value, Mapping) and (field == "loss" or not value.keys().isdisjoint(names)):
+            given[field] = value
+            if not value.keys() <= names.keys() or (field == "loss" and len(value) < len(names)):
+                raise InputError(
+                    f"{field} is {short_repr(dict(value))}. Expected a value for "
+                    f"{'each' if field == 'loss' else 'some'} of the data sets {', '.join(names)}."
+                )
+    if not given:
+        return {None: config}
+    if dotted := [name for name in names if "." in name]:  # paths of parameters have dots
+        raise InputError(f"data has the name {dotted[0]!r}. Expected names of data sets without dots.")
+    defaults = {field.name: field.default for field in fields(TrainConfig)}
+    own = {name: {field: value.get(name, defaults[field]) for field, value in given.items()} for name in names}
+    return {name: replace(config, data=source, **own[name]) for name, source in names.items()}
 
 
 def plain(value: Any) -> Any:

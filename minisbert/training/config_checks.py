@@ -35,7 +35,7 @@ class Check(NamedTuple):
     least: float = -sys.float_info.max  # a number's bounds, or the least length of a text or a tuple
     most: float = sys.float_info.max
     names: Collection[str] | None = None
-    each: "Check | None" = None  # of a tuple: the check of each entry
+    each: "Check | None" = None  # of a tuple: the check of each entry; of a dict: of its keys and values
     optional: bool = False  # None is allowed
 
     def holds(self, value: Any) -> bool:
@@ -46,7 +46,8 @@ class Check(NamedTuple):
             return False
         if isinstance(value, str) and value.encode(errors="ignore").decode() != value:  # half a surrogate pair
             return False
-        if self.each is not None and not all(map(self.each.holds, value)):
+        entries = [*value, *value.values()] if isinstance(value, Mapping) else value
+        if self.each is not None and not all(map(self.each.holds, entries)):
             return False
         if callable(value) or isinstance(value, Mapping):
             return True
@@ -106,7 +107,8 @@ CHECKS: dict[str, Check] = {
     "report_to": several_of(LOGGERS, f"names of {', '.join(LOGGERS)}"),
     "compute_dtype": one_of(("float32", "bfloat16")),
     "mixing": one_of(MIXINGS),
-    **dict.fromkeys(("prompts", "text_columns", "label_columns", "columns"), TEXTS),
+    **dict.fromkeys(("text_columns", "label_columns", "columns"), TEXTS),
+    "prompts": TEXTS._replace(expected="a tuple of texts, or a dict by column", types=tuple | list | Mapping),
     "seed": Check(f"a whole number from 0 to {2**32 - 1}", int, least=0, most=2**32 - 1),
 }
 # Of a loss's options: by name if the default passes (in a loss of your own it may not), else by the default's type.
@@ -125,8 +127,6 @@ def check_config(config: TrainConfig, task: TrainingTask, model_dtype: str = "fl
     Raises:
         InputError: naming every setting that is wrong.
     """
-    if not isinstance(config, TrainConfig):
-        raise InputError(f"config is {short_repr(config)}. Expected a TrainConfig.")
     complaints = list(_wrong_values(config, task.losses))
     for name, check in CHECKS.items():
         if not check.holds(getattr(config, name)):
@@ -182,7 +182,8 @@ def _wrong_options(options: Any, loss: Loss) -> Iterator[str]:
 
 def _conflicts(config: TrainConfig, loss: Loss) -> Iterator[str]:
     """Settings, or entries of one, that are valid alone but not together."""
-    if config.score_range is not None and config.score_range[0] >= config.score_range[1]:
+    interval: Any = config.score_range
+    if interval is not None and interval[0] >= interval[1]:
         yield f"score_range is {config.score_range!r}, expected {CHECKS['score_range'].expected}"
     if len(set(config.lora_targets)) < len(config.lora_targets):
         yield f"lora_targets is {config.lora_targets!r}, expected {CHECKS['lora_targets'].expected}"
@@ -225,11 +226,7 @@ def _conflicts(config: TrainConfig, loss: Loss) -> Iterator[str]:
 
 
 def fitting_batches(config: TrainConfig, examples: Sequence[Examples], devices: int) -> TrainConfig:
-    """The config, with a smaller batch if a data set does not fill one; logs how many rows each epoch leaves out.
-
-    Args:
-        devices: the batch stays a multiple of this.
-    """
+    """The config, with a smaller batch that `devices` divides if a data set does not fill one; logs what epochs leave out."""
     rows = min(map(len, examples))
     size = rows // devices * devices
     if 0 < size < config.batch_size:
@@ -254,7 +251,9 @@ def check_examples(examples: Sequence[Examples], config: TrainConfig, loss: Loss
         InputError: naming the file and what the loss needs.
         DataError: naming the row whose score is out of the loss's range.
     """
-    first = examples[0].dataset
+    first, columns = examples[0].dataset, {name for one in examples for name in one.dataset.texts}
+    if isinstance(config.prompts, Mapping) and (strange := sorted(config.prompts.keys() - columns)):
+        raise InputError(f"prompts has {strange}. Expected text columns: {', '.join(sorted(columns))}.")
     # A teacher embeds the texts during the run, so its data has no labels.
     needs = "none" if loss.needs == "teacher" else loss.needs
     for one in examples:
@@ -269,7 +268,7 @@ def check_examples(examples: Sequence[Examples], config: TrainConfig, loss: Loss
                 f"{'' if loss.least_texts == loss.most_texts else ' or more'} texts with {needed}, which "
                 f"{name_of(config.loss)} needs. Choose another loss, or {other}."
             )
-        if len(config.prompts) > texts:
+        if len(config.prompts) > texts and not isinstance(config.prompts, Mapping):
             raise InputError(
                 f"{data.source}: {len(config.prompts)} prompts for {texts} texts per row. Expected at most one per text."
             )

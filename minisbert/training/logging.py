@@ -151,14 +151,17 @@ def plot_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    steps, values = curve(lines, "loss")
     scores = curve(lines, "score")
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    axes.plot(steps, values, color="#9ecae1", linewidth=0.8, label="loss of the batch")
-    window = max(1, len(values) // 50)
-    if window > 1:
-        smooth = np.convolve(values, np.ones(window) / window, mode="valid")
-        axes.plot(steps[window - 1 :], smooth, color="#08519c", label=f"mean of {window} steps")
+    names = sorted({name for line in lines for name in line if name.startswith("loss/")}) or ["loss"]
+    for i, name in enumerate(names):  # the loss, or that of each data set
+        steps, values = curve(lines, name)
+        label, color = ("loss of the batch", "#08519c") if name == "loss" else (name, f"C{i}")
+        axes.plot(steps, values, color=color, alpha=0.4, linewidth=0.8, label=label)
+        window = max(1, len(values) // 50)
+        if window > 1:
+            smooth = np.convolve(values, np.ones(window) / window, mode="valid")
+            axes.plot(steps[window - 1 :], smooth, color=color, label=f"mean of {window} steps")
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
     handles, labels = axes.get_legend_handles_labels()
@@ -180,6 +183,13 @@ def curve(lines: Sequence[dict[str, Any]], name: str) -> tuple[np.ndarray, np.nd
     return np.array([line["step"] for line in found], int), np.array([line[name] for line in found], float)
 
 
+def _named(value: Any) -> Any:
+    """A recorded setting (record.py) with functions and objects by their names alone."""
+    if isinstance(value, dict) and "sha256" not in value:
+        return {name: _named(one) for name, one in value.items()}
+    return value["name"] if isinstance(value, dict) else value
+
+
 def _plain(value: Any) -> str:
     """A value as text of a Markdown table: no markup, link, script or line break of its own."""
     return "".join(f"&#{ord(c)};" if c in r"\`*_[]<>|#&!~:" else c if c.isprintable() else " " for c in str(value))
@@ -198,14 +208,15 @@ def write_report(
     data = "## Data\n\n| file | kind | rows | sha256 |\n| --- | --- | --- | --- |"
     for one in datasets:
         data += f"\n| {_plain(Path(one.source).name)} | {one.kind} | {one.rows} | `{one.sha256}` |"
-    shown, table = dict(settings), "## Settings\n\n| setting | value |\n| --- | --- |"
-    del shown["data"]
-    for name, value in shown.items():
-        shown[name] = value["name"] if isinstance(value, dict) and "sha256" in value else value
-        table += f"\n| {name} | {_plain(shown[name])} |"
+    table = "## Settings\n\n| setting | value |\n| --- | --- |"
+    for name, value in settings.items():
+        table += f"\n| {name} | {_plain(_named(value))} |" * (name != "data")
+    losses = _named(settings["loss"])
+    losses = losses if isinstance(losses, dict) else {"": losses}
+    loss = ", ".join(f"`{one}`" + f" for {_plain(name)}" * bool(name) for name, one in losses.items())
     text = [
         f"---\nlibrary_name: sentence-transformers\ntags: [{hub_tag}, minisbert]\n---",
-        f"# A {model_name}\n\nTrained by minisbert with the loss `{shown['loss']}` in {len(curve(lines, 'loss')[0])} steps.",
+        f"# A {model_name}\n\nTrained by minisbert with the loss {loss} in {len(curve(lines, 'loss')[0])} steps.",
         data,
         table,
     ]

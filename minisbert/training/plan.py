@@ -46,7 +46,7 @@ from minisbert.training.optimizer import optimizer_for
 from minisbert.training.record import name_of
 from minisbert.training.sharding import AXIS, batch_sharding, check_setup, data_mesh, row_multiple, state_sharding
 from minisbert.training.step_cache import compiled_step, step_settings
-from minisbert.training.task import TrainingTask
+from minisbert.training.task import Part, TrainingTask
 
 # The share of a chip's peak that training reaches: an assumption, typical of well-tuned encoders.
 MFU = 0.4
@@ -97,7 +97,8 @@ def planned_step(
             lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), tree, sharding
         )
 
-    state = jax.eval_shape(partial(task.initial_state, config, model_config, recipe(numbers), CLASSES), params)
+    part = Part(None, config, task.loss(config), CLASSES)
+    state = jax.eval_shape(partial(task.initial_state, config, model_config, recipe(numbers), [part]), params)
     sharding = state_sharding(state, mesh, layout)
     state, given = placed(state, sharding), [numbers]
     if config.lora_rank is not None:

@@ -30,6 +30,8 @@ from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState
 from minisbert.training.softmax_head import write_head
 
 if TYPE_CHECKING:
+    from minisbert.training.step_cache import StepCache
+    from minisbert.training.task import Part
     from minisbert.training.trainer import Trainer
 
 logger = logging.getLogger("minisbert")
@@ -173,7 +175,7 @@ class Outputs:
         self.last: dict[str, Any] = {}  # the metrics of the last step
         self.ended = False  # by a callback, or since the score no longer improves
 
-    def log(self, step: int, batch: TrainBatch, metrics: StepMetrics, progress: Any) -> None:
+    def log(self, step: int, part: int, batch: TrainBatch, metrics: StepMetrics, progress: Any) -> None:
         """Write a step's metrics.
 
         Raises:
@@ -194,6 +196,8 @@ class Outputs:
                 f"checkpoint is that of step {saved}. Lower the learning rate or look at these rows."
             )
         line = {"step": step + 1, "loss": loss, "gradient_norm": norm, "learning_rate": trainer.learning_rate(step)}
+        if (name := trainer.parts[part].name) is not None:
+            line[f"loss/{name}"] = loss
         self.last = line | {"shape": batch.rows.token_ids_PL.shape}
         self.metrics.write(self.last)
         progress.update(trainer.config.batch_size)
@@ -254,16 +258,27 @@ class Outputs:
 
     def _save(self, model: Any, head: dict[str, Any], target: Path) -> None:
         model.save(target)
-        if head:
-            options, softmax = self.trainer.config.loss_options or {}, self.trainer.loss.head is initial_softmax_head
-            write_head(target, head, self.trainer.datasets[0].classes, options, softmax=softmax)
+        named = self.trainer.parts[0].name is not None
+        heads: Any = {name: own for name, own in (head if named else {None: head}).items() if own}
+        for part in self.trainer.parts:
+            if part.loss.head is initial_softmax_head:  # of several the first one predicts
+                options = part.config.loss_options or {}
+                write_head(target, heads.pop(part.name), part.examples[0].dataset.classes, options.get("concatenation"))
+                break
+        if heads:
+            write_head(target, heads if named else heads[None])
 
     def finish(self, state: TrainState, seconds: float) -> Any:
         """Write the final model, the curves and the model cards; returns the model."""
         trainer, task, first_host = self.trainer, self.trainer.task, jax.process_index() == 0
         model, head = self.model_of(state)
         lines = tuple(self.metrics.lines())
-        model.run = TrainingRun(trainer.folder, int(state.step), lines, seconds, trainer.train_step.seconds)
+
+        def logged(part: "Part", train_step: "StepCache") -> str:
+            return train_step.log() if part.name is None else f"{part.name}: {train_step.log()}"
+
+        compile_seconds = sum(train_step.seconds for train_step in trainer.train_steps)
+        model.run = TrainingRun(trainer.folder, int(state.step), lines, seconds, compile_seconds)
         if trainer.folder is not None and first_host:
             self._save(model, head, trainer.folder / "final")
             write_report(trainer.folder, trainer.settings, trainer.datasets, lines, task.model_name, task.hub_tag)
@@ -276,6 +291,6 @@ class Outputs:
             )
         logger.info(
             f"{trainer.where}: {int(state.step)} of {trainer.steps} steps, {seconds:.0f} s in this process; "
-            f"{trainer.train_step.log()}"
+            f"{'; '.join(map(logged, trainer.parts, trainer.train_steps))}"
         )
         return model

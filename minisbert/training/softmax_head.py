@@ -31,18 +31,14 @@ class SoftmaxHead(NamedTuple):
 
 
 def write_head(
-    folder: Path, head: Mapping[str, Any], classes: Sequence[str], options: Mapping[str, Any], *, softmax: bool = True
+    folder: Path, head: Mapping[str, Any], classes: Sequence[str] | None = None, concatenation: str | None = None
 ) -> None:
-    """Write the trained parameters of a loss into the model's folder.
-
-    Args:
-        options: of the loss, such as `concatenation`.
-        softmax: whether they are those of the softmax loss.
-    """
+    """Write the trained parameters of a loss into the model's folder; of the softmax loss with its classes."""
     arrays = {name: np.asarray(array) for name, array in flatten(head).items()}
-    concatenation = options.get("concatenation", "u,v,|u-v|")
-    metadata = {"classes": json.dumps(list(classes)), "concatenation": concatenation} if softmax else {}
-    with whole_file(folder / (HEAD_FILE if softmax else LOSS_FILE)) as temporary:
+    metadata = {}
+    if classes is not None:
+        metadata = {"classes": json.dumps(list(classes)), "concatenation": concatenation or "u,v,|u-v|"}
+    with whole_file(folder / (LOSS_FILE if classes is None else HEAD_FILE)) as temporary:
         write_tensors(temporary, arrays, metadata)
 
 

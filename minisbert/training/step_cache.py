@@ -49,6 +49,7 @@ class StepSettings(NamedTuple):
     optimizer: OptimizerRecipe
     embeds: str  # of a Loss: what the loss sees
     model: bool  # of a Loss: whether it runs the model too
+    dataset: str | None  # whose loss it is, of data sets with losses of their own
     chunk_size: int | None
     remat: bool
     dropout: bool
@@ -66,8 +67,14 @@ def step_settings(
     optimizer: OptimizerRecipe,
     mesh: Mesh | None = None,
     sharding: Any = None,
+    dataset: str | None = None,
 ) -> StepSettings:
-    """What a run's settings ask of its step; `sharding` is the layout of the state, None on one device and by blocks."""
+    """What a run's settings ask of its step.
+
+    Args:
+        sharding: the layout of the state; None on one device and by blocks.
+        dataset: the name of the data set, if each has a loss of its own.
+    """
     definition, _ = task.define(model_config, COMPUTE_DTYPES[config.compute_dtype])
     loss, width = task.loss(config), getattr(model_config, "dimension", 0)  # a cross-encoder has no embeddings
     leaves, structure = jax.tree.flatten(sharding)
@@ -79,6 +86,7 @@ def step_settings(
         optimizer,
         embeds="layers" if config.adaptive_layers else loss.embeds,
         model=loss.model,
+        dataset=dataset,
         chunk_size=config.chunk_size,
         remat=config.remat,
         dropout=config.dropout,
@@ -101,6 +109,8 @@ def compiled_step(settings: StepSettings) -> Step:
     embed = siamese.packed_embed(settings.definition, settings.embeds)
     if settings.model:
         loss = siamese.of_network(loss, settings.definition)
+    if settings.dataset is not None:
+        loss = siamese.of_dataset(loss, settings.dataset)
     if settings.remat:
         embed = siamese.remat(embed)
     if settings.blocks is not None:

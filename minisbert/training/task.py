@@ -5,7 +5,8 @@ cross_encoder/training.py). The step (siamese.py), the trainer, the checkpoints 
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -15,9 +16,10 @@ import numpy as np
 import optax
 
 from minisbert.data.conventions import TRANSLATIONS
-from minisbert.data.examples import Examples
+from minisbert.data.examples import Examples, open_examples
+from minisbert.data.rows import sources
 from minisbert.data.sampler import Batch
-from minisbert.errors import InputError, short_repr
+from minisbert.errors import DataError, InputError, short_repr
 from minisbert.inference.engines import need_jax
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.sentence_model import define
@@ -62,22 +64,71 @@ class TrainingTask(NamedTuple):
         config: TrainConfig,
         model_config: Any,
         optimizer: optax.GradientTransformation,
-        classes: int,
+        parts: Sequence["Part"],
         params: Tree,
     ) -> TrainState:
         """The state before the first step: what is trained of the model, and the loss's own parameters.
 
         Args:
-            classes: how many the data has, 0 without classes; for the loss's own parameters.
+            parts: of the run; those with names have parameters of their own, by these names.
         """
-        key, head, loss = jax.random.key(config.seed, impl=GENERATOR), {}, self.loss(config)
-        if loss.head is not None:
-            width = getattr(model_config, "dimension", 1)  # a cross-encoder has logits
+        key, width = jax.random.key(config.seed, impl=GENERATOR), getattr(model_config, "dimension", 1)  # or logits
+
+        def head(part: Part, key: jax.Array) -> dict[str, Any]:
+            loss, given = part.loss, part.config.loss_options or {}
+            if loss.head is None:
+                return {}
             options = {"params": params} if loss.model else {}
-            head = checked_head(loss.head(key, width, classes, **options, **(config.loss_options or {})), loss)
+            return checked_head(loss.head(key, width, part.classes, **options, **given), loss)
+
+        named = {
+            part.name: head(part, jax.random.fold_in(key, i)) for i, part in enumerate(parts) if part.name is not None
+        }
+        heads, trained = named or head(parts[0], key), params
         if config.lora_rank is not None:
-            params = initial_adapters(params, config.lora_rank, config.lora_targets, key)
-        return initial_state({"model": params, "head": head}, optimizer, config.seed)
+            trained = initial_adapters(params, config.lora_rank, config.lora_targets, key)
+        return initial_state({"model": trained, "head": heads}, optimizer, config.seed)
+
+
+class Part(NamedTuple):
+    """The data of a run that shares settings and loss: all of it, or one data set with a loss of its own."""
+
+    name: str | None  # of the data set
+    config: TrainConfig
+    loss: Loss
+    classes: int  # how many the labels have, 0 without
+    examples: Sequence[Examples] = ()
+    teacher: SentenceEncoder | None = None
+
+
+def open_part(name: str | None, config: TrainConfig, task: TrainingTask) -> Part:
+    """Open the data and the teacher of some settings (`config.by_dataset`). An error begins with the name of the data set."""
+    loss = task.loss(config)
+    columns: dict[str, Any] = {
+        "kind": config.kind,
+        "texts": config.text_columns,
+        "labels": config.label_columns,
+        "classes": config.classes,
+        "score_range": config.score_range,
+        "columns": config.columns,
+        "label_kind": loss.needs,  # how a column of numbers is read
+    }
+    with naming(name):
+        examples = [open_examples(source, **columns) for source in sources(config.data).values()]
+    teacher: Any = config.teacher
+    teacher = None if teacher is None else SentenceEncoder(teacher)
+    return Part(name, config, loss, len(examples[0].dataset.classes), examples, teacher)
+
+
+@contextmanager
+def naming(name: str | None) -> Iterator[None]:
+    """Errors about the data of one data set of several begin with its name."""
+    try:
+        yield
+    except (InputError, DataError) as error:
+        if name is None:
+            raise
+        raise type(error)(f"{name}: {error}") from None
 
 
 SIAMESE = TrainingTask(

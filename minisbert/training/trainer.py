@@ -25,14 +25,12 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from minisbert.arguments import check_bool, check_choice, check_path
-from minisbert.data.examples import open_examples
-from minisbert.data.rows import sources
 from minisbert.data.sampler import Batches, GivenBatches
 from minisbert.errors import InputError, TrainingStopped
-from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.training import sharding, step_cache
 from minisbert.training.checkpoints import Checkpoints, only_run
-from minisbert.training.config import TrainConfig
+from minisbert.training.collate import column_prompts
+from minisbert.training.config import TrainConfig, by_dataset
 from minisbert.training.config_checks import check_config, check_examples, fitting_batches
 from minisbert.training.deterministic import check_blocks
 from minisbert.training.logging import MetricsLog, on_sigterm
@@ -42,7 +40,7 @@ from minisbert.training.record import recorded, weights_digest
 from minisbert.training.run import Outputs, methods, scorers
 from minisbert.training.siamese import TrainBatch, TrainState
 from minisbert.training.step_cache import StepCache, compiled_step, sampled_steps, shared_programs, step_settings
-from minisbert.training.task import has_negatives, task_for, with_teacher
+from minisbert.training.task import has_negatives, naming, open_part, task_for, with_teacher
 from minisbert.transformer.target import warn_where_slow
 
 logger = logging.getLogger("minisbert")
@@ -115,16 +113,18 @@ def train(
         hidden = None if show_progress and jax.process_index() == 0 else True  # None: shown on a terminal only
         with tqdm(desc=f"train ({steps} steps, {step} done)", unit=" examples", disable=hidden) as progress:
             while step < steps:
-                batch, asked = trainer.batch(step, lambda: END if outputs.ended else TERMINATE * sigterm.is_set())
+                number, batch, asked = trainer.batch(
+                    step, lambda: END if outputs.ended else TERMINATE * sigterm.is_set()
+                )
                 if asked == END:
                     if pending is not None:  # another host's callback ended the run
                         outputs.log(*pending, progress)
                     break
-                state, metrics = trainer.train_step(state, batch)
+                state, metrics = trainer.train_steps[number](state, batch)
                 # The metrics of the previous step are read while the devices compute this one.
                 if pending is not None:
                     outputs.log(*pending, progress)
-                pending, step = (step, batch, metrics), step + 1
+                pending, step = (step, number, batch, metrics), step + 1
                 saves = asked or step == steps or step % config.checkpoint_every == 0
                 evaluates = scores and (step == steps or step % config.evaluate_every == 0)
                 if saves or evaluates or called["on_step"]:
@@ -166,7 +166,10 @@ class Trainer:
         # The first host writes and reports.
         self.task, self.writes = task_for(model), jax.process_index() == 0 and folder is not None
         self.where = "this run" if folder is None else str(folder)
-        check_config(config, self.task, model.compute_dtype)
+        settings = by_dataset(config)
+        for name, one in settings.items():
+            with naming(name):
+                check_config(one, self.task, model.compute_dtype)
         device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
         warn_where_slow(config.compute_dtype, device.platform)
         self.keep_encoder, self.lora, devices = keep_encoder, config.lora_rank is not None, 1
@@ -179,23 +182,16 @@ class Trainer:
             self.multiple = config.blocks
         self.multiple *= sharding.row_multiple(device)
 
-        loss = self.loss = self.task.loss(config)
-        columns: dict[str, Any] = {
-            "kind": config.kind,
-            "texts": config.text_columns,
-            "labels": config.label_columns,
-            "classes": config.classes,
-            "score_range": config.score_range,
-            "columns": config.columns,
-            "label_kind": loss.needs,  # how a column of numbers is read
-        }
-        examples = [open_examples(source, **columns) for source in sources(config.data)]
+        self.parts = [open_part(name, one, self.task) for name, one in settings.items()]
+        examples = [one for part in self.parts for one in part.examples]
         self.datasets = [one.dataset for one in examples]
         if config.batches is None:
             config = self.config = fitting_batches(config, examples, devices)
-        check_examples(examples, config, loss)
-        if self.task.check is not None:
-            self.task.check(examples, config, model)
+        for part in self.parts:
+            with naming(part.name):
+                check_examples(part.examples, part.config, part.loss)
+                if self.task.check is not None:
+                    self.task.check(part.examples, part.config, model)
         hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
         self.batches: Batches | GivenBatches
         if config.batches is None:
@@ -205,13 +201,12 @@ class Trainer:
         else:
             self.batches = GivenBatches(examples, config.batches, config.batch_size, **hosts)
             steps = config.max_steps or 0
-        self.teacher = None if config.teacher is None else SentenceEncoder(config.teacher)
         self.warned = False  # of a batch without negatives
         self.cut = 0  # texts (or pairs) longer than max_seq_length
 
         self.learning_rate, recipe, numbers, self.steps = optimizer_for(config, steps)
-        classes, params = len(self.datasets[0].classes), model.pretrained.params
-        self.initial_state = partial(self.task.initial_state, config, model.model_config, recipe(numbers), classes)
+        params = model.pretrained.params
+        self.initial_state = partial(self.task.initial_state, config, model.model_config, recipe(numbers), self.parts)
         self.shapes = jax.eval_shape(self.initial_state, params)  # of the state
         recipe.check(numbers, self.shapes.params, self.shapes.optimizer_state)
         self.sharding = place = None
@@ -221,15 +216,19 @@ class Trainer:
             place = partial(sharding.place_batch, mesh=mesh)
             if self.lora:
                 base_params = sharding.place(params, sharding.state_sharding(params, mesh, layout))
-        settings = step_settings(self.task, model.model_config, config, recipe, mesh, self.sharding)
-        self.train_step = StepCache(
-            compiled_step(settings),
-            (numbers, base_params),
-            programs=shared_programs(settings),
-            padding_id=model.padding_id,
-            place=place,
-            on_new_shape=on_new_shape,
-        )
+        self.train_steps = []  # of each part
+        for part in self.parts:
+            step = step_settings(self.task, model.model_config, part.config, recipe, mesh, self.sharding, part.name)
+            self.train_steps.append(
+                StepCache(
+                    compiled_step(step),
+                    (numbers, base_params),
+                    programs=shared_programs(step),
+                    padding_id=model.padding_id,
+                    place=place,
+                    on_new_shape=on_new_shape,
+                )
+            )
 
     def start(self) -> TrainState:
         """The newest saved state, or the first one; compiles the step for the shapes of the run."""
@@ -260,28 +259,36 @@ class Trainer:
         if any("ended" in line for line in self.metrics.lines() if line["step"] <= int(state.step)):
             self.steps = int(state.step)
         if int(state.step) < self.steps:  # a finished run compiles nothing
-            samples = (self.batch(step, sample=True)[0] for step in sampled_steps(self.steps))
-            self.train_step.warm_up(state, samples, few=self.steps <= step_cache.SHORT_RUN)
+            samples = [self.batch(step, sample=True)[:2] for step in sampled_steps(self.steps)]
+            for i, train_step in enumerate(self.train_steps):
+                batches = [batch for number, batch in samples if number == i]
+                train_step.warm_up(state, batches, few=self.steps <= step_cache.SHORT_RUN)
         return state
 
-    def batch(self, step: int, requested: Callable[[], int] = int, *, sample: bool = False) -> tuple[TrainBatch, int]:
-        """This host's arrays of a step (of a sample only their shape matters), and what any host is asked to do before it."""
-        texts, model, given = self.batches.batch_at(step), self.model, self.config.loss_options or {}
-        if self.loss.more_texts is not None:
-            texts = self.loss.more_texts(texts, **given)
-        make = self.task.batch if self.loss.collate is None else partial(self.loss.collate, **given)
-        options = {"padding_id": model.padding_id, "prompts": self.config.prompts, "multiple": self.multiple}
+    def batch(
+        self, step: int, requested: Callable[[], int] = int, *, sample: bool = False
+    ) -> tuple[int, TrainBatch, int]:
+        """The part of a step, this host's arrays (of a sample only their shape matters), and what any host is asked to do
+        before it."""
+        texts, model = self.batches.batch_at(step), self.model
+        number = texts.dataset if len(self.parts) > 1 else 0
+        part, dataset = self.parts[number], self.datasets[texts.dataset]
+        given = part.config.loss_options or {}
+        if part.loss.more_texts is not None:
+            texts = part.loss.more_texts(texts, **given)
+        make = self.task.batch if part.loss.collate is None else partial(part.loss.collate, **given)
+        prompts = column_prompts(part.config.prompts, dataset.texts)
+        options = {"padding_id": model.padding_id, "prompts": prompts, "multiple": self.multiple}
         batch, cut = make(texts, model.tokenizer, max_length=model.max_seq_length, **options)
-        if self.teacher is not None:
-            kind = self.datasets[texts.dataset].kind
-            batch = with_teacher(batch, texts, kind, self.teacher, self.loss, shape_only=sample)
+        if part.teacher is not None:
+            batch = with_teacher(batch, texts, dataset.kind, part.teacher, part.loss, shape_only=sample)
         asked = requested()
         if jax.process_count() > 1:
             batch, asked = sync_batch_shape(batch, asked, model.padding_id)
         if sample or asked == END:
-            return batch, asked
+            return number, batch, asked
         self.cut += cut
-        if not (self.warned or has_negatives(batch, self.loss)):
+        if not (self.warned or has_negatives(batch, part.loss)):
             self.warned = True
             logger.warning(f"{self.where}: step {step + 1} has no negatives: its positives are all the same text.")
-        return self.train_step.pad_to_known_shape(batch), asked
+        return number, self.train_steps[number].pad_to_known_shape(batch), asked

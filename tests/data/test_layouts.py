@@ -405,6 +405,8 @@ def test_scores_of_a_teacher_out_of_range_are_pointed_to_their_kind():
 
 def test_several_tables_by_name_are_several_sources():
     one, other = {"anchor": ["a"], "positive": ["b"]}, {"anchor": ["c"], "positive": ["d"]}
-    assert sources({"one": one, "other": other}) == (one, other) and sources(one) == (one,)
+    assert sources({"one": one, "other": other}) == {"one": one, "other": other} and sources(one) == {"0": one}
+    assert sources({"a": "a.tsv", "b": one}) == {"a": "a.tsv", "b": one}  # files as well
+    assert sources({"text": "a text"}) == {"0": {"text": "a text"}}  # no file
     with pytest.raises(InputError, match=r"is the splits train, test\. Expected one of them"):
         sources({"train": one, "test": other})
