@@ -32,7 +32,7 @@ def minisbert_step(folder: Path, *, dtype: str, loss: str = LOSS, chunk_size: in
     from minisbert.training.config import TrainConfig
     from minisbert.training.optimizer import optimizer_for
     from minisbert.training.step_cache import compiled_step, step_settings
-    from minisbert.training.task import SIAMESE
+    from minisbert.training.task import SIAMESE, Part
 
     enable_compilation_cache()
     model = load_pretrained(folder)
@@ -45,7 +45,8 @@ def minisbert_step(folder: Path, *, dtype: str, loss: str = LOSS, chunk_size: in
     _, recipe, numbers, _ = optimizer_for(config, MOST_STEPS)
     params = jax.tree.map(jnp.array, model.params)
     model.params.clear()  # as `minisbert train` lets them go
-    state = SIAMESE.initial_state(config, model.model_config, recipe(numbers), CLASSES, params)
+    part = Part(None, config, SIAMESE.loss(config), CLASSES)
+    state = SIAMESE.initial_state(config, model.model_config, recipe(numbers), [part], params)
     compiled = compiled_step(step_settings(SIAMESE, model.model_config, config, recipe))
 
     def step(texts: Sequence[str], labels: Sequence[int] | None = None) -> float:

@@ -1,4 +1,4 @@
-"""A loss for each data set: its own head, options, prompts and program, one model. tests/parity compares with the peer."""
+"""A loss for each data set: its own head, options, prompts and program, one model. tests/parity has the whole run."""
 
 from functools import partial
 from pathlib import Path
