@@ -172,8 +172,8 @@ def by_dataset(config: TrainConfig) -> dict[str | None, TrainConfig]:
                 )
     if not given:
         return {None: config}
-    if dotted := [name for name in names if "." in name]:  # paths of parameters have dots
-        raise InputError(f"data has the name {dotted[0]!r}. Expected names of data sets without dots.")
+    if refused := [name for name in names if "." in name or name == "model"]:  # as paths of parameters have them
+        raise InputError(f"data has the name {refused[0]!r}. Expected names without dots, other than 'model'.")
     defaults = {field.name: field.default for field in fields(TrainConfig)}
     own = {name: {field: value.get(name, defaults[field]) for field, value in given.items()} for name in names}
     return {name: replace(config, data=source, **own[name]) for name, source in names.items()}

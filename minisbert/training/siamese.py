@@ -34,8 +34,6 @@ Tree = Any  # nested dicts of arrays
 Params = dict[str, Tree]
 # Of a run's random numbers, whatever JAX's default is.
 GENERATOR = "threefry2x32"
-# Where a head has the model's parameters, for `of_network`; other names are those of data sets.
-MODEL = "the model's parameters"
 
 
 class TrainBatch(NamedTuple):
@@ -163,9 +161,9 @@ def gradcache(embed: Embed, loss: LossFunction, chunk_size: int) -> Gradient:
 
 
 def of_network(loss: LossFunction, definition: nnx.GraphDef[Any]) -> LossFunction:
-    """A loss that runs the model itself: it gets the network, built from the parameters in its head, as `head["model"]`."""
+    """A loss that runs the model itself: `head["model"]` holds parameters, and the loss gets the network built from them."""
     return lambda embeddings_SBD, targets, head: loss(
-        embeddings_SBD, targets, {**head, "model": nnx.merge(definition, head[MODEL])}
+        embeddings_SBD, targets, {**head, "model": nnx.merge(definition, head["model"])}
     )
 
 
@@ -173,7 +171,7 @@ def of_dataset(loss: LossFunction, name: str) -> LossFunction:
     """The loss of one data set of several, whose own parameters are `head[name]`."""
 
     def of_own_head(embeddings_SBD: jax.Array, targets: Targets, head: Tree) -> jax.Array:
-        model = {MODEL: head[MODEL]} if MODEL in head else {}
+        model = {"model": head["model"]} if "model" in head else {}  # for `of_network`; no data set has this name
         return loss(embeddings_SBD, targets, head[name] | model)
 
     return of_own_head
@@ -183,10 +181,10 @@ def with_model(gradient: Gradient) -> Gradient:
     """The gradient of a loss `of_network`, whose parameters act through the embeddings and the head: the sum of the two."""
 
     def summed(params: Params, batch: TrainBatch, dropout_keys_PT: jax.Array | None) -> tuple[jax.Array, Params]:
-        head = {**params["head"], MODEL: params["model"]}
+        head = {**params["head"], "model": params["model"]}
         value, slopes = gradient({**params, "head": head}, batch, dropout_keys_PT)
         head = dict(slopes["head"])
-        return value, {"model": jax.tree.map(jnp.add, slopes["model"], head.pop(MODEL)), "head": head}
+        return value, {"model": jax.tree.map(jnp.add, slopes["model"], head.pop("model")), "head": head}
 
     return summed
 
