@@ -21,9 +21,10 @@ _PACKAGE = "sentence_transformers.models."
 
 
 def write_json(path: Path, content: Any) -> None:
-    """A JSON file with indentation, as people like to read it."""
+    """A JSON file with indentation, as people like to read it. Half a surrogate pair becomes an escape of JSON."""
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def note_dtype(here: Path, original: Converted, tensors: Mapping[str, np.ndarray]) -> None:

@@ -221,7 +221,7 @@ class Outputs:
         model, head = self.model_of(state)
         if jax.process_index() > 0:
             return
-        step, folder = int(state.step), self.trainer.folder
+        step, folder, config = int(state.step), self.trainer.folder, self.trainer.config
         values: dict[str, float] = {}
         for name, score in self.scores.items():
             value = score(model)
@@ -230,14 +230,17 @@ class Outputs:
             else:
                 values[name] = check_finite(f"{name} after step {step}", plain(value))
         first = values.get(next(iter(self.scores)))
+        scored = [line for line in self.metrics.lines() if "score" in line]
+        best_step = max(scored, key=lambda line: line["score"])["step"] if scored else 0
         if first is not None:
-            scores = [line["score"] for line in self.metrics.lines() if "score" in line]
-            if folder is not None and all(first > score for score in scores):
-                self._save(model, head, folder / "best")
+            if all(first > line["score"] for line in scored):
+                best_step = step
+                if folder is not None:
+                    self._save(model, head, folder / "best")
             values = {"score": first, **values}
-            patience, scores = self.trainer.config.early_stopping_patience, [*scores, first]
-            if patience is not None and len(scores) - 1 - scores.index(max(scores)) >= patience:
-                values["ended"] = self.ended = True
+        patience = config.early_stopping_patience
+        if patience is not None and step - best_step >= patience * config.evaluate_every:  # an undefined score counts
+            values["ended"] = self.ended = True
         self.last = self.last | values  # a new dict: the metrics hold the old one
         if values:
             self.metrics.write({"step": step, **values})

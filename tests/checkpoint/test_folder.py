@@ -22,6 +22,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from minisbert import CrossEncoder, SentenceEncoder, atomic_write, limits
+from minisbert.checkpoint.folder_writer import write_json
 from minisbert.errors import InputError, MinisbertError, ModelFolderError
 from minisbert.pretrained import load_pretrained
 
@@ -996,6 +997,13 @@ def test_save_over_the_folder_it_was_read_from(model):
     after = snapshot(folder)
     assert after[MODEL] == before[MODEL]
     assert after["tokenizer.json"] == before["tokenizer.json"]
+
+
+def test_half_a_surrogate_pair_in_a_setting_is_saved_as_it_was_read(tmp_path):
+    content = {"note": "\ud800 and more", "é": "ü"}
+    write_json(tmp_path / "a.json", content)
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == content
+    assert "é" in (tmp_path / "a.json").read_text(encoding="utf-8")
 
 
 def test_save_is_stable(encoder, tmp_path):
