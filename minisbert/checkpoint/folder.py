@@ -190,6 +190,7 @@ def read_chain(files: ModelFiles, file: Path, scores: bool = False) -> list[Part
         found = f"a list of {len(entries)}" if isinstance(entries, list) else type(entries).__name__
         raise folder_error(file, found, f"a list of 1 to {limits.LAYERS} modules")
     chain: list[Part] = []
+    number = -1
     ignored = files.ignored.setdefault(file.name, {})
     for row, entry in enumerate(entries):
         settings = Settings(entry, file)
@@ -197,7 +198,7 @@ def read_chain(files: ModelFiles, file: Path, scores: bool = False) -> list[Part
             if key != "name":
                 ignored[f"{row}.{key}"] = value
         path, kind = settings.text("path"), settings.text("type")
-        settings.choice("idx", [row], default=row, why="modules are listed in their order")
+        number = settings.size("idx", number + 1, (number + 1, limits.ROWS))  # in their order; a gap changes nothing
         settings.finish()
         place = inside(file.parent, path, file)
         if kind == JINA_MODULE and has_tasks(files.json(place / "config.json")):

@@ -335,6 +335,12 @@ CASES += [
 ]
 
 
+def test_a_gap_in_the_numbers_of_modules_changes_nothing(model):
+    """As a hand leaves it that takes a module out of the file; sentence-transformers does not read the numbers."""
+    chain(TRANSFORMER | {"idx": 1}, POOLING | {"idx": 4})(folder := model())
+    assert load_pretrained(folder).folder.modules == load_pretrained(WEIGHTS / "tiny-bert").folder.modules
+
+
 def test_many_normalize_modules_stay_within_bounds(model):
     """As many as the cap allows: they are read, or refused, in bounded time."""
     folder = model()
