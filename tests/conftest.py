@@ -6,16 +6,20 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import jax
 import pytest
+from unoptimized import UNOPTIMIZED
 
 from minisbert import SentenceEncoder
 from minisbert.commands import main
 from minisbert.inference.compiled import enable_compilation_cache
 from minisbert.inference.engines import replace_params
+from minisbert.training.step_cache import StepCache, compiled_step, shared_programs
 
 # Compiled programs are saved between runs, and shared with the processes that tests start. A test compiles many small ones,
 # the operations outside jax.jit: all are saved.
@@ -46,6 +50,39 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if _kept > MOST_PROGRAMS and nextitem is not None and nextitem.path != item.path:
         jax.clear_caches()
         _kept = 0
+
+
+_compile = StepCache._compile
+
+
+def _compile_in_less_time(self, *args, **options):
+    step, before = self.step, jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)  # a deterministic step is several programs
+    if hasattr(step, "trace"):  # of jax.jit
+        self.step = SimpleNamespace(
+            lower=lambda *call: SimpleNamespace(compile=partial(step.lower(*call).compile, UNOPTIMIZED))
+        )
+    try:
+        return _compile(self, *args, **options)
+    finally:
+        self.step = step
+        jax.config.update("jax_disable_most_optimizations", before)
+
+
+# Compiling the step is most of what the test of a run does. What it says (the same bits after a kill; what is saved, logged or
+# refused) holds of every program, optimized or not.
+StepCache._compile = _compile_in_less_time
+
+
+@pytest.fixture
+def optimized_steps(monkeypatch):
+    """Steps as users compile them."""
+    for programs in (compiled_step, shared_programs):
+        programs.cache_clear()
+    monkeypatch.setattr(StepCache, "_compile", _compile)
+    yield
+    for programs in (compiled_step, shared_programs):
+        programs.cache_clear()
 
 
 WEIGHTS = Path(__file__).parents[1] / "weights"

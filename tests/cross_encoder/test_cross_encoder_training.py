@@ -12,6 +12,7 @@ import pytest
 from cross_encoder_cases import WEIGHTS, shallow, tiny
 from flax import nnx
 from runs import assert_resumes_to_the_same_bits, changed, losses, weights
+from unoptimized import UNOPTIMIZED
 
 from minisbert import CrossEncoder
 from minisbert.commands import main
@@ -47,7 +48,6 @@ LABELS = {
 LISTS = ("rank_net", "lambda_loss", "list_net", "list_mle", "p_list_mle", "adr_mse")
 # Rounding of some hundred float64 operations; 1e-15 is measured. Central differences: see test_losses.py.
 FLOAT64, DIFFERENCES = 1e-10, 1e-7
-UNOPTIMIZED = {"xla_backend_optimization_level": 0}
 
 
 def sentence(random: np.random.Generator) -> str:
@@ -248,7 +248,7 @@ def test_packing_pairs_does_not_change_their_logits(family):
     tokens = model.tokenize(pairs)
     rows, where = pack(tokens.ids, padding_id=model.padding_id, first_lengths=tokens.first_lengths)
     definition, _ = define_cross_encoder(model.model_config)
-    packed = nnx.merge(definition, model.pretrained.params).packed(rows)
+    packed = jax.jit(lambda params: nnx.merge(definition, params).packed(rows))(model.pretrained.params)
     found = np.asarray(packed).reshape(-1, packed.shape[-1])[where]
     expected = model.predict(pairs, activation_fn="identity").reshape(found.shape)
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)  # two shapes of one model in float32

@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from unoptimized import UNOPTIMIZED
 
 from minisbert.checkpoint.modules import Normalize, Pooling
 from minisbert.inference.batching import rectangle
@@ -24,7 +25,6 @@ OTHERS = ("tiny-layers", "tiny-router", "tiny-static", "tiny-xlm-roberta")  # XL
 TINY = sorted(folder.name for folder in WEIGHTS.glob("tiny-*") if folder.name not in OTHERS)
 # Two shapes of one model in float32, embeddings of length 1.
 ACROSS_SHAPES = 1e-6
-UNOPTIMIZED = {"xla_backend_optimization_level": 0}  # compiling is nearly all that these tests do
 MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from unoptimized import UNOPTIMIZED
 
 from minisbert.reference import batch_losses, losses, teacher_losses
 from minisbert.training.losses import CONCATENATIONS, LOSSES, Targets
@@ -159,7 +160,6 @@ CASES = [
 
 
 # Compiling is nearly all that these tests do: without XLA's optimizations, and once per loss, options and shapes.
-UNOPTIMIZED = {"xla_backend_optimization_level": 0}
 
 
 @cache

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from unoptimized import UNOPTIMIZED
 
 from minisbert import SentenceEncoder, TrainConfig, train
 from minisbert.checkpoint.convert import flatten
@@ -20,7 +21,6 @@ from minisbert.training.losses import Targets
 from minisbert.training.siamese import gradcache, of_network, packed_embed, siamese_loss, with_model
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
-UNOPTIMIZED = {"xla_backend_optimization_level": 0}
 # As in test_losses.py: rounding of float64; an error of step^2, and rounding divided by the step.
 FLOAT64, DIFFERENCES, STEP = 1e-10, 1e-7, 1e-5
 WHOLE = [[2, 20, 7, 31, 9, 3], [2, 11, 12, 3], [2, 44, 5, 45, 3]]

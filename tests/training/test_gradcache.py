@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from unoptimized import UNOPTIMIZED
 
 from minisbert.errors import InputError
 from minisbert.pretrained import load_pretrained
@@ -24,7 +25,6 @@ FLOAT64 = 1e-10
 
 TINY_BERT = Path(__file__).parents[2] / "weights" / "tiny-bert"
 ROWS, L, CLASSES = 24, 9, 3
-UNOPTIMIZED = {"xla_backend_optimization_level": 0}  # compiling is nearly all that these tests do
 
 # Every loss sees the same 24 texts, as examples of S texts each.
 CASES = [

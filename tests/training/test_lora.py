@@ -13,6 +13,7 @@ import pytest
 from families import TWINS, tiny
 from jax.flatten_util import ravel_pytree
 from runs import assert_resumes_to_the_same_bits, changed, losses, weights
+from unoptimized import UNOPTIMIZED
 
 from minisbert import CrossEncoder, SentenceEncoder
 from minisbert.checkpoint.convert import flatten
@@ -32,7 +33,7 @@ FLOAT64 = 1e-11
 # Central differences with a step of 1e-5: the error is the step squared times the third derivative; 4e-9 is measured.
 DIFFERENCES = 1e-7
 SCALE = 0.5
-compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiling is nearly all there is
+compiled = partial(jax.jit, compiler_options=UNOPTIMIZED)  # compiling is nearly all there is
 
 
 def normals(tree, seed=0, size=1.0):

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from two_hosts import equal, stop
+from unoptimized import IN_A_PROCESS
 
 from minisbert.data.sampler import Batch
 from minisbert.errors import InputError, TrainingError
@@ -23,7 +24,8 @@ TINY_BERT = WEIGHTS / "tiny-bert"
 @pytest.fixture
 def compiled_in_less_time(monkeypatch):
     """Of the processes that a test starts: the second host compiles each time, and that is most of what it does."""
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    for name, value in IN_A_PROCESS.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.mark.usefixtures("compiled_in_less_time")

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from families import TWINS, tiny
+from unoptimized import UNOPTIMIZED
 
 from minisbert.checkpoint.folder import read_folder
 from minisbert.commands import main, plans
@@ -85,7 +86,7 @@ def unoptimized(*settings):
     step = compiled_step(*settings)
 
     def lower(*arguments):
-        return SimpleNamespace(compile=partial(step.lower(*arguments).compile, {"xla_backend_optimization_level": 0}))
+        return SimpleNamespace(compile=partial(step.lower(*arguments).compile, UNOPTIMIZED))
 
     return SimpleNamespace(lower=lower)
 

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from runs import assert_resumes_to_the_same_bits, before_step, changed, losses, weights
 from tqdm import tqdm
+from unoptimized import IN_A_PROCESS
 
 from minisbert import SentenceEncoder
 from minisbert.commands import main
@@ -90,7 +91,8 @@ def test_sigkill(pairs, tmp_path):
     undisturbed = run(config(pairs, epochs=3), tmp_path / "undisturbed")
     command = [sys.executable, "-m", "minisbert", "train", str(TINY), str(tmp_path / "killed"), "--data", pairs]
     command += ["--batch-size", "4", "--learning-rate", "1e-3", "--checkpoint-every", "2", "--epochs", "3"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environment = os.environ | IN_A_PROCESS  # the program of the undisturbed run
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     metrics = tmp_path / "killed" / "metrics.jsonl"
     while process.poll() is None and time.monotonic() < deadline:
@@ -99,7 +101,7 @@ def test_sigkill(pairs, tmp_path):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stderr
     assert not changed(undisturbed, SentenceEncoder(tmp_path / "killed" / "final"))
 

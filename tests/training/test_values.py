@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import optax
 import pytest
 import value_cases
 from runs import Killed, changed
+from unoptimized import IN_A_PROCESS
 from value_cases import CASES, ROWS, TOPICS, config, encoder_for, weights
 
 from minisbert import SentenceEncoder, TrainConfig, train
@@ -107,7 +109,8 @@ def test_two_devices_train_as_one():
 
     Lion moves by the sign of a gradient, so where that is near 0 rounding turns a whole step around; 0.043 is measured.
     """
-    done = subprocess.run([sys.executable, value_cases.__file__], capture_output=True, text=True, check=True)
+    command, environment = [sys.executable, value_cases.__file__], os.environ | IN_A_PROCESS
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     apart = json.loads(done.stdout.splitlines()[-1])
     assert apart.pop("lion, layers, ema") < 0.1
     assert max(apart.values()) < 1e-5, apart

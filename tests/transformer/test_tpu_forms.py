@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from families import SAME_CODE, TWINS, tiny
 from flax import nnx
+from unoptimized import UNOPTIMIZED
 
 from minisbert.cross_encoder.model import CrossEncoderConfig, define_cross_encoder
 from minisbert.pretrained import load_pretrained
@@ -17,7 +18,6 @@ from minisbert.transformer.products import Linear
 from minisbert.transformer.target import traced_for
 
 BF16 = jnp.bfloat16
-UNOPTIMIZED = {"xla_backend_optimization_level": 0}  # compiling is nearly all that these tests do
 # bfloat16 has 8 significant bits: a rounding is at most 2^-9 of the number.
 ROUNDING = 2.0**-9
 # Of a whole tiny model, forward and backward, relative to the largest number of an array.

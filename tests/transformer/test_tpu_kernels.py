@@ -8,13 +8,13 @@ import pytest
 from flax import nnx
 from jax.experimental import pallas as pl
 from jax.sharding import AxisType, Mesh
+from unoptimized import UNOPTIMIZED
 
 from minisbert.transformer import tpu_attention, tpu_feed_forward
 from minisbert.transformer.attention import MultiHeadSelfAttention
 from minisbert.transformer.block import FeedForward
 from minisbert.transformer.target import traced_for
 
-UNOPTIMIZED = {"xla_backend_optimization_level": 0}  # compiling is nearly all that these tests do
 # bfloat16 has 8 significant bits; a gradient passes through several roundings.
 SEVERAL_ROUNDINGS = 0.03
 
