@@ -483,6 +483,7 @@ def test_no_bias_decays():
     assert decays(own) == {"head": {"temperature": False, "factors": False, "map": True}}
 
 
+@pytest.mark.usefixtures("optimized_steps")  # as the test of an optimizer with an average
 def test_the_moving_average_is_of_the_changed_weights():
     average = optax.tree.get(change({"ema": 0.75}, gradient=2.0)[1], "ema")  # from 1 to -1
     assert all(float(jnp.ravel(leaf)[0]) == 0.5 for leaf in jax.tree.leaves(average))
@@ -513,6 +514,7 @@ def averaged(rate):
     return optax.chain(optax.ema(0.5), optax.add_noise(0.1, 0.5, key=jax.random.key(1)), optax.sgd(rate))
 
 
+@pytest.mark.usefixtures("optimized_steps")  # two programs: unoptimized, the last bits of a sum differ
 def test_an_optimizer_with_an_average_and_a_key_of_its_own(tmp_path):
     settings = {"optimizer": averaged, "ema": 0.0}  # the run's own average is of the last weights alone
     undisturbed = run("a loss", optimizer=averaged)
