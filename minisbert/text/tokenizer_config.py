@@ -90,17 +90,12 @@ def read_tokenizer_config(folder: ModelFolder, tokenizer: Mapping[str, Any]) -> 
     for key in ("truncation", "padding"):
         side = (tokenizer.get(key) or {}).get("direction", "Right").lower()
         sides.append(settings.choice(f"{key}_side", ["right", "left"], default=side))
-    classifier = first_architecture(model).endswith(
-        "ForSequenceClassification"
-    )  # it takes the first token, padding or not
+    # A classifier's head takes the first token, padding or not.
+    classifier = first_architecture(model).endswith("ForSequenceClassification")
     if sides[1] == "left" and (classifier or model.get("model_type") in classes.COUNT_PADDING):
         found = "" if "padding_side" in values else ", where tokenizer.json has 'direction': 'Left'"
-        moves = (
-            "is then the first token of shorter texts"
-            if classifier
-            else "on the left moves the positions of shorter texts"
-        )
-        settings.complain("padding_side", f"'right'{found}: padding {moves}")
+        wrong = "is then the first token of" if classifier else "on the left moves the positions of"
+        settings.complain("padding_side", f"'right'{found}: padding {wrong} shorter texts")
     given = values.get("tokenizer_class") or model.get("tokenizer_class") or name
     types = str(given).removesuffix("Fast").removesuffix("Tokenizer") in classes.TOKEN_TYPES and bool(name)
     inputs = values.get("model_input_names", ["input_ids", "attention_mask", *(["token_type_ids"] if types else [])])
