@@ -269,8 +269,8 @@ def _avals(tree: Tree) -> tuple[Any, ...]:
     return structure, tuple(map(jax.typeof, leaves))
 
 
-def sampled_steps(steps: int) -> list[int]:
-    """The steps whose batches are packed ahead: all of a short run, else `SAMPLE` of it. A resumed run has the same."""
-    if steps <= SAMPLE:
+def sampled_steps(steps: int, most: int = SAMPLE) -> list[int]:
+    """The steps whose batches are packed ahead: all of a short run, else `most` of it. A resumed run has the same."""
+    if steps <= most:
         return [*range(steps)]
-    return sorted({round(i * (steps - 1) / (SAMPLE - 1)) for i in range(SAMPLE)})
+    return sorted({round(i * (steps - 1) / (most - 1)) for i in range(most)})

@@ -259,11 +259,15 @@ class Trainer:
         if any("ended" in line for line in self.metrics.lines() if line["step"] <= int(state.step)):
             self.steps = int(state.step)
         if int(state.step) < self.steps:  # a finished run compiles nothing
-            samples = [self.batch(step, sample=True)[:2] for step in sampled_steps(self.steps)]
+            steps = sampled_steps(self.steps, step_cache.SAMPLE * len(self.parts))
             for i, train_step in enumerate(self.train_steps):
-                batches = [batch for number, batch in samples if number == i]
-                train_step.warm_up(state, batches, few=self.steps <= step_cache.SHORT_RUN)
+                samples = (self.batch(step, sample=True)[1] for step in steps if self.part_at(step) == i)
+                train_step.warm_up(state, samples, few=self.steps <= step_cache.SHORT_RUN)
         return state
+
+    def part_at(self, step: int) -> int:
+        """The number of the part whose batch a step has."""
+        return 0 if len(self.parts) == 1 else self.batches.batch_at(step).dataset
 
     def batch(
         self, step: int, requested: Callable[[], int] = int, *, sample: bool = False
@@ -271,7 +275,7 @@ class Trainer:
         """The part of a step, this host's arrays (of a sample only their shape matters), and what any host is asked to do
         before it."""
         texts, model = self.batches.batch_at(step), self.model
-        number = texts.dataset if len(self.parts) > 1 else 0
+        number = 0 if len(self.parts) == 1 else texts.dataset
         part, dataset = self.parts[number], self.datasets[texts.dataset]
         given = part.config.loss_options or {}
         if part.loss.more_texts is not None:
