@@ -55,6 +55,8 @@ def mine_paraphrases(
     """
     check_positive("max_pairs", max_pairs)
     refuse_quantized(options)
+    if others := sorted(options.keys() & {"top_k", "query_chunk_size", "corpus_chunk_size", "score_function"}):
+        raise InputError(f"mine_paraphrases got {others[0]}. Expected none: it compares all pairs, by their cosine.")
     found = best_pairs(encoder.encode(check_list("sentences", sentences), **options), max_pairs)
     return [[score, i, j] for score, (i, j) in zip(found.scores_K.tolist(), found.rows_K2.tolist(), strict=True)]
 

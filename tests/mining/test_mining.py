@@ -376,6 +376,12 @@ def test_hard_negatives_as_sentence_transformers(options, monkeypatch):
     assert sorted(rows) == sorted(ours.rows) and len(rows) > 5
 
 
+@pytest.mark.parametrize("name", ["top_k", "query_chunk_size", "corpus_chunk_size", "score_function"])
+def test_what_limits_the_search_elsewhere_is_refused_by_name(name):
+    with pytest.raises(InputError, match=f"mine_paraphrases got {name}. Expected none: it compares all pairs"):
+        mine_paraphrases(LADDER, ["a man", "a dog"], **{name: 2})
+
+
 @pytest.mark.parity
 def test_mine_paraphrases_as_sentence_transformers():
     torch = pytest.importorskip("torch", reason="pip install -e '.[parity]'")
