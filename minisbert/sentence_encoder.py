@@ -102,7 +102,9 @@ class SentenceEncoder(FamiliarEncoder):
             self._change_settings(settings)
         # Each route of a Router is an encoder; the attributes above are then those of the main route.
         options = {"engine": engine, "compute_dtype": compute_dtype, "packing": packing, "token_budget": token_budget}
-        self.routes = {name: SentenceEncoder(route, **options) for name, route in model.routes.items()}
+        self.routes: dict[str, SentenceEncoder] = {}
+        for name, route in model.routes.items():
+            self.routes[name] = SentenceEncoder(route, **options)
 
     @cached_property  # made at the first use, as `forward` is: loading a model compiles nothing
     def shapes(self) -> ShapeTable:
@@ -275,7 +277,8 @@ class SentenceEncoder(FamiliarEncoder):
         Raises:
             InputError: the path is taken by something else than a model; a setting that could not be read back.
         """
-        check_callers_keywords("save", others, OF_SAVE)
+        if others:
+            check_callers_keywords("save", others, OF_SAVE)
         folder = checks.check_path(path)
         self._check_settings()
         save_pretrained(self._current(self), folder)

@@ -279,7 +279,8 @@ class CrossEncoder(Familiar):
         Raises:
             InputError: the path holds something other than a model, or the activation has no name.
         """
-        check_callers_keywords("save", others, OF_SAVE)
+        if others:
+            check_callers_keywords("save", others, OF_SAVE)
         target = checks.check_path(path)
         activation = activation_name(self.activation_fn)
         checks.check_choice("activation_fn", activation, tuple(ACTIVATION_CLASSES.values()))

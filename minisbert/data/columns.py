@@ -1,14 +1,11 @@
 """Read a whole row file into memory by column, each value checked: sentences to embed, pairs and scores to evaluate on."""
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from minisbert.data.rows import RowFile
-from minisbert.data.values import as_number, listed, matching, text
+from minisbert.data.values import as_number, matching, text, warn_of_splits
 from minisbert.errors import DataError
-
-logger = logging.getLogger("minisbert")
 
 
 class Sentences(NamedTuple):
@@ -94,13 +91,3 @@ def read_columns(
         raise DataError(f"{file.source}: no rows. Expected at least one; check the file.")
     warn_of_splits(file)
     return tuple(zip(*rows, strict=True))
-
-
-def warn_of_splits(file: RowFile) -> None:
-    """Logs a warning where a column names the split of each row, as in stsbenchmark.tsv.gz: every row is used."""
-    for name in matching("split", file.header)[:1]:
-        if len(found := {str(value) for _, (value,) in file.rows((name,), (name,))}) > 1:
-            logger.warning(
-                f"{file.source}: its rows are of the splits {listed(sorted(found))} (column {name!r}), and all are used. "
-                "For one of them, write its rows into a file of their own."
-            )

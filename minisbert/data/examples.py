@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 
 from minisbert.arguments import check_choice, check_list
-from minisbert.data.columns import warn_of_splits
 from minisbert.data.conventions import CONVENTIONS, Columns, LabelKind, find_columns, label_column
 from minisbert.data.lists import with_label_columns, with_plain_rows
 from minisbert.data.rows import RowFile, Rows
-from minisbert.data.values import as_number, as_score, listed, text, truth_as_number
+from minisbert.data.values import as_number, as_score, listed, text, truth_as_number, warn_of_splits
 from minisbert.errors import DataError, InputError, short_repr
 
 logger = logging.getLogger("minisbert")
@@ -157,7 +156,7 @@ def open_examples(
     for _ in examples.parts():
         pass
     warn_of_splits(file)
-    if unused := [name for name in file.header if name not in rows.columns]:
+    if unused := sorted({*file.header} - {*rows.columns}):
         logger.info(f"{file.source}: read as {kind}, from {listed(rows.columns)}; not used: {listed(unused)}.")
     return examples
 

@@ -15,7 +15,6 @@
 
 Text, csv, tsv and jsonl also as .gz; UTF-8, strictly. An empty line is a text in .txt and in a .tsv of one column (in training
 no row), and no row elsewhere. Columns are found whatever their case, spaces, `_` and `-`.
-
 `Rows` stores only the offset of each row (8 bytes). Plain files are read in place; gzip, csv and parquet, which have no fast
 random access, are unpacked once into an unnamed file in TMPDIR.
 """
@@ -29,6 +28,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from io import BufferedReader
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def sources(data: Any) -> dict[str, Any]:
             raise InputError(f"data is the splits {', '.join(data)}. Expected one of them: data['train'].")
         return {str(name): one for name, one in data.items()}
     several = isinstance(data, list) and data and not any(isinstance(one, Mapping | tuple | list) for one in data)
-    return {str(i): one for i, one in enumerate(data if several or isinstance(data, tuple) else (data,))}
+    return dict(zip(map(str, count()), data if several or isinstance(data, tuple) else (data,), strict=False))
 
 
 def _is_file(source: Any) -> bool:
@@ -124,10 +124,9 @@ class RowFile:
                 self.header, self._table = csv_table(self._lines, self.source, names, delimiter)
             elif self.kind in ("tsv", "jsonl"):
                 self.header = tuple(names) or self._first_line()
-        with_header = self.kind in ("tsv", "csv") and not names
-        self.first = 0 if self.kind in COLUMNAR else 1 + with_header
+        self.first = 0 if self.kind in COLUMNAR else 1 + (self.kind in ("tsv", "csv") and not names)
         if not self.header:
-            expected = "a header line with the names of the columns" if with_header else "one object per line"
+            expected = "a header line with the names of the columns" if self.first == 2 else "one object per line"
             raise DataError(f"{self.source}: empty. Expected {expected}.")
         first = next(self.rows(self.header), ("", ()))[1] if names else ()
         if names and list(map(plain_name, names)) == list(map(plain_name, first)):
@@ -230,8 +229,7 @@ class RowFile:
 class Rows:
     """The rows of one file by number, each with the values of `columns`, without holding them in memory.
 
-    Raises:
-        DataError: the file is damaged, empty or lacks a column, or there is no room to unpack it.
+    Raises DataError: the file is damaged, empty or lacks a column, or there is no room to unpack it.
     """
 
     def __init__(self, file: RowFile, columns: Sequence[str]):
@@ -248,7 +246,9 @@ class Rows:
                 self._plain.seek(int(starts[number]))
                 if file.is_empty(self._plain.readline(), number - len(empty)):
                     empty.append(number)
-        self._begins, self._ends = (np.delete(part, empty) if empty else part for part in (starts[:-1], starts[1:]))
+        self._begins, self._ends = starts[:-1], starts[1:]
+        if empty:
+            self._begins, self._ends = np.delete(self._begins, empty), np.delete(self._ends, empty)
         self._lock = threading.Lock()  # all threads share one file position
         if len(self) == 0:
             raise DataError(f"{file.source}: no rows. Expected at least one; check the file.")

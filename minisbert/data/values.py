@@ -4,16 +4,21 @@ Each error names the place, the column, the value, and what was expected.
 """
 
 import json
+import logging
 import math
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minisbert.checkpoint.json_file import each_key_once
 from minisbert.errors import DataError, MinisbertError
 
+if TYPE_CHECKING:
+    from minisbert.data.rows import RowFile
+
+logger = logging.getLogger("minisbert")
 BOM = b"\xef\xbb\xbf"  # the byte order mark that some editors put before UTF-8
 
 
@@ -144,3 +149,13 @@ def reading(source: str) -> Iterator[None]:
         raise DataError(
             f"{source}: cannot be read ({why}). Expected a complete, readable file; check it or make it again."
         ) from None
+
+
+def warn_of_splits(file: "RowFile") -> None:
+    """Logs a warning where a column names the split of each row, as in stsbenchmark.tsv.gz: every row is used."""
+    for name in matching("split", file.header)[:1]:
+        if len(found := {str(value) for _, (value,) in file.rows((name,), (name,))}) > 1:
+            logger.warning(
+                f"{file.source}: its rows are of the splits {listed(sorted(found))} (column {name!r}), and all are used. "
+                "For one of them, write its rows into a file of their own."
+            )

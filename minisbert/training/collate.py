@@ -1,6 +1,6 @@
 """Collate the texts of a batch into the arrays of a step: prompts, tokens, packed rows (text/packing.py), targets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +19,6 @@ if TYPE_CHECKING:
 
 # An example's number for dropout is its row in its data set, plus this for each data set before it.
 _DATASET_STRIDE = 1 << 27
-
-
-def column_prompts(prompts: Sequence[str] | Mapping[str, str], columns: Sequence[str]) -> tuple[str, ...]:
-    """The prompt of each text column, from prompts in their order or by their names.
-
-    Example:
-        >>> column_prompts({"query": "query: "}, ("query", "document"))
-        ('query: ', '')
-    """
-    return tuple(prompts.get(name, "") for name in columns) if isinstance(prompts, Mapping) else tuple(prompts)
 
 
 def train_batch(

@@ -5,26 +5,10 @@ than that needs. config_checks.py refuses settings that cannot be trained with.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any
 
 from tyro.conf import Suppress, arg
-
-from minisbert.data.rows import sources
-from minisbert.errors import InputError, short_repr
-
-# Settings that may be a dict by the name of a data set; then each data set has a loss of its own.
-BY_DATASET = (
-    "loss",
-    "loss_options",
-    "kind",
-    "text_columns",
-    "label_columns",
-    "classes",
-    "score_range",
-    "prompts",
-    "teacher",
-)
 
 
 @dataclass(frozen=True)
@@ -145,38 +129,6 @@ class TrainConfig:
     def lora_scale(self) -> float:
         """The factor of the low-rank change."""
         return 1.0 if self.lora_rank is None or self.lora_alpha is None else self.lora_alpha / self.lora_rank
-
-
-def by_dataset(config: TrainConfig) -> dict[str | None, TrainConfig]:
-    """The settings of each data set by its name; if no setting is a dict by name, {None: config}.
-
-    Raises:
-        InputError: no TrainConfig, the name of no data set, or a data set without a loss.
-
-    Example:
-        >>> found = by_dataset(TrainConfig({"a": "a.tsv", "b": "b.tsv"}, loss={"a": "softmax", "b": "cosent"}))
-        >>> found["b"].data, found["b"].loss
-        ('b.tsv', 'cosent')
-    """
-    if not isinstance(config, TrainConfig):
-        raise InputError(f"config is {short_repr(config)}. Expected a TrainConfig.")
-    given, names = {}, sources(config.data)
-    for field in BY_DATASET:
-        value = getattr(config, field)
-        if isinstance(value, Mapping) and (field == "loss" or not value.keys().isdisjoint(names)):
-            given[field] = value
-            if not value.keys() <= names.keys() or (field == "loss" and len(value) < len(names)):
-                raise InputError(
-                    f"{field} is {short_repr(dict(value))}. Expected a value for "
-                    f"{'each' if field == 'loss' else 'some'} of the data sets {', '.join(names)}."
-                )
-    if not given:
-        return {None: config}
-    if refused := [name for name in names if "." in name or name == "model"]:  # as paths of parameters have them
-        raise InputError(f"data has the name {refused[0]!r}. Expected names without dots, other than 'model'.")
-    defaults = {field.name: field.default for field in fields(TrainConfig)}
-    own = {name: {field: value.get(name, defaults[field]) for field, value in given.items()} for name in names}
-    return {name: replace(config, data=source, **own[name]) for name, source in names.items()}
 
 
 def plain(value: Any) -> Any:

@@ -251,9 +251,11 @@ def check_examples(examples: Sequence[Examples], config: TrainConfig, loss: Loss
         InputError: naming the file and what the loss needs.
         DataError: naming the row whose score is out of the loss's range.
     """
-    first, columns = examples[0].dataset, {name for one in examples for name in one.dataset.texts}
-    if isinstance(config.prompts, Mapping) and (strange := sorted(config.prompts.keys() - columns)):
-        raise InputError(f"prompts has {strange}. Expected text columns: {', '.join(sorted(columns))}.")
+    first = examples[0].dataset
+    if isinstance(config.prompts, Mapping):
+        columns = {name for one in examples for name in one.dataset.texts}
+        if strange := sorted(config.prompts.keys() - columns):
+            raise InputError(f"prompts has {strange}. Expected text columns: {', '.join(sorted(columns))}.")
     # A teacher embeds the texts during the run, so its data has no labels.
     needs = "none" if loss.needs == "teacher" else loss.needs
     for one in examples:

@@ -144,8 +144,8 @@ class MetricsLog:
                 temporary.write_text("".join(lines))
 
 
-def plot_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
-    """Plot the loss by step, and the score where it was measured, as a PNG."""
+def plot_curves(lines: Sequence[dict[str, Any]], path: Path, names: Sequence[str] = ("loss",)) -> None:
+    """Plot the loss by step (or the losses of these names), and the score where it was measured, as a PNG."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -153,15 +153,14 @@ def plot_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
 
     scores = curve(lines, "score")
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    names = sorted({name for line in lines for name in line if name.startswith("loss/")}) or ["loss"]
     for i, name in enumerate(names):  # the loss, or that of each data set
         steps, values = curve(lines, name)
-        label, color = ("loss of the batch", "#08519c") if name == "loss" else (name, f"C{i}")
-        axes.plot(steps, values, color=color, alpha=0.4, linewidth=0.8, label=label)
+        title, color = (f"{name} of the batch", "#08519c") if name == "loss" else (name, f"C{i}")
+        axes.plot(steps, values, color=color, alpha=0.4, linewidth=0.8, label=title)
         window = max(1, len(values) // 50)
         if window > 1:
             smooth = np.convolve(values, np.ones(window) / window, mode="valid")
-            axes.plot(steps[window - 1 :], smooth, color=color, label=f"mean of {window} steps")
+            axes.plot(steps[window - 1 :], smooth, color=color, label=f"{name}, mean of {window} steps")
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
     handles, labels = axes.get_legend_handles_labels()
@@ -183,13 +182,6 @@ def curve(lines: Sequence[dict[str, Any]], name: str) -> tuple[np.ndarray, np.nd
     return np.array([line["step"] for line in found], int), np.array([line[name] for line in found], float)
 
 
-def _named(value: Any) -> Any:
-    """A recorded setting (record.py) with functions and objects by their names alone."""
-    if isinstance(value, dict) and "sha256" not in value:
-        return {name: _named(one) for name, one in value.items()}
-    return value["name"] if isinstance(value, dict) else value
-
-
 def _plain(value: Any) -> str:
     """A value as text of a Markdown table: no markup, link, script or line break of its own."""
     return "".join(f"&#{ord(c)};" if c in r"\`*_[]<>|#&!~:" else c if c.isprintable() else " " for c in str(value))
@@ -204,16 +196,19 @@ def write_report(
     hub_tag: str,
 ) -> None:
     """Write the run's curves.png, and a model card (README.md) with data, settings and scores into each of its models."""
-    plot_curves(lines, folder / "curves.png")
+    by_dataset = sorted(filter(re.compile("loss/").match, set().union(*lines)))
+    plot_curves(lines, folder / "curves.png", by_dataset or ["loss"])
     data = "## Data\n\n| file | kind | rows | sha256 |\n| --- | --- | --- | --- |"
     for one in datasets:
         data += f"\n| {_plain(Path(one.source).name)} | {one.kind} | {one.rows} | `{one.sha256}` |"
-    table = "## Settings\n\n| setting | value |\n| --- | --- |"
+    recorded, losses = {"name", "sha256"}, []  # a function or object as record.py has it
+    given = settings["loss"]
+    for name, one in (given if isinstance(given, dict) and given.keys() != recorded else {"": given}).items():
+        losses.append(f"`{one['name'] if isinstance(one, dict) else one}`" + f" for {_plain(name)}" * bool(name))
+    loss, table = ", ".join(losses), "## Settings\n\n| setting | value |\n| --- | --- |"
     for name, value in settings.items():
-        table += f"\n| {name} | {_plain(_named(value))} |" * (name != "data")
-    losses = _named(settings["loss"])
-    losses = losses if isinstance(losses, dict) else {"": losses}
-    loss = ", ".join(f"`{one}`" + f" for {_plain(name)}" * bool(name) for name, one in losses.items())
+        shown = value["name"] if isinstance(value, dict) and value.keys() == recorded else value
+        table += f"\n| {name} | {loss if name == 'loss' else _plain(shown)} |" * (name != "data")
     text = [
         f"---\nlibrary_name: sentence-transformers\ntags: [{hub_tag}, minisbert]\n---",
         f"# A {model_name}\n\nTrained by minisbert with the loss {loss} in {len(curve(lines, 'loss')[0])} steps.",

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import attrgetter, itemgetter, methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,6 @@ from minisbert.training.siamese import StepMetrics, TrainBatch, TrainState
 from minisbert.training.softmax_head import write_head
 
 if TYPE_CHECKING:
-    from minisbert.training.step_cache import StepCache
-    from minisbert.training.task import Part
     from minisbert.training.trainer import Trainer
 
 logger = logging.getLogger("minisbert")
@@ -262,7 +261,7 @@ class Outputs:
     def _save(self, model: Any, head: dict[str, Any], target: Path) -> None:
         model.save(target)
         named = self.trainer.parts[0].name is not None
-        heads: Any = {name: own for name, own in (head if named else {None: head}).items() if own}
+        heads: Any = dict(filter(itemgetter(1), (head if named else {None: head}).items()))  # those with parameters
         for part in self.trainer.parts:
             if part.loss.head is initial_softmax_head:  # of several the first one predicts
                 options = part.config.loss_options or {}
@@ -276,11 +275,7 @@ class Outputs:
         trainer, task, first_host = self.trainer, self.trainer.task, jax.process_index() == 0
         model, head = self.model_of(state)
         lines = tuple(self.metrics.lines())
-
-        def logged(part: "Part", train_step: "StepCache") -> str:
-            return train_step.log() if part.name is None else f"{part.name}: {train_step.log()}"
-
-        compile_seconds = sum(train_step.seconds for train_step in trainer.train_steps)
+        compile_seconds = sum(map(attrgetter("seconds"), trainer.train_steps))
         model.run = TrainingRun(trainer.folder, int(state.step), lines, seconds, compile_seconds)
         if trainer.folder is not None and first_host:
             self._save(model, head, trainer.folder / "final")
@@ -294,6 +289,6 @@ class Outputs:
             )
         logger.info(
             f"{trainer.where}: {int(state.step)} of {trainer.steps} steps, {seconds:.0f} s in this process; "
-            f"{'; '.join(map(logged, trainer.parts, trainer.train_steps))}"
+            f"{'; '.join(map(methodcaller('log'), trainer.train_steps))}"
         )
         return model

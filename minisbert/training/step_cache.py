@@ -169,6 +169,7 @@ class StepCache:
         place: puts a batch on the devices; None on one device.
         on_new_shape: what to do about a batch shape first seen mid-run: "error" or "compile". None means "error" on several
             hosts and on TPUs, else "compile".
+        dataset: whose step it is, for the log, if data sets have losses of their own.
     """
 
     def __init__(
@@ -180,8 +181,10 @@ class StepCache:
         programs: dict[Any, Step] | None = None,
         place: Callable[[TrainBatch], TrainBatch] | None = None,
         on_new_shape: str | None = None,
+        dataset: str | None = None,
     ):
         self.step, self.arguments, self.padding_id, self.place = step, arguments, padding_id, place
+        self.of = "" if dataset is None else f"{dataset}: "
         if on_new_shape is None:
             on_new_shape = "error" if jax.process_count() > 1 or jax.default_backend() == "tpu" else "compile"
         self.on_new_shape = on_new_shape
@@ -253,8 +256,10 @@ class StepCache:
         """How many programs were compiled, how long that took, and for which shapes."""
         count = len(self.compiled)
         if count == 0:
-            return "nothing to compile"
-        return f"{count} program{'s' * (count != 1)} compiled in {self.seconds:.1f} s: {', '.join(self.compiled)}"
+            return f"{self.of}nothing to compile"
+        return (
+            f"{self.of}{count} program{'s' * (count != 1)} compiled in {self.seconds:.1f} s: {', '.join(self.compiled)}"
+        )
 
 
 def _shape(batch: TrainBatch) -> tuple[int, Any]:

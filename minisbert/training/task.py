@@ -7,6 +7,7 @@ cross_encoder/training.py). The step (siamese.py), the trainer, the checkpoints 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, replace
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -51,6 +52,8 @@ class TrainingTask(NamedTuple):
 
     def loss(self, config: TrainConfig) -> Loss:
         """The loss of the settings: a name in the table, a `Loss`, or a function, which takes any data."""
+        if isinstance(config.loss, Mapping):
+            raise InputError(f"loss is {short_repr(config.loss)}. Expected one loss: a plan is that of one data set.")
         if isinstance(config.loss, Loss):
             return config.loss
         return self.losses[config.loss] if isinstance(config.loss, str) else Loss(config.loss)
@@ -74,20 +77,53 @@ class TrainingTask(NamedTuple):
         """
         key, width = jax.random.key(config.seed, impl=GENERATOR), getattr(model_config, "dimension", 1)  # or logits
 
-        def head(part: Part, key: jax.Array) -> dict[str, Any]:
-            loss, given = part.loss, part.config.loss_options or {}
-            if loss.head is None:
-                return {}
-            options = {"params": params} if loss.model else {}
-            return checked_head(loss.head(key, width, part.classes, **options, **given), loss)
-
-        named = {
-            part.name: head(part, jax.random.fold_in(key, i)) for i, part in enumerate(parts) if part.name is not None
-        }
-        heads, trained = named or head(parts[0], key), params
+        heads: dict[str | None, Any] = {}
+        for i, part in enumerate(parts):
+            loss, own_key = part.loss, key if part.name is None else jax.random.fold_in(key, i)
+            options = {**({"params": params} if loss.model else {}), **(part.config.loss_options or {})}
+            made = None if loss.head is None else loss.head(own_key, width, part.classes, **options)
+            heads[part.name] = {} if loss.head is None else checked_head(made, loss)
+        trained = params
         if config.lora_rank is not None:
             trained = initial_adapters(params, config.lora_rank, config.lora_targets, key)
-        return initial_state({"model": trained, "head": heads}, optimizer, config.seed)
+        return initial_state({"model": trained, "head": heads.get(None, heads)}, optimizer, config.seed)
+
+
+# Settings that may be a dict by the name of a data set; then each data set has a loss of its own.
+OF_COLUMNS = ("kind", "text_columns", "label_columns", "classes", "score_range")
+BY_DATASET = ("loss", "loss_options", *OF_COLUMNS, "prompts", "teacher")
+
+
+def by_dataset(config: TrainConfig) -> dict[str | None, TrainConfig]:
+    """The settings of each data set by its name; if no setting is a dict by name, {None: config}.
+
+    Raises:
+        InputError: no TrainConfig, the name of no data set, or a data set without a loss.
+
+    Example:
+        >>> found = by_dataset(TrainConfig({"a": "a.tsv", "b": "b.tsv"}, loss={"a": "softmax", "b": "cosent"}))
+        >>> found["b"].data, found["b"].loss
+        ('b.tsv', 'cosent')
+    """
+    if not isinstance(config, TrainConfig):
+        raise InputError(f"config is {short_repr(config)}. Expected a TrainConfig.")
+    given, names = {}, sources(config.data)
+    for field in BY_DATASET:
+        value = getattr(config, field)
+        if isinstance(value, Mapping) and (field == "loss" or not value.keys().isdisjoint(names)):
+            given[field] = value
+            if not value.keys() <= names.keys() or (field == "loss" and len(value) < len(names)):
+                raise InputError(
+                    f"{field} is {short_repr(dict(value))}. Expected a value for "
+                    f"{'each' if field == 'loss' else 'some'} of the data sets {', '.join(names)}."
+                )
+    if not given:
+        return {None: config}
+    if refused := [name for name in names if "." in name or name == "model"]:  # as paths of parameters have them
+        raise InputError(f"data has the name {refused[0]!r}. Expected names without dots, other than 'model'.")
+    defaults = {field.name: field.default for field in fields(TrainConfig)}
+    own = {name: {field: value.get(name, defaults[field]) for field, value in given.items()} for name in names}
+    return {name: replace(config, data=source, **own[name]) for name, source in names.items()}
 
 
 class Part(NamedTuple):
@@ -101,8 +137,8 @@ class Part(NamedTuple):
     teacher: SentenceEncoder | None = None
 
 
-def open_part(name: str | None, config: TrainConfig, task: TrainingTask) -> Part:
-    """Open the data and the teacher of some settings (`config.by_dataset`). An error begins with the name of the data set."""
+def open_part(task: TrainingTask, name: str | None, config: TrainConfig) -> Part:
+    """Open the data and the teacher of some settings (`by_dataset`). An error begins with the name of the data set."""
     loss = task.loss(config)
     columns: dict[str, Any] = {
         "kind": config.kind,
@@ -114,7 +150,7 @@ def open_part(name: str | None, config: TrainConfig, task: TrainingTask) -> Part
         "label_kind": loss.needs,  # how a column of numbers is read
     }
     with naming(name):
-        examples = [open_examples(source, **columns) for source in sources(config.data).values()]
+        examples = list(map(partial(open_examples, **columns), sources(config.data).values()))
     teacher: Any = config.teacher
     teacher = None if teacher is None else SentenceEncoder(teacher)
     return Part(name, config, loss, len(examples[0].dataset.classes), examples, teacher)

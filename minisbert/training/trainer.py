@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from functools import partial
+from itertools import chain, starmap
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,8 +31,7 @@ from minisbert.data.sampler import Batches, GivenBatches
 from minisbert.errors import InputError, TrainingStopped
 from minisbert.training import sharding, step_cache
 from minisbert.training.checkpoints import Checkpoints, only_run
-from minisbert.training.collate import column_prompts
-from minisbert.training.config import TrainConfig, by_dataset
+from minisbert.training.config import TrainConfig
 from minisbert.training.config_checks import check_config, check_examples, fitting_batches
 from minisbert.training.deterministic import check_blocks
 from minisbert.training.logging import MetricsLog, on_sigterm
@@ -40,7 +41,7 @@ from minisbert.training.record import recorded, weights_digest
 from minisbert.training.run import Outputs, methods, scorers
 from minisbert.training.siamese import TrainBatch, TrainState
 from minisbert.training.step_cache import StepCache, compiled_step, sampled_steps, shared_programs, step_settings
-from minisbert.training.task import has_negatives, naming, open_part, task_for, with_teacher
+from minisbert.training.task import by_dataset, has_negatives, naming, open_part, task_for, with_teacher
 from minisbert.transformer.target import warn_where_slow
 
 logger = logging.getLogger("minisbert")
@@ -182,9 +183,9 @@ class Trainer:
             self.multiple = config.blocks
         self.multiple *= sharding.row_multiple(device)
 
-        self.parts = [open_part(name, one, self.task) for name, one in settings.items()]
-        examples = [one for part in self.parts for one in part.examples]
-        self.datasets = [one.dataset for one in examples]
+        self.parts = list(starmap(partial(open_part, self.task), settings.items()))
+        examples = list(chain.from_iterable(map(attrgetter("examples"), self.parts)))
+        self.datasets = list(map(attrgetter("dataset"), examples))
         if config.batches is None:
             config = self.config = fitting_batches(config, examples, devices)
         for part in self.parts:
@@ -216,24 +217,17 @@ class Trainer:
             place = partial(sharding.place_batch, mesh=mesh)
             if self.lora:
                 base_params = sharding.place(params, sharding.state_sharding(params, mesh, layout))
+        options: Any = {"padding_id": model.padding_id, "place": place, "on_new_shape": on_new_shape}
         self.train_steps = []  # of each part
         for part in self.parts:
             step = step_settings(self.task, model.model_config, part.config, recipe, mesh, self.sharding, part.name)
-            self.train_steps.append(
-                StepCache(
-                    compiled_step(step),
-                    (numbers, base_params),
-                    programs=shared_programs(step),
-                    padding_id=model.padding_id,
-                    place=place,
-                    on_new_shape=on_new_shape,
-                )
-            )
+            named: Any = {"programs": shared_programs(step), "dataset": part.name}
+            self.train_steps.append(StepCache(compiled_step(step), (numbers, base_params), **named, **options))
 
     def start(self) -> TrainState:
         """The newest saved state, or the first one; compiles the step for the shapes of the run."""
         params, folder = self.model.pretrained.params, self.folder
-        self.settings = recorded(vars(self.config)) | {"data": [data.source for data in self.datasets]}
+        self.settings = recorded(vars(self.config)) | {"data": list(map(attrgetter("source"), self.datasets))}
         self.metrics = MetricsLog(folder, self.settings, self.config.report_to, writes=self.writes)
         record = {"config": self.settings, "data": list(map(asdict, self.datasets)), "model": repr(self.model)}
         self.checkpoints = None
@@ -261,13 +255,13 @@ class Trainer:
         if int(state.step) < self.steps:  # a finished run compiles nothing
             steps = sampled_steps(self.steps, step_cache.SAMPLE * len(self.parts))
             for i, train_step in enumerate(self.train_steps):
-                samples = (self.batch(step, sample=True)[1] for step in steps if self.part_at(step) == i)
+                if len(self.parts) > 1:
+                    own = [step for step in steps if self.batches.batch_at(step).dataset == i]
+                else:
+                    own = steps
+                samples = (self.batch(step, sample=True)[1] for step in own)
                 train_step.warm_up(state, samples, few=self.steps <= step_cache.SHORT_RUN)
         return state
-
-    def part_at(self, step: int) -> int:
-        """The number of the part whose batch a step has."""
-        return 0 if len(self.parts) == 1 else self.batches.batch_at(step).dataset
 
     def batch(
         self, step: int, requested: Callable[[], int] = int, *, sample: bool = False
@@ -281,7 +275,9 @@ class Trainer:
         if part.loss.more_texts is not None:
             texts = part.loss.more_texts(texts, **given)
         make = self.task.batch if part.loss.collate is None else partial(part.loss.collate, **given)
-        prompts = column_prompts(part.config.prompts, dataset.texts)
+        prompts: Any = part.config.prompts
+        if isinstance(prompts, Mapping):
+            prompts = [prompts.get(name, "") for name in dataset.texts]
         options = {"padding_id": model.padding_id, "prompts": prompts, "multiple": self.multiple}
         batch, cut = make(texts, model.tokenizer, max_length=model.max_seq_length, **options)
         if part.teacher is not None:

@@ -22,6 +22,8 @@ from trajectory import PROSE, RUNS, ours, theirs
 pytestmark = pytest.mark.parity
 
 RELATIVE_LOSS, WEIGHTS = 1e-4, 1e-4
+# Of twelve steps of tiny-bert by both trainers: 5.8e-7 and 3.0e-6 are measured.
+TRAINERS_LOSS, TRAINERS_EMBEDDINGS = 1e-5, 2e-5
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -109,6 +111,6 @@ def test_both_trainers_with_a_loss_for_each_data_set(tmp_path):
     print(
         f"losses differ by {np.max(np.abs(np.divide(found, expected) - 1)):.1e} relative, embeddings by {difference:.1e}"
     )
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-    assert len(found) == 12 and difference <= 2e-5
+    np.testing.assert_allclose(found, expected, rtol=TRAINERS_LOSS)
+    assert len(found) == 12 and difference <= TRAINERS_EMBEDDINGS
     assert np.abs(trained.encode(texts) - SentenceEncoder(folder).encode(texts)).max() > 0.1

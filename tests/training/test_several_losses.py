@@ -16,6 +16,8 @@ from minisbert.training.softmax_head import read_loss_head
 from minisbert.training.targets import Targets
 
 TINY = Path(__file__).parents[2] / "weights" / "tiny-bert"
+# Rounding: two programs of one model in float32, whose losses are near 1; 6e-7 is the largest difference seen from parity.
+RELATIVE = 1e-5
 CLASSES = ("entailment", "neutral", "contradiction")
 
 
@@ -63,7 +65,7 @@ def test_each_step_has_the_loss_of_its_data_set(tmp_path):
     ids = [CLASSES.index(label) for label in DATA["nli"]["label"]]
     expected["nli"] = -np.mean(np.log(found.probabilities[np.arange(8), ids]))
     for line, name in zip(trained.run.metrics, DATA, strict=True):
-        np.testing.assert_allclose(line[f"loss/{name}"], expected[name], rtol=1e-5)
+        np.testing.assert_allclose(line[f"loss/{name}"], expected[name], rtol=RELATIVE)
         assert line["loss"] == line[f"loss/{name}"]
         assert len([key for key in line if key.startswith("loss/")]) == 1
 
