@@ -14,6 +14,7 @@ from minisbert.evaluation.softmax_classifier import SoftmaxClassifier
 from minisbert.training.losses import LOSSES, Loss
 from minisbert.training.softmax_head import read_loss_head
 from minisbert.training.targets import Targets
+from minisbert.training.task import SIAMESE
 
 TINY = Path(__file__).parents[2] / "weights" / "tiny-bert"
 # Rounding: two programs of one model in float32, whose losses are near 1; 6e-7 is the largest difference seen from parity.
@@ -134,6 +135,11 @@ def test_a_teacher_for_one_of_them():
 def test_what_is_wrong_names_the_data_set(settings, message):
     with pytest.raises((InputError, DataError), match=message):
         run(config(**settings))
+
+
+def test_a_plan_is_that_of_one_data_set():
+    with pytest.raises(InputError, match="Expected one loss: a plan is that of one data set"):
+        SIAMESE.loss(config())
 
 
 def test_a_cross_encoder_has_losses_by_data_set_too():
