@@ -67,21 +67,22 @@ def read_sentencepiece(content: bytes, where: Path | str) -> tuple[list[tuple[st
 
 def _fields(message: bytes, most: int = _FIELDS) -> Iterator[tuple[int, int | bytes]]:
     """The number and value of each field of a message."""
-    place = count = 0
-    while place < len(message):
+    place, count, end = 0, 0, len(message)
+    while place < end:
         if (count := count + 1) > most:
             raise ValueError(f"more than {most} fields")
-        key, place = _varint(message, place)
+        key, place = (message[place], place + 1) if message[place] < 128 else _varint(message, place)
         kind = key & 7
-        if kind not in (0, 1, 2, 5):
+        if kind in (0, 2):  # one byte nearly always: without a call, a million fields take half the time
+            size, place = (message[place], place + 1) if message[place] < 128 else _varint(message, place)
+        elif kind in (1, 5):
+            size = 8 if kind == 1 else 4
+        else:
             raise ValueError(f"a field of kind {kind}")
-        size = {1: 8, 5: 4}.get(kind, 0)
-        if kind in (0, 2):
-            size, place = _varint(message, place)
         if kind == 0:
             yield key >> 3, size
             continue
-        if place + size > len(message):
+        if place + size > end:
             raise ValueError("it ends early")
         yield key >> 3, message[place : place + size]
         place += size
@@ -89,8 +90,6 @@ def _fields(message: bytes, most: int = _FIELDS) -> Iterator[tuple[int, int | by
 
 def _varint(message: bytes, place: int) -> tuple[int, int]:
     """A whole number in 7-bit groups, and the place after it."""
-    if (byte := message[place]) < 128:  # nearly always, and twice as fast as the loop
-        return byte, place + 1
     value = 0
     for shift in range(0, 70, 7):
         byte = message[place]

@@ -3,8 +3,9 @@
     python tests/fuzz/hostile_files.py                  the table; exit code 1 where a row fails
     python tests/fuzz/hostile_files.py --only vocab     the rows with this word in their name
 
-A file may take 1 s of processor time, and its size + 64 MB of memory or three times its size (fuzzing.py measures both). One
-that takes longer is measured twice more, and its best time counts: what else the machine does only adds to it.
+A file may take 1 s of processor time (more on a slow processor), and its size + 64 MB of memory or three times its size
+(fuzzing.py measures both). One that takes longer is measured twice more, and its best time counts: what else the machine
+does only adds to it.
 """
 
 import argparse
