@@ -7,9 +7,9 @@
     p_list_mle     the same, first ranks first  Lan et al. 2014
     adr_mse        the ranks themselves         Li et al. 2024 (ADR-MSE)
 
-All take `logits_SBC` with C = 1 and `labels_B` `[B, S]`: the relevance of each document, from 0. Lists are of
-one length (data/lists.py deals longer ones out). Definitions, defaults and reductions are those of sentence-transformers 6,
-against which they are tested; `reference/cross_encoder.py` is the same in NumPy and must agree.
+All take `logits_SBC` with C = 1 and `labels_B` `[B, S]`: the relevance of each document, from 0; NaN where a query has fewer
+documents than others. Definitions, defaults and reductions are those of sentence-transformers 6, against which they are
+tested; `reference/cross_encoder.py` is the same in NumPy and must agree.
 """
 
 import math
@@ -37,7 +37,7 @@ def list_net(logits_SBC: jax.Array, targets: Targets, head: Head | None = None) 
         >>> round(float(list_net(jnp.zeros((2, 1, 1)), targets)), 4)  # log 2
         0.6931
     """
-    logit_BS, relevance_BS = _lists("list_net", logits_SBC, targets)
+    logit_BS, relevance_BS, _ = _lists("list_net", logits_SBC, targets)
     return -jnp.mean(jnp.sum(jax.nn.softmax(relevance_BS) * jax.nn.log_softmax(logit_BS), axis=1))
 
 
@@ -77,17 +77,20 @@ def p_list_mle(
         0.6931
     """
     log_BS = _log_choices("p_list_mle", logits_SBC, targets, respect_input_order)
-    S = log_BS.shape[1]
-    weight_S = 2.0 ** -jnp.arange(1.0, S + 1) - 2.0**-S  # times 2^n, which would overflow
-    return -jnp.mean(jnp.sum(log_BS * (weight_S / weight_S.sum()).astype(log_BS.dtype), axis=1))
+    n_B1 = jnp.sum(_lists("p_list_mle", logits_SBC, targets)[2], axis=1, keepdims=True)
+    rank_S = jnp.arange(1, log_BS.shape[1] + 1)
+    weight_BS = jnp.where(rank_S < n_B1, 2.0**-rank_S - 2.0**-n_B1, 0)  # times 2^n, which would overflow
+    weight_BS /= jnp.maximum(weight_BS.sum(axis=1, keepdims=True), 1e-30)  # a query's only document has weight 0
+    return -jnp.mean(jnp.sum(log_BS * weight_BS.astype(log_BS.dtype), axis=1))
 
 
 def _log_choices(loss: str, logits_SBC: jax.Array, targets: Targets, respect_input_order: bool) -> jax.Array:
     """log of the probability that, rank by rank, the right one of the remaining documents is chosen, `[B, S]`."""
-    logit_BS, relevance_BS = _lists(loss, logits_SBC, targets)
-    if not respect_input_order:
-        logit_BS = jnp.take_along_axis(logit_BS, jnp.argsort(-relevance_BS, axis=1, stable=True), axis=1)
-    return logit_BS - jax.lax.cumlogsumexp(logit_BS, axis=1, reverse=True)
+    logit_BS, relevance_BS, exists_BS = _lists(loss, logits_SBC, targets)
+    # Stable: documents that a query lacks go last, the others keep their order if that is to be respected.
+    order_BS = jnp.argsort(~exists_BS if respect_input_order else -relevance_BS, axis=1, stable=True)
+    logit_BS, exists_BS = (jnp.take_along_axis(x_BS, order_BS, axis=1) for x_BS in (logit_BS, exists_BS))
+    return jnp.where(exists_BS, logit_BS - jax.lax.cumlogsumexp(logit_BS, axis=1, reverse=True), 0)
 
 
 def adr_mse(logits_SBC: jax.Array, targets: Targets, head: Head | None = None, *, alpha: float = 1.0) -> jax.Array:
@@ -106,13 +109,13 @@ def adr_mse(logits_SBC: jax.Array, targets: Targets, head: Head | None = None, *
         >>> float(adr_mse(jnp.zeros((2, 1, 1)), targets))  # both ranks are 1.5
         0.0
     """
-    logit_BS, relevance_BS = _lists("adr_mse", logits_SBC, targets)
+    logit_BS, relevance_BS, exists_BS = _lists("adr_mse", logits_SBC, targets)
     above_BS = (relevance_BS[:, None, :] > relevance_BS[:, :, None]).sum(axis=2)
     equal_BS = (relevance_BS[:, None, :] == relevance_BS[:, :, None]).sum(axis=2)
     rank_BS = above_BS + (equal_BS + 1) / 2
     # 1 + the sum over the other documents: this sum has σ(0) = 0.5 of the document itself too.
     smooth_BS = 0.5 + jax.nn.sigmoid(alpha * (logit_BS[:, None, :] - logit_BS[:, :, None])).sum(axis=2)
-    return jnp.mean((rank_BS - smooth_BS) ** 2 / jnp.log2(rank_BS + 1))
+    return jnp.mean((rank_BS - smooth_BS) ** 2 / jnp.log2(rank_BS + 1), where=exists_BS)
 
 
 def rank_net(
@@ -187,13 +190,14 @@ def _pairs(
     mu: float,
     reduction_log: str,
 ) -> jax.Array:
-    logit_BS, relevance_BS = _lists(loss, logits_SBC, targets)
+    logit_BS, relevance_BS, exists_BS = _lists(loss, logits_SBC, targets)
     check_choice(f"{loss}: reduction_log", reduction_log, ("binary", "natural"))
     order_BS = jnp.argsort(-jax.lax.stop_gradient(logit_BS), axis=1, stable=True)
-    logit_BS, relevance_BS = (jnp.take_along_axis(x_BS, order_BS, axis=1) for x_BS in (logit_BS, relevance_BS))
+    parts = (logit_BS, relevance_BS, exists_BS)
+    logit_BS, relevance_BS, exists_BS = (jnp.take_along_axis(x_BS, order_BS, axis=1) for x_BS in parts)
     S = logit_BS.shape[1]
     first_S = jnp.arange(S) < (S if k is None else k)
-    counts_BSS = jnp.broadcast_to(first_S[:, None] | first_S[None, :], (len(logit_BS), S, S))
+    counts_BSS = (first_S[:, None] | first_S[None, :]) & exists_BS[:, :, None] & exists_BS[:, None, :]
     if weighting_scheme != "ndcg_loss1":
         counts_BSS &= relevance_BS[:, :, None] > relevance_BS[:, None, :]
     discount_S = jnp.log2(jnp.arange(2.0, S + 2)).astype(logit_BS.dtype)
@@ -228,8 +232,11 @@ WEIGHTING_SCHEMES: dict[str, Callable[[jax.Array, jax.Array, float], jax.Array]]
 }
 
 
-def _lists(loss: str, logits_SBC: jax.Array, targets: Targets) -> tuple[jax.Array, jax.Array]:
-    """logit_BS and relevance_BS, after a check that there is one logit and one relevance per document."""
+def _lists(loss: str, logits_SBC: jax.Array, targets: Targets) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """logit_BS, relevance_BS and exists_BS, after a check that there is one logit and one relevance per document.
+
+    A document that a query lacks comes after all others: its logit is -1e16, its relevance -inf.
+    """
     relevance_BS, logit_SB = targets.labels_B, one_logit_each(loss, logits_SBC, 2)
     shape = logits_SBC.shape
     if relevance_BS is None or relevance_BS.shape != (shape[1], shape[0]):
@@ -237,7 +244,9 @@ def _lists(loss: str, logits_SBC: jax.Array, targets: Targets) -> tuple[jax.Arra
             f"{loss}: targets.labels_B has shape {None if relevance_BS is None else relevance_BS.shape}. Expected "
             f"{(shape[1], shape[0])}, the relevance of each document: name one label column per document."
         )
-    return logit_SB.T, relevance_BS.astype(logit_SB.dtype)
+    exists_BS = ~jnp.isnan(relevance_BS)
+    relevance_BS = jnp.where(exists_BS, relevance_BS, -jnp.inf).astype(logit_SB.dtype)
+    return jnp.where(exists_BS, logit_SB.T, -1e16), relevance_BS, exists_BS
 
 
 def one_logit_each(loss: str, logits_SBC: jax.Array, least: int, most: int | None = None) -> jax.Array:

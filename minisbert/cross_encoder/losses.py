@@ -165,12 +165,12 @@ CROSS_ENCODER_LOSSES: dict[str, Loss] = {
     "cross_entropy": Loss(cross_entropy, "class", 2, 2),
     "mse": Loss(mse, "score", 2, 2),
     "margin_mse": Loss(margin_mse, "margin", 3, None),
-    "rank_net": Loss(rank_net, "margin", 3, None),
-    "lambda_loss": Loss(lambda_loss, "margin", 3, None),
-    "list_net": Loss(list_net, "margin", 3, None),
-    "list_mle": Loss(list_mle, "margin", 3, None),
-    "p_list_mle": Loss(p_list_mle, "margin", 3, None),
-    "adr_mse": Loss(adr_mse, "margin", 3, None),
+    "rank_net": Loss(rank_net, "relevance", 3, None),
+    "lambda_loss": Loss(lambda_loss, "relevance", 3, None),
+    "list_net": Loss(list_net, "relevance", 3, None),
+    "list_mle": Loss(list_mle, "relevance", 3, None),
+    "p_list_mle": Loss(p_list_mle, "relevance", 3, None),
+    "adr_mse": Loss(adr_mse, "relevance", 3, None),
     "multiple_negatives_ranking": Loss(
         multiple_negatives_ranking, "none", 2, None, in_batch=True, more_texts=in_batch_negatives
     ),

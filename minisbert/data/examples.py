@@ -10,6 +10,7 @@ read on demand (rows.py); sampler.py decides which row goes into which batch.
 
 import hashlib
 import logging
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ logger = logging.getLogger("minisbert")
 KNOWN_CLASSES = (("entailment", "neutral", "contradiction"), ("entailment", "not_entailment"))
 # A column with more distinct values than this holds scores or text, not classes.
 MOST_CLASSES = 10_000
-LABEL_KINDS = (None, "any", "none", "class", "score", "margin", "teacher")  # what losses need
+LABEL_KINDS = (None, "any", "none", "class", "score", "margin", "relevance", "teacher")  # what losses need
 _NUMBER = re.compile("[0-9]{1,6}")
 
 
@@ -65,17 +66,18 @@ class Examples:
 
         Returns:
             S lists of B texts, one list per text column; int32 `[B]` class ids, float32 `[B]` scores or margins (float32
-            `[B, columns]` if there are several label columns), or None without labels.
+            `[B, columns]` if there are several label columns), or None without labels. Of an uneven list of documents the
+            texts end with "", the labels with NaN.
         """
         data = self.dataset
         columns: list[list[str]] = [[] for _ in data.texts]
-        labels, ids = [], _ids(data.classes) if data.classes else {}
+        labels, ids, uneven = [], _ids(data.classes) if data.classes else {}, self.rows.file.uneven
         for row in numbers:
             values, place = self.rows[row], self.rows.place(row)
             for name, value, column in zip(data.texts, values, columns, strict=False):
-                column.append(text(value, name, place))
+                column.append("" if value is None and uneven and name != data.texts[0] else text(value, name, place))
             for i, value in enumerate(values[len(data.texts) :]):
-                labels.append(_label(value, data, i, ids, place))
+                labels.append(math.nan if value is None and uneven else _label(value, data, i, ids, place))
         if not data.labels:
             return columns, None
         dtype = np.int32 if data.label_kind == "class" else np.float32
@@ -113,7 +115,7 @@ def open_examples(
             mapped and must be in -1 ... 1 (a teacher's scores of single pairs: any number).
         columns: the names of all columns of a .csv or .tsv without a header line.
         label_kind: what the loss needs, one of `LABEL_KINDS`. A label column of whole numbers holds scores with "score", else
-            classes. The label of a single text is read with "class" only.
+            classes. The label of a single text is read with "class" only, lists of documents of any length with "relevance".
 
     Raises:
         InputError: an option is unknown or not a list of names, a class is there twice; the columns match no kind or several.
@@ -133,11 +135,11 @@ def open_examples(
             continue
         if len(check_list(option, given)) > len(set(given)) and option == "classes":
             raise InputError(f"classes is {short_repr(given)}. Expected the name of each class once.")
-    file = _open(source, columns, kind)
+    file = _open(source, columns, kind, uneven=label_kind == "relevance")
     found = find_columns(file.source, file.header, kind, texts, labels)
     if kind is None and not labels and found[0].kind == "labelled" and label_kind != "class":
         found = find_columns(file.source, file.header, "texts", texts)  # labels are for losses that need classes
-    if kind is None and found[0].kind in ("pairs", "triplets") and label_kind in ("class", "score", "margin"):
+    if kind is None and found[0].kind in ("pairs", "triplets") and label_kind not in (None, "any", "none", "teacher"):
         label = label_column(file.header)  # of a query and a response, or of triplets: for losses that need one
         found = find_columns(file.source, file.header, None, found[0].texts, [label]) if label else found
     rows = Rows(file, (*found[0].texts, *found[0].labels))
@@ -161,12 +163,12 @@ def open_examples(
     return examples
 
 
-def _open(source: Any, columns: Sequence[str], kind: str | None) -> RowFile:
+def _open(source: Any, columns: Sequence[str], kind: str | None, *, uneven: bool = True) -> RowFile:
     file = RowFile(source, columns)
     file.blank_texts = False
     if file.kind in ("txt", "tsv", "csv"):  # cells hold no lists
         return file
-    return with_plain_rows(with_label_columns(file), kind)
+    return with_plain_rows(with_label_columns(file, uneven=uneven), kind)
 
 
 def text_columns(

@@ -9,7 +9,8 @@
 and a list of labels put into columns of its own (`with_label_columns`), as sentence-transformers' cross-encoders and
 distillation losses take it:
 
-    {"query": "q", "docs": ["d", "e"], "labels": [2, 0]}                         positive_score, negative_score_1, ...
+    {"query": "q", "docs": ["d", "e"], "labels": [2, 0]}                         positive_score, negative_score_1, ...; lists of
+                                                                                 other lengths end with nulls (`uneven`)
     {"query": "q", "positive": "p", "negative": "n", "label": [9.1, 3.2]}        likewise; with one label less margin_1, ...
 
 The positives are those of one column. Each row becomes examples of an anchor, a positive and N negatives, where N is the
@@ -21,6 +22,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 from minisbert.data.rows import RowFile
@@ -39,13 +41,16 @@ _MARGINS = {"margin", "positivescore", "negativescore"}  # a label per negative:
 
 # Names of a list with a label per text, and of the list of these texts where they are in one.
 _LABELS = {"label", "labels", "score", "scores"}
-_DOCUMENTS = {"docs", "documents", "passages"}
+_DOCUMENTS = {"docs", *_POSITIVES}
 
 
-def with_label_columns(file: RowFile) -> RowFile:
+def with_label_columns(file: RowFile, *, uneven: bool = False) -> RowFile:
     """The file itself, or, if its first row has a list with a label per text, its rows with a column for each label.
 
-    A list of documents becomes columns too, in its order. Raises DataError: a row has another number of labels or documents.
+    A list of documents becomes columns too, in its order. With `uneven` there are as many as the longest list has, and null
+    stands for the documents that a row lacks, and for their labels.
+
+    Raises DataError: a row has another number of labels than of documents, or (unless `uneven`) than the first row.
     """
     first = next((record for _, record in file.records(file.header)), {})
     lists = {plain_name(name): name for name, value in first.items() if isinstance(value, list)}
@@ -53,30 +58,43 @@ def with_label_columns(file: RowFile) -> RowFile:
     documents = next((name for plain, name in lists.items() if plain in _DOCUMENTS), None)
     if label is None:
         return file
+    uneven = uneven and documents is not None
     plain_texts = [name for name, value in first.items() if _role(name) and isinstance(value, str)]
     count = len(first[documents]) if documents else len(plain_texts)
+    if uneven:
+        given = (record.get(documents) for _, record in file.records(file.header))
+        count = max(len(values) for values in given if isinstance(values, list))
     teacher = ["positive_score", *(f"negative_score_{i}" for i in range(1, count))]
-    labels = {count: teacher, count - 1: [f"margin_{i}" for i in range(1, count)]}.get(len(first[label]))
+    margins = [f"margin_{i}" for i in range(1, count)]
+    labels = teacher if uneven else {count: teacher, count - 1: margins}.get(len(first[label]))
     if count < 2 or labels is None:
         return file
-    columns = {label: labels}
-    if documents:
-        columns[documents] = ["positive", *(f"negative_{i}" for i in range(1, count))]
+    texts = ["positive", *(f"negative_{i}" for i in range(1, count))]
+    columns = {documents: texts, label: labels} if documents else {label: labels}
     header = [new for name in file.header for new in columns.get(name, [name])]
-    return file.with_table(tuple(header), partial(_in_columns, file, columns))
+    made = file.with_table(tuple(header), partial(_in_columns, file, columns, documents if uneven else None))
+    made.uneven = uneven
+    return made
 
 
-def _in_columns(file: RowFile, lists: dict[str, list[str]], columns: Sequence[str]) -> Iterator[bytes]:
+def _in_columns(
+    file: RowFile, lists: dict[str, list[str]], documents: str | None, columns: Sequence[str]
+) -> Iterator[bytes]:
+    """`documents` is the list whose length that of the others must be; None if it must be that of their names."""
     for place, record in file.records(file.header):
+        cells = {name: record.pop(name, None) for name in lists}
+        own = cells.get(documents or "")
         for name, names in lists.items():
-            values = record.pop(name, None)
-            if not isinstance(values, list) or len(values) != len(names):
-                found = f"{len(values)} entries" if isinstance(values, list) else f"{values!r:.80}"
-                raise DataError(
-                    f"{place}: {name!r} has {found}. Expected a list of {len(names)}, as in the first row; cut longer lists "
-                    "and leave out rows with shorter ones."
-                )
-            record.update(zip(names, values, strict=True))
+            values, count = cells[name], max(1, len(own)) if isinstance(own, list) else len(names)
+            if not isinstance(values, list) or len(values) != count or (own is not None and None in values):
+                found = f"{values!r:.80}"
+                if isinstance(values, list):
+                    found = f"{len(values)} entries" + ", with a null" * (None in values)
+                expected = "as in the first row; cut longer lists and leave out rows with shorter ones"
+                if documents:
+                    expected = "a label for each document and no null; correct or remove the row"
+                raise DataError(f"{place}: {name!r} has {found}. Expected a list of {count}, {expected}.")
+            record.update(zip_longest(names, values))
         yield json.dumps({name: record.get(name) for name in columns}).encode() + b"\n"
 
 

@@ -103,7 +103,7 @@ class RowFile:
         self._lines: Any
         self._table: Any = None  # of a kind that is not read line by line: columns -> lines of JSON
         self._skipped: list[int] = []  # the number of rows before each empty line
-        self.unit, self.blank_texts = "line", True
+        self.unit, self.blank_texts, self.uneven = "line", True, False
         self.header: tuple[str, ...] = ("text",)  # the names of the columns; of jsonl, the keys of the first object
         if names and self.kind not in ("tsv", "csv"):
             raise InputError(f"{self.source}: columns are named. Expected only for .csv and .tsv without a header.")

@@ -285,5 +285,7 @@ class _Order:
 def _hashes(examples: Examples) -> np.ndarray:
     hashes_NS = np.empty((len(examples), len(examples.dataset.texts)), np.uint32)
     for numbers, texts, _ in examples.parts():
-        hashes_NS[numbers] = np.stack([text_hashes(column) for column in texts], axis=1)
+        # A document that a row lacks is "": rows that lack some do not share a text.
+        filled = [[text or first for text, first in zip(column, texts[0], strict=True)] for column in texts]
+        hashes_NS[numbers] = np.stack(list(map(text_hashes, filled)), axis=1)
     return hashes_NS

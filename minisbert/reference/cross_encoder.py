@@ -9,7 +9,7 @@ The encoders are those of reference/encoder.py. Left out: dropout (this is infer
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -112,6 +112,13 @@ def margin_mse(logits_SBC: np.ndarray, margin_BN: np.ndarray) -> float:
     return mean(terms)
 
 
+def lists(logits_SBC: np.ndarray, relevance_BS: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The logits and the relevance of the documents that each query has: those whose relevance is not NaN."""
+    for logit_S, relevance_S in zip(logits_SBC[:, :, 0].T, relevance_BS, strict=True):
+        exists_S = ~np.isnan(relevance_S)
+        yield logit_S[exists_S], relevance_S[exists_S]
+
+
 def lambda_loss(
     logits_SBC: np.ndarray,
     relevance_BS: np.ndarray,
@@ -123,7 +130,7 @@ def lambda_loss(
 ) -> float:
     """weight * -log2 sigmoid(sigma (x_i - x_j)), averaged over the pairs where i is more relevant than j."""
     terms = []
-    for logit_S, relevance_S in zip(logits_SBC[:, :, 0].T, relevance_BS, strict=True):
+    for logit_S, relevance_S in lists(logits_SBC, relevance_BS):
         count = len(logit_S)
         order = np.argsort(-logit_S, kind="stable").tolist()
         discount = [math.log2(1 + rank) for rank in range(1, count + 1)]
@@ -158,7 +165,7 @@ def rank_net(logits_SBC: np.ndarray, relevance_BS: np.ndarray, **options: Any) -
 def list_net(logits_SBC: np.ndarray, relevance_BS: np.ndarray) -> float:
     """-sum over documents of softmax(relevance) log softmax(logit), averaged."""
     losses = []
-    for logit_S, relevance_S in zip(logits_SBC[:, :, 0].T, relevance_BS, strict=True):
+    for logit_S, relevance_S in lists(logits_SBC, relevance_BS):
         log_p, log_q = (x_S - log_sum_exp(list(x_S)) for x_S in (relevance_S, logit_S))
         losses.append(-float((np.exp(log_p) * log_q).sum()))
     return mean(losses)
@@ -169,11 +176,11 @@ def list_mle(
 ) -> float:
     """-sum over ranks of log(exp(x of that rank) / sum of exp(x) from it on), weighted by 2^(n - rank) - 1 if asked."""
     losses = []
-    for logit_S, relevance_S in zip(logits_SBC[:, :, 0].T, relevance_BS, strict=True):
+    for logit_S, relevance_S in lists(logits_SBC, relevance_BS):
         count = len(logit_S)
         order = list(range(count)) if respect_input_order else np.argsort(-relevance_S, kind="stable").tolist()
         weights = [2.0 ** (count - rank) - 1 for rank in range(1, count + 1)]
-        weights = [weight / sum(weights) for weight in weights] if by_position else [1.0] * count
+        weights = [weight / (sum(weights) or 1) for weight in weights] if by_position else [1.0] * count
         ranked = [logit_S[i] for i in order]
         losses.append(-sum(weights[r] * (ranked[r] - log_sum_exp(ranked[r:])) for r in range(count)))
     return mean(losses)
@@ -187,7 +194,7 @@ def p_list_mle(logits_SBC: np.ndarray, relevance_BS: np.ndarray, respect_input_o
 def adr_mse(logits_SBC: np.ndarray, relevance_BS: np.ndarray, alpha: float = 1.0) -> float:
     """(rank - smooth rank)^2 / log2(rank + 1), averaged; equal relevance shares a mean rank."""
     terms = []
-    for logit_S, relevance_S in zip(logits_SBC[:, :, 0].T, relevance_BS, strict=True):
+    for logit_S, relevance_S in lists(logits_SBC, relevance_BS):
         for i, x in enumerate(logit_S):
             rank = (
                 sum(r > relevance_S[i] for r in relevance_S) + (1 + sum(r == relevance_S[i] for r in relevance_S)) / 2

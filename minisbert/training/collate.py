@@ -77,6 +77,7 @@ def abstract_batch(P: int, L: int, S: int, B: int, loss: "Loss", negatives: int,
         partial(jax.ShapeDtypeStruct, dtype=dtype) for dtype in ("int32", "uint32", "float32")
     )
     labels: Any = {"class": integers((B,)), "score": floats((B,)), "margin": floats((B, negatives))}
+    labels["relevance"] = floats((B, S))
     per_text: Any = integers((P, L // TOKENS_PER_SLOT))
     return TrainBatch(
         rows=PackedTexts(*[integers((P, L))] * 3, *[per_text] * 3),

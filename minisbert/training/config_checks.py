@@ -257,7 +257,7 @@ def check_examples(examples: Sequence[Examples], config: TrainConfig, loss: Loss
         if strange := sorted(config.prompts.keys() - columns):
             raise InputError(f"prompts has {strange}. Expected text columns: {', '.join(sorted(columns))}.")
     # A teacher embeds the texts during the run, so its data has no labels.
-    needs = "none" if loss.needs == "teacher" else loss.needs
+    needs = {"teacher": "none", "relevance": "margin"}.get(loss.needs, loss.needs)
     for one in examples:
         data, texts = one.dataset, len(one.dataset.texts)
         if needs not in ("any", data.label_kind) or texts < loss.least_texts or texts > (loss.most_texts or texts):

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import jax
 
 from minisbert.arguments import check_choice, check_positive
+from minisbert.data.examples import LABEL_KINDS
 from minisbert.data.sampler import Batch
 from minisbert.training.batch_losses import (
     batch_all_triplet,
@@ -100,8 +101,9 @@ class Loss:
 
     function: Callable[..., jax.Array]
     # The kind of label ("score" includes 0 / 1); "any" takes what the data has. "teacher": no labels, but a teacher's
-    # embeddings of the texts (`targets.teacher_SBD`).
-    needs: Literal["any", "none", "class", "score", "margin", "teacher"] = "any"
+    # embeddings of the texts (`targets.teacher_SBD`). "relevance": a number for each text but the first, `labels_B` [B, S]; NaN
+    # where an example has fewer of them than others.
+    needs: Literal["any", "none", "class", "score", "margin", "relevance", "teacher"] = "any"
     least_texts: int = 1  # S, texts per example
     most_texts: int | None = None  # None: any number
     # Whether examples of a batch are compared with each other (as negatives, or in order). The loss of a batch is then not
@@ -122,7 +124,7 @@ class Loss:
     model: bool = False
 
     def __post_init__(self) -> None:
-        check_choice("needs", self.needs, ("any", "none", "class", "score", "margin", "teacher"))
+        check_choice("needs", self.needs, LABEL_KINDS[1:])
         check_choice("embeds", self.embeds, ("sentences", "layers", "tokens"))
         check_positive("least_texts", self.least_texts)
         if self.most_texts is not None:

@@ -23,7 +23,8 @@ class Targets(NamedTuple):
     """
 
     labels_B: Array | None = None
-    """Class ids (int32), scores (float32) or 0 / 1; the teacher's margins may be `[B, S - 2]` or `[B, S - 1]`."""
+    """Class ids (int32), scores (float32) or 0 / 1; the teacher's margins may be `[B, S - 2]` or `[B, S - 1]`. The relevance
+    of documents is `[B, S - 1]`, of S - 1 pairs; NaN where a query has fewer."""
     hashes_SB: Array | None = None
     """A uint32 hash of each text, by which in-batch negatives recognise duplicates; two texts collide once in 2^32."""
     teacher_SBD: Array | None = None

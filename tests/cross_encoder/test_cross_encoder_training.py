@@ -3,6 +3,7 @@
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ from minisbert.data.sampler import Batches
 from minisbert.errors import DataError, InputError
 from minisbert.reference import cross_encoder as twin
 from minisbert.text.packing import pack
+from minisbert.training.collate import abstract_batch
 from minisbert.training.config import TrainConfig
 from minisbert.training.siamese import gradcache, initial_state, make_update, packed_embed, siamese_loss, train_step
 from minisbert.training.targets import Targets
@@ -44,6 +46,10 @@ LABELS = {
     "mse": RNG.normal(size=B) * 9,
     "margin_mse": RNG.normal(size=(B, 3)),
     "lists": np.array([[3.0, 0, 1, 1], [0, 0, 0, 0], [0, 2, 1, 0], [1, 1, 1, 2], [0, 1, 2, 3]]),
+    # The second query has a single document. The last lacks a document in the middle, which only a sampler of batches can do.
+    "uneven": np.array(
+        [[3.0, 0, 1, np.nan], [0, *[np.nan] * 3], [0, 2, *[np.nan] * 2], [1, 1, 1, 2], [0, np.nan, 2, 3]]
+    ),
 }
 LISTS = ("rank_net", "lambda_loss", "list_net", "list_mle", "p_list_mle", "adr_mse")
 # Rounding of some hundred float64 operations; 1e-15 is measured. Central differences: see test_losses.py.
@@ -112,6 +118,9 @@ CASES = [
     ("margin_mse", 2, 1, (slice(None), 0), {}),
     ("margin_mse", 4, 1, slice(None), {}),
     *((name, 4, 1, slice(None), {}) for name in LISTS),
+    *((name, 4, 1, "uneven", {}) for name in LISTS),
+    ("lambda_loss", 4, 1, "uneven", {"weighting_scheme": "ndcg_loss1", "k": 1}),
+    *((name, 4, 1, "uneven", {"respect_input_order": False}) for name in ("list_mle", "p_list_mle")),
     ("rank_net", 4, 1, slice(None), {"k": 1, "sigma": 0.5, "reduction_log": "natural"}),
     *(("lambda_loss", 4, 1, slice(None), {"weighting_scheme": scheme}) for scheme in WEIGHTING_SCHEMES),
     ("lambda_loss", 4, 1, slice(None), {"k": 2, "mu": 3.0}),
@@ -125,7 +134,9 @@ CASES = [
 @pytest.mark.parametrize("name, S, C, labels, options", CASES)
 def test_a_loss_and_its_gradient_match_the_reference(name, S, C, labels, options):
     logits, plain = LOGITS[:S, :, :C], partial(getattr(twin, name), **options)
-    known = None if labels is None else LABELS["lists" if name in LISTS else name][labels]
+    known: Any = None
+    if labels is not None:
+        known = LABELS[labels] if isinstance(labels, str) else LABELS["lists" if name in LISTS else name][labels]
 
     def reference(x):
         if known is None:
@@ -155,6 +166,15 @@ def test_a_teachers_scores_give_its_margins():
         for known in (scores_BS, LABELS["margin_mse"])
     )
     assert by_scores == pytest.approx(by_margins, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", CROSS_ENCODER_LOSSES)
+def test_a_plan_has_the_labels_of_a_loss(name):
+    loss = CROSS_ENCODER_LOSSES[name]
+    texts, C = loss.most_texts or 4, 3 if loss.needs == "class" else 1
+    targets = abstract_batch(1, 64, texts - 1, B, loss, texts - 2, 1).targets
+    logits = jax.ShapeDtypeStruct((texts - 1, B, C), "float32")
+    assert jax.eval_shape(loss.function, logits, targets).shape == ()
 
 
 def test_extreme_logits_stay_finite():
@@ -304,6 +324,24 @@ def test_every_loss_trains(files, tmp_path, name, num_labels):
     if name == "cross_entropy":
         assert "0 entailment, 1 neutral, 2 contradiction" in (tmp_path / "run" / "final" / "README.md").read_text()
         assert 0 <= accuracy_score([files[name]])(after) <= 1
+
+
+@pytest.mark.parametrize("loss", LISTS)
+def test_documents_that_a_query_lacks_change_nothing(tmp_path, loss):
+    sizes = (2, 4, 1, 3)
+    rows = [
+        {"query": f"query {i}", "docs": [f"text {i} {d}" for d in range(size)], "labels": [2, 0, 1, 0][:size]}
+        for i, size in enumerate(sizes)
+    ]
+    run(config(rows, loss=loss, max_steps=1, dropout=False, no_duplicates=True), tmp_path / "run")
+    model = shallow(tiny("bert"))
+    logits_SBC, relevance_BS = np.zeros((4, 4, 1)), np.full((4, 4), np.nan)
+    for i, row in enumerate(rows):
+        pairs = [(row["query"], document) for document in row["docs"]]
+        logits_SBC[: sizes[i], i, 0] = model.predict(pairs, activation_fn="identity")
+        relevance_BS[i, : sizes[i]] = row["labels"]
+    (found,) = losses(tmp_path / "run")
+    assert found == pytest.approx(getattr(twin, loss)(logits_SBC, relevance_BS), rel=1e-5)
 
 
 def test_scores_take_rows_in_memory(files):

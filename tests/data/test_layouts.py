@@ -4,11 +4,13 @@ import csv
 import io
 import json
 import logging
+import re
 
+import numpy as np
 import pytest
 
 from minisbert.data.columns import read_sentences
-from minisbert.data.examples import open_examples
+from minisbert.data.examples import open_examples, text_columns
 from minisbert.data.rows import sources
 from minisbert.errors import DataError, InputError
 from minisbert.evaluation.binary_classification import read_labelled
@@ -380,6 +382,47 @@ def test_a_list_of_labels_becomes_a_column_per_text(tmp_path, row, texts, names,
         found, label_BC = examples.take([1])
         assert " ".join(column[0] for column in found) == texts
         assert label_BC.tolist() == [labels] and all(names in name for name in examples.dataset.labels)
+
+
+def test_lists_of_documents_may_have_any_length_where_relevance_is_asked_for(tmp_path):
+    rows = [{"query": "q", "docs": ["p", "n", "m"][:size], "labels": [3, 0, 0][:size]} for size in (2, 3, 1)]
+    file = tmp_path / "lists.jsonl"
+    file.write_text(lines(*rows))
+    for source in (str(file), rows, {name: [row[name] for row in rows] for name in rows[0]}):
+        texts, labels_BC = open_examples(source, label_kind="relevance").take([0, 1, 2])
+        assert texts == [["q", "q", "q"], ["p", "p", "p"], ["n", "n", ""], ["", "m", ""]]
+        np.testing.assert_array_equal(labels_BC, [[3, 0, np.nan], [3, 0, 0], [3, np.nan, np.nan]])
+    assert text_columns(str(file)) == ("query", "positive", "negative_1", "negative_2")
+
+
+@pytest.mark.parametrize("name", ["docs", "answer", "passages"])
+@pytest.mark.parametrize("label_kind", ["margin", "relevance"])
+def test_texts_next_to_a_list_of_labels_are_no_positives(name, label_kind):
+    rows = [{"query": "q", name: ["p", "n"], "labels": [1, 0]}]  # mine_hard_negatives with output_format="labeled-list"
+    texts, labels_BC = open_examples(rows, label_kind=label_kind).take([0])
+    assert texts == [["q"], ["p"], ["n"]] and labels_BC.tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize(
+    "row, words",
+    [
+        ({"query": "q", "docs": ["p", "n"], "labels": [1]}, "row 1: 'labels' has 1 entries. Expected a list of 2"),
+        ({"query": "q", "docs": [], "labels": []}, "row 1: 'docs' has 0 entries. Expected a list of 1"),
+        ({"query": "q", "docs": ["p", None], "labels": [1, 0]}, "row 1: 'docs' has 2 entries, with a null. Expected"),
+        (
+            {"query": "q", "docs": ["p", "n"], "labels": [1, None]},
+            "row 1: 'labels' has 2 entries, with a null. Expected",
+        ),
+        ({"query": "q", "docs": "p", "labels": [1, 0]}, "row 1: 'docs' has 'p'"),
+        ({"query": None, "docs": ["p"], "labels": [1]}, "example 2: 'query' is None"),
+        ({"query": "q", "docs": ["p", " "], "labels": [1, 0]}, "example 2: 'negative_1' is ' '"),
+        ({"query": "q", "docs": ["p", "n"], "labels": [1, float("nan")]}, "nan"),
+    ],
+)
+def test_a_list_of_documents_without_a_label_for_each_is_refused(row, words):
+    rows = [{"query": "q", "docs": ["p", "n", "m"], "labels": [1, 0, 0]}, row]
+    with pytest.raises(DataError, match=re.escape(words)):
+        open_examples(rows, label_kind="relevance")
 
 
 def test_lists_of_other_lengths_are_refused():

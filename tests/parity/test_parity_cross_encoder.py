@@ -348,10 +348,12 @@ def test_a_loss_and_its_gradient_are_the_peers(name):
     np.testing.assert_allclose(ours[1], leaf.grad.numpy(), atol=1e-5 * float(leaf.grad.abs().max()))
 
 
+@pytest.mark.parametrize("sizes", [[3] * B, [3, 1, 2, 3, 2, 2]], ids=["even", "uneven"])
 @pytest.mark.parametrize("name, make, options", LISTS)
-def test_a_loss_of_lists_and_its_gradient_are_the_peers(name, make, options):
+def test_a_loss_of_lists_and_its_gradient_are_the_peers(name, make, options, sizes):
     logits = 3 * np.random.default_rng(1).normal(size=(3, B, 1)).astype(np.float32)
     known = RELEVANCE + (np.arange(3, dtype=np.float32) / 8 if "respect_input_order" in options else 0)  # no ties
+    known = np.where(np.arange(3) < np.array(sizes)[:, None], known, np.nan).astype(np.float32)
     ours = jax.value_and_grad(partial(CROSS_ENCODER_LOSSES[name].function, **options))(
         jnp.asarray(logits), Targets(labels_B=jnp.asarray(known))
     )
@@ -359,8 +361,10 @@ def test_a_loss_of_lists_and_its_gradient_are_the_peers(name, make, options):
     if "weighting_scheme" in options:
         module = sys.modules["sentence_transformers.cross_encoder.losses.lambda_loss"]
         options = {"weighting_scheme": getattr(module, SCHEMES[options["weighting_scheme"]])()}
-    inputs = [["query"] * B, [[str(s * B + b) for s in range(3)] for b in range(B)]]
-    value = make(Stub(leaf), **options)(inputs, list(torch.tensor(known)))
+    inputs = [["query"] * B, [[str(s * B + b) for s in range(size)] for b, size in enumerate(sizes)]]
+    value = make(Stub(leaf), **options)(
+        inputs, [torch.tensor(row[:size]) for row, size in zip(known, sizes, strict=True)]
+    )
     value.backward()
     np.testing.assert_allclose(float(ours[0]), value.item(), rtol=1e-5)
     np.testing.assert_allclose(ours[1], leaf.grad.numpy(), atol=1e-5 * float(leaf.grad.abs().max()))
