@@ -59,7 +59,7 @@ def print_train_plan(
         raise InputError(f"max_seq_length is {length}. Expected 1 to {max_positions}.")
     if start.cross_encoder:
         model_config = CrossEncoderConfig(model_config.model_type, model_config.encoder, start.num_labels or 1)
-    found: Any = config.kind, config.text_columns or None, config.columns
+    found: Any = config.kind, config.text_columns or None, config.columns, config.label_columns
     options: dict[str, Any] = {
         "texts": len(text_columns(config.data[0], *found)),
         "max_length": length,

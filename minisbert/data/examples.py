@@ -21,9 +21,9 @@ import numpy as np
 
 from minisbert.arguments import check_choice, check_list
 from minisbert.data.conventions import CONVENTIONS, Columns, LabelKind, find_columns, label_column
-from minisbert.data.lists import with_label_columns, with_plain_rows
+from minisbert.data.lists import columns_of, with_label_columns, with_plain_rows
 from minisbert.data.rows import RowFile, Rows
-from minisbert.data.values import as_number, as_score, listed, text, truth_as_number, warn_of_splits
+from minisbert.data.values import as_score, listed, text, truth_as_number, warn_of_splits
 from minisbert.errors import DataError, InputError, short_repr
 
 logger = logging.getLogger("minisbert")
@@ -135,13 +135,16 @@ def open_examples(
             continue
         if len(check_list(option, given)) > len(set(given)) and option == "classes":
             raise InputError(f"classes is {short_repr(given)}. Expected the name of each class once.")
-    file = _open(source, columns, kind, uneven=label_kind == "relevance")
+    file = _open(source, columns, kind, texts or (), labels or (), uneven=label_kind == "relevance")
+    texts, labels = columns_of(file, texts or ()), columns_of(file, labels or ())
     found = find_columns(file.source, file.header, kind, texts, labels)
     if kind is None and not labels and found[0].kind == "labelled" and label_kind != "class":
         found = find_columns(file.source, file.header, "texts", texts)  # labels are for losses that need classes
     if kind is None and found[0].kind in ("pairs", "triplets") and label_kind not in (None, "any", "none", "teacher"):
         label = label_column(file.header)  # of a query and a response, or of triplets: for losses that need one
         found = find_columns(file.source, file.header, None, found[0].texts, [label]) if label else found
+    if label_kind == "none" and found[0].kind == "pairs":
+        _warn_of_labels(file)
     rows = Rows(file, (*found[0].texts, *found[0].labels))
     kind, text_columns, label_columns = found[0] if len(found) == 1 else _by_values(found, rows, label_kind)
     label_kind = CONVENTIONS[kind].label_kind
@@ -163,20 +166,32 @@ def open_examples(
     return examples
 
 
-def _open(source: Any, columns: Sequence[str], kind: str | None, *, uneven: bool = True) -> RowFile:
+def _open(
+    source: Any,
+    columns: Sequence[str],
+    kind: str | None,
+    texts: Sequence[str],
+    labels: Sequence[str] = (),
+    *,
+    uneven: bool = True,
+) -> RowFile:
     file = RowFile(source, columns)
     file.blank_texts = False
     if file.kind in ("txt", "tsv", "csv"):  # cells hold no lists
         return file
-    return with_plain_rows(with_label_columns(file, uneven=uneven), kind)
+    return with_plain_rows(with_label_columns(file, texts, labels, uneven=uneven), kind)
 
 
 def text_columns(
-    source: str, kind: str | None = None, texts: Sequence[str] | None = None, columns: Sequence[str] = ()
+    source: Any,
+    kind: str | None = None,
+    texts: Sequence[str] | None = None,
+    columns: Sequence[str] = (),
+    labels: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """The text columns of a data file, without a check of its rows; see `open_examples`."""
-    file = _open(source, columns, kind)
-    return find_columns(file.source, file.header, kind, texts)[0].texts
+    file = _open(source, columns, kind, texts or (), labels)
+    return find_columns(file.source, file.header, kind, columns_of(file, texts or ()))[0].texts
 
 
 def text_hashes(texts: Sequence[str]) -> np.ndarray:
@@ -193,6 +208,18 @@ def text_hashes(texts: Sequence[str]) -> np.ndarray:
 
 
 # --- labels --------------------------------------------------------------------------------------------------------
+
+
+def _warn_of_labels(file: RowFile) -> None:
+    """Logs a warning where pairs have different labels, and a loss without labels takes all of them as positives."""
+    name = label_column(file.header) or ""
+    values = (str(value) for _, (value,) in file.rows((name,), (name,)))
+    first = next(values, "") if name else ""
+    if name and any(value != first for value in values):
+        logger.warning(
+            f"{file.source}: {name!r} is not used, because the loss takes no labels: every row is a positive pair. "
+            "Leave out the other rows, or choose a loss of scores."
+        )
 
 
 def _by_values(found: Sequence[Columns], rows: Rows, label_kind: str | None) -> Columns:
@@ -256,7 +283,7 @@ def _label(value: Any, data: Dataset, column: int, ids: dict[str, int], place: s
             f"{place}: {name!r} is {value!r:.80}. Expected one of {listed(data.classes[:10])}{numbers}; remove rows without "
             "a label."
         )
-    score = (as_score if data.label_kind == "score" else as_number)(value, name, place)
+    score = as_score(value, name, place)
     if data.label_kind == "score" and column == 0:  # further columns, such as weights, are as they are
         convention = CONVENTIONS[data.kind]
         low, high = data.score_range or (convention.lowest, convention.highest)

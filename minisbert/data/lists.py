@@ -44,37 +44,53 @@ _LABELS = {"label", "labels", "score", "scores"}
 _DOCUMENTS = {"docs", *_POSITIVES}
 
 
-def with_label_columns(file: RowFile, *, uneven: bool = False) -> RowFile:
+def with_label_columns(
+    file: RowFile, texts: Sequence[str] = (), labels: Sequence[str] = (), *, uneven: bool = False
+) -> RowFile:
     """The file itself, or, if its first row has a list with a label per text, its rows with a column for each label.
 
     A list of documents becomes columns too, in its order. With `uneven` there are as many as the longest list has, and null
     stands for the documents that a row lacks, and for their labels.
 
-    Raises DataError: a row has another number of labels than of documents, or (unless `uneven`) than the first row.
+    Args:
+        texts, labels: columns that may be these lists whatever their names are.
+
+    Raises DataError: a row has another number of labels than of documents, or (unless `uneven`) than the first row; no list
+    has two documents.
     """
     first = next((record for _, record in file.records(file.header)), {})
-    lists = {plain_name(name): name for name, value in first.items() if isinstance(value, list)}
-    label = next((name for plain, name in lists.items() if plain in _LABELS), None)
-    documents = next((name for plain, name in lists.items() if plain in _DOCUMENTS), None)
+    lists = [name for name, value in first.items() if isinstance(value, list)]
+    label = next((name for name in lists if name in labels or plain_name(name) in _LABELS), None)
+    documents = next((name for name in lists if name in texts or plain_name(name) in _DOCUMENTS), None)
     if label is None:
         return file
     uneven = uneven and documents is not None
     plain_texts = [name for name, value in first.items() if _role(name) and isinstance(value, str)]
     count = len(first[documents]) if documents else len(plain_texts)
     if uneven:
-        given = (record.get(documents) for _, record in file.records(file.header))
+        given = (record.get(documents or "") for _, record in file.records(file.header))
         count = max(len(values) for values in given if isinstance(values, list))
+        if count < 2:
+            raise DataError(
+                f"{file.source}: each list in {documents!r} has one entry. Expected one with two or more: nothing can be "
+                "learned from the order of one document."
+            )
     teacher = ["positive_score", *(f"negative_score_{i}" for i in range(1, count))]
     margins = [f"margin_{i}" for i in range(1, count)]
-    labels = teacher if uneven else {count: teacher, count - 1: margins}.get(len(first[label]))
-    if count < 2 or labels is None:
+    found = teacher if uneven else {count: teacher, count - 1: margins}.get(len(first[label]))
+    if count < 2 or found is None:
         return file
-    texts = ["positive", *(f"negative_{i}" for i in range(1, count))]
-    columns = {documents: texts, label: labels} if documents else {label: labels}
-    header = [new for name in file.header for new in columns.get(name, [name])]
-    made = file.with_table(tuple(header), partial(_in_columns, file, columns, documents if uneven else None))
-    made.uneven = uneven
+    positive = ["positive", *(f"negative_{i}" for i in range(1, count))]
+    columns = {documents: positive, label: found} if documents else {label: found}
+    made = file.with_table((), partial(_in_columns, file, columns, documents if uneven else None))
+    made.lists, made.uneven = columns, uneven
+    made.header = tuple(columns_of(made, file.header))
     return made
+
+
+def columns_of(file: RowFile, names: Sequence[str]) -> list[str]:
+    """The names, with the columns that a list became in its place."""
+    return [column for name in names for column in file.lists.get(name, [name])]
 
 
 def _in_columns(

@@ -15,8 +15,7 @@
 
 Text, csv, tsv and jsonl also as .gz; UTF-8, strictly. An empty line is a text in .txt and in a .tsv of one column (in training
 no row), and no row elsewhere. Columns are found whatever their case, spaces, `_` and `-`.
-`Rows` stores only the offset of each row (8 bytes). Plain files are read in place; gzip, csv and parquet, which have no fast
-random access, are unpacked once into an unnamed file in TMPDIR.
+`Rows` stores the offset of each row (8 bytes). Plain files are read in place, others unpacked into an unnamed file in TMPDIR.
 """
 
 import gzip
@@ -104,6 +103,7 @@ class RowFile:
         self._table: Any = None  # of a kind that is not read line by line: columns -> lines of JSON
         self._skipped: list[int] = []  # the number of rows before each empty line
         self.unit, self.blank_texts, self.uneven = "line", True, False
+        self.lists: dict[str, list[str]] = {}  # the columns made of each list (data/lists.py)
         self.header: tuple[str, ...] = ("text",)  # the names of the columns; of jsonl, the keys of the first object
         if names and self.kind not in ("tsv", "csv"):
             raise InputError(f"{self.source}: columns are named. Expected only for .csv and .tsv without a header.")

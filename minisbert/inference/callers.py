@@ -109,7 +109,10 @@ def check_callers_keywords(
     """
     for name, value in keywords.items():
         if name not in known:
-            raise InputError(f"{method} got the keyword {name!r}. Expected those of its docstring: help(...) shows it.")
+            raise InputError(
+                f"{method} got the keyword {name!r}. Expected those of its docstring, or of that of the function that calls "
+                "it: help(...) shows them."
+            )
         harmless, advice = known[name]
         if any(type(value) is type(one) and value == one for one in harmless) or (name == "device" and _is_here(value)):
             continue

@@ -20,6 +20,7 @@ from minisbert.data.conventions import TRANSLATIONS
 from minisbert.data.examples import Examples, open_examples
 from minisbert.data.rows import sources
 from minisbert.data.sampler import Batch
+from minisbert.data.values import listed
 from minisbert.errors import DataError, InputError, short_repr
 from minisbert.inference.engines import need_jax
 from minisbert.sentence_encoder import SentenceEncoder
@@ -110,12 +111,12 @@ def by_dataset(config: TrainConfig) -> dict[str | None, TrainConfig]:
     given, names = {}, sources(config.data)
     for field in BY_DATASET:
         value = getattr(config, field)
-        if isinstance(value, Mapping) and (field == "loss" or not value.keys().isdisjoint(names)):
-            given[field] = value
+        if isinstance(value, Mapping) and (field == "loss" or not set(map(str, value)).isdisjoint(names)):
+            given[field] = value = {str(name): one for name, one in value.items()}  # as `sources` names them
             if not value.keys() <= names.keys() or (field == "loss" and len(value) < len(names)):
                 raise InputError(
-                    f"{field} is {short_repr(dict(value))}. Expected a value for "
-                    f"{'each' if field == 'loss' else 'some'} of the data sets {', '.join(names)}."
+                    f"{field} is {short_repr(value)}. Expected a value for "
+                    f"{'each' if field == 'loss' else 'some'} of the data sets {listed(names)}."
                 )
     if not given:
         return {None: config}

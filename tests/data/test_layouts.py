@@ -363,6 +363,24 @@ def test_unused_columns_are_logged(tmp_path, caplog):
     assert "read as pairs, from 'anchor', 'positive'; not used: 'id'" in caplog.text
 
 
+def test_pairs_with_labels_that_the_loss_does_not_take_are_named(caplog):
+    def warning(label_kind, **columns):
+        caplog.clear()
+        open_examples({"query": ["q", "r"], "passage": ["p", "n"], **columns}, label_kind=label_kind)
+        return caplog.text
+
+    assert "'score' is not used, because the loss takes no labels" in warning("none", score=[1, 0])
+    assert not warning("none", score=[1, 1]) and not warning("score", score=[1, 0]) and not warning("none", id=[1, 2])
+    assert not warning("none", negative=["n", "p"], score=[1, 0])  # a margin
+
+
+@pytest.mark.parametrize("name", ["label", "labels", "score", "scores"])
+def test_a_label_has_any_name_that_sentence_transformers_knows(name):
+    for texts in (("sentence1", "sentence2"), ("query", "answer")):
+        data = {texts[0]: ["a", "b"], texts[1]: ["c", "d"], name: [0.25, 1]}
+        assert open_examples(data, label_kind="score").take([0, 1])[1].tolist() == [0.25, 1]
+
+
 QUERY = {"query": "q", "positive": "p", "negative_1": "n", "negative_2": "m"}
 
 
@@ -395,6 +413,19 @@ def test_lists_of_documents_may_have_any_length_where_relevance_is_asked_for(tmp
     assert text_columns(str(file)) == ("query", "positive", "negative_1", "negative_2")
 
 
+def test_lists_may_have_any_names():
+    rows = [{"id": i, "q": "q", "candidates": ["p", "n"][: 2 - i], "relevant": [True, False][: 2 - i]} for i in (0, 1)]
+    named = {"texts": ("q", "candidates"), "labels": ("relevant",)}
+    examples = open_examples(rows, label_kind="relevance", **named)
+    assert examples.dataset.texts == ("q", "positive", "negative_1")
+    texts, labels_BC = examples.take([0, 1])
+    assert texts == [["q", "q"], ["p", "p"], ["n", ""]]
+    np.testing.assert_array_equal(labels_BC, [[1, 0], [1, np.nan]])
+    rows = [{"query": row["q"], "docs": row["candidates"], "labels": row["relevant"]} for row in rows]
+    found = open_examples(rows, label_kind="relevance", texts=("query", "docs"), labels=("labels",)).take([0, 1])
+    np.testing.assert_array_equal(found[1], labels_BC)
+
+
 @pytest.mark.parametrize("name", ["docs", "answer", "passages"])
 @pytest.mark.parametrize("label_kind", ["margin", "relevance"])
 def test_texts_next_to_a_list_of_labels_are_no_positives(name, label_kind):
@@ -422,6 +453,12 @@ def test_texts_next_to_a_list_of_labels_are_no_positives(name, label_kind):
 def test_a_list_of_documents_without_a_label_for_each_is_refused(row, words):
     rows = [{"query": "q", "docs": ["p", "n", "m"], "labels": [1, 0, 0]}, row]
     with pytest.raises(DataError, match=re.escape(words)):
+        open_examples(rows, label_kind="relevance")
+
+
+def test_lists_of_one_document_are_refused():
+    rows = [{"query": "q", "docs": ["p"], "labels": [1]}] * 2
+    with pytest.raises(DataError, match=r"each list in 'docs' has one entry\. Expected one with two or more"):
         open_examples(rows, label_kind="relevance")
 
 

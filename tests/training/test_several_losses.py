@@ -14,7 +14,7 @@ from minisbert.evaluation.softmax_classifier import SoftmaxClassifier
 from minisbert.training.losses import LOSSES, Loss
 from minisbert.training.softmax_head import read_loss_head
 from minisbert.training.targets import Targets
-from minisbert.training.task import SIAMESE
+from minisbert.training.task import SIAMESE, by_dataset
 
 TINY = Path(__file__).parents[2] / "weights" / "tiny-bert"
 # Rounding: two programs of one model in float32, whose losses are near 1; 6e-7 is the largest difference seen from parity.
@@ -113,9 +113,15 @@ def test_a_teacher_for_one_of_them():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"loss": {"nli": "softmax"}}, r"loss is .*Expected a value for each of the data sets nli, qa, sts"),
-        ({"loss": LOSS | {"stsb": "cosent"}}, r"loss is .*Expected a value for each of the data sets nli, qa, sts"),
-        ({"score_range": {"sts": (0, 5), "qa2": (0, 1)}}, r"score_range is .*for some of the data sets nli, qa, sts"),
+        ({"loss": {"nli": "softmax"}}, r"loss is .*Expected a value for each of the data sets 'nli', 'qa', 'sts'"),
+        (
+            {"loss": LOSS | {"stsb": "cosent"}},
+            r"loss is .*Expected a value for each of the data sets 'nli', 'qa', 'sts'",
+        ),
+        (
+            {"score_range": {"sts": (0, 5), "qa2": (0, 1)}},
+            r"score_range is .*for some of the data sets 'nli', 'qa', 'sts'",
+        ),
         ({"loss": LOSS | {"qa": "ranking"}}, r"^qa: loss is 'ranking', expected one of"),
         ({"loss_options": {"sts": {"margin": 1}}}, r"^sts: loss_options has \['margin'\]"),
         ({"score_range": None}, r"^sts: the rows in memory, 0-based row 3: 'score' is 1\.5\. Expected a score from"),
@@ -125,7 +131,7 @@ def test_a_teacher_for_one_of_them():
             r"^qa: prompts has \['query'\]\. Expected text columns: answer, question",
         ),
         ({"prompts": {"question": 3}}, r"prompts is \{'question': 3\}, expected a tuple of texts, or a dict by column"),
-        ({"data": DATA["qa"]}, r"loss is .*Expected a value for each of the data sets 0"),
+        ({"data": DATA["qa"]}, r"loss is .*Expected a value for each of the data sets '0'"),
         (
             {"data": {"a.b": DATA["qa"]}, "loss": {"a.b": "cosent"}},
             r"data has the name 'a\.b'\. Expected .* without dots",
@@ -135,6 +141,14 @@ def test_a_teacher_for_one_of_them():
 def test_what_is_wrong_names_the_data_set(settings, message):
     with pytest.raises((InputError, DataError), match=message):
         run(config(**settings))
+
+
+def test_data_sets_of_a_tuple_are_named_by_their_numbers():
+    found = by_dataset(TrainConfig(("nli.tsv", "sts.tsv"), loss={0: "softmax", 1: "cosent"}, score_range={1: (0, 5)}))
+    assert [(one.data, one.loss, one.score_range) for one in found.values()] == [
+        ("nli.tsv", "softmax", None),
+        ("sts.tsv", "cosent", (0, 5)),
+    ]
 
 
 def test_a_plan_is_that_of_one_data_set():
