@@ -8,6 +8,9 @@ require of the data, and `CROSS_ENCODER`, by which the trainer finds them.
 """
 
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from minisbert.cross_encoder.encoder import CrossEncoder
 from minisbert.cross_encoder.losses import CROSS_ENCODER_LOSSES
@@ -35,6 +38,8 @@ def cross_encoder_batch(
 ) -> tuple[TrainBatch, int]:
     """The arrays of one step: the first of S texts paired with each of the others, S - 1 pairs per example.
 
+    Documents that a query lacks, whose label is NaN, are not computed.
+
     Args:
         max_length: tokens per pair; longer pairs are cut.
         prompts: none; `check_cross_encoder_examples` refuses them.
@@ -44,11 +49,13 @@ def cross_encoder_batch(
         the arrays, on the host, and how many pairs were cut.
     """
     first, *others = batch.texts
-    tokenized = [tokenizer.tokenize(list(zip(first, texts, strict=True)), max_length=max_length) for texts in others]
-    token_ids = [ids for pairs in tokenized for ids in pairs.ids]
-    first_lengths = [length for pairs in tokenized for length in pairs.first_lengths]
-    arrays = batch_arrays(batch, token_ids, padding_id=padding_id, first_lengths=first_lengths, multiple=multiple)
-    return arrays, sum(pairs.truncated for pairs in tokenized)
+    exists_SB, labels = np.ones((len(others), len(first)), bool), batch.labels
+    if labels is not None and labels.shape == (len(first), len(others)):
+        exists_SB = ~np.isnan(labels.T)
+    pairs = [(first[b], others[s][b]) for s, b in zip(*np.nonzero(exists_SB), strict=True)]
+    tokens = tokenizer.tokenize(pairs, max_length=max_length)
+    packing: Any = {"padding_id": padding_id, "first_lengths": tokens.first_lengths, "multiple": multiple}
+    return batch_arrays(batch, tokens.ids, exists_SB=exists_SB, **packing), tokens.truncated
 
 
 def check_cross_encoder_examples(examples: Sequence[Examples], config: TrainConfig, model: CrossEncoder) -> None:

@@ -46,28 +46,37 @@ def train_batch(
         cut += tokenized.truncated
         prompt_lengths += [tokenizer.prompt_length(prompt, max_length=max_length) if prompt else 0] * len(column)
     hashes_SB = np.stack(list(map(text_hashes, batch.texts)))
-    packing = {"padding_id": padding_id, "prompt_lengths": prompt_lengths, "multiple": multiple}
+    packing: Any = {"padding_id": padding_id, "prompt_lengths": prompt_lengths, "multiple": multiple}
     return batch_arrays(batch, token_ids, hashes_SB, **packing), cut
 
 
 def batch_arrays(
-    batch: Batch, token_ids: Sequence[Sequence[int]], hashes_SB: np.ndarray | None = None, **packing: Any
+    batch: Batch,
+    token_ids: Sequence[Sequence[int]],
+    hashes_SB: np.ndarray | None = None,
+    *,
+    exists_SB: np.ndarray | None = None,
+    **packing: Any,
 ) -> TrainBatch:
     """Texts packed into rows, with each text's example, column and place, and the targets.
 
     Args:
         batch: the rows and labels of the examples.
         token_ids: of the texts to embed, column after column.
+        exists_SB: which texts the examples have, if not all; another has the place of the first text.
         packing: the options of `pack`.
     """
     rows, where = pack(token_ids, **packing)
-    index_SB = where.reshape(-1, len(batch.rows_B))
-    S, B = index_SB.shape
+    if exists_SB is None:
+        exists_SB = np.ones((len(token_ids) // len(batch.rows_B), len(batch.rows_B)), bool)
+    index_SB = np.zeros(exists_SB.shape, np.int32)
+    index_SB[exists_SB] = where
+    s, b = np.nonzero(exists_SB)
     example_ids_B = (batch.rows_B + batch.dataset * _DATASET_STRIDE).astype(np.uint32)
     examples_PT = np.zeros(rows.lengths_PT.shape, np.uint32)
     columns_PT = np.zeros(rows.lengths_PT.shape, np.int32)
-    examples_PT.flat[where] = np.tile(example_ids_B, S)
-    columns_PT.flat[where] = np.repeat(np.arange(S), B)
+    examples_PT.flat[where] = example_ids_B[b]
+    columns_PT.flat[where] = s
     return TrainBatch(rows, examples_PT, columns_PT, index_SB, Targets(batch.labels, hashes_SB))
 
 

@@ -23,7 +23,7 @@ from minisbert.cross_encoder.losses import CROSS_ENCODER_LOSSES
 from minisbert.cross_encoder.model import define_cross_encoder
 from minisbert.cross_encoder.training import cross_encoder_batch
 from minisbert.data.examples import open_examples
-from minisbert.data.sampler import Batches
+from minisbert.data.sampler import Batch, Batches
 from minisbert.errors import DataError, InputError
 from minisbert.reference import cross_encoder as twin
 from minisbert.text.packing import pack
@@ -237,6 +237,22 @@ def test_a_step_pairs_the_query_with_each_document(files):
             assert rows.first_lengths_PT[p, t] == tokens.first_lengths[0]
             assert batch.columns_PT[p, t] == s and batch.examples_PT[p, t] == examples_SB[0, b]
     np.testing.assert_array_equal(batch.targets.labels_B, margins)
+
+
+def test_documents_that_queries_lack_are_not_computed():
+    rows = [
+        {"query": f"a {i}", "docs": ["the dog"] * size, "labels": [1] * size} for i, size in enumerate((1, 40, 2, 1))
+    ]
+    model = tiny("bert")
+    texts, labels = open_examples(rows, label_kind="relevance").take(range(4))
+    given = Batch(0, 0, np.arange(4), texts, labels)
+    batch, _ = cross_encoder_batch(given, model.tokenizer, max_length=64, padding_id=model.padding_id)
+    exists_SB = ~np.isnan(labels).T
+    assert batch.index_SB.shape == (40, 4) and (batch.rows.lengths_PT > 0).sum() == exists_SB.sum() == 44
+    at = batch.index_SB[exists_SB]
+    assert len(set(at.tolist())) == 44 and (batch.rows.lengths_PT.flat[at] > 0).all()
+    np.testing.assert_array_equal([batch.columns_PT.flat[at], batch.examples_PT.flat[at]], np.nonzero(exists_SB))
+    assert batch.rows.lengths_PT.flat[0] > 0  # the place of all others has a logit
 
 
 def test_gradcache_gives_the_gradient_of_the_whole_batch(files):
