@@ -48,7 +48,7 @@ def as_number(value: Any, column: str, place: str) -> float:
     except (ValueError, OverflowError):
         found = math.nan
     if not math.isfinite(found):
-        comma = " with a point before its decimals" if "," in str(value) else ""
+        comma = " with a point before its decimals" if isinstance(value, str) and "," in value else ""
         raise DataError(
             f"{place}: {column!r} is {value!r:.80}. Expected a finite number{comma}; correct or remove the row."
         )

@@ -261,7 +261,8 @@ def check_examples(examples: Sequence[Examples], config: TrainConfig, loss: Loss
     for one in examples:
         data, texts = one.dataset, len(one.dataset.texts)
         if needs not in ("any", data.label_kind) or texts < loss.least_texts or texts > (loss.most_texts or texts):
-            found, needed = ("no labels" if kind == "none" else f"{kind} labels" for kind in (data.label_kind, needs))
+            kinds = data.label_kind, loss.needs if loss.needs == "relevance" else needs
+            found, needed = ("no labels" if kind == "none" else f"{kind} labels" for kind in kinds)
             other = "name the kind of the columns"
             if (texts, loss.least_texts, needs) == (1, 2, "none"):  # SimCSE, contrastive tension
                 other = f"name two columns, or one twice to pair each text with itself: text_columns={data.texts * 2}"

@@ -168,6 +168,8 @@ def test_true_and_false_are_scores_and_a_decimal_comma_is_named(tmp_path):
     (file := tmp_path / "a.csv").write_text("sentence1;sentence2;score\na;b;0,3\n")
     with pytest.raises(DataError, match="a finite number with a point before its decimals"):
         read_sts(file)
+    with pytest.raises(DataError, match=r"'score' is \[0, 3\]\. Expected a finite number; correct"):
+        open_examples({"sentence1": ["a"], "sentence2": ["b"], "score": [[0, 3]]}, label_kind="score")
 
 
 @pytest.mark.parametrize(
@@ -333,6 +335,13 @@ def test_columns_in_memory_that_are_no_lists_are_refused(data, words):
     with pytest.raises((DataError, InputError)) as caught:
         open_examples(data)
     assert words in str(caught.value)
+
+
+def test_a_table_of_pyarrow_has_rows():
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"query": ["q"], "docs": [["p", "n"]], "labels": [[True, False]]})
+    texts, labels_BC = open_examples(table, label_kind="relevance").take([0])
+    assert texts == [["q"], ["p"], ["n"]] and labels_BC.tolist() == [[1, 0]]
 
 
 def test_two_columns_of_one_name_are_refused():
