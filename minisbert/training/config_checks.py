@@ -225,17 +225,17 @@ def _conflicts(config: TrainConfig, loss: Loss) -> Iterator[str]:
         yield f"lora_alpha is {config.lora_alpha!r} without lora_rank, expected both or neither"
 
 
-def fitting_batches(config: TrainConfig, examples: Sequence[Examples], devices: int) -> TrainConfig:
+def fitting_batches(config: TrainConfig, examples: Mapping[str, Examples], devices: int) -> TrainConfig:
     """The config, with a smaller batch that `devices` divides if a data set does not fill one; logs what epochs leave out."""
-    rows = min(map(len, examples))
+    rows, name = min((len(one), name) for name, one in examples.items())
     size = rows // devices * devices
     if 0 < size < config.batch_size:
         logger.warning(
-            f"batch_size is {config.batch_size}, but a data set has {rows} rows: batches of {size} are used, and "
-            f"{rows - size or 'none'} of the rows are left out of an epoch."
+            f"batch_size is {config.batch_size}, but data set {name} has {rows} rows: all batches have {size}, and "
+            f"{rows - size or 'none'} of these rows are left out of an epoch."
         )
         config = replace(config, batch_size=size)
-    for one in examples:
+    for one in examples.values():
         if left := len(one) % config.batch_size:
             logger.info(
                 f"{one.dataset.source}: {left} of {len(one)} rows are left out of each epoch, other ones each time, because "

@@ -27,6 +27,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from minisbert.arguments import check_bool, check_choice, check_path
+from minisbert.data.rows import sources
 from minisbert.data.sampler import Batches, GivenBatches
 from minisbert.errors import InputError, TrainingStopped
 from minisbert.training import sharding, step_cache
@@ -187,7 +188,8 @@ class Trainer:
         examples = list(chain.from_iterable(map(attrgetter("examples"), self.parts)))
         self.datasets = list(map(attrgetter("dataset"), examples))
         if config.batches is None:
-            config = self.config = fitting_batches(config, examples, devices)
+            named_examples = dict(zip(sources(config.data), examples, strict=True))
+            config = self.config = fitting_batches(config, named_examples, devices)
         for part in self.parts:
             with naming(part.name):
                 check_examples(part.examples, part.config, part.loss)

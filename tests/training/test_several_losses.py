@@ -9,8 +9,10 @@ import pytest
 from runs import assert_resumes_to_the_same_bits, changed
 
 from minisbert import CrossEncoder, SentenceEncoder, TrainConfig, train
+from minisbert.data.examples import open_examples
 from minisbert.errors import DataError, InputError
 from minisbert.evaluation.softmax_classifier import SoftmaxClassifier
+from minisbert.training.config_checks import fitting_batches
 from minisbert.training.losses import LOSSES, Loss
 from minisbert.training.softmax_head import read_loss_head
 from minisbert.training.targets import Targets
@@ -141,6 +143,12 @@ def test_a_teacher_for_one_of_them():
 def test_what_is_wrong_names_the_data_set(settings, message):
     with pytest.raises((InputError, DataError), match=message):
         run(config(**settings))
+
+
+def test_the_data_set_that_makes_all_batches_smaller_is_named(caplog):
+    examples = {name: open_examples(rows(["anchor", "positive"], count)) for name, count in (("qa", 8), ("few", 3))}
+    assert fitting_batches(config(batch_size=8), examples, 1).batch_size == 3
+    assert "batch_size is 8, but data set few has 3 rows: all batches have 3, and none of these rows" in caplog.text
 
 
 def test_data_sets_of_a_tuple_are_named_by_their_numbers():
