@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from minisbert.cross_encoder.encoder import CrossEncoder
+from minisbert.data.conventions import ANCHOR, FIRST, POSITIVE, SECOND
 from minisbert.data.examples import open_examples
 from minisbert.data.rows import sources
 from minisbert.errors import InputError
@@ -24,12 +25,12 @@ def spearman_score(files: Any) -> Callable[[CrossEncoder], float]:
     """A function that returns the Spearman correlation of a model's scores with the gold scores, over all pairs.
 
     Args:
-        files: one or several files or rows in memory, as `evaluation.sts.read_sts` reads them.
+        files: one or several files or rows in memory, as `evaluation.sts.read_sts` reads them, or of queries and documents.
 
     Raises:
         DataError: a file does not hold scored pairs; raised immediately, not in the middle of a run.
     """
-    sets = [read_sts(file) for file in sources(files).values()]
+    sets = [read_sts(file, (FIRST + ANCHOR, SECOND + POSITIVE)) for file in sources(files).values()]
     pairs = [pair for part in sets for pair in zip(part.first, part.second, strict=True)]
     gold_P = np.array([score for part in sets for score in part.gold])
 

@@ -106,7 +106,8 @@ def _in_columns(
                 found = f"{values!r:.80}"
                 if isinstance(values, list):
                     found = f"{len(values)} entries" + ", with a null" * (None in values)
-                expected = "as in the first row; cut longer lists and leave out rows with shorter ones"
+                expected = "as in the first row; cut longer lists and leave out rows with shorter ones, or train a "
+                expected += "CrossEncoder with a loss of lists, such as lambda_loss"
                 if documents:
                     expected = "a label for each document and no null; correct or remove the row"
                 raise DataError(f"{place}: {name!r} has {found}. Expected a list of {count}, {expected}.")

@@ -363,7 +363,9 @@ def test_documents_that_a_query_lacks_change_nothing(tmp_path, loss):
 def test_scores_take_rows_in_memory(files):
     pairs = {"sentence1": ["red cat", "blue dog", "a man"], "sentence2": ["blue dog", "a cat", "a dog"]}
     scores = {**pairs, "score": [0.1, 0.5, 0.9]}
-    assert spearman_score(scores)(tiny("bert")) == spearman_score((scores,))(tiny("bert"))
+    documents = {"query": scores["sentence1"], "passage": scores["sentence2"], "label": scores["score"]}
+    found = {spearman_score(given)(tiny("bert")) for given in (scores, (scores,), documents)}
+    assert len(found) == 1 and abs(found.pop()) <= 1
     classes = {**pairs, "label": [0, 2, 1]}
     assert accuracy_score(classes)(tiny("bert", 3)) in (0, 1 / 3, 2 / 3, 1)
     assert accuracy_score(files["cross_entropy"])(tiny("bert", 3)) <= 1
