@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from unoptimized import IN_A_PROCESS
 
 SCRIPT = Path(__file__).with_name("accelerator.py")
 # Hides an installed tyro from every process that Python starts with this folder on its path.
@@ -28,7 +29,7 @@ def test_the_whole_on_a_cpu(tmp_path):
     pytest.importorskip("sentence_transformers")
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden/sitecustomize.py").write_text(NO_TYRO)
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "hidden"), "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | IN_A_PROCESS | {"PYTHONPATH": str(tmp_path / "hidden"), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, str(SCRIPT), "--tiny", "--rounds", "1", str(tmp_path / "out")]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
