@@ -142,9 +142,7 @@ def _values(name: str, column: Any) -> list[Any]:
     """The values of a column in memory. A text would be read letter by letter, a dict by its keys, a set in any order."""
     if isinstance(column, str | bytes | Mapping | Set) or not isinstance(column, Iterable):
         raise InputError(f"{MEMORY}: column {name!r} is {short_repr(column)}. Expected a list, with one value per row.")
-    return list(
-        column.to_pylist() if hasattr(column, "to_pylist") else column
-    )  # pyarrow's values are objects of its own
+    return list(column.to_pylist() if hasattr(column, "to_pylist") else column)  # pyarrow's values are its own objects
 
 
 def _record(given: Any, row: int) -> dict[str, Any]:
