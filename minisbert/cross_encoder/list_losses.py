@@ -58,7 +58,8 @@ def list_mle(
         >>> round(float(list_mle(jnp.zeros((2, 1, 1)), targets)), 4)  # log 2 + log 1
         0.6931
     """
-    return -jnp.mean(jnp.sum(_log_choices("list_mle", logits_SBC, targets, respect_input_order), axis=1))
+    log_BS, _ = _log_choices("list_mle", logits_SBC, targets, respect_input_order)
+    return -jnp.mean(jnp.sum(log_BS, axis=1))
 
 
 def p_list_mle(
@@ -76,21 +77,26 @@ def p_list_mle(
         >>> round(float(p_list_mle(jnp.zeros((2, 1, 1)), targets)), 4)  # 1 log 2 + 0
         0.6931
     """
-    log_BS = _log_choices("p_list_mle", logits_SBC, targets, respect_input_order)
-    n_B1 = jnp.sum(_lists("p_list_mle", logits_SBC, targets)[2], axis=1, keepdims=True)
+    log_BS, n_B1 = _log_choices("p_list_mle", logits_SBC, targets, respect_input_order)
     rank_S = jnp.arange(1, log_BS.shape[1] + 1)
     weight_BS = jnp.where(rank_S < n_B1, 2.0**-rank_S - 2.0**-n_B1, 0)  # times 2^n, which would overflow
     weight_BS /= jnp.maximum(weight_BS.sum(axis=1, keepdims=True), 1e-30)  # a query's only document has weight 0
     return -jnp.mean(jnp.sum(log_BS * weight_BS.astype(log_BS.dtype), axis=1))
 
 
-def _log_choices(loss: str, logits_SBC: jax.Array, targets: Targets, respect_input_order: bool) -> jax.Array:
-    """log of the probability that, rank by rank, the right one of the remaining documents is chosen, `[B, S]`."""
+def _log_choices(
+    loss: str, logits_SBC: jax.Array, targets: Targets, respect_input_order: bool
+) -> tuple[jax.Array, jax.Array]:
+    """log of the probability that, rank by rank, the right one of the remaining documents is chosen, `[B, S]`.
+
+    It is 0 at ranks that a query lacks. The second result is how many documents each has, `[B, 1]`.
+    """
     logit_BS, relevance_BS, exists_BS = _lists(loss, logits_SBC, targets)
     # Stable: documents that a query lacks go last, the others keep their order if that is to be respected.
     order_BS = jnp.argsort(~exists_BS if respect_input_order else -relevance_BS, axis=1, stable=True)
     logit_BS, exists_BS = (jnp.take_along_axis(x_BS, order_BS, axis=1) for x_BS in (logit_BS, exists_BS))
-    return jnp.where(exists_BS, logit_BS - jax.lax.cumlogsumexp(logit_BS, axis=1, reverse=True), 0)
+    log_BS = jnp.where(exists_BS, logit_BS - jax.lax.cumlogsumexp(logit_BS, axis=1, reverse=True), 0)
+    return log_BS, exists_BS.sum(axis=1, keepdims=True)
 
 
 def adr_mse(logits_SBC: jax.Array, targets: Targets, head: Head | None = None, *, alpha: float = 1.0) -> jax.Array:
