@@ -66,7 +66,11 @@ def max(hidden_BLD: Array, mask_BL: Array) -> Array:
     """
     xp = hidden_BLD.__array_namespace__()
     lowest = xp.finfo(hidden_BLD.dtype).min
-    return xp.max(xp.where(mask_BL[:, :, None], hidden_BLD, lowest), axis=1)
+    hidden_BLD = xp.where(mask_BL[:, :, None], hidden_BLD, lowest)
+    # Not `xp.max`: its slope is that of the values equal to the result, and a compiler that computes a value twice may round
+    # it in two ways. None is equal then, and the slope is 0 / 0.
+    place_B1D = xp.argmax(hidden_BLD, axis=1, keepdims=True)
+    return xp.take_along_axis(hidden_BLD, place_B1D, axis=1)[:, 0]
 
 
 def mean_sqrt_len(hidden_BLD: Array, mask_BL: Array) -> Array:
