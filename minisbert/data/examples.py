@@ -136,15 +136,16 @@ def open_examples(
         if len(check_list(option, given)) > len(set(given)) and option == "classes":
             raise InputError(f"classes is {short_repr(given)}. Expected the name of each class once.")
     file = _open(source, columns, kind, texts or (), labels or (), uneven=label_kind == "relevance")
-    texts, labels = columns_of(file, texts or ()), columns_of(file, labels or ())
+    if file.lists:
+        texts, labels = columns_of(file, texts or ()), columns_of(file, labels or ())
     found = find_columns(file.source, file.header, kind, texts, labels)
     if kind is None and not labels and found[0].kind == "labelled" and label_kind != "class":
         found = find_columns(file.source, file.header, "texts", texts)  # labels are for losses that need classes
     if kind is None and found[0].kind in ("pairs", "triplets") and label_kind not in (None, "any", "none", "teacher"):
         label = label_column(file.header)  # of a query and a response, or of triplets: for losses that need one
         found = find_columns(file.source, file.header, None, found[0].texts, [label]) if label else found
-    if label_kind == "none" and found[0].kind == "pairs":
-        _warn_of_labels(file)
+    if label_kind == "none" and found[0].kind == "pairs" and (label := label_column(file.header)):
+        _warn_of_labels(file, label)
     rows = Rows(file, (*found[0].texts, *found[0].labels))
     kind, text_columns, label_columns = found[0] if len(found) == 1 else _by_values(found, rows, label_kind)
     label_kind = CONVENTIONS[kind].label_kind
@@ -210,12 +211,11 @@ def text_hashes(texts: Sequence[str]) -> np.ndarray:
 # --- labels --------------------------------------------------------------------------------------------------------
 
 
-def _warn_of_labels(file: RowFile) -> None:
+def _warn_of_labels(file: RowFile, name: str) -> None:
     """Logs a warning where pairs have different labels, and a loss without labels takes all of them as positives."""
-    name = label_column(file.header) or ""
     values = (str(value) for _, (value,) in file.rows((name,), (name,)))
-    first = next(values, "") if name else ""
-    if name and any(value != first for value in values):
+    first = next(values, "")
+    if any(value != first for value in values):
         logger.warning(
             f"{file.source}: {name!r} is not used, because the loss takes no labels: every row is a positive pair. "
             "Leave out the other rows, or choose a loss of scores."

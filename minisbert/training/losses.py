@@ -101,8 +101,8 @@ class Loss:
 
     function: Callable[..., jax.Array]
     # The kind of label ("score" includes 0 / 1); "any" takes what the data has. "teacher": no labels, but a teacher's
-    # embeddings of the texts (`targets.teacher_SBD`). "relevance": a number for each text but the first, `labels_B` [B, S]; NaN
-    # where an example has fewer of them than others.
+    # embeddings of the texts (`targets.teacher_SBD`). "relevance": a number for each text but the first, `labels_B`
+    # [B, S - 1]; NaN where an example has fewer of them than others.
     needs: Literal["any", "none", "class", "score", "margin", "relevance", "teacher"] = "any"
     least_texts: int = 1  # S, texts per example
     most_texts: int | None = None  # None: any number

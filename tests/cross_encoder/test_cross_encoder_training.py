@@ -54,6 +54,8 @@ LABELS = {
 LISTS = ("rank_net", "lambda_loss", "list_net", "list_mle", "p_list_mle", "adr_mse")
 # Rounding of some hundred float64 operations; 1e-15 is measured. Central differences: see test_losses.py.
 FLOAT64, DIFFERENCES = 1e-10, 1e-7
+# The loss of a step in float32, relative; 1.1e-7 is measured.
+FLOAT32_LOSS = 1e-5
 
 
 def sentence(random: np.random.Generator) -> str:
@@ -357,7 +359,7 @@ def test_documents_that_a_query_lacks_change_nothing(tmp_path, loss):
         logits_SBC[: sizes[i], i, 0] = model.predict(pairs, activation_fn="identity")
         relevance_BS[i, : sizes[i]] = row["labels"]
     (found,) = losses(tmp_path / "run")
-    assert found == pytest.approx(getattr(twin, loss)(logits_SBC, relevance_BS), rel=1e-5)
+    assert found == pytest.approx(getattr(twin, loss)(logits_SBC, relevance_BS), rel=FLOAT32_LOSS)
 
 
 def test_scores_take_rows_in_memory(files):

@@ -456,7 +456,10 @@ def test_texts_next_to_a_list_of_labels_are_no_positives(name, label_kind):
         ({"query": "q", "docs": "p", "labels": [1, 0]}, "row 1: 'docs' has 'p'"),
         ({"query": None, "docs": ["p"], "labels": [1]}, "example 2: 'query' is None"),
         ({"query": "q", "docs": ["p", " "], "labels": [1, 0]}, "example 2: 'negative_1' is ' '"),
-        ({"query": "q", "docs": ["p", "n"], "labels": [1, float("nan")]}, "nan"),
+        (
+            {"query": "q", "docs": ["p", "n"], "labels": [1, float("nan")]},
+            "'negative_score_1' is nan. Expected a finite",
+        ),
     ],
 )
 def test_a_list_of_documents_without_a_label_for_each_is_refused(row, words):
