@@ -121,12 +121,10 @@ def batch_semi_hard_triplet(
     """
     distance_BB, positive_BB, negative_BB = _distances("batch_semi_hard_triplet", embeddings_SBD, targets, distance)
     outside_BBB = negative_BB[:, None, :] & (distance_BB[:, None, :] > distance_BB[:, :, None])
-    closest_BB = jnp.min(
-        jnp.broadcast_to(distance_BB[:, None, :], outside_BBB.shape), axis=2, initial=jnp.inf, where=outside_BBB
-    )
-    farthest_B = jnp.max(distance_BB, axis=1, initial=0, where=negative_BB)
-    chosen_BB = jnp.where(outside_BBB.any(axis=2), closest_BB, farthest_B[:, None])
-    # The distance of a text to itself is not positive_BB, so an infinite `chosen_BB` is never used.
+    closest_BB = jnp.where(outside_BBB, distance_BB[:, None, :], jnp.inf).argmin(axis=2)
+    farthest_B1 = jnp.where(negative_BB, distance_BB, 0).argmax(axis=1, keepdims=True)
+    chosen_BB = _at(distance_BB, jnp.where(outside_BBB.any(axis=2), closest_BB, farthest_B1))
+    chosen_BB = jnp.where(negative_BB.any(axis=1, keepdims=True), chosen_BB, 0)
     loss_BB = jax.nn.relu(distance_BB - chosen_BB + margin)
     return jnp.sum(loss_BB, where=positive_BB) / jnp.maximum(positive_BB.sum(), 1)
 
@@ -134,9 +132,18 @@ def batch_semi_hard_triplet(
 def _hardest(loss: str, embeddings_SBD: jax.Array, targets: Targets, distance: str) -> jax.Array:
     """Per anchor, the farthest positive minus the closest negative."""
     distance_BB, positive_BB, negative_BB = _distances(loss, embeddings_SBD, targets, distance)
-    positive_B = jnp.max(distance_BB, axis=1, initial=0, where=positive_BB)
-    closest_B = jnp.min(distance_BB, axis=1, initial=jnp.inf, where=negative_BB)
-    return positive_B - jnp.where(negative_BB.any(axis=1), closest_B, jnp.max(distance_BB, axis=1))
+    farthest_B1 = jnp.where(positive_BB, distance_BB, -1).argmax(axis=1, keepdims=True)
+    positive_B1 = jnp.where(positive_BB.any(axis=1, keepdims=True), _at(distance_BB, farthest_B1), 0)
+    closest_B1 = jnp.where(negative_BB, distance_BB, jnp.inf).argmin(axis=1, keepdims=True)
+    largest_B1 = distance_BB.argmax(axis=1, keepdims=True)
+    negative_B1 = _at(distance_BB, jnp.where(negative_BB.any(axis=1, keepdims=True), closest_B1, largest_B1))
+    return (positive_B1 - negative_B1)[:, 0]
+
+
+def _at(distance_BB: jax.Array, place_BM: jax.Array) -> jax.Array:
+    """Distances by their places. The slope of jnp.max would be shared by equal distances, and be 0 / 0 where a compiler
+    computes a distance twice and rounds it in two ways; this one is that of the first, as in PyTorch."""
+    return jnp.take_along_axis(distance_BB, place_BM, axis=1)
 
 
 def _distances(

@@ -226,8 +226,10 @@ def mega_batch_margin(
     found = candidate_similarities("mega_batch_margin", embeddings_SBD, targets, ("query_to_doc",), cosine)
     cosine_BB, excluded_BB = found["query_to_doc"]
     negative_BB = ~excluded_BB & ~jnp.eye(len(cosine_BB), dtype=bool)
+    # The slope goes to the largest by its place, as in PyTorch; that of jnp.max is shared by equal ones.
+    hardest_B1 = jnp.where(negative_BB, cosine_BB, -jnp.inf).argmax(axis=1, keepdims=True)
+    hardest_B = jnp.take_along_axis(cosine_BB, hardest_B1, axis=1)[:, 0]
     # An anchor without a negative has no second term.
-    hardest_B = jnp.max(cosine_BB, axis=1, initial=-jnp.inf, where=negative_BB)
     pull_B = jax.nn.relu(positive_margin - jnp.diagonal(cosine_BB))
     return jnp.mean(pull_B + jnp.where(negative_BB.any(axis=1), jax.nn.relu(hardest_B - negative_margin), 0))
 
