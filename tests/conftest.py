@@ -6,25 +6,31 @@ import gc
 # Next to nothing is deleted before the first test; looking for it is a sixth of the time of all imports and the collection.
 gc.disable()
 
+import os
+from importlib.util import find_spec
+
+# Compiling is most of what many tests do: XLA without optimizations takes a fifth of the time, and what they say holds of
+# every program. The flags are those of the processes that a test starts, too. The newer emitters, which XLA takes by default,
+# set up MLIR anew for each fused operation. Programs as users compile them: `optimized` below.
+if find_spec("libtpu") is None:  # its compiler would read them too, and tpu_costs.json is of optimized programs
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
+OPTIMIZED = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
+
 import functools
 import io
-import os
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import jax
 import pytest
-from unoptimized import UNOPTIMIZED
 
 from minisbert import SentenceEncoder
 from minisbert.commands import main
-from minisbert.inference.compiled import enable_compilation_cache
+from minisbert.inference.compiled import compiled_output, enable_compilation_cache
 from minisbert.inference.engines import replace_params
-from minisbert.training.step_cache import StepCache, compiled_step, shared_programs
+from minisbert.training.step_cache import compiled_step, shared_programs
 
 # Compiled programs are saved between runs, and shared with the processes that tests start. A test compiles many small ones,
 # the operations outside jax.jit: all are saved.
@@ -64,37 +70,29 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
         _kept = 0
 
 
-_compile = StepCache._compile
-
-
-def _compile_in_less_time(self, *args, **options):
-    step, before = self.step, jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)  # a deterministic step is several programs
-    if hasattr(step, "trace"):  # of jax.jit
-        self.step = SimpleNamespace(
-            lower=lambda *call: SimpleNamespace(compile=partial(step.lower(*call).compile, UNOPTIMIZED))
-        )
-    try:
-        return _compile(self, *args, **options)
-    finally:
-        self.step = step
-        jax.config.update("jax_disable_most_optimizations", before)
-
-
-# Compiling the step is most of what the test of a run does. What it says (the same bits after a kill; what is saved, logged or
-# refused) holds of every program, optimized or not.
-StepCache._compile = _compile_in_less_time
-
-
 @pytest.fixture
-def optimized_steps(monkeypatch):
-    """Steps as users compile them."""
-    for programs in (compiled_step, shared_programs):
+def optimized(monkeypatch):
+    """Programs as users compile them: of every `jax.jit(...)` that the test calls, itself or in the package."""
+    jit = jax.jit
+
+    def optimized_jit(function=None, *, compiler_options=None, **options):
+        options["compiler_options"] = OPTIMIZED | (compiler_options or {})
+        return functools.partial(jit, **options) if function is None else jit(function, **options)
+
+    shared = compiled_output, compiled_step, shared_programs
+    monkeypatch.setattr(jax, "jit", optimized_jit)
+    for programs in shared:
         programs.cache_clear()
-    monkeypatch.setattr(StepCache, "_compile", _compile)
     yield
-    for programs in (compiled_step, shared_programs):
+    for programs in shared:
         programs.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def real_models_are_optimized(request):
+    """They have numbers of other libraries to meet, and much to compute."""
+    if request.node.get_closest_marker("real"):
+        request.getfixturevalue("optimized")
 
 
 WEIGHTS = Path(__file__).parents[1] / "weights"

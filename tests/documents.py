@@ -6,13 +6,9 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
-
-import jax
 
 ROOT = Path(__file__).parents[1]
 # Every page with commands or code to follow.
@@ -101,17 +97,6 @@ def flags_of(command: str) -> set[str]:
     words = [sys.executable, "-m", "minisbert", command, "--help"]
     shown = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
     return set(re.findall(r"--[a-z][\w-]*", shown))
-
-
-@contextmanager
-def unoptimized() -> Iterator[None]:
-    """Compiling is nearly all that the documents' code does on tiny models."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", False)
-        jax.clear_caches()  # no other test gets these programs
 
 
 def write_data(folder: Path, pairs: int = 1250) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
-from unoptimized import UNOPTIMIZED
 
 from minisbert.reference.deberta import deberta
 from minisbert.reference.encoder import bert, mpnet, roberta
@@ -66,5 +65,5 @@ def random_encoder(code: ModuleType, config: Any) -> tuple[Callable, dict[Any, A
 def compiled(code: ModuleType, config: Any, params: dict[Any, Any]) -> Callable:
     """An encoder with these weights, as a compiled function that gives NumPy."""
     definition, _ = nnx.split(nnx.eval_shape(lambda: code.Encoder(config, rngs=nnx.Rngs(0))))
-    run = jax.jit(lambda params, *parts: nnx.merge(definition, params)(*parts)[-1], compiler_options=UNOPTIMIZED)
+    run = jax.jit(lambda params, *parts: nnx.merge(definition, params)(*parts)[-1])
     return lambda *parts: np.asarray(run(params, *parts))

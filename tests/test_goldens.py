@@ -20,6 +20,8 @@ from cross_encoder_cases import FAMILIES, PAIRS, tiny
 from make_goldens import HERE, MODELS, ROUTES, WEIGHTS, texts
 from varied_sentences import digest
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 TOLERANCE = 2e-6
 # Batches in all their shapes are computed with the first two families; one shape, compiled once, tells the others.
 ONE_SHAPE = {name for name in MODELS if name.startswith("tiny") and name not in ("tiny-bert", "tiny-mpnet")}

@@ -1,7 +1,6 @@
 """Modules between the encoder and the sentence embedding against the NumPy twin; the face of a model with several routes."""
 
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from unoptimized import UNOPTIMIZED
 
 from minisbert import SentenceEncoder
 from minisbert.checkpoint.modules import LayerNorm, WeightedLayerPooling
@@ -28,7 +26,6 @@ from minisbert.sentence_model import define
 WEIGHTS = Path(__file__).parents[1] / "weights"
 # Rounding of float64.
 FLOAT64 = 1e-12
-jit = partial(jax.jit, compiler_options=UNOPTIMIZED)
 TINY = sorted(path.name for path in WEIGHTS.glob("tiny-*") if (path / "config.json").exists())
 
 
@@ -54,7 +51,7 @@ def test_layers_of_every_family(name):
     definition, _ = nnx.split(nnx.eval_shape(lambda: encoder(config, rngs=nnx.Rngs(0))))
     ids_BL, mask_BL = np.array([[2, 9, 8, 3], [2, 7, 3, 0]], np.int32), np.arange(4) < np.array([[4], [3]])
 
-    run = jit(lambda params: nnx.merge(definition, params)(ids_BL, mask_BL))
+    run = jax.jit(lambda params: nnx.merge(definition, params)(ids_BL, mask_BL))
     layers_IBLD = run(pretrained.params["encoder"])
     assert len(layers_IBLD) == config.num_hidden_layers + 1
     for below, above in pairwise(layers_IBLD):
@@ -72,7 +69,7 @@ def test_a_chain_of_all_of_them_is_the_twins():
         params = float64(pretrained.params)
         definition, _ = define(pretrained.model_config, np.float64)
 
-        @jit
+        @jax.jit
         def run(params):
             model = nnx.merge(definition, params)
             return model(ids_BL, lengths_B), model.encoder(ids_BL, mask_BL)
@@ -118,7 +115,7 @@ def test_every_layer_has_a_slope():
         np.array([[2, 9, 8, 11, 3]], np.int32),
         np.random.default_rng(0).normal(size=model_config.dimension),
     )
-    slopes = jit(
+    slopes = jax.jit(
         jax.grad(lambda params: (nnx.merge(definition, params)(ids_BL, np.array([5])).sentence_BD @ weight_D)[0])
     )(params)
     for path, slope in jax.tree_util.tree_leaves_with_path(slopes):

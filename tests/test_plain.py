@@ -1,14 +1,12 @@
 """plain.py: the pure function is what encode computes, and what it captures is what the model computed."""
 
 import sys
-from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from unoptimized import UNOPTIMIZED
 
 from minisbert import Index, InputError, SentenceEncoder
 from minisbert.explain.attention import sentence_attention
@@ -21,7 +19,6 @@ WEIGHTS = Path(__file__).parents[1] / "weights"
 TEXTS = ["a cat", "a longer sentence about a dog", ""]
 # float32 additions in another order, on embeddings of size 1.
 FLOAT32 = 2e-6
-jit = partial(jax.jit, compiler_options=UNOPTIMIZED)
 
 
 @pytest.mark.parametrize("name", ["tiny-bert", "tiny-static"])
@@ -85,7 +82,7 @@ def test_float64_is_the_twin_and_leaves_jax_as_it_was():
         encoder.module()
     with jax.enable_x64(True):
         apply, params = encoder.module()
-        np.testing.assert_allclose(jit(apply)(params, ids_BL, lengths_B).sentence_BD, expected, rtol=0, atol=1e-13)
+        np.testing.assert_allclose(jax.jit(apply)(params, ids_BL, lengths_B).sentence_BD, expected, rtol=0, atol=1e-13)
 
 
 def test_the_gradient_of_each_token_by_an_edit_of_the_first_input():
@@ -102,7 +99,7 @@ def test_the_gradient_of_each_token_by_an_edit_of_the_first_input():
         return out.sentence_BD[0, 0], out.hidden_IBLD[0, 0]
 
     one_L = jnp.ones(tokens[0].shape[1])
-    slope_L, _ = jit(jax.grad(first_number, has_aux=True))(one_L)
+    slope_L, _ = jax.jit(jax.grad(first_number, has_aux=True))(one_L)
     step_L = 1e-2 * jnp.eye(len(one_L))[2]
     (more, doubled_LD), (less, _) = first_number(one_L + step_L), first_number(one_L - step_L)
     assert (
@@ -123,7 +120,7 @@ def test_edits_and_dropout(name):
         layers.append(layer)
         return hidden_BLD / 2 if layer == 1 else hidden_BLD
 
-    @jit
+    @jax.jit
     def compute(key):
         whole, halved = (apply(params, *tokens, capture=("hidden",), edit=edit) for edit in (None, half_of_the_first))
         return whole, halved, apply(params, *tokens, key).sentence_BD

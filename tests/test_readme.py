@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from documents import DOCUMENTS, PAGES, ROOT, TINY, blocks, prose, read, spans, table, unoptimized, write_data
+from documents import DOCUMENTS, PAGES, ROOT, TINY, blocks, prose, read, spans, table, write_data
 
 from minisbert import CrossEncoder, SentenceEncoder
 from minisbert.commands import main
@@ -172,11 +172,10 @@ def test_all_python_blocks_run_one_after_the_other(document, tmp_path, monkeypat
     for command in SESSION_NEEDS.get(document, ()):
         assert main([word.replace(ENCODER, tiny[ENCODER]) for word in command.split()]) == 0
     capsys.readouterr()
-    with unoptimized():  # once per page, since leaving it throws all programs away
-        for block in python:
-            source = re.sub("|".join(map(re.escape, tiny)), lambda name: tiny[name[0]], block.code)
-            exec(source, session)
-            assert bool(capsys.readouterr().out.strip()) == (block.prints is not None), block.code
+    for block in python:
+        source = re.sub("|".join(map(re.escape, tiny)), lambda name: tiny[name[0]], block.code)
+        exec(source, session)
+        assert bool(capsys.readouterr().out.strip()) == (block.prints is not None), block.code
     if document == "README.md":
         assert [set(hit) for hit in session["ranked"]] == [{"corpus_id", "score"}] * 3
         scores = [hit["score"] for hit in session["ranked"]]

@@ -4,7 +4,7 @@ The twin's Dense is one line, here: tanh(x W + b).
 """
 
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from unoptimized import UNOPTIMIZED
 
 from minisbert.checkpoint.modules import POOLING_MODES, Dense, Normalize, Pooling
 from minisbert.inference.compiled import cast_params
@@ -26,7 +25,6 @@ from minisbert.transformer.dropout import threefry
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 FAMILIES = ["bert", "mpnet"]
-jit = partial(jax.jit, compiler_options=UNOPTIMIZED)
 
 # float64 rounding over the whole model, on embeddings of length 1; 4e-16 is measured.
 FLOAT64 = 1e-10
@@ -112,7 +110,7 @@ def slopes(pretrained):
     # One row per pooling, which looks at the columns of that pooling only.
     rows = jnp.asarray(np.kron(np.eye(len(POOLING_MODES), dtype=np.float32), projection))
 
-    @jit
+    @jax.jit
     def gradients(params, token_ids_BL, lengths_B):
         def score(params):
             return rows @ nnx.merge(definition, params)(token_ids_BL, lengths_B).sentence_BD.sum(axis=0)
@@ -192,7 +190,7 @@ def test_dropout_changes_a_sentence_with_its_key_alone():
     encoder = {**pretrained.params["encoder"], "blocks": {0: pretrained.params["encoder"]["blocks"][0]}}
     definition, _ = define(model_config)
 
-    @jit
+    @jax.jit
     def run(token_ids_BL, lengths_B, dropout_keys_B):
         return nnx.merge(definition, {"encoder": encoder})(token_ids_BL, lengths_B, 0, dropout_keys_B).sentence_BD
 

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from unoptimized import IN_A_PROCESS
 
 TESTS = Path(__file__).parents[1]
 TINY = ["--model", str(TESTS.parent / "weights" / "tiny-bert")]
@@ -21,8 +20,5 @@ TINY = ["--model", str(TESTS.parent / "weights" / "tiny-bert")]
 )
 def test_it_measures(script, options, last, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [script, *TINY, *options])
-    # The sweep compiles in a process of its own, without a cache.
-    for name, value in IN_A_PROCESS.items():
-        monkeypatch.setenv(name, value)
     runpy.run_path(str(TESTS / script), run_name="__main__")
     assert last in capsys.readouterr().out.splitlines()[-1]

@@ -25,7 +25,6 @@ from documents import (
     ladder,
     read,
     spans,
-    unoptimized,
     write_data,
 )
 from test_verify import known_as
@@ -109,14 +108,13 @@ def test_every_command_runs(of, run, tmp_path, monkeypatch):
     rungs = of == "the ladder"
     monkeypatch.chdir(tmp_path)
     write_data(tmp_path)
-    with unoptimized():
-        for number, command in enumerate(command for command in RUN if (command in ladder()) == rungs):
-            words = tiny_words(command)
-            words = [word.replace("runs/first", f"runs/{number}") if rungs else word for word in words]
-            result = run(*words)
-            assert result.code == 0, f"{command}\n{result.err}"
-            written = re.findall(r"--(?:out|html|follow|map) (\S+)", command)
-            assert [name for name in written if not Path(name).exists()] == [], command
+    for number, command in enumerate(command for command in RUN if (command in ladder()) == rungs):
+        words = tiny_words(command)
+        words = [word.replace("runs/first", f"runs/{number}") if rungs else word for word in words]
+        result = run(*words)
+        assert result.code == 0, f"{command}\n{result.err}"
+        written = re.findall(r"--(?:out|html|follow|map) (\S+)", command)
+        assert [name for name in written if not Path(name).exists()] == [], command
 
 
 @pytest.mark.real

@@ -14,7 +14,6 @@ from cross_encoder_cases import FAMILIES, NEWER, PAIRS, WEIGHTS, tiny, with_para
 from families import TWINS
 from flax import nnx
 from safetensors.numpy import load_file, save_file
-from unoptimized import UNOPTIMIZED
 
 from minisbert import CrossEncoder, InputError, MinisbertError, ModelFolderError, SentenceEncoder
 from minisbert.checkpoint.convert import flatten
@@ -60,7 +59,7 @@ def test_the_model_is_the_twin_in_float64(family):
     with jax.enable_x64(True):
         params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), encoder.pretrained.params)
         definition, _ = define_cross_encoder(encoder.model_config, jnp.float64)
-        run = jax.jit(lambda params, *rows: nnx.merge(definition, params)(*rows), compiler_options=UNOPTIMIZED)
+        run = jax.jit(lambda params, *rows: nnx.merge(definition, params)(*rows))
         found = np.asarray(run(params, token_ids_BL, lengths_B, np.array(tokens.first_lengths, np.int32)))
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, twin_logits(encoder, SHORT), rtol=0, atol=FLOAT64)

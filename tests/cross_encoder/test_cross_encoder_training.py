@@ -13,7 +13,6 @@ import pytest
 from cross_encoder_cases import WEIGHTS, shallow, tiny
 from flax import nnx
 from runs import assert_resumes_to_the_same_bits, changed, losses, weights
-from unoptimized import UNOPTIMIZED
 
 from minisbert import CrossEncoder
 from minisbert.commands import main
@@ -148,7 +147,7 @@ def test_a_loss_and_its_gradient_match_the_reference(name, S, C, labels, options
     with jax.enable_x64(True):
         targets = Targets(labels_B=None if known is None else jnp.asarray(known))
         loss = partial(CROSS_ENCODER_LOSSES[name].function, targets=targets, **options)
-        value, gradient = jax.jit(jax.value_and_grad(loss), compiler_options=UNOPTIMIZED)(jnp.asarray(logits))
+        value, gradient = jax.jit(jax.value_and_grad(loss))(jnp.asarray(logits))
         gradient = np.asarray(gradient)
     assert float(value) == pytest.approx(reference(logits), rel=FLOAT64)
     for place in np.ndindex(logits.shape):
@@ -270,7 +269,7 @@ def test_gradcache_gives_the_gradient_of_the_whole_batch(files):
         state = initial_state({"model": params, "head": {}}, optax.sgd(1.0), 0)
         results = []
         for gradient in (jax.value_and_grad(siamese_loss(embed, loss)), gradcache(embed, loss, 5)):
-            step = jax.jit(partial(train_step, gradient=gradient, update=update), compiler_options=UNOPTIMIZED)
+            step = jax.jit(partial(train_step, gradient=gradient, update=update))
             after, metrics = step(state, batch)
             results.append((float(metrics.loss), float(metrics.gradient_norm), jax.tree.leaves(after.params)))
     (loss_a, norm, a), (loss_b, _, b) = results

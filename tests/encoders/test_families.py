@@ -5,7 +5,7 @@ What only one family does has a file of its own. XLM-R is RoBERTa's code.
 
 import json
 import sys
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from flax import nnx
 from test_rotary_bert import config as rotary_config
-from unoptimized import UNOPTIMIZED
 
 from minisbert.encoders import FAMILIES, static
 from minisbert.encoders.modernbert import FULL, LOCAL
@@ -87,7 +86,7 @@ class Model:
         def score(params, weight_BLD, token_ids_BL, mask_BL):
             return jnp.sum(weight_BLD * nnx.merge(definition, params)(token_ids_BL, mask_BL)[-1])
 
-        compiled = jax.jit(jax.grad(score), compiler_options=UNOPTIMIZED)
+        compiled = jax.jit(jax.grad(score))
         return lambda *parts: jax.tree.map(np.asarray, compiled(nnx.to_pure_dict(state), *parts))
 
 
@@ -307,10 +306,9 @@ def test_dropout_follows_each_sentences_key_alone(family):
 
 
 @pytest.mark.parametrize("family", TWINS)
-def test_conformance(family, monkeypatch):
+def test_conformance(family):
     """Padding, packing, gradients, checkpoints and the twin."""
     model = load(family)
-    monkeypatch.setattr(jax, "jit", partial(jax.jit, compiler_options=UNOPTIMIZED))
     code = FAMILIES[load_pretrained(tiny(family)).model_config.model_type]
     check_encoder(code, model.config, params=model.params, twin=TWINS[family], padding_id=model.padding)
 

@@ -11,6 +11,8 @@ import pytest
 
 from minisbert import CrossEncoder, SentenceEncoder
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 WEIGHTS = Path(__file__).parents[2] / "weights"
 
 # Another padded shape is another program, which sums in another order: float32 rounding on embeddings whose

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from unoptimized import IN_A_PROCESS
 
 from minisbert import DataError, InputError
 from minisbert.search import exact, top_k
@@ -255,7 +254,7 @@ def test_bad_files_are_refused(tmp_path):
 
 def test_eight_devices_find_what_one_finds(tmp_path):
     script = Path(__file__).with_name("many_devices_search.py")
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu", **IN_A_PROCESS}
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, str(script), str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]

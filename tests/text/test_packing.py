@@ -1,7 +1,6 @@
 """text/packing.py: every text whole, once, in few rows; and a packed row computes what its texts give alone."""
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -11,7 +10,6 @@ import pytest
 from flax import nnx
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from unoptimized import UNOPTIMIZED
 
 from minisbert.checkpoint.modules import Normalize, Pooling
 from minisbert.inference.batching import rectangle
@@ -60,6 +58,7 @@ def texts_of(pretrained, number=12):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_packed_texts_are_as_they_are_alone(name):
+    """With dropout; without, and in each pooling mode, for one family: `check_encoder` packs the token embeddings of all."""
     pretrained = load_pretrained(WEIGHTS / name)
     params = {"encoder": pretrained.params["encoder"]}  # without a Dense
     texts = texts_of(pretrained)
@@ -72,23 +71,24 @@ def test_packed_texts_are_as_they_are_alone(name):
         jnp.take(keys_R, np.zeros(rows.lengths_PT.size, int)).at[where].set(keys_R).reshape(rows.lengths_PT.shape)
     )
 
-    @partial(jax.jit, compiler_options=UNOPTIMIZED)
+    @jax.jit
     def packed(params, rows, dropout_keys_PT):
         return nnx.merge(definition, params).packed(rows, dropout_keys_PT)
 
-    @partial(jax.jit, compiler_options=UNOPTIMIZED)
+    @jax.jit
     def alone(params, token_ids_BL, lengths_B, dropout_keys_B):
         return nnx.merge(definition, params)(token_ids_BL, lengths_B, 0, dropout_keys_B).sentence_BD
 
     batch = rectangle(list(enumerate(texts)), len(texts), 24, padding_id)
     expected = {}
-    for dropout in (False, True):
+    for dropout in (False, True) if name == "tiny-bert" else (True,):
         embeddings_PTD = np.asarray(packed(params, rows, dropout_keys_PT if dropout else None))
         expected[dropout] = alone(params, batch.token_ids_BL, batch.lengths_B, keys_R if dropout else None)
         found_RD = embeddings_PTD.reshape(-1, embeddings_PTD.shape[-1])[where]
         np.testing.assert_allclose(found_RD, expected[dropout], rtol=0, atol=ACROSS_SHAPES, err_msg=f"{dropout=}")
         assert np.isfinite(embeddings_PTD).all()  # empty slots too: their gradient must not be NaN
-    assert np.abs(expected[True] - expected[False]).max() > 0.01
+    if len(expected) == 2:
+        assert np.abs(expected[True] - expected[False]).max() > 0.01
 
 
 @pytest.mark.slow
@@ -106,7 +106,7 @@ def test_a_text_is_independent_of_its_neighbours_and_gradients_are_finite(name):
 
     ids = rows.token_ids_PL.copy()
     ids[rows.segmentation_PL == 1] = 33
-    program = jax.jit(jax.value_and_grad(first, has_aux=True), compiler_options=UNOPTIMIZED)
+    program = jax.jit(jax.value_and_grad(first, has_aux=True))
     ((_, found), gradient), ((_, other), _) = program(params, rows.token_ids_PL), program(params, ids)
     np.testing.assert_array_equal(found, other)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))

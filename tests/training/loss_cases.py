@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from unoptimized import UNOPTIMIZED
 
 from minisbert.reference import batch_losses, losses, teacher_losses
 from minisbert.training.losses import CONCATENATIONS, LOSSES, Targets
@@ -165,7 +164,7 @@ CASES = [
 @cache
 def compiled(name, options):
     loss = partial(LOSSES[name].function, **dict(options))
-    return jax.jit(jax.value_and_grad(loss), compiler_options=UNOPTIMIZED)
+    return jax.jit(jax.value_and_grad(loss))
 
 
 def to_jax(tree, dtype):

@@ -20,7 +20,6 @@ import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from unittest.mock import patch
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +83,6 @@ CUT = (
 )
 CHUNK = 10
 MODES = ("plain", "gradcache", "accumulated")
-UNOPTIMIZED = {"xla_backend_optimization_level": 0}
 
 
 def any_loss(layers_1NID: jax.Array, given: Targets, head: dict, *, cases: list) -> jax.Array:
@@ -153,7 +151,7 @@ class Bench:
         if len(params["encoder"]["blocks"]) > 1 and family == "bert":
             model_config = replace(model_config, encoder=replace(model_config.encoder, num_hidden_layers=1))
             del params["encoder"]["blocks"][1]
-        self.dtype, self.options, self.cases = dtype, UNOPTIMIZED if quick else {}, QUICK if quick else CASES
+        self.dtype, self.cases = dtype, QUICK if quick else CASES
         self.definition, _ = define(model_config, jnp.dtype(dtype))
         self.dropout = dropout
         head = initial_softmax_head(jax.random.key(0), model_config.dimension, 3) | {"log_scale": np.float32(2)}
@@ -174,18 +172,16 @@ class Bench:
             update = make_update(optimizer)
             sharding = state_sharding(state, mesh, layout)
             if deterministic:
-                with patch("jax.jit", partial(jax.jit, compiler_options=self.options or None)):
-                    chunk_size = CHUNK if mode == "gradcache" else None
-                    gradient = blockwise(embed, loss, list(mesh.devices.flat), chunk_size=chunk_size)
-                    update = jax.jit(update)
-                step = partial(train_step, gradient=gradient, update=update, dropout=self.dropout)
+                chunk_size = CHUNK if mode == "gradcache" else None
+                gradient = blockwise(embed, loss, list(mesh.devices.flat), chunk_size=chunk_size)
+                step = partial(train_step, gradient=gradient, update=jax.jit(update), dropout=self.dropout)
             else:
                 gradient = jax.value_and_grad(siamese_loss(embed, loss))
                 if mode == "gradcache":
                     gradient = gradcache(embed, loss, CHUNK)
                 gradient = with_gather(gradient, sharding.params)
                 step = partial(train_step, gradient=gradient, update=update, dropout=self.dropout)
-                step = jax.jit(step, out_shardings=(sharding, None), compiler_options=self.options)
+                step = jax.jit(step, out_shardings=(sharding, None))
             found = []
             for which in range(len(self.cases)):
                 after: TrainState = jax.device_put(

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from unoptimized import UNOPTIMIZED
 
 from minisbert import SentenceEncoder, TrainConfig, train
 from minisbert.checkpoint.convert import flatten
@@ -56,7 +55,7 @@ def gradient_of(tie, chunk_size=None):
         plain = jax.value_and_grad(siamese_loss(embed, loss))
         gradient = with_model(plain if chunk_size is None else gradcache(embed, loss, chunk_size))
         given = jax.tree.map(jnp.asarray, state(tie))
-        return jax.jit(gradient, compiler_options=UNOPTIMIZED)(given, batch_of(), None)
+        return jax.jit(gradient)(given, batch_of(), None)
 
 
 def twin(params):
@@ -100,7 +99,7 @@ def test_gradcache_gives_the_same_gradient():
 def test_a_token_does_not_see_itself_or_later_ones():
     """What is said of the first tokens is the same with other tokens after them, or padding."""
     definition, _ = define(ENCODER.model_config)
-    loss = jax.jit(of_network(denoising_auto_encoder, definition), compiler_options=UNOPTIMIZED)
+    loss = jax.jit(of_network(denoising_auto_encoder, definition))
 
     def surprise(*ids):
         """The sum of -log p over the tokens after the first."""

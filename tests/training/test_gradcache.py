@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from unoptimized import UNOPTIMIZED
 
 from minisbert.errors import InputError
 from minisbert.pretrained import load_pretrained
@@ -98,15 +97,15 @@ def arguments(dtype):
 
 
 @cache
-def plain(dtype):
-    """Loss and gradients for every case by `jax.value_and_grad` over all rows together."""
+def plain(dtype, count):
+    """Loss and gradients for the first cases by `jax.value_and_grad` over all rows together."""
     embed = embed_as(dtype)
 
     def whole(params, head, inputs, targets, which):
-        return loss_of(CASES)(embed(params, *inputs), head, targets, which)
+        return loss_of(CASES[:count])(embed(params, *inputs), head, targets, which)
 
-    jitted = jax.jit(jax.value_and_grad(whole, argnums=(0, 1)), compiler_options=UNOPTIMIZED)
-    return [jitted(*arguments(dtype), which) for which in range(len(CASES))]
+    jitted = jax.jit(jax.value_and_grad(whole, argnums=(0, 1)))
+    return [jitted(*arguments(dtype), which) for which in range(count)]
 
 
 def norm(tree):
@@ -114,12 +113,12 @@ def norm(tree):
 
 
 # 24 rows are divisible by 1 and 3; 5 leaves a remainder; 1000 is all rows in one chunk. A loss sees all embeddings, however
-# they were chunked: all losses run with size 3 and size 5; softmax, which has a head, and a ranking loss also with the others.
+# they were chunked: all losses run with size 5, in float64; softmax, which has a head, and a ranking loss with each size.
 @pytest.mark.parametrize(
     "dtype, tolerance, chunk_size, cases",
     [
         (jnp.float32, FLOAT32, 1, CASES[:2]),
-        (jnp.float32, FLOAT32, 3, CASES),
+        (jnp.float32, FLOAT32, 3, CASES[:2]),
         (jnp.float32, FLOAT32, 1000, CASES[:2]),
         (jnp.float64, FLOAT64, 5, CASES),
     ],
@@ -127,9 +126,9 @@ def norm(tree):
 def test_gradcache_is_the_plain_gradient(dtype, tolerance, chunk_size, cases):
     with jax.enable_x64(dtype == jnp.float64):
         cached = gradcache_value_and_grad(embed_as(dtype), loss_of(cases), chunk_size)
-        jitted = jax.jit(cached, compiler_options=UNOPTIMIZED)
+        jitted = jax.jit(cached)
         for which, case in enumerate(cases):
-            expected_value, expected = plain(dtype)[which]
+            expected_value, expected = plain(dtype, len(cases))[which]
             value, gradients = jitted(*arguments(dtype), which)
             assert value.dtype == dtype
             assert float(value) == pytest.approx(float(expected_value), rel=tolerance), case
@@ -137,12 +136,14 @@ def test_gradcache_is_the_plain_gradient(dtype, tolerance, chunk_size, cases):
             for found, wanted in zip(gradients, expected, strict=True):
                 difference = jax.tree.map(lambda a, b: a - b, found, wanted)
                 assert norm(difference) <= tolerance * norm(wanted), case
-        assert min(norm(expected[0]) for _, expected in plain(dtype)) > 1e-3, "there is no gradient to compare"
-        assert norm(plain(dtype)[0][1][1]) > 1e-3, "softmax trains no head"
+        assert min(norm(expected[0]) for _, expected in plain(dtype, len(cases))) > 1e-3, (
+            "there is no gradient to compare"
+        )
+        assert norm(plain(dtype, len(cases))[0][1][1]) > 1e-3, "softmax trains no head"
 
 
 def test_dropout_is_on_in_these_tests():
-    embed = jax.jit(embed_as(jnp.float32), compiler_options=UNOPTIMIZED)
+    embed = jax.jit(embed_as(jnp.float32))
     params, _, (inputs, keys), _ = arguments(jnp.float32)
     assert np.abs(embed(params, inputs, keys) - embed(params, inputs, None)).max() > 0.1
 
@@ -156,7 +157,7 @@ def test_a_chunk_bounds_the_memory():
 
     def scratch_bytes(chunk_size):
         cached = gradcache_value_and_grad(embed, lambda embeddings_RD, head: jnp.sum(embeddings_RD**2), chunk_size)
-        return jax.jit(cached, compiler_options=UNOPTIMIZED).lower(*call).compile().memory_analysis().temp_size_in_bytes
+        return jax.jit(cached).lower(*call).compile().memory_analysis().temp_size_in_bytes
 
     assert scratch_bytes(2) < scratch_bytes(rows) / 4
 

@@ -13,7 +13,6 @@ import pytest
 from families import TWINS, tiny
 from jax.flatten_util import ravel_pytree
 from runs import assert_resumes_to_the_same_bits, changed, losses, weights
-from unoptimized import UNOPTIMIZED
 
 from minisbert import CrossEncoder, SentenceEncoder
 from minisbert.checkpoint.convert import flatten
@@ -33,7 +32,6 @@ FLOAT64 = 1e-11
 # Central differences with a step of 1e-5: the error is the step squared times the third derivative; 4e-9 is measured.
 DIFFERENCES = 1e-7
 SCALE = 0.5
-compiled = partial(jax.jit, compiler_options=UNOPTIMIZED)  # compiling is nearly all there is
 
 
 def normals(tree, seed=0, size=1.0):
@@ -194,11 +192,11 @@ def losses_and_gradients(chunk_size=None):
         return siamese_loss(embed, loss)({"model": model, "head": {}}, batch)
 
     if chunk_size is None:
-        ours = compiled(jax.value_and_grad(of_adapters))(trained)
+        ours = jax.jit(jax.value_and_grad(of_adapters))(trained)
     else:
-        value, gradient = compiled(gradcache(adapted, loss, chunk_size))({"model": trained, "head": {}}, batch, None)
+        value, gradient = jax.jit(gradcache(adapted, loss, chunk_size))({"model": trained, "head": {}}, batch, None)
         ours = value, gradient["model"]
-    return of_adapters, trained, ours, compiled(jax.value_and_grad(of_params))(merge_lora(params, trained, scale=SCALE))
+    return of_adapters, trained, ours, jax.jit(jax.value_and_grad(of_params))(merge_lora(params, trained, scale=SCALE))
 
 
 @pytest.mark.parametrize("chunk_size", [None, 3])
@@ -225,7 +223,7 @@ def test_gradient_against_finite_differences():
         flat, unravel = ravel_pytree(trained)
         slope = np.asarray(ravel_pytree(gradient)[0])
         rng, step = np.random.default_rng(0), 1e-5
-        value = compiled(lambda flat: of_adapters(unravel(flat)))
+        value = jax.jit(lambda flat: of_adapters(unravel(flat)))
         for _ in range(8):
             direction = rng.normal(size=flat.shape) / np.sqrt(flat.size)
             numeric = (value(flat + step * direction) - value(flat - step * direction)) / (2 * step)

@@ -12,7 +12,6 @@ from loss_cases import (
     GUIDE,
     ONE_EACH,
     SCORE_B,
-    UNOPTIMIZED,
     B,
     D,
     compute,
@@ -130,7 +129,7 @@ def test_matryoshka_is_the_weighted_sum_over_dimensions(name, texts, targets, lo
     def computed(weights):
         loss = matryoshka(partial(LOSSES[name].function, **options), dimensions, weights)
         with jax.enable_x64(True):
-            jitted = jax.jit(loss, compiler_options=UNOPTIMIZED)
+            jitted = jax.jit(loss)
             return float(jitted(*to_jax((texts, targets, loss_head), np.float64)))
 
     parts = [reference.matryoshka(short(d), texts, [d], [1.0]) for d in dimensions]
@@ -162,7 +161,7 @@ def test_adaptive_layers_and_their_gradient_are_the_twins(options):
         (matryoshka(cosine_similarity, [D, 2], [1.0, 0.5]), two_dimensional),
     ):
         with jax.enable_x64(True):
-            gradient_of = jax.jit(jax.value_and_grad(adaptive_layer(inner, **options)), compiler_options=UNOPTIMIZED)
+            gradient_of = jax.jit(jax.value_and_grad(adaptive_layer(inner, **options)))
             value, gradient = gradient_of(*to_jax((LAYERS, Targets(labels_B=SCORE_B)), np.float64))
         twin = partial(of_layers, inner_twin)
         assert float(value) == pytest.approx(twin(LAYERS), rel=FLOAT64)

@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import pytest
 from two_hosts import equal, stop
-from unoptimized import IN_A_PROCESS
 
 from minisbert.data.sampler import Batch
 from minisbert.errors import InputError, TrainingError
@@ -21,20 +20,11 @@ WEIGHTS = Path(__file__).parents[2] / "weights"
 TINY_BERT = WEIGHTS / "tiny-bert"
 
 
-@pytest.fixture
-def compiled_in_less_time(monkeypatch):
-    """Of the processes that a test starts: the second host compiles each time, and that is most of what it does."""
-    for name, value in IN_A_PROCESS.items():
-        monkeypatch.setenv(name, value)
-
-
-@pytest.mark.usefixtures("compiled_in_less_time")
 def test_two_hosts_train_as_one_does_and_resume_after_a_kill(tmp_path):
     """A transformer of one layer; `two_hosts.py equal` has two."""
     assert equal(tmp_path, WEIGHTS / "tiny-xlm-roberta") < 1e-5
 
 
-@pytest.mark.usefixtures("compiled_in_less_time")
 def test_when_one_host_is_asked_to_stop_both_save_the_same_step(tmp_path):
     """A table of vectors: what the hosts agree on does not depend on the model."""
     first, second = stop(tmp_path, WEIGHTS / "tiny-static")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import test_loss_properties as properties
 import test_losses as general
-from documents import TINY, blocks, read, unoptimized, write_data
+from documents import TINY, blocks, read, write_data
 
 from minisbert.commands import main
 from minisbert.reference import losses as reference
@@ -70,8 +70,7 @@ def test_the_command_line_knows_it_by_name(case, tmp_path, monkeypatch, capsys):
     static = str(TINY.with_name("tiny-static"))  # compiles in a second
     words = [static if word.startswith("all-M") else word for word in shlex.split(COMMAND)[1:]]
     assert words[words.index("--loss") + 1] == case[0]
-    with unoptimized():
-        assert main(words) == 0, capsys.readouterr().err
+    assert main(words) == 0, capsys.readouterr().err
     assert (tmp_path / "runs/pearson/final/modules.json").exists()
 
 

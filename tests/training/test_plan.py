@@ -1,14 +1,12 @@
 """training/plan.py: bytes are exact, FLOPs are those of the matrix products in the jaxpr, and no weights are read."""
 
 from dataclasses import replace
-from functools import partial
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 from families import TWINS, tiny
-from unoptimized import UNOPTIMIZED
 
 from minisbert.checkpoint.folder import read_folder
 from minisbert.commands import main, plans
@@ -23,7 +21,6 @@ from minisbert.training.losses import Loss, mse
 from minisbert.training.plan import CHIPS, GIB, plan
 from minisbert.training.sharding import data_mesh
 from minisbert.training.siamese import packed_embed
-from minisbert.training.step_cache import compiled_step
 from minisbert.training.task import SIAMESE
 
 
@@ -81,18 +78,7 @@ def test_the_compilers_count_is_near():
     assert 1 < lowered.cost_analysis()["flops"] / forward_flops(params, config, 8, 64) < 1.15
 
 
-def unoptimized(*settings):
-    """A step that XLA compiles without optimizations: compiling is all that these tests do."""
-    step = compiled_step(*settings)
-
-    def lower(*arguments):
-        return SimpleNamespace(compile=partial(step.lower(*arguments).compile, UNOPTIMIZED))
-
-    return SimpleNamespace(lower=lower)
-
-
-def test_a_plan_of_a_small_run(monkeypatch):
-    monkeypatch.setattr(planning, "compiled_step", unoptimized)
+def test_a_plan_of_a_small_run():
     model_config = design_of("bert")
     model_config = replace(model_config, encoder=replace(model_config.encoder, num_hidden_layers=1))
     config = TrainConfig(("x",), batch_size=8, max_steps=10, dropout=False)  # which compiles faster

@@ -13,7 +13,6 @@ import pytest
 from families import TWINS, tiny
 from jax.sharding import AbstractMesh, PartitionSpec
 from runs import losses
-from unoptimized import IN_A_PROCESS
 
 from minisbert import SentenceEncoder
 from minisbert.checkpoint.folder import read_folder
@@ -36,7 +35,7 @@ def load_design(family):
 
 def with_devices(count: int, *command: str) -> str:
     """The output of a process with this many virtual devices."""
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(count), "JAX_PLATFORMS": "cpu", **IN_A_PROCESS}
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(count), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout

@@ -15,7 +15,7 @@ TINY_BERT = Path(__file__).parents[2] / "weights" / "tiny-bert"
 RELATIVE = 1e-4
 
 
-@pytest.mark.usefixtures("optimized_steps")
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("name", RUNS)
 def test_fifty_steps_have_the_losses_of_sentence_transformers(name):
     golden = json.loads(GOLDEN.read_text())

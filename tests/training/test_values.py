@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import re
 import subprocess
 import sys
@@ -17,7 +16,6 @@ import optax
 import pytest
 import value_cases
 from runs import Killed, changed
-from unoptimized import IN_A_PROCESS
 from value_cases import CASES, ROWS, TOPICS, config, encoder_for, weights
 
 from minisbert import SentenceEncoder, TrainConfig, train
@@ -109,8 +107,7 @@ def test_two_devices_train_as_one():
 
     Lion moves by the sign of a gradient, so where that is near 0 rounding turns a whole step around; 0.043 is measured.
     """
-    command, environment = [sys.executable, value_cases.__file__], os.environ | IN_A_PROCESS
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, value_cases.__file__], capture_output=True, text=True, check=True)
     apart = json.loads(done.stdout.splitlines()[-1])
     assert apart.pop("lion, layers, ema") < 0.1
     assert max(apart.values()) < 1e-5, apart
@@ -483,7 +480,7 @@ def test_no_bias_decays():
     assert decays(own) == {"head": {"temperature": False, "factors": False, "map": True}}
 
 
-@pytest.mark.usefixtures("optimized_steps")  # as the test of an optimizer with an average
+@pytest.mark.usefixtures("optimized")  # as the test of an optimizer with an average
 def test_the_moving_average_is_of_the_changed_weights():
     average = optax.tree.get(change({"ema": 0.75}, gradient=2.0)[1], "ema")  # from 1 to -1
     assert all(float(jnp.ravel(leaf)[0]) == 0.5 for leaf in jax.tree.leaves(average))
@@ -514,7 +511,7 @@ def averaged(rate):
     return optax.chain(optax.ema(0.5), optax.add_noise(0.1, 0.5, key=jax.random.key(1)), optax.sgd(rate))
 
 
-@pytest.mark.usefixtures("optimized_steps")  # two programs: unoptimized, the last bits of a sum differ
+@pytest.mark.usefixtures("optimized")  # two programs: unoptimized, the last bits of a sum differ
 def test_an_optimizer_with_an_average_and_a_key_of_its_own(tmp_path):
     settings = {"optimizer": averaged, "ema": 0.0}  # the run's own average is of the last weights alone
     undisturbed = run("a loss", optimizer=averaged)

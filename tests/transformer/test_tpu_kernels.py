@@ -8,7 +8,6 @@ import pytest
 from flax import nnx
 from jax.experimental import pallas as pl
 from jax.sharding import AxisType, Mesh
-from unoptimized import UNOPTIMIZED
 
 from minisbert.transformer import tpu_attention, tpu_feed_forward
 from minisbert.transformer.attention import MultiHeadSelfAttention
@@ -82,7 +81,7 @@ def test_the_gradient_of_the_feed_forward_net_is_the_plain_one(width, inner_widt
 
 def compiled(function):
     """The function as one program of its own, since what it computes depends on the device that it is traced for."""
-    return jax.jit(lambda *arrays: function(*arrays), compiler_options=UNOPTIMIZED)
+    return jax.jit(lambda *arrays: function(*arrays))
 
 
 def check_kernel(module, gradient, arrays, monkeypatch):
