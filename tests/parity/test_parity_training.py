@@ -29,7 +29,12 @@ TRAINERS_LOSS, TRAINERS_EMBEDDINGS, TRAINERS_LOGITS = 1e-5, 2e-5, 1e-5
 SETTINGS = {"learning_rate": 1e-3, "warmup_steps": 2, "weight_decay": 0.01}
 
 
-@pytest.mark.parametrize("name", RUNS)
+# One for each change: 100 s of processor time. tests/training/test_trajectory.py has all of them, from a tiny model.
+EACH = [name if name == "multiple negatives" else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", EACH)
 def test_fifty_steps_from_a_real_model(name, tmp_path, record_property):
     try:
         folder = locate("all-MiniLM-L6-v2", offline=True)
