@@ -82,7 +82,7 @@ def read_retrieval(folder: str | Path, split: str = "test") -> RetrievalData:
         split: which file of `qrels/`; a `qrels.tsv` next to the corpus has no splits.
 
     Raises:
-        DataError: a file is missing or damaged, an id occurs twice, a value is malformed.
+        DataError: a file is missing, damaged or there in two formats, an id occurs twice, a value is malformed.
     """
     folder = Path(folder)
     corpus = _texts(_file(folder, "corpus.jsonl"), ("title", "text"))
@@ -98,12 +98,19 @@ def read_retrieval(folder: str | Path, split: str = "test") -> RetrievalData:
 
 
 def _file(folder: Path, *names: str) -> RowFile:
+    """The one file of these names, in any format that holds rows."""
+    found = []
     for name in names:
         stem, _, usual = name.rpartition(".")
-        for ending in (usual, *ENDINGS):
-            for file in (folder / f"{stem}.{ending}", folder / f"{stem}.{ending}.gz"):
-                if file.is_file():
-                    return RowFile(file)
+        files = [
+            folder / f"{stem}.{ending}{zipped}" for ending in dict.fromkeys((usual, *ENDINGS)) for zipped in ("", ".gz")
+        ]
+        found += [file for file in files if file.is_file()]
+    if len(found) > 1:
+        first, second = (file.relative_to(folder) for file in found[:2])
+        raise DataError(f"{folder}: both {first} and {second}. Expected one of them; move the other away.")
+    if found:
+        return RowFile(found[0])
     raise DataError(
         f"{folder}: no {' or '.join(names)} (or .{', .'.join(ENDINGS)}; or .gz). Expected a folder in BEIR's layout; check the "
         "path."

@@ -235,9 +235,12 @@ def test_a_collection_may_be_in_tables(folder):
         ("corpus.jsonl", '{"_id": "d1", "text": 3}\n', ["line 1", "'text' is 3"]),
         ("corpus.jsonl", '{"_id": null, "text": "a"}\n', ["line 1", "'_id' is None"]),
         ("queries.jsonl", '{"text": "a"}\n', ["'_id/id'"]),
+        ("corpus.csv", "id,text\nd1,a\n", ["both corpus.jsonl and corpus.csv"]),
+        ("qrels/test.tsv", QRELS, ["both qrels.tsv and qrels/test.tsv"]),
     ],
 )
 def test_bad_files_are_refused_by_name(folder, file, content, words):
+    (folder / "qrels").mkdir()
     (folder / file).unlink() if content is None else (folder / file).write_text(content)
     with pytest.raises(DataError) as error:
         read_retrieval(folder)
