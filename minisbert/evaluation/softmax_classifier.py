@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -52,9 +53,6 @@ class SoftmaxClassifier:
             truncate_dim=self.encoder.model_config.dimension,
         )
         head = {"kernel": jnp.asarray(self.head.kernel), "bias": jnp.asarray(self.head.bias)}
-        logits_BC = np.asarray(
-            softmax_logits(head, jnp.asarray(both[0::2]), jnp.asarray(both[1::2]), self.head.concatenation)
-        )
-        weights_BC = np.exp(logits_BC - logits_BC.max(axis=1, keepdims=True, initial=-np.inf))
-        probabilities = weights_BC / weights_BC.sum(axis=1, keepdims=True)
+        logits_BC = softmax_logits(head, jnp.asarray(both[0::2]), jnp.asarray(both[1::2]), self.head.concatenation)
+        probabilities = np.asarray(jax.nn.softmax(logits_BC))
         return Predictions([self.classes[c] for c in probabilities.argmax(axis=1)], probabilities)
