@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 from disk import Disk, largest_file, leave, small_disk, snapshot
+from runs import ONE_LAYER
 
 from minisbert import SentenceEncoder
 from minisbert.errors import MinisbertError, TrainingError, WriteError
@@ -21,7 +22,6 @@ from minisbert.training.config import TrainConfig
 from minisbert.training.siamese import initial_state
 from minisbert.training.trainer import train
 
-TINY = Path(__file__).parents[2] / "weights" / "tiny-bert"
 RECORD = {"data": "none"}
 MOST_CALLS = 200
 
@@ -141,7 +141,7 @@ def run(pairs: str, folder: Path) -> None:
     """Train two steps, each with a score and a checkpoint."""
     settings = {"batch_size": 4, "max_steps": 2, "warmup": 0.0, "checkpoint_every": 1, "evaluate_every": 1}
     config = TrainConfig(data=(pairs,), learning_rate=1e-3, **settings)
-    train(SentenceEncoder.load(TINY), config, folder, score=score, show_progress=False)
+    train(SentenceEncoder.load(ONE_LAYER), config, folder, score=score, show_progress=False)
 
 
 def score(encoder: SentenceEncoder) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from families import TWINS, tiny
 from jax.flatten_util import ravel_pytree
-from runs import assert_resumes_to_the_same_bits, changed, losses, weights
+from runs import ONE_LAYER, assert_resumes_to_the_same_bits, changed, losses, weights
 
 from minisbert import CrossEncoder, SentenceEncoder
 from minisbert.checkpoint.convert import flatten
@@ -249,11 +249,12 @@ def config(data, **settings):
 
 
 def run(config, folder, family="bert", **options):
-    return train(SentenceEncoder.load(tiny(family)), config, folder, show_progress=False, **options)
+    model = SentenceEncoder.load(ONE_LAYER if family == "bert" else tiny(family))
+    return train(model, config, folder, show_progress=False, **options)
 
 
 def test_a_run_trains_the_adapters_only_and_saves_an_ordinary_folder(pairs, tmp_path):
-    base = SentenceEncoder.load(tiny("bert"))
+    base = SentenceEncoder.load(ONE_LAYER)
     before = weights(base)
     settings = config(pairs, lora_alpha=8.0, epochs=4, max_steps=None, checkpoint_every=20, dropout=False)
     trained = train(base, settings, tmp_path / "run", show_progress=False)
@@ -263,7 +264,7 @@ def test_a_run_trains_the_adapters_only_and_saves_an_ordinary_folder(pairs, tmp_
     assert not changed(loaded, trained)
     np.testing.assert_array_equal(loaded.encode("a man"), trained.encode("a man"))
     names = {file.name for file in (tmp_path / "run" / "final").iterdir()}
-    assert names - {"README.md"} == {file.name for file in tiny("bert").iterdir()}
+    assert names - {"README.md"} == {file.name for file in ONE_LAYER.iterdir()}
     values = losses(tmp_path / "run")
     assert len(values) == 20 and np.mean(values[-5:]) < 0.8 * np.mean(values[:5])
     # The checkpoint is the adapters' and their two moments: about a tenth of the model's alone.
@@ -273,7 +274,7 @@ def test_a_run_trains_the_adapters_only_and_saves_an_ordinary_folder(pairs, tmp_
 
 def test_trainable_names_adapters(pairs):
     settings = config(pairs, max_steps=2, trainable=r"\.b$", weight_decay=0.0)
-    base = SentenceEncoder.load(tiny("bert"))
+    base = SentenceEncoder.load(ONE_LAYER)
     views = []
 
     class Watch:
@@ -299,7 +300,7 @@ from minisbert.commands import main
 for layout in ("fsdp", "replicated"):  # in one process: the second run must not take the first one's program
     main(["train", sys.argv[1], f"{sys.argv[2]}/{layout}", *sys.argv[3:], "--layout", layout])
 """
-    command = [sys.executable, "-c", program, str(tiny("bert")), str(tmp_path), "--data", pairs, "--lora-rank", "4"]
+    command = [sys.executable, "-c", program, str(ONE_LAYER), str(tmp_path), "--data", pairs, "--lora-rank", "4"]
     command += ["--batch-size", "4", "--learning-rate", "1e-2", "--max-steps", "2", "--no-dropout"]
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
@@ -311,7 +312,7 @@ for layout in ("fsdp", "replicated"):  # in one process: the second run must not
 @pytest.mark.parametrize("rank", [4, None])
 def test_a_run_does_not_resume_with_other_weights(pairs, tmp_path, rank):
     run(config(pairs, max_steps=2, lora_rank=rank), tmp_path / "run")
-    other = SentenceEncoder.load(tiny("bert"))
+    other = SentenceEncoder.load(ONE_LAYER)
     other.pretrained.params["encoder"]["embedding_norm"]["bias"] += 1e-3
     with pytest.raises(TrainingError, match="weights was '"):
         train(other, config(pairs, max_steps=2, lora_rank=rank), tmp_path / "run", show_progress=False)
@@ -320,7 +321,7 @@ def test_a_run_does_not_resume_with_other_weights(pairs, tmp_path, rank):
 def test_the_head_of_a_cross_encoder_is_trained_whole(tmp_path):
     file = tmp_path / "scored.tsv"
     file.write_text("score\tsentence1\tsentence2\n" + "".join(f"{i / 8}\ta man {i}\ta dog\n" for i in range(8)))
-    model = CrossEncoder.from_encoder(SentenceEncoder.load(tiny("bert")), 1, seed=0)
+    model = CrossEncoder.from_encoder(SentenceEncoder.load(ONE_LAYER), 1, seed=0)
     before = weights(model)
     settings = config(str(file), loss="binary_cross_entropy", max_steps=2)
     trained = train(model, settings, tmp_path / "run", show_progress=False)
