@@ -31,9 +31,9 @@ POSITIVE = ("positive", "answer", "document", "passage", "response", "pos")
 NEGATIVE = ("negative{i}", "hard_negative{i}", "neg{i}")
 FIRST = ("sentence1", "premise", "text1", "question1", "sentence_a", "text_a", "sent1")
 SECOND = ("sentence2", "hypothesis", "text2", "question2", "sentence_b", "text_b", "sent2")
-CLASSES = ("label", "gold_label", "is_duplicate", "entailment_judgment", "entailment_label", "labels")
+CLASSES = ("label", "gold_label", "is_duplicate", "is_selected", "entailment_judgment", "entailment_label", "labels")
 _RELATED = ("relatedness", "similarity", "relatedness_score", "similarity_score")
-SCORES = ("score", *_RELATED, "label", "is_duplicate", "scores", "labels")
+SCORES = ("score", *_RELATED, "label", "is_duplicate", "is_selected", "scores", "labels")
 # As in the parallel data sets of sentence-transformers. A teacher embeds the first text, and all copy that (training/task.py).
 TRANSLATIONS = "translations"
 CONVENTIONS = {

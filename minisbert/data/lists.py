@@ -40,7 +40,7 @@ _MARGINS = {"margin", "positivescore", "negativescore"}  # a label per negative:
 
 
 # Names of a list with a label per text, and of the list of these texts where they are in one.
-_LABELS = {"label", "labels", "score", "scores"}
+_LABELS = {"label", "labels", "score", "scores", "isselected"}
 _DOCUMENTS = {"docs", *_POSITIVES}
 
 

@@ -397,6 +397,7 @@ QUERY = {"query": "q", "positive": "p", "negative_1": "n", "negative_2": "m"}
     ("row", "texts", "names", "labels"),
     [
         ({"query": "q", "docs": ["p", "n", "m"], "labels": [2, 0, 1]}, "q p n m", "score", [2, 0, 1]),
+        ({"query": "q", "passages": ["p", "n"], "is_selected": [0, 1]}, "q p n", "score", [0, 1]),
         ({**QUERY, "label": [3.5, -1, 2]}, "q p n m", "score", [3.5, -1, 2]),
         ({**QUERY, "score": [4.5, 1]}, "q p n m", "margin", [4.5, 1]),
     ],
