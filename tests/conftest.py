@@ -55,6 +55,11 @@ def _count(event: str, seconds: float, **_: object) -> None:
 jax.monitoring.register_event_duration_secs_listener(_count)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slow ones first: at the end one worker would compute alone."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop() -> None:
     """Tests look for cycles among their own objects only."""

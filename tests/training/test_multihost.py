@@ -20,11 +20,13 @@ WEIGHTS = Path(__file__).parents[2] / "weights"
 TINY_BERT = WEIGHTS / "tiny-bert"
 
 
+@pytest.mark.slow
 def test_two_hosts_train_as_one_does_and_resume_after_a_kill(tmp_path):
     """A transformer of one layer; `two_hosts.py equal` has two."""
     assert equal(tmp_path, WEIGHTS / "tiny-xlm-roberta") < 1e-5
 
 
+@pytest.mark.slow
 def test_when_one_host_is_asked_to_stop_both_save_the_same_step(tmp_path):
     """A table of vectors: what the hosts agree on does not depend on the model."""
     first, second = stop(tmp_path, WEIGHTS / "tiny-static")

@@ -41,6 +41,7 @@ def with_devices(count: int, *command: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_loss_and_gradient_are_the_global_batchs_on_any_number_of_devices():
     command = Path(__file__).with_name("many_devices.py")
     found = json.loads(with_devices(8, str(command), "--quick").splitlines()[-1])
@@ -68,6 +69,7 @@ for run, devices, layout in (("four", "4", "fsdp"), ("one", "1", "replicated"), 
 """
 
 
+@pytest.mark.slow
 def test_the_command_trains_on_four_devices_and_resumes_on_one(tmp_path):
     data = tmp_path / "pairs.tsv"
     words = "cat dog house river tree stone book train".split()

@@ -84,6 +84,7 @@ def test_a_killed_run_resumes_to_the_same_bits(pairs, tmp_path, killed_before):
     assert_resumes_to_the_same_bits(partial(run, config(pairs)), tmp_path, killed_before)
 
 
+@pytest.mark.slow
 def test_sigkill(pairs, tmp_path):
     undisturbed = run(config(pairs, epochs=3), tmp_path / "undisturbed")
     command = [sys.executable, "-m", "minisbert", "train", str(ONE_LAYER), str(tmp_path / "killed"), "--data", pairs]
