@@ -12,7 +12,7 @@ from importlib.util import find_spec
 # Compiling is most of what many tests do: XLA without optimizations takes a fifth of the time, and what they say holds of
 # every program. The flags are those of the processes that a test starts, too. The newer emitters, which XLA takes by default,
 # set up MLIR anew for each fused operation. Programs as users compile them: `optimized` below.
-if find_spec("libtpu") is None:  # its compiler would read them too, and tpu_costs.json is of optimized programs
+if find_spec("libtpu") is None:  # its compiler would read them too; tpu_costs.json has the costs of optimized programs
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 OPTIMIZED = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
 

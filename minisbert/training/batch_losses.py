@@ -141,8 +141,10 @@ def _hardest(loss: str, embeddings_SBD: jax.Array, targets: Targets, distance: s
 
 
 def _at(distance_BB: jax.Array, place_BM: jax.Array) -> jax.Array:
-    """Distances by their places. The slope of jnp.max would be shared by equal distances, and be 0 / 0 where a compiler
-    computes a distance twice and rounds it in two ways; this one is that of the first, as in PyTorch."""
+    """Distances by their places, so that the slope is that of the first of equal distances, as in PyTorch.
+
+    That of jnp.max is shared by equal ones, and 0 / 0 where a compiler computes a distance twice and rounds it in two ways.
+    """
     return jnp.take_along_axis(distance_BB, place_BM, axis=1)
 
 

@@ -1,7 +1,7 @@
 """minisbert and sentence-transformers in turns on a GPU or TPU, with models of random weights: one command, under 8 minutes.
 
     python tests/benchmarks/accelerator.py accelerator/          writes accelerator.json, .txt and .png into that folder
-    python tests/benchmarks/accelerator.py --tiny accelerator/   two-layer models and few texts: one to three minutes on a CPU
+    python tests/benchmarks/accelerator.py --tiny accelerator/   two-layer models and few texts: two to four minutes on a CPU
 
 It needs jax, flax, optax, torch and sentence-transformers, but no network, no downloaded model and no installed minisbert. It
 makes models of the shape of MiniLM and MPNet and measures parity, encode (short and long texts), training steps

@@ -311,6 +311,7 @@ def test_evaluations_find_the_same_columns(tmp_path):
     ("name", "content"),
     [
         ("a.csv", "sentence1,sentence2,label\na,b,True\nc,d,False\n"),
+        ("a.tsv", "sentence1\tsentence2\tis_selected\na\tb\t1\nc\td\t0\n"),
         ("a.jsonl", lines(*({"sentence1": "a", "sentence2": "b", "label": label} for label in (True, False)))),
     ],
 )

@@ -16,7 +16,8 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from runs import ONE_LAYER, TINY_BERT, assert_resumes_to_the_same_bits, before_step, changed, losses, weights
+from runs import ONE_LAYER as TINY
+from runs import TINY_BERT, assert_resumes_to_the_same_bits, before_step, changed, losses, weights
 from tqdm import tqdm
 
 from minisbert import SentenceEncoder
@@ -61,7 +62,7 @@ def config(*data, **settings):
 
 
 def run(config, folder, score=None) -> SentenceEncoder:
-    return train(SentenceEncoder(ONE_LAYER), config, folder, score=score, show_progress=False)
+    return train(SentenceEncoder(TINY), config, folder, score=score, show_progress=False)
 
 
 def test_a_run_learns_and_writes_models_curves_and_card(pairs, scored, tmp_path):
@@ -87,7 +88,7 @@ def test_a_killed_run_resumes_to_the_same_bits(pairs, tmp_path, killed_before):
 @pytest.mark.slow
 def test_sigkill(pairs, tmp_path):
     undisturbed = run(config(pairs, epochs=3), tmp_path / "undisturbed")
-    command = [sys.executable, "-m", "minisbert", "train", str(ONE_LAYER), str(tmp_path / "killed"), "--data", pairs]
+    command = [sys.executable, "-m", "minisbert", "train", str(TINY), str(tmp_path / "killed"), "--data", pairs]
     command += ["--batch-size", "4", "--learning-rate", "1e-3", "--checkpoint-every", "2", "--epochs", "3"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -114,7 +115,7 @@ def test_sigterm_saves_and_stops(pairs, tmp_path):
 
 
 def test_the_given_encoder_does_not_change_unless_it_is_given_up(pairs, tmp_path):
-    kept, given_up = SentenceEncoder(ONE_LAYER), SentenceEncoder(ONE_LAYER)
+    kept, given_up = SentenceEncoder(TINY), SentenceEncoder(TINY)
     before = weights(kept)
     trained = train(kept, config(pairs), tmp_path / "kept", show_progress=False)
     assert not changed(kept, before) and changed(trained, before)
@@ -152,7 +153,7 @@ def test_a_run_with_an_older_record_is_resumed(pairs, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_overwrites_nothing(pairs, tmp_path):
-    encoder = SentenceEncoder(ONE_LAYER)
+    encoder = SentenceEncoder(TINY)
     encoder.pretrained.params["encoder"]["embedding_norm"]["scale"] *= np.nan
     with pytest.raises(TrainingError, match=r"step 1 gave loss nan.*rows \[.*pairs\.tsv"):
         train(encoder, config(pairs), tmp_path / "run", show_progress=False)
@@ -250,7 +251,7 @@ def test_a_run_ends_when_the_score_no_longer_improves(pairs, tmp_path, caplog):
 
 def test_a_callback_can_end_the_run(pairs, tmp_path):
     settings, folder = config(pairs, epochs=4), tmp_path / "run"
-    ended = train(SentenceEncoder(ONE_LAYER), settings, folder, callbacks=[EndAfter(5)], show_progress=False)
+    ended = train(SentenceEncoder(TINY), settings, folder, callbacks=[EndAfter(5)], show_progress=False)
     assert ended.run.steps == 5 and ended.run.last()["ended"] is True
     again = run(settings, folder)  # without the callback
     assert again.run.steps == 5 and not changed(ended, again)
@@ -285,17 +286,7 @@ def test_the_command_logs_everything_once(pairs, tmp_path, capfd):
     handler = logging.StreamHandler()
     logging.getLogger().addHandler(handler)
     try:
-        words = [
-            "train",
-            str(ONE_LAYER),
-            str(tmp_path / "run"),
-            "--data",
-            pairs,
-            "--batch-size",
-            "8",
-            "--max-steps",
-            "2",
-        ]
+        words = ["train", str(TINY), str(tmp_path / "run"), "--data", pairs, "--batch-size", "8", "--max-steps", "2"]
         assert main(words) == 0
     finally:
         logging.getLogger().removeHandler(handler)
@@ -304,17 +295,7 @@ def test_the_command_logs_everything_once(pairs, tmp_path, capfd):
 
 
 def test_loss_options_from_the_command_line(pairs, tmp_path, capsys):
-    command = [
-        "train",
-        str(ONE_LAYER),
-        str(tmp_path / "run"),
-        "--data",
-        str(pairs),
-        "--max-steps",
-        "1",
-        "--batch-size",
-        "4",
-    ]
+    command = ["train", str(TINY), str(tmp_path / "run"), "--data", str(pairs), "--max-steps", "1", "--batch-size", "4"]
     assert main([*command, "--loss-options", '{"scale": 5.0, "directions": ["query_to_doc", "doc_to_query"]}']) == 0
     assert "directions" in (tmp_path / "run" / "final" / "README.md").read_text()
     capsys.readouterr()
@@ -325,7 +306,7 @@ def test_loss_options_from_the_command_line(pairs, tmp_path, capsys):
 
 
 def test_old_flags_still_work(pairs, tmp_path, capsys):
-    command = ["train", str(ONE_LAYER), str(tmp_path / "run"), "--data", pairs, "--max-steps", "1", "--batch-size", "4"]
+    command = ["train", str(TINY), str(tmp_path / "run"), "--data", pairs, "--max-steps", "1", "--batch-size", "4"]
     assert main([*command, "--reduction", "ordered", "--new-shapes", "compile"]) == 0
     card = (tmp_path / "run" / "final" / "README.md").read_text()
     assert "| deterministic | True |" in card
@@ -352,7 +333,7 @@ def test_explicit_flags_override_a_recipe():
 def test_progress_is_shown_without_a_folder(pairs, monkeypatch, shown):
     hidden = []
     monkeypatch.setattr(trainer, "tqdm", lambda **options: hidden.append(options["disable"]) or tqdm(disable=True))
-    train(SentenceEncoder(ONE_LAYER), config(pairs, max_steps=1), show_progress=shown)
+    train(SentenceEncoder(TINY), config(pairs, max_steps=1), show_progress=shown)
     assert hidden == [None if shown else True]  # None: on a terminal
 
 
@@ -373,10 +354,10 @@ def test_remat_changes_only_memory(pairs, tmp_path):
 
 def test_the_student_approaches_its_teacher(tmp_path, pairs):
     """The student starts from random weights."""
-    teacher = SentenceEncoder(ONE_LAYER)
-    student = with_random_weights(SentenceEncoder(ONE_LAYER), seed=3)
+    teacher = SentenceEncoder(TINY)
+    student = with_random_weights(SentenceEncoder(TINY), seed=3)
     texts = ["a cat and a dog", "the river", "stones"]
-    settings = {"loss": "mse", "teacher": str(ONE_LAYER), "epochs": 6, "learning_rate": 3e-3, "dropout": False}
+    settings = {"loss": "mse", "teacher": str(TINY), "epochs": 6, "learning_rate": 3e-3, "dropout": False}
     trained = train(student, config(pairs, **settings), tmp_path / "run", show_progress=False)
     before, after = (np.mean((model.encode(texts) - teacher.encode(texts)) ** 2) for model in (student, trained))
     assert after < 0.7 * before
@@ -384,9 +365,8 @@ def test_the_student_approaches_its_teacher(tmp_path, pairs):
 
 def test_a_translation_copies_the_teachers_embedding_of_its_original():
     """Reimers & Gurevych 2020, section 2; of pairs each text has its own."""
-    table = TINY_BERT.with_name(
-        "tiny-static"
-    )  # a program with a callback is not saved: each run of the tests compiles it
+    # A program with a callback is not saved: each run of the tests compiles it.
+    table = TINY_BERT.with_name("tiny-static")
     rows = [{"english": "a cat", "non_english": "eine Katze"}, {"english": "the river", "non_english": "der Fluss"}]
     teacher = SentenceEncoder(table)
     english, german = (teacher.encode([row[column] for row in rows]) for column in ("english", "non_english"))
@@ -404,7 +384,7 @@ def test_a_translation_copies_the_teachers_embedding_of_its_original():
 
 
 def test_a_teacher_whose_embeddings_are_truncated(tmp_path, pairs):
-    teacher = SentenceEncoder(ONE_LAYER)
+    teacher = SentenceEncoder(TINY)
     teacher.truncate_dim = 16
     teacher.save(tmp_path / "teacher")
     settings = {"loss": "embed_distill", "teacher": str(tmp_path / "teacher"), "loss_options": {"projection_dim": 16}}
