@@ -286,10 +286,7 @@ def _read_model_settings(files: ModelFiles, folder: ModelFolder) -> None:
     settings = Settings(files.json(file), file)
     files.ignored[file.name] = settings.by_table(MODEL_FILE)
     settings.choice("model_type", ["SentenceTransformer"], default="SentenceTransformer", why="dense embeddings")
-    folder.prompts = settings.texts("prompts")
-    folder.default_prompt_name = settings.text("default_prompt_name", default=None)
-    if folder.default_prompt_name is not None and folder.default_prompt_name not in folder.prompts:
-        settings.complain("default_prompt_name", f"one of the prompts {sorted(folder.prompts)}")
+    folder.prompts, folder.default_prompt_name = settings.prompts()
     if settings.values.get("similarity_fn_name") is not None:
         folder.similarity_fn_name = settings.choice("similarity_fn_name", SIMILARITY_NAMES)
     folder.truncate_dim = settings.size("truncate_dim", None)

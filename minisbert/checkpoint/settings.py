@@ -183,6 +183,13 @@ class Settings:
         self.complain(key, "an object of name to text")
         return {}
 
+    def prompts(self) -> tuple[dict[str, str], str | None]:
+        """The prompts of a model by name, and the name of the default one."""
+        prompts, default = self.texts("prompts"), self.text("default_prompt_name", default=None)
+        if default is not None and default not in prompts:
+            self.complain("default_prompt_name", f"one of the prompts {sorted(prompts)}")
+        return prompts, default
+
     def encoder(
         self,
         config: type[C],

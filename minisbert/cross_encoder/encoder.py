@@ -19,9 +19,17 @@ import numpy as np
 from minisbert import arguments as checks
 from minisbert.cross_encoder.folder import ACTIVATION_CLASSES
 from minisbert.cross_encoder.model import define_cross_encoder
-from minisbert.cross_encoder.predict import activation_name, activation_of, logits, scores_from_logits, tokenized
+from minisbert.cross_encoder.predict import (
+    activation_name,
+    activation_of,
+    logits,
+    pairs_with_prompt,
+    scores_from_logits,
+    tokenized,
+)
 from minisbert.cross_encoder.pretrained import (
     PretrainedCrossEncoder,
+    encoder_alone,
     load_cross_encoder,
     save_cross_encoder,
     with_fresh_head,
@@ -32,6 +40,7 @@ from minisbert.errors import InputError
 from minisbert.inference.callers import (
     MODEL_NAMES,
     OF_SAVE,
+    PROMPTS,
     Familiar,
     called_inputs,
     check_callers_keywords,
@@ -39,10 +48,11 @@ from minisbert.inference.callers import (
     other_names,
 )
 from minisbert.inference.compiled import COMPUTE_DTYPES, Forward
-from minisbert.inference.engines import need_jax, with_params
+from minisbert.inference.engines import with_params
 from minisbert.inference.token_budgets import default_shapes
-from minisbert.pretrained import Pretrained, load_pretrained
 from minisbert.text.tokenizer import TokenCount, Tokens, check_fit
+
+Pairs = Sequence[tuple[str, str]] | tuple[str, str]
 
 
 class CrossEncoder(Familiar):
@@ -56,7 +66,8 @@ class CrossEncoder(Familiar):
         compute_dtype: "float32", or "bfloat16" for the encoder's matrix products (norms, softmax, head stay float32).
         token_budget: tokens per batch, padding included; by default as in SentenceEncoder.
         revision, cache, offline, verify, allow_pickle_weights, allow_links: see `SentenceEncoder`.
-        keywords: of sentence-transformers, where they change nothing here, such as trust_remote_code=True.
+        keywords: `prompts`, added to the folder's, and `default_prompt_name` instead of the folder's; keywords of
+            sentence-transformers that change nothing here, such as trust_remote_code=True.
 
     Raises:
         ModelFolderError, DownloadError: the folder is not a complete cross-encoder, or cannot be downloaded.
@@ -85,8 +96,7 @@ class CrossEncoder(Familiar):
         allow_links: bool = False,
         **keywords: Any,
     ):
-        if keywords:
-            class_keywords(type(self).__name__, keywords)
+        settings = class_keywords(type(self).__name__, keywords, PROMPTS)
         checks.check_choice("compute_dtype", compute_dtype, ("float32", "bfloat16"))
         if not isinstance(model, PretrainedCrossEncoder):
             place = locate(model, revision=revision, cache=cache, offline=offline, verify=verify)
@@ -103,6 +113,8 @@ class CrossEncoder(Familiar):
         activation_of(self.activation_fn)
         self.padding_id, self.max_positions = model.folder.padding_id, model.model_config.encoder.max_positions
         self._max_seq_length = model.folder.longest
+        self.prompts, self.default_prompt_name = dict(model.folder.prompts), model.folder.default_prompt_name
+        self._change_settings(settings)
         if max_length is not None:
             self.max_seq_length = max_length
 
@@ -114,6 +126,7 @@ class CrossEncoder(Familiar):
 
     params = property(attrgetter("pretrained.params"), doc="The parameters: nested dicts of float32 arrays.")
     model_config = property(attrgetter("pretrained.model_config"), doc="What the model consists of.")
+    num_labels = property(attrgetter("model_config.num_labels"), doc="Logits per pair: C.")
     with_params = with_params
 
     @staticmethod
@@ -144,14 +157,7 @@ class CrossEncoder(Familiar):
         """
         checks.check_positive("num_labels", num_labels)
         checks.seed_number("seed", seed)
-        need_jax(encoder, "put a head on it")
-        given = getattr(encoder, "pretrained", encoder)
-        if isinstance(given, PretrainedCrossEncoder):
-            raise InputError(
-                "encoder is a CrossEncoder, which has a head. Expected a SentenceEncoder, or the name of an encoder."
-            )
-        if not isinstance(given, Pretrained):
-            given = load_pretrained(locate(given, revision=revision, cache=cache, offline=offline))
+        given = encoder_alone(encoder, revision=revision, cache=cache, offline=offline)
         return CrossEncoder(with_fresh_head(given, num_labels, seed), max_length=max_length)
 
     # --- pairs to scores -------------------------------------------------------------------------------------------
@@ -159,7 +165,9 @@ class CrossEncoder(Familiar):
     @other_names({"activation_fct": "activation_fn"})
     def predict(
         self,
-        pairs: Sequence[tuple[str, str]] | tuple[str, str] | np.ndarray | None = None,
+        pairs: Pairs | np.ndarray | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
         batch_size: int | None = None,
         show_progress_bar: bool | None = None,
         activation_fn: str | Callable[[np.ndarray], Any] | None = None,
@@ -171,6 +179,8 @@ class CrossEncoder(Familiar):
 
         Args:
             pairs: a pair of texts, or a list of pairs.
+            prompt_name: a name in `prompts`, by default `default_prompt_name`; its text is put before the first text of each.
+            prompt: the text itself; overrides `prompt_name`.
             batch_size: pairs per batch; by default as many as fit `token_budget`.
             show_progress_bar: None shows one on a terminal after two seconds.
             activation_fn: identity, sigmoid, tanh, relu, softmax or a function of the logits `[pairs, C]`; None: the model's.
@@ -192,7 +202,7 @@ class CrossEncoder(Familiar):
         """
         pairs = called_inputs("pairs", pairs, others)
         check_callers_keywords("predict", others)
-        rows, single = checks.as_pairs(pairs)
+        rows, single = pairs_with_prompt(self, pairs, prompt_name, prompt)
         activation = activation_of(self.activation_fn if activation_fn is None else activation_fn)
         checks.check_bool("apply_softmax", apply_softmax)
         checks.check_batch_options(on_truncate, batch_size, show_progress_bar)
@@ -243,25 +253,21 @@ class CrossEncoder(Familiar):
         hits: list[dict[str, Any]] = [{"corpus_id": i, "score": float(scores[i])} for i in best]
         return [{**hit, "text": documents[hit["corpus_id"]]} for hit in hits] if return_documents else hits
 
-    def token_counts(self, pairs: Sequence[tuple[str, str]] | tuple[str, str]) -> list[TokenCount]:
-        """For each pair the number of its tokens, and how many of them are kept and dropped.
+    def token_counts(self, pairs: Pairs, prompt_name: str | None = None, prompt: str | None = None) -> list[TokenCount]:
+        """For each pair the number of its tokens, those of the prompt included, and how many of them are kept and dropped.
 
         Example:
             >>> CrossEncoder.from_encoder("weights/tiny-bert").token_counts(("a b", "c"))
             [TokenCount(tokens=6, kept=6, dropped=0)]
         """
-        return self.tokenize(pairs).token_counts()
+        return self.tokenize(pairs, prompt_name, prompt).token_counts()
 
-    def tokenize(self, pairs: Sequence[tuple[str, str]] | tuple[str, str]) -> Tokens:
+    def tokenize(self, pairs: Pairs, prompt_name: str | None = None, prompt: str | None = None) -> Tokens:
         """Token ids of pairs as the model reads them, cut to `max_seq_length`, without padding."""
-        return self.tokenizer.tokenize(checks.as_pairs(pairs)[0], max_length=self.max_seq_length)
+        rows, _ = pairs_with_prompt(self, pairs, prompt_name, prompt)
+        return self.tokenizer.tokenize(rows, max_length=self.max_seq_length)
 
     # --- settings --------------------------------------------------------------------------------------------------
-
-    @property
-    def num_labels(self) -> int:
-        """Logits per pair: C."""
-        return int(self.model_config.num_labels)
 
     @property
     def training_task(self) -> Any:
@@ -284,7 +290,9 @@ class CrossEncoder(Familiar):
         target = checks.check_path(path)
         activation = activation_name(self.activation_fn)
         checks.check_choice("activation_fn", activation, tuple(ACTIVATION_CLASSES.values()))
-        folder = replace(self.pretrained.folder, max_seq_length=self.max_seq_length, activation=activation)
+        self._check_settings()
+        changed = {name: getattr(self, name) for name in ("max_seq_length", *PROMPTS)}
+        folder = replace(self.pretrained.folder, activation=activation, **changed)
         save_cross_encoder(replace(self.pretrained, folder=folder), target)
 
     def __repr__(self) -> str:

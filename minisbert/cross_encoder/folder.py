@@ -6,9 +6,9 @@
 
 This older form is the one written, because transformers and every version of sentence-transformers read it. From 5.4 on
 sentence-transformers adds modules.json (one Transformer), sentence_bert_config.json and config_sentence_transformers.json,
-whose activation then takes precedence; these are read too. So are rerankers of modules (Transformer, Pooling, Dense,
-LayerNorm, Dense), which have no older form and are written as they are read. Activations are looked up by name in a table,
-never imported.
+whose activation then takes precedence; these are read too, and written for a model with prompts, which the older form
+cannot hold. Rerankers of modules (Transformer, Pooling, Dense, LayerNorm, Dense) have no older form either. Activations are
+looked up by name in a table, never imported.
 """
 
 from dataclasses import dataclass
@@ -33,6 +33,9 @@ ACTIVATION_CLASSES = {
 ACTIVATIONS_BY_NAME = {ours: name for name, ours in ACTIVATION_CLASSES.items()}
 ACTIVATION_CLASSES |= {f"torch.nn.{name.rpartition('.')[2]}": ours for name, ours in ACTIVATION_CLASSES.items()}
 _TOKENIZER_FILE = "tokenizer_config.json"
+# The newer form: its only module, and what sentence_bert_config.json says of it (task, output, output of the method).
+_TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"
+_OUTPUT = ("sequence-classification", "scores", "logits")
 _LEGACY_ACTIVATION = "sbert_ce_default_activation_function"  # sentence-transformers before 4
 
 
@@ -78,11 +81,11 @@ def read_cross_encoder_folder(
             num_labels=_num_labels(config),
         )
         if parts:
-            read_length_file(files, folder, ("sequence-classification", "scores", "logits"), required=True)
+            read_length_file(files, folder, _OUTPUT, required=True)
     activation = _activation(config)
     config.finish()
     if parts:
-        activation = _read_settings(files) or activation
+        activation = _read_settings(files, folder) or activation
     if folder.max_seq_length is None and (length := length_limit(folder)) is not None:
         folder.max_seq_length = length
         folder.sources["max_seq_length"] = _TOKENIZER_FILE
@@ -117,18 +120,26 @@ def label_settings(num_labels: int) -> dict[str, Any]:
 def write_cross_encoder_settings(folder: CrossEncoderFolder, params: dict[str, Any], path: Path) -> None:
     """Write config.json and the tokenizer's files, with the length limit in them, into an empty folder.
 
-    A reranker of modules gets modules.json too, and a folder for each module.
+    A reranker of modules gets modules.json too, and a folder for each module; a model with prompts a modules.json of one
+    Transformer.
     """
     config = {key: value for key, value in folder.config.items() if key != _LEGACY_ACTIVATION}
     activation = ACTIVATIONS_BY_NAME[folder.activation]
     config["sentence_transformers"] = {**(config.get("sentence_transformers") or {}), "activation_fn": activation}
     if folder.modules:
         write_chain(folder, params, path)
+    elif folder.prompts:
+        (task, output, method_output), method = _OUTPUT, {"method": "forward"}
+        modality = {"text": {**method, "method_output_name": method_output}}
+        lengths = {"transformer_task": task, "modality_config": modality, "module_output_name": output}
+        write_json(path / "sentence_bert_config.json", lengths)
+        write_json(path / "modules.json", [{"idx": 0, "name": "0", "path": "", "type": _TRANSFORMER}])
+    if folder.modules or folder.prompts:
         settings: dict[str, Any] = {
             "model_type": "CrossEncoder",
             "activation_fn": activation,
-            "prompts": {},
-            "default_prompt_name": None,
+            "prompts": folder.prompts,
+            "default_prompt_name": folder.default_prompt_name,
         }
         write_json(path / "config_sentence_transformers.json", settings)
     write_json(path / "config.json", config)
@@ -174,8 +185,8 @@ def _named_activation(settings: Settings, key: str) -> str | None:
     return ACTIVATION_CLASSES[settings.choice(key, ACTIVATION_CLASSES, why="never imported")]
 
 
-def _read_settings(files: ModelFiles) -> str | None:
-    """The activation in config_sentence_transformers.json, if it has one."""
+def _read_settings(files: ModelFiles, folder: CrossEncoderFolder) -> str | None:
+    """The prompts in config_sentence_transformers.json; returns the activation, if it has one."""
     file = files.folder / "config_sentence_transformers.json"
     if not files.has(file):
         return None
@@ -184,10 +195,7 @@ def _read_settings(files: ModelFiles) -> str | None:
         ["__version__", "model_type", "prompts", "default_prompt_name", "activation_fn", "keep_in_fp32_modules"]
     )
     settings.choice("model_type", ["CrossEncoder"])
-    prompts = settings.values.get("prompts")
-    if isinstance(prompts, dict) and not any(prompts.values()):
-        settings.values = {**settings.values, "prompts": None}
-    settings.absent(["prompts", "default_prompt_name"], "prompts before pairs are not computed")
+    folder.prompts, folder.default_prompt_name = settings.prompts()
     settings.absent(["keep_in_fp32_modules"], "heads are computed in float32 anyway; remove it")
     activation = _named_activation(settings, "activation_fn")
     settings.finish()

@@ -1,6 +1,6 @@
 """Pairs of texts -> scores, batch by batch: the pipeline behind `CrossEncoder.predict`.
 
-    pairs -> token ids -> batches of similar lengths -> compiled forward pass -> logits_BC -> activation -> scores
+    (prompt + a, b) -> token ids -> batches of similar lengths -> compiled forward pass -> logits_BC -> activation -> scores
 
 Pairs are tokenized a chunk at a time and a few batches are computed ahead, as inference/encode.py does for single texts.
 """
@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.arguments import check_choice
+from minisbert.arguments import as_pairs, check_choice, prompt_text
 from minisbert.cross_encoder.folder import ACTIVATION_CLASSES
-from minisbert.errors import InputError, MinisbertError
+from minisbert.errors import InputError, MinisbertError, short_repr
 from minisbert.inference.batching import Batch, batches
 from minisbert.inference.stream import ProgressBar, run_ahead
 from minisbert.text.tokenizer import CHUNK, Tokens
@@ -38,9 +38,33 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
+def pairs_with_prompt(
+    model: Any, pairs: Any, prompt_name: str | None, prompt: str | None
+) -> tuple[list[tuple[str, str]], bool]:
+    """The pairs with the prompt, by default the model's, before the first text of each; and whether it was a single pair.
+
+    Raises:
+        InputError: not pairs of texts; a prompt that the model does not have, or that its pooling would leave out.
+    """
+    rows, single = as_pairs(pairs)
+    before = prompt_text(prompt, prompt_name, model.prompts, model.default_prompt_name)
+    check_prompt(model, before)
+    return [(before + first, second) for first, second in rows] if before else rows, single
+
+
+def check_prompt(model: Any, prompt: str) -> None:
+    """Raises InputError for a prompt whose tokens the pooling of a reranker of modules would leave out."""
+    if prompt and not all(getattr(module, "include_prompt", True) for module in model.model_config.modules):
+        raise InputError(
+            f"prompt is {short_repr(prompt)}, but the pooling in {model.pretrained.folder.path} has include_prompt false, and "
+            'that is not computed for pairs. Expected no prompt (prompt=""); or use another model.'
+        )
+
+
 def tokenized(model: Any, pairs: Sequence[tuple[str, str]]) -> Iterator[Tokens]:
     """The tokens of all pairs, a chunk at a time."""
-    return (model.tokenize(pairs[start : start + CHUNK]) for start in range(0, len(pairs), CHUNK))
+    chunks = (pairs[start : start + CHUNK] for start in range(0, len(pairs), CHUNK))
+    return (model.tokenizer.tokenize(chunk, max_length=model.max_seq_length) for chunk in chunks)
 
 
 def logits(

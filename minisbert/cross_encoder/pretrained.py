@@ -40,9 +40,11 @@ from minisbert.cross_encoder.folder import (
 from minisbert.cross_encoder.heads import HEADS, HeadConfig
 from minisbert.cross_encoder.model import CrossEncoderConfig, initial_head
 from minisbert.cross_encoder.tokens import CrossEncoderTokenizer
+from minisbert.download.locate import locate
 from minisbert.encoders import FAMILIES
 from minisbert.errors import InputError, ModelFolderError
-from minisbert.pretrained import Pretrained, check_tokenizer, load_chain, tokenizer_files
+from minisbert.inference.engines import need_jax
+from minisbert.pretrained import Pretrained, check_tokenizer, load_chain, load_pretrained, tokenizer_files
 from minisbert.text.tokenizer import Tokenizer
 
 # Settings of an encoder's config.json that a cross-encoder replaces.
@@ -94,6 +96,25 @@ def load_cross_encoder(
     return PretrainedCrossEncoder(
         folder, model_config, nest(converted.params), tokenizer, replace(converted, params={})
     )
+
+
+def encoder_alone(encoder: Any, **options: Any) -> Pretrained:
+    """What was read of a SentenceEncoder, or of the name or folder of an encoder.
+
+    Args:
+        options: of `locate`.
+
+    Raises:
+        ModelFolderError, DownloadError: the encoder cannot be read.
+        InputError: a CrossEncoder, or a SentenceEncoder of the NumPy engine.
+    """
+    need_jax(encoder, "put a head on it")
+    given = getattr(encoder, "pretrained", encoder)
+    if isinstance(given, PretrainedCrossEncoder):
+        raise InputError(
+            "encoder is a CrossEncoder, which has a head. Expected a SentenceEncoder, or the name of an encoder."
+        )
+    return given if isinstance(given, Pretrained) else load_pretrained(locate(given, **options))
 
 
 def with_fresh_head(encoder: Pretrained, num_labels: int, seed: int) -> PretrainedCrossEncoder:

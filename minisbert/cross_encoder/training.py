@@ -15,11 +15,12 @@ import numpy as np
 from minisbert.cross_encoder.encoder import CrossEncoder
 from minisbert.cross_encoder.losses import CROSS_ENCODER_LOSSES
 from minisbert.cross_encoder.model import define_cross_encoder
+from minisbert.cross_encoder.predict import check_prompt
 from minisbert.cross_encoder.tokens import CrossEncoderTokenizer
 from minisbert.data.examples import Examples
 from minisbert.data.sampler import Batch
 from minisbert.errors import InputError
-from minisbert.training.collate import batch_arrays
+from minisbert.training.collate import batch_arrays, column_prompts
 from minisbert.training.config import TrainConfig
 from minisbert.training.config_checks import check_scores
 from minisbert.training.record import name_of
@@ -42,17 +43,18 @@ def cross_encoder_batch(
 
     Args:
         max_length: tokens per pair; longer pairs are cut.
-        prompts: none; `check_cross_encoder_examples` refuses them.
+        prompts: the first is put before the first text of each pair.
         multiple: see `training.collate.train_batch`.
 
     Returns:
         the arrays, on the host, and how many pairs were cut.
     """
     first, *others = batch.texts
+    before = prompts[0] if prompts else ""
     exists_SB, labels = np.ones((len(others), len(first)), bool), batch.labels
     if labels is not None and labels.shape == (len(first), len(others)):
         exists_SB = ~np.isnan(labels.T)
-    pairs = [(first[b], others[s][b]) for s, b in zip(*np.nonzero(exists_SB), strict=True)]
+    pairs = [(before + first[b], others[s][b]) for s, b in zip(*np.nonzero(exists_SB), strict=True)]
     tokens = tokenizer.tokenize(pairs, max_length=max_length)
     packing: Any = {"padding_id": padding_id, "first_lengths": tokens.first_lengths, "multiple": multiple}
     return batch_arrays(batch, tokens.ids, exists_SB=exists_SB, **packing), tokens.truncated
@@ -62,13 +64,18 @@ def check_cross_encoder_examples(examples: Sequence[Examples], config: TrainConf
     """Check that the model's head fits the data.
 
     Raises:
-        InputError: naming the file and what the head needs, or prompts.
+        InputError: naming the file and what the head needs, or prompts of other texts than the first.
         DataError: naming the row whose label is out of the loss's range.
     """
-    if any(config.prompts):
-        raise InputError(f"prompts is {config.prompts!r}. Expected none: a cross-encoder takes no prompts.")
     for example in examples:
         data = example.dataset
+        before, *others = column_prompts(config.prompts, data.texts)
+        check_prompt(model, before)
+        if any(others) and not isinstance(config.prompts, str):
+            raise InputError(
+                f"prompts is {config.prompts!r}. Expected one for {data.texts[0]!r}: a cross-encoder reads a prompt before the "
+                "first text of a pair."
+            )
         labels = len(data.classes) if CROSS_ENCODER.loss(config).needs == "class" else 1
         if model.num_labels != labels:
             has = f"{len(data.classes)} classes ({', '.join(data.classes[:5])})" if data.classes else "scores"

@@ -33,8 +33,6 @@ HARMLESS: dict[str, tuple[tuple[Any, ...], str]] = {
     ),
     "chunk_size": ((None,), "only a pool of processes has chunks"),
     "device": ((None,), "JAX chooses the device when it starts; set JAX_PLATFORMS=cpu, cuda or tpu before"),
-    # Of `predict`; `encode` has both as arguments.
-    **dict.fromkeys(("prompt_name", "prompt"), ((None,), "put the prompt before the texts of the pairs")),
     # Of older versions.
     "num_workers": ((0, None), "texts are tokenized in this process, while the device computes"),
 }
@@ -55,7 +53,6 @@ OF_CLASS: dict[str, tuple[tuple[Any, ...], str]] = {
     "modules": ((None,), "a model is loaded from its folder, which names its modules"),
     "model_card_data": ((None,), "training writes the model card"),
     "keep_in_fp32_modules": ((None,), "heads are computed in float32 at least"),
-    **dict.fromkeys(("prompts", "default_prompt_name"), HARMLESS["prompt"]),
 }
 # The same for `save`, which writes safetensors and no model card.
 OF_SAVE: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -69,8 +66,9 @@ MODEL_NAMES = {
     **dict.fromkeys(("cache_folder", "cache_dir"), "cache"),
     "local_files_only": "offline",
 }
-# Settings of a folder that SentenceTransformer takes as keywords, and so does SentenceEncoder.
-SETTINGS = ("prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
+# Settings of a folder that the classes of sentence-transformers take as keywords, and so do ours.
+PROMPTS = ("prompts", "default_prompt_name")
+SETTINGS = (*PROMPTS, "similarity_fn_name", "truncate_dim")  # of SentenceEncoder
 _PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "gpu": "gpu", "tpu": "tpu"}
 
 
@@ -178,6 +176,8 @@ class Familiar:
     padding_id: int
     max_positions: int
     texts_per_row = 1
+    prompts: dict[str, str]
+    default_prompt_name: str | None
     routes: Mapping[str, Any] = {}
     save: Callable[..., None]
     _max_seq_length: int
@@ -205,6 +205,19 @@ class Familiar:
         doc="The most tokens of a text (or pair) that are read, special tokens included; may be set, up to `max_positions`.",
     )
 
+    def _change_settings(self, settings: dict[str, Any]) -> None:
+        """Replace settings of the folder by these; prompts are added to the folder's."""
+        added = settings.pop("prompts", {})
+        checks.check_prompts(added)
+        vars(self).update(settings, prompts={**self.prompts, **added})
+        self._check_settings()
+
+    def _check_settings(self) -> None:
+        """Settings as a folder can hold them."""
+        checks.check_prompts(self.prompts)
+        if self.default_prompt_name is not None:
+            checks.prompt_text(None, None, self.prompts, self.default_prompt_name)
+
     def get_max_seq_length(self) -> int:
         """The same as `max_seq_length`."""
         return self.max_seq_length
@@ -227,24 +240,12 @@ class Familiar:
 class FamiliarEncoder(Familiar):
     """The same, for SentenceEncoder."""
 
-    prompts: dict[str, str]
-    default_prompt_name: str | None
     similarity_fn_name: Any
     truncate_dim: int | None
     model_config: Any
 
-    def _change_settings(self, settings: dict[str, Any]) -> None:
-        """Replace settings of the folder by these; prompts are added to the folder's."""
-        added = settings.pop("prompts", {})
-        checks.check_prompts(added)
-        vars(self).update(settings, prompts={**self.prompts, **added})
-        self._check_settings()
-
     def _check_settings(self) -> None:
-        """Settings as a folder can hold them."""
-        checks.check_prompts(self.prompts)
-        if self.default_prompt_name is not None:
-            checks.prompt_text(None, None, self.prompts, self.default_prompt_name)
+        super()._check_settings()
         if self.truncate_dim is not None:
             checks.check_positive("truncate_dim", self.truncate_dim)
         checks.check_choice("similarity_fn_name", self.similarity_fn_name, (*SIMILARITIES, None))

@@ -1,6 +1,6 @@
 """Collate the texts of a batch into the arrays of a step: prompts, tokens, packed rows (text/packing.py), targets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ def train_batch(
     Args:
         batch: texts by column, from `Batches.batch_at`.
         max_length: the most tokens of a text; longer ones are truncated, as in encoding.
-        prompts: the prompt of each column, "" for none.
+        prompts: the prompt of each column, "" for none; those of the last columns may be missing.
         multiple: the number of packed rows is a multiple of this (devices).
     """
     token_ids, prompt_lengths, cut = [], [], 0
@@ -48,6 +48,19 @@ def train_batch(
     hashes_SB = np.stack(list(map(text_hashes, batch.texts)))
     packing: Any = {"padding_id": padding_id, "prompt_lengths": prompt_lengths, "multiple": multiple}
     return batch_arrays(batch, token_ids, hashes_SB, **packing), cut
+
+
+def column_prompts(prompts: str | Sequence[str] | Mapping[str, str], columns: Sequence[str]) -> list[str]:
+    """The prompt of each column, as `TrainConfig.prompts` gives them; "" for none.
+
+    Example:
+        >>> [column_prompts(prompts, ["query", "text"]) for prompts in ("a: ", ("a: ",), {"text": "b: "})]
+        [['a: ', 'a: '], ['a: ', ''], ['', 'b: ']]
+    """
+    if isinstance(prompts, Mapping):
+        return [prompts.get(name, "") for name in columns]
+    given = [prompts] * len(columns) if isinstance(prompts, str) else [*prompts]
+    return given + [""] * (len(columns) - len(given))
 
 
 def batch_arrays(

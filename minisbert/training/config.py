@@ -109,8 +109,9 @@ class TrainConfig:
     """How several data sets alternate: proportional or round_robin."""
     no_duplicates: bool = False
     """Never put the same text twice in a batch."""
-    prompts: tuple[str, ...] | Mapping[str, Any] = ()
-    """The prompt before each text column. In Python also a dict by column."""
+    prompts: tuple[str, ...] | str | Mapping[str, Any] = ()
+    """The prompt before each text column; of a cross-encoder one, before the first text of each pair. In Python also a text,
+    for all columns, or a dict by column."""
     evaluate_every: int = 500
     """Steps between evaluations."""
     early_stopping_patience: int | None = None

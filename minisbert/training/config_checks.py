@@ -108,7 +108,7 @@ CHECKS: dict[str, Check] = {
     "compute_dtype": one_of(("float32", "bfloat16")),
     "mixing": one_of(MIXINGS),
     **dict.fromkeys(("text_columns", "label_columns", "columns"), TEXTS),
-    "prompts": TEXTS._replace(expected="a tuple of texts, or a dict by column", types=tuple | list | Mapping),
+    "prompts": TEXTS._replace(expected="texts, or a dict of them by column", types=str | tuple | list | Mapping),
     "seed": Check(f"a whole number from 0 to {2**32 - 1}", int, least=0, most=2**32 - 1),
 }
 # Of a loss's options: by name if the default passes (in a loss of your own it may not), else by the default's type.
@@ -271,7 +271,7 @@ def check_examples(examples: Sequence[Examples], config: TrainConfig, loss: Loss
                 f"{'' if loss.least_texts == loss.most_texts else ' or more'} texts with {needed}, which "
                 f"{name_of(config.loss)} needs. Choose another loss, or {other}."
             )
-        if len(config.prompts) > texts and not isinstance(config.prompts, Mapping):
+        if len(config.prompts) > texts and not isinstance(config.prompts, Mapping | str):
             raise InputError(
                 f"{data.source}: {len(config.prompts)} prompts for {texts} texts per row. Expected at most one per text."
             )

@@ -32,6 +32,7 @@ from minisbert.data.sampler import Batches, GivenBatches
 from minisbert.errors import InputError, TrainingStopped
 from minisbert.training import sharding, step_cache
 from minisbert.training.checkpoints import Checkpoints, only_run
+from minisbert.training.collate import column_prompts
 from minisbert.training.config import TrainConfig
 from minisbert.training.config_checks import check_config, check_examples, fitting_batches
 from minisbert.training.deterministic import check_blocks
@@ -277,9 +278,7 @@ class Trainer:
         if part.loss.more_texts is not None:
             texts = part.loss.more_texts(texts, **given)
         make = self.task.batch if part.loss.collate is None else partial(part.loss.collate, **given)
-        prompts: Any = part.config.prompts
-        if isinstance(prompts, Mapping):
-            prompts = [prompts.get(name, "") for name in dataset.texts]
+        prompts = column_prompts(part.config.prompts, dataset.texts)
         options = {"padding_id": model.padding_id, "prompts": prompts, "multiple": self.multiple}
         batch, cut = make(texts, model.tokenizer, max_length=model.max_seq_length, **options)
         if part.teacher is not None:

@@ -76,7 +76,7 @@ SETTINGS: list[tuple[str, Any]] = [
     *[("lora_rank", value) for value in NO_COUNT],
     *[("lora_alpha", value) for value in (0.0, NAN, 8.0)],  # 8 without a rank
     *[("lora_targets", value) for value in ((), ("qkv",), "query", 3)],
-    *[("prompts", value) for value in ((3,), "x", (None,), ("a", "b", "c"), ("\ud800",))],
+    *[("prompts", value) for value in ((3,), 3, (None,), ("a", "b", "c"), ("\ud800",))],
     *[("seed", value) for value in (-1, "0", 1.5, None, 2**64, True)],
     *[("dropout", value) for value in ("no", 0.1, None)],
     *[("remat", value) for value in ("no", 2)],
@@ -280,8 +280,8 @@ RUNS: list[tuple[str, Callable[[Any, Work], Any], Refused]] = [
     ),
     ("a siamese loss for a cross-encoder", trained(cross=True, loss="triplet"), refused("InputError", "loss")),
     (
-        "prompts for a cross-encoder",
-        trained(SCORED, cross=True, loss="binary_cross_entropy", prompts=("x",)),
+        "a prompt before the second text, for a cross-encoder",
+        trained(SCORED, cross=True, loss="binary_cross_entropy", prompts=("", "x")),
         refused("InputError", "prompts"),
     ),
     (

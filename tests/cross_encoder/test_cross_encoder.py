@@ -38,6 +38,11 @@ def model(family: str, num_labels: int = 1) -> CrossEncoder:
     return tiny(family, num_labels)
 
 
+def plain_files(encoder: CrossEncoder, folder) -> list[str]:
+    encoder.save(folder)
+    return [path.name for path in folder.iterdir()]
+
+
 def twin_logits(encoder: CrossEncoder, pairs) -> np.ndarray:
     tokens = encoder.tokenize(pairs)
     family = TWINS[encoder.model_config.model_type]
@@ -229,8 +234,45 @@ def test_habits_of_sentence_transformers(tmp_path):
     encoder.activation_fn = sigmoid
     encoder.save(tmp_path / "model")
     assert CrossEncoder(tmp_path / "model").activation_fn == "sigmoid"
-    with pytest.raises(InputError, match="put the prompt before the texts"):
-        encoder.predict(SHORT, prompt="query: ")
+
+
+def test_a_prompt_is_put_before_the_first_text(tmp_path):
+    """By name, as the default or as text; saved in the form of sentence-transformers 6, which has a place for prompts."""
+    plain = model("bert")
+    asked = [("find: " + first, second) for first, second in SHORT]
+    expected = plain.predict(asked)
+    encoder = CrossEncoder(plain.pretrained, prompts={"web": "find: "}, default_prompt_name="web")
+    encoder.save(tmp_path / "model")
+    assert not {"modules.json", "1_Pooling"} & set(plain_files(plain, tmp_path / "plain"))
+    for each in (encoder, CrossEncoder(tmp_path / "model")):
+        assert (each.prompts, each.default_prompt_name) == ({"web": "find: "}, "web")
+        assert each.tokenize(SHORT).ids == plain.tokenize(asked).ids == plain.tokenize(SHORT, prompt="find: ").ids
+        assert each.token_counts(SHORT) == plain.token_counts(asked) != each.token_counts(SHORT, prompt="")
+        np.testing.assert_array_equal(each.predict(SHORT), expected)
+        np.testing.assert_array_equal(each.predict(SHORT, prompt=""), plain.predict(SHORT))
+        np.testing.assert_array_equal(each.predict(SHORT, "web"), expected)
+        assert each.rank("a cat", ["a dog", "a car"]) == plain.rank("find: a cat", ["a dog", "a car"])
+        long = [("a cat", "word " * 100)]
+        with pytest.raises(InputError, match=r"pairs\[0\]"):
+            each.predict(long, on_truncate="error")
+    np.testing.assert_array_equal(plain.predict(SHORT, prompt="find: "), expected)
+    assert CrossEncoder(encoder.pretrained).prompts == {}  # a setting of the model, not of what it was made from
+    for wrong, words in (
+        ({"prompt_name": "nope"}, r"prompt_name is 'nope'. Expected one of \['web'\]"),
+        ({"prompt_name": 32}, "prompt_name is 32"),  # batch_size has its place in older versions
+        ({"prompt": 3}, "prompt is 3"),
+    ):
+        with pytest.raises(InputError, match=words):
+            encoder.predict(SHORT, **wrong)
+    for wrong, words in (
+        ({"prompts": "find: "}, "prompts is 'find: '"),
+        ({"default_prompt_name": "nope"}, "prompt_name is 'nope'"),
+    ):
+        with pytest.raises(InputError, match=words):
+            CrossEncoder(plain.pretrained, **wrong)
+    encoder.prompts = {"web": 3}
+    with pytest.raises(InputError, match=r"prompts\['web'\] is 3"):
+        encoder.save(tmp_path / "other")
 
 
 @pytest.mark.parametrize("nothing", [[], (), np.array([]), np.empty((0, 2), str), iter([])])

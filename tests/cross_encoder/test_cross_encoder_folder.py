@@ -239,7 +239,7 @@ def test_settings_that_would_be_computed_wrongly(folder, values, told):
         ("sentence_bert_config.json", {"modality_config": {"image": {}}}, "'modality_config'"),
         ("sentence_bert_config.json", {"model_kwargs": {"a": 1}}, "'model_kwargs'"),
         ("sentence_bert_config.json", {"typo": 1}, "'typo'"),
-        ("config_sentence_transformers.json", {"prompts": {"query": "find: "}}, "'prompts'"),
+        ("config_sentence_transformers.json", {"prompts": {"query": 3}}, "'prompts'"),
         ("config_sentence_transformers.json", {"default_prompt_name": "query"}, "'default_prompt_name'"),
         ("config_sentence_transformers.json", {"activation_fn": "my.module.Fn"}, "'activation_fn' is 'my.module.Fn'"),
         ("config_sentence_transformers.json", {"model_type": "SparseEncoder"}, "'model_type' is 'SparseEncoder'"),

@@ -426,7 +426,7 @@ def test_from_the_command_line(files, tmp_path, capsys):
         ("mse", {"loss": "binary_cross_entropy"}, 1, DataError, "Expected 0 to 1 for binary_cross_entropy"),
         ("mse", {"loss": "margin_mse"}, 1, InputError, "Expected 3 or more texts with margin labels"),
         ("mse", {"loss": "lambda_loss"}, 1, InputError, "Expected 3 or more texts with relevance labels"),
-        ("mse", {"loss": "mse", "prompts": ("find: ",)}, 1, InputError, "prompts is ('find: ',)"),
+        ("mse", {"loss": "mse", "prompts": ("", "find: ")}, 1, InputError, "prompts is ('', 'find: ')"),
         ("mse", {"loss": "mse", "loss_options": {"scale": 2.0}}, 1, InputError, "loss_options has ['scale']"),
         ("mse", {"loss": "mse", "score_range": (0, 5)}, 1, DataError, "Expected a score from 0 to 5"),
     ],

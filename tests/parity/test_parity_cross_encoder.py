@@ -16,7 +16,7 @@ import numpy as np
 import optax
 import pytest
 
-from minisbert import CrossEncoder, ModelFolderError, SentenceEncoder
+from minisbert import CrossEncoder, InputError, ModelFolderError, SentenceEncoder
 from minisbert.checkpoint.convert import flatten
 from minisbert.cross_encoder.losses import CROSS_ENCODER_LOSSES, in_batch_negatives
 from minisbert.cross_encoder.model import define_cross_encoder
@@ -190,6 +190,46 @@ def test_softmax_and_rank(tmp_path):
     others = peer(one).rank("a dog", documents, top_k=5, return_documents=True)
     assert [(hit["corpus_id"], hit["text"]) for hit in ours] == [(hit["corpus_id"], hit["text"]) for hit in others]
     np.testing.assert_allclose([hit["score"] for hit in ours], [hit["score"] for hit in others], atol=TOLERANCE)
+
+
+def test_prompts(tmp_path):
+    """Saved by either, read by the other; a name, a text, the default, and none, also where pairs are cut."""
+    prompts = {"web": "find the web page: ", "none": ""}
+    other = peer(
+        random_classifier("bert", 1, tmp_path / "model"), prompts=prompts, default_prompt_name="web", max_length=20
+    )
+    other.save(str(tmp_path / "theirs"))
+    ours = CrossEncoder(tmp_path / "theirs")
+    ours.save(tmp_path / "ours")
+    documents = [text for pair in PAIRS[:8] for text in pair]
+    for one, two in ((ours, other), (CrossEncoder(tmp_path / "ours"), peer(tmp_path / "ours"))):
+        assert (one.prompts, one.default_prompt_name) == (two.prompts, two.default_prompt_name) == (prompts, "web")
+        same_rows = zip(one.tokenize(PAIRS).ids, PAIRS, strict=True)
+        assert all(
+            ids == two.preprocess([pair], prompt=prompts["web"])["input_ids"][0].tolist() for ids, pair in same_rows
+        )
+        for given in ({}, {"prompt_name": "none"}, {"prompt": "query: "}, {"prompt": ""}):
+            close(one.predict(PAIRS, on_truncate="ignore", **given), two.predict(PAIRS, **given), str(given))
+        close(one.predict(PAIRS[:3], "web"), two.predict(PAIRS[:3], "web"), "by position")
+        hits = one.rank("a dog", documents, on_truncate="ignore"), two.rank("a dog", documents)
+        assert [hit["corpus_id"] for hit in hits[0]] == [hit["corpus_id"] for hit in hits[1]]
+
+
+def test_a_prompt_that_the_pooling_leaves_out(tmp_path):
+    """A reranker of modules whose pooling has include_prompt false: refused with a prompt, the same scores without."""
+    folder = reranker("bert", tmp_path / "model", "mean", [32, 1])
+    file = folder / "1_Pooling" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"include_prompt": False}))
+    ours, other = CrossEncoder(folder, prompts={"web": "find: "}), peer(folder)
+    close(ours.predict(PAIRS, on_truncate="ignore"), other.predict(PAIRS), "without")
+    assert (
+        np.abs(
+            other.predict(PAIRS[:3], prompt="find: ") - other.predict([("find: " + a, b) for a, b in PAIRS[:3]])
+        ).max()
+        > 1e-4
+    )
+    with pytest.raises(InputError, match="include_prompt false"):
+        ours.predict(PAIRS[:3], "web")
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_both_trainers_with_a_loss_for_each_data_set(tmp_path):
 
 
 def test_both_trainers_with_lists_of_different_lengths(tmp_path):
-    """`train` and CrossEncoderTrainer on queries with 1 to 4 documents."""
+    """`train` and CrossEncoderTrainer on queries with 1 to 4 documents, those of one data set after a prompt."""
     from cross_encoder_cases import shallow, tiny
     from sentence_transformers.cross_encoder import CrossEncoder as Theirs
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments, losses
@@ -156,7 +156,7 @@ def test_both_trainers_with_lists_of_different_lengths(tmp_path):
         data[name] = {"query": [next(texts) for _ in sizes], "docs": docs, "labels": labels}
 
     model = Theirs(str(folder), device="cpu", local_files_only=True)
-    size = {"epochs": 3, "batch_size": 4}
+    size = {"epochs": 3, "batch_size": 4, "prompts": {"long": "find: "}}
     given = {"model": model, "loss": losses.LambdaLoss(model, losses.NDCGLoss2PPScheme()), **size}
     expected = trained_there(CrossEncoderTrainer, CrossEncoderTrainingArguments, tmp_path / "theirs", data, **given)
     config = TrainConfig(data=data, loss="lambda_loss", mixing="round_robin", **size, **SETTINGS)

@@ -131,7 +131,7 @@ def test_a_teacher_for_one_of_them():
             {"prompts": {"qa": {"query": "query: "}}},
             r"^qa: prompts has \['query'\]\. Expected text columns: answer, question",
         ),
-        ({"prompts": {"question": 3}}, r"prompts is \{'question': 3\}, expected a tuple of texts, or a dict by column"),
+        ({"prompts": {"question": 3}}, r"prompts is \{'question': 3\}, expected texts, or a dict of them by column"),
         ({"data": DATA["qa"]}, r"loss is .*Expected a value for each of the data sets '0'"),
         (
             {"data": {"a.b": DATA["qa"]}, "loss": {"a.b": "cosent"}},
