@@ -101,19 +101,19 @@ def _packed(run: Any, params: Any, ids_BL: np.ndarray) -> Iterator[tuple[int, np
 
 
 def _check_gradient(hidden: Any, params: Any, ids_BL: np.ndarray, mask_BL: np.ndarray, padding_id: int) -> None:
-    def score(params: Any, mask_BL: jax.Array, weight_BLD: jax.Array) -> jax.Array:
+    def score(params: Any, ids_BL: jax.Array, mask_BL: jax.Array, weight_BLD: jax.Array) -> jax.Array:
         return jnp.sum(weight_BLD * hidden(params, ids_BL, mask_BL))
 
     slopes, shape = jax.jit(jax.grad(score)), jax.eval_shape(hidden, params, ids_BL, mask_BL).shape
     weight_BLD = np.random.default_rng(1).normal(size=shape)
     weight_BLD = weight_BLD.astype(np.float32) * mask_BL[:, :, None]
-    gradient = slopes(params, mask_BL, weight_BLD)
+    gradient = slopes(params, ids_BL, mask_BL, weight_BLD)
     tokens_VD = np.asarray(gradient["token_embedding"]["embedding"])
     assert not tokens_VD[padding_id].any(), "the padding token has a gradient"
     assert tokens_VD[np.unique(ids_BL[mask_BL])].any(axis=1).all(), "a token of a text has no gradient"
     empty_BL = mask_BL.copy()
     empty_BL[1] = False
-    for part in (gradient, slopes(params, empty_BL, weight_BLD)):
+    for part in (gradient, slopes(params, ids_BL, empty_BL, weight_BLD)):
         for path, slope in jax.tree.leaves_with_path(part):
             assert np.isfinite(slope).all(), f"the gradient of {jax.tree_util.keystr(path)} is not finite"
 

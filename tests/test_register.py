@@ -75,7 +75,8 @@ def test_a_pooling_with_weights_is_trained_resumed_saved_and_loaded(tmp_path):
         def on_checkpoint(self, run):
             raise Killed
 
-    config = TrainConfig(data=ROWS, batch_size=4, max_steps=2, checkpoint_every=1, learning_rate=1e-2, warmup=0.0)
+    few = {"batch_size": 4, "max_steps": 2, "checkpoint_every": 1, "dropout": False}
+    config = TrainConfig(data=ROWS, learning_rate=1e-2, warmup=0.0, **few)
     whole = train(encoder, config, show_progress=False)
     with pytest.raises(Killed):
         train(encoder, config, tmp_path, callbacks=[Kill()], show_progress=False)
@@ -115,6 +116,7 @@ def test_a_scalar_among_the_weights_stays_a_scalar(tmp_path):
         ),
         max_steps=1,
         batch_size=4,
+        dropout=False,
     )
     trained = train(encoder, config, tmp_path, show_progress=False)
     loaded = SentenceEncoder(tmp_path / "final")

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cross_encoder_cases import WEIGHTS, shallow, tiny
+from cross_encoder_cases import shallow, tiny
 from flax import nnx
-from runs import assert_resumes_to_the_same_bits, changed, losses, weights
+from runs import ONE_LAYER, assert_resumes_to_the_same_bits, changed, losses, weights
 
 from minisbert import CrossEncoder
 from minisbert.commands import main
@@ -33,7 +33,6 @@ from minisbert.training.targets import Targets
 from minisbert.training.task import task_for
 from minisbert.training.trainer import train
 
-TINY = WEIGHTS / "tiny-bert"
 WORDS = "man woman child dog cat water red blue green walk run eat play sing music guitar".split()
 CLASSES = ["entailment", "neutral", "contradiction"]
 B = 5
@@ -102,7 +101,8 @@ def files(tmp_path) -> dict[str, str]:
 
 
 def config(*data, **settings) -> TrainConfig:
-    return TrainConfig(data=data, **{"batch_size": 4, "learning_rate": 1e-3, "checkpoint_every": 2, **settings})
+    few = {"batch_size": 4, "learning_rate": 1e-3, "checkpoint_every": 2, "dropout": False}
+    return TrainConfig(data=data, **few | settings)
 
 
 def run(config, folder, *, num_labels=1, score=None) -> CrossEncoder:
@@ -304,7 +304,7 @@ def test_truncated_pairs_are_counted(tmp_path):
 
 def test_a_run_learns_and_writes_model_and_card(files, tmp_path):
     data = files["binary_cross_entropy"]
-    settings = {"epochs": 5, "evaluate_every": 20, "checkpoint_every": 100, "learning_rate": 3e-3, "dropout": False}
+    settings = {"epochs": 5, "evaluate_every": 20, "checkpoint_every": 100, "learning_rate": 3e-3}
     given = shallow(tiny("bert"))
     before = weights(given)
     trained = train(
@@ -334,7 +334,7 @@ def test_a_run_learns_and_writes_model_and_card(files, tmp_path):
 )
 def test_every_loss_trains(files, tmp_path, name, num_labels):
     before = shallow(tiny("bert", num_labels))
-    after = run(config(files[name], loss=name, dropout=False), tmp_path / "run", num_labels=num_labels)
+    after = run(config(files[name], loss=name), tmp_path / "run", num_labels=num_labels)
     assert len(losses(tmp_path / "run")) == 4 and np.isfinite(losses(tmp_path / "run")).all()
     moved = changed(after, before)
     assert {"head.dense.kernel", "head.output.bias", "encoder.segment_embedding.embedding"} <= moved
@@ -350,7 +350,7 @@ def test_documents_that_a_query_lacks_change_nothing(tmp_path, loss):
         {"query": f"query {i}", "docs": [f"text {i} {d}" for d in range(size)], "labels": [2, 0, 1, 0][:size]}
         for i, size in enumerate(sizes)
     ]
-    run(config(rows, loss=loss, max_steps=1, dropout=False, no_duplicates=True), tmp_path / "run")
+    run(config(rows, loss=loss, max_steps=1, no_duplicates=True), tmp_path / "run")
     model = shallow(tiny("bert"))
     logits_SBC, relevance_BS = np.zeros((4, 4, 1)), np.full((4, 4), np.nan)
     for i, row in enumerate(rows):
@@ -373,25 +373,16 @@ def test_scores_take_rows_in_memory(files):
 
 
 def test_a_killed_run_resumes_to_the_same_bits(files, tmp_path):
-    settings = config(files["binary_cross_entropy"], loss="binary_cross_entropy", checkpoint_every=3, max_steps=6)
+    few = {"checkpoint_every": 3, "max_steps": 6, "dropout": True}
+    settings = config(files["binary_cross_entropy"], loss="binary_cross_entropy", **few)
     assert_resumes_to_the_same_bits(partial(run, settings), tmp_path, 4)
 
 
 def test_from_the_command_line(files, tmp_path, capsys):
     data = files["cross_entropy"]
-    words = ["train", str(TINY), str(tmp_path / "run"), "--data", data, "--cross-encoder", "--loss", "cross_entropy"]
-    words += [
-        "--num-labels",
-        "3",
-        "--batch-size",
-        "4",
-        "--max-steps",
-        "2",
-        "--evaluate",
-        data,
-        "--max-seq-length",
-        "32",
-    ]
+    words = ["train", str(ONE_LAYER), str(tmp_path / "run"), "--data", data, "--cross-encoder", "--loss=cross_entropy"]
+    words += ["--num-labels=3", "--batch-size=4", "--max-steps=2", "--max-seq-length=32", "--evaluate", data]
+    words += ["--no-dropout"]
     assert main(words) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "run" / "final")
     trained = CrossEncoder(tmp_path / "run" / "final", num_labels=3)
@@ -401,7 +392,7 @@ def test_from_the_command_line(files, tmp_path, capsys):
     assert main(words) == 0
     assert main([*words, "--random-weights"]) == 2
     assert "--random-weights needs an encoder" in capsys.readouterr().err
-    assert main(["train", str(TINY), str(tmp_path / "x"), "--data", data, "--num-labels", "3"]) == 2
+    assert main(["train", str(ONE_LAYER), str(tmp_path / "x"), "--data", data, "--num-labels", "3"]) == 2
     assert "--cross-encoder" in capsys.readouterr().err
 
 

@@ -33,6 +33,7 @@ def run(tmp_path_factory):
         epochs=4,
         learning_rate=3e-3,
         evaluate_every=10,
+        dropout=False,
     )
     train(SentenceEncoder.load(TINY_BERT), config, folder / "run", score=lambda model: 1.0, show_progress=False)
     return folder / "run"

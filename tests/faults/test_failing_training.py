@@ -140,7 +140,7 @@ def pairs(tmp_path_factory):
 def run(pairs: str, folder: Path) -> None:
     """Train two steps, each with a score and a checkpoint."""
     settings = {"batch_size": 4, "max_steps": 2, "warmup": 0.0, "checkpoint_every": 1, "evaluate_every": 1}
-    config = TrainConfig(data=(pairs,), learning_rate=1e-3, **settings)
+    config = TrainConfig(data=(pairs,), learning_rate=1e-3, dropout=False, **settings)
     train(SentenceEncoder.load(ONE_LAYER), config, folder, score=score, show_progress=False)
 
 
