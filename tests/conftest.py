@@ -20,16 +20,19 @@ import functools
 import io
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import pytest
 
-from minisbert import SentenceEncoder
+from minisbert import SentenceEncoder, sentence_encoder
 from minisbert.commands import main
+from minisbert.cross_encoder import encoder as cross_encoder
 from minisbert.inference.compiled import compiled_output, enable_compilation_cache
 from minisbert.inference.engines import replace_params
+from minisbert.inference.token_budgets import default_shapes
 from minisbert.training.step_cache import compiled_step, shared_programs
 
 # Compiled programs are saved between runs, and shared with the processes that tests start. A test compiles many small ones,
@@ -40,6 +43,15 @@ if folder := enable_compilation_cache():
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 # Tracing makes many objects, few of them in cycles: to look for those after every 700 takes 2 to 10 % of a test's time.
 gc.set_threshold(50_000, 20, 10)
+
+
+def few_shapes(*arguments: object) -> object:
+    """Batches of two lengths up to 64 tokens, where users have six: each is a program."""
+    shapes = default_shapes(*arguments)
+    return replace(shapes, lengths=(16, 64), single_lengths=(16, 64)) if shapes.fixed else shapes
+
+
+sentence_encoder.default_shapes = cross_encoder.default_shapes = few_shapes
 
 # One worker of two grew to 10 GB where it kept every program, and to 8 GB with this limit.
 MOST_PROGRAMS = 1500
@@ -76,7 +88,14 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 @pytest.fixture
-def optimized(monkeypatch):
+def all_shapes(monkeypatch):
+    """Batches of all lengths, as users have them."""
+    for module in (sentence_encoder, cross_encoder):
+        monkeypatch.setattr(module, "default_shapes", default_shapes)
+
+
+@pytest.fixture
+def optimized(monkeypatch, all_shapes):
     """Programs as users compile them: of every `jax.jit(...)` that the test calls, itself or in the package."""
     jit = jax.jit
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from minisbert import CrossEncoder, SentenceEncoder
+from minisbert.inference.token_budgets import default_shapes
 
 pytestmark = pytest.mark.usefixtures("optimized")
 
@@ -32,7 +33,9 @@ def sentences_of(lengths, seed):
 
 @pytest.fixture(scope="module", params=["tiny-bert", "tiny-mpnet"])
 def encoder(request):
-    return SentenceEncoder.load(WEIGHTS / request.param, token_budget=TOKEN_BUDGET)
+    encoder = SentenceEncoder.load(WEIGHTS / request.param)
+    encoder.shapes = default_shapes(TOKEN_BUDGET, encoder.model_config, "float32")  # those of users: see conftest.py
+    return encoder
 
 
 def padded_lengths(encoder, sentences):
