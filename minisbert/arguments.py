@@ -100,8 +100,9 @@ def prompt_text(prompt: str | None, prompt_name: Any, prompts: dict[str, str], d
         return ""
     check_prompts(prompts)
     if not isinstance(name, str) or name not in prompts:
+        argument = "default_prompt_name" if prompt_name is None else "prompt_name"
         raise InputError(
-            f"prompt_name is {short_repr(name)}. Expected one of {sorted(prompts)}, the prompts of this model."
+            f"{argument} is {short_repr(name)}. Expected one of {short_repr(sorted(prompts))}, the prompts of this model."
         )
     return prompts[name]
 

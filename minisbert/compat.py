@@ -199,6 +199,15 @@ class TorchEncoder:
             return self.tensor(rows)
         return rows if convert_to_numpy else [self.tensor(row) for row in rows]
 
+    def predict(self, *args: Any, convert_to_tensor: bool = False, **keywords: Any) -> Any:
+        """The scores of a CrossEncoder, with the options that are given here."""
+        scores = self.encoder.predict(*args, **{**keywords, **self.options})
+        return self.tensor(np.asarray(scores)) if convert_to_tensor else scores
+
+    def rank(self, *args: Any, **keywords: Any) -> Any:
+        """The ranking of a CrossEncoder, with the options that are given here."""
+        return self.encoder.rank(*args, **{**keywords, **self.options})
+
     encode = partialmethod(_embed, "encode")
     encode_query = partialmethod(_embed, "encode_query")
     encode_document = partialmethod(_embed, "encode_document")
@@ -220,7 +229,9 @@ def sentence_transformers(encoder: Any, **options: Any) -> TorchEncoder:
     """A model for sentence-transformers' evaluators: `evaluator(compat.sentence_transformers(encoder))`.
 
     Args:
-        options: for every call of `encode`; where an evaluator passes the same keyword, the one given here counts.
+        encoder: a SentenceEncoder or a CrossEncoder.
+        options: for every call of `encode`, or of `predict` and `rank`; where an evaluator passes the same keyword, the one
+            given here counts.
     """
     with _needs("torch"):
         from torch import device, from_numpy

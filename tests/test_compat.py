@@ -116,6 +116,10 @@ def test_sentence_transformers_evaluators_of_cross_encoders(encoder, tmp_path):
         evaluation.CrossEncoderRerankingEvaluator([{"query": "who", "positive": TEXTS[:1], "negative": TEXTS[1:]}]),
     ):
         assert evaluator(ours) == pytest.approx(evaluator(peer), abs=1e-4)
+    asked = compat.sentence_transformers(model, prompt="find: ")
+    scores = asked.predict(pairs, convert_to_tensor=True)
+    assert scores.tolist() == pytest.approx(peer.predict(pairs, prompt="find: ").tolist(), abs=1e-6)
+    assert asked.rank("who", TEXTS) == model.rank("who", TEXTS, prompt="find: ") != model.rank("who", TEXTS)
 
 
 def test_sentence_transformers_evaluators(encoder, tmp_path):

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 from minisbert.checkpoint.json_file import is_text, parse_json, read_bytes
 from minisbert.checkpoint.keys import BOUNDS, CONFIG, HARMLESS, REFUSED, Effect
-from minisbert.errors import ModelFolderError, folder_error
+from minisbert.errors import ModelFolderError, folder_error, short_repr
 
 C = TypeVar("C")
 _MISSING = object()
@@ -185,9 +185,14 @@ class Settings:
 
     def prompts(self) -> tuple[dict[str, str], str | None]:
         """The prompts of a model by name, and the name of the default one."""
+        given = self.values.get("prompts")
+        if isinstance(given, dict):  # null is none
+            self.values = self.values | {
+                "prompts": {name: "" if text is None else text for name, text in given.items()}
+            }
         prompts, default = self.texts("prompts"), self.text("default_prompt_name", default=None)
         if default is not None and default not in prompts:
-            self.complain("default_prompt_name", f"one of the prompts {sorted(prompts)}")
+            self.complain("default_prompt_name", f"one of the prompts {short_repr(sorted(prompts))}")
         return prompts, default
 
     def encoder(

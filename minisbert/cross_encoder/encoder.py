@@ -23,7 +23,7 @@ from minisbert.cross_encoder.predict import (
     activation_name,
     activation_of,
     logits,
-    pairs_with_prompt,
+    prompt_for,
     scores_from_logits,
     tokenized,
 )
@@ -66,8 +66,7 @@ class CrossEncoder(Familiar):
         compute_dtype: "float32", or "bfloat16" for the encoder's matrix products (norms, softmax, head stay float32).
         token_budget: tokens per batch, padding included; by default as in SentenceEncoder.
         revision, cache, offline, verify, allow_pickle_weights, allow_links: see `SentenceEncoder`.
-        keywords: `prompts`, added to the folder's, and `default_prompt_name` instead of the folder's; keywords of
-            sentence-transformers that change nothing here, such as trust_remote_code=True.
+        keywords: `prompts`, added to the folder's, `default_prompt_name`; those of sentence-transformers that change nothing.
 
     Raises:
         ModelFolderError, DownloadError: the folder is not a complete cross-encoder, or cannot be downloaded.
@@ -135,17 +134,17 @@ class CrossEncoder(Familiar):
         num_labels: int = 1,
         *,
         seed: int = 0,
-        max_length: int | None = None,
         revision: str | None = None,
         cache: str | Path | None = None,
         offline: bool | None = None,
+        **options: Any,
     ) -> "CrossEncoder":
         """A pretrained encoder with a fresh head; its scores are meaningless until it is trained.
 
         Args:
             encoder: a SentenceEncoder, or the name or folder of an encoder. Its weights are shared until they are trained.
             num_labels: 1 for a score (BCE, MSE, margin-MSE), the number of classes for cross-entropy.
-            max_length, revision, cache, offline: as for the class.
+            revision, cache, offline, options (max_length, activation_fn, prompts, ...): as for the class.
 
         Raises:
             ModelFolderError, DownloadError: the encoder cannot be read, or its family has no head here.
@@ -158,7 +157,7 @@ class CrossEncoder(Familiar):
         checks.check_positive("num_labels", num_labels)
         checks.seed_number("seed", seed)
         given = encoder_alone(encoder, revision=revision, cache=cache, offline=offline)
-        return CrossEncoder(with_fresh_head(given, num_labels, seed), max_length=max_length)
+        return CrossEncoder(with_fresh_head(given, num_labels, seed), **options)
 
     # --- pairs to scores -------------------------------------------------------------------------------------------
 
@@ -202,13 +201,14 @@ class CrossEncoder(Familiar):
         """
         pairs = called_inputs("pairs", pairs, others)
         check_callers_keywords("predict", others)
-        rows, single = pairs_with_prompt(self, pairs, prompt_name, prompt)
+        rows, single = checks.as_pairs(pairs)
+        before = prompt_for(self, prompt_name, prompt)
         activation = activation_of(self.activation_fn if activation_fn is None else activation_fn)
         checks.check_bool("apply_softmax", apply_softmax)
         checks.check_batch_options(on_truncate, batch_size, show_progress_bar)
         if on_truncate == "error":
-            check_fit("pairs", tokenized(self, rows), self.max_seq_length, "score")
-        logits_BC = logits(self, rows, batch_size, show_progress_bar, warn=on_truncate == "warn")
+            check_fit("pairs", tokenized(self, rows, before), self.max_seq_length, "score", before)
+        logits_BC = logits(self, rows, before, batch_size, show_progress_bar, warn=on_truncate == "warn")
         scores = scores_from_logits(logits_BC, activation, apply_softmax)
         return scores[0] if single else scores
 
@@ -218,6 +218,8 @@ class CrossEncoder(Familiar):
         documents: Sequence[str],
         top_k: int | None = None,
         return_documents: bool = False,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
         **options: Any,
     ) -> list[dict[str, Any]]:
         """Sort documents by their score with the query, best first; ties keep their order.
@@ -226,7 +228,7 @@ class CrossEncoder(Familiar):
             query, documents: one text, and a list of texts.
             top_k: how many to return, by default all.
             return_documents: include the "text" of each.
-            options: as for `predict`.
+            prompt_name, prompt, options: as for `predict`.
 
         Returns:
             one dict per document: "corpus_id" (its index in `documents`), "score", and "text" where asked for.
@@ -248,10 +250,10 @@ class CrossEncoder(Familiar):
         if top_k is not None:
             checks.check_positive("top_k", top_k)
         checks.check_bool("return_documents", return_documents)
-        scores = self.predict([(query, document) for document in documents], **options)
+        scores = self.predict([(query, document) for document in documents], prompt_name, prompt, **options)
         best = np.argsort(-scores, kind="stable")[:top_k].tolist()
-        hits: list[dict[str, Any]] = [{"corpus_id": i, "score": float(scores[i])} for i in best]
-        return [{**hit, "text": documents[hit["corpus_id"]]} for hit in hits] if return_documents else hits
+        texts: Any = [{"text": documents[i]} if return_documents else {} for i in best]
+        return [{"corpus_id": i, "score": float(scores[i]), **text} for i, text in zip(best, texts, strict=True)]
 
     def token_counts(self, pairs: Pairs, prompt_name: str | None = None, prompt: str | None = None) -> list[TokenCount]:
         """For each pair the number of its tokens, those of the prompt included, and how many of them are kept and dropped.
@@ -264,8 +266,8 @@ class CrossEncoder(Familiar):
 
     def tokenize(self, pairs: Pairs, prompt_name: str | None = None, prompt: str | None = None) -> Tokens:
         """Token ids of pairs as the model reads them, cut to `max_seq_length`, without padding."""
-        rows, _ = pairs_with_prompt(self, pairs, prompt_name, prompt)
-        return self.tokenizer.tokenize(rows, max_length=self.max_seq_length)
+        rows, before = checks.as_pairs(pairs)[0], prompt_for(self, prompt_name, prompt)
+        return self.tokenizer.tokenize(rows, max_length=self.max_seq_length, prompt=before)
 
     # --- settings --------------------------------------------------------------------------------------------------
 
@@ -285,15 +287,13 @@ class CrossEncoder(Familiar):
         Raises:
             InputError: the path holds something other than a model, or the activation has no name.
         """
-        if others:
-            check_callers_keywords("save", others, OF_SAVE)
-        target = checks.check_path(path)
+        check_callers_keywords("save", others, OF_SAVE)
         activation = activation_name(self.activation_fn)
         checks.check_choice("activation_fn", activation, tuple(ACTIVATION_CLASSES.values()))
         self._check_settings()
         changed = {name: getattr(self, name) for name in ("max_seq_length", *PROMPTS)}
         folder = replace(self.pretrained.folder, activation=activation, **changed)
-        save_cross_encoder(replace(self.pretrained, folder=folder), target)
+        save_cross_encoder(replace(self.pretrained, folder=folder), checks.check_path(path))
 
     def __repr__(self) -> str:
         settings = {"max_seq_length": self.max_seq_length, "num_labels": self.num_labels}

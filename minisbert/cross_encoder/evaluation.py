@@ -21,11 +21,12 @@ from minisbert.evaluation.sts import read_sts
 logger = logging.getLogger("minisbert")
 
 
-def spearman_score(files: Any) -> Callable[[CrossEncoder], float]:
+def spearman_score(files: Any, **options: Any) -> Callable[[CrossEncoder], float]:
     """A function that returns the Spearman correlation of a model's scores with the gold scores, over all pairs.
 
     Args:
         files: one or several files or rows in memory, as `evaluation.sts.read_sts` reads them, or of queries and documents.
+        options: for `predict` (prompt_name, prompt, batch_size, ...).
 
     Raises:
         DataError: a file does not hold scored pairs; raised immediately, not in the middle of a run.
@@ -38,7 +39,7 @@ def spearman_score(files: Any) -> Callable[[CrossEncoder], float]:
         if model.num_labels != 1:
             raise InputError(f"the model has {model.num_labels} labels. Expected 1; for classes use accuracy_score.")
         # Logits, because an activation preserves their order but may round two of them to a tie.
-        scores_P = model.predict(pairs, activation_fn="identity", on_truncate="ignore")
+        scores_P = model.predict(pairs, **{"activation_fn": "identity", "on_truncate": "ignore", **options})
         if (scores_P == scores_P[0]).all():
             logger.warning(f"{sets[0].name}: the model's score is {scores_P[0]:g} for all {len(pairs)} pairs.")
             return math.nan  # undefined; a run continues
@@ -47,12 +48,13 @@ def spearman_score(files: Any) -> Callable[[CrossEncoder], float]:
     return spearman
 
 
-def accuracy_score(files: Any, classes: Sequence[str] | None = None) -> Callable[[CrossEncoder], float]:
+def accuracy_score(files: Any, classes: Sequence[str] | None = None, **options: Any) -> Callable[[CrossEncoder], float]:
     """A function that returns the share of pairs whose largest logit is the right class.
 
     Args:
         files: one or several files or rows in memory, of kind nli (see data/examples.py).
         classes: their names in the order of the model's labels; by default in the order used for training.
+        options: for `predict`, as for `spearman_score`.
 
     Raises:
         DataError, InputError: a file does not hold classes; raised immediately, not in the middle of a run.
@@ -72,7 +74,7 @@ def accuracy_score(files: Any, classes: Sequence[str] | None = None) -> Callable
                 f"the model has {model.num_labels} labels, the data {len(sets[0].dataset.classes)} classes. Expected "
                 "equal numbers; for scores use spearman_score."
             )
-        logits_PC = model.predict(pairs, activation_fn="identity", on_truncate="ignore")
+        logits_PC = model.predict(pairs, **{"activation_fn": "identity", "on_truncate": "ignore", **options})
         return float((logits_PC.argmax(axis=1) == class_P).mean())
 
     return accuracy

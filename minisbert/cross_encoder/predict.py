@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.arguments import as_pairs, check_choice, prompt_text
+from minisbert.arguments import check_choice, prompt_text
 from minisbert.cross_encoder.folder import ACTIVATION_CLASSES
 from minisbert.errors import InputError, MinisbertError, short_repr
 from minisbert.inference.batching import Batch, batches
@@ -38,18 +38,15 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-def pairs_with_prompt(
-    model: Any, pairs: Any, prompt_name: str | None, prompt: str | None
-) -> tuple[list[tuple[str, str]], bool]:
-    """The pairs with the prompt, by default the model's, before the first text of each; and whether it was a single pair.
+def prompt_for(model: Any, prompt_name: str | None, prompt: str | None) -> str:
+    """The prompt before the first text of each pair: the one given, the one named, the model's default, or none.
 
     Raises:
-        InputError: not pairs of texts; a prompt that the model does not have, or that its pooling would leave out.
+        InputError: a prompt that the model does not have, or that its pooling would leave out.
     """
-    rows, single = as_pairs(pairs)
-    before = prompt_text(prompt, prompt_name, model.prompts, model.default_prompt_name)
-    check_prompt(model, before)
-    return [(before + first, second) for first, second in rows] if before else rows, single
+    found = prompt_text(prompt, prompt_name, model.prompts, model.default_prompt_name)
+    check_prompt(model, found)
+    return found
 
 
 def check_prompt(model: Any, prompt: str) -> None:
@@ -61,18 +58,25 @@ def check_prompt(model: Any, prompt: str) -> None:
         )
 
 
-def tokenized(model: Any, pairs: Sequence[tuple[str, str]]) -> Iterator[Tokens]:
-    """The tokens of all pairs, a chunk at a time."""
+def tokenized(model: Any, pairs: Sequence[tuple[str, str]], prompt: str, exact: bool = True) -> Iterator[Tokens]:
+    """The tokens of all pairs, a chunk at a time; arguments as for `CrossEncoderTokenizer.tokenize`."""
+    options = {"max_length": model.max_seq_length, "prompt": prompt, "exact": exact}
     chunks = (pairs[start : start + CHUNK] for start in range(0, len(pairs), CHUNK))
-    return (model.tokenizer.tokenize(chunk, max_length=model.max_seq_length) for chunk in chunks)
+    return (model.tokenizer.tokenize(chunk, **options) for chunk in chunks)
 
 
 def logits(
-    model: Any, pairs: Sequence[tuple[str, str]], batch_size: int | None, show_progress_bar: bool | None, warn: bool
+    model: Any,
+    pairs: Sequence[tuple[str, str]],
+    prompt: str,
+    batch_size: int | None,
+    show_progress_bar: bool | None,
+    warn: bool,
 ) -> np.ndarray:
     """float32 `[pairs, C]`, in the order of the pairs.
 
     Args:
+        prompt: put before the first text of each pair.
         batch_size: pairs per batch, or None for as many as fit the model's token budget.
         warn: log how many pairs were cut.
 
@@ -84,7 +88,7 @@ def logits(
 
     def token_ids() -> Iterator[list[int]]:
         nonlocal truncated
-        for tokens in tokenized(model, pairs):
+        for tokens in tokenized(model, pairs, prompt, exact=False):
             truncated += tokens.truncated
             first_lengths.extend(tokens.first_lengths)
             yield from tokens.ids

@@ -8,6 +8,7 @@ A pair that is too long loses tokens of its longer text ("longest first"); the c
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -55,8 +56,14 @@ class CrossEncoderTokenizer:
         """How many special tokens are around and between the two texts."""
         return len(self.before) + len(self.between) + len(self.after)
 
-    def tokenize(self, pairs: Sequence[tuple[str, str]], *, max_length: int) -> Tokens:
+    def tokenize(
+        self, pairs: Sequence[tuple[str, str]], *, max_length: int, prompt: str = "", exact: bool = True
+    ) -> Tokens:
         """Token ids of each pair, at most `max_length` of them, special tokens included.
+
+        Args:
+            prompt: put before the first text of each.
+            exact: as for `Tokenizer.tokenize`; without it the ids are the same.
 
         Raises:
             InputError: an item is not text, or `max_length` leaves no room for a token of each text.
@@ -72,8 +79,13 @@ class CrossEncoderTokenizer:
         ids: list[list[int]] = []
         first_lengths: list[int] = []
         counts = np.empty((len(pairs), 3), np.int64)
-        sides = [self.tokenizer.contents([pair[side] for pair in pairs], room=room) for side in (0, 1)]
-        for row, ((a, length_a), (b, length_b)) in enumerate(zip(*sides, strict=True)):
+        options: Any = {"room": room, "exact": exact}
+        first = self.tokenizer.contents([pair[0] for pair in pairs], prompt, **options)
+        second = self.tokenizer.contents([pair[1] for pair in pairs], **options)
+        for row, ((a, length_a), (b, length_b)) in enumerate(zip(first, second, strict=True)):
+            if not exact and room % 2 and min(length_a, length_b) > room:  # which is longer decides on the odd token
+                ((_, length_a),) = self.tokenizer.contents([pairs[row][0]], prompt, room=room)
+                ((_, length_b),) = self.tokenizer.contents([pairs[row][1]], room=room)
             keep_a, keep_b = longest_first(length_a, length_b, room)
             ids.append([*self.before, *cut(a, keep_a), *self.between, *cut(b, keep_b), *self.after])
             first_lengths.append(len(self.before) + keep_a + self.first_between)

@@ -50,12 +50,12 @@ def cross_encoder_batch(
         the arrays, on the host, and how many pairs were cut.
     """
     first, *others = batch.texts
-    before = prompts[0] if prompts else ""
     exists_SB, labels = np.ones((len(others), len(first)), bool), batch.labels
     if labels is not None and labels.shape == (len(first), len(others)):
         exists_SB = ~np.isnan(labels.T)
-    pairs = [(before + first[b], others[s][b]) for s, b in zip(*np.nonzero(exists_SB), strict=True)]
-    tokens = tokenizer.tokenize(pairs, max_length=max_length)
+    pairs = [(first[b], others[s][b]) for s, b in zip(*np.nonzero(exists_SB), strict=True)]
+    before = prompts[0] if prompts else ""
+    tokens = tokenizer.tokenize(pairs, max_length=max_length, prompt=before, exact=False)
     packing: Any = {"padding_id": padding_id, "first_lengths": tokens.first_lengths, "multiple": multiple}
     return batch_arrays(batch, tokens.ids, exists_SB=exists_SB, **packing), tokens.truncated
 

@@ -52,7 +52,7 @@ OF_CLASS: dict[str, tuple[tuple[Any, ...], str]] = {
     ),
     "modules": ((None,), "a model is loaded from its folder, which names its modules"),
     "model_card_data": ((None,), "training writes the model card"),
-    "keep_in_fp32_modules": ((None,), "heads are computed in float32 at least"),
+    "keep_in_fp32_modules": ((None, []), "heads are computed in float32 at least"),
 }
 # The same for `save`, which writes safetensors and no model card.
 OF_SAVE: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -229,7 +229,7 @@ class Familiar:
     def __copy__(self) -> Any:
         """A copy that shares the compiled programs."""
         copied = type(self).__new__(type(self))
-        copied.__dict__.update(self.__dict__)
+        copied.__dict__.update(self.__dict__, prompts=dict(self.prompts))
         return copied
 
     def __getstate__(self) -> dict[str, Any]:

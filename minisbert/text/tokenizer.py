@@ -221,7 +221,7 @@ class Tokenizer:
         """Raises InputError for the first sentence that does not fit."""
         chunks = (sentences[start : start + CHUNK] for start in range(0, len(sentences), CHUNK))
         tokens = (self.tokenize(chunk, max_length=max_length, prompt=prompt) for chunk in chunks)
-        check_fit("sentences", tokens, max_length, "embed")
+        check_fit("sentences", tokens, max_length, "embed", prompt)
 
     def prompt_length(self, prompt: str, *, max_length: int) -> int:
         """Tokens of a prompt at the start of a row, with the special tokens before it.
@@ -232,11 +232,12 @@ class Tokenizer:
         return min(len(self.prefix) + length, max_length - len(self.suffix))
 
 
-def check_fit(name: str, chunks: Iterable[Tokens], max_length: int, purpose: str) -> None:
+def check_fit(name: str, chunks: Iterable[Tokens], max_length: int, purpose: str, prompt: str) -> None:
     """Raises InputError for the first of the texts, the argument `name`, that was cut; `purpose`: what is done with them."""
+    together = " with the prompt" if prompt else ""
     for row, count in enumerate(count for tokens in chunks for count in tokens.token_counts()):
         if count.dropped:
             raise InputError(
-                f"{name}[{row}] has {count.tokens} tokens, {count.dropped} more than max_seq_length {max_length}. Shorten "
-                f"it, or pass on_truncate='warn' to {purpose} its beginning."
+                f"{name}[{row}] has {count.tokens} tokens{together}, {count.dropped} more than max_seq_length {max_length}. "
+                f"Shorten it, or pass on_truncate='warn' to {purpose} its beginning."
             )

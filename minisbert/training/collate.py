@@ -1,5 +1,6 @@
 """Collate the texts of a batch into the arrays of a step: prompts, tokens, packed rows (text/packing.py), targets."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -7,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from minisbert.data.examples import text_hashes
+from minisbert.data.examples import Dataset, text_hashes
 from minisbert.data.sampler import Batch
+from minisbert.data.values import listed
+from minisbert.errors import InputError
 from minisbert.text.packing import TOKENS_PER_SLOT, PackedTexts, pack
 from minisbert.text.tokenizer import Tokenizer
 from minisbert.training.siamese import TrainBatch
@@ -17,6 +20,7 @@ from minisbert.training.targets import Targets
 if TYPE_CHECKING:
     from minisbert.training.losses import Loss
 
+logger = logging.getLogger("minisbert")
 # An example's number for dropout is its row in its data set, plus this for each data set before it.
 _DATASET_STRIDE = 1 << 27
 
@@ -61,6 +65,27 @@ def column_prompts(prompts: str | Sequence[str] | Mapping[str, str], columns: Se
         return [prompts.get(name, "") for name in columns]
     given = [prompts] * len(columns) if isinstance(prompts, str) else [*prompts]
     return given + [""] * (len(columns) - len(given))
+
+
+def check_prompts(prompts: str | Sequence[str] | Mapping[str, str], datasets: Sequence[Dataset]) -> None:
+    """Check that the prompts fit the columns; warn of columns without one next to two or more that have one.
+
+    Raises:
+        InputError: a column that no data set has, or more prompts than columns.
+    """
+    if isinstance(prompts, Mapping):
+        columns = {name for data in datasets for name in data.texts}
+        if strange := sorted(prompts.keys() - columns):
+            raise InputError(f"prompts has {strange}. Expected text columns: {', '.join(sorted(columns))}.")
+    elif not isinstance(prompts, str):
+        for data in datasets:
+            given, texts = len(prompts), len(data.texts)
+            if given > texts:
+                raise InputError(
+                    f"{data.source}: {given} prompts for {texts} texts per row. Expected at most one per text."
+                )
+            if 1 < given < texts:
+                logger.warning(f"{data.source}: {given} prompts; {listed(data.texts[given:])} get none.")
 
 
 def batch_arrays(

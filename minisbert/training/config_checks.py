@@ -15,6 +15,7 @@ from minisbert.data.conventions import CONVENTIONS
 from minisbert.data.examples import Examples
 from minisbert.data.sampler import MIXINGS
 from minisbert.errors import DataError, InputError, short_repr
+from minisbert.training.collate import check_prompts
 from minisbert.training.config import TrainConfig
 from minisbert.training.logging import LOGGERS
 from minisbert.training.lora import TARGETS
@@ -252,10 +253,7 @@ def check_examples(examples: Sequence[Examples], config: TrainConfig, loss: Loss
         DataError: naming the row whose score is out of the loss's range.
     """
     first = examples[0].dataset
-    if isinstance(config.prompts, Mapping):
-        columns = {name for one in examples for name in one.dataset.texts}
-        if strange := sorted(config.prompts.keys() - columns):
-            raise InputError(f"prompts has {strange}. Expected text columns: {', '.join(sorted(columns))}.")
+    check_prompts(config.prompts, [one.dataset for one in examples])
     # A teacher embeds the texts during the run, so its data has no labels.
     needs = {"teacher": "none", "relevance": "margin"}.get(loss.needs, loss.needs)
     for one in examples:
@@ -270,10 +268,6 @@ def check_examples(examples: Sequence[Examples], config: TrainConfig, loss: Loss
                 f"{data.source}: {texts} text{'s' * (texts != 1)} per row with {found}. Expected {loss.least_texts}"
                 f"{'' if loss.least_texts == loss.most_texts else ' or more'} texts with {needed}, which "
                 f"{name_of(config.loss)} needs. Choose another loss, or {other}."
-            )
-        if len(config.prompts) > texts and not isinstance(config.prompts, Mapping | str):
-            raise InputError(
-                f"{data.source}: {len(config.prompts)} prompts for {texts} texts per row. Expected at most one per text."
             )
         if data.label_kind == "class" and (data.classes != first.classes or len(data.classes) < 2):
             raise InputError(

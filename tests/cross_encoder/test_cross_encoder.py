@@ -154,6 +154,18 @@ def one_at_a_time(a: int, b: int, room: int) -> tuple[int, int]:
     return a, b
 
 
+def test_long_texts_are_read_as_far_as_their_tokens_need():
+    tokenizer = model("bert").tokenizer
+    texts = ["a", "a dog " * 10, "a cat " * 4000, "a red dog " * 4000]
+    pairs = [(a, b) for a in texts for b in texts]
+    for max_length in (19, 20):  # an odd token goes to the longer text
+        for prompt in ("", "find " * 3000):
+            short = tokenizer.tokenize(pairs, max_length=max_length, prompt=prompt, exact=False)
+            whole = tokenizer.tokenize(pairs, max_length=max_length, prompt=prompt)
+            assert short.ids == whole.ids and short.first_lengths == whole.first_lengths
+            assert ((short.counts[:, 2] > 0) == (whole.counts[:, 2] > 0)).all()
+
+
 def test_longest_first_takes_from_the_longer_text():
     for a in range(14):
         for b in range(14):
@@ -252,11 +264,15 @@ def test_a_prompt_is_put_before_the_first_text(tmp_path):
         np.testing.assert_array_equal(each.predict(SHORT, prompt=""), plain.predict(SHORT))
         np.testing.assert_array_equal(each.predict(SHORT, "web"), expected)
         assert each.rank("a cat", ["a dog", "a car"]) == plain.rank("find: a cat", ["a dog", "a car"])
-        long = [("a cat", "word " * 100)]
-        with pytest.raises(InputError, match=r"pairs\[0\]"):
-            each.predict(long, on_truncate="error")
+        assert each.rank("a cat", ["a dog"], 1, True, None, "") == plain.rank("a cat", ["a dog"], 1, True)
+        with pytest.raises(InputError, match=r"pairs\[0\] has \d+ tokens with the prompt, \d+ more"):
+            each.predict([("a cat", "word " * 100)], on_truncate="error")
     np.testing.assert_array_equal(plain.predict(SHORT, prompt="find: "), expected)
     assert CrossEncoder(encoder.pretrained).prompts == {}  # a setting of the model, not of what it was made from
+    encoder.with_params(encoder.params).prompts["more"] = "more: "
+    assert encoder.prompts.keys() == {"web"}  # a copy has its own
+    fresh = CrossEncoder.from_encoder("weights/tiny-bert", prompts={"web": "find: "}, activation_fn="tanh")
+    assert (fresh.prompts, fresh.activation_fn) == ({"web": "find: "}, "tanh")
     for wrong, words in (
         ({"prompt_name": "nope"}, r"prompt_name is 'nope'. Expected one of \['web'\]"),
         ({"prompt_name": 32}, "prompt_name is 32"),  # batch_size has its place in older versions
@@ -266,7 +282,7 @@ def test_a_prompt_is_put_before_the_first_text(tmp_path):
             encoder.predict(SHORT, **wrong)
     for wrong, words in (
         ({"prompts": "find: "}, "prompts is 'find: '"),
-        ({"default_prompt_name": "nope"}, "prompt_name is 'nope'"),
+        ({"default_prompt_name": "nope"}, "default_prompt_name is 'nope'"),
     ):
         with pytest.raises(InputError, match=words):
             CrossEncoder(plain.pretrained, **wrong)

@@ -252,6 +252,11 @@ def test_settings_of_the_newer_form_that_would_be_computed_wrongly(new, file, va
     refused(lambda: CrossEncoder(edit(new, file, **values)), file, told)
 
 
+def test_a_prompt_of_null_is_none(new):
+    edit(new, "config_sentence_transformers.json", prompts={"query": None, "web": "find: "})
+    assert CrossEncoder(new).prompts == {"query": "", "web": "find: "}
+
+
 @pytest.mark.parametrize(
     ("modules", "told"),
     [

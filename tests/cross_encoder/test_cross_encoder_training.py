@@ -3,6 +3,7 @@
 import json
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -240,6 +241,22 @@ def test_a_step_pairs_the_query_with_each_document(files):
     np.testing.assert_array_equal(batch.targets.labels_B, margins)
 
 
+@pytest.mark.parametrize("prompts", ["find: ", ("find: ",), {"query": "find: "}])
+def test_a_prompt_is_put_before_the_first_text_of_each_pair(prompts):
+    rows = {
+        "query": ["a man", "the dog", "red", "blue cat"],
+        "positive": ["a", "b", "c", "d"],
+        "negative": ["e", "f", "g", "h"],
+    }
+    asked = rows | {"query": ["find: " + text for text in rows["query"]]}
+    few = {"loss": "multiple_negatives_ranking", "max_steps": 1}
+    trained, same, other = (
+        train(shallow(tiny("bert")), config(data, **few, **more), show_progress=False)
+        for data, more in ((rows, {"prompts": prompts}), (asked, {}), (rows, {}))
+    )
+    assert not changed(trained, same) and changed(trained, other)
+
+
 def test_documents_that_queries_lack_are_not_computed():
     rows = [
         {"query": f"a {i}", "docs": ["the dog"] * size, "labels": [1] * size} for i, size in enumerate((1, 40, 2, 1))
@@ -359,6 +376,21 @@ def test_documents_that_a_query_lacks_change_nothing(tmp_path, loss):
         relevance_BS[i, : sizes[i]] = row["labels"]
     (found,) = losses(tmp_path / "run")
     assert found == pytest.approx(getattr(twin, loss)(logits_SBC, relevance_BS), rel=FLOAT32_LOSS)
+
+
+def test_scores_take_a_prompt():
+    rows = {"sentence1": ["a man", "dog", "red"], "sentence2": ["blue", "cat", "a man"], "score": [0.1, 0.5, 0.9]}
+    asked = rows | {"sentence1": ["find: " + text for text in rows["sentence1"]]}
+    seen = []
+    model = SimpleNamespace(
+        num_labels=1, predict=lambda pairs, **options: seen.append(options) or np.array([1.0, 2, 3])
+    )
+    assert spearman_score(rows, prompt="find: ")(model) == 1 and seen[0]["prompt"] == "find: "
+    model = tiny("bert")
+    assert spearman_score(rows, prompt="find: ")(model) == spearman_score(asked)(model)
+    classes = rows | {"label": [0, 2, 1]}
+    del classes["score"]
+    assert accuracy_score(classes, prompt="find: ")(tiny("bert", 3)) in (0, 1 / 3, 2 / 3, 1)
 
 
 def test_scores_take_rows_in_memory(files):

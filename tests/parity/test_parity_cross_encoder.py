@@ -16,7 +16,7 @@ import numpy as np
 import optax
 import pytest
 
-from minisbert import CrossEncoder, InputError, ModelFolderError, SentenceEncoder
+from minisbert import CrossEncoder, InputError, ModelFolderError, SentenceEncoder, TrainConfig, train
 from minisbert.checkpoint.convert import flatten
 from minisbert.cross_encoder.losses import CROSS_ENCODER_LOSSES, in_batch_negatives
 from minisbert.cross_encoder.model import define_cross_encoder
@@ -230,6 +230,12 @@ def test_a_prompt_that_the_pooling_leaves_out(tmp_path):
     )
     with pytest.raises(InputError, match="include_prompt false"):
         ours.predict(PAIRS[:3], "web")
+    rows = {"sentence1": ["a", "b"], "sentence2": ["c", "d"], "score": [0.0, 1.0]}
+    config = TrainConfig(rows, loss="binary_cross_entropy", batch_size=2, max_steps=1, prompts="find: ")
+    with pytest.raises(InputError, match="include_prompt false"):
+        train(ours, config, show_progress=False)
+    ours.save(tmp_path / "ours")
+    assert CrossEncoder(tmp_path / "ours").prompts == peer(tmp_path / "ours").prompts == {"web": "find: "}
 
 
 @pytest.mark.parametrize(
