@@ -34,6 +34,8 @@ TWINS: dict[str, Callable] = {
     "t5": t5,
     "deberta-v2": deberta,
 }
+# One family for each file of minisbert/encoders: for what runs the encoder and depends on nothing else of a family.
+ENCODERS = ["bert", "mpnet", "modernbert", "qwen3", "gemma3_text", "gte", "t5", "deberta-v2"]
 # Other names of one of these, read by the same file; of XLM-R there is a tiny checkpoint.
 SAME_CODE = {
     "electra": "bert",

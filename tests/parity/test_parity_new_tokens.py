@@ -22,7 +22,8 @@ TOLERANCE = 2e-6
 TEXTS = ["The GUITARISTS of New York", "guitarists", "a covid-19, covid-19", "covid-19vaccine guitaristsx", *SOME[::8]]
 
 
-@pytest.mark.parametrize("family", TWINS)
+# The others have BERT's vocabulary.
+@pytest.mark.parametrize("family", [family for family in TWINS if family not in ("distilbert", "nomic_bert", "gte")])
 def test_the_peer_reads_the_grown_model(family, tmp_path):
     grown = add_tokens(SentenceEncoder.load(tiny(family)), ["guitarists", "covid-19", "new york"])
     grown.save(tmp_path / "model")

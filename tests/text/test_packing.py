@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from families import ENCODERS, tiny
 from flax import nnx
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -18,9 +19,6 @@ from minisbert.sentence_model import define
 from minisbert.text.packing import PackedBatch, pack, packed_batches, stream_shape
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
-OTHERS = ("tiny-layers", "tiny-router", "tiny-static", "tiny-xlm-roberta")  # XLM-R is RoBERTa's code
-# Each encoder family; models of other parts are packed in tests/test_modules.py and tests/encoders/test_static.py.
-TINY = sorted(folder.name for folder in WEIGHTS.glob("tiny-*") if folder.name not in OTHERS)
 # Two shapes of one model in float32, embeddings of length 1.
 ACROSS_SHAPES = 1e-6
 MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
@@ -56,13 +54,16 @@ def texts_of(pretrained, number=12):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TINY)
-def test_packed_texts_are_as_they_are_alone(name):
-    """With dropout; without, and in each pooling mode, for one family: `check_encoder` packs the token embeddings of all."""
-    pretrained = load_pretrained(WEIGHTS / name)
+@pytest.mark.parametrize("family", ENCODERS)
+def test_packed_texts_are_as_they_are_alone(family):
+    """With dropout; without, and in each pooling mode, for one family: `check_encoder` packs the token embeddings of all.
+
+    Models of other parts are packed in tests/test_modules.py and tests/encoders/test_static.py.
+    """
+    pretrained = load_pretrained(tiny(family))
     params = {"encoder": pretrained.params["encoder"]}  # without a Dense
     texts = texts_of(pretrained)
-    modes = MODES if name == "tiny-bert" else ("mean", "max")  # all of them see what these two see
+    modes = MODES if family == "bert" else ("mean", "max")  # all of them see what these two see
     definition, _ = define(replace(pretrained.model_config, modules=(Pooling(modes), Normalize())))
     padding_id = pretrained.folder.config["pad_token_id"]
     rows, where = pack(texts, padding_id=padding_id)
@@ -81,7 +82,7 @@ def test_packed_texts_are_as_they_are_alone(name):
 
     batch = rectangle(list(enumerate(texts)), len(texts), 24, padding_id)
     expected = {}
-    for dropout in (False, True) if name == "tiny-bert" else (True,):
+    for dropout in (False, True) if family == "bert" else (True,):
         embeddings_PTD = np.asarray(packed(params, rows, dropout_keys_PT if dropout else None))
         expected[dropout] = alone(params, batch.token_ids_BL, batch.lengths_B, keys_R if dropout else None)
         found_RD = embeddings_PTD.reshape(-1, embeddings_PTD.shape[-1])[where]
@@ -92,9 +93,9 @@ def test_packed_texts_are_as_they_are_alone(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TINY)
-def test_a_text_is_independent_of_its_neighbours_and_gradients_are_finite(name):
-    pretrained = load_pretrained(WEIGHTS / name)
+@pytest.mark.parametrize("family", ENCODERS)
+def test_a_text_is_independent_of_its_neighbours_and_gradients_are_finite(family):
+    pretrained = load_pretrained(tiny(family))
     params = {"encoder": pretrained.params["encoder"]}  # without a Dense
     definition, _ = define(replace(pretrained.model_config, modules=(Pooling(("max", "mean")), Normalize())))
     rows, where = pack([[5, 6, 7, 8], [9, 10, 11]], padding_id=pretrained.folder.config["pad_token_id"])
