@@ -186,7 +186,7 @@ class Settings:
     def prompts(self) -> tuple[dict[str, str], str | None]:
         """The prompts of a model by name, and the name of the default one."""
         given = self.values.get("prompts")
-        if isinstance(given, dict):  # null is none
+        if isinstance(given, dict):  # null means ""
             self.values = self.values | {
                 "prompts": {name: "" if text is None else text for name, text in given.items()}
             }
