@@ -102,7 +102,7 @@ def prompt_text(prompt: str | None, prompt_name: Any, prompts: dict[str, str], d
     if not isinstance(name, str) or name not in prompts:
         argument = "default_prompt_name" if prompt_name is None else "prompt_name"
         raise InputError(
-            f"{argument} is {short_repr(name)}. Expected one of {short_repr(sorted(prompts))}, the prompts of this model."
+            f"{argument} is {short_repr(name)}. Expected one of {sorted(prompts)!r:.1000}, the prompts of this model."
         )
     return prompts[name]
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 from minisbert.checkpoint.json_file import is_text, parse_json, read_bytes
 from minisbert.checkpoint.keys import BOUNDS, CONFIG, HARMLESS, REFUSED, Effect
-from minisbert.errors import ModelFolderError, folder_error, short_repr
+from minisbert.errors import ModelFolderError, folder_error
 
 C = TypeVar("C")
 _MISSING = object()
@@ -187,12 +187,11 @@ class Settings:
         """The prompts of a model by name, and the name of the default one."""
         given = self.values.get("prompts")
         if isinstance(given, dict):  # null means ""
-            self.values = self.values | {
-                "prompts": {name: "" if text is None else text for name, text in given.items()}
-            }
+            texts = {name: "" if text is None else text for name, text in given.items()}
+            self.values = self.values | {"prompts": texts}
         prompts, default = self.texts("prompts"), self.text("default_prompt_name", default=None)
         if default is not None and default not in prompts:
-            self.complain("default_prompt_name", f"one of the prompts {short_repr(sorted(prompts))}")
+            self.complain("default_prompt_name", f"one of the prompts {sorted(prompts)!r:.1000}")
         return prompts, default
 
     def encoder(

@@ -129,10 +129,10 @@ def write_cross_encoder_settings(folder: CrossEncoderFolder, params: dict[str, A
     if folder.modules:
         write_chain(folder, params, path)
     elif folder.prompts:
-        (task, output, method_output), method = _OUTPUT, {"method": "forward"}
-        modality = {"text": {**method, "method_output_name": method_output}}
-        lengths = {"transformer_task": task, "modality_config": modality, "module_output_name": output}
-        write_json(path / "sentence_bert_config.json", lengths)
+        task, output, method_output = _OUTPUT
+        modality = {"text": {"method": "forward", "method_output_name": method_output}}
+        of_transformer = {"transformer_task": task, "modality_config": modality, "module_output_name": output}
+        write_json(path / "sentence_bert_config.json", of_transformer)
         write_json(path / "modules.json", [{"idx": 0, "name": "0", "path": "", "type": _TRANSFORMER}])
     if folder.modules or folder.prompts:
         settings: dict[str, Any] = {
