@@ -44,15 +44,6 @@ if folder := enable_compilation_cache():
 # Tracing makes many objects, few of them in cycles: to look for those after every 700 takes 2 to 10 % of a test's time.
 gc.set_threshold(50_000, 20, 10)
 
-
-def few_shapes(*arguments: object) -> object:
-    """Batches of two lengths up to 64 tokens, where users have six: each is a program."""
-    shapes = default_shapes(*arguments)
-    return replace(shapes, lengths=(16, 64), single_lengths=(16, 64)) if shapes.fixed else shapes
-
-
-sentence_encoder.default_shapes = cross_encoder.default_shapes = few_shapes
-
 # One worker of two grew to 10 GB where it kept every program, and to 8 GB with this limit.
 MOST_PROGRAMS = 1500
 _kept = 0
@@ -87,15 +78,26 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
         _kept = 0
 
 
+def _few_shapes(*arguments: object) -> object:
+    shapes = default_shapes(*arguments)
+    return replace(shapes, lengths=(16, 64), single_lengths=(16, 64)) if shapes.fixed else shapes
+
+
+@pytest.fixture(autouse=True)
+def few_shapes(request, monkeypatch):
+    """Batches of two lengths up to 64 tokens, where users have six: each is a program."""
+    if "all_shapes" not in request.fixturenames and request.node.get_closest_marker("real") is None:
+        for module in (sentence_encoder, cross_encoder):
+            monkeypatch.setattr(module, "default_shapes", _few_shapes)
+
+
 @pytest.fixture
-def all_shapes(monkeypatch):
+def all_shapes():
     """Batches of all lengths, as users have them."""
-    for module in (sentence_encoder, cross_encoder):
-        monkeypatch.setattr(module, "default_shapes", default_shapes)
 
 
 @pytest.fixture
-def optimized(monkeypatch, all_shapes):
+def optimized(all_shapes, monkeypatch):
     """Programs as users compile them: of every `jax.jit(...)` that the test calls, itself or in the package."""
     jit = jax.jit
 

@@ -468,7 +468,7 @@ CASES += [
     *wrong(S, "module_output_name", "logits"),
     *wrong(S, "modality_config", {"image": {"method": "os.system"}}),
     *wrong(S, "query_length", 32),
-    *wrong(C, "prompts", ["x"], "x", 3, {"query": 3}, {"query": None}, {"query": ["x"]}, True, False, 0, ""),
+    *wrong(C, "prompts", ["x"], "x", 3, {"query": 3}, {"query": ["x"]}, True, False, 0, ""),
     *wrong(C, "prompts", {"query": "x\ud800"}, {"\ud800": "x"}),
     *wrong(C, "default_prompt_name", "query", "", 3, True, [], {}),
     *wrong(C, "similarity_fn_name", "maxsim", "", 3, True, ["cosine"], {}, "os.system", also=("cosine",)),

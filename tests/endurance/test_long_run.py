@@ -7,6 +7,8 @@ from long_run import TINY, growth, memory, programs, some_calls, threads_agree
 
 from minisbert import SentenceEncoder
 
+pytestmark = pytest.mark.usefixtures("all_shapes")
+
 
 @pytest.fixture(scope="module")
 def encoder():

@@ -204,7 +204,8 @@ def check_settings(file: Path, content: bytes) -> None:
     model, lengths = (
         places.get(f"{name}.json", {}) for name in ("config_sentence_transformers", "sentence_bert_config")
     )
-    assert read.prompts == (model.get("prompts") or {})
+    prompts = model.get("prompts") or {}
+    assert read.prompts == {name: "" if prompts[name] is None else prompts[name] for name in prompts}
     assert read.default_prompt_name == model.get("default_prompt_name")
     assert read.truncate_dim == model.get("truncate_dim")
     assert read.do_lower_case == bool(lengths.get("do_lower_case"))

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from minisbert import CrossEncoder, SentenceEncoder
-from minisbert.inference.token_budgets import default_shapes
 
 pytestmark = pytest.mark.usefixtures("optimized")
 
@@ -33,9 +32,7 @@ def sentences_of(lengths, seed):
 
 @pytest.fixture(scope="module", params=["tiny-bert", "tiny-mpnet"])
 def encoder(request):
-    encoder = SentenceEncoder.load(WEIGHTS / request.param)
-    encoder.shapes = default_shapes(TOKEN_BUDGET, encoder.model_config, "float32")  # those of users: see conftest.py
-    return encoder
+    return SentenceEncoder.load(WEIGHTS / request.param, token_budget=TOKEN_BUDGET)
 
 
 def padded_lengths(encoder, sentences):

@@ -121,6 +121,7 @@ def test_bfloat16_on_a_processor_that_emulates_it_is_named_once(flags, slow, mon
     assert sum("compute_dtype is bfloat16" in record.message for record in caplog.records) == slow
 
 
+@pytest.mark.usefixtures("all_shapes")
 @pytest.mark.parametrize(("length", "few"), [(FEW_TOKENS, True), (2 * FEW_TOKENS, False)])
 def test_a_sentence_alone_is_multiplied_without_packing_each_matrix(length, few, monkeypatch):
     encoder = SentenceEncoder(WEIGHTS / "tiny-bert")
