@@ -12,7 +12,6 @@ import pytest
 from minisbert import CrossEncoder, DownloadError, InputError, SentenceEncoder
 from minisbert.checkpoint import modules as parts
 from minisbert.checkpoint.modules import POOLING_MODES
-from minisbert.download.locate import locate
 from minisbert.explain.attention import cross_encoder_attention, sentence_attention
 from minisbert.explain.attribution import POOLING_WEIGHTS, explain
 from minisbert.explain.follow import follow
@@ -233,13 +232,11 @@ def test_attention_in_bfloat16():
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "all-mpnet-base-v2"])
-def test_the_real_models(name):
+def test_a_real_model():
     try:
-        locate(name, offline=True)
+        encoder = SentenceEncoder.load("all-mpnet-base-v2", offline=True)
     except DownloadError as error:
-        pytest.skip(f"{name} is not on this machine: {error}")
-    encoder = SentenceEncoder.load(name, offline=True)
+        pytest.skip(f"all-mpnet-base-v2 is not on this machine: {error}")
     pairs = [
         ("my dentist tells me that chewing bricks is very bad for your teeth",
          "the dental specialist recommended an immediate stop to flossing with construction materials"),
@@ -250,5 +247,5 @@ def test_the_real_models(name):
         found = explain(encoder, a, b)
         cosine = encoder.similarity(*encoder.encode([a, b], on_truncate="ignore")[:, None]).item()
         assert abs(found.contributions_QK.sum() - cosine) < TOLERANCE
-    if name == "all-mpnet-base-v2":  # as published, see `minisbert demo`
-        assert explain(encoder, *pairs[0]).contributions_QK.sum() == pytest.approx(0.51847214, abs=TOLERANCE)
+    # As published, see `minisbert demo`.
+    assert explain(encoder, *pairs[0]).contributions_QK.sum() == pytest.approx(0.51847214, abs=TOLERANCE)

@@ -22,8 +22,8 @@ TINY_BERT = WEIGHTS / "tiny-bert"
 
 @pytest.mark.slow
 def test_two_hosts_train_as_one_does_and_resume_after_a_kill(tmp_path):
-    """A transformer of one layer; `two_hosts.py equal` has two."""
-    assert equal(tmp_path, WEIGHTS / "tiny-xlm-roberta") < 1e-5
+    """A transformer of one layer; `two_hosts.py equal` has two, and dropout."""
+    assert equal(tmp_path, WEIGHTS / "tiny-xlm-roberta", "--no-dropout") < 1e-5
 
 
 @pytest.mark.slow

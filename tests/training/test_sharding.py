@@ -75,7 +75,7 @@ def test_the_command_trains_on_four_devices_and_resumes_on_one(tmp_path):
     words = "cat dog house river tree stone book train".split()
     data.write_text("anchor\tpositive\n" + "".join(f"the {a} and {b}\ta {b} by a {a}\n" for a in words for b in words))
     command = [str(TINY), "--data", str(data), "--batch-size", "8", "--max-steps", "6"]
-    command += ["--checkpoint-every", "3", "--learning-rate", "1e-3"]
+    command += ["--checkpoint-every", "3", "--learning-rate", "1e-3", "--no-dropout"]
     with_devices(4, "-c", FOUR_THEN_ONE, str(tmp_path), *command)
     assert losses(tmp_path / "four") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
     assert len(losses(tmp_path / "four")) == 6 and (tmp_path / "gone").is_dir()

@@ -76,9 +76,9 @@ def distance(run: Path, other: Path) -> float:
     return max(float(np.abs(a[name] - b[name]).max()) for name in a if not name.endswith("key.bias"))
 
 
-def equal(scratch: Path, model: Path = TINY_BERT) -> float:
+def equal(scratch: Path, model: Path = TINY_BERT, *options: str) -> float:
     """Two hosts, killed together after a checkpoint and restarted, against one undisturbed host."""
-    data, settings = pairs_file(scratch), ("--max-steps", "12", "--checkpoint-every", "4")
+    data, settings = pairs_file(scratch), ("--max-steps", "12", "--checkpoint-every", "4", *options)
     finish(start(data, scratch / "one", 1, *settings, model=model))
     both = start(data, scratch / "two", 2, *settings, model=model)
     wait_for_checkpoint(scratch / "two", 4, both)

@@ -173,7 +173,8 @@ def main():
     found = {}
     for case in CASES:
         encoder = encoder_for(case)
-        one, two = (weights(train(encoder, config(case), devices=n, show_progress=False)) for n in (1, 2))
+        few = config(case, dropout=False)  # many_devices.py has dropout, too
+        one, two = (weights(train(encoder, few, devices=n, show_progress=False)) for n in (1, 2))
         start = weights(encoder)
         apart, moved = (np.sqrt(sum(np.sum((one[k] - other[k]) ** 2) for k in start)) for other in (two, start))
         found[case] = float(apart / moved)

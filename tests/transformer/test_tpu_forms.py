@@ -90,8 +90,13 @@ def test_a_model_computes_the_same_for_a_tpu(family, dtype):
             assert float(jnp.abs(mine - other).max()) < SEVERAL_ROUNDINGS * scale
 
 
-@pytest.mark.parametrize("define", [define, define_cross_encoder])
-@pytest.mark.parametrize("B, L, joined", [(8, 16, (1, 128)), (8, 32, (2, 128)), (3, 64, (3, 64)), (8, 8, (8, 8))])
+@pytest.mark.parametrize(
+    "define, B, L, joined",
+    [
+        (define_cross_encoder, 8, 16, (1, 128)),
+        *((define, *case) for case in ((8, 16, (1, 128)), (8, 32, (2, 128)), (3, 64, (3, 64)), (8, 8, (8, 8)))),
+    ],
+)
 def test_short_rows_are_computed_side_by_side(define, B, L, joined, monkeypatch):
     model_config, seen, random = load_pretrained(tiny("bert")).model_config, [], np.random.default_rng(0)
     token_ids_BL, lengths_B = jnp.asarray(random.integers(5, 60, (B, L))), jnp.arange(B) % L + 1
