@@ -174,22 +174,15 @@ class Settings:
         self.complain(key, "a string")
         return ""
 
-    def texts(self, key: str) -> dict[str, str]:
-        """An object of strings, or null for an empty one."""
-        value = {} if self.values.get(key) is None else self.values[key]
-        pieces = [*value.keys(), *value.values()] if isinstance(value, dict) else [None]
-        if all(map(is_text, pieces)):
-            return dict(value)
-        self.complain(key, "an object of name to text")
-        return {}
-
     def prompts(self) -> tuple[dict[str, str], str | None]:
-        """The prompts of a model by name, and the name of the default one."""
-        given = self.values.get("prompts")
-        if isinstance(given, dict):  # null means ""
-            texts = {name: "" if text is None else text for name, text in given.items()}
-            self.values = self.values | {"prompts": texts}
-        prompts, default = self.texts("prompts"), self.text("default_prompt_name", default=None)
+        """The prompts of a model by name, null for "" as in sentence-transformers, and the name of the default one."""
+        given, default = self.values.get("prompts"), self.text("default_prompt_name", default=None)
+        if isinstance(given, dict) and None in given.values():
+            given = {name: "" if text is None else text for name, text in given.items()}
+        prompts: dict[str, str] = given or {}
+        if (given is not None and not isinstance(given, dict)) or not all(map(is_text, (*prompts, *prompts.values()))):
+            self.complain("prompts", "an object of name to text")
+            prompts = {}
         if default is not None and default not in prompts:
             self.complain("default_prompt_name", f"one of the prompts {sorted(prompts)!r:.1000}")
         return prompts, default

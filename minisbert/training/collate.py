@@ -67,7 +67,7 @@ def column_prompts(prompts: str | Sequence[str] | Mapping[str, str], columns: Se
     return given + [""] * (len(columns) - len(given))
 
 
-def check_prompts(prompts: str | Sequence[str] | Mapping[str, str], datasets: Sequence[Dataset]) -> None:
+def check_column_prompts(prompts: str | Sequence[str] | Mapping[str, str], datasets: Sequence[Dataset]) -> None:
     """Check that the prompts fit the columns; warn of columns without one next to two or more that have one.
 
     Raises:
@@ -85,7 +85,10 @@ def check_prompts(prompts: str | Sequence[str] | Mapping[str, str], datasets: Se
                     f"{data.source}: {given} prompts for {texts} texts per row. Expected at most one per text."
                 )
             if 1 < given < texts:
-                logger.warning(f"{data.source}: {given} prompts; {listed(data.texts[given:])} get none.")
+                logger.warning(
+                    f"{data.source}: {given} prompts, and none for {listed(data.texts[given:])}. Give one per text column, '' "
+                    "for none."
+                )
 
 
 def batch_arrays(

@@ -15,7 +15,7 @@ from minisbert.data.conventions import CONVENTIONS
 from minisbert.data.examples import Examples
 from minisbert.data.sampler import MIXINGS
 from minisbert.errors import DataError, InputError, short_repr
-from minisbert.training.collate import check_prompts
+from minisbert.training.collate import check_column_prompts
 from minisbert.training.config import TrainConfig
 from minisbert.training.logging import LOGGERS
 from minisbert.training.lora import TARGETS
@@ -253,7 +253,7 @@ def check_examples(examples: Sequence[Examples], config: TrainConfig, loss: Loss
         DataError: naming the row whose score is out of the loss's range.
     """
     first = examples[0].dataset
-    check_prompts(config.prompts, [one.dataset for one in examples])
+    check_column_prompts(config.prompts, [one.dataset for one in examples])
     # A teacher embeds the texts during the run, so its data has no labels.
     needs = {"teacher": "none", "relevance": "margin"}.get(loss.needs, loss.needs)
     for one in examples:

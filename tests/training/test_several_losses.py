@@ -11,7 +11,7 @@ from minisbert import CrossEncoder, SentenceEncoder, TrainConfig, train
 from minisbert.data.examples import open_examples
 from minisbert.errors import DataError, InputError
 from minisbert.evaluation.softmax_classifier import SoftmaxClassifier
-from minisbert.training.collate import check_prompts
+from minisbert.training.collate import check_column_prompts
 from minisbert.training.config_checks import fitting_batches
 from minisbert.training.losses import LOSSES, Loss
 from minisbert.training.softmax_head import read_loss_head
@@ -146,10 +146,10 @@ def test_what_is_wrong_names_the_data_set(settings, message):
 def test_columns_without_a_prompt_next_to_two_with_one_are_named(caplog):
     data = [open_examples(rows(["anchor", "positive", "negative"])).dataset]
     for prompts in (("query: ",), "query: ", {"anchor": "query: "}, ("query: ", "", "")):
-        check_prompts(prompts, data)
+        check_column_prompts(prompts, data)
     assert not caplog.text
-    check_prompts(("query: ", "passage: "), data)
-    assert "2 prompts; 'negative' get none" in caplog.text
+    check_column_prompts(("query: ", "passage: "), data)
+    assert "2 prompts, and none for 'negative'" in caplog.text
 
 
 def test_the_data_set_that_makes_all_batches_smaller_is_named(caplog):
