@@ -27,7 +27,7 @@ class Convention:
 
 # The names in the data sets of sentence-transformers, SNLI, Quora, SICK, MS MARCO and FlagEmbedding.
 ANCHOR = ("anchor", "query", "question")
-POSITIVE = ("positive", "answer", "document", "passage", "response", "pos")
+POSITIVE = ("positive", "answer", "document", "passage", "response", "pos", "text")
 NEGATIVE = ("negative{i}", "hard_negative{i}", "neg{i}")
 FIRST = ("sentence1", "premise", "text1", "question1", "sentence_a", "text_a", "sent1")
 SECOND = ("sentence2", "hypothesis", "text2", "question2", "sentence_b", "text_b", "sent2")
@@ -87,9 +87,10 @@ def find_columns(
             its_texts, its_labels = _found(convention.texts, header, texts), _found(convention.labels, header, labels)
             if its_texts is not None and its_labels is not None:
                 fits.append(Columns(name, its_texts, its_labels))
-    # Triplets are pairs with an extra column: choose the kind that uses the most columns.
+    # Triplets are pairs with an extra column: choose the kind that uses the most columns. "text" may be the text of a query.
     used = [{*one.texts, *one.labels} for one in fits]
     best = [one for one, columns in zip(fits, used, strict=True) if not any(map(columns.__lt__, used))]
+    best = [one for one in best if len(one.texts) > 1 or not any({*one.texts} < {*more.texts} for more in best)]
     if labels and len(best) > 1:  # the labels' own names decide, if they are those of one kind
         best = [one for one in best if _found(CONVENTIONS[one.kind].labels, labels)] or best
         best = [one for one in best if one.kind != "distilled"] if len(best) > 1 else best

@@ -206,8 +206,12 @@ def test_which_columns_are_read_as_what(tmp_path, name, content, options, kind, 
 def test_a_label_next_to_pairs_and_triplets_is_read_for_losses_that_need_one():
     """As sentence-transformers names the columns of its losses."""
     pairs = {"query": ["a", "b"], "response": ["c", "d"], "label": [1, 0]}
+    passages = {"query": ["a", "b"], "text": ["c", "d"], "label": [1, 0]}
     triplets = {"query": ["a", "b"], "positive": ["c", "d"], "negative": ["e", "f"], "score": [0.5, 2.5]}
     for data, needs, kind in (
+        (passages, "score", "scored"),
+        (passages, "class", "nli"),
+        (passages, None, "pairs"),
         (pairs, "score", "scored"),
         (pairs, "class", "nli"),
         (pairs, "none", "pairs"),
@@ -218,7 +222,7 @@ def test_a_label_next_to_pairs_and_triplets_is_read_for_losses_that_need_one():
         texts, labels = examples.take([0, 1])
         *names, label = data
         assert examples.dataset.kind == kind and texts == [data[name] for name in names]
-        assert labels is None if needs == "none" else labels.tolist() == data[label]
+        assert labels is None if needs in ("none", None) else labels.tolist() == data[label]
 
 
 @pytest.mark.parametrize(
