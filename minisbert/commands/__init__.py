@@ -7,6 +7,7 @@ messages appear quickly.
 
 import ast
 import functools
+import gc
 import os
 import re
 import signal
@@ -48,6 +49,8 @@ def main(argv: list[str] | None = None) -> int:
             setattr(sys, name, open(os.open(os.devnull, os.O_RDWR), "r" if number == 0 else "w"))  # noqa: SIM115
     own_process = argv is None
     if argv is None:
+        # Imports and tracing make many objects, few in cycles: to look for those takes up to a tenth of a start.
+        gc.set_threshold(50_000, 20, 10)
         argv = sys.argv[1:]
         for number, handler in ((signal.SIGINT, _interrupt), (signal.SIGTERM, _terminate)):
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
