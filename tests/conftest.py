@@ -58,8 +58,11 @@ def _count(event: str, seconds: float, **_: object) -> None:
 jax.monitoring.register_event_duration_secs_listener(_count)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The slow ones first: at the end one worker would compute alone."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The slow ones first: at the end one worker would compute alone. Those of .ci/nightly where the command names them."""
+    if "nightly" not in config.option.markexpr:
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("nightly")])
+        items[:] = (item for item in items if not item.get_closest_marker("nightly"))
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 

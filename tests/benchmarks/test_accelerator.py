@@ -23,7 +23,7 @@ sys.meta_path.insert(0, Hidden())
 
 
 @pytest.mark.parity
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_whole_on_a_cpu(tmp_path):
     pytest.importorskip("sentence_transformers")
     (tmp_path / "hidden").mkdir()

@@ -15,7 +15,12 @@ TINY = ["--model", str(TESTS.parent / "weights" / "tiny-bert")]
     [
         ("benchmarks/profile_forward.py", ["--rows", "2", "--length", "8", "--rounds", "2"], "tokens per second"),
         ("benchmarks/scaling.py", ["--largest", "1000"], "most to least"),
-        ("benchmarks/sweep.py", ["--poolings", "mean_tokens", "--rates", "1e-5", "--steps", "1"], "of processor time"),
+        pytest.param(
+            "benchmarks/sweep.py",
+            ["--poolings", "mean_tokens", "--rates", "1e-5", "--steps", "1"],
+            "of processor time",
+            marks=pytest.mark.nightly,
+        ),
     ],
 )
 def test_it_measures(script, options, last, monkeypatch, capsys):

@@ -171,7 +171,8 @@ def test_its_files_flags_and_names_are_there(command):
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         assert set(extras) <= set(project["optional-dependencies"])
     elif words[0] == "pytest":
-        marked = [words[i + 1].removeprefix("not ") for i, word in enumerate(words) if word == "-m"]
+        given = [words[i + 1] for i, word in enumerate(words) if word == "-m"]
+        marked = [marker.removeprefix("not ") for one in given for marker in one.split(" or ")]
         markers = [line.split(":")[0] for line in config["tool:pytest"]["markers"].split("\n")]
         assert set(marked) <= set(markers)
         for name in (words[i + 1] for i, word in enumerate(words) if word == "-k"):

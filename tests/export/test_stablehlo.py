@@ -60,7 +60,13 @@ def sealed(folder: Path, **settings) -> None:
     (folder / SETTINGS).write_text(json.dumps(checksums.sealed(content)))
 
 
-@pytest.mark.parametrize("family", ENCODERS)
+# Positions from a table, rotary, and relative to each other.
+FEW = ("bert", "qwen3", "deberta-v2")
+
+
+@pytest.mark.parametrize(
+    "family", [*FEW, *(pytest.param(one, marks=pytest.mark.nightly) for one in ENCODERS if one not in FEW)]
+)
 def test_the_program_computes_the_same_embeddings(family, tmp_path):
     model = encoder(family)
     export_stablehlo(model, tmp_path / "out")

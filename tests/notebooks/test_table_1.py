@@ -57,7 +57,7 @@ def test_a_training_resumes_at_the_last_score(tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("state.npz"))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_whole_program(tmp_path, monkeypatch, capsys):
     for name, sample in {
         **dict.fromkeys(table_1.NLI, "nli"),

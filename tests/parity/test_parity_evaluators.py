@@ -153,7 +153,7 @@ def test_labelled_pairs(models):
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.nightly), 4])
 def test_cranfield(every):
     if not CRANFIELD.is_dir():
         pytest.skip(f"{CRANFIELD} is not there")

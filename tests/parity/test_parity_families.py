@@ -405,10 +405,16 @@ def batch(padding: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 # XLM-R, CamemBERT and others are another's code: one shape tells whether their names and defaults are too.
-CONFIGS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
-    (family, shape, {}) for family in KINDS for shape in (SHAPES if family not in SAME_CODE else SHAPES[1:2])
+CONFIGS: list[Any] = [
+    *((family, SHAPES[1], {}) for family in KINDS),
+    *((family, SHAPES[2], values) for family, values in VARIANTS),
+    *(
+        pytest.param(family, shape, {}, marks=pytest.mark.nightly)
+        for family in KINDS
+        if family not in SAME_CODE
+        for shape in (SHAPES[0], *SHAPES[2:])
+    ),
 ]
-CONFIGS += [(family, SHAPES[2], values) for family, values in VARIANTS]
 
 
 @pytest.mark.parametrize(("family", "shape", "more"), CONFIGS, ids=str)

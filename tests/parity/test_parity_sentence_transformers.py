@@ -121,10 +121,13 @@ def test_tiny_models_on_all_sentences(family):
 @pytest.mark.real
 @pytest.mark.parametrize(
     ("name", "every"),
-    [("all-MiniLM-L6-v2", 1), ("all-mpnet-base-v2", 4), pytest.param("all-mpnet-base-v2", 1, marks=pytest.mark.slow)],
+    [
+        *(("all-MiniLM-L6-v2", 2), ("all-mpnet-base-v2", 8)),
+        *(pytest.param(name, 1, marks=pytest.mark.nightly) for name in ("all-MiniLM-L6-v2", "all-mpnet-base-v2")),
+    ],
 )
 def test_real_models(name, every):
-    """On all sentences, or every fourth: MPNet takes 100 s of processor time for all."""
+    """On a part of the sentences: MPNet takes 100 s of processor time for all."""
     folder, sentences = real_folder(name), SENTENCES[::every]
     encoder, other = SentenceEncoder.load(folder), peer(folder)
     assert encoder.max_seq_length == other.max_seq_length

@@ -1,4 +1,4 @@
-"""Fifty training steps of a real model against sentence-transformers: each loss, and the weights at the end. And runs of both
+"""Training steps of a real model against sentence-transformers: each loss, and the weights at the end. And runs of both
 trainers: with a loss and prompts for each data set, and of a cross-encoder on lists of different lengths."""
 
 import json
@@ -17,7 +17,8 @@ from minisbert.pretrained import load_pretrained
 
 pytest.importorskip("sentence_transformers")
 sys.path.insert(0, str(Path(__file__).parents[1] / "goldens"))
-from trajectory import PROSE, RUNS, ours, theirs
+import trajectory
+from trajectory import PROSE, RUNS, STEPS, ours, theirs
 
 pytestmark = pytest.mark.parity
 
@@ -29,13 +30,14 @@ TRAINERS_LOSS, TRAINERS_EMBEDDINGS, TRAINERS_LOGITS = 1e-5, 2e-5, 1e-5
 SETTINGS = {"learning_rate": 1e-3, "warmup_steps": 2, "weight_decay": 0.01}
 
 
-# One for each change: 100 s of processor time. tests/training/test_trajectory.py has all of them, from a tiny model.
-EACH = [name if name == "multiple negatives" else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
+# Fifty steps take 100 s of processor time. tests/training/test_trajectory.py has those of every loss, from a tiny model.
+EACH = [("multiple negatives", 20), *(pytest.param(name, STEPS, marks=pytest.mark.nightly) for name in RUNS)]
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("name", EACH)
-def test_fifty_steps_from_a_real_model(name, tmp_path, record_property):
+@pytest.mark.parametrize(("name", "steps"), EACH)
+def test_steps_from_a_real_model(name, steps, tmp_path, monkeypatch):
+    monkeypatch.setattr(trajectory, "STEPS", steps)
     try:
         folder = locate("all-MiniLM-L6-v2", offline=True)
     except DownloadError:

@@ -1,6 +1,6 @@
 """Settings given as functions and objects, as a researcher writes them: for test_values.py, and run on two virtual devices.
 
-python tests/training/value_cases.py        each case on 1 and on 2 devices, and how far the weights are apart, as JSON
+python tests/training/value_cases.py [CASE ...]     each case on 1 and on 2 devices, and how far the weights are apart, as JSON
 """
 
 import os
@@ -11,6 +11,7 @@ if __name__ == "__main__":  # before jax is imported, and not for the tests that
 
 import json
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -171,7 +172,7 @@ def weights(model):
 
 def main():
     found = {}
-    for case in CASES:
+    for case in sys.argv[1:] or CASES:
         encoder = encoder_for(case)
         few = config(case, dropout=False)  # many_devices.py has dropout, too
         one, two = (weights(train(encoder, few, devices=n, show_progress=False)) for n in (1, 2))
