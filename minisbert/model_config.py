@@ -4,13 +4,15 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from minisbert.checkpoint.folder import ModelFolder
 from minisbert.checkpoint.modules import Module, Pooling, TrainedPooling, WeightedLayerPooling, WithWeights
 from minisbert.errors import InputError
 from minisbert.pooling import POOLINGS, TRAINED_POOLINGS, pool
 from minisbert.similarity import normalize
+
+if TYPE_CHECKING:
+    from minisbert.checkpoint.folder import ModelFolder
 
 Encoder = TypeVar("Encoder", bound=Any)
 Array = Any  # jax.Array; from the NumPy engine numpy.ndarray
@@ -25,7 +27,7 @@ class ModelConfig:
     modules: tuple[Module, ...] = (Pooling(),)
 
     @staticmethod
-    def of(folder: ModelFolder) -> "ModelConfig":
+    def of(folder: "ModelFolder") -> "ModelConfig":
         """The parts of the model in a folder."""
         return ModelConfig(folder.model_type, folder.encoder, folder.modules)
 

@@ -4,6 +4,7 @@ Imports run down the rows of `ROWS` only. A new file gets its place in that tabl
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,6 +85,10 @@ MAY_IMPORT_BY_NAME = {"__init__.py", "commands/__init__.py", "checkpoint/familie
 
 # Folders whose files may be named by a value: one that a table in the file gives.
 FOLDERS = ("minisbert.commands.", "minisbert.encoders.", "minisbert.checkpoint.families.")
+
+# What the files named in the README must not import, however indirectly: the core tells the story, and these are its edges.
+EDGES = {"commands", "compat", "corpus", "download", "explain", "export", "mining", "pretrained", "register"}
+EDGES |= {"sentence_encoder", "checkpoint/folder.py", "text/tokenizer.py", "data/sampler.py", "training/trainer.py"}
 
 LONGEST = 300
 # Files allowed to be longer, each with its own bound; to be split by question, and never to grow.
@@ -310,6 +315,35 @@ GOOD = [
 @pytest.mark.parametrize("path, line", GOOD)
 def test_a_good_line_is_not(path, line):
     assert complaints(path, f'"""A file."""\n{line}\n') == []
+
+
+def loaded_with(paths: list[str]) -> set[str]:
+    """The files of the package that importing these loads, themselves included."""
+    seen: set[str] = set()
+    while paths:
+        path = paths.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        body = ast.parse((PACKAGE / path).read_text(encoding="utf-8")).body
+        for node in (node for node in body if isinstance(node, ast.ImportFrom)):
+            base = (node.module or "").replace(".", "/")
+            names = [base, *(f"{base}/{alias.name}" for alias in node.names)]
+            files = (PACKAGE.parent / f"{name}{end}" for name in names for end in (".py", "/__init__.py"))
+            paths += [
+                file.relative_to(PACKAGE).as_posix() for file in files if file.is_file() and PACKAGE in file.parents
+            ]
+    return seen - {"__init__.py"}  # it has names only, and imports them when they are used
+
+
+def test_the_core_imports_no_edge():
+    readme = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+    core = sorted(set(re.findall(r"\(minisbert/([\w/]+\.py)\)", readme)))
+    assert {"transformer/attention.py", "training/losses.py", "evaluation/sts.py", "search/exact.py"} <= set(core)
+    loaded = loaded_with([*core])
+    assert {"transformer/dropout.py", "data/rows.py", "checkpoint/convert.py"} <= loaded  # the search finds something
+    assert {path for path in loaded if path in EDGES or room_of(path) in EDGES} == set()
+    assert sum(len((PACKAGE / path).read_text(encoding="utf-8").splitlines()) for path in loaded) < 8_600
 
 
 def test_a_missing_docstring_and_a_long_file_are_named():

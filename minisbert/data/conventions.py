@@ -9,6 +9,7 @@ from minisbert.data.values import listed, matching, plain_name, wrong_columns
 from minisbert.errors import InputError
 
 LabelKind = Literal["none", "class", "score", "margin"]
+LABEL_KINDS = (None, "any", "none", "class", "score", "margin", "relevance", "teacher")  # what losses need
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ negatives (Henderson et al. 2017), scored pairs (STS), a teacher's scores, and i
 read on demand (rows.py); sampler.py decides which row goes into which batch.
 """
 
-import hashlib
 import logging
 import math
 import re
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from minisbert.arguments import check_choice, check_list
-from minisbert.data.conventions import CONVENTIONS, Columns, LabelKind, find_columns, label_column
+from minisbert.data.conventions import CONVENTIONS, LABEL_KINDS, Columns, LabelKind, find_columns, label_column
 from minisbert.data.lists import columns_of, with_label_columns, with_plain_rows
 from minisbert.data.rows import RowFile, Rows
 from minisbert.data.values import as_score, listed, text, truth_as_number, warn_of_splits
@@ -32,7 +31,6 @@ logger = logging.getLogger("minisbert")
 KNOWN_CLASSES = (("entailment", "neutral", "contradiction"), ("entailment", "not_entailment"))
 # A column with more distinct values than this holds scores or text, not classes.
 MOST_CLASSES = 10_000
-LABEL_KINDS = (None, "any", "none", "class", "score", "margin", "relevance", "teacher")  # what losses need
 _NUMBER = re.compile("[0-9]{1,6}")
 
 
@@ -193,19 +191,6 @@ def text_columns(
     """The text columns of a data file, without a check of its rows; see `open_examples`."""
     file = _open(source, columns, kind, texts or (), labels)
     return find_columns(file.source, file.header, kind, columns_of(file, texts or ()))[0].texts
-
-
-def text_hashes(texts: Sequence[str]) -> np.ndarray:
-    """A hash per text, the same in every process: uint32 `[texts]`, 4 bytes of BLAKE2b (RFC 7693).
-
-    Example:
-        >>> text_hashes(["a cat", "a dog", "a cat"])
-        array([386420097, 944320793, 386420097], dtype=uint32)
-    """
-    digests = bytearray()
-    for one in texts:
-        digests += hashlib.blake2b(one.encode(), digest_size=4).digest()
-    return np.frombuffer(digests, "<u4").astype(np.uint32)
 
 
 # --- labels --------------------------------------------------------------------------------------------------------

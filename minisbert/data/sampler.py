@@ -30,7 +30,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from minisbert.arguments import check_choice
-from minisbert.data.examples import Examples, text_hashes
+from minisbert.data.examples import Examples
+from minisbert.data.values import text_hashes
 from minisbert.errors import DataError, InputError
 
 MIXINGS = ("proportional", "round_robin")

@@ -15,7 +15,6 @@ import numpy as np
 
 from minisbert.arguments import check_choice, check_positive, embedding_rows, no_rows, refuse_too_long
 from minisbert.errors import InputError, short_repr
-from minisbert.inference.engines import has_jax
 from minisbert.inference.stream import ProgressBar
 from minisbert.search.numpy_top_k import invalid_rows, search_in_numpy
 from minisbert.search.vectors import Vectors
@@ -95,8 +94,12 @@ def nearest(
         chunk_rows = check_positive("chunk_rows", chunk_rows)
     queries = scaled(queries, similarity)
     with ProgressBar(M, show_progress_bar, "rows", "search") as bar:
-        small = B * M * D <= NUMPY_PRODUCTS and recall is None
-        if corpus.on_host and (small or not has_jax()):
+        in_numpy = corpus.on_host and B * M * D <= NUMPY_PRODUCTS and recall is None
+        if corpus.on_host and not in_numpy:
+            from minisbert.inference.engines import has_jax  # which also knows what a model is
+
+            in_numpy = not has_jax()
+        if in_numpy:
             return Hits(*search_in_numpy(queries, corpus, K, similarity, chunk_rows, bar))
         from minisbert.search.on_devices import search_on_devices
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from minisbert.data.examples import Dataset, text_hashes
-from minisbert.data.sampler import Batch
-from minisbert.data.values import listed
+from minisbert.data.values import listed, text_hashes
 from minisbert.errors import InputError
 from minisbert.text.packing import TOKENS_PER_SLOT, PackedTexts, pack
-from minisbert.text.tokenizer import Tokenizer
 from minisbert.training.siamese import TrainBatch
 from minisbert.training.targets import Targets
 
 if TYPE_CHECKING:
+    from minisbert.data.examples import Dataset
+    from minisbert.data.sampler import Batch
+    from minisbert.text.tokenizer import Tokenizer
     from minisbert.training.losses import Loss
 
 logger = logging.getLogger("minisbert")
@@ -26,8 +26,8 @@ _DATASET_STRIDE = 1 << 27
 
 
 def train_batch(
-    batch: Batch,
-    tokenizer: Tokenizer,
+    batch: "Batch",
+    tokenizer: "Tokenizer",
     *,
     max_length: int,
     padding_id: int,
@@ -67,7 +67,7 @@ def column_prompts(prompts: str | Sequence[str] | Mapping[str, str], columns: Se
     return given + [""] * (len(columns) - len(given))
 
 
-def check_column_prompts(prompts: str | Sequence[str] | Mapping[str, str], datasets: Sequence[Dataset]) -> None:
+def check_column_prompts(prompts: str | Sequence[str] | Mapping[str, str], datasets: "Sequence[Dataset]") -> None:
     """Check that the prompts fit the columns; warn of columns without one next to two or more that have one.
 
     Raises:
@@ -92,7 +92,7 @@ def check_column_prompts(prompts: str | Sequence[str] | Mapping[str, str], datas
 
 
 def batch_arrays(
-    batch: Batch,
+    batch: "Batch",
     token_ids: Sequence[Sequence[int]],
     hashes_SB: np.ndarray | None = None,
     *,

@@ -13,21 +13,23 @@ W_O (W_V s + b_V) + b_O, and W_Q and W_K have no effect. Definitions and reducti
 Left out: dropout in the decoder, decoders of another family than the encoder, and a pretrained head for masked words.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from minisbert.data.sampler import Batch
 from minisbert.errors import InputError
 from minisbert.text.packing import packed_shape
-from minisbert.text.tokenizer import Tokenizer
 from minisbert.training.collate import batch_arrays
 from minisbert.training.siamese import TrainBatch
 from minisbert.training.targets import Targets, texts
 from minisbert.transformer.products import product
+
+if TYPE_CHECKING:
+    from minisbert.data.sampler import Batch
+    from minisbert.text.tokenizer import Tokenizer
 
 NAME = "denoising_auto_encoder"
 
@@ -140,8 +142,8 @@ def initial_decoder(
 
 
 def damaged_batch(
-    batch: Batch,
-    tokenizer: Tokenizer,
+    batch: "Batch",
+    tokenizer: "Tokenizer",
     *,
     max_length: int,
     padding_id: int,

@@ -14,13 +14,12 @@ To add a loss, write one function and one row.
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 
 from minisbert.arguments import check_choice, check_positive
-from minisbert.data.examples import LABEL_KINDS
-from minisbert.data.sampler import Batch
+from minisbert.data.conventions import LABEL_KINDS
 from minisbert.training.batch_losses import (
     batch_all_triplet,
     batch_hard_soft_margin_triplet,
@@ -54,6 +53,9 @@ from minisbert.training.ranking_losses import (
 from minisbert.training.siamese import TrainBatch
 from minisbert.training.targets import Head, Targets
 from minisbert.training.teacher_losses import distill_kl_div, embed_distill, gist, initial_projection, margin_mse, mse
+
+if TYPE_CHECKING:
+    from minisbert.data.sampler import Batch
 
 __all__ = [
     "CONCATENATIONS",
@@ -117,7 +119,7 @@ class Loss:
     # embeddings_SBLD, a text's token embeddings, zeros after its end.
     embeds: Literal["sentences", "layers", "tokens"] = "sentences"
     # (batch, **options) -> the batch with more text columns, such as documents of other examples.
-    more_texts: Callable[..., Batch] | None = None
+    more_texts: "Callable[..., Batch] | None" = None
     # Makes the arrays of a batch in place of `collate.train_batch`, whose arguments it takes, and the options.
     collate: Callable[..., tuple[TrainBatch, int]] | None = None
     # Whether it runs the model too: `head["model"]` is the network with its parameters, and `head` gets them as `params`.

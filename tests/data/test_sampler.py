@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minisbert import DataError, InputError
-from minisbert.data.examples import open_examples, text_hashes
+from minisbert.data.examples import open_examples
 from minisbert.data.sampler import Batch, Batches, GivenBatches, shuffled, without_duplicates
+from minisbert.data.values import text_hashes
 
 PAIRS = "anchor\tpositive\n"
 
