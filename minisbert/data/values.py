@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from minisbert.checkpoint.json_file import each_key_once
 from minisbert.errors import DataError, MinisbertError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from minisbert.data.rows import RowFile
 
 logger = logging.getLogger("minisbert")
@@ -164,13 +164,15 @@ def warn_of_splits(file: "RowFile") -> None:
             )
 
 
-def text_hashes(texts: Sequence[str]) -> np.ndarray:
+def text_hashes(texts: Sequence[str]) -> "np.ndarray":
     """A hash per text, the same in every process: uint32 `[texts]`, 4 bytes of BLAKE2b (RFC 7693).
 
     Example:
         >>> text_hashes(["a cat", "a dog", "a cat"])
         array([386420097, 944320793, 386420097], dtype=uint32)
     """
+    import numpy as np  # the help of commands loads this file, and not NumPy
+
     digests = bytearray()
     for one in texts:
         digests += hashlib.blake2b(one.encode(), digest_size=4).digest()
