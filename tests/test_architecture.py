@@ -88,7 +88,9 @@ FOLDERS = ("minisbert.commands.", "minisbert.encoders.", "minisbert.checkpoint.f
 
 # What the files named in the README must not import, however indirectly: the core tells the story, and these are its edges.
 EDGES = {"commands", "compat", "corpus", "download", "explain", "export", "mining", "pretrained", "register"}
-EDGES |= {"sentence_encoder", "checkpoint/folder.py", "text/tokenizer.py", "data/sampler.py", "training/trainer.py"}
+EDGES |= {"sentence_encoder", "checkpoint/folder.py", "inference/engines.py", "text/tokenizer.py", "data/sampler.py"}
+EDGES |= {"training/trainer.py"}
+CORE_LINES = 8_600  # with all that they import: 8,551; never to grow
 
 LONGEST = 300
 # Files allowed to be longer, each with its own bound; to be split by question, and never to grow.
@@ -343,7 +345,7 @@ def test_the_core_imports_no_edge():
     loaded = loaded_with([*core])
     assert {"transformer/dropout.py", "data/rows.py", "checkpoint/convert.py"} <= loaded  # the search finds something
     assert {path for path in loaded if path in EDGES or room_of(path) in EDGES} == set()
-    assert sum(len((PACKAGE / path).read_text(encoding="utf-8").splitlines()) for path in loaded) < 8_600
+    assert sum(len((PACKAGE / path).read_text(encoding="utf-8").splitlines()) for path in loaded) <= CORE_LINES
 
 
 def test_a_missing_docstring_and_a_long_file_are_named():

@@ -88,7 +88,7 @@ def find_columns(
             its_texts, its_labels = _found(convention.texts, header, texts), _found(convention.labels, header, labels)
             if its_texts is not None and its_labels is not None:
                 fits.append(Columns(name, its_texts, its_labels))
-    # Triplets are pairs with an extra column: choose the kind that uses the most columns. "text" may be the text of a query.
+    # Triplets are pairs with an extra column: choose the kind that uses the most columns. A text with its query is a pair.
     used = [{*one.texts, *one.labels} for one in fits]
     best = [one for one, columns in zip(fits, used, strict=True) if not any(map(columns.__lt__, used))]
     best = [one for one in best if len(one.texts) > 1 or not any({*one.texts} < {*more.texts} for more in best)]

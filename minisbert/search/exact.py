@@ -96,7 +96,7 @@ def nearest(
     with ProgressBar(M, show_progress_bar, "rows", "search") as bar:
         in_numpy = corpus.on_host and B * M * D <= NUMPY_PRODUCTS and recall is None
         if corpus.on_host and not in_numpy:
-            from minisbert.inference.engines import has_jax  # which also knows what a model is
+            from minisbert.inference.engines import has_jax  # not above: it loads all that reads a model
 
             in_numpy = not has_jax()
         if in_numpy:

@@ -101,7 +101,7 @@ def test_a_run_does_not_resume_with_another_value(case, other, tmp_path):
         run(case, tmp_path, **other)
 
 
-# What two devices could do otherwise: share a batch, its chunks, its weights; parameters of the loss, layers and a pooling.
+# Chunks of a batch, parameters of the loss, weights of the examples, layers with a pooling of their own.
 FEW = ("a loss with GradCache", "a loss with parameters", "weights", "two layers and an attention pooling")
 
 
