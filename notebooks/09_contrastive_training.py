@@ -505,7 +505,7 @@ right = judge(ranking_loss)
 # <details><summary>Solution 2</summary>
 #
 # ```python
-# from minisbert.data.examples import text_hashes
+# from minisbert.data.values import text_hashes
 #
 # twice_SBD = jnp.concatenate([pairs_SBD, pairs_SBD[:, :1]], axis=1)
 # hashes_SB = np.stack([text_hashes([*questions, questions[0]]), text_hashes([*answers, answers[0]])])

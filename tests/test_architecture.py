@@ -4,11 +4,13 @@ Imports run down the rows of `ROWS` only. A new file gets its place in that tabl
 """
 
 import ast
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from documents import COURSE, ROOT, blocks
 
 PACKAGE = Path(__file__).parents[1] / "minisbert"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -346,6 +348,33 @@ def test_the_core_imports_no_edge():
     assert {"transformer/dropout.py", "data/rows.py", "checkpoint/convert.py"} <= loaded  # the search finds something
     assert {path for path in loaded if path in EDGES or room_of(path) in EDGES} == set()
     assert sum(len((PACKAGE / path).read_text(encoding="utf-8").splitlines()) for path in loaded) <= CORE_LINES
+
+
+def package_imports(code: str) -> set[tuple[str, str]]:
+    """The names that Python code imports from the package, anywhere in it: (module, name)."""
+    nodes = (node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom))
+    return {
+        (str(node.module), alias.name) for node in nodes for alias in node.names if str(node.module)[:9] == "minisbert"
+    }
+
+
+def test_every_import_of_a_notebook_or_a_test_finds_its_name():
+    """Some of them CI runs late, some it never runs: solutions of exercises, benchmarks, nightly tests."""
+    code = {str(path): path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.rglob("*.py"))}
+    code |= {name: (ROOT / name).read_text(encoding="utf-8") for name in COURSE}
+    code |= {
+        f"a solution of {name}": "".join(b.code for b in blocks(name) if b.language == "python") for name in COURSE
+    }
+    found = {names: place for place, text in code.items() for names in package_imports(text)}
+    assert ("minisbert.data.values", "text_hashes") in found
+    for (module, name), place in sorted(found.items()):
+        module_file = ROOT / f"{module}.{name}".replace(".", "/")
+        there = (
+            hasattr(importlib.import_module(module), name)
+            or module_file.with_suffix(".py").is_file()
+            or module_file.is_dir()
+        )
+        assert there, f"{place}: {module} has no {name}"
 
 
 def test_a_missing_docstring_and_a_long_file_are_named():
