@@ -47,7 +47,7 @@ class SentenceEncoder(FamiliarEncoder):
         compute_dtype: "float32"; "bfloat16" for the matrix products (norms, softmax and pooling stay float32); "float64".
         token_budget: tokens per batch, padding included; by default what suits the device, or "tuned": see `minisbert tune`.
         packing: put short texts into shared rows, which changes the last bits (1e-6). None: in float32 calls of 128+ texts.
-        revision, cache, offline, verify: of a model that is named, see `locate`.
+        revision, cache, offline, token, verify: of a model that is named, see `locate`.
         allow_pickle_weights: read a folder whose weights are only in pytorch_model.bin: its tensors and nothing else.
         allow_links: read files that are links out of the folder, as Nix, DVC and git-annex store them.
         adapter: which to merge where a folder has several, such as jina-embeddings-v3's "retrieval.query"; None for none.
@@ -74,6 +74,7 @@ class SentenceEncoder(FamiliarEncoder):
         revision: str | None = None,
         cache: str | Path | None = None,
         offline: bool | None = None,
+        token: str | bool | None = None,
         verify: bool = False,
         allow_pickle_weights: bool = False,
         allow_links: bool = False,
@@ -83,7 +84,7 @@ class SentenceEncoder(FamiliarEncoder):
         settings = class_keywords(type(self).__name__, keywords, SETTINGS) if keywords else {}
         check_engine(engine, compute_dtype, packing)
         if not isinstance(model, Pretrained):
-            path = locate(model, revision=revision, cache=cache, offline=offline, verify=verify)
+            path = locate(model, revision=revision, cache=cache, offline=offline, token=token, verify=verify)
             options: Any = {"allow_pickle_weights": allow_pickle_weights, "allow_links": allow_links}
             model = load_pretrained(path, put=on_device if engine == "jax" else None, adapter=adapter, **options)
         self.pretrained, self.model_config = params_for(model, engine), model.model_config

@@ -33,6 +33,7 @@ class HubStandIn(http.server.ThreadingHTTPServer):
         self.resumes = True
         self.delay = 0.0
         self.listings = 0
+        self.tokens: set[str | None] = set()  # of the listing's requests
         self.log: list[tuple[str, str, str | None, bool]] = []  # method, file, Range, with a token?
 
     def fetched(self) -> list[str]:
@@ -49,6 +50,7 @@ class _Routes(http.server.BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         if path.startswith("/api/models/org/tiny/revision/"):
             self.server.listings += 1
+            self.server.tokens.add(self.headers.get("authorization"))
             return self._json(200, self._listing())
         for prefix in (f"/org/tiny/resolve/{COMMIT}/", "/elsewhere/"):
             name = path.removeprefix(prefix)

@@ -12,19 +12,33 @@ import numpy as np
 
 from minisbert.checkpoint.convert import Converted, export, flatten
 from minisbert.checkpoint.folder import ModelFolder
-from minisbert.checkpoint.json_file import read_json
+from minisbert.checkpoint.json_file import most_bytes, read_json
 from minisbert.checkpoint.modules import Module, WithWeights
 from minisbert.checkpoint.router import ROUTER_FILE, Router
 from minisbert.checkpoint.tensors import WEIGHTS, write_tensors
+from minisbert.errors import InputError
 
 _PACKAGE = "sentence_transformers.models."
 
 
 def write_json(path: Path, content: Any) -> None:
-    """A JSON file with indentation, as people like to read it. Half a surrogate pair becomes an escape of JSON."""
+    """A JSON file with indentation, as people like to read it. Half a surrogate pair becomes an escape of JSON.
+
+    Raises:
+        InputError: the file would be larger than what is read, even without indentation.
+    """
     path.parent.mkdir(exist_ok=True)
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    most = most_bytes(path)
+    for indent in (2, None):
+        text = json.dumps(content, indent=indent, ensure_ascii=False) + "\n"
+        written = text.encode("utf-8", errors="backslashreplace")
+        if len(written) <= most:
+            path.write_bytes(written)
+            return
+    raise InputError(
+        f"{path.name} would have {len(written)} bytes. Expected at most {most}, what loading reads; shorten the model's "
+        "prompts, or what else it has in that file."
+    )
 
 
 def note_dtype(here: Path, original: Converted, tensors: Mapping[str, np.ndarray]) -> None:

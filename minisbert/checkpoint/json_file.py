@@ -31,9 +31,14 @@ def refuse_pointer(path: Path, start: bytes) -> None:
         )
 
 
+def most_bytes(path: Path) -> int:
+    """The most bytes of a file that are read, by its name."""
+    return _MOST_BYTES.get(path.name, limits.CONFIG_BYTES)
+
+
 def read_bytes(path: Path) -> bytes:
     """The content of a settings or vocabulary file, no larger than its kind may be (`limits`)."""
-    most = _MOST_BYTES.get(path.name, limits.CONFIG_BYTES)
+    most = most_bytes(path)
     try:
         size = path.stat().st_size
         if not path.is_file():

@@ -34,7 +34,7 @@ from minisbert.cross_encoder.pretrained import (
     save_cross_encoder,
     with_fresh_head,
 )
-from minisbert.cross_encoder.tokens import CrossEncoderTokenizer
+from minisbert.cross_encoder.tokens import CrossEncoderTokenizer, Pairs
 from minisbert.download.locate import locate
 from minisbert.errors import InputError
 from minisbert.inference.callers import (
@@ -52,8 +52,6 @@ from minisbert.inference.engines import with_params
 from minisbert.inference.token_budgets import default_shapes
 from minisbert.text.tokenizer import TokenCount, Tokens, check_fit
 
-Pairs = Sequence[tuple[str, str]] | tuple[str, str]
-
 
 class CrossEncoder(Familiar):
     """Maps each pair of texts to one score, or to C logits.
@@ -65,7 +63,7 @@ class CrossEncoder(Familiar):
         activation_fn: applied to the logits, as for `predict`; by default the model's setting.
         compute_dtype: "float32", or "bfloat16" for the encoder's matrix products (norms, softmax, head stay float32).
         token_budget: tokens per batch, padding included; by default as in SentenceEncoder.
-        revision, cache, offline, verify, allow_pickle_weights, allow_links: see `SentenceEncoder`.
+        revision, cache, offline, token, verify, allow_pickle_weights, allow_links: see `SentenceEncoder`.
         keywords: `prompts`, added to the folder's, `default_prompt_name`; those of sentence-transformers that change nothing.
 
     Raises:
@@ -90,6 +88,7 @@ class CrossEncoder(Familiar):
         revision: str | None = None,
         cache: str | Path | None = None,
         offline: bool | None = None,
+        token: str | bool | None = None,
         verify: bool = False,
         allow_pickle_weights: bool = False,
         allow_links: bool = False,
@@ -98,7 +97,7 @@ class CrossEncoder(Familiar):
         settings = class_keywords(type(self).__name__, keywords, PROMPTS)
         checks.check_choice("compute_dtype", compute_dtype, ("float32", "bfloat16"))
         if not isinstance(model, PretrainedCrossEncoder):
-            place = locate(model, revision=revision, cache=cache, offline=offline, verify=verify)
+            place = locate(model, revision=revision, cache=cache, offline=offline, token=token, verify=verify)
             model = load_cross_encoder(place, allow_pickle_weights, allow_links)
         self.pretrained, self.compute_dtype = model, compute_dtype
         if num_labels is not None and checks.check_positive("num_labels", num_labels) != self.num_labels:
@@ -137,6 +136,7 @@ class CrossEncoder(Familiar):
         revision: str | None = None,
         cache: str | Path | None = None,
         offline: bool | None = None,
+        token: str | bool | None = None,
         **options: Any,
     ) -> "CrossEncoder":
         """A pretrained encoder with a fresh head; its scores are meaningless until it is trained.
@@ -144,7 +144,7 @@ class CrossEncoder(Familiar):
         Args:
             encoder: a SentenceEncoder, or the name or folder of an encoder. Its weights are shared until they are trained.
             num_labels: 1 for a score (BCE, MSE, margin-MSE), the number of classes for cross-entropy.
-            revision, cache, offline, options (max_length, activation_fn, prompts, ...): as for the class.
+            revision, cache, offline, token, options (max_length, activation_fn, prompts, ...): as for the class.
 
         Raises:
             ModelFolderError, DownloadError: the encoder cannot be read, or its family has no head here.
@@ -156,7 +156,7 @@ class CrossEncoder(Familiar):
         """
         checks.check_positive("num_labels", num_labels)
         checks.seed_number("seed", seed)
-        given = encoder_alone(encoder, revision=revision, cache=cache, offline=offline)
+        given = encoder_alone(encoder, revision=revision, cache=cache, offline=offline, token=token)
         return CrossEncoder(with_fresh_head(given, num_labels, seed), **options)
 
     # --- pairs to scores -------------------------------------------------------------------------------------------

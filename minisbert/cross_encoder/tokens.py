@@ -15,6 +15,8 @@ import numpy as np
 from minisbert.errors import InputError, ModelFolderError
 from minisbert.text.tokenizer import Tokenizer, Tokens
 
+Pairs = Sequence[tuple[str, str]] | tuple[str, str]
+
 
 class CrossEncoderTokenizer:
     """A tokenizer that puts two texts into one row.

@@ -60,7 +60,7 @@ def adopt(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
     return stage.Delivery(model.files, "Hugging Face cache", "catalog", model.revision)
 
 
-def fetch(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
+def fetch(model: Model, staging: Path, show_progress: bool, token: str | bool | None = None) -> stage.Delivery:
     """Download a model's files from the hub into staging, resuming where an earlier run stopped.
 
     Raises:
@@ -71,7 +71,7 @@ def fetch(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
 
     with _plain_errors(model):
         options: Any = {"revision": model.revision, "files_metadata": True, "timeout": CONNECT_SECONDS}
-        info = _within(LISTING_SECONDS, lambda: HfApi().model_info(model.repository, **options))
+        info = _within(LISTING_SECONDS, lambda: HfApi().model_info(model.repository, token=token, **options))
         commit = info.sha or model.revision
         listed: dict[str, FileRecord] = {}  # sha256 for files in LFS, git's sha1 for files in git
         for one in info.siblings or ():
@@ -90,7 +90,8 @@ def fetch(model: Model, staging: Path, show_progress: bool) -> stage.Delivery:
         with tqdm(total=total, unit="B", unit_scale=True, desc=model.name, disable=not show_progress) as bar:
 
             def read(name: str, record: FileRecord, arrived: Path) -> None:
-                _read_file(hf_hub_url(model.repository, name, revision=commit), arrived, record.size, bar.update)
+                url = hf_hub_url(model.repository, name, revision=commit)
+                _read_file(url, arrived, record.size, bar.update, token)
 
             stage.collect(staging, files, read, bar.update)
     return stage.Delivery(files, "hub", "catalog" if model.verified else "hub", commit)
@@ -118,7 +119,7 @@ def _encoder_files(repository: str, listed: Mapping[str, FileRecord]) -> dict[st
     return wanted
 
 
-def _read_file(url: str, arrived: Path, size: int, advance: Callable[[int], object]) -> None:
+def _read_file(url: str, arrived: Path, size: int, advance: Callable[[int], object], token: str | bool | None) -> None:
     """Read one file, appending to what has arrived; retry as long as every attempt makes progress."""
     if arrived.exists() and arrived.stat().st_size > size:
         arrived.unlink()
@@ -127,18 +128,20 @@ def _read_file(url: str, arrived: Path, size: int, advance: Callable[[int], obje
         while (before := out.tell()) < size:
             failure: Exception = DownloadError(f"{url} ends before its {size} bytes")
             try:
-                _append_from(url, out, size, advance)
+                _append_from(url, out, size, advance, token)
             except Exception as error:  # a dropped connection has another type in each client and release
                 failure = error
             if out.tell() <= before:
                 raise failure
 
 
-def _append_from(url: str, out: BinaryIO, size: int, advance: Callable[[int], object]) -> None:
+def _append_from(
+    url: str, out: BinaryIO, size: int, advance: Callable[[int], object], token: str | bool | None
+) -> None:
     from huggingface_hub import get_session, hf_raise_for_status
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-    headers = {**build_hf_headers(library_name="minisbert"), "Accept-Encoding": "identity"}
+    headers = {**build_hf_headers(token=token, library_name="minisbert"), "Accept-Encoding": "identity"}
     if start := out.tell():
         headers["Range"] = f"bytes={start}-"
     time_outs = (CONNECT_SECONDS, READ_SECONDS, READ_SECONDS, CONNECT_SECONDS)  # connect, read, write, pool
@@ -186,9 +189,11 @@ def _plain_errors(model: Model) -> Iterator[None]:
     except DownloadError:
         raise
     except errors.GatedRepoError:
-        raise DownloadError(f"{model.repository} is gated: ask for access there, then `hf auth login`") from None
+        raise DownloadError(
+            f"{model.repository} is gated: ask for access there, then `hf auth login` or token="
+        ) from None
     except errors.RepositoryNotFoundError:
-        raise DownloadError(f"it has no {model.repository} (a private one needs `hf auth login`)") from None
+        raise DownloadError(f"it has no {model.repository} (a private one needs `hf auth login` or token=)") from None
     except errors.RevisionNotFoundError:
         raise DownloadError(f"{model.repository} has no revision {model.revision}") from None
     except Exception as error:  # the client, its transport and a portal's HTML each raise different types

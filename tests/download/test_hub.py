@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from hub_stand_in import COMMIT, CONFIG, FILES, WEIGHTS, HubStandIn, use_endpoint
 
+from minisbert import CrossEncoder, SentenceEncoder
 from minisbert.download import catalog, hub, staging
 from minisbert.download import locate as download
 from minisbert.download.catalog import FileRecord, Model
-from minisbert.errors import DownloadError
+from minisbert.errors import DownloadError, InputError, ModelFolderError
 
 
 @pytest.fixture
@@ -125,6 +126,29 @@ def test_the_token_goes_to_the_hub_and_not_where_it_redirects(server, monkeypatc
     download.locate("org/tiny", show_progress=False)
     with_token = {name: token for _, name, _, token in server.log}
     assert with_token == {"config.json": True, "1_Pooling/config.json": True, "model.safetensors": False}
+
+
+@pytest.mark.parametrize(("token", "sent"), [("hf_own", True), (True, True), (None, True), (False, False)])
+def test_a_token_that_is_given(token, sent, server, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    download.locate("org/tiny", token=token, show_progress=False)
+    assert {with_token for _, name, _, with_token in server.log if name == "config.json"} == {sent}
+    assert server.tokens == ({f"Bearer {'hf_own' if token == 'hf_own' else 'hf_secret'}"} if sent else {None})
+
+
+@pytest.mark.parametrize("make", [SentenceEncoder, CrossEncoder, CrossEncoder.from_encoder])
+@pytest.mark.parametrize("token", ["hf_wrong\n", "", 3, b"hf_wrong"])
+def test_a_token_of_the_wrong_kind_is_not_shown(make, token, server):
+    with pytest.raises(InputError, match=r"^token is a ") as caught:
+        make("org/tiny", token=token)
+    assert "hf_wrong" not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [SentenceEncoder, CrossEncoder, CrossEncoder.from_encoder])
+def test_models_hand_on_their_token(make, server):
+    with pytest.raises(ModelFolderError):  # its weights are random bytes
+        make("org/tiny", token="hf_own")
+    assert server.tokens == {"Bearer hf_own"}
 
 
 @pytest.mark.parametrize("pickle", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin"])

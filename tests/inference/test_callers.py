@@ -234,6 +234,11 @@ def test_a_spawned_process_computes(encoder, expected):
         ("default_prompt_name", "nope", "prompt_name is 'nope'"),
         ("truncate_dim", 0, "truncate_dim is 0"),
         ("truncate_dim", "8", "truncate_dim is '8'"),
+        (
+            "prompts",
+            {"query": "x" * 1_000_000},
+            r"transformers\.json would have 1000088 bytes\. Expected at most 1000000,",
+        ),
     ],
 )
 def test_what_could_not_be_read_back_is_not_saved(setting, value, message, tmp_path):
