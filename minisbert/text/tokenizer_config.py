@@ -36,10 +36,8 @@ class TokenizerConfig(NamedTuple):
 
 def read_tokenizer_config(folder: ModelFolder, tokenizer: Mapping[str, Any]) -> TokenizerConfig:
     """The settings of a folder's tokenizer; `tokenizer`: tokenizer.json, {} where there is none."""
-    from tokenizers import AddedToken
-
     settings, model = folder.tokenizer_settings(), folder.config
-    values, file = settings.values, settings.where
+    values = settings.values
     for key in ("add_bos_token", "add_eos_token") if tokenizer else ():
         values.pop(key, None)  # tokenizer.json's own template counts
     name = _class_name(settings, model, tokenizer)
@@ -47,65 +45,16 @@ def read_tokenizer_config(folder: ModelFolder, tokenizer: Mapping[str, Any]) -> 
     settings.absent(sorted(refused), "it changes how texts become tokens, which is not computed here")
     if not values.get("extra_special_tokens") and "additional_special_tokens" in values:
         values["extra_special_tokens"] = values.pop("additional_special_tokens")
-    added: dict[int, Any] = {}
-    if "added_tokens_decoder" in values:
-        for number, token in Settings(values["added_tokens_decoder"], f"{file}, 'added_tokens_decoder'").values.items():
-            if number.isascii() and number.isdigit() and len(number) < 20 and isinstance(token, dict):
-                added[int(number)] = _read_token("added_tokens_decoder", token, settings)
-            else:
-                settings.complain("added_tokens_decoder", "an object of id to token, which is an object with 'content'")
-    else:
-        if not folder.tokenizer_files.keys().isdisjoint((_MAP, _ADDED)):
-            _merge_older_files(folder, settings, added)
-        for token in tokenizer.get("added_tokens") or ():  # the library has checked them
-            number = token.pop("id")
-            added[number] = AddedToken(**token)
-    by_text = {}
-    for token in added.values():
-        by_text[getattr(token, "content", token)] = token
-    named: dict[str, Any] = {}
-    defaults = classes.BUILT[name][1] if name in classes.BUILT else {}
-    for key in classes.SPECIAL_TOKENS:
-        if values.get(key) is not None:
-            token = values[key] if is_text(values[key]) else _read_token(key, values[key], settings)
-            named[key] = by_text.get(getattr(token, "content", token), token)
-        elif name == "Qwen2Tokenizer" and key == "unk_token" and key in values:
-            continue  # null in published folders: bytes leave no word unknown
-        elif key in defaults:
-            named[key] = defaults[key]
-            if key in values and key not in ("pad_token", "mask_token"):
-                settings.complain(key, "a string: it is part of every text, or of those with an unknown word")
-        if isinstance(named.get(key), str) and name == "MPNetTokenizer":
-            named[key] = AddedToken(named[key], lstrip=key == "mask_token", rstrip=False)
-        elif isinstance(named.get(key), str) and (name, key) == ("CamembertTokenizer", "mask_token"):
-            named[key] = AddedToken(named[key], lstrip=True, special=True)
-    extra = _further_tokens(settings, named)
-    if name == "CamembertTokenizer" and not extra:
-        extra = ["<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"]
-    if name == "T5Tokenizer" and not any("<extra_id_" in str(token) for token in extra):
-        count = settings.size("extra_ids", 100)
-        extra = [*extra, *(f"<extra_id_{number}>" for number in range(count))]
-    check_added({*map(str, (*added.values(), *named.values(), *extra))}, file)
-    sides = []
-    for key in ("truncation", "padding"):
-        side = (tokenizer.get(key) or {}).get("direction", "Right").lower()
-        sides.append(settings.choice(f"{key}_side", ["right", "left"], default=side))
-    # A classifier's head takes the first token, padding or not.
-    classifier = first_architecture(model).endswith("ForSequenceClassification")
-    if sides[1] == "left" and (classifier or model.get("model_type") in classes.COUNT_PADDING):
-        found = "" if "padding_side" in values else ", where tokenizer.json has 'direction': 'Left'"
-        wrong = "is then the first token of" if classifier else "on the left moves the positions of"
-        settings.complain("padding_side", f"'right'{found}: padding {wrong} shorter texts")
-    given = values.get("tokenizer_class") or model.get("tokenizer_class") or name
-    types = str(given).removesuffix("Fast").removesuffix("Tokenizer") in classes.TOKEN_TYPES and bool(name)
-    inputs = values.get("model_input_names", ["input_ids", "attention_mask", *(["token_type_ids"] if types else [])])
-    if not isinstance(inputs, list) or "input_ids" not in inputs or "attention_mask" not in inputs:
-        settings.complain("model_input_names", "a list with 'input_ids' and 'attention_mask'")
+    added = _added_tokens(folder, settings, tokenizer)
+    named = _special_tokens(name, settings, added)
+    extra = _further_tokens(name, settings, named)
+    check_added({*map(str, (*added.values(), *named.values(), *extra))}, settings.where)
+    keep_end = _keeps_end(settings, model, tokenizer)
+    token_types = _has_token_types(name, settings, model)
     settings.flag("split_special_tokens", default=False)
     settings.finish()
-    types = isinstance(inputs, list) and "token_type_ids" in inputs
     special = {key: str(getattr(token, "content", token)) for key, token in named.items()}
-    return TokenizerConfig(name, settings, named, special, added, extra, sides[0] == "left", types)
+    return TokenizerConfig(name, settings, named, special, added, extra, keep_end, token_types)
 
 
 def _class_name(settings: Settings, model: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> str:
@@ -137,6 +86,27 @@ def _class_name(settings: Settings, model: Mapping[str, Any], tokenizer: Mapping
             "'PreTrainedTokenizerFast'."
         )
     return "" if name in ("PreTrainedTokenizer", "TokenizersBackend", "PythonBackend") else name
+
+
+def _added_tokens(folder: ModelFolder, settings: Settings, tokenizer: Mapping[str, Any]) -> dict[int, Any]:
+    """id -> token beyond the vocabulary: of `added_tokens_decoder`, else of the older files and of tokenizer.json."""
+    from tokenizers import AddedToken
+
+    added: dict[int, Any] = {}
+    key = "added_tokens_decoder"
+    if key in settings.values:
+        for number, token in Settings(settings.values[key], f"{settings.where}, {key!r}").values.items():
+            if number.isascii() and number.isdigit() and len(number) < 20 and isinstance(token, dict):
+                added[int(number)] = _read_token(key, token, settings)
+            else:
+                settings.complain(key, "an object of id to token, which is an object with 'content'")
+        return added
+    if not folder.tokenizer_files.keys().isdisjoint((_MAP, _ADDED)):
+        _merge_older_files(folder, settings, added)
+    for token in tokenizer.get("added_tokens") or ():  # the library has checked them
+        number = token.pop("id")
+        added[number] = AddedToken(**token)
+    return added
 
 
 def _merge_older_files(folder: ModelFolder, settings: Settings, added: dict[int, Any]) -> None:
@@ -186,8 +156,41 @@ def _read_token(key: str, value: Any, settings: Settings) -> Any:
     return AddedToken("", special=True)
 
 
-def _further_tokens(settings: Settings, named: dict[str, Any]) -> list[Any]:
-    """Adds the special tokens of other names to `named`; returns those without a name."""
+def _special_tokens(name: str, settings: Settings, added: Mapping[int, Any]) -> dict[str, Any]:
+    """The special tokens by name: the folder's, else those of the class."""
+    from tokenizers import AddedToken
+
+    values, named = settings.values, {}
+    by_text = {getattr(token, "content", token): token for token in added.values()}
+    defaults = classes.BUILT[name][1] if name in classes.BUILT else {}
+    for key in classes.SPECIAL_TOKENS:
+        if values.get(key) is not None:
+            token = values[key] if is_text(values[key]) else _read_token(key, values[key], settings)
+            named[key] = by_text.get(getattr(token, "content", token), token)
+        elif name == "Qwen2Tokenizer" and key == "unk_token" and key in values:
+            continue  # null in published folders: bytes leave no word unknown
+        elif key in defaults:
+            named[key] = defaults[key]
+            if key in values and key not in ("pad_token", "mask_token"):
+                settings.complain(key, "a string: it is part of every text, or of those with an unknown word")
+        if isinstance(named.get(key), str) and name == "MPNetTokenizer":
+            named[key] = AddedToken(named[key], lstrip=key == "mask_token", rstrip=False)
+        elif isinstance(named.get(key), str) and (name, key) == ("CamembertTokenizer", "mask_token"):
+            named[key] = AddedToken(named[key], lstrip=True, special=True)
+    return named
+
+
+def _further_tokens(name: str, settings: Settings, named: dict[str, Any]) -> list[Any]:
+    """Adds the special tokens of other names to `named`; returns those without a name, among them those of the class."""
+    extra = _unnamed_tokens(settings, named)
+    if name == "CamembertTokenizer" and not extra:
+        return ["<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"]
+    if name == "T5Tokenizer" and not any("<extra_id_" in str(token) for token in extra):
+        extra += [f"<extra_id_{number}>" for number in range(settings.size("extra_ids", 100))]
+    return extra
+
+
+def _unnamed_tokens(settings: Settings, named: dict[str, Any]) -> list[Any]:
     values = settings.values
     extra = values.get("extra_special_tokens") or []
     for key, value in values.items():
@@ -204,3 +207,29 @@ def _further_tokens(settings: Settings, named: dict[str, Any]) -> list[Any]:
     if not extra or isinstance(extra, dict):
         return []
     return [_read_token("extra_special_tokens", token, settings) for token in extra]
+
+
+def _keeps_end(settings: Settings, model: dict[str, Any], tokenizer: Mapping[str, Any]) -> bool:
+    """Whether a text that is too long loses its beginning; complains of padding on the left where that changes numbers."""
+    sides = []
+    for key in ("truncation", "padding"):
+        side = (tokenizer.get(key) or {}).get("direction", "Right").lower()
+        sides.append(settings.choice(f"{key}_side", ["right", "left"], default=side))
+    # A classifier's head takes the first token, padding or not.
+    classifier = first_architecture(model).endswith("ForSequenceClassification")
+    if sides[1] == "left" and (classifier or model.get("model_type") in classes.COUNT_PADDING):
+        found = "" if "padding_side" in settings.values else ", where tokenizer.json has 'direction': 'Left'"
+        wrong = "is then the first token of" if classifier else "on the left moves the positions of"
+        settings.complain("padding_side", f"'right'{found}: padding {wrong} shorter texts")
+    return sides[0] == "left"
+
+
+def _has_token_types(name: str, settings: Settings, model: Mapping[str, Any]) -> bool:
+    """Whether the second text of a pair is segment 1: by `model_input_names`, else by the class."""
+    given = settings.values.get("tokenizer_class") or model.get("tokenizer_class") or name
+    types = str(given).removesuffix("Fast").removesuffix("Tokenizer") in classes.TOKEN_TYPES and bool(name)
+    usual = ["input_ids", "attention_mask", *(["token_type_ids"] if types else [])]
+    inputs = settings.values.get("model_input_names", usual)
+    if not isinstance(inputs, list) or "input_ids" not in inputs or "attention_mask" not in inputs:
+        settings.complain("model_input_names", "a list with 'input_ids' and 'attention_mask'")
+    return isinstance(inputs, list) and "token_type_ids" in inputs
