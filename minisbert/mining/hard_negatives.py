@@ -10,7 +10,7 @@ is limited (there sentence-transformers does not ask its cross-encoder).
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from json import dumps
 from typing import Any, NamedTuple
 
@@ -121,14 +121,19 @@ def hard_negatives(
             if len(rows_C):
                 asked = [(anchor, pool[row]) for row in rows_C.tolist()]
                 scores_C = np.array(checked_scores("rescore", rescore(asked), len(asked)))
-        fits_C = (scores_C <= limits.get("max_score", np.inf)) & (scores_C >= limits.get("min_score", -np.inf))
-        fits_C &= scores_C + limits.get("absolute_margin", -np.inf) <= positive
-        if "relative_margin" in limits:
-            fits_C &= scores_C <= positive - abs(positive) * limits["relative_margin"]
-        hardest = rows_C[fits_C][np.argsort(-scores_C[fits_C], kind="stable")]
-        negatives[anchor] = hardest[range_min:range_max][:wanted].tolist()
+        negatives[anchor] = _hardest(rows_C, scores_C, positive, limits)[range_min:range_max][:wanted]
     rows = [(a, p, *(pool[row] for row in negatives[a])) for a, p in pairs if len(negatives[a]) == wanted]
     return Mined(rows, len(pairs) - len(rows))
+
+
+def _hardest(rows_C: np.ndarray, scores_C: np.ndarray, positive: float, limits: Mapping[str, float]) -> list[int]:
+    """The candidates within the limits, best first; `positive`: the lowest score of the anchor's positives."""
+    fits_C = (scores_C <= limits.get("max_score", np.inf)) & (scores_C >= limits.get("min_score", -np.inf))
+    fits_C &= scores_C + limits.get("absolute_margin", -np.inf) <= positive
+    if "relative_margin" in limits:
+        fits_C &= scores_C <= positive - abs(positive) * limits["relative_margin"]
+    found: list[int] = rows_C[fits_C][np.argsort(-scores_C[fits_C], kind="stable")].tolist()
+    return found
 
 
 def triplet_lines(rows: Sequence[tuple[str, ...]], kind: str = ".tsv") -> Iterator[str]:
