@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from minisbert.checkpoint.modules import Module, Pooling, TrainedPooling, WeightedLayerPooling, WithWeights
 from minisbert.errors import InputError
-from minisbert.pooling import POOLINGS, TRAINED_POOLINGS, pool
+from minisbert.pooling import COUNT_PLACES, POOLINGS, TRAINED_POOLINGS, each_text, pool
 from minisbert.similarity import normalize
 
 if TYPE_CHECKING:
@@ -118,11 +118,11 @@ def sentence_embedding(
             sentence_BD = pool(token_BLD, counts_BL, module.modes, positions_BL)
         elif isinstance(module, TrainedPooling):
             counts_BL, trained = mask_BL if module.include_prompt else after_prompt_BL, next(with_weights)
-            if counts_BL.ndim == 3:  # one text of each row at a time
-                import jax
-
-                trained = jax.vmap(trained, in_axes=(None, 1), out_axes=1)
-            sentence_BD = trained(token_BLD, counts_BL)
+            if counts_BL.ndim == 3:
+                places_BL = positions_BL if module.name in COUNT_PLACES else None
+                sentence_BD = each_text(trained, token_BLD, counts_BL, places_BL)
+            else:
+                sentence_BD = trained(token_BLD, counts_BL)
         elif isinstance(module, WithWeights):
             sentence_BD = next(with_weights)(sentence_BD)
         else:

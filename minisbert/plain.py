@@ -5,7 +5,7 @@
     out = jax.jit(apply)(params, token_ids_BL, lengths_B)          out.sentence_BD, out.token_BLD
 
 `jax.jit`, `jax.grad`, `jax.jacobian` and optax take both as they are. `capture` returns what is inside: every layer's hidden
-states, every head's attention. `edit` changes hidden states on their way to the next block.
+states, every head's attention. `edit` changes hidden states on their way to the next block, or to the pooling.
 """
 
 import logging
@@ -44,8 +44,8 @@ def module(model: Any) -> tuple[Callable[..., Output], Any]:
 
         key        of the dropout, one for the batch; None means inference
         capture    names of "hidden" and "attention"
-        edit       (layer, hidden_BLD) -> hidden_BLD, called for the input of the first block (layer 0) and the output of each
-                   block, as `hidden_IBLD` counts them
+        edit       (layer, hidden_BLD) -> hidden_BLD, called for each layer of `hidden_IBLD`, by its number; the last one is
+                   the encoder's output, after its final norm if it has one
 
     Raises:
         InputError: a model with a Router (take one of its `routes`); float64 while JAX's x64 mode is off.
@@ -95,7 +95,7 @@ def module(model: Any) -> tuple[Callable[..., Output], Any]:
             if edit is not None:
                 blocks[i] = _EditedBlock(block, edit, hidden)
         encoder = network.encoder
-        network.encoder = _RecordedEncoder(encoder, hidden)
+        network.encoder = _RecordedEncoder(encoder, hidden, edit)
         if key is not None and not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
             key = jax.random.wrap_key_data(key)  # of jax.random.PRNGKey
         keys_B = None if key is None else jax.random.split(key, len(lengths_B))
@@ -145,27 +145,25 @@ class RecordedAttention:
 
 
 class _RecordedEncoder:
-    """An encoder that also records its layers."""
+    """An encoder that also records its layers, and whose output is edited."""
 
-    def __init__(self, encoder: Any, hidden: list[jax.Array]):
-        self.encoder, self.hidden = encoder, hidden
+    def __init__(self, encoder: Any, hidden: list[jax.Array], edit: Callable[[int, jax.Array], jax.Array] | None):
+        self.encoder, self.hidden, self.edit = encoder, hidden, edit
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         hidden_IBLD = self.encoder(*args, **options)
-        self.hidden[:] = [*self.hidden[:1], *hidden_IBLD[len(self.hidden[:1]) :]]
+        if self.edit is not None:  # `hidden` has the edited inputs of the blocks
+            hidden_IBLD = [*self.hidden, self.edit(len(hidden_IBLD) - 1, hidden_IBLD[-1])]
+        self.hidden[:] = hidden_IBLD
         return hidden_IBLD
 
 
 class _EditedBlock:
-    """A block whose output is edited, and the first time its input; `layers` counts the calls."""
+    """A block whose input is edited; `hidden` has the edited inputs of all blocks before."""
 
-    def __init__(self, block: Any, edit: Callable[[int, jax.Array], jax.Array], layers: list[Any]):
-        self.block, self.edit, self.layers = block, edit, layers
+    def __init__(self, block: Any, edit: Callable[[int, jax.Array], jax.Array], hidden: list[jax.Array]):
+        self.block, self.edit, self.hidden = block, edit, hidden
 
     def __call__(self, hidden_BLD: jax.Array, *args: Any, **options: Any) -> Any:
-        if not self.layers:
-            hidden_BLD = self.edit(0, hidden_BLD)
-            self.layers.append(hidden_BLD)
-        number = len(self.layers)
-        self.layers.append(None)
-        return self.edit(number, self.block(hidden_BLD, *args, **options))
+        self.hidden.append(self.edit(len(self.hidden), hidden_BLD))
+        return self.block(self.hidden[-1], *args, **options)

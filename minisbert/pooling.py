@@ -147,8 +147,34 @@ POOLINGS: dict[str, Callable[[Array, Array], Array]] = {
 }
 
 
+def each_text(
+    pooling: Callable[[Array, Array], Array], hidden_BLD: Array, mask_BTL: Array, positions_BL: Array | None
+) -> Array:
+    """sentence_BTD by a pooling of one text per row, for each of the T texts of a row.
+
+    Args:
+        positions_BL: each token's place in its text, for a pooling that counts places: each text is moved to the beginning of
+            the row, as if it were alone. None moves nothing.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    if positions_BL is None:
+        return jax.vmap(pooling, in_axes=(None, 1), out_axes=1)(hidden_BLD, mask_BTL)
+    first_BT = jnp.argmax(mask_BTL, axis=2)  # the first token that counts; those of a prompt may be before it
+    start_BT = first_BT - jnp.take_along_axis(positions_BL, first_BT, axis=1)
+    roll = jax.vmap(lambda row_L, start: jnp.roll(row_L, -start, axis=0))
+
+    def one(mask_BL: Array, start_B: Array) -> Array:
+        return pooling(roll(hidden_BLD, start_B), roll(mask_BL, start_B))
+
+    return jax.vmap(one, in_axes=1, out_axes=1)(mask_BTL, start_BT)
+
+
 # Poolings with weights, by name: flax modules, (width, rngs=) -> (hidden_BLD, mask_BL) -> sentence_BD (register.py).
 TRAINED_POOLINGS: dict[str, Callable[..., Any]] = {}
+# The registered poolings, with weights or without, for which it matters where in its row a text begins.
+COUNT_PLACES: set[str] = set()
 
 
 def pool(hidden_BLD: Array, mask_BL: Array, modes: Sequence[str], positions_BL: Array | None = None) -> Array:
@@ -157,7 +183,7 @@ def pool(hidden_BLD: Array, mask_BL: Array, modes: Sequence[str], positions_BL: 
     Args:
         mask_BL: True for the tokens that count. Or mask_BTL, one mask for each of the T texts of a row; the result is
             `sentence_BTD`.
-        positions_BL: as for `weighted_mean`, the only one that needs them.
+        positions_BL: as for `weighted_mean`; needed by it and by those of `COUNT_PLACES`.
 
     Example:
         >>> pool(np.array([[[1.0], [2.0]]]), np.ones((1, 2), bool), ["cls", "max"]).tolist()
@@ -167,13 +193,12 @@ def pool(hidden_BLD: Array, mask_BL: Array, modes: Sequence[str], positions_BL: 
         [[[1.5], [4.0]]]
     """
 
-    def one(function: Callable[..., Array]) -> Array:
+    def one(mode: str) -> Array:
+        function: Callable[..., Array] = POOLINGS[mode]
         if function is weighted_mean:
             function = partial(function, positions_BL=positions_BL)
         elif mask_BL.ndim == 3 and function not in (mean, mean_sqrt_len):
-            import jax
-
-            function = jax.vmap(function, in_axes=(None, 1), out_axes=1)
+            return each_text(function, hidden_BLD, mask_BL, positions_BL if mode in COUNT_PLACES else None)
         return function(hidden_BLD, mask_BL)
 
-    return hidden_BLD.__array_namespace__().concatenate([one(POOLINGS[mode]) for mode in modes], axis=-1)
+    return hidden_BLD.__array_namespace__().concatenate([one(mode) for mode in modes], axis=-1)

@@ -94,6 +94,30 @@ def register_pooling(name: str, pooling: Callable[..., Any]) -> None:
         TRAINED_RULES[name] = partial(_trained_rules, pooling)
     else:
         _add(poolings.POOLINGS, name, pooling, POOLING_MODES)
+    if _counts_places(function):
+        poolings.COUNT_PLACES.add(name)
+
+
+def _counts_places(pooling: Callable[..., Any]) -> bool:
+    """Whether the result depends on where in its row a text begins: training packs several texts into a row."""
+    rng = np.random.default_rng(0)
+    if isinstance(pooling, nnx.Module):  # its weights may all be equal before training
+        definition, state = nnx.split(pooling)
+        pooling = nnx.merge(
+            definition, jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), state)
+        )
+    text_LD = rng.normal(size=(3, 4)).astype(np.float32)
+    for length in (8, 512):
+        rows_BLD, mask_BL = np.zeros((2, length, 4), np.float32), np.zeros((2, length), bool)
+        rows_BLD[0, :3] = rows_BLD[1, -3:] = text_LD
+        mask_BL[0, :3] = mask_BL[1, -3:] = True
+        try:
+            first_D, last_D = np.asarray(pooling(jnp.asarray(rows_BLD), jnp.asarray(mask_BL)))
+        except Exception:  # it has weights for a number of places
+            return True
+        if not np.allclose(first_D, last_D, rtol=1e-5, atol=1e-6):
+            return True
+    return False
 
 
 def _check_arrays(name: str, module: Any) -> None:

@@ -208,3 +208,4 @@ def tables_as_before():
         table.update(rows)
     for names, rows in zip(lists, before[1], strict=True):
         names[:] = rows
+    pooling.COUNT_PLACES.clear()

@@ -109,6 +109,24 @@ def test_the_gradient_of_each_token_by_an_edit_of_the_first_input():
     np.testing.assert_allclose(doubled_LD[2], 1.01 * first_number(one_L)[1][2], rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["tiny-modernbert", "tiny-t5", "tiny-layers", "tiny-static"])
+def test_an_edit_gets_and_sets_what_capture_returns(name):
+    encoder = SentenceEncoder(WEIGHTS / name)
+    apply, params = encoder.module()
+    tokens, seen = padded_tokens(encoder, TEXTS), {}
+    whole = apply(params, *tokens, capture=("hidden",), edit=lambda layer, x: seen.setdefault(layer, x))
+    assert [*seen] == [*range(len(whole.hidden_IBLD))]
+    np.testing.assert_array_equal(jnp.stack([*seen.values()]), whole.hidden_IBLD)
+    last = len(seen) - 1
+    for layer in {0, last}:
+        zeroed = apply(params, *tokens, capture=("hidden",), edit=lambda i, x, at=layer: 0 * x if i == at else x)
+        assert not zeroed.hidden_IBLD[layer].any()
+    if not encoder.model_config.pools_layers:
+        assert not zeroed.token_BLD.any()
+    edited = apply(params, *tokens, edit=lambda i, x: x.at[..., 0].add(1) if i == 0 else x).sentence_BD
+    assert np.abs(edited - whole.sentence_BD).max() > 1e-4
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny-bert", "tiny-albert"])
 def test_edits_and_dropout(name):

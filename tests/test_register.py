@@ -62,6 +62,36 @@ def test_a_pooling_is_saved_and_loaded_by_its_name(tmp_path):
         SentenceEncoder(tmp_path / "model")
 
 
+def first_two(hidden_BLD, mask_BL):
+    kept_BL = mask_BL & (jnp.arange(mask_BL.shape[1]) < 2)
+    return jnp.where(kept_BL[..., None], hidden_BLD, 0).sum(axis=1)
+
+
+class WeightPerPlace(nnx.Module):
+    def __init__(self, width, *, rngs):
+        self.weights = nnx.Param(jnp.ones(512))
+
+    def __call__(self, hidden_BLD, mask_BL):
+        weight_BL = jnp.where(mask_BL, self.weights[: mask_BL.shape[1]], 0)
+        return jnp.einsum("bl,bld->bd", weight_BL, jnp.where(mask_BL[..., None], hidden_BLD, 0))
+
+
+@pytest.mark.parametrize("pooling_of_places", [first_two, WeightPerPlace])
+@pytest.mark.parametrize("prompt", ["", "so: "])
+def test_a_pooling_that_counts_places_pools_packed_texts_as_alone(pooling_of_places, prompt):
+    register_pooling("places", pooling_of_places)
+    register_pooling("first_and_mean", first_and_mean)
+    register_pooling("attention", AttentionPooling)
+    assert {"places"} == pooling.COUNT_PLACES
+    encoder = SentenceEncoder(TINY.with_name("tiny-bert")).with_pooling("places")
+    heads = jax.tree.map(lambda leaf: jnp.arange(1.0, 1 + leaf.size), encoder.params.get("heads", {}))
+    encoder = encoder.with_params({**encoder.params, **({"heads": heads} if heads else {})})
+    alone = encoder.encode(TEXTS, prompt=prompt)
+    encoder.packing = True  # a batch is packed once it is full
+    packed = encoder.encode(50 * TEXTS, prompt=prompt)
+    np.testing.assert_allclose(packed, np.tile(alone, (50, 1)), rtol=1e-4, atol=1e-5)
+
+
 def test_a_pooling_with_weights_is_trained_resumed_saved_and_loaded(tmp_path):
     register_pooling("attention", AttentionPooling)
     model = TINY.with_name("tiny-bert")

@@ -88,7 +88,7 @@ def _plain(value: Any) -> Any:
 
 def is_table(value: Any) -> bool:
     """Whether a value is rows with columns, not a column."""
-    rows = isinstance(value, list) and value and isinstance(value[0], Mapping)
+    rows = isinstance(value, list) and value and isinstance(value[0], Mapping | tuple | list)
     return (
         bool(rows)
         or isinstance(value, Mapping)

@@ -44,8 +44,8 @@ def sources(data: Any) -> dict[str, Any]:
     """The sources that `TrainConfig.data` names: a dict of files or tables; of a tuple, or of one source, by their number.
 
     Example:
-        >>> sources(("a.tsv", "b.tsv")), len(sources([{"text": "a"}, {"text": "b"}]))
-        ({'0': 'a.tsv', '1': 'b.tsv'}, 1)
+        >>> sources(("a.tsv", "b.tsv")), list(sources({"faq": [("who eats?", "a man eats")], "web": "b.tsv"}))
+        ({'0': 'a.tsv', '1': 'b.tsv'}, ['faq', 'web'])
     """
     if isinstance(data, Mapping) and data and all(is_table(one) or _is_file(one) for one in data.values()):
         if "train" in data:

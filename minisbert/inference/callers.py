@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import numpy as np
 
@@ -69,6 +69,20 @@ MODEL_NAMES = {
 # Settings of a folder that the classes of sentence-transformers take as keywords, and so do ours.
 PROMPTS = ("prompts", "default_prompt_name")
 SETTINGS = (*PROMPTS, "similarity_fn_name", "truncate_dim")  # of SentenceEncoder
+# What their models have and ours do not -> what to do instead.
+ABSENT = {
+    **dict.fromkeys(("to", "cpu", "cuda", "device"), HARMLESS["device"][1]),
+    **dict.fromkeys(("half", "bfloat16"), 'the class takes compute_dtype="bfloat16"'),
+    **dict.fromkeys(
+        ("start_multi_process_pool", "stop_multi_process_pool", "encode_multi_process"), HARMLESS["pool"][1]
+    ),
+    **dict.fromkeys(("fit", "old_fit", "train"), "minisbert.train(model, TrainConfig(...), folder) trains a model"),
+    "eval": "dropout is off except in training",
+    "evaluate": "minisbert.evaluate_sts(model, files) does, or their evaluators of compat.sentence_transformers(model)",
+    "truncate_sentence_embeddings": "`encode` takes truncate_dim, and so does the class",
+    "push_to_hub": "`save` a folder, then `hf upload NAME FOLDER`",
+    **dict.fromkeys(("parameters", "named_parameters", "state_dict"), "`params` are the parameters, as nested dicts"),
+}
 _PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "gpu": "gpu", "tpu": "tpu"}
 
 
@@ -225,6 +239,14 @@ class Familiar:
     def save_pretrained(self, path: str | Path, **others: Any) -> None:
         """The same as `save`."""
         self.save(path, **others)
+
+    if not TYPE_CHECKING:  # or any attribute would pass its checks
+
+        def __getattr__(self, name: str) -> Any:
+            if name in ABSENT:
+                text = f"{type(self).__name__!r} object has no attribute {name!r}: {ABSENT[name]}"
+                raise AttributeError(text, name=name, obj=self)
+            return object.__getattribute__(self, name)  # the usual error, or that of a property
 
     def __copy__(self) -> Any:
         """A copy that shares the compiled programs."""

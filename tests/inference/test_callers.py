@@ -10,6 +10,7 @@ import pytest
 
 from minisbert import CrossEncoder, SentenceEncoder, quantize_embeddings
 from minisbert.errors import DownloadError, InputError, MinisbertError
+from minisbert.inference.callers import ABSENT
 
 TEXTS = ["a cat sleeps", "two dogs run in the city"]
 
@@ -248,6 +249,18 @@ def test_what_could_not_be_read_back_is_not_saved(setting, value, message, tmp_p
     with pytest.raises(InputError, match=message):
         encoder.save(tmp_path / "model")
     assert SentenceEncoder(tmp_path / "model").similarity_fn_name == "cosine"
+
+
+@pytest.mark.parametrize("make", [SentenceEncoder, CrossEncoder.from_encoder])
+def test_what_is_absent_says_what_to_do_instead(make):
+    model = make("weights/tiny-bert")
+    for name, advice in ABSENT.items():
+        assert not hasattr(model, name)
+        with pytest.raises(AttributeError, match=f"no attribute '{name}': ") as caught:
+            getattr(model, name)
+        assert str(caught.value).endswith(advice)
+    with pytest.raises(AttributeError, match=r"has no attribute 'encod'$"):
+        _ = model.encod
 
 
 def test_whole_numbers_of_numpy_are_saved(tmp_path):
