@@ -1,12 +1,13 @@
 """Pooling: token embeddings -> one sentence embedding (Reimers & Gurevych 2019, section 3).
 
 Six pure functions (hidden_BLD, mask_BL) -> sentence_BD, where the mask is True for real tokens. `POOLINGS` lists them under the
-names that model folders use. Padding never counts: it contributes exactly 0 to value and gradient. `weighted_layers` averages
-the layers of an encoder before pooling. The functions take JAX arrays or, from the NumPy engine, NumPy arrays.
+names that model folders use. Padding contributes exactly 0 to value and gradient; of a row in which no token counts, `cls` is
+the first token, `max` the lowest number, and the others are 0. `weighted_layers` averages the layers of an encoder before
+pooling. The functions take JAX arrays or, from the NumPy engine, NumPy arrays.
 `reference/pooling.py` must agree.
 
-`pool` also takes rows that hold T texts each (text/packing.py), as JAX arrays only. The three that are sums then take mask_BTL
-and sum the tokens of all texts by one matrix product.
+`pool` also takes rows that hold T texts each (text/packing.py), as JAX arrays only. `mean`, `mean_sqrt_len` and `weighted_mean`
+then take mask_BTL and sum the tokens of all texts by one matrix product.
 """
 
 from collections.abc import Callable, Sequence

@@ -29,7 +29,7 @@ def normalize(sentence_BD: Array) -> Array:
 
 
 def rescale_tiny(sentence_BD: Array) -> Array:
-    """Rows whose squares underflow, times a power of two, which changes no cosine; other rows as they are.
+    """Multiply rows whose squares underflow by a power of two, which changes no cosine; leave the others unchanged.
 
     Example:
         >>> normalize(rescale_tiny(np.float32([[3e-30, 4e-30], [3, 4]]))).round(3).tolist()
@@ -41,12 +41,12 @@ def rescale_tiny(sentence_BD: Array) -> Array:
 
 
 def is_tiny(sentence_BD: Array) -> Array:
-    """Which rows are so short that float32 may lose their squares, and that `normalize` does not scale to length 1."""
+    """Which rows are so short that float32 may lose their squares, and `normalize` may not scale them to length 1."""
     return (sentence_BD * sentence_BD).sum(axis=-1) < 1e-23
 
 
 def unit(sentence_BD: Array) -> Array:
-    """`normalize`, and in NumPy rows of any length but zero."""
+    """Each row scaled to length 1; in NumPy also those whose squares underflow. A row of zeros stays zero."""
     if isinstance(sentence_BD, np.ndarray) and sentence_BD.size and is_tiny(sentence_BD).any():
         sentence_BD = rescale_tiny(sentence_BD)
     return normalize(sentence_BD)

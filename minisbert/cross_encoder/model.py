@@ -93,16 +93,12 @@ class CrossEncoderModel(nnx.Module):
         positions_BL: jax.Array | None = None,
     ) -> jax.Array:
         """logits_BTC of T pairs per row, each with its own mask."""
-        modules, head = self.model_config.modules, self.model_config.head
-
-        def pooled(mask_BL: jax.Array) -> jax.Array:
-            if not modules:
-                return pool(widened(hidden_IBLD[-1]), mask_BL, [head.pooling], positions_BL)
-            token_BLD = token_embeddings(modules, list(self.heads), hidden_IBLD)
-            return sentence_embedding(modules, list(self.heads), token_BLD, mask_BL, mask_BL, positions_BL)
-
-        pooled_BTD = jax.vmap(pooled, in_axes=1, out_axes=1)(mask_BTL)
-        return pooled_BTD if modules else self.head(pooled_BTD, keys_BT)
+        modules = self.model_config.modules
+        if not modules:
+            pooling = self.model_config.head.pooling
+            return self.head(pool(widened(hidden_IBLD[-1]), mask_BTL, [pooling], positions_BL), keys_BT)
+        token_BLD = token_embeddings(modules, list(self.heads), hidden_IBLD)
+        return sentence_embedding(modules, list(self.heads), token_BLD, mask_BTL, mask_BTL, positions_BL)
 
 
 @cache

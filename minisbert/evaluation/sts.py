@@ -203,11 +203,8 @@ def sts_score(files: Any, **options: Any) -> Callable[[Encoder], float]:
 
     def score(encoder: Encoder) -> float:
         try:
-            return (
-                evaluate_sts(encoder, sets, **{"resamples": 0, "on_truncate": "ignore", **options})
-                .score()
-                .spearman.value
-            )
+            result = evaluate_sts(encoder, sets, **{"resamples": 0, "on_truncate": "ignore", **options})
+            return result.score().spearman.value
         except ConstantError as error:  # an encoder at the start of a run may give one embedding to all texts
             logger.warning(str(error))
             return math.nan
@@ -220,8 +217,8 @@ def compare_sts(
 ) -> tuple[STSComparison, ...]:
     """Whether a second model is better than a first: a paired bootstrap on the same pairs, one comparison per protocol.
 
-    Both models are scored on each draw of pairs: `resamples` draws, from the `seed`. The p-value counts the draws whose
-    difference has the other sign. The interval has the first result's confidence.
+    Both models are scored on each draw of pairs: `resamples` draws, from the `seed`. The two-sided p-value is twice
+    the share of draws on the other side of 0 (bootstrap.py). The interval has the first result's confidence.
 
     Returns:
         One comparison for a single set, or one per protocol for several.

@@ -54,7 +54,7 @@ def nearest(
         queries_BD: one embedding or rows of them.
         corpus_MD: rows of the same width: NumPy, JAX (spread over a mesh or not), the path of a .npy file, or `Vectors`.
         k: rows per query; if the corpus is smaller, all of its rows.
-        similarity: "cosine" (0 with a zero vector; a query of zeros is warned of) or "dot".
+        similarity: "cosine" (0 with a zero vector; of a query of zeros a warning says so) or "dot".
         recall: None is exact. 0.95, for example, lets an accelerator find that expected share of the k best, in less time
             (`jax.lax.approx_max_k`: Chern et al. 2022, "TPU-KNN"); ties are then in any order.
         chunk_rows: rows per chunk; by default chosen for the device.
@@ -77,6 +77,7 @@ def nearest(
     """
     check_choice("similarity", similarity, SIMILARITIES)
     k = check_positive("k", k)
+    chunk_rows = None if chunk_rows is None else check_positive("chunk_rows", chunk_rows)
     if recall is not None and (isinstance(recall, bool) or not isinstance(recall, float | int) or not 0 < recall <= 1):
         raise InputError(f"recall is {short_repr(recall)}. Expected None, or a share above 0 and up to 1.")
     queries = np.empty((0, 1), np.float32) if no_rows(queries_BD) else embedding_rows("queries", queries_BD)
@@ -90,13 +91,11 @@ def nearest(
     if not B or not K:
         return Hits(np.empty((B, K), np.float32), np.empty((B, K), np.int64))
     check_queries(queries)
-    if chunk_rows is not None:
-        chunk_rows = check_positive("chunk_rows", chunk_rows)
     queries = scaled(queries, similarity)
     with ProgressBar(M, show_progress_bar, "rows", "search") as bar:
         in_numpy = corpus.on_host and B * M * D <= NUMPY_PRODUCTS and recall is None
         if corpus.on_host and not in_numpy:
-            from minisbert.inference.engines import has_jax  # not above: it loads all that reads a model
+            from minisbert.inference.engines import has_jax  # imported here: it loads the readers of model folders
 
             in_numpy = not has_jax()
         if in_numpy:

@@ -105,7 +105,8 @@ def batch_semi_hard_triplet(
 ) -> jax.Array:
     """Semi-hard triplet: the mean over pairs (a, p) of max(0, d(a, p) - d(a, n) + margin).
 
-    n is the closest negative that is farther from a than p is; if there is none, the farthest negative.
+    n is the closest negative that is farther from a than p is; if there is none, the farthest negative. Without any negative
+    d(a, n) counts as 0.
 
     Needs: S = 1; `labels_B` class ids; batches with several texts of a class.
     Use when: as `batch_hard_triplet`, whose hardest negatives make training collapse early on.

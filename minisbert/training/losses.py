@@ -8,7 +8,7 @@ parameters. The functions are in
     ranking_losses.py    anchors and their positives      batch_losses.py      triplets and moments of a batch
     denoising.py         texts alone, with a decoder      nested_losses.py     wrappers: shorter embeddings, earlier layers
 
-To add a loss, write one function and one row.
+To add a loss, write one function and one row here, then its NumPy twin and a test case (CONTRIBUTING.md).
 """
 
 import inspect
@@ -42,8 +42,6 @@ from minisbert.training.pair_losses import (
     softmax_logits,
 )
 from minisbert.training.ranking_losses import (
-    DIRECTIONS,
-    DISTANCES,
     contrastive_tension_in_batch,
     initial_scale,
     mega_batch_margin,
@@ -59,8 +57,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONCATENATIONS",
-    "DIRECTIONS",
-    "DISTANCES",
     "LOSSES",
     "Head",
     "Loss",
@@ -81,9 +77,6 @@ __all__ = [
     "embed_distill",
     "gist",
     "global_orthogonal_regularization",
-    "initial_decoder",
-    "initial_projection",
-    "initial_scale",
     "initial_softmax_head",
     "margin_mse",
     "matryoshka",
@@ -102,7 +95,7 @@ class Loss:
     """A loss, and what the trainer and the command line need to know about it: a row of `LOSSES`, or a setting."""
 
     function: Callable[..., jax.Array]
-    # The kind of label ("score" includes 0 / 1); "any" takes what the data has. "teacher": no labels, but a teacher's
+    # The kind of label ("score" includes 0 / 1); "any" accepts any label, or none. "teacher": no labels, but a teacher's
     # embeddings of the texts (`targets.teacher_SBD`). "relevance": a number for each text but the first, `labels_B`
     # [B, S - 1]; NaN where an example has fewer of them than others.
     needs: Literal["any", "none", "class", "score", "margin", "relevance", "teacher"] = "any"
@@ -120,7 +113,7 @@ class Loss:
     embeds: Literal["sentences", "layers", "tokens"] = "sentences"
     # (batch, **options) -> the batch with more text columns, such as documents of other examples.
     more_texts: "Callable[..., Batch] | None" = None
-    # Makes the arrays of a batch in place of `collate.train_batch`, whose arguments it takes, and the options.
+    # Called instead of `collate.train_batch` for the arrays of a batch: with the same arguments, and the loss's options.
     collate: Callable[..., tuple[TrainBatch, int]] | None = None
     # Whether it runs the model too: `head["model"]` is the network with its parameters, and `head` gets them as `params`.
     model: bool = False

@@ -90,7 +90,7 @@ def adaptive_layer(
 ) -> Callable[..., jax.Array]:
     """Any loss on the embeddings of every layer, and the last layer as the teacher of the earlier ones.
 
-        w_last loss(last) + sum over earlier layers i of ( w_prior w_i / I loss(layer i) + w_kl T KL(p_last || p_i) )
+        w_last loss(last) + sum over earlier layers i of ( w_prior w_i / (I - 1) loss(layer i) + w_kl T KL(p_last || p_i) )
 
     Li et al. 2024, section 3. p = softmax(embedding / T) over its dimensions; the last layer gets no gradient from KL, which
     is averaged over texts. Left out: drawing one earlier layer per step (sentence-transformers' default), of whose loss this

@@ -142,10 +142,11 @@ def _hashes(loss: str, targets: Targets, embeddings_SBD: jax.Array) -> jax.Array
 def _check_directions(directions: Sequence[str], partition_mode: str) -> None:
     name = "multiple_negatives_ranking"
     check_choice(f"{name}: partition_mode", partition_mode, ("joint", "per_direction"))
-    for direction in (directions,) if isinstance(directions, str) else directions:
+    names = () if isinstance(directions, str) else directions
+    for direction in names:
         check_choice(f"{name}: directions", direction, DIRECTIONS)
-    same_kind = set(directions) & {"query_to_query", "doc_to_doc"}
-    if isinstance(directions, str) or "query_to_doc" not in directions or len(set(directions)) < len(directions):
+    same_kind = set(names) & {"query_to_query", "doc_to_doc"}
+    if "query_to_doc" not in names or len(set(names)) < len(names):
         raise InputError(
             f"{name}: directions is {directions!r}. Expected a tuple of names, each once, with 'query_to_doc'."
         )

@@ -7,7 +7,7 @@
 Read from the top: the batch, the state, the embeddings, the loss, its gradient, the step. Everything is a pure function;
 step_cache.py compiles the step. A step is put together from parts with one signature each:
 
-    embed       packed_embed(definition), or that inside `remat` or inside `lora.with_lora`
+    embed       packed_embed(definition), in `remat` or `lora.with_lora` if wanted
     gradient    jax.value_and_grad(siamese_loss(embed, loss)), or gradcache(embed, loss, chunk_size), or
                 deterministic.blockwise(embed, loss, devices): the same numbers in less memory, or on any number of devices
     step        train_step(state, batch, gradient=gradient, update=make_update(optimizer))
@@ -32,7 +32,7 @@ from minisbert.training.targets import Targets
 Tree = Any  # nested dicts of arrays
 # {"model": what is trained of the model (all of it, or LoRA's adapters), "head": the loss's own parameters or {}}
 Params = dict[str, Tree]
-# Of a run's random numbers, whatever JAX's default is.
+# The random generator of a run: fixed, so that JAX's default does not matter.
 GENERATOR = "threefry2x32"
 
 
@@ -119,7 +119,7 @@ def packed_embed(definition: nnx.GraphDef[Any], embeds: str = "sentences") -> Em
 
 
 def remat(embed: Embed) -> Embed:
-    """The same, saving only matrix products for the backward pass and computing the rest again (Chen et al. 2016)."""
+    """The same, saving only the products with weights for the backward pass; the rest is computed again (Chen et al. 2016)."""
     return jax.checkpoint(embed, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
 
 

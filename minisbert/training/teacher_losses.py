@@ -4,9 +4,9 @@
     embed_distill       its embeddings, of any width        Kim et al. 2023 (EmbedDistill), section 4
     margin_mse          its margins                         Hofstätter et al. 2020
     distill_kl_div      its distribution over candidates    Lin, Yang & Lin 2020 (TCT), section 3; Hinton et al. 2015
-    gist                its opinion about negatives         Solatorio 2024 (GISTEmbed)
+    gist                its similarities, as a guide        Solatorio 2024 (GISTEmbed)
 
-`Targets` holds what the other model says: `teacher_SBD` and `guide_SBD` (the trainer computes them), or scores in `labels_B`.
+`Targets` holds the other model's outputs: `teacher_SBD` and `guide_SBD` (the trainer computes them), or scores in `labels_B`.
 Definitions, defaults and reductions are those of sentence-transformers 6, against which they are tested;
 `reference/teacher_losses.py` has them in NumPy and must agree.
 """

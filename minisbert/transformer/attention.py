@@ -4,7 +4,8 @@
     MultiHead(X)       = Concat(head_1, ..., head_N) W_O,
                          head_n = Attention(X W_Q^n, X W_K^n, X W_V^n)                 section 3.2.2
 
-Left out: cross-attention, key/value caches. Causal masks are a bias (prenorm.py: `window_bias`).
+Left out: cross-attention, key/value caches. Causal masks are a bias (prenorm.py: `window_bias`) or a mask_BQK
+(training/denoising.py).
 `reference/encoder.py` is the same in NumPy and must agree.
 
 Letters: B sentences, Q query tokens, K key tokens, L tokens, N heads, H head width, D = N * H width.
@@ -40,7 +41,7 @@ def scaled_dot_product_attention(
 
     Args:
         mask_BK: True where the key is a real token; padding gets weight exactly 0, and so gradient exactly 0. Or
-            mask_BQK, True where the query may attend to the key: for rows that hold several texts (text/packing.py).
+            mask_BQK, True where the query may attend to the key: for rows that hold several texts, and for causal masks.
         bias_NQK: added to the scores before the softmax (relative positions), or None.
         scale: of the scores, None for 1 / sqrt(H).
         dropout_rate, dropout_keys_BL: dropout of the attention weights, as BERT does in training; one key per token.
@@ -111,8 +112,8 @@ def attention_weights(
 class SelfAttention(nnx.Module):
     """What every kind of self-attention does with its heads: equation 1 on each, then W_O on all of them side by side.
 
-    A kind says where queries, keys and values come from: `project(hidden_BLD, *positions)` gives query_BNLH, key_BNLH,
-    value_BNLH and the bias of the scores. `positions` is what it takes besides the tokens.
+    A kind implements `project(hidden_BLD, *positions)`, which returns query_BNLH, key_BNLH, value_BNLH and the bias of the
+    scores. `positions` is what it takes besides the tokens.
     """
 
     project: Callable[..., tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]]
