@@ -24,8 +24,10 @@ from minisbert import (
 )
 from minisbert.checkpoint import folder, modules
 from minisbert.checkpoint.convert import Rule
+from minisbert.cross_encoder.model import CrossEncoderConfig, CrossEncoderModel
 from minisbert.encoders import bert
 from minisbert.errors import InputError, ModelFolderError
+from minisbert.text.packing import pack
 from minisbert.training.losses import Loss
 from minisbert.training.softmax_head import read_loss_head
 
@@ -90,6 +92,23 @@ def test_a_pooling_that_counts_places_pools_packed_texts_as_alone(pooling_of_pla
     encoder.packing = True  # a batch is packed once it is full
     packed = encoder.encode(50 * TEXTS, prompt=prompt)
     np.testing.assert_allclose(packed, np.tile(alone, (50, 1)), rtol=1e-4, atol=1e-5)
+
+
+def test_a_reranker_with_a_pooling_that_counts_places():
+    """Two pairs in one row have the logits that each has in a row of its own."""
+    register_pooling("places", WeightPerPlace)
+    chain = (modules.TrainedPooling("places", 32), modules.Dense(32, 2, activation="identity", scores=True))
+    encoder = SentenceEncoder(TINY.with_name("tiny-bert")).model_config.encoder
+    reranker = CrossEncoderModel(CrossEncoderConfig("bert", encoder, 2, modules=chain), rngs=nnx.Rngs(0))
+    reranker.heads[0].weights[...] = jnp.arange(512.0)
+
+    def logits(pairs, first_lengths):
+        rows, where = pack(pairs, padding_id=0, first_lengths=first_lengths)
+        return reranker.packed(rows).reshape(-1, 2)[where]
+
+    first, second = [2, 10, 3, 11, 12, 3], [2, 9, 8, 3, 7, 3]
+    apart = np.concatenate([logits([first], [3]), logits([second], [4])])
+    np.testing.assert_allclose(logits([first, second], [3, 4]), apart, rtol=1e-5, atol=1e-4)
 
 
 def test_a_pooling_with_weights_is_trained_resumed_saved_and_loaded(tmp_path):
