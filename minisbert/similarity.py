@@ -65,6 +65,8 @@ def dot(a_BD: Array, b_MD: Array) -> Array:
 def cosine(a_BD: Array, b_MD: Array) -> Array:
     """All cosines; a zero vector has cosine 0 with everything (SBERT section 3, "cosine-similarity").
 
+    JAX rows shorter than 1e-12 are divided by 1e-12, as in torch, so that their cosines are nearer to 0; NumPy rows are not.
+
     Example:
         >>> cosine(np.array([[1.0, 0.0]]), np.array([[2.0, 0.0], [0.0, 5.0]])).tolist()
         [[1.0, 0.0]]

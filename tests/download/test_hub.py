@@ -133,6 +133,7 @@ def test_a_token_that_is_given(token, sent, server, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     download.locate("org/tiny", token=token, show_progress=False)
     assert {with_token for _, name, _, with_token in server.log if name == "config.json"} == {sent}
+    assert not any(with_token for _, name, _, with_token in server.log if name == "model.safetensors")  # elsewhere
     assert server.tokens == ({f"Bearer {'hf_own' if token == 'hf_own' else 'hf_secret'}"} if sent else {None})
 
 
