@@ -105,7 +105,7 @@ def batch_semi_hard_triplet(
 ) -> jax.Array:
     """Semi-hard triplet: the mean over pairs (a, p) of max(0, d(a, p) - d(a, n) + margin).
 
-    n is the closest negative that is farther from a than p is; if there is none, the farthest negative. Without any negative
+    n is the closest negative that is farther from a than p is, or else the farthest negative. Without any negative,
     d(a, n) counts as 0.
 
     Needs: S = 1; `labels_B` class ids; batches with several texts of a class.

@@ -7,7 +7,7 @@
 Read from the top: the batch, the state, the embeddings, the loss, its gradient, the step. Everything is a pure function;
 step_cache.py compiles the step. A step is put together from parts with one signature each:
 
-    embed       packed_embed(definition), in `remat` or `lora.with_lora` if wanted
+    embed       packed_embed(definition), optionally wrapped in `remat` or `lora.with_lora`
     gradient    jax.value_and_grad(siamese_loss(embed, loss)), or gradcache(embed, loss, chunk_size), or
                 deterministic.blockwise(embed, loss, devices): the same numbers in less memory, or on any number of devices
     step        train_step(state, batch, gradient=gradient, update=make_update(optimizer))
