@@ -10,15 +10,21 @@ from minisbert.errors import InputError
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 
 
-def quantize_embeddings(embeddings_BD: np.ndarray, precision: str, ranges_2D: np.ndarray | None = None) -> np.ndarray:
+def quantize_embeddings(
+    embeddings: np.ndarray,
+    precision: str,
+    ranges: np.ndarray | None = None,
+    calibration_embeddings: np.ndarray | None = None,
+) -> np.ndarray:
     """Quantize embeddings to fewer bits.
 
     Args:
-        embeddings_BD: float embeddings; or one, as an array, which gives one.
+        embeddings: float embeddings `[B, D]`; or one, as an array, which gives one.
         precision: "float32", "int8", "uint8" (each dimension's range in 256 steps), or "binary", "ubinary" (its
             sign, eight dimensions packed into one int8 or uint8).
-        ranges_2D: lowest and highest value per dimension for int8 and uint8. By default those of `embeddings_BD`
-            themselves, so embeddings of different calls are not comparable: save the ranges of a large sample.
+        ranges: lowest and highest value per dimension for int8 and uint8, `[2, D]`. By default those of the calibration
+            embeddings, or without them of `embeddings` themselves, whose codes are then not comparable with other calls'.
+        calibration_embeddings: a large sample of embeddings, for the ranges.
 
     Raises:
         InputError: unknown precision; not finite float embeddings; int8 or uint8 of a single embedding without ranges.
@@ -31,9 +37,9 @@ def quantize_embeddings(embeddings_BD: np.ndarray, precision: str, ranges_2D: np
     """
     if not isinstance(precision, str) or precision not in PRECISIONS:
         raise InputError(f"precision is {precision!r:.100}. Expected one of {', '.join(PRECISIONS)}.")
-    if isinstance(embeddings_BD, np.ndarray) and embeddings_BD.ndim == 1 and embeddings_BD.size:
-        return quantize_embeddings(embeddings_BD[None], precision, ranges_2D)[0]
-    embeddings_BD = _float_rows("embeddings", embeddings_BD)
+    if isinstance(embeddings, np.ndarray) and embeddings.ndim == 1 and embeddings.size:
+        return quantize_embeddings(embeddings[None], precision, ranges, calibration_embeddings)[0]
+    embeddings_BD = _float_rows("embeddings", embeddings)
     if precision == "float32":
         return embeddings_BD
     if precision in ("binary", "ubinary"):
@@ -41,17 +47,20 @@ def quantize_embeddings(embeddings_BD: np.ndarray, precision: str, ranges_2D: np
         return packed if precision == "ubinary" else (packed.astype(np.int16) - 128).astype(np.int8)
     if len(embeddings_BD) == 0:
         return embeddings_BD.astype(precision)
-    if ranges_2D is None:
-        if len(embeddings_BD) < 2:
+    if ranges is not None:
+        ranges_2D = _float_rows("ranges", ranges)
+    else:
+        sample = "embeddings" if calibration_embeddings is None else "calibration_embeddings"
+        sample_MD = embeddings_BD if calibration_embeddings is None else _float_rows(sample, calibration_embeddings)
+        if len(sample_MD) < 2:
             raise InputError(
-                f"precision {precision!r} of {len(embeddings_BD)} embedding(s) has no range to divide. Expected at least "
-                "2, or ranges_2D from a larger sample with quantize_embeddings(embeddings, precision, ranges)."
+                f"{sample} has {len(sample_MD)} row(s), no range to divide for precision {precision!r}. Expected at least 2, "
+                "or ranges or calibration_embeddings of a larger sample."
             )
-        ranges_2D = np.stack([embeddings_BD.min(axis=0), embeddings_BD.max(axis=0)])
-    ranges_2D = _float_rows("ranges_2D", ranges_2D)
+        ranges_2D = np.stack([sample_MD.min(axis=0), sample_MD.max(axis=0)])
     if ranges_2D.shape != (2, embeddings_BD.shape[1]) or (ranges_2D[0] > ranges_2D[1]).any():
         raise InputError(
-            f"ranges_2D has shape {ranges_2D.shape}. Expected {(2, embeddings_BD.shape[1])}: the lowest value of each "
+            f"ranges has shape {ranges_2D.shape}. Expected {(2, embeddings_BD.shape[1])}: the lowest value of each "
             "dimension, then the highest."
         )
     lowest_D, highest_D = ranges_2D

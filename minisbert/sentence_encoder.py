@@ -247,11 +247,11 @@ class SentenceEncoder(FamiliarEncoder):
 
     def similarity(self, embeddings1: np.ndarray, embeddings2: np.ndarray) -> np.ndarray:
         """Similarity of each row of the first with each row of the second by the model's function: `[rows, rows]`."""
-        return self._similarity_of(SIMILARITIES)(*checks.comparable(embeddings1, embeddings2))
+        return SIMILARITIES[self.similarity_fn_name](*checks.comparable(embeddings1, embeddings2))
 
     def similarity_pairwise(self, embeddings1: np.ndarray, embeddings2: np.ndarray) -> np.ndarray:
         """Similarity of `embeddings1[i]` with `embeddings2[i]` by the model's function: `[rows]`."""
-        return self._similarity_of(PAIRWISE_SIMILARITIES)(*checks.comparable_rows(embeddings1, embeddings2))
+        return PAIRWISE_SIMILARITIES[self.similarity_fn_name](*checks.comparable_rows(embeddings1, embeddings2))
 
     def warm_up(self, max_tokens: int | None = None) -> list[Compilation]:
         """Compile every shape that texts of up to `max_tokens` tokens can need (NumPy: none); returns `compilations`.
@@ -286,7 +286,7 @@ class SentenceEncoder(FamiliarEncoder):
 
     def _current(self, settings: "SentenceEncoder") -> Pretrained:
         """The model with its current settings and weights; the routes of a Router take the model's settings."""
-        changed = {name: vars(settings)[name] for name in SETTINGS}
+        changed = {name: getattr(settings, name) for name in SETTINGS}
         folder = replace(self.pretrained.folder, max_seq_length=self.max_seq_length, **changed)
         routes = {name: route._current(settings) for name, route in self.routes.items()}
         return replace(self.pretrained, folder=folder, routes=routes)

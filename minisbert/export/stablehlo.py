@@ -76,7 +76,7 @@ def export_stablehlo(encoder: SentenceEncoder, target: Path, platforms: Sequence
             "prompts": encoder.prompts,
             "default_prompt_name": encoder.default_prompt_name,
             "truncate_dim": encoder.truncate_dim,
-            "similarity_fn_name": encoder.similarity_fn_name or "cosine",
+            "similarity_fn_name": encoder.similarity_fn_name,
             "made_with": {"jax": jax.__version__, "model_type": encoder.model_config.model_type},
         }
         (staging / SETTINGS).write_text(

@@ -223,7 +223,8 @@ class Familiar:
         """Replace settings of the folder by these; prompts are added to the folder's."""
         added = settings.pop("prompts", {})
         checks.check_prompts(added)
-        vars(self).update(settings, prompts={**self.prompts, **added})
+        for name, value in {**settings, "prompts": {**self.prompts, **added}}.items():
+            setattr(self, name, value)
         self._check_settings()
 
     def _check_settings(self) -> None:
@@ -262,7 +263,6 @@ class Familiar:
 class FamiliarEncoder(Familiar):
     """The same, for SentenceEncoder."""
 
-    similarity_fn_name: Any
     truncate_dim: int | None
     model_config: Any
 
@@ -270,13 +270,17 @@ class FamiliarEncoder(Familiar):
         super()._check_settings()
         if self.truncate_dim is not None:
             checks.check_positive("truncate_dim", self.truncate_dim)
-        checks.check_choice("similarity_fn_name", self.similarity_fn_name, (*SIMILARITIES, None))
 
-    def _similarity_of(self, functions: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
-        """The function that `similarity_fn_name` names; None is cosine, as in a folder."""
-        name = "cosine" if self.similarity_fn_name is None else self.similarity_fn_name
-        checks.check_choice("similarity_fn_name", name, tuple(functions))
-        return functions[name]
+    def _set_similarity(self, value: Any) -> None:
+        name = "cosine" if value is None else getattr(value, "value", value)  # of an enum
+        checks.check_choice("similarity_fn_name", name, tuple(SIMILARITIES))
+        self._similarity_fn_name = name
+
+    similarity_fn_name: Any = property(
+        attrgetter("_similarity_fn_name"),
+        _set_similarity,
+        doc='The function that `similarity` computes; may be set, also to a SimilarityFunction, or to None for "cosine".',
+    )
 
     def get_embedding_dimension(self) -> int:
         """Width of the embeddings that `encode` returns."""

@@ -62,7 +62,8 @@ def hard_negatives(
         absolute_margin: a negative scores at least this much less than the positive (the lowest of several).
         relative_margin: the same as a share of the positive's score, 0.05 for 5 %.
         rescore: scores candidates and positives again: pairs -> scores, for example `CrossEncoder.predict`.
-        options: for both encode methods, except `precision`.
+        options: for both encode methods, except `precision`; with `query_` or `corpus_` before their name for one of them,
+            as in `query_prompt` and `corpus_prompt_name`.
 
     Raises:
         InputError: no pairs, or columns of different lengths; an argument out of range; `rescore` does not return one
@@ -81,7 +82,7 @@ def hard_negatives(
             f"rescore is {short_repr(rescore)}. Expected a function of pairs, such as CrossEncoder.predict."
         )
     wanted = check_positive("number", number)
-    refuse_quantized(options)
+    refuse_quantized({**_options("query_", options), **_options("corpus_", options)})
     given = {"max_score": max_score, "min_score": min_score}
     given |= {"absolute_margin": absolute_margin, "relative_margin": relative_margin}
     limits = {name: check_finite(name, value) for name, value in given.items() if value is not None}
@@ -101,8 +102,8 @@ def hard_negatives(
     positives_of: dict[str, list[int]] = {}  # anchor -> rows of its positives
     for a, p in pairs:
         positives_of.setdefault(a, []).append(row_of[p])
-    asked_BD = np.asarray(encoder.encode_query(list(positives_of), **options), np.float32)
-    pool_MD = np.asarray(encoder.encode_document(pool, **options), np.float32)
+    asked_BD = np.asarray(encoder.encode_query(list(positives_of), **_options("query_", options)), np.float32)
+    pool_MD = np.asarray(encoder.encode_document(pool, **_options("corpus_", options)), np.float32)
     most = max(Counter(texts_a).values())  # positives of an anchor; as there, repeated pairs count
     if range_max is None:
         range_max = range_min + wanted * (10 if limits or rescore is not None else 1) + most
@@ -124,6 +125,12 @@ def hard_negatives(
         negatives[anchor] = _hardest(rows_C, scores_C, positive, limits)[range_min:range_max][:wanted]
     rows = [(a, p, *(pool[row] for row in negatives[a])) for a, p in pairs if len(negatives[a]) == wanted]
     return Mined(rows, len(pairs) - len(rows))
+
+
+def _options(side: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options for one of the encode methods: those of both, and its own ("query_prompt" as "prompt")."""
+    both = {name: value for name, value in options.items() if not name.startswith(("query_", "corpus_"))}
+    return both | {name.removeprefix(side): value for name, value in options.items() if name.startswith(side)}
 
 
 def _hardest(rows_C: np.ndarray, scores_C: np.ndarray, positive: float, limits: Mapping[str, float]) -> list[int]:

@@ -20,7 +20,7 @@ from minisbert.errors import InputError
 from minisbert.evaluation.embedding import refuse_quantized
 from minisbert.mining.all_pairs import COLUMNS, checked_rows, upper_blocks
 from minisbert.mining.screening import row_bounds
-from minisbert.search.exact import nearest
+from minisbert.search.exact import SIZES, check_sizes, nearest
 
 # From this many rows on, screening pays off if few pairs are wanted; rows per exact comparison after it.
 SCREENED, TOGETHER = 4096, 32
@@ -39,7 +39,9 @@ class Pairs(NamedTuple):
 def mine_paraphrases(
     encoder: Any, sentences: Sequence[str], max_pairs: int = 500_000, **options: Any
 ) -> list[list[Any]]:
-    """The most similar pairs of sentences, with the result of sentence-transformers' `util.paraphrase_mining`.
+    """The most similar pairs of sentences, like sentence-transformers' `util.paraphrase_mining` of unlimited `top_k`.
+
+    There each sentence is compared with its 100 (`top_k`) nearest only, so fewer pairs may be found than `max_pairs`.
 
     Args:
         options: for `encoder.encode`, except `precision`.
@@ -55,8 +57,9 @@ def mine_paraphrases(
     """
     check_positive("max_pairs", max_pairs)
     refuse_quantized(options)
-    if others := sorted(options.keys() & {"top_k", "query_chunk_size", "corpus_chunk_size", "score_function"}):
+    if others := sorted(options.keys() & {"top_k", "score_function"}):
         raise InputError(f"mine_paraphrases got {others[0]}. Expected none: it compares all pairs, by their cosine.")
+    check_sizes("mine_paraphrases", {name: options.pop(name) for name in SIZES[:2] if name in options}, "")
     found = best_pairs(encoder.encode(check_list("sentences", sentences), **options), max_pairs)
     return [[score, i, j] for score, (i, j) in zip(found.scores_K.tolist(), found.rows_K2.tolist(), strict=True)]
 

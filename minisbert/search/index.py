@@ -65,7 +65,7 @@ class Index:
         fingerprint: str | None = None,
     ):
         if similarity is None:
-            similarity = getattr(encoder, "similarity_fn_name", None) or "cosine"
+            similarity = getattr(encoder, "similarity_fn_name", "cosine")
         checks.check_choice("similarity", similarity, SIMILARITIES)
         checks.check_choice("precision", precision, tuple(STORED))
         checks.check_choice("backend", backend, BACKENDS)

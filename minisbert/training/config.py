@@ -87,9 +87,9 @@ class TrainConfig:
     """The largest global norm of the gradient."""
     remat: bool = False
     """Recompute activations in the backward pass (Chen et al. 2016): less memory, more time."""
-    teacher: str | Mapping[str, str] | None = None
-    """The model, by name or folder, whose embeddings mse and embed_distill copy, or that guides gist. Only mse needs a teacher
-    of the model's width."""
+    teacher: Any = None
+    """The model whose embeddings mse and embed_distill copy, or that guides gist: a name, a folder, or in Python an object with
+    encode and get_embedding_dimension, such as a SentenceEncoder. Only mse needs a teacher of the model's width."""
     lora_rank: int | None = None
     """Train low-rank changes A B of this rank and freeze the matrices (LoRA, Hu et al. 2021). The saved model is merged."""
     lora_alpha: float | None = None

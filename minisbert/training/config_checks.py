@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from minisbert.training.losses import Loss
 from minisbert.training.optimizer import DECAYS
 from minisbert.training.pair_losses import contrastive, contrastive_tension, online_contrastive
 from minisbert.training.record import name_of
+from minisbert.training.targets import Teacher
 from minisbert.training.task import TrainingTask
 
 logger = logging.getLogger("minisbert")
@@ -50,9 +52,9 @@ class Check(NamedTuple):
         entries = [*value, *value.values()] if isinstance(value, Mapping) else value
         if self.each is not None and not all(map(self.each.holds, entries)):
             return False
-        if callable(value) or isinstance(value, Mapping):
+        if not isinstance(value, str | tuple | list | int | float):
             return True
-        size = len(value) if isinstance(value, str | tuple | list) else value
+        size = value if isinstance(value, int | float) else len(value)
         return self.least <= size <= self.most and (self.names is None or value in self.names)
 
 
@@ -103,7 +105,7 @@ CHECKS: dict[str, Check] = {
     "warmup_steps": optional(Check("a whole number of at least 0", int, least=0)),
     "decay": one_of(DECAYS),
     "ema": optional(Check("a share from 0 to below 1", int | float, least=0, most=math.nextafter(1, 0))),
-    "teacher": optional(TEXT),
+    "teacher": optional(Check("the name of a model, or a model with encode", (str, Path, Teacher), least=1)),
     "lora_targets": several_of(TARGETS, f"names of {', '.join(TARGETS)}, each once", least=1),
     "report_to": several_of(LOGGERS, f"names of {', '.join(LOGGERS)}"),
     "compute_dtype": one_of(("float32", "bfloat16")),
@@ -209,7 +211,7 @@ def _conflicts(config: TrainConfig, loss: Loss) -> Iterator[str]:
     asks_teacher = loss.guide or loss.needs == "teacher"
     if asks_teacher != (config.teacher is not None):
         asks = "a model, to copy or to guide it" if asks_teacher else "None"
-        yield f"teacher is {config.teacher!r} with the loss {name_of(config.loss)}, expected {asks}"
+        yield f"teacher is {short_repr(config.teacher)} with the loss {name_of(config.loss)}, expected {asks}"
     if loss.model and config.lora_rank is not None:
         yield f"lora_rank is {config.lora_rank}, but {name_of(config.loss)} trains the model's own weights; expected None"
     if loss.model and (config.matryoshka or config.adaptive_layers):

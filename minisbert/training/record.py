@@ -12,12 +12,14 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
+from pathlib import PurePath
 from typing import Any
 
 import jax
 import numpy as np
 
 from minisbert.checkpoint.convert import flatten
+from minisbert.inference.callers import SETTINGS
 
 _UNREADABLE = itertools.count()
 
@@ -33,6 +35,8 @@ def recorded(value: Any) -> Any:
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, PurePath):
+        return str(value)
     if type(value) in (tuple, list):
         return list(map(recorded, value))
     if isinstance(value, Mapping):
@@ -105,13 +109,20 @@ def _parts(value: Any, seen: dict[int, int], live: bool) -> Iterator[bytes]:
     yield name_of(value).encode()
     inside: list[Any] = []
     if hasattr(value, "__array__") and hasattr(value, "dtype") and not inspect.isclass(value):
+        if hasattr(value, "detach"):  # a tensor of torch
+            value = value.detach().float().cpu()
         key = isinstance(value, jax.Array) and jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key)
         array = np.asarray(jax.random.key_data(value) if key else value)
         yield f"{array.dtype} {array.shape}".encode() + array.tobytes()
     elif isinstance(value, Mapping):
         inside = [*value.keys(), *value.values()]
+    elif hasattr(value, "pretrained"):  # a model
+        settings = [getattr(value, name, None) for name in SETTINGS]
+        inside = [repr(value), *settings, weights_digest(value.pretrained.params)]
     elif isinstance(value, tuple | list):
         inside = list(value)
+    elif hasattr(value, "state_dict") and not inspect.isclass(value):  # of torch
+        inside = [repr(value), value.state_dict()]
     elif isinstance(value, partial):
         inside = [value.func, value.args, value.keywords]
     elif inspect.isclass(value):

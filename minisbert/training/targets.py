@@ -3,7 +3,7 @@
 Shapes are known while JAX traces, so a check fails before the first step and costs nothing afterwards.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,19 @@ from minisbert.errors import InputError
 
 Array = Any  # NumPy's on the host, JAX's inside a compiled step
 Head = dict[str, jax.Array]  # the parameters of a loss
+
+
+@runtime_checkable
+class Teacher(Protocol):
+    """A model whose embeddings a loss copies or is guided by, such as a SentenceEncoder."""
+
+    def encode(self, sentences: Any, *, show_progress_bar: bool | None) -> Any:
+        """One embedding per text, `[texts, D]`."""
+        ...
+
+    def get_embedding_dimension(self) -> int:
+        """D."""
+        ...
 
 
 class Targets(NamedTuple):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +32,7 @@ from minisbert.training.lora import initial_adapters
 from minisbert.training.losses import LOSSES, Loss, adaptive_layer, matryoshka
 from minisbert.training.record import name_of
 from minisbert.training.siamese import GENERATOR, LossFunction, TrainBatch, TrainState, Tree, initial_state
+from minisbert.training.targets import Teacher
 
 
 class TrainingTask(NamedTuple):
@@ -135,7 +137,7 @@ class Part(NamedTuple):
     loss: Loss
     classes: int  # how many the labels have, 0 without
     examples: Sequence[Examples] = ()
-    teacher: SentenceEncoder | None = None
+    teacher: Teacher | None = None
 
 
 def open_part(task: TrainingTask, name: str | None, config: TrainConfig) -> Part:
@@ -153,7 +155,8 @@ def open_part(task: TrainingTask, name: str | None, config: TrainConfig) -> Part
     with naming(name):
         examples = list(map(partial(open_examples, **columns), sources(config.data).values()))
     teacher: Any = config.teacher
-    teacher = None if teacher is None else SentenceEncoder(teacher)
+    if isinstance(teacher, str | Path):
+        teacher = SentenceEncoder(teacher)
     return Part(name, config, loss, len(examples[0].dataset.classes), examples, teacher)
 
 
@@ -213,7 +216,7 @@ def task_for(model: Any) -> TrainingTask:
 
 
 def with_teacher(
-    batch: TrainBatch, texts: Batch, kind: str, teacher: SentenceEncoder, loss: Loss, *, shape_only: bool
+    batch: TrainBatch, texts: Batch, kind: str, teacher: Teacher, loss: Loss, *, shape_only: bool
 ) -> TrainBatch:
     """The batch with the embeddings of its texts by the loss's teacher or guide; zeros if only the shape matters.
 

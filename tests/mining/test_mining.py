@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from minisbert import DataError, InputError
+from minisbert import DataError, InputError, SentenceEncoder, community_detection, semantic_search
 from minisbert.mining import all_pairs as blocks
 from minisbert.mining import paraphrases as mining
 from minisbert.mining import screening
@@ -376,10 +376,46 @@ def test_hard_negatives_as_sentence_transformers(options, monkeypatch):
     assert sorted(rows) == sorted(ours.rows) and len(rows) > 5
 
 
-@pytest.mark.parametrize("name", ["top_k", "query_chunk_size", "corpus_chunk_size", "score_function"])
+@pytest.mark.parametrize("name", ["top_k", "score_function"])
 def test_what_limits_the_search_elsewhere_is_refused_by_name(name):
     with pytest.raises(InputError, match=f"mine_paraphrases got {name}. Expected none: it compares all pairs"):
         mine_paraphrases(LADDER, ["a man", "a dog"], **{name: 2})
+
+
+def test_sizes_that_change_nothing():
+    vectors = made(30)
+    assert community_detection(vectors, 0.5, 2, batch_size=7) == community_detection(vectors, 0.5, 2)
+    assert semantic_search(vectors, vectors, query_chunk_size=7, corpus_chunk_size=9) == semantic_search(
+        vectors, vectors
+    )
+    encoder = SentenceEncoder("weights/tiny-static")
+    found = mine_paraphrases(encoder, ["a", "b", "c"], query_chunk_size=1, corpus_chunk_size=2, batch_size=2)
+    assert found == mine_paraphrases(encoder, ["a", "b", "c"])
+    for search in (semantic_search, community_detection):
+        with pytest.raises(InputError, match=f"{search.__name__} got the keyword 'score_function'"):
+            search(vectors, vectors, score_function="dot")
+        with pytest.raises(InputError, match="batch_size is 0"):
+            search(vectors, 3, batch_size=0)
+
+
+def test_each_side_of_hard_negatives_has_its_prompt():
+    seen = {}
+
+    class Encoder:
+        def encode_query(self, texts, **options):
+            seen["query"] = options
+            return LADDER.encode_query(texts)
+
+        def encode_document(self, texts, **options):
+            seen["corpus"] = options
+            return LADDER.encode_document(texts)
+
+    options = {"batch_size": 2, "query_prompt": "q: ", "corpus_prompt_name": "passage"}
+    mined = hard_negatives(Encoder(), ["q"], ["p"], CORPUS, **options)
+    assert mined == hard_negatives(LADDER, ["q"], ["p"], CORPUS)
+    assert seen == {"query": {"batch_size": 2, "prompt": "q: "}, "corpus": {"batch_size": 2, "prompt_name": "passage"}}
+    with pytest.raises(InputError, match="precision is 'int8'"):
+        hard_negatives(Encoder(), ["q"], ["p"], query_precision="int8")
 
 
 @pytest.mark.parity

@@ -485,8 +485,9 @@ def test_precision_with_given_ranges(precision):
     sample, floats = (random.normal(size=(n, 24)).astype(np.float32) for n in (500, 40))
     ranges = np.stack([sample.min(axis=0), sample.max(axis=0)])
     inside = np.clip(floats, *ranges)
-    ours = quantize_embeddings(inside, precision, ranges)
-    assert (ours == peers.util.quantize_embeddings(inside, precision, ranges=ranges)).all()
+    for given in ({"ranges": ranges}, {"calibration_embeddings": sample}):
+        ours = quantize_embeddings(inside, precision, **given)
+        assert (ours == peers.util.quantize_embeddings(inside, precision, **given)).all()
 
 
 @pytest.mark.parametrize("method", ["encode", "encode_query", "encode_document"])

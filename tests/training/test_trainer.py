@@ -1,5 +1,6 @@
 """Training a tiny model: a run that was killed resumes to the same bits, and a wrong setting is refused before it starts."""
 
+import copy
 import json
 import logging
 import math
@@ -391,8 +392,19 @@ def test_a_teacher_whose_embeddings_are_truncated(tmp_path, pairs):
     teacher = SentenceEncoder(STATIC)
     teacher.truncate_dim = 16
     teacher.save(tmp_path / "teacher")
-    settings = {"loss": "embed_distill", "teacher": str(tmp_path / "teacher"), "loss_options": {"projection_dim": 16}}
-    run(config(pairs, **settings, max_steps=1), None, model=STATIC)
+    settings = {"loss": "embed_distill", "loss_options": {"projection_dim": 16}, "max_steps": 1}
+    run(config(pairs, **settings, teacher=str(tmp_path / "teacher")), None, model=STATIC)
+    # The object itself, or the folder as a path; a run does not resume with another teacher.
+    trained = run(config(pairs, **settings, teacher=teacher), tmp_path / "run", model=STATIC)
+    again = run(config(pairs, **settings, teacher=copy.copy(teacher)), tmp_path / "run", model=STATIC)
+    of_path = run(config(pairs, **settings, teacher=tmp_path / "teacher"), None, model=STATIC)
+    for other in (again, of_path):
+        assert np.array_equal(trained.encode("a cat"), other.encode("a cat"))
+    teacher.prompts = {"query": "who: "}
+    with pytest.raises(TrainingError, match=r"of another run: config was .*teacher"):
+        run(config(pairs, **settings, teacher=teacher), tmp_path / "run", model=STATIC)
+    with pytest.raises(InputError, match="teacher is 3, expected None or the name of a model"):
+        run(config(pairs, **settings, teacher=3), None, model=STATIC)
 
 
 def test_metrics_go_to_other_loggers(pairs, tmp_path, monkeypatch):
