@@ -92,7 +92,7 @@ FOLDERS = ("minisbert.commands.", "minisbert.encoders.", "minisbert.checkpoint.f
 EDGES = {"commands", "compat", "corpus", "download", "explain", "export", "mining", "pretrained", "register"}
 EDGES |= {"sentence_encoder", "checkpoint/folder.py", "inference/engines.py", "text/tokenizer.py", "data/sampler.py"}
 EDGES |= {"training/trainer.py"}
-CORE_LINES = 8_600  # with all that they import: 8,551; never to grow
+CORE_LINES = 8_581  # with all that they import; never to grow
 
 LONGEST = 300
 # Files allowed to be longer, each with its own bound; to be split by question, and never to grow.

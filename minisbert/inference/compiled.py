@@ -23,8 +23,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from minisbert.checkpoint.convert import flatten, nest
 from minisbert.download.locate import cache_folder
 from minisbert.fork import note_use
+from minisbert.inference.engines import warn_where_slow
 from minisbert.inference.stream import Compilation
-from minisbert.transformer.target import traced_for, warn_where_slow
+from minisbert.transformer.target import traced_for
 
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
 # Programs of up to this many tokens are compiled with `few_token_options`.

@@ -5,8 +5,11 @@ A model's parameters are placed for its engine here, and replaced by others.
 """
 
 import copy
+import logging
 import math
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,6 +21,7 @@ from minisbert.errors import InputError
 from minisbert.model_config import ModelConfig
 from minisbert.pretrained import Pretrained, on_device
 
+logger = logging.getLogger("minisbert")
 ENGINES = ("jax", "numpy")
 COMPUTE_DTYPES = ("float32", "bfloat16", "float64")
 # With less, JAX ends the process when it starts its threads.
@@ -76,6 +80,29 @@ def has_jax() -> bool:
     except ImportError:
         return False
     return True
+
+
+def warn_where_slow(compute_dtype: str, platform: str) -> None:
+    """Log, once per process, that float32 is faster: on a CPU that emulates products of bfloat16."""
+    if compute_dtype == "bfloat16" and platform == "cpu" and not cpu_multiplies_bfloat16():
+        _warn_of_emulation()
+
+
+@cache
+def _warn_of_emulation() -> None:
+    logger.warning(
+        "compute_dtype is bfloat16, but this processor has no instructions for products of bfloat16 (amx_bf16 or "
+        "avx512_bf16), so it is slower than float32 here. Use compute_dtype='float32' on this machine."
+    )
+
+
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether Linux lists such an instruction for this processor (x86 or Arm); True where it cannot be asked."""
+    try:
+        words = Path("/proc/cpuinfo").read_text(errors="replace").split()
+    except OSError:
+        return True
+    return not {"amx_bf16", "avx512_bf16", "bf16"}.isdisjoint(words)
 
 
 def make_forward(config: ModelConfig, engine: str, compute_dtype: str) -> Any:

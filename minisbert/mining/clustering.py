@@ -19,7 +19,6 @@ from minisbert.arguments import check_finite, check_list, check_positive, seed_n
 from minisbert.errors import InputError, needs
 from minisbert.mining.all_pairs import checked_rows, upper_blocks
 from minisbert.mining.function_words import FUNCTION_WORDS
-from minisbert.search.exact import check_sizes
 
 CENTRES = 256  # compared together
 # Agglomerative clustering stores all distances, 8 bytes per pair: 3.6 GB.
@@ -32,7 +31,7 @@ def community_detection(
     min_community_size: int = 10,
     *,
     show_progress_bar: bool | None = None,
-    **sizes: int,
+    batch_size: int = 1024,
 ) -> list[list[int]]:
     """Disjoint communities: a centre, and the rows whose cosine with it is at least the threshold.
 
@@ -44,7 +43,7 @@ def community_detection(
         threshold: the lowest cosine with the centre.
         min_community_size: the fewest rows of a community, the centre included.
         show_progress_bar: None shows one on a terminal when it takes longer than two seconds.
-        sizes: sentence-transformers' `batch_size`, which changes nothing here.
+        batch_size: changes nothing; sentence-transformers has it.
 
     Returns:
         row numbers, the largest community first; in each the centre, then the others, nearest first.
@@ -56,7 +55,7 @@ def community_detection(
         >>> community_detection([[1.0, 0.1], [0.0, 1.0], [1.0, 0.0], [1.0, 0.2]], 0.9, 2)
         [[0, 3, 2]]
     """
-    check_sizes("community_detection", sizes, "its docstring")
+    check_positive("batch_size", batch_size)
     floor = np.float32(check_finite("threshold", threshold))
     least = check_positive("min_community_size", min_community_size)
     rows_MD = checked_rows("embeddings", embeddings)

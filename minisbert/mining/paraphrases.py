@@ -20,7 +20,7 @@ from minisbert.errors import InputError
 from minisbert.evaluation.embedding import refuse_quantized
 from minisbert.mining.all_pairs import COLUMNS, checked_rows, upper_blocks
 from minisbert.mining.screening import row_bounds
-from minisbert.search.exact import SIZES, check_sizes, nearest
+from minisbert.search.exact import nearest
 
 # From this many rows on, screening pays off if few pairs are wanted; rows per exact comparison after it.
 SCREENED, TOGETHER = 4096, 32
@@ -59,7 +59,8 @@ def mine_paraphrases(
     refuse_quantized(options)
     if others := sorted(options.keys() & {"top_k", "score_function"}):
         raise InputError(f"mine_paraphrases got {others[0]}. Expected none: it compares all pairs, by their cosine.")
-    check_sizes("mine_paraphrases", {name: options.pop(name) for name in SIZES[:2] if name in options}, "")
+    for name in options.keys() & {"query_chunk_size", "corpus_chunk_size"}:  # change nothing
+        check_positive(name, options.pop(name))
     found = best_pairs(encoder.encode(check_list("sentences", sentences), **options), max_pairs)
     return [[score, i, j] for score, (i, j) in zip(found.scores_K.tolist(), found.rows_K2.tolist(), strict=True)]
 

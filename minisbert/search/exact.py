@@ -9,7 +9,6 @@ full similarity matrix never exists. A small search is done in NumPy (numpy_top_
 """
 
 import logging
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,8 +26,6 @@ SIMILARITIES = ("cosine", "dot")
 NUMPY_PRODUCTS = 1 << 28
 LARGEST = 2**31 - 1  # rows are counted in int32 on the device
 RESCORED = 64  # queries whose candidates are in memory together
-# Keywords of sentence-transformers' searches that change nothing here: the size of the parts that are computed together.
-SIZES = ("query_chunk_size", "corpus_chunk_size", "batch_size")
 
 
 class Hits(NamedTuple):
@@ -115,12 +112,13 @@ def semantic_search(
     *,
     similarity: str = "cosine",
     show_progress_bar: bool | None = None,
-    **sizes: int,
+    query_chunk_size: int = 100,
+    corpus_chunk_size: int = 500_000,
 ) -> list[list[dict[str, Any]]]:
     """`nearest`, whose arguments and errors it has, with the result of sentence-transformers' `util.semantic_search`.
 
     Args:
-        sizes: its `query_chunk_size` and `corpus_chunk_size`, which change nothing here.
+        query_chunk_size, corpus_chunk_size: change nothing; see `chunk_rows` of `nearest`.
 
     Returns:
         for each query a list of {"corpus_id": row, "score": similarity}, best first.
@@ -132,8 +130,12 @@ def semantic_search(
         >>> semantic_search([[1.0, 0.0]], [[0.0, 2.0], [3.0, 0.0]], top_k=1)
         [[{'corpus_id': 1, 'score': 1.0}]]
     """
-    check_sizes("semantic_search", sizes, 'its docstring; `similarity` is "cosine" or "dot"')
-    check_positive("top_k", top_k)
+    for name, size in (
+        ("top_k", top_k),
+        ("query_chunk_size", query_chunk_size),
+        ("corpus_chunk_size", corpus_chunk_size),
+    ):
+        check_positive(name, size)
     hits = nearest(
         query_embeddings, corpus_embeddings, top_k, similarity=similarity, show_progress_bar=show_progress_bar
     )
@@ -141,18 +143,6 @@ def semantic_search(
         [{"corpus_id": row, "score": score} for row, score in zip(rows, scores, strict=True)]
         for rows, scores in zip(hits.rows_BK.tolist(), hits.scores_BK.tolist(), strict=True)
     ]
-
-
-def check_sizes(function: str, sizes: Mapping[str, Any], known: str) -> None:
-    """Check the further keywords of a function.
-
-    Raises:
-        InputError: a keyword that would change the result, or a size that is not a whole number above 0.
-    """
-    for name, value in sizes.items():
-        if name not in SIZES:
-            raise InputError(f"{function} got the keyword {name!r}. Expected those of {known}.")
-        check_positive(name, value)
 
 
 def scaled(rows_MD: np.ndarray, similarity: str) -> np.ndarray:

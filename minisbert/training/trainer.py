@@ -30,6 +30,7 @@ from minisbert.arguments import check_bool, check_choice, check_path
 from minisbert.data.rows import sources
 from minisbert.data.sampler import Batches, GivenBatches
 from minisbert.errors import InputError, TrainingStopped
+from minisbert.inference.engines import warn_where_slow
 from minisbert.training import sharding, step_cache
 from minisbert.training.checkpoints import Checkpoints, only_run
 from minisbert.training.collate import column_prompts
@@ -44,7 +45,6 @@ from minisbert.training.run import Outputs, methods, scorers
 from minisbert.training.siamese import TrainBatch, TrainState
 from minisbert.training.step_cache import StepCache, compiled_step, sampled_steps, shared_programs, step_settings
 from minisbert.training.task import by_dataset, has_negatives, naming, open_part, task_for, with_teacher
-from minisbert.transformer.target import warn_where_slow
 
 logger = logging.getLogger("minisbert")
 Model = TypeVar("Model")

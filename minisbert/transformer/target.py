@@ -12,19 +12,15 @@ A TPU sums products in float32 whatever they return, and its memory is slow next
 On one CPU, training multiplies bfloat16 in another form, forward and backward (products.py). Other devices take plain forms.
 """
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-logger = logging.getLogger("minisbert")
 # False, set before a program is traced, computes everything without kernels.
 KERNELS = True
 # Kernels cannot multiply bfloat16 there.
@@ -78,29 +74,6 @@ def on_one_cpu() -> bool:
 def few_tokens() -> bool:
     """Whether the program computes a sentence or two on a CPU."""
     return _FEW.get()
-
-
-def warn_where_slow(compute_dtype: str, platform: str) -> None:
-    """Log, once per process, that float32 is faster: on a CPU that emulates products of bfloat16."""
-    if compute_dtype == "bfloat16" and platform == "cpu" and not cpu_multiplies_bfloat16():
-        _warn_of_emulation()
-
-
-@cache
-def _warn_of_emulation() -> None:
-    logger.warning(
-        "compute_dtype is bfloat16, but this processor has no instructions for products of bfloat16 (amx_bf16 or "
-        "avx512_bf16), so it is slower than float32 here. Use compute_dtype='float32' on this machine."
-    )
-
-
-def cpu_multiplies_bfloat16() -> bool:
-    """Whether Linux lists such an instruction for this processor (x86 or Arm); True where it cannot be asked."""
-    try:
-        words = Path("/proc/cpuinfo").read_text(errors="replace").split()
-    except OSError:
-        return True
-    return not {"amx_bf16", "avx512_bf16", "bf16"}.isdisjoint(words)
 
 
 def stored(x: jax.Array, compute_dtype: Any) -> jax.Array:

@@ -391,11 +391,11 @@ def test_sizes_that_change_nothing():
     encoder = SentenceEncoder("weights/tiny-static")
     found = mine_paraphrases(encoder, ["a", "b", "c"], query_chunk_size=1, corpus_chunk_size=2, batch_size=2)
     assert found == mine_paraphrases(encoder, ["a", "b", "c"])
-    for search in (semantic_search, community_detection):
-        with pytest.raises(InputError, match=f"{search.__name__} got the keyword 'score_function'"):
-            search(vectors, vectors, score_function="dot")
-        with pytest.raises(InputError, match="batch_size is 0"):
-            search(vectors, 3, batch_size=0)
+    with pytest.raises(InputError, match="batch_size is 0"):
+        community_detection(vectors, batch_size=0)
+    for search, given in ((semantic_search, (vectors, vectors)), (mine_paraphrases, (encoder, ["a", "b"]))):
+        with pytest.raises(InputError, match="query_chunk_size is 0"):
+            search(*given, query_chunk_size=0)
 
 
 def test_each_side_of_hard_negatives_has_its_prompt():

@@ -13,10 +13,11 @@ from flax import nnx
 
 from minisbert import CrossEncoder, SentenceEncoder, train
 from minisbert.cross_encoder.model import define_cross_encoder
+from minisbert.inference import engines
 from minisbert.inference.compiled import FEW_TOKENS, few_token_options
 from minisbert.sentence_model import define
 from minisbert.training.config import TrainConfig
-from minisbert.transformer import products, target
+from minisbert.transformer import products
 from minisbert.transformer.products import Linear, product
 from minisbert.transformer.target import on_one_cpu, traced_for
 
@@ -106,14 +107,14 @@ def test_the_gradient_is_that_of_the_rounded_operands(subscripts, platform):
 @pytest.mark.parametrize("flags, slow", [("flags : avx2 fma", True), ("flags : amx_bf16 avx2", False), (None, False)])
 def test_bfloat16_on_a_processor_that_emulates_it_is_named_once(flags, slow, monkeypatch, tmp_path, caplog):
     (listing := tmp_path / "cpuinfo").write_text(flags or "")
-    monkeypatch.setattr(target, "Path", lambda _: listing if flags else tmp_path / "nowhere")
-    target._warn_of_emulation.cache_clear()
+    monkeypatch.setattr(engines, "Path", lambda _: listing if flags else tmp_path / "nowhere")
+    engines._warn_of_emulation.cache_clear()
     encoder = SentenceEncoder(WEIGHTS / "tiny-bert", compute_dtype="bfloat16")
     for _ in range(2):
         encoder.encode(["a man"])
         SentenceEncoder(WEIGHTS / "tiny-bert").encode(["a man"])
     assert [record.message.split(",")[0] for record in caplog.records] == ["compute_dtype is bfloat16"] * slow
-    target._warn_of_emulation.cache_clear()
+    engines._warn_of_emulation.cache_clear()
     caplog.clear()
     (data := tmp_path / "pairs.tsv").write_text("anchor\tpositive\na\tb\nc\td\n")
     config = TrainConfig(str(data), batch_size=2, max_steps=1, compute_dtype="bfloat16", dropout=False)
