@@ -39,18 +39,18 @@ def grouped_attention(
     """
     H, share = config.head_dim, config.num_attention_heads // config.num_key_value_heads
 
-    def head(x_LX: np.ndarray, n: int, norm: str) -> np.ndarray:
-        x_LH = x_LX[:, n * H : (n + 1) * H]
+    def head(x_LE: np.ndarray, n: int, norm: str) -> np.ndarray:
+        x_LH = x_LE[:, n * H : (n + 1) * H]
         return rms_norm(x_LH, params[norm], kind["epsilon"], kind["offset"]) if norm in params else x_LH
 
-    query_LA = linear(hidden_LD, params["query"])
-    key_LG, value_LG = np.split(linear(hidden_LD, params["key_value"]), 2, axis=-1)
+    query_LE = linear(hidden_LD, params["query"])
+    key_LE, value_LE = np.split(linear(hidden_LD, params["key_value"]), 2, axis=-1)
     contexts = []
     for n in range(config.num_attention_heads):
-        query_LH = rotated(head(query_LA, n, "query_norm")[None], theta)[0]
-        key_LH = rotated(head(key_LG, n // share, "key_norm")[None], theta)[0]
+        query_LH = rotated(head(query_LE, n, "query_norm")[None], theta)[0]
+        key_LH = rotated(head(key_LE, n // share, "key_norm")[None], theta)[0]
         scores_QK = np.where(sees_QK, query_LH @ key_LH.T * kind["scale"], np.finfo(np.float64).min)
-        contexts.append(softmax(scores_QK) @ head(value_LG, n // share, ""))
+        contexts.append(softmax(scores_QK) @ head(value_LE, n // share, ""))
     return linear(np.concatenate(contexts, axis=-1), params["output"])
 
 

@@ -182,13 +182,13 @@ def rescore(queries_BD: np.ndarray, candidates: Hits, floats: Any, k: int, simil
     scores, rows = [], []
     for b in range(0, len(queries_BD), RESCORED):
         rows_BC = candidates.rows_BK[b : b + RESCORED]
-        rows_N = np.maximum(rows_BC, 0).ravel()
-        rows_ND = floats[rows_N]
+        rows_M = np.maximum(rows_BC, 0).ravel()
+        rows_MD = floats[rows_M]
         with np.errstate(over="ignore", invalid="ignore"):
-            invalid_N = ~np.isfinite(np.einsum("ND,ND->N", rows_ND, rows_ND))
-        if invalid_N.any():  # the file may have changed since it was written
-            raise invalid_rows(rows_N[np.argmax(invalid_N)], "make the index again")
-        rows_BCD = scaled(rows_ND, similarity).reshape(*rows_BC.shape, rows_ND.shape[1])
+            invalid_M = ~np.isfinite(np.einsum("MD,MD->M", rows_MD, rows_MD))
+        if invalid_M.any():  # the file may have changed since it was written
+            raise invalid_rows(rows_M[np.argmax(invalid_M)], "make the index again")
+        rows_BCD = scaled(rows_MD, similarity).reshape(*rows_BC.shape, rows_MD.shape[1])
         scores_BC = np.einsum("BD,BCD->BC", scaled(queries_BD[b : b + RESCORED], similarity), rows_BCD)
         scores_BC = np.where(rows_BC < 0, -np.inf, scores_BC).astype(np.float32)
         order_BK = np.lexsort((rows_BC, -scores_BC), axis=1)[:, :k]

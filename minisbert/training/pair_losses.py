@@ -65,13 +65,13 @@ def softmax_logits(head: Head, u_BD: jax.Array, v_BD: jax.Array, concatenation: 
     """
     check_choice("softmax: concatenation", concatenation, CONCATENATIONS)
     parts = {"u": u_BD, "v": v_BD, "|u-v|": absolute(u_BD - v_BD), "u*v": u_BD * v_BD}
-    features_BF = jnp.concatenate([parts[name] for name in concatenation.split(",")], axis=1)
-    if head["kernel"].shape[0] != features_BF.shape[1]:
+    features_BE = jnp.concatenate([parts[name] for name in concatenation.split(",")], axis=1)
+    if head["kernel"].shape[0] != features_BE.shape[1]:
         raise InputError(
             f"softmax: the head's kernel has {head['kernel'].shape[0]} rows, {concatenation!r} of embeddings of width "
-            f"{u_BD.shape[1]} has {features_BF.shape[1]}. Use the concatenation and model of the head."
+            f"{u_BD.shape[1]} has {features_BE.shape[1]}. Use the concatenation and model of the head."
         )
-    return jnp.matmul(features_BF, head["kernel"], precision=jax.lax.Precision.HIGHEST) + head["bias"]
+    return jnp.matmul(features_BE, head["kernel"], precision=jax.lax.Precision.HIGHEST) + head["bias"]
 
 
 def initial_softmax_head(key: jax.Array, dimension: int, classes: int, concatenation: str = "u,v,|u-v|") -> Head:

@@ -160,25 +160,25 @@ def gradcache(embed: Embed, loss: LossFunction, chunk_size: int) -> Gradient:
     return gradient
 
 
-def of_network(loss: LossFunction, definition: nnx.GraphDef[Any]) -> LossFunction:
+def loss_with_model(loss: LossFunction, definition: nnx.GraphDef[Any]) -> LossFunction:
     """A loss that runs the model itself: `head["model"]` holds parameters, and the loss gets the network built from them."""
     return lambda embeddings_SBD, targets, head: loss(
         embeddings_SBD, targets, {**head, "model": nnx.merge(definition, head["model"])}
     )
 
 
-def of_dataset(loss: LossFunction, name: str) -> LossFunction:
+def loss_of_dataset(loss: LossFunction, name: str) -> LossFunction:
     """The loss of one data set of several, whose own parameters are `head[name]`."""
 
     def of_own_head(embeddings_SBD: jax.Array, targets: Targets, head: Tree) -> jax.Array:
-        model = {"model": head["model"]} if "model" in head else {}  # for `of_network`; no data set has this name
+        model = {"model": head["model"]} if "model" in head else {}  # for `loss_with_model`; no data set has this name
         return loss(embeddings_SBD, targets, head[name] | model)
 
     return of_own_head
 
 
-def with_model(gradient: Gradient) -> Gradient:
-    """The gradient of a loss `of_network`, whose parameters act through the embeddings and the head: the sum of the two."""
+def gradient_with_model(gradient: Gradient) -> Gradient:
+    """The gradient of a `loss_with_model`, whose parameters act through the embeddings and the head: the sum of the two."""
 
     def summed(params: Params, batch: TrainBatch, dropout_keys_PT: jax.Array | None) -> tuple[jax.Array, Params]:
         head = {**params["head"], "model": params["model"]}

@@ -108,9 +108,9 @@ def compiled_step(settings: StepSettings) -> Step:
     loss, recipe, mesh, layout = settings.loss, settings.optimizer, settings.mesh, settings.layout
     embed = siamese.packed_embed(settings.definition, settings.embeds)
     if settings.model:
-        loss = siamese.of_network(loss, settings.definition)
+        loss = siamese.loss_with_model(loss, settings.definition)
     if settings.dataset is not None:
-        loss = siamese.of_dataset(loss, settings.dataset)
+        loss = siamese.loss_of_dataset(loss, settings.dataset)
     if settings.remat:
         embed = siamese.remat(embed)
     if settings.blocks is not None:
@@ -118,7 +118,7 @@ def compiled_step(settings: StepSettings) -> Step:
         devices = jax.devices()[:1] if mesh is None else list(mesh.devices.flat)
         gradient = blockwise(embed, loss, devices, chunk_size=settings.chunk_size, blocks=settings.blocks)
         if settings.model:
-            gradient = siamese.with_model(gradient)
+            gradient = siamese.gradient_with_model(gradient)
 
         @partial(jax.jit, donate_argnums=0)
         def update(state: TrainState, value: jax.Array, gradient: Params, numbers: Numbers) -> Any:
@@ -143,7 +143,7 @@ def compiled_step(settings: StepSettings) -> Step:
         if settings.chunk_size is not None:
             gradient = siamese.gradcache(adapted, loss, settings.chunk_size)
         if settings.model:
-            gradient = siamese.with_model(gradient)
+            gradient = siamese.gradient_with_model(gradient)
         if sharding is not None:
             gradient = with_gather(gradient, sharding.params)
         update = siamese.make_update(recipe(numbers))

@@ -19,7 +19,7 @@ from minisbert.text.packing import pack
 from minisbert.training.denoising import damaged_batch
 from minisbert.training.losses import LOSSES, Targets, adaptive_layer, initial_softmax_head, matryoshka
 from minisbert.training.ranking_losses import HARDNESS_MODES
-from minisbert.training.siamese import of_network, packed_embed, siamese_loss, unpack, with_model
+from minisbert.training.siamese import gradient_with_model, loss_with_model, packed_embed, siamese_loss, unpack
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("sentence_transformers")
@@ -411,8 +411,8 @@ def decoder_difference(tie):
         Batch(0, 0, np.arange(3), [damaged, whole], None), pretrained.tokenizer, max_length=64, padding_id=0
     )
     head = ours_of(torch.Tensor.detach)
-    own = of_network(partial(LOSSES["denoising_auto_encoder"].function, tie=tie), definition)
-    gradient_of = with_model(jax.value_and_grad(siamese_loss(packed_embed(definition), own)))
+    own = loss_with_model(partial(LOSSES["denoising_auto_encoder"].function, tie=tie), definition)
+    gradient_of = gradient_with_model(jax.value_and_grad(siamese_loss(packed_embed(definition), own)))
     params = {"model": pretrained.params, "head": head if tie else head | {"encoder": pretrained.params["encoder"]}}
     ours, gradient = jax.jit(gradient_of)(params, batch, None)
     their_slopes = {(0, k): p.grad.numpy() for k, p in other[0].model.named_parameters() if p.grad is not None}

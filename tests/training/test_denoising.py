@@ -17,7 +17,7 @@ from minisbert.sentence_model import define
 from minisbert.training.collate import batch_arrays
 from minisbert.training.denoising import damaged_batch, denoising_auto_encoder, initial_decoder
 from minisbert.training.losses import Targets
-from minisbert.training.siamese import gradcache, of_network, packed_embed, siamese_loss, with_model
+from minisbert.training.siamese import gradcache, gradient_with_model, loss_with_model, packed_embed, siamese_loss
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 # As in test_losses.py: rounding of float64; an error of step^2, and rounding divided by the step.
@@ -51,9 +51,9 @@ def batch_of():
 def gradient_of(tie, chunk_size=None):
     with jax.enable_x64(True):
         definition, _ = define(ENCODER.model_config, jnp.float64)
-        embed, loss = packed_embed(definition), of_network(partial(denoising_auto_encoder, tie=tie), definition)
+        embed, loss = packed_embed(definition), loss_with_model(partial(denoising_auto_encoder, tie=tie), definition)
         plain = jax.value_and_grad(siamese_loss(embed, loss))
-        gradient = with_model(plain if chunk_size is None else gradcache(embed, loss, chunk_size))
+        gradient = gradient_with_model(plain if chunk_size is None else gradcache(embed, loss, chunk_size))
         given = jax.tree.map(jnp.asarray, state(tie))
         return jax.jit(gradient)(given, batch_of(), None)
 
@@ -99,7 +99,7 @@ def test_gradcache_gives_the_same_gradient():
 def test_a_token_does_not_see_itself_or_later_ones():
     """What is said of the first tokens is the same with other tokens after them, or padding."""
     definition, _ = define(ENCODER.model_config)
-    loss = jax.jit(of_network(denoising_auto_encoder, definition))
+    loss = jax.jit(loss_with_model(denoising_auto_encoder, definition))
 
     def surprise(*ids):
         """The sum of -log p over the tokens after the first."""
