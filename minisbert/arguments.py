@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from minisbert.errors import InputError, short_repr
-from minisbert.quantization import PRECISIONS
 
 logger = logging.getLogger("minisbert")
+PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 OUTPUT_VALUES = ("sentence_embedding", "token_embeddings", "hidden_states", None)
 
 

@@ -5,9 +5,8 @@ The formats are those of sentence-transformers, so that indexes built with eithe
 
 import numpy as np
 
+from minisbert.arguments import PRECISIONS, check_choice
 from minisbert.errors import InputError
-
-PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 
 
 def quantize_embeddings(
@@ -35,8 +34,7 @@ def quantize_embeddings(
         >>> quantize_embeddings(np.array([[0.5, -0.5] * 4], np.float32), "ubinary").tolist()
         [[170]]
     """
-    if not isinstance(precision, str) or precision not in PRECISIONS:
-        raise InputError(f"precision is {precision!r:.100}. Expected one of {', '.join(PRECISIONS)}.")
+    check_choice("precision", precision, PRECISIONS)
     if isinstance(embeddings, np.ndarray) and embeddings.ndim == 1 and embeddings.size:
         return quantize_embeddings(embeddings[None], precision, ranges, calibration_embeddings)[0]
     embeddings_BD = _float_rows("embeddings", embeddings)
@@ -69,17 +67,6 @@ def quantize_embeddings(
     # Clipped before the cast: a value outside the ranges must not wrap around.
     steps_BD = np.clip(np.floor((embeddings_BD - lowest_D) / step_D), 0, 255)
     return steps_BD.astype(np.uint8) if precision == "uint8" else (steps_BD - 128).astype(np.int8)
-
-
-def unpacked(packed_BX: np.ndarray) -> np.ndarray:
-    """The bits of "binary" (int8) or "ubinary" (uint8) embeddings as 0 and 1, float32.
-
-    Example:
-        >>> unpacked(np.array([[170]], np.uint8)).tolist()
-        [[1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0]]
-    """
-    offset = 128 if packed_BX.dtype == np.int8 else 0
-    return np.unpackbits((packed_BX.astype(np.int16) + offset).astype(np.uint8), axis=1).astype(np.float32)
 
 
 def _float_rows(name: str, value: np.ndarray) -> np.ndarray:

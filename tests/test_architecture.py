@@ -35,10 +35,10 @@ ROWS = [
     {"sentence_model"},
     {"download"},
     {"model_config"},
-    {"modules", "encoders", "text"},
+    {"modules", "encoders", "text", "quantization"},
     {"checkpoint"},
     {"arguments"},
-    {"transformer", "pooling", "similarity", "quantization", "atomic_write"},
+    {"transformer", "pooling", "similarity", "atomic_write"},
     {"fork"},
     {"errors", "limits", "checksums"},
 ]
@@ -92,7 +92,7 @@ FOLDERS = ("minisbert.commands.", "minisbert.encoders.", "minisbert.checkpoint.f
 EDGES = {"commands", "compat", "corpus", "download", "explain", "export", "mining", "pretrained", "register"}
 EDGES |= {"sentence_encoder", "checkpoint/folder.py", "inference/engines.py", "text/tokenizer.py", "data/sampler.py"}
 EDGES |= {"training/trainer.py"}
-CORE_LINES = 8_581  # with all that they import; never to grow
+CORE_LINES = 8_511  # with all that they import; never to grow
 
 LONGEST = 300
 # Files allowed to be longer, each with its own bound; to be split by question, and never to grow.

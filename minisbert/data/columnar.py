@@ -88,7 +88,7 @@ def _plain(value: Any) -> Any:
 
 def is_table(value: Any) -> bool:
     """Whether a value is rows with columns, not a column."""
-    rows = isinstance(value, list) and value and isinstance(value[0], Mapping | tuple | list)
+    rows = isinstance(value, list) and value and (isinstance(value[0], Mapping | tuple | list) or _is_example(value[0]))
     return (
         bool(rows)
         or isinstance(value, Mapping)
@@ -102,6 +102,7 @@ def memory_table(data: Any) -> Table:
 
         [{"anchor": "who eats?", "positive": "a man eats"}]            rows with names
         [("who eats?", "a man eats")]                                  texts: anchor, positive, negatives
+        [InputExample(texts=["a", "b"], label=1.0)]                    as scripts of sentence-transformers have them
         {"sentence1": [...], "sentence2": [...], "score": [...]}
         frame                                                          anything with columns, or with len and rows by number
 
@@ -124,6 +125,8 @@ def memory_table(data: Any) -> Table:
         raise InputError(f"data is {short_repr(data)}. Expected files, or {ANY}.")
     if not len(data):
         raise DataError(f"{MEMORY}: no rows. Expected at least one.")
+    if all(map(_is_example, data)):
+        data = _rows_of(data)
     header: dict[str, None] = {}  # of every row: one may have more negatives than the first
     for row, given in enumerate(data):
         header.update(dict.fromkeys(_record(given, row)))
@@ -136,6 +139,22 @@ def memory_table(data: Any) -> Table:
             yield _line(record if len(found) < len(columns) else found)
 
     return tuple(header), lines
+
+
+def _is_example(row: Any) -> bool:
+    return isinstance(texts := getattr(row, "texts", None), list | tuple) and len(texts) > 0 and hasattr(row, "label")
+
+
+def _rows_of(examples: Iterable[Any]) -> list[dict[str, Any]]:
+    """InputExamples by column. If all labels are the number 0, as by default, there is no column of labels."""
+    labels = [{} if type(one.label) is int and one.label == 0 else {"label": one.label} for one in examples]
+    if any(labels):
+        labels = [{"label": one.label} for one in examples]
+    rows = []
+    for one, label in zip(examples, labels, strict=True):
+        names = ("sentence1", "sentence2") if label and len(one.texts) == 2 else names_of_texts(len(one.texts))
+        rows.append(dict(zip(names, one.texts, strict=True)) | label)
+    return rows
 
 
 def _values(name: str, column: Any) -> list[Any]:

@@ -51,7 +51,7 @@ def sources(data: Any) -> dict[str, Any]:
         if "train" in data:
             raise InputError(f"data is the splits {', '.join(data)}. Expected one of them: data['train'].")
         return {str(name): one for name, one in data.items()}
-    several = isinstance(data, list) and data and not any(isinstance(one, Mapping | tuple | list) for one in data)
+    several = isinstance(data, list) and data and not is_table(data)
     return dict(zip(map(str, count()), data if several or isinstance(data, tuple) else (data,), strict=False))
 
 

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from minisbert.errors import InputError, short_repr
-from minisbert.quantization import unpacked
 
 
 class Encoder(Protocol):
@@ -41,6 +40,17 @@ def embed_columns(encode: Callable[..., Any], *columns: Sequence[str], **options
     embeddings = np.asarray(encode(list(rows), **options))
     embeddings = as_floats(unpacked(embeddings) if options.get("precision") in ("binary", "ubinary") else embeddings)
     return [embeddings[[rows[text] for text in column]] for column in columns]
+
+
+def unpacked(packed_BX: np.ndarray) -> np.ndarray:
+    """The bits of "binary" (int8) or "ubinary" (uint8) embeddings as 0 and 1, float32.
+
+    Example:
+        >>> unpacked(np.array([[170]], np.uint8)).tolist()
+        [[1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0]]
+    """
+    offset = 128 if packed_BX.dtype == np.int8 else 0
+    return np.unpackbits((packed_BX.astype(np.int16) + offset).astype(np.uint8), axis=1).astype(np.float32)
 
 
 def as_floats(array: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -336,6 +337,30 @@ def test_columns_in_memory_that_are_no_lists_are_refused(data, words):
     with pytest.raises((DataError, InputError)) as caught:
         open_examples(data)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels", "kind", "found"),
+    [
+        (["a", "b"], [0, 0], "pairs", []),  # 0 is the default: there are no labels
+        (["a", "b", "c"], [0, 0], "triplets", []),
+        (["a", "b"], [0, 1], "nli", ["0", "1"]),
+        (["a", "b"], [0.0, 0.5], "scored", [0.0, 0.5]),
+        (["a"], [2, 0], "labelled", ["2", "0"]),
+    ],
+)
+def test_input_examples_are_rows(texts, labels, kind, found):
+    rows = [SimpleNamespace(guid="", texts=texts, label=label) for label in labels]
+    assert sources(rows) == {"0": rows}
+    examples = open_examples(rows, label_kind="class" if kind == "labelled" else "any")
+    assert (examples.dataset.kind, len(examples)) == (kind, 2)
+    columns, given = examples.take([0, 1])
+    assert columns == [[text, text] for text in texts]
+    classes = examples.dataset.classes
+    assert [classes[one] if classes else one for one in ([] if given is None else given.tolist())] == found
+    rows[1].texts = []
+    with pytest.raises(InputError, match=r"0-based row 0: .* Expected a list of dicts"):
+        open_examples(rows)
 
 
 def test_a_table_of_pyarrow_has_rows():
