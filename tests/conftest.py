@@ -7,14 +7,19 @@ import gc
 gc.disable()
 
 import os
+from importlib.metadata import version
 from importlib.util import find_spec
 
 # Compiling is most of what many tests do: XLA without optimizations takes a fifth of the time, and what they say holds of
-# every program. The flags are those of the processes that a test starts, too. The newer emitters, which XLA takes by default,
-# set up MLIR anew for each fused operation. Programs as users compile them: `optimized` below.
+# every program. The flags are those of the processes that a test starts, too. The newer emitters, which XLA takes by default
+# (and of JAX 0.12 always), set up MLIR anew for each fused operation. Programs as users compile them: `optimized` below.
+OPTIMIZED = {"xla_backend_optimization_level": 3}
+FLAGS = "--xla_backend_optimization_level=0"
+if version("jaxlib").startswith("0.10."):  # an unknown flag ends the process
+    OPTIMIZED["xla_cpu_use_fusion_emitters"] = True
+    FLAGS += " --xla_cpu_use_fusion_emitters=false"
 if find_spec("libtpu") is None:  # its compiler would read them too; tpu_costs.json has the costs of optimized programs
-    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
-OPTIMIZED = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
+    os.environ.setdefault("XLA_FLAGS", FLAGS)
 
 import functools
 import io
