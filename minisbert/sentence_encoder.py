@@ -286,7 +286,7 @@ class SentenceEncoder(FamiliarEncoder):
 
     def _current(self, settings: "SentenceEncoder") -> Pretrained:
         """The model with its current settings and weights; the routes of a Router take the model's settings."""
-        changed = {name: getattr(settings, name) for name in SETTINGS}
+        changed = {name: getattr(settings, name) for name in SETTINGS} | {"is_tokenizers_limit": False}
         folder = replace(self.pretrained.folder, max_seq_length=self.max_seq_length, **changed)
         routes = {name: route._current(settings) for name, route in self.routes.items()}
         return replace(self.pretrained, folder=folder, routes=routes)

@@ -52,6 +52,7 @@ class ModelFolder:
     modules: tuple[Module, ...] = (Pooling(),)
     tokenizer_files: dict[str, bytes] = field(default_factory=dict)
     max_seq_length: int | None = None
+    is_tokenizers_limit: bool = False  # `max_seq_length` is, as opposed to one set for this model
     do_lower_case: bool = False
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
@@ -90,8 +91,10 @@ class ModelFolder:
 
     @property
     def longest(self) -> int:
-        """The longest row of tokens: `max_seq_length` as far as the encoder has positions."""
+        """The longest row of tokens: `max_seq_length` as far as the encoder has positions, by default as far as trained."""
         positions: int = self.encoder.max_positions
+        if self.max_seq_length is None or self.is_tokenizers_limit:
+            positions = min(positions, getattr(self.encoder, "max_position_embeddings", positions))
         return min(self.max_seq_length or positions, positions)
 
     @property

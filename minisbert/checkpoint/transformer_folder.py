@@ -75,6 +75,7 @@ def read_length_file(
                 arguments.finish()
                 if (length := model_max_length(arguments)) is not None:
                     folder.max_seq_length, folder.sources["max_seq_length"] = length, f"{name}, {part}"
+                    folder.is_tokenizers_limit = True
         if settings.values.get("do_lower_case") is not None:
             folder.do_lower_case = settings.flag("do_lower_case")
         folder.sources["do_lower_case"] = name
@@ -82,6 +83,7 @@ def read_length_file(
         break
     if folder.max_seq_length is None and (length := model_max_length(folder.tokenizer_settings())) is not None:
         folder.max_seq_length, folder.sources["max_seq_length"] = length, "tokenizer_config.json"
+        folder.is_tokenizers_limit = True
 
 
 def _refuse_chat_template(files: ModelFiles, folder: "ModelFolder") -> None:

@@ -87,7 +87,7 @@ def read_cross_encoder_folder(
     if parts:
         activation = _read_settings(files, folder) or activation
     if folder.max_seq_length is None and (length := length_limit(folder)) is not None:
-        folder.max_seq_length = length
+        folder.max_seq_length, folder.is_tokenizers_limit = length, True
         folder.sources["max_seq_length"] = _TOKENIZER_FILE
     folder.activation = activation or default_activation(folder.num_labels)
     folder.allow_pickle_weights = allow_pickle_weights
@@ -120,21 +120,23 @@ def label_settings(num_labels: int) -> dict[str, Any]:
 def write_cross_encoder_settings(folder: CrossEncoderFolder, params: dict[str, Any], path: Path) -> None:
     """Write config.json and the tokenizer's files, with the length limit in them, into an empty folder.
 
-    A reranker of modules gets modules.json too, and a folder for each module; a model with prompts a modules.json of one
-    Transformer.
+    A reranker of modules gets modules.json too, and a folder for each module. A model with prompts, or that reads more tokens
+    than it was trained with, gets a modules.json of one Transformer: the older form cannot say so.
     """
+    length = folder.max_seq_length
+    longer = length is not None and length > getattr(folder.encoder, "max_position_embeddings", length)
     config = {key: value for key, value in folder.config.items() if key != _LEGACY_ACTIVATION}
     activation = ACTIVATIONS_BY_NAME[folder.activation]
     config["sentence_transformers"] = {**(config.get("sentence_transformers") or {}), "activation_fn": activation}
     if folder.modules:
         write_chain(folder, params, path)
-    elif folder.prompts:
+    elif folder.prompts or longer:
         task, output, method_output = _OUTPUT
         modality = {"text": {"method": "forward", "method_output_name": method_output}}
         of_transformer = {"transformer_task": task, "modality_config": modality, "module_output_name": output}
-        write_json(path / "sentence_bert_config.json", of_transformer)
+        write_json(path / "sentence_bert_config.json", of_transformer | ({"max_seq_length": length} if longer else {}))
         write_json(path / "modules.json", [{"idx": 0, "name": "0", "path": "", "type": _TRANSFORMER}])
-    if folder.modules or folder.prompts:
+    if folder.modules or folder.prompts or longer:
         settings: dict[str, Any] = {
             "model_type": "CrossEncoder",
             "activation_fn": activation,
@@ -145,8 +147,8 @@ def write_cross_encoder_settings(folder: CrossEncoderFolder, params: dict[str, A
     write_json(path / "config.json", config)
     for name, content in folder.tokenizer_files.items():
         (path / name).write_bytes(content)
-    if length_limit(folder) != folder.max_seq_length:
-        settings = {**folder.tokenizer_settings().values, "model_max_length": folder.max_seq_length}
+    if length_limit(folder) != length:
+        settings = {**folder.tokenizer_settings().values, "model_max_length": length}
         write_json(path / _TOKENIZER_FILE, settings)
 
 

@@ -149,6 +149,7 @@ def with_fresh_head(encoder: Pretrained, num_labels: int, seed: int) -> Pretrain
         modules=(),
         tokenizer_files=base.tokenizer_files,
         max_seq_length=length_limit(base),
+        is_tokenizers_limit=True,
         do_lower_case=base.do_lower_case,
         sources=base.sources,
         num_labels=num_labels,

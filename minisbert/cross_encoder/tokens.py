@@ -8,6 +8,7 @@ A pair that is too long loses tokens of its longer text ("longest first"); the c
 """
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -27,17 +28,18 @@ class CrossEncoderTokenizer:
 
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
-        a, b = (tokenizer.backend.encode(text, add_special_tokens=False).ids for text in ("a", "b"))
-        pair = tokenizer.backend.encode("a", "b")
+        (first, a, _), (second, b, _) = islice(tokenizer.samples(), 2)
+        pair = tokenizer.backend.encode(first, second)
         self.before = tokenizer.prefix
-        between = next((n for n in range(len(pair.ids)) if self._rest(pair.ids, a, n)[: len(b)] == b), 0)
         start = len(self.before) + len(a)
-        self.between, self.after = pair.ids[start : start + between], self._rest(pair.ids, a, between)[len(b) :]
+        end = start + (*pair.special_tokens_mask[start:], 0).index(0)
+        self.between, self.after = pair.ids[start:end], pair.ids[end + len(b) :]
         parts = (*self.before, *a, *self.between, *b, *self.after)
         if (*pair.ids,) != parts:
             raise ModelFolderError(
-                f"{tokenizer.where}: the tokenizer reads the pair of 'a' and 'b' as {pair.ids}, the texts alone as {a} and "
-                f"{b}. Expected the first text, then the second, with special tokens around and between; use another model."
+                f"{tokenizer.where}: the tokenizer reads the pair of {first!r} and {second!r} as {pair.ids}, the texts alone "
+                f"as {a} and {b}. Expected the first text, then the second, with special tokens around and between; use "
+                "another model."
             )
         # Whether the model gets to know which text a token is of.
         self.segments = tokenizer.token_types and 1 in pair.type_ids
@@ -48,10 +50,6 @@ class CrossEncoderTokenizer:
                 f"{tokenizer.where}: a pair has the segments {pair.type_ids}. Expected 0 for the first text and 1 for the "
                 "second; use another model."
             )
-
-    def _rest(self, ids: list[int], a: list[int], between: int) -> list[int]:
-        """What follows the first text and `between` special tokens."""
-        return ids[len(self.before) + len(a) + between :]
 
     @property
     def special_tokens(self) -> int:

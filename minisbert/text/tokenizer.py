@@ -7,6 +7,7 @@ truncation that is counted. A long text is tokenized in pieces (pieces.py), and 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import chain, islice
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,26 +88,40 @@ class Tokenizer:
         self.needs_tokens = special_tokens  # a static model embeds a text of no tokens as zeros
         self.token_types = token_types
         self.rows: int | None = None  # of the embedding table, where the tokenizer has tokens beyond it
-        self.prefix, self.suffix = [], []
-        if special_tokens:
-            try:
-                bare = backend.encode("a", add_special_tokens=False).ids
-                full = backend.encode("a", add_special_tokens=True).ids
-            except BaseException as error:
-                raise refusal(error, ModelFolderError, f"{where}: the tokenizer fails on the text 'a'") from None
-            start = 0
-            while full[start : start + len(bare)] != bare and start < len(full):
-                start += 1
-            if full[start : start + len(bare)] != bare:
-                raise ModelFolderError(
-                    f"{where}: the tokenizer changes a text when it adds special tokens ({bare} became {full}). Expected "
-                    "special tokens before and after; use another model."
-                )
-            self.prefix, self.suffix = full[:start], full[start + len(bare) :]
+        self.prefix, self.suffix = self._ends() if special_tokens else ([], [])
         self.special_tokens = len(self.prefix) + len(self.suffix)  # around each text
         known = backend.get_vocab(with_added_tokens=True) if vocabulary is None else vocabulary
         words = (*known.values(), *backend.get_added_tokens_decoder())
         self.largest_id: int = max((*words, *self.prefix, *self.suffix), default=0)  # of any text
+
+    def samples(self) -> Iterator[tuple[str, list[int], Any]]:
+        """Texts, their ids, and their encoding with special tokens: "a" and "b", or pieces of the vocabulary if it lacks these.
+
+        Raises:
+            ModelFolderError: the tokenizer fails, or gives no text of those tokens.
+        """
+        texts = chain.from_iterable(read() for read in (lambda: "ab", self.backend.get_vocab))
+        for text in islice(texts, 1000):
+            try:
+                ids, whole = self.backend.encode(text, add_special_tokens=False).ids, self.backend.encode(text)
+            except BaseException as error:
+                raise refusal(
+                    error, ModelFolderError, f"{self.where}: the tokenizer fails on the text {text!r}"
+                ) from None
+            if ids:
+                yield text, ids, whole
+        raise ModelFolderError(f"{self.where}: the tokenizer gives texts no tokens. Expected some; use another model.")
+
+    def _ends(self) -> tuple[list[int], list[int]]:
+        """The special tokens before and after a text."""
+        _, ids, whole = next(self.samples())
+        start = (*whole.special_tokens_mask, 0).index(0)
+        if whole.ids[start : start + len(ids)] != ids:
+            raise ModelFolderError(
+                f"{self.where}: the tokenizer changes a text when it adds special tokens ({ids} became {whole.ids}). Expected "
+                "special tokens before and after; use another model."
+            )
+        return whole.ids[:start], whole.ids[start + len(ids) :]
 
     @staticmethod
     def from_folder(folder: ModelFolder) -> "Tokenizer":

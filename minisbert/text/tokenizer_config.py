@@ -200,12 +200,13 @@ def _unnamed_tokens(settings: Settings, named: dict[str, Any]) -> list[Any]:
         part = values.get(key)
         for name, value in part.items() if isinstance(part, dict) else ():
             named[name] = _read_token(key, value, settings)
-    if not isinstance(extra, list | dict):
+    if isinstance(extra, dict):  # tokens with names; those without are under the older key
+        check_added(extra, settings.where)
+        extra = values.get("additional_special_tokens") or []
+    if not isinstance(extra, list):
         settings.complain("extra_special_tokens", "a list of tokens")
         return []
     check_added(extra, settings.where)
-    if not extra or isinstance(extra, dict):
-        return []
     return [_read_token("extra_special_tokens", token, settings) for token in extra]
 
 

@@ -134,6 +134,11 @@ def build(source: Source) -> Any:
     for token in tokens:
         token.special = token.special or token.content in special
     backend.add_tokens(tokens)
+    if (
+        config.name == "Qwen2Tokenizer"
+    ):  # its class adds its special tokens once more, as texts: spaces next to them stay
+        texts = {*special, *(getattr(token, "content", token) for token in config.extra)}
+        backend.add_tokens([AddedToken(text, special=True) for text in sorted(texts)])
     backend.encode_special_tokens = config.settings.values.get("split_special_tokens") is True
     try:
         if kind is not None:

@@ -189,6 +189,7 @@ def _with(encoder: SentenceEncoder, params: Any, tokenizer: Tokenizer, content: 
         similarity_fn_name=encoder.similarity_fn_name,
         truncate_dim=encoder.truncate_dim,
         max_seq_length=encoder.max_seq_length,
+        is_tokenizers_limit=False,
     )
     grown = replace(
         model,

@@ -496,6 +496,31 @@ def test_no_room_beside_the_special_tokens(model, limit):
     refused(lambda: SentenceEncoder.load(folder).encode("a"), "max_seq_length", str(limit), kind=MinisbertError)
 
 
+@pytest.mark.parametrize("family", ["modernbert", "qwen3", "nomic_bert", "deberta-v2", "bert", "roberta"])
+def test_positions_without_a_table_have_no_end(model, family):
+    """As in sentence-transformers: the model's own limit counts, the tokenizer's up to the positions in training."""
+    folder, endless = model(family), family not in ("bert", "roberta")
+    edit(T, model_max_length=100)(folder)
+    edit(S, max_seq_length=None)(folder)
+    encoder = SentenceEncoder(folder, engine="numpy")
+    assert encoder.max_seq_length == 64
+    edit(S, max_seq_length=150)(folder)
+    encoder = SentenceEncoder(folder, engine="numpy")
+    assert encoder.max_seq_length == (150 if endless else 64)
+    if endless:
+        text = "the dog runs to a house " * 40
+        encoder.max_seq_length = 200
+        encoder.save(folder.with_name("saved"))
+        again = SentenceEncoder(folder.with_name("saved"))
+        assert again.max_seq_length == 200
+        np.testing.assert_allclose(
+            again.encode(text, on_truncate="ignore"), encoder.encode(text, on_truncate="ignore"), atol=1e-6
+        )
+    else:
+        with pytest.raises(InputError, match=r"max_seq_length is 65\. Expected 3 to 64"):
+            encoder.max_seq_length = 65
+
+
 # --- the tokenizer -------------------------------------------------------------------------------------------------
 
 SPECIAL = ("post_processor", "special_tokens", "[CLS]")

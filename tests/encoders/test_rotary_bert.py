@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minisbert import limits
 from minisbert.encoders import FAMILIES
 from minisbert.errors import ModelFolderError
 from minisbert.transformer.positions import rotary_angles
@@ -65,7 +66,8 @@ def test_nomics_older_names_are_the_newer_ones():
 )
 def test_base_angles_and_lengths(model_type, values, theta, factor, longest):
     found = config(model_type, **values)
-    assert (found.rope_theta, found.rope_factor, found.max_positions) == (theta, factor, longest)
+    assert (found.rope_theta, found.rope_factor, found.max_position_embeddings) == (theta, factor, longest)
+    assert found.max_positions == (longest if longest == 2048 else limits.TOKENS)  # longer texts would be stretched
 
 
 def test_gtes_remote_code_is_known_and_no_other():

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from minisbert import SentenceEncoder
+from minisbert import SentenceEncoder, limits
 from minisbert.checkpoint.convert import Converted, convert, export, flatten, nest, table_for
 from minisbert.checkpoint.tensors import SafetensorsFiles
 from minisbert.encoders import FAMILIES
@@ -146,6 +146,21 @@ def test_camembert_is_roberta_under_another_name(tmp_path):
     same(SentenceEncoder.load(tmp_path / "by-peer"), other, SOME, "camembert, sentence-transformers wrote it")
 
 
+# Rotary positions and distances have no end.
+ENDLESS = ("t5", "modernbert", "qwen3", "gemma3_text", "nomic_bert", "gte", "deberta-v2")
+
+
+@pytest.mark.parametrize("family", ENDLESS)
+def test_a_limit_beyond_the_positions_in_training(family, tmp_path):
+    """A limit that the folder sets for this model counts, one of its tokenizer does not."""
+    folder = Path(shutil.copytree(tiny(family), tmp_path / "model"))
+    file = folder / "sentence_bert_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"max_seq_length": 150}))
+    encoder, other = SentenceEncoder.load(folder), peer(folder)
+    assert encoder.max_seq_length == other.max_seq_length == 150
+    same(encoder, other, ["the dog runs to a house " * 40, "a cat"], family)
+
+
 @pytest.mark.parametrize("limit", [9, 64, 512, None])
 @pytest.mark.parametrize("family", NEWER)
 def test_length_limits(family, limit, tmp_path):
@@ -158,7 +173,7 @@ def test_length_limits(family, limit, tmp_path):
     (folder / "tokenizer_config.json").write_text(content)
     encoder, other = SentenceEncoder.load(folder), peer(folder)
     assert encoder.max_seq_length == min(other.max_seq_length, encoder.max_positions)
-    assert encoder.max_positions == 64 or family == "t5", "distances have no end"
+    assert (encoder.max_positions == limits.TOKENS) == (family in ENDLESS)
     other.max_seq_length = encoder.max_seq_length
     # Few texts in a batch: with one of 3,000 tokens, each is padded to that.
     same(encoder, other, SOME, f"{family}, {limit}", batch_size=2)

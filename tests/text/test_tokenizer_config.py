@@ -6,9 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models, processors
 
+from minisbert.cross_encoder.tokens import CrossEncoderTokenizer
 from minisbert.errors import InputError, ModelFolderError
 from minisbert.pretrained import load_pretrained
+from minisbert.text import tokenizer as text
 from minisbert.text.tokenizer_classes import KEYS
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -16,6 +19,7 @@ from families import tiny
 
 TEXTS = ["The DOG runs", "café naïve", "猫犬 dog", "a man<mask> [CLS] [NEW] eats"]
 NEW = {"content": "[NEW]", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+END = {**NEW, "content": "<|endoftext|>"}
 # Family, and what changes in its tokenizer_config.json (None: no tokenizer.json; a file's name: that file).
 CHANGES = {
     "cased": ("bert", {"do_lower_case": False}),
@@ -28,6 +32,17 @@ CHANGES = {
     "a space before the text": ("roberta", {"add_prefix_space": True}),
     "T5's space before the text": ("t5", {"add_prefix_space": False}),  # its class knows no such option
     "Qwen's null": ("qwen3", {"unk_token": None, "bos_token": None}),  # as in published folders
+    "Qwen's special tokens without flags": (
+        "qwen3",
+        {
+            "added_tokens_decoder": {"0": END, "457": {**NEW, "content": "<mask>", "lstrip": True}},
+            "mask_token": "<mask>",
+        },
+    ),
+    "tokens with and without names": (
+        "bert",
+        {"additional_special_tokens": ["[NEW]"], "extra_special_tokens": {"a_token": "eats"}},
+    ),
     "no space before the text": ("xlm-roberta", {"add_prefix_space": None}),
     "tokenizer.json as it is": ("bert", {"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": False}),
     "MPNet's defaults": ("mpnet", {"tokenizer.json": None, "cls_token": ..., "sep_token": ..., "pad_token": ...}),
@@ -81,6 +96,24 @@ def test_the_change_has_an_effect(name, copy):
     family, changes = CHANGES[name]
     if name not in ("tokenizer.json as it is", "T5's space before the text", "Qwen's null"):
         assert ids(copy(family, changes)) != ids(tiny(family))
+
+
+@pytest.mark.parametrize("first", ["[CLS]", "a"])
+def test_special_tokens_are_found_where_the_letter_a_has_no_token_of_its_own(first, copy):
+    folder = copy("modernbert", {"cls_token": first})
+    backend = Tokenizer(models.BPE({"[PAD]": 0, first: 1, "[SEP]": 2, "A": 3, "C": 4, "AC": 5}, [("A", "C")]))
+    backend.add_special_tokens(["[PAD]", first, "[SEP]"])
+    special = [(first, 1), ("[SEP]", 2)]
+    single, pair = f"{first} $A [SEP]", f"{first} $A [SEP] $B [SEP]"
+    backend.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=special)
+    backend.save(str(folder / "tokenizer.json"))
+    tokenizer = load_pretrained(folder).tokenizer
+    assert (tokenizer.prefix, tokenizer.suffix) == ([1], [2])
+    assert tokenizer.tokenize(["ACA"], max_length=9).ids == [[1, 5, 3, 2]]
+    pairs = CrossEncoderTokenizer(tokenizer)
+    assert (pairs.before, pairs.between, pairs.after) == ([1], [2], [2])
+    with pytest.raises(ModelFolderError, match="gives texts no tokens"):
+        text.Tokenizer(Tokenizer(models.BPE({}, [])), "tokenizer.json")
 
 
 def test_left_truncation_keeps_the_end(copy):

@@ -34,12 +34,16 @@ class Config:
     attention_probs_dropout_prob: float = 0.1
     initializer_range: float = 0.02
     narrow: int | None = None  # embedding_size, where it differs from hidden_size
-    max_positions = property(lambda config: config.max_position_embeddings, doc="The longest input in tokens.")
     embedding_size = property(lambda config: config.narrow or config.hidden_size, doc="Of the tables.")
     relative_attention_num_buckets = property(lambda config: 2 * config.span, doc="Rows of the table of distances.")
     # Whether distances have a matrix for their keys, and for their queries.
     position_key = property(lambda config: config.own_maps and "c2p" in config.pos_att_type)
     position_query = property(lambda config: config.own_maps and "p2c" in config.pos_att_type)
+
+    @property
+    def max_positions(self) -> int:
+        """The longest input in tokens: distances have no end, a table of positions has."""
+        return self.max_position_embeddings if self.position_biased_input else limits.TOKENS
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Any = "config.json") -> "Config":

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from minisbert import limits
 from minisbert.checkpoint.convert import Rule, linear, matrix
 from minisbert.checkpoint.layer_settings import FULL, LOCAL, head_width, key_heads, layer_types, rotary_base
 from minisbert.checkpoint.settings import Settings
@@ -31,7 +32,7 @@ class Config:
     rms_norm_eps: float = 1e-6
     attention_dropout: float = 0.0
     initializer_range: float = 0.02
-    max_positions = property(lambda config: config.max_position_embeddings, doc="The longest input in tokens.")
+    max_positions = property(lambda _: limits.TOKENS, doc="The longest input in tokens: rotary positions have no end.")
     query_width = property(lambda config: config.num_attention_heads * config.head_dim, doc="Of all query heads.")
     key_width = property(lambda config: config.num_key_value_heads * config.head_dim, doc="Of all key heads.")
 

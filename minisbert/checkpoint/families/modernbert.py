@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from minisbert import limits
 from minisbert.checkpoint.convert import Rule, matrix
 from minisbert.checkpoint.layer_settings import FULL, LOCAL, layer_types, rotary_base
 from minisbert.checkpoint.settings import Settings
@@ -28,7 +29,7 @@ class Config:
     attention_dropout: float = 0.0
     mlp_dropout: float = 0.0
     initializer_range: float = 0.02
-    max_positions = property(lambda config: config.max_position_embeddings, doc="The longest input in tokens.")
+    max_positions = property(lambda _: limits.TOKENS, doc="The longest input in tokens: rotary positions have no end.")
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Any = "config.json") -> "Config":

@@ -58,7 +58,12 @@ class Config:
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.0
     initializer_range: float = 0.02
-    max_positions = property(lambda config: config.max_position_embeddings, doc="The longest input in tokens.")
+    stretches: bool = False  # positions of a text that is longer than `max_position_embeddings`
+
+    @property
+    def max_positions(self) -> int:
+        """The longest input in tokens: rotary positions have no end, unless longer texts are stretched."""
+        return self.max_position_embeddings if self.stretches else limits.TOKENS
 
     @staticmethod
     def from_json(values: dict[str, Any], where: Any = "config.json") -> "Config":
@@ -83,7 +88,8 @@ def _nomic(settings: Settings) -> Config:
     # "n_positions" is how many there are, "max_position_embeddings" next to it how many were trained.
     longest = "n_positions" if values.get("n_positions") is not None else "max_position_embeddings"
     positions = settings.size(longest)
-    if values.get("rotary_scaling_factor") is not None:
+    stretches = values.get("rotary_scaling_factor") is not None
+    if stretches:
         # Longer texts would be stretched by the length of the longest one in their batch.
         positions = min(positions, settings.size("max_trained_positions", 2048))
     return _read(
@@ -91,6 +97,7 @@ def _nomic(settings: Settings) -> Config:
         ("rotary_emb_base", 1000.0),
         remote_code=("modeling_hf_nomic_bert.NomicBert",),
         max_position_embeddings=positions,
+        stretches=stretches,
         type_vocab_size=settings.size("type_vocab_size", 2, (0, limits.SEGMENTS)),
         gated=True,
         use_bias=False,
